@@ -1,0 +1,237 @@
+"""What the daemon answers to `recfs status`, `recfs quota …` and the rest: the control protocol's methods.
+
+Reads go to the catalogue file in a thread, after a flush, so they see what the mount shows and hold nobody up.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from recfs import __version__
+from recfs.catalogue import check, reports
+from recfs.core.layout import is_id
+from recfs.errors import Busy, ControlError, InvalidArgument, NotFound
+from recfs.fs.accounts import LIMIT_NAMES
+from recfs.fs.nodes import DirNode, FileNode
+from recfs.fs.views import View
+from recfs.fs.xattrs import parse_limit, set_limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from recfs.config import Config
+    from recfs.control import Handler
+    from recfs.fs.recovery import Report
+    from recfs.fs.vfs import Vfs
+    from recfs.services.committer import Committer
+    from recfs.services.settler import HomeSettler
+    from recfs.services.sweeper import Sweeper
+    from recfs.stores.local import LocalStore
+
+DRAIN_POLL_S = 0.02
+
+
+@dataclass(slots=True)
+class Answers:
+    """The methods, over the parts of a running daemon."""
+
+    config: Config
+    store: LocalStore
+    vfs: Vfs
+    committer: Committer
+    settler: HomeSettler
+    sweeper: Sweeper
+    limiter: trio.CapacityLimiter
+    mountpoint: Path | None
+    stop: Callable[[], None]
+    recovered: Report
+    started_s: float = field(default_factory=time.monotonic)
+
+    def handlers(self) -> dict[str, Handler]:
+        """Methods by name."""
+        return {
+            "status": self.status,
+            "quota_show": self.quota_show,
+            "quota_set": self.quota_set,
+            "quota_check": self.quota_check,
+            "sweep_temp": self.sweep_temp,
+            "info": self.info,
+            "ls_files": self.ls_files,
+            "drain": self.drain,
+            "stop": self.stop_daemon,
+        }
+
+    async def _read(self, function: Callable[..., Any], *args: Any) -> Any:
+        await self.vfs.behind.flush()
+        return await trio.to_thread.run_sync(function, self.store.catalogue_path, *args, limiter=self.limiter)
+
+    # --- status --------------------------------------------------------------------------------------------------
+
+    async def status(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Everything at a glance."""
+        known = await self._read(reports.live, self.config)
+        return {
+            "version": __version__,
+            "root": str(self.store.root),
+            "mountpoint": str(self.mountpoint) if self.mountpoint else None,
+            "mode": "daemon" if self.mountpoint else "offline",
+            "pid": os.getpid(),
+            "uptime_s": time.monotonic() - self.started_s,
+            "states": known["states"],
+            "pipeline": {
+                "sealing": self.committer.depth,
+                "settling": self.settler.depth,
+                "hashing_bytes": self.committer.hashing_bytes,
+                "dirty": self.vfs.behind.depth,
+            },
+            "open_files": self._open_files(),
+            "users": known["users"],
+            "disk": reports.disk(self.store.space(), self.config),
+            "inodes_cached": len(self.vfs.tree.nodes),
+            "problems": self._problems(),
+        }
+
+    def _open_files(self) -> list[dict[str, Any]]:
+        opened: dict[int, FileNode] = {handle.node.ino: handle.node for handle in self.vfs.files.handles.values()}
+        told = []
+        for node in opened.values():
+            body = node.body
+            if body is not None:
+                told.append(
+                    {
+                        "path": node.path + (" (deleted)" if node.unlinked else ""),
+                        "state": node.state.value,
+                        "writers": body.writers,
+                        "readers": body.handles - body.writers,
+                    }
+                )
+        return sorted(told, key=lambda entry: str(entry["path"]))
+
+    def _problems(self) -> list[str]:
+        parts = [self.vfs.behind.problem, self.settler.problem, self.committer.problem]
+        return [problem for problem in parts if problem] + [f"lost bytes: {lost}" for lost in self.recovered.lost]
+
+    # --- files ---------------------------------------------------------------------------------------------------
+
+    async def info(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Everything known of one path; a shown file is answered as what it shows."""
+        path = str(params.get("path", ""))
+        seen = await self.vfs.at(path)
+        if isinstance(seen, View):
+            answer: dict[str, Any] = await self._read(reports.info, self.config, seen.shared.path)
+            return answer | {
+                "path": path.strip("/"),
+                "shown_from": seen.shared.path,
+                "ino": seen.ino,
+                "charged_bytes": 0,
+            }
+        answer = await self._read(reports.info, self.config, path)
+        if isinstance(seen, FileNode) and seen.body is not None:
+            answer |= {"writers": seen.body.writers, "readers": seen.body.handles - seen.body.writers}
+        return answer
+
+    async def ls_files(self, params: dict[str, Any]) -> list[dict[str, Any]]:
+        """Entries below a path."""
+        answer: list[dict[str, Any]] = await self._read(
+            reports.ls_files,
+            self.config,
+            str(params.get("path") or ""),
+            bool(params.get("recursive")),
+            params.get("state"),
+        )
+        return answer
+
+    # --- quota ---------------------------------------------------------------------------------------------------
+
+    async def quota_show(self, params: dict[str, Any]) -> list[dict[str, Any]]:
+        """Usage and limits."""
+        answer: list[dict[str, Any]] = await self._read(reports.quota_show, self.config, params.get("user"))
+        return answer
+
+    async def quota_set(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Set some of a user's limits; they hold for the next byte, and are durable when this returns."""
+        user = str(params.get("user", ""))
+        if not is_id(os.fsencode(user)):
+            raise InvalidArgument(f"user {user!r}: an id is an integer or a UUID")
+        wanted = {name: self._limit(name, params[name]) for name in LIMIT_NAMES if params.get(name) is not None}
+        if not wanted:
+            raise InvalidArgument(f"nothing to set: give one of {', '.join(LIMIT_NAMES)}")
+        set_limits(self.vfs, await self.vfs.tree.accounts.load(user), wanted)
+        await self.vfs.behind.durable()
+        users: list[dict[str, Any]] = await self._read(reports.quota_show, self.config, user)
+        return users[0]
+
+    @staticmethod
+    def _limit(name: str, value: object) -> int | None:
+        if isinstance(value, bool) or not isinstance(value, (int, str)):
+            raise InvalidArgument(f"{name}: {value!r} is neither a number nor `unlimited` nor `default`")
+        return parse_limit(name, str(value))
+
+    async def quota_check(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Prove the counters; with `repair`, add what each is off by (right even while files change)."""
+        found: check.Checked = await self._read(check.check)
+        repair = bool(params.get("repair"))
+        if repair:
+            tree, behind = self.vfs.tree, self.vfs.behind
+            for off in found.differences:
+                added = (off.actual_bytes - off.recorded_bytes, off.actual_files - off.recorded_files)
+                if off.user is not None:
+                    account = await tree.accounts.load(off.user)
+                    account.used_bytes += added[0]
+                    account.used_files += added[1]
+                    behind.account(account)
+                elif off.ino is not None:
+                    node = await tree.get(off.ino)
+                    if isinstance(node, DirNode):
+                        node.rbytes += added[0]
+                        node.rfiles += added[1]
+                        behind.node(node)
+            await behind.durable()
+        return found.told(repaired=repair)
+
+    # --- work ----------------------------------------------------------------------------------------------------
+
+    async def sweep_temp(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Sweep now."""
+        return {"jobs": await self.sweeper.sweep_temp(dry_run=bool(params.get("dry_run")), kept=True)}
+
+    def _pending(self) -> int:
+        return self.committer.depth + self.settler.depth + self.vfs.behind.depth
+
+    async def drain(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Wait until everything closed is committed and at home. Raises ControlError when that takes too long."""
+        timeout_s = float(params.get("timeout_s", 60.0))
+        with trio.move_on_after(timeout_s):
+            await self.settle()
+            return {"pending": 0}
+        raise ControlError(f"{self._pending()} entries still pending after {timeout_s:g} s")
+
+    async def settle(self) -> None:
+        """Hurry everything, until nothing is sealing, pending or dirty."""
+        while True:
+            for node in [node for node in self.vfs.tree.nodes.values() if isinstance(node, FileNode)]:
+                self.committer.hurry(node.ino)
+            await self.vfs.behind.flush()
+            if not self._pending():
+                await self.vfs.behind.durable()
+                return
+            await trio.sleep(DRAIN_POLL_S)
+
+    async def stop_daemon(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Stop, unless files are open and nobody forces it."""
+        opened = self._open_files()
+        if opened and not params.get("force"):
+            names = ", ".join(str(entry["path"]) for entry in opened[:5])
+            more = f" and {len(opened) - 5} more" if len(opened) > 5 else ""
+            raise Busy(f"{len(opened)} files are open: {names}{more}")
+        self.stop()
+        return {"stopping": True}
+
+
+__all__ = ["Answers", "NotFound"]

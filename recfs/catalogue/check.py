@@ -1,0 +1,127 @@
+"""`recfs quota check`: proves the counters against the rows they count."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from recfs.catalogue.sqlite import connect
+
+if TYPE_CHECKING:
+    import sqlite3
+    from pathlib import Path
+
+ROOT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A counter that does not agree with its rows. Exactly one of *ino* and *user* is set."""
+
+    what: str
+    ino: int | None
+    user: str | None
+    recorded_bytes: int
+    recorded_files: int
+    actual_bytes: int
+    actual_files: int
+
+    def told(self) -> dict[str, Any]:
+        """The difference for people and machines."""
+        return {
+            "what": self.what,
+            "recorded": {"bytes": self.recorded_bytes, "files": self.recorded_files},
+            "actual": {"bytes": self.actual_bytes, "files": self.actual_files},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The outcome of a check."""
+
+    users: int
+    files: int
+    differences: list[Difference]
+
+    def told(self, *, repaired: bool) -> dict[str, Any]:
+        """The answer of the control method `quota_check`."""
+        return {
+            "checked_users": self.users,
+            "checked_files": self.files,
+            "differences": [difference.told() for difference in self.differences],
+            "repaired": repaired,
+        }
+
+
+def check(catalogue: Path) -> Checked:
+    """Add everything up anew, from one snapshot. Memory grows with directories, not with files."""
+    with closing(connect(catalogue, read_only=True)) as db:
+        db.execute("begin")
+        return _check(db)
+
+
+def quota_check(catalogue: Path) -> dict[str, Any]:
+    """`check` as an answer, without repair."""
+    return check(catalogue).told(repaired=False)
+
+
+def _check(db: sqlite3.Connection) -> Checked:
+    parents: dict[int, int] = {}
+    names: dict[int, bytes] = {}
+    recorded: dict[int, tuple[int, int]] = {}
+    for ino, parent, name, size, rfiles in db.execute(
+        "select ino, parent, name, size_bytes, rfiles from node where kind = 'dir'"
+    ):
+        parents[ino], names[ino], recorded[ino] = parent, name, (size, rfiles)
+    totals: dict[int, list[int]] = defaultdict(lambda: [0, 0])
+    files = 0
+    for parent, size, count in db.execute(
+        "select parent, sum(size_bytes), count(*) from node where kind <> 'dir' group by parent"
+    ):
+        files += count
+        ino = parent
+        while ino in parents:
+            totals[ino][0] += size
+            totals[ino][1] += count
+            if ino == ROOT:
+                break
+            ino = parents[ino]
+    differences = [
+        Difference(f"directory {_path(ino, parents, names)}", ino, None, *recorded[ino], *totals[ino])
+        for ino in sorted(parents)
+        if recorded[ino] != tuple(totals[ino])
+    ]
+    return Checked(*_check_users(db, parents, names, totals, differences, files))
+
+
+def _check_users(
+    db: sqlite3.Connection,
+    parents: dict[int, int],
+    names: dict[int, bytes],
+    totals: dict[int, list[int]],
+    differences: list[Difference],
+    files: int,
+) -> tuple[int, int, list[Difference]]:
+    tops = {ino for ino, parent in parents.items() if parent == ROOT and names[ino] in (b"users", b"temp")}
+    actual: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for ino, parent in parents.items():
+        if parent in tops and ino not in tops:
+            user = names[ino].decode("ascii", "replace")
+            actual[user][0] += totals[ino][0]
+            actual[user][1] += totals[ino][1]
+    accounts = {row[0]: (row[1], row[2]) for row in db.execute("select user, used_bytes, used_files from account")}
+    for user in sorted(actual.keys() | accounts.keys()):
+        counted = accounts.get(user, (0, 0))
+        if counted != tuple(actual[user]):
+            differences.append(Difference(f"user {user}", None, user, *counted, *actual[user]))
+    return len(actual.keys() | accounts.keys()), files, differences
+
+
+def _path(ino: int, parents: dict[int, int], names: dict[int, bytes]) -> str:
+    parts: list[str] = []
+    while ino != ROOT and ino in parents:
+        parts.append(names[ino].decode("utf-8", "surrogateescape"))
+        ino = parents[ino]
+    return "/".join(reversed(parts)) or "/"

@@ -1,0 +1,36 @@
+"""Schema versions of the catalogue file, and the step from each to the next.
+
+Version 1 is `schema.sql`. A later change adds a numbered step here *and* edits `schema.sql`, so that a new
+store and a migrated one end the same; `tests/component/test_catalogue.py` compares them. sqlite-utils runs each
+step and its record in one transaction and remembers what was applied, so a crash half-way repeats nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from sqlite_utils import Database, Migrations
+
+steps = Migrations("recfs")
+
+NEWEST = "0001_schema"
+"""Name of the last step: a catalogue that records a later one was written by a newer recfs."""
+
+
+@steps(name="0001_schema")
+def schema(db: Database) -> None:
+    """Create all tables."""
+    script = resources.files("recfs.catalogue").joinpath("schema.sql").read_text("utf-8")
+    for statement in split_statements(script):
+        db.execute(statement)
+
+
+def split_statements(script: str) -> list[str]:
+    """Split *script* at semicolons that end a line (comments dropped), to run without an implicit commit."""
+    lines = [line.split("--", 1)[0].rstrip() for line in script.splitlines()]
+    return [part.strip() for part in "\n".join(lines).split(";\n") if part.strip(" \n;")]
+
+
+def applied(db: Database) -> list[str]:
+    """Names of the steps this file has seen, oldest first."""
+    return [step.name for step in steps.applied(db)]

@@ -1,0 +1,230 @@
+"""Answers read from the catalogue file: by the daemon in a thread beside its writer, and by the CLI when no daemon
+runs.
+
+Plain functions on a read-only connection. A reader sees the last written batch as a whole, so rows and counters agree.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from recfs.catalogue.sqlite import connect
+from recfs.core.layout import owner_of
+from recfs.core.quota import UNLIMITED, Limits, merge, month_of
+from recfs.errors import NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from recfs.config import Config
+
+_LIMITS = ("max_bytes", "max_files", "max_file_size", "max_monthly_uploads")
+_ROOT = 1
+
+
+@contextmanager
+def _reading(catalogue: Path) -> Iterator[sqlite3.Connection]:
+    with closing(connect(catalogue, read_only=True)) as db:
+        db.row_factory = sqlite3.Row
+        db.execute("begin")  # one snapshot for everything that follows
+        yield db
+
+
+def text(name: bytes) -> str:
+    """A name for JSON: surrogateescape keeps bytes that are not UTF-8."""
+    return os.fsdecode(name)
+
+
+# --- users ---------------------------------------------------------------------------------------------------------
+
+
+def quota_show(catalogue: Path, config: Config, user: str | None) -> list[dict[str, Any]]:
+    """Usage and limits of one user, or of all. Raises NotFound for an unknown one."""
+    with _reading(catalogue) as db:
+        return _users(db, config, user)
+
+
+def _users(db: sqlite3.Connection, config: Config, user: str | None) -> list[dict[str, Any]]:
+    where, values = ("where user = ?", (user,)) if user is not None else ("", ())
+    rows = db.execute(f"select * from account {where} order by length(user), user", values).fetchall()
+    if user is not None and not rows:
+        raise NotFound(f"user {user}: nothing stored and no own limits")
+    month = month_of(time.time_ns())
+    return [_user(row, config, month) for row in rows]
+
+
+def _user(row: sqlite3.Row, config: Config, month: str) -> dict[str, Any]:
+    own = Limits(*(row[limit] for limit in _LIMITS))
+    now = max(row["month"], month)
+    return {
+        "user": row["user"],
+        "used_bytes": row["used_bytes"],
+        "used_files": row["used_files"],
+        "month": now,
+        "month_uploads": row["month_uploads"] if row["month"] == now else 0,
+        "limits": asdict(merge(own, config.quota.limits())),
+        "own_limits": {limit: "unlimited" if value == UNLIMITED else value for limit, value in asdict(own).items()},
+    }
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+def _walk(db: sqlite3.Connection, path: str) -> sqlite3.Row:
+    row = db.execute("select * from node where ino = ?", (_ROOT,)).fetchone()
+    for name in _parts(path):
+        row = db.execute("select * from node where parent = ? and name = ? and ino <> 1", (row["ino"], name)).fetchone()
+        if row is None:
+            raise NotFound(f"{path}: no such file or directory")
+    found: sqlite3.Row = row
+    return found
+
+
+def _parts(path: str) -> list[bytes]:
+    return [part for part in os.fsencode(path).split(b"/") if part]
+
+
+def info(catalogue: Path, config: Config, path: str) -> dict[str, Any]:
+    """Everything the catalogue knows of a file or directory."""
+    with _reading(catalogue) as db:
+        row = _walk(db, path)
+        parts = _parts(path)
+        xattrs = db.execute("select name, value from xattr where ino = ?", (row["ino"],)).fetchall()
+        owner = owner_of(tuple(parts))
+        answer: dict[str, Any] = {
+            "path": "/".join(text(part) for part in parts),
+            "ino": row["ino"],
+            "kind": row["kind"],
+            "mode": f"{row['mode']:04o}",
+            "uid": row["uid"],
+            "gid": row["gid"],
+            "atime_ns": row["atime_ns"],
+            "mtime_ns": row["mtime_ns"],
+            "ctime_ns": row["ctime_ns"],
+            "owner": owner,
+            "xattrs": {text(name): text(value) for name, value in xattrs},
+        }
+        if row["kind"] == "file":
+            answer |= {
+                "state": row["state"],
+                "size_bytes": row["size_bytes"],
+                "charged_bytes": row["size_bytes"] if owner is not None else 0,
+                "sha256": row["sha256"].hex() if row["sha256"] else None,
+                "md5": row["md5"].hex() if row["md5"] else None,
+                "location": "staging" if row["staging"] else "local",
+                "local_path": _local_path(config, row, parts),
+                "settled": not row["pending"] and row["staging"] is None,
+            }
+        elif row["kind"] == "symlink":
+            answer["target"] = text(row["target"])
+        else:
+            answer |= {"rbytes": row["size_bytes"], "rfiles": row["rfiles"]}
+            if owner is not None and len(parts) == 2 and parts[0] == b"users":
+                answer["quota"] = next(iter(_users_or_none(db, config, owner)), None)
+        return answer
+
+
+def _users_or_none(db: sqlite3.Connection, config: Config, user: str) -> list[dict[str, Any]]:
+    try:
+        return _users(db, config, user)
+    except NotFound:
+        return []
+
+
+def _local_path(config: Config, row: sqlite3.Row, parts: Sequence[bytes]) -> str:
+    if row["staging"]:
+        return str(config.root / ".recfs" / "staging" / row["staging"])
+    return str(config.root.joinpath(*(text(part) for part in parts)))
+
+
+def ls_files(catalogue: Path, config: Config, path: str, recursive: bool, state: str | None) -> list[dict[str, Any]]:
+    """Entries of a directory (or the file itself), with what the catalogue says of each, sorted by path."""
+    with _reading(catalogue) as db:
+        top = _walk(db, path)
+        base = "/".join(text(part) for part in _parts(path))
+        if top["kind"] != "dir":
+            return [_listed(top, base)]
+        found: list[dict[str, Any]] = []
+        pending = [(top["ino"], base)]
+        while pending:
+            parent, prefix = pending.pop()
+            for row in db.execute("select * from node where parent = ? and ino <> 1", (parent,)):
+                here = f"{prefix}/{text(row['name'])}" if prefix else text(row["name"])
+                if recursive and row["kind"] == "dir":
+                    pending.append((row["ino"], here))
+                if state is None or row["state"] == state:
+                    found.append(_listed(row, here))
+        return sorted(found, key=lambda entry: str(entry["path"]))
+
+
+def _listed(row: sqlite3.Row, path: str) -> dict[str, Any]:
+    return {
+        "path": path,
+        "kind": row["kind"],
+        "state": row["state"],
+        "size_bytes": row["size_bytes"],
+        "sha256": row["sha256"].hex() if row["sha256"] else None,
+        "mtime_ns": row["mtime_ns"],
+    }
+
+
+# --- the store -----------------------------------------------------------------------------------------------------
+
+
+def states(db: sqlite3.Connection) -> dict[str, int]:
+    """How many files are in each state. Only the uncommitted are counted; the root's total tells the rest."""
+    counts = {
+        row[0]: row[1]
+        for row in db.execute(
+            "select state, count(*) from node where state is not null and state <> 'committed' group by state"
+        )
+    }
+    links = db.execute("select count(*) from node where kind = 'symlink'").fetchone()[0]
+    total = db.execute("select rfiles from node where ino = ?", (_ROOT,)).fetchone()
+    if total is not None:
+        counts["committed"] = total[0] - links - sum(counts.values())
+    return counts
+
+
+def status(catalogue: Path, config: Config) -> dict[str, Any]:
+    """What can be said of a store nobody has mounted."""
+    from recfs import __version__
+
+    info = os.statvfs(config.root)
+    with _reading(catalogue) as db:
+        return {
+            "version": __version__,
+            "root": str(config.root),
+            "mountpoint": None,
+            "mode": "offline",
+            "pid": None,
+            "uptime_s": None,
+            "states": states(db),
+            "pipeline": {"sealing": 0, "settling": 0, "hashing_bytes": 0, "dirty": 0},
+            "open_files": [],
+            "users": _users(db, config, None),
+            "disk": disk(info, config),
+            "inodes_cached": 0,
+            "problems": [],
+        }
+
+
+def disk(info: os.statvfs_result, config: Config) -> dict[str, int]:
+    """The disk's figures as `status` gives them."""
+    return {
+        "total_bytes": info.f_blocks * info.f_frsize,
+        "free_bytes": info.f_bavail * info.f_frsize,
+        "min_free_bytes": config.min_free,
+    }
+
+
+def live(catalogue: Path, config: Config) -> dict[str, Any]:
+    """The part of a running daemon's status that comes from the catalogue."""
+    with _reading(catalogue) as db:
+        return {"states": states(db), "users": _users(db, config, None)}

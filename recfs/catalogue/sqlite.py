@@ -1,0 +1,293 @@
+"""SQLite behind the Catalogue port: one writer connection, used on the trio thread, in WAL mode.
+
+Why nothing here waits for the disk on the trio thread:
+- `synchronous=NORMAL`: a commit in WAL mode writes the log but does not fsync it. `sync()` fsyncs the log file in a
+  thread, once for all batches applied by then (group commit).
+- `wal_autocheckpoint=0`: the log is folded into the main file by `checkpoint()`, which runs a passive checkpoint on a
+  second connection in a thread. Passive checkpoints never wait for, nor block, the writer
+  (sqlite.org/c3ref/wal_checkpoint_v2.html).
+One daemon writes (the root's lock file sees to that) and command-line readers open read-only, so
+"database is locked" has nobody to come from.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trio
+from sqlite_utils import Database
+
+from recfs.catalogue import migrations
+from recfs.core.model import Kind, State
+from recfs.errors import CatalogueCorrupt, IoFailure, OutOfSpace
+from recfs.ports import AccountRow, Batch, GarbageRow, NodeRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+CHECKPOINT_PAGES = 4096
+"""Log length (4 KiB pages) from which `checkpoint` folds it into the main file: 16 MiB."""
+
+_NODE = ", ".join(NodeRow._fields)
+_GARBAGE = ", ".join(GarbageRow._fields)
+_ACCOUNT = ", ".join(["user", *AccountRow._fields[1:]])
+_KIND = {kind.value: kind for kind in Kind}
+_STATE: dict[str | None, State | None] = {None: None} | {state.value: state for state in State}
+
+
+def _marks(row: type[NodeRow] | type[GarbageRow] | type[AccountRow]) -> str:
+    return ", ".join("?" * len(row._fields))
+
+
+# `replace` also removes a row that still holds the (parent, name) a renamed row now takes; such a row changed its own
+# name in the same batch, or was removed, so it is written back by its own turn.
+_PUT_NODE = f"replace into node ({_NODE}) values ({_marks(NodeRow)})"
+_PUT_GARBAGE = f"replace into garbage ({_GARBAGE}) values ({_marks(GarbageRow)})"
+_PUT_ACCOUNT = f"replace into account ({_ACCOUNT}) values ({_marks(AccountRow)})"
+
+
+def node_row(values: tuple[Any, ...]) -> NodeRow:
+    """Turn a result row into a NodeRow with its enums."""
+    ino, parent, name, kind, mode, uid, gid, size, rfiles, atime, mtime, ctime, state, *rest = values
+    return NodeRow(
+        ino,
+        parent,
+        name,
+        _KIND[kind],
+        mode,
+        uid,
+        gid,
+        size,
+        rfiles,
+        atime,
+        mtime,
+        ctime,
+        _STATE[state],
+        *rest,
+    )
+
+
+def garbage_row(values: tuple[Any, ...]) -> GarbageRow:
+    """Turn a result row into a GarbageRow with its enums."""
+    gid, ino, kind, *rest = values
+    return GarbageRow(gid, ino, _KIND[kind], *rest)
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """Open the catalogue file; *read_only* never creates nor changes it.
+
+    Raises CatalogueCorrupt when it is not a catalogue, is damaged, or comes from a newer recfs.
+    """
+    try:
+        uri = f"file:{_quote(path)}?mode={'ro' if read_only else 'rwc'}"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5)
+        connection.execute("pragma temp_store = memory")
+        connection.execute("pragma cache_size = -16384")
+        if not read_only:
+            connection.execute("pragma journal_mode = wal")
+            connection.execute("pragma synchronous = normal")
+            connection.execute("pragma wal_autocheckpoint = 0")
+        connection.execute("select count(*) from sqlite_master").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise _corrupt(path, error) from error
+    return connection
+
+
+def _quote(path: Path) -> str:
+    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def _corrupt(path: Path, error: Exception) -> CatalogueCorrupt:
+    return CatalogueCorrupt(
+        f"catalogue {path} cannot be read ({error}). It was left as it is. Restore the file from a backup, or move "
+        f"it aside together with its -wal and -shm files and keep them: the files under users/, shared/ and temp/ "
+        f"are whole without it."
+    )
+
+
+class SqliteCatalogue:
+    """The Catalogue port on one SQLite file. Construct with `open_catalogue`."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self._path = path
+        self._db = connection
+        self._sync_limiter = trio.CapacityLimiter(1)
+        self._applied = 0
+        self._synced = 0
+        self._wal_fd = -1
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Run the block as one transaction; no await may stand inside."""
+        self._db.execute("begin immediate")
+        try:
+            yield self._db
+        except BaseException:
+            self._db.execute("rollback")
+            raise
+        self._db.execute("commit")
+
+    async def apply(self, batch: Batch) -> None:
+        """Write *batch* in one transaction."""
+        try:
+            with self._transaction() as db:
+                if batch.removed:
+                    removed = [(ino,) for ino in batch.removed]
+                    db.executemany("delete from node where ino = ?", removed)
+                    db.executemany("delete from xattr where ino = ?", removed)
+                    db.executemany("delete from whiteout where parent = ?", removed)
+                    db.executemany("delete from view where ino = ?", removed)
+                if batch.nodes:
+                    db.executemany(_PUT_NODE, batch.nodes)
+                if batch.accounts:
+                    db.executemany(_PUT_ACCOUNT, batch.accounts)
+                if batch.garbage:
+                    db.executemany(_PUT_GARBAGE, batch.garbage)
+                if batch.purged:
+                    db.executemany("delete from garbage where gid = ?", [(gid,) for gid in batch.purged])
+                for ino, name, value in batch.xattrs:
+                    if value is None:
+                        db.execute("delete from xattr where ino = ? and name = ?", (ino, name))
+                    else:
+                        db.execute("replace into xattr values (?, ?, ?)", (ino, name, value))
+                for parent, name, hidden in batch.whiteouts:
+                    if hidden:
+                        db.execute("replace into whiteout values (?, ?)", (parent, name))
+                    else:
+                        db.execute("delete from whiteout where parent = ? and name = ?", (parent, name))
+                if batch.views:
+                    db.executemany("replace into view values (?, ?)", batch.views)
+                if batch.meta:
+                    db.executemany("replace into meta values (?, ?)", list(batch.meta.items()))
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise OutOfSpace(f"catalogue {self._path}: the disk is full") from error
+            raise IoFailure(f"catalogue {self._path}: {error}") from error
+        self._applied += 1
+
+    async def sync(self) -> None:
+        """Fsync the log unless a later sync already covered what was applied before this call."""
+        wanted = self._applied
+        async with self._sync_limiter:
+            if self._synced >= wanted:
+                return
+            covered = self._applied
+            if self._wal_fd < 0:
+                self._wal_fd = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                await trio.to_thread.run_sync(os.fdatasync, self._wal_fd)
+            except OSError as error:
+                raise IoFailure(f"catalogue {self._path}: {error}") from error
+            self._synced = covered
+
+    async def checkpoint(self, *, at_least_pages: int = CHECKPOINT_PAGES) -> None:
+        """Fold the log into the main file when it has grown to *at_least_pages*."""
+        try:
+            pages = os.stat(f"{self._path}-wal").st_size // 4096
+        except FileNotFoundError:
+            return
+        if pages >= at_least_pages:
+            await trio.to_thread.run_sync(self._checkpoint_in_thread)
+
+    def _checkpoint_in_thread(self) -> None:
+        with closing(sqlite3.connect(self._path, isolation_level=None)) as other:
+            other.execute("pragma synchronous = normal")
+            other.execute("pragma wal_checkpoint(passive)").fetchone()
+
+    def close(self) -> None:
+        """Fold the log in and close. The file alone is then the whole catalogue."""
+        if self._wal_fd >= 0:
+            os.close(self._wal_fd)
+            self._wal_fd = -1
+        self._db.execute("pragma wal_checkpoint(truncate)")
+        self._db.close()
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    async def node(self, ino: int) -> NodeRow | None:
+        """The row of *ino*."""
+        row = self._db.execute(f"select {_NODE} from node where ino = ?", (ino,)).fetchone()
+        return node_row(row) if row else None
+
+    async def child(self, parent: int, name: bytes) -> NodeRow | None:
+        """The row called *name* in *parent*; the root is its own parent and nobody's child."""
+        query = f"select {_NODE} from node where parent = ? and name = ? and ino <> 1"
+        row = self._db.execute(query, (parent, name)).fetchone()
+        return node_row(row) if row else None
+
+    async def children(self, parent: int, after_ino: int, limit: int) -> Sequence[NodeRow]:
+        """A page of *parent*'s rows in inode order."""
+        query = f"select {_NODE} from node indexed by node_parent where parent = ? and ino > ? order by ino limit ?"
+        return [node_row(row) for row in self._db.execute(query, (parent, max(after_ino, 1), limit))]
+
+    async def has_children(self, parent: int) -> bool:
+        """Whether anything lies below *parent*."""
+        query = "select 1 from node where parent = ? and ino <> 1 limit 1"
+        return self._db.execute(query, (parent,)).fetchone() is not None
+
+    async def unsettled(self) -> Sequence[NodeRow]:
+        """What was under way when the catalogue was last written."""
+        query = f"select {_NODE} from node where pending <> 0 or state in ('writing', 'sealing') order by ino"
+        return [node_row(row) for row in self._db.execute(query)]
+
+    async def garbage(self) -> Sequence[GarbageRow]:
+        """All garbage rows, oldest first."""
+        return [garbage_row(row) for row in self._db.execute(f"select {_GARBAGE} from garbage order by gid")]
+
+    async def account(self, user: str) -> AccountRow | None:
+        """The counters of *user*."""
+        row = self._db.execute(f"select {_ACCOUNT} from account where user = ?", (user,)).fetchone()
+        return AccountRow._make(row) if row else None
+
+    async def xattrs(self, ino: int) -> dict[bytes, bytes]:
+        """The user's extended attributes of *ino*."""
+        return dict(self._db.execute("select name, value from xattr where ino = ?", (ino,)).fetchall())
+
+    async def whiteouts(self, parent: int) -> set[bytes]:
+        """Names hidden in *parent*."""
+        return {name for (name,) in self._db.execute("select name from whiteout where parent = ?", (parent,))}
+
+    async def views(self) -> Sequence[tuple[int, int]]:
+        """All (view id, shared inode) pairs."""
+        return self._db.execute("select view_id, ino from view").fetchall()
+
+    async def jobs(self, activity_before_ns: int) -> Sequence[NodeRow]:
+        """Job directories whose last change is older."""
+        query = f"select {_NODE} from node where activity_ns <> 0 and activity_ns < ? order by activity_ns"
+        return [node_row(row) for row in self._db.execute(query, (activity_before_ns,))]
+
+    async def meta(self) -> dict[str, str]:
+        """Store-wide facts."""
+        return dict(self._db.execute("select key, value from meta").fetchall())
+
+
+def open_catalogue(path: Path) -> SqliteCatalogue:
+    """Open or create the catalogue at *path*, bring its schema up to date, and make the file's name durable.
+
+    Raises CatalogueCorrupt, or OutOfSpace when there is no room for it.
+    """
+    connection = connect(path)
+    try:
+        db = Database(connection)
+        newest = max(migrations.applied(db), default="")
+        if newest > migrations.NEWEST:
+            raise CatalogueCorrupt(
+                f"catalogue {path} was written by a newer recfs (step {newest}); install that version or newer"
+            )
+        if newest != migrations.NEWEST:
+            migrations.steps.apply(db)
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise _corrupt(path, error) from error
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return SqliteCatalogue(path, connection)

@@ -1,0 +1,103 @@
+"""The disk under a store: writable, with user xattrs, with room, of a kind that keeps what it is given."""
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from recfs.cli.checks import Check, Level
+from recfs.cli.output import size
+from recfs.cli.where import mounts
+
+_PROBE_XATTR = "user.recfs.probe"
+_ODD_FILE_SYSTEMS = {
+    "overlay": (
+        "a container's own layer: it goes with the container, and renames cost copies",
+        "put the root on a volume (docker run -v /srv/recfs:/srv/recfs)",
+    ),
+    "tmpfs": ("lives in memory: gone after a reboot", "put the root on a disk, unless this is a test"),
+    "ramfs": ("lives in memory: gone after a reboot", "put the root on a disk, unless this is a test"),
+} | dict.fromkeys(
+    ("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "virtiofs", "afs"),
+    (
+        "a network file system: fsync, locks and xattrs may not keep what recfs promises",
+        "put the root on a local disk (ext4, xfs, btrfs)",
+    ),
+)
+
+
+def disk_checks(root: Path, min_free_bytes: int) -> list[Check]:
+    """Return the findings about the disk under `root`. Makes and removes one small file there."""
+    existing = next(each for each in (root, *root.parents) if each.exists())
+    if not existing.is_dir():
+        return [Check("root", Level.FAIL, f"{existing} is not a directory", "give --root another directory")]
+    return [
+        *check_writable(root, existing),
+        check_file_system(existing),
+        check_free_space(existing, min_free_bytes),
+    ]
+
+
+def check_writable(root: Path, existing: Path) -> list[Check]:
+    """Write a probe file, with a user xattr, where the store is or will be."""
+    inner = root / ".recfs"
+    place = inner if inner.is_dir() else existing
+    try:
+        with tempfile.NamedTemporaryFile(dir=place, prefix=".recfs-doctor-") as probe:
+            found = f"{root} is writable" if root == existing else f"{root} does not exist yet; mount makes it"
+            return [Check("root", Level.OK, found), check_xattrs(probe.fileno())]
+    except OSError as exc:
+        remedy = f"let uid {os.geteuid()} write there (chown, or remount read-write), or give another root"
+        return [Check("root", Level.FAIL, f"cannot write in {place}: {exc.strerror}", remedy)]
+
+
+def check_xattrs(fd: int) -> Check:
+    """Judge whether user xattrs of the length recfs uses survive on the file behind `fd`."""
+    value = os.urandom(255)
+    try:
+        os.setxattr(fd, _PROBE_XATTR, value)
+        kept = os.getxattr(fd, _PROBE_XATTR) == value
+    except OSError as exc:
+        unsupported = exc.errno in (errno.EOPNOTSUPP, errno.ENOSYS)
+        detail = "not supported by this file system" if unsupported else f"refused: {exc.strerror}"
+        remedy = "put the root on ext4, xfs or btrfs (tmpfs: from Linux 6.6), mounted without nouser_xattr"
+        return Check("user xattrs", Level.FAIL, detail, remedy)
+    if not kept:
+        return Check("user xattrs", Level.FAIL, "come back changed", "put the root on ext4, xfs or btrfs")
+    return Check("user xattrs", Level.OK, "supported")
+
+
+def file_system_of(path: Path) -> str:
+    """Return the type of the file system `path` lies on, as in /proc/self/mountinfo."""
+    resolved = Path(os.path.realpath(path))
+    around = [mount for mount in mounts() if resolved.is_relative_to(mount.mount_point)]
+    # A later mount on the same directory hides the earlier one; max() would keep the first of equals.
+    return max(reversed(around), key=lambda mount: len(mount.mount_point.parts)).fstype if around else "unknown"
+
+
+def check_file_system(path: Path) -> Check:
+    """Judge the kind of file system."""
+    kind = file_system_of(path)
+    if kind in _ODD_FILE_SYSTEMS:
+        why, remedy = _ODD_FILE_SYSTEMS[kind]
+        return Check("file system", Level.WARN, f"{kind}: {why}", remedy)
+    if kind.startswith("fuse"):
+        remedy = "put the root on a local disk (ext4, xfs, btrfs)"
+        return Check("file system", Level.WARN, f"{kind}: another FUSE file system below recfs", remedy)
+    return Check("file system", Level.OK, kind)
+
+
+def check_free_space(path: Path, min_free_bytes: int) -> Check:
+    """Judge the space left against the reserve."""
+    disk = os.statvfs(path)
+    free_bytes = disk.f_bavail * disk.f_frsize
+    detail = f"{size(free_bytes)} free, reserve (min_free) {size(min_free_bytes)}"
+    if free_bytes <= min_free_bytes:
+        remedy = "free some space or lower min_free: writers get ENOSPC now"
+        return Check("free space", Level.FAIL, detail, remedy)
+    if free_bytes <= 2 * min_free_bytes:
+        remedy = "free some space or lower min_free before writers get ENOSPC"
+        return Check("free space", Level.WARN, detail, remedy)
+    if disk.f_files and disk.f_favail == 0:
+        return Check("free space", Level.FAIL, "no inodes left", "remove files from this disk")
+    return Check("free space", Level.OK, detail)

@@ -1,0 +1,98 @@
+"""`recfs config`: check a recfs.conf, show what is in effect."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from recfs.cli import output
+from recfs.cli.options import Invocation, store_options
+from recfs.cli.store import configured
+from recfs.core.fallback import FallbackRule
+
+_SECONDS = frozenset({"flush_interval", "settle_max", "max_age", "sweep_interval", "retention"})
+_BYTES = frozenset({"min_free", "max_bytes", "max_file_size"})
+
+
+@click.group("config")
+def config_group() -> None:
+    """Check and show the configuration."""
+
+
+@config_group.command("check")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@store_options
+@click.pass_obj
+def check(invocation: Invocation, file: Path | None) -> None:
+    """Check FILE, or the config that commands would use. Exit code 3 names file, key and remedy."""
+    from recfs.config import load_config
+
+    if file is not None:
+        config, source = load_config(file, root=invocation.root), str(file)
+    else:
+        config, source = configured(invocation), _source(invocation)
+    if invocation.json:
+        output.emit_json({"ok": True, "source": source, "root": str(config.root)})
+    else:
+        output.say(f"{output.show_name(source)}: ok, store at {config.root}", style="green")
+
+
+@config_group.command("show")
+@store_options
+@click.pass_obj
+def show(invocation: Invocation) -> None:
+    """Show every setting in effect, defaults included."""
+    settings = _plain(configured(invocation))
+    if invocation.json:
+        output.emit_json(settings)
+        return
+    output.print_facts(((key, _shown(key, value)) for key, value in _flat(settings)), title=f"# {_source(invocation)}")
+
+
+def _plain(value: Any) -> Any:
+    """Return settings as JSON can carry them, in the shape of recfs.conf."""
+    from pydantic import BaseModel
+
+    if isinstance(value, BaseModel):
+        return {key: _plain(each) for key, each in value}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, FallbackRule):
+        return {"pattern": value.pattern, "target": value.target}
+    return str(value) if isinstance(value, Path) else value
+
+
+def _source(invocation: Invocation) -> str:
+    from recfs.config import ENV_CONFIG, SYSTEM_CONFIG
+
+    if invocation.config is not None:
+        return str(invocation.config)
+    if invocation.root is not None:
+        return f"--root {invocation.root}"
+    return os.environ.get(ENV_CONFIG) or str(SYSTEM_CONFIG)
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for number, each in enumerate(value):
+                yield from _flat(each, f"{prefix}{key}[{number}].")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _shown(key: str, value: Any) -> str:
+    name = key.rpartition(".")[2]
+    if value is None:
+        return "unlimited" if key.startswith("quota.") else "-"
+    if name in _BYTES:
+        return output.size(value)
+    if name in _SECONDS:
+        return output.duration(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return output.show_name(str(value))

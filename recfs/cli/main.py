@@ -1,0 +1,120 @@
+"""The `recfs` command: the group, and the one place where an exception becomes a message and an exit code."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from recfs import __version__
+from recfs.cli.config import config_group
+from recfs.cli.doctor import doctor
+from recfs.cli.drain import drain
+from recfs.cli.exits import ExitCode, exit_code_of, help_epilog
+from recfs.cli.files import info, ls_files
+from recfs.cli.mount import mount
+from recfs.cli.options import Invocation, store_options
+from recfs.cli.output import emit_json
+from recfs.cli.quota import quota
+from recfs.cli.status import status
+from recfs.cli.sweep import sweep
+from recfs.cli.umount import umount
+from recfs.errors import RecfsError
+
+
+class RecfsGroup(click.Group):
+    """A group whose `main` answers every exception itself: click knows one exit code, recfs has eleven."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run one command line and leave with its exit code (returned instead when not `standalone_mode`)."""
+        invocation = Invocation()
+        extra.setdefault("obj", invocation)
+        try:
+            left_with = super().main(args, prog_name or "recfs", complete_var, standalone_mode=False, **extra)
+            sys.stdout.flush()
+            code = left_with if isinstance(left_with, int) else ExitCode.OK
+        except BrokenPipeError as exc:
+            code = exit_code_of(exc)
+            _silence_stdout()
+        except Exception as exc:
+            code = exit_code_of(exc)
+            _report(exc, code, invocation)
+        if standalone_mode:
+            sys.exit(int(code))
+        return int(code)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a broken pipe goes on to `main`, where click would turn it into exit code 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            _silence_stdout()
+            ctx.exit(ExitCode.BROKEN_PIPE)
+
+
+def _silence_stdout() -> None:
+    # The interpreter flushes stdout once more at exit and would complain about the same pipe.
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+    except (OSError, ValueError):
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - lives until the process ends
+
+
+def _report(exc: Exception, code: int, invocation: Invocation) -> None:
+    if invocation.debug and not isinstance(exc, click.Abort):
+        traceback.print_exception(exc)
+    if isinstance(exc, click.Abort):
+        message = "interrupted"
+    elif isinstance(exc, click.ClickException):
+        message = exc.format_message()
+    elif isinstance(exc, RecfsError):
+        message = str(exc) or type(exc).__name__
+    else:
+        hint = "" if invocation.debug else "; run it again with --debug for the traceback"
+        message = f"internal error: {type(exc).__name__}: {exc}{hint}"
+    if isinstance(exc, click.UsageError) and exc.ctx is not None:
+        click.echo(exc.ctx.get_usage(), err=True)
+        click.echo(f"Try '{exc.ctx.command_path} --help'.", err=True)
+    # Messages quote names of files, and a file may be called anything.
+    printable = message.encode("utf-8", "backslashreplace").decode("utf-8")
+    click.echo(f"recfs: {printable}", err=True)
+    if invocation.json:
+        kind = type(exc).__name__
+        emit_json({"error": {"kind": kind, "message": message, "exit_code": int(code)}})
+
+
+@click.group(
+    "recfs",
+    cls=RecfsGroup,
+    epilog=help_epilog(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(__version__, prog_name="recfs", message="%(prog)s %(version)s")
+@store_options
+def cli() -> None:
+    """A file system for media recordings.
+
+    A command finds its store by a PATH inside the mount, by --root or --config, by the working directory
+    when that is inside a mount, by $RECFS_CONFIG, or by /etc/recfs/recfs.conf.
+    """
+
+
+for _command in (mount, umount, status, quota, sweep, ls_files, info, drain, config_group, doctor):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line; the console entry point."""
+    cli.main()

@@ -1,0 +1,92 @@
+"""`recfs mount`: run the daemon here, or start it in the background and return when it is ready."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from recfs.cli import output
+from recfs.cli.detach import start_detached
+from recfs.cli.logs import set_up_logging
+from recfs.cli.options import Invocation, store_options
+from recfs.cli.params import Duration
+
+if TYPE_CHECKING:
+    from recfs.config import Config
+
+
+@click.command()
+@click.argument("mountpoint", required=False, type=click.Path(path_type=Path))
+@click.option("-d", "--detach", is_flag=True, help="Return when the mount is ready; the daemon goes on.")
+@click.option("-v", "--verbose", is_flag=True, help="Log everything (level debug).")
+@click.option(
+    "--start-timeout",
+    type=Duration(),
+    default="5m",
+    show_default=True,
+    help="With -d: longest wait for ready.",
+)
+@click.option("--log-file", type=click.Path(path_type=Path), metavar="FILE", help="In place of [log].file.")
+@store_options
+@click.pass_obj
+def mount(
+    invocation: Invocation,
+    mountpoint: Path | None,
+    detach: bool,
+    verbose: bool,
+    start_timeout: float,
+    log_file: Path | None,
+) -> None:
+    """Mount a store and serve it until stopped.
+
+    MOUNTPOINT defaults to `mountpoint` of recfs.conf.
+    `recfs mount --root DIR MOUNTPOINT` needs no config file. Ctrl-C and SIGTERM stop it cleanly.
+    """
+    from recfs.config import find_config
+
+    config = find_config(invocation.config, invocation.root, os.environ)
+    chosen = mountpoint or config.mountpoint
+    if chosen is None:
+        raise click.UsageError("no mount point: give MOUNTPOINT, or set `mountpoint` in recfs.conf")
+    # Not resolved: a dead mount cannot be, and clearing it is the daemon's job.
+    target = Path(os.path.abspath(chosen))
+    file = Path(os.path.abspath(log_file)) if log_file is not None else config.log.file
+    if detach:
+        _mount_detached(invocation, config, target, file=file, verbose=verbose, timeout_s=start_timeout)
+        return
+    set_up_logging("debug" if verbose else config.log.level, file)
+    from recfs import daemon
+
+    # The daemon holds nobody's directory busy; every path it was given is absolute.
+    os.chdir("/")
+    daemon.run(config, target)
+    if invocation.json:
+        output.emit_json({"root": str(config.root), "mountpoint": str(target), "stopped": True})
+
+
+def _mount_detached(
+    invocation: Invocation,
+    config: "Config",
+    target: Path,
+    *,
+    file: Path | None,
+    verbose: bool,
+    timeout_s: float,
+) -> None:
+    log = file or config.root / ".recfs" / "log"
+    # -P: the daemon, often root, must not import what lies in somebody's working directory.
+    command = [sys.executable, "-P", "-m", "recfs", "mount", "--log-file", str(log)]
+    for option, value in (("--config", invocation.config), ("--root", invocation.root)):
+        if value is not None:
+            command += [option, os.path.abspath(value)]
+    command += ["--verbose"] * verbose + ["--debug"] * invocation.debug + ["--", str(target)]
+    pid = start_detached(command, log, timeout_s=timeout_s)
+    if invocation.json:
+        output.emit_json({"root": str(config.root), "mountpoint": str(target), "pid": pid, "log": str(log)})
+    else:
+        output.say(
+            f"{output.show_name(str(config.root))} is mounted on {output.show_name(str(target))} "
+            f"(pid {pid}, log {output.show_name(str(log))})"
+        )

@@ -1,0 +1,162 @@
+"""`recfs quota`: show, set and check what users may store."""
+
+from typing import Any
+
+import click
+
+from recfs.cli import output
+from recfs.cli.exits import ExitCode
+from recfs.cli.options import Invocation, store_options
+from recfs.cli.store import open_store
+
+USER_COLUMNS = ("User", "Used", "Of", "Files", "Of files", "File size", "Uploads", "Of uploads", "Month")
+USER_NUMBERS = USER_COLUMNS[1:-1]
+_OWN_MARK = "*"
+
+
+class UserId(click.ParamType[str]):
+    """A user's id: an integer or a UUID."""
+
+    name = "user"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from recfs.core.layout import is_id
+
+        text = str(value)
+        # surrogateescape: an argument need not be UTF-8
+        if not is_id(text.encode("utf-8", "surrogateescape")):
+            self.fail(f"{output.show_name(text)!r} is no user id; it is an integer or a UUID", param, ctx)
+        return text
+
+
+class Limit(click.ParamType[int | str]):
+    """A limit: a number or size, `unlimited`, or `default` for what recfs.conf says."""
+
+    name = "limit"
+
+    def __init__(self, *, is_size: bool) -> None:
+        self._is_size = is_size
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        text = str(value).strip()
+        if text.lower() in ("unlimited", "default"):
+            return text.lower()
+        try:
+            return self._parse(text)
+        except ValueError as exc:
+            self.fail(f"{exc}; or write `unlimited` or `default`", param, ctx)
+
+    def _parse(self, text: str) -> int:
+        from recfs.core.units import MAX_SIZE_BYTES, parse_size
+
+        if text.startswith("-") and text[1:2].isdigit():
+            raise ValueError(f"a limit cannot be negative: {text!r}")
+        if self._is_size:
+            return parse_size(text)
+        if not (text.isascii() and text.isdigit()) or int(text[:20]) > MAX_SIZE_BYTES or len(text) > 19:
+            raise ValueError(f"not a whole number below 2^63: {text[:64]!r}")
+        return int(text)
+
+
+def user_row(user: dict[str, Any]) -> tuple[str, ...]:
+    """Return a <user> of the control protocol as a row of USER_COLUMNS; own limits carry a star."""
+    limits, own = user["limits"], user["own_limits"]
+
+    def limit(key: str, *, is_size: bool) -> str:
+        text = output.size(limits[key]) if is_size else output.count(limits[key])
+        return text + (_OWN_MARK if own.get(key) is not None else "")
+
+    return (
+        user["user"],
+        output.size(user["used_bytes"]),
+        limit("max_bytes", is_size=True),
+        output.count(user["used_files"]),
+        limit("max_files", is_size=False),
+        limit("max_file_size", is_size=True),
+        output.count(user["month_uploads"]),
+        limit("max_monthly_uploads", is_size=False),
+        user["month"],
+    )
+
+
+def _print_users(users: list[dict[str, Any]]) -> None:
+    if not users:
+        output.say("no users")
+        return
+    output.print_table(USER_COLUMNS, [user_row(user) for user in users], right=USER_NUMBERS)
+    if any(value is not None for user in users for value in user["own_limits"].values()):
+        output.say(f"{_OWN_MARK} the user's own limit; the others are the defaults of recfs.conf")
+
+
+@click.group()
+def quota() -> None:
+    """Show, set and check users' quotas."""
+
+
+@quota.command("show")
+@click.argument("user", required=False, type=UserId())
+@store_options
+@click.pass_obj
+def show(invocation: Invocation, user: str | None) -> None:
+    """Show usage and limits of USER, or of every user."""
+    users = open_store(invocation).call("quota_show", user=user)
+    if invocation.json:
+        output.emit_json(users)
+    else:
+        _print_users(users)
+
+
+@quota.command("set")
+@click.argument("user", type=UserId())
+@click.option("--max-bytes", type=Limit(is_size=True), metavar="SIZE", help="All files together (10GiB).")
+@click.option("--max-files", type=Limit(is_size=False), metavar="N", help="Number of files.")
+@click.option("--max-file-size", type=Limit(is_size=True), metavar="SIZE", help="A single file.")
+@click.option("--max-monthly-uploads", type=Limit(is_size=False), metavar="N", help="Uploads per month.")
+@store_options
+@click.pass_context
+def set_(ctx: click.Context, /, user: str, **limits: int | str | None) -> None:
+    """Set limits of USER. Each is a value, `unlimited`, or `default` (what recfs.conf says)."""
+    given = {key: value for key, value in limits.items() if value is not None}
+    if not given:
+        raise click.UsageError("nothing to set: give at least one limit, such as --max-bytes 10GiB", ctx)
+    invocation = ctx.ensure_object(Invocation)
+    result = open_store(invocation).call("quota_set", user=user, **given)
+    if invocation.json:
+        output.emit_json(result)
+    else:
+        _print_users([result])
+
+
+@quota.command("check")
+@click.option("--repair", is_flag=True, help="Correct the counters.")
+@store_options
+@click.pass_context
+def check(ctx: click.Context, repair: bool) -> None:
+    """Prove the usage counters against the files. Exit code 1 when they differ and were not repaired."""
+    invocation = ctx.ensure_object(Invocation)
+    result = open_store(invocation).call("quota_check", repair=repair)
+    differences, repaired = result["differences"], result["repaired"]
+    if invocation.json:
+        output.emit_json(result)
+    else:
+        if differences:
+            output.print_table(
+                ("Counter", "Recorded", "Actual"),
+                [
+                    (output.show_name(str(each["what"])), str(each["recorded"]), str(each["actual"]))
+                    for each in differences
+                ],
+                right=("Recorded", "Actual"),
+            )
+        checked = f"{result['checked_users']:,} users and {result['checked_files']:,} files checked"
+        if not differences:
+            output.say(f"{checked}: all counters are right", style="green")
+        elif repaired:
+            output.say(f"{checked}: {len(differences):,} differences repaired", style="yellow")
+        else:
+            output.say(
+                f"{checked}: {len(differences):,} differences; `recfs quota check --repair` corrects them",
+                style="bold red",
+            )
+    if differences and not repaired:
+        ctx.exit(ExitCode.PROBLEMS)

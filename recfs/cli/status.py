@@ -1,0 +1,93 @@
+"""`recfs status`: what the daemon is doing, who uses how much, what is open."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.text import Text
+
+from recfs.cli import output
+from recfs.cli.options import Invocation, store_options
+from recfs.cli.quota import USER_COLUMNS, USER_NUMBERS, user_row
+from recfs.cli.store import open_store
+
+
+@click.command()
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+@store_options
+@click.pass_obj
+def status(invocation: Invocation, path: Path | None) -> None:
+    """Show states, pipeline, usage and open files.
+
+    PATH is any path inside the mount. Without a daemon the catalogue is read as the last one left it.
+    """
+    result = open_store(invocation, path).call("status")
+    if invocation.json:
+        output.emit_json(result)
+        return
+    output.print_facts(_facts(result))
+    for problem in result.get("problems", []):
+        output.say(f"problem: {problem}", style="bold red")
+    if result.get("users"):
+        click.echo()
+        rows = [user_row(user) for user in result["users"]]
+        output.print_table(USER_COLUMNS, rows, right=USER_NUMBERS, title="Users")
+    if result.get("open_files"):
+        click.echo()
+        output.print_table(
+            ("Path", "State", "Writers", "Readers"),
+            [
+                (
+                    output.show_name(file["path"]),
+                    output.state(file["state"]),
+                    output.count(file["writers"]),
+                    output.count(file["readers"]),
+                )
+                for file in result["open_files"]
+            ],
+            right=("Writers", "Readers"),
+            title="Open files",
+        )
+
+
+def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
+    facts: list[tuple[str, str | Text]] = [("store", output.show_name(str(result["root"])))]
+    if result.get("mode") == "daemon":
+        facts += [
+            ("mounted on", output.show_name(str(result["mountpoint"]))),
+            (
+                "daemon",
+                Text(
+                    f"running, pid {result['pid']}, version {result['version']}, "
+                    f"up {output.duration(result['uptime_s'])}",
+                    style="green",
+                ),
+            ),
+        ]
+    else:
+        facts.append(("daemon", Text("not running; this is what the catalogue says", style="yellow")))
+    states = Text(", ").join(
+        Text.assemble(f"{number:,} ", output.state(word)) for word, number in result["states"].items() if number
+    )
+    facts.append(("files", states if states.plain else "none"))
+    pipeline = result.get("pipeline")
+    if pipeline:
+        facts.append(
+            (
+                "pipeline",
+                f"{pipeline['sealing']:,} sealing, {pipeline['settling']:,} settling, "
+                f"{output.size(pipeline['hashing_bytes'])} to hash, {pipeline['dirty']:,} unsaved changes",
+            )
+        )
+    disk = result.get("disk")
+    if disk:
+        facts.append(
+            (
+                "disk",
+                f"{output.size(disk['free_bytes'])} free of {output.size(disk['total_bytes'])}, "
+                f"{output.size(disk['min_free_bytes'])} kept in reserve",
+            )
+        )
+    if result.get("inodes_cached") is not None:
+        facts.append(("inodes cached", output.count(result["inodes_cached"])))
+    return facts

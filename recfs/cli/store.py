@@ -1,0 +1,195 @@
+"""Which store a command means, and whether a daemon or the store's own files answer it. Decided here only."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recfs.cli.options import Invocation
+from recfs.cli.where import DeadMount, mount_around, path_in_mount, resolve, root_behind
+from recfs.control import ControlClient
+from recfs.errors import ConfigError, DaemonNotRunning, InvalidPath, NotAStore
+
+if TYPE_CHECKING:
+    from recfs.config import Config
+
+TOP_LEVELS = ("users", "shared", "temp")
+INTERNAL_DIR = ".recfs"
+
+_TIMEOUT_S = 60.0
+"""Silence accepted from a daemon; a quota check over a million rows takes some ten seconds."""
+_TIMEOUT_MARGIN_S = 15.0
+_LIVE_ONLY = frozenset({"drain", "stop"})
+_WRITING = frozenset({"quota_set", "sweep_temp"})
+
+
+class Store:
+    """A store, answered for by its daemon when one runs, else by its files."""
+
+    def __init__(self, config: "Config") -> None:
+        self.config = config
+
+    @property
+    def root(self) -> Path:
+        return self.config.root
+
+    def client(self, timeout_s: float = _TIMEOUT_S) -> ControlClient:
+        """Return a client for the store's control socket; whether anybody listens shows at the first call."""
+        return ControlClient(self.root / INTERNAL_DIR / "control.sock", timeout_s)
+
+    def call(self, method: str, **params: Any) -> Any:
+        """Return the result of a daemon method, whoever computes it.
+
+        A method that may take long carries its own `timeout_s`, which also bounds the wait for an answer.
+        Raises RecfsError: DaemonNotRunning for drain and stop without a daemon, NotAStore without a store.
+        """
+        patience_s = max(_TIMEOUT_S, float(params.get("timeout_s", 0.0)) + _TIMEOUT_MARGIN_S)
+        try:
+            return self.client(patience_s).call(method, **params)
+        except DaemonNotRunning as exc:
+            if method in _LIVE_ONLY:
+                raise DaemonNotRunning(f"no daemon runs on {self.root}; nothing to {method}") from exc
+        return self._call_offline(method, params)
+
+    def _call_offline(self, method: str, params: dict[str, Any]) -> Any:
+        catalogue = self.root / INTERNAL_DIR / "catalogue.db"
+        if not catalogue.exists():
+            raise NotAStore(f"no recfs store at {self.root}; `recfs mount --root {self.root} DIR` makes one")
+        read = self._reader(method, params)
+        if read is not None:
+            return read(catalogue, self.config)
+        from recfs import daemon
+
+        with daemon.offline(self.config) as writer:
+            return writer.call(method, **params)
+
+    @staticmethod
+    def _reader(method: str, params: dict[str, Any]) -> Callable[[Path, "Config"], Any] | None:
+        """Return what reads the answer from the catalogue beside nobody, None for what must write."""
+        if method in _WRITING or (method == "quota_check" and params["repair"]):
+            return None
+        from recfs.catalogue import check, reports
+
+        readers: dict[str, Callable[[Path, Config], Any]] = {
+            "status": lambda db, config: reports.status(db, config),
+            "quota_show": lambda db, config: reports.quota_show(db, config, params["user"]),
+            "quota_check": lambda db, config: check.quota_check(db),
+            "info": lambda db, config: reports.info(db, config, params["path"]),
+            "ls_files": lambda db, config: reports.ls_files(
+                db, config, params["path"], params["recursive"], params["state"]
+            ),
+        }
+        return readers[method]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A path of a store: where a command's PATH leads."""
+
+    store: Store
+    path: str
+    """Relative to the mount, "" for its root."""
+
+
+def open_store(invocation: Invocation, path: Path | None = None) -> Store:
+    """Find the store a command means. Raises ConfigError, MountError (a dead mount).
+
+    `path` (any path inside a mount) goes first, then --root and --config, the working directory,
+    $RECFS_CONFIG and /etc/recfs/recfs.conf.
+    """
+    if path is not None:
+        return locate(invocation, path).store
+    here = None if _is_chosen(invocation) else _working_directory()
+    if here is not None:
+        try:
+            root = _root_around(here)
+        except DeadMount:
+            root = None
+        if root is not None:
+            return _store_at(root)
+    return Store(configured(invocation))
+
+
+def locate(invocation: Invocation, path: Path) -> Place:
+    """Find what PATH means: a path in a mount, in a home tree on disk, or `users/...` of a chosen store.
+
+    Raises InvalidPath when it is none of them, MountError for a dead mount, ConfigError.
+    """
+    if _is_chosen(invocation) and not path.is_absolute() and (path.parts[:1] or ("",))[0] in ("", *TOP_LEVELS):
+        return Place(Store(configured(invocation)), _normal(path))
+    mount = mount_around(path)
+    if mount is not None:
+        inside = path_in_mount(mount, path)
+        if _is_chosen(invocation):
+            return Place(Store(configured(invocation)), inside)
+        root = root_behind(mount)
+        if root is not None:
+            return Place(_store_at(root), inside)
+    return _locate_on_disk(invocation, path)
+
+
+def here_or_top(invocation: Invocation) -> Place:
+    """Return the working directory if it is inside a mount and no store was chosen, else the store's top."""
+    here = None if _is_chosen(invocation) else _working_directory()
+    if here is not None and mount_around(here) is not None:
+        return locate(invocation, here)
+    return Place(open_store(invocation), "")
+
+
+def _locate_on_disk(invocation: Invocation, path: Path) -> Place:
+    resolved = resolve(path)
+    root = next((each for each in (resolved, *resolved.parents) if (each / INTERNAL_DIR).is_dir()), None)
+    if root is not None:
+        inside = resolved.relative_to(root)
+        if inside.parts[:1] not in ((), *((top,) for top in TOP_LEVELS)):
+            raise InvalidPath(f"{path} is recfs' own; give a path below {', '.join(TOP_LEVELS)}")
+        store = Store(configured(invocation)) if _is_chosen(invocation) else _store_at(root)
+        if Path(os.path.realpath(store.root)) != root:
+            raise InvalidPath(f"{path} lies in the store at {root}, not in the chosen one at {store.root}")
+        return Place(store, _normal(inside))
+    if not path.is_absolute() and path.parts[:1] and path.parts[0] in TOP_LEVELS:
+        try:
+            return Place(Store(configured(invocation)), _normal(path))
+        except ConfigError:
+            pass
+    raise InvalidPath(f"{path} is in no recfs mount and no store; give a path inside a mount, or --root DIR users/...")
+
+
+def _normal(path: Path) -> str:
+    inside = os.path.normpath(path)
+    if inside.startswith(".."):
+        raise InvalidPath(f"{path} leads out of the store")
+    return "" if inside == "." else inside
+
+
+def _is_chosen(invocation: Invocation) -> bool:
+    return invocation.root is not None or invocation.config is not None
+
+
+def _working_directory() -> Path | None:
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
+
+
+def _root_around(path: Path) -> Path | None:
+    mount = mount_around(path)
+    return None if mount is None else root_behind(mount)
+
+
+def _store_at(root: Path) -> Store:
+    from recfs.config import config_for_root
+
+    return Store(config_for_root(root))
+
+
+def configured(invocation: Invocation) -> "Config":
+    """Return the settings --root, --config, $RECFS_CONFIG or /etc name. Raises ConfigError, MountError."""
+    from recfs.config import find_config
+
+    root = invocation.root
+    if root is not None:
+        root = _root_around(root) or root
+    return find_config(invocation.config, root, os.environ)

@@ -1,0 +1,150 @@
+"""`recfs umount`: stop a daemon cleanly and wait until it is gone, or clear the mount of a dead one."""
+
+import contextlib
+import os
+import select
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from recfs.cli import output
+from recfs.cli.options import Invocation, common_options
+from recfs.cli.params import Duration
+from recfs.cli.store import INTERNAL_DIR
+from recfs.cli.where import MOUNTINFO, DeadMount, Mount, is_recfs_type, mount_on, root_behind
+from recfs.control import ControlClient
+from recfs.errors import Busy, DaemonNotRunning, MountError
+
+_CLEAR_S = 30.0
+
+
+@click.command()
+@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Stop although files are open; they stay as `incomplete`.")
+@click.option("--timeout", "timeout_s", type=Duration(), default="5m", show_default=True, help="Longest wait.")
+@common_options
+@click.pass_obj
+def umount(invocation: Invocation, mountpoint: Path, force: bool, timeout_s: float) -> None:
+    """Unmount and end the daemon.
+
+    Commits what was written first, and returns when the mount and the daemon are gone.
+
+    Refused with exit code 5 while files are open. A dead mount (its daemon crashed) is cleared.
+    """
+    mount = mount_on(mountpoint)
+    if mount is None:
+        raise MountError(f"nothing is mounted on {mountpoint}")
+    foreign = MountError(f"{mount.mount_point} is a mount of {mount.fstype}, not of recfs; use umount(8)")
+    if not is_recfs_type(mount):
+        raise foreign
+    try:
+        root = root_behind(mount)
+    except DeadMount:
+        clear_dead_mount(mount.mount_point)
+        _tell(
+            invocation,
+            mount,
+            "was a dead mount: its daemon had ended without unmounting; cleared",
+            was_dead=True,
+        )
+        return
+    if root is None:
+        raise foreign
+    _stop(mount, root, force=force, timeout_s=timeout_s)
+    _tell(invocation, mount, "unmounted", was_dead=False)
+
+
+def _tell(invocation: Invocation, mount: Mount, outcome: str, *, was_dead: bool) -> None:
+    if invocation.json:
+        output.emit_json({"mountpoint": str(mount.mount_point), "unmounted": True, "was_dead": was_dead})
+    else:
+        output.say(f"{output.show_name(str(mount.mount_point))}: {outcome}")
+
+
+def _stop(mount: Mount, root: Path, *, force: bool, timeout_s: float) -> None:
+    client = ControlClient(root / INTERNAL_DIR / "control.sock", timeout_s)
+    deadline = time.monotonic() + timeout_s
+    try:
+        # Taken before the daemon is asked to go, so that the number cannot be another process's by then.
+        with _process(client.peer_pid()) as pidfd:
+            try:
+                client.call("stop", force=force)
+            except Busy as exc:
+                raise MountError(_still_open(client, str(exc))) from exc
+            if not _wait_gone(mount, pidfd, deadline):
+                raise MountError(
+                    f"{mount.mount_point} is not gone after {timeout_s:g} s; the daemon goes on committing; "
+                    f"`recfs status` shows how far it is, a longer --timeout waits longer"
+                )
+    except DaemonNotRunning as exc:
+        raise MountError(
+            f"{mount.mount_point} is mounted, but its daemon does not listen on {root / INTERNAL_DIR}; "
+            f"`fusermount3 -u {mount.mount_point}` makes it end"
+        ) from exc
+    if mount_on(mount.mount_point) == mount:
+        clear_dead_mount(mount.mount_point)
+        raise MountError(
+            f"the daemon of {mount.mount_point} died while it stopped; the dead mount was cleared. "
+            f"The next `recfs mount` recovers the store"
+        )
+
+
+def _still_open(client: ControlClient, refusal: str) -> str:
+    """Return the refusal to stop, with the open files when the daemon's message does not name them."""
+    open_files: list[dict[str, Any]] = client.call("status").get("open_files", [])
+    unnamed = [file["path"] for file in open_files if file["path"] not in refusal]
+    listed = "".join(f"\n  {output.show_name(path)}" for path in unnamed)
+    return f"{refusal}{listed}\nclose them, or use --force"
+
+
+@contextlib.contextmanager
+def _process(pid: int) -> Iterator[int | None]:
+    """Give a pidfd, or None for a process that is gone or in another pid namespace (0)."""
+    try:
+        pidfd = os.pidfd_open(pid) if pid > 0 else None
+    except ProcessLookupError:
+        pidfd = None
+    try:
+        yield pidfd
+    finally:
+        if pidfd is not None:
+            os.close(pidfd)
+
+
+def _wait_gone(mount: Mount, pidfd: int | None, deadline: float) -> bool:
+    """Wait until the daemon has ended, or without a pidfd until the mount is gone; False when time is up.
+
+    A daemon that has ended may leave its mount behind: the caller looks.
+    """
+    # proc_pid_mountinfo(5): the open file polls as POLLPRI after every change of the mount table.
+    with open(MOUNTINFO, "rb") as table:
+        poll = select.poll()
+        if pidfd is not None:
+            poll.register(pidfd, select.POLLIN)
+        else:
+            poll.register(table, select.POLLPRI)
+        while (left_s := deadline - time.monotonic()) > 0:
+            if pidfd is None and mount_on(mount.mount_point) != mount:
+                return True
+            events = poll.poll(left_s * 1000)
+            if events and pidfd is not None:
+                return True
+    return False
+
+
+def clear_dead_mount(mount_point: Path) -> None:
+    """Detach a mount whose daemon is gone. Raises MountError with what the tool said."""
+    tool = shutil.which("fusermount3")
+    command = [tool, "-uz", str(mount_point)] if tool else ["umount", "-l", str(mount_point)]
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=_CLEAR_S)
+    except subprocess.CalledProcessError as exc:
+        said = exc.stderr.decode("utf-8", "replace").strip()
+        raise MountError(f"cannot clear the dead mount {mount_point}: {said}; try it as root") from exc
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise MountError(f"cannot clear the dead mount {mount_point}: {exc}; install fuse3") from exc

@@ -1,0 +1,106 @@
+"""Which recfs mount a path lies in, and which store is behind it. Knows /proc/self/mountinfo, no config."""
+
+import errno
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from recfs.errors import MountError
+
+ROOT_XATTR = "user.recfs.root"
+MOUNTINFO = Path("/proc/self/mountinfo")
+
+_FSTYPES = frozenset({"fuse", "fuse.recfs"})
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+
+
+class DeadMount(MountError):
+    """The daemon behind a mount point is gone and the mount is still there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One line of /proc/self/mountinfo (proc_pid_mountinfo(5))."""
+
+    mount_id: int
+    """Unique among what is mounted now: tells a mount from the next one on the same directory."""
+    mount_point: Path
+    subtree: str
+    """What of the file system is mounted: "" for all of it, "users/5" for a bind mount of that directory."""
+    fstype: str
+
+
+def mounts() -> list[Mount]:
+    """Return what is mounted here, later mounts over earlier ones last."""
+    return [_parse(line) for line in MOUNTINFO.read_bytes().splitlines()]
+
+
+def _parse(line: bytes) -> Mount:
+    before, _, after = line.partition(b" - ")
+    fields = before.split(b" ")
+    subtree, mount_point = (_unescape(field) for field in fields[3:5])
+    return Mount(int(fields[0]), Path(mount_point), subtree.lstrip("/"), os.fsdecode(after.split(b" ", 1)[0]))
+
+
+def _unescape(field: bytes) -> str:
+    return os.fsdecode(_OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field))
+
+
+def resolve(path: Path) -> Path:
+    """Return an absolute path with links resolved in its directory, not in its last name.
+
+    The last name may itself be a link recfs keeps, or a dead mount point that cannot be looked at.
+    """
+    if path.name in ("", ".."):
+        return Path(os.path.realpath(path))
+    return Path(os.path.realpath(path.parent)) / path.name
+
+
+def is_recfs_type(mount: Mount) -> bool:
+    """Say whether a mount can be recfs at all; other file systems are not even asked."""
+    return mount.fstype in _FSTYPES
+
+
+def mount_on(mount_point: Path) -> Mount | None:
+    """Return the topmost mount on exactly this directory."""
+    resolved = resolve(mount_point)
+    return next((mount for mount in reversed(mounts()) if mount.mount_point == resolved), None)
+
+
+def mount_around(path: Path) -> Mount | None:
+    """Return the recfs-like mount that `path` lies in, judged by names alone."""
+    resolved = resolve(path)
+    best: Mount | None = None
+    for mount in mounts():
+        inside = resolved.is_relative_to(mount.mount_point)
+        if inside and (best is None or len(mount.mount_point.parts) >= len(best.mount_point.parts)):
+            best = mount
+    return best if best is not None and is_recfs_type(best) else None
+
+
+def path_in_mount(mount: Mount, path: Path) -> str:
+    """Return `path` as recfs knows it: relative to the root of the file system, "" for the root."""
+    inside = resolve(path).relative_to(mount.mount_point)
+    joined = os.path.join(mount.subtree, inside)
+    return "" if joined in ("", ".") else os.path.normpath(joined)
+
+
+def root_behind(mount: Mount) -> Path | None:
+    """Ask a mount for its store's root; None when it is some other file system.
+
+    Raises DeadMount when its daemon is gone, MountError when it does not let us ask.
+    """
+    try:
+        return Path(os.fsdecode(os.getxattr(mount.mount_point, ROOT_XATTR)))
+    except OSError as exc:
+        if exc.errno in (errno.ENOTCONN, errno.ECONNABORTED):
+            raise DeadMount(
+                f"{mount.mount_point} is a dead mount: its daemon ended without unmounting. "
+                f"Clear it with `recfs umount {mount.mount_point}`, then mount again"
+            ) from exc
+        if isinstance(exc, PermissionError):
+            raise MountError(
+                f"{mount.mount_point} belongs to another user and was mounted without allow_other"
+            ) from exc
+        return None

@@ -1,0 +1,349 @@
+"""The control protocol: how a command line asks a running daemon, and here only.
+
+A unix socket (mode 0600, so the daemon's own user and root), one JSON object per line in each direction:
+
+    {"method": "status", "params": {}}  ->  {"ok": true, "result": ...}
+                                            {"ok": false, "error": {"kind": "NotFound", "message": "..."}}
+
+`ControlServer` runs on the trio thread of the daemon; `ControlClient` blocks and belongs to the command line.
+The protocol knows no method by name: the daemon passes its handlers in. Whatever a client sends or fails to
+send costs it its connection at most; nothing it does reaches the daemon's nursery.
+"""
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from recfs import errors
+from recfs.errors import ControlError, DaemonNotRunning, RecfsError, RootBusy
+
+Handler = Callable[[dict[str, Any]], Awaitable[Any]]
+
+MAX_LINE_BYTES = 1 << 20
+"""Longest request; the largest real one is a path of 4 KiB."""
+MAX_CONNECTIONS = 32
+IDLE_S = 60.0
+"""How long a client may take to complete a request line before it loses its connection."""
+SEND_S = 10.0
+"""How long a client may leave an answer unread before it loses its connection."""
+
+_BACKLOG = 64
+_READ_BYTES = 1 << 16
+_BATCH_ITEMS = 256
+_SUN_PATH_BYTES = 107
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """Give an address for `path` that fits sockaddr_un, which has room for 107 bytes (unix(7))."""
+    if len(os.fsencode(path)) <= _SUN_PATH_BYTES:
+        yield str(path)
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
+class _LineTooLong(Exception):
+    """A request beyond MAX_LINE_BYTES."""
+
+
+class _LineReader:
+    """Splits a stream into lines, holding never more than one line and one read."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._buffer = bytearray()
+
+    async def next_line(self) -> bytes | None:
+        """Return the next line without its newline; None at the end. Raises _LineTooLong."""
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            searched = len(self._buffer)
+            if searched > MAX_LINE_BYTES:
+                raise _LineTooLong
+            chunk = await self._stream.receive_some(_READ_BYTES)
+            if not chunk:
+                return None
+            self._buffer += chunk
+        if end > MAX_LINE_BYTES:
+            raise _LineTooLong
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return line
+
+
+def _failure(kind: str, message: str) -> dict[str, Any]:
+    return {"ok": False, "error": {"kind": kind, "message": message}}
+
+
+def _dump(value: Any) -> bytes:
+    # ASCII output carries lone surrogates (names that are not UTF-8) as \udcXX escapes, and back.
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+async def _encode(answer: dict[str, Any]) -> AsyncGenerator[bytes, None]:
+    """Give the pieces of an answer: encoding a list of a million files in one go would stop the event loop.
+
+    An iterator as result is drained piece by piece and reads as a list on the other side.
+    """
+    result = answer.get("result")
+    if isinstance(result, Iterator) or (isinstance(result, list) and len(result) > _BATCH_ITEMS):
+        yield b'{"ok":true,"result":['
+        batch: list[bytes] = []
+        comma = b""
+        for item in result:
+            batch.append(_dump(item))
+            if len(batch) == _BATCH_ITEMS:
+                yield comma + b",".join(batch)
+                comma = b","
+                batch.clear()
+        yield (comma if batch else b"") + b",".join(batch) + b"]}\n"
+    else:
+        yield _dump(answer) + b"\n"
+
+
+class ControlServer:
+    """Answers requests on a unix socket, one after another per connection, connections side by side.
+
+    A request runs to its end although its client hangs up: handlers change durable state, and half-closed
+    clients still want their answer. Handlers with an open end take a timeout in their parameters.
+    """
+
+    def __init__(
+        self,
+        socket_path: Path,
+        handlers: Mapping[str, Handler],
+        *,
+        max_connections: int = MAX_CONNECTIONS,
+        idle_s: float = IDLE_S,
+        send_s: float = SEND_S,
+    ) -> None:
+        self._socket_path = socket_path
+        self._handlers = handlers
+        self._max_connections = max_connections
+        self._idle_s = idle_s
+        self._send_s = send_s
+        self._connections = 0
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled; started once clients can connect. The socket file goes when this ends.
+
+        Raises RootBusy when another process answers on the socket, OSError when it cannot be made.
+        """
+        sock = self._bind()
+        inode = os.lstat(self._socket_path).st_ino
+        try:
+            task_status.started()
+            await trio.serve_listeners(self._connection, [trio.SocketListener(trio.socket.from_stdlib_socket(sock))])
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                if os.lstat(self._socket_path).st_ino == inode:
+                    os.unlink(self._socket_path)
+
+    def _bind(self) -> socket.socket:
+        self._refuse_second_server()
+        fresh = self._socket_path.with_name(f"{self._socket_path.name}.{os.getpid()}")
+        fresh.unlink(missing_ok=True)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        try:
+            # Made under another name and renamed: at no moment is there a socket others may connect to, and a
+            # stale file of a killed daemon is replaced in one step.
+            with _address(fresh) as address:
+                sock.bind(address)
+            os.chmod(fresh, 0o600)
+            sock.listen(_BACKLOG)
+            os.replace(fresh, self._socket_path)
+        except BaseException:
+            sock.close()
+            fresh.unlink(missing_ok=True)
+            raise
+        return sock
+
+    def _refuse_second_server(self) -> None:
+        probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        try:
+            with probe, _address(self._socket_path) as address:
+                probe.connect(address)
+        except BlockingIOError:
+            pass  # a full backlog: somebody lives there, only busy
+        except OSError as exc:
+            if exc.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTSOCK):
+                return
+            raise
+        raise RootBusy(
+            f"another daemon already answers on {self._socket_path}; "
+            f"stop it with `recfs umount` before starting a second one"
+        )
+
+    async def _connection(self, stream: trio.SocketStream) -> None:
+        self._connections += 1
+        try:
+            if self._connections > self._max_connections:
+                await self._send(stream, _failure("ControlError", "too many connections; try again later"))
+            else:
+                await self._converse(stream)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            log.debug("control client hung up")
+        except Exception:
+            log.exception("control connection failed")
+        finally:
+            self._connections -= 1
+
+    async def _converse(self, stream: trio.SocketStream) -> None:
+        lines = _LineReader(stream)
+        while True:
+            line = None
+            try:
+                with trio.move_on_after(self._idle_s):
+                    line = await lines.next_line()
+            except _LineTooLong:
+                message = f"a request may have {MAX_LINE_BYTES} bytes at most"
+                await self._send(stream, _failure("ControlError", message))
+                return
+            if line is None:
+                return
+            if not await self._send(stream, await self._answer(line)):
+                return
+
+    async def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+        except (ValueError, RecursionError) as exc:
+            return _failure("ControlError", f"a request is one line of JSON: {exc}")
+        method = request.get("method") if isinstance(request, dict) else None
+        params = request.get("params", {}) if isinstance(request, dict) else None
+        if not isinstance(method, str) or not isinstance(params, dict):
+            return _failure("ControlError", 'a request looks like {"method": "status", "params": {}}')
+        handler = self._handlers.get(method)
+        if handler is None:
+            known = ", ".join(sorted(self._handlers))
+            return _failure("ControlError", f"unknown method {method!r}; this daemon knows {known}")
+        log.debug("control request %s", method)
+        try:
+            return {"ok": True, "result": await handler(params)}
+        except RecfsError as exc:
+            return _failure(type(exc).__name__, str(exc))
+        except Exception as exc:
+            log.exception("control method %s failed", method)
+            message = f"{type(exc).__name__} in {method}: {exc}; the daemon's log has more"
+            return _failure("InternalError", message)
+
+    async def _send(self, stream: trio.SocketStream, answer: dict[str, Any]) -> bool:
+        """Send one answer; False when the connection is of no more use. Raises what the stream raises."""
+        first = True
+        try:
+            async with contextlib.aclosing(_encode(answer)) as pieces:
+                async for piece in pieces:
+                    # The answer to `stop` races the shutdown it asked for, so a short answer is shielded.
+                    with trio.move_on_after(self._send_s, shield=first and piece.endswith(b"\n")) as scope:
+                        await stream.send_all(piece)
+                    if scope.cancelled_caught:
+                        log.warning("a control client does not read its answer: connection closed")
+                        return False
+                    first = False
+        except (TypeError, ValueError) as exc:
+            log.exception("a control answer is not JSON")
+            if not first:
+                return False
+            return await self._send(stream, _failure("InternalError", f"answer is not JSON: {exc}"))
+        return True
+
+
+def _error_classes() -> dict[str, type[RecfsError]]:
+    return {name: cls for name, cls in vars(errors).items() if isinstance(cls, type) and issubclass(cls, RecfsError)}
+
+
+class ControlClient:
+    """Asks a daemon from outside; blocking, one connection per call, so there is nothing to close.
+
+    `timeout_s` is the longest silence accepted, not the longest answer.
+    """
+
+    def __init__(self, socket_path: Path, timeout_s: float = 30.0) -> None:
+        self._socket_path = socket_path
+        self._timeout_s = timeout_s
+
+    def call(self, method: str, /, **params: Any) -> Any:
+        """Return the method's result.
+
+        Raises DaemonNotRunning when nobody listens, ControlError when the daemon cannot be reached, stays
+        silent or breaks off, and the handler's own RecfsError (same class and message) when it refuses.
+        """
+        request = _dump({"method": method, "params": params}) + b"\n"
+        with self._connect() as sock:
+            try:
+                # A refused connection or line is answered before it is read to the end: the answer counts.
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    sock.sendall(request)
+                line = self._receive_line(sock)
+            except TimeoutError:
+                raise ControlError(
+                    f"the daemon on {self._socket_path} did not answer {method} in {self._timeout_s:g} s"
+                ) from None
+            except OSError as exc:
+                raise ControlError(f"lost the daemon on {self._socket_path}: {exc.strerror or exc}") from exc
+        return self._result(method, line)
+
+    def peer_pid(self) -> int:
+        """Return the daemon's process id as seen from here, 0 when it is not visible. Raises as `call`."""
+        with self._connect() as sock:
+            raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        pid: int = struct.unpack("3i", raw)[0]
+        return pid
+
+    def _connect(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        sock.settimeout(self._timeout_s)
+        try:
+            with _address(self._socket_path) as address:
+                sock.connect(address)
+        except OSError as exc:
+            sock.close()
+            raise self._unreachable(exc) from exc
+        return sock
+
+    def _unreachable(self, exc: OSError) -> ControlError:
+        path = self._socket_path
+        if exc.errno in (errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED, errno.ENOTSOCK):
+            return DaemonNotRunning(f"no recfs daemon listens on {path}")
+        if isinstance(exc, PermissionError):
+            return ControlError(f"not allowed to talk to the daemon on {path}: run this as its user or root")
+        if isinstance(exc, TimeoutError | BlockingIOError):
+            return ControlError(f"the daemon on {path} takes no connection; it may hang or be overloaded")
+        return ControlError(f"cannot reach the daemon on {path}: {exc.strerror or exc}")
+
+    @staticmethod
+    def _receive_line(sock: socket.socket) -> bytes:
+        chunks: list[bytes] = []
+        while not chunks or not chunks[-1].endswith(b"\n"):
+            chunk = sock.recv(1 << 20)
+            if not chunk:
+                raise ConnectionResetError(errno.ECONNRESET, "it closed the connection before answering")
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _result(self, method: str, line: bytes) -> Any:
+        try:
+            answer = json.loads(line)
+            if answer["ok"]:
+                return answer["result"]
+            kind, message = str(answer["error"]["kind"]), str(answer["error"]["message"])
+        except (ValueError, KeyError, TypeError) as exc:
+            message = f"the answer to `{method}` on {self._socket_path} makes no sense: {exc}"
+            raise ControlError(message) from exc
+        cls = _error_classes().get(kind)
+        raise cls(message) if cls is not None else ControlError(f"{kind}: {message}")

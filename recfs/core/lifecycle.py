@@ -1,0 +1,52 @@
+"""When temp jobs and trashed bytes may go. Decisions only: `services/sweeper.py` carries them out.
+
+Times are ns since 1970 and `now_ns` is an argument. Whenever the clock is in doubt the answer is to keep.
+"""
+
+from dataclasses import dataclass
+
+from recfs.core.units import format_duration
+
+_NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class JobVerdict:
+    """Whether a temp job goes now, why, and from when on its age allows it.
+
+    `due_ns` depends on the last change alone: a job kept for its open files may have a `due_ns` in the past.
+    """
+
+    expire: bool
+    reason: str
+    due_ns: int
+
+
+def job_verdict(last_change_ns: int, now_ns: int, max_age_s: float, open_files: int) -> JobVerdict:
+    """Decide about one temp job.
+
+    It expires when `max_age_s` or more has passed since the last change inside it and none of its files is
+    open. A last change that lies in the future (the clock went backwards) never expires.
+    """
+    due_ns = last_change_ns + round(max_age_s * _NS_PER_S)
+    if last_change_ns > now_ns:
+        ahead = format_duration((last_change_ns - now_ns) / _NS_PER_S)
+        return JobVerdict(False, f"last change lies {ahead} in the future: the clock went backwards", due_ns)
+    age = f"last change {format_duration((now_ns - last_change_ns) / _NS_PER_S)} ago"
+    max_age = f"max_age {format_duration(max_age_s)}"
+    if now_ns < due_ns:
+        left = format_duration((due_ns - now_ns) / _NS_PER_S)
+        return JobVerdict(False, f"{age}, {max_age}: due in {left}", due_ns)
+    if open_files > 0:
+        files = "1 file is" if open_files == 1 else f"{open_files} files are"
+        return JobVerdict(False, f"{age}, {max_age}, but {files} open", due_ns)
+    return JobVerdict(True, f"{age}, {max_age}", due_ns)
+
+
+def trash_due(deleted_ns: int, now_ns: int, retention_s: float) -> bool:
+    """Tell whether trashed bytes may be removed: `retention_s` or more after `deleted_ns`.
+
+    A retention of 0 keeps nothing, whatever the clock says. Otherwise a deletion that lies in the future
+    (the clock went backwards) is kept until the clock has passed it by the retention.
+    """
+    return retention_s <= 0 or now_ns >= deleted_ns + round(retention_s * _NS_PER_S)

@@ -1,0 +1,346 @@
+"""The composition root: builds the parts, mounts, runs one nursery, and takes everything down in order.
+
+Start: lock the root → open the catalogue → recover → mount → services and control socket → READY.
+Stop (SIGTERM, SIGINT, `recfs umount`, or the mount taken away): no new files → unmount → the last handles sealed →
+pipeline and settler drained → catalogue marked clean and closed → lock given back. A second signal skips the
+draining; what it leaves is finished at the next start. After a crash the mount point stays mounted and dead
+(ENOTCONN): recorders get errors instead of filling an empty directory. The next start clears it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyfuse3
+import sdnotify
+import trio
+
+from recfs.answers import Answers
+from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
+from recfs.control import ControlServer
+from recfs.errors import ControlError, MountError, RecfsError
+from recfs.fs import loop
+from recfs.fs.accounts import Accounts
+from recfs.fs.bodies import Bodies
+from recfs.fs.operations import Operations, PyfuseKernelCache
+from recfs.fs.places import Places
+from recfs.fs.recovery import Recovery, Report
+from recfs.fs.staging import Space
+from recfs.fs.tree import Tree
+from recfs.fs.vfs import Vfs
+from recfs.fs.writebehind import WriteBehind
+from recfs.fs.xattrs import Xattrs
+from recfs.mounting import detach, fuse_options, prepare_mountpoint
+from recfs.services.committer import Committer
+from recfs.services.housekeeper import Housekeeper
+from recfs.services.settler import HomeSettler
+from recfs.services.sweeper import Sweeper
+from recfs.stores.local import LocalStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from recfs.config import Config
+    from recfs.ports import KernelCache
+
+log = logging.getLogger("recfs.daemon")
+
+FS_THREADS = 16
+"""Threads for blocking disk work of requests (limiter fs_io); hashing has its own."""
+DRAIN_S = 120.0
+"""How long a stop waits for the pipeline."""
+
+
+class SystemClock:
+    """The Clock port on the system's real-time clock."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the epoch."""
+        return time.time_ns()
+
+
+class NoKernelCache:
+    """The KernelCache port where nothing is mounted."""
+
+    def forget_entry(self, parent: int, name: bytes, ino: int) -> None:
+        """Nobody to tell."""
+
+    def forget_inode(self, ino: int) -> None:
+        """Nobody to tell."""
+
+
+@dataclass(slots=True)
+class Parts:
+    """A store taken into use."""
+
+    store: LocalStore
+    catalogue: SqliteCatalogue
+    behind: WriteBehind
+    tree: Tree
+    bodies: Bodies
+    settler: HomeSettler
+    committer: Committer
+    vfs: Vfs
+    sweeper: Sweeper
+    housekeeper: Housekeeper
+    limiter: trio.CapacityLimiter
+    recovered: Report
+
+    async def serve(self, nursery: trio.Nursery) -> None:
+        """Start the services, and hand them what the last run left."""
+        nursery.start_soon(self.behind.run)
+        nursery.start_soon(self.bodies.pool.run)
+        nursery.start_soon(self.settler.run)
+        nursery.start_soon(self.committer.run)
+        nursery.start_soon(self.housekeeper.run)
+        for ino in self.recovered.resealed:
+            self.committer.submit(ino)
+        for ino in self.recovered.unsettled:
+            self.settler.add(ino)
+
+
+@contextlib.asynccontextmanager
+async def opened(config: Config, kernel: KernelCache) -> AsyncIterator[Parts]:
+    """Lock the root, open and repair the store, build the parts; on leaving, write everything and close."""
+    store = LocalStore(config.root)
+    store.open()
+    try:
+        catalogue = open_catalogue(store.catalogue_path)
+        try:
+            parts = await _build(config, store, catalogue, kernel)
+            try:
+                yield parts
+            finally:
+                with trio.CancelScope(shield=True):
+                    parts.bodies.pool.close()
+                    await parts.behind.flush()
+        finally:
+            catalogue.close()
+    finally:
+        store.close()
+
+
+async def _build(config: Config, store: LocalStore, catalogue: SqliteCatalogue, kernel: KernelCache) -> Parts:
+    clock = SystemClock()
+    limiter = trio.CapacityLimiter(FS_THREADS)
+    behind = WriteBehind(catalogue, config.catalogue.flush_interval)
+    tree = Tree(
+        catalogue,
+        behind,
+        Accounts(catalogue, config.quota.limits()),
+        clock,
+        rules=config.fallback,
+        cached_inodes=config.catalogue.cached_inodes,
+        owner=(os.geteuid(), os.getegid()),
+    )
+    places = Places(store)
+    settler = HomeSettler(tree, behind, places, store, trio.CapacityLimiter(1), retention_s=config.trash.retention)
+    bodies = Bodies(tree, behind, places, store, settler, limiter)
+    committer = Committer(
+        tree, behind, places, bodies, settler, store,
+        hash_threads=config.commit.hash_threads, settle_max_s=config.commit.settle_max,
+    )  # fmt: skip
+    vfs = Vfs(
+        tree, behind, bodies, Space(store, config.min_free), committer, kernel, limiter,
+        max_pending=config.commit.max_pending,
+    )  # fmt: skip
+    behind.on_settle = settler.add
+    behind.on_discard = settler.discard
+    await tree.start()
+    recovered = await Recovery(tree, behind, places, bodies, vfs.names, store).run()
+    _tell(recovered)
+    sweeper = Sweeper(
+        vfs, settler, clock,
+        max_age_s=config.temp.max_age, interval_s=config.temp.sweep_interval, retention_s=config.trash.retention,
+    )  # fmt: skip
+    return Parts(
+        store, catalogue, behind, tree, bodies, settler, committer, vfs, sweeper, Housekeeper(tree, catalogue),
+        limiter, recovered,
+    )  # fmt: skip
+
+
+def _tell(report: Report) -> None:
+    for what, paths in (
+        ("kept as incomplete: %s", report.incomplete),
+        ("adopted from staging: %s", report.adopted),
+        ("unfinished overwrite taken back: %s", report.rolled_back),
+        ("kept in lost+found: %s", report.lost),
+    ):
+        for path in paths:
+            log.info("recovery: " + what, path)
+    if report.resealed:
+        log.info("recovery: %d closed files are sealed now", len(report.resealed))
+
+
+# --- the mounted daemon --------------------------------------------------------------------------------------------
+
+
+def run(config: Config, mountpoint: Path) -> None:
+    """Serve *config*'s store at *mountpoint* until told to stop. Raises RecfsError when it cannot start."""
+    _raise_file_limit()
+    prepare_mountpoint(mountpoint, config.root)
+    try:
+        trio.run(_run, config, mountpoint, strict_exception_groups=True)
+    except* RecfsError as group:
+        raise _first(group) from group
+
+
+def _first(group: BaseExceptionGroup[RecfsError]) -> RecfsError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, RecfsError)
+    return error
+
+
+async def _run(config: Config, mountpoint: Path) -> None:
+    kernel = PyfuseKernelCache()
+    notifier = sdnotify.SystemdNotifier() if "NOTIFY_SOCKET" in os.environ else None
+    async with opened(config, kernel) as parts:
+        daemon = _Daemon(config, mountpoint, parts)
+        await daemon.serve(notifier)
+        await daemon.finish()
+        kernel.close()
+    log.info("stopped; %s is unmounted", mountpoint)
+
+
+class _Daemon:
+    """One mounted store between READY and its end."""
+
+    def __init__(self, config: Config, mountpoint: Path, parts: Parts) -> None:
+        self._config = config
+        self._mountpoint = mountpoint
+        self._parts = parts
+        self._stop = trio.Event()
+        self._impatient = trio.CancelScope()
+        self._answers = Answers(
+            config, parts.store, parts.vfs, parts.committer, parts.settler, parts.sweeper, parts.limiter,
+            mountpoint, self._stop.set, parts.recovered,
+        )  # fmt: skip
+
+    async def serve(self, notifier: sdnotify.SystemdNotifier | None) -> None:
+        """Mount and answer until the stop is asked for, or the mount is taken away."""
+        parts, config = self._parts, self._config
+        operators = {0, os.geteuid()} | ({config.operator} if config.operator is not None else set())
+        operations = Operations(parts.vfs, Xattrs(parts.vfs, str(parts.store.root)), parts.store, frozenset(operators))
+        try:
+            pyfuse3.init(operations, str(self._mountpoint), fuse_options(config))
+        except RuntimeError as error:
+            raise MountError(
+                f"{self._mountpoint} cannot be mounted ({error}); `recfs doctor` tells what is missing"
+            ) from error
+        unmounted = False
+        try:
+            async with trio.open_nursery() as nursery:
+                await parts.serve(nursery)
+                nursery.start_soon(parts.sweeper.run)
+                nursery.start_soon(self._signals)
+                server = ControlServer(parts.store.socket_path, self._answers.handlers())
+                await nursery.start(server.run)
+                nursery.start_soon(self._requests)
+                log.info("%s is mounted on %s", parts.store.root, self._mountpoint)
+                if notifier is not None:
+                    notifier.notify("READY=1")
+                await self._stop.wait()
+                if notifier is not None:
+                    notifier.notify("STOPPING=1")
+                log.info("stopping")
+                parts.vfs.stopping = True
+                parts.committer.hurry_all()
+                with self._impatient, trio.move_on_after(DRAIN_S) as patience:
+                    await self._answers.settle()
+                    # From here on nobody can reach the files; what was open is released by the kernel.
+                    unmounted = await trio.to_thread.run_sync(detach, self._mountpoint)
+                    await self._last_releases()
+                    await self._answers.settle()
+                if patience.cancelled_caught:
+                    log.warning("stopped before everything was committed; the next start goes on with it")
+                nursery.cancel_scope.cancel()
+        finally:
+            if not unmounted:
+                detach(self._mountpoint)
+            pyfuse3.close(unmount=False)
+
+    async def _requests(self) -> None:
+        await loop.serve()
+        # The kernel ended the session: umount(8) from outside, or our own detaching.
+        self._stop.set()
+
+    async def _last_releases(self) -> None:
+        """Give the kernel a moment to release what was just closed; what stays open ends as `incomplete`."""
+        with trio.move_on_after(1.0):
+            while any(handle.writes for handle in self._parts.vfs.files.handles.values()):
+                await trio.sleep(0.01)
+
+    async def _signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async for number in signals:
+                if self._stop.is_set():
+                    log.warning("second signal: leaving without draining")
+                    self._impatient.cancel()
+                else:
+                    log.info("%s received", signal.Signals(number).name)
+                    self._stop.set()
+
+    async def finish(self) -> None:
+        """Record a clean end: nothing was left in flight."""
+        parts = self._parts
+        if not parts.vfs.files.handles and not parts.committer.depth and not parts.settler.depth:
+            parts.behind.meta("clean", "1")
+        await parts.behind.durable()
+
+
+# --- without a mount -----------------------------------------------------------------------------------------------
+
+
+class Offline:
+    """A store taken into use by a command, nothing mounted. Each call starts, answers and finishes what it began."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def call(self, method: str, **params: Any) -> Any:
+        """Answer one control method. Raises RecfsError."""
+        try:
+            return trio.run(self._call, method, params)
+        except* RecfsError as group:
+            raise _first(group) from group
+
+    async def _call(self, method: str, params: dict[str, Any]) -> Any:
+        async with opened(self._config, NoKernelCache()) as parts, trio.open_nursery() as nursery:
+            await parts.serve(nursery)
+            answers = Answers(
+                self._config, parts.store, parts.vfs, parts.committer, parts.settler, parts.sweeper, parts.limiter,
+                None, lambda: None, parts.recovered,
+            )  # fmt: skip
+            handler = answers.handlers().get(method)
+            if handler is None:
+                raise ControlError(f"{method} needs a running daemon")
+            try:
+                return await handler(params)
+            finally:
+                with trio.move_on_after(DRAIN_S, shield=True):
+                    await answers.settle()
+                parts.behind.meta("clean", "1")
+                nursery.cancel_scope.cancel()
+
+
+@contextlib.contextmanager
+def offline(config: Config) -> Iterator[Offline]:
+    """The store's control methods without a daemon. Raises RootBusy at the first call if one runs after all."""
+    yield Offline(config)
+
+
+def _raise_file_limit() -> None:
+    """One descriptor per open file: take what the system allows (setrlimit(2))."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,148 @@
+"""Every error recfs raises on purpose. No errno here: `fs/operations.py` owns the one errno table.
+
+RecfsError
+├── ConfigError             recfs.conf is wrong: names file, key and remedy
+├── StoreError              the store (root directory) cannot be used
+│   ├── NotAStore           there is no store at this path
+│   ├── RootBusy            another daemon holds this root
+│   └── CatalogueCorrupt    the catalogue file is damaged, or newer than this recfs
+├── MountError              the mount point cannot be used
+├── ControlError            the daemon answered with an error, or not at all
+│   └── DaemonNotRunning    nobody listens on the control socket
+└── FsError                 a file system operation is refused
+    ├── NotFound  Exists  NotEmpty  IsADirectory  NotADirectory  NameTooLong
+    ├── InvalidPath         the fixed levels of the tree do not allow this name here
+    ├── InvalidArgument     the value makes no sense
+    ├── NotPermitted        never allowed (hard link, device, FIFO, someone else's quota)
+    ├── AccessDenied        not allowed for this caller
+    ├── ReadOnlyFile        shared/ and what is seen of it is not written by this caller
+    ├── QuotaExceeded       the owner's quota is used up
+    ├── FileTooLarge        the owner's max_file_size
+    ├── OutOfSpace          the disk is full, or its reserve is reached
+    ├── NoAttribute         no such extended attribute
+    ├── NotSupported        this kind of attribute or rename is not offered
+    ├── TooBig              an attribute value or list beyond the kernel's limit
+    ├── Stale               the inode is gone
+    ├── Busy                in use by the system
+    └── IoFailure           the disk said no
+"""
+
+
+class RecfsError(Exception):
+    """Base of all; `str()` is a message for a person, with the object and the remedy."""
+
+
+class ConfigError(RecfsError):
+    """recfs.conf cannot be used as it is."""
+
+
+class StoreError(RecfsError):
+    """The store cannot be used as it is."""
+
+
+class NotAStore(StoreError):
+    """No store at this path."""
+
+
+class RootBusy(StoreError):
+    """Another daemon holds this root."""
+
+
+class CatalogueCorrupt(StoreError):
+    """The catalogue file is damaged or from a newer version; it was left untouched."""
+
+
+class MountError(RecfsError):
+    """The mount point cannot be used."""
+
+
+class ControlError(RecfsError):
+    """The daemon refused a command."""
+
+
+class DaemonNotRunning(ControlError):
+    """Nobody listens on the control socket."""
+
+
+class FsError(RecfsError):
+    """A file system operation is refused."""
+
+
+class NotFound(FsError):
+    """No such name or inode."""
+
+
+class Exists(FsError):
+    """The name is taken."""
+
+
+class NotEmpty(FsError):
+    """The directory has entries."""
+
+
+class IsADirectory(FsError):
+    """A directory where a file is wanted."""
+
+
+class NotADirectory(FsError):
+    """A file where a directory is wanted."""
+
+
+class NameTooLong(FsError):
+    """A name beyond 255 bytes."""
+
+
+class InvalidPath(FsError):
+    """The fixed levels of the tree do not allow this name here."""
+
+
+class InvalidArgument(FsError):
+    """A value that makes no sense."""
+
+
+class NotPermitted(FsError):
+    """Never allowed here, whoever asks."""
+
+
+class AccessDenied(FsError):
+    """Not allowed for this caller."""
+
+
+class ReadOnlyFile(FsError):
+    """Shared files are written by the operator alone."""
+
+
+class QuotaExceeded(FsError):
+    """The owner's quota is used up."""
+
+
+class FileTooLarge(FsError):
+    """The file would pass the owner's max_file_size."""
+
+
+class OutOfSpace(FsError):
+    """The disk is full, or its reserve (min_free) is reached."""
+
+
+class NoAttribute(FsError):
+    """No such extended attribute."""
+
+
+class NotSupported(FsError):
+    """An attribute namespace or rename flag recfs does not offer."""
+
+
+class TooBig(FsError):
+    """An attribute name, value or list beyond the limits of xattr(7)."""
+
+
+class Stale(FsError):
+    """The inode is gone."""
+
+
+class Busy(FsError):
+    """In use by the system."""
+
+
+class IoFailure(FsError):
+    """The disk answered with an error."""

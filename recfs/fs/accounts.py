@@ -1,0 +1,112 @@
+"""Users' counters in memory. They change with the nodes and are written in the same batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from recfs.core import quota
+from recfs.core.quota import Limits, Reason
+from recfs.errors import FileTooLarge, QuotaExceeded
+from recfs.ports import AccountRow
+
+if TYPE_CHECKING:
+    from recfs.ports import Catalogue
+
+LIMIT_NAMES = ("max_bytes", "max_files", "max_file_size", "max_monthly_uploads")
+
+
+class Account:
+    """What one user has used, and what they may."""
+
+    __slots__ = ("limits", "month", "month_uploads", "own", "used_bytes", "used_files", "user")
+
+    def __init__(self, user: str, own: Limits, limits: Limits) -> None:
+        self.user = user
+        self.own = own
+        self.limits = limits
+        self.used_bytes = 0
+        self.used_files = 0
+        self.month = ""
+        self.month_uploads = 0
+
+    def row(self) -> AccountRow:
+        """The row the catalogue should hold."""
+        own = self.own
+        return AccountRow(
+            self.user, self.used_bytes, self.used_files, self.month, self.month_uploads,
+            own.max_bytes, own.max_files, own.max_file_size, own.max_monthly_uploads,
+        )  # fmt: skip
+
+    def uploads_in(self, month: str) -> int:
+        """Uploads counted in *month* (a counter of an earlier month counts nothing)."""
+        return self.month_uploads if self.month == month else 0
+
+    def count_upload(self, now_ns: int) -> None:
+        """Count one upload. A clock that went backwards into an earlier month does not reset the counter."""
+        month = quota.month_of(now_ns)
+        if month > self.month:
+            self.month, self.month_uploads = month, 0
+        self.month_uploads += 1
+
+    def check_add_file(self, now_ns: int, *, upload: bool) -> None:
+        """Raise QuotaExceeded when one more file is too many."""
+        limits = self.limits
+        if limits.max_files is None and not (upload and limits.max_monthly_uploads is not None):
+            return
+        month = max(self.month, quota.month_of(now_ns))
+        reason = quota.add_file(limits, self.used_files, self.uploads_in(month), upload=upload)
+        if reason is not None:
+            raise QuotaExceeded(f"user {self.user}: {reason} = {getattr(limits, reason)} is reached")
+
+    def check_room(self, added_bytes: int, added_files: int) -> None:
+        """Raise QuotaExceeded when a subtree of this size cannot be moved in."""
+        limits = self.limits
+        if limits.max_bytes is not None and added_bytes > 0 and self.used_bytes + added_bytes > limits.max_bytes:
+            raise QuotaExceeded(
+                f"user {self.user}: {added_bytes} bytes more than max_bytes = {limits.max_bytes} allows"
+            )
+        if limits.max_files is not None and added_files > 0 and self.used_files + added_files > limits.max_files:
+            raise QuotaExceeded(
+                f"user {self.user}: {added_files} files more than max_files = {limits.max_files} allows"
+            )
+
+    def admit(self, file_size: int, wanted_size: int) -> int:
+        """How far a file of *file_size* may grow towards *wanted_size*; raises when not one byte further."""
+        allowed = quota.grow(self.limits, self.used_bytes, file_size, wanted_size)
+        if allowed <= file_size < wanted_size:
+            reason = quota.grow_reason(self.limits, self.used_bytes, file_size, wanted_size)
+            if reason is Reason.FILE_SIZE:
+                raise FileTooLarge(f"user {self.user}: max_file_size = {self.limits.max_file_size} is reached")
+            raise QuotaExceeded(f"user {self.user}: max_bytes = {self.limits.max_bytes} is reached")
+        return allowed
+
+
+class Accounts:
+    """All users met since the start. Loaded when a directory of theirs is first loaded."""
+
+    def __init__(self, catalogue: Catalogue, defaults: Limits) -> None:
+        self._catalogue = catalogue
+        self._defaults = defaults
+        self._known: dict[str, Account] = {}
+
+    async def load(self, user: str) -> Account:
+        """The account of *user*; made when nobody has seen this user yet."""
+        if user not in self._known:
+            row = await self._catalogue.account(user)
+            if user not in self._known:
+                self._known[user] = self._from_row(user, row)
+        return self._known[user]
+
+    def _from_row(self, user: str, row: AccountRow | None) -> Account:
+        if row is None:
+            return Account(user, Limits(), quota.merge(Limits(), self._defaults))
+        own = Limits(row.max_bytes, row.max_files, row.max_file_size, row.max_monthly_uploads)
+        account = Account(user, own, quota.merge(own, self._defaults))
+        account.used_bytes, account.used_files = row.used_bytes, row.used_files
+        account.month, account.month_uploads = row.month, row.month_uploads
+        return account
+
+    def set_limits(self, account: Account, own: Limits) -> None:
+        """Give *account* its own limits; they hold for the next byte."""
+        account.own = own
+        account.limits = quota.merge(own, self._defaults)

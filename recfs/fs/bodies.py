@@ -1,0 +1,308 @@
+"""The bytes of open files: descriptors, and the way of a file between home and staging.
+
+A node has one body while anybody has it open: one descriptor for all handles.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.core.model import State, check_transition
+from recfs.errors import Stale
+from recfs.fs.garbage import Garbage
+from recfs.fs.staging import StagingPool
+from recfs.ports import Pending
+
+if TYPE_CHECKING:
+    from recfs.fs.nodes import FileNode, Node
+    from recfs.fs.places import Places
+    from recfs.fs.tree import Tree
+    from recfs.fs.writebehind import WriteBehind
+    from recfs.ports import Settler
+    from recfs.stores.local import LocalStore
+
+SLOW_IO_S = 0.005
+"""An inline write that took longer sends the following ones to threads …"""
+SLOW_FOR_S = 1.0
+"""… for this long: the disk is throttling, and the trio thread must not wait for it."""
+READ_BUFFER_BYTES = 1 << 20
+
+
+class Body:
+    """An open file's descriptor and who uses it."""
+
+    __slots__ = ("fd", "handles", "lock", "retired", "writable", "writers")
+
+    def __init__(self, fd: int, *, writable: bool) -> None:
+        self.fd = fd
+        self.writable = writable
+        self.handles = 0
+        self.writers = 0
+        self.lock = trio.Lock()
+        """Serialises the node's way between home and staging."""
+        self.retired: list[int] = []
+        """Descriptors replaced while a thread may still use them; closed with the body."""
+
+    def swap(self, fd: int, *, writable: bool) -> None:
+        """Use another descriptor from now on."""
+        self.retired.append(self.fd)
+        self.fd, self.writable = fd, writable
+
+    def close(self) -> None:
+        """Close every descriptor."""
+        for fd in (self.fd, *self.retired):
+            os.close(fd)
+        self.retired.clear()
+
+
+def _gone(node: Node) -> bool:
+    """Whether the node lost its name. A call, so that type checkers do not take an answer from before an await for granted."""
+    return node.unlinked
+
+
+class Bodies:
+    """Opens, moves and closes bodies."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        behind: WriteBehind,
+        places: Places,
+        store: LocalStore,
+        settler: Settler,
+        limiter: trio.CapacityLimiter,
+    ) -> None:
+        self._tree = tree
+        self._behind = behind
+        self._places = places
+        self._store = store
+        self._settler = settler
+        self._limiter = limiter
+        self.pool = StagingPool(store, limiter)
+        self._slow_until = 0.0
+        self._nowait = os.RWF_NOWAIT
+        self._buffer = memoryview(bytearray(READ_BUFFER_BYTES))
+
+    # --- waiting for the settler ---------------------------------------------------------------------------------
+
+    async def still(self, node: Node) -> None:
+        """Wait while the settler moves the node or a directory above it; its local path then holds until the next await."""
+        while True:
+            chain = [node.ino]
+            step = node
+            while step.parent is not step:
+                step = step.parent
+                chain.append(step.ino)
+            if not self._settler.touches(chain):
+                return
+            await self._settler.quiet()
+
+    # --- opening and closing -------------------------------------------------------------------------------------
+
+    async def acquire(self, node: FileNode, *, write: bool) -> Body:
+        """The node's body with one more handle on it (a writer, if *write*)."""
+        while True:
+            body = node.body
+            if body is not None and (body.writable or not write):
+                body.handles += 1
+                body.writers += write
+                return body
+            await self.still(node)
+            if node.unlinked and node.body is None:
+                raise Stale(f"{node.path} was removed")
+            await self._open(node, os.O_RDWR if write else os.O_RDONLY)
+
+    async def _open(self, node: FileNode, flags: int) -> None:
+        path = self._places.local(node)
+        before = node.body
+        fd = self._store.open_file(path, flags, cached=True)
+        if fd is None:
+            fd = await trio.to_thread.run_sync(self._store.open_file, path, flags, limiter=self._limiter)
+            assert fd is not None
+            if node.body is not before or self._places.local(node) != path:
+                os.close(fd)  # opened twice at once, or moved meanwhile: look again
+                return
+        writable = flags == os.O_RDWR
+        if node.body is None:
+            node.body = Body(fd, writable=writable)
+        else:
+            node.body.swap(fd, writable=writable)
+
+    def born(self, node: FileNode, slot: tuple[str, int]) -> Body:
+        """Give a new file its staging file, with one writing handle."""
+        node.staging, fd = slot
+        node.body = body = Body(fd, writable=True)
+        body.handles = body.writers = 1
+        self.label(node)
+        return body
+
+    def label(self, node: FileNode) -> None:
+        """Write on the staging file whose it is: enough to adopt it if its row never got written."""
+        assert node.body is not None
+        parent = node.parent
+        text = b"%d %d %o %d %d " % (node.ino, parent.ino, node.mode, node.uid, node.gid)
+        self._store.label(node.body.fd, text + b"/".join(node.parts()))
+
+    async def drop(self, node: FileNode) -> None:
+        """Close the body after its last handle. Freeing a large unlinked file takes long, so not on the trio thread."""
+        body, node.body = node.body, None
+        assert body is not None
+        if node.unlinked and node.bytes > (8 << 20):
+            await trio.to_thread.run_sync(body.close, limiter=self._limiter)
+        else:
+            body.close()
+
+    # --- home to staging -----------------------------------------------------------------------------------------
+
+    async def unseal(self, node: FileNode) -> None:
+        """Make the body changeable: in staging, state `writing`. The row says so before the first byte changes."""
+        body = node.body
+        assert body is not None
+        async with body.lock:
+            if node.state is State.WRITING and node.staging is not None:
+                return
+            sealed = node.state in (State.COMMITTED, State.CORRUPT)
+            if node.state is not State.WRITING:
+                self._to_writing(node)
+            if node.unlinked:
+                return
+            if sealed:
+                # A row that says `committed` must never describe changed bytes, not even after a power cut.
+                await self._behind.durable()
+            await self.still(node)
+            if _gone(node) or node.staging is not None:
+                node.pending &= ~Pending.MOVE
+                self._behind.node(node)
+                return
+            # Inline, so that books and disk change in one step. rename(2) within a file system does not wait for data.
+            staging = self.pool.new_id()
+            self.label(node)
+            os.rename(self._places.home(node), self._store.staging(staging))
+            self._tree.vacate(node, node.moved)
+            node.moved = None
+            node.pending = 0
+            node.staging = staging
+            self._behind.node(node)
+
+    def _to_writing(self, node: FileNode) -> None:
+        check_transition(node.state, State.WRITING)
+        node.state = State.WRITING
+        node.sha256 = node.md5 = None
+        node.fsynced = False
+        node.reopened += 1
+        if node.staging is not None:
+            node.pending = 0  # the settler must not carry it home any more
+        self._behind.node(node)
+
+    async def supersede(self, node: FileNode) -> None:
+        """Empty the file. Committed bytes are kept aside until the new ones are committed."""
+        body = node.body
+        assert body is not None
+        async with body.lock:
+            if node.state not in (State.COMMITTED, State.CORRUPT) or node.unlinked:
+                if node.state is not State.WRITING:
+                    self._to_writing(node)
+                await self.still(node)
+                os.ftruncate(body.fd, 0)
+                self._tree.resize(node, 0)
+                return
+            slot = await self.pool.take()
+            await self.still(node)
+            if _gone(node):
+                os.close(slot[1])
+                self._store.drop_staging([slot[0]])
+                return
+            self.set_aside(node, successor=node)
+            self._to_writing(node)
+            self._tree.resize(node, 0)
+            node.staging, fd = slot
+            body.swap(fd, writable=True)
+            self.label(node)
+
+    def set_aside(self, node: FileNode, *, successor: FileNode | None) -> Garbage:
+        """Make the node's present bytes garbage, held for *successor* if they are committed. Atomic."""
+        entry = Garbage(self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.now_ns())
+        entry.size_bytes, entry.sha256, entry.md5 = node.bytes, node.sha256, node.md5
+        entry.mode, entry.uid, entry.gid_owner, entry.mtime_ns = node.mode, node.uid, node.gid, node.mtime_ns
+        entry.home_ino = node.home_ino
+        self.hand_over(node, entry)
+        if successor is not None and node.state is State.COMMITTED and successor.state is not State.COMMITTED:
+            if successor.prior is not None:
+                self.release_prior(successor)
+            entry.held_by = successor.ino
+            successor.prior = entry.gid
+        self._tree.know_garbage(entry)
+        self._behind.garbage(entry)
+        return entry
+
+    def hand_over(self, node: Node, entry: Garbage) -> None:
+        """Give the node's physical place to *entry*."""
+        staging = getattr(node, "staging", None)
+        if staging is not None:
+            entry.staging = staging
+            node.staging = None  # type: ignore[attr-defined]
+        else:
+            entry.place = node.moved if node.moved is not None else (node.parent, node.name)
+        self._tree.vacate(node, node.moved)
+        node.moved = None
+        node.home_ino = None
+        node.pending = 0
+
+    def release_prior(self, node: FileNode) -> None:
+        """The earlier version is not needed any more: the new one is committed, or gone."""
+        gid, node.prior = node.prior, None
+        entry = self._tree.garbage.get(gid) if gid is not None else None
+        if entry is not None:
+            entry.held_by = None
+            self._behind.garbage(entry)
+
+    def bequeath_prior(self, node: FileNode, successor: FileNode | None) -> None:
+        """*node* loses its name: an earlier version it held waits for *successor* now, or for nobody."""
+        entry = self._tree.garbage.get(node.prior) if node.prior is not None else None
+        if entry is None or successor is None or successor.prior is not None or successor.state is State.COMMITTED:
+            self.release_prior(node)
+            return
+        node.prior, successor.prior = None, entry.gid
+        entry.held_by = successor.ino
+        self._behind.garbage(entry)
+
+    # --- reading and writing -------------------------------------------------------------------------------------
+
+    async def write_at(self, fd: int, data: bytes, offset: int) -> int:
+        """pwrite(2): on the trio thread while the disk keeps up, in a thread when it does not."""
+        if self._slow_until:
+            if time.monotonic() < self._slow_until:
+                return await trio.to_thread.run_sync(os.pwrite, fd, data, offset, limiter=self._limiter)
+            self._slow_until = 0.0
+        start = time.monotonic()
+        written = os.pwrite(fd, data, offset)
+        if time.monotonic() - start > SLOW_IO_S:
+            self._slow_until = start + SLOW_FOR_S
+        return written
+
+    async def read_at(self, fd: int, size: int, offset: int, end: int) -> bytes | memoryview:
+        """pread(2): from the page cache on the trio thread, from the disk in a thread.
+
+        A memoryview is only valid until the next await of anybody: it shares one buffer.
+        """
+        size = min(size, end - offset, READ_BUFFER_BYTES)
+        if size <= 0:
+            return b""
+        view = self._buffer[:size]
+        try:
+            got = os.preadv(fd, [view], offset, self._nowait)
+        except BlockingIOError:
+            got = 0
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL) or not self._nowait:
+                raise
+            self._nowait = 0  # tmpfs and friends: always in memory
+            got = os.preadv(fd, [view], offset)
+        if got == size or not self._nowait:
+            return view[:got]
+        return await trio.to_thread.run_sync(os.pread, fd, size, offset, limiter=self._limiter)

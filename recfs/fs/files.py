@@ -1,0 +1,258 @@
+"""Open files: handles, reads, writes, truncation, and what the last release sets in motion."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.core.model import State, check_transition
+from recfs.errors import IoFailure, OutOfSpace
+
+if TYPE_CHECKING:
+    from recfs.fs.bodies import Bodies, Body
+    from recfs.fs.namespace import Caller, Namespace
+    from recfs.fs.nodes import DirNode, FileNode
+    from recfs.fs.staging import Space
+    from recfs.fs.tree import Tree
+    from recfs.fs.views import View
+    from recfs.fs.writebehind import WriteBehind
+    from recfs.ports import Pipeline
+
+COPY_CHUNK_BYTES = 8 << 20
+
+
+class Handle:
+    """One open(2) of a file."""
+
+    __slots__ = ("body", "node", "writes")
+
+    def __init__(self, node: FileNode, body: Body, *, writes: bool) -> None:
+        self.node = node
+        self.body = body
+        self.writes = writes
+
+
+class OpenFiles:
+    """All open handles, by number."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        behind: WriteBehind,
+        bodies: Bodies,
+        names: Namespace,
+        space: Space,
+        pipeline: Pipeline,
+        limiter: trio.CapacityLimiter,
+    ) -> None:
+        self._tree = tree
+        self._behind = behind
+        self._bodies = bodies
+        self._names = names
+        self.space = space
+        self._pipeline = pipeline
+        self._limiter = limiter
+        self._next = 1
+        self.handles: dict[int, Handle] = {}
+
+    # --- opening -------------------------------------------------------------------------------------------------
+
+    def _register(self, node: FileNode, body: Body, *, writes: bool) -> int:
+        number = self._next
+        self._next = number + 1
+        self.handles[number] = Handle(node, body, writes=writes)
+        return number
+
+    async def create(self, folder: DirNode, name: bytes, mode: int, caller: Caller) -> tuple[int, FileNode]:
+        """Make a new file open for writing. Raises Exists, QuotaExceeded, InvalidPath, OutOfSpace."""
+        if folder.children.get(name) is not None or not folder.complete:
+            await self._names.absent(folder, name)
+        slot = self._bodies.pool.try_take() or await self._bodies.pool.take()
+        try:
+            self._names.may_change(folder, caller)
+            if name in folder.children:
+                await self._names.absent(folder, name)
+            self.space.admit(0)
+            upload = self._names.admit_file(folder, name)
+        except BaseException:
+            os.close(slot[1])
+            await trio.to_thread.run_sync(self._bodies.pool.discard, slot[0], limiter=self._limiter)
+            raise
+        node = self._names.add_file(folder, name, mode, caller, upload=upload)
+        body = self._bodies.born(node, slot)
+        return self._register(node, body, writes=True), node
+
+    async def open(self, node: FileNode, flags: int) -> int:
+        """Open an existing file."""
+        writes = flags & os.O_ACCMODE != os.O_RDONLY
+        truncate = bool(flags & os.O_TRUNC)
+        body = await self._bodies.acquire(node, write=writes or truncate)
+        try:
+            if truncate:
+                await self._truncate(node, 0)
+        except BaseException:
+            await self._let_go(node, body, writes=True)
+            raise
+        if truncate and not writes:  # O_RDONLY|O_TRUNC: unspecified by POSIX, Linux truncates
+            body.writers -= 1
+            if not body.writers:
+                self.seal(node)
+        return self._register(node, body, writes=writes)
+
+    async def copy_up(self, view: View, caller: Caller, *, empty: bool) -> FileNode:
+        """Give the user an own copy of a shown shared file (without its bytes if *empty*), not open."""
+        folder, shared = view.folder, view.shared
+        if folder.account is not None and not empty:
+            folder.account.admit(0, shared.bytes)
+        mode = shared.mode & 0o777 | 0o600
+        number, node = await self.create(folder, view.name, mode, caller)
+        # The copy belongs to whom the directory belongs: the view showed that owner too.
+        node.uid, node.gid = folder.uid, folder.gid
+        try:
+            if not empty and shared.bytes:
+                await self._copy(shared, number)
+        finally:
+            await self.release(number)
+        return node
+
+    async def _copy(self, source: FileNode, number: int) -> None:
+        body = await self._bodies.acquire(source, write=False)
+        try:
+            offset = 0
+            while offset < source.bytes:
+                chunk = await trio.to_thread.run_sync(
+                    os.pread, body.fd, COPY_CHUNK_BYTES, offset, limiter=self._limiter
+                )
+                if not chunk:
+                    break
+                offset += await self.write(number, offset, chunk)
+        finally:
+            await self._let_go(source, body, writes=False)
+
+    # --- bytes ---------------------------------------------------------------------------------------------------
+
+    async def read(self, number: int, offset: int, size: int) -> bytes | memoryview:
+        """Bytes at *offset*; fewer than *size* only at the end of the file."""
+        handle = self.handles[number]
+        return await self._bodies.read_at(handle.body.fd, size, offset, handle.node.bytes)
+
+    async def write(self, number: int, offset: int, data: bytes) -> int:
+        """Write as much of *data* as quota and disk allow; raises when that is not a single byte."""
+        handle = self.handles[number]
+        node, body = handle.node, handle.body
+        if node.state is not State.WRITING or (node.staging is None and not node.unlinked):
+            await self._bodies.unseal(node)
+        end = offset + len(data)
+        before = node.bytes
+        if end > before:
+            end = self._admit(node, end)
+            if end < offset + len(data):
+                if end <= offset:
+                    end = self._admit(node, end + 1)  # raises: the limit lies in the hole before the data
+                data = data[: end - offset]
+            self._tree.resize(node, end)
+        try:
+            written = await self._bodies.write_at(body.fd, data, offset)
+        except OSError as error:
+            self._tree.resize(node, os.fstat(body.fd).st_size)
+            raise _disk_error(error, node) from error
+        if written < len(data):
+            self._tree.resize(node, os.fstat(body.fd).st_size)
+        now = self._tree.clock.now_ns()
+        node.mtime_ns = node.ctime_ns = now
+        self._behind.node(node)
+        job = node.parent.job
+        if job is not None:
+            self._tree.activity(node.parent, now)
+        return written
+
+    def _admit(self, node: FileNode, wanted: int) -> int:
+        account = node.parent.account if not node.unlinked else None
+        allowed = account.admit(node.bytes, wanted) if account is not None else wanted
+        self.space.admit(allowed - node.bytes)
+        return allowed
+
+    async def truncate(self, node: FileNode, size: int) -> None:
+        """truncate(2), with or without an open handle."""
+        body = await self._bodies.acquire(node, write=True)
+        try:
+            await self._truncate(node, size)
+        finally:
+            await self._let_go(node, body, writes=True)
+
+    async def _truncate(self, node: FileNode, size: int) -> None:
+        body = node.body
+        assert body is not None
+        if size == 0:
+            await self._bodies.supersede(node)
+        else:
+            await self._bodies.unseal(node)
+            if size > node.bytes:
+                account = node.parent.account if not node.unlinked else None
+                if account is not None and account.admit(node.bytes, size) < size:
+                    account.admit(account.admit(node.bytes, size), size)  # raises with the reason
+                self.space.admit(0)
+            before = node.bytes
+            self._tree.resize(node, size)
+            try:
+                await trio.to_thread.run_sync(os.ftruncate, body.fd, size, limiter=self._limiter)
+            except OSError as error:
+                self._tree.resize(node, before)
+                raise _disk_error(error, node) from error
+        now = self._tree.clock.now_ns()
+        node.mtime_ns = node.ctime_ns = now
+        self._behind.node(node)
+        self._tree.activity(node.parent, now)
+
+    async def fsync(self, number: int) -> None:
+        """fsync(2): the bytes written so far, and the row that names them, survive a power cut."""
+        handle = self.handles[number]
+        node = handle.node
+        if node.state is not State.COMMITTED:
+            try:
+                await trio.to_thread.run_sync(os.fsync, handle.body.fd, limiter=self._limiter)
+            except OSError as error:
+                raise _disk_error(error, node) from error
+            if not node.unlinked:
+                node.fsynced = True
+                self._behind.node(node)
+                self._pipeline.hurry(node.ino)
+        await self._behind.durable()
+
+    # --- closing -------------------------------------------------------------------------------------------------
+
+    async def release(self, number: int) -> None:
+        """The last reference to this open is gone. The last writer's release starts the sealing."""
+        handle = self.handles.pop(number)
+        await self._let_go(handle.node, handle.body, writes=handle.writes)
+
+    async def _let_go(self, node: FileNode, body: Body, *, writes: bool) -> None:
+        if writes:
+            body.writers -= 1
+            if not body.writers:
+                self.seal(node)
+        body.handles -= 1
+        if not body.handles and node.body is body:
+            await self._bodies.drop(node)
+
+    def seal(self, node: FileNode) -> None:
+        """Nobody writes any more: hand the file to the commit pipeline. Atomic."""
+        if node.state is not State.WRITING or node.unlinked:
+            return
+        check_transition(node.state, State.SEALING)
+        node.state = State.SEALING
+        self._behind.node(node)
+        self._pipeline.submit(node.ino)
+
+    def jobs_in_use(self) -> set[int]:
+        """Temp jobs with an open file inside."""
+        return {handle.node.parent.job.ino for handle in self.handles.values() if handle.node.parent.job is not None}
+
+
+def _disk_error(error: OSError, node: FileNode) -> OutOfSpace | IoFailure:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutOfSpace(f"{node.path}: the disk is full")
+    return IoFailure(f"{node.path}: {error}")

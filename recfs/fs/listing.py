@@ -1,0 +1,119 @@
+"""Open directories: what readdir shows, and in which order.
+
+Entries come in order of inode number, and the offset a reader goes on from is the last inode number it saw: removing
+or adding names meanwhile never shows one twice and never skips one that stays. Views follow, their numbers being the
+highest.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from recfs.errors import NotADirectory
+from recfs.fs.nodes import DirNode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from recfs.fs.nodes import Node
+    from recfs.fs.tree import Tree
+    from recfs.fs.views import View, Views
+    from recfs.ports import NodeRow
+
+PAGE_ROWS = 1000
+_by_ino = attrgetter("ino")
+
+
+class Listing:
+    """One opendir(3)."""
+
+    __slots__ = ("entries", "folder", "names", "page", "seen", "views")
+
+    def __init__(self, folder: DirNode) -> None:
+        self.folder = folder
+        self.entries: Sequence[Node | NodeRow] | None = None
+        """A complete directory's entries, taken when reading began."""
+        self.views: list[View] | None = None
+        self.names: set[bytes] | None = None
+        """Own names, where views must not repeat them."""
+        self.page: Sequence[Node | NodeRow] = ()
+        """The last page of an incomplete directory; good while `seen` is the number of changes made so far."""
+        self.seen = -1
+
+
+class Listings:
+    """All open directories, by handle number."""
+
+    def __init__(self, tree: Tree, views: Views) -> None:
+        self._tree = tree
+        self._views = views
+        self._next = 1
+        self.open_dirs: dict[int, Listing] = {}
+
+    async def open(self, ino: int) -> int:
+        """Open directory *ino*. Raises NotADirectory."""
+        node = await self._tree.get(ino)
+        if not isinstance(node, DirNode):
+            raise NotADirectory(f"{node.path} is not a directory")
+        number = self._next
+        self._next = number + 1
+        self.open_dirs[number] = Listing(node)
+        return number
+
+    def release(self, number: int) -> None:
+        """Close."""
+        self.open_dirs.pop(number, None)
+
+    async def read(self, number: int, after: int) -> Sequence[Node | NodeRow | View]:
+        """Entries after offset *after* (0 = from the start): as many as are cheap to have, none at the end."""
+        listing = self.open_dirs[number]
+        folder = listing.folder
+        if after == 0:
+            listing.entries = self._tree.snapshot(folder) if folder.complete else None
+            listing.views = None
+            if folder.fallback is not None:
+                listing.names = await self._own_names(folder)
+        found: Sequence[Node | NodeRow | View]
+        if listing.entries is not None:
+            start = bisect_right(listing.entries, after, key=_by_ino)
+            found = [
+                node
+                for node in listing.entries[start : start + PAGE_ROWS]
+                if not getattr(node, "unlinked", False) and getattr(node, "parent", folder) is folder
+            ]
+            if not found and start + PAGE_ROWS < len(listing.entries):
+                return await self.read(number, listing.entries[start + PAGE_ROWS - 1].ino)
+        elif folder.unlinked:
+            found = []
+        else:
+            found = await self._page(listing, after)
+        if found or folder.fallback is None:
+            return found
+        if listing.views is None:
+            listing.views = await self._views.shown(folder, listing.names or set())
+        return listing.views[bisect_right(listing.views, after, key=_by_ino) :]
+
+    async def _page(self, listing: Listing, after: int) -> Sequence[Node | NodeRow]:
+        # The kernel takes some 200 entries a request. The rest of the page is still true as long as nothing at all
+        # changed: an outdated entry would bring a deleted name back to life in the kernel's cache.
+        changes = self._tree.behind.changes
+        page = listing.page
+        if listing.seen == changes and page and page[0].ino <= after < page[-1].ino:
+            return page[bisect_right(page, after, key=_by_ino) :]
+        listing.page = page = await self._tree.page(
+            listing.folder, after, PAGE_ROWS if listing.seen in (-1, changes) else 250
+        )
+        listing.seen = self._tree.behind.changes
+        return page
+
+    async def _own_names(self, folder: DirNode) -> set[bytes]:
+        if folder.complete:
+            return set(folder.children)
+        names: set[bytes] = set()
+        after = 0
+        while page := await self._tree.page(folder, after, PAGE_ROWS):
+            names.update(entry.name for entry in page)
+            after = page[-1].ino
+        return names

@@ -1,0 +1,391 @@
+"""Names: create, make, link, remove, rename. Rows at once; the home tree follows through the settler.
+
+Every public coroutine first awaits what it needs loaded, then checks and changes in one stretch without an await.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from recfs.core.fallback import auto_dirs, rule_for_dir
+from recfs.core.layout import Role, child_role, is_upload
+from recfs.errors import (
+    Busy,
+    Exists,
+    InvalidArgument,
+    InvalidPath,
+    IsADirectory,
+    NotADirectory,
+    NotEmpty,
+    NotFound,
+    ReadOnlyFile,
+)
+from recfs.fs.garbage import Garbage
+from recfs.fs.nodes import DirNode, FileNode, LinkNode, Node
+from recfs.ports import Pending
+
+if TYPE_CHECKING:
+    from recfs.fs.accounts import Account
+    from recfs.fs.bodies import Bodies
+    from recfs.fs.tree import Tree
+    from recfs.fs.writebehind import WriteBehind
+
+_MOVABLE = (Role.RECORDING, Role.JOB, Role.INSIDE, Role.SHARED_DIR)
+_SHARED = (Role.SHARED_TOP, Role.SHARED_DIR)
+_AUTOMATIC = (Role.USER_THUMBNAILS, Role.USER_RECORDINGS)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: from the request's context (fuse_req_ctx), or the daemon itself."""
+
+    uid: int
+    gid: int
+    umask: int = 0
+    operator: bool = False
+
+
+class Namespace:
+    """The tree's names and what may be done with them."""
+
+    def __init__(self, tree: Tree, behind: WriteBehind, bodies: Bodies) -> None:
+        self._tree = tree
+        self._behind = behind
+        self._bodies = bodies
+
+    # --- making --------------------------------------------------------------------------------------------------
+
+    async def absent(self, folder: DirNode, name: bytes) -> None:
+        """Raise Exists when *name* is taken in *folder* (by an own entry; shown ones may be covered)."""
+        if await self._tree.child(folder, name) is not None:
+            raise Exists(f"{folder.path}/{os.fsdecode(name)} exists")
+
+    def may_change(self, folder: DirNode, caller: Caller) -> None:
+        """Raise when *caller* may not change names in *folder*. Permission bits are checked by the kernel."""
+        if folder.unlinked:
+            raise NotFound(f"{folder.path} was removed")
+        if folder.role in _SHARED and not caller.operator:
+            raise ReadOnlyFile(f"{folder.path}: shared files are changed by the operator alone")
+
+    def admit_file(self, folder: DirNode, name: bytes) -> bool:
+        """Check level and quota for one more file; tells whether it counts as an upload. Atomic."""
+        child_role(folder.role, name, is_dir=False)
+        upload = is_upload(folder.role, name)
+        if folder.account is not None:
+            folder.account.check_add_file(self._tree.clock.now_ns(), upload=upload)
+        return upload
+
+    def add_file(self, folder: DirNode, name: bytes, mode: int, caller: Caller, *, upload: bool) -> FileNode:
+        """Enter a new empty file; the name must be absent and admitted. Atomic."""
+        tree = self._tree
+        now = tree.clock.now_ns()
+        gid = folder.gid if folder.mode & 0o2000 else caller.gid  # setgid directory, as in mkdir(2)
+        node = FileNode(tree.new_ino(), folder, name, mode & 0o7777, caller.uid, gid, now)
+        tree.add(node)
+        tree.touch(folder, now)
+        if upload and folder.account is not None:
+            folder.account.count_upload(now)
+        return node
+
+    async def mkdir(self, folder: DirNode, name: bytes, mode: int, caller: Caller) -> DirNode:
+        """Make a directory, and what fallback rules want below it."""
+        await self.absent(folder, name)
+        account = await self._account_for(folder, name)
+        self.may_change(folder, caller)
+        if name in folder.children:
+            raise Exists(f"{folder.path}/{os.fsdecode(name)} exists")
+        role = child_role(folder.role, name, is_dir=True)
+        made = self._add_dir(folder, name, mode, caller, role)
+        if account is not None:
+            made.account = account
+        self._fit(made)
+        for automatic in auto_dirs(self._tree.rules, tuple(made.parts())):
+            below = self._add_dir(made, automatic, mode, caller, child_role(role, automatic, is_dir=True))
+            self._fit(below)
+        return made
+
+    async def _account_for(self, folder: DirNode, name: bytes) -> Account | None:
+        if folder.role in (Role.USERS_TOP, Role.TEMP_TOP):
+            child_role(folder.role, name, is_dir=True)
+            return await self._tree.accounts.load(name.decode("ascii"))
+        return None
+
+    def _fit(self, folder: DirNode) -> None:
+        rules = self._tree.rules
+        folder.fallback = rule_for_dir(rules, tuple(folder.parts())) if rules else None
+        folder.whiteouts = set()
+
+    def _add_dir(self, folder: DirNode, name: bytes, mode: int, caller: Caller, role: Role) -> DirNode:
+        tree = self._tree
+        now = tree.clock.now_ns()
+        gid, bits = caller.gid, mode & 0o1777
+        if folder.mode & 0o2000:
+            gid, bits = folder.gid, bits | 0o2000
+        node = DirNode(tree.new_ino(), folder, name, bits, caller.uid, gid, now, role)
+        node.pending = Pending.MAKE
+        tree.add(node)
+        tree.touch(folder, now)
+        self._behind.settle(node)
+        return node
+
+    async def symlink(self, folder: DirNode, name: bytes, target: bytes, caller: Caller) -> LinkNode:
+        """Make a symbolic link."""
+        await self.absent(folder, name)
+        self.may_change(folder, caller)
+        if name in folder.children:
+            raise Exists(f"{folder.path}/{os.fsdecode(name)} exists")
+        self.admit_file(folder, name)
+        tree = self._tree
+        now = tree.clock.now_ns()
+        node = LinkNode(tree.new_ino(), folder, name, target, caller.uid, caller.gid, now)
+        node.pending = Pending.MAKE
+        tree.add(node)
+        tree.touch(folder, now)
+        self._behind.settle(node)
+        return node
+
+    # --- removing ------------------------------------------------------------------------------------------------
+
+    async def unlink(self, folder: DirNode, name: bytes, caller: Caller) -> Node | None:
+        """Remove a file or symlink; None when only a shown one can be meant."""
+        node = await self._tree.child(folder, name)
+        self.may_change(folder, caller)
+        if node is None or node.unlinked:
+            return None
+        if isinstance(node, DirNode):
+            raise IsADirectory(f"{node.path} is a directory")
+        assert isinstance(node, (FileNode, LinkNode))
+        self.discard(node, successor=None)
+        return node
+
+    def discard(self, node: FileNode | LinkNode, *, successor: FileNode | None) -> None:
+        """Take the name away; the bytes become garbage. *successor*: the file that takes over the name. Atomic."""
+        tree = self._tree
+        folder, now = node.parent, tree.clock.now_ns()
+        if isinstance(node, FileNode):
+            self._bodies.set_aside(node, successor=successor)
+            self._bodies.bequeath_prior(node, successor)
+        elif not node.pending & Pending.MAKE:
+            self._entry_garbage(node)
+        tree.remove(node)
+        node.ctime_ns = now
+        tree.touch(folder, now)
+
+    def _entry_garbage(self, node: Node) -> None:
+        entry = Garbage(self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.now_ns())
+        entry.home_ino = node.home_ino
+        self._bodies.hand_over(node, entry)
+        self._tree.know_garbage(entry)
+        self._behind.garbage(entry)
+
+    async def rmdir(self, folder: DirNode, name: bytes, caller: Caller, *, shown: bool = False) -> DirNode:
+        """Remove an empty directory. *shown*: fallback entries are seen in it."""
+        node = await self._tree.child(folder, name)
+        if node is None:
+            raise NotFound(f"{folder.path}/{os.fsdecode(name)} does not exist")
+        if not isinstance(node, DirNode):
+            raise NotADirectory(f"{node.path} is not a directory")
+        empty = not shown and await self._clear_automatic(node, caller)
+        self.may_change(folder, caller)
+        if node.unlinked:
+            raise NotFound(f"{node.path} was removed")
+        if node.role <= Role.TEMP_TOP:
+            raise Busy(f"{node.path} is part of every store")
+        if not empty or node.children:
+            raise NotEmpty(f"{node.path} is not empty")
+        self._drop_dir(node)
+        return node
+
+    async def _clear_automatic(self, node: DirNode, caller: Caller) -> bool:
+        """Whether *node* is empty, after removing the directories that came with it and were never used."""
+        if await self._tree.is_empty(node):
+            return True
+        if node.role is not Role.USER:
+            return False
+        below = [await self._tree.child(node, name) for name in auto_dirs(self._tree.rules, tuple(node.parts()))]
+        for child in below:
+            if child is not None and not (isinstance(child, DirNode) and await self._tree.is_empty(child)):
+                return False
+        names = {child.name for child in below if child is not None}
+        if set(node.children) != names or not await self._only(node, names):
+            return False
+        for child in below:
+            if isinstance(child, DirNode) and not child.unlinked:
+                self._drop_dir(child)
+        return True
+
+    async def _only(self, node: DirNode, names: set[bytes]) -> bool:
+        if node.complete:
+            return True
+        page = await self._tree.page(node, 0, len(names) + 1)
+        return {entry.name for entry in page} == names
+
+    def _drop_dir(self, node: DirNode) -> None:
+        tree = self._tree
+        now = tree.clock.now_ns()
+        place = node.moved if node.moved is not None else (node.parent, node.name)
+        if not node.pending & Pending.MAKE:
+            self._entry_garbage(node)
+            # Garbage below it still finds its way through this object.
+            node.moved = place
+        tree.remove(node)
+        tree.touch(node.parent, now)
+
+    # --- renaming ------------------------------------------------------------------------------------------------
+
+    async def rename(
+        self, old: DirNode, old_name: bytes, new: DirNode, new_name: bytes, caller: Caller, *, noreplace: bool
+    ) -> tuple[Node, Node | None]:
+        """rename(2) and RENAME_NOREPLACE. Returns (moved node, replaced node)."""
+        node = await self._tree.child(old, old_name)
+        target = await self._tree.child(new, new_name)
+        empty = isinstance(target, DirNode) and await self._clear_automatic(target, caller)
+        account = await self._account_for(new, new_name) if isinstance(node, DirNode) else None
+        self.may_change(old, caller)
+        self.may_change(new, caller)
+        if node is None or node.unlinked:
+            raise NotFound(f"{old.path}/{os.fsdecode(old_name)} does not exist")
+        if target is not None and target.unlinked:
+            target = None
+        if target is node:
+            return node, None
+        if target is not None and noreplace:
+            raise Exists(f"{target.path} exists")
+        self._check_move(node, new, new_name, account)
+        if isinstance(node, DirNode):
+            if target is not None and not isinstance(target, DirNode):
+                raise NotADirectory(f"{target.path} is not a directory")
+            if target is not None and (not empty or target.children):
+                raise NotEmpty(f"{target.path} is not empty")
+        elif isinstance(target, DirNode):
+            raise IsADirectory(f"{target.path} is a directory")
+        if isinstance(target, DirNode):
+            if target.role <= Role.TEMP_TOP:
+                raise Busy(f"{target.path} is part of every store")
+            self._drop_dir(target)
+        elif isinstance(target, (FileNode, LinkNode)):
+            self.discard(target, successor=node if isinstance(node, FileNode) else None)
+        self._move(node, new, new_name, account)
+        return node, target
+
+    async def exchange(
+        self, old: DirNode, old_name: bytes, new: DirNode, new_name: bytes, caller: Caller
+    ) -> tuple[Node, Node]:
+        """RENAME_EXCHANGE: both names stay, their inodes change places."""
+        one = await self._tree.child(old, old_name)
+        two = await self._tree.child(new, new_name)
+        one_account = await self._account_for(new, new_name) if isinstance(one, DirNode) else None
+        two_account = await self._account_for(old, old_name) if isinstance(two, DirNode) else None
+        self.may_change(old, caller)
+        self.may_change(new, caller)
+        if one is None or two is None or one.unlinked or two.unlinked:
+            raise NotFound("both names must exist to be exchanged")
+        if one is two:
+            return one, two
+        self._check_move(one, new, new_name, one_account)
+        self._check_move(two, old, old_name, two_account)
+        placeholder = b"\0"  # a name nobody can have, for the moment both nodes need the other's
+        self._move(two, two.parent, placeholder, two_account)
+        self._move(one, new, new_name, one_account)
+        self._move(two, old, old_name, two_account)
+        return one, two
+
+    def _check_move(self, node: Node, new: DirNode, new_name: bytes, account: Account | None) -> None:
+        role = child_role(new.role, new_name, is_dir=isinstance(node, DirNode))
+        if isinstance(node, DirNode):
+            if node.role != role and not (node.role in _MOVABLE and role in _MOVABLE):
+                raise InvalidPath(f"{node.path}: this level of the tree keeps its place")
+            if node.role in _AUTOMATIC and node.parent is not new:
+                raise InvalidPath(f"{node.path}: this level of the tree keeps its place")
+            if node.role <= Role.TEMP_TOP:
+                raise Busy(f"{node.path} is part of every store")
+            step: DirNode = new
+            while step.parent is not step:
+                if step is node:
+                    raise InvalidArgument(f"{node.path} cannot be moved into itself")
+                step = step.parent
+        goes_to = account if account is not None else new.account
+        comes_from = node.account if isinstance(node, DirNode) else node.parent.account
+        if goes_to is not None and goes_to is not comes_from:
+            goes_to.check_room(*_weight(node))
+            if isinstance(node, FileNode) and is_upload(new.role, new_name):
+                goes_to.check_add_file(self._tree.clock.now_ns(), upload=True)
+
+    def _move(self, node: Node, new: DirNode, new_name: bytes, account: Account | None) -> None:
+        tree, behind = self._tree, self._behind
+        old, old_name, now = node.parent, node.name, tree.clock.now_ns()
+        was_upload = isinstance(node, FileNode) and is_upload(old.role, old_name)
+        at_home = not node.pending & Pending.MAKE and getattr(node, "staging", None) is None
+        if at_home and node.moved is None:
+            node.moved = (old, old_name)
+            tree.occupy(node, node.moved)
+        del old.children[old_name]
+        weight = _weight(node)
+        if isinstance(node, DirNode) and node.role in (Role.USER, Role.TEMP_USER):
+            # The directory itself carries the account: the totals above change, the charge moves explicitly.
+            self._recharge(node, account, weight)
+        if old is not new:
+            tree.charge(old, -weight[0], -weight[1])
+        node.parent, node.name = new, new_name
+        new.children[new_name] = node
+        if old is not new:
+            tree.charge(new, *weight)
+        if at_home and node.moved == (new, new_name):
+            tree.vacate(node, node.moved)
+            node.moved = None
+            node.pending &= ~Pending.MOVE
+        elif at_home:
+            node.pending |= Pending.MOVE
+        if isinstance(node, DirNode):
+            node.role = child_role(new.role, new_name, is_dir=True) if new_name != b"\0" else node.role
+            self._rebase(node, account)
+        elif not was_upload and new.account is not None and is_upload(new.role, new_name):
+            new.account.count_upload(now)
+            behind.account(new.account)
+        node.ctime_ns = now
+        tree.touch(old, now)
+        tree.touch(new, now)
+        if node.pending:
+            behind.settle(node)
+        else:
+            behind.node(node)
+
+    def _recharge(self, node: DirNode, account: Account | None, weight: tuple[int, int]) -> None:
+        before = node.account
+        if account is None or before is account or before is None:
+            return
+        before.used_bytes -= weight[0]
+        before.used_files -= weight[1]
+        account.used_bytes += weight[0]
+        account.used_files += weight[1]
+        self._behind.account(before)
+        self._behind.account(account)
+
+    def _rebase(self, folder: DirNode, account: Account | None) -> None:
+        """Give a moved directory, and every loaded one below it, what its new path implies."""
+        pairs: list[tuple[DirNode, Account | None]] = [(folder, account)]
+        while pairs:
+            node, own = pairs.pop()
+            parent = node.parent
+            node.account = own if own is not None else parent.account
+            node.job = node if node.role is Role.JOB else parent.job
+            if node.role is Role.JOB:
+                node.activity_ns = max(node.activity_ns, node.ctime_ns)
+            else:
+                node.activity_ns = 0
+            whiteouts = node.whiteouts
+            self._fit(node)
+            node.whiteouts = whiteouts if node.fallback is not None else set()
+            for child in node.children.values():
+                if isinstance(child, DirNode):
+                    child.role = child_role(node.role, child.name, is_dir=True)
+                    pairs.append((child, None))
+
+
+def _weight(node: Node) -> tuple[int, int]:
+    """(bytes, files) a node adds to the directory it is in."""
+    if isinstance(node, DirNode):
+        return node.rbytes, node.rfiles
+    return (node.bytes if isinstance(node, FileNode) else 0), 1

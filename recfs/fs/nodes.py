@@ -1,0 +1,239 @@
+"""Inodes in memory.
+
+A node is a cache of its catalogue row, except while it is dirty, open or pending: then memory knows more. Only the trio
+thread touches nodes. A loaded node's parent is always loaded, so paths, owners and totals never need the catalogue.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from recfs.core.layout import Role
+from recfs.core.model import Kind, State
+from recfs.ports import NodeRow, Pending
+
+if TYPE_CHECKING:
+    from recfs.core.fallback import DirRule
+    from recfs.fs.accounts import Account
+    from recfs.fs.bodies import Body
+
+BLOCK_BYTES = 512
+"""Unit of st_blocks (stat(2))."""
+
+
+class Node:
+    """What files, directories and symlinks share."""
+
+    __slots__ = (
+        "atime_ns",
+        "ctime_ns",
+        "gid",
+        "home_ino",
+        "ino",
+        "kernel_refs",
+        "mode",
+        "moved",
+        "mtime_ns",
+        "name",
+        "parent",
+        "pending",
+        "uid",
+        "unlinked",
+        "xattrs",
+    )
+    kind: Kind
+    format: int
+
+    def __init__(
+        self, ino: int, parent: DirNode | None, name: bytes, mode: int, uid: int, gid: int, now_ns: int
+    ) -> None:
+        self.ino = ino
+        self.parent: DirNode = parent if parent is not None else self  # type: ignore[assignment]
+        self.name = name
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
+        self.atime_ns = self.mtime_ns = self.ctime_ns = now_ns
+        self.kernel_refs = 0  # the kernel's lookup count, as far as this object saw it
+        self.unlinked = False
+        self.pending = 0
+        self.home_ino: int | None = None
+        self.moved: tuple[DirNode | None, bytes] | None = None
+        """Physical (directory, name) while it differs from (parent, name); directory None = limbo."""
+        self.xattrs: dict[bytes, bytes] | None = {}
+        """User attributes; None = there are some in the catalogue, not loaded."""
+
+    @property
+    def size(self) -> int:
+        """st_size."""
+        return 0
+
+    def parts(self) -> list[bytes]:
+        """Mount path as names from the root; the path it had, for an unlinked node."""
+        names: list[bytes] = []
+        node: Node = self
+        while node.parent is not node:
+            names.append(node.name)
+            node = node.parent
+        names.reverse()
+        return names
+
+    @property
+    def path(self) -> str:
+        """Mount path for people and logs."""
+        return os.fsdecode(b"/".join(self.parts()))
+
+    def row(self) -> NodeRow:
+        """The row the catalogue should hold."""
+        raise AssertionError("every kind of node makes its own row")
+
+    def _place(self) -> tuple[int | None, bytes | None]:
+        if self.moved is None:
+            return None, None
+        folder, name = self.moved
+        return (folder.ino if folder else 0), name
+
+
+class FileNode(Node):
+    """A regular file."""
+
+    __slots__ = (
+        "body", "bytes", "fsynced", "md5", "prior", "reopened", "sha256", "staging", "state", "submitted_s",
+    )  # fmt: skip
+    kind = Kind.FILE
+    format = stat.S_IFREG
+
+    def __init__(self, ino: int, parent: DirNode, name: bytes, mode: int, uid: int, gid: int, now_ns: int) -> None:
+        super().__init__(ino, parent, name, mode, uid, gid, now_ns)
+        self.bytes = 0
+        self.state = State.WRITING
+        self.sha256: bytes | None = None
+        self.md5: bytes | None = None
+        self.staging: str | None = None
+        self.fsynced = False
+        self.body: Body | None = None
+        self.prior: int | None = None
+        """gid of the committed version this one is about to replace."""
+        self.reopened = 0
+        """How often it was taken up again lately; sets the settling delay."""
+        self.submitted_s = 0.0
+        """When it last entered `sealing` (monotonic clock)."""
+
+    @property
+    def size(self) -> int:
+        """Logical size in bytes: what the owner pays for."""
+        return self.bytes
+
+    def row(self) -> NodeRow:
+        """The row the catalogue should hold."""
+        home_parent, home_name = self._place()
+        return NodeRow(
+            self.ino, self.parent.ino, self.name, Kind.FILE, self.mode, self.uid, self.gid, self.bytes, 0,
+            self.atime_ns, self.mtime_ns, self.ctime_ns, self.state, self.sha256, self.md5, None, self.staging,
+            self.home_ino, self.pending, home_parent, home_name, 0, int(self.fsynced), int(self.xattrs != {}),
+        )  # fmt: skip
+
+
+class LinkNode(Node):
+    """A symbolic link."""
+
+    __slots__ = ("target",)
+    kind = Kind.SYMLINK
+    format = stat.S_IFLNK
+
+    def __init__(self, ino: int, parent: DirNode, name: bytes, target: bytes, uid: int, gid: int, now_ns: int) -> None:
+        super().__init__(ino, parent, name, 0o777, uid, gid, now_ns)
+        self.target = target
+
+    @property
+    def size(self) -> int:
+        """Length of the target, as lstat(2) reports it."""
+        return len(self.target)
+
+    def row(self) -> NodeRow:
+        """The row the catalogue should hold."""
+        home_parent, home_name = self._place()
+        return NodeRow(
+            self.ino, self.parent.ino, self.name, Kind.SYMLINK, self.mode, self.uid, self.gid, 0, 0,
+            self.atime_ns, self.mtime_ns, self.ctime_ns, None, None, None, self.target, None,
+            self.home_ino, self.pending, home_parent, home_name, 0, 0, int(self.xattrs != {}),
+        )  # fmt: skip
+
+
+class DirNode(Node):
+    """A directory: the names loaded so far, and what everything below adds up to."""
+
+    __slots__ = (
+        "account", "activity_ns", "children", "complete", "fallback", "job", "rbytes", "rfiles", "role", "whiteouts",
+    )  # fmt: skip
+    kind = Kind.DIR
+    format = stat.S_IFDIR
+
+    def __init__(
+        self,
+        ino: int,
+        parent: DirNode | None,
+        name: bytes,
+        mode: int,
+        uid: int,
+        gid: int,
+        now_ns: int,
+        role: Role,
+    ) -> None:
+        super().__init__(ino, parent, name, mode, uid, gid, now_ns)
+        self.role = role
+        self.children: dict[bytes, Node] = {}
+        self.complete = True
+        """Whether `children` holds every name; a fresh directory's does."""
+        self.rbytes = 0
+        self.rfiles = 0
+        self.account: Account | None = parent.account if parent else None
+        self.job: DirNode | None = self if role is Role.JOB else (parent.job if parent else None)
+        self.activity_ns = now_ns if role is Role.JOB else 0
+        self.fallback: DirRule | None = None
+        self.whiteouts: set[bytes] | None = None
+        """Names hidden here; None = not loaded."""
+
+    def row(self) -> NodeRow:
+        """The row the catalogue should hold."""
+        home_parent, home_name = self._place()
+        return NodeRow(
+            self.ino, self.parent.ino, self.name, Kind.DIR, self.mode, self.uid, self.gid, self.rbytes, self.rfiles,
+            self.atime_ns, self.mtime_ns, self.ctime_ns, None, None, None, None, None,
+            self.home_ino, self.pending, home_parent, home_name, self.activity_ns, 0, int(self.xattrs != {}),
+        )  # fmt: skip
+
+
+def from_row(row: NodeRow, parent: DirNode | None, role: Role) -> Node:
+    """Build the node a row describes. `moved` is left to the caller, who can find the directory it names."""
+    node: Node
+    if row.kind is Kind.DIR:
+        directory = DirNode(row.ino, parent, row.name, row.mode, row.uid, row.gid, row.ctime_ns, role)
+        directory.complete = False
+        directory.rbytes, directory.rfiles = row.size_bytes, row.rfiles
+        directory.activity_ns = row.activity_ns
+        node = directory
+    elif row.kind is Kind.SYMLINK:
+        assert parent is not None
+        node = LinkNode(row.ino, parent, row.name, row.target or b"", row.uid, row.gid, row.ctime_ns)
+    else:
+        assert parent is not None
+        file = FileNode(row.ino, parent, row.name, row.mode, row.uid, row.gid, row.ctime_ns)
+        file.bytes, file.sha256, file.md5 = row.size_bytes, row.sha256, row.md5
+        file.state = row.state or State.INCOMPLETE
+        file.staging, file.fsynced = row.staging, bool(row.fsynced)
+        node = file
+    node.atime_ns, node.mtime_ns, node.ctime_ns = row.atime_ns, row.mtime_ns, row.ctime_ns
+    node.pending, node.home_ino = row.pending, row.home_ino
+    node.xattrs = None if row.has_xattrs else {}
+    return node
+
+
+def is_settled(node: Node) -> bool:
+    """Whether the home tree shows the node as the row has it."""
+    return node.pending == 0 and node.moved is None
+
+
+__all__ = ["BLOCK_BYTES", "DirNode", "FileNode", "LinkNode", "Node", "Pending", "from_row", "is_settled"]

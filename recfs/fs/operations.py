@@ -1,0 +1,440 @@
+"""pyfuse3 adapter: inode numbers and bytes in, FUSEErrors out. Decides nothing; owns the one errno table.
+
+Only FUSEError may leave a handler, and nothing at all may leave `forget`: pyfuse3 would send no reply, the caller
+would hang and the daemon would die. `guarded` sees to that for every handler. ENOSYS is never answered: the kernel
+would not ask again.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+import stat
+import threading
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import pyfuse3
+
+from recfs import errors
+from recfs.core.layout import NAME_MAX_BYTES
+from recfs.fs.nodes import BLOCK_BYTES, DirNode, FileNode, LinkNode, Node
+from recfs.fs.namespace import Caller
+from recfs.fs.vfs import Changes
+from recfs.fs.views import View
+from recfs.ports import NodeRow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from recfs.fs.vfs import Vfs
+    from recfs.fs.xattrs import Xattrs
+    from recfs.stores.local import LocalStore
+
+log = logging.getLogger("recfs.fuse")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+CACHE_S = 3600.0
+"""How long the kernel may keep names and attributes: changes pass through it, or are followed by an invalidation."""
+ABSENT_S = 60.0
+"""How long the kernel may believe that a name does not exist."""
+
+ERRNO: dict[type[errors.RecfsError], int] = {
+    errors.NotFound: errno.ENOENT,
+    errors.Exists: errno.EEXIST,
+    errors.NotEmpty: errno.ENOTEMPTY,
+    errors.IsADirectory: errno.EISDIR,
+    errors.NotADirectory: errno.ENOTDIR,
+    errors.NameTooLong: errno.ENAMETOOLONG,
+    errors.InvalidPath: errno.EINVAL,  # EPERM would be defensible; EINVAL says "this name", not "you"
+    errors.InvalidArgument: errno.EINVAL,
+    errors.NotPermitted: errno.EPERM,
+    errors.AccessDenied: errno.EACCES,
+    errors.ReadOnlyFile: errno.EROFS,  # not EACCES: no chmod would help
+    errors.QuotaExceeded: errno.EDQUOT,
+    errors.FileTooLarge: errno.EFBIG,
+    errors.OutOfSpace: errno.ENOSPC,
+    errors.NoAttribute: errno.ENODATA,
+    errors.NotSupported: errno.EOPNOTSUPP,
+    errors.TooBig: errno.E2BIG,
+    errors.Stale: errno.ESTALE,
+    errors.Busy: errno.EBUSY,
+    errors.IoFailure: errno.EIO,
+}
+_QUIET = (errors.NotFound, errors.Exists, errors.NoAttribute, errors.NotSupported, errors.NotEmpty)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.ENOMEM)
+
+
+def errno_of(error: Exception) -> int:
+    """The error number a caller gets for *error*."""
+    for kind in type(error).__mro__:
+        if kind in ERRNO:
+            return ERRNO[kind]
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        return errno.ENOSPC if error.errno == errno.EDQUOT else error.errno or errno.EIO
+    return errno.EIO
+
+
+def guarded(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+    """Turn whatever *handler* raises into a FUSEError, logged as loudly as it deserves."""
+    name = handler.__name__
+
+    @functools.wraps(handler)
+    async def guard(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await handler(*args, **kwargs)
+        except errors.FsError as error:
+            number = errno_of(error)
+            level = logging.DEBUG if isinstance(error, _QUIET) else logging.INFO
+            if number == errno.EIO:
+                level = logging.ERROR
+            if log.isEnabledFor(level):
+                log.log(level, "%s: %s (%s)", name, error, errno.errorcode.get(number, number))
+            raise pyfuse3.FUSEError(number) from None
+        except pyfuse3.FUSEError:
+            raise
+        except OSError as error:
+            number = errno_of(error)
+            log.error("%s: %s", name, error, exc_info=number == errno.EIO)
+            raise pyfuse3.FUSEError(number) from None
+        except Exception:
+            log.exception("%s: unexpected error, answered with EIO", name)
+            raise pyfuse3.FUSEError(errno.EIO) from None
+
+    return guard
+
+
+class PyfuseKernelCache:
+    """The KernelCache port. Notifications may block in the kernel, so one thread of ours sends them, in order."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[tuple[int, bytes | None, int] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._send, name="recfs-notify", daemon=True)
+        self._thread.start()
+
+    def forget_entry(self, parent: int, name: bytes, ino: int) -> None:
+        """The name is gone."""
+        self._queue.put((parent, name, ino))
+
+    def forget_inode(self, ino: int) -> None:
+        """Attributes and pages are out of date."""
+        self._queue.put((ino, None, 0))
+
+    def close(self) -> None:
+        """Stop the thread; what is queued is dropped with the mount anyway."""
+        self._queue.put(None)
+
+    def _send(self) -> None:
+        while (item := self._queue.get()) is not None:
+            ino, name, deleted = item
+            try:
+                if name is None:
+                    pyfuse3.invalidate_inode(ino)
+                else:
+                    pyfuse3.invalidate_entry(ino, name, deleted)
+            except OSError as error:
+                if error.errno not in (
+                    errno.ENOENT,
+                    errno.EBADF,
+                    errno.ENODEV,
+                    errno.ENOTCONN,
+                    errno.ENOTEMPTY,
+                ):
+                    log.warning("kernel cache: %s", error)
+            except Exception:
+                log.exception("kernel cache: notification failed")
+
+
+class Operations(pyfuse3.Operations):
+    """One method per request of the kernel (fuse_lowlevel.h)."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+
+    def __init__(self, vfs: Vfs, xattrs: Xattrs, store: LocalStore, operators: frozenset[int]) -> None:
+        super().__init__()
+        self._vfs = vfs
+        self._nodes = vfs.tree.nodes
+        self._xattrs = xattrs
+        self._store = store
+        self._operators = operators
+
+    # --- translation ---------------------------------------------------------------------------------------------
+
+    def _caller(self, ctx: pyfuse3.RequestContext) -> Caller:
+        return Caller(ctx.uid, ctx.gid, ctx.umask, ctx.uid in self._operators)
+
+    def _entry(self, seen: Node | View, ino: int = 0) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        if isinstance(seen, View):
+            node: Node = seen.shared
+            entry.st_ino = seen.ino
+            # Seen as the directory's owner's: opening for writing is theirs to do, and copies up.
+            entry.st_mode = stat.S_IFREG | (node.mode & 0o555) | 0o644
+            entry.st_uid, entry.st_gid = seen.folder.uid, seen.folder.gid
+            entry.st_size = node.size
+            entry.entry_timeout = entry.attr_timeout = 0
+        else:
+            node = seen
+            entry.st_ino = ino or node.ino
+            entry.st_mode = node.format | node.mode
+            entry.st_uid = node.uid
+            entry.st_gid = node.gid
+            if isinstance(node, FileNode):
+                entry.st_size = size = node.bytes
+                entry.st_blocks = -(-size // BLOCK_BYTES)
+                entry.st_nlink = 0 if node.unlinked else 1
+            elif isinstance(node, LinkNode):
+                entry.st_size = len(node.target)
+            # In a directory with fallbacks a name may change its meaning when a shared file comes or goes.
+            entry.entry_timeout = 0 if node.parent.fallback is not None else CACHE_S
+            # A view's number that now stands for an own copy is not the number the copy's changes are announced under.
+            entry.attr_timeout = 0 if ino and ino != node.ino else CACHE_S
+        entry.st_atime_ns = node.atime_ns
+        entry.st_mtime_ns = node.mtime_ns
+        entry.st_ctime_ns = node.ctime_ns
+        return entry
+
+    def _row_entry(self, row: NodeRow) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = row.ino
+        if row.kind == "file":
+            entry.st_mode = stat.S_IFREG | row.mode
+            entry.st_size = size = row.size_bytes
+            entry.st_blocks = -(-size // BLOCK_BYTES)
+        elif row.kind == "dir":
+            entry.st_mode = stat.S_IFDIR | row.mode
+        else:
+            entry.st_mode = stat.S_IFLNK | row.mode
+            entry.st_size = len(row.target or b"")
+        entry.st_uid = row.uid
+        entry.st_gid = row.gid
+        entry.st_atime_ns = row.atime_ns
+        entry.st_mtime_ns = row.mtime_ns
+        entry.st_ctime_ns = row.ctime_ns
+        entry.entry_timeout = entry.attr_timeout = CACHE_S
+        return entry
+
+    # --- names ---------------------------------------------------------------------------------------------------
+
+    @guarded
+    async def lookup(self, parent: int, name: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
+        """LOOKUP. An absent name is answered with inode 0, which the kernel remembers."""
+        if len(name) > NAME_MAX_BYTES:
+            raise errors.NameTooLong(f"{os.fsdecode(name[:40])}…")
+        seen = await self._vfs.lookup(parent, name)
+        if seen is not None:
+            if not isinstance(seen, View):
+                seen.kernel_refs += 1
+            return self._entry(seen)
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = 0
+        folder = self._nodes.get(parent)
+        entry.entry_timeout = ABSENT_S if isinstance(folder, DirNode) and folder.fallback is None else 0
+        return entry
+
+    def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:  # type: ignore[override]  # called, not awaited
+        """FORGET: the kernel dropped references. Raises nothing."""
+        try:
+            nodes, tree = self._nodes, self._vfs.tree
+            for ino, count in inode_list:
+                node = nodes.get(ino)
+                if node is not None:
+                    tree.forget(node, count)
+        except Exception:
+            log.exception("forget failed")
+
+    @guarded
+    async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, ctx: Any) -> pyfuse3.EntryAttributes:
+        """MKNOD: regular files only; devices, FIFOs and sockets are EPERM."""
+        if not stat.S_ISREG(mode):
+            raise errors.NotPermitted("only regular files, directories and symbolic links exist in recfs")
+        node = await self._vfs.mknod(parent, name, mode, self._caller(ctx))
+        node.kernel_refs += 1
+        return self._entry(node)
+
+    @guarded
+    async def mkdir(self, parent: int, name: bytes, mode: int, ctx: Any) -> pyfuse3.EntryAttributes:
+        """MKDIR."""
+        node = await self._vfs.mkdir(parent, name, mode, self._caller(ctx))
+        node.kernel_refs += 1
+        return self._entry(node)
+
+    @guarded
+    async def symlink(self, parent: int, name: bytes, target: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
+        """SYMLINK."""
+        node = await self._vfs.symlink(parent, name, target, self._caller(ctx))
+        node.kernel_refs += 1
+        return self._entry(node)
+
+    @guarded
+    async def readlink(self, inode: int, ctx: Any) -> bytes:
+        """READLINK."""
+        return await self._vfs.readlink(inode)
+
+    @guarded
+    async def unlink(self, parent: int, name: bytes, ctx: Any) -> None:
+        """UNLINK."""
+        await self._vfs.unlink(parent, name, self._caller(ctx))
+
+    @guarded
+    async def rmdir(self, parent: int, name: bytes, ctx: Any) -> None:
+        """RMDIR."""
+        await self._vfs.rmdir(parent, name, self._caller(ctx))
+
+    @guarded
+    async def rename(self, old: int, old_name: bytes, new: int, new_name: bytes, flags: int, ctx: Any) -> None:
+        """RENAME, RENAME2. RENAME_WHITEOUT is for overlay upper layers: EINVAL."""
+        if flags & ~(pyfuse3.RENAME_NOREPLACE | pyfuse3.RENAME_EXCHANGE):
+            raise errors.InvalidArgument(f"rename flags {flags:#x}")
+        await self._vfs.rename(
+            old, old_name, new, new_name, self._caller(ctx),
+            noreplace=bool(flags & pyfuse3.RENAME_NOREPLACE), exchange=bool(flags & pyfuse3.RENAME_EXCHANGE),
+        )  # fmt: skip
+
+    @guarded
+    async def link(self, inode: int, new_parent: int, new_name: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
+        """LINK: EPERM."""
+        self._vfs.link()
+        raise AssertionError
+
+    # --- attributes ----------------------------------------------------------------------------------------------
+
+    @guarded
+    async def getattr(self, inode: int, ctx: Any) -> pyfuse3.EntryAttributes:
+        """GETATTR."""
+        seen = self._nodes.get(inode) or await self._vfs.node(inode)
+        return self._entry(seen, inode)
+
+    @guarded
+    async def setattr(self, inode: int, attr: Any, fields: Any, fh: int | None, ctx: Any) -> pyfuse3.EntryAttributes:
+        """SETATTR."""
+        changes = Changes(
+            mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            size=attr.st_size if fields.update_size else None,
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+        )
+        return self._entry(await self._vfs.setattr(inode, changes, self._caller(ctx)), inode)
+
+    @guarded
+    async def access(self, inode: int, mode: int, ctx: Any) -> bool:
+        """ACCESS: permission bits are checked by the kernel (default_permissions)."""
+        await self._vfs.node(inode)
+        return True
+
+    @guarded
+    async def statfs(self, ctx: Any) -> pyfuse3.StatvfsData:
+        """STATFS: the disk's own figures, less the reserve."""
+        info = self._store.space()
+        answer = pyfuse3.StatvfsData()
+        reserve = min(info.f_bavail, self._vfs.files.space.min_free // info.f_frsize)
+        answer.f_bsize, answer.f_frsize = info.f_bsize, info.f_frsize
+        answer.f_blocks, answer.f_bfree, answer.f_bavail = (
+            info.f_blocks,
+            info.f_bfree - reserve,
+            info.f_bavail - reserve,
+        )
+        answer.f_files, answer.f_ffree, answer.f_favail = info.f_files, info.f_ffree, info.f_favail
+        answer.f_namemax = NAME_MAX_BYTES
+        return answer
+
+    @guarded
+    async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
+        """GETXATTR."""
+        return await self._xattrs.get(inode, name)
+
+    @guarded
+    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
+        """SETXATTR."""
+        await self._xattrs.set(inode, name, value, self._caller(ctx))
+
+    @guarded
+    async def listxattr(self, inode: int, ctx: Any) -> Sequence[bytes]:
+        """LISTXATTR."""
+        return await self._xattrs.list(inode)
+
+    @guarded
+    async def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
+        """REMOVEXATTR."""
+        await self._xattrs.remove(inode, name, self._caller(ctx))
+
+    # --- directories ---------------------------------------------------------------------------------------------
+
+    @guarded
+    async def opendir(self, inode: int, ctx: Any) -> int:
+        """OPENDIR."""
+        return await self._vfs.listings.open(inode)
+
+    @guarded
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        """READDIRPLUS."""
+        reply, after = pyfuse3.readdir_reply, start_id
+        while found := await self._vfs.listings.read(fh, after):
+            for item in found:
+                entry = self._row_entry(item) if isinstance(item, NodeRow) else self._entry(item)
+                if not reply(token, item.name, entry, item.ino):
+                    return
+                if isinstance(item, Node):
+                    item.kernel_refs += 1
+                after = item.ino
+
+    @guarded
+    async def releasedir(self, fh: int) -> None:
+        """RELEASEDIR."""
+        self._vfs.listings.release(fh)
+
+    @guarded
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        """FSYNCDIR: the names are on stable storage."""
+        await self._vfs.behind.durable()
+
+    # --- files ---------------------------------------------------------------------------------------------------
+
+    @guarded
+    async def create(
+        self, parent: int, name: bytes, mode: int, flags: int, ctx: Any
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        """CREATE."""
+        number, node = await self._vfs.create(parent, name, mode, flags, self._caller(ctx))
+        node.kernel_refs += 1
+        return pyfuse3.FileInfo(fh=number), self._entry(node)
+
+    @guarded
+    async def open(self, inode: int, flags: int, ctx: Any) -> pyfuse3.FileInfo:
+        """OPEN. Pages the kernel has cached stay good, except of a view: it may show another file by now."""
+        number = await self._vfs.open(inode, flags, self._caller(ctx))
+        return pyfuse3.FileInfo(fh=number, keep_cache=inode < 1 << 62)
+
+    @guarded
+    async def read(self, fh: int, off: int, size: int) -> bytes | memoryview:  # type: ignore[override]  # any buffer will do
+        """READ."""
+        return await self._vfs.files.read(fh, off, size)
+
+    @guarded
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        """WRITE."""
+        return await self._vfs.files.write(fh, off, buf)
+
+    @guarded
+    async def flush(self, fh: int) -> None:
+        """FLUSH: sent at each close(2), also of a dup; only RELEASE is the last."""
+
+    @guarded
+    async def release(self, fh: int) -> None:
+        """RELEASE."""
+        await self._vfs.files.release(fh)
+
+    @guarded
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        """FSYNC."""
+        await self._vfs.files.fsync(fh)
+
+
+__all__ = ["ERRNO", "Operations", "PyfuseKernelCache", "errno_of", "guarded"]

@@ -1,0 +1,44 @@
+"""Where nodes physically lie: the local path behind a node, whatever its row is still waiting for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from recfs.fs.nodes import DirNode, Node
+    from recfs.stores.local import LocalStore
+
+Place = tuple["DirNode | None", bytes]
+"""A physical directory (None = limbo) and a name in it."""
+
+
+class Places:
+    """Local paths of nodes. A path holds until the next await, and only while the settler does not touch it."""
+
+    def __init__(self, store: LocalStore) -> None:
+        self._store = store
+
+    def local(self, node: Node) -> bytes:
+        """Local path of the node's bytes: in staging, or in the home tree."""
+        staging = getattr(node, "staging", None)
+        return self._store.staging(staging) if staging is not None else self.home(node)
+
+    def home(self, node: Node) -> bytes:
+        """Local path of the node's entry in the home tree."""
+        names: list[bytes] = []
+        while node.parent is not node or node.moved is not None:
+            if node.moved is None:
+                names.append(node.name)
+                node = node.parent
+                continue
+            folder, name = node.moved
+            names.append(name)
+            if folder is None:
+                return b"/".join((self._store.limbo, *reversed(names)))
+            node = folder
+        return self._store.home(reversed(names))
+
+    def at(self, place: Place) -> bytes:
+        """Local path of a physical place."""
+        folder, name = place
+        return (self._store.limbo if folder is None else self.home(folder)) + b"/" + name

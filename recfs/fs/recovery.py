@@ -1,0 +1,332 @@
+"""What a start finds, and how it is made whole: the reading side of the crash rules.
+
+Rows were written before bytes moved, and carry `home_ino`, so each unsettled row has few possible truths, told apart by
+looking. In order:
+  1. rows with pending moves: where is the inode that `home_ino` names? the books follow;
+  2. `sealing` rows: their writer had closed. Same boot: the bytes are whole, seal again. After a reboot: only if the
+     size agrees;
+  3. `writing` rows: nobody closed. They stay, as `incomplete`. An overwrite of a committed file that was never
+     fsynced goes back to the committed bytes, and the new ones are kept in lost+found;
+  4. staging files no row knows, but with a label: their row was lost with the last batch. Adopted under the name on
+     the label;
+  5. garbage goes on its way; what was held for a file that is committed by now is released.
+Nothing with bytes in it is deleted here: what fits nowhere goes to `.recfs/lost+found`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from recfs.core.layout import Role, child_role
+from recfs.core.model import Kind, State, check_transition
+from recfs.errors import FsError
+from recfs.fs import garbage as garbage_module
+from recfs.fs.namespace import Caller
+from recfs.fs.nodes import DirNode, FileNode, Node
+from recfs.ports import LIMBO_INO, Pending
+
+if TYPE_CHECKING:
+    from recfs.fs.bodies import Bodies
+    from recfs.fs.garbage import Garbage
+    from recfs.fs.namespace import Namespace
+    from recfs.fs.places import Places
+    from recfs.fs.tree import Tree
+    from recfs.fs.writebehind import WriteBehind
+    from recfs.ports import NodeRow
+    from recfs.stores.local import LocalStore, StagingFile
+
+log = logging.getLogger("recfs.recovery")
+
+
+@dataclass(slots=True)
+class Report:
+    """What the start did; for the log and `recfs status`."""
+
+    resealed: list[int] = field(default_factory=list)
+    unsettled: list[int] = field(default_factory=list)
+    incomplete: list[str] = field(default_factory=list)
+    rolled_back: list[str] = field(default_factory=list)
+    adopted: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+
+class Recovery:
+    """One start's repair. Blocking disk calls are fine: nothing is mounted yet."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        behind: WriteBehind,
+        places: Places,
+        bodies: Bodies,
+        names: Namespace,
+        store: LocalStore,
+    ) -> None:
+        self._tree = tree
+        self._behind = behind
+        self._places = places
+        self._bodies = bodies
+        self._names = names
+        self._store = store
+        self._dirs: dict[int, DirNode] = {}
+        self._staging: dict[str, StagingFile] = {}
+        self.report = Report()
+
+    async def run(self) -> Report:
+        """Repair, and leave the facts of this start in the catalogue."""
+        facts = await self._tree.catalogue.meta()
+        boot = self._store.boot_id()
+        same_boot = facts.get("boot_id", boot) == boot or facts.get("clean") == "1"
+        self._staging = {found.id: found for found in self._store.scan_staging()}
+        await self._load_garbage()
+        nodes = await self._load_unsettled()
+        for node in nodes:
+            self._locate(node)
+        for node in nodes:
+            if isinstance(node, FileNode):
+                self._judge(node, same_boot=same_boot)
+            if node.pending:
+                self.report.unsettled.append(node.ino)
+        await self._strays()
+        self._behind.meta("boot_id", boot)
+        self._behind.meta("clean", "0")
+        await self._behind.durable()
+        return self.report
+
+    # --- loading -------------------------------------------------------------------------------------------------
+
+    async def _load_garbage(self) -> None:
+        rows = await self._tree.catalogue.garbage()
+        entries = [(garbage_module.from_row(row), row) for row in rows]
+        for entry, row in entries:
+            if entry.kind is Kind.DIR:
+                # A stand-in for the removed directory, so that what still lies in it has a path.
+                ghost = DirNode(entry.ino, None, row.home_name or b"", 0, 0, 0, entry.deleted_ns, Role.INSIDE)
+                ghost.unlinked = True
+                self._dirs[entry.ino] = ghost
+        for entry, row in entries:
+            if row.home_name is not None and row.home_parent is not None:
+                entry.place = (await self._folder(row.home_parent), row.home_name)
+                if entry.kind is Kind.DIR:
+                    self._dirs[entry.ino].moved = entry.place
+            self._tree.know_garbage(entry)
+
+    async def _folder(self, ino: int) -> DirNode | None:
+        if ino == LIMBO_INO:
+            return None
+        return self._dirs.get(ino) or await self._tree.directory(ino)
+
+    async def _load_unsettled(self) -> list[Node]:
+        nodes: list[Node] = []
+        rows: list[NodeRow] = list(await self._tree.catalogue.unsettled())
+        for row in rows:
+            node = await self._tree.get(row.ino)
+            nodes.append(node)
+            if row.home_name is not None and row.home_parent is not None:
+                node.moved = (await self._folder(row.home_parent), row.home_name)
+                self._tree.occupy(node, node.moved)
+        # Directories first, parents before children: paths below them depend on where they really lie.
+        return sorted(nodes, key=lambda node: (node.kind is not Kind.DIR, len(node.parts()), node.ino))
+
+    # --- where things really lie ---------------------------------------------------------------------------------
+
+    def _is_at(self, path: bytes, home_ino: int | None) -> bool:
+        info = self._store.stat(path)
+        return info is not None and (home_ino is None or info.st_ino == home_ino)
+
+    def _locate(self, node: Node) -> None:
+        """Correct the books where a step on disk happened but its record was lost."""
+        if isinstance(node, FileNode) and node.staging is not None:
+            if node.staging in self._staging:
+                return
+            node.staging = None
+            if self._find_at_home(node):
+                return
+            log.error("%s: its bytes are gone", node.path)
+            self.report.lost.append(node.path)
+            self._recreate(node)
+            return
+        if node.pending & Pending.MAKE:
+            return  # making is idempotent
+        if isinstance(node, FileNode) and not self._is_at(self._places.home(node), node.home_ino):
+            found = next((one for one in self._staging.values() if one.st_ino == node.home_ino), None)
+            if found is not None:  # taken to staging for a writer, and the row still says home
+                self._tree.vacate(node, node.moved)
+                node.moved = None
+                node.staging = found.id
+                self._behind.node(node)
+                return
+        if node.pending & Pending.MOVE or node.moved is not None:
+            self._find_at_home(node)
+
+    def _find_at_home(self, node: Node) -> bool:
+        """Look for the node's inode at its old place, its new one, and in limbo."""
+        old = node.moved
+        limbo = (None, b"%d" % node.ino)
+        for place in dict.fromkeys((old, None, limbo)):
+            self._tree.vacate(node, node.moved)
+            node.moved = place
+            if self._is_at(self._places.home(node), node.home_ino):
+                if place is None:
+                    node.pending &= ~Pending.MOVE
+                else:
+                    self._tree.occupy(node, place)
+                    node.pending |= Pending.MOVE
+                self._behind.node(node)
+                return True
+        self._tree.vacate(node, node.moved)
+        node.moved = old
+        if old is not None:
+            self._tree.occupy(node, old)
+        return False
+
+    def _recreate(self, node: FileNode) -> None:
+        """Its bytes are nowhere: an empty incomplete file says so better than an error at every open."""
+        staging = self._bodies.pool.new_id()
+        (fd,) = self._store.make_staging([staging])
+        os.close(fd)
+        self._tree.vacate(node, node.moved)
+        node.moved, node.pending, node.staging = None, 0, staging
+        node.home_ino = None
+        self._staging[staging] = next(one for one in self._store.scan_staging() if one.id == staging)
+        if node.state not in (State.WRITING, State.SEALING):
+            node.state = State.WRITING
+        self._tree.resize(node, 0)
+        self._behind.node(node)
+
+    # --- what became of writers ----------------------------------------------------------------------------------
+
+    def _judge(self, node: FileNode, *, same_boot: bool) -> None:
+        if node.state not in (State.WRITING, State.SEALING):
+            if node.state is State.COMMITTED:
+                self._release_held_for(node)
+            return
+        prior = next((entry for entry in self._tree.garbage.values() if entry.held_by == node.ino), None)
+        if node.staging is None:
+            # Opened for writing, but not a byte changed before it was taken to staging: still whole, seal it again.
+            if node.state is not State.SEALING:
+                check_transition(node.state, State.SEALING)
+                node.state = State.SEALING
+            self._behind.node(node)
+            self.report.resealed.append(node.ino)
+            return
+        size = self._staging[node.staging].size_bytes
+        if prior is not None:
+            node.prior = prior.gid
+        closed = node.state is State.SEALING and (same_boot or size == node.bytes)
+        if closed:
+            self._tree.resize(node, size)
+            self.report.resealed.append(node.ino)
+            return
+        if prior is not None and not node.fsynced:
+            self._roll_back(node, prior)
+            return
+        check_transition(node.state, State.INCOMPLETE)
+        node.state = State.INCOMPLETE
+        self._tree.resize(node, size)
+        self._bodies.release_prior(node)
+        self._behind.node(node)
+        self.report.incomplete.append(node.path)
+
+    def _release_held_for(self, node: FileNode) -> None:
+        for entry in list(self._tree.garbage.values()):
+            if entry.held_by == node.ino:
+                entry.held_by = None
+                self._behind.garbage(entry)
+
+    def _roll_back(self, node: FileNode, prior: Garbage) -> None:
+        """Give the file its committed bytes back; keep what the unfinished overwrite had written."""
+        assert node.staging is not None
+        found = self._staging.pop(node.staging)
+        if found.size_bytes:
+            name = f"overwrite-{node.ino}-{found.id}"
+            os.rename(self._store.staging(found.id), self._store.lost(name))
+            self.report.lost.append(f"{node.path} (unfinished overwrite, in lost+found/{name})")
+        else:
+            self._store.drop_staging([found.id])
+        node.staging, node.moved = prior.staging, prior.place
+        self._tree.vacate(prior, prior.place)
+        if prior.in_trash:
+            node.staging = self._bodies.pool.new_id()
+            os.rename(self._store.trash(prior.gid), self._store.staging(node.staging))
+        node.pending = 0
+        if node.staging is not None or node.moved != (node.parent, node.name):
+            node.pending = Pending.MOVE
+        if node.moved == (node.parent, node.name):
+            node.moved = None
+        if node.moved is not None:
+            self._tree.occupy(node, node.moved)
+        node.home_ino = prior.home_ino
+        node.sha256, node.md5, node.prior = prior.sha256, prior.md5, None
+        node.mtime_ns = prior.mtime_ns
+        node.mode, node.uid, node.gid = prior.mode, prior.uid, prior.gid_owner
+        # Not a step of the state table: the overwrite never happened, so neither did its state.
+        node.state = State.COMMITTED
+        self._tree.resize(node, prior.size_bytes)
+        self._tree.garbage.pop(prior.gid, None)
+        self._behind.purged(prior.gid)
+        self._behind.node(node)
+        self.report.rolled_back.append(node.path)
+
+    # --- bytes without a row -------------------------------------------------------------------------------------
+
+    async def _strays(self) -> None:
+        known = {node.staging for node in self._tree.nodes.values() if isinstance(node, FileNode)}
+        known |= {entry.staging for entry in self._tree.garbage.values()}
+        for found in self._staging.values():
+            if found.id in known:
+                continue
+            row = await self._row_of(found)
+            if row is not None and row.staging == found.id:
+                continue
+            if found.label is None or row is not None or not await self._adopt(found):
+                self._set_aside(found)
+
+    async def _row_of(self, found: StagingFile) -> NodeRow | None:
+        with contextlib.suppress(ValueError, AttributeError):
+            return await self._tree.catalogue.node(int((found.label or b"").split(b" ", 1)[0]))
+        return None
+
+    def _set_aside(self, found: StagingFile) -> None:
+        if found.size_bytes == 0:
+            self._store.drop_staging([found.id])
+            return
+        os.rename(self._store.staging(found.id), self._store.lost(f"staging-{found.id}"))
+        self.report.lost.append(f"lost+found/staging-{found.id}")
+
+    async def _adopt(self, found: StagingFile) -> bool:
+        """Make a row for a staging file from its label (see Bodies.label). False if the label makes no sense."""
+        try:
+            assert found.label is not None
+            _, parent_ino, mode, uid, gid, path = found.label.split(b" ", 5)
+            parts = path.split(b"/")
+            caller = Caller(int(uid), int(gid), operator=True)
+            folder = await self._parent(int(parent_ino), parts[:-1], caller)
+            name = parts[-1]
+            if await self._tree.child(folder, name) is not None:
+                return False
+            child_role(folder.role, name, is_dir=False)
+            node = self._names.add_file(folder, name, int(mode, 8), caller, upload=False)
+        except (ValueError, FsError, AssertionError) as error:
+            log.warning("staging/%s cannot be adopted: %s", found.id, error)
+            return False
+        node.staging, node.home_ino = found.id, None
+        check_transition(node.state, State.INCOMPLETE)
+        node.state = State.INCOMPLETE
+        self._tree.resize(node, found.size_bytes)
+        self._behind.node(node)
+        self.report.adopted.append(node.path)
+        return True
+
+    async def _parent(self, ino: int, parts: list[bytes], caller: Caller) -> DirNode:
+        with contextlib.suppress(FsError):
+            return await self._tree.directory(ino)
+        folder = self._tree.root
+        for name in parts:
+            child = await self._tree.child(folder, name)
+            folder = child if isinstance(child, DirNode) else await self._names.mkdir(folder, name, 0o755, caller)
+        return folder

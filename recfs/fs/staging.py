@@ -1,0 +1,109 @@
+"""Staging files made ahead, and the room there is for them.
+
+The pool is filled by a thread, so that `create` on the trio thread touches the disk only to write a label.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.errors import OutOfSpace
+
+if TYPE_CHECKING:
+    from recfs.stores.local import LocalStore
+
+POOL_SIZE = 64
+
+
+class StagingPool:
+    """Staging files made ahead."""
+
+    def __init__(self, store: LocalStore, limiter: trio.CapacityLimiter) -> None:
+        self._store = store
+        self._limiter = limiter
+        self._ready: list[tuple[str, int]] = []
+        self._prefix = secrets.token_hex(6)
+        self._count = 0
+        self._wanted = trio.Event()
+        self._refilled = trio.Event()
+        self._error: OSError | None = None
+
+    def new_id(self) -> str:
+        """A staging id that was never used."""
+        self._count += 1
+        return f"{self._prefix}-{self._count:x}"
+
+    def try_take(self) -> tuple[str, int] | None:
+        """A (staging id, descriptor) if one is ready."""
+        if len(self._ready) <= POOL_SIZE // 2:
+            self._wanted.set()
+        return self._ready.pop() if self._ready else None
+
+    async def take(self) -> tuple[str, int]:
+        """A (staging id, descriptor); waits for the thread that makes them. Raises OSError when it cannot."""
+        while True:
+            slot = self.try_take()
+            if slot is not None:
+                return slot
+            refilled = self._refilled
+            await refilled.wait()
+            if self._error is not None and not self._ready:
+                raise self._error
+
+    def discard(self, staging_id: str) -> None:
+        """Remove a staging file that was taken but not used. Blocking."""
+        self._store.drop_staging([staging_id])
+
+    async def run(self) -> None:
+        """Keep the pool filled."""
+        while True:
+            ids = [self.new_id() for _ in range(POOL_SIZE - len(self._ready))]
+            self._error = None
+            try:
+                fds = await trio.to_thread.run_sync(self._store.make_staging, ids, limiter=self._limiter)
+            except OSError as error:
+                self._error = error
+            else:
+                self._ready.extend(zip(ids, fds, strict=True))
+            self._wanted = trio.Event()
+            refilled, self._refilled = self._refilled, trio.Event()
+            refilled.set()
+            await self._wanted.wait()
+
+    def close(self) -> None:
+        """Remove what was made and not used."""
+        for _, fd in self._ready:
+            os.close(fd)
+        self._store.drop_staging(staging_id for staging_id, _ in self._ready)
+        self._ready.clear()
+
+
+class Space:
+    """The disk's reserve: writers get ENOSPC while `min_free` is still there for the catalogue and the operator."""
+
+    REFRESH_BYTES = 64 << 20
+    REFRESH_S = 1.0
+
+    def __init__(self, store: LocalStore, min_free: int) -> None:
+        self._store = store
+        self.min_free = min_free
+        self._budget = 0
+        self._checked = float("-inf")
+
+    def admit(self, added: int) -> None:
+        """Raise OutOfSpace when *added* bytes would eat into the reserve."""
+        now = time.monotonic()
+        if added > self._budget or now - self._checked > self.REFRESH_S:
+            info = self._store.space()
+            free = info.f_bavail * info.f_frsize - self.min_free
+            self._checked = now
+            if added > free:
+                self._budget = 0
+                raise OutOfSpace(f"disk under {self._store.root}: {max(free, 0)} bytes left above min_free")
+            self._budget = min(free, self.REFRESH_BYTES)
+        self._budget -= added

@@ -1,0 +1,357 @@
+"""The tree in memory: which inodes are loaded, how they are found, and what they add up to.
+
+Invariants, checked by `check_invariants`:
+  T1  a loaded node's parent is loaded, and has it in `children` under its name (unless unlinked);
+  T2  a complete directory's `rbytes`/`rfiles` are the totals of its children;
+  T3  what is dirty, open, pending or physically elsewhere stays loaded;
+  T4  `occupied` holds exactly the physical places that differ from the logical ones.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from recfs.core import fallback
+from recfs.core.layout import TOP_DIRS, Role, child_role
+from recfs.errors import InvalidPath, NameTooLong, NotADirectory, Stale
+from recfs.fs.garbage import Garbage
+from recfs.fs.nodes import DirNode, FileNode, Node, from_row
+from recfs.ports import LIMBO_INO, ROOT_INO
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from recfs.core.fallback import FallbackRule
+    from recfs.fs.accounts import Accounts
+    from recfs.fs.writebehind import WriteBehind
+    from recfs.ports import Catalogue, Clock, NodeRow
+
+INO_RESERVE = 100_000
+"""Inode numbers reserved ahead in the catalogue, so that none is used twice even if the last batch is lost."""
+_OWNED = (Role.USER, Role.TEMP_USER)
+_by_ino = attrgetter("ino")
+
+
+class Tree:
+    """Loaded inodes over the catalogue."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        behind: WriteBehind,
+        accounts: Accounts,
+        clock: Clock,
+        *,
+        rules: Sequence[FallbackRule] = (),
+        cached_inodes: int = 200_000,
+        owner: tuple[int, int] = (0, 0),
+    ) -> None:
+        # dependencies
+        self.catalogue = catalogue
+        self.behind = behind
+        self.accounts = accounts
+        self.clock = clock
+        # constant
+        self.rules = tuple(rules)
+        self.cached_inodes = cached_inodes
+        self._owner = owner
+        # mutable
+        self.nodes: dict[int, Node] = {}
+        self.garbage: dict[int, Garbage] = {}
+        self.occupied: dict[tuple[int, bytes], Node | Garbage] = {}
+        self.occupants: Counter[int] = Counter()
+        """How many entries of `occupied` lie in each directory."""
+        self.shown_ids: dict[int, int] = {}
+        self.shown_inos: dict[int, int] = {}
+        self._next_ino = ROOT_INO + 1
+        self._ino_ceiling = 0
+        self._next_gid = 1
+
+    # --- start ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Load the root and the fixed levels, or make them in a new store."""
+        facts = await self.catalogue.meta()
+        self._next_ino = int(facts.get("next_ino", ROOT_INO + 1))
+        self._ino_ceiling = self._next_ino
+        self._reserve()
+        for view_id, ino in await self.catalogue.views():
+            self.shown_ids[ino], self.shown_inos[view_id] = view_id, ino
+        now = self.clock.now_ns()
+        row = await self.catalogue.node(ROOT_INO)
+        if row is None:
+            self.root = DirNode(ROOT_INO, None, b"", 0o755, *self._owner, now, Role.ROOT)
+            self.nodes[ROOT_INO] = self.root
+            self.behind.node(self.root)
+            for name, role in TOP_DIRS.items():
+                self.add(DirNode(self.new_ino(), self.root, name, 0o755, *self._owner, now, role))
+        else:
+            root = from_row(row, None, Role.ROOT)
+            assert isinstance(root, DirNode)
+            self.root = self.nodes[ROOT_INO] = root
+
+    def new_ino(self) -> int:
+        """An inode number that was never used."""
+        ino = self._next_ino
+        self._next_ino = ino + 1
+        if ino + INO_RESERVE // 2 > self._ino_ceiling:
+            self._reserve()
+        return ino
+
+    def _reserve(self) -> None:
+        self._ino_ceiling = self._next_ino + INO_RESERVE
+        self.behind.meta("next_ino", str(self._ino_ceiling))
+
+    def new_gid(self) -> int:
+        """The number of a new garbage entry; above all that are known."""
+        gid = self._next_gid
+        self._next_gid = gid + 1
+        return gid
+
+    def know_garbage(self, entry: Garbage) -> None:
+        """Keep track of *entry* until it is purged."""
+        self.garbage[entry.gid] = entry
+        self._next_gid = max(self._next_gid, entry.gid + 1)
+        if entry.place is not None:
+            self.occupy(entry, entry.place)
+
+    # --- finding -------------------------------------------------------------------------------------------------
+
+    async def get(self, ino: int) -> Node:
+        """The node of *ino*, loaded if need be. Raises Stale when there is none."""
+        node = self.nodes.get(ino)
+        return node if node is not None else await self._load(ino)
+
+    async def _load(self, ino: int) -> Node:
+        row = await self.catalogue.node(ino)
+        if row is None:
+            raise Stale(f"inode {ino} is gone")
+        parent = await self.get(row.parent)
+        assert isinstance(parent, DirNode)
+        return await self.adopt(row, parent)
+
+    async def directory(self, ino: int) -> DirNode:
+        """The directory *ino*. Raises Stale or NotADirectory."""
+        node = self.nodes.get(ino)
+        if node is None:
+            node = await self._load(ino)
+        if not isinstance(node, DirNode):
+            raise NotADirectory(f"{node.path} is not a directory")
+        return node
+
+    async def child(self, folder: DirNode, name: bytes) -> Node | None:
+        """The entry called *name*, or None."""
+        node = folder.children.get(name)
+        if node is not None or folder.complete:
+            return node
+        row = await self.catalogue.child(folder.ino, name)
+        if row is None:
+            return folder.children.get(name)
+        # Memory may know better than the row: renamed or unlinked since the last batch.
+        known = self.nodes.get(row.ino)
+        if known is not None or self.behind.is_dirty(row.ino):
+            return folder.children.get(name)
+        return await self.adopt(row, folder)
+
+    async def walk(self, parts: Sequence[bytes]) -> Node | None:
+        """The node at a mount path, or None."""
+        node: Node | None = self.root
+        for name in parts:
+            if not isinstance(node, DirNode):
+                return None
+            node = await self.child(node, name)
+        return node
+
+    async def adopt(self, row: NodeRow, parent: DirNode) -> Node:
+        """Make the node of *row* unless it is loaded already."""
+        known = self.nodes.get(row.ino)
+        if known is not None:
+            return known
+        try:
+            role = child_role(parent.role, row.name, is_dir=row.kind == "dir")
+        except (InvalidPath, NameTooLong):
+            role = Role.INSIDE
+        node = from_row(row, parent, role)
+        if isinstance(node, DirNode):
+            await self.furnish(node)
+        self.nodes[row.ino] = node
+        parent.children[row.name] = node
+        return node
+
+    async def furnish(self, folder: DirNode) -> None:
+        """Give a directory the account and fallback rule its path implies."""
+        if folder.role in _OWNED:
+            folder.account = await self.accounts.load(folder.name.decode("ascii"))
+        folder.fallback = fallback.rule_for_dir(self.rules, tuple(folder.parts())) if self.rules else None
+        if folder.fallback is None:
+            folder.whiteouts = set()
+
+    def snapshot(self, folder: DirNode) -> list[Node]:
+        """All entries of a complete directory, in order of ino."""
+        return sorted(folder.children.values(), key=_by_ino)
+
+    async def page(self, folder: DirNode, after_ino: int, limit: int) -> list[Node | NodeRow]:
+        """Entries of an incomplete directory with ino > *after_ino*, by ino: nodes where loaded, rows otherwise.
+
+        A large directory is not loaded into memory just because somebody lists it.
+        """
+        await self.behind.flush()
+        rows = await self.catalogue.children(folder.ino, after_ino, limit)
+        nodes = self.nodes
+        return [nodes.get(row.ino, row) for row in rows]
+
+    async def is_empty(self, folder: DirNode) -> bool:
+        """Whether *folder* has no entry of its own."""
+        if folder.children:
+            return False
+        if folder.complete:
+            return True
+        await self.behind.flush()
+        return not folder.children and not await self.catalogue.has_children(folder.ino)
+
+    # --- changing (atomic: no await) -----------------------------------------------------------------------------
+
+    def add(self, node: Node) -> None:
+        """Enter a new node under its parent and count it."""
+        parent = node.parent
+        self.nodes[node.ino] = node
+        parent.children[node.name] = node
+        if not isinstance(node, DirNode):
+            self.charge(parent, node.bytes if isinstance(node, FileNode) else 0, 1)
+        self.behind.node(node)
+
+    def remove(self, node: Node) -> None:
+        """Take the name and the row away, and give back what it was charged for."""
+        parent = node.parent
+        del parent.children[node.name]
+        self.nodes.pop(node.ino, None)
+        node.unlinked = True
+        if not isinstance(node, DirNode):
+            self.charge(parent, -node.bytes if isinstance(node, FileNode) else 0, -1)
+        self.behind.removed(node)
+        self.shown_inos.pop(self.shown_ids.pop(node.ino, 0), None)
+
+    def charge(self, folder: DirNode, added_bytes: int, added_files: int) -> None:
+        """Add to the owner's counters and to the totals of *folder* and everything above it."""
+        behind = self.behind
+        account = folder.account
+        if account is not None:
+            account.used_bytes += added_bytes
+            account.used_files += added_files
+            behind.account(account)
+        node = folder
+        while True:
+            node.rbytes += added_bytes
+            node.rfiles += added_files
+            behind.node(node)
+            if node.parent is node:
+                break
+            node = node.parent
+
+    def resize(self, node: FileNode, size: int) -> None:
+        """Set the logical size and charge the difference; an unlinked file is nobody's."""
+        added = size - node.bytes
+        node.bytes = size
+        if added and not node.unlinked:
+            self.charge(node.parent, added, 0)
+
+    def touch(self, folder: DirNode, now_ns: int) -> None:
+        """The entries of *folder* changed."""
+        folder.mtime_ns = folder.ctime_ns = now_ns
+        self.behind.node(folder)
+        self.activity(folder, now_ns)
+
+    def activity(self, folder: DirNode, now_ns: int) -> None:
+        """Something inside a temp job changed."""
+        job = folder.job
+        if job is not None and now_ns > job.activity_ns:
+            job.activity_ns = now_ns
+            self.behind.node(job)
+
+    def occupy(self, item: Node | Garbage, place: tuple[DirNode | None, bytes]) -> None:
+        """*item* physically lies at *place*, which is not (or no longer) its logical one."""
+        folder, name = place
+        ino = folder.ino if folder else LIMBO_INO
+        if (ino, name) not in self.occupied:
+            self.occupants[ino] += 1
+        self.occupied[(ino, name)] = item
+
+    def vacate(self, item: Node | Garbage, place: tuple[DirNode | None, bytes] | None) -> None:
+        """*item* no longer lies at *place*."""
+        if place is not None:
+            folder, name = place
+            ino = folder.ino if folder else LIMBO_INO
+            if self.occupied.get((ino, name)) is item:
+                del self.occupied[(ino, name)]
+                self.occupants[ino] -= 1
+                if not self.occupants[ino]:
+                    del self.occupants[ino]
+
+    # --- memory --------------------------------------------------------------------------------------------------
+
+    def shrink(self) -> int:
+        """Unload nodes beyond `cached_inodes`, those the kernel forgot before others; returns how many."""
+        excess = len(self.nodes) - self.cached_inodes
+        if excess <= 0:
+            return 0
+        excess += self.cached_inodes // 10
+        dropped = 0
+        for spare_referenced in (True, False):
+            victims = (node for node in self.nodes.values() if self._evictable(node, spare_referenced))
+            for node in list(itertools.islice(victims, excess - dropped)):
+                self._unload(node)
+                dropped += 1
+            if dropped >= excess:
+                break
+        return dropped
+
+    def forget(self, node: Node, count: int) -> None:
+        """The kernel dropped *count* references; unload a node it no longer knows."""
+        node.kernel_refs = max(0, node.kernel_refs - count)
+        if node.kernel_refs == 0 and len(self.nodes) > self.cached_inodes // 2 and self._evictable(node, True):
+            self._unload(node)
+
+    def _evictable(self, node: Node, spare_referenced: bool) -> bool:
+        if node.pending or node.moved is not None or node.unlinked or self.behind.is_dirty(node.ino):
+            return False
+        if spare_referenced and node.kernel_refs:
+            return False
+        if isinstance(node, DirNode):
+            return not node.children and node.role > Role.TEMP_TOP
+        return not (isinstance(node, FileNode) and (node.body is not None or node.state in ("writing", "sealing")))
+
+    def _unload(self, node: Node) -> None:
+        del self.nodes[node.ino]
+        parent = node.parent
+        if parent.children.get(node.name) is node:
+            del parent.children[node.name]
+            parent.complete = False
+
+    # --- truth ---------------------------------------------------------------------------------------------------
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError when memory contradicts itself. For tests; walks everything loaded."""
+        for ino, node in self.nodes.items():
+            assert node.ino == ino, f"inode {ino}: loaded as {node.ino}"
+            assert not node.unlinked, f"inode {ino}: unlinked but loaded"
+            assert node.parent.ino in self.nodes, f"T1: {node.path}: parent not loaded"
+            assert node.parent is node or node.parent.children.get(node.name) is node, f"T1: {node.path}"
+            if (
+                isinstance(node, DirNode)
+                and node.complete
+                and all(not isinstance(child, DirNode) or child.complete for child in node.children.values())
+            ):
+                rbytes = rfiles = 0
+                for child in node.children.values():
+                    if isinstance(child, DirNode):
+                        rbytes, rfiles = rbytes + child.rbytes, rfiles + child.rfiles
+                    else:
+                        rbytes += child.bytes if isinstance(child, FileNode) else 0
+                        rfiles += 1
+                assert (rbytes, rfiles) == (node.rbytes, node.rfiles), f"T2: {node.path}"
+            if node.moved is not None:
+                folder, name = node.moved
+                assert self.occupied.get((folder.ino if folder else 0, name)) is node, f"T4: {node.path}"

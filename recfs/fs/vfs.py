@@ -1,0 +1,361 @@
+"""The file system with no FUSE in it: what each operation does, in terms of nodes, views and handles.
+
+Users: `fs/operations.py` (the kernel's requests), `services/` and `daemon.py` (the daemon's own), and the tests,
+which call it without a mount. Errors are `errors.FsError`; who may do what by permission bits is the kernel's
+business (`default_permissions`), who may do what by recfs's rules is decided here.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.core.model import State
+from recfs.errors import (
+    Busy,
+    Exists,
+    InvalidArgument,
+    IsADirectory,
+    NotFound,
+    NotPermitted,
+    ReadOnlyFile,
+    Stale,
+)
+from recfs.fs.files import OpenFiles
+from recfs.fs.listing import Listings
+from recfs.fs.namespace import Caller, Namespace
+from recfs.fs.nodes import DirNode, FileNode, LinkNode, Node
+from recfs.fs.views import VIEW_BIT, View, Views
+from recfs.ports import Pending
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from recfs.fs.bodies import Bodies
+    from recfs.fs.staging import Space
+    from recfs.fs.tree import Tree
+    from recfs.fs.writebehind import WriteBehind
+    from recfs.ports import KernelCache, Pipeline
+
+BACKPRESSURE_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a setattr request wants; None = leave. Times in ns since the epoch."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+
+
+class Vfs:
+    """All operations of the file system."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        behind: WriteBehind,
+        bodies: Bodies,
+        space: Space,
+        pipeline: Pipeline,
+        kernel: KernelCache,
+        limiter: trio.CapacityLimiter,
+        *,
+        max_pending: int = 10_000,
+    ) -> None:
+        self.tree = tree
+        self.behind = behind
+        self.bodies = bodies
+        self.pipeline = pipeline
+        self._kernel = kernel
+        self._max_pending = max_pending
+        self.names = Namespace(tree, behind, bodies)
+        self.views = Views(tree, behind)
+        self.files = OpenFiles(tree, behind, bodies, self.names, space, pipeline, limiter)
+        self.listings = Listings(tree, self.views)
+        self.stopping = False
+
+    # --- finding -------------------------------------------------------------------------------------------------
+
+    async def node(self, ino: int) -> Node | View:
+        """What an inode number of the kernel stands for. Raises Stale."""
+        node = self.tree.nodes.get(ino)
+        if node is not None:
+            return node
+        if ino & VIEW_BIT:
+            seen = await self.views.resolve(ino)
+            if seen is None:
+                raise Stale("the shared file is gone")
+            return seen
+        for handle in self.files.handles.values():  # unlinked, still open
+            if handle.node.ino == ino:
+                return handle.node
+        return await self.tree.get(ino)
+
+    async def lookup(self, parent: int, name: bytes) -> Node | View | None:
+        """The entry *name* of a directory, own before shown; None when there is neither."""
+        folder = self.tree.nodes.get(parent)
+        if not isinstance(folder, DirNode):
+            folder = await self.tree.directory(parent)
+        node = folder.children.get(name)
+        if node is not None:
+            return node
+        if name == b"." or name == b"..":
+            return folder if name == b"." else folder.parent
+        node = await self.tree.child(folder, name)
+        if node is None and folder.fallback is not None:
+            return await self.views.find(folder, name)
+        return node
+
+    async def at(self, path: str) -> Node | View:
+        """The entry at a mount path. Raises NotFound."""
+        parts = [part for part in os.fsencode(path).split(b"/") if part]
+        seen: Node | View | None = self.tree.root
+        for name in parts:
+            seen = await self.lookup(seen.ino, name) if isinstance(seen, DirNode) else None
+            if seen is None:
+                raise NotFound(f"{path}: no such file or directory")
+        assert seen is not None
+        return seen
+
+    # --- attributes ----------------------------------------------------------------------------------------------
+
+    async def setattr(self, ino: int, changes: Changes, caller: Caller) -> Node | View:
+        """chmod, chown, truncate, utimensat. A shown file is copied up first."""
+        seen = await self.node(ino)
+        if isinstance(seen, View):
+            seen = await self._own(seen, caller, empty=changes.size == 0)
+        node = seen
+        self._may_write(node, caller)
+        if changes.size is not None:
+            if not isinstance(node, FileNode):
+                raise IsADirectory(f"{node.path} is a directory")
+            await self.files.truncate(node, changes.size)
+        now = self.tree.clock.now_ns()
+        if changes.mode is not None:
+            node.mode = changes.mode & 0o7777
+        if changes.uid is not None:
+            node.uid = changes.uid
+        if changes.gid is not None:
+            node.gid = changes.gid
+        if changes.atime_ns is not None:
+            node.atime_ns = changes.atime_ns
+        if changes.mtime_ns is not None:
+            node.mtime_ns = changes.mtime_ns
+        node.ctime_ns = now
+        if not node.unlinked:
+            self.tree.activity(node.parent, now)
+        self._redress(node)
+        return node
+
+    def _redress(self, node: Node) -> None:
+        """Have the home tree follow new attributes. Atomic."""
+        if node.unlinked:
+            return
+        if node.parent is node or getattr(node, "staging", None) is not None or node.pending & Pending.MAKE:
+            self.behind.node(node)  # the root is the operator's; the others are dressed when they arrive
+        else:
+            node.pending |= Pending.ATTRS
+            self.behind.settle(node)
+
+    def _may_write(self, node: Node, caller: Caller) -> None:
+        folder = node if isinstance(node, DirNode) else node.parent
+        if not node.unlinked and folder.parent is not folder:
+            self.names.may_change(folder, caller)
+
+    async def _own(self, view: View, caller: Caller, *, empty: bool) -> FileNode:
+        node = await self.files.copy_up(view, caller, empty=empty)
+        self.views.unhide(view.folder, view.name)
+        return node
+
+    # --- names ---------------------------------------------------------------------------------------------------
+
+    async def create(self, parent: int, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[int, FileNode]:
+        """open(2) with O_CREAT of a name the kernel believes absent."""
+        await self._admit_work()
+        folder = await self.tree.directory(parent)
+        if folder.fallback is not None and await self.tree.child(folder, name) is None:
+            view = await self.views.find(folder, name)
+            if view is not None:
+                if flags & os.O_EXCL:
+                    raise Exists(f"{folder.path}/{os.fsdecode(name)} is shown there")
+                node = await self._own(view, caller, empty=bool(flags & os.O_TRUNC))
+                return await self.files.open(node, flags), node
+        try:
+            number, node = await self.files.create(folder, name, mode, caller)
+        except Exists:
+            own = await self.tree.child(folder, name)
+            if flags & os.O_EXCL or not isinstance(own, FileNode):
+                raise
+            return await self.files.open(own, flags), own
+        if folder.fallback is not None:
+            self.views.unhide(folder, name)
+        return number, node
+
+    async def mknod(self, parent: int, name: bytes, mode: int, caller: Caller) -> FileNode:
+        """mknod(2) of a regular file; it is closed, so it is sealed at once."""
+        number, node = await self.create(parent, name, mode, os.O_EXCL | os.O_WRONLY, caller)
+        await self.files.release(number)
+        return node
+
+    async def _admit_work(self) -> None:
+        """Hold new files back while the commit pipeline is full, so that it stays bounded."""
+        if self.stopping:
+            raise ReadOnlyFile("recfs is stopping")
+        while self.pipeline.depth > self._max_pending:
+            await trio.sleep(BACKPRESSURE_S)
+
+    async def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> DirNode:
+        """mkdir(2)."""
+        await self._admit_work()
+        folder = await self.tree.directory(parent)
+        if folder.fallback is not None and await self.views.find(folder, name) is not None:
+            raise Exists(f"{folder.path}/{os.fsdecode(name)} is shown there")
+        made = await self.names.mkdir(folder, name, mode, caller)
+        if folder.fallback is not None:
+            self.views.unhide(folder, name)
+        return made
+
+    async def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> LinkNode:
+        """symlink(2)."""
+        await self._admit_work()
+        folder = await self.tree.directory(parent)
+        if folder.fallback is not None and await self.views.find(folder, name) is not None:
+            raise Exists(f"{folder.path}/{os.fsdecode(name)} is shown there")
+        return await self.names.symlink(folder, name, target, caller)
+
+    async def readlink(self, ino: int) -> bytes:
+        """readlink(2)."""
+        node = await self.tree.get(ino)
+        if not isinstance(node, LinkNode):
+            raise InvalidArgument(f"{node.path} is not a symbolic link")
+        return node.target
+
+    async def unlink(self, parent: int, name: bytes, caller: Caller) -> None:
+        """unlink(2). Deleting a shown file hides it in this directory."""
+        folder = await self.tree.directory(parent)
+        node = await self.names.unlink(folder, name, caller)
+        if node is None:
+            view = await self.views.find(folder, name)
+            if view is None:
+                raise NotFound(f"{folder.path}/{os.fsdecode(name)} does not exist")
+            self.names.may_change(folder, caller)
+            self.views.hide(view)
+            self.tree.touch(folder, self.tree.clock.now_ns())
+
+    async def rmdir(self, parent: int, name: bytes, caller: Caller) -> None:
+        """rmdir(2). Directories that came with a user's and were never used go with it."""
+        folder = await self.tree.directory(parent)
+        child = await self.tree.child(folder, name)
+        shown = (
+            isinstance(child, DirNode)
+            and child.fallback is not None
+            and bool(await self.views.shown(child, set(child.children)))
+        )
+        await self.names.rmdir(folder, name, caller, shown=shown)
+
+    async def rename(
+        self, old: int, old_name: bytes, new: int, new_name: bytes, caller: Caller,
+        *, noreplace: bool = False, exchange: bool = False,
+    ) -> None:  # fmt: skip
+        """rename(2), renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE."""
+        if noreplace and exchange:
+            raise InvalidArgument("RENAME_NOREPLACE and RENAME_EXCHANGE exclude each other")
+        source, target = await self.tree.directory(old), await self.tree.directory(new)
+        hides = await self._own_if_shown(source, old_name, caller)
+        if exchange:
+            await self._own_if_shown(target, new_name, caller)
+            await self.names.exchange(source, old_name, target, new_name, caller)
+            return
+        if (
+            noreplace
+            and target.fallback is not None
+            and await self.tree.child(target, new_name) is None
+            and await self.views.find(target, new_name) is not None
+        ):
+            raise Exists(f"{target.path}/{os.fsdecode(new_name)} is shown there")
+        await self.names.rename(source, old_name, target, new_name, caller, noreplace=noreplace)
+        if target.fallback is not None:
+            self.views.unhide(target, new_name)
+        if hides:
+            view = await self.views.find(source, old_name)
+            if view is not None:
+                self.views.hide(view)
+
+    async def _own_if_shown(self, folder: DirNode, name: bytes, caller: Caller) -> bool:
+        if folder.fallback is None or await self.tree.child(folder, name) is not None:
+            return False
+        view = await self.views.find(folder, name)
+        if view is None:
+            return False
+        await self._own(view, caller, empty=False)
+        return True
+
+    def link(self) -> None:
+        """link(2): recfs has no hard links."""
+        raise NotPermitted("recfs has no hard links: a file has one owner and one place")
+
+    # --- files ---------------------------------------------------------------------------------------------------
+
+    async def open(self, ino: int, flags: int, caller: Caller) -> int:
+        """open(2) of an existing file. Writing to a shown file copies it up (without its bytes for O_TRUNC)."""
+        seen = self.tree.nodes.get(ino) or await self.node(ino)
+        writes = flags & (os.O_ACCMODE | os.O_TRUNC) != os.O_RDONLY
+        if isinstance(seen, View):
+            if not writes:
+                return await self.files.open(seen.shared, flags)
+            seen = await self._own(seen, caller, empty=bool(flags & os.O_TRUNC))
+        if not isinstance(seen, FileNode):
+            raise IsADirectory(f"{seen.path} is not a regular file")
+        if writes:
+            if self.stopping:
+                raise ReadOnlyFile("recfs is stopping")
+            self._may_write(seen, caller)
+        return await self.files.open(seen, flags)
+
+    async def wait_sealed(self, node: FileNode) -> None:
+        """Wait until a sealing file is committed (or taken up again): ends its settling delay."""
+        while node.state is State.SEALING and not node.unlinked:
+            self.pipeline.hurry(node.ino)
+            await self.pipeline.progress()
+
+    # --- the daemon's own ----------------------------------------------------------------------------------------
+
+    async def remove_tree(self, folder: DirNode, *, keep: Callable[[DirNode], bool] | None = None) -> int:
+        """Remove a directory and all below it, as `rm -r` would; returns how many files and links went.
+
+        *keep* is asked before each name goes: true stops the removal. Raises FsError and stops where something
+        changes underneath; what is gone until then stays gone.
+        """
+        return await self._remove_below(folder, lambda: keep is not None and keep(folder))
+
+    async def _remove_below(self, folder: DirNode, stop: Callable[[], bool]) -> int:
+        gone = 0
+        operator = Caller(0, 0, operator=True)
+        while not folder.unlinked:
+            below = self.tree.snapshot(folder) if folder.complete else await self.tree.page(folder, 0, 500)
+            for entry in below:
+                child = await self.tree.child(folder, entry.name)
+                if stop():
+                    raise Busy(f"{folder.path} is in use again")
+                if isinstance(child, DirNode):
+                    gone += await self._remove_below(child, stop)
+                elif child is not None and await self.names.unlink(folder, child.name, operator) is not None:
+                    gone += 1
+                    self._kernel.forget_entry(folder.ino, child.name, child.ino)
+            if not below:
+                if folder.fallback is not None:
+                    for view in await self.views.shown(folder, set()):
+                        self._kernel.forget_entry(folder.ino, view.name, view.ino)
+                parent, name = folder.parent, folder.name
+                await self.names.rmdir(parent, name, operator)
+                self._kernel.forget_entry(parent.ino, name, folder.ino)
+            await trio.lowlevel.checkpoint()
+        return gone

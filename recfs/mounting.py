@@ -1,0 +1,96 @@
+"""The mount point: clearing a dead mount, mount options, unmounting. Knows the mount table, nothing of the store."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recfs.errors import MountError
+
+if TYPE_CHECKING:
+    from recfs.config import Config
+
+log = logging.getLogger("recfs.daemon")
+
+FUSE_CONF = Path("/etc/fuse.conf")
+SUBTYPE = "recfs"
+
+
+def fuse_options(config: Config) -> set[str]:
+    """Mount options (fuse(8)). `allow_other` where root or /etc/fuse.conf permits it, unless the config decides."""
+    options = {"default_permissions", "fsname=recfs", f"subtype={SUBTYPE}"}
+    if config.allow_other is True or (config.allow_other == "auto" and may_allow_other()):
+        options.add("allow_other")
+    return options
+
+
+def may_allow_other() -> bool:
+    """Whether other users may be let in."""
+    if os.geteuid() == 0:
+        return True
+    try:
+        lines = FUSE_CONF.read_text().splitlines()
+    except OSError:
+        return False
+    return any(line.strip() == "user_allow_other" for line in lines)
+
+
+def prepare_mountpoint(mountpoint: Path, root: Path) -> None:
+    """Clear a dead mount of ours, and make sure the directory is there, free and empty. Raises MountError."""
+    real_root = Path(os.path.realpath(root))
+    if mountpoint.is_relative_to(real_root) or real_root.is_relative_to(mountpoint):
+        raise MountError(f"{mountpoint} and the store {real_root} lie inside one another; keep them apart")
+    kind = mounted_type(mountpoint)
+    if kind is not None:
+        if kind != f"fuse.{SUBTYPE}":
+            raise MountError(f"{mountpoint} is in use: a {kind} file system is mounted there")
+        try:
+            os.stat(mountpoint)
+        except OSError:
+            log.info("clearing the dead mount at %s", mountpoint)
+            detach(mountpoint)
+        else:
+            raise MountError(f"{mountpoint} already has a recfs mounted; `recfs umount {mountpoint}` ends it")
+    try:
+        mountpoint.mkdir(parents=True, exist_ok=True)
+        if any(mountpoint.iterdir()):
+            raise MountError(
+                f"{mountpoint} is not empty: a mount would hide what is in it. Move it away or choose another."
+            )
+    except OSError as error:
+        raise MountError(f"{mountpoint} cannot be used as a mount point: {error.strerror}") from error
+
+
+def mounted_type(mountpoint: Path) -> str | None:
+    """File system type mounted exactly there, from /proc/self/mountinfo (proc(5)); None if nothing is."""
+    wanted = os.fsencode(mountpoint)
+    found = None
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        before, _, after = line.partition(b" - ")
+        if _unescape(before.split(b" ")[4]) == wanted:
+            found = os.fsdecode(after.split(b" ")[0])
+    return found
+
+
+def _unescape(path: bytes) -> bytes:
+    for code, char in ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\")):
+        path = path.replace(code, char)
+    return path
+
+
+def detach(mountpoint: Path) -> bool:
+    """Take the mount away, lazily if it is busy. True when it was there."""
+    complaint = ""
+    for extra in ([], ["-z"]):
+        done = subprocess.run(
+            ["fusermount3", "-u", *extra, "--", str(mountpoint)], capture_output=True, check=False, text=True
+        )
+        if done.returncode == 0:
+            return True
+        complaint = done.stderr.strip()
+    if mounted_type(mountpoint) is not None:
+        log.error("cannot unmount %s: %s", mountpoint, complaint)
+    return False

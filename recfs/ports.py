@@ -1,0 +1,251 @@
+"""What the file system asks of the outside world: contracts, and the value types that cross them.
+
+Adapters live in `stores/`, `catalogue/` and `fs/kernel.py`; they meet their users only in `daemon.py`.
+Catalogue methods are `async def` although SQLite answers synchronously, so that a server database can stand
+behind the same port: callers must treat every call as a point where other tasks may run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from recfs.core.model import Kind, State
+from recfs.core.quota import Limits
+
+ROOT_INO = 1
+"""Inode number of the mount's root (FUSE_ROOT_ID)."""
+
+LIMBO_INO = 0
+"""Stands for `.recfs/limbo` where a home directory is named by inode number."""
+
+
+class Pending:
+    """Bits of `NodeRow.pending`: what the home tree does not show yet. 0 = settled."""
+
+    MAKE = 1
+    """The directory or symlink is not there yet."""
+    MOVE = 2
+    """The bytes or the directory lie elsewhere (staging, or the old name)."""
+    ATTRS = 4
+    """Mode, owner or times differ from the row."""
+
+
+class NodeRow(NamedTuple):
+    """One inode with its only name (recfs has no hard links), as the catalogue keeps it."""
+
+    ino: int
+    parent: int
+    name: bytes
+    kind: Kind
+    mode: int
+    uid: int
+    gid: int
+    size_bytes: int
+    """File: logical size. Directory: `rbytes`, the recursive total of logical sizes."""
+    rfiles: int
+    """Directory: how many files and symlinks lie below it."""
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    state: State | None
+    sha256: bytes | None
+    md5: bytes | None
+    target: bytes | None
+    """Symlink: where it points."""
+    staging: str | None
+    """The bytes lie in staging under this id; None: in the home tree (or nowhere yet)."""
+    home_ino: int | None
+    """st_ino of the bytes or directory on disk; tells after a crash whether a rename happened."""
+    pending: int
+    home_parent: int | None
+    """With `home_name`: where the entry physically lies while that differs from (parent, name)."""
+    home_name: bytes | None
+    activity_ns: int
+    """Temp job directory: time of the last change anywhere inside the job."""
+    fsynced: int
+    """1: somebody was promised (fsync) that the bytes written so far survive."""
+    has_xattrs: int
+    """1: rows in `xattr` exist for this inode."""
+
+
+class GarbageRow(NamedTuple):
+    """Bytes or a directory that lost their name, not yet gone from disk."""
+
+    gid: int
+    ino: int
+    kind: Kind
+    path: bytes
+    """The mount path it had, for people."""
+    size_bytes: int
+    sha256: bytes | None
+    md5: bytes | None
+    mode: int
+    uid: int
+    gid_owner: int
+    mtime_ns: int
+    staging: str | None
+    home_parent: int | None
+    home_name: bytes | None
+    """Where it lies: staging, or home_parent/home_name, or (both None) the trash under `gid`."""
+    home_ino: int | None
+    deleted_ns: int
+    held_by: int | None
+    """The inode whose commit makes these bytes superfluous; until then they are the way back."""
+
+
+class AccountRow(NamedTuple):
+    """One user's counters and own limits (None = the default applies; quota.UNLIMITED lifts it)."""
+
+    user: str
+    used_bytes: int
+    used_files: int
+    month: str
+    month_uploads: int
+    max_bytes: int | None
+    max_files: int | None
+    max_file_size: int | None
+    max_monthly_uploads: int | None
+
+
+@dataclass(slots=True)
+class Batch:
+    """Changes that become durable together: rows and the counters that count them."""
+
+    nodes: list[NodeRow] = field(default_factory=list)
+    removed: list[int] = field(default_factory=list)
+    accounts: list[AccountRow] = field(default_factory=list)
+    garbage: list[GarbageRow] = field(default_factory=list)
+    purged: list[int] = field(default_factory=list)
+    """gids of garbage that is gone from disk."""
+    xattrs: list[tuple[int, bytes, bytes | None]] = field(default_factory=list)
+    """(ino, name, value); value None removes."""
+    whiteouts: list[tuple[int, bytes, bool]] = field(default_factory=list)
+    """(directory, name, hidden)."""
+    views: list[tuple[int, int]] = field(default_factory=list)
+    """(view id, shared inode) pairs that were given out."""
+    meta: dict[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.nodes
+            or self.removed
+            or self.accounts
+            or self.garbage
+            or self.purged
+            or self.xattrs
+            or self.whiteouts
+            or self.views
+            or self.meta
+        )
+
+
+class Catalogue(Protocol):
+    """The books: one row per inode. One writer (the daemon); reads see the writer's last batch."""
+
+    async def apply(self, batch: Batch) -> None:
+        """Write *batch* in one transaction. Visible at once, durable after `sync`. Raises IoFailure or OutOfSpace."""
+
+    async def sync(self) -> None:
+        """Make everything applied so far survive a power cut."""
+
+    async def node(self, ino: int) -> NodeRow | None:
+        """The row of *ino*, or None."""
+
+    async def child(self, parent: int, name: bytes) -> NodeRow | None:
+        """The row called *name* in *parent*, or None."""
+
+    async def children(self, parent: int, after_ino: int, limit: int) -> Sequence[NodeRow]:
+        """Up to *limit* rows of *parent* with ino > *after_ino*, in order of ino."""
+
+    async def has_children(self, parent: int) -> bool:
+        """Whether *parent* has any row below it."""
+
+    async def unsettled(self) -> Sequence[NodeRow]:
+        """Rows that are not committed, or whose home tree entry is pending."""
+
+    async def garbage(self) -> Sequence[GarbageRow]:
+        """All garbage rows, oldest first."""
+
+    async def account(self, user: str) -> AccountRow | None:
+        """The counters of *user*, or None if there are none yet."""
+
+    async def xattrs(self, ino: int) -> dict[bytes, bytes]:
+        """The user's extended attributes of *ino*."""
+
+    async def whiteouts(self, parent: int) -> set[bytes]:
+        """Names hidden in the fallback directory *parent*."""
+
+    async def views(self) -> Sequence[tuple[int, int]]:
+        """All (view id, shared inode) pairs."""
+
+    async def jobs(self, activity_before_ns: int) -> Sequence[NodeRow]:
+        """Temp job directories whose last change is older than *activity_before_ns*."""
+
+    async def meta(self) -> dict[str, str]:
+        """Store-wide facts: next_ino, next_gid, boot_id, clean, …"""
+
+
+class Clock(Protocol):
+    """Wall-clock time, injected so that expiry can be tested."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the epoch (CLOCK_REALTIME)."""
+
+
+class KernelCache(Protocol):
+    """Tells the kernel what the daemon changed behind its back. Asynchronous; never called under a lock."""
+
+    def forget_entry(self, parent: int, name: bytes, ino: int) -> None:
+        """The name is gone; *ino* = the inode it named (0 if not known)."""
+
+    def forget_inode(self, ino: int) -> None:
+        """Attributes and cached pages of *ino* are out of date."""
+
+
+class Pipeline(Protocol):
+    """Where the file system hands over files whose last writer closed."""
+
+    def submit(self, ino: int) -> None:
+        """The file entered `sealing`. Called again, it replaces the earlier submission."""
+
+    def hurry(self, ino: int) -> None:
+        """Somebody waits for this file: end its settling delay."""
+
+    async def progress(self) -> None:
+        """Wait until the pipeline has finished with some file, whatever came of it."""
+
+    @property
+    def depth(self) -> int:
+        """How many files wait or are being sealed."""
+
+
+class Settler(Protocol):
+    """Brings the home tree to what the rows say."""
+
+    def add(self, ino: int) -> None:
+        """The row of *ino* has pending bits."""
+
+    def touches(self, inos: Sequence[int]) -> bool:
+        """Whether a move now being carried out concerns one of *inos*."""
+
+    async def quiet(self) -> None:
+        """Wait until the moves now being carried out are done."""
+
+
+__all__ = [
+    "LIMBO_INO",
+    "ROOT_INO",
+    "AccountRow",
+    "Batch",
+    "Catalogue",
+    "Clock",
+    "GarbageRow",
+    "KernelCache",
+    "Limits",
+    "NodeRow",
+    "Pending",
+    "Pipeline",
+    "Settler",
+]

@@ -1,0 +1,302 @@
+"""The commit pipeline: closed files become `committed`.
+
+For each file, in this order, so that a crash after any step is repaired at the next start:
+  1. its bytes to stable storage (one syncfs for many small files, fdatasync for few);
+  2. one read pass for sha256 and md5, the page cache still warm;
+  3. one transaction: state, checksums, counters; the log fsynced;
+  4. the earlier version released, the bytes carried home by the settler.
+A crash before 3 leaves a `sealing` row and whole bytes in staging: sealed again. After 3, a committed row with a
+pending move. A file that is taken up again and again is not hashed each time: it waits for a delay that grows to
+`settle_max`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.core.model import State, check_transition
+from recfs.errors import RecfsError
+from recfs.fs.nodes import FileNode
+from recfs.ports import Pending
+
+if TYPE_CHECKING:
+    from recfs.fs.bodies import Bodies
+    from recfs.fs.places import Places
+    from recfs.fs.tree import Tree
+    from recfs.fs.writebehind import WriteBehind
+    from recfs.ports import Settler
+    from recfs.stores.local import LocalStore
+
+log = logging.getLogger("recfs.commit")
+
+SMALL_BYTES = 1 << 20
+"""Files up to this size are sealed many at a time."""
+BATCH_FILES = 256
+BATCH_BYTES = 32 << 20
+CHUNK_BYTES = 1 << 20
+GROUP_SYNC_FILES = 8
+"""From this many files in a batch one syncfs(2) costs less than an fdatasync(2) each."""
+FIRST_DELAY_S = 0.5
+RETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What the read pass found; `error` instead if it could not read."""
+
+    sha256: bytes = b""
+    md5: bytes = b""
+    size_bytes: int = 0
+    st_ino: int = 0
+    error: OSError | None = None
+
+
+def digest_files(paths: Sequence[bytes], store: LocalStore) -> list[Digest]:
+    """Bring the files to stable storage and hash them. Blocking; for a thread."""
+    grouped = len(paths) >= GROUP_SYNC_FILES
+    if grouped:
+        store.sync_all()
+    buffer = memoryview(bytearray(CHUNK_BYTES if len(paths) == 1 else 64 << 10))
+    return [_digest(path, store, buffer, sync=not grouped) for path in paths]
+
+
+def _digest(path: bytes, store: LocalStore, buffer: memoryview, *, sync: bool) -> Digest:
+    try:
+        fd = store.open_file(path, os.O_RDONLY)
+        assert fd is not None
+        try:
+            if sync:
+                os.fdatasync(fd)
+            sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+            size = 0
+            while got := os.preadv(fd, [buffer], size):
+                part = buffer[:got]
+                sha256.update(part)
+                md5.update(part)
+                size += got
+                if got < len(buffer):  # a regular file reads short only at its end
+                    break
+            return Digest(sha256.digest(), md5.digest(), size, os.fstat(fd).st_ino)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        return Digest(error=error)
+
+
+class Committer:
+    """The Pipeline port, and its service."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        behind: WriteBehind,
+        places: Places,
+        bodies: Bodies,
+        settler: Settler,
+        store: LocalStore,
+        *,
+        hash_threads: int,
+        settle_max_s: float,
+    ) -> None:
+        self._tree = tree
+        self._behind = behind
+        self._places = places
+        self._bodies = bodies
+        self._settler = settler
+        self._store = store
+        self._settle_max_s = settle_max_s
+        self._limiter = trio.CapacityLimiter(hash_threads)
+        self._tickets: dict[int, object] = {}
+        self._ready: dict[int, None] = {}
+        self._later: list[tuple[float, int, int]] = []
+        self._busy: set[int] = set()
+        self._wake = trio.Event()
+        self._progress = trio.Event()
+        self._serial = 0
+        self._hurry_all = False
+        self.hashing_bytes = 0
+        self.problem: str | None = None
+
+    # --- the port ------------------------------------------------------------------------------------------------
+
+    def submit(self, ino: int) -> None:
+        """The file entered `sealing`."""
+        node = self._tree.nodes.get(ino)
+        if not isinstance(node, FileNode):
+            return
+        now = trio.current_time()
+        if now - node.submitted_s > 2 * self._settle_max_s:
+            node.reopened = min(node.reopened, 1)
+        node.submitted_s = now
+        self._tickets[ino] = object()
+        delay = 0.0
+        if node.reopened > 1 and not self._hurry_all:
+            delay = min(FIRST_DELAY_S * 2.0 ** min(node.reopened - 2, 10), self._settle_max_s)
+        if delay:
+            self._serial += 1
+            self._ready.pop(ino, None)
+            heapq.heappush(self._later, (now + delay, self._serial, ino))
+        else:
+            self._ready[ino] = None
+        self._wake.set()
+
+    def hurry(self, ino: int) -> None:
+        """End the settling delay of *ino*."""
+        if ino in self._tickets and ino not in self._ready and ino not in self._busy:
+            self._ready[ino] = None
+            self._wake.set()
+
+    def hurry_all(self) -> None:
+        """End every settling delay, now and from now on: the daemon is stopping."""
+        self._hurry_all = True
+        for ino in self._tickets:
+            self.hurry(ino)
+
+    async def progress(self) -> None:
+        """Wait until some file is finished with."""
+        await self._progress.wait()
+
+    @property
+    def depth(self) -> int:
+        """Files that wait or are being sealed."""
+        return len(self._tickets)
+
+    # --- the service ---------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Seal for ever."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._due()
+                if not self._ready:
+                    wait = self._later[0][0] - trio.current_time() if self._later else float("inf")
+                    with trio.move_on_after(wait):
+                        await self._wake.wait()
+                    self._wake = trio.Event()
+                    continue
+                batch = self._take()
+                if batch:
+                    await nursery.start(self._seal, batch)
+
+    def _due(self) -> None:
+        now = trio.current_time()
+        while self._later and self._later[0][0] <= now:
+            _, _, ino = heapq.heappop(self._later)
+            if ino in self._tickets and ino not in self._busy:
+                self._ready[ino] = None
+
+    def _take(self) -> list[tuple[FileNode, object]]:
+        """One large file, or as many small ones as fit a batch."""
+        batch: list[tuple[FileNode, object]] = []
+        total = 0
+        for ino in list(self._ready):
+            node = self._tree.nodes.get(ino)
+            if not isinstance(node, FileNode) or node.state is not State.SEALING:
+                self._drop(ino)
+                continue
+            if ino in self._busy:
+                del self._ready[ino]  # its outdated pass ends first, and submits it again
+                continue
+            if batch and (total + node.bytes > BATCH_BYTES or node.bytes > SMALL_BYTES):
+                break
+            del self._ready[ino]
+            batch.append((node, self._tickets[ino]))
+            total += node.bytes
+            if len(batch) >= BATCH_FILES or node.bytes > SMALL_BYTES:
+                break
+        return batch
+
+    def _drop(self, ino: int) -> None:
+        self._ready.pop(ino, None)
+        self._tickets.pop(ino, None)
+        self._signal()
+
+    def _signal(self) -> None:
+        self._progress.set()
+        self._progress = trio.Event()
+
+    async def _seal(
+        self,
+        batch: list[tuple[FileNode, object]],
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        inos = {node.ino for node, _ in batch}
+        size = sum(node.bytes for node, _ in batch)
+        self._busy |= inos
+        self.hashing_bytes += size
+        try:
+            async with self._limiter:
+                task_status.started()
+                paths = [self._places.local(node) for node, _ in batch]
+                # The limiter is held already; this one only keeps trio from counting the thread against its default.
+                digests = await trio.to_thread.run_sync(
+                    digest_files, paths, self._store, limiter=trio.CapacityLimiter(1)
+                )
+            await self._commit(batch, digests)
+            self.problem = None
+        except (OSError, RecfsError) as error:
+            if self.problem is None:
+                log.error("commit: %s; trying again every %g s", error, RETRY_S)
+            self.problem = str(error)
+            await trio.sleep(RETRY_S)
+        finally:
+            self._busy -= inos
+            self.hashing_bytes -= size
+            for ino in inos:
+                if ino in self._tickets:
+                    self._ready[ino] = None
+            self._signal()
+            self._wake.set()
+
+    async def _commit(self, batch: list[tuple[FileNode, object]], digests: list[Digest]) -> None:
+        done: list[FileNode] = []
+        for (node, ticket), digest in zip(batch, digests, strict=True):
+            if self._tickets.get(node.ino) is not ticket or node.state is not State.SEALING or node.unlinked:
+                continue  # written to again, or gone: this pass proves nothing
+            if digest.error is not None:
+                self._unreadable(node, digest.error)
+                continue
+            if digest.size_bytes != node.bytes:
+                log.warning("%s: %d bytes on disk, %d in the books", node.path, digest.size_bytes, node.bytes)
+                self._tree.resize(node, digest.size_bytes)
+            check_transition(node.state, State.COMMITTED)
+            node.state = State.COMMITTED
+            node.sha256, node.md5, node.home_ino = digest.sha256, digest.md5, digest.st_ino
+            node.fsynced = False
+            node.pending |= Pending.MOVE
+            self._behind.node(node)
+            done.append(node)
+        try:
+            await self._behind.durable()
+        except RecfsError:
+            # Nobody may rely on it yet, so it is still being sealed.
+            for node in done:
+                if node.state is State.COMMITTED:
+                    node.state, node.pending = State.SEALING, node.pending & ~Pending.MOVE
+                    self._behind.node(node)
+            raise
+        for node in done:
+            if node.state is not State.COMMITTED or node.unlinked:
+                continue
+            self._tickets.pop(node.ino, None)
+            if node.prior is not None:
+                self._bodies.release_prior(node)
+            self._settler.add(node.ino)
+
+    def _unreadable(self, node: FileNode, error: OSError) -> None:
+        if isinstance(error, FileNotFoundError):
+            log.error("%s: its bytes are gone from staging; kept as incomplete", node.path)
+            check_transition(node.state, State.INCOMPLETE)
+            node.state = State.INCOMPLETE
+            self._behind.node(node)
+            self._drop(node.ino)
+            return
+        raise error

@@ -1,0 +1,331 @@
+"""Brings the home tree to what the rows say: directories made, committed bytes carried home, renames followed,
+garbage gone.
+
+The order is always: row written → step on disk, directory fsynced → row says "settled". The rows are the journal: a
+crash in between leaves a pending row whose `home_ino` tells at the next start whether the step happened
+(`fs/recovery.py`).
+
+A batch is planned on the trio thread, with the books already saying where everything will lie, and carried out by a
+thread. Until it is done `touches` is true for what it moves, and whoever needs such a path waits (`Bodies.still`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.core.model import Kind, State
+from recfs.fs.garbage import Garbage
+from recfs.fs.nodes import DirNode, FileNode, LinkNode, Node
+from recfs.ports import Pending
+from recfs.stores.local import Attrs, Outcome, Step, StepKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from recfs.fs.places import Place, Places
+    from recfs.fs.tree import Tree
+    from recfs.fs.writebehind import WriteBehind
+    from recfs.stores.local import LocalStore
+
+log = logging.getLogger("recfs.settler")
+
+BATCH_ITEMS = 256
+RETRY_S = 1.0
+
+
+@dataclass(slots=True)
+class _Job:
+    """One planned step, and how to take its bookkeeping back."""
+
+    step: Step
+    item: Node | Garbage
+    staging: str | None = None
+    place: Place | None = None
+    pending: int = 0
+    purges: bool = False
+
+
+@dataclass(slots=True)
+class _Plan:
+    jobs: list[_Job] = field(default_factory=list)
+    moving: set[int] = field(default_factory=set)
+    planning: set[int] = field(default_factory=set)
+
+
+class HomeSettler:
+    """The Settler port, and its service."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        behind: WriteBehind,
+        places: Places,
+        store: LocalStore,
+        limiter: trio.CapacityLimiter,
+        *,
+        retention_s: float,
+    ) -> None:
+        self._tree = tree
+        self._behind = behind
+        self._places = places
+        self._store = store
+        self._limiter = limiter
+        self._retention_s = retention_s
+        self._nodes: dict[int, None] = {}
+        self._garbage: dict[int, Garbage] = {}
+        self._expired: set[int] = set()
+        self._moving: set[int] = set()
+        self._done = trio.Event()
+        self._wake = trio.Event()
+        self._failed = False
+        self.problem: str | None = None
+
+    # --- the port ------------------------------------------------------------------------------------------------
+
+    def add(self, ino: int) -> None:
+        """The row of *ino* is written and has pending bits."""
+        self._nodes[ino] = None
+        self._wake.set()
+
+    def discard(self, entry: Garbage) -> None:
+        """The row of *entry* is written."""
+        if entry.held_by is None:
+            self._garbage[entry.gid] = entry
+            self._wake.set()
+
+    def purge(self, entry: Garbage) -> None:
+        """The retention of *entry*, which lies in the trash, is over."""
+        self._garbage[entry.gid] = entry
+        self._expired.add(entry.gid)
+        self._wake.set()
+
+    def touches(self, inos: Sequence[int]) -> bool:
+        """Whether the batch being carried out moves one of *inos*."""
+        moving = self._moving
+        return bool(moving) and not moving.isdisjoint(inos)
+
+    async def quiet(self) -> None:
+        """Wait until the batch being carried out is done."""
+        if self._moving:
+            await self._done.wait()
+
+    @property
+    def depth(self) -> int:
+        """How many entries are not where their rows want them."""
+        return len(self._nodes) + len(self._garbage) + len(self._moving)
+
+    # --- the service ---------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work for ever; what fails is tried again every second."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            while self._nodes or self._garbage:
+                await self.settle_some()
+                if self._failed:
+                    with trio.move_on_after(RETRY_S):
+                        await self._wake.wait()
+                    self._wake = trio.Event()
+                    self._failed = False
+
+    async def settle_some(self) -> None:
+        """Plan and carry out one batch."""
+        plan = self._plan()
+        if not plan.jobs:
+            # Everything left waits for something else: a directory for entries that have yet to leave it.
+            self._failed = bool(self._nodes or self._garbage)
+            return
+        self._moving = plan.moving
+        try:
+            outcomes = await trio.to_thread.run_sync(
+                self._store.apply, [job.step for job in plan.jobs], limiter=self._limiter
+            )
+        except OSError as error:  # the fsync at the end failed: nothing may be called settled
+            outcomes = [Outcome(error=error.errno or 5)] * len(plan.jobs)
+        finally:
+            self._moving = set()
+            self._done.set()
+            self._done = trio.Event()
+        self._finish(plan.jobs, outcomes)
+
+    # --- planning (atomic: no await) -----------------------------------------------------------------------------
+
+    def _plan(self) -> _Plan:
+        plan = _Plan()
+        nodes, self._nodes = self._nodes, {}
+        for index, ino in enumerate(nodes):
+            if len(plan.jobs) >= BATCH_ITEMS:
+                self._nodes.update(dict.fromkeys(list(nodes)[index:]))
+                break
+            node = self._tree.nodes.get(ino)
+            if node is not None:
+                self._plan_node(plan, node)
+        for gid, entry in list(self._garbage.items()):
+            if len(plan.jobs) >= BATCH_ITEMS:
+                break
+            if gid in self._garbage and self._plan_garbage(plan, entry):
+                self._garbage.pop(gid, None)
+        return plan
+
+    def _plan_node(self, plan: _Plan, node: Node) -> None:
+        if node.unlinked or not node.pending or node.ino in plan.planning:
+            return
+        plan.planning.add(node.ino)
+        if node.parent.pending & (Pending.MAKE | Pending.MOVE):
+            self._plan_node(plan, node.parent)
+        places = self._places
+        attrs = Attrs(node.mode, node.uid, node.gid, node.atime_ns, node.mtime_ns)
+        target: Place = (node.parent, node.name)
+        if isinstance(node, FileNode) and node.staging is not None and node.state is not State.COMMITTED:
+            node.pending = 0  # it comes home when it is committed
+        elif node.pending & Pending.MAKE:
+            self._clear(plan, node, target)
+            path = places.home(node)
+            kind = StepKind.MKDIR if isinstance(node, DirNode) else StepKind.SYMLINK
+            link = node.target if isinstance(node, LinkNode) else b""
+            plan.jobs.append(_Job(Step(kind, path, attrs=attrs, symlink_target=link), node, pending=node.pending))
+            self._move_books(plan, node)
+        elif node.pending & Pending.MOVE:
+            self._clear(plan, node, target)
+            source = places.local(node)
+            job = _Job(
+                Step(StepKind.MOVE, source, attrs=attrs, home_ino=node.home_ino),
+                node, getattr(node, "staging", None), node.moved, node.pending,
+            )  # fmt: skip
+            self._move_books(plan, node)
+            job.step = Step(StepKind.MOVE, source, places.home(node), attrs, node.home_ino)
+            plan.jobs.append(job)
+        else:
+            path = places.home(node)
+            plan.jobs.append(
+                _Job(Step(StepKind.ATTRS, path, attrs=attrs), node, pending=node.pending, place=node.moved)
+            )
+            node.pending = 0
+        plan.planning.discard(node.ino)
+
+    def _move_books(self, plan: _Plan, node: Node) -> None:
+        """From now on the books say that *node* lies at its logical place."""
+        plan.moving.add(node.ino)
+        self._tree.vacate(node, node.moved)
+        node.moved = None
+        node.pending = 0
+        if isinstance(node, FileNode):
+            node.staging = None
+
+    def _clear(self, plan: _Plan, node: Node, target: Place) -> None:
+        """Make sure nothing of ours physically lies at *target*."""
+        folder, name = target
+        occupant = self._tree.occupied.get((folder.ino if folder else 0, name))
+        if occupant is None or occupant is node:
+            return
+        if isinstance(occupant, Garbage):
+            if self._plan_garbage(plan, occupant, force=True):
+                self._garbage.pop(occupant.gid, None)
+        elif occupant.ino in plan.planning:
+            self._to_limbo(plan, occupant)  # two names that change places
+        else:
+            self._plan_node(plan, occupant)
+
+    def _to_limbo(self, plan: _Plan, node: Node) -> None:
+        places = self._places
+        source, before = places.home(node), node.moved
+        self._tree.vacate(node, node.moved)
+        node.moved = (None, b"%d" % node.ino)
+        self._tree.occupy(node, node.moved)
+        plan.moving.add(node.ino)
+        step = Step(StepKind.MOVE, source, places.home(node), home_ino=node.home_ino)
+        plan.jobs.append(_Job(step, node, None, before, node.pending))
+        self._nodes[node.ino] = None
+
+    def _plan_garbage(self, plan: _Plan, entry: Garbage, *, force: bool = False) -> bool:
+        """Plan the entry's way out; False when it has to wait."""
+        if entry.gid not in self._tree.garbage or (entry.held_by is not None and not force):
+            return True
+        places = self._places
+        if entry.kind is Kind.DIR:
+            if self._tree.occupants.get(entry.ino) and not force:
+                return False
+            assert entry.place is not None
+            path = places.at(entry.place)
+            plan.jobs.append(_Job(Step(StepKind.RMDIR, path), entry, None, entry.place, purges=True))
+            return True
+        if entry.staging is not None:
+            path = self._store.staging(entry.staging)
+        elif entry.place is not None:
+            path = places.at(entry.place)
+        else:
+            path = self._store.trash(entry.gid)
+        retained = self._retention_s > 0 and entry.kind is Kind.FILE and entry.size_bytes > 0
+        keep = entry.held_by is not None or (retained and entry.gid not in self._expired)
+        if keep:
+            if entry.in_trash:
+                return True
+            step = Step(StepKind.MOVE, path, self._store.trash(entry.gid), home_ino=entry.home_ino)
+            plan.jobs.append(_Job(step, entry, entry.staging, entry.place))
+            self._tree.vacate(entry, entry.place)
+            entry.staging = entry.place = None
+        else:
+            step = Step(StepKind.REMOVE, path, home_ino=entry.home_ino)
+            plan.jobs.append(_Job(step, entry, entry.staging, entry.place, purges=True))
+        return True
+
+    # --- afterwards (atomic: no await) ---------------------------------------------------------------------------
+
+    def _finish(self, jobs: list[_Job], outcomes: list[Outcome]) -> None:
+        problem = None
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if outcome.warning:
+                log.warning("%s", outcome.warning)
+            if outcome.error:
+                problem = f"{os.fsdecode(job.step.path)}: {os.strerror(outcome.error)}"
+                self._take_back(job)
+            elif isinstance(job.item, Garbage):
+                self._garbage_done(job.item, purged=job.purges)
+            else:
+                job.item.home_ino = outcome.home_ino
+                self._behind.node(job.item)
+        if problem is not None and self.problem is None:
+            log.error("home tree: %s; trying again every %g s", problem, RETRY_S)
+        self.problem = problem
+
+    def _garbage_done(self, entry: Garbage, *, purged: bool) -> None:
+        self._tree.vacate(entry, entry.place)
+        if purged:
+            self._tree.garbage.pop(entry.gid, None)
+            self._expired.discard(entry.gid)
+            self._behind.purged(entry.gid)
+        else:
+            self._behind.garbage(entry, discard=False)
+
+    def _take_back(self, job: _Job) -> None:
+        """The step did not happen: the books say again where the entry really lies, and it is tried again."""
+        self._failed = True
+        item = job.item
+        if isinstance(item, Node) and item.unlinked:
+            # Its bytes became garbage while the step was under way, at the place it never reached.
+            heirs = [entry for entry in self._tree.garbage.values() if entry.ino == item.ino and not entry.in_trash]
+            if not heirs:
+                return
+            item = heirs[-1]
+        if isinstance(item, Garbage):
+            self._tree.vacate(item, item.place)
+            item.staging, item.place = job.staging, job.place
+            if item.place is not None:
+                self._tree.occupy(item, item.place)
+            self._behind.garbage(item)
+            return
+        self._tree.vacate(item, item.moved)
+        if isinstance(item, FileNode):
+            item.staging = job.staging
+        item.moved = job.place
+        if item.moved is not None:
+            self._tree.occupy(item, item.moved)
+        item.pending |= job.pending
+        self._behind.node(item)
+        self._nodes[item.ino] = None

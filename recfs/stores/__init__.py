@@ -1,0 +1,1 @@
+"""Where bytes lie. `local` is the disk under the root; each store is an adapter and knows no other."""

@@ -1,0 +1,46 @@
+"""All workloads in the order they run, and how --only picks among them."""
+
+import fnmatch
+from collections.abc import Sequence
+
+from . import bulk, cold, small, startup
+from .spec import Metric, Sizes, Workload
+
+WORKLOADS: tuple[Workload, ...] = (
+    *startup.WORKLOADS[:1],
+    *small.WORKLOADS,
+    *bulk.WORKLOADS,
+    *cold.WORKLOADS,
+    *startup.WORKLOADS[1:],
+)
+
+
+def select(patterns: Sequence[str]) -> list[Workload]:
+    """Workloads with a key, or a row's key, that matches one of the shell `patterns`; all if there are none.
+
+    Raises ValueError for a pattern that matches nothing.
+    """
+    if not patterns:
+        return list(WORKLOADS)
+    chosen: set[str] = set()
+    for pattern in patterns:
+        matching = {workload.key for workload in WORKLOADS if _matches(workload, pattern)}
+        if not matching:
+            known = " ".join(f"{w.key} ({', '.join(m.key for m in w.metrics)})" for w in WORKLOADS)
+            raise ValueError(f"no row {pattern!r}; there are: {known}")
+        chosen |= matching
+    return [workload for workload in WORKLOADS if workload.key in chosen]
+
+
+def _matches(workload: Workload, pattern: str) -> bool:
+    keys = [workload.key, *(metric.key for metric in workload.metrics)]
+    return any(fnmatch.fnmatchcase(key, pattern) for key in keys)
+
+
+def title(metric: Metric, sizes: Sizes) -> str:
+    """The row's title with the sizes of this run."""
+    return metric.title.format(
+        list_files=sizes.list_files,
+        walk_files=sizes.walk_dirs * sizes.walk_files_per_dir,
+        catalogue_files=sizes.catalogue_files,
+    )

@@ -1,0 +1,130 @@
+"""What every test gets: a clean environment, the `fuse` and `needs` markers, swept mounts, a log guard.
+
+Fakes, builders and mount fixtures live with the tests that use them.
+"""
+
+import logging
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+FUSE_DEVICE = Path("/dev/fuse")
+LEAKING_VARIABLES = re.compile(r"(RECFS_(?!TEST_)|AWS_)\w*|NOTIFY_SOCKET")
+NO_SKIP = "RECFS_TEST_NO_SKIP"
+
+
+def pytest_configure() -> None:
+    """Keep the developer's own store, credentials and service manager out; let CI skip no test."""
+    for name in list(os.environ):
+        if LEAKING_VARIABLES.fullmatch(name):
+            del os.environ[name]
+    if os.environ.get("CI"):
+        os.environ[NO_SKIP] = "1"
+
+
+# --- tests that need something of the machine -----------------------------------------------------
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, with the reason, what cannot run on this machine; in CI nothing may be missing, and it fails."""
+    programs = [name for marker in item.iter_markers("needs") for name in marker.args]
+    missing = []
+    if item.get_closest_marker("fuse"):
+        programs.append("fusermount3")
+        if not os.access(FUSE_DEVICE, os.R_OK | os.W_OK):
+            missing.append(str(FUSE_DEVICE))
+    missing += [name for name in programs if shutil.which(name) is None]
+    if missing:
+        reason = f"not on this machine: {', '.join(missing)}"
+        if os.environ.get(NO_SKIP):
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+
+
+# --- mounts left behind ---------------------------------------------------------------------------
+
+
+def fuse_mounts_below(directory: Path) -> list[Path]:
+    """FUSE mount points below *directory*, deepest first, from the table: a stat on a dead mount can hang."""
+    mounts = []
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        fields, _, rest = line.partition(b" - ")
+        escaped = fields.split()[4]
+        point = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), escaped)
+        path = Path(os.fsdecode(point))
+        if rest.startswith(b"fuse") and path.is_relative_to(directory):
+            mounts.append(path)
+    return sorted(mounts, key=lambda path: len(path.parts), reverse=True)
+
+
+def unmount(mount: Path) -> None:
+    """Detach *mount*; its daemon ends when nobody uses it any more."""
+    subprocess.run(["fusermount3", "-uz", mount], check=False)
+
+
+def session_alive(basetemp: Path) -> bool:
+    """Whether the pytest that made *basetemp* still runs: until then its pid is in the lock file there."""
+    try:
+        os.kill(int((basetemp / ".lock").read_text()), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sweep_mounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Detach what aborted runs left mounted, and at the end what this one did; spare running sessions."""
+    own = tmp_path_factory.getbasetemp()
+    for mount in fuse_mounts_below(own.parent):
+        if not session_alive(own.parent / mount.relative_to(own.parent).parts[0]):
+            unmount(mount)
+    yield
+    for mount in fuse_mounts_below(own):
+        unmount(mount)
+
+
+# --- log guard ------------------------------------------------------------------------------------
+
+
+class LogGuard(logging.Handler):
+    """Collects what recfs logs at WARNING or above; the test has to have said that it would."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+        self.expected: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(f"{record.levelname} {record.name}: {record.getMessage()}")
+
+    def verdict(self) -> str | None:
+        """What is wrong: a message nobody expected, or an expected one that never came."""
+        surprises = [m for m in self.messages if not any(re.search(e, m) for e in self.expected)]
+        absent = [e for e in self.expected if not any(re.search(e, m) for m in self.messages)]
+        lines = [f"unexpected: {message}" for message in surprises] + [f"never logged: {e}" for e in absent]
+        return "\n".join(lines) or None
+
+
+@pytest.fixture(autouse=True)
+def _log_guard(request: pytest.FixtureRequest) -> Iterator[LogGuard]:
+    guard = LogGuard()
+    guard.expected += [pattern for marker in request.node.iter_markers("expect_log") for pattern in marker.args]
+    logger = logging.getLogger("recfs")
+    logger.addHandler(guard)
+    yield guard
+    logger.removeHandler(guard)
+    if verdict := guard.verdict():
+        pytest.fail(f"log of recfs, WARNING and above:\n{verdict}", pytrace=False)
+
+
+@pytest.fixture
+def expect_log(_log_guard: LogGuard) -> Callable[[str], None]:
+    """`expect_log(pattern)`: a message "LEVEL logger: text" that matches this expression has to come."""
+    return _log_guard.expected.append

@@ -1,0 +1,1 @@
+"""The real-mount suite: a recfs daemon in a subprocess, real clients on its mount."""

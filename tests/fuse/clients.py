@@ -1,0 +1,205 @@
+"""What the tests run against a mount: processes with deadlines, other users, checksums, rare system calls."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .harness import REPOSITORY
+
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+AT_FDCWD = -100
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def skip(reason: str) -> None:
+    """Skip for `reason`, or fail where RECFS_TEST_NO_SKIP says that nothing may be skipped."""
+    if os.environ.get("RECFS_TEST_NO_SKIP"):
+        pytest.fail(f"RECFS_TEST_NO_SKIP is set, but this test {reason}")
+    pytest.skip(reason)
+
+
+def need_root() -> None:
+    """Skip unless the tests run as root (other users, small tmpfs mounts)."""
+    if os.geteuid() != 0:
+        skip("needs root")
+    if shutil.which("setpriv") is None:
+        skip("needs setpriv: apt-get install util-linux")
+
+
+def run(
+    *argv: str | Path,
+    cwd: Path | None = None,
+    stdin: bytes | None = None,
+    timeout_s: float = 60.0,
+    check: bool = True,
+    env: dict[str, str] | None = None,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a client; with `check`, a non-zero exit fails the test with everything the client said."""
+    command = [str(a) for a in argv]
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        input=stdin,
+        capture_output=True,
+        timeout=timeout_s,
+        env={**os.environ, "LC_ALL": "C.UTF-8", **(env or {})},
+    )
+    if check and done.returncode != 0:
+        said = (done.stdout[-4000:] + b"\n" + done.stderr[-4000:]).decode(errors="replace")
+        pytest.fail(f"{' '.join(command)}\nexited with {done.returncode}:\n{said}")
+    return done
+
+
+def output(*argv: str | Path, cwd: Path | None = None, timeout_s: float = 60.0) -> str:
+    """Run a client and return what it printed."""
+    return os.fsdecode(run(*argv, cwd=cwd, timeout_s=timeout_s).stdout)
+
+
+def recfs(*argv: str | Path, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+    """Run a recfs command."""
+    return run(sys.executable, "-m", "recfs", *argv, cwd=REPOSITORY, check=check)
+
+
+def as_user(uid: int, argv: Sequence[str | Path], *, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+    """Run a client as another user, with no group but its own and no capabilities."""
+    need_root()
+    prefix = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--inh-caps=-all"]
+    return run(*prefix, *argv, check=check)
+
+
+def errno_as_user(uid: int, code: str) -> int:
+    """Run a line of Python as another user (`os` is imported); return its errno, 0 for success."""
+    script = f"import os, sys\ntry:\n    {code}\nexcept OSError as error:\n    sys.exit(error.errno)\n"
+    # -S -E: this user cannot read the site-packages of whoever runs the tests.
+    done = as_user(uid, ["/usr/bin/env", "python3", "-S", "-E", "-c", script], check=False)
+    assert b"Traceback" not in done.stderr, f"{code}\n{done.stderr.decode(errors='replace')}"
+    return done.returncode
+
+
+def wait_until(happened: Callable[[], Any], what: str, timeout_s: float = 20.0) -> Any:
+    """Poll until `happened()` is true and return its value; fail naming `what` after the deadline.
+
+    For the progress of a client in another process, which offers nothing to wait for.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = happened()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {timeout_s:.0f} s in vain until {what}")
+        time.sleep(0.01)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of what a reader of `path` gets, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256(content: bytes) -> str:
+    """Return the sha256 of `content` in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def pattern(size: int, seed: int = 0) -> bytes:
+    """Return `size` bytes that repeat nowhere, the same for the same seed."""
+    return hashlib.shake_128(seed.to_bytes(8, "big")).digest(size)
+
+
+def xattr(path: Path, name: str, *, follow: bool = True) -> str:
+    """Return an attribute `user.recfs.<name>` as text."""
+    return os.fsdecode(os.getxattr(path, f"user.recfs.{name}", follow_symlinks=follow))
+
+
+def state(path: Path) -> str:
+    """Return the state of a file (user.recfs.state)."""
+    return xattr(path, "state")
+
+
+def renameat2(old: Path, new: Path, flags: int) -> None:
+    """Rename with flags (renameat2(2)); OSError on failure."""
+    if _libc.renameat2(AT_FDCWD, os.fsencode(old), AT_FDCWD, os.fsencode(new), flags) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), str(old), None, str(new))
+
+
+def snapshot(top: Path) -> dict[str, tuple[str, int, str]]:
+    """Describe a tree for comparison: relative path -> (type, permission bits, content)."""
+    found: dict[str, tuple[str, int, str]] = {}
+    for path in sorted(top.rglob("*")):
+        mode = path.lstat().st_mode
+        name = str(path.relative_to(top))
+        if path.is_symlink():
+            found[name] = ("link", 0, os.readlink(path))
+        elif path.is_dir():
+            found[name] = ("dir", mode & 0o7777, "")
+        else:
+            found[name] = ("file", mode & 0o7777, sha256_of(path))
+    return found
+
+
+class _Dirent(ctypes.Structure):
+    _fields_ = (
+        ("d_ino", ctypes.c_ulong),
+        ("d_off", ctypes.c_long),
+        ("d_reclen", ctypes.c_ushort),
+        ("d_type", ctypes.c_ubyte),
+        ("d_name", ctypes.c_char * 256),
+    )
+
+
+class DirStream:
+    """opendir(3) and its friends, which Python does not offer: telldir, seekdir, rewinddir."""
+
+    def __init__(self, path: Path) -> None:
+        _libc.opendir.restype = ctypes.c_void_p
+        _libc.readdir.restype = ctypes.POINTER(_Dirent)
+        _libc.telldir.restype = ctypes.c_long
+        handle = _libc.opendir(os.fsencode(path))
+        if not handle:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(path))
+        self._handle = ctypes.c_void_p(handle)
+
+    def read(self) -> tuple[bytes, int, int] | None:
+        """Return (name, inode number, type) of the next entry, or None at the end."""
+        entry = _libc.readdir(self._handle)
+        return (entry.contents.d_name, entry.contents.d_ino, entry.contents.d_type) if entry else None
+
+    def tell(self) -> int:
+        """Return the position of the next entry."""
+        return int(_libc.telldir(self._handle))
+
+    def seek(self, position: int) -> None:
+        """Go to a position that tell returned."""
+        _libc.seekdir(self._handle, ctypes.c_long(position))
+
+    def rewind(self) -> None:
+        """Begin again, with the directory as it is now."""
+        _libc.rewinddir(self._handle)
+
+    def close(self) -> None:
+        """Close the stream."""
+        _libc.closedir(self._handle)
+
+
+def python_client(script: str, *args: str | Path, timeout_s: float = 60.0) -> str:
+    """Run a Python script in a process of its own and return what it printed; sys.argv[1:] holds `args`.
+
+    For clients that may hang in a page fault (mmap), which no deadline inside this process could end.
+    """
+    return output(sys.executable, "-c", script, *args, timeout_s=timeout_s)

@@ -1,0 +1,361 @@
+"""A recfs daemon in a subprocess, mounted for a test: started, watched, logged, and always taken down.
+
+Nothing here knows the inside of recfs: it uses the command line, the control socket, and the kernel.
+Everything has a deadline; `abort_all` is what the watchdog calls when a test hangs on a mount.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 30.0
+DRAIN_TIMEOUT_S = 30.0
+
+# A daemon that logs one of these did something it did not expect. Tests that provoke it say so (expect_log).
+_TROUBLE = re.compile(
+    r"^Traceback \(most recent call last\)|\b(ERROR|CRITICAL)\b|^Fatal Python error|"
+    r"^(Exception ignored|Unraisable)",
+    re.MULTILINE,
+)
+
+ROOT_USER = os.geteuid() == 0
+
+# Settle at once and hold back no disk: a test box may have less than the default reserve of 1 GiB.
+BASE_CONFIG = 'min_free = "1 MiB"\n'
+
+
+def mounted(path: Path) -> bool:
+    """Tell whether a file system is mounted on `path`, dead ones included (so no stat)."""
+    return str(path) in mount_points()
+
+
+def mount_points() -> list[str]:
+    """List the mount points of this namespace, unescaped as proc(5) describes."""
+    lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    return [re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), line.split()[4]) for line in lines]
+
+
+def lazy_unmount(path: Path) -> None:
+    """Take `path` out of the tree even when it is busy or dead."""
+    while mounted(path):
+        if ROOT_USER:
+            command = ["umount", "--lazy", str(path)]
+        else:
+            command = ["fusermount3", "-uz", str(path)]
+        subprocess.run(command, check=True, capture_output=True, timeout=10)
+
+
+class Mount:
+    """One store and its mount point, with the daemon that serves them (or not, after umount).
+
+    `path` is the mount point, `root` the store. A daemon that dies without being told to, or
+    logs trouble that was not announced by `expect_log`, fails the test in `check`.
+    """
+
+    alive: list[Mount] = []  # noqa: RUF012  (the one registry the watchdog and the log guard go through)
+
+    def __init__(self, base: Path, *, root: Path | None = None) -> None:
+        base.mkdir(parents=True, exist_ok=True)
+        self.base = base
+        self.path = base / "mnt"
+        self.root = root if root is not None else base / "root"
+        self.path.mkdir(exist_ok=True)
+        self.root.mkdir(exist_ok=True)
+        self.log_path = base / "daemon.log"
+        self.log_path.touch()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.aborted = False
+        self._log = b""
+        self._log_seen = 0
+        self._expected: list[re.Pattern[str]] = []
+        self._start_args: tuple[tuple[str, ...], str | None] = ((), None)
+
+    # -- starting ---
+
+    def start(self, *extra: str, config: str | None = None) -> Mount:
+        """Start the daemon and return when it answers. `config` is the text of recfs.conf without `root`."""
+        self._start_args = (extra, config)
+        notify_path = self.base / "notify"
+        notify_path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.bind(str(notify_path))
+            notify_path.chmod(0o666)
+            self.process = self._spawn(extra, config, notify_path)
+            Mount.alive.append(self)
+            self._await_ready(notify)
+        return self
+
+    def try_start(self, *extra: str, config: str | None = None, path: Path | None = None) -> tuple[int, str]:
+        """Start a daemon that should refuse; return its exit code and what it said."""
+        offset = self.log_path.stat().st_size
+        process = self._spawn(extra, config, None, path=path)
+        try:
+            code = process.wait(START_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            lazy_unmount(path or self.path)
+            pytest.fail(f"a start that should be refused went on:\n{self._log_from(offset)}")
+        said = self._log_from(offset)
+        assert "Traceback" not in said, f"a refusal is a message, not a traceback:\n{said}"
+        self._log_seen = max(self._log_seen, self.log_path.stat().st_size)
+        return code, said
+
+    def _spawn(
+        self, extra: Sequence[str], config: str | None, notify: Path | None, *, path: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        if config is None:
+            where = ["--root", str(self.root)]
+        else:
+            conf = self.base / "recfs.conf"
+            conf.write_text(f'root = "{self.root}"\n{config}')
+            where = ["--config", str(conf)]
+        argv = [sys.executable, "-m", "recfs", "mount", *where, *extra, str(path or self.path)]
+        env = {k: v for k, v in os.environ.items() if not k.startswith("RECFS_") and k != "NOTIFY_SOCKET"}
+        # faulthandler lets the watchdog learn where a hanging daemon stands: SIGABRT prints every stack.
+        env |= {"PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+        if notify is not None:
+            env["NOTIFY_SOCKET"] = str(notify)
+        with self.log_path.open("ab") as log:
+            return subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=env,
+                cwd=REPOSITORY,
+                start_new_session=True,
+            )
+
+    def _await_ready(self, notify: socket.socket) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        assert self.process is not None
+        while time.monotonic() < deadline:
+            if select.select([notify], [], [], 0.05)[0] and b"READY=1" in notify.recv(4096):
+                return
+            if self.process.poll() is not None:
+                code = self.process.returncode
+                self._gone()
+                pytest.fail(f"the daemon exited with {code} before it was ready:\n{self.log()}")
+        self.abort("not ready in time")
+        pytest.fail(f"the daemon did not say READY=1 within {START_TIMEOUT_S:.0f} s:\n{self.log()}")
+
+    # -- stopping ---
+
+    def umount(self) -> None:
+        """Unmount the way an administrator does, and wait until the daemon has finished its work."""
+        assert self.process is not None
+        command = ["umount", str(self.path)] if ROOT_USER else ["fusermount3", "-u", str(self.path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=STOP_TIMEOUT_S)
+        if done.returncode != 0 and mounted(self.path):
+            pytest.fail(f"cannot unmount {self.path}: {done.stderr.strip()} (a file still open in the test?)")
+        self.wait()
+
+    def terminate(self) -> int:
+        """Send SIGTERM and return the exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for the daemon to end by itself; return its exit code, which must be 0."""
+        assert self.process is not None
+        try:
+            code = self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.abort("did not stop")
+            pytest.fail(f"the daemon still ran {STOP_TIMEOUT_S:.0f} s after it was told to stop:\n{self.log()}")
+        self._gone()
+        assert code == 0, f"the daemon stopped with exit code {code}:\n{self.log()}"
+        assert not mounted(self.path), "the daemon stopped cleanly but left its mount behind"
+        return code
+
+    def kill(self, *, unmount: bool = True) -> None:
+        """Kill the daemon at once (SIGKILL); with `unmount` also clear the dead mount it leaves."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+        self._gone()
+        if unmount:
+            self.clear()
+
+    def clear(self) -> None:
+        """Take away what a killed daemon left on the mount point."""
+        lazy_unmount(self.path)
+
+    def remount(self) -> Mount:
+        """Start again with the arguments of the last start, after an orderly umount if it still runs."""
+        if self.process is not None:
+            self.umount()
+        extra, config = self._start_args
+        return self.start(*extra, config=config)
+
+    def abort(self, why: str) -> None:
+        """Make the daemon print its stacks and die, so that whoever waits for the mount gets an error."""
+        self.aborted = True
+        process = self.process
+        if process is not None and process.poll() is None:
+            with self.log_path.open("a") as log:
+                log.write(f"\n[test harness] SIGABRT: {why}\n")
+            process.send_signal(signal.SIGABRT)
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def close(self) -> None:
+        """End everything, whatever state it is in. Errors are for `check`, not for here."""
+        if self.process is not None:
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+            self._gone()
+        lazy_unmount(self.path)
+
+    def revive(self) -> None:
+        """Start again if the daemon died, so that one failure does not become that of all tests to come."""
+        if self.process is not None and self.process.poll() is not None:
+            self.close()
+            self.aborted = False
+            self.remount()
+
+    def _gone(self) -> None:
+        self.process = None
+        if self in Mount.alive:
+            Mount.alive.remove(self)
+
+    # -- asking ---
+
+    def call(self, method: str, **params: Any) -> Any:
+        """Call a method of the daemon over its control socket."""
+        from recfs.control import ControlClient
+
+        return ControlClient(self.root / ".recfs" / "control.sock", timeout_s=60.0).call(method, **params)
+
+    def status(self) -> dict[str, Any]:
+        """Return what `recfs status --json` shows."""
+        result: dict[str, Any] = self.call("status")
+        return result
+
+    def drain(self) -> None:
+        """Wait until every closed file is committed and the catalogue is on disk."""
+        pending = self.call("drain", timeout_s=DRAIN_TIMEOUT_S)["pending"]
+        assert pending == 0, f"{pending} files still in the pipeline after {DRAIN_TIMEOUT_S:.0f} s: {self.status()}"
+
+    def info(self, path: Path) -> dict[str, Any]:
+        """Return what recfs knows of a file or directory, given by its path under the mount point."""
+        result: dict[str, Any] = self.call("info", path=self.inner(path))
+        return result
+
+    def inner(self, path: Path) -> str:
+        """Return the path inside the mount ("users/5/...")."""
+        return str(path.relative_to(self.path))
+
+    def home(self, path: Path) -> Path:
+        """Return where the committed bytes of a path under the mount point lie."""
+        return self.root / path.relative_to(self.path)
+
+    def leftovers(self, area: str) -> list[Path]:
+        """List the files with bytes in <root>/.recfs/<area> ("staging", "trash").
+
+        Empty ones do not count: a running daemon makes staging files ahead.
+        """
+        top = self.root / ".recfs" / area
+        files = [p for p in top.rglob("*") if not p.is_dir()] if top.exists() else []
+        return sorted(p for p in files if p.lstat().st_size > 0)
+
+    def quota(self, user: str) -> dict[str, Any]:
+        """Return one user's usage and limits as `recfs quota show --json` does."""
+        rows: list[dict[str, Any]] = self.call("quota_show", user=user)
+        assert len(rows) == 1, f"quota_show of user {user} answered {rows}"
+        return rows[0]
+
+    def recording(self, user: int | str = 1, recording: int | str = 1) -> Path:
+        """Make users/<user>/recordings/<recording> and return its path."""
+        path = self.path / "users" / str(user) / "recordings" / str(recording)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def assert_consistent(self) -> None:
+        """Prove the counters against the rows (`recfs quota check`)."""
+        self.drain()
+        found = self.call("quota_check", repair=False)
+        assert found["differences"] == [], "the quota counters differ from the rows"
+
+    # -- judging ---
+
+    def log(self) -> str:
+        """Return what the daemon wrote so far."""
+        return self._log_from(0)
+
+    def _log_from(self, offset: int) -> str:
+        try:
+            self._log = self.log_path.read_bytes()
+        except FileNotFoundError:  # asked after the teardown: what was read last is all there was
+            pass
+        return self._log[offset:].decode(errors="replace")
+
+    def expect_log(self, pattern: str) -> None:
+        """Announce that a line matching `pattern` is no reason to fail the test."""
+        self._expected.append(re.compile(pattern))
+
+    def check(self) -> None:
+        """Fail when the daemon died by itself or logged trouble since the last check."""
+        fresh = self._log_from(self._log_seen)
+        self._log_seen = self.log_path.stat().st_size
+        died = self.process is not None and self.process.poll() is not None
+        kept = [line for line in fresh.splitlines() if not any(p.search(line) for p in self._expected)]
+        if self.aborted:
+            pytest.fail(f"the watchdog had to end the daemon; its stacks are in the log:\n{fresh}")
+        if died:
+            assert self.process is not None
+            pytest.fail(f"the daemon died with exit code {self.process.returncode}:\n{fresh}")
+        if _TROUBLE.search("\n".join(kept)):
+            pytest.fail(f"the daemon logged trouble:\n{fresh}")
+
+
+def abort_all(why: str) -> None:
+    """End every daemon of this process: requests that hang on a mount then fail instead."""
+    for mount in list(Mount.alive):
+        mount.abort(why)
+
+
+@contextlib.contextmanager
+def errno_is(*wanted: int) -> Iterator[None]:
+    """Assert that the body fails with one of these errno values."""
+    names = " or ".join(errno.errorcode[w] for w in wanted)
+    failure: OSError | None = None
+    try:
+        yield
+    except OSError as error:
+        failure = error
+    if failure is None:
+        pytest.fail(f"wanted {names}, but it succeeded")
+    got = errno.errorcode.get(failure.errno or 0, str(failure.errno))
+    assert failure.errno in wanted, f"wanted {names}, got {got}: {failure}"
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a directory of a finished test, mounts inside it first."""
+    for point in sorted(mount_points(), reverse=True):
+        if point.startswith(f"{path}/"):
+            lazy_unmount(Path(point))
+    shutil.rmtree(path, ignore_errors=True)

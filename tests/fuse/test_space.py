@@ -1,0 +1,158 @@
+"""A full disk: ENOSPC for the writer, everything else goes on, and all is well once there is room again."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .clients import need_root, pattern, run, sha256, sha256_of, state
+from .harness import Mount, errno_is, lazy_unmount
+
+MIB = 1 << 20
+DISK = 48 * MIB
+RESERVE = 8 * MIB
+
+
+@pytest.fixture
+def small(store: Mount) -> Iterator[Mount]:
+    """A store on a disk of 48 MiB, 8 of them reserved (min_free); not started."""
+    need_root()
+    run("mount", "-t", "tmpfs", "-o", f"size={DISK},mode=755", "recfs-test", store.root)
+    yield store
+    if store.process is not None:
+        store.umount()
+    lazy_unmount(store.root)
+
+
+def fill(file: Path) -> int:
+    """Write until ENOSPC; return how many bytes were taken."""
+    taken = 0
+    fd = os.open(file, os.O_WRONLY | os.O_CREAT, 0o644)
+    with errno_is(errno.ENOSPC):
+        while taken < 2 * DISK:
+            taken += os.write(fd, pattern(MIB))
+    os.close(fd)
+    return taken
+
+
+def free(path: Path) -> int:
+    info = os.statvfs(path)
+    return info.f_bavail * info.f_frsize
+
+
+def test_the_reserve_is_kept(small: Mount) -> None:
+    small.expect_log(r"(?i)space|ENOSPC")
+    rec = small.start(config=f"min_free = {RESERVE}\n").recording()
+    (rec / "before").write_bytes(pattern(5 * MIB, seed=1))
+    small.drain()
+    taken = fill(rec / "big")
+    assert DISK - RESERVE - 12 * MIB < taken < DISK - RESERVE
+    assert free(small.root) >= RESERVE - MIB, "the reserve was eaten into"
+    assert free(small.path) <= MIB, "df on the mount shows what writers may still use"
+    assert (rec / "big").stat().st_size == taken
+    # everything else goes on
+    assert sha256_of(rec / "before") == sha256(pattern(5 * MIB, seed=1))
+    (rec / "dir").mkdir()
+    os.rename(rec / "before", rec / "dir" / "after")
+    os.setxattr(rec / "big", "user.note", b"full")
+    with errno_is(errno.ENOSPC):
+        (rec / "small").write_bytes(pattern(2 * MIB))
+    small.drain()
+    assert state(rec / "big") == "committed", "what was taken is committed"
+    small.assert_consistent()
+    (rec / "big").unlink()
+    small.drain()
+    (rec / "small").write_bytes(pattern(2 * MIB))
+    small.drain()
+    assert sha256_of(rec / "small") == sha256(pattern(2 * MIB))
+    small.assert_consistent()
+    small.remount()
+    assert sha256_of(rec / "dir" / "after") == sha256(pattern(5 * MIB, seed=1))
+
+
+def test_rewriting_and_truncating_work_on_a_full_disk(small: Mount) -> None:
+    small.expect_log(r"(?i)space|ENOSPC")
+    rec = small.start(config=f"min_free = {RESERVE}\n").recording()
+    taken = fill(rec / "big")
+    small.drain()
+    with (rec / "big").open("r+b") as stream:
+        stream.write(b"rewritten")
+    os.truncate(rec / "big", taken // 2)
+    small.drain()
+    content = b"rewritten" + pattern(MIB)[9:]
+    assert (rec / "big").read_bytes()[:MIB] == content
+    (rec / "more").write_bytes(pattern(4 * MIB))
+    small.drain()
+    small.assert_consistent()
+
+
+@pytest.mark.timeout(90)
+def test_a_disk_filled_by_someone_else(small: Mount) -> None:
+    small.expect_log(r"(?i)space|ENOSPC|disk")
+    rec = small.start(config="min_free = 0\n").recording()
+    (rec / "before").write_bytes(pattern(MIB, seed=1))
+    small.drain()
+    writer = os.open(rec / "during", os.O_WRONLY | os.O_CREAT, 0o644)
+    os.write(writer, pattern(MIB, seed=2))
+    with (small.root / "filler").open("wb", buffering=0) as filler, errno_is(errno.ENOSPC):
+        for _ in range(DISK // 4096):
+            filler.write(bytes(4096))
+    with errno_is(errno.ENOSPC):
+        for _ in range(64):
+            os.write(writer, pattern(MIB))
+    size = os.fstat(writer).st_size
+    os.close(writer)
+    assert sha256_of(rec / "before") == sha256(pattern(MIB, seed=1))
+    assert os.listdir(rec) != []
+    (small.root / "filler").unlink()
+    small.drain()
+    assert state(rec / "during") == "committed"
+    content = (rec / "during").read_bytes()
+    assert len(content) == size
+    assert content[:MIB] == pattern(MIB, seed=2)
+    (rec / "after").write_bytes(pattern(MIB, seed=3))
+    small.drain()
+    small.assert_consistent()
+    small.remount()
+    for name, seed in (("before", 1), ("after", 3)):
+        assert sha256_of(rec / name) == sha256(pattern(MIB, seed=seed))
+    assert (rec / "during").stat().st_size == size
+
+
+@pytest.mark.timeout(90)
+def test_a_kill_on_a_full_disk(small: Mount) -> None:
+    small.expect_log(r"(?i)space|ENOSPC|disk")
+    rec = small.start(config=f"min_free = {RESERVE}\n").recording()
+    (rec / "committed").write_bytes(pattern(MIB, seed=1))
+    small.drain()
+    fd = os.open(rec / "writing", os.O_WRONLY | os.O_CREAT, 0o644)
+    with errno_is(errno.ENOSPC):
+        for _ in range(DISK // MIB):
+            os.write(fd, pattern(MIB, seed=2))
+    small.kill()
+    with contextlib.suppress(OSError):
+        os.close(fd)
+    small.remount()
+    assert sha256_of(rec / "committed") == sha256(pattern(MIB, seed=1))
+    assert (rec / "writing").read_bytes()[:MIB] == pattern(MIB, seed=2)
+    assert state(rec / "writing") == "incomplete"
+    (rec / "writing").unlink()
+    small.drain()
+    (rec / "again").write_bytes(pattern(10 * MIB))
+    small.drain()
+    assert state(rec / "again") == "committed"
+    small.assert_consistent()
+
+
+def test_clients_report_a_full_disk(small: Mount) -> None:
+    small.expect_log(r"(?i)space|ENOSPC")
+    rec = small.start(config=f"min_free = {RESERVE}\n").recording()
+    done = run("dd", "if=/dev/zero", f"of={rec / 'zeros'}", "bs=1M", "count=100", check=False)
+    assert done.returncode != 0
+    assert b"No space left on device" in done.stderr
+    (rec / "zeros").unlink()

@@ -1,0 +1,257 @@
+"""Start and stop: what is refused and how it says so, what a start clears, what a stop waits for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .clients import need_root, output, pattern, recfs, run, sha256, sha256_of, state, wait_until, xattr
+from .harness import BASE_CONFIG, REPOSITORY, Mount, lazy_unmount, mounted
+
+CONFIG_ERROR, STORE_ERROR, MOUNT_ERROR = 3, 4, 5
+
+
+def test_a_second_daemon_on_the_same_root_is_refused(store: Mount, second_mount_point: Path) -> None:
+    rec = store.start().recording()
+    (rec / "file").write_bytes(b"x")
+    code, said = store.try_start(path=second_mount_point)
+    assert code == STORE_ERROR, said
+    assert str(store.root) in said, "the message names the root"
+    assert not mounted(second_mount_point)
+    assert (rec / "file").read_bytes() == b"x"
+    store.drain()
+    assert state(rec / "file") == "committed"
+
+
+def test_the_root_is_free_again_after_kill(store: Mount, second_mount_point: Path) -> None:
+    store.start()
+    store.kill()
+    store.path = second_mount_point
+    store.start()
+    assert sorted(os.listdir(second_mount_point)) == ["shared", "temp", "users"]
+
+
+def test_a_dead_mount_is_cleared_at_start(store: Mount) -> None:
+    rec = store.start().recording()
+    (rec / "file").write_bytes(b"x")
+    store.kill(unmount=False)
+    assert mounted(store.path), "a dead mount stays, so that nobody fills the directory below it"
+    with pytest.raises(OSError, match="not connected"):
+        os.listdir(store.path)
+    store.remount()
+    assert (rec / "file").read_bytes() == b"x"
+    store.umount()
+    assert not mounted(store.path), "one mount, not a pile of them"
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "umount", "recfs umount"])
+def test_a_stop_commits_what_was_closed(store: Mount, how: str) -> None:
+    rec = store.start().recording()
+    contents = [pattern(3_000_000, seed=n) for n in range(8)]
+    for n, content in enumerate(contents):
+        (rec / f"file{n}").write_bytes(content)
+    assert store.process is not None
+    if how == "SIGTERM":
+        assert store.terminate() == 0
+    elif how == "umount":
+        store.umount()
+    else:
+        recfs("umount", store.path)
+        assert not mounted(store.path)
+        for n, content in enumerate(contents):  # the command waits, not only the daemon
+            assert sha256_of(store.home(rec / f"file{n}")) == sha256(content)
+        store.wait()
+    assert store.leftovers("staging") == []
+    assert not (store.root / ".recfs" / "control.sock").exists()
+    for n, content in enumerate(contents):
+        assert sha256_of(store.home(rec / f"file{n}")) == sha256(content)
+    store.remount()
+    for n, content in enumerate(contents):
+        assert state(rec / f"file{n}") == "committed"
+        assert xattr(rec / f"file{n}", "sha256") == sha256(content)
+    store.assert_consistent()
+
+
+def test_sigterm_with_files_open(store: Mount) -> None:
+    rec = store.start().recording()
+    fd = os.open(rec / "file", os.O_WRONLY | os.O_CREAT, 0o644)
+    os.write(fd, pattern(100_000))
+    assert store.process is not None
+    store.process.send_signal(signal.SIGTERM)
+    store.process.wait(30)
+    with contextlib.suppress(OSError):  # the mount went away below it
+        os.close(fd)
+    store.kill()  # nothing runs any more: forget it, and clear the mount point
+    store.remount()
+    assert (rec / "file").read_bytes() == pattern(100_000), "the bytes written so far are kept"
+    assert state(rec / "file") in ("incomplete", "committed")
+    store.assert_consistent()
+
+
+def test_umount_names_the_files_that_are_open(store: Mount) -> None:
+    rec = store.start().recording()
+    with (rec / "busy file").open("wb") as stream:
+        stream.write(b"x")
+        stream.flush()
+        refused = recfs("umount", store.path, check=False)
+        said = (refused.stdout + refused.stderr).decode()
+        assert refused.returncode != 0
+        assert "busy file" in said
+        assert "Traceback" not in said
+        assert mounted(store.path)
+        stream.write(b"y")
+    recfs("umount", store.path)
+    store.wait()
+
+
+def test_mount_in_the_background(store: Mount) -> None:
+    argv = [sys.executable, "-m", "recfs", "mount", "-d", "--root", str(store.root), str(store.path)]
+    done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, timeout=30, check=False)
+    pid = 0
+    try:
+        assert done.returncode == 0, done.stderr.decode()
+        assert sorted(os.listdir(store.path)) == ["shared", "temp", "users"], "it answers"
+        pid = store.status()["pid"]
+        rec = store.recording()
+        (rec / "file").write_bytes(pattern(1_000_000))
+        assert (store.root / ".recfs" / "log").is_file()
+        recfs("umount", store.path)
+        assert store.home(rec / "file").read_bytes() == pattern(1_000_000)
+        wait_until(lambda: not Path("/proc", str(pid)).exists(), "the daemon is gone")
+    finally:
+        if pid and Path("/proc", str(pid)).exists():
+            os.kill(pid, signal.SIGKILL)
+        lazy_unmount(store.path)
+
+
+def test_mount_in_the_background_reports_failure(store: Mount) -> None:
+    (store.path / "file").touch()
+    done = recfs("mount", "-d", "--root", store.root, store.path, check=False)
+    assert done.returncode == MOUNT_ERROR
+    assert b"not empty" in done.stderr
+
+
+@pytest.mark.parametrize("damage", ["header", "middle", "empty", "text"])
+def test_a_corrupt_catalogue_is_refused_and_kept(store: Mount, damage: str) -> None:
+    rec = store.start().recording()
+    for n in range(300):
+        (rec / f"file{n:03d}").write_bytes(b"x")
+    store.umount()
+    catalogue = store.root / ".recfs" / "catalogue.db"
+    whole = catalogue.read_bytes()
+    damaged = {
+        "header": bytes(100) + whole[100:],
+        "middle": whole[:4096] + pattern(len(whole) - 8192) + whole[-4096:],
+        "empty": b"",
+        "text": b"this is no database\n" * 1000,
+    }[damage]
+    catalogue.write_bytes(damaged)
+    code, said = store.try_start()
+    assert code == STORE_ERROR, said
+    assert "catalogue" in said
+    assert "restor" in said.lower(), f"it says how to restore: {said}"
+    assert catalogue.read_bytes() == damaged, "the file is kept as it was found"
+    assert store.home(rec / "file000").read_bytes() == b"x"
+    assert not mounted(store.path)
+    catalogue.write_bytes(whole)
+    store.remount()
+    assert (rec / "file299").read_bytes() == b"x"
+
+
+def test_a_root_that_cannot_be_written_is_refused(store: Mount) -> None:
+    need_root()
+    run("mount", "-t", "tmpfs", "-o", "ro,size=1m", "recfs-test", store.root)
+    try:
+        code, said = store.try_start()
+        assert code == STORE_ERROR, said
+        assert str(store.root) in said
+    finally:
+        lazy_unmount(store.root)
+
+
+def test_a_root_that_is_missing_or_a_file_is_refused(store: Mount) -> None:
+    store.root.rmdir()
+    store.root.write_text("a file")
+    code, said = store.try_start()
+    assert code in (CONFIG_ERROR, STORE_ERROR), said
+    assert str(store.root) in said
+    assert store.root.read_text() == "a file"
+
+
+def test_a_mount_point_that_is_not_empty_is_refused(store: Mount) -> None:
+    (store.path / "file").write_bytes(b"someone's")
+    code, said = store.try_start()
+    assert code == MOUNT_ERROR, said
+    assert str(store.path) in said
+    assert (store.path / "file").read_bytes() == b"someone's"
+
+
+def test_a_mount_point_that_is_missing_or_a_file_is_refused(store: Mount) -> None:
+    code, said = store.try_start(path=store.base / "missing")
+    assert code == MOUNT_ERROR, said
+    (store.base / "file").touch()
+    code, said = store.try_start(path=store.base / "file")
+    assert code == MOUNT_ERROR, said
+
+
+def test_a_mount_point_in_use_is_refused(store: Mount, mount: Mount) -> None:
+    code, said = store.try_start(path=mount.path)
+    assert code == MOUNT_ERROR, said
+    assert str(mount.path) in said
+    assert sorted(os.listdir(mount.path)) == ["shared", "temp", "users"], "the mount there goes on"
+
+
+def test_a_mount_point_inside_the_store_is_refused(store: Mount) -> None:
+    inside = store.root / "users"
+    inside.mkdir(parents=True, exist_ok=True)
+    code, said = store.try_start(path=inside)
+    assert code in (CONFIG_ERROR, STORE_ERROR, MOUNT_ERROR), said
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        ('min_fre = "1 GiB"\n', ["min_fre", "min_free"]),
+        ('min_free = "1 parsec"\n', ["min_free", "parsec"]),
+        ("[quota]\nmax_bytes = -1\n", ["max_bytes"]),
+        ("[commit\n", ["recfs.conf"]),
+        ('[temp]\nmax_age = "soon"\n', ["max_age", "soon"]),
+    ],
+)
+def test_a_wrong_config_is_refused(store: Mount, config: str, names: list[str]) -> None:
+    code, said = store.try_start(config=config)
+    assert code == CONFIG_ERROR, said
+    for name in [*names, "recfs.conf"]:
+        assert name in said, f"the message names {name}: {said}"
+
+
+def test_an_old_store_without_its_runtime_files_starts(store: Mount) -> None:
+    rec = store.start(config=BASE_CONFIG).recording()
+    (rec / "file").write_bytes(b"x")
+    store.umount()
+    (store.root / ".recfs" / "lock").unlink(missing_ok=True)
+    (store.root / ".recfs" / "control.sock").write_text("left behind by something")
+    store.remount()
+    assert (rec / "file").read_bytes() == b"x"
+    assert store.status()["root"] == str(store.root)
+    assert store.status()["mountpoint"] == str(store.path)
+
+
+def test_the_home_tree_is_an_ordinary_tree(store: Mount) -> None:
+    rec = store.start().recording(5, 142)
+    (rec / "assets").mkdir()
+    (rec / "assets" / "metadata.json").write_text("{}")
+    (rec / "link").symlink_to("assets")
+    (rec / "assets").chmod(0o750)
+    store.umount()
+    assert output("find", ".", "-type", "f", "-path", "./users/*", cwd=store.root).split() == [
+        "./users/5/recordings/142/assets/metadata.json"
+    ]
+    assert os.readlink(store.home(rec / "link")) == "assets"
+    assert store.home(rec / "assets").stat().st_mode & 0o7777 == 0o750

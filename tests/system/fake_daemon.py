@@ -1,0 +1,144 @@
+"""The command line, and a daemon for it to talk to: a real control socket, canned answers, no mount."""
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import trio
+from click.testing import CliRunner, Result
+
+from recfs.cli.main import cli
+from recfs.control import ControlServer
+from recfs.errors import RecfsError
+
+LIMITS = {"max_bytes": 10 * 1024**3, "max_files": None, "max_file_size": None, "max_monthly_uploads": 31}
+OWN_LIMITS = {
+    "max_bytes": 10 * 1024**3,
+    "max_files": None,
+    "max_file_size": None,
+    "max_monthly_uploads": None,
+}
+USER = {
+    "user": "5",
+    "used_bytes": 1_610_612_736,
+    "used_files": 1234,
+    "month": "2026-11",
+    "month_uploads": 3,
+    "limits": LIMITS,
+    "own_limits": OWN_LIMITS,
+}
+FILE = {
+    "path": "users/5/recordings/142/source.mp4",
+    "kind": "file",
+    "state": "committed",
+    "size_bytes": 5_242_880,
+    "sha256": "ab" * 32,
+    "mtime_ns": 1_790_000_000_000_000_000,
+}
+INFO = FILE | {
+    "ino": 17,
+    "mode": 0o100644,
+    "uid": 1000,
+    "gid": 1000,
+    "owner": "5",
+    "md5": "cd" * 16,
+    "location": "home",
+    "xattrs": {"user.note": "hello\nworld"},
+}
+STATUS = {
+    "version": "0.1.0",
+    "root": "/srv/recfs",
+    "mountpoint": "/mnt/recordings",
+    "mode": "daemon",
+    "pid": 4711,
+    "uptime_s": 93784.5,
+    "states": {"committed": 12345, "writing": 1, "incomplete": 0},
+    "pipeline": {"sealing": 2, "settling": 1, "hashing_bytes": 4096, "dirty": 7},
+    "open_files": [{"path": "users/5/recordings/143/source.mp4", "state": "writing", "writers": 1, "readers": 0}],
+    "users": [USER],
+    "disk": {"total_bytes": 1 << 40, "free_bytes": 1 << 39, "min_free_bytes": 1 << 30},
+    "inodes_cached": 4321,
+    "problems": ["2 files are corrupt"],
+}
+DIFFERENCE = {"what": "user 5 used_bytes", "recorded": 100, "actual": 90}
+JOBS = [
+    {
+        "path": "temp/5/9",
+        "age_s": 90000.0,
+        "rbytes": 2048,
+        "rfiles": 2,
+        "action": "expired",
+        "reason": "25h old",
+    },
+    {
+        "path": "temp/5/10",
+        "age_s": 60.0,
+        "rbytes": 10,
+        "rfiles": 1,
+        "action": "kept",
+        "reason": "1 open file",
+    },
+]
+ANSWERS: dict[str, Any] = {
+    "status": STATUS,
+    "quota_show": [USER],
+    "quota_set": USER,
+    "quota_check": {"checked_users": 1, "checked_files": 1234, "differences": [], "repaired": False},
+    "sweep_temp": {"jobs": JOBS},
+    "info": INFO,
+    "ls_files": [FILE],
+    "drain": {"pending": 0},
+}
+
+
+def run(*args: object, env: dict[str, str] | None = None) -> Result:
+    """Run one command line."""
+    return CliRunner().invoke(cli, [str(arg) for arg in args], env=env)
+
+
+class FakeDaemon:
+    """Serves `answers` for one root: a value, a function of the params, or a RecfsError to raise.
+
+    `asked` is what was asked so far.
+    """
+
+    def __init__(self, root: Path, answers: Mapping[str, Any] = ANSWERS) -> None:
+        self.root = root
+        self.answers = dict(answers)
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self._started = threading.Event()
+        self._scope = trio.CancelScope()
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._thread = threading.Thread(target=trio.run, args=(self._run,))
+
+    def __enter__(self) -> "FakeDaemon":
+        (self.root / ".recfs").mkdir(parents=True, exist_ok=True)
+        self._thread.start()
+        assert self._started.wait(10)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        assert self._token is not None
+        self._token.run_sync_soon(self._scope.cancel)
+        self._thread.join(10)
+
+    async def _run(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        server = ControlServer(
+            self.root / ".recfs" / "control.sock", {name: self._handler(name) for name in self.answers}
+        )
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(server.run)
+                self._started.set()
+
+    def _handler(self, name: str) -> Any:
+        async def handle(params: dict[str, Any]) -> Any:
+            self.asked.append((name, params))
+            answer = self.answers[name]
+            if isinstance(answer, RecfsError):
+                raise answer
+            return answer(params) if callable(answer) else answer
+
+        return handle

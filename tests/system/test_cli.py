@@ -1,0 +1,323 @@
+"""The command line as its users meet it: answers, exit codes, JSON, messages. No mount, no real daemon."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from recfs import __version__, errors
+from recfs.cli.exits import MEANING, exit_code_of
+from recfs.cli.main import cli
+from recfs.cli.store import Store
+from recfs.errors import NotFound, RecfsError
+from tests.system.fake_daemon import ANSWERS, DIFFERENCE, FILE, INFO, JOBS, STATUS, USER, FakeDaemon, run
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def daemon(root: Path) -> Iterator[FakeDaemon]:
+    with FakeDaemon(root) as running:
+        yield running
+
+
+COMMANDS = {
+    "status": (
+        ["status"],
+        STATUS,
+        ["4711", "12,345 committed", "1.5 GiB", "10 GiB*", "2 files are corrupt", "143"],
+    ),
+    "quota show": (["quota", "show"], [USER], ["1.5 GiB", "10 GiB*", "1,234", "unlimited", "31", "2026-11"]),
+    "quota show user": (["quota", "show", "5"], [USER], ["1.5 GiB"]),
+    "quota set": (["quota", "set", "5", "--max-bytes", "10GiB"], USER, ["10 GiB*"]),
+    "quota check": (
+        ["quota", "check"],
+        ANSWERS["quota_check"],
+        ["1,234 files checked", "all counters are right"],
+    ),
+    "sweep temp": (
+        ["sweep", "temp"],
+        {"jobs": JOBS},
+        ["temp/5/9", "1d 1h", "2 KiB", "1 open file", "1 of 2 jobs"],
+    ),
+    "ls-files": (
+        ["ls-files"],
+        [FILE],
+        ["committed", "5 MiB", "abababababab", "users/5/recordings/142/source.mp4"],
+    ),
+    "info": (
+        ["info", "users/5"],
+        INFO,
+        ["5242880 (5 MiB)", "cdcdcd", "0644", r"hello\nworld", "xattrs.user.note"],
+    ),
+    "drain": (["drain"], {"pending": 0}, ["everything is committed"]),
+}
+
+
+@pytest.mark.parametrize(("args", "document", "shown"), COMMANDS.values(), ids=COMMANDS)
+def test_commands_show_the_daemons_answer(daemon: FakeDaemon, args: list[str], document: Any, shown: list[str]) -> None:
+    plain = run(*args, "--root", daemon.root)
+    assert plain.exit_code == 0, plain.output
+    assert [text for text in shown if text not in plain.stdout] == []
+    for machine in (run(*args, "--root", daemon.root, "--json"), run("--json", "--root", daemon.root, *args)):
+        assert machine.exit_code == 0
+        assert json.loads(machine.stdout) == document
+        assert machine.stderr == ""
+
+
+def test_commands_pass_their_options_on(daemon: FakeDaemon) -> None:
+    for args in (
+        (
+            "quota",
+            "set",
+            "5",
+            "--max-bytes",
+            "10 GiB",
+            "--max-files",
+            "unlimited",
+            "--max-file-size",
+            "default",
+        ),
+        ("quota", "set", "5", "--max-monthly-uploads", "0"),
+        ("quota", "show"),
+        ("quota", "check", "--repair"),
+        ("sweep", "temp", "--dry-run"),
+        ("ls-files", "users/5/", "-r", "--state", "incomplete"),
+        ("drain", "--timeout", "2m"),
+    ):
+        run(*args, "--root", daemon.root)
+    assert daemon.asked == [
+        (
+            "quota_set",
+            {"user": "5", "max_bytes": 10 << 30, "max_files": "unlimited", "max_file_size": "default"},
+        ),
+        ("quota_set", {"user": "5", "max_monthly_uploads": 0}),
+        ("quota_show", {"user": None}),
+        ("quota_check", {"repair": True}),
+        ("sweep_temp", {"dry_run": True}),
+        ("ls_files", {"path": "users/5", "recursive": True, "state": "incomplete"}),
+        ("drain", {"timeout_s": 120.0}),
+    ]
+
+
+# --- exit codes ---------------------------------------------------------------------------------------------
+
+
+def test_help_lists_every_exit_code() -> None:
+    listed = run("--help").stdout
+    for code, meaning in MEANING.items():
+        assert re.search(rf"^ +{code.value}  {re.escape(meaning)}$", listed, re.MULTILINE)
+
+
+def test_version() -> None:
+    assert run("--version").stdout == f"recfs {__version__}\n"
+
+
+@pytest.mark.parametrize("cls", [c for c in vars(errors).values() if isinstance(c, type) and c is not RecfsError])
+def test_every_error_has_an_exit_code_of_its_family(cls: type[RecfsError]) -> None:
+    family = next(base.__name__ for base in cls.__mro__ if RecfsError in base.__bases__)
+    expected = {"ConfigError": 3, "StoreError": 4, "MountError": 5, "ControlError": 6, "FsError": 7}
+    assert exit_code_of(cls("x")) == expected[family]
+
+
+def _differs(repaired: bool) -> dict[str, Any]:
+    return {"checked_users": 1, "checked_files": 2, "differences": [DIFFERENCE], "repaired": repaired}
+
+
+@pytest.mark.parametrize(
+    ("args", "method", "answer", "code", "shown"),
+    [
+        (
+            ["quota", "check"],
+            "quota_check",
+            _differs(False),
+            1,
+            "1 differences; `recfs quota check --repair`",
+        ),
+        (["quota", "check", "--repair"], "quota_check", _differs(True), 0, "1 differences repaired"),
+        (["drain", "--timeout", "1s"], "drain", {"pending": 3}, 1, "3 still pending after 1s"),
+    ],
+)
+def test_checks_that_find_something(
+    root: Path, args: list[str], method: str, answer: Any, code: int, shown: str
+) -> None:
+    with FakeDaemon(root, {method: answer}):
+        plain, machine = run(*args, "--root", root), run(*args, "--root", root, "--json")
+    assert (plain.exit_code, machine.exit_code) == (code, code)
+    assert shown in plain.stdout
+    assert json.loads(machine.stdout) == answer
+
+
+def test_a_refusal_is_one_line_and_with_json_a_document(root: Path) -> None:
+    with FakeDaemon(root, {"info": NotFound("no such path: users/6")}):
+        plain = run("info", "users/6", "--root", root)
+        machine = run("info", "users/6", "--root", root, "--json")
+    assert (plain.exit_code, plain.stdout, plain.stderr) == (7, "", "recfs: no such path: users/6\n")
+    error = {"kind": "NotFound", "message": "no such path: users/6", "exit_code": 7}
+    assert (machine.exit_code, json.loads(machine.stdout)) == (7, {"error": error})
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["quota", "set", "5", "--max-bytes", "-1"], "cannot be negative"),
+        (["quota", "set", "5", "--max-files", "-1"], "cannot be negative"),
+        (["quota", "set", "5", "--max-files", "many"], "`unlimited` or `default`"),
+        (["quota", "set", "5", "--max-files", "9223372036854775808"], "not a whole number"),
+        (["quota", "set", "5", "--max-files", "1" * 5000], "not a whole number"),
+        (["quota", "set", "5", "--max-files", "٣"], "not a whole number"),
+        (["quota", "set", "5", "--max-bytes", "10 GiG"], "unknown unit"),
+        (["quota", "set", "5", "--max-bytes", "9 EB"], "`unlimited` or `default`"),
+        (["quota", "set", "5", "--max-bytes", ""], "`unlimited` or `default`"),
+        (["quota", "set", "5"], "nothing to set"),
+        (["quota", "set", "bob", "--max-files", "1"], "'bob' is no user id"),
+        (["quota", "show", "../5"], "is no user id"),
+        (["ls-files", "--state", "stolen"], "stolen"),
+        (["drain", "--timeout", "soon"], "not a duration"),
+        (["drain", "--timeout=-1"], "duration"),
+        (["frobnicate"], "frobnicate"),
+        (["info"], "PATH"),
+        (["umount"], "MOUNTPOINT"),
+    ],
+)
+def test_usage_errors(root: Path, args: list[str], message: str) -> None:
+    result = run("--root", root, *args)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.startswith("Usage: recfs")
+    assert "Traceback" not in result.output
+
+
+def test_a_bug_is_one_line_and_debug_shows_where(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object, **params: object) -> Any:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(Store, "call", broken)
+    result = run("status", "--root", daemon.root)
+    assert result.exit_code == 70
+    assert result.stderr == (
+        "recfs: internal error: ZeroDivisionError: oops; run it again with --debug for the traceback\n"
+    )
+    debug = run("status", "--root", daemon.root, "--debug")
+    assert debug.exit_code == 70
+    assert "Traceback" in debug.stderr
+    assert "in broken" in debug.stderr
+
+
+def test_interrupted(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object, **params: object) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "call", interrupt)
+    result = run("status", "--root", daemon.root)
+    assert result.exit_code == 130
+    assert "Traceback" not in result.output
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly(root: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with FakeDaemon(root, {"ls_files": [FILE] * 5000}):
+        done = subprocess.run(
+            [sys.executable, "-m", "recfs", "ls-files", "--root", root],
+            stdout=write_end,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_names_cannot_play_with_the_terminal(root: Path) -> None:
+    name = os.fsdecode(b"users/5/\x1b[2J\xff\n[red]\xc3\xa4.mp4")
+    with FakeDaemon(root, {"ls_files": [FILE | {"path": name}]}):
+        plain = run("ls-files", "--root", root)
+        machine = run("ls-files", "--root", root, "--json")
+    assert r"users/5/\x1b[2J\xff\n[red]ä.mp4" in plain.stdout
+    assert json.loads(machine.stdout)[0]["path"] == name
+
+
+def test_an_error_about_a_name_that_is_not_utf8_can_be_printed(root: Path) -> None:
+    with FakeDaemon(root, {"info": NotFound("no such path: users/\udcff")}):
+        result = run("info", "users/\udcff", "--root", root)
+    assert (result.exit_code, result.stderr) == (7, "recfs: no such path: users/\\udcff\n")
+
+
+def test_tables_keep_long_paths_whole_in_a_pipe_and_follow_the_terminal(root: Path) -> None:
+    path = "users/5/recordings/142/" + "x" * 255
+    with FakeDaemon(root, {"ls_files": [FILE | {"path": path}]}):
+        assert path in run("ls-files", "--root", root).stdout
+        terminal = run("ls-files", "--root", root, env={"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "100"})
+        plain = run(
+            "ls-files",
+            "--root",
+            root,
+            env={"FORCE_COLOR": "1", "TERM": "xterm", "NO_COLOR": "1", "COLUMNS": "100"},
+        )
+    green = "\x1b[32m"
+    assert green in terminal.stdout
+    assert green not in plain.stdout
+    uncoloured = re.sub(r"\x1b\[[0-9;]*m", "", terminal.stdout)
+    assert max(map(len, uncoloured.splitlines())) <= 100
+    assert uncoloured.count("x") == 255
+
+
+# --- config -------------------------------------------------------------------------------------------------
+
+
+def test_config_check(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.conf", tmp_path / "bad.conf"
+    good.write_text('root = "/srv/recfs"\n')
+    bad.write_text('root = "/srv/recfs"\n[temp]\nmax_agee = "24h"\n')
+    assert run("config", "check", good).exit_code == 0
+    assert json.loads(run("config", "check", "--config", good, "--json").stdout) == {
+        "ok": True,
+        "source": str(good),
+        "root": "/srv/recfs",
+    }
+    for args in (["config", "check", bad], ["config", "check", "--config", bad], ["status", "--config", bad]):
+        result = run(*args)
+        assert result.exit_code == 3
+        assert str(bad) in result.stderr
+        assert "temp.max_age" in result.stderr
+
+
+def test_config_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conf = tmp_path / "recfs.conf"
+    conf.write_text('root = "/srv/recfs"\nmin_free = "2 GiB"\n[quota]\nmax_bytes = "10 GB"\n')
+    monkeypatch.setenv("RECFS_CONFIG", str(conf))
+    shown = json.loads(run("config", "show", "--json").stdout)
+    assert (shown["root"], shown["min_free"], shown["quota"]["max_bytes"]) == (
+        "/srv/recfs",
+        2 << 30,
+        10 * 10**9,
+    )
+    assert shown["fallback"] == [{"pattern": "users/*/thumbnails/*", "target": "shared/thumbnails/*"}]
+    plain = run("config", "show").stdout
+    assert str(conf) in plain
+    assert re.search(r"^min_free +2 GiB$", plain, re.MULTILINE)
+
+
+def test_every_command_has_help_and_takes_json() -> None:
+    def walk(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+        if isinstance(command, click.Group):
+            for key, child in command.commands.items():
+                yield from walk(child, f"{name} {key}")
+        else:
+            yield name, command
+
+    found = dict(walk(cli, "recfs"))
+    assert len(found) == 13
+    for name, command in found.items():
+        assert command.help, name
+        assert "json" in {param.name for param in command.params}, name

@@ -1,0 +1,275 @@
+"""`recfs doctor`: each finding is judged rightly and names its remedy; only failures change the exit code."""
+
+import json
+import os
+import stat
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from recfs.cli.checks import Check, Level, disk, host, versions
+from tests.system.fake_daemon import run
+
+FINDINGS = {
+    Level.OK: Check("kernel", Level.OK, "Linux 6.18"),
+    Level.WARN: Check("ffmpeg", Level.WARN, "not on PATH", "install FFmpeg"),
+    Level.FAIL: Check("/dev/fuse", Level.FAIL, "missing", "`modprobe fuse`"),
+}
+
+
+@pytest.fixture
+def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the store's disk as the only thing that is really looked at."""
+    monkeypatch.setattr("recfs.cli.doctor.host_checks", lambda: [FINDINGS[Level.OK]])
+    monkeypatch.setattr("recfs.cli.doctor.version_checks", list)
+
+
+@pytest.mark.parametrize(("level", "code"), [(Level.OK, 0), (Level.WARN, 0), (Level.FAIL, 1)])
+@pytest.mark.usefixtures("healthy")
+def test_remedies_are_shown_and_only_failures_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: Level, code: int
+) -> None:
+    found = FINDINGS[level]
+    monkeypatch.setattr("recfs.cli.doctor.version_checks", lambda: [found])
+    monkeypatch.setattr("recfs.cli.doctor.disk_checks", lambda root, min_free: [])
+    plain = run("doctor", "--root", tmp_path)
+    machine = run("doctor", "--root", tmp_path, "--json")
+    assert (plain.exit_code, machine.exit_code) == (code, code)
+    assert f"{level:<4}  {found.name}" in plain.stdout
+    assert found.remedy in plain.stdout
+    document = json.loads(machine.stdout)
+    assert document["ok"] is (code == 0)
+    assert document["checks"][-1] == {
+        "name": found.name,
+        "status": level.value,
+        "detail": found.detail,
+        "remedy": found.remedy,
+    }
+
+
+def test_the_real_thing_runs_and_every_finding_has_a_remedy(tmp_path: Path) -> None:
+    result = run("doctor", "--root", tmp_path, "--json")
+    document = json.loads(result.stdout)
+    names = {check["name"] for check in document["checks"]}
+    expected = {"kernel", "/dev/fuse", "fusermount3", "allow_other", "capabilities", "root", "user xattrs"}
+    expected |= {"file system", "free space", "python", "pyfuse3", "libfuse", "sqlite", "ffmpeg", "ffprobe"}
+    assert expected <= names
+    for check in document["checks"]:
+        assert (check["status"] == "ok") == (check["remedy"] == ""), check
+    assert result.exit_code == (0 if document["ok"] else 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("healthy")
+def test_without_a_store_the_machine_is_checked_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recfs.cli.doctor.configured", _no_store)
+    result = run("doctor")
+    assert result.exit_code == 0
+    assert "--root DIR" in result.stdout
+
+
+def _no_store(invocation: object) -> None:
+    from recfs.errors import ConfigError
+
+    raise ConfigError("no store named")
+
+
+@pytest.mark.usefixtures("healthy")
+def test_a_wrong_config_is_an_error_not_a_finding(tmp_path: Path) -> None:
+    assert run("doctor", "--config", tmp_path / "absent.conf").exit_code == 3
+
+
+# --- the machine --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("release", "level"),
+    [
+        ("6.18.44-fc", Level.OK),
+        ("5.4.0", Level.OK),
+        ("5.3.18", Level.FAIL),
+        ("4.19", Level.FAIL),
+        ("x", Level.WARN),
+    ],
+)
+def test_kernel(release: str, level: Level) -> None:
+    assert host.check_kernel(release).level is level
+
+
+def test_fuse_device(tmp_path: Path) -> None:
+    absent = host.check_device(tmp_path / "fuse")
+    assert absent.level is Level.FAIL
+    assert "modprobe fuse" in absent.remedy
+    assert "--device /dev/fuse" in absent.remedy
+    (tmp_path / "fuse").touch()
+    assert "is no device" in host.check_device(tmp_path / "fuse").detail
+    assert host.check_device(Path("/dev/null")).level is Level.OK
+
+
+def test_fusermount(tmp_path: Path) -> None:
+    assert host.check_fusermount(None, is_root=True).level is Level.WARN
+    assert host.check_fusermount(None, is_root=False).level is Level.FAIL
+    tool = tmp_path / "fusermount3"
+    tool.touch(0o755)
+    assert host.check_fusermount(str(tool), is_root=True).level is Level.OK
+    assert f"chmod u+s {tool}" in host.check_fusermount(str(tool), is_root=False).remedy
+    tool.chmod(0o755 | stat.S_ISUID)
+    assert host.check_fusermount(str(tool), is_root=False).level is Level.OK
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [
+        ("user_allow_other\n", Level.OK),
+        ("  user_allow_other # yes\n", Level.OK),
+        ("#user_allow_other\n", Level.WARN),
+        ("", Level.WARN),
+        (None, Level.WARN),
+    ],
+)
+def test_allow_other(tmp_path: Path, text: str | None, level: Level) -> None:
+    conf = tmp_path / "fuse.conf"
+    if text is not None:
+        conf.write_text(text)
+    check = host.check_allow_other(conf, is_root=False)
+    assert check.level is level
+    assert (str(conf) in check.remedy) == (level is Level.WARN)
+    assert host.check_allow_other(conf, is_root=True).level is Level.OK
+
+
+def test_capabilities() -> None:
+    everything = host.effective_capabilities("Name:\tx\nCapEff:\t000001ffffffffff\n")
+    assert [check.level for check in host.check_capabilities(everything, is_root=True)] == [Level.OK]
+    [no_mount] = host.check_capabilities(everything & ~(1 << 21), is_root=True)
+    assert no_mount.level is Level.FAIL
+    assert "--cap-add SYS_ADMIN" in no_mount.remedy
+    [no_owners] = host.check_capabilities(everything & ~1 & ~(1 << 3), is_root=True)
+    assert no_owners.level is Level.WARN
+    assert "--cap-add CHOWN --cap-add FOWNER" in no_owners.remedy
+    assert [check.level for check in host.check_capabilities(0, is_root=False)] == [Level.WARN]
+
+
+def test_dead_mounts_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_text("40 21 0:50 / /mnt/dead rw - fuse.recfs recfs rw\n41 21 0:51 / /mnt/x rw - fuse.sshfs h rw\n")
+    monkeypatch.setattr("recfs.cli.where.MOUNTINFO", table)
+
+    def not_connected(path: object, name: object) -> bytes:
+        raise OSError(107, "Transport endpoint is not connected")
+
+    monkeypatch.setattr("recfs.cli.where.os.getxattr", not_connected)
+    assert host.check_dead_mounts() == [
+        Check("mount", Level.FAIL, "/mnt/dead is a dead mount", "recfs umount /mnt/dead")
+    ]
+
+
+# --- the disk -----------------------------------------------------------------------------------------------
+
+
+def test_a_root_that_is_not_there_yet_is_checked_where_it_will_be(tmp_path: Path) -> None:
+    found = disk.disk_checks(tmp_path / "a" / "b", 0)
+    assert "does not exist yet" in found[0].detail
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_root_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert [check.level for check in disk.disk_checks(tmp_path / "file", 0)] == [Level.FAIL]
+
+
+def test_a_root_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**kwargs: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("recfs.cli.checks.disk.tempfile.NamedTemporaryFile", refuse)
+    [check] = disk.check_writable(tmp_path, tmp_path)
+    assert check.level is Level.FAIL
+    assert "Permission denied" in check.detail
+    assert f"uid {os.geteuid()}" in check.remedy
+
+
+def test_a_file_system_without_user_xattrs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*args: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("recfs.cli.checks.disk.os.setxattr", unsupported)
+    root, xattrs = disk.check_writable(tmp_path, tmp_path)
+    assert (root.level, xattrs.level) == (Level.OK, Level.FAIL)
+    assert "ext4, xfs or btrfs" in xattrs.remedy
+
+
+@pytest.mark.parametrize(
+    ("kind", "level"),
+    [
+        ("ext4", Level.OK),
+        ("xfs", Level.OK),
+        ("overlay", Level.WARN),
+        ("nfs4", Level.WARN),
+        ("tmpfs", Level.WARN),
+        ("fuse.sshfs", Level.WARN),
+    ],
+)
+def test_kind_of_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, level: Level) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_text(
+        f"21 1 8:1 / / rw - squashfs x rw\n22 21 8:2 / {tmp_path} rw - vfat x rw\n"
+        f"23 22 8:3 / {tmp_path} rw shared:1 - {kind} x rw\n"
+    )
+    monkeypatch.setattr("recfs.cli.where.MOUNTINFO", table)
+    assert disk.check_file_system(tmp_path / "deeper").level is level
+
+
+@pytest.mark.parametrize(
+    ("free_mib", "level"), [(3000, Level.OK), (2000, Level.WARN), (1024, Level.FAIL), (0, Level.FAIL)]
+)
+def test_free_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_mib: int, level: Level) -> None:
+    values = SimpleNamespace(f_bavail=free_mib, f_frsize=1 << 20, f_files=100, f_favail=10)
+    monkeypatch.setattr("recfs.cli.checks.disk.os.statvfs", lambda path: values)
+    assert disk.check_free_space(tmp_path, 1 << 30).level is level
+
+
+# --- versions -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("version", "level"),
+    [
+        ("3.11.7", Level.OK),
+        ("3.12.0rc1", Level.OK),
+        ("3.10.99", Level.FAIL),
+        ("2", Level.FAIL),
+        ("", Level.FAIL),
+    ],
+)
+def test_minimum_versions(version: str, level: Level) -> None:
+    assert versions.check_minimum("python", version, (3, 11), "install it").level is level
+
+
+def test_tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert versions.check_tool("ffmpeg").detail == "not on PATH"
+    tool = tmp_path / "ffmpeg"
+    tool.write_text("#!/bin/sh\necho ffmpeg version 7.1-custom Copyright\n")
+    tool.chmod(0o755)
+    assert versions.check_tool("ffmpeg") == Check("ffmpeg", Level.OK, f"7.1-custom ({tool})")
+    tool.write_text("#!/bin/sh\nexit 127\n")
+    assert versions.check_tool("ffmpeg").level is Level.WARN
+
+    def hang(*args: object, **kwargs: object) -> None:
+        raise subprocess.TimeoutExpired("ffmpeg", 10)
+
+    monkeypatch.setattr("recfs.cli.checks.versions.subprocess.run", hang)
+    assert "does not run" in versions.check_tool("ffmpeg").detail
+
+
+def test_pyfuse3_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing_library(name: str) -> None:
+        raise ImportError("libfuse3.so.3: cannot open shared object file")
+
+    monkeypatch.setattr("recfs.cli.checks.versions.importlib.import_module", missing_library)
+    check = versions.check_pyfuse3()
+    assert check.level is Level.FAIL
+    assert "libfuse3.so.3" in check.detail
+    assert "pip install" in check.remedy

@@ -1,0 +1,334 @@
+"""`recfs mount` and `recfs umount` around a daemon that is played: starting, waiting, giving up, clearing."""
+
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import recfs
+from recfs.cli.detach import start_detached
+from recfs.cli.exits import ChildFailed
+from recfs.cli.logs import set_up_logging
+from recfs.control import ControlClient
+from recfs.errors import Busy, ConfigError, MountError, RootBusy, StoreError
+from tests.system.fake_daemon import STATUS, FakeDaemon, run
+
+READY = """
+import os, socket, sys
+notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+notify.connect(os.environ["NOTIFY_SOCKET"])
+notify.send(b"STATUS=replaying the journal")
+notify.send(b"READY=1\\nSTATUS=serving")
+print("serving", os.getsid(0) == os.getpid(), flush=True)
+os.read(int(sys.argv[1]), 1)
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def log(root: Path) -> Path:
+    return root / ".recfs" / "log"
+
+
+def _python(code: str, *args: str) -> list[str]:
+    return [sys.executable, "-c", code, *args]
+
+
+# --- in the background --------------------------------------------------------------------------------------
+
+
+def test_a_ready_daemon_goes_on_in_a_session_of_its_own(log: Path) -> None:
+    # The child reads from an end it inherits; closing ours ends it, whatever becomes of this test.
+    theirs, ours = os.pipe()
+    os.set_inheritable(theirs, True)
+    duplicate = os.dup(theirs)
+    code = READY.replace("int(sys.argv[1])", "os.open(sys.argv[1], os.O_RDONLY)")
+    pid = start_detached(_python(code, f"/proc/{os.getpid()}/fd/{duplicate}"), log, timeout_s=30)
+    os.kill(pid, 0)
+    os.close(ours)
+    assert os.waitpid(pid, 0) == (pid, 0)
+    os.close(theirs)
+    os.close(duplicate)
+    assert log.read_text() == "serving True\n"
+    assert log.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_daemon_that_dies_first_has_its_message_and_code_repeated(log: Path) -> None:
+    log.parent.mkdir(parents=True)
+    log.write_text("recfs: an old failure\n")
+    code = "import sys; print('a log line'); print('recfs: root is busy\\nfor long'); sys.exit(4)"
+    with pytest.raises(ChildFailed) as caught:
+        start_detached(_python(code), log, timeout_s=30)
+    assert (caught.value.code, caught.value.message) == (4, "root is busy\nfor long")
+    assert log.read_text().startswith("recfs: an old failure\n")
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "message"),
+    [
+        ("raise SystemExit(3)", 3, "left no message"),
+        ("pass", 5, "left no message"),
+        ("print('what happened')", 5, "ended before it was ready:\nwhat happened"),
+        ("import os; os.kill(os.getpid(), 9)", 5, "ended by SIGKILL"),
+    ],
+)
+def test_a_daemon_that_dies_without_a_message(log: Path, code: str, exit_code: int, message: str) -> None:
+    with pytest.raises(ChildFailed, match=re.escape(message)) as caught:
+        start_detached(_python(code), log, timeout_s=30)
+    assert caught.value.code == exit_code
+
+
+def test_a_failed_first_start_leaves_nothing_behind(root: Path, log: Path) -> None:
+    with pytest.raises(ChildFailed):
+        start_detached(_python("import sys; sys.exit('recfs: no')"), log, timeout_s=30)
+    assert not root.exists()
+
+
+def test_a_daemon_that_is_never_ready_is_stopped(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    children: list[subprocess.Popen[bytes]] = []
+
+    class Recorded(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            children.append(self)
+
+    monkeypatch.setattr("recfs.cli.detach.subprocess.Popen", Recorded)
+    with pytest.raises(MountError, match=r"not ready within 0\.1 s.*--start-timeout"):
+        start_detached(_python("import signal; signal.pause()"), log, timeout_s=0.1)
+    assert [child.returncode for child in children] == [-signal.SIGTERM]
+
+
+def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot write the log"):
+        start_detached(_python("pass"), tmp_path / "file" / ".recfs" / "log", timeout_s=30)
+
+
+def test_mount_d_hands_its_options_to_the_daemon(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+
+    def start(command: list[str], log: Path, *, timeout_s: float) -> int:
+        started.append((command, log, timeout_s))
+        return 4711
+
+    monkeypatch.setattr("recfs.cli.mount.start_detached", start)
+    monkeypatch.chdir(root.parent)
+    result = run("mount", "--root", "store", "-d", "-v", "--start-timeout", "7s", "mnt", "--json")
+    log = str(root / ".recfs" / "log")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == {
+        "root": str(root),
+        "mountpoint": str(root.parent / "mnt"),
+        "pid": 4711,
+        "log": log,
+    }
+    [(command, log_path, timeout_s)] = started
+    assert command[1:7] == ["-P", "-m", "recfs", "mount", "--log-file", log]
+    assert command[7:] == ["--root", str(root), "--verbose", "--", str(root.parent / "mnt")]
+    assert (str(log_path), timeout_s) == (log, 7.0)
+
+
+def test_mount_d_repeats_what_the_daemon_said(tmp_path: Path) -> None:
+    conf = tmp_path / "recfs.conf"
+    conf.write_text(f'root = "{tmp_path}/store"\n')
+    blocked = tmp_path / "log"
+    blocked.mkdir()
+    result = run("mount", "--config", conf, "-d", "--log-file", blocked, tmp_path / "mnt")
+    assert result.exit_code == 4
+    assert f"cannot write the log {blocked}" in result.stderr
+
+
+# --- in the foreground --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
+    """Play the daemon; what it was run with. An exception put in first is raised."""
+    calls: list[Any] = []
+
+    def play(config: Any, mountpoint: Path) -> None:
+        if calls and isinstance(calls[0], Exception):
+            raise calls[0]
+        calls.append((config.root, mountpoint))
+
+    fake = SimpleNamespace(run=play)
+    monkeypatch.setitem(sys.modules, "recfs.daemon", fake)
+    monkeypatch.setattr(recfs, "daemon", fake, raising=False)
+    monkeypatch.setattr("recfs.cli.mount.set_up_logging", lambda level, file: None)
+    monkeypatch.chdir(tmp_path)
+    return calls
+
+
+def test_mount_runs_the_daemon(root: Path, runs: list[Any]) -> None:
+    assert run("mount", "--root", "store", "mnt").exit_code == 0
+    assert runs == [(root, root.parent / "mnt")]
+    assert Path.cwd() == Path("/")
+
+
+def test_mount_takes_the_mount_point_of_the_config(tmp_path: Path, runs: list[Any]) -> None:
+    conf = tmp_path / "recfs.conf"
+    conf.write_text('root = "/srv/recfs"\nmountpoint = "/mnt/recordings"\n')
+    assert json.loads(run("mount", "--config", conf, "--json").stdout)["mountpoint"] == "/mnt/recordings"
+    assert runs == [(Path("/srv/recfs"), Path("/mnt/recordings"))]
+
+
+def test_mount_without_a_mount_point(root: Path, runs: list[Any]) -> None:
+    result = run("mount", "--root", root)
+    assert result.exit_code == 2
+    assert "no mount point" in result.stderr
+
+
+def test_a_daemon_that_refuses(root: Path, runs: list[Any]) -> None:
+    runs.append(RootBusy(f"another daemon holds {root}"))
+    result = run("mount", "--root", root, "mnt")
+    assert (result.exit_code, result.stderr) == (4, f"recfs: another daemon holds {root}\n")
+
+
+@pytest.fixture
+def bare_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give the test a root logger of its own to set up."""
+    before = logging.root.level
+    monkeypatch.setattr(logging.root, "handlers", [])
+    yield
+    for handler in logging.root.handlers:
+        handler.close()
+    logging.root.setLevel(before)
+
+
+@pytest.mark.usefixtures("bare_logging")
+def test_the_log_file_has_plain_lines(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    set_up_logging("info", log)
+    logging.getLogger("elsewhere").warning("name \udcff")
+    logging.getLogger("elsewhere").debug("not this")
+    line = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z WARNING elsewhere name \\udcff\n"
+    assert re.fullmatch(line, log.read_text())
+
+
+@pytest.mark.usefixtures("bare_logging")
+def test_a_log_file_that_cannot_be_opened_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\[log\]\.file"):
+        set_up_logging("info", tmp_path)
+
+
+# --- umount -------------------------------------------------------------------------------------------------
+
+
+class PlayedMount:
+    """A directory that answers like a mount, in a mount table of its own, with a process as its daemon."""
+
+    def __init__(self, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.point = tmp_path / "mnt"
+        self.point.mkdir()
+        os.setxattr(self.point, "user.recfs.root", os.fsencode(root))
+        self.table = tmp_path / "mountinfo"
+        self.table.write_text(f"40 21 0:50 / {self.point} rw - fuse.recfs recfs rw\n")
+        monkeypatch.setattr("recfs.cli.where.MOUNTINFO", self.table)
+        self.process = subprocess.Popen(_python("import signal; signal.pause()"))
+        monkeypatch.setattr(ControlClient, "peer_pid", lambda client: self.process.pid)
+        tools = tmp_path / "bin"
+        tools.mkdir()
+        tool = tools / "fusermount3"
+        tool.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/cleared\n: >{self.table}\n')
+        tool.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+        self.cleared = tmp_path / "cleared"
+
+    def stop(self, params: dict[str, Any]) -> Any:
+        """Answer, and end a moment later as a daemon does: unmounted first, then gone."""
+        threading.Thread(target=self._end).start()
+        return {"stopping": True}
+
+    def die(self, params: dict[str, Any]) -> Any:
+        """Answer, and end without unmounting."""
+        self.process.kill()
+        return {"stopping": True}
+
+    def _end(self) -> None:
+        self.table.write_text("")
+        self.process.terminate()
+
+
+@pytest.fixture
+def played(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlayedMount]:
+    mount = PlayedMount(tmp_path, root, monkeypatch)
+    yield mount
+    mount.process.kill()
+    mount.process.wait()
+
+
+@pytest.mark.parametrize("options", [[], ["--force"]])
+def test_umount_waits_for_the_daemon(played: PlayedMount, root: Path, options: list[str]) -> None:
+    with FakeDaemon(root, {"stop": played.stop}) as daemon:
+        result = run("umount", played.point, *options, "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert json.loads(result.stdout) == {
+        "mountpoint": str(played.point),
+        "unmounted": True,
+        "was_dead": False,
+    }
+    assert daemon.asked == [("stop", {"force": bool(options)})]
+    assert not played.cleared.exists()
+
+
+def test_umount_names_the_open_files(played: PlayedMount, root: Path) -> None:
+    with FakeDaemon(root, {"stop": Busy("1 file is open"), "status": STATUS}):
+        result = run("umount", played.point)
+    assert result.exit_code == 5
+    assert "recfs: 1 file is open\n  users/5/recordings/143/source.mp4\nclose them, or use --force" in result.stderr
+
+
+def test_umount_gives_up_waiting_but_not_the_daemon(played: PlayedMount, root: Path) -> None:
+    with FakeDaemon(root, {"stop": {"stopping": True}}):
+        result = run("umount", played.point, "--timeout", "100ms")
+    assert result.exit_code == 5
+    assert "not gone after 0.1 s; the daemon goes on" in result.stderr
+    assert played.process.poll() is None
+
+
+def test_umount_clears_up_after_a_daemon_that_dies_stopping(played: PlayedMount, root: Path) -> None:
+    with FakeDaemon(root, {"stop": played.die}):
+        result = run("umount", played.point)
+    assert result.exit_code == 5
+    assert "died while it stopped" in result.stderr
+    assert played.cleared.read_text() == f"-uz {played.point}\n"
+
+
+def test_umount_clears_a_dead_mount(played: PlayedMount, monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_connected(path: object, name: object) -> bytes:
+        raise OSError(107, "Transport endpoint is not connected")
+
+    monkeypatch.setattr("recfs.cli.where.os.getxattr", not_connected)
+    result = run("umount", played.point)
+    assert result.exit_code == 0
+    assert "its daemon had ended without unmounting; cleared" in result.stdout
+    assert played.cleared.read_text() == f"-uz {played.point}\n"
+
+
+def test_umount_of_a_mount_nobody_answers_for(played: PlayedMount) -> None:
+    result = run("umount", played.point)
+    assert result.exit_code == 5
+    assert f"fusermount3 -u {played.point}" in result.stderr
+
+
+def test_umount_of_something_else(played: PlayedMount, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    assert f"nothing is mounted on {other}" in run("umount", other).stderr
+    played.table.write_text(f"40 21 0:50 / {other} rw - ext4 /dev/sda1 rw\n")
+    result = run("umount", other)
+    assert result.exit_code == 5
+    assert "is a mount of ext4, not of recfs" in result.stderr

@@ -1,0 +1,226 @@
+"""Which store a command finds, and who answers when no daemon runs."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import recfs
+import recfs.catalogue
+from recfs import errors
+from recfs.cli.options import Invocation
+from recfs.cli.store import locate, open_store
+from tests.system.fake_daemon import ANSWERS, STATUS, FakeDaemon, run
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def stopped_store(root: Path) -> Path:
+    (root / ".recfs").mkdir(parents=True)
+    (root / ".recfs" / "catalogue.db").touch()
+    return root
+
+
+# --- without a daemon ---------------------------------------------------------------------------------------
+
+
+def _replace_module(monkeypatch: pytest.MonkeyPatch, package: Any, name: str, **members: Any) -> None:
+    fake = SimpleNamespace(**members)
+    monkeypatch.setitem(sys.modules, f"{package.__name__}.{name}", fake)
+    monkeypatch.setattr(package, name, fake, raising=False)
+
+
+def test_reading_commands_read_the_catalogue(stopped_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def reader(name: str) -> Callable[..., Any]:
+        def read(catalogue: Path, config: Any, *rest: Any) -> Any:
+            assert (catalogue, config.root) == (stopped_store / ".recfs" / "catalogue.db", stopped_store)
+            asked.append((name, *rest))
+            return ANSWERS[name]
+
+        return read
+
+    readers = {name: reader(name) for name in ("status", "quota_show", "quota_check", "info", "ls_files")}
+    _replace_module(monkeypatch, recfs.catalogue, "reports", **readers)
+    for args in (
+        ["status"],
+        ["quota", "show", "5"],
+        ["quota", "check"],
+        ["info", "users/5"],
+        ["ls-files", "-r"],
+    ):
+        result = run(*args, "--root", stopped_store)
+        assert result.exit_code == 0, result.output
+    assert asked == [
+        ("status",),
+        ("quota_show", "5"),
+        ("quota_check",),
+        ("info", "users/5"),
+        ("ls_files", "", True, None),
+    ]
+
+
+def test_the_status_of_a_stopped_store_says_so(stopped_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = STATUS | {"mode": "offline", "pid": None, "mountpoint": None, "uptime_s": None, "pipeline": None}
+    _replace_module(monkeypatch, recfs.catalogue, "reports", status=lambda catalogue, config: status)
+    result = run("status", "--root", stopped_store)
+    assert result.exit_code == 0
+    assert "not running" in result.stdout
+
+
+def test_writing_commands_open_the_store_themselves(stopped_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def answer(method: str, **params: Any) -> Any:
+        asked.append((method, params))
+        return ANSWERS[method]
+
+    @contextmanager
+    def offline(config: Any) -> Iterator[Any]:
+        assert config.root == stopped_store
+        yield SimpleNamespace(call=answer)
+
+    _replace_module(monkeypatch, recfs, "daemon", offline=offline)
+    for args in (
+        ["quota", "set", "5", "--max-files", "7"],
+        ["quota", "check", "--repair"],
+        ["sweep", "temp"],
+    ):
+        result = run(*args, "--root", stopped_store)
+        assert result.exit_code == 0, result.output
+    assert asked == [
+        ("quota_set", {"user": "5", "max_files": 7}),
+        ("quota_check", {"repair": True}),
+        ("sweep_temp", {"dry_run": False}),
+    ]
+
+
+def test_draining_needs_a_daemon(stopped_store: Path) -> None:
+    result = run("drain", "--root", stopped_store)
+    assert result.exit_code == 6
+    assert "no daemon runs on" in result.stderr
+
+
+@pytest.mark.parametrize("args", [["status"], ["quota", "set", "5", "--max-files", "7"], ["info", "users/5"]])
+def test_no_store(root: Path, args: list[str]) -> None:
+    result = run(*args, "--root", root)
+    assert result.exit_code == 4
+    assert f"no recfs store at {root}; `recfs mount --root" in result.stderr
+    assert not root.exists()
+
+
+# --- finding the store --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mounted(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory that answers like a mount of `root`, in a mount table of its own."""
+    mount_point = tmp_path / "mo unt"
+    (mount_point / "users" / "5").mkdir(parents=True)
+    os.setxattr(mount_point, "user.recfs.root", os.fsencode(root))
+    table = tmp_path / "mountinfo"
+    escaped = str(mount_point).replace(" ", r"\040")
+    table.write_text(
+        "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        f"40 21 0:50 / {escaped} rw,nosuid - fuse.recfs recfs rw,user_id=0\n"
+        f"41 21 0:50 /users/5 {tmp_path}/bound rw - fuse.recfs recfs rw\n"
+        f"42 21 0:51 / {tmp_path}/sshfs rw - fuse.sshfs host: rw\n"
+    )
+    monkeypatch.setattr("recfs.cli.where.MOUNTINFO", table)
+    return mount_point
+
+
+def test_a_path_in_a_mount_leads_to_its_store(mounted: Path, root: Path) -> None:
+    for given, path in (
+        ("", ""),
+        ("users/5/x", "users/5/x"),
+        ("users/../users/5", "users/5"),
+        ("shared/", "shared"),
+    ):
+        place = locate(Invocation(), mounted / given)
+        assert (place.store.root, place.path) == (root, path)
+
+
+def test_a_bind_mount_of_a_subtree_keeps_its_place(mounted: Path, root: Path, tmp_path: Path) -> None:
+    bound = tmp_path / "bound"
+    bound.mkdir()
+    os.setxattr(bound, "user.recfs.root", os.fsencode(root))
+    assert locate(Invocation(), bound / "recordings").path == "users/5/recordings"
+    assert locate(Invocation(), bound).path == "users/5"
+
+
+def test_links_are_followed_up_to_the_last_name(mounted: Path, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "short").symlink_to(mounted / "users")
+    (mounted / "users" / "5" / "link").symlink_to("nowhere")
+    assert locate(Invocation(), tmp_path / "short" / "5").path == "users/5"
+    assert locate(Invocation(), tmp_path / "short" / "5" / "link").path == "users/5/link"
+
+
+def test_the_working_directory_in_a_mount_leads_to_its_store(
+    mounted: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(mounted / "users" / "5")
+    with FakeDaemon(root) as daemon:
+        assert run("ls-files").exit_code == 0
+        assert run("info", "x").exit_code == 0
+        assert run("quota", "show").exit_code == 0
+        assert run("status", "--root", mounted).exit_code == 0
+    assert [params.get("path") for _method, params in daemon.asked] == ["users/5", "users/5/x", None, None]
+
+
+def test_a_path_on_disk_leads_to_its_store(stopped_store: Path) -> None:
+    place = locate(Invocation(), stopped_store / "users" / "5" / "x")
+    assert (place.store.root, place.path) == (stopped_store, "users/5/x")
+    assert locate(Invocation(), stopped_store).path == ""
+
+
+@pytest.mark.parametrize("chosen", [Invocation(), Invocation(root=Path("/nowhere"))])
+def test_paths_that_lead_nowhere(stopped_store: Path, tmp_path: Path, chosen: Invocation) -> None:
+    for path in (
+        tmp_path / "x",
+        stopped_store / ".recfs" / "staging",
+        tmp_path / "sshfs" / "x",
+        Path("../x"),
+    ):
+        with pytest.raises(errors.InvalidPath):
+            locate(chosen, path)
+
+
+def test_a_path_in_another_store_than_the_chosen_one(stopped_store: Path, tmp_path: Path) -> None:
+    with pytest.raises(errors.InvalidPath, match="not in the chosen one"):
+        locate(Invocation(root=tmp_path / "other"), stopped_store / "users")
+
+
+def test_the_config_names_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = tmp_path / "one.conf", tmp_path / "two.conf"
+    one.write_text('root = "/srv/one"\n')
+    two.write_text('root = "/srv/two"\n')
+    monkeypatch.setenv("RECFS_CONFIG", str(two))
+    assert open_store(Invocation()).root == Path("/srv/two")
+    assert open_store(Invocation(config=one)).root == Path("/srv/one")
+    assert locate(Invocation(), Path("users/5")).store.root == Path("/srv/two")
+
+
+def test_a_dead_mount_is_named_with_its_remedy(mounted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _kill(monkeypatch)
+    result = run("info", mounted / "users" / "5")
+    assert result.exit_code == 5
+    assert f"{mounted} is a dead mount" in result.stderr
+    assert f"recfs umount {mounted}" in result.stderr
+
+
+def _kill(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_connected(path: object, name: object) -> bytes:
+        raise OSError(107, "Transport endpoint is not connected")
+
+    monkeypatch.setattr("recfs.cli.where.os.getxattr", not_connected)
