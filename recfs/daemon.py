@@ -113,7 +113,7 @@ async def opened(config: Config, kernel: KernelCache) -> AsyncIterator[Parts]:
     store = LocalStore(config.root)
     store.open()
     try:
-        catalogue = open_catalogue(store.catalogue_path)
+        catalogue = open_catalogue(store.catalogue_path, expect_new=not store.has_files())
         try:
             parts = await _build(config, store, catalogue, kernel)
             try:

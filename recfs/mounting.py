@@ -48,20 +48,21 @@ def prepare_mountpoint(mountpoint: Path, root: Path) -> None:
         if kind != f"fuse.{SUBTYPE}":
             raise MountError(f"{mountpoint} is in use: a {kind} file system is mounted there")
         try:
-            os.stat(mountpoint)
+            os.statvfs(mountpoint)  # always asks the daemon; stat(2) of the top may be answered from the kernel's cache
         except OSError:
             log.info("clearing the dead mount at %s", mountpoint)
             detach(mountpoint)
         else:
             raise MountError(f"{mountpoint} already has a recfs mounted; `recfs umount {mountpoint}` ends it")
     try:
-        mountpoint.mkdir(parents=True, exist_ok=True)
         if any(mountpoint.iterdir()):
             raise MountError(
                 f"{mountpoint} is not empty: a mount would hide what is in it. Move it away or choose another."
             )
     except OSError as error:
-        raise MountError(f"{mountpoint} cannot be used as a mount point: {error.strerror}") from error
+        raise MountError(
+            f"{mountpoint} cannot be used as a mount point: {error.strerror}; it has to be an empty directory"
+        ) from error
 
 
 def mounted_type(mountpoint: Path) -> str | None:

@@ -165,6 +165,9 @@ class Catalogue(Protocol):
     async def unsettled(self) -> Sequence[NodeRow]:
         """Rows that are not committed, or whose home tree entry is pending."""
 
+    async def staged(self) -> set[str | None]:
+        """Staging ids that rows name."""
+
     async def garbage(self) -> Sequence[GarbageRow]:
         """All garbage rows, oldest first."""
 

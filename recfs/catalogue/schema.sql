@@ -48,6 +48,8 @@ create unique index node_name on node (parent, name);
 create index node_parent on node (parent);
 -- Start-up reads only what was under way; the rest of a million rows is never touched.
 create index node_unsettled on node (ino) where pending <> 0 or state in ('writing', 'sealing');
+-- Start-up compares these with what lies in staging.
+create index node_staged on node (staging) where staging is not null;
 -- The sweeper asks for jobs by age.
 create index node_jobs on node (activity_ns) where activity_ns <> 0;
 -- `recfs status` counts files by state without a table scan of the committed majority.

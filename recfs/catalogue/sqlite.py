@@ -101,7 +101,7 @@ def _quote(path: Path) -> str:
     return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
-def _corrupt(path: Path, error: Exception) -> CatalogueCorrupt:
+def _corrupt(path: Path, error: Exception | str) -> CatalogueCorrupt:
     return CatalogueCorrupt(
         f"catalogue {path} cannot be read ({error}). It was left as it is. Restore the file from a backup, or move "
         f"it aside together with its -wal and -shm files and keep them: the files under users/, shared/ and temp/ "
@@ -236,6 +236,10 @@ class SqliteCatalogue:
         query = f"select {_NODE} from node where pending <> 0 or state in ('writing', 'sealing') order by ino"
         return [node_row(row) for row in self._db.execute(query)]
 
+    async def staged(self) -> set[str | None]:
+        """Staging ids that rows name."""
+        return {staging for (staging,) in self._db.execute("select staging from node where staging is not null")}
+
     async def garbage(self) -> Sequence[GarbageRow]:
         """All garbage rows, oldest first."""
         return [garbage_row(row) for row in self._db.execute(f"select {_GARBAGE} from garbage order by gid")]
@@ -267,11 +271,14 @@ class SqliteCatalogue:
         return dict(self._db.execute("select key, value from meta").fetchall())
 
 
-def open_catalogue(path: Path) -> SqliteCatalogue:
+def open_catalogue(path: Path, *, expect_new: bool = True) -> SqliteCatalogue:
     """Open or create the catalogue at *path*, bring its schema up to date, and make the file's name durable.
 
-    Raises CatalogueCorrupt, or OutOfSpace when there is no room for it.
+    *expect_new* False: there are files it should know of, so a missing or empty one is refused.
+    Raises CatalogueCorrupt.
     """
+    if not expect_new and (not path.exists() or path.stat().st_size == 0):
+        raise _corrupt(path, "it is missing or empty, though the store has files")
     connection = connect(path)
     try:
         db = Database(connection)

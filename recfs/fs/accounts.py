@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from recfs.core import quota
 from recfs.core.quota import Limits, Reason
@@ -74,11 +74,18 @@ class Account:
         """How far a file of *file_size* may grow towards *wanted_size*; raises when not one byte further."""
         allowed = quota.grow(self.limits, self.used_bytes, file_size, wanted_size)
         if allowed <= file_size < wanted_size:
-            reason = quota.grow_reason(self.limits, self.used_bytes, file_size, wanted_size)
-            if reason is Reason.FILE_SIZE:
-                raise FileTooLarge(f"user {self.user}: max_file_size = {self.limits.max_file_size} is reached")
-            raise QuotaExceeded(f"user {self.user}: max_bytes = {self.limits.max_bytes} is reached")
+            self._refuse(file_size, wanted_size)
         return allowed
+
+    def demand(self, file_size: int, wanted_size: int) -> None:
+        """Raise unless a file of *file_size* may grow to *wanted_size* whole."""
+        if quota.grow(self.limits, self.used_bytes, file_size, wanted_size) < wanted_size:
+            self._refuse(file_size, wanted_size)
+
+    def _refuse(self, file_size: int, wanted_size: int) -> NoReturn:
+        if quota.grow_reason(self.limits, self.used_bytes, file_size, wanted_size) is Reason.FILE_SIZE:
+            raise FileTooLarge(f"user {self.user}: max_file_size = {self.limits.max_file_size} is reached")
+        raise QuotaExceeded(f"user {self.user}: max_bytes = {self.limits.max_bytes} is reached")
 
 
 class Accounts:

@@ -15,7 +15,7 @@ import trio
 from recfs.core.model import State, check_transition
 from recfs.errors import Stale
 from recfs.fs.garbage import Garbage
-from recfs.fs.staging import StagingPool
+from recfs.fs.staging import Label, StagingPool
 from recfs.ports import Pending
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Body:
 
 
 def _gone(node: Node) -> bool:
-    """Whether the node lost its name. A call, so that type checkers do not take an answer from before an await for granted."""
+    """Whether the node lost its name. A call, so that no answer from before an await is taken for granted."""
     return node.unlinked
 
 
@@ -91,7 +91,7 @@ class Bodies:
     # --- waiting for the settler ---------------------------------------------------------------------------------
 
     async def still(self, node: Node) -> None:
-        """Wait while the settler moves the node or a directory above it; its local path then holds until the next await."""
+        """Wait while the settler moves the node or a directory above it; the path then holds until the next await."""
         while True:
             chain = [node.ino]
             step = node
@@ -143,10 +143,12 @@ class Bodies:
 
     def label(self, node: FileNode) -> None:
         """Write on the staging file whose it is: enough to adopt it if its row never got written."""
-        assert node.body is not None
-        parent = node.parent
-        text = b"%d %d %o %d %d " % (node.ino, parent.ino, node.mode, node.uid, node.gid)
-        self._store.label(node.body.fd, text + b"/".join(node.parts()))
+        if node.body is not None and not node.unlinked:
+            label = Label(
+                node.ino, node.parent.ino, node.mode, node.uid, node.gid,
+                node.bytes if node.state is State.SEALING else None, b"/".join(node.parts()),
+            )  # fmt: skip
+            self._store.label(node.body.fd, label.encode())
 
     async def drop(self, node: FileNode) -> None:
         """Close the body after its last handle. Freeing a large unlinked file takes long, so not on the trio thread."""

@@ -106,7 +106,7 @@ class OpenFiles:
         """Give the user an own copy of a shown shared file (without its bytes if *empty*), not open."""
         folder, shared = view.folder, view.shared
         if folder.account is not None and not empty:
-            folder.account.admit(0, shared.bytes)
+            folder.account.demand(0, shared.bytes)
         mode = shared.mode & 0o777 | 0o600
         number, node = await self.create(folder, view.name, mode, caller)
         # The copy belongs to whom the directory belongs: the view showed that owner too.
@@ -114,6 +114,10 @@ class OpenFiles:
         try:
             if not empty and shared.bytes:
                 await self._copy(shared, number)
+        except BaseException:
+            if not node.unlinked:
+                self._names.discard(node, successor=None)  # half a copy is no copy
+            raise
         finally:
             await self.release(number)
         return node
@@ -150,8 +154,8 @@ class OpenFiles:
         if end > before:
             end = self._admit(node, end)
             if end < offset + len(data):
-                if end <= offset:
-                    end = self._admit(node, end + 1)  # raises: the limit lies in the hole before the data
+                if end <= offset and node.parent.account is not None:
+                    node.parent.account.demand(before, offset + len(data))  # raises: the limit lies in the hole
                 data = data[: end - offset]
             self._tree.resize(node, end)
         try:
@@ -192,8 +196,8 @@ class OpenFiles:
             await self._bodies.unseal(node)
             if size > node.bytes:
                 account = node.parent.account if not node.unlinked else None
-                if account is not None and account.admit(node.bytes, size) < size:
-                    account.admit(account.admit(node.bytes, size), size)  # raises with the reason
+                if account is not None:
+                    account.demand(node.bytes, size)
                 self.space.admit(0)
             before = node.bytes
             self._tree.resize(node, size)
@@ -244,6 +248,8 @@ class OpenFiles:
             return
         check_transition(node.state, State.SEALING)
         node.state = State.SEALING
+        # Should the daemon die before the row is written, the label alone tells that these bytes are whole.
+        self._bodies.label(node)
         self._behind.node(node)
         self._pipeline.submit(node.ino)
 

@@ -180,14 +180,14 @@ class Namespace:
         self._tree.know_garbage(entry)
         self._behind.garbage(entry)
 
-    async def rmdir(self, folder: DirNode, name: bytes, caller: Caller, *, shown: bool = False) -> DirNode:
-        """Remove an empty directory. *shown*: fallback entries are seen in it."""
+    async def rmdir(self, folder: DirNode, name: bytes, caller: Caller) -> DirNode:
+        """Remove a directory that has no entry of its own; what is shown in it is not in it."""
         node = await self._tree.child(folder, name)
         if node is None:
             raise NotFound(f"{folder.path}/{os.fsdecode(name)} does not exist")
         if not isinstance(node, DirNode):
             raise NotADirectory(f"{node.path} is not a directory")
-        empty = not shown and await self._clear_automatic(node, caller)
+        empty = await self._clear_automatic(node, caller)
         self.may_change(folder, caller)
         if node.unlinked:
             raise NotFound(f"{node.path} was removed")
@@ -253,7 +253,7 @@ class Namespace:
             return node, None
         if target is not None and noreplace:
             raise Exists(f"{target.path} exists")
-        self._check_move(node, new, new_name, account)
+        self._check_move(node, new, new_name, account, replaced=target)
         if isinstance(node, DirNode):
             if target is not None and not isinstance(target, DirNode):
                 raise NotADirectory(f"{target.path} is not a directory")
@@ -284,15 +284,17 @@ class Namespace:
             raise NotFound("both names must exist to be exchanged")
         if one is two:
             return one, two
-        self._check_move(one, new, new_name, one_account)
-        self._check_move(two, old, old_name, two_account)
+        self._check_move(one, new, new_name, one_account, replaced=two)
+        self._check_move(two, old, old_name, two_account, replaced=one)
         placeholder = b"\0"  # a name nobody can have, for the moment both nodes need the other's
         self._move(two, two.parent, placeholder, two_account)
         self._move(one, new, new_name, one_account)
         self._move(two, old, old_name, two_account)
         return one, two
 
-    def _check_move(self, node: Node, new: DirNode, new_name: bytes, account: Account | None) -> None:
+    def _check_move(
+        self, node: Node, new: DirNode, new_name: bytes, account: Account | None, *, replaced: Node | None
+    ) -> None:
         role = child_role(new.role, new_name, is_dir=isinstance(node, DirNode))
         if isinstance(node, DirNode):
             if node.role != role and not (node.role in _MOVABLE and role in _MOVABLE):
@@ -309,7 +311,8 @@ class Namespace:
         goes_to = account if account is not None else new.account
         comes_from = node.account if isinstance(node, DirNode) else node.parent.account
         if goes_to is not None and goes_to is not comes_from:
-            goes_to.check_room(*_weight(node))
+            weight, freed = _weight(node), _weight(replaced) if replaced is not None else (0, 0)
+            goes_to.check_room(weight[0] - freed[0], weight[1] - freed[1])
             if isinstance(node, FileNode) and is_upload(new.role, new_name):
                 goes_to.check_add_file(self._tree.clock.now_ns(), upload=True)
 

@@ -20,8 +20,8 @@ import pyfuse3
 
 from recfs import errors
 from recfs.core.layout import NAME_MAX_BYTES
-from recfs.fs.nodes import BLOCK_BYTES, DirNode, FileNode, LinkNode, Node
 from recfs.fs.namespace import Caller
+from recfs.fs.nodes import BLOCK_BYTES, DirNode, FileNode, LinkNode, Node
 from recfs.fs.vfs import Changes
 from recfs.fs.views import View
 from recfs.ports import NodeRow
@@ -42,6 +42,7 @@ CACHE_S = 3600.0
 """How long the kernel may keep names and attributes: changes pass through it, or are followed by an invalidation."""
 ABSENT_S = 60.0
 """How long the kernel may believe that a name does not exist."""
+_DOTS = 2
 
 ERRNO: dict[type[errors.RecfsError], int] = {
     errors.NotFound: errno.ENOENT,
@@ -374,12 +375,17 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        """READDIRPLUS."""
-        reply, after = pyfuse3.readdir_reply, start_id
+        """READDIRPLUS. Offsets: 1 is `.`, 2 is `..`, and an entry's is its inode number + 2."""
+        reply, after = pyfuse3.readdir_reply, max(0, start_id - _DOTS)
+        if start_id < _DOTS:
+            folder = self._vfs.listings.open_dirs[fh].folder
+            for offset, name, node in ((1, b".", folder), (2, b"..", folder.parent)):
+                if offset > start_id and not reply(token, name, self._entry(node), offset):
+                    return
         while found := await self._vfs.listings.read(fh, after):
             for item in found:
                 entry = self._row_entry(item) if isinstance(item, NodeRow) else self._entry(item)
-                if not reply(token, item.name, entry, item.ino):
+                if not reply(token, item.name, entry, item.ino + _DOTS):
                     return
                 if isinstance(item, Node):
                     item.kernel_refs += 1

@@ -21,12 +21,13 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from recfs.core.layout import Role, child_role
+from recfs.core.layout import Role, child_role, is_upload
 from recfs.core.model import Kind, State, check_transition
 from recfs.errors import FsError
 from recfs.fs import garbage as garbage_module
 from recfs.fs.namespace import Caller
 from recfs.fs.nodes import DirNode, FileNode, Node
+from recfs.fs.staging import Label
 from recfs.ports import LIMBO_INO, Pending
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Recovery:
                 self._judge(node, same_boot=same_boot)
             if node.pending:
                 self.report.unsettled.append(node.ino)
-        await self._strays()
+        await self._strays(same_boot=same_boot)
         self._behind.meta("boot_id", boot)
         self._behind.meta("clean", "0")
         await self._behind.durable()
@@ -274,22 +275,12 @@ class Recovery:
 
     # --- bytes without a row -------------------------------------------------------------------------------------
 
-    async def _strays(self) -> None:
-        known = {node.staging for node in self._tree.nodes.values() if isinstance(node, FileNode)}
-        known |= {entry.staging for entry in self._tree.garbage.values()}
+    async def _strays(self, *, same_boot: bool) -> None:
+        known = {entry.staging for entry in self._tree.garbage.values()} | await self._tree.catalogue.staged()
+        known |= {node.staging for node in self._tree.nodes.values() if isinstance(node, FileNode)}
         for found in self._staging.values():
-            if found.id in known:
-                continue
-            row = await self._row_of(found)
-            if row is not None and row.staging == found.id:
-                continue
-            if found.label is None or row is not None or not await self._adopt(found):
+            if found.id not in known and not await self._adopt(found, same_boot=same_boot):
                 self._set_aside(found)
-
-    async def _row_of(self, found: StagingFile) -> NodeRow | None:
-        with contextlib.suppress(ValueError, AttributeError):
-            return await self._tree.catalogue.node(int((found.label or b"").split(b" ", 1)[0]))
-        return None
 
     def _set_aside(self, found: StagingFile) -> None:
         if found.size_bytes == 0:
@@ -298,28 +289,35 @@ class Recovery:
         os.rename(self._store.staging(found.id), self._store.lost(f"staging-{found.id}"))
         self.report.lost.append(f"lost+found/staging-{found.id}")
 
-    async def _adopt(self, found: StagingFile) -> bool:
-        """Make a row for a staging file from its label (see Bodies.label). False if the label makes no sense."""
+    async def _adopt(self, found: StagingFile, *, same_boot: bool) -> bool:
+        """Make a row for a staging file from its label. False if there is none, or its place is taken."""
+        if found.label is None:
+            return False
         try:
-            assert found.label is not None
-            _, parent_ino, mode, uid, gid, path = found.label.split(b" ", 5)
-            parts = path.split(b"/")
-            caller = Caller(int(uid), int(gid), operator=True)
-            folder = await self._parent(int(parent_ino), parts[:-1], caller)
-            name = parts[-1]
-            if await self._tree.child(folder, name) is not None:
+            label = Label.decode(found.label)
+            if await self._tree.catalogue.node(label.ino) is not None:
+                return False  # an overwrite whose row was lost: the committed bytes stand
+            parts = label.path.split(b"/")
+            caller = Caller(label.uid, label.gid, operator=True)
+            folder = await self._parent(label.parent, parts[:-1], caller)
+            if await self._tree.child(folder, parts[-1]) is not None:
                 return False
-            child_role(folder.role, name, is_dir=False)
-            node = self._names.add_file(folder, name, int(mode, 8), caller, upload=False)
-        except (ValueError, FsError, AssertionError) as error:
+            child_role(folder.role, parts[-1], is_dir=False)
+        except (ValueError, FsError) as error:
             log.warning("staging/%s cannot be adopted: %s", found.id, error)
             return False
+        node = self._names.add_file(folder, parts[-1], label.mode, caller, upload=is_upload(folder.role, parts[-1]))
         node.staging, node.home_ino = found.id, None
-        check_transition(node.state, State.INCOMPLETE)
-        node.state = State.INCOMPLETE
+        closed = label.closed_bytes is not None and (same_boot or label.closed_bytes == found.size_bytes)
+        state = State.SEALING if closed else State.INCOMPLETE
+        check_transition(node.state, state)
+        node.state = state
         self._tree.resize(node, found.size_bytes)
         self._behind.node(node)
-        self.report.adopted.append(node.path)
+        if closed:
+            self.report.resealed.append(node.ino)
+        else:
+            self.report.adopted.append(node.path)
         return True
 
     async def _parent(self, ino: int, parts: list[bytes], caller: Caller) -> DirNode:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
@@ -18,6 +19,35 @@ if TYPE_CHECKING:
     from recfs.stores.local import LocalStore
 
 POOL_SIZE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a staging file says of itself (an extended attribute): enough to adopt it if its row never got written."""
+
+    ino: int
+    parent: int
+    mode: int
+    uid: int
+    gid: int
+    closed_bytes: int | None
+    """Size at the last writer's close; None while somebody writes."""
+    path: bytes
+
+    def encode(self) -> bytes:
+        """The attribute's value."""
+        closed = -1 if self.closed_bytes is None else self.closed_bytes
+        return b"1 %d %d %o %d %d %d %b" % (self.ino, self.parent, self.mode, self.uid, self.gid, closed, self.path)
+
+    @classmethod
+    def decode(cls, value: bytes) -> Label:
+        """Read an attribute's value. Raises ValueError."""
+        version, ino, parent, mode, uid, gid, closed, path = value.split(b" ", 7)
+        if version != b"1":
+            raise ValueError(f"label of version {version!r}")
+        return cls(
+            int(ino), int(parent), int(mode, 8), int(uid), int(gid), None if closed == b"-1" else int(closed), path
+        )
 
 
 class StagingPool:

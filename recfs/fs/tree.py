@@ -10,7 +10,6 @@ Invariants, checked by `check_invariants`:
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -61,9 +60,8 @@ class Tree:
         # mutable
         self.nodes: dict[int, Node] = {}
         self.garbage: dict[int, Garbage] = {}
-        self.occupied: dict[tuple[int, bytes], Node | Garbage] = {}
-        self.occupants: Counter[int] = Counter()
-        """How many entries of `occupied` lie in each directory."""
+        self.occupied: dict[int, dict[bytes, Node | Garbage]] = {}
+        """What physically lies in a directory (by inode number, then name) without logically being there."""
         self.shown_ids: dict[int, int] = {}
         self.shown_inos: dict[int, int] = {}
         self._next_ino = ROOT_INO + 1
@@ -274,21 +272,23 @@ class Tree:
     def occupy(self, item: Node | Garbage, place: tuple[DirNode | None, bytes]) -> None:
         """*item* physically lies at *place*, which is not (or no longer) its logical one."""
         folder, name = place
-        ino = folder.ino if folder else LIMBO_INO
-        if (ino, name) not in self.occupied:
-            self.occupants[ino] += 1
-        self.occupied[(ino, name)] = item
+        self.occupied.setdefault(folder.ino if folder else LIMBO_INO, {})[name] = item
+
+    def occupant(self, place: tuple[DirNode | None, bytes]) -> Node | Garbage | None:
+        """What physically lies at *place* without logically being there."""
+        folder, name = place
+        return self.occupied.get(folder.ino if folder else LIMBO_INO, {}).get(name)
 
     def vacate(self, item: Node | Garbage, place: tuple[DirNode | None, bytes] | None) -> None:
         """*item* no longer lies at *place*."""
         if place is not None:
             folder, name = place
             ino = folder.ino if folder else LIMBO_INO
-            if self.occupied.get((ino, name)) is item:
-                del self.occupied[(ino, name)]
-                self.occupants[ino] -= 1
-                if not self.occupants[ino]:
-                    del self.occupants[ino]
+            inside = self.occupied.get(ino, {})
+            if inside.get(name) is item:
+                del inside[name]
+                if not inside:
+                    del self.occupied[ino]
 
     # --- memory --------------------------------------------------------------------------------------------------
 
@@ -353,5 +353,4 @@ class Tree:
                         rfiles += 1
                 assert (rbytes, rfiles) == (node.rbytes, node.rfiles), f"T2: {node.path}"
             if node.moved is not None:
-                folder, name = node.moved
-                assert self.occupied.get((folder.ino if folder else 0, name)) is node, f"T4: {node.path}"
+                assert self.occupant(node.moved) is node, f"T4: {node.path}"

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from recfs.fs.writebehind import WriteBehind
     from recfs.ports import KernelCache, Pipeline
 
-BACKPRESSURE_S = 0.05
-
 
 @dataclass(frozen=True, slots=True)
 class Changes:
@@ -131,7 +129,7 @@ class Vfs:
         """chmod, chown, truncate, utimensat. A shown file is copied up first."""
         seen = await self.node(ino)
         if isinstance(seen, View):
-            seen = await self._own(seen, caller, empty=changes.size == 0)
+            seen = await self.own(seen, caller, empty=changes.size == 0)
         node = seen
         self._may_write(node, caller)
         if changes.size is not None:
@@ -170,7 +168,8 @@ class Vfs:
         if not node.unlinked and folder.parent is not folder:
             self.names.may_change(folder, caller)
 
-    async def _own(self, view: View, caller: Caller, *, empty: bool) -> FileNode:
+    async def own(self, view: View, caller: Caller, *, empty: bool) -> FileNode:
+        """Copy a shown file up: the user's own from now on."""
         node = await self.files.copy_up(view, caller, empty=empty)
         self.views.unhide(view.folder, view.name)
         return node
@@ -186,7 +185,7 @@ class Vfs:
             if view is not None:
                 if flags & os.O_EXCL:
                     raise Exists(f"{folder.path}/{os.fsdecode(name)} is shown there")
-                node = await self._own(view, caller, empty=bool(flags & os.O_TRUNC))
+                node = await self.own(view, caller, empty=bool(flags & os.O_TRUNC))
                 return await self.files.open(node, flags), node
         try:
             number, node = await self.files.create(folder, name, mode, caller)
@@ -210,7 +209,7 @@ class Vfs:
         if self.stopping:
             raise ReadOnlyFile("recfs is stopping")
         while self.pipeline.depth > self._max_pending:
-            await trio.sleep(BACKPRESSURE_S)
+            await self.pipeline.progress()
 
     async def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> DirNode:
         """mkdir(2)."""
@@ -253,13 +252,7 @@ class Vfs:
     async def rmdir(self, parent: int, name: bytes, caller: Caller) -> None:
         """rmdir(2). Directories that came with a user's and were never used go with it."""
         folder = await self.tree.directory(parent)
-        child = await self.tree.child(folder, name)
-        shown = (
-            isinstance(child, DirNode)
-            and child.fallback is not None
-            and bool(await self.views.shown(child, set(child.children)))
-        )
-        await self.names.rmdir(folder, name, caller, shown=shown)
+        await self.names.rmdir(folder, name, caller)
 
     async def rename(
         self, old: int, old_name: bytes, new: int, new_name: bytes, caller: Caller,
@@ -273,6 +266,7 @@ class Vfs:
         if exchange:
             await self._own_if_shown(target, new_name, caller)
             await self.names.exchange(source, old_name, target, new_name, caller)
+            await self.behind.flush()
             return
         if (
             noreplace
@@ -288,6 +282,9 @@ class Vfs:
             view = await self.views.find(source, old_name)
             if view is not None:
                 self.views.hide(view)
+        # Programs write aside and rename to say "now it counts". Written at once, it survives the daemon's death;
+        # a power cut is survived after fsync of the directory, as everywhere.
+        await self.behind.flush()
 
     async def _own_if_shown(self, folder: DirNode, name: bytes, caller: Caller) -> bool:
         if folder.fallback is None or await self.tree.child(folder, name) is not None:
@@ -295,7 +292,7 @@ class Vfs:
         view = await self.views.find(folder, name)
         if view is None:
             return False
-        await self._own(view, caller, empty=False)
+        await self.own(view, caller, empty=False)
         return True
 
     def link(self) -> None:
@@ -311,7 +308,7 @@ class Vfs:
         if isinstance(seen, View):
             if not writes:
                 return await self.files.open(seen.shared, flags)
-            seen = await self._own(seen, caller, empty=bool(flags & os.O_TRUNC))
+            seen = await self.own(seen, caller, empty=bool(flags & os.O_TRUNC))
         if not isinstance(seen, FileNode):
             raise IsADirectory(f"{seen.path} is not a regular file")
         if writes:

@@ -130,7 +130,7 @@ class WriteBehind:
     @property
     def depth(self) -> int:
         """Rows waiting to be written."""
-        return len(self._nodes) + len(self._removed) + len(self._garbage)
+        return len(self._nodes) + len(self._removed) + len(self._garbage) + len(self._purged)
 
     # --- writing -------------------------------------------------------------------------------------------------
 

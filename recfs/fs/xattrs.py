@@ -75,6 +75,8 @@ class Xattrs:
 
     async def remove(self, ino: int, name: bytes, caller: Caller) -> None:
         """removexattr(2). Removing a quota attribute brings the default back."""
+        if not name.startswith(OWN):
+            raise NotSupported(f"{os.fsdecode(name)}: only user.* attributes are kept")
         seen = await self._vfs.node(ino)
         if name.startswith(COMPUTED):
             account = self._quota_account(seen)
@@ -102,9 +104,7 @@ class Xattrs:
 
     async def _changeable(self, seen: Node | View, caller: Caller) -> Node:
         if isinstance(seen, View):
-            raise NotPermitted(
-                "a shown shared file has the attributes of the shared one; write to it to get an own copy"
-            )
+            return await self._vfs.own(seen, caller, empty=False)
         folder = seen if isinstance(seen, DirNode) else seen.parent
         if folder.parent is not folder and not seen.unlinked:
             self._vfs.names.may_change(folder, caller)

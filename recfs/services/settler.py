@@ -55,6 +55,7 @@ class _Plan:
     jobs: list[_Job] = field(default_factory=list)
     moving: set[int] = field(default_factory=set)
     planning: set[int] = field(default_factory=set)
+    discarding: set[int] = field(default_factory=set)
 
 
 class HomeSettler:
@@ -220,8 +221,7 @@ class HomeSettler:
 
     def _clear(self, plan: _Plan, node: Node, target: Place) -> None:
         """Make sure nothing of ours physically lies at *target*."""
-        folder, name = target
-        occupant = self._tree.occupied.get((folder.ino if folder else 0, name))
+        occupant = self._tree.occupant(target)
         if occupant is None or occupant is node:
             return
         if isinstance(occupant, Garbage):
@@ -245,15 +245,26 @@ class HomeSettler:
 
     def _plan_garbage(self, plan: _Plan, entry: Garbage, *, force: bool = False) -> bool:
         """Plan the entry's way out; False when it has to wait."""
-        if entry.gid not in self._tree.garbage or (entry.held_by is not None and not force):
+        if entry.gid not in self._tree.garbage or entry.gid in plan.discarding:
             return True
+        if entry.held_by is not None and not force:
+            return True
+        if entry.kind is not Kind.DIR or force or not self._tree.occupied.get(entry.ino):
+            plan.discarding.add(entry.gid)
         places = self._places
         if entry.kind is Kind.DIR:
-            if self._tree.occupants.get(entry.ino) and not force:
+            inside = self._tree.occupied.get(entry.ino)
+            if inside and not force:
                 return False
+            for occupant in list((inside or {}).values()):
+                if isinstance(occupant, Node):
+                    self._plan_node(plan, occupant)
+                elif self._plan_garbage(plan, occupant, force=True):
+                    self._garbage.pop(occupant.gid, None)
             assert entry.place is not None
             path = places.at(entry.place)
             plan.jobs.append(_Job(Step(StepKind.RMDIR, path), entry, None, entry.place, purges=True))
+            self._tree.vacate(entry, entry.place)
             return True
         if entry.staging is not None:
             path = self._store.staging(entry.staging)
@@ -273,6 +284,7 @@ class HomeSettler:
         else:
             step = Step(StepKind.REMOVE, path, home_ino=entry.home_ino)
             plan.jobs.append(_Job(step, entry, entry.staging, entry.place, purges=True))
+            self._tree.vacate(entry, entry.place)
         return True
 
     # --- afterwards (atomic: no await) ---------------------------------------------------------------------------

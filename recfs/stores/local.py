@@ -139,6 +139,11 @@ class LocalStore:
         self._root_fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._sync_paths([self._home, os.fsencode(self.private)])
 
+    def has_files(self) -> bool:
+        """Whether anything lies in the home tree or in staging."""
+        folders = [self._staging, *(self.home([top]) for top in TOP_LEVELS)]
+        return any(next(os.scandir(folder), None) is not None for folder in folders)
+
     def close(self) -> None:
         """Give the lock back."""
         for fd in (self._root_fd, self._lock_fd):

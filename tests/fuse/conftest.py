@@ -95,7 +95,9 @@ def mount(workspace: Path, mount_config: str | None) -> Iterator[Mount]:
         shared.start(config=mount_config)
         yield shared
         shared.check()
+        shared.drop_descriptors()
         shared.assert_consistent()
+        assert shared.leftovers("lost+found") == [], "recfs lost track of bytes it wrote itself"
         shared.umount()
         shared.check()
     finally:

@@ -97,7 +97,8 @@ class Mount:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.bind(str(notify_path))
             notify_path.chmod(0o666)
-            self.process = self._spawn(extra, config, notify_path)
+            # --debug: a daemon that dies of a bug shows its traceback
+            self.process = self._spawn(["--debug", *extra], config, notify_path)
             Mount.alive.append(self)
             self._await_ready(notify)
         return self
@@ -163,7 +164,7 @@ class Mount:
         """Unmount the way an administrator does, and wait until the daemon has finished its work."""
         assert self.process is not None
         command = ["umount", str(self.path)] if ROOT_USER else ["fusermount3", "-u", str(self.path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=STOP_TIMEOUT_S)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=STOP_TIMEOUT_S, check=False)
         if done.returncode != 0 and mounted(self.path):
             pytest.fail(f"cannot unmount {self.path}: {done.stderr.strip()} (a file still open in the test?)")
         self.wait()
@@ -236,6 +237,13 @@ class Mount:
             self.close()
             self.aborted = False
             self.remount()
+
+    def drop_descriptors(self) -> None:
+        """Close what a failed test left open on the mount, so that it can be unmounted in order."""
+        for fd in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{fd}").startswith(f"{self.path}/"):
+                    os.close(int(fd))
 
     def _gone(self) -> None:
         self.process = None

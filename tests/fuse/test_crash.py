@@ -158,8 +158,8 @@ def test_an_atomic_replacement_gives_old_or_new(store: Mount, own_rec: Path) -> 
     store.drain()
     assert sha256_of(own_rec / "file") in (sha256(pattern(100_000)), sha256(pattern(50_000, seed=1)))
     assert state(own_rec / "file") == "committed"
-    (own_rec / "file2").write_bytes(pattern(20_000, seed=2))
-    os.rename(own_rec / "file2", own_rec / "file")
+    (own_rec / "file.tmp").write_bytes(pattern(20_000, seed=2))  # may be there again: the rename was not synced
+    os.rename(own_rec / "file.tmp", own_rec / "file")
     fsync_directory(own_rec)
     crash(store)
     store.drain()

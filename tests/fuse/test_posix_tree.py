@@ -287,7 +287,9 @@ def test_telldir_and_seekdir(place: Path) -> None:
         if entry is None:
             break
         order.append((position, entry[0], entry[2]))
-    assert sorted(name for _, name, _ in order) == sorted([*names, b".", b"..", b"dir"])
+    dots = {b".", b".."}  # POSIX leaves open whether they are listed
+    assert sorted({name for _, name, _ in order} - dots) == sorted([*names, b"dir"])
+    assert len(order) == len({name for _, name, _ in order}), "an entry came twice"
     types = {name: kind for _, name, kind in order}
     assert types[b"dir"] == 4, "d_type of a directory is DT_DIR"
     assert types[b"file000"] == 8, "d_type of a file is DT_REG"
@@ -301,7 +303,7 @@ def test_telldir_and_seekdir(place: Path) -> None:
     again = set()
     while (entry := stream.read()) is not None:
         again.add(entry[0])
-    assert again == {*names, b".", b"..", b"dir", b"later"}
+    assert again - dots == {*names, b"dir", b"later"}
     stream.close()
 
 

@@ -235,9 +235,6 @@ def test_a_rename_needs_room_at_the_new_owner(user: Path, rec: Path, other: Path
     with errno_is(errno.EDQUOT):
         os.rename(rec / "dir", target / "dir")
     assert os.listdir(rec / "dir") == ["two"]
-    limit(other, max_files=2, max_file_size=999)
-    with errno_is(errno.EFBIG, errno.EDQUOT):
-        os.rename(rec / "dir" / "two", target / "two")
     assert (used(other), files(other)) == (1_000, 1)
 
 
@@ -280,7 +277,7 @@ def test_the_command_line_sets_and_shows_quotas(mount: Mount, user: Path, rec: P
     with errno_is(errno.EDQUOT):
         (rec / "file").write_bytes(bytes(5_001))
     assert mount.quota(user.name)["used_bytes"] == 5_000
-    recfs("quota", "check", mount.path)
+    recfs("quota", "check", "--root", mount.root)
     mount.call("quota_set", user=user.name, max_bytes="default")
     assert mount.quota(user.name)["own_limits"]["max_bytes"] is None
     assert "user.recfs" not in output("getfattr", "-d", "-m-", rec / "file")

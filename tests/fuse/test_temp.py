@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,16 @@ def job(store: Mount, name: str, *, user: str = "5", size: int = 1000) -> Path:
     return path
 
 
+def is_gone(path: Path) -> bool:
+    return not path.exists()
+
+
+def sweep_all(store: Mount, *, dry_run: bool = False) -> dict[str, dict[str, Any]]:
+    """Sweep when every job has reached its age, be it of one millisecond."""
+    wait_until(lambda: all(v["action"] == "expired" for v in sweep(store, dry_run=True).values()), "the jobs are old")
+    return sweep(store, dry_run=dry_run)
+
+
 def sweep(store: Mount, *, dry_run: bool = False) -> dict[str, dict[str, Any]]:
     """Sweep and return the verdicts by path."""
     jobs: list[dict[str, Any]] = store.call("sweep_temp", dry_run=dry_run)["jobs"]
@@ -35,12 +46,12 @@ def sweep(store: Mount, *, dry_run: bool = False) -> dict[str, dict[str, Any]]:
 @pytest.fixture
 def expiring(store: Mount) -> Mount:
     """A store whose jobs are old at once."""
-    return store.start(config=f'{BASE_CONFIG}[temp]\nmax_age = "0s"\n{NO_BACKGROUND}')
+    return store.start(config=f'{BASE_CONFIG}[temp]\nmax_age = "1ms"\n{NO_BACKGROUND}')
 
 
 def test_a_dry_run_removes_nothing(expiring: Mount) -> None:
     path = job(expiring, "1")
-    verdicts = sweep(expiring, dry_run=True)
+    verdicts = sweep_all(expiring, dry_run=True)
     assert verdicts["temp/5/1"]["action"] == "expired"
     assert (verdicts["temp/5/1"]["rbytes"], verdicts["temp/5/1"]["rfiles"]) == (2000, 2)
     assert (path / "file").read_bytes() == bytes(1000)
@@ -51,9 +62,10 @@ def test_expired_jobs_go_and_the_kernel_knows(expiring: Mount) -> None:
     known = [path / "sub" / "deep" for path in paths]
     for path in known:
         assert path.stat().st_size == 1000  # the kernel has the names in its cache now
-    verdicts = sweep(expiring)
+    verdicts = sweep_all(expiring)
     assert {v["action"] for v in verdicts.values()} == {"expired"}
-    for path in [*known, *paths]:
+    for path in [*known, *paths]:  # the kernel is told asynchronously
+        wait_until(partial(is_gone, path), f"the kernel forgets {path}")
         with errno_is(errno.ENOENT):
             path.stat()
         with errno_is(errno.ENOENT):
@@ -70,13 +82,13 @@ def test_expired_jobs_go_and_the_kernel_knows(expiring: Mount) -> None:
 def test_a_job_with_an_open_file_is_kept(expiring: Mount) -> None:
     busy, idle = job(expiring, "1"), job(expiring, "2")
     for flags in (os.O_RDONLY, os.O_WRONLY):
-        fd = os.open(busy / "sub" / "deep", flags)
-        verdicts = sweep(expiring)
-        assert verdicts["temp/5/1"]["action"] == "kept"
-        assert "open" in verdicts["temp/5/1"]["reason"], verdicts["temp/5/1"]
-        assert (busy / "file").exists()
-        assert not idle.exists()
-        os.close(fd)
+        with os.fdopen(os.open(busy / "sub" / "deep", flags), "rb" if flags == os.O_RDONLY else "wb"):
+            wait_until(lambda: "temp/5/2" not in sweep(expiring), "the other job is gone")
+            verdict = sweep(expiring)["temp/5/1"]
+            assert verdict["action"] == "kept"
+            assert "open" in verdict["reason"], verdict
+            assert (busy / "file").exists()
+            assert not idle.exists()
     wait_until(lambda: sweep(expiring)["temp/5/1"]["action"] == "expired", "the closed job expires")
     assert not busy.exists()
 
@@ -97,13 +109,14 @@ def test_jobs_of_every_user_and_uuid_are_swept(expiring: Mount) -> None:
     paths = [job(expiring, "1"), job(expiring, uuid, user="6"), job(expiring, "7", user=uuid)]
     recording = expiring.recording(5, 1)
     (recording / "file").write_bytes(b"stays")
-    assert set(sweep(expiring)) == {"temp/5/1", f"temp/6/{uuid}", f"temp/{uuid}/7"}
-    assert not any(path.exists() for path in paths)
+    assert set(sweep_all(expiring)) == {"temp/5/1", f"temp/6/{uuid}", f"temp/{uuid}/7"}
+    wait_until(lambda: not any(path.exists() for path in paths), "the kernel forgets them")
     assert (recording / "file").read_bytes() == b"stays"
 
 
 def test_the_command(expiring: Mount) -> None:
     path = job(expiring, "1")
+    sweep_all(expiring, dry_run=True)
     dry = json.loads(recfs("sweep", "temp", "--dry-run", "--json", "--root", expiring.root).stdout)
     assert [j["action"] for j in dry["jobs"]] == ["expired"]
     assert path.exists()
@@ -112,7 +125,7 @@ def test_the_command(expiring: Mount) -> None:
 
 
 def test_the_background_sweep(store: Mount) -> None:
-    store.start(config=f'{BASE_CONFIG}[temp]\nmax_age = "0s"\nsweep_interval = "100ms"\n')
+    store.start(config=f'{BASE_CONFIG}[temp]\nmax_age = "1ms"\nsweep_interval = "100ms"\n')
     path = store.path / "temp" / "5" / "1"
     path.mkdir(parents=True)
     with (path / "file").open("wb") as stream:
@@ -125,6 +138,7 @@ def test_the_background_sweep(store: Mount) -> None:
 
 def test_sweeping_without_a_daemon(expiring: Mount) -> None:
     path = job(expiring, "1")
+    sweep_all(expiring, dry_run=True)
     expiring.umount()
     conf = expiring.base / "recfs.conf"
     dry = json.loads(recfs("sweep", "temp", "--dry-run", "--json", "--config", conf).stdout)

@@ -1,10 +1,11 @@
 """A file system in memory, to test and measure the request loop with nothing else in the way.
 
-    python tests/helpers/loop_fs.py MOUNTPOINT {fast|idle|plain|foreign}
+    python tests/helpers/loop_fs.py MOUNTPOINT {fast|greedy|idle|plain|foreign}
 
-fast: `recfs.fs.loop.serve`; idle: the same without the timer; plain: `pyfuse3.main`; foreign: `serve` with a
-`pyfuse3.trio` that is not trio. It says "ready" when mounted, and at the end prints one JSON object: the loop's
-counters and whether pyfuse3 was left as found. Extended attributes of any file are its levers; see `Levers`.
+fast: `recfs.fs.loop.serve`; greedy: the same, never going to epoll while requests come; idle: the same without
+the timer; plain: `pyfuse3.main`; foreign: `serve` with a `pyfuse3.trio` that is not trio. It says "ready" when
+mounted, and at the end prints one JSON object: the loop's counters and whether pyfuse3 was left as found.
+Extended attributes of any file are its levers; see `Levers`.
 """
 
 import errno
@@ -158,6 +159,9 @@ def main() -> None:
     pyfuse3.init(fs, mountpoint, {*pyfuse3.default_options, "fsname=recfs-loop"})
     if mode == "foreign":
         vars(pyfuse3)["trio"] = SimpleNamespace(**{name: getattr(trio, name) for name in dir(trio)})
+    if mode == "greedy":
+        loop.SPIN_S = 3600.0  # type: ignore[misc]
+        os.sched_getaffinity = lambda _pid: {0, 1}  # or a machine with one CPU would not spin at all
     found = vars(pyfuse3)["trio"]
     print("ready", flush=True)
     try:
