@@ -30,7 +30,8 @@ from recfs.errors import ControlError, MountError, RecfsError
 from recfs.fs import loop
 from recfs.fs.accounts import Accounts
 from recfs.fs.bodies import Bodies
-from recfs.fs.operations import Operations, PyfuseKernelCache
+from recfs.fs.kernel import PyfuseKernelCache
+from recfs.fs.operations import Operations
 from recfs.fs.places import Places
 from recfs.fs.recovery import Recovery, Report
 from recfs.fs.staging import Space
@@ -76,6 +77,9 @@ class NoKernelCache:
     def forget_inode(self, ino: int) -> None:
         """Nobody to tell."""
 
+    async def told(self) -> None:
+        """Nobody to tell."""
+
 
 @dataclass(slots=True)
 class Parts:
@@ -101,6 +105,7 @@ class Parts:
         nursery.start_soon(self.settler.run)
         nursery.start_soon(self.committer.run)
         nursery.start_soon(self.housekeeper.run)
+        self.sweeper.sweep_trash()
         for ino in self.recovered.resealed:
             self.committer.submit(ino)
         for ino in self.recovered.unsettled:
@@ -277,8 +282,7 @@ class _Daemon:
     async def _last_releases(self) -> None:
         """Give the kernel a moment to release what was just closed; what stays open ends as `incomplete`."""
         with trio.move_on_after(1.0):
-            while any(handle.writes for handle in self._parts.vfs.files.handles.values()):
-                await trio.sleep(0.01)
+            await self._parts.vfs.files.no_writers()
 
     async def _signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:

@@ -206,6 +206,9 @@ class KernelCache(Protocol):
     def forget_inode(self, ino: int) -> None:
         """Attributes and cached pages of *ino* are out of date."""
 
+    async def told(self) -> None:
+        """Wait until the kernel knows everything announced so far. Never from within a request."""
+
 
 class Pipeline(Protocol):
     """Where the file system hands over files whose last writer closed."""

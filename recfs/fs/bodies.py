@@ -36,13 +36,15 @@ READ_BUFFER_BYTES = 1 << 20
 class Body:
     """An open file's descriptor and who uses it."""
 
-    __slots__ = ("fd", "handles", "lock", "retired", "writable", "writers")
+    __slots__ = ("fd", "flushed", "handles", "lock", "retired", "writable", "writers")
 
     def __init__(self, fd: int, *, writable: bool) -> None:
         self.fd = fd
         self.writable = writable
         self.handles = 0
         self.writers = 0
+        self.flushed = False
+        """Its label says closed: a writer's close(2) returned, and nothing was written since."""
         self.lock = trio.Lock()
         """Serialises the node's way between home and staging."""
         self.retired: list[int] = []
@@ -144,10 +146,9 @@ class Bodies:
     def label(self, node: FileNode) -> None:
         """Write on the staging file whose it is: enough to adopt it if its row never got written."""
         if node.body is not None and not node.unlinked:
-            label = Label(
-                node.ino, node.parent.ino, node.mode, node.uid, node.gid,
-                node.bytes if node.state is State.SEALING else None, b"/".join(node.parts()),
-            )  # fmt: skip
+            closed = node.bytes if node.body.flushed or node.state is State.SEALING else None
+            path = b"/".join(node.parts())
+            label = Label(node.ino, node.parent.ino, node.mode, node.uid, node.gid, closed, path)
             self._store.label(node.body.fd, label.encode())
 
     async def drop(self, node: FileNode) -> None:

@@ -56,6 +56,7 @@ class OpenFiles:
         self._pipeline = pipeline
         self._limiter = limiter
         self._next = 1
+        self._released = trio.Event()
         self.handles: dict[int, Handle] = {}
 
     # --- opening -------------------------------------------------------------------------------------------------
@@ -149,6 +150,9 @@ class OpenFiles:
         node, body = handle.node, handle.body
         if node.state is not State.WRITING or (node.staging is None and not node.unlinked):
             await self._bodies.unseal(node)
+        if body.flushed:  # closed through a dup(2) or in another process, and written to again
+            body.flushed = False
+            self._bodies.label(node)
         end = offset + len(data)
         before = node.bytes
         if end > before:
@@ -206,6 +210,9 @@ class OpenFiles:
             except OSError as error:
                 self._tree.resize(node, before)
                 raise _disk_error(error, node) from error
+        if body.flushed:
+            body.flushed = False
+            self._bodies.label(node)
         now = self._tree.clock.now_ns()
         node.mtime_ns = node.ctime_ns = now
         self._behind.node(node)
@@ -226,12 +233,30 @@ class OpenFiles:
                 self._pipeline.hurry(node.ino)
         await self._behind.durable()
 
+    def flush(self, number: int) -> None:
+        """A close(2) is returning (fuse.h, FLUSH); RELEASE follows when the kernel finds time.
+
+        Should the daemon die in between, the label on the staging file tells that these bytes are whole. Atomic.
+        """
+        handle = self.handles[number]
+        body = handle.body
+        if handle.writes and body.writers == 1 and not body.flushed and handle.node.state is State.WRITING:
+            body.flushed = True
+            self._bodies.label(handle.node)
+
     # --- closing -------------------------------------------------------------------------------------------------
 
     async def release(self, number: int) -> None:
         """The last reference to this open is gone. The last writer's release starts the sealing."""
         handle = self.handles.pop(number)
         await self._let_go(handle.node, handle.body, writes=handle.writes)
+        self._released.set()
+        self._released = trio.Event()
+
+    async def no_writers(self) -> None:
+        """Wait until no handle is open for writing."""
+        while any(handle.writes for handle in self.handles.values()):
+            await self._released.wait()
 
     async def _let_go(self, node: FileNode, body: Body, *, writes: bool) -> None:
         if writes:
@@ -248,8 +273,6 @@ class OpenFiles:
             return
         check_transition(node.state, State.SEALING)
         node.state = State.SEALING
-        # Should the daemon die before the row is written, the label alone tells that these bytes are whole.
-        self._bodies.label(node)
         self._behind.node(node)
         self._pipeline.submit(node.ino)
 

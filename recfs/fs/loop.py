@@ -47,7 +47,6 @@ import pyfuse3
 import trio
 
 Clock = Callable[[], float]
-
 log = logging.getLogger(__name__)
 
 RUN_S: Final = 0.000_5

@@ -12,8 +12,6 @@ import functools
 import logging
 import os
 import stat
-import threading
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import pyfuse3
@@ -107,47 +105,6 @@ def guarded(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Corouti
             raise pyfuse3.FUSEError(errno.EIO) from None
 
     return guard
-
-
-class PyfuseKernelCache:
-    """The KernelCache port. Notifications may block in the kernel, so one thread of ours sends them, in order."""
-
-    def __init__(self) -> None:
-        self._queue: SimpleQueue[tuple[int, bytes | None, int] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._send, name="recfs-notify", daemon=True)
-        self._thread.start()
-
-    def forget_entry(self, parent: int, name: bytes, ino: int) -> None:
-        """The name is gone."""
-        self._queue.put((parent, name, ino))
-
-    def forget_inode(self, ino: int) -> None:
-        """Attributes and pages are out of date."""
-        self._queue.put((ino, None, 0))
-
-    def close(self) -> None:
-        """Stop the thread; what is queued is dropped with the mount anyway."""
-        self._queue.put(None)
-
-    def _send(self) -> None:
-        while (item := self._queue.get()) is not None:
-            ino, name, deleted = item
-            try:
-                if name is None:
-                    pyfuse3.invalidate_inode(ino)
-                else:
-                    pyfuse3.invalidate_entry(ino, name, deleted)
-            except OSError as error:
-                if error.errno not in (
-                    errno.ENOENT,
-                    errno.EBADF,
-                    errno.ENODEV,
-                    errno.ENOTCONN,
-                    errno.ENOTEMPTY,
-                ):
-                    log.warning("kernel cache: %s", error)
-            except Exception:
-                log.exception("kernel cache: notification failed")
 
 
 class Operations(pyfuse3.Operations):
@@ -431,6 +388,7 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def flush(self, fh: int) -> None:
         """FLUSH: sent at each close(2), also of a dup; only RELEASE is the last."""
+        self._vfs.files.flush(fh)
 
     @guarded
     async def release(self, fh: int) -> None:
@@ -443,4 +401,4 @@ class Operations(pyfuse3.Operations):
         await self._vfs.files.fsync(fh)
 
 
-__all__ = ["ERRNO", "Operations", "PyfuseKernelCache", "errno_of", "guarded"]
+__all__ = ["ERRNO", "Operations", "errno_of", "guarded"]

@@ -82,7 +82,7 @@ class Recovery:
         facts = await self._tree.catalogue.meta()
         boot = self._store.boot_id()
         same_boot = facts.get("boot_id", boot) == boot or facts.get("clean") == "1"
-        self._staging = {found.id: found for found in self._store.scan_staging()}
+        self._staging = self._store.scan_staging()
         await self._load_garbage()
         nodes = await self._load_unsettled()
         for node in nodes:
@@ -193,7 +193,7 @@ class Recovery:
         self._tree.vacate(node, node.moved)
         node.moved, node.pending, node.staging = None, 0, staging
         node.home_ino = None
-        self._staging[staging] = next(one for one in self._store.scan_staging() if one.id == staging)
+        self._staging[staging] = self._store.scan_staging()[staging]
         if node.state not in (State.WRITING, State.SEALING):
             node.state = State.WRITING
         self._tree.resize(node, 0)
@@ -219,7 +219,11 @@ class Recovery:
         if prior is not None:
             node.prior = prior.gid
         closed = node.state is State.SEALING and (same_boot or size == node.bytes)
-        if closed:
+        if closed or self._closed(self._staging[node.staging], same_boot=same_boot):
+            if node.state is not State.SEALING:
+                check_transition(node.state, State.SEALING)
+                node.state = State.SEALING
+                self._behind.node(node)
             self._tree.resize(node, size)
             self.report.resealed.append(node.ino)
             return
@@ -233,6 +237,15 @@ class Recovery:
         self._behind.node(node)
         self.report.incomplete.append(node.path)
 
+    @staticmethod
+    def _closed(found: StagingFile, *, same_boot: bool) -> bool:
+        """Whether the label says that these bytes were closed. After a reboot nobody vouches for the bytes behind it."""
+        try:
+            label = Label.decode(found.label or b"")
+        except ValueError:
+            return False
+        return same_boot and label.closed_bytes == found.size_bytes
+
     def _release_held_for(self, node: FileNode) -> None:
         for entry in list(self._tree.garbage.values()):
             if entry.held_by == node.ino:
@@ -243,12 +256,7 @@ class Recovery:
         """Give the file its committed bytes back; keep what the unfinished overwrite had written."""
         assert node.staging is not None
         found = self._staging.pop(node.staging)
-        if found.size_bytes:
-            name = f"overwrite-{node.ino}-{found.id}"
-            os.rename(self._store.staging(found.id), self._store.lost(name))
-            self.report.lost.append(f"{node.path} (unfinished overwrite, in lost+found/{name})")
-        else:
-            self._store.drop_staging([found.id])
+        self._keep_overwrite(found, node.ino, node.path)
         node.staging, node.moved = prior.staging, prior.place
         self._tree.vacate(prior, prior.place)
         if prior.in_trash:
@@ -293,10 +301,11 @@ class Recovery:
         """Make a row for a staging file from its label. False if there is none, or its place is taken."""
         if found.label is None:
             return False
+        closed = self._closed(found, same_boot=same_boot)
         try:
             label = Label.decode(found.label)
             if await self._tree.catalogue.node(label.ino) is not None:
-                return False  # an overwrite whose row was lost: the committed bytes stand
+                return await self._overwrite(label.ino, found, closed=closed)
             parts = label.path.split(b"/")
             caller = Caller(label.uid, label.gid, operator=True)
             folder = await self._parent(label.parent, parts[:-1], caller)
@@ -308,7 +317,6 @@ class Recovery:
             return False
         node = self._names.add_file(folder, parts[-1], label.mode, caller, upload=is_upload(folder.role, parts[-1]))
         node.staging, node.home_ino = found.id, None
-        closed = label.closed_bytes is not None and (same_boot or label.closed_bytes == found.size_bytes)
         state = State.SEALING if closed else State.INCOMPLETE
         check_transition(node.state, state)
         node.state = state
@@ -319,6 +327,33 @@ class Recovery:
         else:
             self.report.adopted.append(node.path)
         return True
+
+    async def _overwrite(self, ino: int, found: StagingFile, *, closed: bool) -> bool:
+        """An overwrite whose row was lost: closed, it counts; else the committed bytes stand, and it is set aside."""
+        node = await self._tree.get(ino)
+        if not isinstance(node, FileNode) or node.state is not State.COMMITTED or not closed:
+            self._keep_overwrite(found, ino, node.path)
+            return True
+        entry = self._bodies.set_aside(node, successor=None)
+        check_transition(node.state, State.WRITING)
+        node.state, node.sha256, node.md5 = State.WRITING, None, None
+        entry.held_by, node.prior = node.ino, entry.gid
+        node.staging = found.id
+        check_transition(node.state, State.SEALING)
+        node.state = State.SEALING
+        self._tree.resize(node, found.size_bytes)
+        self._behind.node(node)
+        self.report.resealed.append(node.ino)
+        return True
+
+    def _keep_overwrite(self, found: StagingFile, ino: int, path: str) -> None:
+        """Put the bytes of an overwrite that nobody finished into lost+found."""
+        if not found.size_bytes:
+            self._store.drop_staging([found.id])
+            return
+        name = f"overwrite-{ino}-{found.id}"
+        os.rename(self._store.staging(found.id), self._store.lost(name))
+        self.report.lost.append(f"{path} (unfinished overwrite, in lost+found/{name})")
 
     async def _parent(self, ino: int, parts: list[bytes], caller: Caller) -> DirNode:
         with contextlib.suppress(FsError):

@@ -331,7 +331,10 @@ class Vfs:
         *keep* is asked before each name goes: true stops the removal. Raises FsError and stops where something
         changes underneath; what is gone until then stays gone.
         """
-        return await self._remove_below(folder, lambda: keep is not None and keep(folder))
+        try:
+            return await self._remove_below(folder, lambda: keep is not None and keep(folder))
+        finally:
+            await self._kernel.told()
 
     async def _remove_below(self, folder: DirNode, stop: Callable[[], bool]) -> int:
         gone = 0

@@ -216,9 +216,9 @@ class LocalStore:
     def make_staging(self, ids: Sequence[str]) -> list[int]:
         """Create staging files, open for reading and writing, their names durable. On failure none is left."""
         made: list[int] = []
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            for staging_id in ids:
-                made.append(os.open(self.staging(staging_id), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            made.extend(os.open(self.staging(each), flags, 0o600) for each in ids)
             self._sync_paths([self._staging])
         except OSError:
             for fd, staging_id in zip(made, ids, strict=False):
@@ -241,15 +241,14 @@ class LocalStore:
             if error.errno not in (errno.EOPNOTSUPP, errno.ENOSPC, errno.E2BIG, errno.EDQUOT):
                 raise
 
-    def scan_staging(self) -> list[StagingFile]:
-        """Everything that lies in staging."""
-        found: list[StagingFile] = []
+    def scan_staging(self) -> dict[str, StagingFile]:
+        """Everything that lies in staging, by staging id."""
+        found: dict[str, StagingFile] = {}
         with os.scandir(self._staging) as entries:
             for entry in entries:
                 info = entry.stat(follow_symlinks=False)
-                found.append(
-                    StagingFile(os.fsdecode(entry.name), self._label_of(entry.path), info.st_ino, info.st_size)
-                )
+                name = os.fsdecode(entry.name)
+                found[name] = StagingFile(name, self._label_of(entry.path), info.st_ino, info.st_size)
         return found
 
     @staticmethod

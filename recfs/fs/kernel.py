@@ -1,0 +1,81 @@
+"""The KernelCache port on pyfuse3: what the daemon changed by itself is announced to the kernel.
+
+A notification may wait in the kernel for a lock that a request of ours is to release (pyfuse3 documentation, invalidate_entry),
+so one thread of ours sends them, in order, and nobody on the trio thread ever waits for it while answering a request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import threading
+from queue import SimpleQueue
+
+import pyfuse3
+import trio
+
+log = logging.getLogger("recfs.fuse")
+
+_GONE = (errno.ENOENT, errno.EBADF, errno.ENODEV, errno.ENOTCONN, errno.EINVAL)
+"""The kernel does not know the name, or the mount is going away: nothing left to announce."""
+
+_Entry = tuple[int, bytes, int]
+
+
+class PyfuseKernelCache:
+    """Sends FUSE_NOTIFY_DELETE, _INVAL_ENTRY and _INVAL_INODE."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[_Entry | int | trio.Event | None] = SimpleQueue()
+        self._token = trio.lowlevel.current_trio_token()
+        self._thread = threading.Thread(target=self._send, name="recfs-notify", daemon=True)
+        self._thread.start()
+
+    def forget_entry(self, parent: int, name: bytes, ino: int) -> None:
+        """The name is gone; *ino* = what it named."""
+        self._queue.put((parent, name, ino))
+
+    def forget_inode(self, ino: int) -> None:
+        """Attributes and pages are out of date."""
+        self._queue.put(ino)
+
+    async def told(self) -> None:
+        """Wait until the kernel knows everything announced so far. Never from within a request."""
+        done = trio.Event()
+        self._queue.put(done)
+        await done.wait()
+
+    def close(self) -> None:
+        """Stop the thread; what is queued is dropped with the mount anyway."""
+        self._queue.put(None)
+
+    def _send(self) -> None:
+        while (item := self._queue.get()) is not None:
+            try:
+                if isinstance(item, trio.Event):
+                    with contextlib.suppress(trio.RunFinishedError):
+                        self._token.run_sync_soon(item.set)
+                elif isinstance(item, int):
+                    pyfuse3.invalidate_inode(item)
+                else:
+                    _forget(*item)
+            except OSError as error:
+                if error.errno not in _GONE:
+                    log.warning("kernel cache: %s", error)
+            except Exception:
+                log.exception("kernel cache: notification failed")
+
+
+def _forget(parent: int, name: bytes, ino: int) -> None:
+    if ino:
+        try:
+            pyfuse3.invalidate_entry(parent, name, ino)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return
+            # A directory in which the kernel still believes something: dropping the name does for path walks what
+            # announcing the deletion would have done, only watchers (inotify) do not hear of it.
+        else:
+            return
+    pyfuse3.invalidate_entry(parent, name)
