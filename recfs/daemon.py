@@ -110,6 +110,9 @@ class Parts:
             self.committer.submit(ino)
         for ino in self.recovered.unsettled:
             self.settler.add(ino)
+        for entry in self.tree.garbage.values():
+            if not entry.in_trash:
+                self.settler.discard(entry)
 
 
 @contextlib.asynccontextmanager

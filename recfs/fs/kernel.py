@@ -1,7 +1,7 @@
 """The KernelCache port on pyfuse3: what the daemon changed by itself is announced to the kernel.
 
-A notification may wait in the kernel for a lock that a request of ours is to release (pyfuse3 documentation, invalidate_entry),
-so one thread of ours sends them, in order, and nobody on the trio thread ever waits for it while answering a request.
+A notification may wait in the kernel for a lock that a request of ours is to release (pyfuse3 documentation,
+invalidate_entry), so one thread of ours sends them, in order, and nobody waits for it while answering a request.
 """
 
 from __future__ import annotations

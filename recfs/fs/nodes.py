@@ -39,6 +39,7 @@ class Node:
         "name",
         "parent",
         "pending",
+        "settling",
         "uid",
         "unlinked",
         "xattrs",
@@ -59,6 +60,8 @@ class Node:
         self.kernel_refs = 0  # the kernel's lookup count, as far as this object saw it
         self.unlinked = False
         self.pending = 0
+        self.settling = 0
+        """Pending bits the settler is working off right now: the row keeps them until it is done."""
         self.home_ino: int | None = None
         self.moved: tuple[DirNode | None, bytes] | None = None
         """Physical (directory, name) while it differs from (parent, name); directory None = limbo."""
@@ -132,7 +135,7 @@ class FileNode(Node):
         return NodeRow(
             self.ino, self.parent.ino, self.name, Kind.FILE, self.mode, self.uid, self.gid, self.bytes, 0,
             self.atime_ns, self.mtime_ns, self.ctime_ns, self.state, self.sha256, self.md5, None, self.staging,
-            self.home_ino, self.pending, home_parent, home_name, 0, int(self.fsynced), int(self.xattrs != {}),
+            self.home_ino, self.pending | self.settling, home_parent, home_name, 0, int(self.fsynced), int(self.xattrs != {}),
         )  # fmt: skip
 
 
@@ -158,7 +161,7 @@ class LinkNode(Node):
         return NodeRow(
             self.ino, self.parent.ino, self.name, Kind.SYMLINK, self.mode, self.uid, self.gid, 0, 0,
             self.atime_ns, self.mtime_ns, self.ctime_ns, None, None, None, self.target, None,
-            self.home_ino, self.pending, home_parent, home_name, 0, 0, int(self.xattrs != {}),
+            self.home_ino, self.pending | self.settling, home_parent, home_name, 0, 0, int(self.xattrs != {}),
         )  # fmt: skip
 
 
@@ -202,7 +205,7 @@ class DirNode(Node):
         return NodeRow(
             self.ino, self.parent.ino, self.name, Kind.DIR, self.mode, self.uid, self.gid, self.rbytes, self.rfiles,
             self.atime_ns, self.mtime_ns, self.ctime_ns, None, None, None, None, None,
-            self.home_ino, self.pending, home_parent, home_name, self.activity_ns, 0, int(self.xattrs != {}),
+            self.home_ino, self.pending | self.settling, home_parent, home_name, self.activity_ns, 0, int(self.xattrs != {}),
         )  # fmt: skip
 
 

@@ -64,7 +64,14 @@ ERRNO: dict[type[errors.RecfsError], int] = {
     errors.Busy: errno.EBUSY,
     errors.IoFailure: errno.EIO,
 }
-_QUIET = (errors.NotFound, errors.Exists, errors.NoAttribute, errors.NotSupported, errors.NotEmpty)
+_QUIET = (
+    errors.NotFound,
+    errors.Exists,
+    errors.NoAttribute,
+    errors.NotSupported,
+    errors.NotEmpty,
+    errors.NotPermitted,
+)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.ENOMEM)
 
 

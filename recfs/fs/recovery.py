@@ -92,6 +92,7 @@ class Recovery:
                 self._judge(node, same_boot=same_boot)
             if node.pending:
                 self.report.unsettled.append(node.ino)
+        self._release_superfluous()
         await self._strays(same_boot=same_boot)
         self._behind.meta("boot_id", boot)
         self._behind.meta("clean", "0")
@@ -145,14 +146,18 @@ class Recovery:
             if node.staging in self._staging:
                 return
             node.staging = None
-            if self._find_at_home(node):
+            if self._find_at_home(node) or self._search(node):
                 return
             log.error("%s: its bytes are gone", node.path)
             self.report.lost.append(node.path)
             self._recreate(node)
             return
         if node.pending & Pending.MAKE:
-            return  # making is idempotent
+            if node.moved is None or not self._is_at(self._places.home(node), None):
+                self._tree.vacate(node, node.moved)  # not made yet; making is idempotent
+                node.moved = None
+                return
+            node.pending = (node.pending & ~Pending.MAKE) | Pending.MOVE
         if isinstance(node, FileNode) and not self._is_at(self._places.home(node), node.home_ino):
             found = next((one for one in self._staging.values() if one.st_ino == node.home_ino), None)
             if found is not None:  # taken to staging for a writer, and the row still says home
@@ -161,8 +166,8 @@ class Recovery:
                 node.staging = found.id
                 self._behind.node(node)
                 return
-        if node.pending & Pending.MOVE or node.moved is not None:
-            self._find_at_home(node)
+        if (node.pending & Pending.MOVE or node.moved is not None) and not self._find_at_home(node):
+            self._search(node)
 
     def _find_at_home(self, node: Node) -> bool:
         """Look for the node's inode at its old place, its new one, and in limbo."""
@@ -185,6 +190,24 @@ class Recovery:
             self._tree.occupy(node, old)
         return False
 
+    def _search(self, node: Node) -> bool:
+        """Look for the node's inode everywhere: it was renamed again while the last move was under way.
+
+        Found, it goes to limbo, from where the settler brings it to its place. The walk is long, and rare.
+        """
+        found = self._store.find(node.home_ino) if node.home_ino is not None else None
+        if found is None:
+            if isinstance(node, DirNode):
+                node.pending = Pending.MAKE
+            return False
+        self._tree.vacate(node, node.moved)
+        node.moved = (None, b"%d" % node.ino)
+        os.rename(found, self._places.home(node))
+        self._tree.occupy(node, node.moved)
+        node.pending |= Pending.MOVE
+        self._behind.node(node)
+        return True
+
     def _recreate(self, node: FileNode) -> None:
         """Its bytes are nowhere: an empty incomplete file says so better than an error at every open."""
         staging = self._bodies.pool.new_id()
@@ -203,8 +226,6 @@ class Recovery:
 
     def _judge(self, node: FileNode, *, same_boot: bool) -> None:
         if node.state not in (State.WRITING, State.SEALING):
-            if node.state is State.COMMITTED:
-                self._release_held_for(node)
             return
         prior = next((entry for entry in self._tree.garbage.values() if entry.held_by == node.ino), None)
         if node.staging is None:
@@ -246,11 +267,14 @@ class Recovery:
             return False
         return same_boot and label.closed_bytes == found.size_bytes
 
-    def _release_held_for(self, node: FileNode) -> None:
+    def _release_superfluous(self) -> None:
+        """Earlier versions whose successor is committed, or kept as incomplete, are not needed any more."""
         for entry in list(self._tree.garbage.values()):
-            if entry.held_by == node.ino:
-                entry.held_by = None
-                self._behind.garbage(entry)
+            if entry.held_by is not None:
+                node = self._tree.nodes.get(entry.held_by)
+                if not isinstance(node, FileNode) or node.state is not State.SEALING:
+                    entry.held_by = None
+                    self._behind.garbage(entry)
 
     def _roll_back(self, node: FileNode, prior: Garbage) -> None:
         """Give the file its committed bytes back; keep what the unfinished overwrite had written."""
@@ -329,7 +353,7 @@ class Recovery:
         return True
 
     async def _overwrite(self, ino: int, found: StagingFile, *, closed: bool) -> bool:
-        """An overwrite whose row was lost: closed, it counts; else the committed bytes stand, and it is set aside."""
+        """An overwrite whose row was lost: closed, it counts; else the committed bytes stand."""
         node = await self._tree.get(ino)
         if not isinstance(node, FileNode) or node.state is not State.COMMITTED or not closed:
             self._keep_overwrite(found, ino, node.path)

@@ -315,7 +315,7 @@ class Tree:
             self._unload(node)
 
     def _evictable(self, node: Node, spare_referenced: bool) -> bool:
-        if node.pending or node.moved is not None or node.unlinked or self.behind.is_dirty(node.ino):
+        if node.pending or node.settling or node.moved is not None or node.unlinked or self.behind.is_dirty(node.ino):
             return False
         if spare_referenced and node.kernel_refs:
             return False

@@ -204,10 +204,9 @@ class HomeSettler:
             plan.jobs.append(job)
         else:
             path = places.home(node)
-            plan.jobs.append(
-                _Job(Step(StepKind.ATTRS, path, attrs=attrs), node, pending=node.pending, place=node.moved)
-            )
-            node.pending = 0
+            step = Step(StepKind.ATTRS, path, attrs=attrs, home_ino=node.home_ino)
+            plan.jobs.append(_Job(step, node, pending=node.pending))
+            node.settling, node.pending = node.pending, 0
         plan.planning.discard(node.ino)
 
     def _move_books(self, plan: _Plan, node: Node) -> None:
@@ -215,7 +214,7 @@ class HomeSettler:
         plan.moving.add(node.ino)
         self._tree.vacate(node, node.moved)
         node.moved = None
-        node.pending = 0
+        node.settling, node.pending = node.pending, 0
         if isinstance(node, FileNode):
             node.staging = None
 
@@ -294,9 +293,11 @@ class HomeSettler:
         for job, outcome in zip(jobs, outcomes, strict=True):
             if outcome.warning:
                 log.warning("%s", outcome.warning)
+            if isinstance(job.item, Node):
+                job.item.settling = 0
             if outcome.error:
-                problem = f"{os.fsdecode(job.step.path)}: {os.strerror(outcome.error)}"
-                self._take_back(job)
+                if self._take_back(job):
+                    problem = f"{os.fsdecode(job.step.path)}: {os.strerror(outcome.error)}"
             elif isinstance(job.item, Garbage):
                 self._garbage_done(job.item, purged=job.purges)
             else:
@@ -315,15 +316,23 @@ class HomeSettler:
         else:
             self._behind.garbage(entry, discard=False)
 
-    def _take_back(self, job: _Job) -> None:
-        """The step did not happen: the books say again where the entry really lies, and it is tried again."""
-        self._failed = True
+    def _take_back(self, job: _Job) -> bool:
+        """The step did not happen: the books say again where the entry really lies, and (True) it is tried again."""
         item = job.item
+        if job.step.kind is StepKind.ATTRS and isinstance(item, Node):
+            # Taken to staging meanwhile, it is dressed when it comes home; else there is something to try again.
+            if item.unlinked or getattr(item, "staging", None) is not None:
+                return False
+            item.pending |= job.pending
+            self._nodes[item.ino] = None
+            self._failed = True
+            return True
+        self._failed = True
         if isinstance(item, Node) and item.unlinked:
             # Its bytes became garbage while the step was under way, at the place it never reached.
             heirs = [entry for entry in self._tree.garbage.values() if entry.ino == item.ino and not entry.in_trash]
             if not heirs:
-                return
+                return False
             item = heirs[-1]
         if isinstance(item, Garbage):
             self._tree.vacate(item, item.place)
@@ -331,7 +340,7 @@ class HomeSettler:
             if item.place is not None:
                 self._tree.occupy(item, item.place)
             self._behind.garbage(item)
-            return
+            return True
         self._tree.vacate(item, item.moved)
         if isinstance(item, FileNode):
             item.staging = job.staging
@@ -341,3 +350,4 @@ class HomeSettler:
         item.pending |= job.pending
         self._behind.node(item)
         self._nodes[item.ino] = None
+        return True

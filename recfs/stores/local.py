@@ -267,6 +267,16 @@ class LocalStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def find(self, st_ino: int) -> bytes | None:
+        """Local path of the entry with this inode number in the home tree or limbo. Walks everything."""
+        for top in (*(self.home([name]) for name in TOP_LEVELS), self._limbo):
+            for folder, dirs, files in os.walk(top):
+                for name in (*dirs, *files):
+                    path = folder + b"/" + name
+                    if os.lstat(path).st_ino == st_ino:
+                        return path
+        return None
+
     def apply(self, steps: Sequence[Step], *, durable: bool = True) -> list[Outcome]:
         """Carry out *steps* in order; a failing step does not stop the rest. Then fsync what they touched."""
         outcomes: list[Outcome] = []
@@ -327,6 +337,7 @@ class LocalStore:
                     )
                 return Outcome()
             case StepKind.ATTRS:
+                self._expect(step.path, step.home_ino)
                 return self._dress(step.path, step.attrs)
 
     def _expect(self, path: bytes, home_ino: int | None) -> None:

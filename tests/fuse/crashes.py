@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,16 @@ def crash(store: Mount, *open_files: int) -> None:
     store.remount()
 
 
+def _describe(store: Mount, staged: Path) -> str:
+    """Say what the label and the catalogue know of a staging file."""
+    with contextlib.closing(sqlite3.connect(f"file:{store.root}/.recfs/catalogue.db?mode=ro", uri=True)) as catalogue:
+        wanted = (staged.name,)
+        nodes = catalogue.execute("select ino, name, state from node where staging = ?", wanted).fetchall()
+        garbage = catalogue.execute("select gid, path, held_by from garbage where staging = ?", wanted).fetchall()
+    labels = {name: os.getxattr(staged, name) for name in os.listxattr(staged)}
+    return f"{staged.name} labels={labels} node={nodes} garbage={garbage}"
+
+
 def assert_recovered(store: Mount) -> None:
     """Counters are right, and every byte in staging belongs to a file that shows as incomplete."""
     store.assert_consistent()
@@ -27,7 +38,9 @@ def assert_recovered(store: Mount) -> None:
     names = [row["path"] for row in rows]
     kept = [p for p in names if (store.path / p).stat().st_size > 0]
     staged = store.leftovers("staging")
-    assert len(staged) <= len(kept), f"bytes of nobody in staging: {staged}; incomplete: {names}"
+    assert len(staged) <= len(kept), (
+        f"bytes of nobody in staging: {[_describe(store, p) for p in staged]}; incomplete: {names}"
+    )
     assert store.leftovers("trash") == []
 
 
