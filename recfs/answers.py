@@ -218,6 +218,7 @@ class Answers:
             for node in [node for node in self.vfs.tree.nodes.values() if isinstance(node, FileNode)]:
                 self.committer.hurry(node.ino)
             await self.vfs.behind.flush()
+            self.settler.hurry()
             if not self._pending():
                 await self.vfs.behind.durable()
                 return

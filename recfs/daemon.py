@@ -14,6 +14,7 @@ import logging
 import os
 import resource
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -194,6 +195,9 @@ def _tell(report: Report) -> None:
 def run(config: Config, mountpoint: Path) -> None:
     """Serve *config*'s store at *mountpoint* until told to stop. Raises RecfsError when it cannot start."""
     _raise_file_limit()
+    # Hashing threads run little Python, but between two of their system calls they hold the GIL for up to this long
+    # while a request waits. Ten times the default's frequency costs under 1 % and shortens that wait as much.
+    sys.setswitchinterval(0.0005)
     prepare_mountpoint(mountpoint, config.root)
     try:
         trio.run(_run, config, mountpoint, strict_exception_groups=True)

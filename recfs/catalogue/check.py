@@ -62,11 +62,6 @@ def check(catalogue: Path) -> Checked:
         return _check(db)
 
 
-def quota_check(catalogue: Path) -> dict[str, Any]:
-    """`check` as an answer, without repair."""
-    return check(catalogue).told(repaired=False)
-
-
 def _check(db: sqlite3.Connection) -> Checked:
     parents: dict[int, int] = {}
     names: dict[int, bytes] = {}

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from recfs.catalogue import check
 from recfs.catalogue.sqlite import connect
 from recfs.core.layout import owner_of
 from recfs.core.quota import UNLIMITED, Limits, merge, month_of
@@ -71,6 +72,11 @@ def _user(row: sqlite3.Row, config: Config, month: str) -> dict[str, Any]:
         "limits": asdict(merge(own, config.quota.limits())),
         "own_limits": {limit: "unlimited" if value == UNLIMITED else value for limit, value in asdict(own).items()},
     }
+
+
+def quota_check(catalogue: Path, config: Config) -> dict[str, Any]:
+    """Prove the counters against the rows; repairs nothing."""
+    return check.check(catalogue).told(repaired=False)
 
 
 # --- files ---------------------------------------------------------------------------------------------------------

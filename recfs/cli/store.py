@@ -69,12 +69,12 @@ class Store:
         """Return what reads the answer from the catalogue beside nobody, None for what must write."""
         if method in _WRITING or (method == "quota_check" and params["repair"]):
             return None
-        from recfs.catalogue import check, reports
+        from recfs.catalogue import reports
 
         readers: dict[str, Callable[[Path, Config], Any]] = {
             "status": lambda db, config: reports.status(db, config),
             "quota_show": lambda db, config: reports.quota_show(db, config, params["user"]),
-            "quota_check": lambda db, config: check.quota_check(db),
+            "quota_check": lambda db, config: reports.quota_check(db, config),
             "info": lambda db, config: reports.info(db, config, params["path"]),
             "ls_files": lambda db, config: reports.ls_files(
                 db, config, params["path"], params["recursive"], params["state"]

@@ -135,7 +135,8 @@ class FileNode(Node):
         return NodeRow(
             self.ino, self.parent.ino, self.name, Kind.FILE, self.mode, self.uid, self.gid, self.bytes, 0,
             self.atime_ns, self.mtime_ns, self.ctime_ns, self.state, self.sha256, self.md5, None, self.staging,
-            self.home_ino, self.pending | self.settling, home_parent, home_name, 0, int(self.fsynced), int(self.xattrs != {}),
+            self.home_ino, self.pending | self.settling, home_parent, home_name, 0, int(self.fsynced), int(self.xattrs
+            != {}),
         )  # fmt: skip
 
 
@@ -205,7 +206,8 @@ class DirNode(Node):
         return NodeRow(
             self.ino, self.parent.ino, self.name, Kind.DIR, self.mode, self.uid, self.gid, self.rbytes, self.rfiles,
             self.atime_ns, self.mtime_ns, self.ctime_ns, None, None, None, None, None,
-            self.home_ino, self.pending | self.settling, home_parent, home_name, self.activity_ns, 0, int(self.xattrs != {}),
+            self.home_ino, self.pending | self.settling, home_parent, home_name, self.activity_ns, 0, int(self.xattrs
+            != {}),
         )  # fmt: skip
 
 

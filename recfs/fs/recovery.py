@@ -260,7 +260,7 @@ class Recovery:
 
     @staticmethod
     def _closed(found: StagingFile, *, same_boot: bool) -> bool:
-        """Whether the label says that these bytes were closed. After a reboot nobody vouches for the bytes behind it."""
+        """Whether the label says that these bytes were closed. After a reboot nobody vouches for what it says."""
         try:
             label = Label.decode(found.label or b"")
         except ValueError:

@@ -18,7 +18,7 @@ from recfs.errors import OutOfSpace
 if TYPE_CHECKING:
     from recfs.stores.local import LocalStore
 
-POOL_SIZE = 64
+POOL_SIZE = 256
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,9 @@ log = logging.getLogger("recfs.commit")
 
 SMALL_BYTES = 1 << 20
 """Files up to this size are sealed many at a time."""
-BATCH_FILES = 256
+BATCH_FILES = 512
+GATHER_S = 0.1
+"""How long a closed file waits for others to share its batch, unless somebody wants its checksum or drains."""
 BATCH_BYTES = 32 << 20
 CHUNK_BYTES = 1 << 20
 GROUP_SYNC_FILES = 8
@@ -137,16 +139,18 @@ class Committer:
             node.reopened = min(node.reopened, 1)
         node.submitted_s = now
         self._tickets[ino] = object()
-        delay = 0.0
-        if node.reopened > 1 and not self._hurry_all:
+        delay = GATHER_S
+        if node.reopened > 1:
             delay = min(FIRST_DELAY_S * 2.0 ** min(node.reopened - 2, 10), self._settle_max_s)
-        if delay:
-            self._serial += 1
-            self._ready.pop(ino, None)
-            heapq.heappush(self._later, (now + delay, self._serial, ino))
-        else:
+        if self._hurry_all or not delay:
             self._ready[ino] = None
-        self._wake.set()
+            self._wake.set()
+            return
+        self._ready.pop(ino, None)
+        self._serial += 1
+        heapq.heappush(self._later, (now + delay, self._serial, ino))
+        if self._later[0][1] == self._serial or len(self._later) == BATCH_FILES:
+            self._wake.set()
 
     def hurry(self, ino: int) -> None:
         """End the settling delay of *ino*."""
@@ -188,7 +192,9 @@ class Committer:
 
     def _due(self) -> None:
         now = trio.current_time()
-        while self._later and self._later[0][0] <= now:
+        if not self._later or (self._later[0][0] > now and len(self._later) < BATCH_FILES):
+            return
+        while self._later and self._later[0][0] <= now + GATHER_S:
             _, _, ino = heapq.heappop(self._later)
             if ino in self._tickets and ino not in self._busy:
                 self._ready[ino] = None

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("recfs.settler")
 
 BATCH_ITEMS = 256
+GATHER_S = 0.05
+"""How long the first entry of a batch waits for others; nobody waits for the home tree but a drain."""
 RETRY_S = 1.0
 
 
@@ -83,6 +85,7 @@ class HomeSettler:
         self._moving: set[int] = set()
         self._done = trio.Event()
         self._wake = trio.Event()
+        self._urgent = trio.Event()
         self._failed = False
         self.problem: str | None = None
 
@@ -91,19 +94,28 @@ class HomeSettler:
     def add(self, ino: int) -> None:
         """The row of *ino* is written and has pending bits."""
         self._nodes[ino] = None
-        self._wake.set()
+        self._woken()
 
     def discard(self, entry: Garbage) -> None:
         """The row of *entry* is written."""
         if entry.held_by is None:
             self._garbage[entry.gid] = entry
-            self._wake.set()
+            self._woken()
 
     def purge(self, entry: Garbage) -> None:
         """The retention of *entry*, which lies in the trash, is over."""
         self._garbage[entry.gid] = entry
         self._expired.add(entry.gid)
+        self._woken()
+
+    def hurry(self) -> None:
+        """Somebody waits for the home tree."""
+        self._urgent.set()
+
+    def _woken(self) -> None:
         self._wake.set()
+        if len(self._nodes) + len(self._garbage) >= BATCH_ITEMS:
+            self._urgent.set()
 
     def touches(self, inos: Sequence[int]) -> bool:
         """Whether the batch being carried out moves one of *inos*."""
@@ -126,7 +138,9 @@ class HomeSettler:
         """Work for ever; what fails is tried again every second."""
         while True:
             await self._wake.wait()
-            self._wake = trio.Event()
+            with trio.move_on_after(GATHER_S):
+                await self._urgent.wait()
+            self._wake, self._urgent = trio.Event(), trio.Event()
             while self._nodes or self._garbage:
                 await self.settle_some()
                 if self._failed:
