@@ -159,9 +159,6 @@ class Catalogue(Protocol):
     async def children(self, parent: int, after_ino: int, limit: int) -> Sequence[NodeRow]:
         """Up to *limit* rows of *parent* with ino > *after_ino*, in order of ino."""
 
-    async def has_children(self, parent: int) -> bool:
-        """Whether *parent* has any row below it."""
-
     async def unsettled(self) -> Sequence[NodeRow]:
         """Rows that are not committed, or whose home tree entry is pending."""
 

@@ -226,11 +226,6 @@ class SqliteCatalogue:
         query = f"select {_NODE} from node indexed by node_parent where parent = ? and ino > ? order by ino limit ?"
         return [node_row(row) for row in self._db.execute(query, (parent, max(after_ino, 1), limit))]
 
-    async def has_children(self, parent: int) -> bool:
-        """Whether anything lies below *parent*."""
-        query = "select 1 from node where parent = ? and ino <> 1 limit 1"
-        return self._db.execute(query, (parent,)).fetchone() is not None
-
     async def unsettled(self) -> Sequence[NodeRow]:
         """What was under way when the catalogue was last written."""
         query = f"select {_NODE} from node where pending <> 0 or state in ('writing', 'sealing') order by ino"

@@ -207,7 +207,7 @@ class Bodies:
         body = node.body
         assert body is not None
         async with body.lock:
-            if node.state not in (State.COMMITTED, State.CORRUPT) or node.unlinked:
+            if node.state not in (State.COMMITTED, State.CORRUPT, State.SEALING) or node.unlinked:
                 if node.state is not State.WRITING:
                     self._to_writing(node)
                 await self.still(node)
@@ -234,9 +234,10 @@ class Bodies:
         entry.mode, entry.uid, entry.gid_owner, entry.mtime_ns = node.mode, node.uid, node.gid, node.mtime_ns
         entry.home_ino = node.home_ino
         self.hand_over(node, entry)
-        if successor is not None and node.state is State.COMMITTED and successor.state is not State.COMMITTED:
-            if successor.prior is not None:
-                self.release_prior(successor)
+        # Held is the last committed version, or failing that one that was closed: an earlier committed one stays.
+        whole = node.state in (State.COMMITTED, State.SEALING)
+        uncommitted = successor is not None and (successor is node or successor.state is not State.COMMITTED)
+        if successor is not None and whole and uncommitted and successor.prior is None:
             entry.held_by = successor.ino
             successor.prior = entry.gid
         self._tree.know_garbage(entry)

@@ -249,7 +249,7 @@ class Recovery:
             self.report.resealed.append(node.ino)
             return
         if prior is not None and not node.fsynced:
-            self._roll_back(node, prior)
+            self._roll_back(node, prior, same_boot=same_boot)
             return
         check_transition(node.state, State.INCOMPLETE)
         node.state = State.INCOMPLETE
@@ -276,7 +276,7 @@ class Recovery:
                     entry.held_by = None
                     self._behind.garbage(entry)
 
-    def _roll_back(self, node: FileNode, prior: Garbage) -> None:
+    def _roll_back(self, node: FileNode, prior: Garbage, *, same_boot: bool) -> None:
         """Give the file its committed bytes back; keep what the unfinished overwrite had written."""
         assert node.staging is not None
         found = self._staging.pop(node.staging)
@@ -287,7 +287,7 @@ class Recovery:
             node.staging = self._bodies.pool.new_id()
             os.rename(self._store.trash(prior.gid), self._store.staging(node.staging))
         node.pending = 0
-        if node.staging is not None or node.moved != (node.parent, node.name):
+        if prior.sha256 is not None and (node.staging is not None or node.moved != (node.parent, node.name)):
             node.pending = Pending.MOVE
         if node.moved == (node.parent, node.name):
             node.moved = None
@@ -297,8 +297,14 @@ class Recovery:
         node.sha256, node.md5, node.prior = prior.sha256, prior.md5, None
         node.mtime_ns = prior.mtime_ns
         node.mode, node.uid, node.gid = prior.mode, prior.uid, prior.gid_owner
-        # Not a step of the state table: the overwrite never happened, so neither did its state.
-        node.state = State.COMMITTED
+        # Not steps of the state table: the overwrite never happened, so neither did its state.
+        if prior.sha256 is not None:
+            node.state = State.COMMITTED
+        elif same_boot:
+            node.state = State.SEALING  # it had been closed, and not yet committed
+            self.report.resealed.append(node.ino)
+        else:
+            node.state = State.INCOMPLETE
         self._tree.resize(node, prior.size_bytes)
         self._tree.garbage.pop(prior.gid, None)
         self._behind.purged(prior.gid)

@@ -10,12 +10,13 @@ Invariants, checked by `check_invariants`:
 from __future__ import annotations
 
 import itertools
+import sys
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from recfs.core import fallback
 from recfs.core.layout import TOP_DIRS, Role, child_role
-from recfs.errors import InvalidPath, NameTooLong, NotADirectory, Stale
+from recfs.errors import InvalidPath, NameTooLong, NotADirectory, RecfsError, Stale
 from recfs.fs.garbage import Garbage
 from recfs.fs.nodes import DirNode, FileNode, Node, from_row
 from recfs.ports import LIMBO_INO, ROOT_INO
@@ -196,19 +197,26 @@ class Tree:
 
         A large directory is not loaded into memory just because somebody lists it.
         """
-        await self.behind.flush()
-        rows = await self.catalogue.children(folder.ino, after_ino, limit)
         nodes = self.nodes
+        try:
+            await self.behind.flush()
+        except RecfsError:
+            # The catalogue cannot be written now (a full disk, say): what is listed must not depend on that.
+            rows = await self.catalogue.children(folder.ino, after_ino, limit)
+            dirty = self.behind.is_dirty
+            merged = {row.ino: row for row in rows if row.ino not in nodes and not dirty(row.ino)}
+            last = rows[-1].ino if len(rows) == limit else sys.maxsize
+            own = (node for node in folder.children.values() if after_ino < node.ino <= last)
+            found: list[Node | NodeRow] = [*merged.values(), *own]
+            return sorted(found, key=_by_ino)
+        rows = await self.catalogue.children(folder.ino, after_ino, limit)
         return [nodes.get(row.ino, row) for row in rows]
 
     async def is_empty(self, folder: DirNode) -> bool:
         """Whether *folder* has no entry of its own."""
         if folder.children:
             return False
-        if folder.complete:
-            return True
-        await self.behind.flush()
-        return not folder.children and not await self.catalogue.has_children(folder.ino)
+        return folder.complete or not await self.page(folder, 0, 1)
 
     # --- changing (atomic: no await) -----------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ business (`default_permissions`), who may do what by recfs's rules is decided he
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from recfs.errors import (
     NotFound,
     NotPermitted,
     ReadOnlyFile,
+    RecfsError,
     Stale,
 )
 from recfs.fs.files import OpenFiles
@@ -266,7 +268,7 @@ class Vfs:
         if exchange:
             await self._own_if_shown(target, new_name, caller)
             await self.names.exchange(source, old_name, target, new_name, caller)
-            await self.behind.flush()
+            await self._record()
             return
         if (
             noreplace
@@ -284,7 +286,12 @@ class Vfs:
                 self.views.hide(view)
         # Programs write aside and rename to say "now it counts". Written at once, it survives the daemon's death;
         # a power cut is survived after fsync of the directory, as everywhere.
-        await self.behind.flush()
+        await self._record()
+
+    async def _record(self) -> None:
+        """Write the dirty rows now. Should that fail, the change stands: it is written as soon as can be."""
+        with contextlib.suppress(RecfsError):
+            await self.behind.flush()
 
     async def _own_if_shown(self, folder: DirNode, name: bytes, caller: Caller) -> bool:
         if folder.fallback is None or await self.tree.child(folder, name) is not None:
@@ -357,5 +364,6 @@ class Vfs:
                 parent, name = folder.parent, folder.name
                 await self.names.rmdir(parent, name, operator)
                 self._kernel.forget_entry(parent.ino, name, folder.ino)
+                self._kernel.forget_inode(parent.ino)  # its times changed
             await trio.lowlevel.checkpoint()
         return gone

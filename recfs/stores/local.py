@@ -34,6 +34,17 @@ _SYS_OPENAT2 = 437
 _RESOLVE_NO_SYMLINKS, _RESOLVE_CACHED = 0x04, 0x20
 
 
+_CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_FOWNER = 1 << 0, 1 << 1, 1 << 3
+
+
+def effective_capabilities() -> int:
+    """CapEff of this process (capabilities(7), proc(5))."""
+    for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
+    return 0
+
+
 class StepKind(Enum):
     """What `LocalStore.apply` can do to the home tree."""
 
@@ -105,7 +116,11 @@ class LocalStore:
         self._lock_fd = -1
         self._root_fd = -1
         self._openat2 = True
-        self.may_chown = os.geteuid() == 0
+        capabilities = effective_capabilities()
+        self._may_chown = bool(capabilities & _CAP_CHOWN)
+        # Without the right to override permission bits, the daemon's own access is kept on disk whatever the row says.
+        overrides = capabilities & _CAP_DAC_OVERRIDE and capabilities & _CAP_FOWNER
+        self._own_access = (0, 0) if overrides else (0o600, 0o700)
 
     # --- life cycle ----------------------------------------------------------------------------------------------
 
@@ -141,8 +156,11 @@ class LocalStore:
 
     def has_files(self) -> bool:
         """Whether anything lies in the home tree or in staging."""
-        folders = [self._staging, *(self.home([top]) for top in TOP_LEVELS)]
-        return any(next(os.scandir(folder), None) is not None for folder in folders)
+        for folder in (self._staging, *(self.home([top]) for top in TOP_LEVELS)):
+            with os.scandir(folder) as entries:
+                if next(entries, None) is not None:
+                    return True
+        return False
 
     def close(self) -> None:
         """Give the lock back."""
@@ -355,10 +373,10 @@ class LocalStore:
         if attrs is None:
             return Outcome(info.st_ino)
         link = stat.S_ISLNK(info.st_mode)
-        if self.may_chown and (info.st_uid, info.st_gid) != (attrs.uid, attrs.gid):
+        if self._may_chown and (info.st_uid, info.st_gid) != (attrs.uid, attrs.gid):
             os.chown(path, attrs.uid, attrs.gid, follow_symlinks=False)
         if not link:
-            os.chmod(path, attrs.mode & 0o7777)
+            os.chmod(path, attrs.mode & 0o7777 | self._own_access[stat.S_ISDIR(info.st_mode)])
         if not stat.S_ISDIR(info.st_mode):
             os.utime(path, ns=(attrs.atime_ns, attrs.mtime_ns), follow_symlinks=False)
         return Outcome(info.st_ino)
