@@ -13,9 +13,9 @@ from typing import Any
 import click
 
 from recfs.cli import output
-from recfs.cli.options import Invocation, common_options
+from recfs.cli.options import Invocation, store_options
 from recfs.cli.params import Duration
-from recfs.cli.store import INTERNAL_DIR
+from recfs.cli.store import INTERNAL_DIR, configured
 from recfs.cli.where import MOUNTINFO, DeadMount, Mount, is_recfs_type, mount_on, root_behind
 from recfs.control import ControlClient
 from recfs.errors import Busy, DaemonNotRunning, MountError
@@ -24,18 +24,22 @@ _CLEAR_S = 30.0
 
 
 @click.command()
-@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.argument("mountpoint", required=False, type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Stop although files are open; they stay as `incomplete`.")
 @click.option("--timeout", "timeout_s", type=Duration(), default="5m", show_default=True, help="Longest wait.")
-@common_options
+@store_options
 @click.pass_obj
-def umount(invocation: Invocation, mountpoint: Path, force: bool, timeout_s: float) -> None:
-    """Unmount and end the daemon.
+def umount(invocation: Invocation, mountpoint: Path | None, force: bool, timeout_s: float) -> None:
+    """Unmount and end the daemon. MOUNTPOINT defaults to `mountpoint` of recfs.conf.
 
     Commits what was written first, and returns when the mount and the daemon are gone.
 
     Refused with exit code 5 while files are open. A dead mount (its daemon crashed) is cleared.
     """
+    if mountpoint is None:
+        mountpoint = configured(invocation).mountpoint
+    if mountpoint is None:
+        raise click.UsageError("no mount point: give MOUNTPOINT, or set `mountpoint` in recfs.conf")
     mount = mount_on(mountpoint)
     if mount is None:
         raise MountError(f"nothing is mounted on {mountpoint}")

@@ -17,8 +17,9 @@ import heapq
 import logging
 import os
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -44,10 +45,22 @@ GATHER_S = 0.1
 """How long a closed file waits for others to share its batch, unless somebody wants its checksum or drains."""
 BATCH_BYTES = 32 << 20
 CHUNK_BYTES = 1 << 20
+SIDE_BY_SIDE_BYTES = 8 << 20
+"""From this size a second thread for md5 is worth starting."""
 GROUP_SYNC_FILES = 8
 """From this many files in a batch one syncfs(2) costs less than an fdatasync(2) each."""
 FIRST_DELAY_S = 0.5
 RETRY_S = 1.0
+
+
+class Hash(Protocol):
+    """What of hashlib is used here."""
+
+    def update(self, data: memoryview, /) -> None:
+        """Feed bytes. Releases the GIL from 2 KiB on."""
+
+    def digest(self) -> bytes:
+        """The digest of what was fed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +90,46 @@ def _digest(path: bytes, store: LocalStore, buffer: memoryview, *, sync: bool) -
         try:
             if sync:
                 os.fdatasync(fd)
+            info = os.fstat(fd)
             sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-            size = 0
-            while got := os.preadv(fd, [buffer], size):
-                part = buffer[:got]
-                sha256.update(part)
-                md5.update(part)
-                size += got
-                if got < len(buffer):  # a regular file reads short only at its end
-                    break
-            return Digest(sha256.digest(), md5.digest(), size, os.fstat(fd).st_ino)
+            size = _pass(fd, buffer, sha256, md5) if info.st_size < SIDE_BY_SIDE_BYTES else _two(fd, sha256, md5)
+            return Digest(sha256.digest(), md5.digest(), size, info.st_ino)
         finally:
             os.close(fd)
     except OSError as error:
         return Digest(error=error)
+
+
+def _pass(fd: int, buffer: memoryview, sha256: Hash, md5: Hash) -> int:
+    """Feed the file to both digests in turn; returns its size."""
+    size = 0
+    while got := os.preadv(fd, [buffer], size):
+        part = buffer[:got]
+        sha256.update(part)
+        md5.update(part)
+        size += got
+        if got < len(buffer):  # a regular file reads short only at its end
+            break
+    return size
+
+
+def _two(fd: int, sha256: Hash, md5: Hash) -> int:
+    """Feed a large file to both digests side by side, from one read; returns its size. md5 sets the pace."""
+    size = 0
+    buffers = [memoryview(bytearray(CHUNK_BYTES)) for _ in range(2)]
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="recfs-md5") as helper:
+        behind: Future[None] | None = None
+        while got := os.preadv(fd, [buffers[0]], size):
+            part = buffers[0][:got]
+            if behind is not None:
+                behind.result()  # frees the other buffer
+            behind = helper.submit(md5.update, part)
+            sha256.update(part)
+            size += got
+            buffers.reverse()
+        if behind is not None:
+            behind.result()
+    return size
 
 
 class Committer:
@@ -118,8 +157,10 @@ class Committer:
         self._limiter = trio.CapacityLimiter(hash_threads)
         self._tickets: dict[int, object] = {}
         self._ready: dict[int, None] = {}
-        self._later: list[tuple[float, int, int]] = []
+        self._later: list[tuple[float, int, int, object]] = []
         self._busy: set[int] = set()
+        self._again: set[int] = set()
+        """Busy with an outdated pass, and due for another when that ends."""
         self._wake = trio.Event()
         self._progress = trio.Event()
         self._serial = 0
@@ -138,7 +179,7 @@ class Committer:
         if now - node.submitted_s > 2 * self._settle_max_s:
             node.reopened = min(node.reopened, 1)
         node.submitted_s = now
-        self._tickets[ino] = object()
+        self._tickets[ino] = ticket = object()
         delay = GATHER_S
         if node.reopened > 1:
             delay = min(FIRST_DELAY_S * 2.0 ** min(node.reopened - 2, 10), self._settle_max_s)
@@ -147,14 +188,17 @@ class Committer:
             self._wake.set()
             return
         self._ready.pop(ino, None)
+        self._again.discard(ino)
         self._serial += 1
-        heapq.heappush(self._later, (now + delay, self._serial, ino))
+        heapq.heappush(self._later, (now + delay, self._serial, ino, ticket))
         if self._later[0][1] == self._serial or len(self._later) == BATCH_FILES:
             self._wake.set()
 
     def hurry(self, ino: int) -> None:
         """End the settling delay of *ino*."""
-        if ino in self._tickets and ino not in self._ready and ino not in self._busy:
+        if ino in self._busy:
+            self._again.add(ino)
+        elif ino in self._tickets and ino not in self._ready:
             self._ready[ino] = None
             self._wake.set()
 
@@ -195,9 +239,9 @@ class Committer:
         if not self._later or (self._later[0][0] > now and len(self._later) < BATCH_FILES):
             return
         while self._later and self._later[0][0] <= now + GATHER_S:
-            _, _, ino = heapq.heappop(self._later)
-            if ino in self._tickets and ino not in self._busy:
-                self._ready[ino] = None
+            _, _, ino, ticket = heapq.heappop(self._later)
+            if self._tickets.get(ino) is ticket:  # else taken up again since, and waiting for a later time
+                self.hurry(ino)
 
     def _take(self) -> list[tuple[FileNode, object]]:
         """One large file, or as many small ones as fit a batch."""
@@ -209,7 +253,8 @@ class Committer:
                 self._drop(ino)
                 continue
             if ino in self._busy:
-                del self._ready[ino]  # its outdated pass ends first, and submits it again
+                del self._ready[ino]  # its outdated pass ends first, and readies it again
+                self._again.add(ino)
                 continue
             if batch and (total + node.bytes > BATCH_BYTES or node.bytes > SMALL_BYTES):
                 break
@@ -256,19 +301,22 @@ class Committer:
         finally:
             self._busy -= inos
             self.hashing_bytes -= size
-            for ino in inos:
-                if ino in self._tickets:
-                    self._ready[ino] = None
+            for node, ticket in batch:
+                current = self._tickets.get(node.ino)
+                if current is not None and (current is ticket or node.ino in self._again):
+                    self._ready[node.ino] = None
+            self._again -= inos
             self._signal()
             self._wake.set()
 
     async def _commit(self, batch: list[tuple[FileNode, object]], digests: list[Digest]) -> None:
         done: list[FileNode] = []
+        unreadable: OSError | None = None
         for (node, ticket), digest in zip(batch, digests, strict=True):
             if self._tickets.get(node.ino) is not ticket or node.state is not State.SEALING or node.unlinked:
                 continue  # written to again, or gone: this pass proves nothing
             if digest.error is not None:
-                self._unreadable(node, digest.error)
+                unreadable = self._unreadable(node, digest.error) or unreadable
                 continue
             if digest.size_bytes != node.bytes:
                 log.warning("%s: %d bytes on disk, %d in the books", node.path, digest.size_bytes, node.bytes)
@@ -296,13 +344,16 @@ class Committer:
             if node.prior is not None:
                 self._bodies.release_prior(node)
             self._settler.add(node.ino)
+        if unreadable is not None:
+            raise unreadable
 
-    def _unreadable(self, node: FileNode, error: OSError) -> None:
-        if isinstance(error, FileNotFoundError):
+    def _unreadable(self, node: FileNode, error: OSError) -> OSError | None:
+        """What keeps the file from being sealed now, or None when there is nothing left to seal."""
+        if isinstance(error, FileNotFoundError) and node.staging is not None:
             log.error("%s: its bytes are gone from staging; kept as incomplete", node.path)
             check_transition(node.state, State.INCOMPLETE)
             node.state = State.INCOMPLETE
             self._behind.node(node)
             self._drop(node.ino)
-            return
-        raise error
+            return None
+        return error

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -83,6 +83,9 @@ class HomeSettler:
         self._garbage: dict[int, Garbage] = {}
         self._expired: set[int] = set()
         self._moving: set[int] = set()
+        self._working = 0
+        self._unsynced: list[tuple[_Job, Outcome]] = []
+        """Steps carried out whose fsync failed: their rows wait for one that does not."""
         self._done = trio.Event()
         self._wake = trio.Event()
         self._urgent = trio.Event()
@@ -130,7 +133,7 @@ class HomeSettler:
     @property
     def depth(self) -> int:
         """How many entries are not where their rows want them."""
-        return len(self._nodes) + len(self._garbage) + len(self._moving)
+        return len(self._nodes) + len(self._garbage) + self._working + len(self._unsynced)
 
     # --- the service ---------------------------------------------------------------------------------------------
 
@@ -141,7 +144,7 @@ class HomeSettler:
             with trio.move_on_after(GATHER_S):
                 await self._urgent.wait()
             self._wake, self._urgent = trio.Event(), trio.Event()
-            while self._nodes or self._garbage:
+            while self._nodes or self._garbage or self._unsynced:
                 await self.settle_some()
                 if self._failed:
                     with trio.move_on_after(RETRY_S):
@@ -151,23 +154,33 @@ class HomeSettler:
 
     async def settle_some(self) -> None:
         """Plan and carry out one batch."""
+        if self._unsynced and not await self._sync_again():
+            return
         plan = self._plan()
         if not plan.jobs:
             # Everything left waits for something else: a directory for entries that have yet to leave it.
             self._failed = bool(self._nodes or self._garbage)
             return
-        self._moving = plan.moving
+        self._moving, self._working = plan.moving, len(plan.jobs)
         try:
             outcomes = await trio.to_thread.run_sync(
                 self._store.apply, [job.step for job in plan.jobs], limiter=self._limiter
             )
-        except OSError as error:  # the fsync at the end failed: nothing may be called settled
-            outcomes = [Outcome(error=error.errno or 5)] * len(plan.jobs)
         finally:
-            self._moving = set()
+            self._moving, self._working = set(), 0
             self._done.set()
             self._done = trio.Event()
-        self._finish(plan.jobs, outcomes)
+        self._finish(list(zip(plan.jobs, outcomes, strict=True)))
+
+    async def _sync_again(self) -> bool:
+        try:
+            await trio.to_thread.run_sync(self._store.sync_all, limiter=self._limiter)
+        except OSError:
+            self._failed = True
+            return False
+        done, self._unsynced = self._unsynced, []
+        self._finish([(job, replace(outcome, unsynced=0)) for job, outcome in done])
+        return True
 
     # --- planning (atomic: no await) -----------------------------------------------------------------------------
 
@@ -192,8 +205,15 @@ class HomeSettler:
         if node.unlinked or not node.pending or node.ino in plan.planning:
             return
         plan.planning.add(node.ino)
-        if node.parent.pending & (Pending.MAKE | Pending.MOVE):
-            self._plan_node(plan, node.parent)
+        above = self._above(node)
+        for folder in reversed(above):
+            if folder.pending & (Pending.MAKE | Pending.MOVE):
+                self._plan_node(plan, folder)
+        if node.moved is not None and any(folder.ino in plan.planning for folder in above):
+            # It has to make room for one of these, and cannot go into it before.
+            self._to_limbo(plan, node)
+            plan.planning.discard(node.ino)
+            return
         places = self._places
         attrs = Attrs(node.mode, node.uid, node.gid, node.atime_ns, node.mtime_ns)
         target: Place = (node.parent, node.name)
@@ -222,6 +242,15 @@ class HomeSettler:
             plan.jobs.append(_Job(step, node, pending=node.pending))
             node.settling, node.pending = node.pending, 0
         plan.planning.discard(node.ino)
+
+    @staticmethod
+    def _above(node: Node) -> list[DirNode]:
+        """The directories above *node*, nearest first."""
+        above: list[DirNode] = []
+        while node.parent is not node:
+            node = node.parent
+            above.append(node)
+        return above
 
     def _move_books(self, plan: _Plan, node: Node) -> None:
         """From now on the books say that *node* lies at its logical place."""
@@ -302,17 +331,25 @@ class HomeSettler:
 
     # --- afterwards (atomic: no await) ---------------------------------------------------------------------------
 
-    def _finish(self, jobs: list[_Job], outcomes: list[Outcome]) -> None:
+    def _finish(self, done: list[tuple[_Job, Outcome]]) -> None:
         problem = None
-        for job, outcome in zip(jobs, outcomes, strict=True):
+        # What failed is taken back in reverse: the first of several steps of one item knows where it really lies.
+        for job, outcome in reversed(done):
+            if outcome.error and self._take_back(job):
+                problem = f"{os.fsdecode(job.step.path)}: {os.strerror(outcome.error)}"
+        for job, outcome in done:
+            if outcome.unsynced and not outcome.error:
+                self._unsynced.append((job, outcome))
+                self._failed = True
+                problem = f"{os.fsdecode(job.step.path)}: fsync: {os.strerror(outcome.unsynced)}"
+                continue
             if outcome.warning:
                 log.warning("%s", outcome.warning)
             if isinstance(job.item, Node):
                 job.item.settling = 0
             if outcome.error:
-                if self._take_back(job):
-                    problem = f"{os.fsdecode(job.step.path)}: {os.strerror(outcome.error)}"
-            elif isinstance(job.item, Garbage):
+                continue
+            if isinstance(job.item, Garbage):
                 self._garbage_done(job.item, purged=job.purges)
             else:
                 job.item.home_ino = outcome.home_ino

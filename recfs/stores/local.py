@@ -14,7 +14,7 @@ import fcntl
 import os
 import stat
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,6 +87,8 @@ class Outcome:
     home_ino: int = 0
     error: int = 0
     warning: str = ""
+    unsynced: int = 0
+    """The step was carried out, but the fsync after it failed with this error number: it may not survive a power cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,23 +298,35 @@ class LocalStore:
         return None
 
     def apply(self, steps: Sequence[Step], *, durable: bool = True) -> list[Outcome]:
-        """Carry out *steps* in order; a failing step does not stop the rest. Then fsync what they touched."""
+        """Carry out *steps* in order, then fsync what they touched.
+
+        A failing step does not stop the rest, except those that build on it: what should have made room, or arrived, or
+        been made by it. They fail with ECANCELED.
+
+        Raises nothing: what went wrong is in the outcomes.
+        """
         outcomes: list[Outcome] = []
         touched: set[bytes] = set()
+        failed: set[bytes] = set()
         for step in steps:
             try:
+                if failed and _builds_on(step, failed):
+                    raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
                 outcomes.append(self._one(step))
             except OSError as error:
                 outcomes.append(Outcome(error=error.errno or errno.EIO))
+                failed.update((step.path, step.to or step.path))
             else:
                 touched.add(os.path.dirname(step.path))
                 if step.to:
                     touched.add(os.path.dirname(step.to))
-        if durable and touched:
-            if len(touched) > 8:
+        try:
+            if durable and len(touched) > 8:
                 self.sync_all()
-            else:
+            elif durable:
                 self._sync_paths(touched)
+        except OSError as error:
+            return [replace(outcome, unsynced=error.errno or errno.EIO) for outcome in outcomes]
         return outcomes
 
     def _one(self, step: Step) -> Outcome:
@@ -391,3 +405,13 @@ class LocalStore:
                 os.fsync(fd)
             finally:
                 os.close(fd)
+
+
+def _builds_on(step: Step, failed: set[bytes]) -> bool:
+    """Whether *step* concerns, or lies below, a path at which an earlier step failed."""
+    for path in (step.path, step.to):
+        while len(path) > 1:
+            if path in failed:
+                return True
+            path = os.path.dirname(path)
+    return False

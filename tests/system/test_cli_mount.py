@@ -325,6 +325,16 @@ def test_umount_of_a_mount_nobody_answers_for(played: PlayedMount) -> None:
     assert f"fusermount3 -u {played.point}" in result.stderr
 
 
+def test_umount_takes_the_mount_point_of_the_config(tmp_path: Path) -> None:
+    config = tmp_path / "recfs.conf"
+    config.write_text(f'root = "{tmp_path}/store"\nmountpoint = "{tmp_path}/mnt"\n')
+    assert f"nothing is mounted on {tmp_path}/mnt" in run("umount", "--config", config).stderr
+    config.write_text(f'root = "{tmp_path}/store"\n')
+    result = run("umount", "--config", config)
+    assert result.exit_code == 2
+    assert "no mount point" in result.output
+
+
 def test_umount_of_something_else(played: PlayedMount, tmp_path: Path) -> None:
     other = tmp_path / "other"
     assert f"nothing is mounted on {other}" in run("umount", other).stderr

@@ -1,6 +1,7 @@
 """The documents say what is there: tests they name exist, commands and settings are all told, links lead somewhere."""
 
 import ast
+import errno
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -86,9 +87,8 @@ def test_promises_are_numbered_in_order_and_none_twice() -> None:
 
 
 def test_every_promise_names_its_test_or_says_why_there_is_none() -> None:
-    silent = [
-        number for number, body in paragraphs().items() if "::test_" not in body and "No test of its own" not in body
-    ]
+    told = {number: " ".join(body.split()) for number, body in paragraphs().items()}
+    silent = [number for number, body in told.items() if "::test_" not in body and "No test of its own" not in body]
     assert silent == []
 
 
@@ -159,11 +159,11 @@ def test_every_setting_a_document_names_exists() -> None:
 
 
 def test_the_errors_are_those_of_the_program() -> None:
-    import errno
-
     text = SEMANTICS.read_text("utf-8")
     told = dict(re.findall(r"^\| `(\w+)` \| (E\w+) \|", text, re.MULTILINE))
-    assert told == {kind.__name__: errno.errorcode[number] for kind, number in ERRNO.items()}
+    assert {kind: getattr(errno, name) for kind, name in told.items()} == {
+        kind.__name__: number for kind, number in ERRNO.items()
+    }
 
 
 def test_the_states_and_their_steps_are_those_of_the_program() -> None:
@@ -206,9 +206,6 @@ def test_the_readme_has_the_two_commands() -> None:
 def test_the_documents_name_no_place_of_their_making() -> None:
     # Store and mount of the examples, and what every Debian has.
     common = ("/srv", "/mnt", "/etc", "/dev", "/proc", "/opt", "/usr", "/var", "/sys", "/backup")
-    wrong = []
-    for document in LINKING:
-        for path in re.findall(r"(?<![\w.<>*~/)\]])(/[a-z]+)/\w", document.read_text("utf-8")):
-            if path not in common:
-                wrong.append(f"{document.name}: {path}")
-    assert wrong == []
+    somewhere = re.compile(r"(?<![\w.<>*~/)\]])(/[a-z]+)/\w")
+    found = {(document.name, path) for document in LINKING for path in somewhere.findall(document.read_text("utf-8"))}
+    assert [(name, path) for name, path in sorted(found) if path not in common] == []
