@@ -27,7 +27,7 @@ import trio
 from recfs.answers import Answers
 from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
 from recfs.control import ControlServer
-from recfs.errors import ControlError, MountError, RecfsError
+from recfs.errors import ControlError, IoFailure, MountError, RecfsError, StoreError
 from recfs.fs import loop
 from recfs.fs.accounts import Accounts
 from recfs.fs.bodies import Bodies
@@ -149,6 +149,7 @@ async def _build(config: Config, store: LocalStore, catalogue: SqliteCatalogue, 
         rules=config.fallback,
         cached_inodes=config.catalogue.cached_inodes,
         owner=(os.geteuid(), os.getegid()),
+        operator=config.operator,
     )
     places = Places(store)
     settler = HomeSettler(tree, behind, places, store, trio.CapacityLimiter(1), retention_s=config.trash.retention)
@@ -163,8 +164,11 @@ async def _build(config: Config, store: LocalStore, catalogue: SqliteCatalogue, 
     )  # fmt: skip
     behind.on_settle = settler.add
     behind.on_discard = settler.discard
-    await tree.start()
-    recovered = await Recovery(tree, behind, places, bodies, vfs.names, store).run()
+    try:
+        await tree.start()
+        recovered = await Recovery(tree, behind, places, bodies, vfs.names, store).run()
+    except IoFailure as error:  # damage that only reading meets
+        raise StoreError(str(error)) from error
     _tell(recovered)
     sweeper = Sweeper(
         vfs, settler, clock,
@@ -257,6 +261,8 @@ class _Daemon:
                 nursery.start_soon(self._signals)
                 server = ControlServer(parts.store.socket_path, self._answers.handlers())
                 await nursery.start(server.run)
+                if config.operator is not None and os.geteuid() == 0:
+                    os.chown(parts.store.socket_path, config.operator, -1)  # theirs to command as well as root's
                 nursery.start_soon(self._requests)
                 log.info("%s is mounted on %s", parts.store.root, self._mountpoint)
                 if notifier is not None:

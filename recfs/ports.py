@@ -162,6 +162,9 @@ class Catalogue(Protocol):
     async def unsettled(self) -> Sequence[NodeRow]:
         """Rows that are not committed, or whose home tree entry is pending."""
 
+    async def forget_home_inos(self) -> None:
+        """The store was copied: no recorded st_ino is worth anything."""
+
     async def staged(self) -> set[str | None]:
         """Staging ids that rows name."""
 

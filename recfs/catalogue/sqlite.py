@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 CHECKPOINT_PAGES = 4096
 """Log length (4 KiB pages) from which `checkpoint` folds it into the main file: 16 MiB."""
+
+CHECK_BYTES = 16 << 20
+"""Up to this size a start checks every page (some 14 ms a MiB); of larger files damage shows when it is met."""
 
 _NODE = ", ".join(NodeRow._fields)
 _GARBAGE = ", ".join(GarbageRow._fields)
@@ -103,9 +106,9 @@ def _quote(path: Path) -> str:
 
 def _corrupt(path: Path, error: Exception | str) -> CatalogueCorrupt:
     return CatalogueCorrupt(
-        f"catalogue {path} cannot be read ({error}). It was left as it is. Restore the file from a backup, or move "
-        f"it aside together with its -wal and -shm files and keep them: the files under users/, shared/ and temp/ "
-        f"are whole without it."
+        f"catalogue {path} cannot be read ({error}). It was left as it is. Restore the file from a backup; "
+        f"without one, move the whole store aside, mount a new one and copy users/, shared/ and temp/ of the old one "
+        f"into that mount: those files are whole without the catalogue."
     )
 
 
@@ -128,21 +131,19 @@ class SqliteCatalogue:
         self._db.execute("begin immediate")
         try:
             yield self._db
+            self._db.execute("commit")
         except BaseException:
-            self._db.execute("rollback")
+            if self._db.in_transaction:  # on a full disk SQLite has rolled back by itself
+                self._db.execute("rollback")
             raise
-        self._db.execute("commit")
 
     async def apply(self, batch: Batch) -> None:
         """Write *batch* in one transaction."""
         try:
             with self._transaction() as db:
-                if batch.removed:
-                    removed = [(ino,) for ino in batch.removed]
+                removed = [(ino,) for ino in batch.removed]
+                if removed:
                     db.executemany("delete from node where ino = ?", removed)
-                    db.executemany("delete from xattr where ino = ?", removed)
-                    db.executemany("delete from whiteout where parent = ?", removed)
-                    db.executemany("delete from view where ino = ?", removed)
                 if batch.nodes:
                     db.executemany(_PUT_NODE, batch.nodes)
                 if batch.accounts:
@@ -163,13 +164,31 @@ class SqliteCatalogue:
                         db.execute("delete from whiteout where parent = ? and name = ?", (parent, name))
                 if batch.views:
                     db.executemany("replace into view values (?, ?)", batch.views)
+                if removed:  # last: the batch may also hold what they were given before they went
+                    db.executemany("delete from xattr where ino = ?", removed)
+                    db.executemany("delete from whiteout where parent = ?", removed)
+                    db.executemany("delete from view where ino = ?", removed)
                 if batch.meta:
                     db.executemany("replace into meta values (?, ?)", list(batch.meta.items()))
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-                raise OutOfSpace(f"catalogue {self._path}: the disk is full") from error
-            raise IoFailure(f"catalogue {self._path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise self._failure(error) from error
         self._applied += 1
+
+    def _failure(self, error: sqlite3.DatabaseError) -> OutOfSpace | IoFailure:
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
+            return OutOfSpace(f"catalogue {self._path}: the disk is full")
+        return IoFailure(f"catalogue {self._path}: {error}; docs/operations.md tells how to restore it")
+
+    def _read(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """All rows of *query*. Raises IoFailure when the file is damaged there."""
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise IoFailure(f"catalogue {self._path}: {error}; docs/operations.md tells how to restore it") from error
+
+    def _read_one(self, query: str, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        rows = self._read(query, values)
+        return rows[0] if rows else None
 
     async def sync(self) -> None:
         """Fsync the log unless a later sync already covered what was applied before this call."""
@@ -187,13 +206,16 @@ class SqliteCatalogue:
             self._synced = covered
 
     async def checkpoint(self, *, at_least_pages: int = CHECKPOINT_PAGES) -> None:
-        """Fold the log into the main file when it has grown to *at_least_pages*."""
+        """Fold the log into the main file when it has grown to *at_least_pages*. Raises IoFailure or OutOfSpace."""
         try:
             pages = os.stat(f"{self._path}-wal").st_size // 4096
         except FileNotFoundError:
             return
         if pages >= at_least_pages:
-            await trio.to_thread.run_sync(self._checkpoint_in_thread)
+            try:
+                await trio.to_thread.run_sync(self._checkpoint_in_thread)
+            except sqlite3.DatabaseError as error:
+                raise self._failure(error) from error
 
     def _checkpoint_in_thread(self) -> None:
         with closing(sqlite3.connect(self._path, isolation_level=None)) as other:
@@ -205,65 +227,73 @@ class SqliteCatalogue:
         if self._wal_fd >= 0:
             os.close(self._wal_fd)
             self._wal_fd = -1
-        self._db.execute("pragma wal_checkpoint(truncate)")
+        with suppress(sqlite3.OperationalError):  # on a full disk the log stays, and is as good
+            self._db.execute("pragma wal_checkpoint(truncate)")
         self._db.close()
 
     # --- reading -------------------------------------------------------------------------------------------------
 
     async def node(self, ino: int) -> NodeRow | None:
         """The row of *ino*."""
-        row = self._db.execute(f"select {_NODE} from node where ino = ?", (ino,)).fetchone()
+        row = self._read_one(f"select {_NODE} from node where ino = ?", (ino,))
         return node_row(row) if row else None
 
     async def child(self, parent: int, name: bytes) -> NodeRow | None:
         """The row called *name* in *parent*; the root is its own parent and nobody's child."""
         query = f"select {_NODE} from node where parent = ? and name = ? and ino <> 1"
-        row = self._db.execute(query, (parent, name)).fetchone()
+        row = self._read_one(query, (parent, name))
         return node_row(row) if row else None
 
     async def children(self, parent: int, after_ino: int, limit: int) -> Sequence[NodeRow]:
         """A page of *parent*'s rows in inode order."""
         query = f"select {_NODE} from node indexed by node_parent where parent = ? and ino > ? order by ino limit ?"
-        return [node_row(row) for row in self._db.execute(query, (parent, max(after_ino, 1), limit))]
+        return [node_row(row) for row in self._read(query, (parent, max(after_ino, 1), limit))]
 
     async def unsettled(self) -> Sequence[NodeRow]:
         """What was under way when the catalogue was last written."""
         query = f"select {_NODE} from node where pending <> 0 or state in ('writing', 'sealing') order by ino"
-        return [node_row(row) for row in self._db.execute(query)]
+        return [node_row(row) for row in self._read(query)]
+
+    async def forget_home_inos(self) -> None:
+        """Forget every recorded st_ino."""
+        with self._transaction() as db:
+            db.execute("update node set home_ino = null where home_ino is not null")
+            db.execute("update garbage set home_ino = null where home_ino is not null")
+        self._applied += 1
 
     async def staged(self) -> set[str | None]:
         """Staging ids that rows name."""
-        return {staging for (staging,) in self._db.execute("select staging from node where staging is not null")}
+        return {staging for (staging,) in self._read("select staging from node where staging is not null")}
 
     async def garbage(self) -> Sequence[GarbageRow]:
         """All garbage rows, oldest first."""
-        return [garbage_row(row) for row in self._db.execute(f"select {_GARBAGE} from garbage order by gid")]
+        return [garbage_row(row) for row in self._read(f"select {_GARBAGE} from garbage order by gid")]
 
     async def account(self, user: str) -> AccountRow | None:
         """The counters of *user*."""
-        row = self._db.execute(f"select {_ACCOUNT} from account where user = ?", (user,)).fetchone()
+        row = self._read_one(f"select {_ACCOUNT} from account where user = ?", (user,))
         return AccountRow._make(row) if row else None
 
     async def xattrs(self, ino: int) -> dict[bytes, bytes]:
         """The user's extended attributes of *ino*."""
-        return dict(self._db.execute("select name, value from xattr where ino = ?", (ino,)).fetchall())
+        return dict(self._read("select name, value from xattr where ino = ?", (ino,)))
 
     async def whiteouts(self, parent: int) -> set[bytes]:
         """Names hidden in *parent*."""
-        return {name for (name,) in self._db.execute("select name from whiteout where parent = ?", (parent,))}
+        return {name for (name,) in self._read("select name from whiteout where parent = ?", (parent,))}
 
     async def views(self) -> Sequence[tuple[int, int]]:
         """All (view id, shared inode) pairs."""
-        return self._db.execute("select view_id, ino from view").fetchall()
+        return self._read("select view_id, ino from view")
 
     async def jobs(self, activity_before_ns: int) -> Sequence[NodeRow]:
         """Job directories whose last change is older."""
         query = f"select {_NODE} from node where activity_ns <> 0 and activity_ns < ? order by activity_ns"
-        return [node_row(row) for row in self._db.execute(query, (activity_before_ns,))]
+        return [node_row(row) for row in self._read(query, (activity_before_ns,))]
 
     async def meta(self) -> dict[str, str]:
         """Store-wide facts."""
-        return dict(self._db.execute("select key, value from meta").fetchall())
+        return dict(self._read("select key, value from meta"))
 
 
 def open_catalogue(path: Path, *, expect_new: bool = True) -> SqliteCatalogue:
@@ -276,6 +306,10 @@ def open_catalogue(path: Path, *, expect_new: bool = True) -> SqliteCatalogue:
         raise _corrupt(path, "it is missing or empty, though the store has files")
     connection = connect(path)
     try:
+        if path.stat().st_size <= CHECK_BYTES:
+            (verdict,) = connection.execute("pragma integrity_check(1)").fetchone()
+            if verdict != "ok":
+                raise _corrupt(path, verdict)
         db = Database(connection)
         newest = max(migrations.applied(db), default="")
         if newest > migrations.NEWEST:
@@ -284,6 +318,9 @@ def open_catalogue(path: Path, *, expect_new: bool = True) -> SqliteCatalogue:
             )
         if newest != migrations.NEWEST:
             migrations.steps.apply(db)
+    except CatalogueCorrupt:
+        connection.close()
+        raise
     except sqlite3.DatabaseError as error:
         connection.close()
         raise _corrupt(path, error) from error

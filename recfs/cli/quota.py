@@ -148,7 +148,8 @@ def check(ctx: click.Context, repair: bool) -> None:
                 ],
                 right=("Recorded", "Actual"),
             )
-        checked = f"{result['checked_users']:,} users and {result['checked_files']:,} files checked"
+        users, files = result["checked_users"], result["checked_files"]
+        checked = f"{users:,} user{'s' * (users != 1)} and {files:,} file{'s' * (files != 1)} checked"
         if not differences:
             output.say(f"{checked}: all counters are right", style="green")
         elif repaired:

@@ -58,6 +58,12 @@ class Account:
         if reason is not None:
             raise QuotaExceeded(f"user {self.user}: {reason} = {getattr(limits, reason)} is reached")
 
+    def check_upload(self, now_ns: int) -> None:
+        """Raise QuotaExceeded when one more upload this month is too many."""
+        limit = self.limits.max_monthly_uploads
+        if limit is not None and self.uploads_in(max(self.month, quota.month_of(now_ns))) >= limit:
+            raise QuotaExceeded(f"user {self.user}: max_monthly_uploads = {limit} is reached")
+
     def check_room(self, added_bytes: int, added_files: int) -> None:
         """Raise QuotaExceeded when a subtree of this size cannot be moved in."""
         limits = self.limits

@@ -6,6 +6,7 @@ A node has one body while anybody has it open: one descriptor for all handles.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import time
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.model import State, check_transition
-from recfs.errors import Stale
+from recfs.errors import IoFailure, Stale
 from recfs.fs.garbage import Garbage
 from recfs.fs.staging import Label, StagingPool
 from recfs.ports import Pending
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from recfs.ports import Settler
     from recfs.stores.local import LocalStore
 
+log = logging.getLogger("recfs.fs")
+
 SLOW_IO_S = 0.005
 """An inline write that took longer sends the following ones to threads …"""
 SLOW_FOR_S = 1.0
@@ -36,15 +39,13 @@ READ_BUFFER_BYTES = 1 << 20
 class Body:
     """An open file's descriptor and who uses it."""
 
-    __slots__ = ("fd", "flushed", "handles", "lock", "retired", "writable", "writers")
+    __slots__ = ("fd", "handles", "lock", "retired", "writable", "writers")
 
     def __init__(self, fd: int, *, writable: bool) -> None:
         self.fd = fd
         self.writable = writable
         self.handles = 0
         self.writers = 0
-        self.flushed = False
-        """Its label says closed: a writer's close(2) returned, and nothing was written since."""
         self.lock = trio.Lock()
         """Serialises the node's way between home and staging."""
         self.retired: list[int] = []
@@ -122,14 +123,26 @@ class Bodies:
     async def _open(self, node: FileNode, flags: int) -> None:
         path = self._places.local(node)
         before = node.body
-        fd = self._store.open_file(path, flags, cached=True)
-        if fd is None:
-            fd = await trio.to_thread.run_sync(self._store.open_file, path, flags, limiter=self._limiter)
-            assert fd is not None
+        try:
+            fd = self._store.open_file(path, flags, cached=True)
+            if fd is None:
+                fd = await trio.to_thread.run_sync(self._store.open_file, path, flags, limiter=self._limiter)
+        except FileNotFoundError as error:
             if node.body is not before or self._places.local(node) != path:
-                os.close(fd)  # opened twice at once, or moved meanwhile: look again
-                return
+                return  # moved meanwhile: look again
+            raise IoFailure(
+                f"{node.path}: its bytes are missing, {os.fsdecode(path)} was removed past recfs"
+            ) from error
+        assert fd is not None
+        if node.body is not before or self._places.local(node) != path:
+            os.close(fd)  # opened twice at once, or moved meanwhile: look again
+            return
         writable = flags == os.O_RDWR
+        if node.state is State.COMMITTED and os.fstat(fd).st_size != node.bytes:
+            check_transition(node.state, State.CORRUPT)
+            node.state = State.CORRUPT
+            self._behind.node(node)
+            log.error("%s is corrupt: %s was changed past recfs", node.path, os.fsdecode(path))
         if node.body is None:
             node.body = Body(fd, writable=writable)
         else:
@@ -146,7 +159,7 @@ class Bodies:
     def label(self, node: FileNode) -> None:
         """Write on the staging file whose it is: enough to adopt it if its row never got written."""
         if node.body is not None and not node.unlinked:
-            closed = node.bytes if node.body.flushed or node.state is State.SEALING else None
+            closed = node.bytes if node.state is State.SEALING else None
             path = b"/".join(node.parts())
             label = Label(node.ino, node.parent.ino, node.mode, node.uid, node.gid, closed, path)
             self._store.label(node.body.fd, label.encode())
@@ -196,8 +209,9 @@ class Bodies:
         check_transition(node.state, State.WRITING)
         node.state = State.WRITING
         node.sha256 = node.md5 = None
-        node.fsynced = False
         node.reopened += 1
+        if node.staging is not None:
+            self.label(node)  # it no longer says "closed", before the first byte changes
         if node.staging is not None:
             node.pending = 0  # the settler must not carry it home any more
         self._behind.node(node)
@@ -222,6 +236,7 @@ class Bodies:
                 return
             self.set_aside(node, successor=node)
             self._to_writing(node)
+            node.fsynced = False  # nobody was promised anything about the new bytes yet
             self._tree.resize(node, 0)
             node.staging, fd = slot
             body.swap(fd, writable=True)

@@ -94,8 +94,10 @@ class OpenFiles:
         try:
             if truncate:
                 await self._truncate(node, 0)
+            elif node.state is State.CORRUPT:
+                raise IoFailure(f"{node.path} is corrupt: its bytes are not those that were committed")
         except BaseException:
-            await self._let_go(node, body, writes=True)
+            await self._let_go(node, body, writes=writes or truncate)
             raise
         if truncate and not writes:  # O_RDONLY|O_TRUNC: unspecified by POSIX, Linux truncates
             body.writers -= 1
@@ -150,9 +152,6 @@ class OpenFiles:
         node, body = handle.node, handle.body
         if node.state is not State.WRITING or (node.staging is None and not node.unlinked):
             await self._bodies.unseal(node)
-        if body.flushed:  # closed through a dup(2) or in another process, and written to again
-            body.flushed = False
-            self._bodies.label(node)
         end = offset + len(data)
         before = node.bytes
         if end > before:
@@ -210,9 +209,6 @@ class OpenFiles:
             except OSError as error:
                 self._tree.resize(node, before)
                 raise _disk_error(error, node) from error
-        if body.flushed:
-            body.flushed = False
-            self._bodies.label(node)
         now = self._tree.clock.now_ns()
         node.mtime_ns = node.ctime_ns = now
         self._behind.node(node)
@@ -232,17 +228,6 @@ class OpenFiles:
                 self._behind.node(node)
                 self._pipeline.hurry(node.ino)
         await self._behind.durable()
-
-    def flush(self, number: int) -> None:
-        """A close(2) is returning (fuse.h, FLUSH); RELEASE follows when the kernel finds time.
-
-        Should the daemon die in between, the label on the staging file tells that these bytes are whole. Atomic.
-        """
-        handle = self.handles[number]
-        body = handle.body
-        if handle.writes and body.writers == 1 and not body.flushed and handle.node.state is State.WRITING:
-            body.flushed = True
-            self._bodies.label(handle.node)
 
     # --- closing -------------------------------------------------------------------------------------------------
 
@@ -273,6 +258,8 @@ class OpenFiles:
             return
         check_transition(node.state, State.SEALING)
         node.state = State.SEALING
+        # Should the daemon die before the row is written, the label alone tells that these bytes are whole.
+        self._bodies.label(node)
         self._behind.node(node)
         self._pipeline.submit(node.ino)
 

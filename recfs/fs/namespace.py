@@ -313,8 +313,9 @@ class Namespace:
         if goes_to is not None and goes_to is not comes_from:
             weight, freed = _weight(node), _weight(replaced) if replaced is not None else (0, 0)
             goes_to.check_room(weight[0] - freed[0], weight[1] - freed[1])
-            if isinstance(node, FileNode) and is_upload(new.role, new_name):
-                goes_to.check_add_file(self._tree.clock.now_ns(), upload=True)
+        becomes_upload = isinstance(node, FileNode) and is_upload(new.role, new_name)
+        if goes_to is not None and becomes_upload and not is_upload(node.parent.role, node.name):
+            goes_to.check_upload(self._tree.clock.now_ns())
 
     def _move(self, node: Node, new: DirNode, new_name: bytes, account: Account | None) -> None:
         tree, behind = self._tree, self._behind

@@ -394,8 +394,7 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     async def flush(self, fh: int) -> None:
-        """FLUSH: sent at each close(2), also of a dup; only RELEASE is the last."""
-        self._vfs.files.flush(fh)
+        """FLUSH: sent at each close(2), also of a dup(2) or a child's copy: it proves nothing. RELEASE is the last."""
 
     @guarded
     async def release(self, fh: int) -> None:

@@ -82,6 +82,11 @@ class Recovery:
         facts = await self._tree.catalogue.meta()
         boot = self._store.boot_id()
         same_boot = facts.get("boot_id", boot) == boot or facts.get("clean") == "1"
+        identity = self._store.identity()
+        if facts.get("identity", identity) != identity:
+            log.warning("the store was copied or restored: its files are taken for what their names say")
+            await self._tree.catalogue.forget_home_inos()
+        self._behind.meta("identity", identity)
         self._staging = self._store.scan_staging()
         await self._load_garbage()
         nodes = await self._load_unsettled()
@@ -217,8 +222,7 @@ class Recovery:
         node.moved, node.pending, node.staging = None, 0, staging
         node.home_ino = None
         self._staging[staging] = self._store.scan_staging()[staging]
-        if node.state not in (State.WRITING, State.SEALING):
-            node.state = State.WRITING
+        node.state, node.fsynced = State.WRITING, False  # whatever it was: neither closed nor kept
         self._tree.resize(node, 0)
         self._behind.node(node)
 

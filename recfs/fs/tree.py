@@ -48,6 +48,7 @@ class Tree:
         rules: Sequence[FallbackRule] = (),
         cached_inodes: int = 200_000,
         owner: tuple[int, int] = (0, 0),
+        operator: int | None = None,
     ) -> None:
         # dependencies
         self.catalogue = catalogue
@@ -58,6 +59,7 @@ class Tree:
         self.rules = tuple(rules)
         self.cached_inodes = cached_inodes
         self._owner = owner
+        self._operator = operator
         # mutable
         self.nodes: dict[int, Node] = {}
         self.garbage: dict[int, Garbage] = {}
@@ -85,8 +87,10 @@ class Tree:
             self.root = DirNode(ROOT_INO, None, b"", 0o755, *self._owner, now, Role.ROOT)
             self.nodes[ROOT_INO] = self.root
             self.behind.node(self.root)
+            uid, gid = self._owner
             for name, role in TOP_DIRS.items():
-                self.add(DirNode(self.new_ino(), self.root, name, 0o755, *self._owner, now, role))
+                owner = self._operator if role is Role.SHARED_TOP and self._operator is not None else uid
+                self.add(DirNode(self.new_ino(), self.root, name, 0o755, owner, gid, now, role))
         else:
             root = from_row(row, None, Role.ROOT)
             assert isinstance(root, DirNode)

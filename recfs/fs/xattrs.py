@@ -191,12 +191,18 @@ def parse_limit(what: str, text: str) -> int | None:
     if word == "unlimited":
         return UNLIMITED
     try:
-        limit = parse_size(word) if what in _SIZES else int(word)
+        limit = parse_size(word) if what in _SIZES else _count(word)
     except ValueError as error:
         raise InvalidArgument(f"{what}: {error}") from error
     if not 0 <= limit < UNLIMITED:
         raise InvalidArgument(f"{what}: {text!r} is not a number of at least 0, `unlimited` or `default`")
     return limit
+
+
+def _count(word: str) -> int:
+    if not (word.isascii() and word.isdigit()):
+        raise ValueError(f"{word!r} is not a whole number")
+    return int(word)
 
 
 def set_limits(vfs: Vfs, account: Account, wanted: dict[str, int | None]) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from recfs.errors import RecfsError
+
 if TYPE_CHECKING:
     from recfs.fs.tree import Tree
+
+log = logging.getLogger("recfs.catalogue")
 
 INTERVAL_S = 1.0
 
@@ -16,7 +21,7 @@ class Log(Protocol):
     """A catalogue whose log can be folded into its main file."""
 
     async def checkpoint(self) -> None:
-        """Fold the log in if it has grown long."""
+        """Fold the log in if it has grown long. Raises IoFailure or OutOfSpace; the log then stays as it is."""
 
 
 class Housekeeper:
@@ -25,10 +30,18 @@ class Housekeeper:
     def __init__(self, tree: Tree, catalogue: Log) -> None:
         self._tree = tree
         self._catalogue = catalogue
+        self.problem: str | None = None
 
     async def run(self) -> None:
         """Look every second; both looks cost microseconds when nothing is due."""
         while True:
             await trio.sleep(INTERVAL_S)
             self._tree.shrink()
-            await self._catalogue.checkpoint()
+            try:
+                await self._catalogue.checkpoint()
+            except RecfsError as error:
+                if self.problem is None:
+                    log.error("checkpoint: %s; trying again every %g s", error, INTERVAL_S)
+                self.problem = str(error)
+            else:
+                self.problem = None

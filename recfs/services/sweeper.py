@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 
 from recfs.core.lifecycle import job_verdict, trash_due
-from recfs.errors import FsError
+from recfs.errors import FsError, RecfsError
 from recfs.fs.nodes import DirNode
 
 if TYPE_CHECKING:
@@ -51,8 +51,11 @@ class Sweeper:
     async def run(self) -> None:
         """Sweep for ever."""
         while True:
-            await self.sweep_temp(dry_run=False)
-            self.sweep_trash()
+            try:
+                await self.sweep_temp(dry_run=False)
+                self.sweep_trash()
+            except RecfsError as error:
+                log.error("temp: %s; sweeping again in %g s", error, self._interval_s)
             await trio.sleep(self._interval_s)
 
     async def sweep_temp(self, *, dry_run: bool, kept: bool = False) -> list[dict[str, Any]]:

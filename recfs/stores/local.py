@@ -88,7 +88,7 @@ class Outcome:
     error: int = 0
     warning: str = ""
     unsynced: int = 0
-    """The step was carried out, but the fsync after it failed with this error number: it may not survive a power cut."""
+    """The step was carried out, but the fsync after it failed with this error number: a power cut may undo it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +175,10 @@ class LocalStore:
     def boot_id() -> str:
         """What tells a reboot from a crash of the daemon alone (random(4))."""
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+
+    def identity(self) -> str:
+        """What tells this root from a copy of it: a copy's files have other inode numbers."""
+        return str(os.stat(self.private).st_ino)
 
     # --- paths ---------------------------------------------------------------------------------------------------
 
@@ -348,11 +352,11 @@ class LocalStore:
                 os.rename(step.path, step.to)
                 return self._dress(step.to, step.attrs)
             case StepKind.REMOVE:
-                try:
-                    self._expect(step.path, step.home_ino)
+                info = self.stat(step.path)
+                if info is not None and step.home_ino is not None and info.st_ino != step.home_ino:
+                    return Outcome(warning=f"{os.fsdecode(step.path)}: another file stands here; left alone")
+                with contextlib.suppress(FileNotFoundError):
                     os.unlink(step.path)
-                except FileNotFoundError:
-                    pass
                 return Outcome()
             case StepKind.RMDIR:
                 try:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from .clients import pattern, sha256, sha256_of, state, xattr
+from .clients import pattern, sha256, sha256_of, state, wait_until, xattr
 from .crashes import assert_recovered, crash, fsync_directory
 from .harness import Mount
 
@@ -89,7 +90,8 @@ def test_an_incomplete_file_can_be_taken_up_again(store: Mount, own_rec: Path) -
 @pytest.mark.parametrize("size", [0, 1000, 5_000_000])
 def test_a_closed_file_ends_up_committed(store: Mount, own_rec: Path, size: int) -> None:
     (own_rec / "file").write_bytes(pattern(size))
-    crash(store)  # right after close: at best it was sealing
+    released(own_rec / "file")
+    crash(store)  # long before its row is written
     store.drain()
     assert (own_rec / "file").read_bytes() == pattern(size)
     assert state(own_rec / "file") == "committed"
@@ -98,12 +100,31 @@ def test_a_closed_file_ends_up_committed(store: Mount, own_rec: Path, size: int)
     assert_recovered(store)
 
 
+def released(path: Path) -> None:
+    """Wait until the daemon has seen the last close: the kernel sends it after close(2) returned."""
+    wait_until(lambda: state(path) != "writing", f"{path.name} is released")
+
+
+def test_a_close_in_a_child_process_is_not_the_last(store: Mount, own_rec: Path) -> None:
+    fd = os.open(own_rec / "file", os.O_WRONLY | os.O_CREAT, 0o644)
+    os.write(fd, b"half")
+    subprocess.run(["true"], pass_fds=[fd], check=True)  # inherits the descriptor and closes it
+    store.drain()
+    crash(store, fd)
+    assert state(own_rec / "file") == "incomplete", "its writer had not closed it"
+    assert (own_rec / "file").read_bytes() == b"half"
+    assert_recovered(store)
+
+
+@pytest.mark.parametrize("recorded", [False, True], ids=["row lost", "row written"])
 @pytest.mark.parametrize("written", [0, 500_000])
-def test_an_overwrite_without_fsync_rolls_back(store: Mount, own_rec: Path, written: int) -> None:
+def test_an_overwrite_without_fsync_rolls_back(store: Mount, own_rec: Path, written: int, recorded: bool) -> None:
     (own_rec / "file").write_bytes(pattern(200_000))
     store.drain()
     fd = os.open(own_rec / "file", os.O_WRONLY | os.O_TRUNC)
     os.write(fd, bytes(written))
+    if recorded:
+        store.drain()
     crash(store, fd)
     assert sha256_of(own_rec / "file") == sha256(pattern(200_000)), "the committed bytes were not safe"
     assert state(own_rec / "file") == "committed"
@@ -128,6 +149,7 @@ def test_an_overwrite_that_was_closed_is_committed(store: Mount, own_rec: Path) 
     (own_rec / "file").write_bytes(pattern(200_000))
     store.drain()
     (own_rec / "file").write_bytes(pattern(100_000, seed=1))
+    released(own_rec / "file")
     crash(store)
     store.drain()
     assert sha256_of(own_rec / "file") == sha256(pattern(100_000, seed=1)) == xattr(own_rec / "file", "sha256")

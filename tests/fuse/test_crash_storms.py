@@ -27,7 +27,9 @@ def test_a_burst_of_creates(store: Mount, own_rec: Path, after: int) -> None:
         file = own_rec / f"file{n}"
         assert file.exists(), f"file {n} of {len(closed)} closed files is gone"
         assert file.read_bytes() == pattern(2000, seed=n)
-        assert state(file) == "committed", f"file {n} was closed"
+        # The kernel tells of the last close after close(2) returned: for the newest files that may have come too late.
+        late = n > int(closed[-1]) - 3
+        assert state(file) == "committed" or (late and state(file) == "incomplete"), f"file {n} was closed"
     others = {p.name for p in own_rec.iterdir()} - {f"file{n}" for n in closed}
     assert len(others) <= 1, f"files that were never acknowledged: {others}"
     for name in others:
