@@ -3,8 +3,8 @@
 Rows were written before bytes moved, and carry `home_ino`, so each unsettled row has few possible truths, told apart by
 looking. In order:
   1. rows with pending moves: where is the inode that `home_ino` names? the books follow;
-  2. `sealing` rows: their writer had closed. Same boot: the bytes are whole, seal again. After a reboot: only if the
-     size agrees;
+  2. `sealing` rows: their writer had closed. Same boot: the bytes are whole, seal again. After a reboot nobody knows
+     what reached the disk, whatever the size says, and they are judged like `writing` ones;
   3. `writing` rows: nobody closed. They stay, as `incomplete`. An overwrite of a committed file that was never
      fsynced goes back to the committed bytes, and the new ones are kept in lost+found;
   4. staging files no row knows, but with a label: their row was lost with the last batch. Adopted under the name on
@@ -243,7 +243,7 @@ class Recovery:
         size = self._staging[node.staging].size_bytes
         if prior is not None:
             node.prior = prior.gid
-        closed = node.state is State.SEALING and (same_boot or size == node.bytes)
+        closed = node.state is State.SEALING and same_boot
         if closed or self._closed(self._staging[node.staging], same_boot=same_boot):
             if node.state is not State.SEALING:
                 check_transition(node.state, State.SEALING)
