@@ -92,6 +92,7 @@ class Recovery:
         nodes = await self._load_unsettled()
         for node in nodes:
             self._locate(node)
+        self._locate_garbage()
         for node in nodes:
             if isinstance(node, FileNode):
                 self._judge(node, same_boot=same_boot)
@@ -173,6 +174,22 @@ class Recovery:
                 return
         if (node.pending & Pending.MOVE or node.moved is not None) and not self._find_at_home(node):
             self._search(node)
+
+    def _locate_garbage(self) -> None:
+        """Correct the books where garbage was removed, or taken to the trash, but the record of it was lost."""
+        for entry in list(self._tree.garbage.values()):
+            if entry.kind is Kind.DIR or entry.in_trash:
+                continue
+            path = self._store.staging(entry.staging) if entry.staging is not None else None
+            if self._is_at(path or self._places.at(entry.place or (None, b"")), entry.home_ino):
+                continue
+            self._tree.vacate(entry, entry.place)
+            if self._is_at(self._store.trash(entry.gid), entry.home_ino):
+                entry.staging = entry.place = None
+                self._behind.garbage(entry, discard=False)
+            else:
+                del self._tree.garbage[entry.gid]
+                self._behind.purged(entry.gid)
 
     def _find_at_home(self, node: Node) -> bool:
         """Look for the node's inode at its old place, its new one, and in limbo."""

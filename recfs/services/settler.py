@@ -226,7 +226,7 @@ class HomeSettler:
             link = node.target if isinstance(node, LinkNode) else b""
             plan.jobs.append(_Job(Step(kind, path, attrs=attrs, symlink_target=link), node, pending=node.pending))
             self._move_books(plan, node)
-        elif node.pending & Pending.MOVE and places.local(node) != places.at(target):
+        elif node.pending & Pending.MOVE and (node.moved is not None or getattr(node, "staging", None) is not None):
             self._clear(plan, node, target)
             source = places.local(node)
             job = _Job(
