@@ -200,7 +200,7 @@ class Recovery:
             node.moved = place
             if self._is_at(self._places.home(node), node.home_ino):
                 if place is None:
-                    node.pending &= ~Pending.MOVE
+                    node.pending = (node.pending & ~Pending.MOVE) | Pending.ATTRS  # moved, but perhaps not dressed
                 else:
                     self._tree.occupy(node, place)
                     node.pending |= Pending.MOVE

@@ -22,6 +22,7 @@ from recfs.errors import (
     IsADirectory,
     NotFound,
     NotPermitted,
+    OutOfSpace,
     ReadOnlyFile,
     RecfsError,
     Stale,
@@ -211,6 +212,8 @@ class Vfs:
         if self.stopping:
             raise ReadOnlyFile("recfs is stopping")
         while self.pipeline.depth > self._max_pending:
+            if self.behind.problem is not None:  # nothing will move until somebody makes room: an error beats a hang
+                raise OutOfSpace(self.behind.problem)
             await self.pipeline.progress()
 
     async def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> DirNode:

@@ -322,7 +322,6 @@ class HomeSettler:
             step = Step(StepKind.MOVE, path, self._store.trash(entry.gid), home_ino=entry.home_ino)
             plan.jobs.append(_Job(step, entry, entry.staging, entry.place))
             self._tree.vacate(entry, entry.place)
-            entry.staging = entry.place = None
         else:
             step = Step(StepKind.REMOVE, path, home_ino=entry.home_ino)
             plan.jobs.append(_Job(step, entry, entry.staging, entry.place, purges=True))
@@ -365,6 +364,8 @@ class HomeSettler:
             self._expired.discard(entry.gid)
             self._behind.purged(entry.gid)
         else:
+            # Not before: a row that says "in the trash" too early would be all that is left of the place it lies at.
+            entry.staging = entry.place = None
             self._behind.garbage(entry, discard=False)
 
     def _take_back(self, job: _Job) -> bool:
