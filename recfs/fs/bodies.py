@@ -121,6 +121,10 @@ class Bodies:
             await self._open(node, os.O_RDWR if write else os.O_RDONLY)
 
     async def _open(self, node: FileNode, flags: int) -> None:
+        if node.unlinked and node.body is not None:
+            # Its name may be another's by now. Its inode is behind the descriptor (proc(5), /proc/pid/fd).
+            node.body.swap(os.open(f"/proc/self/fd/{node.body.fd}", flags | os.O_CLOEXEC), writable=flags == os.O_RDWR)
+            return
         path = self._places.local(node)
         before = node.body
         try:

@@ -58,6 +58,8 @@ class OpenFiles:
         self._next = 1
         self._released = trio.Event()
         self.handles: dict[int, Handle] = {}
+        self._copying: dict[int, trio.Event] = {}
+        """Files being copied up, by inode number: half a copy is not opened."""
 
     # --- opening -------------------------------------------------------------------------------------------------
 
@@ -87,7 +89,9 @@ class OpenFiles:
         return self._register(node, body, writes=True), node
 
     async def open(self, node: FileNode, flags: int) -> int:
-        """Open an existing file."""
+        """Open an existing file; one that is just being copied up, when that is done."""
+        while node.ino in self._copying:
+            await self._copying[node.ino].wait()
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         truncate = bool(flags & os.O_TRUNC)
         body = await self._bodies.acquire(node, write=writes or truncate)
@@ -114,6 +118,7 @@ class OpenFiles:
         number, node = await self.create(folder, view.name, mode, caller)
         # The copy belongs to whom the directory belongs: the view showed that owner too.
         node.uid, node.gid = folder.uid, folder.gid
+        done = self._copying[node.ino] = trio.Event()
         try:
             if not empty and shared.bytes:
                 await self._copy(shared, number)
@@ -122,6 +127,8 @@ class OpenFiles:
                 self._names.discard(node, successor=None)  # half a copy is no copy
             raise
         finally:
+            del self._copying[node.ino]
+            done.set()
             await self.release(number)
         return node
 
@@ -148,6 +155,8 @@ class OpenFiles:
 
     async def write(self, number: int, offset: int, data: bytes) -> int:
         """Write as much of *data* as quota and disk allow; raises when that is not a single byte."""
+        if not data:
+            return 0  # not even a hole: pwrite(2)
         handle = self.handles[number]
         node, body = handle.node, handle.body
         if node.state is not State.WRITING or (node.staging is None and not node.unlinked):
@@ -184,6 +193,8 @@ class OpenFiles:
 
     async def truncate(self, node: FileNode, size: int) -> None:
         """truncate(2), with or without an open handle."""
+        while node.ino in self._copying:
+            await self._copying[node.ino].wait()
         body = await self._bodies.acquire(node, write=True)
         try:
             await self._truncate(node, size)

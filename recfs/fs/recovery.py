@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -160,8 +161,9 @@ class Recovery:
             return
         if node.pending & Pending.MAKE:
             if node.moved is None or not self._is_at(self._places.home(node), None):
-                self._tree.vacate(node, node.moved)  # not made yet; making is idempotent
+                self._tree.vacate(node, node.moved)
                 node.moved = None
+                self._find_made(node)
                 return
             node.pending = (node.pending & ~Pending.MAKE) | Pending.MOVE
         if isinstance(node, FileNode) and not self._is_at(self._places.home(node), node.home_ino):
@@ -175,10 +177,19 @@ class Recovery:
         if (node.pending & Pending.MOVE or node.moved is not None) and not self._find_at_home(node):
             self._search(node)
 
+    def _find_made(self, node: Node) -> None:
+        """Whether a directory or symlink was made, but the record of it lost. Else it still is to be made."""
+        info = self._store.stat(self._places.home(node))
+        if info is None or stat.S_IFMT(info.st_mode) != node.format or self._tree.occupant((node.parent, node.name)):
+            return
+        node.home_ino = info.st_ino
+        node.pending = (node.pending & ~Pending.MAKE) | Pending.ATTRS
+        self._behind.node(node)
+
     def _locate_garbage(self) -> None:
         """Correct the books where garbage was removed, or taken to the trash, but the record of it was lost."""
         for entry in list(self._tree.garbage.values()):
-            if entry.kind is Kind.DIR or entry.in_trash:
+            if entry.in_trash or (entry.kind is Kind.DIR and self._tree.occupied.get(entry.ino)):
                 continue
             path = self._store.staging(entry.staging) if entry.staging is not None else None
             if self._is_at(path or self._places.at(entry.place or (None, b"")), entry.home_ino):
@@ -249,6 +260,13 @@ class Recovery:
         if node.state not in (State.WRITING, State.SEALING):
             return
         prior = next((entry for entry in self._tree.garbage.values() if entry.held_by == node.ino), None)
+        if node.staging is None and not same_boot:
+            # It had been taken to staging and written to, perhaps: the power cut undid the one, not all of the other.
+            staging = self._bodies.pool.new_id()
+            os.rename(self._places.home(node), self._store.staging(staging))
+            self._tree.vacate(node, node.moved)
+            node.moved, node.pending, node.staging = None, 0, staging
+            self._staging = self._store.scan_staging()
         if node.staging is None:
             # Opened for writing, but not a byte changed before it was taken to staging: still whole, seal it again.
             if node.state is not State.SEALING:

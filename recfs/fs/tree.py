@@ -9,7 +9,6 @@ Invariants, checked by `check_invariants`:
 
 from __future__ import annotations
 
-import itertools
 import sys
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -31,6 +30,17 @@ if TYPE_CHECKING:
 
 INO_RESERVE = 100_000
 """Inode numbers reserved ahead in the catalogue, so that none is used twice even if the last batch is lost."""
+
+
+def _idle_references() -> int:
+    """What sys.getrefcount says, in a loop over `Tree.nodes`, of a node that only the two tables hold."""
+    table = {0: object()}
+    for node in table.values():
+        return sys.getrefcount(node) + 1
+    raise AssertionError
+
+
+_IDLE_REFERENCES = _idle_references()
 _OWNED = (Role.USER, Role.TEMP_USER)
 _by_ino = attrgetter("ino")
 
@@ -312,10 +322,19 @@ class Tree:
         excess += self.cached_inodes // 10
         dropped = 0
         for spare_referenced in (True, False):
-            victims = (node for node in self.nodes.values() if self._evictable(node, spare_referenced))
-            for node in list(itertools.islice(victims, excess - dropped)):
+            victims: list[Node] = []
+            for node in self.nodes.values():
+                if len(victims) >= excess - dropped:
+                    break
+                # More references than those of the two tables: some coroutine goes on with this object after an await,
+                # and a second one for the same inode must not come to be.
+                if self._evictable(node, spare_referenced) and sys.getrefcount(node) <= _IDLE_REFERENCES + (
+                    isinstance(node, DirNode) and node.job is node
+                ):
+                    victims.append(node)
+            for node in victims:
                 self._unload(node)
-                dropped += 1
+            dropped += len(victims)
             if dropped >= excess:
                 break
         return dropped

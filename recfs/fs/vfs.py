@@ -173,7 +173,13 @@ class Vfs:
 
     async def own(self, view: View, caller: Caller, *, empty: bool) -> FileNode:
         """Copy a shown file up: the user's own from now on."""
-        node = await self.files.copy_up(view, caller, empty=empty)
+        try:
+            node = await self.files.copy_up(view, caller, empty=empty)
+        except Exists:
+            own = await self.tree.child(view.folder, view.name)
+            if not isinstance(own, FileNode):
+                raise
+            return own  # somebody else was faster
         self.views.unhide(view.folder, view.name)
         return node
 

@@ -157,6 +157,7 @@ class WriteBehind:
                 raise
             finally:
                 self._writing = frozenset()
+            self.problem = None
             for ino in unsettled:
                 self.on_settle(ino)
             for garbage in discarded:
@@ -200,6 +201,10 @@ class WriteBehind:
     async def durable(self) -> None:
         """Write everything dirty at this moment and wait until it would survive a power cut."""
         await self.flush()
+        await self._catalogue.sync()
+
+    async def synced(self) -> None:
+        """Wait until everything written so far would survive a power cut; what is dirty stays so. Raises IoFailure."""
         await self._catalogue.sync()
 
     async def run(self) -> None:

@@ -233,6 +233,7 @@ class Committer:
                 batch = self._take()
                 if batch:
                     await nursery.start(self._seal, batch)
+                del batch  # while this waits for the next, the cache may let go of its nodes
 
     def _due(self) -> None:
         now = trio.current_time()

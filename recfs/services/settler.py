@@ -11,6 +11,7 @@ thread. Until it is done `touches` is true for what it moves, and whoever needs 
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.model import Kind, State
+from recfs.errors import RecfsError
 from recfs.fs.garbage import Garbage
 from recfs.fs.nodes import DirNode, FileNode, LinkNode, Node
 from recfs.ports import Pending
@@ -162,15 +164,21 @@ class HomeSettler:
             self._failed = bool(self._nodes or self._garbage)
             return
         self._moving, self._working = plan.moving, len(plan.jobs)
+        cause = ""
         try:
+            # A row that a power cut takes back must not find its step on disk done.
+            await self._behind.synced()
             outcomes = await trio.to_thread.run_sync(
                 self._store.apply, [job.step for job in plan.jobs], limiter=self._limiter
             )
+        except RecfsError as error:
+            cause = str(error)
+            outcomes = [Outcome(error=errno.EIO)] * len(plan.jobs)
         finally:
             self._moving, self._working = set(), 0
             self._done.set()
             self._done = trio.Event()
-        self._finish(list(zip(plan.jobs, outcomes, strict=True)))
+        self._finish(list(zip(plan.jobs, outcomes, strict=True)), cause)
 
     async def _sync_again(self) -> bool:
         try:
@@ -305,7 +313,8 @@ class HomeSettler:
                     self._garbage.pop(occupant.gid, None)
             assert entry.place is not None
             path = places.at(entry.place)
-            plan.jobs.append(_Job(Step(StepKind.RMDIR, path), entry, None, entry.place, purges=True))
+            step = Step(StepKind.RMDIR, path, home_ino=entry.home_ino)
+            plan.jobs.append(_Job(step, entry, None, entry.place, purges=True))
             self._tree.vacate(entry, entry.place)
             return True
         if entry.staging is not None:
@@ -330,12 +339,12 @@ class HomeSettler:
 
     # --- afterwards (atomic: no await) ---------------------------------------------------------------------------
 
-    def _finish(self, done: list[tuple[_Job, Outcome]]) -> None:
+    def _finish(self, done: list[tuple[_Job, Outcome]], cause: str = "") -> None:
         problem = None
         # What failed is taken back in reverse: the first of several steps of one item knows where it really lies.
         for job, outcome in reversed(done):
             if outcome.error and self._take_back(job):
-                problem = f"{os.fsdecode(job.step.path)}: {os.strerror(outcome.error)}"
+                problem = cause or f"{os.fsdecode(job.step.path)}: {os.strerror(outcome.error)}"
         for job, outcome in done:
             if outcome.unsynced and not outcome.error:
                 self._unsynced.append((job, outcome))

@@ -359,10 +359,11 @@ class LocalStore:
                     os.unlink(step.path)
                 return Outcome()
             case StepKind.RMDIR:
+                info = self.stat(step.path)
+                if info is None or (step.home_ino is not None and info.st_ino != step.home_ino):
+                    return Outcome()  # gone, and another has its name
                 try:
                     os.rmdir(step.path)
-                except FileNotFoundError:
-                    pass
                 except OSError as error:
                     if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                         raise

@@ -1,0 +1,378 @@
+"""A whole file system without a mount: what the component tests run against.
+
+`Filesystem` starts the daemon's own parts (`daemon.opened`) in a directory, with a clock that stands still, and can
+die at any point (`crash`) as if the process had been killed, and start again on what that left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import trio
+
+from recfs import answers, daemon
+from recfs.answers import Answers
+from recfs.config import Config
+from recfs.errors import NotFound
+from recfs.fs import staging
+from recfs.fs.namespace import Caller
+from recfs.fs.nodes import DirNode, FileNode, Node
+from recfs.fs.views import View
+from recfs.fs.xattrs import Xattrs
+from tests.fakes import FakeClock, KernelRecorder
+
+from .consistency import PRIVATE, assert_store
+from .faults import Faults, Stopped
+
+OPERATOR = Caller(os.geteuid(), os.getegid(), operator=True)
+USER = Caller(os.geteuid(), os.getegid())
+REC = "users/5/recordings/142"
+
+
+def pattern(size: int, seed: int = 0) -> bytes:
+    """Bytes that differ from place to place and from seed to seed."""
+    block = hashlib.sha256(b"%d" % seed).digest() * 128
+    return b"".join(b"%08d" % n + block[8:] for n in range(size // len(block) + 1))[:size]
+
+
+class Filesystem:
+    """The parts of a daemon, and short ways to use them by path."""
+
+    def __init__(self, nursery: trio.Nursery, root: Path, **settings: Any) -> None:
+        self._nursery = nursery
+        self.root = Path(os.path.realpath(root))
+        self.config = Config.model_validate({"root": self.root, "min_free": 0} | settings)
+        self.clock = FakeClock()
+        self.kernel = KernelRecorder()
+        self.faults = Faults(self.root)
+        self.boot: str | None = None
+        self.checked_at_end = True
+        self.parts: daemon.Parts
+        self._end = trio.Event()
+        self._ended = trio.Event()
+        self._ended.set()
+        self._clean = True
+        self._procedure: trio.CancelScope | None = None
+
+    # --- life ----------------------------------------------------------------------------------------------------
+
+    async def start(self, *, services: bool = True) -> None:
+        """Open the store; `services` False leaves every step to the test."""
+        self._end, self._ended, self._clean = trio.Event(), trio.Event(), True
+        await self._nursery.start(self._life, services)
+
+    async def _life(self, services: bool, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            with self.faults.installed(), self._settings():
+                await self._serve(services, task_status)
+        except BaseException as error:
+            # Only the death a test asked for ends here; and even then the test goes on.
+            _, rest = split(error)
+            if rest is not None:
+                raise
+            self._close_descriptors()
+        finally:
+            self._ended.set()
+            if self._procedure is not None:
+                self._procedure.cancel()
+
+    @contextlib.contextmanager
+    def _settings(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(mock.patch.object(daemon, "SystemClock", return_value=self.clock))
+            stack.enter_context(mock.patch.object(answers, "DRAIN_POLL_S", 0.0005))
+            stack.enter_context(mock.patch.object(staging, "POOL_SIZE", 8))
+            if self.boot is not None:
+                stack.enter_context(mock.patch.object(daemon.LocalStore, "boot_id", return_value=self.boot))
+            yield
+
+    async def _serve(self, services: bool, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            async with daemon.opened(self.config, self.kernel) as parts:
+                self.parts = parts
+                try:
+                    async with trio.open_nursery() as inner:
+                        if services:
+                            await parts.serve(inner)
+                        else:
+                            inner.start_soon(parts.bodies.pool.run)
+                        task_status.started()
+                        await self._end.wait()
+                        inner.cancel_scope.cancel()
+                except BaseException:
+                    self._clean = False
+                    raise
+                finally:
+                    if not self._clean:
+                        self._abandon()
+        finally:
+            if not self._clean:
+                self._close_descriptors()
+
+    def _abandon(self) -> None:
+        """Take away what would still be written on the way out."""
+        self.faults.dead = True
+        self.parts.bodies.pool.close = lambda: None  # type: ignore[method-assign]
+        self.parts.behind.flush = trio.lowlevel.checkpoint  # type: ignore[method-assign]
+        connection = self.parts.catalogue._db
+        if connection.in_transaction:
+            connection.rollback()
+
+    def _close_descriptors(self) -> None:
+        if self._procedure is not None:
+            return  # which may yet close some of them itself, on its way out
+        below = f"{self.root}{os.sep}"
+        for fd in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{fd}").startswith(below):
+                    os.close(int(fd))
+
+    async def stop(self) -> None:
+        """Write everything and close."""
+        self._end.set()
+        await self._ended.wait()
+
+    async def crash(self) -> None:
+        """Die: nothing is written any more, the lock is gone with the process."""
+        self._clean = False
+        await self.stop()
+
+    async def reopen(self, *, services: bool = True) -> None:
+        """Start again on what is there, whatever became of the last process."""
+        if not self._ended.is_set():
+            await self.stop()
+        self.faults.dead, self.faults.stop_before = False, None
+        await self.start(services=services)
+
+    async def until_stopped(self, procedure: Callable[[Filesystem], Awaitable[None]], stop_before: int | None) -> bool:
+        """Run a procedure that dies before its n-th effect on disk; True if it came to its end."""
+        self.faults.count, self.faults.stop_before = 0, stop_before
+        self.faults.trace.clear()
+        finished = False
+        with trio.CancelScope() as self._procedure:
+            try:
+                await procedure(self)
+                finished = not self.faults.dead
+            except BaseException as error:
+                _, rest = split(error)
+                if rest is not None:
+                    raise
+        self._procedure, self.faults.stop_before = None, None
+        if self._ended.is_set():
+            self._close_descriptors()
+        return finished
+
+    async def start_and_die(self, stop_before: int) -> None:
+        """Start, and die again before the n-th effect: in the repair, or in the work that follows it."""
+        self.faults.dead, self.faults.count, self.faults.stop_before = False, 0, stop_before
+        try:
+            await self.start()
+        except RuntimeError:  # of the nursery: it died before it was up
+            pass
+        else:
+            await self.until_stopped(Filesystem.drain, stop_before)
+            await self.crash()
+        self.faults.dead, self.faults.stop_before = False, None
+
+    async def drain(self) -> None:
+        """Until nothing is sealing, pending or dirty."""
+        await self._answers().settle()
+
+    def _answers(self) -> Answers:
+        parts = self.parts
+        return Answers(
+            self.config, parts.store, parts.vfs, parts.committer, parts.settler, parts.sweeper, parts.limiter, None,
+            lambda: None, parts.recovered,
+        )  # fmt: skip
+
+    def answers(self) -> dict[str, Any]:
+        """The control methods."""
+        return self._answers().handlers()
+
+    # --- by path -------------------------------------------------------------------------------------------------
+
+    @property
+    def vfs(self) -> Any:
+        """The file system."""
+        return self.parts.vfs
+
+    async def node(self, path: str) -> Any:
+        """What stands at a path. Raises NotFound."""
+        return await self.vfs.at(path)
+
+    async def exists(self, path: str) -> bool:
+        """Whether the path leads anywhere."""
+        try:
+            await self.vfs.at(path)
+        except NotFound:
+            return False
+        return True
+
+    async def folder(self, path: str) -> tuple[int, bytes]:
+        """(parent's inode number, name)."""
+        head, _, name = path.rpartition("/")
+        return (await self.vfs.at(head)).ino, os.fsencode(name)
+
+    async def mkdirs(self, path: str) -> DirNode:
+        """mkdir -p."""
+        here: Any = self.parts.tree.root
+        for name in filter(None, path.split("/")):
+            found = await self.vfs.lookup(here.ino, os.fsencode(name))
+            here = found or await self.vfs.mkdir(here.ino, os.fsencode(name), 0o755, OPERATOR)
+        assert isinstance(here, DirNode)
+        return here
+
+    async def open(self, path: str, flags: int = os.O_RDONLY, caller: Caller = OPERATOR) -> int:
+        """open(2)."""
+        parent, name = await self.folder(path)
+        seen = await self.vfs.lookup(parent, name)
+        if seen is None and flags & os.O_CREAT:
+            number, _ = await self.vfs.create(parent, name, 0o644, flags, caller)
+            return int(number)
+        if seen is None:
+            raise NotFound(path)
+        return int(await self.vfs.open(seen.ino, flags & ~os.O_CREAT, caller))
+
+    async def close(self, number: int) -> None:
+        """close(2), as the kernel reports it."""
+        await self.vfs.files.release(number)
+
+    async def write(self, path: str, data: bytes, *, append: bool = False, caller: Caller = OPERATOR) -> None:
+        """Write a whole file, directories included, and close it."""
+        await self.mkdirs(path.rpartition("/")[0])
+        number = await self.open(path, os.O_WRONLY | os.O_CREAT | (0 if append else os.O_TRUNC), caller)
+        try:
+            offset = self.vfs.files.handles[number].node.bytes if append else 0
+            done = 0
+            while done < len(data):
+                done += await self.vfs.files.write(number, offset + done, data[done:])
+        finally:
+            await self.close(number)
+
+    async def read(self, path: str) -> bytes:
+        """A whole file."""
+        number = await self.open(path)
+        try:
+            return await self.read_handle(number)
+        finally:
+            await self.close(number)
+
+    async def read_handle(self, number: int) -> bytes:
+        """All bytes behind a handle."""
+        content = b""
+        while part := bytes(await self.vfs.files.read(number, len(content), 1 << 20)):
+            content += part
+        return content
+
+    async def rename(self, old: str, new: str, caller: Caller = OPERATOR, **flags: bool) -> None:
+        """rename(2), renameat2(2)."""
+        await self.vfs.rename(*await self.folder(old), *await self.folder(new), caller, **flags)
+
+    async def unlink(self, path: str, caller: Caller = OPERATOR) -> None:
+        """unlink(2)."""
+        await self.vfs.unlink(*await self.folder(path), caller)
+
+    async def rmdir(self, path: str, caller: Caller = OPERATOR) -> None:
+        """rmdir(2)."""
+        await self.vfs.rmdir(*await self.folder(path), caller)
+
+    async def names(self, path: str) -> list[str]:
+        """readdir(3), sorted."""
+        number = await self.vfs.listings.open((await self.vfs.at(path)).ino)
+        found: list[str] = []
+        after = 0
+        while entries := await self.vfs.listings.read(number, after):
+            found += [os.fsdecode(entry.name) for entry in entries]
+            after = entries[-1].ino
+        self.vfs.listings.release(number)
+        return sorted(found)
+
+    async def state(self, path: str) -> str:
+        """The state word of a file."""
+        seen = await self.vfs.at(path)
+        file = seen.shared if isinstance(seen, View) else seen
+        assert isinstance(file, FileNode)
+        return str(file.state)
+
+    async def tree(self, path: str = "") -> dict[str, bytes | None]:
+        """Everything below: files with their bytes, symlinks with their targets, directories with None."""
+        found: dict[str, bytes | None] = {}
+        for name in await self.names(path):
+            below = f"{path}/{name}" if path else name
+            seen: Node | View = await self.vfs.at(below)
+            if isinstance(seen, DirNode):
+                found[below] = None
+                found |= await self.tree(below)
+            elif isinstance(seen, (FileNode, View)):
+                found[below] = await self.read(below)
+            else:
+                found[below] = b"-> " + await self.vfs.readlink(seen.ino)
+        return found
+
+    def account(self, user: str = "5") -> tuple[int, int]:
+        """(used bytes, used files) as memory has them."""
+        account = self.parts.tree.accounts._known[user]
+        return account.used_bytes, account.used_files
+
+    @property
+    def xattrs(self) -> Xattrs:
+        """The attributes' operations."""
+        return Xattrs(self.vfs, str(self.root))
+
+    # --- on disk -------------------------------------------------------------------------------------------------
+
+    def rows(self, query: str, *values: Any) -> list[Any]:
+        """Rows of the catalogue file, as a reader beside the daemon sees them."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.root}/{PRIVATE}/catalogue.db?mode=ro", uri=True)) as db:
+            db.row_factory = sqlite3.Row
+            return [tuple(row) if len(row) > 1 else row[0] for row in db.execute(query, values)]
+
+    def leftovers(self, area: str) -> list[str]:
+        """Names in staging, trash, limbo or lost+found; without the empty, unlabelled files made ahead."""
+        return sorted(
+            path.name
+            for path in (self.root / PRIVATE / area).iterdir()
+            if area != "staging" or path.stat().st_size or "user.recfs.label" in os.listxattr(path)
+        )
+
+    async def assert_consistent(self, *, lost: int = 0, trash: int = 0) -> None:
+        """After a drain: memory, rows, counters and every byte on disk agree, and nothing is left over."""
+        await self.drain()
+        self.parts.tree.check_invariants()
+        assert_store(self.parts.store.catalogue_path, self.root, lost=lost, trash=trash)
+
+
+def split(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """(the deaths a test asked for, everything else) in an exception or a group of them."""
+    deaths = (Stopped, trio.Cancelled)
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(deaths)
+    return (error, None) if isinstance(error, deaths) else (None, error)
+
+
+@asynccontextmanager
+async def filesystem(
+    root: Path, *, start: bool = True, services: bool = True, **settings: Any
+) -> AsyncIterator[Filesystem]:
+    """A file system below *root*, stopped when the block ends."""
+    async with trio.open_nursery() as nursery:
+        fs = Filesystem(nursery, root, **settings)
+        if start:
+            await fs.start(services=services)
+        yield fs
+        await fs.stop()
+        nursery.cancel_scope.cancel()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let time pass until *condition* holds; the clock jumps, so that none is lost."""
+    while not condition():  # noqa: ASYNC110  # any condition, of parts that announce nothing
+        await trio.sleep(0.05)

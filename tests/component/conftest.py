@@ -1,0 +1,50 @@
+"""Places and file systems for the component tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from .build import Filesystem, filesystem
+
+MEMORY = Path("/dev/shm")
+
+
+def _run(*args: Any, clock: trio.abc.Clock | None = None, **kwargs: Any) -> Any:
+    return trio.run(*args, clock=clock or MockClock(autojump_threshold=0), **kwargs)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test of this directory a clock that jumps to the next timer: no timer takes real time."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.parent == here and "place" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.trio(run=_run), append=False)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """A directory for a store: in memory where there is some, for fsync costs nothing there."""
+    if not os.access(MEMORY, os.W_OK):
+        yield tmp_path
+        return
+    folder = Path(tempfile.mkdtemp(prefix="recfs-test-", dir=MEMORY))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+async def fs(place: Path) -> AsyncIterator[Filesystem]:
+    """A running file system with default settings; whole and consistent at the end."""
+    async with filesystem(place) as running:
+        yield running
+        if running.checked_at_end:
+            await running.assert_consistent()

@@ -1,0 +1,76 @@
+"""What has to be true of a settled store: rows, counters, and every byte on disk agree."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+import stat
+from pathlib import Path
+
+from recfs.catalogue import check
+
+PRIVATE = ".recfs"
+
+
+def assert_store(catalogue: Path, root: Path, *, lost: int = 0, trash: int = 0) -> None:
+    """Rows, counters and disk of a settled store agree."""
+    assert check.check(catalogue).differences == []
+    with contextlib.closing(sqlite3.connect(f"file:{catalogue}?mode=ro", uri=True)) as db:
+        db.row_factory = sqlite3.Row
+        rows = {row["ino"]: row for row in db.execute("select * from node")}
+        garbage = db.execute("select * from garbage").fetchall()
+        for table, column in (("xattr", "ino"), ("whiteout", "parent"), ("view", "ino")):
+            dangling = db.execute(f"select * from {table} where {column} not in (select ino from node)").fetchall()
+            assert [tuple(row) for row in dangling] == [], f"{table} rows of nobody"
+
+    def home(row: sqlite3.Row) -> Path:
+        return root if row["ino"] == 1 else home(rows[row["parent"]]) / os.fsdecode(row["name"])
+
+    expected = {home(row) for row in rows.values() if row["staging"] is None and row["ino"] != 1}
+    found = {
+        Path(folder) / name
+        for top in ("users", "shared", "temp")
+        for folder, dirs, files in os.walk(root / top)
+        for name in (*dirs, *files)
+    } | {root / top for top in ("users", "shared", "temp")}
+    assert found == expected, "home tree and rows differ"
+    for row in rows.values():
+        if row["ino"] != 1:
+            _assert_row(row, home(row), root)
+    staged = {row["staging"] for row in rows.values() if row["staging"]}
+    unnamed = set(os.listdir(root / PRIVATE / "staging")) - staged
+    for name in unnamed:
+        path = root / PRIVATE / "staging" / name
+        assert not path.stat().st_size, f"bytes of nobody in staging: {name}"
+        assert "user.recfs.label" not in os.listxattr(path), f"a file of nobody in staging: {name}"
+    assert [(row["gid"], row["path"]) for row in garbage if row["staging"] or row["home_name"]] == [], "garbage waits"
+    assert len(garbage) == trash, [(row["path"], row["held_by"]) for row in garbage]
+    in_trash = sorted(int(name) for name in os.listdir(root / PRIVATE / "trash"))
+    assert in_trash == sorted(row["gid"] for row in garbage), [tuple(row) for row in garbage]
+    assert os.listdir(root / PRIVATE / "limbo") == []
+    assert len(os.listdir(root / PRIVATE / "lost+found")) == lost
+
+
+def _assert_row(row: sqlite3.Row, home: Path, root: Path) -> None:
+    where = f"{home} ({row['state']})"
+    assert row["pending"] == 0, f"{where}: pending {row['pending']}"
+    assert row["home_name"] is None, f"{where}: still at {row['home_parent']}/{row['home_name']}"
+    if row["kind"] == "symlink":
+        assert os.readlink(os.fsencode(home)) == row["target"], where
+        return
+    path = home if row["staging"] is None else root / PRIVATE / "staging" / row["staging"]
+    info = path.lstat()
+    assert stat.S_ISDIR(info.st_mode) == (row["kind"] == "dir"), where
+    if row["staging"] is None and row["parent"] != 1:
+        assert stat.S_IMODE(info.st_mode) == row["mode"], where
+    if row["kind"] == "file":
+        assert info.st_size == row["size_bytes"], where
+        assert row["state"] in ("committed", "incomplete", "writing"), where
+        if row["state"] == "committed":
+            assert row["staging"] is None, where
+            content = path.read_bytes()
+            assert hashlib.sha256(content).digest() == row["sha256"], f"{where}: sha256"
+            assert hashlib.md5(content).digest() == row["md5"], f"{where}: md5"
+            assert info.st_ino == row["home_ino"], where

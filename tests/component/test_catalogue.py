@@ -1,0 +1,295 @@
+"""The catalogue file: its schema, its refusals, its readers, and what a start reads of it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from sqlite_utils import Database
+
+from recfs.catalogue import migrations, reports
+from recfs.catalogue.sqlite import SqliteCatalogue, connect, open_catalogue
+from recfs.config import Config
+from recfs.core.model import Kind, State
+from recfs.errors import CatalogueCorrupt, StoreError
+from recfs.ports import Batch, NodeRow
+
+from .build import Filesystem, filesystem
+
+USER_DIRS = 1000
+FILES_EACH = 100
+
+
+def dump(path: Path) -> list[str]:
+    """The schema, whatever way it came about."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        query = "select sql from sqlite_master where sql not like '%_sqlite_migrations%' order by name"
+        lines = ([line.split("--")[0] for line in sql.splitlines()] for (sql,) in db.execute(query))
+        return [" ".join(" ".join(each).split()) for each in lines]
+
+
+def node(ino: int, parent: int, name: bytes, kind: Kind = Kind.FILE, size: int = 1) -> NodeRow:
+    """A committed file or a directory."""
+    file = kind is Kind.FILE
+    return NodeRow(
+        ino, parent, name, kind, 0o755, 0, 0, size if file else 0, 0, 1, 1, 1, State.COMMITTED if file else None,
+        b"s" * 32 if file else None, b"m" * 16 if file else None, None, None, ino, 0, None, None, 0, 0, 0,
+    )  # fmt: skip
+
+
+# --- schema -------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_catalogue_has_the_schema_that_is_written_down(tmp_path: Path) -> None:
+    open_catalogue(tmp_path / "new.db").close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "plain.db")) as db:
+        db.execute("pragma journal_mode = wal")
+        script = Path(migrations.__file__).with_name("schema.sql").read_text("utf-8")
+        db.executescript(script)
+    assert dump(tmp_path / "new.db") == dump(tmp_path / "plain.db")
+    assert len(dump(tmp_path / "new.db")) > 10
+
+
+def test_opening_again_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.db"
+    open_catalogue(path).close()
+    before = path.read_bytes()
+    open_catalogue(path, expect_new=False).close()
+    assert path.read_bytes() == before
+
+
+def test_the_newest_step_is_the_last_one() -> None:
+    names = [step.name for step in migrations.steps.pending(Database(memory=True))]
+    assert names == sorted(names)
+    assert names[-1] == migrations.NEWEST
+
+
+# --- refusals -----------------------------------------------------------------------------------------------------
+
+
+def damaged(path: Path, how: str) -> None:
+    """Make a catalogue, and spoil it."""
+    catalogue = open_catalogue(path)
+    catalogue._db.executemany("insert into whiteout values (?, ?)", [(n, b"name %d" % n) for n in range(2000)])
+    catalogue.close()
+    content = path.read_bytes()
+    if how == "text":
+        path.write_bytes(b"this is not a database\n" * 100)
+    elif how == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "pages":
+        path.write_bytes(content[:4096] + hashlib.sha256(b"x").digest() * ((len(content) - 4096) // 32))
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "missing":
+        path.unlink()
+    elif how == "newer":
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.execute("update _sqlite_migrations set name = '9999_from_the_future'")
+            db.commit()
+
+
+@pytest.mark.parametrize("how", ["text", "cut", "pages", "empty", "missing", "newer"])
+def test_a_catalogue_that_cannot_be_used_is_refused_and_left_as_it_is(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "catalogue.db"
+    damaged(path, how)
+    before = path.read_bytes() if path.exists() else None
+    with pytest.raises(CatalogueCorrupt, match="newer recfs" if how == "newer" else "Restore"):
+        open_catalogue(path, expect_new=False)
+    assert (path.read_bytes() if path.exists() else None) == before
+
+
+async def test_a_store_with_a_damaged_catalogue_does_not_start(fs: Filesystem) -> None:
+    fs.checked_at_end = False
+    await fs.write("users/5/recordings/1/file", b"bytes")
+    await fs.drain()
+    await fs.stop()
+    path = fs.root / ".recfs/catalogue.db"
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + bytes(len(content) - 4096))
+    before = path.read_bytes()
+    with pytest.raises(BaseException) as raised:  # a group or not, depending on the nursery
+        await fs.start()
+    leaf: BaseException = raised.value
+    while isinstance(leaf, BaseExceptionGroup):
+        leaf = leaf.exceptions[0]
+    assert isinstance(leaf, StoreError)
+    assert path.read_bytes() == before
+    assert (fs.root / "users/5/recordings/1/file").read_bytes() == b"bytes"
+    path.write_bytes(content)
+    await fs.start()
+    assert await fs.read("users/5/recordings/1/file") == b"bytes"
+
+
+# --- readers beside the writer ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Iterator[SqliteCatalogue]:
+    """A new file."""
+    made = open_catalogue(tmp_path / "catalogue.db")
+    yield made
+    made.close()
+
+
+async def test_readers_and_checkpoints_never_find_the_database_locked(
+    catalogue: SqliteCatalogue, tmp_path: Path
+) -> None:
+    path, stop = tmp_path / "catalogue.db", threading.Event()
+    trouble: list[Exception] = []
+    rounds = itertools.count()
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                with contextlib.closing(connect(path, read_only=True)) as db:
+                    db.execute("pragma busy_timeout = 0")
+                    db.execute("begin")
+                    total, files = db.execute("select sum(size_bytes), count(*) from node").fetchone()
+                    assert (total or 0) == files, "a batch was seen by halves"
+                    db.execute("select * from account").fetchall()
+                next(rounds)
+            except Exception as error:
+                trouble.append(error)
+
+    def fold() -> None:
+        while not stop.is_set():
+            try:
+                catalogue._checkpoint_in_thread()
+            except Exception as error:
+                trouble.append(error)
+
+    threads = [threading.Thread(target=read), threading.Thread(target=read), threading.Thread(target=fold)]
+    for thread in threads:
+        thread.start()
+    try:
+        for batch in range(150):
+            await catalogue.apply(Batch(nodes=[node(2 + batch * 20 + n, 1, b"%d-%d" % (batch, n)) for n in range(20)]))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(10)
+    assert trouble == []
+    assert next(rounds) > 3
+
+
+async def test_a_reader_changes_nothing_and_makes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.db"
+    with pytest.raises(CatalogueCorrupt):
+        connect(path, read_only=True)
+    assert list(tmp_path.iterdir()) == []
+    open_catalogue(path).close()
+    with contextlib.closing(connect(path, read_only=True)) as db, pytest.raises(sqlite3.OperationalError):
+        db.execute("delete from meta")
+
+
+async def test_a_checkpoint_folds_the_log_in(catalogue: SqliteCatalogue, tmp_path: Path) -> None:
+    for batch in range(5):
+        await catalogue.apply(Batch(nodes=[node(2 + batch * 500 + n, 1, b"%d-%d" % (batch, n)) for n in range(500)]))
+    main, log = tmp_path / "catalogue.db", tmp_path / "catalogue.db-wal"
+    small = main.stat().st_size
+    await catalogue.checkpoint(at_least_pages=1 << 30)
+    assert main.stat().st_size == small
+    await catalogue.checkpoint(at_least_pages=10)
+    assert main.stat().st_size > small
+    length = log.stat().st_size
+    await catalogue.apply(Batch(nodes=[node(9000, 1, b"after")]))
+    assert log.stat().st_size == length, "the log starts anew at its beginning"
+    with contextlib.closing(connect(main, read_only=True)) as db:
+        assert db.execute("select count(*) from node").fetchone() == (2501,)
+
+
+async def test_closing_leaves_one_file(tmp_path: Path) -> None:
+    catalogue = open_catalogue(tmp_path / "catalogue.db")
+    await catalogue.apply(Batch(nodes=[node(2, 1, b"file")]))
+    await catalogue.sync()
+    catalogue.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["catalogue.db"]
+
+
+async def test_syncs_of_many_callers_are_one(catalogue: SqliteCatalogue) -> None:
+    import os
+
+    import trio
+
+    calls, fdatasync = [], os.fdatasync
+    with mock.patch.object(os, "fdatasync", lambda fd: (calls.append(fd), fdatasync(fd))[1]):
+        await catalogue.apply(Batch(meta={"a": "1"}))
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(catalogue.sync)
+        assert len(calls) == 1
+        await catalogue.sync()
+        assert len(calls) == 1
+        await catalogue.apply(Batch(meta={"a": "2"}))
+        await catalogue.sync()
+        assert len(calls) == 2
+
+
+# --- a large one --------------------------------------------------------------------------------------------------
+
+
+def fill(path: Path, users_ino: int) -> None:
+    """100,000 files of 1000 users, written past recfs: the rows only."""
+    rows: list[tuple[object, ...]] = []
+    ino = 1000
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        for user in range(USER_DIRS):
+            user_ino, recordings, recording = ino, ino + 1, ino + 2
+            for number, (parent, name) in enumerate(
+                ((users_ino, b"%d" % user), (user_ino, b"recordings"), (recordings, b"1"))
+            ):
+                row = node(ino + number, parent, name, Kind.DIR)
+                rows.append(row._replace(size_bytes=FILES_EACH, rfiles=FILES_EACH))
+            rows += [node(ino + 3 + n, recording, b"file%d" % n) for n in range(FILES_EACH)]
+            ino += 3 + FILES_EACH
+        fields = ", ".join(NodeRow._fields)
+        db.executemany(f"insert into node ({fields}) values ({', '.join('?' * len(NodeRow._fields))})", rows)
+        total = USER_DIRS * FILES_EACH
+        db.execute("update node set size_bytes = ?, rfiles = ? where ino in (1, ?)", (total, total, users_ino))
+        accounts = [(str(user), FILES_EACH, FILES_EACH) for user in range(USER_DIRS)]
+        db.executemany("insert into account (user, used_bytes, used_files) values (?, ?, ?)", accounts)
+        db.execute("update meta set value = ? where key = 'next_ino'", (str(ino),))
+        db.commit()
+
+
+@pytest.mark.slow
+async def test_a_start_loads_nothing_but_what_is_under_way(place: Path) -> None:
+    async with filesystem(place) as fs:
+        users = (await fs.node("users")).ino
+        await fs.stop()
+        fill(fs.root / ".recfs/catalogue.db", users)
+        read = 0
+        from recfs.catalogue import sqlite
+
+        node_row = sqlite.node_row
+
+        def counting(values: tuple[object, ...]) -> NodeRow:
+            nonlocal read
+            read += 1
+            return node_row(values)
+
+        with mock.patch.object(sqlite, "node_row", counting):
+            await fs.start()
+            assert read <= 10
+            assert len(fs.parts.tree.nodes) <= 10
+            assert (await fs.node("users/77/recordings/1/file5")).ino
+            assert read <= 30
+            read = 0
+            assert len(await fs.names("users/78/recordings/1")) == FILES_EACH
+            assert read <= FILES_EACH + 10
+            assert len(fs.parts.tree.nodes) <= 30, "listing loads no files"
+        config = Config.model_validate({"root": fs.root})
+        status = reports.status(fs.root / ".recfs/catalogue.db", config)
+        assert status["states"]["committed"] == USER_DIRS * FILES_EACH
+        plan = (
+            "explain query plan select * from node where pending <> 0 or state in ('writing', 'sealing') order by ino"
+        )
+        assert "node_unsettled" in str(fs.rows(plan))

@@ -1,0 +1,251 @@
+"""The settler when the disk says no: the books are right meanwhile, and right afterwards."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+
+from recfs.errors import IoFailure
+from recfs.fs.vfs import Changes
+
+from .build import OPERATOR as ROOT
+from .build import REC, Filesystem, pattern, until
+
+ExpectLog = Callable[[str], None]
+OTHER = "users/5/recordings/143"
+
+
+async def prepare(fs: Filesystem) -> None:
+    """Two recordings with committed files, all at home."""
+    for n in range(3):
+        await fs.write(f"{REC}/file{n}", pattern(3000, seed=n))
+    await fs.write(f"{REC}/sub/deep", b"deep")
+    await fs.write(f"{OTHER}/other", b"other")
+    node = await fs.node(REC)
+    await fs.vfs.symlink(node.ino, b"link", b"file0", ROOT)
+    await fs.drain()
+
+
+async def settled(fs: Filesystem, problem: bool) -> None:
+    """Wait until the settler has met its fault, or (not *problem*) got over it."""
+    await until(lambda: bool(fs.parts.settler.problem) == problem)
+
+
+async def commit(fs: Filesystem) -> None:
+    await fs.write(f"{REC}/new", pattern(5000, seed=9))
+
+
+async def overwrite(fs: Filesystem) -> None:
+    await fs.write(f"{REC}/file0", pattern(6000, seed=8))
+
+
+async def delete(fs: Filesystem) -> None:
+    await fs.unlink(f"{REC}/file0")
+
+
+async def rename(fs: Filesystem) -> None:
+    await fs.rename(f"{REC}/file0", f"{OTHER}/renamed")
+
+
+async def rename_over(fs: Filesystem) -> None:
+    await fs.rename(f"{REC}/file0", f"{REC}/file1")
+
+
+async def exchange(fs: Filesystem) -> None:
+    await fs.rename(f"{REC}/file0", f"{REC}/file1", exchange=True)
+
+
+async def rename_directory(fs: Filesystem) -> None:
+    await fs.rename(REC, "users/5/recordings/999")
+
+
+async def remove_directory(fs: Filesystem) -> None:
+    await fs.unlink(f"{REC}/sub/deep")
+    await fs.rmdir(f"{REC}/sub")
+
+
+async def make(fs: Filesystem) -> None:
+    await fs.mkdirs(f"{REC}/fresh/er")
+
+
+async def link(fs: Filesystem) -> None:
+    await fs.vfs.symlink((await fs.node(REC)).ino, b"link2", b"file1", ROOT)
+
+
+async def chmod(fs: Filesystem) -> None:
+    await fs.vfs.setattr((await fs.node(f"{REC}/file0")).ino, Changes(mode=0o600), ROOT)
+
+
+WORK = {
+    "commit": (commit, "rename"),
+    "overwrite": (overwrite, "rename"),
+    "overwrite-remove": (overwrite, "unlink"),
+    "delete": (delete, "unlink"),
+    "rename": (rename, "rename"),
+    "rename-over": (rename_over, "rename"),
+    "exchange": (exchange, "rename"),
+    "rename-directory": (rename_directory, "rename"),
+    "remove-directory": (remove_directory, "rmdir"),
+    "make": (make, "mkdir"),
+    "link": (link, "symlink"),
+    "chmod": (chmod, "chmod"),
+}
+
+
+@pytest.mark.parametrize("fault", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize(("work", "call"), WORK.values(), ids=WORK.keys())
+async def test_a_step_that_fails_is_tried_again(
+    fs: Filesystem, expect_log: ExpectLog, work: Callable[[Filesystem], Awaitable[None]], call: str, fault: int
+) -> None:
+    await prepare(fs)
+    plan = fs.faults.fail(call, fault, times=3)
+    expect_log("home tree: ")
+    await work(fs)
+    while plan.hits < 3:
+        await fs.parts.behind.flush()
+        fs.parts.settler.hurry()
+        await trio.sleep(0.05)
+        fs.parts.tree.check_invariants()
+        expected = await fs.tree("users")  # every file can be read while it is not where it should be
+    await fs.drain()
+    assert fs.parts.settler.problem is None
+    assert await fs.tree("users") == expected
+
+
+@pytest.mark.parametrize("work", dict(WORK.values()), ids=lambda work: work.__name__)
+async def test_a_failing_fsync_keeps_rows_pending_and_files_readable(
+    fs: Filesystem, expect_log: ExpectLog, work: Callable[[Filesystem], Awaitable[None]]
+) -> None:
+    await prepare(fs)
+    folder, group = fs.faults.fail("fsync", errno.EIO, "users", times=2), fs.faults.fail("sync_all", errno.EIO, times=4)
+    expect_log("home tree: .*fsync")
+    await work(fs)
+    while not (folder.hits and group.hits >= 3):
+        for name in list(fs.parts.tree.nodes):
+            fs.parts.committer.hurry(name)
+        await fs.parts.behind.flush()
+        fs.parts.settler.hurry()
+        await trio.sleep(0.05)
+        expected = await fs.tree("users")
+    pending = fs.rows("select count(*) from node where pending <> 0")[0]
+    assert pending + fs.rows("select count(*) from garbage")[0] > 0
+    await fs.drain()
+    assert await fs.tree("users") == expected
+
+
+@pytest.mark.parametrize("fault", ["rename", "fsync"])
+async def test_a_crash_while_steps_fail_is_repaired(fs: Filesystem, expect_log: ExpectLog, fault: str) -> None:
+    await prepare(fs)
+    fs.faults.fail(fault, errno.EIO, "users", times=1000)
+    fs.faults.fail("sync_all", errno.EIO, times=1000)
+    expect_log("home tree: ")
+    await fs.rename(REC, "users/5/recordings/7")
+    await fs.rename("users/5/recordings/7/file0", "users/5/recordings/7/file1", exchange=True)
+    await fs.unlink("users/5/recordings/7/file2")
+    await settled(fs, problem=True)
+    await fs.parts.behind.flush()
+    expected = await fs.tree("users")
+    await fs.crash()
+    fs.faults.heal()
+    await fs.reopen()
+    await fs.drain()
+    assert await fs.tree("users") == expected
+
+
+async def test_a_stranger_in_the_way_is_kept(fs: Filesystem) -> None:
+    fs.checked_at_end = False
+    await prepare(fs)
+    (fs.root / REC / "new").write_bytes(b"put there past recfs")
+    await commit(fs)
+    await fs.assert_consistent(lost=1)
+    (kept,) = (fs.root / ".recfs/lost+found").iterdir()
+    assert kept.read_bytes() == b"put there past recfs"
+    assert await fs.read(f"{REC}/new") == pattern(5000, seed=9)
+
+
+async def test_a_directory_with_strangers_is_kept(fs: Filesystem, expect_log: ExpectLog) -> None:
+    fs.checked_at_end = False
+    await prepare(fs)
+    (fs.root / REC / "sub/stranger").write_bytes(b"put there past recfs")
+    expect_log("held files recfs does not know")
+    await remove_directory(fs)
+    await fs.assert_consistent(lost=1)
+    (kept,) = (fs.root / ".recfs/lost+found").iterdir()
+    assert [path.name for path in kept.iterdir()] == ["stranger"]
+
+
+async def test_many_entries_settle_in_batches(fs: Filesystem) -> None:
+    for n in range(350):
+        await fs.write(f"{REC}/dir{n % 7}/file{n}", b"%d" % n)
+    await fs.drain()
+    for n in range(0, 350, 2):
+        await fs.unlink(f"{REC}/dir{n % 7}/file{n}")
+    await fs.rename(REC, OTHER)
+    await fs.drain()
+    assert len(os.listdir(fs.root / OTHER / "dir3")) == 25
+
+
+async def test_a_chain_of_renames_before_anything_settles(fs: Filesystem) -> None:
+    await prepare(fs)
+    for step in range(10):
+        names = ["file0", "file1", "file2"]
+        await fs.rename(f"{REC}/{names[step % 3]}", f"{REC}/spare")
+        await fs.rename(f"{REC}/{names[(step + 1) % 3]}", f"{REC}/{names[step % 3]}")
+        await fs.rename(f"{REC}/spare", f"{REC}/{names[(step + 1) % 3]}")
+        await fs.rename(f"{REC}/sub", f"{REC}/sub{step}")
+        await fs.rename(f"{REC}/sub{step}", f"{REC}/sub")
+    expected = await fs.tree("users")
+    await fs.drain()
+    assert await fs.tree("users") == expected
+
+
+async def test_directories_that_change_places_with_what_was_inside(fs: Filesystem) -> None:
+    await fs.write(f"{REC}/a/b/c/file", b"deep")
+    await fs.drain()
+    await fs.rename(f"{REC}/a/b", f"{REC}/b")
+    await fs.rename(f"{REC}/a", f"{REC}/b/c/a")
+    await fs.rename(f"{REC}/b", f"{REC}/a")
+    await fs.drain()
+    assert (fs.root / REC / "a/c/file").read_bytes() == b"deep"
+    assert (fs.root / REC / "a/c/a").is_dir()
+
+
+async def test_no_step_is_taken_whose_row_a_power_cut_could_take_back(fs: Filesystem) -> None:
+    await prepare(fs)
+    synced: list[int] = []
+    bare: list[str] = []
+
+    def watch(name: str, args: tuple[object, ...]) -> None:
+        if name == "apply":
+            synced.clear()
+        elif name == "sync":
+            synced.append(1)
+        elif name in ("rename", "unlink", "rmdir", "mkdir") and not synced:
+            bare.append(name)
+
+    fs.faults.observers.append(watch)
+    await fs.rename(f"{REC}/file0", f"{REC}/file1")
+    await fs.unlink(f"{REC}/file2")
+    await fs.rename(REC, "users/5/recordings/7")
+    await fs.drain()
+    fs.faults.observers.clear()
+    assert bare == []
+
+
+async def test_a_catalogue_that_cannot_be_synced_holds_the_home_tree_back(
+    fs: Filesystem, expect_log: ExpectLog
+) -> None:
+    await prepare(fs)
+    full = fs.faults.fail("sync", IoFailure("the log cannot be synced"), times=3)
+    expect_log("home tree: the log cannot be synced")
+    await fs.rename(f"{REC}/file0", f"{REC}/file1")
+    await until(lambda: full.hits)
+    await settled(fs, problem=True)
+    assert (fs.root / REC / "file0").exists()
+    assert await fs.read(f"{REC}/file1") == pattern(3000, seed=0)
+    await fs.drain()
+    assert not (fs.root / REC / "file0").exists()

@@ -1,0 +1,207 @@
+"""Temp jobs and trash: what goes, what stays, and what the service survives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from recfs.errors import IoFailure, OutOfSpace
+
+from .build import OPERATOR, Filesystem, filesystem, pattern, until
+
+ExpectLog = Callable[[str], None]
+HOUR = 3600.0
+JOB = "temp/5/1"
+
+
+async def sweep(fs: Filesystem, *, dry_run: bool = False) -> dict[str, str]:
+    """Sweep now; what became of each job."""
+    told = await fs.parts.sweeper.sweep_temp(dry_run=dry_run, kept=True)
+    return {entry["path"]: entry["action"] for entry in told}
+
+
+async def test_a_job_goes_a_day_after_its_last_change(fs: Filesystem) -> None:
+    await fs.write(f"{JOB}/deep/er/file", pattern(5000))
+    await fs.write("temp/5/2/file", b"young")
+    await fs.drain()
+    fs.clock.advance(23.99 * HOUR)
+    assert await sweep(fs) == {JOB: "kept", "temp/5/2": "kept"}
+    await fs.write("temp/5/2/file", b"still young", append=True)
+    fs.clock.advance(0.02 * HOUR)
+    assert await sweep(fs, dry_run=True) == {JOB: "expired", "temp/5/2": "kept"}
+    assert await fs.exists(f"{JOB}/deep/er/file")
+    assert await sweep(fs) == {JOB: "expired", "temp/5/2": "kept"}
+    assert await fs.names("temp/5") == ["2"]
+    assert fs.account() == (16, 1)
+
+
+@pytest.mark.parametrize("change", ["write", "create", "unlink", "rename", "chmod", "xattr", "truncate", "mkdir"])
+async def test_every_change_inside_a_job_counts(fs: Filesystem, change: str) -> None:
+    await fs.write(f"{JOB}/sub/file", b"bytes")
+    await fs.write(f"{JOB}/sub/second", b"bytes")
+    await fs.drain()
+    fs.clock.advance(23 * HOUR)
+    file = f"{JOB}/sub/file"
+    node = await fs.node(file)
+    if change == "write":
+        await fs.write(file, b"more", append=True)
+    elif change == "create":
+        await fs.write(f"{JOB}/sub/third", b"")
+    elif change == "unlink":
+        await fs.unlink(f"{JOB}/sub/second")
+    elif change == "rename":
+        await fs.rename(file, f"{JOB}/sub/other")
+    elif change == "mkdir":
+        await fs.mkdirs(f"{JOB}/sub/sub")
+    elif change == "xattr":
+        await fs.xattrs.set(node.ino, b"user.note", b"1", OPERATOR)
+    else:
+        from recfs.fs.vfs import Changes
+
+        await fs.vfs.setattr(node.ino, Changes(mode=0o600) if change == "chmod" else Changes(size=1), OPERATOR)
+    fs.clock.advance(2 * HOUR)
+    assert await sweep(fs) == {JOB: "kept"}
+    fs.clock.advance(23 * HOUR)
+    assert await sweep(fs) == {JOB: "expired"}
+
+
+async def test_reading_is_no_change(fs: Filesystem) -> None:
+    await fs.write(f"{JOB}/file", b"bytes")
+    fs.clock.advance(23 * HOUR)
+    assert await fs.read(f"{JOB}/file") == b"bytes"
+    fs.clock.advance(2 * HOUR)
+    assert await sweep(fs) == {JOB: "expired"}
+
+
+async def test_a_job_with_an_open_file_stays(fs: Filesystem) -> None:
+    await fs.write(f"{JOB}/sub/file", b"bytes")
+    number = await fs.open(f"{JOB}/sub/file")
+    fs.clock.advance(100 * HOUR)
+    assert await sweep(fs) == {JOB: "kept"}
+    assert await fs.read_handle(number) == b"bytes"
+    await fs.close(number)
+    assert await sweep(fs) == {JOB: "expired"}
+
+
+async def test_a_clock_that_went_backwards_expires_nothing(fs: Filesystem) -> None:
+    await fs.write(f"{JOB}/file", b"bytes")
+    fs.clock.advance(-1000 * HOUR)
+    assert await sweep(fs) == {JOB: "kept"}
+    await fs.write(f"{JOB}/file", b"!", append=True)
+    fs.clock.advance(30 * HOUR)
+    assert await sweep(fs) == {JOB: "kept"}
+    fs.clock.advance(1000 * HOUR)
+    assert await sweep(fs) == {JOB: "expired"}
+
+
+async def test_jobs_of_an_earlier_run_are_found_without_their_directories_being_loaded(fs: Filesystem) -> None:
+    for n in range(20):
+        await fs.write(f"temp/{n}/1/file", b"bytes")
+    await fs.drain()
+    await fs.stop()
+    fs.clock.advance(25 * HOUR)
+    await fs.reopen()
+    loaded = len(fs.parts.tree.nodes)
+    assert loaded < 10
+    assert set((await sweep(fs)).values()) == {"expired"}
+    assert fs.parts.tree.root.rfiles == 0
+
+
+@pytest.mark.parametrize("error", [OutOfSpace("the disk is full"), IoFailure("the disk said no")])
+async def test_the_service_survives_a_catalogue_that_cannot_be_written(
+    fs: Filesystem, expect_log: ExpectLog, error: Exception
+) -> None:
+    await fs.write(f"{JOB}/file", b"bytes")
+    await fs.drain()
+    fs.clock.advance(25 * HOUR)
+    full = fs.faults.fail("apply", error, times=10)
+    await fs.mkdirs("temp/5/77")  # something to write
+    expect_log("recfs.(sweeper|catalogue)")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fs.parts.sweeper.run)
+        await until(lambda: full.hits > 10)
+        await until(lambda: fs.account() == (0, 0))
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_housekeeper_survives_a_checkpoint_that_fails(fs: Filesystem, expect_log: ExpectLog) -> None:
+    calls = 0
+
+    async def failing() -> None:
+        nonlocal calls
+        calls += 1
+        raise OutOfSpace("the disk is full")
+
+    fs.parts.housekeeper._catalogue = type("Log", (), {"checkpoint": staticmethod(failing)})()
+    expect_log("checkpoint|catalogue")
+    await until(lambda: calls >= 3)
+    await fs.write("users/5/recordings/1/file", b"alive")
+
+
+# --- trash ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def keeper(place: Path) -> AsyncIterator[Filesystem]:
+    """A file system that keeps deleted bytes for an hour."""
+    async with filesystem(place, trash={"retention": "1h"}) as fs:
+        yield fs
+
+
+async def test_deleted_and_overwritten_bytes_stay_for_the_retention(keeper: Filesystem) -> None:
+    fs = keeper
+    await fs.write("users/5/recordings/1/file", b"first")
+    await fs.write("users/5/recordings/1/gone", b"gone")
+    await fs.drain()
+    await fs.write("users/5/recordings/1/file", b"second")
+    await fs.unlink("users/5/recordings/1/gone")
+    await fs.assert_consistent(trash=2)
+    kept = sorted(path.read_bytes() for path in (fs.root / ".recfs/trash").iterdir())
+    assert kept == [b"first", b"gone"]
+    assert fs.account() == (6, 1)
+    fs.clock.advance(0.99 * HOUR)
+    fs.parts.sweeper.sweep_trash()
+    await fs.assert_consistent(trash=2)
+    fs.clock.advance(0.01 * HOUR)
+    fs.parts.sweeper.sweep_trash()
+    await fs.assert_consistent()
+
+
+async def test_trash_of_an_earlier_run_goes_too(keeper: Filesystem) -> None:
+    fs = keeper
+    await fs.write("users/5/recordings/1/gone", b"gone")
+    await fs.drain()
+    await fs.unlink("users/5/recordings/1/gone")
+    await fs.drain()
+    await fs.crash()
+    await fs.reopen()
+    await fs.assert_consistent(trash=1)
+    await fs.stop()
+    fs.clock.advance(HOUR)
+    await fs.reopen()
+    await fs.assert_consistent()
+
+
+async def test_empty_files_links_and_directories_leave_no_trash(keeper: Filesystem) -> None:
+    fs = keeper
+    await fs.write("users/5/recordings/1/empty", b"")
+    folder = await fs.mkdirs("users/5/recordings/1/sub")
+    await fs.vfs.symlink(folder.ino, b"link", b"nowhere", OPERATOR)
+    await fs.drain()
+    await fs.unlink("users/5/recordings/1/empty")
+    await fs.unlink("users/5/recordings/1/sub/link")
+    await fs.rmdir("users/5/recordings/1/sub")
+    await fs.assert_consistent()
+
+
+async def test_bytes_in_the_trash_survive_their_deleted_directory(keeper: Filesystem) -> None:
+    fs = keeper
+    await fs.write("users/5/recordings/1/sub/file", b"bytes")
+    await fs.drain()
+    await fs.vfs.remove_tree(await fs.node("users/5/recordings/1"))
+    await fs.assert_consistent(trash=1)
+    assert not os.path.exists(fs.root / "users/5/recordings/1")

@@ -1,0 +1,118 @@
+"""The disk, or the catalogue, says no in the middle of an operation: the books stay right and nothing is lost."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from recfs.errors import IoFailure, OutOfSpace, RecfsError
+from recfs.fs.vfs import Changes
+
+from .build import OPERATOR, REC, Filesystem, filesystem, until
+
+ExpectLog = Callable[[str], None]
+FILE = f"{REC}/file"
+
+
+async def test_a_full_disk_under_write_leaves_the_books_right(fs: Filesystem) -> None:
+    await fs.mkdirs(REC)
+    number = await fs.open(FILE, os.O_WRONLY | os.O_CREAT)
+    await fs.vfs.files.write(number, 0, b"12345")
+    for code, error in ((errno.ENOSPC, OutOfSpace), (errno.EDQUOT, OutOfSpace), (errno.EIO, IoFailure)):
+        fs.faults.fail("pwrite", code)
+        with pytest.raises(error):
+            await fs.vfs.files.write(number, 5, b"67890")
+        assert fs.account() == (5, 1)
+    fs.faults.fail("ftruncate", errno.ENOSPC)
+    with pytest.raises(OutOfSpace):
+        await fs.vfs.setattr((await fs.node(FILE)).ino, Changes(size=9), OPERATOR)
+    assert fs.account() == (5, 1)
+    fs.faults.fail("fsync", errno.EIO)
+    with pytest.raises(IoFailure):
+        await fs.vfs.files.fsync(number)
+    await fs.vfs.files.write(number, 5, b"67890")
+    await fs.close(number)
+    assert await fs.read(FILE) == b"1234567890"
+
+
+async def test_a_full_disk_under_create_leaves_nothing(place: Path) -> None:
+    async with filesystem(place) as fs:
+        await fs.mkdirs(REC)
+        full = fs.faults.fail("create", errno.ENOSPC, "staging", times=10_000)
+        made = 0
+
+        async def fill() -> None:
+            nonlocal made
+            while made < 2000:
+                await fs.write(f"{REC}/file{made}", b"x")
+                made += 1
+
+        with pytest.raises(OSError, match="No space left"):
+            await fill()
+        assert full.hits
+        assert not await fs.exists(f"{REC}/file{made}")
+        fs.faults.heal()
+        await fs.write(f"{REC}/after", b"there is room again")
+        await fs.assert_consistent()
+
+
+async def test_the_reserve_is_kept(place: Path) -> None:
+    async with filesystem(place) as fs:
+        await fs.write(FILE, b"bytes")
+        fs.vfs.files.space.min_free = 1 << 60
+        fs.vfs.files.space._checked = float("-inf")
+        number = await fs.open(FILE, os.O_RDWR)
+        with pytest.raises(OutOfSpace):
+            await fs.vfs.files.write(number, 5, b"more")
+        assert await fs.vfs.files.write(number, 0, b"BYTES") == 5
+        fs.vfs.files.space._checked = float("-inf")
+        with pytest.raises(OutOfSpace):
+            await fs.write(f"{REC}/new", b"")
+        await fs.close(number)
+        await fs.unlink(FILE)
+        await fs.assert_consistent()
+
+
+async def test_a_catalogue_that_cannot_be_written_loses_nothing(fs: Filesystem, expect_log: ExpectLog) -> None:
+    await fs.write(FILE, b"before")
+    await fs.drain()
+    full = fs.faults.fail("apply", OutOfSpace("the disk is full"), times=1_000_000)
+    expect_log("catalogue cannot be written")
+    fs.parts.committer.problem = "told already"
+    await fs.write(f"{REC}/new", b"meanwhile")
+    await fs.unlink(FILE)
+    await fs.rename(f"{REC}/new", f"{REC}/newer")
+    await fs.xattrs.set((await fs.node(f"{REC}/newer")).ino, b"user.a", b"1", OPERATOR)
+    number = await fs.open(f"{REC}/open", os.O_WRONLY | os.O_CREAT)
+    with pytest.raises(OutOfSpace):
+        await fs.vfs.files.fsync(number)
+    await until(lambda: full.hits >= 5)
+    assert fs.parts.behind.problem
+    assert await fs.names(REC) == ["newer", "open"]
+    assert await fs.read(f"{REC}/newer") == b"meanwhile"
+    fs.faults.heal()
+    await fs.close(number)
+    await fs.drain()
+    assert fs.parts.behind.problem is None
+    assert fs.rows("select name, state from node where kind = 'file' order by name") == [
+        (b"newer", "committed"), (b"open", "committed"),
+    ]  # fmt: skip
+    assert await fs.xattrs.get((await fs.node(f"{REC}/newer")).ino, b"user.a") == b"1"
+
+
+async def test_a_failed_move_to_staging_leaves_the_file_as_it_was(fs: Filesystem) -> None:
+    await fs.write(FILE, b"bytes")
+    await fs.drain()
+    number = await fs.open(FILE, os.O_RDWR)
+    fs.faults.fail("rename", errno.EIO, FILE)
+    with pytest.raises((OSError, RecfsError)):
+        await fs.vfs.files.write(number, 0, b"B")
+    assert await fs.read_handle(number) == b"bytes"
+    assert await fs.vfs.files.write(number, 0, b"B") == 1
+    await fs.close(number)
+    await fs.drain()
+    assert await fs.read(FILE) == b"Bytes"

@@ -1,0 +1,249 @@
+"""What every Catalogue keeps to. An adapter's test class inherits this and makes the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from recfs.core.model import Kind, State
+from recfs.errors import OutOfSpace
+from recfs.ports import ROOT_INO, AccountRow, Batch, Catalogue, GarbageRow, NodeRow
+
+DIGESTS: dict[str, Any] = {"sha256": b"s" * 32, "md5": b"m" * 16}
+Break = Callable[[], None]
+
+
+def row(ino: int, name: bytes, parent: int = ROOT_INO, kind: Kind = Kind.FILE, **changes: Any) -> NodeRow:
+    """A committed file, or an empty directory or symlink."""
+    file = kind is Kind.FILE
+    made = NodeRow(
+        ino, parent, name, kind, 0o644, 1000, 1001, 7 if file else 0, 0, 10, 20, 30,
+        State.COMMITTED if file else None, DIGESTS["sha256"] if file else None, DIGESTS["md5"] if file else None,
+        b"target" if kind is Kind.SYMLINK else None, None, 99, 0, None, None, 0, 0, 0,
+    )  # fmt: skip
+    return made._replace(**changes)
+
+
+def garbage(gid: int, **changes: Any) -> GarbageRow:
+    """A deleted file that still lies at home."""
+    made = GarbageRow(
+        gid, 50, Kind.FILE, b"users/5/x", 7, b"s" * 32, b"m" * 16, 0o644, 1, 2, 20, None, 5, b"x", 99, 40, None
+    )
+    return made._replace(**changes)
+
+
+def account(user: str, **changes: Any) -> AccountRow:
+    """A user without own limits."""
+    return AccountRow(user, 100, 2, "2026-11", 1, None, None, None, None)._replace(**changes)
+
+
+class CatalogueContract:
+    """The suite. Subclasses provide the fixtures `catalogue` and `break_next_apply`."""
+
+    @pytest.fixture
+    async def filled(self, catalogue: Catalogue) -> Catalogue:
+        """A root, a directory and three files."""
+        rows = [row(1, b"", kind=Kind.DIR), row(2, b"dir", kind=Kind.DIR)]
+        rows += [row(10, b"a", 2), row(11, b"b", 2), row(12, b"c", 2)]
+        await catalogue.apply(Batch(nodes=rows))
+        return catalogue
+
+    # --- rows ----------------------------------------------------------------------------------------------------
+
+    async def test_rows_come_back_as_they_went_in(self, catalogue: Catalogue) -> None:
+        rows = [
+            row(1, b"", kind=Kind.DIR),
+            row(2, b"not \xff utf-8\n", mode=0o4711, size_bytes=1 << 60, atime_ns=-5, mtime_ns=1 << 61),
+            row(3, b"link", kind=Kind.SYMLINK),
+            row(4, b"job", kind=Kind.DIR, activity_ns=77, size_bytes=5, rfiles=3, has_xattrs=1),
+            row(5, b"writing", state=State.WRITING, sha256=None, md5=None, staging="s-1", home_ino=None, fsynced=1),
+            row(6, b"moving", pending=6, home_parent=0, home_name=b"6"),
+        ]
+        await catalogue.apply(Batch(nodes=rows))
+        for wanted in rows:
+            found = await catalogue.node(wanted.ino)
+            assert found == wanted
+            assert type(found.kind) is Kind
+            assert found.state is None or type(found.state) is State
+
+    async def test_what_is_not_there(self, catalogue: Catalogue) -> None:
+        assert await catalogue.node(1) is None
+        assert await catalogue.child(1, b"x") is None
+        assert list(await catalogue.children(1, 0, 10)) == []
+        assert await catalogue.account("5") is None
+        assert await catalogue.xattrs(1) == {}
+        assert await catalogue.whiteouts(1) == set()
+        assert (
+            list(await catalogue.garbage()) == list(await catalogue.views()) == list(await catalogue.unsettled()) == []
+        )
+        assert await catalogue.staged() == set()
+        assert await catalogue.meta() == {}
+
+    async def test_a_row_is_replaced_by_its_newer_self(self, filled: Catalogue) -> None:
+        await filled.apply(Batch(nodes=[row(10, b"renamed", 1, size_bytes=8)]))
+        assert await filled.child(2, b"a") is None
+        assert await filled.child(1, b"renamed") == await filled.node(10) == row(10, b"renamed", 1, size_bytes=8)
+
+    async def test_the_root_is_nobodys_child(self, filled: Catalogue) -> None:
+        assert await filled.child(ROOT_INO, b"") is None
+        assert [each.ino for each in await filled.children(ROOT_INO, 0, 10)] == [2]
+
+    async def test_names_may_change_places_within_a_batch(self, filled: Catalogue) -> None:
+        await filled.apply(Batch(nodes=[row(10, b"b", 2), row(11, b"c", 2), row(12, b"a", 2)]))
+        assert {each.name: each.ino for each in await filled.children(2, 0, 10)} == {b"b": 10, b"c": 11, b"a": 12}
+
+    async def test_a_name_may_pass_to_another_inode_as_its_holder_goes(self, filled: Catalogue) -> None:
+        await filled.apply(Batch(nodes=[row(11, b"a", 2)], removed=[10]))
+        assert {each.name: each.ino for each in await filled.children(2, 0, 10)} == {b"a": 11, b"c": 12}
+        await filled.apply(Batch(nodes=[row(13, b"c", 2)], removed=[12]))
+        assert (await filled.child(2, b"c")) == row(13, b"c", 2)
+
+    async def test_children_come_in_pages_by_number(self, filled: Catalogue) -> None:
+        await filled.apply(Batch(nodes=[row(n, b"%d" % n, 2) for n in range(30, 20, -1)]))
+        seen: list[int] = []
+        after = 0
+        while page := await filled.children(2, after, 4):
+            assert len(page) <= 4
+            seen += [each.ino for each in page]
+            after = page[-1].ino
+        assert seen == [10, 11, 12, *range(21, 31)]
+
+    async def test_unsettled_rows(self, filled: Catalogue) -> None:
+        open_rows = [
+            row(20, b"w", 2, state=State.WRITING, sha256=None, md5=None),
+            row(21, b"s", 2, state=State.SEALING, sha256=None, md5=None),
+            row(22, b"p", 2, pending=2),
+            row(23, b"d", 2, kind=Kind.DIR, pending=1),
+        ]
+        rest = [row(24, b"i", 2, state=State.INCOMPLETE, sha256=None, md5=None), row(25, b"x", 2, state=State.CORRUPT)]
+        await filled.apply(Batch(nodes=[*reversed(open_rows), *rest]))
+        assert list(await filled.unsettled()) == open_rows
+
+    async def test_staged_ids(self, filled: Catalogue) -> None:
+        await filled.apply(Batch(nodes=[row(10, b"a", 2, staging="one"), row(11, b"b", 2, staging="two")]))
+        assert await filled.staged() == {"one", "two"}
+        await filled.apply(Batch(nodes=[row(10, b"a", 2)], removed=[11]))
+        assert await filled.staged() == set()
+
+    async def test_jobs_by_age(self, filled: Catalogue) -> None:
+        ages = {30: 300, 31: 100, 32: 200, 33: 0}
+        await filled.apply(
+            Batch(nodes=[row(ino, b"%d" % ino, 2, kind=Kind.DIR, activity_ns=age) for ino, age in ages.items()])
+        )
+        assert [each.ino for each in await filled.jobs(300)] == [31, 32]
+        assert [each.ino for each in await filled.jobs(301)] == [31, 32, 30]
+
+    # --- beside the rows -----------------------------------------------------------------------------------------
+
+    async def test_accounts(self, catalogue: Catalogue) -> None:
+        limits = account("6", max_bytes=0, max_files=2**63 - 1, max_file_size=5, max_monthly_uploads=9)
+        await catalogue.apply(Batch(accounts=[account("5"), limits]))
+        await catalogue.apply(Batch(accounts=[account("5", used_bytes=1)]))
+        assert await catalogue.account("5") == account("5", used_bytes=1)
+        assert await catalogue.account("6") == limits
+
+    async def test_garbage_oldest_first_until_it_is_purged(self, catalogue: Catalogue) -> None:
+        await catalogue.apply(Batch(garbage=[garbage(9), garbage(3, held_by=10), garbage(5, kind=Kind.DIR)]))
+        await catalogue.apply(Batch(garbage=[garbage(3, staging="s", home_parent=None, home_name=None)], purged=[9]))
+        first = garbage(3, staging="s", home_parent=None, home_name=None)
+        assert list(await catalogue.garbage()) == [first, garbage(5, kind=Kind.DIR)]
+
+    async def test_attributes(self, filled: Catalogue) -> None:
+        await filled.apply(Batch(xattrs=[(10, b"user.a", b""), (10, b"user.b", b"\0\xff"), (11, b"user.a", b"x")]))
+        await filled.apply(Batch(xattrs=[(10, b"user.a", b"1"), (10, b"user.a", b"2"), (10, b"user.b", None)]))
+        assert await filled.xattrs(10) == {b"user.a": b"2"}
+        assert await filled.xattrs(11) == {b"user.a": b"x"}
+
+    async def test_whiteouts(self, filled: Catalogue) -> None:
+        await filled.apply(Batch(whiteouts=[(2, b"x", True), (2, b"y", True), (2, b"y", False), (1, b"z", True)]))
+        assert await filled.whiteouts(2) == {b"x"}
+        await filled.apply(Batch(whiteouts=[(2, b"x", False)]))
+        assert await filled.whiteouts(2) == set()
+
+    async def test_views(self, filled: Catalogue) -> None:
+        await filled.apply(Batch(views=[(1, 10), (2, 11)]))
+        assert sorted(await filled.views()) == [(1, 10), (2, 11)]
+
+    async def test_meta(self, catalogue: Catalogue) -> None:
+        await catalogue.apply(Batch(meta={"next_ino": "5", "clean": "1"}))
+        await catalogue.apply(Batch(meta={"clean": "0"}))
+        assert await catalogue.meta() == {"next_ino": "5", "clean": "0"}
+
+    async def test_what_belongs_to_a_removed_inode_goes_with_it(self, filled: Catalogue) -> None:
+        await filled.apply(
+            Batch(
+                xattrs=[(10, b"user.a", b"1"), (11, b"user.a", b"1")],
+                whiteouts=[(2, b"x", True)],
+                views=[(1, 10), (2, 11)],
+            )
+        )
+        await filled.apply(Batch(removed=[10, 12, 2]))
+        assert await filled.node(10) is None
+        assert await filled.xattrs(10) == {}
+        assert await filled.whiteouts(2) == set()
+        assert await filled.xattrs(11) == {b"user.a": b"1"}
+        assert list(await filled.views()) == [(2, 11)]
+
+    async def test_what_a_removed_inode_was_given_in_the_same_batch_goes_too(self, filled: Catalogue) -> None:
+        await filled.apply(
+            Batch(xattrs=[(10, b"user.a", b"1")], whiteouts=[(2, b"x", True)], views=[(1, 10)], removed=[10, 2])
+        )
+        assert await filled.xattrs(10) == {}
+        assert await filled.whiteouts(2) == set()
+        assert list(await filled.views()) == []
+
+    async def test_removing_what_is_not_there_is_no_error(self, filled: Catalogue) -> None:
+        await filled.apply(Batch(removed=[999], purged=[999], xattrs=[(10, b"user.none", None)]))
+
+    async def test_an_empty_batch_changes_nothing(self, filled: Catalogue) -> None:
+        assert not Batch()
+        await filled.apply(Batch())
+        assert await filled.node(10) == row(10, b"a", 2)
+
+    async def test_recorded_home_inos_can_be_forgotten(self, filled: Catalogue) -> None:
+        await filled.apply(Batch(garbage=[garbage(1)]))
+        await filled.forget_home_inos()
+        assert await filled.node(10) == row(10, b"a", 2, home_ino=None)
+        assert list(await filled.garbage()) == [garbage(1, home_ino=None)]
+
+    # --- all or nothing ------------------------------------------------------------------------------------------
+
+    async def test_a_batch_that_fails_changes_nothing_and_can_be_applied_again(
+        self, filled: Catalogue, break_next_apply: Callable[[Catalogue], None]
+    ) -> None:
+        batch = Batch(
+            nodes=[row(10, b"b", 2), row(11, b"a", 2), row(20, b"new", 2)],
+            removed=[12],
+            accounts=[account("5")],
+            garbage=[garbage(1)],
+            xattrs=[(10, b"user.a", b"1")],
+            whiteouts=[(2, b"x", True)],
+            views=[(1, 10)],
+            meta={"clean": "0"},
+        )
+        break_next_apply(filled)
+        with pytest.raises(OutOfSpace):
+            await filled.apply(batch)
+        assert [(each.ino, each.name) for each in await filled.children(2, 0, 10)] == [
+            (10, b"a"),
+            (11, b"b"),
+            (12, b"c"),
+        ]
+        assert await filled.account("5") is None
+        assert list(await filled.garbage()) == list(await filled.views()) == []
+        assert await filled.meta() == {}
+        await filled.apply(batch)
+        assert [(each.ino, each.name) for each in await filled.children(2, 0, 10)] == [
+            (10, b"b"), (11, b"a"), (20, b"new"),
+        ]  # fmt: skip
+        assert await filled.xattrs(10) == {b"user.a": b"1"}
+        assert await filled.meta() == {"clean": "0"}
+
+    async def test_sync_may_be_called_at_any_time(self, filled: Catalogue) -> None:
+        sync: Callable[[], Awaitable[None]] = filled.sync
+        await sync()
+        await sync()
+        await filled.apply(Batch(meta={"a": "b"}))
+        await sync()

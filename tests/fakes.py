@@ -1,0 +1,164 @@
+"""Fakes of recfs's ports; `tests/contract` holds them to the same contracts as the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from recfs.core.model import Kind, State
+from recfs.ports import ROOT_INO, AccountRow, Batch, GarbageRow, NodeRow
+
+START_NS = 1_793_880_000_000_000_000
+"""2026-11-05 12:00 UTC."""
+
+
+class FakeClock:
+    """The Clock port; stands still until told otherwise."""
+
+    def __init__(self) -> None:
+        self.ns = START_NS
+
+    def now_ns(self) -> int:
+        """What the tests say it is."""
+        return self.ns
+
+    def advance(self, seconds: float) -> None:
+        """Move on, or (negative) back."""
+        self.ns += round(seconds * 1e9)
+
+
+@dataclass
+class KernelRecorder:
+    """The KernelCache port; keeps what the kernel would have been told."""
+
+    entries: list[tuple[int, bytes, int]] = field(default_factory=list)
+    inodes: list[int] = field(default_factory=list)
+
+    def forget_entry(self, parent: int, name: bytes, ino: int) -> None:
+        """Keep."""
+        self.entries.append((parent, name, ino))
+
+    def forget_inode(self, ino: int) -> None:
+        """Keep."""
+        self.inodes.append(ino)
+
+    async def told(self) -> None:
+        """At once."""
+
+
+class MemoryCatalogue:
+    """The Catalogue port in dictionaries. `error`, when set, is raised by the next `apply`, which changes nothing."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.syncs = 0
+        self._nodes: dict[int, NodeRow] = {}
+        self._garbage: dict[int, GarbageRow] = {}
+        self._accounts: dict[str, AccountRow] = {}
+        self._xattrs: dict[int, dict[bytes, bytes]] = {}
+        self._whiteouts: dict[int, set[bytes]] = {}
+        self._views: dict[int, int] = {}
+        self._meta: dict[str, str] = {}
+
+    async def apply(self, batch: Batch) -> None:
+        """All of it, or (with `error` set) nothing."""
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        for row in batch.nodes:
+            self._put(row)
+        self._accounts |= {row.user: row for row in batch.accounts}
+        self._garbage |= {row.gid: row for row in batch.garbage}
+        for gid in batch.purged:
+            self._garbage.pop(gid, None)
+        for ino, name, value in batch.xattrs:
+            own = self._xattrs.setdefault(ino, {})
+            own.pop(name, None)
+            if value is not None:
+                own[name] = value
+        for parent, name, hidden in batch.whiteouts:
+            names = self._whiteouts.setdefault(parent, set())
+            names.add(name) if hidden else names.discard(name)
+        for view_id, ino in batch.views:
+            self._views = {known: shown for known, shown in self._views.items() if shown != ino}
+            self._views[view_id] = ino
+        for ino in batch.removed:
+            self._nodes.pop(ino, None)
+            self._xattrs.pop(ino, None)
+            self._whiteouts.pop(ino, None)
+            self._views = {known: shown for known, shown in self._views.items() if shown != ino}
+        self._meta |= batch.meta
+
+    def _put(self, row: NodeRow) -> None:
+        holder = self._child(row.parent, row.name)
+        if holder is not None:
+            del self._nodes[holder.ino]
+        self._nodes[row.ino] = row
+
+    def _child(self, parent: int, name: bytes) -> NodeRow | None:
+        for row in self._nodes.values():
+            if (row.parent, row.name) == (parent, name) and row.ino != ROOT_INO:
+                return row
+        return None
+
+    async def sync(self) -> None:
+        """Counts the calls."""
+        self.syncs += 1
+
+    async def node(self, ino: int) -> NodeRow | None:
+        """By number."""
+        return self._nodes.get(ino)
+
+    async def child(self, parent: int, name: bytes) -> NodeRow | None:
+        """By name."""
+        return self._child(parent, name)
+
+    async def children(self, parent: int, after_ino: int, limit: int) -> Sequence[NodeRow]:
+        """A page."""
+        rows = [row for row in self._nodes.values() if row.parent == parent and row.ino > max(after_ino, ROOT_INO)]
+        return sorted(rows)[:limit]
+
+    async def unsettled(self) -> Sequence[NodeRow]:
+        """What was under way."""
+        open_states = (State.WRITING, State.SEALING)
+        return sorted(row for row in self._nodes.values() if row.pending or row.state in open_states)
+
+    async def staged(self) -> set[str | None]:
+        """Staging ids."""
+        return {row.staging for row in self._nodes.values() if row.staging is not None}
+
+    async def forget_home_inos(self) -> None:
+        """No st_ino is worth anything."""
+        self._nodes = {ino: row._replace(home_ino=None) for ino, row in self._nodes.items()}
+        self._garbage = {gid: row._replace(home_ino=None) for gid, row in self._garbage.items()}
+
+    async def garbage(self) -> Sequence[GarbageRow]:
+        """Oldest first."""
+        return [self._garbage[gid] for gid in sorted(self._garbage)]
+
+    async def account(self, user: str) -> AccountRow | None:
+        """One user's counters."""
+        return self._accounts.get(user)
+
+    async def xattrs(self, ino: int) -> dict[bytes, bytes]:
+        """A copy."""
+        return dict(self._xattrs.get(ino, {}))
+
+    async def whiteouts(self, parent: int) -> set[bytes]:
+        """A copy."""
+        return set(self._whiteouts.get(parent, set()))
+
+    async def views(self) -> Sequence[tuple[int, int]]:
+        """All pairs."""
+        return list(self._views.items())
+
+    async def jobs(self, activity_before_ns: int) -> Sequence[NodeRow]:
+        """Oldest first."""
+        rows = [
+            row for row in self._nodes.values() if row.kind is Kind.DIR and 0 < row.activity_ns < activity_before_ns
+        ]
+        return sorted(rows, key=lambda row: row.activity_ns)
+
+    async def meta(self) -> dict[str, str]:
+        """A copy."""
+        return dict(self._meta)
