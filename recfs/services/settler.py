@@ -146,13 +146,13 @@ class HomeSettler:
             with trio.move_on_after(GATHER_S):
                 await self._urgent.wait()
             self._wake, self._urgent = trio.Event(), trio.Event()
-            while self._nodes or self._garbage or self._unsynced:
-                await self.settle_some()
-                if self._failed:
-                    with trio.move_on_after(RETRY_S):
-                        await self._wake.wait()
-                    self._wake = trio.Event()
-                    self._failed = False
+            await self.settle_some()
+            if self._failed:
+                with trio.move_on_after(RETRY_S):
+                    await self._wake.wait()
+                self._failed = False
+            if self._nodes or self._garbage or self._unsynced:
+                self._woken()  # what came meanwhile gathers like what comes next
 
     async def settle_some(self) -> None:
         """Plan and carry out one batch."""

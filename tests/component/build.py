@@ -119,7 +119,7 @@ class Filesystem:
 
     def _abandon(self) -> None:
         """Take away what would still be written on the way out."""
-        self.faults.dead = True
+        self.faults.die()
         self.parts.bodies.pool.close = lambda: None  # type: ignore[method-assign]
         self.parts.behind.flush = trio.lowlevel.checkpoint  # type: ignore[method-assign]
         connection = self.parts.catalogue._db

@@ -58,7 +58,7 @@ class Faults:
     trace: list[str] = field(default_factory=list)
     observers: list[Callable[[str, tuple[Any, ...]], None]] = field(default_factory=list)
     """Called after each effect that happened."""
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def fail(self, name: str, error: int | Exception, where: str = "", *, times: int = 1, skip: int = 0) -> Plan:
         """Plan a fault; an error number becomes an OSError."""
@@ -93,9 +93,17 @@ class Faults:
                 self.trace.append(name)
 
     def after(self, name: str, args: tuple[Any, ...]) -> None:
-        """Called after each effect."""
-        for observer in self.observers:
-            observer(name, args)
+        """Called after each effect. Of one that was under way at the death nobody hears: the caller died with it."""
+        with self._lock:
+            if self.dead:
+                raise Stopped(name)
+            for observer in self.observers:
+                observer(name, args)
+
+    def die(self) -> None:
+        """Let nothing happen any more; waits for what is just being observed."""
+        with self._lock:
+            self.dead = True
 
     @contextmanager
     def installed(self) -> Iterator[Faults]:

@@ -176,6 +176,7 @@ async def cut_and_look(place: Path, case: Case, step: int, *, torn: bool, names_
 
         done = await fs.until_stopped(run, step)
         fs.faults.observers.clear()
+        where = f"{case}: power cut before step {step} ({' '.join(fs.faults.trace[-8:])} | …)"
         await fs.crash()
         disk.cut(torn=torn, names_kept=names_kept)
         fs.boot = "after the power cut"
@@ -200,7 +201,7 @@ async def cut_and_look(place: Path, case: Case, step: int, *, torn: bool, names_
                     assert states[path] == "committed"
             await fs.assert_consistent(lost=len(os.listdir(fs.root / ".recfs/lost+found")))
         except BaseException as error:
-            error.add_note(f"{case}: power cut before step {step} ({' '.join(fs.faults.trace[-8:])} | …)")
+            error.add_note(where)
             raise
         return done
 
