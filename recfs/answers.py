@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from recfs.config import Config
     from recfs.control import Handler
+    from recfs.fs.passthrough import FuseSession
     from recfs.fs.recovery import Report
     from recfs.fs.vfs import Vfs
     from recfs.services.committer import Committer
@@ -51,6 +52,7 @@ class Answers:
     mountpoint: Path | None
     stop: Callable[[], None]
     recovered: Report
+    session: FuseSession | None = None
     started_s: float = field(default_factory=time.monotonic)
 
     def handlers(self) -> dict[str, Handler]:
@@ -68,6 +70,7 @@ class Answers:
         }
 
     async def _read(self, function: Callable[..., Any], *args: Any) -> Any:
+        self.vfs.files.modes.measure()
         await self.vfs.behind.flush()
         return await trio.to_thread.run_sync(function, self.store.catalogue_path, *args, limiter=self.limiter)
 
@@ -94,6 +97,7 @@ class Answers:
             "users": known["users"],
             "disk": reports.disk(self.store.space(), self.config),
             "inodes_cached": len(self.vfs.tree.nodes),
+            "passthrough": self.session.acceleration.as_dict() if self.session is not None else None,
             "problems": self._problems(),
         }
 
@@ -109,6 +113,7 @@ class Answers:
                         "state": node.state.value,
                         "writers": body.writers,
                         "readers": body.handles - body.writers,
+                        "passthrough": body.passing,
                     }
                 )
         return sorted(told, key=lambda entry: str(entry["path"]))

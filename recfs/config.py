@@ -202,6 +202,12 @@ class Config(_Section):
     allow_other: Annotated[Literal["auto"] | bool, BeforeValidator(_allow_other)] = Field(
         default="auto", description="whether users other than the daemon's may enter the mount"
     )
+    passthrough: Annotated[Literal["auto", "read", "off"], BeforeValidator(_lower)] = Field(
+        default="auto", description="whether the kernel reads and writes files by itself"
+    )
+    passthrough_headroom: Size | None = Field(
+        default=None, description="bytes of quota left for each writer the kernel serves; none: 10 GiB or 10 %"
+    )
     log: LogSection = Field(default=LogSection(), description="the log")
     catalogue: CatalogueSection = Field(default=CatalogueSection(), description="the catalogue of files")
     commit: CommitSection = Field(default=CommitSection(), description="the commit pipeline")

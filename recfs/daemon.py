@@ -10,6 +10,7 @@ draining; what it leaves is finished at the next start. After a crash the mount 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import resource
@@ -20,19 +21,19 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pyfuse3
 import sdnotify
 import trio
 
 from recfs.answers import Answers
 from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
 from recfs.control import ControlServer
-from recfs.errors import ControlError, IoFailure, MountError, RecfsError, StoreError
-from recfs.fs import loop
+from recfs.errors import ControlError, IoFailure, RecfsError, StoreError
 from recfs.fs.accounts import Accounts
 from recfs.fs.bodies import Bodies
+from recfs.fs.iomodes import IoModes
 from recfs.fs.kernel import PyfuseKernelCache
 from recfs.fs.operations import Operations
+from recfs.fs.passthrough import Acceleration, FuseSession
 from recfs.fs.places import Places
 from recfs.fs.recovery import Recovery, Report
 from recfs.fs.staging import Space
@@ -43,6 +44,7 @@ from recfs.fs.xattrs import Xattrs
 from recfs.mounting import detach, fuse_options, prepare_mountpoint
 from recfs.services.committer import Committer
 from recfs.services.housekeeper import Housekeeper
+from recfs.services.meter import Meter
 from recfs.services.settler import HomeSettler
 from recfs.services.sweeper import Sweeper
 from recfs.stores.local import LocalStore
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from recfs.config import Config
-    from recfs.ports import KernelCache
+    from recfs.ports import KernelCache, KernelFiles
 
 log = logging.getLogger("recfs.daemon")
 
@@ -82,6 +84,19 @@ class NoKernelCache:
         """Nobody to tell."""
 
 
+class NoKernelFiles:
+    """The KernelFiles port where nothing is mounted."""
+
+    acceleration = Acceleration("off")
+
+    def backing_open(self, fd: int) -> int:
+        """Never asked for."""
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    def backing_close(self, backing_id: int) -> None:
+        """Never asked for."""
+
+
 @dataclass(slots=True)
 class Parts:
     """A store taken into use."""
@@ -96,6 +111,7 @@ class Parts:
     vfs: Vfs
     sweeper: Sweeper
     housekeeper: Housekeeper
+    meter: Meter
     limiter: trio.CapacityLimiter
     recovered: Report
 
@@ -106,6 +122,7 @@ class Parts:
         nursery.start_soon(self.settler.run)
         nursery.start_soon(self.committer.run)
         nursery.start_soon(self.housekeeper.run)
+        nursery.start_soon(self.meter.run)
         self.sweeper.sweep_trash()
         for ino in self.recovered.resealed:
             self.committer.submit(ino)
@@ -117,14 +134,14 @@ class Parts:
 
 
 @contextlib.asynccontextmanager
-async def opened(config: Config, kernel: KernelCache) -> AsyncIterator[Parts]:
+async def opened(config: Config, kernel: KernelCache, files: KernelFiles | None = None) -> AsyncIterator[Parts]:
     """Lock the root, open and repair the store, build the parts; on leaving, write everything and close."""
     store = LocalStore(config.root)
     store.open()
     try:
         catalogue = open_catalogue(store.catalogue_path, expect_new=not store.has_files())
         try:
-            parts = await _build(config, store, catalogue, kernel)
+            parts = await _build(config, store, catalogue, kernel, files or NoKernelFiles())
             try:
                 yield parts
             finally:
@@ -137,7 +154,9 @@ async def opened(config: Config, kernel: KernelCache) -> AsyncIterator[Parts]:
         store.close()
 
 
-async def _build(config: Config, store: LocalStore, catalogue: SqliteCatalogue, kernel: KernelCache) -> Parts:
+async def _build(
+    config: Config, store: LocalStore, catalogue: SqliteCatalogue, kernel: KernelCache, files: KernelFiles
+) -> Parts:
     clock = SystemClock()
     limiter = trio.CapacityLimiter(FS_THREADS)
     behind = WriteBehind(catalogue, config.catalogue.flush_interval)
@@ -158,8 +177,10 @@ async def _build(config: Config, store: LocalStore, catalogue: SqliteCatalogue, 
         tree, behind, places, bodies, settler, store,
         hash_threads=config.commit.hash_threads, settle_max_s=config.commit.settle_max,
     )  # fmt: skip
+    space = Space(store, config.min_free)
+    modes = IoModes(tree, bodies, space, store, files, headroom=config.passthrough_headroom)
     vfs = Vfs(
-        tree, behind, bodies, Space(store, config.min_free), committer, kernel, limiter,
+        tree, behind, bodies, space, committer, kernel, modes, limiter,
         max_pending=config.commit.max_pending,
     )  # fmt: skip
     behind.on_settle = settler.add
@@ -176,7 +197,7 @@ async def _build(config: Config, store: LocalStore, catalogue: SqliteCatalogue, 
     )  # fmt: skip
     return Parts(
         store, catalogue, behind, tree, bodies, settler, committer, vfs, sweeper, Housekeeper(tree, catalogue),
-        limiter, recovered,
+        Meter(modes), limiter, recovered,
     )  # fmt: skip
 
 
@@ -220,8 +241,9 @@ def _first(group: BaseExceptionGroup[RecfsError]) -> RecfsError:
 async def _run(config: Config, mountpoint: Path) -> None:
     kernel = PyfuseKernelCache()
     notifier = sdnotify.SystemdNotifier() if "NOTIFY_SOCKET" in os.environ else None
-    async with opened(config, kernel) as parts:
-        daemon = _Daemon(config, mountpoint, parts)
+    session = FuseSession(mountpoint, fuse_options(config), wanted=config.passthrough)
+    async with opened(config, kernel, session) as parts:
+        daemon = _Daemon(config, mountpoint, parts, session)
         await daemon.serve(notifier)
         await daemon.finish()
         kernel.close()
@@ -231,28 +253,25 @@ async def _run(config: Config, mountpoint: Path) -> None:
 class _Daemon:
     """One mounted store between READY and its end."""
 
-    def __init__(self, config: Config, mountpoint: Path, parts: Parts) -> None:
+    def __init__(self, config: Config, mountpoint: Path, parts: Parts, session: FuseSession) -> None:
         self._config = config
+        self._session = session
         self._mountpoint = mountpoint
         self._parts = parts
         self._stop = trio.Event()
         self._impatient = trio.CancelScope()
         self._answers = Answers(
             config, parts.store, parts.vfs, parts.committer, parts.settler, parts.sweeper, parts.limiter,
-            mountpoint, self._stop.set, parts.recovered,
+            mountpoint, self._stop.set, parts.recovered, session,
         )  # fmt: skip
 
     async def serve(self, notifier: sdnotify.SystemdNotifier | None) -> None:
         """Mount and answer until the stop is asked for, or the mount is taken away."""
         parts, config = self._parts, self._config
         operators = {0, os.geteuid()} | ({config.operator} if config.operator is not None else set())
-        operations = Operations(parts.vfs, Xattrs(parts.vfs, str(parts.store.root)), parts.store, frozenset(operators))
-        try:
-            pyfuse3.init(operations, str(self._mountpoint), fuse_options(config))
-        except RuntimeError as error:
-            raise MountError(
-                f"{self._mountpoint} cannot be mounted ({error}); `recfs doctor` tells what is missing"
-            ) from error
+        session = self._session
+        xattrs = Xattrs(parts.vfs, str(parts.store.root))
+        session.open(Operations(parts.vfs, xattrs, parts.store, frozenset(operators), session))
         unmounted = False
         try:
             async with trio.open_nursery() as nursery:
@@ -263,7 +282,8 @@ class _Daemon:
                 await nursery.start(server.run)
                 if config.operator is not None and os.geteuid() == 0:
                     os.chown(parts.store.socket_path, config.operator, -1)  # theirs to command as well as root's
-                nursery.start_soon(self._requests)
+                await nursery.start(self._requests)
+                await self._accelerate()
                 log.info("%s is mounted on %s", parts.store.root, self._mountpoint)
                 if notifier is not None:
                     notifier.notify("READY=1")
@@ -285,10 +305,23 @@ class _Daemon:
         finally:
             if not unmounted:
                 detach(self._mountpoint)
-            pyfuse3.close(unmount=False)
+            session.close()
 
-    async def _requests(self) -> None:
-        await loop.serve()
+    async def _accelerate(self) -> None:
+        """Find out what the kernel can do by itself, with a file of the store to try it on."""
+        fd = self._parts.store.open_file(os.fsencode(self._parts.store.catalogue_path), os.O_RDONLY)
+        assert fd is not None
+        try:
+            found = await self._session.probe(fd)
+        finally:
+            os.close(fd)
+        if found.why_not is None:
+            log.info("kernel passthrough: %s", found.summary())
+        else:
+            log.warning("kernel passthrough: %s", found.summary())
+
+    async def _requests(self, task_status: trio.TaskStatus[None]) -> None:
+        await self._session.serve(task_status=task_status)
         # The kernel ended the session: umount(8) from outside, or our own detaching.
         self._stop.set()
 

@@ -210,6 +210,32 @@ class KernelCache(Protocol):
         """Wait until the kernel knows everything announced so far. Never from within a request."""
 
 
+class Acceleration(Protocol):
+    """What the kernel does without asking."""
+
+    @property
+    def reads(self) -> bool:
+        """It reads open files straight from the disk below."""
+
+    @property
+    def writes(self) -> bool:
+        """It writes them, too."""
+
+
+class KernelFiles(Protocol):
+    """Hands files of the store to the kernel, which then reads and writes them by itself (FUSE passthrough)."""
+
+    @property
+    def acceleration(self) -> Acceleration:
+        """What is possible on this mount."""
+
+    def backing_open(self, fd: int) -> int:
+        """Register the file behind *fd*; a backing id > 0, good until `backing_close`. Raises OSError."""
+
+    def backing_close(self, backing_id: int) -> None:
+        """Give the id back. Raises nothing."""
+
+
 class Pipeline(Protocol):
     """Where the file system hands over files whose last writer closed."""
 
@@ -243,12 +269,14 @@ class Settler(Protocol):
 __all__ = [
     "LIMBO_INO",
     "ROOT_INO",
+    "Acceleration",
     "AccountRow",
     "Batch",
     "Catalogue",
     "Clock",
     "GarbageRow",
     "KernelCache",
+    "KernelFiles",
     "Limits",
     "NodeRow",
     "Pending",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from recfs.core.model import Kind, State
+from recfs.fs.passthrough import Acceleration
 from recfs.ports import ROOT_INO, AccountRow, Batch, GarbageRow, NodeRow
 
 START_NS = 1_793_880_000_000_000_000
@@ -44,6 +47,41 @@ class KernelRecorder:
 
     async def told(self) -> None:
         """At once."""
+
+
+class FakeKernelFiles:
+    """The KernelFiles port: what the kernel would do with a file handed to it, done by the tests themselves."""
+
+    def __init__(self, *, reads: bool = True, writes: bool = True) -> None:
+        self.acceleration = Acceleration("auto", reads=reads, writes=writes)
+        self.error: int | None = None
+        """errno with which the next registrations fail."""
+        self.backing: dict[int, int] = {}
+        """Descriptor by backing id: like the kernel, opened anew from the one handed over."""
+        self._ids = itertools.count(1)
+
+    def backing_open(self, fd: int) -> int:
+        """Register."""
+        if self.error is not None:
+            raise OSError(self.error, os.strerror(self.error))
+        number = next(self._ids)
+        self.backing[number] = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+        return number
+
+    def backing_close(self, backing_id: int) -> None:
+        """Give back."""
+        os.close(self.backing.pop(backing_id))
+
+
+class StagedAnswers:
+    """What of a FuseSession the handlers use; keeps (handle, flags, backing id) of each answer."""
+
+    def __init__(self) -> None:
+        self.staged: list[tuple[int, int, int]] = []
+
+    def stage(self, fh: int, open_flags: int, backing_id: int = 0) -> None:
+        """Keep."""
+        self.staged.append((fh, open_flags, backing_id))
 
 
 class MemoryCatalogue:

@@ -12,6 +12,11 @@ from typing import Final
 UNLIMITED: Final = 2**63 - 1
 """As a user's own limit: none, whatever the default. SQLite's largest integer; `merge` turns it into None."""
 
+HEADROOM_BYTES: Final = 10 << 30
+"""Room a user must have left for each writer that nobody checks write by write …"""
+HEADROOM_SHARE: Final = 10
+"""… or this part of max_bytes (one in …), whichever is larger."""
+
 _NS_PER_S = 1_000_000_000
 
 
@@ -111,6 +116,31 @@ def add_file(limits: Limits, used_files: int, month_uploads: int, *, upload: boo
         limit = limits.max_monthly_uploads
         if limit is not None and month_uploads >= limit:
             return Reason.MONTHLY_UPLOADS
+    return None
+
+
+def may_run_ahead(limits: Limits, used_bytes: int, file_size: int, writers: int, headroom: int | None) -> bool:
+    """Tell whether one more writer may write without being checked at each write.
+
+    `writers`: how many of this user's do already. `headroom`: bytes that have to be left for each, itself included;
+    None for the default. A writer is told to stop within a tenth of a second after it crossed a limit, so the room
+    decides whether it can cross it at all before the next open notices.
+    """
+    if limits.max_bytes is not None:
+        room = max(HEADROOM_BYTES, limits.max_bytes // HEADROOM_SHARE) if headroom is None else headroom
+        if limits.max_bytes - used_bytes < room * (writers + 1):
+            return False
+    if limits.max_file_size is not None:
+        return limits.max_file_size - file_size >= (HEADROOM_BYTES if headroom is None else headroom)
+    return True
+
+
+def exceeded(limits: Limits, used_bytes: int, file_size: int) -> Reason | None:
+    """Name the limit that is passed already, or None: for growth that is only measured afterwards."""
+    if limits.max_file_size is not None and file_size > limits.max_file_size:
+        return Reason.FILE_SIZE
+    if limits.max_bytes is not None and used_bytes > limits.max_bytes:
+        return Reason.QUOTA_BYTES
     return None
 
 

@@ -18,7 +18,7 @@ LIMIT_NAMES = ("max_bytes", "max_files", "max_file_size", "max_monthly_uploads")
 class Account:
     """What one user has used, and what they may."""
 
-    __slots__ = ("limits", "month", "month_uploads", "own", "used_bytes", "used_files", "user")
+    __slots__ = ("limits", "month", "month_uploads", "own", "running_ahead", "used_bytes", "used_files", "user")
 
     def __init__(self, user: str, own: Limits, limits: Limits) -> None:
         self.user = user
@@ -28,6 +28,8 @@ class Account:
         self.used_files = 0
         self.month = ""
         self.month_uploads = 0
+        self.running_ahead = 0
+        """Writers of this user's whose writes the kernel does by itself."""
 
     def row(self) -> AccountRow:
         """The row the catalogue should hold."""
@@ -87,6 +89,23 @@ class Account:
         """Raise unless a file of *file_size* may grow to *wanted_size* whole."""
         if quota.grow(self.limits, self.used_bytes, file_size, wanted_size) < wanted_size:
             self._refuse(file_size, wanted_size)
+
+    def may_run_ahead(self, file_size: int, headroom: int | None) -> bool:
+        """Whether one more writer may write without being checked at each write."""
+        return quota.may_run_ahead(self.limits, self.used_bytes, file_size, self.running_ahead, headroom)
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether a writer can meet a limit at all."""
+        return self.limits.max_bytes is not None or self.limits.max_file_size is not None
+
+    def check_exceeded(self, file_size: int) -> None:
+        """Raise QuotaExceeded or FileTooLarge when a limit is passed already."""
+        reason = quota.exceeded(self.limits, self.used_bytes, file_size)
+        if reason is Reason.FILE_SIZE:
+            raise FileTooLarge(f"user {self.user}: max_file_size = {self.limits.max_file_size} is passed")
+        if reason is not None:
+            raise QuotaExceeded(f"user {self.user}: max_bytes = {self.limits.max_bytes} is passed")
 
     def _refuse(self, file_size: int, wanted_size: int) -> NoReturn:
         if quota.grow_reason(self.limits, self.used_bytes, file_size, wanted_size) is Reason.FILE_SIZE:

@@ -5,16 +5,17 @@ A node has one body while anybody has it open: one descriptor for all handles.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
 from recfs.core.model import State, check_transition
-from recfs.errors import IoFailure, Stale
+from recfs.errors import FsError, IoFailure, Stale
+from recfs.fs.diskio import copy_bytes, freeze
+from recfs.fs.follow import follow
 from recfs.fs.garbage import Garbage
 from recfs.fs.staging import Label, StagingPool
 from recfs.ports import Pending
@@ -29,17 +30,28 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recfs.fs")
 
-SLOW_IO_S = 0.005
-"""An inline write that took longer sends the following ones to threads …"""
-SLOW_FOR_S = 1.0
-"""… for this long: the disk is throttling, and the trio thread must not wait for it."""
-READ_BUFFER_BYTES = 1 << 20
+CLOCK_TICK_NS = 20_000_000
+"""More than the coarsest step of a file system's clock."""
+
+
+class Untouched(NamedTuple):
+    """A committed file as it was opened for writing: should nobody write, it is committed still."""
+
+    sha256: bytes | None
+    md5: bytes | None
+    size_bytes: int
+    mtime_ns: int
+    """Of the file below, not the one users see."""
+    opened_ns: int
 
 
 class Body:
     """An open file's descriptor and who uses it."""
 
-    __slots__ = ("fd", "handles", "lock", "retired", "writable", "writers")
+    __slots__ = (
+        "ahead", "backing", "cached", "fd", "handles", "lock", "passing", "retired", "seen", "stopped", "untouched",
+        "writable", "writers",
+    )  # fmt: skip
 
     def __init__(self, fd: int, *, writable: bool) -> None:
         self.fd = fd
@@ -50,6 +62,20 @@ class Body:
         """Serialises the node's way between home and staging."""
         self.retired: list[int] = []
         """Descriptors replaced while a thread may still use them; closed with the body."""
+        # Of the kernel's opens of this inode (fs/iomodes.py):
+        self.backing = 0
+        """Backing id of this file, while `passing`."""
+        self.passing = 0
+        """Opens in mode PASS or DIRECT."""
+        self.cached = 0
+        """Opens in mode CACHED."""
+        self.ahead = 0
+        """Writers among the PASS opens: the file below may be ahead of the books."""
+        self.seen = (0, 0)
+        """(size, mtime_ns) of the file below at the last look."""
+        self.stopped: tuple[type[FsError], str] | None = None
+        """The limit a writer ran past: no more writes, and the file ends as `incomplete`."""
+        self.untouched: Untouched | None = None
 
     def swap(self, fd: int, *, writable: bool) -> None:
         """Use another descriptor from now on."""
@@ -87,9 +113,6 @@ class Bodies:
         self._settler = settler
         self._limiter = limiter
         self.pool = StagingPool(store, limiter)
-        self._slow_until = 0.0
-        self._nowait = os.RWF_NOWAIT
-        self._buffer = memoryview(bytearray(READ_BUFFER_BYTES))
 
     # --- waiting for the settler ---------------------------------------------------------------------------------
 
@@ -177,16 +200,31 @@ class Bodies:
         else:
             body.close()
 
+    def thaw(self, node: FileNode) -> bool:
+        """Let a stopped file be changed again; tells whether it was stopped. Atomic."""
+        body = node.body
+        if body is None or body.stopped is None:
+            return False
+        freeze(body.fd, frozen=False)
+        body.stopped = None
+        return True
+
     # --- home to staging -----------------------------------------------------------------------------------------
 
-    async def unseal(self, node: FileNode) -> None:
-        """Make the body changeable: in staging, state `writing`. The row says so before the first byte changes."""
+    async def unseal(self, node: FileNode, *, remember: bool = False) -> None:
+        """Make the body changeable: in staging, state `writing`. The row says so before the first byte changes.
+
+        *remember*: nothing may come of it, then `restore` can take it back.
+        """
         body = node.body
         assert body is not None
         async with body.lock:
             if node.state is State.WRITING and node.staging is not None:
                 return
             sealed = node.state in (State.COMMITTED, State.CORRUPT)
+            if remember and node.state is State.COMMITTED:
+                info = os.fstat(body.fd)
+                body.untouched = Untouched(node.sha256, node.md5, info.st_size, info.st_mtime_ns, time.time_ns())
             if node.state is not State.WRITING:
                 self._to_writing(node)
             if node.unlinked:
@@ -199,15 +237,45 @@ class Bodies:
                 node.pending &= ~Pending.MOVE
                 self._behind.node(node)
                 return
-            # Inline, so that books and disk change in one step. rename(2) within a file system does not wait for data.
-            staging = self.pool.new_id()
-            self.label(node)
-            os.rename(self._places.home(node), self._store.staging(staging))
-            self._tree.vacate(node, node.moved)
-            node.moved = None
-            node.pending = 0
-            node.staging = staging
-            self._behind.node(node)
+            self._to_staging(node)
+
+    def _to_staging(self, node: FileNode) -> None:
+        """From home to staging, inline, so that books and disk change in one step.
+
+        rename(2) within a file system does not wait for data.
+        """
+        staging = self.pool.new_id()
+        self.label(node)
+        os.rename(self._places.home(node), self._store.staging(staging))
+        self._tree.vacate(node, node.moved)
+        node.moved = None
+        node.pending = 0
+        node.staging = staging
+        self._behind.node(node)
+
+    def restore(self, node: FileNode) -> bool:
+        """Take `unseal` back if nobody wrote: the file is committed as it was. Atomic.
+
+        A write within the clock's tick of the last look would leave the time as it was, so only a file that had been
+        left alone for a while before it was opened can be told to be untouched.
+        """
+        body = node.body
+        if body is None or body.untouched is None or node.unlinked:
+            return False
+        before, body.untouched = body.untouched, None
+        info = os.fstat(body.fd)
+        if (info.st_size, info.st_mtime_ns) != (before.size_bytes, before.mtime_ns):
+            return False
+        if before.mtime_ns > before.opened_ns - CLOCK_TICK_NS:
+            return False
+        check_transition(node.state, State.COMMITTED)
+        node.state = State.COMMITTED
+        node.sha256, node.md5, node.home_ino = before.sha256, before.md5, info.st_ino
+        node.fsynced = False
+        node.reopened = max(0, node.reopened - 1)
+        node.pending |= Pending.MOVE
+        self._behind.settle(node)
+        return True
 
     def _to_writing(self, node: FileNode) -> None:
         check_transition(node.state, State.WRITING)
@@ -232,6 +300,9 @@ class Bodies:
                 os.ftruncate(body.fd, 0)
                 self._tree.resize(node, 0)
                 return
+            if body.backing:
+                await self._empty_in_place(node, body)
+                return
             slot = await self.pool.take()
             await self.still(node)
             if _gone(node):
@@ -246,13 +317,47 @@ class Bodies:
             body.swap(fd, writable=True)
             self.label(node)
 
-    def set_aside(self, node: FileNode, *, successor: FileNode | None) -> Garbage:
-        """Make the node's present bytes garbage, held for *successor* if they are committed. Atomic."""
+    async def _empty_in_place(self, node: FileNode, body: Body) -> None:
+        """Empty a file the kernel has open by itself: it must stay the same file below. The old bytes are copied."""
+        staging, fd = await self.pool.take()
+        try:
+            await trio.to_thread.run_sync(copy_bytes, body.fd, fd, limiter=self._limiter)
+            copy_ino = os.fstat(fd).st_ino
+        except BaseException:
+            self._store.drop_staging([staging])
+            raise
+        finally:
+            os.close(fd)
+        await self.still(node)
+        if _gone(node):
+            self._store.drop_staging([staging])
+        else:
+            self.set_aside(node, successor=node, copy=(staging, copy_ino))
+            self._to_writing(node)
+            node.fsynced = False
+            # The rows have to know of the copy before there is nothing else.
+            await self._behind.durable()
+            await self.still(node)
+            if node.staging is None and not _gone(node):
+                self._to_staging(node)
+        os.ftruncate(body.fd, 0)
+        self._tree.resize(node, 0)
+
+    def set_aside(self, node: FileNode, *, successor: FileNode | None, copy: tuple[str, int] | None = None) -> Garbage:
+        """Make the node's present bytes garbage, held for *successor* if they are committed. Atomic.
+
+        *copy*: (staging id, inode number on disk) of a copy that becomes the garbage, while the node keeps its place.
+        """
+        follow(self._tree, node)
+        self.thaw(node)
         entry = Garbage(self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.now_ns())
         entry.size_bytes, entry.sha256, entry.md5 = node.bytes, node.sha256, node.md5
         entry.mode, entry.uid, entry.gid_owner, entry.mtime_ns = node.mode, node.uid, node.gid, node.mtime_ns
-        entry.home_ino = node.home_ino
-        self.hand_over(node, entry)
+        if copy is not None:
+            entry.staging, entry.home_ino = copy
+        else:
+            entry.home_ino = node.home_ino
+            self.hand_over(node, entry)
         # Held is the last committed version, or failing that one that was closed: an earlier committed one stays.
         whole = node.state in (State.COMMITTED, State.SEALING)
         uncommitted = successor is not None and (successor is node or successor.state is not State.COMMITTED)
@@ -293,39 +398,3 @@ class Bodies:
         node.prior, successor.prior = None, entry.gid
         entry.held_by = successor.ino
         self._behind.garbage(entry)
-
-    # --- reading and writing -------------------------------------------------------------------------------------
-
-    async def write_at(self, fd: int, data: bytes, offset: int) -> int:
-        """pwrite(2): on the trio thread while the disk keeps up, in a thread when it does not."""
-        if self._slow_until:
-            if time.monotonic() < self._slow_until:
-                return await trio.to_thread.run_sync(os.pwrite, fd, data, offset, limiter=self._limiter)
-            self._slow_until = 0.0
-        start = time.monotonic()
-        written = os.pwrite(fd, data, offset)
-        if time.monotonic() - start > SLOW_IO_S:
-            self._slow_until = start + SLOW_FOR_S
-        return written
-
-    async def read_at(self, fd: int, size: int, offset: int, end: int) -> bytes | memoryview:
-        """pread(2): from the page cache on the trio thread, from the disk in a thread.
-
-        A memoryview is only valid until the next await of anybody: it shares one buffer.
-        """
-        size = min(size, end - offset, READ_BUFFER_BYTES)
-        if size <= 0:
-            return b""
-        view = self._buffer[:size]
-        try:
-            got = os.preadv(fd, [view], offset, self._nowait)
-        except BlockingIOError:
-            got = 0
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL) or not self._nowait:
-                raise
-            self._nowait = 0  # tmpfs and friends: always in memory
-            got = os.preadv(fd, [view], offset)
-        if got == size or not self._nowait:
-            return view[:got]
-        return await trio.to_thread.run_sync(os.pread, fd, size, offset, limiter=self._limiter)

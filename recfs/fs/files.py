@@ -10,29 +10,35 @@ import trio
 
 from recfs.core.model import State, check_transition
 from recfs.errors import IoFailure, OutOfSpace
+from recfs.fs.diskio import COPY_CHUNK_BYTES, DiskIo
+from recfs.fs.follow import drop_privileges, follow, look
 
 if TYPE_CHECKING:
+    from recfs.fs.accounts import Account
     from recfs.fs.bodies import Bodies, Body
+    from recfs.fs.iomodes import IoModes, Mode
     from recfs.fs.namespace import Caller, Namespace
     from recfs.fs.nodes import DirNode, FileNode
     from recfs.fs.staging import Space
     from recfs.fs.tree import Tree
     from recfs.fs.views import View
     from recfs.fs.writebehind import WriteBehind
-    from recfs.ports import Pipeline
-
-COPY_CHUNK_BYTES = 8 << 20
+    from recfs.ports import KernelCache, Pipeline
 
 
 class Handle:
     """One open(2) of a file."""
 
-    __slots__ = ("body", "node", "writes")
+    __slots__ = ("account", "body", "mode", "node", "writes")
 
     def __init__(self, node: FileNode, body: Body, *, writes: bool) -> None:
         self.node = node
         self.body = body
         self.writes = writes
+        self.mode: Mode | None = None
+        """Who moves its bytes, where that has been chosen (fs/iomodes.py)."""
+        self.account: Account | None = None
+        """Whose limits a writer runs ahead of."""
 
 
 class OpenFiles:
@@ -46,8 +52,13 @@ class OpenFiles:
         names: Namespace,
         space: Space,
         pipeline: Pipeline,
+        kernel: KernelCache,
+        modes: IoModes,
         limiter: trio.CapacityLimiter,
     ) -> None:
+        self._kernel = kernel
+        self.modes = modes
+        self._disk = DiskIo(limiter)
         self._tree = tree
         self._behind = behind
         self._bodies = bodies
@@ -151,7 +162,9 @@ class OpenFiles:
     async def read(self, number: int, offset: int, size: int) -> bytes | memoryview:
         """Bytes at *offset*; fewer than *size* only at the end of the file."""
         handle = self.handles[number]
-        return await self._bodies.read_at(handle.body.fd, size, offset, handle.node.bytes)
+        if handle.body.ahead:
+            follow(self._tree, handle.node)
+        return await self._disk.read_at(handle.body.fd, size, offset, handle.node.bytes)
 
     async def write(self, number: int, offset: int, data: bytes) -> int:
         """Write as much of *data* as quota and disk allow; raises when that is not a single byte."""
@@ -161,6 +174,13 @@ class OpenFiles:
         node, body = handle.node, handle.body
         if node.state is not State.WRITING or (node.staging is None and not node.unlinked):
             await self._bodies.unseal(node)
+        if body.stopped is not None:
+            raise body.stopped[0](body.stopped[1])
+        if body.ahead:
+            follow(self._tree, node)
+        body.untouched = None
+        if node.mode & 0o6000 and drop_privileges(node):
+            self._kernel.forget_inode(node.ino)
         end = offset + len(data)
         before = node.bytes
         if end > before:
@@ -171,7 +191,7 @@ class OpenFiles:
                 data = data[: end - offset]
             self._tree.resize(node, end)
         try:
-            written = await self._bodies.write_at(body.fd, data, offset)
+            written = await self._disk.write_at(body.fd, data, offset)
         except OSError as error:
             self._tree.resize(node, os.fstat(body.fd).st_size)
             raise _disk_error(error, node) from error
@@ -204,7 +224,11 @@ class OpenFiles:
     async def _truncate(self, node: FileNode, size: int) -> None:
         body = node.body
         assert body is not None
+        follow(self._tree, node)
+        self._bodies.thaw(node)
         if size == 0:
+            if body.backing and node.state is not State.WRITING:
+                self.space.admit(node.bytes)  # its bytes will be copied
             await self._bodies.supersede(node)
         else:
             await self._bodies.unseal(node)
@@ -220,6 +244,9 @@ class OpenFiles:
             except OSError as error:
                 self._tree.resize(node, before)
                 raise _disk_error(error, node) from error
+        body.untouched = None
+        look(node)
+        drop_privileges(node)
         now = self._tree.clock.now_ns()
         node.mtime_ns = node.ctime_ns = now
         self._behind.node(node)
@@ -229,6 +256,9 @@ class OpenFiles:
         """fsync(2): the bytes written so far, and the row that names them, survive a power cut."""
         handle = self.handles[number]
         node = handle.node
+        follow(self._tree, node)
+        if handle.body.stopped is not None:
+            raise handle.body.stopped[0](handle.body.stopped[1])
         if node.state is not State.COMMITTED:
             try:
                 await trio.to_thread.run_sync(os.fsync, handle.body.fd, limiter=self._limiter)
@@ -242,9 +272,18 @@ class OpenFiles:
 
     # --- closing -------------------------------------------------------------------------------------------------
 
+    def flush(self, number: int) -> None:
+        """close(2) of one reference: the moment to tell a writer that it ran past a limit. Raises what stopped it."""
+        handle = self.handles[number]
+        if handle.writes:
+            self.modes.settle(handle)
+            if handle.body.stopped is not None:
+                raise handle.body.stopped[0](handle.body.stopped[1])
+
     async def release(self, number: int) -> None:
         """The last reference to this open is gone. The last writer's release starts the sealing."""
         handle = self.handles.pop(number)
+        self.modes.let_go(handle)
         await self._let_go(handle.node, handle.body, writes=handle.writes)
         self._released.set()
         self._released = trio.Event()
@@ -267,10 +306,18 @@ class OpenFiles:
         """Nobody writes any more: hand the file to the commit pipeline. Atomic."""
         if node.state is not State.WRITING or node.unlinked:
             return
+        if self._bodies.thaw(node):
+            check_transition(node.state, State.INCOMPLETE)
+            node.state = State.INCOMPLETE
+            self._bodies.release_prior(node)
+            self._behind.node(node)
+            return
         check_transition(node.state, State.SEALING)
         node.state = State.SEALING
         # Should the daemon die before the row is written, the label alone tells that these bytes are whole.
         self._bodies.label(node)
+        if self._bodies.restore(node):
+            return
         self._behind.node(node)
         self._pipeline.submit(node.ino)
 

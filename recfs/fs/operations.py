@@ -18,15 +18,25 @@ import pyfuse3
 
 from recfs import errors
 from recfs.core.layout import NAME_MAX_BYTES
+from recfs.fs.follow import follow
+from recfs.fs.iomodes import Mode
 from recfs.fs.namespace import Caller
 from recfs.fs.nodes import BLOCK_BYTES, DirNode, FileNode, LinkNode, Node
+from recfs.fs.passthrough import (
+    FOPEN_CACHE_DIR,
+    FOPEN_DIRECT_IO,
+    FOPEN_KEEP_CACHE,
+    FOPEN_NOFLUSH,
+    FOPEN_PASSTHROUGH,
+)
 from recfs.fs.vfs import Changes
-from recfs.fs.views import View
+from recfs.fs.views import VIEW_BIT, View
 from recfs.ports import NodeRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
+    from recfs.fs.passthrough import FuseSession
     from recfs.fs.vfs import Vfs
     from recfs.fs.xattrs import Xattrs
     from recfs.stores.local import LocalStore
@@ -120,8 +130,12 @@ class Operations(pyfuse3.Operations):
     supports_dot_lookup = False
     enable_writeback_cache = False
 
-    def __init__(self, vfs: Vfs, xattrs: Xattrs, store: LocalStore, operators: frozenset[int]) -> None:
+    def __init__(
+        self, vfs: Vfs, xattrs: Xattrs, store: LocalStore, operators: frozenset[int], session: FuseSession
+    ) -> None:
         super().__init__()
+        self._session = session
+        self._modes = vfs.files.modes
         self._vfs = vfs
         self._nodes = vfs.tree.nodes
         self._xattrs = xattrs
@@ -149,7 +163,12 @@ class Operations(pyfuse3.Operations):
             entry.st_mode = node.format | node.mode
             entry.st_uid = node.uid
             entry.st_gid = node.gid
+            # A view's number that now stands for an own copy is not the number the copy's changes are announced under.
+            entry.attr_timeout = 0 if ino and ino != node.ino else CACHE_S
             if isinstance(node, FileNode):
+                if node.body is not None and node.body.ahead:
+                    follow(self._vfs.tree, node)
+                    entry.attr_timeout = 0  # it goes on growing without our hearing of it
                 entry.st_size = size = node.bytes
                 entry.st_blocks = -(-size // BLOCK_BYTES)
                 entry.st_nlink = 0 if node.unlinked else 1
@@ -157,8 +176,6 @@ class Operations(pyfuse3.Operations):
                 entry.st_size = len(node.target)
             # In a directory with fallbacks a name may change its meaning when a shared file comes or goes.
             entry.entry_timeout = 0 if node.parent.fallback is not None else CACHE_S
-            # A view's number that now stands for an own copy is not the number the copy's changes are announced under.
-            entry.attr_timeout = 0 if ino and ino != node.ino else CACHE_S
         entry.st_atime_ns = node.atime_ns
         entry.st_mtime_ns = node.mtime_ns
         entry.st_ctime_ns = node.ctime_ns
@@ -334,8 +351,11 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     async def opendir(self, inode: int, ctx: Any) -> int:
-        """OPENDIR."""
-        return await self._vfs.listings.open(inode)
+        """OPENDIR. The kernel keeps what it has read, until a name changes; not where shared files may come and go."""
+        number = await self._vfs.listings.open(inode)
+        if self._vfs.listings.open_dirs[number].folder.fallback is None:
+            self._session.stage(number, FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE)
+        return number
 
     @guarded
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
@@ -373,14 +393,41 @@ class Operations(pyfuse3.Operations):
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         """CREATE."""
         number, node = await self._vfs.create(parent, name, mode, flags, self._caller(ctx))
+        info = await self._opened(number, own=True)
         node.kernel_refs += 1
-        return pyfuse3.FileInfo(fh=number), self._entry(node)
+        return info, self._entry(node)
+
+    async def _opened(self, number: int, *, own: bool) -> pyfuse3.FileInfo:
+        """Settle who moves the bytes of an open, and have the answer say so; nothing may be awaited after it.
+
+        *own*: the kernel knows the file by its own inode number, not by a view's.
+        """
+        files = self._vfs.files
+        handle = files.handles[number]
+        mode, backing = Mode.CACHED, 0
+        if own:
+            try:
+                mode, backing = await self._modes.choose(handle)
+            except BaseException:
+                await files.release(number)
+                raise
+        # What a close would tell is known already, but for a limit that was passed unseen.
+        flags = 0 if mode is Mode.PASS and self._modes.needs_flush(handle) else FOPEN_NOFLUSH
+        keep = False
+        if mode is Mode.CACHED:
+            # Pages of a view may be another file's by now.
+            keep = own and self._modes.keeps_pages
+            flags |= FOPEN_KEEP_CACHE if keep else 0
+        else:
+            flags |= FOPEN_PASSTHROUGH if mode is Mode.PASS else FOPEN_PASSTHROUGH | FOPEN_DIRECT_IO
+        self._session.stage(number, flags, backing)
+        return pyfuse3.FileInfo(fh=number, keep_cache=keep)
 
     @guarded
     async def open(self, inode: int, flags: int, ctx: Any) -> pyfuse3.FileInfo:
-        """OPEN. Pages the kernel has cached stay good, except of a view: it may show another file by now."""
+        """OPEN."""
         number = await self._vfs.open(inode, flags, self._caller(ctx))
-        return pyfuse3.FileInfo(fh=number, keep_cache=inode < 1 << 62)
+        return await self._opened(number, own=inode < VIEW_BIT)
 
     @guarded
     async def read(self, fh: int, off: int, size: int) -> bytes | memoryview:  # type: ignore[override]  # any buffer will do
@@ -395,6 +442,7 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def flush(self, fh: int) -> None:
         """FLUSH: sent at each close(2), also of a dup(2) or a child's copy: it proves nothing. RELEASE is the last."""
+        self._vfs.files.flush(fh)
 
     @guarded
     async def release(self, fh: int) -> None:

@@ -26,6 +26,7 @@ from recfs.core.layout import Role, child_role, is_upload
 from recfs.core.model import Kind, State, check_transition
 from recfs.errors import FsError
 from recfs.fs import garbage as garbage_module
+from recfs.fs.diskio import thaw_path
 from recfs.fs.namespace import Caller
 from recfs.fs.nodes import DirNode, FileNode, Node
 from recfs.fs.staging import Label
@@ -89,6 +90,9 @@ class Recovery:
             await self._tree.catalogue.forget_home_inos()
         self._behind.meta("identity", identity)
         self._staging = self._store.scan_staging()
+        if facts.get("clean") != "1":
+            for staging_id in self._staging:
+                thaw_path(self._store.staging(staging_id))
         await self._load_garbage()
         nodes = await self._load_unsettled()
         for node in nodes:

@@ -125,12 +125,16 @@ class Space:
         self._budget = 0
         self._checked = float("-inf")
 
+    def left(self) -> int:
+        """Bytes free above the reserve; negative when it is being used up."""
+        info = self._store.space()
+        return info.f_bavail * info.f_frsize - self.min_free
+
     def admit(self, added: int) -> None:
         """Raise OutOfSpace when *added* bytes would eat into the reserve."""
         now = time.monotonic()
         if added > self._budget or now - self._checked > self.REFRESH_S:
-            info = self._store.space()
-            free = info.f_bavail * info.f_frsize - self.min_free
+            free = self.left()
             self._checked = now
             if added > free:
                 self._budget = 0

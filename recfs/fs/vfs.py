@@ -28,6 +28,7 @@ from recfs.errors import (
     Stale,
 )
 from recfs.fs.files import OpenFiles
+from recfs.fs.follow import drop_privileges, follow
 from recfs.fs.listing import Listings
 from recfs.fs.namespace import Caller, Namespace
 from recfs.fs.nodes import DirNode, FileNode, LinkNode, Node
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from recfs.fs.bodies import Bodies
+    from recfs.fs.iomodes import IoModes
     from recfs.fs.staging import Space
     from recfs.fs.tree import Tree
     from recfs.fs.writebehind import WriteBehind
@@ -67,6 +69,7 @@ class Vfs:
         space: Space,
         pipeline: Pipeline,
         kernel: KernelCache,
+        modes: IoModes,
         limiter: trio.CapacityLimiter,
         *,
         max_pending: int = 10_000,
@@ -79,7 +82,7 @@ class Vfs:
         self._max_pending = max_pending
         self.names = Namespace(tree, behind, bodies)
         self.views = Views(tree, behind)
-        self.files = OpenFiles(tree, behind, bodies, self.names, space, pipeline, limiter)
+        self.files = OpenFiles(tree, behind, bodies, self.names, space, pipeline, kernel, modes, limiter)
         self.listings = Listings(tree, self.views)
         self.stopping = False
 
@@ -135,6 +138,8 @@ class Vfs:
             seen = await self.own(seen, caller, empty=changes.size == 0)
         node = seen
         self._may_write(node, caller)
+        if isinstance(node, FileNode):
+            follow(self.tree, node)  # else a later look would take the times of what was written before for new
         if changes.size is not None:
             if not isinstance(node, FileNode):
                 raise IsADirectory(f"{node.path} is a directory")
@@ -146,6 +151,8 @@ class Vfs:
             node.uid = changes.uid
         if changes.gid is not None:
             node.gid = changes.gid
+        if isinstance(node, FileNode) and changes.mode is None and (changes.uid, changes.gid) != (None, None):
+            drop_privileges(node)
         if changes.atime_ns is not None:
             node.atime_ns = changes.atime_ns
         if changes.mtime_ns is not None:

@@ -46,6 +46,7 @@ class Xattrs:
             raise NoAttribute("") if name.startswith(b"security.capability") else NotSupported("")
         seen = await self._vfs.node(ino)
         if name.startswith(COMPUTED):
+            self._vfs.files.modes.measure()
             return await self._computed(seen, name[len(COMPUTED) :])
         own = await self._own(seen)
         if name not in own:

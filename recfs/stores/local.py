@@ -258,11 +258,11 @@ class LocalStore:
                 os.unlink(self.staging(staging_id))
 
     def label(self, fd: int, label: bytes) -> None:
-        """Write on a staging file what its bytes are. Ignored where the file system has no user xattrs."""
+        """Write on a staging file what its bytes are. Ignored where there are no user xattrs, and on a frozen file."""
         try:
             os.setxattr(fd, LABEL_XATTR, label)
         except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSPC, errno.E2BIG, errno.EDQUOT):
+            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSPC, errno.E2BIG, errno.EDQUOT, errno.EPERM):
                 raise
 
     def scan_staging(self) -> dict[str, StagingFile]:

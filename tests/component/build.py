@@ -23,11 +23,12 @@ from recfs.answers import Answers
 from recfs.config import Config
 from recfs.errors import NotFound
 from recfs.fs import staging
+from recfs.fs.iomodes import Mode
 from recfs.fs.namespace import Caller
 from recfs.fs.nodes import DirNode, FileNode, Node
 from recfs.fs.views import View
 from recfs.fs.xattrs import Xattrs
-from tests.fakes import FakeClock, KernelRecorder
+from tests.fakes import FakeClock, FakeKernelFiles, KernelRecorder
 
 from .consistency import PRIVATE, assert_store
 from .faults import Faults, Stopped
@@ -52,6 +53,8 @@ class Filesystem:
         self.config = Config.model_validate({"root": self.root, "min_free": 0} | settings)
         self.clock = FakeClock()
         self.kernel = KernelRecorder()
+        self.files: FakeKernelFiles | None = None
+        """Set before the start, it lets files be opened by passthrough (`pass_open`)."""
         self.faults = Faults(self.root)
         self.boot: str | None = None
         self.checked_at_end = True
@@ -96,7 +99,7 @@ class Filesystem:
 
     async def _serve(self, services: bool, task_status: trio.TaskStatus[None]) -> None:
         try:
-            async with daemon.opened(self.config, self.kernel) as parts:
+            async with daemon.opened(self.config, self.kernel, self.files) as parts:
                 self.parts = parts
                 try:
                     async with trio.open_nursery() as inner:
@@ -240,6 +243,18 @@ class Filesystem:
         if seen is None:
             raise NotFound(path)
         return int(await self.vfs.open(seen.ino, flags & ~os.O_CREAT, caller))
+
+    async def pass_open(self, path: str, flags: int = os.O_RDONLY, caller: Caller = OPERATOR) -> tuple[int, Mode]:
+        """open(2) as it comes from the kernel: (handle, who moves the bytes)."""
+        number = await self.open(path, flags, caller)
+        mode, _ = await self.vfs.files.modes.choose(self.vfs.files.handles[number])
+        return number, mode
+
+    def pass_write(self, number: int, data: bytes, offset: int = 0) -> None:
+        """Write past the daemon, as the kernel does for an open in mode PASS."""
+        assert self.files is not None
+        done = os.pwrite(self.files.backing[self.vfs.files.handles[number].body.backing], data, offset)
+        assert done == len(data)
 
     async def close(self, number: int) -> None:
         """close(2), as the kernel reports it."""

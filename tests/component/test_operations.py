@@ -18,6 +18,7 @@ import pytest
 
 from recfs import errors
 from recfs.fs.operations import ERRNO, Operations, errno_of
+from tests.fakes import StagedAnswers
 
 from .build import REC, Filesystem
 
@@ -45,7 +46,7 @@ class Adapter:
 @pytest.fixture
 def adapter(fs: Filesystem) -> Adapter:
     """Operations over a running file system; uid 0 is the operator."""
-    return Adapter(Operations(fs.vfs, fs.xattrs, fs.parts.store, frozenset({0, os.geteuid()})), fs)
+    return Adapter(Operations(fs.vfs, fs.xattrs, fs.parts.store, frozenset({0, os.geteuid()}), StagedAnswers()), fs)
 
 
 @pytest.fixture

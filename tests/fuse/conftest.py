@@ -23,20 +23,32 @@ import pytest
 from .harness import BASE_CONFIG, Mount, abort_all, mounted, remove_tree
 
 DEFAULT_TIMEOUT_S = 60.0
+MODES = tuple(os.environ.get("RECFS_TEST_MODES", "auto read off").split())
+"""Values of the config key `passthrough` that every test is run with."""
 _PREFIX = "recfs-fuse-"
 _numbers = itertools.count(1)
 _user_ids = itertools.count(1000)
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what lies in this directory, and give each test a deadline."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what lies in this directory, give each test a deadline, and leave out what a mode cannot change."""
     here = Path(__file__).parent
+    superfluous = []
     for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.fuse)
-            if item.get_closest_marker("timeout") is None:
-                item.add_marker(pytest.mark.timeout(DEFAULT_TIMEOUT_S))
+        if here not in item.path.parents:
+            continue
+        item.add_marker(pytest.mark.fuse)
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(DEFAULT_TIMEOUT_S))
+        params: dict[str, object] = getattr(getattr(item, "callspec", None), "params", {})
+        modeless = params.get("place") == "native" or item.get_closest_marker("modeless") is not None
+        if modeless and params.get("passthrough", MODES[0]) != MODES[0]:
+            superfluous.append(item)
+    if superfluous:
+        config.hook.pytest_deselected(items=superfluous)
+        left_out = set(superfluous)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -81,6 +93,14 @@ def workspace() -> Iterator[Path]:
     remove_tree(base)
 
 
+@pytest.fixture(scope="module", params=MODES, autouse=True)
+def passthrough(request: pytest.FixtureRequest) -> Iterator[str]:
+    """How far the kernel is let to do reads and writes by itself; what users see must not depend on it."""
+    Mount.passthrough = request.param
+    yield request.param
+    Mount.passthrough = "auto"
+
+
 @pytest.fixture(scope="module")
 def mount_config() -> str | None:
     """The config of the module's shared mount, without `root`; a module may override this fixture."""
@@ -88,7 +108,7 @@ def mount_config() -> str | None:
 
 
 @pytest.fixture(scope="module")
-def mount(workspace: Path, mount_config: str | None) -> Iterator[Mount]:
+def mount(workspace: Path, mount_config: str | None, passthrough: str) -> Iterator[Mount]:
     """A running mount shared by the tests of a module; its counters must be right at the end."""
     shared = Mount(workspace / f"m{next(_numbers)}")
     try:
@@ -105,7 +125,7 @@ def mount(workspace: Path, mount_config: str | None) -> Iterator[Mount]:
 
 
 @pytest.fixture
-def store(workspace: Path) -> Iterator[Mount]:
+def store(workspace: Path, passthrough: str) -> Iterator[Mount]:
     """A store of the test's own with its mount point; the test starts (and kills) the daemon itself."""
     own = Mount(workspace / f"s{next(_numbers)}")
     try:

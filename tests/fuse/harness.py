@@ -69,6 +69,8 @@ class Mount:
     logs trouble that was not announced by `expect_log`, fails the test in `check`.
     """
 
+    passthrough = "auto"
+    """Value of the config key of that name for daemons started from now on; a config that has the key wins."""
     alive: list[Mount] = []  # noqa: RUF012  (the one registry the watchdog and the log guard go through)
 
     def __init__(self, base: Path, *, root: Path | None = None) -> None:
@@ -122,11 +124,14 @@ class Mount:
     def _spawn(
         self, extra: Sequence[str], config: str | None, notify: Path | None, *, path: Path | None = None
     ) -> subprocess.Popen[bytes]:
-        if config is None:
+        if config is None and Mount.passthrough == "auto":
             where = ["--root", str(self.root)]
         else:
             conf = self.base / "recfs.conf"
-            conf.write_text(f'root = "{self.root}"\n{config}')
+            text = f'root = "{self.root}"\n{config or ""}'
+            if "passthrough =" not in text and Mount.passthrough != "auto":
+                text = f'passthrough = "{Mount.passthrough}"\n{text}'
+            conf.write_text(text)
             where = ["--config", str(conf)]
         argv = [sys.executable, "-m", "recfs", "mount", *where, *extra, str(path or self.path)]
         env = {k: v for k, v in os.environ.items() if not k.startswith("RECFS_") and k != "NOTIFY_SOCKET"}

@@ -1,0 +1,135 @@
+"""Reads, writes and the like on descriptors of files of the store, with regard to who waits for them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SLOW_IO_S = 0.005
+"""An inline write that took longer sends the following ones to threads …"""
+SLOW_FOR_S = 1.0
+"""… for this long: the disk is throttling, and the trio thread must not wait for it."""
+READ_BUFFER_BYTES = 1 << 20
+COPY_CHUNK_BYTES = 8 << 20
+
+# ioctl_iflags(2), ioctl_ficlone(2)
+_FS_IOC_GETFLAGS = 0x80086601
+_FS_IOC_SETFLAGS = 0x40086602
+_FS_IMMUTABLE_FL = 0x10
+_FICLONE = 0x40049409
+
+
+class DiskIo:
+    """Reads and writes for the trio thread: from and to the page cache at once, in threads what would wait."""
+
+    def __init__(self, limiter: trio.CapacityLimiter) -> None:
+        self._limiter = limiter
+        self._slow_until = 0.0
+        self._nowait = os.RWF_NOWAIT
+        self._buffer = memoryview(bytearray(READ_BUFFER_BYTES))
+
+    async def write_at(self, fd: int, data: bytes, offset: int) -> int:
+        """pwrite(2): on the trio thread while the disk keeps up, in a thread when it does not."""
+        if self._slow_until:
+            if time.monotonic() < self._slow_until:
+                return await trio.to_thread.run_sync(os.pwrite, fd, data, offset, limiter=self._limiter)
+            self._slow_until = 0.0
+        start = time.monotonic()
+        written = os.pwrite(fd, data, offset)
+        if time.monotonic() - start > SLOW_IO_S:
+            self._slow_until = start + SLOW_FOR_S
+        return written
+
+    async def read_at(self, fd: int, size: int, offset: int, end: int) -> bytes | memoryview:
+        """pread(2): from the page cache on the trio thread, from the disk in a thread.
+
+        A memoryview is only valid until the next await of anybody: it shares one buffer.
+        """
+        size = min(size, end - offset, READ_BUFFER_BYTES)
+        if size <= 0:
+            return b""
+        view = self._buffer[:size]
+        try:
+            got = os.preadv(fd, [view], offset, self._nowait)
+        except BlockingIOError:
+            got = 0
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL) or not self._nowait:
+                raise
+            self._nowait = 0  # tmpfs and friends: always in memory
+            got = os.preadv(fd, [view], offset)
+        if got == size or not self._nowait:
+            return view[:got]
+        return await trio.to_thread.run_sync(os.pread, fd, size, offset, limiter=self._limiter)
+
+
+def copy_bytes(source: int, target: int) -> None:
+    """Copy a whole file to stable storage: shared extents where the file system has them. Blocking."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:
+        size = os.fstat(source).st_size
+        offset = 0
+        while offset < size and (chunk := os.pread(source, COPY_CHUNK_BYTES, offset)):
+            view = memoryview(chunk)
+            while view:
+                done = os.pwrite(target, view, offset)
+                view, offset = view[done:], offset + done
+    os.fdatasync(target)
+
+
+# --- stopping a writer that is not asked ---------------------------------------------------------------------------
+
+
+def freeze(fd: int, *, frozen: bool) -> bool:
+    """Make a file immutable or changeable again (FS_IMMUTABLE_FL): writes through descriptors already open fail, too.
+
+    Needs CAP_LINUX_IMMUTABLE. False where that or the file system's support is missing; nothing changed then.
+    """
+    try:
+        (flags,) = struct.unpack("i", fcntl.ioctl(fd, _FS_IOC_GETFLAGS, struct.pack("i", 0)))
+        wanted = flags | _FS_IMMUTABLE_FL if frozen else flags & ~_FS_IMMUTABLE_FL
+        if wanted != flags:
+            fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("i", wanted))
+    except OSError:
+        return False
+    return True
+
+
+def can_freeze(directory: Path) -> bool:
+    """Whether `freeze` really stops a writer on this file system: tmpfs takes the flag and ignores it."""
+    try:
+        fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return False
+    try:
+        if not freeze(fd, frozen=True):
+            return False
+        try:
+            os.pwrite(fd, b"x", 0)
+        except PermissionError:
+            return True
+        return False
+    finally:
+        freeze(fd, frozen=False)
+        os.close(fd)
+
+
+def thaw_path(path: bytes) -> None:
+    """Undo a `freeze` that a daemon left when it died. Ignores what cannot be opened."""
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            freeze(fd, frozen=False)
+        finally:
+            os.close(fd)

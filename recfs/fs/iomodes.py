@@ -1,0 +1,208 @@
+"""Who moves the bytes of an open file: the kernel by itself (passthrough), or the daemon.
+
+Rules of the kernel (fs/fuse/iomode.c): all passthrough opens of an inode share one backing file, and while there are
+any, every other open of it must be one too. An open that is both passthrough and direct I/O sends its reads and writes
+to the daemon all the same, and only maps the backing file. So an inode's first open decides, until the last release:
+
+  PASS     the kernel reads and writes
+  DIRECT   a writer that must be checked write by write, on an inode others have open as PASS
+  CACHED   reads and writes come to the daemon, through the kernel's page cache; then everybody's do
+
+A PASS writer's file is in staging, and its row says `writing`, before the open is answered: nobody tells of the first
+byte. `measure` follows what such writers did, and stops those that crossed a limit.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import logging
+import os
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.core.model import State
+from recfs.errors import FileTooLarge, FsError, OutOfSpace, QuotaExceeded
+from recfs.fs.diskio import can_freeze, freeze
+from recfs.fs.follow import follow
+
+if TYPE_CHECKING:
+    from recfs.fs.bodies import Bodies
+    from recfs.fs.files import Handle
+    from recfs.fs.nodes import FileNode
+    from recfs.fs.staging import Space
+    from recfs.fs.tree import Tree
+    from recfs.ports import KernelFiles
+    from recfs.stores.local import LocalStore
+
+log = logging.getLogger("recfs.fs")
+
+SPACE_HEADROOM_BYTES = 256 << 20
+"""Free disk above the reserve that each PASS writer needs at its open: what it can write between two looks."""
+
+
+class Mode(enum.Enum):
+    """How the kernel does the reads and writes of one open."""
+
+    PASS = "pass"
+    DIRECT = "direct"
+    CACHED = "cached"
+
+
+class IoModes:
+    """Chooses each open's mode, keeps the backing ids, follows the writers nobody checks."""
+
+    def __init__(
+        self, tree: Tree, bodies: Bodies, space: Space, store: LocalStore, kernel: KernelFiles, *, headroom: int | None
+    ) -> None:
+        self._tree = tree
+        self._bodies = bodies
+        self._space = space
+        self._can_freeze = can_freeze(store.private)
+        self._kernel = kernel
+        self._headroom = headroom
+        self._ahead: dict[int, FileNode] = {}
+        self._refused: set[int | None] = set()
+        self.started = trio.Event()
+        """Set while some writer runs ahead of the books."""
+
+    @property
+    def keeps_pages(self) -> bool:
+        """Whether the kernel's cached pages of a file that is opened again can still be right.
+
+        Not when the kernel may have written past them meanwhile.
+        """
+        return not self._kernel.acceleration.writes
+
+    # --- opening and closing -------------------------------------------------------------------------------------
+
+    async def choose(self, handle: Handle) -> tuple[Mode, int]:
+        """The mode and backing id to open with (0: none). Raises FsError when the file cannot be made ready."""
+        on = self._kernel.acceleration
+        if not on.reads:
+            return Mode.CACHED, 0
+        node, body = handle.node, handle.body
+        while True:
+            if body.lock.locked():  # on its way between home and staging: it may end on another inode
+                async with body.lock:
+                    pass
+                continue
+            passes = on.writes and self._may_run_ahead(node) if handle.writes else True
+            ready = node.state is State.WRITING and (node.staging is not None or node.unlinked)
+            if ready or body.cached or not (handle.writes and passes):
+                break
+            await self._bodies.unseal(node, remember=True)
+        if body.cached or not (passes or body.backing) or not self._registered(node):
+            body.cached += 1
+            handle.mode = Mode.CACHED
+            return Mode.CACHED, 0
+        body.passing += 1
+        handle.mode = Mode.PASS if passes else Mode.DIRECT
+        if passes and handle.writes:
+            self._run_ahead(handle)
+        return handle.mode, body.backing
+
+    def _may_run_ahead(self, node: FileNode) -> bool:
+        if node.mode & 0o6000:
+            return False  # its first write has to clear them
+        account = node.parent.account if not node.unlinked else None
+        if account is not None and not account.may_run_ahead(node.bytes, self._headroom):
+            return False
+        return self._space.left() >= SPACE_HEADROOM_BYTES * (len(self._ahead) + 1)
+
+    def _registered(self, node: FileNode) -> bool:
+        body = node.body
+        assert body is not None
+        if not body.backing:
+            try:
+                body.backing = self._kernel.backing_open(body.fd)
+            except OSError as error:
+                if error.errno not in self._refused:
+                    self._refused.add(error.errno)
+                    log.warning(
+                        "%s: the kernel takes no more files to read and write by itself (%s); the daemon does it",
+                        node.path, os.strerror(error.errno or errno.EIO),
+                    )  # fmt: skip
+                return False
+            self._refused.clear()
+        return True
+
+    def _run_ahead(self, handle: Handle) -> None:
+        node, body = handle.node, handle.body
+        body.ahead += 1
+        account = node.parent.account if not node.unlinked else None
+        handle.account = account
+        if account is not None:
+            account.running_ahead += 1
+        if body.ahead == 1:
+            info = os.fstat(body.fd)
+            body.seen = (info.st_size, info.st_mtime_ns)
+        self._ahead[node.ino] = node
+        self.started.set()
+
+    def needs_flush(self, handle: Handle) -> bool:
+        """Whether close(2) has something to tell: that a limit was passed."""
+        return handle.account is not None and handle.account.is_bounded
+
+    def let_go(self, handle: Handle) -> None:
+        """The open is released: its last writes enter the books. Atomic."""
+        mode, handle.mode = handle.mode, None
+        node, body = handle.node, handle.body
+        if mode is None:
+            return
+        if mode is Mode.CACHED:
+            body.cached -= 1
+            return
+        if mode is Mode.PASS and handle.writes:
+            self._judge(node)
+            body.ahead -= 1
+            if handle.account is not None:
+                handle.account.running_ahead -= 1
+                handle.account = None
+            if not body.ahead:
+                del self._ahead[node.ino]
+                if not self._ahead:
+                    self.started = trio.Event()
+        body.passing -= 1
+        if not body.passing:
+            self._kernel.backing_close(body.backing)
+            body.backing = 0
+
+    def settle(self, handle: Handle) -> None:
+        """Look at the file of a writer now, without waiting for the meter. Atomic."""
+        if handle.mode is Mode.PASS:
+            self._judge(handle.node)
+
+    # --- the meter -----------------------------------------------------------------------------------------------
+
+    def measure(self) -> None:
+        """Take over what PASS writers did since the last look, and stop those that crossed a limit. Atomic."""
+        for node in list(self._ahead.values()):
+            self._judge(node)
+
+    def _judge(self, node: FileNode) -> None:
+        body, before = node.body, node.bytes
+        assert body is not None
+        if not follow(self._tree, node) or node.bytes <= before or body.stopped is not None or node.unlinked:
+            return
+        try:
+            if node.parent.account is not None:
+                node.parent.account.check_exceeded(node.bytes)
+            if self._can_freeze and self._space.left() <= 0:
+                raise OutOfSpace("the disk's reserve is reached")
+        except (QuotaExceeded, FileTooLarge, OutOfSpace) as error:
+            self._stop(node, error)
+
+    def _stop(self, node: FileNode, error: FsError) -> None:
+        body = node.body
+        assert body is not None
+        body.stopped = (type(error), f"{node.path}: {error}")
+        frozen = freeze(body.fd, frozen=True) and self._can_freeze
+        log.warning(
+            "%s: %s; its writer %s, and it will be kept as incomplete",
+            node.path, error, "is stopped" if frozen else "cannot be stopped on this file system",
+        )  # fmt: skip
+
+
+__all__ = ["SPACE_HEADROOM_BYTES", "IoModes", "Mode"]

@@ -1,0 +1,33 @@
+"""The meter: follows the files the kernel writes by itself, so that usage is live and limits hold."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from recfs.fs.iomodes import IoModes
+
+log = logging.getLogger("recfs.meter")
+
+PERIOD_S = 0.05
+"""Between two looks. With the time a look takes, and what the trio thread does beside it, below 100 ms."""
+
+
+class Meter:
+    """Looks while anybody writes ahead of the books, and sleeps otherwise."""
+
+    def __init__(self, modes: IoModes) -> None:
+        self._modes = modes
+
+    async def run(self) -> None:
+        """Measure for ever."""
+        while True:
+            await self._modes.started.wait()
+            await trio.sleep(PERIOD_S)
+            try:
+                self._modes.measure()
+            except OSError:
+                log.exception("the open files cannot be measured; trying again")
