@@ -178,7 +178,7 @@ async def _build(
         hash_threads=config.commit.hash_threads, settle_max_s=config.commit.settle_max,
     )  # fmt: skip
     space = Space(store, config.min_free)
-    modes = IoModes(tree, bodies, space, store, files, headroom=config.passthrough_headroom)
+    modes = IoModes(tree, bodies, space, store, files, kernel, headroom=config.passthrough_headroom)
     vfs = Vfs(
         tree, behind, bodies, space, committer, kernel, modes, limiter,
         max_pending=config.commit.max_pending,

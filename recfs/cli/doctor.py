@@ -6,7 +6,8 @@ from rich.text import Text
 from recfs.cli import output
 from recfs.cli.checks import Check, Level
 from recfs.cli.checks.disk import disk_checks
-from recfs.cli.checks.host import host_checks
+from recfs.cli.checks.host import PROC_STATUS, effective_capabilities, host_checks
+from recfs.cli.checks.passthrough import here
 from recfs.cli.checks.versions import version_checks
 from recfs.cli.exits import ExitCode
 from recfs.cli.options import Invocation, store_options
@@ -27,7 +28,10 @@ def doctor(ctx: click.Context) -> None:
     Exit code 1 when something fails; a warning is no failure.
     """
     invocation = ctx.ensure_object(Invocation)
-    checks = [*host_checks(), *_store_checks(invocation), *version_checks()]
+    store = _store_checks(invocation)
+    file_system = next((check.detail.partition(":")[0] for check in store if check.name == "file system"), None)
+    fast = here(effective_capabilities(PROC_STATUS.read_text()), file_system)
+    checks = [*host_checks(), *store, fast, *version_checks()]
     failed = any(check.level is Level.FAIL for check in checks)
     if invocation.json:
         output.emit_json({"ok": not failed, "checks": [check.as_dict() for check in checks]})

@@ -35,19 +35,29 @@ def status(invocation: Invocation, path: Path | None) -> None:
     if result.get("open_files"):
         click.echo()
         output.print_table(
-            ("Path", "State", "Writers", "Readers"),
+            ("Path", "State", "Writers", "Readers", "By the kernel"),
             [
                 (
                     output.show_name(file["path"]),
                     output.state(file["state"]),
                     output.count(file["writers"]),
                     output.count(file["readers"]),
+                    output.count(file["passthrough"]),
                 )
                 for file in result["open_files"]
             ],
-            right=("Writers", "Readers"),
+            right=("Writers", "Readers", "By the kernel"),
             title="Open files",
         )
+
+
+def passthrough(found: dict[str, Any]) -> Text:
+    """What the kernel does by itself, and if that is less than was asked for, why."""
+    if found["reads"]:
+        return Text("the kernel reads and writes" if found["writes"] else "the kernel reads", style="green")
+    if found["why_not"] is None:
+        return Text("off in the configuration")
+    return Text(f"off: {output.show_name(found['why_not'])}", style="yellow")
 
 
 def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
@@ -66,6 +76,8 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
         ]
     else:
         facts.append(("daemon", Text("not running; this is what the catalogue says", style="yellow")))
+    if result.get("passthrough"):
+        facts.append(("passthrough", passthrough(result["passthrough"])))
     states = Text(", ").join(
         Text.assemble(f"{number:,} ", output.state(word)) for word, number in result["states"].items() if number
     )

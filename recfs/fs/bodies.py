@@ -49,8 +49,8 @@ class Body:
     """An open file's descriptor and who uses it."""
 
     __slots__ = (
-        "ahead", "backing", "cached", "fd", "handles", "lock", "passing", "retired", "seen", "stopped", "untouched",
-        "writable", "writers",
+        "ahead", "backing", "cached", "fd", "handles", "lock", "passing", "retired", "seen", "stopped", "untold",
+        "untouched", "writable", "writers",
     )  # fmt: skip
 
     def __init__(self, fd: int, *, writable: bool) -> None:
@@ -73,6 +73,8 @@ class Body:
         """Writers among the PASS opens: the file below may be ahead of the books."""
         self.seen = (0, 0)
         """(size, mtime_ns) of the file below at the last look."""
+        self.untold = False
+        """Whether the kernel may still believe in times of before the last look."""
         self.stopped: tuple[type[FsError], str] | None = None
         """The limit a writer ran past: no more writes, and the file ends as `incomplete`."""
         self.untouched: Untouched | None = None

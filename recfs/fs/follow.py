@@ -24,10 +24,13 @@ def follow(tree: Tree, node: FileNode) -> bool:
     seen = (info.st_size, info.st_mtime_ns)
     if seen == body.seen:
         return False
+    # The kernel drops what it remembers of a file when it writes to it, but not when a mapping of it is written to.
+    body.untold = body.untold or seen[0] == body.seen[0]
     body.seen = seen
     tree.resize(node, info.st_size)
     node.mtime_ns = node.ctime_ns = info.st_mtime_ns
-    drop_privileges(node)
+    if drop_privileges(node):
+        body.untold = True
     tree.behind.node(node)
     if not node.unlinked:
         tree.activity(node.parent, info.st_mtime_ns)

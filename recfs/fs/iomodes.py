@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from recfs.fs.nodes import FileNode
     from recfs.fs.staging import Space
     from recfs.fs.tree import Tree
-    from recfs.ports import KernelFiles
+    from recfs.ports import KernelCache, KernelFiles
     from recfs.stores.local import LocalStore
 
 log = logging.getLogger("recfs.fs")
@@ -54,13 +54,15 @@ class IoModes:
     """Chooses each open's mode, keeps the backing ids, follows the writers nobody checks."""
 
     def __init__(
-        self, tree: Tree, bodies: Bodies, space: Space, store: LocalStore, kernel: KernelFiles, *, headroom: int | None
-    ) -> None:
+        self, tree: Tree, bodies: Bodies, space: Space, store: LocalStore, kernel: KernelFiles,
+        cache: KernelCache, *, headroom: int | None,
+    ) -> None:  # fmt: skip
         self._tree = tree
         self._bodies = bodies
         self._space = space
         self._can_freeze = can_freeze(store.private)
         self._kernel = kernel
+        self._cache = cache
         self._headroom = headroom
         self._ahead: dict[int, FileNode] = {}
         self._refused: set[int | None] = set()
@@ -184,7 +186,11 @@ class IoModes:
     def _judge(self, node: FileNode) -> None:
         body, before = node.body, node.bytes
         assert body is not None
-        if not follow(self._tree, node) or node.bytes <= before or body.stopped is not None or node.unlinked:
+        changed = follow(self._tree, node)
+        if body.untold:
+            body.untold = False
+            self._cache.forget_inode(node.ino)
+        if not changed or node.bytes <= before or body.stopped is not None or node.unlinked:
             return
         try:
             if node.parent.account is not None:

@@ -18,10 +18,10 @@ import pyfuse3
 
 from recfs import errors
 from recfs.core.layout import NAME_MAX_BYTES
-from recfs.fs.follow import follow
+from recfs.fs.entries import Entries
 from recfs.fs.iomodes import Mode
 from recfs.fs.namespace import Caller
-from recfs.fs.nodes import BLOCK_BYTES, DirNode, FileNode, LinkNode, Node
+from recfs.fs.nodes import DirNode, Node
 from recfs.fs.passthrough import (
     FOPEN_CACHE_DIR,
     FOPEN_DIRECT_IO,
@@ -46,8 +46,6 @@ log = logging.getLogger("recfs.fuse")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-CACHE_S = 3600.0
-"""How long the kernel may keep names and attributes: changes pass through it, or are followed by an invalidation."""
 ABSENT_S = 60.0
 """How long the kernel may believe that a name does not exist."""
 _DOTS = 2
@@ -135,6 +133,7 @@ class Operations(pyfuse3.Operations):
     ) -> None:
         super().__init__()
         self._session = session
+        self._entries = Entries(vfs.tree)
         self._modes = vfs.files.modes
         self._vfs = vfs
         self._nodes = vfs.tree.nodes
@@ -147,60 +146,6 @@ class Operations(pyfuse3.Operations):
     def _caller(self, ctx: pyfuse3.RequestContext) -> Caller:
         return Caller(ctx.uid, ctx.gid, ctx.umask, ctx.uid in self._operators)
 
-    def _entry(self, seen: Node | View, ino: int = 0) -> pyfuse3.EntryAttributes:
-        entry = pyfuse3.EntryAttributes()
-        if isinstance(seen, View):
-            node: Node = seen.shared
-            entry.st_ino = seen.ino
-            # Seen as the directory's owner's: opening for writing is theirs to do, and copies up.
-            entry.st_mode = stat.S_IFREG | (node.mode & 0o555) | 0o644
-            entry.st_uid, entry.st_gid = seen.folder.uid, seen.folder.gid
-            entry.st_size = node.size
-            entry.entry_timeout = entry.attr_timeout = 0
-        else:
-            node = seen
-            entry.st_ino = ino or node.ino
-            entry.st_mode = node.format | node.mode
-            entry.st_uid = node.uid
-            entry.st_gid = node.gid
-            # A view's number that now stands for an own copy is not the number the copy's changes are announced under.
-            entry.attr_timeout = 0 if ino and ino != node.ino else CACHE_S
-            if isinstance(node, FileNode):
-                if node.body is not None and node.body.ahead:
-                    follow(self._vfs.tree, node)
-                    entry.attr_timeout = 0  # it goes on growing without our hearing of it
-                entry.st_size = size = node.bytes
-                entry.st_blocks = -(-size // BLOCK_BYTES)
-                entry.st_nlink = 0 if node.unlinked else 1
-            elif isinstance(node, LinkNode):
-                entry.st_size = len(node.target)
-            # In a directory with fallbacks a name may change its meaning when a shared file comes or goes.
-            entry.entry_timeout = 0 if node.parent.fallback is not None else CACHE_S
-        entry.st_atime_ns = node.atime_ns
-        entry.st_mtime_ns = node.mtime_ns
-        entry.st_ctime_ns = node.ctime_ns
-        return entry
-
-    def _row_entry(self, row: NodeRow) -> pyfuse3.EntryAttributes:
-        entry = pyfuse3.EntryAttributes()
-        entry.st_ino = row.ino
-        if row.kind == "file":
-            entry.st_mode = stat.S_IFREG | row.mode
-            entry.st_size = size = row.size_bytes
-            entry.st_blocks = -(-size // BLOCK_BYTES)
-        elif row.kind == "dir":
-            entry.st_mode = stat.S_IFDIR | row.mode
-        else:
-            entry.st_mode = stat.S_IFLNK | row.mode
-            entry.st_size = len(row.target or b"")
-        entry.st_uid = row.uid
-        entry.st_gid = row.gid
-        entry.st_atime_ns = row.atime_ns
-        entry.st_mtime_ns = row.mtime_ns
-        entry.st_ctime_ns = row.ctime_ns
-        entry.entry_timeout = entry.attr_timeout = CACHE_S
-        return entry
-
     # --- names ---------------------------------------------------------------------------------------------------
 
     @guarded
@@ -212,7 +157,7 @@ class Operations(pyfuse3.Operations):
         if seen is not None:
             if not isinstance(seen, View):
                 seen.kernel_refs += 1
-            return self._entry(seen)
+            return self._entries.of(seen)
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = 0
         folder = self._nodes.get(parent)
@@ -237,21 +182,21 @@ class Operations(pyfuse3.Operations):
             raise errors.NotPermitted("only regular files, directories and symbolic links exist in recfs")
         node = await self._vfs.mknod(parent, name, mode, self._caller(ctx))
         node.kernel_refs += 1
-        return self._entry(node)
+        return self._entries.of(node)
 
     @guarded
     async def mkdir(self, parent: int, name: bytes, mode: int, ctx: Any) -> pyfuse3.EntryAttributes:
         """MKDIR."""
         node = await self._vfs.mkdir(parent, name, mode, self._caller(ctx))
         node.kernel_refs += 1
-        return self._entry(node)
+        return self._entries.of(node)
 
     @guarded
     async def symlink(self, parent: int, name: bytes, target: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
         """SYMLINK."""
         node = await self._vfs.symlink(parent, name, target, self._caller(ctx))
         node.kernel_refs += 1
-        return self._entry(node)
+        return self._entries.of(node)
 
     @guarded
     async def readlink(self, inode: int, ctx: Any) -> bytes:
@@ -290,7 +235,7 @@ class Operations(pyfuse3.Operations):
     async def getattr(self, inode: int, ctx: Any) -> pyfuse3.EntryAttributes:
         """GETATTR."""
         seen = self._nodes.get(inode) or await self._vfs.node(inode)
-        return self._entry(seen, inode)
+        return self._entries.of(seen, inode)
 
     @guarded
     async def setattr(self, inode: int, attr: Any, fields: Any, fh: int | None, ctx: Any) -> pyfuse3.EntryAttributes:
@@ -303,7 +248,7 @@ class Operations(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        return self._entry(await self._vfs.setattr(inode, changes, self._caller(ctx)), inode)
+        return self._entries.of(await self._vfs.setattr(inode, changes, self._caller(ctx)), inode)
 
     @guarded
     async def access(self, inode: int, mode: int, ctx: Any) -> bool:
@@ -364,11 +309,11 @@ class Operations(pyfuse3.Operations):
         if start_id < _DOTS:
             folder = self._vfs.listings.open_dirs[fh].folder
             for offset, name, node in ((1, b".", folder), (2, b"..", folder.parent)):
-                if offset > start_id and not reply(token, name, self._entry(node), offset):
+                if offset > start_id and not reply(token, name, self._entries.of(node), offset):
                     return
         while found := await self._vfs.listings.read(fh, after):
             for item in found:
-                entry = self._row_entry(item) if isinstance(item, NodeRow) else self._entry(item)
+                entry = self._entries.of_row(item) if isinstance(item, NodeRow) else self._entries.of(item)
                 if not reply(token, item.name, entry, item.ino + _DOTS):
                     return
                 if isinstance(item, Node):
@@ -395,7 +340,7 @@ class Operations(pyfuse3.Operations):
         number, node = await self._vfs.create(parent, name, mode, flags, self._caller(ctx))
         info = await self._opened(number, own=True)
         node.kernel_refs += 1
-        return info, self._entry(node)
+        return info, self._entries.of(node)
 
     async def _opened(self, number: int, *, own: bool) -> pyfuse3.FileInfo:
         """Settle who moves the bytes of an open, and have the answer say so; nothing may be awaited after it.

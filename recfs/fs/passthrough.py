@@ -166,10 +166,14 @@ class FuseSession:
         """Answer requests until unmounted. Started when the mount answers. Raises MountError if it never does."""
         if self._device >= 0:
             await self._negotiate()
+        answers = False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._requests, nursery.cancel_scope)
             await self._tune()
+            answers = True
             task_status.started()
+        if not answers:
+            raise MountError(f"{self._mountpoint} was unmounted before it answered; start recfs again")
 
     async def _requests(self, scope: trio.CancelScope) -> None:
         await loop.serve()

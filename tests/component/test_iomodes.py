@@ -213,6 +213,19 @@ async def test_times_set_by_hand_stay(fs: Filesystem) -> None:
     assert (node.mtime_ns, node.bytes) == (77, 4)
 
 
+async def test_the_kernel_is_told_of_what_a_mapping_wrote(fs: Filesystem) -> None:
+    """Writing through a mapping changes the times only, and the kernel does not notice; growing, it does itself."""
+    number, _ = await fs.pass_open(FILE, NEW)
+    node = await fs.node(FILE)
+    fs.pass_write(number, b"data")
+    fs.vfs.files.modes.measure()
+    assert node.ino not in fs.kernel.inodes
+    fs.pass_write(number, b"DATA")
+    fs.vfs.files.modes.measure()
+    assert node.ino in fs.kernel.inodes
+    await fs.close(number)
+
+
 async def test_truncating_under_a_writer(fs: Filesystem) -> None:
     """ftruncate(2) down and up while the kernel writes."""
     number, _ = await fs.pass_open(FILE, NEW)

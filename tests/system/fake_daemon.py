@@ -55,7 +55,9 @@ STATUS = {
     "uptime_s": 93784.5,
     "states": {"committed": 12345, "writing": 1, "incomplete": 0},
     "pipeline": {"sealing": 2, "settling": 1, "hashing_bytes": 4096, "dirty": 7},
-    "open_files": [{"path": "users/5/recordings/143/source.mp4", "state": "writing", "writers": 1, "readers": 0}],
+    "open_files": [
+        {"path": "users/5/recordings/143/source.mp4", "state": "writing", "writers": 1, "readers": 0, "passthrough": 1}
+    ],
     "users": [USER],
     "disk": {"total_bytes": 1 << 40, "free_bytes": 1 << 39, "min_free_bytes": 1 << 30},
     "inodes_cached": 4321,

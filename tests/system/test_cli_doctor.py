@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from recfs.cli.checks import Check, Level, disk, host, versions
+from recfs.cli.checks.passthrough import check_passthrough
 from tests.system.fake_daemon import run
 
 FINDINGS = {
@@ -54,7 +55,17 @@ def test_the_real_thing_runs_and_every_finding_has_a_remedy(tmp_path: Path) -> N
     document = json.loads(result.stdout)
     names = {check["name"] for check in document["checks"]}
     expected = {"kernel", "/dev/fuse", "fusermount3", "allow_other", "capabilities", "root", "user xattrs"}
-    expected |= {"file system", "free space", "python", "pyfuse3", "libfuse", "sqlite", "ffmpeg", "ffprobe"}
+    expected |= {
+        "file system",
+        "free space",
+        "passthrough",
+        "python",
+        "pyfuse3",
+        "libfuse",
+        "sqlite",
+        "ffmpeg",
+        "ffprobe",
+    }
     assert expected <= names
     for check in document["checks"]:
         assert (check["status"] == "ok") == (check["remedy"] == ""), check
@@ -273,3 +284,23 @@ def test_pyfuse3_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check.level is Level.FAIL
     assert "libfuse3.so.3" in check.detail
     assert "pip install" in check.remedy
+
+
+@pytest.mark.parametrize(
+    ("release", "capabilities", "file_system", "extension", "says"),
+    [
+        ("6.9.0", 1 << 21, "ext4", True, ""),
+        ("7.0-rc1", 1 << 21, None, True, ""),
+        ("6.8.12", 1 << 21, "ext4", True, "Linux 6.8.12"),
+        ("odd", 1 << 21, "ext4", True, "Linux odd"),
+        ("6.18.0", 1 << 21, "ext4", False, "C extension"),
+        ("6.18.0", ~(1 << 21), "ext4", True, "CAP_SYS_ADMIN"),
+        ("6.18.0", 1 << 21, "overlay", True, "overlay"),
+        ("6.18.0", 1 << 21, "fuse.other", True, "fuse.other"),
+    ],
+)
+def test_passthrough(release: str, capabilities: int, file_system: str | None, extension: bool, says: str) -> None:
+    """What is missing for it is named; it is never more than a warning."""
+    found = check_passthrough(release, capabilities, file_system, extension=extension)
+    assert found.level is (Level.WARN if says else Level.OK)
+    assert says in found.detail

@@ -7,7 +7,18 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from recfs.core.quota import UNLIMITED, Limits, Reason, add_file, grow, grow_reason, merge, month_of
+from recfs.core.quota import (
+    UNLIMITED,
+    Limits,
+    Reason,
+    add_file,
+    exceeded,
+    grow,
+    grow_reason,
+    may_run_ahead,
+    merge,
+    month_of,
+)
 
 sizes = st.integers(0, 2**62)
 small = st.integers(0, 40)
@@ -152,3 +163,42 @@ def test_the_month_is_utc(now_ns: int, month: str, monkeypatch: pytest.MonkeyPat
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("limits", "used", "size", "writers", "headroom", "allowed"),
+    [
+        (Limits(), 0, 0, 1000, None, True),
+        (Limits(max_files=1, max_monthly_uploads=1), 0, 0, 1000, None, True),
+        (Limits(max_bytes=10 * GIB), 0, 0, 0, None, True),
+        (Limits(max_bytes=10 * GIB), 1, 0, 0, None, False),
+        (Limits(max_bytes=20 * GIB), 0, 0, 1, None, True),
+        (Limits(max_bytes=20 * GIB), 0, 0, 2, None, False),
+        (Limits(max_bytes=1000 * GIB), 900 * GIB, 0, 0, None, True),
+        (Limits(max_bytes=1000 * GIB), 900 * GIB + 1, 0, 0, None, False),
+        (Limits(max_bytes=100), 0, 0, 0, 100, True),
+        (Limits(max_bytes=100), 1, 0, 0, 100, False),
+        (Limits(max_bytes=100), 200, 0, 0, 0, False),
+        (Limits(max_file_size=10 * GIB), 500 * GIB, 0, 5, None, True),
+        (Limits(max_file_size=10 * GIB), 500 * GIB, 1, 0, None, False),
+        (Limits(max_bytes=100, max_file_size=50), 0, 40, 0, 10, True),
+        (Limits(max_bytes=100, max_file_size=50), 0, 41, 0, 10, False),
+    ],
+)
+def test_who_may_write_without_being_checked_each_time(
+    limits: Limits, used: int, size: int, writers: int, headroom: int | None, allowed: bool
+) -> None:
+    """10 GiB or a tenth of the limit, for each writer; the configured room instead."""
+    assert may_run_ahead(limits, used, size, writers, headroom) is allowed
+
+
+def test_a_limit_is_passed_by_the_first_byte_beyond_it() -> None:
+    """Reaching it is allowed."""
+    limits = Limits(max_bytes=100, max_file_size=50)
+    assert exceeded(limits, 100, 50) is None
+    assert exceeded(limits, 101, 50) is Reason.QUOTA_BYTES
+    assert exceeded(limits, 101, 51) is Reason.FILE_SIZE
+    assert exceeded(Limits(), 2**60, 2**60) is None
