@@ -120,7 +120,7 @@ class FuseSession:
         self._request = b""
         self._flags = 0
         self._plain_because: str | None = None
-        self._below: int | None = None
+        self._below: int | None = None  # st_dev of what the mount covers
         self._initialised = False
 
     # -- start ---
@@ -191,21 +191,21 @@ class FuseSession:
             ended.set()
 
         received = self._reply.receives() if self._reply is not None else 0
+        ours.send(self._request)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first_stage)
+            await trio.lowlevel.wait_readable(ours)
+            answer = ours.recv(device.READ_BYTES)
+            while not ended.is_set():  # the worker has answered, and is on its way to waiting for the socket again
+                trio.lowlevel.notify_closing(self._socket_fd)
+                await trio.lowlevel.checkpoint()
+        wants = device.Wants(passthrough=self.acceleration.wanted != "off")
+        edited = device.edit_init(self._request, answer, wants)
         try:
-            ours.send(self._request)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(first_stage)
-                await trio.lowlevel.wait_readable(ours)
-                answer = ours.recv(device.READ_BYTES)
-                while not ended.is_set():  # the worker has answered, and is on its way to waiting for the socket again
-                    trio.lowlevel.notify_closing(self._socket_fd)
-                    await trio.lowlevel.checkpoint()
-            wants = device.Wants(passthrough=self.acceleration.wanted != "off")
-            edited = device.edit_init(self._request, answer, wants)
             settled = device.settled(edited)
             os.write(device_fd, edited)
         except OSError as error:
-            raise MountError(f"{self._mountpoint}: the kernel and libfuse did not agree ({error})") from error
+            raise MountError(f"{self._mountpoint}: the kernel and libfuse did not come together ({error})") from error
         if self._reply is not None and self._reply.receives() > received:
             os.set_blocking(device_fd, False)
         os.dup2(device_fd, self._socket_fd, inheritable=False)

@@ -1,0 +1,421 @@
+"""The FUSE session over real mounts: what the kernel then does by itself, and that without it everything works."""
+
+import contextlib
+import errno
+import itertools
+import json
+import mmap
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recfs.fs import interpose
+
+from .clients import need_root, pattern, skip
+from .harness import lazy_unmount, mounted
+
+pytestmark = [pytest.mark.fuse, pytest.mark.modeless, pytest.mark.timeout(60)]
+
+SESSION_FS = Path(__file__).resolve().parents[1] / "helpers" / "session_fs.py"
+END_S = 20
+STUCK_S = 40
+NOBODY = 65534
+_numbers = itertools.count(1)
+
+
+class Mirror:
+    """A mounted `session_fs` in its own process."""
+
+    def __init__(
+        self, base: Path, settings: dict[str, Any], env: dict[str, str], prefix: list[str], source: Path | None
+    ) -> None:
+        self.source = source or base / "source"
+        self.path = base / "mnt"
+        base.mkdir()
+        for directory in (self.source, self.path):
+            directory.mkdir(exist_ok=True)
+            if prefix:
+                os.chown(directory, NOBODY, NOBODY)
+        self.process = subprocess.Popen(
+            [*prefix, sys.executable, str(SESSION_FS), str(self.source), str(self.path), json.dumps(settings)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"} | env,
+        )
+        # A caller stuck in a request that nobody answers cannot be interrupted; without a daemon it gets an error.
+        self.watchdog = threading.Timer(STUCK_S, self.process.kill)
+        self.watchdog.start()
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.process.communicate(timeout=END_S)
+        self.told: dict[str, Any] = json.loads(line)
+
+    def requests(self) -> dict[str, int]:
+        """How many requests of each kind came."""
+        return dict.fromkeys(("read", "write", "flush", "readdir", "opendir", "lookup", "getattr"), 0) | json.loads(
+            os.getxattr(self.path, "user.requests")
+        )
+
+    def umount(self) -> None:
+        """Unmount; the process ends well by itself, and has let go of everything."""
+        subprocess.run(["fusermount3", "-u", self.path], check=True, timeout=END_S)
+        self.ended()
+        assert not mounted(self.path)
+
+    def ended(self) -> None:
+        out, err = self.process.communicate(timeout=END_S)
+        assert (self.process.returncode, err) == (0, "")
+        assert json.loads(out) == []
+
+    def close(self) -> None:
+        self.watchdog.cancel()
+        self.process.kill()
+        self.process.wait(END_S)
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+        lazy_unmount(self.path)
+
+
+Start = Callable[..., Mirror]
+
+
+@pytest.fixture
+def start(workspace: Path) -> Iterator[Start]:
+    """`start(source=None, without="", prefix=[], env={}, **settings)`: a mirror that answers."""
+    running: list[Mirror] = []
+
+    def begin(
+        source: Path | None = None,
+        without: str = "",
+        prefix: list[str] | None = None,
+        env: dict[str, str] | None = None,
+        **settings: Any,
+    ) -> Mirror:
+        base = workspace / f"session{next(_numbers)}"
+        hidden = {interpose.WITHOUT_VARIABLE: without}
+        running.append(Mirror(base, settings, hidden | (env or {}), prefix or [], source))
+        return running[-1]
+
+    yield begin
+    for mirror in reversed(running):
+        mirror.close()
+        shutil.rmtree(mirror.path.parent)
+
+
+@pytest.fixture
+def mirror(start: Start) -> Mirror:
+    """A mirror with passthrough."""
+    started = start()
+    if not started.told["writes"]:
+        skip(f"needs kernel passthrough: {started.told['why_not']}")
+    return started
+
+
+# --- what the kernel does by itself --------------------------------------------------------------------
+
+
+def test_everything_is_on(mirror: Mirror) -> None:
+    read_ahead = mirror.told.pop("read_ahead_bytes")
+    assert mirror.told == {
+        "wanted": "auto", "reads": True, "writes": True, "why_not": None, "killpriv": True, "open_flags": True,
+        "max_background": 64, "summary": "reads and writes",
+    }  # fmt: skip
+    number = os.stat(mirror.path).st_dev
+    setting = Path(f"/sys/class/bdi/{os.major(number)}:{os.minor(number)}/read_ahead_kb")
+    assert read_ahead == int(setting.read_text()) * 1024 == 1 << 20
+    mirror.umount()
+
+
+def test_bytes_never_come_to_the_daemon(mirror: Mirror) -> None:
+    content = pattern(3_000_000)
+    (mirror.path / "file").write_bytes(content)
+    assert (mirror.source / "file").read_bytes() == content
+    assert (mirror.path / "file").read_bytes() == content
+    with (mirror.path / "file").open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as view:
+        view[1000:1005] = b"later"
+        assert view[2_999_000:] == content[2_999_000:]
+        view.flush()
+    assert (mirror.source / "file").read_bytes()[1000:1005] == b"later"
+    requests = mirror.requests()
+    assert (requests["read"], requests["write"]) == (0, 0)
+    mirror.umount()
+
+
+def test_files_open_at_once_share_the_backing_file(mirror: Mirror) -> None:
+    with (mirror.path / "file").open("wb", buffering=0) as writer, (mirror.path / "file").open("rb", 0) as reader:
+        for number in range(50):
+            writer.write(b"%d;" % number)
+            assert reader.read() == b"%d;" % number
+    os.unlink(mirror.path / "file")
+    assert mirror.requests()["read"] == 0
+
+
+def test_readers_send_no_flush(mirror: Mirror) -> None:
+    (mirror.path / "file").write_bytes(b"x")
+    flushes = mirror.requests()["flush"]
+    assert flushes > 0
+    for _ in range(5):
+        assert (mirror.path / "file").read_bytes() == b"x"
+    assert mirror.requests()["flush"] == flushes
+
+
+def test_a_directory_is_listed_once(mirror: Mirror) -> None:
+    names = {f"file{number}" for number in range(500)}
+    for name in names:
+        (mirror.path / name).touch()
+    assert set(os.listdir(mirror.path)) == names
+    before = mirror.requests()
+    assert before["readdir"] > 0
+    assert set(os.listdir(mirror.path)) == names
+    after = mirror.requests()
+    assert (after["readdir"], after["opendir"]) == (before["readdir"], before["opendir"] + 1)
+
+
+def test_a_created_file_is_known_without_asking(mirror: Mirror) -> None:
+    before = mirror.requests()
+    fd = os.open(mirror.path / "new", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640)
+    found, real = os.fstat(fd), os.lstat(mirror.source / "new")
+    for name in (
+        "st_mode",
+        "st_nlink",
+        "st_uid",
+        "st_gid",
+        "st_size",
+        "st_blocks",
+        "st_rdev",
+        "st_mtime_ns",
+        "st_ctime_ns",
+    ):
+        assert getattr(found, name) == getattr(real, name), name
+    assert os.stat(mirror.path / "new").st_ino == found.st_ino
+    after = mirror.requests()
+    assert (after["getattr"], after["lookup"]) == (before["getattr"], before["lookup"] + 1)  # free for the name, once
+    os.close(fd)
+
+
+@pytest.mark.parametrize(("without", "asked"), [("passthrough", 0), ("passthrough,killpriv", 20)])
+def test_writes_ask_for_capabilities_only_without_killpriv(start: Start, without: str, asked: int) -> None:
+    mirror = start(without=without)
+    assert mirror.told["killpriv"] is ("killpriv" not in without)
+    with (mirror.path / "file").open("wb", buffering=0) as stream:
+        stream.write(b"first")
+        before = mirror.requests().get("getxattr", 0)
+        for _ in range(20):
+            stream.write(b"more")
+        assert mirror.requests().get("getxattr", 0) - before == asked
+
+
+# --- less than everything ------------------------------------------------------------------------------
+
+
+def use(mirror: Mirror) -> None:
+    """What has to work on any mirror."""
+    content = pattern(300_000, seed=7)
+    (mirror.path / "file").write_bytes(content)
+    with (mirror.path / "file").open("ab") as stream:
+        stream.write(b"end")
+    assert (mirror.path / "file").read_bytes() == content + b"end"
+    assert (mirror.source / "file").stat().st_size == 300_003
+    for number in range(100):
+        (mirror.path / f"small{number}").write_bytes(b"%d" % number)
+    assert len(os.listdir(mirror.path)) == len(os.listdir(mirror.path)) == 101
+    os.unlink(mirror.path / "file")
+    with pytest.raises(FileNotFoundError):
+        os.stat(mirror.path / "file")
+    mirror.umount()
+
+
+@pytest.mark.parametrize(
+    ("without", "why"),
+    [
+        ("passthrough", "does not offer FUSE passthrough; it takes Linux 6.9 or newer"),
+        ("reply", "the extension recfs.fs._fuse_reply is not there"),
+        ("passthrough,killpriv,reply", "the extension recfs.fs._fuse_reply is not there"),
+    ],
+)
+def test_it_works_without(start: Start, without: str, why: str) -> None:
+    mirror = start(without=without)
+    assert (mirror.told["reads"], mirror.told["writes"]) == (False, False)
+    assert why in mirror.told["why_not"]
+    assert mirror.told["summary"] == f"off: {mirror.told['why_not']}"
+    assert mirror.told["open_flags"] is ("reply" not in without)
+    assert mirror.told["killpriv"] is ("killpriv" not in without)
+    use(mirror)
+    assert mirror.told["wanted"] == "auto"
+
+
+@pytest.mark.parametrize(("wanted", "reads"), [("off", False), ("read", True)])
+def test_less_may_be_wanted(start: Start, mirror: Mirror, wanted: str, reads: bool) -> None:
+    less = start(wanted=wanted)
+    assert (less.told["reads"], less.told["writes"], less.told["why_not"]) == (reads, False, None)
+    assert less.told["open_flags"]
+    use(less)
+
+
+def test_what_is_not_staged_is_answered_as_pyfuse3_says(start: Start) -> None:
+    mirror = start(wanted="off")
+    assert mirror.told["open_flags"]
+    (mirror.source / "file").write_bytes(b"kept")
+    assert (mirror.path / "file").read_bytes() == b"kept"
+    before = mirror.requests()
+    assert before["read"] > 0
+    assert (mirror.path / "file").read_bytes() == b"kept"  # from the page cache: keep_cache was said
+    after = mirror.requests()
+    assert (after["read"], after["flush"]) == (before["read"], before["flush"] + 1)
+    mirror.umount()
+
+
+def test_without_fusermount_root_mounts_the_plain_way(start: Start) -> None:
+    need_root()
+    mirror = start(env={"PATH": "/nowhere"})
+    assert "install the package fuse3" in mirror.told["why_not"]
+    assert (mirror.told["reads"], mirror.told["killpriv"], mirror.told["max_background"]) == (False, False, 0)
+    use(mirror)
+
+
+def test_a_store_on_a_stacked_file_system_is_told(start: Start, mirror: Mirror) -> None:
+    second = start(probe=str(mirror.path))
+    assert "the store lies on a stacked file system" in second.told["why_not"]
+    second.umount()
+
+
+def test_another_pyfuse3_first_is_noticed(start: Start, outside: Path) -> None:
+    # sitecustomize is imported by every Python that has it on its path
+    (outside / "sitecustomize.py").write_text("import pyfuse3\n")
+    mirror = start(env={"PYTHONPATH": str(outside)})
+    assert mirror.told["reads"] == mirror.told["open_flags"]
+    if not mirror.told["reads"]:
+        assert "pyfuse3 does not use the extension's functions" in mirror.told["why_not"]
+    use(mirror)
+
+
+def test_a_user_without_privileges_mounts(start: Start) -> None:
+    need_root()
+    prefix = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"]
+    can = subprocess.run([*prefix, sys.executable, "-c", "import pyfuse3"], capture_output=True, check=False)
+    readable = subprocess.run([*prefix, "cat", SESSION_FS], capture_output=True, check=False)
+    if can.returncode or readable.returncode:
+        pytest.skip(f"uid {NOBODY} cannot run {sys.executable} or read {SESSION_FS}")
+    mirror = start(prefix=prefix, options=["default_permissions", "fsname=recfs", "subtype=recfs"])
+    assert "needs CAP_SYS_ADMIN; run recfs as root" in mirror.told["why_not"]
+    assert mirror.told["killpriv"]
+    client = "echo hello >f; cat f; ls; rm f"
+    done = subprocess.run([*prefix, "sh", "-c", client], cwd="/", env={"PWD": "/"}, capture_output=True, check=False)
+    assert done.returncode != 0  # not there …
+    script = f"cd {mirror.path} && {client}"
+    done = subprocess.run([*prefix, "sh", "-c", script], capture_output=True, check=False, timeout=END_S)
+    assert (done.stdout, done.stderr) == (b"hello\nf\n", b"")
+    subprocess.run([*prefix, "fusermount3", "-u", mirror.path], check=True, timeout=END_S)
+    mirror.ended()
+
+
+def test_a_refused_mount_says_why(start: Start) -> None:
+    mirror = start(options=["nonsense"])
+    (refusal,) = mirror.told["refused"]
+    assert refusal.endswith("(fusermount3: unknown option 'nonsense'); `recfs doctor` tells what is missing")
+    assert mirror.process.wait(END_S) == 0
+
+
+# --- clients that die ----------------------------------------------------------------------------------
+
+
+def state_of(pid: int) -> str:
+    """R, S, D ... (proc_pid_stat(5))."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def die_while_asking(path: Path, patience_s: float) -> None:
+    """Send one request from another process and kill it when it has waited so long for the answer."""
+    pid = os.fork()
+    if not pid:
+        with contextlib.suppress(OSError):
+            os.getxattr(path, "user.any")
+        os._exit(0)
+    while state_of(pid) not in "SZ":
+        pass
+    threading.Event().wait(patience_s)  # the moment of death is the test's input
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def test_requests_taken_back_before_they_are_read_stop_nothing(start: Start) -> None:
+    mirror = start(hog=True)
+    if not mirror.told["open_flags"]:
+        skip(f"needs the extension in effect: {mirror.told['why_not']}")
+    chance = random.Random(1)
+    for _ in range(100):
+        die_while_asking(mirror.path, chance.uniform(0.0, 0.02))
+        threading.Event().wait(0.04)  # a request sent at once would be there to be read instead
+        if mirror.requests()["vanished"] >= 3:
+            break
+    else:
+        pytest.fail("no client died between the moments its request was found and read")
+    (mirror.path / "file").write_bytes(b"still here")
+    assert (mirror.path / "file").read_bytes() == b"still here"
+    mirror.umount()
+
+
+@pytest.mark.parametrize("without", ["", "reply"])
+def test_clients_killed_at_any_moment_stop_nothing(start: Start, without: str) -> None:
+    mirror = start(without=without)
+
+    def kill_some(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(40):
+            command = ["getfattr", "-n", chance.choice(["user.any", "user.slow"]), mirror.path]
+            client = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            threading.Event().wait(chance.random() * 0.008)
+            client.kill()
+            client.wait(END_S)
+
+    killers = [threading.Thread(target=kill_some, args=(seed,)) for seed in range(4)]
+    for killer in killers:
+        killer.start()
+    for number in range(200):
+        (mirror.path / f"alive{number % 10}").write_bytes(b"still here")
+        assert (mirror.path / f"alive{number % 10}").read_bytes() == b"still here"
+    for killer in killers:
+        killer.join()
+    assert mirror.requests()["getxattr"] > 0
+    for left in mirror.path.iterdir():
+        left.unlink()
+    use(mirror)
+
+
+# --- the end -------------------------------------------------------------------------------------------
+
+
+def test_it_ends_without_unmounting_when_told(mirror: Mirror) -> None:
+    mirror.process.send_signal(signal.SIGTERM)
+    mirror.ended()
+    assert mounted(mirror.path)
+    with pytest.raises(OSError, match=r"not connected") as caught:
+        os.listdir(mirror.path)
+    assert caught.value.errno == errno.ENOTCONN
+
+
+def test_no_child_can_keep_a_dead_mount_alive(mirror: Mirror) -> None:
+    process = Path(f"/proc/{mirror.process.pid}")
+    devices = [link.name for link in (process / "fd").iterdir() if os.readlink(link) == "/dev/fuse"]
+    assert len(devices) == 2
+    for number in devices:
+        (flags,) = [
+            line.split()[1] for line in (process / "fdinfo" / number).read_text().splitlines() if "flags" in line
+        ]
+        assert int(flags, 8) & os.O_CLOEXEC
+        assert int(flags, 8) & os.O_NONBLOCK
+    mirror.process.kill()
+    mirror.process.wait()
+    with pytest.raises(OSError, match="not connected"):
+        os.listdir(mirror.path)
