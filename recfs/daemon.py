@@ -41,7 +41,7 @@ from recfs.fs.tree import Tree
 from recfs.fs.vfs import Vfs
 from recfs.fs.writebehind import WriteBehind
 from recfs.fs.xattrs import Xattrs
-from recfs.mounting import detach, fuse_options, prepare_mountpoint
+from recfs.mounting import Detached, detach, fuse_options, prepare_mountpoint
 from recfs.services.committer import Committer
 from recfs.services.housekeeper import Housekeeper
 from recfs.services.meter import Meter
@@ -61,6 +61,8 @@ FS_THREADS = 16
 """Threads for blocking disk work of requests (limiter fs_io); hashing has its own."""
 DRAIN_S = 120.0
 """How long a stop waits for the pipeline."""
+LAST_RELEASES_S = 1.0
+"""How long it waits, after unmounting, to hear of what was closed."""
 
 
 class SystemClock:
@@ -272,7 +274,7 @@ class _Daemon:
         session = self._session
         xattrs = Xattrs(parts.vfs, str(parts.store.root))
         session.open(Operations(parts.vfs, xattrs, parts.store, frozenset(operators), session))
-        unmounted = False
+        unmounted = Detached.ABSENT
         try:
             async with trio.open_nursery() as nursery:
                 await parts.serve(nursery)
@@ -297,13 +299,13 @@ class _Daemon:
                     await self._answers.settle()
                     # From here on nobody can reach the files; what was open is released by the kernel.
                     unmounted = await trio.to_thread.run_sync(detach, self._mountpoint)
-                    await self._last_releases()
+                    await self._last_releases(unmounted)
                     await self._answers.settle()
                 if patience.cancelled_caught:
                     log.warning("stopped before everything was committed; the next start goes on with it")
                 nursery.cancel_scope.cancel()
         finally:
-            if not unmounted:
+            if unmounted is Detached.ABSENT:
                 detach(self._mountpoint)
             session.close()
 
@@ -325,10 +327,16 @@ class _Daemon:
         # The kernel ended the session: umount(8) from outside, or our own detaching.
         self._stop.set()
 
-    async def _last_releases(self) -> None:
+    async def _last_releases(self, unmounted: Detached) -> None:
         """Give the kernel a moment to release what was just closed; what stays open ends as `incomplete`."""
-        with trio.move_on_after(1.0):
-            await self._parts.vfs.files.no_writers()
+        files = self._parts.vfs.files
+        with trio.move_on_after(LAST_RELEASES_S):
+            await files.no_writers()
+            return
+        if unmounted is Detached.IDLE:
+            # Nothing was open, so everything had been closed: the kernel dropped what it had not yet told us of.
+            for number in list(files.handles):
+                await files.release(number)
 
     async def _signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import logging
 import os
 import subprocess
@@ -82,16 +83,27 @@ def _unescape(path: bytes) -> bytes:
     return path
 
 
-def detach(mountpoint: Path) -> bool:
-    """Take the mount away, lazily if it is busy. True when it was there."""
+class Detached(enum.Enum):
+    """How a mount went."""
+
+    IDLE = "idle"
+    """Nothing in it was open."""
+    BUSY = "busy"
+    """Lazily: what is open stays so until it is closed."""
+    ABSENT = "absent"
+    """It was not there."""
+
+
+def detach(mountpoint: Path) -> Detached:
+    """Take the mount away, lazily if it is busy."""
     complaint = ""
-    for extra in ([], ["-z"]):
+    for extra, how in (([], Detached.IDLE), (["-z"], Detached.BUSY)):
         done = subprocess.run(
             ["fusermount3", "-u", *extra, "--", str(mountpoint)], capture_output=True, check=False, text=True
         )
         if done.returncode == 0:
-            return True
+            return how
         complaint = done.stderr.strip()
     if mounted_type(mountpoint) is not None:
         log.error("cannot unmount %s: %s", mountpoint, complaint)
-    return False
+    return Detached.ABSENT
