@@ -1,7 +1,8 @@
-"""The benchmark behind scripts/bench.
+"""The benchmark behind scripts/bench and scripts/bench-chart.
 
-`targets` are the things measured (a plain directory, recfs, a peer), `small`, `bulk`, `cold` and `startup`
-hold the workloads, `rows` lists them with their bars, `runner` interleaves them, `report` prints, `profile`
+`target`, `recfs_target` and `peers` are the things measured, `fleet` says which of them there are; `small`,
+`streams`, `scattered`, `parallel`, `remux`, `cold` and `startup` hold the workloads, `rows` lists them, `spec`
+and `bars` say what is promised for them, `runner` interleaves them, `report` prints, `chart` draws, `profile`
 looks inside the daemon. Nothing in the tests asserts a number from here: machines differ, ratios within one
 run do not lie.
 """

@@ -15,10 +15,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from . import report, rows
+from .fleet import NATIVE, OPTIONAL, RECFS, available, running
+from .peers import Bucket, S3fsTarget
 from .profile import OPERATIONS, profile
-from .runner import Runner, running_targets
+from .recfs_target import RecfsTarget
+from .runner import Runner
 from .spec import QUICK, Sizes
-from .targets import PEERS, NativeTarget, RecfsTarget, TargetError, installed_peers
+from .target import TargetError
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _DEFAULT_DISK = Path("/dev/shm")
@@ -34,7 +37,7 @@ _DEFAULT_DISK = Path("/dev/shm")
     help="Measure on the disk that holds this directory.",
 )
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Interleaved rounds per row.")
-@click.option("--quick", is_flag=True, help="Less work per round and 2 rounds: a first impression in a minute.")
+@click.option("--quick", is_flag=True, help="Less work per round and 2 rounds: a first impression in a few minutes.")
 @click.option(
     "--only",
     multiple=True,
@@ -45,10 +48,17 @@ _DEFAULT_DISK = Path("/dev/shm")
     "--peer",
     "peers",
     multiple=True,
-    type=click.Choice([*PEERS, "none"]),
-    help="Compare with these; default: all that are installed.",
+    type=click.Choice([*OPTIONAL, "none"]),
+    help="Compare with these (repeatable); default: all that can be measured here.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
+@click.option(
+    "--s3",
+    metavar="URL",
+    envvar="RECFS_BENCH_S3",
+    help="http://HOST:PORT/BUCKET for s3fs; the keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+    "  [env: RECFS_BENCH_S3]",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, the tables on stderr.")
 @click.option("--list", "list_rows", is_flag=True, help="List groups and rows, measure nothing.")
 @click.option(
     "--profile",
@@ -77,6 +87,7 @@ def main(
     quick: bool,
     only: tuple[str, ...],
     peers: tuple[str, ...],
+    s3: str | None,
     as_json: bool,
     list_rows: bool,
     profiled: str | None,
@@ -86,7 +97,8 @@ def main(
 ) -> None:
     """Measure recfs against a plain directory on the same disk, and against its peers, in one run.
 
-    Every round does the same work on every target in turn; the table shows medians of the rounds.
+    Every round does the same work on every target in turn; the tables show medians of the rounds, and of the
+    rounds' own ratios. recfs is measured as it comes; recfs-off is the same without kernel passthrough.
 
     Exit codes: 0 measured (bars met or not), 1 a row could not be measured, 2 usage error.
     """
@@ -95,12 +107,13 @@ def main(
         rounds = 2
     try:
         workloads = rows.select(only)
+        S3fsTarget.bucket = Bucket.parse(s3) if s3 else None
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     console = Console(stderr=as_json)
     if not console.is_terminal:
         # A file or a pipe has no width: rather long lines than cut numbers.
-        console = Console(stderr=as_json, width=130)
+        console = Console(stderr=as_json, width=150)
     if list_rows:
         for workload in workloads:
             for metric in workload.metrics:
@@ -111,8 +124,12 @@ def main(
     if not command.exists():
         raise click.UsageError(f"{command} is missing; run scripts/setup first")
     RecfsTarget.command = command.absolute()
-    # A SIGTERM must unmount as Ctrl-C does.
+    chosen, absent = available([name for name in peers if name != "none"] or ([] if peers else list(OPTIONAL)))
+    if peers and absent:
+        raise click.UsageError("; ".join(f"--peer {name}: {reason}" for name, reason in absent.items()))
+    # A SIGTERM and a closed terminal must unmount as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
     base = Path(tempfile.mkdtemp(prefix="recfs-bench-", dir=disk))
     try:
         if profiled is not None:
@@ -120,23 +137,18 @@ def main(
             output.parent.mkdir(parents=True, exist_ok=True)
             profile(profiled, base, output, console, native_frames=native_frames)
             return
-        chosen = [name for name in peers if name != "none"] if peers else installed_peers()
-        warm_dir = base / "warm"
-        warm_dir.mkdir()
+        scratch = base / "scratch"
+        scratch.mkdir()
         where = report.machine(disk)
-        with (
-            _progress() as tell,
-            running_targets(base, [NativeTarget.name, RecfsTarget.name, *chosen]) as targets,
-        ):
-            results = Runner(targets, sizes, rounds, warm_dir, tell).run(workloads)
+        with _progress() as tell, running(base, [NATIVE, RECFS, *chosen]) as targets:
+            results = Runner(targets, sizes, rounds, scratch, tell).run(workloads)
     except TargetError as error:
         raise click.ClickException(str(error)) from error
     finally:
         _remove(base)
     if as_json:
-        click.echo(json.dumps(report.document(workloads, results, sizes, where), indent=2))
-    else:
-        report.print_table(console, workloads, results, sizes, where)
+        click.echo(json.dumps(report.document(workloads, results, sizes, where, absent), indent=2))
+    report.print_tables(console, workloads, results, sizes, where, absent)
     if results.failures:
         context.exit(1)
 

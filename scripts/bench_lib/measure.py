@@ -80,18 +80,18 @@ class Meter:
 
     def __init__(self, pids: Sequence[int]) -> None:
         self._pids = pids
-        self.wall_s = 0.0
+        self.start = self.wall_s = 0.0
         self.cpu_s: float | None = None
 
     def __enter__(self) -> Self:
         self._cpu = cpu_time(self._pids)
-        self._start = time.perf_counter()
+        self.start = time.perf_counter()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.wall_s = time.perf_counter() - self._start
+        self.wall_s = time.perf_counter() - self.start
         if self._pids:
             self.cpu_s = (cpu_time(self._pids) - self._cpu).total_s
 

@@ -9,8 +9,9 @@ has no bytes for the clones; nothing here reads them.
 import sqlite3
 from pathlib import Path
 
+from .recfs_target import RecfsTarget
 from .small import PAYLOAD
-from .targets import RecfsTarget, TargetError
+from .target import TargetError
 
 FILES_PER_RECORDING = 100
 RECORDINGS_PER_USER = 100

@@ -18,11 +18,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from .bulk import MIB, write_stream
 from .measure import CpuTime, Meter, cpu_time
+from .recfs_target import RecfsTarget
 from .small import create_files
 from .spec import Context, Sizes
-from .targets import RecfsTarget, TargetError
+from .streams import MIB, write_stream
+from .target import TargetError
 
 SAMPLES_PER_S = 500
 _SHOWN = 25
@@ -113,7 +114,7 @@ def profile(name: str, home: Path, output: Path, console: Console, *, native_fra
     target.home.mkdir(parents=True)
     target.start()
     try:
-        context = Context(target, sizes=Sizes(), warm_dir=home, round_index=0)
+        context = Context(target, sizes=Sizes(), scratch=home, round_index=0)
         operation.prepare(context, operation.count)
         target.settle()
         sampler = _Sampler(target.pids()[0], output, native_frames=native_frames)

@@ -1,4 +1,4 @@
-"""The results as a table for people and as a document for programs."""
+"""The results as tables for people and as a document for programs."""
 
 import os
 import platform
@@ -12,13 +12,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .measure import median, median_ratio
+from .bars import Judgement, Verdict, amount, best_mount, times, verdicts
+from .fleet import NATIVE, RECFS
+from .measure import median
 from .rows import title
-from .runner import Results
-from .spec import Better, Metric, Sizes, Workload
-from .targets import NativeTarget, RecfsTarget
+from .runner import Note, Results, Usage
+from .spec import Group, Metric, Sizes, Workload
 
-_OURS, _NATIVE = RecfsTarget.name, NativeTarget.name
+_QUIET_LOAD = 0.5
+_STYLE = {
+    Judgement.KEPT: "green",
+    Judgement.LEVEL: "yellow",
+    Judgement.MISSED: "bold red",
+    Judgement.NOT_JUDGED: "dim",
+}
 
 
 def file_system(directory: Path) -> str:
@@ -37,132 +44,172 @@ def machine(directory: Path) -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)),
         "disk": str(directory),
         "file_system": file_system(directory),
+        "load": os.getloadavg()[0],
     }
-
-
-def _verdict(metric: Metric, results: Results, sizes: Sizes, where: dict[str, Any]) -> bool | None:
-    value = results.of(metric.key, _OURS).median
-    if value is None or (metric.full_size_only and not sizes.full):
-        return None
-    if metric.tmpfs_only and where["file_system"] != "tmpfs":
-        return None
-    return metric.met(value)
-
-
-def _ratio(metric: Metric, results: Results, target: str, to: str) -> float | None:
-    return median_ratio(
-        results.of(metric.key, target).values,
-        results.of(metric.key, to).values,
-        higher_is_better=metric.better is Better.HIGHER,
-    )
 
 
 def _measured(workloads: Sequence[Workload], results: Results) -> list[Metric]:
     return [metric for workload in workloads for metric in workload.metrics if metric.key in results.series]
 
 
-def document(workloads: Sequence[Workload], results: Results, sizes: Sizes, where: dict[str, Any]) -> dict[str, Any]:
-    """Everything, every round included."""
-    rows = []
-    for metric in _measured(workloads, results):
-        values = {
-            name: {"median": series.median, "rounds": series.values, "cpu_s": median(series.cpu_s)}
-            for name, series in results.series[metric.key].items()
-        }
-        rows.append(
-            {
-                "key": metric.key,
-                "title": title(metric, sizes).strip(),
-                "unit": metric.unit,
-                "better": metric.better.value,
-                "bar": metric.bar,
-                "met": _verdict(metric, results, sizes, where),
-                "values": values,
-                "times_native": {
-                    name: _ratio(metric, results, name, _NATIVE)
-                    for name in results.targets
-                    if name != _NATIVE and results.of(metric.key, name).values
-                },
-            }
-        )
-    failures = [
-        {"workload": workload, "target": target, "message": message} for workload, target, message in results.failures
-    ]
+def document(
+    workloads: Sequence[Workload],
+    results: Results,
+    sizes: Sizes,
+    where: dict[str, Any],
+    absent: dict[str, str],
+) -> dict[str, Any]:
+    """Everything, every round included; `absent` are targets that could not take part, with the reason."""
     return {
         "machine": where,
         "rounds": results.rounds,
         "full_size": sizes.full,
         "targets": results.targets,
-        "rows": rows,
-        "failures": failures,
+        "absent": absent,
+        "rows": [_row(metric, results, sizes, where) for metric in _measured(workloads, results)],
+        "daemons": {
+            name: {"cpu_s_per_round": used.cpu_s, "peak_rss_mb": used.peak_rss_mb}
+            for name, used in _daemons(results).items()
+        },
+        "daemons_measured_in": results.shared_workloads(),
+        "took_s": {key: round(seconds, 1) for key, seconds in results.took_s.items()},
+        "left_out": [_noted(note) for note in results.left_out],
+        "failures": [_noted(note) for note in results.failures],
     }
 
 
-def _amount(value: float | None, unit: str) -> str:
-    if value is None:
-        return "–"
-    digits = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-    return f"{digits}{unit}" if unit.startswith("/") else f"{digits} {unit}".rstrip()
+def _daemons(results: Results) -> dict[str, Usage]:
+    return {name: results.daemon_use(name) for name in results.targets if name != NATIVE}
 
 
-def _times(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.2g}×" if value < 10 else f"{value:.0f}×"
+def _noted(note: Note) -> dict[str, str]:
+    return {"workload": note.workload, "target": note.target, "message": note.message}
 
 
-def _bar(metric: Metric) -> str:
-    if metric.bar is None:
-        return ""
-    return f"{'≥' if metric.better is Better.HIGHER else '<'} {_amount(metric.bar, metric.unit)}"
+def _row(metric: Metric, results: Results, sizes: Sizes, where: dict[str, Any]) -> dict[str, Any]:
+    values = {
+        name: {"median": series.median, "rounds": series.values, "cpu_s": median(series.cpu_s)}
+        for name, series in results.series[metric.key].items()
+    }
+    return {
+        "key": metric.key,
+        "title": title(metric, sizes).strip(),
+        "unit": metric.unit,
+        "better": metric.better.value,
+        "group": metric.group.value,
+        "values": values,
+        "times_native": {
+            name: results.ratio(metric, name, NATIVE)
+            for name in results.targets
+            if name != NATIVE and results.of(metric.key, name).values
+        },
+        "best": best_mount(metric, results),
+        "bars": [
+            {"kind": verdict.kind, "bar": verdict.bar, "judgement": verdict.judgement.value, "by": verdict.by}
+            for verdict in verdicts(metric, results, sizes, where)
+        ],
+    }
 
 
-def _met(met: bool | None, bar: float | None) -> Text:
-    if bar is None:
-        return Text("")
-    if met is None:
-        return Text("not judged", style="dim")
-    return Text("met", style="green") if met else Text("NOT MET", style="bold red")
-
-
-def print_table(
-    console: Console, workloads: Sequence[Workload], results: Results, sizes: Sizes, where: dict[str, Any]
-) -> None:
-    """Print the table, what it means, and what failed."""
-    peers = [name for name in results.targets if name not in (_OURS, _NATIVE)]
-    disk = f"{where['file_system']} ({where['disk']})"
-    heading = f"recfs on {disk}, {where['cpus']} CPUs, Linux {where['kernel']}"
-    console.print(heading, style="bold", highlight=False)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("")
-    table.add_column("recfs", justify="right", style="bold", no_wrap=True)
-    for name in (_NATIVE, *peers):
-        table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("÷", justify="right", no_wrap=True)
-    table.add_column("CPU s", justify="right", style="dim", no_wrap=True)
-    table.add_column("bar", justify="right", no_wrap=True)
+def _table() -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("", no_wrap=True)
-    for metric in _measured(workloads, results):
-        ours = results.of(metric.key, _OURS)
-        cells: list[str | Text] = [title(metric, sizes), _amount(ours.median, metric.unit)]
-        for name in (_NATIVE, *peers):
-            cells += [
-                _amount(results.of(metric.key, name).median, metric.unit),
-                _times(_ratio(metric, results, _OURS, name)),
-            ]
-        cells += [
-            _amount(median(ours.cpu_s), ""),
-            _bar(metric),
-            _met(_verdict(metric, results, sizes, where), metric.bar),
-        ]
-        table.add_row(*cells)
-    console.print(table)
+    return table
+
+
+def _values_table(metrics: Sequence[Metric], results: Results, sizes: Sizes) -> Table:
+    table = _table()
+    for name in results.targets:
+        table.add_column(name, justify="right", no_wrap=True, style="bold" if name == RECFS else None)
+    table.add_column("", no_wrap=True)
+    table.add_column("CPU s", justify="right", style="dim", no_wrap=True)
+    for metric in metrics:
+        cells = [amount(results.of(metric.key, name).median, "") for name in results.targets]
+        cpu = amount(median(results.of(metric.key, RECFS).cpu_s), "")
+        table.add_row(title(metric, sizes), *cells, metric.unit, cpu)
+    return table
+
+
+def _judged(verdict: Verdict) -> Text:
+    text = f"{verdict.bar}: {verdict.judgement.value}"
+    return Text(f"{text} ({verdict.by})" if verdict.by else text, style=_STYLE[verdict.judgement])
+
+
+def _ratios_table(metrics: Sequence[Metric], results: Results, sizes: Sizes, where: dict[str, Any]) -> Table:
+    table = _table()
+    mounts = [name for name in results.targets if name != NATIVE]
+    for name in mounts:
+        table.add_column(name, justify="right", no_wrap=True, style="bold" if name == RECFS else None)
+    table.add_column("best mount", no_wrap=True)
+    table.add_column("bars")
+    for metric in metrics:
+        judged = verdicts(metric, results, sizes, where)
+        if metric.group is Group.OWN and not judged:
+            continue
+        compared = metric.group is not Group.OWN
+        cells = [times(results.ratio(metric, name, NATIVE)) if compared else "" for name in mounts]
+        best = best_mount(metric, results) or ""
+        ahead = any(verdict.kind == "ahead" and verdict.judgement is Judgement.KEPT for verdict in judged)
+        # Who is ahead is level too.
+        bars = Text("\n").join(_judged(verdict) for verdict in judged if not (ahead and verdict.kind == "level"))
+        table.add_row(title(metric, sizes), *cells, Text(best, style="bold" if best == RECFS else ""), bars)
+    return table
+
+
+def _daemons_table(results: Results) -> Table:
+    table = _table()
+    daemons = _daemons(results)
+    for name in daemons:
+        table.add_column(name, justify="right", no_wrap=True, style="bold" if name == RECFS else None)
+    table.add_row("CPU seconds per round", *(amount(used.cpu_s, "") for used in daemons.values()))
+    table.add_row("peak RSS, MB", *(amount(used.peak_rss_mb, "") for used in daemons.values()))
+    return table
+
+
+def print_tables(
+    console: Console,
+    workloads: Sequence[Workload],
+    results: Results,
+    sizes: Sizes,
+    where: dict[str, Any],
+    absent: dict[str, str],
+) -> None:
+    """Print the tables, what they mean, and what is not in them."""
+    disk = f"{where['file_system']} ({where['disk']})"
+    size = "" if sizes.full else ", quick: small sizes"
     console.print(
-        f"Medians of {results.rounds} interleaved rounds. ÷: how many times as fast (or as small) as the one"
-        " before it recfs is,\nmedian of the rounds' own ratios. CPU s: of the recfs daemon during the row."
-        " GB, MB: 10^9, 10^6 bytes.",
+        f"recfs on {disk}, {where['cpus']} CPUs, Linux {where['kernel']}{size}", style="bold", highlight=False
+    )
+    metrics = _measured(workloads, results)
+    console.print(_values_table(metrics, results, sizes))
+    console.print(
+        f"Medians of {results.rounds} interleaved rounds. CPU s: of the recfs daemon during the row."
+        " GB, MB: 10^9, 10^6 bytes.\n",
         style="dim",
         highlight=False,
     )
-    for workload, target, message in results.failures:
-        console.print(f"{workload} failed on {target}: {message}", style="bold red", markup=False)
+    console.print("How many times as fast as native", style="bold", highlight=False)
+    console.print(_ratios_table(metrics, results, sizes, where))
+    console.print(
+        "Medians of the rounds' own ratios; bars speak of recfs, with its passthrough as it comes.\n",
+        style="dim",
+        highlight=False,
+    )
+    if shared := results.shared_workloads():
+        console.print("The daemons", style="bold", highlight=False)
+        console.print(_daemons_table(results))
+        console.print(
+            f"In the workloads that all took part in ({' '.join(shared)}), background work included.\n",
+            style="dim",
+            highlight=False,
+        )
+    if where["load"] > _QUIET_LOAD:
+        console.print(
+            f"The machine was not quiet (load {where['load']:.1f} at the start): expect noise.", style="yellow"
+        )
+    for name, reason in absent.items():
+        console.print(f"{name} is not in it: {reason}", style="yellow", markup=False)
+    for note in results.left_out:
+        console.print(f"{note.workload} left out on {note.target}: {note.message}", style="yellow", markup=False)
+    for note in results.failures:
+        console.print(f"{note.workload} FAILED on {note.target}: {note.message}", style="bold red", markup=False)

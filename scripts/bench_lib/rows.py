@@ -3,13 +3,16 @@
 import fnmatch
 from collections.abc import Sequence
 
-from . import bulk, cold, small, startup
+from . import cold, parallel, remux, scattered, small, startup, streams
 from .spec import Metric, Sizes, Workload
 
 WORKLOADS: tuple[Workload, ...] = (
     *startup.WORKLOADS[:1],
+    *streams.WORKLOADS,
+    *scattered.WORKLOADS,
+    *parallel.WORKLOADS,
+    *remux.WORKLOADS,
     *small.WORKLOADS,
-    *bulk.WORKLOADS,
     *cold.WORKLOADS,
     *startup.WORKLOADS[1:],
 )
@@ -40,7 +43,11 @@ def _matches(workload: Workload, pattern: str) -> bool:
 def title(metric: Metric, sizes: Sizes) -> str:
     """The row's title with the sizes of this run."""
     return metric.title.format(
+        stream_mib=sizes.stream_mib,
+        writers=sizes.writers,
+        media_mb=sizes.media_mb,
         list_files=sizes.list_files,
-        walk_files=sizes.walk_dirs * sizes.walk_files_per_dir,
+        du_files=sizes.du_dirs * sizes.files_per_dir,
+        walk_files=sizes.walk_dirs * sizes.files_per_dir,
         catalogue_files=sizes.catalogue_files,
     )

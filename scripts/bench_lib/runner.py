@@ -1,67 +1,102 @@
 """Runs the workloads, every round on every target, and keeps what they measured."""
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator, Sequence
+import statistics
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .measure import Sample, median
-from .spec import Context, Sizes, Workload
-from .targets import TARGETS, Target
+from .measure import Sample, median, median_ratio
+from .spec import QUICK, Better, Context, Metric, Sizes, Workload
+from .target import LeftOut, Target
 
 
 @dataclass(slots=True)
 class Series:
-    """The samples of one metric on one target, one per round."""
+    """The samples of one metric on one target, by round."""
 
-    values: list[float] = field(default_factory=list)
-    cpu_s: list[float] = field(default_factory=list)
+    samples: dict[int, Sample] = field(default_factory=dict)
 
-    def add(self, sample: Sample) -> None:
-        self.values.append(sample.value)
-        if sample.cpu_s is not None:
-            self.cpu_s.append(sample.cpu_s)
+    @property
+    def values(self) -> list[float]:
+        return [sample.value for sample in self.samples.values()]
+
+    @property
+    def cpu_s(self) -> list[float]:
+        return [sample.cpu_s for sample in self.samples.values() if sample.cpu_s is not None]
 
     @property
     def median(self) -> float | None:
         return median(self.values)
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a target's daemon took for one round of a workload, its background work included."""
+
+    cpu_s: float
+    peak_rss_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that happened to a workload on a target."""
+
+    workload: str
+    target: str
+    message: str
+
+
 @dataclass(slots=True)
 class Results:
-    """Everything measured: by metric key, then target name. `failures` holds (workload, target, message)."""
+    """Everything measured.
+
+    `series`: by metric key, then target name. `usage`: by workload key, then target, one per round. `took_s`: by
+    workload key, of all targets and rounds. `left_out` was not to be measured, `failures` could not.
+    """
 
     targets: list[str]
     rounds: int
     series: dict[str, dict[str, Series]] = field(default_factory=dict)
-    failures: list[tuple[str, str, str]] = field(default_factory=list)
+    usage: dict[str, dict[str, list[Usage]]] = field(default_factory=dict)
+    took_s: dict[str, float] = field(default_factory=dict)
+    left_out: list[Note] = field(default_factory=list)
+    failures: list[Note] = field(default_factory=list)
 
     def of(self, metric: str, target: str) -> Series:
         """The series of `metric` on `target`; empty when it was not measured there."""
         return self.series.get(metric, {}).get(target, Series())
 
-    def add(self, target: str, samples: dict[str, Sample]) -> None:
+    def ratio(self, metric: Metric, ours: str, theirs: str) -> float | None:
+        """Median over the rounds of how many times as fast `ours` was as `theirs` in the same round."""
+        mine, other = self.of(metric.key, ours).samples, self.of(metric.key, theirs).samples
+        rounds = sorted(mine.keys() & other.keys())
+        return median_ratio(
+            [mine[index].value for index in rounds],
+            [other[index].value for index in rounds],
+            higher_is_better=metric.better is Better.HIGHER,
+        )
+
+    def add(self, target: str, round_index: int, samples: dict[str, Sample]) -> None:
         """Take the samples of one round."""
         for key, sample in samples.items():
-            self.series.setdefault(key, {}).setdefault(target, Series()).add(sample)
+            self.series.setdefault(key, {}).setdefault(target, Series()).samples[round_index] = sample
 
+    def shared_workloads(self) -> list[str]:
+        """Keys of the workloads that every target did in every round: what the daemons' use is compared for."""
+        return [
+            key
+            for key, used in self.usage.items()
+            if all(len(used.get(name, ())) == self.rounds for name in self.targets)
+        ]
 
-@contextlib.contextmanager
-def running_targets(base: Path, names: Sequence[str]) -> Iterator[list[Target]]:
-    """Start the named targets under `base`, stop them on the way out."""
-    targets = [TARGETS[name](base / name) for name in names]
-    try:
-        for target in targets:
-            target.home.mkdir(parents=True)
-            target.start()
-        yield targets
-    finally:
-        for target in targets:
-            try:
-                target.stop()
-            except Exception as error:  # the other targets must be unmounted all the same
-                print(f"bench: stopping {target.name}: {error}", file=sys.stderr)
+    def daemon_use(self, target: str) -> Usage:
+        """CPU seconds per round and memory peak of the daemon of `target`, in the shared workloads."""
+        shared = [self.usage[key][target] for key in self.shared_workloads()]
+        return Usage(
+            sum(statistics.median(used.cpu_s for used in rounds) for rounds in shared),
+            max((used.peak_rss_mb for rounds in shared for used in rounds), default=0.0),
+        )
 
 
 class Runner:
@@ -72,55 +107,69 @@ class Runner:
         targets: Sequence[Target],
         sizes: Sizes,
         rounds: int,
-        warm_dir: Path,
+        scratch: Path,
         tell: Callable[[str], None],
     ) -> None:
         self._targets = targets
         self._sizes = sizes
         self._rounds = rounds
-        self._warm_dir = warm_dir
+        self._scratch = scratch
         self._tell = tell
+        self._results = Results([target.name for target in targets], rounds)
 
     def run(self, workloads: Sequence[Workload]) -> Results:
         """Run all `workloads`. One that fails on a target is noted and left out there; the rest goes on."""
-        results = Results([target.name for target in self._targets], self._rounds)
         for workload in workloads:
-            self._run_workload(workload, results)
-        return results
+            start = time.monotonic()
+            self._run_workload(workload)
+            self._results.took_s[workload.key] = time.monotonic() - start
+        return self._results
 
-    def _run_workload(self, workload: Workload, results: Results) -> None:
+    def _run_workload(self, workload: Workload) -> None:
         able = [target for target in self._targets if workload.applies(target)]
+        prepared = list(able)
         if workload.prepare is not None:
-            for target in list(able):
+            for target in prepared:
                 self._tell(f"{workload.key}: preparing {target.name}")
-                if self._attempt(workload, workload.prepare, target, -1, results) is None:
+                if self._attempt(workload, workload.prepare, target) is None:
                     able.remove(target)
-        first = -1 if workload.warm_up else 0
-        for round_index in range(first, self._rounds):
+        for round_index in range(-1 if workload.warm_up else 0, self._rounds):
             stage = "warming up" if round_index < 0 else f"round {round_index + 1} of {self._rounds}"
             # A then B, B then A: neither always runs on what the other left in the caches.
             for target in list(able if round_index % 2 == 0 else reversed(able)):
                 self._tell(f"{workload.key}: {stage}, {target.name}")
-                samples = self._attempt(workload, workload.run, target, round_index, results)
+                cpu_s = target.cpu_s
+                target.take_peak_rss_mb()
+                samples = self._attempt(workload, workload.run, target, round_index)
                 if samples is None:
                     able.remove(target)
                 elif round_index >= 0:
-                    results.add(target.name, samples)
+                    self._results.add(target.name, round_index, samples)
+                    usage = Usage(target.cpu_s - cpu_s, target.take_peak_rss_mb())
+                    self._results.usage.setdefault(workload.key, {}).setdefault(target.name, []).append(usage)
+        if workload.clear is not None:
+            for target in prepared:
+                self._attempt(workload, workload.clear, target)
 
     def _attempt(
-        self,
-        workload: Workload,
-        step: Callable[[Context], None],
-        target: Target,
-        round_index: int,
-        results: Results,
+        self, workload: Workload, step: Callable[[Context], None], target: Target, round_index: int = 0
     ) -> dict[str, Sample] | None:
-        context = Context(target, self._sizes, self._warm_dir, round_index)
+        context = Context(target, self._sizes if round_index >= 0 else QUICK, self._scratch, round_index)
         try:
             target.start()
             target.settle()
             step(context)
+            target.settle()
+        except LeftOut as reason:
+            self._note(self._results.left_out, workload, target, str(reason))
+            return None
         except Exception as error:  # whatever it was, it must not cost the rows that work
-            results.failures.append((workload.key, target.name, f"{type(error).__name__}: {error}"))
+            self._note(self._results.failures, workload, target, f"{type(error).__name__}: {error}")
             return None
         return context.samples
+
+    @staticmethod
+    def _note(notes: list[Note], workload: Workload, target: Target, message: str) -> None:
+        note = Note(workload.key, target.name, message)
+        if note not in notes:
+            notes.append(note)

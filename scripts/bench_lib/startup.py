@@ -5,8 +5,8 @@ from pathlib import Path
 
 from .measure import Meter, Sample, cpu_time, rss_mb
 from .million import build
+from .recfs_target import RecfsTarget, is_recfs
 from .spec import Better, Context, Metric, Workload
-from .targets import RecfsTarget, Target
 
 START_EMPTY = Metric("start_empty", "mount, empty store", "s", Better.LOWER)
 RSS_IDLE = Metric("rss_idle", "  RSS idle", "MB", Better.LOWER, bar=150)
@@ -77,18 +77,14 @@ def _million(context: Context) -> None:
     context.put(RSS_MILLION.key, resident)
 
 
-def _is_recfs(target: Target) -> bool:
-    return isinstance(target, RecfsTarget)
-
-
 WORKLOADS = (
-    Workload("start", (START_EMPTY, RSS_IDLE, STOP), _empty, applies=_is_recfs),
+    Workload("start", (START_EMPTY, RSS_IDLE, STOP), _empty, applies=is_recfs),
     Workload(
         "million",
         (START_MILLION, RSS_MILLION),
         _million,
         prepare=_prepare_million,
-        applies=_is_recfs,
+        applies=is_recfs,
         warm_up=False,
     ),
 )
