@@ -17,8 +17,9 @@ import heapq
 import logging
 import os
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -45,6 +46,7 @@ GATHER_S = 0.1
 """How long a closed file waits for others to share its batch, unless somebody wants its checksum or drains."""
 BATCH_BYTES = 32 << 20
 CHUNK_BYTES = 1 << 20
+ROUND_BUFFERS = 4
 SIDE_BY_SIDE_BYTES = 8 << 20
 """From this size a second thread for md5 is worth starting."""
 GROUP_SYNC_FILES = 8
@@ -114,21 +116,34 @@ def _pass(fd: int, buffer: memoryview, sha256: Hash, md5: Hash) -> int:
 
 
 def _two(fd: int, sha256: Hash, md5: Hash) -> int:
-    """Feed a large file to both digests side by side, from one read; returns its size. md5 sets the pace."""
+    """Feed a large file to both digests side by side, from one read; returns its size. md5 sets the pace.
+
+    A few buffers go round, so that md5 finds the next one filled when it is done with the last: waking a thread for
+    each would cost it a tenth of its time.
+    """
+    free: SimpleQueue[memoryview] = SimpleQueue()
+    filled: SimpleQueue[tuple[memoryview, memoryview] | None] = SimpleQueue()
+    for _ in range(ROUND_BUFFERS):
+        free.put(memoryview(bytearray(CHUNK_BYTES)))
+
+    def follow() -> None:
+        while (item := filled.get()) is not None:
+            buffer, part = item
+            md5.update(part)
+            free.put(buffer)
+
     size = 0
-    buffers = [memoryview(bytearray(CHUNK_BYTES)) for _ in range(2)]
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="recfs-md5") as helper:
-        behind: Future[None] | None = None
-        while got := os.preadv(fd, [buffers[0]], size):
-            part = buffers[0][:got]
-            if behind is not None:
-                behind.result()  # frees the other buffer
-            behind = helper.submit(md5.update, part)
-            sha256.update(part)
-            size += got
-            buffers.reverse()
-        if behind is not None:
-            behind.result()
+        behind = helper.submit(follow)
+        try:
+            while got := os.preadv(fd, [buffer := free.get()], size):
+                part = buffer[:got]
+                filled.put((buffer, part))
+                sha256.update(part)
+                size += got
+        finally:
+            filled.put(None)
+        behind.result()
     return size
 
 
@@ -180,7 +195,7 @@ class Committer:
             node.reopened = min(node.reopened, 1)
         node.submitted_s = now
         self._tickets[ino] = ticket = object()
-        delay = GATHER_S
+        delay = GATHER_S if node.bytes <= SMALL_BYTES else 0.0
         if node.reopened > 1:
             delay = min(FIRST_DELAY_S * 2.0 ** min(node.reopened - 2, 10), self._settle_max_s)
         if self._hurry_all or not delay:
