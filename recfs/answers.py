@@ -217,14 +217,14 @@ class Answers:
             return {"pending": 0}
         return {"pending": self._pending()}
 
-    async def settle(self) -> None:
-        """Hurry everything, until nothing is sealing, pending or dirty."""
+    async def settle(self, *, mapped: bool = True) -> None:
+        """Hurry everything, until nothing is sealing, pending or dirty; *mapped* False: but for mapped files."""
         while True:
             for node in [node for node in self.vfs.tree.nodes.values() if isinstance(node, FileNode)]:
                 self.committer.hurry(node.ino)
             await self.vfs.behind.flush()
             self.settler.hurry()
-            if not self._pending():
+            if self._pending() <= (0 if mapped else self.committer.mapped):
                 await self.vfs.behind.durable()
                 return
             await trio.sleep(DRAIN_POLL_S)

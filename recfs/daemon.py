@@ -185,6 +185,10 @@ async def _build(
         tree, behind, bodies, space, committer, kernel, modes, limiter,
         max_pending=config.commit.max_pending,
     )  # fmt: skip
+    # A writer that the kernel serves, and that cannot be stopped, can use up the reserve. `rm` needs a row then.
+    space.has_ballast = not modes.can_stop and config.passthrough == "auto"
+    space.keep_ballast()
+    behind.on_full = store.drop_ballast
     behind.on_settle = settler.add
     behind.on_discard = settler.discard
     try:
@@ -198,7 +202,7 @@ async def _build(
         max_age_s=config.temp.max_age, interval_s=config.temp.sweep_interval, retention_s=config.trash.retention,
     )  # fmt: skip
     return Parts(
-        store, catalogue, behind, tree, bodies, settler, committer, vfs, sweeper, Housekeeper(tree, catalogue),
+        store, catalogue, behind, tree, bodies, settler, committer, vfs, sweeper, Housekeeper(tree, catalogue, space),
         Meter(modes), limiter, recovered,
     )  # fmt: skip
 
@@ -225,6 +229,8 @@ def run(config: Config, mountpoint: Path) -> None:
     # Hashing threads run little Python, but between two of their system calls they hold the GIL for up to this long
     # while a request waits. Ten times the default's frequency costs under 1 % and shortens that wait as much.
     sys.setswitchinterval(0.0005)
+    # A lease that is tried for a moment (services/committer) may be broken by an open in just that moment.
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
     prepare_mountpoint(mountpoint, config.root)
     try:
         trio.run(_run, config, mountpoint, strict_exception_groups=True)
@@ -296,11 +302,11 @@ class _Daemon:
                 parts.vfs.stopping = True
                 parts.committer.hurry_all()
                 with self._impatient, trio.move_on_after(DRAIN_S) as patience:
-                    await self._answers.settle()
+                    await self._answers.settle(mapped=False)
                     # From here on nobody can reach the files; what was open is released by the kernel.
                     unmounted = await trio.to_thread.run_sync(detach, self._mountpoint)
                     await self._last_releases(unmounted)
-                    await self._answers.settle()
+                    await self._answers.settle(mapped=False)
                 if patience.cancelled_caught:
                     log.warning("stopped before everything was committed; the next start goes on with it")
                 nursery.cancel_scope.cancel()

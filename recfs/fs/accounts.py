@@ -78,10 +78,10 @@ class Account:
                 f"user {self.user}: {added_files} files more than max_files = {limits.max_files} allows"
             )
 
-    def admit(self, file_size: int, wanted_size: int) -> int:
-        """How far a file of *file_size* may grow towards *wanted_size*; raises when not one byte further."""
+    def admit(self, file_size: int, wanted_size: int, offset: int) -> int:
+        """How far a file of *file_size* may grow towards *wanted_size*; raises when no byte at *offset* is within."""
         allowed = quota.grow(self.limits, self.used_bytes, file_size, wanted_size)
-        if allowed <= file_size < wanted_size:
+        if allowed <= offset < wanted_size:
             self._refuse(file_size, wanted_size)
         return allowed
 

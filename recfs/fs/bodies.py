@@ -8,15 +8,16 @@ from __future__ import annotations
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import trio
 
 from recfs.core.model import State, check_transition
 from recfs.errors import FsError, IoFailure, Stale
-from recfs.fs.diskio import copy_bytes, freeze
+from recfs.fs.diskio import copy_bytes, freeze, is_beyond, too_many
 from recfs.fs.follow import follow
 from recfs.fs.garbage import Garbage
+from recfs.fs.nodes import Untouched
 from recfs.fs.staging import Label, StagingPool
 from recfs.ports import Pending
 
@@ -30,27 +31,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recfs.fs")
 
-CLOCK_TICK_NS = 20_000_000
-"""More than the coarsest step of a file system's clock."""
-
-
-class Untouched(NamedTuple):
-    """A committed file as it was opened for writing: should nobody write, it is committed still."""
-
-    sha256: bytes | None
-    md5: bytes | None
-    size_bytes: int
-    mtime_ns: int
-    """Of the file below, not the one users see."""
-    opened_ns: int
-
 
 class Body:
     """An open file's descriptor and who uses it."""
 
     __slots__ = (
-        "ahead", "backing", "cached", "fd", "handles", "lock", "passing", "retired", "seen", "stopped", "untold",
-        "untouched", "writable", "writers",
+        "ahead", "backing", "cached", "fd", "handles", "held", "judged", "lock", "passing", "retired", "seen",
+        "stopped", "untold", "untouched", "writable", "writers",
     )  # fmt: skip
 
     def __init__(self, fd: int, *, writable: bool) -> None:
@@ -70,9 +57,13 @@ class Body:
         self.cached = 0
         """Opens in mode CACHED."""
         self.ahead = 0
-        """Writers among the PASS opens: the file below may be ahead of the books."""
+        """Writers among the PASS and DIRECT opens: the file below may be ahead of the books."""
         self.seen = (0, 0)
         """(size, mtime_ns) of the file below at the last look."""
+        self.held = 0
+        """The size the file is charged for already, while a thread makes it grow to that (fs/ranges.py)."""
+        self.judged = 0
+        """Size up to which the limits were looked at."""
         self.untold = False
         """Whether the kernel may still believe in times of before the last look."""
         self.stopped: tuple[type[FsError], str] | None = None
@@ -163,6 +154,9 @@ class Bodies:
                 f"{node.path}: its bytes are missing, {os.fsdecode(path)} was removed past recfs"
             ) from error
         assert fd is not None
+        if is_beyond(fd):
+            os.close(fd)
+            raise too_many()
         if node.body is not before or self._places.local(node) != path:
             os.close(fd)  # opened twice at once, or moved meanwhile: look again
             return
@@ -216,7 +210,7 @@ class Bodies:
     async def unseal(self, node: FileNode, *, remember: bool = False) -> None:
         """Make the body changeable: in staging, state `writing`. The row says so before the first byte changes.
 
-        *remember*: nothing may come of it, then `restore` can take it back.
+        *remember*: nothing may come of it, then the file is committed as it was.
         """
         body = node.body
         assert body is not None
@@ -254,30 +248,6 @@ class Bodies:
         node.pending = 0
         node.staging = staging
         self._behind.node(node)
-
-    def restore(self, node: FileNode) -> bool:
-        """Take `unseal` back if nobody wrote: the file is committed as it was. Atomic.
-
-        A write within the clock's tick of the last look would leave the time as it was, so only a file that had been
-        left alone for a while before it was opened can be told to be untouched.
-        """
-        body = node.body
-        if body is None or body.untouched is None or node.unlinked:
-            return False
-        before, body.untouched = body.untouched, None
-        info = os.fstat(body.fd)
-        if (info.st_size, info.st_mtime_ns) != (before.size_bytes, before.mtime_ns):
-            return False
-        if before.mtime_ns > before.opened_ns - CLOCK_TICK_NS:
-            return False
-        check_transition(node.state, State.COMMITTED)
-        node.state = State.COMMITTED
-        node.sha256, node.md5, node.home_ino = before.sha256, before.md5, info.st_ino
-        node.fsynced = False
-        node.reopened = max(0, node.reopened - 1)
-        node.pending |= Pending.MOVE
-        self._behind.settle(node)
-        return True
 
     def _to_writing(self, node: FileNode) -> None:
         check_transition(node.state, State.WRITING)

@@ -6,21 +6,27 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 import struct
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVarTuple, Unpack
 
 import trio
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+Args = TypeVarTuple("Args")
+
 SLOW_IO_S = 0.005
-"""An inline write that took longer sends the following ones to threads …"""
+"""An inline call that took longer sends the following ones to threads …"""
 SLOW_FOR_S = 1.0
 """… for this long: the disk is throttling, and the trio thread must not wait for it."""
 READ_BUFFER_BYTES = 1 << 20
 COPY_CHUNK_BYTES = 8 << 20
+FD_RESERVE = 48
+"""Descriptors that opening files leaves to the catalogue, the control socket and the threads."""
 
 # ioctl_iflags(2), ioctl_ficlone(2)
 _FS_IOC_GETFLAGS = 0x80086601
@@ -40,15 +46,19 @@ class DiskIo:
 
     async def write_at(self, fd: int, data: bytes, offset: int) -> int:
         """pwrite(2): on the trio thread while the disk keeps up, in a thread when it does not."""
+        return await self.promptly(os.pwrite, fd, data, offset)
+
+    async def promptly(self, function: Callable[[Unpack[Args]], int], *args: *Args) -> int:
+        """Call what seldom waits: on the trio thread while the disk keeps up, in a thread when it does not."""
         if self._slow_until:
             if time.monotonic() < self._slow_until:
-                return await trio.to_thread.run_sync(os.pwrite, fd, data, offset, limiter=self._limiter)
+                return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
             self._slow_until = 0.0
         start = time.monotonic()
-        written = os.pwrite(fd, data, offset)
+        result = function(*args)
         if time.monotonic() - start > SLOW_IO_S:
             self._slow_until = start + SLOW_FOR_S
-        return written
+        return result
 
     async def read_at(self, fd: int, size: int, offset: int, end: int) -> bytes | memoryview:
         """pread(2): from the page cache on the trio thread, from the disk in a thread.
@@ -71,6 +81,18 @@ class DiskIo:
         if got == size or not self._nowait:
             return view[:got]
         return await trio.to_thread.run_sync(os.pread, fd, size, offset, limiter=self._limiter)
+
+
+def is_beyond(fd: int) -> bool:
+    """Whether a descriptor of a file is one of those that are kept for other uses."""
+    return fd >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FD_RESERVE
+
+
+def too_many() -> OSError:
+    """What a file that cannot be opened for that is refused with."""
+    return OSError(
+        errno.EMFILE, "too many open files: raise the daemon's limit (LimitNOFILE= of its service, ulimit -n)"
+    )
 
 
 def copy_bytes(source: int, target: int) -> None:

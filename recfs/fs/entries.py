@@ -38,6 +38,9 @@ class Entries:
             entry.entry_timeout = entry.attr_timeout = 0
         else:
             node = seen
+            if isinstance(node, FileNode) and node.body is not None and node.body.ahead:
+                follow(self._tree, node)  # may change all of what is answered, the mode as well
+                node.body.untold = False
             entry.st_ino = ino or node.ino
             entry.st_mode = node.format | node.mode
             entry.st_uid = node.uid
@@ -45,9 +48,6 @@ class Entries:
             # A view's number that now stands for an own copy is not the number the copy's changes are announced under.
             entry.attr_timeout = 0 if ino and ino != node.ino else CACHE_S
             if isinstance(node, FileNode):
-                if node.body is not None and node.body.ahead:
-                    follow(self._tree, node)
-                    node.body.untold = False
                 entry.st_size = size = node.bytes
                 entry.st_blocks = -(-size // BLOCK_BYTES)
                 entry.st_nlink = 0 if node.unlinked else 1

@@ -58,7 +58,7 @@ class OpenFiles:
     ) -> None:
         self._kernel = kernel
         self.modes = modes
-        self._disk = DiskIo(limiter)
+        self.disk = DiskIo(limiter)
         self._tree = tree
         self._behind = behind
         self._bodies = bodies
@@ -164,13 +164,32 @@ class OpenFiles:
         handle = self.handles[number]
         if handle.body.ahead:
             follow(self._tree, handle.node)
-        return await self._disk.read_at(handle.body.fd, size, offset, handle.node.bytes)
+        return await self.disk.read_at(handle.body.fd, size, offset, handle.node.bytes)
 
     async def write(self, number: int, offset: int, data: bytes) -> int:
         """Write as much of *data* as quota and disk allow; raises when that is not a single byte."""
         if not data:
             return 0  # not even a hole: pwrite(2)
         handle = self.handles[number]
+        await self.begin(handle)
+        node, body = handle.node, handle.body
+        end = offset + len(data)
+        if end > node.bytes:
+            end = self.admit(node, offset, end)
+            data = data[: end - offset]
+            self._tree.resize(node, end)
+        try:
+            written = await self.disk.write_at(body.fd, data, offset)
+        except OSError as error:
+            self._tree.resize(node, os.fstat(body.fd).st_size)
+            raise disk_error(error, node) from error
+        if written < len(data):
+            self._tree.resize(node, os.fstat(body.fd).st_size)
+        self.changed(node)
+        return written
+
+    async def begin(self, handle: Handle) -> None:
+        """Make ready to change the bytes of the file. Raises what stopped it; nothing is awaited after that."""
         node, body = handle.node, handle.body
         if node.state is not State.WRITING or (node.staging is None and not node.unlinked):
             await self._bodies.unseal(node)
@@ -181,35 +200,21 @@ class OpenFiles:
         body.untouched = None
         if node.mode & 0o6000 and drop_privileges(node):
             self._kernel.forget_inode(node.ino)
-        end = offset + len(data)
-        before = node.bytes
-        if end > before:
-            end = self._admit(node, end)
-            if end < offset + len(data):
-                if end <= offset and node.parent.account is not None:
-                    node.parent.account.demand(before, offset + len(data))  # raises: the limit lies in the hole
-                data = data[: end - offset]
-            self._tree.resize(node, end)
-        try:
-            written = await self._disk.write_at(body.fd, data, offset)
-        except OSError as error:
-            self._tree.resize(node, os.fstat(body.fd).st_size)
-            raise _disk_error(error, node) from error
-        if written < len(data):
-            self._tree.resize(node, os.fstat(body.fd).st_size)
+
+    def admit(self, node: FileNode, offset: int, wanted: int) -> int:
+        """How far towards *wanted* a write at *offset* may go. Raises when not by one byte."""
+        account = node.parent.account if not node.unlinked else None
+        allowed = account.admit(node.bytes, wanted, offset) if account is not None else wanted
+        self.space.admit(allowed - node.bytes)
+        return allowed
+
+    def changed(self, node: FileNode) -> None:
+        """The bytes of the file are others now. Atomic."""
         now = self._tree.clock.now_ns()
         node.mtime_ns = node.ctime_ns = now
         self._behind.node(node)
-        job = node.parent.job
-        if job is not None:
+        if node.parent.job is not None:
             self._tree.activity(node.parent, now)
-        return written
-
-    def _admit(self, node: FileNode, wanted: int) -> int:
-        account = node.parent.account if not node.unlinked else None
-        allowed = account.admit(node.bytes, wanted) if account is not None else wanted
-        self.space.admit(allowed - node.bytes)
-        return allowed
 
     async def truncate(self, node: FileNode, size: int) -> None:
         """truncate(2), with or without an open handle."""
@@ -243,7 +248,7 @@ class OpenFiles:
                 await trio.to_thread.run_sync(os.ftruncate, body.fd, size, limiter=self._limiter)
             except OSError as error:
                 self._tree.resize(node, before)
-                raise _disk_error(error, node) from error
+                raise disk_error(error, node) from error
         body.untouched = None
         look(node)
         drop_privileges(node)
@@ -256,14 +261,14 @@ class OpenFiles:
         """fsync(2): the bytes written so far, and the row that names them, survive a power cut."""
         handle = self.handles[number]
         node = handle.node
-        follow(self._tree, node)
+        self.modes.settle(handle)
         if handle.body.stopped is not None:
             raise handle.body.stopped[0](handle.body.stopped[1])
         if node.state is not State.COMMITTED:
             try:
                 await trio.to_thread.run_sync(os.fsync, handle.body.fd, limiter=self._limiter)
             except OSError as error:
-                raise _disk_error(error, node) from error
+                raise disk_error(error, node) from error
             if not node.unlinked:
                 node.fsynced = True
                 self._behind.node(node)
@@ -316,8 +321,10 @@ class OpenFiles:
         node.state = State.SEALING
         # Should the daemon die before the row is written, the label alone tells that these bytes are whole.
         self._bodies.label(node)
-        if self._bodies.restore(node):
-            return
+        body = node.body
+        node.untouched = body.untouched if body is not None else None
+        if body is not None:
+            body.untouched = None
         self._behind.node(node)
         self._pipeline.submit(node.ino)
 
@@ -326,7 +333,8 @@ class OpenFiles:
         return {handle.node.parent.job.ino for handle in self.handles.values() if handle.node.parent.job is not None}
 
 
-def _disk_error(error: OSError, node: FileNode) -> OutOfSpace | IoFailure:
+def disk_error(error: OSError, node: FileNode) -> OutOfSpace | IoFailure:
+    """What a failed system call on the file below means to who asked."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutOfSpace(f"{node.path}: the disk is full")
     return IoFailure(f"{node.path}: {error}")

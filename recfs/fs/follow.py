@@ -27,7 +27,7 @@ def follow(tree: Tree, node: FileNode) -> bool:
     # The kernel drops what it remembers of a file when it writes to it, but not when a mapping of it is written to.
     body.untold = body.untold or seen[0] == body.seen[0]
     body.seen = seen
-    tree.resize(node, info.st_size)
+    tree.resize(node, max(info.st_size, body.held))
     node.mtime_ns = node.ctime_ns = info.st_mtime_ns
     if drop_privileges(node):
         body.untold = True
@@ -43,6 +43,7 @@ def look(node: FileNode) -> None:
     if body is not None and body.ahead:
         info = os.fstat(body.fd)
         body.seen = (info.st_size, info.st_mtime_ns)
+        body.judged = min(body.judged, node.bytes)
 
 
 def drop_privileges(node: FileNode) -> bool:

@@ -8,8 +8,9 @@ to the daemon all the same, and only maps the backing file. So an inode's first 
   DIRECT   a writer that must be checked write by write, on an inode others have open as PASS
   CACHED   reads and writes come to the daemon, through the kernel's page cache; then everybody's do
 
-A PASS writer's file is in staging, and its row says `writing`, before the open is answered: nobody tells of the first
-byte. `measure` follows what such writers did, and stops those that crossed a limit.
+The file of a PASS writer is in staging, and its row says `writing`, before the open is answered: nobody tells of the
+first byte. So is that of a DIRECT one, who may map it. `measure` follows what they did, and stops those that crossed a
+limit.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import enum
 import errno
 import logging
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -28,7 +30,7 @@ from recfs.fs.diskio import can_freeze, freeze
 from recfs.fs.follow import follow
 
 if TYPE_CHECKING:
-    from recfs.fs.bodies import Bodies
+    from recfs.fs.bodies import Bodies, Body
     from recfs.fs.files import Handle
     from recfs.fs.nodes import FileNode
     from recfs.fs.staging import Space
@@ -65,6 +67,8 @@ class IoModes:
         self._cache = cache
         self._headroom = headroom
         self._ahead: dict[int, FileNode] = {}
+        self._to_freeze: list[FileNode] = []
+        self._freezers = trio.CapacityLimiter(16)
         self._refused: set[int | None] = set()
         self.started = trio.Event()
         """Set while some writer runs ahead of the books."""
@@ -76,6 +80,11 @@ class IoModes:
         Not when the kernel may have written past them meanwhile.
         """
         return not self._kernel.acceleration.writes
+
+    @property
+    def can_stop(self) -> bool:
+        """Whether a writer that passed a limit can be kept from going on."""
+        return self._can_freeze
 
     # --- opening and closing -------------------------------------------------------------------------------------
 
@@ -92,7 +101,7 @@ class IoModes:
                 continue
             passes = on.writes and self._may_run_ahead(node) if handle.writes else True
             ready = node.state is State.WRITING and (node.staging is not None or node.unlinked)
-            if ready or body.cached or not (handle.writes and passes):
+            if ready or body.cached or not (handle.writes and (passes or body.backing)):
                 break
             await self._bodies.unseal(node, remember=True)
         if body.cached or not (passes or body.backing) or not self._registered(node):
@@ -101,7 +110,7 @@ class IoModes:
             return Mode.CACHED, 0
         body.passing += 1
         handle.mode = Mode.PASS if passes else Mode.DIRECT
-        if passes and handle.writes:
+        if handle.writes:
             self._run_ahead(handle)
         return handle.mode, body.backing
 
@@ -133,13 +142,14 @@ class IoModes:
     def _run_ahead(self, handle: Handle) -> None:
         node, body = handle.node, handle.body
         body.ahead += 1
-        account = node.parent.account if not node.unlinked else None
+        account = node.parent.account if handle.mode is Mode.PASS and not node.unlinked else None
         handle.account = account
         if account is not None:
             account.running_ahead += 1
         if body.ahead == 1:
             info = os.fstat(body.fd)
             body.seen = (info.st_size, info.st_mtime_ns)
+            body.judged = node.bytes
         self._ahead[node.ino] = node
         self.started.set()
 
@@ -156,7 +166,7 @@ class IoModes:
         if mode is Mode.CACHED:
             body.cached -= 1
             return
-        if mode is Mode.PASS and handle.writes:
+        if handle.writes:
             self._judge(node)
             body.ahead -= 1
             if handle.account is not None:
@@ -173,7 +183,7 @@ class IoModes:
 
     def settle(self, handle: Handle) -> None:
         """Look at the file of a writer now, without waiting for the meter. Atomic."""
-        if handle.mode is Mode.PASS:
+        if handle.body.ahead:
             self._judge(handle.node)
 
     # --- the meter -----------------------------------------------------------------------------------------------
@@ -183,14 +193,35 @@ class IoModes:
         for node in list(self._ahead.values()):
             self._judge(node)
 
+    async def freeze(self) -> None:
+        """Carry out the stops that `measure` decided on. In threads: the bytes are written out first."""
+        stopped, self._to_freeze = self._to_freeze, []
+        if stopped:
+            async with trio.open_nursery() as nursery:
+                for node in stopped:
+                    if node.body is not None and node.body.stopped is not None:
+                        nursery.start_soon(self._freeze, node.body, os.dup(node.body.fd))
+
+    async def _freeze(self, body: Body, fd: int) -> None:
+        try:
+            await trio.to_thread.run_sync(partial(freeze, fd, frozen=True), limiter=self._freezers)
+            if body.stopped is None:  # it may be changed again meanwhile
+                await trio.to_thread.run_sync(partial(freeze, fd, frozen=False), limiter=self._freezers)
+        finally:
+            os.close(fd)
+
     def _judge(self, node: FileNode) -> None:
-        body, before = node.body, node.bytes
+        body = node.body
         assert body is not None
-        changed = follow(self._tree, node)
+        follow(self._tree, node)
         if body.untold:
             body.untold = False
             self._cache.forget_inode(node.ino)
-        if not changed or node.bytes <= before or body.stopped is not None or node.unlinked:
+        # Not what this look found: somebody else, a stat(2), may have looked since.
+        grown, body.judged = node.bytes > body.judged, node.bytes
+        if grown:
+            self._space.forget()
+        if not grown or body.stopped is not None or node.unlinked:
             return
         try:
             if node.parent.account is not None:
@@ -204,10 +235,11 @@ class IoModes:
         body = node.body
         assert body is not None
         body.stopped = (type(error), f"{node.path}: {error}")
-        frozen = freeze(body.fd, frozen=True) and self._can_freeze
+        if self._can_freeze:
+            self._to_freeze.append(node)
         log.warning(
             "%s: %s; its writer %s, and it will be kept as incomplete",
-            node.path, error, "is stopped" if frozen else "cannot be stopped on this file system",
+            node.path, error, "is stopped" if self._can_freeze else "cannot be stopped on this file system",
         )  # fmt: skip
 
 

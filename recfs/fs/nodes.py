@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from recfs.core.layout import Role
 from recfs.core.model import Kind, State
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from recfs.fs.accounts import Account
     from recfs.fs.bodies import Body
 
+CLOCK_TICK_NS = 20_000_000
+"""More than the coarsest step of a file system's clock."""
 BLOCK_BYTES = 512
 """Unit of st_blocks (stat(2))."""
 
@@ -99,11 +101,32 @@ class Node:
         return (folder.ino if folder else 0), name
 
 
+class Untouched(NamedTuple):
+    """A committed file as it was opened for writing: should nobody have written, it is committed still."""
+
+    sha256: bytes | None
+    md5: bytes | None
+    size_bytes: int
+    mtime_ns: int
+    """Of the file below, not the one users see."""
+    opened_ns: int
+
+    def describes(self, size_bytes: int, mtime_ns: int) -> bool:
+        """Whether the file below, being so, has not been written to since.
+
+        A write within the clock's tick of the last one would leave the time as it was, so only a file that had been
+        left alone for a while before it was opened can be told to be untouched.
+        """
+        same = (size_bytes, mtime_ns) == (self.size_bytes, self.mtime_ns)
+        return same and self.mtime_ns <= self.opened_ns - CLOCK_TICK_NS
+
+
 class FileNode(Node):
     """A regular file."""
 
     __slots__ = (
         "body", "bytes", "fsynced", "md5", "prior", "reopened", "sha256", "staging", "state", "submitted_s",
+        "untouched",
     )  # fmt: skip
     kind = Kind.FILE
     format = stat.S_IFREG
@@ -123,6 +146,8 @@ class FileNode(Node):
         """How often it was taken up again lately; sets the settling delay."""
         self.submitted_s = 0.0
         """When it last entered `sealing` (monotonic clock)."""
+        self.untouched: Untouched | None = None
+        """What it was when it was opened, if it is being sealed and perhaps nobody wrote."""
 
     @property
     def size(self) -> int:

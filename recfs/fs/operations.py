@@ -1,24 +1,23 @@
-"""pyfuse3 adapter: inode numbers and bytes in, FUSEErrors out. Decides nothing; owns the one errno table.
+"""pyfuse3 adapter: inode numbers and bytes in, FUSEErrors out. Decides nothing.
 
 Only FUSEError may leave a handler, and nothing at all may leave `forget`: pyfuse3 would send no reply, the caller
-would hang and the daemon would die. `guarded` sees to that for every handler. ENOSYS is never answered: the kernel
-would not ask again.
+would hang and the daemon would die. `guarded` sees to that for every handler.
 """
 
 from __future__ import annotations
 
 import errno
-import functools
 import logging
 import os
 import stat
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pyfuse3
 
 from recfs import errors
 from recfs.core.layout import NAME_MAX_BYTES
 from recfs.fs.entries import Entries
+from recfs.fs.guard import ERRNO, errno_of, guarded
 from recfs.fs.iomodes import Mode
 from recfs.fs.namespace import Caller
 from recfs.fs.nodes import DirNode, Node
@@ -34,7 +33,7 @@ from recfs.fs.views import VIEW_BIT, View
 from recfs.ports import NodeRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Sequence
 
     from recfs.fs.passthrough import FuseSession
     from recfs.fs.vfs import Vfs
@@ -43,83 +42,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recfs.fuse")
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 ABSENT_S = 60.0
 """How long the kernel may believe that a name does not exist."""
 _DOTS = 2
-
-ERRNO: dict[type[errors.RecfsError], int] = {
-    errors.NotFound: errno.ENOENT,
-    errors.Exists: errno.EEXIST,
-    errors.NotEmpty: errno.ENOTEMPTY,
-    errors.IsADirectory: errno.EISDIR,
-    errors.NotADirectory: errno.ENOTDIR,
-    errors.NameTooLong: errno.ENAMETOOLONG,
-    errors.InvalidPath: errno.EINVAL,  # EPERM would be defensible; EINVAL says "this name", not "you"
-    errors.InvalidArgument: errno.EINVAL,
-    errors.NotPermitted: errno.EPERM,
-    errors.AccessDenied: errno.EACCES,
-    errors.ReadOnlyFile: errno.EROFS,  # not EACCES: no chmod would help
-    errors.QuotaExceeded: errno.EDQUOT,
-    errors.FileTooLarge: errno.EFBIG,
-    errors.OutOfSpace: errno.ENOSPC,
-    errors.NoAttribute: errno.ENODATA,
-    errors.NotSupported: errno.EOPNOTSUPP,
-    errors.TooBig: errno.E2BIG,
-    errors.Stale: errno.ESTALE,
-    errors.Busy: errno.EBUSY,
-    errors.IoFailure: errno.EIO,
-}
-_QUIET = (
-    errors.NotFound,
-    errors.Exists,
-    errors.NoAttribute,
-    errors.NotSupported,
-    errors.NotEmpty,
-    errors.NotPermitted,
-)
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.ENOMEM)
-
-
-def errno_of(error: Exception) -> int:
-    """The error number a caller gets for *error*."""
-    for kind in type(error).__mro__:
-        if kind in ERRNO:
-            return ERRNO[kind]
-    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-        return errno.ENOSPC if error.errno == errno.EDQUOT else error.errno or errno.EIO
-    return errno.EIO
-
-
-def guarded(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
-    """Turn whatever *handler* raises into a FUSEError, logged as loudly as it deserves."""
-    name = handler.__name__
-
-    @functools.wraps(handler)
-    async def guard(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return await handler(*args, **kwargs)
-        except errors.FsError as error:
-            number = errno_of(error)
-            level = logging.DEBUG if isinstance(error, _QUIET) else logging.INFO
-            if number == errno.EIO:
-                level = logging.ERROR
-            if log.isEnabledFor(level):
-                log.log(level, "%s: %s (%s)", name, error, errno.errorcode.get(number, number))
-            raise pyfuse3.FUSEError(number) from None
-        except pyfuse3.FUSEError:
-            raise
-        except OSError as error:
-            number = errno_of(error)
-            log.error("%s: %s", name, error, exc_info=number == errno.EIO)
-            raise pyfuse3.FUSEError(number) from None
-        except Exception:
-            log.exception("%s: unexpected error, answered with EIO", name)
-            raise pyfuse3.FUSEError(errno.EIO) from None
-
-    return guard
 
 
 class Operations(pyfuse3.Operations):
@@ -398,6 +323,30 @@ class Operations(pyfuse3.Operations):
     async def fsync(self, fh: int, datasync: bool) -> None:
         """FSYNC."""
         await self._vfs.files.fsync(fh)
+
+    # --- what pyfuse3 does not know (fs/extra_requests.py) -------------------------------------------------------
+
+    @guarded
+    async def fallocate(self, fh: int, mode: int, offset: int, length: int) -> None:
+        """FALLOCATE."""
+        await self._vfs.ranges.allocate(fh, mode, offset, length)
+
+    @guarded
+    async def lseek(self, fh: int, offset: int, whence: int) -> int:
+        """LSEEK: SEEK_DATA and SEEK_HOLE; the kernel knows the others by itself."""
+        found = await self._vfs.ranges.seek(fh, offset, whence)
+        if found is None:
+            raise pyfuse3.FUSEError(errno.ENXIO)
+        return found
+
+    @guarded
+    async def copy_file_range(
+        self, source_fh: int, source_offset: int, fh: int, offset: int, length: int, flags: int
+    ) -> int:
+        """COPY_FILE_RANGE."""
+        if flags:
+            raise errors.InvalidArgument(f"copy_file_range flags {flags:#x}")
+        return await self._vfs.ranges.copy(source_fh, source_offset, fh, offset, length)
 
 
 __all__ = ["ERRNO", "Operations", "errno_of", "guarded"]

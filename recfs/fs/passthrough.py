@@ -7,6 +7,7 @@ OPEN names a backing file. Neither that nor the INIT flags for it can be said th
 2. The kernel's FUSE_INIT goes into the socket, libfuse's answer comes out of it, is edited, and goes to the kernel.
 3. The descriptor is put under the socket's number. libfuse never knew.
 4. Open answers are staged in the C extension (`interpose`).
+5. Requests pyfuse3 does not know are handed over by the extension (`extra_requests`), if the operations answer them.
 
 Each of these may be impossible: an old kernel, no extension, no fusermount3, no CAP_SYS_ADMIN. The file system then
 works as with plain pyfuse3, only slower, and `Acceleration.why_not` names the reason and the remedy.
@@ -40,6 +41,7 @@ import trio
 
 from recfs.errors import MountError
 from recfs.fs import device, interpose, loop
+from recfs.fs.extra_requests import ExtraRequests, Handlers
 
 log = logging.getLogger("recfs.fuse")
 Args = TypeVarTuple("Args")
@@ -98,6 +100,11 @@ class Acceleration:
         return f"off: {self.why_not or 'not tried yet'}"
 
 
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """Not that an answer came too late: its caller was killed, or all is unmounted."""
+    return "fuse_reply_* failed" not in record.msg or os.strerror(errno.ENOENT) not in map(str, record.args or ())
+
+
 class FuseSession:
     """One mounted FUSE session: device, INIT negotiation, backing ids. One at a time, like pyfuse3's.
 
@@ -113,6 +120,7 @@ class FuseSession:
         self._mountpoint = mountpoint
         self._options = set(options)
         self._reply = interpose.reply
+        self._extra: ExtraRequests | None = None
         self._limiter = trio.CapacityLimiter(1)  # its calls wait for our own request loop
         self._device = -1
         self._socket_fd = -1
@@ -127,8 +135,12 @@ class FuseSession:
 
     def open(self, operations: pyfuse3.Operations) -> None:
         """Mount and initialise pyfuse3; blocks for a moment. Raises MountError."""
+        logging.getLogger("pyfuse3").addFilter(_is_worth_telling)
         with contextlib.suppress(OSError):
             self._below = os.stat(self._mountpoint).st_dev
+        if self._reply is not None and isinstance(operations, Handlers):
+            self._extra = ExtraRequests(self._reply, operations)
+            self._reply.extend(self._extra)
         try:
             self._device = device.mount(self._mountpoint, self._options)
         except device.MountRefused as error:
@@ -168,6 +180,8 @@ class FuseSession:
             await self._negotiate()
         answers = False
         async with trio.open_nursery() as nursery:
+            if self._extra is not None:
+                self._extra.nursery = nursery
             nursery.start_soon(self._requests, nursery.cancel_scope)
             await self._tune()
             answers = True
@@ -312,6 +326,9 @@ class FuseSession:
 
     def close(self) -> None:
         """Let go of the session, after `serve` has ended. Unmounting is not its business. May be called again."""
+        if self._extra is not None and self._reply is not None:
+            self._extra = None
+            self._reply.extend(None)  # its requests belong to libfuse's session
         if self._initialised:
             self._initialised = False
             self._socket_fd = -1

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.errors import OutOfSpace
+from recfs.fs.diskio import is_beyond, too_many
 
 if TYPE_CHECKING:
     from recfs.stores.local import LocalStore
@@ -99,11 +100,20 @@ class StagingPool:
             except OSError as error:
                 self._error = error
             else:
-                self._ready.extend(zip(ids, fds, strict=True))
+                self._keep(list(zip(ids, fds, strict=True)))
             self._wanted = trio.Event()
             refilled, self._refilled = self._refilled, trio.Event()
             refilled.set()
             await self._wanted.wait()
+
+    def _keep(self, made: list[tuple[str, int]]) -> None:
+        high = [(staging_id, fd) for staging_id, fd in made if is_beyond(fd)]
+        for _, fd in high:
+            os.close(fd)
+        self._store.drop_staging(staging_id for staging_id, _ in high)
+        self._ready.extend(slot for slot in made if slot not in high)
+        if high:
+            self._error = too_many()
 
     def close(self) -> None:
         """Remove what was made and not used."""
@@ -122,6 +132,8 @@ class Space:
     def __init__(self, store: LocalStore, min_free: int) -> None:
         self._store = store
         self.min_free = min_free
+        self.has_ballast = False
+        """Whether room is put aside for the catalogue, for when the reserve is gone, too."""
         self._budget = 0
         self._checked = float("-inf")
 
@@ -129,6 +141,17 @@ class Space:
         """Bytes free above the reserve; negative when it is being used up."""
         info = self._store.space()
         return info.f_bavail * info.f_frsize - self.min_free
+
+    def keep_ballast(self) -> None:
+        """Put room aside, or again after it was used; not from the reserve."""
+        if not self.has_ballast:
+            self._store.drop_ballast()
+        elif self.left() > 0:
+            self._store.hold_ballast()
+
+    def forget(self) -> None:
+        """Others have used up some: look anew before the next byte is admitted."""
+        self._budget = 0
 
     def admit(self, added: int) -> None:
         """Raise OutOfSpace when *added* bytes would eat into the reserve."""

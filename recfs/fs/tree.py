@@ -21,7 +21,7 @@ from recfs.fs.nodes import DirNode, FileNode, Node, from_row
 from recfs.ports import LIMBO_INO, ROOT_INO
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from recfs.core.fallback import FallbackRule
     from recfs.fs.accounts import Accounts
@@ -139,12 +139,43 @@ class Tree:
         return node if node is not None else await self._load(ino)
 
     async def _load(self, ino: int) -> Node:
-        row = await self.catalogue.node(ino)
-        if row is None:
+        node = await self._find(lambda: self.catalogue.node(ino))
+        if node is None:
             raise Stale(f"inode {ino} is gone")
-        parent = await self.get(row.parent)
-        assert isinstance(parent, DirNode)
-        return await self.adopt(row, parent)
+        return node
+
+    async def _find(self, read: Callable[[], Awaitable[NodeRow | None]]) -> Node | None:
+        """The node of the row that *read* finds; None when there is none, or none any more."""
+        while True:
+            written = self.behind.written
+            row = await read()
+            if row is None:
+                return None
+            try:
+                parent = self.nodes.get(row.parent) or await self._load(row.parent)
+            except Stale:
+                if written == self.behind.written:
+                    raise
+                continue  # both are gone
+            assert isinstance(parent, DirNode)
+            role = _role(row, parent)
+            account = await self.accounts.load(row.name.decode("ascii")) if role in _OWNED else None
+            if written == self.behind.written:
+                break  # else what was read may be outdated, and nothing would tell
+        # Memory knows better than the row: renamed or unlinked since the last batch.
+        known = self.nodes.get(row.ino)
+        if known is not None or self.behind.is_dirty(row.ino):
+            return known
+        node = from_row(row, parent, role)
+        if isinstance(node, DirNode):
+            if account is not None:
+                node.account = account
+            node.fallback = fallback.rule_for_dir(self.rules, tuple(node.parts())) if self.rules else None
+            if node.fallback is None:
+                node.whiteouts = set()
+        self.nodes[row.ino] = node
+        parent.children[row.name] = node
+        return node
 
     async def directory(self, ino: int) -> DirNode:
         """The directory *ino*. Raises Stale or NotADirectory."""
@@ -160,14 +191,8 @@ class Tree:
         node = folder.children.get(name)
         if node is not None or folder.complete:
             return node
-        row = await self.catalogue.child(folder.ino, name)
-        if row is None:
-            return folder.children.get(name)
-        # Memory may know better than the row: renamed or unlinked since the last batch.
-        known = self.nodes.get(row.ino)
-        if known is not None or self.behind.is_dirty(row.ino):
-            return folder.children.get(name)
-        return await self.adopt(row, folder)
+        await self._find(lambda: self.catalogue.child(folder.ino, name))
+        return folder.children.get(name)
 
     async def walk(self, parts: Sequence[bytes]) -> Node | None:
         """The node at a mount path, or None."""
@@ -177,30 +202,6 @@ class Tree:
                 return None
             node = await self.child(node, name)
         return node
-
-    async def adopt(self, row: NodeRow, parent: DirNode) -> Node:
-        """Make the node of *row* unless it is loaded already."""
-        known = self.nodes.get(row.ino)
-        if known is not None:
-            return known
-        try:
-            role = child_role(parent.role, row.name, is_dir=row.kind == "dir")
-        except (InvalidPath, NameTooLong):
-            role = Role.INSIDE
-        node = from_row(row, parent, role)
-        if isinstance(node, DirNode):
-            await self.furnish(node)
-        self.nodes[row.ino] = node
-        parent.children[row.name] = node
-        return node
-
-    async def furnish(self, folder: DirNode) -> None:
-        """Give a directory the account and fallback rule its path implies."""
-        if folder.role in _OWNED:
-            folder.account = await self.accounts.load(folder.name.decode("ascii"))
-        folder.fallback = fallback.rule_for_dir(self.rules, tuple(folder.parts())) if self.rules else None
-        if folder.fallback is None:
-            folder.whiteouts = set()
 
     def snapshot(self, folder: DirNode) -> list[Node]:
         """All entries of a complete directory, in order of ino."""
@@ -223,8 +224,19 @@ class Tree:
             own = (node for node in folder.children.values() if after_ino < node.ino <= last)
             found: list[Node | NodeRow] = [*merged.values(), *own]
             return sorted(found, key=_by_ino)
-        rows = await self.catalogue.children(folder.ino, after_ino, limit)
-        return [nodes.get(row.ino, row) for row in rows]
+        while True:
+            written = self.behind.written
+            rows = await self.catalogue.children(folder.ino, after_ino, limit)
+            if written == self.behind.written:
+                break
+        page: list[Node | NodeRow] = []
+        for row in rows:
+            node = nodes.get(row.ino)
+            if node is None and not self.behind.is_dirty(row.ino):
+                page.append(row)
+            elif node is not None and node.parent is folder:
+                page.append(node)
+        return page
 
     async def is_empty(self, folder: DirNode) -> bool:
         """Whether *folder* has no entry of its own."""
@@ -385,3 +397,10 @@ class Tree:
                 assert (rbytes, rfiles) == (node.rbytes, node.rfiles), f"T2: {node.path}"
             if node.moved is not None:
                 assert self.occupant(node.moved) is node, f"T4: {node.path}"
+
+
+def _role(row: NodeRow, parent: DirNode) -> Role:
+    try:
+        return child_role(parent.role, row.name, is_dir=row.kind == "dir")
+    except (InvalidPath, NameTooLong):
+        return Role.INSIDE

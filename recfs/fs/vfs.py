@@ -32,6 +32,7 @@ from recfs.fs.follow import drop_privileges, follow
 from recfs.fs.listing import Listings
 from recfs.fs.namespace import Caller, Namespace
 from recfs.fs.nodes import DirNode, FileNode, LinkNode, Node
+from recfs.fs.ranges import Ranges
 from recfs.fs.views import VIEW_BIT, View, Views
 from recfs.ports import Pending
 
@@ -83,6 +84,7 @@ class Vfs:
         self.names = Namespace(tree, behind, bodies)
         self.views = Views(tree, behind)
         self.files = OpenFiles(tree, behind, bodies, self.names, space, pipeline, kernel, modes, limiter)
+        self.ranges = Ranges(self.files, tree)
         self.listings = Listings(tree, self.views)
         self.stopping = False
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from recfs.errors import RecfsError
+from recfs.errors import OutOfSpace, RecfsError
 from recfs.ports import Batch
 
 if TYPE_CHECKING:
@@ -51,10 +51,14 @@ class WriteBehind:
         self.problem: str | None = None
         self.changes = 0
         """Counts every change of any row: tells whether something read earlier is still true."""
+        self.written = 0
+        """Counts the batches: tells whether a row that was read meanwhile may be outdated, and no longer dirty."""
         self.on_settle: Callable[[int], None] = lambda ino: None
         """Called with each inode whose pending bits were written."""
         self.on_discard: Callable[[Garbage], None] = lambda garbage: None
         """Called with each garbage entry that was written."""
+        self.on_full: Callable[[], bool] = lambda: False
+        """Called when the disk is full; true if it made some room."""
 
     # --- marking (atomic: no await) ------------------------------------------------------------------------------
 
@@ -148,7 +152,12 @@ class WriteBehind:
             self._unsettled, self._discarded = {}, []
             self._writing = frozenset(batch.removed).union(row.ino for row in batch.nodes)
             try:
-                await self._catalogue.apply(batch)
+                try:
+                    await self._catalogue.apply(batch)
+                except OutOfSpace:
+                    if not self.on_full():
+                        raise
+                    await self._catalogue.apply(batch)
             except BaseException:
                 undo()
                 self._unsettled = unsettled | self._unsettled
@@ -157,6 +166,7 @@ class WriteBehind:
                 raise
             finally:
                 self._writing = frozenset()
+                self.written += 1
             self.problem = None
             for ino in unsettled:
                 self.on_settle(ino)

@@ -208,6 +208,7 @@ def _count(word: str) -> int:
 
 def set_limits(vfs: Vfs, account: Account, wanted: dict[str, int | None]) -> None:
     """Change some of a user's own limits. Atomic."""
+    vfs.files.modes.measure()  # what is written already is judged by the limits it was written under
     own = account.own
     values = {what: wanted.get(what, getattr(own, what)) for what in LIMIT_NAMES}
     vfs.tree.accounts.set_limits(account, Limits(**values))

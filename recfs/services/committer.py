@@ -12,6 +12,8 @@ pending move. A file that is taken up again and again is not hashed each time: i
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import heapq
 import logging
@@ -26,7 +28,7 @@ import trio
 
 from recfs.core.model import State, check_transition
 from recfs.errors import RecfsError
-from recfs.fs.nodes import FileNode
+from recfs.fs.nodes import FileNode, Untouched
 from recfs.ports import Pending
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ GROUP_SYNC_FILES = 8
 """From this many files in a batch one syncfs(2) costs less than an fdatasync(2) each."""
 FIRST_DELAY_S = 0.5
 RETRY_S = 1.0
+MAPPED_TRIES = 5
+MAPPED_LOOK_S = 0.02
+"""First wait for a mapping to go. A descriptor that is being closed looks like one for a moment."""
 
 
 class Hash(Protocol):
@@ -76,23 +81,37 @@ class Digest:
     error: OSError | None = None
 
 
-def digest_files(paths: Sequence[bytes], store: LocalStore) -> list[Digest]:
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file to be digested."""
+
+    path: bytes
+    alone: bool = True
+    """Nobody of ours has it open: whoever can still write to it does so through a mapping."""
+    untouched: Untouched | None = None
+
+
+def digest_files(sources: Sequence[Source], store: LocalStore) -> list[Digest]:
     """Bring the files to stable storage and hash them. Blocking; for a thread."""
-    grouped = len(paths) >= GROUP_SYNC_FILES
+    grouped = len(sources) >= GROUP_SYNC_FILES
     if grouped:
         store.sync_all()
-    buffer = memoryview(bytearray(CHUNK_BYTES if len(paths) == 1 else 64 << 10))
-    return [_digest(path, store, buffer, sync=not grouped) for path in paths]
+    buffer = memoryview(bytearray(CHUNK_BYTES if len(sources) == 1 else 64 << 10))
+    return [_digest(source, store, buffer, sync=not grouped) for source in sources]
 
 
-def _digest(path: bytes, store: LocalStore, buffer: memoryview, *, sync: bool) -> Digest:
+def _digest(source: Source, store: LocalStore, buffer: memoryview, *, sync: bool) -> Digest:
     try:
-        fd = store.open_file(path, os.O_RDONLY)
+        fd = store.open_file(source.path, os.O_RDONLY)
         assert fd is not None
         try:
+            if source.alone and _is_mapped(fd):
+                raise BlockingIOError(errno.EAGAIN, "it is still mapped for writing", os.fsdecode(source.path))
             if sync:
                 os.fdatasync(fd)
-            info = os.fstat(fd)
+            info, before = os.fstat(fd), source.untouched
+            if before is not None and before.describes(info.st_size, info.st_mtime_ns) and before.sha256 and before.md5:
+                return Digest(before.sha256, before.md5, info.st_size, info.st_ino)
             sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
             size = _pass(fd, buffer, sha256, md5) if info.st_size < SIDE_BY_SIDE_BYTES else _two(fd, sha256, md5)
             return Digest(sha256.digest(), md5.digest(), size, info.st_ino)
@@ -100,6 +119,20 @@ def _digest(path: bytes, store: LocalStore, buffer: memoryview, *, sync: bool) -
             os.close(fd)
     except OSError as error:
         return Digest(error=error)
+
+
+def _is_mapped(fd: int) -> bool:
+    """Whether somebody can still write to the file: a shared mapping outlives its descriptor.
+
+    Where the kernel writes by itself, such a mapping is one of this very file, and its end is not told. But a lease
+    for reading is refused as long as anything has the file open for writing (fcntl(2), F_SETLEASE).
+    """
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN  # else this file system has no leases
+    return False
 
 
 def _pass(fd: int, buffer: memoryview, sha256: Hash, md5: Hash) -> int:
@@ -174,6 +207,8 @@ class Committer:
         self._ready: dict[int, None] = {}
         self._later: list[tuple[float, int, int, object]] = []
         self._busy: set[int] = set()
+        self._in_vain: dict[int, int] = {}
+        """How often a file could not be sealed because it was still mapped for writing."""
         self._again: set[int] = set()
         """Busy with an outdated pass, and due for another when that ends."""
         self._wake = trio.Event()
@@ -195,6 +230,7 @@ class Committer:
             node.reopened = min(node.reopened, 1)
         node.submitted_s = now
         self._tickets[ino] = ticket = object()
+        self._in_vain.pop(ino, None)
         delay = GATHER_S if node.bytes <= SMALL_BYTES else 0.0
         if node.reopened > 1:
             delay = min(FIRST_DELAY_S * 2.0 ** min(node.reopened - 2, 10), self._settle_max_s)
@@ -231,6 +267,11 @@ class Committer:
     def depth(self) -> int:
         """Files that wait or are being sealed."""
         return len(self._tickets)
+
+    @property
+    def mapped(self) -> int:
+        """Files that wait for a mapping to go, which may take for ever."""
+        return sum(tries > MAPPED_TRIES for tries in self._in_vain.values())
 
     # --- the service ---------------------------------------------------------------------------------------------
 
@@ -284,6 +325,7 @@ class Committer:
     def _drop(self, ino: int) -> None:
         self._ready.pop(ino, None)
         self._tickets.pop(ino, None)
+        self._in_vain.pop(ino, None)
         self._signal()
 
     def _signal(self) -> None:
@@ -302,10 +344,10 @@ class Committer:
         try:
             async with self._limiter:
                 task_status.started()
-                paths = [self._places.local(node) for node, _ in batch]
+                sources = [self._source(node) for node, _ in batch]
                 # The limiter is held already; this one only keeps trio from counting the thread against its default.
                 digests = await trio.to_thread.run_sync(
-                    digest_files, paths, self._store, limiter=trio.CapacityLimiter(1)
+                    digest_files, sources, self._store, limiter=trio.CapacityLimiter(1)
                 )
             await self._commit(batch, digests)
             self.problem = None
@@ -319,11 +361,16 @@ class Committer:
             self.hashing_bytes -= size
             for node, ticket in batch:
                 current = self._tickets.get(node.ino)
+                if node.ino in self._in_vain and current is ticket:
+                    continue  # it waits for its time
                 if current is not None and (current is ticket or node.ino in self._again):
                     self._ready[node.ino] = None
             self._again -= inos
             self._signal()
             self._wake.set()
+
+    def _source(self, node: FileNode) -> Source:
+        return Source(self._places.local(node), node.body is None or not node.body.writable, node.untouched)
 
     async def _commit(self, batch: list[tuple[FileNode, object]], digests: list[Digest]) -> None:
         done: list[FileNode] = []
@@ -331,6 +378,9 @@ class Committer:
         for (node, ticket), digest in zip(batch, digests, strict=True):
             if self._tickets.get(node.ino) is not ticket or node.state is not State.SEALING or node.unlinked:
                 continue  # written to again, or gone: this pass proves nothing
+            if isinstance(digest.error, BlockingIOError):
+                self._mapped(node, ticket)
+                continue
             if digest.error is not None:
                 unreadable = self._unreadable(node, digest.error) or unreadable
                 continue
@@ -340,7 +390,7 @@ class Committer:
             check_transition(node.state, State.COMMITTED)
             node.state = State.COMMITTED
             node.sha256, node.md5, node.home_ino = digest.sha256, digest.md5, digest.st_ino
-            node.fsynced = False
+            node.fsynced, node.untouched = False, None
             node.pending |= Pending.MOVE
             self._behind.node(node)
             done.append(node)
@@ -357,11 +407,19 @@ class Committer:
             if node.state is not State.COMMITTED or node.unlinked:
                 continue
             self._tickets.pop(node.ino, None)
+            self._in_vain.pop(node.ino, None)
             if node.prior is not None:
                 self._bodies.release_prior(node)
             self._settler.add(node.ino)
         if unreadable is not None:
             raise unreadable
+
+    def _mapped(self, node: FileNode, ticket: object) -> None:
+        """Somebody can still write to the file: look again later, the sooner the less it was in vain."""
+        tries = self._in_vain[node.ino] = self._in_vain.get(node.ino, -1) + 1
+        self._serial += 1
+        due = trio.current_time() + min(MAPPED_LOOK_S * 2.0 ** min(tries, 10), self._settle_max_s)
+        heapq.heappush(self._later, (due, self._serial, node.ino, ticket))
 
     def _unreadable(self, node: FileNode, error: OSError) -> OSError | None:
         """What keeps the file from being sealed now, or None when there is nothing left to seal."""

@@ -10,6 +10,7 @@ import trio
 from recfs.errors import RecfsError
 
 if TYPE_CHECKING:
+    from recfs.fs.staging import Space
     from recfs.fs.tree import Tree
 
 log = logging.getLogger("recfs.catalogue")
@@ -25,18 +26,20 @@ class Log(Protocol):
 
 
 class Housekeeper:
-    """Unloads inodes beyond the cache's bound, and folds the catalogue's log in."""
+    """Unloads inodes beyond the cache's bound, folds the catalogue's log in, and puts room aside for it."""
 
-    def __init__(self, tree: Tree, catalogue: Log) -> None:
+    def __init__(self, tree: Tree, catalogue: Log, space: Space) -> None:
         self._tree = tree
+        self._space = space
         self._catalogue = catalogue
         self.problem: str | None = None
 
     async def run(self) -> None:
-        """Look every second; both looks cost microseconds when nothing is due."""
+        """Look every second; all looks cost microseconds when nothing is due."""
         while True:
             await trio.sleep(INTERVAL_S)
             self._tree.shrink()
+            self._space.keep_ballast()
             try:
                 await self._catalogue.checkpoint()
             except RecfsError as error:

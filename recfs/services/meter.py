@@ -29,5 +29,6 @@ class Meter:
             await trio.sleep(PERIOD_S)
             try:
                 self._modes.measure()
+                await self._modes.freeze()
             except OSError:
                 log.exception("the open files cannot be measured; trying again")

@@ -91,6 +91,11 @@ class Outcome:
     """The step was carried out, but the fsync after it failed with this error number: a power cut may undo it."""
 
 
+BALLAST = "ballast"
+BALLAST_BYTES = 16 << 20
+"""Room for some 10,000 rows; on a small disk, a 64th of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class StagingFile:
     """A file found in staging: its id, what its label says, and its facts."""
@@ -228,6 +233,25 @@ class LocalStore:
     def space(self) -> os.statvfs_result:
         """statvfs(3) of the root."""
         return os.fstatvfs(self._root_fd)
+
+    def hold_ballast(self) -> None:
+        """Keep some room on the disk for the catalogue, for when others have filled it. Without room, nothing."""
+        path = self.private / BALLAST
+        disk = self.space()
+        size = min(BALLAST_BYTES, disk.f_blocks * disk.f_frsize // 64)
+        with contextlib.suppress(OSError):
+            if os.stat(path).st_size >= size:
+                return
+        with contextlib.suppress(OSError), open(path, "ab") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+
+    def drop_ballast(self) -> bool:
+        """Give that room up; False if there was none."""
+        try:
+            os.unlink(self.private / BALLAST)
+        except OSError:
+            return False
+        return True
 
     def sync_all(self) -> None:
         """syncfs(2): everything written to this file system so far is on stable storage."""

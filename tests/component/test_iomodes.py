@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import mmap
 import os
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from recfs.core.model import State
 from recfs.errors import FileTooLarge, FsError, OutOfSpace, QuotaExceeded
@@ -20,9 +22,6 @@ from recfs.fs.vfs import Changes
 from tests.fakes import FakeKernelFiles
 
 from .build import OPERATOR, REC, Filesystem, pattern
-
-if TYPE_CHECKING:
-    import trio
 
 ExpectLog = Callable[[str], None]
 FILE = f"{REC}/file"
@@ -170,14 +169,12 @@ async def test_a_file_nobody_wrote_to_is_committed_as_it_was(fs: Filesystem, mon
     """touch(1) opens for writing; nothing is hashed for that."""
     node = await committed(fs, b"data", aged=True)
     checksums = (node.sha256, node.md5)
-    hashed: list[object] = []
-    monkeypatch.setattr("recfs.services.committer.digest_files", lambda *args: hashed.append(args))
+    monkeypatch.setattr("recfs.services.committer._pass", None)  # would raise
     number, _ = await fs.pass_open(FILE, RW)
     await fs.vfs.setattr(node.ino, Changes(mtime_ns=77), OPERATOR)
     await fs.close(number)
-    assert (node.state, node.sha256, node.md5) == (State.COMMITTED, *checksums)
     await fs.drain()
-    assert not hashed
+    assert (node.state, node.sha256, node.md5) == (State.COMMITTED, *checksums)
     assert (fs.root / FILE).read_bytes() == b"data"
     assert node.mtime_ns == 77
 
@@ -200,7 +197,26 @@ async def test_a_file_changed_just_before_it_was_opened_is_hashed_again(fs: File
     os.utime(fs.root / FILE)
     number, _ = await fs.pass_open(FILE, RW)
     await fs.close(number)
-    assert node.state is State.SEALING
+    assert node.untouched is not None
+    info = os.stat(fs.root / ".recfs/staging" / str(node.staging))
+    assert not node.untouched.describes(info.st_size, info.st_mtime_ns)
+
+
+async def test_a_mapping_that_outlives_the_close_is_waited_for(fs: Filesystem) -> None:
+    """What can still change is not committed; the checksum is that of what it became."""
+    number, _ = await fs.pass_open(FILE, NEW)
+    fs.pass_write(number, b"early")
+    assert fs.files is not None
+    with mmap.mmap(fs.files.backing[fs.vfs.files.handles[number].body.backing], 5) as mapping:
+        await fs.close(number)
+        node = await fs.node(FILE)
+        with trio.move_on_after(0.1):
+            await fs.drain()
+        assert node.state is State.SEALING
+        mapping[:] = b"later"
+    await fs.drain()
+    assert node.state is State.COMMITTED
+    assert node.sha256 == hashlib.sha256(b"later").digest()
 
 
 async def test_times_set_by_hand_stay(fs: Filesystem) -> None:
@@ -427,7 +443,8 @@ async def test_a_stopped_writer_is_stopped_on_disk(
     number, _ = await fs.pass_open(FILE, NEW)
     fs.pass_write(number, bytes(11 * MIB))
     fs.vfs.files.modes.measure()
-    if fs.vfs.files.modes._can_freeze:
+    await fs.vfs.files.modes.freeze()
+    if fs.vfs.files.modes.can_stop:
         with pytest.raises(PermissionError):
             fs.pass_write(number, b"x")
     node = await fs.node(FILE)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from recfs.errors import RootBusy
-from recfs.services.committer import SIDE_BY_SIDE_BYTES, digest_files
+from recfs.services.committer import SIDE_BY_SIDE_BYTES, Source, digest_files
 from recfs.stores import local
 from recfs.stores.local import Attrs, LocalStore, Step, StepKind
 
@@ -102,11 +102,11 @@ def test_digests_of_every_size(store: LocalStore, size: int) -> None:
     path = store.home([b"users", b"file"])
     Path(os.fsdecode(path)).write_bytes(content)
     for paths in ([path], [path] * 9):
-        for digest in digest_files(paths, store):
+        for digest in digest_files([Source(path) for path in paths], store):
             assert digest.error is None
             assert (digest.size_bytes, digest.st_ino) == (size, os.stat(path).st_ino)
             assert digest.sha256 == hashlib.sha256(content).digest()
             assert digest.md5 == hashlib.md5(content).digest()
-    missing = digest_files([path + b"x"], store)
+    missing = digest_files([Source(path + b"x")], store)
     assert isinstance(missing[0].error, FileNotFoundError)
     store.close()

@@ -133,6 +133,9 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "fsync": (1, False),
     "release": (1,),
     "flush": (1,),
+    "fallocate": (1, 0, 0, 10),
+    "lseek": (1, 0, os.SEEK_DATA),
+    "copy_file_range": (1, 0, 2, 0, 10, 0),
 }  # fmt: skip
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from recfs.errors import IoFailure, OutOfSpace, RecfsError
 from recfs.fs.vfs import Changes
+from recfs.ports import Batch
+from recfs.stores.local import BALLAST_BYTES
 
 from .build import OPERATOR, REC, Filesystem, filesystem, until
 
@@ -116,3 +118,36 @@ async def test_a_failed_move_to_staging_leaves_the_file_as_it_was(fs: Filesystem
     await fs.close(number)
     await fs.drain()
     assert await fs.read(FILE) == b"Bytes"
+
+
+async def test_the_catalogue_has_room_when_a_writer_nobody_could_stop_took_all(place: Path) -> None:
+    """Without it not even `rm` would work. It is put aside again when there is room."""
+    async with filesystem(place) as fs:
+        space, store, behind = fs.vfs.files.space, fs.parts.store, fs.parts.behind
+        ballast = store.private / "ballast"
+        assert ballast.exists() is not fs.vfs.files.modes.can_stop
+        space.has_ballast = True
+        space.keep_ballast()
+        assert ballast.stat().st_blocks * 512 >= BALLAST_BYTES
+        await fs.write(f"{REC}/file", b"bytes")
+        apply, refused = behind._catalogue.apply, 0
+
+        async def full(batch: Batch) -> None:
+            nonlocal refused
+            if ballast.exists():
+                refused += 1
+                raise OutOfSpace("the disk is full")
+            await apply(batch)
+
+        behind._catalogue.apply = full
+        space.min_free = 1 << 60  # nothing is put aside meanwhile
+        await fs.unlink(f"{REC}/file")
+        await behind.flush()
+        assert refused == 1
+        assert not fs.rows("SELECT 1 FROM node WHERE name = ?", b"file")
+        space.min_free = 0
+        space.keep_ballast()
+        assert ballast.exists()
+        space.has_ballast = False
+        space.keep_ballast()
+        assert not ballast.exists(), "of no use where writers can be stopped"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -20,6 +21,7 @@ from recfs.errors import (
     NotEmpty,
     NotFound,
     RecfsError,
+    Stale,
 )
 from recfs.fs.nodes import DirNode, FileNode
 from recfs.fs.vfs import Changes
@@ -348,3 +350,78 @@ async def test_concurrent_work_on_one_name_ends_in_one_of_the_orders(fs: Filesys
                 nursery.start_soon(quietly, work)
         fs.parts.tree.check_invariants()
         await fs.assert_consistent()
+
+
+# --- rows that are outdated when they arrive ------------------------------------------------------------------------
+
+
+class _LateRows:
+    """Holds back what the catalogue's *method* read, so that something can happen between."""
+
+    def __init__(self, fs: Filesystem, method: str) -> None:
+        self.read, self.go_on = trio.Event(), trio.Event()
+        self._inner = getattr(fs.parts.catalogue, method)
+        setattr(fs.parts.catalogue, method, self)
+
+    async def __call__(self, *args: Any) -> Any:
+        rows = await self._inner(*args)
+        self.read.set()
+        await self.go_on.wait()
+        return rows
+
+
+@pytest.mark.parametrize("flushed", [False, True], ids=["removal pending", "removal written"])
+@pytest.mark.parametrize("by", ["child", "node", "children"])
+async def test_a_row_read_before_the_removal_does_not_bring_the_file_back(place: Path, by: str, flushed: bool) -> None:
+    async with filesystem(place) as fs:
+        await fs.write(f"{REC}/file", b"bytes")
+        await fs.write(f"{REC}/other", b"bytes")
+        await fs.drain()
+        await fs.reopen()
+        folder = await fs.mkdirs(REC)
+        ino = fs.rows("SELECT ino FROM node WHERE name = ?", b"file")[0]
+        late = _LateRows(fs, by)
+        found: list[object] = []
+
+        async def look() -> None:
+            if by == "child":
+                found.append(await fs.vfs.tree.child(folder, b"file"))
+            elif by == "node":
+                with pytest.raises(Stale):
+                    await fs.vfs.tree.get(ino)
+            else:
+                found.extend(entry.name for entry in await fs.vfs.tree.page(folder, 0, 100))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look)
+            await late.read.wait()
+            setattr(fs.parts.catalogue, by, late._inner)
+            await fs.unlink(f"{REC}/file")
+            if flushed:
+                await fs.vfs.behind.flush()
+            late.go_on.set()
+        assert found == {"child": [None], "node": [], "children": [b"other"]}[by]
+        assert not await fs.exists(f"{REC}/file")
+        await fs.assert_consistent()
+
+
+async def test_a_page_read_before_a_move_does_not_name_the_file_twice(place: Path) -> None:
+    async with filesystem(place) as fs:
+        await fs.write(f"{REC}/file", b"bytes")
+        await fs.mkdirs(OTHER)
+        await fs.drain()
+        await fs.reopen()
+        folder = await fs.mkdirs(REC)
+        late = _LateRows(fs, "children")
+        found: list[bytes] = []
+
+        async def look() -> None:
+            found.extend(entry.name for entry in await fs.vfs.tree.page(folder, 0, 100))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look)
+            await late.read.wait()
+            fs.parts.catalogue.children = late._inner
+            await fs.rename(f"{REC}/file", f"{OTHER}/file")
+            late.go_on.set()
+        assert found == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import hashlib
 import os
@@ -203,3 +204,84 @@ def python_client(script: str, *args: str | Path, timeout_s: float = 60.0) -> st
     For clients that may hang in a page fault (mmap), which no deadline inside this process could end.
     """
     return output(sys.executable, "-c", script, *args, timeout_s=timeout_s)
+
+
+class Peer:
+    """Another process that runs Python, a line at a time: `peer("os.write(fd, b'x')")` returns what it returns.
+
+    It knows os, fcntl and mmap, and `map_shared(fd, size)` and `unmap(view)`: mmap.mmap keeps a descriptor of its own,
+    a mapping of these does not. An OSError there is raised here. It ends, and its files are closed, with the block.
+    """
+
+    _SCRIPT = """
+import ctypes, fcntl, mmap, os, sys, traceback
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+def map_shared(fd, size):
+    address = libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd, 0)
+    if address == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), 'mmap')
+    return (ctypes.c_char * size).from_address(address)
+def unmap(view):
+    libc.munmap(ctypes.addressof(view), len(view))
+names = dict(globals())
+for line in sys.stdin:
+    code = eval(line)
+    try:
+        try:
+            expression = compile(code, code, 'eval')
+        except SyntaxError:
+            value = exec(code, names)
+        else:
+            value = eval(expression, names)
+        answer = 'value', value if isinstance(value, (int, str, bytes, tuple)) else None
+    except OSError as error:
+        answer = 'errno', error.errno
+    except Exception:
+        answer = 'failed', traceback.format_exc()
+    print(repr(answer), flush=True)
+"""
+
+    def __init__(self, uid: int | None = None) -> None:
+        argv = [sys.executable]
+        if uid is not None:
+            need_root()
+            argv = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--inh-caps=-all"]
+            argv += ["/usr/bin/env", "python3"]
+        argv += ["-S", "-E", "-c", self._SCRIPT]
+        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __call__(self, code: str) -> Any:
+        """Run one line there; return its value if it is a number, text, bytes or tuple. Raises OSError."""
+        self.send(code)
+        return self.answer()
+
+    def send(self, code: str) -> None:
+        """Have it run one line, without waiting."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{code!r}\n")
+        self._process.stdin.flush()
+
+    def answer(self) -> Any:
+        """Wait for the answer to what was sent."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, f"the other process died: {self._process.wait(10)}"
+        kind, value = ast.literal_eval(line)
+        if kind == "errno":
+            raise OSError(value, os.strerror(value))
+        assert kind == "value", value
+        return value
+
+    def open(self, path: Path, flags: int, name: str = "fd") -> None:
+        """Open a file there as variable `name`."""
+        self(f"{name} = os.open({str(path)!r}, {flags}, 0o644)")
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate(timeout=20)

@@ -87,20 +87,25 @@ class Mount:
         self._log = b""
         self._log_seen = 0
         self._expected: list[re.Pattern[str]] = []
-        self._start_args: tuple[tuple[str, ...], str | None] = ((), None)
+        self._start_args: tuple[tuple[str, ...], str | None, dict[str, str], Sequence[str]] = ((), None, {}, ())
 
     # -- starting ---
 
-    def start(self, *extra: str, config: str | None = None) -> Mount:
-        """Start the daemon and return when it answers. `config` is the text of recfs.conf without `root`."""
-        self._start_args = (extra, config)
+    def start(
+        self, *extra: str, config: str | None = None, env: dict[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> Mount:
+        """Start the daemon and return when it answers. `config` is the text of recfs.conf without `root`.
+
+        `env`: more environment of the daemon. `prefix`: a command that execs the daemon ("prlimit", "--nofile=400").
+        """
+        self._start_args = (extra, config, env or {}, prefix)
         notify_path = self.base / "notify"
         notify_path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.bind(str(notify_path))
             notify_path.chmod(0o666)
             # --debug: a daemon that dies of a bug shows its traceback
-            self.process = self._spawn(["--debug", *extra], config, notify_path)
+            self.process = self._spawn(["--debug", *extra], config, notify_path, more_env=env, prefix=prefix)
             Mount.alive.append(self)
             self._await_ready(notify)
         return self
@@ -122,7 +127,14 @@ class Mount:
         return code, said
 
     def _spawn(
-        self, extra: Sequence[str], config: str | None, notify: Path | None, *, path: Path | None = None
+        self,
+        extra: Sequence[str],
+        config: str | None,
+        notify: Path | None,
+        *,
+        path: Path | None = None,
+        more_env: dict[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> subprocess.Popen[bytes]:
         if config is None and Mount.passthrough == "auto":
             where = ["--root", str(self.root)]
@@ -133,10 +145,10 @@ class Mount:
                 text = f'passthrough = "{Mount.passthrough}"\n{text}'
             conf.write_text(text)
             where = ["--config", str(conf)]
-        argv = [sys.executable, "-m", "recfs", "mount", *where, *extra, str(path or self.path)]
+        argv = [*prefix, sys.executable, "-m", "recfs", "mount", *where, *extra, str(path or self.path)]
         env = {k: v for k, v in os.environ.items() if not k.startswith("RECFS_") and k != "NOTIFY_SOCKET"}
         # faulthandler lets the watchdog learn where a hanging daemon stands: SIGABRT prints every stack.
-        env |= {"PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+        env |= {"PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"} | (more_env or {})
         if notify is not None:
             env["NOTIFY_SOCKET"] = str(notify)
         with self.log_path.open("ab") as log:
@@ -210,8 +222,8 @@ class Mount:
         """Start again with the arguments of the last start, after an orderly umount if it still runs."""
         if self.process is not None:
             self.umount()
-        extra, config = self._start_args
-        return self.start(*extra, config=config)
+        extra, config, env, prefix = self._start_args
+        return self.start(*extra, config=config, env=env, prefix=prefix)
 
     def abort(self, why: str) -> None:
         """Make the daemon print its stacks and die, so that whoever waits for the mount gets an error."""
@@ -372,3 +384,6 @@ def remove_tree(path: Path) -> None:
         if point.startswith(f"{path}/"):
             lazy_unmount(Path(point))
     shutil.rmtree(path, ignore_errors=True)
+    if path.exists() and shutil.which("chattr"):  # a daemon was killed that had stopped a writer
+        subprocess.run(["chattr", "-R", "-i", str(path)], check=False, capture_output=True, timeout=60)
+        shutil.rmtree(path, ignore_errors=True)

@@ -210,10 +210,126 @@ def test_writes_ask_for_capabilities_only_without_killpriv(start: Start, without
     assert mirror.told["killpriv"] is ("killpriv" not in without)
     with (mirror.path / "file").open("wb", buffering=0) as stream:
         stream.write(b"first")
-        before = mirror.requests().get("getxattr", 0)
+        before = mirror.requests()["answered"]
         for _ in range(20):
             stream.write(b"more")
-        assert mirror.requests().get("getxattr", 0) - before == asked
+        assert mirror.requests()["answered"] - before == asked
+
+
+def test_python_never_hears_of_capabilities(mirror: Mirror) -> None:
+    before = mirror.requests()["answered"]
+    for number in range(20):
+        with (mirror.path / f"file{number}").open("wb", buffering=0) as stream:
+            stream.write(b"first")
+            stream.write(b"more")
+    requests = mirror.requests()
+    assert requests["answered"] - before == 20, "once for each new inode"
+    with pytest.raises(OSError, match="No data available"):
+        os.getxattr(mirror.path / "file0", "security.capability")
+    assert mirror.requests()["answered"] - before == 21
+    assert requests.get("getxattr", 0) == 0
+    for name in ("security.capabilit", "security.capability2", "user.capability"):
+        with pytest.raises(OSError, match="No data available"):
+            os.getxattr(mirror.path / "file0", name)
+    assert mirror.requests()["getxattr"] == 3
+    mirror.umount()
+
+
+# --- requests pyfuse3 does not know --------------------------------------------------------------------
+
+
+@pytest.fixture
+def ranges(start: Start) -> Mirror:
+    """A mirror that answers FALLOCATE, LSEEK and COPY_FILE_RANGE."""
+    mirror = start(ranges=True)
+    if not mirror.told["open_flags"]:
+        skip(f"needs the extension in effect: {mirror.told['why_not']}")
+    return mirror
+
+
+def holes(path: Path) -> tuple[int, int]:
+    """Where the first data and the first hole are."""
+    with path.open("rb") as stream:
+        return os.lseek(stream.fileno(), 0, os.SEEK_DATA), os.lseek(stream.fileno(), 0, os.SEEK_HOLE)
+
+
+def test_they_are_handed_over_and_answered(ranges: Mirror) -> None:
+    with (ranges.path / "file").open("w+b", buffering=0) as stream:
+        os.posix_fallocate(stream.fileno(), 0, 1 << 20)
+        assert os.fstat(stream.fileno()).st_size == 1 << 20
+        os.ftruncate(stream.fileno(), 0)
+        os.pwrite(stream.fileno(), b"data", 1 << 20)
+    assert holes(ranges.path / "file") == (1 << 20, 0)
+    content = pattern(250_000)
+    (ranges.path / "from").write_bytes(content)
+    with (ranges.path / "from").open("rb") as source, (ranges.path / "to").open("wb") as target:
+        copied = []
+        while not copied or copied[-1]:
+            copied.append(os.copy_file_range(source.fileno(), target.fileno(), 1 << 20))
+    assert copied == [100_000, 100_000, 50_000, 0]
+    assert (ranges.path / "to").read_bytes() == content
+    requests = ranges.requests()
+    assert (requests["fallocate"], requests["lseek"], requests["copy_file_range"]) == (1, 2, 3)
+    ranges.umount()
+
+
+def test_a_refusal_is_an_answer_and_so_is_a_bug(ranges: Mirror) -> None:
+    with (ranges.path / "file").open("w+b", buffering=0) as stream:
+        for _ in range(3):  # nothing is remembered
+            with pytest.raises(OSError, match="No such device or address"):
+                os.lseek(stream.fileno(), 0, os.SEEK_DATA)
+        for number in range(3):
+            done = subprocess.run(["fallocate", "-p", "-l", "4096", stream.name], capture_output=True, check=False)
+            assert b"Input/output error" in done.stderr, number
+    assert ranges.requests()["fallocate"] == ranges.requests()["lseek"] == 3
+    ranges.process.send_signal(signal.SIGTERM)
+    _, err = ranges.process.communicate(timeout=END_S)
+    assert err.count("ValueError: a bug") == 3
+    assert "fallocate: unexpected error, answered with EIO" in err
+
+
+def test_who_still_waits_at_the_end_is_answered(ranges: Mirror) -> None:
+    (ranges.path / "file").write_bytes(b"x")
+    command = ["fallocate", "-n", "-l", "4096", str(ranges.path / "file")]
+    clients = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
+    while not ranges.requests().get("fallocate"):
+        pass
+    ranges.process.send_signal(signal.SIGTERM)
+    ranges.ended()
+    for client in clients:  # the other one waits for the file in the kernel, or for the answer
+        _, err = client.communicate(timeout=END_S)
+        assert b"not connected" in err or b"abort" in err
+
+
+def test_an_aborted_connection_is_an_end(start: Start, workspace: Path) -> None:
+    """fusectl's way out of a hang. The kernel says ECONNABORTED, also now and then for an ordinary umount."""
+    need_root()
+    mirror = start()
+    number = os.minor(mirror.path.stat().st_dev)
+    control = workspace / "fusectl"
+    control.mkdir()
+    subprocess.run(["mount", "-t", "fusectl", "fusectl", control], check=True)
+    try:
+        (control / str(number) / "abort").write_text("1")
+    finally:
+        subprocess.run(["umount", control], check=True)
+    mirror.ended()
+
+
+@pytest.mark.parametrize(("without", "ranges"), [("", False), ("reply", True), ("reply", False)])
+def test_without_handlers_the_kernel_does_what_it_can(start: Start, without: str, ranges: bool) -> None:
+    mirror = start(without=without, ranges=ranges)
+    with (mirror.path / "file").open("w+b", buffering=0) as stream:
+        os.ftruncate(stream.fileno(), 200_000)
+    assert holes(mirror.path / "file") == (0, 200_000)
+    done = subprocess.run(["fallocate", "-l", "4096", mirror.path / "file"], capture_output=True, check=False)
+    assert b"not supported" in done.stderr
+    with (mirror.path / "file").open("rb") as source, (mirror.path / "to").open("wb") as target:
+        while os.copy_file_range(source.fileno(), target.fileno(), 1 << 20):
+            pass
+    assert (mirror.path / "to").stat().st_size == 200_000
+    assert not {"fallocate", "lseek", "copy_file_range"} & mirror.requests().keys()
+    mirror.umount()
 
 
 # --- less than everything ------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
 """A mirror of a directory on a `FuseSession`, for the tests of recfs.fs.passthrough: `session_fs.py SOURCE MOUNT JSON`.
 
 JSON: `wanted`; `options` (mount options, a list); `probe` (the directory for its file); `hog` (true: another thread
-keeps the GIL busy, so time passes between finding a request and reading it). Prints one line of JSON when it answers,
-the acceleration, and one at the end, its descriptors that should be gone. SIGTERM ends it without unmounting. Reading
-the extended attribute `user.requests` of the top directory returns how many requests of each kind came.
+keeps the GIL busy, so time passes between finding a request and reading it); `ranges` (true: it answers FALLOCATE,
+LSEEK and COPY_FILE_RANGE). Prints one line of JSON when it answers, the acceleration, and one at the end, its
+descriptors that should be gone. SIGTERM ends it without unmounting. Reading the extended attribute `user.requests` of
+the top directory returns how many requests of each kind came, `vanished` and were `answered` by the extension.
 """
 
 import collections
@@ -152,12 +153,44 @@ class Mirror(pyfuse3.Operations):
 
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         if name == b"user.requests":
-            vanished = interpose.reply.vanished() if interpose.reply else 0
-            return json.dumps(self.requests | {"vanished": vanished}).encode()
+            reply = interpose.reply
+            counted = {"vanished": reply.vanished(), "answered": reply.answered()} if reply else {"vanished": 0}
+            return json.dumps(self.requests | counted).encode()
         self.requests["getxattr"] += 1
         if name == b"user.slow":  # answered later, so that its caller can be killed meanwhile
             await trio.sleep(0.01)
         raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+
+
+FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
+
+
+class RangeMirror(Mirror):
+    """It has what pyfuse3 has no requests for. Punching a hole is a bug, and keeping the size takes for ever."""
+
+    async def fallocate(self, fh: int, mode: int, offset: int, length: int) -> None:
+        self.requests["fallocate"] += 1
+        if mode & FALLOC_FL_PUNCH_HOLE:
+            raise ValueError("a bug")
+        if mode & FALLOC_FL_KEEP_SIZE:
+            await trio.sleep_forever()
+        try:
+            os.posix_fallocate(fh, offset, length)
+        except OSError as error:
+            raise pyfuse3.FUSEError(error.errno or errno.EIO) from error
+
+    async def lseek(self, fh: int, offset: int, whence: int) -> int:
+        self.requests["lseek"] += 1
+        try:
+            return os.lseek(fh, offset, whence)
+        except OSError as error:
+            raise pyfuse3.FUSEError(error.errno or errno.EIO) from error
+
+    async def copy_file_range(
+        self, source_fh: int, source_offset: int, fh: int, offset: int, length: int, flags: int
+    ) -> int:
+        self.requests["copy_file_range"] += 1
+        return os.copy_file_range(source_fh, fh, min(length, 100_000), source_offset, offset)
 
 
 def hog() -> None:
@@ -189,7 +222,7 @@ async def main(source: Path, mountpoint: Path, settings: dict[str, Any]) -> None
 
     before = descriptors()
     try:
-        session.open(Mirror(source, session))
+        session.open((RangeMirror if settings.get("ranges") else Mirror)(source, session))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(end_on_signal, nursery.cancel_scope)
             async with trio.open_nursery() as requests:
