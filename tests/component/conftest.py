@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ from trio.testing import MockClock
 from .build import Filesystem, filesystem
 
 MEMORY = Path("/dev/shm")
+
+# As the daemon does: an open may break the lease that the committer tries for a moment.
+signal.signal(signal.SIGIO, signal.SIG_IGN)
 
 
 def _run(*args: Any, clock: trio.abc.Clock | None = None, **kwargs: Any) -> Any:
