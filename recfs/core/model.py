@@ -27,6 +27,30 @@ class State(enum.StrEnum):
     """Its writer or the machine died before the commit; the bytes that are there are kept and readable."""
     CORRUPT = "corrupt"
     """A verification found bytes that differ from the recorded checksums."""
+    UPLOADING = "uploading"
+    """Committed, and on its way to S3."""
+    STORED = "stored"
+    """S3 holds the object, its size and checksum confirmed; the bytes are here too."""
+    EVICTED = "evicted"
+    """Only S3 has the bytes."""
+    FETCHING = "fetching"
+    """Bytes are coming back from S3 into a partial local copy."""
+    ARCHIVED = "archived"
+    """Only S3 has the bytes, in a storage class that needs a restore before they can be read."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Committed bytes lie here, with checksums that describe them."""
+        return self in _WHOLE
+
+    @property
+    def is_remote(self) -> bool:
+        """The bytes are not here, or not all of them: S3 has them."""
+        return self in _REMOTE
+
+
+_WHOLE = frozenset({State.COMMITTED, State.UPLOADING, State.STORED})
+_REMOTE = frozenset({State.EVICTED, State.FETCHING, State.ARCHIVED})
 
 
 TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
@@ -42,9 +66,27 @@ TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
         (State.INCOMPLETE, State.SEALING),  # recovery: its writer had closed, only the commit is missing
         (State.CORRUPT, State.WRITING),  # rewritten
         (State.CORRUPT, State.COMMITTED),  # verified again, and the checksums match
+        (State.COMMITTED, State.UPLOADING),  # the journal's upload begins
+        (State.UPLOADING, State.COMMITTED),  # given up, or taken out of the queue
+        (State.UPLOADING, State.STORED),  # confirmed by S3
+        (State.UPLOADING, State.WRITING),  # written to meanwhile: the upload counts for nothing
+        (State.UPLOADING, State.CORRUPT),  # a verification failed
+        (State.COMMITTED, State.STORED),  # the same, by checksum
+        (State.STORED, State.WRITING),  # written to; the old object stays until the new one is confirmed
+        (State.STORED, State.COMMITTED),  # brought back for good: a rule wants it local
+        (State.STORED, State.CORRUPT),  # a verification failed
+        (State.STORED, State.EVICTED),  # its room here was needed
+        (State.EVICTED, State.FETCHING),  # somebody reads
+        (State.EVICTED, State.WRITING),  # overwritten, or fetched to be changed
+        (State.EVICTED, State.ARCHIVED),  # found in an archive class
+        (State.FETCHING, State.STORED),  # all of it is here, and verified
+        (State.FETCHING, State.EVICTED),  # the partial copy was dropped
+        (State.ARCHIVED, State.EVICTED),  # restored
+        (State.ARCHIVED, State.WRITING),  # overwritten
+        (State.WRITING, State.EVICTED),  # recovery: an unfinished overwrite taken back
     }
 )
-"""Every legal (old, new) pair for local storage. Staying in a state is not a transition."""
+"""Every legal (old, new) pair. Staying in a state is not a transition."""
 
 
 def check_transition(old: State, new: State) -> None:

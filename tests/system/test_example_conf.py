@@ -12,9 +12,9 @@ from recfs.config import SECTIONS, Config, load_config
 EXAMPLE = Path(__file__).parents[2] / "recfs.conf.example"
 LINES = EXAMPLE.read_text(encoding="utf-8").splitlines()
 # A comment in prose has a space after the #, a setting that is switched off has none.
-SWITCHED_OFF = re.compile(r"#(\w+ *=.*)")
+SWITCHED_OFF = re.compile(r"^#(\w+ *=.*|\[+\w+\]+)$")
 KEY = re.compile(r"#?(\w+) *=")
-HEADER = re.compile(r"\[+(\w+)\]+$")
+HEADER = re.compile(r"#?\[+(\w+)\]+$")
 DEFAULT = re.compile(r"# Default: (.*)$")
 
 MODEL_KEYS = {name for name in Config.model_fields if name not in SECTIONS} | {
@@ -46,11 +46,13 @@ def everything_on() -> dict[str, Any]:
     return tomllib.loads("\n".join(SWITCHED_OFF.sub(r"\1", line) for line in LINES))
 
 
-def model_default(dotted: str) -> Any:
-    value: Any = Config(root=Path("/srv/recfs"))
-    for part in dotted.split("."):
-        value = getattr(value, part)
-    return value
+# The least a table has to say.
+REQUIRED: dict[str, dict[str, Any]] = {
+    "": {"root": "/srv/recfs"},
+    "fallback": {"pattern": "users/*/thumbnails/*", "target": "shared/*"},
+    "s3": {"bucket": "media"},
+    "route": {"pattern": "users/**", "to": "s3"},
+}
 
 
 def test_every_key_of_the_model_is_in_the_example_once_and_no_other() -> None:
@@ -73,10 +75,22 @@ def test_the_example_loads_with_every_setting_switched_on(tmp_path: Path) -> Non
     path.write_text(text, encoding="utf-8")
     config = load_config(path)
     data = everything_on()
-    assert set(data["quota"]) == set(SECTIONS["quota"].model_fields)
+    for section, model in SECTIONS.items():
+        tables = data[section] if isinstance(data[section], list) else [data[section]]
+        assert [set(table) for table in tables] == [set(model.model_fields)], section
     assert config.mountpoint == Path(data["mountpoint"])
     assert config.quota.max_bytes == 500 * 1024**3
     assert None not in (config.operator, config.log.file, config.quota.limits().max_monthly_uploads)
+    assert config.s3 is not None
+    assert (config.s3.bucket, config.s3.prefix) == (data["s3"]["bucket"], data["s3"]["prefix"] + "/")
+    assert [(rule.pattern, rule.keep_local_s) for rule in config.route] == [("users/*/recordings/**", 7 * 86_400.0)]
+
+
+def test_the_example_says_that_keys_to_the_bucket_go_elsewhere() -> None:
+    header = LINES.index("#[s3]")
+    told = " ".join(line.strip("# ") for line in LINES[header - 10 : header])
+    for word in ("No access keys here", "credentials_file", "profile", "$AWS_SECRET_ACCESS_KEY", "role of the machine"):
+        assert word in told
 
 
 @pytest.mark.parametrize(("key", "told"), [(key, told) for key, told, _comment in keys_in_example()])
@@ -88,22 +102,22 @@ def test_the_default_the_example_tells_is_the_models(key: str, told: str | None)
         assert field.is_required() or field.get_default() is None
         return
     section, _, name = key.rpartition(".")
+    model = SECTIONS[section] if section else Config
+    required = REQUIRED.get(section, {})
     given = tomllib.loads(f"value = {told}")["value"]
-    data: dict[str, Any] = {"root": "/srv/recfs"}
-    data |= {section: {name: given}} if section else {name: given}
-    value: Any = Config.model_validate(data)
-    for part in key.split("."):
-        value = getattr(value, part)
-    assert value == model_default(key)
+    assert getattr(model.model_validate({**required, name: given}), name) == getattr(
+        model.model_validate(required), name
+    )
 
 
-def test_the_fallback_default_the_example_tells_is_the_models() -> None:
-    header = LINES.index("[[fallback]]")
+@pytest.mark.parametrize(("table", "others"), [("fallback", {}), ("route", {"s3": {"bucket": "media"}})])
+def test_the_rules_the_example_tells_as_default_are_the_models(table: str, others: dict[str, Any]) -> None:
+    header = next(number for number, line in enumerate(LINES) if line.lstrip("#") == f"[[{table}]]")
     told = DEFAULT.match(LINES[header - 1])
     assert told is not None
-    rules = tomllib.loads(f"fallback = {told[1]}")["fallback"]
-    config = Config.model_validate({"root": "/srv/recfs", "fallback": rules})
-    assert config.fallback == model_default("fallback")
+    rules = tomllib.loads(f"{table} = {told[1]}")
+    default = Config.model_validate(REQUIRED[""] | others)
+    assert getattr(Config.model_validate(REQUIRED[""] | others | rules), table) == getattr(default, table) != ()
 
 
 @pytest.mark.parametrize("key", sorted(MODEL_KEYS))

@@ -3,9 +3,12 @@
 No number that a machine produced is asserted here.
 """
 
+import http.client
 import os
 import shutil
 import signal
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -16,6 +19,7 @@ from scripts.bench_lib.bars import Judgement, best_mount, verdicts
 from scripts.bench_lib.measure import Sample
 from scripts.bench_lib.peers import Bucket, S3fsTarget
 from scripts.bench_lib.runner import Note, Results, Runner, Usage
+from scripts.bench_lib.s3_count import CountingProxy
 from scripts.bench_lib.spec import QUICK, Better, Context, Group, Metric, Sizes, Workload
 from scripts.bench_lib.target import LeftOut, NativeTarget, Target, TargetError, forget_pages, uninterrupted
 
@@ -99,6 +103,14 @@ def test_recfs_off_is_no_peer_but_may_be_the_best_mount() -> None:
     found = results(SPEED, native=[10], recfs=[10], recfs_off=[11], bindfs=[9])
     assert judged(SPEED, found) == {"native": Judgement.KEPT, "ahead": Judgement.KEPT}
     assert best_mount(SPEED, found) == "recfs-off"
+
+
+def test_rows_about_s3_are_compared_with_the_library() -> None:
+    found = results(SPEED, direct=[100], recfs=[80], s3fs=[70])
+    found.reference = "direct"
+    (part, ahead) = verdicts(SPEED, found, FULL, TMPFS)
+    assert (part.bar, part.judgement) == ("≥ 0.9 of direct", Judgement.MISSED)
+    assert (ahead.judgement, best_mount(SPEED, found)) == (Judgement.KEPT, "recfs")
 
 
 def test_own_rows_are_not_compared() -> None:
@@ -266,6 +278,41 @@ def test_a_bucket_is_named_by_its_address(url: str) -> None:
         Bucket.parse(url)
 
 
+class _Server(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        body = self.path.encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_requests_are_counted_and_answered() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            with CountingProxy(f"http://127.0.0.1:{server.server_port}") as proxy:
+                assert proxy.requests == 0
+                connection = http.client.HTTPConnection(proxy.endpoint.removeprefix("http://"), timeout=10)
+                for path in ("/a", "/b" * 500, "/c"):
+                    connection.request("GET", path)
+                    assert connection.getresponse().read() == path.encode()
+                connection.close()
+                assert proxy.requests == 3
+        finally:
+            server.shutdown()
+
+
+def test_requests_inside_tls_are_not_counted() -> None:
+    with pytest.raises(LeftOut, match="http only"):
+        CountingProxy("https://127.0.0.1:1")
+
+
 def test_native_pages_are_dropped_from_the_disk(tmp_path: Path) -> None:
     target: Target = NativeTarget(tmp_path)
     target.start()
@@ -305,6 +352,7 @@ def test_every_row_and_group_has_a_name_of_its_own() -> None:
 def test_rows_are_chosen_by_pattern() -> None:
     assert [workload.key for workload in rows.select(["rand_*", "du"])] == ["random", "du"]
     assert rows.select([]) == list(rows.WORKLOADS)
+    assert rows.select(["s3"]) == [workload for workload in rows.WORKLOADS if workload.far]
     with pytest.raises(ValueError, match="no row 'nothing'"):
         rows.select(["nothing"])
 

@@ -289,12 +289,17 @@ toml_values = st.sampled_from(
 )
 keys = st.builds(
     "{}{}".format,
-    st.sampled_from(["", "log.", "catalogue.", "commit.", "quota.", "temp.", "trash.", "fallback."]),
+    st.sampled_from(
+        [
+            *("", "log.", "catalogue.", "commit.", "quota.", "temp.", "trash.", "fallback."),
+            *("s3.", "s3.tags.", "route.", "cache.", "upload."),
+        ]
+    ),
     st.sampled_from(
         [
             *("root", "mountpoint", "min_free", "operator", "allow_other", "log", "level", "file", "quota"),
             *("fallback", "flush_interval", "cached_inodes", "max_bytes", "max_files", "max_age"),
-            *("retention", "x", "pattern"),
+            *("retention", "x", "pattern", "s3", "route", "bucket", "tags", "dir", "max_size", "endpoint", "settle"),
         ]
     ),
 )

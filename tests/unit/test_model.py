@@ -18,11 +18,30 @@ LEGAL = {
     ("incomplete", "sealing"),
     ("corrupt", "writing"),
     ("corrupt", "committed"),
+    ("committed", "uploading"),
+    ("uploading", "committed"),
+    ("uploading", "stored"),
+    ("uploading", "writing"),
+    ("uploading", "corrupt"),
+    ("committed", "stored"),
+    ("stored", "writing"),
+    ("stored", "committed"),
+    ("stored", "corrupt"),
+    ("stored", "evicted"),
+    ("evicted", "fetching"),
+    ("evicted", "writing"),
+    ("evicted", "archived"),
+    ("fetching", "stored"),
+    ("fetching", "evicted"),
+    ("archived", "evicted"),
+    ("archived", "writing"),
+    ("writing", "evicted"),
 }
 
 
 def test_the_words() -> None:
-    assert {str(state) for state in State} == {"writing", "sealing", "committed", "incomplete", "corrupt"}
+    local = {"writing", "sealing", "committed", "incomplete", "corrupt"}
+    assert {str(state) for state in State} == local | {"uploading", "stored", "evicted", "fetching", "archived"}
     assert {str(kind) for kind in Kind} == {"file", "dir", "symlink"}
 
 

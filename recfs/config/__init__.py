@@ -1,0 +1,42 @@
+"""recfs.conf (TOML) to a validated, frozen `Config`; the only place that knows the keys and their defaults.
+
+Sizes arrive as int bytes and durations as float seconds. Every mistake becomes one ConfigError that names
+the file, the dotted key, what was found and what to write instead; all mistakes of a file are reported
+together. recfs.conf.example documents the keys, and a test keeps the two the same.
+
+    types      sizes, durations, paths ...
+    sections   the tables every store has
+    s3         the tables of the S3 tier
+    lifecycle  [lifecycle], what the bucket does by itself
+    model      Config, and what holds between its tables
+    explain    mistakes in words
+    load       finding and reading the file
+"""
+
+from recfs.config.lifecycle import LifecycleSection
+from recfs.config.load import ENV_CONFIG, SYSTEM_CONFIG, config_for_root, find_config, load_config
+from recfs.config.model import SECTIONS, Config
+from recfs.config.s3 import CacheSection, RouteSection, S3Section, UploadSection
+from recfs.config.sections import DEFAULT_FALLBACK, FallbackSection, QuotaSection
+from recfs.config.types import AbsolutePath, Duration, Size
+
+__all__ = [
+    "DEFAULT_FALLBACK",
+    "ENV_CONFIG",
+    "SECTIONS",
+    "SYSTEM_CONFIG",
+    "AbsolutePath",
+    "CacheSection",
+    "Config",
+    "Duration",
+    "FallbackSection",
+    "LifecycleSection",
+    "QuotaSection",
+    "RouteSection",
+    "S3Section",
+    "Size",
+    "UploadSection",
+    "config_for_root",
+    "find_config",
+    "load_config",
+]

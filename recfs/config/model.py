@@ -1,0 +1,100 @@
+"""`Config`: all settings of one store together, and what holds between its tables."""
+
+from typing import Annotated, Literal, Self
+
+import pydantic
+from pydantic import BaseModel, BeforeValidator, Field
+
+from recfs.config.lifecycle import LifecycleSection
+from recfs.config.s3 import CacheSection, RouteRules, RouteSection, S3Section, UploadSection, default_routes
+from recfs.config.sections import (
+    DEFAULT_FALLBACK,
+    CatalogueSection,
+    CommitSection,
+    FallbackRules,
+    FallbackSection,
+    LogSection,
+    QuotaSection,
+    TempSection,
+    TrashSection,
+)
+from recfs.config.types import AbsolutePath, AnyCase, Section, Size, Uid
+
+
+def _allow_other(value: object) -> object:
+    if isinstance(value, bool) or value == "auto":
+        return value
+    raise ValueError('not one of the choices; write "auto", true or false')
+
+
+class Config(Section):
+    """All settings of one store. Frozen; make another with `load_config` or `config_for_root`."""
+
+    root: AbsolutePath = Field(description="directory that holds the store")
+    mountpoint: AbsolutePath | None = Field(default=None, description="default mount point of `recfs mount`")
+    min_free: Size = Field(default=1024**3, description="bytes of the disk that recfs leaves free")
+    operator: Uid | None = Field(
+        default=None, description="uid that may write shared/ and set quotas; none: the daemon's"
+    )
+    allow_other: Annotated[Literal["auto"] | bool, BeforeValidator(_allow_other)] = Field(
+        default="auto", description="whether users other than the daemon's may enter the mount"
+    )
+    passthrough: Annotated[Literal["auto", "read", "off"], AnyCase] = Field(
+        default="auto", description="whether the kernel reads and writes files by itself"
+    )
+    passthrough_headroom: Size | None = Field(
+        default=None, description="bytes of quota left for each writer the kernel serves; none: 10 GiB or 10 %"
+    )
+    log: LogSection = Field(default=LogSection(), description="the log")
+    catalogue: CatalogueSection = Field(default=CatalogueSection(), description="the catalogue of files")
+    commit: CommitSection = Field(default=CommitSection(), description="the commit pipeline")
+    quota: QuotaSection = Field(default=QuotaSection(), description="limits of every user without own ones")
+    fallback: FallbackRules = Field(
+        default=(DEFAULT_FALLBACK,), description="shared files shown where a user's own are missing"
+    )
+    temp: TempSection = Field(default=TempSection(), description="temporary jobs")
+    trash: TrashSection = Field(default=TrashSection(), description="deleted and overwritten bytes")
+    s3: S3Section | None = Field(default=None, description="the bucket of the S3 tier; none: no S3 tier")
+    route: RouteRules = Field(
+        default_factory=default_routes, description="which files go to S3; with [s3] and no rule: all below users/"
+    )
+    cache: CacheSection = Field(default=CacheSection(), description="local copies of files in S3")
+    upload: UploadSection = Field(default=UploadSection(), description="uploads to S3")
+    lifecycle: LifecycleSection = Field(
+        default=LifecycleSection(), description="rules that `recfs lifecycle apply` writes into the bucket"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _keep_root_and_mount_apart(self) -> Self:
+        # A mount over its own store would make the daemon wait for itself.
+        mount = self.mountpoint
+        if mount is not None and (mount.is_relative_to(self.root) or self.root.is_relative_to(mount)):
+            raise ValueError(
+                f'mountpoint = "{mount}": it and root = "{self.root}" lie inside one another; keep them apart'
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _routes_lead_somewhere(self) -> Self:
+        if self.route and self.s3 is None:
+            raise ValueError(
+                'route: there are [[route]] rules but no S3 tier; add [s3] with bucket = "...", or remove the rules'
+            )
+        return self
+
+
+SECTIONS: dict[str, type[BaseModel]] = {
+    "log": LogSection,
+    "catalogue": CatalogueSection,
+    "commit": CommitSection,
+    "quota": QuotaSection,
+    "fallback": FallbackSection,
+    "temp": TempSection,
+    "trash": TrashSection,
+    "s3": S3Section,
+    "route": RouteSection,
+    "cache": CacheSection,
+    "upload": UploadSection,
+    "lifecycle": LifecycleSection,
+}
+"""The tables of recfs.conf; the other fields of `Config` are keys above them."""
