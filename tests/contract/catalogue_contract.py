@@ -9,7 +9,7 @@ import pytest
 
 from recfs.core.model import Kind, State
 from recfs.errors import OutOfSpace
-from recfs.ports import ROOT_INO, AccountRow, Batch, Catalogue, GarbageRow, NodeRow
+from recfs.ports import ROOT_INO, AccountRow, Batch, Catalogue, GarbageRow, JournalRow, NodeRow, ObjectRow
 
 DIGESTS: dict[str, Any] = {"sha256": b"s" * 32, "md5": b"m" * 16}
 Break = Callable[[], None]
@@ -37,6 +37,20 @@ def garbage(gid: int, **changes: Any) -> GarbageRow:
 def account(user: str, **changes: Any) -> AccountRow:
     """A user without own limits."""
     return AccountRow(user, 100, 2, "2026-11", 1, None, None, None, None)._replace(**changes)
+
+
+def held(ino: int, **changes: Any) -> ObjectRow:
+    """What S3 has of a file, with a whole copy here."""
+    made = ObjectRow(
+        ino, f"users/5/{ino}", "etag", 7, b"s" * 32, b"m" * 16, 20, "STANDARD", 40, 50, local=1, pinned=0,
+        keep_until_ns=0, held=0,
+    )  # fmt: skip
+    return made._replace(**changes)
+
+
+def work(number: int, **changes: Any) -> JournalRow:
+    """An upload that nobody has tried yet."""
+    return JournalRow(number, "upload", 10, "", "", "", 7, 0, 60, 0, "", 40)._replace(**changes)
 
 
 class CatalogueContract:
@@ -208,6 +222,73 @@ class CatalogueContract:
         assert await filled.node(10) == row(10, b"a", 2, home_ino=None)
         assert list(await filled.garbage()) == [garbage(1, home_ino=None)]
 
+    # --- S3 ------------------------------------------------------------------------------------------------------
+
+    async def test_what_s3_holds(self, filled: Catalogue) -> None:
+        rows = [held(10, key="not ascii \uf7ff", pinned=1, held=1), held(11, local=0, keep_until_ns=1 << 61)]
+        await filled.apply(Batch(objects=rows))
+        assert [await filled.object(10), await filled.object(11), await filled.object(12)] == [*rows, None]
+        await filled.apply(Batch(objects=[held(11)], objects_gone=[10, 11]))
+        assert (await filled.object(10), await filled.object(11)) == (None, held(11))
+        await filled.apply(Batch(removed=[11]))
+        assert await filled.object(11) is None
+
+    async def test_whose_object_lies_under_a_key(self, filled: Catalogue) -> None:
+        assert not await filled.any_object()
+        assert await filled.object_at("there", 0) is None
+        await filled.apply(Batch(objects=[held(10, key="there"), held(11, key="elsewhere")]))
+        assert await filled.any_object()
+        assert (await filled.object_at("there", 11), await filled.object_at("The", 11)) == (10, None)
+        assert await filled.object_at("there", 10) is None
+        await filled.apply(Batch(objects=[held(10, key="moved")]))
+        assert (await filled.object_at("there", 0), await filled.object_at("moved", 0)) == (None, 10)
+        await filled.apply(Batch(objects=[held(11, key="moved")]))
+        assert (await filled.object_at("moved", 11), await filled.object_at("moved", 10)) == (10, 11)
+
+    async def test_the_journal_is_in_order_of_its_numbers(self, filled: Catalogue) -> None:
+        tried = work(3, upload_id="u", parts='{"sha256": ""}', attempts=2, next_try_ns=99, failed=1, error="no \u20ac")
+        await filled.apply(Batch(journal=[work(9, kind="delete", ino=0, key="k"), work(3), work(5)]))
+        await filled.apply(Batch(journal=[tried], journal_done=[5, 77]))
+        assert list(await filled.journal()) == [tried, work(9, kind="delete", ino=0, key="k")]
+        await filled.apply(Batch(removed=[10]))
+        assert len(await filled.journal()) == 2, "work outlives the file: its multipart upload has to be aborted"
+
+    async def test_objects_below_a_directory_at_any_depth(self, filled: Catalogue) -> None:
+        rows = [row(20, b"sub", 2, kind=Kind.DIR), row(21, b"other", kind=Kind.DIR)]
+        rows += [row(30, b"x", 20, has_object=1), row(31, b"y", 2, has_object=1), row(32, b"z", 21, has_object=1)]
+        rows += [row(33, b"none", 20), row(9, b"first", 20, has_object=1)]
+        await filled.apply(Batch(nodes=rows))
+        assert list(await filled.objects_below(2, 0, 10)) == [9, 30, 31]
+        assert list(await filled.objects_below(2, 9, 1)) == [30]
+        assert list(await filled.objects_below(20, 0, 10)) == [9, 30]
+        assert list(await filled.objects_below(ROOT_INO, 0, 10)) == [9, 30, 31, 32]
+        assert list(await filled.objects_below(33, 0, 10)) == []
+
+    async def test_what_may_be_evicted_least_recently_used_first(self, filled: Catalogue) -> None:
+        inos = range(20, 26)
+        stored = [row(ino, b"%d" % ino, 2, state=State.STORED, has_object=1) for ino in inos]
+        stored[5] = stored[5]._replace(state=State.COMMITTED)
+        objects = [
+            held(20, used_ns=300), held(21, used_ns=100), held(22, pinned=1), held(23, keep_until_ns=1001),
+            held(24, local=0), held(25),
+        ]  # fmt: skip
+        await filled.apply(Batch(nodes=stored, objects=objects))
+        assert list(await filled.evictable(1000, 10)) == [21, 20]
+        assert list(await filled.evictable(1000, 1)) == [21]
+        assert list(await filled.evictable(1001, 10)) == [23, 21, 20]
+
+    async def test_bytes_of_local_copies(self, filled: Catalogue) -> None:
+        assert await filled.local_object_bytes() == 0
+        await filled.apply(Batch(objects=[held(10), held(11, local=0), held(12, size_bytes=1 << 40, pinned=1)]))
+        assert await filled.local_object_bytes() == 7 + (1 << 40)
+
+    async def test_fetches_of_the_last_run_are_forgotten(self, filled: Catalogue) -> None:
+        kept = [row(11, b"b", 2, state=State.STORED), row(12, b"c", 2, state=State.ARCHIVED)]
+        await filled.apply(Batch(nodes=[row(10, b"a", 2, state=State.FETCHING), *kept]))
+        await filled.forget_fetches()
+        assert await filled.node(10) == row(10, b"a", 2, state=State.EVICTED)
+        assert [await filled.node(11), await filled.node(12)] == kept
+
     # --- all or nothing ------------------------------------------------------------------------------------------
 
     async def test_a_batch_that_fails_changes_nothing_and_can_be_applied_again(
@@ -221,6 +302,8 @@ class CatalogueContract:
             xattrs=[(10, b"user.a", b"1")],
             whiteouts=[(2, b"x", True)],
             views=[(1, 10)],
+            objects=[held(10)],
+            journal=[work(1)],
             meta={"clean": "0"},
         )
         break_next_apply(filled)
@@ -234,6 +317,7 @@ class CatalogueContract:
         assert await filled.account("5") is None
         assert list(await filled.garbage()) == list(await filled.views()) == []
         assert await filled.meta() == {}
+        assert (await filled.object(10), list(await filled.journal())) == (None, [])
         await filled.apply(batch)
         assert [(each.ino, each.name) for each in await filled.children(2, 0, 10)] == [
             (10, b"b"), (11, b"a"), (20, b"new"),

@@ -1,0 +1,320 @@
+"""The object store port: contract and value types. Blocking calls, made from worker threads under a named limiter.
+
+Keys are `str` and relative to the configured prefix: the key of `users/5/recordings/142/source.mp4` is just that
+(`key_for` for names that are not UTF-8). Etags are without their quotes.
+
+Every method may be called from many threads at once, makes one attempt, and raises a class of `object_errors`. Retries
+and the circuit breaker are `stores.wrap.RetryingObjectStore`, which has the same methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal, Protocol
+
+from recfs.object_errors import ObjectStoreError
+
+MIB = 1 << 20
+MAX_PARTS = 10_000
+MAX_OBJECT_BYTES = 5 << 40
+MAX_PUT_BYTES = 5 << 30
+"""S3's limit for one PUT, one part, and one CopyObject."""
+DELETE_BATCH = 1000
+ARCHIVE_CLASSES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+"""Storage classes whose objects cannot be read before a restore."""
+
+Cancel = Callable[[], bool]
+"""True as soon as the transfer is not wanted any more. Asked about every MiB, from the thread of the transfer."""
+Progress = Callable[[int], None]
+"""Told how many bytes of this call have gone out so far; falls back to 0 when an attempt starts again."""
+Tier = Literal["Standard", "Bulk", "Expedited"]
+
+
+class RestoreState(StrEnum):
+    """How an object of an archive class stands."""
+
+    ARCHIVED = "archived"
+    """Not readable; ask for a restore."""
+    RESTORING = "restoring"
+    """A restore was asked for and is under way."""
+    RESTORED = "restored"
+    """A readable copy exists for some days."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectMeta:
+    """What recfs knows of a file and writes beside its bytes. None: not known, not written."""
+
+    sha256: bytes | None = None
+    md5: bytes | None = None
+    original_filename: bytes | None = None
+    uploaded_ns: int | None = None
+    mode: int | None = None
+    owner: str | None = None
+    mtime_ns: int | None = None
+    content_type: str | None = None
+    """None: by the key's extension."""
+    storage_class: str | None = None
+    """None: the store's."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """In addition to the store's."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One object as the server describes it. A listing knows no metadata, checksums or restore state."""
+
+    key: str
+    size_bytes: int
+    etag: str
+    storage_class: str = "STANDARD"
+    sha256: bytes | None = None
+    """From the metadata: what recfs wrote there, not what the server computed."""
+    md5: bytes | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    last_modified_ns: int = 0
+    restore_state: RestoreState | None = None
+    """None: the bytes are there for reading."""
+    version_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartInfo:
+    """One uploaded part of a multipart upload. A journal keeps all of it."""
+
+    number: int
+    etag: str
+    size_bytes: int
+    checksum: str | None = None
+    """Base64 of the CRC32C or SHA-256 that the server confirmed; None where it confirms none."""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadInfo:
+    """One multipart upload that was started and neither finished nor aborted."""
+
+    key: str
+    upload_id: str
+    initiated_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class LifecycleRule:
+    """One rule of the bucket's lifecycle configuration. Days count from the object's creation."""
+
+    rule_id: str
+    prefix: str = ""
+    """Relative to the store's prefix."""
+    enabled: bool = True
+    transitions: tuple[tuple[int, str], ...] = ()
+    """(days, storage class)"""
+    expire_days: int | None = None
+    abort_multipart_days: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What `check` found when all is well."""
+
+    bucket: str
+    endpoint: str
+    region: str
+    skew_s: float
+    """Server's clock minus this machine's."""
+    warnings: tuple[str, ...] = ()
+
+
+def part_size(size_bytes: int, minimum_bytes: int = 8 * MIB) -> int:
+    """Size of a part such that 10,000 parts are enough: at least *minimum_bytes*, a multiple of 1 MiB.
+
+    Raises ValueError above 5 TiB (an S3 object's largest size when this was written).
+    """
+    if size_bytes > MAX_OBJECT_BYTES:
+        raise ValueError(f"{size_bytes} bytes: an S3 object has at most {MAX_OBJECT_BYTES} (5 TiB)")
+    needed = max(minimum_bytes, -(-size_bytes // MAX_PARTS))
+    return -(-needed // MIB) * MIB
+
+
+# Object keys are UTF-8. Bytes of a name that are none become U+F780..U+F7FF of the private use area, one each; so do
+# the bytes of these very characters, should a name contain them, and thus no two paths ever share a key.
+_ESCAPE_BASE = 0xF700
+_ESCAPES = range(_ESCAPE_BASE + 0x80, _ESCAPE_BASE + 0x100)
+
+
+def key_for(path: bytes) -> str:
+    """Object key of a mount path. Any bytes but NUL; reversible by `path_for`."""
+    text = path.decode("utf-8", "surrogateescape")
+    if text.isascii():
+        return text
+    out: list[str] = []
+    for char in text:
+        code = ord(char)
+        if 0xDC80 <= code <= 0xDCFF:
+            out.append(chr(_ESCAPE_BASE + code - 0xDC00))
+        elif code in _ESCAPES:
+            out.extend(chr(_ESCAPE_BASE + byte) for byte in char.encode())
+        else:
+            out.append(char)
+    return "".join(out)
+
+
+def path_for(key: str) -> bytes:
+    """Mount path of an object key that `key_for` made."""
+    if key.isascii():
+        return key.encode()
+    return b"".join(bytes([ord(c) - _ESCAPE_BASE]) if ord(c) in _ESCAPES else c.encode() for c in key)
+
+
+class ObjectStore(Protocol):
+    """Objects in one bucket below one prefix."""
+
+    # --- objects -------------------------------------------------------------------------------------------------
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """What the server knows of *key*; None if there is no such object (the bucket having been seen)."""
+
+    def get_range(
+        self,
+        key: str,
+        start: int,
+        length: int,
+        *,
+        if_match: str | None,
+        into: memoryview | int,
+        at: int | None = None,
+        cancel: Cancel | None = None,
+    ) -> int:
+        """Read *length* > 0 bytes from *start* into a buffer, or a file descriptor at offset *at* (None: *start*).
+
+        Returns *length*. Anything short of that is an exception, after which the target may hold some of the bytes:
+        ObjectChanged if the object's etag is not *if_match* or the range lies beyond its end, ObjectMissing,
+        ObjectArchived, BadAnswer.
+        """
+
+    def put_file(
+        self,
+        fd: int,
+        size: int,
+        key: str,
+        meta: ObjectMeta,
+        *,
+        progress: Progress | None = None,
+        cancel: Cancel | None = None,
+    ) -> ObjectInfo:
+        """Store the first *size* bytes of *fd* in one request, confirmed by checksum or size; up to 5 GiB.
+
+        Replaces what was there, atomically. Files of more than one `part_size` belong to the multipart calls.
+        Idempotent. ChecksumMismatch also when the bytes are not those of `meta.sha256` or `meta.md5`, where the server
+        can tell.
+        """
+
+    def part_size(self, size_bytes: int) -> int:
+        """`part_size` with the configured minimum."""
+
+    def start_multipart(self, key: str, meta: ObjectMeta) -> str:
+        """Begin a multipart upload; the id is to be recorded before the first part. Repeating it leaves an orphan."""
+
+    def upload_part(
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        fd: int,
+        offset: int,
+        length: int,
+        *,
+        progress: Progress | None = None,
+        cancel: Cancel | None = None,
+    ) -> PartInfo:
+        """Send part *number* (from 1), confirmed by checksum. Replaces an earlier part of that number. UploadGone."""
+
+    def finish_multipart(
+        self, key: str, upload_id: str, parts: Sequence[PartInfo], meta: ObjectMeta, size: int
+    ) -> ObjectInfo:
+        """Make the object of all parts and confirm its size and etag. Idempotent: finishing twice is fine.
+
+        UploadInvalid if the parts do not fit, UploadGone if the upload is unknown and no such object stands there.
+        """
+
+    def abort_multipart(self, key: str, upload_id: str) -> None:
+        """Drop the upload and its parts. Fine if it is gone already."""
+
+    def list_parts(self, key: str, upload_id: str) -> Sequence[PartInfo]:
+        """Parts that the server has, by number. UploadGone."""
+
+    def list_multiparts(self, prefix: str = "") -> Sequence[UploadInfo]:
+        """Uploads under way below *prefix*."""
+
+    def copy(
+        self,
+        src: str,
+        dst: str,
+        size: int,
+        *,
+        meta: ObjectMeta | None = None,
+        if_match: str | None = None,
+        cancel: Cancel | None = None,
+    ) -> ObjectInfo:
+        """Copy within the bucket, on the server. *meta* None keeps metadata, content type, storage class and tags.
+
+        *src* = *dst* rewrites metadata or class in place and needs *meta*. ObjectMissing; ObjectChanged if the source's
+        etag is not *if_match* or its size not *size*.
+        """
+
+    def delete(self, keys: Iterable[str]) -> Sequence[tuple[str, ObjectStoreError]]:
+        """Delete objects, 1000 a request. Returns those that failed; a missing one has not failed."""
+
+    def list(self, prefix: str = "", after: str = "") -> Iterator[ObjectInfo]:
+        """All objects below *prefix* with key > *after*, in order of their UTF-8 bytes."""
+
+    # --- administration ------------------------------------------------------------------------------------------
+
+    def restore(self, key: str, days: int, tier: Tier = "Standard") -> None:
+        """Ask for a readable copy of an archived object. Fine if one was asked for already. NotOffered."""
+
+    def set_tags(self, key: str, tags: Mapping[str, str]) -> None:
+        """Replace all tags of the object."""
+
+    def get_tags(self, key: str) -> dict[str, str]:
+        """The object's tags."""
+
+    def presign(self, key: str, method: Literal["GET", "PUT"], expires_s: int) -> str:
+        """A URL that reads or writes the object without credentials for *expires_s* (1..604800) seconds. No request."""
+
+    def get_lifecycle(self) -> tuple[LifecycleRule, ...]:
+        """recfs's own rules in the bucket."""
+
+    def put_lifecycle(self, rules: Sequence[LifecycleRule]) -> None:
+        """Replace recfs's own rules, leaving those of others as they are, and read them back to be sure."""
+
+    def check(self) -> CheckReport:
+        """Reach the bucket with these credentials. Raises the one exception that says what is wrong and what helps."""
+
+    def close(self) -> None:
+        """Drop idle connections; calls under way go on."""
+
+
+__all__ = [
+    "ARCHIVE_CLASSES",
+    "DELETE_BATCH",
+    "MAX_OBJECT_BYTES",
+    "MAX_PARTS",
+    "MAX_PUT_BYTES",
+    "MIB",
+    "Cancel",
+    "CheckReport",
+    "LifecycleRule",
+    "ObjectInfo",
+    "ObjectMeta",
+    "ObjectStore",
+    "PartInfo",
+    "Progress",
+    "RestoreState",
+    "Tier",
+    "UploadInfo",
+    "key_for",
+    "part_size",
+    "path_for",
+]

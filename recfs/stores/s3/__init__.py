@@ -1,0 +1,1 @@
+"""S3 behind the object store port, on boto3. The only room that imports boto3."""

@@ -1,0 +1,143 @@
+"""Makes the boto3 client that all operations share, from the [s3] section. Nothing else configures botocore."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.loaders
+import botocore.session
+import urllib3
+from botocore.config import Config as BotoConfig
+
+from recfs import __version__
+from recfs.config import S3Section
+from recfs.object_errors import WrongCredentials
+from recfs.stores.s3.body import FileBody
+from recfs.stores.s3.faults import STATUS_HEADER, Target, faults
+
+DEFAULT_REGION = "us-east-1"
+_EXPECT_BYTES = 1 << 20
+_SPARE_CONNECTIONS = 8
+"""For calls beside the transfers: a listing, a probe, a presign."""
+
+
+def signs_payload(section: S3Section, endpoint: str) -> bool:
+    """Whether uploads are hashed for the signature. TLS protects them as well; AWS demands it over http."""
+    match section.payload_signing:
+        case "on":
+            return True
+        case "off":
+            return False
+    return endpoint.startswith("http://")
+
+
+@functools.cache
+def _loader() -> Any:
+    """botocore's service descriptions, read once: another client then costs 10 ms instead of 100."""
+    return botocore.loaders.create_loader()
+
+
+def make_session(section: S3Section) -> Any:
+    """A boto3 session with the credentials the section names, else the standard chain. Raises WrongCredentials."""
+    core = botocore.session.Session(profile=section.profile)
+    core.register_component("data_loader", _loader())
+    if section.credentials_file is not None:
+        if not os.access(section.credentials_file, os.R_OK):
+            raise WrongCredentials(
+                f"[s3] credentials_file = {section.credentials_file}: uid {os.geteuid()} cannot read it; "
+                "correct the path or the file's mode"
+            )
+        core.set_config_variable("credentials_file", str(section.credentials_file))
+        if section.profile is None:
+            # Naming a profile keeps variables of the environment from taking precedence over the file.
+            core.set_config_variable("profile", "default")
+    with faults(Target(section.bucket, section.prefix, section.endpoint or "AWS"), "read the credentials"):
+        return boto3.session.Session(botocore_session=core)
+
+
+def endpoint_of(session: Any, section: S3Section) -> str:
+    """The section's endpoint, else what environment and profile say, else AWS."""
+    if section.endpoint is not None:
+        return section.endpoint
+    with faults(Target(section.bucket, section.prefix, "AWS"), "find the endpoint"):
+        client = session.client("s3", region_name=_region(session, section))
+    return str(client.meta.endpoint_url)
+
+
+def _region(session: Any, section: S3Section) -> str:
+    return str(section.region or session.region_name or DEFAULT_REGION)
+
+
+def make_client(session: Any, section: S3Section, endpoint: str, *, signed: bool) -> Any:
+    """A thread-safe S3 client that has payloads *signed* or not. Raises ObjectStoreError."""
+    if not section.verify:
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+    with faults(Target(section.bucket, section.prefix, endpoint), "set up the client"):
+        return _made(session, section, endpoint, signed=signed)
+
+
+def _made(session: Any, section: S3Section, endpoint: str, *, signed: bool) -> Any:
+    addressing: str = section.addressing
+    aws = (urlsplit(endpoint).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
+    if addressing == "auto":
+        # A bucket in the host name takes DNS and certificates that few own servers have. For AWS it is the usual way;
+        # botocore's own "auto" would presign URLs for us-east-1, whatever the region.
+        addressing = "virtual" if aws and "." not in section.bucket else "path"
+    client = session.client(
+        "s3",
+        region_name=_region(session, section),
+        endpoint_url=section.endpoint,
+        verify=str(section.ca_bundle) if section.ca_bundle else (None if section.verify else False),
+        config=BotoConfig(
+            signature_version="s3v4",
+            connect_timeout=section.connect_timeout,
+            read_timeout=section.read_timeout,
+            max_pool_connections=section.threads + _SPARE_CONNECTIONS,
+            retries={"total_max_attempts": 1},  # wrap.RetryingObjectStore is the one place that tries again
+            tcp_keepalive=True,
+            user_agent=f"recfs/{__version__} boto3/{boto3.__version__}",  # else put together anew for every request
+            # By default boto3 sends CRCs in trailers, which many servers refuse; recfs sends its own in headers.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            s3={"addressing_style": addressing, "payload_signing_enabled": signed},
+        ),
+    )
+    events = client.meta.events
+    events.register("before-send.s3", _mark_sending)
+    events.register("before-call.s3", _follow_no_redirect)
+    events.register("before-call.s3", _send_small_bodies_at_once)
+    # The widest pattern: its handlers come first, before botocore's own of "before-parse.s3.*".
+    events.register("before-parse.*.*", _remember_status)
+    return client
+
+
+def _follow_no_redirect(context: dict[str, Any], **_: Any) -> None:
+    """botocore would ask for the bucket's region and go there, at every call, and recurse against a server that only
+    ever redirects. The region belongs into the config; the error says which.
+    """
+    context.setdefault("s3_redirect", {})["redirected"] = True
+
+
+def _send_small_bodies_at_once(params: dict[str, Any], **_: Any) -> None:
+    """botocore waits for "100 Continue" before any body that is file-like: a round trip, or a second where none comes.
+
+    For large bodies it is worth it: a server that is busy says so before the bytes are sent.
+    """
+    body = params.get("body")
+    if isinstance(body, FileBody) and len(body) < _EXPECT_BYTES:
+        params["headers"].pop("Expect", None)
+
+
+def _remember_status(response_dict: dict[str, Any], **_: Any) -> None:
+    """botocore makes a 500 of status 200 with a body that is no XML; `s3_faults` wants to tell the two apart."""
+    response_dict["headers"][STATUS_HEADER] = str(response_dict["status_code"])
+
+
+def _mark_sending(request: Any, **_: Any) -> None:
+    """Signing is done: from here on, reading the body means sending it."""
+    if isinstance(request.body, FileBody):
+        request.body.sending = True

@@ -1,0 +1,237 @@
+"""Every way boto3 fails, translated into the one exception of `object_errors` with a message that says what helps.
+
+The only place that reads error codes. Codes come from the S3 API's list and from what Ceph, MinIO and SeaweedFS send;
+where an answer carries no code (HEAD has no body, a proxy sends HTML), the HTTP status decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from botocore import exceptions as boto
+from urllib3 import exceptions as urllib
+
+from recfs import object_errors as kinds
+from recfs.errors import RecfsError
+from recfs.object_errors import ObjectStoreError
+
+STATUS_HEADER = "x-recfs-status"
+"""Where the client keeps the status an answer came with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Whom the messages talk about."""
+
+    bucket: str
+    prefix: str
+    endpoint: str
+
+    def name(self, key: str | None) -> str:
+        """s3:// name of an object, or of the place where all of them lie."""
+        return f"s3://{self.bucket}/{self.prefix}{key or ''}"
+
+
+_CODES: dict[str, type[ObjectStoreError]] = {
+    code: kind
+    for kind, codes in {
+        kinds.WrongCredentials: (
+            "InvalidAccessKeyId SignatureDoesNotMatch ExpiredToken InvalidToken TokenRefreshRequired InvalidSecurity "
+            "MissingSecurityHeader NotSignedUp AccountProblem RequestExpired UnrecognizedClientException AuthFailure"
+        ),
+        kinds.AccessRefused: "AccessDenied AllAccessDisabled AccessForbidden MethodNotAllowed InvalidPayer",
+        kinds.BucketMissing: "NoSuchBucket",
+        kinds.WrongRegion: "PermanentRedirect TemporaryRedirect AuthorizationHeaderMalformed IncorrectEndpoint",
+        kinds.ClockSkewed: "RequestTimeTooSkewed RequestInTheFuture",
+        kinds.ObjectMissing: "NoSuchKey NoSuchVersion",
+        kinds.ObjectChanged: "PreconditionFailed InvalidRange",
+        kinds.ObjectArchived: "InvalidObjectState",
+        kinds.KeyTooLong: "KeyTooLongError KeyTooLong",
+        kinds.UploadGone: "NoSuchUpload",
+        kinds.UploadInvalid: "EntityTooSmall EntityTooLarge InvalidPart InvalidPartOrder",
+        kinds.ChecksumMismatch: (
+            "BadDigest InvalidDigest XAmzContentSHA256Mismatch XAmzContentChecksumMismatch IncompleteBody"
+        ),
+        kinds.StoreFull: (
+            "QuotaExceeded XMinioStorageFull StorageFull InsufficientStorage XMinioAdminBucketQuotaExceeded NoSpace"
+        ),
+        kinds.NotOffered: "NotImplemented UnsupportedOperation MissingContentLength NotSupported",
+        kinds.Throttled: (
+            "SlowDown SlowDownRead SlowDownWrite TooManyRequests RequestLimitExceeded Throttling ThrottlingException "
+            "BandwidthLimitExceeded OperationAborted ConcurrentModification TooManyRequestsException"
+        ),
+        kinds.Stalled: "RequestTimeout RequestTimeoutException",
+        kinds.ServerFault: "InternalError ServiceUnavailable InternalServerError XMinioServerNotInitialized",
+    }.items()
+    for code in codes.split()
+}
+
+_STATUS: dict[int, type[ObjectStoreError]] = {
+    301: kinds.WrongRegion,
+    307: kinds.WrongRegion,
+    401: kinds.WrongCredentials,
+    403: kinds.AccessRefused,
+    404: kinds.ObjectMissing,
+    405: kinds.NotOffered,
+    408: kinds.Stalled,
+    409: kinds.Throttled,
+    411: kinds.NotOffered,
+    412: kinds.ObjectChanged,
+    413: kinds.UploadInvalid,
+    416: kinds.ObjectChanged,
+    429: kinds.Throttled,
+    500: kinds.ServerFault,
+    501: kinds.NotOffered,
+    502: kinds.ServerFault,
+    503: kinds.ServerFault,
+    504: kinds.ServerFault,
+    507: kinds.StoreFull,
+}
+
+_REMEDIES: dict[type[ObjectStoreError], str] = {
+    kinds.WrongCredentials: "check the access key and secret that [s3] profile, credentials_file or the variables give",
+    kinds.AccessRefused: (
+        "let these credentials list the bucket and read, write and delete below the prefix (IAM, bucket policy)"
+    ),
+    kinds.BucketMissing: "create the bucket, or correct [s3] bucket, endpoint or region",
+    kinds.WrongRegion: "set [s3] region to the one where the bucket lives",
+    kinds.ClockSkewed: "set this machine's clock (is NTP running?)",
+    kinds.ObjectMissing: "it was deleted behind recfs's back; restore it in the bucket, or remove the file",
+    kinds.ObjectChanged: "it was replaced behind recfs's back; open the file again, or restore the version recfs wrote",
+    kinds.ObjectArchived: "ask for a copy with `recfs restore`, and read it when the restore is done",
+    kinds.KeyTooLong: "S3 keys have at most 1024 bytes: shorten the path or [s3] prefix",
+    kinds.UploadGone: "the upload has to start again; if it happens often, a lifecycle rule aborts uploads too early",
+    kinds.UploadInvalid: "the upload has to start again, with parts of at least 5 MiB and at most 5 GiB",
+    kinds.ChecksumMismatch: "if it happens again, suspect this machine's memory or disk, or what lies in between",
+    kinds.StoreFull: "free space on the server, or raise the quota of the bucket or user there",
+    kinds.NotOffered: "this server does not offer it: turn off what needs it, or use another server",
+    kinds.Throttled: "recfs slows down and tries again; if it stays so, lower [s3] threads",
+    kinds.Stalled: "recfs tries again; if it stays so, look at the network and the server, or raise [s3] read_timeout",
+    kinds.ServerFault: "recfs tries again; if it stays so, look at the server's log",
+    kinds.Unreachable: "recfs tries again; check [s3] endpoint, the network, and whether the server runs",
+    kinds.BadAnswer: "recfs tries again; if it stays so, a proxy or another program answers in the server's place",
+    kinds.Untrusted: "give the server's CA in [s3] ca_bundle, or correct the host name in [s3] endpoint",
+    kinds.RequestRefused: "please report this with the server's name and version",
+}
+
+
+def fault(
+    kind: type[ObjectStoreError], target: Target, doing: str, key: str | None, what: str, code: str = ""
+) -> ObjectStoreError:
+    """Build the exception: object, operation, what happened, where, remedy."""
+    remedy = _REMEDIES.get(kind)
+    text = f"{target.name(key)}: cannot {doing}: {what} ({target.endpoint})" + (f"; {remedy}" if remedy else "")
+    return kind(text, code=code)
+
+
+def translate(
+    error: BaseException, target: Target, doing: str, key: str | None
+) -> ObjectStoreError | RecfsError | None:
+    """The exception of ours for one of boto3's; None for what is not the store's fault (a bug)."""
+    if isinstance(error, RecfsError):
+        return error
+    if isinstance(error, boto.ClientError):
+        return _refusal(error, target, doing, key)
+    cause = _cause(error)
+    if isinstance(cause, RecfsError):
+        return cause  # raised by our own body reader in the middle of urllib3
+    kind, what = _transport(error, cause)
+    return None if kind is None else fault(kind, target, doing, key, what, type(error).__name__)
+
+
+@contextlib.contextmanager
+def faults(target: Target, doing: str, key: str | None = None) -> Iterator[None]:
+    """Translate whatever boto3 raises inside."""
+    try:
+        yield
+    except Exception as error:
+        ours = translate(error, target, doing, key)
+        if ours is None or ours is error:
+            raise
+        raise ours from error
+
+
+def status_of(error: boto.ClientError) -> int:
+    """HTTP status of the answer, 0 if there was none."""
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _refusal(error: boto.ClientError, target: Target, doing: str, key: str | None) -> ObjectStoreError:
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    status, answer = status_of(error), error.response.get("Error", {})
+    if headers.get(STATUS_HEADER) == "200" and str(answer.get("Code")) == str(status):
+        what = f"status 200 with a body that no S3 server sends ({headers.get('content-type', 'of no type')})"
+        return fault(kinds.BadAnswer, target, doing, key, what)
+    ours = refusal(answer, status, target, doing, key)
+    region = headers.get("x-amz-bucket-region") or answer.get("Region")
+    if isinstance(ours, kinds.WrongRegion) and region:
+        return fault(kinds.WrongRegion, target, doing, key, f'the bucket lives in region "{region}"', ours.code)
+    return ours
+
+
+def refusal(answer: Mapping[str, Any], status: int, target: Target, doing: str, key: str | None) -> ObjectStoreError:
+    """The exception for an <Error> of the server, with the status of its answer (0: part of a larger one)."""
+    code = str(answer.get("Code", ""))
+    kind = _CODES.get(code) or _STATUS.get(status)
+    if kind is None:
+        # 200 with an error inside (CompleteMultipartUpload, CopyObject) is passed on by botocore as a 500.
+        kind = kinds.ServerFault if status >= 500 else kinds.RequestRefused
+    if kind is kinds.ObjectMissing and key is None:
+        kind = kinds.BucketMissing
+    words = str(answer.get("Message", "")).strip()
+    what = " ".join(part for part in (code or str(status), words) if part and part != "None")
+    return fault(kind, target, doing, key, _short(what), code or str(status))
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    """What botocore wrapped."""
+    inner = getattr(error, "kwargs", {}).get("error") if isinstance(error, boto.BotoCoreError) else None
+    return inner if isinstance(inner, BaseException) else error.__cause__ or error.__context__
+
+
+def _transport(error: BaseException, cause: BaseException | None) -> tuple[type[ObjectStoreError] | None, str]:
+    match error:
+        case boto.NoCredentialsError() | boto.PartialCredentialsError() | boto.CredentialRetrievalError():
+            return kinds.WrongCredentials, f"no usable credentials: {_short(error)}"
+        case boto.ProfileNotFound() | boto.NoAuthTokenError() | boto.TokenRetrievalError() | boto.SSOError():
+            return kinds.WrongCredentials, _short(error)
+        case boto.SSLError() | urllib.SSLError():
+            untrusted = "CERTIFICATE_VERIFY_FAILED" in str(error) or "doesn't match" in str(error)
+            return (kinds.Untrusted if untrusted else kinds.Unreachable), f"TLS: {_short(cause or error)}"
+        case boto.ConnectTimeoutError() | urllib.ConnectTimeoutError():
+            return kinds.Unreachable, "no connection within [s3] connect_timeout"
+        case boto.ReadTimeoutError() | urllib.ReadTimeoutError() | TimeoutError():
+            return kinds.Stalled, "nothing came for [s3] read_timeout"
+        case boto.EndpointConnectionError():
+            if isinstance(cause, urllib.NameResolutionError | socket.gaierror):
+                return kinds.Unreachable, "host name not known"
+            return kinds.Unreachable, "connection refused or no route"
+        case boto.IncompleteReadError() | urllib.IncompleteRead() | boto.ResponseStreamingError():
+            return kinds.BadAnswer, f"the answer broke off: {_short(cause or error)}"
+        case boto.ConnectionClosedError() | urllib.ProtocolError() if isinstance(_last_of(cause), TimeoutError):
+            return kinds.Stalled, "the server takes no more bytes"
+        case boto.ConnectionClosedError() | urllib.ProtocolError() | boto.ProxyConnectionError():
+            return kinds.Unreachable, f"connection lost: {_short(cause or error)}"
+        case boto.ConnectionError() | boto.HTTPClientError() | urllib.HTTPError() | ConnectionError():
+            return kinds.Unreachable, _short(cause or error)
+        case boto.ChecksumError() | boto.FlexibleChecksumError():
+            return kinds.ChecksumMismatch, _short(error)
+    # botocore keeps its parser's exception in a module of its own, without a public name.
+    if type(error).__name__ == "ResponseParserError":
+        return kinds.BadAnswer, f"not an answer of an S3 server: {_short(error)}"
+    if isinstance(error, boto.ParamValidationError | boto.ValidationError | boto.BotoCoreError):
+        return kinds.RequestRefused, _short(error)
+    return None, ""
+
+
+def _last_of(error: BaseException | None) -> object:
+    """What urllib3 puts last into a ProtocolError: the error of the socket."""
+    return error.args[-1] if isinstance(error, urllib.ProtocolError) and error.args else error
+
+
+def _short(words: object) -> str:
+    return " ".join(str(words).split())[:200]

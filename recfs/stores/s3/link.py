@@ -1,0 +1,148 @@
+"""The one connection that everything S3 goes through: client, names, error translation, facts learned of the server."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from recfs.config import S3Section
+from recfs.object_errors import (
+    AccessRefused,
+    BadAnswer,
+    KeyTooLong,
+    ObjectMissing,
+    ObjectStoreError,
+    RequestRefused,
+)
+from recfs.objects import ObjectInfo
+from recfs.stores.s3.client import endpoint_of, make_client, make_session, signs_payload
+from recfs.stores.s3.faults import Target, fault, faults
+from recfs.stores.s3.meta import info_of
+
+MAX_KEY_BYTES = 1024
+
+
+class S3Link:
+    """Base of the S3 store's rooms. Thread-safe: boto3 clients are, and facts are learned once, by assignment."""
+
+    def __init__(self, section: S3Section) -> None:
+        self._section = section
+        self._session = make_session(section)
+        endpoint = endpoint_of(self._session, section)
+        self._target = Target(section.bucket, section.prefix, endpoint)
+        self._signed = signs_payload(section, endpoint)
+        self._client = make_client(self._session, section, endpoint, signed=self._signed)
+        self._checksums_ignored = False
+        self._algorithms: dict[str, str | None] = {}
+        """Checksum algorithm by id of an upload under way."""
+
+    # --- calls ---------------------------------------------------------------------------------------------------
+
+    def _call(self, doing: str, key: str | None, operation: str, **parameters: Any) -> dict[str, Any]:
+        """One request to the bucket; *key*, where not None, becomes Key. *doing* completes "cannot ...".
+
+        Raises the one exception for whatever goes wrong.
+        """
+        if key is not None:
+            parameters["Key"] = self._full(key)
+        with faults(self._target, doing, key):
+            answer: dict[str, Any] = getattr(self._client, operation)(Bucket=self._section.bucket, **parameters)
+        return answer
+
+    def _full(self, key: str) -> str:
+        full = self._section.prefix + key
+        if (size := len(full.encode())) > MAX_KEY_BYTES:
+            raise fault(KeyTooLong, self._target, "name the object", key, f"the key has {size} bytes")
+        return full
+
+    def _relative(self, full: str) -> str:
+        return full[len(self._section.prefix) :]
+
+    def _bad(self, doing: str, key: str | None, what: str) -> ObjectStoreError:
+        return fault(BadAnswer, self._target, doing, key, what)
+
+    def _expect(self, answer: dict[str, Any], field: str, doing: str, key: str | None) -> Any:
+        """A field that every S3 server sends. An error page with status 200 parses as an answer without it."""
+        if answer.get(field) in (None, ""):
+            raise self._bad(doing, key, f"not an answer of an S3 server: it has no {field}")
+        return answer[field]
+
+    # --- HEAD ----------------------------------------------------------------------------------------------------
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """As `ObjectStore.head`."""
+        doing = "look at the object"
+        try:
+            answer = self._call(doing, key, "head_object")
+        except (ObjectMissing, AccessRefused, RequestRefused) as error:
+            # An answer to HEAD has no body, hence no code: it tells no missing object from a missing bucket, and no
+            # wrong secret from a wrong policy. A listing does.
+            self._probe(doing)
+            if isinstance(error, ObjectMissing):
+                return None
+            raise
+        self._expect(answer, "ETag", doing, key)
+        if answer.get("ContentLength") is None:
+            raise self._bad(doing, key, "not an answer of an S3 server: it has no Content-Length")
+        return info_of(key, answer)
+
+    def _probe(self, doing: str) -> dict[str, Any]:
+        """The cheapest request whose answer says exactly what is wrong with bucket or credentials."""
+        page = self._call(doing, None, "list_objects_v2", MaxKeys=1, Prefix=self._section.prefix)
+        if "IsTruncated" not in page:
+            raise self._bad(doing, None, "not an answer of an S3 server to a listing")
+        return page
+
+    # --- tags ----------------------------------------------------------------------------------------------------
+
+    def _tags_of(self, key: str) -> dict[str, str]:
+        answer = self._call("read the tags", key, "get_object_tagging")
+        if "TagSet" not in answer:
+            if answer["ResponseMetadata"]["HTTPHeaders"].get("content-length", "0") == "0":
+                return {}  # Ceph 16, of an object that came in parts
+            raise self._bad("read the tags", key, "not an answer of an S3 server: it has no TagSet")
+        return {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}
+
+    def _set_tags(self, key: str, tags: dict[str, str]) -> None:
+        if not tags:
+            self._call("remove the tags", key, "delete_object_tagging")
+            return
+        tag_set = [{"Key": name, "Value": value} for name, value in tags.items()]
+        self._call("set the tags", key, "put_object_tagging", Tagging={"TagSet": tag_set})
+
+    # --- integrity -----------------------------------------------------------------------------------------------
+
+    def _algorithm(self) -> str | None:
+        """Checksum to send with uploads, by S3's name; None where the server ignores them or the config says off."""
+        match self._section.checksums:
+            case "off":
+                return None
+            case "sha256":
+                return "SHA256"
+            case "crc32c":
+                return "CRC32C"
+        return None if self._checksums_ignored else "CRC32C"
+
+    def _learn_checksums_ignored(self) -> None:
+        """The server takes checksum headers and does nothing with them (Ceph 16 does).
+
+        From now on the payload's SHA-256 goes into the signature, which the server does verify; Content-MD5, the other
+        way, costs more than twice the CPU. Only `payload_signing = "off"` leaves Content-MD5.
+        """
+        self._checksums_ignored = True
+        if not self._signed and self._section.payload_signing == "auto":
+            self._client = make_client(self._session, self._section, self._target.endpoint, signed=True)
+            self._signed = True
+
+    def close(self) -> None:
+        """As `ObjectStore.close`."""
+        self._client.close()
+
+
+_MULTIPART_ETAG = re.compile(r"([0-9a-f]{32})-(\d+)")
+
+
+def multipart_etag(etag: str) -> tuple[str, int] | None:
+    """(MD5 of the parts' MD5s in hex, number of parts) of an etag of this form."""
+    found = _MULTIPART_ETAG.fullmatch(etag)
+    return (found[1], int(found[2])) if found else None

@@ -1,0 +1,347 @@
+"""Uploading: one request for small files, multipart in journalled steps for large ones. Confirmed before it returns.
+
+How the bytes are confirmed, cheapest first: the server repeats the checksum that went with them (S3; for a whole file
+it is the file's own SHA-256 from the commit, so that the object provably is what the catalogue says); the signature
+covers their SHA-256, which servers verify; Content-MD5. Where the server ignores checksum headers that is found out at
+the first upload and remembered. An etag that is an MD5 is compared as well, and where nothing of this proves the
+object, a HEAD proves its size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from recfs.object_errors import (
+    ChecksumMismatch,
+    NotOffered,
+    ObjectMissing,
+    ServerFault,
+    TransferCancelled,
+    UploadGone,
+    UploadInvalid,
+)
+from recfs.objects import (
+    MAX_PUT_BYTES,
+    Cancel,
+    ObjectInfo,
+    ObjectMeta,
+    PartInfo,
+    Progress,
+    UploadInfo,
+    part_size,
+)
+from recfs.stores.s3 import meta as s3_meta
+from recfs.stores.s3.body import FileBody, checksum_of, digest_of
+from recfs.stores.s3.faults import fault
+from recfs.stores.s3.link import S3Link, multipart_etag
+from recfs.stores.s3.meta import b64, plain_md5, unquoted
+
+_FIELDS = {"CRC32C": "ChecksumCRC32C", "SHA256": "ChecksumSHA256"}
+
+
+class S3Uploads(S3Link):
+    """Puts, multipart uploads, and their confirmation."""
+
+    def _object_parameters(self, key: str, meta: ObjectMeta) -> dict[str, Any]:
+        """Everything about a new object but its bytes."""
+        section = self._section
+        parameters: dict[str, Any] = {
+            "Metadata": s3_meta.to_metadata(meta),
+            "ContentType": meta.content_type or s3_meta.content_type(key),
+        }
+        if storage_class := meta.storage_class or section.storage_class:
+            parameters["StorageClass"] = storage_class
+        if tags := {**section.tags, **meta.tags}:
+            parameters["Tagging"] = s3_meta.tagging(tags)
+        if section.sse != "none":
+            parameters["ServerSideEncryption"] = section.sse
+        if section.kms_key is not None:
+            parameters["SSEKMSKeyId"] = section.kms_key
+        return parameters
+
+    # --- one request ---------------------------------------------------------------------------------------------
+
+    def put_file(
+        self,
+        fd: int,
+        size: int,
+        key: str,
+        meta: ObjectMeta,
+        *,
+        progress: Progress | None = None,
+        cancel: Cancel | None = None,
+    ) -> ObjectInfo:
+        """As `ObjectStore.put_file`."""
+        if size > MAX_PUT_BYTES:
+            raise ValueError(f"{size} bytes: one request takes at most {MAX_PUT_BYTES}; use the multipart calls")
+        doing = "upload"
+        # Once and before: what another thread learns meanwhile says nothing of how these bytes went.
+        signed, algorithm, md5 = self._signed, self._algorithm(), meta.md5
+        sent: dict[str, str] = {}
+        if algorithm is not None:
+            if meta.sha256 is not None and self._section.checksums != "crc32c":
+                sent[_FIELDS["SHA256"]] = b64(meta.sha256)
+            else:
+                sent[_FIELDS[algorithm]] = b64(checksum_of(algorithm, fd, 0, size))
+        elif not signed and self._section.checksums != "off":
+            md5 = md5 or digest_of("md5", fd, 0, size)
+            sent["ContentMD5"] = b64(md5)
+        answer = self._call(
+            doing,
+            key,
+            "put_object",
+            Body=FileBody(fd, 0, size, progress, cancel) if size else b"",
+            ContentLength=size,
+            **sent,
+            **self._object_parameters(key, meta),
+        )
+        etag = unquoted(self._expect(answer, "ETag", doing, key))
+        if algorithm is not None and not self._echoed(answer, sent, doing, key):
+            if not signed:
+                # These bytes went unproven; now that it is known, they go again: signed, or with Content-MD5.
+                return self.put_file(fd, size, key, meta, progress=progress, cancel=cancel)
+            algorithm = None
+        proven = algorithm is not None
+        if md5 is not None and (stored := plain_md5(etag)) is not None and not _kms(answer):
+            if stored != md5:
+                raise fault(ChecksumMismatch, self._target, doing, key, f"sent MD5 {md5.hex()}, stored {etag}")
+            proven = True
+        if not proven:
+            return self._confirmed(key, size, etag, doing)
+        return self._as_put(key, size, etag, meta, answer)
+
+    def _echoed(self, answer: dict[str, Any], sent: dict[str, str], doing: str, key: str) -> bool:
+        """Whether the server repeats the checksum that was sent; False: it knows none of this. Raises otherwise."""
+        ((field, value),) = sent.items()
+        found = answer.get(field)
+        if found == value:
+            return True
+        if found is not None:
+            raise fault(ChecksumMismatch, self._target, doing, key, f"sent {field} {value}, stored {found}")
+        if self._section.checksums != "auto":
+            raise fault(
+                NotOffered, self._target, doing, key, f'[s3] checksums = "{self._section.checksums}" is ignored there'
+            )
+        self._learn_checksums_ignored()
+        return False
+
+    def _as_put(self, key: str, size: int, etag: str, meta: ObjectMeta, answer: dict[str, Any]) -> ObjectInfo:
+        return ObjectInfo(
+            key=key,
+            size_bytes=size,
+            etag=etag,
+            storage_class=meta.storage_class or self._section.storage_class or "STANDARD",
+            sha256=meta.sha256,
+            md5=meta.md5,
+            metadata=s3_meta.to_metadata(meta),
+            last_modified_ns=time.time_ns(),
+            version_id=answer.get("VersionId"),
+        )
+
+    def _confirmed(self, key: str, size: int, etag: str | None, doing: str) -> ObjectInfo:
+        """HEAD, and compare. Raises ChecksumMismatch if another object than ours is there."""
+        info = self.head(key)
+        if info is None or info.size_bytes != size or (etag is not None and info.etag != etag):
+            found = "nothing" if info is None else f"{info.size_bytes} bytes with etag {info.etag}"
+            wanted = f"{size} bytes with etag {etag}"
+            raise fault(ChecksumMismatch, self._target, doing, key, f"{wanted} were sent, {found} is there")
+        return info
+
+    # --- multipart -----------------------------------------------------------------------------------------------
+
+    def part_size(self, size_bytes: int) -> int:
+        """As `ObjectStore.part_size`."""
+        return part_size(size_bytes, self._section.part_size)
+
+    def start_multipart(self, key: str, meta: ObjectMeta) -> str:
+        """As `ObjectStore.start_multipart`."""
+        doing, algorithm = "start the upload", self._algorithm()
+        wanted = {} if algorithm is None else {"ChecksumAlgorithm": algorithm}
+        answer = self._call(doing, key, "create_multipart_upload", **wanted, **self._object_parameters(key, meta))
+        upload_id = str(self._expect(answer, "UploadId", doing, key))
+        if algorithm is not None and answer.get("ChecksumAlgorithm") != algorithm:
+            if self._section.checksums != "auto":
+                self._call(doing, key, "abort_multipart_upload", UploadId=upload_id)
+                what = f'[s3] checksums = "{self._section.checksums}" is ignored there'
+                raise fault(NotOffered, self._target, doing, key, what)
+            self._learn_checksums_ignored()
+            algorithm = None
+        self._algorithms[upload_id] = algorithm
+        return upload_id
+
+    def upload_part(
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        fd: int,
+        offset: int,
+        length: int,
+        *,
+        progress: Progress | None = None,
+        cancel: Cancel | None = None,
+    ) -> PartInfo:
+        """As `ObjectStore.upload_part`."""
+        doing = f"upload part {number}"
+        signed, algorithm = self._signed, self._algorithm_of(key, upload_id)
+        sent: dict[str, str] = {}
+        checksum, md5 = None, None
+        if algorithm is not None:
+            checksum = b64(checksum_of(algorithm, fd, offset, length))
+            sent[_FIELDS[algorithm]] = checksum
+        elif not signed and self._section.checksums != "off":
+            md5 = digest_of("md5", fd, offset, length)
+            sent["ContentMD5"] = b64(md5)
+        answer = self._call(
+            doing,
+            key,
+            "upload_part",
+            UploadId=upload_id,
+            PartNumber=number,
+            Body=FileBody(fd, offset, length, progress, cancel),
+            ContentLength=length,
+            **sent,
+        )
+        etag = unquoted(self._expect(answer, "ETag", doing, key))
+        if algorithm is not None and not self._echoed(answer, sent, doing, key):
+            self._algorithms[upload_id] = None
+            if not signed:
+                return self.upload_part(key, upload_id, number, fd, offset, length, progress=progress, cancel=cancel)
+            checksum = None
+        if md5 is not None and plain_md5(etag) not in (None, md5) and not _kms(answer):
+            raise fault(ChecksumMismatch, self._target, doing, key, f"sent MD5 {md5.hex()}, stored {etag}")
+        return PartInfo(number, etag, length, checksum)
+
+    def _algorithm_of(self, key: str, upload_id: str) -> str | None:
+        """The checksum that the upload was started with, perhaps by an earlier process: the server refuses others."""
+        if upload_id not in self._algorithms:
+            answer = self._list_parts_page(key, upload_id, 0, MaxParts=1)
+            algorithm = answer.get("ChecksumAlgorithm")
+            self._algorithms[upload_id] = algorithm if algorithm in _FIELDS else None
+            if algorithm not in _FIELDS and self._section.checksums == "auto" and not self._checksums_ignored:
+                self._learn_checksums_ignored()
+        return self._algorithms[upload_id]
+
+    def finish_multipart(
+        self, key: str, upload_id: str, parts: Sequence[PartInfo], meta: ObjectMeta, size: int
+    ) -> ObjectInfo:
+        """As `ObjectStore.finish_multipart`."""
+        doing = "finish the upload"
+        ordered = sorted(parts, key=lambda part: part.number)
+        if sum(part.size_bytes for part in ordered) != size:
+            what = f"the parts have {sum(part.size_bytes for part in ordered)} bytes together, the file {size}"
+            raise fault(UploadInvalid, self._target, doing, key, what)
+        algorithm = self._algorithm_of(key, upload_id) if any(part.checksum for part in ordered) else None
+        named: list[dict[str, Any]] = []
+        for part in ordered:
+            entry: dict[str, Any] = {"PartNumber": part.number, "ETag": f'"{part.etag}"'}
+            if algorithm is not None and part.checksum is not None:
+                entry[_FIELDS[algorithm]] = part.checksum
+            named.append(entry)
+        wanted = etag_of_parts(ordered)
+        try:
+            answer = self._complete(key, upload_id, named, doing)
+        except UploadGone:
+            # Perhaps it was finished, and only the answer was lost.
+            info = self.head(key)
+            if info is None or info.size_bytes != size or not _same_object(info, wanted, meta):
+                raise
+            self._algorithms.pop(upload_id, None)
+            return info
+        etag = self._completed_etag(answer, wanted, doing, key)
+        if tags := {**self._section.tags, **meta.tags}:
+            self._set_tags(key, tags)  # Ceph 16 ignores those the upload was started with
+        made = self._confirmed(key, size, etag, doing)
+        self._algorithms.pop(upload_id, None)
+        return made
+
+    def _complete(self, key: str, upload_id: str, named: list[dict[str, Any]], doing: str) -> dict[str, Any]:
+        try:
+            return self._call(
+                doing, key, "complete_multipart_upload", UploadId=upload_id, MultipartUpload={"Parts": named}
+            )
+        except ServerFault:
+            # Ceph 16 answers InternalError for an upload it does not know, for ever: ask whether it does.
+            self._list_parts_page(key, upload_id, 0, MaxParts=1)
+            raise
+
+    def _completed_etag(self, answer: dict[str, Any], wanted: str | None, doing: str, key: str) -> str | None:
+        """Etag by the answer to CompleteMultipartUpload, checked; Ceph 16 leaves it empty, *wanted* then stands in."""
+        if "ETag" not in answer:
+            raise self._bad(doing, key, "not an answer of an S3 server: it has no ETag")
+        etag = unquoted(answer["ETag"] or "")
+        if etag and wanted and multipart_etag(etag) and etag != wanted and not _kms(answer):
+            raise fault(ChecksumMismatch, self._target, doing, key, f"the parts make etag {wanted}, not {etag}")
+        return etag or wanted
+
+    def abort_multipart(self, key: str, upload_id: str) -> None:
+        """As `ObjectStore.abort_multipart`."""
+        self._algorithms.pop(upload_id, None)
+        try:
+            self._call("abort the upload", key, "abort_multipart_upload", UploadId=upload_id)
+        except UploadGone:
+            pass
+
+    def list_parts(self, key: str, upload_id: str) -> Sequence[PartInfo]:
+        """As `ObjectStore.list_parts`."""
+        found: list[PartInfo] = []
+        marker = 0
+        while True:
+            page = self._list_parts_page(key, upload_id, marker)
+            for part in page.get("Parts", ()):
+                checksum = part.get("ChecksumCRC32C") or part.get("ChecksumSHA256")
+                found.append(PartInfo(int(part["PartNumber"]), unquoted(part["ETag"]), int(part["Size"]), checksum))
+            if not page.get("IsTruncated"):
+                return found
+            marker = int(page["NextPartNumberMarker"])
+
+    def _list_parts_page(self, key: str, upload_id: str, marker: int, **more: Any) -> dict[str, Any]:
+        doing = "list the parts"
+        try:
+            page = self._call(doing, key, "list_parts", UploadId=upload_id, PartNumberMarker=marker, **more)
+        except ObjectMissing as error:  # Ceph 16 says NoSuchKey
+            raise fault(UploadGone, self._target, doing, key, "NoSuchUpload", error.code) from error
+        self._expect(page, "UploadId", doing, key)
+        return page
+
+    def list_multiparts(self, prefix: str = "") -> Sequence[UploadInfo]:
+        """As `ObjectStore.list_multiparts`."""
+        doing = "list the uploads"
+        found: list[UploadInfo] = []
+        markers: dict[str, str] = {}
+        while True:
+            page = self._call(doing, None, "list_multipart_uploads", Prefix=self._section.prefix + prefix, **markers)
+            self._expect(page, "Bucket", doing, None)
+            for each in page.get("Uploads", ()):
+                initiated = int(each["Initiated"].timestamp() * 1000) * 10**6
+                found.append(UploadInfo(self._relative(each["Key"]), each["UploadId"], initiated))
+            if not page.get("IsTruncated"):
+                return found
+            markers = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+    def _stop_if(self, cancel: Cancel | None, doing: str) -> None:
+        if cancel is not None and cancel():
+            raise TransferCancelled(f"{doing} was cancelled")
+
+
+def etag_of_parts(parts: Sequence[PartInfo]) -> str | None:
+    """The etag S3 gives an object of these parts (MD5 of their MD5s, dash, count); None if theirs are no MD5s."""
+    digests = [plain_md5(part.etag) for part in parts]
+    joined = b"".join(digest for digest in digests if digest is not None)
+    if len(joined) != 16 * len(parts):
+        return None
+    return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(parts)}"
+
+
+def _same_object(info: ObjectInfo, wanted_etag: str | None, meta: ObjectMeta) -> bool:
+    if wanted_etag is not None and multipart_etag(info.etag):
+        return info.etag == wanted_etag
+    return meta.sha256 is not None and info.sha256 == meta.sha256
+
+
+def _kms(answer: dict[str, Any]) -> bool:
+    """Whether the object is encrypted in a way that makes its etag something else than an MD5."""
+    return str(answer.get("ServerSideEncryption", "")).startswith("aws:kms")

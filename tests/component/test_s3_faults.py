@@ -1,0 +1,301 @@
+"""What goes wrong between recfs and an S3 server: for each one exception, one message with a remedy, no wrong bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from recfs import object_errors as kinds
+from recfs.object_errors import ObjectStoreError
+from recfs.objects import MIB, ObjectMeta
+from recfs.stores.s3.store import S3Store
+from tests.helpers.chaos_faults import (
+    Cut,
+    Deaf,
+    Fault,
+    Header,
+    NoAnswer,
+    Skew,
+    Status,
+    Trickle,
+)
+from tests.helpers.chaos_proxy import ChaosProxy
+from tests.helpers.chaos_store import DATA, HEAD, KEY, LIST, META, file, impatient, proxy, raised, read, store
+from tests.helpers.s3_servers import Bucket, moto_bucket, moto_server
+
+__all__ = ["file", "impatient", "moto_bucket", "moto_server", "proxy", "store"]
+
+
+@pytest.fixture
+def tls_server(tmp_path: Path) -> Iterator[str]:
+    """Endpoint of a server whose certificate is its own; it does the handshake, and no more."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
+    certificate = made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    (tmp_path / "tls.pem").write_bytes(
+        certificate + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "tls.pem")
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            context.wrap_socket(connection, server_side=True)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield f"https://127.0.0.1:{listener.getsockname()[1]}"
+    thread.join(10)
+    listener.close()
+
+
+# --- refusals ----------------------------------------------------------------------------------------------------
+
+REFUSALS = [
+    (403, "InvalidAccessKeyId", kinds.WrongCredentials, "credentials_file"),
+    (403, "SignatureDoesNotMatch", kinds.WrongCredentials, "credentials_file"),
+    (400, "ExpiredToken", kinds.WrongCredentials, "credentials_file"),
+    (403, "RequestTimeTooSkewed", kinds.ClockSkewed, "NTP"),
+    (403, "AccessDenied", kinds.AccessRefused, "bucket policy"),
+    (404, "NoSuchBucket", kinds.BucketMissing, "create the bucket"),
+    (404, "NoSuchKey", kinds.ObjectMissing, "deleted"),
+    (301, "PermanentRedirect", kinds.WrongRegion, "region"),
+    (400, "AuthorizationHeaderMalformed", kinds.WrongRegion, "region"),
+    (412, "PreconditionFailed", kinds.ObjectChanged, "replaced"),
+    (403, "InvalidObjectState", kinds.ObjectArchived, "recfs restore"),
+    (400, "KeyTooLongError", kinds.KeyTooLong, "1024"),
+    (400, "EntityTooSmall", kinds.UploadInvalid, "5 MiB"),
+    (404, "NoSuchUpload", kinds.UploadGone, "start again"),
+    (400, "BadDigest", kinds.ChecksumMismatch, "memory"),
+    (403, "QuotaExceeded", kinds.StoreFull, "quota"),
+    (507, "XMinioStorageFull", kinds.StoreFull, "free space"),
+    (501, "NotImplemented", kinds.NotOffered, "does not offer"),
+    (429, "TooManyRequests", kinds.Throttled, "threads"),
+    (503, "SlowDown", kinds.Throttled, "threads"),
+    (400, "RequestTimeout", kinds.Stalled, "network"),
+    (500, "InternalError", kinds.ServerFault, "server's log"),
+    (503, "ServiceUnavailable", kinds.ServerFault, "server's log"),
+    (400, "SomethingNew", kinds.RequestRefused, "report"),
+    (403, "", kinds.AccessRefused, "bucket policy"),
+    (404, "", kinds.ObjectMissing, "deleted"),
+    (412, "", kinds.ObjectChanged, "replaced"),
+    (429, "", kinds.Throttled, "threads"),
+    (500, "", kinds.ServerFault, "server's log"),
+    (502, "", kinds.ServerFault, "server's log"),
+    (503, "", kinds.ServerFault, "server's log"),
+    (504, "", kinds.ServerFault, "server's log"),
+]
+TRY_AGAIN = {
+    kinds.ChecksumMismatch,
+    kinds.Throttled,
+    kinds.Stalled,
+    kinds.ServerFault,
+    kinds.Unreachable,
+    kinds.BadAnswer,
+}
+
+
+@pytest.mark.parametrize(("status", "code", "kind", "remedy"), REFUSALS, ids=lambda value: str(value)[:30])
+def test_what_the_server_says(
+    store: S3Store, proxy: ChaosProxy, file: int, status: int, code: str, kind: type[ObjectStoreError], remedy: str
+) -> None:
+    proxy.add(Status(status, code))
+    for call in (lambda: read(store), lambda: store.put_file(file, len(DATA), KEY, META)):
+        error = raised(kind, call)
+        assert remedy in str(error)
+        assert error.code == code or str(status) in error.code
+        assert error.retryable == (kind in TRY_AGAIN)
+        assert error.outage == (kind in TRY_AGAIN - {kinds.ChecksumMismatch})
+        assert KEY in str(error)
+        assert proxy.url in str(error)
+
+
+def test_every_kind_of_trouble_is_tested_or_comes_from_elsewhere() -> None:
+    def leaves(kind: type[ObjectStoreError]) -> set[type[ObjectStoreError]]:
+        below = kind.__subclasses__()
+        return set().union(*map(leaves, below)) if below else {kind}
+
+    elsewhere = {
+        kinds.Unreachable,  # below
+        kinds.BadAnswer,  # below
+        kinds.Untrusted,  # below
+        kinds.SourceChanged,  # contract
+        kinds.TransferCancelled,  # contract
+        kinds.StoreDown,  # test_s3_retry
+    }
+    assert leaves(ObjectStoreError) == {kind for _, _, kind, _ in REFUSALS} | elsewhere
+
+
+def test_the_right_region_is_named(store: S3Store, proxy: ChaosProxy) -> None:
+    proxy.add(Header("x-amz-bucket-region", "eu-central-1", status=301))
+    assert 'lives in region "eu-central-1"' in str(raised(kinds.WrongRegion, lambda: read(store)))
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("InvalidAccessKeyId", kinds.WrongCredentials),
+        ("SignatureDoesNotMatch", kinds.WrongCredentials),
+        ("RequestTimeTooSkewed", kinds.ClockSkewed),
+        ("AccessDenied", kinds.AccessRefused),
+    ],
+)
+def test_head_has_no_body_and_is_exact_all_the_same(
+    store: S3Store, proxy: ChaosProxy, code: str, kind: type[ObjectStoreError]
+) -> None:
+    proxy.add(Status(403, code))
+    raised(kind, lambda: store.head(KEY))
+
+
+def test_a_missing_bucket_is_no_missing_object(store: S3Store, moto_bucket: Bucket) -> None:
+    missing = moto_bucket.store(bucket="no-such-bucket")
+    assert store.head("users/5/none") is None
+    raised(kinds.BucketMissing, lambda: missing.head(KEY))
+    raised(kinds.BucketMissing, lambda: missing.copy(KEY, "users/5/x", 1))
+    raised(kinds.BucketMissing, lambda: list(missing.list()))
+    raised(kinds.BucketMissing, lambda: missing.delete([KEY]))
+    assert "no-such-bucket" in str(raised(kinds.BucketMissing, missing.check))
+    missing.close()
+
+
+def test_a_forbidden_object_in_a_readable_bucket(store: S3Store, proxy: ChaosProxy) -> None:
+    proxy.add(Status(403), on=HEAD)
+    raised(kinds.AccessRefused, lambda: store.head(KEY))
+
+
+def test_no_credentials_at_all(moto_bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    store = moto_bucket.store(credentials_file=None)
+    raised(kinds.WrongCredentials, store.check)
+    with pytest.raises(kinds.WrongCredentials, match="credentials_file"):
+        moto_bucket.store(credentials_file=tmp_path / "none")
+    with pytest.raises(kinds.WrongCredentials, match="nobody"):
+        moto_bucket.store(profile="nobody")
+    store.close()
+
+
+# --- the connection ----------------------------------------------------------------------------------------------
+
+
+def test_refused(store: S3Store, proxy: ChaosProxy) -> None:
+    with proxy.refusing():
+        error = raised(kinds.Unreachable, lambda: read(store))
+    assert "refused" in str(error)
+    assert "endpoint" in str(error)
+    assert read(store) == DATA
+
+
+def test_an_unknown_host(moto_bucket: Bucket) -> None:
+    store = moto_bucket.store(endpoint="http://s3.example.invalid:9000")
+    assert "host name not known" in str(raised(kinds.Unreachable, store.check))
+    store.close()
+
+
+@pytest.mark.parametrize("end", ["reset", "close"])
+def test_no_answer(store: S3Store, proxy: ChaosProxy, file: int, end: str) -> None:
+    proxy.add(NoAnswer(end))
+    for call in (lambda: read(store), lambda: store.head(KEY), lambda: store.put_file(file, len(DATA), KEY, META)):
+        raised(kinds.Unreachable, call)
+
+
+@pytest.mark.slow
+def test_nothing_is_taken(proxy: ChaosProxy, moto_bucket: Bucket, tmp_path: Path) -> None:
+    store = moto_bucket.store(endpoint=proxy.url, connect_timeout=0.3, read_timeout=0.3)
+    proxy.add(Deaf())
+    with open(tmp_path / "large", "w+b") as large:
+        large.truncate(30 * MIB)  # beyond what the sockets of both sides hold
+        error = raised(kinds.Stalled, lambda: store.put_file(large.fileno(), 30 * MIB, KEY, ObjectMeta()))
+    assert "takes no more" in str(error)
+    store.close()
+
+
+@pytest.mark.slow
+def test_nothing_comes(impatient: S3Store, proxy: ChaosProxy, file: int) -> None:
+    proxy.add(NoAnswer("stall"))
+    for call in (
+        lambda: read(impatient),
+        lambda: impatient.head(KEY),
+        lambda: impatient.put_file(file, len(DATA), KEY, META),
+    ):
+        assert "read_timeout" in str(raised(kinds.Stalled, call))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (Cut(100_000, "reset"), kinds.Unreachable),
+        (Cut(100_000, "stall"), kinds.Stalled),
+        (Trickle(), kinds.Stalled),
+    ],
+    ids=["reset", "stall", "trickle"],
+)
+def test_the_body_stops(
+    store: S3Store, impatient: S3Store, proxy: ChaosProxy, fault: Fault, kind: type[ObjectStoreError]
+) -> None:
+    proxy.add(fault)
+    raised(kind, lambda: read(impatient))
+    proxy.heal()
+    assert read(store) == DATA
+
+
+def test_a_certificate_nobody_vouches_for(moto_bucket: Bucket, tls_server: str, tmp_path: Path) -> None:
+    store = moto_bucket.store(endpoint=tls_server)
+    error = raised(kinds.Untrusted, store.check)
+    assert "ca_bundle" in str(error)
+    assert not error.retryable
+    store.close()
+
+
+def test_no_tls_at_the_other_end(moto_bucket: Bucket) -> None:
+    store = moto_bucket.store(endpoint=moto_bucket.endpoint.replace("http:", "https:"))
+    assert "TLS" in str(raised(kinds.Unreachable, store.check))
+    store.close()
+
+
+# --- check -------------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_is_off_is_seen_before_the_server_minds(store: S3Store, proxy: ChaosProxy) -> None:
+    assert store.check().warnings == ()
+    proxy.add(Skew(-300), on=LIST)
+    report = store.check()
+    assert report.skew_s == pytest.approx(-300, abs=10)
+    assert "NTP" in report.warnings[0]
+
+
+def test_unverified_tls_is_mentioned(moto_bucket: Bucket) -> None:
+    store = moto_bucket.store(verify=False)
+    assert "verify = false" in store.check().warnings[0]
+    store.close()
+
+
+def test_only_large_bodies_wait_for_a_go_ahead(store: S3Store, proxy: ChaosProxy, tmp_path: Path) -> None:
+    with open(tmp_path / "large", "w+b") as large:
+        large.truncate(MIB)
+        store.put_file(large.fileno(), MIB, KEY, ObjectMeta())
+    expects = [request.headers.get("expect") for request in proxy.requests if request.method == "PUT"]
+    assert expects == [None, "100-continue"]
+
+
+def test_an_early_refusal_ends_a_large_upload(store: S3Store, proxy: ChaosProxy, tmp_path: Path) -> None:
+    with open(tmp_path / "large", "w+b") as large:
+        large.truncate(20 * MIB)
+        proxy.add(Status(503, "SlowDown"), times=1)
+        raised(kinds.Throttled, lambda: store.put_file(large.fileno(), 20 * MIB, KEY, ObjectMeta()))
