@@ -2,9 +2,9 @@
 
 Start: lock the root → open the catalogue → recover → mount → services and control socket → READY.
 Stop (SIGTERM, SIGINT, `recfs umount`, or the mount taken away): no new files → unmount → the last handles sealed →
-pipeline and settler drained → catalogue marked clean and closed → lock given back. A second signal skips the
-draining; what it leaves is finished at the next start. After a crash the mount point stays mounted and dead
-(ENOTCONN): recorders get errors instead of filling an empty directory. The next start clears it.
+pipeline and settler drained → uploads, but none that fail → catalogue marked clean and closed → lock given back.
+A second signal skips the draining; what it leaves is finished at the next start. After a crash the mount point stays
+mounted and dead (ENOTCONN): recorders get errors instead of filling an empty directory. The next start clears it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import sdnotify
 import trio
 
-from recfs.answers import Answers
+from recfs import remote
+from recfs.answers import DRAIN_POLL_S, Answers
 from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
 from recfs.control import ControlServer
 from recfs.errors import ControlError, IoFailure, RecfsError, StoreError
@@ -42,6 +43,7 @@ from recfs.fs.vfs import Vfs
 from recfs.fs.writebehind import WriteBehind
 from recfs.fs.xattrs import Xattrs
 from recfs.mounting import Detached, detach, fuse_options, prepare_mountpoint
+from recfs.remote import Remote
 from recfs.services.committer import Committer
 from recfs.services.housekeeper import Housekeeper
 from recfs.services.meter import Meter
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from recfs.config import Config
+    from recfs.objects import ObjectStore
     from recfs.ports import KernelCache, KernelFiles
 
 log = logging.getLogger("recfs.daemon")
@@ -61,6 +64,8 @@ FS_THREADS = 16
 """Threads for blocking disk work of requests (limiter fs_io); hashing has its own."""
 DRAIN_S = 120.0
 """How long a stop waits for the pipeline."""
+HANGING_S = 5.0
+"""How long calls of S3 that were under way are waited for at the very end: they cannot be interrupted."""
 LAST_RELEASES_S = 1.0
 """How long it waits, after unmounting, to hear of what was closed."""
 
@@ -114,17 +119,20 @@ class Parts:
     sweeper: Sweeper
     housekeeper: Housekeeper
     meter: Meter
+    remote: Remote | None
     limiter: trio.CapacityLimiter
     recovered: Report
 
-    async def serve(self, nursery: trio.Nursery) -> None:
-        """Start the services, and hand them what the last run left."""
+    async def serve(self, nursery: trio.Nursery, *, far: bool = True) -> None:
+        """Start the services (*far* False: without S3), and hand them what the last run left."""
         nursery.start_soon(self.behind.run)
         nursery.start_soon(self.bodies.pool.run)
         nursery.start_soon(self.settler.run)
         nursery.start_soon(self.committer.run)
         nursery.start_soon(self.housekeeper.run)
         nursery.start_soon(self.meter.run)
+        if self.remote is not None and far:
+            self.remote.serve(nursery)
         self.sweeper.sweep_trash()
         for ino in self.recovered.resealed:
             self.committer.submit(ino)
@@ -136,14 +144,17 @@ class Parts:
 
 
 @contextlib.asynccontextmanager
-async def opened(config: Config, kernel: KernelCache, files: KernelFiles | None = None) -> AsyncIterator[Parts]:
+async def opened(
+    config: Config, kernel: KernelCache, files: KernelFiles | None = None, objects: ObjectStore | None = None
+) -> AsyncIterator[Parts]:
     """Lock the root, open and repair the store, build the parts; on leaving, write everything and close."""
     store = LocalStore(config.root)
     store.open()
     try:
         catalogue = open_catalogue(store.catalogue_path, expect_new=not store.has_files())
         try:
-            parts = await _build(config, store, catalogue, kernel, files or NoKernelFiles())
+            objects = objects or remote.connect(config)
+            parts = await _build(config, store, catalogue, kernel, files or NoKernelFiles(), objects)
             try:
                 yield parts
             finally:
@@ -157,8 +168,9 @@ async def opened(config: Config, kernel: KernelCache, files: KernelFiles | None 
 
 
 async def _build(
-    config: Config, store: LocalStore, catalogue: SqliteCatalogue, kernel: KernelCache, files: KernelFiles
-) -> Parts:
+    config: Config, store: LocalStore, catalogue: SqliteCatalogue, kernel: KernelCache, files: KernelFiles,
+    objects: ObjectStore | None,
+) -> Parts:  # fmt: skip
     clock = SystemClock()
     limiter = trio.CapacityLimiter(FS_THREADS)
     behind = WriteBehind(catalogue, config.catalogue.flush_interval)
@@ -197,13 +209,19 @@ async def _build(
     except IoFailure as error:  # damage that only reading meets
         raise StoreError(str(error)) from error
     _tell(recovered)
+    await remote.agree(config, catalogue, behind)
+    far = None
+    if objects is not None:
+        far = remote.build(config, objects, tree, behind, places, bodies, space, store, remote.sha256_of)
+        await far.tier.journal.load(catalogue)
+        bodies.tier = far.tier
     sweeper = Sweeper(
         vfs, settler, clock,
         max_age_s=config.temp.max_age, interval_s=config.temp.sweep_interval, retention_s=config.trash.retention,
     )  # fmt: skip
     return Parts(
         store, catalogue, behind, tree, bodies, settler, committer, vfs, sweeper, Housekeeper(tree, catalogue, space),
-        Meter(modes), limiter, recovered,
+        Meter(modes), far, limiter, recovered,
     )  # fmt: skip
 
 
@@ -268,6 +286,7 @@ class _Daemon:
         self._parts = parts
         self._stop = trio.Event()
         self._impatient = trio.CancelScope()
+        self._exit: Callable[[int], object] = os._exit
         self._answers = Answers(
             config, parts.store, parts.vfs, parts.committer, parts.settler, parts.sweeper, parts.limiter,
             mountpoint, self._stop.set, parts.recovered, session,
@@ -282,7 +301,7 @@ class _Daemon:
         session.open(Operations(parts.vfs, xattrs, parts.store, frozenset(operators), session))
         unmounted = Detached.ABSENT
         try:
-            async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as around, trio.open_nursery() as nursery:
                 await parts.serve(nursery)
                 nursery.start_soon(parts.sweeper.run)
                 nursery.start_soon(self._signals)
@@ -301,19 +320,43 @@ class _Daemon:
                 log.info("stopping")
                 parts.vfs.stopping = True
                 parts.committer.hurry_all()
-                with self._impatient, trio.move_on_after(DRAIN_S) as patience:
-                    await self._answers.settle(mapped=False)
+                committed = False
+                with self._impatient, trio.move_on_after(DRAIN_S):
+                    await self._answers.settle(uploads=False, mapped=False)
                     # From here on nobody can reach the files; what was open is released by the kernel.
                     unmounted = await trio.to_thread.run_sync(detach, self._mountpoint)
                     await self._last_releases(unmounted)
-                    await self._answers.settle(mapped=False)
-                if patience.cancelled_caught:
-                    log.warning("stopped before everything was committed; the next start goes on with it")
+                    await self._answers.settle(uploads=False, mapped=False)
+                    committed = True
+                    if self._answers.waits_for_uploads:
+                        await self._answers.settle(retries=False, mapped=False)
+                self._tell_what_is_left(committed=committed)
+                if parts.remote is not None:
+                    parts.remote.close()
+                    around.start_soon(self._leave_what_hangs, nursery)
                 nursery.cancel_scope.cancel()
         finally:
             if unmounted is Detached.ABSENT:
                 detach(self._mountpoint)
             session.close()
+
+    def _tell_what_is_left(self, *, committed: bool) -> None:
+        if not committed:
+            log.warning("stopped before everything was committed; the next start goes on with it")
+        uploads = self._answers.s3.pending_uploads()
+        if uploads:
+            log.info("%d files are not uploaded yet; the next start goes on with them", uploads)
+
+    async def _leave_what_hangs(self, services: trio.Nursery) -> None:
+        """End the process if a call of S3 keeps it from ending: everything that counts is on the disk by then."""
+        deadline = trio.current_time() + HANGING_S
+        while services.child_tasks:
+            if trio.current_time() > deadline:
+                await self._parts.behind.durable()
+                log.warning("S3 leaves requests hanging: stopped without them; the next start goes on with it")
+                self._exit(0)
+                return
+            await trio.sleep(DRAIN_POLL_S)
 
     async def _accelerate(self) -> None:
         """Find out what the kernel can do by itself, with a file of the store to try it on."""
@@ -380,7 +423,7 @@ class Offline:
 
     async def _call(self, method: str, params: dict[str, Any]) -> Any:
         async with opened(self._config, NoKernelCache()) as parts, trio.open_nursery() as nursery:
-            await parts.serve(nursery)
+            await parts.serve(nursery, far=False)  # whoever sets a quota does not want to wait for uploads
             answers = Answers(
                 self._config, parts.store, parts.vfs, parts.committer, parts.settler, parts.sweeper, parts.limiter,
                 None, lambda: None, parts.recovered,
@@ -392,7 +435,7 @@ class Offline:
                 return await handler(params)
             finally:
                 with trio.move_on_after(DRAIN_S, shield=True):
-                    await answers.settle()
+                    await answers.settle(uploads=False)
                 parts.behind.meta("clean", "1")
                 nursery.cancel_scope.cancel()
 

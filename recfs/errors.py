@@ -27,6 +27,9 @@ RecfsError
     └── IoFailure           the disk said no
 """
 
+NO_S3 = 'this store has no S3 tier; add [s3] with bucket = "..." to recfs.conf, and mount again'
+"""What whoever asks for it is told with NotSupported."""
+
 
 class RecfsError(Exception):
     """Base of all; `str()` is a message for a person, with the object and the remedy."""

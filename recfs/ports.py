@@ -68,6 +68,59 @@ class NodeRow(NamedTuple):
     """1: somebody was promised (fsync) that the bytes written so far survive."""
     has_xattrs: int
     """1: rows in `xattr` exist for this inode."""
+    has_object: int = 0
+    """1: a row in `object` exists for this inode."""
+
+
+class ObjectRow(NamedTuple):
+    """What S3 holds of an inode: the version that was last confirmed, which may be older than the local bytes."""
+
+    ino: int
+    key: str
+    """Where the object is; differs from the path between a rename and the move that follows it."""
+    etag: str
+    size_bytes: int
+    sha256: bytes
+    md5: bytes
+    mtime_ns: int
+    storage_class: str
+    uploaded_ns: int
+    used_ns: int
+    """Last use of the local copy: the least recently used go first."""
+    local: int
+    """1: all the bytes are in the home tree too, and count in the cache's budget."""
+    pinned: int
+    """1: the local copy is not evicted."""
+    keep_until_ns: int
+    """The local copy is not evicted before (a route's keep_local)."""
+    held: int
+    """1: the way back of an overwrite that is not committed yet."""
+
+
+class JournalRow(NamedTuple):
+    """One piece of work on S3 that has to survive any crash. Idempotent: done twice it is as if done once."""
+
+    id: int
+    """In order of creation; work on one key is done in this order."""
+    kind: str
+    """upload, delete, move or abort."""
+    ino: int
+    """The inode an upload or move is for; 0 for the others."""
+    key: str
+    """delete and abort: the object. upload: where a begun multipart upload goes."""
+    upload_id: str
+    """The multipart upload that was begun, or empty."""
+    parts: str
+    """Parts that were confirmed (JSON)."""
+    size_bytes: int
+    attempts: int
+    next_try_ns: int
+    """Not before; an hour ahead at most for failures, longer for deletes that wait for the trash's retention."""
+    failed: int
+    """1: given up until somebody retries or drops it."""
+    error: str
+    """What the last attempt met, or empty."""
+    created_ns: int
 
 
 class GarbageRow(NamedTuple):
@@ -126,10 +179,20 @@ class Batch:
     views: list[tuple[int, int]] = field(default_factory=list)
     """(view id, shared inode) pairs that were given out."""
     meta: dict[str, str] = field(default_factory=dict)
+    objects: list[ObjectRow] = field(default_factory=list)
+    objects_gone: list[int] = field(default_factory=list)
+    """Inodes of which S3 holds nothing any more; applied before `objects`."""
+    journal: list[JournalRow] = field(default_factory=list)
+    journal_done: list[int] = field(default_factory=list)
+    """ids of work that is done or dropped."""
 
     def __bool__(self) -> bool:
         return bool(
             self.nodes
+            or self.objects
+            or self.objects_gone
+            or self.journal
+            or self.journal_done
             or self.removed
             or self.accounts
             or self.garbage
@@ -188,6 +251,30 @@ class Catalogue(Protocol):
 
     async def meta(self) -> dict[str, str]:
         """Store-wide facts: next_ino, next_gid, boot_id, clean, …"""
+
+    async def object(self, ino: int) -> ObjectRow | None:
+        """What S3 holds of *ino*."""
+
+    async def journal(self) -> Sequence[JournalRow]:
+        """All work that is not done, in order."""
+
+    async def any_object(self) -> bool:
+        """Whether S3 holds anything."""
+
+    async def object_at(self, key: str, but: int) -> int | None:
+        """Another inode than *but* whose object lies under *key*, as of the last batch."""
+
+    async def objects_below(self, folder: int, after_ino: int, limit: int) -> Sequence[int]:
+        """Inodes with an object below directory *folder*, at any depth, in order, after *after_ino*."""
+
+    async def evictable(self, now_ns: int, limit: int) -> Sequence[int]:
+        """Inodes whose local copy may go, least recently used first."""
+
+    async def local_object_bytes(self) -> int:
+        """Bytes of all local copies of what S3 holds."""
+
+    async def forget_fetches(self) -> None:
+        """Partial copies are gone with the last run: `fetching` is `evicted` again."""
 
 
 class Clock(Protocol):
@@ -275,10 +362,12 @@ __all__ = [
     "Catalogue",
     "Clock",
     "GarbageRow",
+    "JournalRow",
     "KernelCache",
     "KernelFiles",
     "Limits",
     "NodeRow",
+    "ObjectRow",
     "Pending",
     "Pipeline",
     "Settler",

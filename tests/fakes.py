@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from recfs.core.model import Kind, State
 from recfs.fs.passthrough import Acceleration
-from recfs.ports import ROOT_INO, AccountRow, Batch, GarbageRow, NodeRow
+from recfs.ports import ROOT_INO, AccountRow, Batch, GarbageRow, JournalRow, NodeRow, ObjectRow
 
 START_NS = 1_793_880_000_000_000_000
 """2026-11-05 12:00 UTC."""
@@ -96,6 +96,8 @@ class MemoryCatalogue:
         self._xattrs: dict[int, dict[bytes, bytes]] = {}
         self._whiteouts: dict[int, set[bytes]] = {}
         self._views: dict[int, int] = {}
+        self._objects: dict[int, ObjectRow] = {}
+        self._journal: dict[int, JournalRow] = {}
         self._meta: dict[str, str] = {}
 
     async def apply(self, batch: Batch) -> None:
@@ -120,8 +122,15 @@ class MemoryCatalogue:
         for view_id, ino in batch.views:
             self._views = {known: shown for known, shown in self._views.items() if shown != ino}
             self._views[view_id] = ino
+        for ino in batch.objects_gone:
+            self._objects.pop(ino, None)
+        self._objects |= {row.ino: row for row in batch.objects}
+        self._journal |= {row.id: row for row in batch.journal}
+        for done in batch.journal_done:
+            self._journal.pop(done, None)
         for ino in batch.removed:
             self._nodes.pop(ino, None)
+            self._objects.pop(ino, None)
             self._xattrs.pop(ino, None)
             self._whiteouts.pop(ino, None)
             self._views = {known: shown for known, shown in self._views.items() if shown != ino}
@@ -200,3 +209,54 @@ class MemoryCatalogue:
     async def meta(self) -> dict[str, str]:
         """A copy."""
         return dict(self._meta)
+
+    # --- S3 ------------------------------------------------------------------------------------------------------
+
+    async def object(self, ino: int) -> ObjectRow | None:
+        """By number."""
+        return self._objects.get(ino)
+
+    async def journal(self) -> Sequence[JournalRow]:
+        """In order."""
+        return [self._journal[number] for number in sorted(self._journal)]
+
+    async def any_object(self) -> bool:
+        """Any row."""
+        return bool(self._objects)
+
+    async def object_at(self, key: str, but: int) -> int | None:
+        """By key."""
+        return next((held.ino for held in self._objects.values() if held.key == key and held.ino != but), None)
+
+    async def objects_below(self, folder: int, after_ino: int, limit: int) -> Sequence[int]:
+        """A page."""
+        below, seen = {folder}, 0
+        while len(below) > seen:
+            seen = len(below)
+            dirs = (row for row in self._nodes.values() if row.kind is Kind.DIR and row.ino != ROOT_INO)
+            below |= {row.ino for row in dirs if row.parent in below}
+        found = (row for row in self._nodes.values() if row.parent in below and row.has_object)
+        return sorted(row.ino for row in found if row.ino > after_ino)[:limit]
+
+    async def evictable(self, now_ns: int, limit: int) -> Sequence[int]:
+        """Least recently used first."""
+        rows = [
+            held
+            for held in self._objects.values()
+            if held.local
+            and not held.pinned
+            and held.keep_until_ns <= now_ns
+            and held.ino in self._nodes
+            and self._nodes[held.ino].state is State.STORED
+        ]
+        return [held.ino for held in sorted(rows, key=lambda held: held.used_ns)][:limit]
+
+    async def local_object_bytes(self) -> int:
+        """Added up."""
+        return sum(held.size_bytes for held in self._objects.values() if held.local)
+
+    async def forget_fetches(self) -> None:
+        """No partial copy is left."""
+        for ino, row in self._nodes.items():
+            if row.state is State.FETCHING:
+                self._nodes[ino] = row._replace(state=State.EVICTED)

@@ -13,7 +13,7 @@ from sqlite_utils import Database, Migrations
 
 steps = Migrations("recfs")
 
-NEWEST = "0001_schema"
+NEWEST = "0002_objects"
 """Name of the last step: a catalogue that records a later one was written by a newer recfs."""
 
 
@@ -23,6 +23,31 @@ def schema(db: Database) -> None:
     script = resources.files("recfs.catalogue").joinpath("schema.sql").read_text("utf-8")
     for statement in split_statements(script):
         db.execute(statement)
+
+
+@steps(name="0002_objects")
+def objects(db: Database) -> None:
+    """What S3 holds of a file, the journal, and the states that go with them.
+
+    A check constraint cannot be changed in place (sqlite.org/lang_altertable.html, section 7), so `node` is made anew.
+    """
+    names = {name for (name,) in db.execute("select name from sqlite_master where type = 'table'")}
+    if "object" in names:
+        return  # made by `schema.sql` as it stands now
+    script = resources.files("recfs.catalogue").joinpath("schema.sql").read_text("utf-8")
+    statements = split_statements(script)
+    columns = ", ".join(row[1] for row in db.execute("pragma table_info(node)"))
+    db.execute("alter table node rename to node_0001")
+    for (index,) in db.execute(
+        "select name from sqlite_master where type = 'index' and tbl_name = 'node_0001' and sql is not null"
+    ).fetchall():
+        db.execute(f"drop index {index}")
+    for statement in statements:
+        subject = statement.split("(")[0].split()
+        if {"node", "object", "journal"} & set(subject):
+            db.execute(statement)
+    db.execute(f"insert into node ({columns}) select {columns} from node_0001")
+    db.execute("drop table node_0001")
 
 
 def split_statements(script: str) -> list[str]:

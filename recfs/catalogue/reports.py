@@ -7,39 +7,25 @@ Plain functions on a read-only connection. A reader sees the last written batch 
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
-from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from recfs.catalogue import check
-from recfs.catalogue.sqlite import connect
+from recfs.catalogue import check, reports_s3
+from recfs.catalogue.reading import ROOT, parts_of, reading, text, walk
 from recfs.core.layout import owner_of
+from recfs.core.model import State
 from recfs.core.quota import UNLIMITED, Limits, merge, month_of
 from recfs.errors import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    import sqlite3
+    from collections.abc import Sequence
     from pathlib import Path
 
     from recfs.config import Config
 
 _LIMITS = ("max_bytes", "max_files", "max_file_size", "max_monthly_uploads")
-_ROOT = 1
-
-
-@contextmanager
-def _reading(catalogue: Path) -> Iterator[sqlite3.Connection]:
-    with closing(connect(catalogue, read_only=True)) as db:
-        db.row_factory = sqlite3.Row
-        db.execute("begin")  # one snapshot for everything that follows
-        yield db
-
-
-def text(name: bytes) -> str:
-    """A name for JSON: surrogateescape keeps bytes that are not UTF-8."""
-    return os.fsdecode(name)
 
 
 # --- users ---------------------------------------------------------------------------------------------------------
@@ -47,7 +33,7 @@ def text(name: bytes) -> str:
 
 def quota_show(catalogue: Path, config: Config, user: str | None) -> list[dict[str, Any]]:
     """Usage and limits of one user, or of all. Raises NotFound for an unknown one."""
-    with _reading(catalogue) as db:
+    with reading(catalogue) as db:
         return _users(db, config, user)
 
 
@@ -82,25 +68,11 @@ def quota_check(catalogue: Path, config: Config) -> dict[str, Any]:
 # --- files ---------------------------------------------------------------------------------------------------------
 
 
-def _walk(db: sqlite3.Connection, path: str) -> sqlite3.Row:
-    row = db.execute("select * from node where ino = ?", (_ROOT,)).fetchone()
-    for name in _parts(path):
-        row = db.execute("select * from node where parent = ? and name = ? and ino <> 1", (row["ino"], name)).fetchone()
-        if row is None:
-            raise NotFound(f"{path}: no such file or directory")
-    found: sqlite3.Row = row
-    return found
-
-
-def _parts(path: str) -> list[bytes]:
-    return [part for part in os.fsencode(path).split(b"/") if part]
-
-
 def info(catalogue: Path, config: Config, path: str) -> dict[str, Any]:
     """Everything the catalogue knows of a file or directory."""
-    with _reading(catalogue) as db:
-        row = _walk(db, path)
-        parts = _parts(path)
+    with reading(catalogue) as db:
+        row = walk(db, path)
+        parts = parts_of(path)
         xattrs = db.execute("select name, value from xattr where ino = ?", (row["ino"],)).fetchall()
         owner = owner_of(tuple(parts))
         answer: dict[str, Any] = {
@@ -123,9 +95,10 @@ def info(catalogue: Path, config: Config, path: str) -> dict[str, Any]:
                 "charged_bytes": row["size_bytes"] if owner is not None else 0,
                 "sha256": row["sha256"].hex() if row["sha256"] else None,
                 "md5": row["md5"].hex() if row["md5"] else None,
-                "location": "staging" if row["staging"] else "local",
-                "local_path": _local_path(config, row, parts),
+                "location": reports_s3.location(row),
+                "local_path": None if State(row["state"]).is_remote else _local_path(config, row, parts),
                 "settled": not row["pending"] and row["staging"] is None,
+                "s3": reports_s3.held(db, row),
             }
         elif row["kind"] == "symlink":
             answer["target"] = text(row["target"])
@@ -151,9 +124,9 @@ def _local_path(config: Config, row: sqlite3.Row, parts: Sequence[bytes]) -> str
 
 def ls_files(catalogue: Path, config: Config, path: str, recursive: bool, state: str | None) -> list[dict[str, Any]]:
     """Entries of a directory (or the file itself), with what the catalogue says of each, sorted by path."""
-    with _reading(catalogue) as db:
-        top = _walk(db, path)
-        base = "/".join(text(part) for part in _parts(path))
+    with reading(catalogue) as db:
+        top = walk(db, path)
+        base = "/".join(text(part) for part in parts_of(path))
         if top["kind"] != "dir":
             return [_listed(top, base)]
         found: list[dict[str, Any]] = []
@@ -192,7 +165,7 @@ def states(db: sqlite3.Connection) -> dict[str, int]:
         )
     }
     links = db.execute("select count(*) from node where kind = 'symlink'").fetchone()[0]
-    total = db.execute("select rfiles from node where ino = ?", (_ROOT,)).fetchone()
+    total = db.execute("select rfiles from node where ino = ?", (ROOT,)).fetchone()
     if total is not None:
         counts["committed"] = total[0] - links - sum(counts.values())
     return counts
@@ -203,7 +176,8 @@ def status(catalogue: Path, config: Config) -> dict[str, Any]:
     from recfs import __version__
 
     info = os.statvfs(config.root)
-    with _reading(catalogue) as db:
+    far = reports_s3.status(catalogue, config, time.time_ns())
+    with reading(catalogue) as db:
         return {
             "version": __version__,
             "root": str(config.root),
@@ -217,7 +191,8 @@ def status(catalogue: Path, config: Config) -> dict[str, Any]:
             "users": _users(db, config, None),
             "disk": disk(info, config),
             "inodes_cached": 0,
-            "problems": [],
+            "s3": far,
+            "problems": [far["problem"]] if far is not None and far["problem"] else [],
         }
 
 
@@ -232,5 +207,5 @@ def disk(info: os.statvfs_result, config: Config) -> dict[str, int]:
 
 def live(catalogue: Path, config: Config) -> dict[str, Any]:
     """The part of a running daemon's status that comes from the catalogue."""
-    with _reading(catalogue) as db:
+    with reading(catalogue) as db:
         return {"states": states(db), "users": _users(db, config, None)}

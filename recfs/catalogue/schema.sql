@@ -26,7 +26,8 @@ create table node (
     atime_ns    integer not null,
     mtime_ns    integer not null,
     ctime_ns    integer not null,
-    state       text check (state in ('writing', 'sealing', 'committed', 'incomplete', 'corrupt')),
+    state       text check (state in ('writing', 'sealing', 'committed', 'incomplete', 'corrupt', 'uploading',
+                                      'stored', 'evicted', 'fetching', 'archived')),
     sha256      blob check (sha256 is null or length(sha256) = 32),
     md5         blob check (md5 is null or length(md5) = 16),
     target      blob,                  -- symlink text
@@ -38,6 +39,7 @@ create table node (
     activity_ns integer not null default 0,  -- temp job directory: last change inside
     fsynced     integer not null default 0,  -- fsync was promised for the bytes being written
     has_xattrs  integer not null default 0,
+    has_object  integer not null default 0,  -- there is a row in `object`
     check ((kind = 'file') = (state is not null)),
     check (state <> 'committed' or sha256 is not null)
 ) strict;
@@ -111,4 +113,43 @@ create table whiteout (
 create table view (
     view_id integer primary key,
     ino     integer not null unique
+) strict;
+
+-- What S3 holds of a file: the version that was last confirmed.
+create table object (
+    ino           integer primary key,
+    key           text    not null,      -- where it is; follows a rename behind
+    etag          text    not null,
+    size_bytes    integer not null,
+    sha256        blob    not null,
+    md5           blob    not null,
+    mtime_ns      integer not null,
+    storage_class text    not null,
+    uploaded_ns   integer not null,
+    used_ns       integer not null,      -- last use of the local copy
+    local         integer not null,      -- 1: the bytes are in the home tree too
+    pinned        integer not null,      -- 1: and stay there
+    keep_until_ns integer not null,      -- and stay there until
+    held          integer not null       -- 1: the way back of an unfinished overwrite
+) strict;
+
+-- Nothing is uploaded over another file's object. A removed file's row goes with it, so that this is unique but for moments.
+create index object_key on object (key);
+-- Eviction takes the least recently used first.
+create index object_used on object (used_ns) where local = 1 and pinned = 0;
+
+-- Work on S3 that survives any crash: written with the rows it belongs to, gone when S3 has confirmed it.
+create table journal (
+    id          integer primary key,   -- order; work on one key is done in it
+    kind        text    not null check (kind in ('upload', 'delete', 'move', 'abort')),
+    ino         integer not null,      -- upload, move: of what; else 0
+    key         text    not null,      -- delete, abort: of what; upload: where its multipart upload goes
+    upload_id   text    not null,      -- a multipart upload that was begun, or empty
+    parts       text    not null,      -- parts S3 has confirmed, JSON
+    size_bytes  integer not null,
+    attempts    integer not null,
+    next_try_ns integer not null,
+    failed      integer not null,      -- 1: given up until somebody asks again
+    error       text    not null,      -- of the last attempt
+    created_ns  integer not null
 ) strict;

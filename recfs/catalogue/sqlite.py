@@ -24,7 +24,7 @@ from sqlite_utils import Database
 from recfs.catalogue import migrations
 from recfs.core.model import Kind, State
 from recfs.errors import CatalogueCorrupt, IoFailure, OutOfSpace
-from recfs.ports import AccountRow, Batch, GarbageRow, NodeRow
+from recfs.ports import AccountRow, Batch, GarbageRow, JournalRow, NodeRow, ObjectRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,11 +38,13 @@ CHECK_BYTES = 16 << 20
 _NODE = ", ".join(NodeRow._fields)
 _GARBAGE = ", ".join(GarbageRow._fields)
 _ACCOUNT = ", ".join(["user", *AccountRow._fields[1:]])
+_OBJECT = ", ".join(ObjectRow._fields)
+_JOURNAL = ", ".join(JournalRow._fields)
 _KIND = {kind.value: kind for kind in Kind}
 _STATE: dict[str | None, State | None] = {None: None} | {state.value: state for state in State}
 
 
-def _marks(row: type[NodeRow] | type[GarbageRow] | type[AccountRow]) -> str:
+def _marks(row: type[NodeRow | GarbageRow | AccountRow | ObjectRow | JournalRow]) -> str:
     return ", ".join("?" * len(row._fields))
 
 
@@ -51,6 +53,8 @@ def _marks(row: type[NodeRow] | type[GarbageRow] | type[AccountRow]) -> str:
 _PUT_NODE = f"replace into node ({_NODE}) values ({_marks(NodeRow)})"
 _PUT_GARBAGE = f"replace into garbage ({_GARBAGE}) values ({_marks(GarbageRow)})"
 _PUT_ACCOUNT = f"replace into account ({_ACCOUNT}) values ({_marks(AccountRow)})"
+_PUT_OBJECT = f"replace into object ({_OBJECT}) values ({_marks(ObjectRow)})"
+_PUT_JOURNAL = f"replace into journal ({_JOURNAL}) values ({_marks(JournalRow)})"
 
 
 def node_row(values: tuple[Any, ...]) -> NodeRow:
@@ -164,7 +168,16 @@ class SqliteCatalogue:
                         db.execute("delete from whiteout where parent = ? and name = ?", (parent, name))
                 if batch.views:
                     db.executemany("replace into view values (?, ?)", batch.views)
+                if batch.objects_gone:
+                    db.executemany("delete from object where ino = ?", [(ino,) for ino in batch.objects_gone])
+                if batch.objects:
+                    db.executemany(_PUT_OBJECT, batch.objects)
+                if batch.journal:
+                    db.executemany(_PUT_JOURNAL, batch.journal)
+                if batch.journal_done:
+                    db.executemany("delete from journal where id = ?", [(done,) for done in batch.journal_done])
                 if removed:  # last: the batch may also hold what they were given before they went
+                    db.executemany("delete from object where ino = ?", removed)
                     db.executemany("delete from xattr where ino = ?", removed)
                     db.executemany("delete from whiteout where parent = ?", removed)
                     db.executemany("delete from view where ino = ?", removed)
@@ -294,6 +307,56 @@ class SqliteCatalogue:
     async def meta(self) -> dict[str, str]:
         """Store-wide facts."""
         return dict(self._read("select key, value from meta"))
+
+    # --- S3 ------------------------------------------------------------------------------------------------------
+
+    async def object(self, ino: int) -> ObjectRow | None:
+        """What S3 holds of *ino*."""
+        row = self._read_one(f"select {_OBJECT} from object where ino = ?", (ino,))
+        return ObjectRow._make(row) if row else None
+
+    async def journal(self) -> Sequence[JournalRow]:
+        """All work that is not done."""
+        return [JournalRow._make(row) for row in self._read(f"select {_JOURNAL} from journal order by id")]
+
+    async def any_object(self) -> bool:
+        """Whether S3 holds anything."""
+        return self._read_one("select 1 from object limit 1", ()) is not None
+
+    async def object_at(self, key: str, but: int) -> int | None:
+        """Another inode than *but* whose object lies under *key*."""
+        row = self._read_one("select ino from object where key = ? and ino <> ?", (key, but))
+        return int(row[0]) if row is not None else None
+
+    async def objects_below(self, folder: int, after_ino: int, limit: int) -> Sequence[int]:
+        """Inodes with an object below *folder*."""
+        query = (
+            "with recursive below(ino) as (select ? union all select node.ino from node join below"
+            " on node.parent = below.ino where node.kind = 'dir' and node.ino <> 1)"
+            " select node.ino from node join below on node.parent = below.ino"
+            " where node.has_object = 1 and node.ino > ? order by node.ino limit ?"
+        )
+        return [ino for (ino,) in self._read(query, (folder, after_ino, limit))]
+
+    async def evictable(self, now_ns: int, limit: int) -> Sequence[int]:
+        """Inodes whose local copy may go, least recently used first."""
+        query = (
+            "select object.ino from object join node on node.ino = object.ino where object.local = 1"
+            " and object.pinned = 0 and object.keep_until_ns <= ? and node.state = 'stored'"
+            " order by object.used_ns limit ?"
+        )
+        return [ino for (ino,) in self._read(query, (now_ns, limit))]
+
+    async def local_object_bytes(self) -> int:
+        """Bytes of all local copies."""
+        ((total,),) = self._read("select coalesce(sum(size_bytes), 0) from object where local = 1")
+        return int(total)
+
+    async def forget_fetches(self) -> None:
+        """`fetching` is `evicted` again."""
+        with self._transaction() as db:
+            db.execute("update node set state = 'evicted' where state = 'fetching'")
+        self._applied += 1
 
 
 def open_catalogue(path: Path, *, expect_new: bool = True) -> SqliteCatalogue:

@@ -22,8 +22,10 @@ from recfs.fs.staging import Label, StagingPool
 from recfs.ports import Pending
 
 if TYPE_CHECKING:
+    from recfs.fs.download import Download
     from recfs.fs.nodes import FileNode, Node
     from recfs.fs.places import Places
+    from recfs.fs.tier import Tier
     from recfs.fs.tree import Tree
     from recfs.fs.writebehind import WriteBehind
     from recfs.ports import Settler
@@ -36,13 +38,15 @@ class Body:
     """An open file's descriptor and who uses it."""
 
     __slots__ = (
-        "ahead", "backing", "cached", "fd", "handles", "held", "judged", "lock", "passing", "retired", "seen",
-        "stopped", "untold", "untouched", "writable", "writers",
+        "ahead", "backing", "cached", "download", "fd", "handles", "held", "judged", "lock", "passing", "retired",
+        "seen", "stopped", "untold", "untouched", "writable", "writers",
     )  # fmt: skip
 
     def __init__(self, fd: int, *, writable: bool) -> None:
         self.fd = fd
         self.writable = writable
+        self.download: Download | None = None
+        """What brings the bytes that are not here yet."""
         self.handles = 0
         self.writers = 0
         self.lock = trio.Lock()
@@ -106,6 +110,8 @@ class Bodies:
         self._settler = settler
         self._limiter = limiter
         self.pool = StagingPool(store, limiter)
+        self.tier: Tier | None = None
+        """Set where S3 is configured."""
 
     # --- waiting for the settler ---------------------------------------------------------------------------------
 
@@ -123,8 +129,8 @@ class Bodies:
 
     # --- opening and closing -------------------------------------------------------------------------------------
 
-    async def acquire(self, node: FileNode, *, write: bool) -> Body:
-        """The node's body with one more handle on it (a writer, if *write*)."""
+    async def acquire(self, node: FileNode, *, write: bool, empty: bool = False) -> Body:
+        """The node's body with one more handle on it (a writer, if *write*; one that will *empty* it first)."""
         while True:
             body = node.body
             if body is not None and (body.writable or not write):
@@ -132,9 +138,47 @@ class Bodies:
                 body.writers += write
                 return body
             await self.still(node)
-            if node.unlinked and node.body is None:
-                raise Stale(f"{node.path} was removed")
+            if node.unlinked and (node.body is None or node.state.is_remote):
+                raise Stale(f"{node.path} was removed")  # and what only S3 had of it is not brought here any more
+            if node.state.is_remote and (node.body is None or write):
+                await self._from_afar(node, write=write, empty=empty)
+                continue
             await self._open(node, os.O_RDWR if write else os.O_RDONLY)
+
+    async def _from_afar(self, node: FileNode, *, write: bool, empty: bool) -> None:
+        """Do a step towards a body of a file whose bytes S3 has."""
+        if self.tier is None:
+            raise IoFailure(f"{node.path}: its bytes are in S3, and the configuration has no [s3]")
+        if empty:
+            await self._begin_anew(node)
+        elif write or node.bytes <= self.tier.fetch_whole_below:
+            await self.tier.bring(node)
+        else:
+            partial = await self.tier.partial(node)
+            if partial is not None and node.body is None and node.state is State.FETCHING:
+                node.body = Body(os.dup(partial.fd), writable=False)
+                node.body.download = partial.download
+
+    async def _begin_anew(self, node: FileNode) -> None:
+        """Give a file whose old bytes only S3 has a fresh, empty staging file. The object is the way back."""
+        assert self.tier is not None
+        staging, fd = await self.pool.take()
+        await self.still(node)
+        if not node.state.is_remote or _gone(node):
+            os.close(fd)
+            self._store.drop_staging([staging])
+            return
+        self.tier.superseded(node)
+        self._to_writing(node)
+        node.fsynced = False
+        self._tree.resize(node, 0)
+        node.staging = staging
+        if node.body is None:
+            node.body = Body(fd, writable=True)
+        else:
+            node.body.swap(fd, writable=True)
+            node.body.download = None
+        self.label(node)
 
     async def _open(self, node: FileNode, flags: int) -> None:
         if node.unlinked and node.body is not None:
@@ -150,6 +194,9 @@ class Bodies:
         except FileNotFoundError as error:
             if node.body is not before or self._places.local(node) != path:
                 return  # moved meanwhile: look again
+            if self.tier is not None and self.tier.room.lost(node):
+                self._remake(node)
+                return
             raise IoFailure(
                 f"{node.path}: its bytes are missing, {os.fsdecode(path)} was removed past recfs"
             ) from error
@@ -161,7 +208,7 @@ class Bodies:
             os.close(fd)  # opened twice at once, or moved meanwhile: look again
             return
         writable = flags == os.O_RDWR
-        if node.state is State.COMMITTED and os.fstat(fd).st_size != node.bytes:
+        if node.state.is_whole and os.fstat(fd).st_size != node.bytes:
             check_transition(node.state, State.CORRUPT)
             node.state = State.CORRUPT
             self._behind.node(node)
@@ -170,6 +217,16 @@ class Bodies:
             node.body = Body(fd, writable=writable)
         else:
             node.body.swap(fd, writable=writable)
+
+    def _remake(self, node: FileNode) -> None:
+        """Have the directories above, if they were removed past recfs as well, made again. Atomic."""
+        folder = node.parent
+        while folder.parent is not folder and not os.path.lexists(self._places.home(folder)):
+            if not folder.pending and not folder.settling and folder.moved is None:
+                folder.pending, folder.home_ino = Pending.MAKE, None
+                self._behind.node(folder)
+                self._behind.settle(folder)
+            folder = folder.parent
 
     def born(self, node: FileNode, slot: tuple[str, int]) -> Body:
         """Give a new file its staging file, with one writing handle."""
@@ -191,6 +248,8 @@ class Bodies:
         """Close the body after its last handle. Freeing a large unlinked file takes long, so not on the trio thread."""
         body, node.body = node.body, None
         assert body is not None
+        if self.tier is not None:
+            self.tier.released(node)
         if node.unlinked and node.bytes > (8 << 20):
             await trio.to_thread.run_sync(body.close, limiter=self._limiter)
         else:
@@ -217,8 +276,8 @@ class Bodies:
         async with body.lock:
             if node.state is State.WRITING and node.staging is not None:
                 return
-            sealed = node.state in (State.COMMITTED, State.CORRUPT)
-            if remember and node.state is State.COMMITTED:
+            sealed = node.state.is_whole or node.state is State.CORRUPT
+            if remember and node.state.is_whole:
                 info = os.fstat(body.fd)
                 body.untouched = Untouched(node.sha256, node.md5, info.st_size, info.st_mtime_ns, time.time_ns())
             if node.state is not State.WRITING:
@@ -254,6 +313,8 @@ class Bodies:
         node.state = State.WRITING
         node.sha256 = node.md5 = None
         node.reopened += 1
+        if self.tier is not None:
+            self.tier.changed(node)
         if node.staging is not None:
             self.label(node)  # it no longer says "closed", before the first byte changes
         if node.staging is not None:
@@ -265,7 +326,8 @@ class Bodies:
         body = node.body
         assert body is not None
         async with body.lock:
-            if node.state not in (State.COMMITTED, State.CORRUPT, State.SEALING) or node.unlinked:
+            whole = node.state.is_whole or node.state in (State.CORRUPT, State.SEALING)
+            if not whole or node.unlinked:
                 if node.state is not State.WRITING:
                     self._to_writing(node)
                 await self.still(node)
@@ -331,8 +393,8 @@ class Bodies:
             entry.home_ino = node.home_ino
             self.hand_over(node, entry)
         # Held is the last committed version, or failing that one that was closed: an earlier committed one stays.
-        whole = node.state in (State.COMMITTED, State.SEALING)
-        uncommitted = successor is not None and (successor is node or successor.state is not State.COMMITTED)
+        whole = node.state.is_whole or node.state is State.SEALING
+        uncommitted = successor is not None and (successor is node or not successor.state.is_whole)
         if successor is not None and whole and uncommitted and successor.prior is None:
             entry.held_by = successor.ino
             successor.prior = entry.gid
@@ -364,7 +426,7 @@ class Bodies:
     def bequeath_prior(self, node: FileNode, successor: FileNode | None) -> None:
         """*node* loses its name: an earlier version it held waits for *successor* now, or for nobody."""
         entry = self._tree.garbage.get(node.prior) if node.prior is not None else None
-        if entry is None or successor is None or successor.prior is not None or successor.state is State.COMMITTED:
+        if entry is None or successor is None or successor.prior is not None or successor.state.is_whole:
             self.release_prior(node)
             return
         node.prior, successor.prior = None, entry.gid

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -10,7 +11,7 @@ import resource
 import struct
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Final, TypeVarTuple, Unpack
 
 import trio
 
@@ -27,6 +28,13 @@ READ_BUFFER_BYTES = 1 << 20
 COPY_CHUNK_BYTES = 8 << 20
 FD_RESERVE = 48
 """Descriptors that opening files leaves to the catalogue, the control socket and the threads."""
+
+# fallocate(2), linux/falloc.h
+KEEP_SIZE: Final = 0x01
+PUNCH_HOLE: Final = 0x02
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
 # ioctl_iflags(2), ioctl_ficlone(2)
 _FS_IOC_GETFLAGS = 0x80086601
@@ -93,6 +101,19 @@ def too_many() -> OSError:
     return OSError(
         errno.EMFILE, "too many open files: raise the daemon's limit (LimitNOFILE= of its service, ulimit -n)"
     )
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """fallocate(2). Raises OSError."""
+    while _libc.fallocate(fd, mode, offset, length):
+        number = ctypes.get_errno()
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Free a range; its bytes read as zeros."""
+    fallocate(fd, PUNCH_HOLE | KEEP_SIZE, offset, length)
 
 
 def copy_bytes(source: int, target: int) -> None:

@@ -105,7 +105,7 @@ class OpenFiles:
             await self._copying[node.ino].wait()
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         truncate = bool(flags & os.O_TRUNC)
-        body = await self._bodies.acquire(node, write=writes or truncate)
+        body = await self._bodies.acquire(node, write=writes or truncate, empty=truncate)
         try:
             if truncate:
                 await self._truncate(node, 0)
@@ -146,6 +146,8 @@ class OpenFiles:
     async def _copy(self, source: FileNode, number: int) -> None:
         body = await self._bodies.acquire(source, write=False)
         try:
+            if body.download is not None:
+                await body.download.ensure(0, source.bytes)
             offset = 0
             while offset < source.bytes:
                 chunk = await trio.to_thread.run_sync(
@@ -164,6 +166,11 @@ class OpenFiles:
         handle = self.handles[number]
         if handle.body.ahead:
             follow(self._tree, handle.node)
+        download = handle.body.download
+        if download is not None:
+            with download.reading(offset, size):
+                await download.ensure(offset, size)
+                return await self.disk.read_at(handle.body.fd, size, offset, handle.node.bytes)
         return await self.disk.read_at(handle.body.fd, size, offset, handle.node.bytes)
 
     async def write(self, number: int, offset: int, data: bytes) -> int:
@@ -220,7 +227,7 @@ class OpenFiles:
         """truncate(2), with or without an open handle."""
         while node.ino in self._copying:
             await self._copying[node.ino].wait()
-        body = await self._bodies.acquire(node, write=True)
+        body = await self._bodies.acquire(node, write=True, empty=size == 0)
         try:
             await self._truncate(node, size)
         finally:
@@ -264,7 +271,7 @@ class OpenFiles:
         self.modes.settle(handle)
         if handle.body.stopped is not None:
             raise handle.body.stopped[0](handle.body.stopped[1])
-        if node.state is not State.COMMITTED:
+        if not node.state.is_whole and not node.state.is_remote:
             try:
                 await trio.to_thread.run_sync(os.fsync, handle.body.fd, limiter=self._limiter)
             except OSError as error:

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import pyfuse3
 
-from recfs import errors
+from recfs import errors, object_errors
 
 log = logging.getLogger("recfs.fuse")
 
@@ -41,6 +41,8 @@ ERRNO: dict[type[errors.RecfsError], int] = {
     errors.Stale: errno.ESTALE,
     errors.Busy: errno.EBUSY,
     errors.IoFailure: errno.EIO,
+    object_errors.ObjectArchived: errno.EACCES,
+    object_errors.ObjectStoreError: errno.EIO,
 }
 _QUIET = (
     errors.NotFound,
@@ -71,7 +73,7 @@ def guarded(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Corouti
     async def guard(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return await handler(*args, **kwargs)
-        except errors.FsError as error:
+        except errors.RecfsError as error:
             number = errno_of(error)
             level = logging.DEBUG if isinstance(error, _QUIET) else logging.INFO
             if number == errno.EIO:

@@ -101,10 +101,13 @@ class IoModes:
                 continue
             passes = on.writes and self._may_run_ahead(node) if handle.writes else True
             ready = node.state is State.WRITING and (node.staging is not None or node.unlinked)
-            if ready or body.cached or not (handle.writes and (passes or body.backing)):
+            if (
+                ready or body.cached or body.download is not None
+                or not (handle.writes and (passes or body.backing))
+            ):  # fmt: skip
                 break
             await self._bodies.unseal(node, remember=True)
-        if body.cached or not (passes or body.backing) or not self._registered(node):
+        if body.cached or body.download is not None or not (passes or body.backing) or not self._registered(node):
             body.cached += 1
             handle.mode = Mode.CACHED
             return Mode.CACHED, 0

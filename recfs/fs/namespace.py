@@ -165,8 +165,11 @@ class Namespace:
         tree = self._tree
         folder, now = node.parent, tree.clock.now_ns()
         if isinstance(node, FileNode):
-            self._bodies.set_aside(node, successor=successor)
-            self._bodies.bequeath_prior(node, successor)
+            if not node.state.is_remote:
+                self._bodies.set_aside(node, successor=successor)
+                self._bodies.bequeath_prior(node, successor)
+            if self._bodies.tier is not None:
+                self._bodies.tier.removed(node, successor)
         elif not node.pending & Pending.MAKE:
             self._entry_garbage(node)
         tree.remove(node)
@@ -322,6 +325,8 @@ class Namespace:
         old, old_name, now = node.parent, node.name, tree.clock.now_ns()
         was_upload = isinstance(node, FileNode) and is_upload(old.role, old_name)
         at_home = not node.pending & Pending.MAKE and getattr(node, "staging", None) is None
+        if isinstance(node, FileNode) and node.state.is_remote:
+            at_home = False
         if at_home and node.moved is None:
             node.moved = (old, old_name)
             tree.occupy(node, node.moved)

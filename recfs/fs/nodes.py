@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from recfs.core.layout import Role
 from recfs.core.model import Kind, State
-from recfs.ports import NodeRow, Pending
+from recfs.ports import NodeRow, ObjectRow, Pending
 
 if TYPE_CHECKING:
     from recfs.core.fallback import DirRule
@@ -125,7 +125,7 @@ class FileNode(Node):
     """A regular file."""
 
     __slots__ = (
-        "body", "bytes", "fsynced", "md5", "prior", "reopened", "sha256", "staging", "state", "submitted_s",
+        "body", "bytes", "fsynced", "md5", "object", "prior", "reopened", "sha256", "staging", "state", "submitted_s",
         "untouched",
     )  # fmt: skip
     kind = Kind.FILE
@@ -140,6 +140,8 @@ class FileNode(Node):
         self.staging: str | None = None
         self.fsynced = False
         self.body: Body | None = None
+        self.object: ObjectRow | None = None
+        """What S3 holds of it."""
         self.prior: int | None = None
         """gid of the committed version this one is about to replace."""
         self.reopened = 0
@@ -161,7 +163,7 @@ class FileNode(Node):
             self.ino, self.parent.ino, self.name, Kind.FILE, self.mode, self.uid, self.gid, self.bytes, 0,
             self.atime_ns, self.mtime_ns, self.ctime_ns, self.state, self.sha256, self.md5, None, self.staging,
             self.home_ino, self.pending | self.settling, home_parent, home_name, 0, int(self.fsynced), int(self.xattrs
-            != {}),
+            != {}), int(self.object is not None),
         )  # fmt: skip
 
 

@@ -7,7 +7,6 @@ meets it. The meter does (`follow`), hence `Body.held`.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeVarTuple, Unpack
 import trio
 
 from recfs.errors import FileTooLarge, FsError, InvalidArgument, NotSupported
+from recfs.fs.diskio import KEEP_SIZE, PUNCH_HOLE, fallocate
 from recfs.fs.files import disk_error
 from recfs.fs.follow import follow, look
 
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 Args = TypeVarTuple("Args")
 
-# fallocate(2), linux/falloc.h
-KEEP_SIZE: Final = 0x01
-PUNCH_HOLE: Final = 0x02
 ZERO_RANGE: Final = 0x10
 OFFERED: Final = frozenset({0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE, ZERO_RANGE | KEEP_SIZE})
 """Modes of fallocate. Not: collapsing and inserting ranges, which the kernel does not pass on, and unsharing."""
@@ -40,9 +37,6 @@ SMALL_BYTES: Final = 128 << 10
 AT_ONCE: Final = 4
 """Threads that allocate and copy. They may take long, so they must not be all the threads there are."""
 BLOCK_BYTES: Final = 512  # of st_blocks
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
 
 class Ranges:
@@ -153,7 +147,7 @@ def _missing(fd: int, offset: int, length: int) -> int:
 def _allocate(fd: int, mode: int, offset: int, length: int, size: int) -> int:
     """fallocate(2) in a thread. A file that grew in vain is cut back to *size*, and what it took is given back."""
     try:
-        _fallocate(fd, mode, offset, length)
+        fallocate(fd, mode, offset, length)
     except OSError:
         if os.fstat(fd).st_size > size:
             with contextlib.suppress(OSError):
@@ -202,16 +196,9 @@ def _dig(fd: int, offset: int, length: int) -> None:
     """Make a hole: by freeing what is there, and beyond the end by growing."""
     size = os.fstat(fd).st_size
     if offset < size:
-        _fallocate(fd, PUNCH_HOLE | KEEP_SIZE, offset, length)
+        fallocate(fd, PUNCH_HOLE | KEEP_SIZE, offset, length)
     if offset + length > size:
         os.ftruncate(fd, offset + length)
-
-
-def _fallocate(fd: int, mode: int, offset: int, length: int) -> None:
-    while _libc.fallocate(fd, mode, offset, length):
-        number = ctypes.get_errno()
-        if number != errno.EINTR:
-            raise OSError(number, os.strerror(number))
 
 
 def _refusal(error: OSError, node: FileNode) -> FsError:

@@ -29,7 +29,7 @@ from recfs.fs import garbage as garbage_module
 from recfs.fs.diskio import thaw_path
 from recfs.fs.namespace import Caller
 from recfs.fs.nodes import DirNode, FileNode, Node
-from recfs.fs.staging import Label
+from recfs.fs.staging import FETCH_LABEL, Label
 from recfs.ports import LIMBO_INO, Pending
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from recfs.fs.places import Places
     from recfs.fs.tree import Tree
     from recfs.fs.writebehind import WriteBehind
-    from recfs.ports import NodeRow
+    from recfs.ports import NodeRow, ObjectRow
     from recfs.stores.local import LocalStore, StagingFile
 
 log = logging.getLogger("recfs.recovery")
@@ -93,8 +93,10 @@ class Recovery:
         if facts.get("clean") != "1":
             for staging_id in self._staging:
                 thaw_path(self._store.staging(staging_id))
+        await self._tree.catalogue.forget_fetches()
         await self._load_garbage()
         nodes = await self._load_unsettled()
+        self._take_back_fetched()
         for node in nodes:
             self._locate(node)
         self._locate_garbage()
@@ -294,12 +296,28 @@ class Recovery:
         if prior is not None and not node.fsynced:
             self._roll_back(node, prior, same_boot=same_boot)
             return
+        if node.object is not None and node.object.held and not node.fsynced:
+            self._roll_back_to_object(node, node.object)
+            return
         check_transition(node.state, State.INCOMPLETE)
         node.state = State.INCOMPLETE
         self._tree.resize(node, size)
         self._bodies.release_prior(node)
         self._behind.node(node)
         self.report.incomplete.append(node.path)
+
+    def _roll_back_to_object(self, node: FileNode, held: ObjectRow) -> None:
+        """An overwrite of a file whose bytes only S3 had: it has them still."""
+        assert node.staging is not None
+        self._keep_overwrite(self._staging.pop(node.staging), node.ino, node.path)
+        check_transition(node.state, State.EVICTED)
+        node.state, node.staging, node.pending, node.home_ino = State.EVICTED, None, 0, None
+        node.sha256, node.md5, node.mtime_ns = held.sha256, held.md5, held.mtime_ns
+        self._tree.resize(node, held.size_bytes)
+        node.object = held._replace(held=0)
+        self._behind.object(node.object)
+        self._behind.node(node)
+        self.report.rolled_back.append(node.path)
 
     @staticmethod
     def _closed(found: StagingFile, *, same_boot: bool) -> bool:
@@ -356,11 +374,29 @@ class Recovery:
 
     # --- bytes without a row -------------------------------------------------------------------------------------
 
+    def _take_back_fetched(self) -> None:
+        """Whole copies from S3 that had not come home: nobody synced their bytes, and S3 has them."""
+        for node in self._tree.nodes.values():
+            if not isinstance(node, FileNode) or node.state is not State.STORED or node.object is None:
+                continue
+            found = self._staging.get(node.staging or "")
+            if node.staging is None or (found is not None and not (found.label or b"").startswith(FETCH_LABEL)):
+                continue
+            check_transition(node.state, State.EVICTED)
+            node.state, node.staging, node.pending, node.home_ino = State.EVICTED, None, 0, None
+            node.object = node.object._replace(local=0)
+            self._behind.object(node.object)
+            self._behind.node(node)
+
     async def _strays(self, *, same_boot: bool) -> None:
         known = {entry.staging for entry in self._tree.garbage.values()} | await self._tree.catalogue.staged()
-        known |= {node.staging for node in self._tree.nodes.values() if isinstance(node, FileNode)}
+        of_files = {node.staging for node in self._tree.nodes.values() if isinstance(node, FileNode)}
+        known |= of_files
         for found in self._staging.values():
-            if found.id not in known and not await self._adopt(found, same_boot=same_boot):
+            if found.label is not None and found.label.startswith(FETCH_LABEL):
+                if found.id not in of_files:  # it may have been fetched to be changed
+                    self._store.drop_staging([found.id])  # a partial copy of what S3 has
+            elif found.id not in known and not await self._adopt(found, same_boot=same_boot):
                 self._set_aside(found)
 
     def _set_aside(self, found: StagingFile) -> None:
@@ -404,13 +440,17 @@ class Recovery:
     async def _overwrite(self, ino: int, found: StagingFile, *, closed: bool) -> bool:
         """An overwrite whose row was lost: closed, it counts; else the committed bytes stand."""
         node = await self._tree.get(ino)
-        if not isinstance(node, FileNode) or node.state is not State.COMMITTED or not closed:
+        if not isinstance(node, FileNode) or not (node.state.is_whole or node.state.is_remote) or not closed:
             self._keep_overwrite(found, ino, node.path)
             return True
-        entry = self._bodies.set_aside(node, successor=None)
+        entry = None if node.state.is_remote else self._bodies.set_aside(node, successor=None)
         check_transition(node.state, State.WRITING)
         node.state, node.sha256, node.md5 = State.WRITING, None, None
-        entry.held_by, node.prior = node.ino, entry.gid
+        if node.object is not None:
+            node.object = node.object._replace(local=0)
+            self._behind.object(node.object)
+        if entry is not None:
+            entry.held_by, node.prior = node.ino, entry.gid
         node.staging = found.id
         check_transition(node.state, State.SEALING)
         node.state = State.SEALING

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from recfs.stores.local import LocalStore
 
 POOL_SIZE = 256
+FETCH_LABEL = b"fetch "
+"""Label of a partial copy of what S3 has: worth nothing to the next start."""
 
 
 @dataclass(frozen=True, slots=True)

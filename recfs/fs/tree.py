@@ -160,6 +160,7 @@ class Tree:
             assert isinstance(parent, DirNode)
             role = _role(row, parent)
             account = await self.accounts.load(row.name.decode("ascii")) if role in _OWNED else None
+            held = await self.catalogue.object(row.ino) if row.has_object else None
             if written == self.behind.written:
                 break  # else what was read may be outdated, and nothing would tell
         # Memory knows better than the row: renamed or unlinked since the last batch.
@@ -167,7 +168,9 @@ class Tree:
         if known is not None or self.behind.is_dirty(row.ino):
             return known
         node = from_row(row, parent, role)
-        if isinstance(node, DirNode):
+        if isinstance(node, FileNode):
+            node.object = held
+        elif isinstance(node, DirNode):
             if account is not None:
                 node.account = account
             node.fallback = fallback.rule_for_dir(self.rules, tuple(node.parts())) if self.rules else None

@@ -169,7 +169,8 @@ class Vfs:
         """Have the home tree follow new attributes. Atomic."""
         if node.unlinked:
             return
-        if node.parent is node or getattr(node, "staging", None) is not None or node.pending & Pending.MAKE:
+        away = isinstance(node, FileNode) and node.state.is_remote
+        if away or node.parent is node or getattr(node, "staging", None) is not None or node.pending & Pending.MAKE:
             self.behind.node(node)  # the root is the operator's; the others are dressed when they arrive
         else:
             node.pending |= Pending.ATTRS
@@ -230,6 +231,8 @@ class Vfs:
             if self.behind.problem is not None:  # nothing will move until somebody makes room: an error beats a hang
                 raise OutOfSpace(self.behind.problem)
             await self.pipeline.progress()
+        if self.bodies.tier is not None:
+            await self.bodies.tier.admit()
 
     async def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> DirNode:
         """mkdir(2)."""
@@ -285,7 +288,9 @@ class Vfs:
         hides = await self._own_if_shown(source, old_name, caller)
         if exchange:
             await self._own_if_shown(target, new_name, caller)
-            await self.names.exchange(source, old_name, target, new_name, caller)
+            for moved in await self.names.exchange(source, old_name, target, new_name, caller):
+                if self.bodies.tier is not None:
+                    self.bodies.tier.renamed(moved)
             await self._record()
             return
         if (
@@ -295,7 +300,9 @@ class Vfs:
             and await self.views.find(target, new_name) is not None
         ):
             raise Exists(f"{target.path}/{os.fsdecode(new_name)} is shown there")
-        await self.names.rename(source, old_name, target, new_name, caller, noreplace=noreplace)
+        moved, _ = await self.names.rename(source, old_name, target, new_name, caller, noreplace=noreplace)
+        if self.bodies.tier is not None:
+            self.bodies.tier.renamed(moved)
         if target.fallback is not None:
             self.views.unhide(target, new_name)
         if hides:

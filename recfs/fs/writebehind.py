@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from recfs.fs.accounts import Account
     from recfs.fs.garbage import Garbage
     from recfs.fs.nodes import Node
-    from recfs.ports import Catalogue
+    from recfs.ports import Catalogue, JournalRow, ObjectRow
 
 log = logging.getLogger("recfs.catalogue")
 
@@ -42,6 +42,10 @@ class WriteBehind:
         self._accounts: dict[str, Account] = {}
         self._garbage: dict[int, Garbage] = {}
         self._purged: list[int] = []
+        self._objects: dict[int, ObjectRow] = {}
+        self._objects_gone: list[int] = []
+        self._journal: dict[int, JournalRow] = {}
+        self._journal_done: list[int] = []
         self._rest = Batch()
         self._unsettled: dict[int, None] = {}
         self._discarded: list[Garbage] = []
@@ -122,6 +126,28 @@ class WriteBehind:
         self._rest.views.append((view_id, ino))
         self._wake.set()
 
+    def object(self, row: ObjectRow) -> None:
+        """What S3 holds of an inode changed."""
+        self._objects[row.ino] = row
+        self._wake.set()
+
+    def object_gone(self, ino: int) -> None:
+        """S3 holds nothing of the inode any more."""
+        self._objects.pop(ino, None)
+        self._objects_gone.append(ino)
+        self._wake.set()
+
+    def journal(self, row: JournalRow) -> None:
+        """A piece of work on S3 is new or changed."""
+        self._journal[row.id] = row
+        self._wake.set()
+
+    def journal_done(self, row_id: int) -> None:
+        """A piece of work on S3 is done or dropped."""
+        self._journal.pop(row_id, None)
+        self._journal_done.append(row_id)
+        self._wake.set()
+
     def meta(self, key: str, value: str) -> None:
         """A store-wide fact changed."""
         self._rest.meta[key] = value
@@ -176,6 +202,9 @@ class WriteBehind:
     def _take(self) -> tuple[Batch, Callable[[], None]]:
         nodes, removed, accounts = self._nodes, self._removed, self._accounts
         garbage, purged, rest = self._garbage, self._purged, self._rest
+        objects, journal, journal_done = self._objects, self._journal, self._journal_done
+        objects_gone = self._objects_gone
+        self._objects, self._journal, self._journal_done, self._objects_gone = {}, {}, [], []
         self._nodes, self._removed, self._accounts = {}, {}, {}
         self._garbage, self._purged, self._rest = {}, [], Batch()
         batch = Batch(
@@ -188,6 +217,10 @@ class WriteBehind:
             whiteouts=rest.whiteouts,
             views=rest.views,
             meta=rest.meta,
+            objects=list(objects.values()),
+            objects_gone=objects_gone,
+            journal=list(journal.values()),
+            journal_done=journal_done,
         )
 
         def undo() -> None:
@@ -198,6 +231,11 @@ class WriteBehind:
             dropped = set(self._purged)
             self._garbage = {gid: entry for gid, entry in garbage.items() if gid not in dropped} | self._garbage
             self._purged = purged + self._purged
+            self._objects = {ino: row for ino, row in objects.items() if ino not in gone} | self._objects
+            self._objects_gone = objects_gone + self._objects_gone
+            done = set(self._journal_done)
+            self._journal = {row_id: row for row_id, row in journal.items() if row_id not in done} | self._journal
+            self._journal_done = journal_done + self._journal_done
             newer = self._rest
             self._rest = Batch(
                 xattrs=rest.xattrs + newer.xattrs,

@@ -7,7 +7,10 @@ reads them. Limits are those of xattr(7): 255 bytes a name, 64 KiB a value, 64 K
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+import trio
 
 from recfs.core.layout import Role
 from recfs.core.model import State
@@ -17,11 +20,15 @@ from recfs.errors import InvalidArgument, NoAttribute, NotPermitted, NotSupporte
 from recfs.fs.accounts import LIMIT_NAMES
 from recfs.fs.nodes import DirNode, FileNode, Node
 from recfs.fs.views import View
+from recfs.objects import ARCHIVE_CLASSES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from recfs.fs.accounts import Account
     from recfs.fs.namespace import Caller
     from recfs.fs.vfs import Vfs
+    from recfs.ports import ObjectRow
 
 OWN = b"user."
 COMPUTED = b"user.recfs."
@@ -140,13 +147,29 @@ class Xattrs:
         if name == b"state":
             return node.state.encode("ascii")
         if name == b"location":
-            return b"staging" if node.staging is not None else b"local"
+            return _location(node)
+        if name in _OF_OBJECT and node.object is not None:
+            return _OF_OBJECT[name](node.object)
+        if name == b"restore":
+            return await self._restore(node)
         if name in (b"sha256", b"md5"):
             await self._vfs.wait_sealed(node)
             digest = node.sha256 if name == b"sha256" else node.md5
-            if digest is not None and node.state in (State.COMMITTED, State.CORRUPT):
+            if digest is not None and (node.state.is_whole or node.state.is_remote or node.state is State.CORRUPT):
                 return digest.hex().encode("ascii")
         raise NoAttribute("")
+
+    async def _restore(self, node: FileNode) -> bytes:
+        """How an object of an archive class stands. S3 is asked where there may be one; ENODATA where there is none."""
+        tier, held = self._vfs.bodies.tier, node.object
+        if tier is None or held is None:
+            raise NoAttribute("")
+        if node.state is not State.ARCHIVED and held.storage_class not in ARCHIVE_CLASSES:
+            raise NoAttribute("")
+        info = await trio.to_thread.run_sync(tier.objects.head, held.key, limiter=tier.limiter)
+        if info is None or info.restore_state is None:
+            raise NoAttribute("")
+        return info.restore_state.encode("ascii")
 
     def _of_directory(self, node: DirNode, name: bytes) -> bytes:
         if name == b"rbytes":
@@ -204,6 +227,25 @@ def _count(word: str) -> int:
     if not (word.isascii() and word.isdigit()):
         raise ValueError(f"{word!r} is not a whole number")
     return int(word)
+
+
+def _location(node: FileNode) -> bytes:
+    """Where the bytes are: `local` (home tree), `staging`, `s3`, `local,s3` (both), `partial,s3`."""
+    if node.state is State.FETCHING:
+        return b"partial,s3"
+    if node.state.is_remote:
+        return b"s3"
+    here = b"staging" if node.staging is not None else b"local"
+    return here + b",s3" if node.state is State.STORED else here
+
+
+_OF_OBJECT: dict[bytes, Callable[[ObjectRow], bytes]] = {
+    b"object_key": lambda held: held.key.encode(),
+    b"etag": lambda held: held.etag.encode(),
+    b"storage_class": lambda held: held.storage_class.encode(),
+    b"uploaded_at": lambda held: datetime.fromtimestamp(held.uploaded_ns // 10**9, UTC).isoformat().encode(),
+    b"pinned": lambda held: b"%d" % held.pinned,
+}
 
 
 def set_limits(vfs: Vfs, account: Account, wanted: dict[str, int | None]) -> None:

@@ -392,6 +392,8 @@ class Committer:
             node.sha256, node.md5, node.home_ino = digest.sha256, digest.md5, digest.st_ino
             node.fsynced, node.untouched = False, None
             node.pending |= Pending.MOVE
+            if self._bodies.tier is not None:
+                self._bodies.tier.committed(node)
             self._behind.node(node)
             done.append(node)
         try:
@@ -399,12 +401,12 @@ class Committer:
         except RecfsError:
             # Nobody may rely on it yet, so it is still being sealed.
             for node in done:
-                if node.state is State.COMMITTED:
+                if node.state.is_whole:
                     node.state, node.pending = State.SEALING, node.pending & ~Pending.MOVE
                     self._behind.node(node)
             raise
         for node in done:
-            if node.state is not State.COMMITTED or node.unlinked:
+            if not node.state.is_whole or node.unlinked:
                 continue
             self._tickets.pop(node.ino, None)
             self._in_vain.pop(node.ino, None)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from recfs.core.model import Kind, State
+from recfs.core.model import Kind
 from recfs.errors import RecfsError
 from recfs.fs.garbage import Garbage
 from recfs.fs.nodes import DirNode, FileNode, LinkNode, Node
@@ -225,7 +225,7 @@ class HomeSettler:
         places = self._places
         attrs = Attrs(node.mode, node.uid, node.gid, node.atime_ns, node.mtime_ns)
         target: Place = (node.parent, node.name)
-        if isinstance(node, FileNode) and node.staging is not None and node.state is not State.COMMITTED:
+        if isinstance(node, FileNode) and node.staging is not None and not node.state.is_whole:
             node.pending = 0  # it comes home when it is committed
         elif node.pending & Pending.MAKE:
             self._clear(plan, node, target)
@@ -344,6 +344,8 @@ class HomeSettler:
         # What failed is taken back in reverse: the first of several steps of one item knows where it really lies.
         for job, outcome in reversed(done):
             if outcome.error and self._take_back(job):
+                if outcome.error == errno.ENOENT and isinstance(job.item, Node):
+                    self._have_remade(job.item)
                 problem = cause or f"{os.fsdecode(job.step.path)}: {os.strerror(outcome.error)}"
         for job, outcome in done:
             if outcome.unsynced and not outcome.error:
@@ -365,6 +367,15 @@ class HomeSettler:
         if problem is not None and self.problem is None:
             log.error("home tree: %s; trying again every %g s", problem, RETRY_S)
         self.problem = problem
+
+    def _have_remade(self, node: Node) -> None:
+        """Have the directories above, if they were removed past recfs, made again."""
+        folder = node.parent
+        while folder.parent is not folder and not os.path.lexists(self._places.home(folder)):
+            if not folder.pending and not folder.settling and folder.moved is None:
+                folder.pending, folder.home_ino = Pending.MAKE, None
+                self._behind.settle(folder)
+            folder = folder.parent
 
     def _garbage_done(self, entry: Garbage, *, purged: bool) -> None:
         self._tree.vacate(entry, entry.place)

@@ -28,6 +28,7 @@ from recfs.fs.namespace import Caller
 from recfs.fs.nodes import DirNode, FileNode, Node
 from recfs.fs.views import View
 from recfs.fs.xattrs import Xattrs
+from tests.fake_object_store import FakeObjectStore
 from tests.fakes import FakeClock, FakeKernelFiles, KernelRecorder
 
 from .consistency import PRIVATE, assert_store
@@ -55,6 +56,8 @@ class Filesystem:
         self.kernel = KernelRecorder()
         self.files: FakeKernelFiles | None = None
         """Set before the start, it lets files be opened by passthrough (`pass_open`)."""
+        self.objects: FakeObjectStore | None = None
+        """Set before the start: what stands for S3."""
         self.faults = Faults(self.root)
         self.boot: str | None = None
         self.checked_at_end = True
@@ -99,7 +102,7 @@ class Filesystem:
 
     async def _serve(self, services: bool, task_status: trio.TaskStatus[None]) -> None:
         try:
-            async with daemon.opened(self.config, self.kernel, self.files) as parts:
+            async with daemon.opened(self.config, self.kernel, self.files, self.objects) as parts:
                 self.parts = parts
                 try:
                     async with trio.open_nursery() as inner:

@@ -15,7 +15,7 @@ import trio
 
 from recfs.core.model import State
 from recfs.errors import FileTooLarge, InvalidArgument, IoFailure, NotSupported, OutOfSpace, QuotaExceeded
-from recfs.fs import ranges
+from recfs.fs import diskio, ranges
 from recfs.fs.iomodes import Mode
 from recfs.fs.ranges import COPY_BYTES, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
 from tests.fakes import FakeKernelFiles
@@ -236,7 +236,7 @@ async def test_what_grew_in_vain_is_given_back(
         ctypes.set_errno(number)
         return -1
 
-    monkeypatch.setattr(ranges._libc, "fallocate", half)
+    monkeypatch.setattr(diskio._libc, "fallocate", half)
     with pytest.raises(error):
         await fs.vfs.ranges.allocate(handle, 0, 0, MIB)
     node = await fs.node(FILE)
@@ -248,7 +248,7 @@ async def test_a_signal_in_between(fs: Filesystem, at: Make, monkeypatch: pytest
     """EINTR (tmpfs): once more."""
     handle = await at(FILE)
     calls: list[int] = []
-    real = ranges._libc.fallocate
+    real = diskio._libc.fallocate
 
     def interrupted(*args: int) -> int:
         calls.append(args[0])
@@ -257,7 +257,7 @@ async def test_a_signal_in_between(fs: Filesystem, at: Make, monkeypatch: pytest
         ctypes.set_errno(errno.EINTR)
         return -1
 
-    monkeypatch.setattr(ranges._libc, "fallocate", interrupted)
+    monkeypatch.setattr(diskio._libc, "fallocate", interrupted)
     await fs.vfs.ranges.allocate(handle, 0, 0, 8192)
     assert (len(calls), fs.account()) == (2, (8192, 1))
 

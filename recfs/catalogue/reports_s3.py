@@ -1,0 +1,288 @@
+"""What the catalogue says of the S3 tier: the queue, what lies there, and what the routes make of a path."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from recfs.catalogue.reading import has_table, parts_of, reading, text, walk
+from recfs.core.layout import role_of
+from recfs.core.model import State
+from recfs.core.naming import is_temporary_name
+from recfs.core.routing import explain, route
+from recfs.core.tiering import move_for
+from recfs.errors import IsADirectory, NotFound
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from recfs.config import Config
+
+KINDS = ("upload", "delete", "move", "abort")
+STATES = ("running", "failed", "pending", "waiting")
+_NS = 10**9
+
+
+# --- the queue -----------------------------------------------------------------------------------------------------
+
+
+def queue(
+    catalogue: Path, config: Config, now_ns: int, running: Mapping[int, int], *, limit: int | None = None
+) -> dict[str, Any]:
+    """The journal, work under way first, then what failed. *running*: bytes sent so far, by row id.
+
+    *limit*: so many rows at most; the totals are those of all.
+    """
+    with reading(catalogue) as db:
+        if not has_table(db, "journal"):
+            return {"rows": [], "more": 0, "totals": totals([])}
+        paths = _Paths(db)
+        rows = [_queued(row, now_ns, running) for row in db.execute("select * from journal order by id")]
+        order = {state: number for number, state in enumerate(STATES)}
+        shown = sorted(rows, key=lambda row: (order[row["state"]], row["id"]))[:limit]
+        for row in shown:
+            _name(row, paths)
+        return {"rows": shown, "more": len(rows) - len(shown), "totals": totals(rows)}
+
+
+def totals(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """How much there is of each kind and in each state."""
+    states: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
+    unsent = sent = 0
+    for row in rows:
+        states[row["state"]] += 1
+        kinds[row["kind"]] += 1
+        if row["kind"] == "upload":
+            unsent += row["size_bytes"]
+            sent += row["sent_bytes"]
+    return (
+        {"rows": states.total()}
+        | {state: states[state] for state in STATES}
+        | {f"{kind}s": kinds[kind] for kind in KINDS}
+        | {"unsent_bytes": unsent, "sent_bytes": sent}
+    )
+
+
+def _queued(row: sqlite3.Row, now_ns: int, running: Mapping[int, int]) -> dict[str, Any]:
+    is_running, is_due = row["id"] in running, row["next_try_ns"] <= now_ns
+    state = "running" if is_running else "pending"
+    if not is_running and (row["failed"] or row["attempts"]):
+        state = "failed"
+    elif not is_running and not is_due:
+        state = "waiting"
+    return {
+        "id": row["id"],
+        "kind": row["kind"],
+        "ino": row["ino"],
+        "path": None,
+        "key": row["key"] or None,
+        "state": state,
+        "why": row["error"] if state == "failed" else "",
+        "size_bytes": row["size_bytes"],
+        "sent_bytes": running[row["id"]] if is_running else _sent(row["parts"]),
+        "attempts": row["attempts"],
+        "error": row["error"],
+        "next_try_s": None if is_running or row["failed"] else max(0.0, (row["next_try_ns"] - now_ns) / _NS),
+        "created_ns": row["created_ns"],
+    }
+
+
+def _name(row: dict[str, Any], paths: _Paths) -> None:
+    """Add the path, and what a waiting row waits for."""
+    parts = paths.of(row["ino"]) if row["ino"] else None
+    if parts:
+        row["path"] = text(b"/".join(parts))
+    if row["state"] != "waiting":
+        return
+    if row["kind"] == "delete":
+        row["why"] = "kept for the trash's retention, or still being read"
+    elif parts and is_temporary_name(parts[-1]):
+        row["why"] = "its name looks temporary"
+    else:
+        row["why"] = "settling"
+
+
+def _sent(parts: str) -> int:
+    return sum(part["size_bytes"] for part in json.loads(parts)["parts"]) if parts else 0
+
+
+class _Paths:
+    """Paths by inode number; every directory is looked up once."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._known: dict[int, tuple[bytes, ...] | None] = {1: ()}
+
+    def of(self, ino: int) -> tuple[bytes, ...] | None:
+        """The path, or None for an inode that is gone."""
+        chain: list[tuple[int, bytes]] = []
+        while ino not in self._known:
+            row = self._db.execute("select parent, name from node where ino = ?", (ino,)).fetchone()
+            if row is None:
+                self._known[ino] = None
+                break
+            chain.append((ino, row["name"]))
+            ino = row["parent"]
+        path = self._known[ino]
+        for below, name in reversed(chain):
+            path = None if path is None else (*path, name)
+            self._known[below] = path
+        return path
+
+
+def problem(found: Mapping[str, Any]) -> str | None:
+    """The trouble with the queue, in one line; None if there is none."""
+    failed = found["totals"]["failed"]
+    if not failed:
+        return None
+    row = next((row for row in found["rows"] if row["state"] == "failed"), None)
+    what = f": {row['kind']} of {row['path'] or row['key']}: {row['error']}" if row is not None else ""
+    count = "1 entry of the S3 queue fails" if failed == 1 else f"{failed} entries of the S3 queue fail"
+    return f"{count} and will be tried again{what}"
+
+
+# --- what lies in S3 -----------------------------------------------------------------------------------------------
+
+
+def status(catalogue: Path, config: Config, now_ns: int) -> dict[str, Any] | None:
+    """The part of `status` about S3 where no daemon runs; None without [s3]."""
+    if config.s3 is None:
+        return None
+    found = queue(catalogue, config, now_ns, {}, limit=10)
+    with reading(catalogue) as db:
+        local_bytes = 0
+        if has_table(db, "object"):
+            query = "select coalesce(sum(size_bytes), 0) from object where local = 1"
+            local_bytes = db.execute(query).fetchone()[0]
+    return {
+        "url": config.s3.url,
+        "queue": found["totals"],
+        "unsent_bytes": found["totals"]["unsent_bytes"],
+        "local_bytes": local_bytes + found["totals"]["unsent_bytes"],
+        "budget_bytes": config.cache.max_size,
+        "breaker": None,
+        "problem": problem(found),
+        "tier_run": None,
+    }
+
+
+def pinned_bytes(catalogue: Path) -> int:
+    """Bytes of all files that are pinned."""
+    with reading(catalogue) as db:
+        return int(db.execute("select coalesce(sum(size_bytes), 0) from object where pinned = 1").fetchone()[0])
+
+
+def held(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Any] | None:
+    """What S3 holds of a file, for `info`; None if nothing."""
+    if "has_object" not in row.keys() or not row["has_object"]:  # noqa: SIM118  # a Row is no mapping
+        return None
+    found = db.execute("select * from object where ino = ?", (row["ino"],)).fetchone()
+    if found is None:
+        return None
+    return {
+        "key": found["key"],
+        "etag": found["etag"],
+        "storage_class": found["storage_class"],
+        "size_bytes": found["size_bytes"],
+        "uploaded_ns": found["uploaded_ns"],
+        "used_ns": found["used_ns"],
+        "keep_until_ns": found["keep_until_ns"] or None,
+        "pinned": bool(found["pinned"]),
+        "current": found["sha256"] == row["sha256"],
+    }
+
+
+def location(row: sqlite3.Row) -> str:
+    """Where a file's bytes are, as in the attribute `user.recfs.location`."""
+    state = State(row["state"])
+    if state.is_remote:
+        return "partial,s3" if state is State.FETCHING else "s3"
+    here = "staging" if row["staging"] else "local"
+    return f"{here},s3" if state is State.STORED else here
+
+
+# --- routes --------------------------------------------------------------------------------------------------------
+
+
+def route_explain(
+    catalogue: Path, config: Config, now_ns: int, path: str, size_bytes: int | None, age_s: float | None
+) -> dict[str, Any]:
+    """What each rule says of a file, which one decides, and where the file is now.
+
+    The file need not exist; what is not given (size, age) is the file's own, or else 0. Raises InvalidPath where no
+    file can be, IsADirectory.
+    """
+    parts = tuple(parts_of(path))
+    assumed = []
+    now: dict[str, Any] | None = None
+    with reading(catalogue) as db:
+        try:
+            row = walk(db, path)
+        except NotFound:
+            role_of(parts, is_dir=False)
+        else:
+            if row["kind"] != "file":
+                raise IsADirectory(f"{path or 'the top'} is a {row['kind']}; give a file's path, which need not exist")
+            now = {"state": row["state"], "size_bytes": row["size_bytes"], "location": location(row)}
+            now["s3"] = held(db, row)
+            now["queued"] = (
+                has_table(db, "journal")
+                and db.execute("select 1 from journal where kind = 'upload' and ino = ?", (row["ino"],)).fetchone()
+                is not None
+            )
+            if size_bytes is None:
+                size_bytes = row["size_bytes"]
+            if age_s is None:
+                age_s = (now_ns - row["mtime_ns"]) / _NS
+    if size_bytes is None:
+        assumed.append("size")
+    if age_s is None:
+        assumed.append("age")
+    size_bytes, age_s = size_bytes or 0, max(age_s or 0.0, 0.0)
+    decision = route(config.route, parts, size_bytes, age_s)
+    wanted = wanted_class(config, decision.storage_class) if decision.store == "s3" else None
+    move = None
+    if now is not None:
+        move = move_for(
+            decision, State(now["state"]), queued=now["queued"], has_object=now["s3"] is not None,
+            storage_class=now["s3"]["storage_class"] if now["s3"] is not None else None, wanted=wanted,
+        )  # fmt: skip
+    verdicts = enumerate(explain(config.route, parts, size_bytes, age_s))
+    return {
+        "path": os.fsdecode(b"/".join(parts)),
+        "exists": now is not None,
+        "size_bytes": size_bytes,
+        "age_s": age_s,
+        "assumed": assumed,
+        "s3": config.s3.url if config.s3 is not None else None,
+        "rules": [
+            {
+                "rule": index + 1,
+                "conditions": verdict.rule.conditions,
+                "to": verdict.rule.to,
+                "matched": verdict.matched,
+                "decides": index == decision.rule_index,
+                "why": verdict.why,
+            }
+            for index, verdict in verdicts
+        ],
+        "decision": {
+            "store": decision.store,
+            "storage_class": wanted,
+            "keep_local_s": decision.keep_local_s,
+            "rule": None if decision.rule_index is None else decision.rule_index + 1,
+            "reason": decision.reason,
+        },
+        "now": now,
+        "move": None if move is None else {"step": move.step.value, "reason": move.reason},
+    }
+
+
+def wanted_class(config: Config, of_rule: str | None) -> str | None:
+    """The storage class of a file that goes to S3; None: the bucket's default."""
+    return of_rule or (config.s3.storage_class if config.s3 is not None else None)

@@ -1,0 +1,294 @@
+"""Work on S3 that is still to be done: in memory for those who do it, in the catalogue so that it survives.
+
+Every change is written in the batch of the rows it belongs to. Nothing is put under a key as long as another file's
+object is there (`held`), and a new object takes the deletion of its predecessor back (`superseded`).
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.ports import JournalRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from recfs.fs.nodes import FileNode
+    from recfs.fs.writebehind import WriteBehind
+    from recfs.ports import Catalogue, Clock
+
+UPLOAD, DELETE, MOVE, ABORT = "upload", "delete", "move", "abort"
+_NS = 1_000_000_000
+SOON_NS = 60 * _NS
+
+
+@dataclass(slots=True)
+class Running:
+    """What of a row is being done right now."""
+
+    what: str = ""
+    done_bytes: int = 0
+    """Of the parts that are confirmed; without parts, what has gone out."""
+    parts: dict[int, int] = field(default_factory=dict)
+    """What has gone out of each part under way; set by its thread."""
+
+    @property
+    def sent_bytes(self) -> int:
+        """What has gone out."""
+        return self.done_bytes + sum(list(self.parts.values()))
+
+
+class Journal:
+    """All rows that are not done."""
+
+    def __init__(self, behind: WriteBehind, clock: Clock) -> None:
+        self._behind = behind
+        self._clock = clock
+        self._next = 1
+        self.rows: dict[int, JournalRow] = {}
+        self.running: dict[int, Running] = {}
+        self.inherited: set[int] = set()
+        """Rows of an earlier run: what they began on S3 may not be recorded."""
+        self.held: dict[str, int] = {}
+        """Keys whose object is to move away, and the inode it belongs to."""
+        self._key_of: dict[int, str] = {}
+        self._of_ino: dict[tuple[str, int], int] = {}
+        self._deletions: dict[str, set[int]] = {}
+        self._unsent_bytes = 0
+        self._timers: list[tuple[int, int]] = []
+        """(next_try_ns, id), a heap; entries that are outdated are skipped."""
+        self._due: dict[bool, list[int]] = {False: [], True: []}
+        """Ids whose time has come, as heaps: deletions, and all others."""
+        self._queued: set[int] = set()
+        self.wake = trio.Event()
+        """Set when there is something new to look at."""
+        self._progress = trio.Event()
+        self.stopping = False
+        """Set when the daemon stops: transfers end, and what they were to do stays here. Read by their threads, too."""
+
+    async def load(self, catalogue: Catalogue) -> None:
+        """Take up what the last run left."""
+        now = self._clock.now_ns()
+        for row in await catalogue.journal():
+            # What failed may have done so for what was put right before the start: the clock, credentials, the network.
+            self._put(row._replace(next_try_ns=min(row.next_try_ns, now)) if row.attempts else row)
+            self._next = max(self._next, row.id + 1)
+            if row.ino:
+                self._of_ino[row.kind, row.ino] = row.id
+            if row.kind == MOVE and (held := await catalogue.object(row.ino)) is not None:
+                self.hold(row.ino, held.key)
+        self.inherited.update(self.rows)
+
+    # --- adding (atomic) -----------------------------------------------------------------------------------------
+
+    def upload(self, node: FileNode, delay_s: float) -> None:
+        """The file's bytes are to go to S3. Replaces what was to be uploaded of it before."""
+        before = self._of_ino.get((UPLOAD, node.ino))
+        if before is not None and before not in self.running:
+            self.cancel(before)
+        self._add(UPLOAD, node.ino, "", node.bytes, delay_s)
+
+    def move(self, ino: int, key: str | None) -> None:
+        """The object under *key* is to follow its file's new name; None: those of everything below a directory."""
+        if (MOVE, ino) not in self._of_ino:
+            self._add(MOVE, ino, "", 0, 0)
+        if key is not None:
+            self.hold(ino, key)
+
+    def delete(self, key: str, delay_s: float = 0.0) -> int:
+        """The object is to go; the row's id."""
+        return self._add(DELETE, 0, key, 0, delay_s).id
+
+    def abort(self, key: str, upload_id: str) -> None:
+        """A multipart upload that was begun is to be dropped."""
+        row = self._add(ABORT, 0, key, 0, 0)
+        self.update(row._replace(upload_id=upload_id))
+
+    def forget(self, node: FileNode) -> None:
+        """The file is gone: nothing of it is to be uploaded or moved any more."""
+        for kind in (UPLOAD, MOVE):
+            row_id = self._of_ino.get((kind, node.ino))
+            if row_id is not None and row_id not in self.running:
+                self.cancel(row_id)
+
+    def is_deleted(self, key: str) -> bool:
+        """Whether the object under *key* is to go."""
+        return key in self._deletions
+
+    def superseded(self, key: str) -> None:
+        """There is a new object under *key*: what was to delete its predecessor would delete this one."""
+        for row_id in self._deletions.get(key, set()) - self.running.keys():
+            self.done(row_id)
+
+    def hold(self, ino: int, key: str) -> None:
+        """The object of a file that is to move lies under *key* now; ignored if none is to."""
+        if (MOVE, ino) in self._of_ino:
+            self._let_go(ino)
+            self.held[key] = ino
+            self._key_of[ino] = key
+
+    def _let_go(self, ino: int) -> None:
+        key = self._key_of.pop(ino, None)
+        if key is not None and self.held.get(key) == ino:
+            del self.held[key]
+
+    def _add(self, kind: str, ino: int, key: str, size: int, delay_s: float) -> JournalRow:
+        now = self._clock.now_ns()
+        row = JournalRow(self._next, kind, ino, key, "", "", size, 0, now + round(delay_s * _NS), 0, "", now)
+        self._next += 1
+        if ino:
+            self._of_ino[kind, ino] = row.id
+        self._put(row)
+        self._behind.journal(row)
+        self.wake.set()
+        return row
+
+    def _put(self, row: JournalRow) -> None:
+        before = self.rows.get(row.id)
+        if row.kind == UPLOAD:
+            self._unsent_bytes += row.size_bytes - (before.size_bytes if before is not None else 0)
+        elif row.kind == DELETE:
+            self._deletions.setdefault(row.key, set()).add(row.id)
+        self.rows[row.id] = row
+        if before is None or before.next_try_ns != row.next_try_ns or before.failed != row.failed:
+            heapq.heappush(self._timers, (row.next_try_ns, row.id))
+
+    # --- choosing (atomic) ---------------------------------------------------------------------------------------
+
+    def take(self, *, deletions: bool) -> JournalRow | None:
+        """The oldest row that is due and not being worked on: to be started, or put back."""
+        now = self._clock.now_ns()
+        while self._timers and self._timers[0][0] <= now:
+            self._queue(heapq.heappop(self._timers)[1], now)
+        due = self._due[deletions]
+        while due:
+            row_id = heapq.heappop(due)
+            self._queued.discard(row_id)
+            row = self._ready(row_id, now)
+            if row is not None:
+                return row
+        return None
+
+    def put_back(self, row_ids: Iterable[int]) -> None:
+        """These cannot be started now; their time has still come."""
+        for row_id in row_ids:
+            self._queue(row_id, self._clock.now_ns())
+
+    def ended(self, row_id: int) -> None:
+        """The row is not being worked on any more, whether it is done or not."""
+        self.running.pop(row_id, None)
+        row = self.rows.get(row_id)
+        if row is not None:
+            heapq.heappush(self._timers, (row.next_try_ns, row_id))
+        self.wake.set()
+        self.signal()
+
+    def _ready(self, row_id: int, now: int) -> JournalRow | None:
+        row = self.rows.get(row_id)
+        is_ready = row is not None and row.next_try_ns <= now and not row.failed and row_id not in self.running
+        return row if is_ready else None
+
+    def _queue(self, row_id: int, now: int) -> None:
+        row = self._ready(row_id, now)
+        if row is not None and row_id not in self._queued:
+            self._queued.add(row_id)
+            heapq.heappush(self._due[row.kind == DELETE], row_id)
+
+    def next_ns(self) -> int | None:
+        """When the next row's time comes; None when there is none."""
+        return self._timers[0][0] if self._timers else None
+
+    # --- working it off (atomic) ---------------------------------------------------------------------------------
+
+    def update(self, row: JournalRow) -> None:
+        """The row changed; ignored when it was dropped meanwhile."""
+        if row.id in self.rows:
+            self._put(row)
+            self._behind.journal(row)
+            self.wake.set()
+
+    def done(self, row_id: int) -> None:
+        """The work is done, or not wanted any more."""
+        row = self.rows.pop(row_id, None)
+        if row is None:
+            return
+        if self._of_ino.get((row.kind, row.ino)) == row_id:
+            del self._of_ino[row.kind, row.ino]
+            if row.kind == MOVE:
+                self._let_go(row.ino)
+        if row.kind == UPLOAD:
+            self._unsent_bytes -= row.size_bytes
+        elif row.kind == DELETE:
+            same = self._deletions[row.key]
+            same.discard(row_id)
+            if not same:
+                del self._deletions[row.key]
+        self._behind.journal_done(row_id)
+        self.wake.set()
+        self.signal()
+
+    def cancel(self, row_id: int) -> None:
+        """Drop the row, and have a multipart upload that it began aborted."""
+        row = self.rows.get(row_id)
+        self.done(row_id)
+        if row is not None and row.upload_id and row.kind == UPLOAD:
+            self.abort(row.key, row.upload_id)
+
+    def retry(self, row_id: int) -> bool:
+        """Try again at once. False when there is no such row."""
+        row = self.rows.get(row_id)
+        if row is None:
+            return False
+        self.update(row._replace(next_try_ns=self._clock.now_ns(), failed=0))
+        return True
+
+    def hurry(self, hurried: set[int]) -> None:
+        """Nothing waits for its settling any more; what failed waits for its next try.
+
+        Each row once: *hurried* are those that were, and gets these. A temporary name does not change by asking.
+        """
+        now = self._clock.now_ns()
+        for row in list(self.rows.values()):
+            if row.kind == UPLOAD and not row.attempts and row.next_try_ns > now and row.id not in hurried:
+                hurried.add(row.id)
+                self.update(row._replace(next_try_ns=now))
+
+    def renamed(self, node: FileNode, delay_s: float) -> None:
+        """The file's upload may have waited for a name that stays: it waits for *delay_s* now, no longer."""
+        row, due = self.upload_of(node.ino), self._clock.now_ns() + round(delay_s * _NS)
+        if row is not None and not row.attempts and row.next_try_ns > due:
+            self.update(row._replace(next_try_ns=due))
+
+    def upload_of(self, ino: int) -> JournalRow | None:
+        """The upload that is to be done of this inode."""
+        row_id = self._of_ino.get((UPLOAD, ino))
+        return self.rows.get(row_id) if row_id is not None else None
+
+    def pending(self, *, retries: bool) -> int:
+        """How many rows somebody who drains has to wait for; *retries*: also those that failed and are tried again.
+
+        Not what is to happen much later anyway: deletions after the trash's retention, files with temporary names.
+        """
+        soon = self._clock.now_ns() + SOON_NS
+        return sum(
+            1
+            for row in self.rows.values()
+            if row.id in self.running or (not row.failed and (retries if row.attempts else row.next_try_ns <= soon))
+        )
+
+    def unsent_bytes(self) -> int:
+        """Bytes of files that wait for S3."""
+        return self._unsent_bytes
+
+    def signal(self) -> None:
+        """Something was finished with."""
+        self._progress.set()
+        self._progress = trio.Event()
+
+    async def progress(self) -> None:
+        """Wait until something is finished with."""
+        await self._progress.wait()

@@ -1,0 +1,141 @@
+"""Room for local copies of what S3 holds: which may leave, and when they have to.
+
+The budget counts everything local that S3 has or will have. Partial copies that nobody has open go first, then whole
+ones by last use, then what open readers have left behind them. What is not in state `stored` never leaves.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.core.model import State, check_transition
+from recfs.errors import FsError
+from recfs.fs.garbage import Garbage
+from recfs.fs.nodes import FileNode
+
+if TYPE_CHECKING:
+    from recfs.fs.staging import Space
+    from recfs.fs.tier import Tier
+    from recfs.fs.tree import Tree
+    from recfs.fs.writebehind import WriteBehind
+
+log = logging.getLogger("recfs.tier")
+
+LOOK_S = 10.0
+"""How often the disk's reserve is looked at."""
+ARRIVING_BYTES = 64 << 20
+"""How much may arrive before copies have left for it."""
+
+
+class Room:
+    """The budget, and what leaves for it."""
+
+    def __init__(self, tier: Tier, tree: Tree, behind: WriteBehind, space: Space) -> None:
+        self._tier = tier
+        self._tree = tree
+        self._behind = behind
+        self._space = space
+        self.pressed = trio.Event()
+        """Set when copies should leave."""
+
+    def may_evict(self, node: FileNode) -> str | None:
+        """Why the local copy cannot go now; None if it can."""
+        if node.state is not State.STORED or node.object is None:
+            return f"it is {node.state}: only what is stored in S3 can leave; `recfs route explain` tells where it goes"
+        if node.body is not None:
+            return "it is open; it can leave when it is closed"
+        if node.pending or node.settling or node.moved is not None or node.staging is not None:
+            return "it is being moved; try again"
+        return "it is pinned; `recfs unpin` lets it go" if node.object.pinned else None
+
+    def evict(self, node: FileNode) -> None:
+        """Let the local copy go: the row first, then the bytes. Atomic; `may_evict` was asked."""
+        held = node.object
+        assert held is not None
+        entry = Garbage(self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.now_ns())
+        entry.home_ino = node.home_ino
+        entry.place = (node.parent, node.name)
+        check_transition(node.state, State.EVICTED)
+        node.state = State.EVICTED
+        node.home_ino = None
+        self._tree.know_garbage(entry)
+        self._behind.garbage(entry)
+        self._tier.local_bytes -= held.size_bytes
+        self._tier.remember(node, held._replace(local=0))
+
+    def lost(self, node: FileNode) -> bool:
+        """The local copy was removed past recfs: tells whether S3 has the bytes, and they can be had again. Atomic."""
+        held = node.object
+        settled = not (node.pending or node.settling or node.moved is not None or node.staging is not None)
+        if node.state is not State.STORED or held is None or node.body is not None or not settled:
+            return False
+        log.warning("%s: its local copy was removed past recfs; S3 has the bytes", node.path)
+        check_transition(node.state, State.EVICTED)
+        node.state = State.EVICTED
+        node.home_ino = None
+        self._tier.local_bytes -= held.size_bytes
+        self._tier.remember(node, held._replace(local=0))
+        return True
+
+    @property
+    def used_bytes(self) -> int:
+        """What counts in the budget: local copies, partial ones, and what waits for its upload."""
+        partial = sum(each.download.present_bytes for each in self._tier.partials.values())
+        return self._tier.local_bytes + partial + self._tier.journal.unsent_bytes()
+
+    def press(self) -> None:
+        """Something arrived. Atomic."""
+        if self.used_bytes > self._line:
+            self.pressed.set()
+
+    @property
+    def _line(self) -> int:
+        """Where copies have to leave: below the budget by what may arrive before they have left."""
+        budget = self._tier.settings.max_bytes
+        return budget - min(budget // 8, ARRIVING_BYTES) if self._tier.partials else budget
+
+    def over_bytes(self) -> int:
+        """How much has to leave: for the budget, or for the disk's reserve."""
+        return max(self.used_bytes - self._line, -self._space.left(), 0)
+
+    async def relieve(self) -> None:
+        """Evict until the budget holds, or nothing more may leave."""
+        while self.over_bytes() > 0:
+            idle = [each for ino, each in self._tier.partials.items() if each.idle and ino not in self._tier.landing]
+            if idle:
+                self._tier.drop_partial(min(idle, key=lambda each: each.used_ns).node)
+                continue
+            await self._behind.flush()
+            gone = 0
+            for ino in await self._tree.catalogue.evictable(self._tree.clock.now_ns(), 100):
+                node = await self._tree.get(ino)
+                if isinstance(node, FileNode) and self.over_bytes() > 0 and self.may_evict(node) is None:
+                    self.evict(node)
+                    gone += 1
+            if not gone and not self._trim():
+                return
+            await self._behind.flush()
+
+    def _trim(self) -> int:
+        """Free what was read of files that are open, of the largest first; tells how much."""
+        for each in sorted(self._tier.partials.values(), key=lambda each: -each.download.present_bytes):
+            if each.waiting:
+                continue  # who waits for all of it, to change it, would wait for ever
+            freed = each.download.trim(self.over_bytes())
+            if freed:
+                return freed
+        return 0
+
+    async def run(self) -> None:
+        """Let copies leave, for ever."""
+        while True:
+            with trio.move_on_after(LOOK_S):
+                await self.pressed.wait()
+            self.pressed = trio.Event()
+            try:
+                await self.relieve()
+            except FsError as error:
+                log.error("local copies cannot leave: %s", error)

@@ -1,0 +1,185 @@
+"""One file on its way to S3: in one request, or part by part with every part recorded.
+
+It counts only if the file is at the end as it was at the beginning: it stays in state `uploading`, which the first
+write ends. All bytes of all parts have been read before that is looked at for the last time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from recfs.core.model import State
+from recfs.errors import RecfsError
+from recfs.object_errors import SourceChanged, TransferCancelled, UploadGone
+from recfs.objects import MAX_PUT_BYTES, ObjectInfo, ObjectMeta, ObjectStore, PartInfo
+
+if TYPE_CHECKING:
+    from recfs.fs.journal import Journal, Running
+    from recfs.fs.nodes import FileNode
+    from recfs.fs.writebehind import WriteBehind
+    from recfs.ports import JournalRow
+
+Result = TypeVar("Result")
+
+RECORDS = 32
+"""Parts are recorded when more than one in so many is not: at most that share is sent again after a crash."""
+
+
+class Transfer:
+    """The upload of one file, once."""
+
+    def __init__(
+        self, node: FileNode, key: str, fd: int, meta: ObjectMeta, row: JournalRow, running: Running,
+        *, objects: ObjectStore, journal: Journal, behind: WriteBehind,
+        limiter: trio.CapacityLimiter, part_limiter: trio.CapacityLimiter,
+    ) -> None:  # fmt: skip
+        self._node, self._key, self._fd, self._meta = node, key, fd, meta
+        self._row, self._running = row, running
+        self._objects, self._journal, self._behind = objects, journal, behind
+        self._limiter, self._part_limiter = limiter, part_limiter
+        self._sha256, self._size = node.sha256, node.bytes
+        self._done: dict[int, PartInfo] = {}
+        self._failure: Exception | None = None
+        self._unrecorded = 0
+        self.stored = False
+        """Whether S3 has put these bytes under the key, be they what the file is or not."""
+
+    def is_stale(self) -> bool:
+        """Whether the file is not any more what is being sent. Asked from the sending threads, too: it only reads."""
+        node = self._node
+        return node.state is not State.UPLOADING or node.sha256 != self._sha256 or node.unlinked
+
+    def _unwanted(self) -> bool:
+        return self._journal.stopping or self.is_stale()
+
+    async def send(self) -> ObjectInfo | None:
+        """Send it; None if it was changed meanwhile. Raises ObjectStoreError or OSError."""
+        info: ObjectInfo | None
+        try:
+            if self._size <= min(self._objects.part_size(self._size), MAX_PUT_BYTES):
+                info = await self._in_one()
+            else:
+                info = await self._in_parts()
+        except TransferCancelled:
+            await trio.lowlevel.checkpoint_if_cancelled()  # the daemon stops: this is to be done by the next one
+            return None
+        except SourceChanged:
+            if not self.is_stale():
+                raise  # somebody writes to it past recfs
+            return None
+        self.stored = info is not None
+        return None if self.is_stale() else info
+
+    async def _call(self, function: Callable[[], Result]) -> Result:
+        return await trio.to_thread.run_sync(function, limiter=self._limiter)
+
+    def _sent(self, count: int) -> None:
+        self._running.done_bytes = count
+
+    async def _in_one(self) -> ObjectInfo:
+        put = partial(
+            self._objects.put_file, self._fd, self._size, self._key, self._meta, progress=self._sent,
+            cancel=self._unwanted,
+        )  # fmt: skip
+        return await self._call(put)
+
+    # --- part by part --------------------------------------------------------------------------------------------
+
+    async def _in_parts(self) -> ObjectInfo | None:
+        await self._take_up()
+        if not self._row.upload_id:
+            if self._row.attempts or self._row.id in self._journal.inherited:
+                await self._abort_unknown()
+            upload_id = await self._call(partial(self._objects.start_multipart, self._key, self._meta))
+            self._record(self._row._replace(key=self._key, upload_id=upload_id, parts="", size_bytes=self._size))
+            await self._behind.durable()  # an upload nobody remembers would cost rent for ever
+        part_bytes = self._objects.part_size(self._size)
+        async with trio.open_nursery() as nursery:
+            for number in range(1, -(-self._size // part_bytes) + 1):
+                if number not in self._done:
+                    await self._part_limiter.acquire_on_behalf_of(number_of := (self, number))
+                    nursery.start_soon(self._part, number, part_bytes, number_of)
+        if self._failure is not None:
+            raise self._failure
+        if self.is_stale():
+            return None
+        parts = [self._done[number] for number in sorted(self._done)]
+        finish = partial(
+            self._objects.finish_multipart, self._key, self._row.upload_id, parts, self._meta, self._size
+        )  # fmt: skip
+        info = await self._call(finish)
+        self._record(self._row._replace(upload_id="", parts=""))
+        return info
+
+    async def _take_up(self) -> None:
+        """Go on with a multipart upload that an earlier attempt began, if it is of just these bytes."""
+        row = self._row
+        if not row.upload_id:
+            return
+        if row.key == self._key and row.size_bytes == self._size and _digest_of(row.parts) == self._digest():
+            try:
+                known = {part.number for part in await self._call(
+                    partial(self._objects.list_parts, self._key, row.upload_id)
+                )}  # fmt: skip
+            except UploadGone:
+                pass
+            else:
+                self._done = {part.number: part for part in _parts(row.parts) if part.number in known}
+                self._sent(sum(part.size_bytes for part in self._done.values()))
+                return
+        else:
+            self._journal.abort(row.key, row.upload_id)
+        self._record(row._replace(upload_id="", parts=""))
+
+    async def _abort_unknown(self) -> None:
+        """Drop uploads under this key that were begun and not recorded: the answer was lost, or the daemon died."""
+        known = {row.upload_id for row in self._journal.rows.values()}
+        for found in await self._call(partial(self._objects.list_multiparts, self._key)):
+            if found.key == self._key and found.upload_id not in known:
+                self._journal.abort(found.key, found.upload_id)
+
+    async def _part(self, number: int, part_bytes: int, token: object) -> None:
+        offset = (number - 1) * part_bytes
+        length = min(part_bytes, self._size - offset)
+        try:
+            if self._failure is not None or self.is_stale():
+                return
+            send = partial(
+                self._objects.upload_part, self._key, self._row.upload_id, number, self._fd, offset, length,
+                progress=partial(self._running.parts.__setitem__, number), cancel=self._unwanted,
+            )  # fmt: skip
+            self._done[number] = await self._call(send)
+        except (RecfsError, OSError) as error:
+            self._failure = self._failure or error
+            return
+        finally:
+            self._running.parts.pop(number, None)
+            self._part_limiter.release_on_behalf_of(token)
+        self._sent(self._running.done_bytes + length)
+        self._unrecorded += 1
+        # Each record has all parts so far: one for every part would be gigabytes for the 10,000 of a large file.
+        if self._unrecorded * RECORDS > len(self._done):
+            self._unrecorded = 0
+            parts = [asdict(self._done[each]) for each in sorted(self._done)]
+            self._record(self._row._replace(parts=json.dumps({"sha256": self._digest(), "parts": parts})))
+
+    def _digest(self) -> str:
+        return (self._sha256 or b"").hex()
+
+    def _record(self, row: JournalRow) -> None:
+        self._row = row
+        self._journal.update(row)
+
+
+def _digest_of(text: str) -> str:
+    return str(json.loads(text)["sha256"]) if text else ""
+
+
+def _parts(text: str) -> list[PartInfo]:
+    return [PartInfo(**part) for part in json.loads(text)["parts"]] if text else []

@@ -1,0 +1,125 @@
+"""Builds the S3 side from the configuration: the object store with its retries, and what serves it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.errors import StoreError
+from recfs.fs.fetchslots import FetchSlots
+from recfs.fs.journal import Journal
+from recfs.fs.tier import Tier, TierSettings
+from recfs.services.uploader import Uploader
+from recfs.stores.wrap import CircuitBreaker, RetryingObjectStore, RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from recfs.config import Config
+    from recfs.fs.bodies import Bodies
+    from recfs.fs.places import Places
+    from recfs.fs.staging import Space
+    from recfs.fs.tree import Tree
+    from recfs.fs.writebehind import WriteBehind
+    from recfs.objects import ObjectStore
+    from recfs.ports import Catalogue
+    from recfs.stores.local import LocalStore
+
+log = logging.getLogger("recfs.s3")
+
+HASH_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """The parts that stand between the file system and S3."""
+
+    tier: Tier
+    uploader: Uploader
+
+    def serve(self, nursery: trio.Nursery) -> None:
+        """Start the services."""
+        nursery.start_soon(self.tier.run)
+        nursery.start_soon(self.uploader.run)
+
+    def close(self) -> None:
+        """Let calls under way end soon, what they were to do stays in the journal. The services are cancelled next."""
+        self.tier.journal.stopping = True
+        self.tier.objects.close()
+
+
+def connect(config: Config) -> ObjectStore | None:
+    """The configured object store, with its retries; None without [s3]. Asks nothing of the server."""
+    if config.s3 is None:
+        return None
+    from recfs.stores.s3 import store as s3  # boto3 costs a third of the start, and nobody else needs it
+
+    policy = RetryPolicy(max_attempts=config.s3.max_attempts, deadline_s=config.s3.deadline)
+    breaker = CircuitBreaker(on_change=_changed)
+    return RetryingObjectStore(s3.connect(config.s3), policy, breaker, on_retry=_tried_again)
+
+
+def _changed(error: Exception | None) -> None:
+    if error is None:
+        log.info("S3 answers again")
+    else:
+        log.warning("S3 is down: %s", error)
+
+
+def _tried_again(operation: str, attempt: int, error: Exception) -> None:
+    log.debug("%s, attempt %d: %s", operation, attempt, error)
+
+
+def build(
+    config: Config, objects: ObjectStore, tree: Tree, behind: WriteBehind, places: Places, bodies: Bodies,
+    space: Space, store: LocalStore, digest: Callable[[int], bytes],
+) -> Remote:  # fmt: skip
+    """Put the parts together; `Remote.tier.journal` has yet to be loaded."""
+    threads = config.s3.threads if config.s3 is not None else 16
+    settings = TierSettings(
+        rules=config.route,
+        max_bytes=config.cache.max_size,
+        fetch_whole_below=config.cache.fetch_whole_below,
+        read_ahead_max=config.cache.read_ahead_max,
+        settle_s=config.upload.settle,
+        retention_s=config.trash.retention,
+    )
+    journal = Journal(behind, tree.clock)
+    tier = Tier(
+        settings, tree, behind, journal, bodies.pool, space, store, objects, FetchSlots(threads),
+        trio.CapacityLimiter(threads), trio.CapacityLimiter(HASH_THREADS), digest,
+    )  # fmt: skip
+    uploader = Uploader(
+        tier, tree, behind, places, bodies, store,
+        concurrency=config.upload.concurrency, part_threads=config.upload.part_threads,
+        retry_max_s=config.upload.retry_max,
+    )  # fmt: skip
+    return Remote(tier, uploader)
+
+
+async def agree(config: Config, catalogue: Catalogue, behind: WriteBehind) -> None:
+    """See that the objects this store has are where the configuration says. Raises StoreError."""
+    before = (await catalogue.meta()).get("s3")
+    now = config.s3.url if config.s3 is not None else None
+    if before is not None and before != now and await catalogue.any_object():
+        if now is not None:
+            raise StoreError(
+                f"the objects of {config.root} are in {before}, and the configuration says {now}; set [s3] bucket and"
+                f" prefix back (endpoint and credentials may change)"
+            )
+        log.warning("files of %s are in %s; without [s3] in the configuration they cannot be read", config.root, before)
+    elif now is not None and now != before:
+        behind.meta("s3", now)
+
+
+def sha256_of(fd: int) -> bytes:
+    """Checksum of a whole file, which is on stable storage then: a row is about to say that it is here. Blocking."""
+    os.fdatasync(fd)
+    with open(os.dup(fd), "rb") as file:
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").digest()

@@ -1,0 +1,373 @@
+"""Works the journal off: uploads, deletions, moves and aborts on S3.
+
+A row may be worked on when it is due, nobody works on one of its keys, and no other file's object is where it would
+put one. What fails is tried again after a growing, jittered delay; the row says what went wrong. Nothing is done twice
+that must not be: an upload counts only while the file is just as it was when it began, and S3 has confirmed size and
+checksum.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from recfs.core.model import State, check_transition
+from recfs.core.naming import is_temporary_name
+from recfs.errors import RecfsError, Stale
+from recfs.fs.journal import ABORT, DELETE, MOVE, Running
+from recfs.fs.nodes import FileNode
+from recfs.fs.tier import key_of
+from recfs.fs.transfer import Transfer
+from recfs.object_errors import ObjectMissing, ObjectStoreError, StoreDown, StoreOutage
+from recfs.objects import ObjectMeta
+
+if TYPE_CHECKING:
+    from recfs.fs.bodies import Bodies
+    from recfs.fs.journal import Journal
+    from recfs.fs.nodes import Node
+    from recfs.fs.places import Places
+    from recfs.fs.tier import Tier
+    from recfs.fs.tree import Tree
+    from recfs.fs.writebehind import WriteBehind
+    from recfs.ports import JournalRow, ObjectRow
+    from recfs.stores.local import LocalStore
+
+log = logging.getLogger("recfs.uploader")
+
+Result = TypeVar("Result")
+
+FIRST_DELAY_S = 1.0
+DOWN_S = 15.0
+"""Longest wait while S3 is known to be down: about as long as the circuit breaker's."""
+LOOK_S = 60.0
+WAY_S = 0.1
+"""First wait for a key to become free …"""
+WAY_MAX_S = 10.0
+"""… and the longest between two looks."""
+ASIDE = ".recfs/moving/"
+"""Where an object waits whose key and that of another change places. No path of a file begins so."""
+ASIDE_S = 3600.0
+"""When a copy that was made there goes, should it turn out that nobody knows of it."""
+DELETE_BATCH = 1000
+NAME_LOOK_S = 3600.0
+"""How long a file with a temporary name is left alone before its row is looked at again; a rename wakes it."""
+_NS = 10**9
+
+
+class Uploader:
+    """The journal's service."""
+
+    def __init__(
+        self, tier: Tier, tree: Tree, behind: WriteBehind, places: Places, bodies: Bodies, store: LocalStore,
+        *, concurrency: int, part_threads: int, retry_max_s: float,
+    ) -> None:  # fmt: skip
+        self._tier = tier
+        self._journal: Journal = tier.journal
+        self._tree = tree
+        self._behind = behind
+        self._places = places
+        self._bodies = bodies
+        self._store = store
+        self._slots = trio.CapacityLimiter(concurrency)
+        self._parts = trio.CapacityLimiter(part_threads)
+        self._retry_max_s = retry_max_s
+        self._keys: set[str] = set()
+        """Keys being worked on."""
+        self._deleting = False
+        self._waits: dict[int, int] = {}
+        """How often a row had to wait for another file's object to leave its key."""
+        self.problem: str | None = None
+
+    # --- choosing ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work for ever."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._journal.wake = wake = trio.Event()
+                wait_s = await self._start(nursery)
+                with trio.move_on_after(wait_s):
+                    await wake.wait()
+
+    async def _start(self, nursery: trio.Nursery) -> float:
+        """Start what can be; returns how long nothing else will be due."""
+        blocked: list[int] = []
+        while self._slots.available_tokens > 0 and (row := self._journal.take(deletions=False)) is not None:
+            keys = await self._keys_of(row)
+            if not self._keys.isdisjoint(keys):
+                blocked.append(row.id)
+            elif row.id in self._journal.rows:
+                self._keys |= keys
+                self._journal.running[row.id] = Running(row.kind)
+                await nursery.start(self._work, row, keys)
+        if not self._deleting:
+            deletions: list[JournalRow] = []
+            while len(deletions) < DELETE_BATCH and (row := self._journal.take(deletions=True)) is not None:
+                if row.key in self._keys:
+                    blocked.append(row.id)
+                else:
+                    self._keys.add(row.key)
+                    self._journal.running[row.id] = Running(DELETE)
+                    deletions.append(row)
+            if deletions:
+                self._deleting = True
+                nursery.start_soon(self._delete, deletions)
+        self._journal.put_back(blocked)
+        soonest = self._journal.next_ns()
+        return LOOK_S if soonest is None else min(LOOK_S, max(0.01, (soonest - self._tree.clock.now_ns()) / _NS))
+
+    async def _keys_of(self, row: JournalRow) -> set[str]:
+        if not row.ino:
+            return {row.key}
+        try:
+            node = await self._tree.get(row.ino)
+        except Stale:
+            return set()
+        keys = {key_of(node)} if isinstance(node, FileNode) else set()
+        if isinstance(node, FileNode) and node.object is not None:
+            keys.add(node.object.key)
+        return keys
+
+    # --- working -------------------------------------------------------------------------------------------------
+
+    async def _work(
+        self, row: JournalRow, keys: set[str], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        async with self._slots:
+            task_status.started()
+            try:
+                if row.kind == ABORT:
+                    await self._call(partial(self._tier.objects.abort_multipart, row.key, row.upload_id))
+                    self._journal.done(row.id)
+                else:
+                    node = await self._tree.get(row.ino)
+                    if node.unlinked:
+                        self._journal.cancel(row.id)
+                    elif isinstance(node, FileNode) and row.kind == MOVE:
+                        await self._move(row, node)
+                    elif isinstance(node, FileNode):
+                        await self._upload(row, node)
+                    else:
+                        await self._move_all(row, node)
+                self.problem = None
+            except Stale:
+                self._journal.cancel(row.id)
+            except (RecfsError, OSError) as error:
+                await trio.lowlevel.checkpoint_if_cancelled()  # the daemon stops: no failure
+                self._failed(row, error)
+            finally:
+                self._keys -= keys
+                if row.id not in self._journal.rows:
+                    self._waits.pop(row.id, None)
+                self._journal.ended(row.id)
+
+    def _failed(self, row: JournalRow, error: Exception) -> None:
+        row = self._journal.rows.get(row.id, row)
+        attempts = row.attempts + 1
+        delay_s = min(FIRST_DELAY_S * 2.0 ** min(attempts - 1, 20), self._retry_max_s) * random.uniform(0.5, 1.0)
+        lasting = isinstance(error, ObjectStoreError) and not error.retryable and not isinstance(error, StoreOutage)
+        if lasting:
+            delay_s = self._retry_max_s
+        if isinstance(error, StoreDown):
+            delay_s = min(delay_s, DOWN_S)  # nothing was sent; who tries again waits for the breaker
+        elif attempts == 1 or lasting:
+            log.warning("%s of %s: %s; next try in %.0f s", row.kind, self._name(row), error, delay_s)
+        self.problem = f"{row.kind} of {self._name(row)}: {error}"
+        next_ns = self._tree.clock.now_ns() + round(delay_s * _NS)
+        self._journal.update(row._replace(attempts=attempts, error=str(error), next_try_ns=next_ns))
+
+    def _name(self, row: JournalRow) -> str:
+        node = self._tree.nodes.get(row.ino)
+        return node.path if node is not None and row.ino else row.key or str(row.ino)
+
+    async def _call(self, function: Callable[[], Result]) -> Result:
+        return await trio.to_thread.run_sync(function, limiter=self._tier.limiter)
+
+    async def _delete(self, rows: list[JournalRow]) -> None:
+        try:
+            # A file whose removal, or whose object's new key, is not on the disk yet would be back without its bytes.
+            await self._behind.durable()
+            failed = dict(await self._call(partial(self._tier.objects.delete, [row.key for row in rows])))
+            for row in rows:
+                if row.key in failed:
+                    self._failed(row, failed[row.key])
+                else:
+                    self._journal.done(row.id)
+        except (RecfsError, OSError) as error:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            for row in rows:
+                self._failed(row, error)
+        finally:
+            self._deleting = False
+            self._keys.difference_update(row.key for row in rows)
+            for row in rows:
+                self._journal.ended(row.id)
+
+    # --- moving --------------------------------------------------------------------------------------------------
+
+    async def _move_all(self, row: JournalRow, folder: Node) -> None:
+        """A directory was renamed: the objects of everything below are to follow."""
+        await self._behind.flush()
+        after = 0
+        while page := await self._tree.catalogue.objects_below(folder.ino, after, 500):
+            for ino in page:
+                with contextlib.suppress(Stale):
+                    node = await self._tree.get(ino)
+                    if isinstance(node, FileNode):
+                        self._tier.follow(node)
+            after = page[-1]
+            await self._behind.flush()
+        self._journal.done(row.id)
+
+    async def _settled(self, node: FileNode, key: str) -> None:
+        """What made *key* free for this file must not come undone: a power cut would find another's object replaced."""
+        if self._journal.is_deleted(key) or (node.object is not None and node.object.key == key):
+            await self._behind.durable()
+
+    async def _holder(self, key: str, ino: int) -> FileNode | None:
+        """The other file whose object is under *key*, to be moved or not."""
+        for other in (self._journal.held.get(key), await self._tree.catalogue.object_at(key, ino)):
+            if other is None or other == ino:
+                continue
+            with contextlib.suppress(Stale):
+                node = await self._tree.get(other)
+                if isinstance(node, FileNode) and node.object is not None and node.object.key == key:
+                    return node
+        return None
+
+    async def _in_the_way(self, row: JournalRow, key: str, holder: FileNode | None) -> bool:
+        """Whether something else needs what is under *key*; the row is then looked at again later."""
+        if holder is None and not self._tier.is_read(key, row.ino):
+            return False
+        if holder is not None and holder.object is not None and key_of(holder) != key:
+            self._tier.follow(holder)  # renamed with its directory, and not told so yet
+        waits = self._waits[row.id] = self._waits.get(row.id, -1) + 1
+        delay_s = min(WAY_S * 2.0 ** min(waits, 10), WAY_MAX_S) * random.uniform(0.5, 1.0)
+        self._journal.update(row._replace(next_try_ns=self._tree.clock.now_ns() + round(delay_s * _NS)))
+        return True
+
+    async def _in_circle(self, node: FileNode, holder: FileNode) -> bool:
+        """Whether *holder*, whose object has to leave first, waits for *node* to leave."""
+        seen: set[int] = set()
+        step: FileNode | None = holder
+        while step is not None and step.ino not in seen and step is not node:
+            seen.add(step.ino)
+            step = await self._holder(key_of(step), step.ino)
+        return step is node
+
+    async def _move(self, row: JournalRow, node: FileNode) -> None:
+        held, key = node.object, key_of(node)
+        if held is None or held.key == key:
+            self._journal.done(row.id)
+            return
+        await self._settled(node, key)
+        holder = await self._holder(key, node.ino)
+        if holder is not None and await self._in_circle(node, holder):
+            key = f"{ASIDE}{node.ino}"
+            self._journal.delete(key, ASIDE_S)  # until it is known to be there: nobody would look for it
+            await self._behind.durable()
+        elif await self._in_the_way(row, key, holder):
+            return
+        await self._behind.durable()  # a copy whose file has its old name after a power cut would be an orphan
+        if not _has(node, held):
+            self._journal.update(row._replace(next_try_ns=self._tree.clock.now_ns()))
+            return
+        try:
+            copy = partial(
+                self._tier.objects.copy, held.key, key, held.size_bytes, if_match=held.etag,
+                cancel=lambda: self._journal.stopping,
+            )  # fmt: skip
+            info = await self._call(copy)
+        except ObjectMissing:
+            log.error("%s: its object %s is gone from S3", node.path, held.key)
+            raise
+        self._journal.done(row.id)
+        self._journal.superseded(key)
+        if node.object is None or node.object.key != held.key or node.unlinked:
+            self._journal.delete(key)  # uploaded anew, or removed, meanwhile
+            return
+        self._tier.remember(node, node.object._replace(key=key, etag=info.etag))
+        self._tier.retire(node, held.key)
+        self._tier.follow(node)
+        await self._behind.durable()  # before another object may be put where this one was
+
+    # --- uploading -----------------------------------------------------------------------------------------------
+
+    async def _upload(self, row: JournalRow, node: FileNode) -> None:
+        if not _is_to_go(node):
+            # Being written: its next commit journals it again. Stored: nothing to do.
+            self._journal.cancel(row.id)
+            return
+        if is_temporary_name(node.name):
+            self._journal.update(row._replace(next_try_ns=self._tree.clock.now_ns() + round(NAME_LOOK_S * _NS)))
+            return
+        key = key_of(node)
+        await self._behind.synced()  # an object whose file is gone after a power cut would be an orphan
+        await self._settled(node, key)
+        if await self._in_the_way(row, key, await self._holder(key, node.ino)):
+            return
+        await self._bodies.still(node)
+        if not _is_to_go(node) or key_of(node) != key:
+            self._journal.update(row._replace(next_try_ns=self._tree.clock.now_ns()))
+            return
+        fd = self._store.open_file(self._places.local(node), os.O_RDONLY)
+        assert fd is not None
+        try:
+            if node.state is State.COMMITTED:
+                check_transition(node.state, State.UPLOADING)
+                node.state = State.UPLOADING
+                self._behind.node(node)
+            transfer = Transfer(
+                node, key, fd, self._meta(node), row, self._journal.running[row.id],
+                objects=self._tier.objects, journal=self._journal, behind=self._behind,
+                limiter=self._tier.limiter, part_limiter=self._parts,
+            )  # fmt: skip
+            info = await transfer.send()
+        except BaseException:
+            self._give_up(node)
+            if node.unlinked:
+                self._journal.delete(key)  # it may have arrived all the same
+            raise
+        finally:
+            os.close(fd)
+        if info is None:
+            self._give_up(node)
+            self._journal.cancel(row.id)
+            if transfer.stored:
+                self._tier.outdated(node, key)
+            return
+        before = node.object
+        self._journal.superseded(key)
+        self._tier.uploaded(node, info)
+        self._journal.done(row.id)
+        self._tier.follow(node)
+        if before is not None and before.key != key:
+            await self._behind.durable()  # as after a move
+
+    def _meta(self, node: FileNode) -> ObjectMeta:
+        return ObjectMeta(
+            sha256=node.sha256, md5=node.md5, original_filename=node.name, uploaded_ns=self._tree.clock.now_ns(),
+            mode=node.mode, owner=f"{node.uid}:{node.gid}", mtime_ns=node.mtime_ns,
+            storage_class=self._tier.decide(node).storage_class,
+        )  # fmt: skip
+
+    def _give_up(self, node: FileNode) -> None:
+        if node.state is State.UPLOADING and not node.unlinked:
+            check_transition(node.state, State.COMMITTED)
+            node.state = State.COMMITTED
+            self._behind.node(node)
+
+
+def _is_to_go(node: FileNode) -> bool:
+    return node.state in (State.COMMITTED, State.UPLOADING)
+
+
+def _has(node: FileNode, held: ObjectRow) -> bool:
+    return node.object is held and not node.unlinked

@@ -1,0 +1,175 @@
+"""What the daemon answers of local copies: evict, fetch, pin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from recfs.core.model import State
+from recfs.errors import IsADirectory, NotFound
+
+from .build import REC, Filesystem, pattern
+from .far import OTHER, ask, bucket, down, failing, fs, no_route
+from .test_tier import FILE, MIB, evict, node, tiered
+
+if TYPE_CHECKING:
+    import trio
+
+__all__ = ["fs"]
+
+
+async def test_evict_and_fetch_a_directory(fs: Filesystem) -> None:
+    """All below it; what cannot go says why."""
+    files = {f"{REC}/a/{number}": pattern(1000 + number, number) for number in range(7)}
+    for path, data in files.items():
+        await fs.write(path, data)
+    await fs.drain()
+    handle = await fs.open(f"{REC}/a/3")
+    answer = await ask(fs, "evict", path=REC, recursive=True)
+    assert (answer["files"], answer["bytes"], answer["already"]) == (6, sum(map(len, files.values())) - 1003, 0)
+    assert answer["kept"] == [{"path": f"{REC}/a/3", "reason": "it is open; it can leave when it is closed"}]
+    await fs.close(handle)
+    await fs.drain()
+    assert [path.name for path in (fs.root / REC / "a").iterdir()] == ["3"]
+    assert (await ask(fs, "evict", path=REC, recursive=True))["already"] == 6
+    answer = await ask(fs, "fetch", path="", recursive=True)
+    assert (answer["files"], answer["kept"]) == (7, [])
+    await fs.drain()
+    for path, data in files.items():
+        assert (fs.root / path).read_bytes() == data
+        assert await fs.state(path) == "stored"
+    assert (await ask(fs, "fetch", path=REC, recursive=True))["already"] == 7
+
+
+async def test_evict_walks_a_large_directory_page_by_page(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that is not in memory."""
+    monkeypatch.setattr("recfs.answers_s3.walk.PAGE", 3)
+    names = {f"{REC}/{folder}/{number}": b"data" for folder in ("a", "b") for number in range(5)}
+    for path, data in (names | {f"{REC}/file{number}": b"data" for number in range(4)}).items():
+        await fs.write(path, data)
+    await fs.drain()
+    await fs.reopen()
+    assert (await ask(fs, "evict", path="users", recursive=True))["files"] == 14
+    await fs.drain()
+
+
+@no_route
+async def test_what_is_not_stored_is_never_evicted(fs: Filesystem) -> None:
+    """S3 does not have it."""
+    down(fs)
+    await fs.write(FILE, b"data")
+    await failing(fs)
+    answer = await ask(fs, "evict", path=FILE)
+    assert answer["files"] == 0
+    assert "only what is stored in S3 can leave" in answer["kept"][0]["reason"]
+    assert (fs.root / FILE).read_bytes() == b"data"
+    bucket(fs).heal()
+
+
+async def test_a_partial_copy_is_evicted(fs: Filesystem) -> None:
+    """Once nobody reads it."""
+    await fs.write(FILE, pattern(64 * MIB))
+    await fs.drain()
+    await evict(fs)
+    number = await fs.open(FILE)
+    await fs.vfs.files.read(number, 0, 10)
+    assert (await ask(fs, "evict", path=FILE))["files"] == 0
+    await fs.close(number)
+    assert (await node(fs)).state is State.FETCHING
+    assert (await ask(fs, "evict", path=FILE))["files"] == 1
+    assert (await node(fs)).state is State.EVICTED
+    await fs.drain()
+    assert fs.leftovers("staging") == []
+
+
+async def test_a_directory_takes_recursive(fs: Filesystem) -> None:
+    """Else a slip would fetch a terabyte."""
+    for method in ("evict", "fetch", "pin"):
+        with pytest.raises(IsADirectory, match="--recursive"):
+            await ask(fs, method, path=REC)
+        with pytest.raises(NotFound):
+            await ask(fs, method, path=f"{REC}/absent")
+
+
+@pytest.mark.expect_log("archived")
+async def test_what_cannot_be_fetched_says_why(fs: Filesystem) -> None:
+    """The others come."""
+    await fs.write(FILE, b"data")
+    await fs.write(OTHER, b"data")
+    await fs.drain()
+    await evict(fs)
+    await evict(fs, OTHER)
+    bucket(fs).archive(FILE)
+    answer = await ask(fs, "fetch", path=REC, recursive=True)
+    assert answer["files"] == 1
+    assert [kept["path"] for kept in answer["kept"]] == [FILE]
+    assert "archived" in answer["kept"][0]["reason"]
+    await fs.drain()
+
+
+async def test_fetch_stops_at_the_budget(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """Else each would drive out the one before."""
+    fs = tiered(
+        nursery, tmp_path / "root", cache={"max_size": 2 * MIB, "fetch_whole_below": MIB, "read_ahead_max": MIB}
+    )
+    await fs.start()
+    for number in range(4):
+        await fs.write(f"{REC}/file{number}", pattern(900_000, number))
+        await fs.drain()
+    await ask(fs, "evict", path="users", recursive=True)
+    answer = await ask(fs, "fetch", path="users", recursive=True)
+    assert (answer["files"], answer["kept_files"]) == (2, 2)
+    assert "[cache] max_size (2 MiB)" in answer["kept"][0]["reason"]
+    await fs.drain()
+    await fs.stop()
+
+
+async def test_pinned_files_stay(fs: Filesystem) -> None:
+    """Also over a change and a restart; those that are away are fetched first."""
+    await fs.write(FILE, b"data")
+    await fs.drain()
+    await evict(fs)
+    answer = await ask(fs, "pin", path=FILE)
+    assert (answer["files"], answer["fetched"]["files"]) == (1, 1)
+    await fs.drain()
+    assert (await node(fs)).state is State.STORED
+    assert (await ask(fs, "evict", path=FILE))["kept"] == [
+        {"path": FILE, "reason": "it is pinned; `recfs unpin` lets it go"}
+    ]
+    assert (await ask(fs, "pin", path=FILE))["already"] == 1
+    await fs.write(FILE, b"changed")
+    await fs.drain()
+    await fs.reopen()
+    assert (await ask(fs, "info", path=FILE))["s3"]["pinned"] is True
+    assert (await ask(fs, "evict", path=FILE))["files"] == 0
+    assert (await ask(fs, "pin", path=FILE, pinned=False))["files"] == 1
+    assert (await ask(fs, "evict", path=FILE))["files"] == 1
+    await fs.drain()
+
+
+@no_route
+async def test_what_cannot_be_pinned_says_why(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """What stays here anyway, what S3 does not have, and more than the budget."""
+    fs = tiered(
+        nursery, tmp_path / "root", cache={"max_size": 2 * MIB, "fetch_whole_below": MIB, "read_ahead_max": MIB}
+    )
+    await fs.start()
+    await fs.write("shared/thumbnails/one.png", b"png")
+    await fs.write(FILE, pattern(1_500_000))
+    await fs.write(OTHER, pattern(1_500_000))
+    await fs.drain()
+    down(fs)
+    await fs.write(f"{REC}/new", b"new")
+    await failing(fs)
+    for path, reason in (("shared/thumbnails/one.png", "stays here anyway"), (f"{REC}/new", "not in S3 yet")):
+        answer = await ask(fs, "pin", path=path)
+        assert answer["files"] == 0
+        assert reason in answer["kept"][0]["reason"]
+    bucket(fs).heal()
+    await ask(fs, "queue_retry", all=True)
+    assert (await ask(fs, "pin", path=FILE))["files"] == 1
+    assert "max_size" in (await ask(fs, "pin", path=OTHER))["kept"][0]["reason"]
+    await fs.drain()
+    await fs.stop()

@@ -1,0 +1,291 @@
+"""Files between here and S3, on a fake store: uploads, what comes back, what leaves, and crashes in between."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from recfs.core.model import State
+from recfs.fs.nodes import FileNode
+from tests.fake_object_store import FakeObjectStore
+
+from .build import REC, Filesystem, pattern
+
+if TYPE_CHECKING:
+    import trio
+
+FILE = f"{REC}/file"
+MIB = 1 << 20
+S3: dict[str, Any] = {"s3": {"bucket": "bucket"}, "upload": {"settle": 0.0}}
+
+
+def tiered(nursery: trio.Nursery, root: Path, **settings: Any) -> Filesystem:
+    """A file system with a fake S3, not started."""
+    fs = Filesystem(nursery, root, **(S3 | settings))
+    fs.objects = FakeObjectStore(smallest_part=8 * MIB)
+    return fs
+
+
+@pytest.fixture
+async def fs(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[Filesystem]:
+    """A running one."""
+    made = tiered(nursery, tmp_path / "root")
+    await made.start()
+    await made.mkdirs(REC)
+    yield made
+    await made.stop()
+
+
+async def node(fs: Filesystem, path: str = FILE) -> FileNode:
+    """The file."""
+    found = await fs.node(path)
+    assert isinstance(found, FileNode)
+    return found
+
+
+def stored(fs: Filesystem) -> dict[str, bytes]:
+    """All objects by key."""
+    assert fs.objects is not None
+    return {key: fs.objects.data(key) for key in fs.objects.keys()}  # noqa: SIM118 (it is no mapping)
+
+
+async def evict(fs: Filesystem, path: str = FILE) -> FileNode:
+    """Let the local copy go."""
+    found = await node(fs, path)
+    tier = fs.vfs.bodies.tier
+    assert tier.room.may_evict(found) is None
+    tier.room.evict(found)
+    await fs.drain()
+    assert found.state is State.EVICTED
+    assert not (fs.root / path).exists()
+    return found
+
+
+async def test_a_committed_file_is_stored(fs: Filesystem) -> None:
+    """The object has the bytes, the key is the path, and the row knows both."""
+    await fs.write(FILE, b"data")
+    await fs.drain()
+    found = await node(fs)
+    assert found.state is State.STORED
+    assert stored(fs) == {FILE: b"data"}
+    assert found.object is not None
+    assert (found.object.key, found.object.size_bytes, found.object.local) == (FILE, 4, 1)
+    assert (fs.root / FILE).read_bytes() == b"data"
+    assert fs.rows("select count(*) from journal") == [0]
+
+
+async def test_temp_and_shared_stay_here(fs: Filesystem) -> None:
+    """Unless a rule says otherwise."""
+    await fs.write("temp/5/7/file", b"data")
+    await fs.write("shared/thumbnails/one.png", b"png")
+    await fs.drain()
+    assert stored(fs) == {}
+    assert await fs.state("temp/5/7/file") == "committed"
+
+
+async def test_a_large_file_goes_in_parts(fs: Filesystem) -> None:
+    """And comes back the same."""
+    data = pattern(20 * MIB)
+    await fs.write(FILE, data)
+    await fs.drain()
+    assert stored(fs) == {FILE: data}
+    await evict(fs)
+    assert await fs.read(FILE) == data
+    await fs.drain()
+
+
+async def test_an_evicted_file_is_fetched_when_it_is_read(fs: Filesystem) -> None:
+    """Small ones whole at the open; then they are here again."""
+    await fs.write(FILE, b"data")
+    await fs.drain()
+    found = await evict(fs)
+    assert await fs.read(FILE) == b"data"
+    await fs.drain()
+    assert found.state is State.STORED
+    assert (fs.root / FILE).read_bytes() == b"data"
+
+
+async def test_a_large_file_is_read_while_it_is_fetched(fs: Filesystem) -> None:
+    """Only what is wanted and some ahead; the rest stays away, and the state says so."""
+    data = pattern(64 * MIB)
+    await fs.write(FILE, data)
+    await fs.drain()
+    found = await evict(fs)
+    number = await fs.open(FILE)
+    assert bytes(await fs.vfs.files.read(number, 30 * MIB, 1000)) == data[30 * MIB : 30 * MIB + 1000]
+    assert found.state is State.FETCHING
+    await fs.close(number)
+    assert await fs.read(FILE) == data
+
+
+async def test_an_evicted_file_is_written_to(fs: Filesystem) -> None:
+    """It is fetched first, and stored anew."""
+    await fs.write(FILE, b"data")
+    await fs.drain()
+    found = await evict(fs)
+    await fs.write(FILE, b" and more", append=True)
+    await fs.drain()
+    assert stored(fs) == {FILE: b"data and more"}
+    assert found.state is State.STORED
+    assert fs.account() == (13, 1)
+
+
+async def test_an_evicted_file_is_overwritten(fs: Filesystem) -> None:
+    """Nothing is fetched for that; the old object stays until the new one is there."""
+    await fs.write(FILE, b"old")
+    await fs.drain()
+    found = await evict(fs)
+    assert fs.objects is not None
+    number = await fs.open(FILE, os.O_WRONLY | os.O_TRUNC)
+    await fs.vfs.files.write(number, 0, b"newer")
+    assert stored(fs) == {FILE: b"old"}
+    await fs.close(number)
+    await fs.drain()
+    assert stored(fs) == {FILE: b"newer"}
+    assert found.object is not None
+    assert found.object.held == 0
+
+
+async def test_an_overwrite_of_an_evicted_file_is_taken_back_after_a_crash(fs: Filesystem) -> None:
+    """S3 has the old bytes still."""
+    await fs.write(FILE, b"old")
+    await fs.drain()
+    await evict(fs)
+    number = await fs.open(FILE, os.O_WRONLY | os.O_TRUNC)
+    await fs.vfs.files.write(number, 0, b"half")
+    await fs.vfs.behind.flush()
+    await fs.crash()
+    await fs.reopen()
+    assert await fs.state(FILE) == "evicted"
+    assert await fs.read(FILE) == b"old"
+    await fs.drain()
+
+
+async def test_a_removed_file_takes_its_object_along(fs: Filesystem) -> None:
+    """Whether its bytes are here or not."""
+    await fs.write(FILE, b"data")
+    await fs.write(f"{REC}/other", b"data")
+    await fs.drain()
+    await evict(fs)
+    await fs.unlink(FILE)
+    await fs.unlink(f"{REC}/other")
+    await fs.drain()
+    assert stored(fs) == {}
+    assert fs.rows("select count(*) from object") == [0]
+    assert fs.leftovers("staging") == []
+
+
+async def test_an_open_file_is_read_to_its_end_after_its_removal(fs: Filesystem) -> None:
+    """The object goes with the last close."""
+    data = pattern(20 * MIB)
+    await fs.write(FILE, data)
+    await fs.drain()
+    await evict(fs)
+    number = await fs.open(FILE)
+    assert bytes(await fs.vfs.files.read(number, 0, 10)) == data[:10]
+    await fs.unlink(FILE)
+    assert await fs.read_handle(number) == data
+    await fs.close(number)
+    await fs.drain()
+    assert stored(fs) == {}
+    assert fs.leftovers("staging") == []
+
+
+@pytest.mark.parametrize("here", [True, False])
+async def test_an_object_follows_its_name(fs: Filesystem, here: bool) -> None:
+    """Reads go on under the old key until then."""
+    await fs.write(FILE, b"data")
+    await fs.drain()
+    if not here:
+        await evict(fs)
+    await fs.rename(FILE, f"{REC}/new name")
+    assert await fs.read(f"{REC}/new name") == b"data"
+    await fs.drain()
+    assert stored(fs) == {f"{REC}/new name": b"data"}
+
+
+async def test_objects_follow_their_directory(fs: Filesystem) -> None:
+    """All of them, at any depth."""
+    for name in ("one", "two", "three"):
+        await fs.write(f"{REC}/assets/{name}/file", name.encode())
+    await fs.drain()
+    await evict(fs, f"{REC}/assets/two/file")
+    await fs.rename(f"{REC}/assets", f"{REC}/moved")
+    await fs.drain()
+    assert stored(fs) == {f"{REC}/moved/{name}/file": name.encode() for name in ("one", "two", "three")}
+    assert await fs.read(f"{REC}/moved/two/file") == b"two"
+    await fs.drain()
+
+
+async def test_write_aside_and_rename_costs_one_upload(fs: Filesystem) -> None:
+    """A name that looks temporary is not uploaded (rsync, browsers, recorders)."""
+    await fs.write(f"{REC}/.file.AbC123", b"data")
+    await fs.drain()
+    assert stored(fs) == {}
+    await fs.rename(f"{REC}/.file.AbC123", FILE)
+    await fs.drain()
+    assert stored(fs) == {FILE: b"data"}
+
+
+async def test_replacing_a_stored_file_keeps_its_object_until_the_new_one_is_there(fs: Filesystem) -> None:
+    """rename(2) over it: at no moment S3 has neither."""
+    await fs.write(FILE, b"old")
+    await fs.drain()
+    await evict(fs)
+    number = await fs.open(f"{REC}/.new.tmp", os.O_WRONLY | os.O_CREAT)
+    await fs.vfs.files.write(number, 0, b"new")
+    await fs.rename(f"{REC}/.new.tmp", FILE)
+    assert stored(fs) == {FILE: b"old"}
+    await fs.close(number)
+    await fs.drain()
+    assert stored(fs) == {FILE: b"new"}
+
+
+async def test_uploads_go_on_after_a_crash(fs: Filesystem) -> None:
+    """The journal has them."""
+    assert fs.objects is not None
+    await fs.write(FILE, pattern(20 * MIB))
+    await fs.write(f"{REC}/small", b"small")
+    while not fs.rows("select count(*) from journal")[0]:
+        await fs.vfs.pipeline.progress()
+    await fs.crash()
+    await fs.reopen()
+    await fs.drain()
+    assert stored(fs) == {FILE: pattern(20 * MIB), f"{REC}/small": b"small"}
+
+
+async def test_the_budget_is_kept(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """The least recently used leave; what is not stored never does."""
+    fs = tiered(nursery, tmp_path / "root", cache={"max_size": 10 * MIB, "read_ahead_max": MIB})
+    await fs.start()
+    await fs.mkdirs(REC)
+    for n in range(8):
+        fs.clock.advance(100)
+        await fs.write(f"{REC}/file{n}", pattern(3 * MIB, n))
+        await fs.drain()
+    await fs.vfs.bodies.tier.room.relieve()
+    await fs.drain()
+    states = [await fs.state(f"{REC}/file{n}") for n in range(8)]
+    assert states == ["evicted"] * 5 + ["stored"] * 3
+    assert fs.vfs.bodies.tier.room.used_bytes <= 10 * MIB
+    for n in range(8):
+        assert await fs.read(f"{REC}/file{n}") == pattern(3 * MIB, n)
+    await fs.stop()
+
+
+async def test_everything_comes_back_from_s3_alone(fs: Filesystem) -> None:
+    """All local copies wiped behind recfs's back is not what this is about; all evicted is."""
+    files = {f"{REC}/f{n}": pattern(n * 100_000, n) for n in range(20)}
+    for path, data in files.items():
+        await fs.write(path, data)
+    await fs.drain()
+    for path in files:
+        await evict(fs, path)
+    await fs.reopen()
+    for path, data in files.items():
+        assert await fs.read(path) == data
+    await fs.drain()

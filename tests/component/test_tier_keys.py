@@ -1,0 +1,282 @@
+"""Who may put what under which key: names that change places, names taken again, answers that were lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from recfs.core.model import State
+from recfs.errors import OutOfSpace, StoreError
+from recfs.fs import tier as tier_module
+from recfs.object_errors import Unreachable
+from tests.fake_object_store import FakeObjectStore
+
+from .build import REC, Filesystem, pattern
+from .test_tier import FILE, MIB, evict, node, stored, tiered
+
+OTHER = f"{REC}/other"
+
+
+async def tick(fs: Filesystem) -> None:
+    """Time goes by, ten times as fast."""
+    while True:
+        await trio.sleep(0.01)
+        fs.clock.advance(0.1)
+
+
+@pytest.fixture
+async def fs(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[Filesystem]:
+    made = tiered(nursery, tmp_path / "root")
+    await made.start()
+    await made.mkdirs(REC)
+    nursery.start_soon(tick, made)
+    yield made
+    await made.stop()
+    nursery.cancel_scope.cancel()
+
+
+def objects(fs: Filesystem) -> FakeObjectStore:
+    assert fs.objects is not None
+    return fs.objects
+
+
+async def away(fs: Filesystem, **files: bytes) -> None:
+    """Files whose bytes only S3 has."""
+    for name, data in files.items():
+        await fs.write(f"{REC}/{name}", data)
+    await fs.drain()
+    for name in files:
+        await evict(fs, f"{REC}/{name}")
+
+
+async def test_two_evicted_files_change_places(fs: Filesystem) -> None:
+    """Neither object is overwritten before it is safe elsewhere."""
+    await away(fs, one=b"1", two=b"22")
+    await fs.rename(f"{REC}/one", f"{REC}/two", exchange=True)
+    assert await fs.read(f"{REC}/one") == b"22"
+    await fs.drain()
+    assert stored(fs) == {f"{REC}/one": b"22", f"{REC}/two": b"1"}
+    assert await fs.read(f"{REC}/two") == b"1"
+
+
+async def test_three_evicted_files_change_places_across_a_crash(fs: Filesystem) -> None:
+    await away(fs, one=b"1", two=b"22", three=b"333")
+    await fs.rename(f"{REC}/one", f"{REC}/two", exchange=True)
+    await fs.rename(f"{REC}/two", f"{REC}/three", exchange=True)
+    await fs.crash()
+    await fs.reopen()
+    await fs.drain()
+    assert stored(fs) == {f"{REC}/one": b"22", f"{REC}/two": b"333", f"{REC}/three": b"1"}
+    for name, data in (("one", b"22"), ("two", b"333"), ("three", b"1")):
+        assert await fs.read(f"{REC}/{name}") == data
+
+
+async def test_two_directories_of_evicted_files_change_places(fs: Filesystem) -> None:
+    for folder in ("left", "right"):
+        for n in range(5):
+            await fs.write(f"{REC}/{folder}/{n}", f"{folder}{n}".encode())
+    await fs.drain()
+    for folder in ("left", "right"):
+        for n in range(5):
+            await evict(fs, f"{REC}/{folder}/{n}")
+    await fs.rename(f"{REC}/left", f"{REC}/right", exchange=True)
+    await fs.drain()
+    expected = {f"{REC}/left/{n}": f"right{n}".encode() for n in range(5)}
+    assert stored(fs) == expected | {f"{REC}/right/{n}": f"left{n}".encode() for n in range(5)}
+
+
+@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.parametrize("folder", [False, True])
+async def test_a_new_file_under_an_old_name_waits_for_the_move(
+    fs: Filesystem, expect_log: Callable[[str], None], folder: bool, crash: bool
+) -> None:
+    """The evicted file's only bytes are under that key still."""
+    expect_log("next try in")
+    await fs.write(f"{REC}/a/file", b"old")
+    await fs.drain()
+    await evict(fs, f"{REC}/a/file")
+    objects(fs).fail("copy", Unreachable("gone"), times=1000)
+    new = f"{REC}/b/file" if folder else f"{REC}/a/moved"
+    await fs.rename(*((f"{REC}/a", f"{REC}/b") if folder else (f"{REC}/a/file", new)))
+    await fs.write(f"{REC}/a/file", b"newer")
+    journal = fs.vfs.bodies.tier.journal
+    while not any(row.attempts for row in journal.rows.values()):
+        await journal.progress()
+    objects(fs).heal()
+    if crash:
+        await fs.vfs.behind.flush()
+        await fs.crash()
+        await fs.reopen()
+    await fs.drain()
+    assert stored(fs) == {new: b"old", f"{REC}/a/file": b"newer"}
+    assert await fs.read(new) == b"old"
+
+
+async def test_a_name_is_taken_again_while_the_deletion_waits(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """The trash's retention neither holds the new file's upload up nor takes its object later."""
+    fs = tiered(nursery, tmp_path / "root", trash={"retention": "1h"})
+    await fs.start()
+    await fs.mkdirs(REC)
+    await fs.write(FILE, b"old")
+    await fs.drain()
+    await fs.unlink(FILE)
+    await fs.drain()
+    assert stored(fs) == {FILE: b"old"}
+    await fs.write(FILE, b"newer")
+    await fs.drain()
+    assert stored(fs) == {FILE: b"newer"}
+    fs.clock.advance(10_000)
+    await fs.drain()
+    assert stored(fs) == {FILE: b"newer"}
+    assert fs.rows("select count(*) from journal") == [0]
+    await fs.stop()
+
+
+async def test_a_reader_of_a_removed_file_is_not_cut_off_by_its_successor(fs: Filesystem) -> None:
+    data = pattern(20 * MIB)
+    await away(fs, file=data)
+    number = await fs.open(FILE)
+    assert bytes(await fs.vfs.files.read(number, 0, 10)) == data[:10]
+    await fs.unlink(FILE)
+    await fs.write(FILE, b"successor")
+    assert await fs.read_handle(number) == data
+    await fs.close(number)
+    await fs.drain()
+    assert stored(fs) == {FILE: b"successor"}
+
+
+async def test_an_upload_whose_answer_was_lost_leaves_nothing_behind(
+    fs: Filesystem, expect_log: Callable[[str], None]
+) -> None:
+    """The object arrived, nobody knows, and then the file is removed."""
+    expect_log("next try in")
+    objects(fs).fail("put_file", Unreachable("reset"), after=True, times=1000)
+    await fs.write(FILE, b"data")
+    tier = fs.vfs.bodies.tier
+    while not any(row.attempts for row in tier.journal.rows.values()):
+        await tier.journal.progress()
+    assert stored(fs)
+    await fs.unlink(FILE)
+    objects(fs).heal()
+    await fs.drain()
+    assert stored(fs) == {}
+
+
+async def test_an_upload_begun_and_not_recorded_is_aborted(fs: Filesystem, expect_log: Callable[[str], None]) -> None:
+    """The answer to its beginning was lost."""
+    expect_log("next try in")
+    objects(fs).fail("start_multipart", Unreachable("reset"), after=True, times=1000)
+    await fs.write(FILE, pattern(20 * MIB))
+    tier = fs.vfs.bodies.tier
+    while not any(row.attempts for row in tier.journal.rows.values()):
+        await tier.journal.progress()
+    assert objects(fs).list_multiparts()
+    objects(fs).heal()
+    await fs.drain()
+    assert stored(fs) == {FILE: pattern(20 * MIB)}
+    assert objects(fs).list_multiparts() == []
+
+
+async def test_bytes_that_arrived_too_late_do_not_count(fs: Filesystem) -> None:
+    """The file was rewritten while S3 was storing it: what S3 has is replaced by the next upload."""
+    await fs.write(FILE, b"first")
+    await fs.drain()
+    put, entered, go_on = objects(fs).put_file, trio.Event(), trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def late(*args: object, **kwargs: object) -> object:
+        info = put(*args, **kwargs)  # type: ignore[arg-type]
+        trio.from_thread.run_sync(entered.set, trio_token=token)
+        trio.from_thread.run(go_on.wait, trio_token=token)
+        return info
+
+    objects(fs).put_file = late  # type: ignore[assignment, method-assign]
+    await fs.write(FILE, b"second")
+    await entered.wait()
+    objects(fs).put_file = put  # type: ignore[method-assign]
+    await fs.write(FILE, b"third")
+    go_on.set()
+    await fs.drain()
+    assert stored(fs) == {FILE: b"third"}
+    found = await evict(fs)
+    assert await fs.read(FILE) == b"third"
+    await fs.drain()
+    assert found.state is State.STORED
+
+
+async def test_a_file_larger_than_the_budget_is_read(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """What was read leaves while the rest comes, and can be read again."""
+    fs = tiered(
+        nursery, tmp_path / "root", cache={"max_size": 16 * MIB, "read_ahead_max": MIB, "fetch_whole_below": MIB}
+    )
+    await fs.start()
+    await fs.mkdirs(REC)
+    data = pattern(64 * MIB)
+    await fs.write(FILE, data)
+    await fs.drain()
+    tier = fs.vfs.bodies.tier
+    await tier.room.relieve()
+    await fs.drain()
+    found = await node(fs)
+    assert found.state is State.EVICTED
+    number = await fs.open(FILE)
+    most = 0
+    for _ in range(2):
+        for offset in range(0, len(data), 128 << 10):
+            assert bytes(await fs.vfs.files.read(number, offset, 128 << 10)) == data[offset : offset + (128 << 10)]
+            most = max(most, tier.room.used_bytes, os.fstat(fs.vfs.files.handles[number].body.fd).st_blocks * 512)
+    assert most <= 16 * MIB
+    await fs.close(number)
+    await fs.stop()
+
+
+async def test_the_objects_of_a_store_stay_in_one_bucket(fs: Filesystem) -> None:
+    """Another bucket or prefix in the configuration would make every evicted file unreadable."""
+    await away(fs, file=b"data")
+    assert fs.config.s3 is not None
+    there = fs.config
+    fs.config = there.model_copy(update={"s3": fs.config.s3.model_copy(update={"prefix": "elsewhere/"})})
+    await fs.stop()
+    with pytest.raises(StoreError, match="s3://bucket/"):
+        await fs.start()
+    fs.config = there
+    await fs.start()
+    assert await fs.read(FILE) == b"data"
+    await fs.unlink(FILE)
+    await fs.drain()
+    await fs.stop()
+    fs.config = there.model_copy(update={"s3": fs.config.s3.model_copy(update={"prefix": "elsewhere/"})})
+    await fs.start()  # nothing is in S3 any more
+
+
+async def test_writers_wait_for_uploads_and_are_refused_when_there_are_none(
+    nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expect_log: Callable[[str], None]
+) -> None:
+    """What waits to be uploaded fills the budget: no new files, but nothing hangs and nothing is lost."""
+    expect_log("next try in")
+    monkeypatch.setattr(tier_module, "PRESSURE_S", 0.2)
+    fs = tiered(
+        nursery, tmp_path / "root", cache={"max_size": MIB, "read_ahead_max": MIB // 2, "fetch_whole_below": MIB // 2}
+    )
+    await fs.start()
+    await fs.mkdirs(REC)
+    objects(fs).fail("put_file", Unreachable("gone"), times=1000)
+    await fs.write(FILE, pattern(2 * MIB))
+    journal = fs.vfs.bodies.tier.journal
+    while not any(row.attempts for row in journal.rows.values()):
+        await journal.progress()
+    with pytest.raises(OutOfSpace, match="wait to be uploaded"):
+        await fs.write(OTHER, b"more")
+    assert await fs.read(FILE) == pattern(2 * MIB)
+    monkeypatch.setattr(tier_module, "PRESSURE_S", 30.0)
+    objects(fs).heal()
+    nursery.start_soon(tick, fs)
+    await fs.write(OTHER, b"more")  # waits until there is room again
+    await fs.drain()
+    assert stored(fs) == {FILE: pattern(2 * MIB), OTHER: b"more"}
+    await fs.stop()
+    nursery.cancel_scope.cancel()

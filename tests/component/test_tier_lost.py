@@ -1,0 +1,87 @@
+"""Local copies on their way home: cut off by a crash, or with their directories gone (or nothing but a catalogue)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from recfs.core.model import State
+from recfs.services import settler
+
+from .build import REC, Filesystem, pattern
+from .far import until
+from .test_tier import FILE, MIB, evict, fs, stored
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["fs"]
+OTHER = f"{REC}/deep/er/other"
+
+
+async def test_what_comes_home_has_its_directories_made_again(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, expect_log: Callable[[str], None]
+) -> None:
+    """Files that are fetched, and new ones."""
+    expect_log("home tree: .*No such file")
+    monkeypatch.setattr(settler, "RETRY_S", 0.01)
+    for path in (FILE, OTHER):
+        await fs.write(path, b"data")
+        await fs.drain()
+        await evict(fs, path)
+    shutil.rmtree(fs.root / "users/5")
+    assert await fs.read(OTHER) == b"data"
+    await fs.write(f"{REC}/new", b"new")
+    with trio.fail_after(10):
+        await fs.drain()
+        assert await fs.read(FILE) == b"data"
+        await fs.drain()
+    assert {path: (fs.root / path).read_bytes() for path in (FILE, OTHER, f"{REC}/new")} == stored(fs)
+    await fs.reopen()
+    assert await fs.read(OTHER) == b"data"
+
+
+@pytest.mark.parametrize("gone", [False, True])
+@pytest.mark.parametrize("size", [4, 20 * MIB])
+async def test_a_crash_between_fetching_and_coming_home(fs: Filesystem, size: int, gone: bool) -> None:
+    """The row says where the bytes are, and they are not partial any more; S3 has them in any case."""
+    await fs.write(FILE, pattern(size))
+    await fs.drain()
+    found = await evict(fs)
+    fs.parts.settler.settle_some = trio.lowlevel.checkpoint  # type: ignore[method-assign]
+    assert await fs.read(FILE) == pattern(size)
+    await until(lambda: found.state is State.STORED)
+    await fs.vfs.behind.flush()
+    assert fs.rows("select count(*) from node where staging is not null") == [1]
+    await fs.crash()
+    if gone:
+        [staging] = fs.rows("select staging from node where staging is not null")
+        (fs.root / ".recfs/staging" / staging).unlink()
+    await fs.reopen()
+    assert await fs.read(FILE) == pattern(size)
+    await until(lambda: fs.vfs.bodies.tier.local_bytes == size)
+    await fs.drain()
+    assert (fs.root / FILE).read_bytes() == pattern(size)
+    assert fs.leftovers("staging") == []
+
+
+async def test_a_crash_while_a_file_is_changed_that_was_just_fetched(fs: Filesystem) -> None:
+    """What was written to it since is kept as for any other file."""
+    await fs.write(FILE, pattern(100))
+    await fs.drain()
+    found = await evict(fs)
+    fs.parts.settler.settle_some = trio.lowlevel.checkpoint  # type: ignore[method-assign]
+    assert await fs.read(FILE) == pattern(100)
+    await until(lambda: found.state is State.STORED)
+    number = await fs.open(FILE, os.O_RDWR)
+    await fs.vfs.files.write(number, 100, b" and more")
+    await fs.vfs.behind.flush()
+    await fs.crash()
+    await fs.reopen()
+    assert await fs.state(FILE) == "incomplete"
+    assert await fs.read(FILE) == pattern(100) + b" and more"
+    await fs.drain()
