@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from recfs import __version__
+from recfs.answers_s3 import Far, S3Answers
 from recfs.catalogue import check, reports
 from recfs.core.layout import is_id
 from recfs.errors import Busy, InvalidArgument
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from recfs.stores.local import LocalStore
 
 DRAIN_POLL_S = 0.02
+DRAIN_LOOK_SHARE = 0.1
+"""At most this part of the time goes into looking: with many thousand files a look takes long."""
 
 
 @dataclass(slots=True)
@@ -54,6 +57,12 @@ class Answers:
     recovered: Report
     session: FuseSession | None = None
     started_s: float = field(default_factory=time.monotonic)
+    waits_for_uploads: bool = True
+    """Whether the stop that was asked for does; what it leaves, the next start goes on with."""
+    s3: S3Answers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.s3 = S3Answers(Far(self.config, self.vfs, self.store.catalogue_path, self.limiter))
 
     def handlers(self) -> dict[str, Handler]:
         """Methods by name."""
@@ -67,6 +76,7 @@ class Answers:
             "ls_files": self.ls_files,
             "drain": self.drain,
             "stop": self.stop_daemon,
+            **self.s3.handlers(),
         }
 
     async def _read(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -79,6 +89,7 @@ class Answers:
     async def status(self, params: dict[str, Any]) -> dict[str, Any]:
         """Everything at a glance."""
         known = await self._read(reports.live, self.config)
+        s3 = await self.s3.status()
         return {
             "version": __version__,
             "root": str(self.store.root),
@@ -98,7 +109,8 @@ class Answers:
             "disk": reports.disk(self.store.space(), self.config),
             "inodes_cached": len(self.vfs.tree.nodes),
             "passthrough": self.session.acceleration.as_dict() if self.session is not None else None,
-            "problems": self._problems(),
+            "s3": s3,
+            "problems": self._problems() + ([s3["problem"]] if s3 is not None and s3["problem"] else []),
         }
 
     def _open_files(self) -> list[dict[str, Any]]:
@@ -210,32 +222,54 @@ class Answers:
         return self.committer.depth + self.settler.depth + self.vfs.behind.depth
 
     async def drain(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Wait until everything closed is committed and at home, or the time is up: tells what is still pending."""
-        timeout_s = float(params.get("timeout_s", 60.0))
-        with trio.move_on_after(timeout_s):
-            await self.settle()
-            return {"pending": 0}
-        return {"pending": self._pending()}
+        """Wait until everything closed is committed, at home and in S3, or the time is up: tells what is left.
 
-    async def settle(self, *, mapped: bool = True) -> None:
-        """Hurry everything, until nothing is sealing, pending or dirty; *mapped* False: but for mapped files."""
+        `retries` False: what S3 refused, and anything while it is down, is not waited for.
+        """
+        timeout_s, retries = float(params.get("timeout_s", 60.0)), bool(params.get("retries", True))
+        with trio.move_on_after(timeout_s):
+            await self.settle(retries=retries)
+            return {"pending": 0}
+        return {
+            "pending": self._pending() + self.s3.pending(retries=retries),
+            "left": {
+                "sealing": self.committer.depth,
+                "settling": self.settler.depth,
+                "dirty": self.vfs.behind.depth,
+                "s3": await self.s3.left(),
+            },
+        }
+
+    async def settle(self, *, uploads: bool = True, retries: bool = True, mapped: bool = True) -> None:
+        """Hurry everything, until nothing is sealing, pending, dirty, or on its way to S3.
+
+        *uploads* False: S3 is left for later; *retries* False: what it refused is, and all of it while it is down.
+        *mapped* False: so are files that are still mapped.
+        """
+        tier = self.vfs.bodies.tier
+        hurried: set[int] = set()
         while True:
+            began = trio.current_time()
+            if tier is not None and uploads:
+                tier.journal.hurry(hurried)
             for node in [node for node in self.vfs.tree.nodes.values() if isinstance(node, FileNode)]:
                 self.committer.hurry(node.ino)
             await self.vfs.behind.flush()
             self.settler.hurry()
-            if self._pending() <= (0 if mapped else self.committer.mapped):
+            left = self.s3.pending(retries=retries) if uploads else 0
+            if not left and self._pending() <= (0 if mapped else self.committer.mapped):
                 await self.vfs.behind.durable()
                 return
-            await trio.sleep(DRAIN_POLL_S)
+            await trio.sleep(max(DRAIN_POLL_S, (trio.current_time() - began) / DRAIN_LOOK_SHARE))
 
     async def stop_daemon(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Stop, unless files are open and nobody forces it."""
+        """Stop, unless files are open and nobody forces it. `uploads` False: without waiting for S3."""
         opened = self._open_files()
         if opened and not params.get("force"):
             names = ", ".join(str(entry["path"]) for entry in opened[:5])
             more = f" and {len(opened) - 5} more" if len(opened) > 5 else ""
             what = "1 file is" if len(opened) == 1 else f"{len(opened)} files are"
             raise Busy(f"{what} open: {names}{more}")
+        self.waits_for_uploads = bool(params.get("uploads", True))
         self.stop()
         return {"stopping": True}

@@ -23,7 +23,7 @@ from typing import Any
 
 import trio
 
-from recfs import errors
+from recfs import errors, object_errors
 from recfs.errors import ControlError, DaemonNotRunning, RecfsError, RootBusy
 
 Handler = Callable[[dict[str, Any]], Awaitable[Any]]
@@ -264,7 +264,8 @@ class ControlServer:
 
 
 def _error_classes() -> dict[str, type[RecfsError]]:
-    return {name: cls for name, cls in vars(errors).items() if isinstance(cls, type) and issubclass(cls, RecfsError)}
+    known = vars(errors) | vars(object_errors)
+    return {name: cls for name, cls in known.items() if isinstance(cls, type) and issubclass(cls, RecfsError)}
 
 
 class ControlClient:

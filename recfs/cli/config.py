@@ -11,9 +11,20 @@ from recfs.cli import output
 from recfs.cli.options import Invocation, store_options
 from recfs.cli.store import configured
 from recfs.core.fallback import FallbackRule
+from recfs.core.routing import RouteRule
 
-_SECONDS = frozenset({"flush_interval", "settle_max", "max_age", "sweep_interval", "retention"})
-_BYTES = frozenset({"min_free", "max_bytes", "max_file_size"})
+_SECONDS = frozenset(
+    {
+        *("flush_interval", "settle_max", "sweep_interval", "retention", "min_age", "max_age", "keep_local"),
+        *("connect_timeout", "read_timeout", "deadline", "settle", "retry_max", "abort_multipart", "after"),
+    }
+)
+_BYTES = frozenset(
+    {
+        *("min_free", "passthrough_headroom", "max_bytes", "max_file_size"),
+        *("min_size", "max_size", "part_size", "fetch_whole_below", "read_ahead_max"),
+    }
+)
 
 
 @click.group("config")
@@ -34,9 +45,10 @@ def check(invocation: Invocation, file: Path | None) -> None:
     else:
         config, source = configured(invocation), _source(invocation)
     if invocation.json:
-        output.emit_json({"ok": True, "source": source, "root": str(config.root)})
+        output.emit_json({"ok": True, "source": source, "root": str(config.root), "s3": config.s3 and config.s3.url})
     else:
-        output.say(f"{output.show_name(source)}: ok, store at {config.root}", style="green")
+        tier = f", S3 tier in {config.s3.url}" if config.s3 is not None else ""
+        output.say(f"{output.show_name(source)}: ok, store at {config.root}{output.show_name(tier)}", style="green")
 
 
 @config_group.command("show")
@@ -61,6 +73,19 @@ def _plain(value: Any) -> Any:
         return [_plain(each) for each in value]
     if isinstance(value, FallbackRule):
         return {"pattern": value.pattern, "target": value.target}
+    if isinstance(value, RouteRule):
+        return {
+            "pattern": value.pattern,
+            "to": value.to,
+            "min_size": value.min_size,
+            "max_size": value.max_size,
+            "min_age": value.min_age_s,
+            "max_age": value.max_age_s,
+            "storage_class": value.storage_class,
+            "keep_local": value.keep_local_s,
+        }
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
     return str(value) if isinstance(value, Path) else value
 
 
@@ -76,10 +101,10 @@ def _source(invocation: Invocation) -> str:
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in settings.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from _flat(value, f"{prefix}{key}.")
         elif isinstance(value, list) and value and isinstance(value[0], dict):
-            for number, each in enumerate(value):
+            for number, each in enumerate(value, start=1):
                 yield from _flat(each, f"{prefix}{key}[{number}].")
         else:
             yield f"{prefix}{key}", value
@@ -89,6 +114,8 @@ def _shown(key: str, value: Any) -> str:
     name = key.rpartition(".")[2]
     if value is None:
         return "unlimited" if key.startswith("quota.") else "-"
+    if isinstance(value, str):
+        return output.show_name(value) or '""'
     if name in _BYTES:
         return output.size(value)
     if name in _SECONDS:

@@ -5,6 +5,7 @@ from rich.text import Text
 
 from recfs.cli import output
 from recfs.cli.checks import Check, Level
+from recfs.cli.checks.bucket import bucket_checks
 from recfs.cli.checks.disk import disk_checks
 from recfs.cli.checks.host import PROC_STATUS, effective_capabilities, host_checks
 from recfs.cli.checks.passthrough import here
@@ -23,7 +24,7 @@ _STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
 def doctor(ctx: click.Context) -> None:
     """Check what this machine lacks, and say how to fix it.
 
-    Kernel, FUSE, capabilities, disk and versions; each finding names its remedy.
+    Kernel, FUSE, capabilities, disk, bucket and versions; each finding names its remedy.
 
     Exit code 1 when something fails; a warning is no failure.
     """
@@ -49,7 +50,7 @@ def _store_checks(invocation: Invocation) -> list[Check]:
             raise
         remedy = "name a store with --root DIR or --config FILE to have its disk checked"
         return [Check("store", Level.WARN, str(exc), remedy)]
-    return disk_checks(config.root, config.min_free)
+    return disk_checks(config.root, config.min_free) + (bucket_checks(config.s3) if config.s3 is not None else [])
 
 
 def _print(checks: list[Check]) -> None:

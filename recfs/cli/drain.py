@@ -1,4 +1,6 @@
-"""`recfs drain`: wait until everything written is committed."""
+"""`recfs drain`: wait until everything written is committed, and in S3 if it belongs there."""
+
+from typing import Any
 
 import click
 
@@ -6,7 +8,11 @@ from recfs.cli import output
 from recfs.cli.exits import ExitCode
 from recfs.cli.options import Invocation, store_options
 from recfs.cli.params import Duration
-from recfs.cli.store import open_store
+from recfs.cli.store import Store, open_store
+from recfs.cli.waiting import Teller, told
+
+_SLICE_S = 5.0
+"""How often people are told what is waited for."""
 
 
 @click.command()
@@ -14,20 +20,37 @@ from recfs.cli.store import open_store
 @store_options
 @click.pass_context
 def drain(ctx: click.Context, timeout_s: float) -> None:
-    """Wait until everything written is committed.
+    """Wait until everything written is committed, and in S3 where it belongs there.
 
-    Closed files are sealed and committed, and the catalogue is on disk.
+    Closed files are sealed, committed and uploaded, and the catalogue is on disk. Says what it waits for.
 
     Exit code 1 when something is still pending after the timeout.
     """
     invocation = ctx.ensure_object(Invocation)
-    result = open_store(invocation).call("drain", timeout_s=timeout_s)
-    pending = result["pending"]
+    store = open_store(invocation)
     if invocation.json:
+        result = store.call("drain", timeout_s=timeout_s)
         output.emit_json(result)
-    elif pending:
-        output.say(f"{pending:,} still pending after {output.duration(timeout_s)}", style="yellow")
     else:
-        output.say("everything is committed", style="green")
-    if pending:
+        result = _in_slices(store, timeout_s)
+        if result["pending"]:
+            output.say(f"{result['pending']:,} still pending after {output.duration(timeout_s)}", style="yellow")
+            for line in told(result.get("left", {})):
+                output.say(f"  {line}")
+        else:
+            output.say("everything is committed", style="green")
+    if result["pending"]:
         ctx.exit(ExitCode.PROBLEMS)
+
+
+def _in_slices(store: Store, timeout_s: float) -> dict[str, Any]:
+    """Drain piece by piece, and tell in between what is waited for."""
+    teller = Teller(output.say)
+    left_s = timeout_s
+    while True:
+        slice_s = min(left_s, _SLICE_S)
+        result: dict[str, Any] = store.call("drain", timeout_s=slice_s)
+        left_s -= slice_s
+        if not result["pending"] or left_s <= 0:
+            return result
+        teller.tell(told(result.get("left", {})))

@@ -5,6 +5,7 @@ from enum import IntEnum
 import click
 
 from recfs.errors import ConfigError, ControlError, FsError, MountError, RecfsError, StoreError
+from recfs.object_errors import ObjectStoreError
 
 
 class ExitCode(IntEnum):
@@ -18,6 +19,7 @@ class ExitCode(IntEnum):
     MOUNT = 5
     CONTROL = 6
     REFUSED = 7
+    OBJECT_STORE = 8
     BUG = 70
     INTERRUPTED = 130
     BROKEN_PIPE = 141
@@ -25,13 +27,14 @@ class ExitCode(IntEnum):
 
 MEANING = {
     ExitCode.OK: "ok",
-    ExitCode.PROBLEMS: "a check found problems (quota check, doctor, drain not finished)",
+    ExitCode.PROBLEMS: "a check found problems, or not all could be done (quota check, doctor, drain, evict, ...)",
     ExitCode.USAGE: "usage error",
     ExitCode.CONFIG: "the configuration is wrong or missing",
     ExitCode.STORE: "the store cannot be used",
     ExitCode.MOUNT: "the mount point cannot be used, or files are still open",
     ExitCode.CONTROL: "no daemon runs, or it does not answer",
     ExitCode.REFUSED: "refused by the file system (no such path, not allowed, ...)",
+    ExitCode.OBJECT_STORE: "S3 refused, or cannot be reached",
     ExitCode.BUG: "internal error: a bug in recfs",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C)",
     ExitCode.BROKEN_PIPE: "the reader of the output went away",
@@ -43,6 +46,7 @@ _BY_CLASS: tuple[tuple[type[RecfsError], ExitCode], ...] = (
     (MountError, ExitCode.MOUNT),
     (ControlError, ExitCode.CONTROL),
     (FsError, ExitCode.REFUSED),
+    (ObjectStoreError, ExitCode.OBJECT_STORE),
 )
 
 

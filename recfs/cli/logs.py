@@ -34,6 +34,8 @@ def set_up_logging(level: str, file: Path | None) -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(_plain())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for library in ("boto3", "botocore", "urllib3", "s3transfer"):  # they tell of every request
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 def _plain() -> logging.Formatter:

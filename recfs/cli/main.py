@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from recfs import __version__
+from recfs.cli.bucket import lifecycle, presign, restore
 from recfs.cli.config import config_group
+from recfs.cli.copies import evict, fetch, pin, unpin
 from recfs.cli.doctor import doctor
 from recfs.cli.drain import drain
 from recfs.cli.exits import ExitCode, exit_code_of, help_epilog
@@ -17,7 +19,9 @@ from recfs.cli.files import info, ls_files
 from recfs.cli.mount import mount
 from recfs.cli.options import Invocation, store_options
 from recfs.cli.output import emit_json
+from recfs.cli.queue import queue
 from recfs.cli.quota import quota
+from recfs.cli.routes import route, tier
 from recfs.cli.status import status
 from recfs.cli.sweep import sweep
 from recfs.cli.umount import umount
@@ -25,7 +29,7 @@ from recfs.errors import RecfsError
 
 
 class RecfsGroup(click.Group):
-    """A group whose `main` answers every exception itself: click knows one exit code, recfs has eleven."""
+    """A group whose `main` answers every exception itself: click knows one exit code, recfs has twelve."""
 
     def main(
         self,
@@ -111,7 +115,10 @@ def cli() -> None:
     """
 
 
-for _command in (mount, umount, status, quota, sweep, ls_files, info, drain, config_group, doctor):
+for _command in (
+    *(mount, umount, status, quota, sweep, ls_files, info, drain, config_group, doctor),
+    *(queue, evict, fetch, pin, unpin, route, tier, restore, presign, lifecycle),
+):
     cli.add_command(_command)
 
 

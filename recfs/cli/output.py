@@ -17,6 +17,11 @@ STATE_STYLES = {
     "writing": "yellow",
     "sealing": "yellow",
     "committed": "green",
+    "uploading": "green",
+    "stored": "green",
+    "evicted": "cyan",
+    "fetching": "cyan",
+    "archived": "magenta",
     "incomplete": "red",
     "corrupt": "bold red",
 }

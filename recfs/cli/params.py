@@ -19,3 +19,17 @@ class Duration(click.ParamType[float]):
             return parse_duration(str(value))
         except ValueError as exc:
             self.fail(str(exc), param, ctx)
+
+
+class Size(click.ParamType[int]):
+    """A size as in recfs.conf ("8 MiB", plain bytes); becomes bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from recfs.core.units import parse_size
+
+        try:
+            return parse_size(value)
+        except ValueError as exc:
+            self.fail(str(exc), param, ctx)

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from recfs.cli import output
 from recfs.cli.options import Invocation, store_options
+from recfs.cli.queue import summary
 from recfs.cli.quota import USER_COLUMNS, USER_NUMBERS, user_row
 from recfs.cli.store import open_store
 
@@ -100,6 +101,25 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
                 f"{output.size(disk['min_free_bytes'])} kept in reserve",
             )
         )
+    if result.get("s3"):
+        facts += _s3(result["s3"])
     if result.get("inodes_cached") is not None:
         facts.append(("inodes cached", output.count(result["inodes_cached"])))
+    return facts
+
+
+def _s3(far: dict[str, Any]) -> list[tuple[str, str | Text]]:
+    breaker = far.get("breaker")
+    place = Text(output.show_name(far["url"]))
+    if breaker is not None and breaker["state"] != "closed":
+        place.append(f", down: {output.show_name(breaker['error'] or breaker['state'])}", style="bold red")
+    facts: list[tuple[str, str | Text]] = [
+        ("s3", place),
+        ("queue", summary(far["queue"])),
+        ("local copies", f"{output.size(far['local_bytes'])} of {output.size(far['budget_bytes'])}"),
+    ]
+    run = far.get("tier_run")
+    if run is not None:
+        done = sum(step["files"] for step in run["steps"].values())
+        facts.append(("tier run", f"under way: {run['files']:,} files looked at, {done:,} moved"))
     return facts

@@ -1,6 +1,7 @@
 """Which store a command means, and whether a daemon or the store's own files answer it. Decided here only."""
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from recfs.cli.options import Invocation
 from recfs.cli.where import DeadMount, mount_around, path_in_mount, resolve, root_behind
 from recfs.control import ControlClient
-from recfs.errors import ConfigError, DaemonNotRunning, InvalidPath, NotAStore
+from recfs.errors import NO_S3, ConfigError, DaemonNotRunning, InvalidPath, NotAStore, NotSupported
 
 if TYPE_CHECKING:
     from recfs.config import Config
@@ -20,7 +21,21 @@ INTERNAL_DIR = ".recfs"
 _TIMEOUT_S = 60.0
 """Silence accepted from a daemon; a quota check over a million rows takes some ten seconds."""
 _TIMEOUT_MARGIN_S = 15.0
-_LIVE_ONLY = frozenset({"drain", "stop"})
+_LONG_S = 7 * 86_400.0
+"""For what takes as long as files are large, or S3 is slow; a daemon that ends breaks the connection off."""
+_LONG = frozenset({"evict", "fetch", "pin", "tier_run", "restore", "presign", "lifecycle_show", "lifecycle_apply"})
+_LIVE_ONLY = {
+    "drain": "nothing to drain",
+    "stop": "nothing to stop",
+    **dict.fromkeys(
+        (
+            *("queue_retry", "queue_drop", "evict", "fetch", "pin", "tier_run", "restore", "presign"),
+            *("lifecycle_show", "lifecycle_apply"),
+        ),
+        "this takes one; `recfs mount` starts it",
+    ),
+}
+"""What only a daemon does, and what to say without one."""
 _WRITING = frozenset({"quota_set", "sweep_temp"})
 
 
@@ -42,14 +57,16 @@ class Store:
         """Return the result of a daemon method, whoever computes it.
 
         A method that may take long carries its own `timeout_s`, which also bounds the wait for an answer.
-        Raises RecfsError: DaemonNotRunning for drain and stop without a daemon, NotAStore without a store.
+        Raises RecfsError: DaemonNotRunning for what takes a daemon and has none, NotAStore without a store.
         """
         patience_s = max(_TIMEOUT_S, float(params.get("timeout_s", 0.0)) + _TIMEOUT_MARGIN_S)
+        if method in _LONG:
+            patience_s = _LONG_S
         try:
             return self.client(patience_s).call(method, **params)
         except DaemonNotRunning as exc:
             if method in _LIVE_ONLY:
-                raise DaemonNotRunning(f"no daemon runs on {self.root}; nothing to {method}") from exc
+                raise DaemonNotRunning(f"no daemon runs on {self.root}; {_LIVE_ONLY[method]}") from exc
         return self._call_offline(method, params)
 
     def _call_offline(self, method: str, params: dict[str, Any]) -> Any:
@@ -69,6 +86,8 @@ class Store:
         """Return what reads the answer from the catalogue beside nobody, None for what must write."""
         if method in _WRITING or (method == "quota_check" and params["repair"]):
             return None
+        if method in ("queue", "route_explain"):
+            return _s3_reader(method, params)
         from recfs.catalogue import reports
 
         readers: dict[str, Callable[[Path, Config], Any]] = {
@@ -81,6 +100,23 @@ class Store:
             ),
         }
         return readers[method]
+
+
+def _s3_reader(method: str, params: dict[str, Any]) -> Callable[[Path, "Config"], Any]:
+    from recfs.catalogue import reports_s3
+
+    now_ns = time.time_ns()
+    if method == "queue":
+        limit = params["limit"] or None
+        return lambda db, config: _stopped_queue(reports_s3.queue(db, config, now_ns, {}, limit=limit), config)
+    path, size_bytes, age_s = params["path"], params["size_bytes"], params["age_s"]
+    return lambda db, config: reports_s3.route_explain(db, config, now_ns, path, size_bytes, age_s)
+
+
+def _stopped_queue(found: dict[str, Any], config: "Config") -> dict[str, Any]:
+    if config.s3 is None and not found["totals"]["rows"]:
+        raise NotSupported(NO_S3)
+    return found | {"breaker": None}
 
 
 @dataclass(frozen=True, slots=True)

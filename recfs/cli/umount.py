@@ -6,7 +6,7 @@ import select
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +16,40 @@ from recfs.cli import output
 from recfs.cli.options import Invocation, store_options
 from recfs.cli.params import Duration
 from recfs.cli.store import INTERNAL_DIR, configured
+from recfs.cli.waiting import Teller, of_queue, of_status, queue_of, told
 from recfs.cli.where import MOUNTINFO, DeadMount, Mount, is_recfs_type, mount_on, root_behind
 from recfs.control import ControlClient
-from recfs.errors import Busy, DaemonNotRunning, MountError
+from recfs.errors import Busy, DaemonNotRunning, MountError, RecfsError
 
 _CLEAR_S = 30.0
+_TELL_S = 2.0
+"""How often people are told what is waited for."""
+_ANSWER_S = 15.0
+_GRACE_S = 30.0
+"""How long the end itself may take once the time for the uploads is up."""
 
 
 @click.command()
 @click.argument("mountpoint", required=False, type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Stop although files are open; they stay as `incomplete`.")
-@click.option("--timeout", "timeout_s", type=Duration(), default="5m", show_default=True, help="Longest wait.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=Duration(),
+    default="5m",
+    show_default=True,
+    help="Longest wait; what is not uploaded by then, is after the next mount.",
+)
 @store_options
 @click.pass_obj
 def umount(invocation: Invocation, mountpoint: Path | None, force: bool, timeout_s: float) -> None:
     """Unmount and end the daemon. MOUNTPOINT defaults to `mountpoint` of recfs.conf.
 
-    Commits what was written first, and returns when the mount and the daemon are gone.
+    Commits and uploads what was written first, says what it waits for, and returns when the mount and the daemon are
+    gone. Uploads that fail are not waited for: what is left then, the next mount goes on with.
 
-    Refused with exit code 5 while files are open. A dead mount (its daemon crashed) is cleared.
+    Refused with exit code 5 while files are open. A dead mount (its daemon crashed) is cleared. Interrupted while it
+    waits for uploads, it leaves the mount as it is.
     """
     if mountpoint is None:
         mountpoint = configured(invocation).mountpoint
@@ -59,28 +74,50 @@ def umount(invocation: Invocation, mountpoint: Path | None, force: bool, timeout
         return
     if root is None:
         raise foreign
-    _stop(mount, root, force=force, timeout_s=timeout_s)
-    _tell(invocation, mount, "unmounted", was_dead=False)
+    left = _stop(mount, root, force=force, timeout_s=timeout_s, aloud=not invocation.json)
+    _tell(invocation, mount, "unmounted", left, was_dead=False)
 
 
-def _tell(invocation: Invocation, mount: Mount, outcome: str, *, was_dead: bool) -> None:
+def _tell(
+    invocation: Invocation, mount: Mount, outcome: str, left: dict[str, Any] | None = None, *, was_dead: bool
+) -> None:
+    lines = of_queue(left)
     if invocation.json:
-        output.emit_json({"mountpoint": str(mount.mount_point), "unmounted": True, "was_dead": was_dead})
-    else:
-        output.say(f"{output.show_name(str(mount.mount_point))}: {outcome}")
+        point, totals = str(mount.mount_point), left["totals"] if left is not None and lines else None
+        output.emit_json({"mountpoint": point, "unmounted": True, "was_dead": was_dead, "left": totals})
+        return
+    output.say(f"{output.show_name(str(mount.mount_point))}: {outcome}")
+    if lines:
+        output.say(f"the next mount goes on with {'; '.join(lines)}", style="yellow")
 
 
-def _stop(mount: Mount, root: Path, *, force: bool, timeout_s: float) -> None:
-    client = ControlClient(root / INTERNAL_DIR / "control.sock", timeout_s)
+def _stop(mount: Mount, root: Path, *, force: bool, timeout_s: float, aloud: bool) -> dict[str, Any] | None:
+    """End the daemon; returns what is left of the S3 queue by then, as `queue_of` does."""
+    socket = root / INTERNAL_DIR / "control.sock"
+    client, asking = ControlClient(socket, max(timeout_s, _ANSWER_S)), ControlClient(socket, _TELL_S + _ANSWER_S)
+    teller = Teller(output.say if aloud else lambda line: None)
+
+    def tell() -> None:
+        try:
+            teller.tell(of_status(asking.call("status")))
+        except RecfsError:
+            pass  # it is about to end
+
     deadline = time.monotonic() + timeout_s
+    left = None
     try:
+        status = client.call("status")
+        has_queue = status.get("s3") is not None and (force or not status["open_files"])
+        if has_queue:
+            left = _upload_first(asking, deadline, teller)
+            deadline = max(deadline, time.monotonic() + _GRACE_S)
         # Taken before the daemon is asked to go, so that the number cannot be another process's by then.
         with _process(client.peer_pid()) as pidfd:
             try:
-                client.call("stop", force=force)
+                client.call("stop", force=force, uploads=not has_queue)
             except Busy as exc:
                 raise MountError(_still_open(client, str(exc))) from exc
-            if not _wait_gone(mount, pidfd, deadline):
+            if not _wait_gone(mount, pidfd, deadline, tell):
                 raise MountError(
                     f"{mount.mount_point} is not gone after {timeout_s:g} s; the daemon goes on committing; "
                     f"`recfs status` shows how far it is, a longer --timeout waits longer"
@@ -96,6 +133,17 @@ def _stop(mount: Mount, root: Path, *, force: bool, timeout_s: float) -> None:
             f"the daemon of {mount.mount_point} died while it stopped; the dead mount was cleared. "
             f"The next `recfs mount` recovers the store"
         )
+    return left
+
+
+def _upload_first(asking: ControlClient, deadline: float, teller: Teller) -> dict[str, Any] | None:
+    """Wait for the uploads while everything still works; returns what is left of the queue."""
+    while True:
+        slice_s = max(0.0, min(_TELL_S, deadline - time.monotonic()))
+        result = asking.call("drain", timeout_s=slice_s, retries=False)
+        if not result["pending"] or time.monotonic() >= deadline:
+            return queue_of(asking.call("status"))
+        teller.tell(told(result.get("left", {})))
 
 
 def _still_open(client: ControlClient, refusal: str) -> str:
@@ -120,9 +168,10 @@ def _process(pid: int) -> Iterator[int | None]:
             os.close(pidfd)
 
 
-def _wait_gone(mount: Mount, pidfd: int | None, deadline: float) -> bool:
+def _wait_gone(mount: Mount, pidfd: int | None, deadline: float, tell: Callable[[], None]) -> bool:
     """Wait until the daemon has ended, or without a pidfd until the mount is gone; False when time is up.
 
+    *tell* is called now and then: somebody waits with us.
     A daemon that has ended may leave its mount behind: the caller looks.
     """
     # proc_pid_mountinfo(5): the open file polls as POLLPRI after every change of the mount table.
@@ -135,9 +184,11 @@ def _wait_gone(mount: Mount, pidfd: int | None, deadline: float) -> bool:
         while (left_s := deadline - time.monotonic()) > 0:
             if pidfd is None and mount_on(mount.mount_point) != mount:
                 return True
-            events = poll.poll(left_s * 1000)
+            events = poll.poll(min(left_s, _TELL_S) * 1000)
             if events and pidfd is not None:
                 return True
+            if not events and left_s > _TELL_S:
+                tell()
     return False
 
 

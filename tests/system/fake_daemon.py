@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from recfs.cli.main import cli
 from recfs.control import ControlServer
 from recfs.errors import RecfsError
+from tests.system import s3_samples
 
 LIMITS = {"max_bytes": 10 * 1024**3, "max_files": None, "max_file_size": None, "max_monthly_uploads": 31}
 OWN_LIMITS = {
@@ -61,6 +62,7 @@ STATUS = {
     "users": [USER],
     "disk": {"total_bytes": 1 << 40, "free_bytes": 1 << 39, "min_free_bytes": 1 << 30},
     "inodes_cached": 4321,
+    "s3": s3_samples.FAR,
     "problems": ["2 files are corrupt"],
 }
 DIFFERENCE = {"what": "user 5 used_bytes", "recorded": 100, "actual": 90}
@@ -91,6 +93,7 @@ ANSWERS: dict[str, Any] = {
     "info": INFO,
     "ls_files": [FILE],
     "drain": {"pending": 0},
+    **s3_samples.ANSWERS,
 }
 
 

@@ -35,7 +35,10 @@ COMMANDS = {
     "status": (
         ["status"],
         STATUS,
-        ["4711", "12,345 committed", "1.5 GiB", "10 GiB*", "2 files are corrupt", "143"],
+        [
+            *("4711", "12,345 committed", "1.5 GiB", "10 GiB*", "2 files are corrupt", "143"),
+            *("s3://bucket/prefix/", "2 uploads, 1 deletion (1 running, 1 failed, 1 waiting)", "3 GiB of 20 GiB"),
+        ],
     ),
     "quota show": (["quota", "show"], [USER], ["1.5 GiB", "10 GiB*", "1,234", "unlimited", "31", "2026-11"]),
     "quota show user": (["quota", "show", "5"], [USER], ["1.5 GiB"]),
@@ -93,7 +96,7 @@ def test_commands_pass_their_options_on(daemon: FakeDaemon) -> None:
         ("quota", "check", "--repair"),
         ("sweep", "temp", "--dry-run"),
         ("ls-files", "users/5/", "-r", "--state", "incomplete"),
-        ("drain", "--timeout", "2m"),
+        ("drain", "--timeout", "2m", "--json"),
     ):
         run(*args, "--root", daemon.root)
     assert daemon.asked == [
@@ -284,6 +287,7 @@ def test_config_check(tmp_path: Path) -> None:
         "ok": True,
         "source": str(good),
         "root": "/srv/recfs",
+        "s3": None,
     }
     for args in (["config", "check", bad], ["config", "check", "--config", bad], ["status", "--config", bad]):
         result = run(*args)
@@ -313,11 +317,11 @@ def test_every_command_has_help_and_takes_json() -> None:
         if isinstance(command, click.Group):
             for key, child in command.commands.items():
                 yield from walk(child, f"{name} {key}")
-        else:
+        if not isinstance(command, click.Group) or command.invoke_without_command:
             yield name, command
 
     found = dict(walk(cli, "recfs"))
-    assert len(found) == 13
+    assert len(found) == 26
     for name, command in found.items():
         assert command.help, name
         assert "json" in {param.name for param in command.params}, name

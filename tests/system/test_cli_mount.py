@@ -22,6 +22,7 @@ from recfs.cli.logs import set_up_logging
 from recfs.control import ControlClient
 from recfs.errors import Busy, ConfigError, MountError, RootBusy, StoreError
 from tests.system.fake_daemon import STATUS, FakeDaemon, run
+from tests.system.s3_samples import FAILED, FAR, TOTALS
 
 READY = """
 import os, socket, sys
@@ -228,6 +229,9 @@ def test_a_log_file_that_cannot_be_opened_is_a_config_error(tmp_path: Path) -> N
 # --- umount -------------------------------------------------------------------------------------------------
 
 
+LOCAL = STATUS | {"s3": None, "open_files": []}
+
+
 class PlayedMount:
     """A directory that answers like a mount, in a mount table of its own, with a process as its daemon."""
 
@@ -273,16 +277,67 @@ def played(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 @pytest.mark.parametrize("options", [[], ["--force"]])
 def test_umount_waits_for_the_daemon(played: PlayedMount, root: Path, options: list[str]) -> None:
-    with FakeDaemon(root, {"stop": played.stop}) as daemon:
+    with FakeDaemon(root, {"stop": played.stop, "status": LOCAL}) as daemon:
         result = run("umount", played.point, *options, "--json")
     assert (result.exit_code, result.stderr) == (0, "")
     assert json.loads(result.stdout) == {
         "mountpoint": str(played.point),
         "unmounted": True,
         "was_dead": False,
+        "left": None,
     }
-    assert daemon.asked == [("stop", {"force": bool(options)})]
+    assert daemon.asked == [("status", {}), ("stop", {"force": bool(options), "uploads": True})]
     assert not played.cleared.exists()
+
+
+def _far(**queue: int) -> dict[str, Any]:
+    return LOCAL | {"s3": FAR | {"queue": dict.fromkeys(TOTALS, 0) | queue}}
+
+
+def test_umount_waits_for_uploads_first_and_says_so(played: PlayedMount, root: Path) -> None:
+    left = {"sealing": 1, "s3": {"totals": TOTALS, "rows": [FAILED]}}
+    drained = iter([{"pending": 3, "left": left}, {"pending": 0}])
+    answers = {"status": _far(), "drain": lambda params: next(drained), "stop": played.stop}
+    with FakeDaemon(root, answers) as daemon:
+        result = run("umount", played.point, "--timeout", "1m")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [
+        "waiting for 1 closed files to be committed; S3: 2 uploads, 1 deletion (1 running, 1 failed, 1 waiting), 6 MiB "
+        f"not uploaded yet, 1 MiB sent; upload of {FAILED['path']} fails: the server said no",
+        f"{played.point}: unmounted",
+    ]
+    assert [method for method, _params in daemon.asked] == ["status", "drain", "drain", "status", "stop"]
+    assert daemon.asked[1] == ("drain", {"timeout_s": 2.0, "retries": False})
+    assert daemon.asked[-1] == ("stop", {"force": False, "uploads": False})
+
+
+@pytest.mark.parametrize("pending", [0, 3])
+def test_umount_leaves_what_fails_or_takes_too_long_to_the_next_mount(
+    played: PlayedMount, root: Path, pending: int
+) -> None:
+    answers = {
+        "status": _far(uploads=2, failed=2, unsent_bytes=1 << 20),
+        "drain": {"pending": pending, "left": {}},
+        "stop": played.stop,
+    }
+    with FakeDaemon(root, answers):
+        result = run("umount", played.point, "--timeout", "0s")
+    assert result.exit_code == 0, result.output
+    assert "unmounted\nthe next mount goes on with S3: 2 uploads (2 failed), 1 MiB not uploaded yet" in result.stdout
+
+
+def test_umount_tells_machines_what_is_left(played: PlayedMount, root: Path) -> None:
+    answers = {"status": _far(uploads=2, failed=2), "drain": {"pending": 0}, "stop": played.stop}
+    with FakeDaemon(root, answers):
+        result = run("umount", played.point, "--json")
+    assert json.loads(result.stdout)["left"]["failed"] == 2
+
+
+def test_umount_with_open_files_does_not_wait_for_uploads_first(played: PlayedMount, root: Path) -> None:
+    answers = {"status": _far() | {"open_files": STATUS["open_files"]}, "stop": Busy("1 file is open"), "drain": {}}
+    with FakeDaemon(root, answers) as daemon:
+        assert run("umount", played.point).exit_code == 5
+    assert "drain" not in [method for method, _params in daemon.asked]
 
 
 def test_umount_names_the_open_files(played: PlayedMount, root: Path) -> None:
@@ -293,7 +348,7 @@ def test_umount_names_the_open_files(played: PlayedMount, root: Path) -> None:
 
 
 def test_umount_gives_up_waiting_but_not_the_daemon(played: PlayedMount, root: Path) -> None:
-    with FakeDaemon(root, {"stop": {"stopping": True}}):
+    with FakeDaemon(root, {"stop": {"stopping": True}, "status": LOCAL}):
         result = run("umount", played.point, "--timeout", "100ms")
     assert result.exit_code == 5
     assert "not gone after 0.1 s; the daemon goes on" in result.stderr
@@ -301,7 +356,7 @@ def test_umount_gives_up_waiting_but_not_the_daemon(played: PlayedMount, root: P
 
 
 def test_umount_clears_up_after_a_daemon_that_dies_stopping(played: PlayedMount, root: Path) -> None:
-    with FakeDaemon(root, {"stop": played.die}):
+    with FakeDaemon(root, {"stop": played.die, "status": LOCAL}):
         result = run("umount", played.point)
     assert result.exit_code == 5
     assert "died while it stopped" in result.stderr

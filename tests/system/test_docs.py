@@ -11,11 +11,13 @@ import click
 import pytest
 from pydantic import BaseModel
 
+from recfs import object_errors
 from recfs.cli.exits import MEANING
 from recfs.cli.main import cli
 from recfs.config import SECTIONS, Config
 from recfs.core.model import TRANSITIONS, State
 from recfs.fs.operations import ERRNO
+from recfs.object_errors import ObjectStoreError
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -100,7 +102,7 @@ def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tup
     if isinstance(command, click.Group):
         for name, each in command.commands.items():
             yield from commands(each, (*path, name))
-    else:
+    if not isinstance(command, click.Group) or command.invoke_without_command:
         yield path, command
 
 
@@ -164,6 +166,14 @@ def test_the_errors_are_those_of_the_program() -> None:
     assert {kind: getattr(errno, name) for kind, name in told.items()} == {
         kind.__name__: number for kind, number in ERRNO.items()
     }
+
+
+def test_every_trouble_with_s3_has_its_remedy_in_the_operations() -> None:
+    told = re.findall(r"^\| `(\w+)` \| .+ \| .+ \|$", OPERATIONS.read_text("utf-8"), re.MULTILINE)
+    groups = ("ObjectStoreError", "StoreOutage")
+    kinds = {name for name, kind in vars(object_errors).items() if isinstance(kind, type) and name not in groups}
+    assert {name for name in kinds if issubclass(getattr(object_errors, name), ObjectStoreError)} <= set(told)
+    assert len(told) == len(set(told))
 
 
 def test_the_states_and_their_steps_are_those_of_the_program() -> None:

@@ -1,0 +1,157 @@
+"""The journal for people: what is to be done on S3, what is under way, what fails; trying again, and giving up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from recfs.catalogue import reports_s3
+from recfs.core.model import State, check_transition
+from recfs.errors import InvalidArgument, Stale
+from recfs.fs.journal import DELETE, MOVE, UPLOAD
+from recfs.fs.nodes import FileNode
+from recfs.objects import key_for
+from recfs.stores.wrap import RetryingObjectStore
+
+if TYPE_CHECKING:
+    from recfs.answers_s3.far import Far
+    from recfs.ports import JournalRow
+
+SHOWN = 100
+_LEFT = 5
+
+
+class QueueAnswers:
+    """queue, queue_retry, queue_drop."""
+
+    def __init__(self, far: Far) -> None:
+        self._far = far
+
+    async def _queue(self, limit: int | None) -> dict[str, Any]:
+        far = self._far
+        running = {row_id: each.sent_bytes for row_id, each in far.tier.journal.running.items()}
+        now = far.vfs.tree.clock.now_ns()
+        answer: dict[str, Any] = await far.read(
+            lambda path: reports_s3.queue(path, far.config, now, running, limit=limit)
+        )
+        return answer
+
+    async def queue(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The rows, work under way first, then what fails. `limit`: so many at most; 0: all."""
+        limit = int(params.get("limit") or 0)
+        return await self._queue(limit or None) | {"breaker": self._breaker()}
+
+    def _breaker(self) -> dict[str, Any] | None:
+        """How the circuit breaker stands; None where there is none."""
+        objects = self._far.tier.objects
+        if not isinstance(objects, RetryingObjectStore):
+            return None
+        error = objects.breaker.last_error
+        return {"state": objects.breaker.state.value, "error": str(error) if error is not None else None}
+
+    async def status(self) -> dict[str, Any] | None:
+        """The part of `status` about S3."""
+        tier, config = self._far.found, self._far.config
+        if tier is None:
+            return None
+        found = await self._queue(_LEFT)
+        return {
+            "url": config.s3.url if config.s3 is not None else "",
+            "queue": found["totals"],
+            "unsent_bytes": tier.journal.unsent_bytes(),
+            "local_bytes": tier.room.used_bytes,
+            "budget_bytes": tier.settings.max_bytes,
+            "breaker": self._breaker(),
+            "problem": reports_s3.problem(found),
+        }
+
+    def pending(self, *, retries: bool) -> int:
+        """How many rows somebody who drains waits for. *retries* False: nothing while S3 is down, nor what fails."""
+        tier, breaker = self._far.found, None
+        if tier is not None and not retries:
+            breaker = self._breaker()
+        if tier is None or (breaker is not None and breaker["state"] != "closed"):
+            return 0
+        return tier.journal.pending(retries=retries)
+
+    def pending_uploads(self) -> int:
+        """How many files are still to be uploaded."""
+        tier = self._far.found
+        return sum(1 for row in tier.journal.rows.values() if row.kind == UPLOAD) if tier is not None else 0
+
+    async def left(self) -> dict[str, Any] | None:
+        """What is under way or fails, the first few by name."""
+        if self._far.found is None:
+            return None
+        found = await self._queue(_LEFT)
+        told = [row for row in found["rows"] if row["state"] != "waiting"]
+        return {"totals": found["totals"], "rows": told}
+
+    # --- changing ------------------------------------------------------------------------------------------------
+
+    def _wanted(self, params: dict[str, Any]) -> tuple[list[JournalRow], list[int]]:
+        """The rows that are meant, and the ids that are not in the queue (any more)."""
+        rows = self._far.tier.journal.rows
+        if params.get("all"):
+            return list(rows.values()), []
+        given = params.get("ids")
+        ids = given if isinstance(given, list) else []
+        if not ids or not all(isinstance(each, int) and not isinstance(each, bool) for each in ids):
+            raise InvalidArgument("give the numbers that `recfs queue` shows, or --all")
+        return [rows[each] for each in ids if each in rows], [each for each in ids if each not in rows]
+
+    async def retry(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Try at once what failed, and uploads that are settling."""
+        journal = self._far.tier.journal
+        rows, gone = self._wanted(params)
+        now, retried = self._far.vfs.tree.clock.now_ns(), []
+        for row in rows:
+            # A deletion that was never tried waits for the trash's retention, or for a reader.
+            held_back = row.kind == DELETE and not row.attempts
+            due = row.next_try_ns <= now and not row.failed
+            if row.id not in journal.running and not due and not held_back and journal.retry(row.id):
+                retried.append(row.id)
+        return {"retried": retried, "gone": gone}
+
+    async def drop(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Take work out of the queue.
+
+        An upload: the file stays `committed`, a multipart upload it began is aborted. A deletion: the object stays. A
+        move is never dropped: the next file of the old name would overwrite the object.
+        """
+        rows, gone = self._wanted(params)
+        dropped, kept = [], []
+        for row in rows:
+            refused = await self._drop(row)
+            if refused is None:
+                dropped.append(row.id)
+            else:
+                kept.append({"id": row.id, "reason": refused})
+        await self._far.vfs.behind.durable()
+        return {"dropped": dropped, "kept": kept, "gone": gone}
+
+    async def _drop(self, row: JournalRow) -> str | None:
+        journal = self._far.tier.journal
+        if row.kind == MOVE:
+            return "a move cannot be dropped: the next file of the old name would overwrite the object"
+        if row.id in journal.running and row.kind != UPLOAD:
+            return "it is being done right now"
+        node = await self._file(row.ino) if row.kind == UPLOAD else None
+        row = journal.rows.get(row.id, row)
+        under_way = row.id in journal.running
+        journal.cancel(row.id)
+        if node is None or not under_way or node.state is not State.UPLOADING:
+            return None
+        # The sending threads see the state, and stop. What they stored by then, if they stored it all, goes.
+        check_transition(node.state, State.COMMITTED)
+        node.state = State.COMMITTED
+        self._far.vfs.behind.node(node)
+        if node.object is None:
+            journal.delete(key_for(b"/".join(node.parts())))
+        return None
+
+    async def _file(self, ino: int) -> FileNode | None:
+        try:
+            node = await self._far.vfs.tree.get(ino)
+        except Stale:
+            return None
+        return node if isinstance(node, FileNode) else None

@@ -1,0 +1,144 @@
+"""`recfs restore`, `recfs presign`, `recfs lifecycle`: what operators ask of the bucket."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from recfs.cli import output
+from recfs.cli.exits import ExitCode
+from recfs.cli.options import Invocation, store_options
+from recfs.cli.params import Duration
+from recfs.cli.store import locate, open_store
+
+_STATES = {
+    "archived": "archived: it cannot be read",
+    "restoring": "being restored; it can be read when that is done",
+    "restored": "restored: it can be read",
+}
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--days", type=click.IntRange(min=1), default=7, show_default=True, help="So long the readable copy stays."
+)
+@click.option(
+    "--tier",
+    type=click.Choice(["Standard", "Bulk", "Expedited"]),
+    default="Standard",
+    show_default=True,
+    help="How fast, and how dear.",
+)
+@store_options
+@click.pass_obj
+def restore(invocation: Invocation, path: Path, days: int, tier: str) -> None:
+    """Ask S3 for a readable copy of a file in an archive class; asked again, tell how it stands.
+
+    It takes minutes to days.
+    """
+    place = locate(invocation, path)
+    result = place.store.call("restore", path=place.path, days=days, tier=tier)
+    if invocation.json:
+        output.emit_json(result)
+        return
+    asked = "asked for now; " if result["requested"] and result["state"] == "restoring" else ""
+    state = _STATES.get(result["state"], "it can be read")
+    output.say(f"{output.show_name(result['path'])} ({result['storage_class']}): {asked}{state}")
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--expires", "expires_s", type=Duration(), default="1h", show_default=True, help="So long it is good; up to 7d."
+)
+@click.option("--put", is_flag=True, help="A URL to write to, where there is no file.")
+@store_options
+@click.pass_obj
+def presign(invocation: Invocation, path: Path, expires_s: float, put: bool) -> None:
+    """Print a URL that reads the file PATH from S3 without credentials.
+
+    Whoever has the URL can use it until it expires.
+    """
+    place = locate(invocation, path)
+    result = place.store.call("presign", path=place.path, expires_s=expires_s, put=put)
+    if invocation.json:
+        output.emit_json(result)
+    else:
+        click.echo(result["url"])
+
+
+@click.group()
+def lifecycle() -> None:
+    """Show and write the bucket's lifecycle rules."""
+
+
+@lifecycle.command("show")
+@store_options
+@click.pass_obj
+def show(invocation: Invocation) -> None:
+    """Show recfs's lifecycle rules, as the configuration has them and as the bucket has them."""
+    result = open_store(invocation).call("lifecycle_show")
+    if invocation.json:
+        output.emit_json(result)
+        return
+    _print(result)
+    if result["differs"]:
+        output.say("the bucket differs from the configuration; `recfs lifecycle apply` writes it", style="yellow")
+    else:
+        output.say("the bucket has what the configuration says", style="green")
+
+
+@lifecycle.command("apply")
+@click.option("--dry-run", is_flag=True, help="Only say what would be written.")
+@store_options
+@click.pass_context
+def apply(ctx: click.Context, dry_run: bool) -> None:
+    """Write the configuration's lifecycle rules into the bucket, in place of recfs's earlier ones.
+
+    Rules of others stay as they are. With --dry-run: exit code 1 when there is something to write.
+    """
+    invocation = ctx.ensure_object(Invocation)
+    result = open_store(invocation).call("lifecycle_apply", dry_run=dry_run)
+    if invocation.json:
+        output.emit_json(result)
+    else:
+        _print(result)
+        if not result["differs"]:
+            output.say("the bucket has these rules already", style="green")
+        elif result["applied"]:
+            output.say("written")
+        else:
+            output.say("would be written")
+    if dry_run and result["differs"]:
+        ctx.exit(ExitCode.PROBLEMS)
+
+
+def _print(result: dict[str, Any]) -> None:
+    rows = [("configuration", rule) for rule in result["configured"]]
+    rows += [("bucket", rule) for rule in result["bucket"] if rule not in result["configured"]]
+    if not rows:
+        output.say("no rules")
+        return
+    both = [rule for rule in result["configured"] if rule in result["bucket"]]
+    output.print_table(
+        ("Where", "Rule", "Prefix", "What"),
+        [
+            (
+                "both" if rule in both else where,
+                output.show_name(rule["id"]),
+                output.show_name(rule["prefix"]) or "(all)",
+                output.show_name(_what(rule)),
+            )
+            for where, rule in rows
+        ],
+    )
+
+
+def _what(rule: dict[str, Any]) -> str:
+    what = [f"to {each['storage_class']} after {each['days']} days" for each in rule["transitions"]]
+    if rule["expire_days"] is not None:
+        what.append(f"delete after {rule['expire_days']} days")
+    if rule["abort_multipart_days"] is not None:
+        what.append(f"drop unfinished uploads after {rule['abort_multipart_days']} days")
+    return ", ".join(what) + ("" if rule["enabled"] else " (disabled)")

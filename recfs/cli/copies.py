@@ -1,0 +1,104 @@
+"""`recfs evict`, `recfs fetch`, `recfs pin`, `recfs unpin`: which files in S3 have a copy here."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from recfs.cli import output
+from recfs.cli.exits import ExitCode
+from recfs.cli.options import Invocation, store_options
+from recfs.cli.store import locate
+
+_PATHS = click.argument("path", nargs=-1, required=True, type=click.Path(path_type=Path))
+_RECURSIVE = click.option("-r", "--recursive", is_flag=True, help="Everything below a directory.")
+
+
+@click.command()
+@_PATHS
+@_RECURSIVE
+@store_options
+@click.pass_context
+def evict(ctx: click.Context, path: tuple[Path, ...], recursive: bool) -> None:
+    """Remove the local copies of files that S3 holds.
+
+    They are fetched again when somebody reads them. The cache does so by itself when it needs room.
+
+    Exit code 1 when a copy had to stay.
+    """
+    _each(ctx, "evict", path, recursive, "evicted", "were evicted before")
+
+
+@click.command()
+@_PATHS
+@_RECURSIVE
+@store_options
+@click.pass_context
+def fetch(ctx: click.Context, path: tuple[Path, ...], recursive: bool) -> None:
+    """Bring files back from S3, and wait until they are here.
+
+    Exit code 1 when one could not be brought.
+    """
+    _each(ctx, "fetch", path, recursive, "fetched", "were here before")
+
+
+@click.command()
+@_PATHS
+@_RECURSIVE
+@store_options
+@click.pass_context
+def pin(ctx: click.Context, path: tuple[Path, ...], recursive: bool) -> None:
+    """Keep a local copy of files in S3, whatever else needs room. Files that are not here are fetched.
+
+    Exit code 1 when one could not be pinned or fetched.
+    """
+    _each(ctx, "pin", path, recursive, "pinned", "were pinned before", pinned=True)
+
+
+@click.command()
+@_PATHS
+@_RECURSIVE
+@store_options
+@click.pass_context
+def unpin(ctx: click.Context, path: tuple[Path, ...], recursive: bool) -> None:
+    """Let the local copies of files go again when room is needed."""
+    _each(ctx, "pin", path, recursive, "unpinned", "were not pinned", pinned=False)
+
+
+def _each(
+    ctx: click.Context, method: str, paths: tuple[Path, ...], recursive: bool, done: str, before: str, **params: Any
+) -> None:
+    invocation = ctx.ensure_object(Invocation)
+    places = [locate(invocation, path) for path in paths]
+    results = [place.store.call(method, path=place.path, recursive=recursive, **params) for place in places]
+    total = _sum(results)
+    fetched = _sum([result["fetched"] for result in results if "fetched" in result])
+    if invocation.json:
+        output.emit_json(total | ({"fetched": fetched} if method == "pin" else {}))
+    else:
+        already = f", {total['already']:,} {before}" if total["already"] else ""
+        output.say(f"{_files(total['files'])} {done}, {output.size(total['bytes'])}{already}")
+        if fetched["files"]:
+            output.say(f"{_files(fetched['files'])} fetched, {output.size(fetched['bytes'])}")
+        for each in (total, fetched):
+            say_kept(each)
+    if total["kept_files"] or fetched["kept_files"]:
+        ctx.exit(ExitCode.PROBLEMS)
+
+
+def _sum(results: list[dict[str, Any]]) -> dict[str, Any]:
+    numbers = {key: sum(result[key] for result in results) for key in ("files", "bytes", "already", "kept_files")}
+    return numbers | {"kept": [each for result in results for each in result["kept"]]}
+
+
+def _files(number: int) -> str:
+    return f"{number:,} file{'s' * (number != 1)}"
+
+
+def say_kept(result: dict[str, Any]) -> None:
+    """Print what could not be done, and why."""
+    for kept in result["kept"]:
+        output.say(f"{output.show_name(kept['path'])}: {output.show_name(kept['reason'])}", style="yellow")
+    more = result["kept_files"] - len(result["kept"])
+    if more:
+        output.say(f"and {more:,} more", style="yellow")

@@ -1,0 +1,129 @@
+"""`recfs queue`: what is still to be done on S3, what of it fails, and why."""
+
+from typing import Any
+
+import click
+from rich.text import Text
+
+from recfs.cli import output
+from recfs.cli.exits import ExitCode
+from recfs.cli.options import Invocation, store_options
+from recfs.cli.store import open_store
+
+_SHOWN = 100
+_STYLES = {"running": "green", "failed": "bold red", "pending": "yellow", "waiting": ""}
+
+
+@click.group(invoke_without_command=True)
+@click.option("--limit", type=click.IntRange(min=0), default=_SHOWN, show_default=True, help="So many rows; 0: all.")
+@store_options
+@click.pass_context
+def queue(ctx: click.Context, limit: int) -> None:
+    """Show what is still to be done on S3: uploads, deletions, moves.
+
+    Work under way comes first, then what fails, with its last error and the time of the next try.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    invocation = ctx.ensure_object(Invocation)
+    result = open_store(invocation).call("queue", limit=limit)
+    if invocation.json:
+        output.emit_json(result)
+        return
+    breaker = result.get("breaker")
+    if breaker is not None and breaker["state"] != "closed":
+        output.say(f"S3 is down: {output.show_name(breaker['error'] or breaker['state'])}", style="bold red")
+    if not result["rows"]:
+        output.say("nothing to do", style="green")
+        return
+    output.print_table(
+        ("No", "What", "State", "Sent", "Size", "Tries", "Next try", "Path", "Why"),
+        [_row(row) for row in result["rows"]],
+        right=("No", "Sent", "Size", "Tries", "Next try"),
+    )
+    output.say(summary(result["totals"]) + (f"; {result['more']:,} more rows with --limit 0" if result["more"] else ""))
+
+
+def _row(row: dict[str, Any]) -> tuple[str | Text, ...]:
+    upload = row["kind"] == "upload"
+    return (
+        str(row["id"]),
+        row["kind"],
+        Text(row["state"], style=_STYLES.get(row["state"], "")),
+        output.size(row["sent_bytes"]) if upload else "-",
+        output.size(row["size_bytes"]) if upload else "-",
+        output.count(row["attempts"]),
+        "-" if row["next_try_s"] is None else "now" if row["next_try_s"] == 0 else output.duration(row["next_try_s"]),
+        output.show_name(row["path"] or row["key"] or "-"),
+        output.show_name(row["why"] or row["error"]),
+    )
+
+
+def summary(totals: dict[str, int]) -> str:
+    """Return the totals of a queue as one line."""
+    words = (("uploads", "uploads"), ("deletes", "deletions"), ("moves", "moves"), ("aborts", "aborts"))
+    kinds = ", ".join(
+        f"{totals[key]:,} {word[:-1] if totals[key] == 1 else word}" for key, word in words if totals[key]
+    )
+    states = ", ".join(f"{totals[key]:,} {key}" for key in ("running", "failed", "pending", "waiting") if totals[key])
+    if not kinds:
+        return "nothing"
+    unsent = f", {output.size(totals['unsent_bytes'])} not uploaded yet" if totals["uploads"] else ""
+    return f"{kinds} ({states}){unsent}"
+
+
+def _numbers(ids: tuple[int, ...], every: bool) -> dict[str, Any]:
+    if bool(ids) is every:
+        raise click.UsageError("give the numbers that `recfs queue` shows, or --all")
+    return {"all": True} if every else {"ids": list(ids)}
+
+
+@queue.command("retry")
+@click.argument("number", nargs=-1, type=int)
+@click.option("--all", "every", is_flag=True, help="All that fail, and uploads that are settling.")
+@store_options
+@click.pass_context
+def retry(ctx: click.Context, number: tuple[int, ...], every: bool) -> None:
+    """Try at once, without waiting for the next try.
+
+    Exit code 1 when one of the NUMBERs is not in the queue any more.
+    """
+    invocation = ctx.ensure_object(Invocation)
+    result = open_store(invocation).call("queue_retry", **_numbers(number, every))
+    if invocation.json:
+        output.emit_json(result)
+    else:
+        output.say(f"{len(result['retried']):,} tried again now")
+        _say_gone(result["gone"])
+    if result["gone"]:
+        ctx.exit(ExitCode.PROBLEMS)
+
+
+@queue.command("drop")
+@click.argument("number", nargs=-1, type=int)
+@click.option("--all", "every", is_flag=True, help="Everything that can be dropped.")
+@store_options
+@click.pass_context
+def drop(ctx: click.Context, number: tuple[int, ...], every: bool) -> None:
+    """Take work out of the queue for good.
+
+    An upload: the file stays here as `committed`. A deletion: the object stays in the bucket. Moves cannot be dropped.
+
+    Exit code 1 when something was kept, or is not in the queue any more.
+    """
+    invocation = ctx.ensure_object(Invocation)
+    result = open_store(invocation).call("queue_drop", **_numbers(number, every))
+    if invocation.json:
+        output.emit_json(result)
+    else:
+        output.say(f"{len(result['dropped']):,} dropped")
+        for kept in result["kept"]:
+            output.say(f"{kept['id']}: kept, {output.show_name(kept['reason'])}", style="yellow")
+        _say_gone(result["gone"])
+    if result["gone"] or result["kept"]:
+        ctx.exit(ExitCode.PROBLEMS)
+
+
+def _say_gone(gone: list[int]) -> None:
+    for number in gone:
+        output.say(f"{number}: not in the queue (any more)", style="yellow")

@@ -1,0 +1,134 @@
+"""`recfs route explain` and `recfs tier run`: where the rules want files, and bringing them there."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.text import Text
+
+from recfs.cli import output
+from recfs.cli.copies import say_kept
+from recfs.cli.exits import ExitCode
+from recfs.cli.options import Invocation, store_options
+from recfs.cli.params import Duration, Size
+from recfs.cli.store import locate, open_store
+
+_DONE = {
+    "upload": "queued for upload",
+    "unqueue": "taken out of the queue",
+    "bring home": "brought home",
+    "store anew": "queued to be stored in another class",
+}
+
+
+@click.group()
+def route() -> None:
+    """Look at the rules that say which files go to S3."""
+
+
+@route.command("explain")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--size", "size_bytes", type=Size(), metavar="SIZE", help="As if the file had this size.")
+@click.option("--age", "age_s", type=Duration(), metavar="DURATION", help="As if it had been changed so long ago.")
+@store_options
+@click.pass_obj
+def explain(invocation: Invocation, path: Path, size_bytes: int | None, age_s: float | None) -> None:
+    """Say which rule decides where the file PATH belongs, and why. PATH need not exist."""
+    place = locate(invocation, path)
+    result = place.store.call("route_explain", path=place.path, size_bytes=size_bytes, age_s=age_s)
+    if invocation.json:
+        output.emit_json(result)
+        return
+    if result["rules"]:
+        output.print_table(
+            ("Rule", "Conditions", "To", "Verdict", "Why"),
+            [_rule(rule) for rule in result["rules"]],
+            right=("Rule",),
+        )
+        click.echo()
+    output.print_facts(_facts(result))
+
+
+def _rule(rule: dict[str, Any]) -> tuple[str | Text, ...]:
+    verdict = Text("decides", style="green") if rule["decides"] else Text("matches" if rule["matched"] else "no")
+    return str(rule["rule"]), output.show_name(rule["conditions"]), rule["to"], verdict, output.show_name(rule["why"])
+
+
+def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
+    decision, now = result["decision"], result["now"]
+    about = f"{output.size(result['size_bytes'])}, changed {output.duration(result['age_s'])} ago"
+    if result["assumed"]:
+        options = " and ".join(f"--{each}" for each in result["assumed"])
+        about += f" (assumed; {options} {'say' if len(result['assumed']) > 1 else 'says'} otherwise)"
+    belongs = "in S3" if decision["store"] == "s3" else "here"
+    if decision["storage_class"]:
+        belongs += f", storage class {decision['storage_class']}"
+    facts: list[tuple[str, str | Text]] = [
+        ("file", f"{output.show_name(result['path'])}{'' if result['exists'] else ' (does not exist)'}"),
+        ("taken as", about),
+        ("belongs", Text(belongs, style="bold")),
+        ("because", output.show_name(decision["reason"])),
+    ]
+    if result["s3"] is None:
+        facts.append(("note", Text("this configuration has no [s3]: everything stays here", style="yellow")))
+    if now is not None:
+        facts.append(("now", Text.assemble(output.state(now["state"]), f", bytes: {now['location']}")))
+        move = result["move"]
+        facts.append(
+            ("tier run", f"{move['step']}: {output.show_name(move['reason'])}" if move else "leaves it as it is")
+        )
+    return facts
+
+
+@click.group()
+def tier() -> None:
+    """Bring files to where the rules want them."""
+
+
+@tier.command("run")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done, and why.")
+@store_options
+@click.pass_context
+def run(ctx: click.Context, dry_run: bool) -> None:
+    """Bring every file to where the rules want it now, to S3 and back.
+
+    Changing the rules moves nothing by itself. Files that have come of age since their last change are found, too.
+
+    Exit code 1 when a file could not be brought.
+    """
+    invocation = ctx.ensure_object(Invocation)
+    result = open_store(invocation).call("tier_run", dry_run=dry_run)
+    if invocation.json:
+        output.emit_json(result)
+    else:
+        _print(result, dry_run=dry_run)
+    if result["kept_files"]:
+        ctx.exit(ExitCode.PROBLEMS)
+
+
+def _print(result: dict[str, Any], *, dry_run: bool) -> None:
+    if result["moved"]:
+        output.print_table(
+            ("Step", "State", "Size", "Path", "Why"),
+            [
+                (
+                    each["step"],
+                    output.state(each["state"]),
+                    output.size(each["size_bytes"]),
+                    output.show_name(each["path"]),
+                    output.show_name(each["reason"]),
+                )
+                for each in result["moved"]
+            ],
+            right=("Size",),
+        )
+    if result["more"]:
+        output.say(f"and {result['more']:,} more")
+    output.say(f"{result['files']:,} files looked at")
+    for step, done in result["steps"].items():
+        if done["files"]:
+            would = "would be " if dry_run else ""
+            output.say(f"{done['files']:,} {would}{_DONE[step]}, {output.size(done['bytes'])}")
+    if not any(done["files"] for done in result["steps"].values()) and not result["kept_files"]:
+        output.say("every file is where it belongs", style="green")
+    say_kept(result)

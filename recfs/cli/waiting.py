@@ -1,0 +1,62 @@
+"""What a daemon that drains is waiting for, in words."""
+
+from collections.abc import Callable
+from typing import Any
+
+from recfs.cli import output
+from recfs.cli.queue import summary
+
+
+def told(left: dict[str, Any]) -> list[str]:
+    """Return one line per thing that is left, as `drain` answers it."""
+    lines = []
+    if left.get("sealing"):
+        lines.append(f"{left['sealing']:,} closed files to be committed")
+    if left.get("settling"):
+        lines.append(f"{left['settling']:,} entries to be moved on the disk")
+    if left.get("dirty"):
+        lines.append(f"{left['dirty']:,} changes to be saved")
+    return lines + of_queue(left.get("s3"))
+
+
+def of_queue(far: dict[str, Any] | None) -> list[str]:
+    """Return what is left of the S3 queue: the totals, and what fails by name."""
+    if far is None or not any(far["totals"][state] for state in ("running", "failed", "pending")):
+        return []
+    lines = [f"S3: {summary(far['totals'])}, {output.size(far['totals']['sent_bytes'])} sent"]
+    failed = [row for row in far.get("rows", []) if row["state"] == "failed"]
+    return lines + [
+        f"{row['kind']} of {output.show_name(row['path'] or row['key'] or '?')} fails: {output.show_name(row['error'])}"
+        for row in failed
+    ]
+
+
+def of_status(status: dict[str, Any]) -> list[str]:
+    """Return the same from an answer of `status`."""
+    pipeline = status.get("pipeline") or {}
+    far = status.get("s3")
+    lines = told({key: pipeline.get(key) for key in ("sealing", "settling", "dirty")})
+    if far is not None:
+        lines += of_queue(queue_of(status))
+        if far["problem"] and far["queue"]["failed"]:
+            lines.append(output.show_name(far["problem"]))
+    return lines
+
+
+def queue_of(status: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what an answer of `status` tells of the queue, for `of_queue`."""
+    return None if status.get("s3") is None else {"totals": status["s3"]["queue"]}
+
+
+class Teller:
+    """Prints what is waited for, whenever that has changed."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._last: list[str] = []
+
+    def tell(self, lines: list[str]) -> None:
+        """Print *lines* unless they are those of last time."""
+        if lines and lines != self._last:
+            self._say("waiting for " + "; ".join(lines))
+        self._last = lines

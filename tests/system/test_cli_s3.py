@@ -1,0 +1,435 @@
+"""The commands of the S3 tier: what they ask the daemon, what they show, and how they end."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from recfs.catalogue.sqlite import open_catalogue
+from recfs.cli.checks import Check, Level
+from recfs.cli.checks.bucket import check_bucket, examine, reached
+from recfs.cli.exits import exit_code_of
+from recfs.errors import NotSupported
+from recfs.object_errors import (
+    AccessRefused,
+    BadAnswer,
+    BucketMissing,
+    ClockSkewed,
+    ObjectStoreError,
+    Throttled,
+    Unreachable,
+    Untrusted,
+    WrongCredentials,
+    WrongRegion,
+)
+from recfs.objects import CheckReport, ObjectMeta
+from tests.fake_object_store import FakeObjectStore
+from tests.system.fake_daemon import ANSWERS, STATUS, FakeDaemon, run
+from tests.system.s3_samples import (
+    EXPLAINED,
+    FAILED,
+    FAR,
+    LIFECYCLE,
+    OUTCOME,
+    PATH,
+    QUEUE,
+    RULE,
+    TIER_RUN,
+    TOTALS,
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def daemon(root: Path) -> Iterator[FakeDaemon]:
+    with FakeDaemon(root) as running:
+        yield running
+
+
+COMMANDS = {
+    "queue": (
+        ["queue"],
+        ANSWERS["queue"],
+        ["running", "the server said no", "42s", "1h", "1 MiB", "2 uploads, 1 deletion", "6 MiB not uploaded yet"],
+    ),
+    "queue retry": (["queue", "retry", "7", "8"], ANSWERS["queue_retry"], ["2 tried again now"]),
+    "queue drop": (["queue", "drop", "7"], ANSWERS["queue_drop"], ["1 dropped"]),
+    "evict": (["evict", PATH], OUTCOME, ["2 files evicted, 6 MiB, 1 were evicted before"]),
+    "fetch": (["fetch", PATH], OUTCOME, ["2 files fetched, 6 MiB, 1 were here before"]),
+    "pin": (["pin", PATH], ANSWERS["pin"], ["2 files pinned", "1 file fetched"]),
+    "unpin": (["unpin", PATH], ANSWERS["pin"], ["2 files unpinned"]),
+    "route explain": (
+        ["route", "explain", PATH],
+        EXPLAINED,
+        ["below min_size", "decides", "in S3, storage class GLACIER_IR", "committed", "upload: rule 2"],
+    ),
+    "tier run": (
+        ["tier", "run", "--dry-run"],
+        TIER_RUN,
+        ["1,234 files looked at", "1 would be queued for upload, 5 MiB", PATH],
+    ),
+    "restore": (["restore", PATH], ANSWERS["restore"], ["GLACIER", "asked for now; being restored"]),
+    "presign": (["presign", PATH], ANSWERS["presign"], ["https://s3.invalid/bucket/source.mp4?X-Amz-Expires=3600"]),
+    "lifecycle show": (
+        ["lifecycle", "show"],
+        LIFECYCLE,
+        [
+            "recfs-abort-multipart",
+            "to GLACIER after 30 days",
+            "unfinished uploads after 7 days",
+            "`recfs lifecycle apply`",
+        ],
+    ),
+    "lifecycle apply": (["lifecycle", "apply"], ANSWERS["lifecycle_apply"], ["written"]),
+}
+
+
+@pytest.mark.parametrize(("args", "document", "shown"), COMMANDS.values(), ids=COMMANDS)
+def test_commands_show_the_daemons_answer(daemon: FakeDaemon, args: list[str], document: Any, shown: list[str]) -> None:
+    plain = run(*args, "--root", daemon.root)
+    assert plain.exit_code == 0, plain.output
+    assert [text for text in shown if text not in plain.stdout] == []
+    for machine in (run(*args, "--root", daemon.root, "--json"), run("--json", "--root", daemon.root, *args)):
+        assert machine.exit_code == 0
+        assert json.loads(machine.stdout) == document
+        assert machine.stderr == ""
+
+
+def test_commands_pass_their_options_on(daemon: FakeDaemon) -> None:
+    for args in (
+        ("queue", "--limit", "0"),
+        ("queue", "retry", "--all"),
+        ("queue", "drop", "3", "4"),
+        ("evict", "users/5", "shared", "-r"),
+        ("fetch", PATH),
+        ("pin", PATH, "--recursive"),
+        ("unpin", PATH),
+        ("route", "explain", PATH, "--size", "9 MiB", "--age", "2d"),
+        ("route", "explain", PATH),
+        ("tier", "run"),
+        ("restore", PATH, "--days", "3", "--tier", "Bulk"),
+        ("presign", PATH, "--expires", "2h", "--put"),
+        ("lifecycle", "apply", "--dry-run"),
+    ):
+        run(*args, "--root", daemon.root)
+    assert daemon.asked == [
+        ("queue", {"limit": 0}),
+        ("queue_retry", {"all": True}),
+        ("queue_drop", {"ids": [3, 4]}),
+        ("evict", {"path": "users/5", "recursive": True}),
+        ("evict", {"path": "shared", "recursive": True}),
+        ("fetch", {"path": PATH, "recursive": False}),
+        ("pin", {"path": PATH, "recursive": True, "pinned": True}),
+        ("pin", {"path": PATH, "recursive": False, "pinned": False}),
+        ("route_explain", {"path": PATH, "size_bytes": 9 << 20, "age_s": 172_800.0}),
+        ("route_explain", {"path": PATH, "size_bytes": None, "age_s": None}),
+        ("tier_run", {"dry_run": False}),
+        ("restore", {"path": PATH, "days": 3, "tier": "Bulk"}),
+        ("presign", {"path": PATH, "expires_s": 7200.0, "put": True}),
+        ("lifecycle_apply", {"dry_run": True}),
+    ]
+
+
+KEPT = OUTCOME | {"kept": [{"path": PATH, "reason": "it is open"}], "kept_files": 3}
+
+
+@pytest.mark.parametrize(
+    ("args", "method", "answer", "shown"),
+    [
+        (["evict", PATH], "evict", KEPT, f"{PATH}: it is open\nand 2 more"),
+        (["fetch", PATH], "fetch", KEPT, "it is open"),
+        (["pin", PATH], "pin", OUTCOME | {"fetched": KEPT}, "it is open"),
+        (["tier", "run"], "tier_run", TIER_RUN | {"kept": KEPT["kept"], "kept_files": 1}, "it is open"),
+        (["queue", "retry", "3"], "queue_retry", {"retried": [], "gone": [3]}, "3: not in the queue (any more)"),
+        (
+            ["queue", "drop", "3"],
+            "queue_drop",
+            {"dropped": [], "kept": [{"id": 3, "reason": "a move cannot be dropped"}], "gone": []},
+            "3: kept, a move cannot be dropped",
+        ),
+        (
+            ["lifecycle", "apply", "--dry-run"],
+            "lifecycle_apply",
+            LIFECYCLE | {"dry_run": True, "applied": False},
+            "would be written",
+        ),
+    ],
+)
+def test_what_could_not_be_done_is_exit_code_1(
+    root: Path, args: list[str], method: str, answer: Any, shown: str
+) -> None:
+    with FakeDaemon(root, {method: answer}):
+        plain, machine = run(*args, "--root", root), run(*args, "--root", root, "--json")
+    assert (plain.exit_code, machine.exit_code) == (1, 1)
+    assert shown in plain.stdout
+
+
+@pytest.mark.parametrize(
+    ("method", "args", "answer", "shown"),
+    [
+        ("queue", ["queue"], {"rows": [], "more": 0, "totals": TOTALS, "breaker": None}, "nothing to do"),
+        (
+            "queue",
+            ["queue"],
+            QUEUE | {"more": 5, "breaker": {"state": "open", "error": "no route"}},
+            "S3 is down: no route",
+        ),
+        ("queue", ["queue"], QUEUE | {"more": 5}, "5 more rows with --limit 0"),
+        ("status", ["status"], STATUS | {"s3": FAR | {"breaker": {"state": "open", "error": "no route"}}}, "no route"),
+        ("status", ["status"], STATUS | {"s3": FAR | {"tier_run": TIER_RUN}}, "1,234 files looked at, 1 moved"),
+        (
+            "tier_run",
+            ["tier", "run"],
+            TIER_RUN | {"steps": {"upload": {"files": 0, "bytes": 0}}, "moved": []},
+            "every file is where it belongs",
+        ),
+        (
+            "lifecycle_show",
+            ["lifecycle", "show"],
+            LIFECYCLE | {"bucket": [RULE], "differs": False},
+            "the bucket has what the configuration says",
+        ),
+        (
+            "lifecycle_show",
+            ["lifecycle", "show"],
+            LIFECYCLE | {"configured": [], "bucket": [], "differs": False},
+            "no rules",
+        ),
+        (
+            "lifecycle_show",
+            ["lifecycle", "show"],
+            LIFECYCLE | {"configured": [], "bucket": [RULE | {"enabled": False, "expire_days": 3}]},
+            "delete after 3 days, drop unfinished uploads after 7 days (disabled)",
+        ),
+        (
+            "route_explain",
+            ["route", "explain", PATH],
+            EXPLAINED | {"exists": False, "now": None, "move": None, "assumed": ["size", "age"], "s3": None},
+            "--size and --age say otherwise",
+        ),
+        ("restore", ["restore", PATH], ANSWERS["restore"] | {"state": "restored"}, "restored: it can be read"),
+    ],
+)
+def test_special_cases_are_told(root: Path, method: str, args: list[str], answer: Any, shown: str) -> None:
+    with FakeDaemon(root, {method: answer}):
+        result = run(*args, "--root", root)
+    assert result.exit_code == 0, result.output
+    assert shown in result.stdout
+
+
+def test_a_refusal_of_s3_has_an_exit_code_of_its_own(root: Path) -> None:
+    with FakeDaemon(root, {"lifecycle_show": AccessRefused("you may not; ask somebody who may")}):
+        result = run("lifecycle", "show", "--root", root, "--json")
+    assert (result.exit_code, result.stderr) == (8, "recfs: you may not; ask somebody who may\n")
+    assert json.loads(result.stdout)["error"]["kind"] == "AccessRefused"
+    assert exit_code_of(Unreachable("x")) == 8
+
+
+def test_without_s3_the_refusal_is_the_daemons(root: Path) -> None:
+    with FakeDaemon(root, {"queue": NotSupported("this store has no S3 tier; add [s3]")}):
+        result = run("queue", "--root", root)
+    assert (result.exit_code, result.stderr) == (7, "recfs: this store has no S3 tier; add [s3]\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["queue", "retry"], "or --all"),
+        (["queue", "drop", "1", "--all"], "or --all"),
+        (["queue", "drop", "one"], "'one'"),
+        (["queue", "--limit", "-1"], "limit"),
+        (["evict"], "PATH"),
+        (["route", "explain", PATH, "--size", "9 Mib/s"], "size"),
+        (["restore", PATH, "--days", "0"], "days"),
+        (["restore", PATH, "--tier", "Fast"], "Expedited"),
+        (["presign", PATH, "--expires", "soon"], "not a duration"),
+    ],
+)
+def test_usage_errors(root: Path, args: list[str], message: str) -> None:
+    result = run("--root", root, *args)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+# --- without a daemon ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stopped(root: Path) -> Path:
+    """A store that nobody serves, with a catalogue and nothing in it."""
+    (root / ".recfs").mkdir(parents=True)
+    open_catalogue(root / ".recfs" / "catalogue.db").close()
+    return root
+
+
+@pytest.fixture
+def conf(stopped: Path, tmp_path: Path) -> Path:
+    """A configuration with [s3] for it."""
+    path = tmp_path / "recfs.conf"
+    path.write_text(f'root = "{stopped}"\n[s3]\nbucket = "bucket"\n')
+    return path
+
+
+def test_the_queue_and_the_routes_are_read_from_the_catalogue(conf: Path) -> None:
+    result = run("queue", "--config", conf, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["rows"] == []
+
+
+def test_a_stopped_store_without_s3_says_so(stopped: Path) -> None:
+    result = run("queue", "--root", stopped)
+    assert (result.exit_code, "add [s3]" in result.stderr) == (7, True)
+
+
+def test_the_status_of_a_stopped_store_tells_of_s3(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run("status", "--config", conf)
+    assert result.exit_code == 0, result.output
+    assert "s3://bucket/" in result.stdout
+
+
+def test_everything_else_takes_a_daemon(conf: Path) -> None:
+    for args in (
+        ["queue", "retry", "--all"],
+        ["queue", "drop", "--all"],
+        ["evict", PATH],
+        ["fetch", PATH],
+        ["pin", PATH],
+        ["tier", "run"],
+        ["restore", PATH],
+        ["presign", PATH],
+        ["lifecycle", "show"],
+        ["lifecycle", "apply"],
+    ):
+        result = run(*args, "--config", conf)
+        assert result.exit_code == 6, args
+        assert "`recfs mount` starts it" in result.stderr
+
+
+# --- waiting ---------------------------------------------------------------------------------------------------------
+
+
+def test_drain_says_what_it_waits_for_and_what_is_left(root: Path) -> None:
+    left = {"sealing": 2, "settling": 1, "dirty": 3, "s3": {"totals": TOTALS, "rows": [FAILED]}}
+    answers = iter([{"pending": 8, "left": left}, {"pending": 8, "left": left}, {"pending": 1, "left": left}])
+    with FakeDaemon(root, {"drain": lambda params: next(answers)}) as daemon:
+        result = run("drain", "--root", root, "--timeout", "12s")
+    assert result.exit_code == 1
+    assert [params["timeout_s"] for _method, params in daemon.asked] == [5.0, 5.0, 2.0]
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("waiting for 2 closed files to be committed; 1 entries")
+    assert lines[1] == "1 still pending after 12s", "what has not changed is not told again"
+    assert f"  upload of {FAILED['path']} fails: the server said no" in lines
+    assert "  S3: 2 uploads, 1 deletion (1 running, 1 failed, 1 waiting), 6 MiB not uploaded yet, 1 MiB sent" in lines
+
+
+def test_drain_ends_as_soon_as_it_is_done(root: Path) -> None:
+    answers = iter([{"pending": 8, "left": {"sealing": 8}}, {"pending": 0}])
+    with FakeDaemon(root, {"drain": lambda params: next(answers)}):
+        result = run("drain", "--root", root, "--timeout", "1h")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "waiting for 8 closed files to be committed\neverything is committed\n",
+    )
+
+
+# --- doctor ----------------------------------------------------------------------------------------------------------
+
+
+def _raises(error: Exception) -> list[Check]:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "level", "remedy"),
+    [
+        (WrongCredentials("wrong; do this"), Level.FAIL, "credentials_file"),
+        (AccessRefused("no; ask"), Level.FAIL, "list the bucket"),
+        (BucketMissing("no bucket"), Level.FAIL, "bucket in [s3]"),
+        (WrongRegion("elsewhere"), Level.FAIL, "region"),
+        (ClockSkewed("late"), Level.FAIL, "timedatectl"),
+        (Untrusted("who?"), Level.FAIL, "ca_bundle"),
+        (BadAnswer("<html>"), Level.FAIL, "no S3 server"),
+        (Unreachable("no route"), Level.WARN, "network"),
+        (Throttled("slow down"), Level.WARN, "network"),
+        (ObjectStoreError("something else"), Level.FAIL, "[s3]"),
+        (ImportError("no boto3"), Level.FAIL, "scripts/setup"),
+        (ZeroDivisionError("oops"), Level.FAIL, "[s3]"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_doctor_judges_the_bucket(error: Exception, level: Level, remedy: str) -> None:
+    [check] = check_bucket("s3://bucket/", lambda: _raises(error), patience_s=10)
+    assert (check.name, check.level) == ("s3", level)
+    assert remedy in check.remedy
+    assert str(error).partition(";")[0] in check.detail
+
+
+def test_doctor_tells_of_a_good_bucket_and_of_warnings() -> None:
+    report = CheckReport("bucket", "https://s3.invalid", "eu-west-1", -61.0, ("the clocks differ by 61 s",))
+    good, warning = reached("s3://bucket/", report)
+    assert (good.level, good.remedy) == (Level.OK, "")
+    assert "https://s3.invalid, region eu-west-1, clocks differ by 61 s" in good.detail
+    assert (warning.level, "timedatectl" in warning.remedy) == (Level.WARN, True)
+
+
+def test_doctor_writes_reads_and_deletes_one_object() -> None:
+    store = FakeObjectStore()
+    checks = examine("s3://bucket/", store)
+    assert [(check.name, check.level) for check in checks] == [
+        ("s3", Level.OK), ("s3 access", Level.OK), ("s3 uploads", Level.OK),
+    ]  # fmt: skip
+    assert list(store.keys()) == []
+
+
+@pytest.mark.parametrize("operation", ["put_file", "get_range", "delete"])
+def test_doctor_says_what_the_credentials_may_not(operation: str) -> None:
+    store = FakeObjectStore()
+    store.fail(operation, AccessRefused(f"may not {operation}; ask"))
+    access = examine("s3://bucket/", store)[1]
+    assert (access.name, access.level, access.detail) == ("s3 access", Level.FAIL, f"may not {operation}")
+    assert "read, write and delete" in access.remedy
+    assert operation == "delete" or list(store.keys()) == []
+
+
+def test_doctor_finds_uploads_that_were_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FakeObjectStore()
+    store.start_multipart("key", ObjectMeta())
+    begun_ns = store.list_multiparts()[0].initiated_ns
+    monkeypatch.setattr("recfs.cli.checks.bucket.time", SimpleNamespace(time_ns=lambda: begun_ns + 3600 * 10**9))
+    assert examine("s3://bucket/", store)[2].level is Level.OK
+    monkeypatch.setattr("recfs.cli.checks.bucket.time", SimpleNamespace(time_ns=lambda: begun_ns + 180_000 * 10**9))
+    uploads = examine("s3://bucket/", store)[2]
+    assert (uploads.level, "1 unfinished uploads" in uploads.detail) == (Level.WARN, True)
+    assert "lifecycle apply" in uploads.remedy
+    store.fail("list_multiparts", AccessRefused("may not list; ask"))
+    assert "ListBucketMultipartUploads" in examine("s3://bucket/", store)[2].remedy
+
+
+def test_doctor_does_not_wait_for_ever() -> None:
+    never = threading.Event()
+    [check] = check_bucket("s3://bucket/", lambda: _raises(TimeoutError(str(never.wait(10)))), patience_s=0.01)
+    never.set()
+    assert (check.level, "no answer within" in check.detail) == (Level.WARN, True)
+
+
+def test_doctor_looks_at_the_bucket_of_the_configuration(
+    conf: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recfs.cli.doctor.host_checks", list)
+    monkeypatch.setattr("recfs.cli.doctor.version_checks", list)
+    monkeypatch.setattr(
+        "recfs.cli.doctor.bucket_checks",
+        lambda section: check_bucket(section.url, lambda: _raises(BucketMissing("no such bucket")), patience_s=10),
+    )
+    result = run("doctor", "--config", conf)
+    assert result.exit_code == 1
+    assert "no such bucket" in result.stdout
+    assert "no such bucket" not in run("doctor", "--root", stopped).stdout
