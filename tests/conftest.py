@@ -128,3 +128,13 @@ def _log_guard(request: pytest.FixtureRequest) -> Iterator[LogGuard]:
 def expect_log(_log_guard: LogGuard) -> Callable[[str], None]:
     """`expect_log(pattern)`: a message "LEVEL logger: text" that matches this expression has to come."""
     return _log_guard.expected.append
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes a Ceph cluster, which is minutes to install, unless it is asked for."""
+    if os.environ.get("RECFS_TEST_RGW"):
+        return
+    out = [item for item in items if item.get_closest_marker("rgw") is not None]
+    if out:
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if item.get_closest_marker("rgw") is None]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .fleet import NATIVE, PEERS, RECFS
+from .fleet import PEERS, RECFS
 from .peers import MergerfsTarget, RcloneTarget
 from .runner import Results
 from .spec import Better, Group, Metric, Sizes
@@ -57,7 +57,7 @@ def times(value: float | None) -> str:
 
 
 def peers_of(results: Results) -> list[str]:
-    """The targets that are neither recfs nor native."""
+    """The targets that are neither recfs nor the reference."""
     return [name for name in results.targets if name in PEERS]
 
 
@@ -65,7 +65,8 @@ def best_mount(metric: Metric, results: Results) -> str | None:
     """The fastest of the targets that are FUSE mounts; None for a row that is not to be compared."""
     if metric.group is Group.OWN:
         return None
-    ratios = {name: results.ratio(metric, name, NATIVE) for name in results.targets if name != NATIVE}
+    reference = results.reference
+    ratios = {name: results.ratio(metric, name, reference) for name in results.targets if name != reference}
     measured = {name: ratio for name, ratio in ratios.items() if ratio is not None}
     return max(measured, key=measured.__getitem__) if measured else None
 
@@ -79,8 +80,9 @@ def _verdicts(metric: Metric, results: Results, sizes: Sizes, where: dict[str, A
     if metric.bar is not None:
         yield _absolute(metric, metric.bar, results, sizes, where)
     if metric.of_native is not None:
-        ratio = results.ratio(metric, RECFS, NATIVE)
-        yield Verdict("native", f"≥ {metric.of_native:g} of native", _at_least(ratio, metric.of_native), times(ratio))
+        ratio = results.ratio(metric, RECFS, results.reference)
+        bar = f"≥ {metric.of_native:g} of {results.reference}"
+        yield Verdict("native", bar, _at_least(ratio, metric.of_native), times(ratio))
     if metric.group is Group.OWN:
         return
     if peers := peers_of(results):

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from .peers import BindfsTarget, MergerfsTarget, RcloneTarget, S3fsTarget
 from .recfs_target import RecfsOffTarget, RecfsTarget
+from .s3_targets import PEERS as FAR_PEERS
+from .s3_targets import DirectTarget, Far, Place, RecfsS3Target
 from .target import NativeTarget, Target, uninterrupted
 
-NATIVE, RECFS, RECFS_OFF = NativeTarget.name, RecfsTarget.name, RecfsOffTarget.name
+DIRECT, NATIVE, RECFS, RECFS_OFF = DirectTarget.name, NativeTarget.name, RecfsTarget.name, RecfsOffTarget.name
 PEERS: dict[str, type[Target]] = {kind.name: kind for kind in (BindfsTarget, MergerfsTarget, RcloneTarget, S3fsTarget)}
 OPTIONAL: dict[str, type[Target]] = {RECFS_OFF: RecfsOffTarget, **PEERS}
 """What --peer chooses among; native and recfs are always measured."""
@@ -27,7 +29,29 @@ def available(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 @contextlib.contextmanager
 def running(base: Path, names: Sequence[str]) -> Iterator[list[Target]]:
     """Start the named targets under `base`; stop them on the way out, whatever happened."""
-    targets = [TARGETS[name](base / name) for name in names]
+    with _running([TARGETS[name](base / name) for name in names]) as targets:
+        yield targets
+
+
+@contextlib.contextmanager
+def running_far(base: Path, place: Place, names: Sequence[str]) -> Iterator[list[Target]]:
+    """The same for the targets that work in a bucket: the library, recfs, and those peers that are among `names`.
+
+    The bucket is made if need be, and what the run left in it deleted.
+    """
+    Far.place = place
+    library = place.direct()
+    library.make_bucket()
+    kinds: list[type[Far]] = [DirectTarget, RecfsS3Target, *(peer for peer in FAR_PEERS if peer.name in names)]
+    try:
+        with _running([kind(base / f"s3-{kind.name}") for kind in kinds]) as targets:
+            yield targets
+    finally:
+        library.clear(place.run + "/")
+
+
+@contextlib.contextmanager
+def _running(targets: list[Target]) -> Iterator[list[Target]]:
     try:
         for target in targets:
             target.home.mkdir(parents=True)

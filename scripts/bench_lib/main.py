@@ -15,12 +15,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from . import report, rows
-from .fleet import NATIVE, OPTIONAL, RECFS, available, running
+from .fleet import DIRECT, NATIVE, OPTIONAL, RECFS, available, running, running_far
 from .peers import Bucket, S3fsTarget
 from .profile import OPERATIONS, profile
 from .recfs_target import RecfsTarget
-from .runner import Runner
-from .spec import QUICK, Sizes
+from .runner import Results, Runner
+from .s3_targets import Place
+from .spec import QUICK, Sizes, Workload
 from .target import TargetError
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -55,8 +56,8 @@ _DEFAULT_DISK = Path("/dev/shm")
     "--s3",
     metavar="URL",
     envvar="RECFS_BENCH_S3",
-    help="http://HOST:PORT/BUCKET for s3fs; the keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
-    "  [env: RECFS_BENCH_S3]",
+    help="http://HOST:PORT/BUCKET: measure the S3 tier (rows s3_*) there, too, and s3fs in all rows. The keys come"
+    " from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.  [env: RECFS_BENCH_S3]",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, the tables on stderr.")
 @click.option("--list", "list_rows", is_flag=True, help="List groups and rows, measure nothing.")
@@ -98,7 +99,8 @@ def main(
     """Measure recfs against a plain directory on the same disk, and against its peers, in one run.
 
     Every round does the same work on every target in turn; the tables show medians of the rounds, and of the
-    rounds' own ratios. recfs is measured as it comes; recfs-off is the same without kernel passthrough.
+    rounds' own ratios. recfs is measured as it comes; recfs-off is the same without kernel passthrough. The rows
+    about S3 compare it with the S3 library by itself, and with rclone and s3fs as mounts of the same bucket.
 
     Exit codes: 0 measured (bars met or not), 1 a row could not be measured, 2 usage error.
     """
@@ -107,7 +109,7 @@ def main(
         rounds = 2
     try:
         workloads = rows.select(only)
-        S3fsTarget.bucket = Bucket.parse(s3) if s3 else None
+        S3fsTarget.bucket = bucket = Bucket.parse(s3) if s3 else None
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     console = Console(stderr=as_json)
@@ -124,6 +126,11 @@ def main(
     if not command.exists():
         raise click.UsageError(f"{command} is missing; run scripts/setup first")
     RecfsTarget.command = command.absolute()
+    near, far = ([workload for workload in workloads if workload.far is is_far] for is_far in (False, True))
+    if bucket is None:
+        if not near:
+            raise click.UsageError("these rows need a server: --s3 http://HOST:PORT/BUCKET")
+        far = []
     chosen, absent = available([name for name in peers if name != "none"] or ([] if peers else list(OPTIONAL)))
     if peers and absent:
         raise click.UsageError("; ".join(f"--peer {name}: {reason}" for name, reason in absent.items()))
@@ -140,16 +147,26 @@ def main(
         scratch = base / "scratch"
         scratch.mkdir()
         where = report.machine(disk)
-        with _progress() as tell, running(base, [NATIVE, RECFS, *chosen]) as targets:
-            results = Runner(targets, sizes, rounds, scratch, tell).run(workloads)
+        parts: list[tuple[list[Workload], Results, dict[str, Any]]] = []
+        with _progress() as tell:
+            if near:
+                with running(base, [NATIVE, RECFS, *chosen]) as targets:
+                    parts.append((near, Runner(targets, sizes, rounds, scratch, tell).run(near), where))
+            if far and bucket is not None:
+                with running_far(base, Place(bucket, base.name), chosen) as targets:
+                    results = Runner(targets, sizes, rounds, scratch, tell, DIRECT).run(far)
+                parts.append((far, results, {**where, "s3": bucket.endpoint}))
     except TargetError as error:
         raise click.ClickException(str(error)) from error
     finally:
         _remove(base)
     if as_json:
-        click.echo(json.dumps(report.document(workloads, results, sizes, where, absent), indent=2))
-    report.print_tables(console, workloads, results, sizes, where, absent)
-    if results.failures:
+        documents = [report.document(part, found, sizes, there, absent) for part, found, there in parts]
+        # What was measured against S3 is a document of its own inside the other, if there are both.
+        click.echo(json.dumps(documents[0] | ({"s3": documents[1]} if documents[1:] else {}), indent=2))
+    for part, found, there in parts:
+        report.print_tables(console, part, found, sizes, there, absent)
+    if any(found.failures for _, found, _ in parts):
         context.exit(1)
 
 

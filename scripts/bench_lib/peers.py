@@ -131,8 +131,12 @@ class RcloneTarget(Peer):
         # 5 s by default: each row would wait as long for the uploads of the one before to begin.
         write_back = ("--vfs-write-back", "1s")
         control = ("--rc", "--rc-no-auth", "--rc-addr", "127.0.0.1:0")
-        remote = f":local:{self.source}"
-        return ["rclone", "mount", remote, self.mountpoint, "--config", os.devnull, *cache, *write_back, *control]
+        settings = ("--config", os.devnull, *cache, *write_back, *control)
+        return ["rclone", "mount", *self._remote(), self.mountpoint, *settings]
+
+    def _remote(self) -> Sequence[str | Path]:
+        """What is mounted."""
+        return (f":local:{self.source}",)
 
     def start(self) -> None:
         super().start()
@@ -159,12 +163,15 @@ class RcloneTarget(Peer):
             stats: dict[str, Any] = json.load(answer)
         return stats
 
-    def drop_pages(self, path: Path) -> None:
-        # Its own cache holds the bytes a second time, and rclone forgets them only while it is not running.
+    def forget_cache(self) -> None:
+        """Empty its own cache, which it does only while it is not running."""
         self.settle()
         self.stop()
         shutil.rmtree(self._cache, ignore_errors=True)
         self.start()
+
+    def drop_pages(self, path: Path) -> None:
+        self.forget_cache()
         super().drop_pages(path)
 
 
@@ -220,7 +227,7 @@ class S3fsTarget(Peer):
 
     def start(self) -> None:
         super().start()
-        self.tree.mkdir(exist_ok=True)
+        self.tree.mkdir(parents=True, exist_ok=True)
 
     def clear(self) -> None:
         """Delete what this run left in the bucket."""

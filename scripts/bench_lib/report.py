@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .bars import Judgement, Verdict, amount, best_mount, times, verdicts
-from .fleet import NATIVE, RECFS
+from .fleet import RECFS
 from .measure import median
 from .rows import title
 from .runner import Note, Results, Usage
@@ -79,7 +79,7 @@ def document(
 
 
 def _daemons(results: Results) -> dict[str, Usage]:
-    return {name: results.daemon_use(name) for name in results.targets if name != NATIVE}
+    return {name: results.daemon_use(name) for name in results.targets if name != results.reference}
 
 
 def _noted(note: Note) -> dict[str, str]:
@@ -98,10 +98,10 @@ def _row(metric: Metric, results: Results, sizes: Sizes, where: dict[str, Any]) 
         "better": metric.better.value,
         "group": metric.group.value,
         "values": values,
-        "times_native": {
-            name: results.ratio(metric, name, NATIVE)
+        f"times_{results.reference}": {
+            name: results.ratio(metric, name, results.reference)
             for name in results.targets
-            if name != NATIVE and results.of(metric.key, name).values
+            if name != results.reference and results.of(metric.key, name).values
         },
         "best": best_mount(metric, results),
         "bars": [
@@ -137,7 +137,7 @@ def _judged(verdict: Verdict) -> Text:
 
 def _ratios_table(metrics: Sequence[Metric], results: Results, sizes: Sizes, where: dict[str, Any]) -> Table:
     table = _table()
-    mounts = [name for name in results.targets if name != NATIVE]
+    mounts = [name for name in results.targets if name != results.reference]
     for name in mounts:
         table.add_column(name, justify="right", no_wrap=True, style="bold" if name == RECFS else None)
     table.add_column("best mount", no_wrap=True)
@@ -147,7 +147,7 @@ def _ratios_table(metrics: Sequence[Metric], results: Results, sizes: Sizes, whe
         if metric.group is Group.OWN and not judged:
             continue
         compared = metric.group is not Group.OWN
-        cells = [times(results.ratio(metric, name, NATIVE)) if compared else "" for name in mounts]
+        cells = [times(results.ratio(metric, name, results.reference)) if compared else "" for name in mounts]
         best = best_mount(metric, results) or ""
         ahead = any(verdict.kind == "ahead" and verdict.judgement is Judgement.KEPT for verdict in judged)
         # Who is ahead is level too.
@@ -177,8 +177,9 @@ def print_tables(
     """Print the tables, what they mean, and what is not in them."""
     disk = f"{where['file_system']} ({where['disk']})"
     size = "" if sizes.full else ", quick: small sizes"
+    far = f" with S3 at {where['s3']}" if "s3" in where else ""
     console.print(
-        f"recfs on {disk}, {where['cpus']} CPUs, Linux {where['kernel']}{size}", style="bold", highlight=False
+        f"recfs on {disk}{far}, {where['cpus']} CPUs, Linux {where['kernel']}{size}", style="bold", highlight=False
     )
     metrics = _measured(workloads, results)
     console.print(_values_table(metrics, results, sizes))
@@ -188,7 +189,7 @@ def print_tables(
         style="dim",
         highlight=False,
     )
-    console.print("How many times as fast as native", style="bold", highlight=False)
+    console.print(f"How many times as fast as {results.reference}", style="bold", highlight=False)
     console.print(_ratios_table(metrics, results, sizes, where))
     console.print(
         "Medians of the rounds' own ratios; bars speak of recfs, with its passthrough as it comes.\n",

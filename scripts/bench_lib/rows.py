@@ -3,7 +3,7 @@
 import fnmatch
 from collections.abc import Sequence
 
-from . import cold, parallel, remux, scattered, small, startup, streams
+from . import cold, parallel, remux, s3_rows, scattered, small, startup, streams
 from .spec import Metric, Sizes, Workload
 
 WORKLOADS: tuple[Workload, ...] = (
@@ -15,6 +15,7 @@ WORKLOADS: tuple[Workload, ...] = (
     *small.WORKLOADS,
     *cold.WORKLOADS,
     *startup.WORKLOADS[1:],
+    *s3_rows.WORKLOADS,
 )
 
 
@@ -36,7 +37,7 @@ def select(patterns: Sequence[str]) -> list[Workload]:
 
 
 def _matches(workload: Workload, pattern: str) -> bool:
-    keys = [workload.key, *(metric.key for metric in workload.metrics)]
+    keys = [workload.key, *(["s3"] if workload.far else []), *(metric.key for metric in workload.metrics)]
     return any(fnmatch.fnmatchcase(key, pattern) for key in keys)
 
 
@@ -50,4 +51,7 @@ def title(metric: Metric, sizes: Sizes) -> str:
         du_files=sizes.du_dirs * sizes.files_per_dir,
         walk_files=sizes.walk_dirs * sizes.files_per_dir,
         catalogue_files=sizes.catalogue_files,
+        s3_file_mib=sizes.s3_file_mib,
+        s3_small_files=sizes.s3_small_dirs * sizes.files_per_dir,
+        s3_list_files=sizes.s3_list_dirs * sizes.files_per_dir,
     )

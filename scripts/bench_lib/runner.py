@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .measure import Sample, median, median_ratio
 from .spec import QUICK, Better, Context, Metric, Sizes, Workload
-from .target import LeftOut, Target
+from .target import LeftOut, NativeTarget, Target
 
 
 @dataclass(slots=True)
@@ -57,6 +57,8 @@ class Results:
 
     targets: list[str]
     rounds: int
+    reference: str = NativeTarget.name
+    """The target that the others are compared with."""
     series: dict[str, dict[str, Series]] = field(default_factory=dict)
     usage: dict[str, dict[str, list[Usage]]] = field(default_factory=dict)
     took_s: dict[str, float] = field(default_factory=dict)
@@ -109,13 +111,14 @@ class Runner:
         rounds: int,
         scratch: Path,
         tell: Callable[[str], None],
+        reference: str = NativeTarget.name,
     ) -> None:
         self._targets = targets
         self._sizes = sizes
         self._rounds = rounds
         self._scratch = scratch
         self._tell = tell
-        self._results = Results([target.name for target in targets], rounds)
+        self._results = Results([target.name for target in targets], rounds, reference)
 
     def run(self, workloads: Sequence[Workload]) -> Results:
         """Run all `workloads`. One that fails on a target is noted and left out there; the rest goes on."""

@@ -36,9 +36,9 @@ class Group(enum.Enum):
 class Metric:
     """One row of the table.
 
-    `bar` is what recfs promises for it, in `unit`; `of_native` the part of the native speed it promises; None
-    is no promise. The bar of a `full_size_only` row speaks of a size that --quick does not reach, that of a
-    `tmpfs_only` row of a disk at the speed of memory: elsewhere they are not judged.
+    `bar` is what recfs promises for it, in `unit`; `of_native` the part of the native speed it promises (in rows about
+    S3: of the library's own speed); None is no promise. The bar of a `full_size_only` row speaks of a size that --quick
+    does not reach, that of a `tmpfs_only` row of a disk at the speed of memory: elsewhere they are not judged.
     """
 
     key: str
@@ -79,6 +79,10 @@ class Sizes:
     walk_dirs: int = 1_000
     files_per_dir: int = 100
     catalogue_files: int = 1_000_000
+    s3_file_mib: int = 512
+    s3_small_dirs: int = 64
+    s3_list_dirs: int = 200
+    s3_stream_mib: int = 32
     full: bool = True
 
 
@@ -98,6 +102,10 @@ QUICK = Sizes(
     du_dirs=20,
     walk_dirs=100,
     catalogue_files=100_000,
+    s3_file_mib=64,
+    s3_small_dirs=5,
+    s3_list_dirs=10,
+    s3_stream_mib=8,
     full=False,
 )
 
@@ -162,3 +170,5 @@ class Workload:
     clear: Callable[[Context], None] | None = None
     applies: Callable[[Target], bool] = lambda target: True
     warm_up: bool = True
+    far: bool = False
+    """Measured against an S3 server, on the targets of `s3_targets`."""
