@@ -257,8 +257,8 @@ def shared_s3(standing: tuple[S3, Mount]) -> Iterator[S3]:
 
 
 @pytest.fixture
-def shared_far(shared_s3: S3, standing: tuple[S3, Mount]) -> Mount:
-    """The module's mount, with nothing in it."""
+def shared_far(s3: S3, standing: tuple[S3, Mount]) -> Mount:
+    """The module's mount, with nothing in it; for modules that import `shared_s3` as `s3`."""
     return standing[1]
 
 
