@@ -57,10 +57,7 @@ def digest_of(algorithm: str, fd: int, offset: int, length: int) -> bytes:
 
 
 class FileBody:
-    """A range of a file as a request body: file-like for botocore and urllib3, never positioned by anyone else.
-
-    `sending` is set by the store once the request is signed: until then reads are hashing, and no progress.
-    """
+    """A range of a file as a request body, read once from its beginning: file-like for urllib3."""
 
     def __init__(
         self, fd: int, offset: int, length: int, progress: Progress | None = None, cancel: Cancel | None = None
@@ -68,35 +65,21 @@ class FileBody:
         self._fd, self._offset, self._length = fd, offset, length
         self._progress, self._cancel = progress, cancel
         self._position = 0
-        self.sending = False
 
     def __len__(self) -> int:
         return self._length
 
-    def tell(self) -> int:
-        """Position within the range."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As io.IOBase.seek, within the range."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
     def read(self, amount: int | None = -1) -> bytes:
-        """The next block. While sending it may be more than asked for: urllib3 asks for 16 KiB, which costs CPU."""
+        """The next block. It may be more than asked for: urllib3 asks for 16 KiB, which costs CPU."""
         left = self._length - self._position
-        if amount is None or amount < 0 or amount > left:
-            amount = left
-        elif self.sending:
-            amount = min(max(amount, SEND_BLOCK), left)
+        amount = left if amount is None or amount < 0 else min(max(amount, SEND_BLOCK), left)
         if amount <= 0:
             return b""
         if self._cancel is not None and self._cancel():
             raise TransferCancelled("the upload was cancelled")
         block = _pread(self._fd, amount, self._offset + self._position)
         self._position += len(block)
-        if self.sending and self._progress is not None:
+        if self._progress is not None:
             self._progress(self._position)
         return block
 

@@ -12,17 +12,17 @@ import botocore.loaders
 import botocore.session
 import urllib3
 from botocore.config import Config as BotoConfig
+from botocore.httpsession import get_cert_path
 
 from recfs import __version__
 from recfs.config import S3Section
 from recfs.object_errors import WrongCredentials
-from recfs.stores.s3.body import FileBody
 from recfs.stores.s3.faults import STATUS_HEADER, Target, faults
 
 DEFAULT_REGION = "us-east-1"
-_EXPECT_BYTES = 1 << 20
+USER_AGENT = f"recfs/{__version__} boto3/{boto3.__version__}"
 _SPARE_CONNECTIONS = 8
-"""For calls beside the transfers: a listing, a probe, a presign."""
+"""For a listing, a probe, a deletion. The transfers have connections of their own (wire.py)."""
 
 
 def signs_payload(section: S3Section, endpoint: str) -> bool:
@@ -68,6 +68,14 @@ def endpoint_of(session: Any, section: S3Section) -> str:
     return str(client.meta.endpoint_url)
 
 
+def trusted_certificates(session: Any, section: S3Section) -> str | None:
+    """File of the certificates that a server's has to be signed by; None: any certificate will do."""
+    if not section.verify:
+        return None
+    configured = session._session.get_config_variable("ca_bundle")  # AWS_CA_BUNDLE, or the profile's
+    return str(section.ca_bundle or configured or get_cert_path(True))
+
+
 def _region(session: Any, section: S3Section) -> str:
     return str(section.region or session.region_name or DEFAULT_REGION)
 
@@ -99,7 +107,7 @@ def _made(session: Any, section: S3Section, endpoint: str, *, signed: bool) -> A
             max_pool_connections=section.threads + _SPARE_CONNECTIONS,
             retries={"total_max_attempts": 1},  # wrap.RetryingObjectStore is the one place that tries again
             tcp_keepalive=True,
-            user_agent=f"recfs/{__version__} boto3/{boto3.__version__}",  # else put together anew for every request
+            user_agent=USER_AGENT,  # else put together anew for every request
             # By default boto3 sends CRCs in trailers, which many servers refuse; recfs sends its own in headers.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
@@ -107,9 +115,7 @@ def _made(session: Any, section: S3Section, endpoint: str, *, signed: bool) -> A
         ),
     )
     events = client.meta.events
-    events.register("before-send.s3", _mark_sending)
     events.register("before-call.s3", _follow_no_redirect)
-    events.register("before-call.s3", _send_small_bodies_at_once)
     # The widest pattern: its handlers come first, before botocore's own of "before-parse.s3.*".
     events.register("before-parse.*.*", _remember_status)
     return client
@@ -122,22 +128,6 @@ def _follow_no_redirect(context: dict[str, Any], **_: Any) -> None:
     context.setdefault("s3_redirect", {})["redirected"] = True
 
 
-def _send_small_bodies_at_once(params: dict[str, Any], **_: Any) -> None:
-    """botocore waits for "100 Continue" before any body that is file-like: a round trip, or a second where none comes.
-
-    For large bodies it is worth it: a server that is busy says so before the bytes are sent.
-    """
-    body = params.get("body")
-    if isinstance(body, FileBody) and len(body) < _EXPECT_BYTES:
-        params["headers"].pop("Expect", None)
-
-
 def _remember_status(response_dict: dict[str, Any], **_: Any) -> None:
     """botocore makes a 500 of status 200 with a body that is no XML; `s3_faults` wants to tell the two apart."""
     response_dict["headers"][STATUS_HEADER] = str(response_dict["status_code"])
-
-
-def _mark_sending(request: Any, **_: Any) -> None:
-    """Signing is done: from here on, reading the body means sending it."""
-    if isinstance(request.body, FileBody):
-        request.body.sending = True

@@ -1,4 +1,4 @@
-"""Every way boto3 fails, translated into the one exception of `object_errors` with a message that says what helps.
+"""Every way boto3 and urllib3 fail, made the one exception of `object_errors` with a message that says what helps.
 
 The only place that reads error codes. Codes come from the S3 API's list and from what Ceph, MinIO and SeaweedFS send;
 where an answer carries no code (HEAD has no body, a proxy sends HTML), the HTTP status decides.
@@ -145,7 +145,7 @@ def translate(
 
 @contextlib.contextmanager
 def faults(target: Target, doing: str, key: str | None = None) -> Iterator[None]:
-    """Translate whatever boto3 raises inside."""
+    """Translate whatever boto3 and urllib3 raise inside."""
     try:
         yield
     except Exception as error:
@@ -194,6 +194,7 @@ def _cause(error: BaseException) -> BaseException | None:
 
 
 def _transport(error: BaseException, cause: BaseException | None) -> tuple[type[ObjectStoreError] | None, str]:
+    plain = error if isinstance(error, urllib.HTTPError) else cause or error
     match error:
         case boto.NoCredentialsError() | boto.PartialCredentialsError() | boto.CredentialRetrievalError():
             return kinds.WrongCredentials, f"no usable credentials: {_short(error)}"
@@ -201,23 +202,23 @@ def _transport(error: BaseException, cause: BaseException | None) -> tuple[type[
             return kinds.WrongCredentials, _short(error)
         case boto.SSLError() | urllib.SSLError():
             untrusted = "CERTIFICATE_VERIFY_FAILED" in str(error) or "doesn't match" in str(error)
-            return (kinds.Untrusted if untrusted else kinds.Unreachable), f"TLS: {_short(cause or error)}"
+            return (kinds.Untrusted if untrusted else kinds.Unreachable), f"TLS: {_short(plain)}"
+        case boto.EndpointConnectionError() | urllib.NewConnectionError():
+            if isinstance(plain, urllib.NameResolutionError | socket.gaierror):
+                return kinds.Unreachable, "host name not known"
+            return kinds.Unreachable, "connection refused or no route"
         case boto.ConnectTimeoutError() | urllib.ConnectTimeoutError():
             return kinds.Unreachable, "no connection within [s3] connect_timeout"
         case boto.ReadTimeoutError() | urllib.ReadTimeoutError() | TimeoutError():
             return kinds.Stalled, "nothing came for [s3] read_timeout"
-        case boto.EndpointConnectionError():
-            if isinstance(cause, urllib.NameResolutionError | socket.gaierror):
-                return kinds.Unreachable, "host name not known"
-            return kinds.Unreachable, "connection refused or no route"
         case boto.IncompleteReadError() | urllib.IncompleteRead() | boto.ResponseStreamingError():
-            return kinds.BadAnswer, f"the answer broke off: {_short(cause or error)}"
-        case boto.ConnectionClosedError() | urllib.ProtocolError() if isinstance(_last_of(cause), TimeoutError):
+            return kinds.BadAnswer, f"the answer broke off: {_short(plain)}"
+        case boto.ConnectionClosedError() | urllib.ProtocolError() if isinstance(_last_of(plain), TimeoutError):
             return kinds.Stalled, "the server takes no more bytes"
         case boto.ConnectionClosedError() | urllib.ProtocolError() | boto.ProxyConnectionError():
-            return kinds.Unreachable, f"connection lost: {_short(cause or error)}"
+            return kinds.Unreachable, f"connection lost: {_short(plain)}"
         case boto.ConnectionError() | boto.HTTPClientError() | urllib.HTTPError() | ConnectionError():
-            return kinds.Unreachable, _short(cause or error)
+            return kinds.Unreachable, _short(plain)
         case boto.ChecksumError() | boto.FlexibleChecksumError():
             return kinds.ChecksumMismatch, _short(error)
     # botocore keeps its parser's exception in a module of its own, without a public name.
@@ -228,7 +229,7 @@ def _transport(error: BaseException, cause: BaseException | None) -> tuple[type[
     return None, ""
 
 
-def _last_of(error: BaseException | None) -> object:
+def _last_of(error: BaseException) -> object:
     """What urllib3 puts last into a ProtocolError: the error of the socket."""
     return error.args[-1] if isinstance(error, urllib.ProtocolError) and error.args else error
 

@@ -15,9 +15,11 @@ from recfs.object_errors import (
     RequestRefused,
 )
 from recfs.objects import ObjectInfo
+from recfs.stores.s3.body import FileBody
 from recfs.stores.s3.client import endpoint_of, make_client, make_session, signs_payload
 from recfs.stores.s3.faults import Target, fault, faults
 from recfs.stores.s3.meta import info_of
+from recfs.stores.s3.wire import Wire
 
 MAX_KEY_BYTES = 1024
 
@@ -32,6 +34,7 @@ class S3Link:
         self._target = Target(section.bucket, section.prefix, endpoint)
         self._signed = signs_payload(section, endpoint)
         self._client = make_client(self._session, section, endpoint, signed=self._signed)
+        self._wire = Wire(self._session, section, endpoint)
         self._checksums_ignored = False
         self._algorithms: dict[str, str | None] = {}
         """Checksum algorithm by id of an upload under way."""
@@ -48,6 +51,15 @@ class S3Link:
         with faults(self._target, doing, key):
             answer: dict[str, Any] = getattr(self._client, operation)(Bucket=self._section.bucket, **parameters)
         return answer
+
+    def _send(
+        self, doing: str, key: str, operation: str, body: FileBody | None = None, sha256: bytes | None = None,
+        **parameters: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """As `_call`, for the requests that carry bytes. *sha256*: the body's, for the signature; None: unsigned."""
+        full = self._full(key)
+        with faults(self._target, doing, key):
+            return self._wire.call(operation, full, body=body, sha256=sha256, parameters=parameters)
 
     def _full(self, key: str) -> str:
         full = self._section.prefix + key
@@ -130,13 +142,13 @@ class S3Link:
         way, costs more than twice the CPU. Only `payload_signing = "off"` leaves Content-MD5.
         """
         self._checksums_ignored = True
-        if not self._signed and self._section.payload_signing == "auto":
-            self._client = make_client(self._session, self._section, self._target.endpoint, signed=True)
+        if self._section.payload_signing == "auto":
             self._signed = True
 
     def close(self) -> None:
         """As `ObjectStore.close`."""
         self._client.close()
+        self._wire.close()
 
 
 _MULTIPART_ETAG = re.compile(r"([0-9a-f]{32})-(\d+)")

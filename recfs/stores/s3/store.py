@@ -42,8 +42,8 @@ class S3Store(S3Admin):
         if length <= 0 or start < 0:
             raise ValueError(f"a range of {length} bytes from {start}")
         doing = f"read bytes {start} to {start + length - 1}"
-        condition = {} if if_match is None else {"IfMatch": f'"{if_match}"'}
-        answer = self._call(doing, key, "get_object", Range=f"bytes={start}-{start + length - 1}", **condition)
+        condition: dict[str, Any] = {} if if_match is None else {"IfMatch": f'"{if_match}"'}
+        answer = self._send(doing, key, "get_object", Range=f"bytes={start}-{start + length - 1}", **condition)
         body = answer["Body"]
         try:
             self._check_headers(answer, key, doing, start, length, if_match)
@@ -52,9 +52,9 @@ class S3Store(S3Admin):
             raise
         if at is None:
             at = start
-        with faults(self._target, doing, key), body as raw:
+        with faults(self._target, doing, key):
             return receive(
-                raw,
+                body,
                 length,
                 into,
                 at,

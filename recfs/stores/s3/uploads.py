@@ -89,12 +89,14 @@ class S3Uploads(S3Link):
         elif not signed and self._section.checksums != "off":
             md5 = md5 or digest_of("md5", fd, 0, size)
             sent["ContentMD5"] = b64(md5)
-        answer = self._call(
+        # The signature vouches for what was committed: a server refuses bytes that are not that any more.
+        sha256 = (meta.sha256 or digest_of("sha256", fd, 0, size)) if signed else None
+        answer = self._send(
             doing,
             key,
             "put_object",
-            Body=FileBody(fd, 0, size, progress, cancel) if size else b"",
-            ContentLength=size,
+            FileBody(fd, 0, size, progress, cancel),
+            sha256,
             **sent,
             **self._object_parameters(key, meta),
         )
@@ -195,14 +197,14 @@ class S3Uploads(S3Link):
         elif not signed and self._section.checksums != "off":
             md5 = digest_of("md5", fd, offset, length)
             sent["ContentMD5"] = b64(md5)
-        answer = self._call(
+        answer = self._send(
             doing,
             key,
             "upload_part",
+            FileBody(fd, offset, length, progress, cancel),
+            digest_of("sha256", fd, offset, length) if signed else None,
             UploadId=upload_id,
             PartNumber=number,
-            Body=FileBody(fd, offset, length, progress, cancel),
-            ContentLength=length,
             **sent,
         )
         etag = unquoted(self._expect(answer, "ETag", doing, key))
