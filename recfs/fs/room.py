@@ -28,6 +28,8 @@ LOOK_S = 10.0
 """How often the disk's reserve is looked at."""
 ARRIVING_BYTES = 64 << 20
 """How much may arrive before copies have left for it."""
+LEAVING_FILES = 100
+"""How many are looked at together."""
 
 
 class Room:
@@ -103,18 +105,23 @@ class Room:
 
     async def relieve(self) -> None:
         """Evict until the budget holds, or nothing more may leave."""
+        many = LEAVING_FILES
         while self.over_bytes() > 0:
             idle = [each for ino, each in self._tier.partials.items() if each.idle and ino not in self._tier.landing]
             if idle:
                 self._tier.drop_partial(min(idle, key=lambda each: each.used_ns).node)
                 continue
             await self._behind.flush()
+            found = await self._tree.catalogue.evictable(self._tree.clock.now_ns(), many)
             gone = 0
-            for ino in await self._tree.catalogue.evictable(self._tree.clock.now_ns(), 100):
+            for ino in found:
                 node = await self._tree.get(ino)
                 if isinstance(node, FileNode) and self.over_bytes() > 0 and self.may_evict(node) is None:
                     self.evict(node)
                     gone += 1
+            if not gone and len(found) == many:
+                many *= 4  # all of these are open, or being moved; others may leave
+                continue
             if not gone and not self._trim():
                 return
             await self._behind.flush()
