@@ -352,6 +352,9 @@ class Settler(Protocol):
     async def quiet(self) -> None:
         """Wait until the moves now being carried out are done."""
 
+    def remake_above(self, ino: int) -> None:
+        """Have the directories above *ino*, as far as they were removed past recfs, made again. Atomic."""
+
 
 __all__ = [
     "LIMBO_INO",

@@ -96,7 +96,7 @@ def build(
     )  # fmt: skip
     uploader = Uploader(
         tier, tree, behind, places, bodies, store,
-        concurrency=config.upload.concurrency, part_threads=config.upload.part_threads,
+        threads=threads, concurrency=config.upload.concurrency, part_threads=config.upload.part_threads,
         retry_max_s=config.upload.retry_max,
     )  # fmt: skip
     return Remote(tier, uploader)

@@ -76,7 +76,9 @@ class S3Section(Section):
     part_size: Size = Field(
         default=8 << 20, ge=5 << 20, le=5 << 30, description="smallest part of a multipart upload (bytes)"
     )
-    threads: int = Field(default=8, strict=True, ge=1, le=256, description="transfers at the same time")
+    threads: int = Field(
+        default=8, strict=True, ge=1, le=256, description="uploads at the same time, and as many downloads"
+    )
     connect_timeout: Duration = Field(default=10.0, gt=0.0, le=600.0, description="wait for a connection (seconds)")
     read_timeout: Duration = Field(
         default=60.0, gt=0.0, le=3600.0, description="wait for the next byte of an answer (seconds)"

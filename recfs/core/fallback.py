@@ -11,18 +11,12 @@ fixed too, since otherwise every name would exist. The first rule whose director
 other.
 """
 
-import fnmatch
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from recfs.core.globs import Match, Path, compiled, is_glob
 from recfs.core.layout import NAME_MAX_BYTES, is_id
-
-Path = tuple[bytes, ...]
-_Match = Callable[[bytes], object]
-
-_has_glob = re.compile(rb"[*?[]").search
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +24,7 @@ class DirRule:
     """What a rule does to one directory: which names of `target_dir` are seen in it, and as what."""
 
     target_dir: Path
-    _match: _Match | None
+    _match: Match | None
     """Which names the pattern takes; None: all."""
     _only: bytes | None
     """The one name that shows `_fixed`; None with a target ending in *."""
@@ -65,24 +59,24 @@ class FallbackRule:
     target: str
     dir_pattern: Path = field(init=False, repr=False, compare=False)
     dir_rule: DirRule = field(init=False, repr=False, compare=False)
-    _dir_match: tuple[_Match, ...] = field(init=False, repr=False, compare=False)
+    _dir_match: tuple[Match, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         *dir_pattern, name_glob = _components(self.pattern, "pattern")
         *target_dir, target_name = _components(self.target, "target")
         _check_pattern_dir(self.pattern, dir_pattern)
         _check_target(self.target, target_dir, target_name)
-        if target_name != b"*" and _has_glob(name_glob):
+        if target_name != b"*" and is_glob(name_glob):
             raise ValueError(
                 f"target {self.target!r} is one file, so pattern {self.pattern!r} must end in one name, "
                 f"not in a glob (every name would exist); end the target in * or the pattern in a fixed name"
             )
         only = None if target_name == b"*" else name_glob
-        match = None if name_glob == b"*" else _compiled(name_glob)
+        match = None if name_glob == b"*" else compiled(name_glob)
         rule = DirRule(tuple(target_dir), match, only, target_name)
         object.__setattr__(self, "dir_pattern", tuple(dir_pattern))
         object.__setattr__(self, "dir_rule", rule)
-        object.__setattr__(self, "_dir_match", tuple(_compiled(part) for part in dir_pattern))
+        object.__setattr__(self, "_dir_match", tuple(compiled(part) for part in dir_pattern))
 
     def matches_dir(self, path: Path) -> bool:
         """Tell whether the rule applies to this directory."""
@@ -119,7 +113,7 @@ def auto_dirs(rules: Sequence[FallbackRule], path: Path) -> list[bytes]:
     names = (
         rule.dir_pattern[len(path)] for rule in rules if len(rule.dir_pattern) > len(path) and rule.matches_start(path)
     )
-    return list(dict.fromkeys(name for name in names if not _has_glob(name)))
+    return list(dict.fromkeys(name for name in names if not is_glob(name)))
 
 
 def check_rules(rules: Sequence[FallbackRule]) -> None:
@@ -130,7 +124,7 @@ def check_rules(rules: Sequence[FallbackRule]) -> None:
     for index, later in enumerate(rules):
         for earlier in rules[:index]:
             if len(earlier.dir_pattern) == len(later.dir_pattern) and all(
-                first in (b"*", second) or (not _has_glob(second) and _compiled(first)(second))
+                first in (b"*", second) or (not is_glob(second) and compiled(first)(second))
                 for first, second in zip(earlier.dir_pattern, later.dir_pattern, strict=True)
             ):
                 raise ValueError(
@@ -157,7 +151,7 @@ def _check_pattern_dir(pattern: str, parts: list[bytes]) -> None:
     """Allow only directories that can hold files: users/<id>/{thumbnails,recordings/<id>}, a job, below."""
 
     def can_be_id(part: bytes) -> bool:
-        return _has_glob(part) is not None or is_id(part)
+        return is_glob(part) or is_id(part)
 
     match parts:
         case [b"users", user, b"thumbnails", *_] if can_be_id(user):
@@ -175,12 +169,5 @@ def _check_pattern_dir(pattern: str, parts: list[bytes]) -> None:
 def _check_target(target: str, directory: list[bytes], name: bytes) -> None:
     if directory[0] != b"shared":
         raise ValueError(f"target {target!r} is not below shared/")
-    if any(_has_glob(part) for part in directory) or (name != b"*" and _has_glob(name)):
+    if any(is_glob(part) for part in directory) or (name != b"*" and is_glob(name)):
         raise ValueError(f"target {target!r}: only the last part may be a glob, and only a single *")
-
-
-def _compiled(glob: bytes) -> _Match:
-    if not _has_glob(glob):
-        return glob.__eq__
-    # Through latin-1, as fnmatch does for bytes: names need not be UTF-8. A ? therefore stands for one byte.
-    return re.compile(fnmatch.translate(glob.decode("latin-1")).encode("latin-1")).match

@@ -195,7 +195,7 @@ class Bodies:
             if node.body is not before or self._places.local(node) != path:
                 return  # moved meanwhile: look again
             if self.tier is not None and self.tier.room.lost(node):
-                self._remake(node)
+                self._settler.remake_above(node.ino)
                 return
             raise IoFailure(
                 f"{node.path}: its bytes are missing, {os.fsdecode(path)} was removed past recfs"
@@ -217,16 +217,6 @@ class Bodies:
             node.body = Body(fd, writable=writable)
         else:
             node.body.swap(fd, writable=writable)
-
-    def _remake(self, node: FileNode) -> None:
-        """Have the directories above, if they were removed past recfs as well, made again. Atomic."""
-        folder = node.parent
-        while folder.parent is not folder and not os.path.lexists(self._places.home(folder)):
-            if not folder.pending and not folder.settling and folder.moved is None:
-                folder.pending, folder.home_ino = Pending.MAKE, None
-                self._behind.node(folder)
-                self._behind.settle(folder)
-            folder = folder.parent
 
     def born(self, node: FileNode, slot: tuple[str, int]) -> Body:
         """Give a new file its staging file, with one writing handle."""

@@ -132,6 +132,17 @@ class HomeSettler:
         if self._moving:
             await self._done.wait()
 
+    def remake_above(self, ino: int) -> None:
+        """Have the directories above *ino*, as far as they were removed past recfs, made again. Atomic."""
+        node = self._tree.nodes.get(ino)
+        folder = node.parent if node is not None else None
+        while folder is not None and folder.parent is not folder and not os.path.lexists(self._places.home(folder)):
+            if not folder.pending and not folder.settling and folder.moved is None:
+                folder.pending, folder.home_ino = Pending.MAKE, None
+                self._behind.node(folder)
+                self._behind.settle(folder)
+            folder = folder.parent
+
     @property
     def depth(self) -> int:
         """How many entries are not where their rows want them."""
@@ -345,7 +356,7 @@ class HomeSettler:
         for job, outcome in reversed(done):
             if outcome.error and self._take_back(job):
                 if outcome.error == errno.ENOENT and isinstance(job.item, Node):
-                    self._have_remade(job.item)
+                    self.remake_above(job.item.ino)
                 problem = cause or f"{os.fsdecode(job.step.path)}: {os.strerror(outcome.error)}"
         for job, outcome in done:
             if outcome.unsynced and not outcome.error:
@@ -367,15 +378,6 @@ class HomeSettler:
         if problem is not None and self.problem is None:
             log.error("home tree: %s; trying again every %g s", problem, RETRY_S)
         self.problem = problem
-
-    def _have_remade(self, node: Node) -> None:
-        """Have the directories above, if they were removed past recfs, made again."""
-        folder = node.parent
-        while folder.parent is not folder and not os.path.lexists(self._places.home(folder)):
-            if not folder.pending and not folder.settling and folder.moved is None:
-                folder.pending, folder.home_ino = Pending.MAKE, None
-                self._behind.settle(folder)
-            folder = folder.parent
 
     def _garbage_done(self, entry: Garbage, *, purged: bool) -> None:
         self._tree.vacate(entry, entry.place)

@@ -66,7 +66,7 @@ class Uploader:
 
     def __init__(
         self, tier: Tier, tree: Tree, behind: WriteBehind, places: Places, bodies: Bodies, store: LocalStore,
-        *, concurrency: int, part_threads: int, retry_max_s: float,
+        *, threads: int, concurrency: int, part_threads: int, retry_max_s: float,
     ) -> None:  # fmt: skip
         self._tier = tier
         self._journal: Journal = tier.journal
@@ -75,6 +75,8 @@ class Uploader:
         self._places = places
         self._bodies = bodies
         self._store = store
+        self._limiter = trio.CapacityLimiter(threads)
+        """Not the readers' one: they do not wait until a part has gone through a slow line."""
         self._slots = trio.CapacityLimiter(concurrency)
         self._parts = trio.CapacityLimiter(part_threads)
         self._retry_max_s = retry_max_s
@@ -188,7 +190,7 @@ class Uploader:
         return node.path if node is not None and row.ino else row.key or str(row.ino)
 
     async def _call(self, function: Callable[[], Result]) -> Result:
-        return await trio.to_thread.run_sync(function, limiter=self._tier.limiter)
+        return await trio.to_thread.run_sync(function, limiter=self._limiter)
 
     async def _delete(self, rows: list[JournalRow]) -> None:
         try:
@@ -327,7 +329,7 @@ class Uploader:
             transfer = Transfer(
                 node, key, fd, self._meta(node), row, self._journal.running[row.id],
                 objects=self._tier.objects, journal=self._journal, behind=self._behind,
-                limiter=self._tier.limiter, part_limiter=self._parts,
+                limiter=self._limiter, part_limiter=self._parts,
             )  # fmt: skip
             info = await transfer.send()
         except BaseException:

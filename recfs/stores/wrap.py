@@ -185,25 +185,36 @@ class RetryingObjectStore:
     def _try(self, operation: str, call: Callable[[], _T]) -> _T:
         policy = self._policy
         started = time.monotonic()
+        try:
+            # Without the machinery below, which costs as much as the rest of a small request.
+            return self._once(call, policy.deadline_s)
+        except Exception as error:
+            if not _retryable(error):
+                raise
+            failed = [error]
+
+        def attempt() -> _T:
+            if failed:
+                raise failed.pop()
+            return self._once(call, policy.deadline_s - (time.monotonic() - started))
 
         def again(state: tenacity.RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome is not None else None
             if isinstance(error, Exception):
                 self._on_retry(operation, state.attempt_number, error)
 
-        retrying = tenacity.Retrying(
+        return tenacity.Retrying(
             retry=tenacity.retry_if_exception(_retryable),
             wait=tenacity.wait_random_exponential(multiplier=policy.first_wait_s, max=policy.max_wait_s),
             stop=tenacity.stop_any(
                 tenacity.stop_after_attempt(policy.max_attempts),
-                tenacity.stop_before_delay(policy.deadline_s),
+                tenacity.stop_before_delay(policy.deadline_s - (time.monotonic() - started)),
                 tenacity.stop_when_event_set(self._closing),
             ),
             sleep=tenacity.sleep_using_event(self._closing),
             before_sleep=again,
             reraise=True,
-        )
-        return retrying(lambda: self._once(call, policy.deadline_s - (time.monotonic() - started)))
+        )(attempt)
 
     def _once(self, call: Callable[[], _T], wait_s: float) -> _T:
         if self.breaker.admit(wait_s):

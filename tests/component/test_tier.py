@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+import trio
 
 from recfs.core.model import State
 from recfs.fs.nodes import FileNode
 from tests.fake_object_store import FakeObjectStore
 
 from .build import REC, Filesystem, pattern
-
-if TYPE_CHECKING:
-    import trio
 
 FILE = f"{REC}/file"
 MIB = 1 << 20
@@ -274,6 +273,55 @@ async def test_the_budget_is_kept(nursery: trio.Nursery, tmp_path: Path) -> None
     assert fs.vfs.bodies.tier.room.used_bytes <= 10 * MIB
     for n in range(8):
         assert await fs.read(f"{REC}/file{n}") == pattern(3 * MIB, n)
+    await fs.stop()
+
+
+async def test_a_cold_read_does_not_wait_for_uploads(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """However slow the uploads are that take all threads."""
+    fs = tiered(nursery, tmp_path / "root", s3={"bucket": "bucket", "threads": 2})
+    assert fs.objects is not None
+    await fs.start()
+    await fs.mkdirs(REC)
+    await fs.write(FILE, b"cold")
+    await fs.drain()
+    await evict(fs)
+    release, held = threading.Event(), threading.Semaphore(0)
+
+    def hold(operation: str, _key: str | None) -> None:
+        if operation == "put_file":
+            held.release()
+            release.wait(60)
+
+    fs.objects.before = hold
+    for n in range(4):
+        await fs.write(f"{REC}/slow{n}", b"slow")
+    for _ in range(2):
+        await trio.to_thread.run_sync(held.acquire)
+    try:
+        with trio.fail_after(20):
+            assert await fs.read(FILE) == b"cold"
+    finally:
+        release.set()
+    await fs.stop()
+
+
+async def test_many_open_files_do_not_hide_the_one_that_may_leave(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """However many that were used longer ago have to stay."""
+    fs = tiered(nursery, tmp_path / "root", cache={"max_size": MIB, "fetch_whole_below": MIB, "read_ahead_max": MIB})
+    await fs.start()
+    await fs.mkdirs(REC)
+    for n in range(120):
+        await fs.write(f"{REC}/open{n}", b"some bytes")
+    await fs.drain()
+    numbers = [await fs.open(f"{REC}/open{n}") for n in range(120)]
+    fs.clock.advance(3600)
+    await fs.write(FILE, pattern(2 * MIB))
+    await fs.drain()
+    await fs.vfs.bodies.tier.room.relieve()
+    await fs.drain()
+    assert await fs.state(FILE) == "evicted"
+    for number in numbers:
+        await fs.close(number)
     await fs.stop()
 
 

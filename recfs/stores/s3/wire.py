@@ -172,7 +172,7 @@ class Wire:
         section = self._section
         certificates = trusted_certificates(self._session, section)
         settings: dict[str, Any] = {
-            "maxsize": section.threads,
+            "maxsize": 2 * section.threads,  # uploads, and downloads beside them
             "timeout": urllib3.Timeout(connect=section.connect_timeout, read=section.read_timeout),
             "socket_options": _SOCKET_OPTIONS,
             "cert_reqs": "CERT_NONE" if certificates is None else "CERT_REQUIRED",
