@@ -1,8 +1,8 @@
 """The command behind scripts/bench-s3-clients: what could carry recfs's bytes to and from S3, against one server.
 
-Clients: recfs's own store (boto3 in plain threads), boto3's transfer manager, boto3 with the CRT (needs awscrt) and
-obstore (needs obstore). Each measurement is a process of its own and the clients take turns, so that what else the
-machine does befalls all alike.
+Clients: recfs's own store (its own requests, in plain threads), boto3 in plain threads, boto3's transfer manager, boto3
+with the CRT (needs awscrt) and obstore (needs obstore). Each measurement is a process of its own and the clients take
+turns, so that what else the machine does befalls all alike.
 """
 
 import hashlib
@@ -111,6 +111,16 @@ def _small_key(number: int) -> str:
     return f"bench-s3-clients/small/{number}"
 
 
+def boto3_threads(work: Work) -> Jobs:
+    """boto3's calls in plain threads: what `scripts/bench` calls direct."""
+    library = Direct(work.endpoint, work.bucket, work.threads, signed=work.signed, verify=work.verify)
+    return {
+        "up": lambda: library.upload(Path(work.source), KEY),
+        "down": lambda: library.download(KEY, work.size, Path(work.target)),
+        "puts": lambda: library.put_bytes(bytes(SMALL_BYTES), map(_small_key, range(work.count))),
+    }
+
+
 def boto3_transfer(work: Work, preferred: str = "classic") -> Jobs:
     """boto3's transfer manager (s3transfer), or with `preferred` "crt" the AWS common runtime."""
     from boto3.s3.transfer import TransferConfig
@@ -170,6 +180,7 @@ def obstore_client(work: Work) -> Jobs:
 
 CLIENTS: dict[str, Callable[[Work], Jobs]] = {
     "recfs": recfs_store,
+    "threads": boto3_threads,
     "transfer": boto3_transfer,
     "crt": lambda work: boto3_transfer(work, "crt"),
     "obstore": obstore_client,

@@ -1,4 +1,4 @@
-"""The S3 library by itself: boto3 in plain threads, as recfs uses it, without a file system around it."""
+"""The S3 library by itself: boto3 in plain threads, without a file system around it."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -42,8 +42,10 @@ def make_client(endpoint: str, threads: int = THREADS, *, signed: bool = True, v
 class Direct:
     """One bucket, and threads."""
 
-    def __init__(self, endpoint: str, bucket: str, threads: int = THREADS, *, verify: bool = True) -> None:
-        self._client = make_client(endpoint, threads, verify=verify)
+    def __init__(
+        self, endpoint: str, bucket: str, threads: int = THREADS, *, signed: bool = True, verify: bool = True
+    ) -> None:
+        self._client = make_client(endpoint, threads, signed=signed, verify=verify)
         self._bucket = bucket
         self._threads = threads
 
@@ -96,6 +98,10 @@ class Direct:
             )
 
         self._spread(put, files)
+
+    def put_bytes(self, body: bytes, keys: Iterable[str]) -> None:
+        """Store the same few bytes under each key."""
+        self._spread(lambda key: self._client.put_object(Bucket=self._bucket, Key=key, Body=body), keys)
 
     def keys(self, prefix: str) -> Iterator[str]:
         """All keys below a prefix."""
