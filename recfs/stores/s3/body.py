@@ -7,6 +7,7 @@ recv(2) at a time costs the least, and lets a trickling server be noticed betwee
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -19,9 +20,12 @@ import google_crc32c
 from recfs.errors import IoFailure, OutOfSpace
 from recfs.object_errors import BadAnswer, SourceChanged, Stalled, TransferCancelled
 from recfs.objects import MIB, Cancel, Progress
+from recfs.stores.s3.splice import SocketPipe, socket_pipe
 
 SEND_BLOCK = 256 << 10
 RECEIVE_BLOCK = 192 << 10
+LAST_BYTES = 64 << 10
+"""The end of a body is always read in the ordinary way, which knows what to make of it."""
 TRICKLE_BYTES_PER_S = 1024
 """An answer that brings less than this over a whole read timeout has stalled, although single bytes still come."""
 
@@ -112,22 +116,29 @@ def receive(
     done = 0
     window_start, window_bytes = time.monotonic(), 0
     try:
-        while done < length:
-            # One byte more than wanted: a body without a length must not go on behind our back.
-            block = raw.read1(min(RECEIVE_BLOCK, length - done + 1))
-            if not block:
-                raise BadAnswer(f"{name}: the answer ended after {done} of {length} bytes; recfs tries again")
-            if done + len(block) > length:
-                raise BadAnswer(f"{name}: more than the {length} bytes asked for came; recfs tries again")
-            _store(into, at, done, block)
-            done += len(block)
-            if cancel is not None and cancel():
-                raise TransferCancelled(f"{name}: the download was cancelled")
-            now = time.monotonic()
-            if now - window_start > patience_s:
-                if (done - window_bytes) < TRICKLE_BYTES_PER_S * patience_s and done < length:
-                    raise Stalled(f"{name}: less than 1 KiB/s comes; recfs tries again; look at the network")
-                window_start, window_bytes = now, done
+        with socket_pipe(raw, into) if isinstance(into, int) else contextlib.nullcontext() as pipe:
+            while done < length:
+                left = length - done
+                count = 0
+                if pipe is not None and pipe.works and done and left > LAST_BYTES:
+                    count = _piped(pipe, left - LAST_BYTES, at + done)
+                if not count:
+                    # One byte more than wanted: a body without a length must not go on behind our back.
+                    block = raw.read1(min(RECEIVE_BLOCK, left + 1))
+                    if not block:
+                        raise BadAnswer(f"{name}: the answer ended after {done} of {length} bytes; recfs tries again")
+                    if len(block) > left:
+                        raise BadAnswer(f"{name}: more than the {length} bytes asked for came; recfs tries again")
+                    _store(into, at, done, block)
+                    count = len(block)
+                done += count
+                if cancel is not None and cancel():
+                    raise TransferCancelled(f"{name}: the download was cancelled")
+                now = time.monotonic()
+                if now - window_start > patience_s:
+                    if (done - window_bytes) < TRICKLE_BYTES_PER_S * patience_s and done < length:
+                        raise Stalled(f"{name}: less than 1 KiB/s comes; recfs tries again; look at the network")
+                    window_start, window_bytes = now, done
         if raw.read1(1):
             raise BadAnswer(f"{name}: more than the {length} bytes asked for came; recfs tries again")
     except BaseException:
@@ -135,6 +146,15 @@ def receive(
         raise
     raw.release_conn()
     return done
+
+
+def _piped(pipe: SocketPipe, most: int, position: int) -> int:
+    try:
+        return pipe.move(most, position)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise _unwritten(error) from error
 
 
 def _store(into: memoryview | int, at: int, done: int, block: bytes) -> None:
@@ -146,9 +166,13 @@ def _store(into: memoryview | int, at: int, done: int, block: bytes) -> None:
         try:
             written = os.pwrite(into, view, position)
         except OSError as error:
-            kind = OutOfSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else IoFailure
-            raise kind(f"cannot write fetched bytes to the local disk: {error.strerror}") from error
+            raise _unwritten(error) from error
         view, position = view[written:], position + written
+
+
+def _unwritten(error: OSError) -> IoFailure | OutOfSpace:
+    kind = OutOfSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else IoFailure
+    return kind(f"cannot write fetched bytes to the local disk: {error.strerror}")
 
 
 def _pread(fd: int, amount: int, offset: int) -> bytes:
