@@ -68,6 +68,7 @@ async def test_what_is_not_stored_is_never_evicted(fs: Filesystem) -> None:
     bucket(fs).heal()
 
 
+@pytest.mark.slow
 async def test_a_partial_copy_is_evicted(fs: Filesystem) -> None:
     """Once nobody reads it."""
     await fs.write(FILE, pattern(64 * MIB))

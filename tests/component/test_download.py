@@ -199,6 +199,7 @@ async def test_readers_of_the_same_bytes_wait_for_one_request() -> None:
 # --- whole files --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_whole_file_in_parallel_and_large_requests() -> None:
     data = pattern(90 * MIB + 12345)
     store = GatedStore(data, hold=True)

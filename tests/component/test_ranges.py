@@ -312,6 +312,7 @@ async def test_a_copy_keeps_holes(fs: Filesystem, at: Make) -> None:
     assert fs.account() == (8 * MIB, 2)
 
 
+@pytest.mark.slow
 async def test_a_copy_is_bounded(fs: Filesystem, at: Make) -> None:
     source, target = await at(FILE), await at(OTHER)
     await fs.vfs.files.truncate(await fs.node(FILE), 2 * COPY_BYTES + 1)

@@ -178,6 +178,7 @@ async def test_a_directory_with_strangers_is_kept(fs: Filesystem, expect_log: Ex
     assert [path.name for path in kept.iterdir()] == ["stranger"]
 
 
+@pytest.mark.slow
 async def test_many_entries_settle_in_batches(fs: Filesystem) -> None:
     for n in range(350):
         await fs.write(f"{REC}/dir{n % 7}/file{n}", b"%d" % n)

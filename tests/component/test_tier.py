@@ -86,6 +86,7 @@ async def test_temp_and_shared_stay_here(fs: Filesystem) -> None:
     assert await fs.state("temp/5/7/file") == "committed"
 
 
+@pytest.mark.slow
 async def test_a_large_file_goes_in_parts(fs: Filesystem) -> None:
     """And comes back the same."""
     data = pattern(20 * MIB)
@@ -108,6 +109,7 @@ async def test_an_evicted_file_is_fetched_when_it_is_read(fs: Filesystem) -> Non
     assert (fs.root / FILE).read_bytes() == b"data"
 
 
+@pytest.mark.slow
 async def test_a_large_file_is_read_while_it_is_fetched(fs: Filesystem) -> None:
     """Only what is wanted and some ahead; the rest stays away, and the state says so."""
     data = pattern(64 * MIB)

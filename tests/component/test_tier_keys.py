@@ -166,6 +166,7 @@ async def test_an_upload_whose_answer_was_lost_leaves_nothing_behind(
     assert stored(fs) == {}
 
 
+@pytest.mark.slow
 async def test_an_upload_begun_and_not_recorded_is_aborted(fs: Filesystem, expect_log: Callable[[str], None]) -> None:
     """The answer to its beginning was lost."""
     expect_log("next try in")
@@ -208,6 +209,7 @@ async def test_bytes_that_arrived_too_late_do_not_count(fs: Filesystem) -> None:
     assert found.state is State.STORED
 
 
+@pytest.mark.slow
 async def test_a_file_larger_than_the_budget_is_read(nursery: trio.Nursery, tmp_path: Path) -> None:
     """What was read leaves while the rest comes, and can be read again."""
     fs = tiered(
@@ -253,6 +255,7 @@ async def test_the_objects_of_a_store_stay_in_one_bucket(fs: Filesystem) -> None
     await fs.start()  # nothing is in S3 any more
 
 
+@pytest.mark.slow
 async def test_writers_wait_for_uploads_and_are_refused_when_there_are_none(
     nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expect_log: Callable[[str], None]
 ) -> None:

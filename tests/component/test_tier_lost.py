@@ -47,6 +47,7 @@ async def test_what_comes_home_has_its_directories_made_again(
 
 @pytest.mark.parametrize("gone", [False, True])
 @pytest.mark.parametrize("size", [4, 20 * MIB])
+@pytest.mark.slow
 async def test_a_crash_between_fetching_and_coming_home(fs: Filesystem, size: int, gone: bool) -> None:
     """The row says where the bytes are, and they are not partial any more; S3 has them in any case."""
     await fs.write(FILE, pattern(size))

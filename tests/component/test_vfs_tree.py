@@ -34,6 +34,7 @@ OTHER = "users/6/recordings/7"
 # --- a small cache ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_small_cache_sees_everything(place: Path) -> None:
     async with filesystem(place, catalogue={"cached_inodes": 50}) as fs:
         names = [f"{REC}/dir{n % 10}/file{n:03}" for n in range(300)]

@@ -19,18 +19,6 @@ from recfs.cli.store import Store
 from recfs.errors import NotFound, RecfsError
 from tests.system.fake_daemon import ANSWERS, DIFFERENCE, FILE, INFO, JOBS, STATUS, USER, FakeDaemon, run
 
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
-@pytest.fixture
-def daemon(root: Path) -> Iterator[FakeDaemon]:
-    with FakeDaemon(root) as running:
-        yield running
-
-
 COMMANDS = {
     "status": (
         ["status"],
