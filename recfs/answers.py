@@ -224,12 +224,12 @@ class Answers:
     async def drain(self, params: dict[str, Any]) -> dict[str, Any]:
         """Wait until everything closed is committed, at home and in S3, or the time is up: tells what is left.
 
-        `retries` False: what S3 refused, and anything while it is down, is not waited for.
+        `retries` False: what S3 refused, and anything while it is down, is not waited for. `s3`: whether there is one.
         """
         timeout_s, retries = float(params.get("timeout_s", 60.0)), bool(params.get("retries", True))
         with trio.move_on_after(timeout_s):
             await self.settle(retries=retries)
-            return {"pending": 0}
+            return {"pending": 0, "s3": self.vfs.bodies.tier is not None}
         return {
             "pending": self._pending() + self.s3.pending(retries=retries),
             "left": {

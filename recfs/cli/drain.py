@@ -38,7 +38,8 @@ def drain(ctx: click.Context, timeout_s: float) -> None:
             for line in told(result.get("left", {})):
                 output.say(f"  {line}")
         else:
-            output.say("everything is committed", style="green")
+            far = ", and in S3 where it belongs there" if result.get("s3") else ""
+            output.say(f"everything is committed{far}", style="green")
     if result["pending"]:
         ctx.exit(ExitCode.PROBLEMS)
 

@@ -209,7 +209,7 @@ async def test_drain_says_what_is_left(fs: Filesystem) -> None:
     assert (row["path"], row["kind"]) == (FILE, "upload")
     bucket(fs).heal()
     await ask(fs, "queue_retry", all=True)
-    assert await ask(fs, "drain", timeout_s=10) == {"pending": 0}
+    assert await ask(fs, "drain", timeout_s=10) == {"pending": 0, "s3": True}
 
 
 # --- status --------------------------------------------------------------------------------------------------------

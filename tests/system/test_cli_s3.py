@@ -318,12 +318,12 @@ def test_drain_says_what_it_waits_for_and_what_is_left(root: Path) -> None:
 
 
 def test_drain_ends_as_soon_as_it_is_done(root: Path) -> None:
-    answers = iter([{"pending": 8, "left": {"sealing": 8}}, {"pending": 0}])
+    answers = iter([{"pending": 8, "left": {"sealing": 8}}, {"pending": 0, "s3": True}])
     with FakeDaemon(root, {"drain": lambda params: next(answers)}):
         result = run("drain", "--root", root, "--timeout", "1h")
     assert (result.exit_code, result.stdout) == (
         0,
-        "waiting for 8 closed files to be committed\neverything is committed\n",
+        "waiting for 8 closed files to be committed\neverything is committed, and in S3 where it belongs there\n",
     )
 
 
