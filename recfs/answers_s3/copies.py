@@ -47,7 +47,7 @@ class CopyAnswers:
     @staticmethod
     def _evict(tier: Tier, node: FileNode, outcome: Outcome) -> None:
         if node.state is State.FETCHING and node.body is None:
-            tier.drop_partial(node)
+            tier.partials.drop(node)
             outcome.did(node.bytes)
             return
         refused = tier.room.may_evict(node)
@@ -137,7 +137,7 @@ class Fetching:
 
     async def _fetch(self, node: FileNode) -> None:
         try:
-            await self._tier.bring(node)
+            await self._tier.partials.bring(node)
         except RecfsError as error:
             self.outcome.keep(node.path, str(error).removeprefix(f"{node.path}: "))
         else:

@@ -152,9 +152,9 @@ class Bodies:
         if empty:
             await self._begin_anew(node)
         elif write or node.bytes <= self.tier.fetch_whole_below:
-            await self.tier.bring(node)
+            await self.tier.partials.bring(node)
         else:
-            partial = await self.tier.partial(node)
+            partial = await self.tier.partials.of(node)
             if partial is not None and node.body is None and node.state is State.FETCHING:
                 node.body = Body(os.dup(partial.fd), writable=False)
                 node.body.download = partial.download

@@ -85,7 +85,7 @@ class Room:
     @property
     def used_bytes(self) -> int:
         """What counts in the budget: local copies, partial ones, and what waits for its upload."""
-        partial = sum(each.download.present_bytes for each in self._tier.partials.values())
+        partial = self._tier.partials.present_bytes
         return self._tier.local_bytes + partial + self._tier.journal.unsent_bytes()
 
     def press(self) -> None:
@@ -97,7 +97,7 @@ class Room:
     def _line(self) -> int:
         """Where copies have to leave: below the budget by what may arrive before they have left."""
         budget = self._tier.settings.max_bytes
-        return budget - min(budget // 8, ARRIVING_BYTES) if self._tier.partials else budget
+        return budget - min(budget // 8, ARRIVING_BYTES) if self._tier.partials.by_ino else budget
 
     def over_bytes(self) -> int:
         """How much has to leave: for the budget, or for the disk's reserve."""
@@ -107,9 +107,8 @@ class Room:
         """Evict until the budget holds, or nothing more may leave."""
         many = LEAVING_FILES
         while self.over_bytes() > 0:
-            idle = [each for ino, each in self._tier.partials.items() if each.idle and ino not in self._tier.landing]
-            if idle:
-                self._tier.drop_partial(min(idle, key=lambda each: each.used_ns).node)
+            if idle := self._tier.partials.idle():
+                self._tier.partials.drop(min(idle, key=lambda each: each.used_ns).node)
                 continue
             await self._behind.flush()
             found = await self._tree.catalogue.evictable(self._tree.clock.now_ns(), many)
@@ -128,7 +127,7 @@ class Room:
 
     def _trim(self) -> int:
         """Free what was read of files that are open, of the largest first; tells how much."""
-        for each in sorted(self._tier.partials.values(), key=lambda each: -each.download.present_bytes):
+        for each in sorted(self._tier.partials.by_ino.values(), key=lambda each: -each.download.present_bytes):
             if each.waiting:
                 continue  # who waits for all of it, to change it, would wait for ever
             freed = each.download.trim(self.over_bytes())

@@ -9,7 +9,6 @@ never asked.
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,14 +16,12 @@ import trio
 
 from recfs.core.model import State, check_transition
 from recfs.core.routing import Decision, RouteRule, route
-from recfs.errors import IoFailure, OutOfSpace, RecfsError
-from recfs.fs.download import Download
+from recfs.errors import OutOfSpace
 from recfs.fs.nodes import DirNode, FileNode, Node
+from recfs.fs.partials import Partials
 from recfs.fs.room import Room
-from recfs.fs.staging import FETCH_LABEL
-from recfs.object_errors import ChecksumMismatch, ObjectArchived, ObjectMissing
-from recfs.objects import ObjectInfo, ObjectStore, RestoreState, key_for
-from recfs.ports import ObjectRow, Pending
+from recfs.objects import ObjectInfo, ObjectStore, key_for
+from recfs.ports import ObjectRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,31 +59,6 @@ class TierSettings:
     """How long a deleted file's object stays."""
 
 
-@dataclass(slots=True)
-class Partial:
-    """A partial local copy."""
-
-    node: FileNode
-    key: str
-    staging: str
-    fd: int
-    download: Download
-    used_ns: int
-    waiting: int = 0
-    """How many wait for all of it."""
-    wrong: RecfsError | None = None
-    """Why it was given up when all of it was here."""
-
-    @property
-    def idle(self) -> bool:
-        """Whether nobody wants anything of it now."""
-        return self.node.body is None and not self.waiting
-
-
-def _is_away(node: FileNode) -> bool:
-    return node.state.is_remote and not node.unlinked
-
-
 def key_of(node: FileNode) -> str:
     """Where the object of a file belongs: the path is the key."""
     return key_for(b"/".join(node.parts()))
@@ -104,21 +76,10 @@ class Tier:
         self._tree = tree
         self._behind = behind
         self.journal = journal
-        self._pool = pool
-        self._space = space
-        self._store = store
         self.objects = objects
-        self._slots = slots
         self.limiter = limiter
-        self._hash_limiter = hash_limiter
-        self._digest = digest
-        self.partials: dict[int, Partial] = {}
-        """By inode number."""
-        self.landing: dict[int, trio.Event] = {}
-        """Partial copies that are whole and being verified."""
-        self._doomed: dict[int, list[int]] = {}
-        """Journalled deletions of objects that a partial copy is still filled from, by inode number."""
-        self._nursery: trio.Nursery | None = None
+        """For threads that read from S3."""
+        self.partials = Partials(self, tree, behind, pool, space, store, slots, hash_limiter, digest)
         self.local_bytes = 0
         """Bytes of whole local copies of what S3 holds."""
         self.room = Room(self, tree, behind, space)
@@ -192,7 +153,7 @@ class Tier:
 
     def superseded(self, node: FileNode) -> None:
         """A file whose bytes only S3 has is overwritten: the object is the way back until the commit. Atomic."""
-        self.drop_partial(node)
+        self.partials.drop(node)
         if node.object is not None:
             self.remember(node, node.object._replace(held=1))
 
@@ -210,7 +171,7 @@ class Tier:
             self.journal.delete(key_of(node))  # it may have arrived, and only the answer was lost
         held, open_from_afar = node.object, node.body is not None and node.body.download is not None
         if not open_from_afar:
-            self.drop_partial(node)
+            self.partials.drop(node)
         if held is None:
             return
         if successor is not None and successor.object is None:
@@ -225,23 +186,18 @@ class Tier:
 
         Should the daemon die before, it goes an hour later.
         """
-        if node.ino not in self.partials:
+        if node.ino not in self.partials.by_ino:
             self.journal.delete(key, self.settings.retention_s if node.unlinked else 0.0)
             return
         row_id = self.journal.delete(key, max(OPEN_S, self.settings.retention_s))
-        self._doomed.setdefault(node.ino, []).append(row_id)
-
-    def _no_longer_filled(self, node: FileNode) -> None:
-        for row_id in self._doomed.pop(node.ino, []):
-            if not (node.unlinked and self.settings.retention_s):
-                self.journal.retry(row_id)
+        self.partials.doom(node, row_id)
 
     def released(self, node: FileNode) -> None:
         """Nobody has the file open any more. Atomic."""
         if node.unlinked:
-            self.drop_partial(node)
+            self.partials.drop(node)
             return
-        self._drop_failed(node)
+        self.partials.drop_failed(node)
         if node.object is not None:
             if node.object.local:
                 self.used(node)
@@ -260,11 +216,7 @@ class Tier:
         if node.object is not None and not node.unlinked and node.object.key != key_of(node):
             self.journal.move(node.ino, node.object.key)
 
-    def is_read(self, key: str, ino: int) -> bool:
-        """Whether another file than *ino* is being read from the object under *key*, it may be a removed one."""
-        return any(partial.key == key and partial.node.ino != ino for partial in self.partials.values())
-
-    # --- reading what is not here --------------------------------------------------------------------------------
+    # --- the budget ------------------------------------------------------------------------------------------------
 
     async def admit(self) -> None:
         """Hold new files back while what is not yet uploaded fills the budget. Raises OutOfSpace after a while."""
@@ -277,169 +229,6 @@ class Tier:
             f"{self.journal.unsent_bytes()} bytes wait to be uploaded, and [cache] max_size is {limit}; "
             f"`recfs queue` tells what holds them up"
         )
-
-    async def partial(self, node: FileNode) -> Partial | None:
-        """The partial copy of a file whose bytes are in S3, begun if need be; None if they are here by now."""
-        await self._landed(node)
-        if not _is_away(node):
-            return None
-        self._drop_failed(node)
-        found = self.partials.get(node.ino)
-        if found is not None:
-            found.used_ns = self._tree.clock.now_ns()
-            return found
-        held = node.object
-        if held is None:
-            raise IoFailure(f"{node.path}: its bytes are neither here nor known to be in S3")
-        await self._readable(node, held)
-        self._space.admit(0)
-        staging, fd = await self._pool.take()
-        found = self.partials.get(node.ino)
-        if found is not None or not _is_away(node):
-            os.close(fd)
-            self._store.drop_staging([staging])
-            return found
-        self._store.label(fd, FETCH_LABEL + b"%d" % node.ino)
-        assert self._nursery is not None
-        download = Download(
-            self.objects, held.key, held.etag, held.size_bytes, fd, self.limiter, self._slots,
-            read_ahead_max=self.settings.read_ahead_max,
-        )  # fmt: skip
-        download.grown = self.room.press
-        made = self.partials[node.ino] = Partial(node, held.key, staging, fd, download, self._tree.clock.now_ns())
-        if node.body is not None:  # its readers' bytes were given up
-            node.body.swap(os.dup(fd), writable=False)
-            node.body.download = download
-        if node.state is not State.FETCHING:
-            check_transition(node.state, State.FETCHING)
-            node.state = State.FETCHING
-            self._behind.node(node)
-        self._nursery.start_soon(self._fill, made)
-        self.room.press()
-        return made
-
-    async def _readable(self, node: FileNode, held: ObjectRow) -> None:
-        if node.state is not State.ARCHIVED:
-            return
-        info = await trio.to_thread.run_sync(self.objects.head, held.key, limiter=self.limiter)
-        if info is not None and info.restore_state in (RestoreState.ARCHIVED, RestoreState.RESTORING):
-            raise ObjectArchived(f"{node.path} is {info.restore_state} ({held.storage_class}); see `recfs restore`")
-        check_transition(node.state, State.EVICTED)
-        node.state = State.EVICTED
-        self._behind.node(node)
-
-    async def _fill(self, partial: Partial) -> None:
-        await partial.download.run()
-        node, failed = partial.node, partial.download.failed
-        if partial.download.complete:
-            try:
-                await self._land(partial)
-            except IoFailure as error:
-                self._give_up(partial, error)
-        elif failed is not None and self.partials.get(node.ino) is partial:
-            log.error("%s: %s", node.path, failed)
-            if isinstance(failed, ObjectArchived) or partial.idle:
-                self.drop_partial(node)  # else with the last close: who has it open gets this error at every read
-
-    async def bring(self, node: FileNode) -> None:
-        """Have the whole file here, verified. Raises what went wrong."""
-        while node.state.is_remote and not node.unlinked:
-            partial = await self.partial(node)
-            if partial is None:
-                continue
-            partial.waiting += 1
-            try:
-                await partial.download.whole()
-            except ObjectMissing:
-                if node.object is None or node.object.key == partial.key:
-                    raise
-                self.drop_partial(node)  # the object has followed its file's new name
-                continue
-            finally:
-                partial.waiting -= 1
-            await self._landed(node)
-            if self.partials.get(node.ino) is partial and partial.download.complete:
-                await self._land(partial)
-            if partial.wrong is not None:
-                raise partial.wrong  # else a store that lies would be asked for ever
-
-    async def _landed(self, node: FileNode) -> None:
-        while node.ino in self.landing:
-            await self.landing[node.ino].wait()
-
-    async def _land(self, partial: Partial) -> None:
-        """A partial copy is whole: verify it, and let the settler carry it home."""
-        node = partial.node
-        if node.ino in self.landing or self.partials.get(node.ino) is not partial:
-            return
-        done = self.landing[node.ino] = trio.Event()
-        try:
-            sha256 = await self._checksum(partial)
-            held = node.object
-            if self.partials.get(node.ino) is not partial or node.unlinked or held is None:
-                return
-            if sha256 != held.sha256:
-                what = f"{node.path}: S3 holds other bytes under {held.key} than were uploaded"
-                self._give_up(partial, ChecksumMismatch(f"{what}; restore the version recfs wrote"))
-                return
-            del self.partials[node.ino]
-            self._no_longer_filled(node)
-            check_transition(node.state, State.STORED)
-            node.state = State.STORED
-            node.sha256, node.md5 = held.sha256, held.md5
-            node.staging, node.home_ino = partial.staging, os.fstat(partial.fd).st_ino
-            node.pending |= Pending.MOVE
-            if node.body is not None:
-                node.body.download = None
-            os.close(partial.fd)
-            self.local_bytes += held.size_bytes
-            self.remember(node, held._replace(local=1, used_ns=self._tree.clock.now_ns()))
-            self._behind.settle(node)
-            self.room.press()
-        finally:
-            del self.landing[node.ino]
-            done.set()
-
-    async def _checksum(self, partial: Partial) -> bytes:
-        fd = os.dup(partial.fd)  # it may be given up meanwhile
-        try:
-            return await trio.to_thread.run_sync(self._synced_digest, fd, limiter=self._hash_limiter)
-        except OSError as error:
-            raise IoFailure(f"{partial.node.path}: its fetched bytes cannot be read: {error}") from error
-        finally:
-            os.close(fd)
-
-    def _synced_digest(self, fd: int) -> bytes:
-        os.fdatasync(fd)  # a row must not promise bytes that are not there
-        return self._digest(fd)
-
-    def _give_up(self, partial: Partial, error: RecfsError) -> None:
-        log.error("%s", error)
-        partial.wrong = error
-        self.drop_partial(partial.node)
-
-    def _drop_failed(self, node: FileNode) -> None:
-        """What failed for good is begun anew by the next who opens the file. Atomic."""
-        partial = self.partials.get(node.ino)
-        if partial is not None and partial.download.failed is not None and partial.idle:
-            self.drop_partial(node)
-
-    def drop_partial(self, node: FileNode) -> None:
-        """Give a partial copy up. Who has the file open gets errors from then on: what is here has holes. Atomic."""
-        partial = self.partials.pop(node.ino, None)
-        if partial is None:
-            return
-        partial.download.close()
-        self._no_longer_filled(node)
-        os.close(partial.fd)
-        self._store.drop_staging([partial.staging])
-        if node.state is State.FETCHING and not node.unlinked:
-            check_transition(node.state, State.EVICTED)
-            node.state = State.EVICTED
-            if isinstance(partial.download.failed, ObjectArchived):
-                check_transition(node.state, State.ARCHIVED)
-                node.state = State.ARCHIVED
-            self._behind.node(node)
 
     def used(self, node: FileNode) -> None:
         """A local copy is being used. Atomic."""
@@ -458,14 +247,14 @@ class Tier:
         """Fill partial copies, and let copies leave, for ever."""
         self.local_bytes = await self._tree.catalogue.local_object_bytes()
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+            self.partials.nursery = nursery
             await self.room.run()
 
     # --- to where the rules want it (recfs tier run) -------------------------------------------------------------
 
     async def bring_home(self, node: FileNode) -> bool:
         """Have the file here for good, verified, and S3 without it. False when it was changed meanwhile."""
-        await self.bring(node)
+        await self.partials.bring(node)
         if node.unlinked or node.state is not State.STORED or node.object is None:
             return False
         check_transition(node.state, State.COMMITTED)
@@ -480,7 +269,7 @@ class Tier:
 
     async def store_anew(self, node: FileNode) -> bool:
         """Upload a stored file again, as to another storage class. False when it was changed meanwhile."""
-        await self.bring(node)
+        await self.partials.bring(node)
         if node.unlinked or node.state is not State.STORED or node.object is None:
             return False
         check_transition(node.state, State.COMMITTED)

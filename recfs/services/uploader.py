@@ -246,7 +246,7 @@ class Uploader:
 
     async def _in_the_way(self, row: JournalRow, key: str, holder: FileNode | None) -> bool:
         """Whether something else needs what is under *key*; the row is then looked at again later."""
-        if holder is None and not self._tier.is_read(key, row.ino):
+        if holder is None and not self._tier.partials.is_read(key, row.ino):
             return False
         if holder is not None and holder.object is not None and key_of(holder) != key:
             self._tier.follow(holder)  # renamed with its directory, and not told so yet

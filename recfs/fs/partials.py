@@ -1,0 +1,272 @@
+"""Partial local copies of what S3 holds: begun by a reader, filled by a `Download` that all readers share, verified
+when they are whole, and then carried home like any committed file.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.core.model import State, check_transition
+from recfs.errors import IoFailure, RecfsError
+from recfs.fs.download import Download
+from recfs.fs.nodes import FileNode
+from recfs.fs.staging import FETCH_LABEL
+from recfs.object_errors import ChecksumMismatch, ObjectArchived, ObjectMissing
+from recfs.objects import RestoreState
+from recfs.ports import ObjectRow, Pending
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from recfs.fs.fetchslots import FetchSlots
+    from recfs.fs.staging import Space, StagingPool
+    from recfs.fs.tier import Tier
+    from recfs.fs.tree import Tree
+    from recfs.fs.writebehind import WriteBehind
+    from recfs.stores.local import LocalStore
+
+log = logging.getLogger("recfs.tier")
+
+
+@dataclass(slots=True)
+class Partial:
+    """A partial local copy."""
+
+    node: FileNode
+    key: str
+    staging: str
+    fd: int
+    download: Download
+    used_ns: int
+    waiting: int = 0
+    """How many wait for all of it."""
+    wrong: RecfsError | None = None
+    """Why it was given up when all of it was here."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody wants anything of it now."""
+        return self.node.body is None and not self.waiting
+
+
+def _is_away(node: FileNode) -> bool:
+    return node.state.is_remote and not node.unlinked
+
+
+class Partials:
+    """All partial copies, and the way of a file's bytes from S3 to here."""
+
+    def __init__(
+        self, tier: Tier, tree: Tree, behind: WriteBehind, pool: StagingPool, space: Space, store: LocalStore,
+        slots: FetchSlots, hash_limiter: trio.CapacityLimiter, digest: Callable[[int], bytes],
+    ) -> None:  # fmt: skip
+        self._tier = tier
+        self._tree = tree
+        self._behind = behind
+        self._pool = pool
+        self._space = space
+        self._store = store
+        self._slots = slots
+        self._hash_limiter = hash_limiter
+        self._digest = digest
+        self.nursery: trio.Nursery | None = None
+        """Where downloads run."""
+        self.by_ino: dict[int, Partial] = {}
+        self.landing: dict[int, trio.Event] = {}
+        """Copies that are whole and being verified, by inode number."""
+        self._doomed: dict[int, list[int]] = {}
+        """Journalled deletions of objects that a copy is still filled from, by inode number."""
+
+    @property
+    def present_bytes(self) -> int:
+        """How much of all of them is here."""
+        return sum(each.download.present_bytes for each in self.by_ino.values())
+
+    def idle(self) -> list[Partial]:
+        """Those that nobody wants anything of now."""
+        return [each for ino, each in self.by_ino.items() if each.idle and ino not in self.landing]
+
+    # --- the objects they are filled from ------------------------------------------------------------------------
+
+    def is_read(self, key: str, ino: int) -> bool:
+        """Whether another file than *ino* is being read from the object under *key*, it may be a removed one."""
+        return any(partial.key == key and partial.node.ino != ino for partial in self.by_ino.values())
+
+    def doom(self, node: FileNode, row_id: int) -> None:
+        """The deletion *row_id* of the object this file is filled from is due when that ends. Atomic."""
+        self._doomed.setdefault(node.ino, []).append(row_id)
+
+    def _no_longer_filled(self, node: FileNode) -> None:
+        for row_id in self._doomed.pop(node.ino, []):
+            if not (node.unlinked and self._tier.settings.retention_s):
+                self._tier.journal.retry(row_id)
+
+    # --- filling -------------------------------------------------------------------------------------------------
+
+    async def of(self, node: FileNode) -> Partial | None:
+        """The partial copy of a file whose bytes are in S3, begun if need be; None if they are here by now."""
+        await self._landed(node)
+        if not _is_away(node):
+            return None
+        self.drop_failed(node)
+        found = self.by_ino.get(node.ino)
+        if found is not None:
+            found.used_ns = self._tree.clock.now_ns()
+            return found
+        held = node.object
+        if held is None:
+            raise IoFailure(f"{node.path}: its bytes are neither here nor known to be in S3")
+        await self._readable(node, held)
+        self._space.admit(0)
+        staging, fd = await self._pool.take()
+        found = self.by_ino.get(node.ino)
+        if found is not None or not _is_away(node):
+            os.close(fd)
+            self._store.drop_staging([staging])
+            return found
+        self._store.label(fd, FETCH_LABEL + b"%d" % node.ino)
+        assert self.nursery is not None
+        download = Download(
+            self._tier.objects, held.key, held.etag, held.size_bytes, fd, self._tier.limiter, self._slots,
+            read_ahead_max=self._tier.settings.read_ahead_max,
+        )  # fmt: skip
+        download.grown = self._tier.room.press
+        made = self.by_ino[node.ino] = Partial(node, held.key, staging, fd, download, self._tree.clock.now_ns())
+        if node.body is not None:  # its readers' bytes were given up
+            node.body.swap(os.dup(fd), writable=False)
+            node.body.download = download
+        if node.state is not State.FETCHING:
+            check_transition(node.state, State.FETCHING)
+            node.state = State.FETCHING
+            self._behind.node(node)
+        self.nursery.start_soon(self._fill, made)
+        self._tier.room.press()
+        return made
+
+    async def _readable(self, node: FileNode, held: ObjectRow) -> None:
+        if node.state is not State.ARCHIVED:
+            return
+        info = await trio.to_thread.run_sync(self._tier.objects.head, held.key, limiter=self._tier.limiter)
+        if info is not None and info.restore_state in (RestoreState.ARCHIVED, RestoreState.RESTORING):
+            raise ObjectArchived(f"{node.path} is {info.restore_state} ({held.storage_class}); see `recfs restore`")
+        check_transition(node.state, State.EVICTED)
+        node.state = State.EVICTED
+        self._behind.node(node)
+
+    async def _fill(self, partial: Partial) -> None:
+        await partial.download.run()
+        node, failed = partial.node, partial.download.failed
+        if partial.download.complete:
+            try:
+                await self._land(partial)
+            except IoFailure as error:
+                self._give_up(partial, error)
+        elif failed is not None and self.by_ino.get(node.ino) is partial:
+            log.error("%s: %s", node.path, failed)
+            if isinstance(failed, ObjectArchived) or partial.idle:
+                self.drop(node)  # else with the last close: who has it open gets this error at every read
+
+    async def bring(self, node: FileNode) -> None:
+        """Have the whole file here, verified. Raises what went wrong."""
+        while node.state.is_remote and not node.unlinked:
+            partial = await self.of(node)
+            if partial is None:
+                continue
+            partial.waiting += 1
+            try:
+                await partial.download.whole()
+            except ObjectMissing:
+                if node.object is None or node.object.key == partial.key:
+                    raise
+                self.drop(node)  # the object has followed its file's new name
+                continue
+            finally:
+                partial.waiting -= 1
+            await self._landed(node)
+            if self.by_ino.get(node.ino) is partial and partial.download.complete:
+                await self._land(partial)
+            if partial.wrong is not None:
+                raise partial.wrong  # else a store that lies would be asked for ever
+
+    async def _landed(self, node: FileNode) -> None:
+        while node.ino in self.landing:
+            await self.landing[node.ino].wait()
+
+    async def _land(self, partial: Partial) -> None:
+        """A partial copy is whole: verify it, and let the settler carry it home."""
+        node = partial.node
+        if node.ino in self.landing or self.by_ino.get(node.ino) is not partial:
+            return
+        done = self.landing[node.ino] = trio.Event()
+        try:
+            sha256 = await self._checksum(partial)
+            held = node.object
+            if self.by_ino.get(node.ino) is not partial or node.unlinked or held is None:
+                return
+            if sha256 != held.sha256:
+                what = f"{node.path}: S3 holds other bytes under {held.key} than were uploaded"
+                self._give_up(partial, ChecksumMismatch(f"{what}; restore the version recfs wrote"))
+                return
+            del self.by_ino[node.ino]
+            self._no_longer_filled(node)
+            check_transition(node.state, State.STORED)
+            node.state = State.STORED
+            node.sha256, node.md5 = held.sha256, held.md5
+            node.staging, node.home_ino = partial.staging, os.fstat(partial.fd).st_ino
+            node.pending |= Pending.MOVE
+            if node.body is not None:
+                node.body.download = None
+            os.close(partial.fd)
+            self._tier.local_bytes += held.size_bytes
+            self._tier.remember(node, held._replace(local=1, used_ns=self._tree.clock.now_ns()))
+            self._behind.settle(node)
+            self._tier.room.press()
+        finally:
+            del self.landing[node.ino]
+            done.set()
+
+    async def _checksum(self, partial: Partial) -> bytes:
+        fd = os.dup(partial.fd)  # it may be given up meanwhile
+        try:
+            return await trio.to_thread.run_sync(self._synced_digest, fd, limiter=self._hash_limiter)
+        except OSError as error:
+            raise IoFailure(f"{partial.node.path}: its fetched bytes cannot be read: {error}") from error
+        finally:
+            os.close(fd)
+
+    def _synced_digest(self, fd: int) -> bytes:
+        os.fdatasync(fd)  # a row must not promise bytes that are not there
+        return self._digest(fd)
+
+    def _give_up(self, partial: Partial, error: RecfsError) -> None:
+        log.error("%s", error)
+        partial.wrong = error
+        self.drop(partial.node)
+
+    def drop_failed(self, node: FileNode) -> None:
+        """What failed for good is begun anew by the next who opens the file. Atomic."""
+        partial = self.by_ino.get(node.ino)
+        if partial is not None and partial.download.failed is not None and partial.idle:
+            self.drop(node)
+
+    def drop(self, node: FileNode) -> None:
+        """Give a partial copy up. Who has the file open gets errors from then on: what is here has holes. Atomic."""
+        partial = self.by_ino.pop(node.ino, None)
+        if partial is None:
+            return
+        partial.download.close()
+        self._no_longer_filled(node)
+        os.close(partial.fd)
+        self._store.drop_staging([partial.staging])
+        if node.state is State.FETCHING and not node.unlinked:
+            check_transition(node.state, State.EVICTED)
+            node.state = State.EVICTED
+            if isinstance(partial.download.failed, ObjectArchived):
+                check_transition(node.state, State.ARCHIVED)
+                node.state = State.ARCHIVED
+            self._behind.node(node)
