@@ -21,7 +21,7 @@ import trio
 from recfs import answers, daemon
 from recfs.answers import Answers
 from recfs.config import Config
-from recfs.errors import NotFound
+from recfs.errors import NotFound, RecfsError
 from recfs.fs import staging
 from recfs.fs.iomodes import Mode
 from recfs.fs.namespace import Caller
@@ -168,7 +168,9 @@ class Filesystem:
                 await procedure(self)
                 finished = not self.faults.dead
             except BaseException as error:
-                _, rest = split(error)
+                # What the dead told whoever had asked it something before is nobody's concern.
+                echoes = (Stopped, trio.Cancelled, RecfsError, OSError) if self.faults.dead else None
+                _, rest = split(error, echoes)
                 if rest is not None:
                     raise
         self._procedure, self.faults.stop_before = None, None
@@ -368,9 +370,11 @@ class Filesystem:
         assert_store(self.parts.store.catalogue_path, self.root, lost=lost, trash=trash)
 
 
-def split(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+def split(
+    error: BaseException, deaths: tuple[type[BaseException], ...] | None = None
+) -> tuple[BaseException | None, BaseException | None]:
     """(the deaths a test asked for, everything else) in an exception or a group of them."""
-    deaths = (Stopped, trio.Cancelled)
+    deaths = deaths or (Stopped, trio.Cancelled)
     if isinstance(error, BaseExceptionGroup):
         return error.split(deaths)
     return (error, None) if isinstance(error, deaths) else (None, error)

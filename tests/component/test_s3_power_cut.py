@@ -13,7 +13,6 @@ import pytest
 import trio
 
 from recfs.fs.nodes import FileNode
-from recfs.object_errors import TransferCancelled
 from tests.fake_object_store import FakeObjectStore
 
 from .build import REC, Filesystem, pattern
@@ -132,14 +131,7 @@ async def cut_and_look(top: Path, run: Procedure, versions: Versions, step: int,
         disk = Disk(fs.root, top / str(step) / "disk")
         fs.faults.observers.append(disk.watch)
 
-        async def dying(fs: Filesystem) -> None:
-            try:
-                await run(fs)
-            except TransferCancelled:
-                if not fs.faults.dead:
-                    raise
-
-        done = await fs.until_stopped(dying, step)
+        done = await fs.until_stopped(run, step)
         fs.faults.observers.clear()
         where = f"{run.__name__}: power cut before step {step} ({' '.join(fs.faults.trace[-8:])} | …)"
         await fs.crash()
