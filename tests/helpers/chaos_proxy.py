@@ -18,7 +18,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
@@ -56,6 +56,7 @@ class ChaosProxy:
         self._stopping = threading.Event()
         self._wake_read, self._wake_write = socket.socketpair()
         self._threads: list[threading.Thread] = []
+        self._upstreams: set[http.client.HTTPConnection] = set()
         self._port = 0
         self._listener: socket.socket | None = None
         self._listen()
@@ -101,10 +102,19 @@ class ChaosProxy:
         self._wake_write.send(b"x")
         assert self._listener is not None
         for thread in list(self._threads):
-            thread.join()
+            while thread.is_alive():
+                self._hang_up()
+                thread.join(0.1)
         self._threads.clear()
         self._wake_read.recv(1)
         self._listener.close()
+
+    def _hang_up(self) -> None:
+        """Nobody waits for the server's answers any more."""
+        for upstream in list(self._upstreams):
+            if (connected := upstream.sock) is not None:
+                with suppress(OSError):
+                    connected.shutdown(socket.SHUT_RDWR)
 
     def _start(self, target: Callable[[socket.socket], None], connection: socket.socket) -> None:
         thread = threading.Thread(target=target, args=(connection,), daemon=True)
@@ -153,6 +163,7 @@ class ChaosProxy:
 
     def _relay(self, request: Request) -> Answer:
         upstream = http.client.HTTPConnection(*self._server)
+        self._upstreams.add(upstream)
         try:
             headers = {name: value for name, value in request.headers.items() if name != "expect"}
             upstream.request(request.method, request.target, request.body or None, headers)
@@ -162,7 +173,10 @@ class ChaosProxy:
             if "Content-Length" not in kept:
                 kept["Content-Length"] = str(len(body))
             return Answer(response.status, response.reason, kept, body)
+        except http.client.HTTPException as error:
+            raise ConnectionAbortedError(f"the server's answer: {error!r}") from error
         finally:
+            self._upstreams.discard(upstream)
             upstream.close()
 
     def _answer(self, connection: socket.socket, request: Request, answer: Answer) -> bool:
@@ -224,4 +238,6 @@ def _receive(stream: object, connection: socket.socket) -> Request | None:
 def _with_body(request: Request, stream: object) -> Request:
     length = int(request.headers.get("content-length", 0))
     body = stream.read(length) if length else b""  # type: ignore[attr-defined]
+    if len(body) < length:
+        raise ConnectionResetError("the client is gone, in the middle of its request")  # the server would wait for more
     return replace(request, body=body)
