@@ -151,7 +151,7 @@ class Bodies:
             raise IoFailure(f"{node.path}: its bytes are in S3, and the configuration has no [s3]")
         if empty:
             await self._begin_anew(node)
-        elif write or node.bytes <= self.tier.fetch_whole_below:
+        elif write or node.bytes <= self.tier.settings.fetch_whole_below:
             await self.tier.partials.bring(node)
         else:
             partial = await self.tier.partials.of(node)

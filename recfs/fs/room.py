@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from recfs.fs.tier import Tier
     from recfs.fs.tree import Tree
     from recfs.fs.writebehind import WriteBehind
+    from recfs.ports import ObjectRow
 
 log = logging.getLogger("recfs.tier")
 
@@ -30,6 +31,11 @@ ARRIVING_BYTES = 64 << 20
 """How much may arrive before copies have left for it."""
 LEAVING_FILES = 100
 """How many are looked at together."""
+
+
+def _is_moving(node: FileNode) -> bool:
+    """Whether the local copy is not at home, or not for long."""
+    return bool(node.pending or node.settling or node.moved is not None or node.staging is not None)
 
 
 class Room:
@@ -49,7 +55,7 @@ class Room:
             return f"it is {node.state}: only what is stored in S3 can leave; `recfs route explain` tells where it goes"
         if node.body is not None:
             return "it is open; it can leave when it is closed"
-        if node.pending or node.settling or node.moved is not None or node.staging is not None:
+        if _is_moving(node):
             return "it is being moved; try again"
         return "it is pinned; `recfs unpin` lets it go" if node.object.pinned else None
 
@@ -60,26 +66,24 @@ class Room:
         entry = Garbage(self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.now_ns())
         entry.home_ino = node.home_ino
         entry.place = (node.parent, node.name)
+        self._tree.know_garbage(entry)
+        self._behind.garbage(entry)
+        self._is_away(node, held)
+
+    def _is_away(self, node: FileNode, held: ObjectRow) -> None:
         check_transition(node.state, State.EVICTED)
         node.state = State.EVICTED
         node.home_ino = None
-        self._tree.know_garbage(entry)
-        self._behind.garbage(entry)
         self._tier.local_bytes -= held.size_bytes
         self._tier.remember(node, held._replace(local=0))
 
     def lost(self, node: FileNode) -> bool:
         """The local copy was removed past recfs: tells whether S3 has the bytes, and they can be had again. Atomic."""
         held = node.object
-        settled = not (node.pending or node.settling or node.moved is not None or node.staging is not None)
-        if node.state is not State.STORED or held is None or node.body is not None or not settled:
+        if node.state is not State.STORED or held is None or node.body is not None or _is_moving(node):
             return False
         log.warning("%s: its local copy was removed past recfs; S3 has the bytes", node.path)
-        check_transition(node.state, State.EVICTED)
-        node.state = State.EVICTED
-        node.home_ino = None
-        self._tier.local_bytes -= held.size_bytes
-        self._tier.remember(node, held._replace(local=0))
+        self._is_away(node, held)
         return True
 
     @property

@@ -52,6 +52,7 @@ class TierSettings:
     max_bytes: int
     """Budget of everything local that S3 has or will have."""
     fetch_whole_below: int
+    """Size up to which a file is fetched whole when it is opened."""
     read_ahead_max: int
     settle_s: float
     """How long a committed file waits before it is uploaded."""
@@ -103,9 +104,7 @@ class Tier:
         elif held is not None:
             # It belongs here now: what S3 has of it is an earlier version under its name.
             self.journal.delete(held.key, self.settings.retention_s)
-            node.object = None
-            self._behind.object_gone(node.ino)
-            self._behind.node(node)
+            self._lose_object(node)
 
     def _is_stored(self, node: FileNode, held: ObjectRow) -> None:
         check_transition(node.state, State.STORED)
@@ -235,11 +234,6 @@ class Tier:
         held, now = node.object, self._tree.clock.now_ns()
         if held is not None and now - held.used_ns > USED_EVERY_NS:
             self.remember(node, held._replace(used_ns=now))
-
-    @property
-    def fetch_whole_below(self) -> int:
-        """Size up to which a file is fetched whole when it is opened."""
-        return self.settings.fetch_whole_below
 
     # --- the service ---------------------------------------------------------------------------------------------
 

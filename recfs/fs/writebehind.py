@@ -231,7 +231,8 @@ class WriteBehind:
             dropped = set(self._purged)
             self._garbage = {gid: entry for gid, entry in garbage.items() if gid not in dropped} | self._garbage
             self._purged = purged + self._purged
-            self._objects = {ino: row for ino, row in objects.items() if ino not in gone} | self._objects
+            without = gone.keys() | set(self._objects_gone)
+            self._objects = {ino: row for ino, row in objects.items() if ino not in without} | self._objects
             self._objects_gone = objects_gone + self._objects_gone
             done = set(self._journal_done)
             self._journal = {row_id: row for row_id, row in journal.items() if row_id not in done} | self._journal

@@ -1,4 +1,4 @@
-"""Makes the boto3 client that all operations share, from the [s3] section. Nothing else configures botocore."""
+"""Makes the boto3 client for all requests but those that carry bytes (`wire`), from the [s3] section."""
 
 from __future__ import annotations
 
@@ -129,5 +129,5 @@ def _follow_no_redirect(context: dict[str, Any], **_: Any) -> None:
 
 
 def _remember_status(response_dict: dict[str, Any], **_: Any) -> None:
-    """botocore makes a 500 of status 200 with a body that is no XML; `s3_faults` wants to tell the two apart."""
+    """botocore makes a 500 of status 200 with a body that is no XML; `faults` wants to tell the two apart."""
     response_dict["headers"][STATUS_HEADER] = str(response_dict["status_code"])

@@ -1,7 +1,7 @@
-"""The object store port on boto3: any S3 server. Together with its `s3_*` rooms the only place that knows boto3.
+"""The object store port for any S3 server. This directory is the only place that knows boto3.
 
-Bytes go through boto3 too, in plain threads: of what was measured (docs/architecture.md) nothing else that fits was
-faster, and all errors come from one library. One attempt per call; `stores.wrap.RetryingObjectStore` tries again.
+boto3 does everything but to carry bytes, for which `wire` makes the requests itself (docs/architecture.md has the
+measurements). One attempt per call; `stores.wrap.RetryingObjectStore` tries again.
 """
 
 from __future__ import annotations
