@@ -212,7 +212,7 @@ async def _build(
     await remote.agree(config, catalogue, behind)
     far = None
     if objects is not None:
-        far = remote.build(config, objects, tree, behind, places, bodies, space, store, remote.sha256_of)
+        far = remote.build(config, objects, tree, behind, places, bodies, space, store)
         await far.tier.journal.load(catalogue)
         bodies.tier = far.tier
     sweeper = Sweeper(

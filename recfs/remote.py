@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,8 +16,6 @@ from recfs.services.uploader import Uploader
 from recfs.stores.wrap import CircuitBreaker, RetryingObjectStore, RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from recfs.config import Config
     from recfs.fs.bodies import Bodies
     from recfs.fs.places import Places
@@ -77,7 +73,7 @@ def _tried_again(operation: str, attempt: int, error: Exception) -> None:
 
 def build(
     config: Config, objects: ObjectStore, tree: Tree, behind: WriteBehind, places: Places, bodies: Bodies,
-    space: Space, store: LocalStore, digest: Callable[[int], bytes],
+    space: Space, store: LocalStore,
 ) -> Remote:  # fmt: skip
     """Put the parts together; `Remote.tier.journal` has yet to be loaded."""
     threads = config.s3.threads if config.s3 is not None else 16
@@ -92,7 +88,7 @@ def build(
     journal = Journal(behind, tree.clock)
     tier = Tier(
         settings, tree, behind, journal, bodies.pool, space, store, objects, FetchSlots(threads),
-        trio.CapacityLimiter(threads), trio.CapacityLimiter(HASH_THREADS), digest,
+        trio.CapacityLimiter(threads), trio.CapacityLimiter(HASH_THREADS),
     )  # fmt: skip
     uploader = Uploader(
         tier, tree, behind, places, bodies, store,
@@ -115,11 +111,3 @@ async def agree(config: Config, catalogue: Catalogue, behind: WriteBehind) -> No
         log.warning("files of %s are in %s; without [s3] in the configuration they cannot be read", config.root, before)
     elif now is not None and now != before:
         behind.meta("s3", now)
-
-
-def sha256_of(fd: int) -> bytes:
-    """Checksum of a whole file, which is on stable storage then: a row is about to say that it is here. Blocking."""
-    os.fdatasync(fd)
-    with open(os.dup(fd), "rb") as file:
-        file.seek(0)
-        return hashlib.file_digest(file, "sha256").digest()

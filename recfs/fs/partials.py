@@ -13,6 +13,7 @@ import trio
 
 from recfs.core.model import State, check_transition
 from recfs.errors import IoFailure, RecfsError
+from recfs.fs.digests import synced_sha256
 from recfs.fs.download import Download
 from recfs.fs.nodes import FileNode
 from recfs.fs.staging import FETCH_LABEL
@@ -21,8 +22,6 @@ from recfs.objects import RestoreState
 from recfs.ports import ObjectRow, Pending
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from recfs.fs.fetchslots import FetchSlots
     from recfs.fs.staging import Space, StagingPool
     from recfs.fs.tier import Tier
@@ -63,7 +62,7 @@ class Partials:
 
     def __init__(
         self, tier: Tier, tree: Tree, behind: WriteBehind, pool: StagingPool, space: Space, store: LocalStore,
-        slots: FetchSlots, hash_limiter: trio.CapacityLimiter, digest: Callable[[int], bytes],
+        slots: FetchSlots, hash_limiter: trio.CapacityLimiter,
     ) -> None:  # fmt: skip
         self._tier = tier
         self._tree = tree
@@ -73,7 +72,6 @@ class Partials:
         self._store = store
         self._slots = slots
         self._hash_limiter = hash_limiter
-        self._digest = digest
         self.nursery: trio.Nursery | None = None
         """Where downloads run."""
         self.by_ino: dict[int, Partial] = {}
@@ -233,15 +231,11 @@ class Partials:
     async def _checksum(self, partial: Partial) -> bytes:
         fd = os.dup(partial.fd)  # it may be given up meanwhile
         try:
-            return await trio.to_thread.run_sync(self._synced_digest, fd, limiter=self._hash_limiter)
+            return await trio.to_thread.run_sync(synced_sha256, fd, limiter=self._hash_limiter)
         except OSError as error:
             raise IoFailure(f"{partial.node.path}: its fetched bytes cannot be read: {error}") from error
         finally:
             os.close(fd)
-
-    def _synced_digest(self, fd: int) -> bytes:
-        os.fdatasync(fd)  # a row must not promise bytes that are not there
-        return self._digest(fd)
 
     def _give_up(self, partial: Partial, error: RecfsError) -> None:
         log.error("%s", error)

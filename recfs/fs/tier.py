@@ -24,8 +24,6 @@ from recfs.objects import ObjectInfo, ObjectStore, key_for
 from recfs.ports import ObjectRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from recfs.fs.fetchslots import FetchSlots
     from recfs.fs.journal import Journal
     from recfs.fs.staging import Space, StagingPool
@@ -71,7 +69,7 @@ class Tier:
     def __init__(
         self, settings: TierSettings, tree: Tree, behind: WriteBehind, journal: Journal, pool: StagingPool,
         space: Space, store: LocalStore, objects: ObjectStore, slots: FetchSlots, limiter: trio.CapacityLimiter,
-        hash_limiter: trio.CapacityLimiter, digest: Callable[[int], bytes],
+        hash_limiter: trio.CapacityLimiter,
     ) -> None:  # fmt: skip
         self.settings = settings
         self._tree = tree
@@ -80,7 +78,7 @@ class Tier:
         self.objects = objects
         self.limiter = limiter
         """For threads that read from S3."""
-        self.partials = Partials(self, tree, behind, pool, space, store, slots, hash_limiter, digest)
+        self.partials = Partials(self, tree, behind, pool, space, store, slots, hash_limiter)
         self.local_bytes = 0
         """Bytes of whole local copies of what S3 holds."""
         self.room = Room(self, tree, behind, space)

@@ -169,7 +169,7 @@ async def test_a_file_nobody_wrote_to_is_committed_as_it_was(fs: Filesystem, mon
     """touch(1) opens for writing; nothing is hashed for that."""
     node = await committed(fs, b"data", aged=True)
     checksums = (node.sha256, node.md5)
-    monkeypatch.setattr("recfs.services.committer._pass", None)  # would raise
+    monkeypatch.setattr("recfs.fs.digests._pass", None)  # would raise
     number, _ = await fs.pass_open(FILE, RW)
     await fs.vfs.setattr(node.ino, Changes(mtime_ns=77), OPERATOR)
     await fs.close(number)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from recfs.errors import RootBusy
-from recfs.services.committer import SIDE_BY_SIDE_BYTES, Source, digest_files
+from recfs.fs.digests import SIDE_BY_SIDE_BYTES, Source, digest_files
 from recfs.stores import local
 from recfs.stores.local import Attrs, LocalStore, Step, StepKind
 
