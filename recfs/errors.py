@@ -24,6 +24,8 @@ RecfsError
     ├── TooBig              an attribute value or list beyond the kernel's limit
     ├── Stale               the inode is gone
     ├── Busy                in use by the system
+    ├── Interrupted         the caller was killed, or got a signal, while it waited
+    ├── TryAgain            what it waits for takes too long
     └── IoFailure           the disk said no
 """
 
@@ -145,6 +147,14 @@ class Stale(FsError):
 
 class Busy(FsError):
     """In use by the system."""
+
+
+class Interrupted(FsError):
+    """The caller got a signal while its request waited; nothing was changed."""
+
+
+class TryAgain(FsError):
+    """What the request waits for takes longer than a request may; nothing was changed."""
 
 
 class IoFailure(FsError):

@@ -40,6 +40,8 @@ ERRNO: dict[type[errors.RecfsError], int] = {
     errors.TooBig: errno.E2BIG,
     errors.Stale: errno.ESTALE,
     errors.Busy: errno.EBUSY,
+    errors.Interrupted: errno.EINTR,
+    errors.TryAgain: errno.EAGAIN,
     errors.IoFailure: errno.EIO,
     object_errors.ObjectArchived: errno.EACCES,
     object_errors.ObjectStoreError: errno.EIO,
@@ -51,6 +53,7 @@ _QUIET = (
     errors.NotSupported,
     errors.NotEmpty,
     errors.NotPermitted,
+    errors.Interrupted,
 )
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.ENOMEM)
 
