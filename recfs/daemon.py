@@ -9,236 +9,38 @@ mounted and dead (ENOTCONN): recorders get errors instead of filling an empty di
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import logging
 import os
 import resource
 import signal
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import sdnotify
 import trio
 
-from recfs import remote
 from recfs.answers import DRAIN_POLL_S, Answers
-from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
 from recfs.control import ControlServer
-from recfs.errors import ControlError, IoFailure, RecfsError, StoreError
-from recfs.fs.accounts import Accounts
-from recfs.fs.bodies import Bodies
-from recfs.fs.iomodes import IoModes
+from recfs.errors import RecfsError, first_error
 from recfs.fs.kernel import PyfuseKernelCache
 from recfs.fs.operations import Operations
-from recfs.fs.passthrough import Acceleration, FuseSession
-from recfs.fs.places import Places
-from recfs.fs.recovery import Recovery, Report
-from recfs.fs.staging import Space
-from recfs.fs.tree import Tree
-from recfs.fs.vfs import Vfs
-from recfs.fs.writebehind import WriteBehind
+from recfs.fs.passthrough import FuseSession
 from recfs.fs.xattrs import Xattrs
 from recfs.mounting import Detached, detach, fuse_options, prepare_mountpoint
-from recfs.remote import Remote
-from recfs.services.committer import Committer
-from recfs.services.housekeeper import Housekeeper
-from recfs.services.meter import Meter
-from recfs.services.settler import HomeSettler
-from recfs.services.sweeper import Sweeper
-from recfs.stores.local import LocalStore
+from recfs.parts import DRAIN_S, Parts, opened
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from recfs.config import Config
-    from recfs.objects import ObjectStore
-    from recfs.ports import KernelCache, KernelFiles
 
 log = logging.getLogger("recfs.daemon")
 
-FS_THREADS = 16
-"""Threads for blocking disk work of requests (limiter fs_io); hashing has its own."""
-DRAIN_S = 120.0
-"""How long a stop waits for the pipeline."""
 HANGING_S = 5.0
 """How long calls of S3 that were under way are waited for at the very end: they cannot be interrupted."""
 LAST_RELEASES_S = 1.0
 """How long it waits, after unmounting, to hear of what was closed."""
-
-
-class SystemClock:
-    """The Clock port on the system's real-time clock."""
-
-    def now_ns(self) -> int:
-        """Nanoseconds since the epoch."""
-        return time.time_ns()
-
-
-class NoKernelCache:
-    """The KernelCache port where nothing is mounted."""
-
-    def forget_entry(self, parent: int, name: bytes, ino: int) -> None:
-        """Nobody to tell."""
-
-    def forget_inode(self, ino: int) -> None:
-        """Nobody to tell."""
-
-    async def told(self) -> None:
-        """Nobody to tell."""
-
-
-class NoKernelFiles:
-    """The KernelFiles port where nothing is mounted."""
-
-    acceleration = Acceleration("off")
-
-    def backing_open(self, fd: int) -> int:
-        """Never asked for."""
-        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
-
-    def backing_close(self, backing_id: int) -> None:
-        """Never asked for."""
-
-
-@dataclass(slots=True)
-class Parts:
-    """A store taken into use."""
-
-    store: LocalStore
-    catalogue: SqliteCatalogue
-    behind: WriteBehind
-    tree: Tree
-    bodies: Bodies
-    settler: HomeSettler
-    committer: Committer
-    vfs: Vfs
-    sweeper: Sweeper
-    housekeeper: Housekeeper
-    meter: Meter
-    remote: Remote | None
-    limiter: trio.CapacityLimiter
-    recovered: Report
-
-    async def serve(self, nursery: trio.Nursery, *, far: bool = True) -> None:
-        """Start the services (*far* False: without S3), and hand them what the last run left."""
-        nursery.start_soon(self.behind.run)
-        nursery.start_soon(self.bodies.pool.run)
-        nursery.start_soon(self.settler.run)
-        nursery.start_soon(self.committer.run)
-        nursery.start_soon(self.housekeeper.run)
-        nursery.start_soon(self.meter.run)
-        if self.remote is not None and far:
-            self.remote.serve(nursery)
-        self.sweeper.sweep_trash()
-        for ino in self.recovered.resealed:
-            self.committer.submit(ino)
-        for ino in self.recovered.unsettled:
-            self.settler.add(ino)
-        for entry in self.tree.garbage.values():
-            if not entry.in_trash:
-                self.settler.discard(entry)
-
-
-@contextlib.asynccontextmanager
-async def opened(
-    config: Config, kernel: KernelCache, files: KernelFiles | None = None, objects: ObjectStore | None = None
-) -> AsyncIterator[Parts]:
-    """Lock the root, open and repair the store, build the parts; on leaving, write everything and close."""
-    store = LocalStore(config.root)
-    store.open()
-    try:
-        catalogue = open_catalogue(store.catalogue_path, expect_new=not store.has_files())
-        try:
-            objects = objects or remote.connect(config)
-            parts = await _build(config, store, catalogue, kernel, files or NoKernelFiles(), objects)
-            try:
-                yield parts
-            finally:
-                with trio.CancelScope(shield=True):
-                    parts.bodies.pool.close()
-                    await parts.behind.flush()
-        finally:
-            catalogue.close()
-    finally:
-        store.close()
-
-
-async def _build(
-    config: Config, store: LocalStore, catalogue: SqliteCatalogue, kernel: KernelCache, files: KernelFiles,
-    objects: ObjectStore | None,
-) -> Parts:  # fmt: skip
-    clock = SystemClock()
-    limiter = trio.CapacityLimiter(FS_THREADS)
-    behind = WriteBehind(catalogue, config.catalogue.flush_interval)
-    tree = Tree(
-        catalogue,
-        behind,
-        Accounts(catalogue, config.quota.limits()),
-        clock,
-        rules=config.fallback,
-        cached_inodes=config.catalogue.cached_inodes,
-        owner=(os.geteuid(), os.getegid()),
-        operator=config.operator,
-    )
-    places = Places(store)
-    settler = HomeSettler(tree, behind, places, store, trio.CapacityLimiter(1), retention_s=config.trash.retention)
-    bodies = Bodies(tree, behind, places, store, settler, limiter)
-    committer = Committer(
-        tree, behind, places, bodies, settler, store,
-        hash_threads=config.commit.hash_threads, settle_max_s=config.commit.settle_max,
-    )  # fmt: skip
-    space = Space(store, config.min_free)
-    modes = IoModes(tree, bodies, space, store, files, kernel, headroom=config.passthrough_headroom)
-    vfs = Vfs(
-        tree, behind, bodies, space, committer, kernel, modes, limiter,
-        max_pending=config.commit.max_pending,
-    )  # fmt: skip
-    # A writer that the kernel serves, and that cannot be stopped, can use up the reserve. `rm` needs a row then.
-    space.has_ballast = not modes.can_stop and config.passthrough == "auto"
-    space.keep_ballast()
-    behind.on_full = store.drop_ballast
-    behind.on_settle = settler.add
-    behind.on_discard = settler.discard
-    try:
-        await tree.start()
-        recovered = await Recovery(tree, behind, places, bodies, vfs.names, store).run()
-    except IoFailure as error:  # damage that only reading meets
-        raise StoreError(str(error)) from error
-    _tell(recovered)
-    await remote.agree(config, catalogue, behind)
-    far = None
-    if objects is not None:
-        far = remote.build(config, objects, tree, behind, places, bodies, space, store)
-        await far.tier.journal.load(catalogue)
-        bodies.tier = far.tier
-    sweeper = Sweeper(
-        vfs, settler, clock,
-        max_age_s=config.temp.max_age, interval_s=config.temp.sweep_interval, retention_s=config.trash.retention,
-    )  # fmt: skip
-    return Parts(
-        store, catalogue, behind, tree, bodies, settler, committer, vfs, sweeper, Housekeeper(tree, catalogue, space),
-        Meter(modes), far, limiter, recovered,
-    )  # fmt: skip
-
-
-def _tell(report: Report) -> None:
-    for what, paths in (
-        ("kept as incomplete: %s", report.incomplete),
-        ("adopted from staging: %s", report.adopted),
-        ("unfinished overwrite taken back: %s", report.rolled_back),
-        ("kept in lost+found: %s", report.lost),
-    ):
-        for path in paths:
-            log.info("recovery: " + what, path)
-    if report.resealed:
-        log.info("recovery: %d closed files are sealed now", len(report.resealed))
-
-
-# --- the mounted daemon --------------------------------------------------------------------------------------------
 
 
 def run(config: Config, mountpoint: Path) -> None:
@@ -253,15 +55,7 @@ def run(config: Config, mountpoint: Path) -> None:
     try:
         trio.run(_run, config, mountpoint, strict_exception_groups=True)
     except* RecfsError as group:
-        raise _first(group) from group
-
-
-def _first(group: BaseExceptionGroup[RecfsError]) -> RecfsError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, RecfsError)
-    return error
+        raise first_error(group) from group
 
 
 async def _run(config: Config, mountpoint: Path) -> None:
@@ -403,47 +197,6 @@ class _Daemon:
         if not parts.vfs.files.handles and not parts.committer.depth and not parts.settler.depth:
             parts.behind.meta("clean", "1")
         await parts.behind.durable()
-
-
-# --- without a mount -----------------------------------------------------------------------------------------------
-
-
-class Offline:
-    """A store taken into use by a command, nothing mounted. Each call starts, answers and finishes what it began."""
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-
-    def call(self, method: str, **params: Any) -> Any:
-        """Answer one control method. Raises RecfsError."""
-        try:
-            return trio.run(self._call, method, params)
-        except* RecfsError as group:
-            raise _first(group) from group
-
-    async def _call(self, method: str, params: dict[str, Any]) -> Any:
-        async with opened(self._config, NoKernelCache()) as parts, trio.open_nursery() as nursery:
-            await parts.serve(nursery, far=False)  # whoever sets a quota does not want to wait for uploads
-            answers = Answers(
-                self._config, parts.store, parts.vfs, parts.committer, parts.settler, parts.sweeper, parts.limiter,
-                None, lambda: None, parts.recovered,
-            )  # fmt: skip
-            handler = answers.handlers().get(method)
-            if handler is None:
-                raise ControlError(f"{method} needs a running daemon")
-            try:
-                return await handler(params)
-            finally:
-                with trio.move_on_after(DRAIN_S, shield=True):
-                    await answers.settle(uploads=False)
-                parts.behind.meta("clean", "1")
-                nursery.cancel_scope.cancel()
-
-
-@contextlib.contextmanager
-def offline(config: Config) -> Iterator[Offline]:
-    """The store's control methods without a daemon. Raises RootBusy at the first call if one runs after all."""
-    yield Offline(config)
 
 
 def _raise_file_limit() -> None:

@@ -159,3 +159,12 @@ class TryAgain(FsError):
 
 class IoFailure(FsError):
     """The disk answered with an error."""
+
+
+def first_error(group: BaseExceptionGroup[RecfsError]) -> RecfsError:
+    """The first of the errors that a group holds, at whatever depth."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, RecfsError)
+    return error

@@ -76,9 +76,9 @@ class Store:
         read = self._reader(method, params)
         if read is not None:
             return read(catalogue, self.config)
-        from recfs import daemon
+        from recfs import offline
 
-        with daemon.offline(self.config) as writer:
+        with offline.offline(self.config) as writer:
             return writer.call(method, **params)
 
     @staticmethod

@@ -3,7 +3,7 @@ garbage gone.
 
 The order is always: row written → step on disk, directory fsynced → row says "settled". The rows are the journal: a
 crash in between leaves a pending row whose `home_ino` tells at the next start whether the step happened
-(`fs/recovery.py`).
+(`fs/recovery`).
 
 A batch is planned on the trio thread, with the books already saying where everything will lie, and carried out by a
 thread. Until it is done `touches` is true for what it moves, and whoever needs such a path waits (`Bodies.still`).

@@ -1,6 +1,6 @@
 """A whole file system without a mount: what the component tests run against.
 
-`Filesystem` starts the daemon's own parts (`daemon.opened`) in a directory, with a clock that stands still, and can
+`Filesystem` starts the daemon's own parts (`parts.opened`) in a directory, with a clock that stands still, and can
 die at any point (`crash`) as if the process had been killed, and start again on what that left.
 """
 
@@ -18,7 +18,7 @@ from unittest import mock
 
 import trio
 
-from recfs import answers, daemon
+from recfs import answers, parts
 from recfs.answers import Answers
 from recfs.config import Config
 from recfs.errors import NotFound, RecfsError
@@ -61,7 +61,7 @@ class Filesystem:
         self.faults = Faults(self.root)
         self.boot: str | None = None
         self.checked_at_end = True
-        self.parts: daemon.Parts
+        self.parts: parts.Parts
         self._end = trio.Event()
         self._ended = trio.Event()
         self._ended.set()
@@ -93,23 +93,23 @@ class Filesystem:
     @contextlib.contextmanager
     def _settings(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(mock.patch.object(daemon, "SystemClock", return_value=self.clock))
+            stack.enter_context(mock.patch.object(parts, "SystemClock", return_value=self.clock))
             stack.enter_context(mock.patch.object(answers, "DRAIN_POLL_S", 0.0005))
             stack.enter_context(mock.patch.object(staging, "POOL_SIZE", 8))
             if self.boot is not None:
-                stack.enter_context(mock.patch.object(daemon.LocalStore, "boot_id", return_value=self.boot))
+                stack.enter_context(mock.patch.object(parts.LocalStore, "boot_id", return_value=self.boot))
             yield
 
     async def _serve(self, services: bool, task_status: trio.TaskStatus[None]) -> None:
         try:
-            async with daemon.opened(self.config, self.kernel, self.files, self.objects) as parts:
-                self.parts = parts
+            async with parts.opened(self.config, self.kernel, self.files, self.objects) as made:
+                self.parts = made
                 try:
                     async with trio.open_nursery() as inner:
                         if services:
-                            await parts.serve(inner)
+                            await made.serve(inner)
                         else:
-                            inner.start_soon(parts.bodies.pool.run)
+                            inner.start_soon(made.bodies.pool.run)
                         task_status.started()
                         await self._end.wait()
                         inner.cancel_scope.cancel()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from recfs import daemon, remote
+from recfs import daemon, offline, remote
 from recfs.config import Config
 from recfs.object_errors import AccessRefused, StoreDown, Unreachable
 from recfs.stores.wrap import CircuitBreaker, RetryingObjectStore, RetryPolicy
@@ -244,7 +244,7 @@ def test_a_command_that_opens_the_store_for_a_moment_uploads_nothing(
     trio.run(make)
     monkeypatch.setattr(remote, "connect", lambda config: fake)
     config = Config.model_validate({"root": root, "min_free": 0, **S3})
-    assert daemon.Offline(config).call("quota_set", user="5", max_files=7)["limits"]["max_files"] == 7
+    assert offline.Offline(config).call("quota_set", user="5", max_files=7)["limits"]["max_files"] == 7
     assert list(fake.keys()) == []
 
 

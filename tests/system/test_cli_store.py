@@ -90,7 +90,7 @@ def test_writing_commands_open_the_store_themselves(stopped_store: Path, monkeyp
         assert config.root == stopped_store
         yield SimpleNamespace(call=answer)
 
-    _replace_module(monkeypatch, recfs, "daemon", offline=offline)
+    _replace_module(monkeypatch, recfs, "offline", offline=offline)
     for args in (
         ["quota", "set", "5", "--max-files", "7"],
         ["quota", "check", "--repair"],

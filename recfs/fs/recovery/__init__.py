@@ -1,0 +1,19 @@
+"""What a start finds, and how it is made whole: the reading side of the crash rules.
+
+Rows were written before bytes moved, and carry `home_ino`, so each unsettled row has few possible truths, told apart by
+looking. In order:
+  1. rows with pending moves: where is the inode that `home_ino` names? the books follow;
+  2. `sealing` rows: their writer had closed. Same boot: the bytes are whole, seal again. After a reboot nobody knows
+     what reached the disk, whatever the size says, and they are judged like `writing` ones;
+  3. `writing` rows: nobody closed. They stay, as `incomplete`. An overwrite of a committed file that was never
+     fsynced goes back to the committed bytes, and the new ones are kept in lost+found;
+  4. staging files no row knows, but with a label: their row was lost with the last batch. Adopted under the name on
+     the label;
+  5. garbage goes on its way; what was held for a file that is committed by now is released.
+Nothing with bytes in it is deleted here: what fits nowhere goes to `.recfs/lost+found`.
+"""
+
+from recfs.fs.recovery.finds import Report
+from recfs.fs.recovery.procedure import Recovery
+
+__all__ = ["Recovery", "Report"]

@@ -1,0 +1,48 @@
+"""What a start has found so far, shared by the steps of recovery."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from recfs.fs.bodies import Bodies
+    from recfs.fs.namespace import Namespace
+    from recfs.fs.nodes import DirNode
+    from recfs.fs.places import Places
+    from recfs.fs.tree import Tree
+    from recfs.fs.writebehind import WriteBehind
+    from recfs.stores.local import LocalStore, StagingFile
+
+
+@dataclass(slots=True)
+class Report:
+    """What the start did; for the log and `recfs status`."""
+
+    resealed: list[int] = field(default_factory=list)
+    unsettled: list[int] = field(default_factory=list)
+    incomplete: list[str] = field(default_factory=list)
+    rolled_back: list[str] = field(default_factory=list)
+    adopted: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Finds:
+    """The parts that are repaired, what was found in them, and the report."""
+
+    tree: Tree
+    behind: WriteBehind
+    places: Places
+    bodies: Bodies
+    names: Namespace
+    store: LocalStore
+    dirs: dict[int, DirNode] = field(default_factory=dict)
+    """Stand-ins for removed directories in which something still lies."""
+    staging: dict[str, StagingFile] = field(default_factory=dict)
+    """Everything that lies in staging, by staging id."""
+    report: Report = field(default_factory=Report)
+
+    def rescan(self) -> None:
+        """Look at staging again, after something was moved there."""
+        self.staging = self.store.scan_staging()

@@ -1,0 +1,115 @@
+"""The order of a start's repair, and the rows it begins with."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from recfs.core.layout import Role
+from recfs.core.model import Kind
+from recfs.fs import garbage as garbage_module
+from recfs.fs.diskio import thaw_path
+from recfs.fs.nodes import DirNode, FileNode, Node
+from recfs.fs.recovery.finds import Finds, Report
+from recfs.fs.recovery.strays import Strays
+from recfs.fs.recovery.whereabouts import Whereabouts
+from recfs.fs.recovery.writers import Writers
+from recfs.ports import LIMBO_INO
+
+if TYPE_CHECKING:
+    from recfs.fs.bodies import Bodies
+    from recfs.fs.namespace import Namespace
+    from recfs.fs.places import Places
+    from recfs.fs.tree import Tree
+    from recfs.fs.writebehind import WriteBehind
+    from recfs.ports import NodeRow
+    from recfs.stores.local import LocalStore
+
+log = logging.getLogger("recfs.recovery")
+
+
+class Recovery:
+    """One start's repair. Blocking disk calls are fine: nothing is mounted yet."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        behind: WriteBehind,
+        places: Places,
+        bodies: Bodies,
+        names: Namespace,
+        store: LocalStore,
+    ) -> None:
+        self._found = Finds(tree, behind, places, bodies, names, store)
+        self._tree = tree
+        self._behind = behind
+        self._store = store
+
+    async def run(self) -> Report:
+        """Repair, and leave the facts of this start in the catalogue."""
+        whereabouts, writers, strays = Whereabouts(self._found), Writers(self._found), Strays(self._found)
+        facts = await self._tree.catalogue.meta()
+        boot = self._store.boot_id()
+        same_boot = facts.get("boot_id", boot) == boot or facts.get("clean") == "1"
+        identity = self._store.identity()
+        if facts.get("identity", identity) != identity:
+            log.warning("the store was copied or restored: its files are taken for what their names say")
+            await self._tree.catalogue.forget_home_inos()
+        self._behind.meta("identity", identity)
+        self._found.rescan()
+        if facts.get("clean") != "1":
+            for staging_id in self._found.staging:
+                thaw_path(self._store.staging(staging_id))
+        await self._tree.catalogue.forget_fetches()
+        await self._load_garbage()
+        nodes = await self._load_unsettled()
+        strays.take_back_fetched()
+        for node in nodes:
+            whereabouts.locate(node)
+        whereabouts.locate_garbage()
+        for node in nodes:
+            if isinstance(node, FileNode):
+                writers.judge(node, same_boot=same_boot)
+            if node.pending:
+                self._found.report.unsettled.append(node.ino)
+        writers.release_superfluous()
+        await strays.adopt_all(same_boot=same_boot)
+        self._behind.meta("boot_id", boot)
+        self._behind.meta("clean", "0")
+        await self._behind.durable()
+        return self._found.report
+
+    # --- loading -------------------------------------------------------------------------------------------------
+
+    async def _load_garbage(self) -> None:
+        rows = await self._tree.catalogue.garbage()
+        entries = [(garbage_module.from_row(row), row) for row in rows]
+        for entry, row in entries:
+            if entry.kind is Kind.DIR:
+                # A stand-in for the removed directory, so that what still lies in it has a path.
+                ghost = DirNode(entry.ino, None, row.home_name or b"", 0, 0, 0, entry.deleted_ns, Role.INSIDE)
+                ghost.unlinked = True
+                self._found.dirs[entry.ino] = ghost
+        for entry, row in entries:
+            if row.home_name is not None and row.home_parent is not None:
+                entry.place = (await self._folder(row.home_parent), row.home_name)
+                if entry.kind is Kind.DIR:
+                    self._found.dirs[entry.ino].moved = entry.place
+            self._tree.know_garbage(entry)
+
+    async def _folder(self, ino: int) -> DirNode | None:
+        if ino == LIMBO_INO:
+            return None
+        return self._found.dirs.get(ino) or await self._tree.directory(ino)
+
+    async def _load_unsettled(self) -> list[Node]:
+        nodes: list[Node] = []
+        rows: list[NodeRow] = list(await self._tree.catalogue.unsettled())
+        for row in rows:
+            node = await self._tree.get(row.ino)
+            nodes.append(node)
+            if row.home_name is not None and row.home_parent is not None:
+                node.moved = (await self._folder(row.home_parent), row.home_name)
+                self._tree.occupy(node, node.moved)
+        # Directories first, parents before children: paths below them depend on where they really lie.
+        return sorted(nodes, key=lambda node: (node.kind is not Kind.DIR, len(node.parts()), node.ino))

@@ -1,0 +1,128 @@
+"""Bytes in staging that no row knows: their row was lost with the last batch."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from recfs.core.layout import child_role, is_upload
+from recfs.core.model import State, check_transition
+from recfs.errors import FsError
+from recfs.fs.namespace import Caller
+from recfs.fs.nodes import DirNode, FileNode
+from recfs.fs.recovery.overwrites import keep_overwrite, was_closed
+from recfs.fs.staging import FETCH_LABEL, Label
+
+if TYPE_CHECKING:
+    from recfs.fs.recovery.finds import Finds
+    from recfs.stores.local import StagingFile
+
+log = logging.getLogger("recfs.recovery")
+
+
+class Strays:
+    """Finds their places, by their labels."""
+
+    def __init__(self, found: Finds) -> None:
+        self._found = found
+        self._tree = found.tree
+        self._behind = found.behind
+        self._bodies = found.bodies
+        self._names = found.names
+        self._store = found.store
+
+    def take_back_fetched(self) -> None:
+        """Whole copies from S3 that had not come home: nobody synced their bytes, and S3 has them."""
+        for node in self._tree.nodes.values():
+            if not isinstance(node, FileNode) or node.state is not State.STORED or node.object is None:
+                continue
+            found = self._found.staging.get(node.staging or "")
+            if node.staging is None or (found is not None and not (found.label or b"").startswith(FETCH_LABEL)):
+                continue
+            check_transition(node.state, State.EVICTED)
+            node.state, node.staging, node.pending, node.home_ino = State.EVICTED, None, 0, None
+            node.object = node.object._replace(local=0)
+            self._behind.object(node.object)
+            self._behind.node(node)
+
+    async def adopt_all(self, *, same_boot: bool) -> None:
+        known = {entry.staging for entry in self._tree.garbage.values()} | await self._tree.catalogue.staged()
+        of_files = {node.staging for node in self._tree.nodes.values() if isinstance(node, FileNode)}
+        known |= of_files
+        for found in self._found.staging.values():
+            if found.label is not None and found.label.startswith(FETCH_LABEL):
+                if found.id not in of_files:  # it may have been fetched to be changed
+                    self._store.drop_staging([found.id])  # a partial copy of what S3 has
+            elif found.id not in known and not await self._adopt(found, same_boot=same_boot):
+                self._set_aside(found)
+
+    def _set_aside(self, found: StagingFile) -> None:
+        if found.size_bytes == 0:
+            self._store.drop_staging([found.id])
+            return
+        os.rename(self._store.staging(found.id), self._store.lost(f"staging-{found.id}"))
+        self._found.report.lost.append(f"lost+found/staging-{found.id}")
+
+    async def _adopt(self, found: StagingFile, *, same_boot: bool) -> bool:
+        """Make a row for a staging file from its label. False if there is none, or its place is taken."""
+        if found.label is None:
+            return False
+        closed = was_closed(found, same_boot=same_boot)
+        try:
+            label = Label.decode(found.label)
+            if await self._tree.catalogue.node(label.ino) is not None:
+                return await self._overwrite(label.ino, found, closed=closed)
+            parts = label.path.split(b"/")
+            caller = Caller(label.uid, label.gid, operator=True)
+            folder = await self._parent(label.parent, parts[:-1], caller)
+            if await self._tree.child(folder, parts[-1]) is not None:
+                return False
+            child_role(folder.role, parts[-1], is_dir=False)
+        except (ValueError, FsError) as error:
+            log.warning("staging/%s cannot be adopted: %s", found.id, error)
+            return False
+        node = self._names.add_file(folder, parts[-1], label.mode, caller, upload=is_upload(folder.role, parts[-1]))
+        node.staging, node.home_ino = found.id, None
+        state = State.SEALING if closed else State.INCOMPLETE
+        check_transition(node.state, state)
+        node.state = state
+        self._tree.resize(node, found.size_bytes)
+        self._behind.node(node)
+        if closed:
+            self._found.report.resealed.append(node.ino)
+        else:
+            self._found.report.adopted.append(node.path)
+        return True
+
+    async def _overwrite(self, ino: int, found: StagingFile, *, closed: bool) -> bool:
+        """An overwrite whose row was lost: closed, it counts; else the committed bytes stand."""
+        node = await self._tree.get(ino)
+        if not isinstance(node, FileNode) or not (node.state.is_whole or node.state.is_remote) or not closed:
+            keep_overwrite(self._found, found, ino, node.path)
+            return True
+        entry = None if node.state.is_remote else self._bodies.set_aside(node, successor=None)
+        check_transition(node.state, State.WRITING)
+        node.state, node.sha256, node.md5 = State.WRITING, None, None
+        if node.object is not None:
+            node.object = node.object._replace(local=0)
+            self._behind.object(node.object)
+        if entry is not None:
+            entry.held_by, node.prior = node.ino, entry.gid
+        node.staging = found.id
+        check_transition(node.state, State.SEALING)
+        node.state = State.SEALING
+        self._tree.resize(node, found.size_bytes)
+        self._behind.node(node)
+        self._found.report.resealed.append(node.ino)
+        return True
+
+    async def _parent(self, ino: int, parts: list[bytes], caller: Caller) -> DirNode:
+        with contextlib.suppress(FsError):
+            return await self._tree.directory(ino)
+        folder = self._tree.root
+        for name in parts:
+            child = await self._tree.child(folder, name)
+            folder = child if isinstance(child, DirNode) else await self._names.mkdir(folder, name, 0o755, caller)
+        return folder

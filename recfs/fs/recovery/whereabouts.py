@@ -1,0 +1,140 @@
+"""Where things really lie: a step on disk may have happened, and its record been lost."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from recfs.core.model import Kind, State
+from recfs.fs.nodes import DirNode, FileNode, Node
+from recfs.ports import Pending
+
+if TYPE_CHECKING:
+    from recfs.fs.recovery.finds import Finds
+
+log = logging.getLogger("recfs.recovery")
+
+
+class Whereabouts:
+    """Makes the books follow the disk."""
+
+    def __init__(self, found: Finds) -> None:
+        self._found = found
+        self._tree = found.tree
+        self._behind = found.behind
+        self._places = found.places
+        self._bodies = found.bodies
+        self._store = found.store
+
+    def _is_at(self, path: bytes, home_ino: int | None) -> bool:
+        info = self._store.stat(path)
+        return info is not None and (home_ino is None or info.st_ino == home_ino)
+
+    def locate(self, node: Node) -> None:
+        """Correct the books where a step on disk happened but its record was lost."""
+        if isinstance(node, FileNode) and node.staging is not None:
+            if node.staging in self._found.staging:
+                return
+            node.staging = None
+            if self._find_at_home(node) or self._search(node):
+                return
+            log.error("%s: its bytes are gone", node.path)
+            self._found.report.lost.append(node.path)
+            self._recreate(node)
+            return
+        if node.pending & Pending.MAKE:
+            if node.moved is None or not self._is_at(self._places.home(node), None):
+                self._tree.vacate(node, node.moved)
+                node.moved = None
+                self._find_made(node)
+                return
+            node.pending = (node.pending & ~Pending.MAKE) | Pending.MOVE
+        if isinstance(node, FileNode) and not self._is_at(self._places.home(node), node.home_ino):
+            found = next((one for one in self._found.staging.values() if one.st_ino == node.home_ino), None)
+            if found is not None:  # taken to staging for a writer, and the row still says home
+                self._tree.vacate(node, node.moved)
+                node.moved = None
+                node.staging = found.id
+                self._behind.node(node)
+                return
+        if (node.pending & Pending.MOVE or node.moved is not None) and not self._find_at_home(node):
+            self._search(node)
+
+    def _find_made(self, node: Node) -> None:
+        """Whether a directory or symlink was made, but the record of it lost. Else it still is to be made."""
+        info = self._store.stat(self._places.home(node))
+        if info is None or stat.S_IFMT(info.st_mode) != node.format or self._tree.occupant((node.parent, node.name)):
+            return
+        node.home_ino = info.st_ino
+        node.pending = (node.pending & ~Pending.MAKE) | Pending.ATTRS
+        self._behind.node(node)
+
+    def locate_garbage(self) -> None:
+        """Correct the books where garbage was removed, or taken to the trash, but the record of it was lost."""
+        for entry in list(self._tree.garbage.values()):
+            if entry.in_trash or (entry.kind is Kind.DIR and self._tree.occupied.get(entry.ino)):
+                continue
+            path = self._store.staging(entry.staging) if entry.staging is not None else None
+            if self._is_at(path or self._places.at(entry.place or (None, b"")), entry.home_ino):
+                continue
+            self._tree.vacate(entry, entry.place)
+            if self._is_at(self._store.trash(entry.gid), entry.home_ino):
+                entry.staging = entry.place = None
+                self._behind.garbage(entry, discard=False)
+            else:
+                del self._tree.garbage[entry.gid]
+                self._behind.purged(entry.gid)
+
+    def _find_at_home(self, node: Node) -> bool:
+        """Look for the node's inode at its old place, its new one, and in limbo."""
+        old = node.moved
+        limbo = (None, b"%d" % node.ino)
+        for place in dict.fromkeys((old, None, limbo)):
+            self._tree.vacate(node, node.moved)
+            node.moved = place
+            if self._is_at(self._places.home(node), node.home_ino):
+                if place is None:
+                    node.pending = (node.pending & ~Pending.MOVE) | Pending.ATTRS  # moved, but perhaps not dressed
+                else:
+                    self._tree.occupy(node, place)
+                    node.pending |= Pending.MOVE
+                self._behind.node(node)
+                return True
+        self._tree.vacate(node, node.moved)
+        node.moved = old
+        if old is not None:
+            self._tree.occupy(node, old)
+        return False
+
+    def _search(self, node: Node) -> bool:
+        """Look for the node's inode everywhere: it was renamed again while the last move was under way.
+
+        Found, it goes to limbo, from where the settler brings it to its place. The walk is long, and rare.
+        """
+        found = self._store.find(node.home_ino) if node.home_ino is not None else None
+        if found is None:
+            if isinstance(node, DirNode):
+                node.pending = Pending.MAKE
+            return False
+        self._tree.vacate(node, node.moved)
+        node.moved = (None, b"%d" % node.ino)
+        os.rename(found, self._places.home(node))
+        self._tree.occupy(node, node.moved)
+        node.pending |= Pending.MOVE
+        self._behind.node(node)
+        return True
+
+    def _recreate(self, node: FileNode) -> None:
+        """Its bytes are nowhere: an empty incomplete file says so better than an error at every open."""
+        staging = self._bodies.pool.new_id()
+        (fd,) = self._store.make_staging([staging])
+        os.close(fd)
+        self._tree.vacate(node, node.moved)
+        node.moved, node.pending, node.staging = None, 0, staging
+        node.home_ino = None
+        self._found.staging[staging] = self._store.scan_staging()[staging]
+        node.state, node.fsynced = State.WRITING, False  # whatever it was: neither closed nor kept
+        self._tree.resize(node, 0)
+        self._behind.node(node)

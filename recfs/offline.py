@@ -1,0 +1,54 @@
+"""A store taken into use by a command when no daemon runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from recfs.answers import Answers
+from recfs.errors import ControlError, RecfsError, first_error
+from recfs.parts import DRAIN_S, NoKernelCache, opened
+
+if TYPE_CHECKING:
+    from recfs.config import Config
+
+
+class Offline:
+    """A store taken into use by a command, nothing mounted. Each call starts, answers and finishes what it began."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def call(self, method: str, **params: Any) -> Any:
+        """Answer one control method. Raises RecfsError."""
+        try:
+            return trio.run(self._call, method, params)
+        except* RecfsError as group:
+            raise first_error(group) from group
+
+    async def _call(self, method: str, params: dict[str, Any]) -> Any:
+        async with opened(self._config, NoKernelCache()) as parts, trio.open_nursery() as nursery:
+            await parts.serve(nursery, far=False)  # whoever sets a quota does not want to wait for uploads
+            answers = Answers(
+                self._config, parts.store, parts.vfs, parts.committer, parts.settler, parts.sweeper, parts.limiter,
+                None, lambda: None, parts.recovered,
+            )  # fmt: skip
+            handler = answers.handlers().get(method)
+            if handler is None:
+                raise ControlError(f"{method} needs a running daemon")
+            try:
+                return await handler(params)
+            finally:
+                with trio.move_on_after(DRAIN_S, shield=True):
+                    await answers.settle(uploads=False)
+                parts.behind.meta("clean", "1")
+                nursery.cancel_scope.cancel()
+
+
+@contextlib.contextmanager
+def offline(config: Config) -> Iterator[Offline]:
+    """The store's control methods without a daemon. Raises RootBusy at the first call if one runs after all."""
+    yield Offline(config)

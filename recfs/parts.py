@@ -1,0 +1,215 @@
+"""Builds the parts of a store taken into use, mounted or not, and takes them down in order."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs import remote
+from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
+from recfs.errors import IoFailure, StoreError
+from recfs.fs.accounts import Accounts
+from recfs.fs.bodies import Bodies
+from recfs.fs.iomodes import IoModes
+from recfs.fs.passthrough import Acceleration
+from recfs.fs.places import Places
+from recfs.fs.recovery import Recovery, Report
+from recfs.fs.staging import Space
+from recfs.fs.tree import Tree
+from recfs.fs.vfs import Vfs
+from recfs.fs.writebehind import WriteBehind
+from recfs.remote import Remote
+from recfs.services.committer import Committer
+from recfs.services.housekeeper import Housekeeper
+from recfs.services.meter import Meter
+from recfs.services.settler import HomeSettler
+from recfs.services.sweeper import Sweeper
+from recfs.stores.local import LocalStore
+
+if TYPE_CHECKING:
+    from recfs.config import Config
+    from recfs.objects import ObjectStore
+    from recfs.ports import KernelCache, KernelFiles
+
+log = logging.getLogger("recfs.daemon")
+
+FS_THREADS = 16
+"""Threads for blocking disk work of requests (limiter fs_io); hashing has its own."""
+DRAIN_S = 120.0
+"""How long a stop waits for the pipeline."""
+
+
+class SystemClock:
+    """The Clock port on the system's real-time clock."""
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the epoch."""
+        return time.time_ns()
+
+
+class NoKernelCache:
+    """The KernelCache port where nothing is mounted."""
+
+    def forget_entry(self, parent: int, name: bytes, ino: int) -> None:
+        """Nobody to tell."""
+
+    def forget_inode(self, ino: int) -> None:
+        """Nobody to tell."""
+
+    async def told(self) -> None:
+        """Nobody to tell."""
+
+
+class NoKernelFiles:
+    """The KernelFiles port where nothing is mounted."""
+
+    acceleration = Acceleration("off")
+
+    def backing_open(self, fd: int) -> int:
+        """Never asked for."""
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    def backing_close(self, backing_id: int) -> None:
+        """Never asked for."""
+
+
+@dataclass(slots=True)
+class Parts:
+    """A store taken into use."""
+
+    store: LocalStore
+    catalogue: SqliteCatalogue
+    behind: WriteBehind
+    tree: Tree
+    bodies: Bodies
+    settler: HomeSettler
+    committer: Committer
+    vfs: Vfs
+    sweeper: Sweeper
+    housekeeper: Housekeeper
+    meter: Meter
+    remote: Remote | None
+    limiter: trio.CapacityLimiter
+    recovered: Report
+
+    async def serve(self, nursery: trio.Nursery, *, far: bool = True) -> None:
+        """Start the services (*far* False: without S3), and hand them what the last run left."""
+        nursery.start_soon(self.behind.run)
+        nursery.start_soon(self.bodies.pool.run)
+        nursery.start_soon(self.settler.run)
+        nursery.start_soon(self.committer.run)
+        nursery.start_soon(self.housekeeper.run)
+        nursery.start_soon(self.meter.run)
+        if self.remote is not None and far:
+            self.remote.serve(nursery)
+        self.sweeper.sweep_trash()
+        for ino in self.recovered.resealed:
+            self.committer.submit(ino)
+        for ino in self.recovered.unsettled:
+            self.settler.add(ino)
+        for entry in self.tree.garbage.values():
+            if not entry.in_trash:
+                self.settler.discard(entry)
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    config: Config, kernel: KernelCache, files: KernelFiles | None = None, objects: ObjectStore | None = None
+) -> AsyncIterator[Parts]:
+    """Lock the root, open and repair the store, build the parts; on leaving, write everything and close."""
+    store = LocalStore(config.root)
+    store.open()
+    try:
+        catalogue = open_catalogue(store.catalogue_path, expect_new=not store.has_files())
+        try:
+            objects = objects or remote.connect(config)
+            parts = await _build(config, store, catalogue, kernel, files or NoKernelFiles(), objects)
+            try:
+                yield parts
+            finally:
+                with trio.CancelScope(shield=True):
+                    parts.bodies.pool.close()
+                    await parts.behind.flush()
+        finally:
+            catalogue.close()
+    finally:
+        store.close()
+
+
+async def _build(
+    config: Config, store: LocalStore, catalogue: SqliteCatalogue, kernel: KernelCache, files: KernelFiles,
+    objects: ObjectStore | None,
+) -> Parts:  # fmt: skip
+    clock = SystemClock()
+    limiter = trio.CapacityLimiter(FS_THREADS)
+    behind = WriteBehind(catalogue, config.catalogue.flush_interval)
+    tree = Tree(
+        catalogue,
+        behind,
+        Accounts(catalogue, config.quota.limits()),
+        clock,
+        rules=config.fallback,
+        cached_inodes=config.catalogue.cached_inodes,
+        owner=(os.geteuid(), os.getegid()),
+        operator=config.operator,
+    )
+    places = Places(store)
+    settler = HomeSettler(tree, behind, places, store, trio.CapacityLimiter(1), retention_s=config.trash.retention)
+    bodies = Bodies(tree, behind, places, store, settler, limiter)
+    committer = Committer(
+        tree, behind, places, bodies, settler, store,
+        hash_threads=config.commit.hash_threads, settle_max_s=config.commit.settle_max,
+    )  # fmt: skip
+    space = Space(store, config.min_free)
+    modes = IoModes(tree, bodies, space, store, files, kernel, headroom=config.passthrough_headroom)
+    vfs = Vfs(
+        tree, behind, bodies, space, committer, kernel, modes, limiter,
+        max_pending=config.commit.max_pending,
+    )  # fmt: skip
+    # A writer that the kernel serves, and that cannot be stopped, can use up the reserve. `rm` needs a row then.
+    space.has_ballast = not modes.can_stop and config.passthrough == "auto"
+    space.keep_ballast()
+    behind.on_full = store.drop_ballast
+    behind.on_settle = settler.add
+    behind.on_discard = settler.discard
+    try:
+        await tree.start()
+        recovered = await Recovery(tree, behind, places, bodies, vfs.names, store).run()
+    except IoFailure as error:  # damage that only reading meets
+        raise StoreError(str(error)) from error
+    _tell(recovered)
+    await remote.agree(config, catalogue, behind)
+    far = None
+    if objects is not None:
+        far = remote.build(config, objects, tree, behind, places, bodies, space, store)
+        await far.tier.journal.load(catalogue)
+        bodies.tier = far.tier
+    sweeper = Sweeper(
+        vfs, settler, clock,
+        max_age_s=config.temp.max_age, interval_s=config.temp.sweep_interval, retention_s=config.trash.retention,
+    )  # fmt: skip
+    return Parts(
+        store, catalogue, behind, tree, bodies, settler, committer, vfs, sweeper, Housekeeper(tree, catalogue, space),
+        Meter(modes), far, limiter, recovered,
+    )  # fmt: skip
+
+
+def _tell(report: Report) -> None:
+    for what, paths in (
+        ("kept as incomplete: %s", report.incomplete),
+        ("adopted from staging: %s", report.adopted),
+        ("unfinished overwrite taken back: %s", report.rolled_back),
+        ("kept in lost+found: %s", report.lost),
+    ):
+        for path in paths:
+            log.info("recovery: " + what, path)
+    if report.resealed:
+        log.info("recovery: %d closed files are sealed now", len(report.resealed))
