@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from recfs.services.committer import Committer
     from recfs.services.settler import HomeSettler
     from recfs.services.sweeper import Sweeper
+    from recfs.services.timekeeper import Timekeeper
     from recfs.stores.local import LocalStore
 
 DRAIN_POLL_S = 0.02
@@ -51,6 +52,7 @@ class Answers:
     committer: Committer
     settler: HomeSettler
     sweeper: Sweeper
+    timekeeper: Timekeeper
     limiter: trio.CapacityLimiter
     mountpoint: Path | None
     stop: Callable[[], None]
@@ -107,6 +109,7 @@ class Answers:
             "open_files": self._open_files(),
             "users": known["users"],
             "disk": reports.disk(self.store.space(), self.config),
+            "clock": str(step) if (step := self.timekeeper.look()) is not None else None,
             "inodes_cached": len(self.vfs.tree.nodes),
             "passthrough": self.session.acceleration.as_dict() if self.session is not None else None,
             "s3": s3,

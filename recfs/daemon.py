@@ -82,8 +82,8 @@ class _Daemon:
         self._impatient = trio.CancelScope()
         self._exit: Callable[[int], object] = os._exit
         self._answers = Answers(
-            config, parts.store, parts.vfs, parts.committer, parts.settler, parts.sweeper, parts.limiter,
-            mountpoint, self._stop.set, parts.recovered, session,
+            config, parts.store, parts.vfs, parts.committer, parts.settler, parts.sweeper, parts.timekeeper,
+            parts.limiter, mountpoint, self._stop.set, parts.recovered, session,
         )  # fmt: skip
 
     async def serve(self, notifier: sdnotify.SystemdNotifier | None) -> None:

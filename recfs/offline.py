@@ -33,8 +33,8 @@ class Offline:
         async with opened(self._config, NoKernelCache()) as parts, trio.open_nursery() as nursery:
             await parts.serve(nursery, far=False)  # whoever sets a quota does not want to wait for uploads
             answers = Answers(
-                self._config, parts.store, parts.vfs, parts.committer, parts.settler, parts.sweeper, parts.limiter,
-                None, lambda: None, parts.recovered,
+                self._config, parts.store, parts.vfs, parts.committer, parts.settler, parts.sweeper, parts.timekeeper,
+                parts.limiter, None, lambda: None, parts.recovered,
             )  # fmt: skip
             handler = answers.handlers().get(method)
             if handler is None:

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import logging
 import os
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ import trio
 
 from recfs import remote
 from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
+from recfs.clock import SystemClock
 from recfs.errors import IoFailure, StoreError
 from recfs.fs.accounts import Accounts
 from recfs.fs.bodies import Bodies
@@ -32,6 +32,7 @@ from recfs.services.housekeeper import Housekeeper
 from recfs.services.meter import Meter
 from recfs.services.settler import HomeSettler
 from recfs.services.sweeper import Sweeper
+from recfs.services.timekeeper import Timekeeper
 from recfs.stores.local import LocalStore
 
 if TYPE_CHECKING:
@@ -45,14 +46,6 @@ FS_THREADS = 16
 """Threads for blocking disk work of requests (limiter fs_io); hashing has its own."""
 DRAIN_S = 120.0
 """How long a stop waits for the pipeline."""
-
-
-class SystemClock:
-    """The Clock port on the system's real-time clock."""
-
-    def now_ns(self) -> int:
-        """Nanoseconds since the epoch."""
-        return time.time_ns()
 
 
 class NoKernelCache:
@@ -96,6 +89,7 @@ class Parts:
     sweeper: Sweeper
     housekeeper: Housekeeper
     meter: Meter
+    timekeeper: Timekeeper
     remote: Remote | None
     limiter: trio.CapacityLimiter
     recovered: Report
@@ -108,6 +102,7 @@ class Parts:
         nursery.start_soon(self.committer.run)
         nursery.start_soon(self.housekeeper.run)
         nursery.start_soon(self.meter.run)
+        nursery.start_soon(self.timekeeper.run)
         if self.remote is not None and far:
             self.remote.serve(nursery)
         self.sweeper.sweep_trash()
@@ -137,6 +132,7 @@ async def opened(
             finally:
                 with trio.CancelScope(shield=True):
                     parts.bodies.pool.close()
+                    parts.timekeeper.keep()
                     await parts.behind.flush()
         finally:
             catalogue.close()
@@ -148,7 +144,7 @@ async def _build(
     config: Config, store: LocalStore, catalogue: SqliteCatalogue, kernel: KernelCache, files: KernelFiles,
     objects: ObjectStore | None,
 ) -> Parts:  # fmt: skip
-    clock = SystemClock()
+    clock = await _clock(store, catalogue)
     limiter = trio.CapacityLimiter(FS_THREADS)
     behind = WriteBehind(catalogue, config.catalogue.flush_interval)
     tree = Tree(
@@ -198,8 +194,17 @@ async def _build(
     )  # fmt: skip
     return Parts(
         store, catalogue, behind, tree, bodies, settler, committer, vfs, sweeper, Housekeeper(tree, catalogue, space),
-        Meter(modes), far, limiter, recovered,
+        Meter(modes), Timekeeper(clock, behind), far, limiter, recovered,
     )  # fmt: skip
+
+
+async def _clock(store: LocalStore, catalogue: SqliteCatalogue) -> SystemClock:
+    try:
+        clock = SystemClock(await catalogue.meta(), store.boot_id())
+        await catalogue.forget_future(clock.steady_ns())
+    except IoFailure as error:
+        raise StoreError(str(error)) from error
+    return clock
 
 
 def _tell(report: Report) -> None:

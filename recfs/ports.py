@@ -63,7 +63,7 @@ class NodeRow(NamedTuple):
     """With `home_name`: where the entry physically lies while that differs from (parent, name)."""
     home_name: bytes | None
     activity_ns: int
-    """Temp job directory: time of the last change anywhere inside the job."""
+    """Temp job directory: time of the last change anywhere inside the job (`Clock.steady_ns`)."""
     fsynced: int
     """1: somebody was promised (fsync) that the bytes written so far survive."""
     has_xattrs: int
@@ -86,13 +86,13 @@ class ObjectRow(NamedTuple):
     storage_class: str
     uploaded_ns: int
     used_ns: int
-    """Last use of the local copy: the least recently used go first."""
+    """Last use of the local copy (`Clock.steady_ns`): the least recently used go first."""
     local: int
     """1: all the bytes are in the home tree too, and count in the cache's budget."""
     pinned: int
     """1: the local copy is not evicted."""
     keep_until_ns: int
-    """The local copy is not evicted before (a route's keep_local)."""
+    """The local copy is not evicted before (a route's keep_local; `Clock.steady_ns`)."""
     held: int
     """1: the way back of an overwrite that is not committed yet."""
 
@@ -115,7 +115,8 @@ class JournalRow(NamedTuple):
     size_bytes: int
     attempts: int
     next_try_ns: int
-    """Not before; an hour ahead at most for failures, longer for deletes that wait for the trash's retention."""
+    """Not before (`Clock.steady_ns`, like `created_ns`); an hour ahead at most for failures, longer for deletes that
+    wait for the trash's retention."""
     failed: int
     """1: given up until somebody retries or drops it."""
     error: str
@@ -144,6 +145,7 @@ class GarbageRow(NamedTuple):
     """Where it lies: staging, or home_parent/home_name, or (both None) the trash under `gid`."""
     home_ino: int | None
     deleted_ns: int
+    """`Clock.steady_ns`."""
     held_by: int | None
     """The inode whose commit makes these bytes superfluous; until then they are the way back."""
 
@@ -273,15 +275,27 @@ class Catalogue(Protocol):
     async def local_object_bytes(self) -> int:
         """Bytes of all local copies of what S3 holds."""
 
+    async def forget_future(self, now_ns: int) -> None:
+        """No time of `Clock.steady_ns` lies ahead of it: what does was recorded by a clock that was wrong.
+
+        It counts as recorded at *now_ns*, and what was to last some time from then on lasts as long from now.
+        """
+
     async def forget_fetches(self) -> None:
         """Partial copies are gone with the last run: `fetching` is `evicted` again."""
 
 
 class Clock(Protocol):
-    """Wall-clock time, injected so that expiry can be tested."""
+    """The times, injected so that waiting and expiry can be tested. `recfs/clock.py` says which is for what."""
 
     def now_ns(self) -> int:
-        """Nanoseconds since the epoch (CLOCK_REALTIME)."""
+        """The wall clock, for what is recorded: nanoseconds since the epoch (CLOCK_REALTIME). May step."""
+
+    def steady_ns(self) -> int:
+        """The time that passed, for waiting and for ages. Never steps, never goes back."""
+
+    def calendar_ns(self) -> int:
+        """The wall clock as far as it can be believed, for months."""
 
 
 class KernelCache(Protocol):

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from recfs.clock import ClockStep
 from recfs.core.model import Kind, State
 from recfs.fs.passthrough import Acceleration
 from recfs.ports import ROOT_INO, AccountRow, Batch, GarbageRow, JournalRow, NodeRow, ObjectRow
@@ -16,17 +17,40 @@ START_NS = 1_793_880_000_000_000_000
 
 
 class FakeClock:
-    """The Clock port; stands still until told otherwise."""
+    """The Clock port; stands still until told otherwise. Its calendar believes the wall clock."""
 
     def __init__(self) -> None:
         self.ns = START_NS
+        self.passed_ns = START_NS
+        self.step: ClockStep | None = None
 
     def now_ns(self) -> int:
         """What the tests say it is."""
         return self.ns
 
+    def steady_ns(self) -> int:
+        """Only what passed."""
+        return self.passed_ns
+
+    def calendar_ns(self) -> int:
+        """As the wall clock."""
+        return self.ns
+
+    def look(self) -> bool:
+        """Nothing new."""
+        return False
+
+    def facts(self) -> dict[str, str]:
+        """It is handed from run to run by the tests."""
+        return {}
+
     def advance(self, seconds: float) -> None:
-        """Move on, or (negative) back."""
+        """Time passes."""
+        self.ns += round(seconds * 1e9)
+        self.passed_ns += round(seconds * 1e9)
+
+    def put(self, seconds: float) -> None:
+        """The wall clock is put ahead, or (negative) back, and no time passes."""
         self.ns += round(seconds * 1e9)
 
 
@@ -254,6 +278,22 @@ class MemoryCatalogue:
     async def local_object_bytes(self) -> int:
         """Added up."""
         return sum(held.size_bytes for held in self._objects.values() if held.local)
+
+    async def forget_future(self, now_ns: int) -> None:
+        """Recorded just now."""
+        for ino, row in self._nodes.items():
+            self._nodes[ino] = row._replace(activity_ns=min(row.activity_ns, now_ns))
+        for gid, entry in self._garbage.items():
+            self._garbage[gid] = entry._replace(deleted_ns=min(entry.deleted_ns, now_ns))
+        for ino, held in self._objects.items():
+            ahead = max(held.used_ns - now_ns, 0) if held.local and not held.pinned else 0
+            kept = max(held.keep_until_ns - ahead, 0)
+            self._objects[ino] = held._replace(used_ns=held.used_ns - ahead, keep_until_ns=kept)
+        for number, work in self._journal.items():
+            ahead = max(work.created_ns - now_ns, 0)
+            self._journal[number] = work._replace(
+                created_ns=work.created_ns - ahead, next_try_ns=work.next_try_ns - ahead
+            )
 
     async def forget_fetches(self) -> None:
         """No partial copy is left."""

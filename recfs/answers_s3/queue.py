@@ -29,7 +29,7 @@ class QueueAnswers:
     async def _queue(self, limit: int | None) -> dict[str, Any]:
         far = self._far
         running = {row_id: each.sent_bytes for row_id, each in far.tier.journal.running.items()}
-        now = far.vfs.tree.clock.now_ns()
+        now = far.vfs.tree.clock.steady_ns()
         answer: dict[str, Any] = await far.read(
             lambda path: reports_s3.queue(path, far.config, now, running, limit=limit)
         )
@@ -103,7 +103,7 @@ class QueueAnswers:
         """Try at once what failed, and uploads that are settling."""
         journal = self._far.tier.journal
         rows, gone = self._wanted(params)
-        now, retried = self._far.vfs.tree.clock.now_ns(), []
+        now, retried = self._far.vfs.tree.clock.steady_ns(), []
         for row in rows:
             # A deletion that was never tried waits for the trash's retention, or for a reader.
             held_back = row.kind == DELETE and not row.attempts

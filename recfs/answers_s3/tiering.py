@@ -11,7 +11,7 @@ from recfs.answers_s3.far import MOST_TOLD, Outcome, side_by_side
 from recfs.answers_s3.walk import Found, walk
 from recfs.catalogue import reports_s3
 from recfs.core.model import State
-from recfs.core.routing import route
+from recfs.core.routing import age_of, route
 from recfs.core.tiering import Move, Step, move_for
 from recfs.errors import Busy, InvalidArgument, RecfsError
 from recfs.fs.journal import UPLOAD
@@ -117,7 +117,7 @@ class _Run:
 
     async def _move(self, found: Found) -> Move | None:
         tier, config = self._tier, self._far.config
-        age_s = max(0.0, (self._far.vfs.tree.clock.now_ns() - found.mtime_ns) / 10**9)
+        age_s = age_of(self._far.vfs.tree.clock.now_ns(), found.mtime_ns, found.ctime_ns)
         decision = route(tier.settings.rules, found.parts, found.size_bytes, age_s)
         wanted = reports_s3.wanted_class(config, decision.storage_class) if decision.store == "s3" else None
         held = None
@@ -193,7 +193,7 @@ class _Run:
 
     def _unsent_bytes(self) -> int:
         """What is on its way, or would be if S3 let it; not what waits for a better name."""
-        journal, now = self._tier.journal, self._far.vfs.tree.clock.now_ns()
+        journal, now = self._tier.journal, self._far.vfs.tree.clock.steady_ns()
         return sum(
             row.size_bytes
             for row in journal.rows.values()

@@ -22,13 +22,13 @@ PAGE = 500
 class Found:
     """A file as it was when its page was read."""
 
-    __slots__ = ("_vfs", "has_object", "ino", "mtime_ns", "parts", "size_bytes", "state")
+    __slots__ = ("_vfs", "ctime_ns", "has_object", "ino", "mtime_ns", "parts", "size_bytes", "state")
 
     def __init__(self, vfs: Vfs, parts: tuple[bytes, ...], entry: FileNode | NodeRow) -> None:
         self._vfs = vfs
         self.ino = entry.ino
         self.parts = parts
-        self.mtime_ns = entry.mtime_ns
+        self.mtime_ns, self.ctime_ns = entry.mtime_ns, entry.ctime_ns
         if isinstance(entry, FileNode):
             self.state, self.size_bytes, self.has_object = entry.state, entry.bytes, entry.object is not None
         else:

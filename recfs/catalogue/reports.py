@@ -48,13 +48,12 @@ def _users(db: sqlite3.Connection, config: Config, user: str | None) -> list[dic
 
 def _user(row: sqlite3.Row, config: Config, month: str) -> dict[str, Any]:
     own = Limits(*(row[limit] for limit in _LIMITS))
-    now = max(row["month"], month)
     return {
         "user": row["user"],
         "used_bytes": row["used_bytes"],
         "used_files": row["used_files"],
-        "month": now,
-        "month_uploads": row["month_uploads"] if row["month"] == now else 0,
+        "month": month,
+        "month_uploads": row["month_uploads"] if row["month"] >= month else 0,
         "limits": asdict(merge(own, config.quota.limits())),
         "own_limits": {limit: "unlimited" if value == UNLIMITED else value for limit, value in asdict(own).items()},
     }
@@ -176,7 +175,7 @@ def status(catalogue: Path, config: Config) -> dict[str, Any]:
     from recfs import __version__
 
     info = os.statvfs(config.root)
-    far = reports_s3.status(catalogue, config, time.time_ns())
+    far = reports_s3.status(catalogue, config)
     with reading(catalogue) as db:
         return {
             "version": __version__,

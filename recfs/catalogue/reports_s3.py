@@ -8,10 +8,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from recfs.catalogue.reading import has_table, parts_of, reading, text, walk
+from recfs.clock import SystemClock, boot_id
 from recfs.core.layout import role_of
 from recfs.core.model import State
 from recfs.core.naming import is_temporary_name
-from recfs.core.routing import explain, route
+from recfs.core.routing import age_of, explain, route
 from recfs.core.tiering import move_for
 from recfs.errors import IsADirectory, NotFound
 
@@ -31,15 +32,19 @@ _NS = 10**9
 
 
 def queue(
-    catalogue: Path, config: Config, now_ns: int, running: Mapping[int, int], *, limit: int | None = None
+    catalogue: Path, config: Config, now_ns: int | None, running: Mapping[int, int], *, limit: int | None = None
 ) -> dict[str, Any]:
     """The journal, work under way first, then what failed. *running*: bytes sent so far, by row id.
 
-    *limit*: so many rows at most; the totals are those of all.
+    *now_ns*: the daemon's `Clock.steady_ns`; None: what one that started now would have. *limit*: so many rows at
+    most; the totals are those of all.
     """
     with reading(catalogue) as db:
         if not has_table(db, "journal"):
             return {"rows": [], "more": 0, "totals": totals([])}
+        if now_ns is None:
+            facts = {row["key"]: row["value"] for row in db.execute("select * from meta")}
+            now_ns = SystemClock(facts, boot_id()).steady_ns()
         paths = _Paths(db)
         rows = [_queued(row, now_ns, running) for row in db.execute("select * from journal order by id")]
         order = {state: number for number, state in enumerate(STATES)}
@@ -149,11 +154,11 @@ def problem(found: Mapping[str, Any]) -> str | None:
 # --- what lies in S3 -----------------------------------------------------------------------------------------------
 
 
-def status(catalogue: Path, config: Config, now_ns: int) -> dict[str, Any] | None:
+def status(catalogue: Path, config: Config) -> dict[str, Any] | None:
     """The part of `status` about S3 where no daemon runs; None without [s3]."""
     if config.s3 is None:
         return None
-    found = queue(catalogue, config, now_ns, {}, limit=10)
+    found = queue(catalogue, config, None, {}, limit=10)
     with reading(catalogue) as db:
         local_bytes = 0
         if has_table(db, "object"):
@@ -238,7 +243,7 @@ def route_explain(
             if size_bytes is None:
                 size_bytes = row["size_bytes"]
             if age_s is None:
-                age_s = (now_ns - row["mtime_ns"]) / _NS
+                age_s = age_of(now_ns, row["mtime_ns"], row["ctime_ns"])
     if size_bytes is None:
         assumed.append("size")
     if age_s is None:

@@ -352,6 +352,21 @@ class SqliteCatalogue:
         ((total,),) = self._read("select coalesce(sum(size_bytes), 0) from object where local = 1")
         return int(total)
 
+    async def forget_future(self, now_ns: int) -> None:
+        """What lies ahead of *now_ns* counts as recorded just now."""
+        with self._transaction() as db:
+            db.execute("update node set activity_ns = ? where activity_ns <> 0 and activity_ns > ?", (now_ns, now_ns))
+            db.execute("update garbage set deleted_ns = ? where deleted_ns > ?", (now_ns, now_ns))
+            db.execute(
+                "update object set keep_until_ns = max(0, keep_until_ns - used_ns + ?), used_ns = ?"
+                " where local = 1 and pinned = 0 and used_ns > ?", (now_ns, now_ns, now_ns),
+            )  # fmt: skip
+            db.execute(
+                "update journal set next_try_ns = next_try_ns - created_ns + ?, created_ns = ? where created_ns > ?",
+                (now_ns, now_ns, now_ns),
+            )
+        self._applied += 1
+
     async def forget_fetches(self) -> None:
         """`fetching` is `evicted` again."""
         with self._transaction() as db:

@@ -103,6 +103,8 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
         )
     if result.get("s3"):
         facts += _s3(result["s3"])
+    if result.get("clock"):
+        facts.append(("clock", Text(f"it was {result['clock']}; nothing waits longer or goes earlier", style="yellow")))
     if result.get("inodes_cached") is not None:
         facts.append(("inodes cached", output.count(result["inodes_cached"])))
     return facts

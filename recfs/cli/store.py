@@ -105,10 +105,10 @@ class Store:
 def _s3_reader(method: str, params: dict[str, Any]) -> Callable[[Path, "Config"], Any]:
     from recfs.catalogue import reports_s3
 
-    now_ns = time.time_ns()
     if method == "queue":
         limit = params["limit"] or None
-        return lambda db, config: _stopped_queue(reports_s3.queue(db, config, now_ns, {}, limit=limit), config)
+        return lambda db, config: _stopped_queue(reports_s3.queue(db, config, None, {}, limit=limit), config)
+    now_ns = time.time_ns()
     path, size_bytes, age_s = params["path"], params["size_bytes"], params["age_s"]
     return lambda db, config: reports_s3.route_explain(db, config, now_ns, path, size_bytes, age_s)
 

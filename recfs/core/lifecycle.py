@@ -1,6 +1,7 @@
 """When temp jobs and trashed bytes may go. Decisions only: `services/sweeper.py` carries them out.
 
-Times are ns since 1970 and `now_ns` is an argument. Whenever the clock is in doubt the answer is to keep.
+Times are those of `Clock.steady_ns`, which go by the time that passed, whatever is done to the wall clock, and
+`now_ns` is an argument. A time that lies ahead all the same keeps.
 """
 
 from dataclasses import dataclass
@@ -26,12 +27,12 @@ def job_verdict(last_change_ns: int, now_ns: int, max_age_s: float, open_files: 
     """Decide about one temp job.
 
     It expires when `max_age_s` or more has passed since the last change inside it and none of its files is
-    open. A last change that lies in the future (the clock went backwards) never expires.
+    open. One that lies ahead of `now_ns` keeps the job.
     """
     due_ns = last_change_ns + round(max_age_s * _NS_PER_S)
     if last_change_ns > now_ns:
         ahead = format_duration((last_change_ns - now_ns) / _NS_PER_S)
-        return JobVerdict(False, f"last change lies {ahead} in the future: the clock went backwards", due_ns)
+        return JobVerdict(False, f"last change lies {ahead} in the future", due_ns)
     age = f"last change {format_duration((now_ns - last_change_ns) / _NS_PER_S)} ago"
     max_age = f"max_age {format_duration(max_age_s)}"
     if now_ns < due_ns:
@@ -46,7 +47,7 @@ def job_verdict(last_change_ns: int, now_ns: int, max_age_s: float, open_files: 
 def trash_due(deleted_ns: int, now_ns: int, retention_s: float) -> bool:
     """Tell whether trashed bytes may be removed: `retention_s` or more after `deleted_ns`.
 
-    A retention of 0 keeps nothing, whatever the clock says. Otherwise a deletion that lies in the future
-    (the clock went backwards) is kept until the clock has passed it by the retention.
+    A retention of 0 keeps nothing. Otherwise a deletion that lies ahead of `now_ns` is kept until the retention
+    after it.
     """
     return retention_s <= 0 or now_ns >= deleted_ns + round(retention_s * _NS_PER_S)

@@ -4,7 +4,7 @@ A rule is a [[route]] table of recfs.conf:
 
     pattern = "users/*/recordings/**"   glob on the path inside the mount
     min_size, max_size                  bounds of the file's size, themselves included
-    min_age, max_age                    bounds of the time since its last change (mtime), themselves included
+    min_age, max_age                    bounds of the time since its last change (`age_of`), themselves included
     to = "s3" | "local"                 where such a file lives
     storage_class, keep_local           for files that go to S3
 
@@ -36,6 +36,18 @@ AWS_STORAGE_CLASSES = (
     "REDUCED_REDUNDANCY",
 )
 """The classes of AWS a PUT may name (S3 API, PutObject, x-amz-storage-class). Other servers have their own."""
+
+_NS = 1_000_000_000
+
+
+def age_of(now_ns: int, mtime_ns: int, ctime_ns: int) -> float:
+    """Seconds since a file was changed, by its mtime, which programs may set as they like.
+
+    One that lies in the future says nothing: the ctime, which nobody can set, counts in its place. Never negative.
+    """
+    changed_ns = mtime_ns if mtime_ns <= now_ns else ctime_ns
+    return max(0.0, (now_ns - changed_ns) / _NS)
+
 
 # The places of files, level by level (core/layout.py); _ANY, always the last, may repeat.
 _ID = b"<id>"

@@ -40,30 +40,38 @@ class Account:
         )  # fmt: skip
 
     def uploads_in(self, month: str) -> int:
-        """Uploads counted in *month* (a counter of an earlier month counts nothing)."""
-        return self.month_uploads if self.month == month else 0
+        """Uploads counted in *month*. A counter of an earlier month counts nothing, one of a later month does."""
+        return self.month_uploads if self.month >= month else 0
+
+    def _uploads_at(self, now_ns: int) -> int:
+        """Uploads that count at a time of the calendar (`clock`).
+
+        What was counted in a later month counts in this one, if the calendar was ahead by mistake: it begins anew with
+        the next month, and not only when the calendar comes to where it once was.
+        """
+        month = quota.month_of(now_ns)
+        self.month = min(self.month, month)
+        return self.uploads_in(month)
 
     def count_upload(self, now_ns: int) -> None:
-        """Count one upload. A clock that went backwards into an earlier month does not reset the counter."""
-        month = quota.month_of(now_ns)
-        if month > self.month:
-            self.month, self.month_uploads = month, 0
-        self.month_uploads += 1
+        """Count one upload, at a time of the calendar."""
+        self.month_uploads = self._uploads_at(now_ns) + 1
+        self.month = quota.month_of(now_ns)
 
     def check_add_file(self, now_ns: int, *, upload: bool) -> None:
         """Raise QuotaExceeded when one more file is too many."""
         limits = self.limits
         if limits.max_files is None and not (upload and limits.max_monthly_uploads is not None):
             return
-        month = max(self.month, quota.month_of(now_ns))
-        reason = quota.add_file(limits, self.used_files, self.uploads_in(month), upload=upload)
+        uploads = self._uploads_at(now_ns)
+        reason = quota.add_file(limits, self.used_files, uploads, upload=upload)
         if reason is not None:
             raise QuotaExceeded(f"user {self.user}: {reason} = {getattr(limits, reason)} is reached")
 
     def check_upload(self, now_ns: int) -> None:
         """Raise QuotaExceeded when one more upload this month is too many."""
         limit = self.limits.max_monthly_uploads
-        if limit is not None and self.uploads_in(max(self.month, quota.month_of(now_ns))) >= limit:
+        if limit is not None and self._uploads_at(now_ns) >= limit:
             raise QuotaExceeded(f"user {self.user}: max_monthly_uploads = {limit} is reached")
 
     def check_room(self, added_bytes: int, added_files: int) -> None:

@@ -374,7 +374,9 @@ class Bodies:
         """
         follow(self._tree, node)
         self.thaw(node)
-        entry = Garbage(self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.now_ns())
+        entry = Garbage(
+            self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.steady_ns()
+        )
         entry.size_bytes, entry.sha256, entry.md5 = node.bytes, node.sha256, node.md5
         entry.mode, entry.uid, entry.gid_owner, entry.mtime_ns = node.mode, node.uid, node.gid, node.mtime_ns
         if copy is not None:

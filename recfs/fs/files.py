@@ -221,7 +221,7 @@ class OpenFiles:
         node.mtime_ns = node.ctime_ns = now
         self._behind.node(node)
         if node.parent.job is not None:
-            self._tree.activity(node.parent, now)
+            self._tree.activity(node.parent)
 
     async def truncate(self, node: FileNode, size: int) -> None:
         """truncate(2), with or without an open handle."""
@@ -262,7 +262,7 @@ class OpenFiles:
         now = self._tree.clock.now_ns()
         node.mtime_ns = node.ctime_ns = now
         self._behind.node(node)
-        self._tree.activity(node.parent, now)
+        self._tree.activity(node.parent)
 
     async def fsync(self, number: int) -> None:
         """fsync(2): the bytes written so far, and the row that names them, survive a power cut."""

@@ -33,7 +33,7 @@ def follow(tree: Tree, node: FileNode) -> bool:
         body.untold = True
     tree.behind.node(node)
     if not node.unlinked:
-        tree.activity(node.parent, info.st_mtime_ns)
+        tree.activity(node.parent)
     return True
 
 

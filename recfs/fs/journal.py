@@ -72,7 +72,7 @@ class Journal:
 
     async def load(self, catalogue: Catalogue) -> None:
         """Take up what the last run left."""
-        now = self._clock.now_ns()
+        now = self._clock.steady_ns()
         for row in await catalogue.journal():
             # What failed may have done so for what was put right before the start: the clock, credentials, the network.
             self._put(row._replace(next_try_ns=min(row.next_try_ns, now)) if row.attempts else row)
@@ -137,7 +137,7 @@ class Journal:
             del self.held[key]
 
     def _add(self, kind: str, ino: int, key: str, size: int, delay_s: float) -> JournalRow:
-        now = self._clock.now_ns()
+        now = self._clock.steady_ns()
         row = JournalRow(self._next, kind, ino, key, "", "", size, 0, now + round(delay_s * _NS), 0, "", now)
         self._next += 1
         if ino:
@@ -161,7 +161,7 @@ class Journal:
 
     def take(self, *, deletions: bool) -> JournalRow | None:
         """The oldest row that is due and not being worked on: to be started, or put back."""
-        now = self._clock.now_ns()
+        now = self._clock.steady_ns()
         while self._timers and self._timers[0][0] <= now:
             self._queue(heapq.heappop(self._timers)[1], now)
         due = self._due[deletions]
@@ -176,7 +176,7 @@ class Journal:
     def put_back(self, row_ids: Iterable[int]) -> None:
         """These cannot be started now; their time has still come."""
         for row_id in row_ids:
-            self._queue(row_id, self._clock.now_ns())
+            self._queue(row_id, self._clock.steady_ns())
 
     def ended(self, row_id: int) -> None:
         """The row is not being worked on any more, whether it is done or not."""
@@ -243,7 +243,7 @@ class Journal:
         row = self.rows.get(row_id)
         if row is None:
             return False
-        self.update(row._replace(next_try_ns=self._clock.now_ns(), failed=0))
+        self.update(row._replace(next_try_ns=self._clock.steady_ns(), failed=0))
         return True
 
     def hurry(self, hurried: set[int]) -> None:
@@ -251,7 +251,7 @@ class Journal:
 
         Each row once: *hurried* are those that were, and gets these. A temporary name does not change by asking.
         """
-        now = self._clock.now_ns()
+        now = self._clock.steady_ns()
         for row in list(self.rows.values()):
             if row.kind == UPLOAD and not row.attempts and row.next_try_ns > now and row.id not in hurried:
                 hurried.add(row.id)
@@ -259,7 +259,7 @@ class Journal:
 
     def renamed(self, node: FileNode, delay_s: float) -> None:
         """The file's upload may have waited for a name that stays: it waits for *delay_s* now, no longer."""
-        row, due = self.upload_of(node.ino), self._clock.now_ns() + round(delay_s * _NS)
+        row, due = self.upload_of(node.ino), self._clock.steady_ns() + round(delay_s * _NS)
         if row is not None and not row.attempts and row.next_try_ns > due:
             self.update(row._replace(next_try_ns=due))
 
@@ -273,7 +273,7 @@ class Journal:
 
         Not what is to happen much later anyway: deletions after the trash's retention, files with temporary names.
         """
-        soon = self._clock.now_ns() + SOON_NS
+        soon = self._clock.steady_ns() + SOON_NS
         return sum(
             1
             for row in self.rows.values()

@@ -74,7 +74,7 @@ class Namespace:
         child_role(folder.role, name, is_dir=False)
         upload = is_upload(folder.role, name)
         if folder.account is not None:
-            folder.account.check_add_file(self._tree.clock.now_ns(), upload=upload)
+            folder.account.check_add_file(self._tree.clock.calendar_ns(), upload=upload)
         return upload
 
     def add_file(self, folder: DirNode, name: bytes, mode: int, caller: Caller, *, upload: bool) -> FileNode:
@@ -86,7 +86,7 @@ class Namespace:
         tree.add(node)
         tree.touch(folder, now)
         if upload and folder.account is not None:
-            folder.account.count_upload(now)
+            folder.account.count_upload(tree.clock.calendar_ns())
         return node
 
     async def mkdir(self, folder: DirNode, name: bytes, mode: int, caller: Caller) -> DirNode:
@@ -127,6 +127,7 @@ class Namespace:
         node.pending = Pending.MAKE
         tree.add(node)
         tree.touch(folder, now)
+        tree.activity(node)
         self._behind.settle(node)
         return node
 
@@ -177,7 +178,9 @@ class Namespace:
         tree.touch(folder, now)
 
     def _entry_garbage(self, node: Node) -> None:
-        entry = Garbage(self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.now_ns())
+        entry = Garbage(
+            self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.steady_ns()
+        )
         entry.home_ino = node.home_ino
         self._bodies.hand_over(node, entry)
         self._tree.know_garbage(entry)
@@ -318,7 +321,7 @@ class Namespace:
             goes_to.check_room(weight[0] - freed[0], weight[1] - freed[1])
         becomes_upload = isinstance(node, FileNode) and is_upload(new.role, new_name)
         if goes_to is not None and becomes_upload and not is_upload(node.parent.role, node.name):
-            goes_to.check_upload(self._tree.clock.now_ns())
+            goes_to.check_upload(self._tree.clock.calendar_ns())
 
     def _move(self, node: Node, new: DirNode, new_name: bytes, account: Account | None) -> None:
         tree, behind = self._tree, self._behind
@@ -351,7 +354,7 @@ class Namespace:
             node.role = child_role(new.role, new_name, is_dir=True) if new_name != b"\0" else node.role
             self._rebase(node, account)
         elif not was_upload and new.account is not None and is_upload(new.role, new_name):
-            new.account.count_upload(now)
+            new.account.count_upload(tree.clock.calendar_ns())
             behind.account(new.account)
         node.ctime_ns = now
         tree.touch(old, now)
@@ -381,7 +384,7 @@ class Namespace:
             node.account = own if own is not None else parent.account
             node.job = node if node.role is Role.JOB else parent.job
             if node.role is Role.JOB:
-                node.activity_ns = max(node.activity_ns, node.ctime_ns)
+                node.activity_ns = max(node.activity_ns, self._tree.clock.steady_ns())
             else:
                 node.activity_ns = 0
             whiteouts = node.whiteouts

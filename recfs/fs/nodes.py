@@ -222,7 +222,7 @@ class DirNode(Node):
         self.rfiles = 0
         self.account: Account | None = parent.account if parent else None
         self.job: DirNode | None = self if role is Role.JOB else (parent.job if parent else None)
-        self.activity_ns = now_ns if role is Role.JOB else 0
+        self.activity_ns = 0
         self.fallback: DirRule | None = None
         self.whiteouts: set[bytes] | None = None
         """Names hidden here; None = not loaded."""

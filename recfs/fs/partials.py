@@ -114,7 +114,7 @@ class Partials:
         self.drop_failed(node)
         found = self.by_ino.get(node.ino)
         if found is not None:
-            found.used_ns = self._tree.clock.now_ns()
+            found.used_ns = self._tree.clock.steady_ns()
             return found
         held = node.object
         if held is None:
@@ -134,7 +134,7 @@ class Partials:
             read_ahead_max=self._tier.settings.read_ahead_max,
         )  # fmt: skip
         download.grown = self._tier.room.press
-        made = self.by_ino[node.ino] = Partial(node, held.key, staging, fd, download, self._tree.clock.now_ns())
+        made = self.by_ino[node.ino] = Partial(node, held.key, staging, fd, download, self._tree.clock.steady_ns())
         if node.body is not None:  # its readers' bytes were given up
             node.body.swap(os.dup(fd), writable=False)
             node.body.download = download
@@ -221,7 +221,7 @@ class Partials:
                 node.body.download = None
             os.close(partial.fd)
             self._tier.local_bytes += held.size_bytes
-            self._tier.remember(node, held._replace(local=1, used_ns=self._tree.clock.now_ns()))
+            self._tier.remember(node, held._replace(local=1, used_ns=self._tree.clock.steady_ns()))
             self._behind.settle(node)
             self._tier.room.press()
         finally:

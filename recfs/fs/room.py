@@ -63,7 +63,9 @@ class Room:
         """Let the local copy go: the row first, then the bytes. Atomic; `may_evict` was asked."""
         held = node.object
         assert held is not None
-        entry = Garbage(self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.now_ns())
+        entry = Garbage(
+            self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.steady_ns()
+        )
         entry.home_ino = node.home_ino
         entry.place = (node.parent, node.name)
         self._tree.know_garbage(entry)
@@ -115,7 +117,7 @@ class Room:
                 self._tier.partials.drop(min(idle, key=lambda each: each.used_ns).node)
                 continue
             await self._behind.flush()
-            found = await self._tree.catalogue.evictable(self._tree.clock.now_ns(), many)
+            found = await self._tree.catalogue.evictable(self._tree.clock.steady_ns(), many)
             gone = 0
             for ino in found:
                 node = await self._tree.get(ino)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.model import State, check_transition
-from recfs.core.routing import Decision, RouteRule, route
+from recfs.core.routing import Decision, RouteRule, age_of, route
 from recfs.errors import OutOfSpace
 from recfs.fs.nodes import DirNode, FileNode, Node
 from recfs.fs.partials import Partials
@@ -87,7 +87,7 @@ class Tier:
 
     def decide(self, node: FileNode) -> Decision:
         """What the rules say of a file."""
-        age_s = max(0.0, (self._tree.clock.now_ns() - node.mtime_ns) / _NS)
+        age_s = age_of(self._tree.clock.now_ns(), node.mtime_ns, node.ctime_ns)
         return route(self.settings.rules, tuple(node.parts()), node.bytes, age_s)
 
     def committed(self, node: FileNode) -> None:
@@ -109,18 +109,19 @@ class Tier:
         node.state = State.STORED
         if not held.local:
             self.local_bytes += node.bytes
-        self.remember(node, held._replace(local=1, held=0, used_ns=self._tree.clock.now_ns()))
+        self.remember(node, held._replace(local=1, held=0, used_ns=self._tree.clock.steady_ns()))
 
     def uploaded(self, node: FileNode, info: ObjectInfo) -> None:
         """S3 has confirmed these bytes. Atomic."""
         assert node.sha256 is not None
         assert node.md5 is not None
-        before, now, decision = node.object, self._tree.clock.now_ns(), self.decide(node)
+        before, now, decision = node.object, self._tree.clock.steady_ns(), self.decide(node)
         if before is not None and before.key != info.key:
             self.journal.delete(before.key)
         row = ObjectRow(
-            node.ino, info.key, info.etag, node.bytes, node.sha256, node.md5, node.mtime_ns, info.storage_class, now,
-            now, 0, before.pinned if before is not None else 0, now + round(decision.keep_local_s * _NS), 0,
+            node.ino, info.key, info.etag, node.bytes, node.sha256, node.md5, node.mtime_ns, info.storage_class,
+            self._tree.clock.now_ns(), now, 0, before.pinned if before is not None else 0,
+            now + round(decision.keep_local_s * _NS), 0,
         )  # fmt: skip
         node.object = row
         self._is_stored(node, row)
@@ -229,7 +230,7 @@ class Tier:
 
     def used(self, node: FileNode) -> None:
         """A local copy is being used. Atomic."""
-        held, now = node.object, self._tree.clock.now_ns()
+        held, now = node.object, self._tree.clock.steady_ns()
         if held is not None and now - held.used_ns > USED_EVERY_NS:
             self.remember(node, held._replace(used_ns=now))
 

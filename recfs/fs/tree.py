@@ -297,12 +297,12 @@ class Tree:
         """The entries of *folder* changed."""
         folder.mtime_ns = folder.ctime_ns = now_ns
         self.behind.node(folder)
-        self.activity(folder, now_ns)
+        self.activity(folder)
 
-    def activity(self, folder: DirNode, now_ns: int) -> None:
+    def activity(self, folder: DirNode) -> None:
         """Something inside a temp job changed."""
         job = folder.job
-        if job is not None and now_ns > job.activity_ns:
+        if job is not None and (now_ns := self.clock.steady_ns()) > job.activity_ns:
             job.activity_ns = now_ns
             self.behind.node(job)
 

@@ -161,7 +161,7 @@ class Vfs:
             node.mtime_ns = changes.mtime_ns
         node.ctime_ns = now
         if not node.unlinked:
-            self.tree.activity(node.parent, now)
+            self.tree.activity(node.parent)
         self._redress(node)
         return node
 

@@ -124,7 +124,7 @@ class Xattrs:
         if not node.unlinked:
             behind.xattr(node.ino, name, value)
             behind.node(node)
-            self._vfs.tree.activity(node.parent, now)
+            self._vfs.tree.activity(node.parent)
 
     # --- computed ------------------------------------------------------------------------------------------------
 
@@ -183,7 +183,7 @@ class Xattrs:
                 limit: int | None = getattr(account.limits, what)
                 return b"unlimited" if limit is None else b"%d" % limit
             if what == "month_uploads":
-                return b"%d" % account.uploads_in(max(account.month, month_of(self._vfs.tree.clock.now_ns())))
+                return b"%d" % account.uploads_in(month_of(self._vfs.tree.clock.calendar_ns()))
             if what in ("used_bytes", "used_files"):
                 return b"%d" % getattr(account, what)
         raise NoAttribute("")

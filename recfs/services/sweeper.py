@@ -60,7 +60,7 @@ class Sweeper:
 
     async def sweep_temp(self, *, dry_run: bool, kept: bool = False) -> list[dict[str, Any]]:
         """Remove (or, dry, name) the jobs that are due; *kept*: also tell of those that are not, and why."""
-        tree, now = self._vfs.tree, self._clock.now_ns()
+        tree, now = self._vfs.tree, self._clock.steady_ns()
         horizon = now + (1 << 62) if kept else now - int(self._max_age_s * NS) + 1
         await self._vfs.behind.flush()
         told = []
@@ -98,7 +98,7 @@ class Sweeper:
 
     def sweep_trash(self) -> None:
         """Hand trashed bytes whose retention is over to the settler."""
-        now = self._clock.now_ns()
+        now = self._clock.steady_ns()
         for entry in list(self._vfs.tree.garbage.values()):
             if entry.in_trash and entry.held_by is None and trash_due(entry.deleted_ns, now, self._retention_s):
                 self._trash.purge(entry)

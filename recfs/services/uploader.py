@@ -123,7 +123,7 @@ class Uploader:
                 nursery.start_soon(self._delete, deletions)
         self._journal.put_back(blocked)
         soonest = self._journal.next_ns()
-        return LOOK_S if soonest is None else min(LOOK_S, max(0.01, (soonest - self._tree.clock.now_ns()) / _NS))
+        return LOOK_S if soonest is None else min(LOOK_S, max(0.01, (soonest - self._tree.clock.steady_ns()) / _NS))
 
     async def _keys_of(self, row: JournalRow) -> set[str]:
         if not row.ino:
@@ -182,7 +182,7 @@ class Uploader:
         elif attempts == 1 or lasting:
             log.warning("%s of %s: %s; next try in %.0f s", row.kind, self._name(row), error, delay_s)
         self.problem = f"{row.kind} of {self._name(row)}: {error}"
-        next_ns = self._tree.clock.now_ns() + round(delay_s * _NS)
+        next_ns = self._tree.clock.steady_ns() + round(delay_s * _NS)
         self._journal.update(row._replace(attempts=attempts, error=str(error), next_try_ns=next_ns))
 
     def _name(self, row: JournalRow) -> str:
@@ -252,7 +252,7 @@ class Uploader:
             self._tier.follow(holder)  # renamed with its directory, and not told so yet
         waits = self._waits[row.id] = self._waits.get(row.id, -1) + 1
         delay_s = min(WAY_S * 2.0 ** min(waits, 10), WAY_MAX_S) * random.uniform(0.5, 1.0)
-        self._journal.update(row._replace(next_try_ns=self._tree.clock.now_ns() + round(delay_s * _NS)))
+        self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns() + round(delay_s * _NS)))
         return True
 
     async def _in_circle(self, node: FileNode, holder: FileNode) -> bool:
@@ -279,7 +279,7 @@ class Uploader:
             return
         await self._behind.durable()  # a copy whose file has its old name after a power cut would be an orphan
         if not _has(node, held):
-            self._journal.update(row._replace(next_try_ns=self._tree.clock.now_ns()))
+            self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
             return
         try:
             copy = partial(
@@ -308,7 +308,7 @@ class Uploader:
             self._journal.cancel(row.id)
             return
         if is_temporary_name(node.name):
-            self._journal.update(row._replace(next_try_ns=self._tree.clock.now_ns() + round(NAME_LOOK_S * _NS)))
+            self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns() + round(NAME_LOOK_S * _NS)))
             return
         key = key_of(node)
         await self._behind.synced()  # an object whose file is gone after a power cut would be an orphan
@@ -317,7 +317,7 @@ class Uploader:
             return
         await self._bodies.still(node)
         if not _is_to_go(node) or key_of(node) != key:
-            self._journal.update(row._replace(next_try_ns=self._tree.clock.now_ns()))
+            self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
             return
         fd = self._store.open_file(self._places.local(node), os.O_RDONLY)
         assert fd is not None

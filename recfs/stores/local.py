@@ -19,6 +19,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recfs.clock import boot_id
 from recfs.errors import RootBusy, StoreError
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ class LocalStore:
     @staticmethod
     def boot_id() -> str:
         """What tells a reboot from a crash of the daemon alone (random(4))."""
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return boot_id()
 
     def identity(self) -> str:
         """What tells this root from a copy of it: a copy's files have other inode numbers."""

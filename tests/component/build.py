@@ -197,8 +197,8 @@ class Filesystem:
     def _answers(self) -> Answers:
         parts = self.parts
         return Answers(
-            self.config, parts.store, parts.vfs, parts.committer, parts.settler, parts.sweeper, parts.limiter, None,
-            lambda: None, parts.recovered,
+            self.config, parts.store, parts.vfs, parts.committer, parts.settler, parts.sweeper, parts.timekeeper,
+            parts.limiter, None, lambda: None, parts.recovered,
         )  # fmt: skip
 
     def answers(self) -> dict[str, Any]:

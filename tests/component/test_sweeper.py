@@ -87,14 +87,40 @@ async def test_a_job_with_an_open_file_stays(fs: Filesystem) -> None:
     assert await sweep(fs) == {JOB: "expired"}
 
 
-async def test_a_clock_that_went_backwards_expires_nothing(fs: Filesystem) -> None:
+@pytest.mark.parametrize("put", [-1000 * HOUR, 72 * HOUR])
+async def test_a_clock_that_is_put_back_or_ahead_neither_expires_nor_keeps_a_job(fs: Filesystem, put: float) -> None:
     await fs.write(f"{JOB}/file", b"bytes")
-    fs.clock.advance(-1000 * HOUR)
+    fs.clock.put(put)
     assert await sweep(fs) == {JOB: "kept"}
     await fs.write(f"{JOB}/file", b"!", append=True)
-    fs.clock.advance(30 * HOUR)
+    fs.clock.advance(23.9 * HOUR)
     assert await sweep(fs) == {JOB: "kept"}
-    fs.clock.advance(1000 * HOUR)
+    fs.clock.put(-put)
+    assert await sweep(fs) == {JOB: "kept"}
+    fs.clock.advance(0.1 * HOUR)
+    assert await sweep(fs) == {JOB: "expired"}
+
+
+async def test_times_that_programs_set_do_not_count_as_changes(fs: Filesystem) -> None:
+    """`touch -d 2100` is a change of now."""
+    from recfs.fs.vfs import Changes
+
+    await fs.write(f"{JOB}/file", b"bytes")
+    ino = (await fs.node(f"{JOB}/file")).ino
+    await fs.vfs.setattr(ino, Changes(mtime_ns=4_102_444_800 * 10**9), OPERATOR)
+    fs.clock.advance(24 * HOUR)
+    assert await sweep(fs) == {JOB: "expired"}
+
+
+async def test_what_a_wrong_clock_recorded_earlier_has_its_full_time_from_the_start_on(fs: Filesystem) -> None:
+    await fs.write(f"{JOB}/file", b"bytes")
+    await fs.drain()
+    await fs.stop()
+    fs.clock.passed_ns -= 1000 * 3600 * 10**9  # as if the times in the catalogue lay ahead
+    await fs.reopen()
+    fs.clock.advance(23.9 * HOUR)
+    assert await sweep(fs) == {JOB: "kept"}
+    fs.clock.advance(0.1 * HOUR)
     assert await sweep(fs) == {JOB: "expired"}
 
 
