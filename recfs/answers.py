@@ -232,7 +232,7 @@ class Answers:
         timeout_s, retries = float(params.get("timeout_s", 60.0)), bool(params.get("retries", True))
         with trio.move_on_after(timeout_s):
             await self.settle(retries=retries)
-            return {"pending": 0, "s3": self.vfs.bodies.tier is not None}
+            return {"pending": 0, "s3": self.vfs.bodies.tier is not None, "stays": await self.s3.stays()}
         return {
             "pending": self._pending() + self.s3.pending(retries=retries),
             "left": {

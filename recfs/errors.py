@@ -145,6 +145,10 @@ class Stale(FsError):
     """The inode is gone."""
 
 
+class OtherDevice(FsError):
+    """It cannot be moved, only copied and removed: what rename(2) says across file systems, and mv(1) then does."""
+
+
 class Busy(FsError):
     """In use by the system."""
 

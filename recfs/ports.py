@@ -260,6 +260,9 @@ class Catalogue(Protocol):
     async def journal(self) -> Sequence[JournalRow]:
         """All work that is not done, in order."""
 
+    async def upload_names(self) -> Sequence[tuple[int, bytes, str | None]]:
+        """(journal id, file name, user) of each upload; no user for shared files. Not in any order."""
+
     async def any_object(self) -> bool:
         """Whether S3 holds anything."""
 

@@ -244,6 +244,20 @@ class MemoryCatalogue:
         """In order."""
         return [self._journal[number] for number in sorted(self._journal)]
 
+    async def upload_names(self) -> Sequence[tuple[int, bytes, str | None]]:
+        """By walking up."""
+        found: list[tuple[int, bytes, str | None]] = []
+        for row in self._journal.values():
+            if row.kind != "upload" or row.ino not in self._nodes:
+                continue
+            node = self._nodes[row.ino]
+            parts = [node.name]
+            while (node := self._nodes[node.parent]).ino != ROOT_INO:
+                parts.append(node.name)
+            user = parts[-2].decode() if parts[-1] in (b"users", b"temp") else None
+            found.append((row.id, parts[0], user))
+        return found
+
     async def any_object(self) -> bool:
         """Any row."""
         return bool(self._objects)

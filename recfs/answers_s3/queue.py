@@ -60,6 +60,7 @@ class QueueAnswers:
             "unsent_bytes": tier.journal.unsent_bytes(),
             "local_bytes": tier.room.used_bytes,
             "budget_bytes": tier.settings.max_bytes,
+            "stays": found["stays"],
             "breaker": self._breaker(),
             "problem": reports_s3.problem(found),
         }
@@ -77,6 +78,10 @@ class QueueAnswers:
         """How many files are still to be uploaded."""
         tier = self._far.found
         return sum(1 for row in tier.journal.rows.values() if row.kind == UPLOAD) if tier is not None else 0
+
+    async def stays(self) -> dict[str, Any] | None:
+        """What is not uploaded as long as its name looks temporary; None without S3."""
+        return (await self._queue(_LEFT))["stays"] if self._far.found is not None else None
 
     async def left(self) -> dict[str, Any] | None:
         """What is under way or fails, the first few by name."""

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from recfs.config import Config
 
 KINDS = ("upload", "delete", "move", "abort")
+STAYS_SHOWN = 5
+LEFT_OVER_S = 3600.0
+"""From this age on a file with a temporary name is taken for one that its program has left behind."""
 STATES = ("running", "failed", "pending", "waiting")
 _NS = 10**9
 
@@ -41,17 +44,31 @@ def queue(
     """
     with reading(catalogue) as db:
         if not has_table(db, "journal"):
-            return {"rows": [], "more": 0, "totals": totals([])}
+            return {"rows": [], "more": 0, "totals": totals([]), "stays": _stays([], _Paths(db), 0)}
         if now_ns is None:
             facts = {row["key"]: row["value"] for row in db.execute("select * from meta")}
             now_ns = SystemClock(facts, boot_id()).steady_ns()
         paths = _Paths(db)
         rows = [_queued(row, now_ns, running) for row in db.execute("select * from journal order by id")]
+        names = "select id, name from journal join node on node.ino = journal.ino where journal.kind = 'upload'"
+        unnamed = {row_id for row_id, name in db.execute(names) if is_temporary_name(name)}
         order = {state: number for number, state in enumerate(STATES)}
         shown = sorted(rows, key=lambda row: (order[row["state"]], row["id"]))[:limit]
         for row in shown:
             _name(row, paths)
-        return {"rows": shown, "more": len(rows) - len(shown), "totals": totals(rows)}
+        stays = _stays([row for row in rows if row["id"] in unnamed], paths, now_ns)
+        return {"rows": shown, "more": len(rows) - len(shown), "totals": totals(rows), "stays": stays}
+
+
+def _stays(rows: list[dict[str, Any]], paths: _Paths, now_ns: int) -> dict[str, Any]:
+    """What is not uploaded as long as its name looks temporary: how much, since when, the oldest by name."""
+    oldest = sorted(rows, key=lambda row: row["created_ns"])
+    return {
+        "files": len(rows),
+        "bytes": sum(row["size_bytes"] for row in rows),
+        "oldest_s": max(0.0, (now_ns - oldest[0]["created_ns"]) / _NS) if oldest else None,
+        "paths": [text(b"/".join(parts)) for row in oldest[:STAYS_SHOWN] if (parts := paths.of(row["ino"]))],
+    }
 
 
 def totals(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
@@ -142,7 +159,11 @@ class _Paths:
 
 def problem(found: Mapping[str, Any]) -> str | None:
     """The trouble with the queue, in one line; None if there is none."""
-    failed = found["totals"]["failed"]
+    failed, stays = found["totals"]["failed"], found["stays"]
+    if not failed and stays["files"] and stays["oldest_s"] >= LEFT_OVER_S:
+        count = "1 file stays" if stays["files"] == 1 else f"{stays['files']} files stay"
+        names = ", ".join(stays["paths"]) + ("" if stays["files"] <= STAYS_SHOWN else ", …")
+        return f"{count} here by temporary names: {names}; rename to the final name, or remove"
     if not failed:
         return None
     row = next((row for row in found["rows"] if row["state"] == "failed"), None)
@@ -168,7 +189,8 @@ def status(catalogue: Path, config: Config) -> dict[str, Any] | None:
         "url": config.s3.url,
         "queue": found["totals"],
         "unsent_bytes": found["totals"]["unsent_bytes"],
-        "local_bytes": local_bytes + found["totals"]["unsent_bytes"],
+        "local_bytes": local_bytes + found["totals"]["unsent_bytes"] - found["stays"]["bytes"],
+        "stays": found["stays"],
         "budget_bytes": config.cache.max_size,
         "breaker": None,
         "problem": problem(found),

@@ -319,6 +319,22 @@ class SqliteCatalogue:
         """All work that is not done."""
         return [JournalRow._make(row) for row in self._read(f"select {_JOURNAL} from journal order by id")]
 
+    async def upload_names(self) -> Sequence[tuple[int, bytes, str | None]]:
+        """(row, file name, user) of all journalled uploads; no user for shared files."""
+        query = (
+            "with recursive up(id, file, at, above, name, below) as ("
+            " select journal.id, node.name, node.ino, node.parent, node.name, null"
+            " from journal join node on node.ino = journal.ino where journal.kind = 'upload'"
+            " union all select up.id, up.file, node.ino, node.parent, node.name, up.name"
+            " from up join node on node.ino = up.above where up.at <> 1 and node.ino <> 1)"
+            " select id, file, case when name in (?, ?) then below end from up where above = 1"
+        )
+        found = self._read(query, (b"users", b"temp"))
+        return [
+            (row_id, file, user.decode("ascii", "replace") if user is not None else None)
+            for row_id, file, user in found
+        ]
+
     async def any_object(self) -> bool:
         """Whether S3 holds anything."""
         return self._read_one("select 1 from object limit 1", ()) is not None

@@ -9,7 +9,7 @@ from recfs.cli.exits import ExitCode
 from recfs.cli.options import Invocation, store_options
 from recfs.cli.params import Duration
 from recfs.cli.store import Store, open_store
-from recfs.cli.waiting import Teller, told
+from recfs.cli.waiting import Teller, staying, told
 
 _SLICE_S = 5.0
 """How often people are told what is waited for."""
@@ -22,7 +22,8 @@ _SLICE_S = 5.0
 def drain(ctx: click.Context, timeout_s: float) -> None:
     """Wait until everything written is committed, and in S3 where it belongs there.
 
-    Closed files are sealed, committed and uploaded, and the catalogue is on disk. Says what it waits for.
+    Closed files are sealed, committed and uploaded, and the catalogue is on disk. Says what it waits for. Files whose
+    name looks temporary (.part, .tmp, a leading dot) are not uploaded, nor waited for, but named.
 
     Exit code 1 when something is still pending after the timeout.
     """
@@ -40,6 +41,8 @@ def drain(ctx: click.Context, timeout_s: float) -> None:
         else:
             far = ", and in S3 where it belongs there" if result.get("s3") else ""
             output.say(f"everything is committed{far}", style="green")
+            if stays := staying(result.get("stays")):
+                output.say(f"not uploaded: {stays}", style="yellow")
     if result["pending"]:
         ctx.exit(ExitCode.PROBLEMS)
 

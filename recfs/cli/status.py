@@ -11,6 +11,7 @@ from recfs.cli.options import Invocation, store_options
 from recfs.cli.queue import summary
 from recfs.cli.quota import USER_COLUMNS, USER_NUMBERS, user_row
 from recfs.cli.store import open_store
+from recfs.cli.waiting import staying
 
 
 @click.command()
@@ -120,6 +121,8 @@ def _s3(far: dict[str, Any]) -> list[tuple[str, str | Text]]:
         ("queue", summary(far["queue"])),
         ("local copies", f"{output.size(far['local_bytes'])} of {output.size(far['budget_bytes'])}"),
     ]
+    if stays := staying(far.get("stays")):
+        facts.append(("not uploaded", Text(stays, style="yellow")))
     run = far.get("tier_run")
     if run is not None:
         done = sum(step["files"] for step in run["steps"].values())

@@ -31,6 +31,18 @@ def of_queue(far: dict[str, Any] | None) -> list[str]:
     ]
 
 
+def staying(found: dict[str, Any] | None) -> str | None:
+    """Return what is not uploaded as long as its name looks temporary, with the remedy; None if there is nothing."""
+    if not found or not found["files"]:
+        return None
+    names = ", ".join(map(output.show_name, found["paths"]))
+    more = ", …" if found["files"] > len(found["paths"]) else ""
+    count = "1 file" if found["files"] == 1 else f"{found['files']:,} files"
+    return (
+        f"{count}, {output.size(found['bytes'])}, by temporary names: {names}{more}; rename or remove what is left over"
+    )
+
+
 def of_status(status: dict[str, Any]) -> list[str]:
     """Return the same from an answer of `status`."""
     pipeline = status.get("pipeline") or {}

@@ -162,7 +162,7 @@ class Bodies:
     async def _begin_anew(self, node: FileNode) -> None:
         """Give a file whose old bytes only S3 has a fresh, empty staging file. The object is the way back."""
         assert self.tier is not None
-        staging, fd = await self.pool.take()
+        staging, fd = self.pool.take()
         await self.still(node)
         if not node.state.is_remote or _gone(node):
             os.close(fd)
@@ -327,7 +327,7 @@ class Bodies:
             if body.backing:
                 await self._empty_in_place(node, body)
                 return
-            slot = await self.pool.take()
+            slot = self.pool.take()
             await self.still(node)
             if _gone(node):
                 os.close(slot[1])
@@ -343,7 +343,7 @@ class Bodies:
 
     async def _empty_in_place(self, node: FileNode, body: Body) -> None:
         """Empty a file the kernel has open by itself: it must stay the same file below. The old bytes are copied."""
-        staging, fd = await self.pool.take()
+        staging, fd = self.pool.take()
         try:
             await trio.to_thread.run_sync(copy_bytes, body.fd, fd, limiter=self._limiter)
             copy_ino = os.fstat(fd).st_ino

@@ -15,6 +15,7 @@ from recfs.fs.follow import drop_privileges, follow, look
 
 if TYPE_CHECKING:
     from recfs.fs.accounts import Account
+    from recfs.fs.backlog import Backlog
     from recfs.fs.bodies import Bodies, Body
     from recfs.fs.iomodes import IoModes, Mode
     from recfs.fs.namespace import Caller, Namespace
@@ -51,6 +52,7 @@ class OpenFiles:
         bodies: Bodies,
         names: Namespace,
         space: Space,
+        backlog: Backlog,
         pipeline: Pipeline,
         kernel: KernelCache,
         modes: IoModes,
@@ -64,6 +66,7 @@ class OpenFiles:
         self._bodies = bodies
         self._names = names
         self.space = space
+        self._backlog = backlog
         self._pipeline = pipeline
         self._limiter = limiter
         self._next = 1
@@ -84,12 +87,12 @@ class OpenFiles:
         """Make a new file open for writing. Raises Exists, QuotaExceeded, InvalidPath, OutOfSpace."""
         if folder.children.get(name) is not None or not folder.complete:
             await self._names.absent(folder, name)
-        slot = self._bodies.pool.try_take() or await self._bodies.pool.take()
+        slot = self._bodies.pool.take()
         try:
             self._names.may_change(folder, caller)
             if name in folder.children:
                 await self._names.absent(folder, name)
-            self.space.admit(0)
+            self.space.admit_entry()
             upload = self._names.admit_file(folder, name)
         except BaseException:
             os.close(slot[1])
@@ -155,7 +158,7 @@ class OpenFiles:
                 )
                 if not chunk:
                     break
-                offset += await self.write(number, offset, chunk)
+                offset += await self._write(number, offset, chunk)
         finally:
             await self._let_go(source, body, writes=False)
 
@@ -177,6 +180,15 @@ class OpenFiles:
         """Write as much of *data* as quota and disk allow; raises when that is not a single byte."""
         if not data:
             return 0  # not even a hole: pwrite(2)
+        await self.keep_pace(self.handles[number].node)
+        return await self._write(number, offset, data)
+
+    async def keep_pace(self, node: FileNode) -> None:
+        """Pause before more is written while others have to catch up (fs/backlog.py). Raises OutOfSpace."""
+        if self._backlog.is_full:
+            await self._backlog.pause(node)
+
+    async def _write(self, number: int, offset: int, data: bytes) -> int:
         handle = self.handles[number]
         await self.begin(handle)
         node, body = handle.node, handle.body
@@ -274,6 +286,7 @@ class OpenFiles:
         if not node.state.is_whole and not node.state.is_remote:
             try:
                 await trio.to_thread.run_sync(os.fsync, handle.body.fd, limiter=self._limiter)
+                await self._bodies.pool.names_durable()
             except OSError as error:
                 raise disk_error(error, node) from error
             if not node.unlinked:

@@ -39,6 +39,7 @@ ERRNO: dict[type[errors.RecfsError], int] = {
     errors.NotSupported: errno.EOPNOTSUPP,
     errors.TooBig: errno.E2BIG,
     errors.Stale: errno.ESTALE,
+    errors.OtherDevice: errno.EXDEV,
     errors.Busy: errno.EBUSY,
     errors.Interrupted: errno.EINTR,
     errors.TryAgain: errno.EAGAIN,
@@ -53,6 +54,7 @@ _QUIET = (
     errors.NotSupported,
     errors.NotEmpty,
     errors.NotPermitted,
+    errors.OtherDevice,
     errors.Interrupted,
 )
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.ENOMEM)

@@ -30,6 +30,8 @@ from recfs.fs.diskio import can_freeze, freeze
 from recfs.fs.follow import follow
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from recfs.fs.bodies import Bodies, Body
     from recfs.fs.files import Handle
     from recfs.fs.nodes import FileNode
@@ -70,6 +72,8 @@ class IoModes:
         self._to_freeze: list[FileNode] = []
         self._freezers = trio.CapacityLimiter(16)
         self._refused: set[int | None] = set()
+        self.is_held_back: Callable[[FileNode], bool] = lambda node: False
+        """Whether writes to a file have to pause: the kernel would not."""
         self.started = trio.Event()
         """Set while some writer runs ahead of the books."""
 
@@ -120,6 +124,8 @@ class IoModes:
     def _may_run_ahead(self, node: FileNode) -> bool:
         if node.mode & 0o6000:
             return False  # its first write has to clear them
+        if self.is_held_back(node):
+            return False
         account = node.parent.account if not node.unlinked else None
         if account is not None and not account.may_run_ahead(node.bytes, self._headroom):
             return False

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from recfs.core.naming import is_temporary_name
+from recfs.fs.unsent import Unsent, Why
 from recfs.ports import JournalRow
 
 if TYPE_CHECKING:
@@ -58,7 +60,9 @@ class Journal:
         self._key_of: dict[int, str] = {}
         self._of_ino: dict[tuple[str, int], int] = {}
         self._deletions: dict[str, set[int]] = {}
-        self._unsent_bytes = 0
+        self.unsent = Unsent()
+        self.sent = 0
+        """Counts the uploads that are done, or not wanted any more."""
         self._timers: list[tuple[int, int]] = []
         """(next_try_ns, id), a heap; entries that are outdated are skipped."""
         self._due: dict[bool, list[int]] = {False: [], True: []}
@@ -73,9 +77,13 @@ class Journal:
     async def load(self, catalogue: Catalogue) -> None:
         """Take up what the last run left."""
         now = self._clock.steady_ns()
+        known = {row_id: (name, user) for row_id, name, user in await catalogue.upload_names()}
         for row in await catalogue.journal():
             # What failed may have done so for what was put right before the start: the clock, credentials, the network.
-            self._put(row._replace(next_try_ns=min(row.next_try_ns, now)) if row.attempts else row)
+            name, user = known.get(row.id, (b"", None))
+            self._put(row._replace(next_try_ns=min(row.next_try_ns, now)) if row.attempts else row, user)
+            if is_temporary_name(name):
+                self.unsent.set_aside(row.id, Why.NAME)
             self._next = max(self._next, row.id + 1)
             if row.ino:
                 self._of_ino[row.kind, row.ino] = row.id
@@ -90,7 +98,9 @@ class Journal:
         before = self._of_ino.get((UPLOAD, node.ino))
         if before is not None and before not in self.running:
             self.cancel(before)
-        self._add(UPLOAD, node.ino, "", node.bytes, delay_s)
+        row = self._add(UPLOAD, node.ino, "", node.bytes, delay_s, _owner(node))
+        if is_temporary_name(node.name):
+            self.unsent.set_aside(row.id, Why.NAME)
 
     def move(self, ino: int, key: str | None) -> None:
         """The object under *key* is to follow its file's new name; None: those of everything below a directory."""
@@ -136,21 +146,21 @@ class Journal:
         if key is not None and self.held.get(key) == ino:
             del self.held[key]
 
-    def _add(self, kind: str, ino: int, key: str, size: int, delay_s: float) -> JournalRow:
+    def _add(self, kind: str, ino: int, key: str, size: int, delay_s: float, owner: str | None = None) -> JournalRow:
         now = self._clock.steady_ns()
         row = JournalRow(self._next, kind, ino, key, "", "", size, 0, now + round(delay_s * _NS), 0, "", now)
         self._next += 1
         if ino:
             self._of_ino[kind, ino] = row.id
-        self._put(row)
+        self._put(row, owner)
         self._behind.journal(row)
         self.wake.set()
         return row
 
-    def _put(self, row: JournalRow) -> None:
+    def _put(self, row: JournalRow, owner: str | None) -> None:
         before = self.rows.get(row.id)
         if row.kind == UPLOAD:
-            self._unsent_bytes += row.size_bytes - (before.size_bytes if before is not None else 0)
+            self.unsent.put(row, owner)
         elif row.kind == DELETE:
             self._deletions.setdefault(row.key, set()).add(row.id)
         self.rows[row.id] = row
@@ -207,7 +217,7 @@ class Journal:
     def update(self, row: JournalRow) -> None:
         """The row changed; ignored when it was dropped meanwhile."""
         if row.id in self.rows:
-            self._put(row)
+            self._put(row, self.unsent.owner_of(row.id))
             self._behind.journal(row)
             self.wake.set()
 
@@ -221,7 +231,8 @@ class Journal:
             if row.kind == MOVE:
                 self._let_go(row.ino)
         if row.kind == UPLOAD:
-            self._unsent_bytes -= row.size_bytes
+            self.unsent.drop(row_id)
+            self.sent += 1
         elif row.kind == DELETE:
             same = self._deletions[row.key]
             same.discard(row_id)
@@ -253,14 +264,24 @@ class Journal:
         """
         now = self._clock.steady_ns()
         for row in list(self.rows.values()):
-            if row.kind == UPLOAD and not row.attempts and row.next_try_ns > now and row.id not in hurried:
+            if row.kind != UPLOAD or row.attempts or self.unsent.why_aside(row.id) is not None:
+                continue
+            if row.next_try_ns > now and row.id not in hurried:
                 hurried.add(row.id)
                 self.update(row._replace(next_try_ns=now))
 
     def renamed(self, node: FileNode, delay_s: float) -> None:
         """The file's upload may have waited for a name that stays: it waits for *delay_s* now, no longer."""
         row, due = self.upload_of(node.ino), self._clock.steady_ns() + round(delay_s * _NS)
-        if row is not None and not row.attempts and row.next_try_ns > due:
+        if row is None:
+            return
+        self.unsent.put(row, _owner(node))
+        if is_temporary_name(node.name):
+            self.unsent.set_aside(row.id, Why.NAME)
+        elif self.unsent.why_aside(row.id) is not None:
+            self.unsent.count_again(row.id)
+            self.wake.set()
+        if not row.attempts and row.next_try_ns > due:
             self.update(row._replace(next_try_ns=due))
 
     def upload_of(self, ino: int) -> JournalRow | None:
@@ -277,12 +298,17 @@ class Journal:
         return sum(
             1
             for row in self.rows.values()
-            if row.id in self.running or (not row.failed and (retries if row.attempts else row.next_try_ns <= soon))
+            if row.id in self.running
+            or (
+                not row.failed
+                and self.unsent.why_aside(row.id) is not Why.NAME
+                and (retries if row.attempts else row.next_try_ns <= soon)
+            )
         )
 
     def unsent_bytes(self) -> int:
-        """Bytes of files that wait for S3."""
-        return self._unsent_bytes
+        """Bytes of files that wait for S3 and can get there."""
+        return self.unsent.total_bytes
 
     def signal(self) -> None:
         """Something was finished with."""
@@ -292,3 +318,8 @@ class Journal:
     async def progress(self) -> None:
         """Wait until something is finished with."""
         await self._progress.wait()
+
+
+def _owner(node: FileNode) -> str | None:
+    account = node.parent.account
+    return account.user if account is not None else None

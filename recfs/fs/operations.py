@@ -28,6 +28,7 @@ from recfs.fs.passthrough import (
     FOPEN_NOFLUSH,
     FOPEN_PASSTHROUGH,
 )
+from recfs.fs.staging import inode_reserve
 from recfs.fs.vfs import Changes
 from recfs.fs.views import VIEW_BIT, View
 from recfs.ports import NodeRow
@@ -183,7 +184,7 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     async def statfs(self, ctx: Any) -> pyfuse3.StatvfsData:
-        """STATFS: the disk's own figures, less the reserve."""
+        """STATFS: the disk's own figures, less the reserves."""
         info = self._store.space()
         answer = pyfuse3.StatvfsData()
         reserve = min(info.f_bavail, self._vfs.files.space.min_free // info.f_frsize)
@@ -193,7 +194,8 @@ class Operations(pyfuse3.Operations):
             info.f_bfree - reserve,
             info.f_bavail - reserve,
         )
-        answer.f_files, answer.f_ffree, answer.f_favail = info.f_files, info.f_ffree, info.f_favail
+        kept = min(info.f_favail, inode_reserve(info))
+        answer.f_files, answer.f_ffree, answer.f_favail = info.f_files, info.f_ffree - kept, info.f_favail - kept
         answer.f_namemax = NAME_MAX_BYTES
         return answer
 

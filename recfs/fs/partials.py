@@ -74,6 +74,8 @@ class Partials:
         self._hash_limiter = hash_limiter
         self.nursery: trio.Nursery | None = None
         """Where downloads run."""
+        self.serving = trio.Event()
+        """Set once there is one."""
         self.by_ino: dict[int, Partial] = {}
         self.landing: dict[int, trio.Event] = {}
         """Copies that are whole and being verified, by inode number."""
@@ -120,8 +122,9 @@ class Partials:
         if held is None:
             raise IoFailure(f"{node.path}: its bytes are neither here nor known to be in S3")
         await self._readable(node, held)
-        self._space.admit(0)
-        staging, fd = await self._pool.take()
+        self._space.admit_entry()
+        await self.serving.wait()
+        staging, fd = self._pool.take()
         found = self.by_ino.get(node.ino)
         if found is not None or not _is_away(node):
             os.close(fd)

@@ -74,6 +74,7 @@ class Ranges:
         if offset < 0 or length <= 0:
             raise InvalidArgument(f"fallocate of {length} bytes at {offset}")
         handle = self._files.handles[number]
+        await self._files.keep_pace(handle.node)
         await self._files.begin(handle)
         node = handle.node
         end = offset + length
@@ -97,6 +98,7 @@ class Ranges:
         if length <= SMALL_BYTES:
             data = await self._files.disk.read_at(source.body.fd, length, source_offset, source.node.bytes)
             return await self._files.write(number, offset, bytes(data))
+        await self._files.keep_pace(handle.node)
         await self._files.begin(handle)
         node = handle.node
         length = min(length, self._left(source, source_offset))

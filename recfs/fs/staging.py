@@ -5,8 +5,10 @@ The pool is filled by a thread, so that `create` on the trio thread touches the 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from recfs.stores.local import LocalStore
 
 POOL_SIZE = 256
+INODE_RESERVE = 1024
+"""Inodes kept free, at most: directories and links that were taken have yet to be made in the home tree."""
 FETCH_LABEL = b"fetch "
 """Label of a partial copy of what S3 has: worth nothing to the next start."""
 
@@ -63,8 +67,8 @@ class StagingPool:
         self._prefix = secrets.token_hex(6)
         self._count = 0
         self._wanted = trio.Event()
-        self._refilled = trio.Event()
-        self._error: OSError | None = None
+        self._unsynced = self._synced = 0
+        """How many names were made without the thread, and how many of them a power cut would spare."""
 
     def new_id(self) -> str:
         """A staging id that was never used."""
@@ -77,35 +81,41 @@ class StagingPool:
             self._wanted.set()
         return self._ready.pop() if self._ready else None
 
-    async def take(self) -> tuple[str, int]:
-        """A (staging id, descriptor); waits for the thread that makes them. Raises OSError when it cannot."""
-        while True:
-            slot = self.try_take()
-            if slot is not None:
-                return slot
-            refilled = self._refilled
-            await refilled.wait()
-            if self._error is not None and not self._ready:
-                raise self._error
+    def take(self) -> tuple[str, int]:
+        """A (staging id, descriptor): a ready one, else one made now. Raises OSError when none can be made.
+
+        Never waits for the thread that makes them: who creates a file holds its directory for everybody.
+        """
+        slot = self.try_take()
+        if slot is not None:
+            return slot
+        staging_id = self.new_id()
+        fd = self._store.make_one_staging(staging_id)
+        if is_beyond(fd):
+            os.close(fd)
+            self._store.drop_staging([staging_id])
+            raise too_many()
+        self._unsynced += 1
+        return staging_id, fd
+
+    async def names_durable(self) -> None:
+        """Wait until the names of all staging files that were taken are on stable storage. Raises OSError."""
+        while (seen := self._unsynced) > self._synced:
+            await trio.to_thread.run_sync(self._store.sync_staging, limiter=self._limiter)
+            self._synced = max(self._synced, seen)
 
     def discard(self, staging_id: str) -> None:
         """Remove a staging file that was taken but not used. Blocking."""
         self._store.drop_staging([staging_id])
 
     async def run(self) -> None:
-        """Keep the pool filled."""
+        """Keep the pool filled. While the disk refuses, whoever takes one meets the same error."""
         while True:
             ids = [self.new_id() for _ in range(POOL_SIZE - len(self._ready))]
-            self._error = None
-            try:
+            with contextlib.suppress(OSError):
                 fds = await trio.to_thread.run_sync(self._store.make_staging, ids, limiter=self._limiter)
-            except OSError as error:
-                self._error = error
-            else:
                 self._keep(list(zip(ids, fds, strict=True)))
             self._wanted = trio.Event()
-            refilled, self._refilled = self._refilled, trio.Event()
-            refilled.set()
             await self._wanted.wait()
 
     def _keep(self, made: list[tuple[str, int]]) -> None:
@@ -114,8 +124,6 @@ class StagingPool:
             os.close(fd)
         self._store.drop_staging(staging_id for staging_id, _ in high)
         self._ready.extend(slot for slot in made if slot not in high)
-        if high:
-            self._error = too_many()
 
     def close(self) -> None:
         """Remove what was made and not used."""
@@ -134,9 +142,10 @@ class Space:
     def __init__(self, store: LocalStore, min_free: int) -> None:
         self._store = store
         self.min_free = min_free
-        self.has_ballast = False
+        self.has_ballast = True
         """Whether room is put aside for the catalogue, for when the reserve is gone, too."""
         self._budget = 0
+        self._inodes = 0
         self._checked = float("-inf")
 
     def left(self) -> int:
@@ -156,13 +165,35 @@ class Space:
         self._budget = 0
 
     def admit(self, added: int) -> None:
-        """Raise OutOfSpace when *added* bytes would eat into the reserve."""
-        now = time.monotonic()
-        if added > self._budget or now - self._checked > self.REFRESH_S:
-            free = self.left()
-            self._checked = now
-            if added > free:
+        """Raise OutOfSpace when *added* bytes would eat into the reserve.
+
+        While the reserve is reached every call looks anew: all are refused, until there is room, and then none.
+        """
+        if added >= self._budget or time.monotonic() - self._checked > self.REFRESH_S:
+            free = self._look()
+            if free <= 0 or added > free:
                 self._budget = 0
                 raise OutOfSpace(f"disk under {self._store.root}: {max(free, 0)} bytes left above min_free")
             self._budget = min(free, self.REFRESH_BYTES)
         self._budget -= added
+
+    def admit_entry(self) -> None:
+        """Raise OutOfSpace when there is no room for one more file, directory or link: neither bytes nor an inode."""
+        self.admit(0)
+        if self._inodes <= 0:
+            self._look()
+            if self._inodes <= 0:
+                raise OutOfSpace(f"disk under {self._store.root}: it has no inodes left (df -i); remove files")
+        self._inodes -= 1
+
+    def _look(self) -> int:
+        info = self._store.space()
+        self._checked = time.monotonic()
+        # File systems that make inodes as they need them say that they have none at all.
+        self._inodes = info.f_favail - inode_reserve(info) if info.f_files else sys.maxsize
+        return info.f_bavail * info.f_frsize - self.min_free
+
+
+def inode_reserve(info: os.statvfs_result) -> int:
+    """How many inodes of a file system that has a fixed number of them are kept for the daemon's own work."""
+    return min(INODE_RESERVE, info.f_files // 64)

@@ -16,7 +16,6 @@ import trio
 
 from recfs.core.model import State, check_transition
 from recfs.core.routing import Decision, RouteRule, age_of, route
-from recfs.errors import OutOfSpace
 from recfs.fs.nodes import DirNode, FileNode, Node
 from recfs.fs.partials import Partials
 from recfs.fs.room import Room
@@ -35,8 +34,6 @@ log = logging.getLogger("recfs.tier")
 
 USED_EVERY_NS = 60 * 10**9
 """How precisely the last use of a local copy is recorded."""
-PRESSURE_S = 30.0
-"""How long a new file waits for uploads when what is not yet uploaded fills the budget."""
 OPEN_S = 3600.0
 """How long the object of a removed file that is still open stays, should the daemon die before its last close."""
 _NS = 10**9
@@ -97,7 +94,11 @@ class Tier:
             self._is_stored(node, held)
             return
         if self.decide(node).store == "s3":
-            self.journal.upload(node, self.settings.settle_s)
+            unsent, budget = self.journal.unsent, self.settings.max_bytes
+            was_full = unsent.total_bytes > budget
+            self.journal.upload(node, 0.0 if was_full else self.settings.settle_s)
+            if unsent.total_bytes > budget and not was_full:
+                self.journal.hurry(set())  # what is settling has to make room
             self.room.press()  # copies of other files have to make room
         elif held is not None:
             # It belongs here now: what S3 has of it is an earlier version under its name.
@@ -214,19 +215,7 @@ class Tier:
         if node.object is not None and not node.unlinked and node.object.key != key_of(node):
             self.journal.move(node.ino, node.object.key)
 
-    # --- the budget ------------------------------------------------------------------------------------------------
-
-    async def admit(self) -> None:
-        """Hold new files back while what is not yet uploaded fills the budget. Raises OutOfSpace after a while."""
-        limit = self.settings.max_bytes
-        with trio.move_on_after(PRESSURE_S):
-            while self.journal.unsent_bytes() > limit:
-                await self.journal.progress()
-            return
-        raise OutOfSpace(
-            f"{self.journal.unsent_bytes()} bytes wait to be uploaded, and [cache] max_size is {limit}; "
-            f"`recfs queue` tells what holds them up"
-        )
+    # --- use -----------------------------------------------------------------------------------------------------
 
     def used(self, node: FileNode) -> None:
         """A local copy is being used. Atomic."""
@@ -241,6 +230,7 @@ class Tier:
         self.local_bytes = await self._tree.catalogue.local_object_bytes()
         async with trio.open_nursery() as nursery:
             self.partials.nursery = nursery
+            self.partials.serving.set()
             await self.room.run()
 
     # --- to where the rules want it (recfs tier run) -------------------------------------------------------------

@@ -22,11 +22,12 @@ from recfs.errors import (
     IsADirectory,
     NotFound,
     NotPermitted,
-    OutOfSpace,
+    OtherDevice,
     ReadOnlyFile,
     RecfsError,
     Stale,
 )
+from recfs.fs.backlog import Backlog
 from recfs.fs.files import OpenFiles
 from recfs.fs.follow import drop_privileges, follow
 from recfs.fs.listing import Listings
@@ -45,6 +46,10 @@ if TYPE_CHECKING:
     from recfs.fs.tree import Tree
     from recfs.fs.writebehind import WriteBehind
     from recfs.ports import KernelCache, Pipeline
+
+
+COPIED_AT_ONCE_BYTES = 8 << 20
+"""Up to this size a shared file is copied while the kernel holds a directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +85,11 @@ class Vfs:
         self.bodies = bodies
         self.pipeline = pipeline
         self._kernel = kernel
-        self._max_pending = max_pending
         self.names = Namespace(tree, behind, bodies)
         self.views = Views(tree, behind)
-        self.files = OpenFiles(tree, behind, bodies, self.names, space, pipeline, kernel, modes, limiter)
+        self.backlog = Backlog(bodies, behind, pipeline, max_pending=max_pending)
+        modes.is_held_back = self.backlog.is_held_back
+        self.files = OpenFiles(tree, behind, bodies, self.names, space, self.backlog, pipeline, kernel, modes, limiter)
         self.ranges = Ranges(self.files, tree)
         self.listings = Listings(tree, self.views)
         self.stopping = False
@@ -197,13 +203,17 @@ class Vfs:
 
     async def create(self, parent: int, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[int, FileNode]:
         """open(2) with O_CREAT of a name the kernel believes absent."""
-        await self._admit_work()
+        self._not_stopping()
         folder = await self.tree.directory(parent)
+        self.backlog.admit(folder, name)
         if folder.fallback is not None and await self.tree.child(folder, name) is None:
             view = await self.views.find(folder, name)
             if view is not None:
                 if flags & os.O_EXCL:
                     raise Exists(f"{folder.path}/{os.fsdecode(name)} is shown there")
+                if not flags & os.O_TRUNC and _takes_long(view.shared):
+                    # It has come just now. The kernel looks again, and opens it without holding the directory.
+                    raise Stale(f"{folder.path}/{os.fsdecode(name)} has come to be shown there")
                 node = await self.own(view, caller, empty=bool(flags & os.O_TRUNC))
                 return await self.files.open(node, flags), node
         try:
@@ -223,21 +233,15 @@ class Vfs:
         await self.files.release(number)
         return node
 
-    async def _admit_work(self) -> None:
-        """Hold new files back while the commit pipeline is full, so that it stays bounded."""
+    def _not_stopping(self) -> None:
         if self.stopping:
             raise ReadOnlyFile("recfs is stopping")
-        while self.pipeline.depth > self._max_pending:
-            if self.behind.problem is not None:  # nothing will move until somebody makes room: an error beats a hang
-                raise OutOfSpace(self.behind.problem)
-            await self.pipeline.progress()
-        if self.bodies.tier is not None:
-            await self.bodies.tier.admit()
 
     async def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> DirNode:
         """mkdir(2)."""
-        await self._admit_work()
+        self._not_stopping()
         folder = await self.tree.directory(parent)
+        self.files.space.admit_entry()
         if folder.fallback is not None and await self.views.find(folder, name) is not None:
             raise Exists(f"{folder.path}/{os.fsdecode(name)} is shown there")
         made = await self.names.mkdir(folder, name, mode, caller)
@@ -247,8 +251,9 @@ class Vfs:
 
     async def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> LinkNode:
         """symlink(2)."""
-        await self._admit_work()
+        self._not_stopping()
         folder = await self.tree.directory(parent)
+        self.files.space.admit_entry()
         if folder.fallback is not None and await self.views.find(folder, name) is not None:
             raise Exists(f"{folder.path}/{os.fsdecode(name)} is shown there")
         return await self.names.symlink(folder, name, target, caller)
@@ -324,6 +329,8 @@ class Vfs:
         view = await self.views.find(folder, name)
         if view is None:
             return False
+        if _takes_long(view.shared):  # rename(2) holds the directories, and of some the whole file system, till its end
+            raise OtherDevice(f"{folder.path}/{os.fsdecode(name)} is shared: copy it, as mv(1) does, then remove it")
         await self.own(view, caller, empty=False)
         return True
 
@@ -392,3 +399,7 @@ class Vfs:
                 self._kernel.forget_inode(parent.ino)  # its times changed
             await trio.lowlevel.checkpoint()
         return gone
+
+
+def _takes_long(shared: FileNode) -> bool:
+    return shared.bytes > COPIED_AT_ONCE_BYTES or shared.state.is_remote

@@ -216,6 +216,7 @@ class Committer:
                 digests = await trio.to_thread.run_sync(
                     digest_files, sources, self._store, limiter=trio.CapacityLimiter(1)
                 )
+            await self._bodies.pool.names_durable()
             await self._commit(batch, digests)
             self.problem = None
         except (OSError, RecfsError) as error:

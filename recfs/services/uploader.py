@@ -25,7 +25,16 @@ from recfs.fs.journal import ABORT, DELETE, MOVE, Running
 from recfs.fs.nodes import FileNode
 from recfs.fs.tier import key_of
 from recfs.fs.transfer import Transfer
-from recfs.object_errors import ObjectMissing, ObjectStoreError, StoreDown, StoreOutage
+from recfs.fs.unsent import Why
+from recfs.object_errors import (
+    KeyTooLong,
+    NotOffered,
+    ObjectMissing,
+    ObjectStoreError,
+    RequestRefused,
+    StoreDown,
+    StoreOutage,
+)
 from recfs.objects import ObjectMeta
 
 if TYPE_CHECKING:
@@ -58,6 +67,8 @@ ASIDE_S = 3600.0
 DELETE_BATCH = 1000
 NAME_LOOK_S = 3600.0
 """How long a file with a temporary name is left alone before its row is looked at again; a rename wakes it."""
+_OF_THE_FILE = (KeyTooLong, NotOffered, RequestRefused)
+"""Refusals that say nothing of the store as a whole."""
 _NS = 10**9
 
 
@@ -85,6 +96,10 @@ class Uploader:
         self._deleting = False
         self._waits: dict[int, int] = {}
         """How often a row had to wait for another file's object to leave its key."""
+        self._stored = 0
+        """Counts the uploads that S3 confirmed."""
+        self._refused: dict[int, int] = {}
+        """Where that count stood when a row was last refused: if others succeed since, it is the file's own trouble."""
         self.problem: str | None = None
 
     # --- choosing ------------------------------------------------------------------------------------------------
@@ -168,6 +183,7 @@ class Uploader:
                 self._keys -= keys
                 if row.id not in self._journal.rows:
                     self._waits.pop(row.id, None)
+                    self._refused.pop(row.id, None)
                 self._journal.ended(row.id)
 
     def _failed(self, row: JournalRow, error: Exception) -> None:
@@ -177,6 +193,9 @@ class Uploader:
         lasting = isinstance(error, ObjectStoreError) and not error.retryable and not isinstance(error, StoreOutage)
         if lasting:
             delay_s = self._retry_max_s
+            if isinstance(error, _OF_THE_FILE) or self._stored > self._refused.get(row.id, self._stored):
+                self._journal.unsent.set_aside(row.id, Why.REFUSED)
+            self._refused[row.id] = self._stored
         if isinstance(error, StoreDown):
             delay_s = min(delay_s, DOWN_S)  # nothing was sent; who tries again waits for the breaker
         elif attempts == 1 or lasting:
@@ -308,8 +327,11 @@ class Uploader:
             self._journal.cancel(row.id)
             return
         if is_temporary_name(node.name):
+            self._journal.unsent.set_aside(row.id, Why.NAME)
             self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns() + round(NAME_LOOK_S * _NS)))
             return
+        if self._journal.unsent.why_aside(row.id) is Why.NAME:
+            self._journal.unsent.count_again(row.id)
         key = key_of(node)
         await self._behind.synced()  # an object whose file is gone after a power cut would be an orphan
         await self._settled(node, key)
@@ -348,6 +370,7 @@ class Uploader:
         before = node.object
         self._journal.superseded(key)
         self._tier.uploaded(node, info)
+        self._stored += 1
         self._journal.done(row.id)
         self._tier.follow(node)
         if before is not None and before.key != key:

@@ -276,6 +276,14 @@ class LocalStore:
             raise
         return made
 
+    def make_one_staging(self, staging_id: str) -> int:
+        """Create one, like `make_staging`, but without waiting for the disk: see `sync_staging`."""
+        return os.open(self.staging(staging_id), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def sync_staging(self) -> None:
+        """Make the names in staging durable. Blocking."""
+        self._sync_paths([self._staging])
+
     def drop_staging(self, ids: Iterable[str]) -> None:
         """Remove staging files that were never used."""
         for staging_id in ids:

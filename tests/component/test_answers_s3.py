@@ -209,7 +209,11 @@ async def test_drain_says_what_is_left(fs: Filesystem) -> None:
     assert (row["path"], row["kind"]) == (FILE, "upload")
     bucket(fs).heal()
     await ask(fs, "queue_retry", all=True)
-    assert await ask(fs, "drain", timeout_s=10) == {"pending": 0, "s3": True}
+    assert await ask(fs, "drain", timeout_s=10) == {
+        "pending": 0,
+        "s3": True,
+        "stays": {"files": 0, "bytes": 0, "oldest_s": None, "paths": []},
+    }
 
 
 # --- status --------------------------------------------------------------------------------------------------------

@@ -10,8 +10,7 @@ import pytest
 import trio
 
 from recfs.core.model import State
-from recfs.errors import OutOfSpace, StoreError
-from recfs.fs import tier as tier_module
+from recfs.errors import StoreError
 from recfs.object_errors import Unreachable
 from tests.fake_object_store import FakeObjectStore
 
@@ -253,33 +252,3 @@ async def test_the_objects_of_a_store_stay_in_one_bucket(fs: Filesystem) -> None
     await fs.stop()
     fs.config = there.model_copy(update={"s3": fs.config.s3.model_copy(update={"prefix": "elsewhere/"})})
     await fs.start()  # nothing is in S3 any more
-
-
-@pytest.mark.slow
-async def test_writers_wait_for_uploads_and_are_refused_when_there_are_none(
-    nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expect_log: Callable[[str], None]
-) -> None:
-    """What waits to be uploaded fills the budget: no new files, but nothing hangs and nothing is lost."""
-    expect_log("next try in")
-    monkeypatch.setattr(tier_module, "PRESSURE_S", 0.2)
-    fs = tiered(
-        nursery, tmp_path / "root", cache={"max_size": MIB, "read_ahead_max": MIB // 2, "fetch_whole_below": MIB // 2}
-    )
-    await fs.start()
-    await fs.mkdirs(REC)
-    objects(fs).fail("put_file", Unreachable("gone"), times=1000)
-    await fs.write(FILE, pattern(2 * MIB))
-    journal = fs.vfs.bodies.tier.journal
-    while not any(row.attempts for row in journal.rows.values()):
-        await journal.progress()
-    with pytest.raises(OutOfSpace, match="wait to be uploaded"):
-        await fs.write(OTHER, b"more")
-    assert await fs.read(FILE) == pattern(2 * MIB)
-    monkeypatch.setattr(tier_module, "PRESSURE_S", 30.0)
-    objects(fs).heal()
-    nursery.start_soon(tick, fs)
-    await fs.write(OTHER, b"more")  # waits until there is room again
-    await fs.drain()
-    assert stored(fs) == {FILE: pattern(2 * MIB), OTHER: b"more"}
-    await fs.stop()
-    nursery.cancel_scope.cancel()

@@ -120,39 +120,6 @@ async def test_a_forgotten_node_stays_while_there_is_room(fs: Filesystem) -> Non
     assert node.ino in fs.parts.tree.nodes
 
 
-async def test_a_directory_unloaded_while_a_create_waits_in_it(place: Path) -> None:
-    """The pool of staging files may be empty: the create waits, and the cache is cut meanwhile."""
-    async with filesystem(place, catalogue={"cached_inodes": 1}) as fs:
-        await fs.mkdirs(f"{REC}/dir")
-        await fs.drain()
-        folder = (await fs.node(f"{REC}/dir")).ino
-        pool, go_on = fs.parts.bodies.pool, trio.Event()
-        take = pool.take
-
-        async def slow() -> tuple[str, int]:
-            await go_on.wait()
-            return await take()
-
-        pool.try_take = lambda: None  # type: ignore[method-assign]
-        pool.take = slow  # type: ignore[method-assign]
-        numbers: list[int] = []
-
-        async def create() -> None:
-            number, _ = await fs.vfs.create(folder, b"file", 0o644, os.O_CREAT | os.O_WRONLY, OPERATOR)
-            numbers.append(number)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(create)
-            await trio.testing.wait_all_tasks_blocked()
-            del pool.try_take, pool.take  # type: ignore[misc]
-            fs.parts.tree.shrink()
-            go_on.set()
-        assert await fs.names(f"{REC}/dir") == ["file"]
-        assert (await fs.node(f"{REC}/dir/file")).bytes == 0
-        await fs.close(numbers[0])
-        await fs.assert_consistent()
-
-
 async def test_an_open_directory_unloaded_meanwhile_lists_what_came_since(place: Path) -> None:
     async with filesystem(place, catalogue={"cached_inodes": 1}) as fs:
         folder = (await fs.mkdirs(f"{REC}/dir")).ino

@@ -233,6 +233,24 @@ class CatalogueContract:
         await filled.apply(Batch(removed=[11]))
         assert await filled.object(11) is None
 
+    async def test_names_and_users_of_uploads(self, catalogue: Catalogue) -> None:
+        rows = [row(1, b"", 1, kind=Kind.DIR)]
+        for ino, top in enumerate((b"users", b"temp", b"shared"), 2):
+            rows += [row(ino, top, 1, kind=Kind.DIR), row(10 * ino, b"5", ino, kind=Kind.DIR)]
+            rows += [row(100 * ino, b"deep", 10 * ino, kind=Kind.DIR), row(1000 * ino, b"f%d" % ino, 100 * ino)]
+        await catalogue.apply(
+            Batch(
+                nodes=rows,
+                journal=[
+                    *(work(number, ino=1000 * number) for number in (2, 3, 4)),
+                    work(5, ino=999),
+                    work(6, kind="move", ino=2000),
+                ],
+            )
+        )
+        found = sorted(await catalogue.upload_names())
+        assert found == [(2, b"f2", "5"), (3, b"f3", "5"), (4, b"f4", None)]
+
     async def test_whose_object_lies_under_a_key(self, filled: Catalogue) -> None:
         assert not await filled.any_object()
         assert await filled.object_at("there", 0) is None

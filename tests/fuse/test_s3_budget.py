@@ -26,7 +26,11 @@ BUDGET = 8 * MIB
 def hasty(outside: Path) -> dict[str, str]:
     """Environment for a daemon that has less patience with writers, and looks at the disk more often, than others."""
     # sitecustomize is imported by every Python that has it on its path
-    settings = ("import recfs.fs.tier, recfs.fs.room", "recfs.fs.tier.PRESSURE_S = 3.0", "recfs.fs.room.LOOK_S = 0.5")
+    settings = (
+        "import recfs.fs.backlog, recfs.fs.room",
+        "recfs.fs.backlog.PATIENCE_S = 3.0",
+        "recfs.fs.room.LOOK_S = 0.5",
+    )
     (outside / "sitecustomize.py").write_text("\n".join(settings))
     return {"PYTHONPATH": os.pathsep.join(filter(None, (str(outside), os.environ.get("PYTHONPATH"))))}
 
@@ -137,7 +141,7 @@ def test_writers_are_held_back_then_refused_while_nothing_can_be_uploaded(s3: S3
         assert 8 <= written < 40
         # Who has a file open may finish it, and everything else goes on.
         assert (rec / "many3").read_bytes() == b"3" + bytes(MIB)
-        assert len(list(rec.iterdir())) == written
+        assert len(list(rec.iterdir())) in (written, written + 1), "the last may have been made, and refused its bytes"
         (rec / "many0").unlink()
         assert "max_size" in small.log() or "wait to be uploaded" in small.log()
     small.drain()

@@ -49,6 +49,7 @@ def test_the_reserve_is_kept(small: Mount) -> None:
     small.expect_log(r"(?i)space|ENOSPC")
     rec = small.start(config=f"min_free = {RESERVE}\n").recording()
     (rec / "before").write_bytes(pattern(5 * MIB, seed=1))
+    (rec / "dir").mkdir()
     small.drain()
     taken = fill(rec / "big")
     assert DISK - RESERVE - 12 * MIB < taken < DISK - RESERVE
@@ -57,7 +58,6 @@ def test_the_reserve_is_kept(small: Mount) -> None:
     assert (rec / "big").stat().st_size == taken
     # everything else goes on
     assert sha256_of(rec / "before") == sha256(pattern(5 * MIB, seed=1))
-    (rec / "dir").mkdir()
     os.rename(rec / "before", rec / "dir" / "after")
     os.setxattr(rec / "big", "user.note", b"full")
     with errno_is(errno.ENOSPC):
