@@ -8,18 +8,30 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.helpers import workers
+from tests.helpers.workers import pytest_xdist_auto_num_workers
+
+__all__ = ["pytest_xdist_auto_num_workers"]  # asked for before pytest_configure
+
 FUSE_DEVICE = Path("/dev/fuse")
 LEAKING_VARIABLES = re.compile(r"(RECFS_(?!TEST_)|AWS_)\w*|NOTIFY_SOCKET")
 NO_SKIP = "RECFS_TEST_NO_SKIP"
+WORKER_PID = ".worker"
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Keep the developer's own store, credentials and service manager out; let CI skip no test."""
+    # Hundreds of daemons are started: none of them should have to compile recfs first.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+    config.pluginmanager.register(workers, "recfs-test-workers")
+    workers.configure(config)
     for name in list(os.environ):
         if LEAKING_VARIABLES.fullmatch(name):
             del os.environ[name]
@@ -69,8 +81,13 @@ def unmount(mount: Path) -> None:
 
 def session_alive(basetemp: Path) -> bool:
     """Whether the pytest that made *basetemp* still runs: until then its pid is in the lock file there."""
+    return running(basetemp / ".lock")
+
+
+def running(pid_file: Path) -> bool:
+    """Whether the process runs that wrote its pid there."""
     try:
-        os.kill(int((basetemp / ".lock").read_text()), 0)
+        os.kill(int(pid_file.read_text()), 0)
     except PermissionError:
         return True
     except (OSError, ValueError):
@@ -78,13 +95,24 @@ def session_alive(basetemp: Path) -> bool:
     return True
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _sweep_mounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Detach what aborted runs left mounted, and at the end what this one did; spare running sessions."""
-    own = tmp_path_factory.getbasetemp()
-    for mount in fuse_mounts_below(own.parent):
-        if not session_alive(own.parent / mount.relative_to(own.parent).parts[0]):
+def sweep(runs: Path, own: Path) -> None:
+    """Detach what runs in *runs* left mounted that have ended, and what workers of this run did that died."""
+    for mount in fuse_mounts_below(runs):
+        run, *inner = mount.relative_to(runs).parts
+        worker = runs / run / inner[0] if inner else runs / run
+        dead_worker = (worker / WORKER_PID).exists() and not running(worker / WORKER_PID)
+        if not mount.is_relative_to(own) and (dead_worker or not session_alive(runs / run)):
             unmount(mount)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sweep_mounts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Detach what aborted runs left mounted, and at the end what this one did; spare running sessions."""
+    own = run = tmp_path_factory.getbasetemp()
+    if workers.common(request.config) is not None:  # <run>/popen-gw0: the controller wrote <run>/.lock
+        run = own.parent
+        (own / WORKER_PID).write_text(str(os.getpid()))
+    sweep(run.parent, own)
     yield
     for mount in fuse_mounts_below(own):
         unmount(mount)

@@ -1,0 +1,196 @@
+"""How the suite runs in several processes (pytest-xdist): what stays together, what runs alone, what a death costs.
+
+`scripts/test` asks for workers; a plain pytest has none and is not changed by any of this. tests/conftest.py imports
+the hooks.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import fcntl
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+FUSE_TESTS = Path(__file__).parents[1] / "fuse"
+WORKERS_PER_CPU = 3
+"""Tests of a mount mostly wait: for a daemon to start, a time-out to pass, a disk to sync."""
+GRACE_S = 30.0
+"""How long after its deadline a test that no signal could end takes its worker with it."""
+_COMMON = "recfs_common_directory"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """`-n auto`."""
+    chosen = os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS")
+    return int(chosen) if chosen else WORKERS_PER_CPU * len(os.sched_getaffinity(0))
+
+
+# --- what the controller and its workers share ---------------------------------------------------------------------
+
+
+class Controller:
+    """Hooks of the process that hands out the tests."""
+
+    def __init__(self) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="recfs-workers-")
+
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a new worker where what it shares with the others is."""
+        node.workerinput[_COMMON] = self._directory.name
+
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> LoadScopeScheduling:
+        """Ours."""
+        config.option.loadscopereorder = False
+        return Scheduler(config, log, _groups_file(Path(self._directory.name)))
+
+    def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
+        """Show what a worker left behind that ended itself."""
+        for note in sorted(Path(self._directory.name).glob("died-*")):
+            report.sections.append((note.name, note.read_text(errors="replace")))
+            note.unlink()
+
+    def pytest_unconfigure(self) -> None:
+        """Clean up."""
+        self._directory.cleanup()
+
+
+def configure(config: pytest.Config) -> None:
+    """Register the controller's hooks in a process that is one."""
+    if getattr(config.option, "dist", "no") != "no" and common(config) is None:
+        config.pluginmanager.register(Controller(), "recfs-workers")
+
+
+def common(config: pytest.Config) -> Path | None:
+    """The directory that the workers of a run share; None in a process that is no worker."""
+    told: Mapping[str, Any] = getattr(config, "workerinput", {})
+    return Path(told[_COMMON]) if _COMMON in told else None
+
+
+def _groups_file(directory: Path) -> Path:
+    return directory / "groups.json"
+
+
+# --- who runs what -------------------------------------------------------------------------------------------------
+
+
+def shares_fixtures(item: pytest.Item) -> bool:
+    """Whether a fixture of the item lives longer than the item, and is more than a setting."""
+    definitions: Mapping[str, Any] = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
+    shared = {name for name, found in definitions.items() for each in found if each.scope in ("module", "class")}
+    return bool(shared - {"passthrough", "mount_config"})
+
+
+def group_of(item: pytest.Item) -> str:
+    """Name of the items that the same worker has to run.
+
+    On a mount: those of a module with one value of `passthrough`, for they share the mount; those with a store of their
+    own are free, each a group. Elsewhere a file is a group, so that what it imports and starts is made once.
+    """
+    if item.get_closest_marker("alone"):
+        return "alone"
+    if FUSE_TESTS not in item.path.parents:
+        return str(item.path)
+    if "store" in getattr(item, "fixturenames", ()) and not shares_fixtures(item):
+        return item.nodeid
+    params: Mapping[str, object] = getattr(getattr(item, "callspec", None), "params", {})
+    return f"{item.path} {params.get('passthrough')}"
+
+
+def _cost(item: pytest.Item) -> float:
+    """A rough guess of the seconds that an item takes."""
+    if item.get_closest_marker("slow") is not None:
+        return 5.0
+    return 0.5 if FUSE_TESTS in item.path.parents else 0.05
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In a worker: put the items in groups, those that take longest first, and tell the controller."""
+    directory = common(config)
+    if directory is None:
+        return
+    groups = {item: group_of(item) for item in items}
+    costs: dict[str, float] = {}
+    for item, group in groups.items():
+        costs[group] = costs.get(group, 0.0) + _cost(item)
+    items.sort(key=lambda item: (groups[item] == "alone", -costs[groups[item]], groups[item]))  # stable within a group
+    written = directory / f"groups-{os.getpid()}"
+    written.write_text(json.dumps({item.nodeid: groups[item] for item in items}))
+    written.rename(_groups_file(directory))  # the same for all workers, or xdist refuses to go on
+
+
+class Scheduler(LoadScopeScheduling):
+    """xdist's, with our groups in our order; and no worker is given a test that another died of."""
+
+    def __init__(self, config: pytest.Config, log: Any, groups_file: Path) -> None:
+        super().__init__(config, log)
+        self._groups_file = groups_file
+        self._groups: dict[str, str] = {}
+
+    def _split_scope(self, nodeid: str) -> str:
+        if not self._groups:
+            self._groups = json.loads(self._groups_file.read_text())
+        return self._groups[nodeid]
+
+    def remove_node(self, node: Any) -> str | None:
+        """Forget a worker that has ended. Returns the test it died of, if any; what it had not begun is for others."""
+        for unit in self.assigned_work[node].values():
+            for nodeid, done in unit.items():
+                if not done:
+                    unit[nodeid] = True
+                    super().remove_node(node)
+                    return nodeid
+        super().remove_node(node)
+        return None
+
+
+# --- tests that need the machine for themselves ------------------------------------------------------------------
+
+
+@contextmanager
+def _turn(directory: Path, *, alone: bool) -> Generator[None]:
+    """Wait until a test that runs alone has ended, or, for such a test, until all others have."""
+    with (directory / "turn").open("a") as turn, (directory / "running").open("a") as running:
+        fcntl.flock(turn, fcntl.LOCK_EX)  # who waits for all the others lets nobody overtake
+        fcntl.flock(running, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(turn, fcntl.LOCK_UN)
+        yield
+
+
+def _end_worker(directory: Path, nodeid: str, limit_s: float) -> None:
+    with (directory / f"died-{os.getpid()}").open("w") as note:
+        note.write(f"{nodeid} still ran {GRACE_S:.0f} s after its deadline of {limit_s:.0f} s\n")
+        note.flush()
+        faulthandler.dump_traceback(note)
+    os._exit(1)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """In a worker: wait for the test's turn, and end the worker with a test that nothing else ends.
+
+    pytest-timeout stops a test with a signal, which a system call on a dead mount does not hear.
+    """
+    directory = common(item.config)
+    if directory is None:
+        return (yield)
+    marker = item.get_closest_marker("timeout")
+    limit_s = float(marker.args[0] if marker and marker.args else item.config.getini("timeout"))
+    with _turn(directory, alone=item.get_closest_marker("alone") is not None):
+        last_resort = threading.Timer(limit_s + GRACE_S, _end_worker, [directory, item.nodeid, limit_s])
+        last_resort.daemon = True
+        last_resort.start()
+        try:
+            return (yield)
+        finally:
+            last_resort.cancel()
