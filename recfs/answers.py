@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from recfs.stores.local import LocalStore
 
 DRAIN_POLL_S = 0.02
+HASH_PATIENCE_S = 30.0
+"""Hashing that takes longer is not waited for by a stop: the next start does it."""
 DRAIN_LOOK_SHARE = 0.1
 """At most this part of the time goes into looking: with many thousand files a look takes long."""
 
@@ -105,6 +107,7 @@ class Answers:
                 "settling": self.settler.depth,
                 "hashing_bytes": self.committer.hashing_bytes,
                 "dirty": self.vfs.behind.depth,
+                **self.committer.told(),
             },
             "open_files": self._open_files(),
             "users": known["users"],
@@ -227,11 +230,12 @@ class Answers:
     async def drain(self, params: dict[str, Any]) -> dict[str, Any]:
         """Wait until everything closed is committed, at home and in S3, or the time is up: tells what is left.
 
-        `retries` False: what S3 refused, and anything while it is down, is not waited for. `s3`: whether there is one.
+        `retries` False: what S3 refused, and anything while it is down, is not waited for, nor is hashing that a stop
+        would not wait for. `s3`: whether there is one.
         """
         timeout_s, retries = float(params.get("timeout_s", 60.0)), bool(params.get("retries", True))
         with trio.move_on_after(timeout_s):
-            await self.settle(retries=retries)
+            await self.settle(retries=retries, long=retries)
             return {"pending": 0, "s3": self.vfs.bodies.tier is not None, "stays": await self.s3.stays()}
         return {
             "pending": self._pending() + self.s3.pending(retries=retries),
@@ -239,15 +243,18 @@ class Answers:
                 "sealing": self.committer.depth,
                 "settling": self.settler.depth,
                 "dirty": self.vfs.behind.depth,
+                "hashing": self.committer.told()["files"],
                 "s3": await self.s3.left(),
             },
         }
 
-    async def settle(self, *, uploads: bool = True, retries: bool = True, mapped: bool = True) -> None:
+    async def settle(
+        self, *, uploads: bool = True, retries: bool = True, mapped: bool = True, long: bool = True
+    ) -> None:
         """Hurry everything, until nothing is sealing, pending, dirty, or on its way to S3.
 
         *uploads* False: S3 is left for later; *retries* False: what it refused is, and all of it while it is down.
-        *mapped* False: so are files that are still mapped.
+        *mapped* False: so are files that are still mapped. *long* False: so are those that take long to be hashed.
         """
         tier = self.vfs.bodies.tier
         hurried: set[int] = set()
@@ -260,7 +267,10 @@ class Answers:
             await self.vfs.behind.flush()
             self.settler.hurry()
             left = self.s3.pending(retries=retries) if uploads else 0
-            if not left and self._pending() <= (0 if mapped else self.committer.mapped):
+            spared = self.committer.set_aside + (0 if mapped else self.committer.mapped)
+            if not long:
+                spared = max(spared, self.committer.too_long(HASH_PATIENCE_S))
+            if not left and self._pending() <= spared:
                 await self.vfs.behind.durable()
                 return
             await trio.sleep(max(DRAIN_POLL_S, (trio.current_time() - began) / DRAIN_LOOK_SHARE))
@@ -275,4 +285,4 @@ class Answers:
             raise Busy(f"{what} open: {names}{more}")
         self.waits_for_uploads = bool(params.get("uploads", True))
         self.stop()
-        return {"stopping": True}
+        return {"stopping": True, "sealing_later": self.committer.too_long(HASH_PATIENCE_S)}

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import sdnotify
 import trio
 
-from recfs.answers import DRAIN_POLL_S, Answers
+from recfs.answers import DRAIN_POLL_S, HASH_PATIENCE_S, Answers
 from recfs.control import ControlServer
 from recfs.errors import RecfsError, first_error
 from recfs.fs.kernel import PyfuseKernelCache
@@ -113,7 +113,7 @@ class _Daemon:
                     notifier.notify("STOPPING=1")
                 log.info("stopping")
                 parts.vfs.stopping = True
-                parts.committer.hurry_all()
+                parts.committer.hurry_all(HASH_PATIENCE_S)
                 committed = False
                 with self._impatient, trio.move_on_after(DRAIN_S):
                     await self._answers.settle(uploads=False, mapped=False)

@@ -18,6 +18,7 @@ from recfs.clock import SystemClock
 from recfs.errors import IoFailure, StoreError
 from recfs.fs.accounts import Accounts
 from recfs.fs.bodies import Bodies
+from recfs.fs.hashing import Hashing
 from recfs.fs.iomodes import IoModes
 from recfs.fs.passthrough import Acceleration
 from recfs.fs.places import Places
@@ -84,6 +85,7 @@ class Parts:
     tree: Tree
     bodies: Bodies
     settler: HomeSettler
+    hashing: Hashing
     committer: Committer
     vfs: Vfs
     sweeper: Sweeper
@@ -99,6 +101,7 @@ class Parts:
         nursery.start_soon(self.behind.run)
         nursery.start_soon(self.bodies.pool.run)
         nursery.start_soon(self.settler.run)
+        nursery.start_soon(self.hashing.run)
         nursery.start_soon(self.committer.run)
         nursery.start_soon(self.housekeeper.run)
         nursery.start_soon(self.meter.run)
@@ -160,10 +163,12 @@ async def _build(
     places = Places(store)
     settler = HomeSettler(tree, behind, places, store, trio.CapacityLimiter(1), retention_s=config.trash.retention)
     bodies = Bodies(tree, behind, places, store, settler, limiter)
+    hashing = Hashing(store, config.commit.hash_threads)
     committer = Committer(
-        tree, behind, places, bodies, settler, store,
+        tree, behind, places, bodies, settler, store, hashing,
         hash_threads=config.commit.hash_threads, settle_max_s=config.commit.settle_max,
     )  # fmt: skip
+    bodies.withdraw = committer.withdraw
     space = Space(store, config.min_free)
     modes = IoModes(tree, bodies, space, store, files, kernel, headroom=config.passthrough_headroom)
     vfs = Vfs(
@@ -185,7 +190,7 @@ async def _build(
     await remote.agree(config, catalogue, behind)
     far = None
     if objects is not None:
-        far = remote.build(config, objects, tree, behind, places, bodies, space, store)
+        far = remote.build(config, objects, tree, behind, places, bodies, space, store, hashing)
         await far.tier.journal.load(catalogue)
         bodies.tier = far.tier
     sweeper = Sweeper(
@@ -193,8 +198,8 @@ async def _build(
         max_age_s=config.temp.max_age, interval_s=config.temp.sweep_interval, retention_s=config.trash.retention,
     )  # fmt: skip
     return Parts(
-        store, catalogue, behind, tree, bodies, settler, committer, vfs, sweeper, Housekeeper(tree, catalogue, space),
-        Meter(modes), Timekeeper(clock, behind), far, limiter, recovered,
+        store, catalogue, behind, tree, bodies, settler, hashing, committer, vfs, sweeper,
+        Housekeeper(tree, catalogue, space), Meter(modes), Timekeeper(clock, behind), far, limiter, recovered,
     )  # fmt: skip
 
 

@@ -346,6 +346,9 @@ class Pipeline(Protocol):
     def submit(self, ino: int) -> None:
         """The file entered `sealing`. Called again, it replaces the earlier submission."""
 
+    def withdraw(self, ino: int) -> None:
+        """The file changes, or has gone: nothing of it is sealed until it is submitted again. Atomic."""
+
     def hurry(self, ino: int) -> None:
         """Somebody waits for this file: end its settling delay."""
 

@@ -18,6 +18,7 @@ from recfs.stores.wrap import CircuitBreaker, RetryingObjectStore, RetryPolicy
 if TYPE_CHECKING:
     from recfs.config import Config
     from recfs.fs.bodies import Bodies
+    from recfs.fs.hashing import Hashing
     from recfs.fs.places import Places
     from recfs.fs.staging import Space
     from recfs.fs.tree import Tree
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from recfs.stores.local import LocalStore
 
 log = logging.getLogger("recfs.s3")
-
-HASH_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ def _tried_again(operation: str, attempt: int, error: Exception) -> None:
 
 def build(
     config: Config, objects: ObjectStore, tree: Tree, behind: WriteBehind, places: Places, bodies: Bodies,
-    space: Space, store: LocalStore,
+    space: Space, store: LocalStore, hashing: Hashing,
 ) -> Remote:  # fmt: skip
     """Put the parts together; `Remote.tier.journal` has yet to be loaded."""
     threads = config.s3.threads if config.s3 is not None else 16
@@ -88,7 +87,7 @@ def build(
     journal = Journal(behind, tree.clock)
     tier = Tier(
         settings, tree, behind, journal, bodies.pool, space, store, objects, FetchSlots(threads),
-        trio.CapacityLimiter(threads), trio.CapacityLimiter(HASH_THREADS),
+        trio.CapacityLimiter(threads), hashing,
     )  # fmt: skip
     uploader = Uploader(
         tier, tree, behind, places, bodies, store,

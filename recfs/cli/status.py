@@ -11,7 +11,7 @@ from recfs.cli.options import Invocation, store_options
 from recfs.cli.queue import summary
 from recfs.cli.quota import USER_COLUMNS, USER_NUMBERS, user_row
 from recfs.cli.store import open_store
-from recfs.cli.waiting import staying
+from recfs.cli.waiting import progress, staying
 
 
 @click.command()
@@ -34,6 +34,23 @@ def status(invocation: Invocation, path: Path | None) -> None:
         click.echo()
         rows = [user_row(user) for user in result["users"]]
         output.print_table(USER_COLUMNS, rows, right=USER_NUMBERS, title="Users")
+    files = (result.get("pipeline") or {}).get("files")
+    if files:
+        click.echo()
+        output.print_table(
+            ("Path", "Done", "Per second", "To go"),
+            [
+                (
+                    output.show_name(file["path"]),
+                    progress(file),
+                    output.size(file["bytes_per_s"]),
+                    "" if file["eta_s"] is None else output.duration(file["eta_s"]),
+                )
+                for file in files
+            ],
+            right=("Done", "Per second", "To go"),
+            title="Being hashed",
+        )
     if result.get("open_files"):
         click.echo()
         output.print_table(
@@ -93,6 +110,7 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
                 f"{output.size(pipeline['hashing_bytes'])} to hash, {pipeline['dirty']:,} unsaved changes",
             )
         )
+        facts += _hashing(pipeline)
     disk = result.get("disk")
     if disk:
         facts.append(
@@ -109,6 +127,18 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
     if result.get("inodes_cached") is not None:
         facts.append(("inodes cached", output.count(result["inodes_cached"])))
     return facts
+
+
+def _hashing(pipeline: dict[str, Any]) -> list[tuple[str, str | Text]]:
+    """What goes on in each lane, where something does."""
+    told = [
+        f"{lane}: {queue['running']:,} under way, {queue['waiting']:,} wait"
+        for lane, queue in (pipeline.get("lanes") or {}).items()
+        if queue["running"] or queue["waiting"]
+    ]
+    if pipeline.get("set_aside"):
+        told.append(f"{pipeline['set_aside']:,} left for the next start")
+    return [("hashing", "; ".join(told))] if told else []
 
 
 def _s3(far: dict[str, Any]) -> list[tuple[str, str | Text]]:

@@ -74,25 +74,30 @@ def umount(invocation: Invocation, mountpoint: Path | None, force: bool, timeout
         return
     if root is None:
         raise foreign
-    left = _stop(mount, root, force=force, timeout_s=timeout_s, aloud=not invocation.json)
-    _tell(invocation, mount, "unmounted", left, was_dead=False)
+    left, later = _stop(mount, root, force=force, timeout_s=timeout_s, aloud=not invocation.json)
+    _tell(invocation, mount, "unmounted", left, later, was_dead=False)
 
 
 def _tell(
-    invocation: Invocation, mount: Mount, outcome: str, left: dict[str, Any] | None = None, *, was_dead: bool
-) -> None:
+    invocation: Invocation, mount: Mount, outcome: str, left: dict[str, Any] | None = None, later: int = 0, *,
+    was_dead: bool,
+) -> None:  # fmt: skip
     lines = of_queue(left)
     if invocation.json:
         point, totals = str(mount.mount_point), left["totals"] if left is not None and lines else None
-        output.emit_json({"mountpoint": point, "unmounted": True, "was_dead": was_dead, "left": totals})
+        output.emit_json(
+            {"mountpoint": point, "unmounted": True, "was_dead": was_dead, "left": totals, "sealing_later": later}
+        )
         return
     output.say(f"{output.show_name(str(mount.mount_point))}: {outcome}")
+    if later:
+        lines.insert(0, f"the hashing of {later:,} large {'file' if later == 1 else 'files'}")
     if lines:
         output.say(f"the next mount goes on with {'; '.join(lines)}", style="yellow")
 
 
-def _stop(mount: Mount, root: Path, *, force: bool, timeout_s: float, aloud: bool) -> dict[str, Any] | None:
-    """End the daemon; returns what is left of the S3 queue by then, as `queue_of` does."""
+def _stop(mount: Mount, root: Path, *, force: bool, timeout_s: float, aloud: bool) -> tuple[dict[str, Any] | None, int]:
+    """End the daemon; returns what is left of the S3 queue by then, as `queue_of` does, and how many files to hash."""
     socket = root / INTERNAL_DIR / "control.sock"
     client, asking = ControlClient(socket, max(timeout_s, _ANSWER_S)), ControlClient(socket, _TELL_S + _ANSWER_S)
     teller = Teller(output.say if aloud else lambda line: None)
@@ -114,7 +119,7 @@ def _stop(mount: Mount, root: Path, *, force: bool, timeout_s: float, aloud: boo
         # Taken before the daemon is asked to go, so that the number cannot be another process's by then.
         with _process(client.peer_pid()) as pidfd:
             try:
-                client.call("stop", force=force, uploads=not has_queue)
+                later = int(client.call("stop", force=force, uploads=not has_queue).get("sealing_later", 0))
             except Busy as exc:
                 raise MountError(_still_open(client, str(exc))) from exc
             if not _wait_gone(mount, pidfd, deadline, tell):
@@ -133,7 +138,7 @@ def _stop(mount: Mount, root: Path, *, force: bool, timeout_s: float, aloud: boo
             f"the daemon of {mount.mount_point} died while it stopped; the dead mount was cleared. "
             f"The next `recfs mount` recovers the store"
         )
-    return left
+    return left, later
 
 
 def _upload_first(asking: ControlClient, deadline: float, teller: Teller) -> dict[str, Any] | None:

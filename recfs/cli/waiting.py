@@ -12,11 +12,23 @@ def told(left: dict[str, Any]) -> list[str]:
     lines = []
     if left.get("sealing"):
         lines.append(f"{left['sealing']:,} closed files to be committed")
+    lines += [hashed(file) for file in left.get("hashing") or ()]
     if left.get("settling"):
         lines.append(f"{left['settling']:,} entries to be moved on the disk")
     if left.get("dirty"):
         lines.append(f"{left['dirty']:,} changes to be saved")
     return lines + of_queue(left.get("s3"))
+
+
+def hashed(file: dict[str, Any]) -> str:
+    """Return how far the hashing of a file is, as `status` answers it."""
+    line = f"{output.show_name(file['path'])} is hashed: {progress(file)}"
+    return line if file["eta_s"] is None else f"{line}, {output.duration(file['eta_s'])} to go"
+
+
+def progress(file: dict[str, Any]) -> str:
+    """Return the part of a file that has been hashed."""
+    return f"{output.size(file['done_bytes'])} of {output.size(file['total_bytes'])}"
 
 
 def of_queue(far: dict[str, Any] | None) -> list[str]:
@@ -48,6 +60,7 @@ def of_status(status: dict[str, Any]) -> list[str]:
     pipeline = status.get("pipeline") or {}
     far = status.get("s3")
     lines = told({key: pipeline.get(key) for key in ("sealing", "settling", "dirty")})
+    lines += [hashed(file) for file in pipeline.get("files") or ()]
     if far is not None:
         lines += of_queue(queue_of(status))
         if far["problem"] and far["queue"]["failed"]:

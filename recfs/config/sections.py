@@ -36,7 +36,9 @@ class CatalogueSection(Section):
 class CommitSection(Section):
     """[commit]"""
 
-    hash_threads: int = Field(default=2, strict=True, ge=1, le=256, description="threads for checksums")
+    hash_threads: int = Field(
+        default=2, strict=True, ge=1, le=256, description="threads for checksums, in each size class"
+    )
     max_pending: int = Field(
         default=10_000,
         strict=True,

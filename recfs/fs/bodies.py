@@ -14,14 +14,17 @@ import trio
 
 from recfs.core.model import State, check_transition
 from recfs.errors import FsError, IoFailure, Stale
-from recfs.fs.diskio import copy_bytes, freeze, is_beyond, too_many
+from recfs.fs.diskio import copy_bytes, freeze, is_beyond, stoppable, too_many
 from recfs.fs.follow import follow
 from recfs.fs.garbage import Garbage
 from recfs.fs.nodes import Untouched
 from recfs.fs.staging import Label, StagingPool
+from recfs.fs.waits import bounded
 from recfs.ports import Pending
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from recfs.fs.download import Download
     from recfs.fs.nodes import FileNode, Node
     from recfs.fs.places import Places
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
     from recfs.stores.local import LocalStore
 
 log = logging.getLogger("recfs.fs")
+
+COPY_THREADS = 2
+"""Threads for whole copies of files, which take long."""
 
 
 class Body:
@@ -109,9 +115,12 @@ class Bodies:
         self._store = store
         self._settler = settler
         self._limiter = limiter
+        self._copies = trio.CapacityLimiter(COPY_THREADS)
         self.pool = StagingPool(store, limiter)
         self.tier: Tier | None = None
         """Set where S3 is configured."""
+        self.withdraw: Callable[[int], None] = lambda ino: None
+        """Told when a file's bytes change or go, so that nobody hashes them any more (Pipeline.withdraw)."""
 
     # --- waiting for the settler ---------------------------------------------------------------------------------
 
@@ -300,6 +309,8 @@ class Bodies:
 
     def _to_writing(self, node: FileNode) -> None:
         check_transition(node.state, State.WRITING)
+        if node.state is State.SEALING:
+            self.withdraw(node.ino)
         node.state = State.WRITING
         node.sha256 = node.md5 = None
         node.reopened += 1
@@ -345,7 +356,8 @@ class Bodies:
         """Empty a file the kernel has open by itself: it must stay the same file below. The old bytes are copied."""
         staging, fd = self.pool.take()
         try:
-            await trio.to_thread.run_sync(copy_bytes, body.fd, fd, limiter=self._limiter)
+            with bounded(f"a copy of {node.path}", float("inf")):
+                await stoppable(copy_bytes, body.fd, fd, limiter=self._copies)
             copy_ino = os.fstat(fd).st_ino
         except BaseException:
             self._store.drop_staging([staging])

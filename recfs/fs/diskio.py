@@ -9,9 +9,10 @@ import fcntl
 import os
 import resource
 import struct
+import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Args = TypeVarTuple("Args")
+Result = TypeVar("Result")
 
 SLOW_IO_S = 0.005
 """An inline call that took longer sends the following ones to threads …"""
@@ -26,6 +28,8 @@ SLOW_FOR_S = 1.0
 """… for this long: the disk is throttling, and the trio thread must not wait for it."""
 READ_BUFFER_BYTES = 1 << 20
 COPY_CHUNK_BYTES = 8 << 20
+SYNC_STEP_BYTES = 64 << 20
+"""A large file is written out in steps of this size, so that a stop need not wait for all of it."""
 FD_RESERVE = 48
 """Descriptors that opening files leaves to the catalogue, the control socket and the threads."""
 
@@ -34,8 +38,11 @@ KEEP_SIZE: Final = 0x01
 PUNCH_HOLE: Final = 0x02
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
+_WAIT_AND_WRITE: Final = 0x01 | 0x02 | 0x04
+"""SYNC_FILE_RANGE_WAIT_BEFORE | _WRITE | _WAIT_AFTER (sync_file_range(2))."""
 # ioctl_iflags(2), ioctl_ficlone(2)
 _FS_IOC_GETFLAGS = 0x80086601
 _FS_IOC_SETFLAGS = 0x40086602
@@ -116,19 +123,86 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
     fallocate(fd, PUNCH_HOLE | KEEP_SIZE, offset, length)
 
 
-def copy_bytes(source: int, target: int) -> None:
-    """Copy a whole file to stable storage: shared extents where the file system has them. Blocking."""
+def flush_range(fd: int, offset: int, length: int) -> bool:
+    """Write a range of a file out and wait for it (sync_file_range(2)); no substitute for fdatasync(2).
+
+    False where that cannot be done so.
+    """
+    return not _libc.sync_file_range(fd, offset, length, _WAIT_AND_WRITE)
+
+
+def extent_at(fd: int, offset: int, end: int) -> tuple[bool, int]:
+    """Whether there is data at *offset* or a hole, and where that ends, at most at *end* (lseek(2), SEEK_DATA)."""
     try:
+        start = os.lseek(fd, offset, os.SEEK_DATA)
+        if start > offset:
+            return False, min(start, end)
+        return True, min(os.lseek(fd, offset, os.SEEK_HOLE), end)
+    except OSError as error:
+        return error.errno != errno.ENXIO, end  # ENXIO: nothing but a hole; else the file system cannot tell
+
+
+def copy_bytes(source: int, target: int, stopped: threading.Event) -> None:
+    """Copy a whole file to stable storage, its holes as holes: shared extents where the file system has them. Blocking.
+
+    Raises InterruptedError soon after *stopped* is set.
+    """
+    with contextlib.suppress(OSError):
         fcntl.ioctl(target, _FICLONE, source)
-    except OSError:
-        size = os.fstat(source).st_size
-        offset = 0
-        while offset < size and (chunk := os.pread(source, COPY_CHUNK_BYTES, offset)):
-            view = memoryview(chunk)
-            while view:
-                done = os.pwrite(target, view, offset)
-                view, offset = view[done:], offset + done
+        os.fdatasync(target)
+        return
+    size, offset = os.fstat(source).st_size, 0
+    os.ftruncate(target, size)
+    while offset < size:
+        is_data, until = extent_at(source, offset, size)
+        while is_data and offset < until:
+            if stopped.is_set():
+                raise InterruptedError(errno.EINTR, "stopped copying")
+            chunk = os.pread(source, min(COPY_CHUNK_BYTES, until - offset), offset)
+            if not chunk:
+                break  # it has become shorter
+            offset += _write_out(target, chunk, offset)
+        offset = until
+    for start in range(0, size, SYNC_STEP_BYTES):
+        if stopped.is_set():
+            raise InterruptedError(errno.EINTR, "stopped copying")
+        if not flush_range(target, start, SYNC_STEP_BYTES):
+            break
     os.fdatasync(target)
+
+
+def _write_out(fd: int, data: bytes, offset: int) -> int:
+    view = memoryview(data)
+    while view:
+        view = view[os.pwrite(fd, view, offset + len(data) - len(view)) :]
+    return len(data)
+
+
+async def stoppable(
+    function: Callable[[Unpack[Args], threading.Event], Result], *args: *Args, limiter: trio.CapacityLimiter
+) -> Result:
+    """Call what takes long in a thread. Its last argument is set when the caller is cancelled: it is to stop then."""
+    stopped = threading.Event()
+
+    async def watch() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            stopped.set()
+
+    results: list[Result] = []
+    failed: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        try:
+            results.append(await trio.to_thread.run_sync(function, *args, stopped, limiter=limiter))
+        except Exception as error:  # raised below, by itself and not in a group
+            failed = error
+        nursery.cancel_scope.cancel()
+    await trio.lowlevel.checkpoint_if_cancelled()
+    if failed is not None:
+        raise failed
+    return results[0]
 
 
 # --- stopping a writer that is not asked ---------------------------------------------------------------------------

@@ -10,8 +10,10 @@ import trio
 
 from recfs.core.model import State, check_transition
 from recfs.errors import IoFailure, OutOfSpace
-from recfs.fs.diskio import COPY_CHUNK_BYTES, DiskIo
+from recfs.fs.diskio import COPY_CHUNK_BYTES, DiskIo, extent_at
 from recfs.fs.follow import drop_privileges, follow, look
+from recfs.fs.nodes import BLOCK_BYTES
+from recfs.fs.waits import bounded
 
 if TYPE_CHECKING:
     from recfs.fs.accounts import Account
@@ -135,7 +137,8 @@ class OpenFiles:
         done = self._copying[node.ino] = trio.Event()
         try:
             if not empty and shared.bytes:
-                await self._copy(shared, number)
+                with bounded(f"a copy of {shared.path}", float("inf")):
+                    await self._copy(shared, number)
         except BaseException:
             if not node.unlinked:
                 self._names.discard(node, successor=None)  # half a copy is no copy
@@ -143,7 +146,8 @@ class OpenFiles:
         finally:
             del self._copying[node.ino]
             done.set()
-            await self.release(number)
+            with trio.CancelScope(shield=True):
+                await self.release(number)
         return node
 
     async def _copy(self, source: FileNode, number: int) -> None:
@@ -153,12 +157,15 @@ class OpenFiles:
                 await body.download.ensure(0, source.bytes)
             offset = 0
             while offset < source.bytes:
-                chunk = await trio.to_thread.run_sync(
-                    os.pread, body.fd, COPY_CHUNK_BYTES, offset, limiter=self._limiter
+                offset, chunk = await trio.to_thread.run_sync(
+                    _data_from, body.fd, offset, source.bytes, limiter=self._limiter
                 )
                 if not chunk:
                     break
                 offset += await self._write(number, offset, chunk)
+            node = self.handles[number].node
+            if node.bytes < source.bytes <= offset:
+                await self._truncate(node, source.bytes)  # it ends with a hole
         finally:
             await self._let_go(source, body, writes=False)
 
@@ -252,7 +259,7 @@ class OpenFiles:
         self._bodies.thaw(node)
         if size == 0:
             if body.backing and node.state is not State.WRITING:
-                self.space.admit(node.bytes)  # its bytes will be copied
+                self.space.admit(os.fstat(body.fd).st_blocks * BLOCK_BYTES)  # its bytes will be copied
             await self._bodies.supersede(node)
         else:
             await self._bodies.unseal(node)
@@ -351,6 +358,17 @@ class OpenFiles:
     def jobs_in_use(self) -> set[int]:
         """Temp jobs with an open file inside."""
         return {handle.node.parent.job.ino for handle in self.handles.values() if handle.node.parent.job is not None}
+
+
+def _data_from(fd: int, offset: int, end: int) -> tuple[int, bytes]:
+    """Where the next bytes that are no hole are, from *offset* on, and some of them. Blocking."""
+    is_data, until = extent_at(fd, offset, end)
+    if not is_data and until < end:
+        offset, until = until, extent_at(fd, until, end)[1]
+        is_data = True
+    if not is_data:
+        return end, b""
+    return offset, os.pread(fd, min(COPY_CHUNK_BYTES, until - offset), offset)
 
 
 def disk_error(error: OSError, node: FileNode) -> OutOfSpace | IoFailure:

@@ -166,6 +166,7 @@ class Namespace:
         tree = self._tree
         folder, now = node.parent, tree.clock.now_ns()
         if isinstance(node, FileNode):
+            self._bodies.withdraw(node.ino)
             if not node.state.is_remote:
                 self._bodies.set_aside(node, successor=successor)
                 self._bodies.bequeath_prior(node, successor)

@@ -13,8 +13,9 @@ import trio
 
 from recfs.core.model import State, check_transition
 from recfs.errors import IoFailure, RecfsError
-from recfs.fs.digests import synced_sha256
+from recfs.fs.digests import Pass, Source
 from recfs.fs.download import Download
+from recfs.fs.hashing import Work, owner_of
 from recfs.fs.nodes import FileNode
 from recfs.fs.staging import FETCH_LABEL
 from recfs.object_errors import ChecksumMismatch, ObjectArchived, ObjectMissing
@@ -23,6 +24,7 @@ from recfs.ports import ObjectRow, Pending
 
 if TYPE_CHECKING:
     from recfs.fs.fetchslots import FetchSlots
+    from recfs.fs.hashing import Hashing
     from recfs.fs.staging import Space, StagingPool
     from recfs.fs.tier import Tier
     from recfs.fs.tree import Tree
@@ -44,6 +46,8 @@ class Partial:
     used_ns: int
     waiting: int = 0
     """How many wait for all of it."""
+    verifying: Work | None = None
+    """The read pass over all of it."""
     wrong: RecfsError | None = None
     """Why it was given up when all of it was here."""
 
@@ -62,7 +66,7 @@ class Partials:
 
     def __init__(
         self, tier: Tier, tree: Tree, behind: WriteBehind, pool: StagingPool, space: Space, store: LocalStore,
-        slots: FetchSlots, hash_limiter: trio.CapacityLimiter,
+        slots: FetchSlots, hashing: Hashing,
     ) -> None:  # fmt: skip
         self._tier = tier
         self._tree = tree
@@ -71,7 +75,7 @@ class Partials:
         self._space = space
         self._store = store
         self._slots = slots
-        self._hash_limiter = hash_limiter
+        self._hashing = hashing
         self.nursery: trio.Nursery | None = None
         """Where downloads run."""
         self.serving = trio.Event()
@@ -163,10 +167,7 @@ class Partials:
         await partial.download.run()
         node, failed = partial.node, partial.download.failed
         if partial.download.complete:
-            try:
-                await self._land(partial)
-            except IoFailure as error:
-                self._give_up(partial, error)
+            await self._verify(partial)
         elif failed is not None and self.by_ino.get(node.ino) is partial:
             log.error("%s: %s", node.path, failed)
             if isinstance(failed, ObjectArchived) or partial.idle:
@@ -190,9 +191,18 @@ class Partials:
                 partial.waiting -= 1
             await self._landed(node)
             if self.by_ino.get(node.ino) is partial and partial.download.complete:
-                await self._land(partial)
+                assert self.nursery is not None
+                await self.nursery.start(self._verify, partial)  # whoever asks for it may leave before its end
+                await self._landed(node)
             if partial.wrong is not None:
                 raise partial.wrong  # else a store that lies would be asked for ever
+
+    async def _verify(self, partial: Partial, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        try:
+            await self._land(partial)
+        except IoFailure as error:
+            self._give_up(partial, error)
 
     async def _landed(self, node: FileNode) -> None:
         while node.ino in self.landing:
@@ -231,14 +241,17 @@ class Partials:
             del self.landing[node.ino]
             done.set()
 
-    async def _checksum(self, partial: Partial) -> bytes:
-        fd = os.dup(partial.fd)  # it may be given up meanwhile
-        try:
-            return await trio.to_thread.run_sync(synced_sha256, fd, limiter=self._hash_limiter)
-        except OSError as error:
-            raise IoFailure(f"{partial.node.path}: its fetched bytes cannot be read: {error}") from error
-        finally:
-            os.close(fd)
+    async def _checksum(self, partial: Partial) -> bytes | None:
+        """Of a copy that is on stable storage then; None if it was given up meanwhile."""
+        node = partial.node
+        passing = Pass(Source(self._store.staging(partial.staging), alone=False), node.bytes)
+        partial.verifying = Work(passing, owner_of(node), node.path)
+        found = await self._hashing.digest(partial.verifying)
+        if found is None or self.by_ino.get(node.ino) is not partial:
+            return None
+        if found.error is not None:
+            raise IoFailure(f"{node.path}: its fetched bytes cannot be read: {found.error}") from found.error
+        return found.sha256
 
     def _give_up(self, partial: Partial, error: RecfsError) -> None:
         log.error("%s", error)
@@ -257,6 +270,8 @@ class Partials:
         if partial is None:
             return
         partial.download.close()
+        if partial.verifying is not None:
+            self._hashing.stop(partial.verifying)
         self._no_longer_filled(node)
         os.close(partial.fd)
         self._store.drop_staging([partial.staging])

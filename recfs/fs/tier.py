@@ -24,6 +24,7 @@ from recfs.ports import ObjectRow
 
 if TYPE_CHECKING:
     from recfs.fs.fetchslots import FetchSlots
+    from recfs.fs.hashing import Hashing
     from recfs.fs.journal import Journal
     from recfs.fs.staging import Space, StagingPool
     from recfs.fs.tree import Tree
@@ -66,7 +67,7 @@ class Tier:
     def __init__(
         self, settings: TierSettings, tree: Tree, behind: WriteBehind, journal: Journal, pool: StagingPool,
         space: Space, store: LocalStore, objects: ObjectStore, slots: FetchSlots, limiter: trio.CapacityLimiter,
-        hash_limiter: trio.CapacityLimiter,
+        hashing: Hashing,
     ) -> None:  # fmt: skip
         self.settings = settings
         self._tree = tree
@@ -75,7 +76,7 @@ class Tier:
         self.objects = objects
         self.limiter = limiter
         """For threads that read from S3."""
-        self.partials = Partials(self, tree, behind, pool, space, store, slots, hash_limiter)
+        self.partials = Partials(self, tree, behind, pool, space, store, slots, hashing)
         self.local_bytes = 0
         """Bytes of whole local copies of what S3 holds."""
         self.room = Room(self, tree, behind, space)

@@ -35,6 +35,7 @@ from recfs.fs.namespace import Caller, Namespace
 from recfs.fs.nodes import DirNode, FileNode, LinkNode, Node
 from recfs.fs.ranges import Ranges
 from recfs.fs.views import VIEW_BIT, View, Views
+from recfs.fs.waits import bounded
 from recfs.ports import Pending
 
 if TYPE_CHECKING:
@@ -357,10 +358,14 @@ class Vfs:
         return await self.files.open(seen, flags)
 
     async def wait_sealed(self, node: FileNode) -> None:
-        """Wait until a sealing file is committed (or taken up again): ends its settling delay."""
-        while node.state is State.SEALING and not node.unlinked:
-            self.pipeline.hurry(node.ino)
-            await self.pipeline.progress()
+        """Wait until a sealing file is committed (or taken up again): ends its settling delay.
+
+        Raises TryAgain when that takes long: a large file is hashed for as long as it takes.
+        """
+        with bounded(f"the checksums of {node.path}"):
+            while node.state is State.SEALING and not node.unlinked:
+                self.pipeline.hurry(node.ino)
+                await self.pipeline.progress()
 
     # --- the daemon's own ----------------------------------------------------------------------------------------
 

@@ -12,15 +12,22 @@ pending move. A file that is taken up again and again is not hashed each time: i
 
 from __future__ import annotations
 
+import enum
+import errno
 import heapq
 import logging
-from typing import TYPE_CHECKING
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import trio
 
+from recfs.core.lanes import Lane, Turns, beyond, lane_of
 from recfs.core.model import State, check_transition
 from recfs.errors import RecfsError
-from recfs.fs.digests import Digest, Source, digest_files
+from recfs.fs.digests import Digest, Pass, Source, digest_files
+from recfs.fs.hashing import Hashing, Work, owner_of
 from recfs.fs.nodes import FileNode
 from recfs.ports import Pending
 
@@ -34,8 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recfs.commit")
 
-SMALL_BYTES = 1 << 20
-"""Files up to this size are sealed many at a time."""
 BATCH_FILES = 512
 GATHER_S = 0.1
 """How long a closed file waits for others to share its batch, unless somebody wants its checksum or drains."""
@@ -45,6 +50,36 @@ RETRY_S = 1.0
 MAPPED_TRIES = 5
 MAPPED_LOOK_S = 0.02
 """First wait for a mapping to go. A descriptor that is being closed looks like one for a moment."""
+TOLD_FILES = 10
+"""Of so many files under way `recfs status` tells the progress."""
+
+
+class _Stage(enum.Enum):
+    """Where a ticket stands. It is always in exactly one place, so that none can be forgotten."""
+
+    LATER = enum.auto()
+    """In `_later`, until its time has come or somebody hurries it."""
+    UNDER_WAY = enum.auto()
+    """In a lane, in a thread, or in a task of ours."""
+    ASIDE = enum.auto()
+    """The daemon stops, and the next start seals it."""
+
+
+@dataclass(eq=False, slots=True)
+class _Ticket:
+    """One file's way through the pipeline, from one close to the next change."""
+
+    node: FileNode
+    stage: _Stage = _Stage.LATER
+    serial: int = 0
+    """Of its entry in `_later` that counts."""
+    work: Work | None = None
+    """Its read pass, unless it is small."""
+
+    @property
+    def left_bytes(self) -> int:
+        """What is left to be hashed."""
+        return self.work.passing.left_bytes if self.work is not None else self.node.bytes
 
 
 class Committer:
@@ -58,6 +93,7 @@ class Committer:
         bodies: Bodies,
         settler: Settler,
         store: LocalStore,
+        hashing: Hashing,
         *,
         hash_threads: int,
         settle_max_s: float,
@@ -68,21 +104,25 @@ class Committer:
         self._bodies = bodies
         self._settler = settler
         self._store = store
+        self._hashing = hashing
+        self._hash_threads = hash_threads
         self._settle_max_s = settle_max_s
-        self._limiter = trio.CapacityLimiter(hash_threads)
-        self._tickets: dict[int, object] = {}
-        self._ready: dict[int, None] = {}
-        self._later: list[tuple[float, int, int, object]] = []
-        self._busy: set[int] = set()
-        self._in_vain: dict[int, int] = {}
+        self._tickets: dict[int, _Ticket] = {}
+        self._later: list[tuple[float, int, int]] = []
+        """(when, ticket's serial, inode number), outdated ones among them: they keep no node in memory."""
+        self._small: Turns[_Ticket] = Turns()
+        self._batches = 0
+        """Batches of small files in threads now."""
+        self._idle = trio.lowlevel.ParkingLot()
+        self._hashed: deque[tuple[_Ticket, Digest]] = deque()
+        self._in_vain: dict[_Ticket, int] = {}
         """How often a file could not be sealed because it was still mapped for writing."""
-        self._again: set[int] = set()
-        """Busy with an outdated pass, and due for another when that ends."""
+        self._aside: set[_Ticket] = set()
         self._wake = trio.Event()
         self._progress = trio.Event()
         self._serial = 0
         self._hurry_all = False
-        self.hashing_bytes = 0
+        self._patient_until = float("inf")
         self.problem: str | None = None
 
     # --- the port ------------------------------------------------------------------------------------------------
@@ -96,35 +136,45 @@ class Committer:
         if now - node.submitted_s > 2 * self._settle_max_s:
             node.reopened = min(node.reopened, 1)
         node.submitted_s = now
-        self._tickets[ino] = ticket = object()
-        self._in_vain.pop(ino, None)
-        delay = GATHER_S if node.bytes <= SMALL_BYTES else 0.0
+        self.withdraw(ino)
+        self._tickets[ino] = ticket = _Ticket(node)
+        delay = GATHER_S if lane_of(node.bytes) is Lane.SMALL else 0.0
         if node.reopened > 1:
             delay = min(FIRST_DELAY_S * 2.0 ** min(node.reopened - 2, 10), self._settle_max_s)
         if self._hurry_all or not delay:
-            self._ready[ino] = None
-            self._wake.set()
+            self._begin(ticket)
             return
-        self._ready.pop(ino, None)
-        self._again.discard(ino)
-        self._serial += 1
-        heapq.heappush(self._later, (now + delay, self._serial, ino, ticket))
+        self._put_off(ticket, delay)
         if self._later[0][1] == self._serial or len(self._later) == BATCH_FILES:
             self._wake.set()
 
+    def withdraw(self, ino: int) -> None:
+        """The file is not to be sealed any more: it changes, or has gone. Its read pass ends within a moment."""
+        ticket = self._tickets.get(ino)
+        if ticket is not None:
+            self._end(ticket)
+            if ticket.work is not None:
+                self._hashing.stop(ticket.work)
+            self._signal()
+
     def hurry(self, ino: int) -> None:
         """End the settling delay of *ino*."""
-        if ino in self._busy:
-            self._again.add(ino)
-        elif ino in self._tickets and ino not in self._ready:
-            self._ready[ino] = None
-            self._wake.set()
+        ticket = self._tickets.get(ino)
+        if ticket is not None and ticket.stage is _Stage.LATER:
+            self._begin(ticket)
 
-    def hurry_all(self) -> None:
-        """End every settling delay, now and from now on: the daemon is stopping."""
+    def hurry_all(self, patience_s: float = float("inf")) -> None:
+        """End every settling delay, now and from now on: the daemon is stopping.
+
+        What cannot be hashed within *patience_s* seconds is set aside: it stays `sealing`, for the next start.
+        """
         self._hurry_all = True
-        for ino in self._tickets:
-            self.hurry(ino)
+        self._patient_until = trio.current_time() + patience_s
+        for ticket in list(self._tickets.values()):
+            if ticket.stage is _Stage.LATER:
+                self._begin(ticket)
+        self._set_aside(self._too_long(patience_s))
+        self._wake.set()
 
     async def progress(self) -> None:
         """Wait until some file is finished with."""
@@ -140,117 +190,205 @@ class Committer:
         """Files that wait for a mapping to go, which may take for ever."""
         return sum(tries > MAPPED_TRIES for tries in self._in_vain.values())
 
-    # --- the service ---------------------------------------------------------------------------------------------
+    @property
+    def set_aside(self) -> int:
+        """Files that this run does not seal any more."""
+        return len(self._aside)
 
-    async def run(self) -> None:
-        """Seal for ever."""
-        async with trio.open_nursery() as nursery:
-            while True:
-                self._due()
-                if not self._ready:
-                    wait = self._later[0][0] - trio.current_time() if self._later else float("inf")
-                    with trio.move_on_after(wait):
-                        await self._wake.wait()
-                    self._wake = trio.Event()
-                    continue
-                batch = self._take()
-                if batch:
-                    await nursery.start(self._seal, batch)
-                del batch  # while this waits for the next, the cache may let go of its nodes
+    def too_long(self, patience_s: float) -> int:
+        """How many files cannot be hashed within that time, as far as can be told."""
+        return len(self._too_long(patience_s))
 
-    def _due(self) -> None:
-        now = trio.current_time()
-        if not self._later or (self._later[0][0] > now and len(self._later) < BATCH_FILES):
+    def told(self) -> dict[str, Any]:
+        """What is being hashed, and what waits for it, for `recfs status`."""
+        hashing, lanes = self._hashing, (Lane.MEDIUM, Lane.LARGE)
+        running = {lane: hashing.running(lane) for lane in lanes}
+        queues = {Lane.SMALL.value: {"running": self._batches, "waiting": len(self._small)}}
+        queues |= {lane.value: {"running": len(running[lane]), "waiting": hashing.waiting(lane)} for lane in lanes}
+        files = [work.progress(hashing.rate) for lane in reversed(lanes) for work in running[lane]]
+        return {"lanes": queues, "files": files[:TOLD_FILES], "set_aside": len(self._aside)}
+
+    @property
+    def hashing_bytes(self) -> int:
+        """Bytes that are being hashed, or wait for it without a delay."""
+        return sum(ticket.left_bytes for ticket in self._tickets.values() if ticket.stage is _Stage.UNDER_WAY)
+
+    # --- tickets ---------------------------------------------------------------------------------------------------
+
+    def _put_off(self, ticket: _Ticket, delay_s: float) -> None:
+        self._serial += 1
+        ticket.stage, ticket.serial = _Stage.LATER, self._serial
+        heapq.heappush(self._later, (trio.current_time() + delay_s, self._serial, ticket.node.ino))
+
+    def _begin(self, ticket: _Ticket) -> None:
+        """Hand the file to its lane."""
+        node = ticket.node
+        if node.state is not State.SEALING or node.unlinked:
+            self._end(ticket)
+            self._signal()
             return
-        while self._later and self._later[0][0] <= now + GATHER_S:
-            _, _, ino, ticket = heapq.heappop(self._later)
-            if self._tickets.get(ino) is ticket:  # else taken up again since, and waiting for a later time
-                self.hurry(ino)
+        ticket.stage = _Stage.UNDER_WAY
+        if lane_of(node.bytes) is Lane.SMALL:
+            self._small.put(owner_of(node), ticket)
+            self._idle.unpark()
+            return
+        left_s = self._patient_until - trio.current_time()
+        if left_s < float("inf") and ticket in self._too_long(left_s):
+            self._set_aside([ticket])
+            return
+        if ticket.work is None:
+            source = partial(self._source, node)
+            passing = Pass(source(), node.bytes)
+            ticket.work = Work(passing, owner_of(node), node.path, partial(self._passed, ticket), source)
+        self._hashing.submit(ticket.work)
 
-    def _take(self) -> list[tuple[FileNode, object]]:
-        """One large file, or as many small ones as fit a batch."""
-        batch: list[tuple[FileNode, object]] = []
-        total = 0
-        for ino in list(self._ready):
-            node = self._tree.nodes.get(ino)
-            if not isinstance(node, FileNode) or node.state is not State.SEALING:
-                self._drop(ino)
-                continue
-            if ino in self._busy:
-                del self._ready[ino]  # its outdated pass ends first, and readies it again
-                self._again.add(ino)
-                continue
-            if batch and (total + node.bytes > BATCH_BYTES or node.bytes > SMALL_BYTES):
-                break
-            del self._ready[ino]
-            batch.append((node, self._tickets[ino]))
-            total += node.bytes
-            if len(batch) >= BATCH_FILES or node.bytes > SMALL_BYTES:
-                break
-        return batch
+    def _end(self, ticket: _Ticket) -> None:
+        del self._tickets[ticket.node.ino]
+        self._small.discard(ticket)
+        self._in_vain.pop(ticket, None)
+        self._aside.discard(ticket)
 
-    def _drop(self, ino: int) -> None:
-        self._ready.pop(ino, None)
-        self._tickets.pop(ino, None)
-        self._in_vain.pop(ino, None)
-        self._signal()
+    def _is_current(self, ticket: _Ticket) -> bool:
+        return self._tickets.get(ticket.node.ino) is ticket
+
+    def _passed(self, ticket: _Ticket, found: Digest | None) -> None:
+        if found is not None and self._is_current(ticket):
+            self._hashed.append((ticket, found))
+            self._wake.set()
 
     def _signal(self) -> None:
         self._progress.set()
         self._progress = trio.Event()
 
-    async def _seal(
-        self,
-        batch: list[tuple[FileNode, object]],
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        inos = {node.ino for node, _ in batch}
-        size = sum(node.bytes for node, _ in batch)
-        self._busy |= inos
-        self.hashing_bytes += size
+    def _too_long(self, patience_s: float) -> list[_Ticket]:
+        if patience_s == float("inf"):
+            return []
+        passes = [ticket for ticket in self._tickets.values() if lane_of(ticket.node.bytes) is not Lane.SMALL]
+        passes.sort(key=lambda ticket: ticket.left_bytes)
+        fit = beyond([ticket.left_bytes for ticket in passes], patience_s * self._hashing.rate)
+        return passes[fit:]
+
+    def _set_aside(self, tickets: list[_Ticket]) -> None:
+        fresh = [ticket for ticket in tickets if ticket.stage is not _Stage.ASIDE]
+        for ticket in fresh:
+            if ticket.work is not None:
+                self._hashing.stop(ticket.work)
+            ticket.stage = _Stage.ASIDE
+            self._aside.add(ticket)
+        if fresh:
+            paths = ", ".join(ticket.node.path for ticket in fresh[:3]) + (", ..." if len(fresh) > 3 else "")
+            size = sum(ticket.left_bytes for ticket in fresh)
+            log.warning(
+                "stopping: hashing would take too long (%d bytes), the next start does it; %d still `sealing`: %s",
+                size, len(fresh), paths,
+            )  # fmt: skip
+            self._signal()
+
+    # --- the service ---------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Seal for ever."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(self._hash_threads):
+                nursery.start_soon(self._seal_batches, nursery)
+            while True:
+                self._due()
+                while self._hashed:
+                    ticket, found = self._hashed.popleft()
+                    nursery.start_soon(self._finish, [ticket], [found])
+                    del ticket, found  # while this waits, the cache may let go of its nodes
+                due_s = [self._later[0][0]] if self._later else []
+                if trio.current_time() < self._patient_until:
+                    due_s.append(self._patient_until)
+                with trio.move_on_at(min(due_s, default=float("inf"))):
+                    await self._wake.wait()
+                self._wake = trio.Event()
+
+    def _due(self) -> None:
+        now = trio.current_time()
+        if now >= self._patient_until:
+            self._set_aside(self._too_long(0.0))
+        if not self._later or (self._later[0][0] > now and len(self._later) < BATCH_FILES):
+            return
+        while self._later and self._later[0][0] <= now + GATHER_S:
+            _, serial, ino = heapq.heappop(self._later)
+            ticket = self._tickets.get(ino)
+            if ticket is not None and ticket.serial == serial and ticket.stage is _Stage.LATER:
+                self._begin(ticket)  # else taken up again since, or hurried
+
+    async def _seal_batches(self, nursery: trio.Nursery) -> None:
+        while True:
+            if not await self._seal_batch(nursery):
+                await self._idle.park()
+
+    async def _seal_batch(self, nursery: trio.Nursery) -> bool:
+        """Hash as many small files as fit a batch; False when none wait."""
+        batch = self._take()
+        if not batch:
+            return False
+        if len(self._small):
+            self._idle.unpark()
+        self._batches += 1
         try:
-            async with self._limiter:
-                task_status.started()
-                sources = [self._source(node) for node, _ in batch]
-                # The limiter is held already; this one only keeps trio from counting the thread against its default.
-                digests = await trio.to_thread.run_sync(
-                    digest_files, sources, self._store, limiter=trio.CapacityLimiter(1)
-                )
+            sources = [self._source(ticket.node) for ticket in batch]
+            # The tasks that do this are its limit; this one only keeps trio from counting the thread elsewhere.
+            found = await trio.to_thread.run_sync(digest_files, sources, self._store, limiter=trio.CapacityLimiter(1))
+        except OSError as error:
+            found = [Digest(error=error)] * len(batch)
+        except Exception as error:
+            log.exception("hashing failed")
+            found = [Digest(error=OSError(errno.EIO, f"hashing failed: {error!r}"))] * len(batch)
+        finally:
+            self._batches -= 1
+        nursery.start_soon(self._finish, batch, found)
+        return True
+
+    def _take(self) -> list[_Ticket]:
+        batch: list[_Ticket] = []
+        total = 0
+        while len(batch) < BATCH_FILES and total < BATCH_BYTES and (ticket := self._small.take()) is not None:
+            node = ticket.node
+            if node.state is not State.SEALING or node.unlinked:
+                self._end(ticket)
+                self._signal()
+                continue
+            batch.append(ticket)
+            total += node.bytes
+        return batch
+
+    async def _finish(self, batch: list[_Ticket], digests: list[Digest]) -> None:
+        try:
             await self._bodies.pool.names_durable()
             await self._commit(batch, digests)
             self.problem = None
-        except (OSError, RecfsError) as error:
+        except Exception as error:
             if self.problem is None:
-                log.error("commit: %s; trying again every %g s", error, RETRY_S)
+                expected = isinstance(error, (OSError, RecfsError))
+                log.error("commit: %s; trying again every %g s", error, RETRY_S, exc_info=not expected)
             self.problem = str(error)
             await trio.sleep(RETRY_S)
         finally:
-            self._busy -= inos
-            self.hashing_bytes -= size
-            for node, ticket in batch:
-                current = self._tickets.get(node.ino)
-                if node.ino in self._in_vain and current is ticket:
-                    continue  # it waits for its time
-                if current is not None and (current is ticket or node.ino in self._again):
-                    self._ready[node.ino] = None
-            self._again -= inos
+            for ticket in batch:
+                if self._is_current(ticket) and ticket.stage is _Stage.UNDER_WAY:
+                    self._begin(ticket)
             self._signal()
-            self._wake.set()
 
     def _source(self, node: FileNode) -> Source:
         return Source(self._places.local(node), node.body is None or not node.body.writable, node.untouched)
 
-    async def _commit(self, batch: list[tuple[FileNode, object]], digests: list[Digest]) -> None:
-        done: list[FileNode] = []
+    async def _commit(self, batch: list[_Ticket], digests: list[Digest]) -> None:
+        done: list[_Ticket] = []
         unreadable: OSError | None = None
-        for (node, ticket), digest in zip(batch, digests, strict=True):
-            if self._tickets.get(node.ino) is not ticket or node.state is not State.SEALING or node.unlinked:
+        for ticket, digest in zip(batch, digests, strict=True):
+            node = ticket.node
+            if not self._is_current(ticket) or node.state is not State.SEALING or node.unlinked:
                 continue  # written to again, or gone: this pass proves nothing
             if isinstance(digest.error, BlockingIOError):
-                self._mapped(node, ticket)
+                self._mapped(ticket)
                 continue
+            self._in_vain.pop(ticket, None)
             if digest.error is not None:
-                unreadable = self._unreadable(node, digest.error) or unreadable
+                unreadable = self._unreadable(ticket, digest.error) or unreadable
                 continue
             if digest.size_bytes != node.bytes:
                 log.warning("%s: %d bytes on disk, %d in the books", node.path, digest.size_bytes, node.bytes)
@@ -263,41 +401,42 @@ class Committer:
             if self._bodies.tier is not None:
                 self._bodies.tier.committed(node)
             self._behind.node(node)
-            done.append(node)
+            done.append(ticket)
         try:
             await self._behind.durable()
-        except RecfsError:
+        except Exception:
             # Nobody may rely on it yet, so it is still being sealed.
-            for node in done:
+            for node in (ticket.node for ticket in done):
                 if node.state.is_whole:
                     node.state, node.pending = State.SEALING, node.pending & ~Pending.MOVE
                     self._behind.node(node)
             raise
-        for node in done:
-            if not node.state.is_whole or node.unlinked:
+        for ticket in done:
+            node = ticket.node
+            if not self._is_current(ticket) or not node.state.is_whole or node.unlinked:
                 continue
-            self._tickets.pop(node.ino, None)
-            self._in_vain.pop(node.ino, None)
+            self._end(ticket)
             if node.prior is not None:
                 self._bodies.release_prior(node)
             self._settler.add(node.ino)
         if unreadable is not None:
             raise unreadable
 
-    def _mapped(self, node: FileNode, ticket: object) -> None:
+    def _mapped(self, ticket: _Ticket) -> None:
         """Somebody can still write to the file: look again later, the sooner the less it was in vain."""
-        tries = self._in_vain[node.ino] = self._in_vain.get(node.ino, -1) + 1
-        self._serial += 1
-        due = trio.current_time() + min(MAPPED_LOOK_S * 2.0 ** min(tries, 10), self._settle_max_s)
-        heapq.heappush(self._later, (due, self._serial, node.ino, ticket))
+        tries = self._in_vain[ticket] = self._in_vain.get(ticket, -1) + 1
+        self._put_off(ticket, min(MAPPED_LOOK_S * 2.0 ** min(tries, 10), self._settle_max_s))
+        self._wake.set()
 
-    def _unreadable(self, node: FileNode, error: OSError) -> OSError | None:
+    def _unreadable(self, ticket: _Ticket, error: OSError) -> OSError | None:
         """What keeps the file from being sealed now, or None when there is nothing left to seal."""
+        node = ticket.node
         if isinstance(error, FileNotFoundError) and node.staging is not None:
             log.error("%s: its bytes are gone from staging; kept as incomplete", node.path)
             check_transition(node.state, State.INCOMPLETE)
             node.state = State.INCOMPLETE
             self._behind.node(node)
-            self._drop(node.ino)
+            self._end(ticket)
+            self._signal()
             return None
         return error

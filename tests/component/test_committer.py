@@ -15,6 +15,7 @@ import trio
 import trio.testing
 
 from recfs.errors import OutOfSpace
+from recfs.fs.digests import Pass
 from recfs.services import committer
 
 from .build import REC, Filesystem, filesystem, pattern
@@ -155,17 +156,17 @@ def passes() -> Iterator[list[list[bytes]]]:
 
 async def test_a_pass_over_bytes_that_changed_meanwhile_proves_nothing(fs: Filesystem) -> None:
     await fs.write(f"{REC}/file", pattern(3 << 20))
-    started, digest = trio.Event(), committer.digest_files
+    started, run = trio.Event(), Pass.run
     token = trio.lowlevel.current_trio_token()
     release = threading.Event()
 
     def held(*args: Any) -> Any:
-        found = digest(*args)
+        found = run(*args)
         token.run_sync_soon(started.set)
         release.wait(10)
         return found
 
-    with mock.patch.object(committer, "digest_files", held):
+    with mock.patch.object(Pass, "run", held):
         fs.parts.committer.hurry((await fs.node(f"{REC}/file")).ino)
         await started.wait()
         await fs.write(f"{REC}/file", b"!", append=True)

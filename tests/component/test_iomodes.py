@@ -6,6 +6,7 @@ import errno
 import hashlib
 import mmap
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -350,7 +351,7 @@ async def test_no_room_for_the_copy(fs: Filesystem, monkeypatch: pytest.MonkeyPa
     """Then the file cannot be emptied, and stays as it was."""
     await committed(fs, b"data")
 
-    def full(source: int, target: int) -> None:
+    def full(source: int, target: int, stopped: threading.Event) -> None:
         raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr("recfs.fs.bodies.copy_bytes", full)

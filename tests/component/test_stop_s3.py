@@ -161,7 +161,7 @@ async def test_whoever_stops_says_whether_uploads_are_waited_for(fs: Filesystem)
     """By default they are."""
     for params, waits in (({}, True), ({"uploads": True}, True), ({"uploads": False}, False)):
         answers = fs._answers()
-        assert await answers.stop_daemon(params) == {"stopping": True}
+        assert await answers.stop_daemon(params) == {"stopping": True, "sealing_later": 0}
         assert answers.waits_for_uploads is waits
 
 

@@ -55,7 +55,27 @@ STATUS = {
     "pid": 4711,
     "uptime_s": 93784.5,
     "states": {"committed": 12345, "writing": 1, "incomplete": 0},
-    "pipeline": {"sealing": 2, "settling": 1, "hashing_bytes": 4096, "dirty": 7},
+    "pipeline": {
+        "sealing": 2,
+        "settling": 1,
+        "hashing_bytes": 4096,
+        "dirty": 7,
+        "lanes": {
+            "small": {"running": 0, "waiting": 0},
+            "medium": {"running": 0, "waiting": 0},
+            "large": {"running": 1, "waiting": 3},
+        },
+        "files": [
+            {
+                "path": "users/7/recordings/1/disk.img",
+                "done_bytes": 12 << 30,
+                "total_bytes": 300 << 30,
+                "bytes_per_s": 512 << 20,
+                "eta_s": 576.0,
+            }
+        ],
+        "set_aside": 1,
+    },
     "open_files": [
         {"path": "users/5/recordings/143/source.mp4", "state": "writing", "writers": 1, "readers": 0, "passthrough": 1}
     ],

@@ -285,6 +285,7 @@ def test_umount_waits_for_the_daemon(played: PlayedMount, root: Path, options: l
         "unmounted": True,
         "was_dead": False,
         "left": None,
+        "sealing_later": 0,
     }
     assert daemon.asked == [("status", {}), ("stop", {"force": bool(options), "uploads": True})]
     assert not played.cleared.exists()
