@@ -18,6 +18,7 @@ ObjectStoreError
 ├── Untrusted               TLS: the server's certificate does not convince
 ├── StoreFull               the server has no space, or its quota is used up
 ├── NotOffered              the server cannot do this
+├── PrefixTaken             the prefix of the bucket is another store's: nothing in it is changed
 ├── RequestRefused          any other 4xx: a bug or a server of its own kind
 └── StoreOutage             the server is not answering as it should; the same request may work later
     ├── Unreachable         refused, reset, no route, unknown host name
@@ -118,6 +119,10 @@ class StoreFull(ObjectStoreError):
 
 class NotOffered(ObjectStoreError):
     """The server does not do this."""
+
+
+class PrefixTaken(ObjectStoreError):
+    """The prefix of the bucket is another store's, so far as is known: nothing in it is changed."""
 
 
 class RequestRefused(ObjectStoreError):

@@ -22,6 +22,8 @@ MAX_OBJECT_BYTES = 5 << 40
 MAX_PUT_BYTES = 5 << 30
 """S3's limit for one PUT, one part, and one CopyObject."""
 DELETE_BATCH = 1000
+SMALL_BYTES = 64 << 10
+"""What is read of an object that is small by what it is for."""
 ARCHIVE_CLASSES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 """Storage classes whose objects cannot be read before a restore."""
 
@@ -269,6 +271,17 @@ class ObjectStore(Protocol):
     def list(self, prefix: str = "", after: str = "") -> Iterator[ObjectInfo]:
         """All objects below *prefix* with key > *after*, in order of their UTF-8 bytes."""
 
+    # --- small objects of recfs's own ----------------------------------------------------------------------------
+
+    def get_small(self, key: str) -> bytes | None:
+        """The bytes of an object, up to SMALL_BYTES; None if there is no such object (the bucket having been seen)."""
+
+    def put_small(self, key: str, data: bytes, *, only_new: bool) -> bool:
+        """Write an object whole. *only_new*: only where there is none; False if there is one.
+
+        A server that does not know the condition replaces what came up in the same moment: read it back to be sure.
+        """
+
     # --- administration ------------------------------------------------------------------------------------------
 
     def restore(self, key: str, days: int, tier: Tier = "Standard") -> None:
@@ -303,6 +316,7 @@ __all__ = [
     "MAX_PARTS",
     "MAX_PUT_BYTES",
     "MIB",
+    "SMALL_BYTES",
     "Cancel",
     "CheckReport",
     "LifecycleRule",

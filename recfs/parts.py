@@ -34,6 +34,7 @@ from recfs.services.meter import Meter
 from recfs.services.settler import HomeSettler
 from recfs.services.sweeper import Sweeper
 from recfs.services.timekeeper import Timekeeper
+from recfs.stores import presence
 from recfs.stores.local import LocalStore
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ async def opened(
     config: Config, kernel: KernelCache, files: KernelFiles | None = None, objects: ObjectStore | None = None
 ) -> AsyncIterator[Parts]:
     """Lock the root, open and repair the store, build the parts; on leaving, write everything and close."""
+    presence.require(config.root, existing=config.existing)
     store = LocalStore(config.root)
     store.open()
     try:

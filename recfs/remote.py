@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import trio
 from recfs.errors import StoreError
 from recfs.fs.fetchslots import FetchSlots
 from recfs.fs.journal import Journal
+from recfs.fs.ownership import STORE_FACT, Ownership
 from recfs.fs.tier import Tier, TierSettings
 from recfs.services.uploader import Uploader
 from recfs.stores.wrap import CircuitBreaker, RetryingObjectStore, RetryPolicy
@@ -85,8 +87,10 @@ def build(
         retention_s=config.trash.retention,
     )
     journal = Journal(behind, tree.clock)
+    url = config.s3.url if config.s3 is not None else "the bucket"
+    owner = Ownership(objects, tree.catalogue, behind, tree.clock, str(store.root), url)
     tier = Tier(
-        settings, tree, behind, journal, bodies.pool, space, store, objects, FetchSlots(threads),
+        settings, tree, behind, journal, bodies.pool, space, store, objects, owner, FetchSlots(threads),
         trio.CapacityLimiter(threads), hashing,
     )  # fmt: skip
     uploader = Uploader(
@@ -98,8 +102,11 @@ def build(
 
 
 async def agree(config: Config, catalogue: Catalogue, behind: WriteBehind) -> None:
-    """See that the objects this store has are where the configuration says. Raises StoreError."""
-    before = (await catalogue.meta()).get("s3")
+    """Give the store an id, and see that its objects are where the configuration says. Raises StoreError."""
+    facts = await catalogue.meta()
+    if STORE_FACT not in facts:
+        behind.meta(STORE_FACT, str(uuid.uuid4()))
+    before = facts.get("s3")
     now = config.s3.url if config.s3 is not None else None
     if before is not None and before != now and await catalogue.any_object():
         if now is not None:

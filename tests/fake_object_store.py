@@ -55,10 +55,13 @@ class FakeObjectStore:
         """Called first in every call, outside the lock: may block or raise."""
         self.hold_parts_to_minimum = True
         """Whether finishing refuses parts below 5 MiB, as S3 does."""
+        self.knows_conditions = True
+        """Whether a small object is put only where there is none if asked so."""
         self._smallest_part, self._tags = smallest_part, dict(tags or {})
         self._lock = threading.RLock()
         self._ids = itertools.count(1)
         self._objects: dict[str, Stored] = {}
+        self._small: dict[str, bytes] = {}
         self._uploads: dict[str, Upload] = {}
         self._rules: tuple[LifecycleRule, ...] = ()
         self._faults: list[Planned] = []
@@ -263,6 +266,7 @@ class FakeObjectStore:
         with self._call("delete", None):
             for key in keys:
                 self._objects.pop(key, None)
+                self._small.pop(key, None)
             return []
 
     def list(self, prefix: str = "", after: str = "") -> Iterator[ObjectInfo]:
@@ -274,6 +278,19 @@ class FakeObjectStore:
                 if key.startswith(prefix) and key.encode() > after.encode()
             ]
         yield from found
+
+    def get_small(self, key: str) -> bytes | None:
+        """As the port says."""
+        with self._call("get_small", key):
+            return self._small.get(checked(key))
+
+    def put_small(self, key: str, data: bytes, *, only_new: bool) -> bool:
+        """As the port says. Kept apart from the objects, which tests count."""
+        with self._call("put_small", key):
+            if only_new and self.knows_conditions and checked(key) in self._small:
+                return False
+            self._small[key] = data
+            return True
 
     def restore(self, key: str, days: int, tier: Tier = "Standard") -> None:
         """As the port says."""

@@ -6,6 +6,7 @@ queue     the journal: what is to be done, retry, drop
 copies    local copies: evict, fetch, pin
 tiering   bringing files to where the rules want them
 bucket    restore, presigned URLs, lifecycle rules
+claims    whose the prefix in the bucket is
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from recfs.answers_s3.bucket import BucketAnswers
+from recfs.answers_s3.claims import ClaimAnswers
 from recfs.answers_s3.copies import CopyAnswers
 from recfs.answers_s3.far import Far
 from recfs.answers_s3.queue import QueueAnswers
@@ -31,6 +33,7 @@ class S3Answers:
         self._copies = CopyAnswers(far)
         self._tiering = TierAnswers(far)
         self._bucket = BucketAnswers(far)
+        self._claims = ClaimAnswers(far)
 
     def handlers(self) -> dict[str, Handler]:
         """Methods by name."""
@@ -43,6 +46,8 @@ class S3Answers:
             "pin": self._copies.pin,
             "route_explain": self._tiering.explain,
             "tier_run": self._tiering.run,
+            "bucket_owner": self._claims.owner,
+            "bucket_claim": self._claims.claim,
             "restore": self._bucket.restore,
             "presign": self._bucket.presign,
             "lifecycle_show": self._bucket.lifecycle_show,

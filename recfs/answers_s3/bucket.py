@@ -83,6 +83,8 @@ class BucketAnswers:
         expires_s = int(expires_s)
         if not 1 <= expires_s <= MAX_PRESIGN_S:
             raise InvalidArgument("a presigned URL is good for 1 second to 7 days")
+        if put:
+            await self._far.tier.owner.ensure()
         key = await self._free_key(params) if put else await self._stored_key(params)
         url = await self._far.ask(partial(self._far.tier.objects.presign, key, "PUT" if put else "GET", expires_s))
         return {
@@ -127,6 +129,7 @@ class BucketAnswers:
     async def lifecycle_apply(self, params: dict[str, Any]) -> dict[str, Any]:
         """Write the configuration's rules into the bucket in place of recfs's; all others stay as they are."""
         objects, wanted = self._far.tier.objects, configured(self._far.config.lifecycle)
+        await self._far.tier.owner.ensure()
         before = _compared(wanted, await self._far.ask(objects.get_lifecycle))
         dry_run = bool(params.get("dry_run"))
         if before["differs"] and not dry_run:

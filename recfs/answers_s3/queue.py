@@ -62,7 +62,7 @@ class QueueAnswers:
             "budget_bytes": tier.settings.max_bytes,
             "stays": found["stays"],
             "breaker": self._breaker(),
-            "problem": reports_s3.problem(found),
+            "problem": tier.owner.refusal or reports_s3.problem(found),
         }
 
     def pending(self, *, retries: bool) -> int:

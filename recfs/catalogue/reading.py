@@ -27,6 +27,12 @@ def reading(catalogue: Path) -> Iterator[sqlite3.Connection]:
         yield db
 
 
+def facts(catalogue: Path) -> dict[str, str]:
+    """Store-wide facts. Raises CatalogueCorrupt."""
+    with reading(catalogue) as db:
+        return {row["key"]: row["value"] for row in db.execute("select key, value from meta")}
+
+
 def text(name: bytes) -> str:
     """A name for JSON: surrogateescape keeps bytes that are not UTF-8."""
     return os.fsdecode(name)

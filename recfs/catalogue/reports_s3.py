@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from recfs.catalogue.reading import has_table, parts_of, reading, text, walk
+from recfs.catalogue.reading import facts, has_table, parts_of, reading, text, walk
 from recfs.clock import SystemClock, boot_id
 from recfs.core.layout import role_of
 from recfs.core.model import State
@@ -46,8 +46,7 @@ def queue(
         if not has_table(db, "journal"):
             return {"rows": [], "more": 0, "totals": totals([]), "stays": _stays([], _Paths(db), 0)}
         if now_ns is None:
-            facts = {row["key"]: row["value"] for row in db.execute("select * from meta")}
-            now_ns = SystemClock(facts, boot_id()).steady_ns()
+            now_ns = SystemClock(facts(catalogue), boot_id()).steady_ns()
         paths = _Paths(db)
         rows = [_queued(row, now_ns, running) for row in db.execute("select * from journal order by id")]
         names = "select id, name from journal join node on node.ino = journal.ino where journal.kind = 'upload'"

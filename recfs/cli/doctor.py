@@ -8,6 +8,7 @@ from recfs.cli.checks import Check, Level
 from recfs.cli.checks.bucket import bucket_checks
 from recfs.cli.checks.disk import disk_checks
 from recfs.cli.checks.host import PROC_STATUS, effective_capabilities, host_checks
+from recfs.cli.checks.owner import store_id_at
 from recfs.cli.checks.passthrough import here
 from recfs.cli.checks.versions import version_checks
 from recfs.cli.exits import ExitCode
@@ -50,7 +51,8 @@ def _store_checks(invocation: Invocation) -> list[Check]:
             raise
         remedy = "name a store with --root DIR or --config FILE to have its disk checked"
         return [Check("store", Level.WARN, str(exc), remedy)]
-    return disk_checks(config.root, config.min_free) + (bucket_checks(config.s3) if config.s3 is not None else [])
+    far = bucket_checks(config.s3, store_id_at(config.root)) if config.s3 is not None else []
+    return disk_checks(config.root, config.min_free) + far
 
 
 def _print(checks: list[Check]) -> None:

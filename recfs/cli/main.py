@@ -10,6 +10,7 @@ import click
 
 from recfs import __version__
 from recfs.cli.bucket import lifecycle, presign, restore
+from recfs.cli.claim import bucket
 from recfs.cli.config import config_group
 from recfs.cli.copies import evict, fetch, pin, unpin
 from recfs.cli.doctor import doctor
@@ -117,7 +118,7 @@ def cli() -> None:
 
 for _command in (
     *(mount, umount, status, quota, sweep, ls_files, info, drain, config_group, doctor),
-    *(queue, evict, fetch, pin, unpin, route, tier, restore, presign, lifecycle),
+    *(queue, evict, fetch, pin, unpin, route, tier, restore, presign, lifecycle, bucket),
 ):
     cli.add_command(_command)
 

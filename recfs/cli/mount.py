@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("mountpoint", required=False, type=click.Path(path_type=Path))
 @click.option("-d", "--detach", is_flag=True, help="Return when the mount is ready; the daemon goes on.")
+@click.option("--existing", is_flag=True, help="Only a store that is there: never make a new one.")
 @click.option("-v", "--verbose", is_flag=True, help="Log everything (level debug).")
 @click.option(
     "--start-timeout",
@@ -35,23 +36,29 @@ def mount(
     invocation: Invocation,
     mountpoint: Path | None,
     detach: bool,
+    existing: bool,
     verbose: bool,
     start_timeout: float,
     log_file: Path | None,
 ) -> None:
     """Mount a store and serve it until stopped.
 
-    MOUNTPOINT defaults to `mountpoint` of recfs.conf.
+    MOUNTPOINT defaults to `mountpoint` of recfs.conf. Where there is no store, a new one is made, unless --existing.
     `recfs mount --root DIR MOUNTPOINT` needs no config file. Ctrl-C and SIGTERM stop it cleanly.
     """
     from recfs.config import find_config
 
     config = find_config(invocation.config, invocation.root, os.environ)
+    if existing:
+        config = config.model_copy(update={"existing": True})
     chosen = mountpoint or config.mountpoint
     if chosen is None:
         raise click.UsageError("no mount point: give MOUNTPOINT, or set `mountpoint` in recfs.conf")
     # Not resolved: a dead mount cannot be, and clearing it is the daemon's job.
     target = Path(os.path.abspath(chosen))
+    from recfs.stores import presence
+
+    presence.require(config.root, existing=config.existing)  # before a log is begun there
     file = Path(os.path.abspath(log_file)) if log_file is not None else config.log.file
     if detach:
         _mount_detached(invocation, config, target, file=file, verbose=verbose, timeout_s=start_timeout)
@@ -81,7 +88,12 @@ def _mount_detached(
     for option, value in (("--config", invocation.config), ("--root", invocation.root)):
         if value is not None:
             command += [option, os.path.abspath(value)]
-    command += ["--verbose"] * verbose + ["--debug"] * invocation.debug + ["--", str(target)]
+    command += (
+        ["--existing"] * config.existing
+        + ["--verbose"] * verbose
+        + ["--debug"] * invocation.debug
+        + ["--", str(target)]
+    )
     pid = start_detached(command, log, timeout_s=timeout_s)
     if invocation.json:
         output.emit_json({"root": str(config.root), "mountpoint": str(target), "pid": pid, "log": str(log)})

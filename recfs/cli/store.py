@@ -23,7 +23,10 @@ _TIMEOUT_S = 60.0
 _TIMEOUT_MARGIN_S = 15.0
 _LONG_S = 7 * 86_400.0
 """For what takes as long as files are large, or S3 is slow; a daemon that ends breaks the connection off."""
-_LONG = frozenset({"evict", "fetch", "pin", "tier_run", "restore", "presign", "lifecycle_show", "lifecycle_apply"})
+_LONG = frozenset({"evict", "fetch", "pin", "tier_run", "restore", "presign", "lifecycle_show", "lifecycle_apply"}) | {
+    "bucket_owner",
+    "bucket_claim",
+}
 _LIVE_ONLY = {
     "drain": "nothing to drain",
     "stop": "nothing to stop",
@@ -36,7 +39,7 @@ _LIVE_ONLY = {
     ),
 }
 """What only a daemon does, and what to say without one."""
-_WRITING = frozenset({"quota_set", "sweep_temp"})
+_WRITING = frozenset({"quota_set", "sweep_temp", "bucket_owner", "bucket_claim"})
 
 
 class Store:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from recfs.fs.fetchslots import FetchSlots
     from recfs.fs.hashing import Hashing
     from recfs.fs.journal import Journal
+    from recfs.fs.ownership import Ownership
     from recfs.fs.staging import Space, StagingPool
     from recfs.fs.tree import Tree
     from recfs.fs.writebehind import WriteBehind
@@ -66,14 +67,16 @@ class Tier:
 
     def __init__(
         self, settings: TierSettings, tree: Tree, behind: WriteBehind, journal: Journal, pool: StagingPool,
-        space: Space, store: LocalStore, objects: ObjectStore, slots: FetchSlots, limiter: trio.CapacityLimiter,
-        hashing: Hashing,
+        space: Space, store: LocalStore, objects: ObjectStore, owner: Ownership, slots: FetchSlots,
+        limiter: trio.CapacityLimiter, hashing: Hashing,
     ) -> None:  # fmt: skip
         self.settings = settings
         self._tree = tree
         self._behind = behind
         self.journal = journal
         self.objects = objects
+        self.owner = owner
+        """Asked before anything in S3 is changed."""
         self.limiter = limiter
         """For threads that read from S3."""
         self.partials = Partials(self, tree, behind, pool, space, store, slots, hashing)

@@ -31,6 +31,7 @@ from recfs.object_errors import (
     NotOffered,
     ObjectMissing,
     ObjectStoreError,
+    PrefixTaken,
     RequestRefused,
     StoreDown,
     StoreOutage,
@@ -160,6 +161,7 @@ class Uploader:
         async with self._slots:
             task_status.started()
             try:
+                await self._tier.owner.ensure()
                 if row.kind == ABORT:
                     await self._call(partial(self._tier.objects.abort_multipart, row.key, row.upload_id))
                     self._journal.done(row.id)
@@ -190,14 +192,15 @@ class Uploader:
         row = self._journal.rows.get(row.id, row)
         attempts = row.attempts + 1
         delay_s = min(FIRST_DELAY_S * 2.0 ** min(attempts - 1, 20), self._retry_max_s) * random.uniform(0.5, 1.0)
-        lasting = isinstance(error, ObjectStoreError) and not error.retryable and not isinstance(error, StoreOutage)
+        lasting = isinstance(error, ObjectStoreError) and not error.retryable
+        lasting = lasting and not isinstance(error, StoreOutage | PrefixTaken)
         if lasting:
             delay_s = self._retry_max_s
             if isinstance(error, _OF_THE_FILE) or self._stored > self._refused.get(row.id, self._stored):
                 self._journal.unsent.set_aside(row.id, Why.REFUSED)
             self._refused[row.id] = self._stored
-        if isinstance(error, StoreDown):
-            delay_s = min(delay_s, DOWN_S)  # nothing was sent; who tries again waits for the breaker
+        if isinstance(error, StoreDown | PrefixTaken):
+            delay_s = min(delay_s, DOWN_S)  # nothing was sent; who tries again waits for the breaker, or the owner
         elif attempts == 1 or lasting:
             log.warning("%s of %s: %s; next try in %.0f s", row.kind, self._name(row), error, delay_s)
         self.problem = f"{row.kind} of {self._name(row)}: {error}"
@@ -213,6 +216,7 @@ class Uploader:
 
     async def _delete(self, rows: list[JournalRow]) -> None:
         try:
+            await self._tier.owner.ensure()
             # A file whose removal, or whose object's new key, is not on the disk yet would be back without its bytes.
             await self._behind.durable()
             failed = dict(await self._call(partial(self._tier.objects.delete, [row.key for row in rows])))

@@ -371,6 +371,14 @@ class RetryingObjectStore:
             while batch:
                 yield batch.popleft()
 
+    def get_small(self, key: str) -> bytes | None:
+        """As `ObjectStore.get_small`."""
+        return self._try("get_small", lambda: self._store.get_small(key))
+
+    def put_small(self, key: str, data: bytes, *, only_new: bool) -> bool:
+        """As `ObjectStore.put_small`."""
+        return self._try("put_small", lambda: self._store.put_small(key, data, only_new=only_new))
+
     def restore(self, key: str, days: int, tier: Tier = "Standard") -> None:
         """As `ObjectStore.restore`."""
         self._try("restore", lambda: self._store.restore(key, days, tier))

@@ -365,6 +365,16 @@ class ObjectStoreContract:
         store.set_tags(PATH, {})
         assert store.get_tags(PATH) == {}
 
+    def test_small_objects(self, store: ObjectStore) -> None:
+        key = ".recfs/small.json"
+        assert store.get_small(key) is None
+        assert store.put_small(key, b"first", only_new=True)
+        assert not store.put_small(key, b"second", only_new=True)
+        assert store.get_small(key) == b"first"
+        assert store.put_small(key, b"third", only_new=False)
+        assert store.get_small(key) == b"third"
+        store.delete([key])
+
     def test_storage_classes(self, store: ObjectStore, source: Source) -> None:
         put = self.put(store, source, PATH, b"x", storage_class="STANDARD_IA")
         found = store.head(PATH)

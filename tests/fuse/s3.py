@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from recfs.core.ownership import MARK_KEY
 from tests.helpers.chaos_faults import Answer, Fault, Request, Status
 from tests.helpers.chaos_proxy import ChaosProxy, operation
 from tests.helpers.s3_servers import credentials_file, plain_client
@@ -54,8 +55,8 @@ def COPY(request: Request) -> bool:
 
 
 def UPLOAD(request: Request) -> bool:
-    """Whole objects and parts of objects, sent from here."""
-    return request.method == "PUT" and not COPY(request)
+    """Files and parts of files, sent from here."""
+    return request.method == "PUT" and not COPY(request) and not request.target.endswith(MARK_KEY)
 
 
 @functools.cache
@@ -150,7 +151,7 @@ class S3:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
         found = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
         assert all(key.startswith(f"{PREFIX}/") for key in found), found
-        return {key.removeprefix(f"{PREFIX}/") for key in found}
+        return {key.removeprefix(f"{PREFIX}/") for key in found} - {MARK_KEY}
 
     def object(self, path: str) -> tuple[bytes, dict[str, str]]:
         """(bytes, metadata) of the object of a path."""

@@ -29,6 +29,29 @@ def test_a_second_daemon_on_the_same_root_is_refused(store: Mount, second_mount_
     assert state(rec / "file") == "committed"
 
 
+@pytest.mark.parametrize("how", ["--existing", "existing = true"])
+def test_a_store_that_is_not_there_is_not_made(store: Mount, how: str) -> None:
+    """Where its disk did not come up; when it is there, it is mounted."""
+    option = ("--existing",) if how == "--existing" else ()
+    config = BASE_CONFIG if option else f"{how}\n{BASE_CONFIG}"
+    code, said = store.try_start(*option, config=config)
+    assert code == STORE_ERROR, said
+    assert "is its disk mounted?" in said
+    assert os.listdir(store.root) == []
+    store.start()
+    (store.recording() / "file").write_bytes(b"x")
+    store.umount()
+    store.start(*option, config=config)
+    assert (store.recording() / "file").read_bytes() == b"x"
+    store.umount()
+    done = subprocess.run(
+        [sys.executable, "-m", "recfs", "quota", "set", "--root", str(store.base / "other"), "5", "--max-files", "1"],
+        capture_output=True, text=True, check=False, cwd=REPOSITORY, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == STORE_ERROR, done.stderr
+    assert not (store.base / "other").exists()
+
+
 def test_the_root_is_free_again_after_kill(store: Mount, second_mount_point: Path) -> None:
     store.start()
     store.kill()

@@ -11,7 +11,9 @@ import pytest
 from recfs.catalogue.sqlite import open_catalogue
 from recfs.cli.checks import Check, Level
 from recfs.cli.checks.bucket import check_bucket, examine, reached
+from recfs.cli.checks.owner import owner_check
 from recfs.cli.exits import exit_code_of
+from recfs.core.ownership import MARK_KEY, Mark
 from recfs.errors import NotSupported
 from recfs.object_errors import (
     AccessRefused,
@@ -376,6 +378,20 @@ def test_doctor_writes_reads_and_deletes_one_object() -> None:
     assert list(store.keys()) == []
 
 
+def test_doctor_says_whose_the_prefix_is() -> None:
+    store = FakeObjectStore()
+    assert owner_check("s3://bucket/", store, "mine").detail.endswith("no store has taken it into use yet")
+    mark = Mark("mine", "token", "studio", "/srv/recfs", "2026-11-28T11:00:00+00:00")
+    store.put_small(MARK_KEY, mark.to_json(), only_new=True)
+    assert owner_check("s3://bucket/", store, "mine").level is Level.OK
+    for other in ("another", None):
+        check = owner_check("s3://bucket/", store, other)
+        assert (check.level, "/srv/recfs on studio" in check.detail) == (Level.FAIL, True)
+        assert "recfs bucket claim --force" in check.remedy
+    store.fail("get_small", AccessRefused("may not read; ask"))
+    assert owner_check("s3://bucket/", store, "mine").level is Level.WARN
+
+
 @pytest.mark.parametrize("operation", ["put_file", "get_range", "delete"])
 def test_doctor_says_what_the_credentials_may_not(operation: str) -> None:
     store = FakeObjectStore()
@@ -414,7 +430,7 @@ def test_doctor_looks_at_the_bucket_of_the_configuration(
     monkeypatch.setattr("recfs.cli.doctor.version_checks", list)
     monkeypatch.setattr(
         "recfs.cli.doctor.bucket_checks",
-        lambda section: check_bucket(section.url, lambda: _raises(BucketMissing("no such bucket")), patience_s=10),
+        lambda section, _id: check_bucket(section.url, lambda: _raises(BucketMissing("no such bucket")), patience_s=10),
     )
     result = run("doctor", "--config", conf)
     assert result.exit_code == 1

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from recfs.cli.checks import Check, Level
+from recfs.cli.checks.owner import owner_check
 from recfs.core.units import format_duration
 from recfs.errors import RecfsError
 from recfs.object_errors import (
@@ -47,8 +48,11 @@ _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
 _ELSE = "look at [s3] in recfs.conf"
 
 
-def bucket_checks(section: "S3Section") -> list[Check]:
-    """Return the findings about the bucket. Writes and deletes one small object; waits up to 30 seconds."""
+def bucket_checks(section: "S3Section", store_id: str | None) -> list[Check]:
+    """Return the findings about the bucket, for the store of this id.
+
+    Writes and deletes one small object; waits up to 30 seconds.
+    """
 
     def ask() -> list[Check]:
         from recfs.stores.s3.store import connect
@@ -59,7 +63,7 @@ def bucket_checks(section: "S3Section") -> list[Check]:
         }
         store = connect(section.model_copy(update=impatient))
         try:
-            return examine(section.url, store)
+            return [*examine(section.url, store), owner_check(section.url, store, store_id)]
         finally:
             store.close()
 

@@ -13,16 +13,16 @@ from typing import Any
 from recfs.config import S3Section
 from recfs.object_errors import ObjectChanged, ObjectMissing, ObjectStoreError
 from recfs.objects import DELETE_BATCH, Cancel, ObjectInfo, ObjectStore
-from recfs.stores.s3.admin import S3Admin
 from recfs.stores.s3.body import receive
 from recfs.stores.s3.faults import fault, faults, refusal
 from recfs.stores.s3.meta import modified_ns, unquoted
+from recfs.stores.s3.small import S3Small
 
 # What XML 1.0 cannot hold travels neither in the body of DeleteObjects nor in its answer.
 _NOT_XML = frozenset(map(chr, (*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF)))
 
 
-class S3Store(S3Admin):
+class S3Store(S3Small):
     """An ObjectStore in an S3 bucket."""
 
     # --- reading -------------------------------------------------------------------------------------------------

@@ -1,0 +1,47 @@
+"""Whose the bucket's prefix is, and taking it over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from recfs.core.ownership import Verdict
+
+if TYPE_CHECKING:
+    from recfs.answers_s3.far import Far
+    from recfs.core.ownership import Mark
+
+_MAY_USE = (Verdict.OURS, Verdict.FREE, Verdict.RETURNED)
+
+
+class ClaimAnswers:
+    """bucket_owner, bucket_claim. Both also without a daemon."""
+
+    def __init__(self, far: Far) -> None:
+        self._far = far
+
+    async def owner(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Whose the prefix is. Changes nothing."""
+        verdict, mark = await self._far.tier.owner.verdict()
+        return self._told(verdict, mark) | {"claimed": False}
+
+    async def claim(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Take the prefix into use; another's only with `force`. Tells whose it was."""
+        tier = self._far.tier
+        verdict, mark = await tier.owner.verdict()
+        claimed = verdict in _MAY_USE or bool(params.get("force"))
+        if claimed:
+            await tier.owner.claim()
+            for row in [row for row in tier.journal.rows.values() if row.attempts]:
+                tier.journal.retry(row.id)
+        return self._told(verdict, mark) | {"claimed": claimed}
+
+    def _told(self, verdict: Verdict, mark: Mark | None) -> dict[str, Any]:
+        config = self._far.config
+        return {
+            "url": config.s3.url if config.s3 is not None else "",
+            "verdict": verdict.value,
+            "usable": verdict in _MAY_USE,
+            "owner": None if mark is None else {
+                "store": mark.store, "host": mark.host, "root": mark.root, "since": mark.since,
+            },
+        }  # fmt: skip

@@ -1,0 +1,82 @@
+"""`recfs bucket`: whose the prefix in the bucket is, and taking it over."""
+
+from typing import Any
+
+import click
+
+from recfs.cli import output
+from recfs.cli.exits import ExitCode
+from recfs.cli.options import Invocation, store_options
+from recfs.cli.store import open_store
+
+_WORDS = {
+    "ours": "it is this store's",
+    "free": "it is nobody's yet; the first upload makes it this store's",
+    "returned": "it is this store's, and was last used by a copy of it, or before the store was restored",
+    "foreign": "it is another store's: nothing there is changed",
+    "unknown": "it holds objects that this store knows nothing of: nothing there is changed",
+    "followed": "a copy of this store has taken it into use: nothing there is changed",
+}
+
+
+@click.group()
+def bucket() -> None:
+    """Show whose the prefix in the bucket is, or take it over."""
+
+
+@bucket.command("owner")
+@store_options
+@click.pass_context
+def owner(ctx: click.Context) -> None:
+    """Show whose the prefix in the bucket is.
+
+    Exit code 1 when it is not this store's.
+    """
+    invocation = ctx.ensure_object(Invocation)
+    result = open_store(invocation).call("bucket_owner")
+    if invocation.json:
+        output.emit_json(result)
+    else:
+        _say(result)
+    if not result["usable"]:
+        ctx.exit(ExitCode.PROBLEMS)
+
+
+@bucket.command("claim")
+@click.option("--force", is_flag=True, help="Also when it is another store's.")
+@store_options
+@click.pass_context
+def claim(ctx: click.Context, force: bool) -> None:
+    """Make the prefix in the bucket this store's.
+
+    From then on this store writes there: objects under the names of its files are replaced, whosever they are. If the
+    other store still has files whose bytes only S3 has, mount that one instead, or choose another prefix.
+
+    Exit code 1 when it is another's, and --force was not given.
+    """
+    invocation = ctx.ensure_object(Invocation)
+    result = open_store(invocation).call("bucket_claim", force=force)
+    if invocation.json:
+        output.emit_json(result)
+    else:
+        _say(result)
+        if result["claimed"]:
+            output.say("it is this store's now", style="green")
+        else:
+            output.say(
+                "not taken over: files of the other store, whose only bytes may be there, would be overwritten; "
+                "--force takes it over all the same",
+                style="yellow",
+            )
+    if not result["claimed"]:
+        ctx.exit(ExitCode.PROBLEMS)
+
+
+def _say(result: dict[str, Any]) -> None:
+    output.say(f"{output.show_name(result['url'])}: {_WORDS[result['verdict']]}")
+    mark = result["owner"]
+    if mark is not None:
+        output.say(
+            f"last taken into use by the store {output.show_name(mark['root'])} on {output.show_name(mark['host'])}, "
+            f"id {output.show_name(mark['store'])}, {output.show_name(mark['since'])}"
+        )

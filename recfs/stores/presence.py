@@ -1,0 +1,34 @@
+"""Whether a root holds a store, and all of it: a disk that did not come up leaves an empty directory in its place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from recfs.errors import NotAStore, StoreError
+
+_PRIVATE, _CATALOGUE = ".recfs", "catalogue.db"
+_TOP_LEVELS = ("shared", "users", "temp")
+
+
+def require(root: Path, *, existing: bool) -> None:
+    """Raise NotAStore where there is no store and one has to be there (*existing*), StoreError where half of it is.
+
+    Changes nothing. What is there of a store but the catalogue is for `open_catalogue` to judge.
+    """
+    try:
+        has_catalogue = os.stat(root / _PRIVATE / _CATALOGUE).st_size > 0
+    except FileNotFoundError:
+        has_catalogue = False
+    except OSError as error:
+        raise StoreError(f"store {root}: {error.strerror}: {error.filename}; is its disk mounted?") from error
+    if not has_catalogue and existing:
+        raise NotAStore(
+            f"no recfs store at {root}: is its disk mounted? To make a new store there, mount it once without"
+            f" --existing (and without `existing` in recfs.conf)"
+        )
+    if has_catalogue and not any(os.path.lexists(root / top) for top in _TOP_LEVELS):
+        raise StoreError(
+            f"store {root}: its catalogue is there, and {', '.join(_TOP_LEVELS)} are not: are all its disks mounted? "
+            f"If they were removed on purpose, make them again, empty"
+        )

@@ -1,0 +1,50 @@
+"""stores/presence.py: what a root holds, where a disk may not have come up."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from recfs.errors import NotAStore, StoreError
+from recfs.stores import presence
+
+from .build import Filesystem
+
+
+@pytest.mark.parametrize("there", ["nothing", "directory", "private", "empty catalogue"])
+def test_a_directory_without_a_store(tmp_path: Path, there: str) -> None:
+    root = tmp_path / "root"
+    if there != "nothing":
+        root.mkdir()
+    if there in ("private", "empty catalogue"):
+        (root / ".recfs").mkdir()
+    if there == "empty catalogue":
+        (root / ".recfs/catalogue.db").touch()
+    before = sorted(tmp_path.rglob("*"))
+    presence.require(root, existing=False)
+    with pytest.raises(NotAStore, match=r"is its disk mounted\?"):
+        presence.require(root, existing=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+async def test_half_of_a_store_is_refused_whatever_is_asked(fs: Filesystem) -> None:
+    fs.checked_at_end = False
+    await fs.stop()
+    presence.require(fs.root, existing=True)
+    shutil.rmtree(fs.root / "users")
+    presence.require(fs.root, existing=True)
+    for top in ("shared", "temp"):
+        shutil.rmtree(fs.root / top)
+    for existing in (False, True):
+        with pytest.raises(StoreError, match="all its disks"):
+            presence.require(fs.root, existing=existing)
+    (fs.root / "users").mkdir()
+    presence.require(fs.root, existing=True)
+
+
+def test_a_root_that_cannot_be_looked_into(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="is its disk mounted"):
+        presence.require(tmp_path / "file", existing=False)
