@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import workers
+from tests.helpers import machine, workers
+from tests.helpers.machine import NO_SKIP
 from tests.helpers.workers import pytest_xdist_auto_num_workers
 
 __all__ = ["pytest_xdist_auto_num_workers"]  # asked for before pytest_configure
 
 FUSE_DEVICE = Path("/dev/fuse")
 LEAKING_VARIABLES = re.compile(r"(RECFS_(?!TEST_)|AWS_)\w*|NOTIFY_SOCKET")
-NO_SKIP = "RECFS_TEST_NO_SKIP"
 WORKER_PID = ".worker"
 
 
@@ -30,6 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # Hundreds of daemons are started: none of them should have to compile recfs first.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
+    config.pluginmanager.register(machine, "recfs-test-machine")
     config.pluginmanager.register(workers, "recfs-test-workers")
     workers.configure(config)
     for name in list(os.environ):

@@ -30,10 +30,17 @@ _STYLE = {
 
 def file_system(directory: Path) -> str:
     """Type of the file system that holds `directory`: tmpfs, ext4, ..."""
-    command = ["findmnt", "--noheadings", "--output=FSTYPE", "--target", str(directory)]
-    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    # Mounts over mounts are listed one by one, the one in use last.
-    return found[-1]
+    # By device number: in a chroot the directory may lie below no mount point.
+    device = directory.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        fields, _, rest = line.partition(" - ")
+        if fields.split()[2] == wanted:
+            return rest.split()[0]
+    # btrfs gives its subvolumes numbers that the table does not know.
+    command = ["stat", "--file-system", "--format=%T", str(directory)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return found.strip().replace("ext2/ext3", "ext4")
 
 
 def machine(directory: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from recfs.core.model import State
 from recfs.errors import IsADirectory, NotFound
 
 from .build import REC, Filesystem, pattern
-from .far import OTHER, ask, bucket, down, failing, fs, no_route
+from .far import OTHER, ask, bucket, down, failing, fs, no_route, until
 from .test_tier import FILE, MIB, evict, node, tiered
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ async def test_what_is_not_stored_is_never_evicted(fs: Filesystem) -> None:
     answer = await ask(fs, "evict", path=FILE)
     assert answer["files"] == 0
     assert "only what is stored in S3 can leave" in answer["kept"][0]["reason"]
+    await until((fs.root / FILE).exists)  # the settler brings it home in its own time
     assert (fs.root / FILE).read_bytes() == b"data"
     bucket(fs).heal()
 

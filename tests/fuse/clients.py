@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.machine import skip
+
 from .harness import REPOSITORY
 
 RENAME_NOREPLACE = 1
@@ -23,13 +25,6 @@ RENAME_EXCHANGE = 2
 AT_FDCWD = -100
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-def skip(reason: str) -> None:
-    """Skip for `reason`, or fail where RECFS_TEST_NO_SKIP says that nothing may be skipped."""
-    if os.environ.get("RECFS_TEST_NO_SKIP"):
-        pytest.fail(f"RECFS_TEST_NO_SKIP is set, but this test {reason}")
-    pytest.skip(reason)
 
 
 def need_root() -> None:

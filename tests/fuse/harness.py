@@ -27,6 +27,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 30.0
 DRAIN_TIMEOUT_S = 30.0
+BUSY_TIMEOUT_S = 10.0
+"""How long a process that is ending may hold on to a mount."""
 
 # A daemon that logs one of these did something it did not expect. Tests that provoke it say so (expect_log).
 _TROUBLE = re.compile(
@@ -60,6 +62,26 @@ def lazy_unmount(path: Path) -> None:
         else:
             command = ["fusermount3", "-uz", str(path)]
         subprocess.run(command, check=True, capture_output=True, timeout=10)
+
+
+def users_of(mount: Path) -> dict[int, str]:
+    """Which processes use a mount, by process id, and by what: `descriptor 3: /mnt/file` or `cwd: /mnt`.
+
+    readlink(2) in /proc asks no daemon, so it does not hang on a dead mount.
+    """
+    found: dict[int, str] = {}
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):  # it ended while we looked
+            links = [*(process / "fd").iterdir(), *(process / "map_files").iterdir()]
+            for link in [process / "cwd", process / "root", process / "exe", *links]:
+                with contextlib.suppress(OSError):
+                    target = Path(os.readlink(link))
+                    if target.is_relative_to(mount):
+                        name = (process / "comm").read_text().strip()
+                        found[int(process.name)] = f"{name}, {link.relative_to(process)}: {target}"
+    return found
 
 
 class Mount:
@@ -181,9 +203,17 @@ class Mount:
         """Unmount the way an administrator does, and wait until the daemon has finished its work."""
         assert self.process is not None
         command = ["umount", str(self.path)] if ROOT_USER else ["fusermount3", "-u", str(self.path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=STOP_TIMEOUT_S, check=False)
-        if done.returncode != 0 and mounted(self.path):
-            pytest.fail(f"cannot unmount {self.path}: {done.stderr.strip()} (a file still open in the test?)")
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=STOP_TIMEOUT_S, check=False)
+            if done.returncode == 0 or not mounted(self.path):
+                break
+            # A client that was killed is waited for before its last file is let go: exit_files comes after the signal.
+            holders = users_of(self.path)
+            if os.getpid() in holders or time.monotonic() > deadline:
+                names = "; ".join(f"{pid}: {why}" for pid, why in holders.items()) or "no process that /proc shows"
+                pytest.fail(f"cannot unmount {self.path}: {done.stderr.strip()}. It is used by {names}")
+            time.sleep(0.05)
         self.wait()
 
     def terminate(self) -> int:

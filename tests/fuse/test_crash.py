@@ -13,6 +13,7 @@ from .crashes import assert_recovered, crash, fsync_directory
 from .harness import Mount
 
 
+@pytest.mark.smoke
 def test_committed_files_survive(store: Mount, own_rec: Path) -> None:
     sizes = [0, 1, 4096, 100_000, 3_000_000] * 4
     for n, size in enumerate(sizes):

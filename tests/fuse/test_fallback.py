@@ -46,6 +46,7 @@ def assert_shown(thumbs: Path) -> None:
     assert charge(thumbs.parent) == (0, 0)
 
 
+@pytest.mark.smoke
 def test_shared_files_are_shown_listed_and_free(user: Path, thumbs: Path, shared: Path) -> None:
     assert_shown(thumbs)
     seen = (thumbs / "one.png").stat()
@@ -62,6 +63,7 @@ def test_shared_files_are_shown_listed_and_free(user: Path, thumbs: Path, shared
         (thumbs / "missing.png").stat()
 
 
+@pytest.mark.smoke
 def test_own_files_stand_over_shared_ones(thumbs: Path, shared: Path) -> None:
     (thumbs / "mine.png").write_bytes(b"mine")
     (thumbs / "one.png").write_bytes(b"my own one")

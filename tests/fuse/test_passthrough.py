@@ -50,6 +50,7 @@ def written(mount: Mount, file: Path, content: bytes) -> None:
 # --- what status says ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 def test_status_tells_what_the_kernel_does(mount: Mount, passthrough: str) -> None:
     told = mount.status()["passthrough"]
     possible = has_sys_admin()

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.disks import FREEZING, disk, file_system
+from scripts.bench_lib.report import file_system
+from tests.helpers.disks import FREEZING, disk
 from tests.helpers.userns import has_sys_admin
 
 from .clients import Peer, need_root, pattern, sha256, sha256_of, skip, state, wait_until, xattr

@@ -30,6 +30,7 @@ KIB = 1024
 MIB = 1024 * KIB
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 128 * KIB, MIB, MIB + 1, 5_000_000])
 def test_what_is_written_is_read(place: Path, size: int) -> None:
     content = pattern(size, seed=size)
@@ -53,6 +54,7 @@ def test_append_goes_to_the_end_of_what_others_wrote(place: Path) -> None:
     assert file.read_bytes() == b"".join(b"first %d\nsecond %d\n" % (t, t) for t in range(50)) + b"end\n"
 
 
+@pytest.mark.smoke
 def test_random_rewrites_match_a_model(place: Path) -> None:
     dice = random.Random(2024)
     model = bytearray(pattern(300_000))
@@ -209,6 +211,7 @@ def test_the_mode_of_open_is_kept(place: Path) -> None:
     os.close(writer)
 
 
+@pytest.mark.smoke
 def test_an_open_file_outlives_its_name(place: Path) -> None:
     file = place / "file"
     file.write_bytes(b"before")
@@ -262,6 +265,7 @@ def test_the_last_close_of_dup_and_fork_seals(mount: Mount, rec: Path) -> None:
     assert xattr(file, "sha256") == sha256(b"parent child")
 
 
+@pytest.mark.smoke
 def test_rename_over_an_open_file(place: Path) -> None:
     (place / "old").write_bytes(b"old bytes")
     (place / "new").write_bytes(b"new bytes, longer")

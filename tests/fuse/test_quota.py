@@ -64,6 +64,7 @@ def test_edquot_comes_exactly_at_the_byte(user: Path, rec: Path, chunk: int) -> 
     assert (rec / "file").stat().st_size == 1_000_001 == used(user)
 
 
+@pytest.mark.smoke
 def test_the_limit_is_shared_by_all_files_of_a_user(user: Path, rec: Path, other: Path) -> None:
     limit(user, max_bytes=10_000)
     (rec / "first").write_bytes(bytes(6_000))
@@ -76,6 +77,7 @@ def test_the_limit_is_shared_by_all_files_of_a_user(user: Path, rec: Path, other
     assert used(user) == 10_000
 
 
+@pytest.mark.smoke
 def test_usage_is_live(user: Path, rec: Path) -> None:
     fd = os.open(rec / "file", CREATE, 0o644)
     for turn in range(1, 5):

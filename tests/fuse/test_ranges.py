@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .clients import need_root, pattern, run, sha256, sha256_of, state, wait_until, xattr
+from .clients import need_root, pattern, run, sha256, sha256_of, skip, state, wait_until, xattr
 from .harness import Mount, errno_is, lazy_unmount
 
 KIB = 1 << 10
@@ -203,7 +203,7 @@ def test_fallocate_the_program(
     options: list[str], mode: int, size: int, taken: int,
 ) -> None:  # fmt: skip
     if mode not in modes_of(outside):
-        pytest.skip("the file system below does not do that; RECFS_TEST_DIR chooses another")
+        skip(f"needs a file system with mode {mode:#x} of fallocate(2); RECFS_TEST_DIR chooses another")
     content = pattern(512 * KIB)
     for directory in (rec, outside):
         (directory / "file").write_bytes(content)

@@ -62,6 +62,7 @@ def test_cat(s3: S3, far: Mount, big: Path) -> None:
     assert len(s3.asked()) == asked
 
 
+@pytest.mark.smoke
 def test_write_and_read_and_evict_in_all_modes(s3: S3, far: Mount) -> None:
     rec = far.recording()
     small, large = rec / "small", rec / "large"

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from recfs.fs import interpose
+from tests.helpers.fuse_device import fuse_device_for_all
 
 from .clients import need_root, pattern, skip
 from .harness import lazy_unmount, mounted
@@ -416,13 +417,25 @@ def test_another_pyfuse3_first_is_noticed(start: Start, outside: Path) -> None:
     use(mirror)
 
 
-def test_a_user_without_privileges_mounts(start: Start) -> None:
+@pytest.fixture
+def fuse_for_all() -> Iterator[list[str]]:
+    """A command prefix below which every user may open /dev/fuse, as udev sets it up on most machines.
+
+    Where the device is root's alone, that is a mount namespace with a device of its own; the machine keeps its.
+    """
+    with fuse_device_for_all() as entering:
+        if isinstance(entering, str):
+            skip(f"needs /dev/fuse for every user, and cannot make one: {entering}")
+        yield entering
+
+
+def test_a_user_without_privileges_mounts(start: Start, fuse_for_all: list[str]) -> None:
     need_root()
-    prefix = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"]
+    prefix = [*fuse_for_all, "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"]
     can = subprocess.run([*prefix, sys.executable, "-c", "import pyfuse3"], capture_output=True, check=False)
     readable = subprocess.run([*prefix, "cat", SESSION_FS], capture_output=True, check=False)
     if can.returncode or readable.returncode:
-        pytest.skip(f"uid {NOBODY} cannot run {sys.executable} or read {SESSION_FS}")
+        skip(f"needs a Python and a checkout that uid {NOBODY} can read: {sys.executable}, {SESSION_FS}")
     mirror = start(prefix=prefix, options=["default_permissions", "fsname=recfs", "subtype=recfs"])
     assert "needs CAP_SYS_ADMIN; run recfs as root" in mirror.told["why_not"]
     assert mirror.told["killpriv"]

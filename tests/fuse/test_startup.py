@@ -17,6 +17,7 @@ from .harness import BASE_CONFIG, REPOSITORY, Mount, lazy_unmount, mounted
 CONFIG_ERROR, STORE_ERROR, MOUNT_ERROR = 3, 4, 5
 
 
+@pytest.mark.smoke
 def test_a_second_daemon_on_the_same_root_is_refused(store: Mount, second_mount_point: Path) -> None:
     rec = store.start().recording()
     (rec / "file").write_bytes(b"x")

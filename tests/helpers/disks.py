@@ -11,12 +11,6 @@ FREEZING = {"ext4", "xfs", "btrfs"}
 """File systems on which an immutable file refuses writes through descriptors that are open already."""
 
 
-def file_system(path: Path) -> str:
-    """Name the type of file system that `path` lies on."""
-    command = ["findmnt", "--noheadings", "--output=FSTYPE", "--target", str(path)]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.split()[-1]
-
-
 @contextlib.contextmanager
 def disk(kind: str, at: Path, size_bytes: int) -> Iterator[str | None]:
     """Mount a fresh disk ("tmpfs" or "ext4", the latter from an image beside it) on the directory `at`.

@@ -33,7 +33,7 @@ def has_sys_admin() -> bool:
     return bool(int(effective, 16) & _CAP_SYS_ADMIN) and Path("/proc/self/uid_map").read_text().split() == _ALL_IDS
 
 
-def _leave_fuse_mounts(libc: ctypes.CDLL) -> None:
+def leave_fuse_mounts(libc: ctypes.CDLL) -> None:
     """Have a mount namespace without the FUSE mounts of others: a copy here would keep their daemons from ending."""
     libc.unshare(_CLONE_NEWNS)
     libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
         os.close(ready_read)
         os.close(mapped_write)
         libc.prctl(_PR_SET_PDEATHSIG, _SIGINT)
-        _leave_fuse_mounts(libc)
+        leave_fuse_mounts(libc)
         if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS):
             os.write(ready_write, os.strerror(ctypes.get_errno()).encode())
             os._exit(REFUSED)

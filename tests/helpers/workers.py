@@ -142,6 +142,10 @@ class Scheduler(LoadScopeScheduling):
             self._groups = json.loads(self._groups_file.read_text())
         return self._groups[nodeid]
 
+    def _reschedule(self, node: Any) -> None:
+        if node in self.registered_collections:  # else it replaces a dead one, and is not ready: another was sooner
+            super()._reschedule(node)
+
     def remove_node(self, node: Any) -> str | None:
         """Forget a worker that has ended. Returns the test it died of, if any; what it had not begun is for others."""
         for unit in self.assigned_work[node].values():

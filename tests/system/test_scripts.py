@@ -100,7 +100,7 @@ def test_setup_tells_an_ordinary_user_what_to_install(tmp_path: Path, bare_path:
 
 def test_setup_for_development_wants_the_real_clients_too(tmp_path: Path, bare_path: Path) -> None:
     result = run_setup(tmp_path, bare_path, "--dev")
-    assert "fio git rsync sqlite3" in result.stderr
+    assert "fio git rsync sqlite3 stress-ng" in result.stderr
 
 
 def test_setup_without_apt_names_what_is_missing(tmp_path: Path, bare_path: Path) -> None:

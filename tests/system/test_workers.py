@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 100
 
 CONFTEST = """
-from tests.helpers import workers
+from tests.helpers import machine, workers
 
 workers.GRACE_S = 0.1
 
@@ -20,6 +20,7 @@ workers.GRACE_S = 0.1
 def pytest_configure(config):
     config.addinivalue_line("markers", "alone: no other test runs meanwhile")
     config.addinivalue_line("markers", "slow: takes long")
+    config.pluginmanager.register(machine)
     config.pluginmanager.register(workers)
     workers.configure(config)
 """
@@ -91,8 +92,32 @@ def test_alone(number):
 """
 
 
-def run(directory: Path, *arguments: str, **modules: str) -> str:
-    """What a pytest with workers says of these modules; `busy` is a directory they share."""
+SKIPS = """
+import pytest
+
+from tests.helpers.machine import skip
+
+
+def test_runs():
+    pass
+
+
+def test_says_so():
+    pytest.skip("needs a Tuesday")
+
+
+def test_asks():
+    skip("needs root")
+
+
+@pytest.mark.skip(reason="not now")
+def test_is_marked():
+    pass
+"""
+
+
+def run(directory: Path, *arguments: str, env: dict[str, str] | None = None, **modules: str) -> str:
+    """What a pytest with workers says of these modules, and its exit code; `busy` is a directory they share."""
     suite = directory / "suite"
     suite.mkdir()
     (directory / "busy").mkdir()
@@ -105,20 +130,25 @@ def run(directory: Path, *arguments: str, **modules: str) -> str:
     done = subprocess.run(
         [*command, *arguments, suite],
         cwd=suite,
-        env=environment | {"PYTHONPATH": str(ROOT), "BUSY": str(directory / "busy")},
+        env=environment | {"PYTHONPATH": str(ROOT), "BUSY": str(directory / "busy")} | (env or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         timeout=TIMEOUT_S,
         check=False,
     )
-    return done.stdout
+    return f"{done.stdout}exit code {done.returncode}"
+
+
+def summary(said: str) -> str:
+    """pytest's last line, and the exit code."""
+    return " ".join(said.splitlines()[-2:]).strip("= ")
 
 
 @pytest.mark.slow
 def test_a_test_that_takes_its_worker_with_it_is_reported_once_and_the_run_goes_on(tmp_path: Path) -> None:
     said = run(tmp_path, "-n", "2", lethal=LETHAL, other=LETHAL.replace("test_deaf", "test_deaf_too"))
-    assert re.search(r"^=+ 4 failed, 44 passed in ", said.splitlines()[-1]), said
+    assert re.fullmatch(r"4 failed, 44 passed in .*exit code 1", summary(said)), said
     for test in ("test_lethal.py::test_deaf", "test_other.py::test_deaf_too", "test_other.py::test_killed"):
         assert len(re.findall(rf"^FAILED {test}\b", said, re.MULTILINE)) == 1, said
     assert "test_deaf still ran" in said
@@ -128,4 +158,24 @@ def test_a_test_that_takes_its_worker_with_it_is_reported_once_and_the_run_goes_
 @pytest.mark.slow
 def test_what_runs_alone_runs_while_nothing_else_does(tmp_path: Path) -> None:
     said = run(tmp_path, "-n", "3", one=TURNS, two=TURNS, three=TURNS)
-    assert re.search(r"^=+ 75 passed in ", said.splitlines()[-1]), said
+    assert re.fullmatch(r"75 passed in .*exit code 0", summary(said)), said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_in_ci_a_skip_that_the_machine_could_have_run_fails_the_run(tmp_path: Path, processes: str) -> None:
+    """However it was skipped; what the machine lacks indeed is excused."""
+    root = os.geteuid() == 0
+    said = run(tmp_path, "-n", processes, env={"RECFS_TEST_NO_SKIP": "1"}, skips=SKIPS)
+    wanted = "1 failed, 1 passed, 2 skipped" if root else "1 passed, 3 skipped"
+    assert re.fullmatch(rf"{wanted} in .*exit code 1", summary(said)), said
+    for line in ("test_says_so: needs a Tuesday", "test_is_marked: not now"):
+        assert f"SKIPPED test_skips.py::{line}" in said, said
+    assert ("in CI nothing is skipped that this machine could run: needs root" in said) is root
+
+
+@pytest.mark.slow
+def test_elsewhere_skips_are_no_failures(tmp_path: Path) -> None:
+    """Without CI."""
+    said = run(tmp_path, "-n", "0", env={"RECFS_TEST_NO_SKIP": ""}, skips=SKIPS)
+    assert re.fullmatch(r"1 passed, 3 skipped in .*exit code 0", summary(said)), said
