@@ -138,7 +138,7 @@ def sent_to(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[
 def test_where_requests_go(settings: dict[str, Any], url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sent, headers = sent_to({"bucket": "media", "prefix": "studio", **settings}, monkeypatch)
     assert sent == url
-    assert headers["host"] == url.split("/")[2]
+    assert headers["Host"] == url.split("/")[2]
     assert f"/{settings.get('region', 'us-east-1')}/s3/" in headers["authorization"]
 
 

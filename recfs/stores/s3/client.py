@@ -18,6 +18,7 @@ from recfs import __version__
 from recfs.config import S3Section
 from recfs.object_errors import WrongCredentials
 from recfs.stores.s3.faults import STATUS_HEADER, Target, faults
+from recfs.stores.s3.proxy import give_to, proxy_for
 
 DEFAULT_REGION = "us-east-1"
 USER_AGENT = f"recfs/{__version__} boto3/{boto3.__version__}"
@@ -95,6 +96,7 @@ def _made(session: Any, section: S3Section, endpoint: str, *, signed: bool) -> A
         # A bucket in the host name takes DNS and certificates that few own servers have. For AWS it is the usual way;
         # botocore's own "auto" would presign URLs for us-east-1, whatever the region.
         addressing = "virtual" if aws and "." not in section.bucket else "path"
+    proxy = proxy_for(endpoint)
     client = session.client(
         "s3",
         region_name=_region(session, section),
@@ -107,6 +109,7 @@ def _made(session: Any, section: S3Section, endpoint: str, *, signed: bool) -> A
             max_pool_connections=section.threads + _SPARE_CONNECTIONS,
             retries={"total_max_attempts": 1},  # wrap.RetryingObjectStore is the one place that tries again
             tcp_keepalive=True,
+            proxies={} if proxy is None else {urlsplit(endpoint).scheme: proxy.url},
             user_agent=USER_AGENT,  # else put together anew for every request
             # By default boto3 sends CRCs in trailers, which many servers refuse; recfs sends its own in headers.
             request_checksum_calculation="when_required",
@@ -114,6 +117,7 @@ def _made(session: Any, section: S3Section, endpoint: str, *, signed: bool) -> A
             s3={"addressing_style": addressing, "payload_signing_enabled": signed},
         ),
     )
+    give_to(client, proxy)
     events = client.meta.events
     events.register("before-call.s3", _follow_no_redirect)
     # The widest pattern: its handlers come first, before botocore's own of "before-parse.s3.*".

@@ -7,6 +7,7 @@ where an answer carries no code (HEAD has no body, a proxy sends HTML), the HTTP
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,13 @@ class Target:
     bucket: str
     prefix: str
     endpoint: str
+    proxy: str = ""
+    """Through which everything goes; empty: none."""
+
+    @property
+    def place(self) -> str:
+        """Where requests go."""
+        return f"{self.endpoint} through the proxy {self.proxy}" if self.proxy else self.endpoint
 
     def name(self, key: str | None) -> str:
         """s3:// name of an object, or of the place where all of them lie."""
@@ -77,6 +85,7 @@ _STATUS: dict[int, type[ObjectStoreError]] = {
     403: kinds.AccessRefused,
     404: kinds.ObjectMissing,
     405: kinds.NotOffered,
+    407: kinds.WrongCredentials,
     408: kinds.Stalled,
     409: kinds.Throttled,
     411: kinds.NotOffered,
@@ -119,12 +128,22 @@ _REMEDIES: dict[type[ObjectStoreError], str] = {
 }
 
 
+PROXY_REFUSES, PROXY_WANTS_CREDENTIALS = "proxy", "407"
+"""Codes of refusals that are not the server's."""
+_REMEDIES_OF_CODE = {
+    PROXY_REFUSES: "have the proxy let these requests through, or name the server in no_proxy",
+    PROXY_WANTS_CREDENTIALS: (
+        "put them into http_proxy or https_proxy (http://user:password@host:port), or name the server in no_proxy"
+    ),
+}
+
+
 def fault(
     kind: type[ObjectStoreError], target: Target, doing: str, key: str | None, what: str, code: str = ""
 ) -> ObjectStoreError:
     """Build the exception: object, operation, what happened, where, remedy."""
-    remedy = _REMEDIES.get(kind)
-    text = f"{target.name(key)}: cannot {doing}: {what} ({target.endpoint})" + (f"; {remedy}" if remedy else "")
+    remedy = _REMEDIES_OF_CODE.get(code) or _REMEDIES.get(kind)
+    text = f"{target.name(key)}: cannot {doing}: {what} ({target.place})" + (f"; {remedy}" if remedy else "")
     return kind(text, code=code)
 
 
@@ -139,6 +158,8 @@ def translate(
     cause = _cause(error)
     if isinstance(cause, RecfsError):
         return cause  # raised by our own body reader in the middle of urllib3
+    if isinstance(error, boto.ProxyConnectionError | urllib.ProxyError):
+        return _of_proxy(error, cause, target, doing, key)
     kind, what = _transport(error, cause)
     return None if kind is None else fault(kind, target, doing, key, what, type(error).__name__)
 
@@ -166,6 +187,12 @@ def _refusal(error: boto.ClientError, target: Target, doing: str, key: str | Non
     if headers.get(STATUS_HEADER) == "200" and str(answer.get("Code")) == str(status):
         what = f"status 200 with a body that no S3 server sends ({headers.get('content-type', 'of no type')})"
         return fault(kinds.BadAnswer, target, doing, key, what)
+    if status == 407:
+        what = "the proxy wants a user and a password, or others"
+        return fault(kinds.WrongCredentials, target, doing, key, what, PROXY_WANTS_CREDENTIALS)
+    if status == 403 and target.proxy and "html" in headers.get("content-type", ""):
+        what = "403 with a page that is no answer of an S3 server"
+        return fault(kinds.AccessRefused, target, doing, key, what, PROXY_REFUSES)
     ours = refusal(answer, status, target, doing, key)
     region = headers.get("x-amz-bucket-region") or answer.get("Region")
     if isinstance(ours, kinds.WrongRegion) and region:
@@ -185,6 +212,27 @@ def refusal(answer: Mapping[str, Any], status: int, target: Target, doing: str, 
     words = str(answer.get("Message", "")).strip()
     what = " ".join(part for part in (code or str(status), words) if part and part != "None")
     return fault(kind, target, doing, key, _short(what), code or str(status))
+
+
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
+
+
+def _of_proxy(
+    error: BaseException, cause: BaseException | None, target: Target, doing: str, key: str | None
+) -> ObjectStoreError:
+    """The proxy was not reached, or refuses to lead on to the server (CONNECT)."""
+    plain = error if isinstance(error, urllib.ProxyError) else cause or error
+    words = f"{plain} {plain.__cause__ or ''}"
+    refused = _TUNNEL.search(words)
+    if refused is None:
+        return fault(kinds.Unreachable, target, doing, key, "the proxy does not answer", type(error).__name__)
+    if refused[1] == PROXY_WANTS_CREDENTIALS:
+        what = "the proxy wants a user and a password, or others"
+        return fault(kinds.WrongCredentials, target, doing, key, what, PROXY_WANTS_CREDENTIALS)
+    what = f"the proxy refuses the connection with status {refused[1]}"
+    if refused[1].startswith("5"):
+        return fault(kinds.Unreachable, target, doing, key, what, type(error).__name__)
+    return fault(kinds.AccessRefused, target, doing, key, what, PROXY_REFUSES)
 
 
 def _cause(error: BaseException) -> BaseException | None:
@@ -215,7 +263,7 @@ def _transport(error: BaseException, cause: BaseException | None) -> tuple[type[
             return kinds.BadAnswer, f"the answer broke off: {_short(plain)}"
         case boto.ConnectionClosedError() | urllib.ProtocolError() if isinstance(_last_of(plain), TimeoutError):
             return kinds.Stalled, "the server takes no more bytes"
-        case boto.ConnectionClosedError() | urllib.ProtocolError() | boto.ProxyConnectionError():
+        case boto.ConnectionClosedError() | urllib.ProtocolError():
             return kinds.Unreachable, f"connection lost: {_short(plain)}"
         case boto.ConnectionError() | boto.HTTPClientError() | urllib.HTTPError() | ConnectionError():
             return kinds.Unreachable, _short(plain)

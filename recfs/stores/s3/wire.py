@@ -17,7 +17,6 @@ from urllib.parse import quote, urlsplit
 
 import botocore.awsrequest
 import botocore.parsers
-import botocore.utils
 import urllib3
 from botocore.exceptions import ClientError, NoCredentialsError
 
@@ -25,6 +24,7 @@ from recfs.config import S3Section
 from recfs.stores.s3.body import FileBody
 from recfs.stores.s3.client import USER_AGENT, make_client, trusted_certificates
 from recfs.stores.s3.faults import STATUS_HEADER
+from recfs.stores.s3.proxy import proxy_for
 from recfs.stores.s3.signing import UNSIGNED, Signer
 
 SMALL_BODY_BYTES = 256 << 10
@@ -104,6 +104,7 @@ class Wire:
             method, path, query, headers, payload, self._credentials.get_frozen_credentials()
         )  # fmt: skip
         sent: dict[str, Any] = headers
+        sent["Host"] = sent.pop("host")  # by this name urllib3 adds none of its own for a proxy
         sent["user-agent"] = USER_AGENT
         data: FileBody | bytes | None = None
         if body is not None:
@@ -166,9 +167,9 @@ class Wire:
         self._base, self._path = f"{parts.scheme}://{self._host}", parts.path
         self._signer = Signer(client.meta.region_name)
         self._credentials, self._model = credentials, client.meta.service_model
-        return self._pools(url)
+        return self._pools()
 
-    def _pools(self, url: str) -> urllib3.PoolManager:
+    def _pools(self) -> urllib3.PoolManager:
         section = self._section
         certificates = trusted_certificates(self._session, section)
         settings: dict[str, Any] = {
@@ -178,8 +179,12 @@ class Wire:
             "cert_reqs": "CERT_NONE" if certificates is None else "CERT_REQUIRED",
             "ca_certs": certificates,
         }
-        proxy = botocore.utils.get_environ_proxies(url).get(urlsplit(url).scheme)
-        manager = urllib3.ProxyManager(proxy, **settings) if proxy else urllib3.PoolManager(**settings)
+        proxy = proxy_for(self._endpoint)
+        manager: urllib3.PoolManager
+        if proxy is None:
+            manager = urllib3.PoolManager(**settings)
+        else:
+            manager = urllib3.ProxyManager(proxy.url, proxy_headers=proxy.headers, **settings)
         manager.pool_classes_by_scheme = {
             "http": botocore.awsrequest.AWSHTTPConnectionPool,
             "https": botocore.awsrequest.AWSHTTPSConnectionPool,
