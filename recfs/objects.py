@@ -9,6 +9,7 @@ and the circuit breaker are `stores.wrap.RetryingObjectStore`, which has the sam
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -139,23 +140,30 @@ def part_size(size_bytes: int, minimum_bytes: int = 8 * MIB) -> int:
     return -(-needed // MIB) * MIB
 
 
-# Object keys are UTF-8. Bytes of a name that are none become U+F780..U+F7FF of the private use area, one each; so do
-# the bytes of these very characters, should a name contain them, and thus no two paths ever share a key.
+# Object keys are UTF-8, and servers change or refuse some of it: a backslash becomes a slash, control characters and
+# U+FFFE and U+FFFF have no place in XML. Such bytes, and those of a name that are no UTF-8, become U+F701..U+F7FF of
+# the private use area, one each; so do the bytes of these very characters, should a name contain them, and thus no two
+# paths ever share a key.
 _ESCAPE_BASE = 0xF700
-_ESCAPES = range(_ESCAPE_BASE + 0x80, _ESCAPE_BASE + 0x100)
+_UNSAFE = frozenset({*range(1, 0x20), ord("\\"), 0x7F})
+_ESCAPES = frozenset(_ESCAPE_BASE + byte for byte in (*_UNSAFE, *range(0x80, 0x100)))
+_ESCAPED = _ESCAPES | {0xFFFE, 0xFFFF}
+_PLAIN = re.compile(r"[ -\[\]-~]*")
 
 
 def key_for(path: bytes) -> str:
     """Object key of a mount path. Any bytes but NUL; reversible by `path_for`."""
     text = path.decode("utf-8", "surrogateescape")
-    if text.isascii():
+    if _PLAIN.fullmatch(text):
         return text
     out: list[str] = []
     for char in text:
         code = ord(char)
-        if 0xDC80 <= code <= 0xDCFF:
+        if code in _UNSAFE:
+            out.append(chr(_ESCAPE_BASE + code))
+        elif 0xDC80 <= code <= 0xDCFF:
             out.append(chr(_ESCAPE_BASE + code - 0xDC00))
-        elif code in _ESCAPES:
+        elif code in _ESCAPED:
             out.extend(chr(_ESCAPE_BASE + byte) for byte in char.encode())
         else:
             out.append(char)
@@ -243,8 +251,12 @@ class ObjectStore(Protocol):
     def abort_multipart(self, key: str, upload_id: str) -> None:
         """Drop the upload and its parts. Fine if it is gone already."""
 
-    def list_parts(self, key: str, upload_id: str) -> Sequence[PartInfo]:
-        """Parts that the server has, by number. UploadGone."""
+    def list_parts(self, key: str, upload_id: str, known: Sequence[PartInfo] = ()) -> Sequence[PartInfo]:
+        """Parts that the server has, by number. UploadGone.
+
+        *known*: those that an earlier process sent and recorded. They tell with which checksums the upload began, and
+        so has to go on; not every server does.
+        """
 
     def list_multiparts(self, prefix: str = "") -> Sequence[UploadInfo]:
         """Uploads under way below *prefix*."""

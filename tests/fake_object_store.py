@@ -223,7 +223,7 @@ class FakeObjectStore:
         with self._call("abort_multipart", key):
             self._uploads.pop(upload_id, None)
 
-    def list_parts(self, key: str, upload_id: str) -> Sequence[PartInfo]:
+    def list_parts(self, key: str, upload_id: str, known: Sequence[PartInfo] = ()) -> Sequence[PartInfo]:
         """As the port says."""
         with self._call("list_parts", key):
             return [part for _, part in sorted_parts(self._upload(key, upload_id).parts)]

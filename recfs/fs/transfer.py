@@ -16,7 +16,7 @@ import trio
 
 from recfs.core.model import State
 from recfs.errors import RecfsError
-from recfs.object_errors import SourceChanged, TransferCancelled, UploadGone
+from recfs.object_errors import RequestRefused, SourceChanged, TransferCancelled, UploadGone, UploadInvalid
 from recfs.objects import MAX_PUT_BYTES, ObjectInfo, ObjectMeta, ObjectStore, PartInfo
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ class Transfer:
     # --- part by part --------------------------------------------------------------------------------------------
 
     async def _in_parts(self) -> ObjectInfo | None:
-        await self._take_up()
+        if await self._take_up() and (info := await self._already_there()) is not None:
+            return info
         if not self._row.upload_id:
             if self._row.attempts or self._row.id in self._journal.inherited:
                 await self._abort_unknown()
@@ -113,29 +114,56 @@ class Transfer:
         finish = partial(
             self._objects.finish_multipart, self._key, self._row.upload_id, parts, self._meta, self._size
         )  # fmt: skip
-        info = await self._call(finish)
+        try:
+            info = await self._call(finish)
+        except (UploadGone, UploadInvalid, RequestRefused):
+            self._begin_anew()  # what is there will not make an object the next time either
+            raise
         self._record(self._row._replace(upload_id="", parts=""))
         return info
 
-    async def _take_up(self) -> None:
-        """Go on with a multipart upload that an earlier attempt began, if it is of just these bytes."""
+    def _begin_anew(self) -> None:
+        """Drop the multipart upload: the next attempt starts another."""
+        self._journal.abort(self._row.key, self._row.upload_id)
+        self._record(self._row._replace(upload_id="", parts=""))
+
+    async def _already_there(self) -> ObjectInfo | None:
+        """The object that an earlier attempt finished without learning of it; None if there is none."""
+        info = await self._call(partial(self._objects.head, self._key))
+        if info is None or info.size_bytes != self._size or info.sha256 != self._sha256:
+            return None
+        wanted = self._meta.storage_class
+        return info if wanted in (None, info.storage_class) else None
+
+    async def _take_up(self) -> bool:
+        """Go on with a multipart upload that an earlier attempt began, if it is of just these bytes.
+
+        True if it is gone: aborted by others, or finished by an attempt that did not live to record it.
+        """
         row = self._row
         if not row.upload_id:
-            return
-        if row.key == self._key and row.size_bytes == self._size and _digest_of(row.parts) == self._digest():
-            try:
-                known = {part.number for part in await self._call(
-                    partial(self._objects.list_parts, self._key, row.upload_id)
-                )}  # fmt: skip
-            except UploadGone:
-                pass
-            else:
-                self._done = {part.number: part for part in _parts(row.parts) if part.number in known}
-                self._sent(sum(part.size_bytes for part in self._done.values()))
-                return
-        else:
-            self._journal.abort(row.key, row.upload_id)
-        self._record(row._replace(upload_id="", parts=""))
+            return False
+        recorded = _parts(row.parts)
+        # Without a part that tells, nobody knows with which checksums it began.
+        if (
+            not recorded or row.key != self._key or row.size_bytes != self._size
+            or _digest_of(row.parts) != self._digest()
+        ):  # fmt: skip
+            self._begin_anew()
+            return False
+        try:
+            listed = await self._call(partial(self._objects.list_parts, self._key, row.upload_id, recorded))
+        except UploadGone:
+            self._record(row._replace(upload_id="", parts=""))
+            return True
+        there = {part.number: part.etag for part in listed}
+        checked = any(part.checksum for part in recorded)
+        self._done = {
+            part.number: part for part in recorded
+            if there.get(part.number) == part.etag and (part.checksum or not checked)
+        }  # fmt: skip
+        self._sent(sum(part.size_bytes for part in self._done.values()))
+        return False
 
     async def _abort_unknown(self) -> None:
         """Drop uploads under this key that were begun and not recorded: the answer was lost, or the daemon died."""

@@ -35,6 +35,8 @@ from recfs.object_errors import (
     RequestRefused,
     StoreDown,
     StoreOutage,
+    UploadGone,
+    UploadInvalid,
 )
 from recfs.objects import ObjectMeta
 
@@ -193,7 +195,8 @@ class Uploader:
         attempts = row.attempts + 1
         delay_s = min(FIRST_DELAY_S * 2.0 ** min(attempts - 1, 20), self._retry_max_s) * random.uniform(0.5, 1.0)
         lasting = isinstance(error, ObjectStoreError) and not error.retryable
-        lasting = lasting and not isinstance(error, StoreOutage | PrefixTaken)
+        # Of these the next attempt begins another upload.
+        lasting = lasting and not isinstance(error, StoreOutage | PrefixTaken | UploadGone | UploadInvalid)
         if lasting:
             delay_s = self._retry_max_s
             if isinstance(error, _OF_THE_FILE) or self._stored > self._refused.get(row.id, self._stored):

@@ -323,9 +323,9 @@ class RetryingObjectStore:
         """As `ObjectStore.abort_multipart`."""
         self._try("abort_multipart", lambda: self._store.abort_multipart(key, upload_id))
 
-    def list_parts(self, key: str, upload_id: str) -> Sequence[PartInfo]:
+    def list_parts(self, key: str, upload_id: str, known: Sequence[PartInfo] = ()) -> Sequence[PartInfo]:
         """As `ObjectStore.list_parts`."""
-        return self._try("list_parts", lambda: self._store.list_parts(key, upload_id))
+        return self._try("list_parts", lambda: self._store.list_parts(key, upload_id, known))
 
     def list_multiparts(self, prefix: str = "") -> Sequence[UploadInfo]:
         """As `ObjectStore.list_multiparts`."""

@@ -11,8 +11,8 @@ from pathlib import Path
 import google_crc32c
 import pytest
 
-from recfs.object_errors import ChecksumMismatch, NotOffered
-from recfs.objects import MIB, ObjectInfo, ObjectMeta
+from recfs.object_errors import ChecksumMismatch, NotOffered, UploadInvalid
+from recfs.objects import MIB, ObjectInfo, ObjectMeta, PartInfo
 from recfs.stores.s3.store import S3Store
 from tests.helpers.chaos_faults import Checksums, Header, Page, Request
 from tests.helpers.chaos_proxy import ChaosProxy, operation
@@ -246,3 +246,37 @@ def test_an_encrypted_objects_etag_is_no_md5(make_store: MakeStore, proxy: Chaos
     (put,) = puts(proxy)
     assert put.headers["x-amz-server-side-encryption"] == "aws:kms"
     assert put.headers["x-amz-server-side-encryption-aws-kms-key-id"] == "key-1"
+
+
+# --- another process goes on -------------------------------------------------------------------------------------
+
+
+def test_an_upload_goes_on_with_its_checksums_where_the_server_does_not_tell_them(
+    make_store: MakeStore, proxy: ChaosProxy, file: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy.add(Checksums())
+    store = make_store()
+    upload_id = store.start_multipart(KEY, META)
+    first = store.upload_part(KEY, upload_id, 1, file, 0, 5 * MIB)
+    other = make_store()
+    page = other._list_parts_page
+
+    def silent(*args: object, **more: object) -> dict[str, object]:
+        answer = page(*args, **more)  # type: ignore[arg-type]
+        return {name: value for name, value in answer.items() if name != "ChecksumAlgorithm"}
+
+    monkeypatch.setattr(other, "_list_parts_page", silent)
+    assert other.list_parts(KEY, upload_id, [first])
+    second = other.upload_part(KEY, upload_id, 2, file, 5 * MIB, 77)
+    assert second.checksum == crc32c(DATA[5 * MIB :])
+    made = other.finish_multipart(KEY, upload_id, [first, second], META, len(DATA))
+    assert made == make_store().finish_multipart(KEY, upload_id, [first, second], META, len(DATA)), "a third process"
+
+
+def test_parts_with_and_without_checksums_make_no_object(make_store: MakeStore, proxy: ChaosProxy, file: int) -> None:
+    proxy.add(Checksums())
+    store = make_store()
+    upload_id = store.start_multipart(KEY, META)
+    parts = [store.upload_part(KEY, upload_id, 1, file, 0, 5 * MIB), PartInfo(2, "0" * 32, 77)]
+    with pytest.raises(UploadInvalid):
+        store.finish_multipart(KEY, upload_id, parts, META, len(DATA))

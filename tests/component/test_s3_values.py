@@ -68,10 +68,27 @@ def test_any_path_has_a_key_and_comes_back(path: bytes) -> None:
     assert path_for(key) == path
 
 
+def survives(char: str) -> bool:
+    """Whether servers leave it alone, and recfs does not use it for what they do not."""
+    return char not in "\\\x7f\ufffe\uffff" and ord(char) >= 0x20 and not 0xF700 <= ord(char) <= 0xF7FF
+
+
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0")))
 def test_utf8_names_are_their_own_keys(name: str) -> None:
-    if not any(0xF780 <= ord(char) <= 0xF7FF for char in name):
+    if all(survives(char) for char in name):
         assert key_for(name.encode()) == name
+
+
+@given(st.binary(min_size=1).filter(lambda path: b"\0" not in path))
+def test_keys_have_nothing_that_servers_change_or_refuse(path: bytes) -> None:
+    key = key_for(path)
+    assert all(survives(char) or 0xF700 < ord(char) <= 0xF7FF for char in key)
+    assert key.count("/") == path.count(b"/")
+
+
+def test_a_backslash_has_a_key_of_its_own() -> None:
+    assert key_for(rb"a\b") == "a\uf75cb"
+    assert len({key_for(name) for name in (rb"a\b", b"a/b", "a\uf75cb".encode(), b"a\\\\b")}) == 4
 
 
 def test_names_that_look_escaped_keep_apart() -> None:

@@ -112,7 +112,10 @@ _REMEDIES: dict[type[ObjectStoreError], str] = {
     kinds.ObjectMissing: "it was deleted behind recfs's back; restore it in the bucket, or remove the file",
     kinds.ObjectChanged: "it was replaced behind recfs's back; open the file again, or restore the version recfs wrote",
     kinds.ObjectArchived: "ask for a copy with `recfs restore`, and read it when the restore is done",
-    kinds.KeyTooLong: "S3 keys have at most 1024 bytes: shorten the path or [s3] prefix",
+    kinds.KeyTooLong: (
+        "S3 keys have at most 1024 bytes, on some servers 255 between two slashes (a byte that has no place in keys "
+        "counts as three): shorten the name, the path or [s3] prefix"
+    ),
     kinds.UploadGone: "the upload has to start again; if it happens often, a lifecycle rule aborts uploads too early",
     kinds.UploadInvalid: "the upload has to start again, with parts of at least 5 MiB and at most 5 GiB",
     kinds.ChecksumMismatch: "if it happens again, suspect this machine's memory or disk, or what lies in between",
@@ -210,6 +213,9 @@ def refusal(answer: Mapping[str, Any], status: int, target: Target, doing: str, 
     if kind is kinds.ObjectMissing and key is None:
         kind = kinds.BucketMissing
     words = str(answer.get("Message", "")).strip()
+    if kind is kinds.KeyTooLong and key is not None:
+        longest = max(len(part.encode()) for part in key.split("/"))
+        words = f"the key has {len((target.prefix + key).encode())} bytes, the longest name in it {longest}"
     what = " ".join(part for part in (code or str(status), words) if part and part != "None")
     return fault(kind, target, doing, key, _short(what), code or str(status))
 

@@ -244,12 +244,16 @@ class S3Uploads(S3Link):
     def _algorithm_of(self, key: str, upload_id: str) -> str | None:
         """The checksum that the upload was started with, perhaps by an earlier process: the server refuses others."""
         if upload_id not in self._algorithms:
-            answer = self._list_parts_page(key, upload_id, 0, MaxParts=1)
-            algorithm = answer.get("ChecksumAlgorithm")
-            self._algorithms[upload_id] = algorithm if algorithm in _FIELDS else None
-            if algorithm not in _FIELDS and self._section.checksums == "auto" and not self._checksums_ignored:
-                self._learn_checksums_ignored()
+            self._learn_algorithm(upload_id, self._list_parts_page(key, upload_id, 0, MaxParts=1), ())
         return self._algorithms[upload_id]
+
+    def _learn_algorithm(self, upload_id: str, page: dict[str, Any], known: Sequence[PartInfo]) -> None:
+        algorithm = page.get("ChecksumAlgorithm")
+        if algorithm not in _FIELDS:  # SeaweedFS 4 does not say, and insists on it at the end
+            algorithm = _algorithm_of_parts(known)
+        self._algorithms[upload_id] = algorithm
+        if algorithm is None and self._section.checksums == "auto" and not self._checksums_ignored:
+            self._learn_checksums_ignored()
 
     def finish_multipart(
         self, key: str, upload_id: str, parts: Sequence[PartInfo], meta: ObjectMeta, size: int
@@ -260,7 +264,9 @@ class S3Uploads(S3Link):
         if sum(part.size_bytes for part in ordered) != size:
             what = f"the parts have {sum(part.size_bytes for part in ordered)} bytes together, the file {size}"
             raise fault(UploadInvalid, self._target, doing, key, what)
-        algorithm = self._algorithm_of(key, upload_id) if any(part.checksum for part in ordered) else None
+        algorithm = _algorithm_of_parts(ordered)
+        if algorithm is not None and not all(part.checksum for part in ordered):
+            raise fault(UploadInvalid, self._target, doing, key, "some parts were sent without a checksum")
         named: list[dict[str, Any]] = []
         for part in ordered:
             entry: dict[str, Any] = {"PartNumber": part.number, "ETag": f'"{part.etag}"'}
@@ -308,15 +314,17 @@ class S3Uploads(S3Link):
         self._algorithms.pop(upload_id, None)
         try:
             self._call("abort the upload", key, "abort_multipart_upload", UploadId=upload_id)
-        except UploadGone:
+        except (UploadGone, ObjectMissing):
             pass
 
-    def list_parts(self, key: str, upload_id: str) -> Sequence[PartInfo]:
+    def list_parts(self, key: str, upload_id: str, known: Sequence[PartInfo] = ()) -> Sequence[PartInfo]:
         """As `ObjectStore.list_parts`."""
         found: list[PartInfo] = []
         marker = 0
         while True:
             page = self._list_parts_page(key, upload_id, marker)
+            if upload_id not in self._algorithms:
+                self._learn_algorithm(upload_id, page, known)
             for part in page.get("Parts", ()):
                 checksum = part.get("ChecksumCRC32C") or part.get("ChecksumSHA256")
                 found.append(PartInfo(int(part["PartNumber"]), unquoted(part["ETag"]), int(part["Size"]), checksum))
@@ -351,6 +359,12 @@ class S3Uploads(S3Link):
     def _stop_if(self, cancel: Cancel | None, doing: str) -> None:
         if cancel is not None and cancel():
             raise TransferCancelled(f"{doing} was cancelled")
+
+
+def _algorithm_of_parts(parts: Sequence[PartInfo]) -> str | None:
+    """The checksum that these parts were sent with, by its length in base64."""
+    lengths = {8: "CRC32C", 44: "SHA256"}
+    return next((lengths.get(len(part.checksum)) for part in parts if part.checksum), None)
 
 
 def etag_of_parts(parts: Sequence[PartInfo]) -> str | None:

@@ -1,0 +1,105 @@
+"""Multipart uploads that a crash, or a server of its own kind, cut off: they end with the object, once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from recfs.core.model import State
+from recfs.object_errors import RequestRefused, Unreachable, UploadInvalid
+from tests.fake_object_store import FakeObjectStore
+
+from .build import REC, Filesystem, pattern
+from .test_tier import FILE, MIB, node, stored, tiered
+
+if TYPE_CHECKING:
+    import trio
+
+DATA = pattern(20 * MIB)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+async def fs(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[Filesystem]:
+    """A running one."""
+    made = tiered(nursery, tmp_path / "root")
+    await made.start()
+    await made.mkdirs(REC)
+    yield made
+    await made.stop()
+
+
+def objects(fs: Filesystem) -> FakeObjectStore:
+    """What stands for S3."""
+    assert fs.objects is not None
+    return fs.objects
+
+
+async def failed(fs: Filesystem) -> None:
+    """Until the upload has failed once."""
+    journal = fs.vfs.bodies.tier.journal
+    while not any(row.attempts for row in journal.rows.values()):
+        await journal.progress()
+
+
+async def again(fs: Filesystem) -> None:
+    """What failed has its next try, and everything is done."""
+    journal = fs.vfs.bodies.tier.journal
+    for row in list(journal.rows.values()):
+        journal.retry(row.id)
+    await fs.drain()
+
+
+def sent(fs: Filesystem) -> int:
+    return sum(operation == "upload_part" for operation, _ in objects(fs).calls)
+
+
+async def test_a_finished_upload_whose_answer_was_lost_is_not_sent_again(
+    fs: Filesystem, expect_log: Callable[[str], None]
+) -> None:
+    """The object is there, the upload is gone."""
+    expect_log("next try in")
+    objects(fs).fail("finish_multipart", Unreachable("reset"), after=True)
+    await fs.write(FILE, DATA)
+    await failed(fs)
+    await again(fs)
+    assert stored(fs) == {FILE: DATA}
+    assert (await node(fs)).state is State.STORED
+    assert sent(fs) == 3
+
+
+async def test_a_finished_upload_that_the_daemon_did_not_live_to_record(
+    fs: Filesystem, expect_log: Callable[[str], None]
+) -> None:
+    """As before, with another daemon."""
+    expect_log("next try in")
+    objects(fs).fail("finish_multipart", Unreachable("reset"), times=1000, after=True)
+    await fs.write(FILE, DATA)
+    await failed(fs)
+    await fs.crash()
+    objects(fs).heal()
+    await fs.reopen()
+    await fs.drain()
+    assert stored(fs) == {FILE: DATA}
+    assert sent(fs) == 3
+    assert objects(fs).list_multiparts() == []
+
+
+@pytest.mark.parametrize("error", [RequestRefused("InvalidRequest"), UploadInvalid("InvalidPart")])
+async def test_parts_that_make_no_object_are_sent_anew(
+    fs: Filesystem, error: Exception, expect_log: Callable[[str], None]
+) -> None:
+    """Not offered to the server again and again as they are."""
+    expect_log("next try in")
+    objects(fs).fail("finish_multipart", error)
+    await fs.write(FILE, DATA)
+    await failed(fs)
+    for row in list(fs.vfs.bodies.tier.journal.rows.values()):
+        assert not row.upload_id or row.kind == "abort"
+    await again(fs)
+    assert stored(fs) == {FILE: DATA}
+    assert objects(fs).list_multiparts() == []
