@@ -273,8 +273,10 @@ class ObjectStore(Protocol):
     ) -> ObjectInfo:
         """Copy within the bucket, on the server. *meta* None keeps metadata, content type, storage class and tags.
 
-        *src* = *dst* rewrites metadata or class in place and needs *meta*. ObjectMissing; ObjectChanged if the source's
-        etag is not *if_match* or its size not *size*.
+        With *meta* what it knows is new, and the content type is by *dst*; all else stays, as others may have set it.
+        *src* = *dst* does so in place, and is idempotent by its outcome: an object of this size that has just *meta*,
+        its `sha256` among it, is the copy, whatever its etag. ObjectMissing; ObjectChanged if the source's etag is not
+        *if_match* or its size not *size*.
         """
 
     def delete(self, keys: Iterable[str]) -> Sequence[tuple[str, ObjectStoreError]]:

@@ -23,7 +23,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -34,7 +34,7 @@ from recfs.fs.diskio import punch_hole
 from recfs.fs.extents import NEAR_BYTES, REQUESTS_PER_WINDOW, Blocks, ReadAhead, Stream
 from recfs.fs.fetchslots import FetchSlots
 from recfs.fs.revocable import RevocableFd
-from recfs.object_errors import ObjectStoreError, Stalled, StoreOutage, TransferCancelled
+from recfs.object_errors import ObjectChanged, ObjectStoreError, Stalled, StoreOutage, TransferCancelled
 from recfs.objects import MIB, ObjectStore
 
 log = logging.getLogger("recfs.fs")
@@ -110,6 +110,8 @@ class Download:
         """The last trouble; None again after the next success."""
         self.failed: RecfsError | None = None
         """What ended the download for good."""
+        self.renew: Callable[[str], Awaitable[str | None]] = _never
+        """Asked when the object has another etag than this: the one by which the same bytes go on; None: others."""
         self.grown: Callable[[], None] = lambda: None
         """Called when more is in the file."""
         self._reads: dict[object, tuple[int, int]] = {}
@@ -303,11 +305,18 @@ class Download:
         started = trio.current_time()
         error: RecfsError | None = self._closed()
         self.requests += 1
+        etag, renewed = self._etag, None
         try:
-            await trio.to_thread.run_sync(
-                _get, self._store, self._key, self._etag, offset, length, self._target,
-                limiter=self._limiter, abandon_on_cancel=True,
-            )  # fmt: skip
+            try:
+                await trio.to_thread.run_sync(
+                    _get, self._store, self._key, etag, offset, length, self._target,
+                    limiter=self._limiter, abandon_on_cancel=True,
+                )  # fmt: skip
+            except ObjectChanged:
+                # recfs itself may have rewritten the object's metadata: the same bytes, another etag.
+                renewed = await self.renew(etag)
+                if renewed is None:
+                    raise
             error = None
         except trio.Cancelled:
             self.close()
@@ -320,8 +329,10 @@ class Download:
             error.__cause__ = caught
         finally:
             self.running -= 1
-            if self._done.is_set():
-                self._blocks.lost(first, stop)
+            if renewed is not None and error is None:
+                self._etag = renewed
+            if self._done.is_set() or (renewed is not None and error is None):
+                self._blocks.lost(first, stop)  # the latter are asked for again
             elif error is None:
                 self._received(first, stop, trio.current_time() - started)
             else:
@@ -410,6 +421,10 @@ class Download:
         """A request's size in blocks: *wanted_bytes* within the limits."""
         most = min(wanted_bytes, MAX_REQUEST_BYTES, self._slots.sensible_bytes())
         return max(1, most // self._blocks.block_bytes)
+
+
+async def _never(_etag: str) -> str | None:
+    return None
 
 
 def _lasting(error: RecfsError) -> bool:

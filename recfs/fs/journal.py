@@ -104,10 +104,31 @@ class Journal:
 
     def move(self, ino: int, key: str | None) -> None:
         """The object under *key* is to follow its file's new name; None: those of everything below a directory."""
-        if (MOVE, ino) not in self._of_ino:
-            self._add(MOVE, ino, "", 0, 0)
+        self._align(ino, 0.0)
         if key is not None:
             self.hold(ino, key)
+
+    def describe(self, ino: int, key: str, delay_s: float) -> None:
+        """The object under *key* is to follow its file's attributes: at most one copy for all of *delay_s*."""
+        if (MOVE, ino) not in self._of_ino:
+            self._align(ino, delay_s)
+            self.hold(ino, key)
+
+    def resume_move(self, ino: int) -> None:
+        """The file is not being written any more: what was put off until then is to be done."""
+        if (MOVE, ino) in self._of_ino:
+            self._align(ino, 0.0)
+
+    def _align(self, ino: int, delay_s: float) -> None:
+        before = self.rows.get(self._of_ino.get((MOVE, ino), 0))
+        if before is None:
+            self._add(MOVE, ino, "", 0, delay_s)
+        elif not before.attempts and before.next_try_ns > (now := self._clock.steady_ns()):
+            self.update(before._replace(next_try_ns=now))
+
+    def move_of(self, ino: int) -> JournalRow | None:
+        """What is to be done so that the object follows its file's name and attributes."""
+        return self.rows.get(self._of_ino.get((MOVE, ino), 0))
 
     def delete(self, key: str, delay_s: float = 0.0) -> int:
         """The object is to go; the row's id."""
@@ -264,7 +285,7 @@ class Journal:
         """
         now = self._clock.steady_ns()
         for row in list(self.rows.values()):
-            if row.kind != UPLOAD or row.attempts or self.unsent.why_aside(row.id) is not None:
+            if row.kind not in (UPLOAD, MOVE) or row.attempts or self.unsent.why_aside(row.id) is not None:
                 continue
             if row.next_try_ns > now and row.id not in hurried:
                 hurried.add(row.id)

@@ -4,6 +4,7 @@ when they are whole, and then carried home like any committed file.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from recfs.stores.local import LocalStore
 
 log = logging.getLogger("recfs.tier")
+
+RENEW_S = 30.0
+"""How long a reader waits to learn that it was recfs that changed the object."""
 
 
 @dataclass(slots=True)
@@ -141,6 +145,7 @@ class Partials:
             read_ahead_max=self._tier.settings.read_ahead_max,
         )  # fmt: skip
         download.grown = self._tier.room.press
+        download.renew = functools.partial(self._renewed_etag, node, held)
         made = self.by_ino[node.ino] = Partial(node, held.key, staging, fd, download, self._tree.clock.steady_ns())
         if node.body is not None:  # its readers' bytes were given up
             node.body.swap(os.dup(fd), writable=False)
@@ -152,6 +157,21 @@ class Partials:
         self.nursery.start_soon(self._fill, made)
         self._tier.room.press()
         return made
+
+    async def _renewed_etag(self, node: FileNode, begun: ObjectRow, etag: str) -> str | None:
+        """The etag of the object that a copy is filled from, if recfs itself gave it another than *etag*."""
+        journal = self._tier.journal
+        with trio.move_on_after(RENEW_S):
+            while (held := node.object) is not None and held.key == begun.key and held.sha256 == begun.sha256:
+                if held.etag != etag:
+                    return held.etag
+                row = journal.move_of(node.ino)
+                if row is None or row.attempts:
+                    return None
+                if row.id not in journal.running:
+                    journal.retry(row.id)  # begun before a crash, perhaps, and its answer lost
+                await journal.progress()
+        return None
 
     async def _readable(self, node: FileNode, held: ObjectRow) -> None:
         if node.state is not State.ARCHIVED:

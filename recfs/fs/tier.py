@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
@@ -19,7 +19,7 @@ from recfs.core.routing import Decision, RouteRule, age_of, route
 from recfs.fs.nodes import DirNode, FileNode, Node
 from recfs.fs.partials import Partials
 from recfs.fs.room import Room
-from recfs.objects import ObjectInfo, ObjectStore, key_for
+from recfs.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta, ObjectStore, key_for
 from recfs.ports import ObjectRow
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ USED_EVERY_NS = 60 * 10**9
 """How precisely the last use of a local copy is recorded."""
 OPEN_S = 3600.0
 """How long the object of a removed file that is still open stays, should the daemon die before its last close."""
+CURRENT = (State.STORED, State.EVICTED, State.FETCHING)
+"""States in which a file's object has just its bytes."""
+DESCRIBE_S = 2.0
+"""How long further changes of attributes are waited for, so that touch, chmod and chown cost one copy."""
 _NS = 10**9
 
 
@@ -60,6 +64,29 @@ class TierSettings:
 def key_of(node: FileNode) -> str:
     """Where the object of a file belongs: the path is the key."""
     return key_for(b"/".join(node.parts()))
+
+
+def description_of(node: FileNode, held: ObjectRow) -> ObjectMeta:
+    """What the metadata of a file's object is to say: of the bytes it has, and under which name and attributes."""
+    return ObjectMeta(
+        sha256=held.sha256, md5=held.md5, original_filename=node.name, mode=node.mode, owner=f"{node.uid}:{node.gid}",
+        mtime_ns=node.mtime_ns if node.state in CURRENT else held.mtime_ns, storage_class=held.storage_class,
+    )  # fmt: skip
+
+
+class Attributes(NamedTuple):
+    """What of a file its object's metadata repeats, but for the checksums."""
+
+    name: bytes
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+
+
+def attributes_of(node: FileNode) -> Attributes:
+    """As they are now."""
+    return Attributes(node.name, node.mode, node.uid, node.gid, node.mtime_ns)
 
 
 class Tier:
@@ -96,6 +123,9 @@ class Tier:
         held = node.object
         if held is not None and held.sha256 == node.sha256 and held.size_bytes == node.bytes:
             self._is_stored(node, held)
+            self.journal.resume_move(node.ino)
+            if held.mtime_ns != node.mtime_ns:
+                self.described(node)
             return
         if self.decide(node).store == "s3":
             unsent, budget = self.journal.unsent, self.settings.max_bytes
@@ -218,6 +248,20 @@ class Tier:
         """Have the object of a file moved if it is not where its name says. Atomic."""
         if node.object is not None and not node.unlinked and node.object.key != key_of(node):
             self.journal.move(node.ino, node.object.key)
+
+    def described(self, node: FileNode) -> None:
+        """Mode, owner or time of the file changed: so has its object's metadata. Atomic.
+
+        What is being written says it with its next upload, or when it is found to be what it was; the object of an
+        archived one cannot be changed.
+        """
+        held = node.object
+        if held is not None and not node.unlinked and held.storage_class not in ARCHIVE_CLASSES:
+            self.journal.describe(node.ino, held.key, self._describe_s)
+
+    @property
+    def _describe_s(self) -> float:
+        return max(DESCRIBE_S, self.settings.settle_s)
 
     # --- use -----------------------------------------------------------------------------------------------------
 

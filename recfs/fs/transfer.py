@@ -49,6 +49,8 @@ class Transfer:
         self._unrecorded = 0
         self.stored = False
         """Whether S3 has put these bytes under the key, be they what the file is or not."""
+        self.found = False
+        """Whether an earlier attempt had put them there, with the attributes of that time."""
 
     def is_stale(self) -> bool:
         """Whether the file is not any more what is being sent. Asked from the sending threads, too: it only reads."""
@@ -93,6 +95,7 @@ class Transfer:
 
     async def _in_parts(self) -> ObjectInfo | None:
         if await self._take_up() and (info := await self._already_there()) is not None:
+            self.found = True
             return info
         if not self._row.upload_id:
             if self._row.attempts or self._row.id in self._journal.inherited:

@@ -153,6 +153,7 @@ class Vfs:
             if not isinstance(node, FileNode):
                 raise IsADirectory(f"{node.path} is a directory")
             await self.files.truncate(node, changes.size)
+        before = (node.mode, node.uid, node.gid, node.mtime_ns)
         now = self.tree.clock.now_ns()
         if changes.mode is not None:
             node.mode = changes.mode & 0o7777
@@ -170,6 +171,10 @@ class Vfs:
         if not node.unlinked:
             self.tree.activity(node.parent)
         self._redress(node)
+        tier = self.bodies.tier
+        changed = (node.mode, node.uid, node.gid, node.mtime_ns) != before
+        if changed and tier is not None and isinstance(node, FileNode):
+            tier.described(node)
         return node
 
     def _redress(self, node: Node) -> None:

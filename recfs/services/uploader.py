@@ -23,12 +23,14 @@ from recfs.core.naming import is_temporary_name
 from recfs.errors import RecfsError, Stale
 from recfs.fs.journal import ABORT, DELETE, MOVE, Running
 from recfs.fs.nodes import FileNode
-from recfs.fs.tier import key_of
+from recfs.fs.tier import CURRENT, attributes_of, description_of, key_of
 from recfs.fs.transfer import Transfer
 from recfs.fs.unsent import Why
 from recfs.object_errors import (
     KeyTooLong,
     NotOffered,
+    ObjectArchived,
+    ObjectChanged,
     ObjectMissing,
     ObjectStoreError,
     PrefixTaken,
@@ -38,7 +40,7 @@ from recfs.object_errors import (
     UploadGone,
     UploadInvalid,
 )
-from recfs.objects import ObjectMeta
+from recfs.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta
 
 if TYPE_CHECKING:
     from recfs.fs.bodies import Bodies
@@ -292,8 +294,11 @@ class Uploader:
 
     async def _move(self, row: JournalRow, node: FileNode) -> None:
         held, key = node.object, key_of(node)
-        if held is None or held.key == key:
+        if held is None:
             self._journal.done(row.id)
+            return
+        if held.key == key:
+            await self._describe(row, node, held)
             return
         await self._settled(node, key)
         holder = await self._holder(key, node.ino)
@@ -307,12 +312,9 @@ class Uploader:
         if not _has(node, held):
             self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
             return
+        told = attributes_of(node)
         try:
-            copy = partial(
-                self._tier.objects.copy, held.key, key, held.size_bytes, if_match=held.etag,
-                cancel=lambda: self._journal.stopping,
-            )  # fmt: skip
-            info = await self._call(copy)
+            info = await self._call(self._copy(node, held, key))
         except ObjectMissing:
             log.error("%s: its object %s is gone from S3", node.path, held.key)
             raise
@@ -324,7 +326,43 @@ class Uploader:
         self._tier.remember(node, node.object._replace(key=key, etag=info.etag))
         self._tier.retire(node, held.key)
         self._tier.follow(node)
+        if attributes_of(node) != told:
+            self._tier.described(node)
         await self._behind.durable()  # before another object may be put where this one was
+
+    def _copy(self, node: FileNode, held: ObjectRow, key: str) -> Callable[[], ObjectInfo]:
+        """The copy of a file's object to *key*, as the file is now."""
+        return partial(
+            self._tier.objects.copy, held.key, key, held.size_bytes, meta=description_of(node, held),
+            if_match=held.etag, cancel=lambda: self._journal.stopping,
+        )  # fmt: skip
+
+    async def _describe(self, row: JournalRow, node: FileNode, held: ObjectRow) -> None:
+        """The object is where it belongs; its metadata follows the file's attributes, by a copy onto itself."""
+        if node.state in (State.WRITING, State.SEALING):
+            # The upload that follows says it; without one, nothing was changed, and the commit tells.
+            self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns() + round(NAME_LOOK_S * _NS)))
+            return
+        if node.state not in CURRENT or held.storage_class in ARCHIVE_CLASSES:
+            self._journal.done(row.id)
+            return
+        await self._behind.durable()  # should the answer be lost, this row tells whose doing the new etag is
+        if not _has(node, held):
+            self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
+            return
+        told = attributes_of(node)
+        try:
+            info = await self._call(self._copy(node, held, held.key))
+        except (ObjectMissing, ObjectChanged, ObjectArchived, NotOffered, RequestRefused) as error:
+            log.warning("%s: its metadata in S3 stays as it is: %s", node.path, error)
+            self._journal.done(row.id)
+            return
+        self._journal.done(row.id)
+        if node.object is not None and (node.object.key, node.object.etag) == (held.key, held.etag):
+            mtime_ns = told.mtime_ns if node.state in CURRENT else held.mtime_ns
+            self._tier.remember(node, node.object._replace(etag=info.etag, mtime_ns=mtime_ns))
+            if attributes_of(node) != told:
+                self._tier.described(node)
 
     # --- uploading -----------------------------------------------------------------------------------------------
 
@@ -355,6 +393,7 @@ class Uploader:
                 check_transition(node.state, State.UPLOADING)
                 node.state = State.UPLOADING
                 self._behind.node(node)
+            told = attributes_of(node)
             transfer = Transfer(
                 node, key, fd, self._meta(node), row, self._journal.running[row.id],
                 objects=self._tier.objects, journal=self._journal, behind=self._behind,
@@ -380,6 +419,8 @@ class Uploader:
         self._stored += 1
         self._journal.done(row.id)
         self._tier.follow(node)
+        if transfer.found or attributes_of(node) != told:
+            self._tier.described(node)
         if before is not None and before.key != key:
             await self._behind.durable()  # as after a move
 

@@ -8,7 +8,7 @@ from recfs.object_errors import ChecksumMismatch, ObjectChanged, ObjectMissing, 
 from recfs.objects import MAX_PUT_BYTES, MIB, Cancel, ObjectInfo, ObjectMeta, PartInfo, part_size
 from recfs.stores.s3 import meta as s3_meta
 from recfs.stores.s3.faults import fault
-from recfs.stores.s3.meta import plain_md5, unquoted
+from recfs.stores.s3.meta import info_of, plain_md5, unquoted
 from recfs.stores.s3.uploads import S3Uploads, etag_of_parts
 
 COPY_PART_BYTES = 512 * MIB
@@ -47,6 +47,8 @@ class S3Copies(S3Uploads):
         # Servers that ignore the condition on the copy itself (Ceph 16) are at least asked before.
         source = self._look(src, doing)
         etag = source["ETag"]
+        if src == dst and self._is_so_already(source, size, meta):
+            return info_of(src, source)
         if if_match is not None and unquoted(etag) != if_match:
             raise fault(ObjectChanged, self._target, doing, src, f"its etag is {unquoted(etag)}, not {if_match}")
         if int(source["ContentLength"]) != size:
@@ -58,6 +60,14 @@ class S3Copies(S3Uploads):
         if meta is not None and meta.tags:
             self._set_tags(dst, {**self._section.tags, **meta.tags})  # Ceph 16 ignores TaggingDirective
         return self._confirmed(dst, size, made, doing)
+
+    def _is_so_already(self, source: dict[str, Any], size: int, meta: ObjectMeta | None) -> bool:
+        """Whether an object is what a copy onto itself would make of it: perhaps one did, and its answer was lost."""
+        found = info_of("", source)
+        if meta is None or meta.sha256 is None or found.sha256 != meta.sha256 or found.size_bytes != size:
+            return False
+        same_class = meta.storage_class in (None, found.storage_class)
+        return same_class and not meta.tags and s3_meta.to_metadata(meta).items() <= found.metadata.items()
 
     def _look(self, key: str, doing: str) -> dict[str, Any]:
         """The whole answer to HEAD: a copy in parts has to carry over what `ObjectInfo` leaves out."""
@@ -75,7 +85,8 @@ class S3Copies(S3Uploads):
             parameters = self._object_parameters(dst, meta)
             parameters.pop("Tagging", None)
             parameters.setdefault("StorageClass", source.get("StorageClass") or "STANDARD")
-            return parameters
+            parameters["Metadata"] = source.get("Metadata", {}) | parameters["Metadata"]
+            return parameters | {field: source[field] for field in _DESCRIPTION[2:] if source.get(field)}
         parameters = self._object_parameters(dst, ObjectMeta(storage_class=source.get("StorageClass") or "STANDARD"))
         parameters.pop("Tagging", None)
         parameters["Metadata"] = source.get("Metadata", {})
@@ -114,7 +125,7 @@ class S3Copies(S3Uploads):
     ) -> str | None:
         doing = f"copy to {dst}"
         parameters = self._new_parameters(source, dst, meta)
-        tags = self._tags_of(src) if meta is None and source.get("TagCount") else {}
+        tags = self._tags_of(src) if (meta is None or not meta.tags) and source.get("TagCount") else {}
         if tags:
             parameters["Tagging"] = s3_meta.tagging(tags)
         started = self._call(doing, dst, "create_multipart_upload", **parameters)
