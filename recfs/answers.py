@@ -138,7 +138,12 @@ class Answers:
 
     def _problems(self) -> list[str]:
         parts = [self.vfs.behind.problem, self.settler.problem, self.committer.problem]
-        return [problem for problem in parts if problem] + [f"lost bytes: {lost}" for lost in self.recovered.lost]
+        told = [problem for problem in parts if problem]
+        told += [f"lost bytes: {lost}" for lost in self.recovered.lost]
+        told += self.store.foreign
+        return told + [
+            f"the catalogue did not take a row as it was: {what}" for what in self.vfs.tree.catalogue.refused
+        ]
 
     # --- files ---------------------------------------------------------------------------------------------------
 

@@ -209,8 +209,16 @@ class Batch:
 class Catalogue(Protocol):
     """The books: one row per inode. One writer (the daemon); reads see the writer's last batch."""
 
+    @property
+    def refused(self) -> Sequence[str]:
+        """The last rows that could not be written as they were, and what became of them."""
+
     async def apply(self, batch: Batch) -> None:
-        """Write *batch* in one transaction. Visible at once, durable after `sync`. Raises IoFailure or OutOfSpace."""
+        """Write *batch* in one transaction. Visible at once, durable after `sync`. Raises IoFailure or OutOfSpace.
+
+        Times have the range of ext4, sums saturate at 2**63 - 1. A row with any other value that does not fit is
+        written with the nearest that does, or left out; `refused` tells.
+        """
 
     async def sync(self) -> None:
         """Make everything applied so far survive a power cut."""
@@ -283,6 +291,9 @@ class Catalogue(Protocol):
 
         It counts as recorded at *now_ns*, and what was to last some time from then on lasts as long from now.
         """
+
+    async def bytes_below(self, folder: int) -> int:
+        """Sizes of all files below directory *folder*, exactly: for a total that says `MAX_INT`, "that or more"."""
 
     async def forget_fetches(self) -> None:
         """Partial copies are gone with the last run: `fetching` is `evicted` again."""

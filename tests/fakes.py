@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from recfs.clock import ClockStep
+from recfs.core import bounds
 from recfs.core.model import Kind, State
 from recfs.fs.passthrough import Acceleration
 from recfs.ports import ROOT_INO, AccountRow, Batch, GarbageRow, JournalRow, NodeRow, ObjectRow
@@ -113,6 +115,7 @@ class MemoryCatalogue:
 
     def __init__(self) -> None:
         self.error: Exception | None = None
+        self.refused: Sequence[str] = []
         self.syncs = 0
         self._nodes: dict[int, NodeRow] = {}
         self._garbage: dict[int, GarbageRow] = {}
@@ -130,8 +133,11 @@ class MemoryCatalogue:
             error, self.error = self.error, None
             raise error
         for row in batch.nodes:
-            self._put(row)
-        self._accounts |= {row.user: row for row in batch.accounts}
+            self._put(row._replace(size_bytes=bounds.total(row.size_bytes), uid=min(row.uid, bounds.MAX_INT)))
+            if row.uid > bounds.MAX_INT:
+                self.refused = [*self.refused, f"inode {row.ino}: uid"]
+                logging.getLogger("recfs.catalogue").error("a row does not fit: %s", self.refused[-1])
+        self._accounts |= {row.user: row._replace(used_bytes=bounds.total(row.used_bytes)) for row in batch.accounts}
         self._garbage |= {row.gid: row for row in batch.garbage}
         for gid in batch.purged:
             self._garbage.pop(gid, None)
@@ -275,6 +281,15 @@ class MemoryCatalogue:
             below |= {row.ino for row in dirs if row.parent in below}
         found = (row for row in self._nodes.values() if row.parent in below and row.has_object)
         return sorted(row.ino for row in found if row.ino > after_ino)[:limit]
+
+    async def bytes_below(self, folder: int) -> int:
+        """Added up."""
+        below, seen = {folder}, 0
+        while len(below) > seen:
+            seen = len(below)
+            dirs = (row for row in self._nodes.values() if row.kind is Kind.DIR and row.ino != ROOT_INO)
+            below |= {row.ino for row in dirs if row.parent in below}
+        return sum(row.size_bytes for row in self._nodes.values() if row.parent in below and row.kind is Kind.FILE)
 
     async def evictable(self, now_ns: int, limit: int) -> Sequence[int]:
         """Least recently used first."""

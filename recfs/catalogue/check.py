@@ -7,7 +7,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from recfs.catalogue.rows import SUM, added_up
 from recfs.catalogue.sqlite import connect
+from recfs.core.bounds import total
 
 if TYPE_CHECKING:
     import sqlite3
@@ -72,23 +74,34 @@ def _check(db: sqlite3.Connection) -> Checked:
         parents[ino], names[ino], recorded[ino] = parent, name, (size, rfiles)
     totals: dict[int, list[int]] = defaultdict(lambda: [0, 0])
     files = 0
-    for parent, size, count in db.execute(
-        "select parent, sum(size_bytes), count(*) from node where kind <> 'dir' group by parent"
+    for parent, high, low, count in db.execute(
+        f"select parent, {SUM}, count(*) from node where kind <> 'dir' group by parent"
     ):
         files += count
-        ino = parent
-        while ino in parents:
-            totals[ino][0] += size
-            totals[ino][1] += count
-            if ino == ROOT:
-                break
-            ino = parents[ino]
+        totals[parent][0] += added_up([(high, low)])
+        totals[parent][1] += count
+    for ino in reversed(_downwards(parents)):
+        above = totals[parents[ino]]
+        above[0] += totals[ino][0]
+        above[1] += totals[ino][1]
     differences = [
         Difference(f"directory {_path(ino, parents, names)}", ino, None, *recorded[ino], *totals[ino])
         for ino in sorted(parents)
-        if recorded[ino] != tuple(totals[ino])
+        if recorded[ino] != (total(totals[ino][0]), totals[ino][1])
     ]
     return Checked(*_check_users(db, parents, names, totals, differences, files))
+
+
+def _downwards(parents: dict[int, int]) -> list[int]:
+    """All directories below the root, none before the one it is in."""
+    below: dict[int, list[int]] = defaultdict(list)
+    for ino, parent in parents.items():
+        if ino != ROOT:
+            below[parent].append(ino)
+    order = [ROOT]
+    for ino in order:  # grows as it is read
+        order += below[ino]
+    return order[1:]
 
 
 def _check_users(
@@ -109,7 +122,7 @@ def _check_users(
     accounts = {row[0]: (row[1], row[2]) for row in db.execute("select user, used_bytes, used_files from account")}
     for user in sorted(actual.keys() | accounts.keys()):
         counted = accounts.get(user, (0, 0))
-        if counted != tuple(actual[user]):
+        if counted != (total(actual[user][0]), actual[user][1]):
             differences.append(Difference(f"user {user}", None, user, *counted, *actual[user]))
     return len(actual.keys() | accounts.keys()), files, differences
 

@@ -11,9 +11,11 @@ from importlib import resources
 
 from sqlite_utils import Database, Migrations
 
+from recfs.core.bounds import MIN_TIME_NS
+
 steps = Migrations("recfs")
 
-NEWEST = "0002_objects"
+NEWEST = "0003_times"
 """Name of the last step: a catalogue that records a later one was written by a newer recfs."""
 
 
@@ -48,6 +50,18 @@ def objects(db: Database) -> None:
             db.execute(statement)
     db.execute(f"insert into node ({columns}) select {columns} from node_0001")
     db.execute("drop table node_0001")
+
+
+@steps(name="0003_times")
+def times(db: Database) -> None:
+    """Times before 1901 are clamped, as they are from now on: below, the range of times continues from 2262 on."""
+    for table, columns in (
+        ("node", ("atime_ns", "mtime_ns", "ctime_ns")),
+        ("garbage", ("mtime_ns",)),
+        ("object", ("mtime_ns",)),
+    ):
+        for column in columns:
+            db.execute(f"update {table} set {column} = {MIN_TIME_NS} where {column} < {MIN_TIME_NS}")
 
 
 def split_statements(script: str) -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from recfs.catalogue import check, reports_s3
 from recfs.catalogue.reading import ROOT, parts_of, reading, text, walk
+from recfs.core.bounds import loaded_time
 from recfs.core.layout import owner_of
 from recfs.core.model import State
 from recfs.core.quota import UNLIMITED, Limits, merge, month_of
@@ -81,9 +82,9 @@ def info(catalogue: Path, config: Config, path: str) -> dict[str, Any]:
             "mode": f"{row['mode']:04o}",
             "uid": row["uid"],
             "gid": row["gid"],
-            "atime_ns": row["atime_ns"],
-            "mtime_ns": row["mtime_ns"],
-            "ctime_ns": row["ctime_ns"],
+            "atime_ns": loaded_time(row["atime_ns"]),
+            "mtime_ns": loaded_time(row["mtime_ns"]),
+            "ctime_ns": loaded_time(row["ctime_ns"]),
             "owner": owner,
             "xattrs": {text(name): text(value) for name, value in xattrs},
         }
@@ -148,7 +149,7 @@ def _listed(row: sqlite3.Row, path: str) -> dict[str, Any]:
         "state": row["state"],
         "size_bytes": row["size_bytes"],
         "sha256": row["sha256"].hex() if row["sha256"] else None,
-        "mtime_ns": row["mtime_ns"],
+        "mtime_ns": loaded_time(row["mtime_ns"]),
     }
 
 

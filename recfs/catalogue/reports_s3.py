@@ -8,7 +8,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from recfs.catalogue.reading import facts, has_table, parts_of, reading, text, walk
+from recfs.catalogue.rows import SUM, added_up
 from recfs.clock import SystemClock, boot_id
+from recfs.core.bounds import loaded_time
 from recfs.core.layout import role_of
 from recfs.core.model import State
 from recfs.core.naming import is_temporary_name
@@ -182,8 +184,7 @@ def status(catalogue: Path, config: Config) -> dict[str, Any] | None:
     with reading(catalogue) as db:
         local_bytes = 0
         if has_table(db, "object"):
-            query = "select coalesce(sum(size_bytes), 0) from object where local = 1"
-            local_bytes = db.execute(query).fetchone()[0]
+            local_bytes = added_up(db.execute(f"select {SUM} from object where local = 1").fetchall())
     return {
         "url": config.s3.url,
         "queue": found["totals"],
@@ -200,7 +201,7 @@ def status(catalogue: Path, config: Config) -> dict[str, Any] | None:
 def pinned_bytes(catalogue: Path) -> int:
     """Bytes of all files that are pinned."""
     with reading(catalogue) as db:
-        return int(db.execute("select coalesce(sum(size_bytes), 0) from object where pinned = 1").fetchone()[0])
+        return added_up(db.execute(f"select {SUM} from object where pinned = 1").fetchall())
 
 
 def held(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Any] | None:
@@ -264,7 +265,7 @@ def route_explain(
             if size_bytes is None:
                 size_bytes = row["size_bytes"]
             if age_s is None:
-                age_s = age_of(now_ns, row["mtime_ns"], row["ctime_ns"])
+                age_s = age_of(now_ns, loaded_time(row["mtime_ns"]), loaded_time(row["ctime_ns"]))
     if size_bytes is None:
         assumed.append("size")
     if age_s is None:

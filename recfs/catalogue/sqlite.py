@@ -12,6 +12,7 @@ One daemon writes (the root's lock file sees to that) and command-line readers o
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from contextlib import closing, contextmanager, suppress
@@ -22,66 +23,41 @@ import trio
 from sqlite_utils import Database
 
 from recfs.catalogue import migrations
-from recfs.core.model import Kind, State
+from recfs.catalogue.rows import (
+    ACCOUNT,
+    GARBAGE,
+    JOURNAL,
+    NODE,
+    OBJECT,
+    SUM,
+    UNFIT,
+    added_up,
+    fitted,
+    garbage_row,
+    node_row,
+    object_row,
+    write,
+    write_apart,
+)
+from recfs.core.bounds import MAX_INT
 from recfs.errors import CatalogueCorrupt, IoFailure, OutOfSpace
-from recfs.ports import AccountRow, Batch, GarbageRow, JournalRow, NodeRow, ObjectRow
+from recfs.ports import AccountRow, JournalRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from recfs.ports import Batch, GarbageRow, NodeRow, ObjectRow
+
+log = logging.getLogger("recfs.catalogue")
+
 CHECKPOINT_PAGES = 4096
 """Log length (4 KiB pages) from which `checkpoint` folds it into the main file: 16 MiB."""
 
+REFUSED_KEPT = 20
+"""How many rows that did not fit `recfs status` names."""
+
 CHECK_BYTES = 16 << 20
 """Up to this size a start checks every page (some 14 ms a MiB); of larger files damage shows when it is met."""
-
-_NODE = ", ".join(NodeRow._fields)
-_GARBAGE = ", ".join(GarbageRow._fields)
-_ACCOUNT = ", ".join(["user", *AccountRow._fields[1:]])
-_OBJECT = ", ".join(ObjectRow._fields)
-_JOURNAL = ", ".join(JournalRow._fields)
-_KIND = {kind.value: kind for kind in Kind}
-_STATE: dict[str | None, State | None] = {None: None} | {state.value: state for state in State}
-
-
-def _marks(row: type[NodeRow | GarbageRow | AccountRow | ObjectRow | JournalRow]) -> str:
-    return ", ".join("?" * len(row._fields))
-
-
-# `replace` also removes a row that still holds the (parent, name) a renamed row now takes; such a row changed its own
-# name in the same batch, or was removed, so it is written back by its own turn.
-_PUT_NODE = f"replace into node ({_NODE}) values ({_marks(NodeRow)})"
-_PUT_GARBAGE = f"replace into garbage ({_GARBAGE}) values ({_marks(GarbageRow)})"
-_PUT_ACCOUNT = f"replace into account ({_ACCOUNT}) values ({_marks(AccountRow)})"
-_PUT_OBJECT = f"replace into object ({_OBJECT}) values ({_marks(ObjectRow)})"
-_PUT_JOURNAL = f"replace into journal ({_JOURNAL}) values ({_marks(JournalRow)})"
-
-
-def node_row(values: tuple[Any, ...]) -> NodeRow:
-    """Turn a result row into a NodeRow with its enums."""
-    ino, parent, name, kind, mode, uid, gid, size, rfiles, atime, mtime, ctime, state, *rest = values
-    return NodeRow(
-        ino,
-        parent,
-        name,
-        _KIND[kind],
-        mode,
-        uid,
-        gid,
-        size,
-        rfiles,
-        atime,
-        mtime,
-        ctime,
-        _STATE[state],
-        *rest,
-    )
-
-
-def garbage_row(values: tuple[Any, ...]) -> GarbageRow:
-    """Turn a result row into a GarbageRow with its enums."""
-    gid, ino, kind, *rest = values
-    return GarbageRow(gid, ino, _KIND[kind], *rest)
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
@@ -126,6 +102,7 @@ class SqliteCatalogue:
         self._applied = 0
         self._synced = 0
         self._wal_fd = -1
+        self.refused: Sequence[str] = ()
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -142,50 +119,30 @@ class SqliteCatalogue:
             raise
 
     async def apply(self, batch: Batch) -> None:
-        """Write *batch* in one transaction."""
+        """Write *batch* in one transaction. A row that does not fit is made to, or left out, and told in `refused`."""
         try:
-            with self._transaction() as db:
-                removed = [(ino,) for ino in batch.removed]
-                if removed:
-                    db.executemany("delete from node where ino = ?", removed)
-                if batch.nodes:
-                    db.executemany(_PUT_NODE, batch.nodes)
-                if batch.accounts:
-                    db.executemany(_PUT_ACCOUNT, batch.accounts)
-                if batch.garbage:
-                    db.executemany(_PUT_GARBAGE, batch.garbage)
-                if batch.purged:
-                    db.executemany("delete from garbage where gid = ?", [(gid,) for gid in batch.purged])
-                for ino, name, value in batch.xattrs:
-                    if value is None:
-                        db.execute("delete from xattr where ino = ? and name = ?", (ino, name))
-                    else:
-                        db.execute("replace into xattr values (?, ?, ?)", (ino, name, value))
-                for parent, name, hidden in batch.whiteouts:
-                    if hidden:
-                        db.execute("replace into whiteout values (?, ?)", (parent, name))
-                    else:
-                        db.execute("delete from whiteout where parent = ? and name = ?", (parent, name))
-                if batch.views:
-                    db.executemany("replace into view values (?, ?)", batch.views)
-                if batch.objects_gone:
-                    db.executemany("delete from object where ino = ?", [(ino,) for ino in batch.objects_gone])
-                if batch.objects:
-                    db.executemany(_PUT_OBJECT, batch.objects)
-                if batch.journal:
-                    db.executemany(_PUT_JOURNAL, batch.journal)
-                if batch.journal_done:
-                    db.executemany("delete from journal where id = ?", [(done,) for done in batch.journal_done])
-                if removed:  # last: the batch may also hold what they were given before they went
-                    db.executemany("delete from object where ino = ?", removed)
-                    db.executemany("delete from xattr where ino = ?", removed)
-                    db.executemany("delete from whiteout where parent = ?", removed)
-                    db.executemany("delete from view where ino = ?", removed)
-                if batch.meta:
-                    db.executemany("replace into meta values (?, ?)", list(batch.meta.items()))
+            try:
+                with self._transaction() as db:
+                    write(db, batch)
+            except UNFIT:
+                self._apply_fitted(batch)
         except sqlite3.DatabaseError as error:
             raise self._failure(error) from error
         self._applied += 1
+
+    def _apply_fitted(self, batch: Batch) -> None:
+        """Write *batch* with its values brought into their ranges; what is refused even so must not stop the rest."""
+        fit, told = fitted(batch)
+        try:
+            with self._transaction() as db:
+                write(db, fit)
+        except UNFIT:
+            with self._transaction() as db:
+                told += write_apart(db, fit)
+        for what in told:
+            if what not in self.refused:
+                log.error("catalogue %s: a row does not fit: %s", self._path, what)
+                self.refused = (*self.refused[-(REFUSED_KEPT - 1) :], what)
 
     def _failure(self, error: sqlite3.DatabaseError) -> OutOfSpace | IoFailure:
         if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
@@ -248,23 +205,23 @@ class SqliteCatalogue:
 
     async def node(self, ino: int) -> NodeRow | None:
         """The row of *ino*."""
-        row = self._read_one(f"select {_NODE} from node where ino = ?", (ino,))
+        row = self._read_one(f"select {NODE} from node where ino = ?", (ino,))
         return node_row(row) if row else None
 
     async def child(self, parent: int, name: bytes) -> NodeRow | None:
         """The row called *name* in *parent*; the root is its own parent and nobody's child."""
-        query = f"select {_NODE} from node where parent = ? and name = ? and ino <> 1"
+        query = f"select {NODE} from node where parent = ? and name = ? and ino <> 1"
         row = self._read_one(query, (parent, name))
         return node_row(row) if row else None
 
     async def children(self, parent: int, after_ino: int, limit: int) -> Sequence[NodeRow]:
         """A page of *parent*'s rows in inode order."""
-        query = f"select {_NODE} from node indexed by node_parent where parent = ? and ino > ? order by ino limit ?"
+        query = f"select {NODE} from node indexed by node_parent where parent = ? and ino > ? order by ino limit ?"
         return [node_row(row) for row in self._read(query, (parent, max(after_ino, 1), limit))]
 
     async def unsettled(self) -> Sequence[NodeRow]:
         """What was under way when the catalogue was last written."""
-        query = f"select {_NODE} from node where pending <> 0 or state in ('writing', 'sealing') order by ino"
+        query = f"select {NODE} from node where pending <> 0 or state in ('writing', 'sealing') order by ino"
         return [node_row(row) for row in self._read(query)]
 
     async def forget_home_inos(self) -> None:
@@ -280,11 +237,11 @@ class SqliteCatalogue:
 
     async def garbage(self) -> Sequence[GarbageRow]:
         """All garbage rows, oldest first."""
-        return [garbage_row(row) for row in self._read(f"select {_GARBAGE} from garbage order by gid")]
+        return [garbage_row(row) for row in self._read(f"select {GARBAGE} from garbage order by gid")]
 
     async def account(self, user: str) -> AccountRow | None:
         """The counters of *user*."""
-        row = self._read_one(f"select {_ACCOUNT} from account where user = ?", (user,))
+        row = self._read_one(f"select {ACCOUNT} from account where user = ?", (user,))
         return AccountRow._make(row) if row else None
 
     async def xattrs(self, ino: int) -> dict[bytes, bytes]:
@@ -301,8 +258,8 @@ class SqliteCatalogue:
 
     async def jobs(self, activity_before_ns: int) -> Sequence[NodeRow]:
         """Job directories whose last change is older."""
-        query = f"select {_NODE} from node where activity_ns <> 0 and activity_ns < ? order by activity_ns"
-        return [node_row(row) for row in self._read(query, (activity_before_ns,))]
+        query = f"select {NODE} from node where activity_ns <> 0 and activity_ns < ? order by activity_ns"
+        return [node_row(row) for row in self._read(query, (min(activity_before_ns, MAX_INT),))]
 
     async def meta(self) -> dict[str, str]:
         """Store-wide facts."""
@@ -312,12 +269,12 @@ class SqliteCatalogue:
 
     async def object(self, ino: int) -> ObjectRow | None:
         """What S3 holds of *ino*."""
-        row = self._read_one(f"select {_OBJECT} from object where ino = ?", (ino,))
-        return ObjectRow._make(row) if row else None
+        row = self._read_one(f"select {OBJECT} from object where ino = ?", (ino,))
+        return object_row(row) if row else None
 
     async def journal(self) -> Sequence[JournalRow]:
         """All work that is not done."""
-        return [JournalRow._make(row) for row in self._read(f"select {_JOURNAL} from journal order by id")]
+        return [JournalRow._make(row) for row in self._read(f"select {JOURNAL} from journal order by id")]
 
     async def upload_names(self) -> Sequence[tuple[int, bytes, str | None]]:
         """(row, file name, user) of all journalled uploads; no user for shared files."""
@@ -365,8 +322,16 @@ class SqliteCatalogue:
 
     async def local_object_bytes(self) -> int:
         """Bytes of all local copies."""
-        ((total,),) = self._read("select coalesce(sum(size_bytes), 0) from object where local = 1")
-        return int(total)
+        return added_up(self._read(f"select {SUM} from object where local = 1"))
+
+    async def bytes_below(self, folder: int) -> int:
+        """Sizes of all files below *folder*, added up anew."""
+        query = (
+            "with recursive below(ino) as (select ? union all select node.ino from node join below"
+            " on node.parent = below.ino where node.kind = 'dir' and node.ino <> 1)"
+            f" select {SUM} from node join below on node.parent = below.ino where node.kind = 'file'"
+        )
+        return added_up(self._read(query, (folder,)))
 
     async def forget_future(self, now_ns: int) -> None:
         """What lies ahead of *now_ns* counts as recorded just now."""

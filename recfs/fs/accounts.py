@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from recfs.core import quota
+from recfs.core.bounds import MAX_INT, total
 from recfs.core.quota import Limits, Reason
 from recfs.errors import FileTooLarge, QuotaExceeded
-from recfs.ports import AccountRow
+from recfs.ports import ROOT_INO, AccountRow
 
 if TYPE_CHECKING:
     from recfs.ports import Catalogue
@@ -35,7 +36,7 @@ class Account:
         """The row the catalogue should hold."""
         own = self.own
         return AccountRow(
-            self.user, self.used_bytes, self.used_files, self.month, self.month_uploads,
+            self.user, total(self.used_bytes), self.used_files, self.month, self.month_uploads,
             own.max_bytes, own.max_files, own.max_file_size, own.max_monthly_uploads,
         )  # fmt: skip
 
@@ -133,9 +134,20 @@ class Accounts:
         """The account of *user*; made when nobody has seen this user yet."""
         if user not in self._known:
             row = await self._catalogue.account(user)
+            if row is not None and row.used_bytes >= MAX_INT:
+                row = row._replace(used_bytes=await self._added_up(user))
             if user not in self._known:
                 self._known[user] = self._from_row(user, row)
         return self._known[user]
+
+    async def _added_up(self, user: str) -> int:
+        """Usage beyond what a row can say: right, as nothing of a user nobody has loaded yet is under way."""
+        used = 0
+        for level in (b"users", b"temp"):
+            top = await self._catalogue.child(ROOT_INO, level)
+            own = await self._catalogue.child(top.ino, user.encode("ascii")) if top is not None else None
+            used += await self._catalogue.bytes_below(own.ino) if own is not None else 0
+        return used
 
     def _from_row(self, user: str, row: AccountRow | None) -> Account:
         if row is None:

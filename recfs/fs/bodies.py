@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -18,7 +19,7 @@ from recfs.fs.diskio import copy_bytes, freeze, is_beyond, stoppable, too_many
 from recfs.fs.follow import follow
 from recfs.fs.garbage import Garbage
 from recfs.fs.nodes import Untouched
-from recfs.fs.staging import Label, StagingPool
+from recfs.fs.staging import ELSEWHERE, LONG_PATH_BYTES, Label, StagingPool
 from recfs.fs.waits import bounded
 from recfs.ports import Pending
 
@@ -241,7 +242,9 @@ class Bodies:
             closed = node.bytes if node.state is State.SEALING else None
             path = b"/".join(node.parts())
             label = Label(node.ino, node.parent.ino, node.mode, node.uid, node.gid, closed, path)
-            self._store.label(node.body.fd, label.encode())
+            fd = node.body.fd
+            if len(path) > LONG_PATH_BYTES or not self._store.label(fd, label.encode()):
+                self._store.label(fd, replace(label, path=ELSEWHERE + node.name).encode())
 
     async def drop(self, node: FileNode) -> None:
         """Close the body after its last handle. Freeing a large unlinked file takes long, so not on the trio thread."""
@@ -300,7 +303,7 @@ class Bodies:
         """
         staging = self.pool.new_id()
         self.label(node)
-        os.rename(self._places.home(node), self._store.staging(staging))
+        self._store.rename(self._places.home(node), self._store.staging(staging))
         self._tree.vacate(node, node.moved)
         node.moved = None
         node.pending = 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pyfuse3
 
+from recfs.core.bounds import MAX_INT
 from recfs.fs.follow import follow
 from recfs.fs.nodes import BLOCK_BYTES, FileNode, LinkNode, Node
 from recfs.fs.views import View
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from recfs.fs.tree import Tree
     from recfs.ports import NodeRow
 
+MAX_BLOCKS = MAX_INT // BLOCK_BYTES
+"""Programs multiply st_blocks by 512."""
 CACHE_S = 3600.0
 """How long the kernel may keep names and attributes: changes pass through it, or are followed by an invalidation."""
 
@@ -49,7 +52,7 @@ class Entries:
             entry.attr_timeout = 0 if ino and ino != node.ino else CACHE_S
             if isinstance(node, FileNode):
                 entry.st_size = size = node.bytes
-                entry.st_blocks = -(-size // BLOCK_BYTES)
+                entry.st_blocks = min(-(-size // BLOCK_BYTES), MAX_BLOCKS)
                 entry.st_nlink = 0 if node.unlinked else 1
             elif isinstance(node, LinkNode):
                 entry.st_size = len(node.target)
@@ -67,7 +70,7 @@ class Entries:
         if row.kind == "file":
             entry.st_mode = stat.S_IFREG | row.mode
             entry.st_size = size = row.size_bytes
-            entry.st_blocks = -(-size // BLOCK_BYTES)
+            entry.st_blocks = min(-(-size // BLOCK_BYTES), MAX_BLOCKS)
         elif row.kind == "dir":
             entry.st_mode = stat.S_IFDIR | row.mode
         else:

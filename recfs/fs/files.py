@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from recfs.core.bounds import end_of
 from recfs.core.model import State, check_transition
-from recfs.errors import IoFailure, OutOfSpace
+from recfs.errors import FileTooLarge, IoFailure, OutOfSpace
 from recfs.fs.diskio import COPY_CHUNK_BYTES, DiskIo, extent_at
 from recfs.fs.follow import drop_privileges, follow, look
 from recfs.fs.nodes import BLOCK_BYTES
@@ -229,9 +230,13 @@ class OpenFiles:
 
     def admit(self, node: FileNode, offset: int, wanted: int) -> int:
         """How far towards *wanted* a write at *offset* may go. Raises when not by one byte."""
+        most = self.space.max_file_bytes
+        if wanted > most:
+            end_of(offset, 1, most)
+            wanted = most
         account = node.parent.account if not node.unlinked else None
         allowed = account.admit(node.bytes, wanted, offset) if account is not None else wanted
-        self.space.admit(allowed - node.bytes)
+        self.space.admit(allowed - max(node.bytes, offset))  # a hole takes no room
         return allowed
 
     def changed(self, node: FileNode) -> None:
@@ -262,6 +267,7 @@ class OpenFiles:
                 self.space.admit(os.fstat(body.fd).st_blocks * BLOCK_BYTES)  # its bytes will be copied
             await self._bodies.supersede(node)
         else:
+            end_of(size, 0, self.space.max_file_bytes)
             await self._bodies.unseal(node)
             if size > node.bytes:
                 account = node.parent.account if not node.unlinked else None
@@ -371,8 +377,10 @@ def _data_from(fd: int, offset: int, end: int) -> tuple[int, bytes]:
     return offset, os.pread(fd, min(COPY_CHUNK_BYTES, until - offset), offset)
 
 
-def disk_error(error: OSError, node: FileNode) -> OutOfSpace | IoFailure:
+def disk_error(error: OSError, node: FileNode) -> OutOfSpace | FileTooLarge | IoFailure:
     """What a failed system call on the file below means to who asked."""
+    if error.errno == errno.EFBIG:
+        return FileTooLarge(f"{node.path}: larger than the file system below takes")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutOfSpace(f"{node.path}: the disk is full")
     return IoFailure(f"{node.path}: {error}")

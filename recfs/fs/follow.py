@@ -10,6 +10,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from recfs.core.bounds import time_ns
+
 if TYPE_CHECKING:
     from recfs.fs.nodes import FileNode
     from recfs.fs.tree import Tree
@@ -28,7 +30,7 @@ def follow(tree: Tree, node: FileNode) -> bool:
     body.untold = body.untold or seen[0] == body.seen[0]
     body.seen = seen
     tree.resize(node, max(info.st_size, body.held))
-    node.mtime_ns = node.ctime_ns = info.st_mtime_ns
+    node.mtime_ns = node.ctime_ns = time_ns(info.st_mtime_ns)
     if drop_privileges(node):
         body.untold = True
     tree.behind.node(node)

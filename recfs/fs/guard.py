@@ -57,7 +57,7 @@ _QUIET = (
     errors.OtherDevice,
     errors.Interrupted,
 )
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.ENOMEM)
+_DISK_ERRORS = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.ENOMEM)
 
 
 def errno_of(error: Exception) -> int:

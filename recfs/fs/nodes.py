@@ -10,6 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
+from recfs.core.bounds import MAX_INT
 from recfs.core.layout import Role
 from recfs.core.model import Kind, State
 from recfs.ports import NodeRow, ObjectRow, Pending
@@ -231,7 +232,8 @@ class DirNode(Node):
         """The row the catalogue should hold."""
         home_parent, home_name = self._place()
         return NodeRow(
-            self.ino, self.parent.ino, self.name, Kind.DIR, self.mode, self.uid, self.gid, self.rbytes, self.rfiles,
+            self.ino, self.parent.ino, self.name, Kind.DIR, self.mode, self.uid, self.gid,
+            min(self.rbytes, MAX_INT), self.rfiles,
             self.atime_ns, self.mtime_ns, self.ctime_ns, None, None, None, None, None,
             self.home_ino, self.pending | self.settling, home_parent, home_name, self.activity_ns, 0, int(self.xattrs
             != {}),

@@ -26,17 +26,20 @@ class Places:
     def home(self, node: Node) -> bytes:
         """Local path of the node's entry in the home tree."""
         names: list[bytes] = []
-        while node.parent is not node or node.moved is not None:
-            if node.moved is None:
+        while True:
+            moved = node.moved
+            if moved is None:
+                parent = node.parent
+                if parent is node:
+                    return self._store.home(reversed(names))
                 names.append(node.name)
-                node = node.parent
+                node = parent
                 continue
-            folder, name = node.moved
+            folder, name = moved
             names.append(name)
             if folder is None:
                 return b"/".join((self._store.limbo, *reversed(names)))
             node = folder
-        return self._store.home(reversed(names))
 
     def at(self, place: Place) -> bytes:
         """Local path of a physical place."""

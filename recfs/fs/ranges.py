@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final, TypeVarTuple, Unpack
 
 import trio
 
-from recfs.errors import FileTooLarge, FsError, InvalidArgument, NotSupported
+from recfs.core.bounds import end_of
+from recfs.errors import FsError, InvalidArgument, NotSupported
 from recfs.fs.diskio import KEEP_SIZE, PUNCH_HOLE, fallocate
 from recfs.fs.files import disk_error
 from recfs.fs.follow import follow, look
@@ -71,13 +72,13 @@ class Ranges:
         """fallocate(2). Growing is charged, and done whole or not at all. Raises NotSupported for other modes."""
         if mode not in OFFERED:
             raise NotSupported(f"fallocate mode {mode:#x}")
-        if offset < 0 or length <= 0:
-            raise InvalidArgument(f"fallocate of {length} bytes at {offset}")
+        end = end_of(offset, length, self._files.space.max_file_bytes)
+        if not length:
+            raise InvalidArgument(f"fallocate of no bytes at {offset}")
         handle = self._files.handles[number]
         await self._files.keep_pace(handle.node)
         await self._files.begin(handle)
         node = handle.node
-        end = offset + length
         grows = not mode & KEEP_SIZE and end > node.bytes
         account = node.parent.account if not node.unlinked else None
         if grows and account is not None:
@@ -94,7 +95,8 @@ class Ranges:
         Raises when that is not a single byte; 0 at the end of the source.
         """
         source, handle = self._files.handles[source_number], self._files.handles[number]
-        length = min(length, COPY_BYTES, self._left(source, source_offset))
+        length = min(length, COPY_BYTES, self._left(source, end_of(source_offset, 0)))
+        end_of(offset, length)
         if length <= SMALL_BYTES:
             data = await self._files.disk.read_at(source.body.fd, length, source_offset, source.node.bytes)
             return await self._files.write(number, offset, bytes(data))
@@ -206,8 +208,6 @@ def _dig(fd: int, offset: int, length: int) -> None:
 def _refusal(error: OSError, node: FileNode) -> FsError:
     if error.errno in (errno.EOPNOTSUPP, errno.EXDEV):
         return NotSupported(f"{node.path}: the file system below does not do that")
-    if error.errno == errno.EFBIG:
-        return FileTooLarge(f"{node.path}: larger than the file system below takes")
     return disk_error(error, node)
 
 

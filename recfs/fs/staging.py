@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from recfs.core.bounds import MAX_ID, MAX_INT
+from recfs.core.layout import NAME_MAX_BYTES
 from recfs.errors import OutOfSpace
 from recfs.fs.diskio import is_beyond, too_many
+from recfs.ports import ROOT_INO
 
 if TYPE_CHECKING:
     from recfs.stores.local import LocalStore
@@ -26,6 +29,12 @@ INODE_RESERVE = 1024
 """Inodes kept free, at most: directories and links that were taken have yet to be made in the home tree."""
 FETCH_LABEL = b"fetch "
 """Label of a partial copy of what S3 has: worth nothing to the next start."""
+
+
+LONG_PATH_BYTES = 3000
+"""Longer paths are not written on labels, which have to fit into 4 KB on ext4 …"""
+ELSEWHERE = b".../"
+"""… but the name alone, after this; no name at the top of the mount. The directory's number is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +60,21 @@ class Label:
         """Read an attribute's value. Raises ValueError."""
         version, ino, parent, mode, uid, gid, closed, path = value.split(b" ", 7)
         if version != b"1":
-            raise ValueError(f"label of version {version!r}")
+            raise ValueError(f"label of version {version[:20]!r}")
+        names = path.split(b"/")
+        if any(not name or name in (b".", b"..") or len(name) > NAME_MAX_BYTES or b"\0" in name for name in names):
+            raise ValueError("label with a path that is none")
         return cls(
-            int(ino), int(parent), int(mode, 8), int(uid), int(gid), None if closed == b"-1" else int(closed), path
-        )
+            _within(int(ino), ROOT_INO, MAX_INT), _within(int(parent), ROOT_INO, MAX_INT),
+            _within(int(mode, 8), 0, 0o7777), _within(int(uid), 0, MAX_ID), _within(int(gid), 0, MAX_ID),
+            None if closed == b"-1" else _within(int(closed), 0, MAX_INT), path,
+        )  # fmt: skip
+
+
+def _within(number: int, least: int, most: int) -> int:
+    if not least <= number <= most:
+        raise ValueError(f"label with {number:.6g}, which is not from {least} to {most}")
+    return number
 
 
 class StagingPool:
@@ -142,6 +162,8 @@ class Space:
     def __init__(self, store: LocalStore, min_free: int) -> None:
         self._store = store
         self.min_free = min_free
+        self.max_file_bytes = store.max_file_bytes
+        """Size of the largest file that the disk takes."""
         self.has_ballast = True
         """Whether room is put aside for the catalogue, for when the reserve is gone, too."""
         self._budget = 0

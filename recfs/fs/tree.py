@@ -14,8 +14,10 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from recfs.core import fallback
+from recfs.core.bounds import MAX_INT
 from recfs.core.layout import TOP_DIRS, Role, child_role
-from recfs.errors import InvalidPath, NameTooLong, NotADirectory, RecfsError, Stale
+from recfs.core.model import Kind
+from recfs.errors import InvalidPath, IoFailure, NameTooLong, NotADirectory, RecfsError, Stale
 from recfs.fs.garbage import Garbage
 from recfs.fs.nodes import DirNode, FileNode, Node, from_row
 from recfs.ports import LIMBO_INO, ROOT_INO
@@ -104,7 +106,14 @@ class Tree:
         else:
             root = from_row(row, None, Role.ROOT)
             assert isinstance(root, DirNode)
+            root.rbytes = await self._bytes_of(row)
             self.root = self.nodes[ROOT_INO] = root
+
+    async def _bytes_of(self, row: NodeRow) -> int:
+        """Size of a file, total of a directory: added up anew where it is beyond what the row can say."""
+        if row.size_bytes < MAX_INT or row.kind is not Kind.DIR:
+            return row.size_bytes
+        return await self.catalogue.bytes_below(row.ino)
 
     def new_ino(self) -> int:
         """An inode number that was never used."""
@@ -144,6 +153,25 @@ class Tree:
             raise Stale(f"inode {ino} is gone")
         return node
 
+    async def _load_folder(self, ino: int) -> Node:
+        """Load a directory and those above it, from the top down: they may be more than calls can be nested."""
+        above: dict[int, None] = {}
+        each = ino
+        while each not in self.nodes:
+            if each in above:
+                raise IoFailure(f"the catalogue has directory {each} inside itself")
+            above[each] = None
+            row = await self.catalogue.node(each)
+            if row is None:
+                raise Stale(f"inode {each} is gone")
+            each = row.parent
+        node: Node | None = self.nodes[each]
+        for each in reversed(above):
+            node = await self._find(lambda ino=each: self.catalogue.node(ino))  # type: ignore[misc]
+        if node is None:
+            raise Stale(f"inode {ino} is gone")
+        return node
+
     async def _find(self, read: Callable[[], Awaitable[NodeRow | None]]) -> Node | None:
         """The node of the row that *read* finds; None when there is none, or none any more."""
         while True:
@@ -152,7 +180,7 @@ class Tree:
             if row is None:
                 return None
             try:
-                parent = self.nodes.get(row.parent) or await self._load(row.parent)
+                parent = self.nodes.get(row.parent) or await self._load_folder(row.parent)
             except Stale:
                 if written == self.behind.written:
                     raise
@@ -161,6 +189,7 @@ class Tree:
             role = _role(row, parent)
             account = await self.accounts.load(row.name.decode("ascii")) if role in _OWNED else None
             held = await self.catalogue.object(row.ino) if row.has_object else None
+            size = await self._bytes_of(row) if row.size_bytes >= MAX_INT else row.size_bytes
             if written == self.behind.written:
                 break  # else what was read may be outdated, and nothing would tell
         # Memory knows better than the row: renamed or unlinked since the last batch.
@@ -171,6 +200,7 @@ class Tree:
         if isinstance(node, FileNode):
             node.object = held
         elif isinstance(node, DirNode):
+            node.rbytes = size
             if account is not None:
                 node.account = account
             node.fallback = fallback.rule_for_dir(self.rules, tuple(node.parts())) if self.rules else None

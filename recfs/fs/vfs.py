@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from recfs.core.bounds import time_ns
 from recfs.core.model import State
 from recfs.errors import (
     Busy,
@@ -164,9 +165,9 @@ class Vfs:
         if isinstance(node, FileNode) and changes.mode is None and (changes.uid, changes.gid) != (None, None):
             drop_privileges(node)
         if changes.atime_ns is not None:
-            node.atime_ns = changes.atime_ns
+            node.atime_ns = time_ns(changes.atime_ns)
         if changes.mtime_ns is not None:
-            node.mtime_ns = changes.mtime_ns
+            node.mtime_ns = time_ns(changes.mtime_ns)
         node.ctime_ns = now
         if not node.unlinked:
             self.tree.activity(node.parent)
@@ -385,30 +386,38 @@ class Vfs:
         finally:
             await self._kernel.told()
 
-    async def _remove_below(self, folder: DirNode, stop: Callable[[], bool]) -> int:
+    async def _remove_below(self, top: DirNode, stop: Callable[[], bool]) -> int:
         gone = 0
         operator = Caller(0, 0, operator=True)
-        while not folder.unlinked:
+        folders = [top]  # not by calls in calls: trees are deeper than those may be
+        while folders:
+            folder = folders[-1]
+            if folder.unlinked:
+                folders.pop()
+                continue
             below = self.tree.snapshot(folder) if folder.complete else await self.tree.page(folder, 0, 500)
             for entry in below:
                 child = await self.tree.child(folder, entry.name)
                 if stop():
                     raise Busy(f"{folder.path} is in use again")
                 if isinstance(child, DirNode):
-                    gone += await self._remove_below(child, stop)
+                    folders.append(child)
                 elif child is not None and await self.names.unlink(folder, child.name, operator) is not None:
                     gone += 1
                     self._kernel.forget_entry(folder.ino, child.name, child.ino)
             if not below:
-                if folder.fallback is not None:
-                    for view in await self.views.shown(folder, set()):
-                        self._kernel.forget_entry(folder.ino, view.name, view.ino)
-                parent, name = folder.parent, folder.name
-                await self.names.rmdir(parent, name, operator)
-                self._kernel.forget_entry(parent.ino, name, folder.ino)
-                self._kernel.forget_inode(parent.ino)  # its times changed
+                await self._remove_empty(folder, operator)
             await trio.lowlevel.checkpoint()
         return gone
+
+    async def _remove_empty(self, folder: DirNode, operator: Caller) -> None:
+        if folder.fallback is not None:
+            for view in await self.views.shown(folder, set()):
+                self._kernel.forget_entry(folder.ino, view.name, view.ino)
+        parent, name = folder.parent, folder.name
+        await self.names.rmdir(parent, name, operator)
+        self._kernel.forget_entry(parent.ino, name, folder.ino)
+        self._kernel.forget_inode(parent.ino)  # its times changed
 
 
 def _takes_long(shared: FileNode) -> bool:

@@ -14,8 +14,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import stat
+import time
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -24,7 +27,7 @@ from recfs.errors import RecfsError
 from recfs.fs.garbage import Garbage
 from recfs.fs.nodes import DirNode, FileNode, LinkNode, Node
 from recfs.ports import Pending
-from recfs.stores.local import Attrs, Outcome, Step, StepKind
+from recfs.stores.steps import Attrs, Outcome, Step, StepKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,9 +40,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("recfs.settler")
 
 BATCH_ITEMS = 256
+PLAN_S = 0.02
+"""How long planning may keep everybody else waiting: in a very deep tree an item takes milliseconds."""
 GATHER_S = 0.05
 """How long the first entry of a batch waits for others; nobody waits for the home tree but a drain."""
 RETRY_S = 1.0
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""What a step meets when a directory above it was removed past recfs, or replaced by something else."""
 
 
 @dataclass(slots=True)
@@ -60,6 +67,27 @@ class _Plan:
     moving: set[int] = field(default_factory=set)
     planning: set[int] = field(default_factory=set)
     discarding: set[int] = field(default_factory=set)
+
+
+_Planning = Generator[Any, Any, bool]
+"""Planning one item: yields the planning of what has to be planned before it, and gets its result."""
+
+
+def _is_full(plan: _Plan, until: float) -> bool:
+    return len(plan.jobs) >= BATCH_ITEMS or (bool(plan.jobs) and time.monotonic() > until)
+
+
+def _drive(planning: _Planning) -> bool:
+    """Carry planning out. What comes before what may be as deep as the tree, so no call is made inside a call."""
+    stack, result = [planning], None
+    while stack:
+        try:
+            stack.append(stack[-1].send(result))
+            result = None  # a generator that begins is sent nothing
+        except StopIteration as end:
+            stack.pop()
+            result = end.value
+    return bool(result)
 
 
 class HomeSettler:
@@ -136,12 +164,19 @@ class HomeSettler:
         """Have the directories above *ino*, as far as they were removed past recfs, made again. Atomic."""
         node = self._tree.nodes.get(ino)
         folder = node.parent if node is not None else None
-        while folder is not None and folder.parent is not folder and not os.path.lexists(self._places.home(folder)):
+        while folder is not None and folder.parent is not folder and not self._is_made(folder):
             if not folder.pending and not folder.settling and folder.moved is None:
                 folder.pending, folder.home_ino = Pending.MAKE, None
                 self._behind.node(folder)
                 self._behind.settle(folder)
             folder = folder.parent
+
+    def _is_made(self, folder: DirNode) -> bool:
+        try:
+            info = self._store.stat(self._places.home(folder))
+        except OSError:
+            return True  # nobody knows
+        return info is not None and stat.S_ISDIR(info.st_mode)
 
     @property
     def depth(self) -> int:
@@ -205,48 +240,49 @@ class HomeSettler:
 
     def _plan(self) -> _Plan:
         plan = _Plan()
+        until = time.monotonic() + PLAN_S
         nodes, self._nodes = self._nodes, {}
         for index, ino in enumerate(nodes):
-            if len(plan.jobs) >= BATCH_ITEMS:
+            if _is_full(plan, until):
                 self._nodes.update(dict.fromkeys(list(nodes)[index:]))
                 break
             node = self._tree.nodes.get(ino)
             if node is not None:
-                self._plan_node(plan, node)
+                _drive(self._plan_node(plan, node))
         for gid, entry in list(self._garbage.items()):
-            if len(plan.jobs) >= BATCH_ITEMS:
+            if _is_full(plan, until):
                 break
-            if gid in self._garbage and self._plan_garbage(plan, entry):
+            if gid in self._garbage and _drive(self._plan_garbage(plan, entry)):
                 self._garbage.pop(gid, None)
         return plan
 
-    def _plan_node(self, plan: _Plan, node: Node) -> None:
+    def _plan_node(self, plan: _Plan, node: Node) -> _Planning:
         if node.unlinked or not node.pending or node.ino in plan.planning:
-            return
+            return True
         plan.planning.add(node.ino)
         above = self._above(node)
         for folder in reversed(above):
             if folder.pending & (Pending.MAKE | Pending.MOVE):
-                self._plan_node(plan, folder)
+                yield self._plan_node(plan, folder)
         if node.moved is not None and any(folder.ino in plan.planning for folder in above):
             # It has to make room for one of these, and cannot go into it before.
             self._to_limbo(plan, node)
             plan.planning.discard(node.ino)
-            return
+            return True
         places = self._places
         attrs = Attrs(node.mode, node.uid, node.gid, node.atime_ns, node.mtime_ns)
         target: Place = (node.parent, node.name)
         if isinstance(node, FileNode) and node.staging is not None and not node.state.is_whole:
             node.pending = 0  # it comes home when it is committed
         elif node.pending & Pending.MAKE:
-            self._clear(plan, node, target)
+            yield self._clear(plan, node, target)
             path = places.home(node)
             kind = StepKind.MKDIR if isinstance(node, DirNode) else StepKind.SYMLINK
             link = node.target if isinstance(node, LinkNode) else b""
             plan.jobs.append(_Job(Step(kind, path, attrs=attrs, symlink_target=link), node, pending=node.pending))
             self._move_books(plan, node)
         elif node.pending & Pending.MOVE and (node.moved is not None or getattr(node, "staging", None) is not None):
-            self._clear(plan, node, target)
+            yield self._clear(plan, node, target)
             source = places.local(node)
             job = _Job(
                 Step(StepKind.MOVE, source, attrs=attrs, home_ino=node.home_ino),
@@ -261,6 +297,7 @@ class HomeSettler:
             plan.jobs.append(_Job(step, node, pending=node.pending))
             node.settling, node.pending = node.pending, 0
         plan.planning.discard(node.ino)
+        return True
 
     @staticmethod
     def _above(node: Node) -> list[DirNode]:
@@ -280,18 +317,19 @@ class HomeSettler:
         if isinstance(node, FileNode):
             node.staging = None
 
-    def _clear(self, plan: _Plan, node: Node, target: Place) -> None:
+    def _clear(self, plan: _Plan, node: Node, target: Place) -> _Planning:
         """Make sure nothing of ours physically lies at *target*."""
         occupant = self._tree.occupant(target)
         if occupant is None or occupant is node:
-            return
+            return True
         if isinstance(occupant, Garbage):
-            if self._plan_garbage(plan, occupant, force=True):
+            if (yield self._plan_garbage(plan, occupant, force=True)):
                 self._garbage.pop(occupant.gid, None)
         elif occupant.ino in plan.planning:
             self._to_limbo(plan, occupant)  # two names that change places
         else:
-            self._plan_node(plan, occupant)
+            yield self._plan_node(plan, occupant)
+        return True
 
     def _to_limbo(self, plan: _Plan, node: Node) -> None:
         places = self._places
@@ -304,7 +342,7 @@ class HomeSettler:
         plan.jobs.append(_Job(step, node, None, before, node.pending))
         self._nodes[node.ino] = None
 
-    def _plan_garbage(self, plan: _Plan, entry: Garbage, *, force: bool = False) -> bool:
+    def _plan_garbage(self, plan: _Plan, entry: Garbage, *, force: bool = False) -> _Planning:
         """Plan the entry's way out; False when it has to wait."""
         if entry.gid not in self._tree.garbage or entry.gid in plan.discarding:
             return True
@@ -319,8 +357,8 @@ class HomeSettler:
                 return False
             for occupant in list((inside or {}).values()):
                 if isinstance(occupant, Node):
-                    self._plan_node(plan, occupant)
-                elif self._plan_garbage(plan, occupant, force=True):
+                    yield self._plan_node(plan, occupant)
+                elif (yield self._plan_garbage(plan, occupant, force=True)):
                     self._garbage.pop(occupant.gid, None)
             assert entry.place is not None
             path = places.at(entry.place)
@@ -355,7 +393,7 @@ class HomeSettler:
         # What failed is taken back in reverse: the first of several steps of one item knows where it really lies.
         for job, outcome in reversed(done):
             if outcome.error and self._take_back(job):
-                if outcome.error == errno.ENOENT and isinstance(job.item, Node):
+                if outcome.error in _GONE and isinstance(job.item, Node):
                     self.remake_above(job.item.ino)
                 problem = cause or f"{os.fsdecode(job.step.path)}: {os.strerror(outcome.error)}"
         for job, outcome in done:

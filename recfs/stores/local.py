@@ -11,16 +11,18 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import logging
 import os
 import stat
-import struct
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recfs.clock import boot_id
+from recfs.core.bounds import MAX_INT
 from recfs.errors import RootBusy, StoreError
+from recfs.stores.beneath import Beneath
+from recfs.stores.steps import Outcome, Step, Steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,12 +32,9 @@ TOP_LEVELS = (b"shared", b"users", b"temp")
 LABEL_XATTR = "user.recfs.label"
 """On staging files: what the bytes are, so that they can be adopted without their row."""
 
+log = logging.getLogger("recfs.store")
+
 _libc = ctypes.CDLL(None, use_errno=True)
-_SYS_OPENAT2 = 437
-_RESOLVE_NO_SYMLINKS, _RESOLVE_CACHED = 0x04, 0x20
-
-
-_CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_FOWNER = 1 << 0, 1 << 1, 1 << 3
 
 
 def effective_capabilities() -> int:
@@ -44,52 +43,6 @@ def effective_capabilities() -> int:
         if line.startswith("CapEff:"):
             return int(line.split()[1], 16)
     return 0
-
-
-class StepKind(Enum):
-    """What `LocalStore.apply` can do to the home tree."""
-
-    MKDIR = "mkdir"
-    SYMLINK = "symlink"
-    MOVE = "move"
-    REMOVE = "remove"
-    RMDIR = "rmdir"
-    ATTRS = "attrs"
-
-
-@dataclass(frozen=True, slots=True)
-class Attrs:
-    """What the row says of an entry; applied to its home counterpart."""
-
-    mode: int
-    uid: int
-    gid: int
-    atime_ns: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One change of the home tree. *path* and *to* are local paths."""
-
-    kind: StepKind
-    path: bytes
-    to: bytes = b""
-    attrs: Attrs | None = None
-    home_ino: int | None = None
-    """st_ino that *path* must have; anything else found there is left alone and the step fails."""
-    symlink_target: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a step: st_ino of the entry it left (0 if none), or the error number."""
-
-    home_ino: int = 0
-    error: int = 0
-    warning: str = ""
-    unsynced: int = 0
-    """The step was carried out, but the fsync after it failed with this error number: a power cut may undo it."""
 
 
 BALLAST = "ballast"
@@ -122,13 +75,14 @@ class LocalStore:
         self._limbo = os.fsencode(self.private / "limbo")
         self._lost = os.fsencode(self.private / "lost+found")
         self._lock_fd = -1
-        self._root_fd = -1
-        self._openat2 = True
-        capabilities = effective_capabilities()
-        self._may_chown = bool(capabilities & _CAP_CHOWN)
-        # Without the right to override permission bits, the daemon's own access is kept on disk whatever the row says.
-        overrides = capabilities & _CAP_DAC_OVERRIDE and capabilities & _CAP_FOWNER
-        self._own_access = (0, 0) if overrides else (0o600, 0o700)
+        self.beneath = Beneath(self._home)
+        self.foreign: list[str] = []
+        """What stood in the way of the store's own directories, or among its files, and was left alone."""
+        self.max_file_bytes = MAX_INT
+        """Size of the largest file that the file system below takes; known when the store is open."""
+        self._steps = Steps(
+            self.beneath, self._lost, lambda: self.sync_all(), effective_capabilities()
+        )  # looked up late, for tests
 
     # --- life cycle ----------------------------------------------------------------------------------------------
 
@@ -137,10 +91,10 @@ class LocalStore:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self.private.mkdir(mode=0o700, exist_ok=True)
-            for name in ("staging", "trash", "limbo", "lost+found"):
-                (self.private / name).mkdir(mode=0o700, exist_ok=True)
+            for name in ("lost+found", "staging", "trash", "limbo"):
+                self._make_folder(self.private / name, 0o700)
             for top in TOP_LEVELS:
-                (self.root / os.fsdecode(top)).mkdir(mode=0o755, exist_ok=True)
+                self._make_folder(self.root / os.fsdecode(top), 0o755)
             self._lock_fd = os.open(self.private / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreError(
@@ -159,8 +113,33 @@ class LocalStore:
             ) from error
         os.ftruncate(self._lock_fd, 0)
         os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode("ascii"), 0)
-        self._root_fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._sync_paths([self._home, os.fsencode(self.private)])
+        self.beneath.open((self._staging, self._trash, self._limbo, self._lost))
+        self.max_file_bytes = _largest(self._lock_fd)
+        for folder in (self._home, os.fsencode(self.private)):
+            self.beneath.sync(folder)
+
+    def _make_folder(self, path: Path, mode: int) -> None:
+        """Have a directory of the store's own; somebody's file in its place is kept. Raises OSError, StoreError."""
+        try:
+            path.mkdir(mode=mode)
+        except FileExistsError:
+            info = os.lstat(path)
+            if stat.S_ISDIR(info.st_mode):
+                return
+            if stat.S_ISLNK(info.st_mode):
+                raise StoreError(
+                    f"store {self.root}: {path} is a symbolic link, and the store has to be on one file system. "
+                    f"Remove the link; to have another disk there, mount that disk at the store's root."
+                ) from None
+            aside = self.private / f"foreign-{path.name}-{info.st_ino}"
+            path.rename(aside)
+            self._found_foreign(f"{path} was no directory; kept as {aside}")
+            path.mkdir(mode=mode)
+
+    def _found_foreign(self, what: str) -> None:
+        if what not in self.foreign:
+            self.foreign.append(what)
+            log.warning("%s", what)
 
     def has_files(self) -> bool:
         """Whether anything lies in the home tree or in staging."""
@@ -172,10 +151,10 @@ class LocalStore:
 
     def close(self) -> None:
         """Give the lock back."""
-        for fd in (self._root_fd, self._lock_fd):
-            if fd >= 0:
-                os.close(fd)
-        self._root_fd = self._lock_fd = -1
+        self.beneath.close()
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+        self._lock_fd = -1
 
     @staticmethod
     def boot_id() -> str:
@@ -216,24 +195,17 @@ class LocalStore:
 
         *cached*: only if the kernel can do it without waiting for the disk (RESOLVE_CACHED); None when it cannot.
         """
-        flags |= os.O_CLOEXEC | os.O_NOFOLLOW
-        if self._openat2:
-            resolve = _RESOLVE_NO_SYMLINKS | (_RESOLVE_CACHED if cached else 0)
-            how = struct.pack("=QQQ", flags, 0, resolve)
-            fd: int = _libc.syscall(_SYS_OPENAT2, -100, path, how, len(how))
-            if fd >= 0:
-                return fd
-            number = ctypes.get_errno()
-            if number not in (errno.ENOSYS, errno.EAGAIN, errno.EINVAL):
-                raise OSError(number, os.strerror(number), os.fsdecode(path))
-            self._openat2 = number != errno.ENOSYS
-        return None if cached else os.open(path, flags)
+        return self.beneath.open_at(path, flags, cached=cached)
+
+    def rename(self, path: bytes, to: bytes) -> None:
+        """rename(2) within the store."""
+        self.beneath.rename(path, to)
 
     # --- space ---------------------------------------------------------------------------------------------------
 
     def space(self) -> os.statvfs_result:
         """statvfs(3) of the root."""
-        return os.fstatvfs(self._root_fd)
+        return os.fstatvfs(self.beneath.fd)
 
     def hold_ballast(self) -> None:
         """Keep some room on the disk for the catalogue, for when others have filled it. Without room, nothing."""
@@ -256,7 +228,7 @@ class LocalStore:
 
     def sync_all(self) -> None:
         """syncfs(2): everything written to this file system so far is on stable storage."""
-        if _libc.syncfs(self._root_fd):
+        if _libc.syncfs(self.beneath.fd):
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), os.fsdecode(self._home))
 
@@ -268,7 +240,7 @@ class LocalStore:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             made.extend(os.open(self.staging(each), flags, 0o600) for each in ids)
-            self._sync_paths([self._staging])
+            self.beneath.sync(self._staging)
         except OSError:
             for fd, staging_id in zip(made, ids, strict=False):
                 os.close(fd)
@@ -282,7 +254,7 @@ class LocalStore:
 
     def sync_staging(self) -> None:
         """Make the names in staging durable. Blocking."""
-        self._sync_paths([self._staging])
+        self.beneath.sync(self._staging)
 
     def drop_staging(self, ids: Iterable[str]) -> None:
         """Remove staging files that were never used."""
@@ -290,21 +262,36 @@ class LocalStore:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.staging(staging_id))
 
-    def label(self, fd: int, label: bytes) -> None:
-        """Write on a staging file what its bytes are. Ignored where there are no user xattrs, and on a frozen file."""
+    def label(self, fd: int, label: bytes) -> bool:
+        """Write on a staging file what its bytes are. Nothing where there are no user xattrs, and on a frozen file.
+
+        False where it is too long for the file system (ext4 has room for some 4 KB).
+        """
         try:
             os.setxattr(fd, LABEL_XATTR, label)
         except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSPC, errno.E2BIG, errno.EDQUOT, errno.EPERM):
+            if error.errno not in (
+                errno.EOPNOTSUPP,
+                errno.ENOSPC,
+                errno.E2BIG,
+                errno.ERANGE,
+                errno.EDQUOT,
+                errno.EPERM,
+            ):
                 raise
+            return error.errno not in (errno.ENOSPC, errno.E2BIG, errno.ERANGE)
+        return True
 
     def scan_staging(self) -> dict[str, StagingFile]:
-        """Everything that lies in staging, by staging id."""
+        """All staging files, by staging id. What is none is left alone, and told in `foreign`."""
         found: dict[str, StagingFile] = {}
         with os.scandir(self._staging) as entries:
             for entry in entries:
                 info = entry.stat(follow_symlinks=False)
                 name = os.fsdecode(entry.name)
+                if not (stat.S_ISREG(info.st_mode) and name.isascii() and name.isprintable()):
+                    self._found_foreign(f"{os.fsdecode(entry.path)!a} is no staging file; left alone")
+                    continue
                 found[name] = StagingFile(name, self._label_of(entry.path), info.st_ino, info.st_size)
         return found
 
@@ -319,137 +306,31 @@ class LocalStore:
 
     def stat(self, path: bytes) -> os.stat_result | None:
         """lstat(2), or None where nothing is."""
-        try:
-            return os.lstat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        return self.beneath.stat(path)
 
     def find(self, st_ino: int) -> bytes | None:
         """Local path of the entry with this inode number in the home tree or limbo. Walks everything."""
         for top in (*(self.home([name]) for name in TOP_LEVELS), self._limbo):
-            for folder, dirs, files in os.walk(top):
-                for name in (*dirs, *files):
-                    path = folder + b"/" + name
-                    if os.lstat(path).st_ino == st_ino:
-                        return path
+            for path, number in self.beneath.walk(top):
+                if number == st_ino:
+                    return path
         return None
 
     def apply(self, steps: Sequence[Step], *, durable: bool = True) -> list[Outcome]:
-        """Carry out *steps* in order, then fsync what they touched.
+        """Carry out *steps* in the home tree, in order (`stores/steps.py`). Raises nothing."""
+        return self._steps.apply(steps, durable=durable)
 
-        A failing step does not stop the rest, except those that build on it: what should have made room, or arrived, or
-        been made by it. They fail with ECANCELED.
 
-        Raises nothing: what went wrong is in the outcomes.
-        """
-        outcomes: list[Outcome] = []
-        touched: set[bytes] = set()
-        failed: set[bytes] = set()
-        for step in steps:
-            try:
-                if failed and _builds_on(step, failed):
-                    raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
-                outcomes.append(self._one(step))
-            except OSError as error:
-                outcomes.append(Outcome(error=error.errno or errno.EIO))
-                failed.update((step.path, step.to or step.path))
-            else:
-                touched.add(os.path.dirname(step.path))
-                if step.to:
-                    touched.add(os.path.dirname(step.to))
+def _largest(fd: int) -> int:
+    """Size of the largest file of this file system: lseek(2) beyond it is EINVAL, and changes but a position."""
+    least, most = 0, MAX_INT
+    while least < most:
+        middle = most - (most - least) // 2
         try:
-            if durable and len(touched) > 8:
-                self.sync_all()
-            elif durable:
-                self._sync_paths(touched)
-        except OSError as error:
-            return [replace(outcome, unsynced=error.errno or errno.EIO) for outcome in outcomes]
-        return outcomes
-
-    def _one(self, step: Step) -> Outcome:
-        match step.kind:
-            case StepKind.MKDIR:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(step.path, 0o700)
-                return self._dress(step.path, step.attrs)
-            case StepKind.SYMLINK:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(step.path)
-                os.symlink(step.symlink_target, step.path)
-                return self._dress(step.path, step.attrs)
-            case StepKind.MOVE:
-                self._expect(step.path, step.home_ino)
-                # Nothing of ours may be at the target: what was there has been moved away by an earlier step. A
-                # stranger (put there past recfs) is kept beside it rather than overwritten.
-                self._set_aside(step.to)
-                os.rename(step.path, step.to)
-                return self._dress(step.to, step.attrs)
-            case StepKind.REMOVE:
-                info = self.stat(step.path)
-                if info is not None and step.home_ino is not None and info.st_ino != step.home_ino:
-                    return Outcome(warning=f"{os.fsdecode(step.path)}: another file stands here; left alone")
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(step.path)
-                return Outcome()
-            case StepKind.RMDIR:
-                info = self.stat(step.path)
-                if info is None or (step.home_ino is not None and info.st_ino != step.home_ino):
-                    return Outcome()  # gone, and another has its name
-                try:
-                    os.rmdir(step.path)
-                except OSError as error:
-                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                        raise
-                    # Only strangers can be left in it: recfs's own entries were removed before their directory.
-                    os.rename(step.path, self.lost(f"dir-{os.lstat(step.path).st_ino}"))
-                    return Outcome(
-                        warning=f"{os.fsdecode(step.path)} held files recfs does not know; kept in lost+found"
-                    )
-                return Outcome()
-            case StepKind.ATTRS:
-                self._expect(step.path, step.home_ino)
-                return self._dress(step.path, step.attrs)
-
-    def _expect(self, path: bytes, home_ino: int | None) -> None:
-        found = os.lstat(path).st_ino
-        if home_ino is not None and found != home_ino:
-            raise FileNotFoundError(errno.ENOENT, "another file stands here", path)
-
-    def _set_aside(self, path: bytes) -> None:
-        info = self.stat(path)
-        if info is not None:
-            os.rename(path, self.lost(f"{info.st_ino}-{os.fsdecode(os.path.basename(path))[:100]}"))
-
-    def _dress(self, path: bytes, attrs: Attrs | None) -> Outcome:
-        info = os.lstat(path)
-        if attrs is None:
-            return Outcome(info.st_ino)
-        link = stat.S_ISLNK(info.st_mode)
-        if self._may_chown and (info.st_uid, info.st_gid) != (attrs.uid, attrs.gid):
-            os.chown(path, attrs.uid, attrs.gid, follow_symlinks=False)
-        if not link:
-            os.chmod(path, attrs.mode & 0o7777 | self._own_access[stat.S_ISDIR(info.st_mode)])
-        if not stat.S_ISDIR(info.st_mode):
-            os.utime(path, ns=(attrs.atime_ns, attrs.mtime_ns), follow_symlinks=False)
-        return Outcome(info.st_ino)
-
-    def _sync_paths(self, folders: Iterable[bytes]) -> None:
-        for folder in folders:
-            try:
-                fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-
-
-def _builds_on(step: Step, failed: set[bytes]) -> bool:
-    """Whether *step* concerns, or lies below, a path at which an earlier step failed."""
-    for path in (step.path, step.to):
-        while len(path) > 1:
-            if path in failed:
-                return True
-            path = os.path.dirname(path)
-    return False
+            os.lseek(fd, middle, os.SEEK_SET)
+        except OSError:
+            most = middle - 1
+        else:
+            least = middle
+    os.lseek(fd, 0, os.SEEK_SET)
+    return least or MAX_INT

@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 
 from recfs.catalogue import check
+from recfs.stores.beneath import Beneath
 
 PRIVATE = ".recfs"
 
@@ -25,20 +26,30 @@ def assert_store(catalogue: Path, root: Path, *, lost: int = 0, trash: int = 0) 
             dangling = db.execute(f"select * from {table} where {column} not in (select ino from node)").fetchall()
             assert [tuple(row) for row in dangling] == [], f"{table} rows of nobody"
 
-    def home(row: sqlite3.Row) -> Path:
-        return root if row["ino"] == 1 else home(rows[row["parent"]]) / os.fsdecode(row["name"])
+    paths = {1: os.fsencode(root)}
 
-    expected = {home(row) for row in rows.values() if row["staging"] is None and row["ino"] != 1}
-    found = {
-        Path(folder) / name
-        for top in ("users", "shared", "temp")
-        for folder, dirs, files in os.walk(root / top)
-        for name in (*dirs, *files)
-    } | {root / top for top in ("users", "shared", "temp")}
-    assert found == expected, "home tree and rows differ"
-    for row in rows.values():
-        if row["ino"] != 1:
-            _assert_row(row, home(row), root)
+    def home(row: sqlite3.Row) -> bytes:
+        above = [row]
+        while above[-1]["ino"] not in paths:
+            above.append(rows[above[-1]["parent"]])
+        for each in reversed(above[:-1]):
+            paths[each["ino"]] = paths[each["parent"]] + b"/" + each["name"]
+        return paths[row["ino"]]
+
+    beneath = Beneath(os.fsencode(root))
+    beneath.open(())
+    try:
+        expected = {home(row) for row in rows.values() if row["staging"] is None and row["ino"] != 1}
+        tops = [os.fsencode(root / top) for top in ("users", "shared", "temp")]
+        found = {path for top in tops for path, _ in beneath.walk(top)} | set(tops)
+        assert found == expected, "home tree and rows differ"
+        for row in rows.values():
+            if row["ino"] != 1:
+                staged_at = os.fsencode(root / PRIVATE / "staging" / (row["staging"] or ""))
+                with beneath.folder(home(row) if row["staging"] is None else staged_at) as (folder, name):
+                    _assert_row(row, folder, name)
+    finally:
+        beneath.close()
     staged = {row["staging"] for row in rows.values() if row["staging"]}
     unnamed = set(os.listdir(root / PRIVATE / "staging")) - staged
     for name in unnamed:
@@ -53,15 +64,14 @@ def assert_store(catalogue: Path, root: Path, *, lost: int = 0, trash: int = 0) 
     assert len(os.listdir(root / PRIVATE / "lost+found")) == lost
 
 
-def _assert_row(row: sqlite3.Row, home: Path, root: Path) -> None:
-    where = f"{home} ({row['state']})"
+def _assert_row(row: sqlite3.Row, folder: int, name: bytes) -> None:
+    where = f"{os.fsdecode(row['name'])} ({row['state']})"
     assert row["pending"] == 0, f"{where}: pending {row['pending']}"
     assert row["home_name"] is None, f"{where}: still at {row['home_parent']}/{row['home_name']}"
     if row["kind"] == "symlink":
-        assert os.readlink(os.fsencode(home)) == row["target"], where
+        assert os.readlink(name, dir_fd=folder) == row["target"], where
         return
-    path = home if row["staging"] is None else root / PRIVATE / "staging" / row["staging"]
-    info = path.lstat()
+    info = os.stat(name, dir_fd=folder, follow_symlinks=False)
     assert stat.S_ISDIR(info.st_mode) == (row["kind"] == "dir"), where
     if row["staging"] is None and row["parent"] != 1:
         assert stat.S_IMODE(info.st_mode) == row["mode"], where
@@ -70,7 +80,8 @@ def _assert_row(row: sqlite3.Row, home: Path, root: Path) -> None:
         assert row["state"] in ("committed", "incomplete", "writing"), where
         if row["state"] == "committed":
             assert row["staging"] is None, where
-            content = path.read_bytes()
+            with open(os.open(name, os.O_RDONLY, dir_fd=folder), "rb") as file:
+                content = file.read()
             assert hashlib.sha256(content).digest() == row["sha256"], f"{where}: sha256"
             assert hashlib.md5(content).digest() == row["md5"], f"{where}: md5"
             assert info.st_ino == row["home_ino"], where

@@ -121,28 +121,31 @@ class Faults:
             yield self
 
     def _ours(self, args: tuple[Any, ...]) -> bool:
+        """Whether a call is about this store; paths that are too long to be told are those of no plan."""
         first = args[-1] if len(args) == 2 and isinstance(args[1], bytes) else args[0]  # symlink: the new name
         return isinstance(first, int) or os.fsencode(first).startswith(os.fsencode(self.root))
 
     def _wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            if not self._ours(args):
+            told = _in_full(name, args, kwargs)
+            if not self._ours(told):
                 return function(*args, **kwargs)
-            self.before(name, args)
+            self.before(name, told)
             result = function(*args, **kwargs)
-            self.after(name, args)
+            self.after(name, told)
             return result
 
         return wrapper
 
     def _wrap_open(self, function: Callable[..., int]) -> Callable[..., int]:
         def wrapper(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
-            creates = flags & os.O_CREAT and self._ours((path,))
+            (full,) = _in_full("open", (path,), kwargs)
+            creates = flags & os.O_CREAT and self._ours((full,))
             if creates:
-                self.before("create", (path,))
+                self.before("create", (full,))
             fd = function(path, flags, *args, **kwargs)
             if creates:
-                self.after("create", (path, fd))
+                self.after("create", (full, fd))
             return fd
 
         return wrapper
@@ -168,3 +171,21 @@ class Faults:
             return result
 
         return wrapper
+
+
+def _in_full(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """The arguments, with names in a directory given by its descriptor (`dir_fd`) written out as paths."""
+    full = list(args)
+    places = {"rename": (("src_dir_fd", 0), ("dst_dir_fd", 1)), "symlink": (("dir_fd", 1),)}.get(name, (("dir_fd", 0),))
+    for keyword, index in places:
+        folder = kwargs.get(keyword)
+        if folder is not None:
+            full[index] = _path_of(folder) + b"/" + os.fsencode(full[index])
+    return tuple(full)
+
+
+def _path_of(folder: int) -> bytes:
+    try:
+        return os.fsencode(os.readlink(f"/proc/self/fd/{folder}"))
+    except OSError:  # longer than a page: nobody can say it
+        return b""

@@ -11,7 +11,8 @@ import pytest
 from recfs.errors import RootBusy
 from recfs.fs.digests import SIDE_BY_SIDE_BYTES, Source, digest_files
 from recfs.stores import local
-from recfs.stores.local import Attrs, LocalStore, Step, StepKind
+from recfs.stores.local import LocalStore
+from recfs.stores.steps import Attrs, Step, StepKind
 
 
 @pytest.fixture
@@ -109,4 +110,16 @@ def test_digests_of_every_size(store: LocalStore, size: int) -> None:
             assert digest.md5 == hashlib.md5(content).digest()
     missing = digest_files([Source(path + b"x")], store)
     assert isinstance(missing[0].error, FileNotFoundError)
+    store.close()
+
+
+def test_the_largest_file_of_the_disk_is_known(store: LocalStore, tmp_path: Path) -> None:
+    store.open()
+    path = store.root / "probe"
+    path.touch()
+    os.truncate(path, store.max_file_bytes)
+    assert path.stat().st_size == store.max_file_bytes
+    if store.max_file_bytes < 2**63 - 1:
+        with pytest.raises(OSError, match="File too large"):
+            os.truncate(path, store.max_file_bytes + 1)
     store.close()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from recfs.core.bounds import MAX_INT, MAX_TIME_NS, MIN_TIME_NS
 from recfs.core.model import Kind, State
 from recfs.errors import OutOfSpace
 from recfs.ports import ROOT_INO, AccountRow, Batch, Catalogue, GarbageRow, JournalRow, NodeRow, ObjectRow
@@ -349,3 +350,32 @@ class CatalogueContract:
         await sync()
         await filled.apply(Batch(meta={"a": "b"}))
         await sync()
+
+    # --- integers ------------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("ns", [MIN_TIME_NS, -500_000_000, MAX_INT, MAX_INT + 1, MAX_TIME_NS])
+    async def test_times_have_the_range_of_ext4(self, filled: Catalogue, ns: int) -> None:
+        rows = [row(20, b"t", 2, atime_ns=ns, mtime_ns=ns, ctime_ns=ns), row(21, b"other", 2)]
+        await filled.apply(Batch(nodes=rows, garbage=[garbage(1, mtime_ns=ns)], objects=[held(20, mtime_ns=ns)]))
+        assert [await filled.node(20), await filled.node(21)] == rows
+        assert [each.mtime_ns for each in await filled.garbage()] == [ns]
+        assert await filled.object(20) == held(20, mtime_ns=ns)
+        assert not filled.refused
+
+    async def test_sums_saturate_and_can_be_added_up(self, filled: Catalogue) -> None:
+        folder = row(30, b"d", 2, Kind.DIR, size_bytes=3 * 2**62)
+        files = [row(31 + n, b"%d" % n, 30, size_bytes=2**62) for n in range(3)]
+        await filled.apply(Batch(nodes=[folder, *files], accounts=[account("5", used_bytes=3 * 2**62)]))
+        found = await filled.node(30)
+        assert found is not None
+        assert found.size_bytes == MAX_INT
+        assert await filled.bytes_below(30) == 3 * 2**62
+        assert await filled.account("5") == account("5", used_bytes=MAX_INT)
+        assert not filled.refused
+
+    @pytest.mark.expect_log("a row does not fit")
+    async def test_a_row_that_does_not_fit_is_told_and_stops_no_other(self, filled: Catalogue) -> None:
+        await filled.apply(Batch(nodes=[row(20, b"big", 2, uid=1 << 70), row(21, b"fine", 2)]))
+        assert await filled.node(20) == row(20, b"big", 2, uid=MAX_INT)
+        assert await filled.node(21) == row(21, b"fine", 2)
+        assert ["inode 20: uid" in each for each in filled.refused] == [True]

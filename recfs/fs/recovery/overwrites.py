@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from recfs.fs.staging import Label
@@ -27,5 +26,5 @@ def keep_overwrite(found: Finds, staged: StagingFile, ino: int, path: str) -> No
         found.store.drop_staging([staged.id])
         return
     name = f"overwrite-{ino}-{staged.id}"
-    os.rename(found.store.staging(staged.id), found.store.lost(name))
+    found.store.rename(found.store.staging(staged.id), found.store.lost(name))
     found.report.lost.append(f"{path} (unfinished overwrite, in lost+found/{name})")

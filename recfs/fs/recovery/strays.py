@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from typing import TYPE_CHECKING
 
 from recfs.core.layout import child_role, is_upload
 from recfs.core.model import State, check_transition
-from recfs.errors import FsError
+from recfs.errors import FsError, NotFound
 from recfs.fs.namespace import Caller
 from recfs.fs.nodes import DirNode, FileNode
 from recfs.fs.recovery.overwrites import keep_overwrite, was_closed
-from recfs.fs.staging import FETCH_LABEL, Label
+from recfs.fs.staging import ELSEWHERE, FETCH_LABEL, Label
 
 if TYPE_CHECKING:
     from recfs.fs.recovery.finds import Finds
@@ -62,7 +61,7 @@ class Strays:
         if found.size_bytes == 0:
             self._store.drop_staging([found.id])
             return
-        os.rename(self._store.staging(found.id), self._store.lost(f"staging-{found.id}"))
+        self._store.rename(self._store.staging(found.id), self._store.lost(f"staging-{found.id}"))
         self._found.report.lost.append(f"lost+found/staging-{found.id}")
 
     async def _adopt(self, found: StagingFile, *, same_boot: bool) -> bool:
@@ -121,6 +120,8 @@ class Strays:
     async def _parent(self, ino: int, parts: list[bytes], caller: Caller) -> DirNode:
         with contextlib.suppress(FsError):
             return await self._tree.directory(ino)
+        if parts == [ELSEWHERE.rstrip(b"/")]:
+            raise NotFound(f"its directory, inode {ino}, is not known, and its path was too long for the label")
         folder = self._tree.root
         for name in parts:
             child = await self._tree.child(folder, name)

@@ -120,7 +120,7 @@ class Whereabouts:
             return False
         self._tree.vacate(node, node.moved)
         node.moved = (None, b"%d" % node.ino)
-        os.rename(found, self._places.home(node))
+        self._store.rename(found, self._places.home(node))
         self._tree.occupy(node, node.moved)
         node.pending |= Pending.MOVE
         self._behind.node(node)

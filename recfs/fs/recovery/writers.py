@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from recfs.core.model import State, check_transition
@@ -34,7 +33,7 @@ class Writers:
         if node.staging is None and not same_boot:
             # It had been taken to staging and written to, perhaps: the power cut undid the one, not all of the other.
             staging = self._bodies.pool.new_id()
-            os.rename(self._places.home(node), self._store.staging(staging))
+            self._store.rename(self._places.home(node), self._store.staging(staging))
             self._tree.vacate(node, node.moved)
             node.moved, node.pending, node.staging = None, 0, staging
             self._found.rescan()
@@ -102,7 +101,7 @@ class Writers:
         self._tree.vacate(prior, prior.place)
         if prior.in_trash:
             node.staging = self._bodies.pool.new_id()
-            os.rename(self._store.trash(prior.gid), self._store.staging(node.staging))
+            self._store.rename(self._store.trash(prior.gid), self._store.staging(node.staging))
         node.pending = 0
         if prior.sha256 is not None and (node.staging is not None or node.moved != (node.parent, node.name)):
             node.pending = Pending.MOVE

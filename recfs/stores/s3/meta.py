@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from recfs.core.bounds import time_ns
 from recfs.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta, RestoreState
 
 _T = TypeVar("_T")
@@ -159,7 +160,7 @@ def _timestamp(text: str | None) -> int | None:
 def _nanoseconds(text: str) -> int:
     whole, _, fraction = text.lstrip("-").partition(".")
     value = int(whole) * 10**9 + int(fraction[:9].ljust(9, "0"))
-    return -value if text.startswith("-") else value
+    return time_ns(-value if text.startswith("-") else value)
 
 
 def _matched(pattern: str, text: str | None, parse: Callable[[str], _T]) -> _T | None:

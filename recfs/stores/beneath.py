@@ -1,0 +1,201 @@
+"""Paths below a root directory, of any length, resolved by directory descriptors (openat(2) and friends).
+
+No symbolic link is ever followed: directories below the root may belong to users, who could plant one. A path may be
+longer than PATH_MAX, which only bounds what one system call is given: it is walked in pieces then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+PATH_MAX: Final = 4096
+"""Bytes of a path in one system call, its NUL included (linux/limits.h)."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_SYS_OPENAT2: Final = 437
+_RESOLVE_NO_SYMLINKS, _RESOLVE_CACHED = 0x04, 0x20
+_FOLDER: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NOTHING: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""What looking up a path says where a directory on the way is none, or nothing is."""
+
+
+class Beneath:
+    """One root directory, open. Paths are given in full, as they start with the root's."""
+
+    def __init__(self, root: bytes) -> None:
+        self.root = root
+        self.fd = -1
+        self._kept: dict[bytes, int] = {}
+        self._openat2 = True
+
+    def open(self, kept: tuple[bytes, ...]) -> None:
+        """Open the root, and directories in it that are used all the time. Raises OSError."""
+        self.fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        for folder in kept:
+            self._kept[folder] = os.open(folder, _FOLDER)
+
+    def close(self) -> None:
+        """Close them."""
+        for fd in self._kept.values():
+            os.close(fd)
+        self._kept.clear()
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
+
+    # --- opening -------------------------------------------------------------------------------------------------
+
+    def open_at(self, path: bytes, flags: int, *, cached: bool = False) -> int | None:
+        """open(2) of a path below the root. Does not wait for whoever reads or writes a FIFO that stands there.
+
+        *cached*: only if the kernel can do it without waiting for the disk (RESOLVE_CACHED); None when it cannot.
+        """
+        inside = path[len(self.root) + 1 :]
+        flags |= os.O_CLOEXEC | os.O_NOFOLLOW
+        if len(inside) >= PATH_MAX or not self._openat2:
+            if cached:
+                return None
+            with self.folder(path) as (folder, name):
+                return self._step(folder, name, flags)
+        # O_NONBLOCK: the open of a FIFO comes back at once. Regular files know it only where somebody holds a lease.
+        number = self._try(self.fd, inside, flags | os.O_NONBLOCK, _RESOLVE_CACHED if cached else 0)
+        if number >= 0:
+            return number
+        if -number in (errno.ENOSYS, errno.EAGAIN, errno.EINVAL):
+            self._openat2 = -number != errno.ENOSYS
+            if cached:
+                return None
+            with self.folder(path) as (folder, name):
+                return self._step(folder, name, flags)
+        raise OSError(-number, os.strerror(-number), os.fsdecode(path))
+
+    def _try(self, folder: int, inside: bytes, flags: int, resolve: int) -> int:
+        """openat2(2): a descriptor, or the error number below zero."""
+        how = struct.pack("=QQQ", flags, 0, _RESOLVE_NO_SYMLINKS | resolve)
+        fd: int = _libc.syscall(_SYS_OPENAT2, folder, inside, how, len(how))
+        return fd if fd >= 0 else -ctypes.get_errno()
+
+    @staticmethod
+    def _step(folder: int, name: bytes, flags: int) -> int:
+        """Open a name in a directory, without a second look at how one gets there."""
+        return os.open(name, flags, dir_fd=folder)
+
+    # --- directories ---------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def folder(self, path: bytes) -> Iterator[tuple[int, bytes]]:
+        """(descriptor, name): the directory that a path is in, for the calls that take a `dir_fd`. Raises OSError."""
+        head, _, name = path.rpartition(b"/")
+        kept = self._kept.get(head)
+        if kept is not None or len(head) <= len(self.root):
+            yield (self.fd if kept is None else kept), name
+            return
+        fd = self._directory(head)
+        try:
+            yield fd, name
+        finally:
+            os.close(fd)
+
+    def _directory(self, path: bytes) -> int:
+        """A descriptor (O_PATH) of a directory below the root. Raises OSError."""
+        rest = path[len(self.root) + 1 :]
+        here = self.fd
+        try:
+            while True:
+                piece, rest = self._piece(rest)
+                fd = self._try(here, piece, _FOLDER, 0) if self._openat2 else -errno.ENOSYS
+                if -fd in (errno.ENOSYS, errno.EAGAIN, errno.EINVAL):
+                    self._openat2 = self._openat2 and -fd != errno.ENOSYS
+                    fd = self._by_name(here, piece)
+                elif fd < 0:
+                    raise OSError(-fd, os.strerror(-fd), os.fsdecode(path))
+                before, here = here, fd
+                if before != self.fd:
+                    os.close(before)
+                if not rest:
+                    return here
+        except BaseException:
+            if here != self.fd:
+                os.close(here)
+            raise
+
+    @staticmethod
+    def _piece(rest: bytes) -> tuple[bytes, bytes]:
+        """As many names as one system call takes, and what is left."""
+        if len(rest) < PATH_MAX:
+            return rest, b""
+        end = rest.rindex(b"/", 0, PATH_MAX - 1)
+        return rest[:end], rest[end + 1 :]
+
+    @staticmethod
+    def _by_name(folder: int, piece: bytes) -> int:
+        """Walk name by name, where the kernel has no openat2(2) (before Linux 5.6)."""
+        here = folder
+        try:
+            for name in piece.split(b"/"):
+                fd = os.open(name, _FOLDER, dir_fd=here)
+                before, here = here, fd
+                if before != folder:
+                    os.close(before)
+        except BaseException:
+            if here != folder:
+                os.close(here)
+            raise
+        return here
+
+    # --- looking -------------------------------------------------------------------------------------------------
+
+    def stat(self, path: bytes) -> os.stat_result | None:
+        """lstat(2), or None where nothing is, or no directory on the way."""
+        try:
+            with self.folder(path) as (folder, name):
+                return os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in _NOTHING:
+                return None
+            raise
+
+    def walk(self, top: bytes) -> Iterator[tuple[bytes, int]]:
+        """(path, inode number) of everything below a directory, at any depth. What cannot be listed is left out."""
+        pending = [top]
+        while pending:
+            folder = pending.pop()
+            below: list[bytes] = []
+            with contextlib.suppress(OSError):
+                fd = self.open_at(folder, os.O_RDONLY | os.O_DIRECTORY)
+                assert fd is not None
+                try:
+                    with os.scandir(fd) as entries:
+                        for entry in entries:
+                            path = folder + b"/" + os.fsencode(entry.name)
+                            yield path, entry.inode()
+                            if entry.is_dir(follow_symlinks=False):
+                                below.append(path)
+                finally:
+                    os.close(fd)
+            pending += below
+
+    # --- changing ------------------------------------------------------------------------------------------------
+
+    def rename(self, path: bytes, to: bytes) -> None:
+        """rename(2) of a path below the root to another."""
+        with self.folder(path) as (source, name), self.folder(to) as (target, new_name):
+            os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
+
+    def sync(self, folder: bytes) -> None:
+        """fsync(2) of a directory; nothing where it is gone."""
+        try:
+            fd = self.open_at(folder, os.O_RDONLY | os.O_DIRECTORY) if len(folder) > len(self.root) else os.dup(self.fd)
+        except FileNotFoundError:
+            return
+        assert fd is not None
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

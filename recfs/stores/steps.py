@@ -1,0 +1,229 @@
+"""Changes of the home tree, carried out in order, by directory descriptors. Blocking; callers choose the thread."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from recfs.stores.beneath import Beneath
+
+_CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_FOWNER = 1 << 0, 1 << 1, 1 << 3  # capabilities(7)
+
+
+class StepKind(Enum):
+    """What `LocalStore.apply` can do to the home tree."""
+
+    MKDIR = "mkdir"
+    SYMLINK = "symlink"
+    MOVE = "move"
+    REMOVE = "remove"
+    RMDIR = "rmdir"
+    ATTRS = "attrs"
+
+
+@dataclass(frozen=True, slots=True)
+class Attrs:
+    """What the row says of an entry; applied to its home counterpart."""
+
+    mode: int
+    uid: int
+    gid: int
+    atime_ns: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One change of the home tree. *path* and *to* are local paths."""
+
+    kind: StepKind
+    path: bytes
+    to: bytes = b""
+    attrs: Attrs | None = None
+    home_ino: int | None = None
+    """st_ino that *path* must have; anything else found there is left alone and the step fails."""
+    symlink_target: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a step: st_ino of the entry it left (0 if none), or the error number."""
+
+    home_ino: int = 0
+    error: int = 0
+    warning: str = ""
+    unsynced: int = 0
+    """The step was carried out, but the fsync after it failed with this error number: a power cut may undo it."""
+
+
+class Steps:
+    """Carries them out below one root."""
+
+    def __init__(self, beneath: Beneath, lost: bytes, sync_all: Callable[[], None], capabilities: int) -> None:
+        self._beneath = beneath
+        self._lost = lost
+        self._sync_all = sync_all
+        self._may_chown = bool(capabilities & _CAP_CHOWN)
+        # Without the right to override permission bits, the daemon's own access is kept on disk whatever the row says.
+        overrides = capabilities & _CAP_DAC_OVERRIDE and capabilities & _CAP_FOWNER
+        self._own_access = (0, 0) if overrides else (0o600, 0o700)
+
+    def apply(self, steps: Sequence[Step], *, durable: bool = True) -> list[Outcome]:
+        """Carry out *steps* in order, then fsync what they touched.
+
+        A failing step does not stop the rest, except those that build on it: what should have made room, or arrived, or
+        been made by it. They fail with ECANCELED.
+
+        Raises nothing: what went wrong is in the outcomes.
+        """
+        outcomes: list[Outcome] = []
+        touched: set[bytes] = set()
+        failed: set[bytes] = set()
+        for step in steps:
+            try:
+                if failed and _builds_on(step, failed):
+                    raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+                outcomes.append(self._one(step))
+            except (OSError, ValueError, OverflowError) as error:
+                outcomes.append(Outcome(error=getattr(error, "errno", None) or errno.EIO))
+                failed.update((step.path, step.to or step.path))
+            else:
+                touched.add(os.path.dirname(step.path))
+                if step.to:
+                    touched.add(os.path.dirname(step.to))
+        try:
+            if durable and len(touched) > 8:
+                self._sync_all()
+            elif durable:
+                for folder in touched:
+                    self._beneath.sync(folder)
+        except OSError as error:
+            return [replace(outcome, unsynced=error.errno or errno.EIO) for outcome in outcomes]
+        return outcomes
+
+    def _one(self, step: Step) -> Outcome:
+        with self._beneath.folder(step.path) as (folder, name):
+            match step.kind:
+                case StepKind.MKDIR:
+                    return self._mkdir(step, folder, name)
+                case StepKind.SYMLINK:
+                    return self._symlink(step, folder, name)
+                case StepKind.MOVE:
+                    info = _expect(folder, name, step.home_ino)
+                    with self._beneath.folder(step.to) as (target, new_name):
+                        # Nothing of ours may be at the target: what was there has been moved away by an earlier step. A
+                        # stranger (put there past recfs) is kept beside it rather than overwritten.
+                        self._set_aside(target, new_name, _look(target, new_name))
+                        os.rename(name, new_name, src_dir_fd=folder, dst_dir_fd=target)
+                        return self._dress(target, new_name, info, step.attrs)
+                case StepKind.REMOVE:
+                    return _remove(step, folder, name)
+                case StepKind.RMDIR:
+                    return self._rmdir(step, folder, name)
+                case StepKind.ATTRS:
+                    return self._dress(folder, name, _expect(folder, name, step.home_ino), step.attrs)
+
+    def _mkdir(self, step: Step, folder: int, name: bytes) -> Outcome:
+        warning = ""
+        try:
+            os.mkdir(name, 0o700, dir_fd=folder)
+        except FileExistsError:
+            found = _look(folder, name)
+            if found is not None and not stat.S_ISDIR(found.st_mode):
+                aside = self._set_aside(folder, name, found)
+                warning = f"{os.fsdecode(step.path)}: somebody's file stood here; kept as lost+found/{aside}"
+                os.mkdir(name, 0o700, dir_fd=folder)
+        outcome = self._dress(folder, name, _expect(folder, name, None), step.attrs)
+        return replace(outcome, warning=warning)
+
+    def _symlink(self, step: Step, folder: int, name: bytes) -> Outcome:
+        warning = ""
+        found = _look(folder, name)
+        if found is not None and stat.S_ISLNK(found.st_mode):
+            os.unlink(name, dir_fd=folder)  # made before a crash, perhaps
+        elif found is not None:
+            aside = self._set_aside(folder, name, found)
+            warning = f"{os.fsdecode(step.path)}: somebody's file stood here; kept as lost+found/{aside}"
+        os.symlink(step.symlink_target, name, dir_fd=folder)
+        outcome = self._dress(folder, name, _expect(folder, name, None), step.attrs)
+        return replace(outcome, warning=warning)
+
+    def _rmdir(self, step: Step, folder: int, name: bytes) -> Outcome:
+        info = _look(folder, name)
+        if info is None or (step.home_ino is not None and info.st_ino != step.home_ino):
+            return Outcome()  # gone, and another has its name
+        try:
+            os.rmdir(name, dir_fd=folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            # Only strangers can be left in it: recfs's own entries were removed before their directory.
+            aside = self._set_aside(folder, name, info, b"dir-%d" % info.st_ino)
+            return Outcome(
+                warning=f"{os.fsdecode(step.path)} held files recfs does not know; kept as lost+found/{aside}"
+            )
+        return Outcome()
+
+    def _set_aside(self, folder: int, name: bytes, info: os.stat_result | None, new_name: bytes = b"") -> str:
+        """Take somebody's file out of the way, to lost+found; tells its name there."""
+        if info is None:
+            return ""
+        new_name = new_name or b"%d-%b" % (info.st_ino, name[:100])
+        with self._beneath.folder(self._lost + b"/" + new_name) as (lost, plain):
+            free, count = plain, 1
+            while _look(lost, free) is not None:
+                count += 1
+                free = b"%b.%d" % (plain, count)
+            os.rename(name, free, src_dir_fd=folder, dst_dir_fd=lost)
+        return os.fsdecode(free)
+
+    def _dress(self, folder: int, name: bytes, info: os.stat_result, attrs: Attrs | None) -> Outcome:
+        if attrs is None:
+            return Outcome(info.st_ino)
+        link = stat.S_ISLNK(info.st_mode)
+        if self._may_chown and (info.st_uid, info.st_gid) != (attrs.uid, attrs.gid):
+            os.chown(name, attrs.uid, attrs.gid, dir_fd=folder, follow_symlinks=False)
+        if not link:
+            os.chmod(name, attrs.mode & 0o7777 | self._own_access[stat.S_ISDIR(info.st_mode)], dir_fd=folder)
+        if not stat.S_ISDIR(info.st_mode):
+            os.utime(name, ns=(attrs.atime_ns, attrs.mtime_ns), dir_fd=folder, follow_symlinks=False)
+        return Outcome(info.st_ino)
+
+
+def _look(folder: int, name: bytes) -> os.stat_result | None:
+    """lstat(2), or None where nothing is."""
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _expect(folder: int, name: bytes, home_ino: int | None) -> os.stat_result:
+    """lstat(2) of what is expected to have this inode number. Raises FileNotFoundError when it has not."""
+    info = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    if home_ino is not None and info.st_ino != home_ino:
+        raise FileNotFoundError(errno.ENOENT, "another file stands here", name)
+    return info
+
+
+def _remove(step: Step, folder: int, name: bytes) -> Outcome:
+    info = _look(folder, name)
+    if info is None:
+        return Outcome()
+    if stat.S_ISDIR(info.st_mode) or (step.home_ino is not None and info.st_ino != step.home_ino):
+        return Outcome(warning=f"{os.fsdecode(step.path)}: another file stands here; left alone")
+    os.unlink(name, dir_fd=folder)
+    return Outcome()
+
+
+def _builds_on(step: Step, failed: set[bytes]) -> bool:
+    """Whether *step* concerns, or lies below, a path at which an earlier step failed."""
+    paths = [path for path in (step.path, step.to) if path]
+    return any(path == each or path.startswith(each + b"/") for path in paths for each in failed)
