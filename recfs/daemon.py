@@ -192,10 +192,20 @@ class _Daemon:
                     self._stop.set()
 
     async def finish(self) -> None:
-        """Record a clean end: nothing was left in flight."""
+        """Record a clean end: nothing was left in flight.
+
+        Closed files that were set aside are whole, and have to be on stable storage before that is said: the next start
+        may be after a reboot.
+        """
         parts = self._parts
-        if not parts.vfs.files.handles and not parts.committer.depth and not parts.settler.depth:
-            parts.behind.meta("clean", "1")
+        aside = parts.committer.set_aside
+        if not parts.vfs.files.handles and parts.committer.depth == aside and not parts.settler.depth:
+            try:
+                if aside:
+                    await trio.to_thread.run_sync(parts.store.sync_all, limiter=parts.limiter)
+                parts.behind.meta("clean", "1")
+            except OSError as error:
+                log.error("%d files are left to be sealed, and it is not sure that they are whole: %s", aside, error)
         await parts.behind.durable()
 
 

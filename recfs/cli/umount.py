@@ -46,7 +46,8 @@ def umount(invocation: Invocation, mountpoint: Path | None, force: bool, timeout
     """Unmount and end the daemon. MOUNTPOINT defaults to `mountpoint` of recfs.conf.
 
     Commits and uploads what was written first, says what it waits for, and returns when the mount and the daemon are
-    gone. Uploads that fail are not waited for: what is left then, the next mount goes on with.
+    gone. Uploads that fail are not waited for, nor are files that take more than 30 s to be hashed: what is left then,
+    the next mount goes on with.
 
     Refused with exit code 5 while files are open. A dead mount (its daemon crashed) is cleared. Interrupted while it
     waits for uploads, it leaves the mount as it is.

@@ -169,10 +169,10 @@ class Committer:
         What cannot be hashed within *patience_s* seconds is set aside: it stays `sealing`, for the next start.
         """
         self._hurry_all = True
-        self._patient_until = trio.current_time() + patience_s
         for ticket in list(self._tickets.values()):
             if ticket.stage is _Stage.LATER:
                 self._begin(ticket)
+        self._patient_until = trio.current_time() + patience_s
         self._set_aside(self._too_long(patience_s))
         self._wake.set()
 

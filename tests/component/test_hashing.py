@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -14,9 +15,10 @@ import pytest
 import trio
 import trio.testing
 
+from recfs import daemon
 from recfs.core.lanes import Lane
 from recfs.core.model import State
-from recfs.errors import TryAgain
+from recfs.errors import Interrupted, TryAgain
 from recfs.fs import digests, hashing, waits
 from recfs.fs.digests import CHUNK_BYTES, SIDE_BY_SIDE_BYTES, Digest, Pass, Source
 from recfs.fs.diskio import copy_bytes
@@ -177,6 +179,24 @@ def test_a_stop_is_heard_within_a_chunk(store: LocalStore, tmp_path: Path) -> No
     thread.join(20)
     assert not thread.is_alive()
     assert passing.done_bytes < HUGE
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9])
+def test_a_large_file_is_written_out_in_steps_that_a_stop_ends(store: LocalStore, tmp_path: Path, steps: int) -> None:
+    path = sparse(tmp_path / "file", 130 * MIB, (0, b"x"))
+    passing, flushed = Pass(Source(path), 0), []
+
+    def flush(fd: int, offset: int, length: int) -> bool:
+        flushed.append((offset, length))
+        if len(flushed) == steps:
+            passing.stop()
+        return True
+
+    with mock.patch.object(digests, "flush_range", flush):
+        found = passing.run(store, 0.0, lambda: True)
+    assert found is None
+    assert flushed == [(n * 64 * MIB, 64 * MIB) for n in range(min(steps, 3))]
+    assert bool(passing.done_bytes) == (steps > 3)
 
 
 # --- copies -----------------------------------------------------------------------------------------------------------
@@ -343,6 +363,27 @@ async def test_a_stop_does_not_wait_for_a_huge_file_and_the_next_start_seals_it(
     await fs.drain()
 
 
+@pytest.mark.parametrize("synced", [True, False])
+async def test_what_a_stop_set_aside_is_sealed_after_a_reboot_if_its_bytes_were_synced(
+    fs: Filesystem, expect_log: ExpectLog, tmp_path: Path, *, synced: bool
+) -> None:
+    await huge(fs, f"{REC}/huge")
+    await under_way(fs)
+    expect_log("stopping: hashing would take too long")
+    fs.parts.committer.hurry_all(30.0)
+    await fs.drain()
+    if not synced:
+        fs.faults.fail("sync_all", errno.EIO)
+        expect_log("it is not sure that they are whole")
+    session: Any = None
+    await daemon._Daemon(fs.config, tmp_path, fs.parts, session).finish()
+    await fs.stop()
+    fs.boot = "another"
+    await fs.reopen()
+    assert await fs.state(f"{REC}/huge") == ("sealing" if synced else "incomplete")
+    await fs.unlink(f"{REC}/huge")
+
+
 async def test_what_was_thought_to_fit_is_set_aside_when_time_is_up(fs: Filesystem, expect_log: ExpectLog) -> None:
     await huge(fs, f"{REC}/huge")
     await under_way(fs)
@@ -377,6 +418,21 @@ async def test_a_checksum_that_takes_long_is_answered_with_eagain(
     expect_log("a request waited .* for the checksums of .*huge")
     with pytest.raises(TryAgain):
         await fs.xattrs.get(node.ino, b"user.recfs.sha256")
+    await fs.unlink(f"{REC}/huge")
+
+
+async def test_who_waits_for_a_checksum_can_be_interrupted(fs: Filesystem) -> None:
+    node, request = await huge(fs, f"{REC}/huge"), waits.Request()
+
+    async def asking() -> None:
+        waits.current.set(request)
+        with pytest.raises(Interrupted):
+            await fs.xattrs.get(node.ino, b"user.recfs.md5")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(asking)
+        await under_way(fs)
+        request.interrupt()
     await fs.unlink(f"{REC}/huge")
 
 
