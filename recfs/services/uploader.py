@@ -27,6 +27,7 @@ from recfs.fs.tier import CURRENT, attributes_of, description_of, key_of
 from recfs.fs.transfer import Transfer
 from recfs.fs.unsent import Why
 from recfs.object_errors import (
+    ClockSkewed,
     KeyTooLong,
     NotOffered,
     ObjectArchived,
@@ -39,6 +40,7 @@ from recfs.object_errors import (
     StoreOutage,
     UploadGone,
     UploadInvalid,
+    WrongCredentials,
 )
 from recfs.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta
 
@@ -61,6 +63,8 @@ FIRST_DELAY_S = 1.0
 DOWN_S = 15.0
 """Longest wait while S3 is known to be down: about as long as the circuit breaker's."""
 LOOK_S = 60.0
+REFUSED_S = 30.0
+"""Longest wait while the server refuses the credentials or the clock."""
 WAY_S = 0.1
 """First wait for a key to become free …"""
 WAY_MAX_S = 10.0
@@ -199,7 +203,9 @@ class Uploader:
         lasting = isinstance(error, ObjectStoreError) and not error.retryable
         # Of these the next attempt begins another upload.
         lasting = lasting and not isinstance(error, StoreOutage | PrefixTaken | UploadGone | UploadInvalid)
-        if lasting:
+        if isinstance(error, WrongCredentials | ClockSkewed):
+            delay_s = min(delay_s, REFUSED_S)  # it is put right from outside, for all at once
+        elif lasting:
             delay_s = self._retry_max_s
             if isinstance(error, _OF_THE_FILE) or self._stored > self._refused.get(row.id, self._stored):
                 self._journal.unsent.set_aside(row.id, Why.REFUSED)
@@ -312,9 +318,9 @@ class Uploader:
         if not _has(node, held):
             self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
             return
-        told = attributes_of(node)
+        told = description_of(node, held)
         try:
-            info = await self._call(self._copy(node, held, key))
+            info = await self._call(self._copy(held, key, told))
         except ObjectMissing:
             log.error("%s: its object %s is gone from S3", node.path, held.key)
             raise
@@ -323,17 +329,17 @@ class Uploader:
         if node.object is None or node.object.key != held.key or node.unlinked:
             self._journal.delete(key)  # uploaded anew, or removed, meanwhile
             return
-        self._tier.remember(node, node.object._replace(key=key, etag=info.etag))
+        self._tier.remember(node, node.object._replace(key=key, etag=info.etag, mtime_ns=told.mtime_ns or 0))
         self._tier.retire(node, held.key)
         self._tier.follow(node)
-        if attributes_of(node) != told:
+        if description_of(node, node.object) != told:
             self._tier.described(node)
         await self._behind.durable()  # before another object may be put where this one was
 
-    def _copy(self, node: FileNode, held: ObjectRow, key: str) -> Callable[[], ObjectInfo]:
-        """The copy of a file's object to *key*, as the file is now."""
+    def _copy(self, held: ObjectRow, key: str, meta: ObjectMeta) -> Callable[[], ObjectInfo]:
+        """The copy of a file's object to *key*, described anew."""
         return partial(
-            self._tier.objects.copy, held.key, key, held.size_bytes, meta=description_of(node, held),
+            self._tier.objects.copy, held.key, key, held.size_bytes, meta=meta,
             if_match=held.etag, cancel=lambda: self._journal.stopping,
         )  # fmt: skip
 
@@ -350,18 +356,17 @@ class Uploader:
         if not _has(node, held):
             self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
             return
-        told = attributes_of(node)
+        told = description_of(node, held)
         try:
-            info = await self._call(self._copy(node, held, held.key))
+            info = await self._call(self._copy(held, held.key, told))
         except (ObjectMissing, ObjectChanged, ObjectArchived, NotOffered, RequestRefused) as error:
             log.warning("%s: its metadata in S3 stays as it is: %s", node.path, error)
             self._journal.done(row.id)
             return
         self._journal.done(row.id)
         if node.object is not None and (node.object.key, node.object.etag) == (held.key, held.etag):
-            mtime_ns = told.mtime_ns if node.state in CURRENT else held.mtime_ns
-            self._tier.remember(node, node.object._replace(etag=info.etag, mtime_ns=mtime_ns))
-            if attributes_of(node) != told:
+            self._tier.remember(node, node.object._replace(etag=info.etag, mtime_ns=told.mtime_ns or 0))
+            if description_of(node, node.object) != told:
                 self._tier.described(node)
 
     # --- uploading -----------------------------------------------------------------------------------------------

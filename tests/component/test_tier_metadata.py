@@ -206,6 +206,22 @@ async def test_attributes_that_change_while_it_is_open_for_writing(fs: Filesyste
     assert sum(operation == "put_file" for operation, _ in objects(fs).calls) == 1
 
 
+async def test_a_file_renamed_in_the_moment_of_its_commit(fs: Filesystem) -> None:
+    """Its object moves while nobody knows yet whether it was changed; the time follows."""
+    await store(fs)
+    number = await fs.open(FILE, os.O_RDWR)
+    await fs.vfs.files.write(number, 0, b"data")
+    await change(fs)
+    await fs.rename(FILE, FINAL)
+    journal = fs.vfs.bodies.tier.journal
+    while journal.rows:
+        await journal.progress()
+    assert metadata(fs, FINAL)["mtime"] != WANTED["mtime"]
+    await fs.close(number)
+    await fs.drain()
+    assert metadata(fs, FINAL) == WANTED | {"original-filename": "final.mp4"}
+
+
 async def test_an_archived_object_is_left_alone(fs: Filesystem) -> None:
     """A copy onto itself would end its restore, and cost."""
     await store(fs)

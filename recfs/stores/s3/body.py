@@ -73,6 +73,10 @@ class FileBody:
     def __len__(self) -> int:
         return self._length
 
+    def rewind(self) -> None:
+        """The whole of it is to go once more."""
+        self._position = 0
+
     def read(self, amount: int | None = -1) -> bytes:
         """The next block. It may be more than asked for: urllib3 asks for 16 KiB, which costs CPU."""
         left = self._length - self._position

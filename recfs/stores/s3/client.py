@@ -17,6 +17,7 @@ from botocore.httpsession import get_cert_path
 from recfs import __version__
 from recfs.config import S3Section
 from recfs.object_errors import WrongCredentials
+from recfs.stores.s3.credentials import RotatingCredentials
 from recfs.stores.s3.faults import STATUS_HEADER, Target, faults
 from recfs.stores.s3.proxy import give_to, proxy_for
 
@@ -42,8 +43,31 @@ def _loader() -> Any:
     return botocore.loaders.create_loader()
 
 
+class _Provider:
+    """In the place of botocore's chain: rotating credentials, or none."""
+
+    def __init__(self, rotating: RotatingCredentials) -> None:
+        self._rotating = rotating
+
+    def load_credentials(self) -> RotatingCredentials | None:
+        return self._rotating if self._rotating.found else None
+
+
 def make_session(section: S3Section) -> Any:
-    """A boto3 session with the credentials the section names, else the standard chain. Raises WrongCredentials."""
+    """A boto3 session with the credentials the section names, else the standard chain. Raises WrongCredentials.
+
+    They are `RotatingCredentials`, which ask another session of the same kind.
+    """
+    core = _core_of(section)
+    with faults(Target(section.bucket, section.prefix, section.endpoint or "AWS"), "read the credentials"):
+        names = [core.get_config_variable(name) for name in ("credentials_file", "config_file")]
+        files = tuple(str(name) for name in names if name)
+        rotating = RotatingCredentials(lambda: _core_of(section).get_credentials(), files)
+        core.register_component("credential_provider", _Provider(rotating))
+        return boto3.session.Session(botocore_session=core)
+
+
+def _core_of(section: S3Section) -> Any:
     core = botocore.session.Session(profile=section.profile)
     core.register_component("data_loader", _loader())
     if section.credentials_file is not None:
@@ -56,8 +80,7 @@ def make_session(section: S3Section) -> Any:
         if section.profile is None:
             # Naming a profile keeps variables of the environment from taking precedence over the file.
             core.set_config_variable("profile", "default")
-    with faults(Target(section.bucket, section.prefix, section.endpoint or "AWS"), "read the credentials"):
-        return boto3.session.Session(botocore_session=core)
+    return core
 
 
 def endpoint_of(session: Any, section: S3Section) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from recfs.config import S3Section
 from recfs.object_errors import (
@@ -13,6 +14,7 @@ from recfs.object_errors import (
     ObjectMissing,
     ObjectStoreError,
     RequestRefused,
+    WrongCredentials,
 )
 from recfs.objects import ObjectInfo
 from recfs.stores.s3.body import FileBody
@@ -23,6 +25,7 @@ from recfs.stores.s3.proxy import proxy_for
 from recfs.stores.s3.wire import Wire
 
 MAX_KEY_BYTES = 1024
+_T = TypeVar("_T")
 
 
 class S3Link:
@@ -50,9 +53,24 @@ class S3Link:
         """
         if key is not None:
             parameters["Key"] = self._full(key)
-        with faults(self._target, doing, key):
-            answer: dict[str, Any] = getattr(self._client, operation)(Bucket=self._section.bucket, **parameters)
-        return answer
+
+        def call() -> dict[str, Any]:
+            with faults(self._target, doing, key):
+                answer: dict[str, Any] = getattr(self._client, operation)(Bucket=self._section.bucket, **parameters)
+            return answer
+
+        return self._with_credentials(call)
+
+    def _with_credentials(self, call: Callable[[], _T]) -> _T:
+        """Make the request; once more if it is refused and there are other credentials by now."""
+        credentials = self._session.get_credentials()
+        used = None if credentials is None else credentials.get_frozen_credentials()
+        try:
+            return call()
+        except (WrongCredentials, AccessRefused):
+            if credentials is None or not credentials.renew(used):
+                raise
+        return call()
 
     def _send(
         self, doing: str, key: str, operation: str, body: FileBody | None = None, sha256: bytes | None = None,
@@ -60,8 +78,14 @@ class S3Link:
     ) -> dict[str, Any]:  # fmt: skip
         """As `_call`, for the requests that carry bytes. *sha256*: the body's, for the signature; None: unsigned."""
         full = self._full(key)
-        with faults(self._target, doing, key):
-            return self._wire.call(operation, full, body=body, sha256=sha256, parameters=parameters)
+
+        def call() -> dict[str, Any]:
+            if body is not None:
+                body.rewind()
+            with faults(self._target, doing, key):
+                return self._wire.call(operation, full, body=body, sha256=sha256, parameters=parameters)
+
+        return self._with_credentials(call)
 
     def _full(self, key: str) -> str:
         full = self._section.prefix + key
