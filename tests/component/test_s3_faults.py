@@ -137,6 +137,7 @@ def test_every_kind_of_trouble_is_tested_or_comes_from_elsewhere() -> None:
         kinds.SourceChanged,  # contract
         kinds.TransferCancelled,  # contract
         kinds.StoreDown,  # test_s3_retry
+        kinds.PrefixTaken,  # test_ownership
     }
     assert leaves(ObjectStoreError) == {kind for _, _, kind, _ in REFUSALS} | elsewhere
 
