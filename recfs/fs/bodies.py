@@ -46,7 +46,7 @@ class Body:
 
     __slots__ = (
         "ahead", "backing", "cached", "download", "fd", "handles", "held", "judged", "lock", "passing", "retired",
-        "seen", "stopped", "untold", "untouched", "writable", "writers",
+        "seen", "stopped", "unproven", "untold", "untouched", "writable", "writers",
     )  # fmt: skip
 
     def __init__(self, fd: int, *, writable: bool) -> None:
@@ -58,6 +58,8 @@ class Body:
         self.writers = 0
         self.lock = trio.Lock()
         """Serialises the node's way between home and staging."""
+        self.unproven = False
+        """Whether the row on the disk may still say `committed` of a file that is about to be changed."""
         self.retired: list[int] = []
         """Descriptors replaced while a thread may still use them; closed with the body."""
         # Of the kernel's opens of this inode (fs/iomodes.py):
@@ -96,6 +98,12 @@ class Body:
 def _gone(node: Node) -> bool:
     """Whether the node lost its name. A call, so that no answer from before an await is taken for granted."""
     return node.unlinked
+
+
+def is_changeable(node: FileNode, body: Body) -> bool:
+    """Whether the bytes may be changed at once: in staging (or nameless), and the row says so."""
+    ready = node.staging is not None or node.unlinked
+    return ready and node.state is State.WRITING and not body.unproven
 
 
 class Bodies:
@@ -276,25 +284,32 @@ class Bodies:
         body = node.body
         assert body is not None
         async with body.lock:
-            if node.state is State.WRITING and node.staging is not None:
-                return
-            sealed = node.state.is_whole or node.state is State.CORRUPT
-            if remember and node.state.is_whole:
-                info = os.fstat(body.fd)
-                body.untouched = Untouched(node.sha256, node.md5, info.st_size, info.st_mtime_ns, time.time_ns())
-            if node.state is not State.WRITING:
-                self._to_writing(node)
-            if node.unlinked:
-                return
-            if sealed:
-                # A row that says `committed` must never describe changed bytes, not even after a power cut.
-                await self._behind.durable()
+            await self.unseal_held(node, remember=remember)
+
+    async def unseal_held(self, node: FileNode, *, remember: bool = False) -> None:
+        """`unseal` for who holds the body's lock. Left half-way by an error, it goes on where it was the next time."""
+        body = node.body
+        assert body is not None
+        if is_changeable(node, body):
+            return
+        if node.state.is_whole or node.state is State.CORRUPT:
+            body.unproven = True
+        if remember and node.state.is_whole:
+            info = os.fstat(body.fd)
+            body.untouched = Untouched(node.sha256, node.md5, info.st_size, info.st_mtime_ns, time.time_ns())
+        if node.state is not State.WRITING:
+            self._to_writing(node)
+        if body.unproven and not node.unlinked:
+            # A row that says `committed` must never describe changed bytes, not even after a power cut.
+            await self._behind.durable()
+        body.unproven = False
+        if not _gone(node):
             await self.still(node)
             if _gone(node) or node.staging is not None:
                 node.pending &= ~Pending.MOVE
                 self._behind.node(node)
-                return
-            self._to_staging(node)
+            else:
+                self._to_staging(node)
 
     def _to_staging(self, node: FileNode) -> None:
         """From home to staging, inline, so that books and disk change in one step.
@@ -332,9 +347,7 @@ class Bodies:
         async with body.lock:
             whole = node.state.is_whole or node.state in (State.CORRUPT, State.SEALING)
             if not whole or node.unlinked:
-                if node.state is not State.WRITING:
-                    self._to_writing(node)
-                await self.still(node)
+                await self.unseal_held(node)
                 os.ftruncate(body.fd, 0)
                 self._tree.resize(node, 0)
                 return

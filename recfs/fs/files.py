@@ -11,6 +11,7 @@ import trio
 from recfs.core.bounds import end_of
 from recfs.core.model import State, check_transition
 from recfs.errors import FileTooLarge, IoFailure, OutOfSpace
+from recfs.fs.bodies import is_changeable
 from recfs.fs.diskio import COPY_CHUNK_BYTES, DiskIo, extent_at
 from recfs.fs.follow import drop_privileges, follow, look
 from recfs.fs.nodes import BLOCK_BYTES
@@ -218,7 +219,7 @@ class OpenFiles:
     async def begin(self, handle: Handle) -> None:
         """Make ready to change the bytes of the file. Raises what stopped it; nothing is awaited after that."""
         node, body = handle.node, handle.body
-        if node.state is not State.WRITING or (node.staging is None and not node.unlinked):
+        if not is_changeable(node, body):
             await self._bodies.unseal(node)
         if body.stopped is not None:
             raise body.stopped[0](body.stopped[1])

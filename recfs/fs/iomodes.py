@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from recfs.core.model import State
 from recfs.errors import FileTooLarge, FsError, OutOfSpace, QuotaExceeded
+from recfs.fs.bodies import is_changeable
 from recfs.fs.diskio import can_freeze, freeze
 from recfs.fs.follow import follow
 
@@ -97,20 +97,30 @@ class IoModes:
         on = self._kernel.acceleration
         if not on.reads:
             return Mode.CACHED, 0
+        body = handle.body
+        if not body.lock.locked() and not self._must_unseal(handle):
+            return self._decide(handle)
+        # Not "wait until the lock is free, then look again": it is handed over, and two who wait so never get on.
+        # While it is held the file may be on its way between home and staging, and end on another inode of the disk.
+        async with body.lock:
+            if self._must_unseal(handle):
+                await self._bodies.unseal_held(handle.node, remember=True)
+            return self._decide(handle)
+
+    def _must_unseal(self, handle: Handle) -> bool:
+        """Whether the file has to be made changeable before this open is answered: nobody tells of the first byte."""
         node, body = handle.node, handle.body
-        while True:
-            if body.lock.locked():  # on its way between home and staging: it may end on another inode
-                async with body.lock:
-                    pass
-                continue
-            passes = on.writes and self._may_run_ahead(node) if handle.writes else True
-            ready = node.state is State.WRITING and (node.staging is not None or node.unlinked)
-            if (
-                ready or body.cached or body.download is not None
-                or not (handle.writes and (passes or body.backing))
-            ):  # fmt: skip
-                break
-            await self._bodies.unseal(node, remember=True)
+        if not handle.writes or body.cached or body.download is not None or is_changeable(node, body):
+            return False
+        return bool(body.backing) or self._passes(handle)
+
+    def _passes(self, handle: Handle) -> bool:
+        return not handle.writes or (self._kernel.acceleration.writes and self._may_run_ahead(handle.node))
+
+    def _decide(self, handle: Handle) -> tuple[Mode, int]:
+        """Choose, and count it. Atomic: what it looks at holds until the kernel has the answer."""
+        node, body = handle.node, handle.body
+        passes = self._passes(handle)
         if body.cached or body.download is not None or not (passes or body.backing) or not self._registered(node):
             body.cached += 1
             handle.mode = Mode.CACHED
