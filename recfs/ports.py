@@ -380,6 +380,9 @@ class Settler(Protocol):
     def touches(self, inos: Sequence[int]) -> bool:
         """Whether a move now being carried out concerns one of *inos*."""
 
+    async def idle(self) -> None:
+        """Wait until no batch at all is being carried out; none is until the next await."""
+
     async def quiet(self) -> None:
         """Wait until the moves now being carried out are done."""
 

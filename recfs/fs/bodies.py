@@ -19,6 +19,7 @@ from recfs.fs.diskio import copy_bytes, freeze, is_beyond, stoppable, too_many
 from recfs.fs.follow import follow
 from recfs.fs.garbage import Garbage
 from recfs.fs.nodes import Untouched
+from recfs.fs.remains import Remains
 from recfs.fs.staging import ELSEWHERE, LONG_PATH_BYTES, Label, StagingPool
 from recfs.fs.waits import bounded
 from recfs.ports import Pending
@@ -126,6 +127,7 @@ class Bodies:
         self._limiter = limiter
         self._copies = trio.CapacityLimiter(COPY_THREADS)
         self.pool = StagingPool(store, limiter)
+        self._remains = Remains(tree, places, store, settler, self.pool, limiter)
         self.tier: Tier | None = None
         """Set where S3 is configured."""
         self.withdraw: Callable[[int], None] = lambda ino: None
@@ -156,8 +158,11 @@ class Bodies:
                 body.writers += write
                 return body
             await self.still(node)
-            if node.unlinked and (node.body is None or node.state.is_remote):
-                raise Stale(f"{node.path} was removed")  # and what only S3 had of it is not brought here any more
+            if node.body is not body:
+                continue  # somebody else opened it meanwhile, it may be for writing
+            if node.unlinked:
+                await self._open_removed(node, write=write, empty=empty)
+                continue
             if node.state.is_remote and (node.body is None or write):
                 await self._from_afar(node, write=write, empty=empty)
                 continue
@@ -198,11 +203,23 @@ class Bodies:
             node.body.download = None
         self.label(node)
 
-    async def _open(self, node: FileNode, flags: int) -> None:
-        if node.unlinked and node.body is not None:
-            # Its name may be another's by now. Its inode is behind the descriptor (proc(5), /proc/pid/fd).
-            node.body.swap(os.open(f"/proc/self/fd/{node.body.fd}", flags | os.O_CLOEXEC), writable=flags == os.O_RDWR)
+    async def _open_removed(self, node: FileNode, *, write: bool, empty: bool) -> None:
+        before = node.body
+        if node.state.is_remote:
+            raise Stale(f"{node.path} was removed")  # and what only S3 had of it is not brought here any more
+        if before is not None and before.backing:
+            # The kernel has it open by itself: it must stay the same file. Its inode is behind the descriptor (proc(5)).
+            before.swap(os.open(f"/proc/self/fd/{before.fd}", os.O_RDWR | os.O_CLOEXEC), writable=True)
             return
+        fd = await self._remains.open(node, write=write, empty=empty)
+        if node.body is None:
+            node.body = Body(fd, writable=write)
+        elif node.body is before and not before.writable and not before.backing:
+            before.swap(fd, writable=True)
+        else:
+            os.close(fd)  # opened twice at once: look again
+
+    async def _open(self, node: FileNode, flags: int) -> None:
         path = self._places.local(node)
         before = node.body
         try:
@@ -210,8 +227,8 @@ class Bodies:
             if fd is None:
                 fd = await trio.to_thread.run_sync(self._store.open_file, path, flags, limiter=self._limiter)
         except FileNotFoundError as error:
-            if node.body is not before or self._places.local(node) != path:
-                return  # moved meanwhile: look again
+            if node.body is not before or node.unlinked or self._places.local(node) != path:
+                return  # moved or removed meanwhile: look again
             if self.tier is not None and self.tier.room.lost(node):
                 self._settler.remake_above(node.ino)
                 return
@@ -222,8 +239,9 @@ class Bodies:
         if is_beyond(fd):
             os.close(fd)
             raise too_many()
-        if node.body is not before or self._places.local(node) != path:
-            os.close(fd)  # opened twice at once, or moved meanwhile: look again
+        twice = node.body is not before or (before is not None and before.writable)
+        if twice or node.unlinked or self._places.local(node) != path:
+            os.close(fd)  # opened twice at once, moved or removed meanwhile: look again
             return
         writable = flags == os.O_RDWR
         if node.state.is_whole and os.fstat(fd).st_size != node.bytes:

@@ -53,9 +53,9 @@ class Entries:
             if isinstance(node, FileNode):
                 entry.st_size = size = node.bytes
                 entry.st_blocks = min(-(-size // BLOCK_BYTES), MAX_BLOCKS)
-                entry.st_nlink = 0 if node.unlinked else 1
             elif isinstance(node, LinkNode):
                 entry.st_size = len(node.target)
+            entry.st_nlink = 0 if node.unlinked else 1
             # In a directory with fallbacks a name may change its meaning when a shared file comes or goes.
             entry.entry_timeout = 0 if node.parent.fallback is not None else CACHE_S
         entry.st_atime_ns = node.atime_ns

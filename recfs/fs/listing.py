@@ -11,13 +11,10 @@ from bisect import bisect_right
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from recfs.errors import NotADirectory
-from recfs.fs.nodes import DirNode
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from recfs.fs.nodes import Node
+    from recfs.fs.nodes import DirNode, Node
     from recfs.fs.tree import Tree
     from recfs.fs.views import View, Views
     from recfs.ports import NodeRow
@@ -54,12 +51,10 @@ class Listings:
 
     async def open(self, ino: int) -> int:
         """Open directory *ino*. Raises NotADirectory."""
-        node = await self._tree.get(ino)
-        if not isinstance(node, DirNode):
-            raise NotADirectory(f"{node.path} is not a directory")
+        folder = await self._tree.directory(ino)
         number = self._next
         self._next = number + 1
-        self.open_dirs[number] = Listing(node)
+        self.open_dirs[number] = Listing(folder)
         return number
 
     def release(self, number: int) -> None:
@@ -89,7 +84,7 @@ class Listings:
             found = []
         else:
             found = await self._page(listing, after)
-        if found or folder.fallback is None:
+        if found or folder.fallback is None or folder.unlinked:
             return found
         if listing.views is None:
             listing.views = await self._views.shown(folder, listing.names or set())

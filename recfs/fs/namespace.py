@@ -168,7 +168,7 @@ class Namespace:
         if isinstance(node, FileNode):
             self._bodies.withdraw(node.ino)
             if not node.state.is_remote:
-                self._bodies.set_aside(node, successor=successor)
+                node.remains = self._bodies.set_aside(node, successor=successor)
                 self._bodies.bequeath_prior(node, successor)
             if self._bodies.tier is not None:
                 self._bodies.tier.removed(node, successor)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from recfs.core.fallback import DirRule
     from recfs.fs.accounts import Account
     from recfs.fs.bodies import Body
+    from recfs.fs.garbage import Garbage
 
 CLOCK_TICK_NS = 20_000_000
 """More than the coarsest step of a file system's clock."""
@@ -126,8 +127,8 @@ class FileNode(Node):
     """A regular file."""
 
     __slots__ = (
-        "body", "bytes", "fsynced", "md5", "object", "prior", "reopened", "sha256", "staging", "state", "submitted_s",
-        "untouched",
+        "body", "bytes", "fsynced", "md5", "object", "prior", "remains", "reopened", "sha256", "staging", "state",
+        "submitted_s", "untouched",
     )  # fmt: skip
     kind = Kind.FILE
     format = stat.S_IFREG
@@ -145,6 +146,8 @@ class FileNode(Node):
         """What S3 holds of it."""
         self.prior: int | None = None
         """gid of the committed version this one is about to replace."""
+        self.remains: Garbage | None = None
+        """What became of the bytes when it lost its name."""
         self.reopened = 0
         """How often it was taken up again lately; sets the settling delay."""
         self.submitted_s = 0.0

@@ -98,6 +98,8 @@ class Operations(pyfuse3.Operations):
                 node = nodes.get(ino)
                 if node is not None:
                     tree.forget(node, count)
+                else:
+                    tree.orphans.forget(ino, count)
         except Exception:
             log.exception("forget failed")
 

@@ -20,6 +20,7 @@ from recfs.core.model import Kind
 from recfs.errors import InvalidPath, IoFailure, NameTooLong, NotADirectory, RecfsError, Stale
 from recfs.fs.garbage import Garbage
 from recfs.fs.nodes import DirNode, FileNode, Node, from_row
+from recfs.fs.orphans import Orphans
 from recfs.ports import LIMBO_INO, ROOT_INO
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Tree:
         self._operator = operator
         # mutable
         self.nodes: dict[int, Node] = {}
+        self.orphans = Orphans()
         self.garbage: dict[int, Garbage] = {}
         self.occupied: dict[int, dict[bytes, Node | Garbage]] = {}
         """What physically lies in a directory (by inode number, then name) without logically being there."""
@@ -211,10 +213,8 @@ class Tree:
         return node
 
     async def directory(self, ino: int) -> DirNode:
-        """The directory *ino*. Raises Stale or NotADirectory."""
-        node = self.nodes.get(ino)
-        if node is None:
-            node = await self._load(ino)
+        """The directory *ino*, a removed one that the kernel still knows included. Raises Stale or NotADirectory."""
+        node = self.nodes.get(ino) or self.orphans.get(ino) or await self._load(ino)
         if not isinstance(node, DirNode):
             raise NotADirectory(f"{node.path} is not a directory")
         return node
@@ -294,6 +294,7 @@ class Tree:
         del parent.children[node.name]
         self.nodes.pop(node.ino, None)
         node.unlinked = True
+        self.orphans.add(node)
         if not isinstance(node, DirNode):
             self.charge(parent, -node.bytes if isinstance(node, FileNode) else 0, -1)
         self.behind.removed(node)

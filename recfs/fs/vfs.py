@@ -99,8 +99,8 @@ class Vfs:
     # --- finding -------------------------------------------------------------------------------------------------
 
     async def node(self, ino: int) -> Node | View:
-        """What an inode number of the kernel stands for. Raises Stale."""
-        node = self.tree.nodes.get(ino)
+        """What an inode number of the kernel stands for, with a name or without one. Raises Stale."""
+        node = self.tree.nodes.get(ino) or self.tree.orphans.get(ino)
         if node is not None:
             return node
         if ino & VIEW_BIT:
@@ -124,7 +124,7 @@ class Vfs:
         if name == b"." or name == b"..":
             return folder if name == b"." else folder.parent
         node = await self.tree.child(folder, name)
-        if node is None and folder.fallback is not None:
+        if node is None and folder.fallback is not None and not folder.unlinked:
             return await self.views.find(folder, name)
         return node
 
@@ -267,9 +267,9 @@ class Vfs:
 
     async def readlink(self, ino: int) -> bytes:
         """readlink(2)."""
-        node = await self.tree.get(ino)
+        node = await self.node(ino)
         if not isinstance(node, LinkNode):
-            raise InvalidArgument(f"{node.path} is not a symbolic link")
+            raise InvalidArgument(f"inode {ino} is not a symbolic link")
         return node.target
 
     async def unlink(self, parent: int, name: bytes, caller: Caller) -> None:

@@ -160,6 +160,11 @@ class HomeSettler:
         if self._moving:
             await self._done.wait()
 
+    async def idle(self) -> None:
+        """Wait until no batch at all is being carried out, garbage included; none is until the next await."""
+        while self._working:
+            await self._done.wait()
+
     def remake_above(self, ino: int) -> None:
         """Have the directories above *ino*, as far as they were removed past recfs, made again. Atomic."""
         node = self._tree.nodes.get(ino)
