@@ -10,7 +10,8 @@
  *   fuse_session_receive_buf
  *       "Nothing to read after all" is reported as EINTR, on which pyfuse3 waits again. On EAGAIN it would end.
  *       So is a question for file capabilities, which is answered here: there are none. ECONNABORTED is the end, as
- *       ENODEV is.
+ *       ENODEV is. The number of each request is kept for whoever handles it, and Python is told of each INTERRUPT
+ *       (recfs/fs/waits.py); libfuse gets it, too, and does nothing with it.
  *   fuse_session_new
  *       The handlers pyfuse3 does not have are added: FALLOCATE, LSEEK and COPY_FILE_RANGE are handed to Python
  *       (recfs/fs/extra_requests.py), which answers them through this module.
@@ -77,6 +78,9 @@ static unsigned long long replies_sent;
 static unsigned long long requests_received;
 static unsigned long long requests_vanished;
 static unsigned long long requests_answered;
+static unsigned long long requests_interrupted;
+static unsigned long long unique_received;
+static PyObject *interrupt_handler;
 static int (*libfuse_receive_buf)(struct fuse_session *se, struct fuse_buf *buf);
 
 static struct open_out open_answer(const struct fuse_file_info *fi)
@@ -201,11 +205,35 @@ static int answer_no_data(struct fuse_session *se, const struct fuse_in_header *
 	return written == (ssize_t)sizeof out || (written < 0 && errno == ENOENT);
 }
 
+/* Keep the number of a request; tell Python of one that is taken back. */
+static void note(const struct fuse_buf *buf, int size)
+{
+	const struct fuse_in_header *in = buf->mem;
+	const struct fuse_interrupt_in *interrupt = (const void *)(in + 1);
+	PyObject *result;
+
+	if (buf->flags & FUSE_BUF_IS_FD || size < (int)sizeof *in)
+		return;
+	unique_received = in->unique;
+	if (in->opcode != FUSE_INTERRUPT || size < (int)(sizeof *in + sizeof *interrupt))
+		return;
+	requests_interrupted++;
+	if (!interrupt_handler)
+		return;
+	result = PyObject_CallFunction(interrupt_handler, "K", (unsigned long long)interrupt->unique);
+	if (!result)
+		PyErr_WriteUnraisable(interrupt_handler);
+	Py_XDECREF(result);
+}
+
 EXPORTED int fuse_session_receive_buf(struct fuse_session *se, struct fuse_buf *buf)
 {
 	int res = libfuse_receive_buf(se, buf);
 
 	requests_received++;
+	unique_received = 0;
+	if (res > 0)
+		note(buf, res);
 	if (is_about_capabilities(buf, res) && answer_no_data(se, buf->mem)) {
 		requests_answered++;
 		return -EINTR; /* not on to the next one: whether others get their turn first is Python's to say */
@@ -431,6 +459,38 @@ static PyObject *answered(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignor
 	return PyLong_FromUnsignedLongLong(requests_answered);
 }
 
+PyDoc_STRVAR(interrupts_doc, "interrupts()\n--\n\nReturn how many requests were taken back while they were worked on.");
+
+static PyObject *interrupts(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+	return PyLong_FromUnsignedLongLong(requests_interrupted);
+}
+
+PyDoc_STRVAR(unique_doc, "unique()\n--\n\n"
+			 "Return the kernel's number of the request that was received last.\n\n"
+			 "In a handler, before it first awaits anything: of its own. 0 where none came through here.");
+
+static PyObject *unique(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+	return PyLong_FromUnsignedLongLong(unique_received);
+}
+
+PyDoc_STRVAR(on_interrupt_doc, "on_interrupt(handler)\n--\n\n"
+			       "Have *handler* called with the number of each request that the kernel interrupts; None: nobody.");
+
+static PyObject *on_interrupt(PyObject *Py_UNUSED(module), PyObject *callable)
+{
+	PyObject *before = interrupt_handler;
+
+	if (callable != Py_None && !PyCallable_Check(callable)) {
+		PyErr_SetString(PyExc_TypeError, "on_interrupt() takes a callable or None");
+		return NULL;
+	}
+	interrupt_handler = callable != Py_None ? Py_NewRef(callable) : NULL;
+	Py_XDECREF(before);
+	Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(extend_doc, "extend(handler)\n--\n\n"
 			 "Have FALLOCATE, LSEEK and COPY_FILE_RANGE handed to *handler*, in sessions made from now on.\n\n"
 			 "It is called with a number for the request and a tuple: the request's name and its integers, and\n"
@@ -534,6 +594,9 @@ static PyMethodDef methods[] = {
 	{"receives", receives, METH_NOARGS, receives_doc},
 	{"vanished", vanished, METH_NOARGS, vanished_doc},
 	{"answered", answered, METH_NOARGS, answered_doc},
+	{"interrupts", interrupts, METH_NOARGS, interrupts_doc},
+	{"unique", unique, METH_NOARGS, unique_doc},
+	{"on_interrupt", on_interrupt, METH_O, on_interrupt_doc},
 	{"extend", extend, METH_O, extend_doc},
 	{"extensions", extensions, METH_NOARGS, extensions_doc},
 	{"reply_err", FAST(reply_err), METH_FASTCALL, reply_err_doc},

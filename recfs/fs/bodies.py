@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.model import State, check_transition
-from recfs.errors import FsError, IoFailure, Stale
+from recfs.errors import IoFailure, Stale
+from recfs.fs.body import Body, is_changeable
 from recfs.fs.diskio import copy_bytes, freeze, is_beyond, stoppable, too_many
 from recfs.fs.follow import follow
 from recfs.fs.garbage import Garbage
 from recfs.fs.nodes import Untouched
 from recfs.fs.remains import Remains
 from recfs.fs.staging import ELSEWHERE, LONG_PATH_BYTES, Label, StagingPool
-from recfs.fs.waits import bounded
+from recfs.fs.waits import bounded, held, interruptible
 from recfs.ports import Pending
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from recfs.fs.download import Download
     from recfs.fs.nodes import FileNode, Node
     from recfs.fs.places import Places
     from recfs.fs.tier import Tier
@@ -42,69 +42,9 @@ COPY_THREADS = 2
 """Threads for whole copies of files, which take long."""
 
 
-class Body:
-    """An open file's descriptor and who uses it."""
-
-    __slots__ = (
-        "ahead", "backing", "cached", "download", "fd", "handles", "held", "judged", "lock", "passing", "retired",
-        "seen", "stopped", "unproven", "untold", "untouched", "writable", "writers",
-    )  # fmt: skip
-
-    def __init__(self, fd: int, *, writable: bool) -> None:
-        self.fd = fd
-        self.writable = writable
-        self.download: Download | None = None
-        """What brings the bytes that are not here yet."""
-        self.handles = 0
-        self.writers = 0
-        self.lock = trio.Lock()
-        """Serialises the node's way between home and staging."""
-        self.unproven = False
-        """Whether the row on the disk may still say `committed` of a file that is about to be changed."""
-        self.retired: list[int] = []
-        """Descriptors replaced while a thread may still use them; closed with the body."""
-        # Of the kernel's opens of this inode (fs/iomodes.py):
-        self.backing = 0
-        """Backing id of this file, while `passing`."""
-        self.passing = 0
-        """Opens in mode PASS or DIRECT."""
-        self.cached = 0
-        """Opens in mode CACHED."""
-        self.ahead = 0
-        """Writers among the PASS and DIRECT opens: the file below may be ahead of the books."""
-        self.seen = (0, 0)
-        """(size, mtime_ns) of the file below at the last look."""
-        self.held = 0
-        """The size the file is charged for already, while a thread makes it grow to that (fs/ranges.py)."""
-        self.judged = 0
-        """Size up to which the limits were looked at."""
-        self.untold = False
-        """Whether the kernel may still believe in times of before the last look."""
-        self.stopped: tuple[type[FsError], str] | None = None
-        """The limit a writer ran past: no more writes, and the file ends as `incomplete`."""
-        self.untouched: Untouched | None = None
-
-    def swap(self, fd: int, *, writable: bool) -> None:
-        """Use another descriptor from now on."""
-        self.retired.append(self.fd)
-        self.fd, self.writable = fd, writable
-
-    def close(self) -> None:
-        """Close every descriptor."""
-        for fd in (self.fd, *self.retired):
-            os.close(fd)
-        self.retired.clear()
-
-
 def _gone(node: Node) -> bool:
     """Whether the node lost its name. A call, so that no answer from before an await is taken for granted."""
     return node.unlinked
-
-
-def is_changeable(node: FileNode, body: Body) -> bool:
-    """Whether the bytes may be changed at once: in staging (or nameless), and the row says so."""
-    ready = node.staging is not None or node.unlinked
-    return ready and node.state is State.WRITING and not body.unproven
 
 
 class Bodies:
@@ -127,7 +67,7 @@ class Bodies:
         self._limiter = limiter
         self._copies = trio.CapacityLimiter(COPY_THREADS)
         self.pool = StagingPool(store, limiter)
-        self._remains = Remains(tree, places, store, settler, self.pool, limiter)
+        self._remains = Remains(tree, places, store, settler, self.pool, self._copies)
         self.tier: Tier | None = None
         """Set where S3 is configured."""
         self.withdraw: Callable[[int], None] = lambda ino: None
@@ -147,6 +87,11 @@ class Bodies:
                 return
             await self._settler.quiet()
 
+    async def _unmoved(self, node: Node) -> None:
+        """`still`, for a request: raises Interrupted or TryAgain."""
+        with bounded(f"the move of {node.path} or a directory above it"):
+            await self.still(node)
+
     # --- opening and closing -------------------------------------------------------------------------------------
 
     async def acquire(self, node: FileNode, *, write: bool, empty: bool = False) -> Body:
@@ -157,7 +102,7 @@ class Bodies:
                 body.handles += 1
                 body.writers += write
                 return body
-            await self.still(node)
+            await self._unmoved(node)
             if node.body is not body:
                 continue  # somebody else opened it meanwhile, it may be for writing
             if node.unlinked:
@@ -175,9 +120,11 @@ class Bodies:
         if empty:
             await self._begin_anew(node)
         elif write or node.bytes <= self.tier.settings.fetch_whole_below:
-            await self.tier.partials.bring(node)
+            with interruptible(f"the bytes of {node.path}"):  # who brings them says when nothing comes any more
+                await self.tier.partials.bring(node)
         else:
-            partial = await self.tier.partials.of(node)
+            with interruptible(f"the bytes of {node.path}"):
+                partial = await self.tier.partials.of(node)
             if partial is not None and node.body is None and node.state is State.FETCHING:
                 node.body = Body(os.dup(partial.fd), writable=False)
                 node.body.download = partial.download
@@ -185,12 +132,10 @@ class Bodies:
     async def _begin_anew(self, node: FileNode) -> None:
         """Give a file whose old bytes only S3 has a fresh, empty staging file. The object is the way back."""
         assert self.tier is not None
-        staging, fd = self.pool.take()
-        await self.still(node)
+        await self._unmoved(node)
         if not node.state.is_remote or _gone(node):
-            os.close(fd)
-            self._store.drop_staging([staging])
             return
+        staging, fd = self.pool.take()
         self.tier.superseded(node)
         self._to_writing(node)
         node.fsynced = False
@@ -208,7 +153,7 @@ class Bodies:
         if node.state.is_remote:
             raise Stale(f"{node.path} was removed")  # and what only S3 had of it is not brought here any more
         if before is not None and before.backing:
-            # The kernel has it open by itself: it must stay the same file. Its inode is behind the descriptor (proc(5)).
+            # The kernel has it open by itself: it must stay the same file, which is behind the descriptor (proc(5)).
             before.swap(os.open(f"/proc/self/fd/{before.fd}", os.O_RDWR | os.O_CLOEXEC), writable=True)
             return
         fd = await self._remains.open(node, write=write, empty=empty)
@@ -301,7 +246,7 @@ class Bodies:
         """
         body = node.body
         assert body is not None
-        async with body.lock:
+        async with held(body.lock, f"{node.path}, which is being moved"):
             await self.unseal_held(node, remember=remember)
 
     async def unseal_held(self, node: FileNode, *, remember: bool = False) -> None:
@@ -319,10 +264,11 @@ class Bodies:
             self._to_writing(node)
         if body.unproven and not node.unlinked:
             # A row that says `committed` must never describe changed bytes, not even after a power cut.
-            await self._behind.durable()
+            with interruptible(f"the row of {node.path}"):
+                await self._behind.durable()
         body.unproven = False
         if not _gone(node):
-            await self.still(node)
+            await self._unmoved(node)
             if _gone(node) or node.staging is not None:
                 node.pending &= ~Pending.MOVE
                 self._behind.node(node)
@@ -362,7 +308,7 @@ class Bodies:
         """Empty the file. Committed bytes are kept aside until the new ones are committed."""
         body = node.body
         assert body is not None
-        async with body.lock:
+        async with held(body.lock, f"{node.path}, which is being moved"):
             whole = node.state.is_whole or node.state in (State.CORRUPT, State.SEALING)
             if not whole or node.unlinked:
                 await self.unseal_held(node)
@@ -372,12 +318,10 @@ class Bodies:
             if body.backing:
                 await self._empty_in_place(node, body)
                 return
-            slot = self.pool.take()
-            await self.still(node)
+            await self._unmoved(node)
             if _gone(node):
-                os.close(slot[1])
-                self._store.drop_staging([slot[0]])
                 return
+            slot = self.pool.take()
             self.set_aside(node, successor=node)
             self._to_writing(node)
             node.fsynced = False  # nobody was promised anything about the new bytes yet
@@ -390,15 +334,15 @@ class Bodies:
         """Empty a file the kernel has open by itself: it must stay the same file below. The old bytes are copied."""
         staging, fd = self.pool.take()
         try:
-            with bounded(f"a copy of {node.path}", float("inf")):
+            with interruptible(f"a copy of {node.path}"):
                 await stoppable(copy_bytes, body.fd, fd, limiter=self._copies)
             copy_ino = os.fstat(fd).st_ino
+            await self._unmoved(node)
         except BaseException:
             self._store.drop_staging([staging])
             raise
         finally:
             os.close(fd)
-        await self.still(node)
         if _gone(node):
             self._store.drop_staging([staging])
         else:
@@ -406,10 +350,8 @@ class Bodies:
             self._to_writing(node)
             node.fsynced = False
             # The rows have to know of the copy before there is nothing else.
-            await self._behind.durable()
-            await self.still(node)
-            if node.staging is None and not _gone(node):
-                self._to_staging(node)
+            body.unproven = True
+            await self.unseal_held(node)
         os.ftruncate(body.fd, 0)
         self._tree.resize(node, 0)
 

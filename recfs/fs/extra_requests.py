@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pyfuse3
 
+from recfs.fs import waits
+
 if TYPE_CHECKING:
     import trio
 
@@ -45,6 +47,7 @@ class ExtraRequests:
     def __init__(self, reply: ModuleType, handlers: Handlers) -> None:
         self.nursery: trio.Nursery | None = None
         """Where the tasks run; without one, requests are refused."""
+        self._unique: Callable[[], int] = reply.unique
         self._refuse: Callable[[int, int], None] = reply.reply_err
         self._ways: dict[str, tuple[Callable[..., Awaitable[Any]], Callable[[int, Any], None]]] = {
             "fallocate": (handlers.fallocate, lambda request, _: reply.reply_err(request, 0)),
@@ -57,10 +60,11 @@ class ExtraRequests:
         if self.nursery is None:
             self._refuse(request, errno.ENOTCONN)
         else:
-            self.nursery.start_soon(self._answer, request, *asked)
+            self.nursery.start_soon(self._answer, self._unique(), request, *asked)
 
-    async def _answer(self, request: int, name: str, *arguments: int) -> None:
+    async def _answer(self, number: int, request: int, name: str, *arguments: int) -> None:
         handler, send = self._ways[name]
+        waits.ticket.set(number)
         try:
             value = await handler(*arguments)
         except pyfuse3.FUSEError as error:

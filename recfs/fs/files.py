@@ -11,16 +11,17 @@ import trio
 from recfs.core.bounds import end_of
 from recfs.core.model import State, check_transition
 from recfs.errors import FileTooLarge, IoFailure, OutOfSpace
-from recfs.fs.bodies import is_changeable
+from recfs.fs.body import is_changeable
 from recfs.fs.diskio import COPY_CHUNK_BYTES, DiskIo, extent_at
 from recfs.fs.follow import drop_privileges, follow, look
 from recfs.fs.nodes import BLOCK_BYTES
-from recfs.fs.waits import bounded
+from recfs.fs.waits import bounded, interruptible
 
 if TYPE_CHECKING:
     from recfs.fs.accounts import Account
     from recfs.fs.backlog import Backlog
-    from recfs.fs.bodies import Bodies, Body
+    from recfs.fs.bodies import Bodies
+    from recfs.fs.body import Body
     from recfs.fs.iomodes import IoModes, Mode
     from recfs.fs.namespace import Caller, Namespace
     from recfs.fs.nodes import DirNode, FileNode
@@ -108,8 +109,7 @@ class OpenFiles:
 
     async def open(self, node: FileNode, flags: int) -> int:
         """Open an existing file; one that is just being copied up, when that is done."""
-        while node.ino in self._copying:
-            await self._copying[node.ino].wait()
+        await self._copied(node)
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         truncate = bool(flags & os.O_TRUNC)
         body = await self._bodies.acquire(node, write=writes or truncate, empty=truncate)
@@ -127,6 +127,11 @@ class OpenFiles:
                 self.seal(node)
         return self._register(node, body, writes=writes)
 
+    async def _copied(self, node: FileNode) -> None:
+        while node.ino in self._copying:
+            with bounded(f"the copy of {node.path}, which is under way"):
+                await self._copying[node.ino].wait()
+
     async def copy_up(self, view: View, caller: Caller, *, empty: bool) -> FileNode:
         """Give the user an own copy of a shown shared file (without its bytes if *empty*), not open."""
         folder, shared = view.folder, view.shared
@@ -139,7 +144,7 @@ class OpenFiles:
         done = self._copying[node.ino] = trio.Event()
         try:
             if not empty and shared.bytes:
-                with bounded(f"a copy of {shared.path}", float("inf")):
+                with interruptible(f"a copy of {shared.path}"):
                     await self._copy(shared, number)
         except BaseException:
             if not node.unlinked:
@@ -181,7 +186,8 @@ class OpenFiles:
         download = handle.body.download
         if download is not None:
             with download.reading(offset, size):
-                await download.ensure(offset, size)
+                with interruptible(f"bytes of {handle.node.path}"):
+                    await download.ensure(offset, size)
                 return await self.disk.read_at(handle.body.fd, size, offset, handle.node.bytes)
         return await self.disk.read_at(handle.body.fd, size, offset, handle.node.bytes)
 
@@ -250,8 +256,7 @@ class OpenFiles:
 
     async def truncate(self, node: FileNode, size: int) -> None:
         """truncate(2), with or without an open handle."""
-        while node.ino in self._copying:
-            await self._copying[node.ino].wait()
+        await self._copied(node)
         body = await self._bodies.acquire(node, write=True, empty=size == 0)
         try:
             await self._truncate(node, size)
@@ -299,7 +304,8 @@ class OpenFiles:
             raise handle.body.stopped[0](handle.body.stopped[1])
         if not node.state.is_whole and not node.state.is_remote:
             try:
-                await trio.to_thread.run_sync(os.fsync, handle.body.fd, limiter=self._limiter)
+                with interruptible(f"the disk to take {node.path}"):
+                    await trio.to_thread.run_sync(_fsync, handle.body.fd, limiter=self._limiter, abandon_on_cancel=True)
                 await self._bodies.pool.names_durable()
             except OSError as error:
                 raise disk_error(error, node) from error
@@ -307,7 +313,8 @@ class OpenFiles:
                 node.fsynced = True
                 self._behind.node(node)
                 self._pipeline.hurry(node.ino)
-        await self._behind.durable()
+        with interruptible("the catalogue's log"):
+            await self._behind.durable()
 
     # --- closing -------------------------------------------------------------------------------------------------
 
@@ -376,6 +383,14 @@ def _data_from(fd: int, offset: int, end: int) -> tuple[int, bytes]:
     if not is_data:
         return end, b""
     return offset, os.pread(fd, min(COPY_CHUNK_BYTES, until - offset), offset)
+
+
+def _fsync(fd: int) -> None:
+    own = os.dup(fd)  # who waits for it may be killed, and the file be closed
+    try:
+        os.fsync(own)
+    finally:
+        os.close(own)
 
 
 def disk_error(error: OSError, node: FileNode) -> OutOfSpace | FileTooLarge | IoFailure:

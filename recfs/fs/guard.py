@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 import pyfuse3
 
 from recfs import errors, object_errors
+from recfs.fs import interpose, waits
 
 log = logging.getLogger("recfs.fuse")
 
@@ -70,33 +71,54 @@ def errno_of(error: Exception) -> int:
     return errno.EIO
 
 
+def _refusal(name: str, error: Exception) -> pyfuse3.FUSEError:
+    """What the handler *name* answers because of *error*, which is logged as loudly as it deserves."""
+    if isinstance(error, pyfuse3.FUSEError):
+        return error
+    number = errno_of(error)
+    if isinstance(error, errors.RecfsError):
+        level = logging.DEBUG if isinstance(error, _QUIET) else logging.INFO
+        if number == errno.EIO:
+            level = logging.ERROR
+        if log.isEnabledFor(level):
+            log.log(level, "%s: %s (%s)", name, error, errno.errorcode.get(number, number))
+    elif isinstance(error, OSError):
+        log.error("%s: %s", name, error, exc_info=error if number == errno.EIO else None)
+    else:
+        log.error("%s: unexpected error, answered with EIO", name, exc_info=error)
+        number = errno.EIO
+    return pyfuse3.FUSEError(number)
+
+
 def guarded(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
-    """Turn whatever *handler* raises into a FUSEError, logged as loudly as it deserves."""
+    """Turn whatever *handler* raises into a FUSEError; while it waits, it is known by the request's number."""
+    name = handler.__name__
+    number = interpose.reply.unique if interpose.reply is not None else lambda: 0
+    known_as = waits.ticket.set
+
+    @functools.wraps(handler)
+    async def guard(*args: P.args, **kwargs: P.kwargs) -> R:
+        known_as(number())
+        try:
+            return await handler(*args, **kwargs)
+        except Exception as error:
+            raise _refusal(name, error) from None
+
+    return guard
+
+
+def guarded_apart(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+    """The same for a handler that has a task of its own (fs/extra_requests.py), which is known already."""
     name = handler.__name__
 
     @functools.wraps(handler)
     async def guard(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return await handler(*args, **kwargs)
-        except errors.RecfsError as error:
-            number = errno_of(error)
-            level = logging.DEBUG if isinstance(error, _QUIET) else logging.INFO
-            if number == errno.EIO:
-                level = logging.ERROR
-            if log.isEnabledFor(level):
-                log.log(level, "%s: %s (%s)", name, error, errno.errorcode.get(number, number))
-            raise pyfuse3.FUSEError(number) from None
-        except pyfuse3.FUSEError:
-            raise
-        except OSError as error:
-            number = errno_of(error)
-            log.error("%s: %s", name, error, exc_info=number == errno.EIO)
-            raise pyfuse3.FUSEError(number) from None
-        except Exception:
-            log.exception("%s: unexpected error, answered with EIO", name)
-            raise pyfuse3.FUSEError(errno.EIO) from None
+        except Exception as error:
+            raise _refusal(name, error) from None
 
     return guard
 
 
-__all__ = ["ERRNO", "errno_of", "guarded"]
+__all__ = ["ERRNO", "errno_of", "guarded", "guarded_apart"]

@@ -14,6 +14,8 @@ from types import ModuleType
 
 WITHOUT_VARIABLE = "RECFS_TEST_WITHOUT"
 EXTENSION = "recfs.fs._fuse_reply"
+NEEDED = ("stage", "extend", "on_interrupt")
+"""Functions it has to have."""
 
 
 def without() -> frozenset[str]:
@@ -28,7 +30,10 @@ def load(name: str = EXTENSION) -> tuple[ModuleType | None, str]:
     before = sys.getdlopenflags()
     sys.setdlopenflags(os.RTLD_NOW | os.RTLD_GLOBAL)
     try:
-        return importlib.import_module(name), ""
+        found = importlib.import_module(name)
+        if not all(hasattr(found, each) for each in NEEDED):
+            return None, "it was built from older sources"
+        return found, ""
     except ImportError as error:
         return None, str(error)
     finally:

@@ -25,14 +25,16 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.errors import FileTooLarge, FsError, OutOfSpace, QuotaExceeded
-from recfs.fs.bodies import is_changeable
+from recfs.fs.body import is_changeable
 from recfs.fs.diskio import can_freeze, freeze
 from recfs.fs.follow import follow
+from recfs.fs.waits import held
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from recfs.fs.bodies import Bodies, Body
+    from recfs.fs.bodies import Bodies
+    from recfs.fs.body import Body
     from recfs.fs.files import Handle
     from recfs.fs.nodes import FileNode
     from recfs.fs.staging import Space
@@ -102,7 +104,7 @@ class IoModes:
             return self._decide(handle)
         # Not "wait until the lock is free, then look again": it is handed over, and two who wait so never get on.
         # While it is held the file may be on its way between home and staging, and end on another inode of the disk.
-        async with body.lock:
+        async with held(body.lock, f"{handle.node.path}, which is being moved"):
             if self._must_unseal(handle):
                 await self._bodies.unseal_held(handle.node, remember=True)
             return self._decide(handle)

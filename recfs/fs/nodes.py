@@ -18,7 +18,7 @@ from recfs.ports import NodeRow, ObjectRow, Pending
 if TYPE_CHECKING:
     from recfs.core.fallback import DirRule
     from recfs.fs.accounts import Account
-    from recfs.fs.bodies import Body
+    from recfs.fs.body import Body
     from recfs.fs.garbage import Garbage
 
 CLOCK_TICK_NS = 20_000_000

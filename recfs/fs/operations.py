@@ -17,7 +17,7 @@ import pyfuse3
 from recfs import errors
 from recfs.core.layout import NAME_MAX_BYTES
 from recfs.fs.entries import Entries
-from recfs.fs.guard import ERRNO, errno_of, guarded
+from recfs.fs.guard import ERRNO, errno_of, guarded, guarded_apart
 from recfs.fs.iomodes import Mode
 from recfs.fs.namespace import Caller
 from recfs.fs.nodes import DirNode, Node
@@ -31,6 +31,7 @@ from recfs.fs.passthrough import (
 from recfs.fs.staging import inode_reserve
 from recfs.fs.vfs import Changes
 from recfs.fs.views import VIEW_BIT, View
+from recfs.fs.waits import interruptible
 from recfs.ports import NodeRow
 
 if TYPE_CHECKING:
@@ -257,7 +258,8 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         """FSYNCDIR: the names are on stable storage."""
-        await self._vfs.behind.durable()
+        with interruptible("the catalogue's log"):
+            await self._vfs.behind.durable()
 
     # --- files ---------------------------------------------------------------------------------------------------
 
@@ -330,12 +332,12 @@ class Operations(pyfuse3.Operations):
 
     # --- what pyfuse3 does not know (fs/extra_requests.py) -------------------------------------------------------
 
-    @guarded
+    @guarded_apart
     async def fallocate(self, fh: int, mode: int, offset: int, length: int) -> None:
         """FALLOCATE."""
         await self._vfs.ranges.allocate(fh, mode, offset, length)
 
-    @guarded
+    @guarded_apart
     async def lseek(self, fh: int, offset: int, whence: int) -> int:
         """LSEEK: SEEK_DATA and SEEK_HOLE; the kernel knows the others by itself."""
         found = await self._vfs.ranges.seek(fh, offset, whence)
@@ -343,7 +345,7 @@ class Operations(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.ENXIO)
         return found
 
-    @guarded
+    @guarded_apart
     async def copy_file_range(
         self, source_fh: int, source_offset: int, fh: int, offset: int, length: int, flags: int
     ) -> int:

@@ -176,7 +176,9 @@ class Partials:
     async def _readable(self, node: FileNode, held: ObjectRow) -> None:
         if node.state is not State.ARCHIVED:
             return
-        info = await trio.to_thread.run_sync(self._tier.objects.head, held.key, limiter=self._tier.limiter)
+        info = await trio.to_thread.run_sync(
+            self._tier.objects.head, held.key, limiter=self._tier.limiter, abandon_on_cancel=True
+        )
         if info is not None and info.restore_state in (RestoreState.ARCHIVED, RestoreState.RESTORING):
             raise ObjectArchived(f"{node.path} is {info.restore_state} ({held.storage_class}); see `recfs restore`")
         check_transition(node.state, State.EVICTED)

@@ -40,7 +40,7 @@ import pyfuse3
 import trio
 
 from recfs.errors import MountError
-from recfs.fs import device, interpose, loop
+from recfs.fs import device, interpose, loop, waits
 from recfs.fs.extra_requests import ExtraRequests, Handlers
 
 log = logging.getLogger("recfs.fuse")
@@ -82,6 +82,8 @@ class Acceleration:
     """FUSE_HANDLE_KILLPRIV_V2: no question for security.capability before each write."""
     open_flags: bool = False
     """Open answers can carry flags that pyfuse3 does not have: FOPEN_NOFLUSH, FOPEN_CACHE_DIR."""
+    interrupts: bool = False
+    """Waiting requests end when their callers do (fs/waits.py)."""
     read_ahead_bytes: int = 0
     """Read-ahead of the mount, 0 if unknown."""
     max_background: int = 0
@@ -141,6 +143,8 @@ class FuseSession:
         if self._reply is not None and isinstance(operations, Handlers):
             self._extra = ExtraRequests(self._reply, operations)
             self._reply.extend(self._extra)
+        if self._reply is not None:
+            self._reply.on_interrupt(waits.interrupted)
         try:
             self._device = device.mount(self._mountpoint, self._options)
         except device.MountRefused as error:
@@ -253,7 +257,12 @@ class FuseSession:
         why_not = None if wanted == "off" else self._obstacle(fd, effective)
         on = wanted != "off" and why_not is None
         self.acceleration = replace(
-            self.acceleration, reads=on, writes=on and wanted != "read", why_not=why_not, open_flags=effective
+            self.acceleration,
+            reads=on,
+            writes=on and wanted != "read",
+            why_not=why_not,
+            open_flags=effective,
+            interrupts=effective,
         )
         return self.acceleration
 
@@ -329,6 +338,7 @@ class FuseSession:
         if self._extra is not None and self._reply is not None:
             self._extra = None
             self._reply.extend(None)  # its requests belong to libfuse's session
+            self._reply.on_interrupt(None)
         if self._initialised:
             self._initialised = False
             self._socket_fd = -1

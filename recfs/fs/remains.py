@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-import trio
-
 from recfs.errors import Stale
-from recfs.fs.diskio import copy_bytes, is_beyond, too_many
+from recfs.fs.diskio import copy_bytes, is_beyond, stoppable, too_many
+from recfs.fs.waits import bounded, interruptible
 
 if TYPE_CHECKING:
+    import trio
+
     from recfs.fs.garbage import Garbage
     from recfs.fs.nodes import FileNode
     from recfs.fs.places import Places
@@ -41,16 +42,18 @@ class Remains:
     async def open(self, node: FileNode, *, write: bool, empty: bool) -> int:
         """A descriptor of the bytes, or (*write*) of a copy; *empty*: without them. Raises Stale when they are gone."""
         if write and empty:
-            return await self._nameless()
-        await self._settler.idle()
+            return self._nameless()
+        with bounded("the settler's present batch"):
+            await self._settler.idle()
         # Nothing is awaited before the open: nobody moves them meanwhile.
         fd = os.dup(node.body.fd) if node.body is not None else self._find(node)
         if not write:
             return fd
         try:
-            own = await self._nameless()
+            own = self._nameless()
             try:
-                await trio.to_thread.run_sync(copy_bytes, fd, own, limiter=self._limiter)
+                with interruptible(f"the copy of {node.path}, which was removed"):
+                    await stoppable(copy_bytes, fd, own, limiter=self._limiter)
             except BaseException:
                 os.close(own)
                 raise
@@ -80,8 +83,8 @@ class Remains:
             return self._store.staging(entry.staging)
         return self._places.at(entry.place) if entry.place is not None else self._store.trash(entry.gid)
 
-    async def _nameless(self) -> int:
-        staging, fd = await self._pool.take()
+    def _nameless(self) -> int:
+        staging, fd = self._pool.take()
         self._store.drop_staging([staging])
         return fd
 

@@ -20,6 +20,7 @@ from recfs.errors import InvalidArgument, NoAttribute, NotPermitted, NotSupporte
 from recfs.fs.accounts import LIMIT_NAMES
 from recfs.fs.nodes import DirNode, FileNode, Node
 from recfs.fs.views import View
+from recfs.fs.waits import interruptible
 from recfs.objects import ARCHIVE_CLASSES
 
 if TYPE_CHECKING:
@@ -166,7 +167,10 @@ class Xattrs:
             raise NoAttribute("")
         if node.state is not State.ARCHIVED and held.storage_class not in ARCHIVE_CLASSES:
             raise NoAttribute("")
-        info = await trio.to_thread.run_sync(tier.objects.head, held.key, limiter=tier.limiter)
+        with interruptible(f"what S3 says of {node.path}"):
+            info = await trio.to_thread.run_sync(
+                tier.objects.head, held.key, limiter=tier.limiter, abandon_on_cancel=True
+            )
         if info is None or info.restore_state is None:
             raise NoAttribute("")
         return info.restore_state.encode("ascii")

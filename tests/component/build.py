@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -22,7 +23,7 @@ from recfs import answers, parts
 from recfs.answers import Answers
 from recfs.config import Config
 from recfs.errors import NotFound, RecfsError
-from recfs.fs import staging
+from recfs.fs import staging, waits
 from recfs.fs.iomodes import Mode
 from recfs.fs.namespace import Caller
 from recfs.fs.nodes import DirNode, FileNode, Node
@@ -60,6 +61,8 @@ class Filesystem:
         """Set before the start: what stands for S3."""
         self.faults = Faults(self.root)
         self.boot: str | None = None
+        self.limit_s = math.inf
+        """Set before the start: how long requests wait (fs/waits.py)."""
         self.checked_at_end = True
         self.parts: parts.Parts
         self._end = trio.Event()
@@ -96,6 +99,8 @@ class Filesystem:
             stack.enter_context(mock.patch.object(parts, "SystemClock", return_value=self.clock))
             stack.enter_context(mock.patch.object(answers, "DRAIN_POLL_S", 0.0005))
             stack.enter_context(mock.patch.object(staging, "POOL_SIZE", 8))
+            # A clock that jumps while a thread works would end every wait for it at once.
+            stack.enter_context(mock.patch.object(waits, "LIMIT_S", self.limit_s))
             if self.boot is not None:
                 stack.enter_context(mock.patch.object(parts.LocalStore, "boot_id", return_value=self.boot))
             yield

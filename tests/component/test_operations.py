@@ -242,6 +242,8 @@ async def test_an_unlinked_open_file_has_no_link(adapter: Adapter) -> None:
     entry = await adapter.operations.getattr(ino, ROOT)
     assert (entry.st_nlink, entry.st_size) == (0, 5)
     await adapter.operations.release(info.fh)
+    assert (await adapter.operations.getattr(ino, ROOT)).st_nlink == 0, "as long as the kernel knows it"
+    adapter.operations.forget([(ino, 1 << 20)])
     with pytest.raises(pyfuse3.FUSEError) as raised:
         await adapter.operations.getattr(ino, ROOT)
     assert raised.value.errno == errno.ESTALE

@@ -58,6 +58,7 @@ def test_status_tells_what_the_kernel_does(mount: Mount, passthrough: str) -> No
     assert told["reads"] is (possible and passthrough != "off"), "no silent way back to the slow path"
     assert told["writes"] is (possible and passthrough == "auto")
     assert told["open_flags"], "the extension is part of a complete installation"
+    assert told["interrupts"]
     assert told["killpriv"]
     if possible or passthrough == "off":
         assert told["why_not"] is None

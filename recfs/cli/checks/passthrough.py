@@ -19,7 +19,8 @@ def check_passthrough(release: str, capabilities: int, file_system: str | None, 
         return _without(f"Linux {release} does not have it", "Linux 6.9 or newer")
     if not extension:
         return _without(
-            "the C extension was not built", "install gcc, libfuse3-dev and pkg-config, then run scripts/setup again"
+            "the C extension was not built (nor do requests that wait end with their callers then)",
+            "install gcc, libfuse3-dev and pkg-config, then run scripts/setup again",
         )
     if not capabilities >> CAP_SYS_ADMIN & 1:
         return _without("it takes CAP_SYS_ADMIN", "run the daemon as root, or give its service that capability")

@@ -1,0 +1,78 @@
+"""The body of an open file: one descriptor for all handles, and who uses it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.core.model import State
+
+if TYPE_CHECKING:
+    from recfs.errors import FsError
+    from recfs.fs.download import Download
+    from recfs.fs.nodes import FileNode, Untouched
+
+
+class Body:
+    """An open file's descriptor and who uses it."""
+
+    __slots__ = (
+        "ahead", "backing", "cached", "download", "fd", "handles", "held", "judged", "lock", "passing", "retired",
+        "seen", "stopped", "unproven", "untold", "untouched", "writable", "writers",
+    )  # fmt: skip
+
+    def __init__(self, fd: int, *, writable: bool) -> None:
+        self.fd = fd
+        self.writable = writable
+        self.download: Download | None = None
+        """What brings the bytes that are not here yet."""
+        self.handles = 0
+        self.writers = 0
+        self.lock = trio.Lock()
+        """Serialises the node's way between home and staging."""
+        self.unproven = False
+        """Whether the row on the disk may still say `committed` of a file that is about to be changed."""
+        self.retired: list[int] = []
+        """Descriptors replaced while a thread may still use them; closed with the body."""
+        # Of the kernel's opens of this inode (fs/iomodes.py):
+        self.backing = 0
+        """Backing id of this file, while `passing`."""
+        self.passing = 0
+        """Opens in mode PASS or DIRECT."""
+        self.cached = 0
+        """Opens in mode CACHED."""
+        self.ahead = 0
+        """Writers among the PASS and DIRECT opens: the file below may be ahead of the books."""
+        self.seen = (0, 0)
+        """(size, mtime_ns) of the file below at the last look."""
+        self.held = 0
+        """The size the file is charged for already, while a thread makes it grow to that (fs/ranges.py)."""
+        self.judged = 0
+        """Size up to which the limits were looked at."""
+        self.untold = False
+        """Whether the kernel may still believe in times of before the last look."""
+        self.stopped: tuple[type[FsError], str] | None = None
+        """The limit a writer ran past: no more writes, and the file ends as `incomplete`."""
+        self.untouched: Untouched | None = None
+
+    def swap(self, fd: int, *, writable: bool) -> None:
+        """Use another descriptor from now on."""
+        self.retired.append(self.fd)
+        self.fd, self.writable = fd, writable
+
+    def close(self) -> None:
+        """Close every descriptor."""
+        for fd in (self.fd, *self.retired):
+            os.close(fd)
+        self.retired.clear()
+
+
+def is_changeable(node: FileNode, body: Body) -> bool:
+    """Whether the bytes may be changed at once: in staging (or nameless), and the row says so."""
+    ready = node.staging is not None or node.unlinked
+    return ready and node.state is State.WRITING and not body.unproven
+
+
+__all__ = ["Body", "is_changeable"]
