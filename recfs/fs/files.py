@@ -35,12 +35,14 @@ if TYPE_CHECKING:
 class Handle:
     """One open(2) of a file."""
 
-    __slots__ = ("account", "body", "mode", "node", "writes")
+    __slots__ = ("account", "body", "direct", "mode", "node", "writes")
 
     def __init__(self, node: FileNode, body: Body, *, writes: bool) -> None:
         self.node = node
         self.body = body
         self.writes = writes
+        self.direct = False
+        """Whether it writes past the kernel's page cache (O_DIRECT)."""
         self.mode: Mode | None = None
         """Who moves its bytes, where that has been chosen (fs/iomodes.py)."""
         self.account: Account | None = None
@@ -125,7 +127,14 @@ class OpenFiles:
             body.writers -= 1
             if not body.writers:
                 self.seal(node)
-        return self._register(node, body, writes=writes)
+        number = self._register(node, body, writes=writes)
+        self.note(number, flags)
+        return number
+
+    def note(self, number: int, flags: int) -> None:
+        """Keep what matters of an open's flags. Atomic."""
+        handle = self.handles[number]
+        handle.direct = handle.writes and bool(flags & os.O_DIRECT)
 
     async def _copied(self, node: FileNode) -> None:
         while node.ino in self._copying:
@@ -220,6 +229,10 @@ class OpenFiles:
         if written < len(data):
             self._tree.resize(node, os.fstat(body.fd).st_size)
         self.changed(node)
+        if handle.direct and body.handles > 1:
+            # The kernel drops its pages before an asynchronous write past them, and not after it: somebody who read in
+            # between has old ones.
+            self._kernel.forget_inode(node.ino)
         return written
 
     async def begin(self, handle: Handle) -> None:
@@ -330,6 +343,8 @@ class OpenFiles:
         """The last reference to this open is gone. The last writer's release starts the sealing."""
         handle = self.handles.pop(number)
         self.modes.let_go(handle)
+        if handle.direct:
+            self._kernel.forget_inode(handle.node.ino)
         await self._let_go(handle.node, handle.body, writes=handle.writes)
         self._released.set()
         self._released = trio.Event()

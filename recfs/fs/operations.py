@@ -52,7 +52,7 @@ _DOTS = 2
 class Operations(pyfuse3.Operations):
     """One method per request of the kernel (fuse_lowlevel.h)."""
 
-    supports_dot_lookup = False
+    supports_dot_lookup = True  # FUSE_EXPORT_SUPPORT: file handles outlive what the kernel has cached
     enable_writeback_cache = False
 
     def __init__(

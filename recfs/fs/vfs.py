@@ -114,19 +114,30 @@ class Vfs:
         return await self.tree.get(ino)
 
     async def lookup(self, parent: int, name: bytes) -> Node | View | None:
-        """The entry *name* of a directory, own before shown; None when there is neither."""
+        """The entry *name* of a directory, own before shown; None when there is neither.
+
+        `.` may be asked of anything that has a name: so the kernel finds again what a file handle stands for.
+        """
+        if name == b".":
+            return await self._named(parent)
         folder = self.tree.nodes.get(parent)
         if not isinstance(folder, DirNode):
             folder = await self.tree.directory(parent)
         node = folder.children.get(name)
         if node is not None:
             return node
-        if name == b"." or name == b"..":
-            return folder if name == b"." else folder.parent
+        if name == b"..":
+            return folder.parent
         node = await self.tree.child(folder, name)
         if node is None and folder.fallback is not None and not folder.unlinked:
             return await self.views.find(folder, name)
         return node
+
+    async def _named(self, ino: int) -> Node | View:
+        seen = await self.node(ino)
+        if isinstance(seen, Node) and seen.unlinked:
+            raise Stale(f"{seen.path} was removed")
+        return seen
 
     async def at(self, path: str) -> Node | View:
         """The entry at a mount path. Raises NotFound."""
@@ -225,6 +236,7 @@ class Vfs:
                 return await self.files.open(node, flags), node
         try:
             number, node = await self.files.create(folder, name, mode, caller)
+            self.files.note(number, flags)
         except Exists:
             own = await self.tree.child(folder, name)
             if flags & os.O_EXCL or not isinstance(own, FileNode):

@@ -156,6 +156,19 @@ async def test_attributes_of_what_lost_its_name(fs: Filesystem) -> None:
     fs.vfs.listings.release(number)
 
 
+async def test_what_has_a_name_is_found_by_its_number_alone(fs: Filesystem) -> None:
+    """LOOKUP of `.`, as the kernel asks it for a file handle whose inode it has forgotten."""
+    await fs.write(FILE, b"bytes")
+    file, folder = await fs.node(FILE), await fs.node(REC)
+    for node in (file, folder):
+        assert await fs.vfs.lookup(node.ino, b".") is node
+    assert await fs.vfs.lookup(folder.ino, b"..") is folder.parent
+    await fs.unlink(FILE)
+    for number in (file.ino, 999_999):
+        with pytest.raises(Stale):
+            await fs.vfs.lookup(number, b".")
+
+
 async def test_they_end_when_the_kernel_forgets_them(fs: Filesystem) -> None:
     await fs.write(FILE, b"bytes")
     node = await fs.node(FILE)

@@ -262,6 +262,7 @@ def test_it_can_be_sent_as_json() -> None:
         "why_not": None,
         "killpriv": False,
         "open_flags": False,
+        "interrupts": False,
         "read_ahead_bytes": 0,
         "max_background": 64,
     }

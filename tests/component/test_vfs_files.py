@@ -394,3 +394,23 @@ async def test_a_shown_name_counts_as_there_for_exclusive_makers(fs: Filesystem)
     ):
         with pytest.raises(Exists):
             await attempt
+
+
+async def test_pages_that_were_read_beside_direct_writes_are_dropped(fs: Filesystem) -> None:
+    """The kernel's, by a notification: while somebody else has the file open, and when the writer closes it."""
+    await fs.mkdirs(REC)
+    path = f"{REC}/direct"
+    writer = await fs.open(path, os.O_CREAT | os.O_WRONLY | os.O_DIRECT)
+    ino = (await fs.node(path)).ino
+    await fs.vfs.files.write(writer, 0, b"x" * 4096)
+    assert ino not in fs.kernel.inodes
+    reader = await fs.open(path)
+    await fs.vfs.files.write(writer, 0, b"y" * 4096)
+    assert fs.kernel.inodes.count(ino) == 1
+    await fs.close(reader)
+    await fs.close(writer)
+    assert fs.kernel.inodes.count(ino) == 2
+    plain = await fs.open(path, os.O_WRONLY)
+    await fs.vfs.files.write(plain, 0, b"z")
+    await fs.close(plain)
+    assert fs.kernel.inodes.count(ino) == 2

@@ -130,6 +130,7 @@ def test_everything_is_on(mirror: Mirror) -> None:
     read_ahead = mirror.told.pop("read_ahead_bytes")
     assert mirror.told == {
         "wanted": "auto", "reads": True, "writes": True, "why_not": None, "killpriv": True, "open_flags": True,
+        "interrupts": True,
         "max_background": 64, "summary": "reads and writes",
     }  # fmt: skip
     number = os.stat(mirror.path).st_dev
