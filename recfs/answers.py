@@ -116,6 +116,7 @@ class Answers:
             "inodes_cached": len(self.vfs.tree.nodes),
             "passthrough": self.session.acceleration.as_dict() if self.session is not None else None,
             "s3": s3,
+            "set_aside": self.vfs.behind.problems.told(),
             "problems": self._problems() + ([s3["problem"]] if s3 is not None and s3["problem"] else []),
         }
 
@@ -232,6 +233,10 @@ class Answers:
     def _pending(self) -> int:
         return self.committer.depth + self.settler.depth + self.vfs.behind.depth
 
+    def _hopeless(self) -> int:
+        """What the next start, or nobody, will get done: no stop waits for it."""
+        return self.committer.mapped + self.committer.aside + self.settler.aside + self.vfs.behind.aside
+
     async def drain(self, params: dict[str, Any]) -> dict[str, Any]:
         """Wait until everything closed is committed, at home and in S3, or the time is up: tells what is left.
 
@@ -259,7 +264,8 @@ class Answers:
         """Hurry everything, until nothing is sealing, pending, dirty, or on its way to S3.
 
         *uploads* False: S3 is left for later; *retries* False: what it refused is, and all of it while it is down.
-        *mapped* False: so are files that are still mapped. *long* False: so are those that take long to be hashed.
+        *mapped* False: so are files that are still mapped, and whatever failed and is left alone. *long* False: so are
+        those that take long to be hashed.
         """
         tier = self.vfs.bodies.tier
         hurried: set[int] = set()
@@ -272,7 +278,7 @@ class Answers:
             await self.vfs.behind.flush()
             self.settler.hurry()
             left = self.s3.pending(retries=retries) if uploads else 0
-            spared = self.committer.set_aside + (0 if mapped else self.committer.mapped)
+            spared = self.committer.set_aside + (0 if mapped else self._hopeless())
             if not long:
                 spared = max(spared, self.committer.too_long(HASH_PATIENCE_S))
             if not left and self._pending() <= spared:

@@ -33,6 +33,7 @@ MAX_LINE_BYTES = 1 << 20
 MAX_CONNECTIONS = 32
 IDLE_S = 60.0
 """How long a client may take to complete a request line before it loses its connection."""
+ACCEPT_AGAIN_S = 1.0
 SEND_S = 10.0
 """How long a client may leave an answer unread before it loses its connection."""
 
@@ -148,9 +149,15 @@ class ControlServer:
         inode = os.lstat(self._socket_path).st_ino
         try:
             task_status.started()
-            await trio.serve_listeners(self._connection, [trio.SocketListener(trio.socket.from_stdlib_socket(sock))])
+            listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+            while True:
+                try:
+                    await trio.serve_listeners(self._connection, [listener])
+                except* Exception as group:  # accept(2) failed in some way trio does not expect
+                    log.error("control socket: %s", group.exceptions[0])
+                await trio.sleep(ACCEPT_AGAIN_S)
         finally:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 if os.lstat(self._socket_path).st_ino == inode:
                     os.unlink(self._socket_path)
 

@@ -14,20 +14,21 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
 import sdnotify
 import trio
 
 from recfs.answers import DRAIN_POLL_S, HASH_PATIENCE_S, Answers
 from recfs.control import ControlServer
-from recfs.errors import RecfsError, first_error
+from recfs.errors import MountError, RecfsError, StoreError, first_error
 from recfs.fs.kernel import PyfuseKernelCache
 from recfs.fs.operations import Operations
 from recfs.fs.passthrough import FuseSession
+from recfs.fs.problems import reason_of
 from recfs.fs.xattrs import Xattrs
-from recfs.mounting import Detached, detach, fuse_options, prepare_mountpoint
+from recfs.mounting import SUBTYPE, Detached, detach, fuse_options, mounted_type, prepare_mountpoint
 from recfs.parts import DRAIN_S, Parts, opened
 
 if TYPE_CHECKING:
@@ -65,9 +66,20 @@ async def _run(config: Config, mountpoint: Path) -> None:
     async with opened(config, kernel, session) as parts:
         daemon = _Daemon(config, mountpoint, parts, session)
         await daemon.serve(notifier)
-        await daemon.finish()
-        kernel.close()
+        try:
+            await daemon.finish()
+        finally:
+            kernel.close()
     log.info("stopped; %s is unmounted", mountpoint)
+
+
+async def planted_fault() -> None:
+    """Fail as no part should, when a test asks for it: RECFS_TEST_INTERNAL_ERROR names a file that sets it off."""
+    trigger = os.environ.get("RECFS_TEST_INTERNAL_ERROR")
+    while trigger is not None and not await trio.Path(trigger).exists():  # noqa: ASYNC110  # a file announces nothing
+        await trio.sleep(DRAIN_POLL_S)
+    if trigger is not None:
+        raise RuntimeError("planted by a test")
 
 
 class _Daemon:
@@ -81,6 +93,11 @@ class _Daemon:
         self._stop = trio.Event()
         self._impatient = trio.CancelScope()
         self._exit: Callable[[int], object] = os._exit
+        self._unmounted = Detached.ABSENT
+        self._serving = False
+        """Programs rely on the mount: from READY until the orderly stop has come to its end."""
+        self._left: list[str] = []
+        """What the stop could not do."""
         self._answers = Answers(
             config, parts.store, parts.vfs, parts.committer, parts.settler, parts.sweeper, parts.timekeeper,
             parts.limiter, mountpoint, self._stop.set, parts.recovered, session,
@@ -93,7 +110,6 @@ class _Daemon:
         session = self._session
         xattrs = Xattrs(parts.vfs, str(parts.store.root))
         session.open(Operations(parts.vfs, xattrs, parts.store, frozenset(operators), session))
-        unmounted = Detached.ABSENT
         try:
             async with trio.open_nursery() as around, trio.open_nursery() as nursery:
                 await parts.serve(nursery)
@@ -102,41 +118,68 @@ class _Daemon:
                 server = ControlServer(parts.store.socket_path, self._answers.handlers())
                 await nursery.start(server.run)
                 if config.operator is not None and os.geteuid() == 0:
-                    os.chown(parts.store.socket_path, config.operator, -1)  # theirs to command as well as root's
+                    with parts.problems.aside("control", "owner", str(parts.store.socket_path)):
+                        os.chown(parts.store.socket_path, config.operator, -1)  # theirs to command as well as root's
                 await nursery.start(self._requests)
                 await self._accelerate()
                 log.info("%s is mounted on %s", parts.store.root, self._mountpoint)
+                self._serving = True
+                nursery.start_soon(planted_fault)
                 if notifier is not None:
                     notifier.notify("READY=1")
                 await self._stop.wait()
                 if notifier is not None:
                     notifier.notify("STOPPING=1")
                 log.info("stopping")
-                parts.vfs.stopping = True
-                parts.committer.hurry_all(HASH_PATIENCE_S)
-                committed = False
-                with self._impatient, trio.move_on_after(DRAIN_S):
-                    await self._answers.settle(uploads=False, mapped=False)
-                    # From here on nobody can reach the files; what was open is released by the kernel.
-                    unmounted = await trio.to_thread.run_sync(detach, self._mountpoint)
-                    await self._last_releases(unmounted)
-                    await self._answers.settle(uploads=False, mapped=False)
-                    committed = True
-                    if self._answers.waits_for_uploads:
-                        await self._answers.settle(retries=False, mapped=False)
-                self._tell_what_is_left(committed=committed)
+                await self._end()
                 if parts.remote is not None:
                     parts.remote.close()
                     around.start_soon(self._leave_what_hangs, nursery)
                 nursery.cancel_scope.cancel()
+            self._serving = False
         finally:
-            if unmounted is Detached.ABSENT:
+            # After an internal error the mount stays, dead: whoever records gets errors, not an empty directory.
+            if self._serving:
+                log.critical("internal error: %s stays as a dead mount; the next start clears it", self._mountpoint)
+            elif self._unmounted is Detached.ABSENT:
                 detach(self._mountpoint)
             session.close()
+        if mounted_type(self._mountpoint) == f"fuse.{SUBTYPE}":
+            self._left.append(f"{self._mountpoint} could not be unmounted")
+
+    async def _end(self) -> None:
+        """The orderly stop. What one step meets does not keep it from the next ones; raises nothing but Cancelled."""
+        parts = self._parts
+        parts.vfs.stopping = True
+        parts.committer.hurry_all(HASH_PATIENCE_S)
+        committed = False
+        with self._impatient, trio.move_on_after(DRAIN_S):
+            await self._attempt(self._answers.settle, uploads=False, mapped=False)
+            # From here on nobody can reach the files; what was open is released by the kernel.
+            self._unmounted = await trio.to_thread.run_sync(detach, self._mountpoint)
+            await self._attempt(self._last_releases, self._unmounted)
+            committed = await self._attempt(self._answers.settle, uploads=False, mapped=False)
+            if committed and self._answers.waits_for_uploads:
+                await self._attempt(self._answers.settle, retries=False, mapped=False)
+        self._tell_what_is_left(committed=committed)
+
+    async def _attempt(self, step: Callable[..., Awaitable[object]], *args: Any, **kwargs: Any) -> bool:
+        """One step of the stop; False, and logged, when it failed."""
+        try:
+            await step(*args, **kwargs)
+        except Exception as error:
+            expected = isinstance(error, (RecfsError, OSError))
+            log.error("while stopping: %s", reason_of(error), exc_info=None if expected else error)
+            return False
+        return True
 
     def _tell_what_is_left(self, *, committed: bool) -> None:
         if not committed:
             log.warning("stopped before everything was committed; the next start goes on with it")
+        for item in self._parts.problems.told():
+            log.warning(
+                "set aside: %s: %s: %s; the next start tries it again", item["part"], item["path"], item["reason"]
+            )
         uploads = self._answers.s3.pending_uploads()
         if uploads:
             log.info("%d files are not uploaded yet; the next start goes on with them", uploads)
@@ -154,6 +197,10 @@ class _Daemon:
 
     async def _accelerate(self) -> None:
         """Find out what the kernel can do by itself, with a file of the store to try it on."""
+        with self._parts.problems.aside("passthrough", None):  # everything works without it
+            await self._try_passthrough()
+
+    async def _try_passthrough(self) -> None:
         fd = self._parts.store.open_file(os.fsencode(self._parts.store.catalogue_path), os.O_RDONLY)
         assert fd is not None
         try:
@@ -192,7 +239,7 @@ class _Daemon:
                     self._stop.set()
 
     async def finish(self) -> None:
-        """Record a clean end: nothing was left in flight.
+        """Record a clean end: nothing was left in flight. Raises StoreError or MountError where the stop fell short.
 
         Closed files that were set aside are whole, and have to be on stable storage before that is said: the next start
         may be after a reboot.
@@ -206,7 +253,13 @@ class _Daemon:
                 parts.behind.meta("clean", "1")
             except OSError as error:
                 log.error("%d files are left to be sealed, and it is not sure that they are whole: %s", aside, error)
-        await parts.behind.durable()
+        if not await self._attempt(parts.behind.durable) or parts.behind.aside:
+            raise StoreError(
+                f"stopped, but the catalogue of {parts.store.root} could not be written to the end; its log tells why."
+                f" The next start finds again what was closed"
+            )
+        if self._left:
+            raise MountError(f"stopped, but {'; '.join(self._left)}: `recfs umount {self._mountpoint}` clears it")
 
 
 def _raise_file_limit() -> None:

@@ -26,7 +26,8 @@ RecfsError
     ├── Busy                in use by the system
     ├── Interrupted         the caller was killed, or got a signal, while it waited
     ├── TryAgain            what it waits for takes too long
-    └── IoFailure           the disk said no
+    ├── IoFailure           the disk said no
+    └── RowRefused          the catalogue does not take this row
 """
 
 NO_S3 = 'this store has no S3 tier; add [s3] with bucket = "..." to recfs.conf, and mount again'
@@ -163,6 +164,10 @@ class TryAgain(FsError):
 
 class IoFailure(FsError):
     """The disk answered with an error."""
+
+
+class RowRefused(FsError):
+    """The catalogue does not take what is to be written; other rows it does."""
 
 
 def first_error(group: BaseExceptionGroup[RecfsError]) -> RecfsError:

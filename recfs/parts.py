@@ -6,7 +6,7 @@ import contextlib
 import errno
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,13 +15,14 @@ import trio
 from recfs import remote
 from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
 from recfs.clock import SystemClock
-from recfs.errors import IoFailure, StoreError
+from recfs.errors import IoFailure, RecfsError, StoreError
 from recfs.fs.accounts import Accounts
 from recfs.fs.bodies import Bodies
 from recfs.fs.hashing import Hashing
 from recfs.fs.iomodes import IoModes
 from recfs.fs.passthrough import Acceleration
 from recfs.fs.places import Places
+from recfs.fs.problems import Problems, forever, reason_of
 from recfs.fs.recovery import Recovery, Report
 from recfs.fs.staging import Space
 from recfs.fs.tree import Tree
@@ -97,19 +98,29 @@ class Parts:
     limiter: trio.CapacityLimiter
     recovered: Report
 
+    @property
+    def problems(self) -> Problems:
+        """What is set aside."""
+        return self.behind.problems
+
     async def serve(self, nursery: trio.Nursery, *, far: bool = True) -> None:
         """Start the services (*far* False: without S3), and hand them what the last run left."""
-        nursery.start_soon(self.behind.run)
-        nursery.start_soon(self.bodies.pool.run)
-        nursery.start_soon(self.settler.run)
-        nursery.start_soon(self.hashing.run)
-        nursery.start_soon(self.committer.run)
-        nursery.start_soon(self.housekeeper.run)
-        nursery.start_soon(self.meter.run)
-        nursery.start_soon(self.timekeeper.run)
+        services: list[tuple[str, Callable[[], Awaitable[object]]]] = [
+            ("catalogue", self.behind.run),
+            ("staging", self.bodies.pool.run),
+            ("home tree", self.settler.run),
+            ("hashing", self.hashing.run),
+            ("commit", self.committer.run),
+            ("housekeeping", self.housekeeper.run),
+            ("metering", self.meter.run),
+            ("time", self.timekeeper.run),
+        ]
         if self.remote is not None and far:
-            self.remote.serve(nursery)
-        self.sweeper.sweep_trash()
+            services += self.remote.services()
+        for part, run in services:  # none of them is to end; should one, whatever it met, it begins again
+            nursery.start_soon(forever, part, run, self.problems)
+        with self.problems.aside("sweeping", "trash", "trash"):
+            self.sweeper.sweep_trash()
         for ino in self.recovered.resealed:
             self.committer.submit(ino)
         for ino in self.recovered.unsettled:
@@ -126,23 +137,42 @@ async def opened(
     """Lock the root, open and repair the store, build the parts; on leaving, write everything and close."""
     presence.require(config.root, existing=config.existing)
     store = LocalStore(config.root)
-    store.open()
-    try:
-        catalogue = open_catalogue(store.catalogue_path, expect_new=not store.has_files())
-        try:
+    with _usable(config):
+        store.open()
+    async with contextlib.AsyncExitStack() as ends:
+        ends.callback(_at_the_end, store.close)
+        with _usable(config):
+            catalogue = open_catalogue(store.catalogue_path, expect_new=not store.has_files())
+            ends.callback(_at_the_end, catalogue.close)
             objects = objects or remote.connect(config)
             parts = await _build(config, store, catalogue, kernel, files or NoKernelFiles(), objects)
-            try:
-                yield parts
-            finally:
-                with trio.CancelScope(shield=True):
-                    parts.bodies.pool.close()
-                    parts.timekeeper.keep()
-                    await parts.behind.flush()
+        try:
+            yield parts
         finally:
-            catalogue.close()
-    finally:
-        store.close()
+            with trio.CancelScope(shield=True):
+                _at_the_end(parts.bodies.pool.close)
+                _at_the_end(parts.timekeeper.keep)
+                await parts.behind.flush()
+
+
+@contextlib.contextmanager
+def _usable(config: Config) -> Iterator[None]:
+    """Whatever keeps the store as a whole from being opened is a StoreError with its reason, and no traceback."""
+    try:
+        yield
+    except RecfsError:
+        raise
+    except Exception as error:
+        log.debug("the store cannot be opened", exc_info=error)
+        raise StoreError(f"store {config.root} cannot be opened: {reason_of(error)}") from error
+
+
+def _at_the_end(close: Callable[[], object]) -> None:
+    """Close one part; what it meets does not keep the others open."""
+    try:
+        close()
+    except Exception as error:
+        log.error("while closing: %s", reason_of(error))
 
 
 async def _build(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from recfs.core.model import Kind, State
 from recfs.core.quota import Limits
@@ -204,6 +204,28 @@ class Batch:
             or self.views
             or self.meta
         )
+
+    def changes(self) -> list[tuple[str, Any]]:
+        """All changes one by one, with their field's name, in the order in which they are applied."""
+        listed = [(name, item) for name in _APPLIED for item in getattr(self, name)]
+        return listed + [("meta", item) for item in self.meta.items()]
+
+    @classmethod
+    def of(cls, changes: Sequence[tuple[str, Any]]) -> Batch:
+        """A batch of some of another's changes."""
+        batch = cls()
+        for name, item in changes:
+            if name == "meta":
+                batch.meta[item[0]] = item[1]
+            else:
+                getattr(batch, name).append(item)
+        return batch
+
+
+_APPLIED = (
+    "removed", "nodes", "accounts", "garbage", "purged", "xattrs", "whiteouts", "views", "objects_gone", "objects",
+    "journal", "journal_done",
+)  # fmt: skip
 
 
 class Catalogue(Protocol):

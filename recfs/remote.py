@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,10 +40,9 @@ class Remote:
     tier: Tier
     uploader: Uploader
 
-    def serve(self, nursery: trio.Nursery) -> None:
-        """Start the services."""
-        nursery.start_soon(self.tier.run)
-        nursery.start_soon(self.uploader.run)
+    def services(self) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
+        """What has to run, by the name of its part."""
+        return [("local copies", self.tier.run), ("uploads", self.uploader.run)]
 
     def close(self) -> None:
         """Let calls under way end soon, what they were to do stays in the journal. The services are cancelled next."""

@@ -192,6 +192,7 @@ def status(catalogue: Path, config: Config) -> dict[str, Any]:
             "disk": disk(info, config),
             "inodes_cached": 0,
             "s3": far,
+            "set_aside": [],
             "problems": [far["problem"]] if far is not None and far["problem"] else [],
         }
 

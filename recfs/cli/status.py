@@ -30,6 +30,9 @@ def status(invocation: Invocation, path: Path | None) -> None:
     output.print_facts(_facts(result))
     for problem in result.get("problems", []):
         output.say(f"problem: {problem}", style="bold red")
+    for item in result.get("set_aside", []):
+        what = ": ".join(filter(None, (item["part"], output.show_name(item["path"]), output.show_name(item["reason"]))))
+        output.say(f"set aside: {what} (since {item['since']}, tried {item['tries']:,} times)", style="bold red")
     if result.get("users"):
         click.echo()
         rows = [user_row(user) for user in result["users"]]

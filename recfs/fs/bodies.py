@@ -20,6 +20,7 @@ from recfs.fs.diskio import copy_bytes, freeze, is_beyond, stoppable, too_many
 from recfs.fs.follow import follow
 from recfs.fs.garbage import Garbage
 from recfs.fs.nodes import Untouched
+from recfs.fs.problems import reason_of
 from recfs.fs.remains import Remains
 from recfs.fs.staging import ELSEWHERE, LONG_PATH_BYTES, Label, StagingPool
 from recfs.fs.waits import bounded, held, interruptible
@@ -207,15 +208,25 @@ class Bodies:
         self.label(node)
         return body
 
-    def label(self, node: FileNode) -> None:
-        """Write on the staging file whose it is: enough to adopt it if its row never got written."""
-        if node.body is not None and not node.unlinked:
-            closed = node.bytes if node.state is State.SEALING else None
-            path = b"/".join(node.parts())
-            label = Label(node.ino, node.parent.ino, node.mode, node.uid, node.gid, closed, path)
+    def label(self, node: FileNode, *, before_writing: bool = False) -> None:
+        """Write on the staging file whose it is: enough to adopt it if its row never got written.
+
+        *before_writing*: nothing has been changed yet, and nothing may be while the label says "closed": raises
+        OSError. Else a label that cannot be written is a warning: it counts only if the daemon dies at once.
+        """
+        if node.body is None or node.unlinked:
+            return
+        closed = node.bytes if node.state is State.SEALING and not before_writing else None
+        path = b"/".join(node.parts())
+        label = Label(node.ino, node.parent.ino, node.mode, node.uid, node.gid, closed, path)
+        try:
             fd = node.body.fd
             if len(path) > LONG_PATH_BYTES or not self._store.label(fd, label.encode()):
                 self._store.label(fd, replace(label, path=ELSEWHERE + node.name).encode())
+        except Exception as error:
+            if before_writing:
+                raise
+            log.warning("%s: its staging file cannot be labelled: %s", node.path, reason_of(error))
 
     async def drop(self, node: FileNode) -> None:
         """Close the body after its last handle. Freeing a large unlinked file takes long, so not on the trio thread."""
@@ -281,7 +292,7 @@ class Bodies:
         rename(2) within a file system does not wait for data.
         """
         staging = self.pool.new_id()
-        self.label(node)
+        self.label(node, before_writing=True)
         self._store.rename(self._places.home(node), self._store.staging(staging))
         self._tree.vacate(node, node.moved)
         node.moved = None
@@ -290,6 +301,8 @@ class Bodies:
         self._behind.node(node)
 
     def _to_writing(self, node: FileNode) -> None:
+        if node.staging is not None:
+            self.label(node, before_writing=True)  # it no longer says "closed", before the first byte changes
         check_transition(node.state, State.WRITING)
         if node.state is State.SEALING:
             self.withdraw(node.ino)
@@ -298,8 +311,6 @@ class Bodies:
         node.reopened += 1
         if self.tier is not None:
             self.tier.changed(node)
-        if node.staging is not None:
-            self.label(node)  # it no longer says "closed", before the first byte changes
         if node.staging is not None:
             node.pending = 0  # the settler must not carry it home any more
         self._behind.node(node)

@@ -45,6 +45,7 @@ ERRNO: dict[type[errors.RecfsError], int] = {
     errors.Interrupted: errno.EINTR,
     errors.TryAgain: errno.EAGAIN,
     errors.IoFailure: errno.EIO,
+    errors.RowRefused: errno.EIO,
     object_errors.ObjectArchived: errno.EACCES,
     object_errors.ObjectStoreError: errno.EIO,
 }

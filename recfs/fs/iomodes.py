@@ -15,6 +15,7 @@ limit.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import errno
 import logging
@@ -31,7 +32,7 @@ from recfs.fs.follow import follow
 from recfs.fs.waits import held
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from recfs.fs.bodies import Bodies
     from recfs.fs.body import Body
@@ -70,6 +71,7 @@ class IoModes:
         self._kernel = kernel
         self._cache = cache
         self._headroom = headroom
+        self.problems = tree.behind.problems
         self._ahead: dict[int, FileNode] = {}
         self._to_freeze: list[FileNode] = []
         self._freezers = trio.CapacityLimiter(16)
@@ -212,7 +214,12 @@ class IoModes:
     def measure(self) -> None:
         """Take over what PASS writers did since the last look, and stop those that crossed a limit. Atomic."""
         for node in list(self._ahead.values()):
-            self._judge(node)
+            try:
+                self._judge(node)
+            except Exception as error:  # this one's: the others go on being measured
+                self.problems.note("metering", node.ino, error, node.path)
+            else:
+                self.problems.solved("metering", node.ino)
 
     async def freeze(self) -> None:
         """Carry out the stops that `measure` decided on. In threads: the bytes are written out first."""
@@ -221,15 +228,29 @@ class IoModes:
             async with trio.open_nursery() as nursery:
                 for node in stopped:
                     if node.body is not None and node.body.stopped is not None:
-                        nursery.start_soon(self._freeze, node.body, os.dup(node.body.fd))
+                        with self._stopping(node):
+                            nursery.start_soon(self._freeze, node, node.body, os.dup(node.body.fd))
 
-    async def _freeze(self, body: Body, fd: int) -> None:
+    @contextlib.contextmanager
+    def _stopping(self, node: FileNode) -> Iterator[None]:
+        """A stop that fails is tried again with the next look."""
+        item = ("stop", node.ino)
+        with self.problems.aside("metering", item, node.path):
+            yield
+        if self.problems.has("metering", item):
+            self._to_freeze.append(node)
+
+    async def _freeze(self, node: FileNode, body: Body, fd: int) -> None:
         try:
-            await trio.to_thread.run_sync(partial(freeze, fd, frozen=True), limiter=self._freezers)
-            if body.stopped is None:  # it may be changed again meanwhile
-                await trio.to_thread.run_sync(partial(freeze, fd, frozen=False), limiter=self._freezers)
+            with self._stopping(node):
+                await self._frozen(body, fd)
         finally:
             os.close(fd)
+
+    async def _frozen(self, body: Body, fd: int) -> None:
+        await trio.to_thread.run_sync(partial(freeze, fd, frozen=True), limiter=self._freezers)
+        if body.stopped is None:  # it may be changed again meanwhile
+            await trio.to_thread.run_sync(partial(freeze, fd, frozen=False), limiter=self._freezers)
 
     def _judge(self, node: FileNode) -> None:
         body = node.body

@@ -18,6 +18,7 @@ from recfs.fs.digests import Pass, Source
 from recfs.fs.download import Download
 from recfs.fs.hashing import Work, owner_of
 from recfs.fs.nodes import FileNode
+from recfs.fs.problems import reason_of
 from recfs.fs.staging import FETCH_LABEL
 from recfs.object_errors import ChecksumMismatch, ObjectArchived, ObjectMissing
 from recfs.objects import RestoreState
@@ -186,6 +187,13 @@ class Partials:
         self._behind.node(node)
 
     async def _fill(self, partial: Partial) -> None:
+        try:
+            await self._filled(partial)
+        except Exception as error:  # other people's downloads run beside it
+            log.exception("%s: unexpected error with its fetched bytes", partial.node.path)
+            self._give_up(partial, IoFailure(f"{partial.node.path}: {reason_of(error)}"))
+
+    async def _filled(self, partial: Partial) -> None:
         await partial.download.run()
         node, failed = partial.node, partial.download.failed
         if partial.download.complete:

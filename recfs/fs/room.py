@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.model import State, check_transition
-from recfs.errors import FsError
 from recfs.fs.garbage import Garbage
 from recfs.fs.nodes import FileNode
+from recfs.fs.problems import forever
 
 if TYPE_CHECKING:
     from recfs.fs.staging import Space
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recfs.tier")
 
+PART = "local copies"
 LOOK_S = 10.0
 """How often the disk's reserve is looked at."""
 ARRIVING_BYTES = 64 << 20
@@ -120,10 +121,11 @@ class Room:
             found = await self._tree.catalogue.evictable(self._tree.clock.steady_ns(), many)
             gone = 0
             for ino in found:
-                node = await self._tree.get(ino)
-                if isinstance(node, FileNode) and self.over_bytes() > 0 and self.may_evict(node) is None:
-                    self.evict(node)
-                    gone += 1
+                with self._behind.problems.aside(PART, ino, f"inode {ino}"):
+                    node = await self._tree.get(ino)
+                    if isinstance(node, FileNode) and self.over_bytes() > 0 and self.may_evict(node) is None:
+                        self.evict(node)
+                        gone += 1
             if not gone and len(found) == many:
                 many *= 4  # all of these are open, or being moved; others may leave
                 continue
@@ -143,11 +145,10 @@ class Room:
 
     async def run(self) -> None:
         """Let copies leave, for ever."""
-        while True:
-            with trio.move_on_after(LOOK_S):
-                await self.pressed.wait()
-            self.pressed = trio.Event()
-            try:
-                await self.relieve()
-            except FsError as error:
-                log.error("local copies cannot leave: %s", error)
+        await forever(PART, self._look, self._behind.problems)
+
+    async def _look(self) -> None:
+        with trio.move_on_after(LOOK_S):
+            await self.pressed.wait()
+        self.pressed = trio.Event()
+        await self.relieve()

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from recfs.core.model import State
-from recfs.errors import RecfsError
 from recfs.object_errors import RequestRefused, SourceChanged, TransferCancelled, UploadGone, UploadInvalid
 from recfs.objects import MAX_PUT_BYTES, ObjectInfo, ObjectMeta, ObjectStore, PartInfo
 
@@ -186,7 +185,7 @@ class Transfer:
                 progress=partial(self._running.parts.__setitem__, number), cancel=self._unwanted,
             )  # fmt: skip
             self._done[number] = await self._call(send)
-        except (RecfsError, OSError) as error:
+        except Exception as error:  # of any class: the other parts end by themselves
             self._failure = self._failure or error
             return
         finally:

@@ -135,10 +135,14 @@ class Tree:
         self._next_gid = gid + 1
         return gid
 
+    def skip_gid(self, gid: int) -> None:
+        """Give out no number up to this one."""
+        self._next_gid = max(self._next_gid, gid + 1)
+
     def know_garbage(self, entry: Garbage) -> None:
         """Keep track of *entry* until it is purged."""
         self.garbage[entry.gid] = entry
-        self._next_gid = max(self._next_gid, entry.gid + 1)
+        self.skip_gid(entry.gid)
         if entry.place is not None:
             self.occupy(entry, entry.place)
 
@@ -187,7 +191,8 @@ class Tree:
                 if written == self.behind.written:
                     raise
                 continue  # both are gone
-            assert isinstance(parent, DirNode)
+            if not isinstance(parent, DirNode):
+                raise Stale(f"inode {row.ino} lies in inode {row.parent}, which is no directory")
             role = _role(row, parent)
             account = await self.accounts.load(row.name.decode("ascii")) if role in _OWNED else None
             held = await self.catalogue.object(row.ino) if row.has_object else None

@@ -3,20 +3,26 @@
 A batch is everything that is dirty at one instant, so rows and the counters that count them always travel together.
 What waits for a row to be written (the settler moves bytes only once the catalogue says so) is handed on after its
 batch.
+
+A row that the catalogue does not take is set aside, in memory, and tried again later; the rest of its batch is written.
+Whoever waits for that very row (`durable`) gets the refusal.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import trio
 
-from recfs.errors import OutOfSpace, RecfsError
+from recfs.errors import IoFailure, OutOfSpace, RowRefused
+from recfs.fs.problems import LONGEST_S, Problems, forever, reason_of
 from recfs.ports import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from recfs.fs.accounts import Account
     from recfs.fs.garbage import Garbage
@@ -25,9 +31,36 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recfs.catalogue")
 
+PART = "catalogue"
+
 EAGER_NODES = 1000
 """Dirty inodes from which a batch is written at once: it keeps the longest transaction near 10 ms."""
 RETRY_S = 1.0
+REFUSED_IN_A_ROW = 16
+"""When so many changes, and no other, were refused, it is not their fault: the catalogue takes nothing."""
+
+Change = tuple[str, "Hashable"]
+"""Which list of a batch, and which of its items."""
+
+
+def _key(name: str, item: Any) -> Change:
+    """What tells one change of a batch from another."""
+    if name in ("nodes", "accounts", "garbage", "objects", "journal"):
+        return name, item[0]
+    if name in ("xattrs", "whiteouts"):
+        return name, item[:2]
+    return name, item[0] if name == "meta" else item
+
+
+@dataclass(slots=True)
+class _Refused:
+    """A change the catalogue does not take."""
+
+    item: Any
+    """What its list holds, or the node, account or garbage entry whose row it is."""
+    due_s: float
+    settle: bool
+    discard: bool
 
 
 class WriteBehind:
@@ -47,8 +80,15 @@ class WriteBehind:
         self._journal: dict[int, JournalRow] = {}
         self._journal_done: list[int] = []
         self._rest = Batch()
+        self._refused: dict[Change, _Refused] = {}
+        self.problems = Problems()
+        """What is set aside, in any part of recfs."""
         self._unsettled: dict[int, None] = {}
         self._discarded: list[Garbage] = []
+        self._sources: tuple[dict[int, Node], dict[str, Account], dict[int, Garbage]] = ({}, {}, {})
+        """Whose rows the batch under way holds."""
+        self._tried: set[Change] = set()
+        """What it changes, while anything is set aside."""
         self._lock = trio.Lock()
         self._wake = trio.Event()
         self._eager = trio.Event()
@@ -81,6 +121,7 @@ class WriteBehind:
     def removed(self, node: Node) -> None:
         """The row of *node* goes."""
         self.changes += 1
+        self._renewed(("nodes", node.ino))
         self._nodes.pop(node.ino, None)
         self._unsettled.pop(node.ino, None)
         self._removed[node.ino] = None
@@ -107,17 +148,20 @@ class WriteBehind:
 
     def purged(self, gid: int) -> None:
         """The garbage entry is gone from disk, or its bytes are in use again."""
+        self._renewed(("garbage", gid))
         self._garbage.pop(gid, None)
         self._purged.append(gid)
         self._wake.set()
 
     def xattr(self, ino: int, name: bytes, value: bytes | None) -> None:
         """A user attribute was set, or (None) removed."""
+        self._renewed(("xattrs", (ino, name)))
         self._rest.xattrs.append((ino, name, value))
         self._wake.set()
 
     def whiteout(self, parent: int, name: bytes, *, hidden: bool) -> None:
         """A shown name was hidden, or may show again."""
+        self._renewed(("whiteouts", (parent, name)))
         self._rest.whiteouts.append((parent, name, hidden))
         self._wake.set()
 
@@ -128,62 +172,85 @@ class WriteBehind:
 
     def object(self, row: ObjectRow) -> None:
         """What S3 holds of an inode changed."""
+        self._renewed(("objects", row.ino))
         self._objects[row.ino] = row
         self._wake.set()
 
     def object_gone(self, ino: int) -> None:
         """S3 holds nothing of the inode any more."""
+        self._renewed(("objects", ino))
         self._objects.pop(ino, None)
         self._objects_gone.append(ino)
         self._wake.set()
 
     def journal(self, row: JournalRow) -> None:
         """A piece of work on S3 is new or changed."""
+        self._renewed(("journal", row.id))
         self._journal[row.id] = row
         self._wake.set()
 
     def journal_done(self, row_id: int) -> None:
         """A piece of work on S3 is done or dropped."""
+        self._renewed(("journal", row_id))
         self._journal.pop(row_id, None)
         self._journal_done.append(row_id)
         self._wake.set()
 
     def meta(self, key: str, value: str) -> None:
         """A store-wide fact changed."""
+        self._renewed(("meta", key))
         self._rest.meta[key] = value
         self._wake.set()
 
     def is_dirty(self, ino: int) -> bool:
         """Whether memory knows more about *ino* than the catalogue."""
-        return ino in self._nodes or ino in self._removed or ino in self._writing
+        return ino in self._nodes or ino in self._removed or ino in self._writing or self.is_refused(ino)
+
+    def is_refused(self, ino: int) -> bool:
+        """Whether the catalogue did not take the last row of *ino*."""
+        return bool(self._refused) and (("nodes", ino) in self._refused or ("removed", ino) in self._refused)
+
+    def _renewed(self, change: Change) -> None:
+        """A newer change takes the place of one that was refused, or makes it superfluous."""
+        if self._refused and self._refused.pop(change, None) is not None:
+            self.problems.solved(PART, change)
 
     @property
     def depth(self) -> int:
         """Rows waiting to be written."""
-        return len(self._nodes) + len(self._removed) + len(self._garbage) + len(self._purged)
+        return len(self._nodes) + len(self._removed) + len(self._garbage) + len(self._purged) + len(self._refused)
+
+    @property
+    def aside(self) -> int:
+        """How many of them the catalogue does not take."""
+        return len(self._refused)
 
     # --- writing -------------------------------------------------------------------------------------------------
 
     async def flush(self) -> None:
-        """Write everything dirty at this moment. Raises IoFailure or OutOfSpace; nothing is forgotten then."""
+        """Write everything dirty at this moment. Raises IoFailure or OutOfSpace; nothing is forgotten then.
+
+        Raises nothing for the sake of single rows that are refused: they are set aside.
+        """
         async with self._lock:
             if not self._wake.is_set():
                 return
+            batch, undo = self._take()
             self._wake = trio.Event()
             self._eager = trio.Event()
-            batch, undo = self._take()
             if not batch:
                 return
+            nodes, accounts, garbage = self._sources
             unsettled, discarded = self._unsettled, self._discarded
             self._unsettled, self._discarded = {}, []
             self._writing = frozenset(batch.removed).union(row.ino for row in batch.nodes)
             try:
                 try:
-                    await self._catalogue.apply(batch)
+                    refused = await self._apply(batch)
                 except OutOfSpace:
                     if not self.on_full():
                         raise
-                    await self._catalogue.apply(batch)
+                    refused = await self._apply(batch)
             except BaseException:
                 undo()
                 self._unsettled = unsettled | self._unsettled
@@ -194,19 +261,97 @@ class WriteBehind:
                 self._writing = frozenset()
                 self.written += 1
             self.problem = None
+            live: dict[str, dict[Any, Any]] = {"nodes": nodes, "accounts": accounts, "garbage": garbage}
+            for (name, key), (item, error) in refused.items():
+                self._set_aside((name, key), live.get(name, {}).get(key, item), error, unsettled, discarded)
+            for change in [change for change in self._refused if change in self._tried and change not in refused]:
+                self._renewed(change)
             for ino in unsettled:
-                self.on_settle(ino)
-            for garbage in discarded:
-                self.on_discard(garbage)
+                if ("nodes", ino) not in refused:
+                    self.on_settle(ino)
+            for entry in discarded:
+                if ("garbage", entry.gid) not in refused:
+                    self.on_discard(entry)
+
+    async def _apply(self, batch: Batch) -> dict[Change, tuple[Any, Exception]]:
+        """Write *batch* but for the changes that the catalogue does not take, and return those. Raises as `flush`."""
+        self._tried = set()
+        try:
+            await self._catalogue.apply(batch)
+        except Exception as error:
+            if _is_of_all(error):
+                raise
+        else:
+            self._tried = {_key(name, item) for name, item in batch.changes()} if self._refused else set()
+            return {}
+        changes = batch.changes()
+        self._tried = {_key(name, item) for name, item in changes}
+        refused: dict[Change, tuple[Any, Exception]] = {}
+        taken = 0
+        waiting = [changes]
+        while waiting:
+            some = waiting.pop()
+            try:
+                await self._catalogue.apply(Batch.of(some))
+            except Exception as error:
+                if _is_of_all(error):
+                    raise
+                if len(some) > 1:
+                    half = len(some) // 2
+                    waiting += [some[half:], some[:half]]  # the first half first: the order has a meaning
+                    continue
+                ((name, item),) = some
+                refused[_key(name, item)] = (item, error)
+                if not taken and len(refused) in (REFUSED_IN_A_ROW, len(changes)) and len(refused) > 1:
+                    raise IoFailure(f"the catalogue takes no row at all: {error}") from error
+            else:
+                taken += len(some)
+        return refused
+
+    def _set_aside(
+        self, change: Change, item: Any, error: Exception, unsettled: dict[int, None], discarded: list[Garbage]
+    ) -> None:
+        name, key = change
+        path = getattr(item, "path", None) or getattr(item, "user", None) or f"{name} {key!r}"
+        path = os.fsdecode(path) if isinstance(path, (str, bytes)) else str(path)
+        problem = self.problems.note(PART, change, error, path)
+        self._refused[change] = _Refused(
+            item, trio.current_time() + problem.delay_s,
+            settle=name == "nodes" and key in unsettled, discard=any(item is entry for entry in discarded),
+        )  # fmt: skip
+
+    def _try_refused(self, *, all_of_them: bool = False) -> None:
+        """Put what was refused, and is due again, among the dirty. Atomic."""
+        now = trio.current_time()
+        for change in [change for change, each in self._refused.items() if all_of_them or each.due_s <= now]:
+            each = self._refused[change]
+            each.due_s = now + LONGEST_S
+            name, key = change
+            kept: dict[str, dict[Any, Any]] = {
+                "nodes": self._nodes, "removed": self._removed, "accounts": self._accounts,
+                "garbage": self._garbage, "objects": self._objects, "journal": self._journal,
+                "meta": self._rest.meta,
+            }  # fmt: skip
+            if name in kept:
+                value = None if name == "removed" else each.item[1] if name == "meta" else each.item
+                kept[name].setdefault(key, value)
+            else:
+                lists: dict[str, list[Any]] = {
+                    "purged": self._purged, "objects_gone": self._objects_gone, "journal_done": self._journal_done,
+                }  # fmt: skip
+                lists.get(name, getattr(self._rest, name, [])).insert(0, each.item)
+            if each.settle:
+                self._unsettled[each.item.ino] = None
+            if each.discard:
+                self._discarded.append(each.item)
+            self._wake.set()
 
     def _take(self) -> tuple[Batch, Callable[[], None]]:
         nodes, removed, accounts = self._nodes, self._removed, self._accounts
         garbage, purged, rest = self._garbage, self._purged, self._rest
         objects, journal, journal_done = self._objects, self._journal, self._journal_done
         objects_gone = self._objects_gone
-        self._objects, self._journal, self._journal_done, self._objects_gone = {}, {}, [], []
-        self._nodes, self._removed, self._accounts = {}, {}, {}
-        self._garbage, self._purged, self._rest = {}, [], Batch()
+        self._sources = (nodes, accounts, garbage)
         batch = Batch(
             nodes=[node.row() for node in nodes.values()],
             removed=list(removed),
@@ -222,6 +367,9 @@ class WriteBehind:
             journal=list(journal.values()),
             journal_done=journal_done,
         )
+        self._objects, self._journal, self._journal_done, self._objects_gone = {}, {}, [], []
+        self._nodes, self._removed, self._accounts = {}, {}, {}
+        self._garbage, self._purged, self._rest = {}, [], Batch()
 
         def undo() -> None:
             gone = self._removed
@@ -247,10 +395,16 @@ class WriteBehind:
 
         return batch, undo
 
-    async def durable(self) -> None:
-        """Write everything dirty at this moment and wait until it would survive a power cut."""
+    async def durable(self, *inos: int) -> None:
+        """Write everything dirty at this moment and wait until it would survive a power cut.
+
+        Raises IoFailure or OutOfSpace; RowRefused when the row of one of *inos* is not in the catalogue.
+        """
         await self.flush()
         await self._catalogue.sync()
+        for ino in inos if self._refused else ():
+            if self.is_refused(ino):
+                raise RowRefused(f"inode {ino}: the catalogue does not take its row; `recfs status` tells why")
 
     async def synced(self) -> None:
         """Wait until everything written so far would survive a power cut; what is dirty stays so. Raises IoFailure."""
@@ -258,16 +412,26 @@ class WriteBehind:
 
     async def run(self) -> None:
         """Flush for ever: after the interval, or at once when much is dirty."""
-        while True:
+        await forever(PART, self._write_some, self.problems)
+
+    async def _write_some(self) -> None:
+        due = min((each.due_s for each in self._refused.values()), default=float("inf"))
+        with trio.move_on_at(due):
             await self._wake.wait()
-            with trio.move_on_after(self._interval_s):
-                await self._eager.wait()
-            try:
-                await self.flush()
-            except RecfsError as error:
-                if self.problem is None:
-                    log.error("catalogue cannot be written, retrying every %g s: %s", RETRY_S, error)
-                self.problem = str(error)
-                await trio.sleep(RETRY_S)
-            else:
-                self.problem = None
+        self._try_refused()
+        with trio.move_on_after(self._interval_s):
+            await self._eager.wait()
+        try:
+            await self.flush()
+        except Exception as error:
+            if self.problem is None:
+                log.error("catalogue cannot be written, retrying every %g s: %s", RETRY_S, error)
+            self.problem = reason_of(error)
+            await trio.sleep(RETRY_S)
+        else:
+            self.problem = None
+
+
+def _is_of_all(error: Exception) -> bool:
+    """Whether an error speaks of the catalogue as a whole, and not of what was to be written."""
+    return isinstance(error, (IoFailure, OutOfSpace))

@@ -25,10 +25,11 @@ import trio
 
 from recfs.core.lanes import Lane, Turns, beyond, lane_of
 from recfs.core.model import State, check_transition
-from recfs.errors import RecfsError
+from recfs.errors import RecfsError, RowRefused
 from recfs.fs.digests import Digest, Pass, Source, digest_files
 from recfs.fs.hashing import Hashing, Work, owner_of
 from recfs.fs.nodes import FileNode
+from recfs.fs.problems import forever, reason_of
 from recfs.ports import Pending
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ GATHER_S = 0.1
 BATCH_BYTES = 32 << 20
 FIRST_DELAY_S = 0.5
 RETRY_S = 1.0
+PART = "commit"
 MAPPED_TRIES = 5
 MAPPED_LOOK_S = 0.02
 """First wait for a mapping to go. A descriptor that is being closed looks like one for a moment."""
@@ -117,13 +119,15 @@ class Committer:
         self._hashed: deque[tuple[_Ticket, Digest]] = deque()
         self._in_vain: dict[_Ticket, int] = {}
         """How often a file could not be sealed because it was still mapped for writing."""
+        self._failing: dict[_Ticket, float] = {}
+        """What cannot be sealed, and when it last failed: left alone for a while, and tried again."""
         self._aside: set[_Ticket] = set()
         self._wake = trio.Event()
         self._progress = trio.Event()
         self._serial = 0
         self._hurry_all = False
         self._patient_until = float("inf")
-        self.problem: str | None = None
+        self._problem: str | None = None
 
     # --- the port ------------------------------------------------------------------------------------------------
 
@@ -161,6 +165,8 @@ class Committer:
         """End the settling delay of *ino*."""
         ticket = self._tickets.get(ino)
         if ticket is not None and ticket.stage is _Stage.LATER:
+            if self._failing and trio.current_time() - self._failing.get(ticket, float("-inf")) < RETRY_S:
+                return
             self._begin(ticket)
 
     def hurry_all(self, patience_s: float = float("inf")) -> None:
@@ -198,6 +204,16 @@ class Committer:
     def too_long(self, patience_s: float) -> int:
         """How many files cannot be hashed within that time, as far as can be told."""
         return len(self._too_long(patience_s))
+
+    @property
+    def aside(self) -> int:
+        """Files that cannot be sealed, and are left alone for a while."""
+        return len(self._failing)
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps files from being committed; None if nothing does."""
+        return self._problem or self._behind.problems.first(PART)
 
     def told(self) -> dict[str, Any]:
         """What is being hashed, and what waits for it, for `recfs status`."""
@@ -247,6 +263,8 @@ class Committer:
         self._small.discard(ticket)
         self._in_vain.pop(ticket, None)
         self._aside.discard(ticket)
+        if self._failing and self._failing.pop(ticket, None) is not None:
+            self._behind.problems.solved(PART, ticket.node.ino)
 
     def _is_current(self, ticket: _Ticket) -> bool:
         return self._tickets.get(ticket.node.ino) is ticket
@@ -291,18 +309,20 @@ class Committer:
         async with trio.open_nursery() as nursery:
             for _ in range(self._hash_threads):
                 nursery.start_soon(self._seal_batches, nursery)
-            while True:
-                self._due()
-                while self._hashed:
-                    ticket, found = self._hashed.popleft()
-                    nursery.start_soon(self._finish, [ticket], [found])
-                    del ticket, found  # while this waits, the cache may let go of its nodes
-                due_s = [self._later[0][0]] if self._later else []
-                if trio.current_time() < self._patient_until:
-                    due_s.append(self._patient_until)
-                with trio.move_on_at(min(due_s, default=float("inf"))):
-                    await self._wake.wait()
-                self._wake = trio.Event()
+            await forever(PART, partial(self._step, nursery), self._behind.problems)
+
+    async def _step(self, nursery: trio.Nursery) -> None:
+        self._due()
+        while self._hashed:
+            ticket, found = self._hashed.popleft()
+            nursery.start_soon(self._finish, [ticket], [found])
+            del ticket, found  # while this waits, the cache may let go of its nodes
+        due_s = [self._later[0][0]] if self._later else []
+        if trio.current_time() < self._patient_until:
+            due_s.append(self._patient_until)
+        with trio.move_on_at(min(due_s, default=float("inf"))):
+            await self._wake.wait()
+        self._wake = trio.Event()
 
     def _due(self) -> None:
         now = trio.current_time()
@@ -317,9 +337,11 @@ class Committer:
                 self._begin(ticket)  # else taken up again since, or hurried
 
     async def _seal_batches(self, nursery: trio.Nursery) -> None:
-        while True:
+        async def step() -> None:
             if not await self._seal_batch(nursery):
                 await self._idle.park()
+
+        await forever(PART, step, self._behind.problems)
 
     async def _seal_batch(self, nursery: trio.Nursery) -> bool:
         """Hash as many small files as fit a batch; False when none wait."""
@@ -330,18 +352,24 @@ class Committer:
             self._idle.unpark()
         self._batches += 1
         try:
-            sources = [self._source(ticket.node) for ticket in batch]
-            # The tasks that do this are its limit; this one only keeps trio from counting the thread elsewhere.
-            found = await trio.to_thread.run_sync(digest_files, sources, self._store, limiter=trio.CapacityLimiter(1))
-        except OSError as error:
-            found = [Digest(error=error)] * len(batch)
-        except Exception as error:
-            log.exception("hashing failed")
-            found = [Digest(error=OSError(errno.EIO, f"hashing failed: {error!r}"))] * len(batch)
+            found = await self._hash(batch)
         finally:
             self._batches -= 1
         nursery.start_soon(self._finish, batch, found)
         return True
+
+    async def _hash(self, batch: list[_Ticket]) -> list[Digest]:
+        """Hash a batch; when it fails as a whole, each file by itself: nobody knows whose fault it was."""
+        try:
+            sources = [self._source(ticket.node) for ticket in batch]
+            # The tasks that do this are its limit; this one only keeps trio from counting the thread elsewhere.
+            return await trio.to_thread.run_sync(digest_files, sources, self._store, limiter=trio.CapacityLimiter(1))
+        except Exception as error:
+            if len(batch) == 1:
+                if not isinstance(error, OSError):
+                    error = OSError(errno.EIO, f"hashing failed: {reason_of(error)}")
+                return [Digest(error=error)]
+        return [found for ticket in batch for found in await self._hash([ticket])]
 
     def _take(self) -> list[_Ticket]:
         batch: list[_Ticket] = []
@@ -360,12 +388,12 @@ class Committer:
         try:
             await self._bodies.pool.names_durable()
             await self._commit(batch, digests)
-            self.problem = None
+            self._problem = None
         except Exception as error:
-            if self.problem is None:
+            if self._problem is None:
                 expected = isinstance(error, (OSError, RecfsError))
                 log.error("commit: %s; trying again every %g s", error, RETRY_S, exc_info=not expected)
-            self.problem = str(error)
+            self._problem = reason_of(error)
             await trio.sleep(RETRY_S)
         finally:
             for ticket in batch:
@@ -378,49 +406,74 @@ class Committer:
 
     async def _commit(self, batch: list[_Ticket], digests: list[Digest]) -> None:
         done: list[_Ticket] = []
-        unreadable: OSError | None = None
         for ticket, digest in zip(batch, digests, strict=True):
-            node = ticket.node
-            if not self._is_current(ticket) or node.state is not State.SEALING or node.unlinked:
-                continue  # written to again, or gone: this pass proves nothing
-            if isinstance(digest.error, BlockingIOError):
-                self._mapped(ticket)
-                continue
-            self._in_vain.pop(ticket, None)
-            if digest.error is not None:
-                unreadable = self._unreadable(ticket, digest.error) or unreadable
-                continue
-            if digest.size_bytes != node.bytes:
-                log.warning("%s: %d bytes on disk, %d in the books", node.path, digest.size_bytes, node.bytes)
-                self._tree.resize(node, digest.size_bytes)
-            check_transition(node.state, State.COMMITTED)
-            node.state = State.COMMITTED
-            node.sha256, node.md5, node.home_ino = digest.sha256, digest.md5, digest.st_ino
-            node.fsynced, node.untouched = False, None
-            node.pending |= Pending.MOVE
-            if self._bodies.tier is not None:
-                self._bodies.tier.committed(node)
-            self._behind.node(node)
-            done.append(ticket)
+            try:
+                if self._take_over(ticket, digest):
+                    done.append(ticket)
+            except Exception as error:
+                self._not_committed([ticket])
+                self._failed(ticket, error)
         try:
             await self._behind.durable()
         except Exception:
-            # Nobody may rely on it yet, so it is still being sealed.
-            for node in (ticket.node for ticket in done):
-                if node.state.is_whole:
-                    node.state, node.pending = State.SEALING, node.pending & ~Pending.MOVE
-                    self._behind.node(node)
+            self._not_committed(done)
             raise
+        refused = [ticket for ticket in done if self._behind.is_refused(ticket.node.ino)]
+        self._not_committed(refused)
+        for ticket in refused:
+            self._failed(ticket, RowRefused("the catalogue does not take its row"))
         for ticket in done:
             node = ticket.node
             if not self._is_current(ticket) or not node.state.is_whole or node.unlinked:
                 continue
             self._end(ticket)
-            if node.prior is not None:
-                self._bodies.release_prior(node)
+            with self._behind.problems.aside(PART, ("earlier version", node.ino), node.path):
+                if node.prior is not None:
+                    self._bodies.release_prior(node)
             self._settler.add(node.ino)
-        if unreadable is not None:
-            raise unreadable
+
+    def _take_over(self, ticket: _Ticket, digest: Digest) -> bool:
+        """Enter what the pass found of one file; whether it may be committed. Atomic. Raises what is in the way."""
+        node = ticket.node
+        if not self._is_current(ticket) or node.state is not State.SEALING or node.unlinked:
+            return False  # written to again, or gone: this pass proves nothing
+        if isinstance(digest.error, BlockingIOError):
+            self._mapped(ticket)
+            return False
+        self._in_vain.pop(ticket, None)
+        if digest.error is not None:
+            unreadable = self._unreadable(ticket, digest.error)
+            if unreadable is not None:
+                raise unreadable
+            return False
+        if digest.size_bytes != node.bytes:
+            log.warning("%s: %d bytes on disk, %d in the books", node.path, digest.size_bytes, node.bytes)
+            self._tree.resize(node, digest.size_bytes)
+        check_transition(node.state, State.COMMITTED)
+        node.state = State.COMMITTED
+        node.sha256, node.md5, node.home_ino = digest.sha256, digest.md5, digest.st_ino
+        node.fsynced, node.untouched = False, None
+        node.pending |= Pending.MOVE
+        if self._bodies.tier is not None:
+            self._bodies.tier.committed(node)
+        self._behind.node(node)
+        return True
+
+    def _not_committed(self, tickets: list[_Ticket]) -> None:
+        """Nobody may rely on these commits yet: they are still being sealed. Atomic."""
+        for node in (ticket.node for ticket in tickets):
+            if node.state.is_whole:
+                node.state, node.pending = State.SEALING, node.pending & ~Pending.MOVE
+                self._behind.node(node)
+
+    def _failed(self, ticket: _Ticket, error: Exception) -> None:
+        """The file cannot be sealed now: it is tried again later, the others go on."""
+        if not self._is_current(ticket):
+            return
+        problem = self._behind.problems.note(PART, ticket.node.ino, error, ticket.node.path)
+        self._failing[ticket] = trio.current_time()
+        self._put_off(ticket, problem.delay_s)
+        self._wake.set()
 
     def _mapped(self, ticket: _Ticket) -> None:
         """Somebody can still write to the file: look again later, the sooner the less it was in vain."""

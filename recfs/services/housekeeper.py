@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from recfs.errors import RecfsError
+from recfs.fs.problems import forever
 
 if TYPE_CHECKING:
     from recfs.fs.staging import Space
     from recfs.fs.tree import Tree
 
-log = logging.getLogger("recfs.catalogue")
-
+PART = "housekeeping"
 INTERVAL_S = 1.0
 
 
@@ -32,19 +30,17 @@ class Housekeeper:
         self._tree = tree
         self._space = space
         self._catalogue = catalogue
-        self.problem: str | None = None
+        self._problems = tree.behind.problems
 
     async def run(self) -> None:
         """Look every second; all looks cost microseconds when nothing is due."""
-        while True:
-            await trio.sleep(INTERVAL_S)
+        await forever(PART, self._look, self._problems)
+
+    async def _look(self) -> None:
+        await trio.sleep(INTERVAL_S)
+        with self._problems.aside(PART, "memory"):
             self._tree.shrink()
+        with self._problems.aside(PART, "ballast"):
             self._space.keep_ballast()
-            try:
-                await self._catalogue.checkpoint()
-            except RecfsError as error:
-                if self.problem is None:
-                    log.error("checkpoint: %s; trying again every %g s", error, INTERVAL_S)
-                self.problem = str(error)
-            else:
-                self.problem = None
+        with self._problems.aside(PART, "checkpoint", "checkpoint"):
+            await self._catalogue.checkpoint()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 import trio
 
+from recfs.fs.problems import forever
+
 if TYPE_CHECKING:
     from recfs.fs.iomodes import IoModes
-
-log = logging.getLogger("recfs.meter")
 
 PERIOD_S = 0.05
 """Between two looks. With the time a look takes, and what the trio thread does beside it, below 100 ms."""
@@ -24,11 +23,10 @@ class Meter:
 
     async def run(self) -> None:
         """Measure for ever."""
-        while True:
-            await self._modes.started.wait()
-            await trio.sleep(PERIOD_S)
-            try:
-                self._modes.measure()
-                await self._modes.freeze()
-            except OSError:
-                log.exception("the open files cannot be measured; trying again")
+        await forever("metering", self._look, self._modes.problems)
+
+    async def _look(self) -> None:
+        await self._modes.started.wait()
+        await trio.sleep(PERIOD_S)
+        self._modes.measure()
+        await self._modes.freeze()

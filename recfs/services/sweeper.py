@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
 from recfs.core.lifecycle import job_verdict, trash_due
-from recfs.errors import FsError, RecfsError
+from recfs.errors import FsError
 from recfs.fs.nodes import DirNode
+from recfs.fs.problems import forever
 
 if TYPE_CHECKING:
     from recfs.fs.garbage import Garbage
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("recfs.sweeper")
 
 NS = 1_000_000_000
+PART = "sweeping"
 
 
 class Trash(Protocol):
@@ -47,41 +50,50 @@ class Sweeper:
         self._max_age_s = max_age_s
         self._interval_s = interval_s
         self._retention_s = retention_s
+        self._problems = vfs.behind.problems
 
     async def run(self) -> None:
         """Sweep for ever."""
-        while True:
-            try:
-                await self.sweep_temp(dry_run=False)
-                self.sweep_trash()
-            except RecfsError as error:
-                log.error("temp: %s; sweeping again in %g s", error, self._interval_s)
-            await trio.sleep(self._interval_s)
+        await forever(PART, self._sweep, self._problems)
+
+    async def _sweep(self) -> None:
+        with self._problems.aside(PART, "temp", "temp"):
+            await self.sweep_temp(dry_run=False)
+        with self._problems.aside(PART, "trash", "trash"):
+            self.sweep_trash()
+        await trio.sleep(self._interval_s)
 
     async def sweep_temp(self, *, dry_run: bool, kept: bool = False) -> list[dict[str, Any]]:
         """Remove (or, dry, name) the jobs that are due; *kept*: also tell of those that are not, and why."""
         tree, now = self._vfs.tree, self._clock.steady_ns()
         horizon = now + (1 << 62) if kept else now - int(self._max_age_s * NS) + 1
         await self._vfs.behind.flush()
-        told = []
+        told: list[dict[str, Any]] = []
         for row in await tree.catalogue.jobs(horizon):
-            job = tree.nodes.get(row.ino) or await tree.get(row.ino)
-            if not isinstance(job, DirNode):
-                continue
-            in_use = int(job.ino in self._vfs.files.jobs_in_use())
-            verdict = job_verdict(job.activity_ns, now, self._max_age_s, in_use)
-            entry = {
-                "path": job.path,
-                "age_s": (now - job.activity_ns) / NS,
-                "rbytes": job.rbytes,
-                "rfiles": job.rfiles,
-                "action": "expired" if verdict.expire else "kept",
-                "reason": verdict.reason,
-            }
-            if verdict.expire and not dry_run:
-                await self._expire(job, entry)
-            if verdict.expire or kept:
-                told.append(entry)
+            with self._problems.aside(PART, row.ino, os.fsdecode(row.name)):  # the other jobs are other people's
+                told += await self._look_at(row.ino, now, dry_run=dry_run, kept=kept)
+        return told
+
+    async def _look_at(self, ino: int, now: int, *, dry_run: bool, kept: bool) -> list[dict[str, Any]]:
+        tree = self._vfs.tree
+        told = []
+        job = tree.nodes.get(ino) or await tree.get(ino)
+        if not isinstance(job, DirNode):
+            return []
+        in_use = int(job.ino in self._vfs.files.jobs_in_use())
+        verdict = job_verdict(job.activity_ns, now, self._max_age_s, in_use)
+        entry = {
+            "path": job.path,
+            "age_s": (now - job.activity_ns) / NS,
+            "rbytes": job.rbytes,
+            "rfiles": job.rfiles,
+            "action": "expired" if verdict.expire else "kept",
+            "reason": verdict.reason,
+        }
+        if verdict.expire and not dry_run:
+            await self._expire(job, entry)
+        if verdict.expire or kept:
+            told.append(entry)
         return told
 
     async def _expire(self, job: DirNode, entry: dict[str, Any]) -> None:

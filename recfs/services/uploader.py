@@ -23,6 +23,7 @@ from recfs.core.naming import is_temporary_name
 from recfs.errors import RecfsError, Stale
 from recfs.fs.journal import ABORT, DELETE, MOVE, Running
 from recfs.fs.nodes import FileNode
+from recfs.fs.problems import forever, reason_of
 from recfs.fs.tier import CURRENT, attributes_of, description_of, key_of
 from recfs.fs.transfer import Transfer
 from recfs.fs.unsent import Why
@@ -59,6 +60,7 @@ log = logging.getLogger("recfs.uploader")
 
 Result = TypeVar("Result")
 
+PART = "uploads"
 FIRST_DELAY_S = 1.0
 DOWN_S = 15.0
 """Longest wait while S3 is known to be down: about as long as the circuit breaker's."""
@@ -116,17 +118,23 @@ class Uploader:
     async def run(self) -> None:
         """Work for ever."""
         async with trio.open_nursery() as nursery:
-            while True:
-                self._journal.wake = wake = trio.Event()
-                wait_s = await self._start(nursery)
-                with trio.move_on_after(wait_s):
-                    await wake.wait()
+            await forever(PART, partial(self._step, nursery), self._behind.problems)
+
+    async def _step(self, nursery: trio.Nursery) -> None:
+        self._journal.wake = wake = trio.Event()
+        wait_s = await self._start(nursery)
+        with trio.move_on_after(wait_s):
+            await wake.wait()
 
     async def _start(self, nursery: trio.Nursery) -> float:
         """Start what can be; returns how long nothing else will be due."""
         blocked: list[int] = []
         while self._slots.available_tokens > 0 and (row := self._journal.take(deletions=False)) is not None:
-            keys = await self._keys_of(row)
+            try:
+                keys = await self._keys_of(row)
+            except Exception as error:
+                self._failed(row, error)
+                continue
             if not self._keys.isdisjoint(keys):
                 blocked.append(row.id)
             elif row.id in self._journal.rows:
@@ -186,7 +194,7 @@ class Uploader:
                 self.problem = None
             except Stale:
                 self._journal.cancel(row.id)
-            except (RecfsError, OSError) as error:
+            except Exception as error:
                 await trio.lowlevel.checkpoint_if_cancelled()  # the daemon stops: no failure
                 self._failed(row, error)
             finally:
@@ -214,9 +222,11 @@ class Uploader:
             delay_s = min(delay_s, DOWN_S)  # nothing was sent; who tries again waits for the breaker, or the owner
         elif attempts == 1 or lasting:
             log.warning("%s of %s: %s; next try in %.0f s", row.kind, self._name(row), error, delay_s)
-        self.problem = f"{row.kind} of {self._name(row)}: {error}"
+        if not isinstance(error, (RecfsError, OSError)):
+            log.error("%s of %s: unexpected error", row.kind, self._name(row), exc_info=error)
+        self.problem = f"{row.kind} of {self._name(row)}: {reason_of(error)}"
         next_ns = self._tree.clock.steady_ns() + round(delay_s * _NS)
-        self._journal.update(row._replace(attempts=attempts, error=str(error), next_try_ns=next_ns))
+        self._journal.update(row._replace(attempts=attempts, error=reason_of(error), next_try_ns=next_ns))
 
     def _name(self, row: JournalRow) -> str:
         node = self._tree.nodes.get(row.ino)
@@ -236,7 +246,7 @@ class Uploader:
                     self._failed(row, failed[row.key])
                 else:
                     self._journal.done(row.id)
-        except (RecfsError, OSError) as error:
+        except Exception as error:
             await trio.lowlevel.checkpoint_if_cancelled()
             for row in rows:
                 self._failed(row, error)

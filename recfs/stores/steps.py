@@ -59,6 +59,8 @@ class Outcome:
     home_ino: int = 0
     error: int = 0
     warning: str = ""
+    reason: str = ""
+    """What the error was, where its number does not say it."""
     unsynced: int = 0
     """The step was carried out, but the fsync after it failed with this error number: a power cut may undo it."""
 
@@ -91,21 +93,19 @@ class Steps:
                 if failed and _builds_on(step, failed):
                     raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
                 outcomes.append(self._one(step))
-            except (OSError, ValueError, OverflowError) as error:
-                outcomes.append(Outcome(error=getattr(error, "errno", None) or errno.EIO))
+            except Exception as error:  # of any class: the other steps are other people's
+                outcomes.append(_failed(error))
                 failed.update((step.path, step.to or step.path))
             else:
-                touched.add(os.path.dirname(step.path))
-                if step.to:
-                    touched.add(os.path.dirname(step.to))
+                _touch(touched, step)
         try:
             if durable and len(touched) > 8:
                 self._sync_all()
             elif durable:
                 for folder in touched:
                     self._beneath.sync(folder)
-        except OSError as error:
-            return [replace(outcome, unsynced=error.errno or errno.EIO) for outcome in outcomes]
+        except Exception as error:
+            return [replace(outcome, unsynced=_failed(error).error) for outcome in outcomes]
         return outcomes
 
     def _one(self, step: Step) -> Outcome:
@@ -221,6 +221,29 @@ def _remove(step: Step, folder: int, name: bytes) -> Outcome:
         return Outcome(warning=f"{os.fsdecode(step.path)}: another file stands here; left alone")
     os.unlink(name, dir_fd=folder)
     return Outcome()
+
+
+def _failed(error: Exception) -> Outcome:
+    if isinstance(error, OSError):
+        return Outcome(error=error.errno or errno.EIO)
+    return Outcome(error=errno.EIO, reason=f"{type(error).__name__}: {error}")
+
+
+def _touch(touched: set[bytes], step: Step) -> None:
+    """Note the directories whose entries *step* changed, under the names they have after it.
+
+    A directory that was moved is to be synced where it is now. Of one that was removed there is nothing to sync, and
+    what has its name by then may be no directory.
+    """
+    if step.kind in (StepKind.MOVE, StepKind.RMDIR):
+        below = step.path + b"/"
+        for each in [each for each in touched if each == step.path or each.startswith(below)]:
+            touched.discard(each)
+            if step.kind is StepKind.MOVE:
+                touched.add(step.to + each[len(step.path) :])
+    touched.add(os.path.dirname(step.path))
+    if step.to:
+        touched.add(os.path.dirname(step.to))
 
 
 def _builds_on(step: Step, failed: set[bytes]) -> bool:

@@ -84,7 +84,7 @@ async def test_a_catalogue_that_cannot_be_written_loses_nothing(fs: Filesystem, 
     await fs.drain()
     full = fs.faults.fail("apply", OutOfSpace("the disk is full"), times=1_000_000)
     expect_log("catalogue cannot be written")
-    fs.parts.committer.problem = "told already"
+    fs.parts.committer._problem = "told already"
     await fs.write(f"{REC}/new", b"meanwhile")
     await fs.unlink(FILE)
     await fs.rename(f"{REC}/new", f"{REC}/newer")

@@ -368,6 +368,14 @@ class Mount:
             pass
         return self._log[offset:].decode(errors="replace")
 
+    def ended(self) -> int:
+        """Wait for a daemon to end in disorder; return its exit code. What it said until now is not judged."""
+        assert self.process is not None
+        code = self.process.wait(STOP_TIMEOUT_S)
+        self._gone()
+        self._log_seen = self.log_path.stat().st_size
+        return code
+
     def expect_log(self, pattern: str) -> None:
         """Announce that a line matching `pattern` is no reason to fail the test."""
         self._expected.append(re.compile(pattern))

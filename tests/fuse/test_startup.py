@@ -74,6 +74,29 @@ def test_a_dead_mount_is_cleared_at_start(store: Mount) -> None:
     assert not mounted(store.path), "one mount, not a pile of them"
 
 
+@pytest.mark.parametrize("how", ["internal error", "SIGABRT"])
+def test_after_an_internal_error_the_mount_stays_dead(store: Mount, how: str) -> None:
+    """Promise 2.2: recorders get errors instead of filling an empty directory. The next start clears it."""
+    trigger = store.base / "fail now"
+    rec = store.start(env={"RECFS_TEST_INTERNAL_ERROR": str(trigger)}).recording()
+    (rec / "file").write_bytes(b"x")
+    assert store.process is not None
+    if how == "internal error":
+        trigger.touch()
+    else:
+        store.process.send_signal(signal.SIGABRT)
+    assert store.ended() != 0, "systemd's Restart=on-failure starts it again"
+    assert mounted(store.path)
+    for attempt in (lambda: (rec / "lost").write_bytes(b"x"), lambda: os.listdir(store.path)):
+        with pytest.raises(OSError, match="not connected"):
+            attempt()
+    trigger.unlink(missing_ok=True)
+    store.remount()
+    assert (rec / "file").read_bytes() == b"x"
+    store.umount()
+    assert not mounted(store.path)
+
+
 @pytest.mark.parametrize("how", ["SIGTERM", "umount", "recfs umount"])
 def test_a_stop_commits_what_was_closed(store: Mount, how: str) -> None:
     rec = store.start().recording()

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+    from contextlib import AbstractContextManager
+
     from recfs.fs.bodies import Bodies
     from recfs.fs.namespace import Namespace
     from recfs.fs.nodes import DirNode
@@ -13,6 +16,9 @@ if TYPE_CHECKING:
     from recfs.fs.tree import Tree
     from recfs.fs.writebehind import WriteBehind
     from recfs.stores.local import LocalStore, StagingFile
+
+
+PART = "recovery"
 
 
 @dataclass(slots=True)
@@ -42,6 +48,10 @@ class Finds:
     staging: dict[str, StagingFile] = field(default_factory=dict)
     """Everything that lies in staging, by staging id."""
     report: Report = field(default_factory=Report)
+
+    def aside(self, what: Hashable, path: str) -> AbstractContextManager[None]:
+        """Judge one item: whatever it raises, it is left as it is and told, and the start goes on with the next."""
+        return self.behind.problems.aside(PART, what, path)
 
     def rescan(self) -> None:
         """Look at staging again, after something was moved there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from recfs.core.layout import Role
@@ -59,17 +60,29 @@ class Recovery:
         self._found.rescan()
         if facts.get("clean") != "1":
             for staging_id in self._found.staging:
-                thaw_path(self._store.staging(staging_id))
+                with self._found.aside(("thaw", staging_id), f"staging/{staging_id}"):
+                    thaw_path(self._store.staging(staging_id))
         await self._tree.catalogue.forget_fetches()
         await self._load_garbage()
         nodes = await self._load_unsettled()
         strays.take_back_fetched()
+        whereabouts.share_no_staging(nodes)
+        failed: set[int] = set()
         for node in nodes:
-            whereabouts.locate(node)
+            failed.add(node.ino)
+            with self._found.aside(node.ino, node.path):
+                whereabouts.locate(node)
+                failed.discard(node.ino)
         whereabouts.locate_garbage()
         for node in nodes:
             if isinstance(node, FileNode):
-                writers.judge(node, same_boot=same_boot)
+                judged = node.ino in failed
+                if not judged:
+                    with self._found.aside(node.ino, node.path):
+                        writers.judge(node, same_boot=same_boot)
+                        judged = True
+                if not judged or node.ino in failed:
+                    writers.leave(node)
             if node.pending:
                 self._found.report.unsettled.append(node.ino)
         writers.release_superfluous()
@@ -83,6 +96,8 @@ class Recovery:
 
     async def _load_garbage(self) -> None:
         rows = await self._tree.catalogue.garbage()
+        for row in rows:
+            self._tree.skip_gid(row.gid)  # those that cannot be understood keep their numbers
         entries = [(garbage_module.from_row(row), row) for row in rows]
         for entry, row in entries:
             if entry.kind is Kind.DIR:
@@ -91,11 +106,12 @@ class Recovery:
                 ghost.unlinked = True
                 self._found.dirs[entry.ino] = ghost
         for entry, row in entries:
-            if row.home_name is not None and row.home_parent is not None:
-                entry.place = (await self._folder(row.home_parent), row.home_name)
-                if entry.kind is Kind.DIR:
-                    self._found.dirs[entry.ino].moved = entry.place
-            self._tree.know_garbage(entry)
+            with self._found.aside(("garbage", row.gid), f"removed {os.fsdecode(row.path)}"):
+                if row.home_name is not None and row.home_parent is not None:
+                    entry.place = (await self._folder(row.home_parent), row.home_name)
+                    if entry.kind is Kind.DIR:
+                        self._found.dirs[entry.ino].moved = entry.place
+                self._tree.know_garbage(entry)
 
     async def _folder(self, ino: int) -> DirNode | None:
         if ino == LIMBO_INO:
@@ -106,10 +122,11 @@ class Recovery:
         nodes: list[Node] = []
         rows: list[NodeRow] = list(await self._tree.catalogue.unsettled())
         for row in rows:
-            node = await self._tree.get(row.ino)
-            nodes.append(node)
-            if row.home_name is not None and row.home_parent is not None:
-                node.moved = (await self._folder(row.home_parent), row.home_name)
-                self._tree.occupy(node, node.moved)
+            with self._found.aside(row.ino, f"inode {row.ino}, {os.fsdecode(row.name)!r} in inode {row.parent}"):
+                node = await self._tree.get(row.ino)
+                if row.home_name is not None and row.home_parent is not None:
+                    node.moved = (await self._folder(row.home_parent), row.home_name)
+                    self._tree.occupy(node, node.moved)
+                nodes.append(node)
         # Directories first, parents before children: paths below them depend on where they really lie.
         return sorted(nodes, key=lambda node: (node.kind is not Kind.DIR, len(node.parts()), node.ino))

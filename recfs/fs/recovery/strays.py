@@ -34,7 +34,7 @@ class Strays:
 
     def take_back_fetched(self) -> None:
         """Whole copies from S3 that had not come home: nobody synced their bytes, and S3 has them."""
-        for node in self._tree.nodes.values():
+        for node in list(self._tree.nodes.values()):
             if not isinstance(node, FileNode) or node.state is not State.STORED or node.object is None:
                 continue
             found = self._found.staging.get(node.staging or "")
@@ -47,15 +47,17 @@ class Strays:
             self._behind.node(node)
 
     async def adopt_all(self, *, same_boot: bool) -> None:
+        """Give every one of them a place: under its label's name, or in lost+found."""
         known = {entry.staging for entry in self._tree.garbage.values()} | await self._tree.catalogue.staged()
         of_files = {node.staging for node in self._tree.nodes.values() if isinstance(node, FileNode)}
         known |= of_files
-        for found in self._found.staging.values():
-            if found.label is not None and found.label.startswith(FETCH_LABEL):
-                if found.id not in of_files:  # it may have been fetched to be changed
-                    self._store.drop_staging([found.id])  # a partial copy of what S3 has
-            elif found.id not in known and not await self._adopt(found, same_boot=same_boot):
-                self._set_aside(found)
+        for found in list(self._found.staging.values()):
+            with self._found.aside(("staging", found.id), f"staging/{found.id}"):
+                if found.label is not None and found.label.startswith(FETCH_LABEL):
+                    if found.id not in of_files:  # it may have been fetched to be changed
+                        self._store.drop_staging([found.id])  # a partial copy of what S3 has
+                elif found.id not in known and not await self._adopt(found, same_boot=same_boot):
+                    self._set_aside(found)
 
     def _set_aside(self, found: StagingFile) -> None:
         if found.size_bytes == 0:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from recfs.core.model import Kind, State
 from recfs.fs.nodes import DirNode, FileNode, Node
+from recfs.fs.staging import Label
 from recfs.ports import Pending
 
 if TYPE_CHECKING:
+    from recfs.fs.garbage import Garbage
     from recfs.fs.recovery.finds import Finds
 
 log = logging.getLogger("recfs.recovery")
@@ -31,6 +33,28 @@ class Whereabouts:
     def _is_at(self, path: bytes, home_ino: int | None) -> bool:
         info = self._store.stat(path)
         return info is not None and (home_ino is None or info.st_ino == home_ino)
+
+    def share_no_staging(self, nodes: list[Node]) -> None:
+        """A staging file that several rows name belongs to the one its label names; the others lost theirs."""
+        claims: dict[str, list[FileNode]] = {}
+        for node in nodes:
+            if isinstance(node, FileNode) and node.staging is not None:
+                claims.setdefault(node.staging, []).append(node)
+        for staging_id, rivals in claims.items():
+            if len(rivals) == 1:
+                continue
+            owner = min(rivals, key=lambda node: (node.ino != self._labelled(staging_id), node.ino))
+            for node in rivals:
+                if node is not owner:
+                    log.error("%s: staging/%s is %s's", node.path, staging_id, owner.path)
+                    node.staging = f"{staging_id}-not-its-own"
+
+    def _labelled(self, staging_id: str) -> int | None:
+        found = self._found.staging.get(staging_id)
+        try:
+            return Label.decode(found.label or b"").ino if found is not None else None
+        except ValueError:
+            return None
 
     def locate(self, node: Node) -> None:
         """Correct the books where a step on disk happened but its record was lost."""
@@ -74,18 +98,22 @@ class Whereabouts:
     def locate_garbage(self) -> None:
         """Correct the books where garbage was removed, or taken to the trash, but the record of it was lost."""
         for entry in list(self._tree.garbage.values()):
-            if entry.in_trash or (entry.kind is Kind.DIR and self._tree.occupied.get(entry.ino)):
-                continue
-            path = self._store.staging(entry.staging) if entry.staging is not None else None
-            if self._is_at(path or self._places.at(entry.place or (None, b"")), entry.home_ino):
-                continue
-            self._tree.vacate(entry, entry.place)
-            if self._is_at(self._store.trash(entry.gid), entry.home_ino):
-                entry.staging = entry.place = None
-                self._behind.garbage(entry, discard=False)
-            else:
-                del self._tree.garbage[entry.gid]
-                self._behind.purged(entry.gid)
+            with self._found.aside(("garbage", entry.gid), f"removed {os.fsdecode(entry.path)}"):
+                self._locate_removed(entry)
+
+    def _locate_removed(self, entry: Garbage) -> None:
+        if entry.in_trash or (entry.kind is Kind.DIR and self._tree.occupied.get(entry.ino)):
+            return
+        path = self._store.staging(entry.staging) if entry.staging is not None else None
+        if self._is_at(path or self._places.at(entry.place or (None, b"")), entry.home_ino):
+            return
+        self._tree.vacate(entry, entry.place)
+        if self._is_at(self._store.trash(entry.gid), entry.home_ino):
+            entry.staging = entry.place = None
+            self._behind.garbage(entry, discard=False)
+        else:
+            del self._tree.garbage[entry.gid]
+            self._behind.purged(entry.gid)
 
     def _find_at_home(self, node: Node) -> bool:
         """Look for the node's inode at its old place, its new one, and in limbo."""

@@ -26,6 +26,16 @@ class Writers:
         self._bodies = found.bodies
         self._store = found.store
 
+    def leave(self, node: FileNode) -> None:
+        """It could not be judged: nobody writes it any more, and nobody may take it for whole. Raises nothing."""
+        if node.state is State.SEALING:
+            self._found.report.resealed.append(node.ino)  # the pipeline finds out, when it can be read again
+        elif node.state is State.WRITING:
+            check_transition(node.state, State.INCOMPLETE)
+            node.state = State.INCOMPLETE
+            self._behind.node(node)
+            self._found.report.incomplete.append(node.path)
+
     def judge(self, node: FileNode, *, same_boot: bool) -> None:
         if node.state not in (State.WRITING, State.SEALING):
             return
