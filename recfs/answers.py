@@ -18,6 +18,7 @@ from recfs.catalogue import check, reports
 from recfs.core.layout import is_id
 from recfs.errors import Busy, InvalidArgument
 from recfs.fs.accounts import LIMIT_NAMES
+from recfs.fs.diskio import few_files
 from recfs.fs.nodes import DirNode, FileNode
 from recfs.fs.views import View
 from recfs.fs.xattrs import parse_limit, set_limits
@@ -138,7 +139,7 @@ class Answers:
         return sorted(told, key=lambda entry: str(entry["path"]))
 
     def _problems(self) -> list[str]:
-        parts = [self.vfs.behind.problem, self.settler.problem, self.committer.problem]
+        parts = [few_files(), self.vfs.behind.problem, self.settler.problem, self.committer.problem]
         told = [problem for problem in parts if problem]
         told += [f"lost bytes: {lost}" for lost in self.recovered.lost]
         told += self.store.foreign

@@ -23,6 +23,7 @@ import trio
 from recfs.answers import DRAIN_POLL_S, HASH_PATIENCE_S, Answers
 from recfs.control import ControlServer
 from recfs.errors import MountError, RecfsError, StoreError, first_error
+from recfs.fs.diskio import few_files
 from recfs.fs.kernel import PyfuseKernelCache
 from recfs.fs.operations import Operations
 from recfs.fs.passthrough import FuseSession
@@ -267,3 +268,6 @@ def _raise_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    few = few_files()
+    if few is not None:
+        log.warning("%s", few)

@@ -2,17 +2,23 @@
 
 import logging
 import logging.handlers
+import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+from recfs.cli.flood import FloodHandler
 from recfs.errors import ConfigError
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def set_up_logging(level: str, file: Path | None) -> None:
     """Send the log to `file`, or to stderr: colours on a terminal, plain lines elsewhere. Times are UTC.
 
-    The file may be rotated away at any time; a new one is begun. Raises ConfigError when it cannot be opened.
+    The file may be rotated away at any time; a new one is begun. Of the same line over and over a few are written, and
+    a count. Raises ConfigError when the file cannot be opened.
     """
     handler: logging.Handler
     if file is not None:
@@ -29,17 +35,35 @@ def set_up_logging(level: str, file: Path | None) -> None:
         from recfs.cli.output import console
 
         handler = RichHandler(console=console(stderr=True), show_path=False, markup=False)
-        handler.setFormatter(logging.Formatter("%(name)s %(message)s"))
+        handler.setFormatter(LineFormatter("%(name)s %(message)s"))
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(_plain())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.basicConfig(level=level.upper(), handlers=[FloodHandler(handler)], force=True)
     for library in ("boto3", "botocore", "urllib3", "s3transfer"):  # they tell of every request
         logging.getLogger(library).setLevel(logging.WARNING)
 
 
+class LineFormatter(logging.Formatter):
+    """One record, one line: names may hold newlines, and must not forge lines of the log. Tracebacks are indented."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line, control characters as escapes."""
+        record.message = escaped(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        """The traceback, each line of it recognisable as one."""
+        return "\n".join(f"    {escaped(line)}" for line in super().formatException(ei).splitlines())
+
+
+def escaped(text: str) -> str:
+    """Text with its control characters as escapes (\\n, \\x1b …)."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
 def _plain() -> logging.Formatter:
-    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s")
+    formatter = LineFormatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s")
     formatter.datefmt = "%Y-%m-%dT%H:%M:%S"
     formatter.converter = time.gmtime
     return formatter

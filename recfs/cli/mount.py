@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recfs.cli import output
+from recfs.cli import cwd, output
 from recfs.cli.detach import start_detached
 from recfs.cli.logs import set_up_logging
 from recfs.cli.options import Invocation, store_options
 from recfs.cli.params import Duration
+from recfs.cli.where import resolve
 
 if TYPE_CHECKING:
     from recfs.config import Config
@@ -54,12 +55,11 @@ def mount(
     chosen = mountpoint or config.mountpoint
     if chosen is None:
         raise click.UsageError("no mount point: give MOUNTPOINT, or set `mountpoint` in recfs.conf")
-    # Not resolved: a dead mount cannot be, and clearing it is the daemon's job.
-    target = Path(os.path.abspath(chosen))
+    target = resolve(chosen)
     from recfs.stores import presence
 
     presence.require(config.root, existing=config.existing)  # before a log is begun there
-    file = Path(os.path.abspath(log_file)) if log_file is not None else config.log.file
+    file = cwd.absolute(log_file) if log_file is not None else config.log.file
     if detach:
         _mount_detached(invocation, config, target, file=file, verbose=verbose, timeout_s=start_timeout)
         return
@@ -87,7 +87,7 @@ def _mount_detached(
     command = [sys.executable, "-P", "-m", "recfs", "mount", "--log-file", str(log)]
     for option, value in (("--config", invocation.config), ("--root", invocation.root)):
         if value is not None:
-            command += [option, os.path.abspath(value)]
+            command += [option, str(cwd.absolute(value))]
     command += (
         ["--existing"] * config.existing
         + ["--verbose"] * verbose

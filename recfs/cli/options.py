@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from recfs.cli import cwd
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -23,6 +25,8 @@ class Invocation:
 def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
     # Not set here must not undo what was set before the command's name.
     if value is not None and value is not False and param.name is not None:
+        if isinstance(value, Path):
+            cwd.absolute(value)  # refuses what leads nowhere
         setattr(ctx.ensure_object(Invocation), param.name, value)
     return value
 

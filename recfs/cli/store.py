@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recfs.cli import cwd
 from recfs.cli.options import Invocation
 from recfs.cli.where import DeadMount, mount_around, path_in_mount, resolve, root_behind
 from recfs.control import ControlClient
@@ -207,10 +208,7 @@ def _is_chosen(invocation: Invocation) -> bool:
 
 
 def _working_directory() -> Path | None:
-    try:
-        return Path.cwd()
-    except OSError:
-        return None
+    return Path.cwd() if cwd.LOST is None else None
 
 
 def _root_around(path: Path) -> Path | None:

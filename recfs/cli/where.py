@@ -6,10 +6,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from recfs.cli import cwd
 from recfs.errors import MountError
 
 ROOT_XATTR = "user.recfs.root"
 MOUNTINFO = Path("/proc/self/mountinfo")
+
+LINKS_MAX = 40
+"""As the kernel has it (path_resolution(7))."""
 
 _FSTYPES = frozenset({"fuse", "fuse.recfs"})
 _OCTAL = re.compile(rb"\\([0-7]{3})")
@@ -48,13 +52,28 @@ def _unescape(field: bytes) -> str:
 
 
 def resolve(path: Path) -> Path:
-    """Return an absolute path with links resolved in its directory, not in its last name.
+    """Return an absolute path with links resolved, but for a link that recfs keeps: a last name inside a mount.
 
-    The last name may itself be a link recfs keeps, or a dead mount point that cannot be looked at.
+    Goes by readlink(2): a mount point may be dead, and cannot be looked at then. Raises MountError for links that lead
+    in a circle, and when a relative path is given in a working directory that is gone.
     """
-    if path.name in ("", ".."):
-        return Path(os.path.realpath(path))
-    return Path(os.path.realpath(path.parent)) / path.name
+    for _ in range(LINKS_MAX):
+        if path.name in ("", ".."):
+            return _real(path)
+        path = _real(path.parent) / path.name
+        if any(is_recfs_type(mount) and mount.mount_point in path.parents for mount in mounts()):
+            return path
+        try:
+            path = path.parent / os.readlink(path)
+        except OSError:
+            return path
+    raise MountError(f"{path}: its symbolic links lead in a circle")
+
+
+def _real(path: Path) -> Path:
+    if not path.is_absolute() and cwd.LOST is not None:
+        cwd.absolute(path)
+    return Path(os.path.realpath(path))
 
 
 def is_recfs_type(mount: Mount) -> bool:

@@ -31,7 +31,9 @@ COPY_CHUNK_BYTES = 8 << 20
 SYNC_STEP_BYTES = 64 << 20
 """A large file is written out in steps of this size, so that a stop need not wait for all of it."""
 FD_RESERVE = 48
-"""Descriptors that opening files leaves to the catalogue, the control socket and the threads."""
+"""Descriptors that opening files leaves to the catalogue, the control socket and the threads; of few, a quarter."""
+FEW_FILES = 1024
+"""A limit below this is told at start, and by `recfs status` and `recfs doctor`."""
 
 # fallocate(2), linux/falloc.h
 KEEP_SIZE: Final = 0x01
@@ -100,7 +102,24 @@ class DiskIo:
 
 def is_beyond(fd: int) -> bool:
     """Whether a descriptor of a file is one of those that are kept for other uses."""
-    return fd >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FD_RESERVE
+    limit = file_limit()
+    return fd >= limit - min(FD_RESERVE, limit // 4)
+
+
+def file_limit() -> int:
+    """How many descriptors this process may have (RLIMIT_NOFILE, getrlimit(2))."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def few_files() -> str | None:
+    """What to tell people when that is few; None when it is enough."""
+    limit = file_limit()
+    if limit >= FEW_FILES:
+        return None
+    return (
+        f"recfs may have {limit} descriptors only, and refuses opens (EMFILE) when some {limit // 2} files are open: "
+        f"raise the limit (LimitNOFILE= of its service, ulimit -n) to 65536 or more, and mount again"
+    )
 
 
 def too_many() -> OSError:

@@ -18,7 +18,7 @@ import trio
 from recfs.core.bounds import MAX_ID, MAX_INT
 from recfs.core.layout import NAME_MAX_BYTES
 from recfs.errors import OutOfSpace
-from recfs.fs.diskio import is_beyond, too_many
+from recfs.fs.diskio import file_limit, is_beyond, too_many
 from recfs.ports import ROOT_INO
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ class StagingPool:
         self._prefix = secrets.token_hex(6)
         self._count = 0
         self._wanted = trio.Event()
+        self._size = min(POOL_SIZE, max(2, file_limit() // 8))  # each is open
         self._unsynced = self._synced = 0
         """How many names were made without the thread, and how many of them a power cut would spare."""
 
@@ -97,7 +98,7 @@ class StagingPool:
 
     def try_take(self) -> tuple[str, int] | None:
         """A (staging id, descriptor) if one is ready."""
-        if len(self._ready) <= POOL_SIZE // 2:
+        if len(self._ready) <= self._size // 2:
             self._wanted.set()
         return self._ready.pop() if self._ready else None
 
@@ -131,7 +132,7 @@ class StagingPool:
     async def run(self) -> None:
         """Keep the pool filled. While the disk refuses, whoever takes one meets the same error."""
         while True:
-            ids = [self.new_id() for _ in range(POOL_SIZE - len(self._ready))]
+            ids = [self.new_id() for _ in range(self._size - len(self._ready))]
             with contextlib.suppress(OSError):
                 fds = await trio.to_thread.run_sync(self._store.make_staging, ids, limiter=self._limiter)
                 self._keep(list(zip(ids, fds, strict=True)))

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import shutil
 import stat
 from pathlib import Path
@@ -11,6 +12,8 @@ from recfs.cli.where import DeadMount, is_recfs_type, mounts, root_behind
 from recfs.errors import MountError
 
 MIN_KERNEL = (5, 4)
+FEW_FILES = 1024
+"""As the daemon tells it at start (fs/diskio)."""
 FUSE_DEVICE = Path("/dev/fuse")
 FUSE_CONF = Path("/etc/fuse.conf")
 PROC_STATUS = Path("/proc/self/status")
@@ -29,6 +32,7 @@ def host_checks() -> list[Check]:
         check_fusermount(shutil.which("fusermount3"), is_root=is_root),
         check_allow_other(FUSE_CONF, is_root=is_root),
         *check_capabilities(effective_capabilities(PROC_STATUS.read_text()), is_root=is_root),
+        check_descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
         *check_dead_mounts(),
     ]
 
@@ -41,6 +45,16 @@ def check_kernel(release: str) -> Check:
     if (int(found[1]), int(found[2])) < MIN_KERNEL:
         return Check("kernel", Level.FAIL, f"Linux {release} is too old", "run recfs on Linux 5.4 or later")
     return Check("kernel", Level.OK, f"Linux {release}")
+
+
+def check_descriptors(hard: int) -> Check:
+    """Judge how many descriptors a daemon started from here may have (RLIMIT_NOFILE): one or two per open file."""
+    if hard < FEW_FILES:
+        remedy = (
+            f"`ulimit -Hn 65536` as root before `recfs mount`; for a service: LimitNOFILE=; below {FEW_FILES} is few"
+        )
+        return Check("open files", Level.WARN, f"{hard} at most: opens fail with EMFILE", remedy)
+    return Check("open files", Level.OK, f"{hard:,} at most")
 
 
 def check_device(device: Path) -> Check:
