@@ -8,6 +8,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -221,6 +222,7 @@ def main() -> int:
     base = Path(tempfile.mkdtemp(prefix=f"recfs-soak-{os.getpid()}-", dir=asked.dir))
     base.chmod(0o755)
     (base / "store" / "root").mkdir(parents=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # who ends it early leaves no mount behind
     watch = StuckWatch()
     began = time.monotonic()
     compared = 0

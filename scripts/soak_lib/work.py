@@ -70,11 +70,11 @@ class Work:
         self.run("rsync", "-a", "--delete", f"{tree}/", self.directory() / "tree")
 
     def trees(self) -> None:
-        """A deep tree of long names comes and goes."""
+        """A deep tree comes and goes; its paths are just short enough for keys of S3."""
         top = path = self.directory() / "deep"
         path.mkdir(exist_ok=True)
         for level in range(25):
-            path = path / f"{level}{'x' * 120}"
+            path = path / f"{level}{'x' * 30}"
             path.mkdir(exist_ok=True)
             (path / "file").write_bytes(b"deep")
         self.run("rm", "-r", top)
