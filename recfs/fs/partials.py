@@ -221,11 +221,18 @@ class Partials:
                 partial.waiting -= 1
             await self._landed(node)
             if self.by_ino.get(node.ino) is partial and partial.download.complete:
-                assert self.nursery is not None
-                await self.nursery.start(self._verify, partial)  # whoever asks for it may leave before its end
+                await self._begin_verifying(partial)
                 await self._landed(node)
             if partial.wrong is not None:
                 raise partial.wrong  # else a store that lies would be asked for ever
+
+    async def _begin_verifying(self, partial: Partial) -> None:
+        """Verify in a task of its own: whoever asks for it may leave before its end. Raises IoFailure at a stop."""
+        assert self.nursery is not None
+        try:
+            await self.nursery.start(self._verify, partial)
+        except RuntimeError as error:  # the nursery is closed to new arrivals
+            raise IoFailure(f"{partial.node.path}: recfs is stopping") from error
 
     async def _verify(self, partial: Partial, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
