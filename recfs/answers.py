@@ -16,7 +16,7 @@ from recfs import __version__
 from recfs.answers_s3 import Far, S3Answers
 from recfs.catalogue import check, reports
 from recfs.core.layout import is_id
-from recfs.errors import Busy, InvalidArgument
+from recfs.errors import Busy, InvalidArgument, OutOfSpace
 from recfs.fs.accounts import LIMIT_NAMES
 from recfs.fs.diskio import few_files
 from recfs.fs.nodes import DirNode, FileNode
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 DRAIN_POLL_S = 0.02
 HASH_PATIENCE_S = 30.0
 """Hashing that takes longer is not waited for by a stop: the next start does it."""
+FULL_POLL_S = 0.2
+"""Between two tries to write what a full disk has no room for."""
 DRAIN_LOOK_SHARE = 0.1
 """At most this part of the time goes into looking: with many thousand files a look takes long."""
 
@@ -86,7 +88,7 @@ class Answers:
 
     async def _read(self, function: Callable[..., Any], *args: Any) -> Any:
         self.vfs.files.modes.measure()
-        await self.vfs.behind.flush()
+        await self._saved()
         return await trio.to_thread.run_sync(function, self.store.catalogue_path, *args, limiter=self.limiter)
 
     # --- status --------------------------------------------------------------------------------------------------
@@ -276,16 +278,26 @@ class Answers:
                 tier.journal.hurry(hurried)
             for node in [node for node in self.vfs.tree.nodes.values() if isinstance(node, FileNode)]:
                 self.committer.hurry(node.ino)
-            await self.vfs.behind.flush()
+            saved = await self._saved()
             self.settler.hurry()
             left = self.s3.pending(retries=retries) if uploads else 0
             spared = self.committer.set_aside + (0 if mapped else self._hopeless())
             if not long:
                 spared = max(spared, self.committer.too_long(HASH_PATIENCE_S))
-            if not left and self._pending() <= spared:
+            if saved and not left and self._pending() <= spared:
                 await self.vfs.behind.durable()
                 return
+            if not saved:
+                await trio.sleep(FULL_POLL_S)
             await trio.sleep(max(DRAIN_POLL_S, (trio.current_time() - began) / DRAIN_LOOK_SHARE))
+
+    async def _saved(self) -> bool:
+        """Write what is dirty; False while the disk has no room for it (it stays dirty, and `problems` tells)."""
+        try:
+            await self.vfs.behind.flush()
+        except OutOfSpace:
+            return False
+        return True
 
     async def stop_daemon(self, params: dict[str, Any]) -> dict[str, Any]:
         """Stop, unless files are open and nobody forces it. `uploads` False: without waiting for S3."""

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -18,6 +19,7 @@ from recfs.clock import SystemClock
 from recfs.errors import IoFailure, RecfsError, StoreError
 from recfs.fs.accounts import Accounts
 from recfs.fs.bodies import Bodies
+from recfs.fs.diskio import fallocate
 from recfs.fs.hashing import Hashing
 from recfs.fs.iomodes import IoModes
 from recfs.fs.passthrough import Acceleration
@@ -207,10 +209,10 @@ async def _build(
         tree, behind, bodies, space, committer, kernel, modes, limiter,
         max_pending=config.commit.max_pending,
     )  # fmt: skip
-    # A writer that the kernel serves, and that cannot be stopped, can use up the reserve. `rm` needs a row then.
-    space.has_ballast = not modes.can_stop and config.passthrough == "auto"
+    # Others can use up the reserve, and writers that the kernel serves before they are stopped. `rm` needs a row then.
+    space.keep_headroom = partial(catalogue.headroom.keep, fallocate)
     space.keep_ballast()
-    behind.on_full = store.drop_ballast
+    behind.on_full = partial(_make_room, store, catalogue)
     behind.on_settle = settler.add
     behind.on_discard = settler.discard
     try:
@@ -242,6 +244,12 @@ async def _clock(store: LocalStore, catalogue: SqliteCatalogue) -> SystemClock:
     except IoFailure as error:
         raise StoreError(str(error)) from error
     return clock
+
+
+async def _make_room(store: LocalStore, catalogue: SqliteCatalogue) -> bool:
+    """Give the catalogue what was put aside for it, and the room its log takes; tells whether there was any."""
+    dropped = store.drop_ballast()
+    return await catalogue.fold() or dropped
 
 
 def _tell(report: Report) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from recfs.errors import NO_S3, InvalidArgument, IsADirectory, NotSupported, RecfsError
+from recfs.errors import NO_S3, InvalidArgument, IsADirectory, NotSupported, OutOfSpace, RecfsError
 from recfs.fs.nodes import DirNode, FileNode, LinkNode
 from recfs.fs.views import View
 from recfs.stores.wrap import BreakerState, RetryingObjectStore
@@ -54,7 +55,8 @@ class Far:
 
     async def read(self, function: Callable[..., Any], *args: Any) -> Any:
         """Ask `catalogue.reports`, of what memory has now."""
-        await self.vfs.behind.flush()
+        with contextlib.suppress(OutOfSpace):  # a full disk: `problems` of `status` tells
+            await self.vfs.behind.flush()
         return await trio.to_thread.run_sync(function, self.catalogue_path, *args, limiter=self.limiter)
 
     async def ask(self, function: Callable[[], Result]) -> Result:

@@ -23,6 +23,7 @@ import trio
 from sqlite_utils import Database
 
 from recfs.catalogue import migrations
+from recfs.catalogue.headroom import Headroom
 from recfs.catalogue.rows import (
     ACCOUNT,
     GARBAGE,
@@ -52,6 +53,12 @@ log = logging.getLogger("recfs.catalogue")
 
 CHECKPOINT_PAGES = 4096
 """Log length (4 KiB pages) from which `checkpoint` folds it into the main file: 16 MiB."""
+
+FOLD_EVERY_S = 1.0
+"""How long the log is not tried to be folded in on a full disk, after that was in vain."""
+
+_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+"""What SQLite says on a full disk. The second: the index of the log (-shm) could not grow."""
 
 REFUSED_KEPT = 20
 """How many rows that did not fit `recfs status` names."""
@@ -103,6 +110,9 @@ class SqliteCatalogue:
         self._synced = 0
         self._wal_fd = -1
         self.refused: Sequence[str] = ()
+        self._folded_s = float("-inf")
+        """When the log could not be folded in for want of room."""
+        self.headroom = Headroom(path)
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -145,7 +155,7 @@ class SqliteCatalogue:
                 self.refused = (*self.refused[-(REFUSED_KEPT - 1) :], what)
 
     def _failure(self, error: sqlite3.DatabaseError) -> OutOfSpace | IoFailure:
-        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
+        if getattr(error, "sqlite_errorcode", 0) in _FULL:
             return OutOfSpace(f"catalogue {self._path}: the disk is full")
         return IoFailure(f"catalogue {self._path}: {error}; docs/operations.md tells how to restore it")
 
@@ -187,10 +197,24 @@ class SqliteCatalogue:
             except sqlite3.DatabaseError as error:
                 raise self._failure(error) from error
 
-    def _checkpoint_in_thread(self) -> None:
+    async def fold(self) -> bool:
+        """Fold all of the log in, so that it is written anew from its beginning; tells whether that worked.
+
+        After a failure not for a second: on a full disk everybody who writes asks for it.
+        """
+        if trio.current_time() - self._folded_s < FOLD_EVERY_S:
+            return False
+        try:
+            return await trio.to_thread.run_sync(self._checkpoint_in_thread)
+        except sqlite3.DatabaseError:
+            self._folded_s = trio.current_time()
+            return False
+
+    def _checkpoint_in_thread(self) -> bool:
         with closing(sqlite3.connect(self._path, isolation_level=None)) as other:
             other.execute("pragma synchronous = normal")
-            other.execute("pragma wal_checkpoint(passive)").fetchone()
+            _, pages, folded = other.execute("pragma wal_checkpoint(passive)").fetchone()
+            return bool(pages == folded)
 
     def close(self) -> None:
         """Fold the log in and close. The file alone is then the whole catalogue."""
@@ -200,6 +224,7 @@ class SqliteCatalogue:
         with suppress(sqlite3.OperationalError):  # on a full disk the log stays, and is as good
             self._db.execute("pragma wal_checkpoint(truncate)")
         self._db.close()
+        self.headroom.close()
 
     # --- reading -------------------------------------------------------------------------------------------------
 

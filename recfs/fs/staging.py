@@ -22,11 +22,15 @@ from recfs.fs.diskio import file_limit, is_beyond, too_many
 from recfs.ports import ROOT_INO
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from recfs.stores.local import LocalStore
 
 POOL_SIZE = 256
 INODE_RESERVE = 1024
 """Inodes kept free, at most: directories and links that were taken have yet to be made in the home tree."""
+HEADROOM_SHARE = 32
+"""Which part of a small disk is put aside in each of the catalogue's files, at most."""
 FETCH_LABEL = b"fetch "
 """Label of a partial copy of what S3 has: worth nothing to the next start."""
 
@@ -165,8 +169,8 @@ class Space:
         self.min_free = min_free
         self.max_file_bytes = store.max_file_bytes
         """Size of the largest file that the disk takes."""
-        self.has_ballast = True
-        """Whether room is put aside for the catalogue, for when the reserve is gone, too."""
+        self.keep_headroom: Callable[[int], None] = lambda most_bytes: None
+        """Puts room aside in the catalogue's own files, so much at most."""
         self._budget = 0
         self._inodes = 0
         self._checked = float("-inf")
@@ -177,11 +181,11 @@ class Space:
         return info.f_bavail * info.f_frsize - self.min_free
 
     def keep_ballast(self) -> None:
-        """Put room aside, or again after it was used; not from the reserve."""
-        if not self.has_ballast:
-            self._store.drop_ballast()
-        elif self.left() > 0:
+        """Put room aside for the catalogue, for when the reserve is gone, too, or again after it was used."""
+        if self.left() > 0:
             self._store.hold_ballast()
+            disk = self._store.space()
+            self.keep_headroom(disk.f_blocks * disk.f_frsize // HEADROOM_SHARE)
 
     def forget(self) -> None:
         """Others have used up some: look anew before the next byte is admitted."""

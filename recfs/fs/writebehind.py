@@ -22,7 +22,7 @@ from recfs.fs.problems import LONGEST_S, Problems, forever, reason_of
 from recfs.ports import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Awaitable, Callable, Hashable
 
     from recfs.fs.accounts import Account
     from recfs.fs.garbage import Garbage
@@ -63,6 +63,10 @@ class _Refused:
     discard: bool
 
 
+async def _no_room() -> bool:
+    return False
+
+
 class WriteBehind:
     """The dirty sets and the one writer of the catalogue."""
 
@@ -101,8 +105,8 @@ class WriteBehind:
         """Called with each inode whose pending bits were written."""
         self.on_discard: Callable[[Garbage], None] = lambda garbage: None
         """Called with each garbage entry that was written."""
-        self.on_full: Callable[[], bool] = lambda: False
-        """Called when the disk is full; true if it made some room."""
+        self.on_full: Callable[[], Awaitable[bool]] = _no_room
+        """Called when the disk is full; true if it made some room for the catalogue."""
 
     # --- marking (atomic: no await) ------------------------------------------------------------------------------
 
@@ -248,7 +252,7 @@ class WriteBehind:
                 try:
                     refused = await self._apply(batch)
                 except OutOfSpace:
-                    if not self.on_full():
+                    if not await self.on_full():
                         raise
                     refused = await self._apply(batch)
             except BaseException:

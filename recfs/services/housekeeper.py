@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
 PART = "housekeeping"
 INTERVAL_S = 1.0
+SHORT_LOG_PAGES = 256
+"""How long (in pages of 4 KiB) the log may grow while the disk's reserve is used up."""
 
 
 class Log(Protocol):
     """A catalogue whose log can be folded into its main file."""
 
-    async def checkpoint(self) -> None:
+    async def checkpoint(self, *, at_least_pages: int = ...) -> None:
         """Fold the log in if it has grown long. Raises IoFailure or OutOfSpace; the log then stays as it is."""
 
 
@@ -43,4 +45,7 @@ class Housekeeper:
         with self._problems.aside(PART, "ballast"):
             self._space.keep_ballast()
         with self._problems.aside(PART, "checkpoint", "checkpoint"):
-            await self._catalogue.checkpoint()
+            if self._space.left() > 0:
+                await self._catalogue.checkpoint()
+            else:  # a log that is folded in is written anew from its beginning, and does not grow
+                await self._catalogue.checkpoint(at_least_pages=SHORT_LOG_PAGES)

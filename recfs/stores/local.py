@@ -212,6 +212,8 @@ class LocalStore:
         path = self.private / BALLAST
         disk = self.space()
         size = min(BALLAST_BYTES, disk.f_blocks * disk.f_frsize // 64)
+        if disk.f_bavail * disk.f_frsize < 2 * size:
+            return
         with contextlib.suppress(OSError):
             if os.stat(path).st_size >= size:
                 return

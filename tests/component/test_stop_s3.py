@@ -152,7 +152,11 @@ async def test_drain_can_leave_what_fails(fs: Filesystem) -> None:
     down(fs)
     await fs.write(FILE, b"data")
     with trio.fail_after(10):
-        assert await ask(fs, "drain", timeout_s=60, retries=False) == {"pending": 0, "s3": True}
+        assert await ask(fs, "drain", timeout_s=60, retries=False) == {
+            "pending": 0,
+            "s3": True,
+            "stays": {"files": 0, "bytes": 0, "oldest_s": None, "paths": []},
+        }
     assert (await ask(fs, "drain", timeout_s=0.1))["pending"] == 1
     bucket(fs).heal()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from recfs.catalogue.headroom import FILE_BYTES, LOG_BYTES
 from recfs.errors import IoFailure, OutOfSpace, RecfsError
 from recfs.fs.vfs import Changes
 from recfs.ports import Batch
@@ -120,14 +121,11 @@ async def test_a_failed_move_to_staging_leaves_the_file_as_it_was(fs: Filesystem
     assert await fs.read(FILE) == b"Bytes"
 
 
-async def test_the_catalogue_has_room_when_a_writer_nobody_could_stop_took_all(place: Path) -> None:
+async def test_the_catalogue_has_room_when_others_took_all(place: Path) -> None:
     """Without it not even `rm` would work. It is put aside again when there is room."""
     async with filesystem(place) as fs:
         space, store, behind = fs.vfs.files.space, fs.parts.store, fs.parts.behind
         ballast = store.private / "ballast"
-        assert ballast.exists() is not fs.vfs.files.modes.can_stop
-        space.has_ballast = True
-        space.keep_ballast()
         assert ballast.stat().st_blocks * 512 >= BALLAST_BYTES
         await fs.write(f"{REC}/file", b"bytes")
         apply, refused = behind._catalogue.apply, 0
@@ -148,6 +146,42 @@ async def test_the_catalogue_has_room_when_a_writer_nobody_could_stop_took_all(p
         space.min_free = 0
         space.keep_ballast()
         assert ballast.exists()
-        space.has_ballast = False
-        space.keep_ballast()
-        assert not ballast.exists(), "of no use where writers can be stopped"
+
+
+async def test_the_catalogues_files_have_room_beyond_their_ends(place: Path) -> None:
+    """Blocks that nobody else can take; put aside anew as the files grow."""
+    async with filesystem(place) as fs:
+        for n in range(3):
+            await fs.write(f"{REC}/file{n}", b"bytes")
+            await fs.drain()
+            fs.vfs.files.space.keep_ballast()
+            for suffix, room in (("-wal", LOG_BYTES), ("", FILE_BYTES)):
+                info = os.stat(f"{fs.parts.store.catalogue_path}{suffix}")
+                assert info.st_blocks * 512 >= info.st_size + room // 2
+
+
+async def test_on_a_full_disk_the_log_is_folded_in_and_written_anew(place: Path) -> None:
+    async with filesystem(place) as fs:
+        await fs.write(f"{REC}/file", b"bytes")
+        await fs.drain()
+        log = Path(f"{fs.parts.store.catalogue_path}-wal")
+        size = log.stat().st_size
+        assert await fs.parts.behind.on_full()
+        await fs.rename(f"{REC}/file", f"{REC}/moved")
+        assert log.stat().st_size == size
+
+
+async def test_drain_and_status_answer_while_the_catalogue_has_no_room(fs: Filesystem, expect_log: ExpectLog) -> None:
+    expect_log("the disk is full")
+    apply, answers = fs.parts.behind._catalogue.apply, fs.answers()
+
+    async def full(batch: Batch) -> None:
+        raise OutOfSpace("the disk is full")
+
+    await fs.write(f"{REC}/file", b"bytes")
+    fs.parts.behind._catalogue.apply = full  # type: ignore[method-assign]
+    assert (await answers["drain"]({"timeout_s": 0.1}))["pending"] > 0
+    assert (await answers["status"]({}))["states"] is not None
+    fs.parts.behind._catalogue.apply = apply  # type: ignore[method-assign]
+    await fs.drain()
+    assert await fs.state(f"{REC}/file") == "committed"

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from .clients import need_root, pattern, run, sha256, sha256_of, state
+from tests.helpers.disks import disk
+
+from .clients import need_root, pattern, run, sha256, sha256_of, skip, state
 from .harness import Mount, errno_is, lazy_unmount
 
 MIB = 1 << 20
@@ -156,3 +158,61 @@ def test_clients_report_a_full_disk(small: Mount) -> None:
     assert done.returncode != 0
     assert b"No space left on device" in done.stderr
     (rec / "zeros").unlink()
+
+
+@pytest.fixture(params=["tmpfs", "ext4"])
+def tiny(request: pytest.FixtureRequest, store: Mount) -> Iterator[Mount]:
+    """A store on a disk of 96 MiB of its own, nothing reserved; not started."""
+    need_root()
+    with disk(request.param, store.root, 96 * MIB) as why_not:
+        if why_not is not None:
+            skip(f"needs a small {request.param}: {why_not}")
+        yield store
+        if store.process is not None:
+            store.umount()
+        lazy_unmount(store.root)
+
+
+def take_all(root: Path) -> Path:
+    """Fill a disk past recfs, to the last byte."""
+    filler = root / "filler"
+    with filler.open("wb", buffering=0) as stream:
+        for size in (MIB, 4096, 512, 1):
+            with contextlib.suppress(OSError):
+                while stream.write(bytes(size)):
+                    pass
+    return filler
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_names_go_on_when_others_took_the_last_byte(tiny: Mount) -> None:
+    """Renames and removals are promised on a full disk: they, the commands, the stop and the next start work there."""
+    tiny.expect_log(r"(?i)space|ENOSPC|disk")
+    rec = tiny.start(config="min_free = 0\n").recording()
+    for number in range(600):
+        (rec / f"file{number}").write_bytes(pattern(100, seed=number))
+    tiny.drain()
+    take_all(tiny.root)
+    for make in ((rec / "new").touch, (rec / "dir").mkdir, lambda: (rec / "link").symlink_to("x")):
+        with errno_is(errno.ENOSPC):
+            make()
+    for number in range(200):
+        os.rename(rec / f"file{number}", rec / f"moved{number}")
+    for number in range(200, 400):
+        (rec / f"file{number}").unlink()
+    assert tiny.status()["problems"] == []
+    tiny.drain()
+    kept = {f"moved{number}" for number in range(200)} | {f"file{number}" for number in range(400, 600)}
+    assert set(os.listdir(rec)) == kept
+    tiny.remount()
+    assert set(os.listdir(rec)) == kept
+    assert (rec / "moved7").read_bytes() == pattern(100, seed=7)
+    for name in kept - {"moved7"}:
+        (rec / name).unlink()
+    tiny.drain()
+    (tiny.root / "filler").unlink()
+    (rec / "after").write_bytes(b"there is room again")
+    tiny.drain()
+    assert sorted(os.listdir(rec)) == ["after", "moved7"]
+    tiny.assert_consistent()
