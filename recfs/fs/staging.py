@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -172,7 +171,6 @@ class Space:
         self.keep_headroom: Callable[[int], None] = lambda most_bytes: None
         """Puts room aside in the catalogue's own files, so much at most."""
         self._budget = 0
-        self._inodes = 0
         self._checked = float("-inf")
 
     def left(self) -> int:
@@ -197,7 +195,8 @@ class Space:
         While the reserve is reached every call looks anew: all are refused, until there is room, and then none.
         """
         if added >= self._budget or time.monotonic() - self._checked > self.REFRESH_S:
-            free = self._look()
+            free = self.left()
+            self._checked = time.monotonic()
             if free <= 0 or added > free:
                 self._budget = 0
                 raise OutOfSpace(f"disk under {self._store.root}: {max(free, 0)} bytes left above min_free")
@@ -205,20 +204,14 @@ class Space:
         self._budget -= added
 
     def admit_entry(self) -> None:
-        """Raise OutOfSpace when there is no room for one more file, directory or link: neither bytes nor an inode."""
-        self.admit(0)
-        if self._inodes <= 0:
-            self._look()
-            if self._inodes <= 0:
-                raise OutOfSpace(f"disk under {self._store.root}: it has no inodes left (df -i); remove files")
-        self._inodes -= 1
-
-    def _look(self) -> int:
+        """Raise OutOfSpace when there is no room for one more file, directory or link: no bytes, or no inode."""
         info = self._store.space()
-        self._checked = time.monotonic()
+        if info.f_bavail * info.f_frsize <= self.min_free:
+            self._budget = 0
+            raise OutOfSpace(f"disk under {self._store.root}: nothing left above min_free")
         # File systems that make inodes as they need them say that they have none at all.
-        self._inodes = info.f_favail - inode_reserve(info) if info.f_files else sys.maxsize
-        return info.f_bavail * info.f_frsize - self.min_free
+        if info.f_files and info.f_favail <= inode_reserve(info):
+            raise OutOfSpace(f"disk under {self._store.root}: it has no inodes left (df -i); remove files")
 
 
 def inode_reserve(info: os.statvfs_result) -> int:
