@@ -335,6 +335,7 @@ class Disk:
     """What a store says of its disk."""
 
     root = Path("/store")
+    max_file_bytes = 1 << 60
 
     def __init__(self, free: int, inodes: int = 0, of: int = 0) -> None:
         self.free, self.inodes, self.of = free, inodes, of
