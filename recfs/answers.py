@@ -244,12 +244,13 @@ class Answers:
         """Wait until everything closed is committed, at home and in S3, or the time is up: tells what is left.
 
         `retries` False: what S3 refused, and anything while it is down, is not waited for, nor is hashing that a stop
-        would not wait for. `s3`: whether there is one.
+        would not wait for. `s3`: whether there is one; `stays` and `refused`: what it does not get, whoever waits.
         """
         timeout_s, retries = float(params.get("timeout_s", 60.0)), bool(params.get("retries", True))
         with trio.move_on_after(timeout_s):
             await self.settle(retries=retries, long=retries)
-            return {"pending": 0, "s3": self.vfs.bodies.tier is not None, "stays": await self.s3.stays()}
+            far = {"stays": await self.s3.stays(), "refused": await self.s3.refused()}
+            return {"pending": 0, "s3": self.vfs.bodies.tier is not None} | far
         return {
             "pending": self._pending() + self.s3.pending(retries=retries),
             "left": {

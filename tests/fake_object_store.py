@@ -16,6 +16,7 @@ from typing import Literal
 
 from recfs.object_errors import (
     ChecksumMismatch,
+    KeyTooLong,
     ObjectArchived,
     ObjectChanged,
     ObjectMissing,
@@ -268,10 +269,14 @@ class FakeObjectStore:
     def delete(self, keys: Iterable[str]) -> Sequence[tuple[str, ObjectStoreError]]:
         """As the port says."""
         with self._call("delete", None):
+            failed: list[tuple[str, ObjectStoreError]] = []
             for key in keys:
-                self._objects.pop(key, None)
-                self._small.pop(key, None)
-            return []
+                try:
+                    self._objects.pop(checked(key), None)
+                    self._small.pop(key, None)
+                except KeyTooLong as error:
+                    failed.append((key, error))
+            return failed
 
     def list(self, prefix: str = "", after: str = "") -> Iterator[ObjectInfo]:
         """As the port says."""

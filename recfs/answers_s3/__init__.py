@@ -67,6 +67,10 @@ class S3Answers:
         """How many files are still to be uploaded; 0 without [s3]."""
         return self._queue.pending_uploads()
 
+    async def refused(self) -> dict[str, Any] | None:
+        """As `QueueAnswers.refused`."""
+        return await self._queue.refused()
+
     async def stays(self) -> dict[str, Any] | None:
         """What is not uploaded as long as its name looks temporary; None without [s3]."""
         return await self._queue.stays()

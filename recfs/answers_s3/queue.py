@@ -83,6 +83,17 @@ class QueueAnswers:
         """What is not uploaded as long as its name looks temporary; None without S3."""
         return (await self._queue(_LEFT))["stays"] if self._far.found is not None else None
 
+    async def refused(self) -> dict[str, Any] | None:
+        """What S3 refuses for its own sake, and is not waited for: how much, the first few by name; None without S3."""
+        tier = self._far.found
+        if tier is None:
+            return None
+        refused = tier.journal.refused()
+        rows = (await self._queue(None))["rows"] if refused else []
+        rows = [row for row in rows if row["id"] in refused]
+        uploads = sum(1 for row in rows if row["kind"] == UPLOAD)
+        return {"rows": len(rows), "uploads": uploads, "first": rows[:_LEFT]}
+
     async def left(self) -> dict[str, Any] | None:
         """What is under way or fails, the first few by name."""
         if self._far.found is None:

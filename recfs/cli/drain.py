@@ -9,7 +9,7 @@ from recfs.cli.exits import ExitCode
 from recfs.cli.options import Invocation, store_options
 from recfs.cli.params import Duration
 from recfs.cli.store import Store, open_store
-from recfs.cli.waiting import Teller, staying, told
+from recfs.cli.waiting import Teller, failing, staying, told
 
 _SLICE_S = 5.0
 """How often people are told what is waited for."""
@@ -25,7 +25,9 @@ def drain(ctx: click.Context, timeout_s: float) -> None:
     Closed files are sealed, committed and uploaded, and the catalogue is on disk. Says what it waits for. Files whose
     name looks temporary (.part, .tmp, a leading dot) are not uploaded, nor waited for, but named.
 
-    Exit code 1 when something is still pending after the timeout.
+    What S3 refuses for its own sake (a path that is too long for a key) is named as well, and not waited for.
+
+    Exit code 1 when something is still pending after the timeout, or S3 refuses a file.
     """
     invocation = ctx.ensure_object(Invocation)
     store = open_store(invocation)
@@ -39,12 +41,26 @@ def drain(ctx: click.Context, timeout_s: float) -> None:
             for line in told(result.get("left", {})):
                 output.say(f"  {line}")
         else:
-            far = ", and in S3 where it belongs there" if result.get("s3") else ""
-            output.say(f"everything is committed{far}", style="green")
-            if stays := staying(result.get("stays")):
-                output.say(f"not uploaded: {stays}", style="yellow")
-    if result["pending"]:
+            _say_done(result)
+    if result["pending"] or _unsent(result):
         ctx.exit(ExitCode.PROBLEMS)
+
+
+def _unsent(result: dict[str, Any]) -> int:
+    """Files that belong in S3 and that it refuses."""
+    return int((result.get("refused") or {}).get("uploads", 0))
+
+
+def _say_done(result: dict[str, Any]) -> None:
+    refused = result.get("refused") or {"rows": 0, "first": []}
+    far = ", and in S3 where it belongs there" if result.get("s3") and not _unsent(result) else ""
+    output.say(f"everything is committed{far}", style="green")
+    if stays := staying(result.get("stays")):
+        output.say(f"not uploaded: {stays}", style="yellow")
+    for row in refused["first"]:
+        output.say(f"S3 refuses it: {failing(row)}", style="yellow")
+    if refused["rows"] > len(refused["first"]):
+        output.say(f"… {refused['rows']:,} in all: recfs queue", style="yellow")
 
 
 def _in_slices(store: Store, timeout_s: float) -> dict[str, Any]:

@@ -36,11 +36,13 @@ def of_queue(far: dict[str, Any] | None) -> list[str]:
     if far is None or not any(far["totals"][state] for state in ("running", "failed", "pending")):
         return []
     lines = [f"S3: {summary(far['totals'])}, {output.size(far['totals']['sent_bytes'])} sent"]
-    failed = [row for row in far.get("rows", []) if row["state"] == "failed"]
-    return lines + [
-        f"{row['kind']} of {output.show_name(row['path'] or row['key'] or '?')} fails: {output.show_name(row['error'])}"
-        for row in failed
-    ]
+    return lines + [failing(row) for row in far.get("rows", []) if row["state"] == "failed"]
+
+
+def failing(row: dict[str, Any]) -> str:
+    """Return what fails of the S3 queue, and why."""
+    name = output.show_name(row["path"] or row["key"] or "?")
+    return f"{row['kind']} of {name} fails: {output.show_name(row['error'])}"
 
 
 def staying(found: dict[str, Any] | None) -> str | None:

@@ -123,6 +123,8 @@ class Journal:
         before = self.rows.get(self._of_ino.get((MOVE, ino), 0))
         if before is None:
             self._add(MOVE, ino, "", 0, delay_s)
+        elif self._refused(before):
+            self.retry(before.id)  # the name that S3 refuses may be another one now
         elif not before.attempts and before.next_try_ns > (now := self._clock.steady_ns()):
             self.update(before._replace(next_try_ns=now))
 
@@ -251,8 +253,8 @@ class Journal:
             del self._of_ino[row.kind, row.ino]
             if row.kind == MOVE:
                 self._let_go(row.ino)
+        self.unsent.drop(row_id)
         if row.kind == UPLOAD:
-            self.unsent.drop(row_id)
             self.sent += 1
         elif row.kind == DELETE:
             same = self._deletions[row.key]
@@ -275,8 +277,17 @@ class Journal:
         row = self.rows.get(row_id)
         if row is None:
             return False
+        if self._refused(row):
+            self.unsent.count_again(row_id)
         self.update(row._replace(next_try_ns=self._clock.steady_ns(), failed=0))
         return True
+
+    def _refused(self, row: JournalRow) -> bool:
+        return self.unsent.why_aside(row.id) is Why.REFUSED
+
+    def refused(self) -> set[int]:
+        """The rows that S3 refuses for their own sake: somebody has to do something about each."""
+        return {row.id for row in self.rows.values() if self._refused(row)}
 
     def hurry(self, hurried: set[int]) -> None:
         """Nothing waits for its settling any more; what failed waits for its next try.
@@ -299,6 +310,8 @@ class Journal:
         self.unsent.put(row, _owner(node))
         if is_temporary_name(node.name):
             self.unsent.set_aside(row.id, Why.NAME)
+        elif self._refused(row):
+            self.retry(row.id)
         elif self.unsent.why_aside(row.id) is not None:
             self.unsent.count_again(row.id)
             self.wake.set()
@@ -313,7 +326,8 @@ class Journal:
     def pending(self, *, retries: bool) -> int:
         """How many rows somebody who drains has to wait for; *retries*: also those that failed and are tried again.
 
-        Not what is to happen much later anyway: deletions after the trash's retention, files with temporary names.
+        Not what is to happen much later anyway: deletions after the trash's retention, files with temporary names. Nor
+        what S3 refuses for its own sake, once it has been tried: waiting changes nothing.
         """
         soon = self._clock.steady_ns() + SOON_NS
         return sum(
@@ -322,7 +336,7 @@ class Journal:
             if row.id in self.running
             or (
                 not row.failed
-                and self.unsent.why_aside(row.id) is not Why.NAME
+                and self.unsent.why_aside(row.id) is None
                 and (retries if row.attempts else row.next_try_ns <= soon)
             )
         )

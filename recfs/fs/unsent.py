@@ -21,7 +21,7 @@ class Why(StrEnum):
     NAME = "name"
     """Its name looks temporary."""
     REFUSED = "refused"
-    """S3 refuses this file, and will do so again."""
+    """S3 refuses this file, and will do so again. Moves and deletions may be set aside so, too, and count nothing."""
 
 
 class Unsent:

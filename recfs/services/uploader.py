@@ -79,7 +79,9 @@ DELETE_BATCH = 1000
 NAME_LOOK_S = 3600.0
 """How long a file with a temporary name is left alone before its row is looked at again; a rename wakes it."""
 _OF_THE_FILE = (KeyTooLong, NotOffered, RequestRefused)
-"""Refusals that say nothing of the store as a whole."""
+"""Refusals that say nothing of the store as a whole, and that the next try gets as well …"""
+_OF_THE_OBJECT = (ObjectMissing, ObjectChanged, ObjectArchived)
+"""… and what keeps an object from being moved, until somebody puts it right."""
 _NS = 10**9
 
 
@@ -111,6 +113,8 @@ class Uploader:
         """Counts the uploads that S3 confirmed."""
         self._refused: dict[int, int] = {}
         """Where that count stood when a row was last refused: if others succeed since, it is the file's own trouble."""
+        self._wanted: set[int] = set()
+        """Moves that S3 refuses, whose object is where another file's is to be: it goes aside."""
         self.problem: str | None = None
 
     # --- choosing ------------------------------------------------------------------------------------------------
@@ -179,8 +183,7 @@ class Uploader:
             try:
                 await self._tier.owner.ensure()
                 if row.kind == ABORT:
-                    await self._call(partial(self._tier.objects.abort_multipart, row.key, row.upload_id))
-                    self._journal.done(row.id)
+                    await self._abort(row)
                 else:
                     node = await self._tree.get(row.ino)
                     if node.unlinked:
@@ -202,6 +205,7 @@ class Uploader:
                 if row.id not in self._journal.rows:
                     self._waits.pop(row.id, None)
                     self._refused.pop(row.id, None)
+                    self._wanted.discard(row.id)
                 self._journal.ended(row.id)
 
     def _failed(self, row: JournalRow, error: Exception) -> None:
@@ -215,12 +219,13 @@ class Uploader:
             delay_s = min(delay_s, REFUSED_S)  # it is put right from outside, for all at once
         elif lasting:
             delay_s = self._retry_max_s
-            if isinstance(error, _OF_THE_FILE) or self._stored > self._refused.get(row.id, self._stored):
+            own = _OF_THE_FILE + (_OF_THE_OBJECT if row.kind == MOVE else ())
+            if isinstance(error, own) or self._stored > self._refused.get(row.id, self._stored):
                 self._journal.unsent.set_aside(row.id, Why.REFUSED)
             self._refused[row.id] = self._stored
         if isinstance(error, StoreDown | PrefixTaken):
             delay_s = min(delay_s, DOWN_S)  # nothing was sent; who tries again waits for the breaker, or the owner
-        elif attempts == 1 or lasting:
+        elif attempts == 1 or (lasting and row.error != reason_of(error)):
             log.warning("%s of %s: %s; next try in %.0f s", row.kind, self._name(row), error, delay_s)
         if not isinstance(error, (RecfsError, OSError)):
             log.error("%s of %s: unexpected error", row.kind, self._name(row), exc_info=error)
@@ -242,8 +247,10 @@ class Uploader:
             await self._behind.durable()
             failed = dict(await self._call(partial(self._tier.objects.delete, [row.key for row in rows])))
             for row in rows:
-                if row.key in failed:
-                    self._failed(row, failed[row.key])
+                error = failed.get(row.key)
+                # What cannot be named is not there. Such a row comes from a file that could not be uploaded either.
+                if error is not None and not isinstance(error, KeyTooLong):
+                    self._failed(row, error)
                 else:
                     self._journal.done(row.id)
         except Exception as error:
@@ -255,6 +262,15 @@ class Uploader:
             self._keys.difference_update(row.key for row in rows)
             for row in rows:
                 self._journal.ended(row.id)
+
+    async def _abort(self, row: JournalRow) -> None:
+        try:
+            await self._call(partial(self._tier.objects.abort_multipart, row.key, row.upload_id))
+        except (UploadGone, ObjectMissing, KeyTooLong):
+            pass  # there is nothing to be aborted
+        except (NotOffered, RequestRefused) as error:
+            log.warning("what was begun to be sent stays, until a lifecycle rule of the bucket aborts it: %s", error)
+        self._journal.done(row.id)
 
     # --- moving --------------------------------------------------------------------------------------------------
 
@@ -293,7 +309,10 @@ class Uploader:
         if holder is None and not self._tier.partials.is_read(key, row.ino):
             return False
         if holder is not None and holder.object is not None and key_of(holder) != key:
-            self._tier.follow(holder)  # renamed with its directory, and not told so yet
+            move = self._journal.move_of(holder.ino)
+            if move is not None and self._journal.unsent.why_aside(move.id):
+                self._wanted.add(move.id)
+            self._tier.follow(holder)  # renamed with its directory, and not told so yet; or not able to follow
         waits = self._waits[row.id] = self._waits.get(row.id, -1) + 1
         delay_s = min(WAY_S * 2.0 ** min(waits, 10), WAY_MAX_S) * random.uniform(0.5, 1.0)
         self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns() + round(delay_s * _NS)))
@@ -318,7 +337,7 @@ class Uploader:
             return
         await self._settled(node, key)
         holder = await self._holder(key, node.ino)
-        if holder is not None and await self._in_circle(node, holder):
+        if row.id in self._wanted or (holder is not None and await self._in_circle(node, holder)):
             key = f"{ASIDE}{node.ino}"
             self._journal.delete(key, ASIDE_S)  # until it is known to be there: nobody would look for it
             await self._behind.durable()
@@ -332,9 +351,11 @@ class Uploader:
         try:
             info = await self._call(self._copy(held, key, told))
         except ObjectMissing:
-            log.error("%s: its object %s is gone from S3", node.path, held.key)
+            if not row.attempts:
+                log.error("%s: its object %s is gone from S3", node.path, held.key)
             raise
         self._journal.done(row.id)
+        self._wanted.discard(row.id)
         self._journal.superseded(key)
         if node.object is None or node.object.key != held.key or node.unlinked:
             self._journal.delete(key)  # uploaded anew, or removed, meanwhile

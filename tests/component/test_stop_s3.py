@@ -156,6 +156,7 @@ async def test_drain_can_leave_what_fails(fs: Filesystem) -> None:
             "pending": 0,
             "s3": True,
             "stays": {"files": 0, "bytes": 0, "oldest_s": None, "paths": []},
+            "refused": {"rows": 0, "uploads": 0, "first": []},
         }
     assert (await ask(fs, "drain", timeout_s=0.1))["pending"] == 1
     bucket(fs).heal()

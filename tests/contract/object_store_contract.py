@@ -153,6 +153,14 @@ class ObjectStoreContract:
         with pytest.raises(KeyTooLong):
             self.put(store, source, "temp/" + "é" * 512, b"x")
 
+    def test_a_key_that_cannot_be_keeps_no_other_from_being_deleted(self, store: ObjectStore, source: Source) -> None:
+        self.put(store, source, PATH, b"x")
+        too_long = "temp/" + "é" * 512
+        ((key, error),) = store.delete([too_long, PATH])
+        assert key == too_long
+        assert isinstance(error, KeyTooLong)
+        assert store.head(PATH) is None
+
     def test_ranges(self, store: ObjectStore, source: Source, tmp_path: os.PathLike[str]) -> None:
         data = data_of(2 * MIB)
         etag = self.put(store, source, PATH, data).etag

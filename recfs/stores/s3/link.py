@@ -87,6 +87,9 @@ class S3Link:
 
         return self._with_credentials(call)
 
+    def _fits(self, key: str) -> bool:
+        return len((self._section.prefix + key).encode()) <= MAX_KEY_BYTES
+
     def _full(self, key: str) -> str:
         full = self._section.prefix + key
         if (size := len(full.encode())) > MAX_KEY_BYTES:

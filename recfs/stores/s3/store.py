@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from recfs.config import S3Section
-from recfs.object_errors import ObjectChanged, ObjectMissing, ObjectStoreError
+from recfs.object_errors import KeyTooLong, ObjectChanged, ObjectMissing, ObjectStoreError, RequestRefused
 from recfs.objects import DELETE_BATCH, Cancel, ObjectInfo, ObjectStore
 from recfs.stores.s3.body import receive
 from recfs.stores.s3.faults import fault, faults, refusal
@@ -92,18 +92,34 @@ class S3Store(S3Small):
         failed: list[tuple[str, ObjectStoreError]] = []
         pending = iter(dict.fromkeys(keys))
         while batch := list(islice(pending, DELETE_BATCH)):
-            plain = [key for key in batch if not _NOT_XML.intersection(key)]
-            if plain:
-                failed += self._delete_batch(plain)
+            plain = []
             for key in batch:
-                if _NOT_XML.intersection(key):
-                    try:
-                        self._call("delete", key, "delete_object")
-                    except ObjectMissing:
-                        pass
-                    except ObjectStoreError as error:
-                        failed.append((key, error))
+                if _NOT_XML.intersection(key) or not self._fits(key):
+                    failed += self._delete_one(key)
+                else:
+                    plain.append(key)
+            if plain:
+                failed += self._delete_refused_apart(plain)
         return failed
+
+    def _delete_one(self, key: str) -> list[tuple[str, ObjectStoreError]]:
+        try:
+            self._call("delete", key, "delete_object")
+        except ObjectMissing:
+            pass
+        except ObjectStoreError as error:
+            return [(key, error)]
+        return []
+
+    def _delete_refused_apart(self, keys: Sequence[str]) -> list[tuple[str, ObjectStoreError]]:
+        """A batch, by halves if it is refused: one key that the server does not take must not keep the others."""
+        try:
+            return self._delete_batch(keys)
+        except (KeyTooLong, RequestRefused):
+            if len(keys) == 1:
+                return self._delete_one(keys[0])
+            half = len(keys) // 2
+            return self._delete_refused_apart(keys[:half]) + self._delete_refused_apart(keys[half:])
 
     def _delete_batch(self, keys: Sequence[str]) -> list[tuple[str, ObjectStoreError]]:
         objects = [{"Key": self._full(key)} for key in keys]
