@@ -194,34 +194,51 @@ class Namespace:
             raise NotFound(f"{folder.path}/{os.fsdecode(name)} does not exist")
         if not isinstance(node, DirNode):
             raise NotADirectory(f"{node.path} is not a directory")
-        empty = await self._clear_automatic(node, caller)
+        automatic = await self._automatic(node)
         self.may_change(folder, caller)
         if node.unlinked:
             raise NotFound(f"{node.path} was removed")
         if node.role <= Role.TEMP_TOP:
             raise Busy(f"{node.path} is part of every store")
-        if not empty or node.children:
-            raise NotEmpty(f"{node.path} is not empty")
-        self._drop_dir(node)
+        self._drop_empty(node, automatic)
         return node
 
-    async def _clear_automatic(self, node: DirNode, caller: Caller) -> bool:
-        """Whether *node* is empty, after removing the directories that came with it and were never used."""
-        if await self._tree.is_empty(node):
-            return True
-        if node.role is not Role.USER:
-            return False
-        below = [await self._tree.child(node, name) for name in auto_dirs(self._tree.rules, tuple(node.parts()))]
-        for child in below:
-            if child is not None and not (isinstance(child, DirNode) and await self._tree.is_empty(child)):
-                return False
-        names = {child.name for child in below if child is not None}
-        if set(node.children) != names or not await self._only(node, names):
-            return False
-        for child in below:
-            if isinstance(child, DirNode) and not child.unlinked:
+    async def _automatic(self, node: DirNode) -> list[DirNode] | None:
+        """The directories that came with *node* and were never used, if nothing else is in it; None if something is.
+
+        What comes into it from now on is loaded, and found by `_drop_empty`.
+        """
+        while True:
+            if await self._tree.is_empty(node):
+                return []
+            if node.role is not Role.USER:
+                return None
+            found = [await self._tree.child(node, name) for name in auto_dirs(self._tree.rules, tuple(node.parts()))]
+            below = [child for child in found if isinstance(child, DirNode)]
+            if len(below) != len([child for child in found if child is not None]):
+                return None
+            for child in below:
+                if not await self._tree.is_empty(child):
+                    return None
+            names = {child.name for child in below}
+            if not await self._only(node, names) or not node.children.keys() <= names:
+                return None
+            if all(node.children.get(child.name) is child for child in below):
+                return below
+            # One of them was unloaded, removed or renamed while the catalogue was asked: what is in it now?
+
+    def _drop_empty(self, node: DirNode, automatic: list[DirNode] | None) -> None:
+        """Remove a directory, and those that came with it. Raises NotEmpty if anything else is in it by now. Atomic."""
+        if (
+            automatic is None
+            or any(child not in automatic for child in node.children.values())
+            or any(child.children for child in automatic)
+        ):
+            raise NotEmpty(f"{node.path} is not empty")
+        for child in automatic:
+            if node.children.get(child.name) is child:
                 self._drop_dir(child)
-        return True
+        self._drop_dir(node)
 
     async def _only(self, node: DirNode, names: set[bytes]) -> bool:
         if node.complete:
@@ -248,8 +265,8 @@ class Namespace:
         """rename(2) and RENAME_NOREPLACE. Returns (moved node, replaced node)."""
         node = await self._tree.child(old, old_name)
         target = await self._tree.child(new, new_name)
-        empty = isinstance(target, DirNode) and await self._clear_automatic(target, caller)
         account = await self._account_for(new, new_name) if isinstance(node, DirNode) else None
+        automatic = await self._automatic(target) if isinstance(target, DirNode) else None
         self.may_change(old, caller)
         self.may_change(new, caller)
         if node is None or node.unlinked:
@@ -264,14 +281,12 @@ class Namespace:
         if isinstance(node, DirNode):
             if target is not None and not isinstance(target, DirNode):
                 raise NotADirectory(f"{target.path} is not a directory")
-            if target is not None and (not empty or target.children):
-                raise NotEmpty(f"{target.path} is not empty")
         elif isinstance(target, DirNode):
             raise IsADirectory(f"{target.path} is a directory")
         if isinstance(target, DirNode):
             if target.role <= Role.TEMP_TOP:
                 raise Busy(f"{target.path} is part of every store")
-            self._drop_dir(target)
+            self._drop_empty(target, automatic)
         elif isinstance(target, (FileNode, LinkNode)):
             self.discard(target, successor=node if isinstance(node, FileNode) else None)
         self._move(node, new, new_name, account)
