@@ -83,8 +83,8 @@ class Ranges:
         account = node.parent.account if not node.unlinked else None
         if grows and account is not None:
             account.demand(node.bytes, end)
-        if not mode & PUNCH_HOLE:
-            self._files.space.admit(_missing(handle.body.fd, offset, length))
+        if not mode & PUNCH_HOLE and (missing := _missing(handle.body.fd, offset, length)):
+            self._files.space.admit(missing)
         await self._change(handle, end if grows else 0, _allocate, handle.body.fd, mode, offset, length, node.bytes)
 
     # --- copying -------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ LIMIT_S = 100.0
 STRESSORS = {
     "names": "access chdir chmod chown dentry dir dirdeep dirmany filename getdent rename symlink touch utime",
     "bytes": "fallocate fpunch fsize hdd io iomix readahead seek sendfile splice sync-file",
-    "descriptors": "dup fcntl file-ioctl flock fstat inotify locka lockf lockofd open xattr",
+    "descriptors": "dup fcntl file-ioctl flock fstat inotify lease locka lockf lockofd open xattr",
 }
 """Left out of what Debian 12's stress-ng has for file systems: link (hard links are refused, semantics 3.10), mknod
 (devices and FIFOs, 3.10), chattr and inode-flags (flags, 3.12), handle (open_by_handle_at), verity and fiemap (FUSE has
@@ -52,12 +52,12 @@ def test_stressors(mount: Mount, rec: Path, group: str) -> None:
 @pytest.mark.parametrize(
     ("engine", "direct"), [("psync", 0), ("psync", 1), ("mmap", 0)], ids=["buffered", "direct", "mmap"]
 )
-def test_fio_in_several_processes(mount: Mount, rec: Path, engine: str, direct: int) -> None:
+def test_fio_in_several_processes(mount: Mount, rec: Path, tmp_path: Path, engine: str, direct: int) -> None:
     """Four write, rewrite and read at random, each its own file, and find what they wrote; so does who comes later."""
     jobs = ["--name=job", "--numjobs=4", f"--directory={rec}", f"--ioengine={engine}", f"--direct={direct}"]
     work = ["--rw=randrw", "--size=4M", "--bsrange=4k-64k", "--overwrite=1", "--randrepeat=1", "--end_fsync=1"]
     check = ["--verify=crc32c", "--verify_fatal=1", "--do_verify=1", "--output-format=terse"]
-    run("fio", *jobs, *work, *check, timeout_s=LIMIT_S)
+    run("fio", *jobs, *work, *check, cwd=tmp_path, timeout_s=LIMIT_S)  # it keeps its state where it is started
     mount.assert_consistent()
     files = sorted(rec.iterdir())
     assert [file.stat().st_size for file in files] == [4 << 20] * 4
