@@ -39,7 +39,7 @@ def run(
     *argv: str | Path,
     cwd: Path | None = None,
     stdin: bytes | None = None,
-    timeout_s: float = 60.0,
+    timeout_s: float = 110.0,
     check: bool = True,
     env: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
@@ -59,7 +59,7 @@ def run(
     return done
 
 
-def output(*argv: str | Path, cwd: Path | None = None, timeout_s: float = 60.0) -> str:
+def output(*argv: str | Path, cwd: Path | None = None, timeout_s: float = 110.0) -> str:
     """Run a client and return what it printed."""
     return os.fsdecode(run(*argv, cwd=cwd, timeout_s=timeout_s).stdout)
 
@@ -85,7 +85,7 @@ def errno_as_user(uid: int, code: str) -> int:
     return done.returncode
 
 
-def wait_until(happened: Callable[[], Any], what: str, timeout_s: float = 20.0) -> Any:
+def wait_until(happened: Callable[[], Any], what: str, timeout_s: float = 90.0) -> Any:
     """Poll until `happened()` is true and return its value; fail naming `what` after the deadline.
 
     For the progress of a client in another process, which offers nothing to wait for.
@@ -193,7 +193,7 @@ class DirStream:
         _libc.closedir(self._handle)
 
 
-def python_client(script: str, *args: str | Path, timeout_s: float = 60.0) -> str:
+def python_client(script: str, *args: str | Path, timeout_s: float = 110.0) -> str:
     """Run a Python script in a process of its own and return what it printed; sys.argv[1:] holds `args`.
 
     For clients that may hang in a page fault (mmap), which no deadline inside this process could end.

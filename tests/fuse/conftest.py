@@ -22,7 +22,7 @@ import pytest
 
 from .harness import BASE_CONFIG, Mount, abort_all, mounted, remove_tree
 
-DEFAULT_TIMEOUT_S = 60.0
+DEFAULT_TIMEOUT_S = 120.0
 MODES = tuple(os.environ.get("RECFS_TEST_MODES", "auto read off").split())
 """Values of the config key `passthrough` that every test is run with."""
 _PREFIX = "recfs-fuse-"

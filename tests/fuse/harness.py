@@ -24,10 +24,10 @@ from typing import Any
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-START_TIMEOUT_S = 20.0
-STOP_TIMEOUT_S = 30.0
-DRAIN_TIMEOUT_S = 30.0
-BUSY_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 90.0
+DRAIN_TIMEOUT_S = 90.0
+BUSY_TIMEOUT_S = 60.0
 """How long a process that is ending may hold on to a mount."""
 
 # A daemon that logs one of these did something it did not expect. Tests that provoke it say so (expect_log).

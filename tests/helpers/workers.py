@@ -23,6 +23,8 @@ from xdist.scheduler import LoadScopeScheduling
 FUSE_TESTS = Path(__file__).parents[1] / "fuse"
 WORKERS_PER_CPU = 3
 """Tests of a mount mostly wait: for a daemon to start, a time-out to pass, a disk to sync."""
+PATIENCE = 4
+"""How many times longer than its deadline says a test may take in a worker: the others take its CPU meanwhile."""
 GRACE_S = 30.0
 """How long after its deadline a test that no signal could end takes its worker with it."""
 _COMMON = "recfs_common_directory"
@@ -106,6 +108,12 @@ def group_of(item: pytest.Item) -> str:
     return f"{item.path} {params.get('passthrough')}"
 
 
+def deadline_s(item: pytest.Item) -> float:
+    """How many seconds the item may take, as pytest-timeout sees it."""
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0] if marker and marker.args else item.config.getini("timeout"))
+
+
 def _cost(item: pytest.Item) -> float:
     """A rough guess of the seconds that an item takes."""
     if item.get_closest_marker("slow") is not None:
@@ -115,10 +123,12 @@ def _cost(item: pytest.Item) -> float:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In a worker: put the items in groups, those that take longest first, and tell the controller."""
+    """In a worker: be patient, put the items in groups, those that take longest first, and tell the controller."""
     directory = common(config)
     if directory is None:
         return
+    for item in items:
+        item.add_marker(pytest.mark.timeout(PATIENCE * deadline_s(item)), append=False)
     groups = {item: group_of(item) for item in items}
     costs: dict[str, float] = {}
     for item, group in groups.items():
@@ -188,8 +198,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     directory = common(item.config)
     if directory is None:
         return (yield)
-    marker = item.get_closest_marker("timeout")
-    limit_s = float(marker.args[0] if marker and marker.args else item.config.getini("timeout"))
+    limit_s = deadline_s(item)
     with _turn(directory, alone=item.get_closest_marker("alone") is not None):
         last_resort = threading.Timer(limit_s + GRACE_S, _end_worker, [directory, item.nodeid, limit_s])
         last_resort.daemon = True

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "scripts/quickstart"
-TIMEOUT_S = 100
+TIMEOUT_S = 300
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow, pytest.mark.needs("ffmpeg", "getfattr")]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT_S = 100
+TIMEOUT_S = 300
 
 CONFTEST = """
 from tests.helpers import machine, workers
