@@ -139,8 +139,9 @@ class Hashing:
         lane.idle.unpark()
 
     def submit(self, work: Work) -> None:
-        """Queue a pass."""
-        self._enqueue(work)
+        """Queue a pass. One that is under way is not begun twice: it is `done` once, for whoever asked."""
+        if not any(work in lane.running for lane in self._lanes.values()):
+            self._enqueue(work)
 
     def stop(self, work: Work) -> None:
         """Have a pass end now; it is `done` at once if it waits, else within a moment. Atomic."""

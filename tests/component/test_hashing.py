@@ -498,6 +498,16 @@ async def test_a_pass_that_fails_in_any_way_is_tried_again(
     assert await fs.state(f"{REC}/file") == "committed"
 
 
+async def test_a_pass_that_is_asked_for_twice_is_done_once(fs: Filesystem) -> None:
+    """A file that was put off and hurried while its commit waited for the catalogue is begun twice."""
+    await huge(fs, f"{REC}/large")
+    (work,) = await under_way(fs)
+    fs.parts.hashing.submit(work)
+    assert fs.parts.hashing.waiting(Lane.LARGE) == 0
+    await fs.unlink(f"{REC}/large")
+    await nothing_runs(fs)
+
+
 async def test_status_tells_what_is_hashed_and_what_waits(fs: Filesystem) -> None:
     for n in range(3):
         await huge(fs, f"{REC}/huge{n}")
