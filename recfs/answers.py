@@ -93,9 +93,13 @@ class Answers:
 
     # --- status --------------------------------------------------------------------------------------------------
 
+    @property
+    def _calendar_ns(self) -> int:
+        return self.vfs.tree.clock.calendar_ns()
+
     async def status(self, params: dict[str, Any]) -> dict[str, Any]:
         """Everything at a glance."""
-        known = await self._read(reports.live, self.config)
+        known = await self._read(reports.live, self.config, self._calendar_ns)
         s3 = await self.s3.status()
         return {
             "version": __version__,
@@ -156,14 +160,14 @@ class Answers:
         path = str(params.get("path", ""))
         seen = await self.vfs.at(path)
         if isinstance(seen, View):
-            answer: dict[str, Any] = await self._read(reports.info, self.config, seen.shared.path)
+            answer: dict[str, Any] = await self._read(reports.info, self.config, seen.shared.path, self._calendar_ns)
             return answer | {
                 "path": path.strip("/"),
                 "shown_from": seen.shared.path,
                 "ino": seen.ino,
                 "charged_bytes": 0,
             }
-        answer = await self._read(reports.info, self.config, path)
+        answer = await self._read(reports.info, self.config, path, self._calendar_ns)
         if isinstance(seen, FileNode) and seen.body is not None:
             answer |= {"writers": seen.body.writers, "readers": seen.body.handles - seen.body.writers}
         return answer
@@ -183,7 +187,9 @@ class Answers:
 
     async def quota_show(self, params: dict[str, Any]) -> list[dict[str, Any]]:
         """Usage and limits."""
-        answer: list[dict[str, Any]] = await self._read(reports.quota_show, self.config, params.get("user"))
+        answer: list[dict[str, Any]] = await self._read(
+            reports.quota_show, self.config, params.get("user"), self._calendar_ns
+        )
         return answer
 
     async def quota_set(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -196,7 +202,7 @@ class Answers:
             raise InvalidArgument(f"nothing to set: give one of {', '.join(LIMIT_NAMES)}")
         set_limits(self.vfs, await self.vfs.tree.accounts.load(user), wanted)
         await self.vfs.behind.durable()
-        users: list[dict[str, Any]] = await self._read(reports.quota_show, self.config, user)
+        users: list[dict[str, Any]] = await self._read(reports.quota_show, self.config, user, self._calendar_ns)
         return users[0]
 
     @staticmethod

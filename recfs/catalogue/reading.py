@@ -30,7 +30,12 @@ def reading(catalogue: Path) -> Iterator[sqlite3.Connection]:
 def facts(catalogue: Path) -> dict[str, str]:
     """Store-wide facts. Raises CatalogueCorrupt."""
     with reading(catalogue) as db:
-        return {row["key"]: row["value"] for row in db.execute("select key, value from meta")}
+        return facts_in(db)
+
+
+def facts_in(db: sqlite3.Connection) -> dict[str, str]:
+    """The same, of a catalogue that is being read."""
+    return {row["key"]: row["value"] for row in db.execute("select key, value from meta")}
 
 
 def text(name: bytes) -> str:

@@ -7,12 +7,12 @@ Plain functions on a read-only connection. A reader sees the last written batch 
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from recfs.catalogue import check, reports_s3
-from recfs.catalogue.reading import ROOT, parts_of, reading, text, walk
+from recfs.catalogue.reading import ROOT, facts_in, parts_of, reading, text, walk
+from recfs.clock import SystemClock, boot_id
 from recfs.core.bounds import loaded_time
 from recfs.core.layout import owner_of
 from recfs.core.model import State
@@ -32,18 +32,27 @@ _LIMITS = ("max_bytes", "max_files", "max_file_size", "max_monthly_uploads")
 # --- users ---------------------------------------------------------------------------------------------------------
 
 
-def quota_show(catalogue: Path, config: Config, user: str | None) -> list[dict[str, Any]]:
-    """Usage and limits of one user, or of all. Raises NotFound for an unknown one."""
+def quota_show(
+    catalogue: Path, config: Config, user: str | None, calendar_ns: int | None = None
+) -> list[dict[str, Any]]:
+    """Usage and limits of one user, or of all. Raises NotFound for an unknown one.
+
+    *calendar_ns*: the daemon's `Clock.calendar_ns`; None: what one that started now would have.
+    """
     with reading(catalogue) as db:
-        return _users(db, config, user)
+        return _users(db, config, user, calendar_ns)
 
 
-def _users(db: sqlite3.Connection, config: Config, user: str | None) -> list[dict[str, Any]]:
+def _users(
+    db: sqlite3.Connection, config: Config, user: str | None, calendar_ns: int | None = None
+) -> list[dict[str, Any]]:
     where, values = ("where user = ?", (user,)) if user is not None else ("", ())
     rows = db.execute(f"select * from account {where} order by length(user), user", values).fetchall()
     if user is not None and not rows:
         raise NotFound(f"user {user}: nothing stored and no own limits")
-    month = month_of(time.time_ns())
+    if calendar_ns is None:
+        calendar_ns = SystemClock(facts_in(db), boot_id()).calendar_ns()
+    month = month_of(calendar_ns)
     return [_user(row, config, month) for row in rows]
 
 
@@ -68,7 +77,7 @@ def quota_check(catalogue: Path, config: Config) -> dict[str, Any]:
 # --- files ---------------------------------------------------------------------------------------------------------
 
 
-def info(catalogue: Path, config: Config, path: str) -> dict[str, Any]:
+def info(catalogue: Path, config: Config, path: str, calendar_ns: int | None = None) -> dict[str, Any]:
     """Everything the catalogue knows of a file or directory."""
     with reading(catalogue) as db:
         row = walk(db, path)
@@ -105,13 +114,13 @@ def info(catalogue: Path, config: Config, path: str) -> dict[str, Any]:
         else:
             answer |= {"rbytes": row["size_bytes"], "rfiles": row["rfiles"]}
             if owner is not None and len(parts) == 2 and parts[0] == b"users":
-                answer["quota"] = next(iter(_users_or_none(db, config, owner)), None)
+                answer["quota"] = next(iter(_users_or_none(db, config, owner, calendar_ns)), None)
         return answer
 
 
-def _users_or_none(db: sqlite3.Connection, config: Config, user: str) -> list[dict[str, Any]]:
+def _users_or_none(db: sqlite3.Connection, config: Config, user: str, calendar_ns: int | None) -> list[dict[str, Any]]:
     try:
-        return _users(db, config, user)
+        return _users(db, config, user, calendar_ns)
     except NotFound:
         return []
 
@@ -206,7 +215,7 @@ def disk(info: os.statvfs_result, config: Config) -> dict[str, int]:
     }
 
 
-def live(catalogue: Path, config: Config) -> dict[str, Any]:
+def live(catalogue: Path, config: Config, calendar_ns: int) -> dict[str, Any]:
     """The part of a running daemon's status that comes from the catalogue."""
     with reading(catalogue) as db:
-        return {"states": states(db), "users": _users(db, config, None)}
+        return {"states": states(db), "users": _users(db, config, None, calendar_ns)}

@@ -318,6 +318,17 @@ class Journal:
         if not row.attempts and row.next_try_ns > due:
             self.update(row._replace(next_try_ns=due))
 
+    def owned(self, node: FileNode) -> None:
+        """The file may be another user's now: so is what waits of it."""
+        row = self.upload_of(node.ino)
+        if row is not None:
+            self.unsent.put(row, _owner(node))
+
+    def uploads_of_others(self, owner: str | None) -> list[int]:
+        """The inode numbers of files to be uploaded that count as those of others than *owner*."""
+        rows = self.rows.values()
+        return [row.ino for row in rows if row.kind == UPLOAD and self.unsent.owner_of(row.id) != owner]
+
     def upload_of(self, ino: int) -> JournalRow | None:
         """The upload that is to be done of this inode."""
         row_id = self._of_ino.get((UPLOAD, ino))

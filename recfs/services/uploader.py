@@ -22,7 +22,7 @@ from recfs.core.model import State, check_transition
 from recfs.core.naming import is_temporary_name
 from recfs.errors import RecfsError, Stale
 from recfs.fs.journal import ABORT, DELETE, MOVE, Running
-from recfs.fs.nodes import FileNode
+from recfs.fs.nodes import DirNode, FileNode
 from recfs.fs.problems import forever, reason_of
 from recfs.fs.tier import CURRENT, attributes_of, description_of, key_of
 from recfs.fs.transfer import Transfer
@@ -276,6 +276,7 @@ class Uploader:
 
     async def _move_all(self, row: JournalRow, folder: Node) -> None:
         """A directory was renamed: the objects of everything below are to follow."""
+        await self._own(folder)
         await self._behind.flush()
         after = 0
         while page := await self._tree.catalogue.objects_below(folder.ino, after, 500):
@@ -287,6 +288,15 @@ class Uploader:
             after = page[-1]
             await self._behind.flush()
         self._journal.done(row.id)
+
+    async def _own(self, folder: Node) -> None:
+        """What waits below a directory that came from another user counts as this one's."""
+        account = folder.account if isinstance(folder, DirNode) else None
+        for ino in self._journal.uploads_of_others(account.user if account is not None else None):
+            with contextlib.suppress(Stale):
+                node = await self._tree.get(ino)
+                if isinstance(node, FileNode):
+                    self._journal.owned(node)
 
     async def _settled(self, node: FileNode, key: str) -> None:
         """What made *key* free for this file must not come undone: a power cut would find another's object replaced."""

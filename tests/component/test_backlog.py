@@ -402,3 +402,17 @@ async def test_directories_and_links_need_room_as_files_do(place: Path) -> None:
         await fs.rmdir(f"{REC}/dir")
         assert await fs.names(REC) == []
         await fs.drain()
+
+
+async def test_what_waits_of_a_moved_directory_counts_as_its_new_owners(nursery: trio.Nursery, tmp_path: Path) -> None:
+    fs = small(nursery, tmp_path, upload={"settle": 3600.0})
+    await fs.start()
+    await fs.mkdirs(REC)
+    await fs.mkdirs("users/6/recordings")
+    await fs.write(FILE, pattern(MIB // 2))
+    journal = fs.vfs.bodies.tier.journal
+    await until(lambda: journal.unsent.of("5") == MIB // 2)
+    await fs.rename(REC, "users/6/recordings/142")
+    await until(lambda: journal.unsent.of("6") == MIB // 2)
+    assert (journal.unsent.of("5"), unsent(fs)) == (0, MIB // 2)
+    await fs.stop()

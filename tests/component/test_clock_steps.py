@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from recfs.core.model import State
+from recfs.core.quota import month_of
 from recfs.errors import QuotaExceeded
 from recfs.fs.nodes import FileNode
 from recfs.fs.vfs import Changes
@@ -170,8 +171,10 @@ async def test_a_clock_that_was_in_another_year_does_not_keep_a_month_from_endin
     await fs.answers()["quota_set"]({"user": "5", "max_monthly_uploads": 1})
     fs.clock.put(400 * 86_400)
     await fs.write(f"{REC}/source.mp4", b"1")
+    assert (await fs.answers()["quota_show"]({"user": "5"}))[0]["month"] == month_of(fs.clock.calendar_ns())
     fs.clock.put(-400 * 86_400)
-    assert (await fs.answers()["quota_show"]({"user": "5"}))[0]["month_uploads"] == 1
+    for (told,) in (await fs.answers()["quota_show"]({"user": "5"}), (await fs.answers()["status"]({}))["users"]):
+        assert (told["month"], told["month_uploads"]) == (month_of(fs.clock.calendar_ns()), 1)
     with pytest.raises(QuotaExceeded):
         await fs.write("users/5/recordings/2/source.mp4", b"2")
     fs.clock.advance(31 * 86_400)
