@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.model import State, check_transition
-from recfs.errors import IoFailure, Stale
+from recfs.errors import IoFailure, RecfsError, Stale
 from recfs.fs.body import Body, is_changeable
 from recfs.fs.diskio import copy_bytes, freeze, is_beyond, stoppable, too_many
 from recfs.fs.follow import follow
@@ -121,8 +121,13 @@ class Bodies:
         if empty:
             await self._begin_anew(node)
         elif write or node.bytes <= self.tier.settings.fetch_whole_below:
-            with interruptible(f"the bytes of {node.path}"):  # who brings them says when nothing comes any more
-                await self.tier.partials.bring(node)
+            try:
+                with interruptible(f"the bytes of {node.path}"):  # who brings them says when nothing comes any more
+                    await self.tier.partials.bring(node)
+            except RecfsError as error:
+                if _gone(node):
+                    raise Stale(f"{node.path} was removed") from error
+                raise
         else:
             with interruptible(f"the bytes of {node.path}"):
                 partial = await self.tier.partials.of(node)

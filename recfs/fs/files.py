@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from recfs.ports import KernelCache, Pipeline
 
 
+HELD_S = 10.0
+"""Longest wait of truncate(2) for S3, in seconds. Whoever removes the file waits as long, and holds its directory."""
+
+
 class Handle:
     """One open(2) of a file."""
 
@@ -268,13 +272,22 @@ class OpenFiles:
             self._tree.activity(node.parent)
 
     async def truncate(self, node: FileNode, size: int) -> None:
-        """truncate(2), with or without an open handle."""
+        """truncate(2), with or without an open handle. Raises TryAgain when S3 takes long to bring what is kept."""
         await self._copied(node)
+        if size:
+            await self.bring(node)
         body = await self._bodies.acquire(node, write=True, empty=size == 0)
         try:
             await self._truncate(node, size)
         finally:
             await self._let_go(node, body, writes=True)
+
+    async def bring(self, node: FileNode) -> None:
+        """Have the bytes here for a request that the kernel holds the file for. Raises TryAgain after HELD_S."""
+        tier = self._bodies.tier
+        if tier is not None and node.state.is_remote and not node.unlinked:
+            with bounded(f"the bytes of {node.path} from S3", HELD_S):
+                await tier.partials.bring(node)
 
     async def _truncate(self, node: FileNode, size: int) -> None:
         body = node.body

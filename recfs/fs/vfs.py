@@ -156,6 +156,8 @@ class Vfs:
         """chmod, chown, truncate, utimensat. A shown file is copied up first."""
         seen = await self.node(ino)
         if isinstance(seen, View):
+            if changes.size != 0:
+                await self.files.bring(seen.shared)
             seen = await self.own(seen, caller, empty=changes.size == 0)
         node = seen
         self._may_write(node, caller)

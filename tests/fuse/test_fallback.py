@@ -295,3 +295,51 @@ def test_a_user_without_privileges_works_with_thumbnails(thumbs: Path) -> None:
     assert os.listdir(thumbs) == ["two.png"]
     as_user(UID, ["sh", "-c", f"echo own > {thumbs}/own.png"])
     assert (thumbs / "own.png").stat().st_uid == UID
+
+
+LARGE = pattern(9 << 20, seed=3)
+"""More than is copied up while the kernel holds the directory."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "wanted"),
+    [
+        ("printf more >> {0}", LARGE + b"more"),
+        ("printf new > {0}", b"new"),
+        ("printf CHANGED | dd of={0} conv=notrunc status=none", b"CHANGED" + LARGE[7:]),
+        ("printf copied > {1} && cp {1} {0}", b"copied"),
+        ("printf aside > {1} && mv {1} {0}", b"aside"),
+        ("mv {0} {1} && mv {1} {0}", LARGE),
+        ("truncate -s 5 {0}", LARGE[:5]),
+        ("exec 3<>{0} && printf both >&3", b"both" + LARGE[4:]),
+    ],
+    ids=["append", "overwrite", "in-place", "cp", "replace", "rename", "truncate", "read-write"],
+)
+@pytest.mark.parametrize("known", ["cold", "believed-absent"])
+def test_a_large_shown_file_is_changed_by_name(
+    thumbs: Path, shared: Path, command: str, wanted: bytes, known: str
+) -> None:
+    """Whatever the kernel knows of the name: as on a local file system."""
+    name = thumbs / "large.png"
+    thumbs.mkdir(exist_ok=True)
+    if known == "believed-absent":
+        assert not name.exists()
+    (shared / "large.png").write_bytes(LARGE)
+    run("sh", "-c", command.format(name, thumbs / "other.png"))
+    assert name.read_bytes() == wanted
+    assert (shared / "large.png").read_bytes() == LARGE
+
+
+@pytest.mark.slow
+def test_a_large_file_that_comes_to_be_shown_while_it_is_opened(thumbs: Path, shared: Path) -> None:
+    """CREATE was decided on before: every open gets the user's own copy, of the shared bytes or of none."""
+    for number in range(30):
+        name, source = thumbs / f"large{number}.png", shared / "source"
+        source.write_bytes(LARGE)
+        opener = subprocess.Popen(
+            [sys.executable, "-c", "import os,sys\nos.close(os.open(sys.argv[1], os.O_CREAT | os.O_RDWR))", name]
+        )
+        source.rename(shared / name.name)
+        assert opener.wait(60) == 0
+        assert name.stat().st_size in (0, len(LARGE))
