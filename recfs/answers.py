@@ -213,10 +213,15 @@ class Answers:
 
     async def quota_check(self, params: dict[str, Any]) -> dict[str, Any]:
         """Prove the counters; with `repair`, add what each is off by (right even while files change)."""
+        tree, behind = self.vfs.tree, self.vfs.behind
         found: check.Checked = await self._read(check.check)
         repair = bool(params.get("repair"))
         if repair:
-            tree, behind = self.vfs.tree, self.vfs.behind
+            if behind.aside:
+                raise Busy(
+                    f"the catalogue does not take {behind.aside} rows (`recfs status` tells which): they are counted, "
+                    f"and would be taken for differences. Stop and mount again: a start adds everything up anew"
+                )
             for off in found.differences:
                 added = (off.actual_bytes - off.recorded_bytes, off.actual_files - off.recorded_files)
                 if off.user is not None:

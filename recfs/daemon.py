@@ -157,12 +157,15 @@ class _Daemon:
         with self._impatient, trio.move_on_after(DRAIN_S):
             await self._attempt(self._answers.settle, uploads=False, mapped=False)
             # From here on nobody can reach the files; what was open is released by the kernel.
-            self._unmounted = await trio.to_thread.run_sync(detach, self._mountpoint)
+            await self._attempt(self._unmount)
             await self._attempt(self._last_releases, self._unmounted)
             committed = await self._attempt(self._answers.settle, uploads=False, mapped=False)
             if committed and self._answers.waits_for_uploads:
                 await self._attempt(self._answers.settle, retries=False, mapped=False)
         self._tell_what_is_left(committed=committed)
+
+    async def _unmount(self) -> None:
+        self._unmounted = await trio.to_thread.run_sync(detach, self._mountpoint)
 
     async def _attempt(self, step: Callable[..., Awaitable[object]], *args: Any, **kwargs: Any) -> bool:
         """One step of the stop; False, and logged, when it failed."""
@@ -247,7 +250,8 @@ class _Daemon:
         """
         parts = self._parts
         aside = parts.committer.set_aside
-        if not parts.vfs.files.handles and parts.committer.depth == aside and not parts.settler.depth:
+        settled = parts.committer.depth == aside and not parts.settler.depth and not parts.behind.aside
+        if not parts.vfs.files.handles and settled:
             try:
                 if aside:
                     await trio.to_thread.run_sync(parts.store.sync_all, limiter=parts.limiter)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs import remote
+from recfs.catalogue import check
 from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
 from recfs.clock import SystemClock
 from recfs.errors import IoFailure, RecfsError, StoreError
@@ -29,7 +30,8 @@ from recfs.fs.recovery import Recovery, Report
 from recfs.fs.staging import Space
 from recfs.fs.tree import Tree
 from recfs.fs.vfs import Vfs
-from recfs.fs.writebehind import WriteBehind
+from recfs.fs.writebehind import UNSURE, WriteBehind
+from recfs.ports import Batch
 from recfs.remote import Remote
 from recfs.services.committer import Committer
 from recfs.services.housekeeper import Housekeeper
@@ -154,7 +156,7 @@ async def opened(
             with trio.CancelScope(shield=True):
                 _at_the_end(parts.bodies.pool.close)
                 _at_the_end(parts.timekeeper.keep)
-                await parts.behind.flush()
+                await _write_last(parts)
 
 
 @contextlib.contextmanager
@@ -177,11 +179,23 @@ def _at_the_end(close: Callable[[], object]) -> None:
         log.error("while closing: %s", reason_of(error))
 
 
+async def _write_last(parts: Parts) -> None:
+    """Write what is still dirty. Raises StoreError where that cannot be done, as on a full disk."""
+    try:
+        await parts.behind.flush()
+    except Exception as error:
+        raise StoreError(
+            f"the catalogue of {parts.store.root} could not be written to the end: {reason_of(error)}. The next start"
+            f" finds again what was closed"
+        ) from error
+
+
 async def _build(
     config: Config, store: LocalStore, catalogue: SqliteCatalogue, kernel: KernelCache, files: KernelFiles,
     objects: ObjectStore | None,
 ) -> Parts:  # fmt: skip
     clock = await _clock(store, catalogue)
+    await _recount(store, catalogue)
     limiter = trio.CapacityLimiter(FS_THREADS)
     behind = WriteBehind(catalogue, config.catalogue.flush_interval)
     tree = Tree(
@@ -244,6 +258,14 @@ async def _clock(store: LocalStore, catalogue: SqliteCatalogue) -> SystemClock:
     except IoFailure as error:
         raise StoreError(str(error)) from error
     return clock
+
+
+async def _recount(store: LocalStore, catalogue: SqliteCatalogue) -> None:
+    """Add the counters up anew, when the last run ended while the catalogue did not take rows that they count."""
+    if (await catalogue.meta()).get(UNSURE) == "1":
+        found = await trio.to_thread.run_sync(check.recount, store.catalogue_path)
+        await catalogue.apply(Batch(meta={UNSURE: "0"}))
+        log.info("recovery: counters added up anew: %d were off", len(found.differences))
 
 
 async def _make_room(store: LocalStore, catalogue: SqliteCatalogue) -> bool:

@@ -233,13 +233,14 @@ class Catalogue(Protocol):
 
     @property
     def refused(self) -> Sequence[str]:
-        """The last rows that could not be written as they were, and what became of them."""
+        """The last values that could not be written as they were, and what became of them."""
 
-    async def apply(self, batch: Batch) -> None:
-        """Write *batch* in one transaction. Visible at once, durable after `sync`. Raises IoFailure or OutOfSpace.
+    async def apply(self, batch: Batch, *, trial: bool = False) -> None:
+        """Write *batch* in one transaction: all of it, or nothing. Visible at once, durable after `sync`.
 
-        Times have the range of ext4, sums saturate at 2**63 - 1. A row with any other value that does not fit is
-        written with the nearest that does, or left out; `refused` tells.
+        *trial*: find out whether it would be taken, and change nothing. Times have the range of ext4, sums saturate at
+        2**63 - 1. Any other integer that does not fit is written as the nearest that does; `refused` tells. Raises
+        IoFailure or OutOfSpace where the catalogue as a whole fails, RowRefused where it does not take some row.
         """
 
     async def sync(self) -> None:

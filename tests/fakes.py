@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from recfs.clock import ClockStep
 from recfs.core import bounds
 from recfs.core.model import Kind, State
+from recfs.errors import RowRefused
 from recfs.fs.passthrough import Acceleration
 from recfs.ports import ROOT_INO, AccountRow, Batch, GarbageRow, JournalRow, NodeRow, ObjectRow
 
@@ -127,11 +128,15 @@ class MemoryCatalogue:
         self._journal: dict[int, JournalRow] = {}
         self._meta: dict[str, str] = {}
 
-    async def apply(self, batch: Batch) -> None:
-        """All of it, or (with `error` set) nothing."""
+    async def apply(self, batch: Batch, *, trial: bool = False) -> None:
+        """All of it, or (with `error` set, or a checksum that is none) nothing."""
         if self.error is not None:
             error, self.error = self.error, None
             raise error
+        if any(row.sha256 is not None and len(row.sha256) != 32 for row in batch.nodes):
+            raise RowRefused("a constraint")
+        if trial:
+            return
         for row in batch.nodes:
             self._put(row._replace(size_bytes=bounds.total(row.size_bytes), uid=min(row.uid, bounds.MAX_INT)))
             if row.uid > bounds.MAX_INT:

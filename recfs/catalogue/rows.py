@@ -1,5 +1,4 @@
-"""Rows as SQLite has them: statements that write a batch, values that come back, and what is done with a row that does
-not fit.
+"""Rows as SQLite has them: statements that write a batch, values that come back, and values that do not fit.
 
 Times are kept in the range of ext4, folded into 64 bits (`core/bounds.py`). Rows as they usually are go to SQLite as
 they are; only when it refuses one is the batch looked through (`fitted`).
@@ -7,7 +6,6 @@ they are; only when it refuses one is the batch looked through (`fitted`).
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeVar
@@ -179,20 +177,3 @@ def _fit(row: Row, what: str, odd: list[str]) -> Row:
 def _text(value: str) -> str:
     """The text itself, or, where UTF-8 cannot say it (a name that was none), with its escapes written out."""
     return value.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def write_apart(db: sqlite3.Connection, batch: Batch) -> list[str]:
-    """Write *batch* row by row, in the transaction that is open; tells which rows SQLite does not take, and why."""
-    refused: list[str] = []
-    for statement, rows in statements(batch):
-        for values in rows:
-            db.execute("savepoint row")
-            try:
-                db.execute(statement, values)
-            except UNFIT as error:
-                with contextlib.suppress(sqlite3.OperationalError):
-                    db.execute("rollback to row")
-                table = statement.split("(")[0].split()[2]
-                refused.append(f"{table} {str(values[0])[:60]!r} was left out: {error}")
-            db.execute("release row")
-    return refused

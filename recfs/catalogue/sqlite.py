@@ -38,10 +38,9 @@ from recfs.catalogue.rows import (
     node_row,
     object_row,
     write,
-    write_apart,
 )
 from recfs.core.bounds import MAX_INT
-from recfs.errors import CatalogueCorrupt, IoFailure, OutOfSpace
+from recfs.errors import CatalogueCorrupt, IoFailure, OutOfSpace, RowRefused
 from recfs.ports import AccountRow, JournalRow
 
 if TYPE_CHECKING:
@@ -117,39 +116,37 @@ class SqliteCatalogue:
     # --- writing -------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Run the block as one transaction; no await may stand inside."""
+    def _transaction(self, *, trial: bool = False) -> Iterator[sqlite3.Connection]:
+        """Run the block as one transaction, or (*trial*) as one that is taken back; no await may stand inside."""
         self._db.execute("begin immediate")
         try:
             yield self._db
-            self._db.execute("commit")
+            self._db.execute("rollback" if trial else "commit")
         except BaseException:
             if self._db.in_transaction:  # on a full disk SQLite has rolled back by itself
                 self._db.execute("rollback")
             raise
 
-    async def apply(self, batch: Batch) -> None:
-        """Write *batch* in one transaction. A row that does not fit is made to, or left out, and told in `refused`."""
+    async def apply(self, batch: Batch, *, trial: bool = False) -> None:
+        """Write *batch* in one transaction, all of it or nothing. A value that does not fit is made to: `refused`."""
         try:
             try:
-                with self._transaction() as db:
+                with self._transaction(trial=trial) as db:
                     write(db, batch)
             except UNFIT:
-                self._apply_fitted(batch)
+                self._apply_fitted(batch, trial=trial)
+        except UNFIT as error:
+            raise RowRefused(f"catalogue {self._path}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise self._failure(error) from error
-        self._applied += 1
+        self._applied += not trial
 
-    def _apply_fitted(self, batch: Batch) -> None:
-        """Write *batch* with its values brought into their ranges; what is refused even so must not stop the rest."""
+    def _apply_fitted(self, batch: Batch, *, trial: bool) -> None:
+        """Write *batch* with its values brought into their ranges."""
         fit, told = fitted(batch)
-        try:
-            with self._transaction() as db:
-                write(db, fit)
-        except UNFIT:
-            with self._transaction() as db:
-                told += write_apart(db, fit)
-        for what in told:
+        with self._transaction(trial=trial) as db:
+            write(db, fit)
+        for what in told if not trial else ():
             if what not in self.refused:
                 log.error("catalogue %s: a row does not fit: %s", self._path, what)
                 self.refused = (*self.refused[-(REFUSED_KEPT - 1) :], what)

@@ -4,8 +4,9 @@ A batch is everything that is dirty at one instant, so rows and the counters tha
 What waits for a row to be written (the settler moves bytes only once the catalogue says so) is handed on after its
 batch.
 
-A row that the catalogue does not take is set aside, in memory, and tried again later; the rest of its batch is written.
-Whoever waits for that very row (`durable`) gets the refusal.
+A row that the catalogue does not take is set aside, in memory, and tried again later; the rest of its batch is written,
+in one transaction still. Whoever waits for that very row (`durable`) gets the refusal. The counters written meanwhile
+count it, so the catalogue says that they are to be added up anew (`UNSURE`), until it has taken everything again.
 """
 
 from __future__ import annotations
@@ -38,6 +39,11 @@ EAGER_NODES = 1000
 RETRY_S = 1.0
 REFUSED_IN_A_ROW = 16
 """When so many changes, and no other, were refused, it is not their fault: the catalogue takes nothing."""
+
+UNSURE = "counters_unsure"
+"""Store-wide fact: "1" while rows that the counters count are not in the catalogue. A start adds them up anew then."""
+
+_COUNTED = ("nodes", "removed", "accounts")
 
 Change = tuple[str, "Hashable"]
 """Which list of a batch, and which of its items."""
@@ -85,6 +91,7 @@ class WriteBehind:
         self._journal_done: list[int] = []
         self._rest = Batch()
         self._refused: dict[Change, _Refused] = {}
+        self._unsure = False
         self.problems = Problems()
         """What is set aside, in any part of recfs."""
         self._unsettled: dict[int, None] = {}
@@ -270,6 +277,10 @@ class WriteBehind:
                 self._set_aside((name, key), live.get(name, {}).get(key, item), error, unsettled, discarded)
             for change in [change for change in self._refused if change in self._tried and change not in refused]:
                 self._renewed(change)
+            unsure = any(name in _COUNTED for name, _ in self._refused)
+            if self._unsure and not unsure:
+                self.meta(UNSURE, "0")
+            self._unsure = unsure
             for ino in unsettled:
                 if ("nodes", ino) not in refused:
                     self.on_settle(ino)
@@ -291,18 +302,38 @@ class WriteBehind:
         changes = batch.changes()
         self._tried = {_key(name, item) for name, item in changes}
         refused: dict[Change, tuple[Any, Exception]] = {}
+        while True:
+            found = await self._refusals([change for change in changes if _key(*change) not in refused])
+            refused |= found
+            rest = Batch.of([change for change in changes if _key(*change) not in refused])
+            if any(name in _COUNTED for name, _ in refused):
+                rest.meta[UNSURE] = "1"
+            try:
+                if rest:
+                    await self._catalogue.apply(rest)
+            except Exception as error:
+                if _is_of_all(error):
+                    raise
+                if not found:
+                    raise IoFailure(f"the catalogue takes the rows one by one, and not together: {error}") from error
+            else:
+                return refused
+
+    async def _refusals(self, changes: list[tuple[str, Any]]) -> dict[Change, tuple[Any, Exception]]:
+        """Find the changes that the catalogue does not take, by halves, without changing it. Raises as `flush`."""
+        refused: dict[Change, tuple[Any, Exception]] = {}
         taken = 0
         waiting = [changes]
         while waiting:
             some = waiting.pop()
             try:
-                await self._catalogue.apply(Batch.of(some))
+                await self._catalogue.apply(Batch.of(some), trial=True)
             except Exception as error:
                 if _is_of_all(error):
                     raise
                 if len(some) > 1:
                     half = len(some) // 2
-                    waiting += [some[half:], some[:half]]  # the first half first: the order has a meaning
+                    waiting += [some[half:], some[:half]]
                     continue
                 ((name, item),) = some
                 refused[_key(name, item)] = (item, error)

@@ -74,6 +74,8 @@ class HomeSettler:
         self._wake = trio.Event()
         self._urgent = trio.Event()
         self._failed = False
+        self._stuck = 0
+        """How many entries of `_todo` wait for what is set aside: nothing else is done before they are."""
         self._aside: dict[tuple[str, int], tuple[float, float]] = {}
         """What failed: when it did, and when it is tried again."""
         self._unsynced_problem: str | None = None
@@ -148,8 +150,8 @@ class HomeSettler:
 
     @property
     def aside(self) -> int:
-        """How many of them failed, and are left alone for a while."""
-        return len(self._aside)
+        """How many of them failed, and are left alone for a while, or wait for such."""
+        return len(self._aside) + min(self._stuck, len(self._todo.nodes) + len(self._todo.garbage))
 
     @property
     def problem(self) -> str | None:
@@ -214,6 +216,7 @@ class HomeSettler:
         if not plan.jobs:
             # Everything left waits for something else: a directory for entries that have yet to leave it.
             self._failed = bool(self._todo.nodes or self._todo.garbage)
+            self._stuck = len(self._todo.nodes) + len(self._todo.garbage)
             return
         self._moving, self._working = plan.moving, len(plan.jobs)
         cause: Exception | None = None
@@ -231,6 +234,8 @@ class HomeSettler:
             self._done.set()
             self._done = trio.Event()
         self._finish(list(zip(plan.jobs, outcomes, strict=True)), cause)
+        # What was not planned beside steps that all failed waits for them.
+        self._stuck = len(self._todo.garbage) if all(outcome.error for outcome in outcomes) else 0
 
     def _apply(self, steps: Sequence[Step]) -> list[Outcome]:
         """In a thread. Should the store raise after all, each step is carried out by itself."""

@@ -9,7 +9,7 @@ import pytest
 
 from recfs.core.bounds import MAX_INT, MAX_TIME_NS, MIN_TIME_NS
 from recfs.core.model import Kind, State
-from recfs.errors import OutOfSpace
+from recfs.errors import OutOfSpace, RowRefused
 from recfs.ports import ROOT_INO, AccountRow, Batch, Catalogue, GarbageRow, JournalRow, NodeRow, ObjectRow
 
 DIGESTS: dict[str, Any] = {"sha256": b"s" * 32, "md5": b"m" * 16}
@@ -350,6 +350,22 @@ class CatalogueContract:
         await sync()
         await filled.apply(Batch(meta={"a": "b"}))
         await sync()
+
+    # --- what is not taken ---------------------------------------------------------------------------------------
+
+    async def test_a_batch_with_a_row_that_is_not_taken_changes_nothing(self, filled: Catalogue) -> None:
+        batch = Batch(nodes=[row(21, b"fine", 2), row(20, b"bad", 2, sha256=b"short")], meta={"a": "b"})
+        with pytest.raises(RowRefused):
+            await filled.apply(batch)
+        assert await filled.node(21) is None
+        assert "a" not in await filled.meta()
+
+    async def test_a_trial_tells_and_changes_nothing(self, filled: Catalogue) -> None:
+        await filled.apply(Batch(nodes=[row(21, b"fine", 2)], meta={"a": "b"}), trial=True)
+        assert await filled.node(21) is None
+        assert "a" not in await filled.meta()
+        with pytest.raises(RowRefused):
+            await filled.apply(Batch(nodes=[row(20, b"bad", 2, sha256=b"short")]), trial=True)
 
     # --- integers ------------------------------------------------------------------------------------------------
 
