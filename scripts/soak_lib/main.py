@@ -183,12 +183,17 @@ class Soak:
         troubles: list[Callable[[], None]] = [
             self.nothing, self.kill_writers, self.s3_is_down, self.s3_fails, self.disk_is_full, self.remount
         ]  # fmt: skip
+        coming: list[Callable[[], None]] = []  # each comes once before one comes again
         if kill_daemon:
             troubles.append(self.kill_daemon)
+            coming.append(self.kill_daemon)  # first, so that it comes in a short soak, too
         end = time.monotonic() + seconds
         compared = turn = 0
         while time.monotonic() < end:
-            trouble = self.random.choice(troubles)
+            self.pause()
+            if not coming:
+                coming = self.random.sample(troubles, len(troubles))
+            trouble = coming.pop()
             self.happened[trouble.__name__] += 1
             trouble()
             self.look()
@@ -196,7 +201,6 @@ class Soak:
             if turn % CHECK_EVERY == 0:
                 compared += self.check()
             self.hire()
-            self.pause()
         return compared + self.check()
 
 
