@@ -16,6 +16,7 @@ from recfs import __version__
 from recfs.answers_s3 import Far, S3Answers
 from recfs.catalogue import check, reports
 from recfs.core.layout import is_id
+from recfs.core.naming import show_name
 from recfs.errors import Busy, InvalidArgument, OutOfSpace
 from recfs.fs.accounts import LIMIT_NAMES
 from recfs.fs.diskio import few_files
@@ -315,7 +316,7 @@ class Answers:
         """Stop, unless files are open and nobody forces it. `uploads` False: without waiting for S3."""
         opened = self._open_files()
         if opened and not params.get("force"):
-            names = ", ".join(str(entry["path"]) for entry in opened[:5])
+            names = ", ".join(show_name(str(entry["path"])) for entry in opened[:5])
             more = f" and {len(opened) - 5} more" if len(opened) > 5 else ""
             what = "1 file is" if len(opened) == 1 else f"{len(opened)} files are"
             raise Busy(f"{what} open: {names}{more}")

@@ -22,6 +22,7 @@ import trio
 
 from recfs.answers import DRAIN_POLL_S, HASH_PATIENCE_S, Answers
 from recfs.control import ControlServer
+from recfs.core.units import format_size
 from recfs.errors import MountError, RecfsError, StoreError, first_error
 from recfs.fs.diskio import few_files
 from recfs.fs.kernel import PyfuseKernelCache
@@ -48,6 +49,7 @@ LAST_RELEASES_S = 1.0
 def run(config: Config, mountpoint: Path) -> None:
     """Serve *config*'s store at *mountpoint* until told to stop. Raises RecfsError when it cannot start."""
     _raise_file_limit()
+    _raise_size_limit()
     # Hashing threads run little Python, but between two of their system calls they hold the GIL for up to this long
     # while a request waits. Ten times the default's frequency costs under 1 % and shortens that wait as much.
     sys.setswitchinterval(0.0005)
@@ -265,6 +267,20 @@ class _Daemon:
             )
         if self._left:
             raise MountError(f"stopped, but {'; '.join(self._left)}: `recfs umount {self._mountpoint}` clears it")
+
+
+def _raise_size_limit() -> None:
+    """Everybody's files are written with the daemon's limit (RLIMIT_FSIZE); the kernel keeps writers to their own."""
+    unlimited = resource.RLIM_INFINITY
+    _soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
+    except (ValueError, OSError):  # only root may raise the hard one (setrlimit(2))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        log.warning(
+            "no file can become larger than %s (RLIMIT_FSIZE of %s bytes): start recfs without that limit (ulimit -f)",
+            format_size(hard), hard,
+        )  # fmt: skip
 
 
 def _raise_file_limit() -> None:

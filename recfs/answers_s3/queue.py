@@ -100,7 +100,7 @@ class QueueAnswers:
             return None
         found = await self._queue(_LEFT)
         told = [row for row in found["rows"] if row["state"] != "waiting"]
-        return {"totals": found["totals"], "rows": told}
+        return {"totals": found["totals"], "rows": told, "breaker": self._breaker()}
 
     # --- changing ------------------------------------------------------------------------------------------------
 

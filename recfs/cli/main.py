@@ -125,4 +125,21 @@ for _command in (
 
 def main() -> None:
     """Run the command line; the console entry point."""
+    _have_standard_streams()
     cli.main()
+
+
+def _have_standard_streams() -> None:
+    """Give a program that was started with closed descriptors 0 to 2 the null device there.
+
+    Else the next file that is opened, the log or a socket, is taken for standard output (stdin(3)).
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.set_inheritable(fd, True)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - lives until the process ends

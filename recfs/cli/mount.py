@@ -13,6 +13,7 @@ from recfs.cli.logs import set_up_logging
 from recfs.cli.options import Invocation, store_options
 from recfs.cli.params import Duration
 from recfs.cli.where import resolve
+from recfs.errors import ConfigError
 
 if TYPE_CHECKING:
     from recfs.config import Config
@@ -61,6 +62,7 @@ def mount(
     presence.require(config.root, existing=config.existing)  # before a log is begun there
     file = cwd.absolute(log_file) if log_file is not None else config.log.file
     if detach:
+        _require_steady(invocation)
         _mount_detached(invocation, config, target, file=file, verbose=verbose, timeout_s=start_timeout)
         return
     set_up_logging("debug" if verbose else config.log.level, file)
@@ -71,6 +73,24 @@ def mount(
     daemon.run(config, target)
     if invocation.json:
         output.emit_json({"root": str(config.root), "mountpoint": str(target), "stopped": True})
+
+
+def _require_steady(invocation: Invocation) -> None:
+    """Refuse a config that only this process can read: the daemon reads it once more. Raises ConfigError."""
+    from recfs.config import ENV_CONFIG
+
+    named = invocation.config
+    if named is None and invocation.root is None and ENV_CONFIG in os.environ:
+        named = Path(os.environ[ENV_CONFIG])
+    if named is None:
+        return
+    path = str(cwd.absolute(named))
+    if path == os.devnull or (os.path.isfile(path) and not path.startswith(("/dev/", "/proc/"))):
+        return
+    raise ConfigError(
+        f"{output.show_name(path)}: with -d the daemon reads the configuration once more, and this is no regular file; "
+        f"write it into one, or leave out -d"
+    )
 
 
 def _mount_detached(

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from recfs.core.naming import show_name as show_name
+
 STATE_STYLES = {
     "writing": "yellow",
     "sealing": "yellow",
@@ -41,17 +43,6 @@ def console(*, stderr: bool = False) -> Console:
 def emit_json(document: Any) -> None:
     """Print one JSON document. ASCII only, so that names which are not UTF-8 survive as \\udcXX."""
     click.echo(json.dumps(document, indent=2))
-
-
-def show_name(name: str) -> str:
-    """Return a name fit for a terminal: control characters and bytes that are not UTF-8 escaped."""
-    return "".join(_show_char(char) for char in name)
-
-
-def _show_char(char: str) -> str:
-    if 0xDC80 <= ord(char) <= 0xDCFF:
-        return f"\\x{ord(char) - 0xDC00:02x}"
-    return char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
 
 
 def size(value: int | None) -> str:

@@ -1,5 +1,6 @@
 """`recfs route explain` and `recfs tier run`: where the rules want files, and bringing them there."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from recfs.cli.exits import ExitCode
 from recfs.cli.options import Invocation, store_options
 from recfs.cli.params import Duration, Size
 from recfs.cli.store import locate, open_store
+from recfs.core.naming import is_temporary_name
 
 _DONE = {
     "upload": "queued for upload",
@@ -71,6 +73,9 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
     ]
     if result["s3"] is None:
         facts.append(("note", Text("this configuration has no [s3]: everything stays here", style="yellow")))
+    name = os.fsencode(os.path.basename(result["path"]))
+    if decision["store"] == "s3" and is_temporary_name(name):
+        facts.append(("not uploaded", Text("its name looks temporary: it waits until it is renamed", style="yellow")))
     if now is not None:
         facts.append(("now", Text.assemble(output.state(now["state"]), f", bytes: {now['location']}")))
         move = result["move"]

@@ -155,8 +155,8 @@ def _upload_first(asking: ControlClient, deadline: float, teller: Teller) -> dic
 def _still_open(client: ControlClient, refusal: str) -> str:
     """Return the refusal to stop, with the open files when the daemon's message does not name them."""
     open_files: list[dict[str, Any]] = client.call("status").get("open_files", [])
-    unnamed = [file["path"] for file in open_files if file["path"] not in refusal]
-    listed = "".join(f"\n  {output.show_name(path)}" for path in unnamed)
+    names = [output.show_name(file["path"]) for file in open_files]
+    listed = "".join(f"\n  {name}" for name in names if name not in refusal)
     return f"{refusal}{listed}\nclose them, or use --force"
 
 

@@ -36,13 +36,21 @@ def of_queue(far: dict[str, Any] | None) -> list[str]:
     if far is None or not any(far["totals"][state] for state in ("running", "failed", "pending")):
         return []
     lines = [f"S3: {summary(far['totals'])}, {output.size(far['totals']['sent_bytes'])} sent"]
-    return lines + [failing(row) for row in far.get("rows", []) if row["state"] == "failed"]
+    lines += [failing(row) for row in far.get("rows", []) if row["state"] == "failed"]
+    return lines + down(far.get("breaker"))
 
 
 def failing(row: dict[str, Any]) -> str:
     """Return what fails of the S3 queue, and why."""
     name = output.show_name(row["path"] or row["key"] or "?")
     return f"{row['kind']} of {name} fails: {output.show_name(row['error'])}"
+
+
+def down(breaker: dict[str, Any] | None) -> list[str]:
+    """Return that S3 is down, and why, where it is: what is left waits for it."""
+    if breaker is None or breaker["state"] == "closed":
+        return []
+    return [f"S3 is down: {output.show_name(breaker['error'] or breaker['state'])}"]
 
 
 def staying(found: dict[str, Any] | None) -> str | None:
@@ -65,14 +73,15 @@ def of_status(status: dict[str, Any]) -> list[str]:
     lines += [hashed(file) for file in pipeline.get("files") or ()]
     if far is not None:
         lines += of_queue(queue_of(status))
-        if far["problem"] and far["queue"]["failed"]:
+        if far["problem"] and far["queue"]["failed"] and not down(far.get("breaker")):
             lines.append(output.show_name(far["problem"]))
     return lines
 
 
 def queue_of(status: dict[str, Any]) -> dict[str, Any] | None:
     """Return what an answer of `status` tells of the queue, for `of_queue`."""
-    return None if status.get("s3") is None else {"totals": status["s3"]["queue"]}
+    far = status.get("s3")
+    return None if far is None else {"totals": far["queue"], "breaker": far.get("breaker")}
 
 
 class Teller:

@@ -10,6 +10,7 @@ import pydantic
 
 from recfs.config.explain import mistakes
 from recfs.config.model import Config
+from recfs.core.naming import show_name
 from recfs.errors import ConfigError
 
 SYSTEM_CONFIG = Path("/etc/recfs/recfs.conf")
@@ -22,25 +23,26 @@ _MAX_CONFIG_BYTES = 1024 * 1024
 
 def load_config(path: Path, *, root: Path | None = None) -> Config:
     """Read a config file; `root`, if given, replaces the file's own. Raises ConfigError."""
+    shown = show_name(str(path))
     try:
         with open(path, "rb") as file:
             raw = file.read(_MAX_CONFIG_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such config file; check the path, or give --root DIR instead") from None
+        raise ConfigError(f"{shown}: no such config file; check the path, or give --root DIR instead") from None
     except IsADirectoryError:
-        raise ConfigError(f"{path}: is a directory; name the config file itself (--root takes a store)") from None
+        raise ConfigError(f"{shown}: is a directory; name the config file itself (--root takes a store)") from None
     except PermissionError:
         raise ConfigError(
-            f"{path}: uid {os.geteuid()} may not read it; allow that user to, or run recfs as another"
+            f"{shown}: uid {os.geteuid()} may not read it; allow that user to, or run recfs as another"
         ) from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise ConfigError(f"{shown}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if len(raw) > _MAX_CONFIG_BYTES:
-        raise ConfigError(f"{path}: larger than 1 MiB, so not a recfs.conf; check the path")
-    data = _toml(raw, path)
+        raise ConfigError(f"{shown}: larger than 1 MiB, so not a recfs.conf; check the path")
+    data = _toml(raw, shown)
     if root is not None:
         data["root"] = os.path.abspath(root)
-    return _build(data, str(path))
+    return _build(data, shown)
 
 
 def config_for_root(root: Path) -> Config:
@@ -74,20 +76,20 @@ def find_config(
     raise ConfigError(f"no store named, and no {system_config}; give --root DIR or --config FILE, or set ${ENV_CONFIG}")
 
 
-def _toml(raw: bytes, path: Path) -> dict[str, Any]:
+def _toml(raw: bytes, shown: str) -> dict[str, Any]:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path}: line {line} is not UTF-8; save the file as UTF-8") from None
+        raise ConfigError(f"{shown}: line {line} is not UTF-8; save the file as UTF-8") from None
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(
-            f'{path}: not TOML: {error}; write key = value, with texts in quotes: min_free = "1 GiB"'
+            f'{shown}: not TOML: {error}; write key = value, with texts in quotes: min_free = "1 GiB"'
         ) from None
     except RecursionError:
-        raise ConfigError(f"{path}: not a recfs.conf: values nested too deeply") from None
+        raise ConfigError(f"{shown}: not a recfs.conf: values nested too deeply") from None
 
 
 def _build(data: dict[str, Any], source: str) -> Config:

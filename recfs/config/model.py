@@ -33,7 +33,9 @@ class Config(Section):
     root: AbsolutePath = Field(description="directory that holds the store")
     mountpoint: AbsolutePath | None = Field(default=None, description="default mount point of `recfs mount`")
     min_free: Size = Field(default=1024**3, description="bytes of the disk that recfs leaves free")
-    existing: bool = Field(default=False, description="whether `recfs mount` only takes a store that is there")
+    existing: bool = Field(
+        default=False, strict=True, description="whether `recfs mount` only takes a store that is there"
+    )
     operator: Uid | None = Field(
         default=None, description="uid that may write shared/ and set quotas; none: the daemon's"
     )

@@ -1,0 +1,111 @@
+"""What whoever starts recfs hands on: closed descriptors, a configuration in a pipe, a limit on file sizes."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recfs import daemon as daemon_module
+from tests.system.fake_daemon import FakeDaemon, run
+from tests.system.s3_samples import EXPLAINED, TOTALS
+
+
+def _recfs(closing: str, *args: object) -> subprocess.CompletedProcess[bytes]:
+    """Run a command in a process of its own, which the shell starts without some of its standard descriptors."""
+    command = ["sh", "-c", f'exec "$@" {closing}', "sh", sys.executable, "-m", "recfs", *map(str, args)]
+    return subprocess.run(command, capture_output=True, timeout=60, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closing", [">&-", "<&- >&- 2>&-"])
+def test_a_closed_standard_output_changes_no_exit_code(daemon: FakeDaemon, closing: str) -> None:
+    assert _recfs(closing, "status", "--root", daemon.root).returncode == 0
+    done = _recfs(closing, "info", "users/5", "--config", "/nowhere/recfs.conf")
+    assert done.returncode == 3, "a mistake is one all the same"
+
+
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_a_configuration_that_can_be_read_once_is_refused_with_detach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    theirs, ours = os.pipe()
+    try:
+        os.write(ours, f'root = "{tmp_path / "store"}"\n'.encode())
+        os.close(ours)
+        named = f"/proc/self/fd/{theirs}"
+        if by == "option":
+            result = run("mount", "-d", "--config", named, tmp_path / "m")
+        else:
+            monkeypatch.setenv("RECFS_CONFIG", named)
+            result = run("mount", "-d", tmp_path / "m")
+    finally:
+        os.close(theirs)
+    assert result.exit_code == 3, result.output
+    assert "no regular file; write it into one, or leave out -d" in result.stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_file_behind_a_descriptor_is_refused_too(tmp_path: Path) -> None:
+    conf = tmp_path / "recfs.conf"
+    conf.write_text(f'root = "{tmp_path / "store"}"\n')
+    with conf.open() as opened:
+        result = run("mount", "-d", "--config", f"/dev/fd/{opened.fileno()}", tmp_path / "m")
+    assert (result.exit_code, "no regular file" in result.stderr) == (3, True), "the daemon has other descriptors"
+
+
+def test_the_name_of_a_configuration_is_shown_on_one_line(tmp_path: Path) -> None:
+    result = run("config", "check", tmp_path / "a\nb.conf")
+    assert (
+        result.stderr
+        == f"recfs: {tmp_path}/a\\nb.conf: no such config file; check the path, or give --root DIR instead\n"
+    )
+
+
+def _limits(monkeypatch: pytest.MonkeyPatch, *, root: bool) -> list[tuple[int, int]]:
+    limit, set_to = (1024, 4096), []
+
+    def setrlimit(which: int, limits: tuple[int, int]) -> None:
+        assert which == resource.RLIMIT_FSIZE
+        if limits[1] != limit[1] and not root:
+            raise ValueError("not allowed to raise maximum limit")
+        set_to.append(limits)
+
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limit)
+    monkeypatch.setattr(resource, "setrlimit", setrlimit)
+    daemon_module._raise_size_limit()
+    return set_to
+
+
+def test_a_limit_on_file_sizes_is_not_the_daemons(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _limits(monkeypatch, root=True) == [(resource.RLIM_INFINITY, resource.RLIM_INFINITY)]
+
+
+@pytest.mark.expect_log(r"no file can become larger than 4 KiB .*ulimit -f")
+def test_a_limit_on_file_sizes_that_stays_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _limits(monkeypatch, root=False) == [(4096, 4096)]
+
+
+# --- what is waited for ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("state", "told"), [("open", True), ("half-open", True), ("closed", False)])
+def test_drain_says_that_s3_is_down(root: Path, state: str, told: bool) -> None:
+    breaker = {"state": state, "error": "connection refused; check [s3] endpoint"}
+    left: dict[str, Any] = {"s3": {"totals": TOTALS, "rows": [], "breaker": breaker}}
+    with FakeDaemon(root, {"drain": {"pending": 2, "left": left}}):
+        result = run("drain", "--root", root, "--timeout", "1s")
+    assert ("S3 is down: connection refused; check [s3] endpoint" in result.stdout) is told
+
+
+@pytest.mark.parametrize(("name", "told"), [(".video.part", True), ("video.mp4", False)])
+def test_route_explain_says_that_a_temporary_name_waits(root: Path, name: str, told: bool) -> None:
+    answer = EXPLAINED | {"path": f"users/5/recordings/1/{name}"}
+    with FakeDaemon(root, {"route_explain": answer}):
+        result = run("route", "explain", answer["path"], "--root", root)
+    assert ("its name looks temporary: it waits until it is renamed" in result.stdout) is told
