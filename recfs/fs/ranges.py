@@ -35,6 +35,8 @@ COPY_BYTES: Final = 128 << 20
 """The most that one request copies: the file is locked, and its caller cannot be killed, until it is done."""
 SMALL_BYTES: Final = 128 << 10
 """Up to this, reading and writing costs less than asking a thread."""
+FETCHED_BYTES: Final = 1 << 20
+"""The most that one request copies of a file whose bytes are on their way from S3."""
 AT_ONCE: Final = 4
 """Threads that allocate and copy. They may take long, so they must not be all the threads there are."""
 BLOCK_BYTES: Final = 512  # of st_blocks
@@ -58,6 +60,9 @@ class Ranges:
         follow(self._tree, handle.node)
         if not 0 <= offset < handle.node.bytes:
             return None
+        if handle.body.download is not None:
+            # What is not here yet is a hole below. As lseek(2) allows, all is told to be data.
+            return offset if whence == os.SEEK_DATA else handle.node.bytes
         try:
             # The descriptor's own position moves. Nobody uses it.
             return await self._files.disk.promptly(os.lseek, handle.body.fd, offset, whence)
@@ -97,6 +102,8 @@ class Ranges:
         source, handle = self._files.handles[source_number], self._files.handles[number]
         length = min(length, COPY_BYTES, self._left(source, end_of(source_offset, 0)))
         end_of(offset, length)
+        if source.body.download is not None:
+            return await self._copy_fetched(source_number, source_offset, number, offset, min(length, FETCHED_BYTES))
         if length <= SMALL_BYTES:
             data = await self._files.disk.read_at(source.body.fd, length, source_offset, source.node.bytes)
             return await self._files.write(number, offset, bytes(data))
@@ -114,6 +121,11 @@ class Ranges:
             handle, end if grows else 0,
             _copy, source.body.fd, source_offset, handle.body.fd, offset, end - offset,
         )  # fmt: skip
+
+    async def _copy_fetched(self, source_number: int, source_offset: int, number: int, offset: int, length: int) -> int:
+        """Copy from a file whose bytes come from S3: below, what is not here yet reads as nothing, or as zeros."""
+        data = await self._files.read(source_number, source_offset, length)
+        return await self._files.write(number, offset, bytes(data))
 
     def _left(self, source: Handle, offset: int) -> int:
         follow(self._tree, source.node)

@@ -123,6 +123,48 @@ async def test_a_large_file_is_read_while_it_is_fetched(fs: Filesystem) -> None:
     assert await fs.read(FILE) == data
 
 
+@pytest.fixture
+async def cold(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[tuple[Filesystem, bytes]]:
+    """A store with an evicted file that an open does not fetch whole, and its bytes."""
+    made = tiered(nursery, tmp_path / "root", cache={"fetch_whole_below": MIB, "read_ahead_max": MIB})
+    await made.start()
+    data = b"".join(number.to_bytes(4, "big") for number in range(MIB))
+    await made.write(FILE, data)
+    await made.drain()
+    await evict(made)
+    yield made, data
+    await made.stop()
+
+
+@pytest.mark.slow
+async def test_an_evicted_file_is_all_data(cold: tuple[Filesystem, bytes]) -> None:
+    """What is not here yet is no hole: whoever leaves holes out would copy nothing."""
+    fs, data = cold
+    number = await fs.open(FILE)
+    seek = fs.vfs.ranges.seek
+    assert await seek(number, 0, os.SEEK_DATA) == 0
+    assert await seek(number, 1234, os.SEEK_DATA) == 1234
+    assert await seek(number, 1234, os.SEEK_HOLE) == len(data)
+    assert await seek(number, len(data), os.SEEK_DATA) is None
+    await fs.close(number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [100_000, 8 << 20], ids=["in small steps", "as much as there is"])
+async def test_an_evicted_file_is_copied_by_ranges(cold: tuple[Filesystem, bytes], length: int) -> None:
+    """copy_file_range(2) gives its bytes, never an end of the file where there is none."""
+    fs, data = cold
+    source, target = await fs.open(FILE), await fs.open(f"{REC}/copy", os.O_WRONLY | os.O_CREAT)
+    done = 0
+    while step := await fs.vfs.ranges.copy(source, done, target, done, length):
+        done += step
+    assert done == len(data)
+    await fs.close(source)
+    await fs.close(target)
+    assert await fs.read(f"{REC}/copy") == data
+    await fs.drain()
+
+
 async def test_an_evicted_file_is_written_to(fs: Filesystem) -> None:
     """It is fetched first, and stored anew."""
     await fs.write(FILE, b"data")
