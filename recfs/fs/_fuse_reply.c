@@ -80,6 +80,19 @@ static unsigned long long requests_vanished;
 static unsigned long long requests_answered;
 static unsigned long long requests_interrupted;
 static unsigned long long unique_received;
+
+/* Who sent the requests received lately. The kernel's numbers grow by two (FUSE_REQ_ID_STEP), so each has a place. */
+enum { SENDERS = 1 << 14 };
+static struct {
+	uint64_t unique;
+	uint32_t uid;
+} senders[SENDERS];
+
+static size_t sender_place(uint64_t unique)
+{
+	return (unique >> 1) & (SENDERS - 1);
+}
+
 static PyObject *interrupt_handler;
 static int (*libfuse_receive_buf)(struct fuse_session *se, struct fuse_buf *buf);
 
@@ -215,6 +228,8 @@ static void note(const struct fuse_buf *buf, int size)
 	if (buf->flags & FUSE_BUF_IS_FD || size < (int)sizeof *in)
 		return;
 	unique_received = in->unique;
+	senders[sender_place(in->unique)].unique = in->unique;
+	senders[sender_place(in->unique)].uid = in->uid;
 	if (in->opcode != FUSE_INTERRUPT || size < (int)(sizeof *in + sizeof *interrupt))
 		return;
 	requests_interrupted++;
@@ -475,6 +490,20 @@ static PyObject *unique(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored
 	return PyLong_FromUnsignedLongLong(unique_received);
 }
 
+PyDoc_STRVAR(sender_doc, "sender(unique)\n--\n\n"
+			 "Return the user id of whoever sent that request; -1 if it is not known, or not any more.");
+
+static PyObject *sender(PyObject *Py_UNUSED(module), PyObject *arg)
+{
+	const unsigned long long number = PyLong_AsUnsignedLongLong(arg);
+
+	if (PyErr_Occurred())
+		return NULL;
+	if (!number || senders[sender_place(number)].unique != number)
+		return PyLong_FromLong(-1);
+	return PyLong_FromUnsignedLong(senders[sender_place(number)].uid);
+}
+
 PyDoc_STRVAR(on_interrupt_doc, "on_interrupt(handler)\n--\n\n"
 			       "Have *handler* called with the number of each request that the kernel interrupts; None: nobody.");
 
@@ -596,6 +625,7 @@ static PyMethodDef methods[] = {
 	{"answered", answered, METH_NOARGS, answered_doc},
 	{"interrupts", interrupts, METH_NOARGS, interrupts_doc},
 	{"unique", unique, METH_NOARGS, unique_doc},
+	{"sender", sender, METH_O, sender_doc},
 	{"on_interrupt", on_interrupt, METH_O, on_interrupt_doc},
 	{"extend", extend, METH_O, extend_doc},
 	{"extensions", extensions, METH_NOARGS, extensions_doc},

@@ -14,7 +14,7 @@ from types import ModuleType
 
 WITHOUT_VARIABLE = "RECFS_TEST_WITHOUT"
 EXTENSION = "recfs.fs._fuse_reply"
-NEEDED = ("stage", "extend", "on_interrupt")
+NEEDED = ("stage", "extend", "on_interrupt", "sender")
 """Functions it has to have."""
 
 

@@ -46,6 +46,8 @@ from typing import Any, Final
 import pyfuse3
 import trio
 
+from recfs.fs.waits import WAITS
+
 Clock = Callable[[], float]
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,10 @@ RUN_S: Final = 0.000_5
 SPIN_S: Final = 0.000_030
 """How long to look for the next request after an answer: about what a client needs to send it. Longer gains
 nothing measurable. Off on a single CPU, where it would only keep the client from running."""
+
+MAX_TASKS: Final = 2 * WAITS
+"""How many requests are worked on at a time. More than may wait for something (fs/waits.py): with fewer, those that
+wait would keep everybody's requests from being read, and the interrupts that would end their waiting, too."""
 
 MAX_BARGES: Final = 16
 """How often in a row a woken waiter may find the lock taken before it is handed over."""
@@ -226,7 +232,7 @@ class _Overlay:
 _PACER: Final = Pacer(STATS)  # not one for each `serve`: the lock that pyfuse3 keeps holds on to it
 
 
-async def serve(*, min_tasks: int = 1, max_tasks: int = 99) -> None:
+async def serve(*, min_tasks: int = 1, max_tasks: int = MAX_TASKS) -> None:
     """Run `pyfuse3.main` until the file system is unmounted or terminated, with the faster loop if it fits.
 
     Call after `pyfuse3.init`; arguments and errors are those of `pyfuse3.main`. A session run in two stages

@@ -4,11 +4,18 @@ A handler that has to wait for something in the background (a checksum, a move, 
 `bounded`, and changes nothing in there: the wait may end at any checkpoint. It ends with
 
   Interrupted (EINTR)  the caller got a signal, or was killed: the kernel sent FUSE_INTERRUPT (kernel doc fuse.rst)
-  TryAgain (EAGAIN)    it took longer than the limit; a WARNING in the log says what was waited for
+  TryAgain (EAGAIN)    it took longer than the limit, or very many of the same user wait already; a WARNING in the log
+                       says what was waited for
 
 What goes on as long as it takes, and says so by itself when it does not (bytes from S3, the disk), is waited for inside
 `interruptible`: with no limit, but no longer than the caller lives. Outside a request (services, commands) there is
 nobody to interrupt, and only the limit holds.
+
+How many may wait
+-----------------
+A request that waits keeps one of the request loop's tasks (fs/loop.py), and the memory that goes with it. So that one
+user's thousand waiting threads leave the loop to everybody else, each user has `USER_WAITS` of them, all have `WAITS`,
+and the loop has more tasks than that.
 
 How a request is known
 ----------------------
@@ -23,17 +30,25 @@ import contextlib
 import contextvars
 import logging
 import math
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
 import trio
 
 from recfs.errors import Interrupted, TryAgain
+from recfs.fs import interpose
 
 log = logging.getLogger("recfs.fs")
 
 LIMIT_S = 30.0
 """Longest wait of a request for background work, in seconds."""
+WAITS: Final = 8192
+"""How many requests may wait at a time, of all users."""
+USER_WAITS: Final = 1024
+"""How many of one user, as far as it is known who sent them."""
+UNKNOWN: Final = -1
+"""The user id of a request of which nobody knows who sent it."""
 REMEMBERED: Final = 1024
 """How many interrupts of requests that do not wait just now are remembered: they may yet come to wait."""
 
@@ -41,9 +56,10 @@ REMEMBERED: Final = 1024
 class Request:
     """One request of the kernel, as far as it can be interrupted."""
 
-    __slots__ = ("_scopes", "interrupted")
+    __slots__ = ("_scopes", "interrupted", "uid")
 
-    def __init__(self) -> None:
+    def __init__(self, uid: int = UNKNOWN) -> None:
+        self.uid = uid
         self.interrupted = False
         self._scopes: list[trio.CancelScope] = []
 
@@ -66,6 +82,41 @@ ticket: contextvars.ContextVar[int] = contextvars.ContextVar("recfs_ticket", def
 
 _waiting: dict[int, Request] = {}
 _remembered: dict[int, None] = {}
+_by_user: Counter[int] = Counter()
+"""How many requests of each user wait; -1: of nobody knows whom."""
+
+
+def sender(number: int) -> int:
+    """The user id of whoever sent the request *number*; UNKNOWN without the extension, or if it was long ago."""
+    return interpose.reply.sender(number) if interpose.reply is not None else UNKNOWN
+
+
+def _enrolled(number: int, what: str) -> Request:
+    """A request that begins to wait. Raises TryAgain where too many do."""
+    uid = sender(number)
+    whose, many = None, 0
+    if len(_waiting) >= WAITS:
+        whose, many = "all users", WAITS
+    elif uid != UNKNOWN and _by_user[uid] >= USER_WAITS:
+        whose, many = f"user {uid}", USER_WAITS
+    if whose is not None:
+        log.warning(
+            "%d requests of %s wait already; one more, for %s, was told to try again (EAGAIN)", many, whose, what
+        )
+        raise TryAgain(f"{many} requests of {whose} wait already")
+    request = _waiting[number] = Request(uid)
+    _by_user[uid] += 1
+    request.interrupted = number in _remembered
+    return request
+
+
+def _dismiss(number: int, request: Request) -> None:
+    del _waiting[number]
+    _by_user[request.uid] -= 1
+    if not _by_user[request.uid]:
+        del _by_user[request.uid]
+    if request.interrupted:
+        interrupted(number)  # for the next wait of the same request
 
 
 def interrupted(number: int) -> None:
@@ -86,10 +137,7 @@ def bounded(what: str, limit_s: float | None = None) -> Iterator[None]:
     number = ticket.get()
     request = current.get()
     if request is None and number:
-        request = _waiting.get(number)
-        if request is None:
-            request = _waiting[number] = Request()
-            request.interrupted = number in _remembered
+        request = _waiting.get(number) or _enrolled(number, what)
     try:
         if request is not None and request.interrupted:
             raise Interrupted(f"interrupted before it waited for {what}")
@@ -108,9 +156,8 @@ def bounded(what: str, limit_s: float | None = None) -> Iterator[None]:
             log.warning("a request waited %g s for %s and was told to try again (EAGAIN)", limit_s, what)
             raise TryAgain(f"waited {limit_s:g} s for {what}")
     finally:
-        over = number and request is not None and not request.waits and _waiting.pop(number, None) is request
-        if over and request is not None and request.interrupted:
-            interrupted(number)  # for the next wait of the same request
+        if number and request is not None and not request.waits and _waiting.get(number) is request:
+            _dismiss(number, request)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """Extended attributes: the user's own (kept in the catalogue) and `user.recfs.*` (computed).
 
 Computed ones are not listed, so that `cp -a`, `rsync -X` and `tar --xattrs` do not copy them; `getfattr -n NAME`
-reads them. Limits are those of xattr(7): 255 bytes a name, 64 KiB a value, 64 KiB for the list of names.
+reads them. Limits are those of xattr(7): 255 bytes a name, 64 KiB a value, 64 KiB for the list of names; and
+`TOTAL_MAX_BYTES` for all of one file or directory, since they take room in the catalogue and in memory.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from recfs.core.layout import Role
 from recfs.core.model import State
 from recfs.core.quota import UNLIMITED, Limits, month_of
 from recfs.core.units import parse_size
-from recfs.errors import InvalidArgument, NoAttribute, NotPermitted, NotSupported, TooBig
+from recfs.errors import InvalidArgument, NoAttribute, NotPermitted, NotSupported, OutOfSpace, TooBig
 from recfs.fs.accounts import LIMIT_NAMES
 from recfs.fs.nodes import DirNode, FileNode, Node
 from recfs.fs.views import View
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from recfs.fs.accounts import Account
     from recfs.fs.namespace import Caller
+    from recfs.fs.tree import Tree
     from recfs.fs.vfs import Vfs
     from recfs.ports import ObjectRow
 
@@ -36,7 +38,46 @@ COMPUTED = b"user.recfs."
 _QUOTA = b"quota."
 NAME_MAX_BYTES = 255
 VALUE_MAX_BYTES = 65536
+TOTAL_MAX_BYTES = 2 * VALUE_MAX_BYTES
+"""Names and values of one inode together: the longest value still fits beside a full list of names."""
+LOADED_BYTES = 32 << 20
+"""How much of all attributes is kept in memory; what was not used for longest is read again when it is asked for."""
 _SIZES = ("max_bytes", "max_file_size")
+
+
+def _size(own: dict[bytes, bytes]) -> int:
+    """Bytes of names and values."""
+    return sum(len(name) + len(value) for name, value in own.items())
+
+
+class Loaded:
+    """Which attributes are in memory, by their last use. By inode number: a node may be unloaded at any time."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._sizes: dict[int, int] = {}
+        self._bytes = 0
+
+    def used(self, node: Node) -> None:
+        """The node's attributes were read or changed: those of others leave if there are too many. Atomic."""
+        self._bytes -= self._sizes.pop(node.ino, 0)
+        if not node.xattrs:
+            return
+        self._sizes[node.ino] = size = _size(node.xattrs)
+        self._bytes += size
+        if self._bytes > LOADED_BYTES:
+            self._unload(node.ino)
+
+    def _unload(self, kept: int) -> None:
+        for ino in list(self._sizes):
+            if self._bytes <= LOADED_BYTES:
+                return
+            node = self._tree.nodes.get(ino)
+            if ino == kept or (node is not None and (node.unlinked or self._tree.behind.is_dirty(ino))):
+                continue  # the catalogue does not have all of them
+            self._bytes -= self._sizes.pop(ino)
+            if node is not None:
+                node.xattrs = None
 
 
 class Xattrs:
@@ -45,6 +86,7 @@ class Xattrs:
     def __init__(self, vfs: Vfs, root: str) -> None:
         self._vfs = vfs
         self._root = os.fsencode(root)
+        self._loaded = Loaded(vfs.tree)
 
     async def get(self, ino: int, name: bytes) -> bytes:
         """getxattr(2). A checksum of a sealing file is waited for."""
@@ -79,8 +121,14 @@ class Xattrs:
         own = await self._own(node)
         if name not in own and sum(len(known) + 1 for known in own) + len(name) + 1 > VALUE_MAX_BYTES:
             raise TooBig(f"{node.path}: the list of attribute names is full")
+        added = len(value) - len(own[name]) if name in own else len(name) + len(value)
+        if added > 0:
+            if _size(own) + added > TOTAL_MAX_BYTES:
+                raise OutOfSpace(f"{node.path}: its attributes would take more than {TOTAL_MAX_BYTES} bytes")
+            self._vfs.files.space.admit(added)
         own[name] = value
         self._changed(node, name, value)
+        self._loaded.used(node)
 
     async def remove(self, ino: int, name: bytes, caller: Caller) -> None:
         """removexattr(2). Removing a quota attribute brings the default back."""
@@ -109,6 +157,7 @@ class Xattrs:
             loaded = await self._vfs.tree.catalogue.xattrs(node.ino)
             if node.xattrs is None:
                 node.xattrs = loaded
+        self._loaded.used(node)
         return node.xattrs
 
     async def _changeable(self, seen: Node | View, caller: Caller) -> Node:

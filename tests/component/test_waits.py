@@ -14,6 +14,7 @@ import trio.testing
 from recfs.core.model import State
 from recfs.errors import Interrupted, TryAgain
 from recfs.fs import waits
+from recfs.fs.loop import MAX_TASKS
 from recfs.fs.vfs import Changes
 from tests.fakes import FakeKernelFiles
 
@@ -120,6 +121,37 @@ async def test_interrupts_of_requests_that_are_over_do_not_pile_up() -> None:
     for number in range(1, 5000):
         waits.interrupted(number)
     assert len(waits._remembered) == waits.REMEMBERED
+
+
+async def test_one_user_does_not_take_all_places(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, expect_log: Callable[[str], None]
+) -> None:
+    expect_log(r"3 requests of user 1000 wait already; one more, for the test, was told to try again \(EAGAIN\)")
+    expect_log(r"5 requests of all users wait already")
+    monkeypatch.setattr(waits, "USER_WAITS", 3)
+    monkeypatch.setattr(waits, "WAITS", 5)
+    monkeypatch.setattr(waits, "sender", lambda number: number // 100)
+    theirs = [Client(nursery, 1000 * 100 + number) for number in range(4)]
+    others = [Client(nursery, uid * 100) for uid in (1, 2, 3)]
+    for client in (*theirs, *others):
+        client.start(wait)
+        await trio.testing.wait_all_tasks_blocked()
+    assert [client.outcome for client in theirs] == [None, None, None, TryAgain]
+    assert [client.outcome for client in others] == [None, None, TryAgain]
+    for number in list(waits._waiting):
+        waits.interrupted(number)
+    await trio.testing.wait_all_tasks_blocked()
+    assert not waits._by_user
+    again = Client(nursery, 1000 * 100 + 50)
+    again.start(wait)
+    await trio.testing.wait_all_tasks_blocked()
+    assert again.outcome is None
+    waits.interrupted(1000 * 100 + 50)
+    await trio.testing.wait_all_tasks_blocked()
+
+
+def test_the_loop_has_more_tasks_than_may_wait() -> None:
+    assert MAX_TASKS > waits.WAITS + waits.USER_WAITS
 
 
 async def test_a_lock_is_not_taken_by_whoever_was_interrupted(nursery: trio.Nursery) -> None:

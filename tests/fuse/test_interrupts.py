@@ -72,3 +72,41 @@ def test_many_clients_that_wait_are_ended_together(mount: Mount, rec: Path, endl
     assert time.monotonic() - began < 10
     endless.unlink()
     assert os.listdir(rec) == []
+
+
+MANY = """
+import os, sys, threading
+def ask():
+    try:
+        os.getxattr(sys.argv[1], "user.recfs.sha256")
+    except OSError:
+        pass
+for _ in range(300):
+    threading.Thread(target=ask, daemon=True).start()
+print("begun", flush=True)
+threading.Event().wait()
+"""
+
+
+def waiting_threads(pid: int) -> int:
+    """How many threads of a program wait for an answer of the daemon."""
+    return sum("request_wait" in each.read_text() for each in Path(f"/proc/{pid}/task").glob("*/stack"))
+
+
+def test_hundreds_of_requests_that_wait_hold_up_nobody(mount: Mount, rec: Path, endless: Path) -> None:
+    """Each keeps a task of the request loop: there are more of them than one user can fill."""
+    client = subprocess.Popen([sys.executable, "-c", MANY, endless], stdout=subprocess.PIPE, text=True)
+    try:
+        wait_until(lambda: waiting_threads(client.pid) == 300, "all of them wait")
+        other = rec / "other"
+        other.write_bytes(b"somebody else's")
+        assert len(xattr(other, "sha256")) == 64
+        assert sorted(os.listdir(rec)) == ["endless", "other"]
+        other.unlink()
+        assert waiting_threads(client.pid) == 300, "they waited all the while"
+    finally:
+        client.kill()
+        assert client.stdout is not None
+        client.stdout.close()
+        client.wait(20)
+    endless.unlink()
