@@ -102,6 +102,11 @@ def rule_for_dir(rules: Sequence[FallbackRule], path: Path) -> DirRule | None:
     return None
 
 
+def deepest(rules: Sequence[FallbackRule]) -> int:
+    """How many names the longest path of a directory has that any rule fits."""
+    return max((len(rule.dir_pattern) for rule in rules), default=0)
+
+
 def auto_dirs(rules: Sequence[FallbackRule], path: Path) -> list[bytes]:
     """Give the directories to create together with the directory `path`, so that rules below it have a place.
 

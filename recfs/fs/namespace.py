@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from recfs.core.fallback import auto_dirs, rule_for_dir
+from recfs.core.fallback import auto_dirs, deepest, rule_for_dir
 from recfs.core.layout import Role, child_role, is_upload
 from recfs.errors import (
     Busy,
@@ -112,9 +112,11 @@ class Namespace:
             return await self._tree.accounts.load(name.decode("ascii"))
         return None
 
-    def _fit(self, folder: DirNode) -> None:
+    def _fit(self, folder: DirNode, depth: int | None = None) -> None:
+        """Give a directory its fallback rule. *depth*, if known, saves the path of one too deep for any rule."""
         rules = self._tree.rules
-        folder.fallback = rule_for_dir(rules, tuple(folder.parts())) if rules else None
+        matters = bool(rules) and (depth is None or depth <= deepest(rules))
+        folder.fallback = rule_for_dir(rules, tuple(folder.parts())) if matters else None
         folder.whiteouts = set()
 
     def _add_dir(self, folder: DirNode, name: bytes, mode: int, caller: Caller, role: Role) -> DirNode:
@@ -393,9 +395,9 @@ class Namespace:
 
     def _rebase(self, folder: DirNode, account: Account | None) -> None:
         """Give a moved directory, and every loaded one below it, what its new path implies."""
-        pairs: list[tuple[DirNode, Account | None]] = [(folder, account)]
+        pairs: list[tuple[DirNode, Account | None, int]] = [(folder, account, len(folder.parts()))]
         while pairs:
-            node, own = pairs.pop()
+            node, own, depth = pairs.pop()
             parent = node.parent
             node.account = own if own is not None else parent.account
             node.job = node if node.role is Role.JOB else parent.job
@@ -404,12 +406,12 @@ class Namespace:
             else:
                 node.activity_ns = 0
             whiteouts = node.whiteouts
-            self._fit(node)
+            self._fit(node, depth)
             node.whiteouts = whiteouts if node.fallback is not None else set()
             for child in node.children.values():
                 if isinstance(child, DirNode):
                     child.role = child_role(node.role, child.name, is_dir=True)
-                    pairs.append((child, None))
+                    pairs.append((child, None, depth + 1))
 
 
 def _weight(node: Node) -> tuple[int, int]:

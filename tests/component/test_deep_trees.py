@@ -350,3 +350,25 @@ def test_steps_never_remove_what_they_do_not_know(tmp_path: Path) -> None:
     (outcome,) = store.apply([Step(StepKind.MKDIR, store.home([b"users", b"c"]), attrs=Attrs(0, 1 << 70, 0, 0, 0))])
     assert outcome.error, "an impossible owner is an error of its step"
     store.close()
+
+
+# --- what a rename looks at ---------------------------------------------------------------------------------------
+
+
+async def test_a_rename_does_not_go_through_every_path_below(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path of a directory that is too deep for any rule is not put together: that would cost depth squared."""
+    async with filesystem(place) as fs:
+        lowest = await dig(fs, f"{REC}/top", 200)
+        asked: list[int] = []
+        parts = DirNode.parts
+
+        def counted(node: DirNode) -> list[bytes]:
+            found = parts(node)
+            asked.append(len(found))
+            return found
+
+        monkeypatch.setattr(DirNode, "parts", counted)
+        await fs.rename(f"{REC}/top", f"{REC}/other")
+        assert len(lowest.parts()) == 205
+        assert [depth for depth in asked if depth > 20] == [205], "but for the one asked for here"
+        assert sum(asked) < 300
