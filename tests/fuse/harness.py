@@ -61,7 +61,9 @@ def lazy_unmount(path: Path) -> None:
             command = ["umount", "--lazy", str(path)]
         else:
             command = ["fusermount3", "-uz", str(path)]
-        subprocess.run(command, check=True, capture_output=True, timeout=10)
+        done = subprocess.run(command, check=False, capture_output=True, timeout=10)
+        if done.returncode and mounted(path):  # else another worker swept it at the same moment
+            raise AssertionError(f"{path} cannot be unmounted: {done.stderr!r}")
 
 
 def users_of(mount: Path) -> dict[int, str]:
