@@ -54,6 +54,10 @@ class RootBusy(StoreError):
     """Another daemon holds this root."""
 
 
+class StoreFull(StoreError):
+    """The disk has no room for what opening the catalogue takes; the catalogue itself is whole."""
+
+
 class CatalogueCorrupt(StoreError):
     """The catalogue file is damaged or from a newer version; it was left untouched."""
 

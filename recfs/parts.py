@@ -15,9 +15,10 @@ import trio
 
 from recfs import remote
 from recfs.catalogue import check
-from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
+from recfs.catalogue.headroom import give_up
+from recfs.catalogue.sqlite import SqliteCatalogue, full, is_full, open_catalogue
 from recfs.clock import SystemClock
-from recfs.errors import IoFailure, RecfsError, StoreError
+from recfs.errors import IoFailure, OutOfSpace, RecfsError, StoreError, StoreFull
 from recfs.fs.accounts import Accounts
 from recfs.fs.bodies import Bodies
 from recfs.fs.diskio import fallocate
@@ -146,7 +147,7 @@ async def opened(
     async with contextlib.AsyncExitStack() as ends:
         ends.callback(_at_the_end, store.close)
         with _usable(config):
-            catalogue = open_catalogue(store.catalogue_path, expect_new=not store.has_files())
+            catalogue = _catalogue(store)
             ends.callback(_at_the_end, catalogue.close)
             objects = objects or remote.connect(config)
             parts = await _build(config, store, catalogue, kernel, files or NoKernelFiles(), objects)
@@ -157,6 +158,17 @@ async def opened(
                 _at_the_end(parts.bodies.pool.close)
                 _at_the_end(parts.timekeeper.keep)
                 await _write_last(parts)
+
+
+def _catalogue(store: LocalStore) -> SqliteCatalogue:
+    """Open it; on a full disk with the room that was put aside for it. Raises StoreError."""
+    expect_new = not store.has_files()
+    for make_room in (store.drop_ballast, partial(give_up, store.catalogue_path)):
+        if not is_full(store.catalogue_path):
+            with contextlib.suppress(StoreFull):
+                return open_catalogue(store.catalogue_path, expect_new=expect_new)
+        make_room()
+    return open_catalogue(store.catalogue_path, expect_new=expect_new)
 
 
 @contextlib.contextmanager
@@ -234,6 +246,8 @@ async def _build(
         recovered = await Recovery(tree, behind, places, bodies, vfs.names, store).run()
     except IoFailure as error:  # damage that only reading meets
         raise StoreError(str(error)) from error
+    except OutOfSpace as error:
+        raise full(store.catalogue_path) from error
     _tell(recovered)
     await remote.agree(config, catalogue, behind)
     far = None

@@ -16,11 +16,20 @@ LOG_BYTES = 8 << 20
 """Of the log, beyond its end. One that has been folded into the main file is written anew from its beginning."""
 FILE_BYTES = 4 << 20
 """Of the main file, beyond its end: folding the log in takes new pages."""
+INDEX_BYTES = 64 << 10
+"""Of the log's index (-shm), and what of it has no blocks yet: who touches that on a full disk is ended (mmap(2))."""
 _KEEP_SIZE = 1
 _BLOCK_BYTES = 512
 
 Allocate = Callable[[int, int, int, int], None]
 """fallocate(2): descriptor, mode, offset, length. Raises OSError."""
+
+
+def give_up(path: Path) -> None:
+    """Give the room back that a catalogue nobody has open keeps beyond the ends of its files (truncate(2))."""
+    for suffix in ("-wal", ""):
+        with contextlib.suppress(OSError):
+            os.truncate(f"{path}{suffix}", os.stat(f"{path}{suffix}").st_size)
 
 
 class Headroom:
@@ -32,13 +41,14 @@ class Headroom:
 
     def keep(self, allocate: Allocate, most_bytes: int) -> None:
         """Put the room aside that is missing, *most_bytes* at most. Does nothing where that cannot be."""
-        for suffix, wanted in (("-wal", LOG_BYTES), ("", FILE_BYTES)):
+        for suffix, wanted in (("-shm", INDEX_BYTES), ("-wal", LOG_BYTES), ("", FILE_BYTES)):
             room = min(wanted, most_bytes)
             with contextlib.suppress(OSError):
                 fd = self._fd(suffix)
                 info = os.fstat(fd)
                 if info.st_blocks * _BLOCK_BYTES - info.st_size < room // 2:
-                    allocate(fd, _KEEP_SIZE, info.st_size, room)
+                    begin = 0 if suffix == "-shm" else info.st_size
+                    allocate(fd, _KEEP_SIZE, begin, info.st_size - begin + room)
 
     def _fd(self, suffix: str) -> int:
         if suffix not in self._fds:

@@ -13,6 +13,7 @@ One daemon writes (the root's lock file sees to that) and command-line readers o
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 import sqlite3
 from contextlib import closing, contextmanager, suppress
@@ -40,7 +41,7 @@ from recfs.catalogue.rows import (
     write,
 )
 from recfs.core.bounds import MAX_INT
-from recfs.errors import CatalogueCorrupt, IoFailure, OutOfSpace, RowRefused
+from recfs.errors import CatalogueCorrupt, IoFailure, OutOfSpace, RowRefused, StoreError, StoreFull
 from recfs.ports import AccountRow, JournalRow
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ FOLD_EVERY_S = 1.0
 _FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 """What SQLite says on a full disk. The second: the index of the log (-shm) could not grow."""
 
+FULL_BYTES = 256 << 10
+"""On a disk with less than this, what SQLite cannot read, write or make is put down to that."""
+
 REFUSED_KEPT = 20
 """How many rows that did not fit `recfs status` names."""
 
@@ -69,8 +73,13 @@ CHECK_BYTES = 16 << 20
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """Open the catalogue file; *read_only* never creates nor changes it.
 
-    Raises CatalogueCorrupt when it is not a catalogue, is damaged, or comes from a newer recfs.
+    Raises CatalogueCorrupt when it is not a catalogue, is damaged, or comes from a newer recfs, StoreFull when the disk
+    has no room for the log or its index (-wal, -shm), without which it cannot be read.
     """
+    # SQLite makes its index (-shm) a page at a time and maps it. Where blocks are smaller, that leaves holes: on a full
+    # disk whoever touches one is ended by SIGBUS (mmap(2)).
+    if is_full(path) and os.statvfs(path.parent).f_frsize < mmap.PAGESIZE and not os.path.exists(f"{path}-shm"):
+        raise full(path)
     try:
         uri = f"file:{_quote(path)}?mode={'ro' if read_only else 'rwc'}"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5)
@@ -82,12 +91,38 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             connection.execute("pragma wal_autocheckpoint = 0")
         connection.execute("select count(*) from sqlite_master").fetchone()
     except sqlite3.DatabaseError as error:
-        raise _corrupt(path, error) from error
+        raise _unusable(path, error) from error
     return connection
 
 
 def _quote(path: Path) -> str:
     return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def _unusable(path: Path, error: sqlite3.DatabaseError) -> StoreError:
+    """What *error* says of the catalogue, or of the disk it is on."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    may_be = code & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)  # the primary code of an extended one
+    return full(path) if code in _FULL or (may_be and is_full(path)) else _corrupt(path, error)
+
+
+def is_full(path: Path) -> bool:
+    """Whether the disk under the catalogue has next to nothing left."""
+    try:
+        disk = os.statvfs(path.parent)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < FULL_BYTES or bool(disk.f_files and not disk.f_favail)
+
+
+def full(path: Path) -> StoreFull:
+    """What is to be said when the disk has no room for what opening the catalogue takes."""
+    root = path.parent.parent
+    return StoreFull(
+        f"store {root}: its disk is full (`df {root}`, `df -i {root}`), and opening the catalogue takes some room. "
+        f"Nothing is lost. Free some MiB and try again: other files on that disk, what is in {path.parent}/trash and "
+        f"{path.parent}/lost+found, or make the disk larger"
+    )
 
 
 def _corrupt(path: Path, error: Exception | str) -> CatalogueCorrupt:
@@ -381,7 +416,7 @@ def open_catalogue(path: Path, *, expect_new: bool = True) -> SqliteCatalogue:
     """Open or create the catalogue at *path*, bring its schema up to date, and make the file's name durable.
 
     *expect_new* False: there are files it should know of, so a missing or empty one is refused.
-    Raises CatalogueCorrupt.
+    Raises CatalogueCorrupt, StoreFull.
     """
     if not expect_new and (not path.exists() or path.stat().st_size == 0):
         raise _corrupt(path, "it is missing or empty, though the store has files")
@@ -404,7 +439,7 @@ def open_catalogue(path: Path, *, expect_new: bool = True) -> SqliteCatalogue:
         raise
     except sqlite3.DatabaseError as error:
         connection.close()
-        raise _corrupt(path, error) from error
+        raise _unusable(path, error) from error
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)

@@ -121,10 +121,11 @@ def _last_message(log: Path, began_at: int) -> str:
 @contextlib.contextmanager
 def _log_file(log: Path) -> Iterator[int]:
     """Open the log for appending, making its directory; unmake both when all they hold is a failed start."""
+    private = (log.parent, log.parent.parent) if log.parent.name == ".recfs" else ()  # a store that is new
     made = [parent for parent in (log.parent, *log.parent.parents) if not parent.exists()]
     try:
         for parent in reversed(made):
-            parent.mkdir(mode=0o700 if parent.name == ".recfs" else 0o755)
+            parent.mkdir(mode=0o700 if parent in private else 0o755)
         fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
     except OSError as exc:
         raise StoreError(

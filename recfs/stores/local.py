@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from recfs.clock import boot_id
 from recfs.core.bounds import MAX_INT
 from recfs.errors import RootBusy, StoreError
+from recfs.stores import presence
 from recfs.stores.beneath import Beneath
 from recfs.stores.steps import Outcome, Step, Steps
 
@@ -89,7 +90,8 @@ class LocalStore:
     def open(self) -> None:
         """Create what is missing, take the lock. Raises StoreError (with the remedy) or RootBusy."""
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(mode=presence.ROOT_MODE, exist_ok=True)
             self.private.mkdir(mode=0o700, exist_ok=True)
             for name in ("lost+found", "staging", "trash", "limbo"):
                 self._make_folder(self.private / name, 0o700)
@@ -111,8 +113,15 @@ class LocalStore:
                 f"store {self.root} is in use by another recfs daemon (process {holder or 'unknown'}). "
                 f"Stop it with `recfs umount`, or use its mount."
             ) from error
-        os.ftruncate(self._lock_fd, 0)
-        os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode("ascii"), 0)
+        mine = f"{os.getpid()}\n".encode("ascii")
+        with contextlib.suppress(OSError):  # a full disk; the number only tells who holds it
+            os.pwrite(self._lock_fd, mine, 0)
+        os.ftruncate(self._lock_fd, len(mine))
+        if presence.is_exposed(self.root):
+            log.warning(
+                "store %s: users can enter it and work past the mount, its quotas and checksums: chmod 700 %s",
+                self.root, self.root,
+            )  # fmt: skip
         self.beneath.open((self._staging, self._trash, self._limbo, self._lost))
         self.max_file_bytes = _largest(self._lock_fd)
         for folder in (self._home, os.fsencode(self.private)):

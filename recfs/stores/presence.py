@@ -11,6 +11,20 @@ _PRIVATE, _CATALOGUE = ".recfs", "catalogue.db"
 _TOP_LEVELS = ("shared", "users", "temp")
 
 
+ROOT_MODE = 0o700
+"""Of a root that is made. Below it lie files that belong to their users, who would write to them past the mount."""
+
+
+def is_exposed(root: Path) -> bool:
+    """Whether users can get at the files of a store past its mount: a daemon run by root gives them to their owners."""
+    resolved = Path(os.path.realpath(root))
+    try:
+        way = (resolved, *resolved.parents)
+        return resolved.stat().st_uid == 0 and all(each.stat().st_mode & 0o001 for each in way)
+    except OSError:
+        return False
+
+
 def require(root: Path, *, existing: bool) -> None:
     """Raise NotAStore where there is no store and one has to be there (*existing*), StoreError where half of it is.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from recfs.cli.checks import Check, Level
 from recfs.cli.output import size
 from recfs.cli.where import mounts
+from recfs.stores.presence import is_exposed
 
 _PROBE_XATTR = "user.recfs.probe"
 _ODD_FILE_SYSTEMS = {
@@ -33,6 +34,7 @@ def disk_checks(root: Path, min_free_bytes: int) -> list[Check]:
         return [Check("root", Level.FAIL, f"{existing} is not a directory", "give --root another directory")]
     return [
         *check_writable(root, existing),
+        *check_access(root),
         check_file_system(existing),
         check_free_space(existing, min_free_bytes),
     ]
@@ -49,6 +51,14 @@ def check_writable(root: Path, existing: Path) -> list[Check]:
     except OSError as exc:
         remedy = f"let uid {os.geteuid()} write there (chown, or remount read-write), or give another root"
         return [Check("root", Level.FAIL, f"cannot write in {place}: {exc.strerror}", remedy)]
+
+
+def check_access(root: Path) -> list[Check]:
+    """Judge whether users get at the store past its mount."""
+    if not root.is_dir() or not is_exposed(root):
+        return []
+    detail = f"{root} can be entered by all users, who may work past the mount, its quotas and checksums"
+    return [Check("access", Level.WARN, detail, f"chmod 700 {root}")]
 
 
 def check_xattrs(fd: int) -> Check:
