@@ -146,7 +146,13 @@ class Answers:
         return sorted(told, key=lambda entry: str(entry["path"]))
 
     def _problems(self) -> list[str]:
-        parts = [few_files(), self.vfs.behind.problem, self.settler.problem, self.committer.problem]
+        parts = [
+            few_files(),
+            self.vfs.files.space.problem,
+            self.vfs.behind.problem,
+            self.settler.problem,
+            self.committer.problem,
+        ]
         told = [problem for problem in parts if problem]
         told += [f"lost bytes: {lost}" for lost in self.recovered.lost]
         told += self.store.foreign

@@ -50,7 +50,12 @@ def restore(invocation: Invocation, path: Path, days: int, tier: str) -> None:
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option(
-    "--expires", "expires_s", type=Duration(), default="1h", show_default=True, help="So long it is good; up to 7d."
+    "--expires",
+    "expires_s",
+    type=Duration(1.0, 7 * 86400.0),
+    default="1h",
+    show_default=True,
+    help="So long it is good; up to 7d.",
 )
 @click.option("--put", is_flag=True, help="A URL to write to, where there is no file.")
 @store_options

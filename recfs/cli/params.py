@@ -1,24 +1,29 @@
 """Types of option values shared by several commands."""
 
+import math
 from typing import Any
 
 import click
 
 
 class Duration(click.ParamType[float]):
-    """A duration as in recfs.conf ("5m", "90s", plain seconds); becomes seconds."""
+    """A duration as in recfs.conf ("5m", "90s", plain seconds); becomes seconds, from *least_s* to *most_s*."""
 
     name = "duration"
+
+    def __init__(self, least_s: float = 0.0, most_s: float = math.inf) -> None:
+        self._least_s, self._most_s = least_s, most_s
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         from recfs.core.units import parse_duration
 
-        if isinstance(value, float):
-            return value
         try:
-            return parse_duration(str(value))
+            found = value if isinstance(value, float) else parse_duration(str(value))
         except ValueError as exc:
             self.fail(str(exc), param, ctx)
+        if not self._least_s <= found <= self._most_s:
+            self.fail(f"{value}: it is from {self._least_s:g} s to {self._most_s:g} s", param, ctx)
+        return found
 
 
 class Size(click.ParamType[int]):

@@ -178,6 +178,18 @@ class Space:
         info = self._store.space()
         return info.f_bavail * info.f_frsize - self.min_free
 
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can be made or grow now, for people; None while there is room. Asks the disk."""
+        info = self._store.space()
+        free = info.f_bavail * info.f_frsize - self.min_free
+        remedy = "new and growing files are refused (ENOSPC): remove files, or make the disk larger"
+        if free <= 0:
+            return f"the disk is down to min_free ({self.min_free} bytes): {remedy}, or lower min_free"
+        if info.f_files and info.f_favail <= inode_reserve(info):
+            return f"the disk has no inodes left (df -i): {remedy}"
+        return None
+
     def keep_ballast(self) -> None:
         """Put room aside for the catalogue, for when the reserve is gone, too, or again after it was used."""
         if self.left() > 0:

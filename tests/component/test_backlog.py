@@ -363,8 +363,10 @@ def test_below_the_reserve_nothing_is_made(free: int) -> None:
     disk = Disk(free)
     space = Space(disk, 100)  # type: ignore[arg-type]
     assert admitted(space.admit_entry, 50) == 0
+    assert "down to min_free" in (space.problem or "")
     disk.free = 101
     assert admitted(space.admit_entry, 50) == 50
+    assert space.problem is None
 
 
 def test_inodes_can_run_out_too() -> None:
@@ -372,11 +374,14 @@ def test_inodes_can_run_out_too() -> None:
     disk = Disk(1 << 40, inodes=101, of=6400)
     space = Space(disk, 0)  # type: ignore[arg-type]
     assert admitted(space.admit_entry, 1) == 1
+    assert space.problem is None
     disk.inodes = 100
     assert admitted(space.admit_entry, 50) == 0
+    assert "no inodes left" in (space.problem or "")
     space.admit(4096)  # files that are there may grow
     disk.of = disk.inodes = 0  # btrfs, which counts none
     assert admitted(space.admit_entry, 50) == 50
+    assert space.problem is None
 
 
 async def test_directories_and_links_need_room_as_files_do(place: Path) -> None:

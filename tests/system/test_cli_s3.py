@@ -240,6 +240,8 @@ def test_without_s3_the_refusal_is_the_daemons(root: Path) -> None:
         (["restore", PATH, "--days", "0"], "days"),
         (["restore", PATH, "--tier", "Fast"], "Expedited"),
         (["presign", PATH, "--expires", "soon"], "not a duration"),
+        (["presign", PATH, "--expires", "8d"], "from 1 s to 604800 s"),
+        (["presign", PATH, "--expires", "0s"], "from 1 s to 604800 s"),
     ],
 )
 def test_usage_errors(root: Path, args: list[str], message: str) -> None:
