@@ -252,6 +252,7 @@ class WriteBehind:
             if not batch:
                 return
             nodes, accounts, garbage = self._sources
+            self._sources = ({}, {}, {})  # what is kept here could not be unloaded
             unsettled, discarded = self._unsettled, self._discarded
             self._unsettled, self._discarded = {}, []
             self._writing = frozenset(batch.removed).union(row.ino for row in batch.nodes)

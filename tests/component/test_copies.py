@@ -52,9 +52,10 @@ async def sparse(fs: Filesystem, path: str, size: int, *data: tuple[int, bytes])
 
 async def interrupted(request: Request, function: Callable[..., Any], *args: Any) -> None:
     """Do what a request does, until its caller is killed."""
-    waits.current.set(request)
+    token = waits.current.set(request)
     with pytest.raises(Interrupted):
         await function(*args)
+    waits.current.reset(token)
 
 
 @pytest.mark.parametrize("data", [[], [(0, b"head")], [(17 * MIB + 3, b"middle")], [(40 * MIB - 4, b"tail")]])

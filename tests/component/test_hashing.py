@@ -33,7 +33,7 @@ HUGE = 300 << 30
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[LocalStore]:
-    made = LocalStore(tmp_path / "root")
+    made = LocalStore(tmp_path)  # what it opens lies below its root
     made.open()
     yield made
     made.close()

@@ -146,7 +146,7 @@ async def test_the_service_survives_a_catalogue_that_cannot_be_written(
     fs.clock.advance(25 * HOUR)
     full = fs.faults.fail("apply", error, times=10)
     await fs.mkdirs("temp/5/77")  # something to write
-    expect_log("recfs.(sweeper|catalogue)")
+    expect_log("recfs.(problems|catalogue)")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(fs.parts.sweeper.run)
         await until(lambda: full.hits > 10)
