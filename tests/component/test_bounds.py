@@ -168,7 +168,10 @@ async def test_sums_beyond_64_bits_are_kept_and_come_back(place: Path) -> None:
         await fs.parts.behind.flush()
         assert not fs.parts.catalogue.refused, "sums that saturate are nobody's fault"
         assert not check.check(fs.parts.store.catalogue_path).differences
-        assert reports.live(fs.parts.store.catalogue_path, fs.config, fs.clock.calendar_ns())["users"][0]["used_bytes"] == MAX_INT
+        assert (
+            reports.live(fs.parts.store.catalogue_path, fs.config, fs.clock.calendar_ns())["users"][0]["used_bytes"]
+            == MAX_INT
+        )
         assert await fs.answers()["status"]({})
         await fs.reopen(services=False)
         await fs.node(f"{REC}/0")

@@ -20,20 +20,34 @@ ALL = {
     "empty": os.O_CREAT | os.O_WRONLY | os.O_TRUNC, "exclusive": os.O_CREAT | os.O_EXCL | os.O_WRONLY,
 }
 
-def client(act, barrier, told):
-    barrier.wait()
+class Gate:  # a barrier without a lock that whoever is killed would keep
+    def __init__(self, clients):
+        self.ready, self.open = mp.RawArray("b", clients), mp.RawValue("b", 0)
+    def wait(self, number):
+        self.ready[number] = 1
+        while not self.open.value:
+            os.sched_yield()
+    def let_through(self):
+        while not all(self.ready):
+            time.sleep(0.001)
+        self.open.value = 1
+
+def client(number, act, gate, told):
+    gate.wait(number)
+    if meanwhile == "kill":
+        told = None  # whoever is killed while it puts something there would keep the queue's lock
     try:
         fd = os.open(folder + "/file", ALL[act], 0o600)
-        told.put("ok")
+        told and told.put("ok")
         if act != "read":
             os.write(fd, b"x")
         os.close(fd)
     except FileExistsError:
-        told.put("ok" if act == "exclusive" else "exists")
+        told and told.put("ok" if act == "exclusive" else "exists")
     except FileNotFoundError:
-        told.put("ok" if meanwhile in ("unlink", "rename") else "gone")
+        told and told.put("ok" if meanwhile in ("unlink", "rename") else "gone")
     except OSError as error:
-        told.put(os.strerror(error.errno))
+        told and told.put(os.strerror(error.errno))
 
 def disturb(number):
     if meanwhile == "rename" and os.path.exists(folder + "/file"):
@@ -52,11 +66,11 @@ for number in range(rounds):
         os.unlink(folder + "/file")
     if number % 3 and "exclusive" not in acts:  # committed, else still being sealed
         os.getxattr(folder + "/file", "user.recfs.sha256")
-    barrier, told = mp.Barrier(len(acts) + 1), mp.Queue()
-    clients = [mp.Process(target=client, args=(act, barrier, told), daemon=True) for act in acts]
+    gate, told = Gate(len(acts)), mp.Queue()
+    clients = [mp.Process(target=client, args=(k, act, gate, told), daemon=True) for k, act in enumerate(acts)]
     for one in clients:
         one.start()
-    barrier.wait()
+    gate.let_through()
     killed = clients[number % len(clients)] if meanwhile == "kill" else None
     if killed is not None:
         time.sleep(number % 7 * 1e-4)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.chaos_faults import XHTML, Cut, Fault, Header, Longer, NoAnswer, Page, Status, Trickle
+from tests.helpers.chaos_faults import XHTML, Cut, Fault, Header, Longer, NoAnswer, Page, PageInstead, Status, Trickle
 
 from .clients import pattern, recfs, state, wait_until, xattr
 from .harness import Mount, errno_is, remove_tree
@@ -128,7 +128,7 @@ UPLOAD_FAULTS = ("403", "404", "429", "500", "503", "reset", "stall", "page-with
 @pytest.mark.parametrize("name", UPLOAD_FAULTS)
 def test_an_upload_waits_for_the_end_of_the_trouble(place: Place, name: str) -> None:
     fault, remedy = FAULTS[name]
-    place.s3.proxy.add(fault, on=UPLOAD)
+    place.s3.proxy.add(PageInstead() if name == "page-with-200" else fault, on=UPLOAD)
     place.number += 1
     path = place.rec / f"upload{place.number}"
     path.write_bytes(SMALL)
@@ -145,6 +145,17 @@ def test_an_upload_waits_for_the_end_of_the_trouble(place: Place, name: str) -> 
     assert state(path) == "stored"
     assert place.s3.data(place.store.inner(path)) == SMALL
     assert place.store.status()["s3"]["problem"] is None
+
+
+def test_an_upload_whose_answer_was_replaced_counts_when_its_bytes_are_there(place: Place) -> None:
+    place.s3.proxy.add(Page(), on=UPLOAD, times=1)
+    place.number += 1
+    path = place.rec / f"upload{place.number}"
+    path.write_bytes(SMALL)
+    place.store.drain()
+    assert state(path) == "stored"
+    place.s3.proxy.heal()
+    assert place.s3.data(place.store.inner(path)) == SMALL
 
 
 def test_a_large_upload_of_which_parts_fail_is_whole_in_the_end(place: Place) -> None:

@@ -87,6 +87,13 @@ class Page(Fault):
 
 
 @dataclass(frozen=True)
+class PageInstead(Page):
+    """The same from somebody who asks no server: nothing has arrived there."""
+
+    asks_server = False
+
+
+@dataclass(frozen=True)
 class Cut(Fault):
     """The body breaks off after *sent* bytes: the connection is closed, reset, or stands still."""
 
