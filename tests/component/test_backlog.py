@@ -73,7 +73,7 @@ async def test_names_do_not_wait_for_the_pipeline(place: Path, mock_clock: trio.
 
 
 async def test_a_first_write_waits_for_the_pipeline_and_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backlog, "PAUSE_S", 30.0)
+    monkeypatch.setattr(backlog, "PAUSE_S", float("inf"))
     async with filesystem(place, commit={"max_pending": 1}) as fs:
         await fs.mkdirs(REC)
         committer, waits = fs.parts.committer, 0

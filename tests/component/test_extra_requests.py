@@ -22,6 +22,11 @@ ExpectLog = Callable[[str], None]
 class Answers:
     """The extension's reply functions, recorded: request -> (kind, value)."""
 
+    @staticmethod
+    def unique() -> int:
+        """The kernel's number of the request received last."""
+        return 4711
+
     def __init__(self) -> None:
         self.given: dict[int, tuple[str, int]] = {}
 
