@@ -153,8 +153,12 @@ class Scheduler(LoadScopeScheduling):
         return self._groups[nodeid]
 
     def _reschedule(self, node: Any) -> None:
-        if node in self.registered_collections:  # else it replaces a dead one, and is not ready: another was sooner
+        # A worker begins a test when it knows the next one, or that there is none: one alone would never be begun.
+        # What is not registered replaces a dead one, and is not ready: another was sooner.
+        while node in self.registered_collections:
             super()._reschedule(node)
+            if node.shutting_down or self._pending_of(self.assigned_work[node]) > 1:
+                break
 
     def remove_node(self, node: Any) -> str | None:
         """Forget a worker that has ended. Returns the test it died of, if any; what it had not begun is for others."""

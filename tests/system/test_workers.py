@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT_S = 300
+TIMEOUT_S = 90
 
 CONFTEST = """
 from tests.helpers import machine, workers
@@ -54,6 +54,19 @@ def test_killed():
 
 @pytest.mark.parametrize("number", range(20))
 def test_after(number):
+    pass
+"""
+
+LAST = """
+import os
+import signal
+
+
+def test_killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_last():
     pass
 """
 
@@ -153,6 +166,14 @@ def test_a_test_that_takes_its_worker_with_it_is_reported_once_and_the_run_goes_
         assert len(re.findall(rf"^FAILED {test}\b", said, re.MULTILINE)) == 1, said
     assert "test_deaf still ran" in said
     assert "in test_deaf" in said, "the stacks are shown"
+
+
+@pytest.mark.slow
+def test_what_a_dead_worker_had_done_does_not_keep_the_next_one_from_the_rest(tmp_path: Path) -> None:
+    """A worker begins a test when it knows the next one, or that there is none."""
+    done = {f"a{number}": "def test_done():\n    pass\n" for number in range(5)}
+    said = run(tmp_path, "-n", "1", **done, last=LAST)
+    assert re.fullmatch(r"1 failed, 6 passed in .*exit code 1", summary(said)), said
 
 
 @pytest.mark.slow
