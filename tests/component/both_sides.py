@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
-from trio.testing import MockClock
 
 from recfs.errors import RecfsError
 from recfs.fs.operations import errno_of
+from tests.helpers import virtual_time
 
 from .build import Filesystem, filesystem
 
@@ -35,7 +35,7 @@ class Loop:
 
     def _run(self, root: Path) -> None:
         try:
-            trio.run(self._main, root, clock=MockClock(autojump_threshold=0))
+            virtual_time.run(self._main, root)
         except BaseException as error:
             self._error = error
         finally:

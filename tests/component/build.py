@@ -19,7 +19,7 @@ from unittest import mock
 
 import trio
 
-from recfs import answers, parts
+from recfs import parts
 from recfs.answers import Answers
 from recfs.config import Config
 from recfs.errors import NotFound, RecfsError
@@ -97,7 +97,6 @@ class Filesystem:
     def _settings(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             stack.enter_context(mock.patch.object(parts, "SystemClock", return_value=self.clock))
-            stack.enter_context(mock.patch.object(answers, "DRAIN_POLL_S", 0.0005))
             stack.enter_context(mock.patch.object(staging, "POOL_SIZE", 8))
             # A clock that jumps while a thread works would end every wait for it at once.
             stack.enter_context(mock.patch.object(waits, "LIMIT_S", self.limit_s))

@@ -8,11 +8,10 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import trio
-from trio.testing import MockClock
+
+from tests.helpers import virtual_time
 
 from .build import Filesystem, filesystem
 
@@ -22,16 +21,12 @@ MEMORY = Path("/dev/shm")
 signal.signal(signal.SIGIO, signal.SIG_IGN)
 
 
-def _run(*args: Any, clock: trio.abc.Clock | None = None, **kwargs: Any) -> Any:
-    return trio.run(*args, clock=clock or MockClock(autojump_threshold=0), **kwargs)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give every test of this directory a clock that jumps to the next timer: no timer takes real time."""
     here = Path(__file__).parent
     for item in items:
         if item.path.parent == here and "place" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.trio(run=_run), append=False)
+            item.add_marker(pytest.mark.trio(run=virtual_time.run), append=False)
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ from typing import Any
 
 import pytest
 
+from tests.helpers import forkserver
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 90.0
@@ -36,6 +38,9 @@ _TROUBLE = re.compile(
     r"^(Exception ignored|Unraisable)",
     re.MULTILINE,
 )
+
+_FOR_EXEC = ("PYTHON", "LD_")
+"""Beginnings of variables that only a program hears of that is started by exec."""
 
 ROOT_USER = os.geteuid() == 0
 
@@ -106,7 +111,7 @@ class Mount:
         self.root.mkdir(exist_ok=True)
         self.log_path = base / "daemon.log"
         self.log_path.touch()
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | forkserver.Forked | None = None
         self.aborted = False
         self._log = b""
         self._log_seen = 0
@@ -159,7 +164,7 @@ class Mount:
         path: Path | None = None,
         more_env: dict[str, str] | None = None,
         prefix: Sequence[str] = (),
-    ) -> subprocess.Popen[bytes]:
+    ) -> subprocess.Popen[bytes] | forkserver.Forked:
         if config is None and Mount.passthrough == "auto":
             where = ["--root", str(self.root)]
         else:
@@ -169,15 +174,17 @@ class Mount:
                 text = f'passthrough = "{Mount.passthrough}"\n{text}'
             conf.write_text(text)
             where = ["--config", str(conf)]
-        argv = [*prefix, sys.executable, "-m", "recfs", "mount", *where, *extra, str(path or self.path)]
+        args = ["mount", *where, *extra, str(path or self.path)]
         env = {k: v for k, v in os.environ.items() if not k.startswith("RECFS_") and k != "NOTIFY_SOCKET"}
         # faulthandler lets the watchdog learn where a hanging daemon stands: SIGABRT prints every stack.
         env |= {"PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"} | (more_env or {})
         if notify is not None:
             env["NOTIFY_SOCKET"] = str(notify)
         with self.log_path.open("ab") as log:
+            if not prefix and not any(name.startswith(_FOR_EXEC) for name in more_env or {}):
+                return forkserver.spawn(args, env=env, cwd=REPOSITORY, stdout=log.fileno(), stderr=log.fileno())
             return subprocess.Popen(
-                argv,
+                [*prefix, sys.executable, "-m", "recfs", *args],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,0 +1,48 @@
+"""Time for tests without a mount: it jumps to the next timer when nothing else can happen, so that no wait takes long.
+
+trio's own MockClock jumps while a thread works, too: the loop spins, and seconds pass within one fsync, more of them
+the busier the machine is. Here time stands still for as long as threads are expected to work. One that waits for time
+to pass would wait for ever; so after `PATIENCE_S` it jumps all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from unittest import mock
+
+import trio
+from trio.testing import MockClock
+
+PATIENCE_S = 0.01
+"""How many real seconds time stands still for threads, before each jump."""
+
+
+class _Threads:
+    """Counts the threads that work for a run, and tells its clock."""
+
+    def __init__(self, clock: MockClock, run_sync: Callable[..., Awaitable[Any]]) -> None:
+        self._clock = clock
+        self._run_sync = run_sync
+        self._working = 0
+
+    async def run_sync(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """trio.to_thread.run_sync."""
+        self._working += 1
+        self._clock.autojump_threshold = PATIENCE_S
+        try:
+            return await self._run_sync(function, *args, **options)
+        finally:
+            self._working -= 1
+            if not self._working:
+                self._clock.autojump_threshold = 0
+
+
+def run(*args: Any, clock: trio.abc.Clock | None = None, **options: Any) -> Any:
+    """trio.run; without a clock of the caller's, with time that jumps."""
+    if clock is not None:
+        return trio.run(*args, clock=clock, **options)
+    jumping = MockClock(autojump_threshold=0)
+    threads = _Threads(jumping, trio.to_thread.run_sync)
+    with mock.patch.object(trio.to_thread, "run_sync", threads.run_sync):
+        return trio.run(*args, clock=jumping, **options)
