@@ -42,8 +42,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(DEFAULT_TIMEOUT_S))
         params: dict[str, object] = getattr(getattr(item, "callspec", None), "params", {})
-        modeless = params.get("place") == "native" or item.get_closest_marker("modeless") is not None
-        if modeless and params.get("passthrough", MODES[0]) != MODES[0]:
+        marker = item.get_closest_marker("modes")
+        wanted: tuple[object, ...] = marker.args if marker else MODES
+        if params.get("place") == "native" or item.get_closest_marker("modeless") is not None:
+            wanted = MODES[:1]
+        if params.get("passthrough", wanted[0]) not in wanted:
             superfluous.append(item)
     if superfluous:
         config.hook.pytest_deselected(items=superfluous)

@@ -39,7 +39,7 @@ _TROUBLE = re.compile(
     re.MULTILINE,
 )
 
-_FOR_EXEC = ("PYTHON", "LD_")
+_FOR_EXEC = ("PYTHON", "LD_", "RECFS_TEST")
 """Beginnings of variables that only a program hears of that is started by exec."""
 
 ROOT_USER = os.geteuid() == 0

@@ -12,7 +12,7 @@ from .clients import wait_until
 from .harness import BASE_CONFIG, Mount
 from .s3 import S3, s3  # noqa: F401
 
-pytestmark = [pytest.mark.slow, pytest.mark.needs("gcc")]
+pytestmark = [pytest.mark.modeless, pytest.mark.slow, pytest.mark.needs("gcc")]
 
 DAYS = 86_400
 CONFIG = f'{BASE_CONFIG}[temp]\nmax_age = "24h"\nsweep_interval = "1h"\n'

@@ -12,6 +12,8 @@ from .clients import pattern, sha256, sha256_of, state, xattr
 from .crashes import assert_recovered, client, crash, kill_during
 from .harness import Mount
 
+pytestmark = pytest.mark.modes("auto", "off")
+
 
 @pytest.mark.parametrize("after", [1, 60, 199])
 def test_a_burst_of_creates(store: Mount, own_rec: Path, after: int) -> None:

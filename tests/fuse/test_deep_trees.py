@@ -11,6 +11,8 @@ import pytest
 
 from .harness import Mount
 
+pytestmark = pytest.mark.modeless
+
 LONG = "d" * 200
 DIG = """
 import os, sys

@@ -14,6 +14,8 @@ import pytest
 from .clients import as_user, errno_as_user, need_root, output, pattern, run, sha256, xattr
 from .harness import Mount, errno_is
 
+pytestmark = pytest.mark.modes("auto", "off")
+
 UID = 12345
 ONE, TWO = pattern(30_000, seed=1), pattern(50_000, seed=2)
 

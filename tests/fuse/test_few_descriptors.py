@@ -9,6 +9,8 @@ import pytest
 from .clients import recfs
 from .harness import Mount
 
+pytestmark = pytest.mark.modes("auto", "off")
+
 
 @pytest.mark.fuse
 @pytest.mark.parametrize("limit", [64, 256])

@@ -27,7 +27,7 @@ ENCODE = [
 ]
 
 
-pytestmark = pytest.mark.needs("ffmpeg", "ffprobe", "sha256sum")
+pytestmark = [pytest.mark.modes("auto", "off"), pytest.mark.needs("ffmpeg", "ffprobe", "sha256sum")]
 
 
 def probe(path: Path) -> dict[str, Any]:

@@ -15,6 +15,8 @@ import pytest
 from .clients import state, wait_until, xattr
 from .harness import Mount
 
+pytestmark = pytest.mark.modes("auto", "off")
+
 HUGE = 300 << 30
 
 

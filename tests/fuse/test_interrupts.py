@@ -15,6 +15,8 @@ import pytest
 from .clients import wait_until, xattr
 from .harness import Mount
 
+pytestmark = pytest.mark.modes("auto", "off")
+
 ASK = """
 import os, signal, sys
 signal.signal(signal.SIGALRM, lambda *_: sys.exit(int(sys.argv[2])))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.fuse, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.modeless, pytest.mark.fuse, pytest.mark.timeout(60)]
 
 LOOP_FS = Path(__file__).resolve().parents[1] / "helpers" / "loop_fs.py"
 END_S = 20

@@ -13,6 +13,8 @@ import pytest
 
 from .harness import Mount
 
+pytestmark = pytest.mark.modes("auto", "off")
+
 S = 10**9
 FIRST, LAST = -(2**31) * S, 15_032_385_535 * S
 TIMES = {

@@ -13,6 +13,8 @@ import pytest
 from .clients import need_root, pattern, recfs, run, sha256, sha256_of, state, xattr
 from .harness import BASE_CONFIG, Mount, errno_is
 
+pytestmark = pytest.mark.modes("auto", "off")
+
 
 def committed(store: Mount, path: Path, content: bytes) -> Path:
     """A committed file; returns where its bytes lie."""

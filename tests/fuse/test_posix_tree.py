@@ -14,6 +14,8 @@ import pytest
 from .clients import DirStream, pattern
 from .harness import Mount, errno_is
 
+pytestmark = pytest.mark.modes("auto", "off")
+
 OLD_NS = 1_600_000_000_123_456_789
 NEW_NS = 1_700_000_000_987_654_321
 

@@ -12,6 +12,8 @@ import pytest
 from .clients import output, pattern, recfs, run, xattr
 from .harness import Mount, errno_is
 
+pytestmark = pytest.mark.modes("auto", "off")
+
 CREATE = os.O_WRONLY | os.O_CREAT
 
 

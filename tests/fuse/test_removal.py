@@ -14,6 +14,8 @@ from recfs.errors import NotFound
 from .clients import pattern, run, sha256, sha256_of
 from .harness import BASE_CONFIG, Mount, errno_is
 
+pytestmark = pytest.mark.modes("auto", "off")
+
 CONTENTS = {
     "source.mp4": pattern(2_000_000, seed=1),
     "video.mp4": pattern(500_000, seed=2),

@@ -12,6 +12,8 @@ import pytest
 from .clients import python_client
 from .harness import Mount
 
+pytestmark = pytest.mark.modes("auto", "off")
+
 CLIENTS = """
 import collections, ctypes, multiprocessing as mp, os, sys, time
 folder, how, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])

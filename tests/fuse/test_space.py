@@ -15,6 +15,8 @@ from tests.helpers.disks import disk
 from .clients import need_root, pattern, run, sha256, sha256_of, skip, state
 from .harness import Mount, errno_is, lazy_unmount
 
+pytestmark = pytest.mark.modes("auto", "off")
+
 MIB = 1 << 20
 DISK = 48 * MIB
 RESERVE = 8 * MIB
@@ -201,7 +203,8 @@ def test_names_go_on_when_others_took_the_last_byte(tiny: Mount) -> None:
         os.rename(rec / f"file{number}", rec / f"moved{number}")
     for number in range(200, 400):
         (rec / f"file{number}").unlink()
-    assert tiny.status()["problems"] == []
+    # Until the removed bytes are really gone, the disk is full; nothing else is wrong.
+    assert [told for told in tiny.status()["problems"] if not told.startswith("the disk is down to min_free")] == []
     tiny.drain()
     kept = {f"moved{number}" for number in range(200)} | {f"file{number}" for number in range(400, 600)}
     assert set(os.listdir(rec)) == kept

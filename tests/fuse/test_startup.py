@@ -14,6 +14,8 @@ import pytest
 from .clients import need_root, output, pattern, recfs, run, sha256, sha256_of, state, wait_until, xattr
 from .harness import BASE_CONFIG, REPOSITORY, Mount, lazy_unmount, mounted
 
+pytestmark = pytest.mark.modeless
+
 CONFIG_ERROR, STORE_ERROR, MOUNT_ERROR = 3, 4, 5
 
 

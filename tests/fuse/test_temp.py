@@ -14,6 +14,8 @@ import pytest
 from .clients import recfs, wait_until, xattr
 from .harness import BASE_CONFIG, Mount, errno_is
 
+pytestmark = pytest.mark.modeless
+
 # The background sweep would take what the tests look at; they call for the sweep themselves.
 NO_BACKGROUND = 'sweep_interval = "1h"\n'
 

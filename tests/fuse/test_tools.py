@@ -14,6 +14,8 @@ import pytest
 from .clients import output, pattern, run, sha256, sha256_of, snapshot, state, xattr
 from .harness import Mount
 
+pytestmark = pytest.mark.modes("auto", "off")
+
 OLD_NS = 1_600_000_000_123_456_789
 
 

@@ -15,6 +15,8 @@ from tests.helpers.userns import has_sys_admin
 from .clients import errno_as_user, need_root, output, pattern, run, sha256, state, xattr
 from .harness import Mount, errno_is
 
+pytestmark = pytest.mark.modes("auto", "off")
+
 UID = 12345
 
 

@@ -21,8 +21,8 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 FUSE_TESTS = Path(__file__).parents[1] / "fuse"
-WORKERS_PER_CPU = 3
-"""Tests of a mount mostly wait: for a daemon to start, a time-out to pass, a disk to sync."""
+WORKERS_PER_CPU = 2
+"""Some of the tests mostly wait: for a daemon to end, a time-out to pass, a disk to sync."""
 PATIENCE = 4
 """How many times longer than its deadline says a test may take in a worker: the others take its CPU meanwhile."""
 GRACE_S = 30.0

@@ -21,12 +21,11 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("mode", ["auto", "off"])
-def test_a_short_soak_leaves_everything_right(mode: str) -> None:
+def test_a_short_soak_leaves_everything_right() -> None:
     """With a daemon that is killed now and then."""
     if not has_sys_admin():
         skip("needs CAP_SYS_ADMIN")
-    command = [sys.executable, ROOT / "scripts/soak", "--minutes", "0.3", "--kill-daemon", "--passthrough", mode]
+    command = [sys.executable, ROOT / "scripts/soak", "--minutes", "0.25", "--kill-daemon"]
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT_S, check=False
     )
