@@ -52,6 +52,8 @@ PART = "commit"
 MAPPED_TRIES = 5
 MAPPED_LOOK_S = 0.02
 """First wait for a mapping to go. A descriptor that is being closed looks like one for a moment."""
+MAPPED_LOOK_MAX_S = 2.0
+"""Longest wait; to look costs a system call."""
 TOLD_FILES = 10
 """Of so many files under way `recfs status` tells the progress."""
 
@@ -478,7 +480,7 @@ class Committer:
     def _mapped(self, ticket: _Ticket) -> None:
         """Somebody can still write to the file: look again later, the sooner the less it was in vain."""
         tries = self._in_vain[ticket] = self._in_vain.get(ticket, -1) + 1
-        self._put_off(ticket, min(MAPPED_LOOK_S * 2.0 ** min(tries, 10), self._settle_max_s))
+        self._put_off(ticket, min(MAPPED_LOOK_S * 2.0 ** min(tries, 10), MAPPED_LOOK_MAX_S))
         self._wake.set()
 
     def _unreadable(self, ticket: _Ticket, error: OSError) -> OSError | None:

@@ -59,6 +59,14 @@ def mount_points() -> list[str]:
     return [re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), line.split()[4]) for line in lines]
 
 
+def sizes_below(top: Path) -> Iterator[tuple[Path, int]]:
+    """Each file below a directory of a store, with its size; what a daemon takes away meanwhile is left out."""
+    for folder, _, names in os.walk(top):
+        for path in (Path(folder, name) for name in names):
+            with contextlib.suppress(FileNotFoundError):
+                yield path, path.lstat().st_size
+
+
 def lazy_unmount(path: Path) -> None:
     """Take `path` out of the tree even when it is busy or dead."""
     while mounted(path):
@@ -343,8 +351,7 @@ class Mount:
         Empty ones do not count: a running daemon makes staging files ahead.
         """
         top = self.root / ".recfs" / area
-        files = [p for p in top.rglob("*") if not p.is_dir()] if top.exists() else []
-        return sorted(p for p in files if p.lstat().st_size > 0)
+        return sorted(path for path, size in sizes_below(top) if size > 0)
 
     def quota(self, user: str) -> dict[str, Any]:
         """Return one user's usage and limits as `recfs quota show --json` does."""

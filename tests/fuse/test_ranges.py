@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -64,7 +65,13 @@ def seek(fd: int, offset: int, whence: int) -> int | None:
 @pytest.fixture
 def allocated(mount: Mount) -> Callable[[Path], int]:
     """`allocated(path)`: bytes that a file takes on disk, wherever recfs keeps it."""
-    return lambda path: os.stat(mount.root / str(mount.info(path)["local_path"])).st_blocks * 512
+
+    def look(path: Path) -> int:
+        while True:
+            with contextlib.suppress(FileNotFoundError):  # it went home since it was asked
+                return os.stat(mount.root / str(mount.info(path)["local_path"])).st_blocks * 512
+
+    return look
 
 
 def about(size: int) -> range:

@@ -12,7 +12,7 @@ import pytest
 from recfs.errors import NotFound
 
 from .clients import pattern, run, sha256, sha256_of
-from .harness import BASE_CONFIG, Mount, errno_is
+from .harness import BASE_CONFIG, Mount, errno_is, sizes_below
 
 pytestmark = pytest.mark.modes("auto", "off")
 
@@ -43,7 +43,7 @@ def rows_of(store: Mount, table: str) -> int:
 
 def bytes_under(top: Path) -> int:
     """Sum the sizes of the files below a directory on disk."""
-    return sum(p.lstat().st_size for p in top.rglob("*") if not p.is_dir())
+    return sum(size for _, size in sizes_below(top))
 
 
 def test_a_removed_recording_leaves_nothing(store: Mount) -> None:

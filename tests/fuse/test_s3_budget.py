@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from .clients import pattern, sha256, sha256_of, state, wait_until, xattr
-from .harness import Mount, errno_is
+from .harness import Mount, errno_is, sizes_below
 from .s3 import GET, MIB, S3, evict, s3, settle
 
 __all__ = ["s3"]
@@ -52,8 +53,12 @@ def write(rec: Path, numbers: range, size: int = MIB) -> dict[Path, bytes]:
 
 def at_home(store: Mount) -> int:
     """Bytes in the home tree, and of partial copies."""
-    home = sum(path.stat().st_size for path in (store.root / "users").rglob("*") if path.is_file())
-    return home + sum(path.stat().st_blocks * 512 for path in store.leftovers("staging"))
+    home = sum(size for _, size in sizes_below(store.root / "users"))
+    partial = 0
+    for path in store.leftovers("staging"):
+        with contextlib.suppress(FileNotFoundError):  # evicted meanwhile
+            partial += path.stat().st_blocks * 512
+    return home + partial
 
 
 def s3_of(store: Mount) -> dict[str, Any]:
