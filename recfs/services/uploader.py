@@ -8,7 +8,6 @@ checksum.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import random
@@ -21,10 +20,12 @@ import trio
 from recfs.core.model import State, check_transition
 from recfs.core.naming import is_temporary_name
 from recfs.errors import RecfsError, Stale
+from recfs.fs.holders import Holders
 from recfs.fs.journal import ABORT, DELETE, MOVE, Running
-from recfs.fs.nodes import DirNode, FileNode
+from recfs.fs.moves import Moves
+from recfs.fs.nodes import FileNode
 from recfs.fs.problems import forever, reason_of
-from recfs.fs.tier import CURRENT, attributes_of, description_of, key_of
+from recfs.fs.tier import attributes_of, key_of
 from recfs.fs.transfer import Transfer
 from recfs.fs.unsent import Why
 from recfs.object_errors import (
@@ -43,17 +44,16 @@ from recfs.object_errors import (
     UploadInvalid,
     WrongCredentials,
 )
-from recfs.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta
+from recfs.objects import ObjectMeta
 
 if TYPE_CHECKING:
     from recfs.fs.bodies import Bodies
     from recfs.fs.journal import Journal
-    from recfs.fs.nodes import Node
     from recfs.fs.places import Places
     from recfs.fs.tier import Tier
     from recfs.fs.tree import Tree
     from recfs.fs.writebehind import WriteBehind
-    from recfs.ports import JournalRow, ObjectRow
+    from recfs.ports import JournalRow
     from recfs.stores.local import LocalStore
 
 log = logging.getLogger("recfs.uploader")
@@ -67,14 +67,6 @@ DOWN_S = 15.0
 LOOK_S = 60.0
 REFUSED_S = 30.0
 """Longest wait while the server refuses the credentials or the clock."""
-WAY_S = 0.1
-"""First wait for a key to become free …"""
-WAY_MAX_S = 10.0
-"""… and the longest between two looks."""
-ASIDE = ".recfs/moving/"
-"""Where an object waits whose key and that of another change places. No path of a file begins so."""
-ASIDE_S = 3600.0
-"""When a copy that was made there goes, should it turn out that nobody knows of it."""
 DELETE_BATCH = 1000
 NAME_LOOK_S = 3600.0
 """How long a file with a temporary name is left alone before its row is looked at again; a rename wakes it."""
@@ -103,18 +95,16 @@ class Uploader:
         """Not the readers' one: they do not wait until a part has gone through a slow line."""
         self._slots = trio.CapacityLimiter(concurrency)
         self._parts = trio.CapacityLimiter(part_threads)
+        self._holders = Holders(tier, tree, behind)
+        self._moves = Moves(tier, tree, behind, self._holders, self._limiter)
         self._retry_max_s = retry_max_s
         self._keys: set[str] = set()
         """Keys being worked on."""
         self._deleting = False
-        self._waits: dict[int, int] = {}
-        """How often a row had to wait for another file's object to leave its key."""
         self._stored = 0
         """Counts the uploads that S3 confirmed."""
         self._refused: dict[int, int] = {}
         """Where that count stood when a row was last refused: if others succeed since, it is the file's own trouble."""
-        self._wanted: set[int] = set()
-        """Moves that S3 refuses, whose object is where another file's is to be: it goes aside."""
         self.problem: str | None = None
 
     # --- choosing ------------------------------------------------------------------------------------------------
@@ -189,11 +179,11 @@ class Uploader:
                     if node.unlinked:
                         self._journal.cancel(row.id)
                     elif isinstance(node, FileNode) and row.kind == MOVE:
-                        await self._move(row, node)
+                        await self._moves.file(row, node)
                     elif isinstance(node, FileNode):
                         await self._upload(row, node)
                     else:
-                        await self._move_all(row, node)
+                        await self._moves.folder(row, node)
                 self.problem = None
             except Stale:
                 self._journal.cancel(row.id)
@@ -203,9 +193,8 @@ class Uploader:
             finally:
                 self._keys -= keys
                 if row.id not in self._journal.rows:
-                    self._waits.pop(row.id, None)
+                    self._holders.ended(row.id)
                     self._refused.pop(row.id, None)
-                    self._wanted.discard(row.id)
                 self._journal.ended(row.id)
 
     def _failed(self, row: JournalRow, error: Exception) -> None:
@@ -272,144 +261,6 @@ class Uploader:
             log.warning("what was begun to be sent stays, until a lifecycle rule of the bucket aborts it: %s", error)
         self._journal.done(row.id)
 
-    # --- moving --------------------------------------------------------------------------------------------------
-
-    async def _move_all(self, row: JournalRow, folder: Node) -> None:
-        """A directory was renamed: the objects of everything below are to follow."""
-        await self._own(folder)
-        await self._behind.flush()
-        after = 0
-        while page := await self._tree.catalogue.objects_below(folder.ino, after, 500):
-            for ino in page:
-                with contextlib.suppress(Stale):
-                    node = await self._tree.get(ino)
-                    if isinstance(node, FileNode):
-                        self._tier.follow(node)
-            after = page[-1]
-            await self._behind.flush()
-        self._journal.done(row.id)
-
-    async def _own(self, folder: Node) -> None:
-        """What waits below a directory that came from another user counts as this one's."""
-        account = folder.account if isinstance(folder, DirNode) else None
-        for ino in self._journal.uploads_of_others(account.user if account is not None else None):
-            with contextlib.suppress(Stale):
-                node = await self._tree.get(ino)
-                if isinstance(node, FileNode):
-                    self._journal.owned(node)
-
-    async def _settled(self, node: FileNode, key: str) -> None:
-        """What made *key* free for this file must not come undone: a power cut would find another's object replaced."""
-        if self._journal.is_deleted(key) or (node.object is not None and node.object.key == key):
-            await self._behind.durable()
-
-    async def _holder(self, key: str, ino: int) -> FileNode | None:
-        """The other file whose object is under *key*, to be moved or not."""
-        for other in (self._journal.held.get(key), await self._tree.catalogue.object_at(key, ino)):
-            if other is None or other == ino:
-                continue
-            with contextlib.suppress(Stale):
-                node = await self._tree.get(other)
-                if isinstance(node, FileNode) and node.object is not None and node.object.key == key:
-                    return node
-        return None
-
-    async def _in_the_way(self, row: JournalRow, key: str, holder: FileNode | None) -> bool:
-        """Whether something else needs what is under *key*; the row is then looked at again later."""
-        if holder is None and not self._tier.partials.is_read(key, row.ino):
-            return False
-        if holder is not None and holder.object is not None and key_of(holder) != key:
-            move = self._journal.move_of(holder.ino)
-            if move is not None and self._journal.unsent.why_aside(move.id):
-                self._wanted.add(move.id)
-            self._tier.follow(holder)  # renamed with its directory, and not told so yet; or not able to follow
-        waits = self._waits[row.id] = self._waits.get(row.id, -1) + 1
-        delay_s = min(WAY_S * 2.0 ** min(waits, 10), WAY_MAX_S) * random.uniform(0.5, 1.0)
-        self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns() + round(delay_s * _NS)))
-        return True
-
-    async def _in_circle(self, node: FileNode, holder: FileNode) -> bool:
-        """Whether *holder*, whose object has to leave first, waits for *node* to leave."""
-        seen: set[int] = set()
-        step: FileNode | None = holder
-        while step is not None and step.ino not in seen and step is not node:
-            seen.add(step.ino)
-            step = await self._holder(key_of(step), step.ino)
-        return step is node
-
-    async def _move(self, row: JournalRow, node: FileNode) -> None:
-        held, key = node.object, key_of(node)
-        if held is None:
-            self._journal.done(row.id)
-            return
-        if held.key == key:
-            await self._describe(row, node, held)
-            return
-        await self._settled(node, key)
-        holder = await self._holder(key, node.ino)
-        if row.id in self._wanted or (holder is not None and await self._in_circle(node, holder)):
-            key = f"{ASIDE}{node.ino}"
-            self._journal.delete(key, ASIDE_S)  # until it is known to be there: nobody would look for it
-            await self._behind.durable()
-        elif await self._in_the_way(row, key, holder):
-            return
-        await self._behind.durable()  # a copy whose file has its old name after a power cut would be an orphan
-        if not _has(node, held):
-            self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
-            return
-        told = description_of(node, held)
-        try:
-            info = await self._call(self._copy(held, key, told))
-        except ObjectMissing:
-            if not row.attempts:
-                log.error("%s: its object %s is gone from S3", node.path, held.key)
-            raise
-        self._journal.done(row.id)
-        self._wanted.discard(row.id)
-        self._journal.superseded(key)
-        if node.object is None or node.object.key != held.key or node.unlinked:
-            self._journal.delete(key)  # uploaded anew, or removed, meanwhile
-            return
-        self._tier.remember(node, node.object._replace(key=key, etag=info.etag, mtime_ns=told.mtime_ns or 0))
-        self._tier.retire(node, held.key)
-        self._tier.follow(node)
-        if description_of(node, node.object) != told:
-            self._tier.described(node)
-        await self._behind.durable()  # before another object may be put where this one was
-
-    def _copy(self, held: ObjectRow, key: str, meta: ObjectMeta) -> Callable[[], ObjectInfo]:
-        """The copy of a file's object to *key*, described anew."""
-        return partial(
-            self._tier.objects.copy, held.key, key, held.size_bytes, meta=meta,
-            if_match=held.etag, cancel=lambda: self._journal.stopping,
-        )  # fmt: skip
-
-    async def _describe(self, row: JournalRow, node: FileNode, held: ObjectRow) -> None:
-        """The object is where it belongs; its metadata follows the file's attributes, by a copy onto itself."""
-        if node.state in (State.WRITING, State.SEALING):
-            # The upload that follows says it; without one, nothing was changed, and the commit tells.
-            self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns() + round(NAME_LOOK_S * _NS)))
-            return
-        if node.state not in CURRENT or held.storage_class in ARCHIVE_CLASSES:
-            self._journal.done(row.id)
-            return
-        await self._behind.durable()  # should the answer be lost, this row tells whose doing the new etag is
-        if not _has(node, held):
-            self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
-            return
-        told = description_of(node, held)
-        try:
-            info = await self._call(self._copy(held, held.key, told))
-        except (ObjectMissing, ObjectChanged, ObjectArchived, NotOffered, RequestRefused) as error:
-            log.warning("%s: its metadata in S3 stays as it is: %s", node.path, error)
-            self._journal.done(row.id)
-            return
-        self._journal.done(row.id)
-        if node.object is not None and (node.object.key, node.object.etag) == (held.key, held.etag):
-            self._tier.remember(node, node.object._replace(etag=info.etag, mtime_ns=told.mtime_ns or 0))
-            if description_of(node, node.object) != told:
-                self._tier.described(node)
-
     # --- uploading -----------------------------------------------------------------------------------------------
 
     async def _upload(self, row: JournalRow, node: FileNode) -> None:
@@ -425,8 +276,8 @@ class Uploader:
             self._journal.unsent.count_again(row.id)
         key = key_of(node)
         await self._behind.synced()  # an object whose file is gone after a power cut would be an orphan
-        await self._settled(node, key)
-        if await self._in_the_way(row, key, await self._holder(key, node.ino)):
+        await self._holders.settled(node, key)
+        if await self._holders.in_the_way(row, key, await self._holders.holder(key, node.ino)):
             return
         await self._bodies.still(node)
         if not _is_to_go(node) or key_of(node) != key:
@@ -486,7 +337,3 @@ class Uploader:
 
 def _is_to_go(node: FileNode) -> bool:
     return node.state in (State.COMMITTED, State.UPLOADING)
-
-
-def _has(node: FileNode, held: ObjectRow) -> bool:
-    return node.object is held and not node.unlinked
