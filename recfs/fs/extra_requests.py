@@ -1,4 +1,4 @@
-"""FALLOCATE, LSEEK and COPY_FILE_RANGE, which pyfuse3 does not know: the C extension hands them over (_fuse_reply.c).
+"""FALLOCATE, LSEEK and COPY_FILE_RANGE, which pyfuse3 does not know: the C extension hands them over (_fuse_extra.c).
 
 Each gets a task of its own. Behind each waits a thread of a client, so there are no more of them than of those; what
 they do at once is bounded where it is done (`ranges`). While a request is worked on, the kernel keeps its file locked

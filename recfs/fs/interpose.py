@@ -1,4 +1,4 @@
-"""Loads the C extension so that its functions stand in for libfuse's (see _fuse_reply.c). Imported before pyfuse3.
+"""Loads the C extension so that its functions stand in for libfuse's (see _fuse_extension.h). Imported before pyfuse3.
 
 The dynamic linker searches the libraries loaded with RTLD_GLOBAL, in the order they came, before a library's own
 dependencies. So it is enough to load the extension that way, earlier than pyfuse3. Where that has no effect (pyfuse3

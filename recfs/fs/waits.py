@@ -19,7 +19,7 @@ and the loop has more tasks than that.
 
 How a request is known
 ----------------------
-The C extension sees each message of the kernel first (_fuse_reply.c). It keeps the number (`unique`) of the request
+The C extension sees each message of the kernel first (_fuse_receive.c). It keeps the number (`unique`) of the request
 that pyfuse3 is about to hand to its handler, which `guarded` takes over into `ticket`, and calls `interrupted` for each
 FUSE_INTERRUPT, which names such a number. Without the extension nobody can be interrupted, and only the limit holds.
 """

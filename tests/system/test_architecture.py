@@ -1,9 +1,11 @@
 """The rules of docs/architecture.md that a program can check."""
 
 import ast
+import re
 import subprocess
 import sys
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "recfs"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+C_SOURCES = sorted(PACKAGE.rglob("*.[ch]"))
 MAX_LINES = 600
 
 TRANSACTIONS = {"atomic", "transaction"}
@@ -86,9 +89,18 @@ def test_import_contracts_are_kept() -> None:
 
 
 def test_files_stay_small() -> None:
-    sizes = {relative(path): len(path.read_bytes().splitlines()) for path in SOURCES}
+    sizes = {relative(path): len(path.read_bytes().splitlines()) for path in SOURCES + C_SOURCES}
     assert len(sizes) > 10
     assert {path: lines for path, lines in sizes.items() if lines > MAX_LINES} == {}
+
+
+def test_the_extension_is_built_anew_when_any_of_its_sources_changes() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    (extension,) = settings["ext-modules"]
+    assert sorted(extension["sources"] + extension["depends"]) == [relative(path) for path in C_SOURCES]
+    fingerprint = re.search(r"recfs/fs/\S+\.\S*c\S*", (ROOT / "scripts/setup").read_text())
+    assert fingerprint is not None
+    assert sorted(ROOT.glob(fingerprint.group())) == C_SOURCES
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
