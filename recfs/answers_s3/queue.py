@@ -9,6 +9,7 @@ from recfs.core.model import State, check_transition
 from recfs.errors import InvalidArgument, Stale
 from recfs.fs.journal import DELETE, MOVE, UPLOAD
 from recfs.fs.nodes import FileNode
+from recfs.fs.unsent import Why
 from recfs.objects import key_for
 from recfs.stores.wrap import RetryingObjectStore
 
@@ -116,17 +117,29 @@ class QueueAnswers:
         return [rows[each] for each in ids if each in rows], [each for each in ids if each not in rows]
 
     async def retry(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Try at once what failed, and uploads that are settling."""
-        journal = self._far.tier.journal
+        """Try at once what failed, and uploads that are settling. `kept`: what was asked for by number, and is not."""
         rows, gone = self._wanted(params)
-        now, retried = self._far.vfs.tree.clock.steady_ns(), []
+        retried, kept = [], []
         for row in rows:
-            # A deletion that was never tried waits for the trash's retention, or for a reader.
-            held_back = row.kind == DELETE and not row.attempts
-            due = row.next_try_ns <= now and not row.failed
-            if row.id not in journal.running and not due and not held_back and journal.retry(row.id):
+            reason = self._not_retried(row)
+            if reason is None and self._far.tier.journal.retry(row.id):
                 retried.append(row.id)
-        return {"retried": retried, "gone": gone}
+            elif reason is not None and not params.get("all"):
+                kept.append({"id": row.id, "reason": reason})
+        return {"retried": retried, "kept": kept, "gone": gone}
+
+    def _not_retried(self, row: JournalRow) -> str | None:
+        """Why asking does not make this row be tried any sooner; None if it does. Atomic."""
+        journal = self._far.tier.journal
+        if journal.unsent.why_aside(row.id) is Why.NAME:
+            return "its name looks temporary; rename the file, and it goes"
+        if row.id in journal.running:
+            return "it is being done right now"
+        if row.kind == DELETE and not row.attempts:
+            return "it waits for the trash's retention, or for a reader"
+        if row.next_try_ns <= self._far.vfs.tree.clock.steady_ns() and not row.failed:
+            return "its turn has come already"
+        return None
 
     async def drop(self, params: dict[str, Any]) -> dict[str, Any]:
         """Take work out of the queue.

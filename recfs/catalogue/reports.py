@@ -195,7 +195,7 @@ def status(catalogue: Path, config: Config) -> dict[str, Any]:
             "pid": None,
             "uptime_s": None,
             "states": states(db),
-            "pipeline": {"sealing": 0, "settling": 0, "hashing_bytes": 0, "dirty": 0},
+            "pipeline": _waiting(db),
             "open_files": [],
             "users": _users(db, config, None),
             "disk": disk(info, config),
@@ -204,6 +204,20 @@ def status(catalogue: Path, config: Config) -> dict[str, Any]:
             "set_aside": [],
             "problems": [far["problem"]] if far is not None and far["problem"] else [],
         }
+
+
+def _waiting(db: sqlite3.Connection) -> dict[str, int]:
+    """What of the pipeline waits for the next daemon. Entries kept in the trash are where they belong."""
+    sealing = db.execute("select size_bytes from node where state = 'sealing'").fetchall()
+    moves = db.execute("select count(*) from node where pending <> 0").fetchone()[0]
+    places = "staging is not null or home_name is not null"
+    removals = db.execute(f"select count(*) from garbage where held_by is null and ({places})").fetchone()[0]
+    return {
+        "sealing": len(sealing),
+        "settling": moves + removals,
+        "hashing_bytes": sum(row["size_bytes"] for row in sealing),
+        "dirty": 0,
+    }
 
 
 def disk(info: os.statvfs_result, config: Config) -> dict[str, int]:

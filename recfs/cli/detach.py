@@ -1,7 +1,8 @@
 """Starting the daemon in the background, and knowing when it is ready or why it is not.
 
 The child reports through an sd_notify socket (sd_notify(3)), as it would to systemd: one protocol for
-readiness. Its stderr goes to the log: its last message there is what the parent repeats when it dies early.
+readiness. Its stderr goes to the log: its last message there is what the parent repeats when it dies early, and
+the class of its error comes by the socket (`failure_told`).
 """
 
 import contextlib
@@ -21,9 +22,24 @@ from recfs.cli.exits import ChildFailed, ExitCode
 from recfs.errors import MountError, StoreError
 
 _MESSAGE_PREFIX = "recfs: "
+_KIND = "X_RECFS_ERROR"
+"""Variable of a notification that says why the daemon does not start. sd_notify(3) leaves "X_" to its users."""
 _TAIL_BYTES = 16384
 _TAIL_LINES = 10
 _STOP_S = 10.0
+
+
+@contextlib.contextmanager
+def failure_told() -> Iterator[None]:
+    """In the daemon: let whoever waits for READY=1 know the class of what is raised instead."""
+    try:
+        yield
+    except Exception as error:
+        if "NOTIFY_SOCKET" in os.environ:
+            import sdnotify
+
+            sdnotify.SystemdNotifier().notify(f"{_KIND}={type(error).__name__}")
+        raise
 
 
 def start_detached(command: Sequence[str], log: Path, *, timeout_s: float) -> int:
@@ -43,7 +59,8 @@ def start_detached(command: Sequence[str], log: Path, *, timeout_s: float) -> in
             env=os.environ | _import_path() | {"NOTIFY_SOCKET": address},
         )
         try:
-            if not _wait_ready(child, receiver, timeout_s):
+            is_over, kind = _wait_ready(child, receiver, timeout_s)
+            if not is_over:
                 raise MountError(
                     f"the daemon was not ready within {timeout_s:g} s and was stopped; its log is {log}; "
                     f"a longer --start-timeout gives it more time"
@@ -52,7 +69,7 @@ def start_detached(command: Sequence[str], log: Path, *, timeout_s: float) -> in
             _stop(child)
             raise
         if child.returncode is not None:
-            raise _failure(child.returncode, log, began_at)
+            raise _failure(child.returncode, log, began_at, kind)
         # It outlives this process; without this, Popen's destructor would warn of a child still running.
         child.returncode = 0
         return child.pid
@@ -68,8 +85,12 @@ def _import_path() -> dict[str, str]:
     return {}
 
 
-def _wait_ready(child: "subprocess.Popen[bytes]", receiver: socket.socket, timeout_s: float) -> bool:
-    """Wait for READY=1 or the child's end (its returncode is set then); False when time is up."""
+def _wait_ready(child: "subprocess.Popen[bytes]", receiver: socket.socket, timeout_s: float) -> tuple[bool, str | None]:
+    """Wait for READY=1 or the child's end (its returncode is set then); False when time is up.
+
+    Also returns the class of the error that ended it, if it told.
+    """
+    kind = None
     deadline = time.monotonic() + timeout_s
     pidfd = os.pidfd_open(child.pid)
     try:
@@ -79,12 +100,14 @@ def _wait_ready(child: "subprocess.Popen[bytes]", receiver: socket.socket, timeo
             while (left_s := deadline - time.monotonic()) > 0:
                 ready = {key.fileobj for key, _events in selector.select(left_s)}
                 # Messages first: a daemon that was ready and then ended did start.
-                if receiver in ready and b"READY=1" in receiver.recv(4096).split(b"\n"):
-                    return True
+                told = receiver.recv(4096).decode("utf-8", "replace").splitlines() if receiver in ready else []
+                if "READY=1" in told:
+                    return True, None
+                kind = next((line.partition("=")[2] for line in told if line.startswith(f"{_KIND}=")), kind)
                 if pidfd in ready and receiver not in ready:
                     child.wait()
-                    return True
-        return False
+                    return True, kind
+        return False, kind
     finally:
         os.close(pidfd)
 
@@ -98,11 +121,11 @@ def _stop(child: "subprocess.Popen[bytes]") -> None:
         child.wait()
 
 
-def _failure(returncode: int, log: Path, began_at: int) -> ChildFailed:
+def _failure(returncode: int, log: Path, began_at: int, kind: str | None) -> ChildFailed:
     if returncode < 0:
         name = signal.Signals(-returncode).name
         return ChildFailed(f"the daemon was ended by {name} before it was ready; see {log}", ExitCode.MOUNT)
-    return ChildFailed(_last_message(log, began_at), returncode or ExitCode.MOUNT)
+    return ChildFailed(_last_message(log, began_at), returncode or ExitCode.MOUNT, kind)
 
 
 def _last_message(log: Path, began_at: int) -> str:

@@ -51,11 +51,17 @@ _BY_CLASS: tuple[tuple[type[RecfsError], ExitCode], ...] = (
 
 
 class ChildFailed(click.ClickException):
-    """A background daemon ended before it was ready; carries its message and exit code."""
+    """A background daemon ended before it was ready; carries its message, exit code, and the class of its error."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
+    def __init__(self, message: str, exit_code: int, kind: str | None = None) -> None:
         super().__init__(message)
         self.code = exit_code
+        self.kind = kind or next((cls.__name__ for cls, code in _BY_CLASS if code == exit_code), "InternalError")
+
+
+def kind_of(exc: BaseException) -> str:
+    """Return what `--json` calls an exception that ended a command: its class, or that of the daemon's."""
+    return exc.kind if isinstance(exc, ChildFailed) else type(exc).__name__
 
 
 def exit_code_of(exc: BaseException) -> int:

@@ -15,7 +15,7 @@ from recfs.cli.config import config_group
 from recfs.cli.copies import evict, fetch, pin, unpin
 from recfs.cli.doctor import doctor
 from recfs.cli.drain import drain
-from recfs.cli.exits import ExitCode, exit_code_of, help_epilog
+from recfs.cli.exits import ExitCode, exit_code_of, help_epilog, kind_of
 from recfs.cli.files import info, ls_files
 from recfs.cli.mount import mount
 from recfs.cli.options import Invocation, store_options
@@ -96,8 +96,17 @@ def _report(exc: Exception, code: int, invocation: Invocation) -> None:
     printable = message.encode("utf-8", "backslashreplace").decode("utf-8")
     click.echo(f"recfs: {printable}", err=True)
     if invocation.json:
-        kind = type(exc).__name__
-        emit_json({"error": {"kind": kind, "message": message, "exit_code": int(code)}})
+        emit_json({"error": {"kind": kind_of(exc), "message": message, "exit_code": int(code)}})
+
+
+def _version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
+    if not asked or ctx.resilient_parsing:
+        return
+    if ctx.ensure_object(Invocation).json:
+        emit_json({"version": __version__})
+    else:
+        click.echo(f"recfs {__version__}")
+    ctx.exit()
 
 
 @click.group(
@@ -106,7 +115,7 @@ def _report(exc: Exception, code: int, invocation: Invocation) -> None:
     epilog=help_epilog(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.version_option(__version__, prog_name="recfs", message="%(prog)s %(version)s")
+@click.option("--version", is_flag=True, expose_value=False, callback=_version, help="Show the version and exit.")
 @store_options
 def cli() -> None:
     """A file system for media recordings.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from recfs.cli import cwd, output
-from recfs.cli.detach import start_detached
+from recfs.cli.detach import failure_told, start_detached
 from recfs.cli.logs import set_up_logging
 from recfs.cli.options import Invocation, store_options
 from recfs.cli.params import Duration
@@ -65,12 +65,13 @@ def mount(
         _require_steady(invocation)
         _mount_detached(invocation, config, target, file=file, verbose=verbose, timeout_s=start_timeout)
         return
-    set_up_logging("debug" if verbose else config.log.level, file)
-    from recfs import daemon
+    with failure_told():
+        set_up_logging("debug" if verbose else config.log.level, file)
+        from recfs import daemon
 
-    # The daemon holds nobody's directory busy; every path it was given is absolute.
-    os.chdir("/")
-    daemon.run(config, target)
+        # The daemon holds nobody's directory busy; every path it was given is absolute.
+        os.chdir("/")
+        daemon.run(config, target)
     if invocation.json:
         output.emit_json({"root": str(config.root), "mountpoint": str(target), "stopped": True})
 

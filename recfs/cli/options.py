@@ -37,7 +37,12 @@ def common_options(command: F) -> F:
         command
     )
     return click.option(
-        "--json", is_flag=True, expose_value=False, callback=_remember, help="One JSON document on stdout."
+        "--json",
+        is_flag=True,
+        is_eager=True,  # --version asks for it
+        expose_value=False,
+        callback=_remember,
+        help="One JSON document on stdout.",
     )(command)
 
 

@@ -86,7 +86,9 @@ def _numbers(ids: tuple[int, ...], every: bool) -> dict[str, Any]:
 def retry(ctx: click.Context, number: tuple[int, ...], every: bool) -> None:
     """Try at once, without waiting for the next try.
 
-    Exit code 1 when one of the NUMBERs is not in the queue any more.
+    What waits for a final name, or for the trash's retention, is not tried by asking.
+
+    Exit code 1 when one of the NUMBERs is not tried so, or is not in the queue any more.
     """
     invocation = ctx.ensure_object(Invocation)
     result = open_store(invocation).call("queue_retry", **_numbers(number, every))
@@ -94,8 +96,9 @@ def retry(ctx: click.Context, number: tuple[int, ...], every: bool) -> None:
         output.emit_json(result)
     else:
         output.say(f"{len(result['retried']):,} tried again now")
+        _say_kept(result["kept"])
         _say_gone(result["gone"])
-    if result["gone"]:
+    if result["gone"] or result["kept"]:
         ctx.exit(ExitCode.PROBLEMS)
 
 
@@ -117,11 +120,15 @@ def drop(ctx: click.Context, number: tuple[int, ...], every: bool) -> None:
         output.emit_json(result)
     else:
         output.say(f"{len(result['dropped']):,} dropped")
-        for kept in result["kept"]:
-            output.say(f"{kept['id']}: kept, {output.show_name(kept['reason'])}", style="yellow")
+        _say_kept(result["kept"])
         _say_gone(result["gone"])
     if result["gone"] or result["kept"]:
         ctx.exit(ExitCode.PROBLEMS)
+
+
+def _say_kept(kept: list[dict[str, Any]]) -> None:
+    for row in kept:
+        output.say(f"{row['id']}: kept, {output.show_name(row['reason'])}", style="yellow")
 
 
 def _say_gone(gone: list[int]) -> None:

@@ -106,13 +106,7 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
     facts.append(("files", states if states.plain else "none"))
     pipeline = result.get("pipeline")
     if pipeline:
-        facts.append(
-            (
-                "pipeline",
-                f"{pipeline['sealing']:,} sealing, {pipeline['settling']:,} settling, "
-                f"{output.size(pipeline['hashing_bytes'])} to hash, {pipeline['dirty']:,} unsaved changes",
-            )
-        )
+        facts.append(("pipeline", _pipeline(pipeline, live=result.get("mode") == "daemon")))
         facts += _hashing(pipeline)
     disk = result.get("disk")
     if disk:
@@ -130,6 +124,18 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
     if result.get("inodes_cached") is not None:
         facts.append(("inodes cached", output.count(result["inodes_cached"])))
     return facts
+
+
+def _pipeline(pipeline: dict[str, Any], *, live: bool) -> str | Text:
+    told = (
+        f"{pipeline['sealing']:,} sealing, {pipeline['settling']:,} settling, "
+        f"{output.size(pipeline['hashing_bytes'])} to hash"
+    )
+    if live:
+        return f"{told}, {pipeline['dirty']:,} unsaved changes"
+    if not pipeline["sealing"] and not pipeline["settling"]:
+        return "nothing waits"
+    return Text(f"{told}: nobody works on it before the next mount", style="yellow")
 
 
 def _hashing(pipeline: dict[str, Any]) -> list[tuple[str, str | Text]]:

@@ -54,8 +54,20 @@ async def test_retry_does_not_wait_for_the_next_try(fs: Filesystem) -> None:
     await fs.write(FILE, b"data")
     await failing(fs)
     [row] = (await ask(fs, "queue"))["rows"]
-    assert await ask(fs, "queue_retry", ids=[row["id"], 999]) == {"retried": [row["id"]], "gone": [999]}
+    assert await ask(fs, "queue_retry", ids=[row["id"], 999]) == {"retried": [row["id"]], "kept": [], "gone": [999]}
     await until(lambda: stored(fs) == {FILE: b"data"})
+
+
+async def test_retry_counts_what_is_really_tried(fs: Filesystem) -> None:
+    """A temporary name does not change by asking; asked for by number, the answer says so."""
+    await fs.write(f"{REC}/.hidden", b"x")
+    await journalled(fs)
+    [row] = (await ask(fs, "queue"))["rows"]
+    assert await ask(fs, "queue_retry", all=True) == {"retried": [], "kept": [], "gone": []}
+    answer = await ask(fs, "queue_retry", ids=[row["id"]])
+    assert answer["retried"] == []
+    [kept] = answer["kept"]
+    assert (kept["id"], "rename" in kept["reason"]) == (row["id"], True)
 
 
 async def test_running_uploads_are_first_and_tell_how_far_they_are(fs: Filesystem) -> None:

@@ -165,7 +165,7 @@ LIFECYCLE: dict[str, Any] = {
 }
 ANSWERS: dict[str, Any] = {
     "queue": QUEUE,
-    "queue_retry": {"retried": [7, 8], "gone": []},
+    "queue_retry": {"retried": [7, 8], "kept": [], "gone": []},
     "queue_drop": {"dropped": [7], "kept": [], "gone": []},
     "evict": OUTCOME,
     "fetch": OUTCOME,

@@ -112,6 +112,9 @@ def test_help_lists_every_exit_code() -> None:
 
 def test_version() -> None:
     assert run("--version").stdout == f"recfs {__version__}\n"
+    for args in (["--json", "--version"], ["--version", "--json"]):
+        result = run(*args)
+        assert (result.exit_code, json.loads(result.stdout)) == (0, {"version": __version__})
 
 
 @pytest.mark.parametrize("cls", [c for c in vars(errors).values() if isinstance(c, type) and c is not RecfsError])

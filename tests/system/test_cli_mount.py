@@ -17,7 +17,7 @@ import pytest
 
 import recfs
 from recfs.cli.detach import start_detached
-from recfs.cli.exits import ChildFailed
+from recfs.cli.exits import ChildFailed, kind_of
 from recfs.cli.logs import set_up_logging
 from recfs.control import ControlClient
 from recfs.errors import Busy, ConfigError, MountError, RootBusy, StoreError
@@ -91,6 +91,41 @@ def test_a_daemon_that_dies_without_a_message(log: Path, code: str, exit_code: i
     with pytest.raises(ChildFailed, match=re.escape(message)) as caught:
         start_detached(_python(code), log, timeout_s=30)
     assert caught.value.code == exit_code
+
+
+TELLS = """
+import os, sys
+from recfs.cli.detach import failure_told
+from recfs.errors import RootBusy
+try:
+    with failure_told():
+        raise RootBusy("in use")
+except RootBusy:
+    print("recfs: in use")
+    sys.exit(4)
+"""
+
+
+@pytest.mark.slow
+def test_with_json_the_failure_of_a_daemon_has_the_kind_of_its_error(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = tmp_path / "recfs.conf"
+    conf.write_text(f'root = "{root}"\n')
+    real = start_detached
+    monkeypatch.setattr(
+        "recfs.cli.mount.start_detached", lambda command, log, **limits: real(_python(TELLS), log, **limits)
+    )
+    result = run("mount", "--config", conf, "-d", tmp_path / "mnt", "--json")
+    error = json.loads(result.stdout)["error"]
+    assert (error["kind"], error["message"], error["exit_code"]) == ("RootBusy", "in use", 4)
+
+
+@pytest.mark.parametrize(("code", "kind"), [(3, "ConfigError"), (5, "MountError"), (70, "InternalError")])
+def test_a_daemon_that_says_nothing_has_the_kind_of_its_exit_code(log: Path, code: int, kind: str) -> None:
+    with pytest.raises(ChildFailed) as caught:
+        start_detached(_python(f"raise SystemExit({code})"), log, timeout_s=30)
+    assert kind_of(caught.value) == kind
 
 
 def test_a_failed_first_start_leaves_nothing_behind(root: Path, log: Path) -> None:

@@ -137,7 +137,18 @@ KEPT = OUTCOME | {"kept": [{"path": PATH, "reason": "it is open"}], "kept_files"
         (["fetch", PATH], "fetch", KEPT, "it is open"),
         (["pin", PATH], "pin", OUTCOME | {"fetched": KEPT}, "it is open"),
         (["tier", "run"], "tier_run", TIER_RUN | {"kept": KEPT["kept"], "kept_files": 1}, "it is open"),
-        (["queue", "retry", "3"], "queue_retry", {"retried": [], "gone": [3]}, "3: not in the queue (any more)"),
+        (
+            ["queue", "retry", "3"],
+            "queue_retry",
+            {"retried": [], "kept": [], "gone": [3]},
+            "3: not in the queue (any more)",
+        ),
+        (
+            ["queue", "retry", "3"],
+            "queue_retry",
+            {"retried": [], "kept": [{"id": 3, "reason": "its name looks temporary"}], "gone": []},
+            "3: kept, its name looks temporary",
+        ),
         (
             ["queue", "drop", "3"],
             "queue_drop",

@@ -78,6 +78,21 @@ def test_the_status_of_a_stopped_store_says_so(stopped_store: Path, monkeypatch:
     assert "not running" in result.stdout
 
 
+@pytest.mark.parametrize(("sealing", "shown"), [(2, "2 sealing, 1 settling"), (0, "nothing waits")])
+def test_the_pipeline_of_a_stopped_store_waits_for_a_daemon(
+    stopped_store: Path, monkeypatch: pytest.MonkeyPatch, sealing: int, shown: str
+) -> None:
+    pipeline = {"sealing": sealing, "settling": sealing // 2, "hashing_bytes": 7 * sealing, "dirty": 0}
+    status = STATUS | {"mode": "offline", "pid": None, "mountpoint": None, "uptime_s": None, "pipeline": pipeline}
+    _replace_module(monkeypatch, recfs.catalogue, "reports", status=lambda catalogue, config: status)
+    [line] = [
+        line for line in run("status", "--root", stopped_store).stdout.splitlines() if line.startswith("pipeline")
+    ]
+    assert shown in line
+    assert ("nobody works on it before the next mount" in line) == (sealing > 0)
+    assert "unsaved" not in line
+
+
 def test_writing_commands_open_the_store_themselves(stopped_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, dict[str, Any]]] = []
 
