@@ -2,7 +2,8 @@
 
 A pass that has had its slice makes room if others of its lane wait, and goes on from where it was when its turn comes
 again. So a file of any size disturbs nobody, and nobody's many files hold up another's one for longer than a slice.
-Small files are hashed by the committer, many at a time, in threads of their own (`core/lanes.py` has the classes).
+Small files are hashed many at a time, in threads of their own (`fs/batches.py`);
+`core/lanes.py` has the classes.
 """
 
 from __future__ import annotations

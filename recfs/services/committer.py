@@ -12,24 +12,22 @@ pending move. A file that is taken up again and again is not hashed each time: i
 
 from __future__ import annotations
 
-import enum
-import errno
-import heapq
 import logging
 from collections import deque
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from recfs.core.lanes import Lane, Turns, beyond, lane_of
+from recfs.core.lanes import Lane, lane_of
 from recfs.core.model import State, check_transition
 from recfs.errors import RecfsError, RowRefused
-from recfs.fs.digests import Digest, Pass, Source, digest_files
+from recfs.fs.batches import BATCH_FILES, Batches
+from recfs.fs.digests import Digest, Pass, Source
 from recfs.fs.hashing import Hashing, Work, owner_of
 from recfs.fs.nodes import FileNode
 from recfs.fs.problems import forever, reason_of
+from recfs.fs.tickets import Stage, Ticket, Tickets
 from recfs.ports import Pending
 
 if TYPE_CHECKING:
@@ -42,48 +40,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recfs.commit")
 
-BATCH_FILES = 512
 GATHER_S = 0.1
 """How long a closed file waits for others to share its batch, unless somebody wants its checksum or drains."""
-BATCH_BYTES = 32 << 20
 FIRST_DELAY_S = 0.5
 RETRY_S = 1.0
 PART = "commit"
-MAPPED_TRIES = 5
-MAPPED_LOOK_S = 0.02
-"""First wait for a mapping to go. A descriptor that is being closed looks like one for a moment."""
-MAPPED_LOOK_MAX_S = 2.0
-"""Longest wait; to look costs a system call."""
 TOLD_FILES = 10
 """Of so many files under way `recfs status` tells the progress."""
-
-
-class _Stage(enum.Enum):
-    """Where a ticket stands. It is always in exactly one place, so that none can be forgotten."""
-
-    LATER = enum.auto()
-    """In `_later`, until its time has come or somebody hurries it."""
-    UNDER_WAY = enum.auto()
-    """In a lane, in a thread, or in a task of ours."""
-    ASIDE = enum.auto()
-    """The daemon stops, and the next start seals it."""
-
-
-@dataclass(eq=False, slots=True)
-class _Ticket:
-    """One file's way through the pipeline, from one close to the next change."""
-
-    node: FileNode
-    stage: _Stage = _Stage.LATER
-    serial: int = 0
-    """Of its entry in `_later` that counts."""
-    work: Work | None = None
-    """Its read pass, unless it is small."""
-
-    @property
-    def left_bytes(self) -> int:
-        """What is left to be hashed."""
-        return self.work.passing.left_bytes if self.work is not None else self.node.bytes
 
 
 class Committer:
@@ -107,26 +70,14 @@ class Committer:
         self._places = places
         self._bodies = bodies
         self._settler = settler
-        self._store = store
         self._hashing = hashing
         self._hash_threads = hash_threads
         self._settle_max_s = settle_max_s
-        self._tickets: dict[int, _Ticket] = {}
-        self._later: list[tuple[float, int, int]] = []
-        """(when, ticket's serial, inode number), outdated ones among them: they keep no node in memory."""
-        self._small: Turns[_Ticket] = Turns()
-        self._batches = 0
-        """Batches of small files in threads now."""
-        self._idle = trio.lowlevel.ParkingLot()
-        self._hashed: deque[tuple[_Ticket, Digest]] = deque()
-        self._in_vain: dict[_Ticket, int] = {}
-        """How often a file could not be sealed because it was still mapped for writing."""
-        self._failing: dict[_Ticket, float] = {}
-        """What cannot be sealed, and when it last failed: left alone for a while, and tried again."""
-        self._aside: set[_Ticket] = set()
+        self._tickets = Tickets()
+        self._batches = Batches(store, lambda ticket: self._source(ticket.node), self._is_wanted)
+        self._hashed: deque[tuple[Ticket, Digest]] = deque()
         self._wake = trio.Event()
         self._progress = trio.Event()
-        self._serial = 0
         self._hurry_all = False
         self._patient_until = float("inf")
         self._problem: str | None = None
@@ -143,15 +94,15 @@ class Committer:
             node.reopened = min(node.reopened, 1)
         node.submitted_s = now
         self.withdraw(ino)
-        self._tickets[ino] = ticket = _Ticket(node)
+        ticket = self._tickets.open(node)
         delay = GATHER_S if lane_of(node.bytes) is Lane.SMALL else 0.0
         if node.reopened > 1:
             delay = min(FIRST_DELAY_S * 2.0 ** min(node.reopened - 2, 10), self._settle_max_s)
         if self._hurry_all or not delay:
             self._begin(ticket)
             return
-        self._put_off(ticket, delay)
-        if self._later[0][1] == self._serial or len(self._later) == BATCH_FILES:
+        self._tickets.put_off(ticket, delay)
+        if self._tickets.is_next(ticket) or self._tickets.waiting == BATCH_FILES:
             self._wake.set()
 
     def withdraw(self, ino: int) -> None:
@@ -166,8 +117,8 @@ class Committer:
     def hurry(self, ino: int) -> None:
         """End the settling delay of *ino*."""
         ticket = self._tickets.get(ino)
-        if ticket is not None and ticket.stage is _Stage.LATER:
-            if self._failing and trio.current_time() - self._failing.get(ticket, float("-inf")) < RETRY_S:
+        if ticket is not None and ticket.stage is Stage.LATER:
+            if self._tickets.has_failed_since(ticket, trio.current_time() - RETRY_S):
                 return
             self._begin(ticket)
 
@@ -177,8 +128,8 @@ class Committer:
         What cannot be hashed within *patience_s* seconds is set aside: it stays `sealing`, for the next start.
         """
         self._hurry_all = True
-        for ticket in list(self._tickets.values()):
-            if ticket.stage is _Stage.LATER:
+        for ticket in self._tickets:
+            if ticket.stage is Stage.LATER:
                 self._begin(ticket)
         self._patient_until = trio.current_time() + patience_s
         self._set_aside(self._too_long(patience_s))
@@ -196,12 +147,12 @@ class Committer:
     @property
     def mapped(self) -> int:
         """Files that wait for a mapping to go, which may take for ever."""
-        return sum(tries > MAPPED_TRIES for tries in self._in_vain.values())
+        return self._tickets.mapped_long
 
     @property
     def set_aside(self) -> int:
         """Files that this run does not seal any more."""
-        return len(self._aside)
+        return self._tickets.aside
 
     def too_long(self, patience_s: float) -> int:
         """How many files cannot be hashed within that time, as far as can be told."""
@@ -210,7 +161,7 @@ class Committer:
     @property
     def aside(self) -> int:
         """Files that cannot be sealed, and are left alone for a while."""
-        return len(self._failing)
+        return self._tickets.failing
 
     @property
     def problem(self) -> str | None:
@@ -221,34 +172,26 @@ class Committer:
         """What is being hashed, and what waits for it, for `recfs status`."""
         hashing, lanes = self._hashing, (Lane.MEDIUM, Lane.LARGE)
         running = {lane: hashing.running(lane) for lane in lanes}
-        queues = {Lane.SMALL.value: {"running": self._batches, "waiting": len(self._small)}}
+        queues = {Lane.SMALL.value: {"running": self._batches.running, "waiting": self._batches.waiting}}
         queues |= {lane.value: {"running": len(running[lane]), "waiting": hashing.waiting(lane)} for lane in lanes}
         files = [work.progress(hashing.rate) for lane in reversed(lanes) for work in running[lane]]
-        return {"lanes": queues, "files": files[:TOLD_FILES], "set_aside": len(self._aside)}
+        return {"lanes": queues, "files": files[:TOLD_FILES], "set_aside": self._tickets.aside}
 
     @property
     def hashing_bytes(self) -> int:
         """Bytes that are being hashed, or wait for it without a delay."""
-        return sum(ticket.left_bytes for ticket in self._tickets.values() if ticket.stage is _Stage.UNDER_WAY)
+        return sum(ticket.left_bytes for ticket in self._tickets if ticket.stage is Stage.UNDER_WAY)
 
     # --- tickets ---------------------------------------------------------------------------------------------------
 
-    def _put_off(self, ticket: _Ticket, delay_s: float) -> None:
-        self._serial += 1
-        ticket.stage, ticket.serial = _Stage.LATER, self._serial
-        heapq.heappush(self._later, (trio.current_time() + delay_s, self._serial, ticket.node.ino))
-
-    def _begin(self, ticket: _Ticket) -> None:
+    def _begin(self, ticket: Ticket) -> None:
         """Hand the file to its lane."""
         node = ticket.node
-        if node.state is not State.SEALING or node.unlinked:
-            self._end(ticket)
-            self._signal()
+        if not self._is_wanted(ticket):
             return
-        ticket.stage = _Stage.UNDER_WAY
+        ticket.stage = Stage.UNDER_WAY
         if lane_of(node.bytes) is Lane.SMALL:
-            self._small.put(owner_of(node), ticket)
-            self._idle.unpark()
+            self._batches.put(ticket)
             return
         left_s = self._patient_until - trio.current_time()
         if left_s < float("inf") and ticket in self._too_long(left_s):
@@ -260,19 +203,21 @@ class Committer:
             ticket.work = Work(passing, owner_of(node), node.path, partial(self._passed, ticket), source)
         self._hashing.submit(ticket.work)
 
-    def _end(self, ticket: _Ticket) -> None:
-        del self._tickets[ticket.node.ino]
-        self._small.discard(ticket)
-        self._in_vain.pop(ticket, None)
-        self._aside.discard(ticket)
-        if self._failing and self._failing.pop(ticket, None) is not None:
+    def _is_wanted(self, ticket: Ticket) -> bool:
+        """Whether the file is still to be sealed; else its ticket ends."""
+        if ticket.node.state is State.SEALING and not ticket.node.unlinked:
+            return True
+        self._end(ticket)
+        self._signal()
+        return False
+
+    def _end(self, ticket: Ticket) -> None:
+        self._batches.discard(ticket)
+        if self._tickets.end(ticket):
             self._behind.problems.solved(PART, ticket.node.ino)
 
-    def _is_current(self, ticket: _Ticket) -> bool:
-        return self._tickets.get(ticket.node.ino) is ticket
-
-    def _passed(self, ticket: _Ticket, found: Digest | None) -> None:
-        if found is not None and self._is_current(ticket):
+    def _passed(self, ticket: Ticket, found: Digest | None) -> None:
+        if found is not None and self._tickets.is_current(ticket):
             self._hashed.append((ticket, found))
             self._wake.set()
 
@@ -280,21 +225,14 @@ class Committer:
         self._progress.set()
         self._progress = trio.Event()
 
-    def _too_long(self, patience_s: float) -> list[_Ticket]:
-        if patience_s == float("inf"):
-            return []
-        passes = [ticket for ticket in self._tickets.values() if lane_of(ticket.node.bytes) is not Lane.SMALL]
-        passes.sort(key=lambda ticket: ticket.left_bytes)
-        fit = beyond([ticket.left_bytes for ticket in passes], patience_s * self._hashing.rate)
-        return passes[fit:]
+    def _too_long(self, patience_s: float) -> list[Ticket]:
+        return self._tickets.too_long(patience_s, self._hashing.rate)
 
-    def _set_aside(self, tickets: list[_Ticket]) -> None:
-        fresh = [ticket for ticket in tickets if ticket.stage is not _Stage.ASIDE]
+    def _set_aside(self, tickets: list[Ticket]) -> None:
+        fresh = self._tickets.set_aside(tickets)
         for ticket in fresh:
             if ticket.work is not None:
                 self._hashing.stop(ticket.work)
-            ticket.stage = _Stage.ASIDE
-            self._aside.add(ticket)
         if fresh:
             paths = ", ".join(ticket.node.path for ticket in fresh[:3]) + (", ..." if len(fresh) > 3 else "")
             size = sum(ticket.left_bytes for ticket in fresh)
@@ -308,9 +246,13 @@ class Committer:
 
     async def run(self) -> None:
         """Seal for ever."""
+
+        async def seal() -> None:
+            await self._batches.hash_next(lambda batch, found: nursery.start_soon(self._finish, batch, found))
+
         async with trio.open_nursery() as nursery:
             for _ in range(self._hash_threads):
-                nursery.start_soon(self._seal_batches, nursery)
+                nursery.start_soon(forever, PART, seal, self._behind.problems)
             await forever(PART, partial(self._step, nursery), self._behind.problems)
 
     async def _step(self, nursery: trio.Nursery) -> None:
@@ -319,10 +261,10 @@ class Committer:
             ticket, found = self._hashed.popleft()
             nursery.start_soon(self._finish, [ticket], [found])
             del ticket, found  # while this waits, the cache may let go of its nodes
-        due_s = [self._later[0][0]] if self._later else []
+        due_s = self._tickets.next_s
         if trio.current_time() < self._patient_until:
-            due_s.append(self._patient_until)
-        with trio.move_on_at(min(due_s, default=float("inf"))):
+            due_s = min(due_s, self._patient_until)
+        with trio.move_on_at(due_s):
             await self._wake.wait()
         self._wake = trio.Event()
 
@@ -330,63 +272,13 @@ class Committer:
         now = trio.current_time()
         if now >= self._patient_until:
             self._set_aside(self._too_long(0.0))
-        if not self._later or (self._later[0][0] > now and len(self._later) < BATCH_FILES):
-            return
-        while self._later and self._later[0][0] <= now + GATHER_S:
-            _, serial, ino = heapq.heappop(self._later)
-            ticket = self._tickets.get(ino)
-            if ticket is not None and ticket.serial == serial and ticket.stage is _Stage.LATER:
-                self._begin(ticket)  # else taken up again since, or hurried
+        if self._tickets.next_s <= now or self._tickets.waiting >= BATCH_FILES:
+            for ticket in self._tickets.due(now + GATHER_S):
+                self._begin(ticket)
 
-    async def _seal_batches(self, nursery: trio.Nursery) -> None:
-        async def step() -> None:
-            if not await self._seal_batch(nursery):
-                await self._idle.park()
-
-        await forever(PART, step, self._behind.problems)
-
-    async def _seal_batch(self, nursery: trio.Nursery) -> bool:
-        """Hash as many small files as fit a batch; False when none wait."""
-        batch = self._take()
-        if not batch:
-            return False
-        if len(self._small):
-            self._idle.unpark()
-        self._batches += 1
-        try:
-            found = await self._hash(batch)
-        finally:
-            self._batches -= 1
-        nursery.start_soon(self._finish, batch, found)
-        return True
-
-    async def _hash(self, batch: list[_Ticket]) -> list[Digest]:
-        """Hash a batch; when it fails as a whole, each file by itself: nobody knows whose fault it was."""
-        try:
-            sources = [self._source(ticket.node) for ticket in batch]
-            # The tasks that do this are its limit; this one only keeps trio from counting the thread elsewhere.
-            return await trio.to_thread.run_sync(digest_files, sources, self._store, limiter=trio.CapacityLimiter(1))
-        except Exception as error:
-            if len(batch) == 1:
-                if not isinstance(error, OSError):
-                    error = OSError(errno.EIO, f"hashing failed: {reason_of(error)}")
-                return [Digest(error=error)]
-        return [found for ticket in batch for found in await self._hash([ticket])]
-
-    def _take(self) -> list[_Ticket]:
-        batch: list[_Ticket] = []
-        total = 0
-        while len(batch) < BATCH_FILES and total < BATCH_BYTES and (ticket := self._small.take()) is not None:
-            node = ticket.node
-            if node.state is not State.SEALING or node.unlinked:
-                self._end(ticket)
-                self._signal()
-                continue
-            batch.append(ticket)
-            total += node.bytes
-        return batch
-
-    async def _finish(self, batch: list[_Ticket], digests: list[Digest]) -> None:
+    async def _finish(self, batch: list[Ticket], digests: list[Digest]) -> None:
+        """Commit what the digests are of. Whatever is neither committed nor put off then is begun again."""
+        ours = [(ticket, ticket.serial) for ticket in batch]
         try:
             await self._bodies.pool.names_durable()
             await self._commit(batch, digests)
@@ -398,16 +290,18 @@ class Committer:
             self._problem = reason_of(error)
             await trio.sleep(RETRY_S)
         finally:
-            for ticket in batch:
-                if self._is_current(ticket) and ticket.stage is _Stage.UNDER_WAY:
+            for ticket, serial in ours:
+                # Put off meanwhile and hurried, it is under way again, and not in the hands of this task any more.
+                is_ours = ticket.stage is Stage.UNDER_WAY and ticket.serial == serial
+                if is_ours and self._tickets.is_current(ticket):
                     self._begin(ticket)
             self._signal()
 
     def _source(self, node: FileNode) -> Source:
         return Source(self._places.local(node), node.body is None or not node.body.writable, node.untouched)
 
-    async def _commit(self, batch: list[_Ticket], digests: list[Digest]) -> None:
-        done: list[_Ticket] = []
+    async def _commit(self, batch: list[Ticket], digests: list[Digest]) -> None:
+        done: list[Ticket] = []
         for ticket, digest in zip(batch, digests, strict=True):
             try:
                 if self._take_over(ticket, digest):
@@ -426,7 +320,7 @@ class Committer:
             self._failed(ticket, RowRefused("the catalogue does not take its row"))
         for ticket in done:
             node = ticket.node
-            if not self._is_current(ticket) or not node.state.is_whole or node.unlinked:
+            if not self._tickets.is_current(ticket) or not node.state.is_whole or node.unlinked:
                 continue
             self._end(ticket)
             with self._behind.problems.aside(PART, ("earlier version", node.ino), node.path):
@@ -434,15 +328,16 @@ class Committer:
                     self._bodies.release_prior(node)
             self._settler.add(node.ino)
 
-    def _take_over(self, ticket: _Ticket, digest: Digest) -> bool:
+    def _take_over(self, ticket: Ticket, digest: Digest) -> bool:
         """Enter what the pass found of one file; whether it may be committed. Atomic. Raises what is in the way."""
         node = ticket.node
-        if not self._is_current(ticket) or node.state is not State.SEALING or node.unlinked:
+        if not self._tickets.is_current(ticket) or node.state is not State.SEALING or node.unlinked:
             return False  # written to again, or gone: this pass proves nothing
         if isinstance(digest.error, BlockingIOError):
-            self._mapped(ticket)
+            self._tickets.mapped(ticket)
+            self._wake.set()
             return False
-        self._in_vain.pop(ticket, None)
+        self._tickets.unmapped(ticket)
         if digest.error is not None:
             unreadable = self._unreadable(ticket, digest.error)
             if unreadable is not None:
@@ -461,29 +356,22 @@ class Committer:
         self._behind.node(node)
         return True
 
-    def _not_committed(self, tickets: list[_Ticket]) -> None:
+    def _not_committed(self, tickets: list[Ticket]) -> None:
         """Nobody may rely on these commits yet: they are still being sealed. Atomic."""
         for node in (ticket.node for ticket in tickets):
             if node.state.is_whole:
                 node.state, node.pending = State.SEALING, node.pending & ~Pending.MOVE
                 self._behind.node(node)
 
-    def _failed(self, ticket: _Ticket, error: Exception) -> None:
+    def _failed(self, ticket: Ticket, error: Exception) -> None:
         """The file cannot be sealed now: it is tried again later, the others go on."""
-        if not self._is_current(ticket):
+        if not self._tickets.is_current(ticket):
             return
         problem = self._behind.problems.note(PART, ticket.node.ino, error, ticket.node.path)
-        self._failing[ticket] = trio.current_time()
-        self._put_off(ticket, problem.delay_s)
+        self._tickets.failed(ticket, problem.delay_s)
         self._wake.set()
 
-    def _mapped(self, ticket: _Ticket) -> None:
-        """Somebody can still write to the file: look again later, the sooner the less it was in vain."""
-        tries = self._in_vain[ticket] = self._in_vain.get(ticket, -1) + 1
-        self._put_off(ticket, min(MAPPED_LOOK_S * 2.0 ** min(tries, 10), MAPPED_LOOK_MAX_S))
-        self._wake.set()
-
-    def _unreadable(self, ticket: _Ticket, error: OSError) -> OSError | None:
+    def _unreadable(self, ticket: Ticket, error: OSError) -> OSError | None:
         """What keeps the file from being sealed now, or None when there is nothing left to seal."""
         node = ticket.node
         if isinstance(error, FileNotFoundError) and node.staging is not None:

@@ -15,9 +15,8 @@ import trio
 import trio.testing
 
 from recfs.errors import OutOfSpace
-from recfs.fs import backlog
+from recfs.fs import backlog, batches, digests
 from recfs.fs.digests import Pass
-from recfs.services import committer
 
 from .build import REC, Filesystem, filesystem, pattern
 
@@ -117,6 +116,34 @@ async def test_a_commit_that_cannot_be_recorded_is_taken_back_and_tried_again(
     assert fs.rows("select state from node where name = ?", b"file") == ["committed"]
 
 
+async def test_a_file_hashed_again_while_its_batch_is_committed_comes_home(fs: Filesystem) -> None:
+    """It had been put off, for it was mapped; the task that put it off may not touch what another commits by now."""
+    reached, go_on, durable = [trio.Event(), trio.Event()], [trio.Event(), trio.Event()], fs.parts.behind.durable
+    calls = 0
+
+    async def slow() -> None:
+        nonlocal calls
+        number, calls = calls, calls + 1
+        reached[number].set()
+        await go_on[number].wait()
+        await durable()
+
+    with (
+        mock.patch.object(digests, "_is_mapped", side_effect=[True, False]),
+        mock.patch.object(fs.parts.behind, "durable", slow),
+    ):
+        await fs.write(f"{REC}/file", b"bytes")
+        for each in reached:
+            await each.wait()
+        go_on[0].set()
+        await fs.parts.committer.progress()
+        go_on[1].set()
+    await fs.drain()
+    assert await fs.state(f"{REC}/file") == "committed"
+    assert (fs.root / REC / "file").read_bytes() == b"bytes"
+    assert fs.parts.committer.depth == 0
+
+
 async def test_a_file_changed_while_its_commit_fails_is_not_taken_back(fs: Filesystem, expect_log: ExpectLog) -> None:
     await fs.write(f"{REC}/file", b"bytes")
     await fs.parts.behind.flush()
@@ -145,13 +172,13 @@ async def test_a_file_changed_while_its_commit_fails_is_not_taken_back(fs: Files
 def passes() -> Iterator[list[list[bytes]]]:
     """The read passes made so far, each with its paths; they run as ever."""
     made: list[list[bytes]] = []
-    digest = committer.digest_files
+    digest = batches.digest_files
 
     def noting(paths: list[bytes], *args: Any) -> Any:
         made.append(list(paths))
         return digest(paths, *args)
 
-    with mock.patch.object(committer, "digest_files", noting):
+    with mock.patch.object(batches, "digest_files", noting):
         yield made
 
 

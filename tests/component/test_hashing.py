@@ -323,10 +323,10 @@ async def test_hashing_ends_when_its_file_goes_or_changes(fs: Filesystem, how: s
     else:
         node = await huge(fs, f"{REC}/huge")
         await under_way(fs)
-    ticket = fs.parts.committer._tickets[node.ino]
+    ticket = fs.parts.committer._tickets.get(node.ino)
     await change_by(fs, how)
     assert ticket.work.passing.stopped
-    assert ticket not in fs.parts.committer._tickets.values()
+    assert ticket not in fs.parts.committer._tickets
     if waits:
         await fs.unlink("users/6/recordings/1/huge")
     if how == "write":
@@ -442,7 +442,7 @@ async def test_a_mapping_that_went_leaves_no_ticket_when_the_file_goes_while_it_
     mapped.start()
     node = await huge(fs, f"{REC}/huge")
     committer = fs.parts.committer
-    await until(lambda: committer._in_vain.get(committer._tickets[node.ino], 0) >= 2)
+    await until(lambda: committer._tickets.tries_in_vain(committer._tickets.get(node.ino)) >= 2)
     mapped.stop()
     await under_way(fs)
     await fs.unlink(f"{REC}/huge")
@@ -498,8 +498,34 @@ async def test_a_pass_that_fails_in_any_way_is_tried_again(
     assert await fs.state(f"{REC}/file") == "committed"
 
 
+async def test_a_file_that_is_put_off_and_begun_again_during_its_commit_is_not_begun_once_more(fs: Filesystem) -> None:
+    committing, go_on = trio.Event(), trio.Event()
+    begun: list[hashing.Work] = []
+    submit = fs.parts.hashing.submit
+
+    def counting(work: hashing.Work) -> None:
+        begun.append(work)
+        submit(work)
+
+    async def slow() -> None:
+        committing.set()
+        await go_on.wait()
+
+    mapped = mock.patch.object(digests, "_is_mapped", side_effect=[True] + [False] * 10)
+    with mapped, mock.patch.object(fs.parts.hashing, "submit", counting):
+        with mock.patch.object(fs.parts.behind, "durable", slow):
+            node = await huge(fs, f"{REC}/huge")
+            await committing.wait()
+            fs.parts.committer.hurry(node.ino)
+            [work] = await under_way(fs)
+            go_on.set()
+            await fs.parts.committer.progress()
+        assert begun == [work, work]
+        await fs.unlink(f"{REC}/huge")
+        await nothing_runs(fs)
+
+
 async def test_a_pass_that_is_asked_for_twice_is_done_once(fs: Filesystem) -> None:
-    """A file that was put off and hurried while its commit waited for the catalogue is begun twice."""
     await huge(fs, f"{REC}/large")
     (work,) = await under_way(fs)
     fs.parts.hashing.submit(work)
