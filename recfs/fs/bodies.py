@@ -16,6 +16,7 @@ import trio
 from recfs.core.model import State, check_transition
 from recfs.errors import IoFailure, RecfsError, Stale
 from recfs.fs.body import Body, is_changeable
+from recfs.fs.contended import Contended
 from recfs.fs.diskio import copy_bytes, freeze, is_beyond, stoppable, too_many
 from recfs.fs.follow import follow
 from recfs.fs.garbage import Garbage
@@ -67,6 +68,7 @@ class Bodies:
         self._settler = settler
         self._limiter = limiter
         self._copies = trio.CapacityLimiter(COPY_THREADS)
+        self.contended = Contended()
         self.pool = StagingPool(store, limiter)
         self._remains = Remains(tree, places, store, settler, self.pool, self._copies)
         self.tier: Tier | None = None
@@ -249,8 +251,9 @@ class Bodies:
         body = node.body
         if body is None or body.stopped is None:
             return False
-        freeze(body.fd, frozen=False)
         body.stopped = None
+        if body.freezing is None:  # else the thread that freezes it looks again afterwards (fs/iomodes.py)
+            freeze(body.fd, frozen=False)
         return True
 
     # --- home to staging -----------------------------------------------------------------------------------------
@@ -328,7 +331,7 @@ class Bodies:
             whole = node.state.is_whole or node.state in (State.CORRUPT, State.SEALING)
             if not whole or node.unlinked:
                 await self.unseal_held(node)
-                os.ftruncate(body.fd, 0)
+                await self.cut(node, body, 0)
                 self._tree.resize(node, 0)
                 return
             if body.backing:
@@ -368,8 +371,17 @@ class Bodies:
             # The rows have to know of the copy before there is nothing else.
             body.unproven = True
             await self.unseal_held(node)
-        os.ftruncate(body.fd, 0)
+        await self.cut(node, body, 0)
         self._tree.resize(node, 0)
+
+    async def cut(self, node: FileNode, body: Body, size: int) -> None:
+        """ftruncate(2). Raises OSError, and Interrupted before it is begun."""
+        if body.backing:
+            await self.contended.run(node, os.ftruncate, body.fd, size)
+        elif size:
+            await trio.to_thread.run_sync(os.ftruncate, body.fd, size, limiter=self._limiter)
+        else:
+            os.ftruncate(body.fd, 0)
 
     def set_aside(self, node: FileNode, *, successor: FileNode | None, copy: tuple[str, int] | None = None) -> Garbage:
         """Make the node's present bytes garbage, held for *successor* if they are committed. Atomic.

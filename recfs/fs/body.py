@@ -19,8 +19,8 @@ class Body:
     """An open file's descriptor and who uses it."""
 
     __slots__ = (
-        "ahead", "backing", "cached", "download", "fd", "handles", "held", "judged", "lock", "passing", "retired",
-        "seen", "stopped", "unproven", "untold", "untouched", "writable", "writers",
+        "ahead", "backing", "cached", "download", "fd", "freezing", "handles", "held", "judged", "lock", "passing",
+        "retired", "seen", "stopped", "unproven", "untold", "untouched", "writable", "writers",
     )  # fmt: skip
 
     def __init__(self, fd: int, *, writable: bool) -> None:
@@ -55,6 +55,8 @@ class Body:
         """Whether the kernel may still believe in times of before the last look."""
         self.stopped: tuple[type[FsError], str] | None = None
         """The limit a writer ran past: no more writes, and the file ends as `incomplete`."""
+        self.freezing: trio.Event | None = None
+        """Set when the thread has ended that stops (or no longer stops) the writers of this file."""
         self.untouched: Untouched | None = None
 
     def swap(self, fd: int, *, writable: bool) -> None:

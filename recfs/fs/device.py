@@ -126,9 +126,13 @@ class Wants:
     """What to ask of the kernel beyond what libfuse asks, if it offers it."""
 
     passthrough: bool = True
-    max_background: int = 64
-    """Read-ahead and asynchronous requests under way at once (kernel default 12)."""
+    max_background: int = 12_288
+    """Read-ahead, asynchronous requests and RELEASE under way at once, of all users (kernel default 12).
+
+    More than requests may wait at once (fs/waits.py): else those of one user, for a slow S3, would be everybody's.
+    """
     congestion_threshold: int = 48
+    """From so many on the kernel leaves out read-ahead that nobody waits for yet."""
 
 
 @dataclass(frozen=True, slots=True)

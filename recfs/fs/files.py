@@ -202,6 +202,9 @@ class OpenFiles:
                 with interruptible(f"bytes of {handle.node.path}"):
                     await download.ensure(offset, size)
                 return await self.disk.read_at(handle.body.fd, size, offset, handle.node.bytes)
+        if handle.body.backing:
+            size = max(0, min(size, handle.node.bytes - offset))
+            return await self._bodies.contended.run(handle.node, os.pread, handle.body.fd, size, offset)
         return await self.disk.read_at(handle.body.fd, size, offset, handle.node.bytes)
 
     async def write(self, number: int, offset: int, data: bytes) -> int:
@@ -226,7 +229,10 @@ class OpenFiles:
             data = data[: end - offset]
             self._tree.resize(node, end)
         try:
-            written = await self.disk.write_at(body.fd, data, offset)
+            if body.backing:
+                written = await self._bodies.contended.run(node, os.pwrite, body.fd, data, offset)
+            else:
+                written = await self.disk.write_at(body.fd, data, offset)
         except OSError as error:
             self._tree.resize(node, os.fstat(body.fd).st_size)
             raise disk_error(error, node) from error
@@ -294,6 +300,9 @@ class OpenFiles:
         assert body is not None
         follow(self._tree, node)
         self._bodies.thaw(node)
+        if body.freezing is not None:
+            with bounded(f"the stop of the writers of {node.path}"):
+                await body.freezing.wait()
         if size == 0:
             if body.backing and node.state is not State.WRITING:
                 self.space.admit(os.fstat(body.fd).st_blocks * BLOCK_BYTES)  # its bytes will be copied
@@ -309,7 +318,7 @@ class OpenFiles:
             before = node.bytes
             self._tree.resize(node, size)
             try:
-                await trio.to_thread.run_sync(os.ftruncate, body.fd, size, limiter=self._limiter)
+                await self._bodies.cut(node, body, size)
             except OSError as error:
                 self._tree.resize(node, before)
                 raise disk_error(error, node) from error

@@ -74,7 +74,7 @@ class IoModes:
         self.problems = tree.behind.problems
         self._ahead: dict[int, FileNode] = {}
         self._to_freeze: list[FileNode] = []
-        self._freezers = trio.CapacityLimiter(16)
+        self._contended = bodies.contended
         self._refused: set[int | None] = set()
         self.is_held_back: Callable[[FileNode], bool] = lambda node: False
         """Whether writes to a file have to pause: the kernel would not."""
@@ -221,15 +221,19 @@ class IoModes:
             else:
                 self.problems.solved("metering", node.ino)
 
-    async def freeze(self) -> None:
-        """Carry out the stops that `measure` decided on. In threads: the bytes are written out first."""
+    def freeze(self, nursery: trio.Nursery) -> None:
+        """Carry out the stops that `measure` decided on, in tasks of *nursery*.
+
+        In threads: the bytes are written out first, and a writer may keep the file locked for as long as it likes.
+        """
         stopped, self._to_freeze = self._to_freeze, []
-        if stopped:
-            async with trio.open_nursery() as nursery:
-                for node in stopped:
-                    if node.body is not None and node.body.stopped is not None:
-                        with self._stopping(node):
-                            nursery.start_soon(self._freeze, node, node.body, os.dup(node.body.fd))
+        for node in stopped:
+            body = node.body
+            if body is not None and body.stopped is not None and body.freezing is None:
+                with self._stopping(node):
+                    fd = os.dup(body.fd)
+                    body.freezing = trio.Event()
+                    nursery.start_soon(self._freeze, node, body, fd, body.freezing)
 
     @contextlib.contextmanager
     def _stopping(self, node: FileNode) -> Iterator[None]:
@@ -240,17 +244,19 @@ class IoModes:
         if self.problems.has("metering", item):
             self._to_freeze.append(node)
 
-    async def _freeze(self, node: FileNode, body: Body, fd: int) -> None:
+    async def _freeze(self, node: FileNode, body: Body, fd: int, done: trio.Event) -> None:
         try:
             with self._stopping(node):
-                await self._frozen(body, fd)
+                await self._frozen(node, body, fd)
         finally:
+            body.freezing = None
+            done.set()
             os.close(fd)
 
-    async def _frozen(self, body: Body, fd: int) -> None:
-        await trio.to_thread.run_sync(partial(freeze, fd, frozen=True), limiter=self._freezers)
+    async def _frozen(self, node: FileNode, body: Body, fd: int) -> None:
+        await self._contended.run(node, partial(freeze, fd, frozen=True))
         if body.stopped is None:  # it may be changed again meanwhile
-            await trio.to_thread.run_sync(partial(freeze, fd, frozen=False), limiter=self._freezers)
+            await self._contended.run(node, partial(freeze, fd, frozen=False))
 
     def _judge(self, node: FileNode) -> None:
         body = node.body

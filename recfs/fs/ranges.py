@@ -21,6 +21,7 @@ from recfs.fs.files import disk_error
 from recfs.fs.follow import follow, look
 
 if TYPE_CHECKING:
+    from recfs.fs.contended import Contended
     from recfs.fs.files import Handle, OpenFiles
     from recfs.fs.nodes import FileNode
     from recfs.fs.tree import Tree
@@ -45,8 +46,9 @@ BLOCK_BYTES: Final = 512  # of st_blocks
 class Ranges:
     """What pyfuse3 has no requests for, on open files."""
 
-    def __init__(self, files: OpenFiles, tree: Tree) -> None:
+    def __init__(self, files: OpenFiles, tree: Tree, contended: Contended) -> None:
         self._files = files
+        self._contended = contended
         self._tree = tree
         self._changes = trio.CapacityLimiter(AT_ONCE)
 
@@ -65,6 +67,8 @@ class Ranges:
             return offset if whence == os.SEEK_DATA else handle.node.bytes
         try:
             # The descriptor's own position moves. Nobody uses it.
+            if handle.body.backing:
+                return await self._contended.run(handle.node, os.lseek, handle.body.fd, offset, whence)
             return await self._files.disk.promptly(os.lseek, handle.body.fd, offset, whence)
         except OSError as error:
             if error.errno == errno.ENXIO:
@@ -140,7 +144,10 @@ class Ranges:
             self._tree.resize(node, size)
             body.held = size
         try:
-            result = await trio.to_thread.run_sync(function, *args, limiter=self._changes)
+            if body.backing:
+                result = await self._contended.run(node, function, *args)
+            else:
+                result = await trio.to_thread.run_sync(function, *args, limiter=self._changes)
             self._files.changed(node)
             return result
         except OSError as error:

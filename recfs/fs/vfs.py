@@ -92,7 +92,7 @@ class Vfs:
         self.backlog = Backlog(bodies, behind, pipeline, max_pending=max_pending)
         modes.is_held_back = self.backlog.is_held_back
         self.files = OpenFiles(tree, behind, bodies, self.names, space, self.backlog, pipeline, kernel, modes, limiter)
-        self.ranges = Ranges(self.files, tree)
+        self.ranges = Ranges(self.files, tree, bodies.contended)
         self.listings = Listings(tree, self.views)
         self.stopping = False
 

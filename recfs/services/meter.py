@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -23,10 +24,11 @@ class Meter:
 
     async def run(self) -> None:
         """Measure for ever."""
-        await forever("metering", self._look, self._modes.problems)
+        async with trio.open_nursery() as nursery:
+            await forever("metering", partial(self._look, nursery), self._modes.problems)
 
-    async def _look(self) -> None:
+    async def _look(self, nursery: trio.Nursery) -> None:
         await self._modes.started.wait()
         await trio.sleep(PERIOD_S)
         self._modes.measure()
-        await self._modes.freeze()
+        self._modes.freeze(nursery)

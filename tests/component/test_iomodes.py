@@ -22,7 +22,7 @@ from recfs.fs.nodes import FileNode
 from recfs.fs.vfs import Changes
 from tests.fakes import FakeKernelFiles
 
-from .build import OPERATOR, REC, Filesystem, pattern
+from .build import OPERATOR, REC, Filesystem, pattern, until
 
 ExpectLog = Callable[[str], None]
 FILE = f"{REC}/file"
@@ -444,11 +444,12 @@ async def test_a_stopped_writer_is_stopped_on_disk(
     number, _ = await fs.pass_open(FILE, NEW)
     fs.pass_write(number, bytes(11 * MIB))
     fs.vfs.files.modes.measure()
-    await fs.vfs.files.modes.freeze()
+    node = await fs.node(FILE)
+    fs.vfs.files.modes.freeze(nursery)
+    await until(lambda: node.body is not None and node.body.freezing is None)
     if fs.vfs.files.modes.can_stop:
         with pytest.raises(PermissionError):
             fs.pass_write(number, b"x")
-    node = await fs.node(FILE)
     await fs.vfs.setattr(node.ino, Changes(size=MIB), OPERATOR)
     fs.pass_write(number, b"x")
     await fs.close(number)

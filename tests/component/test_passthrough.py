@@ -12,7 +12,9 @@ import pytest
 from recfs.errors import MountError
 from recfs.fs import device, interpose, passthrough
 from recfs.fs.device import Init, Wants, edit_init, mask_offer, offered, settled
+from recfs.fs.loop import MAX_TASKS
 from recfs.fs.passthrough import Acceleration, FuseSession
+from recfs.fs.waits import WAITS
 
 READAHEAD = 128 << 10
 ASYNC_READ = 1 << 0
@@ -266,3 +268,8 @@ def test_it_can_be_sent_as_json() -> None:
         "read_ahead_bytes": 0,
         "max_background": 64,
     }
+
+
+def test_the_requests_that_may_wait_are_not_all_that_the_kernel_sends() -> None:
+    """Read-ahead that waits for S3 and RELEASE stand in one queue."""
+    assert WAITS < Wants().max_background < MAX_TASKS

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from .clients import pattern, run, wait_until
+from .clients import pattern, run, state, wait_until
 from .harness import Mount
-from .s3 import GET, S3, Gate, s3, settle
+from .s3 import GET, MIB, S3, Gate, s3, settle
 
 __all__ = ["s3"]
 
@@ -69,6 +69,39 @@ def test_the_file_is_removed_while_others_wait_for_its_bytes(s3: S3, store: Moun
     with waiting(s3, store, path, what):
         run("rm", path, timeout_s=10)
         assert os.listdir(rec) == []
+
+
+def test_the_read_ahead_of_one_user_keeps_nobody_from_local_files(s3: S3, store: Mount) -> None:
+    """What the kernel asks in the background has one queue for all: also for the RELEASE that lets a file be sealed."""
+    config = s3.config(s3={"read_timeout": 100.0, "deadline": 300.0}, cache={"fetch_whole_below": 65536})
+    store.start(config=f'passthrough = "off"\n{config}')
+    rec, local = store.recording(), store.path / "temp/1/7"
+    local.mkdir(parents=True)
+    (local / "read").write_bytes(CONTENT)
+    (rec / "far").write_bytes(bytes(100 * MIB))
+    settle(store, rec / "far")
+    store.remount()  # so that the kernel has no page of it
+    ahead = (
+        "fd = os.open(path, os.O_RDONLY)\n"
+        f"for offset in range(0, {100 * MIB}, {MIB}): os.posix_fadvise(fd, offset, {MIB}, os.POSIX_FADV_WILLNEED)\n"
+        "print('asked', flush=True)\nsys.stdin.read()"
+    )
+    with s3.holding(GET) as gate:
+        client = subprocess.Popen(
+            [sys.executable, "-c", f"import os,sys\npath = sys.argv[1]\n{ahead}", rec / "far"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            assert client.stdout is not None
+            assert client.stdout.readline() == b"asked\n"
+            wait_until(lambda: gate.waiting, "S3 is asked")
+            assert run("cat", local / "read", timeout_s=20).stdout == CONTENT
+            (local / "closed").write_bytes(CONTENT)
+            wait_until(lambda: state(local / "closed") == "committed", "what is closed is sealed")
+        finally:
+            gate.open()
+            client.kill()
+            client.communicate(timeout=30)
 
 
 def test_attributes_and_emptying_ask_s3_nothing(s3: S3, store: Mount, rec: Path) -> None:

@@ -131,7 +131,7 @@ def test_everything_is_on(mirror: Mirror) -> None:
     assert mirror.told == {
         "wanted": "auto", "reads": True, "writes": True, "why_not": None, "killpriv": True, "open_flags": True,
         "interrupts": True,
-        "max_background": 64, "summary": "reads and writes",
+        "max_background": 12_288, "summary": "reads and writes",
     }  # fmt: skip
     number = os.stat(mirror.path).st_dev
     setting = Path(f"/sys/class/bdi/{os.major(number)}:{os.minor(number)}/read_ahead_kb")
