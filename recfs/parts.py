@@ -15,8 +15,9 @@ import trio
 
 from recfs import remote
 from recfs.catalogue import check
+from recfs.catalogue.connection import full, is_full
 from recfs.catalogue.headroom import give_up
-from recfs.catalogue.sqlite import SqliteCatalogue, full, is_full, open_catalogue
+from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
 from recfs.clock import SystemClock
 from recfs.errors import IoFailure, OutOfSpace, RecfsError, StoreError, StoreFull
 from recfs.fs.accounts import Accounts
@@ -28,10 +29,11 @@ from recfs.fs.passthrough import Acceleration
 from recfs.fs.places import Places
 from recfs.fs.problems import Problems, forever, reason_of
 from recfs.fs.recovery import Recovery, Report
+from recfs.fs.refusals import UNSURE
 from recfs.fs.staging import Space
 from recfs.fs.tree import Tree
 from recfs.fs.vfs import Vfs
-from recfs.fs.writebehind import UNSURE, WriteBehind
+from recfs.fs.writebehind import WriteBehind
 from recfs.ports import Batch
 from recfs.remote import Remote
 from recfs.services.committer import Committer

@@ -7,8 +7,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from recfs.catalogue.connection import connect
 from recfs.catalogue.rows import SUM, added_up
-from recfs.catalogue.sqlite import connect
 from recfs.core.bounds import total
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from recfs.catalogue.sqlite import connect
+from recfs.catalogue.connection import connect
 from recfs.errors import NotFound
 
 if TYPE_CHECKING:

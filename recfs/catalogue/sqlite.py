@@ -13,7 +13,6 @@ One daemon writes (the root's lock file sees to that) and command-line readers o
 from __future__ import annotations
 
 import logging
-import mmap
 import os
 import sqlite3
 from contextlib import closing, contextmanager, suppress
@@ -24,6 +23,7 @@ import trio
 from sqlite_utils import Database
 
 from recfs.catalogue import migrations
+from recfs.catalogue.connection import FULL, connect, corrupt, unusable
 from recfs.catalogue.headroom import Headroom
 from recfs.catalogue.rows import (
     ACCOUNT,
@@ -41,7 +41,7 @@ from recfs.catalogue.rows import (
     write,
 )
 from recfs.core.bounds import MAX_INT
-from recfs.errors import CatalogueCorrupt, IoFailure, OutOfSpace, RowRefused, StoreError, StoreFull
+from recfs.errors import CatalogueCorrupt, IoFailure, OutOfSpace, RowRefused
 from recfs.ports import AccountRow, JournalRow
 
 if TYPE_CHECKING:
@@ -57,80 +57,11 @@ CHECKPOINT_PAGES = 4096
 FOLD_EVERY_S = 1.0
 """How long the log is not tried to be folded in on a full disk, after that was in vain."""
 
-_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
-"""What SQLite says on a full disk. The second: the index of the log (-shm) could not grow."""
-
-FULL_BYTES = 256 << 10
-"""On a disk with less than this, what SQLite cannot read, write or make is put down to that."""
-
 REFUSED_KEPT = 20
 """How many rows that did not fit `recfs status` names."""
 
 CHECK_BYTES = 16 << 20
 """Up to this size a start checks every page (some 14 ms a MiB); of larger files damage shows when it is met."""
-
-
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """Open the catalogue file; *read_only* never creates nor changes it.
-
-    Raises CatalogueCorrupt when it is not a catalogue, is damaged, or comes from a newer recfs, StoreFull when the disk
-    has no room for the log or its index (-wal, -shm), without which it cannot be read.
-    """
-    # SQLite makes its index (-shm) a page at a time and maps it. Where blocks are smaller, that leaves holes: on a full
-    # disk whoever touches one is ended by SIGBUS (mmap(2)).
-    if is_full(path) and os.statvfs(path.parent).f_frsize < mmap.PAGESIZE and not os.path.exists(f"{path}-shm"):
-        raise full(path)
-    try:
-        uri = f"file:{_quote(path)}?mode={'ro' if read_only else 'rwc'}"
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5)
-        connection.execute("pragma temp_store = memory")
-        connection.execute("pragma cache_size = -16384")
-        if not read_only:
-            connection.execute("pragma journal_mode = wal")
-            connection.execute("pragma synchronous = normal")
-            connection.execute("pragma wal_autocheckpoint = 0")
-        connection.execute("select count(*) from sqlite_master").fetchone()
-    except sqlite3.DatabaseError as error:
-        raise _unusable(path, error) from error
-    return connection
-
-
-def _quote(path: Path) -> str:
-    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-
-
-def _unusable(path: Path, error: sqlite3.DatabaseError) -> StoreError:
-    """What *error* says of the catalogue, or of the disk it is on."""
-    code = getattr(error, "sqlite_errorcode", 0)
-    may_be = code & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)  # the primary code of an extended one
-    return full(path) if code in _FULL or (may_be and is_full(path)) else _corrupt(path, error)
-
-
-def is_full(path: Path) -> bool:
-    """Whether the disk under the catalogue has next to nothing left."""
-    try:
-        disk = os.statvfs(path.parent)
-    except OSError:
-        return False
-    return disk.f_bavail * disk.f_frsize < FULL_BYTES or bool(disk.f_files and not disk.f_favail)
-
-
-def full(path: Path) -> StoreFull:
-    """What is to be said when the disk has no room for what opening the catalogue takes."""
-    root = path.parent.parent
-    return StoreFull(
-        f"store {root}: its disk is full (`df {root}`, `df -i {root}`), and opening the catalogue takes some room. "
-        f"Nothing is lost. Free some MiB and try again: other files on that disk, what is in {path.parent}/trash and "
-        f"{path.parent}/lost+found, or make the disk larger"
-    )
-
-
-def _corrupt(path: Path, error: Exception | str) -> CatalogueCorrupt:
-    return CatalogueCorrupt(
-        f"catalogue {path} cannot be read ({error}). It was left as it is. Restore the file from a backup; "
-        f"without one, move the whole store aside, mount a new one and copy users/, shared/ and temp/ of the old one "
-        f"into that mount: those files are whole without the catalogue."
-    )
 
 
 class SqliteCatalogue:
@@ -187,7 +118,7 @@ class SqliteCatalogue:
                 self.refused = (*self.refused[-(REFUSED_KEPT - 1) :], what)
 
     def _failure(self, error: sqlite3.DatabaseError) -> OutOfSpace | IoFailure:
-        if getattr(error, "sqlite_errorcode", 0) in _FULL:
+        if getattr(error, "sqlite_errorcode", 0) in FULL:
             return OutOfSpace(f"catalogue {self._path}: the disk is full")
         return IoFailure(f"catalogue {self._path}: {error}; docs/operations.md tells how to restore it")
 
@@ -419,13 +350,13 @@ def open_catalogue(path: Path, *, expect_new: bool = True) -> SqliteCatalogue:
     Raises CatalogueCorrupt, StoreFull.
     """
     if not expect_new and (not path.exists() or path.stat().st_size == 0):
-        raise _corrupt(path, "it is missing or empty, though the store has files")
+        raise corrupt(path, "it is missing or empty, though the store has files")
     connection = connect(path)
     try:
         if path.stat().st_size <= CHECK_BYTES:
             (verdict,) = connection.execute("pragma integrity_check(1)").fetchone()
             if verdict != "ok":
-                raise _corrupt(path, verdict)
+                raise corrupt(path, verdict)
         db = Database(connection)
         newest = max(migrations.applied(db), default="")
         if newest > migrations.NEWEST:
@@ -439,7 +370,7 @@ def open_catalogue(path: Path, *, expect_new: bool = True) -> SqliteCatalogue:
         raise
     except sqlite3.DatabaseError as error:
         connection.close()
-        raise _unusable(path, error) from error
+        raise unusable(path, error) from error
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)

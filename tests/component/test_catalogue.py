@@ -15,7 +15,8 @@ import pytest
 from sqlite_utils import Database
 
 from recfs.catalogue import migrations, reports
-from recfs.catalogue.sqlite import SqliteCatalogue, connect, open_catalogue
+from recfs.catalogue.connection import connect
+from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
 from recfs.config import Config
 from recfs.core.model import Kind, State
 from recfs.errors import CatalogueCorrupt, StoreError
