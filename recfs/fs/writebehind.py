@@ -4,26 +4,24 @@ A batch is everything that is dirty at one instant, so rows and the counters tha
 What waits for a row to be written (the settler moves bytes only once the catalogue says so) is handed on after its
 batch.
 
-A row that the catalogue does not take is set aside, in memory, and tried again later; the rest of its batch is written,
-in one transaction still. Whoever waits for that very row (`durable`) gets the refusal. The counters written meanwhile
-count it, so the catalogue says that they are to be added up anew (`UNSURE`), until it has taken everything again.
+A row that the catalogue does not take is set aside (`fs/refusals.py`). Whoever waits for that very row (`durable`) gets
+the refusal.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from recfs.errors import IoFailure, OutOfSpace, RowRefused
-from recfs.fs.problems import LONGEST_S, Problems, forever, reason_of
+from recfs.errors import OutOfSpace, RowRefused
+from recfs.fs.problems import Problems, forever, reason_of
+from recfs.fs.refusals import PART, UNSURE, Refusals
 from recfs.ports import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable
+    from collections.abc import Awaitable, Callable
 
     from recfs.fs.accounts import Account
     from recfs.fs.garbage import Garbage
@@ -32,41 +30,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recfs.catalogue")
 
-PART = "catalogue"
-
 EAGER_NODES = 1000
 """Dirty inodes from which a batch is written at once: it keeps the longest transaction near 10 ms."""
 RETRY_S = 1.0
-REFUSED_IN_A_ROW = 16
-"""When so many changes, and no other, were refused, it is not their fault: the catalogue takes nothing."""
-
-UNSURE = "counters_unsure"
-"""Store-wide fact: "1" while rows that the counters count are not in the catalogue. A start adds them up anew then."""
-
-_COUNTED = ("nodes", "removed", "accounts")
-
-Change = tuple[str, "Hashable"]
-"""Which list of a batch, and which of its items."""
-
-
-def _key(name: str, item: Any) -> Change:
-    """What tells one change of a batch from another."""
-    if name in ("nodes", "accounts", "garbage", "objects", "journal"):
-        return name, item[0]
-    if name in ("xattrs", "whiteouts"):
-        return name, item[:2]
-    return name, item[0] if name == "meta" else item
-
-
-@dataclass(slots=True)
-class _Refused:
-    """A change the catalogue does not take."""
-
-    item: Any
-    """What its list holds, or the node, account or garbage entry whose row it is."""
-    due_s: float
-    settle: bool
-    discard: bool
 
 
 async def _no_room() -> bool:
@@ -90,16 +56,15 @@ class WriteBehind:
         self._journal: dict[int, JournalRow] = {}
         self._journal_done: list[int] = []
         self._rest = Batch()
-        self._refused: dict[Change, _Refused] = {}
-        self._unsure = False
         self.problems = Problems()
         """What is set aside, in any part of recfs."""
+        self._refusals = Refusals(catalogue, self.problems)
+        self._renewed = self._refusals.renewed
+        self._unsure = False
         self._unsettled: dict[int, None] = {}
         self._discarded: list[Garbage] = []
         self._sources: tuple[dict[int, Node], dict[str, Account], dict[int, Garbage]] = ({}, {}, {})
         """Whose rows the batch under way holds."""
-        self._tried: set[Change] = set()
-        """What it changes, while anything is set aside."""
         self._lock = trio.Lock()
         self._wake = trio.Event()
         self._eager = trio.Event()
@@ -215,26 +180,21 @@ class WriteBehind:
 
     def is_dirty(self, ino: int) -> bool:
         """Whether memory knows more about *ino* than the catalogue."""
-        return ino in self._nodes or ino in self._removed or ino in self._writing or self.is_refused(ino)
+        return ino in self._nodes or ino in self._removed or ino in self._writing or self._refusals.is_of(ino)
 
     def is_refused(self, ino: int) -> bool:
         """Whether the catalogue did not take the last row of *ino*."""
-        return bool(self._refused) and (("nodes", ino) in self._refused or ("removed", ino) in self._refused)
-
-    def _renewed(self, change: Change) -> None:
-        """A newer change takes the place of one that was refused, or makes it superfluous."""
-        if self._refused and self._refused.pop(change, None) is not None:
-            self.problems.solved(PART, change)
+        return self._refusals.is_of(ino)
 
     @property
     def depth(self) -> int:
         """Rows waiting to be written."""
-        return len(self._nodes) + len(self._removed) + len(self._garbage) + len(self._purged) + len(self._refused)
+        return len(self._nodes) + len(self._removed) + len(self._garbage) + len(self._purged) + len(self._refusals)
 
     @property
     def aside(self) -> int:
         """How many of them the catalogue does not take."""
-        return len(self._refused)
+        return len(self._refusals)
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -258,11 +218,11 @@ class WriteBehind:
             self._writing = frozenset(batch.removed).union(row.ino for row in batch.nodes)
             try:
                 try:
-                    refused = await self._apply(batch)
+                    refused = await self._refusals.apply(batch)
                 except OutOfSpace:
                     if not await self.on_full():
                         raise
-                    refused = await self._apply(batch)
+                    refused = await self._refusals.apply(batch)
             except BaseException:
                 undo()
                 self._unsettled = unsettled | self._unsettled
@@ -275,10 +235,10 @@ class WriteBehind:
             self.problem = None
             live: dict[str, dict[Any, Any]] = {"nodes": nodes, "accounts": accounts, "garbage": garbage}
             for (name, key), (item, error) in refused.items():
-                self._set_aside((name, key), live.get(name, {}).get(key, item), error, unsettled, discarded)
-            for change in [change for change in self._refused if change in self._tried and change not in refused]:
-                self._renewed(change)
-            unsure = any(name in _COUNTED for name, _ in self._refused)
+                live_item = live.get(name, {}).get(key, item)
+                self._refusals.set_aside((name, key), live_item, error, unsettled, discarded)
+            self._refusals.taken_but(refused)
+            unsure = self._refusals.is_counted
             if self._unsure and not unsure:
                 self.meta(UNSURE, "0")
             self._unsure = unsure
@@ -289,80 +249,9 @@ class WriteBehind:
                 if ("garbage", entry.gid) not in refused:
                     self.on_discard(entry)
 
-    async def _apply(self, batch: Batch) -> dict[Change, tuple[Any, Exception]]:
-        """Write *batch* but for the changes that the catalogue does not take, and return those. Raises as `flush`."""
-        self._tried = set()
-        try:
-            await self._catalogue.apply(batch)
-        except Exception as error:
-            if _is_of_all(error):
-                raise
-        else:
-            self._tried = {_key(name, item) for name, item in batch.changes()} if self._refused else set()
-            return {}
-        changes = batch.changes()
-        self._tried = {_key(name, item) for name, item in changes}
-        refused: dict[Change, tuple[Any, Exception]] = {}
-        while True:
-            found = await self._refusals([change for change in changes if _key(*change) not in refused])
-            refused |= found
-            rest = Batch.of([change for change in changes if _key(*change) not in refused])
-            if any(name in _COUNTED for name, _ in refused):
-                rest.meta[UNSURE] = "1"
-            try:
-                if rest:
-                    await self._catalogue.apply(rest)
-            except Exception as error:
-                if _is_of_all(error):
-                    raise
-                if not found:
-                    raise IoFailure(f"the catalogue takes the rows one by one, and not together: {error}") from error
-            else:
-                return refused
-
-    async def _refusals(self, changes: list[tuple[str, Any]]) -> dict[Change, tuple[Any, Exception]]:
-        """Find the changes that the catalogue does not take, by halves, without changing it. Raises as `flush`."""
-        refused: dict[Change, tuple[Any, Exception]] = {}
-        taken = 0
-        waiting = [changes]
-        while waiting:
-            some = waiting.pop()
-            try:
-                await self._catalogue.apply(Batch.of(some), trial=True)
-            except Exception as error:
-                if _is_of_all(error):
-                    raise
-                if len(some) > 1:
-                    half = len(some) // 2
-                    waiting += [some[half:], some[:half]]
-                    continue
-                ((name, item),) = some
-                refused[_key(name, item)] = (item, error)
-                if not taken and len(refused) in (REFUSED_IN_A_ROW, len(changes)) and len(refused) > 1:
-                    raise IoFailure(f"the catalogue takes no row at all: {error}") from error
-            else:
-                taken += len(some)
-        return refused
-
-    def _set_aside(
-        self, change: Change, item: Any, error: Exception, unsettled: dict[int, None], discarded: list[Garbage]
-    ) -> None:
-        name, key = change
-        path = getattr(item, "path", None) or getattr(item, "user", None) or f"{name} {key!r}"
-        path = os.fsdecode(path) if isinstance(path, (str, bytes)) else str(path)
-        problem = self.problems.note(PART, change, error, path)
-        self._refused[change] = _Refused(
-            item, trio.current_time() + problem.delay_s,
-            settle=name == "nodes" and key in unsettled, discard=any(item is entry for entry in discarded),
-        )  # fmt: skip
-
-    def _try_refused(self, *, all_of_them: bool = False) -> None:
+    def _try_refused(self) -> None:
         """Put what was refused, and is due again, among the dirty. Atomic."""
-        now = trio.current_time()
-        for change in [change for change, each in self._refused.items() if all_of_them or each.due_s <= now]:
-            each = self._refused[change]
-            each.due_s = now + LONGEST_S
-            name, key = change
+        for (name, key), each in self._refusals.due():
             kept: dict[str, dict[Any, Any]] = {
                 "nodes": self._nodes, "removed": self._removed, "accounts": self._accounts,
                 "garbage": self._garbage, "objects": self._objects, "journal": self._journal,
@@ -438,7 +327,7 @@ class WriteBehind:
         """
         await self.flush()
         await self._catalogue.sync()
-        for ino in inos if self._refused else ():
+        for ino in inos if self._refusals else ():
             if self.is_refused(ino):
                 raise RowRefused(f"inode {ino}: the catalogue does not take its row; `recfs status` tells why")
 
@@ -451,8 +340,7 @@ class WriteBehind:
         await forever(PART, self._write_some, self.problems)
 
     async def _write_some(self) -> None:
-        due = min((each.due_s for each in self._refused.values()), default=float("inf"))
-        with trio.move_on_at(due):
+        with trio.move_on_at(self._refusals.next_s):
             await self._wake.wait()
         self._try_refused()
         with trio.move_on_after(self._interval_s):
@@ -466,8 +354,3 @@ class WriteBehind:
             await trio.sleep(RETRY_S)
         else:
             self.problem = None
-
-
-def _is_of_all(error: Exception) -> bool:
-    """Whether an error speaks of the catalogue as a whole, and not of what was to be written."""
-    return isinstance(error, (IoFailure, OutOfSpace))
