@@ -323,10 +323,14 @@ class Tree:
             node = node.parent
 
     def resize(self, node: FileNode, size: int) -> None:
-        """Set the logical size and charge the difference; an unlinked file is nobody's."""
+        """Set the logical size and charge the difference; an unlinked file is nobody's.
+
+        The row is marked with the counters: a batch with one of them only would leave them wrong after a death.
+        """
         added = size - node.bytes
         node.bytes = size
         if added and not node.unlinked:
+            self.behind.node(node)
             self.charge(node.parent, added, 0)
 
     def touch(self, folder: DirNode, now_ns: int) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
+import trio
 
 from recfs.catalogue.headroom import FILE_BYTES, LOG_BYTES
 from recfs.errors import IoFailure, OutOfSpace, RecfsError
@@ -184,3 +187,32 @@ async def test_drain_and_status_answer_while_the_catalogue_has_no_room(fs: Files
     fs.parts.behind._catalogue.apply = apply  # type: ignore[method-assign]
     await fs.drain()
     assert await fs.state(f"{REC}/file") == "committed"
+
+
+async def test_a_charge_never_reaches_the_catalogue_without_its_size(fs: Filesystem) -> None:
+    """Or the counters of a daemon that dies then would be wrong for good: here while a thread grows the file."""
+    await fs.mkdirs(REC)
+    number = await fs.open(FILE, os.O_WRONLY | os.O_CREAT)
+    await fs.vfs.files.write(number, 0, b"12345")
+    await fs.parts.behind.flush()
+    cutting, go_on = trio.Event(), threading.Event()
+    loop = trio.lowlevel.current_trio_token()
+
+    def grow(fd: int, size: int) -> None:
+        loop.run_sync_soon(cutting.set)
+        go_on.wait(20)
+        ftruncate(fd, size)
+
+    ftruncate = os.ftruncate
+    with mock.patch.object(os, "ftruncate", grow):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fs.vfs.setattr, (await fs.node(FILE)).ino, Changes(size=1_000_000), OPERATOR)
+            await cutting.wait()
+            try:
+                await fs.parts.behind.flush()
+                assert fs.rows("select size_bytes from node where kind = 'file'") == fs.rows(
+                    "select used_bytes from account"
+                )
+            finally:
+                go_on.set()
+    await fs.close(number)
