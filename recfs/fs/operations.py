@@ -98,7 +98,7 @@ class Operations(pyfuse3.Operations):
             for ino, count in inode_list:
                 node = nodes.get(ino)
                 if node is not None:
-                    tree.forget(node, count)
+                    tree.memory.forget(node, count)
                 else:
                     tree.orphans.forget(ino, count)
         except Exception:

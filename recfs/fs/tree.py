@@ -19,6 +19,7 @@ from recfs.core.layout import TOP_DIRS, Role, child_role
 from recfs.core.model import Kind
 from recfs.errors import InvalidPath, IoFailure, NameTooLong, NotADirectory, RecfsError, Stale
 from recfs.fs.garbage import Garbage
+from recfs.fs.memory import Memory
 from recfs.fs.nodes import DirNode, FileNode, Node, from_row
 from recfs.fs.orphans import Orphans
 from recfs.ports import LIMBO_INO, ROOT_INO
@@ -35,15 +36,6 @@ INO_RESERVE = 100_000
 """Inode numbers reserved ahead in the catalogue, so that none is used twice even if the last batch is lost."""
 
 
-def _idle_references() -> int:
-    """What sys.getrefcount says, in a loop over `Tree.nodes`, of a node that only the two tables hold."""
-    table = {0: object()}
-    for node in table.values():
-        return sys.getrefcount(node) + 1
-    raise AssertionError
-
-
-_IDLE_REFERENCES = _idle_references()
 _OWNED = (Role.USER, Role.TEMP_USER)
 _by_ino = attrgetter("ino")
 
@@ -70,11 +62,11 @@ class Tree:
         self.clock = clock
         # constant
         self.rules = tuple(rules)
-        self.cached_inodes = cached_inodes
         self._owner = owner
         self._operator = operator
         # mutable
         self.nodes: dict[int, Node] = {}
+        self.memory = Memory(self.nodes, behind, cached_inodes)
         self.orphans = Orphans()
         self.garbage: dict[int, Garbage] = {}
         self.occupied: dict[int, dict[bytes, Node | Garbage]] = {}
@@ -366,55 +358,6 @@ class Tree:
                 del inside[name]
                 if not inside:
                     del self.occupied[ino]
-
-    # --- memory --------------------------------------------------------------------------------------------------
-
-    def shrink(self) -> int:
-        """Unload nodes beyond `cached_inodes`, those the kernel forgot before others; returns how many."""
-        excess = len(self.nodes) - self.cached_inodes
-        if excess <= 0:
-            return 0
-        excess += self.cached_inodes // 10
-        dropped = 0
-        for spare_referenced in (True, False):
-            victims: list[Node] = []
-            for node in self.nodes.values():
-                if len(victims) >= excess - dropped:
-                    break
-                # More references than those of the two tables: some coroutine goes on with this object after an await,
-                # and a second one for the same inode must not come to be.
-                if self._evictable(node, spare_referenced) and sys.getrefcount(node) <= _IDLE_REFERENCES + (
-                    isinstance(node, DirNode) and node.job is node
-                ):
-                    victims.append(node)
-            for node in victims:
-                self._unload(node)
-            dropped += len(victims)
-            if dropped >= excess:
-                break
-        return dropped
-
-    def forget(self, node: Node, count: int) -> None:
-        """The kernel dropped *count* references; unload a node it no longer knows."""
-        node.kernel_refs = max(0, node.kernel_refs - count)
-        if node.kernel_refs == 0 and len(self.nodes) > self.cached_inodes // 2 and self._evictable(node, True):
-            self._unload(node)
-
-    def _evictable(self, node: Node, spare_referenced: bool) -> bool:
-        if node.pending or node.settling or node.moved is not None or node.unlinked or self.behind.is_dirty(node.ino):
-            return False
-        if spare_referenced and node.kernel_refs:
-            return False
-        if isinstance(node, DirNode):
-            return not node.children and node.role > Role.TEMP_TOP
-        return not (isinstance(node, FileNode) and (node.body is not None or node.state in ("writing", "sealing")))
-
-    def _unload(self, node: Node) -> None:
-        del self.nodes[node.ino]
-        parent = node.parent
-        if parent.children.get(node.name) is node:
-            del parent.children[node.name]
-            parent.complete = False
 
     # --- truth ---------------------------------------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ class Housekeeper:
     async def _look(self) -> None:
         await trio.sleep(INTERVAL_S)
         with self._problems.aside(PART, "memory"):
-            self._tree.shrink()
+            self._tree.memory.shrink()
         with self._problems.aside(PART, "ballast"):
             self._space.keep_ballast()
         with self._problems.aside(PART, "checkpoint", "checkpoint"):

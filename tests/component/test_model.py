@@ -261,12 +261,12 @@ class Model(RuleBasedStateMachine):
 
     @rule()
     def shrink(self) -> None:
-        self.fs.parts.tree.cached_inodes = 1
+        self.fs.parts.tree.memory.cached_inodes = 1
         self.loop.do(self.shrunk)
-        self.fs.parts.tree.cached_inodes = 200_000
+        self.fs.parts.tree.memory.cached_inodes = 200_000
 
     async def shrunk(self) -> None:
-        self.fs.parts.tree.shrink()
+        self.fs.parts.tree.memory.shrink()
 
     def close_all(self) -> None:
         while self.open:

@@ -42,16 +42,16 @@ async def test_a_small_cache_sees_everything(place: Path) -> None:
             await fs.write(name, b"%d" % n)
             if n % 60 == 0:
                 await fs.drain()
-                fs.parts.tree.shrink()
+                fs.parts.tree.memory.shrink()
         await fs.drain()
-        fs.parts.tree.shrink()
+        fs.parts.tree.memory.shrink()
         assert len(fs.parts.tree.nodes) <= 60
         numbers = {name: (await fs.node(name)).ino for name in names}
         chance = random.Random(1)
         for step, name in enumerate(chance.sample(names, 120)):
             n = names.index(name)
             if step % 7 == 0:
-                fs.parts.tree.shrink()
+                fs.parts.tree.memory.shrink()
                 fs.parts.tree.check_invariants()
             assert await fs.read(name) == b"%d" % n
             if step % 4 == 0:
@@ -67,7 +67,7 @@ async def test_a_small_cache_sees_everything(place: Path) -> None:
                 await fs.xattrs.set(numbers[name], b"user.step", b"%d" % step, OPERATOR)
         await fs.drain()
         for n in range(10):
-            fs.parts.tree.shrink()
+            fs.parts.tree.memory.shrink()
             here = f"{REC}/dir{n}"
             assert [f"{here}/{name}" for name in await fs.names(here)] == [name for name in names if here in name]
         assert {name: (await fs.node(name)).ino for name in names} == numbers
@@ -81,12 +81,12 @@ async def test_what_is_open_dirty_or_on_its_way_stays_loaded(place: Path) -> Non
         number = await fs.open(f"{REC}/open")
         await fs.write(f"{REC}/dirty", b"bytes")
         kept = {(await fs.node(f"{REC}/{name}")).ino for name in ("open", "dirty")}
-        fs.parts.tree.shrink()
+        fs.parts.tree.memory.shrink()
         assert kept <= set(fs.parts.tree.nodes)
         fs.parts.tree.check_invariants()
         await fs.close(number)
         await fs.assert_consistent()
-        fs.parts.tree.shrink()
+        fs.parts.tree.memory.shrink()
         assert not kept & set(fs.parts.tree.nodes)
 
 
@@ -95,16 +95,16 @@ async def test_nodes_the_kernel_forgot_go_before_others(place: Path) -> None:
         for n in range(40):
             await fs.write(f"{REC}/file{n}", b"")
         await fs.drain()
-        fs.parts.tree.shrink()
+        fs.parts.tree.memory.shrink()
         nodes = fs.parts.tree.nodes
         inos = [(await fs.node(f"{REC}/file{n}")).ino for n in range(40)]
         for ino in inos[:10]:
             nodes[ino].kernel_refs = 1
-        fs.parts.tree.shrink()
+        fs.parts.tree.memory.shrink()
         assert set(inos[:10]) <= set(nodes)
         assert not set(inos[10:]) <= set(nodes)
         for ino in inos[:10]:
-            fs.parts.tree.forget(nodes[ino], 1)
+            fs.parts.tree.memory.forget(nodes[ino], 1)
         assert not set(inos[:5]) & set(nodes)
 
 
@@ -113,9 +113,9 @@ async def test_a_forgotten_node_stays_while_there_is_room(fs: Filesystem) -> Non
     await fs.drain()
     node = await fs.node(f"{REC}/file")
     node.kernel_refs = 2
-    fs.parts.tree.forget(node, 1)
+    fs.parts.tree.memory.forget(node, 1)
     assert node.kernel_refs == 1
-    fs.parts.tree.forget(node, 5)
+    fs.parts.tree.memory.forget(node, 5)
     assert node.kernel_refs == 0
     assert node.ino in fs.parts.tree.nodes
 
@@ -126,7 +126,7 @@ async def test_an_open_directory_unloaded_meanwhile_lists_what_came_since(place:
         await fs.drain()
         number = await fs.vfs.listings.open(folder)
         assert await fs.vfs.listings.read(number, 0) == []
-        fs.parts.tree.shrink()
+        fs.parts.tree.memory.shrink()
         await fs.write(f"{REC}/dir/file", b"")
         assert [entry.name for entry in await fs.vfs.listings.read(number, 0)] == [b"file"]
         fs.vfs.listings.release(number)

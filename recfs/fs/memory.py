@@ -1,0 +1,83 @@
+"""Which inodes stay in memory: beyond a number of them, those that nobody needs are unloaded.
+
+What is dirty, open, pending or physically elsewhere stays, and what any coroutine still has in its hands.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from recfs.core.layout import Role
+from recfs.fs.nodes import DirNode, FileNode, Node
+
+if TYPE_CHECKING:
+    from recfs.fs.writebehind import WriteBehind
+
+
+def _idle_references() -> int:
+    """What sys.getrefcount says, in a loop over `Tree.nodes`, of a node that only the two tables hold."""
+    table = {0: object()}
+    for node in table.values():
+        return sys.getrefcount(node) + 1
+    raise AssertionError
+
+
+_IDLE_REFERENCES = _idle_references()
+
+
+class Memory:
+    """Unloads nodes of a tree. All of it atomic."""
+
+    def __init__(self, nodes: dict[int, Node], behind: WriteBehind, cached_inodes: int) -> None:
+        self._nodes = nodes
+        self._behind = behind
+        self.cached_inodes = cached_inodes
+        """How many may stay loaded that nobody needs."""
+
+    def shrink(self) -> int:
+        """Unload nodes beyond `cached_inodes`, those the kernel forgot before others; returns how many."""
+        excess = len(self._nodes) - self.cached_inodes
+        if excess <= 0:
+            return 0
+        excess += self.cached_inodes // 10
+        dropped = 0
+        for spare_referenced in (True, False):
+            victims: list[Node] = []
+            for node in self._nodes.values():
+                if len(victims) >= excess - dropped:
+                    break
+                # More references than those of the two tables: some coroutine goes on with this object after an await,
+                # and a second one for the same inode must not come to be.
+                if self._evictable(node, spare_referenced) and sys.getrefcount(node) <= _IDLE_REFERENCES + (
+                    isinstance(node, DirNode) and node.job is node
+                ):
+                    victims.append(node)
+            for node in victims:
+                self._unload(node)
+            dropped += len(victims)
+            if dropped >= excess:
+                break
+        return dropped
+
+    def forget(self, node: Node, count: int) -> None:
+        """The kernel dropped *count* references; unload a node it no longer knows."""
+        node.kernel_refs = max(0, node.kernel_refs - count)
+        if node.kernel_refs == 0 and len(self._nodes) > self.cached_inodes // 2 and self._evictable(node, True):
+            self._unload(node)
+
+    def _evictable(self, node: Node, spare_referenced: bool) -> bool:
+        if node.pending or node.settling or node.moved is not None or node.unlinked or self._behind.is_dirty(node.ino):
+            return False
+        if spare_referenced and node.kernel_refs:
+            return False
+        if isinstance(node, DirNode):
+            return not node.children and node.role > Role.TEMP_TOP
+        return not (isinstance(node, FileNode) and (node.body is not None or node.state in ("writing", "sealing")))
+
+    def _unload(self, node: Node) -> None:
+        del self._nodes[node.ino]
+        parent = node.parent
+        if parent.children.get(node.name) is node:
+            del parent.children[node.name]
+            parent.complete = False
