@@ -21,6 +21,7 @@ from recfs.errors import Busy, InvalidArgument, OutOfSpace
 from recfs.fs.accounts import LIMIT_NAMES
 from recfs.fs.diskio import few_files
 from recfs.fs.nodes import DirNode, FileNode
+from recfs.fs.problems import STUCK_TRIES
 from recfs.fs.views import View
 from recfs.fs.xattrs import parse_limit, set_limits
 
@@ -44,6 +45,13 @@ HASH_PATIENCE_S = 30.0
 """Hashing that takes longer is not waited for by a stop: the next start does it."""
 FULL_POLL_S = 0.2
 """Between two tries to write what a full disk has no room for."""
+STUCK_TOLD = 10
+"""So many that will not get done by waiting are told one by one."""
+_REMEDIES = {
+    "catalogue": "unmount and mount again: the start takes it up from what is on the disk",
+    "commit": "put that right on the disk of the store: it is tried again every minute at least",
+    "home tree": "put that right on the disk of the store: it is tried again every minute at least",
+}
 DRAIN_LOOK_SHARE = 0.1
 """At most this part of the time goes into looking: with many thousand files a look takes long."""
 
@@ -115,6 +123,7 @@ class Answers:
                 "settling": self.settler.depth,
                 "hashing_bytes": self.committer.hashing_bytes,
                 "dirty": self.vfs.behind.depth,
+                "problem": self.vfs.behind.problem,
                 **self.committer.told(),
             },
             "open_files": self._open_files(),
@@ -258,17 +267,43 @@ class Answers:
         """What the next start, or nobody, will get done: no stop waits for it."""
         return self.committer.mapped + self.committer.aside + self.settler.aside + self.vfs.behind.aside
 
+    def _given_up(self, since_s: float) -> int:
+        """What has failed too often to wait for it, and once more since then (monotonic); 0 until all has. Atomic."""
+        problems = self.vfs.behind.problems.waited_for()
+        if any(problem.tries < STUCK_TRIES or problem.failed_s < since_s for problem in problems):
+            return 0
+        return self.committer.aside + self.settler.aside + self.vfs.behind.aside
+
+    async def _stuck(self) -> dict[str, Any]:
+        """What somebody has to do something about: how much, and the first few, each with its remedy."""
+        told = [
+            problem.told() | {"remedy": _REMEDIES[problem.part]} for problem in self.vfs.behind.problems.waited_for()
+        ]
+        for row in await self.s3.stuck():
+            drop = "" if row["kind"] == "move" else f", or `recfs queue drop {row['id']}`"
+            told.append(
+                {
+                    "part": row["kind"], "path": row["path"] or row["key"], "reason": row["error"],
+                    "tries": row["attempts"], "next_try_s": row["next_try_s"],
+                    "remedy": f"put that right, then `recfs queue retry {row['id']}`{drop}",
+                }
+            )  # fmt: skip
+        return {"items": len(told), "first": told[:STUCK_TOLD]}
+
     async def drain(self, params: dict[str, Any]) -> dict[str, Any]:
         """Wait until everything closed is committed, at home and in S3, or the time is up: tells what is left.
+
+        It ends, too, when nothing moves any more and what is left will not get done by waiting: `stuck` names that.
 
         `retries` False: what S3 refused, and anything while it is down, is not waited for, nor is hashing that a stop
         would not wait for. `s3`: whether there is one; `stays` and `refused`: what it does not get, whoever waits.
         """
         timeout_s, retries = float(params.get("timeout_s", 60.0)), bool(params.get("retries", True))
         with trio.move_on_after(timeout_s):
-            await self.settle(retries=retries, long=retries)
-            far = {"stays": await self.s3.stays(), "refused": await self.s3.refused()}
-            return {"pending": 0, "s3": self.vfs.bodies.tier is not None} | far
+            await self.settle(retries=retries, long=retries, mapped=retries, stuck=False)
+            stuck = await self._stuck() if retries else {"items": 0, "first": []}
+            far = {"stays": await self.s3.stays(), "refused": await self.s3.refused(), "stuck": stuck}
+            return {"pending": stuck["items"], "s3": self.vfs.bodies.tier is not None} | far
         return {
             "pending": self._pending() + self.s3.pending(retries=retries),
             "left": {
@@ -277,20 +312,26 @@ class Answers:
                 "dirty": self.vfs.behind.depth,
                 "hashing": self.committer.told()["files"],
                 "s3": await self.s3.left(),
+                "problem": self.vfs.behind.problem,
+                "set_aside": [each.told() for each in self.vfs.behind.problems.waited_for()[:STUCK_TOLD]],
             },
         }
 
     async def settle(
-        self, *, uploads: bool = True, retries: bool = True, mapped: bool = True, long: bool = True
+        self, *, uploads: bool = True, retries: bool = True, mapped: bool = True, long: bool = True, stuck: bool = True
     ) -> None:
         """Hurry everything, until nothing is sealing, pending, dirty, or on its way to S3.
 
         *uploads* False: S3 is left for later; *retries* False: what it refused is, and all of it while it is down.
         *mapped* False: so are files that are still mapped, and whatever failed and is left alone. *long* False: so are
-        those that take long to be hashed.
+        those that take long to be hashed. *stuck* False: so is what will not get done by waiting, once nothing else is
+        left.
         """
         tier = self.vfs.bodies.tier
         hurried: set[int] = set()
+        since_s = time.monotonic()
+        if not stuck:
+            self.vfs.behind.try_refused(all_of_them=True)
         while True:
             began = trio.current_time()
             if tier is not None and uploads:
@@ -301,6 +342,9 @@ class Answers:
             self.settler.hurry()
             left = self.s3.pending(retries=retries) if uploads else 0
             spared = self.committer.set_aside + (0 if mapped else self._hopeless())
+            if not stuck and retries:
+                left -= self.s3.stuck_count() if uploads else 0
+                spared += self._given_up(since_s)
             if not long:
                 spared = max(spared, self.committer.too_long(HASH_PATIENCE_S))
             if saved and not left and self._pending() <= spared:
@@ -328,4 +372,8 @@ class Answers:
             raise Busy(f"{what} open: {names}{more}")
         self.waits_for_uploads = bool(params.get("uploads", True))
         self.stop()
-        return {"stopping": True, "sealing_later": self.committer.too_long(HASH_PATIENCE_S)}
+        return {
+            "stopping": True,
+            "sealing_later": self.committer.too_long(HASH_PATIENCE_S),
+            "sealing_later_paths": self.committer.later(HASH_PATIENCE_S),
+        }

@@ -71,6 +71,14 @@ class S3Answers:
         """As `QueueAnswers.refused`."""
         return await self._queue.refused()
 
+    async def stuck(self) -> list[dict[str, Any]]:
+        """As `QueueAnswers.stuck`."""
+        return await self._queue.stuck()
+
+    def stuck_count(self) -> int:
+        """As `QueueAnswers.stuck_count`."""
+        return self._queue.stuck_count()
+
     async def stays(self) -> dict[str, Any] | None:
         """What is not uploaded as long as its name looks temporary; None without [s3]."""
         return await self._queue.stays()

@@ -95,6 +95,15 @@ class QueueAnswers:
         uploads = sum(1 for row in rows if row["kind"] == UPLOAD)
         return {"rows": len(rows), "uploads": uploads, "first": rows[:_LEFT]}
 
+    async def stuck(self) -> list[dict[str, Any]]:
+        """The rows that are waited for and will not be done by waiting."""
+        stuck = self._far.found.journal.stuck() if self._far.found is not None else set()
+        return [row for row in (await self._queue(None))["rows"] if row["id"] in stuck] if stuck else []
+
+    def stuck_count(self) -> int:
+        """How many those are. Atomic."""
+        return len(self._far.found.journal.stuck()) if self._far.found is not None else 0
+
     async def left(self) -> dict[str, Any] | None:
         """What is under way or fails, the first few by name."""
         if self._far.found is None:

@@ -9,7 +9,7 @@ from recfs.cli.exits import ExitCode
 from recfs.cli.options import Invocation, store_options
 from recfs.cli.params import Duration
 from recfs.cli.store import Store, open_store
-from recfs.cli.waiting import Teller, failing, staying, told
+from recfs.cli.waiting import Teller, aside, failing, staying, told
 
 _SLICE_S = 5.0
 """How often people are told what is waited for."""
@@ -25,9 +25,10 @@ def drain(ctx: click.Context, timeout_s: float) -> None:
     Closed files are sealed, committed and uploaded, and the catalogue is on disk. Says what it waits for. Files whose
     name looks temporary (.part, .tmp, a leading dot) are not uploaded, nor waited for, but named.
 
-    What S3 refuses for its own sake (a path that is too long for a key) is named as well, and not waited for.
+    What S3 refuses for its own sake (a path that is too long for a key) is named as well, and not waited for. Once
+    nothing else is left, the wait ends with what does not get done by itself, and what to do about it.
 
-    Exit code 1 when something is still pending after the timeout, or S3 refuses a file.
+    Exit code 1 when something is still pending after the timeout or does not get done, or S3 refuses a file.
     """
     invocation = ctx.ensure_object(Invocation)
     store = open_store(invocation)
@@ -36,7 +37,9 @@ def drain(ctx: click.Context, timeout_s: float) -> None:
         output.emit_json(result)
     else:
         result = _in_slices(store, timeout_s)
-        if result["pending"]:
+        if _stuck(result):
+            _say_stuck(result)
+        elif result["pending"]:
             output.say(f"{result['pending']:,} still pending after {output.duration(timeout_s)}", style="yellow")
             for line in told(result.get("left", {})):
                 output.say(f"  {line}")
@@ -49,6 +52,20 @@ def drain(ctx: click.Context, timeout_s: float) -> None:
 def _unsent(result: dict[str, Any]) -> int:
     """Files that belong in S3 and that it refuses."""
     return int((result.get("refused") or {}).get("uploads", 0))
+
+
+def _stuck(result: dict[str, Any]) -> int:
+    """What waiting does not get done."""
+    return int((result.get("stuck") or {}).get("items", 0))
+
+
+def _say_stuck(result: dict[str, Any]) -> None:
+    stuck = result["stuck"]
+    output.say(f"{stuck['items']:,} will not get done by waiting; everything else is done", style="yellow")
+    for item in stuck["first"]:
+        output.say(f"  {aside(item)}: {item['remedy']}")
+    if stuck["items"] > len(stuck["first"]):
+        output.say("  …: `recfs status` and `recfs queue` name them all")
 
 
 def _say_done(result: dict[str, Any]) -> None:
@@ -71,6 +88,6 @@ def _in_slices(store: Store, timeout_s: float) -> dict[str, Any]:
         slice_s = min(left_s, _SLICE_S)
         result: dict[str, Any] = store.call("drain", timeout_s=slice_s)
         left_s -= slice_s
-        if not result["pending"] or left_s <= 0:
+        if not result["pending"] or _stuck(result) or left_s <= 0:
             return result
         teller.tell(told(result.get("left", {})))

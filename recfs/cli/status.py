@@ -11,7 +11,7 @@ from recfs.cli.options import Invocation, store_options
 from recfs.cli.queue import summary
 from recfs.cli.quota import USER_COLUMNS, USER_NUMBERS, user_row
 from recfs.cli.store import open_store
-from recfs.cli.waiting import progress, staying
+from recfs.cli.waiting import aside, progress, staying
 
 
 @click.command()
@@ -31,8 +31,7 @@ def status(invocation: Invocation, path: Path | None) -> None:
     for problem in result.get("problems", []):
         output.say(f"problem: {problem}", style="bold red")
     for item in result.get("set_aside", []):
-        what = ": ".join(filter(None, (item["part"], output.show_name(item["path"]), output.show_name(item["reason"]))))
-        output.say(f"set aside: {what} (since {item['since']}, tried {item['tries']:,} times)", style="bold red")
+        output.say(f"set aside: {aside(item)} (since {item['since']}, tried {item['tries']:,} times)", style="bold red")
     if result.get("users"):
         click.echo()
         rows = [user_row(user) for user in result["users"]]

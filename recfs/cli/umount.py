@@ -27,6 +27,13 @@ _TELL_S = 2.0
 _ANSWER_S = 15.0
 _GRACE_S = 30.0
 """How long the end itself may take once the time for the uploads is up."""
+_NAMED = 10
+"""So many files are told by name."""
+_WAY_OUT = (
+    "once the catalogue can be written it goes on; else the daemon ends after 2 min, and the next start finds again "
+    "what was closed"
+)
+"""What ends the wait for a catalogue that cannot be written (`parts.DRAIN_S`)."""
 
 
 @click.command()
@@ -80,34 +87,55 @@ def umount(invocation: Invocation, mountpoint: Path | None, force: bool, timeout
 
 
 def _tell(
-    invocation: Invocation, mount: Mount, outcome: str, left: dict[str, Any] | None = None, later: int = 0, *,
-    was_dead: bool,
+    invocation: Invocation, mount: Mount, outcome: str, left: dict[str, Any] | None = None,
+    later: dict[str, Any] | None = None, *, was_dead: bool,
 ) -> None:  # fmt: skip
+    count = int((later or {}).get("sealing_later", 0))
+    paths = [str(path) for path in (later or {}).get("sealing_later_paths", [])][:_NAMED]
     lines = of_queue(left)
     if invocation.json:
         point, totals = str(mount.mount_point), left["totals"] if left is not None and lines else None
         output.emit_json(
-            {"mountpoint": point, "unmounted": True, "was_dead": was_dead, "left": totals, "sealing_later": later}
-        )
+            {
+                "mountpoint": point, "unmounted": True, "was_dead": was_dead, "left": totals,
+                "sealing_later": count, "sealing_later_paths": paths,
+            }
+        )  # fmt: skip
         return
     output.say(f"{output.show_name(str(mount.mount_point))}: {outcome}")
-    if later:
-        lines.insert(0, f"the hashing of {later:,} large {'file' if later == 1 else 'files'}")
+    if count:
+        names = _listed(paths, count)
+        lines.insert(
+            0, f"the hashing of {count:,} large {'file' if count == 1 else 'files'}{': ' * bool(names)}{names}"
+        )
     if lines:
         output.say(f"the next mount goes on with {'; '.join(lines)}", style="yellow")
 
 
-def _stop(mount: Mount, root: Path, *, force: bool, timeout_s: float, aloud: bool) -> tuple[dict[str, Any] | None, int]:
-    """End the daemon; returns what is left of the S3 queue by then, as `queue_of` does, and how many files to hash."""
+def _listed(paths: list[str], count: int) -> str:
+    """Return the names of *count* files, as far as they are known."""
+    names = ", ".join(map(output.show_name, paths))
+    return f"{names} and {count - len(paths):,} more" if paths and count > len(paths) else names
+
+
+def _stop(
+    mount: Mount, root: Path, *, force: bool, timeout_s: float, aloud: bool
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """End the daemon; returns what is left of the S3 queue by then, as `queue_of` does, and the answer to `stop`."""
     socket = root / INTERNAL_DIR / "control.sock"
     client, asking = ControlClient(socket, max(timeout_s, _ANSWER_S)), ControlClient(socket, _TELL_S + _ANSWER_S)
     teller = Teller(output.say if aloud else lambda line: None)
+    waits_for: list[str] = []
 
-    def tell() -> None:
+    def tell(*, troubled: bool = False) -> None:
         try:
-            teller.tell(of_status(asking.call("status")))
+            status = asking.call("status")
         except RecfsError:
-            pass  # it is about to end
+            return  # it is about to end
+        trouble = (status.get("pipeline") or {}).get("problem")
+        waits_for[:] = of_status(status) + [_WAY_OUT] * bool(trouble)
+        if trouble or not troubled:
+            teller.tell(waits_for)
 
     deadline = time.monotonic() + timeout_s
     left = None
@@ -120,12 +148,14 @@ def _stop(mount: Mount, root: Path, *, force: bool, timeout_s: float, aloud: boo
         # Taken before the daemon is asked to go, so that the number cannot be another process's by then.
         with _process(client.peer_pid()) as pidfd:
             try:
-                later = int(client.call("stop", force=force, uploads=not has_queue).get("sealing_later", 0))
+                later = client.call("stop", force=force, uploads=not has_queue)
             except Busy as exc:
                 raise MountError(_still_open(client, str(exc))) from exc
+            tell(troubled=True)
             if not _wait_gone(mount, pidfd, deadline, tell):
+                waiting = f"; it waits for {'; '.join(waits_for)}" if waits_for else ""
                 raise MountError(
-                    f"{mount.mount_point} is not gone after {timeout_s:g} s; the daemon goes on committing; "
+                    f"{mount.mount_point} is not gone after {timeout_s:g} s; the daemon goes on committing{waiting}; "
                     f"`recfs status` shows how far it is, a longer --timeout waits longer"
                 )
     except DaemonNotRunning as exc:
@@ -155,9 +185,10 @@ def _upload_first(asking: ControlClient, deadline: float, teller: Teller) -> dic
 def _still_open(client: ControlClient, refusal: str) -> str:
     """Return the refusal to stop, with the open files when the daemon's message does not name them."""
     open_files: list[dict[str, Any]] = client.call("status").get("open_files", [])
-    names = [output.show_name(file["path"]) for file in open_files]
-    listed = "".join(f"\n  {name}" for name in names if name not in refusal)
-    return f"{refusal}{listed}\nclose them, or use --force"
+    names = [name for file in open_files if (name := output.show_name(file["path"])) not in refusal]
+    more = f"\n  and {len(names) - _NAMED:,} more: `recfs status` names them" if len(names) > _NAMED else ""
+    listed = "".join(f"\n  {name}" for name in names[:_NAMED])
+    return f"{refusal}{listed}{more}\nclose them, or use --force"
 
 
 @contextlib.contextmanager

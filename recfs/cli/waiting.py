@@ -1,5 +1,6 @@
 """What a daemon that drains is waiting for, in words."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,24 @@ def told(left: dict[str, Any]) -> list[str]:
         lines.append(f"{left['settling']:,} entries to be moved on the disk")
     if left.get("dirty"):
         lines.append(f"{left['dirty']:,} changes to be saved")
+    lines += [aside(item) for item in left.get("set_aside") or ()]
+    if left.get("problem"):
+        lines.append(f"the catalogue cannot be written: {output.show_name(left['problem'])}")
     return lines + of_queue(left.get("s3"))
+
+
+def aside(item: dict[str, Any]) -> str:
+    """Return what is set aside, why, and when it is tried again."""
+    what = ": ".join(output.show_name(item[key]) for key in ("part", "path", "reason") if item[key])
+    return what + next_try(item.get("next_try_s"), item["tries"])
+
+
+def next_try(seconds: float | None, tries: int) -> str:
+    """Return when what fails is tried again; "" where that is not known. `Teller` knows these words."""
+    if seconds is None:
+        return ""
+    when = f"in {output.duration(float(round(seconds)))}" if seconds >= 1 else "now"
+    return f"; next try {when} ({tries:,} so far)"
 
 
 def hashed(file: dict[str, Any]) -> str:
@@ -43,7 +61,9 @@ def of_queue(far: dict[str, Any] | None) -> list[str]:
 def failing(row: dict[str, Any]) -> str:
     """Return what fails of the S3 queue, and why."""
     name = output.show_name(row["path"] or row["key"] or "?")
-    return f"{row['kind']} of {name} fails: {output.show_name(row['error'])}"
+    return f"{row['kind']} of {name} fails: {output.show_name(row['error'])}" + next_try(
+        row.get("next_try_s"), row.get("attempts", 0)
+    )
 
 
 def down(breaker: dict[str, Any] | None) -> list[str]:
@@ -69,7 +89,9 @@ def of_status(status: dict[str, Any]) -> list[str]:
     """Return the same from an answer of `status`."""
     pipeline = status.get("pipeline") or {}
     far = status.get("s3")
-    lines = told({key: pipeline.get(key) for key in ("sealing", "settling", "dirty")})
+    left = {key: pipeline.get(key) for key in ("sealing", "settling", "dirty", "problem")}
+    waited_for = [item for item in status.get("set_aside") or () if item.get("next_try_s") is not None]
+    lines = told(left | {"set_aside": waited_for[:_TOLD]})
     lines += [hashed(file) for file in pipeline.get("files") or ()]
     if far is not None:
         lines += of_queue(queue_of(status))
@@ -84,8 +106,12 @@ def queue_of(status: dict[str, Any]) -> dict[str, Any] | None:
     return None if far is None else {"totals": far["queue"], "breaker": far.get("breaker")}
 
 
+_TOLD = 10
+_COUNTDOWN = re.compile(r"; next try (in [^(;]*|now) ")
+
+
 class Teller:
-    """Prints what is waited for, whenever that has changed."""
+    """Prints what is waited for, whenever that has changed: a countdown alone is no change."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -93,6 +119,7 @@ class Teller:
 
     def tell(self, lines: list[str]) -> None:
         """Print *lines* unless they are those of last time."""
-        if lines and lines != self._last:
+        gist = [_COUNTDOWN.sub("", line) for line in lines]
+        if lines and gist != self._last:
             self._say("waiting for " + "; ".join(lines))
-        self._last = lines
+        self._last = gist

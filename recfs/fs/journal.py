@@ -61,6 +61,8 @@ class Journal:
         self._of_ino: dict[tuple[str, int], int] = {}
         self._deletions: dict[str, set[int]] = {}
         self.unsent = Unsent()
+        self.refusals: set[int] = set()
+        """Rows whose last try met what waiting does not change: S3, or the owner of the prefix, refuses."""
         self.sent = 0
         """Counts the uploads that are done, or not wanted any more."""
         self._timers: list[tuple[int, int]] = []
@@ -254,6 +256,7 @@ class Journal:
             if row.kind == MOVE:
                 self._let_go(row.ino)
         self.unsent.drop(row_id)
+        self.refusals.discard(row_id)
         if row.kind == UPLOAD:
             self.sent += 1
         elif row.kind == DELETE:
@@ -279,6 +282,7 @@ class Journal:
             return False
         if self._refused(row):
             self.unsent.count_again(row_id)
+        self.refusals.discard(row_id)
         self.update(row._replace(next_try_ns=self._clock.steady_ns(), failed=0))
         return True
 
@@ -333,6 +337,14 @@ class Journal:
         """The upload that is to be done of this inode."""
         row_id = self._of_ino.get((UPLOAD, ino))
         return self.rows.get(row_id) if row_id is not None else None
+
+    def stuck(self) -> set[int]:
+        """Rows that somebody who drains would wait for in vain: refused, and left alone until the next try."""
+        return {
+            row_id
+            for row_id in self.refusals - self.running.keys()
+            if self.unsent.why_aside(row_id) is None and self.rows[row_id].next_try_ns > self._clock.steady_ns()
+        }
 
     def pending(self, *, retries: bool) -> int:
         """How many rows somebody who drains has to wait for; *retries*: also those that failed and are tried again.

@@ -24,6 +24,10 @@ from recfs.errors import RecfsError
 FIRST_S = 1.0
 """How long the first failure of an item is left alone."""
 LONGEST_S = 60.0
+RETRIED = frozenset({"catalogue", "commit", "home tree"})
+"""The parts that somebody who drains waits for. What they set aside is tried again after `Problem.delay_s`."""
+STUCK_TRIES = 3
+"""What has failed so often in a row will not get done by waiting."""
 TOLD = 100
 """So many are told one by one; the others are counted."""
 
@@ -42,6 +46,13 @@ class Problem:
     since_s: float
     """Wall-clock time of the first failure, in seconds since the epoch."""
     tries: int
+    failed_s: float = 0.0
+    """Monotonic time of the last failure, in seconds."""
+
+    @property
+    def next_try_s(self) -> float | None:
+        """In how many seconds it is tried again; None where that is not by the clock."""
+        return max(0.0, self.failed_s + self.delay_s - time.monotonic()) if self.part in RETRIED else None
 
     @property
     def delay_s(self) -> float:
@@ -51,7 +62,10 @@ class Problem:
     def told(self) -> dict[str, Any]:
         """For `recfs status`."""
         since = datetime.fromtimestamp(self.since_s, UTC).isoformat(timespec="seconds")
-        return {"part": self.part, "path": self.path, "reason": self.reason, "since": since, "tries": self.tries}
+        return {
+            "part": self.part, "path": self.path, "reason": self.reason, "since": since, "tries": self.tries,
+            "next_try_s": self.next_try_s,
+        }  # fmt: skip
 
 
 class Problems:
@@ -73,6 +87,7 @@ class Problems:
         if problem is None:
             problem = self._known[part, item] = Problem(part, path, "", time.time(), 0)
         problem.tries += 1
+        problem.failed_s = time.monotonic()
         known = self._reasons[part, reason]
         if problem.reason != reason:
             self._without(problem)
@@ -109,6 +124,10 @@ class Problems:
     def count(self, part: str) -> int:
         """How many items of *part* are set aside."""
         return sum(known == part for known, _ in self._known) if self._known else 0
+
+    def waited_for(self) -> list[Problem]:
+        """What is set aside of the parts that somebody who drains waits for, oldest first."""
+        return [problem for problem in self._known.values() if problem.part in RETRIED]
 
     @contextlib.contextmanager
     def aside(self, part: str, item: Hashable, path: str = "") -> Iterator[None]:

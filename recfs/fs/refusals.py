@@ -93,10 +93,10 @@ class Refusals:
         if self._known and self._known.pop(change, None) is not None:
             self._problems.solved(PART, change)
 
-    def due(self) -> Iterator[tuple[Change, Refused]]:
-        """Those to be tried again by now. They stay set aside until the catalogue has taken them."""
+    def due(self, *, all_of_them: bool = False) -> Iterator[tuple[Change, Refused]]:
+        """Those to be tried again by now, or all. They stay set aside until the catalogue has taken them."""
         now = trio.current_time()
-        for change in [change for change, each in self._known.items() if each.due_s <= now]:
+        for change in [change for change, each in self._known.items() if all_of_them or each.due_s <= now]:
             each = self._known[change]
             each.due_s = now + LONGEST_S
             yield change, each

@@ -249,9 +249,9 @@ class WriteBehind:
                 if ("garbage", entry.gid) not in refused:
                     self.on_discard(entry)
 
-    def _try_refused(self) -> None:
-        """Put what was refused, and is due again, among the dirty. Atomic."""
-        for (name, key), each in self._refusals.due():
+    def try_refused(self, *, all_of_them: bool = False) -> None:
+        """Put what was refused, and is due again (or all of it), among the dirty. Atomic."""
+        for (name, key), each in self._refusals.due(all_of_them=all_of_them):
             kept: dict[str, dict[Any, Any]] = {
                 "nodes": self._nodes, "removed": self._removed, "accounts": self._accounts,
                 "garbage": self._garbage, "objects": self._objects, "journal": self._journal,
@@ -342,7 +342,7 @@ class WriteBehind:
     async def _write_some(self) -> None:
         with trio.move_on_at(self._refusals.next_s):
             await self._wake.wait()
-        self._try_refused()
+        self.try_refused()
         with trio.move_on_after(self._interval_s):
             await self._eager.wait()
         try:

@@ -204,6 +204,11 @@ class Uploader:
         lasting = isinstance(error, ObjectStoreError) and not error.retryable
         # Of these the next attempt begins another upload.
         lasting = lasting and not isinstance(error, StoreOutage | PrefixTaken | UploadGone | UploadInvalid)
+        stays = isinstance(error, PrefixTaken) or (lasting and not isinstance(error, WrongCredentials | ClockSkewed))
+        if not stays:
+            self._journal.refusals.discard(row.id)
+        elif row.id in self._journal.rows:
+            self._journal.refusals.add(row.id)
         if isinstance(error, WrongCredentials | ClockSkewed):
             delay_s = min(delay_s, REFUSED_S)  # it is put right from outside, for all at once
         elif lasting:

@@ -225,6 +225,7 @@ async def test_drain_says_what_is_left(fs: Filesystem) -> None:
         "s3": True,
         "stays": {"files": 0, "bytes": 0, "oldest_s": None, "paths": []},
         "refused": {"rows": 0, "uploads": 0, "first": []},
+        "stuck": {"items": 0, "first": []},
     }
 
 

@@ -157,6 +157,7 @@ async def test_drain_can_leave_what_fails(fs: Filesystem) -> None:
             "s3": True,
             "stays": {"files": 0, "bytes": 0, "oldest_s": None, "paths": []},
             "refused": {"rows": 0, "uploads": 0, "first": []},
+            "stuck": {"items": 0, "first": []},
         }
     assert (await ask(fs, "drain", timeout_s=0.1))["pending"] == 1
     bucket(fs).heal()
@@ -166,7 +167,11 @@ async def test_whoever_stops_says_whether_uploads_are_waited_for(fs: Filesystem)
     """By default they are."""
     for params, waits in (({}, True), ({"uploads": True}, True), ({"uploads": False}, False)):
         answers = fs._answers()
-        assert await answers.stop_daemon(params) == {"stopping": True, "sealing_later": 0}
+        assert await answers.stop_daemon(params) == {
+            "stopping": True,
+            "sealing_later": 0,
+            "sealing_later_paths": [],
+        }
         assert answers.waits_for_uploads is waits
 
 
@@ -199,7 +204,8 @@ async def test_a_file_renamed_long_after_its_commit_is_uploaded_soon(nursery: tr
     await fs.start()
     await fs.write(f"{REC}/.file.part", b"data")
     await journalled(fs)
-    await ask(fs, "queue_retry", all=True)
+    fs.clock.advance(5)
+    fs.vfs.bodies.tier.journal.wake.set()
     with trio.fail_after(10):
         while fs.rows("select next_try_ns from journal")[0] < fs.clock.now_ns() + 1000 * 10**9:  # noqa: ASYNC110
             await trio.sleep(0.001)

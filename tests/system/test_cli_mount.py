@@ -321,8 +321,9 @@ def test_umount_waits_for_the_daemon(played: PlayedMount, root: Path, options: l
         "was_dead": False,
         "left": None,
         "sealing_later": 0,
+        "sealing_later_paths": [],
     }
-    assert daemon.asked == [("status", {}), ("stop", {"force": bool(options), "uploads": True})]
+    assert daemon.asked[:2] == [("status", {}), ("stop", {"force": bool(options), "uploads": True})]
     assert not played.cleared.exists()
 
 
@@ -339,12 +340,13 @@ def test_umount_waits_for_uploads_first_and_says_so(played: PlayedMount, root: P
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == [
         "waiting for 1 closed files to be committed; S3: 2 uploads, 1 deletion (1 running, 1 failed, 1 waiting), 6 MiB "
-        f"not uploaded yet, 1 MiB sent; upload of {FAILED['path']} fails: the server said no",
+        f"not uploaded yet, 1 MiB sent; upload of {FAILED['path']} fails: the server said no; next try in 42s "
+        "(3 so far)",
         f"{played.point}: unmounted",
     ]
-    assert [method for method, _params in daemon.asked] == ["status", "drain", "drain", "status", "stop"]
+    assert [method for method, _params in daemon.asked][:5] == ["status", "drain", "drain", "status", "stop"]
     assert daemon.asked[1] == ("drain", {"timeout_s": 2.0, "retries": False})
-    assert daemon.asked[-1] == ("stop", {"force": False, "uploads": False})
+    assert daemon.asked[4] == ("stop", {"force": False, "uploads": False})
 
 
 @pytest.mark.parametrize("pending", [0, 3])
@@ -381,6 +383,36 @@ def test_umount_names_the_open_files(played: PlayedMount, root: Path) -> None:
         result = run("umount", played.point)
     assert result.exit_code == 5
     assert "recfs: 1 file is open\n  users/5/recordings/143/source.mp4\nclose them, or use --force" in result.stderr
+
+
+def test_umount_names_what_is_hashed_later(played: PlayedMount, root: Path) -> None:
+    def stop(params: dict[str, Any]) -> Any:
+        return played.stop(params) | {"sealing_later": 12, "sealing_later_paths": [f"users/5/{n}" for n in range(10)]}
+
+    with FakeDaemon(root, {"stop": stop, "status": LOCAL}):
+        result = run("umount", played.point)
+    assert result.exit_code == 0, result.output
+    assert "goes on with the hashing of 12 large files: users/5/0, users/5/1, " in result.stdout
+    assert "users/5/9 and 2 more" in result.stdout
+
+
+def test_umount_names_ten_open_files_and_counts_the_others(played: PlayedMount, root: Path) -> None:
+    opened = [STATUS["open_files"][0] | {"path": f"users/5/{n}"} for n in range(1000)]
+    with FakeDaemon(root, {"stop": Busy("1000 files are open"), "status": STATUS | {"open_files": opened}}):
+        result = run("umount", played.point)
+    assert (result.stderr.count("users/5/"), "and 990 more" in result.stderr) == (10, True)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_umount_says_at_once_why_it_waits_and_what_ends_it(played: PlayedMount, root: Path, as_json: bool) -> None:
+    pipeline = STATUS["pipeline"] | {"problem": "catalogue /c: the disk is full", "files": []}
+    answers = {"stop": {"stopping": True}, "status": LOCAL | {"pipeline": pipeline}}
+    with FakeDaemon(root, answers):
+        result = run("umount", played.point, "--timeout", "100ms", *(["--json"] if as_json else []))
+    assert result.exit_code == 5
+    for said in ("the catalogue cannot be written: catalogue /c: the disk is full", "the daemon ends after 2 min"):
+        assert said in result.stderr
+        assert as_json or said in result.stdout.splitlines()[0]
 
 
 def test_umount_gives_up_waiting_but_not_the_daemon(played: PlayedMount, root: Path) -> None:

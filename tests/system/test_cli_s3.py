@@ -328,8 +328,36 @@ def test_drain_says_what_it_waits_for_and_what_is_left(root: Path) -> None:
     lines = result.stdout.splitlines()
     assert lines[0].startswith("waiting for 2 closed files to be committed; 1 entries")
     assert lines[1] == "1 still pending after 12s", "what has not changed is not told again"
-    assert f"  upload of {FAILED['path']} fails: the server said no" in lines
+    assert f"  upload of {FAILED['path']} fails: the server said no; next try in 42s (3 so far)" in lines
     assert "  S3: 2 uploads, 1 deletion (1 running, 1 failed, 1 waiting), 6 MiB not uploaded yet, 1 MiB sent" in lines
+
+
+def test_a_countdown_alone_is_not_told_again_but_another_try_is(root: Path) -> None:
+    def left(attempts: int, next_try_s: float) -> dict[str, Any]:
+        row = FAILED | {"attempts": attempts, "next_try_s": next_try_s}
+        return {"pending": 1, "left": {"s3": {"totals": TOTALS, "rows": [row]}}}
+
+    answers = iter([left(3, 42.0), left(3, 37.2), left(4, 0.0), {"pending": 0}])
+    with FakeDaemon(root, {"drain": lambda params: next(answers)}):
+        lines = run("drain", "--root", root, "--timeout", "1m").stdout.splitlines()
+    assert [line.partition("next try ")[2] for line in lines[:-1]] == ["in 42s (3 so far)", "now (4 so far)"]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_drain_ends_with_what_will_not_get_done_by_waiting(root: Path, as_json: bool) -> None:
+    item = {
+        "part": "catalogue", "path": "users/5/file", "reason": "constraint failed", "tries": 3, "next_try_s": 4.0,
+        "remedy": "unmount and mount again",
+    }  # fmt: skip
+    with FakeDaemon(root, {"drain": {"pending": 12, "stuck": {"items": 12, "first": [item]}}}) as daemon:
+        result = run("drain", "--root", root, "--timeout", "1d", *(["--json"] if as_json else []))
+    assert (result.exit_code, len(daemon.asked)) == (1, 1)
+    if not as_json:
+        assert result.stdout.splitlines() == [
+            "12 will not get done by waiting; everything else is done",
+            "  catalogue: users/5/file: constraint failed; next try in 4s (3 so far): unmount and mount again",
+            "  …: `recfs status` and `recfs queue` name them all",
+        ]
 
 
 def test_drain_ends_as_soon_as_it_is_done(root: Path) -> None:
