@@ -44,11 +44,18 @@ def set_up_logging(level: str, file: Path | None) -> None:
         logging.getLogger(library).setLevel(logging.WARNING)
 
 
+LINE_CHARACTERS = 4000
+"""Longest message: the path of a file has no limit, and what is logged for its sake needs one."""
+
+
 class LineFormatter(logging.Formatter):
     """One record, one line: names may hold newlines, and must not forge lines of the log. Tracebacks are indented."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """The line, control characters as escapes."""
+        """The line, control characters as escapes; of a long one the beginning and the end."""
+        if len(record.message) > LINE_CHARACTERS:
+            half = LINE_CHARACTERS // 2
+            record.message = f"{record.message[:half]} [...] {record.message[-half:]}"
         record.message = escaped(record.message)
         return super().formatMessage(record)
 

@@ -86,7 +86,8 @@ def _require_steady(invocation: Invocation) -> None:
     if named is None:
         return
     path = str(cwd.absolute(named))
-    if path == os.devnull or (os.path.isfile(path) and not path.startswith(("/dev/", "/proc/"))):
+    passing = path.startswith(("/dev/fd/", "/proc/")) or os.path.realpath(path).startswith("/proc/")
+    if path == os.devnull or (os.path.isfile(path) and not passing):
         return
     raise ConfigError(
         f"{output.show_name(path)}: with -d the daemon reads the configuration once more, and this is no regular file; "

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recfs.fs")
 
+FEW_BLOCKS = (256 << 10) // 512
+"""What is freed in no time, in units of st_blocks."""
 COPY_THREADS = 2
 """Threads for whole copies of files, which take long."""
 
@@ -236,13 +238,13 @@ class Bodies:
             log.warning("%s: its staging file cannot be labelled: %s", node.path, reason_of(error))
 
     async def drop(self, node: FileNode) -> None:
-        """Close the body after its last handle. Freeing a large unlinked file takes long, so not on the trio thread."""
+        """Close the body after its last handle. Freeing an unlinked file takes long, so not on the trio thread."""
         body, node.body = node.body, None
         assert body is not None
         if self.tier is not None:
             self.tier.released(node)
-        if node.unlinked and node.bytes > (8 << 20):
-            await trio.to_thread.run_sync(body.close, limiter=self._limiter)
+        if node.unlinked and os.fstat(body.fd).st_blocks > FEW_BLOCKS:
+            await self.contended.run(node, body.close)
         else:
             body.close()
 
@@ -375,11 +377,12 @@ class Bodies:
         self._tree.resize(node, 0)
 
     async def cut(self, node: FileNode, body: Body, size: int) -> None:
-        """ftruncate(2). Raises OSError, and Interrupted before it is begun."""
-        if body.backing:
+        """ftruncate(2). Raises OSError, and Interrupted before it is begun.
+
+        Freeing many pieces takes minutes on some disks, so the trio thread only cuts what has none.
+        """
+        if size or body.backing or os.fstat(body.fd).st_blocks:
             await self.contended.run(node, os.ftruncate, body.fd, size)
-        elif size:
-            await trio.to_thread.run_sync(os.ftruncate, body.fd, size, limiter=self._limiter)
         else:
             os.ftruncate(body.fd, 0)
 

@@ -4,7 +4,8 @@ While a program writes such a file (or reads it past the page cache) the kernel 
 and faults in the program's buffer meanwhile. Behind that buffer may be a file that this daemon serves, or one of the
 program's own that never answers. Whatever takes the same lock waits for it in state D: pwrite(2), ftruncate(2),
 fallocate(2), lseek(2) for holes, setting flags. So these wait in threads, and the files of each user have few of them:
-nobody can use up the threads of others, and reads never need one of these.
+nobody can use up the threads of others, and reads never need one of these. So does what takes long for other reasons
+that a user can bring about: freeing a file in a million pieces.
 """
 
 from __future__ import annotations

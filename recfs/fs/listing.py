@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from recfs.ports import NodeRow
 
 PAGE_ROWS = 1000
+KEPT_ENTRIES = 1_000_000
+"""So many entries all handles together keep; those that were read longest ago collect theirs anew."""
 _by_ino = attrgetter("ino")
 
 
@@ -39,6 +41,16 @@ class Listing:
         """The last page of an incomplete directory; good while `seen` is the number of changes made so far."""
         self.seen = -1
 
+    @property
+    def weight(self) -> int:
+        """How many entries it keeps."""
+        return len(self.entries or ()) + len(self.views or ()) + len(self.names or ()) + len(self.page)
+
+    def shed(self) -> None:
+        """Keep nothing. Order and offset are those of inode numbers, so reading goes on all the same."""
+        self.entries = self.views = self.names = None
+        self.page, self.seen = (), -1
+
 
 class Listings:
     """All open directories, by handle number."""
@@ -48,6 +60,9 @@ class Listings:
         self._views = views
         self._next = 1
         self.open_dirs: dict[int, Listing] = {}
+        self._keeping: dict[int, int] = {}
+        """Handle → how many entries it keeps; read last, last in order."""
+        self._kept = 0
 
     async def open(self, ino: int) -> int:
         """Open directory *ino*. Raises NotADirectory."""
@@ -60,10 +75,27 @@ class Listings:
     def release(self, number: int) -> None:
         """Close."""
         self.open_dirs.pop(number, None)
+        self._kept -= self._keeping.pop(number, 0)
 
     async def read(self, number: int, after: int) -> Sequence[Node | NodeRow | View]:
         """Entries after offset *after* (0 = from the start): as many as are cheap to have, none at the end."""
         listing = self.open_dirs[number]
+        found = await self._read(listing, after)
+        if self.open_dirs.get(number) is listing:
+            self._keep(number, listing)
+        return found
+
+    def _keep(self, number: int, listing: Listing) -> None:
+        """Count what the handle keeps, and have others shed theirs."""
+        weight = listing.weight
+        self._kept += weight - self._keeping.pop(number, 0)
+        self._keeping[number] = weight
+        while self._kept > KEPT_ENTRIES and len(self._keeping) > 1:
+            other = next(iter(self._keeping))
+            self.open_dirs[other].shed()
+            self._kept -= self._keeping.pop(other)
+
+    async def _read(self, listing: Listing, after: int) -> Sequence[Node | NodeRow | View]:
         folder = listing.folder
         if after == 0:
             listing.entries = self._tree.snapshot(folder) if folder.complete else None
@@ -79,16 +111,18 @@ class Listings:
                 if not getattr(node, "unlinked", False) and getattr(node, "parent", folder) is folder
             ]
             if not found and start + PAGE_ROWS < len(listing.entries):
-                return await self.read(number, listing.entries[start + PAGE_ROWS - 1].ino)
+                return await self._read(listing, listing.entries[start + PAGE_ROWS - 1].ino)
         elif folder.unlinked:
             found = []
         else:
             found = await self._page(listing, after)
         if found or folder.fallback is None or folder.unlinked:
             return found
-        if listing.views is None:
-            listing.views = await self._views.shown(folder, listing.names or set())
-        return listing.views[bisect_right(listing.views, after, key=_by_ino) :]
+        views = listing.views
+        if views is None:
+            names = await self._own_names(folder) if listing.names is None else listing.names
+            views = listing.views = await self._views.shown(folder, names)
+        return views[bisect_right(views, after, key=_by_ino) :]
 
     async def _page(self, listing: Listing, after: int) -> Sequence[Node | NodeRow]:
         # The kernel takes some 200 entries a request. The rest of the page is still true as long as nothing at all

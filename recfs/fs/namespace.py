@@ -142,7 +142,8 @@ class Namespace:
         self.admit_file(folder, name)
         tree = self._tree
         now = tree.clock.now_ns()
-        node = LinkNode(tree.new_ino(), folder, name, target, caller.uid, caller.gid, now)
+        gid = folder.gid if folder.mode & 0o2000 else caller.gid
+        node = LinkNode(tree.new_ino(), folder, name, target, caller.uid, gid, now)
         node.pending = Pending.MAKE
         tree.add(node)
         tree.touch(folder, now)

@@ -39,6 +39,8 @@ _QUOTA = b"quota."
 NAME_MAX_BYTES = 255
 VALUE_MAX_BYTES = 65536
 TOTAL_MAX_BYTES = 2 * VALUE_MAX_BYTES
+FOLDER_MAX_BYTES = 4096
+"""For all of one directory, as on ext4: directories are free, so nothing else bounds them."""
 """Names and values of one inode together: the longest value still fits beside a full list of names."""
 LOADED_BYTES = 32 << 20
 """How much of all attributes is kept in memory; what was not used for longest is read again when it is asked for."""
@@ -123,8 +125,9 @@ class Xattrs:
             raise TooBig(f"{node.path}: the list of attribute names is full")
         added = len(value) - len(own[name]) if name in own else len(name) + len(value)
         if added > 0:
-            if _size(own) + added > TOTAL_MAX_BYTES:
-                raise OutOfSpace(f"{node.path}: its attributes would take more than {TOTAL_MAX_BYTES} bytes")
+            most = FOLDER_MAX_BYTES if isinstance(node, DirNode) else TOTAL_MAX_BYTES
+            if _size(own) + added > most:
+                raise OutOfSpace(f"{node.path}: its attributes would take more than {most} bytes")
             self._vfs.files.space.admit(added)
         own[name] = value
         self._changed(node, name, value)

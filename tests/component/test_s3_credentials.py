@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import CredentialRetrievalError
 
 from recfs import object_errors as kinds
 from recfs.stores.s3.credentials import LOOK_S, RENEW_S, RotatingCredentials
@@ -52,6 +53,18 @@ def test_a_key_that_stays_wrong_is_told(moto_bucket: Bucket, proxy: ChaosProxy, 
     proxy.add(Status(403, "InvalidAccessKeyId"))
     raised(kinds.WrongCredentials, lambda: store.put_file(file, len(DATA), KEY, META))
     assert len(proxy.requests) == 1
+    store.close()
+
+
+def test_credentials_that_cannot_be_fetched_are_told(moto_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A credentials server that is being restarted, say."""
+
+    def fail() -> None:
+        raise CredentialRetrievalError(provider="container-role", error_msg="<html>500</html>")
+
+    store = moto_bucket.store()
+    monkeypatch.setattr(store._link._session, "get_credentials", fail)
+    raised(kinds.WrongCredentials, lambda: store.head(KEY))
     store.close()
 
 

@@ -23,6 +23,7 @@ from recfs.errors import (
     RecfsError,
     Stale,
 )
+from recfs.fs import listing
 from recfs.fs.nodes import DirNode, FileNode
 from recfs.fs.vfs import Changes
 
@@ -393,3 +394,30 @@ async def test_a_page_read_before_a_move_does_not_name_the_file_twice(place: Pat
             await fs.rename(f"{REC}/file", f"{OTHER}/file")
             late.go_on.set()
         assert found == []
+
+
+async def test_open_directories_keep_a_bounded_number_of_entries(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each handle sees its directory in order, once and whole, though others made it forget what it had read."""
+    monkeypatch.setattr(listing, "KEPT_ENTRIES", 50)
+    monkeypatch.setattr(listing, "PAGE_ROWS", 4)
+    names = [f"file{number}" for number in range(20)]
+    for name in names:
+        await fs.write(f"{REC}/{name}", b"x")
+    listings, ino = fs.vfs.listings, (await fs.vfs.at(REC)).ino
+    seen: dict[int, list[bytes]] = {await listings.open(ino): [] for _ in range(10)}
+    last = dict.fromkeys(seen, 0)
+    while last:
+        for number in list(last):
+            entries = await listings.read(number, last[number])
+            seen[number] += [entry.name for entry in entries]
+            if entries:
+                last[number] = entries[-1].ino
+            else:
+                del last[number]
+            assert sum(each.weight for each in listings.open_dirs.values()) <= 50 + 20
+    assert all(found == [name.encode() for name in names] for found in seen.values())
+    for number in seen:
+        listings.release(number)
+    assert listings._kept == 0

@@ -6,7 +6,7 @@ import pytest
 
 from recfs.errors import OutOfSpace
 from recfs.fs import xattrs
-from recfs.fs.xattrs import TOTAL_MAX_BYTES, Xattrs
+from recfs.fs.xattrs import FOLDER_MAX_BYTES, TOTAL_MAX_BYTES, Xattrs
 
 from .build import OPERATOR, REC, Filesystem
 
@@ -35,6 +35,14 @@ async def test_all_attributes_of_a_file_have_a_bound(fs: Filesystem, kept: Xattr
     await kept.set(ino, b"user.b", b"short", OPERATOR)
     await kept.set(ino, b"user.c", b"fits now", OPERATOR)
     await kept.set(await ino_of(fs, 1), b"user.a", bytes(65536), OPERATOR)  # another file has its own
+
+
+async def test_those_of_a_directory_take_what_they_take_on_ext4(fs: Filesystem, kept: Xattrs) -> None:
+    """Directories count in no limit."""
+    ino = (await fs.vfs.at(REC)).ino
+    await kept.set(ino, b"user.a", bytes(FOLDER_MAX_BYTES - 6), OPERATOR)
+    with pytest.raises(OutOfSpace, match=str(FOLDER_MAX_BYTES)):
+        await kept.set(ino, b"user.b", b"", OPERATOR)
 
 
 async def test_attributes_do_not_use_up_the_reserve(fs: Filesystem, kept: Xattrs) -> None:

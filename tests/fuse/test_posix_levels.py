@@ -183,8 +183,9 @@ def test_new_files_take_the_group_of_a_setgid_directory(rec: Path) -> None:
     need_root()
     os.chown(rec, UID, OTHER_UID)
     rec.chmod(0o2775)
-    as_user(UID, ["sh", "-c", f"touch {rec}/file && mkdir {rec}/dir"])
+    as_user(UID, ["sh", "-c", f"touch {rec}/file && mkdir {rec}/dir && ln -s x {rec}/link"])
     assert (rec / "file").stat().st_gid == OTHER_UID
+    assert (rec / "link").lstat().st_gid == OTHER_UID
     assert (rec / "dir").stat().st_gid == OTHER_UID
     assert (rec / "dir").stat().st_mode & stat.S_ISGID
 

@@ -146,3 +146,11 @@ def test_names_forge_no_lines() -> None:
         record.exc_info = (type(error), error, error.__traceback__)
     for line in LineFormatter("%(message)s").format(record).split(os.linesep)[1:]:
         assert line.startswith("    ")
+
+
+def test_a_long_message_is_cut() -> None:
+    """The path of a file may have any length."""
+    record = logging.LogRecord("recfs", logging.INFO, "", 0, "%s: gone", ("x" * 100_000,), None)
+    line = LineFormatter("%(message)s").format(record)
+    assert len(line) < 5000
+    assert line.endswith("x: gone")

@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,15 @@ def test_a_file_behind_a_descriptor_is_refused_too(tmp_path: Path) -> None:
     with conf.open() as opened:
         result = run("mount", "-d", "--config", f"/dev/fd/{opened.fileno()}", tmp_path / "m")
     assert (result.exit_code, "no regular file" in result.stderr) == (3, True), "the daemon has other descriptors"
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs /dev/shm")
+def test_a_configuration_in_memory_is_a_file_like_any() -> None:
+    with tempfile.NamedTemporaryFile("w", dir="/dev/shm", suffix=".conf") as conf:
+        conf.write('root = "relative"\n')
+        conf.flush()
+        result = run("mount", "-d", "--config", conf.name, "/nowhere")
+    assert (result.exit_code, "no regular file" in result.stderr) == (3, False), "it is read, and found wrong"
 
 
 def test_the_name_of_a_configuration_is_shown_on_one_line(tmp_path: Path) -> None:

@@ -63,12 +63,15 @@ class S3Link:
 
     def _with_credentials(self, call: Callable[[], _T]) -> _T:
         """Make the request; once more if it is refused and there are other credentials by now."""
-        credentials = self._session.get_credentials()
-        used = None if credentials is None else credentials.get_frozen_credentials()
+        with faults(self._target, "find credentials"):
+            credentials = self._session.get_credentials()
+            used = None if credentials is None else credentials.get_frozen_credentials()
         try:
             return call()
         except (WrongCredentials, AccessRefused):
-            if credentials is None or not credentials.renew(used):
+            with faults(self._target, "renew credentials"):
+                others = credentials is not None and credentials.renew(used)
+            if not others:
                 raise
         return call()
 
