@@ -29,7 +29,7 @@ _LONG = frozenset({"evict", "fetch", "pin", "tier_run", "restore", "presign", "l
     "bucket_claim",
 }
 _LIVE_ONLY = {
-    "drain": "nothing to drain",
+    "drain": "what waits is done after the next `recfs mount`",
     "stop": "nothing to stop",
     **dict.fromkeys(
         (
@@ -70,13 +70,12 @@ class Store:
             return self.client(patience_s).call(method, **params)
         except DaemonNotRunning as exc:
             if method in _LIVE_ONLY:
+                self._require_catalogue()
                 raise DaemonNotRunning(f"no daemon runs on {self.root}; {_LIVE_ONLY[method]}") from exc
         return self._call_offline(method, params)
 
     def _call_offline(self, method: str, params: dict[str, Any]) -> Any:
-        catalogue = self.root / INTERNAL_DIR / "catalogue.db"
-        if not catalogue.exists():
-            raise NotAStore(f"no recfs store at {self.root}; `recfs mount --root {self.root} DIR` makes one")
+        catalogue = self._require_catalogue()
         read = self._reader(method, params)
         if read is not None:
             return read(catalogue, self.config)
@@ -84,6 +83,12 @@ class Store:
 
         with offline.offline(self.config) as writer:
             return writer.call(method, **params)
+
+    def _require_catalogue(self) -> Path:
+        catalogue = self.root / INTERNAL_DIR / "catalogue.db"
+        if not catalogue.exists():
+            raise NotAStore(f"no recfs store at {self.root}; `recfs mount --root {self.root} DIR` makes one")
+        return catalogue
 
     @staticmethod
     def _reader(method: str, params: dict[str, Any]) -> Callable[[Path, "Config"], Any] | None:

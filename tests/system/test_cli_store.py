@@ -126,7 +126,16 @@ def test_draining_needs_a_daemon(stopped_store: Path) -> None:
     assert "no daemon runs on" in result.stderr
 
 
-@pytest.mark.parametrize("args", [["status"], ["quota", "set", "5", "--max-files", "7"], ["info", "users/5"]])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["status"],
+        ["drain"],
+        ["queue", "retry", "--all"],
+        ["quota", "set", "5", "--max-files", "7"],
+        ["info", "users/5"],
+    ],
+)
 def test_no_store(root: Path, args: list[str]) -> None:
     result = run(*args, "--root", root)
     assert result.exit_code == 4
