@@ -14,6 +14,7 @@ from recfs.errors import StoreError
 from recfs.fs.fetchslots import FetchSlots
 from recfs.fs.journal import Journal
 from recfs.fs.ownership import STORE_FACT, Ownership
+from recfs.fs.problems import reason_of
 from recfs.fs.tier import Tier, TierSettings
 from recfs.services.uploader import Uploader
 from recfs.stores.wrap import CircuitBreaker, RetryingObjectStore, RetryPolicy
@@ -45,9 +46,15 @@ class Remote:
         return [("local copies", self.tier.run), ("uploads", self.uploader.run)]
 
     def close(self) -> None:
-        """Let calls under way end soon, what they were to do stays in the journal. The services are cancelled next."""
+        """Let calls under way end soon, what they were to do stays in the journal. The services are cancelled next.
+
+        Raises nothing: whatever the connections meet, the daemon stops.
+        """
         self.tier.journal.stopping = True
-        self.tier.objects.close()
+        try:
+            self.tier.objects.close()
+        except Exception as error:
+            log.error("while closing the connections to S3: %s", reason_of(error))
 
 
 def connect(config: Config) -> ObjectStore | None:

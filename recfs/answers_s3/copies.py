@@ -11,7 +11,6 @@ from recfs.answers_s3.walk import Found, walk
 from recfs.catalogue import reports_s3
 from recfs.core.model import State
 from recfs.core.units import format_size
-from recfs.errors import RecfsError
 
 if TYPE_CHECKING:
     from recfs.answers_s3.far import Far
@@ -138,8 +137,8 @@ class Fetching:
     async def _fetch(self, node: FileNode) -> None:
         try:
             await self._tier.partials.bring(node)
-        except RecfsError as error:
-            self.outcome.keep(node.path, str(error).removeprefix(f"{node.path}: "))
+        except Exception as error:
+            self.outcome.failed(node.path, error)
         else:
             self.outcome.did(node.bytes)
         finally:

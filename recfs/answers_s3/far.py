@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +12,7 @@ import trio
 
 from recfs.errors import NO_S3, InvalidArgument, IsADirectory, NotSupported, OutOfSpace, RecfsError
 from recfs.fs.nodes import DirNode, FileNode, LinkNode
+from recfs.fs.problems import reason_of
 from recfs.fs.views import View
 from recfs.stores.wrap import BreakerState, RetryingObjectStore
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from recfs.config import Config
     from recfs.fs.tier import Tier
     from recfs.fs.vfs import Vfs
+
+log = logging.getLogger("recfs.s3")
 
 Result = TypeVar("Result")
 
@@ -131,6 +135,12 @@ class Outcome:
         self._kept_count += 1
         if len(self._kept) < MOST_TOLD:
             self._kept.append({"path": path, "reason": reason})
+
+    def failed(self, path: str, error: Exception) -> None:
+        """Not this one, whatever it met; the others go on."""
+        if not isinstance(error, (RecfsError, OSError)):
+            log.error("%s: unexpected error", path, exc_info=error)
+        self.keep(path, reason_of(error).removeprefix(f"{path}: "))
 
     def told(self) -> dict[str, Any]:
         """As JSON. `kept` names MOST_TOLD files at most, `kept_files` counts them all."""

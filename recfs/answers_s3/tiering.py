@@ -13,7 +13,7 @@ from recfs.catalogue import reports_s3
 from recfs.core.model import State
 from recfs.core.routing import age_of, route
 from recfs.core.tiering import Move, Step, move_for
-from recfs.errors import Busy, InvalidArgument, RecfsError
+from recfs.errors import Busy, InvalidArgument
 from recfs.fs.journal import UPLOAD
 
 if TYPE_CHECKING:
@@ -171,8 +171,8 @@ class _Run:
     async def _bring(self, node: FileNode, step: Step) -> None:
         try:
             done = await (self._tier.bring_home(node) if step is Step.BRING_HOME else self._tier.store_anew(node))
-        except RecfsError as error:
-            self._failed.keep(node.path, str(error).removeprefix(f"{node.path}: "))
+        except Exception as error:
+            self._failed.failed(node.path, error)
         else:
             if done:
                 self._count(step, node.bytes)

@@ -33,6 +33,7 @@ from recfs.errors import IoFailure, RecfsError
 from recfs.fs.diskio import punch_hole
 from recfs.fs.extents import NEAR_BYTES, REQUESTS_PER_WINDOW, Blocks, ReadAhead, Stream
 from recfs.fs.fetchslots import FetchSlots
+from recfs.fs.problems import reason_of
 from recfs.fs.revocable import RevocableFd
 from recfs.object_errors import ObjectChanged, ObjectStoreError, Stalled, StoreOutage, TransferCancelled
 from recfs.objects import MIB, ObjectStore
@@ -324,8 +325,10 @@ class Download:
         except RecfsError as caught:
             error = caught
         except Exception as caught:
-            log.exception("%s: fetching bytes %d to %d", self._key, offset, offset + length - 1)
-            error = IoFailure(f"{self._key}: fetching bytes {offset} to {offset + length - 1}: {caught!r}")
+            unexpected = None if isinstance(caught, OSError) else caught
+            what = f"{self._key}: fetching bytes {offset} to {offset + length - 1}: {reason_of(caught)}"
+            log.error("%s", what, exc_info=unexpected)
+            error = IoFailure(what)
             error.__cause__ = caught
         finally:
             self.running -= 1

@@ -20,6 +20,7 @@ import trio
 from recfs.core.model import State, check_transition
 from recfs.core.naming import is_temporary_name
 from recfs.errors import RecfsError, Stale
+from recfs.fs.deletions import delete_each
 from recfs.fs.holders import Holders
 from recfs.fs.journal import ABORT, DELETE, MOVE, Running
 from recfs.fs.moves import Moves
@@ -239,12 +240,11 @@ class Uploader:
             await self._tier.owner.ensure()
             # A file whose removal, or whose object's new key, is not on the disk yet would be back without its bytes.
             await self._behind.durable()
-            failed = dict(await self._call(partial(self._tier.objects.delete, [row.key for row in rows])))
+            keys = [row.key for row in rows]
+            failed = await self._call(partial(delete_each, self._tier.objects, keys, lambda: self._journal.stopping))
             for row in rows:
-                error = failed.get(row.key)
-                # What cannot be named is not there. Such a row comes from a file that could not be uploaded either.
-                if error is not None and not isinstance(error, KeyTooLong):
-                    self._failed(row, error)
+                if row.key in failed:
+                    self._failed(row, failed[row.key])
                 else:
                     self._journal.done(row.id)
         except Exception as error:

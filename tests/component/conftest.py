@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LogGuard
 from tests.helpers import virtual_time
 
 from .build import Filesystem, filesystem
@@ -48,3 +49,10 @@ async def fs(place: Path) -> AsyncIterator[Filesystem]:
         running.faults.heal()  # of a test that failed: with a fault that stays, what follows would never end
         if running.checked_at_end:
             await running.assert_consistent()
+
+
+@pytest.fixture
+def any_log(_log_guard: LogGuard) -> Iterator[None]:
+    """What is logged depends on what fails."""
+    yield
+    _log_guard.messages.clear()

@@ -9,7 +9,6 @@ import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -40,13 +39,6 @@ def immutable(place: Path) -> Iterator[list[Path]]:
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
             set_immutable(path, on=False)
-
-
-@pytest.fixture
-def any_log(_log_guard: Any) -> Iterator[None]:
-    """Everything that is left alone is told."""
-    yield
-    _log_guard.messages.clear()
 
 
 @pytest.mark.usefixtures("any_log")

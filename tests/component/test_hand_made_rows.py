@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -33,13 +31,6 @@ REPAIRED = {
         "update node set state = 'writing', sha256 = null, staging = 'x' where name in (x'61', x'62')"
     ),
 }
-
-
-@pytest.fixture
-def any_log(_log_guard: Any) -> Iterator[None]:
-    """What is logged depends on the rows."""
-    yield
-    _log_guard.messages.clear()
 
 
 @pytest.mark.usefixtures("any_log")

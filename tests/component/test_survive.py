@@ -6,15 +6,11 @@ time a call speaks of one user's file.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import inspect
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import trio
@@ -25,73 +21,11 @@ from recfs.fs.vfs import Changes
 from recfs.stores.local import LocalStore
 
 from .build import OPERATOR, Filesystem, filesystem, pattern, until
+from .curses import ERRORS, MARK, Curse, ids, methods, refused
 
-BAD = "users/5/recordings/66613"
+BAD = f"users/5/recordings/{MARK}"
 GOOD = "users/6/recordings/1/good"
-ERRORS: list[Exception] = [
-    OSError(number, os.strerror(number))
-    for number in (
-        errno.EIO, errno.EACCES, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOSPC, errno.EMFILE,
-    )
-] + [ValueError("embedded null byte"), OverflowError("int too large to convert")]  # fmt: skip
-
-
-def methods(owner: type) -> list[str]:
-    """What others may call, but for what only names things."""
-    return sorted(
-        name
-        for name, function in inspect.getmembers(owner, inspect.isfunction)
-        if not name.startswith("_") and not isinstance(inspect.getattr_static(owner, name), property)
-    )
-
-
 CALLS = [(owner, name) for owner in (LocalStore, SqliteCatalogue) for name in methods(owner)]
-
-
-class Curse:
-    """A fault in one method: of the first call, or of each that mentions the cursed file."""
-
-    def __init__(self, error: Exception, *, once: bool) -> None:
-        self.error = error
-        self.once = once
-        self.armed = False
-        self.hits = 0
-
-    def strike(self, args: tuple[Any, ...]) -> None:
-        """Raise if it is this call's turn."""
-        if not self.armed or (not self.once and "66613" not in repr(args)):
-            return
-        self.hits += 1
-        if self.once:
-            self.armed = False
-        raise self.error
-
-    @contextlib.contextmanager
-    def laid_on(self, owner: type, name: str) -> Iterator[None]:
-        """Wrap the method for the length of the block."""
-        original = inspect.getattr_static(owner, name)
-        function = getattr(owner, name)
-        plain = isinstance(original, staticmethod)
-        if inspect.iscoroutinefunction(function):
-
-            async def struck(*args: Any, **kwargs: Any) -> Any:
-                self.strike(args[1:])
-                return await function(*args, **kwargs)
-        else:
-
-            def struck(*args: Any, **kwargs: Any) -> Any:
-                self.strike(args if plain else args[1:])
-                return function(*args, **kwargs)
-
-        with mock.patch.object(owner, name, staticmethod(struck) if plain else struck):
-            yield
-
-
-@contextlib.contextmanager
-def refused() -> Iterator[None]:
-    """A request that may fail: the kernel's caller gets an errno, whatever this is (fs/guard.py)."""
-    with contextlib.suppress(Exception):
-        yield
 
 
 async def work(fs: Filesystem) -> None:
@@ -109,7 +43,7 @@ async def work(fs: Filesystem) -> None:
     with refused():
         await fs.vfs.setattr((await fs.node(f"{BAD}/kept")).ino, Changes(mode=0o600), OPERATOR)
     with refused():
-        await fs.xattrs.set((await fs.node(f"{BAD}/kept")).ino, b"user.note", b"66613", OPERATOR)
+        await fs.xattrs.set((await fs.node(f"{BAD}/kept")).ino, b"user.note", MARK.encode(), OPERATOR)
     with refused():
         await fs.names(BAD)
     with refused():
@@ -198,17 +132,6 @@ async def at_start(place: Path, owner: type, name: str, error: Exception, *, onc
         assert await fs.read("users/6/recordings/1/late") == b"late"
         assert await fs.read(f"{BAD}/closed") == pattern(4000)
         fs.parts.tree.check_invariants()
-
-
-@pytest.fixture
-def any_log(_log_guard: Any) -> Iterator[None]:
-    """What is logged depends on the call that fails."""
-    yield
-    _log_guard.messages.clear()
-
-
-def ids(call: tuple[type, str]) -> str:
-    return f"{call[0].__name__}.{call[1]}"
 
 
 @pytest.mark.usefixtures("any_log")
