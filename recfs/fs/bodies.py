@@ -303,7 +303,10 @@ class Bodies:
         """
         staging = self.pool.new_id()
         self.label(node, before_writing=True)
-        self._store.rename(self._places.home(node), self._store.staging(staging))
+        try:
+            self._store.rename(self._places.home(node), self._store.staging(staging))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, node.path) from error  # not the names in two directories
         self._tree.vacate(node, node.moved)
         node.moved = None
         node.pending = 0

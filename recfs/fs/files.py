@@ -430,8 +430,10 @@ def _fsync(fd: int) -> None:
         os.close(own)
 
 
-def disk_error(error: OSError, node: FileNode) -> OutOfSpace | FileTooLarge | IoFailure:
+def disk_error(error: OSError, node: FileNode) -> Exception:
     """What a failed system call on the file below means to who asked."""
+    if error.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
+        return OSError(error.errno, error.strerror, node.path)  # the disk's own answer (fs/guard.py)
     if error.errno == errno.EFBIG:
         return FileTooLarge(f"{node.path}: larger than the file system below takes")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -59,7 +59,13 @@ _QUIET = (
     errors.OtherDevice,
     errors.Interrupted,
 )
-_DISK_ERRORS = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.ENOMEM)
+_DISK_ERRORS = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_DISK_REFUSALS = {
+    errno.EPERM: "on the disk below it may not be changed; `lsattr` shows whether it is immutable",
+    errno.EACCES: "the daemon's user may not do this on the disk below; look at the owner and the modes there",
+    errno.EROFS: "the disk below is read-only",
+}
+"""What the disk does not let recfs do is told as it is, with what helps."""
 
 
 def errno_of(error: Exception) -> int:
@@ -67,7 +73,7 @@ def errno_of(error: Exception) -> int:
     for kind in type(error).__mro__:
         if kind in ERRNO:
             return ERRNO[kind]
-    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+    if isinstance(error, OSError) and (error.errno in _DISK_ERRORS or error.errno in _DISK_REFUSALS):
         return errno.ENOSPC if error.errno == errno.EDQUOT else error.errno or errno.EIO
     return errno.EIO
 
@@ -83,6 +89,8 @@ def _refusal(name: str, error: Exception) -> pyfuse3.FUSEError:
             level = logging.ERROR
         if log.isEnabledFor(level):
             log.log(level, "%s: %s (%s)", name, error, errno.errorcode.get(number, number))
+    elif number in _DISK_REFUSALS:
+        log.error("%s: %s; %s", name, error, _DISK_REFUSALS[number])
     elif isinstance(error, OSError):
         log.error("%s: %s", name, error, exc_info=error if number == errno.EIO else None)
     else:

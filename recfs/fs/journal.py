@@ -54,7 +54,7 @@ class Journal:
         self.rows: dict[int, JournalRow] = {}
         self.running: dict[int, Running] = {}
         self.inherited: set[int] = set()
-        """Rows of an earlier run: what they began on S3 may not be recorded."""
+        """Rows of an earlier run, and what took the place of one that was tried: not all they began may be recorded."""
         self.held: dict[str, int] = {}
         """Keys whose object is to move away, and the inode it belongs to."""
         self._key_of: dict[int, str] = {}
@@ -98,11 +98,19 @@ class Journal:
     def upload(self, node: FileNode, delay_s: float) -> None:
         """The file's bytes are to go to S3. Replaces what was to be uploaded of it before."""
         before = self._of_ino.get((UPLOAD, node.ino))
+        tried = before is not None and self.was_tried(before)
         if before is not None and before not in self.running:
             self.cancel(before)
         row = self._add(UPLOAD, node.ino, "", node.bytes, delay_s, _owner(node))
+        if tried:
+            self.inherited.add(row.id)
         if is_temporary_name(node.name):
             self.unsent.set_aside(row.id, Why.NAME)
+
+    def was_tried(self, row_id: int) -> bool:
+        """Whether an upload has begun something on S3, perhaps, that no row knows of. Atomic."""
+        row = self.rows.get(row_id)
+        return row is not None and (row.attempts > 0 or row_id in self.inherited)
 
     def move(self, ino: int, key: str | None) -> None:
         """The object under *key* is to follow its file's new name; None: those of everything below a directory."""

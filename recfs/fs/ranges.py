@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeVarTuple, Unpack
 import trio
 
 from recfs.core.bounds import end_of
-from recfs.errors import FsError, InvalidArgument, NotSupported
+from recfs.errors import InvalidArgument, NotSupported
 from recfs.fs.diskio import KEEP_SIZE, PUNCH_HOLE, fallocate
 from recfs.fs.files import disk_error
 from recfs.fs.follow import follow, look
@@ -224,7 +224,7 @@ def _dig(fd: int, offset: int, length: int) -> None:
         os.ftruncate(fd, offset + length)
 
 
-def _refusal(error: OSError, node: FileNode) -> FsError:
+def _refusal(error: OSError, node: FileNode) -> Exception:
     if error.errno in (errno.EOPNOTSUPP, errno.EXDEV):
         return NotSupported(f"{node.path}: the file system below does not do that")
     return disk_error(error, node)

@@ -199,7 +199,7 @@ class Tier:
         self.changed(node)
         queued = self.journal.upload_of(node.ino)
         self.journal.forget(node)
-        tried = queued is not None and (queued.attempts or queued.id in self.journal.inherited)
+        tried = queued is not None and self.journal.was_tried(queued.id)
         if tried and node.object is None:
             self.journal.delete(key_of(node))  # it may have arrived, and only the answer was lost
         held, open_from_afar = node.object, node.body is not None and node.body.download is not None

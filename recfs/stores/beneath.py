@@ -189,11 +189,13 @@ class Beneath:
             os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
 
     def sync(self, folder: bytes) -> None:
-        """fsync(2) of a directory; nothing where it is gone."""
+        """fsync(2) of a directory; nothing where it is gone, whatever else may have its name or that of one above."""
         try:
             fd = self.open_at(folder, os.O_RDONLY | os.O_DIRECTORY) if len(folder) > len(self.root) else os.dup(self.fd)
-        except FileNotFoundError:
-            return
+        except OSError as error:
+            if error.errno in _NOTHING:
+                return
+            raise
         assert fd is not None
         try:
             os.fsync(fd)

@@ -92,6 +92,8 @@ def test_every_refusal_has_its_error_number() -> None:
         (OSError(errno.EDQUOT, "x"), errno.ENOSPC),
         (OSError(errno.EMFILE, "x"), errno.EMFILE),
         (OSError(errno.EROFS, "x"), errno.EROFS),
+        (OSError(errno.EPERM, "x"), errno.EPERM),
+        (OSError(errno.EACCES, "x"), errno.EACCES),
         (OSError(errno.ENOENT, "x"), errno.EIO),
         (OSError("no number"), errno.EIO),
         (ValueError("x"), errno.EIO),
