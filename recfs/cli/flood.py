@@ -93,13 +93,20 @@ class FloodHandler(logging.Handler):
         kind.dropped += 1
         kind.sample = record
         if self._timer is None:
-            self._timer = threading.Timer(WINDOW_S, self.tell)
-            self._timer.daemon = True
-            self._timer.start()
+            self._tell_in(WINDOW_S)
         return False
 
+    def _tell_in(self, seconds: float) -> None:
+        timer = threading.Timer(seconds, self.tell)
+        timer.daemon = True
+        try:
+            timer.start()
+        except RuntimeError:  # no more threads: the next line tries again
+            return
+        self._timer = timer
+
     def tell(self) -> None:
-        """Write the counts of the windows that are over."""
+        """Write the counts of the windows that are over. Raises nothing."""
         self.acquire()
         try:
             self._timer = None
@@ -109,9 +116,9 @@ class FloodHandler(logging.Handler):
                     self._tell(kind, now)
                     del self._kinds[key]
             if any(kind.dropped for kind in self._kinds.values()):
-                self._timer = threading.Timer(WINDOW_S / 2, self.tell)
-                self._timer.daemon = True
-                self._timer.start()
+                self._tell_in(WINDOW_S / 2)
+        except Exception:
+            self._lost += 1
         finally:
             self.release()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,6 +110,34 @@ def test_a_handler_that_fails_stops_nobody(log: Log, error: Exception) -> None:
     log.target.failing = None
     log.logger.error("three")
     assert log.lines == ["lines of this log that could not be written: 2", "three"]
+
+
+def test_without_threads_the_count_comes_with_a_later_line(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_timer: threading.Timer) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Timer, "start", start)
+        refuse(log, "5", BURST + 3)
+        log.handler.tell()
+    assert len(log.lines) == BURST, "no line is counted as lost"
+    refuse(log, "5", 1)
+    assert log.handler._timer is not None, "with a thread the count comes by itself"
+    log.now = WINDOW_S
+    log.handler.tell()
+    assert "… and 4 more like it" in log.lines[-1]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "x"), ValueError("x"), OverflowError("x")], ids=repr)
+def test_counts_that_cannot_be_written_stop_nobody(log: Log, error: Exception) -> None:
+    refuse(log, "5", BURST + 1)
+    log.target.failing = error
+    log.now = WINDOW_S
+    log.handler.tell()
+    log.handler.flush()
+    log.target.failing = None
+    log.logger.info("later")
+    assert log.lines[-2:] == ["lines of this log that could not be written: 1", "later"]
 
 
 @pytest.fixture
