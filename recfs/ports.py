@@ -393,6 +393,10 @@ class Pipeline(Protocol):
     def depth(self) -> int:
         """How many files wait or are being sealed."""
 
+    @property
+    def busy_with(self) -> int:
+        """How many of them others may have to wait for: not those that somebody keeps mapped."""
+
 
 class Settler(Protocol):
     """Brings the home tree to what the rows say."""

@@ -52,7 +52,7 @@ class Backlog:
     def is_full(self) -> bool:
         """Whether anybody is held back."""
         tier = self._bodies.tier
-        return self._pipeline.depth > self._max_pending or (
+        return self._pipeline.busy_with > self._max_pending or (
             tier is not None and tier.journal.unsent.total_bytes > tier.settings.max_bytes
         )
 
@@ -62,7 +62,7 @@ class Backlog:
         """Raise OutOfSpace when a new file of this name would be refused every byte anyway."""
         if not self.is_full:
             return
-        depth = self._pipeline.depth
+        depth = self._pipeline.busy_with
         if depth > self._max_pending and self._behind.problem is not None:
             raise OutOfSpace(self._behind.problem)
         if depth > REFUSED_FROM * self._max_pending:
@@ -78,7 +78,7 @@ class Backlog:
         if not self.is_full:
             return False
         tier = self._bodies.tier
-        return self._pipeline.depth > self._max_pending or (tier is not None and self._is_too_much(tier, node))
+        return self._pipeline.busy_with > self._max_pending or (tier is not None and self._is_too_much(tier, node))
 
     @staticmethod
     def _belongs_there(tier: Tier, folder: DirNode, name: bytes) -> bool:
@@ -112,9 +112,9 @@ class Backlog:
 
     async def pause(self, node: FileNode) -> None:
         """Let the others catch up before the next bytes of *node*. Raises OutOfSpace when they will not."""
-        if self._pipeline.depth > self._max_pending and not node.bytes:
+        if self._pipeline.busy_with > self._max_pending and not node.bytes:
             with trio.move_on_after(PAUSE_S):
-                while self._pipeline.depth > self._max_pending:
+                while self._pipeline.busy_with > self._max_pending:
                     await self._pipeline.progress()
         tier = self._bodies.tier
         if tier is None or not self._is_too_much(tier, node):

@@ -25,6 +25,8 @@ MAPPED_LOOK_S = 0.02
 """First wait for a mapping to go. A descriptor that is being closed looks like one for a moment."""
 MAPPED_LOOK_MAX_S = 2.0
 """Longest wait; to look costs a system call."""
+MAPPED_LOOKS = 250
+"""Looks a second, at most: one process can map ten thousand files."""
 
 
 class Stage(enum.Enum):
@@ -130,7 +132,8 @@ class Tickets:
     def mapped(self, ticket: Ticket) -> None:
         """Somebody can still write to the file: look again later, the sooner the less it was in vain."""
         tries = self._in_vain[ticket] = self._in_vain.get(ticket, -1) + 1
-        self.put_off(ticket, min(MAPPED_LOOK_S * 2.0 ** min(tries, 10), MAPPED_LOOK_MAX_S))
+        delay_s = min(MAPPED_LOOK_S * 2.0 ** min(tries, 10), MAPPED_LOOK_MAX_S)
+        self.put_off(ticket, max(delay_s, len(self._in_vain) / MAPPED_LOOKS))
 
     def unmapped(self, ticket: Ticket) -> None:
         """Nobody can any more."""
@@ -139,6 +142,11 @@ class Tickets:
     def tries_in_vain(self, ticket: Ticket) -> int:
         """How often it was looked again whether the file is still mapped."""
         return self._in_vain.get(ticket, 0)
+
+    @property
+    def all_mapped(self) -> int:
+        """Files that were found mapped at the last look."""
+        return len(self._in_vain)
 
     @property
     def mapped_long(self) -> int:

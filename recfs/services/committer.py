@@ -145,6 +145,11 @@ class Committer:
         return len(self._tickets)
 
     @property
+    def busy_with(self) -> int:
+        """Files that others may have to wait for: not those that somebody keeps mapped."""
+        return len(self._tickets) - self._tickets.all_mapped
+
+    @property
     def mapped(self) -> int:
         """Files that wait for a mapping to go, which may take for ever."""
         return self._tickets.mapped_long

@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import trio
 import trio.testing
 
 from recfs.errors import Exists, OtherDevice, OutOfSpace, Stale
-from recfs.fs import backlog
+from recfs.fs import backlog, digests
 from recfs.fs.iomodes import Mode
 from recfs.fs.staging import Space
 from recfs.fs.unsent import Why
@@ -97,6 +98,21 @@ async def test_a_first_write_waits_for_the_pipeline_and_goes_on(place: Path, mon
         await fs.vfs.files.write(number, 5, b"second")
         assert waits == 0, "a recording under way does not pay for others' files"
         await fs.close(number)
+
+
+async def test_files_that_somebody_keeps_mapped_hold_nobody_back(place: Path) -> None:
+    """One process can map ten thousand, for ever, and no work catches up with them."""
+    async with filesystem(place, commit={"max_pending": 1}) as fs:
+        await fs.mkdirs(REC)
+        committer, files = fs.parts.committer, fs.vfs.files
+        with mock.patch.object(digests, "_is_mapped", return_value=True):
+            for n in range(backlog.REFUSED_FROM + 5):
+                await fs.close(await create_at_once(fs, f"{REC}/mapped{n}"))
+                await until(lambda: committer.busy_with == 0)
+            assert committer.depth == backlog.REFUSED_FROM + 5
+            assert not files._backlog.is_full
+            await fs.close(await create_at_once(fs, f"{REC}/new"))
+        await fs.drain()
 
 
 async def test_new_files_are_refused_when_pausing_did_not_help(place: Path, mock_clock: trio.testing.MockClock) -> None:

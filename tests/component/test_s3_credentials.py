@@ -63,7 +63,7 @@ def test_credentials_that_cannot_be_fetched_are_told(moto_bucket: Bucket, monkey
         raise CredentialRetrievalError(provider="container-role", error_msg="<html>500</html>")
 
     store = moto_bucket.store()
-    monkeypatch.setattr(store._link._session, "get_credentials", fail)
+    monkeypatch.setattr(store._session, "get_credentials", fail)
     raised(kinds.WrongCredentials, lambda: store.head(KEY))
     store.close()
 
