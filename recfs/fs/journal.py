@@ -60,6 +60,8 @@ class Journal:
         self._key_of: dict[int, str] = {}
         self._of_ino: dict[tuple[str, int], int] = {}
         self._deletions: dict[str, set[int]] = {}
+        self._begun: set[int] = set()
+        """Inodes whose uploads were dropped after a try: S3 may have something of them that no row knows of."""
         self.unsent = Unsent()
         self.refusals: set[int] = set()
         """Rows whose last try met what waiting does not change: S3, or the owner of the prefix, refuses."""
@@ -98,9 +100,10 @@ class Journal:
     def upload(self, node: FileNode, delay_s: float) -> None:
         """The file's bytes are to go to S3. Replaces what was to be uploaded of it before."""
         before = self._of_ino.get((UPLOAD, node.ino))
-        tried = before is not None and self.was_tried(before)
+        tried = node.ino in self._begun or (before is not None and self.was_tried(before))
         if before is not None and before not in self.running:
             self.cancel(before)
+        self._begun.discard(node.ino)
         row = self._add(UPLOAD, node.ino, "", node.bytes, delay_s, _owner(node))
         if tried:
             self.inherited.add(row.id)
@@ -157,6 +160,7 @@ class Journal:
             row_id = self._of_ino.get((kind, node.ino))
             if row_id is not None and row_id not in self.running:
                 self.cancel(row_id)
+        self._begun.discard(node.ino)
 
     def is_deleted(self, key: str) -> bool:
         """Whether the object under *key* is to go."""
@@ -279,6 +283,8 @@ class Journal:
     def cancel(self, row_id: int) -> None:
         """Drop the row, and have a multipart upload that it began aborted."""
         row = self.rows.get(row_id)
+        if row is not None and row.kind == UPLOAD and not row.upload_id and self.was_tried(row_id):
+            self._begun.add(row.ino)
         self.done(row_id)
         if row is not None and row.upload_id and row.kind == UPLOAD:
             self.abort(row.key, row.upload_id)

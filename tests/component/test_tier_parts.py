@@ -103,3 +103,21 @@ async def test_parts_that_make_no_object_are_sent_anew(
     await again(fs)
     assert stored(fs) == {FILE: DATA}
     assert objects(fs).list_multiparts() == []
+
+
+async def test_what_an_upload_may_have_begun_is_looked_for_by_the_next_one(fs: Filesystem) -> None:
+    """Though the row that began it was dropped in between: its file was being written again."""
+    journal = fs.vfs.bodies.tier.journal
+    await fs.write(FILE, b"bytes")
+    file = await node(fs)
+    journal.upload(file, 3600.0)
+    row = journal.upload_of(file.ino)
+    assert row is not None
+    assert not journal.was_tried(row.id)
+    journal.update(row._replace(attempts=1))
+    journal.cancel(row.id)
+    assert journal.upload_of(file.ino) is None
+    journal.upload(file, 3600.0)
+    another = journal.upload_of(file.ino)
+    assert another is not None
+    assert journal.was_tried(another.id)
