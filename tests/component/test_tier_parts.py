@@ -80,6 +80,7 @@ async def test_a_finished_upload_that_the_daemon_did_not_live_to_record(
     objects(fs).fail("finish_multipart", Unreachable("reset"), times=1000, after=True)
     await fs.write(FILE, DATA)
     await failed(fs)
+    await fs.parts.behind.flush()  # what was not written yet would be sent once more
     await fs.crash()
     objects(fs).heal()
     await fs.reopen()
