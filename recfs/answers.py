@@ -332,6 +332,9 @@ class Answers:
         since_s = time.monotonic()
         if not stuck:
             self.vfs.behind.try_refused(all_of_them=True)
+            if tier is not None and uploads and retries:
+                for row_id in tier.journal.stuck():  # what was refused may have been put right
+                    tier.journal.retry(row_id)
         while True:
             began = trio.current_time()
             if tier is not None and uploads:

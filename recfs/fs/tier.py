@@ -198,8 +198,8 @@ class Tier:
         """
         self.changed(node)
         queued = self.journal.upload_of(node.ino)
-        self.journal.forget(node)
         tried = queued is not None and self.journal.was_tried(queued.id)
+        self.journal.forget(node)
         if tried and node.object is None:
             self.journal.delete(key_of(node))  # it may have arrived, and only the answer was lost
         held, open_from_afar = node.object, node.body is not None and node.body.download is not None

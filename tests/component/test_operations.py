@@ -193,7 +193,7 @@ def test_every_handler_is_guarded_and_none_is_forgotten() -> None:
 
 async def test_forget_raises_nothing(adapter: Adapter, quiet: list[logging.LogRecord]) -> None:
     adapter.operations.forget([(1, 1), (999, 5), (1 << 62 | 7, 1)])
-    with mock.patch.object(adapter.fs.parts.tree, "forget", side_effect=ValueError("a bug")):
+    with mock.patch.object(adapter.fs.parts.tree.memory, "forget", side_effect=ValueError("a bug")):
         adapter.operations.forget([(1, 1)])
     adapter.operations.forget(None)
     assert sum(record.levelno >= logging.ERROR for record in quiet) == 2
