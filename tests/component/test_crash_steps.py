@@ -374,6 +374,7 @@ async def die_and_look(place: Path, case: Case, step: int) -> bool:
         return done
 
 
+@pytest.mark.may_log("closed database")  # said by a task of the dead, if it is slow to notice
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 async def test_a_death_before_any_step_leaves_the_old_or_the_new(place: Path, case: Case) -> None:

@@ -206,6 +206,7 @@ async def cut_and_look(place: Path, case: Case, step: int, *, torn: bool, names_
         return done
 
 
+@pytest.mark.may_log("closed database")  # said by a task of the dead, if it is slow to notice
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 async def test_a_power_cut_before_any_step_breaks_no_promise(place: Path, case: Case) -> None:

@@ -168,6 +168,7 @@ async def judge(fs: Filesystem, objects: FakeObjectStore, allowed: Versions, *, 
         assert objects.data(path) == tree[path], f"{path}: S3 has something else"
 
 
+@pytest.mark.may_log("closed database")  # said by a task of the dead, if it is slow to notice
 @pytest.mark.slow
 @pytest.mark.parametrize(("run", "versions"), CASES, ids=lambda value: getattr(value, "__name__", ""))
 async def test_a_power_cut_before_any_step_loses_nothing(folder: Path, run: Procedure, versions: Versions) -> None:

@@ -48,7 +48,7 @@ def shared(workspace: Path, tmp_path_factory: pytest.TempPathFactory, passthroug
     for behind in bucket(moto(), tmp_path_factory.mktemp("s3")):
         store = Mount(workspace / "faults")
         store.expect_log(r"s3://|: the object store is down|bytes .* came for")
-        quick = {"read_timeout": 0.4, "connect_timeout": 0.4, "deadline": 3.0, "max_attempts": 1}
+        quick = {"read_timeout": 1.5, "connect_timeout": 1.5, "deadline": 6.0, "max_attempts": 1}
         store.start(config=behind.config(s3=quick, cache={"fetch_whole_below": 65536, "read_ahead_max": 1 << 20}))
         yield Place(behind, store, store.recording())
         store.check()
