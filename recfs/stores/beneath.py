@@ -92,17 +92,21 @@ class Beneath:
     def folder(self, path: bytes) -> Iterator[tuple[int, bytes]]:
         """(descriptor, name): the directory that a path is in, for the calls that take a `dir_fd`. Raises OSError."""
         head, _, name = path.rpartition(b"/")
-        kept = self._kept.get(head)
-        if kept is not None or len(head) <= len(self.root):
-            yield (self.fd if kept is None else kept), name
+        kept = self.kept(head)
+        if kept is not None:
+            yield kept, name
             return
-        fd = self._directory(head)
+        fd = self.directory(head)
         try:
             yield fd, name
         finally:
             os.close(fd)
 
-    def _directory(self, path: bytes) -> int:
+    def kept(self, folder: bytes) -> int | None:
+        """The descriptor of a directory that is open all the time, as the root is; None for others."""
+        return self.fd if len(folder) <= len(self.root) else self._kept.get(folder)
+
+    def directory(self, path: bytes) -> int:
         """A descriptor (O_PATH) of a directory below the root. Raises OSError."""
         rest = path[len(self.root) + 1 :]
         here = self.fd
@@ -201,3 +205,38 @@ class Beneath:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+class Folders:
+    """The directories that one thread works in, kept open from one call to the next: the entries of a batch mostly
+    share them, and each walk costs two changes of the thread that runs.
+
+    Whoever moves or removes a directory has to `forget` them, since their paths may mean others then.
+    """
+
+    LIMIT = 32
+
+    def __init__(self, beneath: Beneath) -> None:
+        self._beneath = beneath
+        self._open: dict[bytes, int] = {}
+
+    def of(self, path: bytes) -> tuple[int, bytes]:
+        """(descriptor, name): the directory that a path is in, valid until `forget`. Raises OSError."""
+        head, _, name = path.rpartition(b"/")
+        fd = self._open.get(head)
+        if fd is None:
+            fd = self._beneath.kept(head)
+        if fd is None:
+            fd = self._open[head] = self._beneath.directory(head)
+        return fd, name
+
+    def trim(self) -> None:
+        """Between two calls: close them if they have become many."""
+        if len(self._open) > self.LIMIT:
+            self.forget()
+
+    def forget(self) -> None:
+        """Close them."""
+        for fd in self._open.values():
+            os.close(fd)
+        self._open.clear()

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from recfs.stores.beneath import Folders
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -88,16 +90,22 @@ class Steps:
         outcomes: list[Outcome] = []
         touched: set[bytes] = set()
         failed: set[bytes] = set()
-        for step in steps:
-            try:
-                if failed and _builds_on(step, failed):
-                    raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
-                outcomes.append(self._one(step))
-            except Exception as error:  # of any class: the other steps are other people's
-                outcomes.append(_failed(error))
-                failed.update((step.path, step.to or step.path))
-            else:
-                _touch(touched, step)
+        folders = Folders(self._beneath)
+        try:
+            for step in steps:
+                try:
+                    if failed and _builds_on(step, failed):
+                        raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+                    outcomes.append(self._one(step, folders))
+                    folders.trim()
+                except Exception as error:  # of any class: the other steps are other people's
+                    outcomes.append(_failed(error))
+                    failed.update((step.path, step.to or step.path))
+                    folders.forget()  # they may have been moved or removed past recfs
+                else:
+                    _touch(touched, step)
+        finally:
+            folders.forget()
         try:
             if durable and len(touched) > 8:
                 self._sync_all()
@@ -108,27 +116,32 @@ class Steps:
             return [replace(outcome, unsynced=_failed(error).error) for outcome in outcomes]
         return outcomes
 
-    def _one(self, step: Step) -> Outcome:
-        with self._beneath.folder(step.path) as (folder, name):
-            match step.kind:
-                case StepKind.MKDIR:
-                    return self._mkdir(step, folder, name)
-                case StepKind.SYMLINK:
-                    return self._symlink(step, folder, name)
-                case StepKind.MOVE:
-                    info = _expect(folder, name, step.home_ino)
-                    with self._beneath.folder(step.to) as (target, new_name):
-                        # Nothing of ours may be at the target: what was there has been moved away by an earlier step. A
-                        # stranger (put there past recfs) is kept beside it rather than overwritten.
-                        self._set_aside(target, new_name, _look(target, new_name))
-                        os.rename(name, new_name, src_dir_fd=folder, dst_dir_fd=target)
-                        return self._dress(target, new_name, info, step.attrs)
-                case StepKind.REMOVE:
-                    return _remove(step, folder, name)
-                case StepKind.RMDIR:
-                    return self._rmdir(step, folder, name)
-                case StepKind.ATTRS:
-                    return self._dress(folder, name, _expect(folder, name, step.home_ino), step.attrs)
+    def _one(self, step: Step, folders: Folders) -> Outcome:
+        folder, name = folders.of(step.path)
+        match step.kind:
+            case StepKind.MKDIR:
+                return self._mkdir(step, folder, name)
+            case StepKind.SYMLINK:
+                return self._symlink(step, folder, name)
+            case StepKind.MOVE:
+                info = _expect(folder, name, step.home_ino)
+                target, new_name = folders.of(step.to)
+                # Nothing of ours may be at the target: what was there has been moved away by an earlier step. A
+                # stranger (put there past recfs) is kept beside it rather than overwritten.
+                aside = self._set_aside(target, new_name, _look(target, new_name))
+                os.rename(name, new_name, src_dir_fd=folder, dst_dir_fd=target)
+                outcome = self._dress(target, new_name, info, step.attrs)
+                if aside or stat.S_ISDIR(info.st_mode):
+                    folders.forget()
+                return outcome
+            case StepKind.REMOVE:
+                return _remove(step, folder, name)
+            case StepKind.RMDIR:
+                outcome = self._rmdir(step, folder, name)
+                folders.forget()
+                return outcome
+            case StepKind.ATTRS:
+                return self._dress(folder, name, _expect(folder, name, step.home_ino), step.attrs)
 
     def _mkdir(self, step: Step, folder: int, name: bytes) -> Outcome:
         warning = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from recfs.errors import RootBusy
 from recfs.fs.digests import SIDE_BY_SIDE_BYTES, Source, digest_files
 from recfs.stores import local
+from recfs.stores.beneath import Folders
 from recfs.stores.local import LocalStore
 from recfs.stores.steps import Attrs, Step, StepKind
 
@@ -80,6 +82,82 @@ def test_a_stranger_at_the_target_is_kept(store: LocalStore) -> None:
     assert target.read_bytes() == b"ours"
     kept = list((store.private / "lost+found").iterdir())
     assert [path.read_bytes() for path in kept] == [b"not ours"]
+    store.close()
+
+
+def test_a_batch_follows_the_directories_that_it_moves_and_removes(store: LocalStore) -> None:
+    """A path means another directory after each of these steps, and each is meant as it is then."""
+    store.open()
+    top = [b"users", b"5"]
+    home = store.home
+    fds = store.make_staging([f"{number}-1" for number in range(4)])
+    for fd in fds:
+        os.close(fd)
+    put = [Step(StepKind.MOVE, store.staging(f"{number}-1"), home([*top, b"a", b"%d" % number])) for number in range(4)]
+    steps = [
+        Step(StepKind.MKDIR, home(top), attrs=attrs(0o755)),
+        Step(StepKind.MKDIR, home([*top, b"a"]), attrs=attrs(0o755)),
+        put[0],
+        Step(StepKind.MOVE, home([*top, b"a"]), home([*top, b"b"])),
+        Step(StepKind.MKDIR, home([*top, b"a"]), attrs=attrs(0o755)),
+        put[1],
+        Step(StepKind.MOVE, home([*top, b"a"]), home([*top, b"c"])),
+        Step(StepKind.MKDIR, home([*top, b"a"]), attrs=attrs(0o755)),
+        put[2],
+        Step(StepKind.REMOVE, home([*top, b"a", b"2"])),
+        Step(StepKind.RMDIR, home([*top, b"a"])),
+        Step(StepKind.MKDIR, home([*top, b"a"]), attrs=attrs(0o755)),
+        put[3],
+    ]
+    open_before = set(os.listdir("/proc/self/fd"))
+    assert [outcome.error for outcome in store.apply(steps)] == [0] * len(steps)
+    assert set(os.listdir("/proc/self/fd")) == open_before
+    found = {name: os.listdir(home([*top, name])) for name in os.listdir(home(top))}
+    assert found == {b"a": [b"3"], b"b": [b"0"], b"c": [b"1"]}
+    store.close()
+
+
+def test_a_batch_goes_on_where_its_directory_was_replaced_past_recfs(store: LocalStore) -> None:
+    store.open()
+    top = store.home([b"users", b"5"])
+    os.mkdir(top)
+    for fd in store.make_staging(["0-1", "1-1"]):
+        os.close(fd)
+    open_before = set(os.listdir("/proc/self/fd"))
+    steps = [
+        Step(StepKind.MOVE, store.staging("0-1"), top + b"/0"),
+        Step(StepKind.REMOVE, top + b"/0"),
+        Step(StepKind.RMDIR, top),
+        Step(StepKind.MOVE, store.staging("1-1"), top + b"/1"),
+        Step(StepKind.MKDIR, top, attrs=attrs(0o755)),
+    ]
+    assert [outcome.error for outcome in store.apply(steps)] == [0, 0, 0, errno.ENOENT, 0]
+    assert set(os.listdir("/proc/self/fd")) == open_before
+    store.close()
+
+
+def test_a_batch_in_many_directories_keeps_few_of_them_open(store: LocalStore) -> None:
+    store.open()
+    top = store.home([b"users", b"5"])
+    os.mkdir(top)
+    steps = []
+    for number in range(3 * Folders.LIMIT):
+        steps.append(Step(StepKind.MKDIR, top + b"/%d" % number, attrs=attrs(0o755)))
+        steps.append(Step(StepKind.SYMLINK, top + b"/%d/link" % number, symlink_target=b"x", attrs=attrs(0o777)))
+    most, opened = 0, Folders.of
+
+    def counted(folders: Folders, path: bytes) -> tuple[int, bytes]:
+        nonlocal most
+        found = opened(folders, path)
+        most = max(most, len(os.listdir("/proc/self/fd")))
+        return found
+
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Folders, "of", counted)
+        assert {outcome.error for outcome in store.apply(steps)} == {0}
+    assert Folders.LIMIT <= most - before <= Folders.LIMIT + 2
+    assert len(os.listdir("/proc/self/fd")) == before
     store.close()
 
 
