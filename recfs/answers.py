@@ -297,15 +297,21 @@ class Answers:
 
         `retries` False: what S3 refused, and anything while it is down, is not waited for, nor is hashing that a stop
         would not wait for. `s3`: whether there is one; `stays` and `refused`: what it does not get, whoever waits.
+
+        What was refused is tried once more at the beginning, for it may have been put right. Who drains piece by piece
+        gives `since_s`, of the answer to the first call, with the next ones: these only wait.
         """
         timeout_s, retries = float(params.get("timeout_s", 60.0)), bool(params.get("retries", True))
+        since_s = float(params["since_s"]) if params.get("since_s") is not None else None
+        began_s = time.monotonic() if since_s is None else since_s
         with trio.move_on_after(timeout_s):
-            await self.settle(retries=retries, long=retries, mapped=retries, stuck=False)
+            await self.settle(retries=retries, long=retries, mapped=retries, stuck=False, since_s=since_s)
             stuck = await self._stuck() if retries else {"items": 0, "first": []}
             far = {"stays": await self.s3.stays(), "refused": await self.s3.refused(), "stuck": stuck}
             return {"pending": stuck["items"], "s3": self.vfs.bodies.tier is not None} | far
         return {
             "pending": self._pending() + self.s3.pending(retries=retries),
+            "since_s": began_s,
             "left": {
                 "sealing": self.committer.depth,
                 "settling": self.settler.depth,
@@ -318,19 +324,21 @@ class Answers:
         }
 
     async def settle(
-        self, *, uploads: bool = True, retries: bool = True, mapped: bool = True, long: bool = True, stuck: bool = True
-    ) -> None:
+        self, *, uploads: bool = True, retries: bool = True, mapped: bool = True, long: bool = True, stuck: bool = True,
+        since_s: float | None = None,
+    ) -> None:  # fmt: skip
         """Hurry everything, until nothing is sealing, pending, dirty, or on its way to S3.
 
         *uploads* False: S3 is left for later; *retries* False: what it refused is, and all of it while it is down.
         *mapped* False: so are files that are still mapped, and whatever failed and is left alone. *long* False: so are
         those that take long to be hashed. *stuck* False: so is what will not get done by waiting, once nothing else is
-        left.
+        left; it is tried once more before, unless that was done at *since_s* (monotonic).
         """
         tier = self.vfs.bodies.tier
         hurried: set[int] = set()
-        since_s = time.monotonic()
-        if not stuck:
+        is_first = since_s is None
+        since_s = time.monotonic() if since_s is None else since_s
+        if not stuck and is_first:
             self.vfs.behind.try_refused(all_of_them=True)
             if tier is not None and uploads and retries:
                 for row_id in tier.journal.stuck():  # what was refused may have been put right

@@ -81,12 +81,15 @@ def _say_done(result: dict[str, Any]) -> None:
 
 
 def _in_slices(store: Store, timeout_s: float) -> dict[str, Any]:
-    """Drain piece by piece, and tell in between what is waited for."""
+    """Drain piece by piece, and tell in between what is waited for. Only the first has what was refused tried again."""
     teller = Teller(output.say)
     left_s = timeout_s
+    since: dict[str, float] = {}
     while True:
         slice_s = min(left_s, _SLICE_S)
-        result: dict[str, Any] = store.call("drain", timeout_s=slice_s)
+        result: dict[str, Any] = store.call("drain", timeout_s=slice_s, **since)
+        if not since and "since_s" in result:
+            since = {"since_s": result["since_s"]}
         left_s -= slice_s
         if not result["pending"] or _stuck(result) or left_s <= 0:
             return result

@@ -49,6 +49,25 @@ async def test_when_s3_refuses_everything_drain_ends_with_the_names_and_what_to_
     assert stored(fs) == {FILE: b"data"}
 
 
+@pytest.mark.expect_log("not yours")
+async def test_only_the_first_piece_of_a_drain_tries_again_what_s3_refused(fs: Filesystem) -> None:
+    bucket(fs).fail("put_file", AccessRefused("not yours"), times=1000)
+    await fs.write(FILE, b"data")
+    since_s = (await ask(fs, "drain", timeout_s=0))["since_s"]
+    await drained(fs)
+    tries = _tries(fs)
+    await drained(fs)
+    assert _tries(fs) == tries + 1
+    with trio.fail_after(60):
+        answer = await ask(fs, "drain", timeout_s=3600, since_s=since_s)
+    assert (answer["stuck"]["items"], _tries(fs)) == (1, tries + 1)
+    bucket(fs).heal()
+
+
+def _tries(fs: Filesystem) -> int:
+    return sum(operation == "put_file" for operation, _key in bucket(fs).calls)
+
+
 @pytest.mark.expect_log("old key")
 async def test_credentials_that_may_be_replaced_are_waited_for(fs: Filesystem) -> None:
     """They are read again by themselves."""

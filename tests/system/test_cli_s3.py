@@ -320,11 +320,13 @@ def test_everything_else_takes_a_daemon(conf: Path) -> None:
 
 def test_drain_says_what_it_waits_for_and_what_is_left(root: Path) -> None:
     left = {"sealing": 2, "settling": 1, "dirty": 3, "s3": {"totals": TOTALS, "rows": [FAILED]}}
-    answers = iter([{"pending": 8, "left": left}, {"pending": 8, "left": left}, {"pending": 1, "left": left}])
+    answers = iter([{"pending": count, "left": left, "since_s": 7.5} for count in (8, 8, 1)])
     with FakeDaemon(root, {"drain": lambda params: next(answers)}) as daemon:
         result = run("drain", "--root", root, "--timeout", "12s")
     assert result.exit_code == 1
     assert [params["timeout_s"] for _method, params in daemon.asked] == [5.0, 5.0, 2.0]
+    told = [params.get("since_s") for _method, params in daemon.asked]
+    assert told == [None, 7.5, 7.5], "only the first one is to try again what was refused"
     lines = result.stdout.splitlines()
     assert lines[0].startswith("waiting for 2 closed files to be committed; 1 entries")
     assert lines[1] == "1 still pending after 12s", "what has not changed is not told again"
