@@ -38,6 +38,10 @@ class Answer:
     """close, reset or stall; only with `sent`."""
     trickle: bool = False
     """One byte at a time, until the client has enough of it."""
+    interim: bytes = b""
+    """What comes before the answer …"""
+    endless: bool = False
+    """… again and again, until the client has enough of it."""
 
 
 class Fault:
@@ -47,6 +51,8 @@ class Fault:
     """Whether the request reaches the server."""
     takes_body = True
     """Whether the proxy reads the body of the request."""
+    early: bytes = b""
+    """What comes before "100 Continue", where the client expects that."""
 
     def change(self, request: Request, answer: Answer) -> Answer:
         """The answer to give instead."""
@@ -122,6 +128,18 @@ class Trickle(Fault):
 
     def change(self, request: Request, answer: Answer) -> Answer:
         return replace(answer, trickle=True)
+
+
+@dataclass(frozen=True)
+class Interim(Fault):
+    """Answers of status 1xx before the real one, *early* those before "100 Continue"; *endless*: and no real one."""
+
+    interim: bytes = b""
+    early: bytes = b""
+    endless: bool = False
+
+    def change(self, request: Request, answer: Answer) -> Answer:
+        return replace(answer, interim=self.interim, endless=self.endless)
 
 
 @dataclass(frozen=True)

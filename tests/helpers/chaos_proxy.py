@@ -12,6 +12,7 @@ stalled answer stalls until the client hangs up or the proxy stops.
 from __future__ import annotations
 
 import http.client
+import itertools
 import re
 import select
 import socket
@@ -135,8 +136,10 @@ class ChaosProxy:
     def _serve(self, connection: socket.socket) -> None:
         with connection, connection.makefile("rb") as stream:
             try:
-                while self._readable(connection) and (request := _receive(stream, connection)) is not None:
+                while self._readable(connection) and (request := _receive(stream)) is not None:
                     fault = self._due(request)
+                    if request.headers.get("expect", "").lower() == "100-continue":
+                        connection.sendall((fault.early if fault else b"") + b"HTTP/1.1 100 Continue\r\n\r\n")
                     if fault is not None and not fault.takes_body:
                         self._stopping.wait()
                         return
@@ -184,6 +187,9 @@ class ChaosProxy:
         head = f"HTTP/1.1 {answer.status} {answer.reason}\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items()) + "\r\n"
         body = b"" if request.method == "HEAD" else answer.body
+        if answer.endless:
+            return self._trickle(connection, answer.interim, endless=True)
+        connection.sendall(answer.interim)
         if answer.trickle:
             connection.sendall(head.encode("latin-1"))
             return self._trickle(connection, body)
@@ -198,9 +204,10 @@ class ChaosProxy:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         return False
 
-    def _trickle(self, connection: socket.socket, body: bytes) -> bool:
-        for position in range(len(body)):
-            connection.sendall(body[position : position + 1])
+    def _trickle(self, connection: socket.socket, body: bytes, *, endless: bool = False) -> bool:
+        pieces = itertools.repeat(body) if endless else (body[at : at + 1] for at in range(len(body)))
+        for piece in pieces:
+            connection.sendall(piece)
             # The pace of the fault itself, not a wait for something: the client's patience is what is tested.
             if select.select([connection, self._wake_read], [], [], 0.01)[0]:
                 return False
@@ -220,7 +227,7 @@ class ChaosProxy:
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding"})
 
 
-def _receive(stream: object, connection: socket.socket) -> Request | None:
+def _receive(stream: object) -> Request | None:
     """The next request of a connection, without its body; None at its end."""
     read_line = stream.readline  # type: ignore[attr-defined]
     line = read_line().decode("latin-1").split()
@@ -230,8 +237,6 @@ def _receive(stream: object, connection: socket.socket) -> Request | None:
     while (raw := read_line().decode("latin-1").rstrip("\r\n")) != "":
         name, _, value = raw.partition(":")
         headers[name.strip().lower()] = value.strip()
-    if headers.get("expect", "").lower() == "100-continue":
-        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
     return Request(line[0], line[1], headers, b"")
 
 

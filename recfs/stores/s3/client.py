@@ -17,6 +17,7 @@ from botocore.httpsession import get_cert_path
 from recfs import __version__
 from recfs.config import S3Section
 from recfs.object_errors import WrongCredentials
+from recfs.stores.s3 import interim
 from recfs.stores.s3.credentials import RotatingCredentials
 from recfs.stores.s3.faults import STATUS_HEADER, Target, faults
 from recfs.stores.s3.proxy import give_to, proxy_for
@@ -141,6 +142,7 @@ def _made(session: Any, section: S3Section, endpoint: str, *, signed: bool) -> A
         ),
     )
     give_to(client, proxy)
+    interim.use_in(client)
     events = client.meta.events
     events.register("before-call.s3", _follow_no_redirect)
     # The widest pattern: its handlers come first, before botocore's own of "before-parse.s3.*".

@@ -19,6 +19,7 @@ from urllib3 import exceptions as urllib
 from recfs import object_errors as kinds
 from recfs.errors import RecfsError
 from recfs.object_errors import ObjectStoreError
+from recfs.stores.s3.interim import NoFinalAnswer
 
 STATUS_HEADER = "x-recfs-status"
 """Where the client keeps the status an answer came with."""
@@ -269,6 +270,8 @@ def _transport(error: BaseException, cause: BaseException | None) -> tuple[type[
             return kinds.BadAnswer, f"the answer broke off: {_short(plain)}"
         case boto.ConnectionClosedError() | urllib.ProtocolError() if isinstance(_last_of(plain), TimeoutError):
             return kinds.Stalled, "the server takes no more bytes"
+        case boto.ConnectionClosedError() | urllib.ProtocolError() if isinstance(_last_of(plain), NoFinalAnswer):
+            return kinds.BadAnswer, f"not an answer of an S3 server: {_last_of(plain)}"
         case boto.ConnectionClosedError() | urllib.ProtocolError():
             return kinds.Unreachable, f"connection lost: {_short(plain)}"
         case boto.ConnectionError() | boto.HTTPClientError() | urllib.HTTPError() | ConnectionError():

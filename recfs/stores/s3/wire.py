@@ -21,6 +21,7 @@ import urllib3
 from botocore.exceptions import ClientError, NoCredentialsError
 
 from recfs.config import S3Section
+from recfs.stores.s3 import interim
 from recfs.stores.s3.body import FileBody
 from recfs.stores.s3.client import USER_AGENT, make_client, trusted_certificates
 from recfs.stores.s3.faults import STATUS_HEADER
@@ -185,10 +186,7 @@ class Wire:
             manager = urllib3.PoolManager(**settings)
         else:
             manager = urllib3.ProxyManager(proxy.url, proxy_headers=proxy.headers, **settings)
-        manager.pool_classes_by_scheme = {
-            "http": botocore.awsrequest.AWSHTTPConnectionPool,
-            "https": botocore.awsrequest.AWSHTTPSConnectionPool,
-        }
+        manager.pool_classes_by_scheme = interim.POOLS
         return manager
 
     def close(self) -> None:
