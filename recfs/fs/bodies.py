@@ -81,15 +81,10 @@ class Bodies:
     # --- waiting for the settler ---------------------------------------------------------------------------------
 
     async def still(self, node: Node) -> None:
-        """Wait while the settler moves the node or a directory above it; the path then holds until the next await."""
-        while True:
-            chain = [node.ino]
-            step = node
-            while step.parent is not step:
-                step = step.parent
-                chain.append(step.ino)
-            if not self._settler.touches(chain):
-                return
+        """Wait while the settler moves the node or a directory that it lies in; its path then holds until the next
+        await.
+        """
+        while self._settler.touches(self._places.way(node)):
             await self._settler.quiet()
 
     async def _unmoved(self, node: Node) -> None:

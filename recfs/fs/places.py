@@ -41,6 +41,20 @@ class Places:
                 return b"/".join((self._store.limbo, *reversed(names)))
             node = folder
 
+    @staticmethod
+    def way(node: Node) -> list[int]:
+        """Inode numbers of the node and of the directories that it physically lies in: whose moves change its path.
+
+        Its name may lead through others, when it has yet to follow a rename.
+        """
+        inos = [node.ino]
+        while True:
+            folder = node.parent if node.moved is None else node.moved[0]
+            if folder is None or folder is node:
+                return inos
+            inos.append(folder.ino)
+            node = folder
+
     def at(self, place: Place) -> bytes:
         """Local path of a physical place."""
         folder, name = place

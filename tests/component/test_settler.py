@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 import trio
+import trio.testing
 
 from recfs.errors import IoFailure
 from recfs.fs.vfs import Changes
+from recfs.stores.steps import Outcome, Step
 
 from .build import OPERATOR as ROOT
 from .build import REC, Filesystem, pattern, until
@@ -250,3 +253,44 @@ async def test_a_catalogue_that_cannot_be_synced_holds_the_home_tree_back(
     assert await fs.read(f"{REC}/file1") == pattern(3000, seed=0)
     await fs.drain()
     assert not (fs.root / REC / "file0").exists()
+
+
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR, os.O_RDWR | os.O_TRUNC])
+@pytest.mark.parametrize("depth", [1, 2])
+async def test_a_file_taken_out_of_a_directory_that_is_being_moved_is_found(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, depth: int, flags: int
+) -> None:
+    """Its name leads elsewhere, its bytes lie where the directory was, or will be in a moment."""
+    await prepare(fs)
+    below = "/x" * (depth - 1)
+    await fs.write(f"{REC}/a{below}/file", b"deep")
+    await fs.mkdirs(f"{REC}/out")
+    await fs.drain()
+    store, begun, gate = fs.parts.store, threading.Event(), threading.Event()
+    apply = store.apply
+
+    def slow(steps: Sequence[Step], *, durable: bool = True) -> list[Outcome]:
+        begun.set()
+        assert gate.wait(60)
+        return apply(steps, durable=durable)
+
+    monkeypatch.setattr(store, "apply", slow)
+    await fs.rename(f"{REC}/a", f"{REC}/b")
+    await fs.parts.behind.flush()
+    fs.parts.settler.hurry()
+    await until(begun.is_set)
+    await fs.rename(f"{REC}/b{below}/file", f"{REC}/out/file")
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_is_read, fs, f"{REC}/out/file", flags, b"" if flags & os.O_TRUNC else b"deep")
+            await trio.testing.wait_all_tasks_blocked()
+            gate.set()
+    finally:
+        gate.set()
+    await fs.drain()
+
+
+async def _is_read(fs: Filesystem, path: str, flags: int, content: bytes) -> None:
+    number = await fs.open(path, flags)
+    assert await fs.read_handle(number) == content
+    await fs.close(number)
