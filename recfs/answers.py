@@ -72,6 +72,8 @@ class Answers:
     stop: Callable[[], None]
     recovered: Report
     session: FuseSession | None = None
+    mounted_on: Callable[[], Path] | None = None
+    """Where the mount is now: its directory may have been renamed."""
     started_s: float = field(default_factory=time.monotonic)
     waits_for_uploads: bool = True
     """Whether the stop that was asked for does; what it leaves, the next start goes on with."""
@@ -113,7 +115,7 @@ class Answers:
         return {
             "version": __version__,
             "root": str(self.store.root),
-            "mountpoint": str(self.mountpoint) if self.mountpoint else None,
+            "mountpoint": str(self.mounted_on() if self.mounted_on else self.mountpoint) if self.mountpoint else None,
             "mode": "daemon" if self.mountpoint else "offline",
             "pid": os.getpid(),
             "uptime_s": time.monotonic() - self.started_s,

@@ -193,7 +193,7 @@ class ControlServer:
             raise
         raise RootBusy(
             f"another daemon already answers on {self._socket_path}; "
-            f"stop it with `recfs umount` before starting a second one"
+            f"stop it with `recfs umount --root {self._socket_path.parents[1]}` before starting a second one"
         )
 
     async def _connection(self, stream: trio.SocketStream) -> None:

@@ -30,7 +30,7 @@ from recfs.fs.operations import Operations
 from recfs.fs.passthrough import FuseSession
 from recfs.fs.problems import reason_of
 from recfs.fs.xattrs import Xattrs
-from recfs.mounting import SUBTYPE, Detached, detach, fuse_options, mounted_type, prepare_mountpoint
+from recfs.mounting import Detached, OwnMount, fuse_options, prepare_mountpoint
 from recfs.parts import DRAIN_S, Parts, opened
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ async def _run(config: Config, mountpoint: Path) -> None:
             await daemon.finish()
         finally:
             kernel.close()
-    log.info("stopped; %s is unmounted", mountpoint)
+    log.info("stopped; %s is unmounted", daemon.mount.point)
 
 
 async def planted_fault() -> None:
@@ -91,7 +91,7 @@ class _Daemon:
     def __init__(self, config: Config, mountpoint: Path, parts: Parts, session: FuseSession) -> None:
         self._config = config
         self._session = session
-        self._mountpoint = mountpoint
+        self.mount = OwnMount(mountpoint)
         self._parts = parts
         self._stop = trio.Event()
         self._impatient = trio.CancelScope()
@@ -103,7 +103,7 @@ class _Daemon:
         """What the stop could not do."""
         self._answers = Answers(
             config, parts.store, parts.vfs, parts.committer, parts.settler, parts.sweeper, parts.timekeeper,
-            parts.limiter, mountpoint, self._stop.set, parts.recovered, session,
+            parts.limiter, mountpoint, self._stop.set, parts.recovered, session, self.mount.look,
         )  # fmt: skip
 
     async def serve(self, notifier: sdnotify.SystemdNotifier | None) -> None:
@@ -113,6 +113,7 @@ class _Daemon:
         session = self._session
         xattrs = Xattrs(parts.vfs, str(parts.store.root))
         session.open(Operations(parts.vfs, xattrs, parts.store, frozenset(operators), session))
+        self.mount.identify()
         try:
             async with trio.open_nursery() as around, trio.open_nursery() as nursery:
                 await parts.serve(nursery)
@@ -125,7 +126,7 @@ class _Daemon:
                         os.chown(parts.store.socket_path, config.operator, -1)  # theirs to command as well as root's
                 await nursery.start(self._requests)
                 await self._accelerate()
-                log.info("%s is mounted on %s", parts.store.root, self._mountpoint)
+                log.info("%s is mounted on %s", parts.store.root, self.mount.point)
                 self._serving = True
                 nursery.start_soon(planted_fault)
                 if notifier is not None:
@@ -143,12 +144,12 @@ class _Daemon:
         finally:
             # After an internal error the mount stays, dead: whoever records gets errors, not an empty directory.
             if self._serving:
-                log.critical("internal error: %s stays as a dead mount; the next start clears it", self._mountpoint)
+                log.critical("internal error: %s stays as a dead mount; the next start clears it", self.mount.look())
             elif self._unmounted is Detached.ABSENT:
-                detach(self._mountpoint)
+                self.mount.detach()
             session.close()
-        if mounted_type(self._mountpoint) == f"fuse.{SUBTYPE}":
-            self._left.append(f"{self._mountpoint} could not be unmounted")
+        if self.mount.is_there():
+            self._left.append(f"{self.mount.point} could not be unmounted")
 
     async def _end(self) -> None:
         """The orderly stop. What one step meets does not keep it from the next ones; raises nothing but Cancelled."""
@@ -167,7 +168,7 @@ class _Daemon:
         self._tell_what_is_left(committed=committed)
 
     async def _unmount(self) -> None:
-        self._unmounted = await trio.to_thread.run_sync(detach, self._mountpoint)
+        self._unmounted = await trio.to_thread.run_sync(self.mount.detach)
 
     async def _attempt(self, step: Callable[..., Awaitable[object]], *args: Any, **kwargs: Any) -> bool:
         """One step of the stop; False, and logged, when it failed."""
@@ -265,8 +266,9 @@ class _Daemon:
                 f"stopped, but the catalogue of {parts.store.root} could not be written to the end; its log tells why."
                 f" The next start finds again what was closed"
             )
+        parts.store.sign_off()
         if self._left:
-            raise MountError(f"stopped, but {'; '.join(self._left)}: `recfs umount {self._mountpoint}` clears it")
+            raise MountError(f"stopped, but {'; '.join(self._left)}: `recfs umount {self.mount.point}` clears it")
 
 
 def _raise_size_limit() -> None:

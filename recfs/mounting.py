@@ -7,7 +7,7 @@ import logging
 import os
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from recfs.errors import MountError
 
@@ -18,6 +18,7 @@ log = logging.getLogger("recfs.daemon")
 
 FUSE_CONF = Path("/etc/fuse.conf")
 SUBTYPE = "recfs"
+KIND = f"fuse.{SUBTYPE}"
 
 
 def fuse_options(config: Config) -> set[str]:
@@ -46,7 +47,7 @@ def prepare_mountpoint(mountpoint: Path, root: Path) -> None:
         raise MountError(f"{mountpoint} and the store {real_root} lie inside one another; keep them apart")
     kind = mounted_type(mountpoint)
     if kind is not None:
-        if kind != f"fuse.{SUBTYPE}":
+        if kind != KIND:
             raise MountError(f"{mountpoint} is in use: a {kind} file system is mounted there")
         try:
             os.statvfs(mountpoint)  # always asks the daemon; stat(2) of the top may be answered from the kernel's cache
@@ -66,15 +67,33 @@ def prepare_mountpoint(mountpoint: Path, root: Path) -> None:
         ) from error
 
 
-def mounted_type(mountpoint: Path) -> str | None:
-    """File system type mounted exactly there, from /proc/self/mountinfo (proc(5)); None if nothing is."""
-    wanted = os.fsencode(mountpoint)
-    found = None
+class Line(NamedTuple):
+    """A line of /proc/self/mountinfo (proc_pid_mountinfo(5)), as far as it matters here."""
+
+    mount_id: int
+    device: bytes
+    """Of the file system, as major:minor."""
+    point: bytes
+    kind: str
+
+
+def _lines() -> list[Line]:
+    found = []
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
         before, _, after = line.partition(b" - ")
-        if _unescape(before.split(b" ")[4]) == wanted:
-            found = os.fsdecode(after.split(b" ")[0])
+        fields = before.split(b" ")
+        found.append(Line(int(fields[0]), fields[2], _unescape(fields[4]), os.fsdecode(after.split(b" ")[0])))
     return found
+
+
+def mounted_type(mountpoint: Path) -> str | None:
+    """File system type mounted exactly there, on top of others; None if nothing is."""
+    top = _top(os.fsencode(mountpoint))
+    return None if top is None else top.kind
+
+
+def _top(point: bytes) -> Line | None:
+    return next((line for line in reversed(_lines()) if line.point == point), None)
 
 
 def _unescape(path: bytes) -> bytes:
@@ -92,6 +111,48 @@ class Detached(enum.Enum):
     """Lazily: what is open stays so until it is closed."""
     ABSENT = "absent"
     """It was not there."""
+
+
+class OwnMount:
+    """The mount that this process made: known by its number, for its directory, or one above, may be renamed."""
+
+    def __init__(self, asked: Path) -> None:
+        self.point = asked
+        """Where it was when last looked at."""
+        self._known: tuple[int, bytes] | None = None
+
+    def identify(self) -> None:
+        """Call right after mounting: what is on top there is ours."""
+        top = _top(os.fsencode(self.point))
+        if top is not None and top.kind == KIND:
+            self._known = top.mount_id, top.device
+
+    def look(self) -> Path:
+        """Where it is now; where it was, if it is gone."""
+        self.is_there()
+        return self.point
+
+    def is_there(self) -> bool:
+        """Whether it is still mounted, in the mount namespace of this process."""
+        if self._known is None:
+            return mounted_type(self.point) == KIND
+        for line in _lines():
+            if (line.mount_id, line.device) == self._known:
+                self.point = Path(os.fsdecode(line.point))
+                return True
+        return False
+
+    def detach(self) -> Detached:
+        """Take it away, wherever it is by now, and nothing else that is mounted in its place."""
+        if self._known is None:
+            return detach(self.point)
+        if not self.is_there():
+            return Detached.ABSENT
+        top = _top(os.fsencode(self.point))
+        if top is not None and top.mount_id != self._known[0]:
+            log.error("cannot unmount %s: a %s file system is mounted over it", self.point, top.kind)
+            return Detached.ABSENT
+        return detach(self.point)
 
 
 def detach(mountpoint: Path) -> Detached:

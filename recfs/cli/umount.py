@@ -1,6 +1,7 @@
 """`recfs umount`: stop a daemon cleanly and wait until it is gone, or clear the mount of a dead one."""
 
 import contextlib
+import fcntl
 import os
 import select
 import shutil
@@ -24,6 +25,7 @@ from recfs.errors import Busy, DaemonNotRunning, MountError, RecfsError
 _CLEAR_S = 30.0
 _TELL_S = 2.0
 """How often people are told what is waited for."""
+_LOOK_S = 0.1
 _ANSWER_S = 15.0
 _GRACE_S = 30.0
 """How long the end itself may take once the time for the uploads is up."""
@@ -50,22 +52,28 @@ _WAY_OUT = (
 @store_options
 @click.pass_obj
 def umount(invocation: Invocation, mountpoint: Path | None, force: bool, timeout_s: float) -> None:
-    """Unmount and end the daemon. MOUNTPOINT defaults to `mountpoint` of recfs.conf.
+    """Unmount and end the daemon. MOUNTPOINT defaults to `mountpoint` of recfs.conf, or to where the store is mounted.
 
     Commits and uploads what was written first, says what it waits for, and returns when the mount and the daemon are
     gone. Uploads that fail are not waited for, nor are files that take more than 30 s to be hashed: what is left then,
     the next mount goes on with.
 
     Refused with exit code 5 while files are open. A dead mount (its daemon crashed) is cleared. Interrupted while it
-    waits for uploads, it leaves the mount as it is.
+    waits for uploads, it leaves the mount as it is. With --root or --config it also ends a daemon whose mount is gone
+    from here and held elsewhere (by a container, say).
     """
-    if mountpoint is None:
-        mountpoint = configured(invocation).mountpoint
-    if mountpoint is None:
-        raise click.UsageError("no mount point: give MOUNTPOINT, or set `mountpoint` in recfs.conf")
-    mount = mount_on(mountpoint)
+    is_chosen = mountpoint is None or invocation.root is not None or invocation.config is not None
+    config = configured(invocation) if is_chosen else None
+    wanted = mountpoint if config is None or mountpoint is not None else config.mountpoint
+    mount = mount_on(wanted) if wanted is not None else None
+    if mount is None and config is not None:
+        mount = _elsewhere(config.root, wanted, is_named=mountpoint is not None)
+        if mount is None:
+            ended = _stop(None, config.root, force=force, timeout_s=timeout_s, aloud=not invocation.json)
+            _tell(invocation, wanted, f"the daemon of {config.root} has stopped; its mount was gone from here", *ended)
+            return
     if mount is None:
-        raise MountError(f"nothing is mounted on {mountpoint}")
+        raise MountError(f"nothing is mounted on {wanted}")
     foreign = MountError(f"{mount.mount_point} is a mount of {mount.fstype}, not of recfs; use umount(8)")
     if not is_recfs_type(mount):
         raise foreign
@@ -73,36 +81,65 @@ def umount(invocation: Invocation, mountpoint: Path | None, force: bool, timeout
         root = root_behind(mount)
     except DeadMount:
         clear_dead_mount(mount.mount_point)
-        _tell(
-            invocation,
-            mount,
-            "was a dead mount: its daemon had ended without unmounting; cleared",
-            was_dead=True,
-        )
+        outcome = "was a dead mount: its daemon had ended without unmounting; cleared"
+        _tell(invocation, mount.mount_point, outcome, was_dead=True)
         return
     if root is None:
         raise foreign
-    left, later = _stop(mount, root, force=force, timeout_s=timeout_s, aloud=not invocation.json)
-    _tell(invocation, mount, "unmounted", left, later, was_dead=False)
+    ended = _stop(mount, root, force=force, timeout_s=timeout_s, aloud=not invocation.json)
+    _tell(invocation, mount.mount_point, "unmounted", *ended)
+
+
+def _elsewhere(root: Path, wanted: Path | None, *, is_named: bool) -> Mount | None:
+    """Nothing is mounted on *wanted*: return where the store's daemon has its mount; None if that is not to be seen.
+
+    *is_named*: somebody asked for just that mount point, and no other. Raises MountError then, and without a daemon.
+    """
+    nothing = "no mount point" if wanted is None else f"nothing is mounted on {wanted}"
+    try:
+        there = ControlClient(root / INTERNAL_DIR / "control.sock", _ANSWER_S).call("status")["mountpoint"]
+    except DaemonNotRunning as exc:
+        holder = _holder(root)
+        if holder is not None:
+            raise MountError(
+                f"{nothing}, and the daemon of {root} (process {holder}) does not listen; `kill {holder}` stops it"
+            ) from exc
+        if wanted is None:
+            raise click.UsageError(
+                f"no mount point: no daemon runs on {root}; give MOUNTPOINT, or set `mountpoint` in recfs.conf"
+            ) from exc
+        raise MountError(f"{nothing}, and no daemon runs on {root}") from exc
+    mount = mount_on(Path(there)) if there is not None else None
+    if mount is None or not is_recfs_type(mount):
+        return None
+    try:
+        behind = root_behind(mount)
+    except DeadMount:
+        return None
+    if behind is None or os.path.realpath(behind) != os.path.realpath(root):
+        return None
+    if is_named:
+        raise MountError(f"{nothing}; {root} is mounted on {mount.mount_point}: `recfs umount {mount.mount_point}`")
+    return mount
 
 
 def _tell(
-    invocation: Invocation, mount: Mount, outcome: str, left: dict[str, Any] | None = None,
-    later: dict[str, Any] | None = None, *, was_dead: bool,
+    invocation: Invocation, point: Path | None, outcome: str, left: dict[str, Any] | None = None,
+    later: dict[str, Any] | None = None, *, was_dead: bool = False,
 ) -> None:  # fmt: skip
     count = int((later or {}).get("sealing_later", 0))
     paths = [str(path) for path in (later or {}).get("sealing_later_paths", [])][:_NAMED]
     lines = of_queue(left)
     if invocation.json:
-        point, totals = str(mount.mount_point), left["totals"] if left is not None and lines else None
+        totals = left["totals"] if left is not None and lines else None
         output.emit_json(
             {
-                "mountpoint": point, "unmounted": True, "was_dead": was_dead, "left": totals,
-                "sealing_later": count, "sealing_later_paths": paths,
+                "mountpoint": None if point is None else str(point), "unmounted": True, "was_dead": was_dead,
+                "left": totals, "sealing_later": count, "sealing_later_paths": paths,
             }
         )  # fmt: skip
         return
-    output.say(f"{output.show_name(str(mount.mount_point))}: {outcome}")
+    output.say(f"{output.show_name(str(point))}: {outcome}" if point is not None else outcome)
     if count:
         names = _listed(paths, count)
         lines.insert(
@@ -119,9 +156,13 @@ def _listed(paths: list[str], count: int) -> str:
 
 
 def _stop(
-    mount: Mount, root: Path, *, force: bool, timeout_s: float, aloud: bool
+    mount: Mount | None, root: Path, *, force: bool, timeout_s: float, aloud: bool
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """End the daemon; returns what is left of the S3 queue by then, as `queue_of` does, and the answer to `stop`."""
+    """End the daemon; returns what is left of the S3 queue by then, as `queue_of` does, and the answer to `stop`.
+
+    *mount*: None if it is not to be seen here.
+    """
+    what = f"the daemon of {root}" if mount is None else str(mount.mount_point)
     socket = root / INTERNAL_DIR / "control.sock"
     client, asking = ControlClient(socket, max(timeout_s, _ANSWER_S)), ControlClient(socket, _TELL_S + _ANSWER_S)
     teller = Teller(output.say if aloud else lambda line: None)
@@ -152,24 +193,48 @@ def _stop(
             except Busy as exc:
                 raise MountError(_still_open(client, str(exc))) from exc
             tell(troubled=True)
-            if not _wait_gone(mount, pidfd, deadline, tell):
+            if not _wait_gone(mount, root, pidfd, deadline, tell):
                 waiting = f"; it waits for {'; '.join(waits_for)}" if waits_for else ""
                 raise MountError(
-                    f"{mount.mount_point} is not gone after {timeout_s:g} s; the daemon goes on committing{waiting}; "
+                    f"{what} is not gone after {timeout_s:g} s; the daemon goes on committing{waiting}; "
                     f"`recfs status` shows how far it is, a longer --timeout waits longer"
                 )
     except DaemonNotRunning as exc:
+        if mount is None:
+            raise MountError(f"{what} does not listen any more: it ended meanwhile") from exc
         raise MountError(
             f"{mount.mount_point} is mounted, but its daemon does not listen on {root / INTERNAL_DIR}; "
             f"`fusermount3 -u {mount.mount_point}` makes it end"
         ) from exc
-    if mount_on(mount.mount_point) == mount:
+    if mount is not None and mount_on(mount.mount_point) == mount:
         clear_dead_mount(mount.mount_point)
-        raise MountError(
-            f"the daemon of {mount.mount_point} died while it stopped; the dead mount was cleared. "
-            f"The next `recfs mount` recovers the store"
-        )
+        if not _signed_off(root):
+            raise MountError(
+                f"the daemon of {mount.mount_point} died while it stopped; the dead mount was cleared. "
+                f"The next `recfs mount` recovers the store"
+            )
     return left, later
+
+
+def _signed_off(root: Path) -> bool:
+    """Whether the last daemon of the store came to the end of an orderly stop (LocalStore.sign_off)."""
+    try:
+        return (root / INTERNAL_DIR / "lock").stat().st_size == 0
+    except OSError:
+        return False
+
+
+def _holder(root: Path) -> str | None:
+    """Return the process id of who holds the store, as it wrote it down; None if nobody does."""
+    try:
+        with open(root / INTERNAL_DIR / "lock", encoding="ascii", errors="replace") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return lock.read(64).strip() or "unknown"
+    except OSError:
+        pass
+    return None
 
 
 def _upload_first(asking: ControlClient, deadline: float, teller: Teller) -> dict[str, Any] | None:
@@ -205,8 +270,10 @@ def _process(pid: int) -> Iterator[int | None]:
             os.close(pidfd)
 
 
-def _wait_gone(mount: Mount, pidfd: int | None, deadline: float, tell: Callable[[], None]) -> bool:
+def _wait_gone(mount: Mount | None, root: Path, pidfd: int | None, deadline: float, tell: Callable[[], None]) -> bool:
     """Wait until the daemon has ended, or without a pidfd until the mount is gone; False when time is up.
+
+    With neither, until nobody holds the store.
 
     *tell* is called now and then: somebody waits with us.
     A daemon that has ended may leave its mount behind: the caller looks.
@@ -219,9 +286,9 @@ def _wait_gone(mount: Mount, pidfd: int | None, deadline: float, tell: Callable[
         else:
             poll.register(table, select.POLLPRI)
         while (left_s := deadline - time.monotonic()) > 0:
-            if pidfd is None and mount_on(mount.mount_point) != mount:
+            if pidfd is None and (_holder(root) is None if mount is None else mount_on(mount.mount_point) != mount):
                 return True
-            events = poll.poll(min(left_s, _TELL_S) * 1000)
+            events = poll.poll(min(left_s, _TELL_S if pidfd is not None or mount is not None else _LOOK_S) * 1000)
             if events and pidfd is not None:
                 return True
             if not events and left_s > _TELL_S:

@@ -111,7 +111,7 @@ class LocalStore:
             self._lock_fd = -1
             raise RootBusy(
                 f"store {self.root} is in use by another recfs daemon (process {holder or 'unknown'}). "
-                f"Stop it with `recfs umount`, or use its mount."
+                f"Stop it with `recfs umount --root {self.root}`, or use its mount."
             ) from error
         mine = f"{os.getpid()}\n".encode("ascii")
         with contextlib.suppress(OSError):  # a full disk; the number only tells who holds it
@@ -157,6 +157,11 @@ class LocalStore:
                 if next(entries, None) is not None:
                     return True
         return False
+
+    def sign_off(self) -> None:
+        """Take this process's number out of the lock file: it ends in order, and did not die."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._lock_fd, 0)
 
     def close(self) -> None:
         """Give the lock back."""

@@ -63,7 +63,7 @@ async def test_every_step_of_a_stop_may_fail(
 
         return act
 
-    monkeypatch.setattr(daemon, "detach", failing("detach"))
+    monkeypatch.setattr(daemon.OwnMount, "detach", failing("detach"))
     monkeypatch.setattr(daemon._Daemon, "_last_releases", awaited("_last_releases"))
     monkeypatch.setattr(Answers, "settle", awaited("settle"))
     async with filesystem(place) as fs:

@@ -330,7 +330,7 @@ async def stop_as_the_daemon_does(fs: Tiered) -> None:
     session: Any = None
     stopping = daemon._Daemon(fs.config, fs.root, fs.parts, session)
     with (
-        mock.patch.object(daemon, "detach", return_value=Detached.IDLE),
+        mock.patch.object(daemon.OwnMount, "detach", return_value=Detached.IDLE),
         mock.patch.object(stopping, "_last_releases", mock.AsyncMock()),
         trio.fail_after(600),
     ):

@@ -18,6 +18,15 @@ pytestmark = pytest.mark.modeless
 
 CONFIG_ERROR, STORE_ERROR, MOUNT_ERROR = 3, 4, 5
 
+HOLDER = """
+import ctypes, sys
+from tests.helpers.userns import leave_fuse_mounts
+leave_fuse_mounts(ctypes.CDLL(None), but=sys.argv[1])
+print("ready", flush=True)
+sys.stdin.read()
+"""
+"""A process in a mount namespace of its own, with a copy of one mount."""
+
 
 @pytest.mark.smoke
 def test_a_second_daemon_on_the_same_root_is_refused(store: Mount, second_mount_point: Path) -> None:
@@ -125,6 +134,81 @@ def test_a_stop_commits_what_was_closed(store: Mount, how: str) -> None:
         assert state(rec / f"file{n}") == "committed"
         assert xattr(rec / f"file{n}", "sha256") == sha256(content)
     store.assert_consistent()
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "recfs umount", "recfs umount --root"])
+def test_a_stop_after_a_directory_above_the_mount_point_was_renamed(store: Mount, how: str) -> None:
+    above, moved = store.base / "above", store.base / "moved"
+    (above / "mnt").mkdir(parents=True)
+    store.path = above / "mnt"
+    (store.start().recording() / "file").write_bytes(b"x")
+    above.rename(moved)
+    store.path = moved / "mnt"
+    try:
+        assert store.status()["mountpoint"] == str(store.path)
+        if how == "SIGTERM":
+            assert store.terminate() == 0
+        else:
+            said = recfs("umount", *(["--root", store.root] if "root" in how else [store.path])).stdout.decode()
+            assert said == f"{store.path}: unmounted\n"
+            assert store.wait() == 0
+        assert not mounted(store.path)
+        assert f"stopped; {store.path} is unmounted" in store.log()
+    finally:
+        lazy_unmount(store.path)
+
+
+def test_a_stop_leaves_what_is_mounted_over_it_and_says_so(store: Mount) -> None:
+    need_root()
+    store.start()
+    store.expect_log("a tmpfs file system is mounted over it")
+    assert store.process is not None
+    subprocess.run(["mount", "-t", "tmpfs", "over", store.path], check=True)
+    try:
+        store.process.send_signal(signal.SIGTERM)
+        assert store.ended() != 0
+        assert mounted(store.path)
+        assert "could not be unmounted" in store.log()
+    finally:
+        lazy_unmount(store.path)
+
+
+@pytest.mark.parametrize("how", ["--root", "lazily"])
+def test_a_daemon_whose_mount_is_held_elsewhere_is_ended_by_its_root(
+    store: Mount, second_mount_point: Path, how: str
+) -> None:
+    """umount(8) takes the mount away here; a container has a copy, or somebody has a file open in it."""
+    need_root()
+    rec = store.start().recording()
+    with (rec / "file").open("wb") as stream, contextlib.ExitStack() as held:
+        stream.write(b"x")
+        if how == "lazily":
+            subprocess.run(["umount", "--lazy", store.path], check=True)
+        else:
+            stream.close()
+            other = subprocess.Popen(
+                [sys.executable, "-c", HOLDER, store.path],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                cwd=REPOSITORY,
+            )
+            held.callback(other.communicate)
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"ready\n"
+            subprocess.run(["umount", store.path], check=True)
+        assert not mounted(store.path)
+        _, said = store.try_start(path=second_mount_point)
+        assert f"`recfs umount --root {store.root}`" in said
+        if how == "lazily":
+            refused = recfs("umount", "--root", store.root, check=False)
+            assert (refused.returncode, b"users/1/recordings/1/file" in refused.stderr) == (MOUNT_ERROR, True)
+            stream.close()
+        else:
+            said = recfs("umount", "--root", store.root).stdout.decode()
+            assert said == f"the daemon of {store.root} has stopped; its mount was gone from here\n"
+        assert store.wait() == 0
+    store.start()
+    assert (rec / "file").read_bytes() == b"x"
 
 
 def test_sigterm_with_files_open(store: Mount) -> None:

@@ -33,15 +33,19 @@ def has_sys_admin() -> bool:
     return bool(int(effective, 16) & _CAP_SYS_ADMIN) and Path("/proc/self/uid_map").read_text().split() == _ALL_IDS
 
 
-def leave_fuse_mounts(libc: ctypes.CDLL) -> None:
-    """Have a mount namespace without the FUSE mounts of others: a copy here would keep their daemons from ending."""
+def leave_fuse_mounts(libc: ctypes.CDLL, but: str | None = None) -> None:
+    """Have a mount namespace without the FUSE mounts of others: a copy here would keep their daemons from ending.
+
+    *but*: the mount point of one that is kept.
+    """
     libc.unshare(_CLONE_NEWNS)
     libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
         fields, _, rest = line.partition(b" - ")
         if re.match(rb"fuse[ .]", rest):
             point = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), fields.split()[4])
-            libc.umount2(point, _MNT_DETACH)
+            if but is None or point != os.fsencode(but):
+                libc.umount2(point, _MNT_DETACH)
 
 
 def main(argv: list[str]) -> int:

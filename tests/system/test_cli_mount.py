@@ -1,5 +1,6 @@
 """`recfs mount` and `recfs umount` around a daemon that is played: starting, waiting, giving up, clearing."""
 
+import fcntl
 import json
 import logging
 import os
@@ -429,6 +430,92 @@ def test_umount_clears_up_after_a_daemon_that_dies_stopping(played: PlayedMount,
     assert result.exit_code == 5
     assert "died while it stopped" in result.stderr
     assert played.cleared.read_text() == f"-uz {played.point}\n"
+
+
+def test_umount_clears_what_a_daemon_that_stopped_in_order_had_to_leave(played: PlayedMount, root: Path) -> None:
+    with FakeDaemon(root, {"stop": played.die, "status": LOCAL}):
+        (root / ".recfs" / "lock").touch()  # without a number: signed off
+        result = run("umount", played.point)
+    assert (result.exit_code, result.stdout) == (0, f"{played.point}: unmounted\n")
+    assert played.cleared.read_text() == f"-uz {played.point}\n"
+
+
+@pytest.fixture
+def gone(played: PlayedMount, root: Path) -> Path:
+    """A configuration whose mount is not to be seen, though its daemon runs."""
+    played.table.write_text("")
+    config = played.point.with_name("recfs.conf")
+    config.write_text(f'root = "{root}"\nmountpoint = "{played.point}"\n')
+    return config
+
+
+@pytest.mark.parametrize("how", ["--config", "--root", "--root and a mount point"])
+def test_umount_ends_a_daemon_whose_mount_is_gone_from_here(
+    played: PlayedMount, root: Path, gone: Path, how: str
+) -> None:
+    args = ["--config", gone] if how == "--config" else ["--root", root]
+    if how.endswith("point"):
+        args.append(played.point)
+    with FakeDaemon(root, {"stop": played.stop, "status": LOCAL | {"mountpoint": str(played.point)}}) as daemon:
+        result = run("umount", *args)
+    assert result.exit_code == 0, result.output
+    assert f"the daemon of {root} has stopped; its mount was gone from here" in result.stdout
+    assert ("stop", {"force": False, "uploads": True}) in daemon.asked
+
+
+def test_umount_ends_a_daemon_that_nothing_here_can_see(
+    played: PlayedMount, root: Path, gone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container: neither its mount nor its process. Who holds the store tells."""
+    monkeypatch.setattr(ControlClient, "peer_pid", lambda client: 0)
+    answers = {"stop": {"stopping": True}, "status": LOCAL | {"mountpoint": str(played.point)}}
+    with FakeDaemon(root, answers), (root / ".recfs" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = run("umount", "--config", gone, "--timeout", "100ms")
+        assert (result.exit_code, "is not gone after 0.1 s" in result.stderr) == (5, True)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert run("umount", "--config", gone).exit_code == 0
+
+
+def test_umount_of_a_daemon_without_a_mount_that_has_files_open(played: PlayedMount, root: Path, gone: Path) -> None:
+    status = LOCAL | {"mountpoint": str(played.point), "open_files": STATUS["open_files"]}
+    with FakeDaemon(root, {"stop": Busy("1 file is open"), "status": status}):
+        result = run("umount", "--config", gone)
+    assert result.exit_code == 5
+    assert "users/5/recordings/143/source.mp4\nclose them, or use --force" in result.stderr
+
+
+def test_umount_of_one_mount_point_does_not_end_the_daemon_of_another(
+    played: PlayedMount, root: Path, tmp_path: Path
+) -> None:
+    answers = {"stop": played.stop, "status": LOCAL | {"mountpoint": str(played.point)}}
+    with FakeDaemon(root, answers) as daemon:
+        result = run("umount", "--root", root, tmp_path / "other")
+        assert result.exit_code == 5
+        assert (
+            f"nothing is mounted on {tmp_path}/other; {root} is mounted on {played.point}: `recfs umount"
+            in result.stderr
+        )
+        assert "stop" not in [method for method, _params in daemon.asked]
+        result = run("umount", "--root", root)
+    assert (result.exit_code, result.stdout) == (0, f"{played.point}: unmounted\n")
+
+
+def test_umount_of_a_daemon_that_does_not_listen_names_its_process(root: Path, gone: Path) -> None:
+    (root / ".recfs").mkdir(parents=True)
+    with (root / ".recfs" / "lock").open("w") as lock:
+        lock.write("4711\n")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = run("umount", "--config", gone)
+    assert result.exit_code == 5
+    assert "(process 4711) does not listen; `kill 4711` stops it" in result.stderr
+
+
+def test_umount_of_a_root_that_no_daemon_serves(root: Path) -> None:
+    result = run("umount", "--root", root)
+    assert result.exit_code == 2
+    assert f"no daemon runs on {root}; give MOUNTPOINT" in result.stderr
 
 
 def test_umount_clears_a_dead_mount(played: PlayedMount, monkeypatch: pytest.MonkeyPatch) -> None:
