@@ -243,20 +243,19 @@ async def _build(
     behind.on_full = partial(_make_room, store, catalogue)
     behind.on_settle = settler.add
     behind.on_discard = settler.discard
-    try:
+    with _readable(store):
         await tree.start()
-        recovered = await Recovery(tree, behind, places, bodies, vfs.names, store).run()
-    except IoFailure as error:  # damage that only reading meets
-        raise StoreError(str(error)) from error
-    except OutOfSpace as error:
-        raise full(store.catalogue_path) from error
-    _tell(recovered)
+        recovery = Recovery(tree, behind, places, bodies, vfs.names, store)
+        recovered = await recovery.run()
     await remote.agree(config, catalogue, behind)
     far = None
     if objects is not None:
         far = remote.build(config, objects, tree, behind, places, bodies, space, store, hashing)
         await far.tier.journal.load(catalogue)
         bodies.tier = far.tier
+    with _readable(store):
+        await recovery.end()
+    _tell(recovered)
     sweeper = Sweeper(
         vfs, settler, clock,
         max_age_s=config.temp.max_age, interval_s=config.temp.sweep_interval, retention_s=config.trash.retention,
@@ -265,6 +264,17 @@ async def _build(
         store, catalogue, behind, tree, bodies, settler, hashing, committer, vfs, sweeper,
         Housekeeper(tree, catalogue, space), Meter(modes), Timekeeper(clock, behind), far, limiter, recovered,
     )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _readable(store: LocalStore) -> Iterator[None]:
+    """What only reading meets, or writing what was repaired, is a StoreError with its reason."""
+    try:
+        yield
+    except IoFailure as error:
+        raise StoreError(str(error)) from error
+    except OutOfSpace as error:
+        raise full(store.catalogue_path) from error
 
 
 async def _clock(store: LocalStore, catalogue: SqliteCatalogue) -> SystemClock:
@@ -296,6 +306,7 @@ def _tell(report: Report) -> None:
         ("adopted from staging: %s", report.adopted),
         ("unfinished overwrite taken back: %s", report.rolled_back),
         ("kept in lost+found: %s", report.lost),
+        ("removed again: %s", report.removed),
     ):
         for path in paths:
             log.info("recovery: " + what, path)

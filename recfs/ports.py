@@ -32,6 +32,18 @@ class Pending:
     """Mode, owner or times differ from the row."""
 
 
+class Promise:
+    """Bits of `NodeRow.promised`: what the programs that wrote these bytes, uncommitted as they are, were told of them.
+
+    Committed bytes are promised more than either.
+    """
+
+    FSYNCED = 1
+    """fsync(2) returned: they survive a power cut."""
+    CLOSED = 2
+    """Their last writer closed them: they survive the daemon's death."""
+
+
 class NodeRow(NamedTuple):
     """One inode with its only name (recfs has no hard links), as the catalogue keeps it."""
 
@@ -64,8 +76,8 @@ class NodeRow(NamedTuple):
     home_name: bytes | None
     activity_ns: int
     """Temp job directory: time of the last change anywhere inside the job (`Clock.steady_ns`)."""
-    fsynced: int
-    """1: somebody was promised (fsync) that the bytes written so far survive."""
+    promised: int
+    """File that is not committed: bits of `Promise`."""
     has_xattrs: int
     """1: rows in `xattr` exist for this inode."""
     has_object: int = 0
@@ -147,7 +159,9 @@ class GarbageRow(NamedTuple):
     deleted_ns: int
     """`Clock.steady_ns`."""
     held_by: int | None
-    """The inode whose commit makes these bytes superfluous; until then they are the way back."""
+    """The inode whose next version is to be promised what these bytes were; until then they are the way back."""
+    promised: int = 0
+    """What was promised of bytes that were not committed: bits of `Promise`."""
 
 
 class AccountRow(NamedTuple):

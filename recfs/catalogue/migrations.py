@@ -15,7 +15,7 @@ from recfs.core.bounds import MIN_TIME_NS
 
 steps = Migrations("recfs")
 
-NEWEST = "0003_times"
+NEWEST = "0004_promises"
 """Name of the last step: a catalogue that records a later one was written by a newer recfs."""
 
 
@@ -48,7 +48,8 @@ def objects(db: Database) -> None:
         subject = statement.split("(")[0].split()
         if {"node", "object", "journal"} & set(subject):
             db.execute(statement)
-    db.execute(f"insert into node ({columns}) select {columns} from node_0001")
+    into = columns.replace("fsynced", "promised")
+    db.execute(f"insert into node ({into}) select {columns} from node_0001")
     db.execute("drop table node_0001")
 
 
@@ -62,6 +63,15 @@ def times(db: Database) -> None:
     ):
         for column in columns:
             db.execute(f"update {table} set {column} = {MIN_TIME_NS} where {column} < {MIN_TIME_NS}")
+
+
+@steps(name="0004_promises")
+def promises(db: Database) -> None:
+    """What was promised of uncommitted bytes, by close as by fsync, and also of versions that are held."""
+    if "fsynced" in {row[1] for row in db.execute("pragma table_info(node)")}:
+        db.execute("alter table node rename column fsynced to promised")
+    if "promised" not in {row[1] for row in db.execute("pragma table_info(garbage)")}:
+        db.execute("alter table garbage add column promised integer not null default 0")
 
 
 def split_statements(script: str) -> list[str]:

@@ -37,7 +37,7 @@ create table node (
     home_parent integer,               -- physical place while it differs from (parent, name); 0 = .recfs/limbo
     home_name   blob,
     activity_ns integer not null default 0,  -- temp job directory: last change inside
-    fsynced     integer not null default 0,  -- fsync was promised for the bytes being written
+    promised    integer not null default 0,  -- bits, of bytes not yet committed: 1 they were fsynced, 2 closed
     has_xattrs  integer not null default 0,
     has_object  integer not null default 0,  -- there is a row in `object`
     check ((kind = 'file') = (state is not null)),
@@ -78,7 +78,8 @@ create table garbage (
     home_name   blob,
     home_ino    integer,
     deleted_ns  integer not null,
-    held_by     integer                -- inode whose commit releases this earlier version
+    held_by     integer,               -- inode whose next version will release this earlier one
+    promised    integer not null default 0  -- bits, of bytes that were not committed: 1 they were fsynced, 2 closed
 ) strict;
 
 -- Usage and limits. Null = the configured default applies; 9223372036854775807 = unlimited.

@@ -25,7 +25,7 @@ from recfs.fs.problems import reason_of
 from recfs.fs.remains import Remains
 from recfs.fs.staging import ELSEWHERE, LONG_PATH_BYTES, Label, StagingPool
 from recfs.fs.waits import bounded, held, interruptible
-from recfs.ports import Pending
+from recfs.ports import Pending, Promise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,7 +143,7 @@ class Bodies:
         staging, fd = self.pool.take()
         self.tier.superseded(node)
         self._to_writing(node)
-        node.fsynced = False
+        node.promised = 0
         self._tree.resize(node, 0)
         node.staging = staging
         if node.body is None:
@@ -222,7 +222,8 @@ class Bodies:
             return
         closed = node.bytes if node.state is State.SEALING and not before_writing else None
         path = b"/".join(node.parts())
-        label = Label(node.ino, node.parent.ino, node.mode, node.uid, node.gid, closed, path)
+        now = time.monotonic_ns()
+        label = Label(node.ino, node.parent.ino, node.mode, node.uid, node.gid, closed, path, now)
         try:
             fd = node.body.fd
             if len(path) > LONG_PATH_BYTES or not self._store.label(fd, label.encode()):
@@ -323,15 +324,23 @@ class Bodies:
             node.pending = 0  # the settler must not carry it home any more
         self._behind.node(node)
 
+    def _anew(self, node: FileNode) -> None:
+        """Other bytes come, of which nothing was promised yet."""
+        if node.state is not State.WRITING:
+            self._to_writing(node)
+        node.promised = 0
+        self._behind.node(node)
+
     async def supersede(self, node: FileNode) -> None:
-        """Empty the file. Committed bytes are kept aside until the new ones are committed."""
+        """Empty the file. Bytes that were promised to somebody are kept until as much is promised of the new ones."""
         body = node.body
         assert body is not None
         async with held(body.lock, f"{node.path}, which is being moved"):
-            whole = node.state.is_whole or node.state in (State.CORRUPT, State.SEALING)
-            if not whole or node.unlinked:
+            kept = node.state.is_whole or node.state in (State.CORRUPT, State.SEALING)
+            if not (kept or node.promised & Promise.FSYNCED) or node.unlinked:
                 await self.unseal_held(node)
                 await self.cut(node, body, 0)
+                node.promised = 0
                 self._tree.resize(node, 0)
                 return
             if body.backing:
@@ -341,9 +350,8 @@ class Bodies:
             if _gone(node):
                 return
             slot = self.pool.take()
-            self.set_aside(node, successor=node)
-            self._to_writing(node)
-            node.fsynced = False  # nobody was promised anything about the new bytes yet
+            self.set_aside(node, holder=node)
+            self._anew(node)
             self._tree.resize(node, 0)
             node.staging, fd = slot
             body.swap(fd, writable=True)
@@ -365,9 +373,8 @@ class Bodies:
         if _gone(node):
             self._store.drop_staging([staging])
         else:
-            self.set_aside(node, successor=node, copy=(staging, copy_ino))
-            self._to_writing(node)
-            node.fsynced = False
+            self.set_aside(node, holder=node, copy=(staging, copy_ino))
+            self._anew(node)
             # The rows have to know of the copy before there is nothing else.
             body.unproven = True
             await self.unseal_held(node)
@@ -384,8 +391,8 @@ class Bodies:
         else:
             os.ftruncate(body.fd, 0)
 
-    def set_aside(self, node: FileNode, *, successor: FileNode | None, copy: tuple[str, int] | None = None) -> Garbage:
-        """Make the node's present bytes garbage, held for *successor* if they are committed. Atomic.
+    def set_aside(self, node: FileNode, *, holder: FileNode | None, copy: tuple[str, int] | None = None) -> Garbage:
+        """Make the node's present bytes garbage, which *holder* keeps if anything was promised of them. Atomic.
 
         *copy*: (staging id, inode number on disk) of a copy that becomes the garbage, while the node keeps its place.
         """
@@ -401,12 +408,14 @@ class Bodies:
         else:
             entry.home_ino = node.home_ino
             self.hand_over(node, entry)
-        # Held is the last committed version, or failing that one that was closed: an earlier committed one stays.
-        whole = node.state.is_whole or node.state is State.SEALING
-        uncommitted = successor is not None and (successor is node or not successor.state.is_whole)
-        if successor is not None and whole and uncommitted and successor.prior is None:
-            entry.held_by = successor.ino
-            successor.prior = entry.gid
+        if node.state is State.SEALING:
+            entry.promised = node.promised | Promise.CLOSED
+        elif not node.state.is_whole:
+            entry.promised = node.promised & Promise.FSYNCED
+        if holder is not None and (node.state.is_whole or entry.promised):
+            self._release(holder, durable=entry.is_durable)
+            entry.held_by = holder.ino
+            holder.priors = (*holder.priors, entry.gid)
         self._tree.know_garbage(entry)
         self._behind.garbage(entry)
         return entry
@@ -424,20 +433,44 @@ class Bodies:
         node.home_ino = None
         node.pending = 0
 
-    def release_prior(self, node: FileNode) -> None:
-        """The earlier version is not needed any more: the new one is committed, or gone."""
-        gid, node.prior = node.prior, None
-        entry = self._tree.garbage.get(gid) if gid is not None else None
-        if entry is not None:
-            entry.held_by = None
-            self._behind.garbage(entry)
+    def replace(self, node: FileNode, successor: FileNode | None) -> Garbage:
+        """*node* loses its name to *successor*, or to nobody: its bytes become garbage. Atomic.
 
-    def bequeath_prior(self, node: FileNode, successor: FileNode | None) -> None:
-        """*node* loses its name: an earlier version it held waits for *successor* now, or for nobody."""
-        entry = self._tree.garbage.get(node.prior) if node.prior is not None else None
-        if entry is None or successor is None or successor.prior is not None or successor.state.is_whole:
-            self.release_prior(node)
-            return
-        node.prior, successor.prior = None, entry.gid
-        entry.held_by = successor.ino
-        self._behind.garbage(entry)
+        An unfinished successor holds what was promised under this name, unless it has such versions of its own.
+        """
+        holder = successor if successor is not None and not (successor.priors or successor.state.is_whole) else None
+        if holder is None:
+            self.release_priors(node)
+            return self.set_aside(node, holder=None)
+        holder.priors, node.priors = node.priors, ()
+        for gid in holder.priors:
+            entry = self._tree.garbage.get(gid)
+            if entry is not None:
+                entry.held_by = holder.ino
+                self._behind.garbage(entry)
+        entry = self.set_aside(node, holder=holder)
+        if holder.state is State.SEALING:
+            self._release(holder, durable=bool(holder.promised & Promise.FSYNCED))
+        return entry
+
+    def release_priors(self, node: FileNode) -> None:
+        """Earlier versions are not needed any more: this one is committed, or gone, or stays as it is."""
+        self._release(node, durable=True)
+
+    def closed(self, node: FileNode) -> None:
+        """The last writer closed the file: what was promised of an earlier version is promised of this one now."""
+        node.promised |= Promise.CLOSED
+        if node.priors:
+            self._release(node, durable=bool(node.promised & Promise.FSYNCED))
+
+    def _release(self, node: FileNode, *, durable: bool) -> None:
+        """Give up the earlier versions of which no more was promised than of one that is *durable*, or else closed."""
+        kept = []
+        for gid in node.priors:
+            entry = self._tree.garbage.get(gid)
+            if entry is not None and entry.is_durable and not durable:
+                kept.append(gid)
+            elif entry is not None:
+                entry.held_by = None
+                self._behind.garbage(entry)
+        node.priors = tuple(kept)

@@ -16,6 +16,7 @@ from recfs.fs.diskio import COPY_CHUNK_BYTES, DiskIo, extent_at
 from recfs.fs.follow import drop_privileges, follow, look
 from recfs.fs.nodes import BLOCK_BYTES
 from recfs.fs.waits import bounded, interruptible
+from recfs.ports import Promise
 
 if TYPE_CHECKING:
     from recfs.fs.accounts import Account
@@ -345,7 +346,7 @@ class OpenFiles:
             except OSError as error:
                 raise disk_error(error, node) from error
             if not node.unlinked:
-                node.fsynced = True
+                node.promised |= Promise.FSYNCED
                 self._behind.node(node)
                 self._pipeline.hurry(node.ino)
         with interruptible("the catalogue's log"):
@@ -392,11 +393,12 @@ class OpenFiles:
         if self._bodies.thaw(node):
             check_transition(node.state, State.INCOMPLETE)
             node.state = State.INCOMPLETE
-            self._bodies.release_prior(node)
+            self._bodies.release_priors(node)
             self._behind.node(node)
             return
         check_transition(node.state, State.SEALING)
         node.state = State.SEALING
+        self._bodies.closed(node)
         # Should the daemon die before the row is written, the label alone tells that these bytes are whole.
         self._bodies.label(node)
         body = node.body

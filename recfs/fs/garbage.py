@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recfs.ports import GarbageRow
+from recfs.ports import GarbageRow, Promise
 
 if TYPE_CHECKING:
     from recfs.core.model import Kind
@@ -16,7 +16,7 @@ class Garbage:
 
     __slots__ = (
         "deleted_ns", "gid", "gid_owner", "held_by", "home_ino", "ino", "kind", "md5", "mode", "mtime_ns", "path",
-        "place", "sha256", "size_bytes", "staging", "uid",
+        "place", "promised", "sha256", "size_bytes", "staging", "uid",
     )  # fmt: skip
 
     def __init__(self, gid: int, ino: int, kind: Kind, path: bytes, deleted_ns: int) -> None:
@@ -33,6 +33,12 @@ class Garbage:
         self.place: tuple[DirNode | None, bytes] | None = None
         self.home_ino: int | None = None
         self.held_by: int | None = None
+        self.promised = 0
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether its bytes were promised to survive a power cut, too."""
+        return self.sha256 is not None or bool(self.promised & Promise.FSYNCED)
 
     @property
     def in_trash(self) -> bool:
@@ -46,6 +52,7 @@ class Garbage:
             self.gid, self.ino, self.kind, self.path, self.size_bytes, self.sha256, self.md5, self.mode, self.uid,
             self.gid_owner, self.mtime_ns, self.staging,
             None if name is None else (folder.ino if folder else 0), name, self.home_ino, self.deleted_ns, self.held_by,
+            self.promised,
         )  # fmt: skip
 
 
@@ -54,5 +61,6 @@ def from_row(row: GarbageRow) -> Garbage:
     entry = Garbage(row.gid, row.ino, row.kind, row.path, row.deleted_ns)
     entry.size_bytes, entry.sha256, entry.md5 = row.size_bytes, row.sha256, row.md5
     entry.mode, entry.uid, entry.gid_owner, entry.mtime_ns = row.mode, row.uid, row.gid_owner, row.mtime_ns
-    entry.staging, entry.home_ino, entry.held_by = row.staging, row.home_ino, row.held_by
+    entry.staging, entry.home_ino = row.staging, row.home_ino
+    entry.held_by, entry.promised = row.held_by, row.promised
     return entry

@@ -21,6 +21,7 @@ from recfs.errors import (
     NotEmpty,
     NotFound,
     ReadOnlyFile,
+    Stale,
 )
 from recfs.fs.garbage import Garbage
 from recfs.fs.nodes import DirNode, FileNode, LinkNode, Node
@@ -162,6 +163,7 @@ class Namespace:
             raise IsADirectory(f"{node.path} is a directory")
         assert isinstance(node, (FileNode, LinkNode))
         self.discard(node, successor=None)
+        self._behind.returned(node)
         return node
 
     def discard(self, node: FileNode | LinkNode, *, successor: FileNode | None) -> None:
@@ -171,8 +173,7 @@ class Namespace:
         if isinstance(node, FileNode):
             self._bodies.withdraw(node.ino)
             if not node.state.is_remote:
-                node.remains = self._bodies.set_aside(node, successor=successor)
-                self._bodies.bequeath_prior(node, successor)
+                node.remains = self._bodies.replace(node, successor)
             if self._bodies.tier is not None:
                 self._bodies.tier.removed(node, successor)
         elif not node.pending & Pending.MAKE:
@@ -204,6 +205,7 @@ class Namespace:
         if node.role <= Role.TEMP_TOP:
             raise Busy(f"{node.path} is part of every store")
         self._drop_empty(node, automatic)
+        self._behind.returned(node)
         return node
 
     async def _automatic(self, node: DirNode) -> list[DirNode] | None:
@@ -242,6 +244,25 @@ class Namespace:
             if node.children.get(child.name) is child:
                 self._drop_dir(child)
         self._drop_dir(node)
+
+    async def remove_again(self, ino: int) -> str | None:
+        """Remove what was removed before the daemon died, if its row is still there; the path it had. Atomic after the
+        load. A directory in which something is goes nowhere.
+        """
+        try:
+            node = await self._tree.get(ino)
+        except Stale:
+            return None
+        path = node.path
+        if isinstance(node, (FileNode, LinkNode)):
+            self.discard(node, successor=None)
+            return path
+        if isinstance(node, DirNode) and node.role > Role.TEMP_TOP:
+            automatic = await self._automatic(node)
+            if automatic is not None and not node.unlinked:
+                self._drop_empty(node, automatic)
+                return path
+        return None
 
     async def _only(self, node: DirNode, names: set[bytes]) -> bool:
         if node.complete:

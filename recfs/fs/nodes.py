@@ -127,7 +127,7 @@ class FileNode(Node):
     """A regular file."""
 
     __slots__ = (
-        "body", "bytes", "fsynced", "md5", "object", "prior", "remains", "reopened", "sha256", "staging", "state",
+        "body", "bytes", "md5", "object", "priors", "promised", "remains", "reopened", "sha256", "staging", "state",
         "submitted_s", "untouched",
     )  # fmt: skip
     kind = Kind.FILE
@@ -140,12 +140,15 @@ class FileNode(Node):
         self.sha256: bytes | None = None
         self.md5: bytes | None = None
         self.staging: str | None = None
-        self.fsynced = False
+        self.promised = 0
+        """What was promised of the bytes, while they are not committed: bits of `Promise`."""
         self.body: Body | None = None
         self.object: ObjectRow | None = None
         """What S3 holds of it."""
-        self.prior: int | None = None
-        """gid of the committed version this one is about to replace."""
+        self.priors: tuple[int, ...] = ()
+        """gids of the versions that this one is about to replace, oldest first: what is promised of each is more than
+        what is of those after it, and of this one.
+        """
         self.remains: Garbage | None = None
         """What became of the bytes when it lost its name."""
         self.reopened = 0
@@ -166,8 +169,8 @@ class FileNode(Node):
         return NodeRow(
             self.ino, self.parent.ino, self.name, Kind.FILE, self.mode, self.uid, self.gid, self.bytes, 0,
             self.atime_ns, self.mtime_ns, self.ctime_ns, self.state, self.sha256, self.md5, None, self.staging,
-            self.home_ino, self.pending | self.settling, home_parent, home_name, 0, int(self.fsynced), int(self.xattrs
-            != {}), int(self.object is not None),
+            self.home_ino, self.pending | self.settling, home_parent, home_name, 0, self.promised,
+            int(self.xattrs != {}), int(self.object is not None),
         )  # fmt: skip
 
 
@@ -260,7 +263,7 @@ def from_row(row: NodeRow, parent: DirNode | None, role: Role) -> Node:
         file = FileNode(row.ino, parent, row.name, row.mode, row.uid, row.gid, row.ctime_ns)
         file.bytes, file.sha256, file.md5 = row.size_bytes, row.sha256, row.md5
         file.state = row.state or State.INCOMPLETE
-        file.staging, file.fsynced = row.staging, bool(row.fsynced)
+        file.staging, file.promised = row.staging, row.promised
         node = file
     node.atime_ns, node.mtime_ns, node.ctime_ns = row.atime_ns, row.mtime_ns, row.ctime_ns
     node.pending, node.home_ino = row.pending, row.home_ino

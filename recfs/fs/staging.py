@@ -52,25 +52,31 @@ class Label:
     closed_bytes: int | None
     """Size at the last writer's close; None while somebody writes."""
     path: bytes
+    written_ns: int = 0
+    """When the label was written (CLOCK_MONOTONIC): of two of one boot the later one counts."""
 
     def encode(self) -> bytes:
         """The attribute's value."""
         closed = -1 if self.closed_bytes is None else self.closed_bytes
-        return b"1 %d %d %o %d %d %d %b" % (self.ino, self.parent, self.mode, self.uid, self.gid, closed, self.path)
+        return b"2 %d %d %d %o %d %d %d %b" % (
+            self.written_ns, self.ino, self.parent, self.mode, self.uid, self.gid, closed, self.path,
+        )  # fmt: skip
 
     @classmethod
     def decode(cls, value: bytes) -> Label:
-        """Read an attribute's value. Raises ValueError."""
-        version, ino, parent, mode, uid, gid, closed, path = value.split(b" ", 7)
-        if version != b"1":
+        """Read an attribute's value, also as version 1 wrote it. Raises ValueError."""
+        version, _, rest = value.partition(b" ")
+        if version not in (b"1", b"2"):
             raise ValueError(f"label of version {version[:20]!r}")
+        written, _, rest = (b"0", b" ", rest) if version == b"1" else rest.partition(b" ")
+        ino, parent, mode, uid, gid, closed, path = rest.split(b" ", 6)
         names = path.split(b"/")
         if any(not name or name in (b".", b"..") or len(name) > NAME_MAX_BYTES or b"\0" in name for name in names):
             raise ValueError("label with a path that is none")
         return cls(
             _within(int(ino), ROOT_INO, MAX_INT), _within(int(parent), ROOT_INO, MAX_INT),
             _within(int(mode, 8), 0, 0o7777), _within(int(uid), 0, MAX_ID), _within(int(gid), 0, MAX_ID),
-            None if closed == b"-1" else _within(int(closed), 0, MAX_INT), path,
+            None if closed == b"-1" else _within(int(closed), 0, MAX_INT), path, _within(int(written), 0, MAX_INT),
         )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from recfs.fs.garbage import Garbage
     from recfs.fs.nodes import Node
     from recfs.ports import Catalogue, JournalRow, ObjectRow
+    from recfs.stores.removals import Removals
 
 log = logging.getLogger("recfs.catalogue")
 
@@ -77,6 +78,8 @@ class WriteBehind:
         """Called with each inode whose pending bits were written."""
         self.on_discard: Callable[[Garbage], None] = lambda garbage: None
         """Called with each garbage entry that was written."""
+        self.removals: Removals | None = None
+        """Notes of removals that have returned before their batch was written."""
         self.on_full: Callable[[], Awaitable[bool]] = _no_room
         """Called when the disk is full; true if it made some room for the catalogue."""
 
@@ -104,6 +107,11 @@ class WriteBehind:
         self._wake.set()
         if len(self._removed) > EAGER_NODES:
             self._eager.set()
+
+    def returned(self, removed: Node) -> None:
+        """The removal of a node is about to return to who asked for it: the daemon's death may not undo it."""
+        if self.removals is not None:
+            self.removals.note(removed.ino)
 
     def account(self, account: Account) -> None:
         """The counters or limits of *account* changed."""
@@ -207,6 +215,8 @@ class WriteBehind:
             if not self._wake.is_set():
                 return
             batch, undo = self._take()
+            if self.removals is not None:
+                self.removals.close_off()
             self._wake = trio.Event()
             self._eager = trio.Event()
             if not batch:
@@ -232,6 +242,8 @@ class WriteBehind:
             finally:
                 self._writing = frozenset()
                 self.written += 1
+            if self.removals is not None:
+                self.removals.written()
             self.problem = None
             live: dict[str, dict[Any, Any]] = {"nodes": nodes, "accounts": accounts, "garbage": garbage}
             for (name, key), (item, error) in refused.items():

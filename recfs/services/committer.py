@@ -333,8 +333,8 @@ class Committer:
                 continue
             self._end(ticket)
             with self._behind.problems.aside(PART, ("earlier version", node.ino), node.path):
-                if node.prior is not None:
-                    self._bodies.release_prior(node)
+                if node.priors:
+                    self._bodies.release_priors(node)
             self._settler.add(node.ino)
 
     def _take_over(self, ticket: Ticket, digest: Digest) -> bool:
@@ -358,7 +358,7 @@ class Committer:
         check_transition(node.state, State.COMMITTED)
         node.state = State.COMMITTED
         node.sha256, node.md5, node.home_ino = digest.sha256, digest.md5, digest.st_ino
-        node.fsynced, node.untouched = False, None
+        node.promised, node.untouched = 0, None
         node.pending |= Pending.MOVE
         if self._bodies.tier is not None:
             self._bodies.tier.committed(node)

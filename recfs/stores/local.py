@@ -23,6 +23,7 @@ from recfs.core.bounds import MAX_INT
 from recfs.errors import RootBusy, StoreError
 from recfs.stores import presence
 from recfs.stores.beneath import Beneath
+from recfs.stores.removals import Removals
 from recfs.stores.steps import Outcome, Step, Steps
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class LocalStore:
         self._limbo = os.fsencode(self.private / "limbo")
         self._lost = os.fsencode(self.private / "lost+found")
         self._lock_fd = -1
+        self.removals = Removals(self.private)
         self.beneath = Beneath(self._home)
         self.foreign: list[str] = []
         """What stood in the way of the store's own directories, or among its files, and was left alone."""
@@ -165,6 +167,7 @@ class LocalStore:
 
     def close(self) -> None:
         """Give the lock back."""
+        self.removals.close()
         self.beneath.close()
         if self._lock_fd >= 0:
             os.close(self._lock_fd)

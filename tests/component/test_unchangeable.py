@@ -72,10 +72,10 @@ def unchangeable(number: int) -> Iterator[None]:
             raise refusal(path)
         renamed(store, path, to)
 
-    def carry_out(steps: Steps, step: Any) -> Any:
+    def carry_out(steps: Steps, step: Any, folders: Any) -> Any:
         if step.path.endswith(b"/file"):
             raise refusal(step.path)
-        return one(steps, step)
+        return one(steps, step, folders)
 
     with (
         mock.patch.object(LocalStore, "open_file", open_file),

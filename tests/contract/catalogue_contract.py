@@ -73,7 +73,7 @@ class CatalogueContract:
             row(2, b"not \xff utf-8\n", mode=0o4711, size_bytes=1 << 60, atime_ns=-5, mtime_ns=1 << 61),
             row(3, b"link", kind=Kind.SYMLINK),
             row(4, b"job", kind=Kind.DIR, activity_ns=77, size_bytes=5, rfiles=3, has_xattrs=1),
-            row(5, b"writing", state=State.WRITING, sha256=None, md5=None, staging="s-1", home_ino=None, fsynced=1),
+            row(5, b"writing", state=State.WRITING, sha256=None, md5=None, staging="s-1", home_ino=None, promised=1),
             row(6, b"moving", pending=6, home_parent=0, home_name=b"6"),
         ]
         await catalogue.apply(Batch(nodes=rows))

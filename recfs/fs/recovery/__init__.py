@@ -5,11 +5,13 @@ looking. In order:
   1. rows with pending moves: where is the inode that `home_ino` names? the books follow;
   2. `sealing` rows: their writer had closed. Same boot: the bytes are whole, seal again. After a reboot nobody knows
      what reached the disk, whatever the size says, and they are judged like `writing` ones;
-  3. `writing` rows: nobody closed. They stay, as `incomplete`. An overwrite of a committed file that was never
-     fsynced goes back to the committed bytes, and the new ones are kept in lost+found;
-  4. staging files no row knows, but with a label: their row was lost with the last batch. Adopted under the name on
-     the label;
-  5. garbage goes on its way; what was held for a file that is committed by now is released.
+  3. `writing` rows: nobody closed. They stay, as `incomplete`. An overwrite of which nothing was promised goes back to
+     the last version of which something was (after a power cut: that was synced), and the new bytes are kept in
+     lost+found;
+  4. what had been removed, and the catalogue was not told yet, is removed again;
+  5. staging files no row knows, but with a label: their row was lost with the last batch. Adopted under the name on
+     the label; of several overwrites of one file the one counts that was closed last;
+  6. garbage goes on its way; what was held for a file that is committed by now is released.
 Nothing with bytes in it is deleted here: what fits nowhere goes to `.recfs/lost+found`.
 """
 

@@ -31,6 +31,8 @@ class Report:
     rolled_back: list[str] = field(default_factory=list)
     adopted: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    """Paths of what had been removed when the daemon died, and is again."""
 
 
 @dataclass(slots=True)

@@ -20,6 +20,15 @@ def was_closed(staged: StagingFile, *, same_boot: bool) -> bool:
     return same_boot and label.closed_bytes == staged.size_bytes
 
 
+def when_labelled(staged: StagingFile, *, same_boot: bool) -> tuple[bool, int]:
+    """An order of what was written to staging: closed files first, each by the time of its label."""
+    try:
+        written_ns = Label.decode(staged.label or b"").written_ns
+    except ValueError:
+        written_ns = 0
+    return not was_closed(staged, same_boot=same_boot), written_ns
+
+
 def keep_overwrite(found: Finds, staged: StagingFile, ino: int, path: str) -> None:
     """Put the bytes of an overwrite that nobody finished into lost+found."""
     if not staged.size_bytes:

@@ -44,14 +44,16 @@ class Recovery:
         self._found = Finds(tree, behind, places, bodies, names, store)
         self._tree = tree
         self._behind = behind
+        self._names = names
         self._store = store
+        self._same_boot = True
 
     async def run(self) -> Report:
-        """Repair, and leave the facts of this start in the catalogue."""
+        """Find out what became of everything that rows tell of. What may have lost its name has it until `end`."""
         whereabouts, writers, strays = Whereabouts(self._found), Writers(self._found), Strays(self._found)
         facts = await self._tree.catalogue.meta()
         boot = self._store.boot_id()
-        same_boot = facts.get("boot_id", boot) == boot or facts.get("clean") == "1"
+        same_boot = self._same_boot = facts.get("boot_id", boot) == boot or facts.get("clean") == "1"
         identity = self._store.identity()
         if facts.get("identity", identity) != identity:
             log.warning("the store was copied or restored: its files are taken for what their names say")
@@ -86,11 +88,29 @@ class Recovery:
             if node.pending:
                 self._found.report.unsettled.append(node.ino)
         writers.release_superfluous()
-        await strays.adopt_all(same_boot=same_boot)
+        await self._behind.flush()
+        return self._found.report
+
+    async def end(self) -> None:
+        """Remove again what had been removed, adopt what no row knows, and record the facts of this start.
+
+        The parts for S3 are in place by now: what is removed may have to go there, too.
+        """
+        boot = self._store.boot_id()
+        removed = self._store.removals.left(boot)
+        for ino in removed:
+            with self._found.aside(("removed", ino), f"inode {ino}"):
+                path = await self._names.remove_again(ino)
+                if path is not None:
+                    self._found.report.removed.append(path)
+        await Strays(self._found).adopt_all(frozenset(removed), same_boot=self._same_boot)
+        report = self._found.report
+        report.resealed[:] = [ino for ino in report.resealed if ino in self._tree.nodes]
         self._behind.meta("boot_id", boot)
         self._behind.meta("clean", "0")
         await self._behind.durable()
-        return self._found.report
+        self._store.removals.begin(boot)
+        self._behind.removals = self._store.removals
 
     # --- loading -------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from recfs.core.model import State, check_transition
 from recfs.errors import FsError, NotFound
 from recfs.fs.namespace import Caller
 from recfs.fs.nodes import DirNode, FileNode
-from recfs.fs.recovery.overwrites import keep_overwrite, was_closed
+from recfs.fs.recovery.overwrites import keep_overwrite, was_closed, when_labelled
 from recfs.fs.staging import ELSEWHERE, FETCH_LABEL, Label
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ class Strays:
         self._bodies = found.bodies
         self._names = found.names
         self._store = found.store
+        self._adopted: dict[int, int] = {}
+        """Inode numbers given to files whose rows were lost, by those that their labels name."""
 
     def take_back_fetched(self) -> None:
         """Whole copies from S3 that had not come home: nobody synced their bytes, and S3 has them."""
@@ -46,18 +48,30 @@ class Strays:
             self._behind.object(node.object)
             self._behind.node(node)
 
-    async def adopt_all(self, *, same_boot: bool) -> None:
-        """Give every one of them a place: under its label's name, or in lost+found."""
+    async def adopt_all(self, removed: frozenset[int], *, same_boot: bool) -> None:
+        """Give every one of them a place: under its label's name, or in lost+found. Files that were *removed* go."""
         known = {entry.staging for entry in self._tree.garbage.values()} | await self._tree.catalogue.staged()
         of_files = {node.staging for node in self._tree.nodes.values() if isinstance(node, FileNode)}
         known |= of_files
-        for found in list(self._found.staging.values()):
+        # Of several overwrites of one file the one counts that was closed last; what nobody closed changes nothing.
+        for found in sorted(self._found.staging.values(), key=lambda found: when_labelled(found, same_boot=same_boot)):
             with self._found.aside(("staging", found.id), f"staging/{found.id}"):
                 if found.label is not None and found.label.startswith(FETCH_LABEL):
                     if found.id not in of_files:  # it may have been fetched to be changed
                         self._store.drop_staging([found.id])  # a partial copy of what S3 has
-                elif found.id not in known and not await self._adopt(found, same_boot=same_boot):
+                elif found.id in known:
+                    continue
+                elif self._inode_of(found) in removed:
+                    self._store.drop_staging([found.id])
+                elif not await self._adopt(found, same_boot=same_boot):
                     self._set_aside(found)
+
+    @staticmethod
+    def _inode_of(found: StagingFile) -> int | None:
+        try:
+            return Label.decode(found.label or b"").ino
+        except ValueError:
+            return None
 
     def _set_aside(self, found: StagingFile) -> None:
         if found.size_bytes == 0:
@@ -73,8 +87,11 @@ class Strays:
         closed = was_closed(found, same_boot=same_boot)
         try:
             label = Label.decode(found.label)
-            if await self._tree.catalogue.node(label.ino) is not None:
-                return await self._overwrite(label.ino, found, closed=closed)
+            known = self._adopted.get(label.ino)
+            if known is None and await self._tree.catalogue.node(label.ino) is not None:
+                known = label.ino
+            if known is not None:
+                return await self._overwrite(known, found, closed=closed)
             parts = label.path.split(b"/")
             caller = Caller(label.uid, label.gid, operator=True)
             folder = await self._parent(label.parent, parts[:-1], caller)
@@ -85,6 +102,7 @@ class Strays:
             log.warning("staging/%s cannot be adopted: %s", found.id, error)
             return False
         node = self._names.add_file(folder, parts[-1], label.mode, caller, upload=is_upload(folder.role, parts[-1]))
+        self._adopted[label.ino] = node.ino
         node.staging, node.home_ino = found.id, None
         state = State.SEALING if closed else State.INCOMPLETE
         check_transition(node.state, state)
@@ -98,26 +116,36 @@ class Strays:
         return True
 
     async def _overwrite(self, ino: int, found: StagingFile, *, closed: bool) -> bool:
-        """An overwrite whose row was lost: closed, it counts; else the committed bytes stand."""
+        """An overwrite whose row was lost: closed, it counts; else what was closed before it stands."""
         node = await self._tree.get(ino)
-        if not isinstance(node, FileNode) or not (node.state.is_whole or node.state.is_remote) or not closed:
+        if not isinstance(node, FileNode) or not closed or not self._gives_way(node, found):
             keep_overwrite(self._found, found, ino, node.path)
             return True
-        entry = None if node.state.is_remote else self._bodies.set_aside(node, successor=None)
+        if not node.state.is_remote:
+            self._bodies.set_aside(node, holder=node)
         check_transition(node.state, State.WRITING)
         node.state, node.sha256, node.md5 = State.WRITING, None, None
         if node.object is not None:
             node.object = node.object._replace(local=0)
             self._behind.object(node.object)
-        if entry is not None:
-            entry.held_by, node.prior = node.ino, entry.gid
-        node.staging = found.id
+        node.staging, node.promised = found.id, 0
         check_transition(node.state, State.SEALING)
         node.state = State.SEALING
+        self._bodies.closed(node)
         self._tree.resize(node, found.size_bytes)
         self._behind.node(node)
-        self._found.report.resealed.append(node.ino)
+        if node.ino not in self._found.report.resealed:
+            self._found.report.resealed.append(node.ino)
         return True
+
+    def _gives_way(self, node: FileNode, found: StagingFile) -> bool:
+        """Whether what the row tells of is older than the closed bytes *found*."""
+        if node.state is not State.SEALING:
+            return node.state.is_whole or node.state.is_remote
+        if node.staging is None:
+            return True  # nothing of it was changed when it lay at home
+        known = self._found.staging.get(node.staging)
+        return known is not None and when_labelled(known, same_boot=True)[1] <= when_labelled(found, same_boot=True)[1]
 
     async def _parent(self, ino: int, parts: list[bytes], caller: Caller) -> DirNode:
         with contextlib.suppress(FsError):

@@ -163,6 +163,6 @@ class Whereabouts:
         node.moved, node.pending, node.staging = None, 0, staging
         node.home_ino = None
         self._found.staging[staging] = self._store.scan_staging()[staging]
-        node.state, node.fsynced = State.WRITING, False  # whatever it was: neither closed nor kept
+        node.state, node.promised = State.WRITING, 0  # whatever it was: neither closed nor kept
         self._tree.resize(node, 0)
         self._behind.node(node)

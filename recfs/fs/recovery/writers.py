@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from recfs.core.model import State, check_transition
 from recfs.fs.nodes import FileNode
 from recfs.fs.recovery.overwrites import keep_overwrite, was_closed
-from recfs.ports import Pending
+from recfs.ports import Pending, Promise
 
 if TYPE_CHECKING:
     from recfs.fs.garbage import Garbage
@@ -25,6 +25,16 @@ class Writers:
         self._places = found.places
         self._bodies = found.bodies
         self._store = found.store
+        self._held: dict[int, list[Garbage]] | None = None
+        """Earlier versions by who holds them, oldest first."""
+
+    def _priors(self, node: FileNode) -> list[Garbage]:
+        if self._held is None:
+            self._held = {}
+            for entry in sorted(self._tree.garbage.values(), key=lambda entry: entry.gid):
+                if entry.held_by is not None:
+                    self._held.setdefault(entry.held_by, []).append(entry)
+        return self._held.get(node.ino, [])
 
     def leave(self, node: FileNode) -> None:
         """It could not be judged: nobody writes it any more, and nobody may take it for whole. Raises nothing."""
@@ -39,7 +49,8 @@ class Writers:
     def judge(self, node: FileNode, *, same_boot: bool) -> None:
         if node.state not in (State.WRITING, State.SEALING):
             return
-        prior = next((entry for entry in self._tree.garbage.values() if entry.held_by == node.ino), None)
+        priors = self._priors(node)
+        node.priors = tuple(entry.gid for entry in priors)
         if node.staging is None and not same_boot:
             # It had been taken to staging and written to, perhaps: the power cut undid the one, not all of the other.
             staging = self._bodies.pool.new_id()
@@ -56,42 +67,75 @@ class Writers:
             self._found.report.resealed.append(node.ino)
             return
         size = self._found.staging[node.staging].size_bytes
-        if prior is not None:
-            node.prior = prior.gid
         closed = node.state is State.SEALING and same_boot
         if closed or was_closed(self._found.staging[node.staging], same_boot=same_boot):
             if node.state is not State.SEALING:
                 check_transition(node.state, State.SEALING)
                 node.state = State.SEALING
-                self._behind.node(node)
+            self._bodies.closed(node)
+            self._behind.node(node)
             self._tree.resize(node, size)
             self._found.report.resealed.append(node.ino)
             return
-        if prior is not None and not node.fsynced:
-            self._roll_back(node, prior, same_boot=same_boot)
-            return
-        if node.object is not None and node.object.held and not node.fsynced:
-            self._roll_back_to_object(node, node.object)
-            return
+        # What is there of the bytes promised last, after writing to them in place, goes before older ones.
+        if not node.promised & (Promise.FSYNCED | (Promise.CLOSED if same_boot else 0)):
+            held = node.object if node.object is not None and node.object.held else None
+            prior = self._way_back(priors, held, same_boot=same_boot)
+            if prior is not None:
+                self._roll_back(node, prior, same_boot=same_boot)
+                return
+            if held is not None:
+                self._roll_back_to_object(node, held)
+                return
         check_transition(node.state, State.INCOMPLETE)
         node.state = State.INCOMPLETE
         self._tree.resize(node, size)
-        self._bodies.release_prior(node)
+        self._bodies.release_priors(node)
         self._behind.node(node)
         self._found.report.incomplete.append(node.path)
+
+    @staticmethod
+    def _way_back(priors: list[Garbage], held: ObjectRow | None, *, same_boot: bool) -> Garbage | None:
+        """The earlier version whose promise holds: the last one, or, after a power cut, the last that was synced.
+
+        None: what S3 *held*, or nothing.
+        """
+        if same_boot or not priors:
+            return priors[-1] if priors else None
+        synced = [entry for entry in priors if entry.is_durable]
+        return synced[-1] if synced else priors[-1] if held is None else None
 
     def _roll_back_to_object(self, node: FileNode, held: ObjectRow) -> None:
         """An overwrite of a file whose bytes only S3 had: it has them still."""
         assert node.staging is not None
-        keep_overwrite(self._found, self._found.staging.pop(node.staging), node.ino, node.path)
+        self._set_aside(node, None)
         check_transition(node.state, State.EVICTED)
         node.state, node.staging, node.pending, node.home_ino = State.EVICTED, None, 0, None
+        node.promised = 0
         node.sha256, node.md5, node.mtime_ns = held.sha256, held.md5, held.mtime_ns
         self._tree.resize(node, held.size_bytes)
         node.object = held._replace(held=0)
         self._behind.object(node.object)
         self._behind.node(node)
         self._found.report.rolled_back.append(node.path)
+
+    def _set_aside(self, node: FileNode, prior: Garbage | None) -> None:
+        """Put what was written after *prior* (or after what S3 has) where people find it."""
+        assert node.staging is not None
+        keep_overwrite(self._found, self._found.staging.pop(node.staging), node.ino, node.path)
+        earlier: list[int] = []
+        for gid in node.priors:
+            entry = self._tree.garbage[gid]
+            if prior is not None and gid < prior.gid:
+                earlier.append(gid)
+            elif entry is not prior:
+                entry.held_by = None
+                self._behind.garbage(entry)
+                if entry.staging in self._found.staging:  # closed, but a power cut may have spoilt it
+                    keep_overwrite(self._found, self._found.staging.pop(entry.staging), node.ino, node.path)
+                    self._tree.garbage.pop(gid, None)
+                    self._behind.purged(gid)
+        node.priors = tuple(earlier)
 
     def release_superfluous(self) -> None:
         """Earlier versions whose successor is committed, or kept as incomplete, are not needed any more."""
@@ -103,10 +147,8 @@ class Writers:
                     self._behind.garbage(entry)
 
     def _roll_back(self, node: FileNode, prior: Garbage, *, same_boot: bool) -> None:
-        """Give the file its committed bytes back; keep what the unfinished overwrite had written."""
-        assert node.staging is not None
-        found = self._found.staging.pop(node.staging)
-        keep_overwrite(self._found, found, node.ino, node.path)
+        """Give the file an earlier version back; keep what was written since."""
+        self._set_aside(node, prior)
         node.staging, node.moved = prior.staging, prior.place
         self._tree.vacate(prior, prior.place)
         if prior.in_trash:
@@ -120,14 +162,14 @@ class Writers:
         if node.moved is not None:
             self._tree.occupy(node, node.moved)
         node.home_ino = prior.home_ino
-        node.sha256, node.md5, node.prior = prior.sha256, prior.md5, None
+        node.sha256, node.md5, node.promised = prior.sha256, prior.md5, prior.promised
         node.mtime_ns = prior.mtime_ns
         node.mode, node.uid, node.gid = prior.mode, prior.uid, prior.gid_owner
         # Not steps of the state table: the overwrite never happened, so neither did its state.
         if prior.sha256 is not None:
             node.state = State.COMMITTED
-        elif same_boot:
-            node.state = State.SEALING  # it had been closed, and not yet committed
+        elif same_boot and prior.promised & Promise.CLOSED:
+            node.state = State.SEALING
             self._found.report.resealed.append(node.ino)
         else:
             node.state = State.INCOMPLETE

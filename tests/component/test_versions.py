@@ -1,0 +1,148 @@
+"""What close and fsync promised of a version holds until as much is promised of a later one, whatever dies."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from .build import REC, Filesystem
+
+FILE = f"{REC}/f"
+TEMPORARY = f"{REC}/.f.part"
+
+
+async def make(fs: Filesystem, path: str, kind: str, content: bytes) -> None:
+    """A version of a file, which is left as *kind* says."""
+    if kind == "in place":
+        number = await fs.open(path, os.O_RDWR)
+        await fs.vfs.files.write(number, 0, content[:1])
+        return
+    await fs.mkdirs(REC)
+    number = await fs.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    await fs.vfs.files.write(number, 0, content)
+    if "synced" in kind:
+        await fs.vfs.files.fsync(number)
+    if "open" not in kind:
+        await fs.close(number)
+        assert await fs.state(path) == "sealing"
+    if kind == "committed":
+        await fs.drain()
+        assert await fs.state(path) == "committed"
+
+
+async def die(fs: Filesystem, death: str) -> None:
+    """kill -9, or that and a power cut which spared all the bytes. Start again."""
+    await fs.crash()
+    if death == "power":
+        fs.boot = "another"
+    await fs.reopen()
+
+
+LIVES = [
+    # Versions, in order; which of them is there after the daemon's death, and after a power cut (None: nothing was
+    # promised), and as what.
+    (["committed", "open"], (0, "committed"), (0, "committed")),
+    (["committed", "closed", "open"], (1, "committed"), (0, "committed")),
+    (["committed", "closed", "closed", "open"], (2, "committed"), (0, "committed")),
+    (["committed", "synced", "open"], (1, "committed"), (1, "incomplete")),
+    (["committed", "synced", "closed", "open"], (2, "committed"), (1, "incomplete")),
+    (["committed", "closed", "synced", "open"], (2, "committed"), (2, "incomplete")),
+    (["committed", "synced open", "open"], (1, "incomplete"), (1, "incomplete")),
+    (["committed", "synced open"], (1, "incomplete"), (1, "incomplete")),
+    (["closed", "closed", "open"], (1, "committed"), (None, "incomplete")),
+    (["synced", "closed", "open"], (1, "committed"), (0, "incomplete")),
+    (["committed", "closed", "committed", "open"], (2, "committed"), (2, "committed")),
+]
+
+
+@pytest.mark.parametrize("written", [True, False], ids=["rows-written", "rows-lost"])
+@pytest.mark.parametrize("death", ["kill", "power"])
+@pytest.mark.parametrize(("kinds", "killed", "cut"), LIVES, ids=["+".join(kinds) for kinds, _, _ in LIVES])
+async def test_the_version_that_was_promised_is_there(
+    fs: Filesystem,
+    kinds: list[str],
+    killed: tuple[int, str],
+    cut: tuple[int | None, str],
+    death: str,
+    written: bool,
+) -> None:
+    fs.checked_at_end = False  # what was cut off is in lost+found
+    contents = [b"version %d" % number * (number + 1) for number in range(len(kinds))]
+    for kind, content in zip(kinds, contents, strict=True):
+        await make(fs, FILE, kind, content)
+    if written:
+        await fs.parts.behind.flush()
+    await die(fs, death)
+    await fs.drain()
+    number, state = killed if death == "kill" else cut
+    content = await fs.read(FILE)
+    assert number is None or content == contents[number]
+    assert await fs.state(FILE) == state
+    assert fs.account() == (len(content), 1)
+    assert fs.rows("select count(*) from garbage where held_by is not null") == [0]
+    lost = [path.read_bytes() for path in (fs.root / ".recfs/lost+found").iterdir()]
+    assert set(lost) <= set(contents[contents.index(content) + 1 :])
+    await fs.assert_consistent(lost=len(lost))
+
+
+@pytest.mark.parametrize(("death", "content"), [("kill", b"Xlosed"), ("power", b"committed")])
+async def test_bytes_changed_after_their_close_are_kept_as_incomplete(
+    fs: Filesystem, death: str, content: bytes
+) -> None:
+    fs.checked_at_end = False
+    await make(fs, FILE, "committed", b"committed")
+    await make(fs, FILE, "closed", b"closed")
+    await make(fs, FILE, "in place", b"X")
+    await fs.parts.behind.flush()
+    await die(fs, death)
+    await fs.drain()
+    assert await fs.read(FILE) == content
+    assert await fs.state(FILE) == ("incomplete" if death == "kill" else "committed")
+
+
+@pytest.mark.parametrize(("death", "left"), [("kill", b"closed"), ("power", b"committed")])
+@pytest.mark.parametrize("how", ["over the open one", "the open one over"])
+async def test_renames_keep_the_promises_of_the_name(fs: Filesystem, how: str, death: str, left: bytes) -> None:
+    fs.checked_at_end = False
+    await make(fs, FILE, "committed", b"committed")
+    if how == "over the open one":
+        await make(fs, TEMPORARY, "closed", b"closed")
+        await fs.rename(TEMPORARY, FILE)
+        await make(fs, FILE, "open", b"cut off")
+    else:
+        await make(fs, FILE, "closed", b"closed")
+        await make(fs, TEMPORARY, "open", b"cut off")
+        await fs.rename(TEMPORARY, FILE)
+    await fs.parts.behind.flush()
+    await die(fs, death)
+    await fs.drain()
+    assert await fs.read(FILE) == left
+    assert await fs.state(FILE) == "committed"
+    assert fs.account() == (len(left), 1)
+
+
+@pytest.mark.parametrize("written", [True, False], ids=["rows-written", "rows-lost"])
+async def test_of_two_closed_overwrites_the_later_one_counts(fs: Filesystem, written: bool) -> None:
+    await make(fs, FILE, "committed", b"committed")
+    await make(fs, FILE, "closed", b"first")
+    if written:
+        await fs.parts.behind.flush()
+    await make(fs, FILE, "closed", b"second")
+    await die(fs, "kill")
+    await fs.drain()
+    assert await fs.read(FILE) == b"second"
+    assert await fs.state(FILE) == "committed"
+    await fs.assert_consistent()
+
+
+async def test_versions_that_nobody_needs_leave_the_disk(fs: Filesystem) -> None:
+    await make(fs, FILE, "committed", b"committed")
+    for number in range(5):
+        await make(fs, FILE, "closed", b"version %d" % number)
+        await fs.parts.behind.flush()
+        held = fs.rows("select count(*) from garbage where held_by is not null")
+        assert held == [1]  # the committed one: the others are no better than the one that is there
+    await fs.drain()
+    assert fs.leftovers("staging") == []
+    assert fs.rows("select count(*) from garbage") == [0]
