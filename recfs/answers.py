@@ -164,7 +164,7 @@ class Answers:
             self.settler.problem,
             self.committer.problem,
         ]
-        told = [problem for problem in parts if problem]
+        told = [problem for problem in parts if problem] + self.vfs.files.shares.problems
         told += [f"lost bytes: {lost}" for lost in self.recovered.lost]
         told += self.store.foreign
         return told + [

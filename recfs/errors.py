@@ -26,6 +26,7 @@ RecfsError
     ├── Busy                in use by the system
     ├── Interrupted         the caller was killed, or got a signal, while it waited
     ├── TryAgain            what it waits for takes too long
+    ├── TooManyFiles        one user keeps his share of the open files already
     ├── IoFailure           the disk said no
     └── RowRefused          the catalogue does not take this row
 """
@@ -164,6 +165,10 @@ class Interrupted(FsError):
 
 class TryAgain(FsError):
     """What the request waits for takes longer than a request may; nothing was changed."""
+
+
+class TooManyFiles(FsError):
+    """The caller has as many files open as leaves enough to the others."""
 
 
 class IoFailure(FsError):

@@ -237,6 +237,8 @@ async def _build(
         tree, behind, bodies, space, committer, kernel, modes, limiter,
         max_pending=config.commit.max_pending,
     )  # fmt: skip
+    if config.operator is not None:
+        vfs.files.shares.excepted.add(config.operator)
     # Others can use up the reserve, and writers that the kernel serves before they are stopped. `rm` needs a row then.
     space.keep_headroom = partial(catalogue.headroom.keep, fallocate)
     space.keep_ballast()

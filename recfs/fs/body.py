@@ -13,14 +13,16 @@ if TYPE_CHECKING:
     from recfs.errors import FsError
     from recfs.fs.download import Download
     from recfs.fs.nodes import FileNode, Untouched
+    from recfs.fs.shares import Shares
 
 
 class Body:
     """An open file's descriptor and who uses it."""
 
     __slots__ = (
-        "ahead", "backing", "cached", "download", "fd", "freezing", "handles", "held", "judged", "lock", "passing",
-        "retired", "seen", "stopped", "unproven", "untold", "untouched", "writable", "writers",
+        "ahead", "backing", "cached", "charged", "download", "fd", "freezing", "handles", "held", "judged", "lock",
+        "passing", "retired", "seen", "shares", "stopped", "unproven", "untold", "untouched", "users", "writable",
+        "writers",
     )  # fmt: skip
 
     def __init__(self, fd: int, *, writable: bool) -> None:
@@ -36,6 +38,12 @@ class Body:
         """Whether the row on the disk may still say `committed` of a file that is about to be changed."""
         self.retired: list[int] = []
         """Descriptors replaced while a thread may still use them; closed with the body."""
+        # Of fs/shares.py:
+        self.users: dict[int, int] = {}
+        """Handles by user id."""
+        self.charged = 0
+        """How many descriptors count for each of them."""
+        self.shares: Shares | None = None
         # Of the kernel's opens of this inode (fs/iomodes.py):
         self.backing = 0
         """Backing id of this file, while `passing`."""
@@ -63,6 +71,8 @@ class Body:
         """Use another descriptor from now on."""
         self.retired.append(self.fd)
         self.fd, self.writable = fd, writable
+        if self.users and self.shares is not None:
+            self.shares.grown(self)
 
     def close(self) -> None:
         """Close every descriptor."""

@@ -102,8 +102,12 @@ class DiskIo:
 
 def is_beyond(fd: int) -> bool:
     """Whether a descriptor of a file is one of those that are kept for other uses."""
-    limit = file_limit()
-    return fd >= limit - min(FD_RESERVE, limit // 4)
+    return fd >= file_limit() - kept_files()
+
+
+def kept_files() -> int:
+    """How many descriptors are kept for other uses than open files."""
+    return min(FD_RESERVE, file_limit() // 4)
 
 
 def file_limit() -> int:

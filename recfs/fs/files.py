@@ -15,6 +15,7 @@ from recfs.fs.body import is_changeable
 from recfs.fs.diskio import COPY_CHUNK_BYTES, DiskIo, extent_at
 from recfs.fs.follow import drop_privileges, follow, look
 from recfs.fs.nodes import BLOCK_BYTES
+from recfs.fs.shares import Shares
 from recfs.fs.waits import bounded, interruptible
 from recfs.ports import Promise
 
@@ -40,11 +41,13 @@ HELD_S = 10.0
 class Handle:
     """One open(2) of a file."""
 
-    __slots__ = ("account", "body", "direct", "mode", "node", "writes")
+    __slots__ = ("account", "body", "direct", "mode", "node", "uid", "writes")
 
-    def __init__(self, node: FileNode, body: Body, *, writes: bool) -> None:
+    def __init__(self, node: FileNode, body: Body, uid: int, *, writes: bool) -> None:
         self.node = node
         self.body = body
+        self.uid = uid
+        """Who opened it."""
         self.writes = writes
         self.direct = False
         """Whether it writes past the kernel's page cache (O_DIRECT)."""
@@ -83,20 +86,23 @@ class OpenFiles:
         self._limiter = limiter
         self._next = 1
         self._released = trio.Event()
+        self.shares = Shares()
         self.handles: dict[int, Handle] = {}
         self._copying: dict[int, trio.Event] = {}
         """Files being copied up, by inode number: half a copy is not opened."""
 
     # --- opening -------------------------------------------------------------------------------------------------
 
-    def _register(self, node: FileNode, body: Body, *, writes: bool) -> int:
+    def _register(self, node: FileNode, body: Body, uid: int, *, writes: bool) -> int:
         number = self._next
         self._next = number + 1
-        self.handles[number] = Handle(node, body, writes=writes)
+        self.handles[number] = Handle(node, body, uid, writes=writes)
+        self.shares.opened(body, uid)
         return number
 
     async def create(self, folder: DirNode, name: bytes, mode: int, caller: Caller) -> tuple[int, FileNode]:
-        """Make a new file open for writing. Raises Exists, QuotaExceeded, InvalidPath, OutOfSpace."""
+        """Make a new file open for writing. Raises Exists, QuotaExceeded, InvalidPath, OutOfSpace, TooManyFiles."""
+        self.shares.admit(caller.uid)
         if folder.children.get(name) is not None or not folder.complete:
             await self._names.absent(folder, name)
         slot = self._bodies.pool.take()
@@ -112,15 +118,17 @@ class OpenFiles:
             raise
         node = self._names.add_file(folder, name, mode, caller, upload=upload)
         body = self._bodies.born(node, slot)
-        return self._register(node, body, writes=True), node
+        return self._register(node, body, caller.uid, writes=True), node
 
-    async def open(self, node: FileNode, flags: int) -> int:
+    async def open(self, node: FileNode, flags: int, uid: int) -> int:
         """Open an existing file; one that is just being copied up, when that is done."""
+        self.shares.admit(uid)
         await self._copied(node)
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         truncate = bool(flags & os.O_TRUNC)
         body = await self._bodies.acquire(node, write=writes or truncate, empty=truncate)
         try:
+            self.shares.admit(uid)  # others of the same user may have been opened meanwhile
             if truncate:
                 await self._truncate(node, 0)
             elif node.state is State.CORRUPT:
@@ -132,7 +140,7 @@ class OpenFiles:
             body.writers -= 1
             if not body.writers:
                 self.seal(node)
-        number = self._register(node, body, writes=writes)
+        number = self._register(node, body, uid, writes=writes)
         self.note(number, flags)
         return number
 
@@ -365,6 +373,7 @@ class OpenFiles:
     async def release(self, number: int) -> None:
         """The last reference to this open is gone. The last writer's release starts the sealing."""
         handle = self.handles.pop(number)
+        self.shares.closed(handle.body, handle.uid)
         self.modes.let_go(handle)
         if handle.direct:
             self._kernel.forget_inode(handle.node.ino)

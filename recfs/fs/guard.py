@@ -44,6 +44,7 @@ ERRNO: dict[type[errors.RecfsError], int] = {
     errors.Busy: errno.EBUSY,
     errors.Interrupted: errno.EINTR,
     errors.TryAgain: errno.EAGAIN,
+    errors.TooManyFiles: errno.EMFILE,
     errors.IoFailure: errno.EIO,
     errors.RowRefused: errno.EIO,
     object_errors.ObjectArchived: errno.EACCES,
@@ -58,6 +59,7 @@ _QUIET = (
     errors.NotPermitted,
     errors.OtherDevice,
     errors.Interrupted,
+    errors.TooManyFiles,  # told by fs/shares.py
 )
 _DISK_ERRORS = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _DISK_REFUSALS = {

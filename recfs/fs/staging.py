@@ -86,6 +86,11 @@ def _within(number: int, least: int, most: int) -> int:
     return number
 
 
+def pool_size() -> int:
+    """How many are made ahead; each is open."""
+    return min(POOL_SIZE, max(2, file_limit() // 8))
+
+
 class StagingPool:
     """Staging files made ahead."""
 
@@ -96,7 +101,7 @@ class StagingPool:
         self._prefix = secrets.token_hex(6)
         self._count = 0
         self._wanted = trio.Event()
-        self._size = min(POOL_SIZE, max(2, file_limit() // 8))  # each is open
+        self._size = pool_size()
         self._unsynced = self._synced = 0
         """How many names were made without the thread, and how many of them a power cut would spare."""
 

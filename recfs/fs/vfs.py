@@ -235,7 +235,7 @@ class Vfs:
                     # It has come just now. The kernel looks again, and opens it without holding the directory.
                     raise Stale(f"{folder.path}/{os.fsdecode(name)} has come to be shown there")
                 node = await self.own(view, caller, empty=bool(flags & os.O_TRUNC))
-                return await self.files.open(node, flags), node
+                return await self.files.open(node, flags, caller.uid), node
         try:
             number, node = await self.files.create(folder, name, mode, caller)
             self.files.note(number, flags)
@@ -243,7 +243,7 @@ class Vfs:
             own = await self.tree.child(folder, name)
             if flags & os.O_EXCL or not isinstance(own, FileNode):
                 raise
-            return await self.files.open(own, flags), own
+            return await self.files.open(own, flags, caller.uid), own
         if folder.fallback is not None:
             self.views.unhide(folder, name)
         return number, node
@@ -367,7 +367,7 @@ class Vfs:
         writes = flags & (os.O_ACCMODE | os.O_TRUNC) != os.O_RDONLY
         if isinstance(seen, View):
             if not writes:
-                return await self.files.open(seen.shared, flags)
+                return await self.files.open(seen.shared, flags, caller.uid)
             seen = await self.own(seen, caller, empty=bool(flags & os.O_TRUNC))
         if not isinstance(seen, FileNode):
             raise IsADirectory(f"{seen.path} is not a regular file")
@@ -375,7 +375,7 @@ class Vfs:
             if self.stopping:
                 raise ReadOnlyFile("recfs is stopping")
             self._may_write(seen, caller)
-        return await self.files.open(seen, flags)
+        return await self.files.open(seen, flags, caller.uid)
 
     async def wait_sealed(self, node: FileNode) -> None:
         """Wait until a sealing file is committed (or taken up again): ends its settling delay.
