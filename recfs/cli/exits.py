@@ -27,7 +27,9 @@ class ExitCode(IntEnum):
 
 MEANING = {
     ExitCode.OK: "ok",
-    ExitCode.PROBLEMS: "a check found problems, or not all could be done (quota check, doctor, drain, evict, ...)",
+    ExitCode.PROBLEMS: (
+        "a check found problems, or not all could be done (quota check, doctor, drain, evict, ...), or not be printed"
+    ),
     ExitCode.USAGE: "usage error",
     ExitCode.CONFIG: "the configuration is wrong or missing",
     ExitCode.STORE: "the store cannot be used",

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from recfs import __version__
+from recfs.cli import stdout
 from recfs.cli.bucket import lifecycle, presign, restore
 from recfs.cli.claim import bucket
 from recfs.cli.config import config_group
@@ -24,6 +25,7 @@ from recfs.cli.queue import queue
 from recfs.cli.quota import quota
 from recfs.cli.routes import route, tier
 from recfs.cli.status import status
+from recfs.cli.stdout import CannotWrite
 from recfs.cli.sweep import sweep
 from recfs.cli.umount import umount
 from recfs.errors import RecfsError
@@ -53,7 +55,12 @@ class RecfsGroup(click.Group):
             _silence_stdout()
         except Exception as exc:
             code = exit_code_of(exc)
-            _report(exc, code, invocation)
+            try:
+                _report(exc, code, invocation)
+            except (OSError, CannotWrite):
+                _silence_stdout()  # the exit code is all that is left to say it with
+            if isinstance(exc, CannotWrite):
+                _silence_stdout()
         if standalone_mode:
             sys.exit(int(code))
         return int(code)
@@ -68,7 +75,7 @@ class RecfsGroup(click.Group):
 
 
 def _silence_stdout() -> None:
-    # The interpreter flushes stdout once more at exit and would complain about the same pipe.
+    # The interpreter flushes stdout once more at exit and would complain about the same pipe, or full disk.
     try:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
@@ -95,7 +102,7 @@ def _report(exc: Exception, code: int, invocation: Invocation) -> None:
     # Messages quote names of files, and a file may be called anything.
     printable = message.encode("utf-8", "backslashreplace").decode("utf-8")
     click.echo(f"recfs: {printable}", err=True)
-    if invocation.json:
+    if invocation.json and not isinstance(exc, CannotWrite):
         emit_json({"error": {"kind": kind_of(exc), "message": message, "exit_code": int(code)}})
 
 
@@ -135,6 +142,7 @@ for _command in (
 def main() -> None:
     """Run the command line; the console entry point."""
     _have_standard_streams()
+    stdout.take_over()
     cli.main()
 
 

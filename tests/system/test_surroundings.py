@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import resource
 import subprocess
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 from recfs import daemon as daemon_module
-from tests.system.fake_daemon import FakeDaemon, run
+from tests.system.fake_daemon import FILE, FakeDaemon, run
 from tests.system.s3_samples import EXPLAINED, TOTALS
 
 
@@ -29,6 +31,48 @@ def test_a_closed_standard_output_changes_no_exit_code(daemon: FakeDaemon, closi
     assert _recfs(closing, "status", "--root", daemon.root).returncode == 0
     done = _recfs(closing, "info", "users/5", "--config", "/nowhere/recfs.conf")
     assert done.returncode == 3, "a mistake is one all the same"
+
+
+@pytest.mark.slow
+def test_a_full_disk_below_standard_output_is_told_as_such(daemon: FakeDaemon) -> None:
+    for args in (["status", "--root", daemon.root], ["--json", "status", "--root", daemon.root], ["--help"]):
+        done = _recfs(">/dev/full", *args)
+        assert done.stderr == b"recfs: cannot write to stdout: No space left on device\n", args
+        assert done.returncode == 1
+    done = _recfs("</dev/null 1<&0", "--version")
+    assert (done.returncode, done.stderr) == (1, b"recfs: cannot write to stdout: Bad file descriptor\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", [">/dev/full", "2>/dev/full", ">/dev/full 2>&1"])
+def test_a_mistake_keeps_its_exit_code_where_nothing_can_be_written(where: str) -> None:
+    assert _recfs(where, "--json", "info", "users/5", "--config", "/nowhere/recfs.conf").returncode == 3
+
+
+@pytest.mark.slow
+def test_a_reader_that_goes_away_ends_a_command_silently(daemon: FakeDaemon) -> None:
+    theirs, ours = os.pipe()
+    os.close(theirs)
+    try:
+        command = [sys.executable, "-m", "recfs", "status", "--root", str(daemon.root)]
+        done = subprocess.run(command, stdout=ours, stderr=subprocess.PIPE, timeout=60, check=False)
+    finally:
+        os.close(ours)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.slow
+def test_a_pipe_that_does_not_block_is_waited_for(daemon: FakeDaemon) -> None:
+    theirs, ours = os.pipe()
+    os.set_blocking(ours, False)
+    fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, 4096)
+    command = [sys.executable, "-m", "recfs", "--json", "ls-files", "--root", str(daemon.root)]
+    daemon.answers["ls_files"] = [FILE] * 100
+    with subprocess.Popen(command, stdout=ours, stderr=subprocess.PIPE) as process, open(theirs, "rb") as reader:
+        os.close(ours)
+        assert len(json.load(reader)) == 100
+        assert process.stderr is not None
+        assert (process.stderr.read(), process.wait(20)) == (b"", 0)
 
 
 @pytest.mark.parametrize("by", ["option", "variable"])
