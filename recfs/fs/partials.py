@@ -15,11 +15,12 @@ import trio
 from recfs.core.model import State, check_transition
 from recfs.errors import IoFailure, RecfsError
 from recfs.fs.digests import Pass, Source
+from recfs.fs.diskio import file_limit, kept_files
 from recfs.fs.download import Download
 from recfs.fs.hashing import Work, owner_of
 from recfs.fs.nodes import FileNode
 from recfs.fs.problems import reason_of
-from recfs.fs.staging import FETCH_LABEL
+from recfs.fs.staging import FETCH_LABEL, pool_size
 from recfs.object_errors import ChecksumMismatch, ObjectArchived, ObjectMissing
 from recfs.objects import RestoreState
 from recfs.ports import ObjectRow, Pending
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recfs.tier")
 
+KEPT_SHARE = 8
+"""Which part of the descriptors for open files may be kept by copies that nobody has open, one each."""
 RENEW_S = 30.0
 """How long a reader waits to learn that it was recfs that changed the object."""
 
@@ -86,6 +89,7 @@ class Partials:
         self.serving = trio.Event()
         """Set once there is one."""
         self.by_ino: dict[int, Partial] = {}
+        """By inode number; what was asked for last is the last."""
         self.landing: dict[int, trio.Event] = {}
         """Copies that are whole and being verified, by inode number."""
         self._doomed: dict[int, list[int]] = {}
@@ -126,6 +130,7 @@ class Partials:
         found = self.by_ino.get(node.ino)
         if found is not None:
             found.used_ns = self._tree.clock.steady_ns()
+            self.by_ino[node.ino] = self.by_ino.pop(node.ino)
             return found
         held = node.object
         if held is None:
@@ -133,6 +138,7 @@ class Partials:
         await self._readable(node, held)
         self._space.admit_entry()
         await self.serving.wait()
+        self._leave_descriptors()
         staging, fd = self._pool.take()
         found = self.by_ino.get(node.ino)
         if found is not None or not _is_away(node):
@@ -158,6 +164,17 @@ class Partials:
         self.nursery.start_soon(self._fill, made)
         self._tier.room.press()
         return made
+
+    def _leave_descriptors(self) -> None:
+        """Give the oldest copies up that nobody has open, where they are so many that others miss their descriptors."""
+        most = (file_limit() - kept_files() - pool_size()) // KEPT_SHARE
+        if len(self.by_ino) < most:
+            return
+        for ino, partial in list(self.by_ino.items()):
+            if partial.idle and ino not in self.landing:
+                self.drop(partial.node)
+                if len(self.by_ino) < most:
+                    return
 
     async def _renewed_etag(self, node: FileNode, begun: ObjectRow, etag: str) -> str | None:
         """The etag of the object that a copy is filled from, if recfs itself gave it another than *etag*."""

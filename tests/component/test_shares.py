@@ -16,10 +16,13 @@ import trio
 from recfs.errors import TooManyFiles
 from recfs.fs.guard import errno_of
 from recfs.fs.namespace import Caller
+from recfs.fs.partials import KEPT_SHARE
 from recfs.fs.shares import FLOOR, TOLD_S, Shares
+from recfs.objects import MIB
 
 from .build import OPERATOR, REC, Filesystem
 from .far import ask
+from .test_tier import evict, tiered
 
 LIMIT = 240
 GREEDY, SECOND, THIRD = Caller(20001, 20001), Caller(20002, 20002), Caller(20003, 20003)
@@ -128,6 +131,48 @@ async def test_opens_at_the_same_moment_come_to_no_more(fs: Filesystem) -> None:
         for n in range(LIMIT):
             nursery.start_soon(open_one, n)
     assert shares(fs).held(GREEDY.uid) == (left + 1) // 2 == len(opened)
+
+
+@pytest.fixture
+async def cold(nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Filesystem]:
+    """The same with 30 files whose bytes S3 has, and that an open does not fetch whole."""
+    monkeypatch.setattr("recfs.fs.diskio.resource.getrlimit", lambda which: (LIMIT, LIMIT))
+    made = tiered(nursery, tmp_path / "root", cache={"fetch_whole_below": 1, "read_ahead_max": MIB})
+    await made.start()
+    for n in range(30):
+        await made.write(f"{REC}/{n}", b"x" * MIB + b"%d" % n)
+    await made.drain()
+    for n in range(30):
+        await evict(made, f"{REC}/{n}")
+    yield made
+    await made.stop()
+
+
+@pytest.mark.slow
+async def test_a_file_that_is_fetched_counts_twice(cold: Filesystem) -> None:
+    """The copy that all readers share has a descriptor, and they have another."""
+    before = shares(cold)._left
+    numbers = [await cold.open(f"{REC}/0", os.O_RDONLY, caller) for caller in (GREEDY, GREEDY, SECOND)]
+    assert (shares(cold).held(GREEDY.uid), shares(cold).held(SECOND.uid), before - shares(cold)._left) == (2, 2, 2)
+    for number in numbers:
+        await cold.close(number)
+    assert (shares(cold)._held, shares(cold)._left) == ({}, before)
+
+
+@pytest.mark.slow
+async def test_copies_that_nobody_reads_any_more_give_their_descriptors_back(cold: Filesystem) -> None:
+    """The heads of many cold files, one after the other, as a program that looks for their lengths reads them."""
+    partials = cold.vfs.bodies.tier.partials
+    most = shares(cold)._left // KEPT_SHARE
+    held = await cold.open(f"{REC}/0")
+    for n in range(30):
+        number = await cold.open(f"{REC}/{n}")
+        assert bytes(await cold.vfs.files.read(number, 0, 10)) == b"x" * 10
+        await cold.close(number)
+        assert len(partials.by_ino) <= most < 30
+    assert bytes(await cold.vfs.files.read(held, MIB, 10)) == b"0", "who has it open keeps it"
+    await cold.close(held)
+    assert await cold.read(f"{REC}/1") == b"x" * MIB + b"1"
 
 
 @pytest.mark.expect_log("user 20001 has files open that keep 16")
