@@ -24,7 +24,7 @@ from recfs.fs.nodes import Untouched
 from recfs.fs.problems import reason_of
 from recfs.fs.remains import Remains
 from recfs.fs.staging import ELSEWHERE, LONG_PATH_BYTES, Label, StagingPool
-from recfs.fs.waits import bounded, held, interruptible
+from recfs.fs.waits import Held, bounded, interruptible
 from recfs.ports import Pending, Promise
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ class Bodies:
 
     async def _unmoved(self, node: Node) -> None:
         """`still`, for a request: raises Interrupted or TryAgain."""
+        if not self._settler.touches(self._places.way(node)):
+            return
         with bounded(f"the move of {node.path} or a directory above it"):
             await self.still(node)
 
@@ -263,7 +265,7 @@ class Bodies:
         """
         body = node.body
         assert body is not None
-        async with held(body.lock, f"{node.path}, which is being moved"):
+        async with Held(body.lock, node):
             await self.unseal_held(node, remember=remember)
 
     async def unseal_held(self, node: FileNode, *, remember: bool = False) -> None:
@@ -335,7 +337,7 @@ class Bodies:
         """Empty the file. Bytes that were promised to somebody are kept until as much is promised of the new ones."""
         body = node.body
         assert body is not None
-        async with held(body.lock, f"{node.path}, which is being moved"):
+        async with Held(body.lock, node):
             kept = node.state.is_whole or node.state in (State.CORRUPT, State.SEALING)
             if not (kept or node.promised & Promise.FSYNCED) or node.unlinked:
                 await self.unseal_held(node)

@@ -29,7 +29,7 @@ from recfs.errors import FileTooLarge, FsError, OutOfSpace, QuotaExceeded
 from recfs.fs.body import is_changeable
 from recfs.fs.diskio import can_freeze, freeze
 from recfs.fs.follow import follow
-from recfs.fs.waits import held
+from recfs.fs.waits import Held
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -106,7 +106,7 @@ class IoModes:
             return self._decide(handle)
         # Not "wait until the lock is free, then look again": it is handed over, and two who wait so never get on.
         # While it is held the file may be on its way between home and staging, and end on another inode of the disk.
-        async with held(body.lock, f"{handle.node.path}, which is being moved"):
+        async with Held(body.lock, handle.node):
             if self._must_unseal(handle):
                 await self._bodies.unseal_held(handle.node, remember=True)
             return self._decide(handle)

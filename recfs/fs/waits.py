@@ -31,13 +31,16 @@ import contextvars
 import logging
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from typing import Final
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from recfs.errors import Interrupted, TryAgain
 from recfs.fs import interpose
+
+if TYPE_CHECKING:
+    from recfs.fs.nodes import Node
 
 log = logging.getLogger("recfs.fs")
 
@@ -167,15 +170,24 @@ def interruptible(what: str) -> Iterator[None]:
         yield
 
 
-@contextlib.asynccontextmanager
-async def held(lock: trio.Lock, what: str) -> AsyncIterator[None]:
-    """Hold *lock*; waits for it as `bounded` does, and is not interrupted any more once it has it."""
-    with bounded(what):
-        await lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+class Held:
+    """Hold the *lock* of a node's body; waits for it as `bounded` does, and is not interrupted once it has it."""
+
+    __slots__ = ("_lock", "_node")
+
+    def __init__(self, lock: trio.Lock, node: Node) -> None:
+        self._lock, self._node = lock, node
+
+    async def __aenter__(self) -> None:
+        # Each open comes through here, and hardly any has to wait.
+        try:
+            self._lock.acquire_nowait()
+        except trio.WouldBlock:
+            with bounded(f"{self._node.path}, which is being moved"):
+                await self._lock.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()
 
 
-__all__ = ["LIMIT_S", "Request", "bounded", "current", "held", "interrupted", "interruptible", "ticket"]
+__all__ = ["LIMIT_S", "Held", "Request", "bounded", "current", "interrupted", "interruptible", "ticket"]

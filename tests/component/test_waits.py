@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -158,7 +159,7 @@ async def test_a_lock_is_not_taken_by_whoever_was_interrupted(nursery: trio.Nurs
     lock = trio.Lock()
 
     async def hold() -> None:
-        async with waits.held(lock, "the test"):
+        async with waits.Held(lock, SimpleNamespace(path="the test")):  # type: ignore[arg-type]
             pass
 
     client = Client(nursery)
