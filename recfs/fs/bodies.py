@@ -15,7 +15,7 @@ import trio
 
 from recfs.core.model import State, check_transition
 from recfs.errors import IoFailure, RecfsError, Stale
-from recfs.fs.body import Body, is_changeable
+from recfs.fs.body import FEW_BLOCKS, Body, is_changeable
 from recfs.fs.contended import Contended
 from recfs.fs.diskio import copy_bytes, freeze, is_beyond, stoppable, too_many
 from recfs.fs.follow import follow
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recfs.fs")
 
-FEW_BLOCKS = (256 << 10) // 512
-"""What is freed in no time, in units of st_blocks."""
 COPY_THREADS = 2
 """Threads for whole copies of files, which take long."""
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from recfs.fs.shares import Shares
 
 
+FEW_BLOCKS = (256 << 10) // 512
+"""What is freed in no time, in units of st_blocks."""
+
+
 class Body:
     """An open file's descriptor and who uses it."""
 
@@ -37,7 +41,7 @@ class Body:
         self.unproven = False
         """Whether the row on the disk may still say `committed` of a file that is about to be changed."""
         self.retired: list[int] = []
-        """Descriptors replaced while a thread may still use them; closed with the body."""
+        """Descriptors that were replaced, and take long to close; closed with the body."""
         # Of fs/shares.py:
         self.users: dict[int, int] = {}
         """Handles by user id."""
@@ -68,9 +72,19 @@ class Body:
         self.untouched: Untouched | None = None
 
     def swap(self, fd: int, *, writable: bool) -> None:
-        """Use another descriptor from now on."""
+        """Use another file from now on, the one that *fd* has open, which is taken over.
+
+        It gets the number of the one before (dup2(2)), so a thread that is about to use that never meets a stranger.
+        """
+        self.writable = writable
+        info = os.fstat(self.fd)
+        if info.st_nlink or info.st_blocks <= FEW_BLOCKS:
+            os.dup2(fd, self.fd, inheritable=False)
+            os.close(fd)
+            return
+        # Its bytes go with this descriptor, and that takes long.
         self.retired.append(self.fd)
-        self.fd, self.writable = fd, writable
+        self.fd = fd
         if self.users and self.shares is not None:
             self.shares.grown(self)
 
@@ -87,4 +101,4 @@ def is_changeable(node: FileNode, body: Body) -> bool:
     return ready and node.state is State.WRITING and not body.unproven
 
 
-__all__ = ["Body", "is_changeable"]
+__all__ = ["FEW_BLOCKS", "Body", "is_changeable"]

@@ -234,3 +234,21 @@ async def test_the_count_is_what_is_open(fs: Filesystem, seed: int) -> None:
     for number in opened:
         await fs.close(number)
     assert (shares(fs)._held, shares(fs)._left) == ({}, before)
+
+
+async def test_a_file_rewritten_beside_its_reader_keeps_one_descriptor(fs: Filesystem) -> None:
+    """A playlist that a player has open, and that is written anew every two seconds."""
+    path = f"{REC}/playlist"
+    await fs.write(path, b"version 0")
+    await fs.drain()
+    reader = await fs.open(path, os.O_RDONLY, THIRD)
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(1, 30):
+        await fs.write(path, b"version %d" % number)
+        if number % 3 == 0:
+            await fs.drain()
+        assert await fs.read_handle(reader) == b"version %d" % number
+        assert shares(fs).held(THIRD.uid) == 1
+    await fs.drain()
+    assert len(os.listdir("/proc/self/fd")) <= before + 2  # the pool's may vary
+    await fs.close(reader)
