@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 DRAIN_POLL_S = 0.02
 HASH_PATIENCE_S = 30.0
 """Hashing that takes longer is not waited for by a stop: the next start does it."""
+RELEASES_S = 0.25
+"""What is in use is waited for so long: the kernel tells of a close (RELEASE) a moment after it."""
 FULL_POLL_S = 0.2
 """Between two tries to write what a full disk has no room for."""
 STUCK_TOLD = 10
@@ -123,6 +125,7 @@ class Answers:
             "pipeline": {
                 "sealing": self.committer.depth,
                 "settling": self.settler.depth,
+                "in_use": self.settler.in_use,
                 "hashing_bytes": self.committer.hashing_bytes,
                 "dirty": self.vfs.behind.depth,
                 "problem": self.vfs.behind.problem,
@@ -340,6 +343,7 @@ class Answers:
         hurried: set[int] = set()
         is_first = since_s is None
         since_s = time.monotonic() if since_s is None else since_s
+        until = trio.current_time() + RELEASES_S
         if not stuck and is_first:
             self.vfs.behind.try_refused(all_of_them=True)
             if tier is not None and uploads and retries:
@@ -360,7 +364,8 @@ class Answers:
                 spared += self._given_up(since_s)
             if not long:
                 spared = max(spared, self.committer.too_long(HASH_PATIENCE_S))
-            if saved and not left and self._pending() <= spared:
+            settled = not self.settler.in_use or trio.current_time() > until
+            if saved and not left and settled and self._pending() <= spared:
                 await self.vfs.behind.durable()
                 return
             if not saved:

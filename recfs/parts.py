@@ -24,6 +24,7 @@ from recfs.fs.accounts import Accounts
 from recfs.fs.bodies import Bodies
 from recfs.fs.diskio import fallocate
 from recfs.fs.hashing import Hashing
+from recfs.fs.inuse import InUse
 from recfs.fs.iomodes import IoModes
 from recfs.fs.passthrough import Acceleration
 from recfs.fs.places import Places
@@ -223,8 +224,11 @@ async def _build(
         operator=config.operator,
     )
     places = Places(store)
-    settler = HomeSettler(tree, behind, places, store, trio.CapacityLimiter(1), retention_s=config.trash.retention)
-    bodies = Bodies(tree, behind, places, store, settler, limiter)
+    in_use = InUse()
+    settler = HomeSettler(
+        tree, behind, places, store, trio.CapacityLimiter(1), in_use, retention_s=config.trash.retention
+    )
+    bodies = Bodies(tree, behind, places, store, settler, limiter, in_use)
     hashing = Hashing(store, config.commit.hash_threads)
     committer = Committer(
         tree, behind, places, bodies, settler, store, hashing,

@@ -30,6 +30,8 @@ class Pending:
     """The bytes or the directory lie elsewhere (staging, or the old name)."""
     ATTRS = 4
     """Mode, owner or times differ from the row."""
+    UNMARKED = 8
+    """Of a file in state `writing`: its bytes may have been changed where they lie, whatever place and label say."""
 
 
 class Promise:
@@ -421,11 +423,14 @@ class Settler(Protocol):
     def touches(self, inos: Sequence[int]) -> bool:
         """Whether a move now being carried out concerns one of *inos*."""
 
+    def works_on(self, ino: int) -> bool:
+        """Whether anything now being carried out concerns the file of *ino*."""
+
     async def idle(self) -> None:
         """Wait until no batch at all is being carried out; none is until the next await."""
 
     async def quiet(self) -> None:
-        """Wait until the moves now being carried out are done."""
+        """Wait until what is now being carried out is done."""
 
     def remake_above(self, ino: int) -> None:
         """Have the directories above *ino*, as far as they were removed past recfs, made again. Atomic."""

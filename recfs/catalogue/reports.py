@@ -209,7 +209,7 @@ def status(catalogue: Path, config: Config) -> dict[str, Any]:
 def _waiting(db: sqlite3.Connection) -> dict[str, int]:
     """What of the pipeline waits for the next daemon. Entries kept in the trash are where they belong."""
     sealing = db.execute("select size_bytes from node where state = 'sealing'").fetchall()
-    moves = db.execute("select count(*) from node where pending <> 0").fetchone()[0]
+    moves = db.execute("select count(*) from node where pending & 7").fetchone()[0]
     places = "staging is not null or home_name is not null"
     removals = db.execute(f"select count(*) from garbage where held_by is null and ({places})").fetchone()[0]
     return {

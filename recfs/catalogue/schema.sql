@@ -33,7 +33,8 @@ create table node (
     target      blob,                  -- symlink text
     staging     text,                  -- bytes lie in .recfs/staging/<staging>
     home_ino    integer,               -- st_ino on disk: tells after a crash whether a move happened
-    pending     integer not null default 0,  -- bits: 1 make, 2 move, 4 attributes; 0 = the home tree agrees
+    pending     integer not null default 0,  -- bits: 1 make, 2 move, 4 attributes; 0 = the home tree agrees.
+                                       -- 8: it is being changed where it lies, whatever place and label say
     home_parent integer,               -- physical place while it differs from (parent, name); 0 = .recfs/limbo
     home_name   blob,
     activity_ns integer not null default 0,  -- temp job directory: last change inside

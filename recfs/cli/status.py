@@ -131,7 +131,8 @@ def _pipeline(pipeline: dict[str, Any], *, live: bool) -> str | Text:
         f"{output.size(pipeline['hashing_bytes'])} to hash"
     )
     if live:
-        return f"{told}, {pipeline['dirty']:,} unsaved changes"
+        in_use = f", {pipeline['in_use']:,} in use" if pipeline.get("in_use") else ""
+        return f"{told}, {pipeline['dirty']:,} unsaved changes{in_use}"
     if not pipeline["sealing"] and not pipeline["settling"]:
         return "nothing waits"
     return Text(f"{told}: nobody works on it before the next mount", style="yellow")

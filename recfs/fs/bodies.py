@@ -17,7 +17,7 @@ from recfs.core.model import State, check_transition
 from recfs.errors import IoFailure, RecfsError, Stale
 from recfs.fs.body import FEW_BLOCKS, Body, is_changeable
 from recfs.fs.contended import Contended
-from recfs.fs.diskio import copy_bytes, freeze, is_beyond, stoppable, too_many
+from recfs.fs.diskio import copy_bytes, freeze, is_beyond, too_many
 from recfs.fs.follow import follow
 from recfs.fs.garbage import Garbage
 from recfs.fs.nodes import Untouched
@@ -30,6 +30,7 @@ from recfs.ports import Pending, Promise
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from recfs.fs.inuse import InUse
     from recfs.fs.nodes import FileNode, Node
     from recfs.fs.places import Places
     from recfs.fs.tier import Tier
@@ -60,6 +61,7 @@ class Bodies:
         store: LocalStore,
         settler: Settler,
         limiter: trio.CapacityLimiter,
+        in_use: InUse,
     ) -> None:
         self._tree = tree
         self._behind = behind
@@ -68,11 +70,14 @@ class Bodies:
         self._settler = settler
         self._limiter = limiter
         self._copies = trio.CapacityLimiter(COPY_THREADS)
-        self.contended = Contended()
+        self.in_use = in_use
+        self.contended = Contended(in_use)
         self.pool = StagingPool(store, limiter)
         self._remains = Remains(tree, places, store, settler, self.pool, self._copies)
         self.tier: Tier | None = None
         """Set where S3 is configured."""
+        self.thaw_later: Callable[[FileNode, Body], None] = lambda node, body: None
+        """Lets a file be changed again in a thread (IoModes)."""
         self.withdraw: Callable[[int], None] = lambda ino: None
         """Told when a file's bytes change or go, so that nobody hashes them any more (Pipeline.withdraw)."""
 
@@ -84,6 +89,16 @@ class Bodies:
         """
         while self._settler.touches(self._places.way(node)):
             await self._settler.quiet()
+
+    def is_worked_on(self, node: FileNode) -> bool:
+        """Whether the settler does anything with the file just now. Atomic."""
+        return self._settler.works_on(node.ino)
+
+    async def left_alone(self, node: FileNode) -> None:
+        """Wait for what the settler does with the file just now, if anything. Raises Interrupted or TryAgain."""
+        if self._settler.works_on(node.ino):
+            with bounded(f"the home tree, where {node.path} is changed"):
+                await self._settler.quiet()
 
     async def _unmoved(self, node: Node) -> None:
         """`still`, for a request: raises Interrupted or TryAgain."""
@@ -251,7 +266,10 @@ class Bodies:
             return False
         body.stopped = None
         if body.freezing is None:  # else the thread that freezes it looks again afterwards (fs/iomodes.py)
-            freeze(body.fd, frozen=False)
+            if body.backing:
+                self.thaw_later(node, body)
+            else:
+                freeze(body.fd, frozen=False)
         return True
 
     # --- home to staging -----------------------------------------------------------------------------------------
@@ -272,6 +290,7 @@ class Bodies:
         assert body is not None
         if is_changeable(node, body):
             return
+        body.in_place = False
         if node.state.is_whole or node.state is State.CORRUPT:
             body.unproven = True
         if remember and node.state.is_whole:
@@ -279,12 +298,17 @@ class Bodies:
             body.untouched = Untouched(node.sha256, node.md5, info.st_size, info.st_mtime_ns, time.time_ns())
         if node.state is not State.WRITING:
             self._to_writing(node)
+        elif body.backing and not node.unmarked:
+            node.unmarked = body.unproven = True
+            self._behind.node(node)
         if body.unproven and not node.unlinked:
             # A row that says `committed` must never describe changed bytes, not even after a power cut.
             with interruptible(f"the row of {node.path}"):
                 await self._behind.durable()
         body.unproven = False
-        if not _gone(node):
+        if body.backing:
+            body.in_place = True  # rename(2) would wait for whoever has it locked, and everybody for rename(2)
+        elif not _gone(node):
             await self._unmoved(node)
             if _gone(node) or node.staging is not None:
                 node.pending &= ~Pending.MOVE
@@ -295,7 +319,7 @@ class Bodies:
     def _to_staging(self, node: FileNode) -> None:
         """From home to staging, inline, so that books and disk change in one step.
 
-        rename(2) within a file system does not wait for data.
+        rename(2) within a file system does not wait for data; and the kernel does not have the file open by itself.
         """
         staging = self.pool.new_id()
         self.label(node, before_writing=True)
@@ -306,12 +330,39 @@ class Bodies:
         self._tree.vacate(node, node.moved)
         node.moved = None
         node.pending = 0
+        node.unmarked = False
         node.staging = staging
         self._behind.node(node)
 
+    def mark_closed(self, node: FileNode) -> None:
+        """The last writer is gone, and the file is being sealed. Atomic.
+
+        Should the daemon die before the row is written, the label alone tells that these bytes are whole. Where there
+        cannot be one the row is written at once.
+        """
+        body = node.body
+        if node.unmarked or (body is not None and body.backing):
+            self._behind.soon()
+        if body is None or not body.backing:
+            self.label(node)
+        node.unmarked = False
+
+    async def retire(self, node: FileNode) -> None:
+        """An incomplete file leaves the home tree as soon as it can. Raises Interrupted, TryAgain, OSError."""
+        body = node.body
+        assert body is not None
+        async with Held(body.lock, node):
+            await self._unmoved(node)
+            if node.state is State.INCOMPLETE and node.staging is None and not node.unlinked and not body.backing:
+                self._to_staging(node)
+
     def _to_writing(self, node: FileNode) -> None:
-        if node.staging is not None:
-            self.label(node, before_writing=True)  # it no longer says "closed", before the first byte changes
+        body = node.body
+        node.unmarked = body is not None and bool(body.backing)
+        if body is not None and node.unmarked:
+            body.unproven = True  # the row alone tells that the bytes change, so it comes before them
+        elif node.staging is not None:
+            self.label(node, before_writing=True)  # no longer "closed", before the first byte changes
         check_transition(node.state, State.WRITING)
         if node.state is State.SEALING:
             self.withdraw(node.ino)
@@ -362,7 +413,7 @@ class Bodies:
         staging, fd = self.pool.take()
         try:
             with interruptible(f"a copy of {node.path}"):
-                await stoppable(copy_bytes, body.fd, fd, limiter=self._copies)
+                await self.contended.stoppable(node, copy_bytes, body.fd, fd)
             copy_ino = os.fstat(fd).st_ino
             await self._unmoved(node)
         except BaseException:

@@ -24,9 +24,9 @@ class Body:
     """An open file's descriptor and who uses it."""
 
     __slots__ = (
-        "ahead", "backing", "cached", "charged", "download", "fd", "freezing", "handles", "held", "judged", "lock",
-        "passing", "retired", "seen", "shares", "stopped", "unproven", "untold", "untouched", "users", "writable",
-        "writers",
+        "ahead", "backing", "cached", "charged", "download", "fd", "freezing", "handles", "held", "in_place", "judged",
+        "lock", "passing", "retired", "seen", "shares", "stopped", "unproven", "untold", "untouched", "users",
+        "writable", "writers",
     )  # fmt: skip
 
     def __init__(self, fd: int, *, writable: bool) -> None:
@@ -40,6 +40,9 @@ class Body:
         """Serialises the node's way between home and staging."""
         self.unproven = False
         """Whether the row on the disk may still say `committed` of a file that is about to be changed."""
+        self.in_place = False
+        """Whether the bytes are changed where they lie, and the row on the disk says so (Pending.UNMARKED): the kernel
+        had the file open, and may keep it locked (fs/inuse.py)."""
         self.retired: list[int] = []
         """Descriptors that were replaced, and take long to close; closed with the body."""
         # Of fs/shares.py:
@@ -96,8 +99,8 @@ class Body:
 
 
 def is_changeable(node: FileNode, body: Body) -> bool:
-    """Whether the bytes may be changed at once: in staging (or nameless), and the row says so."""
-    ready = node.staging is not None or node.unlinked
+    """Whether the bytes may be changed at once: in staging (or nameless, or where they are), and the row says so."""
+    ready = node.staging is not None or node.unlinked or body.in_place
     return ready and node.state is State.WRITING and not body.unproven
 
 

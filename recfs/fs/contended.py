@@ -10,15 +10,19 @@ that a user can bring about: freeing a file in a million pieces.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
+from recfs.fs.diskio import stoppable
 from recfs.fs.waits import interruptible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import threading
+    from collections.abc import Callable, Iterator
 
+    from recfs.fs.inuse import InUse
     from recfs.fs.nodes import FileNode
 
 T = TypeVar("T")
@@ -31,7 +35,8 @@ EACH: Final = 4
 class Contended:
     """The threads, by owner of the file."""
 
-    def __init__(self) -> None:
+    def __init__(self, in_use: InUse) -> None:
+        self._in_use = in_use
         self._limiters: dict[int, trio.CapacityLimiter] = {}
 
     async def run(self, node: FileNode, function: Callable[[Unpack[Args]], T], *args: *Args) -> T:
@@ -40,12 +45,25 @@ class Contended:
         Raises what it raises, and Interrupted when the caller is killed before a thread is free. Once the call is made,
         nothing ends it but the lock: as on any other file system.
         """
+        with self._thread(node) as limiter, interruptible(f"the kernel's lock of {node.path}"):
+            return await trio.to_thread.run_sync(function, *args, limiter=limiter)
+
+    async def stoppable(
+        self, node: FileNode, function: Callable[[Unpack[Args], threading.Event], T], *args: *Args
+    ) -> T:
+        """The same for a call that takes long and can be stopped (`diskio.stoppable`), unless it waits for the lock."""
+        with self._thread(node) as limiter:
+            return await stoppable(function, *args, limiter=limiter)
+
+    @contextlib.contextmanager
+    def _thread(self, node: FileNode) -> Iterator[trio.CapacityLimiter]:
         owner = node.uid
         limiter = self._limiters.setdefault(owner, trio.CapacityLimiter(EACH))
+        self._in_use.begin(node)
         try:
-            with interruptible(f"the kernel's lock of {node.path}"):
-                return await trio.to_thread.run_sync(function, *args, limiter=limiter)
+            yield limiter
         finally:
+            self._in_use.end(node)
             if not limiter.borrowed_tokens and not limiter.statistics().tasks_waiting:
                 self._limiters.pop(owner, None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -186,9 +187,11 @@ class OpenFiles:
                 await body.download.ensure(0, source.bytes)
             offset = 0
             while offset < source.bytes:
-                offset, chunk = await trio.to_thread.run_sync(
-                    _data_from, body.fd, offset, source.bytes, limiter=self._limiter
-                )
+                find = partial(_data_from, body.fd, offset, source.bytes)
+                if body.backing:
+                    offset, chunk = await self._bodies.contended.run(source, find)
+                else:
+                    offset, chunk = await trio.to_thread.run_sync(find, limiter=self._limiter)
                 if not chunk:
                     break
                 offset += await self._write(number, offset, chunk)
@@ -391,6 +394,9 @@ class OpenFiles:
             body.writers -= 1
             if not body.writers:
                 self.seal(node)
+        if node.state is State.INCOMPLETE and node.staging is None and not node.unlinked and not body.backing:
+            with self.modes.problems.aside("home tree", ("incomplete", node.ino), node.path):
+                await self._bodies.retire(node)
         body.handles -= 1
         if not body.handles and node.body is body:
             await self._bodies.drop(node)
@@ -408,8 +414,7 @@ class OpenFiles:
         check_transition(node.state, State.SEALING)
         node.state = State.SEALING
         self._bodies.closed(node)
-        # Should the daemon die before the row is written, the label alone tells that these bytes are whole.
-        self._bodies.label(node)
+        self._bodies.mark_closed(node)
         body = node.body
         node.untouched = body.untouched if body is not None else None
         if body is not None:

@@ -19,6 +19,7 @@ from recfs.stores.steps import Attrs, Step, StepKind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from recfs.fs.inuse import InUse
     from recfs.fs.places import Place, Places
     from recfs.fs.tree import Tree
     from recfs.stores.local import LocalStore
@@ -48,10 +49,13 @@ class Plan:
     moving: set[int] = field(default_factory=set)
     planning: set[int] = field(default_factory=set)
     discarding: set[int] = field(default_factory=set)
+    waits_for: int = 0
+    """Inode number of the file in use that kept the item planned last from being planned; 0: none did."""
 
 
 _Planning = Generator[Any, Any, bool]
-"""Planning one item: yields the planning of what has to be planned before it, and gets its result."""
+"""Planning one item: yields the planning of what has to be planned before it, and gets its result: False when it has to
+wait, and then so has what builds on it."""
 
 
 def _is_full(plan: Plan, until: float) -> bool:
@@ -75,18 +79,61 @@ class HomePlan:
     """Entries that are not where their rows want them."""
 
     def __init__(
-        self, tree: Tree, places: Places, store: LocalStore, set_aside: Callable[[Node | Garbage, Exception], None],
-        *, retention_s: float,
+        self, tree: Tree, places: Places, store: LocalStore, in_use: InUse,
+        set_aside: Callable[[Node | Garbage, Exception], None], *, retention_s: float,
     ) -> None:  # fmt: skip
         self._tree = tree
         self._places = places
         self._store = store
+        self._in_use = in_use
         self._set_aside = set_aside
         self._retention_s = retention_s
         self.nodes: dict[int, None] = {}
         self.garbage: dict[int, Garbage] = {}
         self.expired: set[int] = set()
         """Garbage whose retention is over."""
+        self._parked: dict[int, dict[tuple[str, int], None]] = {}
+        """What waits for a file in use, by its inode number: the file itself, and what needs its place."""
+        self._above_used: dict[int, set[int]] = {}
+        """Directories that cannot go before files in use do, which lie in them or deeper; by inode numbers."""
+
+    @property
+    def waiting(self) -> int:
+        """How many entries wait for files in use."""
+        return sum(map(len, self._parked.values()))
+
+    def take_up(self, ino: int) -> bool:
+        """The file is in use no more: what waited for it is planned with the next batch. Tells whether anything did."""
+        keys = self._parked.pop(ino, {})
+        for what, number in keys:
+            if what == "node":
+                self.nodes[number] = None
+            elif number in self._tree.garbage:
+                self.garbage[number] = self._tree.garbage[number]
+        if keys:
+            above = {folder: used - {ino} for folder, used in self._above_used.items()}
+            self._above_used = {folder: used for folder, used in above.items() if used}
+        return bool(keys)
+
+    def _park(self, plan: Plan, item: Node | Garbage, ino: int = 0) -> bool:
+        """Leave *item* alone until the file *ino*, or the one met last, is in use no more. False: it is not planned."""
+        if ino:
+            plan.waits_for = ino
+            folder = item.place[0] if isinstance(item, Garbage) and item.place is not None else None
+            if isinstance(item, Node):
+                folder = item.moved[0] if item.moved is not None else None
+            while folder is not None and folder.parent is not folder:
+                self._above_used.setdefault(folder.ino, set()).add(ino)
+                folder = folder.moved[0] if folder.moved is not None else folder.parent
+        parked = self._parked.setdefault(plan.waits_for, {})
+        if isinstance(item, Garbage):
+            self.garbage.pop(item.gid, None)
+            parked["garbage", item.gid] = None
+        else:
+            self.nodes.pop(item.ino, None)
+            plan.planning.discard(item.ino)
+            parked["node", item.ino] = None
+        return False
 
     def plan(self) -> Plan:
         """The next batch: the books say afterwards where everything will lie."""
@@ -119,11 +166,13 @@ class HomePlan:
     def _plan_node(self, plan: Plan, node: Node) -> _Planning:
         if node.unlinked or not node.pending or node.ino in plan.planning:
             return True
+        if isinstance(node, FileNode) and self._in_use.has(node):
+            return self._park(plan, node, node.ino)
         plan.planning.add(node.ino)
         above = self._above(node)
         for folder in reversed(above):
-            if folder.pending & (Pending.MAKE | Pending.MOVE):
-                yield self._plan_node(plan, folder)
+            if folder.pending & (Pending.MAKE | Pending.MOVE) and not (yield self._plan_node(plan, folder)):
+                return self._park(plan, node)
         if node.moved is not None and any(folder.ino in plan.planning for folder in above):
             # It has to make room for one of these, and cannot go into it before.
             self._to_limbo(plan, node)
@@ -135,14 +184,16 @@ class HomePlan:
         if isinstance(node, FileNode) and node.staging is not None and not node.state.is_whole:
             node.pending = 0  # it comes home when it is committed
         elif node.pending & Pending.MAKE:
-            yield self._clear(plan, node, target)
+            if not (yield self._clear(plan, node, target)):
+                return self._park(plan, node)
             path = places.home(node)
             kind = StepKind.MKDIR if isinstance(node, DirNode) else StepKind.SYMLINK
             link = node.target if isinstance(node, LinkNode) else b""
             plan.jobs.append(Job(Step(kind, path, attrs=attrs, symlink_target=link), node, pending=node.pending))
             self._move_books(plan, node)
         elif node.pending & Pending.MOVE and (node.moved is not None or getattr(node, "staging", None) is not None):
-            yield self._clear(plan, node, target)
+            if not (yield self._clear(plan, node, target)):
+                return self._park(plan, node)
             source, home = places.local(node), places.at(target)
             job = Job(
                 Step(StepKind.MOVE, source, attrs=attrs, home_ino=node.home_ino),
@@ -183,12 +234,13 @@ class HomePlan:
         if occupant is None or occupant is node:
             return True
         if isinstance(occupant, Garbage):
-            if (yield self._plan_garbage(plan, occupant, force=True)):
-                self.garbage.pop(occupant.gid, None)
+            if not (yield self._plan_garbage(plan, occupant, force=True)):
+                return False
+            self.garbage.pop(occupant.gid, None)
         elif occupant.ino in plan.planning:
             self._to_limbo(plan, occupant)  # two names that change places
-        else:
-            yield self._plan_node(plan, occupant)
+        elif not (yield self._plan_node(plan, occupant)):
+            return False
         return True
 
     def _to_limbo(self, plan: Plan, node: Node) -> None:
@@ -208,17 +260,27 @@ class HomePlan:
             return True
         if entry.held_by is not None and not force:
             return True
-        if entry.kind is not Kind.DIR or force or not self._tree.occupied.get(entry.ino):
-            plan.discarding.add(entry.gid)
+        if self._in_use.has_remains(entry) and not self._stays(entry):
+            return self._park(plan, entry, entry.ino)
         places = self._places
         if entry.kind is Kind.DIR:
             inside = self._tree.occupied.get(entry.ino)
             if inside and not force:
+                used = self._above_used.get(entry.ino)
+                if used:
+                    plan.waits_for = min(used)
+                    self._park(plan, entry)
                 return False
+            plan.discarding.add(entry.gid)
             for occupant in list((inside or {}).values()):
                 if isinstance(occupant, Node):
-                    yield self._plan_node(plan, occupant)
-                elif (yield self._plan_garbage(plan, occupant, force=True)):
+                    planned = yield self._plan_node(plan, occupant)
+                else:
+                    planned = yield self._plan_garbage(plan, occupant, force=True)
+                if not planned:
+                    plan.discarding.discard(entry.gid)
+                    return self._park(plan, entry)
+                if isinstance(occupant, Garbage):
                     self.garbage.pop(occupant.gid, None)
             assert entry.place is not None
             path = places.at(entry.place)
@@ -226,15 +288,14 @@ class HomePlan:
             plan.jobs.append(Job(step, entry, None, entry.place, purges=True))
             self._tree.vacate(entry, entry.place)
             return True
+        plan.discarding.add(entry.gid)
         if entry.staging is not None:
             path = self._store.staging(entry.staging)
         elif entry.place is not None:
             path = places.at(entry.place)
         else:
             path = self._store.trash(entry.gid)
-        retained = self._retention_s > 0 and entry.kind is Kind.FILE and entry.size_bytes > 0
-        keep = entry.held_by is not None or (retained and entry.gid not in self.expired)
-        if keep:
+        if self._is_kept(entry):
             if entry.in_trash:
                 return True
             step = Step(StepKind.MOVE, path, self._store.trash(entry.gid), home_ino=entry.home_ino)
@@ -245,3 +306,11 @@ class HomePlan:
             plan.jobs.append(Job(step, entry, entry.staging, entry.place, purges=True))
             self._tree.vacate(entry, entry.place)
         return True
+
+    def _is_kept(self, entry: Garbage) -> bool:
+        """Whether its place is the trash."""
+        retained = self._retention_s > 0 and entry.kind is Kind.FILE and entry.size_bytes > 0
+        return entry.held_by is not None or (retained and entry.gid not in self.expired)
+
+    def _stays(self, entry: Garbage) -> bool:
+        return entry.in_trash and self._is_kept(entry)

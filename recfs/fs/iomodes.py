@@ -74,12 +74,14 @@ class IoModes:
         self.problems = tree.behind.problems
         self._ahead: dict[int, FileNode] = {}
         self._to_freeze: list[FileNode] = []
+        self._to_thaw: list[tuple[FileNode, Body, int, trio.Event]] = []
+        bodies.thaw_later = self._thaw_later
         self._contended = bodies.contended
         self._refused: set[int | None] = set()
         self.is_held_back: Callable[[FileNode], bool] = lambda node: False
         """Whether writes to a file have to pause: the kernel would not."""
         self.started = trio.Event()
-        """Set while some writer runs ahead of the books."""
+        """Set while some writer runs ahead of the books, or a stopped file is to be changed again."""
 
     @property
     def keeps_pages(self) -> bool:
@@ -102,14 +104,20 @@ class IoModes:
         if not on.reads:
             return Mode.CACHED, 0
         body = handle.body
-        if not body.lock.locked() and not self._must_unseal(handle):
+        if not body.lock.locked() and not self._must_unseal(handle) and not self._is_busy(handle):
             return self._decide(handle)
         # Not "wait until the lock is free, then look again": it is handed over, and two who wait so never get on.
         # While it is held the file may be on its way between home and staging, and end on another inode of the disk.
         async with Held(body.lock, handle.node):
             if self._must_unseal(handle):
                 await self._bodies.unseal_held(handle.node, remember=True)
+            if self._is_busy(handle):
+                await self._bodies.left_alone(handle.node)
             return self._decide(handle)
+
+    def _is_busy(self, handle: Handle) -> bool:
+        """Whether the kernel must not have the file just now: the settler would wait for whoever then has it locked."""
+        return not handle.body.backing and self._bodies.is_worked_on(handle.node)
 
     def _must_unseal(self, handle: Handle) -> bool:
         """Whether the file has to be made changeable before this open is answered: nobody tells of the first byte."""
@@ -125,7 +133,8 @@ class IoModes:
         """Choose, and count it. Atomic: what it looks at holds until the kernel has the answer."""
         node, body = handle.node, handle.body
         passes = self._passes(handle)
-        if body.cached or body.download is not None or not (passes or body.backing) or not self._registered(node):
+        through_us = body.cached or body.download is not None or not (passes or body.backing) or self._is_busy(handle)
+        if through_us or not self._registered(node):
             body.cached += 1
             handle.mode = Mode.CACHED
             return Mode.CACHED, 0
@@ -160,6 +169,7 @@ class IoModes:
                     )  # fmt: skip
                 return False
             self._refused.clear()
+            self._bodies.in_use.begin(node)
         return True
 
     def _run_ahead(self, handle: Handle) -> None:
@@ -197,12 +207,13 @@ class IoModes:
                 handle.account = None
             if not body.ahead:
                 del self._ahead[node.ino]
-                if not self._ahead:
+                if not self._ahead and not self._to_thaw:
                     self.started = trio.Event()
         body.passing -= 1
         if not body.passing:
             self._kernel.backing_close(body.backing)
             body.backing = 0
+            self._bodies.in_use.end(node)
 
     def settle(self, handle: Handle) -> None:
         """Look at the file of a writer now, without waiting for the meter. Atomic."""
@@ -234,6 +245,33 @@ class IoModes:
                     fd = os.dup(body.fd)
                     body.freezing = trio.Event()
                     nursery.start_soon(self._freeze, node, body, fd, body.freezing)
+        thawed, self._to_thaw = self._to_thaw, []
+        for node, body, fd, done in thawed:
+            nursery.start_soon(self._thaw, node, body, fd, done)
+        if not self._ahead:
+            self.started = trio.Event()
+
+    def _thaw_later(self, node: FileNode, body: Body) -> None:
+        """Let a stopped file be changed again that somebody may have locked. `body.freezing` tells when it is. Atomic.
+
+        Should it fail, the next start does it.
+        """
+        with self.problems.aside("metering", ("thaw", node.ino), node.path):
+            fd = os.dup(body.fd)
+            body.freezing = trio.Event()
+            self._to_thaw.append((node, body, fd, body.freezing))
+            self.started.set()
+
+    async def _thaw(self, node: FileNode, body: Body, fd: int, done: trio.Event) -> None:
+        try:
+            with self.problems.aside("metering", ("thaw", node.ino), node.path):
+                await self._contended.run(node, partial(freeze, fd, frozen=False))
+                if body.stopped is not None:  # it ran past a limit once more
+                    await self._contended.run(node, partial(freeze, fd, frozen=True))
+        finally:
+            body.freezing = None
+            done.set()
+            os.close(fd)
 
     @contextlib.contextmanager
     def _stopping(self, node: FileNode) -> Iterator[None]:

@@ -128,7 +128,7 @@ class FileNode(Node):
 
     __slots__ = (
         "body", "bytes", "md5", "object", "priors", "promised", "remains", "reopened", "sha256", "staging", "state",
-        "submitted_s", "untouched",
+        "submitted_s", "unmarked", "untouched",
     )  # fmt: skip
     kind = Kind.FILE
     format = stat.S_IFREG
@@ -140,6 +140,8 @@ class FileNode(Node):
         self.sha256: bytes | None = None
         self.md5: bytes | None = None
         self.staging: str | None = None
+        self.unmarked = False
+        """Whether its bytes may have been changed where they lie, whatever place and label say (Pending.UNMARKED)."""
         self.promised = 0
         """What was promised of the bytes, while they are not committed: bits of `Promise`."""
         self.body: Body | None = None
@@ -169,8 +171,8 @@ class FileNode(Node):
         return NodeRow(
             self.ino, self.parent.ino, self.name, Kind.FILE, self.mode, self.uid, self.gid, self.bytes, 0,
             self.atime_ns, self.mtime_ns, self.ctime_ns, self.state, self.sha256, self.md5, None, self.staging,
-            self.home_ino, self.pending | self.settling, home_parent, home_name, 0, self.promised,
-            int(self.xattrs != {}), int(self.object is not None),
+            self.home_ino, self.pending | self.settling | (Pending.UNMARKED if self.unmarked else 0), home_parent,
+            home_name, 0, self.promised, int(self.xattrs != {}), int(self.object is not None),
         )  # fmt: skip
 
 
@@ -264,9 +266,10 @@ def from_row(row: NodeRow, parent: DirNode | None, role: Role) -> Node:
         file.bytes, file.sha256, file.md5 = row.size_bytes, row.sha256, row.md5
         file.state = row.state or State.INCOMPLETE
         file.staging, file.promised = row.staging, row.promised
+        file.unmarked = bool(row.pending & Pending.UNMARKED)
         node = file
     node.atime_ns, node.mtime_ns, node.ctime_ns = row.atime_ns, row.mtime_ns, row.ctime_ns
-    node.pending, node.home_ino = row.pending, row.home_ino
+    node.pending, node.home_ino = row.pending & ~Pending.UNMARKED, row.home_ino
     node.xattrs = None if row.has_xattrs else {}
     return node
 

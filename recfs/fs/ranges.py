@@ -94,7 +94,7 @@ class Ranges:
             account.demand(node.bytes, end)
         if not mode & PUNCH_HOLE and (missing := _missing(handle.body.fd, offset, length)):
             self._files.space.admit(missing)
-        await self._change(handle, end if grows else 0, _allocate, handle.body.fd, mode, offset, length, node.bytes)
+        await self._change(handle, end if grows else 0, 0, _allocate, handle.body.fd, mode, offset, length, node.bytes)
 
     # --- copying -------------------------------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ class Ranges:
         if source.body.download is not None:
             return await self._copy_fetched(source_number, source_offset, number, offset, min(length, FETCHED_BYTES))
         if length <= SMALL_BYTES:
-            data = await self._files.disk.read_at(source.body.fd, length, source_offset, source.node.bytes)
+            data = await self._files.read(source_number, source_offset, length)
             return await self._files.write(number, offset, bytes(data))
         await self._files.keep_pace(handle.node)
         await self._files.begin(handle)
@@ -122,7 +122,7 @@ class Ranges:
         if grows:
             end = self._files.admit(node, offset, end)
         return await self._change(
-            handle, end if grows else 0,
+            handle, end if grows else 0, source.body.backing,
             _copy, source.body.fd, source_offset, handle.body.fd, offset, end - offset,
         )  # fmt: skip
 
@@ -137,14 +137,19 @@ class Ranges:
 
     # --- both ----------------------------------------------------------------------------------------------------
 
-    async def _change(self, handle: Handle, size: int, function: Callable[[Unpack[Args]], int], *args: *Args) -> int:
-        """Let a thread change the file, which may grow to *size*, so far admitted; then the books follow the file."""
+    async def _change(
+        self, handle: Handle, size: int, backing: int, function: Callable[[Unpack[Args]], int], *args: *Args
+    ) -> int:
+        """Let a thread change the file, which may grow to *size*, so far admitted; then the books follow the file.
+
+        *backing*: that of another file which *function* reads, if the kernel has that open by itself.
+        """
         node, body = handle.node, handle.body
         if size:
             self._tree.resize(node, size)
             body.held = size
         try:
-            if body.backing:
+            if body.backing or backing:
                 result = await self._contended.run(node, function, *args)
             else:
                 result = await trio.to_thread.run_sync(function, *args, limiter=self._changes)

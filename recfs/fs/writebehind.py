@@ -97,6 +97,10 @@ class WriteBehind:
         if len(nodes) > EAGER_NODES:
             self._eager.set()
 
+    def soon(self) -> None:
+        """Something is to be written without waiting for the interval."""
+        self._eager.set()
+
     def removed(self, node: Node) -> None:
         """The row of *node* goes."""
         self.changes += 1

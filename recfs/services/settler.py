@@ -7,6 +7,8 @@ crash in between leaves a pending row whose `home_ino` tells at the next start w
 
 A batch is planned on the trio thread, with the books already saying where everything will lie, and carried out by a
 thread. Until it is done `touches` is true for what it moves, and whoever needs such a path waits (`Bodies.still`).
+Files that programs may keep locked are left out of it (`fs/inuse.py`), and what is under way in it is not handed to the
+kernel (`works_on`).
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from recfs.stores.steps import Outcome, StepKind
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from recfs.fs.inuse import InUse
     from recfs.fs.places import Places
     from recfs.fs.tree import Tree
     from recfs.fs.writebehind import WriteBehind
@@ -57,6 +60,7 @@ class HomeSettler:
         places: Places,
         store: LocalStore,
         limiter: trio.CapacityLimiter,
+        in_use: InUse,
         *,
         retention_s: float,
     ) -> None:
@@ -65,8 +69,10 @@ class HomeSettler:
         self._places = places
         self._store = store
         self._limiter = limiter
-        self._todo = HomePlan(tree, places, store, self._set_aside, retention_s=retention_s)
+        self._todo = HomePlan(tree, places, store, in_use, self._set_aside, retention_s=retention_s)
+        in_use.given_back = self._given_back
         self._moving: set[int] = set()
+        self._worked_on: set[int] = set()
         self._working = 0
         self._unsynced: list[tuple[Job, Outcome]] = []
         """Steps carried out whose fsync failed: their rows wait for one that does not."""
@@ -105,6 +111,11 @@ class HomeSettler:
         if self._aside and self._due(hurried=True):
             self._wake.set()
 
+    def _given_back(self, ino: int) -> None:
+        """No program can keep the file of *ino* locked any more."""
+        if self._todo.take_up(ino):
+            self._woken()
+
     def _woken(self) -> None:
         self._wake.set()
         if len(self._todo.nodes) + len(self._todo.garbage) >= BATCH_ITEMS:
@@ -115,9 +126,13 @@ class HomeSettler:
         moving = self._moving
         return bool(moving) and not moving.isdisjoint(inos)
 
+    def works_on(self, ino: int) -> bool:
+        """Whether the batch being carried out does anything with the file of *ino*, be it only to its attributes."""
+        return ino in self._worked_on
+
     async def quiet(self) -> None:
         """Wait until the batch being carried out is done."""
-        if self._moving:
+        if self._working:
             await self._done.wait()
 
     async def idle(self) -> None:
@@ -145,8 +160,13 @@ class HomeSettler:
 
     @property
     def depth(self) -> int:
-        """How many entries are not where their rows want them."""
+        """How many entries are not where their rows want them, but for those that are in use."""
         return len(self._todo.nodes) + len(self._todo.garbage) + self._working + len(self._unsynced) + len(self._aside)
+
+    @property
+    def in_use(self) -> int:
+        """How many entries are not where their rows want them because the kernel has the file open."""
+        return self._todo.waiting
 
     @property
     def aside(self) -> int:
@@ -219,6 +239,9 @@ class HomeSettler:
             self._stuck = len(self._todo.nodes) + len(self._todo.garbage)
             return
         self._moving, self._working = plan.moving, len(plan.jobs)
+        # Removing what a living file had before concerns nobody who opens that.
+        items = (job.item for job in plan.jobs)
+        self._worked_on = {each.ino for each in items if isinstance(each, Node) or each.ino not in self._tree.nodes}
         cause: Exception | None = None
         try:
             # A row that a power cut takes back must not find its step on disk done.
@@ -230,7 +253,7 @@ class HomeSettler:
             cause = error
             outcomes = [Outcome(error=errno.EIO)] * len(plan.jobs)
         finally:
-            self._moving, self._working = set(), 0
+            self._moving, self._working, self._worked_on = set(), 0, set()
             self._done.set()
             self._done = trio.Event()
         self._finish(list(zip(plan.jobs, outcomes, strict=True)), cause)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes import FakeKernelFiles
+
 from .build import OPERATOR, REC, Filesystem, filesystem, pattern
 
 Tree = dict[str, bytes | None]
@@ -35,6 +37,8 @@ class Case:
     """Whether bytes of an unfinished overwrite may be kept in lost+found."""
     trash: bool = False
     """With a trash that keeps deleted bytes."""
+    kernel: bool = False
+    """With files that the kernel has open by itself."""
 
     def __str__(self) -> str:
         return self.name
@@ -303,6 +307,65 @@ def judge_copy_up(tree: Tree, states: dict[str, str], done: bool) -> None:
         assert seen in (OLD, b"own" + OLD[3:])
 
 
+async def append_beside_a_reader(fs: Filesystem) -> None:
+    """The kernel has the file open for somebody else: it is changed where it lies."""
+    reader, _ = await fs.pass_open(f"{REC}/file")
+    await change_beside(fs, os.O_RDWR, len(OLD))
+    await fs.close(reader)
+    await fs.drain()
+
+
+async def change_beside(fs: Filesystem, flags: int, offset: int) -> None:
+    number, _ = await fs.pass_open(f"{REC}/file", flags)
+    for start in range(0, len(NEW), 2500):
+        fs.pass_write(number, NEW[start : start + 2500], offset + start)
+        fs.vfs.files.modes.measure()
+        await fs.parts.behind.flush()
+    await fs.close(number)
+    await fs.drain()
+
+
+async def overwrite_beside_a_reader(fs: Filesystem) -> None:
+    reader, _ = await fs.pass_open(f"{REC}/file")
+    await change_beside(fs, os.O_RDWR | os.O_TRUNC, 0)
+    await fs.close(reader)
+    await fs.drain()
+
+
+async def change_twice_beside_a_reader(fs: Filesystem) -> None:
+    """Without a byte more or less: only the row tells that it is not whole."""
+    reader, _ = await fs.pass_open(f"{REC}/file")
+    for _ in range(2):
+        number, _ = await fs.pass_open(f"{REC}/file", os.O_RDWR)
+        for start in range(0, len(OLD), 2500):
+            fs.pass_write(number, NEW[start : min(start + 2500, len(OLD))], start)
+            await fs.parts.behind.flush()
+        await fs.close(number)
+    await fs.close(reader)
+    await fs.drain()
+
+
+def judge_change_twice(tree: Tree, states: dict[str, str], done: bool) -> None:
+    content, new = tree[f"{REC}/file"], NEW[: len(OLD)]
+    assert content in (OLD, *(new[:end] + OLD[end:] for end in range(0, len(OLD) + 1, 2500)))
+    if states[f"{REC}/file"] == "committed":
+        assert content in ((new,) if done else (OLD, new))
+
+
+async def write_and_rename_beside_a_reader(fs: Filesystem) -> None:
+    reader, _ = await fs.pass_open(f"{REC}/file")
+    await write_and_rename(fs)
+    await fs.close(reader)
+    await fs.drain()
+
+
+async def delete_beside_a_reader(fs: Filesystem) -> None:
+    reader, _ = await fs.pass_open(f"{REC}/file")
+    await delete(fs)
+    await fs.close(reader)
+    await fs.drain()
+
+
 CASES = [
     Case("commit", one_file, commit, judge_commit),
     Case("overwrite", one_file, overwrite, judge_overwrite, lost=True),
@@ -319,10 +382,18 @@ CASES = [
     Case("remake", a_recording, remake, judge_remake),
     Case("cross-renames", nested, cross_renames, judge_cross_renames),
     Case("copy-up", shared, copy_up, judge_copy_up),
+    Case("append-beside-a-reader", one_file, append_beside_a_reader, judge_append, kernel=True),
+    Case("overwrite-beside-a-reader", one_file, overwrite_beside_a_reader, judge_overwrite, lost=True, kernel=True),
+    Case("change-twice-beside-a-reader", one_file, change_twice_beside_a_reader, judge_change_twice, kernel=True),
+    Case(
+        "write-and-rename-beside-a-reader", one_file, write_and_rename_beside_a_reader, judge_write_and_rename,
+        lost=True, kernel=True,
+    ),
+    Case("delete-beside-a-reader", two_files, delete_beside_a_reader, judge_delete, trash=True, kernel=True),
     Case("overwrite-with-trash", one_file, overwrite, judge_overwrite, lost=True, trash=True),
     Case("delete-with-trash", two_files, delete, judge_delete, trash=True),
     Case("remove-tree-with-trash", a_recording, remove_tree, judge_remove_tree, trash=True),
-]
+]  # fmt: skip
 
 
 def files(tree: Tree) -> Tree:
@@ -344,11 +415,15 @@ async def states_of(fs: Filesystem, tree: Tree) -> dict[str, str]:
 
 async def die_and_look(place: Path, case: Case, step: int) -> bool:
     """One death before *step*; True when the procedure came to its end before it."""
-    async with filesystem(place / str(step), trash={"retention": "1h" if case.trash else 0}) as fs:
+    retention = "1h" if case.trash else 0
+    async with filesystem(place / str(step), start=False, trash={"retention": retention}) as fs:
+        fs.files = FakeKernelFiles() if case.kernel else None
+        await fs.start()
         await case.prepare(fs)
         await fs.drain()
         done = await fs.until_stopped(case.run, step)
         await fs.crash()
+        fs.files = FakeKernelFiles() if case.kernel else None
         where = f"{case}: stopped before step {step} ({' '.join(fs.faults.trace[-8:])} | …)"
         try:
             # The repair dies too, a little later each time; it must not matter how often.

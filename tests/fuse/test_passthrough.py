@@ -302,8 +302,11 @@ def test_readers_while_a_file_is_being_sealed(mount: Mount, rec: Path) -> None:
             peer("import hashlib")
             peer.send(read)
         assert [peer.answer() for peer in readers] == [sha256(content)] * 3
-        commit(mount, file, content)
+        mount.drain()
+        assert xattr(file, "sha256") == sha256(content)
         assert [peer(read) for peer in readers] == [sha256(content)] * 3
+    wait_until(mount.home(file).exists, "it comes home when its last reader is gone")
+    commit(mount, file, content)
 
 
 # --- whose bytes, whose bits -----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .clients import Peer, pattern, python_client, run, sha256, sha256_of, skip, state, xattr
+from .clients import Peer, pattern, python_client, run, sha256, sha256_of, skip, state, wait_until, xattr
 from .harness import Mount, errno_is
 
 MIB = 1 << 20
@@ -199,6 +199,7 @@ def test_sparse_files_stay_sparse(mount: Mount, rec: Path) -> None:
         assert os.pread(stream.fileno(), 12, 40 * MIB - 3) == b"\0\0\0middle\0\0\0"
         mount.drain()
         assert xattr(file, "sha256") == sha256(expected) == sha256_of(file)
+    wait_until(mount.home(file).exists, "it comes home when its last reader is gone")
     assert mount.home(file).stat().st_blocks * 512 < MIB, "the holes take no room on the disk"
     with file.open("r+b", buffering=0) as stream:
         os.pwrite(stream.fileno(), b"start", 0)

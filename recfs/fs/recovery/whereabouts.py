@@ -88,6 +88,8 @@ class Whereabouts:
 
     def _find_made(self, node: Node) -> None:
         """Whether a directory or symlink was made, but the record of it lost. Else it still is to be made."""
+        if node.parent.pending & Pending.MAKE:
+            return  # what lies there is in an earlier directory of that name
         info = self._store.stat(self._places.home(node))
         if info is None or stat.S_IFMT(info.st_mode) != node.format or self._tree.occupant((node.parent, node.name)):
             return

@@ -51,8 +51,11 @@ class Writers:
             return
         priors = self._priors(node)
         node.priors = tuple(entry.gid for entry in priors)
-        if node.staging is None and not same_boot:
-            # It had been taken to staging and written to, perhaps: the power cut undid the one, not all of the other.
+        unmarked = node.unmarked and node.state is State.WRITING
+        node.unmarked = False
+        if node.staging is None and (unmarked or not same_boot):
+            # It was written to where it lay, for the kernel had it open. Or it had been taken to staging and written
+            # to, perhaps: the power cut undid the one, not all of the other.
             staging = self._bodies.pool.new_id()
             self._store.rename(self._places.home(node), self._store.staging(staging))
             self._tree.vacate(node, node.moved)
@@ -68,7 +71,7 @@ class Writers:
             return
         size = self._found.staging[node.staging].size_bytes
         closed = node.state is State.SEALING and same_boot
-        if closed or was_closed(self._found.staging[node.staging], same_boot=same_boot):
+        if closed or (not unmarked and was_closed(self._found.staging[node.staging], same_boot=same_boot)):
             if node.state is not State.SEALING:
                 check_transition(node.state, State.SEALING)
                 node.state = State.SEALING
