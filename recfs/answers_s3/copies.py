@@ -46,6 +46,9 @@ class CopyAnswers:
     @staticmethod
     def _evict(tier: Tier, node: FileNode, outcome: Outcome) -> None:
         if node.state is State.FETCHING and node.body is None:
+            if not tier.partials.is_idle(node):
+                outcome.keep(node.path, "somebody waits for its bytes; it can leave when they are here")
+                return
             tier.partials.drop(node)
             outcome.did(node.bytes)
             return

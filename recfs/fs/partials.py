@@ -102,7 +102,12 @@ class Partials:
 
     def idle(self) -> list[Partial]:
         """Those that nobody wants anything of now."""
-        return [each for ino, each in self.by_ino.items() if each.idle and ino not in self.landing]
+        return [each for each in self.by_ino.values() if self.is_idle(each.node)]
+
+    def is_idle(self, node: FileNode) -> bool:
+        """Whether nobody wants anything of its partial copy now, if there is one."""
+        partial = self.by_ino.get(node.ino)
+        return partial is None or (partial.idle and node.ino not in self.landing)
 
     # --- the objects they are filled from ------------------------------------------------------------------------
 
@@ -170,8 +175,8 @@ class Partials:
         most = (file_limit() - kept_files() - pool_size()) // KEPT_SHARE
         if len(self.by_ino) < most:
             return
-        for ino, partial in list(self.by_ino.items()):
-            if partial.idle and ino not in self.landing:
+        for partial in list(self.by_ino.values()):
+            if self.is_idle(partial.node):
                 self.drop(partial.node)
                 if len(self.by_ino) < most:
                     return

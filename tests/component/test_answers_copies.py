@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from recfs.core.model import State
 from recfs.errors import IsADirectory, NotFound
 
 from .build import REC, Filesystem, pattern
-from .far import OTHER, ask, bucket, down, failing, fs, no_route, until
+from .far import OTHER, Hold, ask, bucket, down, failing, fs, no_route, until
 from .test_tier import FILE, MIB, evict, node, tiered
-
-if TYPE_CHECKING:
-    import trio
 
 __all__ = ["fs"]
 
@@ -175,3 +172,26 @@ async def test_what_cannot_be_pinned_says_why(nursery: trio.Nursery, tmp_path: P
     assert "max_size" in (await ask(fs, "pin", path=OTHER))["kept"][0]["reason"]
     await fs.drain()
     await fs.stop()
+
+
+async def test_what_somebody_waits_for_is_not_evicted(fs: Filesystem) -> None:
+    """A small file is fetched whole at its open: the open succeeds, however often others want it to leave."""
+    await fs.write(FILE, b"data")
+    await fs.drain()
+    await evict(fs)
+    held = Hold(fs, "get_range")
+    read: list[bytes] = []
+
+    async def reader() -> None:
+        read.append(await fs.read(FILE))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reader)
+        await held.entered()
+        answer = await ask(fs, "evict", path=FILE)
+        assert answer["files"] == 0
+        assert "somebody waits for its bytes" in answer["kept"][0]["reason"]
+        held.let_go()
+    assert read == [b"data"]
+    await fs.drain()
+    assert (await ask(fs, "evict", path=FILE))["files"] == 1
