@@ -260,6 +260,11 @@ def _touch(touched: set[bytes], step: Step) -> None:
 
 
 def _builds_on(step: Step, failed: set[bytes]) -> bool:
-    """Whether *step* concerns, or lies below, a path at which an earlier step failed."""
+    """Whether *step* concerns, or lies below, a path at which an earlier step failed.
+
+    A directory cannot go either before what failed to leave it: what is left in it would be taken for a stranger's.
+    """
     paths = [path for path in (step.path, step.to) if path]
+    if step.kind is StepKind.RMDIR and any(each.startswith(step.path + b"/") for each in failed):
+        return True
     return any(path == each or path.startswith(each + b"/") for path in paths for each in failed)

@@ -294,3 +294,14 @@ async def _is_read(fs: Filesystem, path: str, flags: int, content: bytes) -> Non
     number = await fs.open(path, flags)
     assert await fs.read_handle(number) == content
     await fs.close(number)
+
+
+async def test_a_directory_does_not_go_before_what_could_not_leave_it(fs: Filesystem, expect_log: ExpectLog) -> None:
+    """Both are removed in one batch: a file that the disk keeps for now is not a stranger's for that."""
+    expect_log("sub/deep")
+    await prepare(fs)
+    fs.faults.fail("unlink", errno.EIO, "deep")
+    await fs.vfs.remove_tree(await fs.node(f"{REC}/sub"))
+    await fs.drain()
+    assert not (fs.root / REC / "sub").exists()
+    await fs.assert_consistent()
