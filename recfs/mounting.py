@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import enum
 import logging
 import os
+import struct
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -102,6 +104,31 @@ def _unescape(path: bytes) -> bytes:
     return path
 
 
+_AT_FDCWD = -100
+_AT_SYMLINK_NOFOLLOW, _AT_NO_AUTOMOUNT, _AT_STATX_DONT_SYNC = 0x100, 0x800, 0x4000
+_STATX_MNT_ID_UNIQUE = 0x4000
+_MASK, _MNT_ID = struct.Struct("=I"), struct.Struct("=Q")
+_MNT_ID_OFFSET = 0x90
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _unique_id(point: bytes) -> int | None:
+    """The number of the mount on top at *point*, which is never given to another (statx(2), since Linux 6.8).
+
+    None where there is none, or nobody knows. Asks no daemon.
+    """
+    answer = ctypes.create_string_buffer(256)
+    flags = _AT_SYMLINK_NOFOLLOW | _AT_NO_AUTOMOUNT | _AT_STATX_DONT_SYNC
+    try:
+        if _libc.statx(_AT_FDCWD, point, flags, _STATX_MNT_ID_UNIQUE, answer) != 0:
+            return None
+    except AttributeError:  # an old C library
+        return None
+    if not _MASK.unpack_from(answer)[0] & _STATX_MNT_ID_UNIQUE:
+        return None
+    return int(_MNT_ID.unpack_from(answer, _MNT_ID_OFFSET)[0])
+
+
 class Detached(enum.Enum):
     """How a mount went."""
 
@@ -114,18 +141,23 @@ class Detached(enum.Enum):
 
 
 class OwnMount:
-    """The mount that this process made: known by its number, for its directory, or one above, may be renamed."""
+    """The mount that this process made: known by its numbers, for its directory, or one above, may be renamed.
+
+    Those of the mount table are soon given to others. Where the kernel has a number that is not, that one decides; else
+    only what is still where it was mounted is taken for ours.
+    """
 
     def __init__(self, asked: Path) -> None:
         self.point = asked
         """Where it was when last looked at."""
         self._known: tuple[int, bytes] | None = None
+        self._unique: int | None = None
 
     def identify(self) -> None:
         """Call right after mounting: what is on top there is ours."""
         top = _top(os.fsencode(self.point))
         if top is not None and top.kind == KIND:
-            self._known = top.mount_id, top.device
+            self._known, self._unique = (top.mount_id, top.device), _unique_id(top.point)
 
     def look(self) -> Path:
         """Where it is now; where it was, if it is gone."""
@@ -136,11 +168,23 @@ class OwnMount:
         """Whether it is still mounted, in the mount namespace of this process."""
         if self._known is None:
             return mounted_type(self.point) == KIND
-        for line in _lines():
-            if (line.mount_id, line.device) == self._known:
+        lines = _lines()
+        for line in lines:
+            if (line.mount_id, line.device) == self._known and self._is_ours(line, lines):
                 self.point = Path(os.fsdecode(line.point))
                 return True
         return False
+
+    def _is_ours(self, line: Line, lines: list[Line]) -> bool:
+        if line.kind != KIND:
+            return False
+        if self._unique is None:
+            return line.point == os.fsencode(self.point)
+        if next(each for each in reversed(lines) if each.point == line.point) is not line:
+            return line.point == os.fsencode(
+                self.point
+            )  # something lies over it, and nothing is asked of what is below
+        return _unique_id(line.point) == self._unique
 
     def detach(self) -> Detached:
         """Take it away, wherever it is by now, and nothing else that is mounted in its place."""

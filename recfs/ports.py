@@ -121,7 +121,8 @@ class JournalRow(NamedTuple):
     ino: int
     """The inode an upload or move is for; 0 for the others."""
     key: str
-    """delete and abort: the object. upload: where a begun multipart upload goes."""
+    """delete and abort: the object. upload: where the last attempt was to put it, and may have; empty before the first.
+    """
     upload_id: str
     """The multipart upload that was begun, or empty."""
     parts: str

@@ -176,7 +176,13 @@ class QueueAnswers:
         node = await self._file(row.ino) if row.kind == UPLOAD else None
         row = journal.rows.get(row.id, row)
         under_way = row.id in journal.running
+        key = key_for(b"/".join(node.parts())) if node is not None else ""
+        if row.kind == UPLOAD and row.key not in ("", key):
+            journal.retry(row.id)
+            return f"it may have put something under {row.key}, which is looked for first"
         journal.cancel(row.id)
+        if row.key and not under_way and node is not None and node.object is None:
+            journal.delete(key)  # the answer may have been lost
         if node is None or not under_way or node.state is not State.UPLOADING:
             return None
         # The sending threads see the state, and stop. What they stored by then, if they stored it all, goes.
@@ -184,7 +190,7 @@ class QueueAnswers:
         node.state = State.COMMITTED
         self._far.vfs.behind.node(node)
         if node.object is None:
-            journal.delete(key_for(b"/".join(node.parts())))
+            journal.delete(key)
         return None
 
     async def _file(self, ino: int) -> FileNode | None:

@@ -104,7 +104,8 @@ class Journal:
         if before is not None and before not in self.running:
             self.cancel(before)
         self._begun.discard(node.ino)
-        row = self._add(UPLOAD, node.ino, "", node.bytes, delay_s, _owner(node))
+        key = self.rows[before].key if before in self.rows else ""  # it is being worked on, or was tried
+        row = self._add(UPLOAD, node.ino, key, node.bytes, delay_s, _owner(node))
         if tried:
             self.inherited.add(row.id)
         if is_temporary_name(node.name):
@@ -154,12 +155,19 @@ class Journal:
         row = self._add(ABORT, 0, key, 0, 0)
         self.update(row._replace(upload_id=upload_id))
 
-    def forget(self, node: FileNode) -> None:
-        """The file is gone: nothing of it is to be uploaded or moved any more."""
+    def forget(self, node: FileNode, key: str) -> None:
+        """The file, whose object belongs under *key*, is gone: nothing of it is to be uploaded or moved any more.
+
+        An upload that may have put something elsewhere stays, until that is looked for.
+        """
         for kind in (UPLOAD, MOVE):
             row_id = self._of_ino.get((kind, node.ino))
-            if row_id is not None and row_id not in self.running:
+            if row_id is None or row_id in self.running:
+                continue
+            if self.rows[row_id].key in ("", key):
                 self.cancel(row_id)
+            else:
+                self.retry(row_id)
         self._begun.discard(node.ino)
 
     def is_deleted(self, key: str) -> bool:

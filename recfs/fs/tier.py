@@ -197,11 +197,7 @@ class Tier:
         by its upload.
         """
         self.changed(node)
-        queued = self.journal.upload_of(node.ino)
-        tried = queued is not None and self.journal.was_tried(queued.id)
-        self.journal.forget(node)
-        if tried and node.object is None:
-            self.journal.delete(key_of(node))  # it may have arrived, and only the answer was lost
+        self._forget(node)
         held, open_from_afar = node.object, node.body is not None and node.body.download is not None
         if not open_from_afar:
             self.partials.drop(node)
@@ -213,6 +209,13 @@ class Tier:
             self.retire(node, held.key)
         else:
             self.journal.delete(held.key, self.settings.retention_s)
+
+    def _forget(self, node: FileNode) -> None:
+        """Nothing of it is to be uploaded any more; what has arrived of it all the same, or is about to, goes."""
+        queued, key = self.journal.upload_of(node.ino), key_of(node)
+        self.journal.forget(node, key)
+        if queued is not None and queued.key == key and (node.object is None or node.object.key != key):
+            self.journal.delete(key)
 
     def retire(self, node: FileNode, key: str) -> None:
         """An object is superfluous, as soon as nothing is filled from it any more. Atomic.
@@ -311,14 +314,14 @@ class Tier:
 
     def unwanted(self, node: FileNode) -> None:
         """A committed file belongs here: nothing of it is to go to S3, or stay there. Atomic."""
-        self.journal.forget(node)
+        self._forget(node)
         if node.object is not None:
             self.journal.delete(self._part_with_object(node).key, self.settings.retention_s)
 
     def _part_with_object(self, node: FileNode) -> ObjectRow:
         held = node.object
         assert held is not None
-        self.journal.forget(node)
+        self._forget(node)
         self._lose_object(node)
         return held
 

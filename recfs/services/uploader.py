@@ -22,7 +22,7 @@ from recfs.core.naming import is_temporary_name
 from recfs.errors import RecfsError, Stale
 from recfs.fs.deletions import delete_each
 from recfs.fs.holders import Holders
-from recfs.fs.journal import ABORT, DELETE, MOVE, Running
+from recfs.fs.journal import ABORT, DELETE, MOVE, UPLOAD, Running
 from recfs.fs.moves import Moves
 from recfs.fs.nodes import FileNode
 from recfs.fs.problems import forever, reason_of
@@ -69,6 +69,8 @@ LOOK_S = 60.0
 REFUSED_S = 30.0
 """Longest wait while the server refuses the credentials or the clock."""
 DELETE_BATCH = 1000
+AGAIN_S = 1.0
+"""How soon a row is looked at again that has to wait for another one's key."""
 NAME_LOOK_S = 3600.0
 """How long a file with a temporary name is left alone before its row is looked at again; a rename wakes it."""
 _OF_THE_FILE = (KeyTooLong, NotOffered, RequestRefused)
@@ -100,7 +102,9 @@ class Uploader:
         self._moves = Moves(tier, tree, behind, self._holders, self._limiter)
         self._retry_max_s = retry_max_s
         self._keys: set[str] = set()
-        """Keys being worked on."""
+        """Keys being worked on …"""
+        self._own: dict[int, set[str]] = {}
+        """… and which of them by which row."""
         self._deleting = False
         self._stored = 0
         """Counts the uploads that S3 confirmed."""
@@ -134,6 +138,7 @@ class Uploader:
                 blocked.append(row.id)
             elif row.id in self._journal.rows:
                 self._keys |= keys
+                self._own[row.id] = keys
                 self._journal.running[row.id] = Running(row.kind)
                 await nursery.start(self._work, row, keys)
         if not self._deleting:
@@ -178,7 +183,7 @@ class Uploader:
                 else:
                     node = await self._tree.get(row.ino)
                     if node.unlinked:
-                        self._journal.cancel(row.id)
+                        await self._drop(row)
                     elif isinstance(node, FileNode) and row.kind == MOVE:
                         await self._moves.file(row, node)
                     elif isinstance(node, FileNode):
@@ -187,12 +192,13 @@ class Uploader:
                         await self._moves.folder(row, node)
                 self.problem = None
             except Stale:
-                self._journal.cancel(row.id)
+                await self._drop(row)
             except Exception as error:
                 await trio.lowlevel.checkpoint_if_cancelled()  # the daemon stops: no failure
                 self._failed(row, error)
             finally:
                 self._keys -= keys
+                self._own.pop(row.id, None)
                 if row.id not in self._journal.rows:
                     self._holders.ended(row.id)
                     self._refused.pop(row.id, None)
@@ -271,7 +277,7 @@ class Uploader:
     async def _upload(self, row: JournalRow, node: FileNode) -> None:
         if not _is_to_go(node):
             # Being written: its next commit journals it again. Stored: nothing to do.
-            self._journal.cancel(row.id)
+            await self._drop(row)
             return
         if is_temporary_name(node.name):
             self._journal.unsent.set_aside(row.id, Why.NAME)
@@ -280,7 +286,14 @@ class Uploader:
         if self._journal.unsent.why_aside(row.id) is Why.NAME:
             self._journal.unsent.count_again(row.id)
         key = key_of(node)
-        await self._behind.synced()  # an object whose file is gone after a power cut would be an orphan
+        if row.key != key:
+            if not await self._clear(row):
+                return
+            row = row._replace(key=key)
+            self._journal.update(row)
+        # What may be put somewhere is known before it is, and its file is there after a power cut: no object is left
+        # that nobody knows of.
+        await self._behind.durable()
         await self._holders.settled(node, key)
         if await self._holders.in_the_way(row, key, await self._holders.holder(key, node.ino)):
             return
@@ -325,6 +338,38 @@ class Uploader:
             self._tier.described(node)
         if before is not None and before.key != key:
             await self._behind.durable()  # as after a move
+
+    async def _drop(self, row: JournalRow) -> None:
+        """The row is not wanted any more. What an upload may have put in S3 goes, too. Raises nothing."""
+        try:
+            if row.kind != UPLOAD or await self._clear(row):
+                self._journal.cancel(row.id)
+        except Exception as error:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._failed(row, error)
+
+    async def _clear(self, row: JournalRow) -> bool:
+        """Have removed what an attempt may have put where it does not belong any more, if no file's object is there.
+
+        False: somebody works there, and the row is looked at again soon. Raises IoFailure or OutOfSpace.
+        """
+        key = row.key
+        if not key:
+            return True
+        is_busy = key in self._keys and key not in self._own.get(row.id, ())
+        if is_busy or self._tier.partials.is_read(key, row.ino):
+            self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns() + round(AGAIN_S * _NS)))
+            return False
+        claimed = key not in self._keys
+        self._keys.add(key)  # nobody puts anything there meanwhile
+        try:
+            await self._behind.flush()
+            if await self._holders.holder(key, 0) is None:
+                self._journal.delete(key)
+        finally:
+            if claimed:
+                self._keys.discard(key)
+        return True
 
     def _meta(self, node: FileNode) -> ObjectMeta:
         return ObjectMeta(

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from .clients import need_root, output, pattern, recfs, run, sha256, sha256_of, state, wait_until, xattr
+from recfs.mounting import Detached, OwnMount
+
+from .clients import need_root, output, pattern, recfs, run, sha256, sha256_of, skip, state, wait_until, xattr
 from .harness import BASE_CONFIG, REPOSITORY, Mount, lazy_unmount, mounted
 
 pytestmark = pytest.mark.modeless
@@ -171,6 +173,26 @@ def test_a_stop_leaves_what_is_mounted_over_it_and_says_so(store: Mount) -> None
         assert "could not be unmounted" in store.log()
     finally:
         lazy_unmount(store.path)
+
+
+def test_a_mount_that_got_the_numbers_of_one_that_is_gone_is_left_alone(store: Mount) -> None:
+    """The kernel gives mount ids and device numbers out again at once."""
+    need_root()
+    gone, stranger = OwnMount(store.path), OwnMount(store.path)
+    store.start()
+    gone.identify()
+    assert gone.is_there()
+    store.umount()
+    assert not gone.is_there()
+    store.remount()
+    stranger.identify()
+    gone._known = stranger._known
+    if gone._unique is None:
+        skip("needs mount ids that are used once (Linux 6.8)")
+    assert not gone.is_there()
+    assert gone.detach() is Detached.ABSENT
+    assert stranger.is_there()
+    (store.recording() / "file").write_bytes(b"goes on")
 
 
 @pytest.mark.parametrize("how", ["--root", "lazily"])

@@ -1,0 +1,98 @@
+"""Objects whose upload reached S3, and whose answer did not reach recfs: none is left when its file goes elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+
+from recfs.fs.nodes import FileNode
+from recfs.object_errors import Unreachable
+
+from .build import REC, Filesystem, pattern
+from .far import ask, bucket, fs, until
+from .test_tier import FILE, MIB, stored
+
+__all__ = ["fs"]
+
+Act = Callable[[Filesystem], Awaitable[object]]
+
+
+async def remove(fs: Filesystem) -> None:
+    await fs.unlink(FILE)
+
+
+async def rename(fs: Filesystem) -> None:
+    await fs.rename(FILE, f"{REC}/renamed")
+
+
+async def rename_directory(fs: Filesystem) -> None:
+    await fs.rename(REC, "users/5/recordings/777")
+
+
+async def replace(fs: Filesystem) -> None:
+    await fs.write(f"{REC}/new", b"another")
+    await fs.rename(f"{REC}/new", FILE)
+
+
+async def overwrite(fs: Filesystem) -> None:
+    await fs.write(FILE, b"newer")
+
+
+async def rename_and_make_anew(fs: Filesystem) -> None:
+    """The old key is another file's now: what is there is not to go."""
+    await fs.rename(FILE, f"{REC}/renamed")
+    await fs.write(FILE, b"made anew")
+
+
+async def rename_twice(fs: Filesystem) -> None:
+    await fs.rename(FILE, f"{REC}/away")
+    await fs.rename(f"{REC}/away", FILE)
+
+
+async def rename_and_remove(fs: Filesystem) -> None:
+    await fs.rename(FILE, f"{REC}/renamed")
+    await fs.unlink(f"{REC}/renamed")
+
+
+ACTS: list[Act] = [
+    remove, rename, rename_directory, replace, overwrite, rename_and_make_anew, rename_twice, rename_and_remove
+]  # fmt: skip
+
+
+async def assert_no_orphans(fs: Filesystem) -> None:
+    """The bucket has the files that belong there, and nothing else."""
+    # The clock of the file system stands still: what waits for it is hurried.
+    while fs.rows("select count(*) from journal") != [0] or fs.parts.committer.depth:
+        for found in [found for found in fs.parts.tree.nodes.values() if isinstance(found, FileNode)]:
+            fs.parts.committer.hurry(found.ino)
+        await ask(fs, "queue_retry", all=True)
+        await fs.parts.behind.flush()
+        await trio.sleep(0.1)
+    await fs.drain()
+    files = {path: content for path, content in (await fs.tree("users")).items() if content is not None}
+    assert stored(fs) == files
+    fs.parts.tree.check_invariants()
+
+
+@pytest.mark.may_log("the answer was lost")
+@pytest.mark.parametrize("dies", [True, False], ids=["dies", "lives"])
+@pytest.mark.parametrize("size", [1000, pytest.param(40 * MIB, marks=pytest.mark.slow)], ids=["one-put", "parts"])
+@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.__name__)
+async def test_no_object_is_left(fs: Filesystem, act: Act, size: int, dies: bool) -> None:
+    last = "put_file" if size < MIB else "finish_multipart"
+    bucket(fs).fail(last, Unreachable("the answer was lost"), times=1_000, after=True)
+    await fs.write(FILE, pattern(size))
+    await until(lambda: FILE in stored(fs))
+    if not dies:
+        await until(lambda: fs.rows("select count(*) from journal where attempts > 0") == [1])
+    await act(fs)
+    await fs.parts.behind.flush()
+    if dies:
+        await fs.crash()
+    bucket(fs).heal()
+    if dies:
+        await fs.reopen()
+    await ask(fs, "queue_retry", all=True)
+    await assert_no_orphans(fs)
