@@ -293,7 +293,7 @@ class Bodies:
         body.in_place = False
         if node.state.is_whole or node.state is State.CORRUPT:
             body.unproven = True
-        if remember and node.state.is_whole:
+        if remember and (node.state.is_whole or node.state is State.SEALING):
             info = os.fstat(body.fd)
             body.untouched = Untouched(node.sha256, node.md5, info.st_size, info.st_mtime_ns, time.time_ns())
         if node.state is not State.WRITING:
@@ -382,13 +382,28 @@ class Bodies:
         node.promised = 0
         self._behind.node(node)
 
+    @staticmethod
+    def _before(node: FileNode) -> Untouched | None:
+        """The version that the bytes of a file still are, though it is open for writing; None if it was written to."""
+        known = node.body.untouched if node.body is not None and node.state is State.WRITING else None
+        if known is None or node.body is None:
+            return None
+        info = os.fstat(node.body.fd)
+        return known if (info.st_size, info.st_mtime_ns) == (known.size_bytes, known.mtime_ns) else None
+
+    def keeps(self, node: FileNode) -> bool:
+        """Whether something was promised of the present bytes, so that they are kept when the file is emptied."""
+        if node.unlinked:
+            return False
+        whole = node.state.is_whole or node.state in (State.CORRUPT, State.SEALING)
+        return whole or bool(node.promised & Promise.FSYNCED) or self._before(node) is not None
+
     async def supersede(self, node: FileNode) -> None:
         """Empty the file. Bytes that were promised to somebody are kept until as much is promised of the new ones."""
         body = node.body
         assert body is not None
         async with Held(body.lock, node):
-            kept = node.state.is_whole or node.state in (State.CORRUPT, State.SEALING)
-            if not (kept or node.promised & Promise.FSYNCED) or node.unlinked:
+            if not self.keeps(node):
                 await self.unseal_held(node)
                 await self.cut(node, body, 0)
                 node.promised = 0
@@ -414,7 +429,7 @@ class Bodies:
         try:
             with interruptible(f"a copy of {node.path}"):
                 await self.contended.stoppable(node, copy_bytes, body.fd, fd)
-            copy_ino = os.fstat(fd).st_ino
+            info = os.fstat(fd)
             await self._unmoved(node)
         except BaseException:
             self._store.drop_staging([staging])
@@ -424,12 +439,13 @@ class Bodies:
         if _gone(node):
             self._store.drop_staging([staging])
         else:
-            self.set_aside(node, holder=node, copy=(staging, copy_ino))
+            self.set_aside(node, holder=node, copy=(staging, info))
             self._anew(node)
             # The rows have to know of the copy before there is nothing else.
             body.unproven = True
             await self.unseal_held(node)
         await self.cut(node, body, 0)
+        node.promised = 0  # an fsync that ended meanwhile was of what is cut now
         self._tree.resize(node, 0)
 
     async def cut(self, node: FileNode, body: Body, size: int) -> None:
@@ -442,12 +458,15 @@ class Bodies:
         else:
             os.ftruncate(body.fd, 0)
 
-    def set_aside(self, node: FileNode, *, holder: FileNode | None, copy: tuple[str, int] | None = None) -> Garbage:
+    def set_aside(
+        self, node: FileNode, *, holder: FileNode | None, copy: tuple[str, os.stat_result] | None = None
+    ) -> Garbage:
         """Make the node's present bytes garbage, which *holder* keeps if anything was promised of them. Atomic.
 
-        *copy*: (staging id, inode number on disk) of a copy that becomes the garbage, while the node keeps its place.
+        *copy*: (staging id, facts) of a copy that becomes the garbage, while the node keeps its place.
         """
         follow(self._tree, node)
+        before = self._before(node)
         self.thaw(node)
         entry = Garbage(
             self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.steady_ns()
@@ -455,15 +474,22 @@ class Bodies:
         entry.size_bytes, entry.sha256, entry.md5 = node.bytes, node.sha256, node.md5
         entry.mode, entry.uid, entry.gid_owner, entry.mtime_ns = node.mode, node.uid, node.gid, node.mtime_ns
         if copy is not None:
-            entry.staging, entry.home_ino = copy
+            entry.staging, entry.home_ino, entry.size_bytes = copy[0], copy[1].st_ino, copy[1].st_size
         else:
             entry.home_ino = node.home_ino
             self.hand_over(node, entry)
         if node.state is State.SEALING:
             entry.promised = node.promised | Promise.CLOSED
+        elif before is not None and before.sha256 is not None:
+            if before.describes(before.size_bytes, before.mtime_ns):
+                entry.sha256, entry.md5 = before.sha256, before.md5
+            else:
+                entry.promised = Promise.FSYNCED
+        elif before is not None:
+            entry.promised = node.promised | Promise.CLOSED
         elif not node.state.is_whole:
             entry.promised = node.promised & Promise.FSYNCED
-        if holder is not None and (node.state.is_whole or entry.promised):
+        if holder is not None and (node.state.is_whole or entry.sha256 is not None or entry.promised):
             self._release(holder, durable=entry.is_durable)
             entry.held_by = holder.ino
             holder.priors = (*holder.priors, entry.gid)

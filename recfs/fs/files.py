@@ -316,7 +316,7 @@ class OpenFiles:
             with bounded(f"the stop of the writers of {node.path}"):
                 await body.freezing.wait()
         if size == 0:
-            if body.backing and node.state is not State.WRITING:
+            if body.backing and self._bodies.keeps(node):
                 self.space.admit(os.fstat(body.fd).st_blocks * BLOCK_BYTES)  # its bytes will be copied
             await self._bodies.supersede(node)
         else:
@@ -416,7 +416,8 @@ class OpenFiles:
         self._bodies.closed(node)
         self._bodies.mark_closed(node)
         body = node.body
-        node.untouched = body.untouched if body is not None else None
+        known = body.untouched if body is not None else None
+        node.untouched = known if known is not None and known.sha256 is not None else None
         if body is not None:
             body.untouched = None
         self._behind.node(node)

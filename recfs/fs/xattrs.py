@@ -74,12 +74,13 @@ class Loaded:
         for ino in list(self._sizes):
             if self._bytes <= LOADED_BYTES:
                 return
-            node = self._tree.nodes.get(ino)
-            if ino == kept or (node is not None and (node.unlinked or self._tree.behind.is_dirty(ino))):
+            node = self._tree.nodes.get(ino) or self._tree.orphans.get(ino)
+            removed = node is not None and node.unlinked
+            if ino == kept or (node is not None and not removed and self._tree.behind.is_dirty(ino)):
                 continue  # the catalogue does not have all of them
             self._bytes -= self._sizes.pop(ino)
             if node is not None:
-                node.xattrs = None
+                node.xattrs = {} if removed else None  # nobody has those of a removed file any more
 
 
 class Xattrs:

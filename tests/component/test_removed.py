@@ -166,3 +166,20 @@ async def test_notes_that_make_no_sense_do_no_harm(fs: Filesystem) -> None:
     assert await fs.read(FILE) == b"bytes"
     await fs.vfs.setattr((await fs.node(FILE)).ino, Changes(mode=0o600), OPERATOR)
     await fs.assert_consistent()
+
+
+async def test_a_removed_file_that_was_overwritten_before_leaves_nothing(fs: Filesystem) -> None:
+    """Its last version had been closed, and the one before it committed."""
+    await fs.write(FILE, b"committed")
+    await fs.drain()
+    await fs.write(FILE, b"closed")
+    number = await fs.open(FILE, os.O_WRONLY | os.O_TRUNC)
+    await fs.vfs.files.write(number, 0, b"unfinished")
+    await fs.parts.behind.flush()
+    await fs.unlink(FILE)
+    await die(fs)
+    await fs.drain()
+    assert await names(fs) == set()
+    assert fs.leftovers("lost+found") == []
+    assert fs.account() == (0, 0)
+    await fs.assert_consistent()

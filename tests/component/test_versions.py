@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
+import trio
 
-from .build import REC, Filesystem
+from recfs.fs import bodies
+from recfs.fs.iomodes import Mode
+from recfs.fs.nodes import FileNode
+from recfs.fs.vfs import Changes
+from tests.fakes import FakeKernelFiles
+
+from .build import OPERATOR, REC, Filesystem
 
 FILE = f"{REC}/f"
 TEMPORARY = f"{REC}/.f.part"
@@ -146,3 +157,83 @@ async def test_versions_that_nobody_needs_leave_the_disk(fs: Filesystem) -> None
     await fs.drain()
     assert fs.leftovers("staging") == []
     assert fs.rows("select count(*) from garbage") == [0]
+
+
+# --- open for writing, and not written to --------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def passing(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[Filesystem]:
+    """Where the kernel writes by itself, a file is made ready for that by its open, long before its first byte."""
+    made = Filesystem(nursery, tmp_path / "root")
+    made.files = FakeKernelFiles()
+    await made.start()
+    await made.mkdirs(REC)
+    yield made
+    await made.stop()
+
+
+async def truncate(fs: Filesystem, number: int) -> None:
+    await fs.vfs.setattr((await fs.node(FILE)).ino, Changes(size=0), OPERATOR)
+
+
+async def open_truncating(fs: Filesystem, number: int) -> None:
+    await fs.pass_open(FILE, os.O_WRONLY | os.O_TRUNC)
+
+
+async def rename_unfinished_over(fs: Filesystem, number: int) -> None:
+    await make(fs, TEMPORARY, "open", b"cut off")
+    await fs.rename(TEMPORARY, FILE)
+
+
+EMPTYING = [truncate, open_truncating, rename_unfinished_over]
+
+
+@pytest.mark.parametrize("reader", [False, True], ids=["alone", "beside-a-reader"])
+@pytest.mark.parametrize("emptied", EMPTYING, ids=lambda act: act.__name__)
+@pytest.mark.parametrize("kinds", [["committed"], ["closed"], ["committed", "closed"]], ids="+".join)
+async def test_a_version_that_is_only_open_for_writing_is_kept(
+    passing: Filesystem, kinds: list[str], emptied: Callable[[Filesystem, int], Awaitable[None]], reader: bool
+) -> None:
+    fs = passing
+    contents = [b"version %d" % number * (number + 1) for number in range(len(kinds))]
+    for kind, content in zip(kinds, contents, strict=True):
+        await make(fs, FILE, kind, content)
+    if reader:
+        await fs.pass_open(FILE, os.O_RDONLY)
+    number, mode = await fs.pass_open(FILE, os.O_RDWR)
+    assert mode is Mode.PASS
+    await emptied(fs, number)
+    await fs.parts.behind.flush()
+    await die(fs, "kill")
+    await fs.drain()
+    assert await fs.read(FILE) == contents[-1]
+    # Within the tick of the disk's clock nobody can tell that nothing was written.
+    assert await fs.state(FILE) in ("committed", "incomplete")
+    assert fs.account() == (len(contents[-1]), 1)
+
+
+async def test_a_copy_has_its_own_size(passing: Filesystem) -> None:
+    """Somebody writes on while the bytes that are kept are copied."""
+    fs = passing
+    number, mode = await fs.pass_open(FILE, os.O_RDWR | os.O_CREAT)
+    assert mode is Mode.PASS
+    node = await fs.node(FILE)
+    assert isinstance(node, FileNode)
+    assert node.body is not None
+    os.pwrite(node.body.fd, b"synced", 0)
+    await fs.vfs.files.fsync(number)
+    copied = bodies.copy_bytes
+
+    def slow(source: int, target: int, *args: Any, **how: Any) -> Any:
+        done = copied(source, target, *args, **how)
+        os.pwrite(source, b"and more, and more", 6)
+        return done
+
+    with mock.patch.object(bodies, "copy_bytes", slow):
+        await fs.vfs.setattr(node.ino, Changes(size=0), OPERATOR)
+    await fs.parts.behind.flush()
+    await die(fs, "kill")
+    await fs.drain()
+    assert await fs.read(FILE) == b"synced"
+    assert fs.account() == (6, 1)

@@ -49,6 +49,8 @@ class Finds:
     """Stand-ins for removed directories in which something still lies."""
     staging: dict[str, StagingFile] = field(default_factory=dict)
     """Everything that lies in staging, by staging id."""
+    removed: dict[int, None] = field(default_factory=dict)
+    """Inode numbers of what had been removed, and is to be again, in that order."""
     report: Report = field(default_factory=Report)
 
     def aside(self, what: Hashable, path: str) -> AbstractContextManager[None]:

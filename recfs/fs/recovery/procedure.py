@@ -58,6 +58,7 @@ class Recovery:
         if facts.get("identity", identity) != identity:
             log.warning("the store was copied or restored: its files are taken for what their names say")
             await self._tree.catalogue.forget_home_inos()
+        self._found.removed = dict.fromkeys(self._store.removals.left(boot))
         self._behind.meta("identity", identity)
         self._found.rescan()
         if facts.get("clean") != "1":
@@ -97,14 +98,16 @@ class Recovery:
         The parts for S3 are in place by now: what is removed may have to go there, too.
         """
         boot = self._store.boot_id()
-        removed = self._store.removals.left(boot)
-        for ino in removed:
+        report = self._found.report
+        for ino in self._found.removed:
             with self._found.aside(("removed", ino), f"inode {ino}"):
                 path = await self._names.remove_again(ino)
                 if path is not None:
-                    self._found.report.removed.append(path)
-        await Strays(self._found).adopt_all(frozenset(removed), same_boot=self._same_boot)
-        report = self._found.report
+                    report.removed.append(path)
+            left = self._tree.nodes.get(ino)
+            if isinstance(left, FileNode):
+                Writers(self._found).leave(left)
+        await Strays(self._found).adopt_all(same_boot=self._same_boot)
         report.resealed[:] = [ino for ino in report.resealed if ino in self._tree.nodes]
         self._behind.meta("boot_id", boot)
         self._behind.meta("clean", "0")

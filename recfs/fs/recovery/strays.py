@@ -48,8 +48,8 @@ class Strays:
             self._behind.object(node.object)
             self._behind.node(node)
 
-    async def adopt_all(self, removed: frozenset[int], *, same_boot: bool) -> None:
-        """Give every one of them a place: under its label's name, or in lost+found. Files that were *removed* go."""
+    async def adopt_all(self, *, same_boot: bool) -> None:
+        """Give every one of them a place: under its label's name, or in lost+found. Files that were removed go."""
         known = {entry.staging for entry in self._tree.garbage.values()} | await self._tree.catalogue.staged()
         of_files = {node.staging for node in self._tree.nodes.values() if isinstance(node, FileNode)}
         known |= of_files
@@ -61,7 +61,7 @@ class Strays:
                         self._store.drop_staging([found.id])  # a partial copy of what S3 has
                 elif found.id in known:
                     continue
-                elif self._inode_of(found) in removed:
+                elif self._inode_of(found) in self._found.removed:
                     self._store.drop_staging([found.id])
                 elif not await self._adopt(found, same_boot=same_boot):
                     self._set_aside(found)

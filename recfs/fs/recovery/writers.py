@@ -51,6 +51,8 @@ class Writers:
             return
         priors = self._priors(node)
         node.priors = tuple(entry.gid for entry in priors)
+        if node.ino in self._found.removed:
+            return  # it goes (`Recovery.end`), and so does what it holds
         unmarked = node.unmarked and node.state is State.WRITING
         node.unmarked = False
         if node.staging is None and (unmarked or not same_boot):
