@@ -97,6 +97,8 @@ class _Daemon:
         self._impatient = trio.CancelScope()
         self._exit: Callable[[int], object] = os._exit
         self._unmounted = Detached.ABSENT
+        self._over = False
+        """Whether the kernel has ended the session."""
         self._serving = False
         """Programs rely on the mount: from READY until the orderly stop has come to its end."""
         self._left: list[str] = []
@@ -222,16 +224,19 @@ class _Daemon:
     async def _requests(self, task_status: trio.TaskStatus[None]) -> None:
         await self._session.serve(task_status=task_status)
         # The kernel ended the session: umount(8) from outside, or our own detaching.
+        self._over = True
         self._stop.set()
 
     async def _last_releases(self, unmounted: Detached) -> None:
         """Give the kernel a moment to release what was just closed; what stays open ends as `incomplete`."""
         files = self._parts.vfs.files
-        with trio.move_on_after(LAST_RELEASES_S):
-            await files.no_writers()
-            return
-        if unmounted is Detached.IDLE:
-            # Nothing was open, so everything had been closed: the kernel dropped what it had not yet told us of.
+        if not self._over:
+            with trio.move_on_after(LAST_RELEASES_S):
+                await files.no_writers()
+                return
+        if unmounted is Detached.IDLE or (self._over and not self.mount.is_there()):
+            # A mount goes when nothing in it is open any more, lazily unmounted or not. So everything had been closed:
+            # the kernel dropped what it had not yet told us of. (Where it was aborted, the mount stays.)
             for number in list(files.handles):
                 await files.release(number)
 

@@ -5,6 +5,7 @@ A node has one body while anybody has it open: one descriptor for all handles.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.model import State, check_transition
-from recfs.errors import IoFailure, RecfsError, Stale
+from recfs.errors import IoFailure, OutOfSpace, RecfsError, Stale
 from recfs.fs.body import FEW_BLOCKS, Body, is_changeable
 from recfs.fs.contended import Contended
 from recfs.fs.diskio import copy_bytes, freeze, is_beyond, too_many
@@ -291,7 +292,8 @@ class Bodies:
         if is_changeable(node, body):
             return
         body.in_place = False
-        if node.state.is_whole or node.state is State.CORRUPT:
+        sealing = node.state is State.SEALING
+        if node.state.is_whole or node.state is State.CORRUPT or sealing:
             body.unproven = True
         if remember and (node.state.is_whole or node.state is State.SEALING):
             info = os.fstat(body.fd)
@@ -304,8 +306,13 @@ class Bodies:
         if body.unproven and not node.unlinked:
             # A row that says `committed` must never describe changed bytes, not even after a power cut.
             with interruptible(f"the row of {node.path}"):
-                await self._behind.durable()
+                if sealing:
+                    await self._taken_up()
+                else:
+                    await self._behind.durable()
         body.unproven = False
+        if node.staging is not None and not node.unmarked and not body.backing:
+            self.label(node, before_writing=True)  # it no longer says "closed", before the first byte changes
         if body.backing:
             body.in_place = True  # rename(2) would wait for whoever has it locked, and everybody for rename(2)
         elif not _gone(node):
@@ -315,6 +322,14 @@ class Bodies:
                 self._behind.node(node)
             else:
                 self._to_staging(node)
+
+    async def _taken_up(self) -> None:
+        """A row that says `sealing` must not describe changed bytes either: a start would have them sealed.
+
+        On a full disk the label alone tells.
+        """
+        with contextlib.suppress(OutOfSpace, IoFailure):
+            await self._behind.flush()
 
     def _to_staging(self, node: FileNode) -> None:
         """From home to staging, inline, so that books and disk change in one step.
@@ -361,8 +376,6 @@ class Bodies:
         node.unmarked = body is not None and bool(body.backing)
         if body is not None and node.unmarked:
             body.unproven = True  # the row alone tells that the bytes change, so it comes before them
-        elif node.staging is not None:
-            self.label(node, before_writing=True)  # no longer "closed", before the first byte changes
         check_transition(node.state, State.WRITING)
         if node.state is State.SEALING:
             self.withdraw(node.ino)

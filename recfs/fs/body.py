@@ -24,8 +24,8 @@ class Body:
     """An open file's descriptor and who uses it."""
 
     __slots__ = (
-        "ahead", "backing", "cached", "charged", "download", "fd", "freezing", "handles", "held", "in_place", "judged",
-        "lock", "passing", "retired", "seen", "shares", "stopped", "unproven", "untold", "untouched", "users",
+        "ahead", "asked", "backing", "cached", "charged", "download", "fd", "freezing", "handles", "held", "in_place",
+        "judged", "lock", "passing", "retired", "seen", "shares", "stopped", "unproven", "untold", "untouched", "users",
         "writable", "writers",
     )  # fmt: skip
 
@@ -64,6 +64,8 @@ class Body:
         """(size, mtime_ns) of the file below at the last look."""
         self.held = 0
         """The size the file is charged for already, while a thread makes it grow to that (fs/ranges.py)."""
+        self.asked = False
+        """Whether bytes of what is being fetched were asked for."""
         self.judged = 0
         """Size up to which the limits were looked at."""
         self.untold = False
@@ -73,6 +75,13 @@ class Body:
         self.freezing: trio.Event | None = None
         """Set when the thread has ended that stops (or no longer stops) the writers of this file."""
         self.untouched: Untouched | None = None
+
+    @property
+    def is_being_read(self) -> bool:
+        """Whether others read a file that is being fetched. Its pages are right then, and to drop them would mean to
+        wait for those that are still to come, in a way that nothing interrupts.
+        """
+        return self.download is not None and self.asked and self.cached > 1
 
     def swap(self, fd: int, *, writable: bool) -> None:
         """Use another file from now on, the one that *fd* has open, which is taken over.

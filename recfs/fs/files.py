@@ -211,6 +211,7 @@ class OpenFiles:
         download = handle.body.download
         if download is not None:
             with download.reading(offset, size):
+                handle.body.asked = True
                 with interruptible(f"bytes of {handle.node.path}"):
                     await download.ensure(offset, size)
                 return await self.disk.read_at(handle.body.fd, size, offset, handle.node.bytes)

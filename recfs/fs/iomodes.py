@@ -100,10 +100,12 @@ class IoModes:
 
     async def choose(self, handle: Handle) -> tuple[Mode, int]:
         """The mode and backing id to open with (0: none). Raises FsError when the file cannot be made ready."""
-        on = self._kernel.acceleration
+        on, body = self._kernel.acceleration, handle.body
         if not on.reads:
+            # It may be switched on while this is open, and the kernel takes one way for a file at a time.
+            body.cached += 1
+            handle.mode = Mode.CACHED
             return Mode.CACHED, 0
-        body = handle.body
         if not body.lock.locked() and not self._must_unseal(handle) and not self._is_busy(handle):
             return self._decide(handle)
         # Not "wait until the lock is free, then look again": it is handed over, and two who wait so never get on.

@@ -292,7 +292,7 @@ class Operations(pyfuse3.Operations):
         keep = False
         if mode is Mode.CACHED:
             # Pages of a view may be another file's by now.
-            keep = own and self._modes.keeps_pages
+            keep = own and (self._modes.keeps_pages or handle.body.is_being_read)
             flags |= FOPEN_KEEP_CACHE if keep else 0
         else:
             flags |= FOPEN_PASSTHROUGH if mode is Mode.PASS else FOPEN_PASSTHROUGH | FOPEN_DIRECT_IO

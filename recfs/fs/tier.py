@@ -204,7 +204,9 @@ class Tier:
         if held is None:
             return
         if successor is not None and successor.object is None:
-            self.remember(successor, held._replace(ino=successor.ino, local=0, held=0, pinned=0))
+            # Until an unfinished successor is committed, the object may be all there is of what was promised.
+            way_back = int(node.state.is_remote and not successor.state.is_whole)
+            self.remember(successor, held._replace(ino=successor.ino, local=0, held=way_back, pinned=0))
         elif open_from_afar:
             self.retire(node, held.key)
         else:

@@ -20,6 +20,7 @@ from recfs.fs import iomodes
 from recfs.fs.iomodes import Mode
 from recfs.fs.nodes import FileNode
 from recfs.fs.vfs import Changes
+from recfs.parts import NoKernelFiles
 from tests.fakes import FakeKernelFiles
 
 from .build import OPERATOR, REC, Filesystem, pattern, until
@@ -46,6 +47,23 @@ async def passing(nursery: trio.Nursery, root: Path, **settings: object) -> File
     await made.start()
     await made.mkdirs(REC)
     return made
+
+
+async def test_a_file_opened_before_the_kernel_could_goes_on_so(fs: Filesystem) -> None:
+    """The kernel takes one way for an inode at a time: another open that got another would fail (EIO)."""
+    kernel = fs.files
+    assert isinstance(kernel, FakeKernelFiles)
+    on, kernel.acceleration = kernel.acceleration, NoKernelFiles.acceleration
+    early, mode = await fs.pass_open(FILE, NEW)
+    assert mode is Mode.CACHED
+    kernel.acceleration = on
+    late, mode = await fs.pass_open(FILE)
+    assert mode is Mode.CACHED
+    await fs.close(early)
+    await fs.close(late)
+    last, mode = await fs.pass_open(FILE)
+    assert mode is Mode.PASS
+    await fs.close(last)
 
 
 async def committed(fs: Filesystem, data: bytes, *, aged: bool = False) -> FileNode:

@@ -86,3 +86,24 @@ async def test_a_crash_while_a_file_is_changed_that_was_just_fetched(fs: Filesys
     assert await fs.state(FILE) == "incomplete"
     assert await fs.read(FILE) == pattern(100) + b" and more"
     await fs.drain()
+
+
+@pytest.mark.parametrize("closed", [False, True])
+async def test_a_rename_over_an_evicted_file_gives_old_or_new_after_a_crash(fs: Filesystem, closed: bool) -> None:
+    """S3 alone has the old bytes: they are the way back until the new ones are promised."""
+    fs.checked_at_end = False
+    await fs.write(FILE, b"old")
+    await fs.drain()
+    await evict(fs)
+    number = await fs.open(f"{REC}/part", os.O_WRONLY | os.O_CREAT)
+    await fs.vfs.files.write(number, 0, b"new")
+    if closed:
+        await fs.close(number)
+    await fs.rename(f"{REC}/part", FILE)
+    await fs.crash()
+    await fs.reopen()
+    assert await fs.read(FILE) == (b"new" if closed else b"old")
+    await fs.drain()
+    assert await fs.read(FILE) == (b"new" if closed else b"old")
+    assert stored(fs) == {FILE: b"new" if closed else b"old"}
+    assert fs.account() == (3, 1)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
-import trio
 
 from recfs.fs import bodies
 from recfs.fs.iomodes import Mode
@@ -18,6 +17,9 @@ from recfs.fs.vfs import Changes
 from tests.fakes import FakeKernelFiles
 
 from .build import OPERATOR, REC, Filesystem
+
+if TYPE_CHECKING:
+    import trio
 
 FILE = f"{REC}/f"
 TEMPORARY = f"{REC}/.f.part"
@@ -237,3 +239,32 @@ async def test_a_copy_has_its_own_size(passing: Filesystem) -> None:
     await fs.drain()
     assert await fs.read(FILE) == b"synced"
     assert fs.account() == (6, 1)
+
+
+@pytest.mark.parametrize("flushed", ["rows-written", "rows-lost"])
+@pytest.mark.parametrize("change", ["nothing", "append", "cut"])
+@pytest.mark.parametrize("kinds", [["closed"], ["closed", "closed"], ["committed", "closed"]], ids="+".join)
+async def test_what_was_closed_and_taken_up_again_is_incomplete(
+    fs: Filesystem, kinds: list[str], change: str, flushed: str
+) -> None:
+    """Neither an older version, nor sealed with half a change in it."""
+    fs.checked_at_end = False
+    contents = [b"version %d" % number * (number + 1) for number in range(len(kinds))]
+    for kind, content in zip(kinds, contents, strict=True):
+        await make(fs, FILE, kind, content)
+    if flushed == "rows-written":
+        await fs.parts.behind.flush()
+    number = await fs.open(FILE, os.O_RDWR)
+    expected = contents[-1]
+    if change == "append":
+        await fs.vfs.files.write(number, len(expected), b", half")
+        expected += b", half"
+    elif change == "cut":
+        await fs.vfs.setattr((await fs.node(FILE)).ino, Changes(size=4), OPERATOR)
+        expected = expected[:4]
+    await die(fs, "kill")
+    await fs.drain()
+    assert await fs.read(FILE) == expected
+    # In this mode the open itself changes nothing.
+    assert await fs.state(FILE) == ("committed" if change == "nothing" else "incomplete")
+    assert fs.leftovers("lost+found") == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -193,6 +194,35 @@ def test_a_mount_that_got_the_numbers_of_one_that_is_gone_is_left_alone(store: M
     assert gone.detach() is Detached.ABSENT
     assert stranger.is_there()
     (store.recording() / "file").write_bytes(b"goes on")
+
+
+@pytest.mark.parametrize("lazily", [False, True], ids=["at-once", "lazily"])
+def test_what_was_closed_before_the_mount_went_is_whole(store: Mount, lazily: bool) -> None:
+    """The kernel tells of a close a moment later, and drops what it had not told of. A mount goes when nothing in it
+    is open any more.
+    """
+    need_root()
+    libc = ctypes.CDLL(None, use_errno=True)
+    store.start()
+    for number in range(6):
+        rec = store.recording(1, number)
+        (rec / "old").write_bytes(b"old")
+        store.drain()
+        overwritten = os.open(rec / "old", os.O_WRONLY | os.O_TRUNC)
+        made = os.open(rec / "new", os.O_WRONLY | os.O_CREAT)
+        if lazily:
+            subprocess.run(["umount", "--lazy", store.path], check=True)
+        for fd in (overwritten, made):
+            os.write(fd, b"whole")
+            os.close(fd)
+        if not lazily:
+            assert libc.umount2(os.fsencode(store.path), 0) == 0
+        assert store.ended() == 0
+        store.remount()
+        store.drain()
+        for name in ("old", "new"):
+            assert (rec / name).read_bytes() == b"whole"
+            assert state(rec / name) == "committed"
 
 
 @pytest.mark.parametrize("how", ["--root", "lazily"])
