@@ -18,7 +18,7 @@ from recfs.cli.options import Invocation, store_options
 from recfs.cli.params import Duration
 from recfs.cli.store import INTERNAL_DIR, configured
 from recfs.cli.waiting import Teller, of_queue, of_status, queue_of, told
-from recfs.cli.where import MOUNTINFO, DeadMount, Mount, is_recfs_type, mount_on, root_behind
+from recfs.cli.where import MOUNTINFO, DeadMount, Mount, dead_mounts, is_recfs_type, mount_on, root_behind
 from recfs.control import ControlClient
 from recfs.errors import Busy, DaemonNotRunning, MountError, RecfsError
 
@@ -104,14 +104,19 @@ def _elsewhere(root: Path, wanted: Path | None, *, is_named: bool) -> Mount | No
             raise MountError(
                 f"{nothing}, and the daemon of {root} (process {holder}) does not listen; `kill {holder}` stops it"
             ) from exc
+        dead = "".join(f"; {point} is a dead mount: `recfs umount {point}` clears it" for point in dead_mounts())
         if wanted is None:
             raise click.UsageError(
-                f"no mount point: no daemon runs on {root}; give MOUNTPOINT, or set `mountpoint` in recfs.conf"
+                f"no mount point: no daemon runs on {root}; give MOUNTPOINT, or set `mountpoint` in recfs.conf{dead}"
             ) from exc
-        raise MountError(f"{nothing}, and no daemon runs on {root}") from exc
+        raise MountError(f"{nothing}, and no daemon runs on {root}{dead}") from exc
     mount = mount_on(Path(there)) if there is not None else None
-    if mount is None or not is_recfs_type(mount):
+    if mount is None:
         return None
+    if not is_recfs_type(mount):
+        raise MountError(
+            f"{there}, where {root} is mounted, lies under a mount of {mount.fstype}: unmount that first (umount(8))"
+        )
     try:
         behind = root_behind(mount)
     except DeadMount:

@@ -98,6 +98,22 @@ def mount_around(path: Path) -> Mount | None:
     return best if best is not None and is_recfs_type(best) else None
 
 
+def dead_mounts() -> list[Path]:
+    """Find the recfs mounts whose daemon is gone, whatever their store was: nobody can ask them."""
+    found = []
+    for mount in mounts():
+        # Only mounts that say they are recfs: asking another file system may hang.
+        if not is_recfs_type(mount) or mount.fstype == "fuse":
+            continue
+        try:
+            root_behind(mount)
+        except DeadMount:
+            found.append(mount.mount_point)
+        except MountError:
+            continue
+    return found
+
+
 def path_in_mount(mount: Mount, path: Path) -> str:
     """Return `path` as recfs knows it: relative to the root of the file system, "" for the root."""
     inside = resolve(path).relative_to(mount.mount_point)

@@ -168,6 +168,9 @@ def test_a_stop_leaves_what_is_mounted_over_it_and_says_so(store: Mount) -> None
     assert store.process is not None
     subprocess.run(["mount", "-t", "tmpfs", "over", store.path], check=True)
     try:
+        refused = recfs("umount", "--root", store.root, check=False)
+        assert refused.returncode == 5
+        assert b"lies under a mount of tmpfs" in refused.stderr
         store.process.send_signal(signal.SIGTERM)
         assert store.ended() != 0
         assert mounted(store.path)

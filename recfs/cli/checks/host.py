@@ -8,8 +8,7 @@ import stat
 from pathlib import Path
 
 from recfs.cli.checks import Check, Level
-from recfs.cli.where import DeadMount, is_recfs_type, mounts, root_behind
-from recfs.errors import MountError
+from recfs.cli.where import dead_mounts
 
 MIN_KERNEL = (5, 4)
 FEW_FILES = 1024
@@ -124,17 +123,8 @@ def check_capabilities(mask: int, *, is_root: bool) -> list[Check]:
 
 
 def check_dead_mounts() -> list[Check]:
-    """Find recfs mounts whose daemon is gone; nothing when there are none."""
-    found = []
-    for mount in mounts():
-        # Only mounts that say they are recfs: asking another file system may hang.
-        if not is_recfs_type(mount) or mount.fstype == "fuse":
-            continue
-        try:
-            root_behind(mount)
-        except DeadMount:
-            remedy = f"recfs umount {mount.mount_point}"
-            found.append(Check("mount", Level.FAIL, f"{mount.mount_point} is a dead mount", remedy))
-        except MountError:
-            continue
-    return found
+    """Find recfs mounts whose daemon is gone, of whatever store; nothing when there are none."""
+    return [
+        Check("mount", Level.FAIL, f"{point} is a dead mount, of this store or another", f"recfs umount {point}")
+        for point in dead_mounts()
+    ]
