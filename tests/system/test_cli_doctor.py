@@ -172,7 +172,7 @@ def test_dead_mounts_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("recfs.cli.where.os.getxattr", not_connected)
     assert host.check_dead_mounts() == [
-        Check("mount", Level.FAIL, "/mnt/dead is a dead mount", "recfs umount /mnt/dead")
+        Check("mount", Level.FAIL, "/mnt/dead is a dead mount, of this store or another", "recfs umount /mnt/dead")
     ]
 
 
