@@ -75,3 +75,20 @@ async def test_attributes_leave_memory_and_come_back(
     again = Xattrs(fs.vfs, str(fs.root))
     assert await again.list(await ino_of(fs, 0)) == [b"user.a", b"user.b"]
     assert await again.get(await ino_of(fs, 7), b"user.a") == b"\x07" * 1000
+
+
+async def test_attributes_of_removed_files_do_not_fill_the_memory(
+    fs: Filesystem, kept: Xattrs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel knows a removed file as long as somebody has so much as a path to it (O_PATH)."""
+    monkeypatch.setattr(xattrs, "LOADED_BYTES", 3000)
+    known = []
+    for number in range(8):
+        ino = await ino_of(fs, number)
+        await kept.set(ino, b"user.a", b"x" * 1000, OPERATOR)
+        node = await fs.node(f"{REC}/{number}")
+        node.kernel_refs = 1
+        known.append(node)
+        await fs.unlink(f"{REC}/{number}")
+    assert sum(bool(node.xattrs) for node in known) <= 3
+    assert known[-1].xattrs == {b"user.a": b"x" * 1000}
