@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from recfs.errors import TooManyFiles
+from recfs.fs.diskio import kept_files
 from recfs.fs.guard import errno_of
 from recfs.fs.namespace import Caller
 from recfs.fs.partials import KEPT_SHARE
@@ -29,10 +30,18 @@ GREEDY, SECOND, THIRD = Caller(20001, 20001), Caller(20002, 20002), Caller(20003
 CREATE = os.O_WRONLY | os.O_CREAT
 
 
+def have_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the daemon few descriptors, besides those that the tests have open already."""
+    limit = LIMIT + len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr("recfs.fs.diskio.resource.getrlimit", lambda which: (limit, limit))
+    for module in ("shares", "partials"):
+        monkeypatch.setattr(f"recfs.fs.{module}.kept_files", lambda: kept_files() + limit - LIMIT)
+
+
 @pytest.fixture
 async def fs(nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Filesystem]:
     """A file system whose daemon may have few descriptors."""
-    monkeypatch.setattr("recfs.fs.diskio.resource.getrlimit", lambda which: (LIMIT, LIMIT))
+    have_few(monkeypatch)
     made = Filesystem(nursery, tmp_path / "root")
     await made.start()
     await made.mkdirs(REC)
@@ -136,7 +145,7 @@ async def test_opens_at_the_same_moment_come_to_no_more(fs: Filesystem) -> None:
 @pytest.fixture
 async def cold(nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Filesystem]:
     """The same with 30 files whose bytes S3 has, and that an open does not fetch whole."""
-    monkeypatch.setattr("recfs.fs.diskio.resource.getrlimit", lambda which: (LIMIT, LIMIT))
+    have_few(monkeypatch)
     made = tiered(nursery, tmp_path / "root", cache={"fetch_whole_below": 1, "read_ahead_max": MIB})
     await made.start()
     for n in range(30):
@@ -192,7 +201,7 @@ async def test_a_limit_of_a_million(fs: Filesystem, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("recfs.fs.diskio.resource.getrlimit", lambda which: (1 << 20, 1 << 20))
     large = Shares()
     assert large._left > 1_000_000
-    half = large._left // 2
+    half = (large._left + 1) // 2
     for keeps, is_refused in ((half - 1, False), (half, True)):
         large._left += large._used - keeps
         large._held[GREEDY.uid] = large._used = keeps
