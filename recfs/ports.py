@@ -421,6 +421,10 @@ class Settler(Protocol):
     def add(self, ino: int) -> None:
         """The row of *ino* has pending bits."""
 
+    @property
+    def is_moving(self) -> bool:
+        """Whether any move is being carried out."""
+
     def touches(self, inos: Sequence[int]) -> bool:
         """Whether a move now being carried out concerns one of *inos*."""
 

@@ -103,7 +103,7 @@ class Bodies:
 
     async def _unmoved(self, node: Node) -> None:
         """`still`, for a request: raises Interrupted or TryAgain."""
-        if not self._settler.touches(self._places.way(node)):
+        if not self._settler.is_moving or not self._settler.touches(self._places.way(node)):
             return
         with bounded(f"the move of {node.path} or a directory above it"):
             await self.still(node)

@@ -100,9 +100,17 @@ class DiskIo:
         return await trio.to_thread.run_sync(os.pread, fd, size, offset, limiter=self._limiter)
 
 
+_below = 0
+"""Descriptors below are for files, as far as is known: asked anew when one is not."""
+
+
 def is_beyond(fd: int) -> bool:
     """Whether a descriptor of a file is one of those that are kept for other uses."""
-    return fd >= file_limit() - kept_files()
+    global _below
+    if fd < _below:
+        return False
+    _below = file_limit() - kept_files()  # it can be changed from outside (prlimit(2)); lowered, opening itself fails
+    return fd >= _below
 
 
 def kept_files() -> int:

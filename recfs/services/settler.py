@@ -121,6 +121,11 @@ class HomeSettler:
         if len(self._todo.nodes) + len(self._todo.garbage) >= BATCH_ITEMS:
             self._urgent.set()
 
+    @property
+    def is_moving(self) -> bool:
+        """Whether the batch being carried out moves anything."""
+        return bool(self._moving)
+
     def touches(self, inos: Sequence[int]) -> bool:
         """Whether the batch being carried out moves one of *inos*."""
         moving = self._moving

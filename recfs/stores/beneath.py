@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import os
 import struct
 from collections.abc import Iterator
@@ -18,11 +19,18 @@ PATH_MAX: Final = 4096
 """Bytes of a path in one system call, its NUL included (linux/limits.h)."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_held_libc = ctypes.PyDLL(None, use_errno=True)
 _SYS_OPENAT2: Final = 437
 _RESOLVE_NO_SYMLINKS, _RESOLVE_CACHED = 0x04, 0x20
 _FOLDER: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOTHING: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """What looking up a path says where a directory on the way is none, or nothing is."""
+
+
+@functools.cache
+def _how(flags: int, resolve: int) -> bytes:
+    """struct open_how of openat2(2)."""
+    return struct.pack("=QQQ", flags, 0, _RESOLVE_NO_SYMLINKS | resolve)
 
 
 class Beneath:
@@ -77,8 +85,10 @@ class Beneath:
 
     def _try(self, folder: int, inside: bytes, flags: int, resolve: int) -> int:
         """openat2(2): a descriptor, or the error number below zero."""
-        how = struct.pack("=QQQ", flags, 0, _RESOLVE_NO_SYMLINKS | resolve)
-        fd: int = _libc.syscall(_SYS_OPENAT2, folder, inside, how, len(how))
+        how = _how(flags, resolve)
+        # What does not wait need not give the interpreter away, to wait for it afterwards.
+        call = _held_libc if resolve & _RESOLVE_CACHED else _libc
+        fd: int = call.syscall(_SYS_OPENAT2, folder, inside, how, len(how))
         return fd if fd >= 0 else -ctypes.get_errno()
 
     @staticmethod

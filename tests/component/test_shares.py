@@ -34,6 +34,7 @@ def have_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the daemon few descriptors, besides those that the tests have open already."""
     limit = LIMIT + len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr("recfs.fs.diskio.resource.getrlimit", lambda which: (limit, limit))
+    monkeypatch.setattr("recfs.fs.diskio._below", 0)
     for module in ("shares", "partials"):
         monkeypatch.setattr(f"recfs.fs.{module}.kept_files", lambda: kept_files() + limit - LIMIT)
 
