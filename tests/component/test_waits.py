@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import trio
@@ -183,10 +184,13 @@ class Moving:
         self._done = trio.Event()
         self._settler.__dict__["touches"] = lambda inos: not self._done.is_set()
         self._settler.__dict__["quiet"] = self._done.wait
+        self._moves = mock.patch.object(type(self._settler), "is_moving", True)
+        self._moves.start()
 
     def end(self) -> None:
         """It does."""
         self._done.set()
+        self._moves.stop()
         del self._settler.__dict__["touches"], self._settler.__dict__["quiet"]
 
 
