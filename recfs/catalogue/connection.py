@@ -12,6 +12,9 @@ from recfs.errors import CatalogueCorrupt, StoreError, StoreFull
 FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 """What SQLite says on a full disk. The second: the index of the log (-shm) could not grow."""
 
+STATEMENTS = 512
+"""How many statements stay compiled: each is one for every number of rows it is run for (`rows.py`)."""
+
 FULL_BYTES = 256 << 10
 """On a disk with less than this, what SQLite cannot read, write or make is put down to that."""
 
@@ -28,7 +31,9 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         raise full(path)
     try:
         uri = f"file:{_quote(path)}?mode={'ro' if read_only else 'rwc'}"
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5)
+        connection = sqlite3.connect(
+            uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5, cached_statements=STATEMENTS
+        )
         connection.execute("pragma temp_store = memory")
         connection.execute("pragma cache_size = -16384")
         if not read_only:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, TypeVar
+from itertools import chain
+from typing import Any, Final, NamedTuple, TypeVar
 
 from recfs.core import bounds
 from recfs.core.model import Kind, State
 from recfs.ports import AccountRow, Batch, GarbageRow, JournalRow, NodeRow, ObjectRow
 
 Values = Sequence[Any]
+Run = tuple[str, Values]
+"""A statement's text, and the values for it."""
 Row = TypeVar("Row", NodeRow, GarbageRow, AccountRow, ObjectRow, JournalRow)
 
 UNFIT: Final = (
@@ -47,17 +50,57 @@ def added_up(halves: Sequence[tuple[Any, ...]]) -> int:
     return (int(high) << 32) + int(low)
 
 
-def _put(table: str, fields: tuple[str, ...]) -> str:
-    return f"replace into {table} ({', '.join(fields)}) values ({', '.join('?' * len(fields))})"
+AT_ONCE: Final = 32
+"""How many rows one run of a statement writes at most."""
+
+
+class Statement(NamedTuple):
+    """A statement, by the number of rows that one run of it writes.
+
+    The binding gives the interpreter's lock away at each run and may have to wait for it behind other threads: with one
+    run for each row, a batch takes some three times as long as SQLite needs for it.
+    """
+
+    texts: tuple[str, ...]
+
+    def runs(self, rows: Sequence[Values]) -> Iterator[Run]:
+        """The runs that write *rows*, in order."""
+        for first in range(0, len(rows), AT_ONCE):
+            some = rows[first : first + AT_ONCE]
+            yield self.texts[len(some)], some[0] if len(some) == 1 else [*chain.from_iterable(some)]
+
+
+def _put(table: str, fields: tuple[str, ...]) -> Statement:
+    before, row = f"replace into {table} ({', '.join(fields)}) values", f"({', '.join('?' * len(fields))})"
+    return Statement(tuple(f"{before} {', '.join([row] * count)}" for count in range(AT_ONCE + 1)))
+
+
+def _drop(table: str, *key: str) -> Statement:
+    before, row = f"delete from {table} where", f"({', '.join('?' * len(key))})"
+    single = f"{before} {' and '.join(f'{column} = ?' for column in key)}"
+    several = f"{before} ({', '.join(key)}) in (values"
+    return Statement(("", single, *(f"{several} {', '.join([row] * count)})" for count in range(2, AT_ONCE + 1))))
 
 
 # `replace` also removes a row that still holds the (parent, name) a renamed row now takes; such a row changed its own
 # name in the same batch, or was removed, so it is written back by its own turn.
-_PUT_NODE: Final = _put("node", NodeRow._fields)
-_PUT_ACCOUNT: Final = _put("account", AccountRow._fields)
+_PUT_NODES: Final = _put("node", NodeRow._fields)
+_PUT_ACCOUNTS: Final = _put("account", AccountRow._fields)
 _PUT_GARBAGE: Final = _put("garbage", GarbageRow._fields)
-_PUT_OBJECT: Final = _put("object", ObjectRow._fields)
+_PUT_OBJECTS: Final = _put("object", ObjectRow._fields)
 _PUT_JOURNAL: Final = _put("journal", JournalRow._fields)
+_PUT_XATTR: Final = _put("xattr", ("ino", "name", "value"))
+_PUT_WHITEOUT: Final = _put("whiteout", ("parent", "name"))
+_PUT_VIEWS: Final = _put("view", ("view_id", "ino"))
+_PUT_META: Final = _put("meta", ("key", "value"))
+_DROP_NODES: Final = _drop("node", "ino")
+_DROP_GARBAGE: Final = _drop("garbage", "gid")
+_DROP_OBJECTS: Final = _drop("object", "ino")
+_DROP_JOURNAL: Final = _drop("journal", "id")
+_DROP_XATTR: Final = _drop("xattr", "ino", "name")
+_DROP_WHITEOUT: Final = _drop("whiteout", "parent", "name")
+_DROP_ALL_OF: Final = (_DROP_OBJECTS, _drop("xattr", "ino"), _drop("whiteout", "parent"), _drop("view", "ino"))
+"""What goes with a node."""
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
@@ -89,42 +132,34 @@ def object_row(values: tuple[Any, ...]) -> ObjectRow:
 # --- writing -------------------------------------------------------------------------------------------------------
 
 
-def statements(batch: Batch) -> Iterator[tuple[str, Sequence[Values]]]:
+def statements(batch: Batch) -> Iterator[tuple[Statement, Sequence[Values]]]:
     """Statements that write *batch*, in order, each with the rows to run it for."""
     removed = [(ino,) for ino in batch.removed]
-    yield "delete from node where ino = ?", removed
-    yield _PUT_NODE, batch.nodes
-    yield _PUT_ACCOUNT, batch.accounts
+    yield _DROP_NODES, removed
+    yield _PUT_NODES, batch.nodes
+    yield _PUT_ACCOUNTS, batch.accounts
     yield _PUT_GARBAGE, batch.garbage
-    yield "delete from garbage where gid = ?", [(gid,) for gid in batch.purged]
+    yield _DROP_GARBAGE, [(gid,) for gid in batch.purged]
     for ino, name, value in batch.xattrs:
-        if value is None:
-            yield "delete from xattr where ino = ? and name = ?", [(ino, name)]
-        else:
-            yield "replace into xattr values (?, ?, ?)", [(ino, name, value)]
+        yield (_DROP_XATTR, [(ino, name)]) if value is None else (_PUT_XATTR, [(ino, name, value)])
     for parent, name, hidden in batch.whiteouts:
-        if hidden:
-            yield "replace into whiteout values (?, ?)", [(parent, name)]
-        else:
-            yield "delete from whiteout where parent = ? and name = ?", [(parent, name)]
-    yield "replace into view values (?, ?)", batch.views
-    yield "delete from object where ino = ?", [(ino,) for ino in batch.objects_gone]
-    yield _PUT_OBJECT, batch.objects
+        yield _PUT_WHITEOUT if hidden else _DROP_WHITEOUT, [(parent, name)]
+    yield _PUT_VIEWS, batch.views
+    yield _DROP_OBJECTS, [(ino,) for ino in batch.objects_gone]
+    yield _PUT_OBJECTS, batch.objects
     yield _PUT_JOURNAL, batch.journal
-    yield "delete from journal where id = ?", [(done,) for done in batch.journal_done]
-    if removed:  # last: the batch may also hold what they were given before they went
-        yield "delete from object where ino = ?", removed
-        yield "delete from xattr where ino = ?", removed
-        yield "delete from whiteout where parent = ?", removed
-        yield "delete from view where ino = ?", removed
-    yield "replace into meta values (?, ?)", list(batch.meta.items())
+    yield _DROP_JOURNAL, [(done,) for done in batch.journal_done]
+    for statement in _DROP_ALL_OF:  # last: the batch may also hold what they were given before they went
+        yield statement, removed
+    yield _PUT_META, list(batch.meta.items())
 
 
-def write(db: sqlite3.Connection, batch: Batch) -> None:
-    """Write *batch* as it is, in the transaction that is open. Raises one of `UNFIT` for a row that does not fit."""
-    for statement, rows in statements(batch):
-        if rows:
-            db.executemany(statement, rows)
+def runs(batch: Batch) -> list[Run]:
+    """What is to be run, in one transaction and in order, to write *batch* as it is.
+
+    SQLite, or its binding, raises one of `UNFIT` for a row that does not fit.
+    """
+    return [run for statement, rows in statements(batch) if rows for run in statement.runs(rows)]
 
 
 def fitted(batch: Batch) -> tuple[Batch, list[str]]:

@@ -38,7 +38,7 @@ from recfs.catalogue.rows import (
     garbage_row,
     node_row,
     object_row,
-    write,
+    runs,
 )
 from recfs.core.bounds import MAX_INT
 from recfs.errors import CatalogueCorrupt, IoFailure, OutOfSpace, RowRefused
@@ -47,6 +47,7 @@ from recfs.ports import AccountRow, JournalRow
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from recfs.catalogue.rows import Run
     from recfs.ports import Batch, GarbageRow, NodeRow, ObjectRow
 
 log = logging.getLogger("recfs.catalogue")
@@ -93,12 +94,20 @@ class SqliteCatalogue:
                 self._db.execute("rollback")
             raise
 
+    def _run(self, todo: Sequence[Run], *, trial: bool) -> None:
+        """Run *todo* as one transaction."""
+        if len(todo) == 1 and not trial:  # a statement by itself is one (sqlite.org/lang_transaction.html)
+            self._db.execute(*todo[0])
+            return
+        with self._transaction(trial=trial) as db:
+            for text, values in todo:
+                db.execute(text, values)
+
     async def apply(self, batch: Batch, *, trial: bool = False) -> None:
         """Write *batch* in one transaction, all of it or nothing. A value that does not fit is made to: `refused`."""
         try:
             try:
-                with self._transaction(trial=trial) as db:
-                    write(db, batch)
+                self._run(runs(batch), trial=trial)
             except UNFIT:
                 self._apply_fitted(batch, trial=trial)
         except UNFIT as error:
@@ -110,8 +119,7 @@ class SqliteCatalogue:
     def _apply_fitted(self, batch: Batch, *, trial: bool) -> None:
         """Write *batch* with its values brought into their ranges."""
         fit, told = fitted(batch)
-        with self._transaction(trial=trial) as db:
-            write(db, fit)
+        self._run(runs(fit), trial=trial)
         for what in told if not trial else ():
             if what not in self.refused:
                 log.error("catalogue %s: a row does not fit: %s", self._path, what)

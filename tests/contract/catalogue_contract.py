@@ -109,6 +109,30 @@ class CatalogueContract:
         await filled.apply(Batch(nodes=[row(10, b"b", 2), row(11, b"c", 2), row(12, b"a", 2)]))
         assert {each.name: each.ino for each in await filled.children(2, 0, 10)} == {b"b": 10, b"c": 11, b"a": 12}
 
+    @pytest.mark.parametrize("count", [1, 2, 31, 32, 33, 64, 65, 100])
+    async def test_a_batch_of_any_length(self, catalogue: Catalogue, count: int) -> None:
+        await catalogue.apply(Batch(nodes=[row(1, b"", kind=Kind.DIR), row(5000, b"stays")]))
+        names = [b"%d" % index for index in range(count)]
+        inos = range(10, 10 + count)
+        await catalogue.apply(
+            Batch(
+                nodes=[row(ino, name) for ino, name in zip(inos, names, strict=True)],
+                garbage=[garbage(ino) for ino in inos],
+                xattrs=[(ino, b"user.x", b"%d" % ino) for ino in inos],
+            )
+        )
+        turned = [*names[1:], names[0]]
+        await catalogue.apply(Batch(nodes=[row(ino, name) for ino, name in zip(inos, turned, strict=True)]))
+        found = {each.name: each.ino for each in await catalogue.children(ROOT_INO, 0, 1000)}
+        assert found == {b"stays": 5000} | dict(zip(turned, inos, strict=True))
+        assert [each.gid for each in await catalogue.garbage()] == list(inos)
+        assert [await catalogue.xattrs(ino) for ino in inos] == [{b"user.x": b"%d" % ino} for ino in inos]
+
+        await catalogue.apply(Batch(removed=list(inos), purged=list(inos)))
+        assert [each.name for each in await catalogue.children(ROOT_INO, 0, 1000)] == [b"stays"]
+        assert list(await catalogue.garbage()) == []
+        assert [await catalogue.xattrs(ino) for ino in inos] == [{}] * count
+
     async def test_a_name_may_pass_to_another_inode_as_its_holder_goes(self, filled: Catalogue) -> None:
         await filled.apply(Batch(nodes=[row(11, b"a", 2)], removed=[10]))
         assert {each.name: each.ino for each in await filled.children(2, 0, 10)} == {b"a": 11, b"c": 12}
