@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import sqlite3
 from pathlib import Path
 
+from recfs.core.naming import show_name
 from recfs.errors import CatalogueCorrupt, StoreError, StoreFull
 
 FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
@@ -23,7 +25,8 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """Open the catalogue file; *read_only* never creates nor changes it.
 
     Raises CatalogueCorrupt when it is not a catalogue, is damaged, or comes from a newer recfs, StoreFull when the disk
-    has no room for the log or its index (-wal, -shm), without which it cannot be read.
+    has no room for the log or its index (-wal, -shm), without which it cannot be read, StoreError when it cannot be
+    had: locked by another program, or not to be opened or written.
     """
     # SQLite makes its index (-shm) a page at a time and maps it. Where blocks are smaller, that leaves holes: on a full
     # disk whoever touches one is ended by SIGBUS (mmap(2)).
@@ -53,8 +56,51 @@ def _quote(path: Path) -> str:
 def unusable(path: Path, error: sqlite3.DatabaseError) -> StoreError:
     """What *error* says of the catalogue, or of the disk it is on."""
     code = getattr(error, "sqlite_errorcode", 0)
-    may_be = code & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)  # the primary code of an extended one
-    return full(path) if code in FULL or (may_be and is_full(path)) else corrupt(path, error)
+    primary = code & 0xFF  # of an extended one
+    may_be = primary in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+    if code in FULL or (may_be and is_full(path)):
+        return full(path)
+    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL):
+        whose = holders(path) or "on another machine, perhaps"
+        return StoreError(
+            f"catalogue {path} is locked by another program ({whose}): end it, and try again. Nothing was changed"
+        )
+    if primary in _NOT_TO_BE_HAD:
+        return StoreError(
+            f"catalogue {path} cannot be opened ({error}): the file, its -wal and -shm beside it, and their directory "
+            f"have to be there and this user's to read and write (ls -la, lsattr, df, dmesg). Nothing was changed"
+        )
+    return corrupt(path, error)
+
+
+_NOT_TO_BE_HAD = (
+    sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH,
+    sqlite3.SQLITE_NOLFS,
+)  # fmt: skip
+"""Primary result codes that say nothing of what is in the file."""
+
+
+def holders(path: Path) -> str:
+    """Which other processes have a lock on the catalogue or its index: "sqlite3 (process 7)"; empty if none is known.
+
+    As proc_locks(5) tells: the process id, or -1 for a lock of an open file, and device and inode of the file.
+    """
+    found: dict[int, None] = {}
+    with contextlib.suppress(OSError, ValueError):
+        locks = [line.split() for line in Path("/proc/locks").read_text("ascii").splitlines()]
+        for suffix in ("", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                info = os.stat(f"{path}{suffix}")
+                device = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
+                found.update({int(lock[4]): None for lock in locks if lock[1] != "->" and lock[5] == device})
+    return ", ".join(f"{_name_of(pid)} (process {pid})" for pid in found if pid not in (-1, 0, os.getpid()))
+
+
+def _name_of(pid: int) -> str:
+    try:
+        return show_name(Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip())
+    except OSError:
+        return "unknown"
 
 
 def is_full(path: Path) -> bool:

@@ -41,7 +41,7 @@ from recfs.catalogue.rows import (
     runs,
 )
 from recfs.core.bounds import MAX_INT
-from recfs.errors import CatalogueCorrupt, IoFailure, OutOfSpace, RowRefused
+from recfs.errors import CatalogueCorrupt, IoFailure, OutOfSpace, RowRefused, StoreError
 from recfs.ports import AccountRow, JournalRow
 
 if TYPE_CHECKING:
@@ -220,12 +220,21 @@ class SqliteCatalogue:
         query = f"select {NODE} from node where pending <> 0 or state in ('writing', 'sealing') order by ino"
         return [node_row(row) for row in self._read(query)]
 
+    @contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        """Run the block as one transaction. Raises IoFailure or OutOfSpace."""
+        try:
+            with self._transaction() as db:
+                yield db
+        except sqlite3.DatabaseError as error:
+            raise self._failure(error) from error
+        self._applied += 1
+
     async def forget_home_inos(self) -> None:
         """Forget every recorded st_ino."""
-        with self._transaction() as db:
+        with self._change() as db:
             db.execute("update node set home_ino = null where home_ino is not null")
             db.execute("update garbage set home_ino = null where home_ino is not null")
-        self._applied += 1
 
     async def staged(self) -> set[str | None]:
         """Staging ids that rows name."""
@@ -331,7 +340,7 @@ class SqliteCatalogue:
 
     async def forget_future(self, now_ns: int) -> None:
         """What lies ahead of *now_ns* counts as recorded just now."""
-        with self._transaction() as db:
+        with self._change() as db:
             db.execute("update node set activity_ns = ? where activity_ns <> 0 and activity_ns > ?", (now_ns, now_ns))
             db.execute("update garbage set deleted_ns = ? where deleted_ns > ?", (now_ns, now_ns))
             db.execute(
@@ -342,25 +351,25 @@ class SqliteCatalogue:
                 "update journal set next_try_ns = next_try_ns - created_ns + ?, created_ns = ? where created_ns > ?",
                 (now_ns, now_ns, now_ns),
             )
-        self._applied += 1
 
     async def forget_fetches(self) -> None:
         """`fetching` is `evicted` again."""
-        with self._transaction() as db:
+        with self._change() as db:
             db.execute("update node set state = 'evicted' where state = 'fetching'")
-        self._applied += 1
 
 
 def open_catalogue(path: Path, *, expect_new: bool = True) -> SqliteCatalogue:
     """Open or create the catalogue at *path*, bring its schema up to date, and make the file's name durable.
 
     *expect_new* False: there are files it should know of, so a missing or empty one is refused.
-    Raises CatalogueCorrupt, StoreFull.
+    Raises CatalogueCorrupt, StoreFull, StoreError.
     """
     if not expect_new and (not path.exists() or path.stat().st_size == 0):
         raise corrupt(path, "it is missing or empty, though the store has files")
     connection = connect(path)
     try:
+        connection.execute("begin immediate")  # else what cannot be written is met by whoever writes first
+        connection.execute("rollback")
         if path.stat().st_size <= CHECK_BYTES:
             (verdict,) = connection.execute("pragma integrity_check(1)").fetchone()
             if verdict != "ok":
@@ -373,7 +382,7 @@ def open_catalogue(path: Path, *, expect_new: bool = True) -> SqliteCatalogue:
             )
         if newest != migrations.NEWEST:
             migrations.steps.apply(db)
-    except CatalogueCorrupt:
+    except StoreError:
         connection.close()
         raise
     except sqlite3.DatabaseError as error:

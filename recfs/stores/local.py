@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from recfs.clock import boot_id
 from recfs.core.bounds import MAX_INT
 from recfs.errors import RootBusy, StoreError
-from recfs.stores import presence
+from recfs.stores import obstacles, presence
 from recfs.stores.beneath import Beneath
 from recfs.stores.removals import Removals
 from recfs.stores.steps import Outcome, Step, Steps
@@ -94,9 +94,11 @@ class LocalStore:
         try:
             self.root.parent.mkdir(parents=True, exist_ok=True)
             self.root.mkdir(mode=presence.ROOT_MODE, exist_ok=True)
+            obstacles.require_own(self.private)
             self.private.mkdir(mode=0o700, exist_ok=True)
-            for name in ("lost+found", "staging", "trash", "limbo"):
+            for name in obstacles.AREAS:
                 self._make_folder(self.private / name, 0o700)
+            obstacles.require_inside(self.private)
             for top in TOP_LEVELS:
                 self._make_folder(self.root / os.fsdecode(top), 0o755)
             self._lock_fd = os.open(self.private / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
