@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from recfs.fs.hashing import Work
     from recfs.fs.nodes import FileNode
 
+MOVED_LOOK_S = 0.02
+"""Wait until a file is read again that was moved meanwhile."""
 MAPPED_TRIES = 5
 MAPPED_LOOK_S = 0.02
 """First wait for a mapping to go. A descriptor that is being closed looks like one for a moment."""
@@ -50,6 +52,8 @@ class Ticket:
     """Of the last time it was put off: its entry among those that wait, and whose it is afterwards."""
     work: Work | None = None
     """Its read pass, unless it is small."""
+    read_at: bytes | None = None
+    """Where its bytes lay when they were last read; None while nobody could tell."""
 
     @property
     def left_bytes(self) -> int:
@@ -192,4 +196,4 @@ class Tickets:
         return len(self._aside)
 
 
-__all__ = ["Stage", "Ticket", "Tickets"]
+__all__ = ["MOVED_LOOK_S", "Stage", "Ticket", "Tickets"]

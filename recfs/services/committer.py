@@ -27,7 +27,7 @@ from recfs.fs.digests import Digest, Pass, Source
 from recfs.fs.hashing import Hashing, Work, owner_of
 from recfs.fs.nodes import FileNode
 from recfs.fs.problems import forever, reason_of
-from recfs.fs.tickets import Stage, Ticket, Tickets
+from recfs.fs.tickets import MOVED_LOOK_S, Stage, Ticket, Tickets
 from recfs.ports import Pending
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Committer:
         self._hash_threads = hash_threads
         self._settle_max_s = settle_max_s
         self._tickets = Tickets()
-        self._batches = Batches(store, lambda ticket: self._source(ticket.node), self._is_wanted)
+        self._batches = Batches(store, self._source, self._is_wanted)
         self._hashed: deque[tuple[Ticket, Digest]] = deque()
         self._wake = trio.Event()
         self._progress = trio.Event()
@@ -207,7 +207,7 @@ class Committer:
             self._set_aside([ticket])
             return
         if ticket.work is None:
-            source = partial(self._source, node)
+            source = partial(self._source, ticket)
             passing = Pass(source(), node.bytes)
             ticket.work = Work(passing, owner_of(node), node.path, partial(self._passed, ticket), source)
         self._hashing.submit(ticket.work)
@@ -306,8 +306,12 @@ class Committer:
                     self._begin(ticket)
             self._signal()
 
-    def _source(self, node: FileNode) -> Source:
-        return Source(self._places.local(node), node.body is None or not node.body.writable, node.untouched)
+    def _source(self, ticket: Ticket) -> Source:
+        node = ticket.node
+        path = self._places.local(node)
+        moving = node.staging is None and self._settler.touches(self._places.way(node))
+        ticket.read_at = None if moving else path
+        return Source(path, node.body is None or not node.body.writable, node.untouched)
 
     async def _commit(self, batch: list[Ticket], digests: list[Digest]) -> None:
         done: list[Ticket] = []
@@ -342,6 +346,11 @@ class Committer:
         node = ticket.node
         if not self._tickets.is_current(ticket) or node.state is not State.SEALING or node.unlinked:
             return False  # written to again, or gone: this pass proves nothing
+        if ticket.read_at != self._places.local(node):
+            # A file that was changed where it lies, and it or a directory above it was moved: it may have been another.
+            self._tickets.put_off(ticket, MOVED_LOOK_S)
+            self._wake.set()
+            return False
         if isinstance(digest.error, BlockingIOError):
             self._tickets.mapped(ticket)
             self._wake.set()
@@ -367,7 +376,7 @@ class Committer:
 
     def _not_committed(self, tickets: list[Ticket]) -> None:
         """Nobody may rely on these commits yet: they are still being sealed. Atomic."""
-        for node in (ticket.node for ticket in tickets):
+        for node in (ticket.node for ticket in tickets if self._tickets.is_current(ticket)):
             if node.state.is_whole:
                 node.state, node.pending = State.SEALING, node.pending & ~Pending.MOVE
                 self._behind.node(node)

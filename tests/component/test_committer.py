@@ -165,6 +165,33 @@ async def test_a_file_changed_while_its_commit_fails_is_not_taken_back(fs: Files
     assert fs.account() == (0, 0)
 
 
+async def test_a_file_committed_anew_while_its_commit_fails_is_not_taken_back(
+    fs: Filesystem, expect_log: ExpectLog
+) -> None:
+    """It was overwritten meanwhile, and the next commit has been recorded: that one counts."""
+    await fs.write(f"{REC}/file", b"bytes")
+    reached, go_on, durable = trio.Event(), trio.Event(), fs.parts.behind.durable
+
+    async def first_fails() -> None:
+        if reached.is_set():
+            return await durable()
+        reached.set()
+        await go_on.wait()
+        raise OutOfSpace("the disk is full")
+
+    expect_log("commit: the disk is full")
+    with mock.patch.object(fs.parts.behind, "durable", first_fails):
+        await reached.wait()
+        await fs.write(f"{REC}/file", b"others")
+        while await fs.state(f"{REC}/file") != "committed" or fs.parts.committer.depth:
+            await fs.parts.committer.progress()
+        go_on.set()
+        await fs.parts.committer.progress()
+    assert await fs.state(f"{REC}/file") == "committed"
+    await fs.drain()
+    assert (fs.root / REC / "file").read_bytes() == b"others"
+
+
 # --- written to meanwhile --------------------------------------------------------------------------------------------
 
 

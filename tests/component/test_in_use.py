@@ -6,6 +6,7 @@ ctime. So the tests look whether that stays.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,8 +18,10 @@ import trio
 import trio.testing
 
 from recfs.core.model import State
+from recfs.fs import digests
 from recfs.fs.iomodes import Mode
 from recfs.fs.vfs import Changes
+from recfs.stores.local import LocalStore
 from tests.fakes import FakeKernelFiles
 
 from .build import OPERATOR, REC, Filesystem, filesystem, pattern, until
@@ -345,3 +348,51 @@ async def test_where_nobody_reads_through_the_kernel_nothing_waits(tmp_path: Pat
         assert not (fs.root / FILE).exists()
         await fs.close(number)
         await all_is_right(fs)
+
+
+@pytest.mark.parametrize("size", [5000, 2 << 20], ids=["small", "a pass of its own"])
+@pytest.mark.parametrize("moves", ["before it is opened", "as its turn comes"])
+async def test_what_is_hashed_where_it_lies_is_the_file_itself(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, size: int, moves: str
+) -> None:
+    """Its directory changes places with another meanwhile, in which another file has the same name."""
+    await fs.write(FILE, pattern(size))
+    await fs.write(f"{REC}/twin/file", pattern(size + 7, seed=1))
+    await fs.drain()
+    reader, _ = await fs.pass_open(FILE)
+    writer, mode = await fs.pass_open(FILE, os.O_RDWR)
+    assert mode is Mode.PASS
+    fs.pass_write(writer, b"changed")
+    node = await fs.node(FILE)
+    opened, applying, go_on = threading.Event(), threading.Event(), threading.Event()
+    open_it, apply = digests._open, LocalStore.apply
+
+    def slow_open(*args: Any) -> int:
+        opened.set()
+        if moves == "before it is opened":
+            go_on.wait()
+        return open_it(*args)
+
+    def slow_apply(*args: Any) -> Any:
+        applying.set()
+        if moves == "as its turn comes":
+            go_on.wait()
+        return apply(*args)
+
+    monkeypatch.setattr(digests, "_open", slow_open)
+    monkeypatch.setattr(LocalStore, "apply", slow_apply)
+    if moves == "as its turn comes":
+        await fs.rename(f"{REC}/sub", f"{REC}/twin", exchange=True)
+        await until(applying.is_set)
+        await fs.close(writer)
+        await until(opened.is_set)
+    else:
+        await fs.close(writer)
+        await until(opened.is_set)
+        await fs.rename(f"{REC}/sub", f"{REC}/twin", exchange=True)
+        await until(lambda: (fs.root / FILE).exists() and (fs.root / FILE).stat().st_size == size + 7)
+    go_on.set()
+    await fs.drain()
+    assert node.sha256 == hashlib.sha256(b"changed" + pattern(size)[7:]).digest()
+    await fs.close(reader)
+    await all_is_right(fs)
