@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ STUCK_S = 5.0
 """How long a process may be in state D (uninterruptible sleep, proc(5))."""
 PATIENCE_S = 50.0
 """In which the pipeline has to get on, once nobody works and nothing is in its way."""
+BROKEN = re.compile(r"^Traceback|^Fatal Python error|^Unraisable|\bCRITICAL\b", re.MULTILINE)
+"""What a daemon logs that has met something it did not expect."""
 _BLOCK = 1 << 20
 
 
@@ -99,7 +102,12 @@ def wrong_in(store: Mount, *, killed: bool) -> tuple[list[str], int]:
             continue
         path = store.path / row["path"]
         compared += 1
-        if (seen := _sha256(path)) != row["sha256"]:
+        try:
+            seen = _sha256(path)
+        except OSError as error:
+            wrong.append(f"{row['path']}: it is {row['state']}, and cannot be read: {error!r}")
+            continue
+        if seen != row["sha256"]:
             wrong.append(f"{row['path']}: {row['sha256']} is recorded, {seen} is read")
         home = store.home(path)
         if home.is_file() and row["state"] == "committed" and (seen := _sha256(home)) != row["sha256"]:

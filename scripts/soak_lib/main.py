@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from scripts.soak_lib import work
-from scripts.soak_lib.checks import StuckWatch, wrong_in
+from scripts.soak_lib.checks import BROKEN, StuckWatch, wrong_in
 from tests.fuse.harness import Mount, remove_tree
 from tests.fuse.s3 import S3, bucket, moto
 from tests.helpers.chaos_faults import Cut, Fault, NoAnswer, Status
@@ -32,7 +31,6 @@ TROUBLE_S = 4.0
 """How long a trouble lasts, at most."""
 CHECK_EVERY = 12
 """Troubles between two checks of everything."""
-_BROKEN = re.compile(r"^Traceback|^Fatal Python error|^Unraisable|\bCRITICAL\b", re.MULTILINE)
 
 
 class Soak:
@@ -170,7 +168,7 @@ class Soak:
         """The daemon is there, and has said nothing that it should not."""
         fresh = self.store.log()[self._seen :]
         self._seen += len(fresh)
-        if _BROKEN.search(fresh):
+        if BROKEN.search(fresh):
             self.wrong.append(f"the daemon's log:\n{fresh[-4000:]}")
         process = self.store.process
         if process is None or process.poll() is not None:

@@ -13,6 +13,8 @@ from recfs.catalogue import check
 from recfs.stores.beneath import Beneath
 
 PRIVATE = ".recfs"
+_WHOLE = ("committed", "uploading", "stored")
+_REMOTE = ("evicted", "fetching", "archived")
 
 
 def assert_store(catalogue: Path, root: Path, *, lost: int = 0, trash: int = 0) -> None:
@@ -39,15 +41,15 @@ def assert_store(catalogue: Path, root: Path, *, lost: int = 0, trash: int = 0) 
     beneath = Beneath(os.fsencode(root))
     beneath.open(())
     try:
-        expected = {home(row) for row in rows.values() if row["staging"] is None and row["ino"] != 1}
+        here = [row for row in rows.values() if row["ino"] != 1 and row["state"] not in _REMOTE]
+        expected = {home(row) for row in here if row["staging"] is None}
         tops = [os.fsencode(root / top) for top in ("users", "shared", "temp")]
         found = {path for top in tops for path, _ in beneath.walk(top)} | set(tops)
-        assert found == expected, "home tree and rows differ"
-        for row in rows.values():
-            if row["ino"] != 1:
-                staged_at = os.fsencode(root / PRIVATE / "staging" / (row["staging"] or ""))
-                with beneath.folder(home(row) if row["staging"] is None else staged_at) as (folder, name):
-                    _assert_row(row, folder, name)
+        assert found == expected, f"home tree and rows differ: {found - expected} and {expected - found}"
+        for row in here:
+            staged_at = os.fsencode(root / PRIVATE / "staging" / (row["staging"] or ""))
+            with beneath.folder(home(row) if row["staging"] is None else staged_at) as (folder, name):
+                _assert_row(row, folder, name)
     finally:
         beneath.close()
     staged = {row["staging"] for row in rows.values() if row["staging"]}
@@ -77,8 +79,8 @@ def _assert_row(row: sqlite3.Row, folder: int, name: bytes) -> None:
         assert stat.S_IMODE(info.st_mode) == row["mode"], where
     if row["kind"] == "file":
         assert info.st_size == row["size_bytes"], where
-        assert row["state"] in ("committed", "incomplete", "writing"), where
-        if row["state"] == "committed":
+        assert row["state"] in (*_WHOLE, "incomplete", "writing"), where
+        if row["state"] in _WHOLE:
             assert row["staging"] is None, where
             with open(os.open(name, os.O_RDONLY, dir_fd=folder), "rb") as file:
                 content = file.read()

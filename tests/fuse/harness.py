@@ -272,6 +272,19 @@ class Mount:
         extra, config, env, prefix = self._start_args
         return self.start(*extra, config=config, env=env, prefix=prefix)
 
+    def cut_off_start(self, after_s: float) -> None:
+        """Start again like `remount`, and kill the daemon (SIGKILL) so many seconds later, wherever it is by then."""
+        extra, config, env, prefix = self._start_args
+        self.process = self._spawn(["--debug", *extra], config, None, more_env=env, prefix=prefix)
+        Mount.alive.append(self)
+        try:
+            code = self.process.wait(after_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        else:
+            self._gone()
+            pytest.fail(f"a start ended by itself with exit code {code}:\n{self.log()}")
+
     def abort(self, why: str) -> None:
         """Make the daemon print its stacks and die, so that whoever waits for the mount gets an error."""
         self.aborted = True

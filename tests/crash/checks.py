@@ -1,0 +1,145 @@
+"""What is found after a life: on the mount, in the rows, on the disk, in the bucket."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from scripts.soak_lib.checks import wrong_in
+from tests.component.consistency import assert_store
+from tests.crash.model import LONG_AGO, Fact, Node, Stamp, Version, World
+from tests.crash.promises import WHOLE, Seen
+from tests.fuse.harness import Mount
+from tests.fuse.s3 import S3
+
+SETTLED_S = 20.0
+"""In which the home tree and the bucket have to follow, once nobody works."""
+
+
+# --- the mount -------------------------------------------------------------------------------------------------------
+
+
+def look(path: Path) -> Seen:
+    """Everything that is found at a path and below."""
+    info = path.lstat()
+    if stat.S_ISLNK(info.st_mode):
+        return Seen("link", target=os.readlink(path))
+    seen = Seen("dir" if stat.S_ISDIR(info.st_mode) else "file", stat.S_IMODE(info.st_mode), mtime_ns=info.st_mtime_ns)
+    seen.xattrs = {name: os.getxattr(path, name).decode() for name in os.listxattr(path)}
+    if seen.kind == "dir":
+        seen.children = {name: look(path / name) for name in os.listdir(path)}
+        return seen
+    with contextlib.suppress(OSError):
+        os.getxattr(path, "user.recfs.shown")
+        seen.shown = True
+    seen.state = os.getxattr(path, "user.recfs.state").decode()
+    try:
+        seen.content = path.read_bytes()
+    except OSError as error:
+        seen.trouble = repr(error)
+    return seen
+
+
+def limits(mount: Path, users: tuple[str, ...]) -> dict[str, str]:
+    """Limits in effect, as `model` names them."""
+    name = "user.recfs.quota.max_bytes"
+    return {f"{user} max_bytes": os.getxattr(mount / "users" / user, name).decode() for user in users}
+
+
+def as_world(found: dict[str, Seen], limits: dict[str, str], shared: dict[str, bytes]) -> World:
+    """What is found now, as what the next life begins with."""
+    world = World()
+    for top, seen in found.items():
+        world.tops[top] = _node(seen)
+        if top.endswith("/thumbnails"):
+            world.tops[top].shows = dict(shared)
+            gone = shared.keys() - seen.children.keys()
+            world.tops[top].hidden = {name: Fact([(LONG_AGO, True)]) for name in gone}
+    world.limits = {what: Fact([(LONG_AGO, value)]) for what, value in limits.items()}
+    return world
+
+
+def _node(seen: Seen) -> Node:
+    node = Node(seen.kind, LONG_AGO, Fact([(LONG_AGO, seen.mode)]), target=seen.target)
+    node.xattrs = {name: Fact([(LONG_AGO, value)]) for name, value in seen.xattrs.items()}
+    node.mtime_ns = Fact([(LONG_AGO, seen.mtime_ns)])
+    node.children = {name: _node(child) for name, child in seen.children.items() if not child.shown}
+    if seen.kind == "file":
+        version = Version(seen.content)
+        if seen.state in WHOLE:
+            version.closes, version.closed = [LONG_AGO], LONG_AGO
+        else:
+            version.closes = [Stamp(0, None)]  # something may have been promised of it, in an earlier life
+        node.versions = [version]
+    return node
+
+
+# --- the store -------------------------------------------------------------------------------------------------------
+
+
+def soon(check: Callable[[], str | None]) -> str | None:
+    """What is still wrong after some time."""
+    deadline = time.monotonic() + SETTLED_S
+    while (wrong := check()) is not None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return wrong
+
+
+def store_faults(store: Mount, s3: S3 | None, *, retention: bool) -> tuple[list[str], int]:
+    """What is wrong with a store in which nobody works; and how many files were compared with their checksums."""
+    wrong, compared = wrong_in(store, killed=True)
+
+    def rows_and_disk() -> str | None:
+        lost = len(list((store.root / ".recfs/lost+found").iterdir()))
+        trash = len(list((store.root / ".recfs/trash").iterdir()))
+        try:
+            assert_store(store.root / ".recfs/catalogue.db", store.root, lost=lost, trash=trash if retention else 0)
+        except (AssertionError, OSError, KeyError) as error:
+            return f"rows and disk: {error!r:.3000}"
+        return None
+
+    found = [soon(rows_and_disk)]
+    if s3 is not None:
+        found.append(soon(lambda: bucket_fault(store, s3)))
+    return wrong + [each for each in found if each is not None], compared
+
+
+def bucket_fault(store: Mount, s3: S3) -> str | None:
+    """How the bucket differs from the rows."""
+    with contextlib.closing(sqlite3.connect(f"file:{store.root}/.recfs/catalogue.db?mode=ro", uri=True)) as db:
+        objects = dict(db.execute("select key, sha256 from object").fetchall())
+        journal = db.execute("select kind, key, ino, error from journal").fetchall()
+    due = [row for row in journal if row[0] != "delete"]
+    if due:
+        return f"work on S3 is left: {due}"
+    kept = {key for kind, key, _, _ in journal if kind == "delete"}  # for as long as the trash is
+    there = s3.paths()
+    if surplus := there - objects.keys() - kept:
+        return f"objects of nobody: {sorted(surplus)}"
+    if missing := objects.keys() - there:
+        return f"objects that are gone: {sorted(missing)}"
+    if unfinished := s3.unfinished():
+        return f"uploads in parts that nobody finishes: {unfinished}"
+    for key, sha256 in objects.items():
+        if hashlib.sha256(s3.data(key)).digest() != sha256:
+            return f"the object {key} is not what its row says"
+    return None
+
+
+def lost_and_found(store: Mount, explained: list[Version]) -> list[str]:
+    """What lies in lost+found for no reason that is known. It is emptied: only people do that."""
+    wrong = []
+    folder = store.root / ".recfs/lost+found"
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes() if path.is_file() else b""
+        if not path.name.startswith("overwrite-") or not any(each.is_like(content) for each in explained):
+            wrong.append(f"lost+found has {path.name}: {len(content)} bytes, {content[:6].hex()}")
+        else:
+            path.unlink()
+    return wrong

@@ -1,0 +1,315 @@
+"""A store and its lives: users work, the daemon is killed, starts again, and everything is looked at."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.soak_lib.checks import BROKEN
+from tests.crash import checks, journal
+from tests.crash.model import World, pattern
+from tests.crash.promises import broken_promises
+from tests.crash.worker import Plan
+from tests.fuse.harness import REPOSITORY, Mount
+from tests.fuse.s3 import S3
+from tests.helpers.chaos_faults import Cut, Fault, NoAnswer, Status
+
+MIB = 1 << 20
+FIRST_UID = 20_000
+USERS = ("1", "2", "3")
+ROOTS = ("7", "8")
+"""Users among whom root moves files."""
+SHOWN = {f"s{number}": pattern(number, 5000 + number) for number in range(6)}
+END_S = 30.0
+"""In which a worker has to end whose daemon is dead."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a store is like."""
+
+    mode: str
+    disk: str
+    s3: bool
+    tight: bool = False
+    """Its disk is small, and fills up now and then."""
+    retention: bool = False
+    near: bool = False
+    """Users come to their quota."""
+    keep: bool = False
+    """Users keep what they have open, until after the next start."""
+    longest_s: float = 2.5
+
+    def __str__(self) -> str:
+        words = [f"passthrough {self.mode}", self.disk, "with S3" if self.s3 else "without S3"]
+        words += [
+            word for word, on in (("small disk", self.tight), ("trash", self.retention), ("quotas", self.near)) if on
+        ]
+        return ", ".join(words)
+
+    def config(self, s3: S3 | None) -> str:
+        """recfs.conf without `root`."""
+        top = f'passthrough = "{self.mode}"'
+        sections = {"trash": {"retention": 3600.0}} if self.retention else {}
+        if s3 is not None:
+            return s3.config(top=top, **sections)
+        lines = [f"[{name}]\n" + "\n".join(f"{k} = {v}" for k, v in keys.items()) for name, keys in sections.items()]
+        return "\n".join(['min_free = "1 MiB"', top, *lines, ""])
+
+
+@dataclass
+class Hired:
+    """A worker and what it was given."""
+
+    process: subprocess.Popen[str]
+    journal: Path
+    plan: Path
+    tops: list[str]
+    killed: bool = False
+
+
+class Lives:
+    """One store, from its first start to the end of its last life."""
+
+    def __init__(self, base: Path, kind: Kind, seed: int, s3: S3 | None) -> None:
+        self.base, self.kind, self.seed, self.s3 = base, kind, seed, s3
+        self.chance = random.Random(seed)
+        self.store = Mount(base / "store")
+        self.number = 0
+        self.calls = 0
+        self.compared = 0
+        self.happened: Counter[str] = Counter()
+        self._ballast = base / "store" / "root" / "ballast"
+        self._users: list[tuple[int, list[str]]] = []
+        self._log_seen = 0
+
+    # --- before the first life ---------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Mount for the first time, and give each user a home."""
+        mount = self.store.start(config=self.kind.config(self.s3)).path
+        for name, content in SHOWN.items():
+            (mount / "shared/thumbnails").mkdir(exist_ok=True)
+            (mount / "shared/thumbnails" / name).write_bytes(content)
+        for user in USERS:
+            tops = [f"users/{user}/recordings/1", f"users/{user}/recordings/2", f"users/{user}/thumbnails"]
+            self._user(FIRST_UID + int(user), [*tops, f"temp/{user}/1"])
+            if self.kind.near:
+                os.setxattr(mount / "users" / user, "user.recfs.quota.max_bytes", b"3MiB")
+        self._user(0, [*(f"users/{user}/recordings/1" for user in ROOTS), "shared/lib"])
+        self.store.drain()
+
+    def _user(self, uid: int, tops: list[str]) -> None:
+        for top in tops:
+            path = self.store.path / top
+            path.mkdir(parents=True, exist_ok=True)
+            os.chown(path, uid, uid)
+        self._users.append((uid, tops))
+
+    # --- a life ------------------------------------------------------------------------------------------------------
+
+    def live(self) -> list[str]:
+        """One life, and the look at what it left; what is wrong."""
+        self.number += 1
+        mount = self.store.path
+        worlds = [self._world(tops) for _, tops in self._users]
+        hired = [
+            self._hire(uid, tops, world) for (uid, tops), world in zip(self._users, worlds, strict=True)
+        ]  # fmt: skip
+        for each in hired:
+            assert each.process.stdin is not None
+            each.process.stdin.write("\n")
+            each.process.stdin.flush()
+        self._trouble(hired, self.chance.uniform(0.05, self.kind.longest_s))
+        if self.store.process is None or self.store.process.poll() is not None:
+            return [f"the daemon ended by itself:\n{self.store.log()[-4000:]}"]
+        died_ns = time.monotonic_ns()
+        self.store.kill(unmount=False)
+        wrong = self._dismiss(hired)
+        self.store.clear()
+        self._make_room()
+        self._keep_a_copy()
+        wrong += self._start_again(hired)
+        if self.s3 is not None:
+            self.s3.proxy.heal()
+        faults, compared = checks.store_faults(self.store, self.s3, retention=self.kind.retention)
+        wrong += faults
+        self.compared += compared
+        explained = []
+        for each in hired:
+            told = journal.read(each.journal)
+            self.calls += len(told.calls)
+            wrong += [f"seen at work: {text}" for text in told.wrong]
+            found = {top: checks.look(mount / top) for top in each.tops}
+            begin: Callable[[], World] = lambda plan=each.plan: pickle.loads(plan.read_bytes()).world  # noqa: E731
+            broken, lost = broken_promises(begin, told.calls, died_ns, found, checks.limits(mount, USERS))
+            wrong += broken
+            explained += lost
+        wrong += checks.lost_and_found(self.store, explained)
+        fresh = self.store.log()[self._log_seen :]
+        self._log_seen += len(fresh)
+        if BROKEN.search(fresh):
+            wrong.append(f"the daemon's log:\n{fresh[-4000:]}")
+        return wrong
+
+    def _world(self, tops: list[str]) -> World:
+        mount = self.store.path
+        found = {top: checks.look(mount / top) for top in tops}
+        limits = checks.limits(mount, USERS) if "shared/lib" in tops else {}
+        return checks.as_world(found, limits, SHOWN)
+
+    def _hire(self, uid: int, tops: list[str], world: World) -> Hired:
+        here = self.base / "lives" / str(self.number)
+        here.mkdir(parents=True, exist_ok=True)
+        plan_path, journal_path = here / f"{uid}.plan", here / f"{uid}.journal"
+        plan = Plan(
+            world=world,
+            tops=tops,
+            uid=uid,
+            seed=self.chance.getrandbits(32),
+            big=11 * MIB if self.kind.s3 else 2 * MIB,
+            limits=USERS if uid == 0 and self.kind.near else (),
+            troubled=self.kind.s3,
+            keep=self.kind.keep,
+        )
+        plan_path.write_bytes(pickle.dumps(plan))
+        command = [sys.executable, "-m", "tests.crash.worker", str(self.store.path), str(journal_path), str(plan_path)]
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY
+        )
+        return Hired(process, journal_path, plan_path, tops)
+
+    def _dismiss(self, hired: list[Hired]) -> list[str]:
+        """Wait until the workers have met the dead mount and, but for those who keep their descriptors, are gone."""
+        wrong = []
+        for each in hired:
+            if self.kind.keep or each.killed:
+                continue
+            try:
+                said = each.process.communicate(timeout=END_S)[0]
+            except subprocess.TimeoutExpired:
+                wrong.append(f"{each.plan.name} still waits {END_S:.0f} s after the daemon's death")
+                each.process.kill()
+                each.process.communicate()
+                continue
+            if each.process.returncode or "gone" not in said:
+                wrong.append(f"{each.plan.name} ended with {each.process.returncode}: {said}")
+        return wrong
+
+    def _start_again(self, hired: list[Hired]) -> list[str]:
+        """The next start; before it some that are cut off."""
+        wrong = []
+        for _ in range(self.chance.choice((0, 0, 0, 1, 2, 3))):
+            self.happened["starts cut off"] += 1
+            self.store.cut_off_start(self.chance.uniform(0.02, 0.6))
+        self.store.remount()
+        if self.kind.keep:
+            for each in hired:
+                if not each.killed:
+                    wrong += self._dismiss_one(each)
+        return wrong
+
+    @staticmethod
+    def _dismiss_one(each: Hired) -> list[str]:
+        said = each.process.communicate(timeout=END_S)[0]
+        return [f"{each.plan.name} ended with {each.process.returncode}: {said}"] if each.process.returncode else []
+
+    def _keep_a_copy(self) -> None:
+        """What the death left, for people who look for the reason of a fault."""
+        shutil.rmtree(self.base / "before", ignore_errors=True)
+        copy(self.store.root, self.base / "before")
+
+    # --- trouble -----------------------------------------------------------------------------------------------------
+
+    def _trouble(self, hired: list[Hired], seconds: float) -> None:
+        """Let them work for so long, with what goes wrong meanwhile."""
+        coming: list[tuple[float, Callable[[], None]]] = []
+        if self.chance.random() < 0.2:
+            victim = self.chance.choice(hired)
+            coming.append((self.chance.uniform(0, seconds), lambda: self._kill_worker(victim)))
+        if self.kind.tight and self.chance.random() < 0.5:
+            coming.append((self.chance.uniform(0, seconds), self._fill))
+            if self.chance.random() < 0.5:
+                coming.append((seconds * 0.9, self._make_room))
+        if self.s3 is not None:
+            coming += [(self.chance.uniform(0, seconds), self._evict) for _ in range(self.chance.randrange(3))]
+            if self.chance.random() < 0.4:
+                coming.append((self.chance.uniform(0, seconds), self._break_s3))
+        began = time.monotonic()
+        for at, happen in sorted(coming, key=lambda each: each[0]):
+            time.sleep(max(0.0, began + at - time.monotonic()))
+            happen()
+        time.sleep(max(0.0, began + seconds - time.monotonic()))
+
+    def _kill_worker(self, victim: Hired) -> None:
+        self.happened["workers killed"] += 1
+        victim.process.send_signal(signal.SIGKILL)
+        victim.process.communicate()
+        victim.killed = True
+        journal.ended(victim.journal)
+
+    def _fill(self) -> None:
+        """Somebody else takes all that is left of the disk."""
+        self.happened["disks filled"] += 1
+        room = shutil.disk_usage(self.store.root).free - self.chance.choice((0, 100_000, MIB + MIB // 2))
+        with self._ballast.open("wb") as stream, contextlib.suppress(OSError):
+            os.posix_fallocate(stream.fileno(), 0, max(room, 4096))
+
+    def _make_room(self) -> None:
+        self._ballast.unlink(missing_ok=True)
+
+    def _evict(self) -> None:
+        self.happened["evictions"] += 1
+        with contextlib.suppress(Exception):  # the daemon's own answers are not what is tested
+            self.store.call("evict", path="", recursive=True)
+
+    def _break_s3(self) -> None:
+        assert self.s3 is not None
+        self.happened["faults of S3"] += 1
+        fault: Fault = self.chance.choice([Status(503, "SlowDown"), Status(500, "InternalError"), NoAnswer(), Cut(100)])
+        self.s3.proxy.add(fault, times=self.chance.randrange(1, 20))
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """Unmount in order."""
+        self.store.umount()
+
+    def keep(self, where: Path, wrong: list[str]) -> None:
+        """Keep everything for people: the root, what it was at the death, journals and log."""
+        where.mkdir(parents=True, exist_ok=True)
+        subprocess.run(
+            ["cp", "-a", "--sparse=always", self.store.root, where / "root"], check=False, capture_output=True
+        )
+        for name in ("before", "lives"):
+            subprocess.run(
+                ["cp", "-a", "--sparse=always", self.base / name, where / name], check=False, capture_output=True
+            )
+        shutil.copy(self.store.log_path, where / "daemon.log")
+        (where / "wrong").write_text("\n".join([str(self.kind), *wrong, ""]))
+
+
+def copy(tree: Path, to: Path) -> None:
+    """Copy what can be copied, with attributes; what a daemon takes away meanwhile is left out."""
+    subprocess.run(["cp", "-a", "--sparse=always", tree, to], check=False, capture_output=True)
+
+
+@contextlib.contextmanager
+def lives(base: Path, kind: Kind, seed: int, s3: S3 | None) -> Iterator[Lives]:
+    """A store, from its first start on; nothing is left mounted or running."""
+    made = Lives(base, kind, seed, s3)
+    try:
+        yield made
+    finally:
+        made.store.close()
