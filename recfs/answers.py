@@ -132,6 +132,7 @@ class Answers:
                 **self.committer.told(),
             },
             "open_files": self._open_files(),
+            "survivors": self.vfs.survivors.paths(),
             "users": known["users"],
             "disk": reports.disk(self.store.space(), self.config),
             "clock": str(step) if (step := self.timekeeper.look()) is not None else None,

@@ -237,8 +237,9 @@ class _Daemon:
         if unmounted is Detached.IDLE or (self._over and not self.mount.is_there()):
             # A mount goes when nothing in it is open any more, lazily unmounted or not. So everything had been closed:
             # the kernel dropped what it had not yet told us of. (Where it was aborted, the mount stays.)
-            for number in list(files.handles):
+            for number in set(files.handles) - files.adopted:
                 await files.release(number)
+        await self._parts.vfs.survivors.release_those_gone()
 
     async def _signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:

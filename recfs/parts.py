@@ -20,6 +20,7 @@ from recfs.catalogue.headroom import give_up
 from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
 from recfs.clock import SystemClock
 from recfs.errors import IoFailure, OutOfSpace, RecfsError, StoreError, StoreFull
+from recfs.fs import survivors
 from recfs.fs.accounts import Accounts
 from recfs.fs.bodies import Bodies
 from recfs.fs.diskio import fallocate
@@ -121,6 +122,7 @@ class Parts:
             ("commit", self.committer.run),
             ("housekeeping", self.housekeeper.run),
             ("metering", self.meter.run),
+            (survivors.PART, self.vfs.survivors.run),
             ("time", self.timekeeper.run),
         ]
         if self.remote is not None and far:
@@ -251,7 +253,7 @@ async def _build(
     behind.on_discard = settler.discard
     with _readable(store):
         await tree.start()
-        recovery = Recovery(tree, behind, places, bodies, vfs.names, store)
+        recovery = Recovery(tree, behind, places, bodies, vfs.names, store, vfs.survivors)
         recovered = await recovery.run()
     await remote.agree(config, catalogue, behind)
     far = None

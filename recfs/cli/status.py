@@ -13,6 +13,9 @@ from recfs.cli.quota import USER_COLUMNS, USER_NUMBERS, user_row
 from recfs.cli.store import open_store
 from recfs.cli.waiting import aside, progress, staying
 
+NAMED = 5
+"""How many of the files that outlived writers have open are named."""
+
 
 @click.command()
 @click.argument("path", required=False, type=click.Path(path_type=Path))
@@ -107,6 +110,8 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
     if pipeline:
         facts.append(("pipeline", _pipeline(pipeline, live=result.get("mode") == "daemon")))
         facts += _hashing(pipeline)
+    if result.get("survivors"):
+        facts.append(("still written", Text(_survivors(result["survivors"]), style="yellow")))
     disk = result.get("disk")
     if disk:
         facts.append(
@@ -136,6 +141,13 @@ def _pipeline(pipeline: dict[str, Any], *, live: bool) -> str | Text:
     if not pipeline["sealing"] and not pipeline["settling"]:
         return "nothing waits"
     return Text(f"{told}: nobody works on it before the next mount", style="yellow")
+
+
+def _survivors(paths: list[str]) -> str:
+    """The first few of the files that programs of before the start write to."""
+    named = ", ".join(output.show_name(path) for path in paths[:NAMED])
+    more = f" and {len(paths) - NAMED:,} more" if len(paths) > NAMED else ""
+    return f"since before this start, sealed when the programs let go: {named}{more}"
 
 
 def _hashing(pipeline: dict[str, Any]) -> list[tuple[str, str | Text]]:

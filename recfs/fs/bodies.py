@@ -174,8 +174,8 @@ class Bodies:
         if node.state.is_remote:
             raise Stale(f"{node.path} was removed")  # and what only S3 had of it is not brought here any more
         if before is not None and before.backing:
-            # The kernel has it open by itself: it must stay the same file, which is behind the descriptor (proc(5)).
-            before.swap(os.open(f"/proc/self/fd/{before.fd}", os.O_RDWR | os.O_CLOEXEC), writable=True)
+            # The kernel has it open by itself: it must stay the same file.
+            before.reopen(writable=True)
             return
         fd = await self._remains.open(node, write=write, empty=empty)
         if node.body is None:

@@ -20,13 +20,17 @@ FEW_BLOCKS = (256 << 10) // 512
 """What is freed in no time, in units of st_blocks."""
 
 
+FOREIGN = -1
+"""The backing id of a file that a writer of before this daemon's start has open (fs/survivors.py)."""
+
+
 class Body:
     """An open file's descriptor and who uses it."""
 
     __slots__ = (
-        "ahead", "asked", "backing", "cached", "charged", "download", "fd", "freezing", "handles", "held", "in_place",
-        "judged", "lock", "passing", "retired", "seen", "shares", "stopped", "unproven", "untold", "untouched", "users",
-        "writable", "writers",
+        "ahead", "asked", "backing", "cached", "charged", "download", "fd", "foreign", "freezing", "handles", "held",
+        "in_place", "judged", "lock", "passing", "retired", "seen", "shares", "stopped", "unproven", "untold",
+        "untouched", "users", "writable", "writers",
     )  # fmt: skip
 
     def __init__(self, fd: int, *, writable: bool) -> None:
@@ -53,9 +57,11 @@ class Body:
         self.shares: Shares | None = None
         # Of the kernel's opens of this inode (fs/iomodes.py):
         self.backing = 0
-        """Backing id of this file, while `passing`."""
+        """Backing id of this file, while `passing`; FOREIGN if only the kernel of an earlier mount has it open."""
         self.passing = 0
         """Opens in mode PASS or DIRECT."""
+        self.foreign = False
+        """Whether a writer of an earlier mount is among the users: the kernel of this one knows nothing of it."""
         self.cached = 0
         """Opens in mode CACHED."""
         self.ahead = 0
@@ -100,6 +106,13 @@ class Body:
         if self.users and self.shares is not None:
             self.shares.grown(self)
 
+    def reopen(self, *, writable: bool) -> None:
+        """Open the same file once more (proc(5)), for writing or for reading only. Raises OSError."""
+        fd = os.open(f"/proc/self/fd/{self.fd}", (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        os.dup2(fd, self.fd, inheritable=False)
+        os.close(fd)
+        self.writable = writable
+
     def close(self) -> None:
         """Close every descriptor."""
         for fd in (self.fd, *self.retired):
@@ -113,4 +126,4 @@ def is_changeable(node: FileNode, body: Body) -> bool:
     return ready and node.state is State.WRITING and not body.unproven
 
 
-__all__ = ["FEW_BLOCKS", "Body", "is_changeable"]
+__all__ = ["FEW_BLOCKS", "FOREIGN", "Body", "is_changeable"]

@@ -7,7 +7,6 @@ read: their zeros come from one buffer, and what many files have in common, zero
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import time
@@ -18,6 +17,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
 from recfs.fs.diskio import SYNC_STEP_BYTES, extent_at, flush_range
+from recfs.fs.leases import is_written
 
 if TYPE_CHECKING:
     from recfs.fs.nodes import Untouched
@@ -127,7 +127,7 @@ def _pass(fd: int, buffer: memoryview, sha256: Hash, md5: Hash) -> int:
 def _open(source: Source, store: LocalStore) -> int:
     fd = store.open_file(source.path, os.O_RDONLY)
     assert fd is not None
-    if source.alone and _is_mapped(fd):
+    if source.alone and is_written(fd):  # a shared mapping outlives its descriptor, and its end is not told
         os.close(fd)
         raise BlockingIOError(errno.EAGAIN, "it is still mapped for writing", os.fsdecode(source.path))
     return fd
@@ -138,20 +138,6 @@ def _known(source: Source, info: os.stat_result) -> Digest | None:
     if before is not None and before.describes(info.st_size, info.st_mtime_ns) and before.sha256 and before.md5:
         return Digest(before.sha256, before.md5, info.st_size, info.st_ino)
     return None
-
-
-def _is_mapped(fd: int) -> bool:
-    """Whether somebody can still write to the file: a shared mapping outlives its descriptor.
-
-    Where the kernel writes by itself, such a mapping is one of this very file, and its end is not told. But a lease
-    for reading is refused as long as anything has the file open for writing (fcntl(2), F_SETLEASE).
-    """
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except OSError as error:
-        return error.errno == errno.EAGAIN  # else this file system has no leases
-    return False
 
 
 # --- a pass that can be stopped ------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
+from recfs.fs.leases import is_written
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -254,6 +256,15 @@ def freeze(fd: int, *, frozen: bool) -> bool:
     return True
 
 
+def is_frozen(fd: int) -> bool:
+    """Whether the file is immutable."""
+    try:
+        (flags,) = struct.unpack("i", fcntl.ioctl(fd, _FS_IOC_GETFLAGS, struct.pack("i", 0)))
+    except OSError:
+        return False
+    return bool(flags & _FS_IMMUTABLE_FL)
+
+
 def can_freeze(directory: Path) -> bool:
     """Whether `freeze` really stops a writer on this file system: tmpfs takes the flag and ignores it."""
     try:
@@ -274,10 +285,14 @@ def can_freeze(directory: Path) -> bool:
 
 
 def thaw_path(path: bytes) -> None:
-    """Undo a `freeze` that a daemon left when it died. Ignores what cannot be opened."""
+    """Undo a `freeze` that a daemon left when it died, unless the stopped writer is there still (fs/survivors.py).
+
+    Ignores what cannot be opened.
+    """
     with contextlib.suppress(OSError):
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            freeze(fd, frozen=False)
+            if is_frozen(fd) and not is_written(fd):
+                freeze(fd, frozen=False)
         finally:
             os.close(fd)

@@ -41,15 +41,17 @@ class Entries:
             entry.entry_timeout = entry.attr_timeout = 0
         else:
             node = seen
+            foreign = False
             if isinstance(node, FileNode) and node.body is not None and node.body.ahead:
                 follow(self._tree, node)  # may change all of what is answered, the mode as well
                 node.body.untold = False
+                foreign = node.body.foreign
             entry.st_ino = ino or node.ino
             entry.st_mode = node.format | node.mode
             entry.st_uid = node.uid
             entry.st_gid = node.gid
             # A view's number that now stands for an own copy is not the number the copy's changes are announced under.
-            entry.attr_timeout = 0 if ino and ino != node.ino else CACHE_S
+            entry.attr_timeout = 0 if foreign or (ino and ino != node.ino) else CACHE_S
             if isinstance(node, FileNode):
                 entry.st_size = size = node.bytes
                 entry.st_blocks = min(-(-size // BLOCK_BYTES), MAX_BLOCKS)

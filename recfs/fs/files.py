@@ -89,6 +89,8 @@ class OpenFiles:
         self._released = trio.Event()
         self.shares = Shares()
         self.handles: dict[int, Handle] = {}
+        self.adopted: set[int] = set()
+        """Those of writers that outlived an earlier daemon: nothing of this mount (fs/survivors.py)."""
         self._copying: dict[int, trio.Event] = {}
         """Files being copied up, by inode number: half a copy is not opened."""
 
@@ -99,6 +101,14 @@ class OpenFiles:
         self._next = number + 1
         self.handles[number] = Handle(node, body, uid, writes=writes)
         self.shares.opened(body, uid)
+        return number
+
+    def adopt(self, node: FileNode, body: Body) -> int:
+        """A writer that outlived an earlier daemon has the file open, which nobody else has. Atomic."""
+        body.handles = body.writers = 1
+        number = self._register(node, body, node.uid, writes=True)
+        self.adopted.add(number)
+        self.modes.adopt(self.handles[number])
         return number
 
     async def create(self, folder: DirNode, name: bytes, mode: int, caller: Caller) -> tuple[int, FileNode]:
@@ -377,6 +387,9 @@ class OpenFiles:
     async def release(self, number: int) -> None:
         """The last reference to this open is gone. The last writer's release starts the sealing."""
         handle = self.handles.pop(number)
+        if number in self.adopted:
+            self.adopted.discard(number)
+            handle.body.foreign = False
         self.shares.closed(handle.body, handle.uid)
         self.modes.let_go(handle)
         if handle.direct:
@@ -386,8 +399,8 @@ class OpenFiles:
         self._released = trio.Event()
 
     async def no_writers(self) -> None:
-        """Wait until no handle is open for writing."""
-        while any(handle.writes for handle in self.handles.values()):
+        """Wait until no program has a file of this mount open for writing."""
+        while any(handle.writes for number, handle in self.handles.items() if number not in self.adopted):
             await self._released.wait()
 
     async def _let_go(self, node: FileNode, body: Body, *, writes: bool) -> None:

@@ -27,7 +27,8 @@ def follow(tree: Tree, node: FileNode) -> bool:
     if seen == body.seen:
         return False
     # The kernel drops what it remembers of a file when it writes to it, but not when a mapping of it is written to.
-    body.untold = body.untold or seen[0] == body.seen[0]
+    # Nor does it when the writer is one of an earlier mount.
+    body.untold = body.untold or seen[0] == body.seen[0] or body.foreign
     body.seen = seen
     tree.resize(node, max(info.st_size, body.held))
     node.mtime_ns = node.ctime_ns = time_ns(info.st_mtime_ns)

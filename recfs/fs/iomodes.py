@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.errors import FileTooLarge, FsError, OutOfSpace, QuotaExceeded
-from recfs.fs.body import is_changeable
+from recfs.fs.body import FOREIGN, is_changeable
 from recfs.fs.diskio import can_freeze, freeze
 from recfs.fs.follow import follow
 from recfs.fs.waits import Held
@@ -159,9 +159,9 @@ class IoModes:
     def _registered(self, node: FileNode) -> bool:
         body = node.body
         assert body is not None
-        if not body.backing:
+        if body.backing <= 0:
             try:
-                body.backing = self._kernel.backing_open(body.fd)
+                backing = self._kernel.backing_open(body.fd)
             except OSError as error:
                 if error.errno not in self._refused:
                     self._refused.add(error.errno)
@@ -171,7 +171,9 @@ class IoModes:
                     )  # fmt: skip
                 return False
             self._refused.clear()
-            self._bodies.in_use.begin(node)
+            if not body.backing:
+                self._bodies.in_use.begin(node)
+            body.backing = backing
         return True
 
     def _run_ahead(self, handle: Handle) -> None:
@@ -213,9 +215,24 @@ class IoModes:
                     self.started = trio.Event()
         body.passing -= 1
         if not body.passing:
-            self._kernel.backing_close(body.backing)
+            self.give_back(body)
             body.backing = 0
             self._bodies.in_use.end(node)
+
+    def adopt(self, handle: Handle) -> None:
+        """An open of before this daemon's start, by a writer whom the kernel serves by itself. Atomic."""
+        handle.body.backing = FOREIGN
+        handle.body.foreign = True
+        handle.body.passing = 1
+        handle.mode = Mode.PASS
+        self._bodies.in_use.begin(handle.node)
+        self._run_ahead(handle)
+
+    def give_back(self, body: Body) -> None:
+        """Give up the backing id once nobody of this mount has the file open by it. Atomic."""
+        if body.backing > 0 and body.passing <= 1:
+            self._kernel.backing_close(body.backing)
+            body.backing = FOREIGN
 
     def settle(self, handle: Handle) -> None:
         """Look at the file of a writer now, without waiting for the meter. Atomic."""

@@ -35,6 +35,7 @@ from recfs.fs.listing import Listings
 from recfs.fs.namespace import Caller, Namespace
 from recfs.fs.nodes import DirNode, FileNode, LinkNode, Node
 from recfs.fs.ranges import Ranges
+from recfs.fs.survivors import Survivors
 from recfs.fs.views import VIEW_BIT, View, Views
 from recfs.fs.waits import bounded
 from recfs.ports import Pending
@@ -92,6 +93,7 @@ class Vfs:
         self.backlog = Backlog(bodies, behind, pipeline, max_pending=max_pending)
         modes.is_held_back = self.backlog.is_held_back
         self.files = OpenFiles(tree, behind, bodies, self.names, space, self.backlog, pipeline, kernel, modes, limiter)
+        self.survivors = Survivors(tree, self.files, modes)
         self.ranges = Ranges(self.files, tree, bodies.contended)
         self.listings = Listings(tree, self.views)
         self.stopping = False

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from recfs.fs.leases import is_written
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     from recfs.fs.namespace import Namespace
     from recfs.fs.nodes import DirNode
     from recfs.fs.places import Places
+    from recfs.fs.survivors import Survivors
     from recfs.fs.tree import Tree
     from recfs.fs.writebehind import WriteBehind
     from recfs.stores.local import LocalStore, StagingFile
@@ -45,6 +49,7 @@ class Finds:
     bodies: Bodies
     names: Namespace
     store: LocalStore
+    survivors: Survivors
     dirs: dict[int, DirNode] = field(default_factory=dict)
     """Stand-ins for removed directories in which something still lies."""
     staging: dict[str, StagingFile] = field(default_factory=dict)
@@ -56,6 +61,18 @@ class Finds:
     def aside(self, what: Hashable, path: str) -> AbstractContextManager[None]:
         """Judge one item: whatever it raises, it is left as it is and told, and the start goes on with the next."""
         return self.behind.problems.aside(PART, what, path)
+
+    def written(self, path: bytes) -> int | None:
+        """A descriptor of the file at *path* if a program has it open for writing still; else None."""
+        try:
+            fd = self.store.open_file(path, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            return None
+        if fd is not None and is_written(fd):
+            return fd
+        if fd is not None:
+            os.close(fd)
+        return None
 
     def rescan(self) -> None:
         """Look at staging again, after something was moved there."""

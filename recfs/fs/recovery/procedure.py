@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from recfs.fs.bodies import Bodies
     from recfs.fs.namespace import Namespace
     from recfs.fs.places import Places
+    from recfs.fs.survivors import Survivors
     from recfs.fs.tree import Tree
     from recfs.fs.writebehind import WriteBehind
     from recfs.ports import NodeRow
@@ -40,8 +41,9 @@ class Recovery:
         bodies: Bodies,
         names: Namespace,
         store: LocalStore,
+        survivors: Survivors,
     ) -> None:
-        self._found = Finds(tree, behind, places, bodies, names, store)
+        self._found = Finds(tree, behind, places, bodies, names, store, survivors)
         self._tree = tree
         self._behind = behind
         self._names = names

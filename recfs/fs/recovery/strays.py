@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from recfs.core.layout import child_role, is_upload
@@ -91,7 +92,8 @@ class Strays:
             if known is None and await self._tree.catalogue.node(label.ino) is not None:
                 known = label.ino
             if known is not None:
-                return await self._overwrite(known, found, closed=closed)
+                held = None if closed or not same_boot else self._found.written(self._store.staging(found.id))
+                return await self._overwrite(known, found, closed=closed, held=held)
             parts = label.path.split(b"/")
             caller = Caller(label.uid, label.gid, operator=True)
             folder = await self._parent(label.parent, parts[:-1], caller)
@@ -104,6 +106,11 @@ class Strays:
         node = self._names.add_file(folder, parts[-1], label.mode, caller, upload=is_upload(folder.role, parts[-1]))
         self._adopted[label.ino] = node.ino
         node.staging, node.home_ino = found.id, None
+        self._behind.node(node)
+        held = None if closed or not same_boot else self._found.written(self._store.staging(found.id))
+        if held is not None:
+            self._found.survivors.adopt(node, held)
+            return True
         state = State.SEALING if closed else State.INCOMPLETE
         check_transition(node.state, state)
         node.state = state
@@ -115,10 +122,16 @@ class Strays:
             self._found.report.adopted.append(node.path)
         return True
 
-    async def _overwrite(self, ino: int, found: StagingFile, *, closed: bool) -> bool:
-        """An overwrite whose row was lost: closed, it counts; else what was closed before it stands."""
+    async def _overwrite(self, ino: int, found: StagingFile, *, closed: bool, held: int | None) -> bool:
+        """An overwrite whose row was lost: closed, it counts; else what was closed before it stands.
+
+        *held*: a descriptor of it, if a program has it open for writing still. Then it is not over.
+        """
         node = await self._tree.get(ino)
-        if not isinstance(node, FileNode) or not closed or not self._gives_way(node, found):
+        counts = closed or held is not None
+        if not isinstance(node, FileNode) or not counts or not self._gives_way(node, found):
+            if held is not None:
+                os.close(held)
             keep_overwrite(self._found, found, ino, node.path)
             return True
         if not node.state.is_remote:
@@ -129,6 +142,9 @@ class Strays:
             node.object = node.object._replace(local=0)
             self._behind.object(node.object)
         node.staging, node.promised = found.id, 0
+        if held is not None:
+            self._found.survivors.adopt(node, held)
+            return True
         check_transition(node.state, State.SEALING)
         node.state = State.SEALING
         self._bodies.closed(node)

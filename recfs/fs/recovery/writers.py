@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recfs.core.model import State, check_transition
+from recfs.fs.diskio import thaw_path
 from recfs.fs.nodes import FileNode
 from recfs.fs.recovery.overwrites import keep_overwrite, was_closed
 from recfs.ports import Pending, Promise
@@ -51,6 +52,8 @@ class Writers:
             return
         priors = self._priors(node)
         node.priors = tuple(entry.gid for entry in priors)
+        if same_boot and node.state is State.WRITING and self._is_held(node):
+            return
         if node.ino in self._found.removed:
             return  # it goes (`Recovery.end`), and so does what it holds
         unmarked = node.unmarked and node.state is State.WRITING
@@ -59,6 +62,7 @@ class Writers:
             # It was written to where it lay, for the kernel had it open. Or it had been taken to staging and written
             # to, perhaps: the power cut undid the one, not all of the other.
             staging = self._bodies.pool.new_id()
+            thaw_path(self._places.home(node))
             self._store.rename(self._places.home(node), self._store.staging(staging))
             self._tree.vacate(node, node.moved)
             node.moved, node.pending, node.staging = None, 0, staging
@@ -98,6 +102,18 @@ class Writers:
         self._bodies.release_priors(node)
         self._behind.node(node)
         self._found.report.incomplete.append(node.path)
+
+    def _is_held(self, node: FileNode) -> bool:
+        """Find out whether a program has the file open for writing still: then nothing of it is over."""
+        if node.staging is None and not node.unmarked:
+            return False  # nobody was told yet that it may be written to
+        fd = self._found.written(self._places.local(node))
+        if fd is None:
+            return False
+        self._found.survivors.adopt(node, fd)
+        if node.body is not None:
+            node.body.in_place = node.staging is None
+        return True
 
     @staticmethod
     def _way_back(priors: list[Garbage], held: ObjectRow | None, *, same_boot: bool) -> Garbage | None:
@@ -147,7 +163,7 @@ class Writers:
         for entry in list(self._tree.garbage.values()):
             if entry.held_by is not None:
                 node = self._tree.nodes.get(entry.held_by)
-                if not isinstance(node, FileNode) or node.state is not State.SEALING:
+                if not isinstance(node, FileNode) or node.state not in (State.SEALING, State.WRITING):
                     entry.held_by = None
                     self._behind.garbage(entry)
 
@@ -179,6 +195,8 @@ class Writers:
         else:
             node.state = State.INCOMPLETE
         self._tree.resize(node, prior.size_bytes)
+        if same_boot and node.state is State.INCOMPLETE:
+            self._is_held(node)
         self._tree.garbage.pop(prior.gid, None)
         self._behind.purged(prior.gid)
         self._behind.node(node)
