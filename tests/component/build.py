@@ -124,7 +124,7 @@ class Filesystem:
                     if not self._clean:
                         self._abandon()
         finally:
-            if not self._clean:
+            if not self._clean or self.parts.vfs.files.handles:  # a process that ends has nothing open any more
                 self._close_descriptors()
 
     def _abandon(self) -> None:
