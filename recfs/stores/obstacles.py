@@ -44,7 +44,9 @@ def require_inside(private: Path) -> None:
         _refuse(private, private / area, obstacle(private / area, stat.S_IFDIR))
     for name in (_CATALOGUE, f"{_CATALOGUE}-wal", f"{_CATALOGUE}-shm", "lock"):
         _refuse(private, private / name, obstacle(private / name, stat.S_IFREG))
-    _refuse(private, private / "control.sock", obstacle(private / "control.sock", stat.S_IFSOCK))
+    socket = private / "control.sock"
+    if socket.is_dir() and not socket.is_symlink():  # anything else is taken away for the daemon's own
+        _refuse(private, socket, obstacle(socket, stat.S_IFSOCK))
 
 
 def _refuse(private: Path, path: Path, why: str | None) -> None:
