@@ -335,6 +335,9 @@ class Catalogue(Protocol):
     async def bytes_below(self, folder: int) -> int:
         """Sizes of all files below directory *folder*, exactly: for a total that says `MAX_INT`, "that or more"."""
 
+    async def highest_ino(self) -> int:
+        """The highest inode number that any row of a file or of garbage has; 0 when there is none."""
+
     async def forget_fetches(self) -> None:
         """Partial copies are gone with the last run: `fetching` is `evicted` again."""
 

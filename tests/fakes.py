@@ -296,6 +296,10 @@ class MemoryCatalogue:
             below |= {row.ino for row in dirs if row.parent in below}
         return sum(row.size_bytes for row in self._nodes.values() if row.parent in below and row.kind is Kind.FILE)
 
+    async def highest_ino(self) -> int:
+        """Of the rows there are."""
+        return max([0, *self._nodes, *(row.ino for row in self._garbage.values())])
+
     async def evictable(self, now_ns: int, limit: int) -> Sequence[int]:
         """Least recently used first."""
         rows = [

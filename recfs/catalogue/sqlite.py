@@ -338,6 +338,11 @@ class SqliteCatalogue:
         )
         return added_up(self._read(query, (folder,)))
 
+    async def highest_ino(self) -> int:
+        """The highest inode number."""
+        query = "select max(coalesce((select max(ino) from node), 0), coalesce((select max(ino) from garbage), 0))"
+        return int(self._read(query)[0][0])
+
     async def forget_future(self, now_ns: int) -> None:
         """What lies ahead of *now_ns* counts as recorded just now."""
         with self._change() as db:

@@ -82,7 +82,9 @@ class Tree:
     async def start(self) -> None:
         """Load the root and the fixed levels, or make them in a new store."""
         facts = await self.catalogue.meta()
-        self._next_ino = int(facts.get("next_ino", ROOT_INO + 1))
+        # Whatever became of that fact: a number of something that is there is not given out.
+        told = facts.get("next_ino", "")
+        self._next_ino = max(int(told) if told.isdecimal() else 0, await self.catalogue.highest_ino() + 1, ROOT_INO + 1)
         self._ino_ceiling = self._next_ino
         self._reserve()
         for view_id, ino in await self.catalogue.views():

@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+import trio
 
 from .build import REC, filesystem, until
 
@@ -71,3 +72,108 @@ async def test_bytes_that_lie_elsewhere_are_found(place: Path, change: str) -> N
         await fs.reopen()
         assert [await fs.read(f"{REC}/{name}") for name in "abc"] == [b"a", b"b", b"c"]
         await fs.assert_consistent()
+
+
+SILENT = {
+    "a file in no directory, at home": "update node set parent = 99999 where name = x'61'",
+    "a directory in none": "update node set parent = 99999, pending = 1 where name = x'64'",
+    "a directory's row without it": "delete from node where name = x'64'",
+    "a recording's row without it": "delete from node where name = x'313432'",
+    "a user's row without it": "delete from node where name = x'35'",
+    "the row of users/ without it": "delete from node where name = x'7573657273'",
+    "a file of one name with another kind": "update node set kind = 'dir', state = null where name = x'61'",
+    "a directory of the kind of a file": "update node set kind = 'file', state = 'incomplete' where name = x'64'",
+    "a directory that is a symlink": "update node set kind = 'symlink', target = x'61' where name = x'64'",
+    "a symlink without a target": "update node set kind = 'symlink', state = null where name = x'61'",
+    "a name that no level allows": "update node set name = x'2e2e', pending = 2 where name = x'61'",
+    "a name with a slash": "update node set name = x'612f62', pending = 2 where name = x'61'",
+    "an empty name": "update node set name = x'', pending = 2 where name = x'61'",
+    "a file where only users are": "update node set parent = 3, pending = 2 where name = x'61'",
+    "a user of no id": "update node set name = x'78', pending = 2 where name = x'35'",
+    "sealing, and nowhere": "update node set state = 'sealing', staging = 'gone' where name = x'61'",
+    "sealing at home": "update node set state = 'sealing', sha256 = null where name = x'61'",
+    "writing where it lies, of another inode": (
+        "update node set state = 'writing', sha256 = null, pending = 8, home_ino = 1 where name = x'61'"
+    ),
+    "committed, in staging that is gone": "update node set staging = 'gone', pending = 2 where name = x'61'",
+    "committed, of another size": "update node set size_bytes = 77 where name = x'61'",
+    "evicted, without an object": "update node set state = 'evicted' where name = x'61'",
+    "an object that is not there": "update node set has_object = 1 where name = x'61'",
+    "attributes that are not there": "update node set has_xattrs = 1 where name = x'61'",
+    "all pending bits": "update node set pending = 255 where name in (x'61', x'64')",
+    "a moved directory in itself": (
+        "update node set pending = 2, home_parent = ino, home_name = x'7a' where name = x'64'"
+    ),
+    "in limbo, and not there": "update node set pending = 2, home_parent = 0, home_name = x'7a' where name = x'61'",
+    "two at one place": (
+        "update node set pending = 2, home_parent = parent, home_name = x'7a' where name in (x'61', x'62')"
+    ),
+    "modes of no use": "update node set mode = -1, uid = -1, gid = -1, pending = 4 where name = x'61'",
+    "times of no use": (
+        "update node set atime_ns = -9223372036854775808, mtime_ns = 9223372036854775807, pending = 4"
+        " where name = x'61'"
+    ),
+    "a total of no use": "update node set size_bytes = 9223372036854775807, rfiles = -5 where name = x'64'",
+    "an account of no use": "update account set used_bytes = -5, used_files = -5",
+    "no account": "delete from account",
+    "an account of nobody": "insert into account (user, used_bytes) values ('nobody', 5)",
+    "a removed directory in itself": (
+        "insert into garbage (gid, ino, kind, path, size_bytes, mode, uid, gid_owner, mtime_ns, home_parent,"
+        " home_name, deleted_ns) values (77, 88, 'dir', x'7a', 1, 420, 0, 0, 0, 88, x'7a', 0)"
+    ),
+    "garbage in staging that is gone": (
+        "insert into garbage (gid, ino, kind, path, size_bytes, mode, uid, gid_owner, mtime_ns, staging, deleted_ns)"
+        " values (77, 88, 'file', x'7a', 1, 420, 0, 0, 0, 'gone', 0)"
+    ),
+    "garbage where a file is": (
+        "insert into garbage (gid, ino, kind, path, size_bytes, mode, uid, gid_owner, mtime_ns, home_parent,"
+        " home_name, deleted_ns) select 77, 88, 'file', x'7a', 1, 420, 0, 0, 0, parent, name, 0 from node"
+        " where name = x'61'"
+    ),
+    "garbage with a path of nothing": (
+        "insert into garbage (gid, ino, kind, path, size_bytes, mode, uid, gid_owner, mtime_ns, deleted_ns)"
+        " values (77, 88, 'symlink', x'', 1, 420, 0, 0, 0, 0)"
+    ),
+    "attributes of nobody": "insert into xattr values (99999, x'757365722e61', x'61')",
+    "a whiteout of nobody": "insert into whiteout values (99999, x'61')",
+    "a view of nobody": "insert into view values (1, 99999)",
+    "an object of nobody": (
+        "insert into object values (99999, 'k', 'e', 1, zeroblob(32), zeroblob(16), 0, 'S', 0, 0, 1, 0, 0, 0)"
+    ),
+    "work of nobody": "insert into journal values (1, 'upload', 99999, '', '', '[]', 1, 0, 0, 0, '', 0)",
+    "work of no sense": "insert into journal values (1, 'upload', 99999, '', 'x', '{', -1, -1, -1, 7, '', -1)",
+    "inode numbers given out again": "update meta set value = '2' where key = 'next_ino'",
+    "an inode number of no use": "update meta set value = 'x' where key = 'next_ino'",
+    "a fact of no use": "insert or replace into meta values ('clean', 'x'), ('boot_id', ''), ('steady_ns', 'x')",
+}
+
+
+@pytest.mark.usefixtures("any_log")
+@pytest.mark.parametrize("change", SILENT.values(), ids=SILENT.keys())
+async def test_whatever_stands_there_others_go_on(place: Path, change: str) -> None:
+    """The store starts, twice; another user's files are read, made, sealed and removed; a drain and a stop end."""
+    other = "users/6/recordings/7"
+    async with filesystem(place) as fs:
+        for name in "abc":
+            await fs.write(f"{REC}/{name}", name.encode())
+        await fs.write(f"{REC}/d/e/x", b"x")
+        await fs.write(f"{other}/kept", b"kept")
+        await fs.drain()
+        await fs.stop()
+        with contextlib.closing(sqlite3.connect(place / ".recfs/catalogue.db")) as db:
+            assert db.execute(change).rowcount > 0
+            db.commit()
+        (highest,) = fs.rows("select max(ino) from node")
+        for each in ("one", "two"):
+            await fs.reopen()
+            if change != SILENT["the row of users/ without it"]:
+                assert await fs.read(f"{other}/kept") == b"kept"
+                await fs.write(f"{other}/{each}", b"new")
+                node = await fs.node(f"{other}/{each}")
+                assert node.ino > highest, "no number is given out twice"
+                fs.parts.committer.hurry(node.ino)
+                await until(lambda node=node: node.state.is_whole)
+                await fs.unlink(f"{other}/{each}")
+            with trio.fail_after(600):
+                await fs.answers()["drain"]({"timeout_s": 60.0})
+            await fs.crash()

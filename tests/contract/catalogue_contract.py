@@ -413,6 +413,13 @@ class CatalogueContract:
         assert await filled.account("5") == account("5", used_bytes=MAX_INT)
         assert not filled.refused
 
+    async def test_the_highest_inode_number_is_known(self, catalogue: Catalogue, filled: Catalogue) -> None:
+        assert await filled.highest_ino() >= 2
+        await filled.apply(Batch(nodes=[row(50, b"last", 2)]))
+        assert await filled.highest_ino() == 50
+        await filled.apply(Batch(removed=[50], garbage=[garbage(7)._replace(ino=51)]))
+        assert await filled.highest_ino() == 51
+
     @pytest.mark.expect_log("a row does not fit")
     async def test_a_row_that_does_not_fit_is_told_and_stops_no_other(self, filled: Catalogue) -> None:
         await filled.apply(Batch(nodes=[row(20, b"big", 2, uid=1 << 70), row(21, b"fine", 2)]))

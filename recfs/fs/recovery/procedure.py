@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from recfs.core.layout import Role
 from recfs.core.model import Kind
+from recfs.errors import IoFailure
 from recfs.fs import garbage as garbage_module
 from recfs.fs.diskio import thaw_path
 from recfs.fs.nodes import DirNode, FileNode, Node
@@ -20,7 +21,7 @@ from recfs.ports import LIMBO_INO
 if TYPE_CHECKING:
     from recfs.fs.bodies import Bodies
     from recfs.fs.namespace import Namespace
-    from recfs.fs.places import Places
+    from recfs.fs.places import Place, Places
     from recfs.fs.survivors import Survivors
     from recfs.fs.tree import Tree
     from recfs.fs.writebehind import WriteBehind
@@ -135,8 +136,24 @@ class Recovery:
                 if row.home_name is not None and row.home_parent is not None:
                     entry.place = (await self._folder(row.home_parent), row.home_name)
                     if entry.kind is Kind.DIR:
-                        self._found.dirs[entry.ino].moved = entry.place
+                        self._put(self._found.dirs[entry.ino], entry.place)
                 self._tree.know_garbage(entry)
+
+    @staticmethod
+    def _put(node: Node, place: Place) -> None:
+        """Enter where a row says that it lies. Raises IoFailure if that is in itself: its path had no end."""
+        folder, before = place[0], node.moved
+        node.moved = place
+        passed: set[Node] = {node}
+        while folder is not None and folder not in passed:
+            passed.add(folder)
+            above = folder.moved[0] if folder.moved is not None else folder.parent
+            if above is folder:
+                return
+            folder = above
+        if folder is not None:
+            node.moved = before
+            raise IoFailure(f"the catalogue has {os.fsdecode(node.name)!r} lie inside itself")
 
     async def _folder(self, ino: int) -> DirNode | None:
         if ino == LIMBO_INO:
@@ -150,8 +167,9 @@ class Recovery:
             with self._found.aside(row.ino, f"inode {row.ino}, {os.fsdecode(row.name)!r} in inode {row.parent}"):
                 node = await self._tree.get(row.ino)
                 if row.home_name is not None and row.home_parent is not None:
-                    node.moved = (await self._folder(row.home_parent), row.home_name)
-                    self._tree.occupy(node, node.moved)
+                    place = (await self._folder(row.home_parent), row.home_name)
+                    self._put(node, place)
+                    self._tree.occupy(node, place)
                 nodes.append(node)
         # Directories first, parents before children: paths below them depend on where they really lie.
         return sorted(nodes, key=lambda node: (node.kind is not Kind.DIR, len(node.parts()), node.ino))
