@@ -46,6 +46,8 @@ class Caller:
     gid: int
     umask: int = 0
     operator: bool = False
+    pid: int = 0
+    """Its thread; 0 where the kernel cannot say (another pid namespace)."""
 
 
 class Namespace:

@@ -71,7 +71,7 @@ class Operations(pyfuse3.Operations):
     # --- translation ---------------------------------------------------------------------------------------------
 
     def _caller(self, ctx: pyfuse3.RequestContext) -> Caller:
-        return Caller(ctx.uid, ctx.gid, ctx.umask, ctx.uid in self._operators)
+        return Caller(ctx.uid, ctx.gid, ctx.umask, ctx.uid in self._operators, ctx.pid)
 
     # --- names ---------------------------------------------------------------------------------------------------
 
@@ -280,7 +280,10 @@ class Operations(pyfuse3.Operations):
         """
         files = self._vfs.files
         handle = files.handles[number]
-        mode, backing = Mode.CACHED, 0
+        mode, backing, past_cache = Mode.CACHED, 0, 0
+        if not own and self._vfs.is_strange(handle):
+            past_cache = FOPEN_DIRECT_IO  # its pages would be apart from those of the file's own number
+            handle.direct = handle.writes
         if own:
             try:
                 mode, backing = await self._modes.choose(handle)
@@ -293,7 +296,7 @@ class Operations(pyfuse3.Operations):
         if mode is Mode.CACHED:
             # Pages of a view may be another file's by now.
             keep = own and (self._modes.keeps_pages or handle.body.is_being_read)
-            flags |= FOPEN_KEEP_CACHE if keep else 0
+            flags |= past_cache | (FOPEN_KEEP_CACHE if keep else 0)
         else:
             flags |= FOPEN_PASSTHROUGH if mode is Mode.PASS else FOPEN_PASSTHROUGH | FOPEN_DIRECT_IO
         self._session.stage(number, flags, backing)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.bounds import time_ns
+from recfs.core.layout import Role
 from recfs.core.model import State
 from recfs.errors import (
     Busy,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from recfs.fs.bodies import Bodies
+    from recfs.fs.files import Handle
     from recfs.fs.iomodes import IoModes
     from recfs.fs.staging import Space
     from recfs.fs.tree import Tree
@@ -51,6 +53,10 @@ if TYPE_CHECKING:
     from recfs.ports import KernelCache, Pipeline
 
 
+LOOKED_AGAIN = 1024
+"""How many opens are remembered that were told to look for the name again."""
+LOOKED_AGAIN_S = 1.0
+"""How long: the kernel does it at once, if it can."""
 COPIED_AT_ONCE_BYTES = 8 << 20
 """Up to this size a shared file is copied while the kernel holds a directory."""
 
@@ -97,6 +103,8 @@ class Vfs:
         self.ranges = Ranges(self.files, tree, bodies.contended)
         self.listings = Listings(tree, self.views)
         self.stopping = False
+        self._looked_again: dict[tuple[int, int], float] = {}
+        """When an open by a view's number was answered with Stale: by (caller's thread, that number)."""
 
     # --- finding -------------------------------------------------------------------------------------------------
 
@@ -377,7 +385,29 @@ class Vfs:
             if self.stopping:
                 raise ReadOnlyFile("recfs is stopping")
             self._may_write(seen, caller)
+        if ino & VIEW_BIT:
+            self._look_again(seen, ino, caller)
         return await self.files.open(seen, flags, caller.uid)
+
+    def _look_again(self, own: FileNode, ino: int, caller: Caller) -> None:
+        """Have the kernel look for the name once more, which finds the user's own file under its own number.
+
+        Under the view's it would be two files to the kernel, each with pages of its own. Raises Stale, which open(2)
+        answers by a new walk (LOOKUP_REVAL, fs/namei.c); but not to who asks again, for then there is no name to be
+        looked for (/proc/self/fd, a file handle).
+        """
+        known, now = self._looked_again, trio.current_time()
+        if known.pop((caller.pid, ino), -LOOKED_AGAIN_S) + LOOKED_AGAIN_S > now:
+            return
+        known[caller.pid, ino] = now
+        if len(known) > LOOKED_AGAIN:
+            del known[next(iter(known))]
+        raise Stale(f"{own.path} is the user's own by now")
+
+    @staticmethod
+    def is_strange(handle: Handle) -> bool:
+        """Whether a file that was opened by a view's number is the user's own, which has another number."""
+        return handle.node.parent.role not in (Role.SHARED_TOP, Role.SHARED_DIR)
 
     async def wait_sealed(self, node: FileNode) -> None:
         """Wait until a sealing file is committed (or taken up again): ends its settling delay.

@@ -22,7 +22,7 @@ import trio
 from recfs import parts
 from recfs.answers import Answers
 from recfs.config import Config
-from recfs.errors import NotFound, RecfsError
+from recfs.errors import NotFound, RecfsError, Stale
 from recfs.fs import staging, waits
 from recfs.fs.iomodes import Mode
 from recfs.fs.namespace import Caller
@@ -251,7 +251,11 @@ class Filesystem:
             return int(number)
         if seen is None:
             raise NotFound(path)
-        return int(await self.vfs.open(seen.ino, flags & ~os.O_CREAT, caller))
+        try:
+            return int(await self.vfs.open(seen.ino, flags & ~os.O_CREAT, caller))
+        except Stale:  # so does the kernel
+            seen = await self.vfs.lookup(parent, name)
+            return int(await self.vfs.open(seen.ino, flags & ~os.O_CREAT, caller))
 
     async def pass_open(self, path: str, flags: int = os.O_RDONLY, caller: Caller = OPERATOR) -> tuple[int, Mode]:
         """open(2) as it comes from the kernel: (handle, who moves the bytes)."""

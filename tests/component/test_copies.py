@@ -62,8 +62,7 @@ async def interrupted(request: Request, function: Callable[..., Any], *args: Any
 async def test_a_sparse_shared_file_is_copied_up_with_its_holes(fs: Filesystem, data: list[tuple[int, bytes]]) -> None:
     await sparse(fs, SHARED, 40 * MIB, *data)
     await fs.mkdirs("users/5")
-    view = await fs.node(SHOWN)
-    number = await fs.vfs.open(view.ino, os.O_RDWR, USER)
+    number = await fs.open(SHOWN, os.O_RDWR, USER)
     assert os.fstat(fs.vfs.files.handles[number].body.fd).st_blocks * 512 <= 9 * MIB
     await fs.close(number)
     await fs.drain()

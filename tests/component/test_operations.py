@@ -18,6 +18,7 @@ import pytest
 
 from recfs import errors
 from recfs.fs.operations import ERRNO, Operations, errno_of
+from recfs.fs.passthrough import FOPEN_DIRECT_IO
 from recfs.object_errors import ObjectArchived, ObjectStoreError
 from tests.fakes import StagedAnswers
 
@@ -268,7 +269,12 @@ async def test_a_shown_file_costs_nothing_and_is_not_cached(adapter: Adapter) ->
     assert (entry.entry_timeout, entry.attr_timeout) == (0, 0)
     assert entry.st_ino != await adapter.ino("shared/thumbnails/a.png")
     assert entry.st_mode & 0o200, "opening it for writing is the owner's to do"
-    info = await adapter.operations.open(entry.st_ino, os.O_WRONLY, USER)
+    with pytest.raises(pyfuse3.FUSEError) as raised:  # the kernel looks for the name again
+        await adapter.operations.open(entry.st_ino, os.O_WRONLY, USER)
+    assert raised.value.errno == errno.ESTALE
+    assert await adapter.ino("users/5/thumbnails/a.png") != entry.st_ino
+    info = await adapter.operations.open(entry.st_ino, os.O_WRONLY, USER)  # or cannot, for a file that is held
+    assert adapter.operations._session.staged[-1][1] & FOPEN_DIRECT_IO, "the kernel keeps no pages of it"
     await adapter.operations.write(info.fh, 0, b"own")
     own = await adapter.operations.getattr(entry.st_ino, ROOT)
     assert (own.st_ino, own.st_blocks, own.attr_timeout) == (entry.st_ino, 10, 0)

@@ -326,11 +326,10 @@ async def test_renaming_over_a_file_at_the_file_limit_is_allowed(fs: Filesystem)
 async def test_a_shown_file_is_copied_up_by_two_writers_at_once(fs: Filesystem) -> None:
     await fs.write("shared/thumbnails/a.png", pattern(300_000))
     await fs.mkdirs("users/5")
-    view = await fs.node("users/5/thumbnails/a.png")
     numbers: list[int] = []
 
     async def write(offset: int) -> None:
-        number = await fs.vfs.open(view.ino, os.O_RDWR, USER)
+        number = await fs.open("users/5/thumbnails/a.png", os.O_RDWR, USER)
         numbers.append(number)
         await fs.vfs.files.write(number, offset, b"own")
 

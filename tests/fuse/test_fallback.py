@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -345,3 +346,45 @@ def test_a_large_file_that_comes_to_be_shown_while_it_is_opened(thumbs: Path, sh
         source.rename(shared / name.name)
         assert opener.wait(60) == 0
         assert name.stat().st_size in (0, len(LARGE))
+
+
+def test_a_file_opened_while_it_was_shown_is_one_file_for_all(thumbs: Path) -> None:
+    """Whoever opened it first, and made it the user's own, writes; others see each byte, and the size, at once."""
+    path = thumbs / "one.png"
+    writer = os.open(path, os.O_RDWR)
+    readers = [os.open(path, os.O_RDONLY), os.open(path, os.O_RDWR)]
+    try:
+        assert {os.fstat(fd).st_ino for fd in (writer, *readers)} == {path.stat().st_ino}
+        for turn in range(5):
+            assert [os.pread(fd, 4, 0) for fd in readers] == [ONE[:4] if not turn else b"%04d" % (turn - 1)] * 2
+            os.pwrite(writer, b"%04d" % turn, 0)
+            os.pwrite(writer, b"grown", len(ONE) + turn * 1000)
+            assert [os.pread(fd, 4, 0) for fd in (writer, *readers)] == [b"%04d" % turn] * 3
+            assert {os.fstat(fd).st_size for fd in (writer, *readers)} == {len(ONE) + turn * 1000 + 5}
+            os.pwrite(readers[1], b"back", 5000)
+            assert os.pread(writer, 4, 5000) == b"back"
+    finally:
+        for fd in (writer, *readers):
+            os.close(fd)
+
+
+@pytest.mark.parametrize("empty", [0, os.O_TRUNC])
+def test_a_shown_file_that_is_held_is_opened_for_writing_past_its_name(thumbs: Path, empty: int) -> None:
+    """By /proc/self/fd: the kernel cannot look for its name again, and knows the copy by another inode number."""
+    path = thumbs / "one.png"
+    held = os.open(path, os.O_PATH)
+    writer = os.open(f"/proc/self/fd/{held}", os.O_RDWR | empty)
+    reader = os.open(path, os.O_RDWR)
+    try:
+        os.pwrite(writer, b"new", 0)
+        assert os.pread(writer, 3, 0) == b"new"
+        end = time.monotonic() + 20
+        while os.pread(reader, 3, 0) != b"new":
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        os.pwrite(reader, b"old", 0)
+        assert os.pread(writer, 3, 0) == b"old"
+    finally:
+        for fd in (held, writer, reader):
+            os.close(fd)
+    assert path.stat().st_size == (3 if empty else len(ONE))
