@@ -314,7 +314,8 @@ class HomeSettler:
             if isinstance(job.item, Garbage):
                 self._garbage_done(job.item, purged=job.purges)
             else:
-                job.item.home_ino = outcome.home_ino
+                if not (isinstance(job.item, FileNode) and (job.item.staging is not None or job.item.state.is_remote)):
+                    job.item.home_ino = outcome.home_ino  # else that was done to bytes which the file has no more
                 self._behind.node(job.item)
         if problem is not None and self._unsynced_problem is None:
             log.error("home tree: %s; trying again every %g s", problem, RETRY_S)

@@ -38,6 +38,20 @@ async def settled(fs: Filesystem, problem: bool) -> None:
     await until(lambda: bool(fs.parts.settler.problem) == problem)
 
 
+def held_up(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """The settler's thread waits before its steps: (it does, it may go on)."""
+    store, begun, gate = fs.parts.store, threading.Event(), threading.Event()
+    apply = store.apply
+
+    def slow(steps: Sequence[Step], *, durable: bool = True) -> list[Outcome]:
+        begun.set()
+        assert gate.wait(60)
+        return apply(steps, durable=durable)
+
+    monkeypatch.setattr(store, "apply", slow)
+    return begun, gate
+
+
 async def commit(fs: Filesystem) -> None:
     await fs.write(f"{REC}/new", pattern(5000, seed=9))
 
@@ -255,6 +269,37 @@ async def test_a_catalogue_that_cannot_be_synced_holds_the_home_tree_back(
     assert not (fs.root / REC / "file0").exists()
 
 
+@pytest.mark.parametrize("flags", [os.O_WRONLY | os.O_TRUNC, os.O_RDWR])
+async def test_attributes_that_were_given_to_earlier_bytes_say_nothing_of_the_present_ones(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, flags: int
+) -> None:
+    """The file is removed before it is committed: its bytes go, and do not bring it back at the next start."""
+    await prepare(fs)
+    begun, gate = held_up(fs, monkeypatch)
+    node = await fs.node(f"{REC}/file0")
+    await fs.vfs.setattr(node.ino, Changes(mode=0o600), ROOT)
+    await fs.parts.behind.flush()
+    fs.parts.settler.hurry()
+    await until(begun.is_set)
+    opened: list[int] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_begins_to_write, fs, f"{REC}/file0", flags, opened)
+        await trio.testing.wait_all_tasks_blocked()
+        gate.set()
+    await until(lambda: not fs.parts.settler.depth)
+    await fs.unlink(f"{REC}/file0")
+    await fs.close(opened[0])
+    await fs.drain()
+    await fs.assert_consistent()
+    await fs.reopen()
+    assert "file0" not in await fs.names(REC)
+
+
+async def _begins_to_write(fs: Filesystem, path: str, flags: int, opened: list[int]) -> None:
+    opened.append(await fs.open(path, flags))
+    await fs.vfs.files.write(opened[0], 0, b"newer")
+
+
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR, os.O_RDWR | os.O_TRUNC])
 @pytest.mark.parametrize("depth", [1, 2])
 async def test_a_file_taken_out_of_a_directory_that_is_being_moved_is_found(
@@ -266,15 +311,7 @@ async def test_a_file_taken_out_of_a_directory_that_is_being_moved_is_found(
     await fs.write(f"{REC}/a{below}/file", b"deep")
     await fs.mkdirs(f"{REC}/out")
     await fs.drain()
-    store, begun, gate = fs.parts.store, threading.Event(), threading.Event()
-    apply = store.apply
-
-    def slow(steps: Sequence[Step], *, durable: bool = True) -> list[Outcome]:
-        begun.set()
-        assert gate.wait(60)
-        return apply(steps, durable=durable)
-
-    monkeypatch.setattr(store, "apply", slow)
+    begun, gate = held_up(fs, monkeypatch)
     await fs.rename(f"{REC}/a", f"{REC}/b")
     await fs.parts.behind.flush()
     fs.parts.settler.hurry()

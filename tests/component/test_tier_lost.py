@@ -70,6 +70,39 @@ async def test_a_crash_between_fetching_and_coming_home(fs: Filesystem, size: in
     assert fs.leftovers("staging") == []
 
 
+@pytest.mark.parametrize("renamed", [False, True])
+@pytest.mark.parametrize("fetched", [False, True])
+async def test_a_crash_after_coming_home_that_no_row_tells_of(fs: Filesystem, fetched: bool, renamed: bool) -> None:
+    """The copy lies there, fetched or stored from staging: it is no stranger, and is not fetched again."""
+    if fetched:
+        await fs.write(FILE, b"data")
+        await fs.drain()
+        await evict(fs)
+    settle_some = fs.parts.settler.settle_some
+    fs.parts.settler.settle_some = trio.lowlevel.checkpoint  # type: ignore[method-assign]
+    if fetched:
+        assert await fs.read(FILE) == b"data"
+    else:
+        await fs.write(FILE, b"data")
+    found = await fs.node(FILE)
+    await until(lambda: found.state is State.STORED)
+    await fs.vfs.behind.flush()
+    assert fs.rows("select state, staging is not null from node where kind = 'file'") == [("stored", 1)]
+    fs.parts.settler._finish = lambda done, cause=None: None  # type: ignore[method-assign]
+    await settle_some()
+    await fs.crash()
+    assert fs.rows("select state, staging is not null from node where kind = 'file'") == [("stored", 1)]
+    if renamed:
+        (fs.root / FILE).rename(fs.root / f"{FILE}2")  # as if a later step had been taken as well
+    await fs.reopen()
+    await fs.drain()
+    assert await fs.state(FILE) == "stored"
+    assert (fs.root / FILE).read_bytes() == b"data"
+    assert await fs.read(FILE) == b"data"
+    assert fs.parts.bodies.tier.local_bytes == 4
+    await fs.assert_consistent()
+
+
 async def test_a_crash_while_a_file_is_changed_that_was_just_fetched(fs: Filesystem) -> None:
     """What was written to it since is kept as for any other file."""
     await fs.write(FILE, pattern(100))

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from recfs.core.model import State, check_transition
 from recfs.fs.leases import is_written
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from recfs.fs.bodies import Bodies
     from recfs.fs.namespace import Namespace
-    from recfs.fs.nodes import DirNode
+    from recfs.fs.nodes import DirNode, FileNode
     from recfs.fs.places import Places
     from recfs.fs.survivors import Survivors
     from recfs.fs.tree import Tree
@@ -77,3 +78,15 @@ class Finds:
     def rescan(self) -> None:
         """Look at staging again, after something was moved there."""
         self.staging = self.store.scan_staging()
+
+
+def only_in_s3(found: Finds, node: FileNode) -> None:
+    """There is no local copy of a stored file (any more)."""
+    assert node.object is not None
+    check_transition(node.state, State.EVICTED)
+    found.tree.vacate(node, node.moved)
+    node.moved = None
+    node.state, node.staging, node.pending, node.home_ino = State.EVICTED, None, 0, None
+    node.object = node.object._replace(local=0)
+    found.behind.object(node.object)
+    found.behind.node(node)

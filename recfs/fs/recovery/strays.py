@@ -12,6 +12,7 @@ from recfs.core.model import State, check_transition
 from recfs.errors import FsError, NotFound
 from recfs.fs.namespace import Caller
 from recfs.fs.nodes import DirNode, FileNode
+from recfs.fs.recovery.finds import only_in_s3
 from recfs.fs.recovery.overwrites import keep_overwrite, was_closed, when_labelled
 from recfs.fs.staging import ELSEWHERE, FETCH_LABEL, Label
 
@@ -36,18 +37,13 @@ class Strays:
         """Inode numbers given to files whose rows were lost, by those that their labels name."""
 
     def take_back_fetched(self) -> None:
-        """Whole copies from S3 that had not come home: nobody synced their bytes, and S3 has them."""
+        """Whole copies from S3 that had not come home: S3 has them. Those that had are found there (`Whereabouts`)."""
         for node in list(self._tree.nodes.values()):
             if not isinstance(node, FileNode) or node.state is not State.STORED or node.object is None:
                 continue
             found = self._found.staging.get(node.staging or "")
-            if node.staging is None or (found is not None and not (found.label or b"").startswith(FETCH_LABEL)):
-                continue
-            check_transition(node.state, State.EVICTED)
-            node.state, node.staging, node.pending, node.home_ino = State.EVICTED, None, 0, None
-            node.object = node.object._replace(local=0)
-            self._behind.object(node.object)
-            self._behind.node(node)
+            if found is not None and (found.label or b"").startswith(FETCH_LABEL):
+                only_in_s3(self._found, node)
 
     async def adopt_all(self, *, same_boot: bool) -> None:
         """Give every one of them a place: under its label's name, or in lost+found. Files that were removed go."""

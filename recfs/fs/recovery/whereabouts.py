@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from recfs.core.model import Kind, State
 from recfs.fs.nodes import DirNode, FileNode, Node
+from recfs.fs.recovery.finds import only_in_s3
 from recfs.fs.staging import Label
 from recfs.ports import Pending
 
@@ -63,6 +64,9 @@ class Whereabouts:
                 return
             node.staging = None
             if self._find_at_home(node) or self._search(node):
+                return
+            if node.state is State.STORED and node.object is not None:
+                only_in_s3(self._found, node)
                 return
             log.error("%s: its bytes are gone", node.path)
             self._found.report.lost.append(node.path)
