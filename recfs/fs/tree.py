@@ -307,14 +307,7 @@ class Tree:
             account.used_bytes += added_bytes
             account.used_files += added_files
             behind.account(account)
-        node = folder
-        while True:
-            node.rbytes += added_bytes
-            node.rfiles += added_files
-            behind.node(node)
-            if node.parent is node:
-                break
-            node = node.parent
+        behind.totals(folder, added_bytes, added_files)
 
     def resize(self, node: FileNode, size: int) -> None:
         """Set the logical size and charge the difference; an unlinked file is nobody's.

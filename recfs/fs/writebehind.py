@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from recfs.fs.accounts import Account
     from recfs.fs.garbage import Garbage
-    from recfs.fs.nodes import Node
+    from recfs.fs.nodes import DirNode, Node
     from recfs.ports import Catalogue, JournalRow, ObjectRow
     from recfs.stores.removals import Removals
 
@@ -92,6 +92,22 @@ class WriteBehind:
         self.changes += 1
         nodes = self._nodes
         nodes[node.ino] = node
+        if not self._wake.is_set():
+            self._wake.set()
+        if len(nodes) > EAGER_NODES:
+            self._eager.set()
+
+    def totals(self, folder: DirNode, added_bytes: int, added_files: int) -> None:
+        """Add to the totals of *folder* and of everything above it; their rows changed."""
+        self.changes += 1
+        nodes = self._nodes
+        while True:
+            folder.rbytes += added_bytes
+            folder.rfiles += added_files
+            nodes[folder.ino] = folder
+            if folder.parent is folder:
+                break
+            folder = folder.parent
         if not self._wake.is_set():
             self._wake.set()
         if len(nodes) > EAGER_NODES:
