@@ -169,7 +169,7 @@ class Answers:
             self.committer.problem,
         ]
         told = [problem for problem in parts if problem] + self.vfs.files.shares.problems
-        told += [f"lost bytes: {lost}" for lost in self.recovered.lost]
+        told += [f"lost bytes: {lost}" for lost in self.recovered.lost] + self.recovered.said
         told += self.store.foreign
         return told + [
             f"the catalogue did not take a row as it was: {what}" for what in self.vfs.tree.catalogue.refused

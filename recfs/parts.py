@@ -24,6 +24,7 @@ from recfs.fs import survivors
 from recfs.fs.accounts import Accounts
 from recfs.fs.bodies import Bodies
 from recfs.fs.diskio import fallocate
+from recfs.fs.generations import Generations
 from recfs.fs.hashing import Hashing
 from recfs.fs.inuse import InUse
 from recfs.fs.iomodes import IoModes
@@ -106,6 +107,7 @@ class Parts:
     remote: Remote | None
     limiter: trio.CapacityLimiter
     recovered: Report
+    generations: Generations
 
     @property
     def problems(self) -> Problems:
@@ -200,6 +202,7 @@ async def _write_last(parts: Parts) -> None:
     """Write what is still dirty. Raises StoreError where that cannot be done, as on a full disk."""
     try:
         await parts.behind.flush()
+        await parts.generations.end()
     except Exception as error:
         raise StoreError(
             f"the catalogue of {parts.store.root} could not be written to the end: {reason_of(error)}. The next start"
@@ -253,7 +256,8 @@ async def _build(
     behind.on_discard = settler.discard
     with _readable(store):
         await tree.start()
-        recovery = Recovery(tree, behind, places, bodies, vfs.names, store, vfs.survivors)
+        generations = Generations(behind, catalogue, store)
+        recovery = Recovery(tree, behind, places, bodies, vfs.names, store, vfs.survivors, generations)
         recovered = await recovery.run()
     await remote.agree(config, catalogue, behind)
     far = None
@@ -270,7 +274,8 @@ async def _build(
     )  # fmt: skip
     return Parts(
         store, catalogue, behind, tree, bodies, settler, hashing, committer, vfs, sweeper,
-        Housekeeper(tree, catalogue, space), Meter(modes), Timekeeper(clock, behind), far, limiter, recovered,
+        Housekeeper(tree, catalogue, space, generations), Meter(modes), Timekeeper(clock, behind), far, limiter,
+        recovered, generations,
     )  # fmt: skip
 
 
@@ -318,5 +323,7 @@ def _tell(report: Report) -> None:
     ):
         for path in paths:
             log.info("recovery: " + what, path)
+    for sentence in report.said:
+        log.warning("recovery: %s", sentence)
     if report.resealed:
         log.info("recovery: %d closed files are sealed now", len(report.resealed))

@@ -78,6 +78,8 @@ class SqliteCatalogue:
         self.refused: Sequence[str] = ()
         self._folded_s = float("-inf")
         """When the log could not be folded in for want of room."""
+        self.folds = 0
+        """How often the log was folded in."""
         self.headroom = Headroom(path)
 
     # --- writing -------------------------------------------------------------------------------------------------
@@ -185,6 +187,7 @@ class SqliteCatalogue:
         with closing(sqlite3.connect(self._path, isolation_level=None)) as other:
             other.execute("pragma synchronous = normal")
             _, pages, folded = other.execute("pragma wal_checkpoint(passive)").fetchone()
+            self.folds += 1
             return bool(pages == folded)
 
     def close(self) -> None:
@@ -381,6 +384,8 @@ def open_catalogue(path: Path, *, expect_new: bool = True) -> SqliteCatalogue:
                 raise corrupt(path, verdict)
         db = Database(connection)
         newest = max(migrations.applied(db), default="")
+        if not newest and not expect_new:
+            raise corrupt(path, "it holds nothing, though the store has files: its log, the -wal beside it, is missing")
         if newest > migrations.NEWEST:
             raise CatalogueCorrupt(
                 f"catalogue {path} was written by a newer recfs (step {newest}); install that version or newer"

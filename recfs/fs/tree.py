@@ -119,6 +119,17 @@ class Tree:
             self._reserve()
         return ino
 
+    @property
+    def next_ino(self) -> int:
+        """Inode numbers below were given out, or are reserved."""
+        return self._ino_ceiling
+
+    def skip_inos(self, below: int) -> None:
+        """Give out no inode number *below* this one."""
+        if below > self._next_ino:
+            self._next_ino = below
+            self._reserve()
+
     def _reserve(self) -> None:
         self._ino_ceiling = self._next_ino + INO_RESERVE
         self.behind.meta("next_ino", str(self._ino_ceiling))

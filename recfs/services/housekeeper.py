@@ -9,6 +9,7 @@ import trio
 from recfs.fs.problems import forever
 
 if TYPE_CHECKING:
+    from recfs.fs.generations import Generations
     from recfs.fs.staging import Space
     from recfs.fs.tree import Tree
 
@@ -28,10 +29,11 @@ class Log(Protocol):
 class Housekeeper:
     """Unloads inodes beyond the cache's bound, folds the catalogue's log in, and puts room aside for it."""
 
-    def __init__(self, tree: Tree, catalogue: Log, space: Space) -> None:
+    def __init__(self, tree: Tree, catalogue: Log, space: Space, generations: Generations) -> None:
         self._tree = tree
         self._space = space
         self._catalogue = catalogue
+        self._generations = generations
         self._problems = tree.behind.problems
 
     async def run(self) -> None:
@@ -49,3 +51,5 @@ class Housekeeper:
                 await self._catalogue.checkpoint()
             else:  # a log that is folded in is written anew from its beginning, and does not grow
                 await self._catalogue.checkpoint(at_least_pages=SHORT_LOG_PAGES)
+        with self._problems.aside(PART, "generation", "generation"):
+            await self._generations.look(self._tree.next_ino)

@@ -195,6 +195,25 @@ class Beneath:
                     os.close(fd)
             pending += below
 
+    def entries(self, folder: bytes) -> dict[bytes, os.stat_result]:
+        """lstat(2) of everything in a directory, by name; nothing where it is none. Raises OSError."""
+        try:
+            fd = self.open_at(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            if error.errno in _NOTHING:
+                return {}
+            raise
+        assert fd is not None
+        found = {}
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):
+                        found[os.fsencode(entry.name)] = entry.stat(follow_symlinks=False)
+        finally:
+            os.close(fd)
+        return found
+
     # --- changing ------------------------------------------------------------------------------------------------
 
     def rename(self, path: bytes, to: bytes) -> None:

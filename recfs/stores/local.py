@@ -24,7 +24,7 @@ from recfs.errors import RootBusy, StoreError
 from recfs.stores import obstacles, presence
 from recfs.stores.beneath import Beneath
 from recfs.stores.removals import Removals
-from recfs.stores.steps import Outcome, Step, Steps
+from recfs.stores.steps import Outcome, Step, Steps, can_chown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,6 +33,8 @@ PRIVATE = ".recfs"
 TOP_LEVELS = (b"shared", b"users", b"temp")
 LABEL_XATTR = "user.recfs.label"
 """On staging files: what the bytes are, so that they can be adopted without their row."""
+MARK_XATTR = "user.recfs.generation"
+"""On `users/`: which time the home tree is of (core/generation.py)."""
 
 log = logging.getLogger("recfs.store")
 
@@ -83,8 +85,11 @@ class LocalStore:
         """What stood in the way of the store's own directories, or among its files, and was left alone."""
         self.max_file_bytes = MAX_INT
         """Size of the largest file that the file system below takes; known when the store is open."""
+        capabilities = effective_capabilities()
+        self.gives_owners = can_chown(capabilities)
+        """Whether files on the disk belong to their users; else all are the daemon's."""
         self._steps = Steps(
-            self.beneath, self._lost, lambda: self.sync_all(), effective_capabilities()
+            self.beneath, self._lost, lambda: self.sync_all(), capabilities
         )  # looked up late, for tests
 
     # --- life cycle ----------------------------------------------------------------------------------------------
@@ -161,6 +166,30 @@ class LocalStore:
                 if next(entries, None) is not None:
                     return True
         return False
+
+    def tree_mark(self) -> bytes | None:
+        """Which time the home tree is of; None where nothing tells."""
+        try:
+            return os.getxattr(self.home([b"users"]), MARK_XATTR)
+        except OSError:
+            return None
+
+    def mark_tree(self, mark: bytes, *, durable: bool = False) -> bool:
+        """Write down which time the home tree is of; False where it cannot be. Raises nothing. Blocking."""
+        folder = self.home([b"users"])
+        try:
+            os.setxattr(folder, MARK_XATTR, mark)
+            if durable:
+                self.beneath.sync(folder)
+        except OSError as error:
+            log.debug("the home tree cannot be marked: %s", error)
+            return False
+        return True
+
+    def newest_in_trash(self) -> int:
+        """The highest number in the trash, 0 for an empty one."""
+        with os.scandir(self._trash) as entries:
+            return max((int(entry.name) for entry in entries if entry.name.isdigit()), default=0)
 
     def sign_off(self) -> None:
         """Take this process's number out of the lock file: it ends in order, and did not die."""

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 _CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_FOWNER = 1 << 0, 1 << 1, 1 << 3  # capabilities(7)
 
 
+def can_chown(capabilities: int) -> bool:
+    """Whether a process with these effective capabilities may give files away."""
+    return bool(capabilities & _CAP_CHOWN)
+
+
 class StepKind(Enum):
     """What `LocalStore.apply` can do to the home tree."""
 
@@ -74,7 +79,7 @@ class Steps:
         self._beneath = beneath
         self._lost = lost
         self._sync_all = sync_all
-        self._may_chown = bool(capabilities & _CAP_CHOWN)
+        self._may_chown = can_chown(capabilities)
         # Without the right to override permission bits, the daemon's own access is kept on disk whatever the row says.
         overrides = capabilities & _CAP_DAC_OVERRIDE and capabilities & _CAP_FOWNER
         self._own_access = (0, 0) if overrides else (0o600, 0o700)

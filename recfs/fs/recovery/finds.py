@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from recfs.core.generation import Age
 from recfs.core.model import State, check_transition
 from recfs.fs.leases import is_written
 
@@ -38,6 +39,16 @@ class Report:
     lost: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     """Paths of what had been removed when the daemon died, and is again."""
+    age: Age = Age.SAME
+    """How catalogue and home tree stand to each other."""
+    taken: list[str] = field(default_factory=list)
+    """Paths of what is other than the catalogue said."""
+    found: list[str] = field(default_factory=list)
+    """… of what it did not know."""
+    gone: list[str] = field(default_factory=list)
+    """… of what it knows, and is not there."""
+    said: list[str] = field(default_factory=list)
+    """What people are told of these."""
 
 
 @dataclass(slots=True)
@@ -57,7 +68,14 @@ class Finds:
     """Everything that lies in staging, by staging id."""
     removed: dict[int, None] = field(default_factory=dict)
     """Inode numbers of what had been removed, and is to be again, in that order."""
+    recreated: set[int] = field(default_factory=set)
+    """Inode numbers of files whose bytes were nowhere."""
     report: Report = field(default_factory=Report)
+
+    @property
+    def age(self) -> Age:
+        """How catalogue and home tree stand to each other."""
+        return self.report.age
 
     def aside(self, what: Hashable, path: str) -> AbstractContextManager[None]:
         """Judge one item: whatever it raises, it is left as it is and told, and the start goes on with the next."""

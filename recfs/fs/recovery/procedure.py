@@ -6,20 +6,25 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+from recfs.core.generation import AT, Age, Mark, count_of, judge
 from recfs.core.layout import Role
 from recfs.core.model import Kind
-from recfs.errors import IoFailure
+from recfs.errors import IoFailure, StoreError
 from recfs.fs import garbage as garbage_module
 from recfs.fs.diskio import thaw_path
 from recfs.fs.nodes import DirNode, FileNode, Node
+from recfs.fs.recovery.comparison import SAID, Comparison, told
 from recfs.fs.recovery.finds import Finds, Report
 from recfs.fs.recovery.strays import Strays
 from recfs.fs.recovery.whereabouts import Whereabouts
 from recfs.fs.recovery.writers import Writers
+from recfs.fs.tree import INO_RESERVE
 from recfs.ports import LIMBO_INO
+from recfs.stores.local import MARK_XATTR
 
 if TYPE_CHECKING:
     from recfs.fs.bodies import Bodies
+    from recfs.fs.generations import Generations
     from recfs.fs.namespace import Namespace
     from recfs.fs.places import Place, Places
     from recfs.fs.survivors import Survivors
@@ -43,7 +48,11 @@ class Recovery:
         names: Namespace,
         store: LocalStore,
         survivors: Survivors,
+        generations: Generations,
     ) -> None:
+        self._generations = generations
+        self._mark: Mark | None = None
+        self._comparison: Comparison | None = None
         self._found = Finds(tree, behind, places, bodies, names, store, survivors)
         self._tree = tree
         self._behind = behind
@@ -56,20 +65,38 @@ class Recovery:
         whereabouts, writers, strays = Whereabouts(self._found), Writers(self._found), Strays(self._found)
         facts = await self._tree.catalogue.meta()
         boot = self._store.boot_id()
-        same_boot = self._same_boot = facts.get("boot_id", boot) == boot or facts.get("clean") == "1"
+        clean = facts.get("clean") == "1"
+        same_boot = self._same_boot = facts.get("boot_id", boot) == boot or clean
         identity = self._store.identity()
-        if facts.get("identity", identity) != identity:
-            log.warning("the store was copied or restored: its files are taken for what their names say")
+        copied = facts.get("identity", identity) != identity
+        self._mark = Mark.decode(self._store.tree_mark())
+        age = self._found.report.age = judge(facts, self._mark, boot)
+        if age is Age.FOREIGN:
+            raise StoreError(
+                f"store {self._store.root}: its catalogue and its home tree belong to two stores. Put the catalogue"
+                f" back that belongs to the tree. If they are to be one store all the same: setfattr -x {MARK_XATTR}"
+                f" {self._store.root}/users"
+            )
+        if age is not Age.SAME or copied:
+            log.warning("%s: its files are taken for what they are and what their names say", SAID[age])
+            self._comparison = Comparison(self._found, count_of(facts, AT))
+        if age is not Age.SAME and self._mark is not None:
+            clean, same_boot = False, self._mark.boot == boot
+            self._same_boot = same_boot
+            self._tree.skip_inos(self._mark.next_ino + INO_RESERVE)
+        if copied:
             await self._tree.catalogue.forget_home_inos()
         self._found.removed = dict.fromkeys(self._store.removals.left(boot))
         self._behind.meta("identity", identity)
         self._found.rescan()
-        if facts.get("clean") != "1":
+        if not clean:
             for staging_id in self._found.staging:
                 with self._found.aside(("thaw", staging_id), f"staging/{staging_id}"):
                     thaw_path(self._store.staging(staging_id))
         await self._tree.catalogue.forget_fetches()
         await self._load_garbage()
+        if age is not Age.SAME and self._comparison is not None:
+            self._comparison.forget_garbage()
         nodes = await self._load_unsettled()
         strays.take_back_fetched()
         whereabouts.share_no_staging(nodes)
@@ -81,7 +108,8 @@ class Recovery:
                 failed.discard(node.ino)
         whereabouts.locate_garbage()
         for node in nodes:
-            if isinstance(node, FileNode):
+            # In a catalogue of another time: judged by what lies at home, when everything has its place.
+            if isinstance(node, FileNode) and (age is Age.SAME or node.staging is not None):
                 judged = node.ino in failed
                 if not judged:
                     with self._found.aside(node.ino, node.path):
@@ -110,11 +138,17 @@ class Recovery:
             left = self._tree.nodes.get(ino)
             if isinstance(left, FileNode):
                 Writers(self._found).leave(left)
+        if self._comparison is not None:
+            await self._comparison.run()
+            report.said = list(told(report))
+            if report.said or report.age is not Age.SAME:
+                report.said.insert(0, SAID[report.age])
         await Strays(self._found).adopt_all(same_boot=self._same_boot)
         report.resealed[:] = [ino for ino in report.resealed if ino in self._tree.nodes]
         self._behind.meta("boot_id", boot)
         self._behind.meta("clean", "0")
         await self._behind.durable()
+        await self._generations.begin(await self._tree.catalogue.meta(), self._mark, boot, self._tree.next_ino)
         self._store.removals.begin(boot)
         self._behind.removals = self._store.removals
 

@@ -7,6 +7,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from recfs.core.generation import Age
 from recfs.core.model import Kind, State
 from recfs.fs.nodes import DirNode, FileNode, Node
 from recfs.fs.recovery.finds import only_in_s3
@@ -65,11 +66,12 @@ class Whereabouts:
             node.staging = None
             if self._find_at_home(node) or self._search(node):
                 return
-            if node.state is State.STORED and node.object is not None:
-                only_in_s3(self._found, node)
-                return
-            log.error("%s: its bytes are gone", node.path)
-            self._found.report.lost.append(node.path)
+            if self._found.age is Age.SAME:  # else they may lie at home by now, under another number
+                if node.state is State.STORED and node.object is not None:
+                    only_in_s3(self._found, node)
+                    return
+                log.error("%s: its bytes are gone", node.path)
+                self._found.report.lost.append(node.path)
             self._recreate(node)
             return
         if node.pending & Pending.MAKE:
@@ -147,7 +149,9 @@ class Whereabouts:
 
         Found, it goes to limbo, from where the settler brings it to its place. The walk is long, and rare.
         """
-        found = self._store.find(node.home_ino) if node.home_ino is not None else None
+        # The number may be another file's by now, if the row is of another time than the tree.
+        known = node.home_ino if self._found.age is Age.SAME else None
+        found = self._store.find(known) if known is not None else None
         if found is None:
             if isinstance(node, DirNode):
                 node.pending = Pending.MAKE
@@ -169,6 +173,7 @@ class Whereabouts:
         node.moved, node.pending, node.staging = None, 0, staging
         node.home_ino = None
         self._found.staging[staging] = self._store.scan_staging()[staging]
+        self._found.recreated.add(node.ino)
         node.state, node.promised = State.WRITING, 0  # whatever it was: neither closed nor kept
         self._tree.resize(node, 0)
         self._behind.node(node)

@@ -1,0 +1,269 @@
+"""A catalogue and a home tree that are not of one time: what lies in the tree is what the files are now.
+
+Happens when the catalogue was restored from a backup, or lost its log, or when the tree was restored or copied. Then
+rows tell of bytes that are not there, with checksums that are not theirs. Every entry is compared with its row, by
+size, mtime and inode number. What differs is a new version: it is sealed, so that its checksums are made anew before
+anybody can take it for committed. What no row knows gets one; what rows know and the tree has not is named, and its row
+is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from recfs.core.bounds import MAX_INT
+from recfs.core.generation import Age
+from recfs.core.layout import child_role, is_upload
+from recfs.core.model import Kind, State, check_transition
+from recfs.errors import FsError, Stale
+from recfs.fs.namespace import Caller
+from recfs.fs.nodes import DirNode, FileNode, LinkNode, Node
+from recfs.ports import ROOT_INO, NodeRow, Pending
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from recfs.fs.garbage import Garbage
+    from recfs.fs.recovery.finds import Finds, Report
+
+log = logging.getLogger("recfs.recovery")
+
+PAGE = 1000
+TICK_NS = 1_000_000_000
+"""More than the clock of files (st_ctime) may be behind."""
+SAID = {
+    Age.CATALOGUE_OLDER: (
+        "the catalogue is older than the home tree: it was restored from a backup, or its log (-wal) is gone"
+    ),
+    Age.TREE_OLDER: "the home tree is older than the catalogue: it was restored from a backup",
+    Age.UNKNOWN: "nothing tells whether catalogue and home tree are of one time: it was copied without its attributes",
+    Age.SAME: "the store was copied or restored",
+}
+"""What a start says of it."""
+
+
+class Comparison:
+    """One start's comparison. Blocking disk calls are fine: nothing is mounted yet."""
+
+    def __init__(self, found: Finds, written_ns: int) -> None:
+        """*written_ns*: when the catalogue was written last, if that is known (else 0)."""
+        self._found = found
+        self._tree = found.tree
+        self._behind = found.behind
+        self._places = found.places
+        self._bodies = found.bodies
+        self._names = found.names
+        self._store = found.store
+        self._adopts = found.age in (Age.CATALOGUE_OLDER, Age.UNKNOWN)
+        """Whether what no row knows may be recfs's own."""
+        later = found.age is Age.CATALOGUE_OLDER and written_ns
+        self._changed_ns = written_ns - TICK_NS if later else MAX_INT
+        """From here on, whatever a program set as its mtime, a file was changed when the catalogue did not know."""
+
+    # --- before anything is repaired -----------------------------------------------------------------------------
+
+    def forget_garbage(self) -> None:
+        """Rows of removals count only for what is certainly still the same: numbers and names may be others' by now."""
+        self._tree.skip_gid(self._store.newest_in_trash())
+        for entry in list(self._tree.garbage.values()):
+            with self._found.aside(("garbage", entry.gid), f"removed {os.fsdecode(entry.path)}"):
+                if entry.place is not None and not self._is_still(entry):
+                    self._tree.vacate(entry, entry.place)
+                    del self._tree.garbage[entry.gid]
+                    self._behind.purged(entry.gid)
+
+    def _is_still(self, entry: Garbage) -> bool:
+        assert entry.place is not None
+        info = self._store.stat(self._places.at(entry.place)) if entry.kind is Kind.FILE else None
+        return info is not None and (info.st_ino, info.st_size, info.st_mtime_ns) == (
+            entry.home_ino, entry.size_bytes, entry.mtime_ns,
+        )  # fmt: skip
+
+    # --- when rows and places are known --------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Compare everything."""
+        pending = [ROOT_INO]
+        while pending:
+            ino = pending.pop()
+            with self._found.aside(("compare", ino), f"directory {ino}"):
+                pending += await self._compare(await self._tree.directory(ino))
+            self._tree.memory.shrink()
+
+    async def _compare(self, folder: DirNode) -> list[int]:
+        """Compare one directory; gives those in it."""
+        there = self._store.beneath.entries(self._places.home(folder))
+        below: list[int] = []
+        known: set[bytes] = set()
+        after = 0
+        while page := await self._tree.page(folder, after, PAGE):
+            after = page[-1].ino
+            for row in page:
+                known.add(row.name)
+                if row.kind is Kind.DIR:
+                    below.append(row.ino)
+                if self._is_odd(row, there.get(row.name)):
+                    with self._found.aside(row.ino, f"inode {row.ino}"):
+                        self._correct(await self._tree.get(row.ino), there.get(row.name))
+        if self._adopts and folder.ino != ROOT_INO:
+            for name in sorted(there.keys() - known):
+                if self._tree.occupant((folder, name)) is None:
+                    path = f"{folder.path}/{os.fsdecode(name)}"
+                    with self._found.aside(("unknown", path), path):
+                        below += await self._adopt(folder, name, there[name])
+        return below
+
+    def _is_odd(self, row: Node | NodeRow, info: os.stat_result | None) -> bool:
+        """Whether a row and what stands at its name may not go together."""
+        state = row.state if isinstance(row, (FileNode, NodeRow)) else None
+        if state is not None and state.is_remote:
+            return info is not None
+        if info is None or (self._adopts and row.mode != stat.S_IMODE(info.st_mode) and row.kind is not Kind.SYMLINK):
+            return True
+        if state is not None:
+            assert isinstance(row, (FileNode, NodeRow))
+            return not state.is_whole or row.home_ino is None or self._differs(row, info)
+        return (stat.S_IFMT(info.st_mode) == stat.S_IFDIR) != (row.kind is Kind.DIR) or row.home_ino != info.st_ino
+
+    def _differs(self, node: FileNode | NodeRow, info: os.stat_result) -> bool:
+        """Whether what stands at a file's place is other than its row says, or may be."""
+        size = node.bytes if isinstance(node, FileNode) else node.size_bytes
+        other = node.home_ino is not None and node.home_ino != info.st_ino
+        facts = (size, node.mtime_ns) != (info.st_size, info.st_mtime_ns)
+        return other or facts or not stat.S_ISREG(info.st_mode) or info.st_ctime_ns >= self._changed_ns
+
+    def _correct(self, node: Node, info: os.stat_result | None) -> None:
+        """Have the row say what is there."""
+        if isinstance(node, FileNode):
+            self._correct_file(node, info)
+        elif node.parent is self._tree.root:
+            return  # the store sees to these
+        elif info is None or stat.S_IFMT(info.st_mode) != node.format:
+            self._tree.vacate(node, node.moved)
+            node.moved, node.home_ino, node.pending = None, None, Pending.MAKE
+            self._behind.settle(node)
+            self._found.report.unsettled.append(node.ino)
+        else:
+            self._dress(node, info)
+
+    def _dress(self, node: Node, info: os.stat_result) -> None:
+        node.home_ino = info.st_ino
+        if self._adopts and not isinstance(node, LinkNode):
+            node.mode = stat.S_IMODE(info.st_mode)
+            if self._store.gives_owners:
+                node.uid, node.gid = info.st_uid, info.st_gid
+        self._behind.node(node)
+
+    def _correct_file(self, node: FileNode, info: os.stat_result | None) -> None:
+        if node.moved is not None or self._lies_in_staging(node):
+            return  # found where it is under way to, or being written
+        regular = info is not None and stat.S_ISREG(info.st_mode)
+        if node.state.is_remote and not regular:
+            return  # S3 has it
+        if not regular or info is None:
+            self._is_gone(node)
+        elif self._differs(node, info):
+            self._take(node, info)
+            self._found.report.taken.append(node.path)
+        elif node.state.is_whole or node.state is State.CORRUPT or self._found.age is Age.SAME:
+            self._dress(node, info)
+        else:
+            self._take(node, info)
+
+    def _lies_in_staging(self, node: FileNode) -> bool:
+        if node.staging is None:
+            return False
+        if node.ino in self._found.recreated:
+            self._store.drop_staging([node.staging])  # empty, made in the place of bytes that lie at home by now
+        elif node.staging in self._found.staging:
+            return True
+        node.staging = None
+        return False
+
+    def _is_gone(self, node: FileNode) -> None:
+        self._found.report.gone.append(node.path)
+        if node.state in (State.WRITING, State.SEALING):
+            check_transition(node.state, State.INCOMPLETE)
+            node.state = State.INCOMPLETE
+        node.pending, node.home_ino = 0, None
+        self._behind.node(node)
+
+    def _take(self, node: FileNode, info: os.stat_result) -> None:
+        """What stands at a file's place is a new version of it, to be sealed."""
+        if self._bodies.tier is not None:
+            if node.state.is_remote:
+                self._bodies.tier.superseded(node)
+            self._bodies.tier.changed(node)
+        elif node.object is not None:
+            node.object = node.object._replace(local=0)
+            self._behind.object(node.object)
+        for state in (State.WRITING, State.SEALING):
+            if node.state is not state:
+                check_transition(node.state, state)
+                node.state = state
+        node.sha256 = node.md5 = None
+        node.pending, node.unmarked = 0, False
+        node.mtime_ns = info.st_mtime_ns
+        self._bodies.closed(node)
+        self._tree.resize(node, info.st_size)
+        self._dress(node, info)
+        self._found.report.resealed.append(node.ino)
+
+    # --- what no row knows ---------------------------------------------------------------------------------------
+
+    async def _adopt(self, folder: DirNode, name: bytes, info: os.stat_result) -> list[int]:
+        """Make a row for an entry of the home tree; gives a directory, to be looked into."""
+        kind = stat.S_IFMT(info.st_mode)
+        caller = Caller(info.st_uid, info.st_gid, operator=True)
+        try:
+            child_role(folder.role, name, is_dir=kind == stat.S_IFDIR)
+            if kind == stat.S_IFDIR:
+                made: Node = await self._names.mkdir(folder, name, stat.S_IMODE(info.st_mode), caller)
+            elif kind == stat.S_IFREG:
+                made = self._names.add_file(
+                    folder, name, stat.S_IMODE(info.st_mode), caller, upload=is_upload(folder.role, name)
+                )
+                self._take(made, info)
+            elif kind == stat.S_IFLNK:
+                made = await self._link(folder, name, caller)
+            else:
+                return []
+        except (FsError, Stale) as error:
+            log.warning("%s/%s is left alone: %s", folder.path, os.fsdecode(name), error)
+            return []
+        made.mtime_ns = info.st_mtime_ns
+        if kind != stat.S_IFREG:
+            made.pending = 0
+        self._dress(made, info)
+        self._found.report.found.append(made.path)
+        return [made.ino] if kind == stat.S_IFDIR else []
+
+    async def _link(self, folder: DirNode, name: bytes, caller: Caller) -> LinkNode:
+        with self._store.beneath.folder(self._places.at((folder, name))) as (fd, last):
+            target = os.readlink(last, dir_fd=fd)
+        return await self._names.symlink(folder, name, target, caller)
+
+
+NAMED = 20
+"""So many paths are told; the log has all of them, at level debug."""
+_TOLD = (
+    (
+        "differ from what the catalogue says, or were changed since; they are taken as they are and hashed anew",
+        "taken",
+    ),
+    ("were not in the catalogue, and are now", "found"),
+    ("are in the catalogue and not on the disk; reading them fails until they are removed or written anew", "gone"),
+)
+
+
+def told(report: Report) -> Iterator[str]:
+    """What is to be said of the comparison, in sentences: in the log, and as problems of `recfs status`."""
+    for what, name in _TOLD:
+        paths: list[str] = getattr(report, name)
+        for path in paths:
+            log.debug("%s: %s", name, path)
+        if paths:
+            yield f"{len(paths)} files {what}: {', '.join(paths[:NAMED])}{', …' if len(paths) > NAMED else ''}"
