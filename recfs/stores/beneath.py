@@ -221,8 +221,12 @@ class Beneath:
         with self.folder(path) as (source, name), self.folder(to) as (target, new_name):
             os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
 
-    def sync(self, folder: bytes) -> None:
-        """fsync(2) of a directory; nothing where it is gone, whatever else may have its name or that of one above."""
+    def sync(self, folder: bytes, *, attributes: bool = False) -> None:
+        """fsync(2) of a directory; nothing where it is gone, whatever else may have its name or that of one above.
+
+        *attributes*: those of its entries, too. A journal is committed up to the last change of what is synced, and a
+        change of an entry's attributes is none of its directory; so the directory is changed after them (utimensat(2)).
+        """
         try:
             fd = self.open_at(folder, os.O_RDONLY | os.O_DIRECTORY) if len(folder) > len(self.root) else os.dup(self.fd)
         except OSError as error:
@@ -231,6 +235,9 @@ class Beneath:
             raise
         assert fd is not None
         try:
+            if attributes:
+                with contextlib.suppress(OSError):  # not to be changed: then nothing in it has been
+                    os.utime(fd)
             os.fsync(fd)
         finally:
             os.close(fd)

@@ -116,7 +116,7 @@ class Steps:
                 self._sync_all()
             elif durable:
                 for folder in touched:
-                    self._beneath.sync(folder)
+                    self._beneath.sync(folder, attributes=True)
         except Exception as error:
             return [replace(outcome, unsynced=_failed(error).error) for outcome in outcomes]
         return outcomes

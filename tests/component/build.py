@@ -189,6 +189,9 @@ class Filesystem:
             await self.start()
         except RuntimeError:  # of the nursery: it died before it was up
             pass
+        except RecfsError:  # what SQLite, dead, told its caller
+            if not self.faults.dead:
+                raise
         else:
             await self.until_stopped(Filesystem.drain, stop_before)
             await self.crash()

@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 
 from recfs.catalogue import check
+from recfs.core.bounds import loaded_time
 from recfs.stores.beneath import Beneath
 
 PRIVATE = ".recfs"
@@ -77,6 +78,7 @@ def _assert_row(row: sqlite3.Row, folder: int, name: bytes) -> None:
     assert stat.S_ISDIR(info.st_mode) == (row["kind"] == "dir"), where
     if row["staging"] is None and row["parent"] != 1:
         assert stat.S_IMODE(info.st_mode) == row["mode"], where
+        assert os.geteuid() or (info.st_uid, info.st_gid) == (row["uid"], row["gid"]), f"{where}: owner"
     if row["kind"] == "file":
         assert info.st_size == row["size_bytes"], where
         assert row["state"] in (*_WHOLE, "incomplete", "writing"), where
@@ -87,3 +89,4 @@ def _assert_row(row: sqlite3.Row, folder: int, name: bytes) -> None:
             assert hashlib.sha256(content).digest() == row["sha256"], f"{where}: sha256"
             assert hashlib.md5(content).digest() == row["md5"], f"{where}: md5"
             assert info.st_ino == row["home_ino"], where
+            assert info.st_mtime_ns == loaded_time(row["mtime_ns"]), f"{where}: mtime"

@@ -19,9 +19,11 @@ from unittest import mock
 from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.stores.local import LocalStore
 
+from .sqlitefiles import SqliteFiles
+
 EFFECTS = (
     "rename", "unlink", "mkdir", "rmdir", "symlink", "fsync", "fdatasync", "ftruncate", "pwrite", "setxattr",
-    "chmod", "chown", "utime", "sync_all", "apply", "sync",
+    "chmod", "chown", "utime", "sync_all", "apply", "sync", "sqlite-sync",
 )  # fmt: skip
 """What changes a store or makes changes durable: the points at which a process may die."""
 
@@ -58,6 +60,10 @@ class Faults:
     trace: list[str] = field(default_factory=list)
     observers: list[Callable[[str, tuple[Any, ...]], None]] = field(default_factory=list)
     """Called after each effect that happened."""
+    rmdir: Callable[[Any], None] | None = None
+    """Called in the place of rmdir(2), by who may have to bring the directory back."""
+    books_watched: bool = False
+    """Set before the start: what SQLite does to its files is watched as well; each sync is a point to die at."""
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def fail(self, name: str, error: int | Exception, where: str = "", *, times: int = 1, skip: int = 0) -> Plan:
@@ -118,7 +124,20 @@ class Faults:
             for name in ("apply", "sync"):
                 wrapped = self._wrap_async(SqliteCatalogue, name)
                 stack.enter_context(mock.patch.object(SqliteCatalogue, name, wrapped))
+            if self.books_watched:
+                stack.enter_context(SqliteFiles(self._of_sqlite).watched())
             yield self
+
+    def _of_sqlite(self, name: str, path: str, args: tuple[Any, ...]) -> bool:
+        """Called before each effect of SQLite on its files. The observers are told as if it had happened already."""
+        if not path.startswith(str(self.root)):
+            return True
+        try:
+            self.before(f"sqlite-{name}", (path, *args))
+            self.after(f"sqlite-{name}", (path, *args))
+        except Stopped:
+            return False
+        return True
 
     def _ours(self, args: tuple[Any, ...]) -> bool:
         """Whether a call is about this store; paths that are too long to be told are those of no plan."""
@@ -131,7 +150,10 @@ class Faults:
             if not self._ours(told):
                 return function(*args, **kwargs)
             self.before(name, told)
-            result = function(*args, **kwargs)
+            if name == "rmdir" and self.rmdir is not None:
+                result = self.rmdir(told[0])
+            else:
+                result = function(*args, **kwargs)
             self.after(name, told)
             return result
 

@@ -35,17 +35,17 @@ async def cut_and_look(nursery: trio.Nursery, place: Path, case: Case, step: int
         await evict(fs, OTHER)
     await fs.vfs.behind.durable()
     disk = Disk(fs.root, place / "disk")
-    fs.faults.observers.append(disk.watch)
+    disk.attach(fs.faults)
     promise: Promise = {}
 
     async def run(fs: Filesystem) -> None:
         await case.run(fs, promise)
 
     done = await fs.until_stopped(run, step)
-    fs.faults.observers.clear()
+    disk.detach(fs.faults)
     where = f"{case}: power cut before step {step} ({' '.join(fs.faults.trace[-8:])} | …)"
     await fs.crash()
-    disk.cut(torn=torn, names_kept=torn)
+    disk.cut(torn=torn, kept="all" if torn else "none")
     fs.boot = "after the power cut"
     try:
         await fs.reopen()

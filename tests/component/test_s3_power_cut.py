@@ -129,13 +129,13 @@ async def cut_and_look(top: Path, run: Procedure, versions: Versions, step: int,
         await fs.drain()
         await evict(fs, FILE, THIRD)
         disk = Disk(fs.root, top / str(step) / "disk")
-        fs.faults.observers.append(disk.watch)
+        disk.attach(fs.faults)
 
         done = await fs.until_stopped(run, step)
-        fs.faults.observers.clear()
+        disk.detach(fs.faults)
         where = f"{run.__name__}: power cut before step {step} ({' '.join(fs.faults.trace[-8:])} | …)"
         await fs.crash()
-        disk.cut(torn=torn, names_kept=torn)
+        disk.cut(torn=torn, kept="all" if torn else "none")
         fs.boot = "after the power cut"
         try:
             await fs.reopen()
