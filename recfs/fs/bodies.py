@@ -273,6 +273,18 @@ class Bodies:
                 freeze(body.fd, frozen=False)
         return True
 
+    async def thawed(self, node: FileNode, body: Body) -> bool:
+        """Let a stopped file be changed again, and wait until it can be; tells whether anything was to be done.
+
+        Its writers may run past a limit once more meanwhile. Raises Interrupted or TryAgain.
+        """
+        stopped = self.thaw(node)
+        if body.freezing is not None:
+            stopped = True
+            with bounded(f"the stop of the writers of {node.path}"):
+                await body.freezing.wait()
+        return stopped
+
     # --- home to staging -----------------------------------------------------------------------------------------
 
     async def unseal(self, node: FileNode, *, remember: bool = False) -> None:
@@ -466,10 +478,17 @@ class Bodies:
 
         Freeing many pieces takes minutes on some disks, so the trio thread only cuts what has none.
         """
-        if size or body.backing or os.fstat(body.fd).st_blocks:
-            await self.contended.run(node, os.ftruncate, body.fd, size)
-        else:
-            os.ftruncate(body.fd, 0)
+        while True:
+            try:
+                if size or body.backing or os.fstat(body.fd).st_blocks:
+                    await self.contended.run(node, os.ftruncate, body.fd, size)
+                else:
+                    os.ftruncate(body.fd, 0)
+            except PermissionError:
+                if not await self.thawed(node, body):
+                    raise
+            else:
+                return
 
     def set_aside(
         self, node: FileNode, *, holder: FileNode | None, copy: tuple[str, os.stat_result] | None = None
@@ -528,7 +547,9 @@ class Bodies:
 
         An unfinished successor holds what was promised under this name, unless it has such versions of its own.
         """
-        holder = successor if successor is not None and not (successor.priors or successor.state.is_whole) else None
+        holder = successor
+        if successor is not None and (successor.priors or successor.state not in (State.WRITING, State.SEALING)):
+            holder = None  # nothing more will be promised of it than is
         if holder is None:
             self.release_priors(node)
             return self.set_aside(node, holder=None)

@@ -256,10 +256,16 @@ class OpenFiles:
                 written = await self._bodies.contended.run(node, os.pwrite, body.fd, data, offset)
             else:
                 written = await self.disk.write_at(body.fd, data, offset)
-        except OSError as error:
+        except BaseException as error:
             self._tree.resize(node, os.fstat(body.fd).st_size)
-            raise disk_error(error, node) from error
-        if written < len(data):
+            if not isinstance(error, OSError):
+                raise
+            if body.stopped is not None:
+                raise body.stopped[0](body.stopped[1]) from error
+            if error.errno != errno.EPERM or not await self._bodies.thawed(node, body):
+                raise disk_error(error, node) from error
+            return await self._write(number, offset, data)
+        if written < len(data) or offset + written > node.bytes:  # others may have cut it, or failed, meanwhile
             self._tree.resize(node, os.fstat(body.fd).st_size)
         self.changed(node)
         if handle.direct and body.handles > 1:
@@ -322,10 +328,7 @@ class OpenFiles:
         body = node.body
         assert body is not None
         follow(self._tree, node)
-        self._bodies.thaw(node)
-        if body.freezing is not None:
-            with bounded(f"the stop of the writers of {node.path}"):
-                await body.freezing.wait()
+        await self._bodies.thawed(node, body)
         if size == 0:
             if body.backing and self._bodies.keeps(node):
                 self.space.admit(os.fstat(body.fd).st_blocks * BLOCK_BYTES)  # its bytes will be copied
@@ -338,12 +341,13 @@ class OpenFiles:
                 if account is not None:
                     account.demand(node.bytes, size)
                 self.space.admit(0)
-            before = node.bytes
             self._tree.resize(node, size)
             try:
                 await self._bodies.cut(node, body, size)
-            except OSError as error:
-                self._tree.resize(node, before)
+            except BaseException as error:
+                self._tree.resize(node, os.fstat(body.fd).st_size)
+                if not isinstance(error, OSError):
+                    raise
                 raise disk_error(error, node) from error
         body.untouched = None
         look(node)

@@ -284,9 +284,7 @@ class IoModes:
     async def _thaw(self, node: FileNode, body: Body, fd: int, done: trio.Event) -> None:
         try:
             with self.problems.aside("metering", ("thaw", node.ino), node.path):
-                await self._contended.run(node, partial(freeze, fd, frozen=False))
-                if body.stopped is not None:  # it ran past a limit once more
-                    await self._contended.run(node, partial(freeze, fd, frozen=True))
+                await self._agree(node, body, fd)
         finally:
             body.freezing = None
             done.set()
@@ -304,16 +302,18 @@ class IoModes:
     async def _freeze(self, node: FileNode, body: Body, fd: int, done: trio.Event) -> None:
         try:
             with self._stopping(node):
-                await self._frozen(node, body, fd)
+                await self._agree(node, body, fd)
         finally:
             body.freezing = None
             done.set()
             os.close(fd)
 
-    async def _frozen(self, node: FileNode, body: Body, fd: int) -> None:
-        await self._contended.run(node, partial(freeze, fd, frozen=True))
-        if body.stopped is None:  # it may be changed again meanwhile
-            await self._contended.run(node, partial(freeze, fd, frozen=False))
+    async def _agree(self, node: FileNode, body: Body, fd: int) -> None:
+        """Have the file below be changeable, or not, as the books say, whatever they came to say meanwhile."""
+        frozen: bool | None = None
+        while frozen is not (body.stopped is not None):
+            frozen = body.stopped is not None
+            await self._contended.run(node, partial(freeze, fd, frozen=frozen))
 
     def _judge(self, node: FileNode) -> None:
         body = node.body

@@ -73,6 +73,10 @@ class Changes:
     mtime_ns: int | None = None
 
 
+REMOVED_AT_ONCE = 20
+"""Names that are removed before others have their turn: half a millisecond."""
+
+
 class Vfs:
     """All operations of the file system."""
 
@@ -287,7 +291,10 @@ class Vfs:
         self.files.space.admit_entry()
         if folder.fallback is not None and await self.views.find(folder, name) is not None:
             raise Exists(f"{folder.path}/{os.fsdecode(name)} is shown there")
-        return await self.names.symlink(folder, name, target, caller)
+        made = await self.names.symlink(folder, name, target, caller)
+        if folder.fallback is not None:
+            self.views.unhide(folder, name)
+        return made
 
     async def readlink(self, ino: int) -> bytes:
         """readlink(2)."""
@@ -336,6 +343,8 @@ class Vfs:
             and await self.views.find(target, new_name) is not None
         ):
             raise Exists(f"{target.path}/{os.fsdecode(new_name)} is shown there")
+        if target.fallback is not None:
+            await self.views.hidden(target)  # before it is taken, for `unhide`
         moved, _ = await self.names.rename(source, old_name, target, new_name, caller, noreplace=noreplace)
         if self.bodies.tier is not None:
             self.bodies.tier.renamed(moved)
@@ -442,7 +451,9 @@ class Vfs:
                 folders.pop()
                 continue
             below = self.tree.snapshot(folder) if folder.complete else await self.tree.page(folder, 0, 500)
-            for entry in below:
+            for count, entry in enumerate(below):
+                if count % REMOVED_AT_ONCE == REMOVED_AT_ONCE - 1:
+                    await trio.lowlevel.checkpoint()  # requests come first
                 child = await self.tree.child(folder, entry.name)
                 if stop():
                     raise Busy(f"{folder.path} is in use again")

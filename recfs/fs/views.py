@@ -51,7 +51,7 @@ class Views:
         if rule is None or folder.unlinked:
             return None
         target_name = rule.resolve(name)
-        if target_name is None or name in await self._hidden(folder):
+        if target_name is None or name in await self.hidden(folder):
             return None
         target_dir = await self._tree.walk(rule.target_dir)
         if not isinstance(target_dir, DirNode):
@@ -65,7 +65,7 @@ class Views:
         target_dir = await self._tree.walk(rule.target_dir) if rule is not None else None
         if rule is None or not isinstance(target_dir, DirNode):
             return []
-        hidden = await self._hidden(folder)
+        hidden = await self.hidden(folder)
         names = [entry.name for entry in await self._all(target_dir)]
         views = []
         for name, target_name in rule.shown(names):
@@ -119,7 +119,8 @@ class Views:
             self._behind.view(view_id, shared.ino)
         return View(folder, name, shared, VIEW_BIT | folder.ino << _ID_BITS | view_id)
 
-    async def _hidden(self, folder: DirNode) -> set[bytes]:
+    async def hidden(self, folder: DirNode) -> set[bytes]:
+        """Names that the user deleted there; known from then on."""
         if folder.whiteouts is None:
             hidden = await self._tree.catalogue.whiteouts(folder.ino)
             if folder.whiteouts is None:
