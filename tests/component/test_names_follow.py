@@ -1,0 +1,108 @@
+"""Names that others depend on: what is shown again, what leaves the home tree, and who has a turn meanwhile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+
+from recfs.fs.vfs import REMOVED_AT_ONCE
+
+from .build import OPERATOR, REC, USER, Filesystem, pattern
+
+SHOWN = "users/5/thumbnails/a.png"
+
+
+async def by_create(fs: Filesystem) -> None:
+    await fs.write(SHOWN, b"own")
+    await fs.unlink(SHOWN)
+
+
+async def by_mkdir(fs: Filesystem) -> None:
+    await fs.mkdirs(SHOWN)
+    await fs.rmdir(SHOWN)
+
+
+async def by_symlink(fs: Filesystem) -> None:
+    parent, name = await fs.folder(SHOWN)
+    await fs.vfs.symlink(parent, name, b"target", OPERATOR)
+    await fs.unlink(SHOWN)
+
+
+async def by_rename(fs: Filesystem) -> None:
+    await fs.write(f"{REC}/other.png", b"own")
+    await fs.rename(f"{REC}/other.png", SHOWN)
+    await fs.unlink(SHOWN)
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["at once", "after a restart"])
+@pytest.mark.parametrize("own", [by_create, by_mkdir, by_symlink, by_rename])
+async def test_what_was_hidden_shows_again_when_an_own_entry_has_come_and_gone(
+    fs: Filesystem, own: Callable[[Filesystem], Awaitable[None]], *, restarted: bool
+) -> None:
+    await fs.write("shared/thumbnails/a.png", b"shared")
+    await fs.mkdirs("users/5")
+    await fs.mkdirs(REC)
+    await fs.unlink(SHOWN, USER)
+    assert await fs.names("users/5/thumbnails") == []
+    if restarted:
+        await fs.drain()
+        await fs.stop()
+        await fs.reopen()
+    await own(fs)
+    assert await fs.names("users/5/thumbnails") == ["a.png"]
+    await fs.drain()
+    assert fs.rows("select count(*) from whiteout") == [0]
+
+
+@pytest.mark.parametrize("state", ["incomplete", "corrupt"])
+@pytest.mark.usefixtures("any_log")
+async def test_a_file_that_stays_as_it_is_takes_over_a_name_at_once(fs: Filesystem, state: str) -> None:
+    """The committed bytes that had it leave the home tree: nothing will be promised of their successor any more."""
+    fs.checked_at_end = False
+    old = pattern(9000, seed=1)
+    await fs.write(f"{REC}/old", old)
+    await fs.write(f"{REC}/new", b"committed")
+    await fs.drain()
+    if state == "incomplete":
+        number = await fs.open(f"{REC}/new", os.O_RDWR)
+        await fs.vfs.files.write(number, 0, b"half")
+        await fs.parts.behind.flush()
+        await fs.crash()
+        await fs.reopen()
+    else:
+        (fs.root / REC / "new").write_bytes(b"changed past recfs")
+        with pytest.raises(Exception, match="is corrupt"):
+            await fs.open(f"{REC}/new")
+    assert await fs.state(f"{REC}/new") == state
+    await fs.rename(f"{REC}/new", f"{REC}/old")
+    await fs.drain()
+    assert fs.rows("select count(*) from garbage") == [0]
+    at_home = fs.root / REC / "old"
+    assert not at_home.exists() if state == "incomplete" else at_home.read_bytes() == b"changed past recfs"
+    assert await fs.state(f"{REC}/old") == state
+
+
+async def test_a_large_removal_lets_others_have_their_turn(fs: Filesystem) -> None:
+    """A sweep of thousands of files: requests come in between, and never wait for more than some of them."""
+    await fs.mkdirs("temp/5/1")
+    folder = await fs.node("temp/5/1")
+    for count in range(600):
+        await fs.vfs.symlink(folder.ino, b"%d" % count, b"target", OPERATOR)
+    removed_between: list[int] = []
+    stop = trio.Event()
+
+    async def others() -> None:
+        before = folder.rfiles
+        while not stop.is_set():
+            await trio.lowlevel.checkpoint()
+            removed_between.append(before - folder.rfiles)
+            before = folder.rfiles
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        assert await fs.vfs.remove_tree(folder) == 600
+        stop.set()
+    assert 0 < max(removed_between) <= 2 * REMOVED_AT_ONCE
