@@ -124,7 +124,10 @@ class Filesystem:
                     if not self._clean:
                         self._abandon()
         finally:
-            if not self._clean or self.parts.vfs.files.handles:  # a process that ends has nothing open any more
+            made = getattr(self, "parts", None)  # none where the start was refused
+            if not self._clean or (
+                made is not None and made.vfs.files.handles
+            ):  # a process that ends has nothing open any more
                 self._close_descriptors()
 
     def _abandon(self) -> None:

@@ -203,6 +203,8 @@ CASES = [
     Case(delete, {}, frozenset({FILE})),
     Case(move_directory, MOVED, frozenset({FILE, OTHER})),
     Case(exchange, {FILE: (OLD, NEW), f"{REC}/third": (OLD, NEW)}),
+]
+BOOKS = [
     Case(attributes, {f"{REC}/new": (NEW,)}),
     Case(folds, {f"{REC}/new{n}": (NEW,) for n in range(3)} | {f"{REC}/elsewhere": (OLD,)}, frozenset({OTHER})),
     Case(new_directories, {f"{REC}/{path}": (NEW,) for path in ("a/a", "b/b", "c/c", "b/a/a")}),
@@ -275,7 +277,7 @@ async def cut_and_look(place: Path, case: Case, step: int) -> bool:
 
 @pytest.mark.may_log("closed database|disk I/O error")  # said by a task of the dead, if it is slow to notice
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES + BOOKS, ids=str)
 async def test_a_power_cut_before_any_step_breaks_no_promise(place: Path, case: Case) -> None:
     step, done = 1, False
     while not done:
