@@ -94,6 +94,17 @@ def test_every_promise_names_its_test_or_says_why_there_is_none() -> None:
     assert silent == []
 
 
+def test_every_cell_of_the_table_of_promises_names_its_test() -> None:
+    rows = [row.strip("| ").split(" | ") for row in paragraphs()["7.18"].splitlines() if row.startswith("| ")]
+    head, *calls = rows
+    assert len(calls) >= 9
+    assert {len(row) for row in calls} == {len(head)} == {6}
+    silent = [
+        (call, head[index]) for call, *cells in calls for index, cell in enumerate(cells, 1) if "::test_" not in cell
+    ]
+    assert silent == []
+
+
 # --- commands ------------------------------------------------------------------------------------------------------
 
 
