@@ -17,8 +17,10 @@ import trio
 from recfs.errors import CatalogueCorrupt, IoFailure, StoreError
 from recfs.fs import generations
 from recfs.stores.local import MARK_XATTR
+from tests.fake_object_store import FakeObjectStore
 
 from .build import OPERATOR, REC, Filesystem, filesystem, pattern, until
+from .test_tier import S3, evict, stored
 
 ExpectLog = Callable[[str], None]
 OLDER = "the catalogue is older than the home tree"
@@ -340,3 +342,41 @@ async def test_without_attributes_nothing_is_known(unmarked: Filesystem) -> None
     await unmarked.reopen()
     assert unmarked.parts.recovered.said == []
     await unmarked.assert_consistent()
+
+
+@pytest.mark.usefixtures("any_log")
+async def test_with_s3_every_file_ends_with_its_bytes_here_and_there(place: Path, tmp_path: Path) -> None:
+    """Overwritten and stored anew, evicted, fetched, removed since the backup of the catalogue."""
+    old, new = pattern(9000, seed=1), pattern(9000, seed=2)
+    async with filesystem(place, start=False, **S3) as fs:
+        fs.objects = FakeObjectStore()
+        fs.checked_at_end = False
+        await fs.start()
+        for name in ("same", "overwritten", "evicted", "fetched", "removed"):
+            await fs.write(f"{REC}/{name}", old)
+        await fs.drain()
+        await evict(fs, f"{REC}/fetched")
+        back_up(fs, tmp_path / "backup")
+        await fs.stop()
+        await fs.reopen()
+        await fs.write(f"{REC}/overwritten", new)
+        await fs.write(f"{REC}/new", new)
+        assert await fs.read(f"{REC}/fetched") == old
+        await fs.unlink(f"{REC}/removed")
+        await fs.drain()
+        await evict(fs, f"{REC}/evicted")
+        await fs.stop()
+        restore(fs, tmp_path / "backup")
+        await fs.reopen()
+        expected = {"same": old, "overwritten": new, "evicted": old, "fetched": old, "new": new}
+        for name, content in expected.items():
+            assert await fs.read(f"{REC}/{name}") == content, name
+        await fs.drain()
+        for name, content in expected.items():
+            assert await fs.state(f"{REC}/{name}") == "stored", name
+            assert (await fs.node(f"{REC}/{name}")).sha256 == hashlib.sha256(content).digest()
+        await fs.unlink(f"{REC}/removed")
+        await fs.drain()
+        assert {key: data for key, data in stored(fs).items() if "removed" not in key} == {
+            f"{REC}/{name}": content for name, content in expected.items()
+        }

@@ -21,6 +21,7 @@ from recfs.core.model import Kind, State, check_transition
 from recfs.errors import FsError, Stale
 from recfs.fs.namespace import Caller
 from recfs.fs.nodes import DirNode, FileNode, LinkNode, Node
+from recfs.fs.recovery.finds import only_in_s3
 from recfs.ports import ROOT_INO, NodeRow, Pending
 
 if TYPE_CHECKING:
@@ -184,6 +185,10 @@ class Comparison:
         return False
 
     def _is_gone(self, node: FileNode) -> None:
+        if node.state is State.STORED and self._bodies.tier is not None:
+            self._bodies.tier.changed(node)
+            only_in_s3(self._found, node)
+            return
         self._found.report.gone.append(node.path)
         if node.state in (State.WRITING, State.SEALING):
             check_transition(node.state, State.INCOMPLETE)

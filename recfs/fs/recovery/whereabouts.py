@@ -66,10 +66,12 @@ class Whereabouts:
             node.staging = None
             if self._find_at_home(node) or self._search(node):
                 return
-            if self._found.age is Age.SAME:  # else they may lie at home by now, under another number
-                if node.state is State.STORED and node.object is not None:
+            same = self._found.age is Age.SAME  # else they may lie at home by now, under another number
+            if node.state is State.STORED and node.object is not None:
+                if same:
                     only_in_s3(self._found, node)
-                    return
+                return
+            if same:
                 log.error("%s: its bytes are gone", node.path)
                 self._found.report.lost.append(node.path)
             self._recreate(node)
