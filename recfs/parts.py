@@ -323,7 +323,7 @@ def _tell(report: Report) -> None:
     ):
         for path in paths:
             log.info("recovery: " + what, path)
-    for sentence in report.said:
+    for sentence in report.said[1:]:  # the first was logged when it was found
         log.warning("recovery: %s", sentence)
     if report.resealed:
         log.info("recovery: %d closed files are sealed now", len(report.resealed))

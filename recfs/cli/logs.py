@@ -11,7 +11,8 @@ from typing import Any
 from recfs.cli.flood import FloodHandler
 from recfs.errors import ConfigError
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What ends a line, moves the cursor, or turns the order of what is read."""
 
 
 def set_up_logging(level: str, file: Path | None) -> None:

@@ -139,5 +139,5 @@ def _print_plain(rows: Sequence[Sequence[str | Text]], right: set[int], title: s
 
 
 def say(message: str, *, style: str = "") -> None:
-    """Print one line for a person."""
-    console().print(Text(message, style=style), soft_wrap=True)
+    """Print one line for a person. Names in it may hold anything, and do not make two of it."""
+    console().print(Text(show_name(message), style=style), soft_wrap=True)
