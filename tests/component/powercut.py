@@ -117,7 +117,8 @@ class Disk:
         self.sync_all()
 
     def attach(self, faults: Faults) -> None:
-        """Watch a store from now on."""
+        """Watch a store from now on; it was started with `books_watched`."""
+        assert faults.books_watched
         faults.observers.append(self.watch)
         faults.rmdir = self.keep_directory
 

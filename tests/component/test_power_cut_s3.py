@@ -24,6 +24,7 @@ STRIDE = 8
 async def cut_and_look(nursery: trio.Nursery, place: Path, case: Case, step: int, *, away: bool, torn: bool) -> bool:
     """One power cut before *step*; True when the procedure came to its end before it."""
     fs = tiered(nursery, place / "store")
+    fs.faults.books_watched = True
     nursery.start_soon(tick, fs)
     await fs.start()
     await fs.mkdirs(REC)

@@ -123,6 +123,7 @@ async def cut_and_look(top: Path, run: Procedure, versions: Versions, step: int,
     async with trio.open_nursery() as nursery:
         fs = Filesystem(nursery, top / str(step) / "store", **SETTINGS)
         fs.objects = objects = FakeObjectStore()
+        fs.faults.books_watched = True
         await fs.start()
         for path in (FILE, OTHER, THIRD):
             await fs.write(path, OLD)
