@@ -39,6 +39,7 @@ from recfs.fs.ranges import Ranges
 from recfs.fs.survivors import Survivors
 from recfs.fs.views import VIEW_BIT, View, Views
 from recfs.fs.waits import bounded
+from recfs.fs.writebehind import EAGER_NODES
 from recfs.ports import Pending
 
 if TYPE_CHECKING:
@@ -454,6 +455,8 @@ class Vfs:
             for count, entry in enumerate(below):
                 if count % REMOVED_AT_ONCE == REMOVED_AT_ONCE - 1:
                     await trio.lowlevel.checkpoint()  # requests come first
+                    if self.behind.depth > EAGER_NODES:
+                        await self._record()  # a longer transaction would hold them up as well
                 child = await self.tree.child(folder, entry.name)
                 if stop():
                     raise Busy(f"{folder.path} is in use again")
