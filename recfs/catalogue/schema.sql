@@ -145,7 +145,7 @@ create table journal (
     id          integer primary key,   -- order; work on one key is done in it
     kind        text    not null check (kind in ('upload', 'delete', 'move', 'abort')),
     ino         integer not null,      -- upload, move: of what; else 0
-    key         text    not null,      -- delete, abort: of what; upload: where its multipart upload goes
+    key         text    not null,      -- delete, abort: of what; upload, move: where something of it may be
     upload_id   text    not null,      -- a multipart upload that was begun, or empty
     parts       text    not null,      -- parts S3 has confirmed, JSON
     size_bytes  integer not null,

@@ -158,7 +158,7 @@ class Journal:
     def forget(self, node: FileNode, key: str) -> None:
         """The file, whose object belongs under *key*, is gone: nothing of it is to be uploaded or moved any more.
 
-        An upload that may have put something elsewhere stays, until that is looked for.
+        One that may have put something elsewhere stays, until that is looked for.
         """
         for kind in (UPLOAD, MOVE):
             row_id = self._of_ino.get((kind, node.ino))

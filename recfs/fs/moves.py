@@ -21,6 +21,8 @@ from recfs.object_errors import NotOffered, ObjectArchived, ObjectChanged, Objec
 from recfs.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from recfs.fs.holders import Holders
     from recfs.fs.nodes import Node
     from recfs.fs.tier import Tier
@@ -32,8 +34,6 @@ log = logging.getLogger("recfs.uploader")
 
 ASIDE = ".recfs/moving/"
 """Where an object waits whose key and that of another change places. No path of a file begins so."""
-ASIDE_S = 3600.0
-"""When a copy that was made there goes, should it turn out that nobody knows of it."""
 WRITTEN_LOOK_S = 3600.0
 """How long the metadata of a file that is being written is left alone; its commit or its upload tells before that."""
 _NS = 10**9
@@ -43,14 +43,17 @@ class Moves:
     """The journal's moves, carried out."""
 
     def __init__(
-        self, tier: Tier, tree: Tree, behind: WriteBehind, holders: Holders, limiter: trio.CapacityLimiter
-    ) -> None:
+        self, tier: Tier, tree: Tree, behind: WriteBehind, holders: Holders, limiter: trio.CapacityLimiter,
+        clear: Callable[[JournalRow], Awaitable[bool]],
+    ) -> None:  # fmt: skip
         self._tier = tier
         self._journal = tier.journal
         self._tree = tree
         self._behind = behind
         self._holders = holders
         self._limiter = limiter
+        self._clear = clear
+        """Has removed what a row may have put under its key, if no file's object is there; False: not yet."""
 
     async def folder(self, row: JournalRow, folder: Node) -> None:
         """A directory was renamed: the objects of everything below are to follow. Raises IoFailure or OutOfSpace."""
@@ -79,21 +82,27 @@ class Moves:
     async def file(self, row: JournalRow, node: FileNode) -> None:
         """The object is to lie where its file does, or to say what the file is. Raises what S3 refuses."""
         held, key = node.object, key_of(node)
-        if held is None:
-            self._journal.done(row.id)
-            return
-        if held.key == key:
+        if held is None or held.key == key:
+            if row.key not in ("", key) and not await self._clear(row):
+                return
+            if held is None:
+                self._journal.done(row.id)
+                return
+            row = row._replace(key="")
             await self._describe(row, node, held)
             return
         await self._holders.settled(node, key)
         holder = await self._holders.holder(key, node.ino)
         if row.id in self._holders.wanted or (holder is not None and await self._holders.in_circle(node, holder)):
             key = f"{ASIDE}{node.ino}"
-            self._journal.delete(key, ASIDE_S)  # until it is known to be there: nobody would look for it
-            await self._behind.durable()
         elif await self._holders.in_the_way(row, key, holder):
             return
-        await self._behind.durable()  # a copy whose file has its old name after a power cut would be an orphan
+        if row.key != key:
+            if not await self._clear(row):
+                return
+            row = row._replace(key=key)  # a copy of which nobody knows would be an orphan
+            self._journal.update(row)
+        await self._behind.durable()  # … and so would one be whose file has its old name after a power cut
         if not _has(node, held):
             self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
             return

@@ -214,9 +214,11 @@ class Tier:
 
     def _forget(self, node: FileNode) -> None:
         """Nothing of it is to be uploaded any more; what has arrived of it all the same, or is about to, goes."""
-        queued, key = self.journal.upload_of(node.ino), key_of(node)
+        key = key_of(node)
+        under_way = (self.journal.upload_of(node.ino), self.journal.move_of(node.ino))
+        put = any(row is not None and row.key == key for row in under_way)
         self.journal.forget(node, key)
-        if queued is not None and queued.key == key and (node.object is None or node.object.key != key):
+        if put and (node.object is None or node.object.key != key):
             self.journal.delete(key)
 
     def retire(self, node: FileNode, key: str) -> None:

@@ -99,7 +99,7 @@ class Uploader:
         self._slots = trio.CapacityLimiter(concurrency)
         self._parts = trio.CapacityLimiter(part_threads)
         self._holders = Holders(tier, tree, behind)
-        self._moves = Moves(tier, tree, behind, self._holders, self._limiter)
+        self._moves = Moves(tier, tree, behind, self._holders, self._limiter, self._clear)
         self._retry_max_s = retry_max_s
         self._keys: set[str] = set()
         """Keys being worked on …"""
@@ -340,9 +340,9 @@ class Uploader:
             await self._behind.durable()  # as after a move
 
     async def _drop(self, row: JournalRow) -> None:
-        """The row is not wanted any more. What an upload may have put in S3 goes, too. Raises nothing."""
+        """The row is not wanted any more. What an upload or a move may have put in S3 goes, too. Raises nothing."""
         try:
-            if row.kind != UPLOAD or await self._clear(row):
+            if row.kind not in (UPLOAD, MOVE) or await self._clear(row):
                 self._journal.cancel(row.id)
         except Exception as error:
             await trio.lowlevel.checkpoint_if_cancelled()

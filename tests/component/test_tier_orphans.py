@@ -96,3 +96,75 @@ async def test_no_object_is_left(fs: Filesystem, act: Act, size: int, dies: bool
         await fs.reopen()
     await ask(fs, "queue_retry", all=True)
     await assert_no_orphans(fs)
+
+
+MOVED = f"{REC}/moved"
+
+
+async def remove_moved(fs: Filesystem) -> None:
+    await fs.unlink(MOVED)
+
+
+async def rename_again(fs: Filesystem) -> None:
+    await fs.rename(MOVED, f"{REC}/again")
+
+
+async def rename_back(fs: Filesystem) -> None:
+    await fs.rename(MOVED, FILE)
+
+
+async def rename_its_directory(fs: Filesystem) -> None:
+    await fs.rename(REC, "users/5/recordings/777")
+
+
+async def replace_moved(fs: Filesystem) -> None:
+    await fs.write(f"{REC}/new", b"another")
+    await fs.rename(f"{REC}/new", MOVED)
+
+
+async def overwrite_moved(fs: Filesystem) -> None:
+    await fs.write(MOVED, b"newer")
+
+
+async def rename_again_and_make_anew(fs: Filesystem) -> None:
+    """The key is another file's now: what is there is not to go."""
+    await fs.rename(MOVED, f"{REC}/again")
+    await fs.write(MOVED, b"made anew")
+
+
+async def rename_again_and_remove(fs: Filesystem) -> None:
+    await fs.rename(MOVED, f"{REC}/again")
+    await fs.unlink(f"{REC}/again")
+
+
+async def change_places(fs: Filesystem) -> None:
+    await fs.write(f"{REC}/other", b"other")
+    await fs.rename(f"{REC}/other", MOVED, exchange=True)
+
+
+MOVES: list[Act] = [
+    remove_moved, rename_again, rename_back, rename_its_directory, replace_moved, overwrite_moved,
+    rename_again_and_make_anew, rename_again_and_remove, change_places,
+]  # fmt: skip
+
+
+@pytest.mark.may_log("the answer was lost")
+@pytest.mark.parametrize("dies", [True, False], ids=["dies", "lives"])
+@pytest.mark.parametrize("act", MOVES, ids=lambda act: act.__name__)
+async def test_no_copy_is_left_where_an_object_was_moved_to(fs: Filesystem, act: Act, dies: bool) -> None:
+    await fs.write(FILE, b"data")
+    await fs.drain()
+    bucket(fs).fail("copy", Unreachable("the answer was lost"), times=1_000, after=True)
+    await fs.rename(FILE, MOVED)
+    await until(lambda: MOVED in stored(fs))
+    if not dies:
+        await until(lambda: fs.rows("select count(*) from journal where attempts > 0") == [1])
+    await act(fs)
+    await fs.parts.behind.flush()
+    if dies:
+        await fs.crash()
+    bucket(fs).heal()
+    if dies:
+        await fs.reopen()
+    await ask(fs, "queue_retry", all=True)
+    await assert_no_orphans(fs)
