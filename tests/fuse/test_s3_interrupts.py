@@ -63,6 +63,23 @@ def test_a_client_that_waits_for_s3_is_killed_at_once(s3: S3, store: Mount, rec:
         assert path.read_bytes() == CONTENT
 
 
+def test_a_second_reader_of_a_file_that_stalls_is_killed_at_once(s3: S3, store: Mount, rec: Path) -> None:
+    """An open that has the kernel drop the pages waits for those the first one's read holds, and nothing ends that."""
+    path = rec / "file"
+    with waiting(s3, store, path, READ) as (first, gate):
+        code = f"import os,sys\npath = sys.argv[1]\n{READ}"
+        second = subprocess.Popen([sys.executable, "-c", code, path])
+        wait_until(lambda: [file["readers"] for file in store.status()["open_files"]] == [2], "both have it open")
+        second.kill()
+        try:
+            second.wait(5)
+            assert first.poll() is None
+        finally:
+            gate.open()
+            second.wait(30)
+        assert path.read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize("what", [READ, OPEN], ids=["read", "open"])
 def test_the_file_is_removed_while_others_wait_for_its_bytes(s3: S3, store: Mount, rec: Path, what: str) -> None:
     path = rec / "file"
