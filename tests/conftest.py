@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import machine, workers
+from tests.helpers import machine, tables, workers
 from tests.helpers.machine import NO_SKIP
 from tests.helpers.workers import pytest_xdist_auto_num_workers
 
@@ -31,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
     config.pluginmanager.register(machine, "recfs-test-machine")
+    config.pluginmanager.register(tables, "recfs-test-tables")
     config.pluginmanager.register(workers, "recfs-test-workers")
     workers.configure(config)
     for name in list(os.environ):

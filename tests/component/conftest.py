@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from recfs.catalogue import headroom
+from recfs.stores import local
 from tests.conftest import LogGuard
 from tests.helpers import virtual_time
 
@@ -28,6 +30,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == here and "place" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.trio(run=virtual_time.run), append=False)
+
+
+@pytest.fixture(autouse=True)
+def small_reserves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a store puts aside for full disks is little: memory for 28 MiB takes as long as the test beside it.
+
+    Modules about full disks override this.
+    """
+    monkeypatch.setattr(local, "BALLAST_BYTES", 64 << 10)
+    monkeypatch.setattr(headroom, "LOG_BYTES", 64 << 10)
+    monkeypatch.setattr(headroom, "FILE_BYTES", 64 << 10)
 
 
 @pytest.fixture

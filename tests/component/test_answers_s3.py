@@ -70,6 +70,7 @@ async def test_retry_counts_what_is_really_tried(fs: Filesystem) -> None:
     assert (kept["id"], "rename" in kept["reason"]) == (row["id"], True)
 
 
+@pytest.mark.slow
 async def test_running_uploads_are_first_and_tell_how_far_they_are(fs: Filesystem) -> None:
     """Parts that were sent count."""
     await fs.write(f"{REC}/.hidden", b"x")
@@ -139,6 +140,7 @@ async def test_dropping_an_upload_leaves_the_file_committed(fs: Filesystem) -> N
     assert stored(fs) == {}
 
 
+@pytest.mark.slow
 async def test_dropping_a_multipart_upload_under_way_aborts_it(fs: Filesystem) -> None:
     """Nothing of it stays in the bucket."""
     hold = Hold(fs, "upload_part")

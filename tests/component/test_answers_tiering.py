@@ -117,6 +117,7 @@ async def test_tier_run_keeps_half_the_budget_free(nursery: trio.Nursery, tmp_pa
 
 
 @pytest.mark.parametrize("here", [True, False])
+@pytest.mark.table
 async def test_tier_run_brings_home_what_belongs_here(nursery: trio.Nursery, tmp_path: Path, here: bool) -> None:
     """Verified; then the object goes."""
     fs = tiered(nursery, tmp_path / "root")

@@ -37,6 +37,7 @@ HUGE = 1 << 62
         (-1, -1),
     ],
 )
+@pytest.mark.table(2)
 async def test_times_are_those_of_ext4_here_on_disk_and_after_a_restart(place: Path, given: int, kept: int) -> None:
     async with filesystem(place) as fs:
         await fs.write(FILE, b"x")
@@ -264,6 +265,7 @@ async def test_words_that_are_not_utf8_do_not_stop_the_catalogue(tmp_path: Path)
     ],
 )
 @pytest.mark.expect_log("cannot be adopted")
+@pytest.mark.table(4)
 async def test_a_label_with_impossible_values_is_no_label(place: Path, label: bytes) -> None:
     with pytest.raises(ValueError):  # whatever int() and unpacking say
         Label.decode(label)

@@ -140,6 +140,7 @@ def catalogue(tmp_path: Path) -> Iterator[SqliteCatalogue]:
     made.close()
 
 
+@pytest.mark.slow
 async def test_readers_and_checkpoints_never_find_the_database_locked(
     catalogue: SqliteCatalogue, tmp_path: Path
 ) -> None:

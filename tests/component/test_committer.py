@@ -244,6 +244,7 @@ async def until_state(fs: Filesystem, path: str, state: str) -> None:
         await fs.parts.committer.progress()
 
 
+@pytest.mark.slow
 async def test_a_file_taken_up_every_second_is_not_hashed_every_second(
     place: Path, mock_clock: Any, passes: list[list[bytes]]
 ) -> None:

@@ -259,6 +259,7 @@ async def test_an_idle_client_loses_its_connection(path: Path, autojump_clock: t
 
 
 @pytest.mark.expect_log("does not read its answer")
+@pytest.mark.slow
 async def test_a_client_that_never_reads_loses_its_connection(
     path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:

@@ -59,6 +59,7 @@ async def interrupted(request: Request, function: Callable[..., Any], *args: Any
 
 
 @pytest.mark.parametrize("data", [[], [(0, b"head")], [(17 * MIB + 3, b"middle")], [(40 * MIB - 4, b"tail")]])
+@pytest.mark.table
 async def test_a_sparse_shared_file_is_copied_up_with_its_holes(fs: Filesystem, data: list[tuple[int, bytes]]) -> None:
     await sparse(fs, SHARED, 40 * MIB, *data)
     await fs.mkdirs("users/5")
@@ -70,6 +71,7 @@ async def test_a_sparse_shared_file_is_copied_up_with_its_holes(fs: Filesystem, 
     assert fs.account() == (40 * MIB, 1)
 
 
+@pytest.mark.slow
 async def test_a_copy_up_whose_caller_is_killed_leaves_the_shared_file_shown(fs: Filesystem) -> None:
     await fs.write(SHARED, pattern(20 * MIB))
     await fs.mkdirs("users/5")
@@ -90,6 +92,7 @@ async def test_a_copy_up_whose_caller_is_killed_leaves_the_shared_file_shown(fs:
     assert await fs.read(SHOWN) == pattern(20 * MIB)
 
 
+@pytest.mark.slow
 async def test_emptying_beside_a_reader_ends_when_its_caller_is_killed(fs: Filesystem) -> None:
     """The copy of the old bytes takes as long as they are many; meanwhile nothing has changed."""
     await fs.write(FILE, pattern(20 * MIB))

@@ -45,6 +45,7 @@ async def test_a_read_across_a_block_edge_is_one_request() -> None:
         assert store.gets == [(BLOCK, 2 * BLOCK)]
 
 
+@pytest.mark.slow
 async def test_requests_grow_with_a_sequential_reader_and_a_jump_starts_small_again() -> None:
     data = pattern(64 * MIB)
     store = GatedStore(data)
@@ -134,6 +135,7 @@ async def test_edges_of_files(size: int) -> None:
 # --- players ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_tail_then_head_fetches_those_only() -> None:
     data = pattern(64 * MIB)
     store = GatedStore(data)
@@ -146,6 +148,7 @@ async def test_tail_then_head_fetches_those_only() -> None:
     store.assert_nothing_twice()
 
 
+@pytest.mark.slow
 async def test_playing_from_the_middle_fetches_from_the_middle() -> None:
     data = pattern(96 * MIB)
     store = GatedStore(data)
@@ -157,6 +160,7 @@ async def test_playing_from_the_middle_fetches_from_the_middle() -> None:
     store.assert_nothing_twice()
 
 
+@pytest.mark.slow
 async def test_random_reads_fetch_a_block_each() -> None:
     data = pattern(64 * MIB)
     store = GatedStore(data)
@@ -262,6 +266,7 @@ async def test_what_is_there_already_is_not_fetched_again() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.data())
+@pytest.mark.slow
 def test_any_reads_by_any_readers_give_the_right_bytes(data: st.DataObject) -> None:
     block = data.draw(st.sampled_from([512, 1000, 4096]), label="block")
     size = data.draw(st.integers(0, 60_000), label="size")

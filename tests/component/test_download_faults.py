@@ -139,6 +139,7 @@ async def test_what_still_comes_of_an_older_version_is_not_taken(data: bytes, st
 
 @pytest.mark.parametrize("kind", [Unreachable, Stalled, Throttled, ServerFault, BadAnswer, StoreDown, ChecksumMismatch])
 @pytest.mark.parametrize("after", [False, True])
+@pytest.mark.table(4)
 async def test_an_error_that_passes_fails_those_who_wait_for_these_bytes(
     data: bytes, store: GatedStore, kind: type[RecfsError], after: bool
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
@@ -12,6 +13,7 @@ from .downloads import BLOCK, MIB, STEP, GatedStore, downloading, fast_slots, pa
 __all__ = ["still_clock"]
 
 
+@pytest.mark.slow
 async def test_no_download_has_more_requests_under_way_than_it_may() -> None:
     data = pattern(64 * MIB)
     store = GatedStore(data, hold=True)
@@ -25,6 +27,7 @@ async def test_no_download_has_more_requests_under_way_than_it_may() -> None:
         assert store.peak == PARALLEL
 
 
+@pytest.mark.slow
 async def test_a_waiting_reader_goes_before_read_ahead_and_before_whole_files() -> None:
     data = pattern(64 * MIB)
     store = GatedStore(data, hold=True)
@@ -49,6 +52,7 @@ async def test_a_waiting_reader_goes_before_read_ahead_and_before_whole_files() 
         store.release()
 
 
+@pytest.mark.slow
 async def test_reserved_slots_serve_a_reader_at_once() -> None:
     data = pattern(64 * MIB)
     store = GatedStore(data, hold=True)

@@ -24,6 +24,11 @@ SIZE_BYTES = 64 << 20
 FILE = f"{REC}/file"
 
 
+@pytest.fixture
+def small_reserves() -> None:
+    """Not here: what is put aside is what it is about."""
+
+
 @pytest.fixture(params=["tmpfs", "ext4"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A small disk."""

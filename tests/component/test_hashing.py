@@ -84,6 +84,7 @@ HOLES = {
 
 @pytest.mark.parametrize("holes", HOLES)
 @pytest.mark.parametrize("every", [0.0, 100.0], ids=["stopped after every chunk", "in one go"])
+@pytest.mark.table(3)
 def test_holes_hash_as_zeros(store: LocalStore, tmp_path: Path, holes: str, every: float) -> None:
     size, data = HOLES[holes]
     path = sparse(tmp_path / "file", size, *data)
@@ -97,6 +98,7 @@ def test_holes_hash_as_zeros(store: LocalStore, tmp_path: Path, holes: str, ever
     assert every or slices >= size // CHUNK_BYTES
 
 
+@pytest.mark.slow
 def test_steps_of_zeros_are_hashed_once(store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digests, "ZEROS_STEP_BYTES", 4 * MIB)
     first = sparse(tmp_path / "first", 22 * MIB)
@@ -282,6 +284,7 @@ async def test_smaller_files_never_wait_for_larger_ones(fs: Filesystem, size: in
         await fs.unlink(f"users/5/recordings/1/huge{n}")
 
 
+@pytest.mark.slow
 async def test_large_files_of_one_user_wait_for_a_slice_of_another_at_most(fs: Filesystem) -> None:
     for n in range(50):
         await huge(fs, f"users/5/recordings/1/huge{n}")
@@ -314,6 +317,7 @@ async def change_by(fs: Filesystem, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["unlink", "rename over it", "its tree", "truncate", "open with O_TRUNC", "write"])
 @pytest.mark.parametrize("waits", [False, True], ids=["under way", "waiting"])
+@pytest.mark.table(3)
 async def test_hashing_ends_when_its_file_goes_or_changes(fs: Filesystem, how: str, waits: bool) -> None:
     if waits:
         await huge(fs, "users/6/recordings/1/huge")

@@ -128,6 +128,7 @@ async def everybody_else_goes_on(fs: Filesystem) -> None:
 
 
 @pytest.mark.parametrize("act", ACTS)
+@pytest.mark.table(3)
 async def test_nothing_is_done_to_a_file_the_kernel_has_open(fs: Filesystem, act: Act) -> None:
     """What is to happen to it, and what needs its place, waits for its readers; then all is as it would have been."""
     reader, mode = await fs.pass_open(FILE)
@@ -149,6 +150,7 @@ async def test_nothing_is_done_to_a_file_the_kernel_has_open(fs: Filesystem, act
 
 
 @pytest.mark.parametrize("act", ACTS)
+@pytest.mark.table(2)
 async def test_a_death_while_it_waits(fs: Filesystem, act: Act) -> None:
     """The next start carries it out: no reader of the last one is known to it."""
     await fs.pass_open(FILE)

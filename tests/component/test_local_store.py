@@ -174,6 +174,7 @@ def test_one_daemon_per_root(store: LocalStore) -> None:
 @pytest.mark.parametrize(
     "size", [0, 1, 64 << 10, (64 << 10) + 1, (1 << 20) + 5, SIDE_BY_SIDE_BYTES, SIDE_BY_SIDE_BYTES + 7]
 )
+@pytest.mark.table(4)
 def test_digests_of_every_size(store: LocalStore, size: int) -> None:
     store.open()
     content = hashlib.shake_128(b"recfs").digest(1 << 16) * (size // (1 << 16) + 1)

@@ -90,6 +90,7 @@ async def live(place: Path) -> None:
 
 @pytest.mark.usefixtures("any_log")
 @pytest.mark.parametrize("error", ERRORS, ids=str)
+@pytest.mark.table(3)
 async def test_a_handler_that_raises(place: Path, root_logger: logging.Logger, error: Exception) -> None:
     broken = Broken(error, "emit", "flush", "close")
     handler = FloodHandler(broken)

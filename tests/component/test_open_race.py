@@ -43,6 +43,7 @@ async def kernel(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.parametrize("count", [2, 3, 8])
 @pytest.mark.parametrize("acts", [("write",), ("read", "write"), ("empty",), ("write", "empty"), ACTS])
+@pytest.mark.table(9)
 async def test_opens_at_the_same_moment_all_return(
     nursery: trio.Nursery, place: Path, kernel: str, acts: tuple[str, ...], count: int
 ) -> None:

@@ -166,6 +166,7 @@ BUGS = [ValueError("a bug"), KeyError(7), AssertionError(), OSError(errno.EIO, "
 
 
 @pytest.mark.parametrize("name", handlers())
+@pytest.mark.table(8)
 async def test_a_bug_is_answered_with_eio_and_logged(
     adapter: Adapter, quiet: list[logging.LogRecord], name: str
 ) -> None:

@@ -30,6 +30,7 @@ async def names(fs: Filesystem) -> set[str]:
 
 @pytest.mark.parametrize("before", ["rows-written", "rows-lost", "committed"])
 @pytest.mark.parametrize("trash", [False, True])
+@pytest.mark.table(2)
 async def test_a_removed_file_stays_removed(fs: Filesystem, before: str, trash: bool) -> None:
     await fs.mkdirs(REC)
     await fs.drain()

@@ -41,6 +41,7 @@ async def make_directory(fs: Filesystem) -> None:
 @pytest.mark.parametrize("nth", [1, 2, 3])
 @pytest.mark.parametrize("other", [make_file, make_directory], ids=["a file", "a directory"])
 @pytest.mark.parametrize("act", [remove, replace], ids=["rmdir", "rename"])
+@pytest.mark.table(4)
 async def test_what_comes_into_it_meanwhile_keeps_it(place: Path, act: Act, other: Act, nth: int, look: str) -> None:
     async with filesystem(place) as fs:
         await fs.mkdirs("users/7")

@@ -49,6 +49,7 @@ WRONG: dict[str, Fault] = {
 
 
 @pytest.mark.parametrize("name", [name for name in WRONG if name != "whole, chunked"])
+@pytest.mark.table(3)
 def test_a_wrong_body_is_never_handed_out(store: S3Store, proxy: ChaosProxy, name: str) -> None:
     proxy.add(WRONG[name], on=GET, times=1)
     raised(kinds.BadAnswer, lambda: read(store))
@@ -62,6 +63,7 @@ def test_a_chunked_body_of_the_right_length_is_fine(store: S3Store, proxy: Chaos
     raised(kinds.BadAnswer, lambda: read(store, 10, 100))
 
 
+@pytest.mark.slow
 def test_more_bytes_than_announced_do_not_reach_the_next_answer(store: S3Store, proxy: ChaosProxy) -> None:
     proxy.add(Longer(1000, honest=False), on=GET, times=1)
     assert read(store) == DATA
@@ -86,6 +88,7 @@ def test_a_server_that_ignores_conditions_is_seen_through(store: S3Store, proxy:
 
 
 @pytest.mark.parametrize("page", [HTML, XHTML], ids=["html", "xhtml"])
+@pytest.mark.table
 def test_error_pages_with_status_200_are_no_success(store: S3Store, proxy: ChaosProxy, file: int, page: bytes) -> None:
     upload_id = store.start_multipart(KEY, META)
     part = store.upload_part(KEY, upload_id, 1, file, 0, len(DATA))

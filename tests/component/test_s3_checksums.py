@@ -95,6 +95,7 @@ def test_a_file_goes_with_its_own_sha256(make_store: MakeStore, proxy: ChaosProx
     assert heads(proxy) == 0, "the checksum proves the object; a HEAD would be a round trip for nothing"
 
 
+@pytest.mark.slow
 def test_without_a_known_sha256_the_crc_goes(make_store: MakeStore, proxy: ChaosProxy, file: int) -> None:
     proxy.add(Checksums())
     make_store().put_file(file, len(DATA), KEY, ObjectMeta())
@@ -102,6 +103,7 @@ def test_without_a_known_sha256_the_crc_goes(make_store: MakeStore, proxy: Chaos
     assert heads(proxy) == 0
 
 
+@pytest.mark.slow
 def test_parts_go_with_their_crc(make_store: MakeStore, proxy: ChaosProxy, file: int) -> None:
     proxy.add(Checksums())
     made = upload(make_store(), file)
@@ -137,6 +139,7 @@ def test_sha256_parts(make_store: MakeStore, proxy: ChaosProxy, file: int) -> No
     assert puts(proxy)[1].headers["x-amz-checksum-sha256"] == b64(hashlib.sha256(DATA[5 * MIB :]).digest())
 
 
+@pytest.mark.slow
 def test_another_process_goes_on_with_the_same_checksums(make_store: MakeStore, proxy: ChaosProxy, file: int) -> None:
     proxy.add(Checksums())
     upload_id = make_store().start_multipart(KEY, META)
@@ -163,6 +166,7 @@ def test_a_server_that_ignores_checksums_is_found_out_once(make_store: MakeStore
     assert heads(proxy) == 0, "the etag is the file's MD5"
 
 
+@pytest.mark.slow
 def test_without_signing_the_bytes_go_again_with_md5(make_store: MakeStore, proxy: ChaosProxy, file: int) -> None:
     store = make_store(payload_signing="off")
     store.put_file(file, len(DATA), KEY, META)
@@ -173,6 +177,7 @@ def test_without_signing_the_bytes_go_again_with_md5(make_store: MakeStore, prox
     assert puts(proxy)[-1].headers["content-md5"] == b64(hashlib.md5(DATA[5 * MIB :]).digest())
 
 
+@pytest.mark.slow
 def test_over_tls_the_bytes_go_again_signed(
     make_store: MakeStore, proxy: ChaosProxy, file: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +192,7 @@ def test_over_tls_the_bytes_go_again_signed(
     assert puts(proxy)[-1].headers["x-amz-content-sha256"] == hashlib.sha256(DATA[5 * MIB :]).hexdigest()
 
 
+@pytest.mark.slow
 def test_over_tls_parts_that_went_unproven_go_again_too(
     make_store: MakeStore, proxy: ChaosProxy, file: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +239,7 @@ def test_another_etag_than_the_md5(make_store: MakeStore, proxy: ChaosProxy, fil
         make_store().put_file(file, len(DATA), KEY, META)
 
 
+@pytest.mark.slow
 def test_another_size_or_etag_afterwards(make_store: MakeStore, proxy: ChaosProxy, file: int) -> None:
     for wrong in (Header("ETag", '"other-2"'), Header("Content-Length", "7")):
         proxy.add(wrong, on=operation("HEAD"), times=1)

@@ -26,6 +26,7 @@ def signed_by(access_key: str) -> Callable[[Request], bool]:
 
 
 @pytest.mark.parametrize("code", ["InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AccessDenied"])
+@pytest.mark.table
 def test_a_key_that_was_replaced_in_its_file(
     code: str, moto_bucket: Bucket, proxy: ChaosProxy, file: int, tmp_path: Path
 ) -> None:
@@ -47,6 +48,7 @@ def test_a_key_that_was_replaced_in_its_file(
         store.close()
 
 
+@pytest.mark.slow
 def test_a_key_that_stays_wrong_is_told(moto_bucket: Bucket, proxy: ChaosProxy, file: int) -> None:
     """And asked for once, not twice."""
     store = moto_bucket.store(endpoint=proxy.url)

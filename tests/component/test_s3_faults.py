@@ -111,6 +111,7 @@ TRY_AGAIN = {
 
 
 @pytest.mark.parametrize(("status", "code", "kind", "remedy"), REFUSALS, ids=lambda value: str(value)[:30])
+@pytest.mark.table(6)
 def test_what_the_server_says(
     store: S3Store, proxy: ChaosProxy, file: int, status: int, code: str, kind: type[ObjectStoreError], remedy: str
 ) -> None:
@@ -156,6 +157,7 @@ def test_the_right_region_is_named(store: S3Store, proxy: ChaosProxy) -> None:
         ("AccessDenied", kinds.AccessRefused),
     ],
 )
+@pytest.mark.table
 def test_head_has_no_body_and_is_exact_all_the_same(
     store: S3Store, proxy: ChaosProxy, code: str, kind: type[ObjectStoreError]
 ) -> None:
@@ -256,6 +258,7 @@ def test_the_body_stops(
     assert read(store) == DATA
 
 
+@pytest.mark.slow
 def test_a_certificate_nobody_vouches_for(moto_bucket: Bucket, tls_server: str, tmp_path: Path) -> None:
     store = moto_bucket.store(endpoint=tls_server)
     error = raised(kinds.Untrusted, store.check)

@@ -38,6 +38,7 @@ def _used(store: S3Store, file: int) -> None:
 
 
 @pytest.mark.parametrize("interim", [HINTS, SEVERAL, HINTS * MOST], ids=["one", "several", "many"])
+@pytest.mark.table
 def test_interim_answers_are_passed_over(store: S3Store, proxy: ChaosProxy, file: int, interim: bytes) -> None:
     proxy.add(Interim(interim))
     _used(store, file)

@@ -55,6 +55,7 @@ def everything(store: S3Store, fd: int) -> None:
         ("all_proxy", "http://user:secret@{}", b"user:secret"),
     ],
 )
+@pytest.mark.table(2)
 def test_http(
     variable: str, url: str, pair: bytes | None, moto_bucket: Bucket, file: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +83,7 @@ def tls_endpoint(moto_server: str, pem: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.table
 def test_https_by_a_tunnel(
     scheme: str, moto_bucket: Bucket, tls_endpoint: str, pem: Path, file: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +109,7 @@ def test_no_proxy_for_this_server(moto_bucket: Bucket, file: int, monkeypatch: p
 
 
 @pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.table
 def test_wrong_credentials_for_the_proxy_are_told(
     tls: bool, moto_bucket: Bucket, tls_endpoint: str, pem: Path, file: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +129,7 @@ def test_wrong_credentials_for_the_proxy_are_told(
 @pytest.mark.parametrize(
     ("status", "kind"), [(502, kinds.ServerFault), (503, kinds.ServerFault), (403, kinds.AccessRefused)]
 )
+@pytest.mark.table
 def test_pages_of_the_proxy(
     status: int, kind: type[kinds.ObjectStoreError], moto_bucket: Bucket, file: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +147,7 @@ def test_pages_of_the_proxy(
 
 
 @pytest.mark.parametrize(("status", "kind"), [(503, kinds.Unreachable), (403, kinds.AccessRefused)])
+@pytest.mark.table
 def test_a_refused_tunnel(
     status: int, kind: type[kinds.ObjectStoreError], moto_bucket: Bucket, file: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +161,7 @@ def test_a_refused_tunnel(
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "socks5://127.0.0.1:9"])
+@pytest.mark.slow
 def test_a_proxy_that_is_none(url: str, moto_bucket: Bucket, file: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("all_proxy", url)
     store = moto_bucket.store()

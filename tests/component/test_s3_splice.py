@@ -132,6 +132,7 @@ def test_a_file_system_that_takes_nothing_from_a_pipe(
 @pytest.mark.parametrize(
     ("number", "kind"), [(errno.ENOSPC, OutOfSpace), (errno.EDQUOT, OutOfSpace), (errno.EIO, IoFailure)]
 )
+@pytest.mark.table
 def test_a_local_file_that_cannot_be_written(
     store: S3Store, target: int, number: int, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -249,6 +249,7 @@ def test_an_endpoint_of_the_environment_counts(moto_bucket: Bucket, monkeypatch:
     assert url_of(moto_bucket, endpoint=None).startswith(f"http://s3.example.org:9000/{moto_bucket.name}/users/5/x?")
 
 
+@pytest.mark.slow
 def test_the_file_of_the_config_goes_before_the_environment(
     moto_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,6 +316,7 @@ def test_a_copy_keeps_the_class_whatever_new_objects_get(moto_bucket: Bucket) ->
     store.close()
 
 
+@pytest.mark.slow
 def test_a_large_copy_goes_in_parts_and_keeps_everything(
     store: S3Store, moto_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,6 +115,7 @@ WORK = {
 
 @pytest.mark.parametrize("fault", [errno.EIO, errno.ENOSPC])
 @pytest.mark.parametrize(("work", "call"), WORK.values(), ids=WORK.keys())
+@pytest.mark.table(6)
 async def test_a_step_that_fails_is_tried_again(
     fs: Filesystem, expect_log: ExpectLog, work: Callable[[Filesystem], Awaitable[None]], call: str, fault: int
 ) -> None:
@@ -134,6 +135,7 @@ async def test_a_step_that_fails_is_tried_again(
 
 
 @pytest.mark.parametrize("work", dict(WORK.values()), ids=lambda work: work.__name__)
+@pytest.mark.table(3)
 async def test_a_failing_fsync_keeps_rows_pending_and_files_readable(
     fs: Filesystem, expect_log: ExpectLog, work: Callable[[Filesystem], Awaitable[None]]
 ) -> None:

@@ -39,6 +39,7 @@ def made(fs: Filesystem, mountpoint: Path) -> Any:
 
 @pytest.mark.parametrize("error", ERRORS, ids=str)
 @pytest.mark.parametrize("step", ["settle", "detach", "_last_releases"])
+@pytest.mark.table(5)
 async def test_every_step_of_a_stop_may_fail(
     place: Path, monkeypatch: pytest.MonkeyPatch, expect_log: Callable[[str], None], step: str, error: Exception
 ) -> None:
@@ -73,6 +74,7 @@ async def test_every_step_of_a_stop_may_fail(
 
 
 @pytest.mark.expect_log("stopped before everything was committed")
+@pytest.mark.slow
 async def test_a_second_signal_ends_the_waiting(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def waits(*_args: Any, **_kwargs: Any) -> None:
         await trio.sleep_forever()

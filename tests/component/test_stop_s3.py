@@ -37,6 +37,7 @@ async def settle(fs: Filesystem, *, uploads: bool = True) -> None:
         await fs._answers().settle(uploads=uploads, retries=False, mapped=False)
 
 
+@pytest.mark.slow
 async def test_a_stop_waits_for_uploads_and_does_not_let_them_settle(fs: Filesystem) -> None:
     """The minute is over at once."""
     await fs.write(FILE, pattern(20 * MIB))
@@ -54,6 +55,7 @@ async def test_a_stop_without_uploads_still_commits(fs: Filesystem) -> None:
 
 
 @pytest.mark.expect_log("not yours")
+@pytest.mark.slow
 async def test_a_stop_does_not_wait_for_what_fails(fs: Filesystem) -> None:
     """Each is tried once; the next start tries again."""
     bucket(fs).fail("put_file", AccessRefused("not yours"), times=1000)
@@ -87,6 +89,7 @@ async def test_a_stop_waits_for_nothing_while_s3_is_down(nursery: trio.Nursery, 
 
 
 @pytest.mark.parametrize("size", [MIB, 20 * MIB])
+@pytest.mark.slow
 async def test_an_upload_that_a_stop_cuts_off_is_none_that_failed(fs: Filesystem, size: int) -> None:
     """It ends within a MiB, and goes on at the next start."""
     hold = Hold(fs, "put_file" if size == MIB else "upload_part")

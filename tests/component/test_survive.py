@@ -137,6 +137,7 @@ async def at_start(place: Path, owner: type, name: str, error: Exception, *, onc
 @pytest.mark.usefixtures("any_log")
 @pytest.mark.parametrize("once", [True, False], ids=["once", "one file's"])
 @pytest.mark.parametrize("call", CALLS, ids=ids)
+@pytest.mark.table(4)
 async def test_at_work(place: Path, call: tuple[type, str], once: bool) -> None:
     error = ERRORS[(CALLS.index(call) + once) % len(ERRORS)]
     await at_work(place, *call, error, once=once)
@@ -160,6 +161,7 @@ async def test_with_every_error(
 @pytest.mark.usefixtures("any_log")
 @pytest.mark.parametrize("once", [True, False], ids=["once", "one file's"])
 @pytest.mark.parametrize("call", CALLS, ids=ids)
+@pytest.mark.table(4)
 async def test_at_start(place: Path, call: tuple[type, str], once: bool) -> None:
     error = ERRORS[(CALLS.index(call) + 4 + once) % len(ERRORS)]
     await at_start(place, *call, error, once=once)

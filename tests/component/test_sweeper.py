@@ -138,6 +138,7 @@ async def test_jobs_of_an_earlier_run_are_found_without_their_directories_being_
 
 
 @pytest.mark.parametrize("error", [OutOfSpace("the disk is full"), IoFailure("the disk said no")])
+@pytest.mark.slow
 async def test_the_service_survives_a_catalogue_that_cannot_be_written(
     fs: Filesystem, expect_log: ExpectLog, error: Exception
 ) -> None:

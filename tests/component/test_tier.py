@@ -222,6 +222,7 @@ async def test_a_removed_file_takes_its_object_along(fs: Filesystem) -> None:
     assert fs.leftovers("staging") == []
 
 
+@pytest.mark.slow
 async def test_an_open_file_is_read_to_its_end_after_its_removal(fs: Filesystem) -> None:
     """The object goes with the last close."""
     data = pattern(20 * MIB)
@@ -288,6 +289,7 @@ async def test_replacing_a_stored_file_keeps_its_object_until_the_new_one_is_the
     assert stored(fs) == {FILE: b"new"}
 
 
+@pytest.mark.slow
 async def test_uploads_go_on_after_a_crash(fs: Filesystem) -> None:
     """The journal has them."""
     assert fs.objects is not None
@@ -301,6 +303,7 @@ async def test_uploads_go_on_after_a_crash(fs: Filesystem) -> None:
     assert stored(fs) == {FILE: pattern(20 * MIB), f"{REC}/small": b"small"}
 
 
+@pytest.mark.slow
 async def test_the_budget_is_kept(nursery: trio.Nursery, tmp_path: Path) -> None:
     """The least recently used leave; what is not stored never does."""
     fs = tiered(nursery, tmp_path / "root", cache={"max_size": 10 * MIB, "read_ahead_max": MIB})
@@ -349,6 +352,7 @@ async def test_a_cold_read_does_not_wait_for_uploads(nursery: trio.Nursery, tmp_
     await fs.stop()
 
 
+@pytest.mark.slow
 async def test_many_open_files_do_not_hide_the_one_that_may_leave(nursery: trio.Nursery, tmp_path: Path) -> None:
     """However many that were used longer ago have to stay."""
     fs = tiered(nursery, tmp_path / "root", cache={"max_size": MIB, "fetch_whole_below": MIB, "read_ahead_max": MIB})
@@ -369,6 +373,7 @@ async def test_many_open_files_do_not_hide_the_one_that_may_leave(nursery: trio.
     await fs.stop()
 
 
+@pytest.mark.slow
 async def test_everything_comes_back_from_s3_alone(fs: Filesystem) -> None:
     """All local copies wiped behind recfs's back is not what this is about; all evicted is."""
     files = {f"{REC}/f{n}": pattern(n * 100_000, n) for n in range(20)}

@@ -135,6 +135,7 @@ async def test_a_name_is_taken_again_while_the_deletion_waits(nursery: trio.Nurs
     await fs.stop()
 
 
+@pytest.mark.slow
 async def test_a_reader_of_a_removed_file_is_not_cut_off_by_its_successor(fs: Filesystem) -> None:
     data = pattern(20 * MIB)
     await away(fs, file=data)

@@ -80,6 +80,7 @@ async def assert_no_orphans(fs: Filesystem) -> None:
 @pytest.mark.parametrize("dies", [True, False], ids=["dies", "lives"])
 @pytest.mark.parametrize("size", [1000, pytest.param(40 * MIB, marks=pytest.mark.slow)], ids=["one-put", "parts"])
 @pytest.mark.parametrize("act", ACTS, ids=lambda act: act.__name__)
+@pytest.mark.table(2)
 async def test_no_object_is_left(fs: Filesystem, act: Act, size: int, dies: bool) -> None:
     last = "put_file" if size < MIB else "finish_multipart"
     bucket(fs).fail(last, Unreachable("the answer was lost"), times=1_000, after=True)

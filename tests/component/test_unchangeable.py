@@ -102,6 +102,7 @@ def assert_one_line(logged: list[logging.LogRecord], number: int) -> None:
 
 @each_number
 @pytest.mark.parametrize("flags", [os.O_RDWR, os.O_WRONLY, os.O_WRONLY | os.O_APPEND])
+@pytest.mark.table(3)
 async def test_opening_for_writing(
     fs: Filesystem, operations: Any, logged: list[logging.LogRecord], number: int, flags: int
 ) -> None:
@@ -177,6 +178,7 @@ async def chmod(fs: Filesystem, mode: int) -> None:
 
 @each_number
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS.keys())
+@pytest.mark.table(4)
 async def test_what_the_home_tree_only_follows(
     fs: Filesystem, logged: list[logging.LogRecord], number: int, act: Callable[[Filesystem], Awaitable[object]]
 ) -> None:

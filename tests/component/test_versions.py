@@ -72,6 +72,7 @@ LIVES = [
 @pytest.mark.parametrize("written", [True, False], ids=["rows-written", "rows-lost"])
 @pytest.mark.parametrize("death", ["kill", "power"])
 @pytest.mark.parametrize(("kinds", "killed", "cut"), LIVES, ids=["+".join(kinds) for kinds, _, _ in LIVES])
+@pytest.mark.table(6)
 async def test_the_version_that_was_promised_is_there(
     fs: Filesystem,
     kinds: list[str],
@@ -194,6 +195,7 @@ EMPTYING = [truncate, open_truncating, rename_unfinished_over]
 @pytest.mark.parametrize("reader", [False, True], ids=["alone", "beside-a-reader"])
 @pytest.mark.parametrize("emptied", EMPTYING, ids=lambda act: act.__name__)
 @pytest.mark.parametrize("kinds", [["committed"], ["closed"], ["committed", "closed"]], ids="+".join)
+@pytest.mark.table(3)
 async def test_a_version_that_is_only_open_for_writing_is_kept(
     passing: Filesystem, kinds: list[str], emptied: Callable[[Filesystem, int], Awaitable[None]], reader: bool
 ) -> None:
@@ -244,6 +246,7 @@ async def test_a_copy_has_its_own_size(passing: Filesystem) -> None:
 @pytest.mark.parametrize("flushed", ["rows-written", "rows-lost"])
 @pytest.mark.parametrize("change", ["nothing", "append", "cut"])
 @pytest.mark.parametrize("kinds", [["closed"], ["closed", "closed"], ["committed", "closed"]], ids="+".join)
+@pytest.mark.table(3)
 async def test_what_was_closed_and_taken_up_again_is_incomplete(
     fs: Filesystem, kinds: list[str], change: str, flushed: str
 ) -> None:

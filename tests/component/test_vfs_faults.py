@@ -24,6 +24,11 @@ ExpectLog = Callable[[str], None]
 FILE = f"{REC}/file"
 
 
+@pytest.fixture
+def small_reserves() -> None:
+    """Not here: what is put aside is what it is about."""
+
+
 async def test_a_full_disk_under_write_leaves_the_books_right(fs: Filesystem) -> None:
     await fs.mkdirs(REC)
     number = await fs.open(FILE, os.O_WRONLY | os.O_CREAT)

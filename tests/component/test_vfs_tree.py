@@ -341,6 +341,7 @@ class _LateRows:
 
 @pytest.mark.parametrize("flushed", [False, True], ids=["removal pending", "removal written"])
 @pytest.mark.parametrize("by", ["child", "node", "children"])
+@pytest.mark.table(2)
 async def test_a_row_read_before_the_removal_does_not_bring_the_file_back(place: Path, by: str, flushed: bool) -> None:
     async with filesystem(place) as fs:
         await fs.write(f"{REC}/file", b"bytes")

@@ -25,6 +25,7 @@ class TestFake(ObjectStoreContract):
         return FakeObjectStore()
 
 
+@pytest.mark.slow
 class TestMoto(ObjectStoreContract):
     """The real one against moto's server."""
 

@@ -86,6 +86,7 @@ def test_a_command_works_in_a_directory_that_is_gone(tmp_path: Path) -> None:
         ("status", "--config", "recfs.conf"),
     ],
 )
+@pytest.mark.table
 def test_a_relative_path_leads_nowhere_there(tmp_path: Path, argv: tuple[str, ...]) -> None:
     done = in_a_lost_directory(tmp_path, *argv)
     assert done.returncode != 0
