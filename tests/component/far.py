@@ -23,9 +23,9 @@ no_route = pytest.mark.expect_log("no route")
 
 
 @pytest.fixture
-async def fs(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[Filesystem]:
+async def fs(nursery: trio.Nursery, place: Path) -> AsyncIterator[Filesystem]:
     """A running one."""
-    made = tiered(nursery, tmp_path / "root")
+    made = tiered(nursery, place)
     await made.start()
     await made.mkdirs(REC)
     yield made

@@ -179,10 +179,10 @@ async def test_s3_is_not_asked_for_the_state_of_files_that_can_be_read(fs: Files
 
 
 async def test_a_file_uploaded_into_an_archive_class_is_known_to_be_archived(
-    nursery: trio.Nursery, tmp_path: Path
+    nursery: trio.Nursery, place: Path
 ) -> None:
     """Nobody has to fail to read it first."""
-    fs = tiered(nursery, tmp_path / "root", s3={"bucket": "bucket", "storage_class": "GLACIER"})
+    fs = tiered(nursery, place, s3={"bucket": "bucket", "storage_class": "GLACIER"})
     await fs.start()
     await fs.write(FILE, b"data")
     await fs.drain()

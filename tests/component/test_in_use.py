@@ -33,9 +33,9 @@ ExpectLog = Callable[[str], None]
 
 
 @pytest.fixture(params=[0, "1h"], ids=["removed at once", "with a trash"])
-async def fs(nursery: trio.Nursery, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Filesystem]:
+async def fs(nursery: trio.Nursery, place: Path, request: pytest.FixtureRequest) -> AsyncIterator[Filesystem]:
     """A file system with a committed file, as the kernel may read and write it."""
-    made = Filesystem(nursery, tmp_path / "root", trash={"retention": request.param})
+    made = Filesystem(nursery, place, trash={"retention": request.param})
     made.files = FakeKernelFiles()
     await made.start()
     await made.write(FILE, pattern(5000))

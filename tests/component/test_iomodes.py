@@ -33,9 +33,9 @@ AGES_NS = 10**12
 
 
 @pytest.fixture
-async def fs(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[Filesystem]:
+async def fs(nursery: trio.Nursery, place: Path) -> AsyncIterator[Filesystem]:
     """A file system whose files the kernel may read and write by itself."""
-    made = await passing(nursery, tmp_path / "root")
+    made = await passing(nursery, place)
     yield made
     await made.stop()
 
@@ -108,9 +108,9 @@ async def test_a_reader_of_a_closed_file_passes(fs: Filesystem) -> None:
     await fs.close(number)
 
 
-async def test_where_only_reads_pass_a_writer_is_asked(nursery: trio.Nursery, tmp_path: Path) -> None:
+async def test_where_only_reads_pass_a_writer_is_asked(nursery: trio.Nursery, place: Path) -> None:
     """`passthrough = "read"`: alone through the page cache, beside readers directly."""
-    fs = Filesystem(nursery, tmp_path / "root")
+    fs = Filesystem(nursery, place)
     fs.files = FakeKernelFiles(writes=False)
     await fs.start()
     await fs.write(FILE, b"data")
@@ -391,9 +391,9 @@ async def limited(nursery: trio.Nursery, root: Path, **limits: object) -> Filesy
     return await passing(nursery, root, quota={"max_bytes": 10 * MIB} | limits, passthrough_headroom=2 * MIB)
 
 
-async def test_near_the_limit_every_write_is_checked(nursery: trio.Nursery, tmp_path: Path) -> None:
+async def test_near_the_limit_every_write_is_checked(nursery: trio.Nursery, place: Path) -> None:
     """The headroom is for each writer; a closed one gives its part back."""
-    fs = await limited(nursery, tmp_path / "root")
+    fs = await limited(nursery, place)
     opened = [await fs.pass_open(f"{REC}/file{n}", NEW) for n in range(6)]
     assert [mode for _, mode in opened] == [Mode.PASS] * 5 + [Mode.CACHED]
     await fs.close(opened[0][0])
@@ -412,9 +412,9 @@ async def test_near_the_limit_every_write_is_checked(nursery: trio.Nursery, tmp_
     await fs.stop()
 
 
-async def test_max_file_size_needs_room_too(nursery: trio.Nursery, tmp_path: Path) -> None:
+async def test_max_file_size_needs_room_too(nursery: trio.Nursery, place: Path) -> None:
     """A file near its own limit is written through the daemon."""
-    fs = await limited(nursery, tmp_path / "root", max_bytes=None, max_file_size=3 * MIB)
+    fs = await limited(nursery, place, max_bytes=None, max_file_size=3 * MIB)
     await fs.write(FILE, bytes(2 * MIB))
     number, mode = await fs.pass_open(FILE, RW)
     assert mode is Mode.CACHED
@@ -424,11 +424,11 @@ async def test_max_file_size_needs_room_too(nursery: trio.Nursery, tmp_path: Pat
 
 @pytest.mark.parametrize(("limits", "error"), [({}, QuotaExceeded), ({"max_file_size": 4 * MIB}, FileTooLarge)])
 async def test_a_runaway_is_stopped_told_and_kept(
-    nursery: trio.Nursery, tmp_path: Path, limits: dict[str, object], error: type[FsError], expect_log: ExpectLog
+    nursery: trio.Nursery, place: Path, limits: dict[str, object], error: type[FsError], expect_log: ExpectLog
 ) -> None:
     """A writer that passes a limit unseen: at the next look nothing more, at its close the error, then `incomplete`."""
     expect_log("is passed")
-    fs = await limited(nursery, tmp_path / "root", **limits)
+    fs = await limited(nursery, place, **limits)
     number, mode = await fs.pass_open(FILE, NEW)
     assert mode is Mode.PASS
     assert fs.vfs.files.modes.needs_flush(fs.vfs.files.handles[number])
@@ -454,11 +454,11 @@ async def test_a_runaway_is_stopped_told_and_kept(
 
 
 async def test_a_stopped_writer_is_stopped_on_disk(
-    nursery: trio.Nursery, tmp_path: Path, expect_log: ExpectLog
+    nursery: trio.Nursery, place: Path, expect_log: ExpectLog
 ) -> None:
     """Where the file system can: the kernel's next write fails, and cutting the file down lets it go on."""
     expect_log("is passed")
-    fs = await limited(nursery, tmp_path / "root")
+    fs = await limited(nursery, place)
     number, _ = await fs.pass_open(FILE, NEW)
     fs.pass_write(number, bytes(11 * MIB))
     fs.vfs.files.modes.measure()
@@ -476,10 +476,10 @@ async def test_a_stopped_writer_is_stopped_on_disk(
     await fs.stop()
 
 
-async def test_what_a_dead_daemon_froze_is_thawed(nursery: trio.Nursery, tmp_path: Path, expect_log: ExpectLog) -> None:
+async def test_what_a_dead_daemon_froze_is_thawed(nursery: trio.Nursery, place: Path, expect_log: ExpectLog) -> None:
     """A runaway stopped, then kill -9: the file can be removed after the start."""
     expect_log("is passed")
-    fs = await limited(nursery, tmp_path / "root")
+    fs = await limited(nursery, place)
     number, _ = await fs.pass_open(FILE, NEW)
     fs.pass_write(number, bytes(11 * MIB))
     fs.vfs.files.modes.measure()

@@ -30,9 +30,9 @@ def tiered(nursery: trio.Nursery, root: Path, **settings: Any) -> Filesystem:
 
 
 @pytest.fixture
-async def fs(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[Filesystem]:
+async def fs(nursery: trio.Nursery, place: Path) -> AsyncIterator[Filesystem]:
     """A running one."""
-    made = tiered(nursery, tmp_path / "root")
+    made = tiered(nursery, place)
     await made.start()
     await made.mkdirs(REC)
     yield made
@@ -124,9 +124,9 @@ async def test_a_large_file_is_read_while_it_is_fetched(fs: Filesystem) -> None:
 
 
 @pytest.fixture
-async def cold(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[tuple[Filesystem, bytes]]:
+async def cold(nursery: trio.Nursery, place: Path) -> AsyncIterator[tuple[Filesystem, bytes]]:
     """A store with an evicted file that an open does not fetch whole, and its bytes."""
-    made = tiered(nursery, tmp_path / "root", cache={"fetch_whole_below": MIB, "read_ahead_max": MIB})
+    made = tiered(nursery, place, cache={"fetch_whole_below": MIB, "read_ahead_max": MIB})
     await made.start()
     data = b"".join(number.to_bytes(4, "big") for number in range(MIB))
     await made.write(FILE, data)
@@ -304,9 +304,9 @@ async def test_uploads_go_on_after_a_crash(fs: Filesystem) -> None:
 
 
 @pytest.mark.slow
-async def test_the_budget_is_kept(nursery: trio.Nursery, tmp_path: Path) -> None:
+async def test_the_budget_is_kept(nursery: trio.Nursery, place: Path) -> None:
     """The least recently used leave; what is not stored never does."""
-    fs = tiered(nursery, tmp_path / "root", cache={"max_size": 10 * MIB, "read_ahead_max": MIB})
+    fs = tiered(nursery, place, cache={"max_size": 10 * MIB, "read_ahead_max": MIB})
     await fs.start()
     await fs.mkdirs(REC)
     for n in range(8):
@@ -323,9 +323,9 @@ async def test_the_budget_is_kept(nursery: trio.Nursery, tmp_path: Path) -> None
     await fs.stop()
 
 
-async def test_a_cold_read_does_not_wait_for_uploads(nursery: trio.Nursery, tmp_path: Path) -> None:
+async def test_a_cold_read_does_not_wait_for_uploads(nursery: trio.Nursery, place: Path) -> None:
     """However slow the uploads are that take all threads."""
-    fs = tiered(nursery, tmp_path / "root", s3={"bucket": "bucket", "threads": 2})
+    fs = tiered(nursery, place, s3={"bucket": "bucket", "threads": 2})
     assert fs.objects is not None
     await fs.start()
     await fs.mkdirs(REC)
@@ -353,9 +353,9 @@ async def test_a_cold_read_does_not_wait_for_uploads(nursery: trio.Nursery, tmp_
 
 
 @pytest.mark.slow
-async def test_many_open_files_do_not_hide_the_one_that_may_leave(nursery: trio.Nursery, tmp_path: Path) -> None:
+async def test_many_open_files_do_not_hide_the_one_that_may_leave(nursery: trio.Nursery, place: Path) -> None:
     """However many that were used longer ago have to stay."""
-    fs = tiered(nursery, tmp_path / "root", cache={"max_size": MIB, "fetch_whole_below": MIB, "read_ahead_max": MIB})
+    fs = tiered(nursery, place, cache={"max_size": MIB, "fetch_whole_below": MIB, "read_ahead_max": MIB})
     await fs.start()
     await fs.mkdirs(REC)
     for n in range(120):

@@ -28,8 +28,8 @@ async def tick(fs: Filesystem) -> None:
 
 
 @pytest.fixture
-async def fs(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[Filesystem]:
-    made = tiered(nursery, tmp_path / "root")
+async def fs(nursery: trio.Nursery, place: Path) -> AsyncIterator[Filesystem]:
+    made = tiered(nursery, place)
     await made.start()
     await made.mkdirs(REC)
     nursery.start_soon(tick, made)
@@ -115,9 +115,9 @@ async def test_a_new_file_under_an_old_name_waits_for_the_move(
     assert await fs.read(new) == b"old"
 
 
-async def test_a_name_is_taken_again_while_the_deletion_waits(nursery: trio.Nursery, tmp_path: Path) -> None:
+async def test_a_name_is_taken_again_while_the_deletion_waits(nursery: trio.Nursery, place: Path) -> None:
     """The trash's retention neither holds the new file's upload up nor takes its object later."""
-    fs = tiered(nursery, tmp_path / "root", trash={"retention": "1h"})
+    fs = tiered(nursery, place, trash={"retention": "1h"})
     await fs.start()
     await fs.mkdirs(REC)
     await fs.write(FILE, b"old")
@@ -210,10 +210,10 @@ async def test_bytes_that_arrived_too_late_do_not_count(fs: Filesystem) -> None:
 
 
 @pytest.mark.slow
-async def test_a_file_larger_than_the_budget_is_read(nursery: trio.Nursery, tmp_path: Path) -> None:
+async def test_a_file_larger_than_the_budget_is_read(nursery: trio.Nursery, place: Path) -> None:
     """What was read leaves while the rest comes, and can be read again."""
     fs = tiered(
-        nursery, tmp_path / "root", cache={"max_size": 16 * MIB, "read_ahead_max": MIB, "fetch_whole_below": MIB}
+        nursery, place, cache={"max_size": 16 * MIB, "read_ahead_max": MIB, "fetch_whole_below": MIB}
     )
     await fs.start()
     await fs.mkdirs(REC)

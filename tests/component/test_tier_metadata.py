@@ -22,9 +22,9 @@ WANTED = {"mode": "0600", "owner": "33:34", "mtime": "981158400.000000000", "ori
 
 
 @pytest.fixture
-async def fs(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[Filesystem]:
+async def fs(nursery: trio.Nursery, place: Path) -> AsyncIterator[Filesystem]:
     """A running one."""
-    made = tiered(nursery, tmp_path / "root")
+    made = tiered(nursery, place)
     await made.start()
     await made.mkdirs(REC)
     yield made

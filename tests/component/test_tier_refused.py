@@ -22,9 +22,9 @@ next_try = pytest.mark.expect_log("next try in")
 
 
 @pytest.fixture
-async def fs(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[Filesystem]:
+async def fs(nursery: trio.Nursery, place: Path) -> AsyncIterator[Filesystem]:
     """A running one."""
-    made = tiered(nursery, tmp_path / "root")
+    made = tiered(nursery, place)
     await made.start()
     await made.mkdirs(DEEP)
     yield made

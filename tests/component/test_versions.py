@@ -166,9 +166,9 @@ async def test_versions_that_nobody_needs_leave_the_disk(fs: Filesystem) -> None
 
 
 @pytest.fixture
-async def passing(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[Filesystem]:
+async def passing(nursery: trio.Nursery, place: Path) -> AsyncIterator[Filesystem]:
     """Where the kernel writes by itself, a file is made ready for that by its open, long before its first byte."""
-    made = Filesystem(nursery, tmp_path / "root")
+    made = Filesystem(nursery, place)
     made.files = FakeKernelFiles()
     await made.start()
     await made.mkdirs(REC)
