@@ -15,11 +15,12 @@ import trio
 from recfs import __version__
 from recfs.answers_s3 import Far, S3Answers
 from recfs.catalogue import check, reports
+from recfs.config import plain
 from recfs.core.layout import is_id
 from recfs.core.naming import show_name
 from recfs.errors import Busy, InvalidArgument, OutOfSpace
 from recfs.fs.accounts import LIMIT_NAMES
-from recfs.fs.diskio import few_files
+from recfs.fs.diskio import few_files, file_limit
 from recfs.fs.nodes import DirNode, FileNode
 from recfs.fs.problems import STUCK_TRIES
 from recfs.fs.views import View
@@ -88,6 +89,7 @@ class Answers:
         """Methods by name."""
         return {
             "status": self.status,
+            "settings": self.settings,
             "quota_show": self.quota_show,
             "quota_set": self.quota_set,
             "quota_check": self.quota_check,
@@ -135,13 +137,20 @@ class Answers:
             "survivors": self.vfs.survivors.paths(),
             "users": known["users"],
             "disk": reports.disk(self.store.space(), self.config),
+            "lost_found": known["lost_found"],
             "clock": str(step) if (step := self.timekeeper.look()) is not None else None,
             "inodes_cached": len(self.vfs.tree.nodes),
             "passthrough": self.session.acceleration.as_dict() if self.session is not None else None,
             "s3": s3,
             "set_aside": self.vfs.behind.problems.told(),
-            "problems": self._problems() + ([s3["problem"]] if s3 is not None and s3["problem"] else []),
+            "problems": self._problems()
+            + known["problems"]
+            + ([s3["problem"]] if s3 is not None and s3["problem"] else []),
         }
+
+    async def settings(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The configuration this daemon runs with, and how many descriptors it may have."""
+        return {"config": plain(self.config), "max_descriptors": file_limit()}
 
     def _open_files(self) -> list[dict[str, Any]]:
         opened: dict[int, FileNode] = {handle.node.ino: handle.node for handle in self.vfs.files.handles.values()}

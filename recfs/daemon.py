@@ -120,6 +120,7 @@ class _Daemon:
         xattrs = Xattrs(parts.vfs, str(parts.store.root))
         session.open(Operations(parts.vfs, xattrs, parts.store, frozenset(operators), session))
         self.mount.identify()
+        self.mount.note(parts.store.mount_note)
         try:
             async with trio.open_nursery() as around, trio.open_nursery() as nursery:
                 await parts.serve(nursery)
@@ -277,7 +278,9 @@ class _Daemon:
                 f" The next start finds again what was closed"
             )
         parts.store.sign_off()
-        if self._left:
+        if not self._left:
+            parts.store.forget_mount()
+        else:
             raise MountError(f"stopped, but {'; '.join(self._left)}: `recfs umount {self.mount.point}` clears it")
 
 

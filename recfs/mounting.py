@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import json
 import logging
 import os
 import struct
@@ -11,6 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from recfs.clock import boot_id
 from recfs.errors import MountError
 
 if TYPE_CHECKING:
@@ -159,6 +161,17 @@ class OwnMount:
         if top is not None and top.kind == KIND:
             self._known, self._unique = (top.mount_id, top.device), _unique_id(top.point)
 
+    def note(self, file: Path) -> None:
+        """Write down which mount it is: if this process dies, others find it by that (`left_by`)."""
+        if self._known is None:
+            return
+        number, device = self._known
+        known = {"point": os.fsdecode(self.point), "mount_id": number, "device": device.decode("ascii")}
+        try:
+            file.write_text(json.dumps(known | {"unique": self._unique, "boot": boot_id()}), "ascii")
+        except OSError as error:  # a full disk, say: who names the mount point finds it all the same
+            log.debug("%s: %s", file, error.strerror)
+
     def look(self) -> Path:
         """Where it is now; where it was, if it is gone."""
         self.is_there()
@@ -212,3 +225,19 @@ def detach(mountpoint: Path) -> Detached:
     if mounted_type(mountpoint) is not None:
         log.error("cannot unmount %s: %s", mountpoint, complaint)
     return Detached.ABSENT
+
+
+def left_by(file: Path) -> Path | None:
+    """Where the mount is that the daemon which wrote *file* (`OwnMount.note`) has left behind; None if it has not.
+
+    Nothing is asked of the mount. Whether its daemon has died is for the caller to know.
+    """
+    try:
+        known = json.loads(file.read_text("ascii"))
+        own = OwnMount(Path(known["point"]))
+        own._known = (int(known["mount_id"]), str(known["device"]).encode("ascii"))
+        own._unique = known["unique"]
+        there = known["boot"] == boot_id() and own.is_there()
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return own.point if there else None

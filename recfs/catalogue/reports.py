@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from recfs.config import Config
 
+LOST_TOLD = 5
+"""So many names of lost+found are told."""
 _LIMITS = ("max_bytes", "max_files", "max_file_size", "max_monthly_uploads")
 
 
@@ -199,10 +201,11 @@ def status(catalogue: Path, config: Config) -> dict[str, Any]:
             "open_files": [],
             "users": _users(db, config, None),
             "disk": disk(info, config),
+            "lost_found": lost_found(config.root),
             "inodes_cached": 0,
             "s3": far,
             "set_aside": [],
-            "problems": [far["problem"]] if far is not None and far["problem"] else [],
+            "problems": ([far["problem"]] if far is not None and far["problem"] else []) + _problems(db, config),
         }
 
 
@@ -229,7 +232,32 @@ def disk(info: os.statvfs_result, config: Config) -> dict[str, int]:
     }
 
 
+def lost_found(root: Path) -> dict[str, Any] | None:
+    """How much lies in lost+found, where only people remove anything, and the first few names; None for nothing."""
+    try:
+        names = sorted(os.listdir(root / ".recfs" / "lost+found"))
+    except OSError:
+        return None
+    return {"entries": len(names), "names": names[:LOST_TOLD]} if names else None
+
+
 def live(catalogue: Path, config: Config, calendar_ns: int) -> dict[str, Any]:
     """The part of a running daemon's status that comes from the catalogue."""
     with reading(catalogue) as db:
-        return {"states": states(db), "users": _users(db, config, None, calendar_ns)}
+        users = _users(db, config, None, calendar_ns)
+        return {
+            "states": states(db),
+            "users": users,
+            "lost_found": lost_found(config.root),
+            "problems": _problems(db, config),
+        }
+
+
+def _problems(db: sqlite3.Connection, config: Config) -> list[str]:
+    """What the catalogue knows that somebody has to do something about."""
+    corrupt = db.execute("select count(*) from node where state = 'corrupt'").fetchone()[0]
+    told = [reports_s3.without_tier(db, config)]
+    if corrupt:
+        what = "1 file is" if corrupt == 1 else f"{corrupt:,} files are"
+        told.append(f"{what} corrupt, and cannot be read: `recfs ls-files -r --state corrupt` names what to bring back")
+    return [problem for problem in told if problem]

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from recfs.catalogue.reading import facts, has_table, parts_of, reading, text, walk
+from recfs.catalogue.reading import facts, facts_in, has_table, parts_of, reading, text, walk
 from recfs.catalogue.rows import SUM, added_up
 from recfs.clock import SystemClock, boot_id
 from recfs.core.bounds import loaded_time
@@ -171,6 +171,22 @@ def problem(found: Mapping[str, Any]) -> str | None:
     what = f": {row['kind']} of {row['path'] or row['key']}: {row['error']}" if row is not None else ""
     count = "1 entry of the S3 queue fails" if failed == 1 else f"{failed} entries of the S3 queue fail"
     return f"{count} and will be tried again{what}"
+
+
+def without_tier(db: sqlite3.Connection, config: Config) -> str | None:
+    """What is wrong where a store has files in S3 and its configuration no [s3]; None where nothing is."""
+    url = facts_in(db).get("s3")
+    if config.s3 is not None or url is None or not has_table(db, "object"):
+        return None
+    held, queued = (db.execute(f"select count(*) from {table}").fetchone()[0] for table in ("object", "journal"))
+    if not held and not queued:
+        return None
+    remote = db.execute("select count(*) from node where state in ('evicted', 'fetching', 'archived')").fetchone()[0]
+    unread = f": {remote:,} of them cannot be read" if remote else ""
+    return (
+        f"{held:,} files of this store are in {url}, and there is no [s3] in its configuration{unread}, and nothing is"
+        f" uploaded; unmount, and mount with the store's own configuration (--config FILE)"
+    )
 
 
 # --- what lies in S3 -----------------------------------------------------------------------------------------------

@@ -19,6 +19,16 @@ _WORDS = {
 }
 
 
+_WAS = {
+    "ours": ", as it was",
+    "free": "; it was nobody's",
+    "returned": "; a copy of it had used it",
+    "foreign": "; it was another's, which changes nothing there any more",
+    "unknown": "; there were objects that it knows nothing of",
+    "followed": "; a copy of it had taken it into use",
+}
+
+
 @click.group()
 def bucket() -> None:
     """Show whose the prefix in the bucket is, or take it over."""
@@ -58,25 +68,29 @@ def claim(ctx: click.Context, force: bool) -> None:
     result = open_store(invocation).call("bucket_claim", force=force)
     if invocation.json:
         output.emit_json(result)
+    elif result["claimed"]:
+        output.say(f"{output.show_name(result['url'])}: it is this store's now{_WAS[result['verdict']]}", style="green")
+        _say_mark(result["owner"], "before that, ")
     else:
         _say(result)
-        if result["claimed"]:
-            output.say("it is this store's now", style="green")
-        else:
-            output.say(
-                "not taken over: files of the other store, whose only bytes may be there, would be overwritten; "
-                "--force takes it over all the same",
-                style="yellow",
-            )
+        output.say(
+            "not taken over: files of the other store, whose only bytes may be there, would be overwritten; "
+            "--force takes it over all the same",
+            style="yellow",
+        )
     if not result["claimed"]:
         ctx.exit(ExitCode.PROBLEMS)
 
 
 def _say(result: dict[str, Any]) -> None:
     output.say(f"{output.show_name(result['url'])}: {_WORDS[result['verdict']]}")
-    mark = result["owner"]
+    _say_mark(result["owner"])
+
+
+def _say_mark(mark: dict[str, Any] | None, when: str = "") -> None:
     if mark is not None:
         output.say(
-            f"last taken into use by the store {output.show_name(mark['root'])} on {output.show_name(mark['host'])}, "
-            f"id {output.show_name(mark['store'])}, {output.show_name(mark['since'])}"
+            f"{when}last taken into use by the store {output.show_name(mark['root'])}"
+            f" on {output.show_name(mark['host'])}, id {output.show_name(mark['store'])},"
+            f" {output.show_name(mark['since'])}"
         )

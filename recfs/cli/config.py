@@ -1,6 +1,5 @@
 """`recfs config`: check a recfs.conf, show what is in effect."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,7 @@ import click
 
 from recfs.cli import output
 from recfs.cli.options import Invocation, store_options
-from recfs.cli.store import configured
-from recfs.core.fallback import FallbackRule
-from recfs.core.routing import RouteRule
+from recfs.cli.store import in_effect
 
 _SECONDS = frozenset(
     {
@@ -43,7 +40,7 @@ def check(invocation: Invocation, file: Path | None) -> None:
     if file is not None:
         config, source = load_config(file, root=invocation.root), str(file)
     else:
-        config, source = configured(invocation), _source(invocation)
+        config, source = in_effect(invocation)
     if invocation.json:
         output.emit_json({"ok": True, "source": source, "root": str(config.root), "s3": config.s3 and config.s3.url})
     else:
@@ -55,48 +52,16 @@ def check(invocation: Invocation, file: Path | None) -> None:
 @store_options
 @click.pass_obj
 def show(invocation: Invocation) -> None:
-    """Show every setting in effect, defaults included."""
-    settings = _plain(configured(invocation))
+    """Show every setting in effect, defaults included: those of a running daemon, or of --config."""
+    from recfs.config import plain
+
+    config, source = in_effect(invocation)
+    settings = plain(config)
     if invocation.json:
         output.emit_json(settings)
         return
-    output.print_facts(((key, _shown(key, value)) for key, value in _flat(settings)), title=f"# {_source(invocation)}")
-
-
-def _plain(value: Any) -> Any:
-    """Return settings as JSON can carry them, in the shape of recfs.conf."""
-    from pydantic import BaseModel
-
-    if isinstance(value, BaseModel):
-        return {key: _plain(each) for key, each in value}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, FallbackRule):
-        return {"pattern": value.pattern, "target": value.target}
-    if isinstance(value, RouteRule):
-        return {
-            "pattern": value.pattern,
-            "to": value.to,
-            "min_size": value.min_size,
-            "max_size": value.max_size,
-            "min_age": value.min_age_s,
-            "max_age": value.max_age_s,
-            "storage_class": value.storage_class,
-            "keep_local": value.keep_local_s,
-        }
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return str(value) if isinstance(value, Path) else value
-
-
-def _source(invocation: Invocation) -> str:
-    from recfs.config import ENV_CONFIG, SYSTEM_CONFIG
-
-    if invocation.config is not None:
-        return str(invocation.config)
-    if invocation.root is not None:
-        return f"--root {invocation.root}"
-    return os.environ.get(ENV_CONFIG) or str(SYSTEM_CONFIG)
+    title = f"# {output.show_name(source)}"
+    output.print_facts(((key, _shown(key, value)) for key, value in _flat(settings)), title=title)
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,5 +1,8 @@
 """`recfs doctor`: what this machine lacks to run recfs, and how to give it that."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import click
 from rich.text import Text
 
@@ -7,15 +10,24 @@ from recfs.cli import output
 from recfs.cli.checks import Check, Level
 from recfs.cli.checks.bucket import bucket_checks
 from recfs.cli.checks.disk import disk_checks
-from recfs.cli.checks.host import PROC_STATUS, effective_capabilities, host_checks
-from recfs.cli.checks.owner import store_id_at
+from recfs.cli.checks.host import (
+    PROC_STATUS,
+    check_dead_mounts,
+    check_descriptors,
+    effective_capabilities,
+    host_checks,
+)
+from recfs.cli.checks.owner import fact_at, store_id_at
 from recfs.cli.checks.passthrough import here
 from recfs.cli.checks.versions import version_checks
 from recfs.cli.exits import ExitCode
 from recfs.cli.options import Invocation, store_options
-from recfs.cli.store import configured
-from recfs.errors import ConfigError
+from recfs.cli.store import INTERNAL_DIR, in_effect, open_store
+from recfs.cli.umount import left_behind
+from recfs.control import ControlClient
+from recfs.errors import ConfigError, ControlError
 
+_ANSWER_S = 15.0
 _STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
 
 
@@ -30,10 +42,11 @@ def doctor(ctx: click.Context) -> None:
     Exit code 1 when something fails; a warning is no failure.
     """
     invocation = ctx.ensure_object(Invocation)
-    store = _store_checks(invocation)
+    store, root = _store_checks(invocation)
     file_system = next((check.detail.partition(":")[0] for check in store if check.name == "file system"), None)
     fast = here(effective_capabilities(PROC_STATUS.read_text()), file_system)
-    checks = [*host_checks(), *store, fast, *version_checks()]
+    dead = check_dead_mounts(left_behind(root) if root is not None else None)
+    checks = [*host_checks(), *dead, *store, fast, *version_checks()]
     failed = any(check.level is Level.FAIL for check in checks)
     if invocation.json:
         output.emit_json({"ok": not failed, "checks": [check.as_dict() for check in checks]})
@@ -43,16 +56,40 @@ def doctor(ctx: click.Context) -> None:
         ctx.exit(ExitCode.PROBLEMS)
 
 
-def _store_checks(invocation: Invocation) -> list[Check]:
+def _store_checks(invocation: Invocation) -> tuple[list[Check], Path | None]:
+    """What is found about the store that is meant, and its root; None where none is."""
     try:
-        config = configured(invocation)
+        config, daemon = in_effect(invocation)[0], []
     except ConfigError as exc:
         if invocation.root is not None or invocation.config is not None:
             raise
         remedy = "name a store with --root DIR or --config FILE to have its disk checked"
-        return [Check("store", Level.WARN, str(exc), remedy)]
-    far = bucket_checks(config.s3, store_id_at(config.root)) if config.s3 is not None else []
-    return disk_checks(config.root, config.min_free) + far
+        return [Check("store", Level.WARN, str(exc), remedy)], None
+    except ControlError as exc:
+        config = open_store(invocation).config
+        remedy = "run it as the daemon's user or root; until then its own settings, and its bucket, are not looked at"
+        daemon = [Check("daemon", Level.WARN, str(exc), remedy)]
+    store_id = store_id_at(config.root)
+    far = bucket_checks(config.s3, store_id) if config.s3 is not None else _without_settings(config.root)
+    return daemon + check_daemon(config.root) + disk_checks(config.root, config.min_free) + far, config.root
+
+
+def _without_settings(root: Path) -> list[Check]:
+    """Say that the bucket of a store is not looked at, where only its catalogue knows that it has one."""
+    url = fact_at(root, "s3")
+    if url is None:
+        return []
+    return [Check("s3", Level.WARN, f"{url} is not looked at: no [s3] in effect", "name the store's --config FILE")]
+
+
+def check_daemon(root: Path) -> list[Check]:
+    """Judge what a running daemon was given, which need not be what one started from here would get."""
+    try:
+        limit = ControlClient(root / INTERNAL_DIR / "control.sock", _ANSWER_S).call("settings")["max_descriptors"]
+    except ControlError:
+        return []
+    found = check_descriptors(limit)
+    return [replace(found, detail=f"{found.detail} (the daemon that runs)")]
 
 
 def _print(checks: list[Check]) -> None:
@@ -68,4 +105,7 @@ def _print(checks: list[Check]) -> None:
         if check.remedy:
             out.print(Text(f"{'':4}  {'':{width}}  -> {output.show_name(check.remedy)}"), soft_wrap=True)
     counts = {level: sum(check.level is level for check in checks) for level in Level}
-    output.say(f"{counts[Level.OK]} ok, {counts[Level.WARN]} warnings, {counts[Level.FAIL]} failures")
+    told = [f"{counts[Level.OK]} ok"]
+    for level, word in ((Level.WARN, "warning"), (Level.FAIL, "failure")):
+        told.append(f"{counts[level]} {word}{'' if counts[level] == 1 else 's'}")
+    output.say(", ".join(told))

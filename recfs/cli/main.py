@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from recfs import __version__
 from recfs.cli import stdout
@@ -87,6 +88,11 @@ def _silence_stdout() -> None:
 def _report(exc: Exception, code: int, invocation: Invocation) -> None:
     if invocation.debug and not isinstance(exc, click.Abort):
         traceback.print_exception(exc)
+    if isinstance(exc, NoArgsIsHelpError):
+        click.echo(exc.format_message(), err=True)
+        if invocation.json:
+            emit_json({"error": {"kind": kind_of(exc), "message": "no command is given", "exit_code": int(code)}})
+        return
     if isinstance(exc, click.Abort):
         message = "interrupted"
     elif isinstance(exc, click.ClickException):

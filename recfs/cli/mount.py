@@ -12,7 +12,7 @@ from recfs.cli.detach import failure_told, start_detached
 from recfs.cli.logs import set_up_logging
 from recfs.cli.options import Invocation, store_options
 from recfs.cli.params import Duration
-from recfs.cli.where import resolve
+from recfs.cli.where import LINKS_MAX, resolve
 from recfs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -86,13 +86,25 @@ def _require_steady(invocation: Invocation) -> None:
     if named is None:
         return
     path = str(cwd.absolute(named))
-    passing = path.startswith(("/dev/fd/", "/proc/")) or os.path.realpath(path).startswith("/proc/")
+    passing = _names_a_descriptor(path) or os.path.realpath(path).startswith("/proc/")
     if path == os.devnull or (os.path.isfile(path) and not passing):
         return
     raise ConfigError(
         f"{output.show_name(path)}: with -d the daemon reads the configuration once more, and this is no regular file; "
         f"write it into one, or leave out -d"
     )
+
+
+def _names_a_descriptor(path: str) -> bool:
+    """Whether a path leads to what this process has open, which is something else in another (/dev/stdin, proc(5))."""
+    for _ in range(LINKS_MAX):
+        if path.startswith(("/dev/fd/", "/proc/")):
+            return True
+        try:
+            path = os.path.join(os.path.dirname(path), os.readlink(path))
+        except OSError:
+            break
+    return False
 
 
 def _mount_detached(

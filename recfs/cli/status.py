@@ -34,7 +34,8 @@ def status(invocation: Invocation, path: Path | None) -> None:
     for problem in result.get("problems", []):
         output.say(f"problem: {problem}", style="bold red")
     for item in result.get("set_aside", []):
-        output.say(f"set aside: {aside(item)} (since {item['since']}, tried {item['tries']:,} times)", style="bold red")
+        tries = "" if item.get("next_try_s") is not None else f", tried {_times(item['tries'])}"
+        output.say(f"set aside: {aside(item)} (since {item['since']}{tries})", style="bold red")
     if result.get("users"):
         click.echo()
         rows = [user_row(user) for user in result["users"]]
@@ -73,6 +74,10 @@ def status(invocation: Invocation, path: Path | None) -> None:
             right=("Writers", "Readers", "By the kernel"),
             title="Open files",
         )
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
 
 
 def passthrough(found: dict[str, Any]) -> Text:
@@ -121,6 +126,10 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
                 f"{output.size(disk['min_free_bytes'])} kept in reserve",
             )
         )
+    if lost := result.get("lost_found"):
+        names = ", ".join(map(output.show_name, lost["names"])) + ", …" * (lost["entries"] > len(lost["names"]))
+        count = "1 entry" if lost["entries"] == 1 else f"{lost['entries']:,} entries"
+        facts.append(("lost+found", Text(f"{count}: {names}", style="yellow")))
     if result.get("s3"):
         facts += _s3(result["s3"])
     if result.get("clock"):

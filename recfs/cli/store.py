@@ -22,6 +22,7 @@ INTERNAL_DIR = ".recfs"
 _TIMEOUT_S = 60.0
 """Silence accepted from a daemon; a quota check over a million rows takes some ten seconds."""
 _TIMEOUT_MARGIN_S = 15.0
+_SETTINGS_S = 15.0
 _LONG_S = 7 * 86_400.0
 """For what takes as long as files are large, or S3 is slow; a daemon that ends breaks the connection off."""
 _LONG = frozenset({"evict", "fetch", "pin", "tier_run", "restore", "presign", "lifecycle_show", "lifecycle_apply"}) | {
@@ -225,6 +226,27 @@ def _store_at(root: Path) -> Store:
     from recfs.config import config_for_root
 
     return Store(config_for_root(root))
+
+
+def in_effect(invocation: Invocation) -> "tuple[Config, str]":
+    """Return the settings that hold for the store a command means, and where they come from, for people.
+
+    --config is meant itself. Else a daemon that runs tells its own; without one they are what a start would have.
+    Raises ConfigError, MountError, ControlError.
+    """
+    from recfs.config import ENV_CONFIG, SYSTEM_CONFIG, from_plain
+
+    store = open_store(invocation)
+    if invocation.config is not None:
+        return store.config, str(invocation.config)
+    try:
+        told = store.client(_SETTINGS_S).call("settings")
+        return from_plain(told["config"], "settings"), f"the daemon of {store.root}"
+    except DaemonNotRunning:
+        pass
+    if invocation.root is not None:
+        return store.config, f"--root {invocation.root}"
+    return store.config, os.environ.get(ENV_CONFIG) or str(SYSTEM_CONFIG)
 
 
 def configured(invocation: Invocation) -> "Config":

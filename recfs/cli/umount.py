@@ -21,6 +21,7 @@ from recfs.cli.waiting import Teller, of_queue, of_status, queue_of, told
 from recfs.cli.where import MOUNTINFO, DeadMount, Mount, dead_mounts, is_recfs_type, mount_on, root_behind
 from recfs.control import ControlClient
 from recfs.errors import Busy, DaemonNotRunning, MountError, RecfsError
+from recfs.mounting import left_by
 
 _CLEAR_S = 30.0
 _TELL_S = 2.0
@@ -67,6 +68,10 @@ def umount(invocation: Invocation, mountpoint: Path | None, force: bool, timeout
     wanted = mountpoint if config is None or mountpoint is not None else config.mountpoint
     mount = mount_on(wanted) if wanted is not None else None
     if mount is None and config is not None:
+        left = left_behind(config.root)
+        if left is not None and mountpoint is None:
+            _clear(invocation, left)
+            return
         mount = _elsewhere(config.root, wanted, is_named=mountpoint is not None)
         if mount is None:
             ended = _stop(None, config.root, force=force, timeout_s=timeout_s, aloud=not invocation.json)
@@ -80,14 +85,18 @@ def umount(invocation: Invocation, mountpoint: Path | None, force: bool, timeout
     try:
         root = root_behind(mount)
     except DeadMount:
-        clear_dead_mount(mount.mount_point)
-        outcome = "was a dead mount: its daemon had ended without unmounting; cleared"
-        _tell(invocation, mount.mount_point, outcome, was_dead=True)
+        _clear(invocation, mount.mount_point)
         return
     if root is None:
         raise foreign
     ended = _stop(mount, root, force=force, timeout_s=timeout_s, aloud=not invocation.json)
     _tell(invocation, mount.mount_point, "unmounted", *ended)
+
+
+def _clear(invocation: Invocation, point: Path) -> None:
+    clear_dead_mount(point)
+    outcome = "was a dead mount: its daemon had ended without unmounting; cleared"
+    _tell(invocation, point, outcome, was_dead=True)
 
 
 def _elsewhere(root: Path, wanted: Path | None, *, is_named: bool) -> Mount | None:
@@ -106,9 +115,7 @@ def _elsewhere(root: Path, wanted: Path | None, *, is_named: bool) -> Mount | No
             ) from exc
         dead = "".join(f"; {point} is a dead mount: `recfs umount {point}` clears it" for point in dead_mounts())
         if wanted is None:
-            raise click.UsageError(
-                f"no mount point: no daemon runs on {root}; give MOUNTPOINT, or set `mountpoint` in recfs.conf{dead}"
-            ) from exc
+            raise DaemonNotRunning(f"no daemon runs on {root}, and no mount of it is left here{dead}") from exc
         raise MountError(f"{nothing}, and no daemon runs on {root}{dead}") from exc
     mount = mount_on(Path(there)) if there is not None else None
     if mount is None:
@@ -229,6 +236,18 @@ def _signed_off(root: Path) -> bool:
         return False
 
 
+def left_behind(root: Path) -> Path | None:
+    """Where the mount is that the store's last daemon has left dead; None where one runs, or none is left."""
+    point = left_by(root / INTERNAL_DIR / "mounted") if _holder(root) is None else None
+    mount = mount_on(point) if point is not None else None
+    try:
+        if mount is not None and is_recfs_type(mount):
+            root_behind(mount)
+    except DeadMount:
+        return point
+    return None
+
+
 def _holder(root: Path) -> str | None:
     """Return the process id of who holds the store, as it wrote it down; None if nobody does."""
     try:
@@ -255,10 +274,13 @@ def _upload_first(asking: ControlClient, deadline: float, teller: Teller) -> dic
 def _still_open(client: ControlClient, refusal: str) -> str:
     """Return the refusal to stop, with the open files when the daemon's message does not name them."""
     open_files: list[dict[str, Any]] = client.call("status").get("open_files", [])
-    names = [name for file in open_files if (name := output.show_name(file["path"])) not in refusal]
+    names = [output.show_name(file["path"]) for file in open_files]
+    if all(name in refusal for name in names):
+        return f"{refusal}\nclose them, or use --force"
+    count = "1 file is open" if len(names) == 1 else f"{len(names):,} files are open"
     more = f"\n  and {len(names) - _NAMED:,} more: `recfs status` names them" if len(names) > _NAMED else ""
     listed = "".join(f"\n  {name}" for name in names[:_NAMED])
-    return f"{refusal}{listed}{more}\nclose them, or use --force"
+    return f"{count}:{listed}{more}\nclose them, or use --force"
 
 
 @contextlib.contextmanager

@@ -11,11 +11,13 @@ together. recfs.conf.example documents the keys, and a test keeps the two the sa
     model      Config, and what holds between its tables
     explain    mistakes in words
     load       finding and reading the file
+    plain      settings as JSON carries them
 """
 
 from recfs.config.lifecycle import LifecycleSection
 from recfs.config.load import ENV_CONFIG, SYSTEM_CONFIG, config_for_root, find_config, load_config
 from recfs.config.model import SECTIONS, Config
+from recfs.config.plain import from_plain, plain
 from recfs.config.s3 import CacheSection, RouteSection, S3Section, UploadSection
 from recfs.config.sections import DEFAULT_FALLBACK, FallbackSection, QuotaSection
 from recfs.config.types import AbsolutePath, Duration, Size
@@ -38,5 +40,7 @@ __all__ = [
     "UploadSection",
     "config_for_root",
     "find_config",
+    "from_plain",
     "load_config",
+    "plain",
 ]

@@ -42,12 +42,12 @@ def load_config(path: Path, *, root: Path | None = None) -> Config:
     data = _toml(raw, shown)
     if root is not None:
         data["root"] = os.path.abspath(root)
-    return _build(data, shown)
+    return build(data, shown)
 
 
 def config_for_root(root: Path) -> Config:
     """Give the embedded default: no file, one root (from the working directory if relative), all defaults."""
-    return _build({"root": os.path.abspath(root)}, "--root")
+    return build({"root": os.path.abspath(root)}, "--root")
 
 
 def find_config(
@@ -92,7 +92,8 @@ def _toml(raw: bytes, shown: str) -> dict[str, Any]:
         raise ConfigError(f"{shown}: not a recfs.conf: values nested too deeply") from None
 
 
-def _build(data: dict[str, Any], source: str) -> Config:
+def build(data: dict[str, Any], source: str) -> Config:
+    """Make a Config of what a file called *source* says. Raises ConfigError, which names every mistake."""
     try:
         return Config.model_validate(data)
     except pydantic.ValidationError as error:

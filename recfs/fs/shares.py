@@ -57,7 +57,7 @@ class Shares:
         """Raises TooManyFiles when the user keeps his share already."""
         held = self._held.get(uid, 0)
         if held >= self._left and self._is_too_much(uid, held):
-            raise TooManyFiles(f"user {uid} keeps {held} of the daemon's descriptors already")
+            raise TooManyFiles(f"uid {uid} keeps {held} of the daemon's descriptors already")
 
     def _is_too_much(self, uid: int, held: int) -> bool:
         if held < FLOOR or uid in self.excepted:
@@ -73,7 +73,7 @@ class Shares:
 
     def _words(self, uid: int, held: int) -> str:
         return (
-            f"user {uid} has files open that keep {held:,} of recfs's descriptors, and {max(self._left, 0):,} are left "
+            f"uid {uid} has files open that keep {held:,} of recfs's descriptors, and {max(self._left, 0):,} are left "
             f"for all: more are refused (EMFILE) until some are closed"
         )
 
@@ -84,7 +84,7 @@ class Shares:
         least = max(FLOOR, self._left)
         greedy = [(held, uid) for uid, held in self._held.items() if held >= least and uid not in self.excepted]
         told = [self._words(uid, held) for held, uid in sorted(greedy, reverse=True)[:NAMED]]
-        return told + ([f"… and {len(greedy) - NAMED} more users"] if len(greedy) > NAMED else [])
+        return told + ([f"… and {len(greedy) - NAMED} more uids"] if len(greedy) > NAMED else [])
 
     def opened(self, body: Body, uid: int) -> None:
         """The user has one more handle on it."""

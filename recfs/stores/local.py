@@ -73,6 +73,8 @@ class LocalStore:
         self.catalogue_path = self.private / "catalogue.db"
         self.socket_path = self.private / "control.sock"
         self.log_path = self.private / "log"
+        self.mount_note = self.private / "mounted"
+        """Which mount the daemon serves (`mounting.OwnMount.note`): there while it runs, and when it has died."""
         self._home = os.fsencode(root)
         self._staging = os.fsencode(self.private / "staging")
         self._trash = os.fsencode(self.private / "trash")
@@ -195,6 +197,11 @@ class LocalStore:
         """Take this process's number out of the lock file: it ends in order, and did not die."""
         with contextlib.suppress(OSError):
             os.ftruncate(self._lock_fd, 0)
+
+    def forget_mount(self) -> None:
+        """The daemon's mount is gone."""
+        with contextlib.suppress(OSError):
+            self.mount_note.unlink()
 
     def close(self) -> None:
         """Give the lock back."""

@@ -138,7 +138,7 @@ class Steps:
                 outcome = self._dress(target, new_name, info, step.attrs)
                 if aside or stat.S_ISDIR(info.st_mode):
                     folders.forget()
-                return outcome
+                return replace(outcome, warning=_stood_here(step.to, aside))
             case StepKind.REMOVE:
                 return _remove(step, folder, name)
             case StepKind.RMDIR:
@@ -155,8 +155,7 @@ class Steps:
         except FileExistsError:
             found = _look(folder, name)
             if found is not None and not stat.S_ISDIR(found.st_mode):
-                aside = self._set_aside(folder, name, found)
-                warning = f"{os.fsdecode(step.path)}: somebody's file stood here; kept as lost+found/{aside}"
+                warning = _stood_here(step.path, self._set_aside(folder, name, found))
                 os.mkdir(name, 0o700, dir_fd=folder)
         outcome = self._dress(folder, name, _expect(folder, name, None), step.attrs)
         return replace(outcome, warning=warning)
@@ -167,8 +166,7 @@ class Steps:
         if found is not None and stat.S_ISLNK(found.st_mode):
             os.unlink(name, dir_fd=folder)  # made before a crash, perhaps
         elif found is not None:
-            aside = self._set_aside(folder, name, found)
-            warning = f"{os.fsdecode(step.path)}: somebody's file stood here; kept as lost+found/{aside}"
+            warning = _stood_here(step.path, self._set_aside(folder, name, found))
         os.symlink(step.symlink_target, name, dir_fd=folder)
         outcome = self._dress(folder, name, _expect(folder, name, None), step.attrs)
         return replace(outcome, warning=warning)
@@ -213,6 +211,11 @@ class Steps:
         if not stat.S_ISDIR(info.st_mode):
             os.utime(name, ns=(attrs.atime_ns, attrs.mtime_ns), dir_fd=folder, follow_symlinks=False)
         return Outcome(info.st_ino)
+
+
+def _stood_here(path: bytes, aside: str) -> str:
+    """What to tell of somebody's file that made way, under the name it has in lost+found; "" if none had to."""
+    return f"{os.fsdecode(path)}: somebody's file stood here; kept as lost+found/{aside}" if aside else ""
 
 
 def _look(folder: int, name: bytes) -> os.stat_result | None:

@@ -110,9 +110,7 @@ async def test_what_cannot_be_fetched_says_why(fs: Filesystem) -> None:
 
 async def test_fetch_stops_at_the_budget(nursery: trio.Nursery, place: Path) -> None:
     """Else each would drive out the one before."""
-    fs = tiered(
-        nursery, place, cache={"max_size": 2 * MIB, "fetch_whole_below": MIB, "read_ahead_max": MIB}
-    )
+    fs = tiered(nursery, place, cache={"max_size": 2 * MIB, "fetch_whole_below": MIB, "read_ahead_max": MIB})
     await fs.start()
     for number in range(4):
         await fs.write(f"{REC}/file{number}", pattern(900_000, number))
@@ -151,9 +149,7 @@ async def test_pinned_files_stay(fs: Filesystem) -> None:
 @no_route
 async def test_what_cannot_be_pinned_says_why(nursery: trio.Nursery, place: Path) -> None:
     """What stays here anyway, what S3 does not have, and more than the budget."""
-    fs = tiered(
-        nursery, place, cache={"max_size": 2 * MIB, "fetch_whole_below": MIB, "read_ahead_max": MIB}
-    )
+    fs = tiered(nursery, place, cache={"max_size": 2 * MIB, "fetch_whole_below": MIB, "read_ahead_max": MIB})
     await fs.start()
     await fs.write("shared/thumbnails/one.png", b"png")
     await fs.write(FILE, pattern(1_500_000))

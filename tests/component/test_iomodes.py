@@ -453,9 +453,7 @@ async def test_a_runaway_is_stopped_told_and_kept(
     await fs.stop()
 
 
-async def test_a_stopped_writer_is_stopped_on_disk(
-    nursery: trio.Nursery, place: Path, expect_log: ExpectLog
-) -> None:
+async def test_a_stopped_writer_is_stopped_on_disk(nursery: trio.Nursery, place: Path, expect_log: ExpectLog) -> None:
     """Where the file system can: the kernel's next write fails, and cutting the file down lets it go on."""
     expect_log("is passed")
     fs = await limited(nursery, place)

@@ -70,7 +70,7 @@ async def take_all(fs: Filesystem, caller: Caller, prefix: str) -> list[int]:
 
 @contextlib.contextmanager
 def refused(caller: Caller) -> Iterator[None]:
-    with pytest.raises(TooManyFiles, match=f"user {caller.uid}") as caught:
+    with pytest.raises(TooManyFiles, match=f"uid {caller.uid}") as caught:
         yield
     assert errno_of(caught.value) == errno.EMFILE
 
@@ -82,11 +82,11 @@ async def problems(fs: Filesystem) -> list[str]:
 def told(caplog: pytest.LogCaptureFixture, caller: Caller) -> int:
     """How many lines of the log say that the user has too many files open."""
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    return sum(f"user {caller.uid} has files open" in line for line in lines)
+    return sum(f"uid {caller.uid} has files open" in line for line in lines)
 
 
 @pytest.mark.slow
-@pytest.mark.expect_log("user 2000[12] has files open that keep")
+@pytest.mark.expect_log("uid 2000[12] has files open that keep")
 async def test_one_user_leaves_half_of_them_to_the_others(fs: Filesystem, caplog: pytest.LogCaptureFixture) -> None:
     await fs.write(f"{REC}/old", b"old")
     left = shares(fs)._left
@@ -97,7 +97,7 @@ async def test_one_user_leaves_half_of_them_to_the_others(fs: Filesystem, caplog
             await fs.open(f"{REC}/{path}", os.O_RDONLY, GREEDY)
     second = await take_all(fs, SECOND, "b")
     assert len(second) == (left - len(first) + 1) // 2
-    assert [" ".join(each.split()[:2]) for each in await problems(fs)] == ["user 20001", "user 20002"]
+    assert [" ".join(each.split()[:2]) for each in await problems(fs)] == ["uid 20001", "uid 20002"]
     third = [await fs.open(f"{REC}/old", os.O_RDONLY, THIRD), await fs.open(f"{REC}/c", CREATE, THIRD)]
     for number in (*second, *third):
         await fs.close(number)
@@ -109,7 +109,7 @@ async def test_one_user_leaves_half_of_them_to_the_others(fs: Filesystem, caplog
     assert (told(caplog, GREEDY), told(caplog, SECOND)) == (1, 1), "once a minute"
 
 
-@pytest.mark.expect_log("user 20001 has files open that keep")
+@pytest.mark.expect_log("uid 20001 has files open that keep")
 async def test_refusals_are_told_once_a_minute(
     fs: Filesystem, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,7 +126,7 @@ async def test_refusals_are_told_once_a_minute(
 
 
 @pytest.mark.slow
-@pytest.mark.expect_log("user 20001 has files open that keep")
+@pytest.mark.expect_log("uid 20001 has files open that keep")
 async def test_opens_at_the_same_moment_come_to_no_more(fs: Filesystem) -> None:
     for n in range(LIMIT):
         await fs.write(f"{REC}/{n}", b"x")
@@ -185,7 +185,7 @@ async def test_copies_that_nobody_reads_any_more_give_their_descriptors_back(col
     assert await cold.read(f"{REC}/1") == b"x" * MIB + b"1"
 
 
-@pytest.mark.expect_log("user 20001 has files open that keep 16")
+@pytest.mark.expect_log("uid 20001 has files open that keep 16")
 async def test_root_the_daemons_user_and_the_operator_have_all_there_are(fs: Filesystem) -> None:
     assert {0, os.geteuid()} <= shares(fs).excepted
     for n in range(shares(fs)._left // 2 + FLOOR):
@@ -197,7 +197,7 @@ async def test_root_the_daemons_user_and_the_operator_have_all_there_are(fs: Fil
     await fs.open(f"{REC}/last", CREATE, OPERATOR)
 
 
-@pytest.mark.expect_log("user 20001 has files open that keep 52")
+@pytest.mark.expect_log("uid 20001 has files open that keep 52")
 async def test_a_limit_of_a_million(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recfs.fs.diskio.resource.getrlimit", lambda which: (1 << 20, 1 << 20))
     large = Shares()

@@ -212,9 +212,7 @@ async def test_bytes_that_arrived_too_late_do_not_count(fs: Filesystem) -> None:
 @pytest.mark.slow
 async def test_a_file_larger_than_the_budget_is_read(nursery: trio.Nursery, place: Path) -> None:
     """What was read leaves while the rest comes, and can be read again."""
-    fs = tiered(
-        nursery, place, cache={"max_size": 16 * MIB, "read_ahead_max": MIB, "fetch_whole_below": MIB}
-    )
+    fs = tiered(nursery, place, cache={"max_size": 16 * MIB, "read_ahead_max": MIB, "fetch_whole_below": MIB})
     await fs.start()
     await fs.mkdirs(REC)
     data = pattern(64 * MIB)

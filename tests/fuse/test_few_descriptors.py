@@ -34,7 +34,7 @@ def test_ordinary_work_goes_on(store: Mount, limit: int) -> None:
 @pytest.mark.slow
 def test_one_user_cannot_take_all_descriptors(store: Mount) -> None:
     need_root()
-    store.expect_log("user 20001 has files open")
+    store.expect_log("uid 20001 has files open")
     rec = store.start(prefix=["prlimit", "--nofile=1200:1200"]).recording()
     rec.chmod(0o777)
     (rec / "old").write_bytes(b"old")
@@ -50,7 +50,7 @@ def test_one_user_cannot_take_all_descriptors(store: Mount) -> None:
             other(f"held{n} = os.open(f'{{rec}}/other{n}', os.O_RDWR | os.O_CREAT)")
             other("os.close(os.open(f'{rec}/old', os.O_RDONLY))")
         (problem,) = store.status()["problems"]
-        assert problem.startswith("user 20001 has files open that keep ")
+        assert problem.startswith("uid 20001 has files open that keep ")
         greedy("for fd in held[:60]: os.close(fd)")
         wait_until(lambda: not store.status()["problems"], "the daemon has closed them, too")
         greedy("os.open(f'{rec}/old', os.O_RDONLY)")

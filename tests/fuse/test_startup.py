@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from .harness import BASE_CONFIG, REPOSITORY, Mount, lazy_unmount, mounted
 
 pytestmark = pytest.mark.modeless
 
-CONFIG_ERROR, STORE_ERROR, MOUNT_ERROR = 3, 4, 5
+CONFIG_ERROR, STORE_ERROR, MOUNT_ERROR, CONTROL_ERROR = 3, 4, 5, 6
 
 HOLDER = """
 import ctypes, sys
@@ -86,6 +87,33 @@ def test_a_dead_mount_is_cleared_at_start(store: Mount) -> None:
     assert (rec / "file").read_bytes() == b"x"
     store.umount()
     assert not mounted(store.path), "one mount, not a pile of them"
+
+
+@pytest.mark.parametrize("renamed", [False, True], ids=["where it was", "renamed"])
+def test_a_dead_mount_is_cleared_by_the_root_of_its_store(store: Mount, tmp_path: Path, renamed: bool) -> None:
+    """Nobody can ask a dead mount whose it is: its daemon wrote it down. Another store's is no fault of this one."""
+    above, moved = store.base / "above", store.base / "moved"
+    (above / "mnt").mkdir(parents=True)
+    store.path = above / "mnt"
+    store.start()
+    if renamed and json.loads((store.root / ".recfs/mounted").read_text())["unique"] is None:
+        skip("needs mount ids that are used once (Linux 6.8)")
+    store.kill(unmount=False)
+    if renamed:
+        above.rename(moved)
+        store.path = moved / "mnt"
+    try:
+        own = recfs("doctor", "--root", store.root, check=False).stdout.decode()
+        assert f"{store.path} is a dead mount, of this store" in own
+        other = recfs("doctor", "--root", tmp_path / "other", check=False).stdout.decode()
+        assert f"warn  mount         {store.path} is a dead mount, of another store" in other
+        said = recfs("umount", "--root", store.root).stdout.decode()
+        assert said == f"{store.path}: was a dead mount: its daemon had ended without unmounting; cleared\n"
+        assert not mounted(store.path)
+        again = recfs("umount", "--root", store.root, check=False)
+        assert (again.returncode, b"no mount of it is left here" in again.stderr) == (CONTROL_ERROR, True)
+    finally:
+        lazy_unmount(store.path)
 
 
 @pytest.mark.parametrize("how", ["internal error", "SIGABRT"])

@@ -181,7 +181,6 @@ def test_a_refusal_is_one_line_and_with_json_a_document(root: Path) -> None:
         (["drain", "--timeout=-1"], "duration"),
         (["frobnicate"], "frobnicate"),
         (["info"], "PATH"),
-        (["umount"], "MOUNTPOINT"),
     ],
 )
 def test_usage_errors(root: Path, args: list[str], message: str) -> None:
@@ -190,6 +189,34 @@ def test_usage_errors(root: Path, args: list[str], message: str) -> None:
     assert message in result.stderr
     assert result.stderr.startswith("Usage: recfs")
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("args", [[], ["quota"], ["bucket"]], ids=" ".join)
+def test_without_a_command_the_help_is_shown_once(args: list[str]) -> None:
+    result = run(*args)
+    assert (result.exit_code, result.stderr.count("Usage: recfs")) == (2, 1)
+    assert result.stderr.startswith("Usage: recfs")
+    document = json.loads(run("--json", *args).stdout)
+    assert document["error"]["exit_code"] == 2
+    assert "Usage:" not in document["error"]["message"]
+
+
+def test_what_is_set_aside_is_told_with_one_next_try_and_what_lies_in_lost_found(root: Path) -> None:
+    aside = {
+        "part": "commit",
+        "path": "users/5/a",
+        "reason": "EIO",
+        "since": "2026-11-21",
+        "tries": 2,
+        "next_try_s": 1.0,
+    }
+    lost = {"entries": 7, "names": ["17-a\nb", "18-c"]}
+    status = STATUS | {"set_aside": [aside, aside | {"next_try_s": None, "tries": 1}], "lost_found": lost}
+    with FakeDaemon(root, {"status": status}):
+        shown = run("status", "--root", root).stdout
+    assert "set aside: commit: users/5/a: EIO; next try in 1s (2 so far) (since 2026-11-21)\n" in shown
+    assert "set aside: commit: users/5/a: EIO (since 2026-11-21, tried once)\n" in shown
+    assert r"7 entries: 17-a\nb, 18-c, …" in shown
 
 
 def test_a_bug_is_one_line_and_debug_shows_where(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,12 +11,21 @@ import pytest
 
 from recfs.cli.checks import Check, Level, disk, host, versions
 from recfs.cli.checks.passthrough import check_passthrough
-from tests.system.fake_daemon import run
+from recfs.config import S3Section, config_for_root, plain
+from recfs.errors import ControlError
+from tests.system.fake_daemon import FakeDaemon, run
 
 FINDINGS = {
     Level.OK: Check("kernel", Level.OK, "Linux 6.18"),
     Level.WARN: Check("ffmpeg", Level.WARN, "not on PATH", "install FFmpeg"),
     Level.FAIL: Check("/dev/fuse", Level.FAIL, "missing", "`modprobe fuse`"),
+}
+
+
+COUNTS = {
+    Level.OK: "3 ok, 0 warnings, 0 failures\n",
+    Level.WARN: "2 ok, 1 warning, 0 failures\n",
+    Level.FAIL: "2 ok, 0 warnings, 1 failure\n",
 }
 
 
@@ -39,6 +48,7 @@ def test_remedies_are_shown_and_only_failures_fail(
     machine = run("doctor", "--root", tmp_path, "--json")
     assert (plain.exit_code, machine.exit_code) == (code, code)
     assert f"{level:<4}  {found.name}" in plain.stdout
+    assert plain.stdout.endswith(COUNTS[level])
     assert found.remedy in plain.stdout
     document = json.loads(machine.stdout)
     assert document["ok"] is (code == 0)
@@ -75,7 +85,7 @@ def test_the_real_thing_runs_and_every_finding_has_a_remedy(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("healthy")
 def test_without_a_store_the_machine_is_checked_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recfs.cli.doctor.configured", _no_store)
+    monkeypatch.setattr("recfs.cli.doctor.in_effect", _no_store)
     result = run("doctor")
     assert result.exit_code == 0
     assert "--root DIR" in result.stdout
@@ -90,6 +100,26 @@ def _no_store(invocation: object) -> None:
 @pytest.mark.usefixtures("healthy")
 def test_a_wrong_config_is_an_error_not_a_finding(tmp_path: Path) -> None:
     assert run("doctor", "--config", tmp_path / "absent.conf").exit_code == 3
+
+
+@pytest.mark.usefixtures("healthy")
+def test_a_daemon_tells_doctor_its_own_settings_and_limits(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the shell has, and what --root alone says, is not what the daemon was given."""
+    asked: list[str] = []
+    config = config_for_root(root).model_copy(update={"s3": S3Section(bucket="media")})
+    monkeypatch.setattr("recfs.cli.doctor.bucket_checks", lambda section, store_id: asked.append(section.url) or [])
+    with FakeDaemon(root, {"settings": {"config": plain(config), "max_descriptors": 300}}):
+        result = run("doctor", "--root", root)
+    assert asked == ["s3://media/"]
+    assert "300 at most: opens fail with EMFILE (the daemon that runs)" in result.stdout
+
+
+@pytest.mark.usefixtures("healthy")
+def test_a_daemon_that_does_not_tell_is_a_finding(root: Path) -> None:
+    with FakeDaemon(root, {"settings": ControlError("no")}):
+        result = run("doctor", "--root", root)
+    assert result.exit_code == 0
+    assert "its own settings, and its bucket, are not looked at" in result.stdout
 
 
 # --- the machine --------------------------------------------------------------------------------------------
@@ -171,9 +201,11 @@ def test_dead_mounts_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         raise OSError(107, "Transport endpoint is not connected")
 
     monkeypatch.setattr("recfs.cli.where.os.getxattr", not_connected)
-    assert host.check_dead_mounts() == [
-        Check("mount", Level.FAIL, "/mnt/dead is a dead mount, of this store or another", "recfs umount /mnt/dead")
+    assert host.check_dead_mounts(Path("/mnt/dead")) == [
+        Check("mount", Level.FAIL, "/mnt/dead is a dead mount, of this store", "recfs umount /mnt/dead")
     ]
+    (other,) = host.check_dead_mounts(None)
+    assert (other.level, "of another store" in other.detail) == (Level.WARN, True), "no fault of this one"
 
 
 # --- the disk -----------------------------------------------------------------------------------------------

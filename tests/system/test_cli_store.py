@@ -1,6 +1,8 @@
 """Which store a command finds, and who answers when no daemon runs."""
 
+import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ import recfs.catalogue
 from recfs import errors
 from recfs.cli.options import Invocation
 from recfs.cli.store import locate, open_store
+from recfs.config import S3Section, config_for_root, plain
 from tests.system.fake_daemon import ANSWERS, STATUS, FakeDaemon, run
 
 
@@ -200,6 +203,23 @@ def test_the_working_directory_in_a_mount_leads_to_its_store(
         assert run("quota", "show").exit_code == 0
         assert run("status", "--root", mounted).exit_code == 0
     assert [params.get("path") for _method, params in daemon.asked] == ["users/5", "users/5/x", None, None]
+
+
+def test_in_a_mount_the_settings_are_those_of_its_daemon(
+    mounted: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for_root(root).model_copy(update={"min_free": 7 << 20, "s3": S3Section(bucket="media")})
+    monkeypatch.chdir(mounted / "users")
+    with FakeDaemon(root, {"settings": {"config": plain(config), "max_descriptors": 1024}}):
+        for where in ((), ("--root", root), ("--root", mounted)):
+            shown = run("config", "show", *where).stdout
+            assert f"# the daemon of {root}" in shown
+            assert re.search(r"^min_free +7 MiB$", shown, re.MULTILINE)
+            assert re.search(r"^s3.bucket +media$", shown, re.MULTILINE)
+            assert json.loads(run("config", "show", "--json", *where).stdout) == plain(config)
+            assert "ok, store at" in run("config", "check", *where).stdout
+    shown = run("config", "show", "--root", root).stdout
+    assert (f"# --root {root}" in shown, "media" in shown) == (True, False), "without a daemon: of the next start"
 
 
 def test_a_path_on_disk_leads_to_its_store(stopped_store: Path) -> None:

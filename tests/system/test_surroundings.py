@@ -104,6 +104,16 @@ def test_a_file_behind_a_descriptor_is_refused_too(tmp_path: Path) -> None:
     assert (result.exit_code, "no regular file" in result.stderr) == (3, True), "the daemon has other descriptors"
 
 
+def test_a_file_that_is_standard_input_is_refused_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/dev/stdin leads, by /proc, to a regular file; in the daemon it leads to /dev/null."""
+    conf = tmp_path / "recfs.conf"
+    conf.write_text(f'root = "{tmp_path / "store"}"\n')
+    command = [sys.executable, "-m", "recfs", "mount", "-d", "--config", "/dev/stdin", str(tmp_path / "m")]
+    with conf.open() as opened:
+        result = subprocess.run(command, stdin=opened, capture_output=True, text=True, check=False)
+    assert (result.returncode, "no regular file" in result.stderr) == (3, True), result.stderr
+
+
 @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs /dev/shm")
 def test_a_configuration_in_memory_is_a_file_like_any() -> None:
     with tempfile.NamedTemporaryFile("w", dir="/dev/shm", suffix=".conf") as conf:

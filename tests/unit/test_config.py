@@ -1,5 +1,6 @@
 """config.py: recfs.conf to settings, and every mistake to a message with file, key and remedy."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recfs.config import DEFAULT_FALLBACK, Config, config_for_root, find_config, load_config
+from recfs.config import DEFAULT_FALLBACK, Config, config_for_root, find_config, from_plain, load_config, plain
 from recfs.core.fallback import FallbackRule
 from recfs.core.quota import Limits
 from recfs.errors import ConfigError
@@ -25,6 +26,30 @@ def write(tmp_path: Path) -> Write:
         return path
 
     return write_conf
+
+
+def test_settings_come_back_from_json_as_they_were(write: Write) -> None:
+    path = write(
+        """
+        root = "/srv/recfs"
+        operator = 1000
+        fallback = []
+        [quota]
+        max_bytes = "5 GiB"
+        [s3]
+        bucket = "media"
+        tags = { project = "a" }
+        [[route]]
+        pattern = "users/*/recordings/**"
+        to = "s3"
+        min_age = "7d"
+        keep_local = "90s"
+        [lifecycle]
+        transitions = [{ prefix = "users/", after = "90d", storage_class = "GLACIER_IR" }]
+        """
+    )
+    for config in (load_config(path), config_for_root(Path("/srv/recfs"))):
+        assert from_plain(json.loads(json.dumps(plain(config))), "settings") == config
 
 
 def test_the_defaults() -> None:

@@ -32,7 +32,6 @@ def host_checks() -> list[Check]:
         check_allow_other(FUSE_CONF, is_root=is_root),
         *check_capabilities(effective_capabilities(PROC_STATUS.read_text()), is_root=is_root),
         check_descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
-        *check_dead_mounts(),
     ]
 
 
@@ -122,9 +121,13 @@ def check_capabilities(mask: int, *, is_root: bool) -> list[Check]:
     return [Check("capabilities", level, f"root {detail}: {consequence}", remedy)]
 
 
-def check_dead_mounts() -> list[Check]:
-    """Find recfs mounts whose daemon is gone, of whatever store; nothing when there are none."""
-    return [
-        Check("mount", Level.FAIL, f"{point} is a dead mount, of this store or another", f"recfs umount {point}")
-        for point in dead_mounts()
-    ]
+def check_dead_mounts(own: Path | None) -> list[Check]:
+    """Find recfs mounts whose daemon is gone; nothing when there are none. *own*: the one of the store that is meant.
+
+    Others are no fault of that store's.
+    """
+    found = []
+    for point in dead_mounts():
+        level, whose = (Level.FAIL, "this store") if point == own else (Level.WARN, "another store, as far as is known")
+        found.append(Check("mount", level, f"{point} is a dead mount, of {whose}", f"recfs umount {point}"))
+    return found

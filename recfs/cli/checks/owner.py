@@ -30,10 +30,15 @@ def owner_check(url: str, store: "ObjectStore", store_id: str | None) -> Check:
 
 def store_id_at(root: Path) -> str | None:
     """The id of the store at *root*; None if there is none, or it cannot be read."""
+    return fact_at(root, "store_id")
+
+
+def fact_at(root: Path, name: str) -> str | None:
+    """A store-wide fact of the store at *root*; None if there is no store, or it is not known."""
     from recfs.catalogue.reading import facts
     from recfs.errors import RecfsError
 
     try:
-        return facts(root / ".recfs" / "catalogue.db").get("store_id")
+        return facts(root / ".recfs" / "catalogue.db").get(name)
     except (RecfsError, OSError):
         return None
