@@ -24,8 +24,9 @@ _WRITE, _TRUNCATE, _SYNC = 3, 4, 5
 """Words of the struct with these methods."""
 
 _OpenType = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p
+    ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p
 )
+"""The name is handed on as it is: SQLite keeps the pointer."""
 _WriteType = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int64)
 _TruncateType = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int64)
 _SyncType = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
@@ -58,11 +59,11 @@ class SqliteFiles:
         assert own is not None
         opens = _OpenType(own)
 
-        def opened(this: int, name: bytes | None, file: int, flags: int, out: int) -> int:
+        def opened(this: int, name: int | None, file: int, flags: int, out: int) -> int:
             code = int(opens(this, name, file, flags, out))
             if code == SQLITE_OK and name is not None:
                 with self._lock:
-                    self._paths[file] = name.decode()
+                    self._paths[file] = ctypes.string_at(name).decode()
                     methods = ctypes.c_void_p.from_address(file)
                     methods.value = self._replaced(methods.value or 0)
             return code
