@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,12 +86,12 @@ async def cut_and_look(nursery: trio.Nursery, place: Path, case: Case, step: int
 
 
 @pytest.mark.slow
+@pytest.mark.may_log("disk I/O error")  # what the catalogue of a dying process says
 @pytest.mark.parametrize("away", [False, True], ids=["here", "away"])
 @pytest.mark.parametrize("case", CASES, ids=str)
 async def test_s3_alone_has_every_byte_after_a_power_cut(
-    place: Path, case: Case, away: bool, nursery: trio.Nursery, expect_log: Callable[[str], None]
+    place: Path, case: Case, away: bool, nursery: trio.Nursery
 ) -> None:
-    expect_log("disk I/O error")  # what the catalogue of a dying process says
     step, done = 1 + (CASES.index(case) + away * STRIDE // 2) % STRIDE, False
     cuts = 0
     while not done:

@@ -169,13 +169,11 @@ async def judge(fs: Filesystem, objects: FakeObjectStore, allowed: Versions, *, 
         assert objects.data(path) == tree[path], f"{path}: S3 has something else"
 
 
+@pytest.mark.may_log("disk I/O error")  # what the catalogue of a dying process says
 @pytest.mark.may_log("closed database")  # said by a task of the dead, if it is slow to notice
 @pytest.mark.slow
 @pytest.mark.parametrize(("run", "versions"), CASES, ids=lambda value: getattr(value, "__name__", ""))
-async def test_a_power_cut_before_any_step_loses_nothing(
-    folder: Path, run: Procedure, versions: Versions, expect_log: Callable[[str], None]
-) -> None:
-    expect_log("disk I/O error")  # what the catalogue of a dying process says
+async def test_a_power_cut_before_any_step_loses_nothing(folder: Path, run: Procedure, versions: Versions) -> None:
     step, done = 1, False
     while not done:
         # By turns, everything that was not synced is lost, or all names survive and half of each file's data does.
