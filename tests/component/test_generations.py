@@ -16,6 +16,7 @@ import trio
 
 from recfs.errors import CatalogueCorrupt, IoFailure, StoreError
 from recfs.fs import generations
+from recfs.object_errors import Unreachable
 from recfs.stores.local import MARK_XATTR
 from tests.fake_object_store import FakeObjectStore
 
@@ -380,3 +381,35 @@ async def test_with_s3_every_file_ends_with_its_bytes_here_and_there(place: Path
         assert {key: data for key, data in stored(fs).items() if "removed" not in key} == {
             f"{REC}/{name}": content for name, content in expected.items()
         }
+
+
+@pytest.mark.usefixtures("any_log")
+async def test_a_deletion_in_s3_of_the_backups_time_takes_no_newer_object(place: Path, tmp_path: Path) -> None:
+    """The key is another file's by now, and S3 alone has its bytes."""
+    async with filesystem(place, start=False, **S3) as fs:
+        fs.objects = FakeObjectStore()
+        fs.checked_at_end = False
+        await fs.start()
+        await fs.write(f"{REC}/file", b"first")
+        await fs.drain()
+        fs.objects.fail("delete", Unreachable("not now"), times=1 << 30)
+        await fs.unlink(f"{REC}/file")
+        await fs._answers().settle(uploads=False)
+        await fs.parts.behind.flush()
+        back_up(fs, tmp_path / "backup")
+        assert fs.rows("select kind, key from journal") == [("delete", f"{REC}/file")]
+        fs.objects.heal()
+        await fs.stop()
+        await fs.reopen()
+        await fs.write(f"{REC}/file", b"second")
+        await fs.drain()
+        await evict(fs, f"{REC}/file")
+        await fs.stop()
+        restore(fs, tmp_path / "backup")
+        await fs.reopen()
+        await fs.drain()
+        fs.clock.advance(24 * 3600)
+        fs.vfs.bodies.tier.journal.wake.set()
+        await fs.drain()
+        assert stored(fs) == {f"{REC}/file": b"second"}
+        assert f"their objects stay, for they may be others' by now: {REC}/file" in await problems(fs)

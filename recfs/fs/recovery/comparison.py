@@ -83,6 +83,13 @@ class Comparison:
             entry.home_ino, entry.size_bytes, entry.mtime_ns,
         )  # fmt: skip
 
+    async def forget_deletions(self) -> None:
+        """What was to be deleted in S3: other files' objects may be under those keys by now. Rather one too many."""
+        for row in await self._tree.catalogue.journal():
+            if row.kind == "delete":
+                self._behind.journal_done(row.id)
+                self._found.report.kept.append(row.key)
+
     # --- when rows and places are known --------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -261,6 +268,7 @@ _TOLD = (
     ),
     ("were not in the catalogue, and are now", "found"),
     ("are in the catalogue and not on the disk; reading them fails until they are removed or written anew", "gone"),
+    ("were to be deleted in S3; their objects stay, for they may be others' by now", "kept"),
 )
 
 

@@ -47,6 +47,8 @@ class Report:
     """… of what it did not know."""
     gone: list[str] = field(default_factory=list)
     """… of what it knows, and is not there."""
+    kept: list[str] = field(default_factory=list)
+    """Keys of objects that were to be deleted."""
     said: list[str] = field(default_factory=list)
     """What people are told of these."""
 

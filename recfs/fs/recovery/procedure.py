@@ -97,6 +97,7 @@ class Recovery:
         await self._load_garbage()
         if age is not Age.SAME and self._comparison is not None:
             self._comparison.forget_garbage()
+            await self._comparison.forget_deletions()
         nodes = await self._load_unsettled()
         strays.take_back_fetched()
         whereabouts.share_no_staging(nodes)
