@@ -42,7 +42,7 @@ HELD_S = 10.0
 class Handle:
     """One open(2) of a file."""
 
-    __slots__ = ("account", "body", "direct", "mode", "node", "uid", "writes")
+    __slots__ = ("account", "body", "direct", "mode", "node", "shown", "uid", "writes")
 
     def __init__(self, node: FileNode, body: Body, uid: int, *, writes: bool) -> None:
         self.node = node
@@ -54,6 +54,8 @@ class Handle:
         """Whether it writes past the kernel's page cache (O_DIRECT)."""
         self.mode: Mode | None = None
         """Who moves its bytes, where that has been chosen (fs/iomodes.py)."""
+        self.shown: View | None = None
+        """What it was opened as, if that was a shown file."""
         self.account: Account | None = None
         """Whose limits a writer runs ahead of."""
 

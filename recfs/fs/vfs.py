@@ -39,6 +39,7 @@ from recfs.fs.ranges import Ranges
 from recfs.fs.survivors import Survivors
 from recfs.fs.views import VIEW_BIT, View, Views
 from recfs.fs.waits import bounded
+from recfs.fs.walks import Walks
 from recfs.fs.writebehind import EAGER_NODES
 from recfs.ports import Pending
 
@@ -54,10 +55,6 @@ if TYPE_CHECKING:
     from recfs.ports import KernelCache, Pipeline
 
 
-LOOKED_AGAIN = 1024
-"""How many opens are remembered that were told to look for the name again."""
-LOOKED_AGAIN_S = 1.0
-"""How long: the kernel does it at once, if it can."""
 COPIED_AT_ONCE_BYTES = 8 << 20
 """Up to this size a shared file is copied while the kernel holds a directory."""
 
@@ -108,8 +105,7 @@ class Vfs:
         self.ranges = Ranges(self.files, tree, bodies.contended)
         self.listings = Listings(tree, self.views)
         self.stopping = False
-        self._looked_again: dict[tuple[int, int], float] = {}
-        """When an open by a view's number was answered with Stale: by (caller's thread, that number)."""
+        self._walks = Walks()
 
     # --- finding -------------------------------------------------------------------------------------------------
 
@@ -120,12 +116,15 @@ class Vfs:
             return node
         if ino & VIEW_BIT:
             seen = await self.views.resolve(ino)
-            if seen is None:
-                raise Stale("the shared file is gone")
-            return seen
-        for handle in self.files.handles.values():  # unlinked, still open
+            if seen is not None:
+                return seen
+        for handle in self.files.handles.values():  # unlinked, or shown no more, and still open
+            if handle.shown is not None and handle.shown.ino == ino:
+                return handle.shown
             if handle.node.ino == ino:
                 return handle.node
+        if ino & VIEW_BIT:
+            raise Stale("the shared file is gone")
         return await self.tree.get(ino)
 
     async def lookup(self, parent: int, name: bytes) -> Node | View | None:
@@ -229,9 +228,10 @@ class Vfs:
         except Exists:
             own = await self.tree.child(view.folder, view.name)
             if not isinstance(own, FileNode):
-                raise
+                raise Stale(f"{view.folder.path}/{os.fsdecode(view.name)} is another file by now") from None
             return own  # somebody else was faster
-        self.views.unhide(view.folder, view.name)
+        if view.folder.children.get(view.name) is node:
+            self.views.unhide(view.folder, view.name)
         return node
 
     # --- names ---------------------------------------------------------------------------------------------------
@@ -239,6 +239,7 @@ class Vfs:
     async def create(self, parent: int, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[int, FileNode]:
         """open(2) with O_CREAT of a name the kernel believes absent."""
         self._not_stopping()
+        second = self._walks.is_second(caller.pid)
         folder = await self.tree.directory(parent)
         self.backlog.admit(folder, name)
         if folder.fallback is not None and await self.tree.child(folder, name) is None:
@@ -246,8 +247,9 @@ class Vfs:
             if view is not None:
                 if flags & os.O_EXCL:
                     raise Exists(f"{folder.path}/{os.fsdecode(name)} is shown there")
-                if not flags & os.O_TRUNC and _takes_long(view.shared):
+                if not second and not flags & os.O_TRUNC and _takes_long(view.shared):
                     # It has come just now. The kernel looks again, and opens it without holding the directory.
+                    self._walks.told(caller.pid)
                     raise Stale(f"{folder.path}/{os.fsdecode(name)} has come to be shown there")
                 node = await self.own(view, caller, empty=bool(flags & os.O_TRUNC))
                 return await self.files.open(node, flags, caller.uid), node
@@ -382,12 +384,27 @@ class Vfs:
     # --- files ---------------------------------------------------------------------------------------------------
 
     async def open(self, ino: int, flags: int, caller: Caller) -> int:
-        """open(2) of an existing file. Writing to a shown file copies it up (without its bytes for O_TRUNC)."""
+        """open(2) of an existing file. Writing to a shown file copies it up (without its bytes for O_TRUNC).
+
+        Raises Stale where the kernel is to walk to it again.
+        """
+        second = self._walks.is_second(caller.pid)
+        try:
+            return await self._open(ino, flags, caller, second=second)
+        except Stale as error:
+            if second and caller.pid:
+                raise NotFound(str(error)) from error
+            self._walks.told(caller.pid)
+            raise
+
+    async def _open(self, ino: int, flags: int, caller: Caller, *, second: bool) -> int:
         seen = self.tree.nodes.get(ino) or await self.node(ino)
         writes = flags & (os.O_ACCMODE | os.O_TRUNC) != os.O_RDONLY
         if isinstance(seen, View):
             if not writes:
-                return await self.files.open(seen.shared, flags, caller.uid)
+                number = await self.files.open(seen.shared, flags, caller.uid)
+                self.files.handles[number].shown = seen
+                return number
             seen = await self.own(seen, caller, empty=bool(flags & os.O_TRUNC))
         if not isinstance(seen, FileNode):
             raise IsADirectory(f"{seen.path} is not a regular file")
@@ -395,24 +412,11 @@ class Vfs:
             if self.stopping:
                 raise ReadOnlyFile("recfs is stopping")
             self._may_write(seen, caller)
-        if ino & VIEW_BIT:
-            self._look_again(seen, ino, caller)
+        if ino & VIEW_BIT and not second:
+            # Under the view's number it would be two files to the kernel, each with pages of its own. Who asks again
+            # has no name to be looked for (/proc/self/fd, a file handle).
+            raise Stale(f"{seen.path} is the user's own by now")
         return await self.files.open(seen, flags, caller.uid)
-
-    def _look_again(self, own: FileNode, ino: int, caller: Caller) -> None:
-        """Have the kernel look for the name once more, which finds the user's own file under its own number.
-
-        Under the view's it would be two files to the kernel, each with pages of its own. Raises Stale, which open(2)
-        answers by a new walk (LOOKUP_REVAL, fs/namei.c); but not to who asks again, for then there is no name to be
-        looked for (/proc/self/fd, a file handle).
-        """
-        known, now = self._looked_again, trio.current_time()
-        if known.pop((caller.pid, ino), -LOOKED_AGAIN_S) + LOOKED_AGAIN_S > now:
-            return
-        known[caller.pid, ino] = now
-        if len(known) > LOOKED_AGAIN:
-            del known[next(iter(known))]
-        raise Stale(f"{own.path} is the user's own by now")
 
     @staticmethod
     def is_strange(handle: Handle) -> bool:

@@ -31,6 +31,8 @@ from recfs.fs.views import View
 from recfs.fs.xattrs import Xattrs
 from tests.fake_object_store import FakeObjectStore
 from tests.fakes import FakeClock, FakeKernelFiles, KernelRecorder
+from tests.helpers.invariants import assert_unbroken
+from tests.helpers.watch import Watch, watched
 
 from .consistency import PRIVATE, assert_store
 from .faults import Faults, Stopped
@@ -65,6 +67,8 @@ class Filesystem:
         """Set before the start: how long requests wait (fs/waits.py)."""
         self.checked_at_end = True
         self.parts: parts.Parts
+        self.watch: Watch | None = None
+        """Looks whether the rules of who may change what are kept."""
         self._end = trio.Event()
         self._ended = trio.Event()
         self._ended.set()
@@ -114,8 +118,9 @@ class Filesystem:
                             await made.serve(inner)
                         else:
                             inner.start_soon(made.bodies.pool.run)
-                        task_status.started()
-                        await self._end.wait()
+                        with watched(made) as self.watch:
+                            task_status.started()
+                            await self._end.wait()
                         inner.cancel_scope.cancel()
                 except BaseException:
                     self._clean = False
@@ -152,6 +157,7 @@ class Filesystem:
         """Write everything and close."""
         self._end.set()
         await self._ended.wait()
+        assert self.watch is None or not self.watch.found, self.watch.found
 
     async def crash(self) -> None:
         """Die: nothing is written any more, the lock is gone with the process."""
@@ -380,7 +386,7 @@ class Filesystem:
     async def assert_consistent(self, *, lost: int = 0, trash: int = 0) -> None:
         """After a drain: memory, rows, counters and every byte on disk agree, and nothing is left over."""
         await self.drain()
-        self.parts.tree.check_invariants()
+        assert_unbroken(self.parts)
         assert_store(self.parts.store.catalogue_path, self.root, lost=lost, trash=trash)
 
 

@@ -16,12 +16,14 @@ from recfs.core.model import TRANSITIONS, State
 from recfs.errors import (
     Exists,
     FileTooLarge,
+    NotFound,
     OutOfSpace,
     QuotaExceeded,
     ReadOnlyFile,
     RecfsError,
     Stale,
 )
+from recfs.fs.namespace import Caller
 from recfs.fs.nodes import FileNode
 from recfs.fs.vfs import Changes
 
@@ -343,6 +345,41 @@ async def test_a_shown_file_is_copied_up_by_two_writers_at_once(fs: Filesystem) 
     assert await fs.read("users/5/thumbnails/a.png") == bytes(wanted)
     assert await fs.read("shared/thumbnails/a.png") == pattern(300_000)
     assert fs.account() == (300_000, 1)
+
+
+async def test_an_open_that_finds_nothing_under_its_number_is_told_so_once(fs: Filesystem) -> None:
+    """By Stale, for which the kernel walks the path again, but only once: then there is nothing of the name."""
+    await fs.write("shared/thumbnails/a.png", b"bytes")
+    await fs.mkdirs("users/5")
+    ino, caller, other = (await fs.node("users/5/thumbnails/a.png")).ino, Caller(7, 7, pid=70), Caller(7, 7, pid=71)
+    await fs.unlink("shared/thumbnails/a.png")
+    for each in (caller, other, caller):
+        with pytest.raises(Stale):
+            await fs.vfs.open(ino, os.O_RDONLY, each)
+        if each is not other:
+            with pytest.raises(NotFound):
+                await fs.vfs.open(ino, os.O_RDONLY, each)
+    with pytest.raises(Stale):
+        await fs.vfs.open(ino, os.O_RDONLY, caller)
+    await trio.sleep(5)
+    with pytest.raises(Stale):
+        await fs.vfs.open(ino, os.O_RDONLY, caller)
+
+
+@pytest.mark.parametrize("gone", ["shared/thumbnails/a.png", "users/5"])
+async def test_an_open_shown_file_keeps_its_attributes(fs: Filesystem, gone: str) -> None:
+    await fs.write("shared/thumbnails/a.png", b"bytes")
+    await fs.mkdirs("users/5")
+    view = await fs.node("users/5/thumbnails/a.png")
+    number = await fs.vfs.open(view.ino, os.O_RDONLY, USER)
+    await (fs.rmdir if gone == "users/5" else fs.unlink)(gone)
+    seen = await fs.vfs.node(view.ino)
+    assert (seen.ino, seen.shared.size) == (view.ino, 5)
+    assert await fs.read_handle(number) == b"bytes"
+    await fs.close(number)
+    if gone != "users/5":  # else the directory is remembered, and what it shows
+        with pytest.raises(Stale):
+            await fs.vfs.node(view.ino)
 
 
 async def test_a_copy_up_that_fails_leaves_the_shared_file_shown(fs: Filesystem) -> None:

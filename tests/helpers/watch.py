@@ -1,0 +1,131 @@
+"""Looks after every step of every task whether the rules of docs/architecture.md, "Who may change what", are kept.
+
+For tests: an instrument of trio (trio.abc.Instrument), which costs nothing where it is not installed. Between two steps
+of any task no code of recfs runs, so what holds then is what each awaiting task may rely on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from unittest import mock
+
+import trio
+
+from recfs.core.model import State
+from recfs.fs.nodes import FileNode, Node
+from recfs.fs.waits import Held
+from tests.helpers import invariants
+
+if TYPE_CHECKING:
+    from recfs.fs.body import Body
+    from recfs.parts import Parts
+
+Identity = tuple[int, int]
+FEW_NODES = 40
+"""With no more in memory all of it is looked at after each step."""
+MOST_NODES = 300
+"""With more in memory only open files are looked at."""
+
+
+@dataclass(frozen=True)
+class Locked:
+    """A file whose lock somebody holds, as it was after the last step."""
+
+    node: FileNode
+    body: Body
+    owner: trio.lowlevel.Task | None
+    staging: str | None
+    in_place: bool
+    file: Identity
+
+
+class Watch(trio.abc.Instrument):
+    """One file system's. `found` has what was broken, each kind once."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._locked: list[Locked] = []
+        self._holders: dict[trio.lowlevel.Task, Node] = {}
+        self.found: dict[str, str] = {}
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Look."""
+        for before in self._locked:
+            if before.owner is not task:
+                self._still(before, task)
+        bodies = [(node, node.body) for node in self._files() if node.body is not None and node.body.lock.locked()]
+        self._locked = [
+            Locked(node, body, body.lock.statistics().owner, node.staging, body.in_place, _file(body))
+            for node, body in bodies
+        ]
+
+        if len(self._parts.tree.nodes) <= FEW_NODES:
+            self.look()
+
+    def tell(self, kind: str, what: str) -> None:
+        """Something is broken."""
+        self.found.setdefault(kind, what)
+
+    def look(self) -> None:
+        """At the rest of memory, too: it may take a while."""
+        for kind, what in invariants.broken(self._parts):
+            self.tell(kind, what)
+
+    def _files(self) -> Iterator[FileNode]:
+        nodes = self._parts.tree.nodes
+        if len(nodes) <= MOST_NODES:
+            return (node for node in nodes.values() if isinstance(node, FileNode))
+        return (handle.node for handle in list(self._parts.vfs.files.handles.values()))
+
+    # --- Body.lock: see fs/body.py ---------------------------------------------------------------------------------
+
+    def _still(self, before: Locked, task: trio.lowlevel.Task) -> None:
+        node, body = before.node, before.body
+        if node.unlinked or node.body is None or node.state is not State.WRITING:
+            return
+        now = (node.body, node.staging, body.in_place, _file(body))
+        if now != (body, before.staging, before.in_place, before.file):
+            self.tell("changed under another's lock", f"{node.path}, by {task.name}: {before} is {now}")
+
+    async def enter(self, held: Held, plain: Callable[[Held], Awaitable[None]]) -> None:
+        """A task is about to lock a file: it may have locked no other, and may not be writing the catalogue."""
+        task = trio.lowlevel.current_task()
+        if task in self._holders:
+            self.tell("two files locked", f"{task.name}: {self._holders[task].path} and {held._node.path}")
+        if self._parts.behind._lock.statistics().owner is task:
+            self.tell("locks in the wrong order", f"{task.name}: {held._node.path} while it writes the catalogue")
+        await plain(held)
+        self._holders[task] = held._node
+
+    def left(self) -> None:
+        """A task has unlocked it again."""
+        self._holders.pop(trio.lowlevel.current_task(), None)
+
+
+def _file(body: Body) -> Identity:
+    info = os.fstat(body.fd)
+    return info.st_dev, info.st_ino
+
+
+@contextlib.contextmanager
+def watched(parts: Parts) -> Iterator[Watch]:
+    """Watch the tasks of the running trio."""
+    watch, enter, leave = Watch(parts), Held.__aenter__, Held.__aexit__
+
+    async def entering(held: Held) -> None:
+        await watch.enter(held, enter)
+
+    async def leaving(held: Held, *error: object) -> None:
+        watch.left()
+        await leave(held, *error)
+
+    trio.lowlevel.add_instrument(watch)
+    try:
+        with mock.patch.object(Held, "__aenter__", entering), mock.patch.object(Held, "__aexit__", leaving):
+            yield watch
+    finally:
+        trio.lowlevel.remove_instrument(watch)
