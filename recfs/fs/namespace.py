@@ -195,12 +195,15 @@ class Namespace:
 
     async def rmdir(self, folder: DirNode, name: bytes, caller: Caller) -> DirNode:
         """Remove a directory that has no entry of its own; what is shown in it is not in it."""
-        node = await self._tree.child(folder, name)
-        if node is None:
-            raise NotFound(f"{folder.path}/{os.fsdecode(name)} does not exist")
-        if not isinstance(node, DirNode):
-            raise NotADirectory(f"{node.path} is not a directory")
-        automatic = await self._automatic(node)
+        while True:
+            node = await self._tree.child(folder, name)
+            if node is None:
+                raise NotFound(f"{folder.path}/{os.fsdecode(name)} does not exist")
+            if not isinstance(node, DirNode):
+                raise NotADirectory(f"{node.path} is not a directory")
+            automatic = await self._automatic(node)
+            if folder.children.get(name) is node:
+                break  # else it was removed or renamed meanwhile
         self.may_change(folder, caller)
         if node.unlinked:
             raise NotFound(f"{node.path} was removed")
@@ -289,10 +292,13 @@ class Namespace:
         self, old: DirNode, old_name: bytes, new: DirNode, new_name: bytes, caller: Caller, *, noreplace: bool
     ) -> tuple[Node, Node | None]:
         """rename(2) and RENAME_NOREPLACE. Returns (moved node, replaced node)."""
-        node = await self._tree.child(old, old_name)
-        target = await self._tree.child(new, new_name)
-        account = await self._account_for(new, new_name) if isinstance(node, DirNode) else None
-        automatic = await self._automatic(target) if isinstance(target, DirNode) else None
+        while True:
+            node = await self._tree.child(old, old_name)
+            target = await self._tree.child(new, new_name)
+            account = await self._account_for(new, new_name) if isinstance(node, DirNode) else None
+            automatic = await self._automatic(target) if isinstance(target, DirNode) else None
+            if old.children.get(old_name) is node and new.children.get(new_name) is target:
+                break  # else one of them came, went or moved meanwhile
         self.may_change(old, caller)
         self.may_change(new, caller)
         if node is None or node.unlinked:
@@ -322,10 +328,13 @@ class Namespace:
         self, old: DirNode, old_name: bytes, new: DirNode, new_name: bytes, caller: Caller
     ) -> tuple[Node, Node]:
         """RENAME_EXCHANGE: both names stay, their inodes change places."""
-        one = await self._tree.child(old, old_name)
-        two = await self._tree.child(new, new_name)
-        one_account = await self._account_for(new, new_name) if isinstance(one, DirNode) else None
-        two_account = await self._account_for(old, old_name) if isinstance(two, DirNode) else None
+        while True:
+            one = await self._tree.child(old, old_name)
+            two = await self._tree.child(new, new_name)
+            one_account = await self._account_for(new, new_name) if isinstance(one, DirNode) else None
+            two_account = await self._account_for(old, old_name) if isinstance(two, DirNode) else None
+            if old.children.get(old_name) is one and new.children.get(new_name) is two:
+                break
         self.may_change(old, caller)
         self.may_change(new, caller)
         if one is None or two is None or one.unlinked or two.unlinked:

@@ -312,6 +312,8 @@ class Vfs:
         node = await self.names.unlink(folder, name, caller)
         if node is None:
             view = await self.views.find(folder, name)
+            if name in folder.children:
+                return await self.unlink(parent, name, caller)  # it has come meanwhile
             if view is None:
                 raise NotFound(f"{folder.path}/{os.fsdecode(name)} does not exist")
             self.names.may_change(folder, caller)
@@ -355,7 +357,7 @@ class Vfs:
             self.views.unhide(target, new_name)
         if hides:
             view = await self.views.find(source, old_name)
-            if view is not None:
+            if view is not None and old_name not in source.children:
                 self.views.hide(view)
         # Programs write aside and rename to say "now it counts". Written at once, it survives the daemon's death;
         # a power cut is survived after fsync of the directory, as everywhere.
