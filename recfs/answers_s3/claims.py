@@ -21,13 +21,15 @@ class ClaimAnswers:
 
     async def owner(self, params: dict[str, Any]) -> dict[str, Any]:
         """Whose the prefix is. Changes nothing."""
-        verdict, mark = await self._far.tier.owner.verdict()
+        async with self._far.answered():
+            verdict, mark = await self._far.tier.owner.verdict()
         return self._told(verdict, mark) | {"claimed": False}
 
     async def claim(self, params: dict[str, Any]) -> dict[str, Any]:
         """Take the prefix into use; another's only with `force`. Tells whose it was."""
         tier = self._far.tier
-        verdict, mark = await tier.owner.verdict()
+        async with self._far.answered():
+            verdict, mark = await tier.owner.verdict()
         claimed = verdict in _MAY_USE or bool(params.get("force"))
         if claimed:
             await tier.owner.claim()

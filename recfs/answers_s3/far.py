@@ -14,6 +14,7 @@ from recfs.errors import NO_S3, InvalidArgument, IsADirectory, NotSupported, Out
 from recfs.fs.nodes import DirNode, FileNode, LinkNode
 from recfs.fs.problems import reason_of
 from recfs.fs.views import View
+from recfs.object_errors import Stalled
 from recfs.stores.wrap import BreakerState, RetryingObjectStore
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ log = logging.getLogger("recfs.s3")
 Result = TypeVar("Result")
 
 ASKING_THREADS = 4
+ANSWER_S = 30.0
+"""So long somebody waits for S3's answer to a question; its calls by themselves may take minutes ([s3] deadline)."""
 MOST_TOLD = 1000
 """Files an answer names at most; the rest is counted."""
 
@@ -64,11 +67,37 @@ class Far:
         return await trio.to_thread.run_sync(function, self.catalogue_path, *args, limiter=self.limiter)
 
     async def ask(self, function: Callable[[], Result]) -> Result:
-        """Make one call of the object store. While it is down, look first whether it is back: somebody waits."""
+        """Make one call of the object store, as `answered` does."""
+        async with self.answered():
+            return await trio.to_thread.run_sync(function, limiter=self.asking, abandon_on_cancel=True)
+        raise AssertionError  # `answered` has raised
+
+    @asynccontextmanager
+    async def answered(self) -> AsyncIterator[None]:
+        """For the questions of somebody who waits: while S3 is down, look first whether it is back; and not for long.
+
+        Raises StoreOutage with what S3 said last. A change that was sent by then may yet be made.
+        """
         objects = self.tier.objects
-        if isinstance(objects, RetryingObjectStore) and objects.breaker.state is not BreakerState.CLOSED:
-            await trio.to_thread.run_sync(objects.check, limiter=self.asking)
-        return await trio.to_thread.run_sync(function, limiter=self.asking)
+        breaker = objects.breaker if isinstance(objects, RetryingObjectStore) else None
+        with trio.move_on_after(ANSWER_S):
+            if breaker is not None and breaker.state is not BreakerState.CLOSED:
+                await trio.to_thread.run_sync(objects.check, limiter=self.asking, abandon_on_cancel=True)
+            yield
+            return
+        url = self.config.s3.url if self.config.s3 is not None else "S3"
+        said = breaker.trouble if breaker is not None else None
+        raise Stalled(
+            f"{url} has not answered within {ANSWER_S:g} s{f': {said}' if said is not None else ''}; what was asked for"
+            f" may yet be done; look at the endpoint and the network, and ask again"
+        )
+
+    @property
+    def trouble(self) -> str | None:
+        """What S3 said last, if it is in trouble."""
+        objects = self.tier.objects
+        said = objects.breaker.trouble if isinstance(objects, RetryingObjectStore) else None
+        return str(said) if said is not None else None
 
     async def at(self, params: dict[str, Any]) -> DirNode | FileNode:
         """The file or directory that `path` means; of a directory, only with `recursive`. A shown file is the shared.

@@ -34,6 +34,10 @@ class QueueAnswers:
         answer: dict[str, Any] = await far.read(
             lambda path: reports_s3.queue(path, far.config, now, running, limit=limit)
         )
+        trouble = far.trouble
+        for row in answer["rows"] if trouble is not None else ():
+            if row["state"] == "running":
+                row["why"] = trouble  # its tries have not come to an end yet
         return answer
 
     async def queue(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -63,6 +67,7 @@ class QueueAnswers:
             "budget_bytes": tier.settings.max_bytes,
             "stays": found["stays"],
             "breaker": self._breaker(),
+            "trouble": self._far.trouble,
             "problem": tier.owner.refusal or reports_s3.problem(found),
         }
 
@@ -135,7 +140,8 @@ class QueueAnswers:
                 retried.append(row.id)
             elif reason is not None and not params.get("all"):
                 kept.append({"id": row.id, "reason": reason})
-        return {"retried": retried, "kept": kept, "gone": gone}
+        running = sum(1 for row in rows if row.id in self._far.tier.journal.running)
+        return {"retried": retried, "kept": kept, "gone": gone, "running": running, "trouble": self._far.trouble}
 
     def _not_retried(self, row: JournalRow) -> str | None:
         """Why asking does not make this row be tried any sooner; None if it does. Atomic."""

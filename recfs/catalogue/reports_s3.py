@@ -209,6 +209,7 @@ def status(catalogue: Path, config: Config) -> dict[str, Any] | None:
         "stays": found["stays"],
         "budget_bytes": config.cache.max_size,
         "breaker": None,
+        "trouble": None,
         "problem": problem(found),
         "tier_run": None,
     }

@@ -95,7 +95,7 @@ def retry(ctx: click.Context, number: tuple[int, ...], every: bool) -> None:
     if invocation.json:
         output.emit_json(result)
     else:
-        output.say(f"{len(result['retried']):,} tried again now")
+        output.say(f"{len(result['retried']):,} tried again now{_under_way(result)}")
         _say_kept(result["kept"])
         _say_gone(result["gone"])
     if result["gone"] or result["kept"]:
@@ -124,6 +124,14 @@ def drop(ctx: click.Context, number: tuple[int, ...], every: bool) -> None:
         _say_gone(result["gone"])
     if result["gone"] or result["kept"]:
         ctx.exit(ExitCode.PROBLEMS)
+
+
+def _under_way(result: dict[str, Any]) -> str:
+    """What else is being tried, where that is not heard of: S3 is in trouble."""
+    running, trouble = result.get("running", 0), result.get("trouble")
+    if not running or trouble is None:
+        return ""
+    return f"; {running:,} {'is' if running == 1 else 'are'} being tried already: {output.show_name(trouble)}"
 
 
 def _say_kept(kept: list[dict[str, Any]]) -> None:

@@ -1,17 +1,22 @@
 """Which store a command means, and whether a daemon or the store's own files answer it. Decided here only."""
 
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from recfs.cli import cwd
 from recfs.cli.options import Invocation
 from recfs.cli.where import DeadMount, mount_around, path_in_mount, resolve, root_behind
 from recfs.control import ControlClient
-from recfs.errors import NO_S3, ConfigError, DaemonNotRunning, InvalidPath, NotAStore, NotSupported
+from recfs.core.naming import show_name
+from recfs.errors import NO_S3, ConfigError, ControlError, DaemonNotRunning, InvalidPath, NotAStore, NotSupported
 
 if TYPE_CHECKING:
     from recfs.config import Config
@@ -23,12 +28,17 @@ _TIMEOUT_S = 60.0
 """Silence accepted from a daemon; a quota check over a million rows takes some ten seconds."""
 _TIMEOUT_MARGIN_S = 15.0
 _SETTINGS_S = 15.0
+_QUIET_S = 3.0
+"""So long a command that waits for S3 says nothing …"""
+_LOOK_S = 10.0
+"""… and then looks that often whether there is something else to say."""
 _LONG_S = 7 * 86_400.0
 """For what takes as long as files are large, or S3 is slow; a daemon that ends breaks the connection off."""
 _LONG = frozenset({"evict", "fetch", "pin", "tier_run", "restore", "presign", "lifecycle_show", "lifecycle_apply"}) | {
     "bucket_owner",
     "bucket_claim",
 }
+_ASK_S3 = _LONG - {"evict"}
 _LIVE_ONLY = {
     "drain": "what waits is done after the next `recfs mount`",
     "stop": "nothing to stop",
@@ -68,7 +78,8 @@ class Store:
         if method in _LONG:
             patience_s = _LONG_S
         try:
-            return self.client(patience_s).call(method, **params)
+            with self._heard_of(method):
+                return self.client(patience_s).call(method, **params)
         except DaemonNotRunning as exc:
             if method in _LIVE_ONLY:
                 self._require_catalogue()
@@ -82,8 +93,37 @@ class Store:
             return read(catalogue, self.config)
         from recfs import offline
 
-        with offline.offline(self.config) as writer:
+        with offline.offline(self.config) as writer, self._heard_of(method):
             return writer.call(method, **params)
+
+    @contextmanager
+    def _heard_of(self, method: str) -> Iterator[None]:
+        """Say on standard error what is waited for, where that is S3 and it takes more than a moment."""
+        done = threading.Event()
+        if method in _ASK_S3:
+            threading.Thread(target=self._tell_of_s3, args=(done,), daemon=True).start()
+        try:
+            yield
+        finally:
+            done.set()
+
+    def _tell_of_s3(self, done: threading.Event) -> None:
+        told = ""
+        wait_s = _QUIET_S
+        while not done.wait(wait_s):
+            url, trouble = self._trouble_of_s3()
+            line = f"waiting for {url}{f': {trouble}' if trouble else ''}"
+            if line != told and not done.is_set():
+                click.echo(f"recfs: {show_name(line)}", err=True)
+            told, wait_s = line, _LOOK_S
+
+    def _trouble_of_s3(self) -> tuple[str, str | None]:
+        """Where the store's objects are, and what S3 said last if that is no good; as far as anybody tells."""
+        try:
+            far = self.client(_SETTINGS_S).call("status").get("s3") or {}
+        except ControlError:
+            far = {"url": self.config.s3.url} if self.config.s3 is not None else {}
+        return far.get("url", "S3"), far.get("trouble")
 
     def _require_catalogue(self) -> Path:
         catalogue = self.root / INTERNAL_DIR / "catalogue.db"

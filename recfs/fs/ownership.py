@@ -94,7 +94,7 @@ class Ownership:
 
     async def mark(self) -> Mark | None:
         """The mark in the bucket; None if there is none."""
-        found = await self._ask(partial(self._objects.get_small, MARK_KEY))
+        found = await self._look(partial(self._objects.get_small, MARK_KEY))
         return None if found is None else read_mark(found)
 
     async def verdict(self) -> tuple[Verdict, Mark | None]:
@@ -105,7 +105,7 @@ class Ownership:
     async def _judged(self, mark: Mark | None) -> Verdict:
         store, tokens = await self._own()
         knows = await self._catalogue.any_object()
-        empty = mark is not None or knows or await self._ask(self._is_empty)
+        empty = mark is not None or knows or await self._look(self._is_empty)
         return judge(mark, store, tokens, running=self._token is not None, knows=knows, empty=empty)
 
     def _is_empty(self) -> bool:
@@ -158,6 +158,10 @@ class Ownership:
         self.refusal = refusal
         self._refused_until = trio.current_time() + REFUSED_LOOK_S
         raise PrefixTaken(refusal)
+
+    async def _look(self, function: Callable[[], Result]) -> Result:
+        """Ask S3 for what changes nothing: nobody has to wait for the answer to the end."""
+        return await trio.to_thread.run_sync(function, limiter=self._limiter, abandon_on_cancel=True)
 
     async def _ask(self, function: Callable[[], Result]) -> Result:
         return await trio.to_thread.run_sync(function, limiter=self._limiter)

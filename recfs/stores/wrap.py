@@ -90,6 +90,11 @@ class CircuitBreaker:
         """What opened it; None while closed."""
         return None if self._state is BreakerState.CLOSED else self._last_error
 
+    @property
+    def trouble(self) -> Exception | None:
+        """What the last call met that found the server down; None once one got an answer."""
+        return self._last_error if self._failures else None
+
     def admit(self, wait_s: float) -> bool:
         """Wait up to *wait_s* for permission to call. True: the call is the probe and must report back.
 

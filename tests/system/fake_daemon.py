@@ -1,5 +1,6 @@
 """The command line, and a daemon for it to talk to: a real control socket, canned answers, no mount."""
 
+import inspect
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -123,7 +124,7 @@ def run(*args: object, env: dict[str, str] | None = None) -> Result:
 
 
 class FakeDaemon:
-    """Serves `answers` for one root: a value, a function of the params, or a RecfsError to raise.
+    """Serves `answers` for one root: a value, a function of the params (async or not), or a RecfsError to raise.
 
     `asked` is what was asked so far.
     """
@@ -164,6 +165,7 @@ class FakeDaemon:
             answer = self.answers[name]
             if isinstance(answer, RecfsError):
                 raise answer
-            return answer(params) if callable(answer) else answer
+            found = answer(params) if callable(answer) else answer
+            return await found if inspect.isawaitable(found) else found
 
         return handle

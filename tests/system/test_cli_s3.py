@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import trio
 
 from recfs.catalogue.sqlite import open_catalogue
 from recfs.cli.checks import Check, Level
@@ -479,3 +480,54 @@ def test_doctor_looks_at_the_bucket_of_the_configuration(
     assert result.exit_code == 1
     assert "no such bucket" in result.stdout
     assert "no such bucket" not in run("doctor", "--root", stopped).stdout
+
+
+@pytest.mark.parametrize("command", [["bucket", "owner"], ["lifecycle", "show"], ["fetch", PATH]], ids=" ".join)
+def test_a_command_that_waits_for_s3_says_so(root: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
+    """Once, and again when S3 says something else."""
+    monkeypatch.setattr("recfs.cli.store._QUIET_S", 0.01)
+    monkeypatch.setattr("recfs.cli.store._LOOK_S", 0.01)
+    said = iter([None, None, "refused", "refused", "refused", "timed out", "timed out"])
+    over = trio.Event()
+
+    def status(params: dict[str, Any]) -> Any:
+        trouble = next(said, "ended")
+        if trouble == "ended":
+            over.set()
+        return STATUS | {"s3": FAR | {"trouble": trouble}}
+
+    async def refuse(params: dict[str, Any]) -> Any:
+        await over.wait()
+        raise Unreachable("no more")
+
+    asked = {"bucket_owner": refuse, "lifecycle_show": refuse, "fetch": refuse}
+    with FakeDaemon(root, {"status": status, **asked}):
+        result = run(*command, "--root", root)
+    lines = [line.removeprefix(f"recfs: waiting for {FAR['url']}") for line in result.stderr.splitlines()]
+    assert (result.exit_code, lines[:3], lines[-1]) == (8, ["", ": refused", ": timed out"], "recfs: no more")
+
+
+def test_a_retry_that_finds_everything_under_way_says_what_s3_says(root: Path) -> None:
+    answer = {"retried": [], "kept": [], "gone": [], "running": 3, "trouble": "refused"}
+    with FakeDaemon(root, {"queue_retry": answer}):
+        shown = run("queue", "retry", "--all", "--root", root).stdout
+    assert shown == "0 tried again now; 3 are being tried already: refused\n"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "force", "says"),
+    [
+        ("foreign", True, "it is this store's now; it was another's, which changes nothing there any more"),
+        ("foreign", False, "it is another store's: nothing there is changed"),
+        ("free", False, "it is this store's now; it was nobody's"),
+    ],
+)
+def test_claim_says_what_it_did(root: Path, verdict: str, force: bool, says: str) -> None:
+    claimed = force or verdict == "free"
+    mark = {"store": "id", "host": "other", "root": "/srv/other", "since": "2026-11-01"}
+    answer = {"url": "s3://media/", "verdict": verdict, "usable": claimed, "claimed": claimed, "owner": mark}
+    with FakeDaemon(root, {"bucket_claim": answer}):
+        result = run("bucket", "claim", *["--force"] * force, "--root", root)
+    assert result.exit_code == (0 if claimed else 1)
+    assert f"s3://media/: {says}" in result.stdout
+    assert ("nothing there is changed" in result.stdout) is not claimed
