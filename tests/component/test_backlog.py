@@ -105,7 +105,7 @@ async def test_files_that_somebody_keeps_mapped_hold_nobody_back(place: Path) ->
     async with filesystem(place, commit={"max_pending": 1}) as fs:
         await fs.mkdirs(REC)
         committer, files = fs.parts.committer, fs.vfs.files
-        with mock.patch.object(digests, "_is_mapped", return_value=True):
+        with mock.patch.object(digests, "is_written", return_value=True):
             for n in range(backlog.REFUSED_FROM + 5):
                 await fs.close(await create_at_once(fs, f"{REC}/mapped{n}"))
                 await until(lambda: committer.busy_with == 0)

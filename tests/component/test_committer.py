@@ -129,7 +129,7 @@ async def test_a_file_hashed_again_while_its_batch_is_committed_comes_home(fs: F
         await durable()
 
     with (
-        mock.patch.object(digests, "_is_mapped", side_effect=[True, False]),
+        mock.patch.object(digests, "is_written", side_effect=[True, False]),
         mock.patch.object(fs.parts.behind, "durable", slow),
     ):
         await fs.write(f"{REC}/file", b"bytes")

@@ -442,7 +442,7 @@ async def test_who_waits_for_a_checksum_can_be_interrupted(fs: Filesystem) -> No
 
 async def test_a_mapping_that_went_leaves_no_ticket_when_the_file_goes_while_it_is_hashed(fs: Filesystem) -> None:
     """drain waited for ever for such a file."""
-    mapped = mock.patch.object(digests, "_is_mapped", return_value=True)
+    mapped = mock.patch.object(digests, "is_written", return_value=True)
     mapped.start()
     node = await huge(fs, f"{REC}/huge")
     committer = fs.parts.committer
@@ -515,7 +515,7 @@ async def test_a_file_that_is_put_off_and_begun_again_during_its_commit_is_not_b
         committing.set()
         await go_on.wait()
 
-    mapped = mock.patch.object(digests, "_is_mapped", side_effect=[True] + [False] * 10)
+    mapped = mock.patch.object(digests, "is_written", side_effect=[True] + [False] * 10)
     with mapped, mock.patch.object(fs.parts.hashing, "submit", counting):
         with mock.patch.object(fs.parts.behind, "durable", slow):
             node = await huge(fs, f"{REC}/huge")
