@@ -41,7 +41,10 @@ class Body:
         self.handles = 0
         self.writers = 0
         self.lock = trio.Lock()
-        """Serialises the node's way between home and staging."""
+        """Serialises the node's way between home and staging, which has awaits in it; taken through `waits.Held`. While
+        it is held nobody else changes `staging`, `in_place`, or which file `fd` has open, of a file that is being
+        written. One file at a time, and before `WriteBehind`'s: docs/architecture.md, "Who may change what".
+        """
         self.unproven = False
         """Whether the row on the disk may still say `committed` of a file that is about to be changed."""
         self.in_place = False

@@ -67,6 +67,7 @@ class WriteBehind:
         self._sources: tuple[dict[int, Node], dict[str, Account], dict[int, Garbage]] = ({}, {}, {})
         """Whose rows the batch under way holds."""
         self._lock = trio.Lock()
+        """Held while a batch is written. The innermost: nothing but the catalogue is waited for under it."""
         self._wake = trio.Event()
         self._eager = trio.Event()
         self.problem: str | None = None
