@@ -33,7 +33,7 @@ LOCAL = {
 """What a local file system answers to who uses names that others use, too. EPERM: link(2), and who is not the owner."""
 OTHERS = LOCAL | {errno.EACCES, errno.EROFS}
 """What it answers to users beside that. (What is shared is the operator's.)"""
-LIMITED = {errno.EDQUOT}
+LIMITED = {errno.EDQUOT, errno.EFBIG}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _BYTES = b"".join(bytes([block % 255 + 1]) * 512 for block in range(2 * SIZE // 512))

@@ -12,12 +12,16 @@ import signal
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from recfs.fs import guard, problems
 from tests.fuzz.disturb import Disturbance
+
+if TYPE_CHECKING:
+    from recfs.parts import Parts
+    from tests.helpers.watch import Watch
 
 BROKEN = "INVARIANT"
 """Begins each line of the log that tells of a broken one."""
@@ -30,7 +34,8 @@ class Looks:
         self._disturbance = disturbance
         self._share = share
         self._told: set[str] = set()
-        self.parts: Any = None
+        self.parts: Parts | None = None
+        self.watch: Watch
 
     def after(self, handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         """*handler*, with a look at its end."""
@@ -51,10 +56,19 @@ class Looks:
 
         if self.parts is None:
             return
-        for kind, what in broken(self.parts):
+        found = [*broken(self.parts), *self.watch.found.items()]
+        for kind, what in found:
             if kind not in self._told:
                 self._told.add(kind)
                 print(f"{BROKEN} after {where}: {kind}: {what}", file=sys.stderr, flush=True)
+
+    async def keep_watching(self, parts: Parts) -> None:
+        """Look whether locks are taken in order, and what they hold is changed by nobody else, for ever."""
+        from tests.helpers.watch import watched
+
+        with watched(parts, few_nodes=0) as self.watch:
+            self.parts = parts
+            await trio.sleep_forever()
 
 
 def tell_tasks(disturbance: Disturbance) -> None:
@@ -101,8 +115,8 @@ def install() -> None:
     serve = parts.Parts.serve
 
     async def serve_and_look(self: parts.Parts, nursery: trio.Nursery, **kwargs: Any) -> None:
-        looks.parts = self
         await serve(self, nursery, **kwargs)
+        nursery.start_soon(looks.keep_watching, self)
         nursery.start_soon(disturbance.forgetting, self)
 
     parts.Parts.serve = serve_and_look  # type: ignore[method-assign]

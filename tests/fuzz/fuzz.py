@@ -28,7 +28,7 @@ USER = 20_001
 _TROUBLE = re.compile(
     r"^(Traceback|Fatal|Unraisable|Exception ignored).*|.*\b(WARNING|ERROR|CRITICAL)\b.*|^INVARIANT.*", re.MULTILINE
 )
-_KNOWN = re.compile("told to try again|kernel cache: ")
+_KNOWN = re.compile("kernel cache: |its writer (is|cannot be) stopped")
 _DAEMON = (sys.executable, "-m", "tests.fuzz.daemon")
 
 
@@ -46,12 +46,14 @@ class Plan:
     """After how many of its requests its memory is looked at."""
     drop_caches: bool = False
     """Have the whole system forget names now and then, too."""
-    config: str = ""
     limited: bool = False
-    """Whether the config has limits that the clients meet."""
+    """Whether users have limits, which the clients meet."""
+    trash: bool = False
+    """Whether what was removed is kept for a while."""
 
     def __str__(self) -> str:
-        return f"seed {self.seed}, {self.mode}, {self.clients} clients, {self.seconds:g} s, rate {self.rate:g}"
+        more = (", limited" if self.limited else "") + (", trash" if self.trash else "")
+        return f"seed {self.seed}, {self.mode}, {self.clients} clients, {self.seconds:g} s, rate {self.rate:g}{more}"
 
 
 class Round:
@@ -77,8 +79,10 @@ class Round:
             "RECFS_FUZZ_RATE": str(self.plan.rate if rate is None else rate),
             "RECFS_FUZZ_LOOKS": str(self.plan.looks),
         }
-        config = f'passthrough = "{self.plan.mode}"\n{BASE_CONFIG}{self.plan.config}\n{FALLBACK}'
-        self.store.start(config=config, env=env, prefix=_DAEMON)
+        config = f'passthrough = "{self.plan.mode}"\n{BASE_CONFIG}'
+        config += LIMITS if self.plan.limited else ""
+        config += TRASH if self.plan.trash else ""
+        self.store.start(config=config + FALLBACK, env=env, prefix=_DAEMON)
 
     def read_log(self) -> None:
         """What the daemon says that it should not."""
@@ -258,7 +262,7 @@ class Round:
             left = list(self._seen_on(self.store.path / top))
             self.wrong += [f"could not be removed: {top}/{path}" for path in left]
         self._quiet()
-        for area in ("staging", "trash", "limbo", "lost+found"):
+        for area in ("staging", "limbo", "lost+found", *(() if self.plan.trash else ("trash",))):
             left = self.store.leftovers(area)
             self.wrong += [f"{area} has {path.name} ({path.stat().st_size} bytes) of nothing" for path in left]
         for top in clients.TOPS:
@@ -266,6 +270,16 @@ class Round:
             self.wrong += [f"left at home: {path}" for path in left]
 
 
+LIMITS = """
+[quota]
+max_bytes = "600 KiB"
+max_files = 40
+max_file_size = "200 KiB"
+"""
+TRASH = """
+[trash]
+retention = "1h"
+"""
 FALLBACK = """
 [[fallback]]
 pattern = "users/*/thumbnails/*"

@@ -36,6 +36,7 @@ def plan_of(asked: argparse.Namespace, dice: random.Random, number: int) -> Plan
     """How the next round goes."""
     seed, clients = dice.randrange(1 << 30), dice.randrange(5, 9)
     rate, looks = dice.choice([0.0, 0.05, 0.2, 0.4]), dice.choice([0.05, 0.3, 1.0])
+    limited, trash = dice.random() < 0.25, dice.random() < 0.25
     return Plan(
         seed=seed,
         mode=MODES[number % len(MODES)] if asked.mode == "all" else asked.mode,
@@ -44,6 +45,8 @@ def plan_of(asked: argparse.Namespace, dice: random.Random, number: int) -> Plan
         rate=rate if asked.rate is None else asked.rate,
         looks=looks,
         drop_caches=asked.drop_caches,
+        limited=limited,
+        trash=trash,
     )
 
 
@@ -70,11 +73,13 @@ def main() -> int:
             faults += bool(wrong)
             for each in wrong:
                 print(f"WRONG ({plan}): {each}", flush=True)
+    except KeyboardInterrupt:
+        print("interrupted")
     finally:
         if not (asked.keep and faults):
             remove_tree(base)
-    for mode, counted in done.items():
-        if counted:
-            print(f"{mode}: {counted['rounds']} rounds, {counted['acts']} acts")
+        for mode, counted in done.items():
+            if counted:
+                print(f"{mode}: {counted['rounds']} rounds, {counted['acts']} acts", flush=True)
     print(f"{faults} rounds with faults" if faults else "all is right")
     return 1 if faults else 0

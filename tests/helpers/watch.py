@@ -46,8 +46,9 @@ class Locked:
 class Watch(trio.abc.Instrument):
     """One file system's. `found` has what was broken, each kind once."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, few_nodes: int = FEW_NODES) -> None:
         self._parts = parts
+        self._few_nodes = few_nodes
         self._locked: list[Locked] = []
         self._holders: dict[trio.lowlevel.Task, Node] = {}
         self.found: dict[str, str] = {}
@@ -63,7 +64,7 @@ class Watch(trio.abc.Instrument):
             for node, body in bodies
         ]
 
-        if len(self._parts.tree.nodes) <= FEW_NODES:
+        if len(self._parts.tree.nodes) <= self._few_nodes:
             self.look()
 
     def tell(self, kind: str, what: str) -> None:
@@ -112,9 +113,9 @@ def _file(body: Body) -> Identity:
 
 
 @contextlib.contextmanager
-def watched(parts: Parts) -> Iterator[Watch]:
-    """Watch the tasks of the running trio."""
-    watch, enter, leave = Watch(parts), Held.__aenter__, Held.__aexit__
+def watched(parts: Parts, few_nodes: int = FEW_NODES) -> Iterator[Watch]:
+    """Watch the tasks of the running trio. *few_nodes*: with how many in memory all of it is looked at."""
+    watch, enter, leave = Watch(parts, few_nodes), Held.__aenter__, Held.__aexit__
 
     async def entering(held: Held) -> None:
         await watch.enter(held, enter)
