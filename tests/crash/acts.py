@@ -41,14 +41,17 @@ class Acts:
         self.hand, self.chance, self.tops, self.big = hand, chance, tops, big
         self._handle = 0
         self._held: list[int] = []
-        self._trees = [top for top in tops if not top.endswith("/thumbnails")]
+        self._levels = [top for top in tops if top.endswith("/recordings")]
+        """Directories in which only directories are, each named by a number: they are moved by an act of their own."""
+        self._trees = [top for top in tops if top not in self._levels and not top.endswith("/thumbnails")]
         self._kinds: list[tuple[int, Callable[[], None]]] = [
             (10, self.create), (8, self.overwrite), (6, self.replace), (4, self.append), (4, self.rewrite),
             (3, self.truncate), (8, self.remove), (5, self.remove_and_create), (5, self.move), (4, self.move_over),
             (4, self.exchange), (4, self.make_directory), (3, self.move_directory), (2, self.exchange_directories),
             (2, self.remove_tree), (4, self.attribute), (3, self.times), (3, self.mode), (2, self.link),
             (3, self.sync), (5, self.hold), (8, self.write_held), (4, self.let_go), (5, self.look), (3, self.list),
-            (5, self.shown), (2, self.twice), (3, self.ask_state),
+            (5, self.shown), (2, self.twice), (3, self.ask_state), (2, self.map), (3, self.copy), (2, self.allocate),
+            (2, self.move_recording),
         ]  # fmt: skip
 
     def one(self) -> None:
@@ -66,8 +69,13 @@ class Acts:
         return self.chance.choice(files)
 
     def _directory(self, *, inner: bool = False) -> str:
-        found = [path for path in self.hand.world.all("dir") if not inner or path not in self.tops]
-        found = [path for path in found if path not in self.tops or path in self._trees]
+        """An existing one in which anything may be; *inner*: one that may be moved and removed, too."""
+        found = []
+        for path in self.hand.world.all("dir"):
+            is_top = path in self.tops
+            is_recording = path.rpartition("/")[0] in self._levels
+            if path in self._trees or is_recording or not is_top:
+                found += [] if inner and (is_top or is_recording) else [path]
         if not found:
             raise Refused
         return self.chance.choice(found)
@@ -155,6 +163,29 @@ class Acts:
             self._write(h, offset=self.chance.randrange(size + 1))
             if self.chance.random() < 0.3:
                 self.hand.call("ftruncate", h=h, size=self.chance.randrange(size + 10))
+
+    def map(self) -> None:
+        """Bytes of one page, through a mapping."""
+        path = self._file()
+        with self.opened(path, os.O_RDWR) as h:
+            size = len(self.hand.world.node(path).current.content)
+            if size:
+                offset = self.chance.randrange(size)
+                length = min(size - offset, 4096 - offset % 4096, 500)
+                self.hand.call("mapped", h=h, offset=offset, seed=self.chance.getrandbits(48), size=length)
+
+    def copy(self) -> None:
+        """cp, which leaves the bytes to the kernel."""
+        path, new = self._file(), self._new()
+        size = len(self.hand.world.node(path).current.content)
+        with self.opened(new, WRITE | CREATE | NEW) as h:
+            if size:
+                self.hand.call("copy", path=path, h=h, size=size)
+
+    def allocate(self) -> None:
+        """Room beyond the end, as recorders take it."""
+        with self.opened(self._file(), WRITE) as h:
+            self.hand.call("allocate", h=h, offset=self.chance.randrange(10_000), size=self.chance.randrange(1, 60_000))
 
     def truncate(self) -> None:
         """By name."""
@@ -272,6 +303,18 @@ class Acts:
             self.hand.call("unlink", path=self.chance.choice(links))
         else:
             self.hand.call("symlink", path=self._new(), target=f"to{self.chance.randrange(1000)}")
+
+    def move_recording(self) -> None:
+        """A whole recording goes to another number, or another user, or changes places with one."""
+        found = [f"{top}/{name}" for top in self._levels for name in self.hand.world.node(top).children]
+        if not found:
+            raise Refused
+        path = self.chance.choice(sorted(found))
+        to = f"{self.chance.choice(self._levels)}/{self.chance.randrange(1, 9)}"
+        if self.hand.world.find(to) is None:
+            self.hand.call("rename", path=path, to=to)
+        elif path != to:
+            self.hand.call("rename", path=path, to=to, flags=RENAME_EXCHANGE)
 
     # --- attributes --------------------------------------------------------------------------------------------------
 

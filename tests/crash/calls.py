@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,22 @@ class Calls:
         if offset is None:
             return os.write(self.descriptors[h], content)
         return os.pwrite(self.descriptors[h], content, offset)
+
+    def mapped(self, h: int, offset: int, seed: int, size: int) -> int:
+        with mmap.mmap(self.descriptors[h], offset + size) as view:
+            view[offset : offset + size] = pattern(seed, size)
+            view.flush()
+        return size
+
+    def copy(self, path: str, h: int, size: int) -> int:
+        fd = os.open(self._path(path), os.O_RDONLY)
+        try:
+            return os.copy_file_range(fd, self.descriptors[h], size, 0, 0)
+        finally:
+            os.close(fd)
+
+    def allocate(self, h: int, offset: int, size: int) -> None:
+        os.posix_fallocate(self.descriptors[h], offset, size)
 
     def ftruncate(self, h: int, size: int) -> None:
         os.ftruncate(self.descriptors[h], size)

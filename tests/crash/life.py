@@ -23,6 +23,7 @@ from tests.crash.promises import broken_promises
 from tests.crash.worker import Plan
 from tests.fuse.harness import REPOSITORY, Mount
 from tests.fuse.s3 import S3
+from tests.fuzz.daemon import BROKEN as INVARIANT
 from tests.helpers.chaos_faults import Cut, Fault, NoAnswer, Status
 
 MIB = 1 << 20
@@ -49,13 +50,14 @@ class Kind:
     """Users come to their quota."""
     keep: bool = False
     """Users keep what they have open, until after the next start."""
+    rough: bool = False
+    """The disk fails now and then, and the daemon is slow at its awaits."""
     longest_s: float = 2.5
 
     def __str__(self) -> str:
         words = [f"passthrough {self.mode}", self.disk, "with S3" if self.s3 else "without S3"]
-        words += [
-            word for word, on in (("small disk", self.tight), ("trash", self.retention), ("quotas", self.near)) if on
-        ]
+        more = {"small disk": self.tight, "trash": self.retention, "quotas": self.near, "rough": self.rough}
+        words += [word for word, on in more.items() if on]
         return ", ".join(words)
 
     def config(self, s3: S3 | None) -> str:
@@ -78,6 +80,18 @@ class Hired:
     tops: list[str]
     killed: bool = False
 
+    def await_ready(self) -> None:
+        """Wait until it has only to be told to begin: a life is not the time that Python takes to start."""
+        assert self.process.stdout is not None
+        said = self.process.stdout.readline()
+        assert said == "ready\n", f"{self.plan.name} does not begin: {said}{self.process.stdout.read()}"
+
+    def begin(self) -> None:
+        """Let it work."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
 
 class Lives:
     """One store, from its first start to the end of its last life."""
@@ -91,6 +105,7 @@ class Lives:
         self.compared = 0
         self.happened: Counter[str] = Counter()
         self._ballast = base / "store" / "root" / "ballast"
+        self._faults = base / "faults"
         self._users: list[tuple[int, list[str]]] = []
         self._log_seen = 0
 
@@ -98,7 +113,12 @@ class Lives:
 
     def begin(self) -> None:
         """Mount for the first time, and give each user a home."""
-        mount = self.store.start(config=self.kind.config(self.s3)).path
+        prefix, env = (), {}
+        if self.kind.rough:
+            prefix = (sys.executable, "-m", "tests.crash.daemon")
+            env = {"RECFS_FUZZ_SEED": str(self.seed), "RECFS_FUZZ_RATE": "0.05", "RECFS_FUZZ_LOOKS": "0.01"}
+            env |= {"RECFS_CRASH_FAULTS": str(self._faults)}
+        mount = self.store.start(config=self.kind.config(self.s3), prefix=prefix, env=env).path
         for name, content in SHOWN.items():
             (mount / "shared/thumbnails").mkdir(exist_ok=True)
             (mount / "shared/thumbnails" / name).write_bytes(content)
@@ -107,7 +127,9 @@ class Lives:
             self._user(FIRST_UID + int(user), [*tops, f"temp/{user}/1"])
             if self.kind.near:
                 os.setxattr(mount / "users" / user, "user.recfs.quota.max_bytes", b"3MiB")
-        self._user(0, [*(f"users/{user}/recordings/1" for user in ROOTS), "shared/lib"])
+        self._user(0, [*(f"users/{user}/recordings" for user in ROOTS), "shared/lib"])
+        for user in ROOTS:
+            (mount / f"users/{user}/recordings/1").mkdir()
         self.store.drain()
 
     def _user(self, uid: int, tops: list[str]) -> None:
@@ -128,9 +150,10 @@ class Lives:
             self._hire(uid, tops, world) for (uid, tops), world in zip(self._users, worlds, strict=True)
         ]  # fmt: skip
         for each in hired:
-            assert each.process.stdin is not None
-            each.process.stdin.write("\n")
-            each.process.stdin.flush()
+            each.await_ready()
+        self._faults.touch()
+        for each in hired:
+            each.begin()
         self._trouble(hired, self.chance.uniform(0.05, self.kind.longest_s))
         if self.store.process is None or self.store.process.poll() is not None:
             return [f"the daemon ended by itself:\n{self.store.log()[-4000:]}"]
@@ -138,6 +161,7 @@ class Lives:
         self.store.kill(unmount=False)
         wrong = self._dismiss(hired)
         self.store.clear()
+        self._faults.unlink()
         self._make_room()
         self._keep_a_copy()
         wrong += self._start_again(hired)
@@ -159,7 +183,7 @@ class Lives:
         wrong += checks.lost_and_found(self.store, explained)
         fresh = self.store.log()[self._log_seen :]
         self._log_seen += len(fresh)
-        if BROKEN.search(fresh):
+        if BROKEN.search(fresh) or INVARIANT in fresh:
             wrong.append(f"the daemon's log:\n{fresh[-4000:]}")
         return wrong
 
@@ -180,7 +204,7 @@ class Lives:
             seed=self.chance.getrandbits(32),
             big=11 * MIB if self.kind.s3 else 2 * MIB,
             limits=USERS if uid == 0 and self.kind.near else (),
-            troubled=self.kind.s3,
+            troubled=self.kind.s3 or self.kind.rough,
             keep=self.kind.keep,
         )
         plan_path.write_bytes(pickle.dumps(plan))

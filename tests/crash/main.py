@@ -30,7 +30,7 @@ def kind_of(seed: int, asked: argparse.Namespace) -> Kind:
     """What the store of a seed is like, as far as nothing else was asked for."""
     chance = random.Random(seed)
     mode, disk_kind = chance.choice(("auto", "auto", "read", "off")), chance.choice(("tmpfs", "tmpfs", "ext4"))
-    s3, tight, retention, near = (chance.random() < share for share in (0.35, 0.25, 0.25, 0.4))
+    s3, tight, retention, near, rough = (chance.random() < share for share in (0.35, 0.25, 0.25, 0.4, 0.25))
     return Kind(
         mode=asked.mode or mode,
         disk=asked.disk or disk_kind,
@@ -38,6 +38,7 @@ def kind_of(seed: int, asked: argparse.Namespace) -> Kind:
         tight=tight if asked.tight is None else asked.tight,
         retention=retention,
         near=near,
+        rough=rough if asked.rough is None else asked.rough,
         keep=asked.keep_open,
         longest_s=asked.longest,
     )
@@ -89,6 +90,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--disk", choices=["tmpfs", "ext4"], help="file system of the store (default: by the seed)")
     parser.add_argument("--s3", action=argparse.BooleanOptionalAction, help="with S3 or without (default: by the seed)")
     parser.add_argument("--tight", action=argparse.BooleanOptionalAction, help="on a small disk (default: by the seed)")
+    parser.add_argument("--rough", action=argparse.BooleanOptionalAction, help="slow, on a bad disk (by the seed)")
     parser.add_argument("--seed", type=int, help="one store only: that of an earlier run")
     parser.add_argument("--lives", type=int, default=LIVES, help=f"lives of each store (default: {LIVES})")
     parser.add_argument("--longest", type=float, default=2.5, help="seconds of work in a life, at most")

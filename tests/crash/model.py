@@ -226,16 +226,32 @@ class World:
         self, stamp: Stamp, certain: bool, result: Any, *, h: int, offset: int | None, seed: int, size: int
     ) -> None:
         node, writes, position = self.handles[h]
-        version = node.current
-        at = len(version.content) if position == -1 else (position if offset is None else offset)
+        at = len(node.current.content) if position == -1 else (position if offset is None else offset)
         written = pattern(seed, size)[: result if certain else size]
+        self._put(node, stamp, at, written, certain=certain)
+        if position != -1 and offset is None:
+            self.handles[h] = (node, writes, at + len(written))
+
+    @staticmethod
+    def _put(node: Node, stamp: Stamp, at: int, written: bytes, *, certain: bool) -> None:
+        version = node.current
         before = version.content
         version.content = patched(before, at, written)
         version.torn = None if certain else (before, at, written)
         version.closed, version.changed = None, True
         node.mtime_ns.tell(stamp, None)
-        if position != -1 and offset is None:
-            self.handles[h] = (node, writes, at + len(written))
+
+    def _mapped(self, stamp: Stamp, certain: bool, result: Any, *, h: int, offset: int, seed: int, size: int) -> None:
+        self._put(self.handles[h][0], stamp, offset, pattern(seed, size), certain=certain)
+
+    def _copy(self, stamp: Stamp, certain: bool, result: Any, *, path: str, h: int, size: int) -> None:
+        source = self.node(path).current.content[: result if certain else size]
+        self._put(self.handles[h][0], stamp, 0, source, certain=certain)
+
+    def _allocate(self, stamp: Stamp, certain: bool, result: Any, *, h: int, offset: int, size: int) -> None:
+        node = self.handles[h][0]
+        if offset + size > len(node.current.content):
+            self._cut(node, stamp, offset + size)
 
     def _ftruncate(self, stamp: Stamp, certain: bool, result: Any, *, h: int, size: int) -> None:
         self._cut(self.handles[h][0], stamp, size)

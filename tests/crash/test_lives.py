@@ -31,7 +31,17 @@ def test_promises_survive_deaths_of_the_daemon(mode: str, s3: str, seed: int, tm
     """Two lives of a store each."""
     if not has_sys_admin():
         skip("needs CAP_SYS_ADMIN")
-    command = [sys.executable, ROOT / "scripts/crash", "--mode", mode, s3, "--disk", "tmpfs", "--no-tight"]
+    command = [
+        sys.executable,
+        ROOT / "scripts/crash",
+        "--mode",
+        mode,
+        s3,
+        "--disk",
+        "tmpfs",
+        "--no-tight",
+        "--no-rough",
+    ]
     more = ["--seed", str(seed), "--lives", "2", "--longest", "1", "--keep", str(tmp_path)]
     done = subprocess.run(
         [*command, *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT_S, check=False
@@ -42,7 +52,7 @@ def test_promises_survive_deaths_of_the_daemon(mode: str, s3: str, seed: int, tm
     for count in ("calls", "files compared"):
         found = re.search(rf"^ *(\d+) {count}", done.stdout, re.MULTILINE)
         assert found is not None, done.stdout
-        assert int(found[1]) > 0, done.stdout
+        assert int(found[1]) > 10, done.stdout
 
 
 @pytest.fixture
@@ -59,9 +69,9 @@ def test_what_somebody_does_to_the_store_meanwhile_is_found(base: Path, monkeypa
         skip("needs CAP_SYS_ADMIN")
     with lives(base, Kind("off", "tmpfs", s3=False, longest_s=0.1), 4, None) as made:
         made.begin()
-        (made.store.path / "shared/lib/kept").write_bytes(b"kept")
+        (made.store.path / "shared/kept").write_bytes(b"kept")
         made.store.drain()
-        home = made.store.home(made.store.path / "shared/lib/kept")
+        home = made.store.home(made.store.path / "shared/kept")
 
         def meanwhile(lives: Lives) -> None:
             home.unlink()
@@ -70,6 +80,6 @@ def test_what_somebody_does_to_the_store_meanwhile_is_found(base: Path, monkeypa
         monkeypatch.setattr(Lives, "_keep_a_copy", meanwhile)
         monkeypatch.setattr(checks, "SETTLED_S", 0.5)
         wrong = made.live()
-    assert any("shared/lib/kept: it cannot be read" in each for each in wrong), wrong
+    assert any("shared/kept: it is committed, and cannot be read" in each for each in wrong), wrong
     assert any(each.startswith("rows and disk:") for each in wrong), wrong
     assert any(each.startswith("lost+found has what") for each in wrong), wrong

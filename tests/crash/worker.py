@@ -110,6 +110,9 @@ def main() -> int:
         print("gone", flush=True)
     if plan.keep:
         sys.stdin.read()
+        call = journal.intent("exit", {})
+        calls.close_all()
+        journal.returned(call)
     calls.close_all()
     return 0
 
