@@ -18,7 +18,7 @@ from recfs.errors import OutOfSpace
 from recfs.fs import backlog, batches, digests
 from recfs.fs.digests import Pass
 
-from .build import REC, Filesystem, filesystem, pattern
+from .build import REC, Filesystem, filesystem, pattern, until
 
 ExpectLog = Callable[[str], None]
 
@@ -321,3 +321,33 @@ async def test_checksums_do_not_wait_for_ever_on_a_file_that_is_removed(fs: File
         nursery.start_soon(fs.vfs.wait_sealed, node)
         await trio.testing.wait_all_tasks_blocked()
         await fs.unlink(f"{REC}/file")
+
+
+@pytest.mark.parametrize("size", [5000, 2 << 20], ids=["small", "a pass of its own"])
+@pytest.mark.parametrize("act", ["unlink", "write"])
+async def test_no_ticket_is_left_of_a_file_that_was_mapped_and_goes_while_it_is_hashed(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, size: int, act: str
+) -> None:
+    begun, go_on, looks = threading.Event(), threading.Event(), iter([True, True])
+    open_it = digests._open
+
+    def slow(*args: Any) -> int:
+        fd = open_it(*args)
+        begun.set()
+        go_on.wait()
+        return fd
+
+    monkeypatch.setattr(digests, "is_written", lambda fd: next(looks, False))
+    monkeypatch.setattr(digests, "_open", slow)
+    await fs.write(f"{REC}/file", pattern(size))
+    fs.parts.committer.hurry((await fs.node(f"{REC}/file")).ino)
+    await until(begun.is_set)
+    if act == "unlink":
+        await fs.unlink(f"{REC}/file")
+    else:
+        await fs.write(f"{REC}/file", b"others")
+    go_on.set()
+    await fs.drain()
+    assert fs.parts.committer.depth == 0
+    assert len(fs.parts.committer._tickets) == 0
+    assert act == "unlink" or (fs.root / REC / "file").read_bytes() == b"others"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import trio
 
 from recfs.core.model import State
 from recfs.fs.iomodes import Mode
+from recfs.stores.local import LocalStore
 from tests.fakes import FakeKernelFiles
 
 from .build import OPERATOR, REC, Filesystem, until
@@ -173,3 +175,45 @@ async def test_a_second_writer_waits_for_the_row_as_the_first_does(fs: Filesyste
     await fs.close(one)
     await fs.close(two)
     fs.checked_at_end = False  # its settler sleeps
+
+
+@pytest.mark.parametrize("writes_first", [False, True])
+@pytest.mark.parametrize("first", [os.O_RDONLY, RW], ids=["nobody has it open", "another reader has"])
+async def test_a_reader_that_opens_slowly_leaves_the_writer_the_descriptor(
+    nursery: trio.Nursery, place: Path, monkeypatch: pytest.MonkeyPatch, first: int, writes_first: bool
+) -> None:
+    """The writer came while a thread had the reader's open in hand, and is done before it."""
+    fs = await started(nursery, place, "off")
+    early = await fs.open(FILE) if first == RW else None
+    begun, go_on = threading.Event(), threading.Event()
+    open_file = LocalStore.open_file
+
+    def slow(store: LocalStore, path: bytes, flags: int, *, cached: bool = False) -> int | None:
+        if cached:
+            return None
+        if flags == first and not begun.is_set():
+            begun.set()
+            go_on.wait()
+        return open_file(store, path, flags)
+
+    monkeypatch.setattr(LocalStore, "open_file", slow)
+    numbers: list[int] = []
+
+    async def opened_slowly() -> None:
+        numbers.append(await fs.open(FILE, first))
+
+    async with trio.open_nursery() as others:
+        others.start_soon(opened_slowly)
+        await until(begun.is_set)
+        writer = await fs.open(FILE, RW)
+        if writes_first:
+            await fs.vfs.files.write(writer, 0, b"AS")
+        go_on.set()
+    if not writes_first:
+        await fs.vfs.files.write(writer, 0, b"AS")
+    await fs.vfs.files.write(writer, 3, b"IT")
+    for number in (writer, *numbers, *([early] if early is not None else [])):
+        assert await fs.read_handle(number) == b"AS IT was"
+        await fs.close(number)
+    await fs.assert_consistent()
+    await fs.stop()
