@@ -26,6 +26,15 @@ def _idle_references() -> int:
 _IDLE_REFERENCES = _idle_references()
 
 
+def _most_references(node: Node) -> int:
+    """How many a node has at most that may be unloaded.
+
+    With more than those of the two tables some coroutine goes on with this object after an await, or something lies in
+    it on the disk: a second object for the same inode would not hear of what becomes of the first.
+    """
+    return _IDLE_REFERENCES + (isinstance(node, DirNode) and node.job is node)
+
+
 class Memory:
     """Unloads nodes of a tree. All of it atomic."""
 
@@ -47,11 +56,7 @@ class Memory:
             for node in self._nodes.values():
                 if len(victims) >= excess - dropped:
                     break
-                # More references than those of the two tables: some coroutine goes on with this object after an await,
-                # and a second one for the same inode must not come to be.
-                if self._evictable(node, spare_referenced) and sys.getrefcount(node) <= _IDLE_REFERENCES + (
-                    isinstance(node, DirNode) and node.job is node
-                ):
+                if self._evictable(node, spare_referenced) and sys.getrefcount(node) <= _most_references(node):
                     victims.append(node)
             for node in victims:
                 self._unload(node)
@@ -60,11 +65,17 @@ class Memory:
                 break
         return dropped
 
-    def forget(self, node: Node, count: int) -> None:
-        """The kernel dropped *count* references; unload a node it no longer knows."""
+    def forget(self, ino: int, count: int) -> bool:
+        """The kernel dropped *count* references; unload a node it no longer knows. False if none is loaded."""
+        node = self._nodes.get(ino)
+        if node is None:
+            return False
         node.kernel_refs = max(0, node.kernel_refs - count)
-        if node.kernel_refs == 0 and len(self._nodes) > self.cached_inodes // 2 and self._evictable(node, True):
+        is_full = len(self._nodes) > self.cached_inodes // 2
+        idle = node.kernel_refs == 0 and is_full and self._evictable(node, True)
+        if idle and sys.getrefcount(node) <= _most_references(node):
             self._unload(node)
+        return True
 
     def _evictable(self, node: Node, spare_referenced: bool) -> bool:
         if node.pending or node.settling or node.moved is not None or node.unlinked or self._behind.is_dirty(node.ino):

@@ -94,12 +94,9 @@ class Operations(pyfuse3.Operations):
     def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:  # type: ignore[override]  # called, not awaited
         """FORGET: the kernel dropped references. Raises nothing."""
         try:
-            nodes, tree = self._nodes, self._vfs.tree
+            tree = self._vfs.tree
             for ino, count in inode_list:
-                node = nodes.get(ino)
-                if node is not None:
-                    tree.memory.forget(node, count)
-                else:
+                if not tree.memory.forget(ino, count):
                     tree.orphans.forget(ino, count)
         except Exception:
             log.exception("forget failed")

@@ -8,6 +8,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import trio
 
 from recfs.errors import NotFound
 from recfs.fs.nodes import FileNode
@@ -107,3 +108,51 @@ async def test_a_copy_that_was_removed_before_it_was_whole_leaves_what_was_hidde
 
     await during(fs, (type(fs.vfs.files), "_copy"), open_it, remove_twice)
     assert not await fs.exists(SHOWN)
+
+
+# --- what the kernel forgets ------------------------------------------------------------------------------------------
+
+
+def forgotten(fs: Filesystem, ino: int) -> bool:
+    """The kernel drops all it knew of an inode, and memory is full; whether it was unloaded."""
+    memory = fs.parts.tree.memory
+    kept, memory.cached_inodes = memory.cached_inodes, 0
+    memory.forget(ino, 1 << 20)
+    memory.cached_inodes = kept
+    return ino not in fs.parts.tree.nodes
+
+
+async def test_a_directory_stays_in_memory_while_a_removed_file_lies_in_it(fs: Filesystem) -> None:
+    """Forgotten and loaded again it would be another object, and nobody would tell the first one of a move."""
+    await fs.write(f"{REC}/d/file", b"bytes")
+    await fs.write("users/6/recordings/1/other", b"other")
+    await fs.drain()
+    settle = fs.parts.settler.settle_some
+    fs.parts.settler.settle_some = trio.lowlevel.checkpoint  # type: ignore[method-assign]
+    await fs.unlink(f"{REC}/d/file")
+    await fs.parts.behind.flush()
+    folder = await fs.node(f"{REC}/d")
+    ino = folder.ino
+    del folder
+    assert not forgotten(fs, ino)
+    await fs.rename(f"{REC}/d", "users/6/recordings/1/e")
+    await fs.parts.behind.flush()
+    fs.parts.settler.settle_some = settle  # type: ignore[method-assign]
+    await fs.drain()
+    await fs.rmdir("users/6/recordings/1/e")
+    await fs.assert_consistent()
+
+
+async def test_what_a_request_has_in_its_hands_stays_in_memory(fs: Filesystem) -> None:
+    await fs.write(f"{REC}/file", b"bytes")
+    await fs.drain()
+    node = await fs.node(f"{REC}/file")
+    assert not forgotten(fs, node.ino)
+    assert await fs.node(f"{REC}/file") is node
+    ino = node.ino
+    del node
+    assert forgotten(fs, ino)
+    assert await fs.read(f"{REC}/file") == b"bytes"
+    ino = (await fs.mkdirs(f"{REC}/d")).ino
+    await fs.drain()
+    assert forgotten(fs, ino)

@@ -105,7 +105,7 @@ async def test_nodes_the_kernel_forgot_go_before_others(place: Path) -> None:
         assert set(inos[:10]) <= set(nodes)
         assert not set(inos[10:]) <= set(nodes)
         for ino in inos[:10]:
-            fs.parts.tree.memory.forget(nodes[ino], 1)
+            fs.parts.tree.memory.forget(ino, 1)
         assert not set(inos[:5]) & set(nodes)
 
 
@@ -114,9 +114,9 @@ async def test_a_forgotten_node_stays_while_there_is_room(fs: Filesystem) -> Non
     await fs.drain()
     node = await fs.node(f"{REC}/file")
     node.kernel_refs = 2
-    fs.parts.tree.memory.forget(node, 1)
+    fs.parts.tree.memory.forget(node.ino, 1)
     assert node.kernel_refs == 1
-    fs.parts.tree.memory.forget(node, 5)
+    fs.parts.tree.memory.forget(node.ino, 5)
     assert node.kernel_refs == 0
     assert node.ino in fs.parts.tree.nodes
 
