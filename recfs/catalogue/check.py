@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recfs.catalogue.connection import connect
+from recfs.catalogue.reading import reading
 from recfs.catalogue.rows import SUM, added_up
 from recfs.core.bounds import total
 
@@ -59,8 +60,7 @@ class Checked:
 
 def check(catalogue: Path) -> Checked:
     """Add everything up anew, from one snapshot. Memory grows with directories, not with files."""
-    with closing(connect(catalogue, read_only=True)) as db:
-        db.execute("begin")
+    with reading(catalogue) as db:
         return _check(db)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import resource
 import sqlite3
+from collections.abc import Collection
 from pathlib import Path
 
 from recfs.core.naming import show_name
+from recfs.core.units import format_size
 from recfs.errors import CatalogueCorrupt, StoreError, StoreFull
 
 FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
@@ -19,6 +22,9 @@ STATEMENTS = 512
 
 FULL_BYTES = 256 << 10
 """On a disk with less than this, what SQLite cannot read, write or make is put down to that."""
+
+ROOM_BYTES = 64 << 20
+"""With a limit on file sizes below that, what SQLite cannot write is put down to it."""
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
@@ -58,6 +64,12 @@ def unusable(path: Path, error: sqlite3.DatabaseError) -> StoreError:
     code = getattr(error, "sqlite_errorcode", 0)
     primary = code & 0xFF  # of an extended one
     may_be = primary in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if (may_be or code in FULL) and 0 <= limit < ROOM_BYTES and not is_full(path):
+        return StoreError(
+            f"catalogue {path} cannot be written ({error}): no file can become larger than {format_size(limit)} here"
+            f" (RLIMIT_FSIZE): start recfs without that limit (ulimit -f unlimited)"
+        )
     if code in FULL or (may_be and is_full(path)):
         return full(path)
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL):
@@ -78,6 +90,14 @@ _NOT_TO_BE_HAD = (
     sqlite3.SQLITE_NOLFS,
 )  # fmt: skip
 """Primary result codes that say nothing of what is in the file."""
+
+
+def unmake(path: Path, but: Collection[str]) -> None:
+    """Remove a catalogue that could not be made to its end, *but* for what was there before, by its suffix."""
+    for suffix in ("-shm", "-wal", ""):
+        if suffix not in but:
+            with contextlib.suppress(OSError):
+                os.unlink(f"{path}{suffix}")
 
 
 def holders(path: Path) -> str:

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from recfs.catalogue.connection import connect
-from recfs.errors import NotFound
+from recfs.errors import NotAStore, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,11 +20,21 @@ ROOT = 1
 
 @contextmanager
 def reading(catalogue: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that sees one state of the catalogue as long as it is used."""
+    """A connection that sees one state of the catalogue as long as it is used. Raises NotAStore, or as `connect`."""
     with closing(connect(catalogue, read_only=True)) as db:
         db.row_factory = sqlite3.Row
         db.execute("begin")  # one snapshot for everything that follows
+        require_whole(db, catalogue)
         yield db
+
+
+def require_whole(db: sqlite3.Connection, catalogue: Path) -> None:
+    """Raise NotAStore where whoever made the store did not come to the end of it."""
+    if not has_table(db, "node") or db.execute("select 1 from node where ino = ?", (ROOT,)).fetchone() is None:
+        raise NotAStore(
+            f"the store {catalogue.parent.parent} was not made to its end: its disk was full, say, or recfs was ended;"
+            f" mounting it does that"
+        )
 
 
 def facts(catalogue: Path) -> dict[str, str]:

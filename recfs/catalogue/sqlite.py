@@ -23,7 +23,7 @@ import trio
 from sqlite_utils import Database
 
 from recfs.catalogue import migrations
-from recfs.catalogue.connection import FULL, connect, corrupt, unusable
+from recfs.catalogue.connection import FULL, connect, corrupt, unmake, unusable
 from recfs.catalogue.headroom import Headroom
 from recfs.catalogue.rows import (
     ACCOUNT,
@@ -374,6 +374,17 @@ def open_catalogue(path: Path, *, expect_new: bool = True) -> SqliteCatalogue:
     """
     if not expect_new and (not path.exists() or path.stat().st_size == 0):
         raise corrupt(path, "it is missing or empty, though the store has files")
+    there = [suffix for suffix in ("", "-wal", "-shm") if os.path.exists(f"{path}{suffix}")]
+    is_new = "" not in there or not path.stat().st_size
+    try:
+        return _opened(path, expect_new=expect_new)
+    except StoreError:
+        if is_new:
+            unmake(path, [suffix for suffix in there if suffix])
+        raise
+
+
+def _opened(path: Path, *, expect_new: bool) -> SqliteCatalogue:
     connection = connect(path)
     try:
         connection.execute("begin immediate")  # else what cannot be written is met by whoever writes first

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import resource
+import shlex
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -15,6 +18,7 @@ from typing import Any
 import pytest
 
 from recfs import daemon as daemon_module
+from recfs.catalogue.sqlite import open_catalogue
 from tests.system.fake_daemon import FILE, FakeDaemon, run
 from tests.system.s3_samples import EXPLAINED, TOTALS
 
@@ -153,6 +157,49 @@ def test_a_limit_on_file_sizes_is_not_the_daemons(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.expect_log(r"no file can become larger than 4 KiB .*ulimit -f")
 def test_a_limit_on_file_sizes_that_stays_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _limits(monkeypatch, root=False) == [(4096, 4096)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit_kib", [4, 40, 100])
+def test_a_first_mount_that_a_limit_on_file_sizes_ends_leaves_no_store(tmp_path: Path, limit_kib: int) -> None:
+    """It names the limit, and what comes after it says that there is no store, not that there is a bug."""
+    root = tmp_path / "store"
+    (tmp_path / "m").mkdir()
+    mount = shlex.join([sys.executable, "-m", "recfs", "mount", "--root", str(root), str(tmp_path / "m")])
+    first = subprocess.run(
+        _without_capabilities(f"ulimit -f {limit_kib * 2}; exec {mount}"),
+        # Python leaves half of a compiled module where a file cannot become larger.
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (first.returncode, f"larger than {limit_kib} KiB" in first.stderr) == (4, True), first.stderr
+    assert "ulimit -f unlimited" in first.stderr.splitlines()[-1]
+    for command in (["status"], ["ls-files"], ["quota", "show"], ["quota", "check"], ["info", "users"]):
+        result = run(*command, "--root", root)
+        assert (result.exit_code, "no recfs store at" in result.stderr) == (4, True), result.stderr
+    assert not list((root / ".recfs").glob("catalogue*"))
+
+
+@pytest.mark.parametrize("made", ["nothing", "tables"])
+def test_a_store_that_was_not_made_to_its_end_is_no_bug(tmp_path: Path, made: str) -> None:
+    """Where recfs, or the machine, died in its first moment."""
+    (tmp_path / ".recfs").mkdir()
+    path = tmp_path / ".recfs/catalogue.db"
+    if made == "tables":
+        open_catalogue(path).close()
+    else:
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.execute("pragma journal_mode = wal")
+            db.execute("create table other (a)")
+    for command in (["status"], ["ls-files"], ["quota", "show"], ["quota", "check"], ["info", "users"], ["queue"]):
+        result = run(*command, "--root", tmp_path)
+        assert (result.exit_code, "was not made to its end" in result.stderr) == (4, True), result.stderr
+    assert run("doctor", "--root", tmp_path).exit_code in (0, 1)
+
+
+def _without_capabilities(script: str) -> list[str]:
+    """A shell that may not raise its limits, whoever runs it (capabilities(7): CAP_SYS_RESOURCE)."""
+    shell = ["sh", "-c", script]
+    return shell if os.geteuid() else ["setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource", *shell]
 
 
 # --- what is waited for ----------------------------------------------------------------------------------------------
