@@ -9,6 +9,7 @@ import logging
 import os
 import struct
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -49,6 +50,7 @@ def prepare_mountpoint(mountpoint: Path, root: Path) -> None:
     real_root = Path(os.path.realpath(root))
     if mountpoint.is_relative_to(real_root) or real_root.is_relative_to(mountpoint):
         raise MountError(f"{mountpoint} and the store {real_root} lie inside one another; keep them apart")
+    _end_stuck(real_root)
     kind = mounted_type(mountpoint)
     if kind is not None:
         if kind != KIND:
@@ -69,6 +71,48 @@ def prepare_mountpoint(mountpoint: Path, root: Path) -> None:
         raise MountError(
             f"{mountpoint} cannot be used as a mount point: {error.strerror}; it has to be an empty directory"
         ) from error
+
+
+STUCK_S = 10.0
+"""In which a killed daemon has to end once nothing keeps it in the kernel any more."""
+_MNT_FORCE = 1
+
+
+def _end_stuck(root: Path) -> None:
+    """Let a killed daemon of this store end that the kernel keeps. Raises MountError if it stays.
+
+    A thread of it that was telling the kernel of a change waits there for a lock of a directory or page, and whoever
+    has that lock waits for an answer of the daemon. So neither ever ends, nor does the mount, and calls on it hang.
+    Aborting the connection (umount2(2), MNT_FORCE) fails what waits for answers.
+    """
+    private = root / ".recfs"
+    try:
+        pid = int((private / "lock").read_text("ascii"))
+    except (OSError, ValueError):
+        return
+    if not is_stuck(pid):
+        return
+    point = left_by(private / "mounted")
+    log.warning("the daemon that was killed (process %d) cannot end before its mount %s does; ending that", pid, point)
+    deadline = time.monotonic() + STUCK_S
+    while is_stuck(pid):
+        if point is not None:
+            _libc.umount2(os.fsencode(point), _MNT_FORCE)
+        if time.monotonic() > deadline:
+            raise MountError(
+                f"process {pid}, a recfs that was killed, is kept by the kernel, and its mount with it: "
+                f"run `umount --force {point or 'its mount point'}` as root"
+            )
+        time.sleep(0.02)
+
+
+def is_stuck(pid: int) -> bool:
+    """Whether a process was killed, and threads of it are still in the kernel (proc_pid_stat(5), state Z)."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[0]
+        return state == "Z" and len(os.listdir(f"/proc/{pid}/task")) > 1
+    except (OSError, IndexError):
+        return False
 
 
 class Line(NamedTuple):

@@ -28,6 +28,7 @@ from tests.helpers import forkserver
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 90.0
+KILL_TIMEOUT_S = 10.0
 DRAIN_TIMEOUT_S = 90.0
 BUSY_TIMEOUT_S = 60.0
 """How long a process that is ending may hold on to a mount."""
@@ -253,13 +254,24 @@ class Mount:
         return code
 
     def kill(self, *, unmount: bool = True) -> None:
-        """Kill the daemon at once (SIGKILL); with `unmount` also clear the dead mount it leaves."""
+        """Kill the daemon at once (SIGKILL); with `unmount` also clear the dead mount it leaves.
+
+        One that the kernel keeps (test_stuck.py) is freed as its next start would.
+        """
         assert self.process is not None
         self.process.kill()
-        self.process.wait()
+        try:
+            self.process.wait(KILL_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            subprocess.run(["umount", "--force", str(self.path)], check=False, capture_output=True, timeout=20)
+            self.process.wait(KILL_TIMEOUT_S)
         self._gone()
         if unmount:
             self.clear()
+
+    def forsake(self) -> None:
+        """Care no more for a daemon that was killed, though it may not have ended, nor for its mount."""
+        self._gone()
 
     def clear(self) -> None:
         """Take away what a killed daemon left on the mount point."""
