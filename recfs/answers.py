@@ -77,6 +77,8 @@ class Answers:
     session: FuseSession | None = None
     mounted_on: Callable[[], Path] | None = None
     """Where the mount is now: its directory may have been renamed."""
+    is_mounted: Callable[[], bool] | None = None
+    """Whether it is there: umount(8) may have taken it away while somebody holds it."""
     started_s: float = field(default_factory=time.monotonic)
     waits_for_uploads: bool = True
     """Whether the stop that was asked for does; what it leaves, the next start goes on with."""
@@ -120,6 +122,7 @@ class Answers:
             "version": __version__,
             "root": str(self.store.root),
             "mountpoint": str(self.mounted_on() if self.mounted_on else self.mountpoint) if self.mountpoint else None,
+            "mounted": self.is_mounted() if self.is_mounted else False,
             "mode": "daemon" if self.mountpoint else "offline",
             "pid": os.getpid(),
             "uptime_s": time.monotonic() - self.started_s,

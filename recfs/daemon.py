@@ -110,6 +110,7 @@ class _Daemon:
         self._answers = Answers(
             config, parts.store, parts.vfs, parts.committer, parts.settler, parts.sweeper, parts.timekeeper,
             parts.limiter, mountpoint, self._stop.set, parts.recovered, session, self.mount.look,
+            self.mount.is_there,
         )  # fmt: skip
 
     async def serve(self, notifier: sdnotify.SystemdNotifier | None) -> None:

@@ -193,6 +193,7 @@ def status(catalogue: Path, config: Config) -> dict[str, Any]:
             "version": __version__,
             "root": str(config.root),
             "mountpoint": None,
+            "mounted": False,
             "mode": "offline",
             "pid": None,
             "uptime_s": None,

@@ -12,8 +12,8 @@ from recfs.cli.detach import failure_told, start_detached
 from recfs.cli.logs import set_up_logging
 from recfs.cli.options import Invocation, store_options
 from recfs.cli.params import Duration
-from recfs.cli.where import LINKS_MAX, resolve
-from recfs.errors import ConfigError
+from recfs.cli.where import LINKS_MAX, mount_around, resolve
+from recfs.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from recfs.config import Config
@@ -60,6 +60,7 @@ def mount(
     from recfs.stores import presence
 
     presence.require(config.root, existing=config.existing)  # before a log is begun there
+    _require_disk(config.root)
     file = cwd.absolute(log_file) if log_file is not None else config.log.file
     if detach:
         _require_steady(invocation)
@@ -74,6 +75,16 @@ def mount(
         daemon.run(config, target)
     if invocation.json:
         output.emit_json({"root": str(config.root), "mountpoint": str(target), "stopped": True})
+
+
+def _require_disk(root: Path) -> None:
+    """Refuse a root in a recfs mount, whose fixed levels refuse what a store is made of. Raises StoreError."""
+    around = mount_around(root)
+    if around is not None:
+        raise StoreError(
+            f"the root {output.show_name(str(root))} lies in the recfs mount"
+            f" {output.show_name(str(around.mount_point))}: a store has to be on a disk; choose another --root"
+        )
 
 
 def _require_steady(invocation: Invocation) -> None:

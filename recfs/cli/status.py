@@ -89,11 +89,19 @@ def passthrough(found: dict[str, Any]) -> Text:
     return Text(f"off: {output.show_name(found['why_not'])}", style="yellow")
 
 
+def _mounted_on(result: dict[str, Any]) -> str | Text:
+    point = output.show_name(str(result["mountpoint"]))
+    if result.get("mounted", True):
+        return point
+    why = "it was unmounted by other means, and something holds it; `recfs umount --root` ends the daemon"
+    return Text(f"no longer on {point}: {why}", style="yellow")
+
+
 def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
     facts: list[tuple[str, str | Text]] = [("store", output.show_name(str(result["root"])))]
     if result.get("mode") == "daemon":
         facts += [
-            ("mounted on", output.show_name(str(result["mountpoint"]))),
+            ("mounted on", _mounted_on(result)),
             (
                 "daemon",
                 Text(

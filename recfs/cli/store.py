@@ -29,7 +29,7 @@ _TIMEOUT_S = 60.0
 _TIMEOUT_MARGIN_S = 15.0
 _SETTINGS_S = 15.0
 _QUIET_S = 3.0
-"""So long a command that waits for S3 says nothing …"""
+"""So long a command that waits says nothing …"""
 _LOOK_S = 10.0
 """… and then looks that often whether there is something else to say."""
 _LONG_S = 7 * 86_400.0
@@ -39,6 +39,7 @@ _LONG = frozenset({"evict", "fetch", "pin", "tier_run", "restore", "presign", "l
     "bucket_claim",
 }
 _ASK_S3 = _LONG - {"evict"}
+_TELL_THEMSELVES = frozenset({"drain", "stop"})
 _LIVE_ONLY = {
     "drain": "what waits is done after the next `recfs mount`",
     "stop": "nothing to stop",
@@ -93,19 +94,27 @@ class Store:
             return read(catalogue, self.config)
         from recfs import offline
 
-        with offline.offline(self.config) as writer, self._heard_of(method):
-            return writer.call(method, **params)
+        with offline.offline(self.config) as writer:
+            if method not in _ASK_S3:
+                return writer.call(method, **params)
+            with self._heard_of(method):
+                return writer.call(method, **params)
 
     @contextmanager
     def _heard_of(self, method: str) -> Iterator[None]:
-        """Say on standard error what is waited for, where that is S3 and it takes more than a moment."""
+        """Say on standard error what is waited for, where that takes more than a moment."""
         done = threading.Event()
-        if method in _ASK_S3:
-            threading.Thread(target=self._tell_of_s3, args=(done,), daemon=True).start()
+        tell = self._tell_of_s3 if method in _ASK_S3 else self._tell_of_daemon
+        if method not in _TELL_THEMSELVES:
+            threading.Thread(target=tell, args=(done,), daemon=True).start()
         try:
             yield
         finally:
             done.set()
+
+    def _tell_of_daemon(self, done: threading.Event) -> None:
+        if not done.wait(_QUIET_S):
+            click.echo(f"recfs: waiting for the daemon of {show_name(str(self.root))}", err=True)
 
     def _tell_of_s3(self, done: threading.Event) -> None:
         told = ""

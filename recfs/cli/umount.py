@@ -78,7 +78,10 @@ def umount(invocation: Invocation, mountpoint: Path | None, force: bool, timeout
             _tell(invocation, wanted, f"the daemon of {config.root} has stopped; its mount was gone from here", *ended)
             return
     if mount is None:
-        raise MountError(f"nothing is mounted on {wanted}")
+        raise MountError(
+            f"nothing is mounted on {wanted}; a daemon that goes on although its mount was taken away by other means"
+            f" (umount -l) is ended by its root: `recfs umount --root ROOT`"
+        )
     foreign = MountError(f"{mount.mount_point} is a mount of {mount.fstype}, not of recfs; use umount(8)")
     if not is_recfs_type(mount):
         raise foreign

@@ -280,6 +280,7 @@ def test_a_daemon_whose_mount_is_held_elsewhere_is_ended_by_its_root(
             assert other.stdout.readline() == b"ready\n"
             subprocess.run(["umount", store.path], check=True)
         assert not mounted(store.path)
+        assert f"no longer on {store.path}" in recfs("status", "--root", store.root).stdout.decode()
         _, said = store.try_start(path=second_mount_point)
         assert f"`recfs umount --root {store.root}`" in said
         if how == "lazily":

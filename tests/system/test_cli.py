@@ -219,6 +219,12 @@ def test_what_is_set_aside_is_told_with_one_next_try_and_what_lies_in_lost_found
     assert r"7 entries: 17-a\nb, 18-c, …" in shown
 
 
+def test_the_status_of_a_mount_that_was_taken_away_says_so(root: Path) -> None:
+    with FakeDaemon(root, {"status": STATUS | {"mounted": False}}):
+        shown = run("status", "--root", root).stdout
+    assert "no longer on /mnt/recordings: it was unmounted by other means" in shown
+
+
 def test_a_bug_is_one_line_and_debug_shows_where(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object, **params: object) -> Any:
         raise ZeroDivisionError("oops")

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import trio
 
 import recfs
 import recfs.catalogue
@@ -203,6 +204,28 @@ def test_the_working_directory_in_a_mount_leads_to_its_store(
         assert run("quota", "show").exit_code == 0
         assert run("status", "--root", mounted).exit_code == 0
     assert [params.get("path") for _method, params in daemon.asked] == ["users/5", "users/5/x", None, None]
+
+
+def test_a_root_in_a_mount_is_refused_for_what_it_is(mounted: Path) -> None:
+    result = run("mount", "--root", mounted / "users" / "new", "/nowhere")
+    assert result.exit_code == 4
+    assert f"lies in the recfs mount {mounted}: a store has to be on a disk" in result.stderr
+
+
+def test_a_daemon_that_does_not_answer_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recfs.cli.store._QUIET_S", 0.01)
+    monkeypatch.setattr("recfs.cli.store._TIMEOUT_S", 0.5)
+    monkeypatch.setattr("recfs.cli.store._TIMEOUT_MARGIN_S", 0.5)
+
+    async def hang(params: dict[str, Any]) -> Any:
+        await trio.sleep_forever()
+
+    with FakeDaemon(root, {"status": hang}):
+        result = run("status", "--root", root)
+    assert result.exit_code == 6
+    told, refused = result.stderr.splitlines()
+    assert told == f"recfs: waiting for the daemon of {root}"
+    assert "did not answer status in 0.5 s" in refused
 
 
 def test_in_a_mount_the_settings_are_those_of_its_daemon(
