@@ -118,7 +118,7 @@ class Filesystem:
                             await made.serve(inner)
                         else:
                             inner.start_soon(made.bodies.pool.run)
-                        with watched(made) as self.watch:
+                        with watched(made, is_over=lambda: self.faults.dead) as self.watch:
                             task_status.started()
                             await self._end.wait()
                         inner.cancel_scope.cancel()

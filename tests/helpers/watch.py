@@ -46,8 +46,12 @@ class Locked:
 class Watch(trio.abc.Instrument):
     """One file system's. `found` has what was broken, each kind once."""
 
-    def __init__(self, parts: Parts, few_nodes: int = FEW_NODES) -> None:
+    def __init__(
+        self, parts: Parts, few_nodes: int = FEW_NODES, *, is_over: Callable[[], bool] = lambda: False
+    ) -> None:
+        """*is_over*: whether the process is dead, which a test may have it be between any two lines."""
         self._parts = parts
+        self._is_over = is_over
         self._few_nodes = few_nodes
         self._locked: list[Locked] = []
         self._holders: dict[trio.lowlevel.Task, Node] = {}
@@ -55,6 +59,8 @@ class Watch(trio.abc.Instrument):
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         """Look."""
+        if self._is_over():
+            return
         for before in self._locked:
             if before.owner is not task:
                 self._still(before, task)
@@ -113,9 +119,11 @@ def _file(body: Body) -> Identity:
 
 
 @contextlib.contextmanager
-def watched(parts: Parts, few_nodes: int = FEW_NODES) -> Iterator[Watch]:
+def watched(
+    parts: Parts, few_nodes: int = FEW_NODES, *, is_over: Callable[[], bool] = lambda: False
+) -> Iterator[Watch]:
     """Watch the tasks of the running trio. *few_nodes*: with how many in memory all of it is looked at."""
-    watch, enter, leave = Watch(parts, few_nodes), Held.__aenter__, Held.__aexit__
+    watch, enter, leave = Watch(parts, few_nodes, is_over=is_over), Held.__aenter__, Held.__aexit__
 
     async def entering(held: Held) -> None:
         await watch.enter(held, enter)
