@@ -130,14 +130,23 @@ class SqliteCatalogue:
     def _failure(self, error: sqlite3.DatabaseError) -> OutOfSpace | IoFailure:
         if getattr(error, "sqlite_errorcode", 0) in FULL:
             return OutOfSpace(f"catalogue {self._path}: the disk is full")
-        return IoFailure(f"catalogue {self._path}: {error}; docs/operations.md tells how to restore it")
+        return self._trouble(error)
+
+    def _trouble(self, error: sqlite3.DatabaseError) -> IoFailure:
+        """The file is damaged, or cannot be read or written."""
+        damaged = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        helps = (
+            "docs/operations.md tells how to restore it" if damaged
+            else "can it and its -wal be read and written (lsattr, dmesg)?"
+        )  # fmt: skip
+        return IoFailure(f"catalogue {self._path}: {error}; {helps}")
 
     def _read(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """All rows of *query*. Raises IoFailure when the file is damaged there."""
         try:
             return self._db.execute(query, values).fetchall()
         except sqlite3.DatabaseError as error:
-            raise IoFailure(f"catalogue {self._path}: {error}; docs/operations.md tells how to restore it") from error
+            raise self._trouble(error) from error
 
     def _read_one(self, query: str, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
         rows = self._read(query, values)

@@ -289,6 +289,10 @@ class OpenFiles:
         if node.mode & 0o6000 and drop_privileges(node):
             self._kernel.forget_inode(node.ino)
 
+    async def thawed(self, node: FileNode, body: Body) -> bool:
+        """Let a stopped file be changed again; tells whether anything was to be done (`Bodies.thawed`)."""
+        return await self._bodies.thawed(node, body)
+
     def admit(self, node: FileNode, offset: int, wanted: int) -> int:
         """How far towards *wanted* a write at *offset* may go. Raises when not by one byte."""
         most = self.space.max_file_bytes

@@ -149,12 +149,18 @@ class Ranges:
             self._tree.resize(node, size)
             body.held = size
         try:
-            if body.backing or backing:
-                result = await self._contended.run(node, function, *args)
-            else:
-                result = await trio.to_thread.run_sync(function, *args, limiter=self._changes)
-            self._files.changed(node)
-            return result
+            while True:
+                try:
+                    if body.backing or backing:
+                        result = await self._contended.run(node, function, *args)
+                    else:
+                        result = await trio.to_thread.run_sync(function, *args, limiter=self._changes)
+                except PermissionError:  # that of a stop which is over by now is none
+                    if body.stopped is not None or not await self._files.thawed(node, body):
+                        raise
+                else:
+                    self._files.changed(node)
+                    return result
         except OSError as error:
             if body.stopped is not None:
                 raise body.stopped[0](body.stopped[1]) from error
