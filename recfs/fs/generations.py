@@ -45,8 +45,9 @@ class Generations:
         count = max(count_of(facts), mark.count if mark is not None else 0) + 1
         self._mark = Mark(facts.get(ID) or secrets.token_hex(8), boot, count, 0, next_ino)
         await self._put()
-        if self._store.mark_tree(self._mark.encode(), durable=True):
-            self._behind.meta(MARKED, str(count))
+        marked = self._store.mark_tree(self._mark.encode(), durable=True)
+        if marked or count_of(facts, MARKED):  # a file system without attributes: nothing is to be looked for there
+            self._behind.meta(MARKED, str(count if marked else 0))
             await self._behind.flush()
         self._look()
 
