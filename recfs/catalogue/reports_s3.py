@@ -184,8 +184,8 @@ def without_tier(db: sqlite3.Connection, config: Config) -> str | None:
     remote = db.execute("select count(*) from node where state in ('evicted', 'fetching', 'archived')").fetchone()[0]
     unread = f": {remote:,} of them cannot be read" if remote else ""
     return (
-        f"{held:,} files of this store are in {url}, and there is no [s3] in its configuration{unread}, and nothing is"
-        f" uploaded; unmount, and mount with the store's own configuration (--config FILE)"
+        f"{held:,} {'file' if held == 1 else 'files'} of this store in {url}, and there is no [s3] in its configuration"
+        f"{unread}, and nothing is uploaded; unmount, and mount with the store's own configuration (--config FILE)"
     )
 
 

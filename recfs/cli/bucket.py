@@ -141,9 +141,9 @@ def _print(result: dict[str, Any]) -> None:
 
 
 def _what(rule: dict[str, Any]) -> str:
-    what = [f"to {each['storage_class']} after {each['days']} days" for each in rule["transitions"]]
+    what = [f"to {each['storage_class']} after {output.number_of(each['days'], 'day')}" for each in rule["transitions"]]
     if rule["expire_days"] is not None:
-        what.append(f"delete after {rule['expire_days']} days")
+        what.append(f"delete after {output.number_of(rule['expire_days'], 'day')}")
     if rule["abort_multipart_days"] is not None:
-        what.append(f"drop unfinished uploads after {rule['abort_multipart_days']} days")
+        what.append(f"drop unfinished uploads after {output.number_of(rule['abort_multipart_days'], 'day')}")
     return ", ".join(what) + ("" if rule["enabled"] else " (disabled)")

@@ -6,6 +6,7 @@ the class of its error comes by the socket (`failure_told`).
 """
 
 import contextlib
+import errno
 import os
 import selectors
 import signal
@@ -17,8 +18,11 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
+import click
+
 import recfs
 from recfs.cli.exits import ChildFailed, ExitCode
+from recfs.core.naming import show_name
 from recfs.errors import MountError, StoreError
 
 _MESSAGE_PREFIX = "recfs: "
@@ -27,6 +31,8 @@ _KIND = "X_RECFS_ERROR"
 _TAIL_BYTES = 16384
 _TAIL_LINES = 10
 _STOP_S = 10.0
+_QUIET_S = 5.0
+"""So long a start takes before that is told."""
 
 
 @contextlib.contextmanager
@@ -59,7 +65,7 @@ def start_detached(command: Sequence[str], log: Path, *, timeout_s: float) -> in
             env=os.environ | _import_path() | {"NOTIFY_SOCKET": address},
         )
         try:
-            is_over, kind = _wait_ready(child, receiver, timeout_s)
+            is_over, kind = _wait_ready(child, receiver, timeout_s, log)
             if not is_over:
                 raise MountError(
                     f"the daemon was not ready within {timeout_s:g} s and was stopped; its log is {log}; "
@@ -85,20 +91,28 @@ def _import_path() -> dict[str, str]:
     return {}
 
 
-def _wait_ready(child: "subprocess.Popen[bytes]", receiver: socket.socket, timeout_s: float) -> tuple[bool, str | None]:
+def _wait_ready(
+    child: "subprocess.Popen[bytes]", receiver: socket.socket, timeout_s: float, log: Path
+) -> tuple[bool, str | None]:
     """Wait for READY=1 or the child's end (its returncode is set then); False when time is up.
 
-    Also returns the class of the error that ended it, if it told.
+    Also returns the class of the error that ended it, if it told. Says so on standard error when that takes a while.
     """
     kind = None
-    deadline = time.monotonic() + timeout_s
+    began = time.monotonic()
+    deadline, is_quiet = began + timeout_s, True
     pidfd = os.pidfd_open(child.pid)
     try:
         with selectors.DefaultSelector() as selector:
             selector.register(receiver, selectors.EVENT_READ)
             selector.register(pidfd, selectors.EVENT_READ)
             while (left_s := deadline - time.monotonic()) > 0:
-                ready = {key.fileobj for key, _events in selector.select(left_s)}
+                ready = {key.fileobj for key, _events in selector.select(min(left_s, _QUIET_S) if is_quiet else left_s)}
+                if is_quiet and time.monotonic() - began >= _QUIET_S:
+                    is_quiet = False
+                    click.echo(
+                        f"recfs: the daemon is not ready yet; {show_name(str(log))} tells what it does", err=True
+                    )
                 # Messages first: a daemon that was ready and then ended did start.
                 told = receiver.recv(4096).decode("utf-8", "replace").splitlines() if receiver in ready else []
                 if "READY=1" in told:
@@ -151,9 +165,9 @@ def _log_file(log: Path) -> Iterator[int]:
             parent.mkdir(mode=0o700 if parent in private else 0o755)
         fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
     except OSError as exc:
-        raise StoreError(
-            f"cannot write the log {log}: {exc.strerror}; use a root this user may write, or --log-file"
-        ) from exc
+        refused = isinstance(exc, PermissionError) or exc.errno == errno.EROFS
+        remedy = "use a root this user may write, or --log-file" if refused else "name another with --log-file"
+        raise StoreError(f"cannot write the log {log}: {exc.strerror}; {remedy}") from exc
     try:
         yield fd
     except ChildFailed as exc:

@@ -107,5 +107,5 @@ def _print(checks: list[Check]) -> None:
     counts = {level: sum(check.level is level for check in checks) for level in Level}
     told = [f"{counts[Level.OK]} ok"]
     for level, word in ((Level.WARN, "warning"), (Level.FAIL, "failure")):
-        told.append(f"{counts[level]} {word}{'' if counts[level] == 1 else 's'}")
+        told.append(output.number_of(counts[level], word))
     output.say(", ".join(told))

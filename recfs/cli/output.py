@@ -57,6 +57,11 @@ def count(value: int | None) -> str:
     return "unlimited" if value is None else f"{value:,}"
 
 
+def number_of(value: int, word: str, plural: str = "") -> str:
+    """Return "1 file", "2 files"; *plural* where that is not the word with an s."""
+    return f"{value:,} {word if value == 1 else plural or f'{word}s'}"
+
+
 def duration(seconds: float | None) -> str:
     """Return a duration for a person; `-` for None."""
     from recfs.core.units import format_duration

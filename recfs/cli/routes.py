@@ -129,7 +129,7 @@ def _print(result: dict[str, Any], *, dry_run: bool) -> None:
         )
     if result["more"]:
         output.say(f"and {result['more']:,} more")
-    output.say(f"{result['files']:,} files looked at")
+    output.say(f"{output.number_of(result['files'], 'file')} looked at")
     for step, done in result["steps"].items():
         if done["files"]:
             would = "would be " if dry_run else ""

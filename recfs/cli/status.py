@@ -77,7 +77,7 @@ def status(invocation: Invocation, path: Path | None) -> None:
 
 
 def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count:,} times"
+    return "once" if count == 1 else output.number_of(count, "time")
 
 
 def passthrough(found: dict[str, Any]) -> Text:
@@ -136,7 +136,7 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
         )
     if lost := result.get("lost_found"):
         names = ", ".join(map(output.show_name, lost["names"])) + ", …" * (lost["entries"] > len(lost["names"]))
-        count = "1 entry" if lost["entries"] == 1 else f"{lost['entries']:,} entries"
+        count = output.number_of(lost["entries"], "entry", "entries")
         facts.append(("lost+found", Text(f"{count}: {names}", style="yellow")))
     if result.get("s3"):
         facts += _s3(result["s3"])
@@ -194,5 +194,5 @@ def _s3(far: dict[str, Any]) -> list[tuple[str, str | Text]]:
     run = far.get("tier_run")
     if run is not None:
         done = sum(step["files"] for step in run["steps"].values())
-        facts.append(("tier run", f"under way: {run['files']:,} files looked at, {done:,} moved"))
+        facts.append(("tier run", f"under way: {output.number_of(run['files'], 'file')} looked at, {done:,} moved"))
     return facts

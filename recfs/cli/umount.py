@@ -280,7 +280,7 @@ def _still_open(client: ControlClient, refusal: str) -> str:
     names = [output.show_name(file["path"]) for file in open_files]
     if all(name in refusal for name in names):
         return f"{refusal}\nclose them, or use --force"
-    count = "1 file is open" if len(names) == 1 else f"{len(names):,} files are open"
+    count = f"{output.number_of(len(names), 'file')} {'is' if len(names) == 1 else 'are'} open"
     more = f"\n  and {len(names) - _NAMED:,} more: `recfs status` names them" if len(names) > _NAMED else ""
     listed = "".join(f"\n  {name}" for name in names[:_NAMED])
     return f"{count}:{listed}{more}\nclose them, or use --force"

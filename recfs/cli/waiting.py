@@ -12,12 +12,12 @@ def told(left: dict[str, Any]) -> list[str]:
     """Return one line per thing that is left, as `drain` answers it."""
     lines = []
     if left.get("sealing"):
-        lines.append(f"{left['sealing']:,} closed files to be committed")
+        lines.append(f"{output.number_of(left['sealing'], 'closed file')} to be committed")
     lines += [hashed(file) for file in left.get("hashing") or ()]
     if left.get("settling"):
-        lines.append(f"{left['settling']:,} entries to be moved on the disk")
+        lines.append(f"{output.number_of(left['settling'], 'entry', 'entries')} to be moved on the disk")
     if left.get("dirty"):
-        lines.append(f"{left['dirty']:,} changes to be saved")
+        lines.append(f"{output.number_of(left['dirty'], 'change')} to be saved")
     lines += [aside(item) for item in left.get("set_aside") or ()]
     if left.get("problem"):
         lines.append(f"the catalogue cannot be written: {output.show_name(left['problem'])}")
@@ -79,7 +79,7 @@ def staying(found: dict[str, Any] | None) -> str | None:
         return None
     names = ", ".join(map(output.show_name, found["paths"]))
     more = ", …" if found["files"] > len(found["paths"]) else ""
-    count = "1 file" if found["files"] == 1 else f"{found['files']:,} files"
+    count = output.number_of(found["files"], "file")
     return (
         f"{count}, {output.size(found['bytes'])}, by temporary names: {names}{more}; rename or remove what is left over"
     )

@@ -60,7 +60,7 @@ async def test_files_in_s3_of_a_store_mounted_without_it(nursery: trio.Nursery, 
     bare = Filesystem(nursery, fs.root)
     await bare.start()
     [problem] = (await bare.answers()["status"]({}))["problems"]
-    assert problem.startswith("2 files of this store are in s3://bucket/, and there is no [s3]"), problem
+    assert problem.startswith("2 files of this store in s3://bucket/, and there is no [s3]"), problem
     assert "1 of them cannot be read" in problem
     assert "--config FILE" in problem
     await bare.stop()

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import trio
 
-from recfs.catalogue.sqlite import open_catalogue
 from recfs.cli.checks import Check, Level
 from recfs.cli.checks.bucket import check_bucket, examine, reached
 from recfs.cli.checks.owner import owner_check
 from recfs.cli.exits import exit_code_of
+from recfs.config import config_for_root
 from recfs.core.ownership import MARK_KEY, Mark
 from recfs.errors import NotSupported
 from recfs.object_errors import (
@@ -29,6 +29,7 @@ from recfs.object_errors import (
     WrongRegion,
 )
 from recfs.objects import CheckReport, ObjectMeta
+from recfs.offline import offline
 from tests.fake_object_store import FakeObjectStore
 from tests.system.fake_daemon import ANSWERS, STATUS, FakeDaemon, run
 from tests.system.s3_samples import (
@@ -268,8 +269,8 @@ def test_usage_errors(root: Path, args: list[str], message: str) -> None:
 @pytest.fixture
 def stopped(root: Path) -> Path:
     """A store that nobody serves, with a catalogue and nothing in it."""
-    (root / ".recfs").mkdir(parents=True)
-    open_catalogue(root / ".recfs" / "catalogue.db").close()
+    with offline(config_for_root(root)) as store:
+        store.call("quota_show")
     return root
 
 
@@ -329,7 +330,7 @@ def test_drain_says_what_it_waits_for_and_what_is_left(root: Path) -> None:
     told = [params.get("since_s") for _method, params in daemon.asked]
     assert told == [None, 7.5, 7.5], "only the first one is to try again what was refused"
     lines = result.stdout.splitlines()
-    assert lines[0].startswith("waiting for 2 closed files to be committed; 1 entries")
+    assert lines[0].startswith("waiting for 2 closed files to be committed; 1 entry")
     assert lines[1] == "1 still pending after 12s", "what has not changed is not told again"
     assert f"  upload of {FAILED['path']} fails: the server said no; next try in 42s (3 so far)" in lines
     assert "  S3: 2 uploads, 1 deletion (1 running, 1 failed, 1 waiting), 6 MiB not uploaded yet, 1 MiB sent" in lines
@@ -454,16 +455,17 @@ def test_doctor_finds_uploads_that_were_left_over(monkeypatch: pytest.MonkeyPatc
     assert examine("s3://bucket/", store)[2].level is Level.OK
     monkeypatch.setattr("recfs.cli.checks.bucket.time", SimpleNamespace(time_ns=lambda: begun_ns + 180_000 * 10**9))
     uploads = examine("s3://bucket/", store)[2]
-    assert (uploads.level, "1 unfinished uploads" in uploads.detail) == (Level.WARN, True)
+    assert (uploads.level, "unfinished uploads left over: 1, the oldest" in uploads.detail) == (Level.WARN, True)
     assert "lifecycle apply" in uploads.remedy
     store.fail("list_multiparts", AccessRefused("may not list; ask"))
     assert "ListBucketMultipartUploads" in examine("s3://bucket/", store)[2].remedy
 
 
-def test_doctor_does_not_wait_for_ever() -> None:
+def test_doctor_does_not_wait_for_ever(capsys: pytest.CaptureFixture[str]) -> None:
     never = threading.Event()
     [check] = check_bucket("s3://bucket/", lambda: _raises(TimeoutError(str(never.wait(10)))), patience_s=0.01)
     never.set()
+    assert capsys.readouterr().err == "recfs: waiting for s3://bucket/\n"
     assert (check.level, "no answer within" in check.detail) == (Level.WARN, True)
 
 

@@ -7,8 +7,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import click
+
 from recfs.cli.checks import Check, Level
 from recfs.cli.checks.owner import owner_check
+from recfs.core.naming import show_name
 from recfs.core.units import format_duration
 from recfs.errors import RecfsError
 from recfs.object_errors import (
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 _NAME, _ACCESS, _UPLOADS = "s3", "s3 access", "s3 uploads"
 _PATIENCE_S = 30.0
+_QUIET_S = 3.0
+"""So long nothing is said of it."""
 _STALE_S = 86_400.0
 """An unfinished upload of that age is hardly one under way."""
 _PROBE = b"written by recfs doctor, to be deleted at once\n"
@@ -89,7 +94,10 @@ def check_bucket(url: str, ask: Callable[[], list[Check]], *, patience_s: float)
     # Looking a name up may take minutes and cannot be interrupted: left to itself after a while.
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(patience_s)
+    thread.join(min(_QUIET_S, patience_s))
+    if thread.is_alive():
+        click.echo(f"recfs: waiting for {show_name(url)}", err=True)
+        thread.join(patience_s - _QUIET_S)
     if found:
         return found[0]
     if errors:
@@ -144,7 +152,7 @@ def _uploads(store: "ObjectStore", now_ns: int) -> list[Check]:
     if not stale:
         return [Check(_UPLOADS, Level.OK, f"{len(ages)} under way, none left over")]
     oldest = format_duration(round(max(stale) / 3600) * 3600.0)
-    detail = f"{len(stale)} unfinished uploads were left over, the oldest {oldest} ago; they cost as much as objects"
+    detail = f"unfinished uploads left over: {len(stale)}, the oldest {oldest} ago; they cost as much as objects"
     return [Check(_UPLOADS, Level.WARN, detail, "`recfs lifecycle apply` has S3 drop them by their age")]
 
 
