@@ -88,6 +88,7 @@ class Client:
         self.mount = mount
         self.number = number
         self.dice = random.Random(seed)
+        self.limited = limited
         self.allowed = (OTHERS if uid else LOCAL) | (LIMITED if limited else set())
         self.open: list[tuple[int, int, str]] = []
         self.witnesses: list[Witness] = []
@@ -233,7 +234,10 @@ class Client:
         acts: list[Callable[[int, int], None]] = [self.fstat, self.seek, self.attributes]
         acts += [self.read, self.read] if reads else []
         acts += [self.write, self.write, self.ftruncate, self.allocate, self.copy, self.sync] if writes else []
-        acts += [self.map, self.fork] if reads and writes else []
+        acts += [self.fork] if reads and writes else []
+        # A mapped page that a limit refuses, as it lies beyond an end that was cut meanwhile, is EIO to whoever writes
+        # next: the kernel keeps no other error of it (mapping_set_error, include/linux/pagemap.h).
+        acts += [self.map] if reads and writes and not self.limited else []
         act = self.dice.choice(acts)
         try:
             act(fd, flags)
