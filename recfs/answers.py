@@ -360,7 +360,8 @@ class Answers:
         if not stuck and is_first:
             self.vfs.behind.try_refused(all_of_them=True)
             if tier is not None and uploads and retries:
-                for row_id in tier.journal.stuck():  # what was refused may have been put right
+                # What was refused may have been put right, and S3 be there again.
+                for row_id in tier.journal.stuck() | tier.journal.failed():
                     tier.journal.retry(row_id)
         while True:
             began = trio.current_time()

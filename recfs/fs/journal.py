@@ -368,6 +368,16 @@ class Journal:
             if self.unsent.why_aside(row_id) is None and self.rows[row_id].next_try_ns > self._clock.steady_ns()
         }
 
+    def failed(self) -> set[int]:
+        """Rows that failed, not for their own sake, and wait for their next try."""
+        now = self._clock.steady_ns()
+        return {
+            row.id
+            for row in self.rows.values()
+            if row.attempts and row.next_try_ns > now and row.id not in self.running
+            and self.unsent.why_aside(row.id) is None
+        }  # fmt: skip
+
     def pending(self, *, retries: bool) -> int:
         """How many rows somebody who drains has to wait for; *retries*: also those that failed and are tried again.
 

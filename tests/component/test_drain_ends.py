@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from recfs.catalogue.sqlite import SqliteCatalogue
-from recfs.object_errors import AccessRefused, PrefixTaken, WrongCredentials
+from recfs.object_errors import AccessRefused, PrefixTaken, Unreachable, WrongCredentials
 
 from .build import REC, Filesystem, filesystem
 from .far import ask, bucket, failing, fs
@@ -62,6 +62,21 @@ async def test_only_the_first_piece_of_a_drain_tries_again_what_s3_refused(fs: F
         answer = await ask(fs, "drain", timeout_s=3600, since_s=since_s)
     assert (answer["stuck"]["items"], _tries(fs)) == (1, tries + 1)
     bucket(fs).heal()
+
+
+@pytest.mark.expect_log("nobody listens")
+async def test_a_drain_tries_at_once_what_failed_while_s3_was_away(fs: Filesystem) -> None:
+    """A file that failed often waits for minutes: who drains does not wait for that."""
+    bucket(fs).fail("put_file", Unreachable("nobody listens"), times=1000)
+    await fs.write(FILE, b"data")
+    await failing(fs)
+    bucket(fs).heal()
+    assert fs.vfs.bodies.tier is not None
+    journal = fs.vfs.bodies.tier.journal
+    (row,) = journal.rows.values()
+    journal.update(row._replace(attempts=9, next_try_ns=fs.clock.steady_ns() + 300 * 10**9))
+    assert (await ask(fs, "drain", timeout_s=20))["pending"] == 0
+    assert await fs.state(FILE) == "stored"
 
 
 def _tries(fs: Filesystem) -> int:
