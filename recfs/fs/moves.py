@@ -83,7 +83,7 @@ class Moves:
         """The object is to lie where its file does, or to say what the file is. Raises what S3 refuses."""
         held, key = node.object, key_of(node)
         if held is None or held.key == key:
-            if row.key not in ("", key) and not await self._clear(row):
+            if (held is None or row.key != key) and not await self._clear(row):
                 return
             if held is None:
                 self._journal.done(row.id)

@@ -169,3 +169,28 @@ async def test_no_copy_is_left_where_an_object_was_moved_to(fs: Filesystem, act:
         await fs.reopen()
     await ask(fs, "queue_retry", all=True)
     await assert_no_orphans(fs)
+
+
+@pytest.mark.may_log("the answer was lost")
+@pytest.mark.parametrize("dies", [True, False], ids=["dies", "lives"])
+async def test_no_copy_is_left_of_a_file_that_belongs_here_by_now(fs: Filesystem, dies: bool) -> None:
+    """Its object followed it to where nothing is uploaded, and then it was overwritten."""
+    here = "temp/5/1/moved"
+    await fs.write(FILE, b"data")
+    await fs.mkdirs("temp/5/1")
+    await fs.drain()
+    bucket(fs).fail("copy", Unreachable("the answer was lost"), times=1_000, after=True)
+    await fs.rename(FILE, here)
+    await until(lambda: here in stored(fs))
+    if not dies:
+        await until(lambda: fs.rows("select count(*) from journal where attempts > 0") == [1])
+    await fs.write(here, b"newer")
+    await fs.parts.behind.flush()
+    if dies:
+        await fs.crash()
+    bucket(fs).heal()
+    if dies:
+        await fs.reopen()
+    await ask(fs, "queue_retry", all=True)
+    await assert_no_orphans(fs)
+    assert await fs.read(here) == b"newer"
