@@ -243,6 +243,7 @@ class World:
 
     def _mapped(self, stamp: Stamp, certain: bool, result: Any, *, h: int, offset: int, seed: int, size: int) -> None:
         self._put(self.handles[h][0], stamp, offset, pattern(seed, size), certain=certain)
+        self._fsync(stamp, certain, None, h=h)  # msync(2) is one
 
     def _copy(self, stamp: Stamp, certain: bool, result: Any, *, path: str, h: int, size: int) -> None:
         source = self.node(path).current.content[: result if certain else size]
