@@ -34,6 +34,7 @@ def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the store's disk as the only thing that is really looked at."""
     monkeypatch.setattr("recfs.cli.doctor.host_checks", lambda: [FINDINGS[Level.OK]])
     monkeypatch.setattr("recfs.cli.doctor.version_checks", list)
+    monkeypatch.setattr("recfs.cli.doctor.check_dead_mounts", lambda own: [])
 
 
 @pytest.mark.parametrize(("level", "code"), [(Level.OK, 0), (Level.WARN, 0), (Level.FAIL, 1)])
