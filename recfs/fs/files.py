@@ -250,7 +250,11 @@ class OpenFiles:
         node, body = handle.node, handle.body
         end = offset + len(data)
         if end > node.bytes:
-            end = self.admit(node, offset, end)
+            wanted, end = end, self.admit(node, offset, end)
+            if end < wanted and handle.direct:
+                # The kernel tells EIO of half a write past the page cache, if it lay inside what was the file when it
+                # was sent (fuse_get_res_by_io, fs/fuse/file.c).
+                self._demand(node, wanted)
             data = data[: end - offset]
             self._tree.resize(node, end)
         try:
@@ -303,6 +307,12 @@ class OpenFiles:
         allowed = account.admit(node.bytes, wanted, offset) if account is not None else wanted
         self.space.admit(allowed - max(node.bytes, offset))  # a hole takes no room
         return allowed
+
+    def _demand(self, node: FileNode, size: int) -> None:
+        """Raise what keeps a file from becoming so large."""
+        end_of(size, 0, self.space.max_file_bytes)
+        if node.parent.account is not None and not node.unlinked:
+            node.parent.account.demand(node.bytes, size)
 
     def changed(self, node: FileNode) -> None:
         """The bytes of the file are others now. Atomic."""

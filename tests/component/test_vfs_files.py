@@ -227,6 +227,26 @@ async def limit(fs: Filesystem, **limits: int | str) -> None:
     await fs.answers()["quota_set"]({"user": "5"} | limits)
 
 
+@pytest.mark.parametrize(
+    ("limits", "error"), [({"max_bytes": 5000}, QuotaExceeded), ({"max_file_size": 5000}, FileTooLarge)]
+)
+async def test_a_write_past_the_page_cache_is_done_whole_or_not_at_all(
+    fs: Filesystem, limits: dict[str, int], error: type[Exception]
+) -> None:
+    """The kernel would tell EIO of half of it."""
+    await fs.mkdirs(REC)
+    await limit(fs, **limits)
+    number = await fs.open(FILE, os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
+    assert await fs.vfs.files.write(number, 0, bytes(4096)) == 4096
+    with pytest.raises(error):
+        await fs.vfs.files.write(number, 4096, bytes(4096))
+    assert fs.account() == (4096, 1)
+    await fs.close(number)
+    number = await fs.open(FILE, os.O_WRONLY)
+    assert await fs.vfs.files.write(number, 4096, bytes(4096)) == 904
+    await fs.close(number)
+
+
 async def test_the_limit_holds_to_the_byte(fs: Filesystem) -> None:
     await fs.write(f"{REC}/other", bytes(400))
     await limit(fs, max_bytes=1000)
