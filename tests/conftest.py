@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.helpers import machine, tables, workers
@@ -30,6 +31,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # Hundreds of daemons are started: none of them should have to compile recfs first.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
+    # A deadline for one example, in wall-clock time, is a promise about how busy the machine is.
+    hypothesis.settings.register_profile("recfs", deadline=None)
+    hypothesis.settings.load_profile("recfs")
     config.pluginmanager.register(machine, "recfs-test-machine")
     config.pluginmanager.register(tables, "recfs-test-tables")
     config.pluginmanager.register(workers, "recfs-test-workers")
