@@ -24,7 +24,7 @@ from recfs.fs.garbage import Garbage
 from recfs.fs.nodes import Untouched
 from recfs.fs.problems import reason_of
 from recfs.fs.remains import Remains
-from recfs.fs.staging import ELSEWHERE, LONG_PATH_BYTES, Label, StagingPool
+from recfs.fs.staging import COPY_LABEL, ELSEWHERE, LONG_PATH_BYTES, Label, StagingPool
 from recfs.fs.waits import Held, bounded, interruptible
 from recfs.ports import Pending, Promise
 
@@ -220,10 +220,11 @@ class Bodies:
         else:
             node.body.swap(fd, writable=writable)
 
-    def born(self, node: FileNode, slot: tuple[str, int]) -> Body:
-        """Give a new file its staging file, with one writing handle."""
+    def born(self, node: FileNode, slot: tuple[str, int], *, copying: bool = False) -> Body:
+        """Give a new file its staging file, with one writing handle. *copying*: the next start drops it (`Body`)."""
         node.staging, fd = slot
         node.body = body = Body(fd, writable=True)
+        body.copying = copying
         body.handles = body.writers = 1
         self.label(node)
         return body
@@ -240,10 +241,11 @@ class Bodies:
         path = b"/".join(node.parts())
         now = time.monotonic_ns()
         label = Label(node.ino, node.parent.ino, node.mode, node.uid, node.gid, closed, path, now)
+        kind = COPY_LABEL if node.body.copying else b""
         try:
             fd = node.body.fd
-            if len(path) > LONG_PATH_BYTES or not self._store.label(fd, label.encode()):
-                self._store.label(fd, replace(label, path=ELSEWHERE + node.name).encode())
+            if len(path) > LONG_PATH_BYTES or not self._store.label(fd, kind + label.encode()):
+                self._store.label(fd, kind + replace(label, path=ELSEWHERE + node.name).encode())
         except Exception as error:
             if before_writing:
                 raise

@@ -28,14 +28,16 @@ class Body:
     """An open file's descriptor and who uses it."""
 
     __slots__ = (
-        "ahead", "asked", "backing", "cached", "charged", "download", "fd", "foreign", "freezing", "handles", "held",
-        "in_place", "judged", "lock", "passing", "retired", "seen", "shares", "stopped", "unproven", "untold",
+        "ahead", "asked", "backing", "cached", "charged", "copying", "download", "fd", "foreign", "freezing", "handles",
+        "held", "in_place", "judged", "lock", "passing", "retired", "seen", "shares", "stopped", "unproven", "untold",
         "untouched", "users", "writable", "writers",
     )  # fmt: skip
 
     def __init__(self, fd: int, *, writable: bool) -> None:
         self.fd = fd
         self.writable = writable
+        self.copying = False
+        """It is the copy of a shown file, and not all of that is here yet."""
         self.download: Download | None = None
         """What brings the bytes that are not here yet."""
         self.handles = 0

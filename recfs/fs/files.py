@@ -113,7 +113,9 @@ class OpenFiles:
         self.modes.adopt(self.handles[number])
         return number
 
-    async def create(self, folder: DirNode, name: bytes, mode: int, caller: Caller) -> tuple[int, FileNode]:
+    async def create(
+        self, folder: DirNode, name: bytes, mode: int, caller: Caller, *, copying: bool = False
+    ) -> tuple[int, FileNode]:
         """Make a new file open for writing. Raises Exists, QuotaExceeded, InvalidPath, OutOfSpace, TooManyFiles."""
         self.shares.admit(caller.uid)
         if folder.children.get(name) is not None or not folder.complete:
@@ -130,7 +132,7 @@ class OpenFiles:
             await trio.to_thread.run_sync(self._bodies.pool.discard, slot[0], limiter=self._limiter)
             raise
         node = self._names.add_file(folder, name, mode, caller, upload=upload)
-        body = self._bodies.born(node, slot)
+        body = self._bodies.born(node, slot, copying=copying)
         return self._register(node, body, caller.uid, writes=True), node
 
     async def open(self, node: FileNode, flags: int, uid: int) -> int:
@@ -173,7 +175,8 @@ class OpenFiles:
         if folder.account is not None and not empty:
             folder.account.demand(0, shared.bytes)
         mode = shared.mode & 0o777 | 0o600
-        number, node = await self.create(folder, view.name, mode, caller)
+        number, node = await self.create(folder, view.name, mode, caller, copying=not empty)
+        body = self.handles[number].body
         # The copy belongs to whom the directory belongs: the view showed that owner too.
         node.uid, node.gid = folder.uid, folder.gid
         done = self._copying[node.ino] = trio.Event()
@@ -181,6 +184,8 @@ class OpenFiles:
             if not empty and shared.bytes:
                 with interruptible(f"a copy of {shared.path}"):
                     await self._copy(shared, number)
+            body.copying = False
+            self._bodies.label(node)  # all of it is there: the next start keeps it
         except BaseException:
             if not node.unlinked:
                 self._names.discard(node, successor=None)  # half a copy is no copy

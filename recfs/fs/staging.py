@@ -32,6 +32,8 @@ HEADROOM_SHARE = 32
 """Which part of a small disk is put aside in each of the catalogue's files, at most."""
 FETCH_LABEL = b"fetch "
 """Label of a partial copy of what S3 has: worth nothing to the next start."""
+COPY_LABEL = b"copy "
+"""Beginning of the label of a shown file's copy until all of it is there: it is worth nothing either."""
 
 
 LONG_PATH_BYTES = 3000

@@ -251,6 +251,7 @@ class World:
 
     def _allocate(self, stamp: Stamp, certain: bool, result: Any, *, h: int, offset: int, size: int) -> None:
         node = self.handles[h][0]
+        node.mtime_ns.tell(stamp, None)
         if offset + size > len(node.current.content):
             self._cut(node, stamp, offset + size)
 

@@ -14,7 +14,7 @@ from recfs.fs.namespace import Caller
 from recfs.fs.nodes import DirNode, FileNode
 from recfs.fs.recovery.finds import only_in_s3
 from recfs.fs.recovery.overwrites import keep_overwrite, was_closed, when_labelled
-from recfs.fs.staging import ELSEWHERE, FETCH_LABEL, Label
+from recfs.fs.staging import COPY_LABEL, ELSEWHERE, FETCH_LABEL, Label
 
 if TYPE_CHECKING:
     from recfs.fs.recovery.finds import Finds
@@ -53,7 +53,9 @@ class Strays:
         # Of several overwrites of one file the one counts that was closed last; what nobody closed changes nothing.
         for found in sorted(self._found.staging.values(), key=lambda found: when_labelled(found, same_boot=same_boot)):
             with self._found.aside(("staging", found.id), f"staging/{found.id}"):
-                if found.label is not None and found.label.startswith(FETCH_LABEL):
+                if found.label is not None and found.label.startswith(COPY_LABEL) and found.id not in known:
+                    self._store.drop_staging([found.id])  # half a copy is no copy
+                elif found.label is not None and found.label.startswith(FETCH_LABEL):
                     if found.id not in of_files:  # it may have been fetched to be changed
                         self._store.drop_staging([found.id])  # a partial copy of what S3 has
                 elif found.id in known:

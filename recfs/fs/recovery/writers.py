@@ -8,6 +8,7 @@ from recfs.core.model import State, check_transition
 from recfs.fs.diskio import thaw_path
 from recfs.fs.nodes import FileNode
 from recfs.fs.recovery.overwrites import keep_overwrite, was_closed
+from recfs.fs.staging import COPY_LABEL
 from recfs.ports import Pending, Promise
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ class Writers:
             return
         priors = self._priors(node)
         node.priors = tuple(entry.gid for entry in priors)
-        if same_boot and node.state is State.WRITING and self._is_held(node):
+        if node.state is State.WRITING and self._is_half_a_copy(node):
+            self._found.removed[node.ino] = None
+        elif same_boot and node.state is State.WRITING and self._is_held(node):
             return
         if node.ino in self._found.removed:
             return  # it goes (`Recovery.end`), and so does what it holds
@@ -114,6 +117,11 @@ class Writers:
         if node.body is not None:
             node.body.in_place = node.staging is None
         return True
+
+    def _is_half_a_copy(self, node: FileNode) -> bool:
+        """Whether it was to become the copy of a shown file, which is shown again without it."""
+        staged = self._found.staging.get(node.staging or "")
+        return staged is not None and (staged.label or b"").startswith(COPY_LABEL)
 
     @staticmethod
     def _way_back(priors: list[Garbage], held: ObjectRow | None, *, same_boot: bool) -> Garbage | None:
