@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import errno
 import json
 import logging
 import os
+import stat
 import struct
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from recfs.clock import boot_id
 from recfs.errors import MountError
@@ -212,7 +214,9 @@ class OwnMount:
         number, device = self._known
         known = {"point": os.fsdecode(self.point), "mount_id": number, "device": device.decode("ascii")}
         try:
-            file.write_text(json.dumps(known | {"unique": self._unique, "boot": boot_id()}), "ascii")
+            with _plain_file(file, os.O_WRONLY | os.O_CREAT) as note:
+                note.truncate()
+                note.write(json.dumps(known | {"unique": self._unique, "boot": boot_id()}).encode("ascii"))
         except OSError as error:  # a full disk, say: who names the mount point finds it all the same
             log.debug("%s: %s", file, error.strerror)
 
@@ -271,13 +275,23 @@ def detach(mountpoint: Path) -> Detached:
     return Detached.ABSENT
 
 
+def _plain_file(path: Path, flags: int) -> BinaryIO:
+    """Open a file, and nothing else that stands there: a FIFO would be waited for. Raises OSError."""
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "is no file", str(path))
+    return os.fdopen(fd, "rb" if flags == os.O_RDONLY else "wb", buffering=0)
+
+
 def left_by(file: Path) -> Path | None:
     """Where the mount is that the daemon which wrote *file* (`OwnMount.note`) has left behind; None if it has not.
 
     Nothing is asked of the mount. Whether its daemon has died is for the caller to know.
     """
     try:
-        known = json.loads(file.read_text("ascii"))
+        with _plain_file(file, os.O_RDONLY) as note:
+            known = json.loads(note.read())
         own = OwnMount(Path(known["point"]))
         own._known = (int(known["mount_id"]), str(known["device"]).encode("ascii"))
         own._unique = known["unique"]
