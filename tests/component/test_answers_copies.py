@@ -147,6 +147,7 @@ async def test_pinned_files_stay(fs: Filesystem) -> None:
 
 
 @no_route
+@pytest.mark.slow
 async def test_what_cannot_be_pinned_says_why(nursery: trio.Nursery, place: Path) -> None:
     """What stays here anyway, what S3 does not have, and more than the budget."""
     fs = tiered(nursery, place, cache={"max_size": 2 * MIB, "fetch_whole_below": MIB, "read_ahead_max": MIB})

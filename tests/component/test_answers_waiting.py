@@ -27,6 +27,7 @@ QUESTIONS = {
 
 
 @pytest.mark.parametrize(("method", "operation"), QUESTIONS.items())
+@pytest.mark.table
 async def test_a_question_that_s3_does_not_answer_ends(fs: Filesystem, method: str, operation: str) -> None:
     await fs.write(FILE, b"data")
     await fs.drain()

@@ -100,6 +100,7 @@ async def test_a_first_write_waits_for_the_pipeline_and_goes_on(place: Path, mon
         await fs.close(number)
 
 
+@pytest.mark.slow
 async def test_files_that_somebody_keeps_mapped_hold_nobody_back(place: Path) -> None:
     """One process can map ten thousand, for ever, and no work catches up with them."""
     async with filesystem(place, commit={"max_pending": 1}) as fs:

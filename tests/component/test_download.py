@@ -65,6 +65,7 @@ async def test_requests_grow_with_a_sequential_reader_and_a_jump_starts_small_ag
     store.assert_nothing_twice()
 
 
+@pytest.mark.slow
 async def test_read_ahead_stops_at_its_bound() -> None:
     data = pattern(24 * MIB)
     store = GatedStore(data)

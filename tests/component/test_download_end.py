@@ -58,6 +58,7 @@ async def test_no_reader_waits_longer_than_the_deadline(data: bytes, store: Gate
     assert readers.ended["second"] == data[:STEP]
 
 
+@pytest.mark.slow
 async def test_the_deadline_of_a_long_wait_starts_again_with_what_comes(
     data: bytes, store: GatedStore, mock_clock: MockClock
 ) -> None:

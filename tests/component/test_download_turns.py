@@ -71,6 +71,7 @@ async def test_reserved_slots_serve_a_reader_at_once() -> None:
         store.release()
 
 
+@pytest.mark.slow
 async def test_a_reader_without_slots_for_its_read_ahead_gets_larger_requests() -> None:
     data = pattern(24 * MIB)
     hog, store = GatedStore(data, hold=True), GatedStore(data)
@@ -91,6 +92,7 @@ async def test_a_reader_without_slots_for_its_read_ahead_gets_larger_requests() 
     store.assert_nothing_twice()
 
 
+@pytest.mark.slow
 async def test_downloads_take_turns_with_what_nobody_waits_for() -> None:
     data = {name: pattern(32 * MIB) for name in "ab"}
     stores = {name: GatedStore(data[name], hold=True) for name in "ab"}

@@ -84,6 +84,7 @@ def _tries(fs: Filesystem) -> int:
 
 
 @pytest.mark.expect_log("old key")
+@pytest.mark.slow
 async def test_credentials_that_may_be_replaced_are_waited_for(fs: Filesystem) -> None:
     """They are read again by themselves."""
     bucket(fs).fail("put_file", WrongCredentials("old key"), times=1000)

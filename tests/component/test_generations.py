@@ -57,6 +57,7 @@ async def problems(fs: Filesystem) -> str:
 
 
 @pytest.mark.parametrize("end", ["stop", "crash"])
+@pytest.mark.slow
 async def test_an_old_catalogue_beside_a_newer_tree(
     fs: Filesystem, tmp_path: Path, expect_log: ExpectLog, end: str
 ) -> None:

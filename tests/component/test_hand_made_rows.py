@@ -150,6 +150,7 @@ SILENT = {
 
 @pytest.mark.usefixtures("any_log")
 @pytest.mark.parametrize("change", SILENT.values(), ids=SILENT.keys())
+@pytest.mark.table(8)
 async def test_whatever_stands_there_others_go_on(place: Path, change: str) -> None:
     """The store starts, twice; another user's files are read, made, sealed and removed; a drain and a stop end."""
     other = "users/6/recordings/7"

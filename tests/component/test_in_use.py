@@ -354,6 +354,7 @@ async def test_where_nobody_reads_through_the_kernel_nothing_waits(tmp_path: Pat
 
 @pytest.mark.parametrize("size", [5000, 2 << 20], ids=["small", "a pass of its own"])
 @pytest.mark.parametrize("moves", ["before it is opened", "as its turn comes"])
+@pytest.mark.table(2)
 async def test_what_is_hashed_where_it_lies_is_the_file_itself(
     fs: Filesystem, monkeypatch: pytest.MonkeyPatch, size: int, moves: str
 ) -> None:

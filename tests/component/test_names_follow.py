@@ -109,6 +109,7 @@ async def test_a_large_removal_lets_others_have_their_turn(fs: Filesystem) -> No
     assert 0 < max(removed_between) <= 2 * REMOVED_AT_ONCE
 
 
+@pytest.mark.slow
 async def test_a_large_removal_is_written_in_pieces(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while others write their rows at once, as every rename does: each transaction keeps requests waiting."""
     monkeypatch.setattr("recfs.fs.vfs.EAGER_NODES", 100)

@@ -86,6 +86,7 @@ def heads(proxy: ChaosProxy) -> int:
 # --- a server that verifies --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_file_goes_with_its_own_sha256(make_store: MakeStore, proxy: ChaosProxy, file: int) -> None:
     proxy.add(Checksums())
     make_store().put_file(file, len(DATA), KEY, META)
