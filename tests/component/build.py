@@ -32,7 +32,7 @@ from recfs.fs.xattrs import Xattrs
 from tests.fake_object_store import FakeObjectStore
 from tests.fakes import FakeClock, FakeKernelFiles, KernelRecorder
 from tests.helpers.invariants import assert_unbroken
-from tests.helpers.watch import Watch, watched
+from tests.helpers.watch import FEW_NODES, Watch, watched
 
 from .consistency import PRIVATE, assert_store
 from .faults import Faults, Stopped
@@ -118,7 +118,8 @@ class Filesystem:
                             await made.serve(inner)
                         else:
                             inner.start_soon(made.bodies.pool.run)
-                        with watched(made, is_over=lambda: self.faults.dead) as self.watch:
+                        few = FEW_NODES if services else -1  # without them nobody takes up what the start found
+                        with watched(made, few, is_over=lambda: self.faults.dead) as self.watch:
                             task_status.started()
                             await self._end.wait()
                         inner.cancel_scope.cancel()
