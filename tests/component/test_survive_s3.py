@@ -350,7 +350,7 @@ def test_every_method_is_struck() -> None:
 
 @pytest.mark.parametrize("once", [True, False], ids=["once", "one user's"])
 @pytest.mark.parametrize("name", NAMING)
-@pytest.mark.table(2)
+@pytest.mark.table
 async def test_one_object_at_work(place: Path, name: str, once: bool) -> None:
     curse = Curse(ERRORS[(NAMING.index(name) + once) % len(ERRORS)], once=once)
     await at_work(place, Bucket, name, curse)
@@ -358,7 +358,7 @@ async def test_one_object_at_work(place: Path, name: str, once: bool) -> None:
 
 
 @pytest.mark.parametrize("name", [*NAMING, *OF_THE_BUCKET])
-@pytest.mark.table(2)
+@pytest.mark.table
 async def test_all_objects_at_work(place: Path, name: str) -> None:
     curse = Curse(*ERRORS, mark="")
     await at_work(place, Bucket, name, curse)
@@ -366,7 +366,7 @@ async def test_all_objects_at_work(place: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*NAMING, *OF_THE_BUCKET])
-@pytest.mark.table(2)
+@pytest.mark.table
 async def test_at_start(place: Path, name: str) -> None:
     curse = Curse(*ERRORS, mark=MARK if name in NAMING else "")
     await at_start(place, name, curse)

@@ -152,6 +152,7 @@ MOVES: list[Act] = [
 @pytest.mark.may_log("the answer was lost")
 @pytest.mark.parametrize("dies", [True, False], ids=["dies", "lives"])
 @pytest.mark.parametrize("act", MOVES, ids=lambda act: act.__name__)
+@pytest.mark.table(4)
 async def test_no_copy_is_left_where_an_object_was_moved_to(fs: Filesystem, act: Act, dies: bool) -> None:
     await fs.write(FILE, b"data")
     await fs.drain()
