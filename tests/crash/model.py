@@ -64,6 +64,8 @@ class Version:
     """When it was closed as it is now; None while somebody writes, or if nobody ever closed it."""
     changed: bool = False
     """It was written to since something was promised of it."""
+    over: bool = False
+    """It was open for writing when its file was renamed over another, and nothing was promised of it since."""
     torn: tuple[bytes, int, bytes] | None = None
     """What was there before a write of which nobody knows whether it happened, its offset and its bytes."""
 
@@ -243,7 +245,8 @@ class World:
 
     def _mapped(self, stamp: Stamp, certain: bool, result: Any, *, h: int, offset: int, seed: int, size: int) -> None:
         self._put(self.handles[h][0], stamp, offset, pattern(seed, size), certain=certain)
-        self._fsync(stamp, certain, None, h=h)  # msync(2) is one
+        # msync(2) is an fsync, of which recfs hears only where the kernel does not serve the mapping by itself.
+        self.handles[h][0].current.closes.append(Stamp(stamp.number, None))
 
     def _copy(self, stamp: Stamp, certain: bool, result: Any, *, path: str, h: int, size: int) -> None:
         source = self.node(path).current.content[: result if certain else size]
@@ -260,7 +263,10 @@ class World:
 
     def _truncate(self, stamp: Stamp, certain: bool, result: Any, *, path: str, size: int) -> None:
         node = self._own(path, stamp, empty=not size)
+        before = node.current.content
         self._cut(node, stamp, size)
+        if not certain:
+            node.current.torn = (before, 0, b"")  # a shown file may have been copied, and not cut yet
         if not node.writers:
             self._closed(node, stamp)
 
@@ -274,13 +280,14 @@ class World:
 
     @staticmethod
     def _closed(node: Node, stamp: Stamp) -> None:
-        node.current.closed, node.current.changed = stamp, False
+        node.current.closed, node.current.changed, node.current.over = stamp, False, False
         node.current.closes.append(stamp)
 
     def _fsync(self, stamp: Stamp, certain: bool, result: Any, *, h: int) -> None:
         node = self.handles[h][0]
         if certain:
             node.current.synced, node.current.changed, node.copied = True, False, False
+            node.current.over = False
         else:
             node.current.closes.append(stamp)  # as much may have been promised
 
@@ -338,6 +345,7 @@ class World:
             earlier = [each for each in replaced.versions if each.closes or each.synced]
             if not any(each.closes or each.synced for each in moved.versions[:-1]):
                 moved.versions = [*earlier, moved.current]
+                moved.current.over = bool(moved.writers and earlier)
         if was_shown:
             folder.hidden.setdefault(name, Fact([(LONG_AGO, False)])).tell(stamp, True)
         self._place(target, new, moved, stamp)

@@ -111,7 +111,7 @@ def allowed(node: Node, horizon: Horizon) -> list[Allowed]:
     present = node.current
     closed = present.closed is not None and not node.writers and horizon.heard(present.closed)
     found = [Allowed(present, WHOLE if closed else ANY)]
-    if present.synced or any(horizon.heard(close) for close in present.closes):
+    if not present.over and (present.synced or any(horizon.heard(close) for close in present.closes)):
         return found
     earlier, certain = [], False
     for version in reversed(node.versions[:-1]):

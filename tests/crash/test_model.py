@@ -223,6 +223,12 @@ KEPT: dict[str, tuple[Callable[[], Told], list[dict[str, Seen]]]] = {
         lambda: Told()("setxattr", LATE_NS, path="old", name="user.a", value="1"),
         [found(), found(old=file(OLD, xattrs={"user.a": "1"}))],
     ),
+    "a file that is open, renamed over another": (
+        lambda: Told()("open", path="other", h=1, flags=WRITE)("write", h=1, offset=0, seed=1, size=100, result=100)(
+            "rename", path="other", to="old"
+        ),
+        [found(without="other"), found(without="other", old=file(NEW, "incomplete"))],
+    ),
     "bytes changed where they lie, and then cut": (
         lambda: Told().wrote("old", 1, os.O_APPEND, 0)("ftruncate", h=1, size=0), [found(old=file(b"", "incomplete"))]
     ),
