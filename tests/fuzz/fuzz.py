@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.fuse.harness import BASE_CONFIG, REPOSITORY, Mount, remove_tree
+from tests.fuse.harness import BASE_CONFIG, Mount, remove_tree
 from tests.fuzz import clients
 from tests.fuzz.clients import BEAT
 
@@ -319,4 +319,4 @@ def play(base: Path, plan: Plan) -> tuple[list[str], Counter[str]]:
     return wrong, Counter({"rounds": 1, "acts": each.acts})
 
 
-__all__ = ["MODES", "REPOSITORY", "Plan", "play"]
+__all__ = ["MODES", "Plan", "play"]
