@@ -164,7 +164,8 @@ class Journal:
             row_id = self._of_ino.get((kind, node.ino))
             if row_id is None or row_id in self.running:
                 continue
-            if self.rows[row_id].key in ("", key):
+            put = self.rows[row_id].key
+            if not put or (put == key and not self.was_tried(row_id)):
                 self.cancel(row_id)
             else:
                 self.retry(row_id)

@@ -48,6 +48,8 @@ class Transfer:
         self._unrecorded = 0
         self.stored = False
         """Whether S3 has put these bytes under the key, be they what the file is or not."""
+        self.tried = False
+        """Whether earlier attempts may have begun something under the key."""
         self.found = False
         """Whether an earlier attempt had put them there, with the attributes of that time."""
 
@@ -64,6 +66,10 @@ class Transfer:
         info: ObjectInfo | None
         try:
             if self._size <= min(self._objects.part_size(self._size), MAX_PUT_BYTES):
+                if self._row.upload_id:
+                    self._begin_anew()  # of the larger file that it was
+                if self.tried:
+                    await self._abort_unknown()
                 info = await self._in_one()
             else:
                 info = await self._in_parts()
@@ -168,11 +174,7 @@ class Transfer:
         return False
 
     async def _abort_unknown(self) -> None:
-        """Drop uploads under this key that were begun and not recorded: the answer was lost, or the daemon died."""
-        known = {row.upload_id for row in self._journal.rows.values()}
-        for found in await self._call(partial(self._objects.list_multiparts, self._key)):
-            if found.key == self._key and found.upload_id not in known:
-                self._journal.abort(found.key, found.upload_id)
+        await abort_unknown(self._objects, self._journal, self._limiter, self._key)
 
     async def _part(self, number: int, part_bytes: int, token: object) -> None:
         offset = (number - 1) * part_bytes
@@ -205,6 +207,14 @@ class Transfer:
     def _record(self, row: JournalRow) -> None:
         self._row = row
         self._journal.update(row)
+
+
+async def abort_unknown(objects: ObjectStore, journal: Journal, limiter: trio.CapacityLimiter, key: str) -> None:
+    """Drop uploads under a key that were begun and not recorded: the answer was lost, or the daemon died."""
+    known = {row.upload_id for row in journal.rows.values()}
+    for found in await trio.to_thread.run_sync(partial(objects.list_multiparts, key), limiter=limiter):
+        if found.key == key and found.upload_id not in known:
+            journal.abort(found.key, found.upload_id)
 
 
 def _digest_of(text: str) -> str:

@@ -27,7 +27,7 @@ from recfs.fs.moves import Moves
 from recfs.fs.nodes import FileNode
 from recfs.fs.problems import forever, reason_of
 from recfs.fs.tier import attributes_of, key_of
-from recfs.fs.transfer import Transfer
+from recfs.fs.transfer import Transfer, abort_unknown
 from recfs.fs.unsent import Why
 from recfs.object_errors import (
     ClockSkewed,
@@ -286,6 +286,7 @@ class Uploader:
         if self._journal.unsent.why_aside(row.id) is Why.NAME:
             self._journal.unsent.count_again(row.id)
         key = key_of(node)
+        tried = bool(row.key) and self._journal.was_tried(row.id)
         if row.key != key:
             if not await self._clear(row):
                 return
@@ -314,6 +315,7 @@ class Uploader:
                 objects=self._tier.objects, journal=self._journal, behind=self._behind,
                 limiter=self._limiter, part_limiter=self._parts,
             )  # fmt: skip
+            transfer.tried = tried
             info = await transfer.send()
         except BaseException:
             self._give_up(node)
@@ -351,7 +353,8 @@ class Uploader:
     async def _clear(self, row: JournalRow) -> bool:
         """Have removed what an attempt may have put where it does not belong any more, if no file's object is there.
 
-        False: somebody works there, and the row is looked at again soon. Raises IoFailure or OutOfSpace.
+        False: somebody works there, and the row is looked at again soon. Raises IoFailure, OutOfSpace
+        or what S3 refuses.
         """
         key = row.key
         if not key:
@@ -364,6 +367,8 @@ class Uploader:
         self._keys.add(key)  # nobody puts anything there meanwhile
         try:
             await self._behind.flush()
+            if row.kind == UPLOAD and self._journal.was_tried(row.id):
+                await abort_unknown(self._tier.objects, self._journal, self._limiter, key)
             if await self._holders.holder(key, 0) is None:
                 self._journal.delete(key)
         finally:

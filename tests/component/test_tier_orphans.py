@@ -99,6 +99,30 @@ async def test_no_object_is_left(fs: Filesystem, act: Act, size: int, dies: bool
     await assert_no_orphans(fs)
 
 
+@pytest.mark.may_log("the answer was lost")
+@pytest.mark.parametrize("dies", [True, False], ids=["dies", "lives"])
+@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.__name__)
+@pytest.mark.slow
+async def test_no_upload_in_parts_is_left(fs: Filesystem, act: Act, dies: bool) -> None:
+    """It was begun, and nobody heard of it; what the file is now goes in one piece, or elsewhere, or nowhere."""
+    bucket(fs).fail("start_multipart", Unreachable("the answer was lost"), times=1, after=True)
+    bucket(fs).fail("start_multipart", Unreachable("the answer was lost"), times=1_000)
+    await fs.write(FILE, pattern(40 * MIB))
+    await until(lambda: bucket(fs).list_multiparts())
+    if not dies:
+        await until(lambda: fs.rows("select count(*) from journal where attempts > 0") == [1])
+    await act(fs)
+    await fs.parts.behind.flush()
+    if dies:
+        await fs.crash()
+    bucket(fs).heal()
+    if dies:
+        await fs.reopen()
+    await ask(fs, "queue_retry", all=True)
+    await assert_no_orphans(fs)
+    assert bucket(fs).list_multiparts() == []
+
+
 MOVED = f"{REC}/moved"
 
 
