@@ -117,3 +117,25 @@ def test_nonsense_is_no_limit(store: Mount, own_rec: Path, value: str) -> None:
     with errno_is(errno.EINVAL):
         os.setxattr(user, "user.recfs.quota.max_files", value.encode())
     assert xattr(user, "quota.max_files") == "unlimited"
+
+
+def test_another_program_may_look_into_the_catalogue(store: Mount, own_rec: Path) -> None:
+    """A backup with sqlite3(1), as the operator's guide has it: the daemon keeps its log, and what comes after."""
+    catalogue = store.root / ".recfs" / "catalogue.db"
+    look = (
+        "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1])\n"
+        "db.execute('select count(*) from node').fetchall()\ndb.close()"
+    )
+    for round_ in range(2):
+        (own_rec / f"before{round_}").write_bytes(b"before")
+        store.drain()
+        run("/usr/bin/env", "python3", "-c", look, catalogue)
+        assert (store.root / ".recfs" / "catalogue.db-wal").exists()
+        (own_rec / f"after{round_}").write_bytes(b"after")
+        store.drain()
+        assert recfs("ls-files", own_rec).returncode == 0
+        store.kill()
+        store.remount()
+        assert state(own_rec / f"after{round_}") == "committed"
+        assert (own_rec / f"after{round_}").read_bytes() == b"after"
+    store.assert_consistent()
