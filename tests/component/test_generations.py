@@ -272,6 +272,27 @@ async def test_nothing_is_compared_where_nothing_changed(fs: Filesystem, monkeyp
     assert os.getxattr(fs.root / "users", MARK_XATTR) == mark
 
 
+async def test_a_version_that_had_not_come_home_is_not_said_to_be_gone(
+    fs: Filesystem, tmp_path: Path, expect_log: ExpectLog
+) -> None:
+    """It lies in staging, with its label: appended to after the backup, and closed as the daemon died."""
+    fs.checked_at_end = False
+    await fs.write(f"{REC}/file", b"first, ")
+    await fs.drain()
+    back_up(fs, tmp_path / "backup")
+    await fs.stop()
+    await fs.reopen(services=False)
+    await fs.write(f"{REC}/file", b"second", append=True)
+    await fs.crash()
+    restore(fs, tmp_path / "backup")
+    expect_log(OLDER)
+    await fs.reopen()
+    assert fs.parts.recovered.gone == []
+    assert "not on the disk" not in await problems(fs)
+    await fs.drain()
+    await checksums_are_right(fs, {f"{REC}/file": b"first, second"})
+
+
 async def test_a_tree_that_was_restored(fs: Filesystem, tmp_path: Path, expect_log: ExpectLog) -> None:
     fs.checked_at_end = False
     await fs.write(f"{REC}/file", b"first")

@@ -141,10 +141,11 @@ class Recovery:
                 Writers(self._found).leave(left)
         if self._comparison is not None:
             await self._comparison.run()
+        await Strays(self._found).adopt_all(same_boot=self._same_boot)
+        if self._comparison is not None:
             report.said = list(told(report))
             if report.said or report.age is not Age.SAME:
                 report.said.insert(0, SAID[report.age])
-        await Strays(self._found).adopt_all(same_boot=self._same_boot)
         report.resealed[:] = [ino for ino in report.resealed if ino in self._tree.nodes]
         self._behind.meta("boot_id", boot)
         self._behind.meta("clean", "0")

@@ -132,6 +132,8 @@ class Strays:
                 os.close(held)
             keep_overwrite(self._found, found, ino, node.path)
             return True
+        if node.path in self._found.report.gone:
+            self._found.report.gone.remove(node.path)  # here it is, in a version that the catalogue does not know
         if not node.state.is_remote:
             self._bodies.set_aside(node, holder=node)
         check_transition(node.state, State.WRITING)
