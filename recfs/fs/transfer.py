@@ -7,6 +7,7 @@ write ends. All bytes of all parts have been read before that is looked at for t
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -15,7 +16,15 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from recfs.core.model import State
-from recfs.object_errors import RequestRefused, SourceChanged, TransferCancelled, UploadGone, UploadInvalid
+from recfs.object_errors import (
+    AccessRefused,
+    NotOffered,
+    RequestRefused,
+    SourceChanged,
+    TransferCancelled,
+    UploadGone,
+    UploadInvalid,
+)
 from recfs.objects import MAX_PUT_BYTES, ObjectInfo, ObjectMeta, ObjectStore, PartInfo
 
 if TYPE_CHECKING:
@@ -23,6 +32,8 @@ if TYPE_CHECKING:
     from recfs.fs.nodes import FileNode
     from recfs.fs.writebehind import WriteBehind
     from recfs.ports import JournalRow
+
+log = logging.getLogger("recfs.uploader")
 
 Result = TypeVar("Result")
 
@@ -210,9 +221,17 @@ class Transfer:
 
 
 async def abort_unknown(objects: ObjectStore, journal: Journal, limiter: trio.CapacityLimiter, key: str) -> None:
-    """Drop uploads under a key that were begun and not recorded: the answer was lost, or the daemon died."""
+    """Drop uploads under a key that were begun and not recorded: the answer was lost, or the daemon died.
+
+    A server that does not list them, or not to us, keeps nobody's file from being stored.
+    """
+    try:
+        there = await trio.to_thread.run_sync(partial(objects.list_multiparts, key), limiter=limiter)
+    except (AccessRefused, NotOffered, RequestRefused) as error:
+        log.warning("what was begun to be sent to %s stays, until a rule of the bucket aborts it: %s", key, error)
+        return
     known = {row.upload_id for row in journal.rows.values()}
-    for found in await trio.to_thread.run_sync(partial(objects.list_multiparts, key), limiter=limiter):
+    for found in there:
         if found.key == key and found.upload_id not in known:
             journal.abort(found.key, found.upload_id)
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from recfs.fs.nodes import FileNode
-from recfs.object_errors import Unreachable
+from recfs.object_errors import AccessRefused, NotOffered, RequestRefused, Unreachable
 
 from .build import REC, Filesystem, pattern
 from .far import ask, bucket, fs, until
@@ -121,6 +121,23 @@ async def test_no_upload_in_parts_is_left(fs: Filesystem, act: Act, dies: bool) 
     await ask(fs, "queue_retry", all=True)
     await assert_no_orphans(fs)
     assert bucket(fs).list_multiparts() == []
+
+
+@pytest.mark.expect_log("stays, until a rule of the bucket aborts it")
+@pytest.mark.may_log("the answer was lost")
+@pytest.mark.parametrize("refused", [AccessRefused, NotOffered, RequestRefused])
+async def test_a_server_that_does_not_list_uploads_in_parts_stores_files_all_the_same(
+    fs: Filesystem, refused: type[Exception]
+) -> None:
+    bucket(fs).fail("put_file", Unreachable("the answer was lost"), times=1_000)
+    await fs.write(FILE, b"data")
+    await until(lambda: fs.rows("select count(*) from journal where key <> ''") == [1])
+    await fs.crash()
+    bucket(fs).heal()
+    bucket(fs).fail("list_multiparts", refused("not to you"), times=1_000)
+    await fs.reopen()
+    await ask(fs, "queue_retry", all=True)
+    await until(lambda: stored(fs) == {FILE: b"data"})
 
 
 MOVED = f"{REC}/moved"
