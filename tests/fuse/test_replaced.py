@@ -59,7 +59,11 @@ def update():
 
 def attributes():
     fd = os.open(name, os.O_PATH)
-    again = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
+    try:
+        again = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
+    except FileNotFoundError:  # O_PATH holds no bytes: those of the replaced file may be gone by now
+        os.close(fd)
+        return "absent"
     found = judge(os.read(again, 5000)) if os.stat(name).st_size == 4096 == os.fstat(fd).st_size else "size"
     os.close(fd)
     os.close(again)
