@@ -264,7 +264,8 @@ def test_a_large_file_copied_by_cp(mount: Mount, rec: Path, outside: Path) -> No
     run("cp", outside / "large", rec / "large")
     before = of_daemon(mount, "syscw")
     run("cp", "--reflink=auto", rec / "large", rec / "copy")
-    assert of_daemon(mount, "syscw") - before < 100, "150 WRITE requests would take 300"
+    # The books are written meanwhile, the more the longer it takes.
+    assert of_daemon(mount, "syscw") - before < 250, "150 WRITE requests would take 300"
     assert (rec / "copy").stat().st_size == 150 * MIB
     mount.drain()
     assert xattr(rec / "copy", "sha256") == xattr(rec / "large", "sha256") == sha256_of(outside / "large")
