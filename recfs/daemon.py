@@ -245,7 +245,7 @@ class _Daemon:
         if unmounted is Detached.IDLE or (self._over and not self.mount.is_there()):
             # A mount goes when nothing in it is open any more, lazily unmounted or not. So everything had been closed:
             # the kernel dropped what it had not yet told us of. (Where it was aborted, the mount stays.)
-            for number in set(files.handles) - files.adopted:
+            for number in [number for number, handle in files.handles.items() if not handle.foreign]:
                 await files.release(number)
         await self._parts.vfs.survivors.release_those_gone()
 

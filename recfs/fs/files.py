@@ -42,7 +42,7 @@ HELD_S = 10.0
 class Handle:
     """One open(2) of a file."""
 
-    __slots__ = ("account", "body", "direct", "mode", "node", "shown", "uid", "writes")
+    __slots__ = ("account", "body", "direct", "foreign", "mode", "node", "shown", "uid", "writes")
 
     def __init__(self, node: FileNode, body: Body, uid: int, *, writes: bool) -> None:
         self.node = node
@@ -52,6 +52,8 @@ class Handle:
         self.writes = writes
         self.direct = False
         """Whether it writes past the kernel's page cache (O_DIRECT)."""
+        self.foreign = False
+        """Whether it is that of a writer who outlived an earlier daemon: nothing of this mount (fs/survivors.py)."""
         self.mode: Mode | None = None
         """Who moves its bytes, where that has been chosen (fs/iomodes.py)."""
         self.shown: View | None = None
@@ -91,8 +93,6 @@ class OpenFiles:
         self._released = trio.Event()
         self.shares = Shares()
         self.handles: dict[int, Handle] = {}
-        self.adopted: set[int] = set()
-        """Those of writers that outlived an earlier daemon: nothing of this mount (fs/survivors.py)."""
         self._copying: dict[int, trio.Event] = {}
         """Files being copied up, by inode number: half a copy is not opened."""
 
@@ -109,8 +109,9 @@ class OpenFiles:
         """A writer that outlived an earlier daemon has the file open, which nobody else has. Atomic."""
         body.handles = body.writers = 1
         number = self._register(node, body, node.uid, writes=True)
-        self.adopted.add(number)
-        self.modes.adopt(self.handles[number])
+        handle = self.handles[number]
+        handle.foreign = True
+        self.modes.adopt(handle)
         return number
 
     async def create(
@@ -412,8 +413,7 @@ class OpenFiles:
     async def release(self, number: int) -> None:
         """The last reference to this open is gone. The last writer's release starts the sealing."""
         handle = self.handles.pop(number)
-        if number in self.adopted:
-            self.adopted.discard(number)
+        if handle.foreign:
             handle.body.foreign = False
         self.shares.closed(handle.body, handle.uid)
         self.modes.let_go(handle)
@@ -425,7 +425,7 @@ class OpenFiles:
 
     async def no_writers(self) -> None:
         """Wait until no program has a file of this mount open for writing."""
-        while any(handle.writes for number, handle in self.handles.items() if number not in self.adopted):
+        while any(handle.writes and not handle.foreign for handle in self.handles.values()):
             await self._released.wait()
 
     async def _let_go(self, node: FileNode, body: Body, *, writes: bool) -> None:
