@@ -19,14 +19,13 @@ from recfs.errors import IoFailure, OutOfSpace, RecfsError, Stale
 from recfs.fs.body import FEW_BLOCKS, Body, is_changeable
 from recfs.fs.contended import Contended
 from recfs.fs.diskio import copy_bytes, freeze, is_beyond, too_many
-from recfs.fs.follow import follow
-from recfs.fs.garbage import Garbage
 from recfs.fs.nodes import Untouched
 from recfs.fs.problems import reason_of
 from recfs.fs.remains import Remains
 from recfs.fs.staging import COPY_LABEL, ELSEWHERE, LONG_PATH_BYTES, Label, StagingPool
+from recfs.fs.versions import Versions
 from recfs.fs.waits import Held, bounded, interruptible
-from recfs.ports import Pending, Promise
+from recfs.ports import Pending
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,6 +73,7 @@ class Bodies:
         self.in_use = in_use
         self.contended = Contended(in_use)
         self.pool = StagingPool(store, limiter)
+        self.versions = Versions(tree, behind, self.thaw)
         self._remains = Remains(tree, places, store, settler, self.pool, self._copies)
         self.tier: Tier | None = None
         """Set where S3 is configured."""
@@ -409,28 +409,12 @@ class Bodies:
         node.promised = 0
         self._behind.node(node)
 
-    @staticmethod
-    def _before(node: FileNode) -> Untouched | None:
-        """The version that the bytes of a file still are, though it is open for writing; None if it was written to."""
-        known = node.body.untouched if node.body is not None and node.state is State.WRITING else None
-        if known is None or node.body is None:
-            return None
-        info = os.fstat(node.body.fd)
-        return known if (info.st_size, info.st_mtime_ns) == (known.size_bytes, known.mtime_ns) else None
-
-    def keeps(self, node: FileNode) -> bool:
-        """Whether something was promised of the present bytes, so that they are kept when the file is emptied."""
-        if node.unlinked:
-            return False
-        whole = node.state.is_whole or node.state in (State.CORRUPT, State.SEALING)
-        return whole or bool(node.promised & Promise.FSYNCED) or self._before(node) is not None
-
     async def supersede(self, node: FileNode) -> None:
         """Empty the file. Bytes that were promised to somebody are kept until as much is promised of the new ones."""
         body = node.body
         assert body is not None
         async with Held(body.lock, node):
-            if not self.keeps(node):
+            if not self.versions.keeps(node):
                 await self.unseal_held(node)
                 await self.cut(node, body, 0)
                 node.promised = 0
@@ -443,7 +427,7 @@ class Bodies:
             if _gone(node):
                 return
             slot = self.pool.take()
-            self.set_aside(node, holder=node)
+            self.versions.set_aside(node, holder=node)
             self._anew(node)
             self._tree.resize(node, 0)
             node.staging, fd = slot
@@ -466,7 +450,7 @@ class Bodies:
         if _gone(node):
             self._store.drop_staging([staging])
         else:
-            self.set_aside(node, holder=node, copy=(staging, info))
+            self.versions.set_aside(node, holder=node, copy=(staging, info))
             self._anew(node)
             # The rows have to know of the copy before there is nothing else.
             body.unproven = True
@@ -491,99 +475,3 @@ class Bodies:
                     raise
             else:
                 return
-
-    def set_aside(
-        self, node: FileNode, *, holder: FileNode | None, copy: tuple[str, os.stat_result] | None = None
-    ) -> Garbage:
-        """Make the node's present bytes garbage, which *holder* keeps if anything was promised of them. Atomic.
-
-        *copy*: (staging id, facts) of a copy that becomes the garbage, while the node keeps its place.
-        """
-        follow(self._tree, node)
-        before = self._before(node)
-        self.thaw(node)
-        entry = Garbage(
-            self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.steady_ns()
-        )
-        entry.size_bytes, entry.sha256, entry.md5 = node.bytes, node.sha256, node.md5
-        entry.mode, entry.uid, entry.gid_owner, entry.mtime_ns = node.mode, node.uid, node.gid, node.mtime_ns
-        if copy is not None:
-            entry.staging, entry.home_ino, entry.size_bytes = copy[0], copy[1].st_ino, copy[1].st_size
-        else:
-            entry.home_ino = node.home_ino
-            self.hand_over(node, entry)
-        if node.state is State.SEALING:
-            entry.promised = node.promised | Promise.CLOSED
-        elif before is not None and before.sha256 is not None:
-            if before.describes(before.size_bytes, before.mtime_ns):
-                entry.sha256, entry.md5 = before.sha256, before.md5
-            else:
-                entry.promised = Promise.FSYNCED
-        elif before is not None:
-            entry.promised = node.promised | Promise.CLOSED
-        elif not node.state.is_whole:
-            entry.promised = node.promised & Promise.FSYNCED
-        if holder is not None and (node.state.is_whole or entry.sha256 is not None or entry.promised):
-            self._release(holder, durable=entry.is_durable)
-            entry.held_by = holder.ino
-            holder.priors = (*holder.priors, entry.gid)
-        self._tree.know_garbage(entry)
-        self._behind.garbage(entry)
-        return entry
-
-    def hand_over(self, node: Node, entry: Garbage) -> None:
-        """Give the node's physical place to *entry*."""
-        staging = getattr(node, "staging", None)
-        if staging is not None:
-            entry.staging = staging
-            node.staging = None  # type: ignore[attr-defined]
-        else:
-            entry.place = node.moved if node.moved is not None else (node.parent, node.name)
-        self._tree.vacate(node, node.moved)
-        node.moved = None
-        node.home_ino = None
-        node.pending = 0
-
-    def replace(self, node: FileNode, successor: FileNode | None) -> Garbage:
-        """*node* loses its name to *successor*, or to nobody: its bytes become garbage. Atomic.
-
-        An unfinished successor holds what was promised under this name, unless it has such versions of its own.
-        """
-        holder = successor
-        if successor is not None and (successor.priors or successor.state not in (State.WRITING, State.SEALING)):
-            holder = None  # nothing more will be promised of it than is
-        if holder is None:
-            self.release_priors(node)
-            return self.set_aside(node, holder=None)
-        holder.priors, node.priors = node.priors, ()
-        for gid in holder.priors:
-            entry = self._tree.garbage.get(gid)
-            if entry is not None:
-                entry.held_by = holder.ino
-                self._behind.garbage(entry)
-        entry = self.set_aside(node, holder=holder)
-        if holder.state is State.SEALING:
-            self._release(holder, durable=bool(holder.promised & Promise.FSYNCED))
-        return entry
-
-    def release_priors(self, node: FileNode) -> None:
-        """Earlier versions are not needed any more: this one is committed, or gone, or stays as it is."""
-        self._release(node, durable=True)
-
-    def closed(self, node: FileNode) -> None:
-        """The last writer closed the file: what was promised of an earlier version is promised of this one now."""
-        node.promised |= Promise.CLOSED
-        if node.priors:
-            self._release(node, durable=bool(node.promised & Promise.FSYNCED))
-
-    def _release(self, node: FileNode, *, durable: bool) -> None:
-        """Give up the earlier versions of which no more was promised than of one that is *durable*, or else closed."""
-        kept = []
-        for gid in node.priors:
-            entry = self._tree.garbage.get(gid)
-            if entry is not None and entry.is_durable and not durable:
-                kept.append(gid)
-            elif entry is not None:
-                entry.held_by = None
-                self._behind.garbage(entry)
-        node.priors = tuple(kept)

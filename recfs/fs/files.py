@@ -352,7 +352,7 @@ class OpenFiles:
         follow(self._tree, node)
         await self._bodies.thawed(node, body)
         if size == 0:
-            if body.backing and self._bodies.keeps(node):
+            if body.backing and self._bodies.versions.keeps(node):
                 self.space.admit(os.fstat(body.fd).st_blocks * BLOCK_BYTES)  # its bytes will be copied
             await self._bodies.supersede(node)
         else:
@@ -447,12 +447,12 @@ class OpenFiles:
         if self._bodies.thaw(node):
             check_transition(node.state, State.INCOMPLETE)
             node.state = State.INCOMPLETE
-            self._bodies.release_priors(node)
+            self._bodies.versions.release_priors(node)
             self._behind.node(node)
             return
         check_transition(node.state, State.SEALING)
         node.state = State.SEALING
-        self._bodies.closed(node)
+        self._bodies.versions.closed(node)
         self._bodies.mark_closed(node)
         body = node.body
         known = body.untouched if body is not None else None

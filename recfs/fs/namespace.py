@@ -175,7 +175,7 @@ class Namespace:
         if isinstance(node, FileNode):
             self._bodies.withdraw(node.ino)
             if not node.state.is_remote:
-                node.remains = self._bodies.replace(node, successor)
+                node.remains = self._bodies.versions.replace(node, successor)
             if self._bodies.tier is not None:
                 self._bodies.tier.removed(node, successor)
         elif not node.pending & Pending.MAKE:
@@ -189,7 +189,7 @@ class Namespace:
             self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.steady_ns()
         )
         entry.home_ino = node.home_ino
-        self._bodies.hand_over(node, entry)
+        self._bodies.versions.hand_over(node, entry)
         self._tree.know_garbage(entry)
         self._behind.garbage(entry)
 

@@ -338,7 +338,7 @@ class Committer:
             self._end(ticket)
             with self._behind.problems.aside(PART, ("earlier version", node.ino), node.path):
                 if node.priors:
-                    self._bodies.release_priors(node)
+                    self._bodies.versions.release_priors(node)
             self._settler.add(node.ino)
 
     def _take_over(self, ticket: Ticket, digest: Digest) -> bool:

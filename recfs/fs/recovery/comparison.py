@@ -219,7 +219,7 @@ class Comparison:
         node.sha256 = node.md5 = None
         node.pending, node.unmarked = 0, False
         node.mtime_ns = info.st_mtime_ns
-        self._bodies.closed(node)
+        self._bodies.versions.closed(node)
         self._tree.resize(node, info.st_size)
         self._dress(node, info)
         self._found.report.resealed.append(node.ino)

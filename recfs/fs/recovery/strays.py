@@ -135,7 +135,7 @@ class Strays:
         if node.path in self._found.report.gone:
             self._found.report.gone.remove(node.path)  # here it is, in a version that the catalogue does not know
         if not node.state.is_remote:
-            self._bodies.set_aside(node, holder=node)
+            self._bodies.versions.set_aside(node, holder=node)
         check_transition(node.state, State.WRITING)
         node.state, node.sha256, node.md5 = State.WRITING, None, None
         if node.object is not None:
@@ -147,7 +147,7 @@ class Strays:
             return True
         check_transition(node.state, State.SEALING)
         node.state = State.SEALING
-        self._bodies.closed(node)
+        self._bodies.versions.closed(node)
         self._tree.resize(node, found.size_bytes)
         self._behind.node(node)
         if node.ino not in self._found.report.resealed:

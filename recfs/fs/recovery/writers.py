@@ -84,7 +84,7 @@ class Writers:
             if node.state is not State.SEALING:
                 check_transition(node.state, State.SEALING)
                 node.state = State.SEALING
-            self._bodies.closed(node)
+            self._bodies.versions.closed(node)
             self._behind.node(node)
             self._tree.resize(node, size)
             self._found.report.resealed.append(node.ino)
@@ -102,7 +102,7 @@ class Writers:
         check_transition(node.state, State.INCOMPLETE)
         node.state = State.INCOMPLETE
         self._tree.resize(node, size)
-        self._bodies.release_priors(node)
+        self._bodies.versions.release_priors(node)
         self._behind.node(node)
         self._found.report.incomplete.append(node.path)
 
