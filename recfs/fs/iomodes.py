@@ -215,7 +215,8 @@ class IoModes:
                     self.started = trio.Event()
         body.passing -= 1
         if not body.passing:
-            self.give_back(body)
+            if body.backing > 0:
+                self._kernel.backing_close(body.backing)
             body.backing = 0
             self._bodies.in_use.end(node)
 
