@@ -418,7 +418,6 @@ class Bodies:
                 await self.unseal_held(node)
                 await self.cut(node, body, 0)
                 node.promised = 0
-                self._tree.resize(node, 0)
                 return
             if body.backing:
                 await self._empty_in_place(node, body)
@@ -457,10 +456,9 @@ class Bodies:
             await self.unseal_held(node)
         await self.cut(node, body, 0)
         node.promised = 0  # an fsync that ended meanwhile was of what is cut now
-        self._tree.resize(node, 0)
 
     async def cut(self, node: FileNode, body: Body, size: int) -> None:
-        """ftruncate(2). Raises OSError, and Interrupted before it is begun.
+        """ftruncate(2), and the books follow: others may write before it is answered. Raises OSError, and Interrupted before.
 
         Freeing many pieces takes minutes on some disks, so the trio thread only cuts what has none.
         """
@@ -474,4 +472,5 @@ class Bodies:
                 if not await self.thawed(node, body):
                     raise
             else:
-                return
+                break
+        self._tree.resize(node, max(os.fstat(body.fd).st_size, body.held))

@@ -470,3 +470,30 @@ async def test_pages_that_were_read_beside_direct_writes_are_dropped(fs: Filesys
     await fs.vfs.files.write(plain, 0, b"z")
     await fs.close(plain)
     assert fs.kernel.inodes.count(ino) == 2
+
+
+@pytest.mark.parametrize("how", ["O_TRUNC", "to 0", "to 10", "to 9000"])
+async def test_what_is_written_while_a_file_is_cut_is_in_the_books(fs: Filesystem, how: str) -> None:
+    """A write of somebody else reaches the disk right after ftruncate(2), and is answered before it."""
+    await fs.mkdirs(REC)
+    number = await fs.open(f"{REC}/file", os.O_RDWR | os.O_CREAT)
+    await fs.vfs.files.write(number, 0, b"before" * 1000)
+    node = fs.vfs.files.handles[number].node
+    run = fs.parts.bodies.contended.run
+
+    async def overtaken(node: FileNode, function: Callable[..., Any], *args: Any) -> Any:
+        result = await run(node, function, *args)
+        if function is os.ftruncate:
+            await fs.vfs.files.write(number, 0, b"after" * 1000)
+        return result
+
+    with mock.patch.object(fs.parts.bodies.contended, "run", overtaken):
+        if how == "O_TRUNC":
+            await fs.close(await fs.open(f"{REC}/file", os.O_WRONLY | os.O_TRUNC))
+        else:
+            await fs.vfs.files.truncate(node, int(how.split()[1]))
+    assert node.body is not None
+    assert node.bytes == os.fstat(node.body.fd).st_size == max(5000, 9000 if how == "to 9000" else 0)
+    await fs.close(number)
+    await fs.drain()
+    assert fs.account() == (node.bytes, 1)
