@@ -24,6 +24,7 @@ __all__ = ["pytest_xdist_auto_num_workers"]  # asked for before pytest_configure
 FUSE_DEVICE = Path("/dev/fuse")
 LEAKING_VARIABLES = re.compile(r"(RECFS_(?!TEST_)|AWS_)\w*|NOTIFY_SOCKET")
 WORKER_PID = ".worker"
+WEED = Path(__file__).parents[1] / ".venv/bin/weed"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -57,6 +58,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if not os.access(FUSE_DEVICE, os.R_OK | os.W_OK):
             missing.append(str(FUSE_DEVICE))
     missing += [name for name in programs if shutil.which(name) is None]
+    if item.get_closest_marker("seaweedfs") and not WEED.exists():
+        missing.append(f"{WEED} (scripts/setup --dev installs it, where there is a build for the machine)")
     if missing:
         reason = f"not on this machine: {', '.join(missing)}"
         if os.environ.get(NO_SKIP):

@@ -18,6 +18,7 @@ import pytest
 from recfs.object_errors import (
     ChecksumMismatch,
     KeyTooLong,
+    NotOffered,
     ObjectChanged,
     ObjectMissing,
     SourceChanged,
@@ -392,19 +393,27 @@ class ObjectStoreContract:
     def test_lifecycle_rules(self, store: ObjectStore) -> None:
         assert store.get_lifecycle() == ()
         rules = [
-            LifecycleRule("cold", "users/", transitions=((90, "GLACIER"), (30, "STANDARD_IA"))),
             LifecycleRule("recfs-uploads", abort_multipart_days=7),
             LifecycleRule("temp", "temp/", enabled=False, expire_days=2),
         ]
         store.put_lifecycle(rules)
         found = {rule.rule_id: rule for rule in store.get_lifecycle()}
-        assert set(found) == {"recfs-cold", "recfs-uploads", "recfs-temp"}
-        assert found["recfs-cold"].transitions == ((30, "STANDARD_IA"), (90, "GLACIER"))
-        assert found["recfs-cold"].prefix == "users/"
+        assert set(found) == {"recfs-uploads", "recfs-temp"}
         assert found["recfs-uploads"].abort_multipart_days == 7
         assert (found["recfs-temp"].enabled, found["recfs-temp"].expire_days) == (False, 2)
         store.put_lifecycle([])
         assert store.get_lifecycle() == ()
+
+    def test_lifecycle_rules_that_change_the_class(self, store: ObjectStore) -> None:
+        rule = LifecycleRule("cold", "users/", transitions=((90, "GLACIER"), (30, "STANDARD_IA")))
+        if "lifecycle transitions" in self.lacks:
+            with pytest.raises(NotOffered, match="does not offer"):
+                store.put_lifecycle([rule])
+            return
+        store.put_lifecycle([rule])
+        (found,) = store.get_lifecycle()
+        assert (found.rule_id, found.prefix) == ("recfs-cold", "users/")
+        assert found.transitions == ((30, "STANDARD_IA"), (90, "GLACIER"))
 
     def test_presigned_urls_have_an_end(self, store: ObjectStore) -> None:
         assert "X-Amz-Expires=60" in store.presign(PATH, "GET", 60)

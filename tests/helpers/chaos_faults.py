@@ -78,6 +78,19 @@ class Status(Fault):
 
 
 @dataclass(frozen=True)
+class Xml(Fault):
+    """Another server's answer: the body that *write* makes for the request."""
+
+    write: Callable[[Request], str]
+    asks_server = False
+
+    def change(self, request: Request, answer: Answer) -> Answer:
+        body = self.write(request).encode()
+        headers = {"Content-Type": "application/xml", "Content-Length": str(len(body))}
+        return Answer(200, "OK", headers, body)
+
+
+@dataclass(frozen=True)
 class Page(Fault):
     """Status 200 and an error page instead of the answer; *keep_headers*: only the body is replaced."""
 

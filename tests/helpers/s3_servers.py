@@ -1,6 +1,7 @@
-"""S3 servers for tests, each started once and with a bucket per test: moto's threaded server, and Ceph's RGW.
+"""S3 servers for tests, each started once and with a bucket per test: moto's threaded one, SeaweedFS, and Ceph's RGW.
 
-Test modules import the fixtures they use. RGW's tests run where RECFS_TEST_RGW is set (tests/conftest.py).
+Test modules import the fixtures they use. SeaweedFS's tests have the marker `seaweedfs` and share one worker, so that
+there is one server; RGW's run where RECFS_TEST_RGW is set (tests/conftest.py).
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import boto3
 import botocore.loaders
@@ -29,6 +30,7 @@ from recfs.stores.s3.store import S3Store
 
 ACCESS_KEY, SECRET_KEY = "recfs-test-access", "recfs-test-secret-0123456789abcdef"
 _names = count(1)
+Server = TypeVar("Server", bound="ScriptedServer")
 
 
 @functools.cache
@@ -106,11 +108,9 @@ def moto_bucket(moto_server: str, tmp_path: Path) -> Iterator[Bucket]:
         yield Bucket(moto_server, name, client, tmp_path)
 
 
-# --- Ceph --------------------------------------------------------------------------------------------------------
+# --- servers that a script starts --------------------------------------------------------------------------------
 
-SCRIPT = Path(__file__).parents[2] / "scripts/rgw"
-_MON_PORTS = 21
-"""The mon's port and those its osd chooses from."""
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 def free_ports(count: int) -> int:
@@ -126,50 +126,56 @@ def free_ports(count: int) -> int:
     raise RuntimeError("no free ports")
 
 
-class Rgw:
-    """A running one-node Ceph with S3 over http and https."""
+class ScriptedServer:
+    """A real server with S3 over http and https, which a script of ours starts in a directory of its own."""
 
-    def __init__(self, directory: Path) -> None:
-        base = free_ports(_MON_PORTS + 2)
-        self._settings = {
-            "RECFS_RGW_DIR": str(directory),
-            "RECFS_RGW_MON_PORT": str(base),
-            "RECFS_RGW_PORT": str(base + _MON_PORTS),
-            "RECFS_RGW_TLS_PORT": str(base + _MON_PORTS + 1),
-            "RECFS_RGW_ACCESS_KEY": ACCESS_KEY,
-            "RECFS_RGW_SECRET_KEY": SECRET_KEY,
-        }
-        self._directory = directory
-        self.endpoint = f"http://127.0.0.1:{base + _MON_PORTS}"
-        self.tls_endpoint = f"https://127.0.0.1:{base + _MON_PORTS + 1}"
+    script: ClassVar[str]
+
+    def __init__(self, directory: Path, port: int, tls_port: int, **settings: object) -> None:
+        shared = {"DIR": directory, "PORT": port, "TLS_PORT": tls_port}
+        shared |= {"ACCESS_KEY": ACCESS_KEY, "SECRET_KEY": SECRET_KEY}
+        self._settings = {f"RECFS_{self.script.upper()}_{key}": str(v) for key, v in (shared | settings).items()}
+        self.directory = directory
+        self.endpoint = f"http://127.0.0.1:{port}"
+        self.tls_endpoint = f"https://127.0.0.1:{tls_port}"
         self.certificate = directory / "tls.pem"
 
     def up(self) -> None:
         """Start what does not run."""
-        self._run("up")
+        self.run("up")
 
     def down(self) -> None:
         """Stop and remove everything."""
-        self._run("down")
+        self.run("down")
+
+    def signal(self, name: str, number: int) -> None:
+        """Send a signal to one of its daemons."""
+        os.kill(int((self.directory / f"run/{name}.pid").read_text()), number)
 
     def kill(self, name: str) -> None:
-        """End client.rgw, osd.0 or mon.a as a crash would."""
-        os.kill(int((self._directory / f"run/{name}.pid").read_text()), signal.SIGKILL)
+        """End one of its daemons as a crash would."""
+        self.signal(name, signal.SIGKILL)
 
-    def _run(self, command: str) -> None:
+    def run(self, *arguments: str) -> None:
+        """Run the script; the test fails with what it says."""
         done = subprocess.run(
-            [SCRIPT, command], env=os.environ | self._settings, capture_output=True, text=True, timeout=600, check=False
+            [SCRIPTS / self.script, *arguments],
+            env=os.environ | self._settings,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
         )
         if done.returncode:
-            pytest.fail(f"scripts/rgw {command}: {done.stderr}", pytrace=False)
+            pytest.fail(f"scripts/{self.script} {' '.join(arguments)}: {done.stderr}", pytrace=False)
 
 
-@pytest.fixture(scope="session")
-def rgw() -> Iterator[Rgw]:
-    """A cluster of its own; some seconds."""
-    # Not pytest's temporary directory: the admin sockets' names have to stay below 108 bytes.
-    with tempfile.TemporaryDirectory(prefix="recfs-rgw-") as parent:
-        server = Rgw(Path(parent) / "rgw")
+@contextmanager
+def _running(kind: Callable[[Path], Server]) -> Generator[Server]:
+    """A server of its own; some seconds."""
+    # Not pytest's temporary directory: the servers' sockets have to have names below 108 bytes.
+    with tempfile.TemporaryDirectory(prefix="recfs-s3-") as parent:
+        server = kind(Path(parent) / "server")
         try:
             server.up()
             yield server
@@ -177,10 +183,87 @@ def rgw() -> Iterator[Rgw]:
             server.down()
 
 
+@contextmanager
+def _bucket(server: ScriptedServer, directory: Path) -> Generator[Bucket]:
+    with plain_client(server.endpoint) as client:
+        name = f"test-{os.getpid()}-{next(_names)}"
+        client.create_bucket(Bucket=name)
+        yield Bucket(server.endpoint, name, client, directory)
+
+
+# --- SeaweedFS ---------------------------------------------------------------------------------------------------
+
+
+class SeaweedFS(ScriptedServer):
+    """One process: its name is "server"."""
+
+    script = "seaweedfs"
+    _PORTS = 9
+
+    def __init__(self, directory: Path, **settings: object) -> None:
+        base = free_ports(self._PORTS + 2)
+        self.filer_endpoint, self.master_endpoint = f"http://127.0.0.1:{base + 2}", f"http://127.0.0.1:{base}"
+        super().__init__(directory, base + self._PORTS, base + self._PORTS + 1, BASE_PORT=base, **settings)
+
+    def start(self, name: str) -> None:
+        """Start one of the daemons that does not run; it may take a second until it answers."""
+        self.run("start", name)
+
+
+class ManySeaweedFS(SeaweedFS):
+    """Five processes: "master", two volume servers "v1" and "v2" with a copy of everything each, "filer" and "s3"."""
+
+    def up(self) -> None:
+        """Start all; what stands half is begun afresh."""
+        self.run("many")
+
+
+@pytest.fixture(scope="session")
+def seaweedfs() -> Iterator[SeaweedFS]:
+    """SeaweedFS in one process."""
+    with _running(SeaweedFS) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def many_seaweedfs() -> Iterator[ManySeaweedFS]:
+    """SeaweedFS in five processes; for tests marked `seaweedfs("many")`."""
+    with _running(ManySeaweedFS) as server:
+        yield server
+
+
+@pytest.fixture
+def seaweedfs_bucket(seaweedfs: SeaweedFS, tmp_path: Path) -> Iterator[Bucket]:
+    """A new bucket on SeaweedFS; its volumes are free again afterwards."""
+    with _bucket(seaweedfs, tmp_path) as bucket:
+        yield bucket
+        bucket.client.delete_bucket(Bucket=bucket.name)
+
+
+# --- Ceph --------------------------------------------------------------------------------------------------------
+
+
+class Rgw(ScriptedServer):
+    """A one-node Ceph: "client.rgw", "osd.0" and "mon.a"."""
+
+    script = "rgw"
+    _MON_PORTS = 21
+    """The mon's port and those its osd chooses from."""
+
+    def __init__(self, directory: Path) -> None:
+        base = free_ports(self._MON_PORTS + 2)
+        super().__init__(directory, base + self._MON_PORTS, base + self._MON_PORTS + 1, MON_PORT=base)
+
+
+@pytest.fixture(scope="session")
+def rgw() -> Iterator[Rgw]:
+    """A cluster of its own."""
+    with _running(Rgw) as server:
+        yield server
+
+
 @pytest.fixture
 def rgw_bucket(rgw: Rgw, tmp_path: Path) -> Iterator[Bucket]:
     """A new bucket on the Ceph cluster."""
-    with plain_client(rgw.endpoint) as client:
-        name = f"test-{os.getpid()}-{next(_names)}"
-        client.create_bucket(Bucket=name)
-        yield Bucket(rgw.endpoint, name, client, tmp_path)
+    with _bucket(rgw, tmp_path) as bucket:
+        yield bucket

@@ -96,10 +96,13 @@ def group_of(item: pytest.Item) -> str:
     """Name of the items that the same worker has to run.
 
     On a mount: those of a module with one value of `passthrough`, for they share the mount; those with a store of their
-    own are free, each a group. Elsewhere a file is a group, so that what it imports and starts is made once.
+    own are free, each a group. Elsewhere a file is a group, so that what it imports and starts is made once. All that
+    takes one SeaweedFS server, on a mount or not, is a group.
     """
     if item.get_closest_marker("alone"):
         return "alone"
+    if (seaweedfs := item.get_closest_marker("seaweedfs")) is not None:
+        return " ".join(("seaweedfs", *seaweedfs.args))
     if FUSE_TESTS not in item.path.parents:
         return str(item.path)
     if "store" in getattr(item, "fixturenames", ()) and not shares_fixtures(item):

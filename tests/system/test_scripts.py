@@ -131,3 +131,19 @@ def test_the_unit_runs_one_store_per_instance() -> None:
     assert "mount --config /etc/recfs/%i.conf" in service["ExecStart"]
     assert "recfs umount" in service["ExecStop"]
     assert "fusermount3 -uz" in service["ExecStopPost"]
+
+
+@pytest.mark.parametrize("server", ["seaweedfs", "rgw"])
+def test_a_test_server_leaves_other_directories_alone(tmp_path: Path, server: str) -> None:
+    (tmp_path / "precious").touch()
+    for command, words in (("up", "holds something else"), ("down", "was not made by this script")):
+        done = subprocess.run(
+            [ROOT / "scripts" / server, command],
+            env=os.environ | {f"RECFS_{server.upper()}_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert words in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]

@@ -159,7 +159,10 @@ class S3Store(S3Small):
                 )
             if not page["IsTruncated"]:
                 return
-            more = {"ContinuationToken": self._expect(page, "NextContinuationToken", doing, None)}
+            token = self._expect(page, "NextContinuationToken", doing, None)
+            if token == more.get("ContinuationToken"):
+                raise self._bad(doing, None, "the list of an S3 server goes on, this one begins again")
+            more = {"ContinuationToken": token}
 
 
 def connect(section: S3Section) -> ObjectStore:

@@ -46,6 +46,9 @@ _FIELDS = {"CRC32C": "ChecksumCRC32C", "SHA256": "ChecksumSHA256"}
 class S3Uploads(S3Link):
     """Puts, multipart uploads, and their confirmation."""
 
+    _uploads_in_page = 1000
+    """How many uploads one answer may list: S3's maximum."""
+
     def _object_parameters(self, key: str, meta: ObjectMeta) -> dict[str, Any]:
         """Everything about a new object but its bytes."""
         section = self._section
@@ -328,9 +331,10 @@ class S3Uploads(S3Link):
             for part in page.get("Parts", ()):
                 checksum = part.get("ChecksumCRC32C") or part.get("ChecksumSHA256")
                 found.append(PartInfo(int(part["PartNumber"]), unquoted(part["ETag"]), int(part["Size"]), checksum))
-            if not page.get("IsTruncated"):
-                return found
-            marker = int(page["NextPartNumberMarker"])
+            following = int(page.get("NextPartNumberMarker") or (found[-1].number if found else 0))
+            if not page.get("IsTruncated") or following <= marker:
+                return found  # a list that does not go on: what it leaves out is sent again
+            marker = following
 
     def _list_parts_page(self, key: str, upload_id: str, marker: int, **more: Any) -> dict[str, Any]:
         doing = "list the parts"
@@ -344,17 +348,26 @@ class S3Uploads(S3Link):
     def list_multiparts(self, prefix: str = "") -> Sequence[UploadInfo]:
         """As `ObjectStore.list_multiparts`."""
         doing = "list the uploads"
-        found: list[UploadInfo] = []
+        found: dict[tuple[str, str], UploadInfo] = {}
         markers: dict[str, str] = {}
-        while True:
-            page = self._call(doing, None, "list_multipart_uploads", Prefix=self._section.prefix + prefix, **markers)
+        asked: list[dict[str, str]] = []
+        while markers not in asked:
+            asked.append(markers)
+            page = self._call(
+                doing, None, "list_multipart_uploads", Prefix=self._section.prefix + prefix,
+                MaxUploads=self._uploads_in_page, **markers,
+            )  # fmt: skip
             self._expect(page, "Bucket", doing, None)
             for each in page.get("Uploads", ()):
                 initiated = int(each["Initiated"].timestamp() * 1000) * 10**6
-                found.append(UploadInfo(self._relative(each["Key"]), each["UploadId"], initiated))
+                key = self._relative(each["Key"])
+                found[key, each["UploadId"]] = UploadInfo(key, each["UploadId"], initiated)
             if not page.get("IsTruncated"):
-                return found
-            markers = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+                return [found[each] for each in sorted(found)]
+            # SeaweedFS 4 orders them by upload id, gives no key to go on after, and takes one for a filter.
+            names = ("KeyMarker", "UploadIdMarker")
+            markers = {name: page[f"Next{name}"] for name in names if page.get(f"Next{name}")}
+        raise fault(NotOffered, self._target, doing, None, "the list begins again where it should go on")
 
     def _stop_if(self, cancel: Cancel | None, doing: str) -> None:
         if cancel is not None and cancel():
