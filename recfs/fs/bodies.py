@@ -458,7 +458,7 @@ class Bodies:
         node.promised = 0  # an fsync that ended meanwhile was of what is cut now
 
     async def cut(self, node: FileNode, body: Body, size: int) -> None:
-        """ftruncate(2), and the books follow: others may write before it is answered. Raises OSError, and Interrupted before.
+        """ftruncate(2), and the books follow: others may write meanwhile. Raises OSError, and Interrupted before.
 
         Freeing many pieces takes minutes on some disks, so the trio thread only cuts what has none.
         """
