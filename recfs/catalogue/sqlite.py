@@ -229,7 +229,8 @@ class SqliteCatalogue:
 
     async def unsettled(self) -> Sequence[NodeRow]:
         """What was under way when the catalogue was last written."""
-        query = f"select {NODE} from node where pending <> 0 or state in ('writing', 'sealing') order by ino"
+        under_way = "pending <> 0 or state in ('writing', 'sealing') or (state = 'incomplete' and staging is not null)"
+        query = f"select {NODE} from node where {under_way} order by ino"
         return [node_row(row) for row in self._read(query)]
 
     @contextmanager
@@ -412,15 +413,15 @@ def _opened(path: Path, *, expect_new: bool) -> SqliteCatalogue:
             )
         if newest != migrations.NEWEST:
             migrations.steps.apply(db)
-    except StoreError:
-        connection.close()
-        raise
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except sqlite3.DatabaseError as error:
         connection.close()
         raise unusable(path, error) from error
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    except BaseException:
+        connection.close()
+        raise
     return SqliteCatalogue(path, connection)

@@ -25,7 +25,7 @@ from recfs.fs.remains import Remains
 from recfs.fs.staging import COPY_LABEL, ELSEWHERE, LONG_PATH_BYTES, Label, StagingPool
 from recfs.fs.versions import Versions
 from recfs.fs.waits import Held, bounded, interruptible
-from recfs.ports import Pending
+from recfs.ports import Pending, Promise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -306,8 +306,8 @@ class Bodies:
         if is_changeable(node, body):
             return
         body.in_place = False
-        sealing = node.state is State.SEALING
-        if node.state.is_whole or node.state is State.CORRUPT or sealing:
+        softly = node.state in (State.SEALING, State.INCOMPLETE)
+        if node.state.is_whole or node.state is State.CORRUPT or softly:
             body.unproven = True
         if remember and (node.state.is_whole or node.state is State.SEALING):
             info = os.fstat(body.fd)
@@ -320,7 +320,7 @@ class Bodies:
         if body.unproven and not node.unlinked:
             # A row that says `committed` must never describe changed bytes, not even after a power cut.
             with interruptible(f"the row of {node.path}"):
-                if sealing:
+                if softly:
                     await self._taken_up()
                 else:
                     await self._behind.durable()
@@ -339,6 +339,8 @@ class Bodies:
 
     async def _taken_up(self) -> None:
         """A row that says `sealing` must not describe changed bytes either: a start would have them sealed.
+
+        Nor must one that says `incomplete`: a start leaves such a file as it is.
 
         On a full disk the label alone tells.
         """
@@ -393,6 +395,8 @@ class Bodies:
         check_transition(node.state, State.WRITING)
         if node.state is State.SEALING:
             self.withdraw(node.ino)
+        elif node.state.is_whole:
+            node.promised = Promise.CLOSED  # its bytes, whatever is written among them
         node.state = State.WRITING
         node.sha256 = node.md5 = None
         node.reopened += 1
@@ -446,15 +450,22 @@ class Bodies:
             raise
         finally:
             os.close(fd)
+        promised = 0
         if _gone(node):
             self._store.drop_staging([staging])
         else:
             self.versions.set_aside(node, holder=node, copy=(staging, info))
+            promised = Promise.CLOSED if node.state.is_whole else node.promised
             self._anew(node)
-            # The rows have to know of the copy before there is nothing else.
-            body.unproven = True
-            await self.unseal_held(node)
-        await self.cut(node, body, 0)
+            body.unproven = True  # the rows have to know of the copy before there is nothing else
+        try:
+            if body.unproven:
+                await self.unseal_held(node)
+            await self.cut(node, body, 0)
+        except BaseException:
+            node.promised |= promised  # the bytes are there still, and others go on with them
+            self._behind.node(node)
+            raise
         node.promised = 0  # an fsync that ended meanwhile was of what is cut now
 
     async def cut(self, node: FileNode, body: Body, size: int) -> None:

@@ -46,7 +46,7 @@ class Versions:
         if node.unlinked:
             return False
         whole = node.state.is_whole or node.state in (State.CORRUPT, State.SEALING)
-        return whole or bool(node.promised & Promise.FSYNCED) or self._before(node) is not None
+        return whole or bool(node.promised) or self._before(node) is not None
 
     def set_aside(
         self, node: FileNode, *, holder: FileNode | None, copy: tuple[str, os.stat_result] | None = None
@@ -78,8 +78,9 @@ class Versions:
         elif before is not None:
             entry.promised = node.promised | Promise.CLOSED
         elif not node.state.is_whole:
+            # What was closed and written to since is more than an older version, but whole it is not any more.
             entry.promised = node.promised & Promise.FSYNCED
-        if holder is not None and (node.state.is_whole or entry.sha256 is not None or entry.promised):
+        if holder is not None and (node.state.is_whole or entry.sha256 is not None or entry.promised or node.promised):
             self._release(holder, durable=entry.is_durable)
             entry.held_by = holder.ino
             holder.priors = (*holder.priors, entry.gid)

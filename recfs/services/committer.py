@@ -28,7 +28,7 @@ from recfs.fs.hashing import Hashing, Work, owner_of
 from recfs.fs.nodes import FileNode
 from recfs.fs.problems import forever, reason_of
 from recfs.fs.tickets import MOVED_LOOK_S, Stage, Ticket, Tickets
-from recfs.ports import Pending
+from recfs.ports import Pending, Promise
 
 if TYPE_CHECKING:
     from recfs.fs.bodies import Bodies
@@ -379,6 +379,7 @@ class Committer:
         for node in (ticket.node for ticket in tickets if self._tickets.is_current(ticket)):
             if node.state.is_whole:
                 node.state, node.pending = State.SEALING, node.pending & ~Pending.MOVE
+                node.promised = Promise.CLOSED | Promise.FSYNCED  # the pass has synced them
                 self._behind.node(node)
 
     def _failed(self, ticket: Ticket, error: Exception) -> None:

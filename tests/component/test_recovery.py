@@ -188,6 +188,24 @@ async def test_a_committed_file_taken_up_but_not_changed_is_committed_again(fs: 
     assert await fs.state(FILE) == "incomplete"
 
 
+async def test_a_file_taken_up_on_its_way_to_another_name_has_arrived(fs: Filesystem) -> None:
+    """Its row was written before it left the home tree, and says that it is to be moved there."""
+    await fs.write(f"{REC}/old", b"bytes")
+    await fs.drain()
+    await fs.crash()
+    await fs.reopen(services=False)
+    await fs.rename(f"{REC}/old", FILE)
+    number = await fs.open(FILE, os.O_RDWR)
+    await fs.vfs.files.write(number, 0, b"B")
+    assert fs.rows("select staging from node where name = ?", b"file") == [None]
+    await fs.crash()
+    await fs.reopen()
+    await fs.drain()
+    assert await fs.read(FILE) == b"Bytes"
+    assert await fs.state(FILE) == "incomplete"
+    await fs.assert_consistent()
+
+
 async def test_a_rename_over_by_a_file_still_being_written_gives_the_old_bytes_back(fs: Filesystem) -> None:
     fs.checked_at_end = False
     await fs.write(FILE, b"committed")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 
 import pytest
+import trio
 
+from recfs.errors import IoFailure, OutOfSpace
 from recfs.fs import bodies
 from recfs.fs.iomodes import Mode
 from recfs.fs.nodes import FileNode
@@ -17,9 +19,6 @@ from recfs.fs.vfs import Changes
 from tests.fakes import FakeKernelFiles
 
 from .build import OPERATOR, REC, Filesystem
-
-if TYPE_CHECKING:
-    import trio
 
 FILE = f"{REC}/f"
 TEMPORARY = f"{REC}/.f.part"
@@ -113,6 +112,85 @@ async def test_bytes_changed_after_their_close_are_kept_as_incomplete(
     await fs.drain()
     assert await fs.read(FILE) == content
     assert await fs.state(FILE) == ("incomplete" if death == "kill" else "committed")
+
+
+@pytest.mark.parametrize("written", [True, False], ids=["rows-written", "rows-lost"])
+@pytest.mark.parametrize("how", ["truncated", "opened anew", "replaced"])
+@pytest.mark.parametrize(
+    "kinds", [["committed"], ["closed"], ["committed", "closed"], ["committed", "closed", "closed"]]
+)
+@pytest.mark.table(6)
+async def test_bytes_changed_after_their_close_and_emptied_are_kept(
+    fs: Filesystem, kinds: list[str], how: str, written: bool
+) -> None:
+    """What was promised last, with what was written to it since, is more than an older version, or nothing."""
+    fs.checked_at_end = False
+    for number, kind in enumerate(kinds):
+        await make(fs, FILE, kind, b"version %d" % number)
+    await make(fs, FILE, "in place", b"X")
+    if written:
+        await fs.parts.behind.flush()
+    if how == "truncated":
+        await truncate(fs, 0)
+    elif how == "opened anew":
+        number = await fs.open(FILE, os.O_WRONLY | os.O_TRUNC)
+        await fs.vfs.files.write(number, 0, b"cut off")
+    else:
+        await make(fs, TEMPORARY, "open", b"cut off")
+        await fs.rename(TEMPORARY, FILE)
+    if written:
+        await fs.parts.behind.flush()
+    await die(fs, "kill")
+    await fs.drain()
+    assert await fs.read(FILE) == b"Xersion %d" % (len(kinds) - 1)
+    assert await fs.state(FILE) == "incomplete"
+    assert fs.account() == (9, 1)
+    lost = [path.read_bytes() for path in (fs.root / ".recfs/lost+found").iterdir()]
+    assert set(lost) <= {b"cut off"}
+    await fs.assert_consistent(lost=len(lost))
+
+
+async def test_after_a_power_cut_what_was_synced_goes_before_what_was_changed_in_place(fs: Filesystem) -> None:
+    fs.checked_at_end = False
+    await make(fs, FILE, "committed", b"committed")
+    await make(fs, FILE, "closed", b"closed")
+    await make(fs, FILE, "in place", b"X")
+    await truncate(fs, 0)
+    await fs.parts.behind.flush()
+    await die(fs, "power")
+    await fs.drain()
+    assert await fs.read(FILE) == b"committed"
+    assert await fs.state(FILE) == "committed"
+
+
+@pytest.mark.parametrize("death", ["kill", "power"])
+async def test_what_was_promised_holds_although_the_commit_failed(
+    fs: Filesystem, expect_log: Callable[[str], None], death: str
+) -> None:
+    fs.checked_at_end = False
+    await make(fs, FILE, "committed", b"committed")
+    failed = trio.Event()
+
+    async def failing() -> None:
+        failed.set()
+        raise OutOfSpace("the disk is full")
+
+    number = await fs.open(FILE, os.O_WRONLY | os.O_TRUNC)
+    await fs.vfs.files.write(number, 0, b"synced")
+    await fs.vfs.files.fsync(number)
+    expect_log("commit: the disk is full")
+    with mock.patch.object(fs.parts.behind, "durable", failing):
+        await fs.close(number)
+        await failed.wait()
+        await fs.parts.committer.progress()
+        assert await fs.state(FILE) == "sealing"
+        await make(fs, FILE, "in place", b"X")
+        await make(fs, FILE, "open", b"cut off")
+    await fs.parts.behind.flush()
+    await die(fs, death)
+    await fs.drain()
+    assert await fs.read(FILE) == b"Xynced"
+    assert await fs.state(FILE) == "incomplete"
 
 
 @pytest.mark.parametrize(("death", "left"), [("kill", b"closed"), ("power", b"committed")])
@@ -217,6 +295,48 @@ async def test_a_version_that_is_only_open_for_writing_is_kept(
     assert fs.account() == (len(contents[-1]), 1)
 
 
+@pytest.mark.parametrize("emptied", EMPTYING, ids=lambda act: act.__name__)
+@pytest.mark.parametrize("kinds", [["committed"], ["closed"], ["committed", "closed"]], ids="+".join)
+async def test_a_version_that_was_written_to_where_it_lies_is_kept(
+    passing: Filesystem, kinds: list[str], emptied: Callable[[Filesystem, int], Awaitable[None]]
+) -> None:
+    """The kernel writes a byte to it by itself, before the file is emptied or replaced."""
+    fs = passing
+    fs.checked_at_end = False
+    for number, kind in enumerate(kinds):
+        await make(fs, FILE, kind, b"version %d" % number)
+    number, mode = await fs.pass_open(FILE, os.O_RDWR)
+    assert mode is Mode.PASS
+    fs.pass_write(number, b"X")
+    await emptied(fs, number)
+    await fs.parts.behind.flush()
+    await die(fs, "kill")
+    await fs.drain()
+    assert await fs.read(FILE) == b"Xersion %d" % (len(kinds) - 1)
+    assert await fs.state(FILE) == "incomplete"
+    assert fs.account() == (9, 1)
+
+
+async def test_a_file_that_could_not_be_emptied_keeps_what_was_promised_of_it(passing: Filesystem) -> None:
+    """The catalogue failed after the copy was made: who has the file open goes on with the bytes that are there."""
+    fs = passing
+    await make(fs, FILE, "closed", b"version 0")
+    number, mode = await fs.pass_open(FILE, os.O_RDWR)
+    assert mode is Mode.PASS
+    with (
+        mock.patch.object(fs.parts.behind, "durable", side_effect=IoFailure("the disk is broken")),
+        pytest.raises(IoFailure),
+    ):
+        await truncate(fs, number)
+    fs.pass_write(number, b"X")
+    await fs.parts.behind.flush()
+    await die(fs, "kill")
+    await fs.drain()
+    assert await fs.read(FILE) == b"Xersion 0"
+    assert await fs.state(FILE) == "incomplete"
+    await fs.assert_consistent()
+
+
 async def test_a_copy_has_its_own_size(passing: Filesystem) -> None:
     """Somebody writes on while the bytes that are kept are copied."""
     fs = passing
@@ -271,3 +391,43 @@ async def test_what_was_closed_and_taken_up_again_is_incomplete(
     # In this mode the open itself changes nothing.
     assert await fs.state(FILE) == ("committed" if change == "nothing" else "incomplete")
     assert fs.leftovers("lost+found") == []
+
+
+async def test_an_incomplete_file_has_the_bytes_that_a_power_cut_left_of_it(fs: Filesystem) -> None:
+    """Its row may be of the time before somebody took it up again."""
+    await make(fs, FILE, "open", b"cut off")
+    await fs.parts.behind.flush()
+    await die(fs, "kill")
+    staging = fs.root / ".recfs/staging" / (await fs.node(FILE)).staging
+    await fs.crash()
+    with staging.open("ab") as stream:
+        stream.write(b", and more")
+    fs.boot = "another"
+    await fs.reopen()
+    assert await fs.read(FILE) == b"cut off, and more"
+    assert await fs.state(FILE) == "incomplete"
+    assert fs.account() == (17, 1)
+
+
+@pytest.mark.parametrize("how", ["cut", "written", "closed"])
+async def test_an_incomplete_file_that_is_taken_up_again_is_what_it_was_made(fs: Filesystem, how: str) -> None:
+    """Its row says so before its bytes change: the start after a death leaves incomplete files as they are."""
+    await make(fs, FILE, "open", b"cut off")
+    await fs.parts.behind.flush()
+    await die(fs, "kill")
+    assert await fs.state(FILE) == "incomplete"
+    if how == "cut":
+        await fs.vfs.setattr((await fs.node(FILE)).ino, Changes(size=20), OPERATOR)
+        expected = b"cut off" + bytes(13)
+    else:
+        number = await fs.open(FILE, os.O_RDWR)
+        await fs.vfs.files.write(number, 7, b", and gone on with")
+        expected = b"cut off, and gone on with"
+        if how == "closed":
+            await fs.close(number)
+    await die(fs, "kill")
+    await fs.drain()
+    assert await fs.read(FILE) == expected
+    assert await fs.state(FILE) == ("incomplete" if how == "written" else "committed")
+    assert fs.account() == (len(expected), 1)
+    await fs.assert_consistent()

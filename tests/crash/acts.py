@@ -379,9 +379,9 @@ class Acts:
         """What was written is read."""
         path = self._file()
         content = self.hand.call("read", path=path)
-        told = self.hand.world.node(path).current.content
-        if content != told:
-            self.hand.wrong(f"{path}: {len(told)} bytes were written, and {len(content)} others are read")
+        told = self.hand.world.node(path).current
+        if not told.is_like(content):
+            self.hand.wrong(f"{path}: {len(told.content)} bytes were written, and {len(content)} others are read")
 
     def list(self) -> None:
         """And what was made is listed."""

@@ -86,6 +86,13 @@ class Hired:
         said = self.process.stdout.readline()
         assert said == "ready\n", f"{self.plan.name} does not begin: {said}{self.process.stdout.read()}"
 
+    def ended_at_a_mapping(self) -> bool:
+        """Whether it met the daemon's death at a page of a mapping: it is told so by a signal, SIGBUS (mmap(2))."""
+        if self.process.returncode != -signal.SIGBUS:
+            return False
+        calls = journal.read(self.journal).calls
+        return bool(calls) and calls[-1].what == "mapped" and calls[-1].returned_ns is None
+
     def begin(self) -> None:
         """Let it work."""
         assert self.process.stdin is not None
@@ -227,7 +234,7 @@ class Lives:
                 each.process.kill()
                 each.process.communicate()
                 continue
-            if each.process.returncode or "gone" not in said:
+            if not each.ended_at_a_mapping() and (each.process.returncode or "gone" not in said):
                 wrong.append(f"{each.plan.name} ended with {each.process.returncode}: {said}")
         return wrong
 
@@ -247,7 +254,9 @@ class Lives:
     @staticmethod
     def _dismiss_one(each: Hired) -> list[str]:
         said = each.process.communicate(timeout=END_S)[0]
-        return [f"{each.plan.name} ended with {each.process.returncode}: {said}"] if each.process.returncode else []
+        if not each.process.returncode or each.ended_at_a_mapping():
+            return []
+        return [f"{each.plan.name} ended with {each.process.returncode}: {said}"]
 
     def _keep_a_copy(self) -> None:
         """What the death left, for people who look for the reason of a fault."""

@@ -66,12 +66,14 @@ class Version:
     """It was written to since something was promised of it."""
     over: bool = False
     """It was open for writing when its file was renamed over another, and nothing was promised of it since."""
+    unknown: bool = False
+    """A mapping was written to, and its pages were refused (EIO of msync): some of them may be there all the same."""
     torn: tuple[bytes, int, bytes] | None = None
     """What was there before a write of which nobody knows whether it happened, its offset and its bytes."""
 
     def is_like(self, seen: bytes) -> bool:
         """Whether these bytes may be it: all of it, but for the end of a write that was cut off."""
-        if seen == self.content:
+        if seen == self.content or self.unknown:
             return True
         if self.torn is None:
             return False
@@ -181,9 +183,12 @@ class World:
 
     def follow(self, call: Call, *, certain: bool = True) -> None:
         """Do what a call did. Not *certain*: nobody was told that it did, and of a write a part may have happened."""
+        stamp = Stamp(call.number, call.returned_ns if certain else None)
         if call.error is None:
-            stamp = Stamp(call.number, call.returned_ns if certain else None)
             getattr(self, f"_{call.what}")(stamp, certain, call.result, **call.with_)
+        elif call.what == "mapped":
+            self._mapped(stamp, certain, None, **call.with_)
+            self.handles[call.with_["h"]][0].current.unknown = True
 
     def _own(self, path: str, stamp: Stamp, *, empty: bool = False) -> Node:
         """The file of a path; of a shown one a copy is made."""
@@ -249,8 +254,9 @@ class World:
         self.handles[h][0].current.closes.append(Stamp(stamp.number, None))
 
     def _copy(self, stamp: Stamp, certain: bool, result: Any, *, path: str, h: int, size: int) -> None:
-        source = self.node(path).current.content[: result if certain else size]
-        self._put(self.handles[h][0], stamp, 0, source, certain=certain)
+        source, node = self.node(path).current, self.handles[h][0]
+        self._put(node, stamp, 0, source.content[: result if certain else size], certain=certain)
+        node.current.unknown |= source.unknown
 
     def _allocate(self, stamp: Stamp, certain: bool, result: Any, *, h: int, offset: int, size: int) -> None:
         node = self.handles[h][0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from copy import deepcopy
@@ -75,6 +76,12 @@ class Told:
         if fsync:
             self("fsync", h=seed)
         return self if closed_ns == 0 else self("close", closed_ns, h=seed)
+
+
+def refused(told: Told) -> Told:
+    """The last call failed."""
+    told.calls[-1].error = errno.EIO
+    return told
 
 
 def verdict(told: Told, seen: dict[str, Seen]) -> list[str]:
@@ -228,6 +235,10 @@ KEPT: dict[str, tuple[Callable[[], Told], list[dict[str, Seen]]]] = {
             "rename", path="other", to="old"
         ),
         [found(without="other"), found(without="other", old=file(NEW, "incomplete"))],
+    ),
+    "a page of a mapping that was refused": (
+        lambda: refused(Told()("open", path="old", h=1, flags=os.O_RDWR)("mapped", h=1, offset=0, seed=1, size=3)),
+        [found(old=file(OLD, "incomplete")), found(old=file(NEW[:3] + OLD[3:], "incomplete"))],
     ),
     "bytes changed where they lie, and then cut": (
         lambda: Told().wrote("old", 1, os.O_APPEND, 0)("ftruncate", h=1, size=0), [found(old=file(b"", "incomplete"))]

@@ -69,6 +69,7 @@ class Hand:
             if error.errno in DEAD:
                 raise Gone from error
             self._journal.returned(call, error=error.errno)
+            self.world.follow(call)
             if error.errno not in self._refusals:
                 self.wrong(f"call {call.number}, {what} {with_}: {error!r}")
             raise Refused from error

@@ -89,6 +89,8 @@ class Whereabouts:
                 self._tree.vacate(node, node.moved)
                 node.moved = None
                 node.staging = found.id
+                if not node.state.is_whole:
+                    node.pending = 0  # as when it was taken there: only its commit has it carried home
                 self._behind.node(node)
                 return
         if (node.pending & Pending.MOVE or node.moved is not None) and not self._find_at_home(node):

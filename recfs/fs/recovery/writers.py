@@ -49,6 +49,12 @@ class Writers:
             self._found.report.incomplete.append(node.path)
 
     def judge(self, node: FileNode, *, same_boot: bool) -> None:
+        if node.state is State.INCOMPLETE and node.staging is not None:
+            # Taken up again, perhaps, and a power cut undid the row and not the bytes.
+            size = self._found.staging[node.staging].size_bytes
+            if size != node.bytes:
+                self._tree.resize(node, size)
+                self._behind.node(node)
         if node.state not in (State.WRITING, State.SEALING):
             return
         priors = self._priors(node)
@@ -202,6 +208,7 @@ class Writers:
             self._found.report.resealed.append(node.ino)
         else:
             node.state = State.INCOMPLETE
+            self._bodies.versions.release_priors(node)
         self._tree.resize(node, prior.size_bytes)
         if same_boot and node.state is State.INCOMPLETE:
             self._is_held(node)
