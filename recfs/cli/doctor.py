@@ -10,6 +10,7 @@ from recfs.cli import output
 from recfs.cli.checks import Check, Level
 from recfs.cli.checks.bucket import bucket_checks
 from recfs.cli.checks.disk import disk_checks
+from recfs.cli.checks.features import Server, server_checks
 from recfs.cli.checks.host import (
     PROC_STATUS,
     check_dead_mounts,
@@ -28,50 +29,58 @@ from recfs.control import ControlClient
 from recfs.errors import ConfigError, ControlError
 
 _ANSWER_S = 15.0
-_STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
+_STYLES = {Level.OK: "green", Level.NOTE: "cyan", Level.WARN: "yellow", Level.FAIL: "bold red"}
+_OUTCOME_STYLES = {"offered": "green", "not offered": "yellow", "wrong": "bold red", "not tried": ""}
 
 
 @click.command()
+@click.option("--s3-features", is_flag=True, help="Also list everything that was tried of the S3 server.")
 @store_options
 @click.pass_context
-def doctor(ctx: click.Context) -> None:
-    """Check what this machine lacks, and say how to fix it.
+def doctor(ctx: click.Context, s3_features: bool) -> None:
+    """Check what this machine and the bucket lack, and say how to fix it.
 
     Kernel, FUSE, capabilities, disk, bucket and versions; each finding names its remedy.
 
-    Exit code 1 when something fails; a warning is no failure.
+    Exit code 1 when something fails; a warning is no failure, and a note needs nothing to be done.
     """
     invocation = ctx.ensure_object(Invocation)
-    store, root = _store_checks(invocation)
+    store, root, server = _store_checks(invocation)
     file_system = next((check.detail.partition(":")[0] for check in store if check.name == "file system"), None)
     fast = here(effective_capabilities(PROC_STATUS.read_text()), file_system)
     dead = check_dead_mounts(left_behind(root) if root is not None else None)
     checks = [*host_checks(), *dead, *store, fast, *version_checks()]
     failed = any(check.level is Level.FAIL for check in checks)
     if invocation.json:
-        output.emit_json({"ok": not failed, "checks": [check.as_dict() for check in checks]})
+        features = {"s3_features": server.as_list()} if s3_features else {}
+        output.emit_json({"ok": not failed, "checks": [check.as_dict() for check in checks], **features})
     else:
         _print(checks)
+        if s3_features:
+            _print_features(server)
     if failed:
         ctx.exit(ExitCode.PROBLEMS)
 
 
-def _store_checks(invocation: Invocation) -> tuple[list[Check], Path | None]:
-    """What is found about the store that is meant, and its root; None where none is."""
+def _store_checks(invocation: Invocation) -> tuple[list[Check], Path | None, Server]:
+    """What is found about the store that is meant, its root (None where none is), and its S3 server."""
     try:
         config, daemon = in_effect(invocation)[0], []
     except ConfigError as exc:
         if invocation.root is not None or invocation.config is not None:
             raise
         remedy = "name a store with --root DIR or --config FILE to have its disk checked"
-        return [Check("store", Level.WARN, str(exc), remedy)], None
+        return [Check("store", Level.WARN, str(exc), remedy)], None, Server([])
     except ControlError as exc:
         config = open_store(invocation).config
         remedy = "run it as the daemon's user or root; until then its own settings, and its bucket, are not looked at"
         daemon = [Check("daemon", Level.WARN, str(exc), remedy)]
     store_id = store_id_at(config.root)
     far = bucket_checks(config.s3, store_id) if config.s3 is not None else _without_settings(config.root)
-    return daemon + check_daemon(config.root) + disk_checks(config.root, config.min_free) + far, config.root
+    is_reached = bool(far) and config.s3 is not None and all(check.level is not Level.FAIL for check in far[:2])
+    server = server_checks(config) if is_reached and far[0].level is Level.OK else Server([])
+    near = check_daemon(config.root) + disk_checks(config.root, config.min_free)
+    return daemon + near + far + server.checks, config.root, server
 
 
 def _without_settings(root: Path) -> list[Check]:
@@ -108,4 +117,24 @@ def _print(checks: list[Check]) -> None:
     told = [f"{counts[Level.OK]} ok"]
     for level, word in ((Level.WARN, "warning"), (Level.FAIL, "failure")):
         told.append(output.number_of(counts[level], word))
+    if counts[Level.NOTE]:
+        told.append(output.number_of(counts[Level.NOTE], "note"))
     output.say(", ".join(told))
+
+
+def _print_features(server: Server) -> None:
+    click.echo()
+    if not server.findings:
+        output.say("the features of the S3 server were not tried", style="yellow")
+        return
+    output.print_table(
+        ("S3 feature", "Outcome", "What was seen"),
+        [
+            (
+                each.feature.name,
+                Text(each.outcome.value, style=_OUTCOME_STYLES[each.outcome]),
+                output.show_name(each.detail),
+            )
+            for each in server.findings
+        ],
+    )

@@ -2,18 +2,31 @@
 
 import json
 import os
+import re
+import signal
 import stat
 import subprocess
+import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from recfs.cli.checks import Check, Level, disk, host, versions
+from recfs.cli.checks.features import Server, judged
 from recfs.cli.checks.passthrough import check_passthrough
 from recfs.config import S3Section, config_for_root, plain
 from recfs.errors import ControlError
+from recfs.stores.s3.features.model import OFFERED, Feature, Finding, Outcome, Weight
+from recfs.stores.s3.features.run import Result
+from tests.helpers.chaos_faults import NoAnswer, Request
+from tests.helpers.chaos_proxy import ChaosProxy
+from tests.helpers.s3_servers import Bucket, moto_bucket, moto_server
 from tests.system.fake_daemon import FakeDaemon, run
+
+__all__ = ["moto_bucket", "moto_server"]
 
 FINDINGS = {
     Level.OK: Check("kernel", Level.OK, "Linux 6.18"),
@@ -337,3 +350,104 @@ def test_passthrough(release: str, capabilities: int, file_system: str | None, e
     found = check_passthrough(release, capabilities, file_system, extension=extension)
     assert found.level is (Level.WARN if says else Level.OK)
     assert says in found.detail
+
+
+# --- the S3 server --------------------------------------------------------------------------------------------
+
+
+_FEATURE = Feature("restore", lambda room, at: OFFERED, "it is not restored", "name no archive class")
+_FINDINGS = (
+    Finding(replace(_FEATURE, name="copy"), Outcome.OFFERED, "", Weight.NOTHING),
+    Finding(_FEATURE, Outcome.ABSENT, "refused: MethodNotAllowed", Weight.NOTE),
+    Finding(replace(_FEATURE, name="tags"), Outcome.WRONG, "others come back", Weight.FAILURE),
+    Finding(replace(_FEATURE, name="sse"), Outcome.ABSENT, "", Weight.NOTHING),
+    Finding(replace(_FEATURE, name="versioning"), Outcome.OFFERED, "old ones are kept", Weight.NOTE),
+    Finding(replace(_FEATURE, name="ranges"), Outcome.UNTRIED, "no time", Weight.NOTE),
+)
+
+
+def test_what_matters_of_a_server_is_told_worst_first() -> None:
+    checks = judged(Result(_FINDINGS, ("objects below x",), 0))
+    assert [(check.level, check.detail) for check in checks] == [
+        (Level.OK, "offers 2 of 6 features; --s3-features names them"),
+        (Level.FAIL, "tags: wrong (others come back): it is not restored"),
+        (Level.NOTE, "restore: not offered (refused: MethodNotAllowed): it is not restored"),
+        (Level.NOTE, "versioning: old ones are kept"),
+        (Level.NOTE, "not tried: ranges (no time)"),
+        (Level.WARN, "could not remove what was made: objects below x"),
+    ]
+    assert all((check.remedy == "") == (check.level is Level.OK) for check in checks)
+
+
+@pytest.fixture
+def reached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A configuration with a bucket that is reached."""
+    conf = tmp_path / "recfs.conf"
+    conf.write_text(f'root = "{tmp_path}/store"\n[s3]\nbucket = "media"\n')
+    monkeypatch.setattr("recfs.cli.doctor.bucket_checks", lambda section, store_id: [Check("s3", Level.OK, "there")])
+    monkeypatch.setattr(
+        "recfs.cli.doctor.server_checks",
+        lambda config: Server([Check("s3 server", Level.NOTE, "restore", "none")], _FINDINGS),
+    )
+    return conf
+
+
+@pytest.mark.usefixtures("healthy")
+def test_doctor_lists_the_features_of_the_server_when_asked(reached: Path) -> None:
+    plain_text = run("doctor", "--config", reached)
+    assert "note  s3 server  " in plain_text.stdout
+    assert "0 failures, 1 note\n" in plain_text.stdout
+    assert plain_text.exit_code == 0
+    assert "others come back" not in plain_text.stdout
+    listed = run("doctor", "--config", reached, "--s3-features").stdout
+    assert re.search(r"^tags +wrong +others come back$", listed, re.MULTILINE)
+    assert "s3_features" not in json.loads(run("doctor", "--config", reached, "--json").stdout)
+    document = json.loads(run("doctor", "--config", reached, "--s3-features", "--json").stdout)
+    assert [each["outcome"] for each in document["s3_features"]] == [each.outcome.value for each in _FINDINGS]
+    assert document["s3_features"][1] == {
+        "name": "restore",
+        "outcome": "not offered",
+        "detail": "refused: MethodNotAllowed",
+        "meaning": "it is not restored",
+        "remedy": "name no archive class",
+    }
+
+
+@pytest.mark.usefixtures("healthy")
+def test_a_server_that_is_not_reached_is_not_tried(reached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for findings in ([Check("s3", Level.WARN, "away", "wait")], [Check("s3", Level.OK, "there"), FINDINGS[Level.FAIL]]):
+        monkeypatch.setattr("recfs.cli.doctor.bucket_checks", lambda section, store_id, told=findings: told)
+        assert "were not tried" in run("doctor", "--config", reached, "--s3-features").stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_doctor_that_is_ended_leaves_nothing_in_the_bucket(
+    moto_server: str, moto_bucket: Bucket, tmp_path: Path, number: signal.Signals
+) -> None:
+    arrived = threading.Event()
+    with ChaosProxy(moto_server) as proxy:
+
+        def arrives(request: Request) -> bool:
+            found = request.method == "PUT" and "special-characters" in request.target
+            if found:
+                arrived.set()
+            return found
+
+        proxy.add(NoAnswer("stall"), times=1, on=arrives)
+        section = moto_bucket.section(endpoint=proxy.url)
+        conf = tmp_path / "recfs.conf"
+        conf.write_text(
+            f'root = "{tmp_path}/store"\n[s3]\nbucket = "{section.bucket}"\nendpoint = "{section.endpoint}"\n'
+            f'credentials_file = "{section.credentials_file}"\nread_timeout = "2s"\n'
+        )
+        command = [sys.executable, "-m", "recfs", "doctor", "--config", str(conf)]
+        doctor = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        assert arrived.wait(60)
+        doctor.send_signal(number)
+        told = doctor.communicate(timeout=60)[1]
+    assert "removing what was made" in told
+    assert doctor.returncode != 0
+    left = moto_bucket.client.list_objects_v2(Bucket=moto_bucket.name).get("Contents", ())
+    assert [each["Key"] for each in left] == []
+    assert "Uploads" not in moto_bucket.client.list_multipart_uploads(Bucket=moto_bucket.name)

@@ -8,6 +8,8 @@ class Level(StrEnum):
     """How bad a finding is."""
 
     OK = "ok"
+    NOTE = "note"
+    """Worth knowing; nothing has to be done for what the configuration asks for."""
     WARN = "warn"
     FAIL = "fail"
 

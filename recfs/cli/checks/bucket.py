@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from recfs.cli.checks import Check, Level
+from recfs.cli.checks.features import impatient
 from recfs.cli.checks.owner import owner_check
 from recfs.core.naming import show_name
 from recfs.core.units import format_duration
@@ -43,7 +44,10 @@ _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
         "set profile or credentials_file in [s3], or $AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY for the daemon",
     ),
     (AccessRefused, "let these credentials list the bucket, and read, write and delete objects in it"),
-    (BucketMissing, "check bucket in [s3], or make the bucket: recfs does not"),
+    (
+        BucketMissing,
+        "check bucket in [s3], or make the bucket: recfs does not, but the first upload may (SeaweedFS)",
+    ),
     (WrongRegion, "set region in [s3] to the bucket's"),
     (ClockSkewed, "set this machine's clock (timedatectl set-ntp true): S3 refuses more than 15 minutes' difference"),
     (Untrusted, "set ca_bundle in [s3] to the certificate of the authority that signed the server's"),
@@ -60,19 +64,28 @@ def bucket_checks(section: "S3Section", store_id: str | None) -> list[Check]:
     """
 
     def ask() -> list[Check]:
+        from recfs.stores.s3.features.endpoint import who_answers
         from recfs.stores.s3.store import connect
 
-        impatient = {
-            "connect_timeout": min(section.connect_timeout, 5.0),
-            "read_timeout": min(section.read_timeout, 10.0),
-        }
-        store = connect(section.model_copy(update=impatient))
+        hurried = impatient(section)
+        store = connect(hurried)
         try:
             return [*examine(section.url, store), owner_check(section.url, store, store_id)]
+        except ObjectStoreError:
+            other = who_answers(hurried)
+            if other is None:
+                raise
+            return [_no_s3(section, other)]
         finally:
             store.close()
 
     return check_bucket(section.url, ask, patience_s=_PATIENCE_S)
+
+
+def _no_s3(section: "S3Section", what: str) -> Check:
+    """Judge an endpoint that is something else: nothing else that it says means what it would mean of S3."""
+    detail = f"{section.url}: {section.endpoint or 'the endpoint'} is no S3 server but {what}"
+    return Check(_NAME, Level.FAIL, detail, "set endpoint in [s3] to the address at which S3 is served")
 
 
 def examine(url: str, store: "ObjectStore") -> list[Check]:

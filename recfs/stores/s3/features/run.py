@@ -1,0 +1,184 @@
+"""All features, tried within a time: side by side, and each by itself, whatever becomes of the others."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from recfs.config import S3Section
+from recfs.errors import RecfsError
+from recfs.object_errors import (
+    AccessRefused,
+    BadAnswer,
+    NotOffered,
+    ObjectStoreError,
+    ServerFault,
+    StoreOutage,
+    WrongCredentials,
+)
+from recfs.stores.s3.features import bucket, classes, integrity, names, objects, uploads
+from recfs.stores.s3.features.model import Feature, Finding, Outcome, Seen, Wants, Weight, absent, found
+from recfs.stores.s3.features.room import OutOfTime, Room
+
+FEATURES: tuple[Feature, ...] = (
+    *uploads.FEATURES,
+    *names.FEATURES,
+    *objects.FEATURES,
+    *integrity.FEATURES,
+    *classes.FEATURES,
+    *bucket.FEATURES,
+)
+"""All of them, those first that files depend on."""
+AT_ONCE = 4
+TIMES = 2
+"""A server may fail once by chance."""
+_NOT_ASKED = Seen(Outcome.UNTRIED, "there was no time left")
+_REFUSED_METHODS = frozenset({"MethodNotAllowed", "405", "501"})
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one run found."""
+
+    findings: tuple[Finding, ...]
+    """In the order of FEATURES."""
+    left: tuple[str, ...]
+    """What could not be removed again, for people."""
+    swept: int
+    """Earlier runs that were killed, whose remains were removed."""
+
+
+class Run:
+    """One run. `start`, then `wait` as often as it takes; the thread that waits may stop it at any time."""
+
+    def __init__(
+        self,
+        section: S3Section,
+        wants: Wants,
+        *,
+        within_s: float,
+        clean_s: float,
+        features: Sequence[Feature] = FEATURES,
+    ) -> None:
+        self._wants, self._features, self._clean_s = wants, features, clean_s
+        self._room = Room(section, wants, until=time.monotonic() + within_s)
+        self._seen: dict[str, Seen] = {}
+        self._left: tuple[str, ...] = ()
+        self._swept = 0
+        self._waiting: queue.SimpleQueue[Feature] = queue.SimpleQueue()
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Begin, in threads of its own."""
+        threading.Thread(target=self._all, daemon=True).start()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether it came to its end within the time."""
+        # Not Thread.join: up to Python 3.12 it takes a thread for ended once a signal has interrupted it.
+        return self._ended.wait(timeout_s)
+
+    def stop(self) -> None:
+        """Try nothing any more, and tidy up."""
+        self._room.stop()
+
+    @property
+    def result(self) -> Result:
+        """What is known by now."""
+        findings = tuple(found(each, self._seen.get(each.name, _NOT_ASKED), self._wants) for each in self._features)
+        left = self._left
+        if not self._ended.is_set():
+            left = (f"objects below {self._room.section.prefix}{self._room.base}: the server does not answer",)
+        return Result(_together(findings), left, self._swept)
+
+    # --- in threads ----------------------------------------------------------------------------------------------
+
+    def _all(self) -> None:
+        try:
+            try:
+                self._swept = self._room.sweep(time.time_ns())
+            except Exception:  # what cannot be listed can be tried all the same
+                self._swept = 0
+            for feature in self._features:
+                self._waiting.put(feature)
+            workers = [threading.Thread(target=self._some, daemon=True) for _ in range(AT_ONCE)]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+            self._left = tuple(self._room.clean(within_s=self._clean_s))
+        finally:
+            self._ended.set()
+
+    def _some(self) -> None:
+        while True:
+            try:
+                feature = self._waiting.get_nowait()
+            except queue.Empty:
+                return
+            self._seen[feature.name] = self._tried(feature)
+
+    def _tried(self, feature: Feature) -> Seen:
+        place = "".join(char if char.isalnum() else "-" for char in feature.name)
+        for attempt in range(1, TIMES + 1):
+            try:
+                return feature.attempt(self._room, f"{self._room.base}{place}-{attempt}/")
+            except OutOfTime:
+                return _NOT_ASKED
+            except RecfsError as error:
+                retryable = isinstance(error, ObjectStoreError) and error.retryable
+                if attempt == TIMES or not retryable:
+                    return _seen_of(error)
+            except Exception as error:  # a server may answer in a form that nobody thought of
+                return absent(f"the answer is not understood: {type(error).__name__}: {error}")
+        raise AssertionError("unreachable")
+
+
+def _together(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """One of the ways to notice damage on the way is enough; none is a warning."""
+    watches = [each for each in findings if each.feature.name in integrity.WATCHES]
+    if not watches or any(each.outcome in (Outcome.OFFERED, Outcome.UNTRIED) for each in watches):
+        return findings
+    return tuple(replace(each, weight=Weight.WARNING) if each is watches[0] else each for each in findings)
+
+
+def _seen_of(error: RecfsError) -> Seen:
+    """What an attempt that the server ended is worth."""
+    what = str(error).partition("; ")[0]
+    code = error.code if isinstance(error, ObjectStoreError) else ""
+    refused = absent(f"refused: {code}" if code else what)
+    if isinstance(error, NotOffered) or code in _REFUSED_METHODS:
+        return refused
+    if isinstance(error, AccessRefused | WrongCredentials):
+        return Seen(Outcome.UNTRIED, what)
+    if isinstance(error, StoreOutage) and not isinstance(error, ServerFault | BadAnswer):
+        return Seen(Outcome.UNTRIED, what)
+    return refused
+
+
+def find_out(
+    section: S3Section, wants: Wants, *, within_s: float, clean_s: float, meanwhile: Callable[[], None] | None = None
+) -> Result:
+    """Try everything and tidy up, within the two times and that of one request. Makes objects below `room.PLACE`.
+
+    Whatever ends the wait (Ctrl-C) ends the trying, and what was made is removed before it goes on. *meanwhile* is
+    called every second.
+    """
+    run = Run(section, wants, within_s=within_s, clean_s=clean_s)
+    request_s = section.connect_timeout + section.read_timeout
+    ends = time.monotonic() + within_s + clean_s + request_s
+    run.start()
+    try:
+        while not run.wait(min(1.0, max(ends - time.monotonic(), 0.0))) and time.monotonic() < ends:
+            if meanwhile is not None:
+                meanwhile()
+    except BaseException:
+        run.stop()
+        run.wait(clean_s + request_s)
+        raise
+    return run.result
+
+
+__all__ = ["FEATURES", "Result", "Run", "find_out"]
