@@ -9,9 +9,17 @@ import pytest
 from recfs.stores.s3.features.model import Wants
 from recfs.stores.s3.features.run import FEATURES, Result, find_out
 from tests.helpers import s3_table
-from tests.helpers.s3_servers import Bucket, Rgw, moto_bucket, moto_server, rgw, rgw_bucket
+from tests.helpers.s3_servers import (
+    Bucket,
+    moto_bucket,
+    moto_server,
+    rgw,
+    rgw_bucket,
+    seaweedfs,
+    seaweedfs_bucket,
+)
 
-__all__ = ["moto_bucket", "moto_server", "rgw", "rgw_bucket"]
+__all__ = ["moto_bucket", "moto_server", "rgw", "rgw_bucket", "seaweedfs", "seaweedfs_bucket"]
 
 PREFIX = "studio/main"
 OTHERS = (f"{PREFIX}/users/5/film.mp4", f"{PREFIX}/.recfs/store.json", ".recfs/doctor-of-somebody-else")
@@ -64,8 +72,14 @@ def test_in_a_bucket_that_keeps_versions_none_is_left(moto_bucket: Bucket) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.seaweedfs
+def test_seaweedfs_offers_what_the_guide_says(seaweedfs_bucket: Bucket) -> None:
+    s3_table.hold_to("SeaweedFS", found_without_a_trace(seaweedfs_bucket).findings)
+
+
+@pytest.mark.slow
 @pytest.mark.rgw
-def test_ceph_offers_what_the_guide_says(rgw_bucket: Bucket, rgw: Rgw) -> None:
+def test_ceph_offers_what_the_guide_says(rgw_bucket: Bucket) -> None:
     s3_table.hold_to("Ceph RGW", found_without_a_trace(rgw_bucket).findings)
 
 

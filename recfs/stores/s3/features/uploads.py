@@ -57,6 +57,7 @@ def _paged(room: Room, at: str) -> Seen:
         room.start_upload(key)
     found: list[str] = []
     more: dict[str, str] = {}
+    by_key = True
     for _ in range(2 * len(keys)):
         page = room.client.ask("list_multipart_uploads", Prefix=room.client.full(at), MaxUploads=1, **more)
         uploads = page.get("Uploads", ())
@@ -65,13 +66,15 @@ def _paged(room: Room, at: str) -> Seen:
         found += [each["Key"] for each in uploads]
         if not page.get("IsTruncated"):
             break
-        if not page.get("NextKeyMarker"):
-            return wrong("a page that is not the last one does not say where the next begins")
-        more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page.get("NextUploadIdMarker", "")}
+        by_key = by_key and bool(page.get("NextKeyMarker"))
+        names = ("KeyMarker", "UploadIdMarker")
+        more = {name: page[f"Next{name}"] for name in names if page.get(f"Next{name}")}
     wanted = [room.client.full(key) for key in sorted(keys)]
     if sorted(found) != wanted:
         return wrong("the pages do not hold every upload once")
-    return OFFERED if found == wanted else wrong("the pages are not in the order of the keys")
+    if not by_key:
+        return wrong("they go on by the ids of the uploads, not by their keys")
+    return OFFERED if found == wanted else wrong("they are not in the order of the keys")
 
 
 def _dropped(room: Room, at: str) -> Seen:
@@ -109,7 +112,8 @@ FEATURES = (
     Feature(
         "unfinished uploads in pages",
         _paged,
-        "with more than a thousand unfinished uploads, some may not be found",
+        "of a thousand unfinished uploads and more other clients may find the first only; recfs goes on by what the "
+        "server gives it",
         "have the bucket drop them by their age: `recfs lifecycle apply`",
     ),
     Feature(
