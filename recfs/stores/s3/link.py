@@ -111,6 +111,11 @@ class S3Link:
             raise self._bad(doing, key, f"not an answer of an S3 server: it has no {field}")
         return answer[field]
 
+    def _encryption(self) -> dict[str, Any]:
+        """How a new object is to be encrypted. "none" is no value of S3's: AWS and Ceph refuse it."""
+        wanted = {"ServerSideEncryption": self._section.sse, "SSEKMSKeyId": self._section.kms_key}
+        return {name: value for name, value in wanted.items() if value not in (None, "none")}
+
     # --- HEAD ----------------------------------------------------------------------------------------------------
 
     def head(self, key: str) -> ObjectInfo | None:

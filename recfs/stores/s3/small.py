@@ -27,12 +27,8 @@ class S3Small(S3Admin):
 
     def put_small(self, key: str, data: bytes, *, only_new: bool) -> bool:
         """As `ObjectStore.put_small`."""
-        doing, section = "write", self._section
-        parameters: dict[str, Any] = {"Body": data, "ContentType": "application/json"}
-        if section.sse is not None:
-            parameters["ServerSideEncryption"] = section.sse
-        if section.kms_key is not None:
-            parameters["SSEKMSKeyId"] = section.kms_key
+        doing = "write"
+        parameters: dict[str, Any] = {"Body": data, "ContentType": "application/json", **self._encryption()}
         condition = {"IfNoneMatch": "*"} if only_new else {}
         try:
             answer = self._call(doing, key, "put_object", **parameters, **condition)

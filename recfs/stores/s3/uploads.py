@@ -60,11 +60,7 @@ class S3Uploads(S3Link):
             parameters["StorageClass"] = storage_class
         if tags := {**section.tags, **meta.tags}:
             parameters["Tagging"] = s3_meta.tagging(tags)
-        if section.sse != "none":
-            parameters["ServerSideEncryption"] = section.sse
-        if section.kms_key is not None:
-            parameters["SSEKMSKeyId"] = section.kms_key
-        return parameters
+        return parameters | self._encryption()
 
     # --- one request ---------------------------------------------------------------------------------------------
 
