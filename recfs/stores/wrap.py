@@ -4,6 +4,9 @@ The only place that retries; the store below makes one attempt per call, and bot
 be retried is a property of the exception (`object_errors`). All methods of the port are safe to repeat; only
 `start_multipart` may leave an orphan behind when the answer is lost, which `list_multiparts` finds.
 
+A server that fails with some requests and answers others (it has no room left, or cannot encrypt) is not down, and who
+reads is not kept waiting: before the breaker opens for such faults, the bucket is looked at.
+
 While the breaker is open, calls wait for it to close as long as their deadline allows, instead of running into the
 same timeouts side by side; one call at a time is let through to see whether the server is back.
 """
@@ -22,7 +25,7 @@ from typing import Literal, TypeVar
 
 import tenacity
 
-from recfs.object_errors import ObjectStoreError, StoreDown
+from recfs.object_errors import ObjectStoreError, ServerFault, StoreDown
 from recfs.objects import (
     Cancel,
     CheckReport,
@@ -94,6 +97,11 @@ class CircuitBreaker:
     def trouble(self) -> Exception | None:
         """What the last call met that found the server down; None once one got an answer."""
         return self._last_error if self._failures else None
+
+    @property
+    def is_about_to_open(self) -> bool:
+        """Whether one more outage opens it."""
+        return self._state is BreakerState.CLOSED and self._failures + 1 >= self._threshold
 
     def admit(self, wait_s: float) -> bool:
         """Wait up to *wait_s* for permission to call. True: the call is the probe and must report back.
@@ -240,7 +248,7 @@ class RetryingObjectStore:
         try:
             result = call()
         except ObjectStoreError as error:
-            if error.outage:
+            if error.outage and not (isinstance(error, ServerFault) and not probe and self._answers_others()):
                 self.breaker.failed(error, probe=probe)
             else:
                 self.breaker.succeeded()
@@ -251,6 +259,16 @@ class RetryingObjectStore:
             raise
         self.breaker.succeeded()
         return result
+
+    def _answers_others(self) -> bool:
+        """Whether the server still says what is in the bucket; asked when the breaker would open, else False."""
+        if not self.breaker.is_about_to_open:
+            return False
+        try:
+            self._store.check()
+        except ObjectStoreError as error:
+            return not error.outage
+        return True
 
     # --- the port ------------------------------------------------------------------------------------------------
 

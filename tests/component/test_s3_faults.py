@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from recfs import object_errors as kinds
 from recfs.object_errors import ObjectStoreError
 from recfs.objects import MIB, ObjectMeta
+from recfs.stores.s3.faults import Target, faults
 from recfs.stores.s3.store import S3Store
 from tests.helpers.chaos_faults import (
     Cut,
@@ -30,8 +31,8 @@ from tests.helpers.chaos_faults import (
     Status,
     Trickle,
 )
-from tests.helpers.chaos_proxy import ChaosProxy
-from tests.helpers.chaos_store import DATA, HEAD, KEY, LIST, META, file, impatient, proxy, raised, read, store
+from tests.helpers.chaos_proxy import ChaosProxy, operation
+from tests.helpers.chaos_store import DATA, HEAD, KEY, LIST, META, PUT, file, impatient, proxy, raised, read, store
 from tests.helpers.s3_servers import Bucket, moto_bucket, moto_server
 
 __all__ = ["file", "impatient", "moto_bucket", "moto_server", "proxy", "store"]
@@ -84,6 +85,9 @@ REFUSALS = [
     (400, "BadDigest", kinds.ChecksumMismatch, "memory"),
     (403, "QuotaExceeded", kinds.StoreFull, "quota"),
     (507, "XMinioStorageFull", kinds.StoreFull, "free space"),
+    (405, "MethodNotAllowed", kinds.NotOffered, "does not offer"),
+    (400, "InvalidStorageClass", kinds.NotOffered, "classes that this server has"),
+    (409, "ExistingObjectIsDirectory", kinds.UploadInvalid, "only when the first is gone"),
     (501, "NotImplemented", kinds.NotOffered, "does not offer"),
     (429, "TooManyRequests", kinds.Throttled, "threads"),
     (503, "SlowDown", kinds.Throttled, "threads"),
@@ -92,7 +96,8 @@ REFUSALS = [
     (503, "ServiceUnavailable", kinds.ServerFault, "server's log"),
     (400, "SomethingNew", kinds.RequestRefused, "report"),
     (403, "", kinds.AccessRefused, "bucket policy"),
-    (404, "", kinds.ObjectMissing, "deleted"),
+    (400, "", kinds.BadAnswer, "port of [s3] endpoint"),
+    (404, "", kinds.BadAnswer, "port of [s3] endpoint"),
     (412, "", kinds.ObjectChanged, "replaced"),
     (429, "", kinds.Throttled, "threads"),
     (500, "", kinds.ServerFault, "server's log"),
@@ -133,7 +138,6 @@ def test_every_kind_of_trouble_is_tested_or_comes_from_elsewhere() -> None:
 
     elsewhere = {
         kinds.Unreachable,  # below
-        kinds.BadAnswer,  # below
         kinds.Untrusted,  # below
         kinds.SourceChanged,  # contract
         kinds.TransferCancelled,  # contract
@@ -141,6 +145,52 @@ def test_every_kind_of_trouble_is_tested_or_comes_from_elsewhere() -> None:
         kinds.PrefixTaken,  # test_ownership
     }
     assert leaves(ObjectStoreError) == {kind for _, _, kind, _ in REFUSALS} | elsewhere
+
+
+def test_an_internal_error_names_what_may_be_behind_it(
+    store: S3Store, moto_bucket: Bucket, proxy: ChaosProxy, file: int
+) -> None:
+    encrypting = moto_bucket.store(endpoint=proxy.url, sse="AES256")
+    proxy.add(Status(500, "InternalError"))
+    for call in (
+        lambda: encrypting.put_file(file, len(DATA), KEY, META),
+        lambda: encrypting.put_small("mark", b"x", only_new=True),
+        lambda: encrypting.start_multipart(KEY, META),
+    ):
+        assert 'leave out sse = "AES256"' in str(raised(kinds.ServerFault, call))
+    assert "no room left" in str(raised(kinds.ServerFault, lambda: store.put_file(file, len(DATA), KEY, META)))
+    assert str(raised(kinds.ServerFault, lambda: read(store))).endswith("look at the server's log")
+    proxy.heal()
+    proxy.add(Status(500, "InternalError"), on=PUT)
+    assert "no room left" in str(raised(kinds.ServerFault, lambda: store.copy(KEY, "users/5/b", len(DATA))))
+    encrypting.close()
+
+
+@pytest.mark.parametrize(("length", "kind"), [(256, kinds.KeyTooLong), (255, kinds.ServerFault)])
+def test_an_upload_that_never_ends_for_its_long_name(
+    store: S3Store, proxy: ChaosProxy, file: int, length: int, kind: type[ObjectStoreError]
+) -> None:
+    key = "users/5/" + "x" * length
+    upload_id = store.start_multipart(key, META)
+    part = store.upload_part(key, upload_id, 1, file, 0, len(DATA))
+    proxy.add(Status(500, "InternalError"), on=operation("POST", "uploadId="))
+    with pytest.raises(kind):
+        store.finish_multipart(key, upload_id, [part], META, len(DATA))
+
+
+def test_who_answers_in_the_place_of_a_server_is_named(store: S3Store, proxy: ChaosProxy) -> None:
+    proxy.add(Status(404, server="SeaweedFS Filer"))
+    error = raised(kinds.BadAnswer, lambda: store.head("users/5/none"))
+    assert "from SeaweedFS Filer" in str(error)
+    assert "host and port of [s3] endpoint" in str(error)
+
+
+def test_what_went_wrong_before_is_not_taken_for_the_cause() -> None:
+    try:
+        raise kinds.ObjectMissing("s3://bucket/k: no such object")
+    except kinds.ObjectMissing:
+        with pytest.raises(TypeError), faults(Target("bucket", "", "http://127.0.0.1"), "list the objects"):
+            len(5)  # type: ignore[arg-type]
 
 
 def test_the_right_region_is_named(store: S3Store, proxy: ChaosProxy) -> None:

@@ -316,6 +316,24 @@ def test_refusals_are_signs_of_life(fake: FakeObjectStore, clock: Clock) -> None
     store.close()
 
 
+def test_a_server_that_cannot_store_is_not_down(fake: FakeObjectStore, clock: Clock) -> None:
+    breaker = CircuitBreaker(3, 3600.0, clock=clock, jitter=lambda: 0.0)
+    store = RetryingObjectStore(fake, RetryPolicy(deadline_s=-1.0), breaker)
+    fake.fail("start_multipart", ServerFault("no room left"), times=1000)
+    for _ in range(9):
+        with pytest.raises(ServerFault):
+            store.start_multipart("users/5/x", ObjectMeta())
+        assert store.breaker.state is BreakerState.CLOSED
+        breaker.admit(0)  # those who read are let through
+    assert [operation for operation, _ in fake.calls].count("check") == 3, "one question for each time it would open"
+    fake.fail("check", ServerFault("nor list"), times=1000)
+    for _ in range(3):
+        with pytest.raises(ServerFault, match="no room left"):
+            store.start_multipart("users/5/x", ObjectMeta())
+    assert breaker.state is BreakerState.OPEN
+    store.close()
+
+
 # --- with a real client ------------------------------------------------------------------------------------------
 
 

@@ -66,6 +66,7 @@ class Status(Fault):
     status: int
     code: str = ""
     message: str = "chaos"
+    server: str = "chaos"
     asks_server = False
 
     def change(self, request: Request, answer: Answer) -> Answer:
@@ -74,6 +75,7 @@ class Status(Fault):
             body = HTML
         reason = http.client.responses.get(self.status, "Unknown")
         headers = {"Content-Type": "application/xml" if self.code else "text/html", "Content-Length": str(len(body))}
+        headers["Server"] = self.server
         return Answer(self.status, reason, headers, body)
 
 

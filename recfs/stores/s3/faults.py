@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from recfs.errors import RecfsError
 from recfs.object_errors import ObjectStoreError
 from recfs.stores.s3.interim import NoFinalAnswer
 
+MAX_NAME_BYTES = 255
+"""What servers that keep keys as a file system does take between two slashes."""
 STATUS_HEADER = "x-recfs-status"
 """Where the client keeps the status an answer came with."""
 
@@ -52,7 +55,7 @@ _CODES: dict[str, type[ObjectStoreError]] = {
             "InvalidAccessKeyId SignatureDoesNotMatch ExpiredToken InvalidToken TokenRefreshRequired InvalidSecurity "
             "MissingSecurityHeader NotSignedUp AccountProblem RequestExpired UnrecognizedClientException AuthFailure"
         ),
-        kinds.AccessRefused: "AccessDenied AllAccessDisabled AccessForbidden MethodNotAllowed InvalidPayer",
+        kinds.AccessRefused: "AccessDenied AllAccessDisabled AccessForbidden InvalidPayer",
         kinds.BucketMissing: "NoSuchBucket",
         kinds.WrongRegion: "PermanentRedirect TemporaryRedirect AuthorizationHeaderMalformed IncorrectEndpoint",
         kinds.ClockSkewed: "RequestTimeTooSkewed RequestInTheFuture",
@@ -61,14 +64,18 @@ _CODES: dict[str, type[ObjectStoreError]] = {
         kinds.ObjectArchived: "InvalidObjectState",
         kinds.KeyTooLong: "KeyTooLongError KeyTooLong",
         kinds.UploadGone: "NoSuchUpload",
-        kinds.UploadInvalid: "EntityTooSmall EntityTooLarge InvalidPart InvalidPartOrder",
+        kinds.UploadInvalid: (
+            "EntityTooSmall EntityTooLarge InvalidPart InvalidPartOrder ExistingObjectIsDirectory ExistingObjectIsFile"
+        ),
         kinds.ChecksumMismatch: (
             "BadDigest InvalidDigest XAmzContentSHA256Mismatch XAmzContentChecksumMismatch IncompleteBody"
         ),
         kinds.StoreFull: (
             "QuotaExceeded XMinioStorageFull StorageFull InsufficientStorage XMinioAdminBucketQuotaExceeded NoSpace"
         ),
-        kinds.NotOffered: "NotImplemented UnsupportedOperation MissingContentLength NotSupported",
+        kinds.NotOffered: (
+            "NotImplemented UnsupportedOperation MissingContentLength NotSupported MethodNotAllowed InvalidStorageClass"
+        ),
         kinds.Throttled: (
             "SlowDown SlowDownRead SlowDownWrite TooManyRequests RequestLimitExceeded Throttling ThrottlingException "
             "BandwidthLimitExceeded OperationAborted ConcurrentModification TooManyRequestsException"
@@ -78,6 +85,10 @@ _CODES: dict[str, type[ObjectStoreError]] = {
     }.items()
     for code in codes.split()
 }
+
+_INTERNAL = ("InternalError", "InternalServerError", "500")
+_HEADS = ("HeadObject", "HeadBucket")
+"""Operations whose answers have no body, hence no code either."""
 
 _STATUS: dict[int, type[ObjectStoreError]] = {
     301: kinds.WrongRegion,
@@ -126,7 +137,10 @@ _REMEDIES: dict[type[ObjectStoreError], str] = {
     kinds.Stalled: "recfs tries again; if it stays so, look at the network and the server, or raise [s3] read_timeout",
     kinds.ServerFault: "recfs tries again; if it stays so, look at the server's log",
     kinds.Unreachable: "recfs tries again; check [s3] endpoint, the network, and whether the server runs",
-    kinds.BadAnswer: "recfs tries again; if it stays so, a proxy or another program answers in the server's place",
+    kinds.BadAnswer: (
+        "recfs tries again; if it stays so, a proxy or another program answers in the server's place: check host and "
+        "port of [s3] endpoint"
+    ),
     kinds.Untrusted: "give the server's CA in [s3] ca_bundle, or correct the host name in [s3] endpoint",
     kinds.RequestRefused: "please report this with the server's name and version",
 }
@@ -134,7 +148,11 @@ _REMEDIES: dict[type[ObjectStoreError], str] = {
 
 PROXY_REFUSES, PROXY_WANTS_CREDENTIALS = "proxy", "407"
 """Codes of refusals that are not the server's."""
+_NOT_TOGETHER = "recfs tries again: there, an object and others below its name go together only when the first is gone"
 _REMEDIES_OF_CODE = {
+    "InvalidStorageClass": "set storage_class in [s3] and in [[route]] to classes that this server has",
+    "ExistingObjectIsDirectory": _NOT_TOGETHER,
+    "ExistingObjectIsFile": _NOT_TOGETHER,
     PROXY_REFUSES: "have the proxy let these requests through, or name the server in no_proxy",
     PROXY_WANTS_CREDENTIALS: (
         "put them into http_proxy or https_proxy (http://user:password@host:port), or name the server in no_proxy"
@@ -152,14 +170,19 @@ def fault(
 
 
 def translate(
-    error: BaseException, target: Target, doing: str, key: str | None
+    error: BaseException, target: Target, doing: str, key: str | None, earlier: BaseException | None = None
 ) -> ObjectStoreError | RecfsError | None:
-    """The exception of ours for one of boto3's; None for what is not the store's fault (a bug)."""
+    """The exception of ours for one of boto3's; None for what is not the store's fault (a bug).
+
+    *earlier*: what was being handled when the call began, which is no cause.
+    """
     if isinstance(error, RecfsError):
         return error
     if isinstance(error, boto.ClientError):
         return _refusal(error, target, doing, key)
     cause = _cause(error)
+    if cause is earlier:
+        cause = None
     if isinstance(cause, RecfsError):
         return cause  # raised by our own body reader in the middle of urllib3
     if isinstance(error, boto.ProxyConnectionError | urllib.ProxyError):
@@ -169,14 +192,17 @@ def translate(
 
 
 @contextlib.contextmanager
-def faults(target: Target, doing: str, key: str | None = None) -> Iterator[None]:
-    """Translate whatever boto3 and urllib3 raise inside."""
+def faults(target: Target, doing: str, key: str | None = None, hint: str = "") -> Iterator[None]:
+    """Translate whatever boto3 and urllib3 raise inside. *hint*: what an internal error of the server may mean here."""
+    earlier = sys.exception()
     try:
         yield
     except Exception as error:
-        ours = translate(error, target, doing, key)
+        ours = translate(error, target, doing, key, earlier)
         if ours is None or ours is error:
             raise
+        if hint and isinstance(ours, kinds.ServerFault) and ours.code in _INTERNAL:
+            raise kinds.ServerFault(f"{ours}{hint}", code=ours.code) from error
         raise ours from error
 
 
@@ -197,6 +223,9 @@ def _refusal(error: boto.ClientError, target: Target, doing: str, key: str | Non
     if status == 403 and target.proxy and "html" in headers.get("content-type", ""):
         what = "403 with a page that is no answer of an S3 server"
         return fault(kinds.AccessRefused, target, doing, key, what, PROXY_REFUSES)
+    if status in (400, 404) and answer.get("Code", "") in ("", str(status)) and error.operation_name not in _HEADS:
+        who = f", from {headers['server']}" if headers.get("server") else ""
+        return fault(kinds.BadAnswer, target, doing, key, f"{status} without the error code of an S3 server{who}")
     ours = refusal(answer, status, target, doing, key)
     region = headers.get("x-amz-bucket-region") or answer.get("Region")
     if isinstance(ours, kinds.WrongRegion) and region:
@@ -215,8 +244,7 @@ def refusal(answer: Mapping[str, Any], status: int, target: Target, doing: str, 
         kind = kinds.BucketMissing
     words = str(answer.get("Message", "")).strip()
     if kind is kinds.KeyTooLong and key is not None:
-        longest = max(len(part.encode()) for part in key.split("/"))
-        words = f"the key has {len((target.prefix + key).encode())} bytes, the longest name in it {longest}"
+        words = f"the key has {len((target.prefix + key).encode())} bytes, the longest name in it {longest_name(key)}"
     what = " ".join(part for part in (code or str(status), words) if part and part != "None")
     return fault(kind, target, doing, key, _short(what), code or str(status))
 
@@ -289,6 +317,11 @@ def _transport(error: BaseException, cause: BaseException | None) -> tuple[type[
 def _last_of(error: BaseException) -> object:
     """What urllib3 puts last into a ProtocolError: the error of the socket."""
     return error.args[-1] if isinstance(error, urllib.ProtocolError) and error.args else error
+
+
+def longest_name(key: str) -> int:
+    """Bytes of the longest part between slashes."""
+    return max(len(part.encode()) for part in key.split("/"))
 
 
 def _short(words: object) -> str:

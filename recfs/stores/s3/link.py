@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from recfs.config import S3Section
@@ -55,7 +55,7 @@ class S3Link:
             parameters["Key"] = self._full(key)
 
         def call() -> dict[str, Any]:
-            with faults(self._target, doing, key):
+            with faults(self._target, doing, key, _hint(operation, parameters)):
                 answer: dict[str, Any] = getattr(self._client, operation)(Bucket=self._section.bucket, **parameters)
             return answer
 
@@ -85,7 +85,7 @@ class S3Link:
         def call() -> dict[str, Any]:
             if body is not None:
                 body.rewind()
-            with faults(self._target, doing, key):
+            with faults(self._target, doing, key, _hint(operation, parameters)):
                 return self._wire.call(operation, full, body=body, sha256=sha256, parameters=parameters)
 
         return self._with_credentials(call)
@@ -196,6 +196,16 @@ class S3Link:
         """As `ObjectStore.close`."""
         self._client.close()
         self._wire.close()
+
+
+_STORING = ("put_object", "upload_part", "create_multipart_upload", "complete_multipart_upload", "copy_object")
+
+
+def _hint(operation: str, parameters: Mapping[str, Any]) -> str:
+    """What may be behind an internal error; SeaweedFS 4 says no more when it has no room left, or no key."""
+    if (encryption := parameters.get("ServerSideEncryption")) is not None:
+        return f': perhaps it has no key to encrypt with; give it one, or leave out sse = "{encryption}" in [s3]'
+    return ": perhaps it has no room left (disks, volumes) while it can still be read" if operation in _STORING else ""
 
 
 _MULTIPART_ETAG = re.compile(r"([0-9a-f]{32})-(\d+)")

@@ -17,6 +17,7 @@ from typing import Any
 from recfs.object_errors import (
     BadAnswer,
     ChecksumMismatch,
+    KeyTooLong,
     NotOffered,
     ObjectMissing,
     ServerFault,
@@ -36,7 +37,7 @@ from recfs.objects import (
 )
 from recfs.stores.s3 import meta as s3_meta
 from recfs.stores.s3.body import FileBody, checksum_of, digest_of
-from recfs.stores.s3.faults import fault
+from recfs.stores.s3.faults import MAX_NAME_BYTES, fault, longest_name
 from recfs.stores.s3.link import S3Link, multipart_etag
 from recfs.stores.s3.meta import b64, plain_md5, unquoted
 
@@ -297,6 +298,9 @@ class S3Uploads(S3Link):
         except ServerFault:
             # Ceph 16 answers InternalError for an upload it does not know, for ever: ask whether it does.
             self._list_parts_page(key, upload_id, 0, MaxParts=1)
+            if (longest := longest_name(key)) > MAX_NAME_BYTES:  # SeaweedFS 4 takes the parts, and fails for ever here
+                what = f"the server fails with a name of {longest} bytes"
+                raise fault(KeyTooLong, self._target, doing, key, what) from None
             raise
 
     def _completed_etag(self, answer: dict[str, Any], wanted: str | None, doing: str, key: str) -> str | None:
