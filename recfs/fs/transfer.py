@@ -18,8 +18,14 @@ import trio
 from recfs.core.model import State
 from recfs.object_errors import (
     AccessRefused,
+    BadAnswer,
+    ChecksumMismatch,
     NotOffered,
+    ObjectChanged,
+    ObjectMissing,
+    ObjectStoreError,
     RequestRefused,
+    ServerFault,
     SourceChanged,
     TransferCancelled,
     UploadGone,
@@ -37,6 +43,10 @@ log = logging.getLogger("recfs.uploader")
 
 Result = TypeVar("Result")
 
+TRIES = 4
+"""A multipart upload that failed so often while the server answered is begun anew: it may be one that never ends."""
+_REFUSED = (UploadGone, UploadInvalid, RequestRefused)
+_BROKEN = (BadAnswer, ChecksumMismatch, ObjectChanged, ObjectMissing, ServerFault)
 RECORDS = 32
 """Parts are recorded when more than one in so many is not: at most that share is sent again after a crash."""
 
@@ -57,6 +67,8 @@ class Transfer:
         self._done: dict[int, PartInfo] = {}
         self._failure: Exception | None = None
         self._unrecorded = 0
+        self._in_vain = 0
+        """How often this multipart upload failed while the server was there."""
         self.stored = False
         """Whether S3 has put these bytes under the key, be they what the file is or not."""
         self.tried = False
@@ -126,6 +138,8 @@ class Transfer:
                     await self._part_limiter.acquire_on_behalf_of(number_of := (self, number))
                     nursery.start_soon(self._part, number, part_bytes, number_of)
         if self._failure is not None:
+            if isinstance(self._failure, _REFUSED):
+                await self._was_in_vain()
             raise self._failure
         if self.is_stale():
             return None
@@ -135,9 +149,13 @@ class Transfer:
         )  # fmt: skip
         try:
             info = await self._call(finish)
-        except (UploadGone, UploadInvalid, RequestRefused):
+        except _REFUSED:
             self._begin_anew()  # what is there will not make an object the next time either
             raise
+        except _BROKEN:
+            if (there := await self._was_in_vain()) is None:
+                raise
+            info, self.found = there, True
         self._record(self._row._replace(upload_id="", parts=""))
         return info
 
@@ -145,6 +163,25 @@ class Transfer:
         """Drop the multipart upload: the next attempt starts another."""
         self._journal.abort(self._row.key, self._row.upload_id)
         self._record(self._row._replace(upload_id="", parts=""))
+
+    async def _was_in_vain(self) -> ObjectInfo | None:
+        """Some work on the multipart upload failed. If the server answers all the same, it is begun anew after a while.
+
+        Returns the object if it is there nevertheless. Raises nothing that a server does.
+        """
+        try:
+            info = await self._already_there()
+        except ObjectStoreError:
+            return None  # the server is away: another upload would fare no better
+        if info is not None:
+            return info
+        self._in_vain += 1
+        if self._in_vain >= TRIES:
+            log.warning("the upload of %s is begun anew: after %d tries S3 has not taken it", self._key, self._in_vain)
+            self._begin_anew()
+        elif self._row.upload_id:
+            self._record(self._row._replace(parts=self._told()))
+        return None
 
     async def _already_there(self) -> ObjectInfo | None:
         """The object that an earlier attempt finished without learning of it; None if there is none."""
@@ -175,12 +212,21 @@ class Transfer:
         except UploadGone:
             self._record(row._replace(upload_id="", parts=""))
             return True
+        except (AccessRefused, NotOffered, RequestRefused, UploadInvalid):
+            self._begin_anew()
+            return False
+        except _BROKEN:
+            self._done = {part.number: part for part in recorded}
+            self._in_vain = _in_vain(row.parts)
+            await self._was_in_vain()
+            raise
         there = {part.number: part.etag for part in listed}
         checked = any(part.checksum for part in recorded)
         self._done = {
             part.number: part for part in recorded
             if there.get(part.number) == part.etag and (part.checksum or not checked)
         }  # fmt: skip
+        self._in_vain = _in_vain(row.parts)
         self._sent(sum(part.size_bytes for part in self._done.values()))
         return False
 
@@ -209,8 +255,12 @@ class Transfer:
         # Each record has all parts so far: one for every part would be gigabytes for the 10,000 of a large file.
         if self._unrecorded * RECORDS > len(self._done):
             self._unrecorded = 0
-            parts = [asdict(self._done[each]) for each in sorted(self._done)]
-            self._record(self._row._replace(parts=json.dumps({"sha256": self._digest(), "parts": parts})))
+            self._record(self._row._replace(parts=self._told()))
+
+    def _told(self) -> str:
+        """What a later attempt has to know of the multipart upload."""
+        parts = [asdict(self._done[each]) for each in sorted(self._done)]
+        return json.dumps({"sha256": self._digest(), "parts": parts, "in_vain": self._in_vain})
 
     def _digest(self) -> str:
         return (self._sha256 or b"").hex()
@@ -238,6 +288,10 @@ async def abort_unknown(objects: ObjectStore, journal: Journal, limiter: trio.Ca
 
 def _digest_of(text: str) -> str:
     return str(json.loads(text)["sha256"]) if text else ""
+
+
+def _in_vain(text: str) -> int:
+    return int(json.loads(text).get("in_vain", 0)) if text else 0
 
 
 def _parts(text: str) -> list[PartInfo]:

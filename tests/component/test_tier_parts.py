@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from recfs.core.model import State
-from recfs.object_errors import RequestRefused, Unreachable, UploadInvalid
+from recfs.object_errors import (
+    AccessRefused,
+    BadAnswer,
+    ChecksumMismatch,
+    RequestRefused,
+    ServerFault,
+    Unreachable,
+    UploadInvalid,
+)
 from tests.fake_object_store import FakeObjectStore
 
 from .build import REC, Filesystem, pattern
@@ -52,6 +60,18 @@ async def again(fs: Filesystem) -> None:
     for row in list(journal.rows.values()):
         journal.retry(row.id)
     await fs.drain()
+
+
+async def once_more(fs: Filesystem, attempts: int) -> None:
+    """The upload is tried again, and has failed *attempts* times then."""
+    journal = fs.vfs.bodies.tier.journal
+    while True:
+        (row,) = (row for row in journal.rows.values() if row.kind == "upload")
+        if row.attempts >= attempts:
+            return
+        if row.id not in journal.running:
+            journal.retry(row.id)
+        await journal.progress()
 
 
 def sent(fs: Filesystem) -> int:
@@ -101,6 +121,80 @@ async def test_parts_that_make_no_object_are_sent_anew(
     await failed(fs)
     for row in list(fs.vfs.bodies.tier.journal.rows.values()):
         assert not row.upload_id or row.kind == "abort"
+    await again(fs)
+    assert stored(fs) == {FILE: DATA}
+    assert objects(fs).list_multiparts() == []
+
+
+def uploads(fs: Filesystem) -> set[str]:
+    """Ids of the multipart uploads that recfs goes on with."""
+    return {row.upload_id for row in fs.vfs.bodies.tier.journal.rows.values() if row.kind == "upload"}
+
+
+@pytest.mark.parametrize("error", [ServerFault("InternalError"), BadAnswer("a page"), ChecksumMismatch("another etag")])
+@pytest.mark.parametrize("broken", ["finish_multipart", "list_parts"])
+async def test_an_upload_that_never_ends_is_begun_anew(
+    fs: Filesystem, error: Exception, broken: str, expect_log: Callable[[str], None]
+) -> None:
+    """After some tries, over restarts, and not while the server is away."""
+    expect_log("next try in")
+    expect_log("is begun anew: after 4 tries")
+    objects(fs).fail("finish_multipart", error, times=1)
+    await fs.write(FILE, DATA)
+    await failed(fs)
+    first = uploads(fs)
+    objects(fs).fail(broken, error, times=1_000)
+    objects(fs).fail("head", Unreachable("reset"), times=4)  # of the eight tries, four find the server away
+    for attempts in range(2, 9):
+        assert uploads(fs) == first
+        if attempts == 4:
+            await fs.parts.behind.flush()
+            await fs.crash()
+            await fs.reopen()
+        await once_more(fs, attempts)
+    assert uploads(fs) == {""}
+    assert sent(fs) == 3, "nothing was sent a second time so far"
+    objects(fs).heal()
+    await again(fs)
+    assert stored(fs) == {FILE: DATA}
+    assert objects(fs).list_multiparts() == []
+    assert sent(fs) == 6
+
+
+async def test_an_upload_whose_parts_nobody_may_list_is_begun_anew(
+    fs: Filesystem, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("next try in")
+    objects(fs).fail("finish_multipart", Unreachable("reset"))
+    objects(fs).fail("list_parts", AccessRefused("not to you"), times=1_000)
+    await fs.write(FILE, DATA)
+    await failed(fs)
+    await again(fs)
+    assert stored(fs) == {FILE: DATA}
+    assert objects(fs).list_multiparts() == []
+
+
+async def test_an_upload_that_fails_and_is_there_is_not_sent_again(fs: Filesystem) -> None:
+    objects(fs).fail("finish_multipart", ServerFault("InternalError"), after=True)
+    await fs.write(FILE, DATA)
+    await fs.drain()
+    assert stored(fs) == {FILE: DATA}
+    assert (await node(fs)).state is State.STORED
+    assert sent(fs) == 3
+
+
+async def test_a_part_that_is_refused_again_and_again(fs: Filesystem, expect_log: Callable[[str], None]) -> None:
+    expect_log("next try in")
+    expect_log("is begun anew")
+    objects(fs).fail("upload_part", RequestRefused("InvalidRequest"), times=1_000, skip=1)
+    await fs.write(FILE, DATA)
+    await failed(fs)
+    first = uploads(fs)
+    await once_more(fs, 3)
+    assert uploads(fs) == first != {""}
+    await once_more(fs, 4)
+    assert uploads(fs) == {""}
+    objects(fs).heal()
     await again(fs)
     assert stored(fs) == {FILE: DATA}
     assert objects(fs).list_multiparts() == []
