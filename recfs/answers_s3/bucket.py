@@ -11,7 +11,7 @@ from recfs.config.lifecycle import DAY_S
 from recfs.core.layout import role_of
 from recfs.core.model import State
 from recfs.errors import Exists, InvalidArgument, NotFound
-from recfs.object_errors import ObjectMissing
+from recfs.object_errors import NotOffered, ObjectArchived, ObjectMissing
 from recfs.objects import LifecycleRule, ObjectInfo, RestoreState, Tier, key_for
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 MAX_PRESIGN_S = 7 * 86_400
 """The longest AWS signs a URL for (Signature Version 4, X-Amz-Expires)."""
 RULE_MARK = "recfs-"
+_NO_TRANSITIONS = (
+    "if the server moves nothing between storage classes (SeaweedFS), leave transitions out of [lifecycle]: a rule "
+    "([[route]]) with min_age and storage_class, and `recfs tier run`, bring files of an age to another class"
+)
 
 
 class BucketAnswers:
@@ -47,7 +51,11 @@ class BucketAnswers:
             raise InvalidArgument(f"{path} needs no restore: its object can be read (class {info.storage_class})")
         asked = info.restore_state is not RestoreState.RESTORING
         if asked:
-            await self._far.ask(partial(self._far.tier.objects.restore, held.key, days, speed))
+            try:
+                await self._far.ask(partial(self._far.tier.objects.restore, held.key, days, speed))
+            except NotOffered as error:
+                await self._look_without_restore(held, path, info, error)
+                raise
             info = await self._head(held)
         return {
             "path": path,
@@ -58,6 +66,22 @@ class BucketAnswers:
             "days": days,
             "tier": speed,
         }
+
+    async def _look_without_restore(self, held: ObjectRow, path: str, info: ObjectInfo, error: NotOffered) -> None:
+        """Raise what a server without restores makes of an archive class: a mere label (SeaweedFS), or the end."""
+        if not info.size_bytes:
+            return
+        one = memoryview(bytearray(1))
+        try:
+            await self._far.ask(partial(self._far.tier.objects.get_range, held.key, 0, 1, if_match=None, into=one))
+        except ObjectArchived:
+            what = (
+                f"objects of class {info.storage_class} are not served; only the server's own tools can bring it back"
+            )
+            raise NotOffered(f"{str(error).partition('; ')[0]}; {what}", code=error.code) from error
+        raise InvalidArgument(
+            f"{path} needs no restore: the server has none, and serves objects of class {info.storage_class} like all"
+        ) from error
 
     async def _held(self, params: dict[str, Any]) -> tuple[ObjectRow, str]:
         node = await self._far.file(params)
@@ -133,7 +157,12 @@ class BucketAnswers:
         before = _compared(wanted, await self._far.ask(objects.get_lifecycle))
         dry_run = bool(params.get("dry_run"))
         if before["differs"] and not dry_run:
-            await self._far.ask(partial(objects.put_lifecycle, wanted))
+            try:
+                await self._far.ask(partial(objects.put_lifecycle, wanted))
+            except NotOffered as error:
+                if not any(rule.transitions for rule in wanted):
+                    raise
+                raise NotOffered(f"{str(error).partition('; ')[0]}; {_NO_TRANSITIONS}", code=error.code) from error
         return before | {"dry_run": dry_run, "applied": before["differs"] and not dry_run}
 
 

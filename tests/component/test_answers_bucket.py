@@ -11,7 +11,7 @@ from recfs.answers_s3.bucket import configured
 from recfs.config.lifecycle import LifecycleSection
 from recfs.core.model import State
 from recfs.errors import Exists, InvalidArgument, InvalidPath, NoAttribute
-from recfs.object_errors import AccessRefused, ObjectArchived
+from recfs.object_errors import AccessRefused, NotOffered, ObjectArchived
 from recfs.objects import LifecycleRule
 
 from .build import Filesystem
@@ -39,6 +39,49 @@ async def test_restore_of_an_archived_file(fs: Filesystem) -> None:
     assert (await ask(fs, "restore", path=FILE))["state"] == "restored"
     assert await fs.read(FILE) == b"data"
     await fs.drain()
+
+
+async def test_restore_where_the_server_has_none_and_archive_classes_are_labels(fs: Filesystem) -> None:
+    """As on SeaweedFS: nothing is wrong with the file, and it can be read."""
+    await fs.write(FILE, b"data")
+    await fs.drain()
+    await evict(fs)
+    bucket(fs).archive(FILE)
+    bucket(fs).serves_archived = True
+    bucket(fs).fail("restore", NotOffered("cannot restore: MethodNotAllowed; not offered"))
+    with pytest.raises(
+        InvalidArgument, match="needs no restore: the server has none, and serves objects of class GLACIER"
+    ):
+        await ask(fs, "restore", path=FILE)
+    assert await fs.read(FILE) == b"data"
+    await fs.drain()
+
+
+async def test_restore_where_the_server_has_none_and_keeps_the_object_back(fs: Filesystem) -> None:
+    await fs.write(FILE, b"data")
+    await fs.drain()
+    await evict(fs)
+    bucket(fs).archive(FILE)
+    bucket(fs).fail("restore", NotOffered("cannot restore: NotImplemented; not offered"))
+    with pytest.raises(NotOffered, match="only the server's own tools"):
+        await ask(fs, "restore", path=FILE)
+
+
+async def test_transitions_that_a_server_refuses_are_named(fs: Filesystem) -> None:
+    """And what does the same without them."""
+    transition = {"prefix": "users/", "after": "90d", "storage_class": "GLACIER"}
+    refusal = NotOffered("cannot write the lifecycle rules: NotImplemented; not offered")
+    bucket(fs).fail("put_lifecycle", refusal)
+    with pytest.raises(NotOffered) as told:
+        await ask(fs, "lifecycle_apply")
+    assert "transitions" not in str(told.value)
+    section = LifecycleSection.model_validate({"transitions": [transition]})
+    fs.config = fs.config.model_copy(update={"lifecycle": section})
+    bucket(fs).fail("put_lifecycle", refusal)
+    with pytest.raises(
+        NotOffered, match=r"NotImplemented; .*leave transitions out of \[lifecycle\]: .*`recfs tier run`"
+    ):
+        await ask(fs, "lifecycle_apply")
 
 
 @pytest.mark.parametrize("params", [{"days": 0}, {"days": "7"}, {"tier": "Fast"}])

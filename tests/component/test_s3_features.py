@@ -176,6 +176,18 @@ def test_what_a_configuration_asks_for_weighs_more() -> None:
     assert _weight("upload resumed", Seen(Outcome.UNTRIED), Wants()) is Weight.NOTE
 
 
+@pytest.mark.slow
+def test_where_archive_classes_are_labels_nothing_has_to_be_restored(moto_bucket: Bucket, proxy: ChaosProxy) -> None:
+    names, wants = ("archive classes", "restore"), Wants(archive=True)
+    proxy.add(Status(405, "MethodNotAllowed"), on=_RESTORE)
+    section = section_of(moto_bucket, proxy)
+    weights = {name: each.weight for name, each in try_only(section, *names, wants=wants).items()}
+    assert weights == {"archive classes": Weight.NOTHING, "restore": Weight.FAILURE}
+    proxy.add(Page(page=b"of a storage class", keep_headers=False), on=operation("GET", "archive-classes"))
+    weights = {name: each.weight for name, each in try_only(section, *names, wants=wants).items()}
+    assert weights == {"archive classes": Weight.WARNING, "restore": Weight.NOTE}
+
+
 def test_what_a_configuration_asks_for_is_read_from_all_of_it(tmp_path: Path) -> None:
     (tmp_path / "recfs.conf").write_text(
         f'root = "{tmp_path}/store"\n[s3]\nbucket = "media"\nstorage_class = "STANDARD_IA"\nsse = "AES256"\n'

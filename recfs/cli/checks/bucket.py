@@ -44,10 +44,7 @@ _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
         "set profile or credentials_file in [s3], or $AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY for the daemon",
     ),
     (AccessRefused, "let these credentials list the bucket, and read, write and delete objects in it"),
-    (
-        BucketMissing,
-        "check bucket in [s3], or make the bucket: recfs does not, but the first upload may (SeaweedFS)",
-    ),
+    (BucketMissing, "check bucket in [s3], or make the bucket: recfs does not"),
     (WrongRegion, "set region in [s3] to the bucket's"),
     (ClockSkewed, "set this machine's clock (timedatectl set-ntp true): S3 refuses more than 15 minutes' difference"),
     (Untrusted, "set ca_bundle in [s3] to the certificate of the authority that signed the server's"),

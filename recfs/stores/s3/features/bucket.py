@@ -71,8 +71,9 @@ FEATURES = (
     Feature(
         "missing bucket refused",
         _missing_refused,
-        "a bucket whose name is mistyped in [s3] is made by the first upload, and nobody notices",
-        "read bucket in [s3] once more, and make the bucket before the first mount",
+        "recfs looks for the bucket before it uploads anything, but one that is deleted under a store is made anew, "
+        "empty, by the next upload; and other clients make one by every name they mistype",
+        "give recfs, and other clients, credentials for their own buckets only",
     ),
     Feature(
         "lifecycle: drop unfinished uploads",

@@ -74,16 +74,14 @@ FEATURES = (
     Feature(
         "archive classes",
         _archived,
-        "GLACIER and DEEP_ARCHIVE are labels there: such objects cost what all cost, and recfs still treats them as "
-        "archived, to be read after a restore",
+        "GLACIER and DEEP_ARCHIVE are labels there: such objects are read at once, like all others, and cost as much",
         "name no archive class in [s3], [[route]] or [lifecycle] with this server",
         wanted=lambda wants: wants.archive,
-        weight_wanted=Weight.FAILURE,
     ),
     Feature(
         "restore",
         _restored,
-        "`recfs restore` is refused, so files in an archive class cannot be read through recfs any more",
+        "`recfs restore` is refused: what the server keeps in an archive class comes back by its own tools only",
         "name no archive class in [s3], [[route]] or [lifecycle] with this server",
         wanted=lambda wants: wants.archive,
         weight_wanted=Weight.FAILURE,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from recfs.core.naming import show_name
-from recfs.object_errors import ObjectStoreError, RequestRefused, StoreOutage
-from recfs.objects import key_for
+from recfs.object_errors import ObjectStoreError, RequestRefused, ServerFault, StoreOutage, UploadInvalid
+from recfs.objects import ObjectMeta, key_for
 from recfs.stores.s3.features.model import OFFERED, Feature, Outcome, Seen, Weight, absent, wrong
-from recfs.stores.s3.features.room import HIDDEN, HIDDEN_PLACE, OutOfTime, Room
+from recfs.stores.s3.features.room import HIDDEN, HIDDEN_PLACE, OutOfTime, Room, bytes_in_memory
 
 _LONG_KEY = 1024
+_SMALL = b"small\n"
 _OWN = tuple(key_for(name) for name in (b"back\\slash", b"not \xff\xfe UTF-8", b"tab\tand\nline", b"\x7f"))
 _SPECIAL = ("a b+c", "50%25", "&=?#", "'\"<>", ";:,@$!*()[]{}|^`~", "a.", ".a", "\N{CLAPPER BOARD}")
 _ALIKE = ("film", "Film", "FILM", "fu\u0308r", "f\u00fcr")
@@ -74,7 +75,22 @@ def _beneath(room: Room, at: str) -> Seen:
         seen = _try_names(room, at, names)
         if seen.outcome is not Outcome.OFFERED:
             return seen
+    for there, large in (("e", "e/f"), ("g/h", "g")):
+        room.put(f"{at}{there}", _SMALL)
+        try:
+            _upload_in_parts(room, f"{at}{large}", _SMALL)
+        except (ServerFault, UploadInvalid, RequestRefused) as error:
+            return absent(f"an upload in parts of {_told(large)} beside {_told(there)}: {error.code}")
+        if room.get(f"{at}{there}") != _SMALL or room.get(f"{at}{large}") != _SMALL:
+            return wrong(f"after an upload in parts of {_told(large)} one of the two is gone")
     return OFFERED
+
+
+def _upload_in_parts(room: Room, key: str, data: bytes) -> None:
+    upload_id, meta = room.start_upload(key), ObjectMeta()
+    with bytes_in_memory(data) as fd:
+        part = room.client.upload_part(key, upload_id, 1, fd, 0, len(data))
+    room.client.finish_multipart(key, upload_id, [part], meta, len(data))
 
 
 def _many_deleted(room: Room, at: str) -> Seen:
@@ -182,8 +198,9 @@ FEATURES = (
     Feature(
         "name below another",
         _beneath,
-        "a directory that takes the name of a file is not stored while the file's object is there",
-        "give directories names that no file had",
+        "a large file that takes the name of a directory, or lies in one that took the name of a file, is stored when "
+        "the objects that were there are gone, and not before",
+        "nothing: recfs tries again until they are",
         Weight.WARNING,
     ),
     Feature(

@@ -137,7 +137,18 @@ class Run:
 
 
 def _together(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
-    """One of the ways to notice damage on the way is enough; none is a warning."""
+    """Weigh those that stand in for one another.
+
+    One way to notice damage is enough, none is a warning. Where archive classes are labels, nothing has to be restored.
+    """
+    outcomes = {each.feature.name: each.outcome for each in findings}
+    if outcomes.get("archive classes") is Outcome.ABSENT:
+        findings = tuple(
+            replace(each, weight=Weight.NOTE)
+            if each.feature.name == "restore" and each.weight is Weight.FAILURE
+            else each
+            for each in findings
+        )
     watches = [each for each in findings if each.feature.name in integrity.WATCHES]
     if not watches or any(each.outcome in (Outcome.OFFERED, Outcome.UNTRIED) for each in watches):
         return findings
