@@ -124,7 +124,12 @@ _SERVERS: tuple[tuple[str, Fault, Any, Outcome, str], ...] = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "fault", "on", "outcome", "detail"), _SERVERS, ids=lambda value: str(value)[:30])
+def _shown(value: object) -> str:
+    """Without the address of a function: all workers of a run have to see the same names."""
+    return str(getattr(value, "__name__", value))[:30]
+
+
+@pytest.mark.parametrize(("name", "fault", "on", "outcome", "detail"), _SERVERS, ids=_shown)
 def test_what_is_said_of_a_server_that_lacks_something(
     moto_bucket: Bucket, proxy: ChaosProxy, name: str, fault: Fault, on: Any, outcome: Outcome, detail: str
 ) -> None:
