@@ -138,7 +138,7 @@ class Parts:
         for ino in self.recovered.unsettled:
             self.settler.add(ino)
         for entry in self.tree.garbage.values():
-            if not entry.in_trash:
+            if not self.settler.stays(entry):
                 self.settler.discard(entry)
 
 

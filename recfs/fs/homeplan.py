@@ -260,7 +260,7 @@ class HomePlan:
             return True
         if entry.held_by is not None and not force:
             return True
-        if self._in_use.has_remains(entry) and not self._stays(entry):
+        if self._in_use.has_remains(entry) and not self.stays(entry):
             return self._park(plan, entry, entry.ino)
         places = self._places
         if entry.kind is Kind.DIR:
@@ -312,5 +312,6 @@ class HomePlan:
         retained = self._retention_s > 0 and entry.kind is Kind.FILE and entry.size_bytes > 0
         return entry.held_by is not None or (retained and entry.gid not in self.expired)
 
-    def _stays(self, entry: Garbage) -> bool:
+    def stays(self, entry: Garbage) -> bool:
+        """Whether it lies in the trash, and is to lie there."""
         return entry.in_trash and self._is_kept(entry)

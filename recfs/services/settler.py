@@ -99,6 +99,10 @@ class HomeSettler:
             self._todo.garbage[entry.gid] = entry
             self._woken()
 
+    def stays(self, entry: Garbage) -> bool:
+        """Whether *entry* lies where it is kept, in the trash. Not all that lies there is: some had to make room."""
+        return self._todo.stays(entry)
+
     def purge(self, entry: Garbage) -> None:
         """The retention of *entry*, which lies in the trash, is over."""
         self._todo.garbage[entry.gid] = entry

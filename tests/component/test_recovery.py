@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest import mock
 
 import pytest
 
-from .build import OPERATOR, REC, USER, Filesystem, pattern
+from .build import OPERATOR, REC, USER, Filesystem, pattern, until
+
+if TYPE_CHECKING:
+    import trio
 
 ExpectLog = Callable[[str], None]
 FILE = f"{REC}/file"
@@ -204,6 +210,32 @@ async def test_a_file_taken_up_on_its_way_to_another_name_has_arrived(fs: Filesy
     assert await fs.read(FILE) == b"Bytes"
     assert await fs.state(FILE) == "incomplete"
     await fs.assert_consistent()
+
+
+async def test_an_empty_file_in_the_trash_that_was_to_go_goes(nursery: trio.Nursery, place: Path) -> None:
+    """An earlier version had made room for another file, and was of no use any more: only the end of it is missing."""
+    fs = Filesystem(nursery, place, trash={"retention": 3600.0})
+    await fs.start()
+    await fs.write(FILE, b"")
+    await fs.drain()
+    number = await fs.open(FILE, os.O_WRONLY | os.O_TRUNC)
+    await fs.rename(FILE, f"{REC}/moved")
+    await fs.write(FILE, b"another")
+    await fs.drain()
+    assert fs.rows("select held_by is null from garbage where staging is null and home_name is null") == [0]
+    held = fs.parts.settler
+    with mock.patch.object(held, "discard"):  # it dies before that
+        await fs.close(number)
+        fs.parts.committer.hurry((await fs.node(f"{REC}/moved")).ino)
+        await until(lambda: not fs.parts.committer.depth)
+        await fs.parts.behind.flush()
+    assert fs.rows("select held_by is null from garbage") == [1]
+    await fs.crash()
+    await fs.reopen()
+    await fs.drain()
+    assert fs.rows("select count(*) from garbage") == [0]
+    await fs.assert_consistent()
+    await fs.stop()
 
 
 async def test_a_rename_over_by_a_file_still_being_written_gives_the_old_bytes_back(fs: Filesystem) -> None:
