@@ -116,6 +116,11 @@ class Journal:
         row = self.rows.get(row_id)
         return row is not None and (row.attempts > 0 or row_id in self.inherited)
 
+    def may_have_put(self, ino: int) -> bool:
+        """Whether an upload of this inode, not confirmed, may have replaced the object that its row tells of. Atomic."""
+        row = self.upload_of(ino)
+        return ino in self._begun or (row is not None and (row.id in self.running or self.was_tried(row.id)))
+
     def move(self, ino: int, key: str | None) -> None:
         """The object under *key* is to follow its file's new name; None: those of everything below a directory."""
         self._align(ino, 0.0)

@@ -44,7 +44,7 @@ class Moves:
 
     def __init__(
         self, tier: Tier, tree: Tree, behind: WriteBehind, holders: Holders, limiter: trio.CapacityLimiter,
-        clear: Callable[[JournalRow], Awaitable[bool]],
+        clear: Callable[[JournalRow], Awaitable[bool]], claim: Callable[[JournalRow, str], bool],
     ) -> None:  # fmt: skip
         self._tier = tier
         self._journal = tier.journal
@@ -54,6 +54,8 @@ class Moves:
         self._limiter = limiter
         self._clear = clear
         """Has removed what a row may have put under its key, if no file's object is there; False: not yet."""
+        self._claim = claim
+        """Keeps everybody else from a key until the row's work ends; False: somebody works there."""
 
     async def folder(self, row: JournalRow, folder: Node) -> None:
         """A directory was renamed: the objects of everything below are to follow. Raises IoFailure or OutOfSpace."""
@@ -91,10 +93,14 @@ class Moves:
             row = row._replace(key="")
             await self._describe(row, node, held)
             return
+        if not self._claim(row, key):
+            return
         await self._holders.settled(node, key)
         holder = await self._holders.holder(key, node.ino)
         if row.id in self._holders.wanted or (holder is not None and await self._holders.in_circle(node, holder)):
             key = f"{ASIDE}{node.ino}"
+            if not self._claim(row, key):
+                return
         elif await self._holders.in_the_way(row, key, holder):
             return
         if row.key != key:

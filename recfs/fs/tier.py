@@ -121,7 +121,8 @@ class Tier:
     def committed(self, node: FileNode) -> None:
         """The file was committed just now: journal its upload if that is where it belongs. Atomic."""
         held = node.object
-        if held is not None and held.sha256 == node.sha256 and held.size_bytes == node.bytes:
+        same = held is not None and held.sha256 == node.sha256 and held.size_bytes == node.bytes
+        if held is not None and same and not self.journal.may_have_put(node.ino):
             self._is_stored(node, held)
             self.journal.resume_move(node.ino)
             if held.mtime_ns != node.mtime_ns:
@@ -197,15 +198,17 @@ class Tier:
         by its upload.
         """
         self.changed(node)
+        in_doubt = self.journal.may_have_put(node.ino)
         self._forget(node)
         held, open_from_afar = node.object, node.body is not None and node.body.download is not None
         if not open_from_afar:
             self.partials.drop(node)
         if held is None:
             return
-        if successor is not None and successor.object is None:
+        if successor is not None and successor.object is None and not in_doubt:
             # Until an unfinished successor is committed, the object may be all there is of what was promised.
-            way_back = int(node.state.is_remote and not successor.state.is_whole)
+            kept = node.state.is_remote or (held.held and not node.state.is_whole)
+            way_back = int(kept and not successor.state.is_whole)
             self.remember(successor, held._replace(ino=successor.ino, local=0, held=way_back, pinned=0))
         elif open_from_afar:
             self.retire(node, held.key)

@@ -99,7 +99,7 @@ class Uploader:
         self._slots = trio.CapacityLimiter(concurrency)
         self._parts = trio.CapacityLimiter(part_threads)
         self._holders = Holders(tier, tree, behind)
-        self._moves = Moves(tier, tree, behind, self._holders, self._limiter, self._clear)
+        self._moves = Moves(tier, tree, behind, self._holders, self._limiter, self._clear, self._claim)
         self._retry_max_s = retry_max_s
         self._keys: set[str] = set()
         """Keys being worked on …"""
@@ -168,6 +168,21 @@ class Uploader:
         if isinstance(node, FileNode) and node.object is not None:
             keys.add(node.object.key)
         return keys
+
+    def _claim(self, row: JournalRow, key: str) -> bool:
+        """Have nobody else put, move or delete what is under *key* until the row's work ends. Atomic.
+
+        A file may have another name by now than when its row was taken up, or its object has to go aside. False:
+        somebody works there, and the row is looked at again soon.
+        """
+        own = self._own[row.id]
+        if key in self._keys and key not in own:
+            later_ns = round(AGAIN_S * random.uniform(0.5, 1.0) * _NS)
+            self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns() + later_ns))
+            return False
+        own.add(key)
+        self._keys.add(key)
+        return True
 
     # --- working -------------------------------------------------------------------------------------------------
 
@@ -295,6 +310,8 @@ class Uploader:
         # What may be put somewhere is known before it is, and its file is there after a power cut: no object is left
         # that nobody knows of.
         await self._behind.durable()
+        if not self._claim(row, key):
+            return
         await self._holders.settled(node, key)
         if await self._holders.in_the_way(row, key, await self._holders.holder(key, node.ino)):
             return

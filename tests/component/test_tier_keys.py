@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from recfs.core.model import State
 from recfs.errors import StoreError
-from recfs.object_errors import Unreachable
+from recfs.fs.moves import ASIDE
+from recfs.object_errors import ObjectStoreError, Unreachable
 from tests.fake_object_store import FakeObjectStore
 
-from .build import REC, Filesystem, pattern
+from .build import REC, Filesystem, pattern, until
 from .test_tier import FILE, MIB, evict, node, stored, tiered
 
 OTHER = f"{REC}/other"
@@ -60,6 +63,33 @@ async def test_two_evicted_files_change_places(fs: Filesystem) -> None:
     await fs.drain()
     assert stored(fs) == {f"{REC}/one": b"22", f"{REC}/two": b"1"}
     assert await fs.read(f"{REC}/two") == b"1"
+
+
+async def test_a_key_whose_object_is_just_being_deleted_is_not_taken(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an object waits while two change places, another one may still be on its way out."""
+    await away(fs, one=b"1", two=b"22")
+    asked, go_on, delete = threading.Event(), threading.Event(), objects(fs).delete
+
+    def slowly(keys: Iterable[str]) -> Sequence[tuple[str, ObjectStoreError]]:
+        keys = list(keys)
+        if any(key.startswith(ASIDE) for key in keys):
+            asked.set()
+            assert go_on.wait(20)
+        return delete(keys)
+
+    monkeypatch.setattr(objects(fs), "delete", slowly)
+    await fs.rename(f"{REC}/one", f"{REC}/two", exchange=True)
+    await until(asked.is_set)
+    await fs.rename(f"{REC}/two", f"{REC}/one", exchange=True)  # the same one has to make room again
+    later_ns = fs.clock.steady_ns() + 5 * 10**9
+    await until(lambda: fs.clock.steady_ns() > later_ns)
+    go_on.set()
+    await fs.drain()
+    assert stored(fs) == {f"{REC}/one": b"1", f"{REC}/two": b"22"}
+    assert await fs.read(f"{REC}/one") == b"1"
+    assert await fs.read(f"{REC}/two") == b"22"
 
 
 async def test_three_evicted_files_change_places_across_a_crash(fs: Filesystem) -> None:
@@ -251,3 +281,73 @@ async def test_the_objects_of_a_store_stay_in_one_bucket(fs: Filesystem) -> None
     await fs.stop()
     fs.config = there.model_copy(update={"s3": fs.config.s3.model_copy(update={"prefix": "elsewhere/"})})
     await fs.start()  # nothing is in S3 any more
+
+
+async def test_an_object_that_an_upload_may_have_replaced_is_not_taken_for_the_file(
+    fs: Filesystem, expect_log: Callable[[str], None]
+) -> None:
+    """The answer to the upload was lost, and the file has become what it had been before."""
+    expect_log("next try in")
+    await fs.write(FILE, b"before")
+    await fs.drain()
+    objects(fs).fail("put_file", Unreachable("gone"), after=True)
+    journal = fs.vfs.bodies.tier.journal
+    await fs.write(FILE, b"between")
+    await until(lambda: any(row.attempts for row in journal.rows.values()))
+    objects(fs).fail("*", Unreachable("gone"), times=1000)
+    await fs.write(FILE, b"before")
+    fs.parts.committer.hurry((await node(fs)).ino)
+    await until(lambda: not fs.parts.committer.depth)
+    objects(fs).heal()
+    await fs.drain()
+    assert stored(fs) == {FILE: b"before"}
+    await evict(fs)
+    assert await fs.read(FILE) == b"before"
+
+
+async def test_an_object_that_is_being_replaced_is_not_handed_on(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was renamed over another is being uploaded while a third one takes its name."""
+    await fs.write(FILE, b"first")
+    await fs.drain()
+    asked, go_on, put_file = threading.Event(), threading.Event(), objects(fs).put_file
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        answer = put_file(*args, **kwargs)
+        asked.set()
+        assert go_on.wait(20)
+        return answer
+
+    monkeypatch.setattr(objects(fs), "put_file", slowly)
+    await fs.write(OTHER, b"second")
+    await fs.rename(OTHER, FILE)
+    await until(asked.is_set)
+    number = await fs.open(OTHER, os.O_WRONLY | os.O_CREAT)
+    await fs.rename(OTHER, FILE)
+    go_on.set()
+    await fs.drain()
+    assert stored(fs) == {}
+    assert fs.rows("select key from object") == []
+    await fs.vfs.files.write(number, 0, b"first")
+    await fs.close(number)
+    await fs.drain()
+    await evict(fs)
+    assert await fs.read(FILE) == b"first"
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["unfinished", "closed"])
+async def test_of_two_files_renamed_over_one_that_only_s3_has_neither_is_finished(fs: Filesystem, closed: bool) -> None:
+    fs.checked_at_end = False
+    await away(fs, file=b"promised")
+    first = await fs.open(OTHER, os.O_WRONLY | os.O_CREAT)
+    await fs.vfs.files.write(first, 0, b"cut off")
+    await fs.rename(OTHER, FILE)
+    if closed:
+        await fs.close(first)
+    await fs.open(OTHER, os.O_WRONLY | os.O_CREAT)
+    await fs.rename(OTHER, FILE)
+    await fs.parts.behind.flush()
+    await fs.crash()
+    await fs.reopen()
+    assert await fs.read(FILE) == (b"cut off" if closed else b"promised")

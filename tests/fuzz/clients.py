@@ -321,9 +321,16 @@ class Client:
         if not size:
             return
         offset = self.dice.randrange(size) & ~4095
+        # Who has opened a shown file by what stood for it cannot map it (10.3).
+        was_shown = any(each == fd and "/thumbnails/" in path for each, _, path in self.open)
 
         def work() -> None:
-            view = mmap.mmap(fd, 4096, offset=offset)
+            try:
+                view = mmap.mmap(fd, 4096, offset=offset)
+            except OSError as error:
+                if error.errno == errno.ENODEV and was_shown:
+                    return
+                raise
             if not flags & os.O_APPEND:
                 view[:] = expected(offset, 4096)
             if self.dice.random() < 0.5:

@@ -16,7 +16,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from recfs.errors import RecfsError
+from tests.crash.checks import bucket_fault, soon
 from tests.fuse.harness import BASE_CONFIG, Mount, remove_tree
+from tests.fuse.s3 import S3, bucket, moto
 from tests.fuzz import clients
 from tests.fuzz.clients import BEAT
 
@@ -29,6 +32,7 @@ _TROUBLE = re.compile(
     r"^(Traceback|Fatal|Unraisable|Exception ignored).*|.*\b(WARNING|ERROR|CRITICAL)\b.*|^INVARIANT.*", re.MULTILINE
 )
 _KNOWN = re.compile("kernel cache: |its writer (is|cannot be) stopped")
+_REMOTE = {"evicted", "fetching", "archived"}
 _DAEMON = (sys.executable, "-m", "tests.fuzz.daemon")
 
 
@@ -50,17 +54,21 @@ class Plan:
     """Whether users have limits, which the clients meet."""
     trash: bool = False
     """Whether what was removed is kept for a while."""
+    s3: bool = False
+    """Whether files of some names go to S3, and leave the disk."""
 
     def __str__(self) -> str:
-        more = (", limited" if self.limited else "") + (", trash" if self.trash else "")
+        words = {"limited": self.limited, "trash": self.trash, "S3": self.s3}
+        more = "".join(f", {word}" for word, on in words.items() if on)
         return f"seed {self.seed}, {self.mode}, {self.clients} clients, {self.seconds:g} s, rate {self.rate:g}{more}"
 
 
 class Round:
     """A store, its clients, and what is wrong with them."""
 
-    def __init__(self, base: Path, plan: Plan) -> None:
+    def __init__(self, base: Path, plan: Plan, s3: S3 | None) -> None:
         self.plan = plan
+        self.s3 = s3
         self.base = base
         self.dice = random.Random(plan.seed)
         self.wrong: list[str] = []
@@ -79,10 +87,12 @@ class Round:
             "RECFS_FUZZ_RATE": str(self.plan.rate if rate is None else rate),
             "RECFS_FUZZ_LOOKS": str(self.plan.looks),
         }
-        config = f'passthrough = "{self.plan.mode}"\n{BASE_CONFIG}'
-        config += LIMITS if self.plan.limited else ""
-        config += TRASH if self.plan.trash else ""
-        self.store.start(config=config + FALLBACK, env=env, prefix=_DAEMON)
+        top = f'passthrough = "{self.plan.mode}"\n'
+        more = (LIMITS if self.plan.limited else "") + (TRASH if self.plan.trash else "") + FALLBACK
+        config = top + BASE_CONFIG + more
+        if self.s3 is not None:
+            config = self.s3.config(top=top, cache=CACHE, more=more + ROUTES)
+        self.store.start(config=config, env=env, prefix=_DAEMON)
 
     def read_log(self) -> None:
         """What the daemon says that it should not."""
@@ -191,9 +201,24 @@ class Round:
                 self.store.status()
             elif event == 2 and self.plan.drop_caches:
                 Path("/proc/sys/vm/drop_caches").write_text("2")
+            elif event > 4 and self.s3 is not None:
+                self._move_copies()
         for number in list(self._clients):
             self.dismiss(number)
         self._judge()
+
+    def _move_copies(self) -> None:
+        """Local copies leave, or come; now and then everything is to be in S3 first."""
+        path = self.dice.choice(["", "", "users/1", "users/2/recordings"])
+        what = self.dice.choice(["evict", "evict", "fetch", "drain"])
+        try:
+            if what == "drain":
+                self.store.call("drain", timeout_s=0.5)
+            else:
+                self.store.call(what, path=path, recursive=True)
+        except RecfsError as error:
+            if "no such file" not in str(error) and "was removed" not in str(error):
+                raise
 
     def _prepare(self) -> None:
         shared = self.store.path / "shared" / "thumbnails"
@@ -230,6 +255,10 @@ class Round:
             self.wrong.append(f"drain: {pending} pending: {self.store.status()}")
         found = self.store.call("quota_check", repair=False)["differences"]
         self.wrong += [f"quota check: {each}" for each in found]
+        if self.s3 is not None:
+            s3 = self.s3
+            fault = soon(lambda: bucket_fault(self.store, s3))
+            self.wrong += [f"bucket: {fault}"] if fault is not None else []
 
     def _seen_on(self, top: Path) -> dict[str, str]:
         """Everything there is, by path: kind, mode, owner, size, checksum, own attributes."""
@@ -242,16 +271,20 @@ class Round:
 
     def _compare_home(self, seen: dict[str, str]) -> None:
         """The home tree shows what the mount does, but for what is shown from elsewhere, and what is incomplete."""
-        rows = {row["path"]: row["state"] for row in self.store.call("ls_files", path="", recursive=True, state=None)}
+        self.store.call("drain", timeout_s=DRAIN_S)  # what was fetched to be read has come home
         home = {}
         for top in clients.TOPS:
             below = self._seen_on(self.store.root / top)
             home |= {top: _seen(self.store.root / top)} | {f"{top}/{name}": each for name, each in below.items()}
+        rows = {row["path"]: row["state"] for row in self.store.call("ls_files", path="", recursive=True, state=None)}
         own = {}
         for path, each in seen.items():
             if each.startswith("file") and path not in rows:
                 continue  # a shown one
             if rows.get(path) == "incomplete":
+                continue
+            if rows.get(path) in _REMOTE:  # read just now, and perhaps it had to give way to the next that was read
+                home.pop(path, None)
                 continue
             own[path] = each
         self.wrong += [f"home tree: {each}" for each in _differences(own, home)]
@@ -279,6 +312,15 @@ max_file_size = "200 KiB"
 TRASH = """
 [trash]
 retention = "1h"
+"""
+CACHE = {"max_size": "2 MiB", "fetch_whole_below": "64 KiB", "read_ahead_max": "64 KiB"}
+ROUTES = """
+[[route]]
+pattern = "**/g"
+to = "local"
+[[route]]
+pattern = "users/**"
+to = "s3"
 """
 FALLBACK = """
 [[fallback]]
@@ -312,8 +354,10 @@ def play(base: Path, plan: Plan) -> tuple[list[str], Counter[str]]:
     """One round in a directory of its own; what was wrong, and how much was done."""
     base.mkdir(parents=True)
     base.chmod(0o755)
-    each = Round(base, plan)
-    wrong = each.run()
+    with contextlib.ExitStack() as stack:
+        s3 = stack.enter_context(contextlib.contextmanager(bucket)(moto(), base)) if plan.s3 else None
+        each = Round(base, plan, s3)
+        wrong = each.run()
     if not wrong:
         remove_tree(base)
     return wrong, Counter({"rounds": 1, "acts": each.acts})

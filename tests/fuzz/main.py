@@ -26,6 +26,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=None, help="repeat the choices of an earlier fuzz")
     parser.add_argument("--round", type=float, default=20.0, help="seconds of one round (default: 20)")
     parser.add_argument("--rate", type=float, default=None, help="how many awaits pause, 0 to 1 (default: various)")
+    parser.add_argument("--s3", action=argparse.BooleanOptionalAction, help="with S3 or without (default: by the seed)")
     parser.add_argument("--drop-caches", action="store_true", help="have the whole system forget names, too")
     parser.add_argument("--keep", action="store_true", help="keep the stores in which something was wrong")
     parser.add_argument("--dir", type=Path, default=Path("/dev/shm"), help="where (default: /dev/shm)")
@@ -36,7 +37,7 @@ def plan_of(asked: argparse.Namespace, dice: random.Random, number: int) -> Plan
     """How the next round goes."""
     seed, clients = dice.randrange(1 << 30), dice.randrange(5, 9)
     rate, looks = dice.choice([0.0, 0.05, 0.2, 0.4]), dice.choice([0.05, 0.3, 1.0])
-    limited, trash = dice.random() < 0.25, dice.random() < 0.25
+    limited, trash, s3 = (dice.random() < share for share in (0.25, 0.25, 0.35))
     return Plan(
         seed=seed,
         mode=MODES[number % len(MODES)] if asked.mode == "all" else asked.mode,
@@ -47,6 +48,7 @@ def plan_of(asked: argparse.Namespace, dice: random.Random, number: int) -> Plan
         drop_caches=asked.drop_caches,
         limited=limited,
         trash=trash,
+        s3=s3 if asked.s3 is None else asked.s3,
     )
 
 
