@@ -117,7 +117,7 @@ class Journal:
         return row is not None and (row.attempts > 0 or row_id in self.inherited)
 
     def may_have_put(self, ino: int) -> bool:
-        """Whether an upload of this inode, not confirmed, may have replaced the object that its row tells of. Atomic."""
+        """Whether an upload of this inode, not confirmed, may have replaced the object that its row tells of."""
         row = self.upload_of(ino)
         return ino in self._begun or (row is not None and (row.id in self.running or self.was_tried(row.id)))
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
 
 import pytest
+
+from recfs.stores.steps import Outcome, Step
 
 from .build import OPERATOR, REC, USER, Filesystem, pattern, until
 
@@ -210,6 +214,41 @@ async def test_a_file_taken_up_on_its_way_to_another_name_has_arrived(fs: Filesy
     assert await fs.read(FILE) == b"Bytes"
     assert await fs.state(FILE) == "incomplete"
     await fs.assert_consistent()
+
+
+@pytest.mark.expect_log("set aside, tried again later")
+@pytest.mark.parametrize("closed", [False, True], ids=["unfinished", "closed"])
+async def test_a_file_replaced_on_its_way_home_is_found_in_staging(fs: Filesystem, closed: bool) -> None:
+    """It is the way back, or goes; the books have it at home already."""
+    fs.checked_at_end = False
+    entered, go_on = threading.Event(), threading.Event()
+
+    def never(steps: Sequence[Step], **_: object) -> list[Outcome]:
+        entered.set()
+        assert go_on.wait(20)
+        return [Outcome(error=errno.EIO) for _ in steps]
+
+    await fs.mkdirs(REC)
+    await fs.drain()
+    with mock.patch.object(fs.parts.store, "apply", never):
+        await fs.write(FILE, b"committed")
+        fs.parts.committer.hurry((await fs.node(FILE)).ino)
+        await until(entered.is_set)
+        number = await fs.open(f"{REC}/part", os.O_WRONLY | os.O_CREAT)
+        await fs.vfs.files.write(number, 0, b"other")
+        await fs.rename(f"{REC}/part", FILE)
+        if closed:
+            await fs.close(number)
+        await fs.parts.behind.flush()
+        go_on.set()
+        await fs.crash()
+    await fs.reopen()
+    await fs.drain()
+    assert await fs.read(FILE) == (b"other" if closed else b"committed")
+    assert await fs.state(FILE) == "committed"
+    lost = [path.read_bytes() for path in (fs.root / ".recfs/lost+found").iterdir()]
+    assert lost == ([] if closed else [b"other"])
+    await fs.assert_consistent(lost=len(lost))
 
 
 async def test_an_empty_file_in_the_trash_that_was_to_go_goes(nursery: trio.Nursery, place: Path) -> None:

@@ -123,9 +123,22 @@ class Whereabouts:
         if self._is_at(self._store.trash(entry.gid), entry.home_ino):
             entry.staging = entry.place = None
             self._behind.garbage(entry, discard=False)
+        elif (staging := self._left_in_staging(entry)) is not None:
+            entry.staging, entry.place = staging, None
+            self._behind.garbage(entry, discard=False)
         else:
             del self._tree.garbage[entry.gid]
             self._behind.purged(entry.gid)
+
+    def _left_in_staging(self, entry: Garbage) -> str | None:
+        """The staging file that was to come home when the file lost its name: it may not have left yet.
+
+        An inode number is given out again, so the label has to say so, too.
+        """
+        for found in self._found.staging.values():
+            if entry.home_ino is not None and found.st_ino == entry.home_ino:
+                return found.id if self._labelled(found.id) == entry.ino else None
+        return None
 
     def _find_at_home(self, node: Node) -> bool:
         """Look for the node's inode at its old place, its new one, and in limbo."""
