@@ -219,7 +219,6 @@ class _Daemon:
         # Not the catalogue: closing any descriptor of that drops SQLite's locks on it (fcntl(2)), and the next program
         # that looks into it takes itself for the last one, and removes the log.
         fd = self._parts.store.open_file(os.fsencode(self._parts.store.private / "lock"), os.O_RDONLY)
-        assert fd is not None
         try:
             found = await self._session.probe(fd)
         finally:

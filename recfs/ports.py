@@ -421,6 +421,9 @@ class Pipeline(Protocol):
 class Settler(Protocol):
     """Brings the home tree to what the rows say."""
 
+    worked_on: set[int]
+    """Inode numbers of the files of which anything is now being carried out, be it only to their attributes."""
+
     def add(self, ino: int) -> None:
         """The row of *ino* has pending bits."""
 
@@ -430,9 +433,6 @@ class Settler(Protocol):
 
     def touches(self, inos: Sequence[int]) -> bool:
         """Whether a move now being carried out concerns one of *inos*."""
-
-    def works_on(self, ino: int) -> bool:
-        """Whether anything now being carried out concerns the file of *ino*."""
 
     async def idle(self) -> None:
         """Wait until no batch at all is being carried out; none is until the next await."""

@@ -93,11 +93,11 @@ class Bodies:
 
     def is_worked_on(self, node: FileNode) -> bool:
         """Whether the settler does anything with the file just now. Atomic."""
-        return self._settler.works_on(node.ino)
+        return node.ino in self._settler.worked_on
 
     async def left_alone(self, node: FileNode) -> None:
         """Wait for what the settler does with the file just now, if anything. Raises Interrupted or TryAgain."""
-        if self._settler.works_on(node.ino):
+        if node.ino in self._settler.worked_on:
             with bounded(f"the home tree, where {node.path} is changed"):
                 await self._settler.quiet()
 
@@ -118,9 +118,10 @@ class Bodies:
                 body.handles += 1
                 body.writers += write
                 return body
-            await self._unmoved(node)
-            if node.body is not body:
-                continue  # somebody else opened it meanwhile, it may be for writing
+            if self._settler.is_moving:
+                await self._unmoved(node)
+                if node.body is not body:
+                    continue  # somebody else opened it meanwhile, it may be for writing
             if node.unlinked:
                 await self._open_removed(node, write=write, empty=empty)
                 continue
@@ -189,7 +190,7 @@ class Bodies:
         path = self._places.local(node)
         before = node.body
         try:
-            fd = self._store.open_file(path, flags, cached=True)
+            fd = at_once = self._store.open_cached(path, flags)
             if fd is None:
                 fd = await trio.to_thread.run_sync(self._store.open_file, path, flags, limiter=self._limiter)
         except FileNotFoundError as error:
@@ -201,14 +202,14 @@ class Bodies:
             raise IoFailure(
                 f"{node.path}: its bytes are missing, {os.fsdecode(path)} was removed past recfs"
             ) from error
-        assert fd is not None
         if is_beyond(fd):
             os.close(fd)
             raise too_many()
-        twice = node.body is not before or (before is not None and before.writable)
-        if twice or node.unlinked or self._places.local(node) != path:
-            os.close(fd)  # opened twice at once, moved or removed meanwhile: look again
-            return
+        if at_once is None:
+            twice = node.body is not before or (before is not None and before.writable)
+            if twice or node.unlinked or self._places.local(node) != path:
+                os.close(fd)  # opened twice at once, moved or removed meanwhile: look again
+                return
         writable = flags == os.O_RDWR
         if node.state.is_whole and os.fstat(fd).st_size != node.bytes:
             check_transition(node.state, State.CORRUPT)
@@ -251,16 +252,20 @@ class Bodies:
                 raise
             log.warning("%s: its staging file cannot be labelled: %s", node.path, reason_of(error))
 
-    async def drop(self, node: FileNode) -> None:
-        """Close the body after its last handle. Freeing an unlinked file takes long, so not on the trio thread."""
+    def drop(self, node: FileNode) -> Body | None:
+        """Close the body after its last handle. Atomic; one is left to `close_apart`, since to free it takes long."""
         body, node.body = node.body, None
         assert body is not None
         if self.tier is not None:
             self.tier.released(node)
         if node.unlinked and os.fstat(body.fd).st_blocks > FEW_BLOCKS:
-            await self.contended.run(node, body.close)
-        else:
-            body.close()
+            return body
+        body.close()
+        return None
+
+    async def close_apart(self, node: FileNode, body: Body) -> None:
+        """Close what `drop` left, in a thread."""
+        await self.contended.run(node, body.close)
 
     def thaw(self, node: FileNode) -> bool:
         """Let a stopped file be changed again; tells whether it was stopped. Atomic."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import TYPE_CHECKING
 
@@ -27,65 +28,69 @@ FOREIGN = -1
 class Body:
     """An open file's descriptor and who uses it."""
 
-    __slots__ = (
-        "ahead", "asked", "backing", "cached", "charged", "copying", "download", "fd", "foreign", "freezing", "handles",
-        "held", "in_place", "judged", "lock", "passing", "retired", "seen", "shares", "stopped", "unproven", "untold",
-        "untouched", "users", "writable", "writers",
-    )  # fmt: skip
+    # What hardly any body ever differs in stands here once: one is made for nearly every open.
+    copying = False
+    """It is the copy of a shown file, and not all of that is here yet."""
+    download: Download | None = None
+    """What brings the bytes that are not here yet."""
+    handles = 0
+    writers = 0
+    unproven = False
+    """Whether the row on the disk may still say `committed` of a file that is about to be changed."""
+    in_place = False
+    """Whether the bytes are changed where they lie, and the row on the disk says so (Pending.UNMARKED): the kernel
+    had the file open, and may keep it locked (fs/inuse.py)."""
+    retired: tuple[int, ...] = ()
+    """Descriptors that were replaced, and take long to close; closed with the body."""
+    # Of fs/shares.py:
+    charged = 0
+    """How many descriptors count for each of the users."""
+    shares: Shares | None = None
+    # Of the kernel's opens of this inode (fs/iomodes.py):
+    backing = 0
+    """Backing id of this file, while `passing`; FOREIGN if only the kernel of an earlier mount has it open."""
+    passing = 0
+    """Opens in mode PASS or DIRECT."""
+    foreign = False
+    """Whether a writer of an earlier mount is among the users: the kernel of this one knows nothing of it."""
+    cached = 0
+    """Opens in mode CACHED."""
+    ahead = 0
+    """Writers among the PASS and DIRECT opens: the file below may be ahead of the books."""
+    seen = (0, 0)
+    """(size, mtime_ns) of the file below at the last look."""
+    held = 0
+    """The size the file is charged for already, while a thread makes it grow to that (fs/ranges.py)."""
+    asked = False
+    """Whether bytes of what is being fetched were asked for."""
+    judged = 0
+    """Size up to which the limits were looked at."""
+    untold = False
+    """Whether the kernel may still believe in times of before the last look."""
+    stopped: tuple[type[FsError], str] | None = None
+    """The limit a writer ran past: no more writes, and the file ends as `incomplete`."""
+    freezing: trio.Event | None = None
+    """Set when the thread has ended that stops (or no longer stops) the writers of this file."""
+    untouched: Untouched | None = None
 
     def __init__(self, fd: int, *, writable: bool) -> None:
         self.fd = fd
         self.writable = writable
-        self.copying = False
-        """It is the copy of a shown file, and not all of that is here yet."""
-        self.download: Download | None = None
-        """What brings the bytes that are not here yet."""
-        self.handles = 0
-        self.writers = 0
-        self.lock = trio.Lock()
+        self.users: dict[int, int] = {}
+        """Handles by user id."""
+
+    @functools.cached_property
+    def lock(self) -> trio.Lock:
         """Serialises the node's way between home and staging, which has awaits in it; taken through `waits.Held`. While
         it is held nobody else changes `staging`, `in_place`, or which file `fd` has open, of a file that is being
         written. One file at a time, and before `WriteBehind`'s: docs/architecture.md, "Who may change what".
         """
-        self.unproven = False
-        """Whether the row on the disk may still say `committed` of a file that is about to be changed."""
-        self.in_place = False
-        """Whether the bytes are changed where they lie, and the row on the disk says so (Pending.UNMARKED): the kernel
-        had the file open, and may keep it locked (fs/inuse.py)."""
-        self.retired: list[int] = []
-        """Descriptors that were replaced, and take long to close; closed with the body."""
-        # Of fs/shares.py:
-        self.users: dict[int, int] = {}
-        """Handles by user id."""
-        self.charged = 0
-        """How many descriptors count for each of them."""
-        self.shares: Shares | None = None
-        # Of the kernel's opens of this inode (fs/iomodes.py):
-        self.backing = 0
-        """Backing id of this file, while `passing`; FOREIGN if only the kernel of an earlier mount has it open."""
-        self.passing = 0
-        """Opens in mode PASS or DIRECT."""
-        self.foreign = False
-        """Whether a writer of an earlier mount is among the users: the kernel of this one knows nothing of it."""
-        self.cached = 0
-        """Opens in mode CACHED."""
-        self.ahead = 0
-        """Writers among the PASS and DIRECT opens: the file below may be ahead of the books."""
-        self.seen = (0, 0)
-        """(size, mtime_ns) of the file below at the last look."""
-        self.held = 0
-        """The size the file is charged for already, while a thread makes it grow to that (fs/ranges.py)."""
-        self.asked = False
-        """Whether bytes of what is being fetched were asked for."""
-        self.judged = 0
-        """Size up to which the limits were looked at."""
-        self.untold = False
-        """Whether the kernel may still believe in times of before the last look."""
-        self.stopped: tuple[type[FsError], str] | None = None
-        """The limit a writer ran past: no more writes, and the file ends as `incomplete`."""
-        self.freezing: trio.Event | None = None
-        """Set when the thread has ended that stops (or no longer stops) the writers of this file."""
-        self.untouched: Untouched | None = None
+        return trio.Lock()
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether anybody holds the lock, which is made when it is first wanted."""
+        return "lock" in self.__dict__ and self.lock.locked()
 
     @property
     def is_being_read(self) -> bool:
@@ -106,7 +111,7 @@ class Body:
             os.close(fd)
             return
         # Its bytes go with this descriptor, and that takes long.
-        self.retired.append(self.fd)
+        self.retired = (*self.retired, self.fd)
         self.fd = fd
         if self.users and self.shares is not None:
             self.shares.grown(self)
@@ -122,7 +127,7 @@ class Body:
         """Close every descriptor."""
         for fd in (self.fd, *self.retired):
             os.close(fd)
-        self.retired.clear()
+        self.retired = ()
 
 
 def is_changeable(node: FileNode, body: Body) -> bool:

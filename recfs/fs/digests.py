@@ -126,7 +126,6 @@ def _pass(fd: int, buffer: memoryview, sha256: Hash, md5: Hash) -> int:
 
 def _open(source: Source, store: LocalStore) -> int:
     fd = store.open_file(source.path, os.O_RDONLY)
-    assert fd is not None
     if source.alone and is_written(fd):  # a shared mapping outlives its descriptor, and its end is not told
         os.close(fd)
         raise BlockingIOError(errno.EAGAIN, "it is still mapped for writing", os.fsdecode(source.path))

@@ -90,7 +90,8 @@ class OpenFiles:
         self._pipeline = pipeline
         self._limiter = limiter
         self._next = 1
-        self._released = trio.Event()
+        self._released: trio.Event | None = None
+        """Set with the next release, where somebody waits for one."""
         self.shares = Shares()
         self.handles: dict[int, Handle] = {}
         self._copying: dict[int, trio.Event] = {}
@@ -139,12 +140,15 @@ class OpenFiles:
     async def open(self, node: FileNode, flags: int, uid: int) -> int:
         """Open an existing file; one that is just being copied up, when that is done."""
         self.shares.admit(uid)
-        await self._copied(node)
+        before = self._next
+        if self._copying:
+            await self._copied(node)
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         truncate = bool(flags & os.O_TRUNC)
         body = await self._bodies.acquire(node, write=writes or truncate, empty=truncate)
         try:
-            self.shares.admit(uid)  # others of the same user may have been opened meanwhile
+            if self._next != before:
+                self.shares.admit(uid)  # others of the same user may have been opened meanwhile
             if truncate:
                 await self._truncate(node, 0)
             elif node.state is State.CORRUPT:
@@ -157,7 +161,8 @@ class OpenFiles:
             if not body.writers:
                 self.seal(node)
         number = self._register(node, body, uid, writes=writes)
-        self.note(number, flags)
+        if writes:
+            self.note(number, flags)
         return number
 
     def note(self, number: int, flags: int) -> None:
@@ -420,12 +425,15 @@ class OpenFiles:
         if handle.direct:
             self._kernel.forget_inode(handle.node.ino)
         await self._let_go(handle.node, handle.body, writes=handle.writes)
-        self._released.set()
-        self._released = trio.Event()
+        if self._released is not None:
+            self._released.set()
+            self._released = None
 
     async def no_writers(self) -> None:
         """Wait until no program has a file of this mount open for writing."""
         while any(handle.writes and not handle.foreign for handle in self.handles.values()):
+            if self._released is None:
+                self._released = trio.Event()
             await self._released.wait()
 
     async def _let_go(self, node: FileNode, body: Body, *, writes: bool) -> None:
@@ -438,7 +446,9 @@ class OpenFiles:
                 await self._bodies.retire(node)
         body.handles -= 1
         if not body.handles and node.body is body:
-            await self._bodies.drop(node)
+            large = self._bodies.drop(node)
+            if large is not None:
+                await self._bodies.close_apart(node, large)
 
     def seal(self, node: FileNode) -> None:
         """Nobody writes any more: hand the file to the commit pipeline. Atomic."""

@@ -104,7 +104,9 @@ class HomePlan:
 
     def take_up(self, ino: int) -> bool:
         """The file is in use no more: what waited for it is planned with the next batch. Tells whether anything did."""
-        keys = self._parked.pop(ino, {})
+        if ino not in self._parked:
+            return False
+        keys = self._parked.pop(ino)
         for what, number in keys:
             if what == "node":
                 self.nodes[number] = None

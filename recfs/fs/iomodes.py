@@ -100,42 +100,43 @@ class IoModes:
 
     async def choose(self, handle: Handle) -> tuple[Mode, int]:
         """The mode and backing id to open with (0: none). Raises FsError when the file cannot be made ready."""
-        on, body = self._kernel.acceleration, handle.body
-        if not on.reads:
+        body = handle.body
+        if not self._kernel.acceleration.reads:
             # It may be switched on while this is open, and the kernel takes one way for a file at a time.
             body.cached += 1
             handle.mode = Mode.CACHED
             return Mode.CACHED, 0
-        if not body.lock.locked() and not self._must_unseal(handle) and not self._is_busy(handle):
+        if not (body.is_locked or (handle.writes and self._must_unseal(handle)) or self._is_busy(handle)):
             return self._decide(handle)
         # Not "wait until the lock is free, then look again": it is handed over, and two who wait so never get on.
         # While it is held the file may be on its way between home and staging, and end on another inode of the disk.
         async with Held(body.lock, handle.node):
-            if self._must_unseal(handle):
+            if handle.writes and self._must_unseal(handle):
                 await self._bodies.unseal_held(handle.node, remember=True)
             if self._is_busy(handle):
                 await self._bodies.left_alone(handle.node)
-            return self._decide(handle)
+            return self._decide(handle, busy=self._is_busy(handle))
 
     def _is_busy(self, handle: Handle) -> bool:
         """Whether the kernel must not have the file just now: the settler would wait for whoever then has it locked."""
         return not handle.body.backing and self._bodies.is_worked_on(handle.node)
 
     def _must_unseal(self, handle: Handle) -> bool:
-        """Whether the file has to be made changeable before this open is answered: nobody tells of the first byte."""
+        """Whether a writer's file has to be made changeable before its open is answered: nobody tells of the first byte."""
         node, body = handle.node, handle.body
-        if not handle.writes or body.cached or body.download is not None or is_changeable(node, body):
+        if body.cached or body.download is not None or is_changeable(node, body):
             return False
         return bool(body.backing) or self._passes(handle)
 
     def _passes(self, handle: Handle) -> bool:
-        return not handle.writes or (self._kernel.acceleration.writes and self._may_run_ahead(handle.node))
+        """Whether a writer need not be checked write by write."""
+        return self._kernel.acceleration.writes and self._may_run_ahead(handle.node)
 
-    def _decide(self, handle: Handle) -> tuple[Mode, int]:
+    def _decide(self, handle: Handle, *, busy: bool = False) -> tuple[Mode, int]:
         """Choose, and count it. Atomic: what it looks at holds until the kernel has the answer."""
         node, body = handle.node, handle.body
-        passes = self._passes(handle)
-        through_us = body.cached or body.download is not None or not (passes or body.backing) or self._is_busy(handle)
+        passes = not handle.writes or self._passes(handle)
+        through_us = body.cached or body.download is not None or not (passes or body.backing) or busy
         if through_us or not self._registered(node):
             body.cached += 1
             handle.mode = Mode.CACHED

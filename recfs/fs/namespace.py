@@ -6,8 +6,7 @@ Every public coroutine first awaits what it needs loaded, then checks and change
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from recfs.core.fallback import auto_dirs, deepest, rule_for_dir
 from recfs.core.layout import Role, child_role, is_upload
@@ -38,8 +37,7 @@ _SHARED = (Role.SHARED_TOP, Role.SHARED_DIR)
 _AUTOMATIC = (Role.USER_THUMBNAILS, Role.USER_RECORDINGS)
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who asks: from the request's context (fuse_req_ctx), or the daemon itself."""
 
     uid: int

@@ -69,7 +69,6 @@ class Remains:
             fd = self._store.open_file(self._path(entry), os.O_RDONLY)
         except FileNotFoundError:
             raise Stale(f"{node.path} was removed, and its bytes are gone") from None
-        assert fd is not None
         if is_beyond(fd):
             os.close(fd)
             raise too_many()

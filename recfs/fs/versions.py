@@ -110,7 +110,8 @@ class Versions:
         if successor is not None and (successor.priors or successor.state not in (State.WRITING, State.SEALING)):
             holder = None  # nothing more will be promised of it than is
         if holder is None:
-            self.release_priors(node)
+            if node.priors:
+                self.release_priors(node)
             return self.set_aside(node, holder=None)
         holder.priors, node.priors = node.priors, ()
         for gid in holder.priors:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -71,6 +71,8 @@ class Changes:
     mtime_ns: int | None = None
 
 
+_WRITES: Final = os.O_ACCMODE | os.O_TRUNC
+"""The flags of an open(2) that changes the file."""
 REMOVED_AT_ONCE = 20
 """Names that are removed before others have their turn: half a millisecond."""
 
@@ -392,33 +394,30 @@ class Vfs:
         """
         second = self._walks.is_second(caller.pid)
         try:
-            return await self._open(ino, flags, caller, second=second)
+            seen = self.tree.nodes.get(ino) or await self.node(ino)
+            writes = flags & _WRITES != os.O_RDONLY
+            if isinstance(seen, View):
+                if not writes:
+                    number = await self.files.open(seen.shared, flags, caller.uid)
+                    self.files.handles[number].shown = seen
+                    return number
+                seen = await self.own(seen, caller, empty=bool(flags & os.O_TRUNC))
+            if not isinstance(seen, FileNode):
+                raise IsADirectory(f"{seen.path} is not a regular file")
+            if writes:
+                if self.stopping:
+                    raise ReadOnlyFile("recfs is stopping")
+                self._may_write(seen, caller)
+            if ino & VIEW_BIT and not second:
+                # Under the view's number it would be two files to the kernel, each with pages of its own. Who asks
+                # again has no name to be looked for (/proc/self/fd, a file handle).
+                raise Stale(f"{seen.path} is the user's own by now")
+            return await self.files.open(seen, flags, caller.uid)
         except Stale as error:
             if second and caller.pid:
                 raise NotFound(str(error)) from error
             self._walks.told(caller.pid)
             raise
-
-    async def _open(self, ino: int, flags: int, caller: Caller, *, second: bool) -> int:
-        seen = self.tree.nodes.get(ino) or await self.node(ino)
-        writes = flags & (os.O_ACCMODE | os.O_TRUNC) != os.O_RDONLY
-        if isinstance(seen, View):
-            if not writes:
-                number = await self.files.open(seen.shared, flags, caller.uid)
-                self.files.handles[number].shown = seen
-                return number
-            seen = await self.own(seen, caller, empty=bool(flags & os.O_TRUNC))
-        if not isinstance(seen, FileNode):
-            raise IsADirectory(f"{seen.path} is not a regular file")
-        if writes:
-            if self.stopping:
-                raise ReadOnlyFile("recfs is stopping")
-            self._may_write(seen, caller)
-        if ino & VIEW_BIT and not second:
-            # Under the view's number it would be two files to the kernel, each with pages of its own. Who asks again
-            # has no name to be looked for (/proc/self/fd, a file handle).
-            raise Stale(f"{seen.path} is the user's own by now")
-        return await self.files.open(seen, flags, caller.uid)
 
     @staticmethod
     def is_strange(handle: Handle) -> bool:

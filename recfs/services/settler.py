@@ -8,7 +8,7 @@ crash in between leaves a pending row whose `home_ino` tells at the next start w
 A batch is planned on the trio thread, with the books already saying where everything will lie, and carried out by a
 thread. Until it is done `touches` is true for what it moves, and whoever needs such a path waits (`Bodies.still`).
 Files that programs may keep locked are left out of it (`fs/inuse.py`), and what is under way in it is not handed to the
-kernel (`works_on`).
+kernel (`worked_on`).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class HomeSettler:
         self._todo = HomePlan(tree, places, store, in_use, self._set_aside, retention_s=retention_s)
         in_use.given_back = self._given_back
         self._moving: set[int] = set()
-        self._worked_on: set[int] = set()
+        self.worked_on: set[int] = set()
         self._working = 0
         self._unsynced: list[tuple[Job, Outcome]] = []
         """Steps carried out whose fsync failed: their rows wait for one that does not."""
@@ -134,10 +134,6 @@ class HomeSettler:
         """Whether the batch being carried out moves one of *inos*."""
         moving = self._moving
         return bool(moving) and not moving.isdisjoint(inos)
-
-    def works_on(self, ino: int) -> bool:
-        """Whether the batch being carried out does anything with the file of *ino*, be it only to its attributes."""
-        return ino in self._worked_on
 
     async def quiet(self) -> None:
         """Wait until the batch being carried out is done."""
@@ -250,7 +246,7 @@ class HomeSettler:
         self._moving, self._working = plan.moving, len(plan.jobs)
         # Removing what a living file had before concerns nobody who opens that.
         items = (job.item for job in plan.jobs)
-        self._worked_on = {each.ino for each in items if isinstance(each, Node) or each.ino not in self._tree.nodes}
+        self.worked_on = {each.ino for each in items if isinstance(each, Node) or each.ino not in self._tree.nodes}
         cause: Exception | None = None
         try:
             # A row that a power cut takes back must not find its step on disk done.
@@ -262,7 +258,7 @@ class HomeSettler:
             cause = error
             outcomes = [Outcome(error=errno.EIO)] * len(plan.jobs)
         finally:
-            self._moving, self._working, self._worked_on = set(), 0, set()
+            self._moving, self._working, self.worked_on = set(), 0, set()
             self._done.set()
             self._done = trio.Event()
         self._finish(list(zip(plan.jobs, outcomes, strict=True)), cause)

@@ -320,7 +320,6 @@ class Uploader:
             self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
             return
         fd = self._store.open_file(self._places.local(node), os.O_RDONLY)
-        assert fd is not None
         try:
             if node.state is State.COMMITTED:
                 check_transition(node.state, State.UPLOADING)

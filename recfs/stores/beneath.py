@@ -18,11 +18,15 @@ from typing import Final
 PATH_MAX: Final = 4096
 """Bytes of a path in one system call, its NUL included (linux/limits.h)."""
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_held_libc = ctypes.PyDLL(None, use_errno=True)
+_syscall = ctypes.CDLL(None, use_errno=True).syscall
+_held_syscall = ctypes.PyDLL(None, use_errno=True).syscall
 _SYS_OPENAT2: Final = 437
 _RESOLVE_NO_SYMLINKS, _RESOLVE_CACHED = 0x04, 0x20
+_FILE: Final = os.O_CLOEXEC | os.O_NOFOLLOW
 _FOLDER: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_BY_STEPS: Final = (errno.ENOSYS, errno.EAGAIN, errno.EINVAL)
+"""What openat2(2) says where the path has to be walked in another way."""
+_HOW_BYTES: Final = 24
 _NOTHING: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """What looking up a path says where a directory on the way is none, or nothing is."""
 
@@ -30,7 +34,13 @@ _NOTHING: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 @functools.cache
 def _how(flags: int, resolve: int) -> bytes:
     """struct open_how of openat2(2)."""
-    return struct.pack("=QQQ", flags, 0, _RESOLVE_NO_SYMLINKS | resolve)
+    return struct.pack("=QQQ", flags, 0, resolve)
+
+
+@functools.cache
+def _how_cached(flags: int) -> bytes:
+    # O_NONBLOCK: the open of a FIFO comes back at once. Regular files know it only where somebody holds a lease.
+    return _how(flags | _FILE | os.O_NONBLOCK, _RESOLVE_NO_SYMLINKS | _RESOLVE_CACHED)
 
 
 class Beneath:
@@ -39,6 +49,7 @@ class Beneath:
     def __init__(self, root: bytes) -> None:
         self.root = root
         self.fd = -1
+        self._start = len(root) + 1
         self._kept: dict[bytes, int] = {}
         self._openat2 = True
 
@@ -59,36 +70,39 @@ class Beneath:
 
     # --- opening -------------------------------------------------------------------------------------------------
 
-    def open_at(self, path: bytes, flags: int, *, cached: bool = False) -> int | None:
-        """open(2) of a path below the root. Does not wait for whoever reads or writes a FIFO that stands there.
-
-        *cached*: only if the kernel can do it without waiting for the disk (RESOLVE_CACHED); None when it cannot.
-        """
+    def open_at(self, path: bytes, flags: int) -> int:
+        """open(2) of a path below the root. Does not wait for whoever reads or writes a FIFO that stands there."""
         inside = path[len(self.root) + 1 :]
-        flags |= os.O_CLOEXEC | os.O_NOFOLLOW
-        if len(inside) >= PATH_MAX or not self._openat2:
-            if cached:
-                return None
-            with self.folder(path) as (folder, name):
-                return self._step(folder, name, flags)
-        # O_NONBLOCK: the open of a FIFO comes back at once. Regular files know it only where somebody holds a lease.
-        number = self._try(self.fd, inside, flags | os.O_NONBLOCK, _RESOLVE_CACHED if cached else 0)
-        if number >= 0:
-            return number
-        if -number in (errno.ENOSYS, errno.EAGAIN, errno.EINVAL):
+        flags |= _FILE
+        if len(inside) < PATH_MAX and self._openat2:
+            number = self._try(self.fd, inside, flags | os.O_NONBLOCK)
+            if number >= 0:
+                return number
+            if -number not in _BY_STEPS:
+                raise OSError(-number, os.strerror(-number), os.fsdecode(path))
             self._openat2 = -number != errno.ENOSYS
-            if cached:
-                return None
-            with self.folder(path) as (folder, name):
-                return self._step(folder, name, flags)
-        raise OSError(-number, os.strerror(-number), os.fsdecode(path))
+        with self.folder(path) as (folder, name):
+            return self._step(folder, name, flags)
 
-    def _try(self, folder: int, inside: bytes, flags: int, resolve: int) -> int:
-        """openat2(2): a descriptor, or the error number below zero."""
-        how = _how(flags, resolve)
+    def open_cached(self, path: bytes, flags: int) -> int | None:
+        """`open_at`, only if the kernel can do it without waiting for the disk (RESOLVE_CACHED); None when it cannot."""
+        inside = path[self._start :]
+        if len(inside) >= PATH_MAX or not self._openat2:
+            return None
         # What does not wait need not give the interpreter away, to wait for it afterwards.
-        call = _held_libc if resolve & _RESOLVE_CACHED else _libc
-        fd: int = call.syscall(_SYS_OPENAT2, folder, inside, how, len(how))
+        fd: int = _held_syscall(_SYS_OPENAT2, self.fd, inside, _how_cached(flags), _HOW_BYTES)
+        if fd >= 0:
+            return fd
+        number = ctypes.get_errno()
+        if number not in _BY_STEPS:
+            raise OSError(number, os.strerror(number), os.fsdecode(path))
+        self._openat2 = number != errno.ENOSYS
+        return None
+
+    def _try(self, folder: int, inside: bytes, flags: int) -> int:
+        """openat2(2): a descriptor, or the error number below zero."""
+        how = _how(flags, _RESOLVE_NO_SYMLINKS)
+        fd: int = _syscall(_SYS_OPENAT2, folder, inside, how, len(how))
         return fd if fd >= 0 else -ctypes.get_errno()
 
     @staticmethod
@@ -123,8 +137,8 @@ class Beneath:
         try:
             while True:
                 piece, rest = self._piece(rest)
-                fd = self._try(here, piece, _FOLDER, 0) if self._openat2 else -errno.ENOSYS
-                if -fd in (errno.ENOSYS, errno.EAGAIN, errno.EINVAL):
+                fd = self._try(here, piece, _FOLDER) if self._openat2 else -errno.ENOSYS
+                if -fd in _BY_STEPS:
                     self._openat2 = self._openat2 and -fd != errno.ENOSYS
                     fd = self._by_name(here, piece)
                 elif fd < 0:
@@ -183,7 +197,6 @@ class Beneath:
             below: list[bytes] = []
             with contextlib.suppress(OSError):
                 fd = self.open_at(folder, os.O_RDONLY | os.O_DIRECTORY)
-                assert fd is not None
                 try:
                     with os.scandir(fd) as entries:
                         for entry in entries:
@@ -203,7 +216,6 @@ class Beneath:
             if error.errno in _NOTHING:
                 return {}
             raise
-        assert fd is not None
         found = {}
         try:
             with os.scandir(fd) as entries:
@@ -233,7 +245,6 @@ class Beneath:
             if error.errno in _NOTHING:
                 return
             raise
-        assert fd is not None
         try:
             if attributes:
                 with contextlib.suppress(OSError):  # not to be changed: then nothing in it has been

@@ -245,12 +245,13 @@ class LocalStore:
 
     # --- opening -------------------------------------------------------------------------------------------------
 
-    def open_file(self, path: bytes, flags: int, *, cached: bool = False) -> int | None:
-        """openat2(2) without following any symlink: the home tree may belong to users who could plant one.
+    def open_file(self, path: bytes, flags: int) -> int:
+        """openat2(2) without following any symlink: the home tree may belong to users who could plant one."""
+        return self.beneath.open_at(path, flags)
 
-        *cached*: only if the kernel can do it without waiting for the disk (RESOLVE_CACHED); None when it cannot.
-        """
-        return self.beneath.open_at(path, flags, cached=cached)
+    def open_cached(self, path: bytes, flags: int) -> int | None:
+        """`open_file`, only if the kernel can do it without waiting for the disk; None when it cannot."""
+        return self.beneath.open_cached(path, flags)
 
     def rename(self, path: bytes, to: bytes) -> None:
         """rename(2) within the store."""

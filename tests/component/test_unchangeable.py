@@ -57,15 +57,15 @@ def logged() -> Iterator[list[logging.LogRecord]]:
 @contextmanager
 def unchangeable(number: int) -> Iterator[None]:
     """Neither opened for writing, nor renamed, nor given attributes."""
-    opened, renamed, one = LocalStore.open_file, LocalStore.rename, Steps._one
+    opened, renamed, one = LocalStore.open_cached, LocalStore.rename, Steps._one
 
     def refusal(path: bytes) -> OSError:
         return OSError(number, os.strerror(number), os.fsdecode(path))
 
-    def open_file(store: LocalStore, path: bytes, flags: int, **more: Any) -> int | None:
+    def open_cached(store: LocalStore, path: bytes, flags: int) -> int | None:
         if path.endswith(b"/file") and flags & os.O_ACCMODE != os.O_RDONLY:
             raise refusal(path)
-        return opened(store, path, flags, **more)
+        return opened(store, path, flags)
 
     def rename(store: LocalStore, path: bytes, to: bytes) -> None:
         if path.endswith(b"/file"):
@@ -78,7 +78,7 @@ def unchangeable(number: int) -> Iterator[None]:
         return one(steps, step, folders)
 
     with (
-        mock.patch.object(LocalStore, "open_file", open_file),
+        mock.patch.object(LocalStore, "open_cached", open_cached),
         mock.patch.object(LocalStore, "rename", rename),
         mock.patch.object(Steps, "_one", carry_out),
     ):

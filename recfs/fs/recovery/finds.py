@@ -89,10 +89,9 @@ class Finds:
             fd = self.store.open_file(path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError:
             return None
-        if fd is not None and is_written(fd):
+        if is_written(fd):
             return fd
-        if fd is not None:
-            os.close(fd)
+        os.close(fd)
         return None
 
     def rescan(self) -> None:
