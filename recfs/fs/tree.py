@@ -147,7 +147,8 @@ class Tree:
     def know_garbage(self, entry: Garbage) -> None:
         """Keep track of *entry* until it is purged."""
         self.garbage[entry.gid] = entry
-        self.skip_gid(entry.gid)
+        if entry.gid >= self._next_gid:
+            self.skip_gid(entry.gid)
         if entry.place is not None:
             self.occupy(entry, entry.place)
 

@@ -55,9 +55,11 @@ class Versions:
 
         *copy*: (staging id, facts) of a copy that becomes the garbage, while the node keeps its place.
         """
-        follow(self._tree, node)
-        before = self._before(node)
-        self._thaw(node)
+        before = None
+        if node.body is not None:
+            follow(self._tree, node)
+            before = self._before(node)
+            self._thaw(node)
         entry = Garbage(
             self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.steady_ns()
         )
