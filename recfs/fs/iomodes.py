@@ -122,7 +122,7 @@ class IoModes:
         return not handle.body.backing and self._bodies.is_worked_on(handle.node)
 
     def _must_unseal(self, handle: Handle) -> bool:
-        """Whether a writer's file has to be made changeable before its open is answered: nobody tells of the first byte."""
+        """Whether a writer's file must be changeable before the open is answered: nobody tells of its first byte."""
         node, body = handle.node, handle.body
         if body.cached or body.download is not None or is_changeable(node, body):
             return False

@@ -85,7 +85,7 @@ class Beneath:
             return self._step(folder, name, flags)
 
     def open_cached(self, path: bytes, flags: int) -> int | None:
-        """`open_at`, only if the kernel can do it without waiting for the disk (RESOLVE_CACHED); None when it cannot."""
+        """`open_at` if the kernel can do it without waiting for the disk (RESOLVE_CACHED); None when it cannot."""
         inside = path[self._start :]
         if len(inside) >= PATH_MAX or not self._openat2:
             return None
