@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
@@ -170,17 +170,32 @@ class ScriptedServer:
             pytest.fail(f"scripts/{self.script} {' '.join(arguments)}: {done.stderr}", pytrace=False)
 
 
-@contextmanager
-def _running(kind: Callable[[Path], Server]) -> Generator[Server]:
-    """A server of its own; some seconds."""
-    # Not pytest's temporary directory: the servers' sockets have to have names below 108 bytes.
-    with tempfile.TemporaryDirectory(prefix="recfs-s3-") as parent:
-        server = kind(Path(parent) / "server")
+_started: dict[type[ScriptedServer], ScriptedServer | BaseException] = {}
+
+
+def _of_this_run(kind: type[Server], session: pytest.Session) -> Server:
+    """The one server of its kind, however many modules import the fixture. Some seconds; it goes at the end."""
+    if kind not in _started:
+        # Not pytest's temporary directory: the servers' sockets have to have names below 108 bytes.
+        parent = tempfile.TemporaryDirectory(prefix="recfs-s3-")
+        server = kind(Path(parent.name) / "server")
+
+        def end() -> None:
+            del _started[kind]
+            server.down()
+            parent.cleanup()
+
+        session.addfinalizer(end)
+        _started[kind] = server
         try:
             server.up()
-            yield server
-        finally:
-            server.down()
+        except BaseException as error:
+            _started[kind] = error  # the next test would wait as long for nothing
+    found = _started[kind]
+    if isinstance(found, BaseException):
+        raise found
+    assert isinstance(found, kind)
+    return found
 
 
 @contextmanager
@@ -219,17 +234,15 @@ class ManySeaweedFS(SeaweedFS):
 
 
 @pytest.fixture(scope="session")
-def seaweedfs() -> Iterator[SeaweedFS]:
+def seaweedfs(request: pytest.FixtureRequest) -> SeaweedFS:
     """SeaweedFS in one process."""
-    with _running(SeaweedFS) as server:
-        yield server
+    return _of_this_run(SeaweedFS, request.session)
 
 
 @pytest.fixture(scope="session")
-def many_seaweedfs() -> Iterator[ManySeaweedFS]:
+def many_seaweedfs(request: pytest.FixtureRequest) -> ManySeaweedFS:
     """SeaweedFS in five processes; for tests marked `seaweedfs("many")`."""
-    with _running(ManySeaweedFS) as server:
-        yield server
+    return _of_this_run(ManySeaweedFS, request.session)
 
 
 @pytest.fixture
@@ -256,10 +269,9 @@ class Rgw(ScriptedServer):
 
 
 @pytest.fixture(scope="session")
-def rgw() -> Iterator[Rgw]:
+def rgw(request: pytest.FixtureRequest) -> Rgw:
     """A cluster of its own."""
-    with _running(Rgw) as server:
-        yield server
+    return _of_this_run(Rgw, request.session)
 
 
 @pytest.fixture
