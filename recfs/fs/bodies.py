@@ -22,7 +22,7 @@ from recfs.fs.diskio import copy_bytes, freeze, is_beyond, too_many
 from recfs.fs.nodes import Untouched
 from recfs.fs.problems import reason_of
 from recfs.fs.remains import Remains
-from recfs.fs.staging import COPY_LABEL, ELSEWHERE, LONG_PATH_BYTES, Label, StagingPool
+from recfs.fs.staging import COPY_LABEL, ELSEWHERE, LONG_PATH_BYTES, VERSION_LABEL, Label, StagingPool
 from recfs.fs.versions import Versions
 from recfs.fs.waits import Held, bounded, interruptible
 from recfs.ports import Pending, Promise
@@ -446,6 +446,7 @@ class Bodies:
         """Empty a file the kernel has open by itself: it must stay the same file below. The old bytes are copied."""
         staging, fd = self.pool.take()
         try:
+            self._store.label(fd, VERSION_LABEL + b"%d" % node.ino)
             with interruptible(f"a copy of {node.path}"):
                 await self.contended.stoppable(node, copy_bytes, body.fd, fd)
             info = os.fstat(fd)

@@ -459,6 +459,8 @@ class OpenFiles:
             node.state = State.INCOMPLETE
             self._bodies.versions.release_priors(node)
             self._behind.node(node)
+            if self._bodies.tier is not None:
+                self._bodies.tier.journal.resume_move(node.ino)
             return
         check_transition(node.state, State.SEALING)
         node.state = State.SEALING

@@ -84,8 +84,10 @@ class Journal:
         known = {row_id: (name, user) for row_id, name, user in await catalogue.upload_names()}
         for row in await catalogue.journal():
             # What failed may have done so for what was put right before the start: the clock, credentials, the network.
+            # What was put off while its file was written may be of one that is not written any more.
             name, user = known.get(row.id, (b"", None))
-            self._put(row._replace(next_try_ns=min(row.next_try_ns, now)) if row.attempts else row, user)
+            at_once = row.attempts or row.kind == MOVE
+            self._put(row._replace(next_try_ns=min(row.next_try_ns, now)) if at_once else row, user)
             if is_temporary_name(name):
                 self.unsent.set_aside(row.id, Why.NAME)
             self._next = max(self._next, row.id + 1)

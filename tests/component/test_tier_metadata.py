@@ -14,7 +14,7 @@ from recfs.fs.vfs import Changes
 from recfs.object_errors import NotOffered, ObjectChanged, Unreachable
 from tests.fake_object_store import FakeObjectStore
 
-from .build import OPERATOR, REC, Filesystem, pattern
+from .build import OPERATOR, REC, Filesystem, pattern, until
 from .test_tier import FILE, MIB, evict, node, tiered
 
 FINAL = f"{REC}/final.mp4"
@@ -204,6 +204,28 @@ async def test_attributes_that_change_while_it_is_open_for_writing(fs: Filesyste
     assert metadata(fs) == WANTED
     assert copies(fs) == 1
     assert sum(operation == "put_file" for operation, _ in objects(fs).calls) == 1
+
+
+@pytest.mark.parametrize("end", ["a limit", "a death"])
+async def test_what_waits_for_a_writer_is_done_with_when_its_file_stays_incomplete(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """No commit comes that would tell."""
+    await store(fs)
+    number = await fs.open(FILE, os.O_RDWR)
+    await fs.vfs.files.write(number, 0, b"D")
+    await change(fs)
+    await fs.drain()
+    assert fs.rows("select count(*) from journal where kind = 'move'") == [1]
+    if end == "a death":
+        await fs.crash()
+        await fs.reopen()
+    else:
+        monkeypatch.setattr(fs.parts.bodies, "thaw", lambda _: True)
+        await fs.close(number)
+    assert await fs.state(FILE) == "incomplete"
+    with trio.fail_after(10):
+        await until(lambda: not fs.vfs.bodies.tier.journal.rows)
 
 
 async def test_a_file_renamed_in_the_moment_of_its_commit(fs: Filesystem) -> None:

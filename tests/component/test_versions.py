@@ -337,6 +337,24 @@ async def test_a_file_that_could_not_be_emptied_keeps_what_was_promised_of_it(pa
     await fs.assert_consistent()
 
 
+async def test_a_copy_that_no_row_names_yet_is_not_kept(passing: Filesystem) -> None:
+    fs = passing
+    await make(fs, FILE, "committed", b"committed")
+    await fs.pass_open(FILE, os.O_RDWR)
+    await fs.parts.behind.flush()
+
+    async def die_first() -> None:
+        raise IoFailure("it dies before the row is written")
+
+    with mock.patch.object(fs.parts.behind, "durable", die_first), pytest.raises(IoFailure):
+        await truncate(fs, 0)
+    await die(fs, "kill")
+    await fs.drain()
+    assert await fs.read(FILE) == b"committed"
+    assert fs.leftovers("lost+found") == []
+    await fs.assert_consistent()
+
+
 async def test_a_copy_has_its_own_size(passing: Filesystem) -> None:
     """Somebody writes on while the bytes that are kept are copied."""
     fs = passing

@@ -210,7 +210,7 @@ class Comparison:
             self.broken.append(f"{path}: its bytes are {which} ({_described(seen)}): {_told(node)}")
         elif not any(seen.state in each.states for each in alike):
             self.broken.append(f"{path}: it was closed, and is {seen.state}: {_told(node)}")
-        elif not all(each.back for each in alike):
+        elif not any(each.back for each in alike):
             self._attributes(path, node, seen)
         self._xattrs(path, node, seen)
 

@@ -7,6 +7,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+from recfs.core.generation import Age
 from recfs.core.layout import child_role, is_upload
 from recfs.core.model import State, check_transition
 from recfs.errors import FsError, NotFound
@@ -14,7 +15,7 @@ from recfs.fs.namespace import Caller
 from recfs.fs.nodes import DirNode, FileNode
 from recfs.fs.recovery.finds import only_in_s3
 from recfs.fs.recovery.overwrites import keep_overwrite, was_closed, when_labelled
-from recfs.fs.staging import COPY_LABEL, ELSEWHERE, FETCH_LABEL, Label
+from recfs.fs.staging import COPY_LABEL, ELSEWHERE, FETCH_LABEL, VERSION_LABEL, Label
 
 if TYPE_CHECKING:
     from recfs.fs.recovery.finds import Finds
@@ -53,8 +54,8 @@ class Strays:
         # Of several overwrites of one file the one counts that was closed last; what nobody closed changes nothing.
         for found in sorted(self._found.staging.values(), key=lambda found: when_labelled(found, same_boot=same_boot)):
             with self._found.aside(("staging", found.id), f"staging/{found.id}"):
-                if found.label is not None and found.label.startswith(COPY_LABEL) and found.id not in known:
-                    self._store.drop_staging([found.id])  # half a copy is no copy
+                if found.id not in known and self._is_spare(found.label or b""):
+                    self._store.drop_staging([found.id])
                 elif found.label is not None and found.label.startswith(FETCH_LABEL):
                     if found.id not in of_files:  # it may have been fetched to be changed
                         self._store.drop_staging([found.id])  # a partial copy of what S3 has
@@ -64,6 +65,11 @@ class Strays:
                     self._store.drop_staging([found.id])
                 elif not await self._adopt(found, same_boot=same_boot):
                     self._set_aside(found)
+
+    def _is_spare(self, label: bytes) -> bool:
+        """Whether it is a copy of what is still where it was: half of one, or one that no row names yet."""
+        same = self._found.age is Age.SAME  # else a newer row may have named it
+        return label.startswith(COPY_LABEL) or (same and label.startswith(VERSION_LABEL))
 
     @staticmethod
     def _inode_of(found: StagingFile) -> int | None:
