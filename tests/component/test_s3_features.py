@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -30,9 +31,9 @@ from recfs.stores.s3.features.model import (
 from recfs.stores.s3.features.room import HIDDEN, HIDDEN_PLACE, PLACE, Room, crc32c_in_base64
 from recfs.stores.s3.features.run import FEATURES, Run, find_out
 from recfs.stores.s3.meta import b64
-from tests.helpers.chaos_faults import Checksums, Fault, NoAnswer, Page, Request, Status
+from tests.helpers.chaos_faults import Checksums, Cut, Fault, NoAnswer, Page, Request, Status
 from tests.helpers.chaos_proxy import ChaosProxy, operation
-from tests.helpers.s3_servers import Bucket, credentials_file, moto_bucket, moto_server
+from tests.helpers.s3_servers import Bucket, credentials_file, moto_bucket, moto_server, plain_client
 
 __all__ = ["moto_bucket", "moto_server"]
 
@@ -116,6 +117,8 @@ _SERVERS: tuple[tuple[str, Fault, Any, Outcome, str], ...] = (
     ("many deleted at once", Status(501, "NotImplemented"), operation("POST", "delete"), Outcome.ABSENT, "NotImpl"),
     ("metadata", Page(), operation("HEAD"), Outcome.ABSENT, "S3 server"),
     ("presigned URL", Status(403, "SignatureDoesNotMatch"), operation("GET", "X-Amz-Signature"), Outcome.ABSENT, "403"),
+    ("ranges", Cut(1), operation("GET", "ranges"), Outcome.ABSENT, "ended after 1 of 3 bytes"),
+    ("unfinished uploads listed", Cut(20), operation("GET", "uploads"), Outcome.UNTRIED, "broke off"),
     ("ranges", NoAnswer("reset"), operation("GET", "ranges"), Outcome.UNTRIED, "connection lost"),
     ("checksum kept", Checksums(), None, Outcome.OFFERED, ""),
     ("wrong checksum refused", Status(400, "BadDigest"), _announces_others, Outcome.OFFERED, ""),
@@ -241,6 +244,61 @@ def test_a_run_that_is_stopped_leaves_nothing(moto_bucket: Bucket, proxy: ChaosP
     assert run.result.left == ()
     assert remains(moto_bucket) == []
     assert Outcome.UNTRIED in {each.outcome for each in run.result.findings}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "ending", [operation("POST", "delete"), operation("DELETE"), operation("GET", "doctor-[^/]+/&")]
+)
+def test_a_run_that_is_stopped_while_it_tidies_up_goes_on_with_that(
+    moto_bucket: Bucket, proxy: ChaosProxy, ending: Any
+) -> None:
+    run = Run(section_of(moto_bucket, proxy), Wants(), within_s=60, clean_s=20, features=(NAMED["ranges"],))
+
+    def stop(request: Request) -> bool:
+        if ending(request):
+            run.stop()
+        return False
+
+    proxy.add(Fault(), on=stop)
+    run.start()
+    assert run.wait(60)
+    assert (run.result.left, remains(moto_bucket)) == ((), [])
+
+
+@pytest.mark.slow
+def test_a_server_that_is_gone_is_not_asked_again_and_again(moto_bucket: Bucket, proxy: ChaosProxy) -> None:
+    section = section_of(moto_bucket, proxy)
+    asked = iter(range(10_000))
+    proxy.add(NoAnswer("reset"), on=lambda _request: next(asked) >= 20)
+    run = Run(section, Wants(), within_s=600, clean_s=1)
+    run.start()
+    assert run.wait(60)
+    assert len(proxy.requests) < 80
+    assert "does not answer" in run.result.findings[-1].detail
+
+
+@pytest.mark.slow
+def test_in_a_bucket_that_locks_new_objects_nothing_is_tried(
+    moto_server: str, proxy: ChaosProxy, tmp_path: Path
+) -> None:
+    """They would stay for as long as they are locked."""
+    with plain_client(moto_server) as client:
+        name = f"locked-{os.getpid()}"
+        client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+        retention = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 30}}
+        lock = {"ObjectLockEnabled": "Enabled", "Rule": retention}
+        client.put_object_lock_configuration(Bucket=name, ObjectLockConfiguration=lock)
+        bucket = Bucket(moto_server, name, client, tmp_path)
+        result = find_out(section_of(bucket, proxy), Wants(), within_s=60, clean_s=20)
+    seen = {each.feature.name: each for each in result.findings}
+    assert (seen["new objects not locked"].outcome, seen["new objects not locked"].weight) == (
+        Outcome.ABSENT,
+        Weight.WARNING,
+    )
+    assert "30 days (GOVERNANCE)" in seen["new objects not locked"].detail
+    assert (seen["ranges"].outcome, "would stay" in seen["ranges"].detail) == (Outcome.UNTRIED, True)
+    assert not [each for each in proxy.requests if each.method in ("PUT", "POST", "DELETE")]
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from recfs.stores.s3.features.run import Result
 
 NAME = "s3 server"
-WITHIN_S, CLEAN_S = 45.0, 15.0
+WITHIN_S, CLEAN_S = 45.0, 25.0
 """For trying, and for removing what was made."""
 _QUIET_S = 5
 """So long nothing is said of it."""
@@ -61,8 +61,8 @@ def impatient(section: "S3Section") -> "S3Section":
 def server_checks(config: "Config") -> Server:
     """Try what recfs asks of an S3 server, on the bucket of the configuration.
 
-    Makes small objects there and removes them, also when it is interrupted. Takes a second or two, and never much more
-    than a minute.
+    Makes small objects there and removes them, also when it is interrupted. Takes a second or two, and never more than
+    two minutes.
     """
     from recfs.stores.s3.features.model import Wants
     from recfs.stores.s3.features.run import find_out
@@ -93,6 +93,10 @@ def _signals_end_it() -> Iterator[None]:
         yield  # signals come to the main thread alone
         return
 
+    # What is ignored (nohup(1)) stays so.
+    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [each for each in ending if signal.getsignal(each) is not signal.SIG_IGN]
+
     def end(number: int, _frame: FrameType | None) -> NoReturn:
         for each in numbers:
             signal.signal(each, signal.SIG_DFL)  # whoever asks twice does not want to wait
@@ -101,7 +105,6 @@ def _signals_end_it() -> Iterator[None]:
             raise KeyboardInterrupt
         raise SystemExit(128 + number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, end) for number in numbers}
     try:
         yield

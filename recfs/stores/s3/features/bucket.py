@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from recfs.object_errors import AccessRefused, BucketMissing, WrongCredentials
+from recfs.object_errors import AccessRefused, BucketMissing, ObjectStoreError, WrongCredentials
 from recfs.objects import LifecycleRule
 from recfs.stores.s3.admin import RULE_MARK
 from recfs.stores.s3.features.model import OFFERED, Feature, Outcome, Seen, Weight, absent
@@ -48,6 +48,27 @@ def _versions(room: Room, at: str) -> Seen:
     return Seen(Outcome.OFFERED, "every change of a file or of its metadata keeps the old object, too")
 
 
+def lock_of(room: Room) -> str:
+    """For how long new objects cannot be deleted, for people; empty: they can be, as far as is known."""
+    try:
+        answer = room.client.ask("get_object_lock_configuration")
+    except ObjectStoreError as error:
+        if error.outage:
+            raise
+        return ""  # the bucket has none, the server knows none, or does not say
+    rule = answer.get("ObjectLockConfiguration", {}).get("Rule", {}).get("DefaultRetention")
+    if not rule:
+        return ""
+    days, years = rule.get("Days"), rule.get("Years")
+    return f"{f'{days} days' if days else f'{years} years'} ({rule.get('Mode', 'locked')})"
+
+
+def not_locked(room: Room, at: str) -> Seen:
+    """Makes nothing, unlike the others."""
+    lock = lock_of(room)
+    return absent(f"the bucket locks new objects for {lock}") if lock else OFFERED
+
+
 def _missing_refused(room: Room, at: str) -> Seen:
     """Put into a bucket that does not exist. One that is made by that is removed."""
     bucket, key = f"{NO_SUCH_BUCKET}{secrets.token_hex(8)}", "o"
@@ -89,6 +110,14 @@ FEATURES = (
         "bring files of an age to another class",
         wanted=lambda wants: wants.transitions,
         weight_wanted=Weight.FAILURE,
+    ),
+    Feature(
+        "new objects not locked",
+        not_locked,
+        "objects of files that were removed or changed stay, and cost, until their lock ends; nothing else can be "
+        "tried, for it would stay as well",
+        "take the default retention off the bucket; recfs keeps what was removed in its trash",
+        Weight.WARNING,
     ),
     Feature(
         "versioning",

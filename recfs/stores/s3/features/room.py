@@ -11,6 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -29,6 +30,8 @@ PLACE = ".recfs/doctor-"
 """Keys that are made begin so, and no path in a mount does."""
 STALE_S = 3600.0
 """What is older is left over from a run that was killed: no run lasts so long."""
+AT_ONCE = 4
+"""Requests side by side."""
 PART_BYTES = 5 << 20
 """The smallest part that another may follow (S3's limit)."""
 HIDDEN = (".versions/a", "x.versions/a", ".uploads/a")
@@ -44,9 +47,9 @@ class OutOfTime(RecfsError):
 class Client(S3Store):
     """A store that can also be asked for what recfs does not use; its other calls end with the run, too."""
 
-    def __init__(self, section: S3Section, go_on: Callable[[], None]) -> None:
+    def __init__(self, section: S3Section, go_on: Callable[[], None], ended: Callable[[str], None]) -> None:
         super().__init__(section)
-        self._go_on = go_on
+        self._go_on, self._ended = go_on, ended
         self.was_answered = False
         """Whether the server did at least one thing it was asked for."""
 
@@ -54,6 +57,8 @@ class Client(S3Store):
         self._go_on()
         answer = super()._call(doing, key, operation, **parameters)
         self.was_answered = True
+        if operation in ("complete_multipart_upload", "abort_multipart_upload"):
+            self._ended(str(parameters["UploadId"]))
         return answer
 
     def _send(self, doing: str, key: str, operation: str, *args: Any, **parameters: Any) -> dict[str, Any]:
@@ -100,7 +105,7 @@ class Client(S3Store):
         """As `ask`, of another bucket."""
         self._go_on()
         section = self._section.model_copy(update={"bucket": bucket, "prefix": ""})
-        other = Client(section, self._go_on)
+        other = Client(section, self._go_on, self._ended)
         try:
             return other.ask(operation, **parameters)
         finally:
@@ -118,32 +123,36 @@ class Room:
         self.base = f"{PLACE}{secrets.token_hex(8)}/"
         self._lock = threading.Lock()
         self._keys: dict[str, bool] = {}
-        self._uploads: dict[tuple[str, str], None] = {}
+        self._uploads: dict[str, str] = {}
+        """Keys by ids of uploads that were neither finished nor dropped."""
         self._undo: dict[str, Callable[[], object]] = {}
         self.one_at_a_time = threading.Lock()
         """For what changes the bucket itself."""
-        self.client = Client(section, self.go_on)
+        self.client = Client(section, self.go_on, self._end_upload)
         self._others: list[Client] = []
 
     def go_on(self) -> None:
         """Raises OutOfTime once the run has to come to its end."""
-        if self._stopped.is_set() or time.monotonic() > self._until:
+        if (self._stopped.is_set() and not self._cleaning) or time.monotonic() > self._until:
             raise OutOfTime("there was no time left")
 
-    def stop(self) -> None:
-        """Begin nothing any more."""
-        self._stopped.set()
+    def is_over(self) -> bool:
+        """Whether a transfer is not worth its end any more."""
+        try:
+            self.go_on()
+        except OutOfTime:
+            return True
+        return False
 
-    @property
-    def stopped(self) -> bool:
-        """Whether it was stopped."""
-        return self._stopped.is_set()
+    def stop(self) -> None:
+        """Try nothing any more; what was made is removed all the same."""
+        self._stopped.set()
 
     # --- making --------------------------------------------------------------------------------------------------
 
     def another(self) -> Client:
         """A client that knows nothing of what the first one has done, as after a restart of the daemon."""
-        other = Client(self.section, self.go_on)
+        other = Client(self.section, self.go_on, self._end_upload)
         with self._lock:
             self._others.append(other)
         return other
@@ -189,8 +198,12 @@ class Room:
 
     def _begun(self, key: str, upload_id: str) -> str:
         with self._lock:
-            self._uploads[key, upload_id] = None
+            self._uploads[upload_id] = key
         return upload_id
+
+    def _end_upload(self, upload_id: str) -> None:
+        with self._lock:
+            self._uploads.pop(upload_id, None)
 
     def listed(self, at: str, **parameters: Any) -> list[str]:
         """Keys below *at*, in the order in which they come, by as many pages as it takes."""
@@ -207,35 +220,40 @@ class Room:
 
     def clean(self, *, within_s: float) -> list[str]:
         """Remove all that was made. Returns what could not be removed, for people."""
-        self._stopped.clear()
-        self._until = time.monotonic() + within_s
-        left: list[str] = []
-        for what, step in self._steps() if self.client.was_answered else ():
-            try:
-                step()
-            except Exception as error:  # of any class: the other steps are still to be done
-                left.append(f"{what}: {str(error).partition('; ')[0] or type(error).__name__}")
+        self._cleaning, self._until = True, time.monotonic() + within_s
+        left: dict[str, None] = {}
+        for steps in (self._known(), [partial(self._remove_below, self.base)]) if self.client.was_answered else ():
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                for trouble in pool.map(self._trouble_of, steps):
+                    if trouble:
+                        left[trouble] = None
         for client in (self.client, *self._others):
             client.close()
-        return left
+        return list(left)
 
-    def _steps(self) -> Iterator[tuple[str, Callable[[], object]]]:
-        yield from self._undo.items()
-        for key, upload_id in list(self._uploads):
-            yield "an upload", partial(self.client.abort_multipart, key, upload_id)
+    def _known(self) -> list[Callable[[], object]]:
+        """A step for each thing that is known to have been made."""
         keys, odd = list(self._keys), [key for key, is_odd in self._keys.items() if is_odd]
-        if keys:
-            yield "objects", lambda: self.client.delete(keys)
-            yield "objects with odd names", lambda: self._remove(odd)
-        yield f"objects below {self.section.prefix}{self.base}", lambda: self._remove_below(self.base)
+        steps: list[Callable[[], object]] = list(self._undo.values())
+        steps += [partial(self.client.abort_multipart, key, upload_id) for upload_id, key in self._uploads.items()]
+        return [*steps, partial(self.client.delete, keys), *(partial(self._remove, key) for key in odd)]
 
-    def _remove(self, keys: list[str]) -> None:
-        """Each by itself: a server that mistakes a name in a list of names says all the same that it is done."""
-        for key in keys:
-            try:
-                self.client.ask("delete_object", key)
-            except ObjectMissing:
-                pass
+    def _trouble_of(self, step: Callable[[], object]) -> str:
+        """What kept a step from being done; empty: nothing."""
+        try:
+            step()
+        except OutOfTime as error:
+            return f"{self.section.url}{self.base}: {error}"
+        except Exception as error:  # of any class: the other steps are still to be done
+            return str(error).partition("; ")[0] or type(error).__name__
+        return ""
+
+    def _remove(self, key: str) -> None:
+        """By itself: a server that mistakes a name in a list of names says all the same that it is done."""
+        try:
+            self.client.ask("delete_object", key)
+        except ObjectMissing:
+            pass
 
     def _remove_below(self, at: str) -> None:
         for key in self.listed(at):
@@ -275,7 +293,8 @@ class Room:
         old |= {each.key for each in self.client.list_multiparts(PLACE) if each.initiated_ns < before_ns}
         runs = {key[: key.find("/", len(PLACE)) + 1] or key for key in old}
         for run in sorted(runs):
-            self._remove([f"{run}{HIDDEN_PLACE}{name}" for name in HIDDEN])
+            for name in HIDDEN:
+                self._remove(f"{run}{HIDDEN_PLACE}{name}")
             self._remove_below(run)
         return len(runs)
 
@@ -298,6 +317,7 @@ def crc32c_in_base64(data: bytes) -> str:
 
 
 __all__ = [
+    "AT_ONCE",
     "HIDDEN",
     "HIDDEN_PLACE",
     "PART_BYTES",

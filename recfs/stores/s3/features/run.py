@@ -16,12 +16,15 @@ from recfs.object_errors import (
     NotOffered,
     ObjectStoreError,
     ServerFault,
+    Stalled,
     StoreOutage,
+    TransferCancelled,
+    Unreachable,
     WrongCredentials,
 )
 from recfs.stores.s3.features import bucket, classes, integrity, names, objects, uploads
 from recfs.stores.s3.features.model import Feature, Finding, Outcome, Seen, Wants, Weight, absent, found
-from recfs.stores.s3.features.room import OutOfTime, Room
+from recfs.stores.s3.features.room import AT_ONCE, OutOfTime, Room
 
 FEATURES: tuple[Feature, ...] = (
     *uploads.FEATURES,
@@ -32,10 +35,16 @@ FEATURES: tuple[Feature, ...] = (
     *bucket.FEATURES,
 )
 """All of them, those first that files depend on."""
-AT_ONCE = 4
 TIMES = 2
 """A server may fail once by chance."""
+SILENT = 2 * AT_ONCE
+"""After so many attempts in a row that ended without an answer the server is taken for gone."""
+_GONE = Seen(Outcome.UNTRIED, "the server does not answer any more")
 _NOT_ASKED = Seen(Outcome.UNTRIED, "there was no time left")
+_BROKEN_OFF = frozenset(
+    {"ProtocolError", "ConnectionClosedError", "IncompleteRead", "IncompleteReadError", "ResponseStreamingError"}
+)
+"""What `faults` calls answers that came in part."""
 _REFUSED_METHODS = frozenset({"MethodNotAllowed", "405", "501"})
 
 
@@ -69,6 +78,9 @@ class Run:
         self._left: tuple[str, ...] = ()
         self._swept = 0
         self._waiting: queue.SimpleQueue[Feature] = queue.SimpleQueue()
+        self._rest = _NOT_ASKED
+        """What is said of those that were not asked about."""
+        self._unanswered = 0
         self._ended = threading.Event()
 
     def start(self) -> None:
@@ -87,10 +99,10 @@ class Run:
     @property
     def result(self) -> Result:
         """What is known by now."""
-        findings = tuple(found(each, self._seen.get(each.name, _NOT_ASKED), self._wants) for each in self._features)
+        findings = tuple(found(each, self._seen.get(each.name, self._rest), self._wants) for each in self._features)
         left = self._left
         if not self._ended.is_set():
-            left = (f"objects below {self._room.section.prefix}{self._room.base}: the server does not answer",)
+            left = (f"{self._room.section.url}{self._room.base}: the server does not answer",)
         return Result(_together(findings), left, self._swept)
 
     # --- in threads ----------------------------------------------------------------------------------------------
@@ -101,7 +113,7 @@ class Run:
                 self._swept = self._room.sweep(time.time_ns())
             except Exception:  # what cannot be listed can be tried all the same
                 self._swept = 0
-            for feature in self._features:
+            for feature in self._not_kept_back():
                 self._waiting.put(feature)
             workers = [threading.Thread(target=self._some, daemon=True) for _ in range(AT_ONCE)]
             for worker in workers:
@@ -112,28 +124,50 @@ class Run:
         finally:
             self._ended.set()
 
+    def _not_kept_back(self) -> Sequence[Feature]:
+        """All features; but none where what they make could not be removed."""
+        try:
+            lock = bucket.lock_of(self._room)
+        except RecfsError:
+            lock = ""
+        if not lock:
+            return self._features
+        self._rest = Seen(Outcome.UNTRIED, f"the bucket locks new objects for {lock}: what is tried would stay there")
+        return [each for each in self._features if each.attempt is bucket.not_locked]
+
     def _some(self) -> None:
         while True:
             try:
                 feature = self._waiting.get_nowait()
             except queue.Empty:
                 return
-            self._seen[feature.name] = self._tried(feature)
+            seen = self._tried(feature)
+            if seen is not _NOT_ASKED:
+                self._seen[feature.name] = seen
 
     def _tried(self, feature: Feature) -> Seen:
         place = "".join(char if char.isalnum() else "-" for char in feature.name)
         for attempt in range(1, TIMES + 1):
             try:
-                return feature.attempt(self._room, f"{self._room.base}{place}-{attempt}/")
-            except OutOfTime:
+                seen = feature.attempt(self._room, f"{self._room.base}{place}-{attempt}/")
+                self._unanswered = 0
+                return seen
+            except (OutOfTime, TransferCancelled):
                 return _NOT_ASKED
             except RecfsError as error:
                 retryable = isinstance(error, ObjectStoreError) and error.retryable
+                self._count(error)
                 if attempt == TIMES or not retryable:
                     return _seen_of(error)
             except Exception as error:  # a server may answer in a form that nobody thought of
                 return absent(f"the answer is not understood: {type(error).__name__}: {error}")
         raise AssertionError("unreachable")
+
+    def _count(self, error: RecfsError) -> None:
+        self._unanswered = self._unanswered + 1 if isinstance(error, Unreachable | Stalled) else 0
+        if self._unanswered >= SILENT:
+            self._rest = _GONE
+            self._room.stop()
 
 
 def _together(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
@@ -164,7 +198,8 @@ def _seen_of(error: RecfsError) -> Seen:
         return refused
     if isinstance(error, AccessRefused | WrongCredentials):
         return Seen(Outcome.UNTRIED, what)
-    if isinstance(error, StoreOutage) and not isinstance(error, ServerFault | BadAnswer):
+    is_answer = isinstance(error, ServerFault | BadAnswer) and code not in _BROKEN_OFF
+    if isinstance(error, StoreOutage) and not is_answer:
         return Seen(Outcome.UNTRIED, what)
     return refused
 

@@ -18,7 +18,7 @@ def _resumed(room: Room, at: str) -> Seen:
     meta, key = ObjectMeta(sha256=hashlib.sha256(data).digest()), f"{at}video.mp4"
     with bytes_in_memory(data) as fd:
         upload_id = room.start_upload(key, sha256=meta.sha256)
-        first = room.client.upload_part(key, upload_id, 1, fd, 0, PART_BYTES)
+        first = room.client.upload_part(key, upload_id, 1, fd, 0, PART_BYTES, cancel=room.is_over)
         later = room.another()
         listed = later.list_parts(key, upload_id, (first,))
         if [(part.number, part.etag, part.size_bytes) for part in listed] != [(1, first.etag, PART_BYTES)]:
