@@ -407,4 +407,4 @@ class Uploader:
 
 
 def _is_to_go(node: FileNode) -> bool:
-    return node.state in (State.COMMITTED, State.UPLOADING)
+    return node.state in (State.COMMITTED, State.UPLOADING) and not node.unlinked

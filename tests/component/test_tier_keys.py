@@ -14,6 +14,7 @@ import trio
 from recfs.core.model import State
 from recfs.errors import StoreError
 from recfs.fs.moves import ASIDE
+from recfs.fs.nodes import Node
 from recfs.object_errors import ObjectStoreError, Unreachable
 from tests.fake_object_store import FakeObjectStore
 
@@ -351,3 +352,25 @@ async def test_of_two_files_renamed_over_one_that_only_s3_has_neither_is_finishe
     await fs.crash()
     await fs.reopen()
     assert await fs.read(FILE) == (b"cut off" if closed else b"promised")
+
+
+async def test_a_file_removed_just_before_its_upload_is_no_failure(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is warned of bytes that are missing."""
+    reached, go_on, still = trio.Event(), trio.Event(), fs.parts.bodies.still
+
+    async def slowly(node: Node) -> None:
+        reached.set()
+        await go_on.wait()
+        await still(node)
+
+    monkeypatch.setattr(fs.parts.bodies, "still", slowly)
+    await fs.write(FILE, b"bytes")
+    fs.parts.committer.hurry((await node(fs)).ino)
+    await reached.wait()
+    await fs.unlink(FILE)
+    await until(lambda: not (fs.root / FILE).exists() and not fs.leftovers("staging"))
+    go_on.set()
+    await fs.drain()
+    assert stored(fs) == {}
