@@ -65,6 +65,8 @@ class Journal:
         self.unsent = Unsent()
         self.refusals: set[int] = set()
         """Rows whose last try met what waiting does not change: S3, or the owner of the prefix, refuses."""
+        self.in_one: set[int] = set()
+        """Uploads in parts that S3 did not finish in several tries: next time they go in one request, if they can."""
         self.sent = 0
         """Counts the uploads that are done, or not wanted any more."""
         self._timers: list[tuple[int, int]] = []
@@ -285,6 +287,7 @@ class Journal:
                 self._let_go(row.ino)
         self.unsent.drop(row_id)
         self.refusals.discard(row_id)
+        self.in_one.discard(row_id)
         if row.kind == UPLOAD:
             self.sent += 1
         elif row.kind == DELETE:

@@ -88,7 +88,9 @@ class Transfer:
         """Send it; None if it was changed meanwhile. Raises ObjectStoreError or OSError."""
         info: ObjectInfo | None
         try:
-            if self._size <= min(self._objects.part_size(self._size), MAX_PUT_BYTES):
+            most = MAX_PUT_BYTES if self._row.id in self._journal.in_one else self._objects.part_size(self._size)
+            if self._size <= min(most, MAX_PUT_BYTES):
+                self._journal.in_one.discard(self._row.id)  # should that fail, it is the parts' turn again
                 if self._row.upload_id:
                     self._begin_anew()  # of the larger file that it was
                 if self.tried:
@@ -179,6 +181,7 @@ class Transfer:
         if self._in_vain >= TRIES:
             log.warning("the upload of %s is begun anew: after %d tries S3 has not taken it", self._key, self._in_vain)
             self._begin_anew()
+            self._journal.in_one.add(self._row.id)
         elif self._row.upload_id:
             self._record(self._row._replace(parts=self._told()))
         return None

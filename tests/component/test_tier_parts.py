@@ -158,6 +158,22 @@ async def test_an_upload_that_never_ends_is_begun_anew(
     await again(fs)
     assert stored(fs) == {FILE: DATA}
     assert objects(fs).list_multiparts() == []
+    assert sent(fs) == 3, "now it went in one request"
+
+
+async def test_an_upload_that_ends_neither_in_parts_nor_in_one_is_tried_in_turns(
+    fs: Filesystem, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("next try in")
+    expect_log("is begun anew")
+    objects(fs).fail("finish_multipart", ServerFault("InternalError"), times=4)
+    objects(fs).fail("put_file", ServerFault("InternalError"), times=1)
+    await fs.write(FILE, DATA)
+    await failed(fs)
+    await once_more(fs, 5)
+    await again(fs)
+    assert stored(fs) == {FILE: DATA}
+    assert objects(fs).list_multiparts() == []
     assert sent(fs) == 6
 
 

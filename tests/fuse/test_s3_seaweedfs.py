@@ -149,6 +149,26 @@ def test_every_name_comes_back(s3: S3, far: Mount) -> None:
             s3.client.head_object(Bucket=s3.name, Key=f"{PREFIX}/{key}")
 
 
+def test_a_large_file_and_a_directory_take_each_others_name(s3: S3, far: Mount) -> None:
+    """The server keeps its names as a file system does, and directories after their last file."""
+    far.expect_log("next try in")
+    name = far.recording() / "name"
+    (name / "below").mkdir(parents=True)
+    for path in (name / "one", name / "below" / "two"):
+        path.write_bytes(b"small")
+    settle(far)
+    shutil.rmtree(name)
+    name.write_bytes(LARGE)
+    settle(far)
+    assert name.read_bytes() == LARGE
+    name.unlink()
+    name.mkdir()
+    (name / "three").write_bytes(LARGE)
+    settle(far)
+    assert (name / "three").read_bytes() == LARGE
+    assert s3.paths() == {far.inner(name / "three")}
+
+
 def test_a_name_that_the_server_does_not_take_is_told_as_that(s3: S3, far: Mount) -> None:
     far.expect_log("KeyTooLong")
     rec = far.recording()

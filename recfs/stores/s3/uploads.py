@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from recfs.object_errors import (
@@ -38,6 +39,7 @@ from recfs.objects import (
 from recfs.stores.s3 import meta as s3_meta
 from recfs.stores.s3.body import FileBody, checksum_of, digest_of
 from recfs.stores.s3.faults import MAX_NAME_BYTES, fault, longest_name
+from recfs.stores.s3.folders import remove_empty
 from recfs.stores.s3.link import S3Link, multipart_etag
 from recfs.stores.s3.meta import b64, plain_md5, unquoted
 
@@ -291,17 +293,20 @@ class S3Uploads(S3Link):
         return made
 
     def _complete(self, key: str, upload_id: str, named: list[dict[str, Any]], doing: str) -> dict[str, Any]:
+        complete = partial(
+            self._call, doing, key, "complete_multipart_upload", UploadId=upload_id, MultipartUpload={"Parts": named}
+        )  # fmt: skip
         try:
-            return self._call(
-                doing, key, "complete_multipart_upload", UploadId=upload_id, MultipartUpload={"Parts": named}
-            )
-        except ServerFault:
+            return complete()
+        except ServerFault as error:
             # Ceph 16 answers InternalError for an upload it does not know, for ever: ask whether it does.
             self._list_parts_page(key, upload_id, 0, MaxParts=1)
             if (longest := longest_name(key)) > MAX_NAME_BYTES:  # SeaweedFS 4 takes the parts, and fails for ever here
                 what = f"the server fails with a name of {longest} bytes"
-                raise fault(KeyTooLong, self._target, doing, key, what) from None
-            raise
+                raise fault(KeyTooLong, self._target, doing, key, what) from error
+            if not remove_empty(partial(self._call, doing, None), self._full(key)):
+                raise
+        return complete()
 
     def _completed_etag(self, answer: dict[str, Any], wanted: str | None, doing: str, key: str) -> str | None:
         """Etag by the answer to CompleteMultipartUpload, checked; Ceph 16 leaves it empty, *wanted* then stands in."""
