@@ -421,7 +421,7 @@ def test_a_server_that_is_not_reached_is_not_tried(reached: Path, monkeypatch: p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_doctor_that_is_ended_leaves_nothing_in_the_bucket(
     moto_server: str, moto_bucket: Bucket, tmp_path: Path, number: signal.Signals
 ) -> None:
