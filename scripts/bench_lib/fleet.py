@@ -7,15 +7,18 @@ from pathlib import Path
 
 from .peers import BindfsTarget, MergerfsTarget, RcloneTarget, S3fsTarget
 from .recfs_target import RecfsOffTarget, RecfsTarget
-from .s3_targets import PEERS as FAR_PEERS
+from .s3_peers import PEERS as FAR_PEERS
 from .s3_targets import DirectTarget, Far, Place, RecfsS3Target
 from .target import NativeTarget, Target, uninterrupted
 
 DIRECT, NATIVE, RECFS, RECFS_OFF = DirectTarget.name, NativeTarget.name, RecfsTarget.name, RecfsOffTarget.name
-PEERS: dict[str, type[Target]] = {kind.name: kind for kind in (BindfsTarget, MergerfsTarget, RcloneTarget, S3fsTarget)}
+_NEAR: tuple[type[Target], ...] = (BindfsTarget, MergerfsTarget, RcloneTarget, S3fsTarget)
+PEERS: dict[str, type[Target]] = {kind.name: kind for kind in (*FAR_PEERS, *_NEAR)}
 OPTIONAL: dict[str, type[Target]] = {RECFS_OFF: RecfsOffTarget, **PEERS}
 """What --peer chooses among; native and recfs are always measured."""
 TARGETS: dict[str, type[Target]] = {NATIVE: NativeTarget, RECFS: RecfsTarget, **OPTIONAL}
+FAR_ONLY = PEERS.keys() - {kind.name for kind in _NEAR}
+"""Those that there are with S3 only."""
 
 
 def available(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -28,8 +31,8 @@ def available(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 @contextlib.contextmanager
 def running(base: Path, names: Sequence[str]) -> Iterator[list[Target]]:
-    """Start the named targets under `base`; stop them on the way out, whatever happened."""
-    with _running([TARGETS[name](base / name) for name in names]) as targets:
+    """Start the named targets under `base`, but for those with S3 only; stop them on the way out, whatever happened."""
+    with _running([TARGETS[name](base / name) for name in names if name not in FAR_ONLY]) as targets:
         yield targets
 
 
@@ -47,7 +50,8 @@ def running_far(base: Path, place: Place, names: Sequence[str]) -> Iterator[list
         with _running([kind(base / f"s3-{kind.name}") for kind in kinds]) as targets:
             yield targets
     finally:
-        library.clear(place.run + "/")
+        for prefix in (place.run + "/", *(place.volume(kind.name) + "/" for kind in kinds)):
+            library.clear(prefix)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from .peers import Bucket, S3fsTarget
 from .profile import OPERATIONS, profile
 from .recfs_target import RecfsTarget
 from .runner import Results, Runner
+from .s3_peers import WeedTarget
 from .s3_targets import Place
 from .spec import QUICK, Sizes, Workload
 from .target import TargetError
@@ -59,6 +60,12 @@ _DEFAULT_DISK = Path("/dev/shm")
     help="http://HOST:PORT/BUCKET: measure the S3 tier (rows s3_*) there, too, and s3fs in all rows. The keys come"
     " from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.  [env: RECFS_BENCH_S3]",
 )
+@click.option(
+    "--filer",
+    metavar="HOST:PORT.GRPC_PORT",
+    envvar="RECFS_BENCH_FILER",
+    help="SeaweedFS's filer of the same server: measure weed mount, too.  [env: RECFS_BENCH_FILER]",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, the tables on stderr.")
 @click.option("--list", "list_rows", is_flag=True, help="List groups and rows, measure nothing.")
 @click.option(
@@ -89,6 +96,7 @@ def main(
     only: tuple[str, ...],
     peers: tuple[str, ...],
     s3: str | None,
+    filer: str | None,
     as_json: bool,
     list_rows: bool,
     profiled: str | None,
@@ -100,7 +108,8 @@ def main(
 
     Every round does the same work on every target in turn; the tables show medians of the rounds, and of the
     rounds' own ratios. recfs is measured as it comes; recfs-off is the same without kernel passthrough. The rows
-    about S3 compare it with the S3 library by itself, and with rclone and s3fs as mounts of the same bucket.
+    about S3 compare it with the S3 library by itself, and with other mounts of the same server: rclone, s3fs, weed
+    mount, JuiceFS.
 
     Exit codes: 0 measured (bars met or not), 1 a row could not be measured, 2 usage error.
     """
@@ -110,6 +119,7 @@ def main(
     try:
         workloads = rows.select(only)
         S3fsTarget.bucket = bucket = Bucket.parse(s3) if s3 else None
+        WeedTarget.filer = filer
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     console = Console(stderr=as_json)

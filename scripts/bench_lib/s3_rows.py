@@ -162,8 +162,8 @@ def _small(context: Context) -> None:
 
 
 def _prepare_list(context: Context) -> None:
-    if not is_recfs(context.target):
-        return  # the others list what recfs stored
+    if not cast(Far, context.target).makes_list:
+        return
     top = context.target.tree / "users" / str(LIST_USER)
     numbers = range(1, context.sizes.s3_list_dirs + 1)
     fill([context.recording(LIST_USER, number) for number in numbers], context.sizes.files_per_dir, float("inf"))
@@ -185,7 +185,7 @@ def _list(context: Context) -> None:
     with context.meter() as meter:
         _output("du", "-s", top)
     context.put(DU.key, meter.duration())
-    if context.round_index:
+    if context.round_index or not target.speaks_s3:
         return
     server = target.endpoint
     try:

@@ -1,22 +1,20 @@
-"""What is measured against one S3 server: the library by itself, recfs with an S3 tier, and mounts of the bucket.
+"""What is measured against one S3 server: the library by itself, recfs with an S3 tier; `s3_peers` has its peers.
 
 All work below one prefix of the bucket, each in a part of its own. Part size and threads are the same for all.
 """
 
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from .measure import CpuTime, cpu_time
-from .peers import Bucket, Peer, RcloneTarget, S3fsTarget
+from .peers import Bucket
 from .recfs_target import RecfsTarget
 from .s3_direct import PART_BYTES, THREADS, Direct
 from .target import LeftOut, Target, TargetError, forget_pages
 
-_PART_MIB = PART_BYTES >> 20
 _EVICT_S = 10.0
 _CACHE = "1 TiB"
 
@@ -36,11 +34,19 @@ class Place:
         """The prefix of a target's own part."""
         return f"{self.run}/{name}/"
 
+    def volume(self, name: str) -> str:
+        """The same for a target that wants a name of small letters, digits and hyphens at the bucket's top."""
+        return f"{self.run.replace('_', '-').lower()}-{name}"
+
 
 class Far(Target):
     """A target whose bytes are in S3. `endpoint` may be changed while it is stopped."""
 
     place: ClassVar[Place]
+    makes_list = False
+    """Whether it lists files of its own: others show what recfs stored."""
+    speaks_s3 = True
+    """Whether it reaches the server by S3, so that its requests can be counted."""
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
@@ -122,6 +128,8 @@ class RecfsS3Target(Far, RecfsTarget):
     def listed(self) -> Path:
         return self.tree
 
+    makes_list = True
+
     def make_cold(self, *paths: Path) -> None:
         for path in paths:
             if path.is_file():
@@ -134,55 +142,3 @@ class RecfsS3Target(Far, RecfsTarget):
                 if time.monotonic() > deadline:
                     raise TargetError(f"recfs evict {inside}: kept: {kept[0]}")
                 time.sleep(0.02)
-
-
-class _BucketMount(Far, Peer):
-    """A mount of the whole bucket."""
-
-    @property
-    def tree(self) -> Path:
-        return self.home / "mnt" / self.prefix
-
-    @property
-    def feed(self) -> Path:
-        return self.tree
-
-    @property
-    def listed(self) -> Path:
-        return self.home / "mnt" / self.place.prefix(RecfsS3Target.name)
-
-    def start(self) -> None:
-        super().start()
-        self.tree.mkdir(parents=True, exist_ok=True)
-
-
-class S3fsFarTarget(_BucketMount, S3fsTarget):
-    """s3fs on the bucket: temporary files on the measured disk, no cache of its own."""
-
-    def command(self) -> Sequence[str | Path]:
-        temporary = self.home / "tmp"
-        temporary.mkdir(exist_ok=True)
-        options = f"url={self.endpoint},use_path_request_style,tmpdir={temporary}"
-        same = f"multipart_size={_PART_MIB},parallel_count={THREADS}"
-        return ["s3fs", self.place.bucket.name, self.mountpoint, "-f", "-o", f"{options},{same}"]
-
-    def make_cold(self, *paths: Path) -> None:
-        self.go_cold()
-
-    def clear(self) -> None:
-        pass  # the whole prefix goes at the end
-
-
-class RcloneFarTarget(_BucketMount, RcloneTarget):
-    """`rclone mount` of the bucket with a full VFS cache on the measured disk."""
-
-    def _remote(self) -> Sequence[str | Path]:
-        server = ("--s3-provider", "Ceph", "--s3-env-auth", "--s3-endpoint", self.endpoint)
-        same = ("--s3-chunk-size", f"{_PART_MIB}M", "--s3-upload-concurrency", str(THREADS))
-        return (f":s3:{self.place.bucket.name}", *server, *same)
-
-    def make_cold(self, *paths: Path) -> None:
-        self.forget_cache()
-
-
-PEERS: tuple[type[Far], ...] = (RcloneFarTarget, S3fsFarTarget)
