@@ -308,6 +308,15 @@ def test_the_body_stops(
     assert read(store) == DATA
 
 
+@pytest.mark.parametrize("sent", [0, 5])
+def test_a_small_object_that_breaks_off_is_none(store: S3Store, proxy: ChaosProxy, sent: int) -> None:
+    """A piece of the mark would say that the prefix is somebody else's."""
+    store.put_small(KEY, b"a small object", only_new=False)
+    proxy.add(Cut(sent), times=1)
+    assert "broke off" in str(raised(kinds.BadAnswer, lambda: store.get_small(KEY)))
+    assert store.get_small(KEY) == b"a small object"
+
+
 @pytest.mark.slow
 def test_a_certificate_nobody_vouches_for(moto_bucket: Bucket, tls_server: str, tmp_path: Path) -> None:
     store = moto_bucket.store(endpoint=tls_server)
