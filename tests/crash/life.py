@@ -6,6 +6,7 @@ import contextlib
 import os
 import pickle
 import random
+import select
 import shutil
 import signal
 import subprocess
@@ -225,7 +226,11 @@ class Lives:
         """Wait until the workers have met the dead mount and, but for those who keep their descriptors, are gone."""
         wrong = []
         for each in hired:
-            if self.kind.keep or each.killed:
+            if each.killed:
+                continue
+            if self.kind.keep:  # it says that it has met the dead mount, which is about to be taken away
+                assert each.process.stdout is not None
+                select.select([each.process.stdout], [], [], END_S)
                 continue
             try:
                 said = each.process.communicate(timeout=END_S)[0]

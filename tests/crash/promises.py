@@ -78,8 +78,11 @@ def _before(call: Call, died_ns: int) -> bool:
 
 
 def worlds(begin: Callable[[], World], calls: list[Call], died_ns: int) -> list[World]:
-    """What the file system may have been told: of the calls whose return nobody saw the first few happened, or none."""
-    open_calls = [call for call in calls if not _before(call, died_ns)]
+    """What the file system may have been told: of the calls whose return nobody saw the first few happened, or none.
+
+    What a worker held open over the death it has closed by now, whatever became of its last call.
+    """
+    open_calls = [call for call in calls if not _before(call, died_ns) and call.what != "exit"]
     found = []
     for happened in range(len(open_calls) + 1):
         done = {call.number for call in open_calls[:happened]}
@@ -87,7 +90,7 @@ def worlds(begin: Callable[[], World], calls: list[Call], died_ns: int) -> list[
         for call in calls:
             if _before(call, died_ns):
                 world.follow(call)
-            elif call.number in done:
+            elif call.number in done or call.what == "exit":
                 world.follow(call, certain=False)
         found.append(world)
     return found

@@ -240,6 +240,10 @@ KEPT: dict[str, tuple[Callable[[], Told], list[dict[str, Seen]]]] = {
         lambda: refused(Told()("open", path="old", h=1, flags=os.O_RDWR)("mapped", h=1, offset=0, seed=1, size=3)),
         [found(old=file(OLD, "incomplete")), found(old=file(NEW[:3] + OLD[3:], "incomplete"))],
     ),
+    "a file that a worker held open over the death": (
+        lambda: Told()("open", path="old", h=1, flags=WRITE | EMPTY)("unlink", None, path="other")("exit", DIED_NS + 1),
+        [found(), found(old=file(b"")), found(old=file(b""), without="other")],
+    ),
     "bytes changed where they lie, and then cut": (
         lambda: Told().wrote("old", 1, os.O_APPEND, 0)("ftruncate", h=1, size=0), [found(old=file(b"", "incomplete"))]
     ),
