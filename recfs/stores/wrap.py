@@ -4,8 +4,9 @@ The only place that retries; the store below makes one attempt per call, and bot
 be retried is a property of the exception (`object_errors`). All methods of the port are safe to repeat; only
 `start_multipart` may leave an orphan behind when the answer is lost, which `list_multiparts` finds.
 
-A server that fails with some requests and answers others (it has no room left, or cannot encrypt) is not down, and who
-reads is not kept waiting: before the breaker opens for such faults, the bucket is looked at.
+A server that fails with some requests and answers others (it has no room left, cannot encrypt, or a daemon behind it is
+gone or stands still) is not down, and who reads is not kept waiting: before the breaker opens, the bucket is looked at.
+Only a server that asks for fewer requests is asked nothing more.
 
 While the breaker is open, calls wait for it to close as long as their deadline allows, instead of running into the
 same timeouts side by side; one call at a time is let through to see whether the server is back.
@@ -25,7 +26,7 @@ from typing import Literal, TypeVar
 
 import tenacity
 
-from recfs.object_errors import ObjectStoreError, ServerFault, StoreDown
+from recfs.object_errors import ObjectStoreError, StoreDown, Throttled
 from recfs.objects import (
     Cancel,
     CheckReport,
@@ -248,7 +249,7 @@ class RetryingObjectStore:
         try:
             result = call()
         except ObjectStoreError as error:
-            if error.outage and not (isinstance(error, ServerFault) and not probe and self._answers_others()):
+            if error.outage and (probe or isinstance(error, Throttled) or not self._answers_others()):
                 self.breaker.failed(error, probe=probe)
             else:
                 self.breaker.succeeded()

@@ -11,9 +11,12 @@ import pytest
 from recfs.errors import IoFailure
 from recfs.object_errors import (
     AccessRefused,
+    BadAnswer,
     ChecksumMismatch,
     ServerFault,
+    Stalled,
     StoreDown,
+    StoreOutage,
     Throttled,
     Unreachable,
     WrongCredentials,
@@ -291,15 +294,15 @@ def test_an_open_breaker_spares_the_server(fake: FakeObjectStore, clock: Clock) 
     for _ in range(10):
         with pytest.raises(StoreDown, match="connection refused"):
             store.head("users/5/x")
-    assert len(fake.calls) == 3
+    assert fake.calls == 3 * [("head", "users/5/x")] + [("check", None)], "before it opens, the bucket is looked at"
     clock.now_s += 100.0
     with pytest.raises(Unreachable):
         store.head("users/5/x")
-    assert fake.calls[3:] == [("check", None)], "the probe is a small request"
+    assert fake.calls[4:] == [("check", None)], "the probe is a small request"
     fake.heal()
     clock.now_s += 200.0
     assert store.head("users/5/x") is None
-    assert fake.calls[4:] == [("check", None), ("head", "users/5/x")]
+    assert fake.calls[5:] == [("check", None), ("head", "users/5/x")]
     store.close()
 
 
@@ -316,19 +319,33 @@ def test_refusals_are_signs_of_life(fake: FakeObjectStore, clock: Clock) -> None
     store.close()
 
 
-def test_a_server_that_cannot_store_is_not_down(fake: FakeObjectStore, clock: Clock) -> None:
+@pytest.mark.parametrize("kind", [ServerFault, Stalled, Unreachable, BadAnswer])
+def test_a_server_that_cannot_store_is_not_down(fake: FakeObjectStore, clock: Clock, kind: type[StoreOutage]) -> None:
+    """However it fails: it may be a daemon behind the one that answers that is gone, or stands still."""
     breaker = CircuitBreaker(3, 3600.0, clock=clock, jitter=lambda: 0.0)
     store = RetryingObjectStore(fake, RetryPolicy(deadline_s=-1.0), breaker)
-    fake.fail("start_multipart", ServerFault("no room left"), times=1000)
+    fake.fail("start_multipart", kind("no room left"), times=1000)
     for _ in range(9):
-        with pytest.raises(ServerFault):
+        with pytest.raises(kind):
             store.start_multipart("users/5/x", ObjectMeta())
         assert store.breaker.state is BreakerState.CLOSED
         breaker.admit(0)  # those who read are let through
     assert [operation for operation, _ in fake.calls].count("check") == 3, "one question for each time it would open"
     fake.fail("check", ServerFault("nor list"), times=1000)
     for _ in range(3):
-        with pytest.raises(ServerFault, match="no room left"):
+        with pytest.raises(kind, match="no room left"):
+            store.start_multipart("users/5/x", ObjectMeta())
+    assert breaker.state is BreakerState.OPEN
+    store.close()
+
+
+def test_a_server_that_asks_for_less_gets_less(fake: FakeObjectStore) -> None:
+    """Though it would answer a small request."""
+    breaker = CircuitBreaker(3, 3600.0)
+    store = RetryingObjectStore(fake, RetryPolicy(deadline_s=-1.0), breaker)
+    fake.fail("start_multipart", Throttled("SlowDown"), times=1000)
+    for _ in range(3):
+        with pytest.raises(Throttled):
             store.start_multipart("users/5/x", ObjectMeta())
     assert breaker.state is BreakerState.OPEN
     store.close()
