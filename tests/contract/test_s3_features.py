@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from recfs.stores.s3.features.endpoint import who_answers
 from recfs.stores.s3.features.model import Wants
 from recfs.stores.s3.features.run import FEATURES, Result, find_out
 from tests.helpers import s3_table
 from tests.helpers.s3_servers import (
     Bucket,
+    SeaweedFS,
     moto_bucket,
     moto_server,
     rgw,
@@ -18,6 +22,7 @@ from tests.helpers.s3_servers import (
     seaweedfs,
     seaweedfs_bucket,
 )
+from tests.system.fake_daemon import run
 
 __all__ = ["moto_bucket", "moto_server", "rgw", "rgw_bucket", "seaweedfs", "seaweedfs_bucket"]
 
@@ -75,6 +80,26 @@ def test_in_a_bucket_that_keeps_versions_none_is_left(moto_bucket: Bucket) -> No
 @pytest.mark.seaweedfs
 def test_seaweedfs_offers_what_the_guide_says(seaweedfs_bucket: Bucket) -> None:
     s3_table.hold_to("SeaweedFS", found_without_a_trace(seaweedfs_bucket).findings)
+
+
+@pytest.mark.slow
+@pytest.mark.seaweedfs
+def test_the_other_ports_of_seaweedfs_are_told_from_its_gateway(
+    seaweedfs: SeaweedFS, seaweedfs_bucket: Bucket, tmp_path: Path
+) -> None:
+    assert who_answers(seaweedfs_bucket.section()) is None
+    for endpoint, what in ((seaweedfs.filer_endpoint, "filer"), (seaweedfs.master_endpoint, "master")):
+        section = seaweedfs_bucket.section(endpoint=endpoint)
+        conf = tmp_path / "recfs.conf"
+        conf.write_text(
+            f'root = "{tmp_path}/store"\n[s3]\nbucket = "{section.bucket}"\nendpoint = "{endpoint}"\n'
+            f'credentials_file = "{section.credentials_file}"\n'
+        )
+        checks = json.loads(run("doctor", "--config", conf, "--json").stdout)["checks"]
+        told = [check for check in checks if check["name"].startswith("s3")]
+        assert [(check["status"], f"is no S3 server but SeaweedFS's {what}" in check["detail"]) for check in told] == [
+            ("fail", True)
+        ]
 
 
 @pytest.mark.slow

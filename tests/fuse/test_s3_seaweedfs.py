@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import pytest
 
+from recfs.errors import RecfsError
 from recfs.objects import key_for
 from tests.helpers.chaos_faults import Request, Status
 from tests.helpers.s3_servers import SeaweedFS, plain_client, seaweedfs
@@ -211,3 +212,17 @@ def test_a_server_without_a_key_cannot_encrypt(s3: S3, store: Mount) -> None:
 
 def test_a_class_that_it_does_not_know(s3: S3, store: Mount) -> None:
     assert "classes that this server has" in refused(s3, store, storage_class="MISTYPED")
+
+
+def test_an_archive_class_is_a_label_and_the_commands_say_so(s3: S3, store: Mount) -> None:
+    rules = '[lifecycle]\ntransitions = [{after = "90d", storage_class = "GLACIER"}]'
+    store.start(config=s3.config(s3={"storage_class": "GLACIER"}, more=rules))
+    path = store.recording() / "file"
+    path.write_bytes(b"bytes")
+    settle(store)
+    evict(store)
+    assert path.read_bytes() == b"bytes"
+    with pytest.raises(RecfsError, match="needs no restore: the server has none"):
+        store.call("restore", path=store.inner(path))
+    with pytest.raises(RecfsError, match=r"NotImplemented.*leave transitions out of \[lifecycle\]"):
+        store.call("lifecycle_apply")

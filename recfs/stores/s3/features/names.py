@@ -201,7 +201,6 @@ FEATURES = (
         "a large file that takes the name of a directory, or lies in one that took the name of a file, is stored when "
         "the objects that were there are gone, and not before",
         "nothing: recfs tries again until they are",
-        Weight.WARNING,
     ),
     Feature(
         "many deleted at once",
