@@ -347,7 +347,9 @@ class World:
             return
         del folder.children[name]
         replaced = target.children.get(new)
-        if moved.kind == "file" and replaced is not None and replaced is not moved:
+        unfinished = moved.kind == "file" and moved.current.closed is None and not moved.writers
+        # One that is incomplete stays so, and takes the name at once: nothing of what had it before is kept (7.14).
+        if moved.kind == "file" and replaced is not None and replaced is not moved and not unfinished:
             earlier = [each for each in replaced.versions if each.closes or each.synced]
             if not any(each.closes or each.synced for each in moved.versions[:-1]):
                 moved.versions = [*earlier, moved.current]

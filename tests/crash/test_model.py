@@ -13,7 +13,7 @@ import pytest
 
 from tests.crash import journal
 from tests.crash.journal import Call, Journal
-from tests.crash.model import LONG_AGO, Fact, Node, Version, World, pattern
+from tests.crash.model import LONG_AGO, Fact, Node, Stamp, Version, World, pattern
 from tests.crash.promises import GRACE_NS, Seen, broken_promises
 from tests.fuse.clients import RENAME_EXCHANGE
 
@@ -255,6 +255,15 @@ def test_what_was_not_promised_is_not_asked_for(what: str) -> None:
     told, ways = KEPT[what]
     for seen in ways:
         assert verdict(told(), seen) == []
+
+
+def test_an_incomplete_file_renamed_over_another_keeps_nothing_of_it() -> None:
+    begin = world()
+    begin.tops[TOP].children["other"].versions = [Version(b"cut off", [Stamp(0, None)])]
+    told = Told()("rename", path="other", to="old").wrote("old", 1, EMPTY, 0)
+    for content in (NEW, b"cut off"):
+        seen = found(without="other", old=file(content, "incomplete"))
+        assert broken_promises(lambda: deepcopy(begin), told.calls, DIED_NS, seen)[0] == []
 
 
 def test_a_write_that_landed_elsewhere_is_no_part_of_it() -> None:
