@@ -18,7 +18,7 @@ from recfs.core.model import State, check_transition
 from recfs.errors import IoFailure, OutOfSpace, RecfsError, Stale
 from recfs.fs.body import FEW_BLOCKS, Body, is_changeable
 from recfs.fs.contended import Contended
-from recfs.fs.diskio import copy_bytes, freeze, is_beyond, too_many
+from recfs.fs.diskio import copy_bytes, freeze, is_beyond, is_full, too_many
 from recfs.fs.nodes import Untouched
 from recfs.fs.problems import reason_of
 from recfs.fs.remains import Remains
@@ -418,15 +418,20 @@ class Bodies:
         node.promised = 0
         self._behind.node(node)
 
-    async def supersede(self, node: FileNode) -> None:
-        """Empty the file. Bytes that were promised to somebody are kept until as much is promised of the new ones."""
+    async def supersede(self, node: FileNode, *, room: bool = True) -> None:
+        """Empty the file. Bytes that were promised to somebody are kept until as much is promised of the new ones.
+
+        *room*: whether the disk has room for a copy of them, should it take one.
+        """
         body = node.body
         assert body is not None
         async with Held(body.lock, node):
-            if not self.versions.keeps(node):
+            kept = self.versions.keeps(node)
+            if not kept or (body.backing and not room and self.versions.is_half_gone(node)):
                 await self.unseal_held(node)
                 await self.cut(node, body, 0)
-                node.promised = 0
+                if not kept:
+                    node.promised = 0
                 return
             if body.backing:
                 await self._empty_in_place(node, body)
@@ -451,9 +456,14 @@ class Bodies:
                 await self.contended.stoppable(node, copy_bytes, body.fd, fd)
             info = os.fstat(fd)
             await self._unmoved(node)
-        except BaseException:
+        except BaseException as error:
             self._store.drop_staging([staging])
-            raise
+            if not (is_full(error) and self.versions.is_half_gone(node)):
+                raise
+            # Who empties a file on a full disk makes room. It stays what was promised last: no older version is back.
+            await self.unseal_held(node)
+            await self.cut(node, body, 0)
+            return
         finally:
             os.close(fd)
         promised = 0

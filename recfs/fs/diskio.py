@@ -106,6 +106,11 @@ _below = 0
 """Descriptors below are for files, as far as is known: asked anew when one is not."""
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether the disk, or a quota of the file system below, has no room."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def is_beyond(fd: int) -> bool:
     """Whether a descriptor of a file is one of those that are kept for other uses."""
     global _below

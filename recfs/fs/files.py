@@ -357,9 +357,15 @@ class OpenFiles:
         follow(self._tree, node)
         await self._bodies.thawed(node, body)
         if size == 0:
-            if body.backing and self._bodies.versions.keeps(node):
-                self.space.admit(os.fstat(body.fd).st_blocks * BLOCK_BYTES)  # its bytes will be copied
-            await self._bodies.supersede(node)
+            room, versions = True, self._bodies.versions
+            if body.backing and versions.keeps(node):
+                try:
+                    self.space.admit(os.fstat(body.fd).st_blocks * BLOCK_BYTES)  # its bytes will be copied
+                except OutOfSpace:
+                    room = False
+                    if not versions.is_half_gone(node):
+                        raise
+            await self._bodies.supersede(node, room=room)
         else:
             end_of(size, 0, self.space.max_file_bytes)
             await self._bodies.unseal(node)

@@ -48,6 +48,11 @@ class Versions:
         whole = node.state.is_whole or node.state in (State.CORRUPT, State.SEALING)
         return whole or bool(node.promised) or self._before(node) is not None
 
+    def is_half_gone(self, node: FileNode) -> bool:
+        """Whether the present bytes are of a version that was closed, and written to since: it is whole nowhere."""
+        whole = node.state.is_whole or node.state in (State.CORRUPT, State.SEALING)
+        return not whole and not node.promised & Promise.FSYNCED and self._before(node) is None
+
     def set_aside(
         self, node: FileNode, *, holder: FileNode | None, copy: tuple[str, os.stat_result] | None = None
     ) -> Garbage:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -333,6 +335,33 @@ async def test_a_file_that_could_not_be_emptied_keeps_what_was_promised_of_it(pa
     await die(fs, "kill")
     await fs.drain()
     assert await fs.read(FILE) == b"Xersion 0"
+    assert await fs.state(FILE) == "incomplete"
+    await fs.assert_consistent()
+
+
+@pytest.mark.parametrize("noticed", ["before", "meanwhile"])
+@pytest.mark.parametrize("changed", [True, False], ids=["changed", "whole"])
+async def test_a_file_is_emptied_on_a_full_disk_if_it_is_whole_nowhere(
+    passing: Filesystem, changed: bool, noticed: str
+) -> None:
+    """A version that nobody has written to is not given up for that; one that was is, and no older one is back."""
+    fs = passing
+    await make(fs, FILE, "committed", b"committed")
+    await make(fs, FILE, "closed", b"closed")
+    number, _ = await fs.pass_open(FILE, os.O_RDWR)
+    if changed:
+        fs.pass_write(number, b"X")
+    full = (
+        mock.patch.object(fs.vfs.files.space, "admit", side_effect=OutOfSpace("full"))
+        if noticed == "before"
+        else mock.patch.object(bodies, "copy_bytes", side_effect=OSError(errno.ENOSPC, "full"))
+    )
+    with full, contextlib.nullcontext() if changed else pytest.raises((OSError, OutOfSpace), match="full"):
+        await truncate(fs, number)
+    await fs.parts.behind.flush()
+    await die(fs, "kill")
+    await fs.drain()
+    assert await fs.read(FILE) == (b"" if changed else b"closed")
     assert await fs.state(FILE) == "incomplete"
     await fs.assert_consistent()
 
