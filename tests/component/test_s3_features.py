@@ -126,6 +126,8 @@ _SERVERS: tuple[tuple[str, Fault, Any, Outcome, str], ...] = (
         Outcome.UNTRIED,
         "interim",
     ),
+    ("copy", Cut(1), operation("GET", "/to"), Outcome.UNTRIED, "lost"),
+    ("presigned URL", NoAnswer("reset"), operation("GET", "X-Amz-Signature"), Outcome.UNTRIED, "not fetched"),
     ("ranges", NoAnswer("reset"), operation("GET", "ranges"), Outcome.UNTRIED, "connection lost"),
     ("checksum kept", Checksums(), None, Outcome.OFFERED, ""),
     ("wrong checksum refused", Status(400, "BadDigest"), _announces_others, Outcome.OFFERED, ""),
@@ -342,6 +344,7 @@ def test_of_a_server_that_never_answered_nothing_is_said_to_be_left(moto_bucket:
     assert {each.outcome for each in result.findings} == {Outcome.UNTRIED}
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_has_left_is_removed_an_hour_later(moto_bucket: Bucket, proxy: ChaosProxy) -> None:
     old = f"studio/{PLACE}0123456789abcdef/"
     keys = [f"{old}a", f"studio/{PLACE}0123", *(f"{old}{HIDDEN_PLACE}{name}" for name in HIDDEN)]
@@ -375,6 +378,7 @@ def test_a_bucket_that_the_first_object_makes_is_removed_again(moto_bucket: Buck
     assert remains(moto_bucket) == []
 
 
+@pytest.mark.slow
 def test_an_attempt_that_does_not_understand_an_answer_is_one_attempts_trouble(moto_bucket: Bucket) -> None:
     def attempt(room: Room, at: str) -> Seen:
         raise KeyError("NextKeyMarker")
@@ -424,7 +428,7 @@ def test_what_answers_at_an_endpoint(tmp_path: Path, headers: dict[str, str], pa
         def log_message(self, *args: object) -> None: ...
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
             endpoint = f"http://127.0.0.1:{server.server_address[1]}"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import urllib3
+
 from recfs.object_errors import NotOffered, ObjectChanged, ObjectMissing, ObjectStoreError, RequestRefused, StoreOutage
 from recfs.objects import key_for
 from recfs.stores.s3.features.endpoint import pools_for
-from recfs.stores.s3.features.model import OFFERED, Feature, Seen, Wants, Weight, absent, wrong
+from recfs.stores.s3.features.model import OFFERED, Feature, Outcome, Seen, Wants, Weight, absent, wrong
 from recfs.stores.s3.features.room import OutOfTime, Room
 
 _DATA = b"0123456789"
@@ -134,7 +136,10 @@ def _presigned(room: Room, at: str) -> Seen:
     room.put(key, _DATA)
     url = room.client.presign(key, "GET", 60)
     with pools_for(room.section, room.client.session, url) as pools:
-        answer = pools.request("GET", url, retries=False, redirect=False)
+        try:
+            answer = pools.request("GET", url, retries=False, redirect=False)
+        except urllib3.exceptions.HTTPError as error:
+            return Seen(Outcome.UNTRIED, f"the URL is not fetched: {error}")
     if (answer.status, answer.data) == (200, _DATA):
         return OFFERED
     return absent(f"the URL is answered with status {answer.status}")

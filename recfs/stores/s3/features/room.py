@@ -7,14 +7,14 @@ was killed leaves what it had made at that moment; one that comes an hour later 
 from __future__ import annotations
 
 import os
+import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from recfs.config import S3Section
 from recfs.errors import RecfsError
@@ -22,10 +22,12 @@ from recfs.object_errors import ObjectMissing, ObjectStoreError
 from recfs.objects import DELETE_BATCH, LifecycleRule, ObjectMeta
 from recfs.stores.s3.admin import RULE_MARK
 from recfs.stores.s3.body import crc32c_of
+from recfs.stores.s3.faults import faults
 from recfs.stores.s3.features.model import Wants
 from recfs.stores.s3.meta import b64
 from recfs.stores.s3.store import S3Store
 
+_T = TypeVar("_T")
 PLACE = ".recfs/doctor-"
 """Keys that are made begin so, and no path in a mount does."""
 STALE_S = 3600.0
@@ -74,6 +76,12 @@ class Client(S3Store):
     def send(self, body: Any, key: str, sha256: bytes, **parameters: Any) -> dict[str, Any]:
         """A PutObject with *sha256* in its signature. Raises ObjectStoreError."""
         return self._send("try it", key, "put_object", body, sha256, **parameters)
+
+    def body_of(self, key: str, answer: dict[str, Any]) -> bytes:
+        """The bytes of an answer to GetObject. Raises ObjectStoreError."""
+        with faults(self._target, "read", key), answer["Body"] as body:
+            data: bytes = body.read()
+        return data
 
     def full(self, key: str) -> str:
         """The key as the server knows it."""
@@ -183,9 +191,7 @@ class Room:
             answer = self.client.ask("get_object", key, **parameters)
         except ObjectMissing:
             return None
-        with answer["Body"] as body:
-            data: bytes = body.read()
-        return data
+        return self.client.body_of(key, answer)
 
     def start_upload(self, key: str, *, sha256: bytes | None = None) -> str:
         """Begin an upload in parts, as recfs does."""
@@ -222,11 +228,14 @@ class Room:
         """Remove all that was made. Returns what could not be removed, for people."""
         self._cleaning, self._until = True, time.monotonic() + within_s
         left: dict[str, None] = {}
-        for steps in (self._known(), [partial(self._remove_below, self.base)]) if self.client.was_answered else ():
-            with ThreadPoolExecutor(AT_ONCE) as pool:
-                for trouble in pool.map(self._trouble_of, steps):
-                    if trouble:
-                        left[trouble] = None
+
+        def do(step: Callable[[], object]) -> None:
+            if trouble := self._trouble_of(step):
+                left[trouble] = None
+
+        if self.client.was_answered:
+            side_by_side(do, self._known())
+            do(partial(self._remove_below, self.base))
         for client in (self.client, *self._others):
             client.close()
         return list(left)
@@ -299,6 +308,27 @@ class Room:
         return len(runs)
 
 
+def side_by_side(do: Callable[[_T], None], items: Iterable[_T]) -> None:
+    """Call *do*, which raises nothing, with each of them in turn, AT_ONCE at a time; returns when all are done.
+
+    In threads that do not keep the process: a server may take its time for an answer that nobody waits for any more.
+    """
+    waiting: queue.SimpleQueue[_T] = queue.SimpleQueue()
+    for item in items:
+        waiting.put(item)
+
+    def work() -> None:
+        with suppress(queue.Empty):
+            while True:
+                do(waiting.get_nowait())
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(AT_ONCE)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 @contextmanager
 def bytes_in_memory(data: bytes) -> Iterator[int]:
     """A descriptor of a file with these bytes, on no disk."""
@@ -327,4 +357,5 @@ __all__ = [
     "Room",
     "bytes_in_memory",
     "crc32c_in_base64",
+    "side_by_side",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ from recfs.object_errors import (
 )
 from recfs.stores.s3.features import bucket, classes, integrity, names, objects, uploads
 from recfs.stores.s3.features.model import Feature, Finding, Outcome, Seen, Wants, Weight, absent, found
-from recfs.stores.s3.features.room import AT_ONCE, OutOfTime, Room
+from recfs.stores.s3.features.room import AT_ONCE, OutOfTime, Room, side_by_side
 
 FEATURES: tuple[Feature, ...] = (
     *uploads.FEATURES,
@@ -77,7 +76,6 @@ class Run:
         self._seen: dict[str, Seen] = {}
         self._left: tuple[str, ...] = ()
         self._swept = 0
-        self._waiting: queue.SimpleQueue[Feature] = queue.SimpleQueue()
         self._rest = _NOT_ASKED
         """What is said of those that were not asked about."""
         self._unanswered = 0
@@ -113,13 +111,7 @@ class Run:
                 self._swept = self._room.sweep(time.time_ns())
             except Exception:  # what cannot be listed can be tried all the same
                 self._swept = 0
-            for feature in self._not_kept_back():
-                self._waiting.put(feature)
-            workers = [threading.Thread(target=self._some, daemon=True) for _ in range(AT_ONCE)]
-            for worker in workers:
-                worker.start()
-            for worker in workers:
-                worker.join()
+            side_by_side(self._try, self._not_kept_back())
             self._left = tuple(self._room.clean(within_s=self._clean_s))
         finally:
             self._ended.set()
@@ -135,15 +127,10 @@ class Run:
         self._rest = Seen(Outcome.UNTRIED, f"the bucket locks new objects for {lock}: what is tried would stay there")
         return [each for each in self._features if each.attempt is bucket.not_locked]
 
-    def _some(self) -> None:
-        while True:
-            try:
-                feature = self._waiting.get_nowait()
-            except queue.Empty:
-                return
-            seen = self._tried(feature)
-            if seen is not _NOT_ASKED:
-                self._seen[feature.name] = seen
+    def _try(self, feature: Feature) -> None:
+        seen = self._tried(feature)
+        if seen is not _NOT_ASKED:
+            self._seen[feature.name] = seen
 
     def _tried(self, feature: Feature) -> Seen:
         place = "".join(char if char.isalnum() else "-" for char in feature.name)
