@@ -20,11 +20,10 @@ from recfs.catalogue.headroom import give_up
 from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
 from recfs.clock import SystemClock
 from recfs.errors import IoFailure, OutOfSpace, RecfsError, StoreError, StoreFull
-from recfs.fs import survivors
+from recfs.fs import generations, survivors
 from recfs.fs.accounts import Accounts
 from recfs.fs.bodies import Bodies
 from recfs.fs.diskio import fallocate
-from recfs.fs.generations import Generations
 from recfs.fs.hashing import Hashing
 from recfs.fs.inuse import InUse
 from recfs.fs.iomodes import IoModes
@@ -107,7 +106,7 @@ class Parts:
     remote: Remote | None
     limiter: trio.CapacityLimiter
     recovered: Report
-    generations: Generations
+    generations: generations.Generations
 
     @property
     def problems(self) -> Problems:
@@ -124,6 +123,7 @@ class Parts:
             ("commit", self.committer.run),
             ("housekeeping", self.housekeeper.run),
             ("metering", self.meter.run),
+            (generations.PART, self.generations.run),
             (survivors.PART, self.vfs.survivors.run),
             ("time", self.timekeeper.run),
         ]
@@ -256,8 +256,8 @@ async def _build(
     behind.on_discard = settler.discard
     with _readable(store):
         await tree.start()
-        generations = Generations(behind, catalogue, store)
-        recovery = Recovery(tree, behind, places, bodies, vfs.names, store, vfs.survivors, generations)
+        counting = generations.Generations(behind, catalogue, store)
+        recovery = Recovery(tree, behind, places, bodies, vfs.names, store, vfs.survivors, counting)
         recovered = await recovery.run()
     await remote.agree(config, catalogue, behind)
     far = None
@@ -274,8 +274,8 @@ async def _build(
     )  # fmt: skip
     return Parts(
         store, catalogue, behind, tree, bodies, settler, hashing, committer, vfs, sweeper,
-        Housekeeper(tree, catalogue, space, generations), Meter(modes), Timekeeper(clock, behind), far, limiter,
-        recovered, generations,
+        Housekeeper(tree, catalogue, space, counting), Meter(modes), Timekeeper(clock, behind), far, limiter,
+        recovered, counting,
     )  # fmt: skip
 
 

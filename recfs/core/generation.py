@@ -1,8 +1,8 @@
 """Whether a catalogue and a home tree are of one time.
 
-A count goes up with every start, with every time the catalogue's log is folded in, and while things change. It is kept
-in the catalogue and, by the `Mark`, beside the home tree: a catalogue that was restored from a backup, or has lost its
-log, is behind the mark; a home tree that was restored has a mark that is behind the catalogue.
+A count goes up with every batch of rows that the catalogue takes. It is kept in the catalogue and, by the `Mark`,
+beside the home tree: a catalogue that was restored from a backup, or has lost its log, is behind the mark; a home tree
+that was restored has a mark that is behind the catalogue.
 """
 
 from __future__ import annotations

@@ -81,6 +81,10 @@ class WriteBehind:
         """Called with each garbage entry that was written."""
         self.removals: Removals | None = None
         """Notes of removals that have returned before their batch was written."""
+        self.on_batch: Callable[[Batch], None] = lambda batch: None
+        """Called with each batch that is about to be written; may add to it. Atomic, as all of these are."""
+        self.on_written: Callable[[], None] = lambda: None
+        """Called when it is written."""
         self.on_full: Callable[[], Awaitable[bool]] = _no_room
         """Called when the disk is full; true if it made some room for the catalogue."""
 
@@ -242,6 +246,7 @@ class WriteBehind:
             self._eager = trio.Event()
             if not batch:
                 return
+            self.on_batch(batch)
             nodes, accounts, garbage = self._sources
             self._sources = ({}, {}, {})  # what is kept here could not be unloaded
             unsettled, discarded = self._unsettled, self._discarded
@@ -265,6 +270,7 @@ class WriteBehind:
                 self.written += 1
             if self.removals is not None:
                 self.removals.written()
+            self.on_written()
             self.problem = None
             live: dict[str, dict[Any, Any]] = {"nodes": nodes, "accounts": accounts, "garbage": garbage}
             for (name, key), (item, error) in refused.items():
