@@ -4,6 +4,7 @@ import configparser
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tomllib
 from pathlib import Path
@@ -147,3 +148,22 @@ def test_a_test_server_leaves_other_directories_alone(tmp_path: Path, server: st
         assert done.returncode == 1
         assert words in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_a_server_that_did_not_start_takes_nothing_from_another_one_on_its_ports(tmp_path: Path) -> None:
+    """SeaweedFS makes sockets in /tmp that are named by port."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        theirs = Path(f"/tmp/seaweedfs-volume-grpc-{port}.sock")
+        theirs.touch()
+        settings = {"DIR": tmp_path / "server", "PORT": port, "BASE_PORT": port, "WEED": "/bin/true"}
+        env = os.environ | {f"RECFS_SEAWEEDFS_{name}": str(value) for name, value in settings.items()}
+        run = [ROOT / "scripts/seaweedfs"]
+        try:
+            up = subprocess.run([*run, "up"], env=env, capture_output=True, text=True, check=False)
+            assert f"port {port} is taken by another program" in up.stderr
+            subprocess.run([*run, "down"], env=env, check=True)
+            assert theirs.exists()
+        finally:
+            theirs.unlink()
+    assert not (tmp_path / "server").exists()
