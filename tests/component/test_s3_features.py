@@ -135,12 +135,12 @@ _SERVERS: tuple[tuple[str, Fault, Any, Outcome, str], ...] = (
 )
 
 
-@pytest.mark.slow
 def _shown(value: object) -> str:
     """Without the address of a function: all workers of a run have to see the same names."""
     return str(getattr(value, "__name__", value))[:30]
 
 
+@pytest.mark.table(2)
 @pytest.mark.parametrize(("name", "fault", "on", "outcome", "detail"), _SERVERS, ids=_shown)
 def test_what_is_said_of_a_server_that_lacks_something(
     moto_bucket: Bucket, proxy: ChaosProxy, name: str, fault: Fault, on: Any, outcome: Outcome, detail: str
@@ -152,6 +152,35 @@ def test_what_is_said_of_a_server_that_lacks_something(
     assert run.wait(90)
     [finding] = run.result.findings
     assert (finding.outcome, detail in finding.detail) == (outcome, True), finding.detail
+
+
+_MAKING = (
+    *("encryption, AES256", "upload resumed", "checksums of parts listed", "copy", "copy in parts", "metadata"),
+    *("conditional copy", "storage classes", "wrong Content-MD5 refused", "name below another"),
+)
+"""Features whose attempts make objects in all the ways there are."""
+
+
+@pytest.mark.slow
+def test_a_server_that_cannot_encrypt_as_configured_is_told_once(moto_bucket: Bucket, proxy: ChaosProxy) -> None:
+    proxy.add(Status(500, "InternalError"), on=_encrypted)
+    findings = try_only(section_of(moto_bucket, proxy, sse="AES256"), *_MAKING, wants=Wants(sse="AES256"))
+    assert findings["encryption, AES256"].weight is Weight.FAILURE
+    assert [name for name, each in findings.items() if each.weight is Weight.FAILURE] == ["encryption, AES256"]
+    assert findings["upload resumed"].outcome is Outcome.OFFERED
+
+
+@pytest.mark.slow
+def test_a_bucket_that_takes_encrypted_objects_only_gets_no_others(moto_bucket: Bucket, proxy: ChaosProxy) -> None:
+    """As a bucket's policy may demand."""
+
+    def is_plain(request: Request) -> bool:
+        makes = (request.method == "PUT" and "partNumber" not in request.target) or request.target.endswith("?uploads")
+        return makes and "doctor-" in request.target and not _encrypted(request)
+
+    proxy.add(Status(403, "AccessDenied"), on=is_plain)
+    findings = try_only(section_of(moto_bucket, proxy, sse="AES256"), *_MAKING, wants=Wants(sse="AES256"))
+    assert Outcome.UNTRIED not in {each.outcome for each in findings.values()}
 
 
 @pytest.mark.slow

@@ -145,7 +145,9 @@ def _presigned(room: Room, at: str) -> Seen:
     return absent(f"the URL is answered with status {answer.status}")
 
 
-def _encrypted(method: str) -> Callable[[Room, str], Seen]:
+def encrypted(method: str) -> Callable[[Room, str], Seen]:
+    """An attempt at encryption on the server, by S3's name for it."""
+
     def attempt(room: Room, at: str) -> Seen:
         key, parameters = f"{at}o", {"ServerSideEncryption": method}
         if method == "aws:kms" and room.section.kms_key is not None:
@@ -243,7 +245,7 @@ FEATURES = (
     ),
     Feature(
         "encryption, AES256",
-        _encrypted("AES256"),
+        encrypted("AES256"),
         'with [s3] sse = "AES256" no upload succeeds, or objects are not encrypted',
         "leave sse out of [s3], or give the server a key to encrypt with",
         Weight.NOTHING,
@@ -252,7 +254,7 @@ FEATURES = (
     ),
     Feature(
         "encryption, aws:kms",
-        _encrypted("aws:kms"),
+        encrypted("aws:kms"),
         'with [s3] sse = "aws:kms" no upload succeeds, or objects are not encrypted',
         "leave sse and kms_key out of [s3], or give the server a key management service",
         Weight.NOTHING,

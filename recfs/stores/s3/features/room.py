@@ -42,6 +42,9 @@ HIDDEN_PLACE = "hidden/"
 """Where they are tried, below the prefix of the run."""
 
 
+_MAKING = ("put_object", "copy_object", "create_multipart_upload")
+
+
 class OutOfTime(RecfsError):
     """The time for trying is over, or nobody waits for the result any more."""
 
@@ -57,6 +60,8 @@ class Client(S3Store):
 
     def _call(self, doing: str, key: str | None, operation: str, **parameters: Any) -> dict[str, Any]:
         self._go_on()
+        if operation in _MAKING and "ServerSideEncryption" not in parameters:
+            parameters |= self._encryption()
         answer = super()._call(doing, key, operation, **parameters)
         self.was_answered = True
         if operation in ("complete_multipart_upload", "abort_multipart_upload"):
@@ -136,7 +141,8 @@ class Room:
         self._undo: dict[str, Callable[[], object]] = {}
         self.one_at_a_time = threading.Lock()
         """For what changes the bucket itself."""
-        self.client = Client(section, self.go_on, self._end_upload)
+        self._used = section.model_copy(update={"sse": "none", "kms_key": None})
+        self.client = Client(self._used, self.go_on, self._end_upload)
         self._others: list[Client] = []
 
     def go_on(self) -> None:
@@ -160,10 +166,17 @@ class Room:
 
     def another(self) -> Client:
         """A client that knows nothing of what the first one has done, as after a restart of the daemon."""
-        other = Client(self.section, self.go_on, self._end_upload)
+        other = Client(self._used, self.go_on, self._end_upload)
         with self._lock:
             self._others.append(other)
         return other
+
+    def encrypt(self) -> None:
+        """Have all objects encrypted from now on as the section says: the bucket may take no others."""
+        self._others.append(self.client)
+        self._used = self.section
+        self.client = Client(self._used, self.go_on, self._end_upload)
+        self.client.was_answered = True
 
     def will_make(self, key: str, *, odd: bool = False) -> str:
         """An object will be made there. *odd*: the server may mistake the name in a list of names."""

@@ -22,7 +22,7 @@ from recfs.object_errors import (
     WrongCredentials,
 )
 from recfs.stores.s3.features import bucket, classes, integrity, names, objects, uploads
-from recfs.stores.s3.features.model import Feature, Finding, Outcome, Seen, Wants, Weight, absent, found
+from recfs.stores.s3.features.model import OFFERED, Feature, Finding, Outcome, Seen, Wants, Weight, absent, found
 from recfs.stores.s3.features.room import AT_ONCE, OutOfTime, Room, side_by_side
 
 FEATURES: tuple[Feature, ...] = (
@@ -111,7 +111,10 @@ class Run:
                 self._swept = self._room.sweep(time.time_ns())
             except Exception:  # what cannot be listed can be tried all the same
                 self._swept = 0
-            side_by_side(self._try, self._not_kept_back())
+            features = self._not_kept_back()
+            if features is self._features:
+                self._encrypt()
+            side_by_side(self._try, features)
             self._left = tuple(self._room.clean(within_s=self._clean_s))
         finally:
             self._ended.set()
@@ -126,6 +129,18 @@ class Run:
             return self._features
         self._rest = Seen(Outcome.UNTRIED, f"the bucket locks new objects for {lock}: what is tried would stay there")
         return [each for each in self._features if each.attempt is bucket.not_locked]
+
+    def _encrypt(self) -> None:
+        """Try everything with objects that are encrypted as the configuration says, where the server can do that."""
+        method = self._room.section.sse
+        if method == "none":
+            return
+        try:
+            seen = objects.encrypted(method)(self._room, f"{self._room.base}encryption-first/")
+        except RecfsError:
+            return  # told when it is tried in its turn
+        if seen is OFFERED:
+            self._room.encrypt()
 
     def _try(self, feature: Feature) -> None:
         seen = self._tried(feature)
