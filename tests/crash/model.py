@@ -66,6 +66,8 @@ class Version:
     """It was written to since something was promised of it."""
     over: bool = False
     """It was open for writing when its file was renamed over another, and nothing was promised of it since."""
+    idle: bool = False
+    """It was incomplete when it was opened for writing, and was not written to since: it may stay so."""
     unknown: bool = False
     """A mapping was written to, and its pages were refused (EIO of msync): some of them may be there all the same."""
     torn: tuple[bytes, int, bytes] | None = None
@@ -220,6 +222,8 @@ class World:
         node = self._own(path, stamp, empty=bool(flags & os.O_TRUNC))
         if flags & os.O_TRUNC:
             self._begin_anew(node)
+        if node.current.closed is None and not node.writers and not flags & os.O_TRUNC and node.made is not stamp:
+            node.current.idle = True
         node.writers += 1
         node.current.closed = None
         self.handles[h] = (node, True, -1 if flags & os.O_APPEND else 0)
@@ -245,7 +249,7 @@ class World:
         before = version.content
         version.content = patched(before, at, written)
         version.torn = None if certain else (before, at, written)
-        version.closed, version.changed = None, True
+        version.closed, version.changed, version.idle = None, True, False
         node.mtime_ns.tell(stamp, None)
 
     def _mapped(self, stamp: Stamp, certain: bool, result: Any, *, h: int, offset: int, seed: int, size: int) -> None:
@@ -281,11 +285,13 @@ class World:
             self._begin_anew(node)
         version = node.current
         version.content = version.content[:size] + bytes(max(0, size - len(version.content)))
-        version.closed, version.changed = None, True
+        version.closed, version.changed, version.idle = None, True, False
         node.mtime_ns.tell(stamp, None)
 
     @staticmethod
     def _closed(node: Node, stamp: Stamp) -> None:
+        if node.current.idle:
+            stamp = replace(stamp, returned_ns=None)
         node.current.closed, node.current.changed, node.current.over = stamp, False, False
         node.current.closes.append(stamp)
 

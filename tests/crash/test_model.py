@@ -266,6 +266,18 @@ def test_an_incomplete_file_renamed_over_another_keeps_nothing_of_it() -> None:
         assert broken_promises(lambda: deepcopy(begin), told.calls, DIED_NS, seen)[0] == []
 
 
+def test_an_incomplete_file_that_is_only_opened_may_stay_so() -> None:
+    begin = world()
+    begin.tops[TOP].children["other"].versions = [Version(b"cut off", [Stamp(0, None)])]
+    told = Told()("open", path="other", h=1, flags=WRITE)("close", h=1)
+    for state in ("incomplete", "committed"):
+        seen = found(other=file(b"cut off", state))
+        assert broken_promises(lambda: deepcopy(begin), told.calls, DIED_NS, seen)[0] == []
+    told("open", path="other", h=2, flags=os.O_RDWR)("write", h=2, offset=0, seed=1, size=7, result=7)("close", h=2)
+    seen = found(other=file(NEW[:7], "incomplete"))
+    assert len(broken_promises(lambda: deepcopy(begin), told.calls, DIED_NS, seen)[0]) == 1
+
+
 def test_a_write_that_landed_elsewhere_is_no_part_of_it() -> None:
     told = Told()("open", path="n", h=1, flags=WRITE | CREATE, mode=0o644)
     told("write", None, h=1, offset=None, seed=1, size=100)
