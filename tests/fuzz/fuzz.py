@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import time
+import traceback
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,6 +172,7 @@ class Round:
             self.wrong.append(f"{type(error).__name__}: {error}")
         except BaseException as error:  # pytest.fail of the harness is one
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                self._tell_where(error)
                 raise
             self.wrong.append(str(error))
         finally:
@@ -181,6 +183,15 @@ class Round:
             said = (self.base / "said").read_text(errors="replace").splitlines()
             self.wrong += said[:50]
         return self.wrong
+
+    def _tell_where(self, error: BaseException) -> None:
+        """Who ends it may do so since it hangs: say where it is, what was wrong, and what the daemon does."""
+        print(f"interrupted ({self.plan}), after {self.acts} acts of clients that ended: {self.wrong}")
+        traceback.print_exception(error, file=sys.stdout)
+        if self.store.process is not None and self.store.process.poll() is None:
+            self.store.process.send_signal(signal.SIGUSR2)
+            time.sleep(1.0)
+        print(self.store.log()[self._seen :][-20_000:], flush=True)
 
     def _run(self) -> None:
         self.mount()
