@@ -12,11 +12,15 @@ from recfs.cli.detach import failure_told, start_detached
 from recfs.cli.logs import set_up_logging
 from recfs.cli.options import Invocation, store_options
 from recfs.cli.params import Duration
+from recfs.cli.store import INTERNAL_DIR
 from recfs.cli.where import LINKS_MAX, mount_around, resolve
-from recfs.errors import ConfigError, StoreError
+from recfs.errors import ConfigError, RecfsError, StoreError
 
 if TYPE_CHECKING:
     from recfs.config import Config
+
+_ANSWER_S = 5.0
+"""How long a daemon may take to say what it serves."""
 
 
 @click.command()
@@ -63,8 +67,13 @@ def mount(
     _require_disk(config.root)
     file = cwd.absolute(log_file) if log_file is not None else config.log.file
     if detach:
+        log = file or config.root / INTERNAL_DIR / "log"
+        if (pid := _served_by(config.root, target)) is not None:
+            _tell(invocation, config, target, pid, log, "is mounted already")
+            return
         _require_steady(invocation)
-        _mount_detached(invocation, config, target, file=file, verbose=verbose, timeout_s=start_timeout)
+        pid = _mount_detached(invocation, config, target, log, verbose=verbose, timeout_s=start_timeout)
+        _tell(invocation, config, target, pid, log, "is mounted")
         return
     with failure_told():
         set_up_logging("debug" if verbose else config.log.level, file)
@@ -122,12 +131,12 @@ def _mount_detached(
     invocation: Invocation,
     config: "Config",
     target: Path,
+    log: Path,
     *,
-    file: Path | None,
     verbose: bool,
     timeout_s: float,
-) -> None:
-    log = file or config.root / ".recfs" / "log"
+) -> int:
+    """Start the daemon; returns its process number when the mount is ready."""
     # -P: the daemon, often root, must not import what lies in somebody's working directory.
     command = [sys.executable, "-P", "-m", "recfs", "mount", "--log-file", str(log)]
     for option, value in (("--config", invocation.config), ("--root", invocation.root)):
@@ -139,11 +148,27 @@ def _mount_detached(
         + ["--debug"] * invocation.debug
         + ["--", str(target)]
     )
-    pid = start_detached(command, log, timeout_s=timeout_s)
+    return start_detached(command, log, timeout_s=timeout_s)
+
+
+def _served_by(root: Path, target: Path) -> int | None:
+    """The process that serves this store on that mount point, where one does; None in every other case."""
+    from recfs.control import ControlClient
+    from recfs.mounting import KIND, mounted_type
+
+    try:
+        status = ControlClient(root / INTERNAL_DIR / "control.sock", _ANSWER_S).call("status")
+    except (RecfsError, OSError):
+        return None
+    there = status.get("mountpoint") == str(target) and mounted_type(target) == KIND
+    return int(status["pid"]) if there else None
+
+
+def _tell(invocation: Invocation, config: "Config", target: Path, pid: int, log: Path, what: str) -> None:
     if invocation.json:
         output.emit_json({"root": str(config.root), "mountpoint": str(target), "pid": pid, "log": str(log)})
     else:
         output.say(
-            f"{output.show_name(str(config.root))} is mounted on {output.show_name(str(target))} "
+            f"{output.show_name(str(config.root))} {what} on {output.show_name(str(target))} "
             f"(pid {pid}, log {output.show_name(str(log))})"
         )

@@ -189,6 +189,25 @@ def test_a_stop_after_a_directory_above_the_mount_point_was_renamed(store: Mount
         lazy_unmount(store.path)
 
 
+def test_a_store_that_is_mounted_already_stays_so(store: Mount, tmp_path: Path) -> None:
+    """With -d, and on the same mount point; anything else is in the way of the daemon that is there."""
+    store.start()
+    assert store.process is not None
+    (store.path / "users/5").mkdir()
+    again = recfs("mount", "--root", store.root, "-d", store.path)
+    assert f"is mounted already on {store.path} (pid {store.process.pid}".encode() in again.stdout
+    told = json.loads(recfs("--json", "mount", "--root", store.root, "-d", store.path).stdout)
+    assert (told["pid"], told["mountpoint"]) == (store.process.pid, str(store.path))
+    (tmp_path / "elsewhere").mkdir()
+    for arguments, code in (
+        ((store.root, "-d", tmp_path / "elsewhere"), 4),
+        ((store.root, store.path), 5),
+        ((tmp_path / "other", "-d", store.path), 5),
+    ):
+        assert recfs("mount", "--root", *arguments, check=False).returncode == code
+    assert os.listdir(store.path / "users") == ["5"]
+
+
 def test_a_stop_leaves_what_is_mounted_over_it_and_says_so(store: Mount) -> None:
     need_root()
     store.start()
