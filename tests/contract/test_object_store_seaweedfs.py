@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import pytest
 
-from recfs.object_errors import Unreachable
 from recfs.objects import MIB, ObjectMeta, ObjectStore
 from recfs.stores.s3.store import S3Store
 from tests.helpers.s3_servers import Bucket, SeaweedFS, seaweedfs, seaweedfs_bucket
@@ -55,17 +54,4 @@ def test_uploads_in_pages_are_all_listed(seaweedfs_bucket: Bucket, monkeypatch: 
     store.start_multipart("temp/x", ObjectMeta())
     listed = [(each.key, each.upload_id) for each in store.list_multiparts("users/")]
     assert listed == sorted(begun)
-    store.close()
-
-
-def test_a_server_that_dies_and_comes_back(seaweedfs: SeaweedFS, seaweedfs_bucket: Bucket) -> None:
-    store = seaweedfs_bucket.store()
-    seaweedfs_bucket.client.put_object(Bucket=seaweedfs_bucket.name, Key="k", Body=b"bytes")
-    info = store.head("k")
-    assert info is not None
-    seaweedfs.kill("server")
-    with pytest.raises(Unreachable):
-        store.head("k")
-    seaweedfs.up()
-    assert read_all(store, info) == b"bytes"
     store.close()
