@@ -216,6 +216,21 @@ async def test_renames_keep_the_promises_of_the_name(fs: Filesystem, how: str, d
     assert fs.account() == (len(left), 1)
 
 
+async def test_a_version_that_is_back_has_its_attributes_at_home(fs: Filesystem) -> None:
+    """They were due when it was overwritten."""
+    fs.checked_at_end = False
+    await make(fs, FILE, "committed", b"committed")
+    await fs.crash()
+    await fs.reopen(services=False)
+    await fs.vfs.setattr((await fs.node(FILE)).ino, Changes(mtime_ns=981158400 * 10**9, mode=0o600), OPERATOR)
+    await make(fs, FILE, "open", b"cut off")
+    await fs.parts.behind.flush()
+    await die(fs, "kill")
+    await fs.drain()
+    assert (await fs.node(FILE)).mtime_ns == 981158400 * 10**9
+    await fs.assert_consistent(lost=1)
+
+
 @pytest.mark.parametrize("written", [True, False], ids=["rows-written", "rows-lost"])
 async def test_of_two_closed_overwrites_the_later_one_counts(fs: Filesystem, written: bool) -> None:
     await make(fs, FILE, "committed", b"committed")

@@ -190,8 +190,10 @@ class Writers:
             node.staging = self._bodies.pool.new_id()
             self._store.rename(self._store.trash(prior.gid), self._store.staging(node.staging))
         node.pending = 0
-        if prior.sha256 is not None and (node.staging is not None or node.moved != (node.parent, node.name)):
-            node.pending = Pending.MOVE
+        if prior.sha256 is not None:
+            # At home it may have been waiting for attributes when it was replaced; a move brings them.
+            at_home = node.staging is None and node.moved == (node.parent, node.name)
+            node.pending = Pending.ATTRS if at_home else Pending.MOVE
         if node.moved == (node.parent, node.name):
             node.moved = None
         if node.moved is not None:
