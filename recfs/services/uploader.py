@@ -256,11 +256,16 @@ class Uploader:
     async def _call(self, function: Callable[[], Result]) -> Result:
         return await trio.to_thread.run_sync(function, limiter=self._limiter)
 
-    async def _delete(self, rows: list[JournalRow]) -> None:
+    async def _delete(self, taken: list[JournalRow]) -> None:
+        rows = taken
         try:
             await self._tier.owner.ensure()
             # A file whose removal, or whose object's new key, is not on the disk yet would be back without its bytes.
             await self._behind.durable()
+            for row in rows:
+                if await self._holders.holder(row.key, 0) is not None:
+                    self._journal.done(row.id)  # it is a file's by now, and stays
+            rows = [row for row in rows if row.id in self._journal.rows]
             keys = [row.key for row in rows]
             failed = await self._call(partial(delete_each, self._tier.objects, keys, lambda: self._journal.stopping))
             for row in rows:
@@ -274,8 +279,8 @@ class Uploader:
                 self._failed(row, error)
         finally:
             self._deleting = False
-            self._keys.difference_update(row.key for row in rows)
-            for row in rows:
+            self._keys.difference_update(row.key for row in taken)
+            for row in taken:
                 self._journal.ended(row.id)
 
     async def _abort(self, row: JournalRow) -> None:

@@ -374,3 +374,12 @@ async def test_a_file_removed_just_before_its_upload_is_no_failure(
     go_on.set()
     await fs.drain()
     assert stored(fs) == {}
+
+
+async def test_the_object_of_a_file_is_not_deleted_whoever_had_its_key_before(fs: Filesystem) -> None:
+    """A deletion that was due for another file's sake comes when the key is this one's."""
+    await away(fs, file=b"all there is")
+    fs.vfs.bodies.tier.journal.delete(FILE)
+    await fs.drain()
+    assert fs.rows("select count(*) from journal") == [0]
+    assert await fs.read(FILE) == b"all there is"
