@@ -44,6 +44,8 @@ class ObjectStoreError(RecfsError):
 
     retryable: ClassVar[bool] = False
     outage: ClassVar[bool] = False
+    unanswered: bool = False
+    """Whether the server may carry out all the same what it was asked, perhaps much later: it gave no answer."""
 
     def __init__(self, message: str, *, code: str = "") -> None:
         super().__init__(message)
@@ -134,6 +136,7 @@ class StoreOutage(ObjectStoreError):
 
     retryable = True
     outage = True
+    unanswered = True
 
 
 class Unreachable(StoreOutage):
@@ -146,6 +149,8 @@ class Stalled(StoreOutage):
 
 class Throttled(StoreOutage):
     """Too many requests for the server's taste."""
+
+    unanswered = False
 
 
 class ServerFault(StoreOutage):
@@ -161,3 +166,4 @@ class StoreDown(StoreOutage):
 
     retryable = False
     outage = False
+    unanswered = False

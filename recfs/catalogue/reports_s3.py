@@ -123,7 +123,7 @@ def _name(row: dict[str, Any], paths: _Paths) -> None:
     if row["state"] != "waiting":
         return
     if row["kind"] == "delete":
-        row["why"] = "kept for the trash's retention, or still being read"
+        row["why"] = "kept for the trash's retention, still being read, or deleted once more"
     elif parts and is_temporary_name(parts[-1]):
         row["why"] = "its name looks temporary"
     else:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.naming import is_temporary_name
+from recfs.fs.unanswered import Unanswered
 from recfs.fs.unsent import Unsent, Why
 from recfs.ports import JournalRow
 
@@ -63,6 +64,7 @@ class Journal:
         self._begun: set[int] = set()
         """Inodes whose uploads were dropped after a try: S3 may have something of them that no row knows of."""
         self.unsent = Unsent()
+        self.unanswered = Unanswered(clock)
         self.refusals: set[int] = set()
         """Rows whose last try met what waiting does not change: S3, or the owner of the prefix, refuses."""
         self.in_one: set[int] = set()
@@ -95,6 +97,8 @@ class Journal:
             self._next = max(self._next, row.id + 1)
             if row.ino:
                 self._of_ino[row.kind, row.ino] = row.id
+            if row.kind == UPLOAD and row.key and row.attempts:
+                self.unanswered.note(row.key, None)  # it may not have been what the file is now
             if row.kind == MOVE and (held := await catalogue.object(row.ino)) is not None:
                 self.hold(row.ino, held.key)
         self.inherited.update(self.rows)
@@ -302,6 +306,8 @@ class Journal:
     def cancel(self, row_id: int) -> None:
         """Drop the row, and have a multipart upload that it began aborted."""
         row = self.rows.get(row_id)
+        if row is not None and row.kind == UPLOAD and row.key and row_id in self.inherited:
+            self.unanswered.note(row.key, None)  # what it asked for before the start may not have been answered
         if row is not None and row.kind == UPLOAD and not row.upload_id and self.was_tried(row_id):
             self._begun.add(row.ino)
         self.done(row_id)

@@ -17,7 +17,14 @@ from recfs.core.model import State
 from recfs.errors import Stale
 from recfs.fs.nodes import DirNode, FileNode
 from recfs.fs.tier import CURRENT, description_of, key_of
-from recfs.object_errors import NotOffered, ObjectArchived, ObjectChanged, ObjectMissing, RequestRefused
+from recfs.object_errors import (
+    NotOffered,
+    ObjectArchived,
+    ObjectChanged,
+    ObjectMissing,
+    ObjectStoreError,
+    RequestRefused,
+)
 from recfs.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta
 
 if TYPE_CHECKING:
@@ -103,6 +110,11 @@ class Moves:
                 return
         elif await self._holders.in_the_way(row, key, holder):
             return
+        if self._journal.unanswered.others(key, held.sha256):  # perhaps it would be all there is of the file
+            later_ns = self._journal.unanswered.until_ns(key)
+            if later_ns > self._tree.clock.steady_ns():
+                self._journal.update(row._replace(next_try_ns=later_ns))
+                return
         if row.key != key:
             if not await self._clear(row):
                 return
@@ -164,7 +176,12 @@ class Moves:
             self._tier.objects.copy, held.key, key, held.size_bytes, meta=meta,
             if_match=held.etag, cancel=lambda: self._journal.stopping,
         )  # fmt: skip
-        return await trio.to_thread.run_sync(copy, limiter=self._limiter)
+        try:
+            return await trio.to_thread.run_sync(copy, limiter=self._limiter)
+        except ObjectStoreError as error:
+            if error.unanswered:
+                self._journal.unanswered.note(key, held.sha256)
+            raise
 
 
 def _has(node: FileNode, held: ObjectRow) -> bool:

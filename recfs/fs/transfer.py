@@ -75,6 +75,10 @@ class Transfer:
         """Whether earlier attempts may have begun something under the key."""
         self.found = False
         """Whether an earlier attempt had put them there, with the attributes of that time."""
+        self.look = False
+        """Whether they are there already, unless something came in between."""
+        self.unanswered = False
+        """Whether it was given up while S3 may still come to put them there."""
 
     def is_stale(self) -> bool:
         """Whether the file is not any more what is being sent. Asked from the sending threads, too: it only reads."""
@@ -89,7 +93,9 @@ class Transfer:
         info: ObjectInfo | None
         try:
             most = MAX_PUT_BYTES if self._row.id in self._journal.in_one else self._objects.part_size(self._size)
-            if self._size <= min(most, MAX_PUT_BYTES):
+            if self.look and (info := await self._already_there()) is not None:
+                self.found = True
+            elif self._size <= min(most, MAX_PUT_BYTES):
                 self._journal.in_one.discard(self._row.id)  # should that fail, it is the parts' turn again
                 if self._row.upload_id:
                     self._begin_anew()  # of the larger file that it was
@@ -98,7 +104,8 @@ class Transfer:
                 info = await self._in_one()
             else:
                 info = await self._in_parts()
-        except TransferCancelled:
+        except TransferCancelled as error:
+            self.unanswered = error.unanswered
             await trio.lowlevel.checkpoint_if_cancelled()  # the daemon stops: this is to be done by the next one
             return None
         except SourceChanged:

@@ -26,8 +26,9 @@ from recfs.fs.journal import ABORT, DELETE, MOVE, UPLOAD, Running
 from recfs.fs.moves import Moves
 from recfs.fs.nodes import FileNode
 from recfs.fs.problems import forever, reason_of
-from recfs.fs.tier import attributes_of, key_of
+from recfs.fs.tier import Attributes, attributes_of, key_of
 from recfs.fs.transfer import Transfer, abort_unknown
+from recfs.fs.unanswered import KEPT_S, LATE_S
 from recfs.fs.unsent import Why
 from recfs.object_errors import (
     ClockSkewed,
@@ -77,6 +78,7 @@ _OF_THE_FILE = (KeyTooLong, NotOffered, RequestRefused)
 """Refusals that say nothing of the store as a whole, and that the next try gets as well …"""
 _OF_THE_OBJECT = (ObjectMissing, ObjectChanged, ObjectArchived)
 """… and what keeps an object from being moved, until somebody puts it right."""
+LOOK = "S3 has it, and left earlier requests for this name unanswered: looked at once more before it counts"
 _NS = 10**9
 
 
@@ -110,6 +112,8 @@ class Uploader:
         """Counts the uploads that S3 confirmed."""
         self._refused: dict[int, int] = {}
         """Where that count stood when a row was last refused: if others succeed since, it is the file's own trouble."""
+        self._looks: dict[int, Attributes] = {}
+        """Rows whose bytes S3 has taken, and which are looked at once more: with the attributes they were sent."""
         self.problem: str | None = None
 
     # --- choosing ------------------------------------------------------------------------------------------------
@@ -217,6 +221,7 @@ class Uploader:
                 if row.id not in self._journal.rows:
                     self._holders.ended(row.id)
                     self._refused.pop(row.id, None)
+                    self._looks.pop(row.id, None)
                 self._journal.ended(row.id)
 
     def _failed(self, row: JournalRow, error: Exception) -> None:
@@ -270,18 +275,25 @@ class Uploader:
             failed = await self._call(partial(delete_each, self._tier.objects, keys, lambda: self._journal.stopping))
             for row in rows:
                 if row.key in failed:
-                    self._failed(row, failed[row.key])
+                    self._deletion_failed(row, failed[row.key])
                 else:
                     self._journal.done(row.id)
+                    if self._journal.unanswered.others(row.key, None) and not self._journal.is_deleted(row.key):
+                        self._journal.delete(row.key, KEPT_S)
         except Exception as error:
             await trio.lowlevel.checkpoint_if_cancelled()
             for row in rows:
-                self._failed(row, error)
+                self._deletion_failed(row, error)
         finally:
             self._deleting = False
             self._keys.difference_update(row.key for row in taken)
             for row in taken:
                 self._journal.ended(row.id)
+
+    def _deletion_failed(self, row: JournalRow, error: Exception) -> None:
+        if isinstance(error, ObjectStoreError) and error.unanswered:
+            self._journal.unanswered.note(row.key, None)
+        self._failed(row, error)
 
     async def _abort(self, row: JournalRow) -> None:
         try:
@@ -330,14 +342,21 @@ class Uploader:
                 check_transition(node.state, State.UPLOADING)
                 node.state = State.UPLOADING
                 self._behind.node(node)
-            told = attributes_of(node)
+            told, sha256 = attributes_of(node), node.sha256
             transfer = Transfer(
                 node, key, fd, self._meta(node), row, self._journal.running[row.id],
                 objects=self._tier.objects, journal=self._journal, behind=self._behind,
                 limiter=self._limiter, part_limiter=self._parts,
             )  # fmt: skip
-            transfer.tried = tried
-            info = await transfer.send()
+            transfer.tried, transfer.look = tried, row.id in self._looks
+            try:
+                info = await transfer.send()
+            except ObjectStoreError as error:
+                transfer.unanswered = error.unanswered
+                raise
+            finally:
+                if transfer.unanswered:
+                    self._journal.unanswered.note(key, sha256)
         except BaseException:
             self._give_up(node)
             if node.unlinked:
@@ -351,8 +370,14 @@ class Uploader:
             if transfer.stored:
                 self._tier.outdated(node, key)
             return
-        before = node.object
         self._journal.superseded(key)
+        if self._journal.unanswered.others(key, sha256):
+            if not (transfer.look and transfer.found):
+                self._look_again(row, node, told)
+                return
+            self._journal.unanswered.over(key)
+            transfer.found = self._looks[row.id] != told
+        before = node.object
         self._tier.uploaded(node, info)
         self._stored += 1
         self._journal.done(row.id)
@@ -361,6 +386,14 @@ class Uploader:
             self._tier.described(node)
         if before is not None and before.key != key:
             await self._behind.durable()  # as after a move
+
+    def _look_again(self, row: JournalRow, node: FileNode, told: Attributes) -> None:
+        """S3 has the bytes, and may replace them by what it was asked before. Atomic."""
+        self._looks = {each: sent for each, sent in self._looks.items() if each in self._journal.rows} | {row.id: told}
+        self._give_up(node)
+        row = self._journal.rows.get(row.id, row)
+        next_ns = self._tree.clock.steady_ns() + round(LATE_S * _NS)
+        self._journal.update(row._replace(attempts=max(1, row.attempts), error=LOOK, next_try_ns=next_ns))
 
     async def _drop(self, row: JournalRow) -> None:
         """The row is not wanted any more. What an upload or a move may have put in S3 goes, too. Raises nothing."""

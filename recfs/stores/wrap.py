@@ -205,12 +205,17 @@ class RetryingObjectStore:
         except Exception as error:
             if not _retryable(error):
                 raise
-            failed = [error]
+            failed, lost = [error], isinstance(error, ObjectStoreError) and error.unanswered
 
         def attempt() -> _T:
+            nonlocal lost
             if failed:
                 raise failed.pop()
-            return self._once(call, policy.deadline_s - (time.monotonic() - started))
+            try:
+                return self._once(call, policy.deadline_s - (time.monotonic() - started))
+            except ObjectStoreError as error:
+                lost = error.unanswered = lost or error.unanswered  # of whichever attempt
+                raise
 
         def again(state: tenacity.RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome is not None else None

@@ -1,0 +1,54 @@
+"""Requests that S3 gave no answer to: they may be carried out much later, and after those that came after them.
+
+A gateway goes on with an upload whose client has long gone, until a daemon behind it is back; a server that stood still
+carries out all that waits in its sockets, in any order. What was put under such a key since would be replaced by an
+earlier version, or be deleted, and what was deleted be there again. So it counts only when it is still there some time
+after it was put, and is deleted twice.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from recfs.ports import Clock
+
+LATE_S = 15.0
+"""How long after the server has stored something what it was asked before may come in between."""
+KEPT_S = 600.0
+"""How long after it was made a request without an answer may be carried out."""
+_NS = 10**9
+_MANY = 1000
+
+
+class Unanswered:
+    """What may still come to lie under which key. Atomic."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._known: dict[str, tuple[int, bytes | None]] = {}
+
+    def note(self, key: str, sha256: bytes | None) -> None:
+        """These bytes may come to lie under *key*; None: any, or none."""
+        if len(self._known) > _MANY:
+            self._known = {each: found for each, found in self._known.items() if found[0] > self._oldest_ns()}
+        before = self._known.get(key)
+        if before is not None and before[1] != sha256:
+            sha256 = None
+        self._known[key] = self._clock.steady_ns(), sha256
+
+    def others(self, key: str, sha256: bytes | None) -> bool:
+        """Whether anything but these bytes may come to lie under *key*; None: anything at all."""
+        found = self._known.get(key)
+        return found is not None and found[0] > self._oldest_ns() and (sha256 is None or found[1] != sha256)
+
+    def until_ns(self, key: str) -> int:
+        """Until when an object that may be all there is of a file had better not be put there (`Clock.steady_ns`)."""
+        return self._known[key][0] + round(LATE_S * _NS)
+
+    def over(self, key: str) -> None:
+        """What lies under *key* was still there after a while."""
+        self._known.pop(key, None)
+
+    def _oldest_ns(self) -> int:
+        return self._clock.steady_ns() - round(KEPT_S * _NS)

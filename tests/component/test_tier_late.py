@@ -1,0 +1,246 @@
+"""What S3 gave no answer to, and carries out all the same: later, and after what it was asked since."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import trio
+
+from recfs.core.model import State
+from recfs.fs.unanswered import KEPT_S
+from recfs.object_errors import ObjectStoreError, Stalled, StoreDown
+from recfs.objects import ObjectInfo, ObjectMeta
+from recfs.stores.wrap import CircuitBreaker, RetryingObjectStore, RetryPolicy
+from tests.fake_object_store import FakeObjectStore
+
+from .build import REC, Filesystem, pattern, until
+from .test_tier import FILE, MIB, evict, node, stored, tiered
+
+OTHER = f"{REC}/other"
+pytestmark = pytest.mark.may_log("nothing came")
+Result = TypeVar("Result")
+
+
+async def tick(fs: Filesystem) -> None:
+    """Time goes by, a hundred times as fast."""
+    while True:
+        await trio.sleep(0.01)
+        fs.clock.advance(1.0)
+
+
+@pytest.fixture
+async def fs(nursery: trio.Nursery, place: Path) -> AsyncIterator[Filesystem]:
+    made = tiered(nursery, place)
+    await made.start()
+    await made.mkdirs(REC)
+    nursery.start_soon(tick, made)
+    yield made
+    await made.stop()
+    nursery.cancel_scope.cancel()
+
+
+class Late:
+    """Takes calls of one kind without an answer, until told to carry them out."""
+
+    def __init__(self, fs: Filesystem, monkeypatch: pytest.MonkeyPatch, operation: str) -> None:
+        assert fs.objects is not None
+        self._objects = fs.objects
+        self._plain: Callable[..., Any] = getattr(fs.objects, operation)
+        self._taken: list[tuple[bytes, tuple[Any, ...]]] = []
+        self.takes = True
+        monkeypatch.setattr(fs.objects, operation, getattr(self, operation))
+
+    def put_file(self, fd: int, size: int, *args: Any, **more: Any) -> ObjectInfo:
+        """Of a file's bytes as they are now."""
+        if not self.takes:
+            return self._plain(fd, size, *args, **more)  # type: ignore[no-any-return]
+        self._taken.append((os.pread(fd, size, 0), args))
+        raise Stalled("nothing came")
+
+    def delete(self, keys: Iterable[str]) -> Sequence[tuple[str, ObjectStoreError]]:
+        """Of objects."""
+        keys = list(keys)
+        if not self.takes:
+            return self._plain(keys)  # type: ignore[no-any-return]
+        self._taken.append((b"", (keys,)))
+        raise Stalled("nothing came")
+
+    def copy(self, *args: Any, **more: Any) -> ObjectInfo:
+        """Of an object."""
+        if not self.takes:
+            return self._plain(*args, **more)  # type: ignore[no-any-return]
+        self._taken.append((b"", args))
+        raise Stalled("nothing came")
+
+    async def taken(self) -> None:
+        """Until there is such a call; the next ones are answered."""
+        await until(lambda: bool(self._taken))
+        self.takes = False
+
+    def arrive(self, tmp_path: Path) -> None:
+        """Carry them out."""
+        for data, args in self._taken:
+            if self._plain.__name__ == "put_file":
+                (tmp_path / "late").write_bytes(data)
+                with open(tmp_path / "late", "rb") as file:
+                    self._plain(file.fileno(), len(data), *args)
+            else:
+                self._plain(*args)
+
+
+async def stored_once(fs: Filesystem, key: str, data: bytes) -> None:
+    """Until S3 has taken these bytes."""
+    await until(lambda: stored(fs).get(key) == data)
+
+
+@pytest.mark.parametrize("size", [1000, 9 * MIB], ids=["small", "in-parts"])
+async def test_an_earlier_version_that_comes_late_does_not_stay(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: int
+) -> None:
+    """A file counts as stored, and its local copy may go, only when nothing has come in between."""
+    late, new = Late(fs, monkeypatch, "put_file"), pattern(size)
+    await fs.write(FILE, b"earlier")
+    await late.taken()
+    await fs.write(FILE, new)
+    await stored_once(fs, FILE, new)
+    assert (await node(fs)).state is not State.STORED
+    late.arrive(tmp_path)
+    assert stored(fs) == {FILE: b"earlier"}
+    await fs.drain()
+    assert stored(fs) == {FILE: new}
+    await evict(fs)
+    assert await fs.read(FILE) == new
+
+
+async def test_nor_does_that_of_the_file_that_had_the_name(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    late = Late(fs, monkeypatch, "put_file")
+    await fs.write(FILE, b"earlier")
+    await late.taken()
+    await fs.write(OTHER, b"other bytes")
+    await fs.rename(OTHER, FILE)
+    await stored_once(fs, FILE, b"other bytes")
+    late.arrive(tmp_path)
+    await fs.drain()
+    assert stored(fs) == {FILE: b"other bytes"}
+
+
+async def test_an_upload_after_the_removal_goes_as_well(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The object of a file that is not there is deleted once more, when nothing comes any more."""
+    late = Late(fs, monkeypatch, "put_file")
+    await fs.write(FILE, b"earlier")
+    await late.taken()
+    await fs.unlink(FILE)
+    await fs.drain()
+    late.arrive(tmp_path)
+    assert stored(fs) == {FILE: b"earlier"}
+    fs.clock.advance(KEPT_S)
+    await until(lambda: stored(fs) == {})
+
+
+async def test_the_second_deletion_spares_a_new_file(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    late = Late(fs, monkeypatch, "put_file")
+    await fs.write(FILE, b"earlier")
+    await late.taken()
+    await fs.unlink(FILE)
+    await fs.drain()
+    await fs.write(FILE, b"new")
+    await fs.drain()
+    fs.clock.advance(2 * KEPT_S)
+    await fs.drain()
+    assert stored(fs) == {FILE: b"new"}
+
+
+async def test_a_late_deletion_takes_no_new_file(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    await fs.write(FILE, b"earlier")
+    await fs.drain()
+    late = Late(fs, monkeypatch, "delete")
+    await fs.unlink(FILE)
+    await late.taken()
+    await fs.write(FILE, b"new")
+    await stored_once(fs, FILE, b"new")
+    late.arrive(tmp_path)
+    assert stored(fs) == {}
+    await fs.drain()
+    assert stored(fs) == {FILE: b"new"}
+
+
+async def test_an_object_is_not_moved_to_where_an_upload_may_come_late(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It may be all there is of its file."""
+    await fs.write(OTHER, b"all there is")
+    await fs.drain()
+    await evict(fs, OTHER)
+    late = Late(fs, monkeypatch, "put_file")
+    await fs.write(FILE, b"earlier")
+    await late.taken()
+    await fs.rename(OTHER, FILE)
+    late.arrive(tmp_path)
+    assert await fs.read(FILE) == b"all there is"
+    await until(lambda: stored(fs) == {FILE: b"all there is"})
+    assert await fs.read(FILE) == b"all there is"
+
+
+async def test_a_late_copy_does_not_stay(fs: Filesystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    await fs.write(OTHER, b"moved")
+    await fs.drain()
+    late = Late(fs, monkeypatch, "copy")
+    await fs.rename(OTHER, FILE)
+    await late.taken()
+    await fs.write(f"{REC}/new", b"new")
+    await fs.rename(f"{REC}/new", FILE)
+    await stored_once(fs, FILE, b"new")
+    if OTHER in stored(fs):
+        late.arrive(tmp_path)
+    await fs.drain()
+    assert stored(fs) == {FILE: b"new"}
+
+
+async def test_the_same_bytes_again_are_not_waited_for(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = Late(fs, monkeypatch, "put_file")
+    await fs.write(FILE, b"bytes")
+    await late.taken()
+    await fs.drain()
+    assert fs.objects is not None
+    assert [operation for operation, _ in fs.objects.calls].count("head") == 0
+
+
+async def test_what_was_asked_before_the_start_may_come_late(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    late = Late(fs, monkeypatch, "put_file")
+    await fs.write(FILE, b"earlier")
+    await late.taken()
+    await fs.crash()
+    await fs.reopen()
+    await fs.write(FILE, b"new")
+    await stored_once(fs, FILE, b"new")
+    late.arrive(tmp_path)
+    await fs.drain()
+    assert stored(fs) == {FILE: b"new"}
+
+
+def test_what_an_earlier_try_met_is_told_with_the_last_error() -> None:
+    """The server may carry the first one out, though the last one found it down."""
+    fake = FakeObjectStore()
+    store = RetryingObjectStore(fake, RetryPolicy(max_attempts=2, first_wait_s=0.001), CircuitBreaker(1, 3600.0))
+    fake.fail("copy", Stalled("nothing came"))
+    fake.fail("check", Stalled("nothing came"))
+    store._policy = RetryPolicy(max_attempts=2, deadline_s=0.05, first_wait_s=0.001)
+    with pytest.raises(StoreDown) as caught:
+        store.copy("a", "b", 1, meta=ObjectMeta())
+    assert caught.value.unanswered
+    store.close()
+    assert not StoreDown("down").unanswered
