@@ -54,7 +54,11 @@ def queue(
         names = "select id, name from journal join node on node.ino = journal.ino where journal.kind = 'upload'"
         unnamed = {row_id for row_id, name in db.execute(names) if is_temporary_name(name)}
         order = {state: number for number, state in enumerate(STATES)}
-        shown = sorted(rows, key=lambda row: (order[row["state"]], row["id"]))[:limit]
+        rows.sort(key=lambda row: (order[row["state"]], row["id"]))
+        shown = rows[:limit]
+        failed = next((row for row in rows if row["state"] == "failed"), None)
+        if failed is not None and shown and failed not in shown:
+            shown[-1] = failed  # one of them says why
         for row in shown:
             _name(row, paths)
         stays = _stays([row for row in rows if row["id"] in unnamed], paths, now_ns)

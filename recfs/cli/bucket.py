@@ -8,7 +8,7 @@ import click
 from recfs.cli import output
 from recfs.cli.exits import ExitCode
 from recfs.cli.options import Invocation, store_options
-from recfs.cli.params import Duration
+from recfs.cli.params import ANY_PATH, Duration
 from recfs.cli.store import locate, open_store
 
 _STATES = {
@@ -19,7 +19,7 @@ _STATES = {
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=ANY_PATH)
 @click.option(
     "--days", type=click.IntRange(min=1), default=7, show_default=True, help="So long the readable copy stays."
 )
@@ -48,7 +48,7 @@ def restore(invocation: Invocation, path: Path, days: int, tier: str) -> None:
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=ANY_PATH)
 @click.option(
     "--expires",
     "expires_s",

@@ -8,9 +8,10 @@ import click
 from recfs.cli import output
 from recfs.cli.exits import ExitCode
 from recfs.cli.options import Invocation, store_options
+from recfs.cli.params import ANY_PATH
 from recfs.cli.store import locate
 
-_PATHS = click.argument("path", nargs=-1, required=True, type=click.Path(path_type=Path))
+_PATHS = click.argument("path", nargs=-1, required=True, type=ANY_PATH)
 _RECURSIVE = click.option("-r", "--recursive", is_flag=True, help="Everything below a directory.")
 
 

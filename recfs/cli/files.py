@@ -8,12 +8,13 @@ from rich.text import Text
 
 from recfs.cli import output
 from recfs.cli.options import Invocation, store_options
+from recfs.cli.params import ANY_PATH
 from recfs.cli.store import here_or_top, locate
 from recfs.core.model import State
 
 
 @click.command("ls-files")
-@click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.argument("path", required=False, type=ANY_PATH)
 @click.option("-r", "--recursive", is_flag=True, help="Everything below PATH too.")
 @click.option("--state", type=click.Choice([state.value for state in State]), help="Only files in this state.")
 @store_options
@@ -46,7 +47,7 @@ def ls_files(invocation: Invocation, path: Path | None, recursive: bool, state: 
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=ANY_PATH)
 @store_options
 @click.pass_obj
 def info(invocation: Invocation, path: Path) -> None:

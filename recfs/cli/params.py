@@ -1,9 +1,13 @@
 """Types of option values shared by several commands."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import click
+
+ANY_PATH = click.Path(path_type=Path, readable=False)
+"""Any path: whether the user may read what is there is asked elsewhere, and told with a reason."""
 
 
 class Duration(click.ParamType[float]):

@@ -11,7 +11,7 @@ from recfs.cli import output
 from recfs.cli.copies import say_kept
 from recfs.cli.exits import ExitCode
 from recfs.cli.options import Invocation, store_options
-from recfs.cli.params import Duration, Size
+from recfs.cli.params import ANY_PATH, Duration, Size
 from recfs.cli.store import locate, open_store
 from recfs.core.naming import is_temporary_name
 
@@ -29,7 +29,7 @@ def route() -> None:
 
 
 @route.command("explain")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=ANY_PATH)
 @click.option("--size", "size_bytes", type=Size(), metavar="SIZE", help="As if the file had this size.")
 @click.option("--age", "age_s", type=Duration(), metavar="DURATION", help="As if it had been changed so long ago.")
 @store_options

@@ -8,9 +8,11 @@ from rich.text import Text
 
 from recfs.cli import output
 from recfs.cli.options import Invocation, store_options
+from recfs.cli.params import ANY_PATH
 from recfs.cli.queue import summary
 from recfs.cli.quota import USER_COLUMNS, USER_NUMBERS, user_row
 from recfs.cli.store import open_store
+from recfs.cli.umount import left_behind
 from recfs.cli.waiting import aside, progress, staying
 
 NAMED = 5
@@ -18,7 +20,7 @@ NAMED = 5
 
 
 @click.command()
-@click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.argument("path", required=False, type=ANY_PATH)
 @store_options
 @click.pass_obj
 def status(invocation: Invocation, path: Path | None) -> None:
@@ -113,6 +115,11 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
         ]
     else:
         facts.append(("daemon", Text("not running; this is what the catalogue says", style="yellow")))
+        dead = left_behind(Path(result["root"]))
+        if dead is not None:
+            point = output.show_name(str(dead))
+            helps = f"a dead mount: `recfs mount` serves it again, `recfs umount {point}` clears it"
+            facts.append(("mounted on", Text(f"{point}, {helps}", style="yellow")))
     if result.get("passthrough"):
         facts.append(("passthrough", passthrough(result["passthrough"])))
     states = Text(", ").join(

@@ -15,7 +15,7 @@ import click
 
 from recfs.cli import output
 from recfs.cli.options import Invocation, store_options
-from recfs.cli.params import Duration
+from recfs.cli.params import ANY_PATH, Duration
 from recfs.cli.store import INTERNAL_DIR, configured
 from recfs.cli.waiting import Teller, of_queue, of_status, queue_of, told
 from recfs.cli.where import MOUNTINFO, DeadMount, Mount, dead_mounts, is_recfs_type, mount_on, root_behind
@@ -40,7 +40,7 @@ _WAY_OUT = (
 
 
 @click.command()
-@click.argument("mountpoint", required=False, type=click.Path(path_type=Path))
+@click.argument("mountpoint", required=False, type=ANY_PATH)
 @click.option("--force", is_flag=True, help="Stop although files are open; they stay as `incomplete`.")
 @click.option(
     "--timeout",

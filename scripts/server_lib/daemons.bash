@@ -57,16 +57,23 @@ await_s3() { # NAME: returns when S3 answers; gives up when that daemon has ende
   die "$1 does not answer on port $port, see $dir/log"
 }
 
+# Its command line goes first when a process ends, its ports only with all it had in memory.
+has_ended() { # PID
+  local stat
+  read -r stat <"/proc/$1/stat" || return 0
+  [[ ${stat##*) } == [ZX]* ]]
+} 2>/dev/null
+
 # A process that is held by SIGSTOP hears no SIGTERM before it goes on.
 stop_one() { # NAME SIGNAL: ends it, with SIGKILL if it takes more than 10 s
   local pid i
   pid=$(pid_of "$1") || return 0
   kill -s "$2" "$pid" && kill -s CONT "$pid" || true
-  for ((i = 0; i < 100; i++)); do
-    pid_of "$1" >/dev/null || return 0
+  for ((i = 0; i < 200; i++)); do
+    has_ended "$pid" && return
+    ((i != 100)) || kill -s KILL "$pid" || true
     sleep 0.1
   done
-  kill -s KILL "$pid" || true
 }
 
 stop() { # SIGNAL: clients first, so that none waits for a dead peer

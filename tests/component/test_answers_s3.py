@@ -213,6 +213,21 @@ async def test_the_queue_is_read_without_a_daemon(fs: Filesystem) -> None:
 
 
 @no_route
+async def test_one_of_few_rows_says_why_something_fails(fs: Filesystem) -> None:
+    """However many others are under way, which come first."""
+    down(fs)
+    for name in (FILE, OTHER):
+        await fs.write(name, b"data")
+    await until(lambda: fs.rows("select count(*) from journal where attempts > 0") == [2])
+    path = fs.root / ".recfs" / "catalogue.db"
+    first, second = reports_s3.queue(path, fs.config, fs.clock.now_ns(), {})["rows"]
+    found = reports_s3.queue(path, fs.config, fs.clock.now_ns(), {first["id"]: 0}, limit=1)
+    assert [row["id"] for row in found["rows"]] == [second["id"]]
+    assert "no route" in str(reports_s3.problem(found))
+    bucket(fs).heal()
+
+
+@no_route
 async def test_drain_says_what_is_left(fs: Filesystem) -> None:
     """By name, with the error."""
     down(fs)

@@ -105,6 +105,7 @@ def test_a_dead_mount_is_cleared_by_the_root_of_its_store(store: Mount, tmp_path
     try:
         own = recfs("doctor", "--root", store.root, check=False).stdout.decode()
         assert f"{store.path} is a dead mount, of this store" in own
+        assert f"{store.path}, a dead mount" in recfs("status", "--root", store.root).stdout.decode()
         other = recfs("doctor", "--root", tmp_path / "other", check=False).stdout.decode()
         assert f"warn  mount         {store.path} is a dead mount, of another store" in other
         said = recfs("umount", "--root", store.root).stdout.decode()
