@@ -97,8 +97,6 @@ class Journal:
             self._next = max(self._next, row.id + 1)
             if row.ino:
                 self._of_ino[row.kind, row.ino] = row.id
-            if row.kind == UPLOAD and row.key and row.attempts:
-                self.unanswered.note(row.key, None)  # it may not have been what the file is now
             if row.kind == MOVE and (held := await catalogue.object(row.ino)) is not None:
                 self.hold(row.ino, held.key)
         self.inherited.update(self.rows)
