@@ -18,6 +18,7 @@ from recfs.catalogue import check, reports
 from recfs.config import plain
 from recfs.core.layout import is_id
 from recfs.core.naming import show_name
+from recfs.core.ownership import LOST_REMEDY
 from recfs.errors import Busy, InvalidArgument, OutOfSpace
 from recfs.fs.accounts import LIMIT_NAMES
 from recfs.fs.diskio import few_files, file_limit
@@ -297,6 +298,10 @@ class Answers:
         told = [
             problem.told() | {"remedy": _REMEDIES[problem.part]} for problem in self.vfs.behind.problems.waited_for()
         ]
+        if (lost := self.s3.lost) is not None:
+            told.append(
+                {"part": "s3", "path": "", "reason": lost, "tries": 0, "next_try_s": None, "remedy": LOST_REMEDY}
+            )
         for row in await self.s3.stuck():
             drop = "" if row["kind"] == "move" else f", or `recfs queue drop {row['id']}`"
             told.append(

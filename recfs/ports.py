@@ -314,6 +314,9 @@ class Catalogue(Protocol):
     async def any_object(self) -> bool:
         """Whether S3 holds anything."""
 
+    async def some_objects(self) -> tuple[Sequence[str], int]:
+        """A few keys that S3 should hold, and how many files are in S3 alone."""
+
     async def object_at(self, key: str, but: int) -> int | None:
         """Another inode than *but* whose object lies under *key*, as of the last batch."""
 

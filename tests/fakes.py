@@ -273,6 +273,11 @@ class MemoryCatalogue:
         """Any row."""
         return bool(self._objects)
 
+    async def some_objects(self) -> tuple[Sequence[str], int]:
+        """All of them."""
+        remote = sum(row.state is not None and row.state.is_remote for row in self._nodes.values())
+        return [held.key for held in self._objects.values()], remote
+
     async def object_at(self, key: str, but: int) -> int | None:
         """By key."""
         return next((held.ino for held in self._objects.values() if held.key == key and held.ino != but), None)

@@ -59,6 +59,12 @@ class S3Answers:
         answer = await self._queue.status()
         return None if answer is None else answer | {"tier_run": self._tiering.progress}
 
+    @property
+    def lost(self) -> str | None:
+        """What is gone from the bucket, if that is known; None where nothing is."""
+        owner = self._far.found.owner if self._far.found is not None else None
+        return owner.refusal if owner is not None and owner.is_lost else None
+
     def pending(self, *, retries: bool) -> int:
         """How much of the queue somebody who drains waits for; 0 without [s3]."""
         return self._queue.pending(retries=retries)

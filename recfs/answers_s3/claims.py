@@ -23,6 +23,8 @@ class ClaimAnswers:
         """Whose the prefix is. Changes nothing."""
         async with self._far.answered():
             verdict, mark = await self._far.tier.owner.verdict()
+            if verdict is Verdict.LOST and self._far.tier.partials.serving.is_set():
+                await self._far.tier.owner.doubt()  # what somebody was told, `status` tells as well
         return self._told(verdict, mark) | {"claimed": False}
 
     async def claim(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -30,7 +32,7 @@ class ClaimAnswers:
         tier = self._far.tier
         async with self._far.answered():
             verdict, mark = await tier.owner.verdict()
-        claimed = verdict in _MAY_USE or bool(params.get("force"))
+        claimed = verdict in _MAY_USE or verdict is Verdict.LOST or bool(params.get("force"))
         if claimed:
             await tier.owner.claim()
             for row in [row for row in tier.journal.rows.values() if row.attempts]:

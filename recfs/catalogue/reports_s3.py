@@ -8,7 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from recfs.catalogue.reading import facts, facts_in, has_table, parts_of, reading, text, walk
-from recfs.catalogue.rows import SUM, added_up
+from recfs.catalogue.rows import REMOTE_COUNT, SOME_KEYS, SUM, added_up
 from recfs.clock import SystemClock, boot_id
 from recfs.core.bounds import loaded_time
 from recfs.core.layout import role_of
@@ -217,6 +217,15 @@ def status(catalogue: Path, config: Config) -> dict[str, Any] | None:
         "problem": problem(found),
         "tier_run": None,
     }
+
+
+def some_objects(catalogue: Path) -> tuple[tuple[str, ...], int]:
+    """A few keys that S3 should hold, and how many files are in S3 alone."""
+    with reading(catalogue) as db:
+        if not has_table(db, "object"):
+            return (), 0
+        keys = tuple(str(row["key"]) for row in db.execute(SOME_KEYS))
+        return keys, int(db.execute(REMOTE_COUNT).fetchone()[0])
 
 
 def pinned_bytes(catalogue: Path) -> int:

@@ -44,6 +44,17 @@ SUM: Final = "coalesce(sum(size_bytes >> 32), 0), coalesce(sum(size_bytes & 4294
 """A sum of sizes in two halves, for `added_up`: SQLite's own sum() fails beyond 64 bits."""
 
 
+_ALONE: Final = "state is not null and state <> 'committed' and state in ('evicted', 'fetching', 'archived')"
+_SOME: Final = 5
+SOME_KEYS: Final = (
+    f"select * from (select key from object join node using (ino) where {_ALONE} limit {_SOME})"
+    f" union select * from (select key from object limit {_SOME})"
+)
+"""A few of the keys that S3 should hold, those of files that are there alone among them."""
+REMOTE_COUNT: Final = f"select count(*) from node where {_ALONE}"
+"""How many files are in S3 alone."""
+
+
 def added_up(halves: Sequence[tuple[Any, ...]]) -> int:
     """The sum that the one row of a query for `SUM` says."""
     ((high, low),) = halves

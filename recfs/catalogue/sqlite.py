@@ -31,6 +31,8 @@ from recfs.catalogue.rows import (
     JOURNAL,
     NODE,
     OBJECT,
+    REMOTE_COUNT,
+    SOME_KEYS,
     SUM,
     UNFIT,
     added_up,
@@ -313,6 +315,12 @@ class SqliteCatalogue:
     async def any_object(self) -> bool:
         """Whether S3 holds anything."""
         return self._read_one("select 1 from object limit 1", ()) is not None
+
+    async def some_objects(self) -> tuple[Sequence[str], int]:
+        """A few keys that S3 should hold, and how many files are in S3 alone."""
+        counted = self._read_one(REMOTE_COUNT, ())
+        keys = [str(key) for (key,) in self._read(SOME_KEYS, ())]
+        return keys, int(counted[0]) if counted is not None else 0
 
     async def object_at(self, key: str, but: int) -> int | None:
         """Another inode than *but* whose object lies under *key*."""

@@ -8,6 +8,7 @@ from recfs.cli import output
 from recfs.cli.exits import ExitCode
 from recfs.cli.options import Invocation, store_options
 from recfs.cli.store import open_store
+from recfs.core.ownership import LOST_REMEDY
 
 _WORDS = {
     "ours": "it is this store's",
@@ -16,6 +17,8 @@ _WORDS = {
     "foreign": "it is another store's: nothing there is changed",
     "unknown": "it holds objects that this store knows nothing of: nothing there is changed",
     "followed": "a copy of this store has taken it into use: nothing there is changed",
+    "lost": "this store's mark and objects are gone, it was emptied or is another one: nothing there is changed;"
+    f" {LOST_REMEDY}",
 }
 
 
@@ -26,6 +29,7 @@ _WAS = {
     "foreign": "; it was another's, which changes nothing there any more",
     "unknown": "; there were objects that it knows nothing of",
     "followed": "; a copy of it had taken it into use",
+    "lost": "; its mark and objects were gone, and those that nobody brings back stay so",
 }
 
 

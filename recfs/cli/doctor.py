@@ -18,7 +18,7 @@ from recfs.cli.checks.host import (
     effective_capabilities,
     host_checks,
 )
-from recfs.cli.checks.owner import fact_at, store_id_at
+from recfs.cli.checks.owner import fact_at, own_store_at
 from recfs.cli.checks.passthrough import here
 from recfs.cli.checks.versions import version_checks
 from recfs.cli.exits import ExitCode
@@ -75,8 +75,9 @@ def _store_checks(invocation: Invocation) -> tuple[list[Check], Path | None, Ser
         config = open_store(invocation).config
         remedy = "run it as the daemon's user or root; until then its own settings, and its bucket, are not looked at"
         daemon = [Check("daemon", Level.WARN, str(exc), remedy)]
-    store_id = store_id_at(config.root)
-    far = bucket_checks(config.s3, store_id) if config.s3 is not None else _without_settings(config.root)
+    far = (
+        bucket_checks(config.s3, own_store_at(config.root)) if config.s3 is not None else _without_settings(config.root)
+    )
     is_reached = bool(far) and config.s3 is not None and all(check.level is not Level.FAIL for check in far[:2])
     server = server_checks(config) if is_reached and far[0].level is Level.OK else Server([])
     near = check_daemon(config.root) + disk_checks(config.root, config.min_free)

@@ -61,14 +61,22 @@ class Verdict(Enum):
     """There are objects, and neither a mark nor anything this store knows of."""
     FOLLOWED = "followed"
     """Another daemon has taken a copy of this store into use since."""
+    LOST = "lost"
+    """There is no mark, and objects of this store are gone as well: the bucket was emptied, or it is another one."""
 
 
-def judge(mark: Mark | None, store: str, tokens: frozenset[str], *, running: bool, knows: bool, empty: bool) -> Verdict:
+def judge(
+    mark: Mark | None, store: str, tokens: frozenset[str],
+    *, running: bool, knows: bool, empty: bool, gone: bool = False,
+) -> Verdict:  # fmt: skip
     """Whose the prefix is.
 
     *tokens*: those of this store's daemons. *running*: whether this daemon has put its own there before. *knows*:
-    whether this store has objects there; *empty*: whether nothing lies there.
+    whether this store has objects there; *empty*: whether nothing lies there; *gone*: whether some of those objects are
+    not there any more.
     """
+    if mark is None and gone:
+        return Verdict.LOST
     if mark is None:
         return Verdict.FREE if knows or empty or running else Verdict.UNKNOWN
     if mark.store != store:
@@ -76,3 +84,15 @@ def judge(mark: Mark | None, store: str, tokens: frozenset[str], *, running: boo
     if mark.token in tokens:
         return Verdict.OURS
     return Verdict.FOLLOWED if running else Verdict.RETURNED
+
+
+def lost_words(url: str, files: int) -> str:
+    """What there is to say of a prefix that lost this store's mark and objects; *files* are nowhere else."""
+    count = "1 file is" if files == 1 else f"{files:,} files are"
+    return f"{url} has lost the mark and objects of this store: it was emptied, or is another one; {count} in S3 only"
+
+
+LOST_REMEDY = (
+    "bring the objects back (from versions or a copy of the bucket), or set [s3] endpoint and bucket right; or go on in"
+    " what is there with `recfs bucket claim`, which brings nothing back"
+)

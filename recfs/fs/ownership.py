@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from recfs.core.layout import TOP_DIRS
-from recfs.core.ownership import MARK_KEY, Mark, Verdict, judge, read_mark
+from recfs.core.ownership import LOST_REMEDY, MARK_KEY, Mark, Verdict, judge, lost_words, read_mark
+from recfs.fs.problems import reason_of
 from recfs.object_errors import PrefixTaken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from recfs.fs.writebehind import WriteBehind
     from recfs.objects import ObjectStore
@@ -57,6 +58,9 @@ class Ownership:
         self._refused_until = float("-inf")
         self.refusal: str | None = None
         """Why nothing in the bucket may be changed; None as far as is known."""
+        self.is_lost = False
+        """Whether that is because objects of this store are gone from there, with the mark: no local copy may leave."""
+        self._doubted_until = float("-inf")
 
     async def ensure(self) -> None:
         """Return when the prefix is this store's. Raises PrefixTaken, or what keeps from finding out."""
@@ -80,11 +84,26 @@ class Ownership:
                     self._url,
                     mark,
                 )
+            if verdict is Verdict.LOST:
+                raise PrefixTaken(await self._tell_lost())
             if verdict in (Verdict.FOREIGN, Verdict.UNKNOWN, Verdict.FOLLOWED):
                 self._refuse(verdict, mark)
             if verdict is Verdict.RETURNED or (verdict is Verdict.OURS and self._token is None):
                 await self._put(only_new=False)
             self._is_ours()
+
+    async def doubt(self) -> None:
+        """An object, or the bucket, was not there: look at the mark now, and before the next change. Raises nothing."""
+        if trio.current_time() < self._doubted_until:
+            return
+        self._doubted_until = trio.current_time() + REFUSED_LOOK_S
+        self._good_until = float("-inf")
+        try:
+            async with self._lock:
+                if await self._judged(await self.mark()) is Verdict.LOST:
+                    await self._tell_lost()
+        except Exception as error:  # the next change looks again
+            log.debug("looking at the mark in %s: %s", self._url, reason_of(error))
 
     async def claim(self) -> None:
         """Take the prefix, whosever it is."""
@@ -106,7 +125,14 @@ class Ownership:
         store, tokens = await self._own()
         knows = await self._catalogue.any_object()
         empty = mark is not None or knows or await self._look(self._is_empty)
-        return judge(mark, store, tokens, running=self._token is not None, knows=knows, empty=empty)
+        gone = mark is None and knows and await self._look(partial(self._any_gone, (await self._known())[0]))
+        return judge(mark, store, tokens, running=self._token is not None, knows=knows, empty=empty, gone=gone)
+
+    async def _known(self) -> tuple[Sequence[str], int]:
+        return await self._catalogue.some_objects()
+
+    def _any_gone(self, keys: Sequence[str]) -> bool:
+        return any(self._objects.head(key) is None for key in keys)
 
     def _is_empty(self) -> bool:
         return all(next(iter(self._objects.list(top)), None) is None for top in _tops())
@@ -139,8 +165,19 @@ class Ownership:
     def _is_ours(self) -> None:
         if self.refusal is not None:
             log.info("%s is this store's", self._url)
-        self.refusal = None
+        self.refusal, self.is_lost = None, False
         self._good_until = trio.current_time() + LOOK_EVERY_S
+
+    async def _tell_lost(self) -> str:
+        """Say loudly what is gone. Not a refusal of S3's: what is uploaded would hide it, and use up the way back."""
+        refusal = (
+            f"{lost_words(self._url, (await self._known())[1])}; nothing there is changed. {_sentence(LOST_REMEDY)}"
+        )
+        if not self.is_lost:
+            log.error("%s", refusal)
+        self.refusal, self.is_lost = refusal, True
+        self._refused_until = trio.current_time() + REFUSED_LOOK_S
+        return refusal
 
     def _refuse(self, verdict: Verdict, mark: Mark | None) -> None:
         if verdict is Verdict.UNKNOWN:
@@ -155,7 +192,7 @@ class Ownership:
         )
         if refusal != self.refusal:
             log.error("%s", refusal)
-        self.refusal = refusal
+        self.refusal, self.is_lost = refusal, False
         self._refused_until = trio.current_time() + REFUSED_LOOK_S
         raise PrefixTaken(refusal)
 
@@ -165,6 +202,10 @@ class Ownership:
 
     async def _ask(self, function: Callable[[], Result]) -> Result:
         return await trio.to_thread.run_sync(function, limiter=self._limiter)
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _tops() -> list[str]:

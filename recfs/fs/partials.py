@@ -21,7 +21,7 @@ from recfs.fs.hashing import Work, owner_of
 from recfs.fs.nodes import FileNode
 from recfs.fs.problems import reason_of
 from recfs.fs.staging import FETCH_LABEL, pool_size
-from recfs.object_errors import ChecksumMismatch, ObjectArchived, ObjectMissing
+from recfs.object_errors import BucketMissing, ChecksumMismatch, ObjectArchived, ObjectMissing
 from recfs.objects import RestoreState
 from recfs.ports import ObjectRow, Pending
 
@@ -222,6 +222,9 @@ class Partials:
             await self._verify(partial)
         elif failed is not None and self.by_ino.get(node.ino) is partial:
             log.error("%s: %s", node.path, failed)
+            if isinstance(failed, ObjectMissing | BucketMissing):
+                assert self.nursery is not None
+                self.nursery.start_soon(self._tier.owner.doubt)
             if isinstance(failed, ObjectArchived) or partial.idle:
                 self.drop(node)  # else with the last close: who has it open gets this error at every read
 

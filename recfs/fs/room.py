@@ -54,6 +54,8 @@ class Room:
         """Why the local copy cannot go now; None if it can."""
         if node.state is not State.STORED or node.object is None:
             return f"it is {node.state}: only what is stored in S3 can leave; `recfs route explain` tells where it goes"
+        if self._tier.owner.is_lost:
+            return "objects of this store are gone from S3: this may be the only copy; `recfs bucket owner` tells"
         if node.body is not None:
             return "it is open; it can leave when it is closed"
         if _is_moving(node):

@@ -14,11 +14,11 @@ import trio
 from recfs.core.model import State
 from recfs.core.ownership import MARK_KEY
 from recfs.fs import ownership
-from recfs.object_errors import PrefixTaken, Unreachable
+from recfs.object_errors import ObjectMissing, PrefixTaken, Unreachable
 from tests.fake_object_store import FakeObjectStore
 
 from .build import REC, Filesystem, until
-from .test_tier import tiered
+from .test_tier import evict, tiered
 
 pytestmark = pytest.mark.slow
 FILE = f"{REC}/source.mp4"
@@ -278,3 +278,114 @@ async def test_a_server_that_does_not_write_on_condition_is_read_back(
     assert mark(objects)["root"] == str(second.root)
     await first.stop()
     await second.stop()
+
+
+# --- a mark that is gone -----------------------------------------------------------------------------------------
+
+
+async def emptied(nursery: trio.Nursery, root: Path, objects: FakeObjectStore) -> Filesystem:
+    """A store with a file in S3 alone and one that is here as well, whose bucket was emptied past it."""
+    fs = await store(nursery, root, objects)
+    await fs.write(FILE, b"a take")
+    await fs.write(f"{REC}/here", b"a take that is here as well")
+    await fs.drain()
+    await evict(fs, FILE)
+    empty(objects)
+    return fs
+
+
+def empty(objects: FakeObjectStore) -> None:
+    for key in list(objects.keys()):
+        objects.vanish(key)
+    objects._small.clear()
+
+
+async def problems(fs: Filesystem) -> str:
+    return "\n".join((await fs.answers()["status"]({}))["problems"])
+
+
+async def test_an_emptied_bucket_is_told_and_not_taken_for_new(
+    nursery: trio.Nursery,
+    tmp_path: Path,
+    objects: FakeObjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+    expect_log: ExpectLog,
+) -> None:
+    monkeypatch.setattr(ownership, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(ownership, "REFUSED_LOOK_S", 0.0)
+    fs = await emptied(nursery, tmp_path / "root", objects)
+    expect_log("has lost the mark and objects of this store: .* 1 file is in S3 only")
+    objects.calls.clear()
+    await fs.write(f"{REC}/new", b"another take")
+    assert "has lost the mark and objects" in await refused(fs)
+    assert objects.get_small(MARK_KEY) is None
+    assert changed(objects) == set()
+    assert "1 file is in S3 only" in await problems(fs)
+    assert "recfs bucket claim" in await problems(fs)
+    told = await owner(fs)
+    assert (told["verdict"], told["usable"]) == ("lost", False)
+    drained = await fs.answers()["drain"]({"timeout_s": 10.0})
+    assert "has lost the mark and objects" in drained["stuck"]["first"][0]["reason"]
+    kept = await fs.answers()["evict"]({"path": f"{REC}/here"})
+    assert "may be the only copy" in kept["kept"][0]["reason"]
+    assert (await owner(fs, "bucket_claim"))["claimed"] is True
+    await fs.drain()
+    assert objects.data(f"{REC}/new") == b"another take"
+    assert await problems(fs) == ""
+    await fs.stop()
+
+
+async def test_a_read_that_finds_its_object_gone_has_the_mark_looked_at(
+    nursery: trio.Nursery, tmp_path: Path, objects: FakeObjectStore, expect_log: ExpectLog
+) -> None:
+    """Also when nothing is to be uploaded, and the bucket was made anew since by a server that makes them itself."""
+    fs = await emptied(nursery, tmp_path / "root", objects)
+    await fs.write(f"{REC}/new", b"another take")  # the last look at the mark was not long ago
+    await fs.drain()
+    assert objects.get_small(MARK_KEY) is None
+    expect_log("has lost the mark and objects of this store|source.mp4: users/5/recordings/142/source.mp4")
+    with pytest.raises(ObjectMissing):
+        await fs.read(FILE)
+    await until(lambda: fs.vfs.bodies.tier.owner.is_lost)
+    assert "1 file is in S3 only" in await problems(fs)
+    await fs.stop()
+
+
+async def test_an_emptied_bucket_is_told_after_a_restart(
+    nursery: trio.Nursery, tmp_path: Path, objects: FakeObjectStore, expect_log: ExpectLog
+) -> None:
+    fs = await emptied(nursery, tmp_path / "root", objects)
+    await fs.stop()
+    await fs.reopen()
+    expect_log("has lost the mark and objects of this store")
+    await fs.write(f"{REC}/new", b"another take")
+    assert "has lost the mark and objects" in await refused(fs)
+    assert objects.get_small(MARK_KEY) is None
+    await fs.stop()
+
+
+async def test_objects_that_are_brought_back_end_it(
+    nursery: trio.Nursery,
+    tmp_path: Path,
+    objects: FakeObjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+    expect_log: ExpectLog,
+) -> None:
+    monkeypatch.setattr(ownership, "REFUSED_LOOK_S", 0.0)
+    fs = await store(nursery, tmp_path / "root", objects)
+    await fs.write(FILE, b"a take")
+    await fs.drain()
+    kept = dict(objects._objects), dict(objects._small)
+    empty(objects)
+    await fs.stop()
+    await fs.reopen()
+    expect_log("has lost the mark and objects of this store")
+    await fs.write(f"{REC}/new", b"another take")
+    await refused(fs)
+    objects._objects.update(kept[0])
+    objects._small.update(kept[1])
+    await fs.answers()["queue_retry"]({"all": True})
+    await fs.drain()
+    assert objects.data(f"{REC}/new") == b"another take"
+    assert await problems(fs) == ""
+    await fs.stop()

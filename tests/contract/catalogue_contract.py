@@ -281,6 +281,10 @@ class CatalogueContract:
         assert await filled.object_at("there", 0) is None
         await filled.apply(Batch(objects=[held(10, key="there"), held(11, key="elsewhere")]))
         assert await filled.any_object()
+        assert [sorted((await filled.some_objects())[0]), (await filled.some_objects())[1]] == [
+            ["elsewhere", "there"],
+            0,
+        ]
         assert (await filled.object_at("there", 11), await filled.object_at("The", 11)) == (10, None)
         assert await filled.object_at("there", 10) is None
         await filled.apply(Batch(objects=[held(10, key="moved")]))

@@ -11,7 +11,7 @@ import trio
 
 from recfs.cli.checks import Check, Level
 from recfs.cli.checks.bucket import check_bucket, examine, reached
-from recfs.cli.checks.owner import owner_check
+from recfs.cli.checks.owner import OwnStore, owner_check
 from recfs.cli.exits import exit_code_of
 from recfs.config import config_for_root
 from recfs.core.ownership import MARK_KEY, Mark
@@ -425,16 +425,19 @@ def test_doctor_writes_reads_and_deletes_one_object() -> None:
 
 def test_doctor_says_whose_the_prefix_is() -> None:
     store = FakeObjectStore()
-    assert owner_check("s3://bucket/", store, "mine").detail.endswith("no store has taken it into use yet")
+    assert owner_check("s3://bucket/", store, OwnStore("mine")).detail.endswith("no store has taken it into use yet")
     mark = Mark("mine", "token", "studio", "/srv/recfs", "2026-11-28T11:00:00+00:00")
     store.put_small(MARK_KEY, mark.to_json(), only_new=True)
-    assert owner_check("s3://bucket/", store, "mine").level is Level.OK
+    assert owner_check("s3://bucket/", store, OwnStore("mine")).level is Level.OK
+    lost = owner_check("s3://bucket/", FakeObjectStore(), OwnStore("mine", ["there"], 2))
+    assert (lost.level, "2 files are in S3 only" in lost.detail) == (Level.FAIL, True)
+    assert "recfs bucket claim" in lost.remedy
     for other in ("another", None):
-        check = owner_check("s3://bucket/", store, other)
+        check = owner_check("s3://bucket/", store, OwnStore(other))
         assert (check.level, "/srv/recfs on studio" in check.detail) == (Level.FAIL, True)
         assert "recfs bucket claim --force" in check.remedy
     store.fail("get_small", AccessRefused("may not read; ask"))
-    assert owner_check("s3://bucket/", store, "mine").level is Level.WARN
+    assert owner_check("s3://bucket/", store, OwnStore("mine")).level is Level.WARN
 
 
 @pytest.mark.parametrize("operation", ["put_file", "get_range", "delete"])
@@ -522,10 +525,11 @@ def test_a_retry_that_finds_everything_under_way_says_what_s3_says(root: Path) -
         ("foreign", True, "it is this store's now; it was another's, which changes nothing there any more"),
         ("foreign", False, "it is another store's: nothing there is changed"),
         ("free", False, "it is this store's now; it was nobody's"),
+        ("lost", False, "it is this store's now; its mark and objects were gone"),
     ],
 )
 def test_claim_says_what_it_did(root: Path, verdict: str, force: bool, says: str) -> None:
-    claimed = force or verdict == "free"
+    claimed = force or verdict in ("free", "lost")
     mark = {"store": "id", "host": "other", "root": "/srv/other", "since": "2026-11-01"}
     answer = {"url": "s3://media/", "verdict": verdict, "usable": claimed, "claimed": claimed, "owner": mark}
     with FakeDaemon(root, {"bucket_claim": answer}):

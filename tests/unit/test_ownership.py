@@ -30,6 +30,15 @@ def test_whose_a_prefix_is(
     assert judge(mark, "mine", tokens, running=running, knows=knows, empty=empty) is verdict
 
 
+@pytest.mark.parametrize("running", [True, False])
+def test_a_prefix_whose_mark_and_objects_are_gone_is_not_free(running: bool) -> None:
+    def judged(mark: Mark | None, *, gone: bool) -> Verdict:
+        return judge(mark, "mine", KNOWN, running=running, knows=True, empty=True, gone=gone)
+
+    assert (judged(None, gone=True), judged(None, gone=False)) == (Verdict.LOST, Verdict.FREE)
+    assert judged(MINE, gone=True) is Verdict.OURS
+
+
 def test_a_mark_is_read_back() -> None:
     odd = Mark("mine", "token", "host", "/srv/\udcff/é", "now")
     assert read_mark(MINE.to_json()) == MINE

@@ -11,7 +11,7 @@ import click
 
 from recfs.cli.checks import Check, Level
 from recfs.cli.checks.features import impatient
-from recfs.cli.checks.owner import owner_check
+from recfs.cli.checks.owner import OwnStore, owner_check
 from recfs.core.naming import show_name
 from recfs.core.units import format_duration
 from recfs.errors import RecfsError
@@ -54,8 +54,8 @@ _REMEDIES: tuple[tuple[type[Exception], str], ...] = (
 _ELSE = "look at [s3] in recfs.conf"
 
 
-def bucket_checks(section: "S3Section", store_id: str | None) -> list[Check]:
-    """Return the findings about the bucket, for the store of this id.
+def bucket_checks(section: "S3Section", own: OwnStore) -> list[Check]:
+    """Return the findings about the bucket, for the store that is to use it.
 
     Writes and deletes one small object; waits up to 30 seconds.
     """
@@ -67,7 +67,7 @@ def bucket_checks(section: "S3Section", store_id: str | None) -> list[Check]:
         hurried = impatient(section)
         store = connect(hurried)
         try:
-            return [*examine(section.url, store), owner_check(section.url, store, store_id)]
+            return [*examine(section.url, store), owner_check(section.url, store, own)]
         except ObjectStoreError:
             other = who_answers(hurried)
             if other is None:

@@ -1,10 +1,11 @@
 """Whose the prefix in the bucket is."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from recfs.cli.checks import Check, Level
-from recfs.core.ownership import MARK_KEY, read_mark
+from recfs.core.ownership import LOST_REMEDY, MARK_KEY, lost_words, read_mark
 from recfs.object_errors import ObjectStoreError
 
 if TYPE_CHECKING:
@@ -13,24 +14,52 @@ if TYPE_CHECKING:
 _NAME = "s3 prefix"
 
 
-def owner_check(url: str, store: "ObjectStore", store_id: str | None) -> Check:
-    """Judge the mark in the bucket. *store_id*: of the store that is to use it; None: it is not made yet."""
+class OwnStore(NamedTuple):
+    """The store that is to use the prefix."""
+
+    id: str | None
+    """None: it is not made yet."""
+    keys: Sequence[str] = ()
+    """A few that its catalogue has."""
+    remote_files: int = 0
+    """How many files are in S3 alone."""
+
+
+def owner_check(url: str, store: "ObjectStore", own: OwnStore) -> Check:
+    """Judge the mark in the bucket."""
     try:
         found = store.get_small(MARK_KEY)
     except ObjectStoreError as exc:
         return Check(_NAME, Level.WARN, str(exc).partition("; ")[0], "let these credentials read objects in the bucket")
+    if found is None and own.keys:
+        try:
+            gone = any(store.head(key) is None for key in own.keys)
+        except ObjectStoreError as exc:
+            return Check(
+                _NAME, Level.WARN, str(exc).partition("; ")[0], "let these credentials read objects in the bucket"
+            )
+        if gone:
+            return Check(_NAME, Level.FAIL, lost_words(url, own.remote_files), LOST_REMEDY)
+        return Check(_NAME, Level.OK, f"{url}: its mark is gone and this store's objects are there; it is put back")
     if found is None:
         return Check(_NAME, Level.OK, f"{url}: no store has taken it into use yet")
     mark = read_mark(found)
-    if mark.store == store_id:
+    if mark.store == own.id:
         return Check(_NAME, Level.OK, f"{url} is this store's")
     remedy = "mount that store, or set another [s3] prefix, or take it over with `recfs bucket claim --force`"
     return Check(_NAME, Level.FAIL, f"{url} belongs to {mark}", remedy)
 
 
-def store_id_at(root: Path) -> str | None:
-    """The id of the store at *root*; None if there is none, or it cannot be read."""
-    return fact_at(root, "store_id")
+def own_store_at(root: Path) -> OwnStore:
+    """What the catalogue at *root* says; nothing if there is none, or it cannot be read."""
+    from recfs.catalogue import reports_s3
+    from recfs.errors import RecfsError
+
+    store_id = fact_at(root, "store_id")
+    try:
+        return OwnStore(store_id, *reports_s3.some_objects(root / ".recfs" / "catalogue.db"))
+    except (RecfsError, OSError):
+        return OwnStore(store_id)
 
 
 def fact_at(root: Path, name: str) -> str | None:
