@@ -213,6 +213,8 @@ async def state_of_restore(fs: Tiered, path: str) -> None:
 async def others_go_on(fs: Tiered) -> None:
     """Another user's files are all that S3 should have, while the fault is there."""
     await work(fs, FAIR)
+    nodes = [await fs.node(f"{FAIR}/{name}") for name in WRITTEN]
+    await fs.passes(lambda: all(node.state.is_whole for node in nodes))  # before that nothing is to be uploaded
     await fs.passes(lambda: not [row for row in fs.rows if fs.concerns(row, FAIR)])
     await all_there(fs, FAIR)
 
