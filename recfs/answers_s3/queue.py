@@ -34,11 +34,24 @@ class QueueAnswers:
         answer: dict[str, Any] = await far.read(
             lambda path: reports_s3.queue(path, far.config, now, running, limit=limit)
         )
+        for row in answer["rows"]:
+            waiting = [each for each, move in far.tier.journal.waits.items() if move == row["id"]]
+            if waiting:
+                row["why"] = "; ".join(filter(None, (row["why"], self._waiting(waiting))))
         trouble = far.trouble
         for row in answer["rows"] if trouble is not None else ():
             if row["state"] == "running":
                 row["why"] = trouble  # its tries have not come to an end yet
         return answer
+
+    def _waiting(self, row_ids: list[int]) -> str:
+        """What is held up by a move, the first by name."""
+        tier, nodes = self._far.tier, self._far.vfs.tree.nodes
+        inos = [tier.journal.rows[row_id].ino for row_id in row_ids]
+        names = [nodes[ino].path for ino in inos if ino in nodes][:1]
+        if more := len(row_ids) - len(names):
+            names.append(f"{more} more")
+        return f"{' and '.join(names)} {'waits' if len(row_ids) == 1 else 'wait'} for it"
 
     async def queue(self, params: dict[str, Any]) -> dict[str, Any]:
         """The rows, work under way first, then what fails. `limit`: so many at most; 0: all."""
@@ -175,6 +188,8 @@ class QueueAnswers:
 
     async def _drop(self, row: JournalRow) -> str | None:
         journal = self._far.tier.journal
+        if row.kind == MOVE and journal.unsent.why_aside(row.id) is not None:
+            return "a move cannot be dropped: put right what S3 refuses, or remove the file"
         if row.kind == MOVE:
             return "a move cannot be dropped: the next file of the old name would overwrite the object"
         if row.id in journal.running and row.kind != UPLOAD:

@@ -131,7 +131,7 @@ def _name(row: dict[str, Any], paths: _Paths) -> None:
     elif parts and is_temporary_name(parts[-1]):
         row["why"] = "its name looks temporary"
     else:
-        row["why"] = "settling"
+        row["why"] = row["error"] or "settling"
 
 
 def _sent(parts: str) -> int:

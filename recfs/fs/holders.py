@@ -7,12 +7,17 @@ Asked before every upload and every move. Whoever finds a key held looks again l
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 from typing import TYPE_CHECKING
 
+import trio
+
+from recfs.core.model import State
 from recfs.errors import Stale
 from recfs.fs.nodes import FileNode
 from recfs.fs.tier import key_of
+from recfs.object_errors import ObjectStoreError
 
 if TYPE_CHECKING:
     from recfs.fs.tier import Tier
@@ -20,6 +25,10 @@ if TYPE_CHECKING:
     from recfs.fs.writebehind import WriteBehind
     from recfs.ports import JournalRow
 
+log = logging.getLogger("recfs.uploader")
+
+ASIDE = ".recfs/moving/"
+"""Where an object waits whose key and that of another change places. No path of a file begins so."""
 WAY_S = 0.1
 """First wait for a key to become free …"""
 WAY_MAX_S = 10.0
@@ -44,6 +53,7 @@ class Holders:
         """The row is done or dropped."""
         self._waits.pop(row_id, None)
         self.wanted.discard(row_id)
+        self._journal.free(row_id)
 
     async def settled(self, node: FileNode, key: str) -> None:
         """What made *key* free for this file must not come undone: a power cut would find another's object replaced.
@@ -65,18 +75,72 @@ class Holders:
         return None
 
     async def in_the_way(self, row: JournalRow, key: str, holder: FileNode | None) -> bool:
-        """Whether something else needs what is under *key*; the row is then looked at again later."""
+        """Whether something else needs what is under *key*; the row is then looked at again later, and says why."""
+        self._journal.free(row.id)
+        if holder is not None and self._is_refused(holder) and await self.is_lost(holder):
+            await self._give_way(holder)
+            holder = None
         if holder is None and not self._tier.partials.is_read(key, row.ino):
             return False
+        why = "waits for those who read the object under its name"
         if holder is not None and holder.object is not None and key_of(holder) != key:
+            why = f"waits for the move of {key_of(holder)}"
             move = self._journal.move_of(holder.ino)
-            if move is not None and self._journal.unsent.why_aside(move.id):
+            if move is None or not self._is_refused(holder):
+                self._tier.follow(holder)  # renamed with its directory, and not told so yet
+            elif move.id not in self.wanted:
                 self.wanted.add(move.id)
-            self._tier.follow(holder)  # renamed with its directory, and not told so yet; or not able to follow
+                self._tier.follow(holder)  # it cannot follow its file: aside it can, perhaps
+            else:
+                self._journal.refusals.add(row.id)  # neither: that is to be put right first
+            if (move := self._journal.move_of(holder.ino)) is not None:
+                self._journal.waits[row.id] = move.id
         waits = self._waits[row.id] = self._waits.get(row.id, -1) + 1
         delay_s = min(WAY_S * 2.0 ** min(waits, 10), WAY_MAX_S) * random.uniform(0.5, 1.0)
-        self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns() + round(delay_s * _NS)))
+        next_ns = self._tree.clock.steady_ns() + round(delay_s * _NS)
+        self._journal.update(row._replace(error=why, next_try_ns=next_ns))
         return True
+
+    def _is_refused(self, holder: FileNode) -> bool:
+        move = self._journal.move_of(holder.ino)
+        return move is not None and self._journal.unsent.why_aside(move.id) is not None
+
+    async def is_lost(self, node: FileNode) -> bool:
+        """Whether S3 has the object of a file no more: it was deleted, or replaced, past recfs. Asks S3.
+
+        If it only has another ETag, which recfs gave it and whose answer was lost, that is taken down.
+        """
+        held = node.object
+        if held is None:
+            return False
+        try:
+            info = await trio.to_thread.run_sync(self._tier.objects.head, held.key, limiter=self._tier.limiter)
+        except ObjectStoreError:
+            return False  # nobody knows
+        if node.object is not held or node.unlinked:
+            return False
+        if info is None:
+            return True
+        is_same = (info.sha256, info.size_bytes) == (held.sha256, held.size_bytes)
+        if is_same and info.etag != held.etag:
+            self._tier.remember(node, held._replace(etag=info.etag))
+        return not is_same and info.etag != held.etag
+
+    async def _give_way(self, node: FileNode) -> None:
+        """The file's object is lost: its key is another's now. Raises IoFailure or OutOfSpace."""
+        held, move = node.object, self._journal.move_of(node.ino)
+        assert held is not None
+        aside = f"{ASIDE}{node.ino}"
+        log.warning(
+            "%s: its object %s was deleted or replaced past recfs, and another file takes that name in S3; "
+            "if it is brought back, then as %s", node.path, held.key, aside,
+        )  # fmt: skip
+        self._tier.remember(node, held._replace(key=aside))
+        if move is not None:
+            self.wanted.discard(move.id)
+        if node.state is State.STORED:
+            await self._tier.store_anew(node)
+        await self._behind.durable()
 
     async def in_circle(self, node: FileNode, holder: FileNode) -> bool:
         """Whether *holder*, whose object has to leave first, waits for *node* to leave."""

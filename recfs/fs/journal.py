@@ -67,6 +67,8 @@ class Journal:
         self.unanswered = Unanswered(clock)
         self.refusals: set[int] = set()
         """Rows whose last try met what waiting does not change: S3, or the owner of the prefix, refuses."""
+        self.waits: dict[int, int] = {}
+        """Rows that wait for another file's object to leave, and the move that they wait for."""
         self.in_one: set[int] = set()
         """Uploads in parts that S3 did not finish in several tries: next time they go in one request, if they can."""
         self.sent = 0
@@ -288,7 +290,7 @@ class Journal:
             if row.kind == MOVE:
                 self._let_go(row.ino)
         self.unsent.drop(row_id)
-        self.refusals.discard(row_id)
+        self.free(row_id)
         self.in_one.discard(row_id)
         if row.kind == UPLOAD:
             self.sent += 1
@@ -300,6 +302,11 @@ class Journal:
         self._behind.journal_done(row_id)
         self.wake.set()
         self.signal()
+
+    def free(self, row_id: int) -> None:
+        """Nothing is in the row's way, nor was its last try refused, as far as is known."""
+        self.refusals.discard(row_id)
+        self.waits.pop(row_id, None)
 
     def cancel(self, row_id: int) -> None:
         """Drop the row, and have a multipart upload that it began aborted."""

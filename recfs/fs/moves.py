@@ -15,6 +15,7 @@ import trio
 
 from recfs.core.model import State
 from recfs.errors import Stale
+from recfs.fs.holders import ASIDE
 from recfs.fs.nodes import DirNode, FileNode
 from recfs.fs.tier import CURRENT, description_of, key_of
 from recfs.object_errors import (
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recfs.uploader")
 
-ASIDE = ".recfs/moving/"
-"""Where an object waits whose key and that of another change places. No path of a file begins so."""
 WRITTEN_LOOK_S = 3600.0
 """How long the metadata of a file that is being written is left alone; its commit or its upload tells before that."""
 _NS = 10**9
@@ -127,8 +126,17 @@ class Moves:
         told = description_of(node, held)
         try:
             info = await self._copy(held, key, told)
-        except ObjectMissing:
-            if not row.attempts:
+        except (ObjectMissing, ObjectChanged) as error:
+            is_lost = await self._holders.is_lost(node)
+            if node.object is not held:  # it has another etag, which is known now
+                self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
+                return
+            if is_lost and node.state is State.STORED:
+                log.warning("%s: its object %s was lost, the file is uploaded anew: %s", node.path, held.key, error)
+                await self._tier.store_anew(node)
+                self._journal.done(row.id)
+                return
+            if isinstance(error, ObjectMissing) and not row.attempts:
                 log.error("%s: its object %s is gone from S3", node.path, held.key)
             raise
         self._journal.done(row.id)

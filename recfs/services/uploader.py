@@ -382,6 +382,9 @@ class Uploader:
         self._stored += 1
         self._journal.done(row.id)
         self._tier.follow(node)
+        move = self._journal.move_of(node.ino)
+        if move is not None and self._journal.unsent.why_aside(move.id) is not None:
+            self._journal.retry(move.id)  # it was refused for the sake of the object that was there before
         if transfer.found or attributes_of(node) != told:
             self._tier.described(node)
         if before is not None and before.key != key:
