@@ -138,6 +138,7 @@ class Holders:
         self._tier.remember(node, held._replace(key=aside))
         if move is not None:
             self.wanted.discard(move.id)
+            self._journal.retry(move.id)  # it says then where the object is missing now
         if node.state is State.STORED:
             await self._tier.store_anew(node)
         await self._behind.durable()

@@ -84,6 +84,8 @@ async def test_an_object_that_is_brought_back_follows_its_file(fs: Filesystem) -
     await ends(fs)
     found = (await node(fs, P2)).object
     assert found is not None
+    [row] = (await ask(fs, "queue"))["rows"]
+    assert (row["path"], found.key in row["error"]) == (P2, True)
     objects(fs)._objects[found.key] = before
     await ask(fs, "queue_retry", all=True)
     await ends(fs)
