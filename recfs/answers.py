@@ -149,7 +149,7 @@ class Answers:
             "set_aside": self.vfs.behind.problems.told(),
             "problems": self._problems()
             + known["problems"]
-            + ([s3["problem"]] if s3 is not None and s3["problem"] else []),
+            + [s3[each] for each in ("problem", "unread") if s3 is not None and s3[each]],
         }
 
     async def settings(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -203,6 +203,9 @@ class Answers:
                 "charged_bytes": 0,
             }
         answer = await self._read(reports.info, self.config, path, self._calendar_ns)
+        tier = self.vfs.bodies.tier
+        if tier is not None and answer.get("s3") and isinstance(seen, FileNode):
+            answer["s3"]["read_error"] = tier.partials.misses.of(seen.ino)
         if isinstance(seen, FileNode) and seen.body is not None:
             answer |= {"writers": seen.body.writers, "readers": seen.body.handles - seen.body.writers}
         return answer

@@ -72,6 +72,7 @@ class QueueAnswers:
         if tier is None:
             return None
         found = await self._queue(_LEFT)
+        reads, unread = await tier.partials.misses.told()
         return {
             "url": config.s3.url if config.s3 is not None else "",
             "queue": found["totals"],
@@ -80,7 +81,9 @@ class QueueAnswers:
             "budget_bytes": tier.settings.max_bytes,
             "stays": found["stays"],
             "breaker": self._breaker(),
-            "trouble": self._far.trouble,
+            "trouble": self._far.trouble or tier.partials.misses.general,
+            "failed_reads": reads,
+            "unread": unread,
             "problem": tier.owner.refusal or reports_s3.problem(found),
         }
 

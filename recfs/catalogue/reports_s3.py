@@ -214,6 +214,8 @@ def status(catalogue: Path, config: Config) -> dict[str, Any] | None:
         "budget_bytes": config.cache.max_size,
         "breaker": None,
         "trouble": None,
+        "failed_reads": [],
+        "unread": None,
         "problem": problem(found),
         "tier_run": None,
     }

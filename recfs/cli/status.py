@@ -196,6 +196,11 @@ def _s3(far: dict[str, Any]) -> list[tuple[str, str | Text]]:
         ("queue", summary(far["queue"])),
         ("local copies", f"{output.size(far['local_bytes'])} of {output.size(far['budget_bytes'])}"),
     ]
+    for read in far.get("failed_reads") or ():
+        what = f"{output.show_name(read['path'])}: {output.show_name(read['reason'])}"
+        facts.append(
+            ("read failed", Text(f"{what} (since {read['since']}, {_times(read['tries'])})", style="bold red"))
+        )
     if stays := staying(far.get("stays")):
         facts.append(("not uploaded", Text(stays, style="yellow")))
     run = far.get("tier_run")

@@ -115,6 +115,8 @@ class Download:
         """Asked when the object has another etag than this: the one by which the same bytes go on; None: others."""
         self.grown: Callable[[], None] = lambda: None
         """Called when more is in the file."""
+        self.missed: Callable[[RecfsError], None] = lambda _error: None
+        """Called when bytes that somebody waits for did not come, or none will."""
         self._reads: dict[object, tuple[int, int]] = {}
         """Blocks that are being read from the file."""
         if self.complete:
@@ -226,7 +228,9 @@ class Download:
                 if self._blocks.has(waiter.first, waiter.stop):
                     return
                 if scope.cancelled_caught and not (waiter.stream is None and self._out_of_turn()):
-                    raise self._too_late(waiter)
+                    late = self._too_late(waiter)
+                    self.missed(late)
+                    raise late
                 waiter.woken = trio.Event()
         finally:
             # What it waited for and is not under way yet is not asked for any more.
@@ -359,7 +363,10 @@ class Download:
     def _missed(self, first: int, stop: int, error: RecfsError) -> None:
         self._blocks.lost(first, stop)
         self.error = error
-        if _lasting(error):
+        lasting = _lasting(error)
+        if lasting or any(waiter.first < stop and first < waiter.stop for waiter in self._waiters):
+            self.missed(error)
+        if lasting:
             self.failed = error
             self._end()
             self._fail_waiters(error)

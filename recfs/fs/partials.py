@@ -18,6 +18,7 @@ from recfs.fs.digests import Pass, Source
 from recfs.fs.diskio import file_limit, kept_files
 from recfs.fs.download import Download
 from recfs.fs.hashing import Work, owner_of
+from recfs.fs.misses import Misses
 from recfs.fs.nodes import FileNode
 from recfs.fs.problems import reason_of
 from recfs.fs.staging import FETCH_LABEL, pool_size
@@ -90,6 +91,8 @@ class Partials:
         """Set once there is one."""
         self.by_ino: dict[int, Partial] = {}
         """By inode number; what was asked for last is the last."""
+        self.misses = Misses(tree)
+        """Reads that failed."""
         self.landing: dict[int, trio.Event] = {}
         """Copies that are whole and being verified, by inode number."""
         self._doomed: dict[int, list[int]] = {}
@@ -156,7 +159,8 @@ class Partials:
             self._tier.objects, held.key, held.etag, held.size_bytes, fd, self._tier.limiter, self._slots,
             read_ahead_max=self._tier.settings.read_ahead_max,
         )  # fmt: skip
-        download.grown = self._tier.room.press
+        download.grown = functools.partial(self._grown, node.ino)
+        download.missed = functools.partial(self.misses.failed, node.ino)
         download.renew = functools.partial(self._renewed_etag, node, held)
         made = self.by_ino[node.ino] = Partial(node, held.key, staging, fd, download, self._tree.clock.steady_ns())
         if node.body is not None:  # its readers' bytes were given up
@@ -169,6 +173,10 @@ class Partials:
         self.nursery.start_soon(self._fill, made)
         self._tier.room.press()
         return made
+
+    def _grown(self, ino: int) -> None:
+        self.misses.came(ino)
+        self._tier.room.press()
 
     def _leave_descriptors(self) -> None:
         """Give the oldest copies up that nobody has open, where they are so many that others miss their descriptors."""
@@ -318,6 +326,7 @@ class Partials:
     def _give_up(self, partial: Partial, error: RecfsError) -> None:
         log.error("%s", error)
         partial.wrong = error
+        self.misses.failed(partial.node.ino, error)
         self.drop(partial.node)
 
     def drop_failed(self, node: FileNode) -> None:

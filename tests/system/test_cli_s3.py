@@ -45,6 +45,8 @@ from tests.system.s3_samples import (
     TOTALS,
 )
 
+READ = {"path": PATH, "reason": "gone; bring it back", "tries": 2, "since": "2026-11-28T11:00:00+00:00"}
+
 COMMANDS = {
     "queue": (
         ["queue"],
@@ -187,6 +189,7 @@ def test_what_could_not_be_done_is_exit_code_1(
         ("queue", ["queue"], QUEUE | {"more": 5}, "5 more rows with --limit 0"),
         ("status", ["status"], STATUS | {"s3": FAR | {"breaker": {"state": "open", "error": "no route"}}}, "no route"),
         ("status", ["status"], STATUS | {"s3": FAR | {"tier_run": TIER_RUN}}, "1,234 files looked at, 1 moved"),
+        ("status", ["status"], STATUS | {"s3": FAR | {"failed_reads": [READ]}}, f"{PATH}: gone; bring it back (since"),
         (
             "tier_run",
             ["tier", "run"],
