@@ -52,6 +52,8 @@ class Room:
 
     def may_evict(self, node: FileNode) -> str | None:
         """Why the local copy cannot go now; None if it can."""
+        if node.unlinked:
+            return "it was removed meanwhile"
         if node.state is not State.STORED or node.object is None:
             return f"it is {node.state}: only what is stored in S3 can leave; `recfs route explain` tells where it goes"
         if self._tier.owner.is_lost:

@@ -170,8 +170,10 @@ class Tier:
         self.journal.delete(key, 0.0 if node.unlinked else OPEN_S)
 
     def remember(self, node: FileNode, row: ObjectRow) -> None:
-        """Record what S3 holds. Atomic."""
+        """Record what S3 holds. Atomic. Of a removed file there is no row any more."""
         node.object = row
+        if node.unlinked:
+            return
         self.journal.hold(node.ino, row.key)
         self._behind.object(row)
         self._behind.node(node)

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import trio
 
+from recfs.answers_s3.walk import Found
 from recfs.core.model import State
 from recfs.errors import IsADirectory, NotFound
+from recfs.fs.nodes import FileNode
 
 from .build import REC, Filesystem, pattern
 from .far import OTHER, Hold, ask, bucket, down, failing, fs, no_route, until
@@ -192,3 +194,31 @@ async def test_what_somebody_waits_for_is_not_evicted(fs: Filesystem) -> None:
     assert read == [b"data"]
     await fs.drain()
     assert (await ask(fs, "evict", path=FILE))["files"] == 1
+
+
+@pytest.mark.parametrize("command", ["evict", "pin"])
+@pytest.mark.parametrize("again", [False, True], ids=["removed", "made anew"])
+async def test_a_file_that_goes_while_a_command_comes_to_it(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, command: str, again: bool
+) -> None:
+    """No row of its object is left, and nothing happens to a file that has its name by then."""
+    await fs.write(FILE, b"data")
+    await fs.drain()
+    found = Found.node
+
+    async def overtaken(self: Found) -> FileNode | None:
+        node = await found(self)
+        await fs.unlink(FILE)
+        if again:
+            await fs.write(FILE, b"anew")
+        await fs.parts.behind.flush()
+        return node
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(Found, "node", overtaken)
+        await ask(fs, command, path=FILE)
+    await fs.drain()
+    assert fs.rows("select ino from object where ino not in (select ino from node)") == []
+    if again:
+        assert (fs.root / FILE).read_bytes() == b"anew"
+        assert await fs.state(FILE) == State.STORED
