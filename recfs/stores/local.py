@@ -14,6 +14,7 @@ import fcntl
 import logging
 import os
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,8 @@ PRIVATE = ".recfs"
 TOP_LEVELS = (b"shared", b"users", b"temp")
 LABEL_XATTR = "user.recfs.label"
 """On staging files: what the bytes are, so that they can be adopted without their row."""
+DYING_S = 2.0
+"""How long the lock of a daemon that is gone may outlive it: a child has it until its execve(2)."""
 MARK_XATTR = "user.recfs.generation"
 """On `users/`: which time the home tree is of (core/generation.py)."""
 
@@ -115,7 +118,7 @@ class LocalStore:
                 f"Give this user the directory (chown), or choose another with --root."
             ) from error
         try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock()
         except OSError as error:
             holder = os.pread(self._lock_fd, 64, 0).decode("ascii", "replace").strip()
             os.close(self._lock_fd)
@@ -137,6 +140,20 @@ class LocalStore:
         self.max_file_bytes = _largest(self._lock_fd)
         for folder in (self._home, os.fsencode(self.private)):
             self.beneath.sync(folder)
+
+    def _lock(self) -> None:
+        """Take the lock. Raises OSError while somebody has it; a killed daemon's child is waited for a moment."""
+        deadline = time.monotonic() + DYING_S
+        while True:
+            try:
+                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                holder = os.pread(self._lock_fd, 64, 0).strip()
+                if not holder.isdigit() or Path(f"/proc/{int(holder)}").exists() or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
 
     def _make_folder(self, path: Path, mode: int) -> None:
         """Have a directory of the store's own; somebody's file in its place is kept. Raises OSError, StoreError."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -201,4 +204,22 @@ def test_the_largest_file_of_the_disk_is_known(store: LocalStore, tmp_path: Path
     if store.max_file_bytes < 2**63 - 1:
         with pytest.raises(OSError, match="File too large"):
             os.truncate(path, store.max_file_bytes + 1)
+    store.close()
+
+
+def test_the_lock_of_a_daemon_that_is_gone_is_waited_for(tmp_path: Path) -> None:
+    """A child that it was just starting has it for a moment more."""
+    store = LocalStore(tmp_path / "root")
+    store.open()
+    store.close()
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    with open(tmp_path / "root/.recfs/lock", "r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(b"%d\n" % gone.pid)
+        lock.flush()
+        letting_go = threading.Timer(0.1, fcntl.flock, (lock, fcntl.LOCK_UN))
+        letting_go.start()
+        store.open()
+        letting_go.join()
     store.close()
