@@ -336,5 +336,6 @@ class Tier:
 
     def _lose_object(self, node: FileNode) -> None:
         node.object = None
+        self.journal.resume_move(node.ino)  # which finds that there is nothing to be moved
         self._behind.object_gone(node.ino)
         self._behind.node(node)

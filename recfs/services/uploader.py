@@ -382,10 +382,15 @@ class Uploader:
         self._stored += 1
         self._journal.done(row.id)
         self._tier.follow(node)
-        move = self._journal.move_of(node.ino)
+        move, says = self._journal.move_of(node.ino), not transfer.found and attributes_of(node) == told
+        is_here = info.key == key_of(node)
         if move is not None and self._journal.unsent.why_aside(move.id) is not None:
             self._journal.retry(move.id)  # it was refused for the sake of the object that was there before
-        if transfer.found or attributes_of(node) != told:
+        elif move is not None and says and is_here and not move.key and move.id not in self._journal.running:
+            self._journal.cancel(move.id)  # this upload did what it was put off for
+        else:
+            self._journal.resume_move(node.ino)
+        if not says:
             self._tier.described(node)
         if before is not None and before.key != key:
             await self._behind.durable()  # as after a move

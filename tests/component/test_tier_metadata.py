@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -226,6 +227,26 @@ async def test_what_waits_for_a_writer_is_done_with_when_its_file_stays_incomple
     assert await fs.state(FILE) == "incomplete"
     with trio.fail_after(10):
         await until(lambda: not fs.vfs.bodies.tier.journal.rows)
+
+
+@pytest.mark.parametrize("goes", ["to S3", "nowhere"])
+async def test_what_waits_for_a_writer_is_done_with_when_its_file_was_changed(fs: Filesystem, goes: str) -> None:
+    """Its upload says all of it; of a file that belongs here now there is no object to be told."""
+    await store(fs)
+    number = await fs.open(FILE, os.O_RDWR)
+    await fs.vfs.files.write(number, 0, b"other")
+    await change(fs)
+    await fs.drain()
+    assert fs.rows("select count(*) from journal where kind = 'move'") == [1]
+    if goes == "nowhere":
+        settings = fs.vfs.bodies.tier.settings
+        fs.vfs.bodies.tier.settings = dataclasses.replace(settings, rules=())
+    await fs.close(number)
+    await fs.drain()
+    assert copies(fs) == 0
+    if goes == "to S3":
+        assert metadata(fs)["mode"] == WANTED["mode"]
+    assert fs.rows("select kind from journal where kind <> 'delete'") == []
 
 
 async def test_a_file_renamed_in_the_moment_of_its_commit(fs: Filesystem) -> None:
