@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from recfs.answers_s3.walk import walk
+from recfs.core.model import State
 from recfs.core.ownership import Verdict
+from recfs.ports import ROOT_INO
 
 if TYPE_CHECKING:
     from recfs.answers_s3.far import Far
@@ -34,10 +37,20 @@ class ClaimAnswers:
             verdict, mark = await tier.owner.verdict()
         claimed = verdict in _MAY_USE or verdict is Verdict.LOST or bool(params.get("force"))
         if claimed:
+            if verdict is Verdict.LOST:
+                await self._send_again()  # before anything may leave: is_lost holds it until the claim
             await tier.owner.claim()
             for row in [row for row in tier.journal.rows.values() if row.attempts]:
                 tier.journal.retry(row.id)
         return self._told(verdict, mark) | {"claimed": claimed}
+
+    async def _send_again(self) -> None:
+        """Have every stored file whose bytes are here uploaded anew: its object may be gone."""
+        far = self._far
+        async for found in walk(far.vfs, await far.vfs.tree.directory(ROOT_INO)):
+            if found.state is State.STORED and (node := await found.node()) is not None:
+                await far.tier.store_anew(node)
+        await far.vfs.behind.durable()
 
     def _told(self, verdict: Verdict, mark: Mark | None) -> dict[str, Any]:
         config = self._far.config

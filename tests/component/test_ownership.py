@@ -331,6 +331,9 @@ async def test_an_emptied_bucket_is_told_and_not_taken_for_new(
     assert (await owner(fs, "bucket_claim"))["claimed"] is True
     await fs.drain()
     assert objects.data(f"{REC}/new") == b"another take"
+    assert objects.data(f"{REC}/here") == b"a take that is here as well"
+    await evict(fs, f"{REC}/here")
+    assert await fs.read(f"{REC}/here") == b"a take that is here as well"
     assert await problems(fs) == ""
     await fs.stop()
 
