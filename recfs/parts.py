@@ -34,6 +34,7 @@ from recfs.fs.recovery import Recovery, Report
 from recfs.fs.refusals import UNSURE
 from recfs.fs.staging import Space
 from recfs.fs.tree import Tree
+from recfs.fs.unanswered import Unanswered
 from recfs.fs.vfs import Vfs
 from recfs.fs.writebehind import WriteBehind
 from recfs.ports import Batch
@@ -156,7 +157,6 @@ async def opened(
         with _usable(config):
             catalogue = _catalogue(store)
             ends.callback(_at_the_end, catalogue.close)
-            objects = objects or remote.connect(config)
             parts = await _build(config, store, catalogue, kernel, files or NoKernelFiles(), objects)
         try:
             yield parts
@@ -229,6 +229,8 @@ async def _build(
         operator=config.operator,
     )
     places = Places(store)
+    unanswered = Unanswered(clock)
+    objects = objects or remote.connect(config, unanswered)
     in_use = InUse()
     settler = HomeSettler(
         tree, behind, places, store, trio.CapacityLimiter(1), in_use, retention_s=config.trash.retention
@@ -262,7 +264,7 @@ async def _build(
     await remote.agree(config, catalogue, behind)
     far = None
     if objects is not None:
-        far = remote.build(config, objects, tree, behind, places, bodies, space, store, hashing)
+        far = remote.build(config, objects, tree, behind, places, bodies, space, store, hashing, unanswered)
         await far.tier.journal.load(catalogue)
         bodies.tier = far.tier
     with _readable(store):

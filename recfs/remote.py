@@ -17,7 +17,8 @@ from recfs.fs.ownership import STORE_FACT, Ownership
 from recfs.fs.problems import reason_of
 from recfs.fs.tier import Tier, TierSettings
 from recfs.services.uploader import Uploader
-from recfs.stores.wrap import CircuitBreaker, RetryingObjectStore, RetryPolicy
+from recfs.stores.breaker import CircuitBreaker
+from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
 
 if TYPE_CHECKING:
     from recfs.config import Config
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from recfs.fs.places import Places
     from recfs.fs.staging import Space
     from recfs.fs.tree import Tree
+    from recfs.fs.unanswered import Unanswered
     from recfs.fs.writebehind import WriteBehind
     from recfs.objects import ObjectStore
     from recfs.ports import Catalogue
@@ -57,15 +59,18 @@ class Remote:
             log.error("while closing the connections to S3: %s", reason_of(error))
 
 
-def connect(config: Config) -> ObjectStore | None:
-    """The configured object store, with its retries; None without [s3]. Asks nothing of the server."""
+def connect(config: Config, unanswered: Unanswered) -> ObjectStore | None:
+    """The configured object store, with its retries; None without [s3]. Asks nothing of the server.
+
+    *unanswered* is told of what it may carry out twice.
+    """
     if config.s3 is None:
         return None
     from recfs.stores.s3 import store as s3  # boto3 costs a third of the start, and nobody else needs it
 
     policy = RetryPolicy(max_attempts=config.s3.max_attempts, deadline_s=config.s3.deadline)
     breaker = CircuitBreaker(on_change=_changed)
-    return RetryingObjectStore(s3.connect(config.s3), policy, breaker, on_retry=_tried_again)
+    return RetryingObjectStore(s3.connect(config.s3), policy, breaker, on_retry=_tried_again, on_lost=unanswered.note)
 
 
 def _changed(error: Exception | None) -> None:
@@ -81,7 +86,7 @@ def _tried_again(operation: str, attempt: int, error: Exception) -> None:
 
 def build(
     config: Config, objects: ObjectStore, tree: Tree, behind: WriteBehind, places: Places, bodies: Bodies,
-    space: Space, store: LocalStore, hashing: Hashing,
+    space: Space, store: LocalStore, hashing: Hashing, unanswered: Unanswered,
 ) -> Remote:  # fmt: skip
     """Put the parts together; `Remote.tier.journal` has yet to be loaded."""
     threads = config.s3.threads if config.s3 is not None else 16
@@ -93,7 +98,7 @@ def build(
         settle_s=config.upload.settle,
         retention_s=config.trash.retention,
     )
-    journal = Journal(behind, tree.clock)
+    journal = Journal(behind, tree.clock, unanswered)
     url = config.s3.url if config.s3 is not None else "the bucket"
     owner = Ownership(objects, tree.catalogue, behind, tree.clock, str(store.root), url)
     tier = Tier(

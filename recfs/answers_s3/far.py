@@ -15,7 +15,8 @@ from recfs.fs.nodes import DirNode, FileNode, LinkNode
 from recfs.fs.problems import reason_of
 from recfs.fs.views import View
 from recfs.object_errors import Stalled
-from recfs.stores.wrap import BreakerState, RetryingObjectStore
+from recfs.stores.breaker import BreakerState
+from recfs.stores.wrap import RetryingObjectStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.naming import is_temporary_name
-from recfs.fs.unanswered import Unanswered
 from recfs.fs.unsent import Unsent, Why
 from recfs.ports import JournalRow
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from recfs.fs.nodes import FileNode
+    from recfs.fs.unanswered import Unanswered
     from recfs.fs.writebehind import WriteBehind
     from recfs.ports import Catalogue, Clock
 
@@ -48,7 +48,7 @@ class Running:
 class Journal:
     """All rows that are not done."""
 
-    def __init__(self, behind: WriteBehind, clock: Clock) -> None:
+    def __init__(self, behind: WriteBehind, clock: Clock, unanswered: Unanswered) -> None:
         self._behind = behind
         self._clock = clock
         self._next = 1
@@ -64,7 +64,7 @@ class Journal:
         self._begun: set[int] = set()
         """Inodes whose uploads were dropped after a try: S3 may have something of them that no row knows of."""
         self.unsent = Unsent()
-        self.unanswered = Unanswered(clock)
+        self.unanswered = unanswered
         self.refusals: set[int] = set()
         """Rows whose last try met what waiting does not change: S3, or the owner of the prefix, refuses."""
         self.waits: dict[int, int] = {}

@@ -8,6 +8,7 @@ after it was put, and is deleted twice.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,20 +23,22 @@ _MANY = 1000
 
 
 class Unanswered:
-    """What may still come to lie under which key. Atomic."""
+    """What may still come to lie under which key. Any thread may note it, and it is known as soon as that returns."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._known: dict[str, tuple[int, bytes | None]] = {}
+        self._lock = threading.Lock()
 
     def note(self, key: str, sha256: bytes | None) -> None:
         """These bytes may come to lie under *key*; None: any, or none."""
-        if len(self._known) > _MANY:
-            self._known = {each: found for each, found in self._known.items() if found[0] > self._oldest_ns()}
-        before = self._known.get(key)
-        if before is not None and before[1] != sha256:
-            sha256 = None
-        self._known[key] = self._clock.steady_ns(), sha256
+        with self._lock:
+            if len(self._known) > _MANY:
+                self._known = {each: found for each, found in self._known.items() if found[0] > self._oldest_ns()}
+            before = self._known.get(key)
+            if before is not None and before[1] != sha256:
+                sha256 = None
+            self._known[key] = self._clock.steady_ns(), sha256
 
     def others(self, key: str, sha256: bytes | None) -> bool:
         """Whether anything but these bytes may come to lie under *key*; None: anything at all."""
@@ -48,7 +51,8 @@ class Unanswered:
 
     def over(self, key: str) -> None:
         """What lies under *key* was still there after a while."""
-        self._known.pop(key, None)
+        with self._lock:
+            self._known.pop(key, None)
 
     def _oldest_ns(self) -> int:
         return self._clock.steady_ns() - round(KEPT_S * _NS)

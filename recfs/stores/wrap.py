@@ -14,19 +14,17 @@ same timeouts side by side; one call at a time is let through to see whether the
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import islice
 from typing import Literal, TypeVar
 
 import tenacity
 
-from recfs.object_errors import ObjectStoreError, StoreDown, Throttled
+from recfs.object_errors import ObjectStoreError, Throttled
 from recfs.objects import (
     Cancel,
     CheckReport,
@@ -39,133 +37,10 @@ from recfs.objects import (
     Tier,
     UploadInfo,
 )
+from recfs.stores.breaker import CircuitBreaker
 
 _T = TypeVar("_T")
 _LIST_BATCH = 1000
-
-
-class BreakerState(StrEnum):
-    """What the circuit breaker makes of the server."""
-
-    CLOSED = "closed"
-    """Fine."""
-    OPEN = "open"
-    """Down; nobody asks until the pause is over."""
-    HALF_OPEN = "half-open"
-    """One call is under way to see whether it is back."""
-
-
-class CircuitBreaker:
-    """Stops all calls after *threshold* outages in a row, and lets one at a time through to probe. Thread-safe.
-
-    The pause before a probe doubles from *first_pause_s* up to *max_pause_s*, with up to a quarter of jitter so that
-    many daemons do not come back at the same instant. *on_change* is told what was found when the server is down, and
-    None when it is back; from any thread.
-    """
-
-    def __init__(
-        self,
-        threshold: int = 5,
-        first_pause_s: float = 1.0,
-        max_pause_s: float = 15.0,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        jitter: Callable[[], float] = random.random,
-        on_change: Callable[[Exception | None], None] = lambda _error: None,
-    ) -> None:
-        self._on_change = on_change
-        self._threshold, self._first_pause_s, self._max_pause_s = threshold, first_pause_s, max_pause_s
-        self._clock, self._jitter = clock, jitter
-        self._changed = threading.Condition()
-        self._state = BreakerState.CLOSED
-        self._failures = 0
-        self._pause_s = first_pause_s
-        self._probe_due = 0.0
-        self._last_error: Exception | None = None
-        self._closing = False
-
-    @property
-    def state(self) -> BreakerState:
-        """For `recfs status`."""
-        return self._state
-
-    @property
-    def last_error(self) -> Exception | None:
-        """What opened it; None while closed."""
-        return None if self._state is BreakerState.CLOSED else self._last_error
-
-    @property
-    def trouble(self) -> Exception | None:
-        """What the last call met that found the server down; None once one got an answer."""
-        return self._last_error if self._failures else None
-
-    @property
-    def is_about_to_open(self) -> bool:
-        """Whether one more outage opens it."""
-        return self._state is BreakerState.CLOSED and self._failures + 1 >= self._threshold
-
-    def admit(self, wait_s: float) -> bool:
-        """Wait up to *wait_s* for permission to call. True: the call is the probe and must report back.
-
-        Raises StoreDown if the server is still thought down then.
-        """
-        give_up = self._clock() + wait_s
-        with self._changed:
-            while self._state is not BreakerState.CLOSED:
-                now = self._clock()
-                if self._state is BreakerState.OPEN and now >= self._probe_due:
-                    self._state = BreakerState.HALF_OPEN
-                    return True
-                # During a probe its outcome is what to wait for; else the time of the next one.
-                until = give_up if self._state is BreakerState.HALF_OPEN else min(give_up, self._probe_due)
-                if now >= give_up or self._closing:
-                    raise StoreDown(
-                        f"the object store is down, next try in {self._next_s(now):.0f} s: {self._last_error}"
-                    )
-                self._changed.wait(max(until - now, 0.001))
-        return False
-
-    def succeeded(self) -> None:
-        """A call got an answer that a healthy server gives (a refusal is one, too)."""
-        with self._changed:
-            self._failures, self._pause_s = 0, self._first_pause_s
-            was_down = self._state is not BreakerState.CLOSED
-            if was_down:
-                self._state = BreakerState.CLOSED
-                self._changed.notify_all()
-        if was_down:
-            self._on_change(None)
-
-    def failed(self, error: Exception, *, probe: bool) -> None:
-        """A call found the server down."""
-        with self._changed:
-            self._failures += 1
-            self._last_error = error
-            goes_down = self._state is BreakerState.CLOSED and self._failures >= self._threshold
-            if probe or goes_down:
-                if probe:
-                    self._pause_s = min(self._pause_s * 2, self._max_pause_s)
-                self._state = BreakerState.OPEN
-                self._probe_due = self._clock() + self._pause_s * (1 + self._jitter() / 4)
-                self._changed.notify_all()
-        if goes_down:
-            self._on_change(error)
-
-    def withdrawn(self) -> None:
-        """The probe ended without saying anything about the server (cancelled, or a local fault)."""
-        with self._changed:
-            if self._state is BreakerState.HALF_OPEN:
-                self._state, self._probe_due = BreakerState.OPEN, self._clock()
-                self._changed.notify_all()
-
-    def release(self) -> None:
-        """The daemon stops: nobody waits any more."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-
-    def _next_s(self, now: float) -> float:
-        return max(0.0, self._probe_due - now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,14 +64,20 @@ class RetryingObjectStore:
         breaker: CircuitBreaker | None = None,
         *,
         on_retry: Callable[[str, int, Exception], None] = lambda _operation, _attempt, _error: None,
+        on_lost: Callable[[str, bytes | None], None] = lambda _key, _sha256: None,
     ) -> None:
         self._store = store
         self._policy = policy or RetryPolicy()
         self.breaker = breaker or CircuitBreaker()
         self._on_retry = on_retry
+        self._on_lost = on_lost
+        """Told before a call returns of each key that an attempt without an answer may yet change, and to which bytes
+        (SHA-256; None: none). A call that fails says so itself (`ObjectStoreError.unanswered`)."""
         self._closing = threading.Event()
 
-    def _try(self, operation: str, call: Callable[[], _T]) -> _T:
+    def _try(
+        self, operation: str, call: Callable[[], _T], changes: Iterable[str] = (), sha256: bytes | None = None
+    ) -> _T:
         policy = self._policy
         started = time.monotonic()
         try:
@@ -222,7 +103,7 @@ class RetryingObjectStore:
             if isinstance(error, Exception):
                 self._on_retry(operation, state.attempt_number, error)
 
-        return tenacity.Retrying(
+        result = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_retryable),
             wait=tenacity.wait_random_exponential(multiplier=policy.first_wait_s, max=policy.max_wait_s),
             stop=tenacity.stop_any(
@@ -234,6 +115,10 @@ class RetryingObjectStore:
             before_sleep=again,
             reraise=True,
         )(attempt)
+        if lost:
+            for key in changes:
+                self._on_lost(key, sha256)
+        return result
 
     def _once(self, call: Callable[[], _T], wait_s: float) -> _T:
         if self.breaker.admit(wait_s):
@@ -311,7 +196,10 @@ class RetryingObjectStore:
     ) -> ObjectInfo:
         """As `ObjectStore.put_file`."""
         return self._try(
-            "put_file", lambda: self._store.put_file(fd, size, key, meta, progress=progress, cancel=cancel)
+            "put_file",
+            lambda: self._store.put_file(fd, size, key, meta, progress=progress, cancel=cancel),
+            (key,),
+            meta.sha256,
         )
 
     def part_size(self, size_bytes: int) -> int:
@@ -371,12 +259,17 @@ class RetryingObjectStore:
         cancel: Cancel | None = None,
     ) -> ObjectInfo:
         """As `ObjectStore.copy`."""
-        return self._try("copy", lambda: self._store.copy(src, dst, size, meta=meta, if_match=if_match, cancel=cancel))
+        return self._try(
+            "copy",
+            lambda: self._store.copy(src, dst, size, meta=meta, if_match=if_match, cancel=cancel),
+            (dst,),
+            meta.sha256 if meta is not None else None,
+        )
 
     def delete(self, keys: Iterable[str]) -> Sequence[tuple[str, ObjectStoreError]]:
         """As `ObjectStore.delete`. Keys that failed are returned, not tried again: the journal does that."""
         wanted = tuple(keys)
-        return self._try("delete", lambda: self._store.delete(wanted))
+        return self._try("delete", lambda: self._store.delete(wanted), wanted)
 
     def list(self, prefix: str = "", after: str = "") -> Iterator[ObjectInfo]:
         """As `ObjectStore.list`; a listing that breaks off goes on after the last key it gave."""

@@ -11,7 +11,8 @@ import trio
 from recfs.catalogue import reports, reports_s3
 from recfs.errors import InvalidArgument, NotSupported
 from recfs.object_errors import Unreachable
-from recfs.stores.wrap import CircuitBreaker, RetryingObjectStore, RetryPolicy
+from recfs.stores.breaker import CircuitBreaker
+from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
 
 from .build import REC, Filesystem, pattern
 from .far import OTHER, Hold, ask, bucket, down, failing, fs, journalled, no_route, until

@@ -9,7 +9,8 @@ import trio
 
 from recfs.answers_s3 import far as asking
 from recfs.object_errors import Stalled, Unreachable
-from recfs.stores.wrap import CircuitBreaker, RetryingObjectStore, RetryPolicy
+from recfs.stores.breaker import CircuitBreaker
+from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
 
 from .build import Filesystem
 from .far import Hold, ask, bucket, fs, journalled, until

@@ -22,7 +22,8 @@ from recfs.object_errors import (
     WrongCredentials,
 )
 from recfs.objects import ObjectMeta
-from recfs.stores.wrap import BreakerState, CircuitBreaker, RetryingObjectStore, RetryPolicy
+from recfs.stores.breaker import BreakerState, CircuitBreaker
+from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
 from tests.fake_object_store import FakeObjectStore
 from tests.helpers.chaos_faults import Cut, Longer, NoAnswer, Status
 from tests.helpers.chaos_proxy import ChaosProxy, operation

@@ -10,9 +10,12 @@ import pytest
 import trio
 
 from recfs import daemon, offline, remote
+from recfs.clock import SystemClock
 from recfs.config import Config
+from recfs.fs.unanswered import Unanswered
 from recfs.object_errors import AccessRefused, StoreDown, Unreachable
-from recfs.stores.wrap import CircuitBreaker, RetryingObjectStore, RetryPolicy
+from recfs.stores.breaker import CircuitBreaker
+from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
 from tests.fake_object_store import FakeObjectStore
 
 from .build import REC, Filesystem, filesystem, pattern
@@ -256,7 +259,7 @@ def test_a_command_that_opens_the_store_for_a_moment_uploads_nothing(
             await journalled(fs)
 
     trio.run(make)
-    monkeypatch.setattr(remote, "connect", lambda config: fake)
+    monkeypatch.setattr(remote, "connect", lambda *_: fake)
     config = Config.model_validate({"root": root, "min_free": 0, **S3})
     assert offline.Offline(config).call("quota_set", user="5", max_files=7)["limits"]["max_files"] == 7
     assert list(fake.keys()) == []
@@ -265,8 +268,9 @@ def test_a_command_that_opens_the_store_for_a_moment_uploads_nothing(
 def test_the_store_tries_again_as_the_configuration_says() -> None:
     """And has a circuit breaker; nothing is asked of the server for that."""
     section = {"bucket": "bucket", "endpoint": "http://127.0.0.1:1", "max_attempts": 3, "deadline": "7s"}
-    made = remote.connect(Config.model_validate({"root": "/srv", "s3": section}))
+    unanswered = Unanswered(SystemClock({}, "boot"))
+    made = remote.connect(Config.model_validate({"root": "/srv", "s3": section}), unanswered)
     assert isinstance(made, RetryingObjectStore)
     assert (made._policy.max_attempts, made._policy.deadline_s) == (3, 7.0)
     made.close()
-    assert remote.connect(Config.model_validate({"root": "/srv"})) is None
+    assert remote.connect(Config.model_validate({"root": "/srv"}), unanswered) is None

@@ -24,8 +24,9 @@ from recfs.fs.vfs import Changes
 from recfs.mounting import Detached
 from recfs.object_errors import Unreachable, UploadInvalid
 from recfs.objects import ObjectStore
+from recfs.stores.breaker import CircuitBreaker
 from recfs.stores.local import LocalStore
-from recfs.stores.wrap import CircuitBreaker, RetryingObjectStore, RetryPolicy
+from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
 from tests.fake_object_store import FakeObjectStore
 
 from .build import OPERATOR, Filesystem, pattern
