@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from .target import DRAIN_TIMEOUT_S, START_TIMEOUT_S, Target, TargetError, uninterrupted
 
+BUSY_S = 10.0
 _POLL_S = 0.01
 
 
@@ -77,7 +78,7 @@ class Peer(Target):
             return
         self._note_end()
         process, self._process = self._process, None
-        unmounted = subprocess.run(["fusermount3", "-u", self.mountpoint], check=False, capture_output=True, text=True)
+        unmounted = self._unmount()
         if unmounted.returncode != 0:
             subprocess.run(["fusermount3", "-uz", self.mountpoint], check=False, capture_output=True)
             process.terminate()
@@ -89,6 +90,15 @@ class Peer(Target):
             raise TargetError(f"{self.name} was unmounted and did not end; killed") from None
         if unmounted.returncode != 0:
             raise TargetError(f"{self.name}: {unmounted.stderr.strip()}")
+
+    def _unmount(self) -> subprocess.CompletedProcess[str]:
+        """Unmount; for a moment after the last close, the kernel may still release files (EBUSY)."""
+        deadline = time.monotonic() + BUSY_S
+        while True:
+            done = subprocess.run(["fusermount3", "-u", self.mountpoint], check=False, capture_output=True, text=True)
+            if "busy" not in done.stderr or time.monotonic() > deadline:
+                return done
+            time.sleep(_POLL_S)
 
     def pids(self) -> tuple[int, ...]:
         return (self._process.pid,) if self._process is not None else ()
