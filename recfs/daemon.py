@@ -21,18 +21,18 @@ from typing import TYPE_CHECKING, Any
 import sdnotify
 import trio
 
-from recfs.answers import DRAIN_POLL_S, HASH_PATIENCE_S, Answers
-from recfs.control import ControlServer
+from recfs.api.answers import DRAIN_POLL_S, HASH_PATIENCE_S, Answers
+from recfs.api.control import ControlServer
 from recfs.core.units import format_size
+from recfs.disk.diskio import few_files
 from recfs.errors import MountError, RecfsError, StoreError, first_error
-from recfs.fs.diskio import few_files
-from recfs.fs.kernel import PyfuseKernelCache
-from recfs.fs.operations import Operations
-from recfs.fs.passthrough import FuseSession
-from recfs.fs.problems import reason_of
 from recfs.fs.xattrs import Xattrs
-from recfs.mounting import Detached, OwnMount, fuse_options, prepare_mountpoint
+from recfs.fuse.kernel import PyfuseKernelCache
+from recfs.fuse.mounting import Detached, OwnMount, fuse_options, prepare_mountpoint
+from recfs.fuse.operations import Operations
+from recfs.fuse.passthrough import FuseSession
 from recfs.parts import DRAIN_S, Parts, opened
+from recfs.state.problems import reason_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,7 +108,7 @@ class _Daemon:
         self._left: list[str] = []
         """What the stop could not do."""
         self._answers = Answers(
-            config, parts.store, parts.vfs, parts.committer, parts.settler, parts.sweeper, parts.timekeeper,
+            config, parts.store, parts.vfs, parts.tier, parts.committer, parts.settler, parts.sweeper, parts.timekeeper,
             parts.limiter, mountpoint, self._stop.set, parts.recovered, session, self.mount.look,
             self.mount.is_there,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Every error recfs raises on purpose. No errno here: `fs/operations.py` owns the one errno table.
+"""Every error recfs raises on purpose. No errno here: `fuse/operations.py` owns the one errno table.
 
 RecfsError
 ├── ConfigError             recfs.conf is wrong: names file, key and remedy

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from recfs.answers import Answers
+from recfs.api.answers import Answers
 from recfs.errors import ControlError, RecfsError, first_error
 from recfs.parts import DRAIN_S, NoKernelCache, opened
 
@@ -33,8 +33,8 @@ class Offline:
         async with opened(self._config, NoKernelCache()) as parts, trio.open_nursery() as nursery:
             await parts.serve(nursery, far=False)  # whoever sets a quota does not want to wait for uploads
             answers = Answers(
-                self._config, parts.store, parts.vfs, parts.committer, parts.settler, parts.sweeper, parts.timekeeper,
-                parts.limiter, None, lambda: None, parts.recovered,
+                self._config, parts.store, parts.vfs, parts.tier, parts.committer, parts.settler, parts.sweeper,
+                parts.timekeeper, parts.limiter, None, lambda: None, parts.recovered,
             )  # fmt: skip
             handler = answers.handlers().get(method)
             if handler is None:

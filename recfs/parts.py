@@ -19,39 +19,42 @@ from recfs.catalogue.connection import full, is_full
 from recfs.catalogue.headroom import give_up
 from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
 from recfs.clock import SystemClock
+from recfs.disk.bodies import Bodies
+from recfs.disk.commit.committer import Committer
+from recfs.disk.commit.hashing import Hashing
+from recfs.disk.diskio import fallocate
+from recfs.disk.home.inuse import InUse
+from recfs.disk.home.places import Places
+from recfs.disk.home.settler import HomeSettler
+from recfs.disk.staging import Space, StagingPool
 from recfs.errors import IoFailure, OutOfSpace, RecfsError, StoreError, StoreFull
-from recfs.fs import generations, survivors
-from recfs.fs.accounts import Accounts
-from recfs.fs.bodies import Bodies
-from recfs.fs.diskio import fallocate
-from recfs.fs.hashing import Hashing
-from recfs.fs.inuse import InUse
+from recfs.fs import survivors
 from recfs.fs.iomodes import IoModes
-from recfs.fs.passthrough import Acceleration
-from recfs.fs.places import Places
-from recfs.fs.problems import Problems, forever, reason_of
 from recfs.fs.recovery import Recovery, Report
-from recfs.fs.refusals import UNSURE
-from recfs.fs.staging import Space
-from recfs.fs.tree import Tree
-from recfs.fs.unanswered import Unanswered
 from recfs.fs.vfs import Vfs
-from recfs.fs.writebehind import WriteBehind
+from recfs.fuse.passthrough import Acceleration
 from recfs.ports import Batch
 from recfs.remote import Remote
-from recfs.services.committer import Committer
 from recfs.services.housekeeper import Housekeeper
 from recfs.services.meter import Meter
-from recfs.services.settler import HomeSettler
 from recfs.services.sweeper import Sweeper
 from recfs.services.timekeeper import Timekeeper
+from recfs.state import generations
+from recfs.state.accounts import Accounts
+from recfs.state.problems import Problems, forever, reason_of
+from recfs.state.refusals import UNSURE
+from recfs.state.remote import LocalOnly
+from recfs.state.tree import Tree
+from recfs.state.writebehind import WriteBehind
 from recfs.stores import presence
 from recfs.stores.local import LocalStore
+from recfs.tier.unanswered import Unanswered
 
 if TYPE_CHECKING:
     from recfs.config import Config
     from recfs.objects import ObjectStore
     from recfs.ports import KernelCache, KernelFiles
+    from recfs.tier.tier import Tier
 
 log = logging.getLogger("recfs.daemon")
 
@@ -108,6 +111,11 @@ class Parts:
     limiter: trio.CapacityLimiter
     recovered: Report
     generations: generations.Generations
+
+    @property
+    def tier(self) -> Tier | None:
+        """What knows of bytes in S3; None without [s3]."""
+        return self.remote.tier if self.remote is not None else None
 
     @property
     def problems(self) -> Problems:
@@ -235,14 +243,20 @@ async def _build(
     settler = HomeSettler(
         tree, behind, places, store, trio.CapacityLimiter(1), in_use, retention_s=config.trash.retention
     )
-    bodies = Bodies(tree, behind, places, store, settler, limiter, in_use)
+    pool, space = StagingPool(store, limiter), Space(store, config.min_free)
     hashing = Hashing(store, config.commit.hash_threads)
+    local = LocalOnly(behind)
+    tier, far = None, None
+    if objects is not None:
+        tier, far = remote.reach(config, objects, tree, pool, space, store, hashing, unanswered)
+    else:
+        tree.events.subscribe(local)
+    bodies = Bodies(tree, places, store, settler, pool, in_use, far or local)
     committer = Committer(
         tree, behind, places, bodies, settler, store, hashing,
         hash_threads=config.commit.hash_threads, settle_max_s=config.commit.settle_max,
     )  # fmt: skip
     bodies.withdraw = committer.withdraw
-    space = Space(store, config.min_free)
     modes = IoModes(tree, bodies, space, store, files, kernel, headroom=config.passthrough_headroom)
     vfs = Vfs(
         tree, behind, bodies, space, committer, kernel, modes, limiter,
@@ -262,11 +276,9 @@ async def _build(
         recovery = Recovery(tree, behind, places, bodies, vfs.names, store, vfs.survivors, counting)
         recovered = await recovery.run()
     await remote.agree(config, catalogue, behind)
-    far = None
-    if objects is not None:
-        far = remote.build(config, objects, tree, behind, places, bodies, space, store, hashing, unanswered)
-        await far.tier.journal.load(catalogue)
-        bodies.tier = far.tier
+    if tier is not None:
+        await tier.journal.load(catalogue)
+        tree.events.subscribe(tier)
     with _readable(store):
         await recovery.end()
     _tell(recovered)
@@ -276,7 +288,8 @@ async def _build(
     )  # fmt: skip
     return Parts(
         store, catalogue, behind, tree, bodies, settler, hashing, committer, vfs, sweeper,
-        Housekeeper(tree, catalogue, space, counting), Meter(modes), Timekeeper(clock, behind), far, limiter,
+        Housekeeper(tree, catalogue, space, counting), Meter(modes), Timekeeper(clock, behind),
+        remote.build(config, tier, tree, places, bodies, store) if tier is not None else None, limiter,
         recovered, counting,
     )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """What the file system asks of the outside world: contracts, and the value types that cross them.
 
-Adapters live in `stores/`, `catalogue/` and `fs/kernel.py`; they meet their users only in `parts.py`.
+Adapters live in `stores/`, `catalogue/` and `fuse/kernel.py`; they meet their users only in `parts.py`.
 Catalogue methods are `async def` although SQLite answers synchronously, so that a server database can stand
 behind the same port: callers must treat every call as a point where other tasks may run.
 """

@@ -11,27 +11,33 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.errors import StoreError
-from recfs.fs.fetchslots import FetchSlots
-from recfs.fs.journal import Journal
-from recfs.fs.ownership import STORE_FACT, Ownership
-from recfs.fs.problems import reason_of
-from recfs.fs.tier import Tier, TierSettings
-from recfs.services.uploader import Uploader
+from recfs.state.problems import reason_of
 from recfs.stores.breaker import CircuitBreaker
 from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
+from recfs.tier.budget import UploadBudget
+from recfs.tier.copies import Copies, TierSettings
+from recfs.tier.fetchslots import FetchSlots
+from recfs.tier.journal import Journal
+from recfs.tier.link import Link
+from recfs.tier.ownership import STORE_FACT, Ownership
+from recfs.tier.partials import Partials
+from recfs.tier.reading import BytesInS3
+from recfs.tier.room import Room
+from recfs.tier.tier import Tier
+from recfs.tier.uploads.uploader import Uploader
 
 if TYPE_CHECKING:
     from recfs.config import Config
-    from recfs.fs.bodies import Bodies
-    from recfs.fs.hashing import Hashing
-    from recfs.fs.places import Places
-    from recfs.fs.staging import Space
-    from recfs.fs.tree import Tree
-    from recfs.fs.unanswered import Unanswered
-    from recfs.fs.writebehind import WriteBehind
+    from recfs.disk.bodies import Bodies
+    from recfs.disk.commit.hashing import Hashing
+    from recfs.disk.home.places import Places
+    from recfs.disk.staging import Space, StagingPool
     from recfs.objects import ObjectStore
     from recfs.ports import Catalogue
+    from recfs.state.tree import Tree
+    from recfs.state.writebehind import WriteBehind
     from recfs.stores.local import LocalStore
+    from recfs.tier.unanswered import Unanswered
 
 log = logging.getLogger("recfs.s3")
 
@@ -84,33 +90,43 @@ def _tried_again(operation: str, attempt: int, error: Exception) -> None:
     log.debug("%s, attempt %d: %s", operation, attempt, error)
 
 
-def build(
-    config: Config, objects: ObjectStore, tree: Tree, behind: WriteBehind, places: Places, bodies: Bodies,
-    space: Space, store: LocalStore, hashing: Hashing, unanswered: Unanswered,
-) -> Remote:  # fmt: skip
-    """Put the parts together; `Remote.tier.journal` has yet to be loaded."""
-    threads = config.s3.threads if config.s3 is not None else 16
+def reach(
+    config: Config, objects: ObjectStore, tree: Tree, pool: StagingPool, space: Space, store: LocalStore,
+    hashing: Hashing, unanswered: Unanswered,
+) -> tuple[Tier, BytesInS3]:  # fmt: skip
+    """What knows of bytes in S3, and what brings them. The tier's journal has yet to be loaded."""
+    threads = _threads(config)
     settings = TierSettings(
         rules=config.route,
         max_bytes=config.cache.max_size,
-        fetch_whole_below=config.cache.fetch_whole_below,
         read_ahead_max=config.cache.read_ahead_max,
         settle_s=config.upload.settle,
         retention_s=config.trash.retention,
     )
-    journal = Journal(behind, tree.clock, unanswered)
+    journal = Journal(tree.behind, tree.clock, unanswered)
     url = config.s3.url if config.s3 is not None else "the bucket"
-    owner = Ownership(objects, tree.catalogue, behind, tree.clock, str(store.root), url)
-    tier = Tier(
-        settings, tree, behind, journal, bodies.pool, space, store, objects, owner, FetchSlots(threads),
-        trio.CapacityLimiter(threads), hashing,
-    )  # fmt: skip
+    owner = Ownership(objects, tree.catalogue, tree.behind, tree.clock, str(store.root), url)
+    link = Link(objects, owner, trio.CapacityLimiter(threads), FetchSlots(threads))
+    copies = Copies(settings, journal, tree.behind)
+    partials = Partials(copies, link, tree, pool, space, store, hashing)
+    room = Room(copies, owner, partials, tree, space)
+    tier = Tier(copies, partials, room, link, tree)
+    budget = UploadBudget(copies, tier.decide)
+    return tier, BytesInS3(partials, room, link, budget, fetch_whole_below=config.cache.fetch_whole_below)
+
+
+def build(config: Config, tier: Tier, tree: Tree, places: Places, bodies: Bodies, store: LocalStore) -> Remote:
+    """The tier with who works for it."""
     uploader = Uploader(
-        tier, tree, behind, places, bodies, store,
-        threads=threads, concurrency=config.upload.concurrency, part_threads=config.upload.part_threads,
+        tier, tree, tree.behind, places, bodies, store,
+        threads=_threads(config), concurrency=config.upload.concurrency, part_threads=config.upload.part_threads,
         retry_max_s=config.upload.retry_max,
     )  # fmt: skip
     return Remote(tier, uploader)
+
+
+def _threads(config: Config) -> int:
+    return config.s3.threads if config.s3 is not None else 16
 
 
 async def agree(config: Config, catalogue: Catalogue, behind: WriteBehind) -> None:

@@ -12,7 +12,7 @@ from recfs.clock import ClockStep
 from recfs.core import bounds
 from recfs.core.model import Kind, State
 from recfs.errors import RowRefused
-from recfs.fs.passthrough import Acceleration
+from recfs.fuse.passthrough import Acceleration
 from recfs.ports import ROOT_INO, AccountRow, Batch, GarbageRow, JournalRow, NodeRow, ObjectRow
 
 START_NS = 1_793_880_000_000_000_000

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 from rich.text import Text
 
+from recfs.api.control import ControlClient
 from recfs.cli import output
 from recfs.cli.checks import Check, Level
 from recfs.cli.checks.bucket import bucket_checks
@@ -25,7 +26,6 @@ from recfs.cli.exits import ExitCode
 from recfs.cli.options import Invocation, store_options
 from recfs.cli.store import INTERNAL_DIR, in_effect, open_store
 from recfs.cli.umount import left_behind
-from recfs.control import ControlClient
 from recfs.errors import ConfigError, ControlError
 
 _ANSWER_S = 15.0

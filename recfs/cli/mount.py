@@ -153,8 +153,8 @@ def _mount_detached(
 
 def _served_by(root: Path, target: Path) -> int | None:
     """The process that serves this store on that mount point, where one does; None in every other case."""
-    from recfs.control import ControlClient
-    from recfs.mounting import KIND, mounted_type
+    from recfs.api.control import ControlClient
+    from recfs.fuse.mounting import KIND, mounted_type
 
     try:
         status = ControlClient(root / INTERNAL_DIR / "control.sock", _ANSWER_S).call("status")

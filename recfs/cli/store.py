@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from recfs.api.control import ControlClient
 from recfs.cli import cwd
 from recfs.cli.options import Invocation
 from recfs.cli.where import DeadMount, mount_around, path_in_mount, resolve, root_behind
-from recfs.control import ControlClient
 from recfs.core.naming import show_name
 from recfs.errors import NO_S3, ConfigError, ControlError, DaemonNotRunning, InvalidPath, NotAStore, NotSupported
 

@@ -13,15 +13,15 @@ from typing import Any
 
 import click
 
+from recfs.api.control import ControlClient
 from recfs.cli import output
 from recfs.cli.options import Invocation, store_options
 from recfs.cli.params import ANY_PATH, Duration
 from recfs.cli.store import INTERNAL_DIR, configured
 from recfs.cli.waiting import Teller, of_queue, of_status, queue_of, told
 from recfs.cli.where import MOUNTINFO, DeadMount, Mount, dead_mounts, is_recfs_type, mount_on, root_behind
-from recfs.control import ControlClient
 from recfs.errors import Busy, DaemonNotRunning, MountError, RecfsError
-from recfs.mounting import left_by
+from recfs.fuse.mounting import left_by
 
 _CLEAR_S = 30.0
 _TELL_S = 2.0

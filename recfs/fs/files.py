@@ -10,56 +10,32 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.bounds import end_of
-from recfs.core.model import State, check_transition
+from recfs.core.model import State
+from recfs.disk.diskio import COPY_CHUNK_BYTES, DiskIo, extent_at
+from recfs.disk.follow import drop_privileges, follow, look
+from recfs.disk.shares import Shares
 from recfs.errors import FileTooLarge, IoFailure, OutOfSpace
-from recfs.fs.body import is_changeable
-from recfs.fs.diskio import COPY_CHUNK_BYTES, DiskIo, extent_at
-from recfs.fs.follow import drop_privileges, follow, look
-from recfs.fs.nodes import BLOCK_BYTES
-from recfs.fs.shares import Shares
-from recfs.fs.waits import bounded, interruptible
+from recfs.fs.handles import Handle
 from recfs.ports import Promise
+from recfs.state.nodes import BLOCK_BYTES, is_changeable
+from recfs.state.waits import bounded, interruptible
 
 if TYPE_CHECKING:
-    from recfs.fs.accounts import Account
+    from recfs.disk.bodies import Bodies
+    from recfs.disk.staging import Space
     from recfs.fs.backlog import Backlog
-    from recfs.fs.bodies import Bodies
-    from recfs.fs.body import Body
-    from recfs.fs.iomodes import IoModes, Mode
+    from recfs.fs.iomodes import IoModes
     from recfs.fs.namespace import Caller, Namespace
-    from recfs.fs.nodes import DirNode, FileNode
-    from recfs.fs.staging import Space
-    from recfs.fs.tree import Tree
-    from recfs.fs.views import View
-    from recfs.fs.writebehind import WriteBehind
     from recfs.ports import KernelCache, Pipeline
+    from recfs.state.body import Body
+    from recfs.state.nodes import DirNode, FileNode
+    from recfs.state.tree import Tree
+    from recfs.state.views import View
+    from recfs.state.writebehind import WriteBehind
 
 
 HELD_S = 10.0
 """Longest wait of truncate(2) for S3, in seconds. Whoever removes the file waits as long, and holds its directory."""
-
-
-class Handle:
-    """One open(2) of a file."""
-
-    __slots__ = ("account", "body", "direct", "foreign", "mode", "node", "shown", "uid", "writes")
-
-    def __init__(self, node: FileNode, body: Body, uid: int, *, writes: bool) -> None:
-        self.node = node
-        self.body = body
-        self.uid = uid
-        """Who opened it."""
-        self.writes = writes
-        self.direct = False
-        """Whether it writes past the kernel's page cache (O_DIRECT)."""
-        self.foreign = False
-        """Whether it is that of a writer who outlived an earlier daemon: nothing of this mount (fs/survivors.py)."""
-        self.mode: Mode | None = None
-        """Who moves its bytes, where that has been chosen (fs/iomodes.py)."""
-        self.shown: View | None = None
-        """What it was opened as, if that was a shown file."""
-        self.account: Account | None = None
-        """Whose limits a writer runs ahead of."""
 
 
 class OpenFiles:
@@ -346,10 +322,9 @@ class OpenFiles:
 
     async def bring(self, node: FileNode) -> None:
         """Have the bytes here for a request that the kernel holds the file for. Raises TryAgain after HELD_S."""
-        tier = self._bodies.tier
-        if tier is not None and node.state.is_remote and not node.unlinked:
+        if node.state.is_remote and not node.unlinked:
             with bounded(f"the bytes of {node.path} from S3", HELD_S):
-                await tier.partials.bring(node)
+                await self._bodies.remote.bring(node)
 
     async def _truncate(self, node: FileNode, size: int) -> None:
         body = node.body
@@ -461,15 +436,12 @@ class OpenFiles:
         if node.state is not State.WRITING or node.unlinked:
             return
         if self._bodies.thaw(node):
-            check_transition(node.state, State.INCOMPLETE)
-            node.state = State.INCOMPLETE
+            node.enter(State.INCOMPLETE)
             self._bodies.versions.release_priors(node)
             self._behind.node(node)
-            if self._bodies.tier is not None:
-                self._bodies.tier.journal.resume_move(node.ino)
+            self._tree.events.abandoned(node)
             return
-        check_transition(node.state, State.SEALING)
-        node.state = State.SEALING
+        node.enter(State.SEALING)
         self._bodies.versions.closed(node)
         self._bodies.mark_closed(node)
         body = node.body
@@ -507,7 +479,7 @@ def _fsync(fd: int) -> None:
 def disk_error(error: OSError, node: FileNode) -> Exception:
     """What a failed system call on the file below means to who asked."""
     if error.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
-        return OSError(error.errno, error.strerror, node.path)  # the disk's own answer (fs/guard.py)
+        return OSError(error.errno, error.strerror, node.path)  # the disk's own answer (fuse/guard.py)
     if error.errno == errno.EFBIG:
         return FileTooLarge(f"{node.path}: larger than the file system below takes")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

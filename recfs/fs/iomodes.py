@@ -16,7 +16,6 @@ limit.
 from __future__ import annotations
 
 import contextlib
-import enum
 import errno
 import logging
 import os
@@ -25,36 +24,30 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from recfs.disk.diskio import can_freeze, freeze
+from recfs.disk.follow import follow
 from recfs.errors import FileTooLarge, FsError, OutOfSpace, QuotaExceeded
-from recfs.fs.body import FOREIGN, is_changeable
-from recfs.fs.diskio import can_freeze, freeze
-from recfs.fs.follow import follow
-from recfs.fs.waits import Held
+from recfs.fs.handles import Mode
+from recfs.state.body import FOREIGN
+from recfs.state.nodes import is_changeable
+from recfs.state.waits import Held
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from recfs.fs.bodies import Bodies
-    from recfs.fs.body import Body
-    from recfs.fs.files import Handle
-    from recfs.fs.nodes import FileNode
-    from recfs.fs.staging import Space
-    from recfs.fs.tree import Tree
+    from recfs.disk.bodies import Bodies
+    from recfs.disk.staging import Space
+    from recfs.fs.handles import Handle
     from recfs.ports import KernelCache, KernelFiles
+    from recfs.state.body import Body
+    from recfs.state.nodes import FileNode
+    from recfs.state.tree import Tree
     from recfs.stores.local import LocalStore
 
 log = logging.getLogger("recfs.fs")
 
 SPACE_HEADROOM_BYTES = 256 << 20
 """Free disk above the reserve that each PASS writer needs at its open: what it can write between two looks."""
-
-
-class Mode(enum.Enum):
-    """How the kernel does the reads and writes of one open."""
-
-    PASS = "pass"
-    DIRECT = "direct"
-    CACHED = "cached"
 
 
 class IoModes:
@@ -350,4 +343,4 @@ class IoModes:
         )  # fmt: skip
 
 
-__all__ = ["SPACE_HEADROOM_BYTES", "IoModes", "Mode"]
+__all__ = ["SPACE_HEADROOM_BYTES", "IoModes"]

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from recfs.fs.nodes import DirNode, Node
-    from recfs.fs.tree import Tree
-    from recfs.fs.views import View, Views
     from recfs.ports import NodeRow
+    from recfs.state.nodes import DirNode, Node
+    from recfs.state.tree import Tree
+    from recfs.state.views import View, Views
 
 PAGE_ROWS = 1000
 KEPT_ENTRIES = 1_000_000

@@ -22,15 +22,14 @@ from recfs.errors import (
     ReadOnlyFile,
     Stale,
 )
-from recfs.fs.garbage import Garbage
-from recfs.fs.nodes import DirNode, FileNode, LinkNode, Node
 from recfs.ports import Pending
+from recfs.state.nodes import DirNode, FileNode, Garbage, LinkNode, Node
 
 if TYPE_CHECKING:
-    from recfs.fs.accounts import Account
-    from recfs.fs.bodies import Bodies
-    from recfs.fs.tree import Tree
-    from recfs.fs.writebehind import WriteBehind
+    from recfs.disk.bodies import Bodies
+    from recfs.state.accounts import Account
+    from recfs.state.tree import Tree
+    from recfs.state.writebehind import WriteBehind
 
 _MOVABLE = (Role.RECORDING, Role.JOB, Role.INSIDE, Role.SHARED_DIR)
 _SHARED = (Role.SHARED_TOP, Role.SHARED_DIR)
@@ -174,8 +173,7 @@ class Namespace:
             self._bodies.withdraw(node.ino)
             if not node.state.is_remote:
                 node.remains = self._bodies.versions.replace(node, successor)
-            if self._bodies.tier is not None:
-                self._bodies.tier.removed(node, successor)
+            tree.events.removed(node, successor)
         elif not node.pending & Pending.MAKE:
             self._entry_garbage(node)
         tree.remove(node)

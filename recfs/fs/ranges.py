@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Final, TypeVarTuple, Unpack
 import trio
 
 from recfs.core.bounds import end_of
+from recfs.disk.diskio import KEEP_SIZE, PUNCH_HOLE, fallocate
+from recfs.disk.follow import follow, look
 from recfs.errors import InvalidArgument, NotSupported
-from recfs.fs.diskio import KEEP_SIZE, PUNCH_HOLE, fallocate
 from recfs.fs.files import disk_error
-from recfs.fs.follow import follow, look
 
 if TYPE_CHECKING:
-    from recfs.fs.contended import Contended
-    from recfs.fs.files import Handle, OpenFiles
-    from recfs.fs.nodes import FileNode
-    from recfs.fs.tree import Tree
+    from recfs.disk.contended import Contended
+    from recfs.fs.files import OpenFiles
+    from recfs.fs.handles import Handle
+    from recfs.state.nodes import FileNode
+    from recfs.state.tree import Tree
 
 Args = TypeVarTuple("Args")
 

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.bounds import time_ns
-from recfs.core.model import State, check_transition
+from recfs.core.model import State
+from recfs.disk.diskio import is_frozen
+from recfs.disk.leases import is_written
 from recfs.errors import QuotaExceeded
-from recfs.fs.body import Body
-from recfs.fs.diskio import is_frozen
-from recfs.fs.leases import is_written
-from recfs.fs.problems import forever
+from recfs.state.body import Body
+from recfs.state.problems import forever
 
 if TYPE_CHECKING:
     from recfs.fs.files import OpenFiles
     from recfs.fs.iomodes import IoModes
-    from recfs.fs.nodes import FileNode
-    from recfs.fs.tree import Tree
+    from recfs.state.nodes import FileNode
+    from recfs.state.tree import Tree
 
 log = logging.getLogger("recfs.fs")
 
@@ -52,8 +52,7 @@ class Survivors:
     def adopt(self, node: FileNode, fd: int) -> None:
         """A program has the file open for writing: *fd* is a descriptor for reading, which is taken over. Atomic."""
         if node.state is not State.WRITING:
-            check_transition(node.state, State.WRITING)
-            node.state = State.WRITING
+            node.enter(State.WRITING)
         node.body = Body(fd, writable=False)
         number = self._files.adopt(node, node.body)  # as the books know it: the meter finds what it has grown by
         if is_frozen(fd):

@@ -1,6 +1,6 @@
 """The file system with no FUSE in it: what each operation does, in terms of nodes, views and handles.
 
-Users: `fs/operations.py` (the kernel's requests), `services/` and `daemon.py` (the daemon's own), and the tests,
+Users: `fuse/operations.py` (the kernel's requests), `services/` and `daemon.py` (the daemon's own), and the tests,
 which call it without a mount. Errors are `errors.FsError`; who may do what by permission bits is the kernel's
 business (`default_permissions`), who may do what by recfs's rules is decided here.
 """
@@ -17,6 +17,7 @@ import trio
 from recfs.core.bounds import time_ns
 from recfs.core.layout import Role
 from recfs.core.model import State
+from recfs.disk.follow import drop_privileges, follow
 from recfs.errors import (
     Busy,
     Exists,
@@ -31,28 +32,27 @@ from recfs.errors import (
 )
 from recfs.fs.backlog import Backlog
 from recfs.fs.files import OpenFiles
-from recfs.fs.follow import drop_privileges, follow
 from recfs.fs.listing import Listings
 from recfs.fs.namespace import Caller, Namespace
-from recfs.fs.nodes import DirNode, FileNode, LinkNode, Node
 from recfs.fs.ranges import Ranges
 from recfs.fs.survivors import Survivors
-from recfs.fs.views import VIEW_BIT, View, Views
-from recfs.fs.waits import bounded
 from recfs.fs.walks import Walks
-from recfs.fs.writebehind import EAGER_NODES
 from recfs.ports import Pending
+from recfs.state.nodes import DirNode, FileNode, LinkNode, Node
+from recfs.state.views import VIEW_BIT, View, Views
+from recfs.state.waits import bounded
+from recfs.state.writebehind import EAGER_NODES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from recfs.fs.bodies import Bodies
-    from recfs.fs.files import Handle
+    from recfs.disk.bodies import Bodies
+    from recfs.disk.staging import Space
+    from recfs.fs.handles import Handle
     from recfs.fs.iomodes import IoModes
-    from recfs.fs.staging import Space
-    from recfs.fs.tree import Tree
-    from recfs.fs.writebehind import WriteBehind
     from recfs.ports import KernelCache, Pipeline
+    from recfs.state.tree import Tree
+    from recfs.state.writebehind import WriteBehind
 
 
 COPIED_AT_ONCE_BYTES = 8 << 20
@@ -100,7 +100,7 @@ class Vfs:
         self._kernel = kernel
         self.names = Namespace(tree, behind, bodies)
         self.views = Views(tree, behind)
-        self.backlog = Backlog(bodies, behind, pipeline, max_pending=max_pending)
+        self.backlog = Backlog(bodies.remote.budget, behind, pipeline, max_pending=max_pending)
         modes.is_held_back = self.backlog.is_held_back
         self.files = OpenFiles(tree, behind, bodies, self.names, space, self.backlog, pipeline, kernel, modes, limiter)
         self.survivors = Survivors(tree, self.files, modes)
@@ -201,10 +201,9 @@ class Vfs:
         if not node.unlinked:
             self.tree.activity(node.parent)
         self._redress(node)
-        tier = self.bodies.tier
         changed = (node.mode, node.uid, node.gid, node.mtime_ns) != before
-        if changed and tier is not None and isinstance(node, FileNode):
-            tier.described(node)
+        if changed and isinstance(node, FileNode):
+            self.tree.events.described(node)
         return node
 
     def _redress(self, node: Node) -> None:
@@ -339,8 +338,7 @@ class Vfs:
         if exchange:
             await self._own_if_shown(target, new_name, caller)
             for moved in await self.names.exchange(source, old_name, target, new_name, caller):
-                if self.bodies.tier is not None:
-                    self.bodies.tier.renamed(moved)
+                self.tree.events.renamed(moved)
             await self._record()
             return
         if (
@@ -353,8 +351,7 @@ class Vfs:
         if target.fallback is not None:
             await self.views.hidden(target)  # before it is taken, for `unhide`
         moved, _ = await self.names.rename(source, old_name, target, new_name, caller, noreplace=noreplace)
-        if self.bodies.tier is not None:
-            self.bodies.tier.renamed(moved)
+        self.tree.events.renamed(moved)
         if target.fallback is not None:
             self.views.unhide(target, new_name)
         if hides:

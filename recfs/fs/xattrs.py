@@ -11,27 +11,24 @@ import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import trio
-
 from recfs.core.layout import Role
 from recfs.core.model import State
 from recfs.core.quota import UNLIMITED, Limits, month_of
 from recfs.core.units import parse_size
 from recfs.errors import InvalidArgument, NoAttribute, NotPermitted, NotSupported, OutOfSpace, TooBig
-from recfs.fs.accounts import LIMIT_NAMES
-from recfs.fs.nodes import DirNode, FileNode, Node
-from recfs.fs.views import View
-from recfs.fs.waits import interruptible
-from recfs.objects import ARCHIVE_CLASSES
+from recfs.state.accounts import LIMIT_NAMES
+from recfs.state.nodes import DirNode, FileNode, Node
+from recfs.state.views import View
+from recfs.state.waits import interruptible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from recfs.fs.accounts import Account
     from recfs.fs.namespace import Caller
-    from recfs.fs.tree import Tree
     from recfs.fs.vfs import Vfs
     from recfs.ports import ObjectRow
+    from recfs.state.accounts import Account
+    from recfs.state.tree import Tree
 
 OWN = b"user."
 COMPUTED = b"user.recfs."
@@ -215,18 +212,11 @@ class Xattrs:
 
     async def _restore(self, node: FileNode) -> bytes:
         """How an object of an archive class stands. S3 is asked where there may be one; ENODATA where there is none."""
-        tier, held = self._vfs.bodies.tier, node.object
-        if tier is None or held is None:
-            raise NoAttribute("")
-        if node.state is not State.ARCHIVED and held.storage_class not in ARCHIVE_CLASSES:
-            raise NoAttribute("")
         with interruptible(f"what S3 says of {node.path}"):
-            info = await trio.to_thread.run_sync(
-                tier.objects.head, held.key, limiter=tier.limiter, abandon_on_cancel=True
-            )
-        if info is None or info.restore_state is None:
+            found = await self._vfs.bodies.remote.restore_state(node)
+        if found is None:
             raise NoAttribute("")
-        return info.restore_state.encode("ascii")
+        return found.encode("ascii")
 
     def _of_directory(self, node: DirNode, name: bytes) -> bytes:
         if name == b"rbytes":

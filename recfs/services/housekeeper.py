@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from recfs.fs.problems import forever
+from recfs.state.problems import forever
 
 if TYPE_CHECKING:
-    from recfs.fs.generations import Generations
-    from recfs.fs.staging import Space
-    from recfs.fs.tree import Tree
+    from recfs.disk.staging import Space
+    from recfs.state.generations import Generations
+    from recfs.state.tree import Tree
 
 PART = "housekeeping"
 INTERVAL_S = 1.0

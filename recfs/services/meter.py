@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from recfs.fs.problems import forever
+from recfs.state.problems import forever
 
 if TYPE_CHECKING:
     from recfs.fs.iomodes import IoModes

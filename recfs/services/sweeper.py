@@ -10,13 +10,13 @@ import trio
 
 from recfs.core.lifecycle import job_verdict, trash_due
 from recfs.errors import FsError
-from recfs.fs.nodes import DirNode
-from recfs.fs.problems import forever
+from recfs.state.nodes import DirNode
+from recfs.state.problems import forever
 
 if TYPE_CHECKING:
-    from recfs.fs.garbage import Garbage
     from recfs.fs.vfs import Vfs
     from recfs.ports import Clock
+    from recfs.state.nodes import Garbage
 
 log = logging.getLogger("recfs.sweeper")
 

@@ -9,7 +9,7 @@ import trio
 
 if TYPE_CHECKING:
     from recfs.clock import ClockStep
-    from recfs.fs.writebehind import WriteBehind
+    from recfs.state.writebehind import WriteBehind
 
 log = logging.getLogger("recfs.clock")
 

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar
 
+from recfs.api.control import ControlClient
 from recfs.config import Config
-from recfs.control import ControlClient
 
 from .target import DRAIN_TIMEOUT_S, START_TIMEOUT_S, Target, TargetError, run, uninterrupted
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import trio
 
 from recfs.errors import RecfsError
-from recfs.fs.operations import errno_of
+from recfs.fuse.operations import errno_of
 from tests.helpers import virtual_time
 
 from .build import Filesystem, filesystem

@@ -20,15 +20,16 @@ from unittest import mock
 import trio
 
 from recfs import parts
-from recfs.answers import Answers
+from recfs.api.answers import Answers
 from recfs.config import Config
+from recfs.disk import staging
 from recfs.errors import NotFound, RecfsError, Stale
-from recfs.fs import staging, waits
-from recfs.fs.iomodes import Mode
+from recfs.fs.handles import Mode
 from recfs.fs.namespace import Caller
-from recfs.fs.nodes import DirNode, FileNode, Node
-from recfs.fs.views import View
 from recfs.fs.xattrs import Xattrs
+from recfs.state import waits
+from recfs.state.nodes import DirNode, FileNode, Node
+from recfs.state.views import View
 from tests.fake_object_store import FakeObjectStore
 from tests.fakes import FakeClock, FakeKernelFiles, KernelRecorder
 from tests.helpers.invariants import assert_unbroken
@@ -64,7 +65,7 @@ class Filesystem:
         self.faults = Faults(self.root)
         self.boot: str | None = None
         self.limit_s = math.inf
-        """Set before the start: how long requests wait (fs/waits.py)."""
+        """Set before the start: how long requests wait (state/waits.py)."""
         self.checked_at_end = True
         self.parts: parts.Parts
         self.watch: Watch | None = None
@@ -214,8 +215,8 @@ class Filesystem:
     def _answers(self) -> Answers:
         parts = self.parts
         return Answers(
-            self.config, parts.store, parts.vfs, parts.committer, parts.settler, parts.sweeper, parts.timekeeper,
-            parts.limiter, None, lambda: None, parts.recovered,
+            self.config, parts.store, parts.vfs, parts.tier, parts.committer, parts.settler, parts.sweeper,
+            parts.timekeeper, parts.limiter, None, lambda: None, parts.recovered,
         )  # fmt: skip
 
     def answers(self) -> dict[str, Any]:
@@ -228,6 +229,11 @@ class Filesystem:
     def vfs(self) -> Any:
         """The file system."""
         return self.parts.vfs
+
+    @property
+    def tier(self) -> Any:
+        """What knows of bytes in S3."""
+        return self.parts.tier
 
     async def node(self, path: str) -> Any:
         """What stands at a path. Raises NotFound."""

@@ -76,7 +76,7 @@ class Curse:
 
 @contextlib.contextmanager
 def refused() -> Iterator[None]:
-    """A request that may fail: the kernel's caller gets an errno, whatever this is (fs/guard.py)."""
+    """A request that may fail: the kernel's caller gets an errno, whatever this is (fuse/guard.py)."""
     with contextlib.suppress(Exception):
         yield
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from recfs.answers_s3.bucket import configured
+from recfs.api.s3.bucket import configured
 from recfs.config.lifecycle import LifecycleSection
 from recfs.core.model import State
 from recfs.errors import Exists, InvalidArgument, InvalidPath, NoAttribute
@@ -232,6 +232,6 @@ async def test_a_file_uploaded_into_an_archive_class_is_known_to_be_archived(
     bucket(fs).archive(FILE)
     found = await node(fs)
     assert found.object is not None
-    fs.vfs.bodies.tier.remember(found, found.object._replace(storage_class="GLACIER"))
+    fs.tier.copies.remember(found, found.object._replace(storage_class="GLACIER"))
     assert await restore_state(fs) == b"archived"
     await fs.stop()

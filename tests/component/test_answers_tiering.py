@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from recfs.answers_s3.walk import Found
+from recfs.api.s3.walk import Found
 from recfs.config import Config
 from recfs.errors import Busy, InvalidArgument, InvalidPath, IsADirectory
-from recfs.fs.nodes import FileNode
 from recfs.object_errors import AccessRefused
+from recfs.state.nodes import FileNode
 
 from .build import REC, Filesystem, pattern
 from .far import OTHER, Hold, ask, bucket, fs, journalled, until
@@ -102,10 +102,10 @@ async def test_tier_run_keeps_half_the_budget_free(nursery: trio.Nursery, tmp_pa
         answers = fs.answers()
         runs.start_soon(answers["tier_run"], {})
         await hold.entered()
-        await until(lambda: fs.vfs.bodies.tier.journal.unsent_bytes() >= MIB)
+        await until(lambda: fs.tier.journal.unsent_bytes() >= MIB)
         for _ in range(20):
             await trio.testing.wait_all_tasks_blocked()
-        assert fs.vfs.bodies.tier.journal.unsent_bytes() <= 2 * MIB
+        assert fs.tier.journal.unsent_bytes() <= 2 * MIB
         progress = (await answers["status"]({}))["s3"]["tier_run"]
         assert 0 < progress["steps"]["upload"]["files"] < 6
         with pytest.raises(Busy):
@@ -138,7 +138,7 @@ async def test_tier_run_brings_home_what_belongs_here(nursery: trio.Nursery, tmp
     assert await fs.state(FILE) == "committed"
     assert (stored(fs), (fs.root / FILE).read_bytes() == data) == ({}, True)
     assert fs.rows("select count(*) from object") == [0]
-    assert fs.vfs.bodies.tier.local_bytes == 0
+    assert fs.tier.copies.local_bytes == 0
     await fs.reopen()
     assert await fs.read(FILE) == data
     await fs.stop()
@@ -195,7 +195,7 @@ async def test_tier_run_changes_the_storage_class(nursery: trio.Nursery, tmp_pat
     assert head.storage_class == "STANDARD_IA"
     assert stored(fs) == {FILE: b"data", OTHER: b"other"}
     assert await fs.state(FILE) == "stored"
-    assert fs.vfs.bodies.tier.local_bytes == sum(len(data) for data in (b"data", b"other"))
+    assert fs.tier.copies.local_bytes == sum(len(data) for data in (b"data", b"other"))
     assert (await ask(fs, "tier_run"))["steps"]["store anew"]["files"] == 0
     await fs.stop()
 
@@ -219,7 +219,7 @@ async def test_tier_run_finds_files_that_are_evicted_while_it_looks(
     async def evicted(self: Found) -> FileNode | None:
         here = await found(self)
         assert here is not None
-        fs.vfs.bodies.tier.room.evict(here)
+        fs.tier.room.evict(here)
         return here
 
     monkeypatch.setattr(Found, "node", evicted)

@@ -7,7 +7,7 @@ import re
 import pytest
 import trio
 
-from recfs.answers_s3 import far as asking
+from recfs.api.s3 import far as asking
 from recfs.object_errors import Stalled, Unreachable
 from recfs.stores.breaker import CircuitBreaker
 from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
@@ -43,7 +43,7 @@ async def test_a_question_that_s3_does_not_answer_ends(fs: Filesystem, method: s
 async def test_it_says_what_s3_said_last_and_so_does_the_queue(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as the tries of one call go on, nothing has failed yet."""
     monkeypatch.setattr(asking, "ANSWER_S", 1.0)
-    tier = fs.parts.bodies.tier
+    tier = fs.tier
     assert tier is not None
     patient = RetryPolicy(max_attempts=1000, deadline_s=1000.0, first_wait_s=0.01, max_wait_s=0.01)
     retrying = RetryingObjectStore(bucket(fs), patient, CircuitBreaker(threshold=10_000))

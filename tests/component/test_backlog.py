@@ -12,12 +12,14 @@ import pytest
 import trio
 import trio.testing
 
+from recfs.disk.commit import digests
+from recfs.disk.staging import Space
 from recfs.errors import Exists, OtherDevice, OutOfSpace, Stale
-from recfs.fs import backlog, digests
-from recfs.fs.iomodes import Mode
-from recfs.fs.staging import Space
-from recfs.fs.unsent import Why
+from recfs.fs import backlog
+from recfs.fs.handles import Mode
 from recfs.object_errors import AccessRefused, KeyTooLong
+from recfs.tier import budget
+from recfs.tier.unsent import Why
 from tests.fakes import FakeKernelFiles
 
 from .build import OPERATOR, REC, Filesystem, filesystem, pattern
@@ -53,7 +55,7 @@ async def full(fs: Filesystem, path: str = FILE) -> None:
 
 def unsent(fs: Filesystem) -> int:
     """What counts in the budget."""
-    return int(fs.vfs.bodies.tier.journal.unsent_bytes())
+    return int(fs.tier.journal.unsent_bytes())
 
 
 # --- names never wait ------------------------------------------------------------------------------------------------
@@ -201,7 +203,7 @@ async def test_a_full_budget_pauses_writers_and_then_refuses_at_once(
     await full(fs)
     monkeypatch.setattr(backlog, "PAUSE_S", 0.01)
     await fs.write(MINE, b"slowed, not refused")
-    monkeypatch.setattr(backlog, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(budget, "PATIENCE_S", 0.0)
     with pytest.raises(OutOfSpace, match="wait to be uploaded"):
         await fs.open(f"{REC}/more", NEW)
     number = await fs.open(MINE, os.O_RDWR)
@@ -211,8 +213,8 @@ async def test_a_full_budget_pauses_writers_and_then_refuses_at_once(
     await fs.unlink(FILE)  # makes room
     await fs.write(f"{REC}/more", b"bytes")
     bucket(fs).heal()
-    for row_id in list(fs.vfs.bodies.tier.journal.rows):
-        fs.vfs.bodies.tier.journal.retry(row_id)
+    for row_id in list(fs.tier.journal.rows):
+        fs.tier.journal.retry(row_id)
     await until(lambda: stored(fs) == {MINE: b"slowed, not refused", f"{REC}/more": b"bytes"})
     await fs.stop()
 
@@ -224,7 +226,7 @@ async def test_what_the_rules_keep_here_is_not_held_back(
     fs = small(nursery, tmp_path)
     await fs.start()
     await full(fs)
-    monkeypatch.setattr(backlog, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(budget, "PATIENCE_S", 0.0)
     monkeypatch.setattr(backlog, "PAUSE_S", 1000.0)
     await fs.write("temp/5/7/file", b"local")
     await fs.write("shared/thumbnails/one.png", b"local")
@@ -239,14 +241,14 @@ async def test_one_user_does_not_use_up_the_budget_of_the_others(
     fs = small(nursery, tmp_path)
     await fs.start()
     await full(fs)
-    monkeypatch.setattr(backlog, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(budget, "PATIENCE_S", 0.0)
     monkeypatch.setattr(backlog, "PAUSE_S", 1000.0)
     await fs.write(f"{THEIRS}/file", pattern(MIB // 2))
     await until(lambda: unsent(fs) == 5 * MIB // 2)
     with pytest.raises(OutOfSpace):
         await fs.open(f"{THEIRS}/more", NEW)  # their half is full now
     await fs.reopen()  # whose it is has to be found out again
-    monkeypatch.setattr(backlog, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(budget, "PATIENCE_S", 0.0)
     await fs.write("users/7/recordings/1/file", b"a third one's")
     with pytest.raises(OutOfSpace):
         await fs.open(f"{THEIRS}/more", NEW)
@@ -288,7 +290,7 @@ async def test_what_s3_refuses_for_its_own_sake_counts_in_no_budget(nursery: tri
     await failing(fs)
     assert unsent(fs) == 0
     assert "too long" in (await ask(fs, "status"))["s3"]["problem"]
-    fs.vfs.bodies.tier.journal.retry(1)
+    fs.tier.journal.retry(1)
     await fs.drain()
     assert stored(fs).keys() == {FILE}
     await fs.stop()
@@ -299,7 +301,7 @@ async def test_a_refusal_counts_until_others_are_stored(nursery: trio.Nursery, t
     """Credentials that have expired are no reason to fill the disk."""
     fs = small(nursery, tmp_path)
     await fs.start()
-    journal = fs.vfs.bodies.tier.journal
+    journal = fs.tier.journal
     bucket(fs).fail("put_file", AccessRefused("denied"), times=2)
     await fs.write(FILE, pattern(2 * MIB))
     await failing(fs)
@@ -432,7 +434,7 @@ async def test_what_waits_of_a_moved_directory_counts_as_its_new_owners(nursery:
     await fs.mkdirs(REC)
     await fs.mkdirs("users/6/recordings")
     await fs.write(FILE, pattern(MIB // 2))
-    journal = fs.vfs.bodies.tier.journal
+    journal = fs.tier.journal
     await until(lambda: journal.unsent.of("5") == MIB // 2)
     await fs.rename(REC, "users/6/recordings/142")
     await until(lambda: journal.unsent.of("6") == MIB // 2)

@@ -11,8 +11,8 @@ import pytest
 from recfs.catalogue import check, reports
 from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
 from recfs.core.bounds import MAX_INT, MAX_TIME_NS, MIN_TIME_NS
+from recfs.disk.staging import Label
 from recfs.errors import FileTooLarge, InvalidArgument
-from recfs.fs.staging import Label
 from recfs.fs.vfs import Changes
 from recfs.ports import Batch, JournalRow
 

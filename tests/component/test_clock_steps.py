@@ -11,8 +11,8 @@ import trio
 from recfs.core.model import State
 from recfs.core.quota import month_of
 from recfs.errors import QuotaExceeded
-from recfs.fs.nodes import FileNode
 from recfs.fs.vfs import Changes
+from recfs.state.nodes import FileNode
 
 from .build import OPERATOR, REC, Filesystem, pattern, until
 from .test_tier import tiered
@@ -43,7 +43,7 @@ async def committed(fs: Filesystem, path: str = FILE) -> FileNode:
 
 def look(fs: Filesystem) -> None:
     """Have the uploader look again."""
-    fs.vfs.bodies.tier.journal.wake.set()
+    fs.tier.journal.wake.set()
 
 
 @STEPS
@@ -58,7 +58,7 @@ async def test_an_upload_waits_as_long_as_it_should(
     if restarts:
         await fs.stop()
         await fs.reopen()
-    journal = fs.vfs.bodies.tier.journal
+    journal = fs.tier.journal
     fs.clock.advance(59)
     assert journal.take(deletions=False) is None
     fs.clock.advance(1)
@@ -93,7 +93,7 @@ async def test_the_order_of_last_use_is_kept(nursery: trio.Nursery, tmp_path: Pa
             fs.clock.put(put)
         await fs.write(f"{REC}/file{n}", pattern(3 * MIB, n))
         await fs.drain()
-    await fs.vfs.bodies.tier.room.relieve()
+    await fs.tier.room.relieve()
     await fs.drain()
     assert [await fs.state(f"{REC}/file{n}") for n in range(8)] == ["evicted"] * 5 + ["stored"] * 3
     await fs.stop()
@@ -110,10 +110,10 @@ async def test_keep_local_is_kept(nursery: trio.Nursery, tmp_path: Path, put: fl
     assert await fs.state(FILE) == "stored"
     fs.clock.put(put)
     fs.clock.advance(23.9 * HOUR)
-    await fs.vfs.bodies.tier.room.relieve()
+    await fs.tier.room.relieve()
     assert await fs.state(FILE) == "stored"
     fs.clock.advance(0.1 * HOUR)
-    await fs.vfs.bodies.tier.room.relieve()
+    await fs.tier.room.relieve()
     assert await fs.state(FILE) == "evicted"
     await fs.stop()
 
@@ -152,7 +152,7 @@ async def test_a_time_in_the_future_says_nothing_of_a_files_age(nursery: trio.Nu
     await fs.drain()
     node = await fs.node(FILE)
     await fs.vfs.setattr(node.ino, Changes(mtime_ns=4_102_444_800 * 10**9), OPERATOR)
-    decide = fs.vfs.bodies.tier.decide
+    decide = fs.tier.decide
     assert decide(node).store == "local"
     fs.clock.advance(29 * 24 * HOUR)
     assert decide(node).store == "local"

@@ -14,9 +14,10 @@ import pytest
 import trio
 import trio.testing
 
+from recfs.disk.commit import batches, digests
+from recfs.disk.commit.digests import Pass
 from recfs.errors import OutOfSpace
-from recfs.fs import backlog, batches, digests
-from recfs.fs.digests import Pass
+from recfs.fs import backlog
 
 from .build import REC, Filesystem, filesystem, pattern, until
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trio
 
-from recfs.control import MAX_LINE_BYTES, ControlClient, ControlServer
+from recfs.api.control import MAX_LINE_BYTES, ControlClient, ControlServer
 from recfs.errors import ControlError, DaemonNotRunning, FsError, NotFound, RootBusy
 
 

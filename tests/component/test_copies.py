@@ -14,11 +14,12 @@ import pytest
 import trio
 import trio.testing
 
+from recfs.disk.commit import digests
+from recfs.disk.commit.digests import Source, digest_files
+from recfs.disk.diskio import copy_bytes, stoppable
 from recfs.errors import Interrupted
-from recfs.fs import digests, waits
-from recfs.fs.digests import Source, digest_files
-from recfs.fs.diskio import copy_bytes, stoppable
-from recfs.fs.waits import Request
+from recfs.state import waits
+from recfs.state.waits import Request
 from tests.fakes import FakeKernelFiles
 
 from .build import REC, USER, Filesystem, filesystem, pattern, until
@@ -107,7 +108,7 @@ async def test_emptying_beside_a_reader_ends_when_its_caller_is_killed(fs: Files
 
     async with trio.open_nursery() as nursery:
         with (
-            mock.patch("recfs.fs.bodies.copy_bytes", copying),
+            mock.patch("recfs.disk.bodies.copy_bytes", copying),
             mock.patch("fcntl.ioctl", side_effect=OSError(errno.EOPNOTSUPP, "no shared extents")),
         ):
             nursery.start_soon(interrupted, request, fs.open, FILE, os.O_RDWR | os.O_TRUNC)
@@ -167,7 +168,7 @@ async def test_the_check_of_a_fetched_copy_ends_when_its_file_goes(nursery: trio
     await fs.write(FILE, pattern(3 * MIB))
     await fs.drain()
     await evict(fs)
-    found, tier = await node(fs), fs.vfs.bodies.tier
+    found, tier = await node(fs), fs.tier
     run, begun, release = digests.Pass.run, threading.Event(), threading.Event()
 
     def slow(self: digests.Pass, *args: Any) -> Any:
@@ -194,7 +195,7 @@ async def test_a_fetched_copy_is_checked_even_if_who_asked_for_it_leaves(nursery
     await fs.write(FILE, pattern(3 * MIB))
     await fs.drain()
     await evict(fs)
-    found, tier = await node(fs), fs.vfs.bodies.tier
+    found, tier = await node(fs), fs.tier
     run, begun, release = digests.Pass.run, threading.Event(), threading.Event()
 
     def slow(self: digests.Pass, *args: Any) -> Any:

@@ -403,7 +403,7 @@ def files(tree: Tree) -> Tree:
 
 async def states_of(fs: Filesystem, tree: Tree) -> dict[str, str]:
     """The state word of every file."""
-    from recfs.fs.nodes import FileNode
+    from recfs.state.nodes import FileNode
 
     found = {}
     for path in tree:

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import trio
 
+from recfs.disk.staging import ELSEWHERE, Label
 from recfs.errors import StoreError
-from recfs.fs.nodes import DirNode
-from recfs.fs.staging import ELSEWHERE, Label
 from recfs.fs.vfs import Changes
+from recfs.state.nodes import DirNode
 from recfs.stores.local import LocalStore
 from recfs.stores.steps import Attrs, Step, StepKind
 

@@ -1,4 +1,4 @@
-"""fs/download.py: what is asked of the object store, and how much of it."""
+"""tier/download.py: what is asked of the object store, and how much of it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from recfs.fs.download import MAX_REQUEST_BYTES, PARALLEL_AHEAD, Download
-from recfs.fs.fetchslots import FetchSlots
 from recfs.object_errors import ObjectChanged
+from recfs.tier.download import MAX_REQUEST_BYTES, PARALLEL_AHEAD, Download
+from recfs.tier.fetchslots import FetchSlots
 from tests.helpers.s3_servers import Bucket, moto_bucket, moto_server
 
 from .downloads import BLOCK, KEY, MIB, STEP, GatedStore, downloading, fast_slots, pattern, settled, still_clock

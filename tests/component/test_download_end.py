@@ -1,4 +1,4 @@
-"""fs/download.py when it takes too long or is no longer wanted: deadlines, cancelled readers, closing."""
+"""tier/download.py when it takes too long or is no longer wanted: deadlines, cancelled readers, closing."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from recfs.fs.download import DEADLINE_S, Download
-from recfs.fs.fetchslots import FetchSlots
 from recfs.object_errors import Stalled, TransferCancelled
 from recfs.objects import Cancel
+from recfs.tier.download import DEADLINE_S, Download
+from recfs.tier.fetchslots import FetchSlots
 from tests.fake_object_store import FakeObjectStore
 
 from .downloads import BLOCK, KEY, MIB, STEP, GatedStore, Readers, downloading, expect, pattern, settled, still_clock

@@ -1,4 +1,4 @@
-"""fs/download.py and fs/fetchslots.py: whose requests go first, and how many at a time."""
+"""tier/download.py and tier/fetchslots.py: whose requests go first, and how many at a time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from recfs.fs.download import MAX_URGENT_BYTES, PARALLEL
+from recfs.tier.download import MAX_URGENT_BYTES, PARALLEL
 
 from .downloads import BLOCK, MIB, STEP, GatedStore, downloading, fast_slots, pattern, settled, still_clock
 

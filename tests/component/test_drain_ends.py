@@ -71,8 +71,8 @@ async def test_a_drain_tries_at_once_what_failed_while_s3_was_away(fs: Filesyste
     await fs.write(FILE, b"data")
     await failing(fs)
     bucket(fs).heal()
-    assert fs.vfs.bodies.tier is not None
-    journal = fs.vfs.bodies.tier.journal
+    assert fs.tier is not None
+    journal = fs.tier.journal
     (row,) = journal.rows.values()
     journal.update(row._replace(attempts=9, next_try_ns=fs.clock.steady_ns() + 300 * 10**9))
     assert (await ask(fs, "drain", timeout_s=20))["pending"] == 0

@@ -12,9 +12,9 @@ import pytest
 import trio
 import trio.testing
 
-from recfs.fs import interpose
-from recfs.fs.extra_requests import ExtraRequests, Handlers
-from recfs.fs.operations import Operations
+from recfs.fuse import interpose
+from recfs.fuse.extra_requests import ExtraRequests, Handlers
+from recfs.fuse.operations import Operations
 
 ExpectLog = Callable[[str], None]
 

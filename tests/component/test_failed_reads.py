@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from recfs.fs import misses
 from recfs.object_errors import ObjectChanged, ObjectMissing, RequestRefused, Unreachable, WrongCredentials
+from recfs.tier import misses
 
 from .build import REC, Filesystem, pattern, until
 from .test_tier import FILE, evict, fs
@@ -83,7 +83,7 @@ async def test_an_object_that_is_gone_or_another_is_told_until_its_file_is_read(
 async def test_a_failed_read_goes_with_its_file_and_follows_its_name(fs: Filesystem, end: str) -> None:
     await evicted(fs, FILE)
     await failing(fs, ObjectMissing("deleted"))
-    await until(lambda: not fs.vfs.bodies.tier.partials.by_ino)  # it is logged
+    await until(lambda: not fs.tier.partials.by_ino)  # it is logged
     if end == "remove":
         await fs.unlink(FILE)
     elif end == "overwrite":

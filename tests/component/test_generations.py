@@ -15,8 +15,8 @@ import pytest
 import trio
 
 from recfs.errors import CatalogueCorrupt, IoFailure, StoreError
-from recfs.fs import generations
 from recfs.object_errors import Unreachable
+from recfs.state import generations
 from recfs.stores.local import MARK_XATTR
 from tests.fake_object_store import FakeObjectStore
 
@@ -432,7 +432,7 @@ async def test_a_deletion_in_s3_of_the_backups_time_takes_no_newer_object(place:
         await fs.reopen()
         await fs.drain()
         fs.clock.advance(24 * 3600)
-        fs.vfs.bodies.tier.journal.wake.set()
+        fs.tier.journal.wake.set()
         await fs.drain()
         assert stored(fs) == {f"{REC}/file": b"second"}
         assert f"their objects stay, for they may be others' by now: {REC}/file" in await problems(fs)

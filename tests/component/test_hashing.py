@@ -18,10 +18,11 @@ import trio.testing
 from recfs import daemon
 from recfs.core.lanes import Lane
 from recfs.core.model import State
+from recfs.disk.commit import digests, hashing
+from recfs.disk.commit.digests import CHUNK_BYTES, SIDE_BY_SIDE_BYTES, Digest, Pass, Source
+from recfs.disk.diskio import copy_bytes
 from recfs.errors import Interrupted, TryAgain
-from recfs.fs import digests, hashing, waits
-from recfs.fs.digests import CHUNK_BYTES, SIDE_BY_SIDE_BYTES, Digest, Pass, Source
-from recfs.fs.diskio import copy_bytes
+from recfs.state import waits
 from recfs.stores.local import LocalStore
 
 from .build import REC, Filesystem, filesystem, pattern, until
@@ -457,7 +458,7 @@ async def test_a_mapping_that_went_leaves_no_ticket_when_the_file_goes_while_it_
 async def test_a_catalogue_that_cannot_be_written_does_not_cost_another_pass(
     fs: Filesystem, expect_log: ExpectLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recfs.services.committer.RETRY_S", 0.01)
+    monkeypatch.setattr("recfs.disk.commit.committer.RETRY_S", 0.01)
     passes: list[Pass] = []
     init = Pass.__init__
 
@@ -486,7 +487,7 @@ async def test_a_catalogue_that_cannot_be_written_does_not_cost_another_pass(
 async def test_a_pass_that_fails_in_any_way_is_tried_again(
     fs: Filesystem, expect_log: ExpectLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recfs.services.committer.RETRY_S", 0.01)
+    monkeypatch.setattr("recfs.disk.commit.committer.RETRY_S", 0.01)
     run, failures = Pass.run, [ValueError("odd"), OverflowError("large"), OSError(13, "no")]
 
     def failing(self: Pass, *args: Any) -> Any:

@@ -18,8 +18,8 @@ import trio
 import trio.testing
 
 from recfs.core.model import State
-from recfs.fs import digests
-from recfs.fs.iomodes import Mode
+from recfs.disk.commit import digests
+from recfs.fs.handles import Mode
 from recfs.fs.vfs import Changes
 from recfs.stores.local import LocalStore
 from tests.fakes import FakeKernelFiles
@@ -265,8 +265,8 @@ async def test_an_incomplete_file_leaves_the_home_tree_with_its_last_reader(
         return True
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("iomodes", "bodies"):
-            patch.setattr(f"recfs.fs.{module}.freeze", freeze)
+        for module in ("fs.iomodes", "disk.bodies"):
+            patch.setattr(f"recfs.{module}.freeze", freeze)
         fs.vfs.files.modes._can_freeze = True
         reader, _ = await fs.pass_open(FILE)
         writer, mode = await fs.pass_open(FILE, os.O_RDWR)

@@ -17,10 +17,10 @@ import trio
 from recfs.core.model import State
 from recfs.errors import FileTooLarge, FsError, OutOfSpace, QuotaExceeded
 from recfs.fs import iomodes
-from recfs.fs.iomodes import Mode
-from recfs.fs.nodes import FileNode
+from recfs.fs.handles import Mode
 from recfs.fs.vfs import Changes
 from recfs.parts import NoKernelFiles
+from recfs.state.nodes import FileNode
 from tests.fakes import FakeKernelFiles
 
 from .build import OPERATOR, REC, Filesystem, pattern, until
@@ -188,7 +188,7 @@ async def test_a_file_nobody_wrote_to_is_committed_as_it_was(fs: Filesystem, mon
     """touch(1) opens for writing; nothing is hashed for that."""
     node = await committed(fs, b"data", aged=True)
     checksums = (node.sha256, node.md5)
-    monkeypatch.setattr("recfs.fs.digests._pass", None)  # would raise
+    monkeypatch.setattr("recfs.disk.commit.digests._pass", None)  # would raise
     number, _ = await fs.pass_open(FILE, RW)
     await fs.vfs.setattr(node.ino, Changes(mtime_ns=77), OPERATOR)
     await fs.close(number)
@@ -372,7 +372,7 @@ async def test_no_room_for_the_copy(fs: Filesystem, monkeypatch: pytest.MonkeyPa
     def full(source: int, target: int, stopped: threading.Event) -> None:
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr("recfs.fs.bodies.copy_bytes", full)
+    monkeypatch.setattr("recfs.disk.bodies.copy_bytes", full)
     reader, _ = await fs.pass_open(FILE)
     with pytest.raises(OSError, match="full"):
         await fs.pass_open(FILE, RW | os.O_TRUNC)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from recfs.disk.commit.digests import SIDE_BY_SIDE_BYTES, Source, digest_files
 from recfs.errors import RootBusy
-from recfs.fs.digests import SIDE_BY_SIDE_BYTES, Source, digest_files
 from recfs.stores import local
 from recfs.stores.beneath import Folders
 from recfs.stores.local import LocalStore

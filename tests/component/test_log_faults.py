@@ -14,7 +14,7 @@ import pytest
 
 from recfs.cli.flood import FloodHandler
 from recfs.cli.logs import set_up_logging
-from recfs.fs.guard import guarded
+from recfs.fuse.guard import guarded
 
 from .build import REC, filesystem
 from .curses import ERRORS

@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import assert_checkpoints, assert_no_checkpoints, wait_all_tasks_blocked
 
-from recfs.fs.loop import BargingLock, LoopStats, Pacer, RequestWait
+from recfs.fuse.loop import BargingLock, LoopStats, Pacer, RequestWait
 
 
 class ManualClock:

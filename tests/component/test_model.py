@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from recfs.fs.nodes import DirNode, FileNode
 from recfs.fs.vfs import Changes
+from recfs.state.nodes import DirNode, FileNode
 
 from .both_sides import Loop, outcome, plain_tree
 from .build import OPERATOR, REC, pattern

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from recfs import mounting
-from recfs.mounting import KIND, Line, OwnMount, left_by
+from recfs.fuse import mounting
+from recfs.fuse.mounting import KIND, Line, OwnMount, left_by
 
 MOUNT = Line(71, b"0:39", b"/mnt/a b", KIND)
 

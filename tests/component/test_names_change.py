@@ -11,9 +11,9 @@ import pytest
 import trio
 
 from recfs.errors import NotFound
-from recfs.fs.nodes import FileNode
-from recfs.fs.tree import Tree
-from recfs.fs.views import Views
+from recfs.state.nodes import FileNode
+from recfs.state.tree import Tree
+from recfs.state.views import Views
 
 from .build import REC, Filesystem, filesystem
 

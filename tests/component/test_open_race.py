@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from recfs.core.model import State
-from recfs.fs.iomodes import Mode
+from recfs.fs.handles import Mode
 from recfs.stores.local import LocalStore
 from tests.fakes import FakeKernelFiles
 

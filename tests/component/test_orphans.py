@@ -13,9 +13,9 @@ import trio
 
 from recfs.core.model import State
 from recfs.errors import FsError, NotFound, Stale
-from recfs.fs import orphans
-from recfs.fs.entries import Entries
 from recfs.fs.vfs import Changes
+from recfs.fuse.entries import Entries
+from recfs.state import orphans
 
 from .build import OPERATOR, REC, Filesystem, filesystem
 

@@ -1,4 +1,4 @@
-"""What of recfs.fs.passthrough needs no mount: INIT answers, the extension, the words for people."""
+"""What of recfs.fuse.passthrough needs no mount: INIT answers, the extension, the words for people."""
 
 import errno
 import os
@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from recfs.errors import MountError
-from recfs.fs import device, interpose, passthrough
-from recfs.fs.device import Init, Wants, edit_init, mask_offer, offered, settled
-from recfs.fs.loop import MAX_TASKS
-from recfs.fs.passthrough import Acceleration, FuseSession
-from recfs.fs.waits import WAITS
+from recfs.fuse import device, interpose, passthrough
+from recfs.fuse.device import Init, Wants, edit_init, mask_offer, offered, settled
+from recfs.fuse.loop import MAX_TASKS
+from recfs.fuse.passthrough import Acceleration, FuseSession
+from recfs.state.waits import WAITS
 
 READAHEAD = 128 << 10
 ASYNC_READ = 1 << 0
@@ -143,7 +143,7 @@ def dlopen_flags() -> int:
 
 
 def test_a_missing_extension_is_told_and_nothing_else_happens(dlopen_flags: int) -> None:
-    module, why_not = interpose.load("recfs.fs._no_such_extension")
+    module, why_not = interpose.load("recfs.fuse._no_such_extension")
     assert module is None
     assert "_no_such_extension" in why_not
     assert sys.getdlopenflags() == dlopen_flags

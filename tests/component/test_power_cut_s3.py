@@ -52,7 +52,7 @@ async def cut_and_look(nursery: trio.Nursery, place: Path, case: Case, step: int
         await fs.reopen()
         await fs.drain()
         fs.clock.advance(2 * 3600)  # whatever nobody knows of is gone by then
-        fs.vfs.bodies.tier.journal.wake.set()
+        fs.tier.journal.wake.set()
         await fs.drain()
         tree = files(await fs.tree("users"))
         states = {path: await fs.state(path) for path in tree}

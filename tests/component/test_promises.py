@@ -224,7 +224,7 @@ async def test_when_s3_fails(far: Filesystem, call: str) -> None:
     assert far.objects is not None
     far.objects.heal()
     far.clock.advance(2 * 3600)
-    far.vfs.bodies.tier.journal.wake.set()
+    far.tier.journal.wake.set()
     await far.drain()
     whole = {"close": {FILE: NEW, OTHER: OLD}, "rename": {f"{REC}/renamed": OLD}, "unlink": {}}
     assert stored(far) == whole.get(call, {OTHER: OLD})

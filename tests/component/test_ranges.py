@@ -14,16 +14,17 @@ import pytest
 import trio
 
 from recfs.core.model import State
+from recfs.disk import diskio
 from recfs.errors import FileTooLarge, InvalidArgument, IoFailure, NotSupported, OutOfSpace, QuotaExceeded
-from recfs.fs import diskio, ranges
-from recfs.fs.iomodes import Mode
+from recfs.fs import ranges
+from recfs.fs.handles import Mode
 from recfs.fs.ranges import COPY_BYTES, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
 from tests.fakes import FakeKernelFiles
 
 from .build import REC, Filesystem, pattern
 
 if TYPE_CHECKING:
-    from recfs.fs.nodes import FileNode
+    from recfs.state.nodes import FileNode
 
 ExpectLog = Callable[[str], None]
 FILE = f"{REC}/file"

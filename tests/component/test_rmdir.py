@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from recfs.errors import Exists, NotEmpty, NotFound
-from recfs.fs.tree import Tree
+from recfs.state.tree import Tree
 
 from .build import OPERATOR, Filesystem, filesystem
 

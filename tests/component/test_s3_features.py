@@ -16,20 +16,10 @@ import pytest
 from recfs.config import S3Section, load_config
 from recfs.stores.s3.features import integrity
 from recfs.stores.s3.features.endpoint import who_answers
-from recfs.stores.s3.features.model import (
-    OFFERED,
-    Feature,
-    Finding,
-    Outcome,
-    Seen,
-    Wants,
-    Weight,
-    absent,
-    found,
-    wrong,
-)
+from recfs.stores.s3.features.model import OFFERED, Feature, Finding, Outcome, Seen, Weight, absent, found, wrong
 from recfs.stores.s3.features.room import HIDDEN, HIDDEN_PLACE, PLACE, Room, crc32c_in_base64
 from recfs.stores.s3.features.run import FEATURES, Run, find_out
+from recfs.stores.s3.features.wants import Wants
 from recfs.stores.s3.meta import b64
 from tests.helpers.chaos_faults import Checksums, Cut, Fault, Interim, NoAnswer, Page, Request, Status
 from tests.helpers.chaos_proxy import ChaosProxy, operation

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from recfs.fs.nodes import FileNode
+from recfs.state.nodes import FileNode
 from tests.fake_object_store import FakeObjectStore
 
 from .build import REC, Filesystem, pattern
@@ -29,7 +29,7 @@ SETTINGS: dict[str, Any] = {"s3": {"bucket": "bucket"}, "upload": {"settle": 0.0
 
 
 async def evict(fs: Filesystem, *paths: str) -> None:
-    tier = fs.vfs.bodies.tier
+    tier = fs.tier
     for path in paths:
         node = await fs.node(path)
         assert isinstance(node, FileNode)

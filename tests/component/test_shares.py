@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import trio
 
+from recfs.disk.diskio import kept_files
+from recfs.disk.shares import FLOOR, TOLD_S, Shares
 from recfs.errors import TooManyFiles
-from recfs.fs.diskio import kept_files
-from recfs.fs.guard import errno_of
 from recfs.fs.namespace import Caller
-from recfs.fs.partials import KEPT_SHARE
-from recfs.fs.shares import FLOOR, TOLD_S, Shares
+from recfs.fuse.guard import errno_of
 from recfs.objects import MIB
+from recfs.tier.partials import KEPT_SHARE
 
 from .build import OPERATOR, REC, Filesystem
 from .far import ask
@@ -33,10 +33,10 @@ CREATE = os.O_WRONLY | os.O_CREAT
 def have_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the daemon few descriptors, besides those that the tests have open already."""
     limit = LIMIT + len(os.listdir("/proc/self/fd"))
-    monkeypatch.setattr("recfs.fs.diskio.resource.getrlimit", lambda which: (limit, limit))
-    monkeypatch.setattr("recfs.fs.diskio._below", 0)
-    for module in ("shares", "partials"):
-        monkeypatch.setattr(f"recfs.fs.{module}.kept_files", lambda: kept_files() + limit - LIMIT)
+    monkeypatch.setattr("recfs.disk.diskio.resource.getrlimit", lambda which: (limit, limit))
+    monkeypatch.setattr("recfs.disk.diskio._below", 0)
+    for module in ("disk.shares", "tier.partials"):
+        monkeypatch.setattr(f"recfs.{module}.kept_files", lambda: kept_files() + limit - LIMIT)
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ async def test_refusals_are_told_once_a_minute(
     fs: Filesystem, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr("recfs.fs.shares.time.monotonic", lambda: now)
+    monkeypatch.setattr("recfs.disk.shares.time.monotonic", lambda: now)
     taken = await take_all(fs, GREEDY, "a")
     for number in taken:
         await fs.close(number)
@@ -172,7 +172,7 @@ async def test_a_file_that_is_fetched_counts_twice(cold: Filesystem) -> None:
 @pytest.mark.slow
 async def test_copies_that_nobody_reads_any_more_give_their_descriptors_back(cold: Filesystem) -> None:
     """The heads of many cold files, one after the other, as a program that looks for their lengths reads them."""
-    partials = cold.vfs.bodies.tier.partials
+    partials = cold.tier.partials
     most = shares(cold)._left // KEPT_SHARE
     held = await cold.open(f"{REC}/0")
     for n in range(30):
@@ -199,7 +199,7 @@ async def test_root_the_daemons_user_and_the_operator_have_all_there_are(fs: Fil
 
 @pytest.mark.expect_log("uid 20001 has files open that keep 52")
 async def test_a_limit_of_a_million(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recfs.fs.diskio.resource.getrlimit", lambda which: (1 << 20, 1 << 20))
+    monkeypatch.setattr("recfs.disk.diskio.resource.getrlimit", lambda which: (1 << 20, 1 << 20))
     large = Shares()
     assert large._left > 1_000_000
     half = (large._left + 1) // 2

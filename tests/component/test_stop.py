@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from recfs import daemon
-from recfs.mounting import Detached
+from recfs.fuse.mounting import Detached
 
 from .build import REC, Filesystem
 

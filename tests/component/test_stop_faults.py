@@ -14,10 +14,10 @@ import trio
 import trio.testing
 
 from recfs import daemon, parts
-from recfs.answers import Answers
+from recfs.api.answers import Answers
 from recfs.config import Config
 from recfs.errors import MountError, OutOfSpace, StoreError
-from recfs.mounting import Detached
+from recfs.fuse.mounting import Detached
 from recfs.stores.local import LocalStore
 from recfs.stores.steps import Outcome, Step
 from tests.fakes import KernelRecorder

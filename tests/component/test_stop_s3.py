@@ -12,10 +12,10 @@ import trio
 from recfs import daemon, offline, remote
 from recfs.clock import SystemClock
 from recfs.config import Config
-from recfs.fs.unanswered import Unanswered
 from recfs.object_errors import AccessRefused, StoreDown, Unreachable
 from recfs.stores.breaker import CircuitBreaker
 from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
+from recfs.tier.unanswered import Unanswered
 from tests.fake_object_store import FakeObjectStore
 
 from .build import REC, Filesystem, filesystem, pattern
@@ -211,7 +211,7 @@ async def test_a_file_renamed_long_after_its_commit_is_uploaded_soon(nursery: tr
     await fs.write(f"{REC}/.file.part", b"data")
     await journalled(fs)
     fs.clock.advance(5)
-    fs.vfs.bodies.tier.journal.wake.set()
+    fs.tier.journal.wake.set()
     with trio.fail_after(10):
         while fs.rows("select next_try_ns from journal")[0] < fs.clock.now_ns() + 1000 * 10**9:  # noqa: ASYNC110
             await trio.sleep(0.001)
@@ -219,7 +219,7 @@ async def test_a_file_renamed_long_after_its_commit_is_uploaded_soon(nursery: tr
     [row] = (await ask(fs, "queue"))["rows"]
     assert (row["path"], row["next_try_s"]) == (FILE, 5.0)
     fs.clock.advance(5)
-    fs.vfs.bodies.tier.journal.wake.set()
+    fs.tier.journal.wake.set()
     await fs.drain()
     assert stored(fs) == {FILE: b"data"}
     await fs.stop()
@@ -230,7 +230,7 @@ async def test_waiting_does_not_look_at_a_temporary_name_over_and_over(fs: Files
     await fs.write(f"{REC}/.file.part", b"data")
     hold = Hold(fs, "put_file")
     await fs.write(FILE, b"data")
-    journal = fs.vfs.bodies.tier.journal
+    journal = fs.tier.journal
     before, updates = journal.update, []
     journal.update = lambda row: (updates.append(row), before(row))
     async with trio.open_nursery() as waiting:

@@ -13,9 +13,10 @@ from unittest import mock
 import pytest
 import trio
 
+from recfs.disk import diskio
+from recfs.disk.contended import Contended
 from recfs.errors import Interrupted, QuotaExceeded
-from recfs.fs import diskio, iomodes
-from recfs.fs.contended import Contended
+from recfs.fs import iomodes
 from recfs.fs.vfs import Changes
 
 from .build import OPERATOR, REC, Filesystem, pattern
@@ -53,7 +54,7 @@ def flag(monkeypatch: pytest.MonkeyPatch) -> Flag:
     made = Flag()
     for module in (iomodes, diskio):
         monkeypatch.setattr(module, "freeze", made.freeze)
-    monkeypatch.setattr("recfs.fs.bodies.freeze", made.freeze)
+    monkeypatch.setattr("recfs.disk.bodies.freeze", made.freeze)
     monkeypatch.setattr(os, "ftruncate", partial(made.refuse, os.ftruncate))
     return made
 

@@ -21,7 +21,7 @@ from recfs import daemon
 from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.core.routing import RouteRule
 from recfs.fs.vfs import Changes
-from recfs.mounting import Detached
+from recfs.fuse.mounting import Detached
 from recfs.object_errors import Unreachable, UploadInvalid
 from recfs.objects import ObjectStore
 from recfs.stores.breaker import CircuitBreaker
@@ -129,11 +129,11 @@ class Tiered(Filesystem):
     @property
     def rows(self) -> list[Any]:  # type: ignore[override]
         """What is to be done on S3."""
-        return list(self.parts.bodies.tier.journal.rows.values())  # type: ignore[union-attr]
+        return list(self.tier.journal.rows.values())  # type: ignore[union-attr]
 
     def failing(self) -> dict[int, int]:
         """Rows that have failed and wait for their next try, and how often they have."""
-        running = self.parts.bodies.tier.journal.running  # type: ignore[union-attr]
+        running = self.tier.journal.running  # type: ignore[union-attr]
         return {row.id: row.attempts for row in self.rows if row.attempts and row.id not in running}
 
     def concerns(self, row: Any, folder: str) -> bool:
@@ -419,7 +419,7 @@ async def test_one_file_ends_no_operators_command(place: Path, method: str) -> N
                 for name in names:
                     await fs.ask("evict", path=f"{folder}/{name}")
             await fs.drain()
-            tier = fs.parts.bodies.tier
+            tier = fs.tier
             assert tier is not None
             tier.settings = replace(tier.settings, rules=(RouteRule("**", "local"),))
             curse.armed = True

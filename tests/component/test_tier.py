@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from recfs.core.model import State
-from recfs.fs.nodes import FileNode
+from recfs.state.nodes import FileNode
 from tests.fake_object_store import FakeObjectStore
 
 from .build import REC, Filesystem, pattern
@@ -55,7 +55,7 @@ def stored(fs: Filesystem) -> dict[str, bytes]:
 async def evict(fs: Filesystem, path: str = FILE) -> FileNode:
     """Let the local copy go."""
     found = await node(fs, path)
-    tier = fs.vfs.bodies.tier
+    tier = fs.tier
     assert tier.room.may_evict(found) is None
     tier.room.evict(found)
     await fs.drain()
@@ -313,11 +313,11 @@ async def test_the_budget_is_kept(nursery: trio.Nursery, place: Path) -> None:
         fs.clock.advance(100)
         await fs.write(f"{REC}/file{n}", pattern(3 * MIB, n))
         await fs.drain()
-    await fs.vfs.bodies.tier.room.relieve()
+    await fs.tier.room.relieve()
     await fs.drain()
     states = [await fs.state(f"{REC}/file{n}") for n in range(8)]
     assert states == ["evicted"] * 5 + ["stored"] * 3
-    assert fs.vfs.bodies.tier.room.used_bytes <= 10 * MIB
+    assert fs.tier.copies.used_bytes <= 10 * MIB
     for n in range(8):
         assert await fs.read(f"{REC}/file{n}") == pattern(3 * MIB, n)
     await fs.stop()
@@ -365,7 +365,7 @@ async def test_many_open_files_do_not_hide_the_one_that_may_leave(nursery: trio.
     fs.clock.advance(3600)
     await fs.write(FILE, pattern(2 * MIB))
     await fs.drain()
-    await fs.vfs.bodies.tier.room.relieve()
+    await fs.tier.room.relieve()
     await fs.drain()
     assert await fs.state(FILE) == "evicted"
     for number in numbers:

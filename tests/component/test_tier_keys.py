@@ -13,9 +13,9 @@ import trio
 
 from recfs.core.model import State
 from recfs.errors import StoreError
-from recfs.fs.moves import ASIDE
-from recfs.fs.nodes import Node
 from recfs.object_errors import ObjectStoreError, Unreachable
+from recfs.state.nodes import Node
+from recfs.tier.uploads.moves import ASIDE
 from tests.fake_object_store import FakeObjectStore
 
 from .build import REC, Filesystem, pattern, until
@@ -133,7 +133,7 @@ async def test_a_new_file_under_an_old_name_waits_for_the_move(
     new = f"{REC}/b/file" if folder else f"{REC}/a/moved"
     await fs.rename(*((f"{REC}/a", f"{REC}/b") if folder else (f"{REC}/a/file", new)))
     await fs.write(f"{REC}/a/file", b"newer")
-    journal = fs.vfs.bodies.tier.journal
+    journal = fs.tier.journal
     while not any(row.attempts for row in journal.rows.values()):
         await journal.progress()
     objects(fs).heal()
@@ -187,7 +187,7 @@ async def test_an_upload_whose_answer_was_lost_leaves_nothing_behind(
     expect_log("next try in")
     objects(fs).fail("put_file", Unreachable("reset"), after=True, times=1000)
     await fs.write(FILE, b"data")
-    tier = fs.vfs.bodies.tier
+    tier = fs.tier
     while not any(row.attempts for row in tier.journal.rows.values()):
         await tier.journal.progress()
     assert stored(fs)
@@ -203,7 +203,7 @@ async def test_an_upload_begun_and_not_recorded_is_aborted(fs: Filesystem, expec
     expect_log("next try in")
     objects(fs).fail("start_multipart", Unreachable("reset"), after=True, times=1000)
     await fs.write(FILE, pattern(20 * MIB))
-    tier = fs.vfs.bodies.tier
+    tier = fs.tier
     while not any(row.attempts for row in tier.journal.rows.values()):
         await tier.journal.progress()
     assert objects(fs).list_multiparts()
@@ -249,7 +249,7 @@ async def test_a_file_larger_than_the_budget_is_read(nursery: trio.Nursery, plac
     data = pattern(64 * MIB)
     await fs.write(FILE, data)
     await fs.drain()
-    tier = fs.vfs.bodies.tier
+    tier = fs.tier
     await tier.room.relieve()
     await fs.drain()
     found = await node(fs)
@@ -259,7 +259,7 @@ async def test_a_file_larger_than_the_budget_is_read(nursery: trio.Nursery, plac
     for _ in range(2):
         for offset in range(0, len(data), 128 << 10):
             assert bytes(await fs.vfs.files.read(number, offset, 128 << 10)) == data[offset : offset + (128 << 10)]
-            most = max(most, tier.room.used_bytes, os.fstat(fs.vfs.files.handles[number].body.fd).st_blocks * 512)
+            most = max(most, tier.copies.used_bytes, os.fstat(fs.vfs.files.handles[number].body.fd).st_blocks * 512)
     assert most <= 16 * MIB
     await fs.close(number)
     await fs.stop()
@@ -292,7 +292,7 @@ async def test_an_object_that_an_upload_may_have_replaced_is_not_taken_for_the_f
     await fs.write(FILE, b"before")
     await fs.drain()
     objects(fs).fail("put_file", Unreachable("gone"), after=True)
-    journal = fs.vfs.bodies.tier.journal
+    journal = fs.tier.journal
     await fs.write(FILE, b"between")
     await until(lambda: any(row.attempts for row in journal.rows.values()))
     objects(fs).fail("*", Unreachable("gone"), times=1000)
@@ -379,7 +379,7 @@ async def test_a_file_removed_just_before_its_upload_is_no_failure(
 async def test_the_object_of_a_file_is_not_deleted_whoever_had_its_key_before(fs: Filesystem) -> None:
     """A deletion that was due for another file's sake comes when the key is this one's."""
     await away(fs, file=b"all there is")
-    fs.vfs.bodies.tier.journal.delete(FILE)
+    fs.tier.journal.delete(FILE)
     await fs.drain()
     assert fs.rows("select count(*) from journal") == [0]
     assert await fs.read(FILE) == b"all there is"

@@ -12,11 +12,11 @@ import pytest
 import trio
 
 from recfs.core.model import State
-from recfs.fs.unanswered import KEPT_S
 from recfs.object_errors import ObjectStoreError, Stalled, StoreDown
 from recfs.objects import ObjectInfo, ObjectMeta
 from recfs.stores.breaker import CircuitBreaker
 from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
+from recfs.tier.unanswered import KEPT_S
 from tests.fake_object_store import FakeObjectStore
 
 from .build import REC, Filesystem, pattern, until
@@ -303,7 +303,7 @@ async def test_and_a_copy(retried: Filesystem, monkeypatch: pytest.MonkeyPatch, 
     await fs.write(OTHER, b"moved")
     await fs.drain()
     late = Late(fs, monkeypatch, "copy")
-    fs.vfs.bodies.tier.settings = dataclasses.replace(fs.vfs.bodies.tier.settings, retention_s=7200.0)
+    fs.tier.settings = dataclasses.replace(fs.tier.settings, retention_s=7200.0)
     await fs.rename(OTHER, FILE)
     await late.taken()
     await fs.drain()

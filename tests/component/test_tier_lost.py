@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from recfs.core.model import State
-from recfs.services import settler
+from recfs.disk.home import settler
 
 from .build import REC, Filesystem, pattern
 from .far import until
@@ -64,7 +64,7 @@ async def test_a_crash_between_fetching_and_coming_home(fs: Filesystem, size: in
         (fs.root / ".recfs/staging" / staging).unlink()
     await fs.reopen()
     assert await fs.read(FILE) == pattern(size)
-    await until(lambda: fs.vfs.bodies.tier.local_bytes == size)
+    await until(lambda: fs.tier.copies.local_bytes == size)
     await fs.drain()
     assert (fs.root / FILE).read_bytes() == pattern(size)
     assert fs.leftovers("staging") == []
@@ -99,7 +99,7 @@ async def test_a_crash_after_coming_home_that_no_row_tells_of(fs: Filesystem, fe
     assert await fs.state(FILE) == "stored"
     assert (fs.root / FILE).read_bytes() == b"data"
     assert await fs.read(FILE) == b"data"
-    assert fs.parts.bodies.tier.local_bytes == 4
+    assert fs.tier.copies.local_bytes == 4
     await fs.assert_consistent()
 
 

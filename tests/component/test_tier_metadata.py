@@ -164,7 +164,7 @@ async def test_a_copy_whose_answer_was_lost_is_known_again(fs: Filesystem, expec
     await evict(fs)
     objects(fs).fail("copy", Unreachable("reset"), times=1000, after=True)
     await change(fs)
-    journal = fs.vfs.bodies.tier.journal
+    journal = fs.tier.journal
     (row,) = journal.rows.values()
     journal.retry(row.id)
     while not any(each.attempts for each in journal.rows.values()):
@@ -226,7 +226,7 @@ async def test_what_waits_for_a_writer_is_done_with_when_its_file_stays_incomple
         await fs.close(number)
     assert await fs.state(FILE) == "incomplete"
     with trio.fail_after(10):
-        await until(lambda: not fs.vfs.bodies.tier.journal.rows)
+        await until(lambda: not fs.tier.journal.rows)
 
 
 @pytest.mark.parametrize("goes", ["to S3", "nowhere"])
@@ -239,8 +239,8 @@ async def test_what_waits_for_a_writer_is_done_with_when_its_file_was_changed(fs
     await fs.drain()
     assert fs.rows("select count(*) from journal where kind = 'move'") == [1]
     if goes == "nowhere":
-        settings = fs.vfs.bodies.tier.settings
-        fs.vfs.bodies.tier.settings = dataclasses.replace(settings, rules=())
+        settings = fs.tier.settings
+        fs.tier.settings = dataclasses.replace(settings, rules=())
     await fs.close(number)
     await fs.drain()
     assert copies(fs) == 0
@@ -256,7 +256,7 @@ async def test_a_file_renamed_in_the_moment_of_its_commit(fs: Filesystem) -> Non
     await fs.vfs.files.write(number, 0, b"data")
     await change(fs)
     await fs.rename(FILE, FINAL)
-    journal = fs.vfs.bodies.tier.journal
+    journal = fs.tier.journal
     while journal.rows:
         await journal.progress()
     assert metadata(fs, FINAL)["mtime"] != WANTED["mtime"]
@@ -270,8 +270,8 @@ async def test_an_archived_object_is_left_alone(fs: Filesystem) -> None:
     await store(fs)
     found = await node(fs)
     assert found.object is not None
-    tier = fs.vfs.bodies.tier
-    tier.remember(found, found.object._replace(storage_class="GLACIER"))
+    tier = fs.tier
+    tier.copies.remember(found, found.object._replace(storage_class="GLACIER"))
     await change(fs)
     await fs.drain()
     assert copies(fs) == 0

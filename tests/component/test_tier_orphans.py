@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from recfs.fs.nodes import FileNode
-from recfs.fs.unanswered import KEPT_S
 from recfs.object_errors import AccessRefused, NotOffered, RequestRefused, Unreachable
+from recfs.state.nodes import FileNode
+from recfs.tier.unanswered import KEPT_S
 
 from .build import REC, Filesystem, pattern
 from .far import ask, bucket, fs, until

@@ -49,14 +49,14 @@ def objects(fs: Filesystem) -> FakeObjectStore:
 
 async def failed(fs: Filesystem) -> None:
     """Until the upload has failed once."""
-    journal = fs.vfs.bodies.tier.journal
+    journal = fs.tier.journal
     while not any(row.attempts for row in journal.rows.values()):
         await journal.progress()
 
 
 async def again(fs: Filesystem) -> None:
     """What failed has its next try, and everything is done."""
-    journal = fs.vfs.bodies.tier.journal
+    journal = fs.tier.journal
     for row in list(journal.rows.values()):
         journal.retry(row.id)
     await fs.drain()
@@ -64,7 +64,7 @@ async def again(fs: Filesystem) -> None:
 
 async def once_more(fs: Filesystem, attempts: int) -> None:
     """The upload is tried again, and has failed *attempts* times then."""
-    journal = fs.vfs.bodies.tier.journal
+    journal = fs.tier.journal
     while True:
         (row,) = (row for row in journal.rows.values() if row.kind == "upload")
         if row.attempts >= attempts:
@@ -119,7 +119,7 @@ async def test_parts_that_make_no_object_are_sent_anew(
     objects(fs).fail("finish_multipart", error)
     await fs.write(FILE, DATA)
     await failed(fs)
-    for row in list(fs.vfs.bodies.tier.journal.rows.values()):
+    for row in list(fs.tier.journal.rows.values()):
         assert not row.upload_id or row.kind == "abort"
     await again(fs)
     assert stored(fs) == {FILE: DATA}
@@ -128,7 +128,7 @@ async def test_parts_that_make_no_object_are_sent_anew(
 
 def uploads(fs: Filesystem) -> set[str]:
     """Ids of the multipart uploads that recfs goes on with."""
-    return {row.upload_id for row in fs.vfs.bodies.tier.journal.rows.values() if row.kind == "upload"}
+    return {row.upload_id for row in fs.tier.journal.rows.values() if row.kind == "upload"}
 
 
 @pytest.mark.parametrize("error", [ServerFault("InternalError"), BadAnswer("a page"), ChecksumMismatch("another etag")])
@@ -218,7 +218,7 @@ async def test_a_part_that_is_refused_again_and_again(fs: Filesystem, expect_log
 
 async def test_what_an_upload_may_have_begun_is_looked_for_by_the_next_one(fs: Filesystem) -> None:
     """Though the row that began it was dropped in between: its file was being written again."""
-    journal = fs.vfs.bodies.tier.journal
+    journal = fs.tier.journal
     await fs.write(FILE, b"bytes")
     file = await node(fs)
     journal.upload(file, 3600.0)

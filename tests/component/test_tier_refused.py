@@ -124,14 +124,14 @@ async def test_an_object_that_is_gone_holds_nobody_up(fs: Filesystem) -> None:
 @pytest.mark.expect_log("a lifecycle rule")
 async def test_a_refused_abort_ends(fs: Filesystem) -> None:
     bucket(fs).fail("abort_multipart", RequestRefused("InvalidArgument"), times=1000)
-    fs.vfs.bodies.tier.journal.abort(FILE, "upload-of-old")
+    fs.tier.journal.abort(FILE, "upload-of-old")
     assert await refused(fs) == []
     assert tries(fs, "abort_multipart") == 1
 
 
 async def test_the_abort_of_what_cannot_be_named_ends(fs: Filesystem) -> None:
     bucket(fs).fail("abort_multipart", KeyTooLong("too long"), times=1000)
-    fs.vfs.bodies.tier.journal.abort(FILE, "upload-of-old")
+    fs.tier.journal.abort(FILE, "upload-of-old")
     assert await refused(fs) == []
 
 
@@ -141,10 +141,10 @@ async def test_what_is_refused_is_told_once_and_tried_when_asked(
 ) -> None:
     await fs.write(LONG, b"data")
     await refused(fs)
-    (row_id,) = fs.vfs.bodies.tier.journal.rows
+    (row_id,) = fs.tier.journal.rows
     assert (await ask(fs, "queue_retry", ids=[row_id]))["retried"] == [row_id]
     await refused(fs)
-    assert fs.vfs.bodies.tier.journal.rows[row_id].attempts == 2
+    assert fs.tier.journal.rows[row_id].attempts == 2
     assert sum("next try in" in record.getMessage() for record in caplog.records) == 1
     assert (await node(fs, LONG)).state.value == "committed"
     assert LONG in (await ask(fs, "status"))["s3"]["problem"]

@@ -156,7 +156,7 @@ async def test_what_waits_for_a_move_that_is_refused_says_so(fs: Filesystem) -> 
     told = await ends(fs)
     [stuck] = told["stuck"]["first"]  # type: ignore[index]
     assert (stuck["path"], stuck["reason"]) == (P, f"waits for the move of {P2}")
-    journal = fs.vfs.bodies.tier.journal
+    journal = fs.tier.journal
     tries = sum(asked == "copy" for asked, _ in objects(fs).calls)
     later_ns = fs.clock.steady_ns() + 60 * 10**9
     await until(lambda: fs.clock.steady_ns() > later_ns)

@@ -17,8 +17,8 @@ from unittest import mock
 import pyfuse3
 import pytest
 
-from recfs.fs.operations import Operations
 from recfs.fs.vfs import Changes
+from recfs.fuse.operations import Operations
 from recfs.stores.local import LocalStore
 from recfs.stores.steps import Steps
 from tests.fakes import StagedAnswers

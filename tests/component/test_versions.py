@@ -13,11 +13,11 @@ from unittest import mock
 import pytest
 import trio
 
+from recfs.disk import bodies
 from recfs.errors import IoFailure, OutOfSpace
-from recfs.fs import bodies
-from recfs.fs.iomodes import Mode
-from recfs.fs.nodes import FileNode
+from recfs.fs.handles import Mode
 from recfs.fs.vfs import Changes
+from recfs.state.nodes import FileNode
 from tests.fakes import FakeKernelFiles
 
 from .build import OPERATOR, REC, Filesystem

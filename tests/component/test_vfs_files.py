@@ -24,8 +24,8 @@ from recfs.errors import (
     Stale,
 )
 from recfs.fs.namespace import Caller
-from recfs.fs.nodes import FileNode
 from recfs.fs.vfs import Changes
+from recfs.state.nodes import FileNode
 
 from .build import OPERATOR, REC, USER, Filesystem, pattern
 

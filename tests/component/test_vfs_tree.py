@@ -24,8 +24,8 @@ from recfs.errors import (
     Stale,
 )
 from recfs.fs import listing
-from recfs.fs.nodes import DirNode, FileNode
 from recfs.fs.vfs import Changes
+from recfs.state.nodes import DirNode, FileNode
 
 from .build import OPERATOR, REC, Filesystem, filesystem
 

@@ -15,9 +15,9 @@ import trio.testing
 
 from recfs.core.model import State
 from recfs.errors import Interrupted, TryAgain
-from recfs.fs import waits
-from recfs.fs.loop import MAX_TASKS
 from recfs.fs.vfs import Changes
+from recfs.fuse.loop import MAX_TASKS
+from recfs.state import waits
 from tests.fakes import FakeKernelFiles
 
 from .build import OPERATOR, REC, Filesystem

@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from recfs.core.model import State
-from recfs.fs.nodes import FileNode
-from recfs.fs.waits import Held
+from recfs.state.nodes import FileNode
+from recfs.state.waits import Held
 from tests.helpers.invariants import assert_unbroken, broken
 
 from .build import REC, Filesystem

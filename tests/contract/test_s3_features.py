@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from recfs.stores.s3.features.endpoint import who_answers
-from recfs.stores.s3.features.model import Wants
 from recfs.stores.s3.features.run import FEATURES, Result, find_out
+from recfs.stores.s3.features.wants import Wants
 from tests.helpers import s3_table
 from tests.helpers.s3_servers import (
     Bucket,

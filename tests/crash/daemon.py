@@ -43,8 +43,8 @@ class BadDisk:
 def install() -> None:
     """Change the modules before those that use them are imported."""
     from recfs.catalogue.sqlite import SqliteCatalogue
+    from recfs.disk.commit import digests
     from recfs.errors import IoFailure
-    from recfs.fs import digests
     from recfs.stores.steps import Steps
 
     disk = BadDisk(int(os.environ["RECFS_FUZZ_SEED"]), Path(os.environ["RECFS_CRASH_FAULTS"]))

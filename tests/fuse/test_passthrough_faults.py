@@ -278,9 +278,9 @@ def use(store: Mount, rec: Path) -> None:
     ("without", "why"),
     [
         ("passthrough", "does not offer FUSE passthrough; it takes Linux 6.9 or newer"),
-        ("reply", "the extension recfs.fs._fuse_reply is not there"),
+        ("reply", "the extension recfs.fuse._fuse_reply is not there"),
         ("killpriv", None),
-        ("passthrough,killpriv,reply", "the extension recfs.fs._fuse_reply is not there"),
+        ("passthrough,killpriv,reply", "the extension recfs.fuse._fuse_reply is not there"),
     ],
 )
 def test_it_works_without(store: Mount, without: str, why: str | None) -> None:

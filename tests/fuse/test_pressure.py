@@ -23,9 +23,9 @@ def held():
 """
 HELD_UP = {
     "the pool of staging files": """
-import recfs.fs.staging
+import recfs.disk.staging
 from recfs.stores.local import LocalStore
-recfs.fs.staging.POOL_SIZE = 4
+recfs.disk.staging.POOL_SIZE = 4
 make = LocalStore.make_staging
 LocalStore.make_staging = lambda self, ids: (held(), make(self, ids))[1]
 """,

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from recfs.fs import interpose
+from recfs.fuse import interpose
 from tests.helpers.fuse_device import fuse_device_for_all
 
 from .clients import need_root, pattern, skip
@@ -358,8 +358,8 @@ def use(mirror: Mirror) -> None:
     ("without", "why"),
     [
         ("passthrough", "does not offer FUSE passthrough; it takes Linux 6.9 or newer"),
-        ("reply", "the extension recfs.fs._fuse_reply is not there"),
-        ("passthrough,killpriv,reply", "the extension recfs.fs._fuse_reply is not there"),
+        ("reply", "the extension recfs.fuse._fuse_reply is not there"),
+        ("passthrough,killpriv,reply", "the extension recfs.fuse._fuse_reply is not there"),
     ],
 )
 def test_it_works_without(start: Start, without: str, why: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from recfs.mounting import Detached, OwnMount
+from recfs.fuse.mounting import Detached, OwnMount
 
 from .clients import need_root, output, pattern, recfs, run, sha256, sha256_of, skip, state, wait_until, xattr
 from .harness import BASE_CONFIG, REPOSITORY, Mount, lazy_unmount, mounted

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from recfs.mounting import is_stuck
+from recfs.fuse.mounting import is_stuck
 
 from .clients import wait_until
 from .harness import BASE_CONFIG, Mount

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from recfs.fs import guard, problems
+from recfs.fuse import guard
+from recfs.state import problems
 from tests.fuzz.disturb import Disturbance
 
 if TYPE_CHECKING:

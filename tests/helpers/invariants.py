@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 from recfs.core.layout import Role
 from recfs.core.model import State
-from recfs.fs.garbage import Garbage
-from recfs.fs.nodes import DirNode, FileNode, Node
-from recfs.fs.problems import reason_of
-from recfs.fs.tickets import Stage
+from recfs.disk.commit.tickets import Stage
+from recfs.state.nodes import DirNode, FileNode, Garbage, Node
+from recfs.state.problems import reason_of
 
 if TYPE_CHECKING:
     from recfs.parts import Parts

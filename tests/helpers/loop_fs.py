@@ -2,7 +2,7 @@
 
     python tests/helpers/loop_fs.py MOUNTPOINT {fast|greedy|idle|plain|foreign}
 
-fast: `recfs.fs.loop.serve`; greedy: the same, never going to epoll while requests come; idle: the same without
+fast: `recfs.fuse.loop.serve`; greedy: the same, never going to epoll while requests come; idle: the same without
 the timer; plain: `pyfuse3.main`; foreign: `serve` with a `pyfuse3.trio` that is not trio. It says "ready" when
 mounted, and at the end prints one JSON object: the loop's counters and whether pyfuse3 was left as found.
 Extended attributes of any file are its levers; see `Levers`.
@@ -26,7 +26,7 @@ import trio
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from recfs.fs import loop
+from recfs.fuse import loop
 
 TICK_S = 0.002
 

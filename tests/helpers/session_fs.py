@@ -1,4 +1,4 @@
-"""A mirror of a directory on a `FuseSession`, for the tests of recfs.fs.passthrough: `session_fs.py SOURCE MOUNT JSON`.
+"""A mirror of a directory on a `FuseSession`, to test recfs.fuse.passthrough: `session_fs.py SOURCE MOUNT JSON`.
 
 JSON: `wanted`; `options` (mount options, a list); `probe` (the directory for its file); `hog` (true: another thread
 keeps the GIL busy, so time passes between finding a request and reading it); `ranges` (true: it answers FALLOCATE,
@@ -22,7 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from recfs.errors import MountError
-from recfs.fs import interpose, passthrough
+from recfs.fuse import interpose, passthrough
 
 # isort: split
 # After recfs.fs, which loads the extension that pyfuse3 is to find.

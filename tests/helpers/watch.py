@@ -16,13 +16,13 @@ from unittest import mock
 import trio
 
 from recfs.core.model import State
-from recfs.fs.nodes import FileNode, Node
-from recfs.fs.waits import Held
+from recfs.state.nodes import FileNode, Node
+from recfs.state.waits import Held
 from tests.helpers import invariants
 
 if TYPE_CHECKING:
-    from recfs.fs.body import Body
     from recfs.parts import Parts
+    from recfs.state.body import Body
 
 Identity = tuple[int, int]
 FEW_NODES = 40
@@ -88,7 +88,7 @@ class Watch(trio.abc.Instrument):
             return (node for node in nodes.values() if isinstance(node, FileNode))
         return (handle.node for handle in list(self._parts.vfs.files.handles.values()))
 
-    # --- Body.lock: see fs/body.py ---------------------------------------------------------------------------------
+    # --- Body.lock: see state/body.py ---------------------------------------------------------------------------------
 
     def _still(self, before: Locked, task: trio.lowlevel.Task) -> None:
         node, body = before.node, before.body

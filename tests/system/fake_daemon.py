@@ -9,8 +9,8 @@ from typing import Any
 import trio
 from click.testing import CliRunner, Result
 
+from recfs.api.control import ControlServer
 from recfs.cli.main import cli
-from recfs.control import ControlServer
 from recfs.errors import RecfsError
 from tests.system import s3_samples
 

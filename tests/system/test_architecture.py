@@ -1,7 +1,9 @@
 """The rules of docs/architecture.md that a program can check."""
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -17,7 +19,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 C_SOURCES = sorted(PACKAGE.rglob("*.[ch]"))
 MAX_LINES = 600
 
-TRANSACTIONS = {"atomic", "transaction"}
+TRANSACTIONS = {"_transaction"}
 CLOCKS = {
     "time": {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "sleep"},
     "datetime": {"now", "utcnow", "today"},
@@ -52,7 +54,7 @@ def opens_transaction(node: ast.With | ast.AsyncWith) -> bool:
 
 
 def suspensions(tree: ast.AST, *, in_async: bool = False, in_transaction: bool = False) -> Iterator[int]:
-    """Lines at which a task can be suspended inside `with ...atomic()` or `with ...transaction()`."""
+    """Lines at which a task can be suspended inside `with ..._transaction()`."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             # What is only defined inside a transaction does not run in it.
@@ -88,6 +90,46 @@ def test_import_contracts_are_kept() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+PLANTED = {
+    "Arrows point down": ("core/units.py", "recfs.fs.vfs"),
+    "Arrows point down: state": ("state/nodes.py", "recfs.state.tree"),
+    "Arrows point down: disk": ("disk/diskio.py", "recfs.disk.bodies"),
+    "Arrows point down: disk.home": ("disk/home/places.py", "recfs.disk.home.settler"),
+    "Arrows point down: disk.commit": ("disk/commit/digests.py", "recfs.disk.commit.committer"),
+    "Arrows point down: tier": ("tier/copies.py", "recfs.tier.tier"),
+    "Arrows point down: tier.uploads": ("tier/uploads/moves.py", "recfs.tier.uploads.uploader"),
+    "Arrows point down: fs": ("fs/handles.py", "recfs.fs.vfs"),
+    "Arrows point down: fuse": ("fuse/loop.py", "recfs.fuse.operations"),
+    "Arrows point down: api": ("api/control.py", "recfs.api.answers"),
+    "Stores never import each other": ("stores/local.py", "recfs.stores.s3.store"),
+    "Services never import each other": ("services/meter.py", "recfs.services.sweeper"),
+    "The core does no I/O": ("core/quota.py", "shutil"),
+    "SQL lives in the catalogue only": ("fs/vfs.py", "sqlite3"),
+    "Only the S3 store speaks to boto3": ("tier/tier.py", "boto3"),
+    "pyfuse3 stays behind the adapter": ("fs/files.py", "pyfuse3"),
+}
+"""For each contract a module, and what it must not import."""
+
+
+@pytest.mark.slow
+def test_every_import_contract_can_be_broken(tmp_path: Path) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "recfs", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for module, imported in PLANTED.values():
+        with (tmp_path / "recfs" / module).open("a") as file:
+            # Only types need it: that counts as well.
+            file.write(f"\nif TYPE_CHECKING:\n    import {imported}\n")
+    lint_imports = Path(sys.executable).with_name("lint-imports")
+    result = subprocess.run(
+        [lint_imports, "--no-logo", "--no-cache"], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    broken = set(re.findall(r"^(.*) BROKEN", result.stdout, re.MULTILINE))
+    assert broken == set(PLANTED), result.stdout + result.stderr
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    assert broken == {contract["name"] for contract in contracts}
+
+
 def test_files_stay_small() -> None:
     sizes = {relative(path): len(path.read_bytes().splitlines()) for path in SOURCES + C_SOURCES}
     assert len(sizes) > 10
@@ -98,7 +140,7 @@ def test_the_extension_is_built_anew_when_any_of_its_sources_changes() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     (extension,) = settings["ext-modules"]
     assert sorted(extension["sources"] + extension["depends"]) == [relative(path) for path in C_SOURCES]
-    fingerprint = re.search(r"recfs/fs/\S+\.\S*c\S*", (ROOT / "scripts/setup").read_text())
+    fingerprint = re.search(r"recfs/fuse/\S+\.\S*c\S*", (ROOT / "scripts/setup").read_text())
     assert fingerprint is not None
     assert sorted(ROOT.glob(fingerprint.group())) == C_SOURCES
 
@@ -106,6 +148,38 @@ def test_the_extension_is_built_anew_when_any_of_its_sources_changes() -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_nothing_is_awaited_inside_a_transaction(path: Path) -> None:
     assert list(suspensions(ast.parse(path.read_text()))) == []
+
+
+def test_transactions_are_called_what_the_checker_looks_for() -> None:
+    """Wherever SQL begins one by itself would be past it, too."""
+    named = {
+        relative(path)
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.With) and opens_transaction(node)
+    }
+    assert named == {"recfs/catalogue/sqlite.py"}
+    begins = re.compile(r"\bbegin (immediate|exclusive)\b", re.IGNORECASE)
+    others = [path for path in SOURCES if relative(path) not in named and begins.search(path.read_text())]
+    assert [relative(path) for path in others if "async def" in path.read_text()] == []
+
+
+def states_set(tree: ast.AST) -> Iterator[int]:
+    """Lines that set the state of something else than `self`."""
+    for node in ast.walk(tree):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        for target in targets:
+            for each in target.elts if isinstance(target, ast.Tuple) else [target]:
+                is_state = isinstance(each, ast.Attribute) and each.attr == "state" and isinstance(node, ast.stmt)
+                if is_state and not (isinstance(each.value, ast.Name) and each.value.id == "self"):
+                    yield node.lineno
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_states_change_by_enter(path: Path) -> None:
+    """Which looks the step up in the table."""
+    if relative(path) != "recfs/state/nodes.py":
+        assert list(states_set(ast.parse(path.read_text()))) == []
 
 
 def test_sql_modules_are_imported_in_the_catalogue_only() -> None:
@@ -141,15 +215,15 @@ def test_core_never_asks_the_time(path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "lines"),
     [
-        ("with db.atomic():\n    await save()", [3]),
-        ("with self.catalogue.transaction() as tx:\n    if tx:\n        x = [await f() for f in tx]", [4]),
-        ("with atomic(), other():\n    async with lock:\n        pass", [3]),
-        ("with open(p), db.atomic():\n    async for x in rows:\n        pass", [3]),
-        ("with db.atomic():\n    names = [x async for x in rows]", [3]),
-        ("with db.atomic():\n    yield row", [3]),
-        ("async with db.atomic():\n    pass", [2]),
-        ("with db.atomic():\n    save()\nawait done()", []),
-        ("with db.atomic():\n    async def later():\n        await save()", []),
+        ("with db._transaction():\n    await save()", [3]),
+        ("with self._transaction() as tx:\n    if tx:\n        x = [await f() for f in tx]", [4]),
+        ("with _transaction(), other():\n    async with lock:\n        pass", [3]),
+        ("with open(p), db._transaction():\n    async for x in rows:\n        pass", [3]),
+        ("with db._transaction():\n    names = [x async for x in rows]", [3]),
+        ("with db._transaction():\n    yield row", [3]),
+        ("async with db._transaction():\n    pass", [2]),
+        ("with db._transaction():\n    save()\nawait done()", []),
+        ("with db._transaction():\n    async def later():\n        await save()", []),
         ("with opened():\n    await save()", []),
     ],
 )
@@ -158,8 +232,22 @@ def test_the_checker_finds_suspensions(body: str, lines: list[int]) -> None:
     assert list(suspensions(ast.parse(source))) == lines
 
 
+@pytest.mark.parametrize(
+    ("line", "lines"),
+    [
+        ("node.state = State.STORED", [1]),
+        ("node.state, node.sha256 = State.STORED, None", [1]),
+        ("node.state: State = State.STORED", [1]),
+        ("node.enter(State.STORED)", []),
+        ("state = node.state", []),
+    ],
+)
+def test_the_checker_finds_states_that_are_set(line: str, lines: list[int]) -> None:
+    assert list(states_set(ast.parse(line))) == lines
+
+
 def test_the_checker_allows_a_context_manager_to_yield_in_its_transaction() -> None:
-    assert list(suspensions(ast.parse("def f():\n    with db.atomic():\n        yield"))) == []
+    assert list(suspensions(ast.parse("def f():\n    with db._transaction():\n        yield"))) == []
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 import recfs
+from recfs.api.control import ControlClient
 from recfs.cli.detach import start_detached
 from recfs.cli.exits import ChildFailed, kind_of
 from recfs.cli.logs import set_up_logging
-from recfs.control import ControlClient
 from recfs.errors import Busy, ConfigError, MountError, RootBusy, StoreError
 from tests.system.fake_daemon import STATUS, FakeDaemon, run
 from tests.system.s3_samples import FAILED, FAR, TOTALS

@@ -16,7 +16,7 @@ from recfs.cli.exits import MEANING
 from recfs.cli.main import cli
 from recfs.config import SECTIONS, Config
 from recfs.core.model import TRANSITIONS, State
-from recfs.fs.operations import ERRNO
+from recfs.fuse.operations import ERRNO
 from recfs.object_errors import ObjectStoreError
 
 ROOT = Path(__file__).parents[2]

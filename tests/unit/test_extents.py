@@ -1,4 +1,4 @@
-"""fs/extents.py and fs/fetchslots.py: which blocks are here, what is read ahead, whose request is next."""
+"""tier/extents.py and tier/fetchslots.py: which blocks are here, what is read ahead, whose request is next."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recfs.fs.extents import MAX_STREAMS, MIN_WINDOW_BYTES, NEAR_BYTES, Blocks, ReadAhead
-from recfs.fs.fetchslots import FIRST_REQUEST_BYTES, FetchSlots
+from recfs.tier.extents import MAX_STREAMS, MIN_WINDOW_BYTES, NEAR_BYTES, Blocks, ReadAhead
+from recfs.tier.fetchslots import FIRST_REQUEST_BYTES, FetchSlots
 
 MIB = 1 << 20
 

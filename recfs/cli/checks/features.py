@@ -64,8 +64,8 @@ def server_checks(config: "Config") -> Server:
     Makes small objects there and removes them, also when it is interrupted. Takes a second or two, and never more than
     two minutes.
     """
-    from recfs.stores.s3.features.model import Wants
     from recfs.stores.s3.features.run import find_out
+    from recfs.stores.s3.features.wants import Wants
 
     section = config.s3
     if section is None:

@@ -35,5 +35,5 @@ def _without(why: str, remedy: str) -> Check:
 
 def here(capabilities: int, file_system: str | None) -> Check:
     """Judge this machine."""
-    extension = importlib.util.find_spec("recfs.fs._fuse_reply") is not None
+    extension = importlib.util.find_spec("recfs.fuse._fuse_reply") is not None
     return check_passthrough(os.uname().release, capabilities, file_system, extension=extension)

@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING
 from recfs.core.bounds import MAX_INT
 from recfs.core.generation import Age
 from recfs.core.layout import child_role, is_upload
-from recfs.core.model import Kind, State, check_transition
+from recfs.core.model import Kind, State
 from recfs.errors import FsError, Stale
 from recfs.fs.namespace import Caller
-from recfs.fs.nodes import DirNode, FileNode, LinkNode, Node
 from recfs.fs.recovery.finds import only_in_s3
 from recfs.ports import ROOT_INO, NodeRow, Pending
+from recfs.state.nodes import DirNode, FileNode, LinkNode, Node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from recfs.fs.garbage import Garbage
     from recfs.fs.recovery.finds import Finds, Report
+    from recfs.state.nodes import Garbage
 
 log = logging.getLogger("recfs.recovery")
 
@@ -192,30 +192,24 @@ class Comparison:
         return False
 
     def _is_gone(self, node: FileNode) -> None:
-        if node.state is State.STORED and self._bodies.tier is not None:
-            self._bodies.tier.changed(node)
+        if node.state is State.STORED:
+            self._tree.events.modified(node)
             only_in_s3(self._found, node)
             return
         self._found.report.gone.append(node.path)
         if node.state in (State.WRITING, State.SEALING):
-            check_transition(node.state, State.INCOMPLETE)
-            node.state = State.INCOMPLETE
+            node.enter(State.INCOMPLETE)
         node.pending, node.home_ino = 0, None
         self._behind.node(node)
 
     def _take(self, node: FileNode, info: os.stat_result) -> None:
         """What stands at a file's place is a new version of it, to be sealed."""
-        if self._bodies.tier is not None:
-            if node.state.is_remote:
-                self._bodies.tier.superseded(node)
-            self._bodies.tier.changed(node)
-        elif node.object is not None:
-            node.object = node.object._replace(local=0)
-            self._behind.object(node.object)
+        if node.state.is_remote:
+            self._tree.events.superseded(node)
+        self._tree.events.modified(node)
         for state in (State.WRITING, State.SEALING):
             if node.state is not state:
-                check_transition(node.state, state)
-                node.state = state
+                node.enter(state)
         node.sha256 = node.md5 = None
         node.pending, node.unmarked = 0, False
         node.mtime_ns = info.st_mtime_ns

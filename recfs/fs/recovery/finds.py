@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from recfs.core.generation import Age
-from recfs.core.model import State, check_transition
-from recfs.fs.leases import is_written
+from recfs.core.model import State
+from recfs.disk.leases import is_written
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
     from contextlib import AbstractContextManager
 
-    from recfs.fs.bodies import Bodies
+    from recfs.disk.bodies import Bodies
+    from recfs.disk.home.places import Places
     from recfs.fs.namespace import Namespace
-    from recfs.fs.nodes import DirNode, FileNode
-    from recfs.fs.places import Places
     from recfs.fs.survivors import Survivors
-    from recfs.fs.tree import Tree
-    from recfs.fs.writebehind import WriteBehind
+    from recfs.state.nodes import DirNode, FileNode
+    from recfs.state.tree import Tree
+    from recfs.state.writebehind import WriteBehind
     from recfs.stores.local import LocalStore, StagingFile
 
 
@@ -102,10 +102,10 @@ class Finds:
 def only_in_s3(found: Finds, node: FileNode) -> None:
     """There is no local copy of a stored file (any more)."""
     assert node.object is not None
-    check_transition(node.state, State.EVICTED)
+    node.enter(State.EVICTED)
     found.tree.vacate(node, node.moved)
     node.moved = None
-    node.state, node.staging, node.pending, node.home_ino = State.EVICTED, None, 0, None
+    node.staging, node.pending, node.home_ino = None, 0, None
     node.object = node.object._replace(local=0)
     found.behind.object(node.object)
     found.behind.node(node)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recfs.fs.staging import Label
+from recfs.disk.staging import Label
 
 if TYPE_CHECKING:
     from recfs.fs.recovery.finds import Finds

@@ -9,28 +9,27 @@ from typing import TYPE_CHECKING
 from recfs.core.generation import AT, Age, Mark, count_of, judge
 from recfs.core.layout import Role
 from recfs.core.model import Kind
+from recfs.disk.diskio import thaw_path
 from recfs.errors import IoFailure, StoreError
-from recfs.fs import garbage as garbage_module
-from recfs.fs.diskio import thaw_path
-from recfs.fs.nodes import DirNode, FileNode, Node
 from recfs.fs.recovery.comparison import SAID, Comparison, told
 from recfs.fs.recovery.finds import Finds, Report
 from recfs.fs.recovery.strays import Strays
 from recfs.fs.recovery.whereabouts import Whereabouts
 from recfs.fs.recovery.writers import Writers
-from recfs.fs.tree import INO_RESERVE
 from recfs.ports import LIMBO_INO
+from recfs.state.nodes import DirNode, FileNode, Garbage, Node
+from recfs.state.tree import INO_RESERVE
 from recfs.stores.local import MARK_XATTR
 
 if TYPE_CHECKING:
-    from recfs.fs.bodies import Bodies
-    from recfs.fs.generations import Generations
+    from recfs.disk.bodies import Bodies
+    from recfs.disk.home.places import Place, Places
     from recfs.fs.namespace import Namespace
-    from recfs.fs.places import Place, Places
     from recfs.fs.survivors import Survivors
-    from recfs.fs.tree import Tree
-    from recfs.fs.writebehind import WriteBehind
     from recfs.ports import NodeRow
+    from recfs.state.generations import Generations
+    from recfs.state.tree import Tree
+    from recfs.state.writebehind import WriteBehind
     from recfs.stores.local import LocalStore
 
 log = logging.getLogger("recfs.recovery")
@@ -160,7 +159,7 @@ class Recovery:
         rows = await self._tree.catalogue.garbage()
         for row in rows:
             self._tree.skip_gid(row.gid)  # those that cannot be understood keep their numbers
-        entries = [(garbage_module.from_row(row), row) for row in rows]
+        entries = [(Garbage.from_row(row), row) for row in rows]
         for entry, row in entries:
             if entry.kind is Kind.DIR:
                 # A stand-in for the removed directory, so that what still lies in it has a path.

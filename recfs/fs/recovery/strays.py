@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from recfs.core.generation import Age
 from recfs.core.layout import child_role, is_upload
-from recfs.core.model import State, check_transition
+from recfs.core.model import State
+from recfs.disk.staging import COPY_LABEL, ELSEWHERE, FETCH_LABEL, VERSION_LABEL, Label
 from recfs.errors import FsError, NotFound
 from recfs.fs.namespace import Caller
-from recfs.fs.nodes import DirNode, FileNode
 from recfs.fs.recovery.finds import only_in_s3
 from recfs.fs.recovery.overwrites import keep_overwrite, was_closed, when_labelled
-from recfs.fs.staging import COPY_LABEL, ELSEWHERE, FETCH_LABEL, VERSION_LABEL, Label
+from recfs.state.nodes import DirNode, FileNode
 
 if TYPE_CHECKING:
     from recfs.fs.recovery.finds import Finds
@@ -116,8 +116,7 @@ class Strays:
             self._found.survivors.adopt(node, held)
             return True
         state = State.SEALING if closed else State.INCOMPLETE
-        check_transition(node.state, state)
-        node.state = state
+        node.enter(state)
         self._tree.resize(node, found.size_bytes)
         self._behind.node(node)
         if closed:
@@ -142,8 +141,8 @@ class Strays:
             self._found.report.gone.remove(node.path)  # here it is, in a version that the catalogue does not know
         if not node.state.is_remote:
             self._bodies.versions.set_aside(node, holder=node)
-        check_transition(node.state, State.WRITING)
-        node.state, node.sha256, node.md5 = State.WRITING, None, None
+        node.enter(State.WRITING)
+        node.sha256 = node.md5 = None
         if node.object is not None:
             node.object = node.object._replace(local=0)
             self._behind.object(node.object)
@@ -151,8 +150,7 @@ class Strays:
         if held is not None:
             self._found.survivors.adopt(node, held)
             return True
-        check_transition(node.state, State.SEALING)
-        node.state = State.SEALING
+        node.enter(State.SEALING)
         self._bodies.versions.closed(node)
         self._tree.resize(node, found.size_bytes)
         self._behind.node(node)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from recfs.core.generation import Age
 from recfs.core.model import Kind, State
-from recfs.fs.nodes import DirNode, FileNode, Node
+from recfs.disk.staging import Label
 from recfs.fs.recovery.finds import only_in_s3
-from recfs.fs.staging import Label
 from recfs.ports import Pending
+from recfs.state.nodes import DirNode, FileNode, Node
 
 if TYPE_CHECKING:
-    from recfs.fs.garbage import Garbage
     from recfs.fs.recovery.finds import Finds
+    from recfs.state.nodes import Garbage
 
 log = logging.getLogger("recfs.recovery")
 
@@ -191,6 +191,7 @@ class Whereabouts:
         node.home_ino = None
         self._found.staging[staging] = self._store.scan_staging()[staging]
         self._found.recreated.add(node.ino)
-        node.state, node.promised = State.WRITING, 0  # whatever it was: neither closed nor kept
+        node.never_left(State.WRITING)  # whatever it was: neither closed nor kept
+        node.promised = 0
         self._tree.resize(node, 0)
         self._behind.node(node)

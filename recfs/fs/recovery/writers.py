@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recfs.core.model import State, check_transition
-from recfs.fs.diskio import thaw_path
-from recfs.fs.nodes import FileNode
+from recfs.core.model import State
+from recfs.disk.diskio import thaw_path
+from recfs.disk.staging import COPY_LABEL
 from recfs.fs.recovery.overwrites import keep_overwrite, was_closed
-from recfs.fs.staging import COPY_LABEL
 from recfs.ports import Pending, Promise
+from recfs.state.nodes import FileNode
 
 if TYPE_CHECKING:
-    from recfs.fs.garbage import Garbage
     from recfs.fs.recovery.finds import Finds
     from recfs.ports import ObjectRow
+    from recfs.state.nodes import Garbage
 
 
 class Writers:
@@ -43,8 +43,7 @@ class Writers:
         if node.state is State.SEALING:
             self._found.report.resealed.append(node.ino)  # the pipeline finds out, when it can be read again
         elif node.state is State.WRITING:
-            check_transition(node.state, State.INCOMPLETE)
-            node.state = State.INCOMPLETE
+            node.enter(State.INCOMPLETE)
             self._behind.node(node)
             self._found.report.incomplete.append(node.path)
 
@@ -79,8 +78,7 @@ class Writers:
         if node.staging is None:
             # Opened for writing, but not a byte changed before it was taken to staging: still whole, seal it again.
             if node.state is not State.SEALING:
-                check_transition(node.state, State.SEALING)
-                node.state = State.SEALING
+                node.enter(State.SEALING)
             self._behind.node(node)
             self._found.report.resealed.append(node.ino)
             return
@@ -88,8 +86,7 @@ class Writers:
         closed = node.state is State.SEALING and same_boot
         if closed or (not unmarked and was_closed(self._found.staging[node.staging], same_boot=same_boot)):
             if node.state is not State.SEALING:
-                check_transition(node.state, State.SEALING)
-                node.state = State.SEALING
+                node.enter(State.SEALING)
             self._bodies.versions.closed(node)
             self._behind.node(node)
             self._tree.resize(node, size)
@@ -105,8 +102,7 @@ class Writers:
             if held is not None:
                 self._roll_back_to_object(node, held)
                 return
-        check_transition(node.state, State.INCOMPLETE)
-        node.state = State.INCOMPLETE
+        node.enter(State.INCOMPLETE)
         self._tree.resize(node, size)
         self._bodies.versions.release_priors(node)
         self._behind.node(node)
@@ -144,8 +140,8 @@ class Writers:
         """An overwrite of a file whose bytes only S3 had: it has them still."""
         assert node.staging is not None
         self._set_aside(node, None)
-        check_transition(node.state, State.EVICTED)
-        node.state, node.staging, node.pending, node.home_ino = State.EVICTED, None, 0, None
+        node.enter(State.EVICTED)
+        node.staging, node.pending, node.home_ino = None, 0, None
         node.promised = 0
         node.sha256, node.md5, node.mtime_ns = held.sha256, held.md5, held.mtime_ns
         self._tree.resize(node, held.size_bytes)
@@ -202,14 +198,13 @@ class Writers:
         node.sha256, node.md5, node.promised = prior.sha256, prior.md5, prior.promised
         node.mtime_ns = prior.mtime_ns
         node.mode, node.uid, node.gid = prior.mode, prior.uid, prior.gid_owner
-        # Not steps of the state table: the overwrite never happened, so neither did its state.
         if prior.sha256 is not None:
-            node.state = State.COMMITTED
+            node.never_left(State.COMMITTED)
         elif same_boot and prior.promised & Promise.CLOSED:
-            node.state = State.SEALING
+            node.never_left(State.SEALING)
             self._found.report.resealed.append(node.ino)
         else:
-            node.state = State.INCOMPLETE
+            node.never_left(State.INCOMPLETE)
             self._bodies.versions.release_priors(node)
         self._tree.resize(node, prior.size_bytes)
         if same_boot and node.state is State.INCOMPLETE:

@@ -8,8 +8,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from recfs.config import Config
     from recfs.stores.s3.features.room import Room
+    from recfs.stores.s3.features.wants import Wants
 
 
 class Outcome(StrEnum):
@@ -33,34 +33,6 @@ class Weight(StrEnum):
     WARNING = "warning"
     FAILURE = "failure"
     """Files are not stored, or not found again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wants:
-    """What a configuration makes use of."""
-
-    classes: frozenset[str] = frozenset()
-    """Storage classes that new objects get."""
-    archive: bool = False
-    """Objects come to lie in archive classes, by upload or by transition."""
-    transitions: bool = False
-    tags: bool = False
-    sse: str = "none"
-
-    @classmethod
-    def of(cls, config: Config) -> Wants:
-        """Those of a configuration with [s3]."""
-        from recfs.objects import ARCHIVE_CLASSES
-
-        section = config.s3
-        if section is None:
-            return cls()
-        routed = {rule.storage_class for rule in config.route if rule.to == "s3"}
-        classes = {name for name in {section.storage_class, *routed} if name is not None}
-        later = {each.storage_class for each in config.lifecycle.transitions}
-        return cls(
-            frozenset(classes), bool((classes | later) & ARCHIVE_CLASSES), bool(later), bool(section.tags), section.sse
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ import urllib3
 from recfs.object_errors import NotOffered, ObjectChanged, ObjectMissing, ObjectStoreError, RequestRefused, StoreOutage
 from recfs.objects import key_for
 from recfs.stores.s3.features.endpoint import pools_for
-from recfs.stores.s3.features.model import OFFERED, Feature, Outcome, Seen, Wants, Weight, absent, wrong
+from recfs.stores.s3.features.model import OFFERED, Feature, Outcome, Seen, Weight, absent, wrong
 from recfs.stores.s3.features.room import OutOfTime, Room
+from recfs.stores.s3.features.wants import Wants
 
 _DATA = b"0123456789"
 _ODD = key_for(b"back\\slash + 50%25 & \xff ?#") + "\u00fc"

@@ -23,7 +23,7 @@ from recfs.objects import DELETE_BATCH, LifecycleRule, ObjectMeta
 from recfs.stores.s3.admin import RULE_MARK
 from recfs.stores.s3.body import crc32c_of
 from recfs.stores.s3.faults import faults
-from recfs.stores.s3.features.model import Wants
+from recfs.stores.s3.features.wants import Wants
 from recfs.stores.s3.meta import b64
 from recfs.stores.s3.store import S3Store
 

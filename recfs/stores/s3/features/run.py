@@ -22,8 +22,9 @@ from recfs.object_errors import (
     WrongCredentials,
 )
 from recfs.stores.s3.features import bucket, classes, integrity, names, objects, uploads
-from recfs.stores.s3.features.model import OFFERED, Feature, Finding, Outcome, Seen, Wants, Weight, absent, found
+from recfs.stores.s3.features.model import OFFERED, Feature, Finding, Outcome, Seen, Weight, absent, found
 from recfs.stores.s3.features.room import AT_ONCE, OutOfTime, Room, side_by_side
+from recfs.stores.s3.features.wants import Wants
 
 FEATURES: tuple[Feature, ...] = (
     *uploads.FEATURES,

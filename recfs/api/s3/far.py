@@ -1,0 +1,179 @@
+"""What all methods of the S3 tier need: the parts of the daemon, and how the catalogue is read beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import trio
+
+from recfs.errors import NO_S3, InvalidArgument, IsADirectory, NotSupported, OutOfSpace, RecfsError
+from recfs.object_errors import Stalled
+from recfs.state.nodes import DirNode, FileNode, LinkNode
+from recfs.state.problems import reason_of
+from recfs.state.views import View
+from recfs.stores.breaker import BreakerState
+from recfs.stores.wrap import RetryingObjectStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from recfs.config import Config
+    from recfs.fs.vfs import Vfs
+    from recfs.tier.tier import Tier
+
+log = logging.getLogger("recfs.s3")
+
+Result = TypeVar("Result")
+
+ASKING_THREADS = 4
+ANSWER_S = 30.0
+"""So long somebody waits for S3's answer to a question; its calls by themselves may take minutes ([s3] deadline)."""
+MOST_TOLD = 1000
+"""Files an answer names at most; the rest is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Far:
+    """The parts behind the methods."""
+
+    config: Config
+    vfs: Vfs
+    found: Tier | None
+    """The tier; None without [s3]."""
+    catalogue_path: Path
+    limiter: trio.CapacityLimiter
+    asking: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(ASKING_THREADS))
+    """For what operators ask of S3: they do not queue behind uploads."""
+
+    @property
+    def tier(self) -> Tier:
+        """The tier. Raises NotSupported without [s3]."""
+        if self.found is None:
+            raise NotSupported(NO_S3)
+        return self.found
+
+    async def read(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Ask `catalogue.reports`, of what memory has now."""
+        with contextlib.suppress(OutOfSpace):  # a full disk: `problems` of `status` tells
+            await self.vfs.behind.flush()
+        return await trio.to_thread.run_sync(function, self.catalogue_path, *args, limiter=self.limiter)
+
+    async def ask(self, function: Callable[[], Result]) -> Result:
+        """Make one call of the object store, as `answered` does."""
+        async with self.answered():
+            return await trio.to_thread.run_sync(function, limiter=self.asking, abandon_on_cancel=True)
+        raise AssertionError  # `answered` has raised
+
+    @asynccontextmanager
+    async def answered(self) -> AsyncIterator[None]:
+        """For the questions of somebody who waits: while S3 is down, look first whether it is back; and not for long.
+
+        Raises StoreOutage with what S3 said last. A change that was sent by then may yet be made.
+        """
+        objects = self.tier.objects
+        breaker = objects.breaker if isinstance(objects, RetryingObjectStore) else None
+        with trio.move_on_after(ANSWER_S):
+            if breaker is not None and breaker.state is not BreakerState.CLOSED:
+                await trio.to_thread.run_sync(objects.check, limiter=self.asking, abandon_on_cancel=True)
+            yield
+            return
+        url = self.config.s3.url if self.config.s3 is not None else "S3"
+        said = breaker.trouble if breaker is not None else None
+        raise Stalled(
+            f"{url} has not answered within {ANSWER_S:g} s{f': {said}' if said is not None else ''}; what was asked for"
+            f" may yet be done; look at the endpoint and the network, and ask again"
+        )
+
+    @property
+    def trouble(self) -> str | None:
+        """What S3 said last, if it is in trouble."""
+        objects = self.tier.objects
+        said = objects.breaker.trouble if isinstance(objects, RetryingObjectStore) else None
+        return str(said) if said is not None else None
+
+    async def at(self, params: dict[str, Any]) -> DirNode | FileNode:
+        """The file or directory that `path` means; of a directory, only with `recursive`. A shown file is the shared.
+
+        Raises NotFound, IsADirectory, InvalidArgument.
+        """
+        path = str(params.get("path") or "")
+        seen = await self.vfs.at(path)
+        if isinstance(seen, View):
+            return seen.shared
+        if isinstance(seen, LinkNode):
+            raise InvalidArgument(f"{path} is a symbolic link; give the file it leads to")
+        if isinstance(seen, DirNode) and not params.get("recursive"):
+            raise IsADirectory(f"{path or 'the top'} is a directory; --recursive takes everything below it")
+        assert isinstance(seen, (DirNode, FileNode))
+        return seen
+
+    async def file(self, params: dict[str, Any]) -> FileNode:
+        """The file that `path` means. Raises NotFound, IsADirectory, InvalidArgument."""
+        node = await self.at(params | {"recursive": False})
+        assert isinstance(node, FileNode)
+        return node
+
+
+@asynccontextmanager
+async def side_by_side() -> AsyncIterator[trio.Nursery]:
+    """A nursery whose first RecfsError comes out as itself: a client has no use for a group of them."""
+    refused: RecfsError | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            yield nursery
+    except* RecfsError as group:
+        refused = _first(group)
+    if refused is not None:
+        raise refused
+
+
+def _first(group: BaseExceptionGroup[RecfsError]) -> RecfsError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, RecfsError)
+    return error
+
+
+class Outcome:
+    """What came of a method for many files."""
+
+    def __init__(self) -> None:
+        self.files = 0
+        self.done_bytes = 0
+        self.already = 0
+        """Files that were as wanted before."""
+        self._kept: list[dict[str, str]] = []
+        self._kept_count = 0
+
+    def did(self, size_bytes: int) -> None:
+        """One more."""
+        self.files += 1
+        self.done_bytes += size_bytes
+
+    def keep(self, path: str, reason: str) -> None:
+        """Not this one."""
+        self._kept_count += 1
+        if len(self._kept) < MOST_TOLD:
+            self._kept.append({"path": path, "reason": reason})
+
+    def failed(self, path: str, error: Exception) -> None:
+        """Not this one, whatever it met; the others go on."""
+        if not isinstance(error, (RecfsError, OSError)):
+            log.error("%s: unexpected error", path, exc_info=error)
+        self.keep(path, reason_of(error).removeprefix(f"{path}: "))
+
+    def told(self) -> dict[str, Any]:
+        """As JSON. `kept` names MOST_TOLD files at most, `kept_files` counts them all."""
+        return {
+            "files": self.files,
+            "bytes": self.done_bytes,
+            "already": self.already,
+            "kept": self._kept,
+            "kept_files": self._kept_count,
+        }

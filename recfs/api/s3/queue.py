@@ -1,0 +1,224 @@
+"""The journal for people: what is to be done on S3, what is under way, what fails; trying again, and giving up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from recfs.catalogue import reports_s3
+from recfs.core.model import State
+from recfs.errors import InvalidArgument, Stale
+from recfs.objects import key_for
+from recfs.state.nodes import FileNode
+from recfs.stores.wrap import RetryingObjectStore
+from recfs.tier.journal import DELETE, MOVE, UPLOAD
+from recfs.tier.unsent import Why
+
+if TYPE_CHECKING:
+    from recfs.api.s3.far import Far
+    from recfs.ports import JournalRow
+
+SHOWN = 100
+_LEFT = 5
+
+
+class QueueAnswers:
+    """queue, queue_retry, queue_drop."""
+
+    def __init__(self, far: Far) -> None:
+        self._far = far
+
+    async def _queue(self, limit: int | None) -> dict[str, Any]:
+        far = self._far
+        running = {row_id: each.sent_bytes for row_id, each in far.tier.journal.running.items()}
+        now = far.vfs.tree.clock.steady_ns()
+        answer: dict[str, Any] = await far.read(
+            lambda path: reports_s3.queue(path, far.config, now, running, limit=limit)
+        )
+        for row in answer["rows"]:
+            waiting = [each for each, move in far.tier.journal.waits.items() if move == row["id"]]
+            if waiting:
+                row["why"] = "; ".join(filter(None, (row["why"], self._waiting(waiting))))
+        trouble = far.trouble
+        for row in answer["rows"] if trouble is not None else ():
+            if row["state"] == "running":
+                row["why"] = trouble  # its tries have not come to an end yet
+        return answer
+
+    def _waiting(self, row_ids: list[int]) -> str:
+        """What is held up by a move, the first by name."""
+        tier, nodes = self._far.tier, self._far.vfs.tree.nodes
+        inos = [tier.journal.rows[row_id].ino for row_id in row_ids]
+        names = [nodes[ino].path for ino in inos if ino in nodes][:1]
+        if more := len(row_ids) - len(names):
+            names.append(f"{more} more")
+        return f"{' and '.join(names)} {'waits' if len(row_ids) == 1 else 'wait'} for it"
+
+    async def queue(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The rows, work under way first, then what fails. `limit`: so many at most; 0: all."""
+        limit = int(params.get("limit") or 0)
+        return await self._queue(limit or None) | {"breaker": self._breaker()}
+
+    def _breaker(self) -> dict[str, Any] | None:
+        """How the circuit breaker stands; None where there is none."""
+        objects = self._far.tier.objects
+        if not isinstance(objects, RetryingObjectStore):
+            return None
+        error = objects.breaker.last_error
+        return {"state": objects.breaker.state.value, "error": str(error) if error is not None else None}
+
+    async def status(self) -> dict[str, Any] | None:
+        """The part of `status` about S3."""
+        tier, config = self._far.found, self._far.config
+        if tier is None:
+            return None
+        found = await self._queue(_LEFT)
+        reads, unread = await tier.partials.misses.told()
+        return {
+            "url": config.s3.url if config.s3 is not None else "",
+            "queue": found["totals"],
+            "unsent_bytes": tier.journal.unsent_bytes(),
+            "local_bytes": tier.copies.used_bytes,
+            "budget_bytes": tier.settings.max_bytes,
+            "stays": found["stays"],
+            "breaker": self._breaker(),
+            "trouble": self._far.trouble or tier.partials.misses.general,
+            "failed_reads": reads,
+            "unread": unread,
+            "problem": tier.owner.refusal or reports_s3.problem(found),
+        }
+
+    def pending(self, *, retries: bool) -> int:
+        """How many rows somebody who drains waits for. *retries* False: nothing while S3 is down, nor what fails."""
+        tier, breaker = self._far.found, None
+        if tier is not None and not retries:
+            breaker = self._breaker()
+        if tier is None or (breaker is not None and breaker["state"] != "closed"):
+            return 0
+        return tier.journal.pending(retries=retries)
+
+    def pending_uploads(self) -> int:
+        """How many files are still to be uploaded."""
+        tier = self._far.found
+        return sum(1 for row in tier.journal.rows.values() if row.kind == UPLOAD) if tier is not None else 0
+
+    async def stays(self) -> dict[str, Any] | None:
+        """What is not uploaded as long as its name looks temporary; None without S3."""
+        return (await self._queue(_LEFT))["stays"] if self._far.found is not None else None
+
+    async def refused(self) -> dict[str, Any] | None:
+        """What S3 refuses for its own sake, and is not waited for: how much, the first few by name; None without S3."""
+        tier = self._far.found
+        if tier is None:
+            return None
+        refused = tier.journal.refused()
+        rows = (await self._queue(None))["rows"] if refused else []
+        rows = [row for row in rows if row["id"] in refused]
+        uploads = sum(1 for row in rows if row["kind"] == UPLOAD)
+        return {"rows": len(rows), "uploads": uploads, "first": rows[:_LEFT]}
+
+    async def stuck(self) -> list[dict[str, Any]]:
+        """The rows that are waited for and will not be done by waiting."""
+        stuck = self._far.found.journal.stuck() if self._far.found is not None else set()
+        return [row for row in (await self._queue(None))["rows"] if row["id"] in stuck] if stuck else []
+
+    def stuck_count(self) -> int:
+        """How many those are. Atomic."""
+        return len(self._far.found.journal.stuck()) if self._far.found is not None else 0
+
+    async def left(self) -> dict[str, Any] | None:
+        """What is under way or fails, the first few by name."""
+        if self._far.found is None:
+            return None
+        found = await self._queue(_LEFT)
+        told = [row for row in found["rows"] if row["state"] != "waiting"]
+        return {"totals": found["totals"], "rows": told, "breaker": self._breaker()}
+
+    # --- changing ------------------------------------------------------------------------------------------------
+
+    def _wanted(self, params: dict[str, Any]) -> tuple[list[JournalRow], list[int]]:
+        """The rows that are meant, and the ids that are not in the queue (any more)."""
+        rows = self._far.tier.journal.rows
+        if params.get("all"):
+            return list(rows.values()), []
+        given = params.get("ids")
+        ids = given if isinstance(given, list) else []
+        if not ids or not all(isinstance(each, int) and not isinstance(each, bool) for each in ids):
+            raise InvalidArgument("give the numbers that `recfs queue` shows, or --all")
+        return [rows[each] for each in ids if each in rows], [each for each in ids if each not in rows]
+
+    async def retry(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Try at once what failed, and uploads that are settling. `kept`: what was asked for by number, and is not."""
+        rows, gone = self._wanted(params)
+        retried, kept = [], []
+        for row in rows:
+            reason = self._not_retried(row)
+            if reason is None and self._far.tier.journal.retry(row.id):
+                retried.append(row.id)
+            elif reason is not None and not params.get("all"):
+                kept.append({"id": row.id, "reason": reason})
+        running = sum(1 for row in rows if row.id in self._far.tier.journal.running)
+        return {"retried": retried, "kept": kept, "gone": gone, "running": running, "trouble": self._far.trouble}
+
+    def _not_retried(self, row: JournalRow) -> str | None:
+        """Why asking does not make this row be tried any sooner; None if it does. Atomic."""
+        journal = self._far.tier.journal
+        if journal.unsent.why_aside(row.id) is Why.NAME:
+            return "its name looks temporary; rename the file, and it goes"
+        if row.id in journal.running:
+            return "it is being done right now"
+        if row.kind == DELETE and not row.attempts:
+            return "it waits for the trash's retention, or for a reader"
+        if row.next_try_ns <= self._far.vfs.tree.clock.steady_ns() and not row.failed:
+            return "its turn has come already"
+        return None
+
+    async def drop(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Take work out of the queue.
+
+        An upload: the file stays `committed`, a multipart upload it began is aborted. A deletion: the object stays. A
+        move is never dropped: the next file of the old name would overwrite the object.
+        """
+        rows, gone = self._wanted(params)
+        dropped, kept = [], []
+        for row in rows:
+            refused = await self._drop(row)
+            if refused is None:
+                dropped.append(row.id)
+            else:
+                kept.append({"id": row.id, "reason": refused})
+        await self._far.vfs.behind.durable()
+        return {"dropped": dropped, "kept": kept, "gone": gone}
+
+    async def _drop(self, row: JournalRow) -> str | None:
+        journal = self._far.tier.journal
+        if row.kind == MOVE and journal.unsent.why_aside(row.id) is not None:
+            return "a move cannot be dropped: put right what S3 refuses, or remove the file"
+        if row.kind == MOVE:
+            return "a move cannot be dropped: the next file of the old name would overwrite the object"
+        if row.id in journal.running and row.kind != UPLOAD:
+            return "it is being done right now"
+        node = await self._file(row.ino) if row.kind == UPLOAD else None
+        row = journal.rows.get(row.id, row)
+        under_way = row.id in journal.running
+        key = key_for(b"/".join(node.parts())) if node is not None else ""
+        if row.kind == UPLOAD and row.key not in ("", key):
+            journal.retry(row.id)
+            return f"it may have put something under {row.key}, which is looked for first"
+        journal.cancel(row.id)
+        if row.key and not under_way and node is not None and node.object is None:
+            journal.delete(key)  # the answer may have been lost
+        if node is None or not under_way or node.state is not State.UPLOADING:
+            return None
+        # The sending threads see the state, and stop. What they stored by then, if they stored it all, goes.
+        node.enter(State.COMMITTED)
+        self._far.vfs.behind.node(node)
+        if node.object is None:
+            journal.delete(key)
+        return None
+
+    async def _file(self, ino: int) -> FileNode | None:
+        try:
+            node = await self._far.vfs.tree.get(ino)
+        except Stale:
+            return None
+        return node if isinstance(node, FileNode) else None

@@ -1,0 +1,79 @@
+"""All files below a path, page by page: neither a large directory nor a large tree is ever in memory as a whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.core.model import Kind, State
+from recfs.errors import NotADirectory, Stale
+from recfs.ports import NodeRow
+from recfs.state.nodes import DirNode, FileNode, Node
+
+if TYPE_CHECKING:
+    from recfs.fs.vfs import Vfs
+
+PAGE = 500
+
+
+class Found:
+    """A file as it was when its page was read."""
+
+    __slots__ = ("_vfs", "ctime_ns", "has_object", "ino", "mtime_ns", "parts", "size_bytes", "state")
+
+    def __init__(self, vfs: Vfs, parts: tuple[bytes, ...], entry: FileNode | NodeRow) -> None:
+        self._vfs = vfs
+        self.ino = entry.ino
+        self.parts = parts
+        self.mtime_ns, self.ctime_ns = entry.mtime_ns, entry.ctime_ns
+        if isinstance(entry, FileNode):
+            self.state, self.size_bytes, self.has_object = entry.state, entry.bytes, entry.object is not None
+        else:
+            self.state, self.size_bytes = entry.state or State.INCOMPLETE, entry.size_bytes
+            self.has_object = bool(entry.has_object)
+
+    @property
+    def path(self) -> str:
+        """Its path then."""
+        return os.fsdecode(b"/".join(self.parts))
+
+    async def node(self) -> FileNode | None:
+        """The file as it is now; None if it is gone."""
+        try:
+            node = await self._vfs.tree.get(self.ino)
+        except Stale:
+            return None
+        return node if isinstance(node, FileNode) and not node.unlinked else None
+
+
+async def walk(vfs: Vfs, top: DirNode | FileNode) -> AsyncIterator[Found]:
+    """The file *top*, or all files below it. What is moved about meanwhile may be met twice, or not at all."""
+    if isinstance(top, FileNode):
+        yield Found(vfs, tuple(top.parts()), top)
+        return
+    tree = vfs.tree
+    pending = [(top.ino, 0)]
+    while pending:
+        ino, after = pending.pop()
+        try:
+            folder = await tree.directory(ino)
+        except (Stale, NotADirectory):
+            continue
+        page = await tree.page(folder, after, PAGE)
+        if not page:
+            continue
+        parts = tuple(folder.parts())
+        pending.append((ino, page[-1].ino))
+        below = [(each.ino, 0) for each in page if _kind(each) is Kind.DIR and each.ino != ino]
+        pending.extend(reversed(below))
+        for each in page:
+            if isinstance(each, FileNode) or (isinstance(each, NodeRow) and each.kind is Kind.FILE):
+                yield Found(vfs, (*parts, each.name), each)
+        await trio.lowlevel.checkpoint()
+
+
+def _kind(entry: Node | NodeRow) -> Kind:
+    return Kind(entry.kind)

@@ -1,0 +1,1 @@
+"""From the last close of a written file to its checksums."""

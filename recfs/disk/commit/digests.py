@@ -1,0 +1,330 @@
+"""The read pass over a closed file: to stable storage, and sha256 and md5 from one reading. Blocking; for threads.
+
+A pass can be stopped within a chunk of 1 MiB, and goes on where it was as long as the file is the same. Holes are not
+read: their zeros come from one buffer, and what many files have in common, zeros from the start on, is hashed once.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Protocol
+
+from recfs.disk.diskio import SYNC_STEP_BYTES, extent_at, flush_range
+from recfs.disk.leases import is_written
+
+if TYPE_CHECKING:
+    from recfs.state.body import Untouched
+    from recfs.stores.local import LocalStore
+
+CHUNK_BYTES = 1 << 20
+ROUND_BUFFERS = 4
+SIDE_BY_SIDE_BYTES = 8 << 20
+"""From this size a second thread for md5 is worth starting."""
+GROUP_SYNC_FILES = 8
+"""From this many files in a batch one syncfs(2) costs less than an fdatasync(2) each …"""
+GROUP_SYNC_BYTES = 1 << 20
+"""… unless the system has more than this for each of them to write: syncfs waits for everybody's bytes."""
+GROUP_SYNC_SPARE_BYTES = 32 << 20
+ZEROS_STEP_BYTES = 1 << 30
+ZEROS_STEPS = 1024
+"""The states after 1, 2, 3 … steps of nothing but zeros are kept, up to this many: some 600 KB."""
+_ZEROS = memoryview(bytes(CHUNK_BYTES))
+
+
+class Hash(Protocol):
+    """What of hashlib is used here."""
+
+    def update(self, data: memoryview, /) -> None:
+        """Feed bytes. Releases the GIL from 2 KiB on."""
+
+    def digest(self) -> bytes:
+        """The digest of what was fed."""
+
+    def copy(self) -> Hash:
+        """The same state, to be fed apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What the read pass found; `error` instead if it could not read."""
+
+    sha256: bytes = b""
+    md5: bytes = b""
+    size_bytes: int = 0
+    st_ino: int = 0
+    error: OSError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file to be digested."""
+
+    path: bytes
+    alone: bool = True
+    """Nobody of ours has it open: whoever can still write to it does so through a mapping."""
+    untouched: Untouched | None = None
+
+
+def digest_files(sources: Sequence[Source], store: LocalStore) -> list[Digest]:
+    """Bring small files to stable storage and hash them, many at a time."""
+    grouped = len(sources) >= GROUP_SYNC_FILES and _dirty_bytes() <= (
+        len(sources) * GROUP_SYNC_BYTES + GROUP_SYNC_SPARE_BYTES
+    )
+    if grouped:
+        store.sync_all()
+    buffer = memoryview(bytearray(CHUNK_BYTES if len(sources) == 1 else 64 << 10))
+    return [_digest(source, store, buffer, sync=not grouped) for source in sources]
+
+
+def _dirty_bytes() -> int:
+    """What the whole system has yet to write to its disks (proc_meminfo(5)); 0 where that cannot be told."""
+    try:
+        with open("/proc/meminfo", "rb", buffering=0) as file:
+            words = file.read(4096).split()
+        return 1024 * sum(int(words[words.index(name) + 1]) for name in (b"Dirty:", b"Writeback:"))
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _digest(source: Source, store: LocalStore, buffer: memoryview, *, sync: bool) -> Digest:
+    try:
+        fd = _open(source, store)
+        try:
+            if sync:
+                os.fdatasync(fd)
+            info = os.fstat(fd)
+            if (known := _known(source, info)) is not None:
+                return known
+            sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+            size = _pass(fd, buffer, sha256, md5)
+            return Digest(sha256.digest(), md5.digest(), size, info.st_ino)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        return Digest(error=error)
+
+
+def _pass(fd: int, buffer: memoryview, sha256: Hash, md5: Hash) -> int:
+    """Feed the file to both digests in turn; returns its size."""
+    size = 0
+    while got := os.preadv(fd, [buffer], size):
+        part = buffer[:got]
+        sha256.update(part)
+        md5.update(part)
+        size += got
+        if got < len(buffer):  # a regular file reads short only at its end
+            break
+    return size
+
+
+def _open(source: Source, store: LocalStore) -> int:
+    fd = store.open_file(source.path, os.O_RDONLY)
+    if source.alone and is_written(fd):  # a shared mapping outlives its descriptor, and its end is not told
+        os.close(fd)
+        raise BlockingIOError(errno.EAGAIN, "it is still mapped for writing", os.fsdecode(source.path))
+    return fd
+
+
+def _known(source: Source, info: os.stat_result) -> Digest | None:
+    before = source.untouched
+    if before is not None and before.describes(info.st_size, info.st_mtime_ns) and before.sha256 and before.md5:
+        return Digest(before.sha256, before.md5, info.st_size, info.st_ino)
+    return None
+
+
+# --- a pass that can be stopped ------------------------------------------------------------------------------------
+
+_zeros: dict[int, tuple[Hash, Hash]] = {}
+"""States after so many steps of zeros. Filled by whoever gets there first; two who do at once agree."""
+
+
+class Pass:
+    """The read pass over one file, in slices. A thread works on it; others may only `stop` it and look at it."""
+
+    def __init__(self, source: Source, size_bytes: int) -> None:
+        self.source = source
+        self.total_bytes = size_bytes
+        self.done_bytes = 0
+        """How far it is."""
+        self.read_bytes = 0
+        """How much was read, and not known to be zeros."""
+        self.hashed_bytes = 0
+        """How much was fed to the digests, and not known from another file."""
+        self.stopped = False
+        self._sha256: Hash = hashlib.sha256()
+        self._md5: Hash = hashlib.md5(usedforsecurity=False)
+        self._seen: tuple[int, int, int] | None = None
+        self._synced = False
+        self._only_zeros = True
+        self._found: Digest | None = None
+
+    @property
+    def left_bytes(self) -> int:
+        """How much is left to be hashed."""
+        return max(0, self.total_bytes - self.done_bytes)
+
+    def stop(self) -> None:
+        """Have the thread come back within a moment; what it has done so far is kept."""
+        self.stopped = True
+
+    def run(self, store: LocalStore, slice_s: float, others_wait: Callable[[], bool]) -> Digest | None:
+        """Go on with the file. None when it was stopped, or after *slice_s* seconds if others wait by then."""
+        try:
+            fd = _open(self.source, store)
+            try:
+                return self._go_on(fd, slice_s, others_wait)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            return Digest(error=error)
+
+    def _go_on(self, fd: int, slice_s: float, others_wait: Callable[[], bool]) -> Digest | None:
+        info = os.fstat(fd)
+        if _mark(info) != self._seen:
+            self._begin(info)
+        if not self._synced:
+            if not self._sync(fd, info.st_size):
+                return None
+            info = os.fstat(fd)
+            self._begin(info, synced=True)
+        if (known := _known(self.source, info)) is not None:
+            return known
+        if self._found is None:
+            began, until = self.done_bytes, time.monotonic() + slice_s
+
+            def goes_on() -> bool:
+                if self.stopped:
+                    return False
+                return self.done_bytes == began or not others_wait() or time.monotonic() < until
+
+            end = self._feed(fd, info.st_size, sparse=info.st_blocks * 512 < info.st_size, goes_on=goes_on)
+            if self.done_bytes < end:
+                return None
+            self._found = Digest(self._sha256.digest(), self._md5.digest(), end, info.st_ino)
+        return self._found
+
+    def _begin(self, info: os.stat_result, *, synced: bool = False) -> None:
+        """Start at the file's beginning: what was hashed of other bytes counts for nothing."""
+        self._sha256, self._md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+        self._seen, self.total_bytes, self._synced = _mark(info), info.st_size, synced
+        self.done_bytes, self._only_zeros, self._found = 0, True, None
+
+    def _sync(self, fd: int, size: int) -> bool:
+        """Bring it to stable storage; False when stopped before."""
+        for offset in range(0, size, SYNC_STEP_BYTES) if size > SYNC_STEP_BYTES else ():
+            if self.stopped or not flush_range(fd, offset, SYNC_STEP_BYTES):
+                break
+        if self.stopped:
+            return False
+        os.fdatasync(fd)
+        return True
+
+    def _feed(self, fd: int, end: int, *, sparse: bool, goes_on: Callable[[], bool]) -> int:
+        """Feed what is left of the file, as long as *goes_on*; returns where the file really ends."""
+        data_end = 0 if sparse else end
+        hole_end = 0
+        with _Md5(self, beside=end - self.done_bytes >= SIDE_BY_SIDE_BYTES) as md5:
+            while self.done_bytes < end and goes_on():
+                offset = self.done_bytes
+                if offset >= data_end and offset >= hole_end:
+                    is_data, until = extent_at(fd, offset, end)
+                    data_end, hole_end = (until, 0) if is_data else (0, until)
+                if offset < data_end:
+                    buffer = md5.buffer()
+                    got = os.preadv(fd, [buffer[: data_end - offset]], offset)
+                    if not got:
+                        return offset  # it has become shorter
+                    part = buffer[:got]
+                    self._only_zeros = False
+                    self.read_bytes += got
+                elif self._only_zeros and offset % ZEROS_STEP_BYTES == 0 and self._leap(offset, hole_end, md5):
+                    continue
+                else:
+                    buffer = md5.buffer()
+                    part = _ZEROS[: min(hole_end - offset, ZEROS_STEP_BYTES - offset % ZEROS_STEP_BYTES)]
+                md5.give(part, buffer)
+                self._sha256.update(part)
+                self.done_bytes += len(part)
+                self.hashed_bytes += len(part)
+        return end
+
+    def _leap(self, offset: int, hole_end: int, md5: _Md5) -> bool:
+        """At a full step of zeros: keep the state for others, or go on from a later one that somebody has kept."""
+        step = offset // ZEROS_STEP_BYTES
+        if step and step not in _zeros and step <= ZEROS_STEPS:
+            md5.catch_up()
+            _zeros[step] = self._sha256.copy(), self._md5.copy()
+        for later in range(min(hole_end // ZEROS_STEP_BYTES, ZEROS_STEPS), step, -1):
+            if (state := _zeros.get(later)) is not None:
+                md5.catch_up()
+                self._sha256, self._md5 = state[0].copy(), state[1].copy()
+                self.done_bytes = later * ZEROS_STEP_BYTES
+                return True
+        return False
+
+    def feed_md5(self, part: memoryview) -> None:
+        """For `_Md5`, whose thread it may be."""
+        self._md5.update(part)
+
+
+class _Md5:
+    """Feeds md5: in turn with sha256, or *beside* it in a second thread for a large file, where md5 sets the pace.
+
+    A few buffers go round, so that md5 finds the next one filled when it is done with the last: waking a thread for
+    each would cost it a tenth of its time.
+    """
+
+    def __init__(self, passing: Pass, *, beside: bool) -> None:
+        self._passing = passing
+        self._free: SimpleQueue[memoryview] = SimpleQueue()
+        self._filled: SimpleQueue[tuple[memoryview, memoryview] | None] = SimpleQueue()
+        self._buffers = ROUND_BUFFERS if beside else 1
+        for _ in range(self._buffers):
+            self._free.put(memoryview(bytearray(CHUNK_BYTES)))
+        self._helper = ThreadPoolExecutor(1, thread_name_prefix="recfs-md5") if beside else None
+
+    def __enter__(self) -> _Md5:
+        if self._helper is not None:
+            self._behind = self._helper.submit(self._follow)
+        return self
+
+    def __exit__(self, *failed: object) -> None:
+        if self._helper is not None:
+            self._filled.put(None)
+            self._helper.shutdown()
+            self._behind.result()
+
+    def _follow(self) -> None:
+        while (item := self._filled.get()) is not None:
+            part, buffer = item
+            self._passing.feed_md5(part)
+            self._free.put(buffer)
+
+    def buffer(self) -> memoryview:
+        """A buffer to fill. Waits until there is one, so that md5 stays close behind."""
+        return self._free.get()
+
+    def give(self, part: memoryview, buffer: memoryview) -> None:
+        """Feed *part*, and have *buffer* back."""
+        if self._helper is not None:
+            self._filled.put((part, buffer))
+        else:
+            self._passing.feed_md5(part)
+            self._free.put(buffer)
+
+    def catch_up(self) -> None:
+        """Wait until md5 has been fed everything."""
+        for buffer in [self._free.get() for _ in range(self._buffers)]:
+            self._free.put(buffer)
+
+
+def _mark(info: os.stat_result) -> tuple[int, int, int]:
+    """What stays the same while nobody writes."""
+    return info.st_ino, info.st_size, info.st_mtime_ns

@@ -1,0 +1,318 @@
+"""What is to be done to the home tree, and the next batch of it: steps in an order in which each finds its place free.
+
+Everything here is atomic: no await.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from recfs.core.model import Kind
+from recfs.ports import Pending
+from recfs.state.nodes import DirNode, FileNode, Garbage, LinkNode, Node
+from recfs.stores.steps import Attrs, Step, StepKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from recfs.disk.home.inuse import InUse
+    from recfs.disk.home.places import Place, Places
+    from recfs.state.tree import Tree
+    from recfs.stores.local import LocalStore
+
+BATCH_ITEMS = 256
+PLAN_S = 0.02
+"""How long planning may keep everybody else waiting: in a very deep tree an item takes milliseconds."""
+
+
+@dataclass(slots=True)
+class Job:
+    """One planned step, and how to take its bookkeeping back."""
+
+    step: Step
+    item: Node | Garbage
+    staging: str | None = None
+    place: Place | None = None
+    pending: int = 0
+    purges: bool = False
+
+
+@dataclass(slots=True)
+class Plan:
+    """A batch."""
+
+    jobs: list[Job] = field(default_factory=list)
+    moving: set[int] = field(default_factory=set)
+    planning: set[int] = field(default_factory=set)
+    discarding: set[int] = field(default_factory=set)
+    waits_for: int = 0
+    """Inode number of the file in use that kept the item planned last from being planned; 0: none did."""
+
+
+_Planning = Generator[Any, Any, bool]
+"""Planning one item: yields the planning of what has to be planned before it, and gets its result: False when it has to
+wait, and then so has what builds on it."""
+
+
+def _is_full(plan: Plan, until: float) -> bool:
+    return len(plan.jobs) >= BATCH_ITEMS or (bool(plan.jobs) and time.monotonic() > until)
+
+
+def _drive(planning: _Planning) -> bool:
+    """Carry planning out. What comes before what may be as deep as the tree, so no call is made inside a call."""
+    stack, result = [planning], None
+    while stack:
+        try:
+            stack.append(stack[-1].send(result))
+            result = None  # a generator that begins is sent nothing
+        except StopIteration as end:
+            stack.pop()
+            result = end.value
+    return bool(result)
+
+
+class HomePlan:
+    """Entries that are not where their rows want them."""
+
+    def __init__(
+        self, tree: Tree, places: Places, store: LocalStore, in_use: InUse,
+        set_aside: Callable[[Node | Garbage, Exception], None], *, retention_s: float,
+    ) -> None:  # fmt: skip
+        self._tree = tree
+        self._places = places
+        self._store = store
+        self._in_use = in_use
+        self._set_aside = set_aside
+        self._retention_s = retention_s
+        self.nodes: dict[int, None] = {}
+        self.garbage: dict[int, Garbage] = {}
+        self.expired: set[int] = set()
+        """Garbage whose retention is over."""
+        self._parked: dict[int, dict[tuple[str, int], None]] = {}
+        """What waits for a file in use, by its inode number: the file itself, and what needs its place."""
+        self._above_used: dict[int, set[int]] = {}
+        """Directories that cannot go before files in use do, which lie in them or deeper; by inode numbers."""
+
+    @property
+    def waiting(self) -> int:
+        """How many entries wait for files in use."""
+        return sum(map(len, self._parked.values()))
+
+    def take_up(self, ino: int) -> bool:
+        """The file is in use no more: what waited for it is planned with the next batch. Tells whether anything did."""
+        if ino not in self._parked:
+            return False
+        keys = self._parked.pop(ino)
+        for what, number in keys:
+            if what == "node":
+                self.nodes[number] = None
+            elif number in self._tree.garbage:
+                self.garbage[number] = self._tree.garbage[number]
+        if keys:
+            above = {folder: used - {ino} for folder, used in self._above_used.items()}
+            self._above_used = {folder: used for folder, used in above.items() if used}
+        return bool(keys)
+
+    def _park(self, plan: Plan, item: Node | Garbage, ino: int = 0) -> bool:
+        """Leave *item* alone until the file *ino*, or the one met last, is in use no more. False: it is not planned."""
+        if ino:
+            plan.waits_for = ino
+            folder = item.place[0] if isinstance(item, Garbage) and item.place is not None else None
+            if isinstance(item, Node):
+                folder = item.moved[0] if item.moved is not None else None
+            while folder is not None and folder.parent is not folder:
+                self._above_used.setdefault(folder.ino, set()).add(ino)
+                folder = folder.moved[0] if folder.moved is not None else folder.parent
+        parked = self._parked.setdefault(plan.waits_for, {})
+        if isinstance(item, Garbage):
+            self.garbage.pop(item.gid, None)
+            parked["garbage", item.gid] = None
+        else:
+            self.nodes.pop(item.ino, None)
+            plan.planning.discard(item.ino)
+            parked["node", item.ino] = None
+        return False
+
+    def plan(self) -> Plan:
+        """The next batch: the books say afterwards where everything will lie."""
+        plan = Plan()
+        until = time.monotonic() + PLAN_S
+        nodes, self.nodes = self.nodes, {}
+        for index, ino in enumerate(nodes):
+            if _is_full(plan, until):
+                self.nodes.update(dict.fromkeys(list(nodes)[index:]))
+                break
+            node = self._tree.nodes.get(ino)
+            if node is not None:
+                try:
+                    _drive(self._plan_node(plan, node))
+                except Exception as error:  # whatever it is, it is this entry's
+                    plan.planning.discard(ino)
+                    self._set_aside(node, error)
+        for gid, entry in list(self.garbage.items()):
+            if _is_full(plan, until):
+                break
+            try:
+                if gid in self.garbage and _drive(self._plan_garbage(plan, entry)):
+                    self.garbage.pop(gid, None)
+            except Exception as error:
+                self.garbage.pop(gid, None)
+                plan.discarding.discard(gid)
+                self._set_aside(entry, error)
+        return plan
+
+    def _plan_node(self, plan: Plan, node: Node) -> _Planning:
+        if node.unlinked or not node.pending or node.ino in plan.planning:
+            return True
+        if isinstance(node, FileNode) and self._in_use.has(node):
+            return self._park(plan, node, node.ino)
+        plan.planning.add(node.ino)
+        above = self._above(node)
+        for folder in reversed(above):
+            if folder.pending & (Pending.MAKE | Pending.MOVE) and not (yield self._plan_node(plan, folder)):
+                return self._park(plan, node)
+        if node.moved is not None and any(folder.ino in plan.planning for folder in above):
+            # It has to make room for one of these, and cannot go into it before.
+            self._to_limbo(plan, node)
+            plan.planning.discard(node.ino)
+            return True
+        places = self._places
+        attrs = Attrs(node.mode, node.uid, node.gid, node.atime_ns, node.mtime_ns)
+        target: Place = (node.parent, node.name)
+        if isinstance(node, FileNode) and node.staging is not None and not node.state.is_whole:
+            node.pending = 0  # it comes home when it is committed
+        elif node.pending & Pending.MAKE:
+            if not (yield self._clear(plan, node, target)):
+                return self._park(plan, node)
+            path = places.home(node)
+            kind = StepKind.MKDIR if isinstance(node, DirNode) else StepKind.SYMLINK
+            link = node.target if isinstance(node, LinkNode) else b""
+            plan.jobs.append(Job(Step(kind, path, attrs=attrs, symlink_target=link), node, pending=node.pending))
+            self._move_books(plan, node)
+        elif node.pending & Pending.MOVE and (node.moved is not None or getattr(node, "staging", None) is not None):
+            if not (yield self._clear(plan, node, target)):
+                return self._park(plan, node)
+            source, home = places.local(node), places.at(target)
+            job = Job(
+                Step(StepKind.MOVE, source, attrs=attrs, home_ino=node.home_ino),
+                node, getattr(node, "staging", None), node.moved, node.pending,
+            )  # fmt: skip
+            self._move_books(plan, node)
+            job.step = Step(StepKind.MOVE, source, home, attrs, node.home_ino)
+            plan.jobs.append(job)
+        else:
+            path = places.home(node)
+            step = Step(StepKind.ATTRS, path, attrs=attrs, home_ino=node.home_ino)
+            plan.jobs.append(Job(step, node, pending=node.pending))
+            node.settling, node.pending = node.pending, 0
+        plan.planning.discard(node.ino)
+        return True
+
+    @staticmethod
+    def _above(node: Node) -> list[DirNode]:
+        """The directories above *node*, nearest first."""
+        above: list[DirNode] = []
+        while node.parent is not node:
+            node = node.parent
+            above.append(node)
+        return above
+
+    def _move_books(self, plan: Plan, node: Node) -> None:
+        """From now on the books say that *node* lies at its logical place."""
+        plan.moving.add(node.ino)
+        self._tree.vacate(node, node.moved)
+        node.moved = None
+        node.settling, node.pending = node.pending, 0
+        if isinstance(node, FileNode):
+            node.staging = None
+
+    def _clear(self, plan: Plan, node: Node, target: Place) -> _Planning:
+        """Make sure nothing of ours physically lies at *target*."""
+        occupant = self._tree.occupant(target)
+        if occupant is None or occupant is node:
+            return True
+        if isinstance(occupant, Garbage):
+            if not (yield self._plan_garbage(plan, occupant, force=True)):
+                return False
+            self.garbage.pop(occupant.gid, None)
+        elif occupant.ino in plan.planning:
+            self._to_limbo(plan, occupant)  # two names that change places
+        elif not (yield self._plan_node(plan, occupant)):
+            return False
+        return True
+
+    def _to_limbo(self, plan: Plan, node: Node) -> None:
+        places = self._places
+        source, before = places.home(node), node.moved
+        self._tree.vacate(node, node.moved)
+        node.moved = (None, b"%d" % node.ino)
+        self._tree.occupy(node, node.moved)
+        plan.moving.add(node.ino)
+        step = Step(StepKind.MOVE, source, places.home(node), home_ino=node.home_ino)
+        plan.jobs.append(Job(step, node, None, before, node.pending))
+        self.nodes[node.ino] = None
+
+    def _plan_garbage(self, plan: Plan, entry: Garbage, *, force: bool = False) -> _Planning:
+        """Plan the entry's way out; False when it has to wait."""
+        if entry.gid not in self._tree.garbage or entry.gid in plan.discarding:
+            return True
+        if entry.held_by is not None and not force:
+            return True
+        if self._in_use.has_remains(entry) and not self.stays(entry):
+            return self._park(plan, entry, entry.ino)
+        places = self._places
+        if entry.kind is Kind.DIR:
+            inside = self._tree.occupied.get(entry.ino)
+            if inside and not force:
+                used = self._above_used.get(entry.ino)
+                if used:
+                    plan.waits_for = min(used)
+                    self._park(plan, entry)
+                return False
+            plan.discarding.add(entry.gid)
+            for occupant in list((inside or {}).values()):
+                if isinstance(occupant, Node):
+                    planned = yield self._plan_node(plan, occupant)
+                else:
+                    planned = yield self._plan_garbage(plan, occupant, force=True)
+                if not planned:
+                    plan.discarding.discard(entry.gid)
+                    return self._park(plan, entry)
+                if isinstance(occupant, Garbage):
+                    self.garbage.pop(occupant.gid, None)
+            assert entry.place is not None
+            path = places.at(entry.place)
+            step = Step(StepKind.RMDIR, path, home_ino=entry.home_ino)
+            plan.jobs.append(Job(step, entry, None, entry.place, purges=True))
+            self._tree.vacate(entry, entry.place)
+            return True
+        plan.discarding.add(entry.gid)
+        if entry.staging is not None:
+            path = self._store.staging(entry.staging)
+        elif entry.place is not None:
+            path = places.at(entry.place)
+        else:
+            path = self._store.trash(entry.gid)
+        if self._is_kept(entry):
+            if entry.in_trash:
+                return True
+            step = Step(StepKind.MOVE, path, self._store.trash(entry.gid), home_ino=entry.home_ino)
+            plan.jobs.append(Job(step, entry, entry.staging, entry.place))
+            self._tree.vacate(entry, entry.place)
+        else:
+            step = Step(StepKind.REMOVE, path, home_ino=entry.home_ino)
+            plan.jobs.append(Job(step, entry, entry.staging, entry.place, purges=True))
+            self._tree.vacate(entry, entry.place)
+        return True
+
+    def _is_kept(self, entry: Garbage) -> bool:
+        """Whether its place is the trash."""
+        retained = self._retention_s > 0 and entry.kind is Kind.FILE and entry.size_bytes > 0
+        return entry.held_by is not None or (retained and entry.gid not in self.expired)
+
+    def stays(self, entry: Garbage) -> bool:
+        """Whether it lies in the trash, and is to lie there."""
+        return entry.in_trash and self._is_kept(entry)

@@ -1,0 +1,387 @@
+"""Brings the home tree to what the rows say: directories made, committed bytes carried home, renames followed,
+garbage gone.
+
+The order is always: row written → step on disk, directory fsynced → row says "settled". The rows are the journal: a
+crash in between leaves a pending row whose `home_ino` tells at the next start whether the step happened
+(`fs/recovery`).
+
+A batch is planned on the trio thread, with the books already saying where everything will lie, and carried out by a
+thread. Until it is done `touches` is true for what it moves, and whoever needs such a path waits (`Bodies.still`).
+Files that programs may keep locked are left out of it (`inuse.py`), and what is under way in it is not handed to the
+kernel (`worked_on`).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.disk.home.homeplan import BATCH_ITEMS, HomePlan, Job
+from recfs.errors import IoFailure
+from recfs.ports import Pending
+from recfs.state.nodes import DirNode, FileNode, Garbage, Node
+from recfs.state.problems import forever, reason_of
+from recfs.stores.steps import Outcome, StepKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from recfs.disk.home.inuse import InUse
+    from recfs.disk.home.places import Places
+    from recfs.state.tree import Tree
+    from recfs.state.writebehind import WriteBehind
+    from recfs.stores.local import LocalStore
+    from recfs.stores.steps import Step
+
+log = logging.getLogger("recfs.settler")
+
+GATHER_S = 0.05
+"""How long the first entry of a batch waits for others; nobody waits for the home tree but a drain."""
+RETRY_S = 1.0
+PART = "home tree"
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""What a step meets when a directory above it was removed past recfs, or replaced by something else."""
+
+
+class HomeSettler:
+    """The Settler port, and its service."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        behind: WriteBehind,
+        places: Places,
+        store: LocalStore,
+        limiter: trio.CapacityLimiter,
+        in_use: InUse,
+        *,
+        retention_s: float,
+    ) -> None:
+        self._tree = tree
+        self._behind = behind
+        self._places = places
+        self._store = store
+        self._limiter = limiter
+        self._todo = HomePlan(tree, places, store, in_use, self._set_aside, retention_s=retention_s)
+        in_use.given_back = self._given_back
+        self._moving: set[int] = set()
+        self.worked_on: set[int] = set()
+        self._working = 0
+        self._unsynced: list[tuple[Job, Outcome]] = []
+        """Steps carried out whose fsync failed: their rows wait for one that does not."""
+        self._done = trio.Event()
+        self._wake = trio.Event()
+        self._urgent = trio.Event()
+        self._failed = False
+        self._stuck = 0
+        """How many entries of `_todo` wait for what is set aside: nothing else is done before they are."""
+        self._aside: dict[tuple[str, int], tuple[float, float]] = {}
+        """What failed: when it did, and when it is tried again."""
+        self._unsynced_problem: str | None = None
+
+    # --- the port ------------------------------------------------------------------------------------------------
+
+    def add(self, ino: int) -> None:
+        """The row of *ino* is written and has pending bits."""
+        self._todo.nodes[ino] = None
+        self._woken()
+
+    def discard(self, entry: Garbage) -> None:
+        """The row of *entry* is written."""
+        if entry.held_by is None:
+            self._todo.garbage[entry.gid] = entry
+            self._woken()
+
+    def stays(self, entry: Garbage) -> bool:
+        """Whether *entry* lies where it is kept, in the trash. Not all that lies there is: some had to make room."""
+        return self._todo.stays(entry)
+
+    def purge(self, entry: Garbage) -> None:
+        """The retention of *entry*, which lies in the trash, is over."""
+        self._todo.garbage[entry.gid] = entry
+        self._todo.expired.add(entry.gid)
+        self._woken()
+
+    def hurry(self) -> None:
+        """Somebody waits for the home tree."""
+        self._urgent.set()
+        if self._aside and self._due(hurried=True):
+            self._wake.set()
+
+    def _given_back(self, ino: int) -> None:
+        """No program can keep the file of *ino* locked any more."""
+        if self._todo.take_up(ino):
+            self._woken()
+
+    def _woken(self) -> None:
+        self._wake.set()
+        if len(self._todo.nodes) + len(self._todo.garbage) >= BATCH_ITEMS:
+            self._urgent.set()
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether the batch being carried out moves anything."""
+        return bool(self._moving)
+
+    def touches(self, inos: Sequence[int]) -> bool:
+        """Whether the batch being carried out moves one of *inos*."""
+        moving = self._moving
+        return bool(moving) and not moving.isdisjoint(inos)
+
+    async def quiet(self) -> None:
+        """Wait until the batch being carried out is done."""
+        if self._working:
+            await self._done.wait()
+
+    async def idle(self) -> None:
+        """Wait until no batch at all is being carried out, garbage included; none is until the next await."""
+        while self._working:
+            await self._done.wait()
+
+    def remake_above(self, ino: int) -> None:
+        """Have the directories above *ino*, as far as they were removed past recfs, made again. Atomic."""
+        node = self._tree.nodes.get(ino)
+        folder = node.parent if node is not None else None
+        while folder is not None and folder.parent is not folder and not self._is_made(folder):
+            if not folder.pending and not folder.settling and folder.moved is None:
+                folder.pending, folder.home_ino = Pending.MAKE, None
+                self._behind.node(folder)
+                self._behind.settle(folder)
+            folder = folder.parent
+
+    def _is_made(self, folder: DirNode) -> bool:
+        try:
+            info = self._store.stat(self._places.home(folder))
+        except OSError:
+            return True  # nobody knows
+        return info is not None and stat.S_ISDIR(info.st_mode)
+
+    @property
+    def depth(self) -> int:
+        """How many entries are not where their rows want them, but for those that are in use."""
+        return len(self._todo.nodes) + len(self._todo.garbage) + self._working + len(self._unsynced) + len(self._aside)
+
+    @property
+    def in_use(self) -> int:
+        """How many entries are not where their rows want them because the kernel has the file open."""
+        return self._todo.waiting
+
+    @property
+    def aside(self) -> int:
+        """How many of them failed, and are left alone for a while, or wait for such."""
+        return len(self._aside) + min(self._stuck, len(self._todo.nodes) + len(self._todo.garbage))
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps the home tree from being as the rows say; None if nothing does."""
+        return self._unsynced_problem or self._behind.problems.first(PART)
+
+    # --- what failed ---------------------------------------------------------------------------------------------
+
+    def _set_aside(self, item: Node | Garbage, error: Exception) -> None:
+        """Leave *item* alone for a while: the longer, the more often it failed."""
+        key, path = _key(item), item.path
+        quiet = isinstance(error, OSError) and error.errno == errno.ECANCELED  # what it builds on is told
+        problem = self._behind.problems.note(PART, key, error, os.fsdecode(path), quiet=quiet)
+        now = trio.current_time()
+        self._aside[key] = (now, now + max(RETRY_S, problem.delay_s))
+
+    def _due(self, *, hurried: bool = False) -> bool:
+        """Take up again what has been left alone for long enough; whether there was any. Atomic."""
+        now = trio.current_time()
+        due = [key for key, (failed, at) in self._aside.items() if (failed + RETRY_S if hurried else at) <= now]
+        for key in due:
+            del self._aside[key]
+            what, number = key
+            if what == "node":
+                self._todo.nodes[number] = None
+            elif number in self._tree.garbage:
+                self._todo.garbage[number] = self._tree.garbage[number]
+        return bool(due)
+
+    def _over(self, item: Node | Garbage) -> None:
+        key = _key(item)
+        if self._aside:
+            self._aside.pop(key, None)
+        self._behind.problems.solved(PART, key)
+
+    # --- the service ---------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work for ever; what fails is left alone for a while and tried again."""
+        await forever(PART, self._step, self._behind.problems)
+
+    async def _step(self) -> None:
+        with trio.move_on_at(min((at for _, at in self._aside.values()), default=float("inf"))):
+            await self._wake.wait()
+        self._due()
+        with trio.move_on_after(GATHER_S):
+            await self._urgent.wait()
+        self._wake, self._urgent = trio.Event(), trio.Event()
+        await self.settle_some()
+        if self._failed:
+            with trio.move_on_after(RETRY_S):
+                await self._wake.wait()
+            self._failed = False
+        if self._todo.nodes or self._todo.garbage or self._unsynced:
+            self._woken()  # what came meanwhile gathers like what comes next
+
+    async def settle_some(self) -> None:
+        """Plan and carry out one batch."""
+        if self._unsynced and not await self._sync_again():
+            return
+        plan = self._todo.plan()
+        if not plan.jobs:
+            # Everything left waits for something else: a directory for entries that have yet to leave it.
+            self._failed = bool(self._todo.nodes or self._todo.garbage)
+            self._stuck = len(self._todo.nodes) + len(self._todo.garbage)
+            return
+        self._moving, self._working = plan.moving, len(plan.jobs)
+        # Removing what a living file had before concerns nobody who opens that.
+        items = (job.item for job in plan.jobs)
+        self.worked_on = {each.ino for each in items if isinstance(each, Node) or each.ino not in self._tree.nodes}
+        cause: Exception | None = None
+        try:
+            # A row that a power cut takes back must not find its step on disk done.
+            await self._behind.synced()
+            outcomes = await trio.to_thread.run_sync(
+                self._apply, [job.step for job in plan.jobs], limiter=self._limiter
+            )
+        except Exception as error:
+            cause = error
+            outcomes = [Outcome(error=errno.EIO)] * len(plan.jobs)
+        finally:
+            self._moving, self._working, self.worked_on = set(), 0, set()
+            self._done.set()
+            self._done = trio.Event()
+        self._finish(list(zip(plan.jobs, outcomes, strict=True)), cause)
+        # What was not planned beside steps that all failed waits for them.
+        self._stuck = len(self._todo.garbage) if all(outcome.error for outcome in outcomes) else 0
+
+    def _apply(self, steps: Sequence[Step]) -> list[Outcome]:
+        """In a thread. Should the store raise after all, each step is carried out by itself."""
+        try:
+            return self._store.apply(steps)
+        except Exception:
+            outcomes: list[Outcome] = []
+            for step in steps:
+                try:
+                    outcomes += self._store.apply([step])
+                except Exception as error:
+                    outcomes.append(Outcome(error=errno.EIO, reason=reason_of(error)))
+            return outcomes
+
+    async def _sync_again(self) -> bool:
+        try:
+            await trio.to_thread.run_sync(self._store.sync_all, limiter=self._limiter)
+        except Exception as error:
+            self._failed = True
+            self._unsynced_problem = f"fsync: {reason_of(error)}"
+            return False
+        self._unsynced_problem = None
+        done, self._unsynced = self._unsynced, []
+        self._finish([(job, replace(outcome, unsynced=0)) for job, outcome in done])
+        return True
+
+    # --- afterwards (atomic: no await) ---------------------------------------------------------------------------
+
+    def _finish(self, done: list[tuple[Job, Outcome]], cause: Exception | None = None) -> None:
+        problem = None
+        # What failed is taken back in reverse: the first of several steps of one item knows where it really lies.
+        for job, outcome in reversed(done):
+            if outcome.error:
+                self._not_done(job, outcome, cause)
+        for job, outcome in done:
+            if outcome.unsynced and not outcome.error:
+                self._unsynced.append((job, outcome))
+                self._failed = True
+                problem = f"{os.fsdecode(job.step.path)}: fsync: {os.strerror(outcome.unsynced)}"
+                continue
+            if outcome.warning:
+                log.warning("%s", outcome.warning)
+            if isinstance(job.item, Node):
+                job.item.settling = 0
+            if outcome.error:
+                continue
+            self._over(job.item)
+            if isinstance(job.item, Garbage):
+                self._garbage_done(job.item, purged=job.purges)
+            else:
+                if not (isinstance(job.item, FileNode) and (job.item.staging is not None or job.item.state.is_remote)):
+                    job.item.home_ino = outcome.home_ino  # else that was done to bytes which the file has no more
+                self._behind.node(job.item)
+        if problem is not None and self._unsynced_problem is None:
+            log.error("home tree: %s; trying again every %g s", problem, RETRY_S)
+        if problem is not None or not self._unsynced:
+            self._unsynced_problem = problem
+
+    def _not_done(self, job: Job, outcome: Outcome, cause: Exception | None) -> None:
+        """Take a failed step back, and leave what it was for alone for a while."""
+        item = job.item
+        try:
+            heir = self._take_back(job)
+            if heir is not None and outcome.error in _GONE and isinstance(item, Node):
+                self.remake_above(item.ino)
+        except Exception as error:
+            self._set_aside(item, error)
+            return
+        if heir is None:
+            self._over(item)
+            return
+        self._todo.nodes.pop(heir.ino, None) if isinstance(heir, Node) else self._todo.garbage.pop(heir.gid, None)
+        if cause is None and outcome.reason:
+            cause = IoFailure(f"{os.fsdecode(job.step.path)}: {outcome.reason}")
+        self._set_aside(heir, cause or OSError(outcome.error, os.strerror(outcome.error)))
+
+    def _garbage_done(self, entry: Garbage, *, purged: bool) -> None:
+        self._tree.vacate(entry, entry.place)
+        if purged:
+            self._tree.garbage.pop(entry.gid, None)
+            self._todo.expired.discard(entry.gid)
+            self._behind.purged(entry.gid)
+        else:
+            # Not before: a row that says "in the trash" too early would be all that is left of the place it lies at.
+            entry.staging = entry.place = None
+            self._behind.garbage(entry, discard=False)
+
+    def _take_back(self, job: Job) -> Node | Garbage | None:
+        """The step did not happen: the books say again where the entry really lies. Returns what to try again."""
+        item = job.item
+        if job.step.kind is StepKind.ATTRS and isinstance(item, Node):
+            # Taken to staging meanwhile, it is dressed when it comes home; else there is something to try again.
+            if item.unlinked or getattr(item, "staging", None) is not None:
+                return None
+            item.pending |= job.pending
+            return item
+        if isinstance(item, Node) and item.unlinked:
+            # Its bytes became garbage while the step was under way, at the place it never reached.
+            heirs = [entry for entry in self._tree.garbage.values() if entry.ino == item.ino and not entry.in_trash]
+            if not heirs:
+                return None
+            item = heirs[-1]
+        if isinstance(item, Garbage):
+            self._tree.vacate(item, item.place)
+            item.staging, item.place = job.staging, job.place
+            if item.place is not None:
+                self._tree.occupy(item, item.place)
+            self._behind.garbage(item, discard=False)
+            return item
+        self._tree.vacate(item, item.moved)
+        if isinstance(item, FileNode):
+            item.staging = job.staging
+        item.moved = job.place
+        if item.moved is not None:
+            self._tree.occupy(item, item.moved)
+        item.pending |= job.pending
+        self._behind.node(item)
+        return item
+
+
+def _key(item: Node | Garbage) -> tuple[str, int]:
+    return ("garbage", item.gid) if isinstance(item, Garbage) else ("node", item.ino)

@@ -1,0 +1,362 @@
+"""The FUSE session: mounted and negotiated by us instead of libfuse, so that the kernel may do more by itself.
+
+Passthrough (Linux 6.9) lets the kernel read and write the file behind a file of ours without asking: the answer to
+OPEN names a backing file. Neither that nor the INIT flags for it can be said through pyfuse3, so:
+
+1. `device.mount` gets the /dev/fuse descriptor; libfuse is given a socket in its place ("/dev/fd/N").
+2. The kernel's FUSE_INIT goes into the socket, libfuse's answer comes out of it, is edited, and goes to the kernel.
+3. The descriptor is put under the socket's number. libfuse never knew.
+4. Open answers are staged in the C extension (`interpose`).
+5. Requests pyfuse3 does not know are handed over by the extension (`extra_requests`), if the operations answer them.
+
+Each of these may be impossible: an old kernel, no extension, no fusermount3, no CAP_SYS_ADMIN. The file system then
+works as with plain pyfuse3, only slower, and `Acceleration.why_not` names the reason and the remedy.
+
+For tests: RECFS_TEST_WITHOUT, a comma-separated list, hides what this machine has. "passthrough" and "killpriv" take
+the flag out of the kernel's offer; "reply" leaves the extension unloaded.
+
+Blocking or not
+---------------
+pyfuse3 reads a request after the descriptor was readable. In between the request can vanish: the kernel takes back
+what nobody has read when its caller is killed. A blocking read would then hold the GIL, and with it the whole
+process, until somebody happens to send another request. A non-blocking one returns EAGAIN, which pyfuse3 3.5 takes
+for the end (`_session_loop`: only EINTR is tried again). The extension turns EAGAIN into EINTR, so with it in effect
+the descriptor is non-blocking, and without it blocking, as with plain pyfuse3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final, TypeVar, TypeVarTuple, Unpack
+
+import pyfuse3
+import trio
+
+from recfs.errors import MountError
+from recfs.fuse import device, interpose, loop
+from recfs.fuse.extra_requests import ExtraRequests, Handlers
+from recfs.state import waits
+
+log = logging.getLogger("recfs.fuse")
+Args = TypeVarTuple("Args")
+Result = TypeVar("Result")
+
+FOPEN_DIRECT_IO: Final = 1 << 0
+FOPEN_KEEP_CACHE: Final = 1 << 1
+FOPEN_CACHE_DIR: Final = 1 << 3
+FOPEN_NOFLUSH: Final = 1 << 5
+FOPEN_PASSTHROUGH: Final = 1 << 7
+
+READ_AHEAD_BYTES: Final = 1 << 20
+"""Doubles cold sequential reads through the daemon, compared with the kernel's 128 KiB."""
+
+_NOT_BUILT = (
+    "the extension recfs.fuse._fuse_reply is not there ({}); install gcc, libfuse3-dev and pkg-config, then run"
+    " scripts/setup (or pip install) again"
+)
+_NOT_EFFECTIVE = (
+    "pyfuse3 does not use the extension's functions: it was loaded first, or has libfuse built in; use a pyfuse3 that"
+    " is linked to libfuse3.so"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Acceleration:
+    """What the kernel does by itself on a mount, as far as it was tried."""
+
+    wanted: str
+    """From the config: "auto", "read" or "off"."""
+    reads: bool = False
+    """The kernel reads straight from the backing file."""
+    writes: bool = False
+    """… and writes to it."""
+    why_not: str | None = None
+    """The reason and the remedy when less is on than *wanted* asks for."""
+    killpriv: bool = False
+    """FUSE_HANDLE_KILLPRIV_V2: no question for security.capability before each write."""
+    open_flags: bool = False
+    """Open answers can carry flags that pyfuse3 does not have: FOPEN_NOFLUSH, FOPEN_CACHE_DIR."""
+    interrupts: bool = False
+    """Waiting requests end when their callers do (state/waits.py)."""
+    read_ahead_bytes: int = 0
+    """Read-ahead of the mount, 0 if unknown."""
+    max_background: int = 0
+    """Background requests at once, 0 if it was not ours to say."""
+
+    def as_dict(self) -> dict[str, object]:
+        """Return it for JSON."""
+        return asdict(self)
+
+    def summary(self) -> str:
+        """Return one line for people."""
+        if self.reads:
+            return "reads and writes" if self.writes else "reads only"
+        if self.wanted == "off":
+            return "off: switched off in the configuration"
+        return f"off: {self.why_not or 'not tried yet'}"
+
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """Not that an answer came too late: its caller was killed, or all is unmounted."""
+    return "fuse_reply_* failed" not in record.msg or os.strerror(errno.ENOENT) not in map(str, record.args or ())
+
+
+class FuseSession:
+    """One mounted FUSE session: device, INIT negotiation, backing ids. One at a time, like pyfuse3's.
+
+    Invariants:
+    1. `_device` is a descriptor of ours until `close`; -1 where libfuse has mounted by itself.
+    2. From `open` on, libfuse owns the descriptor `_socket_fd` and closes it in `pyfuse3.close`.
+    """
+
+    acceleration: Acceleration
+
+    def __init__(self, mountpoint: Path, options: set[str], *, wanted: str) -> None:
+        self.acceleration = Acceleration(wanted)
+        self._mountpoint = mountpoint
+        self._options = set(options)
+        self._reply = interpose.reply
+        self._extra: ExtraRequests | None = None
+        self._limiter = trio.CapacityLimiter(1)  # its calls wait for our own request loop
+        self._device = -1
+        self._socket_fd = -1
+        self._ours: socket.socket | None = None
+        self._request = b""
+        self._flags = 0
+        self._plain_because: str | None = None
+        self._below: int | None = None  # st_dev of what the mount covers
+        self._initialised = False
+
+    # -- start ---
+
+    def open(self, operations: pyfuse3.Operations) -> None:
+        """Mount and initialise pyfuse3; blocks for a moment. Raises MountError."""
+        logging.getLogger("pyfuse3").addFilter(_is_worth_telling)
+        with contextlib.suppress(OSError):
+            self._below = os.stat(self._mountpoint).st_dev
+        if self._reply is not None and isinstance(operations, Handlers):
+            self._extra = ExtraRequests(self._reply, operations)
+            self._reply.extend(self._extra)
+        if self._reply is not None:
+            self._reply.on_interrupt(waits.interrupted)
+            waits.ask_for_senders(self._reply.sender)
+        try:
+            self._device = device.mount(self._mountpoint, self._options)
+        except device.MountRefused as error:
+            raise self._cannot_mount(error) from error
+        except OSError as error:
+            self._open_plain(operations, f"{device.FUSERMOUNT} gave no descriptor ({error}); install the package fuse3")
+            return
+        try:
+            self._request = device.mask_offer(device.read_init(self._device), interpose.without())
+            self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._ours.setblocking(False)
+            theirs.setblocking(False)
+            self._socket_fd = theirs.detach()
+            pyfuse3.init(operations, f"/dev/fd/{self._socket_fd}", set())
+        except (OSError, RuntimeError) as error:
+            self._close_descriptors()
+            device.unmount(self._mountpoint)
+            self._open_plain(operations, f"libfuse did not take over the mount ({error})")
+            return
+        self._initialised = True
+
+    def _open_plain(self, operations: pyfuse3.Operations, reason: str) -> None:
+        log.info("mounting without passthrough: %s", reason)
+        self._plain_because = reason
+        try:
+            pyfuse3.init(operations, str(self._mountpoint), self._options)
+        except RuntimeError as error:
+            raise self._cannot_mount(error) from error
+        self._initialised = True
+
+    def _cannot_mount(self, error: Exception) -> MountError:
+        return MountError(f"{self._mountpoint} cannot be mounted ({error}); `recfs doctor` tells what is missing")
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Answer requests until unmounted. Started when the mount answers. Raises MountError if it never does."""
+        if self._device >= 0:
+            await self._negotiate()
+        answers = False
+        async with trio.open_nursery() as nursery:
+            if self._extra is not None:
+                self._extra.nursery = nursery
+            nursery.start_soon(self._requests, nursery.cancel_scope)
+            await self._tune()
+            answers = True
+            task_status.started()
+        if not answers:
+            raise MountError(f"{self._mountpoint} was unmounted before it answered; start recfs again")
+
+    async def _requests(self, scope: trio.CancelScope) -> None:
+        await loop.serve()
+        scope.cancel()
+
+    async def _negotiate(self) -> None:
+        """Let libfuse answer FUSE_INIT in a socket, edit the answer, then put the device in the socket's place."""
+        ours, device_fd = self._ours, self._device
+        assert ours is not None
+        ended = trio.Event()
+
+        async def first_stage() -> None:
+            # One worker: it is the only one that `notify_closing` can be counted on to wake.
+            await loop.serve(min_tasks=1, max_tasks=1)
+            ended.set()
+
+        received = self._reply.receives() if self._reply is not None else 0
+        ours.send(self._request)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first_stage)
+            await trio.lowlevel.wait_readable(ours)
+            answer = ours.recv(device.READ_BYTES)
+            while not ended.is_set():  # the worker has answered, and is on its way to waiting for the socket again
+                trio.lowlevel.notify_closing(self._socket_fd)
+                await trio.lowlevel.checkpoint()
+        wants = device.Wants(passthrough=self.acceleration.wanted != "off")
+        edited = device.edit_init(self._request, answer, wants)
+        try:
+            settled = device.settled(edited)
+            os.write(device_fd, edited)
+        except OSError as error:
+            raise MountError(f"{self._mountpoint}: the kernel and libfuse did not come together ({error})") from error
+        if self._reply is not None and self._reply.receives() > received:
+            os.set_blocking(device_fd, False)
+        os.dup2(device_fd, self._socket_fd, inheritable=False)
+        ours.close()
+        self._flags = settled.flags
+        self.acceleration = replace(
+            self.acceleration,
+            killpriv=bool(settled.flags & device.Init.HANDLE_KILLPRIV_V2),
+            max_background=settled.max_background,
+        )
+
+    async def _tune(self) -> None:
+        """Wait for the mount to answer, and raise its read-ahead."""
+        try:
+            status = await self._call(os.stat, self._mountpoint)
+        except OSError as error:
+            log.info("%s: %s", self._mountpoint, error)
+            return
+        if status.st_dev != self._below:  # else it is unmounted already, and this would be another's read-ahead
+            found = await self._call(device.set_read_ahead, status.st_dev, READ_AHEAD_BYTES)
+            self.acceleration = replace(self.acceleration, read_ahead_bytes=found)
+
+    async def _call(self, function: Callable[[Unpack[Args]], Result], *args: *Args) -> Result:
+        # Abandoned on cancellation: it may wait for the request loop, which is cancelled as well.
+        return await trio.to_thread.run_sync(function, *args, limiter=self._limiter, abandon_on_cancel=True)
+
+    async def probe(self, fd: int) -> Acceleration:
+        """Find out what works and keep it in `acceleration`. *fd*: a regular file on the store. While `serve` runs."""
+        wanted = self.acceleration.wanted
+        effective = await self._interposed()
+        why_not = None if wanted == "off" else self._obstacle(fd, effective)
+        on = wanted != "off" and why_not is None
+        self.acceleration = replace(
+            self.acceleration,
+            reads=on,
+            writes=on and wanted != "read",
+            why_not=why_not,
+            open_flags=effective,
+            interrupts=effective,
+        )
+        return self.acceleration
+
+    async def _interposed(self) -> bool:
+        """Whether pyfuse3's open answers go through the extension: open the top directory and see."""
+        if self._reply is None:
+            return False
+        before = self._reply.replies()
+        try:
+            await self._call(_open_directory, self._mountpoint)
+        except OSError as error:
+            log.info("%s: %s", self._mountpoint, error)
+        return bool(self._reply.replies() > before)
+
+    def _obstacle(self, fd: int, effective: bool) -> str | None:
+        """What stands in the way of passthrough, and the remedy."""
+        if self._reply is None:
+            return _NOT_BUILT.format(interpose.why_not)
+        if self._plain_because is not None:
+            return self._plain_because
+        if not self._flags & device.Init.PASSTHROUGH:
+            return f"Linux {os.uname().release} does not offer FUSE passthrough; it takes Linux 6.9 or newer"
+        try:
+            self.backing_close(self.backing_open(fd))
+        except OSError as error:
+            if error.errno == errno.EPERM:
+                return (
+                    "registering backing files needs CAP_SYS_ADMIN; run recfs as root, or give its service"
+                    " AmbientCapabilities=CAP_SYS_ADMIN"
+                )
+            if error.errno == errno.ELOOP:
+                return (
+                    "the store lies on a stacked file system (overlayfs, as in a container's own layer; eCryptfs;"
+                    " another FUSE passthrough mount); put it on a volume or disk of its own"
+                )
+            return f"the kernel does not take files of the store as backing files ({os.strerror(error.errno or 0)})"
+        return None if effective else _NOT_EFFECTIVE
+
+    # -- while it runs ---
+
+    def backing_open(self, fd: int) -> int:
+        """Register the file behind *fd*; return its backing id, > 0. Raises OSError.
+
+        One id per inode at a time: the kernel refuses a second one (EBUSY) while files are open through the first.
+        """
+        if self._device < 0:
+            raise OSError(errno.EOPNOTSUPP, "this mount has no backing files")
+        return device.backing_open(self._device, fd)
+
+    def backing_close(self, backing_id: int) -> None:
+        """Give a backing id back; what is open through it stays so. Never raises."""
+        if self._device < 0:
+            return
+        try:
+            device.backing_close(self._device, backing_id)
+        except OSError as error:
+            log.warning("backing id %d was not given back: %s", backing_id, error)
+
+    def stage(self, fh: int, open_flags: int, backing_id: int = 0) -> None:
+        """Say what the very next OPEN, CREATE or OPENDIR answer, for *fh*, carries; nothing without the extension.
+
+        To be called last in the handler: pyfuse3 sends the answer in the same step (`fuse_open_async` and its like
+        await nothing after the handler). *open_flags* replace those of pyfuse3.FileInfo. With a backing id
+        FOPEN_PASSTHROUGH is added, and FOPEN_KEEP_CACHE and FOPEN_CACHE_DIR, which the kernel refuses beside it, go.
+        """
+        if self._reply is not None:
+            self._reply.stage(fh, open_flags, backing_id)
+
+    # -- end ---
+
+    def close(self) -> None:
+        """Let go of the session, after `serve` has ended. Unmounting is not its business. May be called again."""
+        if self._extra is not None and self._reply is not None:
+            self._extra = None
+            self._reply.extend(None)  # its requests belong to libfuse's session
+            self._reply.on_interrupt(None)
+            waits.ask_no_more(self._reply.sender)
+        if self._initialised:
+            self._initialised = False
+            self._socket_fd = -1
+            pyfuse3.close(unmount=False)
+        self._close_descriptors()
+
+    def _close_descriptors(self) -> None:
+        if self._ours is not None:
+            self._ours.close()
+            self._ours = None
+        for fd in (self._device, self._socket_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._device = self._socket_fd = -1
+
+
+def _open_directory(path: Path) -> None:
+    os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))

@@ -1,0 +1,94 @@
+"""Which inodes stay in memory: beyond a number of them, those that nobody needs are unloaded.
+
+What is dirty, open, pending or physically elsewhere stays, and what any coroutine still has in its hands.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from recfs.core.layout import Role
+from recfs.state.nodes import DirNode, FileNode, Node
+
+if TYPE_CHECKING:
+    from recfs.state.writebehind import WriteBehind
+
+
+def _idle_references() -> int:
+    """What sys.getrefcount says, in a loop over `Tree.nodes`, of a node that only the two tables hold."""
+    table = {0: object()}
+    for node in table.values():
+        return sys.getrefcount(node) + 1
+    raise AssertionError
+
+
+_IDLE_REFERENCES = _idle_references()
+
+
+def _most_references(node: Node) -> int:
+    """How many a node has at most that may be unloaded.
+
+    With more than those of the two tables some coroutine goes on with this object after an await, or something lies in
+    it on the disk: a second object for the same inode would not hear of what becomes of the first.
+    """
+    return _IDLE_REFERENCES + (isinstance(node, DirNode) and node.job is node)
+
+
+class Memory:
+    """Unloads nodes of a tree. All of it atomic."""
+
+    def __init__(self, nodes: dict[int, Node], behind: WriteBehind, cached_inodes: int) -> None:
+        self._nodes = nodes
+        self._behind = behind
+        self.cached_inodes = cached_inodes
+        """How many may stay loaded that nobody needs."""
+
+    def shrink(self) -> int:
+        """Unload nodes beyond `cached_inodes`, those the kernel forgot before others; returns how many."""
+        excess = len(self._nodes) - self.cached_inodes
+        if excess <= 0:
+            return 0
+        excess += self.cached_inodes // 10
+        dropped = 0
+        for spare_referenced in (True, False):
+            victims: list[Node] = []
+            for node in self._nodes.values():
+                if len(victims) >= excess - dropped:
+                    break
+                if self._evictable(node, spare_referenced) and sys.getrefcount(node) <= _most_references(node):
+                    victims.append(node)
+            for node in victims:
+                self._unload(node)
+            dropped += len(victims)
+            if dropped >= excess:
+                break
+        return dropped
+
+    def forget(self, ino: int, count: int) -> bool:
+        """The kernel dropped *count* references; unload a node it no longer knows. False if none is loaded."""
+        node = self._nodes.get(ino)
+        if node is None:
+            return False
+        node.kernel_refs = max(0, node.kernel_refs - count)
+        is_full = len(self._nodes) > self.cached_inodes // 2
+        idle = node.kernel_refs == 0 and is_full and self._evictable(node, True)
+        if idle and sys.getrefcount(node) <= _most_references(node):
+            self._unload(node)
+        return True
+
+    def _evictable(self, node: Node, spare_referenced: bool) -> bool:
+        if node.pending or node.settling or node.moved is not None or node.unlinked or self._behind.is_dirty(node.ino):
+            return False
+        if spare_referenced and node.kernel_refs:
+            return False
+        if isinstance(node, DirNode):
+            return not node.children and node.role > Role.TEMP_TOP
+        return not (isinstance(node, FileNode) and (node.body is not None or node.state in ("writing", "sealing")))
+
+    def _unload(self, node: Node) -> None:
+        del self._nodes[node.ino]
+        parent = node.parent
+        if parent.children.get(node.name) is node:
+            del parent.children[node.name]
+            parent.complete = False

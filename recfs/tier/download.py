@@ -1,0 +1,448 @@
+"""Bytes of a file that only the object store has, on their way into a sparse local file.
+
+One `Download` per inode, shared by all its readers; nothing is fetched twice. `ensure` is called before a read of the
+local file. What a reader waits for goes before anybody's read-ahead, over all downloads that share `FetchSlots`.
+
+Guarantees
+- Bytes count as present only after the GET that brought them returned: the right length, of the etag asked for. One
+  local file holds bytes of one version only.
+- An error that asking again cannot cure (object changed, missing, archived, access refused …) ends the download: all
+  waiting readers get it at once, later ones, too, even for bytes that are here. Any other (the network, the local
+  disk) fails those who wait for these very bytes; the next `ensure` asks again. Trying again in between is done by
+  the store (`stores/wrap.py`).
+- What is present may be given up again (`trim`), but not what is being read (`reading`) or about to be.
+- Memory does not depend on the size: bytes go from the socket into the file, one block of a few hundred KiB per GET.
+- After `close` returned nothing is written to the file any more, but for a pwrite(2) the kernel is just carrying out;
+  after `run` returned, not even that, unless `run` was cancelled.
+
+All state belongs to the trio thread. A worker thread gets immutable arguments and the descriptor.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from recfs.disk.diskio import punch_hole
+from recfs.errors import IoFailure, RecfsError
+from recfs.object_errors import ObjectChanged, ObjectStoreError, Stalled, StoreOutage, TransferCancelled
+from recfs.objects import MIB, ObjectStore
+from recfs.state.problems import reason_of
+from recfs.tier.extents import NEAR_BYTES, REQUESTS_PER_WINDOW, Blocks, ReadAhead, Stream
+from recfs.tier.fetchslots import FetchSlots
+from recfs.tier.revocable import RevocableFd
+
+log = logging.getLogger("recfs.fs")
+
+BLOCK_BYTES = 256 << 10
+"""The smallest request, and what is kept account of."""
+MAX_REQUEST_BYTES = 8 * MIB
+MAX_URGENT_BYTES = 2 * MIB
+"""A request somebody waits for is stretched to this at most: the first byte is only there when the last has come."""
+READ_AHEAD_MAX = 64 * MIB
+PARALLEL = 8
+"""GETs of one download under way …"""
+PARALLEL_AHEAD = 6
+"""… and above so many none that nobody waits for."""
+DEADLINE_S = 60.0
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """Somebody who waits for the blocks from *first* to before *stop*."""
+
+    first: int
+    stop: int
+    stream: Stream | None = None
+    """None: nobody reads, the file is to become whole."""
+    error: RecfsError | None = None
+    woken: trio.Event = field(default_factory=trio.Event)
+
+
+class Download:
+    """Fetches what is asked for, and what will be, of one version of one object into one file.
+
+    *fd* is writable, of any length, and duplicated: the caller may close it. *present*: from `extents`, of the same
+    file; ignored if it is of another etag or size. *deadline_s*: after so long without any of the wanted bytes `ensure`
+    gives up.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        key: str,
+        etag: str,
+        size: int,
+        fd: int,
+        limiter: trio.CapacityLimiter,
+        slots: FetchSlots,
+        *,
+        present: bytes | None = None,
+        block_bytes: int = BLOCK_BYTES,
+        read_ahead_max: int = READ_AHEAD_MAX,
+        deadline_s: float = DEADLINE_S,
+    ) -> None:
+        self._store, self._key, self._etag = store, key, etag
+        self._limiter, self._slots = limiter, slots
+        self._deadline_s = deadline_s
+        self._blocks = Blocks(size, block_bytes)
+        if present is not None:
+            self._blocks.load(present, etag)
+        self._ahead = ReadAhead(read_ahead_max)
+        self._waiters: dict[_Waiter, None] = {}
+        """In the order in which they came."""
+        self.running = 0
+        """GETs under way."""
+        self._nursery: trio.Nursery | None = None
+        """While requests may be started."""
+        self._done = trio.Event()
+        self._target = RevocableFd(os.dup(fd))
+        self.received_bytes = 0
+        """Brought by this download's GETs, all of them different."""
+        self.requests = 0
+        """GETs started so far."""
+        self.error: RecfsError | None = None
+        """The last trouble; None again after the next success."""
+        self.failed: RecfsError | None = None
+        """What ended the download for good."""
+        self.renew: Callable[[str], Awaitable[str | None]] = _never
+        """Asked when the object has another etag than this: the one by which the same bytes go on; None: others."""
+        self.grown: Callable[[], None] = lambda: None
+        """Called when more is in the file."""
+        self.missed: Callable[[RecfsError], None] = lambda _error: None
+        """Called when bytes that somebody waits for did not come, or none will."""
+        self._reads: dict[object, tuple[int, int]] = {}
+        """Blocks that are being read from the file."""
+        if self.complete:
+            self._end()
+
+    # --- what is here --------------------------------------------------------------------------------------------
+
+    @property
+    def complete(self) -> bool:
+        """Whether every byte is in the file."""
+        return self._blocks.complete
+
+    @property
+    def present_bytes(self) -> int:
+        """How much is in the file, also from before."""
+        return self._blocks.present_bytes
+
+    def has(self, offset: int, length: int) -> bool:
+        """Whether `ensure` would return at once."""
+        return (self.complete or not self._done.is_set()) and self._blocks.has(*self._blocks.covering(offset, length))
+
+    def extents(self) -> bytes:
+        """What is in the file, for a later Download's *present*.
+
+        To survive a power cut it has to be taken first, the file synced, and only then be recorded.
+        """
+        return self._blocks.dump(self._etag)
+
+    # --- giving up what was read -----------------------------------------------------------------------------------
+
+    @contextmanager
+    def reading(self, offset: int, length: int) -> Iterator[None]:
+        """What `ensure` brings of this range stays until the end of the block."""
+        token = object()
+        self._reads[token] = self._blocks.covering(offset, length)
+        try:
+            yield
+        finally:
+            del self._reads[token]
+
+    def trim(self, wanted_bytes: int) -> int:
+        """Free up to so many bytes that nobody reads and no reader is near; tells how many. Atomic.
+
+        Those from the beginning of the file first. Nothing once the download is complete, failed or closed.
+        """
+        freed = 0
+        if self._done.is_set():
+            return freed
+        spared = [(waiter.first, waiter.stop) for waiter in self._waiters if waiter.stream is not None]
+        spared += self._reads.values()
+        for stream in self._ahead:
+            near = self._ahead.window(stream) + 2 * NEAR_BYTES
+            spared.append(self._blocks.covering(max(0, stream.position - NEAR_BYTES), near))
+        at = 0
+        for first, stop in [*sorted(spared), (self._blocks.count, self._blocks.count)]:
+            while freed < wanted_bytes and (start := self._blocks.first_present(at, max(at, first))) is not None:
+                most = start + max(1, (wanted_bytes - freed) // self._blocks.block_bytes)
+                at = self._blocks.present_end(start, min(first, most))
+                freed += self._free(start, at)
+            at = max(at, stop)
+        return freed
+
+    def _free(self, first: int, stop: int) -> int:
+        offset, length = self._blocks.span(first, stop)
+        with self._target.lent() as fd:
+            punch_hole(fd, offset, length)
+        self._blocks.dropped(first, stop)
+        return length
+
+    # --- readers -------------------------------------------------------------------------------------------------
+
+    async def ensure(self, offset: int, length: int) -> None:
+        """Return when these bytes are in the file; what lies beyond the end is none. Not a checkpoint if they are.
+
+        Raises the ObjectStoreError, OutOfSpace or IoFailure that kept them away, Stalled after the deadline, and
+        TransferCancelled once closed (unless complete).
+        """
+        first, stop = self._blocks.covering(offset, length)
+        if self.complete:
+            return
+        self._check()
+        if first == stop:
+            return
+        stream = self._ahead.note(offset, min(offset + length, self._blocks.size))
+        if self._blocks.has(first, stop):
+            self._pump()
+        else:
+            await self._wait(_Waiter(first, stop, stream))
+
+    async def whole(self) -> None:
+        """Return when everything is in the file. In the background: `ensure(0, size)` is for those in a hurry.
+
+        Raises as `ensure` does.
+        """
+        if not self.complete:
+            self._check()
+            await self._wait(_Waiter(0, self._blocks.count))
+
+    async def _wait(self, waiter: _Waiter) -> None:
+        self._waiters[waiter] = None
+        try:
+            self._pump()
+            while True:
+                with trio.move_on_after(self._deadline_s) as scope:
+                    await waiter.woken.wait()
+                if waiter.error is not None:
+                    # A copy: each reader's traceback would otherwise be added to the one object.
+                    raise copy.copy(waiter.error) from waiter.error
+                if self._blocks.has(waiter.first, waiter.stop):
+                    return
+                if scope.cancelled_caught and not (waiter.stream is None and self._out_of_turn()):
+                    late = self._too_late(waiter)
+                    self.missed(late)
+                    raise late
+                waiter.woken = trio.Event()
+        finally:
+            # What it waited for and is not under way yet is not asked for any more.
+            del self._waiters[waiter]
+
+    def _out_of_turn(self) -> bool:
+        """Whether others' requests take all slots: no reason to think that anything is wrong."""
+        return not self.running and self._slots.waits(self._pump)
+
+    def _too_late(self, waiter: _Waiter) -> RecfsError:
+        offset, length = self._blocks.span(waiter.first, waiter.stop)
+        last = f"; the last error was: {self.error}" if self.error is not None else ""
+        return Stalled(
+            f"{self._key}: nothing of bytes {offset} to {offset + length - 1} came for {self._deadline_s:.0f} s; "
+            f"look at the network and the server{last}"
+        )
+
+    def _check(self) -> None:
+        if self.failed is not None:
+            raise copy.copy(self.failed) from self.failed
+        if self._done.is_set():
+            raise self._closed()
+
+    def _closed(self) -> RecfsError:
+        return TransferCancelled(f"{self._key}: the download was closed")
+
+    # --- the task ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Fetch until complete, failed or closed; raises nothing. To be run once.
+
+        Returns when no thread uses the file any more, which after `close` may take as long as one call of the store
+        goes without asking whether it is cancelled. Being cancelled itself, it closes the download and does not wait.
+        """
+        async with trio.open_nursery() as nursery:
+            try:
+                if not self._done.is_set():
+                    self._nursery = nursery
+                    self._pump()
+                    await self._done.wait()
+            finally:
+                self.close()
+
+    def close(self) -> None:
+        """Stop: GETs are cancelled and what they still bring is ignored, waiting readers get TransferCancelled.
+
+        May be called at any time, and again.
+        """
+        if not self._done.is_set():
+            self._end()
+            self._fail_waiters(self._closed())
+
+    def _end(self) -> None:
+        self._done.set()
+        self._nursery = None
+        self._slots.forget(self._pump)
+        self._target.revoke()
+
+    # Called whenever something changed: starts requests while there is something to ask for and a slot for it.
+    def _pump(self) -> None:
+        while self._nursery is not None:
+            wanted = self._urgent()
+            urgent = wanted is not None
+            if wanted is None and self.running < PARALLEL_AHEAD:
+                wanted = self._ahead_of_readers() or self._in_background()
+            if wanted is None or self.running >= PARALLEL:
+                self._slots.forget(self._pump)
+                return
+            if not self._slots.take(self._pump, urgent=urgent):
+                return
+            self._blocks.coming(*wanted)
+            self.running += 1
+            self._nursery.start_soon(self._fetch, *wanted)
+
+    async def _fetch(self, first: int, stop: int) -> None:
+        offset, length = self._blocks.span(first, stop)
+        started = trio.current_time()
+        error: RecfsError | None = self._closed()
+        self.requests += 1
+        etag, renewed = self._etag, None
+        try:
+            try:
+                await trio.to_thread.run_sync(
+                    _get, self._store, self._key, etag, offset, length, self._target,
+                    limiter=self._limiter, abandon_on_cancel=True,
+                )  # fmt: skip
+            except ObjectChanged:
+                # recfs itself may have rewritten the object's metadata: the same bytes, another etag.
+                renewed = await self.renew(etag)
+                if renewed is None:
+                    raise
+            error = None
+        except trio.Cancelled:
+            self.close()
+            raise
+        except RecfsError as caught:
+            error = caught
+        except Exception as caught:
+            unexpected = None if isinstance(caught, OSError) else caught
+            what = f"{self._key}: fetching bytes {offset} to {offset + length - 1}: {reason_of(caught)}"
+            log.error("%s", what, exc_info=unexpected)
+            error = IoFailure(what)
+            error.__cause__ = caught
+        finally:
+            self.running -= 1
+            if renewed is not None and error is None:
+                self._etag = renewed
+            if self._done.is_set() or (renewed is not None and error is None):
+                self._blocks.lost(first, stop)  # the latter are asked for again
+            elif error is None:
+                self._received(first, stop, trio.current_time() - started)
+            else:
+                self._missed(first, stop, error)
+            self._slots.give_back()
+            self._pump()
+
+    def _received(self, first: int, stop: int, took_s: float) -> None:
+        self._blocks.arrived(first, stop)
+        length = self._blocks.span(first, stop)[1]
+        self.received_bytes += length
+        self.error = None
+        self._slots.learn(length, took_s)
+        if self.complete:
+            self._end()
+        self.grown()
+        for waiter in self._waiters:
+            if waiter.first < stop and first < waiter.stop:
+                waiter.woken.set()
+
+    def _missed(self, first: int, stop: int, error: RecfsError) -> None:
+        self._blocks.lost(first, stop)
+        self.error = error
+        lasting = _lasting(error)
+        if lasting or any(waiter.first < stop and first < waiter.stop for waiter in self._waiters):
+            self.missed(error)
+        if lasting:
+            self.failed = error
+            self._end()
+            self._fail_waiters(error)
+            return
+        # Read-ahead goes on with the next reads only, else it would knock at a dead server's door without a pause.
+        self._ahead.forget()
+        self._fail_waiters(error, first, stop)
+
+    def _fail_waiters(self, error: RecfsError, first: int = 0, stop: int | None = None) -> None:
+        for waiter in self._waiters:
+            if stop is None or (waiter.first < stop and first < waiter.stop):
+                waiter.error = error
+                waiter.woken.set()
+
+    # --- what to ask for next (atomic) ---------------------------------------------------------------------------
+
+    def _urgent(self) -> tuple[int, int] | None:
+        """The next blocks that a reader waits for, with some more for one that reads in sequence."""
+        for waiter in self._waiters:
+            if waiter.stream is None or waiter.error is not None:
+                continue
+            first = self._blocks.first_absent(waiter.first, waiter.stop)
+            if first is None:
+                continue
+            wanted_bytes = (waiter.stop - waiter.first) * self._blocks.block_bytes
+            piece = self._request_blocks(max(MIB, wanted_bytes // REQUESTS_PER_WINDOW))
+            stretch = self._request_blocks(min(MAX_URGENT_BYTES, self._ahead_request_bytes(waiter.stream)))
+            stop = first + max(stretch, min(piece, waiter.stop - first))
+            return first, self._blocks.absent_end(first, min(stop, self._blocks.count))
+        return None
+
+    def _ahead_of_readers(self) -> tuple[int, int] | None:
+        """The next blocks that somebody will wait for."""
+        blocks = self._blocks
+        for stream in self._ahead:
+            end = stream.position + self._ahead.window(stream)
+            last = blocks.count if end >= blocks.size else end // blocks.block_bytes
+            first = blocks.first_absent(stream.position // blocks.block_bytes, last)
+            if first is None:
+                continue
+            request = self._request_blocks(self._ahead_request_bytes(stream))
+            stop = blocks.absent_end(first, min(first + request, last))
+            # A short request at the window's edge would be the rule, as the edge moves with each read.
+            if stop - first == request or stop < last or stop == blocks.count:
+                return first, stop
+        return None
+
+    def _in_background(self) -> tuple[int, int] | None:
+        """The next blocks of a file that is to become whole."""
+        if all(waiter.stream is not None or waiter.error is not None for waiter in self._waiters):
+            return None
+        first = self._blocks.first_absent(0, self._blocks.count)
+        if first is None:
+            return None
+        stop = min(first + self._request_blocks(MAX_REQUEST_BYTES), self._blocks.count)
+        return first, self._blocks.absent_end(first, stop)
+
+    def _ahead_request_bytes(self, stream: Stream) -> int:
+        return self._ahead.window(stream) // REQUESTS_PER_WINDOW
+
+    def _request_blocks(self, wanted_bytes: int) -> int:
+        """A request's size in blocks: *wanted_bytes* within the limits."""
+        most = min(wanted_bytes, MAX_REQUEST_BYTES, self._slots.sensible_bytes())
+        return max(1, most // self._blocks.block_bytes)
+
+
+async def _never(_etag: str) -> str | None:
+    return None
+
+
+def _lasting(error: RecfsError) -> bool:
+    """Whether asking again would bring the same answer."""
+    passing = isinstance(error, (StoreOutage, TransferCancelled))
+    return isinstance(error, ObjectStoreError) and not (error.retryable or passing)
+
+
+def _get(store: ObjectStore, key: str, etag: str, offset: int, length: int, target: RevocableFd) -> None:
+    with target.lent() as fd:
+        store.get_range(key, offset, length, if_match=etag, into=fd, cancel=target.revoked)

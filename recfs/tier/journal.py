@@ -1,0 +1,437 @@
+"""Work on S3 that is still to be done: in memory for those who do it, in the catalogue so that it survives.
+
+Every change is written in the batch of the rows it belongs to. Nothing is put under a key as long as another file's
+object is there (`held`), and a new object takes the deletion of its predecessor back (`superseded`).
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.core.naming import is_temporary_name
+from recfs.ports import JournalRow
+from recfs.tier.unsent import Unsent, Why
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from recfs.ports import Catalogue, Clock
+    from recfs.state.nodes import FileNode
+    from recfs.state.writebehind import WriteBehind
+    from recfs.tier.unanswered import Unanswered
+
+UPLOAD, DELETE, MOVE, ABORT = "upload", "delete", "move", "abort"
+_NS = 1_000_000_000
+SOON_NS = 60 * _NS
+
+
+@dataclass(slots=True)
+class Running:
+    """What of a row is being done right now."""
+
+    what: str = ""
+    done_bytes: int = 0
+    """Of the parts that are confirmed; without parts, what has gone out."""
+    parts: dict[int, int] = field(default_factory=dict)
+    """What has gone out of each part under way; set by its thread."""
+
+    @property
+    def sent_bytes(self) -> int:
+        """What has gone out."""
+        return self.done_bytes + sum(list(self.parts.values()))
+
+
+class Journal:
+    """All rows that are not done."""
+
+    def __init__(self, behind: WriteBehind, clock: Clock, unanswered: Unanswered) -> None:
+        self._behind = behind
+        self._clock = clock
+        self._next = 1
+        self.rows: dict[int, JournalRow] = {}
+        self.running: dict[int, Running] = {}
+        self.inherited: set[int] = set()
+        """Rows of an earlier run, and what took the place of one that was tried: not all they began may be recorded."""
+        self.held: dict[str, int] = {}
+        """Keys whose object is to move away, and the inode it belongs to."""
+        self._key_of: dict[int, str] = {}
+        self._of_ino: dict[tuple[str, int], int] = {}
+        self._deletions: dict[str, set[int]] = {}
+        self._begun: set[int] = set()
+        """Inodes whose uploads were dropped after a try: S3 may have something of them that no row knows of."""
+        self.unsent = Unsent()
+        self.unanswered = unanswered
+        self.refusals: set[int] = set()
+        """Rows whose last try met what waiting does not change: S3, or the owner of the prefix, refuses."""
+        self.waits: dict[int, int] = {}
+        """Rows that wait for another file's object to leave, and the move that they wait for."""
+        self.in_one: set[int] = set()
+        """Uploads in parts that S3 did not finish in several tries: next time they go in one request, if they can."""
+        self.sent = 0
+        """Counts the uploads that are done, or not wanted any more."""
+        self._timers: list[tuple[int, int]] = []
+        """(next_try_ns, id), a heap; entries that are outdated are skipped."""
+        self._due: dict[bool, list[int]] = {False: [], True: []}
+        """Ids whose time has come, as heaps: deletions, and all others."""
+        self._queued: set[int] = set()
+        self.wake = trio.Event()
+        """Set when there is something new to look at."""
+        self._progress = trio.Event()
+        self.stopping = False
+        """Set when the daemon stops: transfers end, and what they were to do stays here. Read by their threads, too."""
+
+    async def load(self, catalogue: Catalogue) -> None:
+        """Take up what the last run left."""
+        now = self._clock.steady_ns()
+        known = {row_id: (name, user) for row_id, name, user in await catalogue.upload_names()}
+        for row in await catalogue.journal():
+            # What failed may have done so for what was put right before the start: the clock, credentials, the network.
+            # What was put off while its file was written may be of one that is not written any more.
+            name, user = known.get(row.id, (b"", None))
+            at_once = row.attempts or row.kind == MOVE
+            self._put(row._replace(next_try_ns=min(row.next_try_ns, now)) if at_once else row, user)
+            if is_temporary_name(name):
+                self.unsent.set_aside(row.id, Why.NAME)
+            self._next = max(self._next, row.id + 1)
+            if row.ino:
+                self._of_ino[row.kind, row.ino] = row.id
+            if row.kind == MOVE and (held := await catalogue.object(row.ino)) is not None:
+                self.hold(row.ino, held.key)
+        self.inherited.update(self.rows)
+
+    # --- adding (atomic) -----------------------------------------------------------------------------------------
+
+    def upload(self, node: FileNode, delay_s: float) -> None:
+        """The file's bytes are to go to S3. Replaces what was to be uploaded of it before."""
+        before = self._of_ino.get((UPLOAD, node.ino))
+        tried = node.ino in self._begun or (before is not None and self.was_tried(before))
+        if before is not None and before not in self.running:
+            self.cancel(before)
+        self._begun.discard(node.ino)
+        key = self.rows[before].key if before in self.rows else ""  # it is being worked on, or was tried
+        row = self._add(UPLOAD, node.ino, key, node.bytes, delay_s, _owner(node))
+        if tried:
+            self.inherited.add(row.id)
+        if is_temporary_name(node.name):
+            self.unsent.set_aside(row.id, Why.NAME)
+
+    def was_tried(self, row_id: int) -> bool:
+        """Whether an upload has begun something on S3, perhaps, that no row knows of. Atomic."""
+        row = self.rows.get(row_id)
+        return row is not None and (row.attempts > 0 or row_id in self.inherited)
+
+    def may_have_put(self, ino: int) -> bool:
+        """Whether an upload of this inode, not confirmed, may have replaced the object that its row tells of."""
+        row = self.upload_of(ino)
+        return ino in self._begun or (row is not None and (row.id in self.running or self.was_tried(row.id)))
+
+    def move(self, ino: int, key: str | None) -> None:
+        """The object under *key* is to follow its file's new name; None: those of everything below a directory."""
+        self._align(ino, 0.0)
+        if key is not None:
+            self.hold(ino, key)
+
+    def describe(self, ino: int, key: str, delay_s: float) -> None:
+        """The object under *key* is to follow its file's attributes: at most one copy for all of *delay_s*."""
+        if (MOVE, ino) not in self._of_ino:
+            self._align(ino, delay_s)
+            self.hold(ino, key)
+
+    def resume_move(self, ino: int) -> None:
+        """The file is not being written any more: what was put off until then is to be done."""
+        if (MOVE, ino) in self._of_ino:
+            self._align(ino, 0.0)
+
+    def _align(self, ino: int, delay_s: float) -> None:
+        before = self.rows.get(self._of_ino.get((MOVE, ino), 0))
+        if before is None:
+            self._add(MOVE, ino, "", 0, delay_s)
+        elif self._refused(before):
+            self.retry(before.id)  # the name that S3 refuses may be another one now
+        elif not before.attempts and before.next_try_ns > (now := self._clock.steady_ns()):
+            self.update(before._replace(next_try_ns=now))
+
+    def move_of(self, ino: int) -> JournalRow | None:
+        """What is to be done so that the object follows its file's name and attributes."""
+        return self.rows.get(self._of_ino.get((MOVE, ino), 0))
+
+    def delete(self, key: str, delay_s: float = 0.0) -> int:
+        """The object is to go; the row's id."""
+        return self._add(DELETE, 0, key, 0, delay_s).id
+
+    def abort(self, key: str, upload_id: str) -> None:
+        """A multipart upload that was begun is to be dropped."""
+        row = self._add(ABORT, 0, key, 0, 0)
+        self.update(row._replace(upload_id=upload_id))
+
+    def forget(self, node: FileNode, key: str) -> None:
+        """The file, whose object belongs under *key*, is gone: nothing of it is to be uploaded or moved any more.
+
+        One that may have put something elsewhere stays, until that is looked for.
+        """
+        for kind in (UPLOAD, MOVE):
+            row_id = self._of_ino.get((kind, node.ino))
+            if row_id is None or row_id in self.running:
+                continue
+            put = self.rows[row_id].key
+            if not put or (put == key and not self.was_tried(row_id)):
+                self.cancel(row_id)
+            else:
+                self.retry(row_id)
+        self._begun.discard(node.ino)
+
+    def is_deleted(self, key: str) -> bool:
+        """Whether the object under *key* is to go."""
+        return key in self._deletions
+
+    def superseded(self, key: str) -> None:
+        """There is a new object under *key*: what was to delete its predecessor would delete this one."""
+        for row_id in self._deletions.get(key, set()) - self.running.keys():
+            self.done(row_id)
+
+    def hold(self, ino: int, key: str) -> None:
+        """The object of a file that is to move lies under *key* now; ignored if none is to."""
+        if (MOVE, ino) in self._of_ino:
+            self._let_go(ino)
+            self.held[key] = ino
+            self._key_of[ino] = key
+
+    def _let_go(self, ino: int) -> None:
+        key = self._key_of.pop(ino, None)
+        if key is not None and self.held.get(key) == ino:
+            del self.held[key]
+
+    def _add(self, kind: str, ino: int, key: str, size: int, delay_s: float, owner: str | None = None) -> JournalRow:
+        now = self._clock.steady_ns()
+        row = JournalRow(self._next, kind, ino, key, "", "", size, 0, now + round(delay_s * _NS), 0, "", now)
+        self._next += 1
+        if ino:
+            self._of_ino[kind, ino] = row.id
+        self._put(row, owner)
+        self._behind.journal(row)
+        self.wake.set()
+        return row
+
+    def _put(self, row: JournalRow, owner: str | None) -> None:
+        before = self.rows.get(row.id)
+        if row.kind == UPLOAD:
+            self.unsent.put(row, owner)
+        elif row.kind == DELETE:
+            self._deletions.setdefault(row.key, set()).add(row.id)
+        self.rows[row.id] = row
+        if before is None or before.next_try_ns != row.next_try_ns or before.failed != row.failed:
+            heapq.heappush(self._timers, (row.next_try_ns, row.id))
+
+    # --- choosing (atomic) ---------------------------------------------------------------------------------------
+
+    def take(self, *, deletions: bool) -> JournalRow | None:
+        """The oldest row that is due and not being worked on: to be started, or put back."""
+        now = self._clock.steady_ns()
+        while self._timers and self._timers[0][0] <= now:
+            self._queue(heapq.heappop(self._timers)[1], now)
+        due = self._due[deletions]
+        while due:
+            row_id = heapq.heappop(due)
+            self._queued.discard(row_id)
+            row = self._ready(row_id, now)
+            if row is not None:
+                return row
+        return None
+
+    def put_back(self, row_ids: Iterable[int]) -> None:
+        """These cannot be started now; their time has still come."""
+        for row_id in row_ids:
+            self._queue(row_id, self._clock.steady_ns())
+
+    def ended(self, row_id: int) -> None:
+        """The row is not being worked on any more, whether it is done or not."""
+        self.running.pop(row_id, None)
+        row = self.rows.get(row_id)
+        if row is not None:
+            heapq.heappush(self._timers, (row.next_try_ns, row_id))
+        self.wake.set()
+        self.signal()
+
+    def _ready(self, row_id: int, now: int) -> JournalRow | None:
+        row = self.rows.get(row_id)
+        is_ready = row is not None and row.next_try_ns <= now and not row.failed and row_id not in self.running
+        return row if is_ready else None
+
+    def _queue(self, row_id: int, now: int) -> None:
+        row = self._ready(row_id, now)
+        if row is not None and row_id not in self._queued:
+            self._queued.add(row_id)
+            heapq.heappush(self._due[row.kind == DELETE], row_id)
+
+    def next_ns(self) -> int | None:
+        """When the next row's time comes; None when there is none."""
+        return self._timers[0][0] if self._timers else None
+
+    # --- working it off (atomic) ---------------------------------------------------------------------------------
+
+    def update(self, row: JournalRow) -> None:
+        """The row changed; ignored when it was dropped meanwhile."""
+        if row.id in self.rows:
+            self._put(row, self.unsent.owner_of(row.id))
+            self._behind.journal(row)
+            self.wake.set()
+
+    def done(self, row_id: int) -> None:
+        """The work is done, or not wanted any more."""
+        row = self.rows.pop(row_id, None)
+        if row is None:
+            return
+        if self._of_ino.get((row.kind, row.ino)) == row_id:
+            del self._of_ino[row.kind, row.ino]
+            if row.kind == MOVE:
+                self._let_go(row.ino)
+        self.unsent.drop(row_id)
+        self.free(row_id)
+        self.in_one.discard(row_id)
+        if row.kind == UPLOAD:
+            self.sent += 1
+        elif row.kind == DELETE:
+            same = self._deletions[row.key]
+            same.discard(row_id)
+            if not same:
+                del self._deletions[row.key]
+        self._behind.journal_done(row_id)
+        self.wake.set()
+        self.signal()
+
+    def free(self, row_id: int) -> None:
+        """Nothing is in the row's way, nor was its last try refused, as far as is known."""
+        self.refusals.discard(row_id)
+        self.waits.pop(row_id, None)
+
+    def cancel(self, row_id: int) -> None:
+        """Drop the row, and have a multipart upload that it began aborted."""
+        row = self.rows.get(row_id)
+        if row is not None and row.kind == UPLOAD and row.key and row_id in self.inherited:
+            self.unanswered.note(row.key, None)  # what it asked for before the start may not have been answered
+        if row is not None and row.kind == UPLOAD and not row.upload_id and self.was_tried(row_id):
+            self._begun.add(row.ino)
+        self.done(row_id)
+        if row is not None and row.upload_id and row.kind == UPLOAD:
+            self.abort(row.key, row.upload_id)
+
+    def retry(self, row_id: int) -> bool:
+        """Try again at once. False when there is no such row."""
+        row = self.rows.get(row_id)
+        if row is None:
+            return False
+        if self._refused(row):
+            self.unsent.count_again(row_id)
+        self.refusals.discard(row_id)
+        self.update(row._replace(next_try_ns=self._clock.steady_ns(), failed=0))
+        return True
+
+    def _refused(self, row: JournalRow) -> bool:
+        return self.unsent.why_aside(row.id) is Why.REFUSED
+
+    def refused(self) -> set[int]:
+        """The rows that S3 refuses for their own sake: somebody has to do something about each."""
+        return {row.id for row in self.rows.values() if self._refused(row)}
+
+    def hurry(self, hurried: set[int]) -> None:
+        """Nothing waits for its settling any more; what failed waits for its next try.
+
+        Each row once: *hurried* are those that were, and gets these. A temporary name does not change by asking.
+        """
+        now = self._clock.steady_ns()
+        for row in list(self.rows.values()):
+            if row.kind not in (UPLOAD, MOVE) or row.attempts or self.unsent.why_aside(row.id) is not None:
+                continue
+            if row.next_try_ns > now and row.id not in hurried:
+                hurried.add(row.id)
+                self.update(row._replace(next_try_ns=now))
+
+    def renamed(self, node: FileNode, delay_s: float) -> None:
+        """The file's upload may have waited for a name that stays: it waits for *delay_s* now, no longer."""
+        row, due = self.upload_of(node.ino), self._clock.steady_ns() + round(delay_s * _NS)
+        if row is None:
+            return
+        self.unsent.put(row, _owner(node))
+        if is_temporary_name(node.name):
+            self.unsent.set_aside(row.id, Why.NAME)
+        elif self._refused(row):
+            self.retry(row.id)
+        elif self.unsent.why_aside(row.id) is not None:
+            self.unsent.count_again(row.id)
+            self.wake.set()
+        if not row.attempts and row.next_try_ns > due:
+            self.update(row._replace(next_try_ns=due))
+
+    def owned(self, node: FileNode) -> None:
+        """The file may be another user's now: so is what waits of it."""
+        row = self.upload_of(node.ino)
+        if row is not None:
+            self.unsent.put(row, _owner(node))
+
+    def uploads_of_others(self, owner: str | None) -> list[int]:
+        """The inode numbers of files to be uploaded that count as those of others than *owner*."""
+        rows = self.rows.values()
+        return [row.ino for row in rows if row.kind == UPLOAD and self.unsent.owner_of(row.id) != owner]
+
+    def upload_of(self, ino: int) -> JournalRow | None:
+        """The upload that is to be done of this inode."""
+        row_id = self._of_ino.get((UPLOAD, ino))
+        return self.rows.get(row_id) if row_id is not None else None
+
+    def stuck(self) -> set[int]:
+        """Rows that somebody who drains would wait for in vain: refused, and left alone until the next try."""
+        return {
+            row_id
+            for row_id in self.refusals - self.running.keys()
+            if self.unsent.why_aside(row_id) is None and self.rows[row_id].next_try_ns > self._clock.steady_ns()
+        }
+
+    def failed(self) -> set[int]:
+        """Rows that failed, not for their own sake, and wait for their next try."""
+        now = self._clock.steady_ns()
+        return {
+            row.id
+            for row in self.rows.values()
+            if row.attempts and row.next_try_ns > now and row.id not in self.running
+            and self.unsent.why_aside(row.id) is None
+        }  # fmt: skip
+
+    def pending(self, *, retries: bool) -> int:
+        """How many rows somebody who drains has to wait for; *retries*: also those that failed and are tried again.
+
+        Not what is to happen much later anyway: deletions after the trash's retention, files with temporary names. Nor
+        what S3 refuses for its own sake, once it has been tried: waiting changes nothing.
+        """
+        soon = self._clock.steady_ns() + SOON_NS
+        return sum(
+            1
+            for row in self.rows.values()
+            if row.id in self.running
+            or (
+                not row.failed
+                and self.unsent.why_aside(row.id) is None
+                and (retries if row.attempts else row.next_try_ns <= soon)
+            )
+        )
+
+    def unsent_bytes(self) -> int:
+        """Bytes of files that wait for S3 and can get there."""
+        return self.unsent.total_bytes
+
+    def signal(self) -> None:
+        """Something was finished with."""
+        self._progress.set()
+        self._progress = trio.Event()
+
+    async def progress(self) -> None:
+        """Wait until something is finished with."""
+        await self._progress.wait()
+
+
+def _owner(node: FileNode) -> str | None:
+    account = node.parent.account
+    return account.user if account is not None else None

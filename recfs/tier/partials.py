@@ -1,0 +1,316 @@
+"""Partial local copies of what S3 holds: begun by a reader, filled by a `Download` that all readers share, verified
+when they are whole, and then carried home like any committed file.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.core.model import State
+from recfs.disk.commit.digests import Pass, Source
+from recfs.disk.commit.hashing import Work, owner_of
+from recfs.disk.diskio import file_limit, kept_files
+from recfs.disk.staging import FETCH_LABEL, pool_size
+from recfs.errors import IoFailure, RecfsError
+from recfs.object_errors import BucketMissing, ChecksumMismatch, ObjectArchived, ObjectMissing
+from recfs.objects import RestoreState
+from recfs.ports import ObjectRow, Pending
+from recfs.state.nodes import FileNode
+from recfs.state.problems import reason_of
+from recfs.tier.copies import Partial
+from recfs.tier.download import Download
+from recfs.tier.misses import Misses
+
+if TYPE_CHECKING:
+    from recfs.disk.commit.hashing import Hashing
+    from recfs.disk.staging import Space, StagingPool
+    from recfs.state.tree import Tree
+    from recfs.stores.local import LocalStore
+    from recfs.tier.copies import Copies
+    from recfs.tier.link import Link
+
+log = logging.getLogger("recfs.tier")
+
+KEPT_SHARE = 8
+"""Which part of the descriptors for open files may be kept by copies that nobody has open, one each."""
+RENEW_S = 30.0
+"""How long a reader waits to learn that it was recfs that changed the object."""
+
+
+def _is_away(node: FileNode) -> bool:
+    return node.state.is_remote and not node.unlinked
+
+
+class Partials:
+    """All partial copies, and the way of a file's bytes from S3 to here."""
+
+    def __init__(
+        self, copies: Copies, link: Link, tree: Tree, pool: StagingPool, space: Space, store: LocalStore,
+        hashing: Hashing,
+    ) -> None:  # fmt: skip
+        self._copies = copies
+        self._link = link
+        self._tree = tree
+        self._behind = tree.behind
+        self._pool = pool
+        self._space = space
+        self._store = store
+        self._hashing = hashing
+        self.nursery: trio.Nursery | None = None
+        """Where downloads run."""
+        self.serving = trio.Event()
+        """Set once there is one."""
+        self.by_ino = copies.partial
+        self.misses = Misses(tree)
+        """Reads that failed."""
+        self.landing: dict[int, trio.Event] = {}
+        """Copies that are whole and being verified, by inode number."""
+        self._doomed: dict[int, list[int]] = {}
+        """Journalled deletions of objects that a copy is still filled from, by inode number."""
+
+    def idle(self) -> list[Partial]:
+        """Those that nobody wants anything of now."""
+        return [each for each in self.by_ino.values() if self.is_idle(each.node)]
+
+    def is_idle(self, node: FileNode) -> bool:
+        """Whether nobody wants anything of its partial copy now, if there is one."""
+        partial = self.by_ino.get(node.ino)
+        return partial is None or (partial.idle and node.ino not in self.landing)
+
+    # --- the objects they are filled from ------------------------------------------------------------------------
+
+    def doom(self, node: FileNode, row_id: int) -> None:
+        """The deletion *row_id* of the object this file is filled from is due when that ends. Atomic."""
+        self._doomed.setdefault(node.ino, []).append(row_id)
+
+    def _no_longer_filled(self, node: FileNode) -> None:
+        for row_id in self._doomed.pop(node.ino, []):
+            if not (node.unlinked and self._copies.settings.retention_s):
+                self._copies.journal.retry(row_id)
+
+    # --- filling -------------------------------------------------------------------------------------------------
+
+    async def of(self, node: FileNode) -> Partial | None:
+        """The partial copy of a file whose bytes are in S3, begun if need be; None if they are here by now."""
+        await self._landed(node)
+        if not _is_away(node):
+            return None
+        self.drop_failed(node)
+        found = self.by_ino.get(node.ino)
+        if found is not None:
+            found.used_ns = self._tree.clock.steady_ns()
+            self.by_ino[node.ino] = self.by_ino.pop(node.ino)
+            return found
+        held = node.object
+        if held is None:
+            raise IoFailure(f"{node.path}: its bytes are neither here nor known to be in S3")
+        await self._readable(node, held)
+        self._space.admit_entry()
+        await self.serving.wait()
+        self._leave_descriptors()
+        staging, fd = self._pool.take()
+        found = self.by_ino.get(node.ino)
+        if found is not None or not _is_away(node):
+            os.close(fd)
+            self._store.drop_staging([staging])
+            return found
+        self._store.label(fd, FETCH_LABEL + b"%d" % node.ino)
+        assert self.nursery is not None
+        download = Download(
+            self._link.objects, held.key, held.etag, held.size_bytes, fd, self._link.limiter, self._link.slots,
+            read_ahead_max=self._copies.settings.read_ahead_max,
+        )  # fmt: skip
+        download.grown = functools.partial(self._grown, node.ino)
+        download.missed = functools.partial(self.misses.failed, node.ino)
+        download.renew = functools.partial(self._renewed_etag, node, held)
+        made = self.by_ino[node.ino] = Partial(node, held.key, staging, fd, download, self._tree.clock.steady_ns())
+        if node.body is not None:  # its readers' bytes were given up
+            node.body.swap(os.dup(fd), writable=False)
+            node.body.download = download
+        if node.state is not State.FETCHING:
+            node.enter(State.FETCHING)
+            self._behind.node(node)
+        self.nursery.start_soon(self._fill, made)
+        self._copies.press()
+        return made
+
+    def _grown(self, ino: int) -> None:
+        self.misses.came(ino)
+        self._copies.press()
+
+    def _leave_descriptors(self) -> None:
+        """Give the oldest copies up that nobody has open, where they are so many that others miss their descriptors."""
+        most = (file_limit() - kept_files() - pool_size()) // KEPT_SHARE
+        if len(self.by_ino) < most:
+            return
+        for partial in list(self.by_ino.values()):
+            if self.is_idle(partial.node):
+                self.drop(partial.node)
+                if len(self.by_ino) < most:
+                    return
+
+    async def _renewed_etag(self, node: FileNode, begun: ObjectRow, etag: str) -> str | None:
+        """The etag of the object that a copy is filled from, if recfs itself gave it another than *etag*."""
+        journal = self._copies.journal
+        with trio.move_on_after(RENEW_S):
+            while (held := node.object) is not None and held.key == begun.key and held.sha256 == begun.sha256:
+                if held.etag != etag:
+                    return held.etag
+                row = journal.move_of(node.ino)
+                if row is None or row.attempts:
+                    return None
+                if row.id not in journal.running:
+                    journal.retry(row.id)  # begun before a crash, perhaps, and its answer lost
+                await journal.progress()
+        return None
+
+    async def _readable(self, node: FileNode, held: ObjectRow) -> None:
+        if node.state is not State.ARCHIVED:
+            return
+        info = await trio.to_thread.run_sync(
+            self._link.objects.head, held.key, limiter=self._link.limiter, abandon_on_cancel=True
+        )
+        if info is not None and info.restore_state in (RestoreState.ARCHIVED, RestoreState.RESTORING):
+            raise ObjectArchived(f"{node.path} is {info.restore_state} ({held.storage_class}); see `recfs restore`")
+        node.enter(State.EVICTED)
+        self._behind.node(node)
+
+    async def _fill(self, partial: Partial) -> None:
+        try:
+            await self._filled(partial)
+        except Exception as error:  # other people's downloads run beside it
+            log.exception("%s: unexpected error with its fetched bytes", partial.node.path)
+            self._give_up(partial, IoFailure(f"{partial.node.path}: {reason_of(error)}"))
+
+    async def _filled(self, partial: Partial) -> None:
+        await partial.download.run()
+        node, failed = partial.node, partial.download.failed
+        if partial.download.complete:
+            await self._verify(partial)
+        elif failed is not None and self.by_ino.get(node.ino) is partial:
+            log.error("%s: %s", node.path, failed)
+            if isinstance(failed, ObjectMissing | BucketMissing):
+                assert self.nursery is not None
+                self.nursery.start_soon(self._link.owner.doubt)
+            if isinstance(failed, ObjectArchived) or partial.idle:
+                self.drop(node)  # else with the last close: who has it open gets this error at every read
+
+    async def bring(self, node: FileNode) -> None:
+        """Have the whole file here, verified. Raises what went wrong."""
+        while node.state.is_remote and not node.unlinked:
+            partial = await self.of(node)
+            if partial is None:
+                continue
+            partial.waiting += 1
+            try:
+                await partial.download.whole()
+            except ObjectMissing:
+                if node.object is None or node.object.key == partial.key:
+                    raise
+                self.drop(node)  # the object has followed its file's new name
+                continue
+            finally:
+                partial.waiting -= 1
+            await self._landed(node)
+            if self.by_ino.get(node.ino) is partial and partial.download.complete:
+                await self._begin_verifying(partial)
+                await self._landed(node)
+            if partial.wrong is not None:
+                raise partial.wrong  # else a store that lies would be asked for ever
+
+    async def _begin_verifying(self, partial: Partial) -> None:
+        """Verify in a task of its own: whoever asks for it may leave before its end. Raises IoFailure at a stop."""
+        assert self.nursery is not None
+        try:
+            await self.nursery.start(self._verify, partial)
+        except RuntimeError as error:  # the nursery is closed to new arrivals
+            raise IoFailure(f"{partial.node.path}: recfs is stopping") from error
+
+    async def _verify(self, partial: Partial, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        try:
+            await self._land(partial)
+        except IoFailure as error:
+            self._give_up(partial, error)
+
+    async def _landed(self, node: FileNode) -> None:
+        while node.ino in self.landing:
+            await self.landing[node.ino].wait()
+
+    async def _land(self, partial: Partial) -> None:
+        """A partial copy is whole: verify it, and let the settler carry it home."""
+        node = partial.node
+        if node.ino in self.landing or self.by_ino.get(node.ino) is not partial:
+            return
+        done = self.landing[node.ino] = trio.Event()
+        try:
+            sha256 = await self._checksum(partial)
+            held = node.object
+            if self.by_ino.get(node.ino) is not partial or node.unlinked or held is None:
+                return
+            if sha256 != held.sha256:
+                what = f"{node.path}: S3 holds other bytes under {held.key} than were uploaded"
+                self._give_up(partial, ChecksumMismatch(f"{what}; restore the version recfs wrote"))
+                return
+            del self.by_ino[node.ino]
+            self._no_longer_filled(node)
+            node.enter(State.STORED)
+            node.sha256, node.md5 = held.sha256, held.md5
+            node.staging, node.home_ino = partial.staging, os.fstat(partial.fd).st_ino
+            node.pending |= Pending.MOVE
+            if node.body is not None:
+                node.body.download = None
+            os.close(partial.fd)
+            self._copies.local_bytes += held.size_bytes
+            self._copies.remember(node, held._replace(local=1, used_ns=self._tree.clock.steady_ns()))
+            self._behind.settle(node)
+            self._copies.press()
+        finally:
+            del self.landing[node.ino]
+            done.set()
+
+    async def _checksum(self, partial: Partial) -> bytes | None:
+        """Of a copy that is on stable storage then; None if it was given up meanwhile."""
+        node = partial.node
+        passing = Pass(Source(self._store.staging(partial.staging), alone=False), node.bytes)
+        partial.verifying = Work(passing, owner_of(node), node.path)
+        found = await self._hashing.digest(partial.verifying)
+        if found is None or self.by_ino.get(node.ino) is not partial:
+            return None
+        if found.error is not None:
+            raise IoFailure(f"{node.path}: its fetched bytes cannot be read: {found.error}") from found.error
+        return found.sha256
+
+    def _give_up(self, partial: Partial, error: RecfsError) -> None:
+        log.error("%s", error)
+        partial.wrong = error
+        self.misses.failed(partial.node.ino, error)
+        self.drop(partial.node)
+
+    def drop_failed(self, node: FileNode) -> None:
+        """What failed for good is begun anew by the next who opens the file. Atomic."""
+        partial = self.by_ino.get(node.ino)
+        if partial is not None and partial.download.failed is not None and partial.idle:
+            self.drop(node)
+
+    def drop(self, node: FileNode) -> None:
+        """Give a partial copy up. Who has the file open gets errors from then on: what is here has holes. Atomic."""
+        partial = self.by_ino.pop(node.ino, None)
+        if partial is None:
+            return
+        partial.download.close()
+        if partial.verifying is not None:
+            self._hashing.stop(partial.verifying)
+        self._no_longer_filled(node)
+        os.close(partial.fd)
+        self._store.drop_staging([partial.staging])
+        if node.state is State.FETCHING and not node.unlinked:
+            node.enter(State.EVICTED)
+            if isinstance(partial.download.failed, ObjectArchived):
+                node.enter(State.ARCHIVED)
+            self._behind.node(node)

@@ -1,0 +1,60 @@
+"""The way back from S3, as the file system asks for it (`state/remote.py`)."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.core.model import State
+from recfs.objects import ARCHIVE_CLASSES, RestoreState
+
+if TYPE_CHECKING:
+    from recfs.state.body import Fetch
+    from recfs.state.nodes import FileNode
+    from recfs.tier.budget import UploadBudget
+    from recfs.tier.link import Link
+    from recfs.tier.partials import Partials
+    from recfs.tier.room import Room
+
+
+class BytesInS3:
+    """Brings them through partial copies."""
+
+    def __init__(
+        self, partials: Partials, room: Room, link: Link, budget: UploadBudget, *, fetch_whole_below: int
+    ) -> None:
+        self._partials = partials
+        self._room = room
+        self._link = link
+        self.budget = budget
+        self.fetch_whole_below = fetch_whole_below
+
+    async def bring(self, node: FileNode) -> None:
+        """As `Remote.bring`."""
+        await self._partials.bring(node)
+
+    async def begin(self, node: FileNode) -> tuple[int, Fetch] | None:
+        """As `Remote.begin`."""
+        partial = await self._partials.of(node)
+        if partial is None or node.body is not None or node.state is not State.FETCHING:
+            return None
+        return os.dup(partial.fd), partial.download
+
+    def lost(self, node: FileNode) -> bool:
+        """As `Remote.lost`."""
+        return self._room.lost(node)
+
+    async def restore_state(self, node: FileNode) -> RestoreState | None:
+        """As `Remote.restore_state`."""
+        held = node.object
+        if held is None or (node.state is not State.ARCHIVED and held.storage_class not in ARCHIVE_CLASSES):
+            return None
+        info = await trio.to_thread.run_sync(
+            self._link.objects.head, held.key, limiter=self._link.limiter, abandon_on_cancel=True
+        )
+        return info.restore_state if info is not None else None
+
+
+__all__ = ["BytesInS3"]

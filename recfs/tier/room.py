@@ -1,0 +1,138 @@
+"""Room for local copies of what S3 holds: which may leave, and when they have to.
+
+The budget counts everything local that S3 has or will have. Partial copies that nobody has open go first, then whole
+ones by last use, then what open readers have left behind them. What is not in state `stored` never leaves.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.core.model import State
+from recfs.state.nodes import FileNode, Garbage
+from recfs.state.problems import forever
+
+if TYPE_CHECKING:
+    from recfs.disk.staging import Space
+    from recfs.ports import ObjectRow
+    from recfs.state.tree import Tree
+    from recfs.tier.copies import Copies
+    from recfs.tier.ownership import Ownership
+    from recfs.tier.partials import Partials
+
+log = logging.getLogger("recfs.tier")
+
+PART = "local copies"
+LOOK_S = 10.0
+"""How often the disk's reserve is looked at."""
+LEAVING_FILES = 100
+"""How many are looked at together."""
+
+
+def _is_moving(node: FileNode) -> bool:
+    """Whether the local copy is not at home, or not for long."""
+    return bool(node.pending or node.settling or node.moved is not None or node.staging is not None)
+
+
+class Room:
+    """The budget, and what leaves for it."""
+
+    def __init__(self, copies: Copies, owner: Ownership, partials: Partials, tree: Tree, space: Space) -> None:
+        self._copies = copies
+        self._owner = owner
+        self._partials = partials
+        self._tree = tree
+        self._behind = tree.behind
+        self._space = space
+
+    def may_evict(self, node: FileNode) -> str | None:
+        """Why the local copy cannot go now; None if it can."""
+        if node.unlinked:
+            return "it was removed meanwhile"
+        if node.state is not State.STORED or node.object is None:
+            return f"it is {node.state}: only what is stored in S3 can leave; `recfs route explain` tells where it goes"
+        if self._owner.is_lost:
+            return "objects of this store are gone from S3: this may be the only copy; `recfs bucket owner` tells"
+        if node.body is not None:
+            return "it is open; it can leave when it is closed"
+        if _is_moving(node):
+            return "it is being moved; try again"
+        return "it is pinned; `recfs unpin` lets it go" if node.object.pinned else None
+
+    def evict(self, node: FileNode) -> None:
+        """Let the local copy go: the row first, then the bytes. Atomic; `may_evict` was asked."""
+        held = node.object
+        assert held is not None
+        entry = Garbage(
+            self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.steady_ns()
+        )
+        entry.home_ino = node.home_ino
+        entry.place = (node.parent, node.name)
+        self._tree.know_garbage(entry)
+        self._behind.garbage(entry)
+        self._is_away(node, held)
+
+    def _is_away(self, node: FileNode, held: ObjectRow) -> None:
+        node.enter(State.EVICTED)
+        node.home_ino = None
+        self._copies.local_bytes -= held.size_bytes
+        self._copies.remember(node, held._replace(local=0))
+
+    def lost(self, node: FileNode) -> bool:
+        """The local copy was removed past recfs: tells whether S3 has the bytes, and they can be had again. Atomic."""
+        held = node.object
+        if node.state is not State.STORED or held is None or node.body is not None or _is_moving(node):
+            return False
+        log.warning("%s: its local copy was removed past recfs; S3 has the bytes", node.path)
+        self._is_away(node, held)
+        return True
+
+    def over_bytes(self) -> int:
+        """How much has to leave: for the budget, or for the disk's reserve."""
+        return max(self._copies.used_bytes - self._copies.line_bytes, -self._space.left(), 0)
+
+    async def relieve(self) -> None:
+        """Evict until the budget holds, or nothing more may leave."""
+        many = LEAVING_FILES
+        while self.over_bytes() > 0:
+            if idle := self._partials.idle():
+                self._partials.drop(min(idle, key=lambda each: each.used_ns).node)
+                continue
+            await self._behind.flush()
+            found = await self._tree.catalogue.evictable(self._tree.clock.steady_ns(), many)
+            gone = 0
+            for ino in found:
+                with self._behind.problems.aside(PART, ino, f"inode {ino}"):
+                    node = await self._tree.get(ino)
+                    if isinstance(node, FileNode) and self.over_bytes() > 0 and self.may_evict(node) is None:
+                        self.evict(node)
+                        gone += 1
+            if not gone and len(found) == many:
+                many *= 4  # all of these are open, or being moved; others may leave
+                continue
+            if not gone and not self._trim():
+                return
+            await self._behind.flush()
+
+    def _trim(self) -> int:
+        """Free what was read of files that are open, of the largest first; tells how much."""
+        for each in sorted(self._partials.by_ino.values(), key=lambda each: -each.download.present_bytes):
+            if each.waiting:
+                continue  # who waits for all of it, to change it, would wait for ever
+            freed = each.download.trim(self.over_bytes())
+            if freed:
+                return freed
+        return 0
+
+    async def run(self) -> None:
+        """Let copies leave, for ever."""
+        await forever(PART, self._look, self._behind.problems)
+
+    async def _look(self) -> None:
+        with trio.move_on_after(LOOK_S):
+            await self._copies.pressed.wait()
+        self._copies.pressed = trio.Event()
+        await self.relieve()

@@ -1,0 +1,305 @@
+"""The files of the mount and S3: what goes there, what comes back, and which local copies may leave.
+
+A whole local copy of what S3 holds lies in the home tree like any committed file; a partial one is a staging file,
+filled by a `Download` that all readers share. Copies leave when the budget is exceeded, the least recently used
+first, and only those of files in state `stored`. Where no S3 is configured every file stays `committed`, and this is
+never asked.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+
+from recfs.core.model import State
+from recfs.core.routing import Decision, age_of, route
+from recfs.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta, key_for
+from recfs.ports import ObjectRow
+from recfs.state.events import Follower
+from recfs.state.nodes import DirNode, FileNode, Node
+
+if TYPE_CHECKING:
+    from recfs.state.tree import Tree
+    from recfs.tier.copies import Copies
+    from recfs.tier.link import Link
+    from recfs.tier.partials import Partials
+    from recfs.tier.room import Room
+
+log = logging.getLogger("recfs.tier")
+
+USED_EVERY_NS = 60 * 10**9
+"""How precisely the last use of a local copy is recorded."""
+OPEN_S = 3600.0
+"""How long the object of a removed file that is still open stays, should the daemon die before its last close."""
+CURRENT = (State.STORED, State.EVICTED, State.FETCHING)
+"""States in which a file's object has just its bytes."""
+DESCRIBE_S = 2.0
+"""How long further changes of attributes are waited for, so that touch, chmod and chown cost one copy."""
+_NS = 10**9
+
+
+def key_of(node: FileNode) -> str:
+    """Where the object of a file belongs: the path is the key."""
+    return key_for(b"/".join(node.parts()))
+
+
+def description_of(node: FileNode, held: ObjectRow) -> ObjectMeta:
+    """What the metadata of a file's object is to say: of the bytes it has, and under which name and attributes."""
+    return ObjectMeta(
+        sha256=held.sha256, md5=held.md5, original_filename=node.name, mode=node.mode, owner=f"{node.uid}:{node.gid}",
+        mtime_ns=node.mtime_ns if node.state in CURRENT else held.mtime_ns, storage_class=held.storage_class,
+    )  # fmt: skip
+
+
+class Attributes(NamedTuple):
+    """What of a file its object's metadata repeats, but for the checksums."""
+
+    name: bytes
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+
+
+def attributes_of(node: FileNode) -> Attributes:
+    """As they are now."""
+    return Attributes(node.name, node.mode, node.uid, node.gid, node.mtime_ns)
+
+
+class Tier(Follower):
+    """Where each file's bytes are between here and S3."""
+
+    def __init__(self, copies: Copies, partials: Partials, room: Room, link: Link, tree: Tree) -> None:
+        self.copies = copies
+        self.partials = partials
+        self.room = room
+        self.settings = copies.settings
+        self.journal = copies.journal
+        self.objects = link.objects
+        self.owner = link.owner
+        self.limiter = link.limiter
+        self._tree = tree
+        self._behind = tree.behind
+
+    # --- where a file belongs ------------------------------------------------------------------------------------
+
+    def decide(self, node: FileNode) -> Decision:
+        """What the rules say of a file."""
+        age_s = age_of(self._tree.clock.now_ns(), node.mtime_ns, node.ctime_ns)
+        return route(self.settings.rules, tuple(node.parts()), node.bytes, age_s)
+
+    def committed(self, node: FileNode) -> None:
+        """The file was committed just now: journal its upload if that is where it belongs. Atomic."""
+        held = node.object
+        same = held is not None and held.sha256 == node.sha256 and held.size_bytes == node.bytes
+        if held is not None and same and not self.journal.may_have_put(node.ino):
+            self._is_stored(node, held)
+            self.journal.resume_move(node.ino)
+            if held.mtime_ns != node.mtime_ns:
+                self.described(node)
+            return
+        if self.decide(node).store == "s3":
+            unsent, budget = self.journal.unsent, self.settings.max_bytes
+            was_full = unsent.total_bytes > budget
+            self.journal.upload(node, 0.0 if was_full else self.settings.settle_s)
+            if unsent.total_bytes > budget and not was_full:
+                self.journal.hurry(set())  # what is settling has to make room
+            self.copies.press()  # copies of other files have to make room
+        elif held is not None:
+            # It belongs here now: what S3 has of it is an earlier version under its name.
+            self.journal.delete(held.key, self.settings.retention_s)
+            self._lose_object(node)
+
+    def _is_stored(self, node: FileNode, held: ObjectRow) -> None:
+        node.enter(State.STORED)
+        if not held.local:
+            self.copies.local_bytes += node.bytes
+        self.copies.remember(node, held._replace(local=1, held=0, used_ns=self._tree.clock.steady_ns()))
+
+    def uploaded(self, node: FileNode, info: ObjectInfo) -> None:
+        """S3 has confirmed these bytes. Atomic."""
+        assert node.sha256 is not None
+        assert node.md5 is not None
+        before, now, decision = node.object, self._tree.clock.steady_ns(), self.decide(node)
+        if before is not None and before.key != info.key:
+            self.journal.delete(before.key)
+        row = ObjectRow(
+            node.ino, info.key, info.etag, node.bytes, node.sha256, node.md5, node.mtime_ns, info.storage_class,
+            self._tree.clock.now_ns(), now, 0, before.pinned if before is not None else 0,
+            now + round(decision.keep_local_s * _NS), 0,
+        )  # fmt: skip
+        node.object = row
+        self._is_stored(node, row)
+        self.copies.press()
+
+    def outdated(self, node: FileNode, key: str) -> None:
+        """S3 has put bytes under *key* that the file has no more. The next upload replaces them. Atomic."""
+        if node.object is not None and node.object.key == key and not node.unlinked:
+            self._lose_object(node)
+        self.journal.delete(key, 0.0 if node.unlinked else OPEN_S)
+
+    def abandoned(self, node: FileNode) -> None:
+        """What was put off until the end of its writing is to be done."""
+        self.journal.resume_move(node.ino)
+
+    # --- names ---------------------------------------------------------------------------------------------------
+
+    def modified(self, node: FileNode) -> None:
+        """The local bytes are about to differ from what S3 holds. Atomic."""
+        held = node.object
+        if held is not None and held.local:
+            self.copies.local_bytes -= held.size_bytes
+            self.copies.remember(node, held._replace(local=0))
+
+    def superseded(self, node: FileNode) -> None:
+        """A file whose bytes only S3 has is overwritten: the object is the way back until the commit. Atomic."""
+        self.partials.drop(node)
+        if node.object is not None:
+            self.copies.remember(node, node.object._replace(held=1))
+
+    def removed(self, node: FileNode, successor: FileNode | None) -> None:
+        """The file loses its name: so does the object, after the trash's retention. Atomic.
+
+        *successor*: the file that takes over the name. The object stays as an earlier version of it, to be replaced
+        by its upload.
+        """
+        self.modified(node)
+        in_doubt = self.journal.may_have_put(node.ino)
+        self._forget(node)
+        held, open_from_afar = node.object, node.body is not None and node.body.download is not None
+        if not open_from_afar:
+            self.partials.drop(node)
+        if held is None:
+            return
+        if successor is not None and successor.object is None and not in_doubt:
+            # Until an unfinished successor is committed, the object may be all there is of what was promised.
+            kept = node.state.is_remote or (held.held and not node.state.is_whole)
+            way_back = int(kept and not successor.state.is_whole)
+            self.copies.remember(successor, held._replace(ino=successor.ino, local=0, held=way_back, pinned=0))
+        elif open_from_afar:
+            self.retire(node, held.key)
+        else:
+            self.journal.delete(held.key, self.settings.retention_s)
+
+    def _forget(self, node: FileNode) -> None:
+        """Nothing of it is to be uploaded any more; what has arrived of it all the same, or is about to, goes."""
+        key = key_of(node)
+        under_way = (self.journal.upload_of(node.ino), self.journal.move_of(node.ino))
+        put = any(row is not None and row.key == key for row in under_way)
+        self.journal.forget(node, key)
+        if put and (node.object is None or node.object.key != key):
+            self.journal.delete(key)
+
+    def retire(self, node: FileNode, key: str) -> None:
+        """An object is superfluous, as soon as nothing is filled from it any more. Atomic.
+
+        Should the daemon die before, it goes an hour later.
+        """
+        if node.ino not in self.partials.by_ino:
+            self.journal.delete(key, self.settings.retention_s if node.unlinked else 0.0)
+            return
+        row_id = self.journal.delete(key, max(OPEN_S, self.settings.retention_s))
+        self.partials.doom(node, row_id)
+
+    def released(self, node: FileNode) -> None:
+        """Nobody has the file open any more. Atomic."""
+        if node.unlinked:
+            self.partials.drop(node)
+            return
+        self.partials.drop_failed(node)
+        if node.object is not None:
+            if node.object.local:
+                self.used(node)
+            self.copies.press()
+
+    def renamed(self, node: Node) -> None:
+        """The object, or those of everything below, are to follow. Reads go on under the old key. Atomic."""
+        if isinstance(node, FileNode):
+            self.follow(node)
+            self.journal.renamed(node, self.settings.settle_s)
+        elif isinstance(node, DirNode):
+            self.journal.move(node.ino, None)
+
+    def follow(self, node: FileNode) -> None:
+        """Have the object of a file moved if it is not where its name says. Atomic."""
+        if node.object is not None and not node.unlinked and node.object.key != key_of(node):
+            self.journal.move(node.ino, node.object.key)
+
+    def described(self, node: FileNode) -> None:
+        """Mode, owner or time of the file changed: so has its object's metadata. Atomic.
+
+        What is being written says it with its next upload, or when it is found to be what it was; the object of an
+        archived one cannot be changed.
+        """
+        held = node.object
+        if held is not None and not node.unlinked and held.storage_class not in ARCHIVE_CLASSES:
+            self.journal.describe(node.ino, held.key, self._describe_s)
+
+    @property
+    def _describe_s(self) -> float:
+        return max(DESCRIBE_S, self.settings.settle_s)
+
+    # --- use -----------------------------------------------------------------------------------------------------
+
+    def used(self, node: FileNode) -> None:
+        """A local copy is being used. Atomic."""
+        held, now = node.object, self._tree.clock.steady_ns()
+        if held is not None and now - held.used_ns > USED_EVERY_NS:
+            self.copies.remember(node, held._replace(used_ns=now))
+
+    # --- the service ---------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Fill partial copies, and let copies leave, for ever."""
+        self.copies.local_bytes = await self._tree.catalogue.local_object_bytes()
+        async with trio.open_nursery() as nursery:
+            self.partials.nursery = nursery
+            self.partials.serving.set()
+            await self.room.run()
+
+    # --- to where the rules want it (recfs tier run) -------------------------------------------------------------
+
+    async def bring_home(self, node: FileNode) -> bool:
+        """Have the file here for good, verified, and S3 without it. False when it was changed meanwhile."""
+        await self.partials.bring(node)
+        if node.unlinked or node.state is not State.STORED or node.object is None:
+            return False
+        node.enter(State.COMMITTED)
+        self.modified(node)
+        held = self._part_with_object(node)
+        # Only when the rows say that the file is here may the object go.
+        row_id = self.journal.delete(held.key, OPEN_S)
+        await self._behind.durable()
+        self.journal.retry(row_id)
+        return True
+
+    async def store_anew(self, node: FileNode) -> bool:
+        """Upload a stored file again, as to another storage class. False when it was changed meanwhile."""
+        await self.partials.bring(node)
+        if node.unlinked or node.state is not State.STORED or node.object is None:
+            return False
+        node.enter(State.COMMITTED)
+        self.modified(node)
+        self.journal.upload(node, 0.0)
+        return True
+
+    def unwanted(self, node: FileNode) -> None:
+        """A committed file belongs here: nothing of it is to go to S3, or stay there. Atomic."""
+        self._forget(node)
+        if node.object is not None:
+            self.journal.delete(self._part_with_object(node).key, self.settings.retention_s)
+
+    def _part_with_object(self, node: FileNode) -> ObjectRow:
+        held = node.object
+        assert held is not None
+        self._forget(node)
+        self._lose_object(node)
+        return held
+
+    def _lose_object(self, node: FileNode) -> None:
+        node.object = None
+        self.journal.resume_move(node.ino)  # which finds that there is nothing to be moved
+        self._behind.object_gone(node.ino)
+        self._behind.node(node)

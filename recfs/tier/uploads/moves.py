@@ -1,0 +1,196 @@
+"""Objects that follow their files: to the key of a new name, and to what the file's attributes are now.
+
+A move is a copy in S3 and the removal of what was copied. What cannot be put where it belongs yet, since two files
+change places or S3 refuses to move what is there, goes aside first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.core.model import State
+from recfs.errors import Stale
+from recfs.object_errors import (
+    NotOffered,
+    ObjectArchived,
+    ObjectChanged,
+    ObjectMissing,
+    ObjectStoreError,
+    RequestRefused,
+)
+from recfs.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta
+from recfs.state.nodes import DirNode, FileNode
+from recfs.tier.tier import CURRENT, description_of, key_of
+from recfs.tier.uploads.holders import ASIDE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from recfs.ports import JournalRow, ObjectRow
+    from recfs.state.nodes import Node
+    from recfs.state.tree import Tree
+    from recfs.state.writebehind import WriteBehind
+    from recfs.tier.tier import Tier
+    from recfs.tier.uploads.holders import Holders
+
+log = logging.getLogger("recfs.uploader")
+
+WRITTEN_LOOK_S = 3600.0
+"""How long the metadata of a file that is being written is left alone; its commit or its upload tells before that."""
+_NS = 10**9
+
+
+class Moves:
+    """The journal's moves, carried out."""
+
+    def __init__(
+        self, tier: Tier, tree: Tree, behind: WriteBehind, holders: Holders, limiter: trio.CapacityLimiter,
+        clear: Callable[[JournalRow], Awaitable[bool]], claim: Callable[[JournalRow, str], bool],
+    ) -> None:  # fmt: skip
+        self._tier = tier
+        self._journal = tier.journal
+        self._tree = tree
+        self._behind = behind
+        self._holders = holders
+        self._limiter = limiter
+        self._clear = clear
+        """Has removed what a row may have put under its key, if no file's object is there; False: not yet."""
+        self._claim = claim
+        """Keeps everybody else from a key until the row's work ends; False: somebody works there."""
+
+    async def folder(self, row: JournalRow, folder: Node) -> None:
+        """A directory was renamed: the objects of everything below are to follow. Raises IoFailure or OutOfSpace."""
+        await self._own(folder)
+        await self._behind.flush()
+        after = 0
+        while page := await self._tree.catalogue.objects_below(folder.ino, after, 500):
+            for ino in page:
+                with contextlib.suppress(Stale):
+                    node = await self._tree.get(ino)
+                    if isinstance(node, FileNode):
+                        self._tier.follow(node)
+            after = page[-1]
+            await self._behind.flush()
+        self._journal.done(row.id)
+
+    async def _own(self, folder: Node) -> None:
+        """What waits below a directory that came from another user counts as this one's."""
+        account = folder.account if isinstance(folder, DirNode) else None
+        for ino in self._journal.uploads_of_others(account.user if account is not None else None):
+            with contextlib.suppress(Stale):
+                node = await self._tree.get(ino)
+                if isinstance(node, FileNode):
+                    self._journal.owned(node)
+
+    async def file(self, row: JournalRow, node: FileNode) -> None:
+        """The object is to lie where its file does, or to say what the file is. Raises what S3 refuses."""
+        held, key = node.object, key_of(node)
+        if held is None or held.key == key:
+            if (held is None or row.key != key) and not await self._clear(row):
+                return
+            if held is None:
+                self._journal.done(row.id)
+                return
+            row = row._replace(key="")
+            await self._describe(row, node, held)
+            return
+        if not self._claim(row, key):
+            return
+        await self._holders.settled(node, key)
+        holder = await self._holders.holder(key, node.ino)
+        if row.id in self._holders.wanted or (holder is not None and await self._holders.in_circle(node, holder)):
+            key = f"{ASIDE}{node.ino}"
+            if not self._claim(row, key):
+                return
+        elif await self._holders.in_the_way(row, key, holder):
+            return
+        if self._journal.unanswered.others(key, held.sha256):  # perhaps it would be all there is of the file
+            later_ns = self._journal.unanswered.until_ns(key)
+            if later_ns > self._tree.clock.steady_ns():
+                self._journal.update(row._replace(next_try_ns=later_ns))
+                return
+        if row.key != key:
+            if not await self._clear(row):
+                return
+            row = row._replace(key=key)  # a copy of which nobody knows would be an orphan
+            self._journal.update(row)
+        await self._behind.durable()  # … and so would one be whose file has its old name after a power cut
+        if not _has(node, held):
+            self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
+            return
+        told = description_of(node, held)
+        try:
+            info = await self._copy(held, key, told)
+        except (ObjectMissing, ObjectChanged) as error:
+            is_lost = await self._holders.is_lost(node)
+            if node.object is not held:  # it has another etag, which is known now
+                self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
+                return
+            if is_lost and node.state is State.STORED:
+                log.warning("%s: its object %s was lost, the file is uploaded anew: %s", node.path, held.key, error)
+                await self._tier.store_anew(node)
+                self._journal.done(row.id)
+                return
+            if isinstance(error, ObjectMissing) and not row.attempts:
+                log.error("%s: its object %s is gone from S3", node.path, held.key)
+            raise
+        self._journal.done(row.id)
+        self._holders.wanted.discard(row.id)
+        self._journal.superseded(key)
+        if node.object is None or node.object.key != held.key or node.unlinked:
+            self._journal.delete(key)  # uploaded anew, or removed, meanwhile
+            return
+        self._tier.copies.remember(node, node.object._replace(key=key, etag=info.etag, mtime_ns=told.mtime_ns or 0))
+        self._tier.retire(node, held.key)
+        self._tier.follow(node)
+        if description_of(node, node.object) != told:
+            self._tier.described(node)
+        await self._behind.durable()  # before another object may be put where this one was
+
+    async def _describe(self, row: JournalRow, node: FileNode, held: ObjectRow) -> None:
+        """The object is where it belongs; its metadata follows the file's attributes, by a copy onto itself."""
+        if node.state in (State.WRITING, State.SEALING):
+            # The upload that follows says it; without one, nothing was changed, and the commit tells.
+            self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns() + round(WRITTEN_LOOK_S * _NS)))
+            return
+        if node.state not in CURRENT or held.storage_class in ARCHIVE_CLASSES:
+            self._journal.done(row.id)
+            return
+        await self._behind.durable()  # should the answer be lost, this row tells whose doing the new etag is
+        if not _has(node, held):
+            self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
+            return
+        told = description_of(node, held)
+        try:
+            info = await self._copy(held, held.key, told)
+        except (ObjectMissing, ObjectChanged, ObjectArchived, NotOffered, RequestRefused) as error:
+            log.warning("%s: its metadata in S3 stays as it is: %s", node.path, error)
+            self._journal.done(row.id)
+            return
+        self._journal.done(row.id)
+        if node.object is not None and (node.object.key, node.object.etag) == (held.key, held.etag):
+            self._tier.copies.remember(node, node.object._replace(etag=info.etag, mtime_ns=told.mtime_ns or 0))
+            if description_of(node, node.object) != told:
+                self._tier.described(node)
+
+    async def _copy(self, held: ObjectRow, key: str, meta: ObjectMeta) -> ObjectInfo:
+        """Copy a file's object to *key*, described anew."""
+        copy = partial(
+            self._tier.objects.copy, held.key, key, held.size_bytes, meta=meta,
+            if_match=held.etag, cancel=lambda: self._journal.stopping,
+        )  # fmt: skip
+        try:
+            return await trio.to_thread.run_sync(copy, limiter=self._limiter)
+        except ObjectStoreError as error:
+            if error.unanswered:
+                self._journal.unanswered.note(key, held.sha256)
+            raise
+
+
+def _has(node: FileNode, held: ObjectRow) -> bool:
+    return node.object is held and not node.unlinked

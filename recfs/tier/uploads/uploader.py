@@ -1,0 +1,454 @@
+"""Works the journal off: uploads, deletions, moves and aborts on S3.
+
+A row may be worked on when it is due, nobody works on one of its keys, and no other file's object is where it would
+put one. What fails is tried again after a growing, jittered delay; the row says what went wrong. Nothing is done twice
+that must not be: an upload counts only while the file is just as it was when it began, and S3 has confirmed size and
+checksum.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from recfs.core.model import State
+from recfs.core.naming import is_temporary_name
+from recfs.errors import RecfsError, Stale
+from recfs.object_errors import (
+    ClockSkewed,
+    KeyTooLong,
+    NotOffered,
+    ObjectArchived,
+    ObjectChanged,
+    ObjectMissing,
+    ObjectStoreError,
+    PrefixTaken,
+    RequestRefused,
+    StoreDown,
+    StoreOutage,
+    UploadGone,
+    UploadInvalid,
+    WrongCredentials,
+)
+from recfs.objects import ObjectMeta
+from recfs.state.nodes import FileNode
+from recfs.state.problems import forever, reason_of
+from recfs.tier.journal import ABORT, DELETE, MOVE, UPLOAD, Running
+from recfs.tier.tier import Attributes, attributes_of, key_of
+from recfs.tier.unanswered import KEPT_S, LATE_S
+from recfs.tier.unsent import Why
+from recfs.tier.uploads.deletions import delete_each
+from recfs.tier.uploads.holders import Holders
+from recfs.tier.uploads.moves import Moves
+from recfs.tier.uploads.transfer import Transfer, abort_unknown
+
+if TYPE_CHECKING:
+    from recfs.disk.bodies import Bodies
+    from recfs.disk.home.places import Places
+    from recfs.ports import JournalRow
+    from recfs.state.tree import Tree
+    from recfs.state.writebehind import WriteBehind
+    from recfs.stores.local import LocalStore
+    from recfs.tier.journal import Journal
+    from recfs.tier.tier import Tier
+
+log = logging.getLogger("recfs.uploader")
+
+Result = TypeVar("Result")
+
+PART = "uploads"
+FIRST_DELAY_S = 1.0
+DOWN_S = 15.0
+"""Longest wait while S3 is known to be down: about as long as the circuit breaker's."""
+LOOK_S = 60.0
+REFUSED_S = 30.0
+"""Longest wait while the server refuses the credentials or the clock."""
+DELETE_BATCH = 1000
+AGAIN_S = 1.0
+"""How soon a row is looked at again that has to wait for another one's key."""
+NAME_LOOK_S = 3600.0
+"""How long a file with a temporary name is left alone before its row is looked at again; a rename wakes it."""
+_OF_THE_FILE = (KeyTooLong, NotOffered, RequestRefused)
+"""Refusals that say nothing of the store as a whole, and that the next try gets as well …"""
+_OF_THE_OBJECT = (ObjectMissing, ObjectChanged, ObjectArchived)
+"""… and what keeps an object from being moved, until somebody puts it right."""
+LOOK = "S3 has it, and left earlier requests for this name unanswered: looked at once more before it counts"
+_NS = 10**9
+
+
+class Uploader:
+    """The journal's service."""
+
+    def __init__(
+        self, tier: Tier, tree: Tree, behind: WriteBehind, places: Places, bodies: Bodies, store: LocalStore,
+        *, threads: int, concurrency: int, part_threads: int, retry_max_s: float,
+    ) -> None:  # fmt: skip
+        self._tier = tier
+        self._journal: Journal = tier.journal
+        self._tree = tree
+        self._behind = behind
+        self._places = places
+        self._bodies = bodies
+        self._store = store
+        self._limiter = trio.CapacityLimiter(threads)
+        """Not the readers' one: they do not wait until a part has gone through a slow line."""
+        self._slots = trio.CapacityLimiter(concurrency)
+        self._parts = trio.CapacityLimiter(part_threads)
+        self._holders = Holders(tier, tree, behind)
+        self._moves = Moves(tier, tree, behind, self._holders, self._limiter, self._clear, self._claim)
+        self._retry_max_s = retry_max_s
+        self._keys: set[str] = set()
+        """Keys being worked on …"""
+        self._own: dict[int, set[str]] = {}
+        """… and which of them by which row."""
+        self._deleting = False
+        self._stored = 0
+        """Counts the uploads that S3 confirmed."""
+        self._refused: dict[int, int] = {}
+        """Where that count stood when a row was last refused: if others succeed since, it is the file's own trouble."""
+        self._looks: dict[int, Attributes] = {}
+        """Rows whose bytes S3 has taken, and which are looked at once more: with the attributes they were sent."""
+        self.problem: str | None = None
+
+    # --- choosing ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work for ever."""
+        async with trio.open_nursery() as nursery:
+            await forever(PART, partial(self._step, nursery), self._behind.problems)
+
+    async def _step(self, nursery: trio.Nursery) -> None:
+        self._journal.wake = wake = trio.Event()
+        wait_s = await self._start(nursery)
+        with trio.move_on_after(wait_s):
+            await wake.wait()
+
+    async def _start(self, nursery: trio.Nursery) -> float:
+        """Start what can be; returns how long nothing else will be due."""
+        blocked: list[int] = []
+        while self._slots.available_tokens > 0 and (row := self._journal.take(deletions=False)) is not None:
+            try:
+                keys = await self._keys_of(row)
+            except Exception as error:
+                self._failed(row, error)
+                continue
+            if not self._keys.isdisjoint(keys):
+                blocked.append(row.id)
+            elif row.id in self._journal.rows:
+                self._keys |= keys
+                self._own[row.id] = keys
+                self._journal.running[row.id] = Running(row.kind)
+                await nursery.start(self._work, row, keys)
+        if not self._deleting:
+            deletions: list[JournalRow] = []
+            while len(deletions) < DELETE_BATCH and (row := self._journal.take(deletions=True)) is not None:
+                if row.key in self._keys:
+                    blocked.append(row.id)
+                else:
+                    self._keys.add(row.key)
+                    self._journal.running[row.id] = Running(DELETE)
+                    deletions.append(row)
+            if deletions:
+                self._deleting = True
+                nursery.start_soon(self._delete, deletions)
+        self._journal.put_back(blocked)
+        soonest = self._journal.next_ns()
+        return LOOK_S if soonest is None else min(LOOK_S, max(0.01, (soonest - self._tree.clock.steady_ns()) / _NS))
+
+    async def _keys_of(self, row: JournalRow) -> set[str]:
+        if not row.ino:
+            return {row.key}
+        try:
+            node = await self._tree.get(row.ino)
+        except Stale:
+            return set()
+        keys = {key_of(node)} if isinstance(node, FileNode) else set()
+        if isinstance(node, FileNode) and node.object is not None:
+            keys.add(node.object.key)
+        return keys
+
+    def _claim(self, row: JournalRow, key: str) -> bool:
+        """Have nobody else put, move or delete what is under *key* until the row's work ends. Atomic.
+
+        A file may have another name by now than when its row was taken up, or its object has to go aside. False:
+        somebody works there, and the row is looked at again soon.
+        """
+        own = self._own[row.id]
+        if key in self._keys and key not in own:
+            later_ns = round(AGAIN_S * random.uniform(0.5, 1.0) * _NS)
+            self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns() + later_ns))
+            return False
+        own.add(key)
+        self._keys.add(key)
+        return True
+
+    # --- working -------------------------------------------------------------------------------------------------
+
+    async def _work(
+        self, row: JournalRow, keys: set[str], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        async with self._slots:
+            task_status.started()
+            try:
+                await self._tier.owner.ensure()
+                if row.kind == ABORT:
+                    await self._abort(row)
+                else:
+                    node = await self._tree.get(row.ino)
+                    if node.unlinked:
+                        await self._drop(row)
+                    elif isinstance(node, FileNode) and row.kind == MOVE:
+                        await self._moves.file(row, node)
+                    elif isinstance(node, FileNode):
+                        await self._upload(row, node)
+                    else:
+                        await self._moves.folder(row, node)
+                self.problem = None
+            except Stale:
+                await self._drop(row)
+            except Exception as error:
+                await trio.lowlevel.checkpoint_if_cancelled()  # the daemon stops: no failure
+                self._failed(row, error)
+            finally:
+                self._keys -= keys
+                self._own.pop(row.id, None)
+                if row.id not in self._journal.rows:
+                    self._holders.ended(row.id)
+                    self._refused.pop(row.id, None)
+                    self._looks.pop(row.id, None)
+                self._journal.ended(row.id)
+
+    def _failed(self, row: JournalRow, error: Exception) -> None:
+        row = self._journal.rows.get(row.id, row)
+        attempts = row.attempts + 1
+        delay_s = min(FIRST_DELAY_S * 2.0 ** min(attempts - 1, 20), self._retry_max_s) * random.uniform(0.5, 1.0)
+        lasting = isinstance(error, ObjectStoreError) and not error.retryable
+        # Of these the next attempt begins another upload.
+        lasting = lasting and not isinstance(error, StoreOutage | PrefixTaken | UploadGone | UploadInvalid)
+        stays = isinstance(error, PrefixTaken) or (lasting and not isinstance(error, WrongCredentials | ClockSkewed))
+        if not stays:
+            self._journal.refusals.discard(row.id)
+        elif row.id in self._journal.rows:
+            self._journal.refusals.add(row.id)
+        if isinstance(error, WrongCredentials | ClockSkewed):
+            delay_s = min(delay_s, REFUSED_S)  # it is put right from outside, for all at once
+        elif lasting:
+            delay_s = self._retry_max_s
+            own = _OF_THE_FILE + (_OF_THE_OBJECT if row.kind == MOVE else ())
+            if isinstance(error, own) or self._stored > self._refused.get(row.id, self._stored):
+                self._journal.unsent.set_aside(row.id, Why.REFUSED)
+            self._refused[row.id] = self._stored
+        if isinstance(error, StoreDown | PrefixTaken):
+            delay_s = min(delay_s, DOWN_S)  # nothing was sent; who tries again waits for the breaker, or the owner
+        elif attempts == 1 or (lasting and row.error != reason_of(error)):
+            log.warning("%s of %s: %s; next try in %.0f s", row.kind, self._name(row), error, delay_s)
+        if not isinstance(error, (RecfsError, OSError)):
+            log.error("%s of %s: unexpected error", row.kind, self._name(row), exc_info=error)
+        self.problem = f"{row.kind} of {self._name(row)}: {reason_of(error)}"
+        next_ns = self._tree.clock.steady_ns() + round(delay_s * _NS)
+        self._journal.update(row._replace(attempts=attempts, error=reason_of(error), next_try_ns=next_ns))
+
+    def _name(self, row: JournalRow) -> str:
+        node = self._tree.nodes.get(row.ino)
+        return node.path if node is not None and row.ino else row.key or str(row.ino)
+
+    async def _call(self, function: Callable[[], Result]) -> Result:
+        return await trio.to_thread.run_sync(function, limiter=self._limiter)
+
+    async def _delete(self, taken: list[JournalRow]) -> None:
+        rows = taken
+        try:
+            await self._tier.owner.ensure()
+            # A file whose removal, or whose object's new key, is not on the disk yet would be back without its bytes.
+            await self._behind.durable()
+            for row in rows:
+                if await self._holders.holder(row.key, 0) is not None:
+                    self._journal.done(row.id)  # it is a file's by now, and stays
+            rows = [row for row in rows if row.id in self._journal.rows]
+            keys = [row.key for row in rows]
+            failed = await self._call(partial(delete_each, self._tier.objects, keys, lambda: self._journal.stopping))
+            for row in rows:
+                if row.key in failed:
+                    self._deletion_failed(row, failed[row.key])
+                else:
+                    self._journal.done(row.id)
+                    if self._journal.unanswered.others(row.key, None) and not self._journal.is_deleted(row.key):
+                        self._journal.delete(row.key, KEPT_S)
+        except Exception as error:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            for row in rows:
+                self._deletion_failed(row, error)
+        finally:
+            self._deleting = False
+            self._keys.difference_update(row.key for row in taken)
+            for row in taken:
+                self._journal.ended(row.id)
+
+    def _deletion_failed(self, row: JournalRow, error: Exception) -> None:
+        if isinstance(error, ObjectStoreError) and error.unanswered:
+            self._journal.unanswered.note(row.key, None)
+        self._failed(row, error)
+
+    async def _abort(self, row: JournalRow) -> None:
+        try:
+            await self._call(partial(self._tier.objects.abort_multipart, row.key, row.upload_id))
+        except (UploadGone, ObjectMissing, KeyTooLong):
+            pass  # there is nothing to be aborted
+        except (NotOffered, RequestRefused) as error:
+            log.warning("what was begun to be sent stays, until a lifecycle rule of the bucket aborts it: %s", error)
+        self._journal.done(row.id)
+
+    # --- uploading -----------------------------------------------------------------------------------------------
+
+    async def _upload(self, row: JournalRow, node: FileNode) -> None:
+        if not _is_to_go(node):
+            # Being written: its next commit journals it again. Stored: nothing to do.
+            await self._drop(row)
+            return
+        if is_temporary_name(node.name):
+            self._journal.unsent.set_aside(row.id, Why.NAME)
+            self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns() + round(NAME_LOOK_S * _NS)))
+            return
+        if self._journal.unsent.why_aside(row.id) is Why.NAME:
+            self._journal.unsent.count_again(row.id)
+        key = key_of(node)
+        tried = bool(row.key) and self._journal.was_tried(row.id)
+        if row.key != key:
+            if not await self._clear(row):
+                return
+            row = row._replace(key=key)
+            self._journal.update(row)
+        # What may be put somewhere is known before it is, and its file is there after a power cut: no object is left
+        # that nobody knows of.
+        await self._behind.durable()
+        if not self._claim(row, key):
+            return
+        await self._holders.settled(node, key)
+        if await self._holders.in_the_way(row, key, await self._holders.holder(key, node.ino)):
+            return
+        await self._bodies.still(node)
+        if not _is_to_go(node) or key_of(node) != key:
+            self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
+            return
+        fd = self._store.open_file(self._places.local(node), os.O_RDONLY)
+        try:
+            if node.state is State.COMMITTED:
+                node.enter(State.UPLOADING)
+                self._behind.node(node)
+            told, sha256 = attributes_of(node), node.sha256
+            transfer = Transfer(
+                node, key, fd, self._meta(node), row, self._journal.running[row.id],
+                objects=self._tier.objects, journal=self._journal, behind=self._behind,
+                limiter=self._limiter, part_limiter=self._parts,
+            )  # fmt: skip
+            transfer.tried, transfer.look = tried, row.id in self._looks
+            try:
+                info = await transfer.send()
+            except ObjectStoreError as error:
+                transfer.unanswered = error.unanswered
+                raise
+            finally:
+                if transfer.unanswered:
+                    self._journal.unanswered.note(key, sha256)
+        except BaseException:
+            self._give_up(node)
+            if node.unlinked:
+                self._journal.delete(key)  # it may have arrived all the same
+            raise
+        finally:
+            os.close(fd)
+        if info is None:
+            self._give_up(node)
+            self._journal.cancel(row.id)
+            if transfer.stored:
+                self._tier.outdated(node, key)
+            return
+        self._journal.superseded(key)
+        if self._journal.unanswered.others(key, sha256):
+            if not (transfer.look and transfer.found):
+                self._look_again(row, node, told)
+                return
+            self._journal.unanswered.over(key)
+            transfer.found = self._looks[row.id] != told
+        before = node.object
+        self._tier.uploaded(node, info)
+        self._stored += 1
+        self._journal.done(row.id)
+        self._tier.follow(node)
+        move, says = self._journal.move_of(node.ino), not transfer.found and attributes_of(node) == told
+        is_here = info.key == key_of(node)
+        if move is not None and self._journal.unsent.why_aside(move.id) is not None:
+            self._journal.retry(move.id)  # it was refused for the sake of the object that was there before
+        elif move is not None and says and is_here and not move.key and move.id not in self._journal.running:
+            self._journal.cancel(move.id)  # this upload did what it was put off for
+        else:
+            self._journal.resume_move(node.ino)
+        if not says:
+            self._tier.described(node)
+        if before is not None and before.key != key:
+            await self._behind.durable()  # as after a move
+
+    def _look_again(self, row: JournalRow, node: FileNode, told: Attributes) -> None:
+        """S3 has the bytes, and may replace them by what it was asked before. Atomic."""
+        self._looks = {each: sent for each, sent in self._looks.items() if each in self._journal.rows} | {row.id: told}
+        self._give_up(node)
+        row = self._journal.rows.get(row.id, row)
+        next_ns = self._tree.clock.steady_ns() + round(LATE_S * _NS)
+        self._journal.update(row._replace(attempts=max(1, row.attempts), error=LOOK, next_try_ns=next_ns))
+
+    async def _drop(self, row: JournalRow) -> None:
+        """The row is not wanted any more. What an upload or a move may have put in S3 goes, too. Raises nothing."""
+        try:
+            if row.kind not in (UPLOAD, MOVE) or await self._clear(row):
+                self._journal.cancel(row.id)
+        except Exception as error:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._failed(row, error)
+
+    async def _clear(self, row: JournalRow) -> bool:
+        """Have removed what an attempt may have put where it does not belong any more, if no file's object is there.
+
+        False: somebody works there, and the row is looked at again soon. Raises IoFailure, OutOfSpace
+        or what S3 refuses.
+        """
+        key = row.key
+        if not key:
+            return True
+        is_busy = key in self._keys and key not in self._own.get(row.id, ())
+        if is_busy or self._tier.copies.is_read(key, row.ino):
+            self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns() + round(AGAIN_S * _NS)))
+            return False
+        claimed = key not in self._keys
+        self._keys.add(key)  # nobody puts anything there meanwhile
+        try:
+            await self._behind.flush()
+            if row.kind == UPLOAD and self._journal.was_tried(row.id):
+                await abort_unknown(self._tier.objects, self._journal, self._limiter, key)
+            if await self._holders.holder(key, 0) is None:
+                self._journal.delete(key)
+        finally:
+            if claimed:
+                self._keys.discard(key)
+        return True
+
+    def _meta(self, node: FileNode) -> ObjectMeta:
+        return ObjectMeta(
+            sha256=node.sha256, md5=node.md5, original_filename=node.name, uploaded_ns=self._tree.clock.now_ns(),
+            mode=node.mode, owner=f"{node.uid}:{node.gid}", mtime_ns=node.mtime_ns,
+            storage_class=self._tier.decide(node).storage_class,
+        )  # fmt: skip
+
+    def _give_up(self, node: FileNode) -> None:
+        if node.state is State.UPLOADING and not node.unlinked:
+            node.enter(State.COMMITTED)
+            self._behind.node(node)
+
+
+def _is_to_go(node: FileNode) -> bool:
+    return node.state in (State.COMMITTED, State.UPLOADING) and not node.unlinked
