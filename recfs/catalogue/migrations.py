@@ -1,8 +1,9 @@
 """Schema versions of the catalogue file, and the step from each to the next.
 
-Version 1 is `schema.sql`. A later change adds a numbered step here *and* edits `schema.sql`, so that a new
-store and a migrated one end the same; `tests/component/test_catalogue.py` compares them. sqlite-utils runs each
-step and its record in one transaction and remembers what was applied, so a crash half-way repeats nothing.
+Every store has gone through all steps, a new one at once. So what a step does never changes again: its SQL lies in
+`steps/`, or stands below. `schema.sql` is what comes out, for readers; `tests/component/test_migrations.py` compares,
+and takes a stored copy of each earlier version through the steps that it lacks. sqlite-utils runs each step and its
+record in one transaction and remembers what was applied, so a crash half-way repeats nothing.
 """
 
 from __future__ import annotations
@@ -19,38 +20,22 @@ NEWEST = "0004_promises"
 """Name of the last step: a catalogue that records a later one was written by a newer recfs."""
 
 
-@steps(name="0001_schema")
-def schema(db: Database) -> None:
-    """Create all tables."""
-    script = resources.files("recfs.catalogue").joinpath("schema.sql").read_text("utf-8")
+def _run(db: Database, name: str) -> None:
+    script = resources.files("recfs.catalogue").joinpath("steps", f"{name}.sql").read_text("utf-8")
     for statement in split_statements(script):
         db.execute(statement)
 
 
+@steps(name="0001_schema")
+def schema(db: Database) -> None:
+    """Create the first tables."""
+    _run(db, "0001_schema")
+
+
 @steps(name="0002_objects")
 def objects(db: Database) -> None:
-    """What S3 holds of a file, the journal, and the states that go with them.
-
-    A check constraint cannot be changed in place (sqlite.org/lang_altertable.html, section 7), so `node` is made anew.
-    """
-    names = {name for (name,) in db.execute("select name from sqlite_master where type = 'table'")}
-    if "object" in names:
-        return  # made by `schema.sql` as it stands now
-    script = resources.files("recfs.catalogue").joinpath("schema.sql").read_text("utf-8")
-    statements = split_statements(script)
-    columns = ", ".join(row[1] for row in db.execute("pragma table_info(node)"))
-    db.execute("alter table node rename to node_0001")
-    for (index,) in db.execute(
-        "select name from sqlite_master where type = 'index' and tbl_name = 'node_0001' and sql is not null"
-    ).fetchall():
-        db.execute(f"drop index {index}")
-    for statement in statements:
-        subject = statement.split("(")[0].split()
-        if {"node", "object", "journal"} & set(subject):
-            db.execute(statement)
-    into = columns.replace("fsynced", "promised")
-    db.execute(f"insert into node ({into}) select {columns} from node_0001")
-    db.execute("drop table node_0001")
+    """What S3 holds of a file, the journal, and the states that go with them."""
+    _run(db, "0002_objects")
 
 
 @steps(name="0003_times")
@@ -68,10 +53,8 @@ def times(db: Database) -> None:
 @steps(name="0004_promises")
 def promises(db: Database) -> None:
     """What was promised of uncommitted bytes, by close as by fsync, and also of versions that are held."""
-    if "fsynced" in {row[1] for row in db.execute("pragma table_info(node)")}:
-        db.execute("alter table node rename column fsynced to promised")
-    if "promised" not in {row[1] for row in db.execute("pragma table_info(garbage)")}:
-        db.execute("alter table garbage add column promised integer not null default 0")
+    db.execute("alter table node rename column fsynced to promised")
+    db.execute("alter table garbage add column promised integer not null default 0")
 
 
 def split_statements(script: str) -> list[str]:

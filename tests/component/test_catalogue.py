@@ -12,9 +12,8 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from sqlite_utils import Database
 
-from recfs.catalogue import migrations, reports
+from recfs.catalogue import reports
 from recfs.catalogue.connection import connect
 from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
 from recfs.config import Config
@@ -26,14 +25,6 @@ from .build import Filesystem, filesystem
 
 USER_DIRS = 1000
 FILES_EACH = 100
-
-
-def dump(path: Path) -> list[str]:
-    """The schema, whatever way it came about."""
-    with contextlib.closing(sqlite3.connect(path)) as db:
-        query = "select sql from sqlite_master where sql not like '%_sqlite_migrations%' order by name"
-        lines = ([line.split("--")[0] for line in sql.splitlines()] for (sql,) in db.execute(query))
-        return [" ".join(" ".join(each).split()) for each in lines]
 
 
 def node(ino: int, parent: int, name: bytes, kind: Kind = Kind.FILE, size: int = 1) -> NodeRow:
@@ -48,28 +39,12 @@ def node(ino: int, parent: int, name: bytes, kind: Kind = Kind.FILE, size: int =
 # --- schema -------------------------------------------------------------------------------------------------------
 
 
-def test_a_new_catalogue_has_the_schema_that_is_written_down(tmp_path: Path) -> None:
-    open_catalogue(tmp_path / "new.db").close()
-    with contextlib.closing(sqlite3.connect(tmp_path / "plain.db")) as db:
-        db.execute("pragma journal_mode = wal")
-        script = Path(migrations.__file__).with_name("schema.sql").read_text("utf-8")
-        db.executescript(script)
-    assert dump(tmp_path / "new.db") == dump(tmp_path / "plain.db")
-    assert len(dump(tmp_path / "new.db")) > 10
-
-
 def test_opening_again_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "catalogue.db"
     open_catalogue(path).close()
     before = path.read_bytes()
     open_catalogue(path, expect_new=False).close()
     assert path.read_bytes() == before
-
-
-def test_the_newest_step_is_the_last_one() -> None:
-    names = [step.name for step in migrations.steps.pending(Database(memory=True))]
-    assert names == sorted(names)
-    assert names[-1] == migrations.NEWEST
 
 
 # --- refusals -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,114 @@
+-- The catalogue: what recfs knows of every file. SQLite ≥ 3.37, WAL.
+--
+-- Invariants (proved by `recfs quota check` and the component tests):
+--   1. Every name in the mount is one row of `node`; recfs has no hard links, so inode and name share it.
+--   2. A directory's size_bytes and rfiles are the totals of the rows below it; a user's used_bytes and
+--      used_files are the totals of users/<id> and temp/<id>. They change in the transaction of the rows they count.
+--   3. Bytes on disk belong to exactly one of: a `node` row, a `garbage` row, or a staging file that is not named yet.
+--   4. Inode numbers are never used twice: meta.next_ino lies above every number ever given out.
+-- Units are in the names (_bytes, _ns). Names are BLOBs: any byte but '/' and NUL is legal in them.
+
+create table meta (
+    key   text primary key,  -- next_ino, next_gid, boot_id, clean, store_id, created_ns
+    value text not null
+) strict, without rowid;
+
+create table node (
+    ino         integer primary key,   -- stable inode number; 1 is the root
+    parent      integer not null,      -- directory; the root is its own parent
+    name        blob    not null,
+    kind        text    not null check (kind in ('file', 'dir', 'symlink')),
+    mode        integer not null,      -- permission bits, suid/sgid/sticky; the type is `kind`
+    uid         integer not null,
+    gid         integer not null,
+    size_bytes  integer not null check (size_bytes >= 0),  -- dir: recursive total (rbytes)
+    rfiles      integer not null default 0,                -- dir: recursive count of files and symlinks
+    atime_ns    integer not null,
+    mtime_ns    integer not null,
+    ctime_ns    integer not null,
+    state       text check (state in ('writing', 'sealing', 'committed', 'incomplete', 'corrupt')),
+    sha256      blob check (sha256 is null or length(sha256) = 32),
+    md5         blob check (md5 is null or length(md5) = 16),
+    target      blob,                  -- symlink text
+    staging     text,                  -- bytes lie in .recfs/staging/<staging>
+    home_ino    integer,               -- st_ino on disk: tells after a crash whether a move happened
+    pending     integer not null default 0,  -- bits: 1 make, 2 move, 4 attributes; 0 = the home tree agrees
+    home_parent integer,               -- physical place while it differs from (parent, name); 0 = .recfs/limbo
+    home_name   blob,
+    activity_ns integer not null default 0,  -- temp job directory: last change inside
+    fsynced     integer not null default 0,  -- fsync was promised for the bytes being written
+    has_xattrs  integer not null default 0,
+    check ((kind = 'file') = (state is not null)),
+    check (state <> 'committed' or sha256 is not null)
+) strict;
+
+-- Path walks, and the guarantee that a name stands once in a directory.
+create unique index node_name on node (parent, name);
+-- Listings page by inode number: (parent, rowid) order comes from this index.
+create index node_parent on node (parent);
+-- Start-up reads only what was under way; the rest of a million rows is never touched.
+create index node_unsettled on node (ino) where pending <> 0 or state in ('writing', 'sealing');
+-- Start-up compares these with what lies in staging.
+create index node_staged on node (staging) where staging is not null;
+-- The sweeper asks for jobs by age.
+create index node_jobs on node (activity_ns) where activity_ns <> 0;
+-- `recfs status` counts files by state without a table scan of the committed majority.
+create index node_state on node (state) where state is not null and state <> 'committed';
+
+-- … and symlinks, which the root's total counts among the files.
+create index node_links on node (kind) where kind = 'symlink';
+
+-- Bytes and directories that lost their name but still lie on disk: two-phase delete. Rows go last.
+create table garbage (
+    gid         integer primary key,   -- order of deletion; also the name in .recfs/trash
+    ino         integer not null,
+    kind        text    not null check (kind in ('file', 'dir', 'symlink')),
+    path        blob    not null,      -- the mount path it had
+    size_bytes  integer not null,
+    sha256      blob,
+    md5         blob,
+    mode        integer not null,
+    uid         integer not null,
+    gid_owner   integer not null,
+    mtime_ns    integer not null,
+    staging     text,                  -- place: staging, or home_parent/home_name, or (all null) the trash
+    home_parent integer,
+    home_name   blob,
+    home_ino    integer,
+    deleted_ns  integer not null,
+    held_by     integer                -- inode whose commit releases this earlier version
+) strict;
+
+-- Usage and limits. Null = the configured default applies; 9223372036854775807 = unlimited.
+create table account (
+    user                text primary key,
+    used_bytes          integer not null default 0,
+    used_files          integer not null default 0,
+    month               text    not null default '',  -- UTC, YYYY-MM, of month_uploads
+    month_uploads       integer not null default 0,
+    max_bytes           integer check (max_bytes >= 0),
+    max_files           integer check (max_files >= 0),
+    max_file_size       integer check (max_file_size >= 0),
+    max_monthly_uploads integer check (max_monthly_uploads >= 0)
+) strict, without rowid;
+
+-- What users set with setfattr (user.*). user.recfs.* is computed and never stored here.
+create table xattr (
+    ino   integer not null,
+    name  blob    not null,
+    value blob    not null,
+    primary key (ino, name)
+) strict, without rowid;
+
+-- Shown shared files that a user deleted: hidden in that directory.
+create table whiteout (
+    parent integer not null,
+    name   blob    not null,
+    primary key (parent, name)
+) strict, without rowid;
+
+-- Small numbers for shared files that were shown through a fallback rule: half of their stable inode number there.
+create table view (
+    view_id integer primary key,
+    ino     integer not null unique
+) strict;
