@@ -33,7 +33,7 @@ from recfs.fs.iomodes import IoModes
 from recfs.fs.recovery import Recovery, Report
 from recfs.fs.vfs import Vfs
 from recfs.fuse.passthrough import Acceleration
-from recfs.ports import Batch
+from recfs.ports.batch import Batch
 from recfs.remote import Remote
 from recfs.services.housekeeper import Housekeeper
 from recfs.services.meter import Meter
@@ -52,8 +52,8 @@ from recfs.tier.unanswered import Unanswered
 
 if TYPE_CHECKING:
     from recfs.config import Config
-    from recfs.objects import ObjectStore
-    from recfs.ports import KernelCache, KernelFiles
+    from recfs.ports.kernel import KernelCache, KernelFiles
+    from recfs.ports.objects import ObjectStore
     from recfs.tier.tier import Tier
 
 log = logging.getLogger("recfs.daemon")
@@ -148,7 +148,7 @@ class Parts:
             self.settler.add(ino)
         for entry in self.tree.garbage.values():
             if not self.settler.stays(entry):
-                self.settler.discard(entry)
+                self.settler.discarded(entry)
 
 
 @contextlib.asynccontextmanager
@@ -225,7 +225,7 @@ async def _build(
     clock = await _clock(store, catalogue)
     await _recount(store, catalogue)
     limiter = trio.CapacityLimiter(FS_THREADS)
-    behind = WriteBehind(catalogue, config.catalogue.flush_interval)
+    behind = WriteBehind(catalogue, config.catalogue.flush_interval, partial(_make_room, store, catalogue))
     tree = Tree(
         catalogue,
         behind,
@@ -243,7 +243,9 @@ async def _build(
     settler = HomeSettler(
         tree, behind, places, store, trio.CapacityLimiter(1), in_use, retention_s=config.trash.retention
     )
-    pool, space = StagingPool(store, limiter), Space(store, config.min_free)
+    pool = StagingPool(store, limiter)
+    # Others can use up the reserve, and writers that the kernel serves before they are stopped. `rm` needs a row then.
+    space = Space(store, config.min_free, partial(catalogue.headroom.keep, fallocate))
     hashing = Hashing(store, config.commit.hash_threads)
     local = LocalOnly(behind)
     tier, far = None, None
@@ -256,7 +258,7 @@ async def _build(
         tree, behind, places, bodies, settler, store, hashing,
         hash_threads=config.commit.hash_threads, settle_max_s=config.commit.settle_max,
     )  # fmt: skip
-    bodies.withdraw = committer.withdraw
+    tree.events.subscribe(committer)
     modes = IoModes(tree, bodies, space, store, files, kernel, headroom=config.passthrough_headroom)
     vfs = Vfs(
         tree, behind, bodies, space, committer, kernel, modes, limiter,
@@ -264,12 +266,8 @@ async def _build(
     )  # fmt: skip
     if config.operator is not None:
         vfs.files.shares.excepted.add(config.operator)
-    # Others can use up the reserve, and writers that the kernel serves before they are stopped. `rm` needs a row then.
-    space.keep_headroom = partial(catalogue.headroom.keep, fallocate)
     space.keep_ballast()
-    behind.on_full = partial(_make_room, store, catalogue)
-    behind.on_settle = settler.add
-    behind.on_discard = settler.discard
+    behind.subscribe(settler)
     with _readable(store):
         await tree.start()
         counting = generations.Generations(behind, catalogue, store)

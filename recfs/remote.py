@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from recfs.disk.commit.hashing import Hashing
     from recfs.disk.home.places import Places
     from recfs.disk.staging import Space, StagingPool
-    from recfs.objects import ObjectStore
-    from recfs.ports import Catalogue
+    from recfs.ports.catalogue import Catalogue
+    from recfs.ports.objects import ObjectStore
     from recfs.state.tree import Tree
     from recfs.state.writebehind import WriteBehind
     from recfs.stores.local import LocalStore

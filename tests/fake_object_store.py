@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from recfs.object_errors import (
+from recfs.ports.object_errors import (
     ChecksumMismatch,
     KeyTooLong,
     ObjectArchived,
@@ -26,7 +26,7 @@ from recfs.object_errors import (
     UploadGone,
     UploadInvalid,
 )
-from recfs.objects import (
+from recfs.ports.objects import (
     MIB,
     Cancel,
     CheckReport,

@@ -7,8 +7,8 @@ import os
 import threading
 from dataclasses import dataclass, field
 
-from recfs.object_errors import KeyTooLong, SourceChanged, TransferCancelled
-from recfs.objects import MIB, Cancel, ObjectMeta, PartInfo, Progress, RestoreState
+from recfs.ports.object_errors import KeyTooLong, SourceChanged, TransferCancelled
+from recfs.ports.objects import MIB, Cancel, ObjectMeta, PartInfo, Progress, RestoreState
 
 
 @dataclass

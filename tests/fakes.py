@@ -13,7 +13,8 @@ from recfs.core import bounds
 from recfs.core.model import Kind, State
 from recfs.errors import RowRefused
 from recfs.fuse.passthrough import Acceleration
-from recfs.ports import ROOT_INO, AccountRow, Batch, GarbageRow, JournalRow, NodeRow, ObjectRow
+from recfs.ports.batch import Batch
+from recfs.ports.rows import ROOT_INO, AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow
 
 START_NS = 1_793_880_000_000_000_000
 """2026-11-05 12:00 UTC."""

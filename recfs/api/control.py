@@ -23,8 +23,9 @@ from typing import Any
 
 import trio
 
-from recfs import errors, object_errors
+from recfs import errors
 from recfs.errors import ControlError, DaemonNotRunning, RecfsError, RootBusy
+from recfs.ports import object_errors
 
 Handler = Callable[[dict[str, Any]], Awaitable[Any]]
 

@@ -13,7 +13,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from recfs.core import bounds
 from recfs.core.model import Kind, State
-from recfs.ports import AccountRow, Batch, GarbageRow, JournalRow, NodeRow, ObjectRow
+from recfs.ports.batch import Batch
+from recfs.ports.rows import AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow
 
 Values = Sequence[Any]
 Run = tuple[str, Values]

@@ -44,13 +44,14 @@ from recfs.catalogue.rows import (
 )
 from recfs.core.bounds import MAX_INT
 from recfs.errors import CatalogueCorrupt, IoFailure, OutOfSpace, RowRefused, StoreError
-from recfs.ports import AccountRow, JournalRow
+from recfs.ports.rows import AccountRow, JournalRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from recfs.catalogue.rows import Run
-    from recfs.ports import Batch, GarbageRow, NodeRow, ObjectRow
+    from recfs.ports.batch import Batch
+    from recfs.ports.rows import GarbageRow, NodeRow, ObjectRow
 
 log = logging.getLogger("recfs.catalogue")
 

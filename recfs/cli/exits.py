@@ -5,7 +5,7 @@ from enum import IntEnum
 import click
 
 from recfs.errors import ConfigError, ControlError, FsError, MountError, RecfsError, StoreError
-from recfs.object_errors import ObjectStoreError
+from recfs.ports.object_errors import ObjectStoreError
 
 
 class ExitCode(IntEnum):

@@ -21,7 +21,7 @@ from recfs.disk.remains import Remains
 from recfs.disk.staging import COPY_LABEL, ELSEWHERE, LONG_PATH_BYTES, VERSION_LABEL, Label, StagingPool
 from recfs.disk.versions import Versions
 from recfs.errors import IoFailure, OutOfSpace, RecfsError, Stale
-from recfs.ports import Pending, Promise
+from recfs.ports.rows import Pending, Promise
 from recfs.state.body import FEW_BLOCKS, Body, Untouched
 from recfs.state.nodes import is_changeable
 from recfs.state.problems import reason_of
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from recfs.disk.home.inuse import InUse
     from recfs.disk.home.places import Places
-    from recfs.ports import Settler
+    from recfs.ports.work import Settler
     from recfs.state.nodes import FileNode, Node
     from recfs.state.remote import Remote
     from recfs.state.tree import Tree
@@ -77,8 +77,6 @@ class Bodies:
         self._remains = Remains(tree, places, store, settler, self.pool, self._copies)
         self.thaw_later: Callable[[FileNode, Body], None] = lambda node, body: None
         """Lets a file be changed again in a thread (IoModes)."""
-        self.withdraw: Callable[[int], None] = lambda ino: None
-        """Told when a file's bytes change or go, so that nobody hashes them any more (Pipeline.withdraw)."""
 
     # --- waiting for the settler ---------------------------------------------------------------------------------
 
@@ -390,9 +388,7 @@ class Bodies:
         node.unmarked = body is not None and bool(body.backing)
         if body is not None and node.unmarked:
             body.unproven = True  # the row alone tells that the bytes change, so it comes before them
-        if node.state is State.SEALING:
-            self.withdraw(node.ino)
-        elif node.state.is_whole:
+        if node.state.is_whole:
             node.promised = Promise.CLOSED  # its bytes, whatever is written among them
         node.enter(State.WRITING)
         node.sha256 = node.md5 = None

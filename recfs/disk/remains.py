@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from recfs.disk.home.places import Places
     from recfs.disk.staging import StagingPool
-    from recfs.ports import Settler
+    from recfs.ports.work import Settler
     from recfs.state.nodes import FileNode, Garbage
     from recfs.state.tree import Tree
     from recfs.stores.local import LocalStore

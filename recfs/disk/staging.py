@@ -18,7 +18,7 @@ from recfs.core.bounds import MAX_ID, MAX_INT
 from recfs.core.layout import NAME_MAX_BYTES
 from recfs.disk.diskio import file_limit, is_beyond, too_many
 from recfs.errors import OutOfSpace
-from recfs.ports import ROOT_INO
+from recfs.ports.rows import ROOT_INO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -179,13 +179,15 @@ class Space:
     REFRESH_BYTES = 64 << 20
     REFRESH_S = 1.0
 
-    def __init__(self, store: LocalStore, min_free: int) -> None:
+    def __init__(
+        self, store: LocalStore, min_free: int, keep_headroom: Callable[[int], None] = lambda most_bytes: None
+    ) -> None:
+        """*keep_headroom* puts room aside in the catalogue's own files, so many bytes at most."""
         self._store = store
         self.min_free = min_free
         self.max_file_bytes = store.max_file_bytes
         """Size of the largest file that the disk takes."""
-        self.keep_headroom: Callable[[int], None] = lambda most_bytes: None
-        """Puts room aside in the catalogue's own files, so much at most."""
+        self._keep_headroom = keep_headroom
         self._budget = 0
         self._checked = float("-inf")
 
@@ -211,7 +213,7 @@ class Space:
         if self.left() > 0:
             self._store.hold_ballast()
             disk = self._store.space()
-            self.keep_headroom(disk.f_blocks * disk.f_frsize // HEADROOM_SHARE)
+            self._keep_headroom(disk.f_blocks * disk.f_frsize // HEADROOM_SHARE)
 
     def forget(self) -> None:
         """Others have used up some: look anew before the next byte is admitted."""

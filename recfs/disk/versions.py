@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from recfs.core.model import State
 from recfs.disk.follow import follow
-from recfs.ports import Promise
+from recfs.ports.rows import Promise
 from recfs.state.nodes import Garbage
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ import trio
 from recfs.errors import OutOfSpace
 
 if TYPE_CHECKING:
-    from recfs.ports import Pipeline
+    from recfs.ports.work import Pipeline
     from recfs.state.nodes import DirNode, FileNode
     from recfs.state.remote import Budget
     from recfs.state.writebehind import WriteBehind

@@ -16,7 +16,7 @@ from recfs.disk.follow import drop_privileges, follow, look
 from recfs.disk.shares import Shares
 from recfs.errors import FileTooLarge, IoFailure, OutOfSpace
 from recfs.fs.handles import Handle
-from recfs.ports import Promise
+from recfs.ports.rows import Promise
 from recfs.state.nodes import BLOCK_BYTES, is_changeable
 from recfs.state.waits import bounded, interruptible
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from recfs.fs.backlog import Backlog
     from recfs.fs.iomodes import IoModes
     from recfs.fs.namespace import Caller, Namespace
-    from recfs.ports import KernelCache, Pipeline
+    from recfs.ports.kernel import KernelCache
+    from recfs.ports.work import Pipeline
     from recfs.state.body import Body
     from recfs.state.nodes import DirNode, FileNode
     from recfs.state.tree import Tree

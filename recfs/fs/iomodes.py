@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from recfs.disk.bodies import Bodies
     from recfs.disk.staging import Space
     from recfs.fs.handles import Handle
-    from recfs.ports import KernelCache, KernelFiles
+    from recfs.ports.kernel import KernelCache, KernelFiles
     from recfs.state.body import Body
     from recfs.state.nodes import FileNode
     from recfs.state.tree import Tree

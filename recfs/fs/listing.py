@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from recfs.ports import NodeRow
+    from recfs.ports.rows import NodeRow
     from recfs.state.nodes import DirNode, Node
     from recfs.state.tree import Tree
     from recfs.state.views import View, Views

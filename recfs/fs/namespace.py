@@ -22,7 +22,7 @@ from recfs.errors import (
     ReadOnlyFile,
     Stale,
 )
-from recfs.ports import Pending
+from recfs.ports.rows import Pending
 from recfs.state.nodes import DirNode, FileNode, Garbage, LinkNode, Node
 
 if TYPE_CHECKING:
@@ -170,7 +170,6 @@ class Namespace:
         tree = self._tree
         folder, now = node.parent, tree.clock.now_ns()
         if isinstance(node, FileNode):
-            self._bodies.withdraw(node.ino)
             if not node.state.is_remote:
                 node.remains = self._bodies.versions.replace(node, successor)
             tree.events.removed(node, successor)

@@ -37,7 +37,7 @@ from recfs.fs.namespace import Caller, Namespace
 from recfs.fs.ranges import Ranges
 from recfs.fs.survivors import Survivors
 from recfs.fs.walks import Walks
-from recfs.ports import Pending
+from recfs.ports.rows import Pending
 from recfs.state.nodes import DirNode, FileNode, LinkNode, Node
 from recfs.state.views import VIEW_BIT, View, Views
 from recfs.state.waits import bounded
@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from recfs.disk.staging import Space
     from recfs.fs.handles import Handle
     from recfs.fs.iomodes import IoModes
-    from recfs.ports import KernelCache, Pipeline
+    from recfs.ports.kernel import KernelCache
+    from recfs.ports.work import Pipeline
     from recfs.state.tree import Tree
     from recfs.state.writebehind import WriteBehind
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from recfs.fs.namespace import Caller
     from recfs.fs.vfs import Vfs
-    from recfs.ports import ObjectRow
+    from recfs.ports.rows import ObjectRow
     from recfs.state.accounts import Account
     from recfs.state.tree import Tree
 

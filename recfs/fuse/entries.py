@@ -13,7 +13,7 @@ from recfs.state.nodes import BLOCK_BYTES, FileNode, LinkNode, Node
 from recfs.state.views import View
 
 if TYPE_CHECKING:
-    from recfs.ports import NodeRow
+    from recfs.ports.rows import NodeRow
     from recfs.state.tree import Tree
 
 MAX_BLOCKS = MAX_INT // BLOCK_BYTES

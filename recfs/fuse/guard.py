@@ -13,8 +13,9 @@ from typing import Any, ParamSpec, TypeVar
 
 import pyfuse3
 
-from recfs import errors, object_errors
+from recfs import errors
 from recfs.fuse import interpose
+from recfs.ports import object_errors
 from recfs.state import waits
 
 log = logging.getLogger("recfs.fuse")

@@ -29,7 +29,7 @@ from recfs.fuse.passthrough import (
     FOPEN_NOFLUSH,
     FOPEN_PASSTHROUGH,
 )
-from recfs.ports import NodeRow
+from recfs.ports.rows import NodeRow
 from recfs.state.nodes import DirNode, Node
 from recfs.state.views import VIEW_BIT, View
 from recfs.state.waits import interruptible

@@ -15,7 +15,7 @@ from recfs.state.problems import forever
 
 if TYPE_CHECKING:
     from recfs.fs.vfs import Vfs
-    from recfs.ports import Clock
+    from recfs.ports.clock import Clock
     from recfs.state.nodes import Garbage
 
 log = logging.getLogger("recfs.sweeper")

@@ -8,10 +8,10 @@ from recfs.core import quota
 from recfs.core.bounds import MAX_INT, total
 from recfs.core.quota import Limits, Reason
 from recfs.errors import FileTooLarge, QuotaExceeded
-from recfs.ports import ROOT_INO, AccountRow
+from recfs.ports.rows import ROOT_INO, AccountRow
 
 if TYPE_CHECKING:
-    from recfs.ports import Catalogue
+    from recfs.ports.catalogue import Catalogue
 
 LIMIT_NAMES = ("max_bytes", "max_files", "max_file_size", "max_monthly_uploads")
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from recfs.core.generation import AT, COUNT, ID, MARKED, Mark, count_of
+from recfs.state.writebehind import BatchFollower, WriteBehind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from recfs.ports import Batch
-    from recfs.state.writebehind import WriteBehind
+    from recfs.ports.batch import Batch
     from recfs.stores.local import LocalStore
 
 PART = "generation"
@@ -37,7 +37,7 @@ class Folding(Protocol):
         """How often the log was folded into the main file."""
 
 
-class Generations:
+class Generations(BatchFollower):
     """The count of one run: it goes on with every batch of rows."""
 
     def __init__(self, behind: WriteBehind, catalogue: Folding, store: LocalStore) -> None:
@@ -57,8 +57,7 @@ class Generations:
         """A new run: catalogue and home tree have a count that no backup has. Raises IoFailure, OutOfSpace."""
         self._count = max(count_of(facts), mark.count if mark is not None else 0)
         self._mark = Mark(facts.get(ID) or secrets.token_hex(8), boot, self._count, 0, next_ino)
-        self._behind.on_batch = self._stamp
-        self._behind.on_written = self._taken
+        self._behind.subscribe(self)
         await self._put()
         marked = self._store.mark_tree(self._mark.encode(), durable=True)
         if marked or count_of(facts, MARKED):  # a file system without attributes: nothing is to be looked for there
@@ -66,11 +65,13 @@ class Generations:
             await self._behind.flush()
         self._look()
 
-    def _stamp(self, batch: Batch) -> None:
+    def writing(self, batch: Batch) -> None:
+        """As `BatchFollower.writing`: it is counted."""
         self._count += 1
         batch.meta[COUNT] = str(self._count)
 
-    def _taken(self) -> None:
+    def written(self) -> None:
+        """As `BatchFollower.written`."""
         assert self._mark is not None
         self._mark = replace(self._mark, count=self._count)
         self._written.set()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from recfs.core.bounds import MAX_INT
 from recfs.core.layout import Role
 from recfs.core.model import Kind, State, check_transition
-from recfs.ports import GarbageRow, NodeRow, ObjectRow, Pending, Promise
+from recfs.ports.rows import GarbageRow, NodeRow, ObjectRow, Pending, Promise
 
 if TYPE_CHECKING:
     from recfs.core.fallback import DirRule

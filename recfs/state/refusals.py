@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from recfs.errors import IoFailure, OutOfSpace
-from recfs.ports import Batch
+from recfs.ports.batch import Batch
 from recfs.state.problems import LONGEST_S
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from recfs.ports import Catalogue
+    from recfs.ports.catalogue import Catalogue
     from recfs.state.nodes import Garbage
     from recfs.state.problems import Problems
 

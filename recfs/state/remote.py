@@ -8,7 +8,7 @@ from recfs.errors import IoFailure
 from recfs.state.events import Follower
 
 if TYPE_CHECKING:
-    from recfs.objects import RestoreState
+    from recfs.ports.objects import RestoreState
     from recfs.state.body import Fetch
     from recfs.state.nodes import DirNode, FileNode
     from recfs.state.writebehind import WriteBehind

@@ -18,7 +18,7 @@ from recfs.core.bounds import MAX_INT
 from recfs.core.layout import TOP_DIRS, Role, child_role
 from recfs.core.model import Kind
 from recfs.errors import InvalidPath, IoFailure, NameTooLong, NotADirectory, RecfsError, Stale
-from recfs.ports import LIMBO_INO, ROOT_INO
+from recfs.ports.rows import LIMBO_INO, ROOT_INO
 from recfs.state.events import Events
 from recfs.state.memory import Memory
 from recfs.state.nodes import DirNode, FileNode, Garbage, Node, from_row
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from recfs.core.fallback import FallbackRule
-    from recfs.ports import Catalogue, Clock, NodeRow
+    from recfs.ports.catalogue import Catalogue
+    from recfs.ports.clock import Clock
+    from recfs.ports.rows import NodeRow
     from recfs.state.accounts import Accounts
     from recfs.state.writebehind import WriteBehind
 

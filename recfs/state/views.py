@@ -16,7 +16,7 @@ from recfs.state.nodes import DirNode, FileNode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from recfs.ports import NodeRow
+    from recfs.ports.rows import NodeRow
     from recfs.state.nodes import Node
     from recfs.state.tree import Tree
     from recfs.state.writebehind import WriteBehind

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from recfs.errors import OutOfSpace, RowRefused
-from recfs.ports import Batch
+from recfs.ports.batch import Batch
 from recfs.state.problems import Problems, forever, reason_of
 from recfs.state.refusals import PART, UNSURE, Refusals
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from recfs.ports import Catalogue, JournalRow, ObjectRow
+    from recfs.ports.catalogue import Catalogue
+    from recfs.ports.rows import JournalRow, ObjectRow
     from recfs.state.accounts import Account
     from recfs.state.nodes import DirNode, Garbage, Node
     from recfs.stores.removals import Removals
@@ -39,10 +40,29 @@ async def _no_room() -> bool:
     return False
 
 
+class BatchFollower:
+    """Who follows what is written to the catalogue: overrides what it wants to know. Atomic."""
+
+    def writing(self, batch: Batch) -> None:
+        """A batch is about to be written; may be added to."""
+
+    def written(self) -> None:
+        """It is written."""
+
+    def unsettled(self, ino: int) -> None:
+        """An inode's row with pending bits is written."""
+
+    def discarded(self, entry: Garbage) -> None:
+        """A garbage entry is written."""
+
+
 class WriteBehind:
     """The dirty sets and the one writer of the catalogue."""
 
-    def __init__(self, catalogue: Catalogue, interval_s: float) -> None:
+    def __init__(
+        self, catalogue: Catalogue, interval_s: float, make_room: Callable[[], Awaitable[bool]] = _no_room
+    ) -> None:
+        """*make_room* is called when the disk is full, and true if it made some for the catalogue."""
         self._catalogue = catalogue
         self._interval_s = interval_s
         self._nodes: dict[int, Node] = {}
@@ -74,18 +94,14 @@ class WriteBehind:
         """Counts every change of any row: tells whether something read earlier is still true."""
         self.written = 0
         """Counts the batches: tells whether a row that was read meanwhile may be outdated, and no longer dirty."""
-        self.on_settle: Callable[[int], None] = lambda ino: None
-        """Called with each inode whose pending bits were written."""
-        self.on_discard: Callable[[Garbage], None] = lambda garbage: None
-        """Called with each garbage entry that was written."""
+        self._make_room = make_room
+        self._followers: tuple[BatchFollower, ...] = ()
         self.removals: Removals | None = None
         """Notes of removals that have returned before their batch was written."""
-        self.on_batch: Callable[[Batch], None] = lambda batch: None
-        """Called with each batch that is about to be written; may add to it. Atomic, as all of these are."""
-        self.on_written: Callable[[], None] = lambda: None
-        """Called when it is written."""
-        self.on_full: Callable[[], Awaitable[bool]] = _no_room
-        """Called when the disk is full; true if it made some room for the catalogue."""
+
+    def subscribe(self, follower: BatchFollower) -> None:
+        """Tell *follower* of all that is written from now on."""
+        self._followers = (*self._followers, follower)
 
     # --- marking (atomic: no await) ------------------------------------------------------------------------------
 
@@ -245,7 +261,8 @@ class WriteBehind:
             self._eager = trio.Event()
             if not batch:
                 return
-            self.on_batch(batch)
+            for each in self._followers:
+                each.writing(batch)
             nodes, accounts, garbage = self._sources
             self._sources = ({}, {}, {})  # what is kept here could not be unloaded
             unsettled, discarded = self._unsettled, self._discarded
@@ -255,7 +272,7 @@ class WriteBehind:
                 try:
                     refused = await self._refusals.apply(batch)
                 except OutOfSpace:
-                    if not await self.on_full():
+                    if not await self._make_room():
                         raise
                     refused = await self._refusals.apply(batch)
             except BaseException:
@@ -269,7 +286,8 @@ class WriteBehind:
                 self.written += 1
             if self.removals is not None:
                 self.removals.written()
-            self.on_written()
+            for each in self._followers:
+                each.written()
             self.problem = None
             live: dict[str, dict[Any, Any]] = {"nodes": nodes, "accounts": accounts, "garbage": garbage}
             for (name, key), (item, error) in refused.items():
@@ -282,10 +300,12 @@ class WriteBehind:
             self._unsure = unsure
             for ino in unsettled:
                 if ("nodes", ino) not in refused:
-                    self.on_settle(ino)
+                    for each in self._followers:
+                        each.unsettled(ino)
             for entry in discarded:
                 if ("garbage", entry.gid) not in refused:
-                    self.on_discard(entry)
+                    for each in self._followers:
+                        each.discarded(entry)
 
     def try_refused(self, *, all_of_them: bool = False) -> None:
         """Put what was refused, and is due again (or all of it), among the dirty. Atomic."""

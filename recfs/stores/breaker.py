@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 
-from recfs.object_errors import StoreDown
+from recfs.ports.object_errors import StoreDown
 
 
 class BreakerState(StrEnum):

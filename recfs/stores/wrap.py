@@ -24,8 +24,8 @@ from typing import Literal, TypeVar
 
 import tenacity
 
-from recfs.object_errors import ObjectStoreError, Throttled
-from recfs.objects import (
+from recfs.ports.object_errors import ObjectStoreError, Throttled
+from recfs.ports.objects import (
     Cancel,
     CheckReport,
     LifecycleRule,

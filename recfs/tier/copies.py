@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from recfs.core.routing import RouteRule
     from recfs.disk.commit.hashing import Work
     from recfs.errors import RecfsError
-    from recfs.ports import ObjectRow
+    from recfs.ports.rows import ObjectRow
     from recfs.state.nodes import FileNode
     from recfs.state.writebehind import WriteBehind
     from recfs.tier.download import Download

@@ -31,8 +31,8 @@ import trio
 
 from recfs.disk.diskio import punch_hole
 from recfs.errors import IoFailure, RecfsError
-from recfs.object_errors import ObjectChanged, ObjectStoreError, Stalled, StoreOutage, TransferCancelled
-from recfs.objects import MIB, ObjectStore
+from recfs.ports.object_errors import ObjectChanged, ObjectStoreError, Stalled, StoreOutage, TransferCancelled
+from recfs.ports.objects import MIB, ObjectStore
 from recfs.state.problems import reason_of
 from recfs.tier.extents import NEAR_BYTES, REQUESTS_PER_WINDOW, Blocks, ReadAhead, Stream
 from recfs.tier.fetchslots import FetchSlots

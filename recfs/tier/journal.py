@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.naming import is_temporary_name
-from recfs.ports import JournalRow
+from recfs.ports.rows import JournalRow
 from recfs.tier.unsent import Unsent, Why
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from recfs.ports import Catalogue, Clock
+    from recfs.ports.catalogue import Catalogue
+    from recfs.ports.clock import Clock
     from recfs.state.nodes import FileNode
     from recfs.state.writebehind import WriteBehind
     from recfs.tier.unanswered import Unanswered

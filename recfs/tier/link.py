@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import trio
 
-    from recfs.objects import ObjectStore
+    from recfs.ports.objects import ObjectStore
     from recfs.tier.fetchslots import FetchSlots
     from recfs.tier.ownership import Ownership
 

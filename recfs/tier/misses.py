@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from recfs.errors import Stale
-from recfs.object_errors import (
+from recfs.ports.object_errors import (
     AccessRefused,
     ChecksumMismatch,
     ObjectArchived,

@@ -18,14 +18,15 @@ import trio
 
 from recfs.core.layout import TOP_DIRS
 from recfs.core.ownership import LOST_REMEDY, MARK_KEY, Mark, Verdict, judge, lost_words, read_mark
-from recfs.object_errors import PrefixTaken
+from recfs.ports.object_errors import PrefixTaken
 from recfs.state.problems import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from recfs.objects import ObjectStore
-    from recfs.ports import Catalogue, Clock
+    from recfs.ports.catalogue import Catalogue
+    from recfs.ports.clock import Clock
+    from recfs.ports.objects import ObjectStore
     from recfs.state.writebehind import WriteBehind
 
 log = logging.getLogger("recfs.s3")

@@ -17,9 +17,9 @@ from recfs.disk.commit.hashing import Work, owner_of
 from recfs.disk.diskio import file_limit, kept_files
 from recfs.disk.staging import FETCH_LABEL, pool_size
 from recfs.errors import IoFailure, RecfsError
-from recfs.object_errors import BucketMissing, ChecksumMismatch, ObjectArchived, ObjectMissing
-from recfs.objects import RestoreState
-from recfs.ports import ObjectRow, Pending
+from recfs.ports.object_errors import BucketMissing, ChecksumMismatch, ObjectArchived, ObjectMissing
+from recfs.ports.objects import RestoreState
+from recfs.ports.rows import ObjectRow, Pending
 from recfs.state.nodes import FileNode
 from recfs.state.problems import reason_of
 from recfs.tier.copies import Partial

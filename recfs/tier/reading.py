@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.model import State
-from recfs.objects import ARCHIVE_CLASSES, RestoreState
+from recfs.ports.objects import ARCHIVE_CLASSES, RestoreState
 
 if TYPE_CHECKING:
     from recfs.state.body import Fetch

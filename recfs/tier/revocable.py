@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from recfs.object_errors import TransferCancelled
+from recfs.ports.object_errors import TransferCancelled
 
 
 class RevocableFd:

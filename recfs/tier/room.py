@@ -17,7 +17,7 @@ from recfs.state.problems import forever
 
 if TYPE_CHECKING:
     from recfs.disk.staging import Space
-    from recfs.ports import ObjectRow
+    from recfs.ports.rows import ObjectRow
     from recfs.state.tree import Tree
     from recfs.tier.copies import Copies
     from recfs.tier.ownership import Ownership

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from recfs.core.keys import key_for
 from recfs.core.model import State
 from recfs.core.routing import Decision, age_of, route
-from recfs.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta, key_for
-from recfs.ports import ObjectRow
+from recfs.ports.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta
+from recfs.ports.rows import ObjectRow
 from recfs.state.events import Follower
 from recfs.state.nodes import DirNode, FileNode, Node
 

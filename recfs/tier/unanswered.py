@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from recfs.ports import Clock
+    from recfs.ports.clock import Clock
 
 LATE_S = 15.0
 """How long after the server has stored something what it was asked before may come in between."""

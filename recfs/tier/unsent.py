@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from recfs.ports import JournalRow
+    from recfs.ports.rows import JournalRow
 
 
 class Why(StrEnum):

@@ -23,7 +23,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from recfs.config import S3Section
-from recfs.objects import ObjectMeta
+from recfs.ports.objects import ObjectMeta
 from recfs.stores.s3.store import S3Store
 
 from .s3_direct import PART_BYTES, THREADS, Direct, make_client

@@ -16,7 +16,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from recfs.errors import RecfsError
-from recfs.objects import Cancel, ObjectStore
+from recfs.ports.objects import Cancel, ObjectStore
 from recfs.tier.download import BLOCK_BYTES, Download
 from recfs.tier.fetchslots import FetchSlots
 from tests.fake_object_store import FakeObjectStore

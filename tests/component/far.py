@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from recfs.object_errors import Unreachable
+from recfs.ports.object_errors import Unreachable
 
 from .build import REC, Filesystem
 from .test_tier import tiered

@@ -11,8 +11,8 @@ from recfs.api.s3.bucket import configured
 from recfs.config.lifecycle import LifecycleSection
 from recfs.core.model import State
 from recfs.errors import Exists, InvalidArgument, InvalidPath, NoAttribute
-from recfs.object_errors import AccessRefused, NotOffered, ObjectArchived
-from recfs.objects import LifecycleRule
+from recfs.ports.object_errors import AccessRefused, NotOffered, ObjectArchived
+from recfs.ports.objects import LifecycleRule
 
 from .build import Filesystem
 from .far import OTHER, ask, bucket, down, failing, fs, no_route, until

@@ -10,7 +10,7 @@ import trio
 
 from recfs.catalogue import reports, reports_s3
 from recfs.errors import InvalidArgument, NotSupported
-from recfs.object_errors import Unreachable
+from recfs.ports.object_errors import Unreachable
 from recfs.stores.breaker import CircuitBreaker
 from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
 

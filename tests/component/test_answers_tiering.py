@@ -10,7 +10,7 @@ import trio
 from recfs.api.s3.walk import Found
 from recfs.config import Config
 from recfs.errors import Busy, InvalidArgument, InvalidPath, IsADirectory
-from recfs.object_errors import AccessRefused
+from recfs.ports.object_errors import AccessRefused
 from recfs.state.nodes import FileNode
 
 from .build import REC, Filesystem, pattern

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from recfs.api.s3 import far as asking
-from recfs.object_errors import Stalled, Unreachable
+from recfs.ports.object_errors import Stalled, Unreachable
 from recfs.stores.breaker import CircuitBreaker
 from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
 

@@ -17,7 +17,7 @@ from recfs.disk.staging import Space
 from recfs.errors import Exists, OtherDevice, OutOfSpace, Stale
 from recfs.fs import backlog
 from recfs.fs.handles import Mode
-from recfs.object_errors import AccessRefused, KeyTooLong
+from recfs.ports.object_errors import AccessRefused, KeyTooLong
 from recfs.tier import budget
 from recfs.tier.unsent import Why
 from tests.fakes import FakeKernelFiles

@@ -14,7 +14,8 @@ from recfs.core.bounds import MAX_INT, MAX_TIME_NS, MIN_TIME_NS
 from recfs.disk.staging import Label
 from recfs.errors import FileTooLarge, InvalidArgument
 from recfs.fs.vfs import Changes
-from recfs.ports import Batch, JournalRow
+from recfs.ports.batch import Batch
+from recfs.ports.rows import JournalRow
 
 from .build import OPERATOR, REC, filesystem, until
 

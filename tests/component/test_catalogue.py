@@ -19,7 +19,8 @@ from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
 from recfs.config import Config
 from recfs.core.model import Kind, State
 from recfs.errors import CatalogueCorrupt, StoreError
-from recfs.ports import Batch, NodeRow
+from recfs.ports.batch import Batch
+from recfs.ports.rows import NodeRow
 
 from .build import Filesystem, filesystem
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from recfs.object_errors import ObjectChanged
+from recfs.ports.object_errors import ObjectChanged
 from recfs.tier.download import MAX_REQUEST_BYTES, PARALLEL_AHEAD, Download
 from recfs.tier.fetchslots import FetchSlots
 from tests.helpers.s3_servers import Bucket, moto_bucket, moto_server

@@ -11,8 +11,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from recfs.object_errors import Stalled, TransferCancelled
-from recfs.objects import Cancel
+from recfs.ports.object_errors import Stalled, TransferCancelled
+from recfs.ports.objects import Cancel
 from recfs.tier.download import DEADLINE_S, Download
 from recfs.tier.fetchslots import FetchSlots
 from tests.fake_object_store import FakeObjectStore

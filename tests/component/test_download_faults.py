@@ -9,7 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from recfs.errors import IoFailure, OutOfSpace, RecfsError
-from recfs.object_errors import (
+from recfs.ports.object_errors import (
     AccessRefused,
     BadAnswer,
     BucketMissing,

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from recfs.catalogue.sqlite import SqliteCatalogue
-from recfs.object_errors import AccessRefused, PrefixTaken, Unreachable, WrongCredentials
+from recfs.ports.object_errors import AccessRefused, PrefixTaken, Unreachable, WrongCredentials
 
 from .build import REC, Filesystem, filesystem
 from .far import ask, bucket, failing, fs

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from recfs.object_errors import ObjectChanged, ObjectMissing, RequestRefused, Unreachable, WrongCredentials
+from recfs.ports.object_errors import ObjectChanged, ObjectMissing, RequestRefused, Unreachable, WrongCredentials
 from recfs.tier import misses
 
 from .build import REC, Filesystem, pattern, until
 from .test_tier import FILE, evict, fs
 
 if TYPE_CHECKING:
-    from recfs.object_errors import ObjectStoreError
+    from recfs.ports.object_errors import ObjectStoreError
 
 __all__ = ["fs"]
 

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from recfs.errors import CatalogueCorrupt, IoFailure, StoreError
-from recfs.object_errors import Unreachable
+from recfs.ports.object_errors import Unreachable
 from recfs.state import generations
 from recfs.stores.local import MARK_XATTR
 from tests.fake_object_store import FakeObjectStore

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from recfs.fs.vfs import REMOVED_AT_ONCE
-from recfs.ports import Batch
+from recfs.ports.batch import Batch
 
 from .build import OPERATOR, REC, USER, Filesystem, pattern
 

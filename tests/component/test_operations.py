@@ -19,7 +19,7 @@ import pytest
 from recfs import errors
 from recfs.fuse.operations import ERRNO, Operations, errno_of
 from recfs.fuse.passthrough import FOPEN_DIRECT_IO
-from recfs.object_errors import ObjectArchived, ObjectStoreError
+from recfs.ports.object_errors import ObjectArchived, ObjectStoreError
 from tests.fakes import StagedAnswers
 
 from .build import REC, Filesystem

@@ -13,7 +13,7 @@ import trio
 
 from recfs.core.model import State
 from recfs.core.ownership import MARK_KEY
-from recfs.object_errors import ObjectMissing, PrefixTaken, Unreachable
+from recfs.ports.object_errors import ObjectMissing, PrefixTaken, Unreachable
 from recfs.tier import ownership
 from tests.fake_object_store import FakeObjectStore
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from recfs.errors import IoFailure, OutOfSpace
-from recfs.object_errors import ObjectStoreError, Unreachable
+from recfs.ports.object_errors import ObjectStoreError, Unreachable
 from tests.fake_object_store import FakeObjectStore
 
 from .build import OPERATOR, REC, Filesystem, filesystem, pattern

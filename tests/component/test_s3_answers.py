@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from recfs import object_errors as kinds
 from recfs.errors import IoFailure, OutOfSpace
-from recfs.objects import LifecycleRule, ObjectMeta
+from recfs.ports import object_errors as kinds
+from recfs.ports.objects import LifecycleRule, ObjectMeta
 from recfs.stores.s3.store import S3Store
 from tests.helpers.chaos_faults import (
     HTML,

@@ -11,8 +11,8 @@ from pathlib import Path
 import google_crc32c
 import pytest
 
-from recfs.object_errors import ChecksumMismatch, NotOffered, UploadInvalid
-from recfs.objects import MIB, ObjectInfo, ObjectMeta, PartInfo
+from recfs.ports.object_errors import ChecksumMismatch, NotOffered, UploadInvalid
+from recfs.ports.objects import MIB, ObjectInfo, ObjectMeta, PartInfo
 from recfs.stores.s3.store import S3Store
 from tests.helpers.chaos_faults import Checksums, Header, Page, Request
 from tests.helpers.chaos_proxy import ChaosProxy, operation

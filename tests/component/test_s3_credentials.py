@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import CredentialRetrievalError
 
-from recfs import object_errors as kinds
+from recfs.ports import object_errors as kinds
 from recfs.stores.s3.credentials import LOOK_S, RENEW_S, RotatingCredentials
 from recfs.stores.s3.store import S3Store
 from tests.helpers.chaos_faults import Request, Status

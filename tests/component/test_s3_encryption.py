@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recfs.objects import ObjectMeta
+from recfs.ports.objects import ObjectMeta
 from tests.helpers.chaos_faults import Request
 from tests.helpers.chaos_proxy import ChaosProxy
 from tests.helpers.chaos_store import DATA, META, file, proxy

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from recfs import object_errors as kinds
-from recfs.object_errors import ObjectStoreError
-from recfs.objects import MIB, ObjectMeta
+from recfs.ports import object_errors as kinds
+from recfs.ports.object_errors import ObjectStoreError
+from recfs.ports.objects import MIB, ObjectMeta
 from recfs.stores.s3.faults import Target, faults
 from recfs.stores.s3.store import S3Store
 from tests.helpers.chaos_faults import (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from recfs.objects import MIB
+from recfs.ports.objects import MIB
 from recfs.stores.s3 import folders
 from recfs.stores.s3.folders import remove_empty
 from recfs.stores.s3.store import S3Store

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from recfs import object_errors as kinds
-from recfs.objects import ObjectMeta
+from recfs.ports import object_errors as kinds
+from recfs.ports.objects import ObjectMeta
 from recfs.stores.s3.interim import MOST
 from recfs.stores.s3.store import S3Store
 from recfs.stores.s3.wire import EXPECT_BYTES

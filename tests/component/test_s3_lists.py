@@ -6,7 +6,7 @@ import urllib.parse
 
 import pytest
 
-from recfs import object_errors as kinds
+from recfs.ports import object_errors as kinds
 from recfs.stores.s3.store import S3Store
 from tests.helpers.chaos_faults import Request, Xml
 from tests.helpers.chaos_proxy import ChaosProxy, operation

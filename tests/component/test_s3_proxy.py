@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from recfs import object_errors as kinds
-from recfs.objects import MIB, ObjectMeta
+from recfs.ports import object_errors as kinds
+from recfs.ports.objects import MIB, ObjectMeta
 from recfs.stores.s3.proxy import proxy_for
 from recfs.stores.s3.store import S3Store
 from tests.helpers.chaos_store import DATA, KEY, META, file, raised, read

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from recfs.errors import IoFailure
-from recfs.object_errors import (
+from recfs.ports.object_errors import (
     AccessRefused,
     BadAnswer,
     ChecksumMismatch,
@@ -21,7 +21,7 @@ from recfs.object_errors import (
     Unreachable,
     WrongCredentials,
 )
-from recfs.objects import ObjectMeta
+from recfs.ports.objects import ObjectMeta
 from recfs.stores.breaker import BreakerState, CircuitBreaker
 from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
 from tests.fake_object_store import FakeObjectStore

@@ -13,8 +13,8 @@ import pytest
 
 from recfs.config import S3Section
 from recfs.errors import IoFailure, OutOfSpace
-from recfs.object_errors import TransferCancelled
-from recfs.objects import MIB
+from recfs.ports.object_errors import TransferCancelled
+from recfs.ports.objects import MIB
 from recfs.stores.s3.splice import PIPE_BYTES
 from recfs.stores.s3.store import S3Store
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recfs.config import S3Section
-from recfs.object_errors import TransferCancelled
-from recfs.objects import (
+from recfs.core.keys import key_for, path_for
+from recfs.ports.object_errors import TransferCancelled
+from recfs.ports.objects import (
     MAX_OBJECT_BYTES,
     MAX_PARTS,
     MIB,
@@ -20,9 +21,7 @@ from recfs.objects import (
     ObjectMeta,
     PartInfo,
     RestoreState,
-    key_for,
     part_size,
-    path_for,
 )
 from recfs.stores.s3 import client as s3_client
 from recfs.stores.s3.meta import content_type, from_metadata, restore_state, to_metadata

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recfs.config import S3Section
-from recfs.object_errors import ObjectStoreError, WrongCredentials
-from recfs.objects import ObjectMeta
+from recfs.ports.object_errors import ObjectStoreError, WrongCredentials
+from recfs.ports.objects import ObjectMeta
 from recfs.stores.s3.signing import UNSIGNED, Signer
 from recfs.stores.s3.store import S3Store
 from tests.helpers.chaos_proxy import ChaosProxy

@@ -18,7 +18,7 @@ from recfs.disk.shares import FLOOR, TOLD_S, Shares
 from recfs.errors import TooManyFiles
 from recfs.fs.namespace import Caller
 from recfs.fuse.guard import errno_of
-from recfs.objects import MIB
+from recfs.ports.objects import MIB
 from recfs.tier.partials import KEPT_SHARE
 
 from .build import OPERATOR, REC, Filesystem

@@ -12,7 +12,7 @@ import trio
 from recfs import daemon, offline, remote
 from recfs.clock import SystemClock
 from recfs.config import Config
-from recfs.object_errors import AccessRefused, StoreDown, Unreachable
+from recfs.ports.object_errors import AccessRefused, StoreDown, Unreachable
 from recfs.stores.breaker import CircuitBreaker
 from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
 from recfs.tier.unanswered import Unanswered

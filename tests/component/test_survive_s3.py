@@ -22,8 +22,8 @@ from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.core.routing import RouteRule
 from recfs.fs.vfs import Changes
 from recfs.fuse.mounting import Detached
-from recfs.object_errors import Unreachable, UploadInvalid
-from recfs.objects import ObjectStore
+from recfs.ports.object_errors import Unreachable, UploadInvalid
+from recfs.ports.objects import ObjectStore
 from recfs.stores.breaker import CircuitBreaker
 from recfs.stores.local import LocalStore
 from recfs.stores.wrap import RetryingObjectStore, RetryPolicy

@@ -13,7 +13,7 @@ import trio
 
 from recfs.core.model import State
 from recfs.errors import StoreError
-from recfs.object_errors import ObjectStoreError, Unreachable
+from recfs.ports.object_errors import ObjectStoreError, Unreachable
 from recfs.state.nodes import Node
 from recfs.tier.uploads.moves import ASIDE
 from tests.fake_object_store import FakeObjectStore

@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from recfs.core.model import State
-from recfs.object_errors import ObjectStoreError, Stalled, StoreDown
-from recfs.objects import ObjectInfo, ObjectMeta
+from recfs.ports.object_errors import ObjectStoreError, Stalled, StoreDown
+from recfs.ports.objects import ObjectInfo, ObjectMeta
 from recfs.stores.breaker import CircuitBreaker
 from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
 from recfs.tier.unanswered import KEPT_S

@@ -12,7 +12,7 @@ import trio
 
 from recfs.core.model import State
 from recfs.fs.vfs import Changes
-from recfs.object_errors import NotOffered, ObjectChanged, Unreachable
+from recfs.ports.object_errors import NotOffered, ObjectChanged, Unreachable
 from tests.fake_object_store import FakeObjectStore
 
 from .build import OPERATOR, REC, Filesystem, pattern, until

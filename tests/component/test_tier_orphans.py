@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from recfs.object_errors import AccessRefused, NotOffered, RequestRefused, Unreachable
+from recfs.ports.object_errors import AccessRefused, NotOffered, RequestRefused, Unreachable
 from recfs.state.nodes import FileNode
 from recfs.tier.unanswered import KEPT_S
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from recfs.core.model import State
-from recfs.object_errors import (
+from recfs.ports.object_errors import (
     AccessRefused,
     BadAnswer,
     ChecksumMismatch,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from recfs.object_errors import KeyTooLong, ObjectMissing, RequestRefused
+from recfs.ports.object_errors import KeyTooLong, ObjectMissing, RequestRefused
 
 from .build import REC, Filesystem
 from .far import ask, bucket, until

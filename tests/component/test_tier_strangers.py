@@ -7,7 +7,7 @@ import trio
 
 from recfs.core.model import State
 from recfs.errors import RecfsError
-from recfs.object_errors import ObjectArchived
+from recfs.ports.object_errors import ObjectArchived
 
 from .build import REC, Filesystem, until
 from .far import ask

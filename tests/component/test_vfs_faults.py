@@ -15,7 +15,7 @@ import trio
 from recfs.catalogue.headroom import FILE_BYTES, LOG_BYTES
 from recfs.errors import IoFailure, OutOfSpace, RecfsError
 from recfs.fs.vfs import Changes
-from recfs.ports import Batch
+from recfs.ports.batch import Batch
 from recfs.stores.local import BALLAST_BYTES
 
 from .build import OPERATOR, REC, Filesystem, filesystem, until
@@ -173,7 +173,7 @@ async def test_on_a_full_disk_the_log_is_folded_in_and_written_anew(place: Path)
         await fs.drain()
         log = Path(f"{fs.parts.store.catalogue_path}-wal")
         size = log.stat().st_size
-        assert await fs.parts.behind.on_full()
+        assert await fs.parts.behind._make_room()
         await fs.rename(f"{REC}/file", f"{REC}/moved")
         assert log.stat().st_size == size
 

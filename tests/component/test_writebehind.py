@@ -13,7 +13,8 @@ import pytest
 from recfs.catalogue import check
 from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.errors import Busy, IoFailure
-from recfs.ports import Batch, ObjectRow
+from recfs.ports.batch import Batch
+from recfs.ports.rows import ObjectRow
 from recfs.state.writebehind import WriteBehind
 from recfs.stores.local import LABEL_XATTR
 

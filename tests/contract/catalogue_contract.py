@@ -10,7 +10,9 @@ import pytest
 from recfs.core.bounds import MAX_INT, MAX_TIME_NS, MIN_TIME_NS
 from recfs.core.model import Kind, State
 from recfs.errors import OutOfSpace, RowRefused
-from recfs.ports import ROOT_INO, AccountRow, Batch, Catalogue, GarbageRow, JournalRow, NodeRow, ObjectRow
+from recfs.ports.batch import Batch
+from recfs.ports.catalogue import Catalogue
+from recfs.ports.rows import ROOT_INO, AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow
 
 DIGESTS: dict[str, Any] = {"sha256": b"s" * 32, "md5": b"m" * 16}
 Break = Callable[[], None]

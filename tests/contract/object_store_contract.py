@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import pytest
 
-from recfs.object_errors import (
+from recfs.ports.object_errors import (
     ChecksumMismatch,
     KeyTooLong,
     NotOffered,
@@ -26,7 +26,7 @@ from recfs.object_errors import (
     UploadGone,
     UploadInvalid,
 )
-from recfs.objects import MIB, LifecycleRule, ObjectInfo, ObjectMeta, ObjectStore, PartInfo
+from recfs.ports.objects import MIB, LifecycleRule, ObjectInfo, ObjectMeta, ObjectStore, PartInfo
 from recfs.stores.s3.meta import from_metadata
 
 Source = Callable[[bytes], int]

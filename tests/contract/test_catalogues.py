@@ -10,7 +10,8 @@ import pytest
 
 from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
 from recfs.errors import OutOfSpace
-from recfs.ports import Batch, Catalogue
+from recfs.ports.batch import Batch
+from recfs.ports.catalogue import Catalogue
 from tests.fakes import MemoryCatalogue
 
 from .catalogue_contract import CatalogueContract, row

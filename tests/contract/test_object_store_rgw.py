@@ -12,8 +12,8 @@ from typing import ClassVar
 
 import pytest
 
-from recfs.object_errors import NotOffered, Unreachable, Untrusted, WrongCredentials
-from recfs.objects import MIB, ObjectStore
+from recfs.ports.object_errors import NotOffered, Unreachable, Untrusted, WrongCredentials
+from recfs.ports.objects import MIB, ObjectStore
 from recfs.stores.s3.store import S3Store
 from tests.helpers.s3_servers import Bucket, Rgw, credentials_file, rgw, rgw_bucket
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from recfs.objects import MIB, ObjectMeta, ObjectStore
+from recfs.ports.objects import MIB, ObjectMeta, ObjectStore
 from recfs.stores.s3.store import S3Store
 from tests.helpers.s3_servers import Bucket, SeaweedFS, seaweedfs, seaweedfs_bucket
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 
-from recfs.objects import ObjectStore
+from recfs.ports.objects import ObjectStore
 from tests.fake_object_store import FakeObjectStore
 from tests.helpers.s3_servers import Bucket, moto_bucket, moto_server
 

@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import pytest
 
+from recfs.core.keys import key_for
 from recfs.errors import RecfsError
-from recfs.objects import key_for
 from tests.helpers.chaos_faults import Request, Status
 from tests.helpers.s3_servers import SeaweedFS, plain_client, seaweedfs
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from recfs.object_errors import ObjectStoreError
-from recfs.objects import ObjectMeta
+from recfs.ports.object_errors import ObjectStoreError
+from recfs.ports.objects import ObjectMeta
 from recfs.stores.s3.store import S3Store
 from tests.helpers.chaos_proxy import ChaosProxy, operation
 from tests.helpers.s3_servers import Bucket

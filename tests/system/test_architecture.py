@@ -92,6 +92,7 @@ def test_import_contracts_are_kept() -> None:
 
 PLANTED = {
     "Arrows point down": ("core/units.py", "recfs.fs.vfs"),
+    "Arrows point down: ports": ("ports/rows.py", "recfs.ports.batch"),
     "Arrows point down: state": ("state/nodes.py", "recfs.state.tree"),
     "Arrows point down: disk": ("disk/diskio.py", "recfs.disk.bodies"),
     "Arrows point down: disk.home": ("disk/home/places.py", "recfs.disk.home.settler"),

@@ -16,7 +16,8 @@ from recfs.cli.exits import exit_code_of
 from recfs.config import config_for_root
 from recfs.core.ownership import MARK_KEY, Mark
 from recfs.errors import NotSupported
-from recfs.object_errors import (
+from recfs.offline import offline
+from recfs.ports.object_errors import (
     AccessRefused,
     BadAnswer,
     BucketMissing,
@@ -28,8 +29,7 @@ from recfs.object_errors import (
     WrongCredentials,
     WrongRegion,
 )
-from recfs.objects import CheckReport, ObjectMeta
-from recfs.offline import offline
+from recfs.ports.objects import CheckReport, ObjectMeta
 from tests.fake_object_store import FakeObjectStore
 from tests.system.fake_daemon import ANSWERS, STATUS, FakeDaemon, run
 from tests.system.s3_samples import (

@@ -11,13 +11,13 @@ import click
 import pytest
 from pydantic import BaseModel
 
-from recfs import object_errors
 from recfs.cli.exits import MEANING
 from recfs.cli.main import cli
 from recfs.config import SECTIONS, Config
 from recfs.core.model import TRANSITIONS, State
 from recfs.fuse.operations import ERRNO
-from recfs.object_errors import ObjectStoreError
+from recfs.ports import object_errors
+from recfs.ports.object_errors import ObjectStoreError
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))

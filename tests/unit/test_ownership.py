@@ -2,8 +2,8 @@
 
 import pytest
 
+from recfs.core.keys import key_for
 from recfs.core.ownership import MARK_KEY, Mark, Verdict, judge, read_mark
-from recfs.objects import key_for
 
 MINE = Mark("mine", "token", "host", "/srv/recfs", "2026-11-28T11:00:00+00:00")
 OTHER = Mark("other", "token", "host", "/srv/recfs", "2026-11-28T11:00:00+00:00")

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from recfs.catalogue.reading import parts_of
 from recfs.config.lifecycle import DAY_S
+from recfs.core.keys import key_for
 from recfs.core.layout import role_of
 from recfs.core.model import State
 from recfs.errors import Exists, InvalidArgument, NotFound
-from recfs.object_errors import NotOffered, ObjectArchived, ObjectMissing
-from recfs.objects import LifecycleRule, ObjectInfo, RestoreState, Tier, key_for
+from recfs.ports.object_errors import NotOffered, ObjectArchived, ObjectMissing
+from recfs.ports.objects import LifecycleRule, ObjectInfo, RestoreState, Tier
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from recfs.api.s3.far import Far
     from recfs.config import LifecycleSection
-    from recfs.ports import ObjectRow
+    from recfs.ports.rows import ObjectRow
 
 MAX_PRESIGN_S = 7 * 86_400
 """The longest AWS signs a URL for (Signature Version 4, X-Amz-Expires)."""

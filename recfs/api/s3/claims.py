@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from recfs.api.s3.walk import walk
 from recfs.core.model import State
 from recfs.core.ownership import Verdict
-from recfs.ports import ROOT_INO
+from recfs.ports.rows import ROOT_INO
 
 if TYPE_CHECKING:
     from recfs.api.s3.far import Far

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from recfs.errors import NO_S3, InvalidArgument, IsADirectory, NotSupported, OutOfSpace, RecfsError
-from recfs.object_errors import Stalled
+from recfs.ports.object_errors import Stalled
 from recfs.state.nodes import DirNode, FileNode, LinkNode
 from recfs.state.problems import reason_of
 from recfs.state.views import View

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from recfs.catalogue import reports_s3
+from recfs.core.keys import key_for
 from recfs.core.model import State
 from recfs.errors import InvalidArgument, Stale
-from recfs.objects import key_for
 from recfs.state.nodes import FileNode
 from recfs.stores.wrap import RetryingObjectStore
 from recfs.tier.journal import DELETE, MOVE, UPLOAD
@@ -15,7 +15,7 @@ from recfs.tier.unsent import Why
 
 if TYPE_CHECKING:
     from recfs.api.s3.far import Far
-    from recfs.ports import JournalRow
+    from recfs.ports.rows import JournalRow
 
 SHOWN = 100
 _LEFT = 5

@@ -10,7 +10,7 @@ import trio
 
 from recfs.core.model import Kind, State
 from recfs.errors import NotADirectory, Stale
-from recfs.ports import NodeRow
+from recfs.ports.rows import NodeRow
 from recfs.state.nodes import DirNode, FileNode, Node
 
 if TYPE_CHECKING:

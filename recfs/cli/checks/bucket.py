@@ -15,7 +15,7 @@ from recfs.cli.checks.owner import OwnStore, owner_check
 from recfs.core.naming import show_name
 from recfs.core.units import format_duration
 from recfs.errors import RecfsError
-from recfs.object_errors import (
+from recfs.ports.object_errors import (
     AccessRefused,
     BadAnswer,
     BucketMissing,
@@ -29,7 +29,7 @@ from recfs.object_errors import (
 
 if TYPE_CHECKING:
     from recfs.config import S3Section
-    from recfs.objects import CheckReport, ObjectStore
+    from recfs.ports.objects import CheckReport, ObjectStore
 
 _NAME, _ACCESS, _UPLOADS = "s3", "s3 access", "s3 uploads"
 _PATIENCE_S = 30.0
@@ -128,7 +128,7 @@ def reached(url: str, report: "CheckReport") -> list[Check]:
 
 def _access(url: str, store: "ObjectStore") -> Check:
     """Write an object, read it back, delete it: below the prefix, where no file's object can be."""
-    from recfs.objects import ObjectMeta
+    from recfs.ports.objects import ObjectMeta
 
     key = f".recfs/doctor-{secrets.token_hex(8)}"
     with tempfile.TemporaryFile() as file:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from recfs.cli.checks import Check, Level
 from recfs.core.ownership import LOST_REMEDY, MARK_KEY, lost_words, read_mark
-from recfs.object_errors import ObjectStoreError
+from recfs.ports.object_errors import ObjectStoreError
 
 if TYPE_CHECKING:
-    from recfs.objects import ObjectStore
+    from recfs.ports.objects import ObjectStore
 
 _NAME = "s3 prefix"
 

@@ -26,14 +26,15 @@ from recfs.disk.commit.digests import Digest, Pass, Source
 from recfs.disk.commit.hashing import Hashing, Work, owner_of
 from recfs.disk.commit.tickets import MOVED_LOOK_S, Stage, Ticket, Tickets
 from recfs.errors import RecfsError, RowRefused
-from recfs.ports import Pending, Promise
+from recfs.ports.rows import Pending, Promise
+from recfs.state.events import Follower
 from recfs.state.nodes import FileNode
 from recfs.state.problems import forever, reason_of
 
 if TYPE_CHECKING:
     from recfs.disk.bodies import Bodies
     from recfs.disk.home.places import Places
-    from recfs.ports import Settler
+    from recfs.ports.work import Settler
     from recfs.state.tree import Tree
     from recfs.state.writebehind import WriteBehind
     from recfs.stores.local import LocalStore
@@ -49,7 +50,7 @@ TOLD_FILES = 10
 """Of so many files under way `recfs status` tells the progress."""
 
 
-class Committer:
+class Committer(Follower):
     """The Pipeline port, and its service."""
 
     def __init__(
@@ -113,6 +114,14 @@ class Committer:
             if ticket.work is not None:
                 self._hashing.stop(ticket.work)
             self._signal()
+
+    def modified(self, node: FileNode) -> None:
+        """As `Follower.modified`: nobody hashes its bytes any more."""
+        self.withdraw(node.ino)
+
+    def removed(self, node: FileNode, successor: FileNode | None) -> None:
+        """As `Follower.removed`."""
+        self.withdraw(node.ino)
 
     def hurry(self, ino: int) -> None:
         """End the settling delay of *ino*."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from recfs.core.model import Kind
-from recfs.ports import Pending
+from recfs.ports.rows import Pending
 from recfs.state.nodes import DirNode, FileNode, Garbage, LinkNode, Node
 from recfs.stores.steps import Attrs, Step, StepKind
 

@@ -24,9 +24,10 @@ import trio
 
 from recfs.disk.home.homeplan import BATCH_ITEMS, HomePlan, Job
 from recfs.errors import IoFailure
-from recfs.ports import Pending
+from recfs.ports.rows import Pending
 from recfs.state.nodes import DirNode, FileNode, Garbage, Node
 from recfs.state.problems import forever, reason_of
+from recfs.state.writebehind import BatchFollower, WriteBehind
 from recfs.stores.steps import Outcome, StepKind
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from recfs.disk.home.inuse import InUse
     from recfs.disk.home.places import Places
     from recfs.state.tree import Tree
-    from recfs.state.writebehind import WriteBehind
     from recfs.stores.local import LocalStore
     from recfs.stores.steps import Step
 
@@ -49,7 +49,7 @@ _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """What a step meets when a directory above it was removed past recfs, or replaced by something else."""
 
 
-class HomeSettler:
+class HomeSettler(BatchFollower):
     """The Settler port, and its service."""
 
     def __init__(
@@ -92,8 +92,12 @@ class HomeSettler:
         self._todo.nodes[ino] = None
         self._woken()
 
-    def discard(self, entry: Garbage) -> None:
-        """The row of *entry* is written."""
+    def unsettled(self, ino: int) -> None:
+        """As `BatchFollower.unsettled`."""
+        self.add(ino)
+
+    def discarded(self, entry: Garbage) -> None:
+        """As `BatchFollower.discarded`."""
         if entry.held_by is None:
             self._todo.garbage[entry.gid] = entry
             self._woken()

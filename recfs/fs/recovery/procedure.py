@@ -16,7 +16,7 @@ from recfs.fs.recovery.finds import Finds, Report
 from recfs.fs.recovery.strays import Strays
 from recfs.fs.recovery.whereabouts import Whereabouts
 from recfs.fs.recovery.writers import Writers
-from recfs.ports import LIMBO_INO
+from recfs.ports.rows import LIMBO_INO
 from recfs.state.nodes import DirNode, FileNode, Garbage, Node
 from recfs.state.tree import INO_RESERVE
 from recfs.stores.local import MARK_XATTR
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from recfs.disk.home.places import Place, Places
     from recfs.fs.namespace import Namespace
     from recfs.fs.survivors import Survivors
-    from recfs.ports import NodeRow
+    from recfs.ports.rows import NodeRow
     from recfs.state.generations import Generations
     from recfs.state.tree import Tree
     from recfs.state.writebehind import WriteBehind

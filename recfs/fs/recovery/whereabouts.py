@@ -11,7 +11,7 @@ from recfs.core.generation import Age
 from recfs.core.model import Kind, State
 from recfs.disk.staging import Label
 from recfs.fs.recovery.finds import only_in_s3
-from recfs.ports import Pending
+from recfs.ports.rows import Pending
 from recfs.state.nodes import DirNode, FileNode, Node
 
 if TYPE_CHECKING:

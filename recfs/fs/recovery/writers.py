@@ -8,12 +8,12 @@ from recfs.core.model import State
 from recfs.disk.diskio import thaw_path
 from recfs.disk.staging import COPY_LABEL
 from recfs.fs.recovery.overwrites import keep_overwrite, was_closed
-from recfs.ports import Pending, Promise
+from recfs.ports.rows import Pending, Promise
 from recfs.state.nodes import FileNode
 
 if TYPE_CHECKING:
     from recfs.fs.recovery.finds import Finds
-    from recfs.ports import ObjectRow
+    from recfs.ports.rows import ObjectRow
     from recfs.state.nodes import Garbage
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from recfs.object_errors import NotOffered, ObjectStoreError, RequestRefused
-from recfs.objects import CheckReport, LifecycleRule, Tier
+from recfs.ports.object_errors import NotOffered, ObjectStoreError, RequestRefused
+from recfs.ports.objects import CheckReport, LifecycleRule, Tier
 from recfs.stores.s3.copies import S3Copies
 from recfs.stores.s3.faults import fault, faults
 

@@ -18,8 +18,8 @@ from typing import Protocol
 import google_crc32c
 
 from recfs.errors import IoFailure, OutOfSpace
-from recfs.object_errors import BadAnswer, SourceChanged, Stalled, TransferCancelled
-from recfs.objects import MIB, Cancel, Progress
+from recfs.ports.object_errors import BadAnswer, SourceChanged, Stalled, TransferCancelled
+from recfs.ports.objects import MIB, Cancel, Progress
 from recfs.stores.s3.splice import SocketPipe, socket_pipe
 
 SEND_BLOCK = 256 << 10

@@ -16,7 +16,7 @@ from botocore.httpsession import get_cert_path
 
 from recfs import __version__
 from recfs.config import S3Section
-from recfs.object_errors import WrongCredentials
+from recfs.ports.object_errors import WrongCredentials
 from recfs.stores.s3 import interim
 from recfs.stores.s3.credentials import RotatingCredentials
 from recfs.stores.s3.faults import STATUS_HEADER, Target, faults

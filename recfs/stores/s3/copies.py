@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from recfs.object_errors import ChecksumMismatch, ObjectChanged, ObjectMissing, TransferCancelled
-from recfs.objects import MAX_PUT_BYTES, MIB, Cancel, ObjectInfo, ObjectMeta, PartInfo, part_size
+from recfs.ports.object_errors import ChecksumMismatch, ObjectChanged, ObjectMissing, TransferCancelled
+from recfs.ports.objects import MAX_PUT_BYTES, MIB, Cancel, ObjectInfo, ObjectMeta, PartInfo, part_size
 from recfs.stores.s3 import meta as s3_meta
 from recfs.stores.s3.faults import fault
 from recfs.stores.s3.meta import info_of, plain_md5, unquoted

@@ -17,9 +17,9 @@ from typing import Any
 from botocore import exceptions as boto
 from urllib3 import exceptions as urllib
 
-from recfs import object_errors as kinds
 from recfs.errors import RecfsError
-from recfs.object_errors import ObjectStoreError
+from recfs.ports import object_errors as kinds
+from recfs.ports.object_errors import ObjectStoreError
 from recfs.stores.s3.interim import NoFinalAnswer
 
 MAX_NAME_BYTES = 255

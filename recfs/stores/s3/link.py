@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from recfs.config import S3Section
-from recfs.object_errors import (
+from recfs.ports.object_errors import (
     AccessRefused,
     BadAnswer,
     KeyTooLong,
@@ -16,7 +16,7 @@ from recfs.object_errors import (
     RequestRefused,
     WrongCredentials,
 )
-from recfs.objects import ObjectInfo
+from recfs.ports.objects import ObjectInfo
 from recfs.stores.s3.body import FileBody
 from recfs.stores.s3.client import endpoint_of, make_client, make_session, signs_payload
 from recfs.stores.s3.faults import Target, fault, faults

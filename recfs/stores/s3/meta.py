@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from recfs.core.bounds import time_ns
-from recfs.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta, RestoreState
+from recfs.ports.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta, RestoreState
 
 _T = TypeVar("_T")
 

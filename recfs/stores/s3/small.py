@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
-from recfs.object_errors import NotOffered, ObjectChanged, ObjectMissing
-from recfs.objects import SMALL_BYTES
+from recfs.ports.object_errors import NotOffered, ObjectChanged, ObjectMissing
+from recfs.ports.objects import SMALL_BYTES
 from recfs.stores.s3.admin import S3Admin
 from recfs.stores.s3.faults import faults
 

@@ -11,8 +11,8 @@ from itertools import islice
 from typing import Any
 
 from recfs.config import S3Section
-from recfs.object_errors import KeyTooLong, ObjectChanged, ObjectMissing, ObjectStoreError, RequestRefused
-from recfs.objects import DELETE_BATCH, Cancel, ObjectInfo, ObjectStore
+from recfs.ports.object_errors import KeyTooLong, ObjectChanged, ObjectMissing, ObjectStoreError, RequestRefused
+from recfs.ports.objects import DELETE_BATCH, Cancel, ObjectInfo, ObjectStore
 from recfs.stores.s3.body import receive
 from recfs.stores.s3.faults import fault, faults, refusal
 from recfs.stores.s3.meta import modified_ns, unquoted

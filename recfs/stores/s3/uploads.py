@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from recfs.object_errors import (
+from recfs.ports.object_errors import (
     BadAnswer,
     ChecksumMismatch,
     KeyTooLong,
@@ -26,7 +26,7 @@ from recfs.object_errors import (
     UploadGone,
     UploadInvalid,
 )
-from recfs.objects import (
+from recfs.ports.objects import (
     MAX_PUT_BYTES,
     Cancel,
     ObjectInfo,

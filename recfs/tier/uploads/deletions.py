@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from recfs.object_errors import KeyTooLong, ObjectStoreError, TransferCancelled
+from recfs.ports.object_errors import KeyTooLong, ObjectStoreError, TransferCancelled
 
 if TYPE_CHECKING:
-    from recfs.objects import Cancel, ObjectStore
+    from recfs.ports.objects import Cancel, ObjectStore
 
 
 def delete_each(objects: ObjectStore, keys: Sequence[str], cancel: Cancel) -> dict[str, Exception]:

@@ -15,12 +15,12 @@ import trio
 
 from recfs.core.model import State
 from recfs.errors import Stale
-from recfs.object_errors import ObjectStoreError
+from recfs.ports.object_errors import ObjectStoreError
 from recfs.state.nodes import FileNode
 from recfs.tier.tier import key_of
 
 if TYPE_CHECKING:
-    from recfs.ports import JournalRow
+    from recfs.ports.rows import JournalRow
     from recfs.state.tree import Tree
     from recfs.state.writebehind import WriteBehind
     from recfs.tier.tier import Tier

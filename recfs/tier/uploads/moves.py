@@ -15,7 +15,7 @@ import trio
 
 from recfs.core.model import State
 from recfs.errors import Stale
-from recfs.object_errors import (
+from recfs.ports.object_errors import (
     NotOffered,
     ObjectArchived,
     ObjectChanged,
@@ -23,7 +23,7 @@ from recfs.object_errors import (
     ObjectStoreError,
     RequestRefused,
 )
-from recfs.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta
+from recfs.ports.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta
 from recfs.state.nodes import DirNode, FileNode
 from recfs.tier.tier import CURRENT, description_of, key_of
 from recfs.tier.uploads.holders import ASIDE
@@ -31,7 +31,7 @@ from recfs.tier.uploads.holders import ASIDE
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from recfs.ports import JournalRow, ObjectRow
+    from recfs.ports.rows import JournalRow, ObjectRow
     from recfs.state.nodes import Node
     from recfs.state.tree import Tree
     from recfs.state.writebehind import WriteBehind

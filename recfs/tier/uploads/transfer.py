@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from recfs.core.model import State
-from recfs.object_errors import (
+from recfs.ports.object_errors import (
     AccessRefused,
     BadAnswer,
     ChecksumMismatch,
@@ -31,10 +31,10 @@ from recfs.object_errors import (
     UploadGone,
     UploadInvalid,
 )
-from recfs.objects import MAX_PUT_BYTES, ObjectInfo, ObjectMeta, ObjectStore, PartInfo
+from recfs.ports.objects import MAX_PUT_BYTES, ObjectInfo, ObjectMeta, ObjectStore, PartInfo
 
 if TYPE_CHECKING:
-    from recfs.ports import JournalRow
+    from recfs.ports.rows import JournalRow
     from recfs.state.nodes import FileNode
     from recfs.state.writebehind import WriteBehind
     from recfs.tier.journal import Journal, Running

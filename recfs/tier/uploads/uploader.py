@@ -20,7 +20,7 @@ import trio
 from recfs.core.model import State
 from recfs.core.naming import is_temporary_name
 from recfs.errors import RecfsError, Stale
-from recfs.object_errors import (
+from recfs.ports.object_errors import (
     ClockSkewed,
     KeyTooLong,
     NotOffered,
@@ -36,7 +36,7 @@ from recfs.object_errors import (
     UploadInvalid,
     WrongCredentials,
 )
-from recfs.objects import ObjectMeta
+from recfs.ports.objects import ObjectMeta
 from recfs.state.nodes import FileNode
 from recfs.state.problems import forever, reason_of
 from recfs.tier.journal import ABORT, DELETE, MOVE, UPLOAD, Running
@@ -51,7 +51,7 @@ from recfs.tier.uploads.transfer import Transfer, abort_unknown
 if TYPE_CHECKING:
     from recfs.disk.bodies import Bodies
     from recfs.disk.home.places import Places
-    from recfs.ports import JournalRow
+    from recfs.ports.rows import JournalRow
     from recfs.state.tree import Tree
     from recfs.state.writebehind import WriteBehind
     from recfs.stores.local import LocalStore

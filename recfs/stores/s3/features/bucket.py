@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 
-from recfs.object_errors import AccessRefused, BucketMissing, ObjectStoreError, WrongCredentials
-from recfs.objects import LifecycleRule
+from recfs.ports.object_errors import AccessRefused, BucketMissing, ObjectStoreError, WrongCredentials
+from recfs.ports.objects import LifecycleRule
 from recfs.stores.s3.admin import RULE_MARK
 from recfs.stores.s3.features.model import OFFERED, Feature, Outcome, Seen, Weight, absent
 from recfs.stores.s3.features.room import Room

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recfs.object_errors import NotOffered, ObjectArchived, ObjectStoreError, RequestRefused, StoreOutage
+from recfs.ports.object_errors import NotOffered, ObjectArchived, ObjectStoreError, RequestRefused, StoreOutage
 from recfs.stores.s3.features.model import OFFERED, Feature, Seen, Weight, absent, wrong
 from recfs.stores.s3.features.room import OutOfTime, Room
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from recfs.object_errors import ChecksumMismatch, ObjectStoreError, RequestRefused, StoreOutage, WrongCredentials
+from recfs.ports.object_errors import ChecksumMismatch, ObjectStoreError, RequestRefused, StoreOutage, WrongCredentials
 from recfs.stores.s3.body import FileBody
 from recfs.stores.s3.features.model import OFFERED, Feature, Seen, absent, wrong
 from recfs.stores.s3.features.room import OutOfTime, Room, bytes_in_memory, crc32c_in_base64

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from recfs.core.keys import key_for
 from recfs.core.naming import show_name
-from recfs.object_errors import ObjectStoreError, RequestRefused, ServerFault, StoreOutage, UploadInvalid
-from recfs.objects import ObjectMeta, key_for
+from recfs.ports.object_errors import ObjectStoreError, RequestRefused, ServerFault, StoreOutage, UploadInvalid
+from recfs.ports.objects import ObjectMeta
 from recfs.stores.s3.features.model import OFFERED, Feature, Outcome, Seen, Weight, absent, wrong
 from recfs.stores.s3.features.room import HIDDEN, HIDDEN_PLACE, OutOfTime, Room, bytes_in_memory
 

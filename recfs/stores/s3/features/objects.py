@@ -6,8 +6,15 @@ from collections.abc import Callable
 
 import urllib3
 
-from recfs.object_errors import NotOffered, ObjectChanged, ObjectMissing, ObjectStoreError, RequestRefused, StoreOutage
-from recfs.objects import key_for
+from recfs.core.keys import key_for
+from recfs.ports.object_errors import (
+    NotOffered,
+    ObjectChanged,
+    ObjectMissing,
+    ObjectStoreError,
+    RequestRefused,
+    StoreOutage,
+)
 from recfs.stores.s3.features.endpoint import pools_for
 from recfs.stores.s3.features.model import OFFERED, Feature, Outcome, Seen, Weight, absent, wrong
 from recfs.stores.s3.features.room import OutOfTime, Room

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 from recfs.config import S3Section
 from recfs.errors import RecfsError
-from recfs.object_errors import ObjectMissing, ObjectStoreError
-from recfs.objects import DELETE_BATCH, LifecycleRule, ObjectMeta
+from recfs.ports.object_errors import ObjectMissing, ObjectStoreError
+from recfs.ports.objects import DELETE_BATCH, LifecycleRule, ObjectMeta
 from recfs.stores.s3.admin import RULE_MARK
 from recfs.stores.s3.body import crc32c_of
 from recfs.stores.s3.faults import faults

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from recfs.config import S3Section
 from recfs.errors import RecfsError
-from recfs.object_errors import (
+from recfs.ports.object_errors import (
     AccessRefused,
     BadAnswer,
     NotOffered,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-from recfs.object_errors import ObjectMissing, UploadGone
-from recfs.objects import ObjectMeta
+from recfs.ports.object_errors import ObjectMissing, UploadGone
+from recfs.ports.objects import ObjectMeta
 from recfs.stores.s3.features.model import OFFERED, Feature, Seen, Weight, absent, wrong
 from recfs.stores.s3.features.room import PART_BYTES, Room, bytes_in_memory, crc32c_in_base64
 

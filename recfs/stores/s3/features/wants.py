@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from recfs.objects import ARCHIVE_CLASSES
+from recfs.ports.objects import ARCHIVE_CLASSES
 
 if TYPE_CHECKING:
     from recfs.config import Config

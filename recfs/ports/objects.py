@@ -1,7 +1,7 @@
 """The object store port: contract and value types. Blocking calls, made from worker threads under a named limiter.
 
 Keys are `str` and relative to the configured prefix: the key of `users/5/recordings/142/source.mp4` is just that
-(`key_for` for names that are not UTF-8). Etags are without their quotes.
+(`core.keys` for names that are not UTF-8). Etags are without their quotes.
 
 Every method may be called from many threads at once, makes one attempt, and raises a class of `object_errors`. Retries
 and the circuit breaker are `stores.wrap.RetryingObjectStore`, which has the same methods.
@@ -9,13 +9,12 @@ and the circuit breaker are `stores.wrap.RetryingObjectStore`, which has the sam
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol
 
-from recfs.object_errors import ObjectStoreError
+from recfs.ports.object_errors import ObjectStoreError
 
 MIB = 1 << 20
 MAX_PARTS = 10_000
@@ -140,47 +139,8 @@ def part_size(size_bytes: int, minimum_bytes: int = 8 * MIB) -> int:
     return -(-needed // MIB) * MIB
 
 
-# Object keys are UTF-8, and servers change or refuse some of it: a backslash becomes a slash, control characters and
-# U+FFFE and U+FFFF have no place in XML. Such bytes, and those of a name that are no UTF-8, become U+F701..U+F7FF of
-# the private use area, one each; so do the bytes of these very characters, should a name contain them, and thus no two
-# paths ever share a key.
-_ESCAPE_BASE = 0xF700
-_UNSAFE = frozenset({*range(1, 0x20), ord("\\"), 0x7F})
-_ESCAPES = frozenset(_ESCAPE_BASE + byte for byte in (*_UNSAFE, *range(0x80, 0x100)))
-_ESCAPED = _ESCAPES | {0xFFFE, 0xFFFF}
-_PLAIN = re.compile(r"[ -\[\]-~]*")
-
-
-def key_for(path: bytes) -> str:
-    """Object key of a mount path. Any bytes but NUL; reversible by `path_for`."""
-    text = path.decode("utf-8", "surrogateescape")
-    if _PLAIN.fullmatch(text):
-        return text
-    out: list[str] = []
-    for char in text:
-        code = ord(char)
-        if code in _UNSAFE:
-            out.append(chr(_ESCAPE_BASE + code))
-        elif 0xDC80 <= code <= 0xDCFF:
-            out.append(chr(_ESCAPE_BASE + code - 0xDC00))
-        elif code in _ESCAPED:
-            out.extend(chr(_ESCAPE_BASE + byte) for byte in char.encode())
-        else:
-            out.append(char)
-    return "".join(out)
-
-
-def path_for(key: str) -> bytes:
-    """Mount path of an object key that `key_for` made."""
-    if key.isascii():
-        return key.encode()
-    return b"".join(bytes([ord(c) - _ESCAPE_BASE]) if ord(c) in _ESCAPES else c.encode() for c in key)
-
-
-class ObjectStore(Protocol):
-    """Objects in one bucket below one prefix."""
-
-    # --- objects -------------------------------------------------------------------------------------------------
+class ObjectReads(Protocol):
+    """What is there, and its bytes."""
 
     def head(self, key: str) -> ObjectInfo | None:
         """What the server knows of *key*; None if there is no such object (the bucket having been seen)."""
@@ -203,6 +163,19 @@ class ObjectStore(Protocol):
         ObjectArchived, BadAnswer.
         """
 
+    def list(self, prefix: str = "", after: str = "") -> Iterator[ObjectInfo]:
+        """All objects below *prefix* with key > *after*, in order of their UTF-8 bytes."""
+
+    def get_small(self, key: str) -> bytes | None:
+        """The bytes of an object, up to SMALL_BYTES; None if there is no such object (the bucket having been seen)."""
+
+    def get_tags(self, key: str) -> dict[str, str]:
+        """The object's tags."""
+
+
+class ObjectWrites(Protocol):
+    """Objects in one request."""
+
     def put_file(
         self,
         fd: int,
@@ -219,6 +192,43 @@ class ObjectStore(Protocol):
         Idempotent. ChecksumMismatch also when the bytes are not those of `meta.sha256` or `meta.md5`, where the server
         can tell.
         """
+
+    def put_small(self, key: str, data: bytes, *, only_new: bool) -> bool:
+        """Write an object whole. *only_new*: only where there is none; False if there is one.
+
+        A server that does not know the condition replaces what came up in the same moment: read it back to be sure.
+        """
+
+    def copy(
+        self,
+        src: str,
+        dst: str,
+        size: int,
+        *,
+        meta: ObjectMeta | None = None,
+        if_match: str | None = None,
+        cancel: Cancel | None = None,
+    ) -> ObjectInfo:
+        """Copy within the bucket, on the server. *meta* None keeps metadata, content type, storage class and tags.
+
+        With *meta* what it knows is new, and the content type is by *dst*; all else stays, as others may have set it.
+        *src* = *dst* does so in place, and is idempotent by its outcome: an object of this size that has just *meta*,
+        its `sha256` among it, is the copy, whatever its etag. ObjectMissing; ObjectChanged if the source's etag is not
+        *if_match* or its size not *size*.
+        """
+
+    def delete(self, keys: Iterable[str]) -> Sequence[tuple[str, ObjectStoreError]]:
+        """Delete objects, 1000 a request. Returns those that failed; a missing one has not failed."""
+
+    def set_tags(self, key: str, tags: Mapping[str, str]) -> None:
+        """Replace all tags of the object."""
+
+    def restore(self, key: str, days: int, tier: Tier = "Standard") -> None:
+        """Ask for a readable copy of an archived object. Fine if one was asked for already. NotOffered."""
+
+
+class MultipartUploads(Protocol):
+    """Objects part by part."""
 
     def part_size(self, size_bytes: int) -> int:
         """`part_size` with the configured minimum."""
@@ -261,51 +271,12 @@ class ObjectStore(Protocol):
     def list_multiparts(self, prefix: str = "") -> Sequence[UploadInfo]:
         """Uploads under way below *prefix*."""
 
-    def copy(
-        self,
-        src: str,
-        dst: str,
-        size: int,
-        *,
-        meta: ObjectMeta | None = None,
-        if_match: str | None = None,
-        cancel: Cancel | None = None,
-    ) -> ObjectInfo:
-        """Copy within the bucket, on the server. *meta* None keeps metadata, content type, storage class and tags.
 
-        With *meta* what it knows is new, and the content type is by *dst*; all else stays, as others may have set it.
-        *src* = *dst* does so in place, and is idempotent by its outcome: an object of this size that has just *meta*,
-        its `sha256` among it, is the copy, whatever its etag. ObjectMissing; ObjectChanged if the source's etag is not
-        *if_match* or its size not *size*.
-        """
+class Bucket(Protocol):
+    """What is not about one object, or is done by others with it."""
 
-    def delete(self, keys: Iterable[str]) -> Sequence[tuple[str, ObjectStoreError]]:
-        """Delete objects, 1000 a request. Returns those that failed; a missing one has not failed."""
-
-    def list(self, prefix: str = "", after: str = "") -> Iterator[ObjectInfo]:
-        """All objects below *prefix* with key > *after*, in order of their UTF-8 bytes."""
-
-    # --- small objects of recfs's own ----------------------------------------------------------------------------
-
-    def get_small(self, key: str) -> bytes | None:
-        """The bytes of an object, up to SMALL_BYTES; None if there is no such object (the bucket having been seen)."""
-
-    def put_small(self, key: str, data: bytes, *, only_new: bool) -> bool:
-        """Write an object whole. *only_new*: only where there is none; False if there is one.
-
-        A server that does not know the condition replaces what came up in the same moment: read it back to be sure.
-        """
-
-    # --- administration ------------------------------------------------------------------------------------------
-
-    def restore(self, key: str, days: int, tier: Tier = "Standard") -> None:
-        """Ask for a readable copy of an archived object. Fine if one was asked for already. NotOffered."""
-
-    def set_tags(self, key: str, tags: Mapping[str, str]) -> None:
-        """Replace all tags of the object."""
-
-    def get_tags(self, key: str) -> dict[str, str]:
-        """The object's tags."""
+    def check(self) -> CheckReport:
+        """Reach the bucket with these credentials. Raises the one exception that says what is wrong and what helps."""
 
     def presign(self, key: str, method: Literal["GET", "PUT"], expires_s: int) -> str:
         """A URL that reads or writes the object without credentials for *expires_s* (1..604800) seconds. No request."""
@@ -316,11 +287,12 @@ class ObjectStore(Protocol):
     def put_lifecycle(self, rules: Sequence[LifecycleRule]) -> None:
         """Replace recfs's own rules, leaving those of others as they are, and read them back to be sure."""
 
-    def check(self) -> CheckReport:
-        """Reach the bucket with these credentials. Raises the one exception that says what is wrong and what helps."""
-
     def close(self) -> None:
         """Drop idle connections; calls under way go on."""
+
+
+class ObjectStore(ObjectReads, ObjectWrites, MultipartUploads, Bucket, Protocol):
+    """Objects in one bucket below one prefix."""
 
 
 __all__ = [
@@ -331,18 +303,20 @@ __all__ = [
     "MAX_PUT_BYTES",
     "MIB",
     "SMALL_BYTES",
+    "Bucket",
     "Cancel",
     "CheckReport",
     "LifecycleRule",
+    "MultipartUploads",
     "ObjectInfo",
     "ObjectMeta",
+    "ObjectReads",
     "ObjectStore",
+    "ObjectWrites",
     "PartInfo",
     "Progress",
     "RestoreState",
     "Tier",
     "UploadInfo",
-    "key_for",
     "part_size",
-    "path_for",
 ]

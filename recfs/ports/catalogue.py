@@ -1,0 +1,137 @@
+"""The catalogue: one row per inode. One writer, the daemon; reads see the writer's last batch.
+
+Methods are `async def` although SQLite answers synchronously, so that a server database can stand behind the same
+port: callers must treat every call as a point where other tasks may run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from recfs.ports.batch import Batch
+from recfs.ports.rows import AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow
+
+
+class Books(Protocol):
+    """What is written, all of it through `apply`."""
+
+    @property
+    def refused(self) -> Sequence[str]:
+        """The last values that could not be written as they were, and what became of them."""
+
+    async def apply(self, batch: Batch, *, trial: bool = False) -> None:
+        """Write *batch* in one transaction: all of it, or nothing. Visible at once, durable after `sync`.
+
+        *trial*: find out whether it would be taken, and change nothing. Times have the range of ext4, sums saturate at
+        2**63 - 1. Any other integer that does not fit is written as the nearest that does; `refused` tells. Raises
+        IoFailure or OutOfSpace where the catalogue as a whole fails, RowRefused where it does not take some row.
+        """
+
+    async def sync(self) -> None:
+        """Make everything applied so far survive a power cut."""
+
+
+class Names(Protocol):
+    """Inodes, and the names they have."""
+
+    async def node(self, ino: int) -> NodeRow | None:
+        """The row of *ino*, or None."""
+
+    async def child(self, parent: int, name: bytes) -> NodeRow | None:
+        """The row called *name* in *parent*, or None."""
+
+    async def children(self, parent: int, after_ino: int, limit: int) -> Sequence[NodeRow]:
+        """Up to *limit* rows of *parent* with ino > *after_ino*, in order of ino."""
+
+    async def xattrs(self, ino: int) -> dict[bytes, bytes]:
+        """The user's extended attributes of *ino*."""
+
+    async def whiteouts(self, parent: int) -> set[bytes]:
+        """Names hidden in the fallback directory *parent*."""
+
+    async def views(self) -> Sequence[tuple[int, int]]:
+        """All (view id, shared inode) pairs."""
+
+    async def jobs(self, activity_before_ns: int) -> Sequence[NodeRow]:
+        """Temp job directories whose last change is older than *activity_before_ns*."""
+
+    async def highest_ino(self) -> int:
+        """The highest inode number that any row of a file or of garbage has; 0 when there is none."""
+
+
+class Unfinished(Protocol):
+    """What a start has to look at."""
+
+    async def unsettled(self) -> Sequence[NodeRow]:
+        """Rows that are not committed, or whose home tree entry is pending."""
+
+    async def staged(self) -> set[str | None]:
+        """Staging ids that rows name."""
+
+    async def garbage(self) -> Sequence[GarbageRow]:
+        """All garbage rows, oldest first."""
+
+    async def forget_home_inos(self) -> None:
+        """The store was copied: no recorded st_ino is worth anything."""
+
+    async def forget_future(self, now_ns: int) -> None:
+        """No time of `Clock.steady_ns` lies ahead of it: what does was recorded by a clock that was wrong.
+
+        It counts as recorded at *now_ns*, and what was to last some time from then on lasts as long from now.
+        """
+
+    async def forget_fetches(self) -> None:
+        """Partial copies are gone with the last run: `fetching` is `evicted` again."""
+
+
+class Usage(Protocol):
+    """What users and directories hold."""
+
+    async def account(self, user: str) -> AccountRow | None:
+        """The counters of *user*, or None if there are none yet."""
+
+    async def bytes_below(self, folder: int) -> int:
+        """Sizes of all files below directory *folder*, exactly: for a total that says `MAX_INT`, "that or more"."""
+
+
+class Objects(Protocol):
+    """What S3 holds, and what is still to be done there."""
+
+    async def object(self, ino: int) -> ObjectRow | None:
+        """What S3 holds of *ino*."""
+
+    async def any_object(self) -> bool:
+        """Whether S3 holds anything."""
+
+    async def some_objects(self) -> tuple[Sequence[str], int]:
+        """A few keys that S3 should hold, and how many files are in S3 alone."""
+
+    async def object_at(self, key: str, but: int) -> int | None:
+        """Another inode than *but* whose object lies under *key*, as of the last batch."""
+
+    async def objects_below(self, folder: int, after_ino: int, limit: int) -> Sequence[int]:
+        """Inodes with an object below directory *folder*, at any depth, in order, after *after_ino*."""
+
+    async def evictable(self, now_ns: int, limit: int) -> Sequence[int]:
+        """Inodes whose local copy may go, least recently used first."""
+
+    async def local_object_bytes(self) -> int:
+        """Bytes of all local copies of what S3 holds."""
+
+    async def journal(self) -> Sequence[JournalRow]:
+        """All work that is not done, in order."""
+
+    async def upload_names(self) -> Sequence[tuple[int, bytes, str | None]]:
+        """(journal id, file name, user) of each upload; no user for shared files. Not in any order."""
+
+
+class Facts(Protocol):
+    """What is true of the store as a whole."""
+
+    async def meta(self) -> dict[str, str]:
+        """Store-wide facts: next_ino, next_gid, boot_id, clean, …"""
+
+
+class Catalogue(Books, Names, Unfinished, Usage, Objects, Facts, Protocol):
+    """All of it."""

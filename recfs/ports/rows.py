@@ -1,0 +1,173 @@
+"""What the catalogue keeps of each thing: rows, as they cross its port."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from recfs.core.model import Kind, State
+
+ROOT_INO = 1
+"""Inode number of the mount's root (FUSE_ROOT_ID)."""
+
+LIMBO_INO = 0
+"""Stands for `.recfs/limbo` where a home directory is named by inode number."""
+
+
+class Pending:
+    """Bits of `NodeRow.pending`: what the home tree does not show yet. 0 = settled."""
+
+    MAKE = 1
+    """The directory or symlink is not there yet."""
+    MOVE = 2
+    """The bytes or the directory lie elsewhere (staging, or the old name)."""
+    ATTRS = 4
+    """Mode, owner or times differ from the row."""
+    UNMARKED = 8
+    """Of a file in state `writing`: its bytes may have been changed where they lie, whatever place and label say."""
+
+
+class Promise:
+    """Bits of `NodeRow.promised`: what the programs that wrote these bytes, uncommitted as they are, were told of them.
+
+    Committed bytes are promised more than either.
+    """
+
+    FSYNCED = 1
+    """fsync(2) returned: they survive a power cut."""
+    CLOSED = 2
+    """Their last writer closed them: they survive the daemon's death."""
+
+
+class NodeRow(NamedTuple):
+    """One inode with its only name (recfs has no hard links), as the catalogue keeps it."""
+
+    ino: int
+    parent: int
+    name: bytes
+    kind: Kind
+    mode: int
+    uid: int
+    gid: int
+    size_bytes: int
+    """File: logical size. Directory: `rbytes`, the recursive total of logical sizes."""
+    rfiles: int
+    """Directory: how many files and symlinks lie below it."""
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    state: State | None
+    sha256: bytes | None
+    md5: bytes | None
+    target: bytes | None
+    """Symlink: where it points."""
+    staging: str | None
+    """The bytes lie in staging under this id; None: in the home tree (or nowhere yet)."""
+    home_ino: int | None
+    """st_ino of the bytes or directory on disk; tells after a crash whether a rename happened."""
+    pending: int
+    home_parent: int | None
+    """With `home_name`: where the entry physically lies while that differs from (parent, name)."""
+    home_name: bytes | None
+    activity_ns: int
+    """Temp job directory: time of the last change anywhere inside the job (`Clock.steady_ns`)."""
+    promised: int
+    """File that is not committed: bits of `Promise`."""
+    has_xattrs: int
+    """1: rows in `xattr` exist for this inode."""
+    has_object: int = 0
+    """1: a row in `object` exists for this inode."""
+
+
+class ObjectRow(NamedTuple):
+    """What S3 holds of an inode: the version that was last confirmed, which may be older than the local bytes."""
+
+    ino: int
+    key: str
+    """Where the object is; differs from the path between a rename and the move that follows it."""
+    etag: str
+    size_bytes: int
+    sha256: bytes
+    md5: bytes
+    mtime_ns: int
+    storage_class: str
+    uploaded_ns: int
+    used_ns: int
+    """Last use of the local copy (`Clock.steady_ns`): the least recently used go first."""
+    local: int
+    """1: all the bytes are in the home tree too, and count in the cache's budget."""
+    pinned: int
+    """1: the local copy is not evicted."""
+    keep_until_ns: int
+    """The local copy is not evicted before (a route's keep_local; `Clock.steady_ns`)."""
+    held: int
+    """1: the way back of an overwrite that is not committed yet."""
+
+
+class JournalRow(NamedTuple):
+    """One piece of work on S3 that has to survive any crash. Idempotent: done twice it is as if done once."""
+
+    id: int
+    """In order of creation; work on one key is done in this order."""
+    kind: str
+    """upload, delete, move or abort."""
+    ino: int
+    """The inode an upload or move is for; 0 for the others."""
+    key: str
+    """delete and abort: the object. upload: where the last attempt was to put it, and may have; empty before the first.
+    """
+    upload_id: str
+    """The multipart upload that was begun, or empty."""
+    parts: str
+    """Parts that were confirmed (JSON)."""
+    size_bytes: int
+    attempts: int
+    next_try_ns: int
+    """Not before (`Clock.steady_ns`, like `created_ns`); an hour ahead at most for failures, longer for deletes that
+    wait for the trash's retention."""
+    failed: int
+    """1: given up until somebody retries or drops it."""
+    error: str
+    """What the last attempt met, or empty."""
+    created_ns: int
+
+
+class GarbageRow(NamedTuple):
+    """Bytes or a directory that lost their name, not yet gone from disk."""
+
+    gid: int
+    ino: int
+    kind: Kind
+    path: bytes
+    """The mount path it had, for people."""
+    size_bytes: int
+    sha256: bytes | None
+    md5: bytes | None
+    mode: int
+    uid: int
+    gid_owner: int
+    mtime_ns: int
+    staging: str | None
+    home_parent: int | None
+    home_name: bytes | None
+    """Where it lies: staging, or home_parent/home_name, or (both None) the trash under `gid`."""
+    home_ino: int | None
+    deleted_ns: int
+    """`Clock.steady_ns`."""
+    held_by: int | None
+    """The inode whose next version is to be promised what these bytes were; until then they are the way back."""
+    promised: int = 0
+    """What was promised of bytes that were not committed: bits of `Promise`."""
+
+
+class AccountRow(NamedTuple):
+    """One user's counters and own limits (None = the default applies; quota.UNLIMITED lifts it)."""
+
+    user: str
+    used_bytes: int
+    used_files: int
+    month: str
+    month_uploads: int
+    max_bytes: int | None
+    max_files: int | None
+    max_file_size: int | None
+    max_monthly_uploads: int | None
