@@ -139,7 +139,7 @@ class SqliteCatalogue:
         """The file is damaged, or cannot be read or written."""
         damaged = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
         helps = (
-            "docs/operations.md tells how to restore it" if damaged
+            "docs/runbook.md tells how to restore it" if damaged
             else "can it and its -wal be read and written (lsattr, dmesg)?"
         )  # fmt: skip
         return IoFailure(f"catalogue {self._path}: {error}; {helps}")

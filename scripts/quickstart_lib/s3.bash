@@ -189,7 +189,7 @@ s3_demo() {
 
   heading "What next"
   cat <<END
-Your own server instead of this one: docs/operations.md, "Set up S3"; every setting: recfs.conf.example.
+Your own server instead of this one: docs/s3.md, "Set up S3"; every setting: recfs.conf.example.
 What a server does not do as recfs wants it: $recfs doctor --config FILE
 END
 }

@@ -29,7 +29,7 @@ BOOKS = ("catalogue.db", "catalogue.db-wal", "catalogue.db-shm")
 
 
 def back_up(fs: Filesystem, to: Path) -> None:
-    """Copy the catalogue as docs/operations.md says."""
+    """Copy the catalogue as docs/runbook.md says."""
     source = contextlib.closing(sqlite3.connect(fs.root / ".recfs/catalogue.db"))
     with source as db, contextlib.closing(sqlite3.connect(to)) as copy:
         db.backup(copy)

@@ -13,7 +13,7 @@ from pathlib import Path
 from recfs.stores.s3.features.model import Finding, Outcome
 from recfs.stores.s3.features.run import FEATURES
 
-GUIDE = Path(__file__).parents[2] / "docs/operations.md"
+GUIDE = Path(__file__).parents[2] / "docs/s3.md"
 BEGIN, END = "<!-- what servers offer -->\n", "<!-- end -->\n"
 SERVERS = ("AWS", "SeaweedFS", "Ceph RGW", "moto")
 WORDS = {Outcome.OFFERED: "yes", Outcome.ABSENT: "no", Outcome.WRONG: "wrong", Outcome.UNTRIED: "?"}
@@ -51,7 +51,7 @@ def hold_to(server: str, findings: Sequence[Finding]) -> None:
     told = {name: row.get(server, "") for name, row in cells.items() if name in found}
     seen = {each.feature.name: each.detail for each in findings}
     differ = {name: (told.get(name), word, seen[name]) for name, word in found.items() if told.get(name) != word}
-    assert differ == {}, f"docs/operations.md says something else of {server}; {_WRITES}=1 writes what was found"
+    assert differ == {}, f"docs/s3.md says something else of {server}; {_WRITES}=1 writes what was found"
 
 
 __all__ = ["BEGIN", "END", "GUIDE", "SERVERS", "WORDS", "hold_to", "table", "written"]

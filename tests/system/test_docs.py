@@ -22,7 +22,8 @@ from recfs.ports.object_errors import ObjectStoreError
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 LINKING = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS]
-OPERATIONS = ROOT / "docs/operations.md"
+COMMAND_REFERENCE = ROOT / "docs/commands.md"
+S3_GUIDE = ROOT / "docs/s3.md"
 SEMANTICS = ROOT / "docs/semantics.md"
 
 _TEST_NAME = re.compile(r"\b(tests/[\w/]+\.py)(?:::(\w+)(?:::(\w+))?)?")
@@ -121,12 +122,12 @@ COMMANDS = dict(commands(cli))
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
-def test_every_command_and_option_is_in_the_operations(path: tuple[str, ...]) -> None:
-    text = OPERATIONS.read_text("utf-8")
-    heading = f"### `recfs {' '.join(path)}`"
+def test_every_command_and_option_is_in_the_reference(path: tuple[str, ...]) -> None:
+    text = COMMAND_REFERENCE.read_text("utf-8")
+    heading = f"## `recfs {' '.join(path)}`"
     assert heading in text, "every command has a section of its own"
-    section = re.split(r"^##", text.split(heading, 1)[1], flags=re.MULTILINE)[0]
-    common = text.split("### Options of every command", 1)[1].split("\n##", 1)[0]
+    section = re.split(r"^#", text.split(heading, 1)[1], flags=re.MULTILINE)[0]
+    common = text.split("## Options of every command", 1)[1].split("\n##", 1)[0]
     for parameter in COMMANDS[path].params:
         if isinstance(parameter, click.Option):
             longest = max(parameter.opts, key=len)
@@ -134,12 +135,12 @@ def test_every_command_and_option_is_in_the_operations(path: tuple[str, ...]) ->
 
 
 def test_no_command_is_described_that_does_not_exist() -> None:
-    described = re.findall(r"^### `recfs ([\w -]+)`", OPERATIONS.read_text("utf-8"), re.MULTILINE)
+    described = re.findall(r"^## `recfs ([\w -]+)`", COMMAND_REFERENCE.read_text("utf-8"), re.MULTILINE)
     assert sorted(described) == sorted(" ".join(path) for path in COMMANDS)
 
 
 def test_the_exit_codes_are_those_of_the_program() -> None:
-    told = dict(re.findall(r"^\| (\d+) \| (.+?) \|$", OPERATIONS.read_text("utf-8"), re.MULTILINE))
+    told = dict(re.findall(r"^\| (\d+) \| (.+?) \|$", COMMAND_REFERENCE.read_text("utf-8"), re.MULTILINE))
     assert told == {str(code.value): meaning for code, meaning in MEANING.items()}
 
 
@@ -179,8 +180,8 @@ def test_the_errors_are_those_of_the_program() -> None:
     }
 
 
-def test_every_trouble_with_s3_has_its_remedy_in_the_operations() -> None:
-    told = re.findall(r"^\| `(\w+)` \| .+ \| .+ \|$", OPERATIONS.read_text("utf-8"), re.MULTILINE)
+def test_every_trouble_with_s3_has_its_remedy_in_the_s3_guide() -> None:
+    told = re.findall(r"^\| `(\w+)` \| .+ \| .+ \|$", S3_GUIDE.read_text("utf-8"), re.MULTILINE)
     groups = ("ObjectStoreError", "StoreOutage")
     kinds = {name for name, kind in vars(object_errors).items() if isinstance(kind, type) and name not in groups}
     assert {name for name in kinds if issubclass(getattr(object_errors, name), ObjectStoreError)} <= set(told)
