@@ -16,6 +16,7 @@ from recfs.disk.follow import drop_privileges, follow, look
 from recfs.disk.shares import Shares
 from recfs.errors import FileTooLarge, IoFailure, OutOfSpace
 from recfs.fs.handles import Handle
+from recfs.ports.object_errors import TransferCancelled
 from recfs.ports.rows import Promise
 from recfs.state.nodes import BLOCK_BYTES, is_changeable
 from recfs.state.waits import bounded, interruptible
@@ -183,8 +184,7 @@ class OpenFiles:
     async def _copy(self, source: FileNode, number: int) -> None:
         body = await self._bodies.acquire(source, write=False)
         try:
-            if body.download is not None:
-                await body.download.ensure(0, source.bytes)
+            await self._fetch(body, 0, source.bytes)
             offset = 0
             while offset < source.bytes:
                 find = partial(_data_from, body.fd, offset, source.bytes)
@@ -213,12 +213,22 @@ class OpenFiles:
             with download.reading(offset, size):
                 handle.body.asked = True
                 with interruptible(f"bytes of {handle.node.path}"):
-                    await download.ensure(offset, size)
+                    await self._fetch(handle.body, offset, size)
                 return await self.disk.read_at(handle.body.fd, size, offset, handle.node.bytes)
         if handle.body.backing:
             size = max(0, min(size, handle.node.bytes - offset))
             return await self._bodies.contended.run(handle.node, os.pread, handle.body.fd, size, offset)
         return await self.disk.read_at(handle.body.fd, size, offset, handle.node.bytes)
+
+    async def _fetch(self, body: Body, offset: int, length: int) -> None:
+        """Have these bytes here. If the file is overwritten meanwhile, what it is then counts."""
+        while (download := body.download) is not None:
+            try:
+                await download.ensure(offset, length)
+                return
+            except TransferCancelled:
+                if body.download is download:
+                    raise
 
     async def write(self, number: int, offset: int, data: bytes) -> int:
         """Write as much of *data* as quota and disk allow; raises when that is not a single byte."""

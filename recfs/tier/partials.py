@@ -17,7 +17,7 @@ from recfs.disk.commit.hashing import Work, owner_of
 from recfs.disk.diskio import file_limit, kept_files
 from recfs.disk.staging import FETCH_LABEL, pool_size
 from recfs.errors import IoFailure, RecfsError
-from recfs.ports.object_errors import BucketMissing, ChecksumMismatch, ObjectArchived, ObjectMissing
+from recfs.ports.object_errors import BucketMissing, ChecksumMismatch, ObjectArchived, ObjectMissing, TransferCancelled
 from recfs.ports.objects import RestoreState
 from recfs.ports.rows import ObjectRow, Pending
 from recfs.state.nodes import FileNode
@@ -214,6 +214,10 @@ class Partials:
                     raise
                 self.drop(node)  # the object has followed its file's new name
                 continue
+            except TransferCancelled:
+                if partial.wrong is not None or self.by_ino.get(node.ino) is partial:
+                    raise
+                continue  # it was given up: the file is overwritten, perhaps, and its old bytes are wanted no more
             finally:
                 partial.waiting -= 1
             await self._landed(node)

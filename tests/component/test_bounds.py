@@ -18,6 +18,7 @@ from recfs.ports.batch import Batch
 from recfs.ports.rows import JournalRow
 
 from .build import OPERATOR, REC, filesystem, until
+from .test_migrations import stored
 
 S = 10**9
 FILE = f"{REC}/clip.mp4"
@@ -81,14 +82,12 @@ async def test_a_file_below_with_an_impossible_time_is_followed(place: Path) -> 
 
 async def test_times_of_an_older_store_before_1901_are_clamped(tmp_path: Path) -> None:
     path = tmp_path / "catalogue.db"
-    catalogue = open_catalogue(path)
+    stored(path, "0002")
     with sqlite3.connect(path) as db:
-        db.execute("delete from _sqlite_migrations where name >= '0003_times'")
         db.execute(
             "insert into node (ino, parent, name, kind, mode, uid, gid, size_bytes, atime_ns, mtime_ns, ctime_ns)"
             " values (7, 1, x'61', 'dir', 0, 0, 0, 0, ?, ?, 5)", (-4_000_000_000 * S, -9_000_000_000 * S),
         )  # fmt: skip
-    catalogue.close()
     again = open_catalogue(path)
     row = await again.node(7)
     assert row is not None

@@ -27,15 +27,12 @@ def base() -> Iterator[Path]:
 @pytest.mark.fuse
 @pytest.mark.slow
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("mode", ["auto", "read", "off"])
-def test_nothing_is_lost_or_left_behind_where_many_use_the_same_names(base: Path, mode: str) -> None:
-    """Root and a user, with a daemon that pauses at its awaits, and another seed each time.
-
-    With S3 it is run by hand (`scripts/fuzz --s3`).
-    """
+@pytest.mark.parametrize(("mode", "s3"), [("auto", False), ("read", True), ("off", False)], ids=["auto", "S3", "off"])
+def test_nothing_is_lost_or_left_behind_where_many_use_the_same_names(base: Path, mode: str, s3: bool) -> None:
+    """Root and a user, with a daemon that pauses at its awaits, and another seed each time."""
     if os.geteuid():
         skip("needs root")
-    plan = Plan(seed=random.randrange(1 << 30), mode=mode, clients=6, seconds=8.0)
+    plan = Plan(seed=random.randrange(1 << 30), mode=mode, clients=6, seconds=8.0, s3=s3)
     wrong, done = play(base / "round", plan)
     assert not wrong, f"{plan}:\n" + "\n".join(wrong)
     assert done["acts"] > 100
