@@ -29,6 +29,7 @@ from recfs.disk.home.settler import HomeSettler
 from recfs.disk.staging import Space, StagingPool
 from recfs.errors import IoFailure, OutOfSpace, RecfsError, StoreError, StoreFull
 from recfs.fs import survivors
+from recfs.fs.backlog import Backlog
 from recfs.fs.iomodes import IoModes
 from recfs.fs.recovery import Recovery, Report
 from recfs.fs.vfs import Vfs
@@ -259,11 +260,9 @@ async def _build(
         hash_threads=config.commit.hash_threads, settle_max_s=config.commit.settle_max,
     )  # fmt: skip
     tree.events.subscribe(committer)
-    modes = IoModes(tree, bodies, space, store, files, kernel, headroom=config.passthrough_headroom)
-    vfs = Vfs(
-        tree, behind, bodies, space, committer, kernel, modes, limiter,
-        max_pending=config.commit.max_pending,
-    )  # fmt: skip
+    backlog = Backlog(bodies.remote.budget, behind, committer, max_pending=config.commit.max_pending)
+    modes = IoModes(tree, bodies, space, store, files, kernel, backlog, headroom=config.passthrough_headroom)
+    vfs = Vfs(tree, bodies, space, committer, kernel, modes)
     if config.operator is not None:
         vfs.files.shares.excepted.add(config.operator)
     space.keep_ballast()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from recfs.core.bounds import end_of
 from recfs.core.model import State
-from recfs.disk.diskio import COPY_CHUNK_BYTES, DiskIo, extent_at
+from recfs.disk.diskio import DiskIo
 from recfs.disk.follow import drop_privileges, follow, look
 from recfs.disk.shares import Shares
 from recfs.errors import FileTooLarge, IoFailure, OutOfSpace
@@ -27,13 +26,10 @@ if TYPE_CHECKING:
     from recfs.fs.backlog import Backlog
     from recfs.fs.iomodes import IoModes
     from recfs.fs.namespace import Caller, Namespace
-    from recfs.ports.kernel import KernelCache
     from recfs.ports.work import Pipeline
     from recfs.state.body import Body
     from recfs.state.nodes import DirNode, FileNode
     from recfs.state.tree import Tree
-    from recfs.state.views import View
-    from recfs.state.writebehind import WriteBehind
 
 
 HELD_S = 10.0
@@ -46,33 +42,30 @@ class OpenFiles:
     def __init__(
         self,
         tree: Tree,
-        behind: WriteBehind,
         bodies: Bodies,
         names: Namespace,
         space: Space,
         backlog: Backlog,
         pipeline: Pipeline,
-        kernel: KernelCache,
         modes: IoModes,
-        limiter: trio.CapacityLimiter,
     ) -> None:
-        self._kernel = kernel
+        self._kernel = modes.cache
         self.modes = modes
-        self.disk = DiskIo(limiter)
+        self._limiter = bodies.pool.limiter
+        self.disk = DiskIo(self._limiter)
         self._tree = tree
-        self._behind = behind
+        self._behind = tree.behind
         self._bodies = bodies
         self._names = names
         self.space = space
         self._backlog = backlog
         self._pipeline = pipeline
-        self._limiter = limiter
         self._next = 1
         self._released: trio.Event | None = None
         """Set with the next release, where somebody waits for one."""
         self.shares = Shares()
         self.handles: dict[int, Handle] = {}
-        self._copying: dict[int, trio.Event] = {}
+        self.copying: dict[int, trio.Event] = {}
         """Files being copied up, by inode number: half a copy is not opened."""
 
     # --- opening -------------------------------------------------------------------------------------------------
@@ -119,7 +112,7 @@ class OpenFiles:
         """Open an existing file; one that is just being copied up, when that is done."""
         self.shares.admit(uid)
         before = self._next
-        if self._copying:
+        if self.copying:
             await self._copied(node)
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         truncate = bool(flags & os.O_TRUNC)
@@ -128,11 +121,11 @@ class OpenFiles:
             if self._next != before:
                 self.shares.admit(uid)  # others of the same user may have been opened meanwhile
             if truncate:
-                await self._truncate(node, 0)
+                await self.resize(node, 0)
             elif node.state is State.CORRUPT:
                 raise IoFailure(f"{node.path} is corrupt: its bytes are not those that were committed")
         except BaseException:
-            await self._let_go(node, body, writes=writes or truncate)
+            await self.let_go(node, body, writes=writes or truncate)
             raise
         if truncate and not writes:  # O_RDONLY|O_TRUNC: unspecified by POSIX, Linux truncates
             body.writers -= 1
@@ -149,57 +142,9 @@ class OpenFiles:
         handle.direct = handle.writes and bool(flags & os.O_DIRECT)
 
     async def _copied(self, node: FileNode) -> None:
-        while node.ino in self._copying:
+        while node.ino in self.copying:
             with bounded(f"the copy of {node.path}, which is under way"):
-                await self._copying[node.ino].wait()
-
-    async def copy_up(self, view: View, caller: Caller, *, empty: bool) -> FileNode:
-        """Give the user an own copy of a shown shared file (without its bytes if *empty*), not open."""
-        folder, shared = view.folder, view.shared
-        if folder.account is not None and not empty:
-            folder.account.demand(0, shared.bytes)
-        mode = shared.mode & 0o777 | 0o600
-        number, node = await self.create(folder, view.name, mode, caller, copying=not empty)
-        body = self.handles[number].body
-        # The copy belongs to whom the directory belongs: the view showed that owner too.
-        node.uid, node.gid = folder.uid, folder.gid
-        done = self._copying[node.ino] = trio.Event()
-        try:
-            if not empty and shared.bytes:
-                with interruptible(f"a copy of {shared.path}"):
-                    await self._copy(shared, number)
-            body.copying = False
-            self._bodies.label(node)  # all of it is there: the next start keeps it
-        except BaseException:
-            if not node.unlinked:
-                self._names.discard(node, successor=None)  # half a copy is no copy
-            raise
-        finally:
-            del self._copying[node.ino]
-            done.set()
-            with trio.CancelScope(shield=True):
-                await self.release(number)
-        return node
-
-    async def _copy(self, source: FileNode, number: int) -> None:
-        body = await self._bodies.acquire(source, write=False)
-        try:
-            await self._fetch(body, 0, source.bytes)
-            offset = 0
-            while offset < source.bytes:
-                find = partial(_data_from, body.fd, offset, source.bytes)
-                if body.backing:
-                    offset, chunk = await self._bodies.contended.run(source, find)
-                else:
-                    offset, chunk = await trio.to_thread.run_sync(find, limiter=self._limiter)
-                if not chunk:
-                    break
-                offset += await self._write(number, offset, chunk)
-            node = self.handles[number].node
-            if node.bytes < source.bytes <= offset:
-                await self._truncate(node, source.bytes)  # it ends with a hole
-        finally:
-            await self._let_go(source, body, writes=False)
+                await self.copying[node.ino].wait()
 
     # --- bytes ---------------------------------------------------------------------------------------------------
 
@@ -213,14 +158,14 @@ class OpenFiles:
             with download.reading(offset, size):
                 handle.body.asked = True
                 with interruptible(f"bytes of {handle.node.path}"):
-                    await self._fetch(handle.body, offset, size)
+                    await self.fetch(handle.body, offset, size)
                 return await self.disk.read_at(handle.body.fd, size, offset, handle.node.bytes)
         if handle.body.backing:
             size = max(0, min(size, handle.node.bytes - offset))
             return await self._bodies.contended.run(handle.node, os.pread, handle.body.fd, size, offset)
         return await self.disk.read_at(handle.body.fd, size, offset, handle.node.bytes)
 
-    async def _fetch(self, body: Body, offset: int, length: int) -> None:
+    async def fetch(self, body: Body, offset: int, length: int) -> None:
         """Have these bytes here. If the file is overwritten meanwhile, what it is then counts."""
         while (download := body.download) is not None:
             try:
@@ -235,14 +180,14 @@ class OpenFiles:
         if not data:
             return 0  # not even a hole: pwrite(2)
         await self.keep_pace(self.handles[number].node)
-        return await self._write(number, offset, data)
+        return await self.write_now(number, offset, data)
 
     async def keep_pace(self, node: FileNode) -> None:
         """Pause before more is written while others have to catch up (fs/backlog.py). Raises OutOfSpace."""
         if self._backlog.is_full:
             await self._backlog.pause(node)
 
-    async def _write(self, number: int, offset: int, data: bytes) -> int:
+    async def write_now(self, number: int, offset: int, data: bytes) -> int:
         handle = self.handles[number]
         await self.begin(handle)
         node, body = handle.node, handle.body
@@ -268,7 +213,7 @@ class OpenFiles:
                 raise body.stopped[0](body.stopped[1]) from error
             if error.errno != errno.EPERM or not await self._bodies.thawed(node, body):
                 raise disk_error(error, node) from error
-            return await self._write(number, offset, data)
+            return await self.write_now(number, offset, data)
         if written < len(data) or offset + written > node.bytes:  # others may have cut it, or failed, meanwhile
             self._tree.resize(node, os.fstat(body.fd).st_size)
         self.changed(node)
@@ -327,9 +272,9 @@ class OpenFiles:
             await self.bring(node)
         body = await self._bodies.acquire(node, write=True, empty=size == 0)
         try:
-            await self._truncate(node, size)
+            await self.resize(node, size)
         finally:
-            await self._let_go(node, body, writes=True)
+            await self.let_go(node, body, writes=True)
 
     async def bring(self, node: FileNode) -> None:
         """Have the bytes here for a request that the kernel holds the file for. Raises TryAgain after HELD_S."""
@@ -337,7 +282,7 @@ class OpenFiles:
             with bounded(f"the bytes of {node.path} from S3", HELD_S):
                 await self._bodies.remote.bring(node)
 
-    async def _truncate(self, node: FileNode, size: int) -> None:
+    async def resize(self, node: FileNode, size: int) -> None:
         body = node.body
         assert body is not None
         follow(self._tree, node)
@@ -416,7 +361,7 @@ class OpenFiles:
         self.modes.let_go(handle)
         if handle.direct:
             self._kernel.forget_inode(handle.node.ino)
-        await self._let_go(handle.node, handle.body, writes=handle.writes)
+        await self.let_go(handle.node, handle.body, writes=handle.writes)
         if self._released is not None:
             self._released.set()
             self._released = None
@@ -428,7 +373,7 @@ class OpenFiles:
                 self._released = trio.Event()
             await self._released.wait()
 
-    async def _let_go(self, node: FileNode, body: Body, *, writes: bool) -> None:
+    async def let_go(self, node: FileNode, body: Body, *, writes: bool) -> None:
         if writes:
             body.writers -= 1
             if not body.writers:
@@ -466,17 +411,6 @@ class OpenFiles:
     def jobs_in_use(self) -> set[int]:
         """Temp jobs with an open file inside."""
         return {handle.node.parent.job.ino for handle in self.handles.values() if handle.node.parent.job is not None}
-
-
-def _data_from(fd: int, offset: int, end: int) -> tuple[int, bytes]:
-    """Where the next bytes that are no hole are, from *offset* on, and some of them. Blocking."""
-    is_data, until = extent_at(fd, offset, end)
-    if not is_data and until < end:
-        offset, until = until, extent_at(fd, until, end)[1]
-        is_data = True
-    if not is_data:
-        return end, b""
-    return offset, os.pread(fd, min(COPY_CHUNK_BYTES, until - offset), offset)
 
 
 def _fsync(fd: int) -> None:

@@ -33,10 +33,11 @@ from recfs.state.nodes import is_changeable
 from recfs.state.waits import Held
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from recfs.disk.bodies import Bodies
     from recfs.disk.staging import Space
+    from recfs.fs.backlog import Backlog
     from recfs.fs.handles import Handle
     from recfs.ports.kernel import KernelCache, KernelFiles
     from recfs.state.body import Body
@@ -55,14 +56,14 @@ class IoModes:
 
     def __init__(
         self, tree: Tree, bodies: Bodies, space: Space, store: LocalStore, kernel: KernelFiles,
-        cache: KernelCache, *, headroom: int | None,
+        cache: KernelCache, backlog: Backlog, *, headroom: int | None,
     ) -> None:  # fmt: skip
         self._tree = tree
         self._bodies = bodies
         self._space = space
         self._can_freeze = can_freeze(store.private)
         self._kernel = kernel
-        self._cache = cache
+        self.cache = cache
         self._headroom = headroom
         self.problems = tree.behind.problems
         self._ahead: dict[int, FileNode] = {}
@@ -71,8 +72,7 @@ class IoModes:
         bodies.thaw_later = self._thaw_later
         self._contended = bodies.contended
         self._refused: set[int | None] = set()
-        self.is_held_back: Callable[[FileNode], bool] = lambda node: False
-        """Whether writes to a file have to pause: the kernel would not."""
+        self.backlog = backlog
         self.started = trio.Event()
         """Set while some writer runs ahead of the books, or a stopped file is to be changed again."""
 
@@ -143,7 +143,7 @@ class IoModes:
     def _may_run_ahead(self, node: FileNode) -> bool:
         if node.mode & 0o6000:
             return False  # its first write has to clear them
-        if self.is_held_back(node):
+        if self.backlog.is_held_back(node):  # the kernel would not pause
             return False
         account = node.parent.account if not node.unlinked else None
         if account is not None and not account.may_run_ahead(node.bytes, self._headroom):
@@ -316,7 +316,7 @@ class IoModes:
         follow(self._tree, node)
         if body.untold:
             body.untold = False
-            self._cache.forget_inode(node.ino)
+            self.cache.forget_inode(node.ino)
         # Not what this look found: somebody else, a stat(2), may have looked since.
         grown, body.judged = node.bytes > body.judged, node.bytes
         if grown:

@@ -30,7 +30,7 @@ from recfs.errors import (
     RecfsError,
     Stale,
 )
-from recfs.fs.backlog import Backlog
+from recfs.fs.copyup import CopyUp
 from recfs.fs.files import OpenFiles
 from recfs.fs.listing import Listings
 from recfs.fs.namespace import Caller, Namespace
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from recfs.ports.kernel import KernelCache
     from recfs.ports.work import Pipeline
     from recfs.state.tree import Tree
-    from recfs.state.writebehind import WriteBehind
 
 
 COPIED_AT_ONCE_BYTES = 8 << 20
@@ -84,26 +83,22 @@ class Vfs:
     def __init__(
         self,
         tree: Tree,
-        behind: WriteBehind,
         bodies: Bodies,
         space: Space,
         pipeline: Pipeline,
         kernel: KernelCache,
         modes: IoModes,
-        limiter: trio.CapacityLimiter,
-        *,
-        max_pending: int = 10_000,
     ) -> None:
         self.tree = tree
-        self.behind = behind
+        self.behind = behind = tree.behind
         self.bodies = bodies
         self.pipeline = pipeline
         self._kernel = kernel
         self.names = Namespace(tree, behind, bodies)
         self.views = Views(tree, behind)
-        self.backlog = Backlog(bodies.remote.budget, behind, pipeline, max_pending=max_pending)
-        modes.is_held_back = self.backlog.is_held_back
-        self.files = OpenFiles(tree, behind, bodies, self.names, space, self.backlog, pipeline, kernel, modes, limiter)
+        self.backlog = modes.backlog
+        self.files = OpenFiles(tree, bodies, self.names, space, self.backlog, pipeline, modes)
+        self.copies_up = CopyUp(self.files, bodies, self.names)
         self.survivors = Survivors(tree, self.files, modes)
         self.ranges = Ranges(self.files, tree, bodies.contended)
         self.listings = Listings(tree, self.views)
@@ -226,7 +221,7 @@ class Vfs:
     async def own(self, view: View, caller: Caller, *, empty: bool) -> FileNode:
         """Copy a shown file up: the user's own from now on."""
         try:
-            node = await self.files.copy_up(view, caller, empty=empty)
+            node = await self.copies_up.copy(view, caller, empty=empty)
         except Exists:
             own = await self.tree.child(view.folder, view.name)
             if not isinstance(own, FileNode):

@@ -263,7 +263,7 @@ async def test_an_empty_file_in_the_trash_that_was_to_go_goes(nursery: trio.Nurs
     await fs.drain()
     assert fs.rows("select held_by is null from garbage where staging is null and home_name is null") == [0]
     held = fs.parts.settler
-    with mock.patch.object(held, "discard"):  # it dies before that
+    with mock.patch.object(held, "discarded"):  # it dies before that
         await fs.close(number)
         fs.parts.committer.hurry((await fs.node(f"{REC}/moved")).ino)
         await until(lambda: not fs.parts.committer.depth)

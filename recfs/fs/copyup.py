@@ -1,0 +1,88 @@
+"""A user's own copy of a shown shared file, made when that is opened for writing (copy-up)."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.disk.diskio import COPY_CHUNK_BYTES, extent_at
+from recfs.state.waits import interruptible
+
+if TYPE_CHECKING:
+    from recfs.disk.bodies import Bodies
+    from recfs.fs.files import OpenFiles
+    from recfs.fs.namespace import Caller, Namespace
+    from recfs.state.nodes import FileNode
+    from recfs.state.views import View
+
+
+class CopyUp:
+    """Makes them. Half a copy is not opened (`OpenFiles.copying`), and dropped by the next start."""
+
+    def __init__(self, files: OpenFiles, bodies: Bodies, names: Namespace) -> None:
+        self._files = files
+        self._bodies = bodies
+        self._names = names
+
+    async def copy(self, view: View, caller: Caller, *, empty: bool) -> FileNode:
+        """Give the user an own copy of a shown shared file (without its bytes if *empty*), not open."""
+        files, folder, shared = self._files, view.folder, view.shared
+        if folder.account is not None and not empty:
+            folder.account.demand(0, shared.bytes)
+        mode = shared.mode & 0o777 | 0o600
+        number, node = await files.create(folder, view.name, mode, caller, copying=not empty)
+        body = files.handles[number].body
+        # The copy belongs to whom the directory belongs: the view showed that owner too.
+        node.uid, node.gid = folder.uid, folder.gid
+        done = files.copying[node.ino] = trio.Event()
+        try:
+            if not empty and shared.bytes:
+                with interruptible(f"a copy of {shared.path}"):
+                    await self._bytes(shared, number)
+            body.copying = False
+            self._bodies.label(node)  # all of it is there: the next start keeps it
+        except BaseException:
+            if not node.unlinked:
+                self._names.discard(node, successor=None)  # half a copy is no copy
+            raise
+        finally:
+            del files.copying[node.ino]
+            done.set()
+            with trio.CancelScope(shield=True):
+                await files.release(number)
+        return node
+
+    async def _bytes(self, source: FileNode, number: int) -> None:
+        files = self._files
+        body = await self._bodies.acquire(source, write=False)
+        try:
+            await files.fetch(body, 0, source.bytes)
+            offset = 0
+            while offset < source.bytes:
+                find = partial(_data_from, body.fd, offset, source.bytes)
+                if body.backing:
+                    offset, chunk = await self._bodies.contended.run(source, find)
+                else:
+                    offset, chunk = await trio.to_thread.run_sync(find, limiter=self._bodies.pool.limiter)
+                if not chunk:
+                    break
+                offset += await files.write_now(number, offset, chunk)
+            node = files.handles[number].node
+            if node.bytes < source.bytes <= offset:
+                await files.resize(node, source.bytes)  # it ends with a hole
+        finally:
+            await files.let_go(source, body, writes=False)
+
+
+def _data_from(fd: int, offset: int, end: int) -> tuple[int, bytes]:
+    """Where the next bytes that are no hole are, from *offset* on, and some of them. Blocking."""
+    is_data, until = extent_at(fd, offset, end)
+    if not is_data and until < end:
+        offset, until = until, extent_at(fd, until, end)[1]
+        is_data = True
+    if not is_data:
+        return end, b""
+    return offset, os.pread(fd, min(COPY_CHUNK_BYTES, until - offset), offset)
