@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -41,6 +42,24 @@ def bucket(fs: Filesystem) -> FakeObjectStore:
     """What stands for S3."""
     assert fs.objects is not None
     return fs.objects
+
+
+@contextlib.asynccontextmanager
+async def ticking(fs: Filesystem, *, times: float = 100.0) -> AsyncIterator[None]:
+    """Start it, and let time go by so many times as fast, until it is stopped."""
+
+    async def tick() -> None:
+        while True:
+            await trio.sleep(0.01)
+            fs.clock.advance(times / 100)
+
+    await fs.start()
+    await fs.mkdirs(REC)
+    async with trio.open_nursery() as ticks:
+        ticks.start_soon(tick)
+        yield
+        await fs.stop()
+        ticks.cancel_scope.cancel()
 
 
 class Hold:

@@ -19,27 +19,17 @@ from recfs.tier.uploads.moves import ASIDE
 from tests.fake_object_store import FakeObjectStore
 
 from .build import REC, Filesystem, pattern, until
+from .far import ticking
 from .test_tier import FILE, MIB, evict, node, stored, tiered
 
 OTHER = f"{REC}/other"
 
 
-async def tick(fs: Filesystem) -> None:
-    """Time goes by, ten times as fast."""
-    while True:
-        await trio.sleep(0.01)
-        fs.clock.advance(0.1)
-
-
 @pytest.fixture
 async def fs(nursery: trio.Nursery, place: Path) -> AsyncIterator[Filesystem]:
     made = tiered(nursery, place)
-    await made.start()
-    await made.mkdirs(REC)
-    nursery.start_soon(tick, made)
-    yield made
-    await made.stop()
-    nursery.cancel_scope.cancel()
+    async with ticking(made, times=10.0):
+        yield made
 
 
 def objects(fs: Filesystem) -> FakeObjectStore:

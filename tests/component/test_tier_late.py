@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
-import trio
 
 from recfs.core.model import State
 from recfs.ports.object_errors import ObjectStoreError, Stalled, StoreDown
@@ -20,44 +18,30 @@ from recfs.tier.unanswered import KEPT_S
 from tests.fake_object_store import FakeObjectStore
 
 from .build import REC, Filesystem, pattern, until
+from .far import ticking
 from .test_tier import FILE, MIB, evict, node, stored, tiered
+
+if TYPE_CHECKING:
+    import trio
 
 OTHER = f"{REC}/other"
 pytestmark = pytest.mark.may_log("nothing came")
 Result = TypeVar("Result")
 
 
-async def tick(fs: Filesystem) -> None:
-    """Time goes by, a hundred times as fast."""
-    while True:
-        await trio.sleep(0.01)
-        fs.clock.advance(1.0)
-
-
-@pytest.fixture
-async def fs(nursery: trio.Nursery, place: Path) -> AsyncIterator[Filesystem]:
+@pytest.fixture(params=["fails", "is tried again"])
+async def fs(
+    request: pytest.FixtureRequest, nursery: trio.Nursery, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Filesystem]:
+    """One whose call without an answer fails; or is made again at once, as with a real server, and succeeds."""
     made = tiered(nursery, place)
-    await made.start()
-    await made.mkdirs(REC)
-    nursery.start_soon(tick, made)
-    yield made
-    await made.stop()
-    nursery.cancel_scope.cancel()
-
-
-@pytest.fixture
-async def retried(nursery: trio.Nursery, place: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Filesystem]:
-    """One whose calls are tried again at once, as they are with a real server."""
-    made = tiered(nursery, place)
-    fake, made.objects = made.objects, None
-    monkeypatch.setattr("recfs.stores.s3.store.connect", lambda _: fake)
-    await made.start()
-    made.objects = fake
-    await made.mkdirs(REC)
-    nursery.start_soon(tick, made)
-    yield made
-    await made.stop()
-    nursery.cancel_scope.cancel()
+    fake = made.objects
+    if request.param == "is tried again":
+        made.objects = None
+        monkeypatch.setattr("recfs.stores.s3.store.connect", lambda _: fake)
+    async with ticking(made):
+        made.objects = fake
+        yield made
 
 
 class Late:
@@ -234,6 +218,7 @@ async def test_the_same_bytes_again_are_not_waited_for(fs: Filesystem, monkeypat
     assert [operation for operation, _ in fs.objects.calls].count("head") == 0
 
 
+@pytest.mark.parametrize("fs", ["fails"], indirect=True)
 async def test_what_was_asked_before_the_start_may_come_late(
     fs: Filesystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -247,73 +232,6 @@ async def test_what_was_asked_before_the_start_may_come_late(
     late.arrive(tmp_path)
     await fs.drain()
     assert stored(fs) == {FILE: b"new"}
-
-
-async def test_an_upload_that_succeeded_at_the_second_try_may_be_carried_out_again(
-    retried: Filesystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """After a later version, which does not count before."""
-    fs, late = retried, Late(retried, monkeypatch, "put_file")
-    await fs.write(FILE, b"earlier")
-    await late.taken()
-    await fs.drain()
-    assert stored(fs) == {FILE: b"earlier"}
-    await fs.write(FILE, b"new")
-    await stored_once(fs, FILE, b"new")
-    assert (await node(fs)).state is not State.STORED
-    late.arrive(tmp_path)
-    assert stored(fs) == {FILE: b"earlier"}
-    await fs.drain()
-    assert stored(fs) == {FILE: b"new"}
-
-
-async def test_and_after_the_removal_of_its_file(
-    retried: Filesystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    fs, late = retried, Late(retried, monkeypatch, "put_file")
-    await fs.write(FILE, b"earlier")
-    await late.taken()
-    await fs.drain()
-    await fs.unlink(FILE)
-    await fs.drain()
-    late.arrive(tmp_path)
-    assert stored(fs) == {FILE: b"earlier"}
-    fs.clock.advance(KEPT_S)
-    await until(lambda: stored(fs) == {})
-
-
-async def test_so_may_a_deletion(retried: Filesystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    fs = retried
-    await fs.write(FILE, b"earlier")
-    await fs.drain()
-    late = Late(fs, monkeypatch, "delete")
-    await fs.unlink(FILE)
-    await late.taken()
-    await until(lambda: stored(fs) == {})
-    await fs.write(FILE, b"new")
-    await stored_once(fs, FILE, b"new")
-    late.arrive(tmp_path)
-    assert stored(fs) == {}
-    await fs.drain()
-    assert stored(fs) == {FILE: b"new"}
-
-
-async def test_and_a_copy(retried: Filesystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    fs = retried
-    await fs.write(OTHER, b"moved")
-    await fs.drain()
-    late = Late(fs, monkeypatch, "copy")
-    fs.tier.settings = dataclasses.replace(fs.tier.settings, retention_s=7200.0)
-    await fs.rename(OTHER, FILE)
-    await late.taken()
-    await fs.drain()
-    await fs.write(OTHER, b"what the late copy takes")
-    await fs.drain()
-    await fs.write(FILE, b"new")
-    await stored_once(fs, FILE, b"new")
-    assert (await node(fs)).state is not State.STORED
-    await fs.drain()
-    assert stored(fs)[FILE] == b"new"
 
 
 def test_what_an_earlier_try_met_is_told_with_the_last_error() -> None:
