@@ -19,14 +19,14 @@ from recfs.catalogue.connection import full, is_full
 from recfs.catalogue.headroom import give_up
 from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
 from recfs.clock import SystemClock
-from recfs.disk.bodies import Bodies
+from recfs.disk.backing_files import BackingFiles
 from recfs.disk.commit.committer import Committer
 from recfs.disk.commit.hashing import Hashing
 from recfs.disk.diskio import fallocate
 from recfs.disk.home.inuse import InUse
-from recfs.disk.home.places import Places
+from recfs.disk.home.path_resolver import PathResolver
 from recfs.disk.home.settler import HomeSettler
-from recfs.disk.staging import Space, StagingPool
+from recfs.disk.staging import DiskReserve, StagingPool
 from recfs.errors import IoFailure, OutOfSpace, RecfsError, StoreError, StoreFull
 from recfs.fs import survivors
 from recfs.fs.backlog import Backlog
@@ -99,7 +99,7 @@ class Parts:
     catalogue: SqliteCatalogue
     behind: WriteBehind
     tree: Tree
-    bodies: Bodies
+    backing_files: BackingFiles
     settler: HomeSettler
     hashing: Hashing
     committer: Committer
@@ -127,7 +127,7 @@ class Parts:
         """Start the services (*far* False: without S3), and hand them what the last run left."""
         services: list[tuple[str, Callable[[], Awaitable[object]]]] = [
             ("catalogue", self.behind.run),
-            ("staging", self.bodies.pool.run),
+            ("staging", self.backing_files.pool.run),
             ("home tree", self.settler.run),
             ("hashing", self.hashing.run),
             ("commit", self.committer.run),
@@ -171,7 +171,7 @@ async def opened(
             yield parts
         finally:
             with trio.CancelScope(shield=True):
-                _at_the_end(parts.bodies.pool.close)
+                _at_the_end(parts.backing_files.pool.close)
                 _at_the_end(parts.timekeeper.keep)
                 await _write_last(parts)
 
@@ -237,7 +237,7 @@ async def _build(
         owner=(os.geteuid(), os.getegid()),
         operator=config.operator,
     )
-    places = Places(store)
+    places = PathResolver(store)
     unanswered = Unanswered(clock)
     objects = objects or remote.connect(config, unanswered)
     in_use = InUse()
@@ -246,7 +246,7 @@ async def _build(
     )
     pool = StagingPool(store, limiter)
     # Others can use up the reserve, and writers that the kernel serves before they are stopped. `rm` needs a row then.
-    space = Space(store, config.min_free, partial(catalogue.headroom.keep, fallocate))
+    space = DiskReserve(store, config.min_free, partial(catalogue.headroom.keep, fallocate))
     hashing = Hashing(store, config.commit.hash_threads)
     local = LocalOnly(behind)
     tier, far = None, None
@@ -254,15 +254,15 @@ async def _build(
         tier, far = remote.reach(config, objects, tree, pool, space, store, hashing, unanswered)
     else:
         tree.events.subscribe(local)
-    bodies = Bodies(tree, places, store, settler, pool, in_use, far or local)
+    backing_files = BackingFiles(tree, places, store, settler, pool, in_use, far or local)
     committer = Committer(
-        tree, behind, places, bodies, settler, store, hashing,
+        tree, behind, places, backing_files, settler, store, hashing,
         hash_threads=config.commit.hash_threads, settle_max_s=config.commit.settle_max,
     )  # fmt: skip
     tree.events.subscribe(committer)
-    backlog = Backlog(bodies.remote.budget, behind, committer, max_pending=config.commit.max_pending)
-    modes = IoModes(tree, bodies, space, store, files, kernel, backlog, headroom=config.passthrough_headroom)
-    vfs = Vfs(tree, bodies, space, committer, kernel, modes)
+    backlog = Backlog(backing_files.remote.budget, behind, committer, max_pending=config.commit.max_pending)
+    modes = IoModes(tree, backing_files, space, store, files, kernel, backlog, headroom=config.passthrough_headroom)
+    vfs = Vfs(tree, backing_files, space, committer, kernel, modes)
     if config.operator is not None:
         vfs.files.shares.excepted.add(config.operator)
     space.keep_ballast()
@@ -270,7 +270,7 @@ async def _build(
     with _readable(store):
         await tree.start()
         counting = generations.Generations(behind, catalogue, store)
-        recovery = Recovery(tree, behind, places, bodies, vfs.names, store, vfs.survivors, counting)
+        recovery = Recovery(tree, behind, places, backing_files, vfs.names, store, vfs.survivors, counting)
         recovered = await recovery.run()
     await remote.agree(config, catalogue, behind)
     if tier is not None:
@@ -284,9 +284,9 @@ async def _build(
         max_age_s=config.temp.max_age, interval_s=config.temp.sweep_interval, retention_s=config.trash.retention,
     )  # fmt: skip
     return Parts(
-        store, catalogue, behind, tree, bodies, settler, hashing, committer, vfs, sweeper,
+        store, catalogue, behind, tree, backing_files, settler, hashing, committer, vfs, sweeper,
         Housekeeper(tree, catalogue, space, counting), Meter(modes), Timekeeper(clock, behind),
-        remote.build(config, tier, tree, places, bodies, store) if tier is not None else None, limiter,
+        remote.build(config, tier, tree, places, backing_files, store) if tier is not None else None, limiter,
         recovered, counting,
     )  # fmt: skip
 

@@ -16,22 +16,22 @@ from recfs.stores.breaker import CircuitBreaker
 from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
 from recfs.tier.budget import UploadBudget
 from recfs.tier.copies import Copies, TierSettings
+from recfs.tier.evictor import CacheEvictor
 from recfs.tier.fetchslots import FetchSlots
 from recfs.tier.journal import Journal
 from recfs.tier.link import Link
 from recfs.tier.ownership import STORE_FACT, Ownership
 from recfs.tier.partials import Partials
 from recfs.tier.reading import BytesInS3
-from recfs.tier.room import Room
 from recfs.tier.tier import Tier
 from recfs.tier.uploads.uploader import Uploader
 
 if TYPE_CHECKING:
     from recfs.config import Config
-    from recfs.disk.bodies import Bodies
+    from recfs.disk.backing_files import BackingFiles
     from recfs.disk.commit.hashing import Hashing
-    from recfs.disk.home.places import Places
-    from recfs.disk.staging import Space, StagingPool
+    from recfs.disk.home.path_resolver import PathResolver
+    from recfs.disk.staging import DiskReserve, StagingPool
     from recfs.ports.catalogue import Catalogue
     from recfs.ports.objects import ObjectStore
     from recfs.state.tree import Tree
@@ -91,7 +91,7 @@ def _tried_again(operation: str, attempt: int, error: Exception) -> None:
 
 
 def reach(
-    config: Config, objects: ObjectStore, tree: Tree, pool: StagingPool, space: Space, store: LocalStore,
+    config: Config, objects: ObjectStore, tree: Tree, pool: StagingPool, space: DiskReserve, store: LocalStore,
     hashing: Hashing, unanswered: Unanswered,
 ) -> tuple[Tier, BytesInS3]:  # fmt: skip
     """What knows of bytes in S3, and what brings them. The tier's journal has yet to be loaded."""
@@ -109,16 +109,18 @@ def reach(
     link = Link(objects, owner, trio.CapacityLimiter(threads), FetchSlots(threads))
     copies = Copies(settings, journal, tree.behind)
     partials = Partials(copies, link, tree, pool, space, store, hashing)
-    room = Room(copies, owner, partials, tree, space)
-    tier = Tier(copies, partials, room, link, tree)
+    evictor = CacheEvictor(copies, owner, partials, tree, space)
+    tier = Tier(copies, partials, evictor, link, tree)
     budget = UploadBudget(copies, tier.decide)
-    return tier, BytesInS3(partials, room, link, budget, fetch_whole_below=config.cache.fetch_whole_below)
+    return tier, BytesInS3(partials, evictor, link, budget, fetch_whole_below=config.cache.fetch_whole_below)
 
 
-def build(config: Config, tier: Tier, tree: Tree, places: Places, bodies: Bodies, store: LocalStore) -> Remote:
+def build(
+    config: Config, tier: Tier, tree: Tree, places: PathResolver, backing_files: BackingFiles, store: LocalStore
+) -> Remote:
     """The tier with who works for it."""
     uploader = Uploader(
-        tier, tree, tree.behind, places, bodies, store,
+        tier, tree, tree.behind, places, backing_files, store,
         threads=_threads(config), concurrency=config.upload.concurrency, part_threads=config.upload.part_threads,
         retry_max_s=config.upload.retry_max,
     )  # fmt: skip

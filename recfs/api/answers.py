@@ -23,9 +23,9 @@ from recfs.disk.diskio import few_files, file_limit
 from recfs.errors import Busy, InvalidArgument, OutOfSpace
 from recfs.fs.xattrs import parse_limit, set_limits
 from recfs.state.accounts import LIMIT_NAMES
+from recfs.state.fallback_entries import FallbackEntry
 from recfs.state.nodes import DirNode, FileNode
 from recfs.state.problems import STUCK_TRIES
-from recfs.state.views import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,7 +196,7 @@ class Answers:
         """Everything known of one path; a shown file is answered as what it shows."""
         path = str(params.get("path", ""))
         seen = await self.vfs.at(path)
-        if isinstance(seen, View):
+        if isinstance(seen, FallbackEntry):
             answer: dict[str, Any] = await self._read(reports.info, self.config, seen.shared.path, self._calendar_ns)
             return answer | {
                 "path": path.strip("/"),

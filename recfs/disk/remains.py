@@ -16,7 +16,7 @@ from recfs.state.waits import bounded, interruptible
 if TYPE_CHECKING:
     import trio
 
-    from recfs.disk.home.places import Places
+    from recfs.disk.home.path_resolver import PathResolver
     from recfs.disk.staging import StagingPool
     from recfs.ports.work import Settler
     from recfs.state.nodes import FileNode, Garbage
@@ -28,7 +28,7 @@ class Remains:
     """Opens what removed files left behind."""
 
     def __init__(
-        self, tree: Tree, places: Places, store: LocalStore, settler: Settler, pool: StagingPool,
+        self, tree: Tree, places: PathResolver, store: LocalStore, settler: Settler, pool: StagingPool,
         limiter: trio.CapacityLimiter,
     ) -> None:  # fmt: skip
         self._tree = tree

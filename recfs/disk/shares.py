@@ -1,12 +1,12 @@
 """How many of the daemon's descriptors each user's open files keep, so that one user leaves some to the others.
 
-Every open file keeps a descriptor of the daemon, more while it is overwritten or fetched (`Body`); it counts for each
-user who has it open. Users may go on opening while they keep fewer than there are left for all: so one alone comes to
-half of them, another to half of the rest, and there is always a rest. On a local disk the limit is each process's own,
-and nobody takes another's. root, the daemon's user and the operator are excepted, as root is from fs.file-max
-(proc_sys_fs(5)).
+Every open file keeps a descriptor of the daemon, more while it is overwritten or fetched (`BackingFile`); it counts for
+each user who has it open. Users may go on opening while they keep fewer than there are left for all: so one alone
+comes to half of them, another to half of the rest, and there is always a rest. On a local disk the limit is each
+process's own, and nobody takes another's. root, the daemon's user and the operator are excepted, as root is from
+fs.file-max (proc_sys_fs(5)).
 
-What is counted is kept up at each first open and last release of a body by a user, and at each `Body.swap`.
+What is counted is kept up at each first open and last release of a body by a user, and at each `BackingFile.swap`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from recfs.disk.staging import pool_size
 from recfs.errors import TooManyFiles
 
 if TYPE_CHECKING:
-    from recfs.state.body import Body
+    from recfs.state.backing_file import BackingFile
 
 log = logging.getLogger("recfs.fs")
 
@@ -86,7 +86,7 @@ class Shares:
         told = [self._words(uid, held) for held, uid in sorted(greedy, reverse=True)[:NAMED]]
         return told + ([f"… and {len(greedy) - NAMED} more uids"] if len(greedy) > NAMED else [])
 
-    def opened(self, body: Body, uid: int) -> None:
+    def opened(self, body: BackingFile, uid: int) -> None:
         """The user has one more handle on it."""
         users = body.users
         count = users.get(uid, 0)
@@ -100,7 +100,7 @@ class Shares:
             self._left -= body.charged
         self._held[uid] = self._held.get(uid, 0) + body.charged
 
-    def closed(self, body: Body, uid: int) -> None:
+    def closed(self, body: BackingFile, uid: int) -> None:
         """One less."""
         users = body.users
         count = users[uid] - 1
@@ -117,7 +117,7 @@ class Shares:
             self._used -= body.charged
             self._left += body.charged
 
-    def grown(self, body: Body) -> None:
+    def grown(self, body: BackingFile) -> None:
         """It keeps one descriptor more, by those who have it open."""
         body.charged += 1
         self._used += 1

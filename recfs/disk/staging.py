@@ -173,7 +173,7 @@ class StagingPool:
         self._ready.clear()
 
 
-class Space:
+class DiskReserve:
     """The disk's reserve: writers get ENOSPC while `min_free` is still there for the catalogue and the operator."""
 
     REFRESH_BYTES = 64 << 20

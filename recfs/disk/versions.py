@@ -18,7 +18,7 @@ from recfs.state.nodes import Garbage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from recfs.state.body import Untouched
+    from recfs.state.backing_file import Untouched
     from recfs.state.nodes import FileNode, Node
     from recfs.state.tree import Tree
     from recfs.state.writebehind import WriteBehind
@@ -31,7 +31,7 @@ class Versions:
         self._tree = tree
         self._behind = behind
         self._thaw = thaw
-        """Lets a stopped file be changed again (`Bodies.thaw`)."""
+        """Lets a stopped file be changed again (`BackingFiles.thaw`)."""
 
     @staticmethod
     def _before(node: FileNode) -> Untouched | None:
@@ -104,7 +104,7 @@ class Versions:
             node.staging = None  # type: ignore[attr-defined]
         else:
             entry.place = node.moved if node.moved is not None else (node.parent, node.name)
-        self._tree.vacate(node, node.moved)
+        self._tree.forget_location(node, node.moved)
         node.moved = None
         node.home_ino = None
         node.pending = 0

@@ -12,22 +12,22 @@ from recfs.disk.diskio import COPY_CHUNK_BYTES, extent_at
 from recfs.state.waits import interruptible
 
 if TYPE_CHECKING:
-    from recfs.disk.bodies import Bodies
+    from recfs.disk.backing_files import BackingFiles
     from recfs.fs.files import OpenFiles
     from recfs.fs.namespace import Caller, Namespace
+    from recfs.state.fallback_entries import FallbackEntry
     from recfs.state.nodes import FileNode
-    from recfs.state.views import View
 
 
 class CopyUp:
     """Makes them. Half a copy is not opened (`OpenFiles.copying`), and dropped by the next start."""
 
-    def __init__(self, files: OpenFiles, bodies: Bodies, names: Namespace) -> None:
+    def __init__(self, files: OpenFiles, backing_files: BackingFiles, names: Namespace) -> None:
         self._files = files
-        self._bodies = bodies
+        self._backing_files = backing_files
         self._names = names
 
-    async def copy(self, view: View, caller: Caller, *, empty: bool) -> FileNode:
+    async def copy(self, view: FallbackEntry, caller: Caller, *, empty: bool) -> FileNode:
         """Give the user an own copy of a shown shared file (without its bytes if *empty*), not open."""
         files, folder, shared = self._files, view.folder, view.shared
         if folder.account is not None and not empty:
@@ -43,7 +43,7 @@ class CopyUp:
                 with interruptible(f"a copy of {shared.path}"):
                     await self._bytes(shared, number)
             body.copying = False
-            self._bodies.label(node)  # all of it is there: the next start keeps it
+            self._backing_files.label(node)  # all of it is there: the next start keeps it
         except BaseException:
             if not node.unlinked:
                 self._names.discard(node, successor=None)  # half a copy is no copy
@@ -57,16 +57,16 @@ class CopyUp:
 
     async def _bytes(self, source: FileNode, number: int) -> None:
         files = self._files
-        body = await self._bodies.acquire(source, write=False)
+        body = await self._backing_files.acquire(source, write=False)
         try:
             await files.fetch(body, 0, source.bytes)
             offset = 0
             while offset < source.bytes:
                 find = partial(_data_from, body.fd, offset, source.bytes)
                 if body.backing:
-                    offset, chunk = await self._bodies.contended.run(source, find)
+                    offset, chunk = await self._backing_files.contended.run(source, find)
                 else:
-                    offset, chunk = await trio.to_thread.run_sync(find, limiter=self._bodies.pool.limiter)
+                    offset, chunk = await trio.to_thread.run_sync(find, limiter=self._backing_files.pool.limiter)
                 if not chunk:
                     break
                 offset += await files.write_now(number, offset, chunk)

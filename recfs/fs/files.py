@@ -21,13 +21,13 @@ from recfs.state.nodes import BLOCK_BYTES, is_changeable
 from recfs.state.waits import bounded, interruptible
 
 if TYPE_CHECKING:
-    from recfs.disk.bodies import Bodies
-    from recfs.disk.staging import Space
+    from recfs.disk.backing_files import BackingFiles
+    from recfs.disk.staging import DiskReserve
     from recfs.fs.backlog import Backlog
     from recfs.fs.iomodes import IoModes
     from recfs.fs.namespace import Caller, Namespace
     from recfs.ports.work import Pipeline
-    from recfs.state.body import Body
+    from recfs.state.backing_file import BackingFile
     from recfs.state.nodes import DirNode, FileNode
     from recfs.state.tree import Tree
 
@@ -42,20 +42,20 @@ class OpenFiles:
     def __init__(
         self,
         tree: Tree,
-        bodies: Bodies,
+        backing_files: BackingFiles,
         names: Namespace,
-        space: Space,
+        space: DiskReserve,
         backlog: Backlog,
         pipeline: Pipeline,
         modes: IoModes,
     ) -> None:
         self._kernel = modes.cache
         self.modes = modes
-        self._limiter = bodies.pool.limiter
+        self._limiter = backing_files.pool.limiter
         self.disk = DiskIo(self._limiter)
         self._tree = tree
         self._behind = tree.behind
-        self._bodies = bodies
+        self._backing_files = backing_files
         self._names = names
         self.space = space
         self._backlog = backlog
@@ -70,14 +70,14 @@ class OpenFiles:
 
     # --- opening -------------------------------------------------------------------------------------------------
 
-    def _register(self, node: FileNode, body: Body, uid: int, *, writes: bool) -> int:
+    def _register(self, node: FileNode, body: BackingFile, uid: int, *, writes: bool) -> int:
         number = self._next
         self._next = number + 1
         self.handles[number] = Handle(node, body, uid, writes=writes)
         self.shares.opened(body, uid)
         return number
 
-    def adopt(self, node: FileNode, body: Body) -> int:
+    def adopt(self, node: FileNode, body: BackingFile) -> int:
         """A writer that outlived an earlier daemon has the file open, which nobody else has. Atomic."""
         body.handles = body.writers = 1
         number = self._register(node, body, node.uid, writes=True)
@@ -93,7 +93,7 @@ class OpenFiles:
         self.shares.admit(caller.uid)
         if folder.children.get(name) is not None or not folder.complete:
             await self._names.absent(folder, name)
-        slot = self._bodies.pool.take()
+        slot = self._backing_files.pool.take()
         try:
             self._names.may_change(folder, caller)
             if name in folder.children:
@@ -102,10 +102,10 @@ class OpenFiles:
             upload = self._names.admit_file(folder, name)
         except BaseException:
             os.close(slot[1])
-            await trio.to_thread.run_sync(self._bodies.pool.discard, slot[0], limiter=self._limiter)
+            await trio.to_thread.run_sync(self._backing_files.pool.discard, slot[0], limiter=self._limiter)
             raise
         node = self._names.add_file(folder, name, mode, caller, upload=upload)
-        body = self._bodies.born(node, slot, copying=copying)
+        body = self._backing_files.create(node, slot, copying=copying)
         return self._register(node, body, caller.uid, writes=True), node
 
     async def open(self, node: FileNode, flags: int, uid: int) -> int:
@@ -116,7 +116,7 @@ class OpenFiles:
             await self._copied(node)
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         truncate = bool(flags & os.O_TRUNC)
-        body = await self._bodies.acquire(node, write=writes or truncate, empty=truncate)
+        body = await self._backing_files.acquire(node, write=writes or truncate, empty=truncate)
         try:
             if self._next != before:
                 self.shares.admit(uid)  # others of the same user may have been opened meanwhile
@@ -162,10 +162,10 @@ class OpenFiles:
                 return await self.disk.read_at(handle.body.fd, size, offset, handle.node.bytes)
         if handle.body.backing:
             size = max(0, min(size, handle.node.bytes - offset))
-            return await self._bodies.contended.run(handle.node, os.pread, handle.body.fd, size, offset)
+            return await self._backing_files.contended.run(handle.node, os.pread, handle.body.fd, size, offset)
         return await self.disk.read_at(handle.body.fd, size, offset, handle.node.bytes)
 
-    async def fetch(self, body: Body, offset: int, length: int) -> None:
+    async def fetch(self, body: BackingFile, offset: int, length: int) -> None:
         """Have these bytes here. If the file is overwritten meanwhile, what it is then counts."""
         while (download := body.download) is not None:
             try:
@@ -202,7 +202,7 @@ class OpenFiles:
             self._tree.resize(node, end)
         try:
             if body.backing:
-                written = await self._bodies.contended.run(node, os.pwrite, body.fd, data, offset)
+                written = await self._backing_files.contended.run(node, os.pwrite, body.fd, data, offset)
             else:
                 written = await self.disk.write_at(body.fd, data, offset)
         except BaseException as error:
@@ -211,7 +211,7 @@ class OpenFiles:
                 raise
             if body.stopped is not None:
                 raise body.stopped[0](body.stopped[1]) from error
-            if error.errno != errno.EPERM or not await self._bodies.thawed(node, body):
+            if error.errno != errno.EPERM or not await self._backing_files.thawed(node, body):
                 raise disk_error(error, node) from error
             return await self.write_now(number, offset, data)
         if written < len(data) or offset + written > node.bytes:  # others may have cut it, or failed, meanwhile
@@ -227,7 +227,7 @@ class OpenFiles:
         """Make ready to change the bytes of the file. Raises what stopped it; nothing is awaited after that."""
         node, body = handle.node, handle.body
         if not is_changeable(node, body):
-            await self._bodies.unseal(node)
+            await self._backing_files.unseal(node)
         if body.stopped is not None:
             raise body.stopped[0](body.stopped[1])
         if body.ahead:
@@ -236,9 +236,9 @@ class OpenFiles:
         if node.mode & 0o6000 and drop_privileges(node):
             self._kernel.forget_inode(node.ino)
 
-    async def thawed(self, node: FileNode, body: Body) -> bool:
-        """Let a stopped file be changed again; tells whether anything was to be done (`Bodies.thawed`)."""
-        return await self._bodies.thawed(node, body)
+    async def thawed(self, node: FileNode, body: BackingFile) -> bool:
+        """Let a stopped file be changed again; tells whether anything was to be done (`BackingFiles.thawed`)."""
+        return await self._backing_files.thawed(node, body)
 
     def admit(self, node: FileNode, offset: int, wanted: int) -> int:
         """How far towards *wanted* a write at *offset* may go. Raises when not by one byte."""
@@ -270,7 +270,7 @@ class OpenFiles:
         await self._copied(node)
         if size:
             await self.bring(node)
-        body = await self._bodies.acquire(node, write=True, empty=size == 0)
+        body = await self._backing_files.acquire(node, write=True, empty=size == 0)
         try:
             await self.resize(node, size)
         finally:
@@ -280,15 +280,15 @@ class OpenFiles:
         """Have the bytes here for a request that the kernel holds the file for. Raises TryAgain after HELD_S."""
         if node.state.is_remote and not node.unlinked:
             with bounded(f"the bytes of {node.path} from S3", HELD_S):
-                await self._bodies.remote.bring(node)
+                await self._backing_files.remote.bring(node)
 
     async def resize(self, node: FileNode, size: int) -> None:
         body = node.body
         assert body is not None
         follow(self._tree, node)
-        await self._bodies.thawed(node, body)
+        await self._backing_files.thawed(node, body)
         if size == 0:
-            room, versions = True, self._bodies.versions
+            room, versions = True, self._backing_files.versions
             if body.backing and versions.keeps(node):
                 try:
                     self.space.admit(os.fstat(body.fd).st_blocks * BLOCK_BYTES)  # its bytes will be copied
@@ -296,10 +296,10 @@ class OpenFiles:
                     room = False
                     if not versions.is_half_gone(node):
                         raise
-            await self._bodies.supersede(node, room=room)
+            await self._backing_files.supersede(node, room=room)
         else:
             end_of(size, 0, self.space.max_file_bytes)
-            await self._bodies.unseal(node)
+            await self._backing_files.unseal(node)
             if size > node.bytes:
                 account = node.parent.account if not node.unlinked else None
                 if account is not None:
@@ -307,7 +307,7 @@ class OpenFiles:
                 self.space.admit(0)
             self._tree.resize(node, size)
             try:
-                await self._bodies.cut(node, body, size)
+                await self._backing_files.cut(node, body, size)
             except BaseException as error:
                 self._tree.resize(node, os.fstat(body.fd).st_size)
                 if not isinstance(error, OSError):
@@ -332,7 +332,7 @@ class OpenFiles:
             try:
                 with interruptible(f"the disk to take {node.path}"):
                     await trio.to_thread.run_sync(_fsync, handle.body.fd, limiter=self._limiter, abandon_on_cancel=True)
-                await self._bodies.pool.names_durable()
+                await self._backing_files.pool.names_durable()
             except OSError as error:
                 raise disk_error(error, node) from error
             if not node.unlinked:
@@ -373,33 +373,33 @@ class OpenFiles:
                 self._released = trio.Event()
             await self._released.wait()
 
-    async def let_go(self, node: FileNode, body: Body, *, writes: bool) -> None:
+    async def let_go(self, node: FileNode, body: BackingFile, *, writes: bool) -> None:
         if writes:
             body.writers -= 1
             if not body.writers:
                 self.seal(node)
         if node.state is State.INCOMPLETE and node.staging is None and not node.unlinked and not body.backing:
             with self.modes.problems.aside("home tree", ("incomplete", node.ino), node.path):
-                await self._bodies.retire(node)
+                await self._backing_files.retire(node)
         body.handles -= 1
         if not body.handles and node.body is body:
-            large = self._bodies.drop(node)
+            large = self._backing_files.drop(node)
             if large is not None:
-                await self._bodies.close_apart(node, large)
+                await self._backing_files.close_apart(node, large)
 
     def seal(self, node: FileNode) -> None:
         """Nobody writes any more: hand the file to the commit pipeline. Atomic."""
         if node.state is not State.WRITING or node.unlinked:
             return
-        if self._bodies.thaw(node):
+        if self._backing_files.thaw(node):
             node.enter(State.INCOMPLETE)
-            self._bodies.versions.release_priors(node)
+            self._backing_files.versions.release_priors(node)
             self._behind.node(node)
             self._tree.events.abandoned(node)
             return
         node.enter(State.SEALING)
-        self._bodies.versions.closed(node)
-        self._bodies.mark_closed(node)
+        self._backing_files.versions.closed(node)
+        self._backing_files.mark_closed(node)
         body = node.body
         known = body.untouched if body is not None else None
         node.untouched = known if known is not None and known.sha256 is not None else None

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from recfs.state.accounts import Account
-    from recfs.state.body import Body
+    from recfs.state.backing_file import BackingFile
+    from recfs.state.fallback_entries import FallbackEntry
     from recfs.state.nodes import FileNode
-    from recfs.state.views import View
 
 
 class Mode(enum.Enum):
@@ -25,7 +25,7 @@ class Handle:
 
     __slots__ = ("account", "body", "direct", "foreign", "mode", "node", "shown", "uid", "writes")
 
-    def __init__(self, node: FileNode, body: Body, uid: int, *, writes: bool) -> None:
+    def __init__(self, node: FileNode, body: BackingFile, uid: int, *, writes: bool) -> None:
         self.node = node
         self.body = body
         self.uid = uid
@@ -37,7 +37,7 @@ class Handle:
         """Whether it is that of a writer who outlived an earlier daemon: nothing of this mount (fs/survivors.py)."""
         self.mode: Mode | None = None
         """Who moves its bytes, where that has been chosen (fs/iomodes.py)."""
-        self.shown: View | None = None
+        self.shown: FallbackEntry | None = None
         """What it was opened as, if that was a shown file."""
         self.account: Account | None = None
         """Whose limits a writer runs ahead of."""

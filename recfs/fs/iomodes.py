@@ -28,19 +28,19 @@ from recfs.disk.diskio import can_freeze, freeze
 from recfs.disk.follow import follow
 from recfs.errors import FileTooLarge, FsError, OutOfSpace, QuotaExceeded
 from recfs.fs.handles import Mode
-from recfs.state.body import FOREIGN
+from recfs.state.backing_file import FOREIGN
 from recfs.state.nodes import is_changeable
 from recfs.state.waits import Held
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from recfs.disk.bodies import Bodies
-    from recfs.disk.staging import Space
+    from recfs.disk.backing_files import BackingFiles
+    from recfs.disk.staging import DiskReserve
     from recfs.fs.backlog import Backlog
     from recfs.fs.handles import Handle
     from recfs.ports.kernel import KernelCache, KernelFiles
-    from recfs.state.body import Body
+    from recfs.state.backing_file import BackingFile
     from recfs.state.nodes import FileNode
     from recfs.state.tree import Tree
     from recfs.stores.local import LocalStore
@@ -55,11 +55,11 @@ class IoModes:
     """Chooses each open's mode, keeps the backing ids, follows the writers nobody checks."""
 
     def __init__(
-        self, tree: Tree, bodies: Bodies, space: Space, store: LocalStore, kernel: KernelFiles,
+        self, tree: Tree, backing_files: BackingFiles, space: DiskReserve, store: LocalStore, kernel: KernelFiles,
         cache: KernelCache, backlog: Backlog, *, headroom: int | None,
     ) -> None:  # fmt: skip
         self._tree = tree
-        self._bodies = bodies
+        self._backing_files = backing_files
         self._space = space
         self._can_freeze = can_freeze(store.private)
         self._kernel = kernel
@@ -68,9 +68,9 @@ class IoModes:
         self.problems = tree.behind.problems
         self._ahead: dict[int, FileNode] = {}
         self._to_freeze: list[FileNode] = []
-        self._to_thaw: list[tuple[FileNode, Body, int, trio.Event]] = []
-        bodies.thaw_later = self._thaw_later
-        self._contended = bodies.contended
+        self._to_thaw: list[tuple[FileNode, BackingFile, int, trio.Event]] = []
+        backing_files.thaw_later = self._thaw_later
+        self._contended = backing_files.contended
         self._refused: set[int | None] = set()
         self.backlog = backlog
         self.started = trio.Event()
@@ -105,14 +105,14 @@ class IoModes:
         # While it is held the file may be on its way between home and staging, and end on another inode of the disk.
         async with Held(body.lock, handle.node):
             if handle.writes and self._must_unseal(handle):
-                await self._bodies.unseal_held(handle.node, remember=True)
+                await self._backing_files.unseal_held(handle.node, remember=True)
             if self._is_busy(handle):
-                await self._bodies.left_alone(handle.node)
+                await self._backing_files.left_alone(handle.node)
             return self._decide(handle, busy=self._is_busy(handle))
 
     def _is_busy(self, handle: Handle) -> bool:
         """Whether the kernel must not have the file just now: the settler would wait for whoever then has it locked."""
-        return not handle.body.backing and self._bodies.is_worked_on(handle.node)
+        return not handle.body.backing and self._backing_files.is_worked_on(handle.node)
 
     def _must_unseal(self, handle: Handle) -> bool:
         """Whether a writer's file must be changeable before the open is answered: nobody tells of its first byte."""
@@ -166,7 +166,7 @@ class IoModes:
                 return False
             self._refused.clear()
             if not body.backing:
-                self._bodies.in_use.begin(node)
+                self._backing_files.in_use.begin(node)
             body.backing = backing
         return True
 
@@ -212,7 +212,7 @@ class IoModes:
             if body.backing > 0:
                 self._kernel.backing_close(body.backing)
             body.backing = 0
-            self._bodies.in_use.end(node)
+            self._backing_files.in_use.end(node)
 
     def adopt(self, handle: Handle) -> None:
         """An open of before this daemon's start, by a writer whom the kernel serves by itself. Atomic."""
@@ -220,10 +220,10 @@ class IoModes:
         handle.body.foreign = True
         handle.body.passing = 1
         handle.mode = Mode.PASS
-        self._bodies.in_use.begin(handle.node)
+        self._backing_files.in_use.begin(handle.node)
         self._run_ahead(handle)
 
-    def give_back(self, body: Body) -> None:
+    def give_back(self, body: BackingFile) -> None:
         """Give up the backing id once nobody of this mount has the file open by it. Atomic."""
         if body.backing > 0 and body.passing <= 1:
             self._kernel.backing_close(body.backing)
@@ -265,7 +265,7 @@ class IoModes:
         if not self._ahead:
             self.started = trio.Event()
 
-    def _thaw_later(self, node: FileNode, body: Body) -> None:
+    def _thaw_later(self, node: FileNode, body: BackingFile) -> None:
         """Let a stopped file be changed again that somebody may have locked. `body.freezing` tells when it is. Atomic.
 
         Should it fail, the next start does it.
@@ -276,7 +276,7 @@ class IoModes:
             self._to_thaw.append((node, body, fd, body.freezing))
             self.started.set()
 
-    async def _thaw(self, node: FileNode, body: Body, fd: int, done: trio.Event) -> None:
+    async def _thaw(self, node: FileNode, body: BackingFile, fd: int, done: trio.Event) -> None:
         try:
             with self.problems.aside("metering", ("thaw", node.ino), node.path):
                 await self._agree(node, body, fd)
@@ -294,7 +294,7 @@ class IoModes:
         if self.problems.has("metering", item):
             self._to_freeze.append(node)
 
-    async def _freeze(self, node: FileNode, body: Body, fd: int, done: trio.Event) -> None:
+    async def _freeze(self, node: FileNode, body: BackingFile, fd: int, done: trio.Event) -> None:
         try:
             with self._stopping(node):
                 await self._agree(node, body, fd)
@@ -303,7 +303,7 @@ class IoModes:
             done.set()
             os.close(fd)
 
-    async def _agree(self, node: FileNode, body: Body, fd: int) -> None:
+    async def _agree(self, node: FileNode, body: BackingFile, fd: int) -> None:
         """Have the file below be changeable, or not, as the books say, whatever they came to say meanwhile."""
         frozen: bool | None = None
         while frozen is not (body.stopped is not None):

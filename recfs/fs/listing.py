@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from recfs.ports.rows import NodeRow
+    from recfs.state.fallback_entries import FallbackEntries, FallbackEntry
     from recfs.state.nodes import DirNode, Node
     from recfs.state.tree import Tree
-    from recfs.state.views import View, Views
 
 PAGE_ROWS = 1000
 KEPT_ENTRIES = 1_000_000
@@ -34,7 +34,7 @@ class Listing:
         self.folder = folder
         self.entries: Sequence[Node | NodeRow] | None = None
         """A complete directory's entries, taken when reading began."""
-        self.views: list[View] | None = None
+        self.views: list[FallbackEntry] | None = None
         self.names: set[bytes] | None = None
         """Own names, where views must not repeat them."""
         self.page: Sequence[Node | NodeRow] = ()
@@ -55,7 +55,7 @@ class Listing:
 class Listings:
     """All open directories, by handle number."""
 
-    def __init__(self, tree: Tree, views: Views) -> None:
+    def __init__(self, tree: Tree, views: FallbackEntries) -> None:
         self._tree = tree
         self._views = views
         self._next = 1
@@ -77,7 +77,7 @@ class Listings:
         self.open_dirs.pop(number, None)
         self._kept -= self._keeping.pop(number, 0)
 
-    async def read(self, number: int, after: int) -> Sequence[Node | NodeRow | View]:
+    async def read(self, number: int, after: int) -> Sequence[Node | NodeRow | FallbackEntry]:
         """Entries after offset *after* (0 = from the start): as many as are cheap to have, none at the end."""
         listing = self.open_dirs[number]
         found = await self._read(listing, after)
@@ -95,14 +95,14 @@ class Listings:
             self.open_dirs[other].shed()
             self._kept -= self._keeping.pop(other)
 
-    async def _read(self, listing: Listing, after: int) -> Sequence[Node | NodeRow | View]:
+    async def _read(self, listing: Listing, after: int) -> Sequence[Node | NodeRow | FallbackEntry]:
         folder = listing.folder
         if after == 0:
             listing.entries = self._tree.snapshot(folder) if folder.complete else None
             listing.views = None
             if folder.fallback is not None:
                 listing.names = await self._own_names(folder)
-        found: Sequence[Node | NodeRow | View]
+        found: Sequence[Node | NodeRow | FallbackEntry]
         if listing.entries is not None:
             start = bisect_right(listing.entries, after, key=_by_ino)
             found = [

@@ -26,7 +26,7 @@ from recfs.ports.rows import Pending
 from recfs.state.nodes import DirNode, FileNode, Garbage, LinkNode, Node
 
 if TYPE_CHECKING:
-    from recfs.disk.bodies import Bodies
+    from recfs.disk.backing_files import BackingFiles
     from recfs.state.accounts import Account
     from recfs.state.tree import Tree
     from recfs.state.writebehind import WriteBehind
@@ -50,10 +50,10 @@ class Caller(NamedTuple):
 class Namespace:
     """The tree's names and what may be done with them."""
 
-    def __init__(self, tree: Tree, behind: WriteBehind, bodies: Bodies) -> None:
+    def __init__(self, tree: Tree, behind: WriteBehind, backing_files: BackingFiles) -> None:
         self._tree = tree
         self._behind = behind
-        self._bodies = bodies
+        self._backing_files = backing_files
 
     # --- making --------------------------------------------------------------------------------------------------
 
@@ -171,7 +171,7 @@ class Namespace:
         folder, now = node.parent, tree.clock.now_ns()
         if isinstance(node, FileNode):
             if not node.state.is_remote:
-                node.remains = self._bodies.versions.replace(node, successor)
+                node.remains = self._backing_files.versions.replace(node, successor)
             tree.events.removed(node, successor)
         elif not node.pending & Pending.MAKE:
             self._entry_garbage(node)
@@ -184,7 +184,7 @@ class Namespace:
             self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.steady_ns()
         )
         entry.home_ino = node.home_ino
-        self._bodies.versions.hand_over(node, entry)
+        self._backing_files.versions.hand_over(node, entry)
         self._tree.know_garbage(entry)
         self._behind.garbage(entry)
 
@@ -378,7 +378,7 @@ class Namespace:
             at_home = False
         if at_home and node.moved is None:
             node.moved = (old, old_name)
-            tree.occupy(node, node.moved)
+            tree.record_location(node, node.moved)
         del old.children[old_name]
         weight = _weight(node)
         if isinstance(node, DirNode) and node.role in (Role.USER, Role.TEMP_USER):
@@ -391,7 +391,7 @@ class Namespace:
         if old is not new:
             tree.charge(new, *weight)
         if at_home and node.moved == (new, new_name):
-            tree.vacate(node, node.moved)
+            tree.forget_location(node, node.moved)
             node.moved = None
             node.pending &= ~Pending.MOVE
         elif at_home:

@@ -19,7 +19,7 @@ from recfs.core.model import State
 from recfs.disk.diskio import is_frozen
 from recfs.disk.leases import is_written
 from recfs.errors import QuotaExceeded
-from recfs.state.body import Body
+from recfs.state.backing_file import BackingFile
 from recfs.state.problems import forever
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Survivors:
         """A program has the file open for writing: *fd* is a descriptor for reading, which is taken over. Atomic."""
         if node.state is not State.WRITING:
             node.enter(State.WRITING)
-        node.body = Body(fd, writable=False)
+        node.body = BackingFile(fd, writable=False)
         number = self._files.adopt(node, node.body)  # as the books know it: the meter finds what it has grown by
         if is_frozen(fd):
             reason = f"{node.path}: its writer had run past a limit before recfs was started"

@@ -38,16 +38,16 @@ from recfs.fs.ranges import Ranges
 from recfs.fs.survivors import Survivors
 from recfs.fs.walks import Walks
 from recfs.ports.rows import Pending
+from recfs.state.fallback_entries import VIEW_BIT, FallbackEntries, FallbackEntry
 from recfs.state.nodes import DirNode, FileNode, LinkNode, Node
-from recfs.state.views import VIEW_BIT, View, Views
 from recfs.state.waits import bounded
 from recfs.state.writebehind import EAGER_NODES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from recfs.disk.bodies import Bodies
-    from recfs.disk.staging import Space
+    from recfs.disk.backing_files import BackingFiles
+    from recfs.disk.staging import DiskReserve
     from recfs.fs.handles import Handle
     from recfs.fs.iomodes import IoModes
     from recfs.ports.kernel import KernelCache
@@ -83,31 +83,31 @@ class Vfs:
     def __init__(
         self,
         tree: Tree,
-        bodies: Bodies,
-        space: Space,
+        backing_files: BackingFiles,
+        space: DiskReserve,
         pipeline: Pipeline,
         kernel: KernelCache,
         modes: IoModes,
     ) -> None:
         self.tree = tree
         self.behind = behind = tree.behind
-        self.bodies = bodies
+        self.backing_files = backing_files
         self.pipeline = pipeline
         self._kernel = kernel
-        self.names = Namespace(tree, behind, bodies)
-        self.views = Views(tree, behind)
+        self.names = Namespace(tree, behind, backing_files)
+        self.views = FallbackEntries(tree, behind)
         self.backlog = modes.backlog
-        self.files = OpenFiles(tree, bodies, self.names, space, self.backlog, pipeline, modes)
-        self.copies_up = CopyUp(self.files, bodies, self.names)
+        self.files = OpenFiles(tree, backing_files, self.names, space, self.backlog, pipeline, modes)
+        self.copies_up = CopyUp(self.files, backing_files, self.names)
         self.survivors = Survivors(tree, self.files, modes)
-        self.ranges = Ranges(self.files, tree, bodies.contended)
+        self.ranges = Ranges(self.files, tree, backing_files.contended)
         self.listings = Listings(tree, self.views)
         self.stopping = False
         self._walks = Walks()
 
     # --- finding -------------------------------------------------------------------------------------------------
 
-    async def node(self, ino: int) -> Node | View:
+    async def node(self, ino: int) -> Node | FallbackEntry:
         """What an inode number of the kernel stands for, with a name or without one. Raises Stale."""
         node = self.tree.nodes.get(ino) or self.tree.orphans.get(ino)
         if node is not None:
@@ -125,7 +125,7 @@ class Vfs:
             raise Stale("the shared file is gone")
         return await self.tree.get(ino)
 
-    async def lookup(self, parent: int, name: bytes) -> Node | View | None:
+    async def lookup(self, parent: int, name: bytes) -> Node | FallbackEntry | None:
         """The entry *name* of a directory, own before shown; None when there is neither.
 
         `.` may be asked of anything that has a name: so the kernel finds again what a file handle stands for.
@@ -145,16 +145,16 @@ class Vfs:
             return await self.views.find(folder, name)
         return node
 
-    async def _named(self, ino: int) -> Node | View:
+    async def _named(self, ino: int) -> Node | FallbackEntry:
         seen = await self.node(ino)
         if isinstance(seen, Node) and seen.unlinked:
             raise Stale(f"{seen.path} was removed")
         return seen
 
-    async def at(self, path: str) -> Node | View:
+    async def at(self, path: str) -> Node | FallbackEntry:
         """The entry at a mount path. Raises NotFound."""
         parts = [part for part in os.fsencode(path).split(b"/") if part]
-        seen: Node | View | None = self.tree.root
+        seen: Node | FallbackEntry | None = self.tree.root
         for name in parts:
             seen = await self.lookup(seen.ino, name) if isinstance(seen, DirNode) else None
             if seen is None:
@@ -164,10 +164,10 @@ class Vfs:
 
     # --- attributes ----------------------------------------------------------------------------------------------
 
-    async def setattr(self, ino: int, changes: Changes, caller: Caller) -> Node | View:
+    async def setattr(self, ino: int, changes: Changes, caller: Caller) -> Node | FallbackEntry:
         """chmod, chown, truncate, utimensat. A shown file is copied up first."""
         seen = await self.node(ino)
-        if isinstance(seen, View):
+        if isinstance(seen, FallbackEntry):
             if changes.size != 0:
                 await self.files.bring(seen.shared)
             seen = await self.own(seen, caller, empty=changes.size == 0)
@@ -218,7 +218,7 @@ class Vfs:
         if not node.unlinked and folder.parent is not folder:
             self.names.may_change(folder, caller)
 
-    async def own(self, view: View, caller: Caller, *, empty: bool) -> FileNode:
+    async def own(self, view: FallbackEntry, caller: Caller, *, empty: bool) -> FileNode:
         """Copy a shown file up: the user's own from now on."""
         try:
             node = await self.copies_up.copy(view, caller, empty=empty)
@@ -389,7 +389,7 @@ class Vfs:
         try:
             seen = self.tree.nodes.get(ino) or await self.node(ino)
             writes = flags & _WRITES != os.O_RDONLY
-            if isinstance(seen, View):
+            if isinstance(seen, FallbackEntry):
                 if not writes:
                     number = await self.files.open(seen.shared, flags, caller.uid)
                     self.files.handles[number].shown = seen

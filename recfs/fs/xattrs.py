@@ -17,8 +17,8 @@ from recfs.core.quota import UNLIMITED, Limits, month_of
 from recfs.core.units import parse_size
 from recfs.errors import InvalidArgument, NoAttribute, NotPermitted, NotSupported, OutOfSpace, TooBig
 from recfs.state.accounts import LIMIT_NAMES
+from recfs.state.fallback_entries import FallbackEntry
 from recfs.state.nodes import DirNode, FileNode, Node
-from recfs.state.views import View
 from recfs.state.waits import interruptible
 
 if TYPE_CHECKING:
@@ -152,8 +152,8 @@ class Xattrs:
 
     # --- the user's own ------------------------------------------------------------------------------------------
 
-    async def _own(self, seen: Node | View) -> dict[bytes, bytes]:
-        node = seen.shared if isinstance(seen, View) else seen
+    async def _own(self, seen: Node | FallbackEntry) -> dict[bytes, bytes]:
+        node = seen.shared if isinstance(seen, FallbackEntry) else seen
         if node.xattrs is None:
             loaded = await self._vfs.tree.catalogue.xattrs(node.ino)
             if node.xattrs is None:
@@ -161,8 +161,8 @@ class Xattrs:
         self._loaded.used(node)
         return node.xattrs
 
-    async def _changeable(self, seen: Node | View, caller: Caller) -> Node:
-        if isinstance(seen, View):
+    async def _changeable(self, seen: Node | FallbackEntry, caller: Caller) -> Node:
+        if isinstance(seen, FallbackEntry):
             return await self._vfs.own(seen, caller, empty=False)
         folder = seen if isinstance(seen, DirNode) else seen.parent
         if folder.parent is not folder and not seen.unlinked:
@@ -179,10 +179,10 @@ class Xattrs:
 
     # --- computed ------------------------------------------------------------------------------------------------
 
-    async def _computed(self, seen: Node | View, name: bytes) -> bytes:
+    async def _computed(self, seen: Node | FallbackEntry, name: bytes) -> bytes:
         if name == b"root":
             return self._root
-        if isinstance(seen, View):
+        if isinstance(seen, FallbackEntry):
             if name == b"shown":
                 return b"/".join(seen.shared.parts())
             seen = seen.shared
@@ -213,7 +213,7 @@ class Xattrs:
     async def _restore(self, node: FileNode) -> bytes:
         """How an object of an archive class stands. S3 is asked where there may be one; ENODATA where there is none."""
         with interruptible(f"what S3 says of {node.path}"):
-            found = await self._vfs.bodies.remote.restore_state(node)
+            found = await self._vfs.backing_files.remote.restore_state(node)
         if found is None:
             raise NoAttribute("")
         return found.encode("ascii")
@@ -236,12 +236,12 @@ class Xattrs:
         raise NoAttribute("")
 
     @staticmethod
-    def _quota_account(seen: Node | View) -> Account | None:
+    def _quota_account(seen: Node | FallbackEntry) -> Account | None:
         if isinstance(seen, DirNode) and seen.role is Role.USER:
             return seen.account
         return None
 
-    def _set_computed(self, seen: Node | View, name: bytes, value: bytes, caller: Caller) -> None:
+    def _set_computed(self, seen: Node | FallbackEntry, name: bytes, value: bytes, caller: Caller) -> None:
         account = self._quota_account(seen)
         what = name[len(_QUOTA) :].decode("ascii", "replace")
         if account is None or not name.startswith(_QUOTA) or what not in LIMIT_NAMES:

@@ -9,8 +9,8 @@ import pyfuse3
 
 from recfs.core.bounds import MAX_INT
 from recfs.disk.follow import follow
+from recfs.state.fallback_entries import FallbackEntry
 from recfs.state.nodes import BLOCK_BYTES, FileNode, LinkNode, Node
-from recfs.state.views import View
 
 if TYPE_CHECKING:
     from recfs.ports.rows import NodeRow
@@ -28,10 +28,10 @@ class Entries:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
 
-    def of(self, seen: Node | View, ino: int = 0) -> pyfuse3.EntryAttributes:
+    def of(self, seen: Node | FallbackEntry, ino: int = 0) -> pyfuse3.EntryAttributes:
         """Attributes of a node or view; *ino*: the number the kernel asked under."""
         entry = pyfuse3.EntryAttributes()
-        if isinstance(seen, View):
+        if isinstance(seen, FallbackEntry):
             node: Node = seen.shared
             entry.st_ino = seen.ino
             # Seen as the directory's owner's: opening for writing is theirs to do, and copies up.

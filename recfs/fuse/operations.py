@@ -30,8 +30,8 @@ from recfs.fuse.passthrough import (
     FOPEN_PASSTHROUGH,
 )
 from recfs.ports.rows import NodeRow
+from recfs.state.fallback_entries import VIEW_BIT, FallbackEntry
 from recfs.state.nodes import DirNode, Node
-from recfs.state.views import VIEW_BIT, View
 from recfs.state.waits import interruptible
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Operations(pyfuse3.Operations):
             raise errors.NameTooLong(f"{os.fsdecode(name[:40])}…")
         seen = await self._vfs.lookup(parent, name)
         if seen is not None:
-            if not isinstance(seen, View):
+            if not isinstance(seen, FallbackEntry):
                 seen.kernel_refs += 1
             return self._entries.of(seen)
         entry = pyfuse3.EntryAttributes()

@@ -9,7 +9,7 @@ import trio
 from recfs.state.problems import forever
 
 if TYPE_CHECKING:
-    from recfs.disk.staging import Space
+    from recfs.disk.staging import DiskReserve
     from recfs.state.generations import Generations
     from recfs.state.tree import Tree
 
@@ -29,7 +29,7 @@ class Log(Protocol):
 class Housekeeper:
     """Unloads inodes beyond the cache's bound, folds the catalogue's log in, and puts room aside for it."""
 
-    def __init__(self, tree: Tree, catalogue: Log, space: Space, generations: Generations) -> None:
+    def __init__(self, tree: Tree, catalogue: Log, space: DiskReserve, generations: Generations) -> None:
         self._tree = tree
         self._space = space
         self._catalogue = catalogue

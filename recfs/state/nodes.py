@@ -18,7 +18,7 @@ from recfs.ports.rows import GarbageRow, NodeRow, ObjectRow, Pending, Promise
 if TYPE_CHECKING:
     from recfs.core.fallback import DirRule
     from recfs.state.accounts import Account
-    from recfs.state.body import Body, Untouched
+    from recfs.state.backing_file import BackingFile, Untouched
 
 BLOCK_BYTES = 512
 """Unit of st_blocks (stat(2))."""
@@ -121,7 +121,7 @@ class FileNode(Node):
         """Whether its bytes may have been changed where they lie, whatever place and label say (Pending.UNMARKED)."""
         self.promised = 0
         """What was promised of the bytes, while they are not committed: bits of `Promise`."""
-        self.body: Body | None = None
+        self.body: BackingFile | None = None
         self.object: ObjectRow | None = None
         """What S3 holds of it."""
         self.priors: tuple[int, ...] = ()
@@ -162,7 +162,7 @@ class FileNode(Node):
         )  # fmt: skip
 
 
-def is_changeable(node: FileNode, body: Body) -> bool:
+def is_changeable(node: FileNode, body: BackingFile) -> bool:
     """Whether the bytes may be changed at once: in staging (or nameless, or where they are), and the row says so."""
     ready = node.staging is not None or node.unlinked or body.in_place
     return ready and node.state is State.WRITING and not body.unproven

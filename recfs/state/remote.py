@@ -9,7 +9,7 @@ from recfs.state.events import Follower
 
 if TYPE_CHECKING:
     from recfs.ports.objects import RestoreState
-    from recfs.state.body import Fetch
+    from recfs.state.backing_file import Fetch
     from recfs.state.nodes import DirNode, FileNode
     from recfs.state.writebehind import WriteBehind
 

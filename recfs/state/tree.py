@@ -4,7 +4,7 @@ Invariants, checked by `check_invariants`:
   T1  a loaded node's parent is loaded, and has it in `children` under its name (unless unlinked);
   T2  a complete directory's `rbytes`/`rfiles` are the totals of its children;
   T3  what is dirty, open, pending or physically elsewhere stays loaded;
-  T4  `occupied` holds exactly the physical places that differ from the logical ones.
+  T4  `physical_entries` holds exactly the physical places that differ from the logical ones.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Tree:
         self.memory = Memory(self.nodes, behind, cached_inodes)
         self.orphans = Orphans()
         self.garbage: dict[int, Garbage] = {}
-        self.occupied: dict[int, dict[bytes, Node | Garbage]] = {}
+        self.physical_entries: dict[int, dict[bytes, Node | Garbage]] = {}
         """What physically lies in a directory (by inode number, then name) without logically being there."""
         self.shown_ids: dict[int, int] = {}
         self.shown_inos: dict[int, int] = {}
@@ -154,7 +154,7 @@ class Tree:
         if entry.gid >= self._next_gid:
             self.skip_gid(entry.gid)
         if entry.place is not None:
-            self.occupy(entry, entry.place)
+            self.record_location(entry, entry.place)
 
     # --- finding -------------------------------------------------------------------------------------------------
 
@@ -349,26 +349,26 @@ class Tree:
             job.activity_ns = now_ns
             self.behind.node(job)
 
-    def occupy(self, item: Node | Garbage, place: tuple[DirNode | None, bytes]) -> None:
+    def record_location(self, item: Node | Garbage, place: tuple[DirNode | None, bytes]) -> None:
         """*item* physically lies at *place*, which is not (or no longer) its logical one."""
         folder, name = place
-        self.occupied.setdefault(folder.ino if folder else LIMBO_INO, {})[name] = item
+        self.physical_entries.setdefault(folder.ino if folder else LIMBO_INO, {})[name] = item
 
     def occupant(self, place: tuple[DirNode | None, bytes]) -> Node | Garbage | None:
         """What physically lies at *place* without logically being there."""
         folder, name = place
-        return self.occupied.get(folder.ino if folder else LIMBO_INO, {}).get(name)
+        return self.physical_entries.get(folder.ino if folder else LIMBO_INO, {}).get(name)
 
-    def vacate(self, item: Node | Garbage, place: tuple[DirNode | None, bytes] | None) -> None:
+    def forget_location(self, item: Node | Garbage, place: tuple[DirNode | None, bytes] | None) -> None:
         """*item* no longer lies at *place*."""
         if place is not None:
             folder, name = place
             ino = folder.ino if folder else LIMBO_INO
-            inside = self.occupied.get(ino, {})
+            inside = self.physical_entries.get(ino, {})
             if inside.get(name) is item:
                 del inside[name]
                 if not inside:
-                    del self.occupied[ino]
+                    del self.physical_entries[ino]
 
     # --- truth ---------------------------------------------------------------------------------------------------
 

@@ -73,7 +73,7 @@ class Copies:
         """Bytes of whole copies."""
         self.partial: dict[int, Partial] = {}
         """Partial ones by inode number; what was asked for last is the last."""
-        self.pressed = trio.Event()
+        self.eviction_requested = trio.Event()
         """Set when copies should leave."""
 
     def remember(self, node: FileNode, row: ObjectRow) -> None:
@@ -103,10 +103,10 @@ class Copies:
         budget = self.settings.max_bytes
         return budget - min(budget // 8, ARRIVING_BYTES) if self.partial else budget
 
-    def press(self) -> None:
+    def request_eviction(self) -> None:
         """Something arrived: have copies leave if there is too much."""
         if self.used_bytes > self.line_bytes:
-            self.pressed.set()
+            self.eviction_requested.set()
 
 
 __all__ = ["ARRIVING_BYTES", "Copies", "Partial", "TierSettings"]

@@ -28,7 +28,7 @@ from recfs.tier.misses import Misses
 
 if TYPE_CHECKING:
     from recfs.disk.commit.hashing import Hashing
-    from recfs.disk.staging import Space, StagingPool
+    from recfs.disk.staging import DiskReserve, StagingPool
     from recfs.state.tree import Tree
     from recfs.stores.local import LocalStore
     from recfs.tier.copies import Copies
@@ -50,7 +50,7 @@ class Partials:
     """All partial copies, and the way of a file's bytes from S3 to here."""
 
     def __init__(
-        self, copies: Copies, link: Link, tree: Tree, pool: StagingPool, space: Space, store: LocalStore,
+        self, copies: Copies, link: Link, tree: Tree, pool: StagingPool, space: DiskReserve, store: LocalStore,
         hashing: Hashing,
     ) -> None:  # fmt: skip
         self._copies = copies
@@ -70,7 +70,7 @@ class Partials:
         """Reads that failed."""
         self.landing: dict[int, trio.Event] = {}
         """Copies that are whole and being verified, by inode number."""
-        self._doomed: dict[int, list[int]] = {}
+        self._deferred: dict[int, list[int]] = {}
         """Journalled deletions of objects that a copy is still filled from, by inode number."""
 
     def idle(self) -> list[Partial]:
@@ -84,12 +84,12 @@ class Partials:
 
     # --- the objects they are filled from ------------------------------------------------------------------------
 
-    def doom(self, node: FileNode, row_id: int) -> None:
+    def defer_delete(self, node: FileNode, row_id: int) -> None:
         """The deletion *row_id* of the object this file is filled from is due when that ends. Atomic."""
-        self._doomed.setdefault(node.ino, []).append(row_id)
+        self._deferred.setdefault(node.ino, []).append(row_id)
 
     def _no_longer_filled(self, node: FileNode) -> None:
-        for row_id in self._doomed.pop(node.ino, []):
+        for row_id in self._deferred.pop(node.ino, []):
             if not (node.unlinked and self._copies.settings.retention_s):
                 self._copies.journal.retry(row_id)
 
@@ -136,12 +136,12 @@ class Partials:
             node.enter(State.FETCHING)
             self._behind.node(node)
         self.nursery.start_soon(self._fill, made)
-        self._copies.press()
+        self._copies.request_eviction()
         return made
 
     def _grown(self, ino: int) -> None:
         self.misses.came(ino)
-        self._copies.press()
+        self._copies.request_eviction()
 
     def _leave_descriptors(self) -> None:
         """Give the oldest copies up that nobody has open, where they are so many that others miss their descriptors."""
@@ -273,7 +273,7 @@ class Partials:
             self._copies.local_bytes += held.size_bytes
             self._copies.remember(node, held._replace(local=1, used_ns=self._tree.clock.steady_ns()))
             self._behind.settle(node)
-            self._copies.press()
+            self._copies.request_eviction()
         finally:
             del self.landing[node.ino]
             done.set()

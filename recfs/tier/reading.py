@@ -11,22 +11,22 @@ from recfs.core.model import State
 from recfs.ports.objects import ARCHIVE_CLASSES, RestoreState
 
 if TYPE_CHECKING:
-    from recfs.state.body import Fetch
+    from recfs.state.backing_file import Fetch
     from recfs.state.nodes import FileNode
     from recfs.tier.budget import UploadBudget
+    from recfs.tier.evictor import CacheEvictor
     from recfs.tier.link import Link
     from recfs.tier.partials import Partials
-    from recfs.tier.room import Room
 
 
 class BytesInS3:
     """Brings them through partial copies."""
 
     def __init__(
-        self, partials: Partials, room: Room, link: Link, budget: UploadBudget, *, fetch_whole_below: int
+        self, partials: Partials, evictor: CacheEvictor, link: Link, budget: UploadBudget, *, fetch_whole_below: int
     ) -> None:
         self._partials = partials
-        self._room = room
+        self._evictor = evictor
         self._link = link
         self.budget = budget
         self.fetch_whole_below = fetch_whole_below
@@ -44,7 +44,7 @@ class BytesInS3:
 
     def lost(self, node: FileNode) -> bool:
         """As `Remote.lost`."""
-        return self._room.lost(node)
+        return self._evictor.lost(node)
 
     async def restore_state(self, node: FileNode) -> RestoreState | None:
         """As `Remote.restore_state`."""

@@ -24,9 +24,9 @@ from recfs.state.nodes import DirNode, FileNode, Node
 if TYPE_CHECKING:
     from recfs.state.tree import Tree
     from recfs.tier.copies import Copies
+    from recfs.tier.evictor import CacheEvictor
     from recfs.tier.link import Link
     from recfs.tier.partials import Partials
-    from recfs.tier.room import Room
 
 log = logging.getLogger("recfs.tier")
 
@@ -72,10 +72,10 @@ def attributes_of(node: FileNode) -> Attributes:
 class Tier(Follower):
     """Where each file's bytes are between here and S3."""
 
-    def __init__(self, copies: Copies, partials: Partials, room: Room, link: Link, tree: Tree) -> None:
+    def __init__(self, copies: Copies, partials: Partials, evictor: CacheEvictor, link: Link, tree: Tree) -> None:
         self.copies = copies
         self.partials = partials
-        self.room = room
+        self.evictor = evictor
         self.settings = copies.settings
         self.journal = copies.journal
         self.objects = link.objects
@@ -107,7 +107,7 @@ class Tier(Follower):
             self.journal.upload(node, 0.0 if was_full else self.settings.settle_s)
             if unsent.total_bytes > budget and not was_full:
                 self.journal.hurry(set())  # what is settling has to make room
-            self.copies.press()  # copies of other files have to make room
+            self.copies.request_eviction()  # copies of other files have to make room
         elif held is not None:
             # It belongs here now: what S3 has of it is an earlier version under its name.
             self.journal.delete(held.key, self.settings.retention_s)
@@ -133,7 +133,7 @@ class Tier(Follower):
         )  # fmt: skip
         node.object = row
         self._is_stored(node, row)
-        self.copies.press()
+        self.copies.request_eviction()
 
     def outdated(self, node: FileNode, key: str) -> None:
         """S3 has put bytes under *key* that the file has no more. The next upload replaces them. Atomic."""
@@ -202,7 +202,7 @@ class Tier(Follower):
             self.journal.delete(key, self.settings.retention_s if node.unlinked else 0.0)
             return
         row_id = self.journal.delete(key, max(OPEN_S, self.settings.retention_s))
-        self.partials.doom(node, row_id)
+        self.partials.defer_delete(node, row_id)
 
     def released(self, node: FileNode) -> None:
         """Nobody has the file open any more. Atomic."""
@@ -213,7 +213,7 @@ class Tier(Follower):
         if node.object is not None:
             if node.object.local:
                 self.used(node)
-            self.copies.press()
+            self.copies.request_eviction()
 
     def renamed(self, node: Node) -> None:
         """The object, or those of everything below, are to follow. Reads go on under the old key. Atomic."""
@@ -258,7 +258,7 @@ class Tier(Follower):
         async with trio.open_nursery() as nursery:
             self.partials.nursery = nursery
             self.partials.serving.set()
-            await self.room.run()
+            await self.evictor.run()
 
     # --- to where the rules want it (recfs tier run) -------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """What waits to be uploaded and can be: in all, and by the user whose files they are.
 
-Only this counts in the budget of local copies (fs/backlog.py, tier/room.py). Set aside is what will not leave by
+Only this counts in the budget of local copies (fs/backlog.py, tier/evictor.py). Set aside is what will not leave by
 itself, whatever the others do: a file whose name looks temporary waits for a rename, one that S3 refuses for somebody
 who puts it right. Neither may keep others from writing; `recfs status` names them.
 """

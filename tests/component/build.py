@@ -28,8 +28,8 @@ from recfs.fs.handles import Mode
 from recfs.fs.namespace import Caller
 from recfs.fs.xattrs import Xattrs
 from recfs.state import waits
+from recfs.state.fallback_entries import FallbackEntry
 from recfs.state.nodes import DirNode, FileNode, Node
-from recfs.state.views import View
 from tests.fake_object_store import FakeObjectStore
 from tests.fakes import FakeClock, FakeKernelFiles, KernelRecorder
 from tests.helpers.invariants import assert_unbroken
@@ -118,7 +118,7 @@ class Filesystem:
                         if services:
                             await made.serve(inner)
                         else:
-                            inner.start_soon(made.bodies.pool.run)
+                            inner.start_soon(made.backing_files.pool.run)
                         few = FEW_NODES if services else -1  # without them nobody takes up what the start found
                         with watched(made, few, is_over=lambda: self.faults.dead) as self.watch:
                             task_status.started()
@@ -140,7 +140,7 @@ class Filesystem:
     def _abandon(self) -> None:
         """Take away what would still be written on the way out."""
         self.faults.die()
-        self.parts.bodies.pool.close = lambda: None  # type: ignore[method-assign]
+        self.parts.backing_files.pool.close = lambda: None  # type: ignore[method-assign]
         self.parts.behind.flush = trio.lowlevel.checkpoint  # type: ignore[method-assign]
         connection = self.parts.catalogue._db
         if connection.in_transaction:
@@ -345,7 +345,7 @@ class Filesystem:
     async def state(self, path: str) -> str:
         """The state word of a file."""
         seen = await self.vfs.at(path)
-        file = seen.shared if isinstance(seen, View) else seen
+        file = seen.shared if isinstance(seen, FallbackEntry) else seen
         assert isinstance(file, FileNode)
         return str(file.state)
 
@@ -354,11 +354,11 @@ class Filesystem:
         found: dict[str, bytes | None] = {}
         for name in await self.names(path):
             below = f"{path}/{name}" if path else name
-            seen: Node | View = await self.vfs.at(below)
+            seen: Node | FallbackEntry = await self.vfs.at(below)
             if isinstance(seen, DirNode):
                 found[below] = None
                 found |= await self.tree(below)
-            elif isinstance(seen, (FileNode, View)):
+            elif isinstance(seen, (FileNode, FallbackEntry)):
                 found[below] = await self.read(below)
             else:
                 found[below] = b"-> " + await self.vfs.readlink(seen.ino)

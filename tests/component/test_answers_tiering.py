@@ -219,7 +219,7 @@ async def test_tier_run_finds_files_that_are_evicted_while_it_looks(
     async def evicted(self: Found) -> FileNode | None:
         here = await found(self)
         assert here is not None
-        fs.tier.room.evict(here)
+        fs.tier.evictor.evict(here)
         return here
 
     monkeypatch.setattr(Found, "node", evicted)

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from recfs.disk.commit import digests
-from recfs.disk.staging import Space
+from recfs.disk.staging import DiskReserve
 from recfs.errors import Exists, OtherDevice, OutOfSpace, Stale
 from recfs.fs import backlog
 from recfs.fs.handles import Mode
@@ -134,7 +134,7 @@ async def test_new_files_are_refused_when_pausing_did_not_help(place: Path, mock
 async def test_creating_does_not_wait_for_the_thread_that_makes_staging_files(place: Path) -> None:
     async with filesystem(place) as fs:
         await fs.mkdirs(REC)
-        pool, store, gate = fs.parts.bodies.pool, fs.parts.store, trio.Event()
+        pool, store, gate = fs.parts.backing_files.pool, fs.parts.store, trio.Event()
         make = store.make_staging
 
         def held_up(ids: list[str]) -> list[int]:
@@ -156,7 +156,7 @@ async def test_creating_does_not_wait_for_the_thread_that_makes_staging_files(pl
 async def test_without_staging_files_the_true_error_is_told(place: Path) -> None:
     async with filesystem(place) as fs:
         await fs.mkdirs(REC)
-        pool = fs.parts.bodies.pool
+        pool = fs.parts.backing_files.pool
 
         def refuse(*_: object) -> list[int]:
             raise OSError(24, "too many open files")
@@ -380,7 +380,7 @@ def admitted(ask: Callable[[], None], times: int) -> int:
 def test_below_the_reserve_nothing_is_made(free: int) -> None:
     """All or nothing: not one a second."""
     disk = Disk(free)
-    space = Space(disk, 100)  # type: ignore[arg-type]
+    space = DiskReserve(disk, 100)  # type: ignore[arg-type]
     assert admitted(space.admit_entry, 50) == 0
     assert "down to min_free" in (space.problem or "")
     disk.free = 101
@@ -391,7 +391,7 @@ def test_below_the_reserve_nothing_is_made(free: int) -> None:
 def test_inodes_can_run_out_too() -> None:
     """Some are kept for what has been taken and is yet to be made in the home tree."""
     disk = Disk(1 << 40, inodes=101, of=6400)
-    space = Space(disk, 0)  # type: ignore[arg-type]
+    space = DiskReserve(disk, 0)  # type: ignore[arg-type]
     assert admitted(space.admit_entry, 1) == 1
     assert space.problem is None
     disk.inodes = 100

@@ -93,7 +93,7 @@ async def test_the_order_of_last_use_is_kept(nursery: trio.Nursery, tmp_path: Pa
             fs.clock.put(put)
         await fs.write(f"{REC}/file{n}", pattern(3 * MIB, n))
         await fs.drain()
-    await fs.tier.room.relieve()
+    await fs.tier.evictor.evict_excess()
     await fs.drain()
     assert [await fs.state(f"{REC}/file{n}") for n in range(8)] == ["evicted"] * 5 + ["stored"] * 3
     await fs.stop()
@@ -110,10 +110,10 @@ async def test_keep_local_is_kept(nursery: trio.Nursery, tmp_path: Path, put: fl
     assert await fs.state(FILE) == "stored"
     fs.clock.put(put)
     fs.clock.advance(23.9 * HOUR)
-    await fs.tier.room.relieve()
+    await fs.tier.evictor.evict_excess()
     assert await fs.state(FILE) == "stored"
     fs.clock.advance(0.1 * HOUR)
-    await fs.tier.room.relieve()
+    await fs.tier.evictor.evict_excess()
     assert await fs.state(FILE) == "evicted"
     await fs.stop()
 

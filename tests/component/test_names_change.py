@@ -11,9 +11,9 @@ import pytest
 import trio
 
 from recfs.errors import NotFound
+from recfs.state.fallback_entries import FallbackEntries
 from recfs.state.nodes import FileNode
 from recfs.state.tree import Tree
-from recfs.state.views import Views
 
 from .build import REC, Filesystem, filesystem
 
@@ -88,7 +88,7 @@ async def test_an_own_file_that_comes_while_the_shown_one_is_removed_is_not_hidd
         await fs.write("users/5/thumbnails/other", b"own")
         await fs.rename("users/5/thumbnails/other", SHOWN)
 
-    await during(fs, (Views, "find"), lambda fs: fs.unlink(SHOWN), own)
+    await during(fs, (FallbackEntries, "find"), lambda fs: fs.unlink(SHOWN), own)
     assert not isinstance(await fs.node(SHOWN), FileNode)
     assert await fs.read(SHOWN) == b"shared"
 

@@ -292,7 +292,7 @@ async def test_stored_and_evicted_when_the_disk_is_full(far: Filesystem, call: s
     if call == "upload":
         assert await far.read(OTHER) == OLD
     else:
-        far.parts.bodies.pool.close()
+        far.parts.backing_files.pool.close()
         with pytest.raises((OSError, OutOfSpace, IoFailure)):
             await far.read(OTHER)
     assert any(plan.hits for plan in plans) is (call == "evict")

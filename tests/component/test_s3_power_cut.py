@@ -33,8 +33,8 @@ async def evict(fs: Filesystem, *paths: str) -> None:
     for path in paths:
         node = await fs.node(path)
         assert isinstance(node, FileNode)
-        assert tier.room.may_evict(node) is None
-        tier.room.evict(node)
+        assert tier.evictor.may_evict(node) is None
+        tier.evictor.evict(node)
     await fs.drain()
 
 

@@ -237,10 +237,10 @@ async def test_the_count_is_what_is_open(fs: Filesystem, seed: int) -> None:
                 await fs.close(opened.pop(chance.randrange(len(opened))))
         handles = fs.vfs.files.handles.values()
         for each in callers:
-            bodies = {id(handle.body): handle.body for handle in handles if handle.uid == each.uid}.values()
-            assert shares(fs).held(each.uid) == sum(1 + len(body.retired) for body in bodies)
-        bodies = {id(handle.body): handle.body for handle in handles}.values()
-        assert shares(fs)._left == before - sum(1 + len(body.retired) for body in bodies)
+            backing_files = {id(handle.body): handle.body for handle in handles if handle.uid == each.uid}.values()
+            assert shares(fs).held(each.uid) == sum(1 + len(body.retired) for body in backing_files)
+        backing_files = {id(handle.body): handle.body for handle in handles}.values()
+        assert shares(fs)._left == before - sum(1 + len(body.retired) for body in backing_files)
     for number in opened:
         await fs.close(number)
     assert (shares(fs)._held, shares(fs)._left) == ({}, before)

@@ -54,7 +54,7 @@ def flag(monkeypatch: pytest.MonkeyPatch) -> Flag:
     made = Flag()
     for module in (iomodes, diskio):
         monkeypatch.setattr(module, "freeze", made.freeze)
-    monkeypatch.setattr("recfs.disk.bodies.freeze", made.freeze)
+    monkeypatch.setattr("recfs.disk.backing_files.freeze", made.freeze)
     monkeypatch.setattr(os, "ftruncate", partial(made.refuse, os.ftruncate))
     return made
 
@@ -84,7 +84,7 @@ async def test_the_flag_is_what_the_books_say_however_often_they_change(
     for count in range(again):
         assert await trio.to_thread.run_sync(partial(flag.asked.acquire, timeout=10))
         if count % 2 == 0:
-            assert fs.vfs.bodies.thaw(node)
+            assert fs.vfs.backing_files.thaw(node)
         else:
             body.stopped = reason
             modes._to_freeze.append(node)
@@ -112,7 +112,7 @@ async def test_cutting_a_file_whose_writer_is_stopped_again_meanwhile(
     while body.freezing is not None:
         await body.freezing.wait()
     assert flag.is_set
-    reason, unseal = body.stopped, fs.vfs.bodies.unseal
+    reason, unseal = body.stopped, fs.vfs.backing_files.unseal
 
     async def unsealed(*args: object) -> None:
         await unseal(*args)
@@ -123,7 +123,7 @@ async def test_cutting_a_file_whose_writer_is_stopped_again_meanwhile(
 
     told: list[object] = []
     nursery.start_soon(fs.parts.meter.run)
-    with mock.patch.object(fs.vfs.bodies, "unseal", unsealed):
+    with mock.patch.object(fs.vfs.backing_files, "unseal", unsealed):
         await fs.vfs.setattr(node.ino, Changes(size=MIB), OPERATOR)
     assert told
     assert (node.bytes, os.fstat(body.fd).st_size, flag.is_set) == (MIB, MIB, False)

@@ -56,8 +56,8 @@ async def evict(fs: Filesystem, path: str = FILE) -> FileNode:
     """Let the local copy go."""
     found = await node(fs, path)
     tier = fs.tier
-    assert tier.room.may_evict(found) is None
-    tier.room.evict(found)
+    assert tier.evictor.may_evict(found) is None
+    tier.evictor.evict(found)
     await fs.drain()
     assert found.state is State.EVICTED
     assert not (fs.root / path).exists()
@@ -313,7 +313,7 @@ async def test_the_budget_is_kept(nursery: trio.Nursery, place: Path) -> None:
         fs.clock.advance(100)
         await fs.write(f"{REC}/file{n}", pattern(3 * MIB, n))
         await fs.drain()
-    await fs.tier.room.relieve()
+    await fs.tier.evictor.evict_excess()
     await fs.drain()
     states = [await fs.state(f"{REC}/file{n}") for n in range(8)]
     assert states == ["evicted"] * 5 + ["stored"] * 3
@@ -365,7 +365,7 @@ async def test_many_open_files_do_not_hide_the_one_that_may_leave(nursery: trio.
     fs.clock.advance(3600)
     await fs.write(FILE, pattern(2 * MIB))
     await fs.drain()
-    await fs.tier.room.relieve()
+    await fs.tier.evictor.evict_excess()
     await fs.drain()
     assert await fs.state(FILE) == "evicted"
     for number in numbers:

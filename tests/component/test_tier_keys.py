@@ -240,7 +240,7 @@ async def test_a_file_larger_than_the_budget_is_read(nursery: trio.Nursery, plac
     await fs.write(FILE, data)
     await fs.drain()
     tier = fs.tier
-    await tier.room.relieve()
+    await tier.evictor.evict_excess()
     await fs.drain()
     found = await node(fs)
     assert found.state is State.EVICTED
@@ -348,14 +348,14 @@ async def test_a_file_removed_just_before_its_upload_is_no_failure(
     fs: Filesystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody is warned of bytes that are missing."""
-    reached, go_on, still = trio.Event(), trio.Event(), fs.parts.bodies.still
+    reached, go_on, still = trio.Event(), trio.Event(), fs.parts.backing_files.wait_for_moves
 
     async def slowly(node: Node) -> None:
         reached.set()
         await go_on.wait()
         await still(node)
 
-    monkeypatch.setattr(fs.parts.bodies, "still", slowly)
+    monkeypatch.setattr(fs.parts.backing_files, "still", slowly)
     await fs.write(FILE, b"bytes")
     fs.parts.committer.hurry((await node(fs)).ino)
     await reached.wait()

@@ -479,7 +479,7 @@ async def test_what_is_written_while_a_file_is_cut_is_in_the_books(fs: Filesyste
     number = await fs.open(f"{REC}/file", os.O_RDWR | os.O_CREAT)
     await fs.vfs.files.write(number, 0, b"before" * 1000)
     node = fs.vfs.files.handles[number].node
-    run = fs.parts.bodies.contended.run
+    run = fs.parts.backing_files.contended.run
 
     async def overtaken(node: FileNode, function: Callable[..., Any], *args: Any) -> Any:
         result = await run(node, function, *args)
@@ -487,7 +487,7 @@ async def test_what_is_written_while_a_file_is_cut_is_in_the_books(fs: Filesyste
             await fs.vfs.files.write(number, 0, b"after" * 1000)
         return result
 
-    with mock.patch.object(fs.parts.bodies.contended, "run", overtaken):
+    with mock.patch.object(fs.parts.backing_files.contended, "run", overtaken):
         if how == "O_TRUNC":
             await fs.close(await fs.open(f"{REC}/file", os.O_WRONLY | os.O_TRUNC))
         else:

@@ -62,7 +62,7 @@ async def test_what_a_lock_holds_is_changed_by_nobody_else(fs: Filesystem) -> No
     async with trio.open_nursery() as nursery:
         await nursery.start(holder)
         await trio.lowlevel.checkpoint()
-        staging, node.staging = node.staging, fs.parts.bodies.pool.take()[0]
+        staging, node.staging = node.staging, fs.parts.backing_files.pool.take()[0]
         await trio.lowlevel.checkpoint()
         node.staging = staging
         done.set()
@@ -115,8 +115,8 @@ def hold_what_is_gone(fs: Filesystem, node: FileNode) -> Undo:
 
 def lie_elsewhere(fs: Filesystem, node: FileNode) -> Undo:
     place = (node.parent, b"elsewhere")
-    fs.parts.tree.occupy(node, place)
-    return lambda: fs.parts.tree.vacate(node, place)
+    fs.parts.tree.record_location(node, place)
+    return lambda: fs.parts.tree.forget_location(node, place)
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,9 @@ def hasty(outside: Path) -> dict[str, str]:
     """Environment for a daemon that has less patience with writers, and looks at the disk more often, than others."""
     # sitecustomize is imported by every Python that has it on its path
     settings = (
-        "import recfs.tier.budget, recfs.tier.room",
+        "import recfs.tier.budget, recfs.tier.evictor",
         "recfs.tier.budget.PATIENCE_S = 3.0",
-        "recfs.tier.room.LOOK_S = 0.5",
+        "recfs.tier.evictor.LOOK_S = 0.5",
     )
     (outside / "sitecustomize.py").write_text("\n".join(settings))
     return {"PYTHONPATH": os.pathsep.join(filter(None, (str(outside), os.environ.get("PYTHONPATH"))))}

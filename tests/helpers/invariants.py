@@ -30,7 +30,7 @@ def broken(parts: Parts) -> Iterator[Found]:
         parts.tree.check_invariants()
     except AssertionError as error:
         yield "the tree", str(error)
-    for check in (_names, _counters, _versions, _places, _tickets, _bodies, _handles, _dirty):
+    for check in (_names, _counters, _versions, _places, _tickets, _backing_files, _handles, _dirty):
         try:
             yield from check(parts)
         except Exception as error:
@@ -99,7 +99,7 @@ def _versions(parts: Parts) -> Iterator[Found]:
 
 def _places(parts: Parts) -> Iterator[Found]:
     """Who lies elsewhere is at exactly that place."""
-    for ino, names in parts.tree.occupied.items():
+    for ino, names in parts.tree.physical_entries.items():
         for name, item in names.items():
             place = item.moved if isinstance(item, Node) else item.place
             if place is None or place[1] != name or (place[0].ino if place[0] is not None else 0) != ino:
@@ -124,7 +124,7 @@ def _tickets(parts: Parts) -> Iterator[Found]:
             yield "sealing without a ticket", node.path
 
 
-def _bodies(parts: Parts) -> Iterator[Found]:
+def _backing_files(parts: Parts) -> Iterator[Found]:
     """Who writes has a descriptor that can, of the file that the books say; a file that is written has a writer."""
     moving = parts.settler.touches
     for node in parts.tree.nodes.values():
@@ -137,9 +137,9 @@ def _bodies(parts: Parts) -> Iterator[Found]:
             continue
         if body.writers and not body.writable:
             yield "writers without a descriptor that can", node.path
-        if body.download is not None or node.state.is_remote or moving(parts.bodies._places.way(node)):
+        if body.download is not None or node.state.is_remote or moving(parts.backing_files._places.way(node)):
             continue
-        opened, path = os.fstat(body.fd), parts.bodies._places.local(node)
+        opened, path = os.fstat(body.fd), parts.backing_files._places.local(node)
         try:
             there = parts.store.stat(path)
         except OSError:

@@ -22,7 +22,7 @@ from tests.helpers import invariants
 
 if TYPE_CHECKING:
     from recfs.parts import Parts
-    from recfs.state.body import Body
+    from recfs.state.backing_file import BackingFile
 
 Identity = tuple[int, int]
 FEW_NODES = 40
@@ -36,7 +36,7 @@ class Locked:
     """A file whose lock somebody holds, as it was after the last step."""
 
     node: FileNode
-    body: Body
+    body: BackingFile
     owner: trio.lowlevel.Task | None
     staging: str | None
     in_place: bool
@@ -64,10 +64,10 @@ class Watch(trio.abc.Instrument):
         for before in self._locked:
             if before.owner is not task:
                 self._still(before, task)
-        bodies = [(node, node.body) for node in self._files() if node.body is not None and node.body.lock.locked()]
+        locked = [(node, node.body) for node in self._files() if node.body is not None and node.body.lock.locked()]
         self._locked = [
             Locked(node, body, body.lock.statistics().owner, node.staging, body.in_place, _file(body))
-            for node, body in bodies
+            for node, body in locked
         ]
 
         if len(self._parts.tree.nodes) <= self._few_nodes:
@@ -88,7 +88,7 @@ class Watch(trio.abc.Instrument):
             return (node for node in nodes.values() if isinstance(node, FileNode))
         return (handle.node for handle in list(self._parts.vfs.files.handles.values()))
 
-    # --- Body.lock: see state/body.py ---------------------------------------------------------------------------------
+    # --- BackingFile.lock: see state/backing_file.py -----------------------------------------------------------------
 
     def _still(self, before: Locked, task: trio.lowlevel.Task) -> None:
         node, body = before.node, before.body
@@ -113,7 +113,7 @@ class Watch(trio.abc.Instrument):
         self._holders.pop(trio.lowlevel.current_task(), None)
 
 
-def _file(body: Body) -> Identity:
+def _file(body: BackingFile) -> Identity:
     info = os.fstat(body.fd)
     return info.st_dev, info.st_ino
 

@@ -78,8 +78,8 @@ def test_the_checker_finds_tests_that_do_not_exist() -> None:
 def paragraphs() -> dict[str, str]:
     """The numbered paragraphs of the semantics, by number."""
     pieces = re.split(r"^\*\*(\d+\.\d+)\*\* ", SEMANTICS.read_text("utf-8"), flags=re.MULTILINE)[1:]
-    bodies = (re.split(r"^#", body, flags=re.MULTILINE)[0] for body in pieces[1::2])
-    return dict(zip(pieces[::2], bodies, strict=True))
+    backing_files = (re.split(r"^#", body, flags=re.MULTILINE)[0] for body in pieces[1::2])
+    return dict(zip(pieces[::2], backing_files, strict=True))
 
 
 def test_promises_are_numbered_in_order_and_none_twice() -> None:

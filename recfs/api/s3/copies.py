@@ -52,11 +52,11 @@ class CopyAnswers:
             tier.partials.drop(node)
             outcome.did(node.bytes)
             return
-        refused = tier.room.may_evict(node)
+        refused = tier.evictor.may_evict(node)
         if refused is not None:
             outcome.keep(node.path, refused)
             return
-        tier.room.evict(node)
+        tier.evictor.evict(node)
         outcome.did(node.bytes)
 
     async def fetch(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class CopyAnswers:
                 if pinned and node.state.is_remote:
                     await fetching.start(nursery, node)
         if not pinned:
-            tier.copies.pressed.set()
+            tier.copies.eviction_requested.set()
         await far.vfs.behind.durable()
         return outcome.told() | {"fetched": fetching.outcome.told()}
 

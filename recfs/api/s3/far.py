@@ -12,9 +12,9 @@ import trio
 
 from recfs.errors import NO_S3, InvalidArgument, IsADirectory, NotSupported, OutOfSpace, RecfsError
 from recfs.ports.object_errors import Stalled
+from recfs.state.fallback_entries import FallbackEntry
 from recfs.state.nodes import DirNode, FileNode, LinkNode
 from recfs.state.problems import reason_of
-from recfs.state.views import View
 from recfs.stores.breaker import BreakerState
 from recfs.stores.wrap import RetryingObjectStore
 
@@ -103,7 +103,7 @@ class Far:
         """
         path = str(params.get("path") or "")
         seen = await self.vfs.at(path)
-        if isinstance(seen, View):
+        if isinstance(seen, FallbackEntry):
             return seen.shared
         if isinstance(seen, LinkNode):
             raise InvalidArgument(f"{path} is a symbolic link; give the file it leads to")

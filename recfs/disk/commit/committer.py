@@ -32,8 +32,8 @@ from recfs.state.nodes import FileNode
 from recfs.state.problems import forever, reason_of
 
 if TYPE_CHECKING:
-    from recfs.disk.bodies import Bodies
-    from recfs.disk.home.places import Places
+    from recfs.disk.backing_files import BackingFiles
+    from recfs.disk.home.path_resolver import PathResolver
     from recfs.ports.work import Settler
     from recfs.state.tree import Tree
     from recfs.state.writebehind import WriteBehind
@@ -57,8 +57,8 @@ class Committer(Follower):
         self,
         tree: Tree,
         behind: WriteBehind,
-        places: Places,
-        bodies: Bodies,
+        places: PathResolver,
+        backing_files: BackingFiles,
         settler: Settler,
         store: LocalStore,
         hashing: Hashing,
@@ -69,7 +69,7 @@ class Committer(Follower):
         self._tree = tree
         self._behind = behind
         self._places = places
-        self._bodies = bodies
+        self._backing_files = backing_files
         self._settler = settler
         self._hashing = hashing
         self._hash_threads = hash_threads
@@ -298,7 +298,7 @@ class Committer(Follower):
         """Commit what the digests are of. Whatever is neither committed nor put off then is begun again."""
         ours = [(ticket, ticket.serial) for ticket in batch]
         try:
-            await self._bodies.pool.names_durable()
+            await self._backing_files.pool.names_durable()
             await self._commit(batch, digests)
             self._problem = None
         except Exception as error:
@@ -347,7 +347,7 @@ class Committer(Follower):
             self._end(ticket)
             with self._behind.problems.aside(PART, ("earlier version", node.ino), node.path):
                 if node.priors:
-                    self._bodies.versions.release_priors(node)
+                    self._backing_files.versions.release_priors(node)
             self._settler.add(node.ino)
 
     def _take_over(self, ticket: Ticket, digest: Digest) -> bool:

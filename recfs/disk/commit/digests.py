@@ -20,7 +20,7 @@ from recfs.disk.diskio import SYNC_STEP_BYTES, extent_at, flush_range
 from recfs.disk.leases import is_written
 
 if TYPE_CHECKING:
-    from recfs.state.body import Untouched
+    from recfs.state.backing_file import Untouched
     from recfs.stores.local import LocalStore
 
 CHUNK_BYTES = 1 << 20

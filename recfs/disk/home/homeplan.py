@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from recfs.disk.home.inuse import InUse
-    from recfs.disk.home.places import Place, Places
+    from recfs.disk.home.path_resolver import PathResolver, Place
     from recfs.state.tree import Tree
     from recfs.stores.local import LocalStore
 
@@ -78,7 +78,7 @@ class HomePlan:
     """Entries that are not where their rows want them."""
 
     def __init__(
-        self, tree: Tree, places: Places, store: LocalStore, in_use: InUse,
+        self, tree: Tree, places: PathResolver, store: LocalStore, in_use: InUse,
         set_aside: Callable[[Node | Garbage, Exception], None], *, retention_s: float,
     ) -> None:  # fmt: skip
         self._tree = tree
@@ -223,7 +223,7 @@ class HomePlan:
     def _move_books(self, plan: Plan, node: Node) -> None:
         """From now on the books say that *node* lies at its logical place."""
         plan.moving.add(node.ino)
-        self._tree.vacate(node, node.moved)
+        self._tree.forget_location(node, node.moved)
         node.moved = None
         node.settling, node.pending = node.pending, 0
         if isinstance(node, FileNode):
@@ -247,9 +247,9 @@ class HomePlan:
     def _to_limbo(self, plan: Plan, node: Node) -> None:
         places = self._places
         source, before = places.home(node), node.moved
-        self._tree.vacate(node, node.moved)
+        self._tree.forget_location(node, node.moved)
         node.moved = (None, b"%d" % node.ino)
-        self._tree.occupy(node, node.moved)
+        self._tree.record_location(node, node.moved)
         plan.moving.add(node.ino)
         step = Step(StepKind.MOVE, source, places.home(node), home_ino=node.home_ino)
         plan.jobs.append(Job(step, node, None, before, node.pending))
@@ -265,7 +265,7 @@ class HomePlan:
             return self._park(plan, entry, entry.ino)
         places = self._places
         if entry.kind is Kind.DIR:
-            inside = self._tree.occupied.get(entry.ino)
+            inside = self._tree.physical_entries.get(entry.ino)
             if inside and not force:
                 used = self._above_used.get(entry.ino)
                 if used:
@@ -287,7 +287,7 @@ class HomePlan:
             path = places.at(entry.place)
             step = Step(StepKind.RMDIR, path, home_ino=entry.home_ino)
             plan.jobs.append(Job(step, entry, None, entry.place, purges=True))
-            self._tree.vacate(entry, entry.place)
+            self._tree.forget_location(entry, entry.place)
             return True
         plan.discarding.add(entry.gid)
         if entry.staging is not None:
@@ -301,11 +301,11 @@ class HomePlan:
                 return True
             step = Step(StepKind.MOVE, path, self._store.trash(entry.gid), home_ino=entry.home_ino)
             plan.jobs.append(Job(step, entry, entry.staging, entry.place))
-            self._tree.vacate(entry, entry.place)
+            self._tree.forget_location(entry, entry.place)
         else:
             step = Step(StepKind.REMOVE, path, home_ino=entry.home_ino)
             plan.jobs.append(Job(step, entry, entry.staging, entry.place, purges=True))
-            self._tree.vacate(entry, entry.place)
+            self._tree.forget_location(entry, entry.place)
         return True
 
     def _is_kept(self, entry: Garbage) -> bool:

@@ -6,7 +6,8 @@ crash in between leaves a pending row whose `home_ino` tells at the next start w
 (`fs/recovery`).
 
 A batch is planned on the trio thread, with the books already saying where everything will lie, and carried out by a
-thread. Until it is done `touches` is true for what it moves, and whoever needs such a path waits (`Bodies.still`).
+thread. Until it is done `touches` is true for what it moves, and whoever needs such a path waits
+(`BackingFiles.wait_for_moves`).
 Files that programs may keep locked are left out of it (`inuse.py`), and what is under way in it is not handed to the
 kernel (`worked_on`).
 """
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from recfs.disk.home.inuse import InUse
-    from recfs.disk.home.places import Places
+    from recfs.disk.home.path_resolver import PathResolver
     from recfs.state.tree import Tree
     from recfs.stores.local import LocalStore
     from recfs.stores.steps import Step
@@ -56,7 +57,7 @@ class HomeSettler(BatchFollower):
         self,
         tree: Tree,
         behind: WriteBehind,
-        places: Places,
+        places: PathResolver,
         store: LocalStore,
         limiter: trio.CapacityLimiter,
         in_use: InUse,
@@ -344,7 +345,7 @@ class HomeSettler(BatchFollower):
         self._set_aside(heir, cause or OSError(outcome.error, os.strerror(outcome.error)))
 
     def _garbage_done(self, entry: Garbage, *, purged: bool) -> None:
-        self._tree.vacate(entry, entry.place)
+        self._tree.forget_location(entry, entry.place)
         if purged:
             self._tree.garbage.pop(entry.gid, None)
             self._todo.expired.discard(entry.gid)
@@ -370,18 +371,18 @@ class HomeSettler(BatchFollower):
                 return None
             item = heirs[-1]
         if isinstance(item, Garbage):
-            self._tree.vacate(item, item.place)
+            self._tree.forget_location(item, item.place)
             item.staging, item.place = job.staging, job.place
             if item.place is not None:
-                self._tree.occupy(item, item.place)
+                self._tree.record_location(item, item.place)
             self._behind.garbage(item, discard=False)
             return item
-        self._tree.vacate(item, item.moved)
+        self._tree.forget_location(item, item.moved)
         if isinstance(item, FileNode):
             item.staging = job.staging
         item.moved = job.place
         if item.moved is not None:
-            self._tree.occupy(item, item.moved)
+            self._tree.record_location(item, item.moved)
         item.pending |= job.pending
         self._behind.node(item)
         return item

@@ -55,7 +55,7 @@ class Comparison:
         self._tree = found.tree
         self._behind = found.behind
         self._places = found.places
-        self._bodies = found.bodies
+        self._backing_files = found.backing_files
         self._names = found.names
         self._store = found.store
         self._adopts = found.age in (Age.CATALOGUE_OLDER, Age.UNKNOWN)
@@ -72,7 +72,7 @@ class Comparison:
         for entry in list(self._tree.garbage.values()):
             with self._found.aside(("garbage", entry.gid), f"removed {os.fsdecode(entry.path)}"):
                 if entry.place is not None and not self._is_still(entry):
-                    self._tree.vacate(entry, entry.place)
+                    self._tree.forget_location(entry, entry.place)
                     del self._tree.garbage[entry.gid]
                     self._behind.purged(entry.gid)
 
@@ -150,7 +150,7 @@ class Comparison:
         elif node.parent is self._tree.root:
             return  # the store sees to these
         elif info is None or stat.S_IFMT(info.st_mode) != node.format:
-            self._tree.vacate(node, node.moved)
+            self._tree.forget_location(node, node.moved)
             node.moved, node.home_ino, node.pending = None, None, Pending.MAKE
             self._behind.settle(node)
             self._found.report.unsettled.append(node.ino)
@@ -213,7 +213,7 @@ class Comparison:
         node.sha256 = node.md5 = None
         node.pending, node.unmarked = 0, False
         node.mtime_ns = info.st_mtime_ns
-        self._bodies.versions.closed(node)
+        self._backing_files.versions.closed(node)
         self._tree.resize(node, info.st_size)
         self._dress(node, info)
         self._found.report.resealed.append(node.ino)

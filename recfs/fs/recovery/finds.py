@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
     from contextlib import AbstractContextManager
 
-    from recfs.disk.bodies import Bodies
-    from recfs.disk.home.places import Places
+    from recfs.disk.backing_files import BackingFiles
+    from recfs.disk.home.path_resolver import PathResolver
     from recfs.fs.namespace import Namespace
     from recfs.fs.survivors import Survivors
     from recfs.state.nodes import DirNode, FileNode
@@ -59,8 +59,8 @@ class Finds:
 
     tree: Tree
     behind: WriteBehind
-    places: Places
-    bodies: Bodies
+    places: PathResolver
+    backing_files: BackingFiles
     names: Namespace
     store: LocalStore
     survivors: Survivors
@@ -103,7 +103,7 @@ def only_in_s3(found: Finds, node: FileNode) -> None:
     """There is no local copy of a stored file (any more)."""
     assert node.object is not None
     node.enter(State.EVICTED)
-    found.tree.vacate(node, node.moved)
+    found.tree.forget_location(node, node.moved)
     node.moved = None
     node.staging, node.pending, node.home_ino = None, 0, None
     node.object = node.object._replace(local=0)

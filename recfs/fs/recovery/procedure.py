@@ -22,8 +22,8 @@ from recfs.state.tree import INO_RESERVE
 from recfs.stores.local import MARK_XATTR
 
 if TYPE_CHECKING:
-    from recfs.disk.bodies import Bodies
-    from recfs.disk.home.places import Place, Places
+    from recfs.disk.backing_files import BackingFiles
+    from recfs.disk.home.path_resolver import PathResolver, Place
     from recfs.fs.namespace import Namespace
     from recfs.fs.survivors import Survivors
     from recfs.ports.rows import NodeRow
@@ -42,8 +42,8 @@ class Recovery:
         self,
         tree: Tree,
         behind: WriteBehind,
-        places: Places,
-        bodies: Bodies,
+        places: PathResolver,
+        backing_files: BackingFiles,
         names: Namespace,
         store: LocalStore,
         survivors: Survivors,
@@ -52,7 +52,7 @@ class Recovery:
         self._generations = generations
         self._mark: Mark | None = None
         self._comparison: Comparison | None = None
-        self._found = Finds(tree, behind, places, bodies, names, store, survivors)
+        self._found = Finds(tree, behind, places, backing_files, names, store, survivors)
         self._tree = tree
         self._behind = behind
         self._names = names
@@ -204,7 +204,7 @@ class Recovery:
                 if row.home_name is not None and row.home_parent is not None:
                     place = (await self._folder(row.home_parent), row.home_name)
                     self._put(node, place)
-                    self._tree.occupy(node, place)
+                    self._tree.record_location(node, place)
                 nodes.append(node)
         # Directories first, parents before children: paths below them depend on where they really lie.
         return sorted(nodes, key=lambda node: (node.kind is not Kind.DIR, len(node.parts()), node.ino))

@@ -31,7 +31,7 @@ class Strays:
         self._found = found
         self._tree = found.tree
         self._behind = found.behind
-        self._bodies = found.bodies
+        self._backing_files = found.backing_files
         self._names = found.names
         self._store = found.store
         self._adopted: dict[int, int] = {}
@@ -140,7 +140,7 @@ class Strays:
         if node.path in self._found.report.gone:
             self._found.report.gone.remove(node.path)  # here it is, in a version that the catalogue does not know
         if not node.state.is_remote:
-            self._bodies.versions.set_aside(node, holder=node)
+            self._backing_files.versions.set_aside(node, holder=node)
         node.enter(State.WRITING)
         node.sha256 = node.md5 = None
         if node.object is not None:
@@ -151,7 +151,7 @@ class Strays:
             self._found.survivors.adopt(node, held)
             return True
         node.enter(State.SEALING)
-        self._bodies.versions.closed(node)
+        self._backing_files.versions.closed(node)
         self._tree.resize(node, found.size_bytes)
         self._behind.node(node)
         if node.ino not in self._found.report.resealed:

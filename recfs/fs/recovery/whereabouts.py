@@ -29,7 +29,7 @@ class Whereabouts:
         self._tree = found.tree
         self._behind = found.behind
         self._places = found.places
-        self._bodies = found.bodies
+        self._backing_files = found.backing_files
         self._store = found.store
 
     def _is_at(self, path: bytes, home_ino: int | None) -> bool:
@@ -78,7 +78,7 @@ class Whereabouts:
             return
         if node.pending & Pending.MAKE:
             if node.moved is None or not self._is_at(self._places.home(node), None):
-                self._tree.vacate(node, node.moved)
+                self._tree.forget_location(node, node.moved)
                 node.moved = None
                 self._find_made(node)
                 return
@@ -86,7 +86,7 @@ class Whereabouts:
         if isinstance(node, FileNode) and not self._is_at(self._places.home(node), node.home_ino):
             found = next((one for one in self._found.staging.values() if one.st_ino == node.home_ino), None)
             if found is not None:  # taken to staging for a writer, and the row still says home
-                self._tree.vacate(node, node.moved)
+                self._tree.forget_location(node, node.moved)
                 node.moved = None
                 node.staging = found.id
                 if not node.state.is_whole:
@@ -114,12 +114,12 @@ class Whereabouts:
                 self._locate_removed(entry)
 
     def _locate_removed(self, entry: Garbage) -> None:
-        if entry.in_trash or (entry.kind is Kind.DIR and self._tree.occupied.get(entry.ino)):
+        if entry.in_trash or (entry.kind is Kind.DIR and self._tree.physical_entries.get(entry.ino)):
             return
         path = self._store.staging(entry.staging) if entry.staging is not None else None
         if self._is_at(path or self._places.at(entry.place or (None, b"")), entry.home_ino):
             return
-        self._tree.vacate(entry, entry.place)
+        self._tree.forget_location(entry, entry.place)
         if self._is_at(self._store.trash(entry.gid), entry.home_ino):
             entry.staging = entry.place = None
             self._behind.garbage(entry, discard=False)
@@ -145,20 +145,20 @@ class Whereabouts:
         old = node.moved
         limbo = (None, b"%d" % node.ino)
         for place in dict.fromkeys((old, None, limbo)):
-            self._tree.vacate(node, node.moved)
+            self._tree.forget_location(node, node.moved)
             node.moved = place
             if self._is_at(self._places.home(node), node.home_ino):
                 if place is None:
                     node.pending = (node.pending & ~Pending.MOVE) | Pending.ATTRS  # moved, but perhaps not dressed
                 else:
-                    self._tree.occupy(node, place)
+                    self._tree.record_location(node, place)
                     node.pending |= Pending.MOVE
                 self._behind.node(node)
                 return True
-        self._tree.vacate(node, node.moved)
+        self._tree.forget_location(node, node.moved)
         node.moved = old
         if old is not None:
-            self._tree.occupy(node, old)
+            self._tree.record_location(node, old)
         return False
 
     def _search(self, node: Node) -> bool:
@@ -173,20 +173,20 @@ class Whereabouts:
             if isinstance(node, DirNode):
                 node.pending = Pending.MAKE
             return False
-        self._tree.vacate(node, node.moved)
+        self._tree.forget_location(node, node.moved)
         node.moved = (None, b"%d" % node.ino)
         self._store.rename(found, self._places.home(node))
-        self._tree.occupy(node, node.moved)
+        self._tree.record_location(node, node.moved)
         node.pending |= Pending.MOVE
         self._behind.node(node)
         return True
 
     def _recreate(self, node: FileNode) -> None:
         """Its bytes are nowhere: an empty incomplete file says so better than an error at every open."""
-        staging = self._bodies.pool.new_id()
+        staging = self._backing_files.pool.new_id()
         (fd,) = self._store.make_staging([staging])
         os.close(fd)
-        self._tree.vacate(node, node.moved)
+        self._tree.forget_location(node, node.moved)
         node.moved, node.pending, node.staging = None, 0, staging
         node.home_ino = None
         self._found.staging[staging] = self._store.scan_staging()[staging]

@@ -25,7 +25,7 @@ class Writers:
         self._tree = found.tree
         self._behind = found.behind
         self._places = found.places
-        self._bodies = found.bodies
+        self._backing_files = found.backing_files
         self._store = found.store
         self._held: dict[int, list[Garbage]] | None = None
         """Earlier versions by who holds them, oldest first."""
@@ -69,10 +69,10 @@ class Writers:
         if node.staging is None and (unmarked or not same_boot):
             # It was written to where it lay, for the kernel had it open. Or it had been taken to staging and written
             # to, perhaps: the power cut undid the one, not all of the other.
-            staging = self._bodies.pool.new_id()
+            staging = self._backing_files.pool.new_id()
             thaw_path(self._places.home(node))
             self._store.rename(self._places.home(node), self._store.staging(staging))
-            self._tree.vacate(node, node.moved)
+            self._tree.forget_location(node, node.moved)
             node.moved, node.pending, node.staging = None, 0, staging
             self._found.rescan()
         if node.staging is None:
@@ -87,7 +87,7 @@ class Writers:
         if closed or (not unmarked and was_closed(self._found.staging[node.staging], same_boot=same_boot)):
             if node.state is not State.SEALING:
                 node.enter(State.SEALING)
-            self._bodies.versions.closed(node)
+            self._backing_files.versions.closed(node)
             self._behind.node(node)
             self._tree.resize(node, size)
             self._found.report.resealed.append(node.ino)
@@ -104,7 +104,7 @@ class Writers:
                 return
         node.enter(State.INCOMPLETE)
         self._tree.resize(node, size)
-        self._bodies.versions.release_priors(node)
+        self._backing_files.versions.release_priors(node)
         self._behind.node(node)
         self._found.report.incomplete.append(node.path)
 
@@ -181,9 +181,9 @@ class Writers:
         """Give the file an earlier version back; keep what was written since."""
         self._set_aside(node, prior)
         node.staging, node.moved = prior.staging, prior.place
-        self._tree.vacate(prior, prior.place)
+        self._tree.forget_location(prior, prior.place)
         if prior.in_trash:
-            node.staging = self._bodies.pool.new_id()
+            node.staging = self._backing_files.pool.new_id()
             self._store.rename(self._store.trash(prior.gid), self._store.staging(node.staging))
         node.pending = 0
         if prior.sha256 is not None:
@@ -193,7 +193,7 @@ class Writers:
         if node.moved == (node.parent, node.name):
             node.moved = None
         if node.moved is not None:
-            self._tree.occupy(node, node.moved)
+            self._tree.record_location(node, node.moved)
         node.home_ino = prior.home_ino
         node.sha256, node.md5, node.promised = prior.sha256, prior.md5, prior.promised
         node.mtime_ns = prior.mtime_ns
@@ -205,7 +205,7 @@ class Writers:
             self._found.report.resealed.append(node.ino)
         else:
             node.never_left(State.INCOMPLETE)
-            self._bodies.versions.release_priors(node)
+            self._backing_files.versions.release_priors(node)
         self._tree.resize(node, prior.size_bytes)
         if same_boot and node.state is State.INCOMPLETE:
             self._is_held(node)

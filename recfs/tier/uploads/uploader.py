@@ -49,8 +49,8 @@ from recfs.tier.uploads.moves import Moves
 from recfs.tier.uploads.transfer import Transfer, abort_unknown
 
 if TYPE_CHECKING:
-    from recfs.disk.bodies import Bodies
-    from recfs.disk.home.places import Places
+    from recfs.disk.backing_files import BackingFiles
+    from recfs.disk.home.path_resolver import PathResolver
     from recfs.ports.rows import JournalRow
     from recfs.state.tree import Tree
     from recfs.state.writebehind import WriteBehind
@@ -86,15 +86,15 @@ class Uploader:
     """The journal's service."""
 
     def __init__(
-        self, tier: Tier, tree: Tree, behind: WriteBehind, places: Places, bodies: Bodies, store: LocalStore,
-        *, threads: int, concurrency: int, part_threads: int, retry_max_s: float,
+        self, tier: Tier, tree: Tree, behind: WriteBehind, places: PathResolver, backing_files: BackingFiles,
+        store: LocalStore, *, threads: int, concurrency: int, part_threads: int, retry_max_s: float,
     ) -> None:  # fmt: skip
         self._tier = tier
         self._journal: Journal = tier.journal
         self._tree = tree
         self._behind = behind
         self._places = places
-        self._bodies = bodies
+        self._backing_files = backing_files
         self._store = store
         self._limiter = trio.CapacityLimiter(threads)
         """Not the readers' one: they do not wait until a part has gone through a slow line."""
@@ -332,7 +332,7 @@ class Uploader:
         await self._holders.settled(node, key)
         if await self._holders.in_the_way(row, key, await self._holders.holder(key, node.ino)):
             return
-        await self._bodies.still(node)
+        await self._backing_files.wait_for_moves(node)
         if not _is_to_go(node) or key_of(node) != key:
             self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
             return

@@ -16,7 +16,7 @@ from recfs.state.nodes import FileNode, Garbage
 from recfs.state.problems import forever
 
 if TYPE_CHECKING:
-    from recfs.disk.staging import Space
+    from recfs.disk.staging import DiskReserve
     from recfs.ports.rows import ObjectRow
     from recfs.state.tree import Tree
     from recfs.tier.copies import Copies
@@ -37,10 +37,10 @@ def _is_moving(node: FileNode) -> bool:
     return bool(node.pending or node.settling or node.moved is not None or node.staging is not None)
 
 
-class Room:
+class CacheEvictor:
     """The budget, and what leaves for it."""
 
-    def __init__(self, copies: Copies, owner: Ownership, partials: Partials, tree: Tree, space: Space) -> None:
+    def __init__(self, copies: Copies, owner: Ownership, partials: Partials, tree: Tree, space: DiskReserve) -> None:
         self._copies = copies
         self._owner = owner
         self._partials = partials
@@ -94,7 +94,7 @@ class Room:
         """How much has to leave: for the budget, or for the disk's reserve."""
         return max(self._copies.used_bytes - self._copies.line_bytes, -self._space.left(), 0)
 
-    async def relieve(self) -> None:
+    async def evict_excess(self) -> None:
         """Evict until the budget holds, or nothing more may leave."""
         many = LEAVING_FILES
         while self.over_bytes() > 0:
@@ -133,6 +133,6 @@ class Room:
 
     async def _look(self) -> None:
         with trio.move_on_after(LOOK_S):
-            await self._copies.pressed.wait()
-        self._copies.pressed = trio.Event()
-        await self.relieve()
+            await self._copies.eviction_requested.wait()
+        self._copies.eviction_requested = trio.Event()
+        await self.evict_excess()

@@ -37,7 +37,7 @@ class Fetch(Protocol):
 class Counts(Protocol):
     """Who counts the descriptors of each user."""
 
-    def grown(self, body: Body) -> None:
+    def grown(self, body: BackingFile) -> None:
         """It keeps one descriptor more, by those who have it open."""
 
 
@@ -61,7 +61,7 @@ class Untouched(NamedTuple):
         return same and self.mtime_ns <= self.opened_ns - CLOCK_TICK_NS
 
 
-class Body:
+class BackingFile:
     """An open file's descriptor and who uses it."""
 
     # What hardly any body ever differs in stands here once: one is made for nearly every open.
@@ -166,4 +166,4 @@ class Body:
         self.retired = ()
 
 
-__all__ = ["FEW_BLOCKS", "FOREIGN", "Body", "Counts", "Fetch", "Untouched"]
+__all__ = ["FEW_BLOCKS", "FOREIGN", "BackingFile", "Counts", "Fetch", "Untouched"]

@@ -12,7 +12,7 @@ Place = tuple["DirNode | None", bytes]
 """A physical directory (None = limbo) and a name in it."""
 
 
-class Places:
+class PathResolver:
     """Local paths of nodes. A path holds until the next await, and only while the settler does not touch it."""
 
     def __init__(self, store: LocalStore) -> None:

@@ -28,7 +28,7 @@ _MAX_DIR = (1 << (62 - _ID_BITS)) - 1
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class FallbackEntry:
     """A shared file as it is seen in a directory."""
 
     folder: DirNode
@@ -37,7 +37,7 @@ class View:
     ino: int
 
 
-class Views:
+class FallbackEntries:
     """Resolves names and view inode numbers."""
 
     def __init__(self, tree: Tree, behind: WriteBehind) -> None:
@@ -45,7 +45,7 @@ class Views:
         self._behind = behind
         self._last_id = 0
 
-    async def find(self, folder: DirNode, name: bytes) -> View | None:
+    async def find(self, folder: DirNode, name: bytes) -> FallbackEntry | None:
         """What *folder* shows under *name*, given that it has no own entry of that name."""
         rule = folder.fallback
         if rule is None or folder.unlinked:
@@ -59,7 +59,7 @@ class Views:
         shared = await self._tree.child(target_dir, target_name)
         return self._view(folder, name, shared) if isinstance(shared, FileNode) else None
 
-    async def shown(self, folder: DirNode, own: set[bytes]) -> list[View]:
+    async def shown(self, folder: DirNode, own: set[bytes]) -> list[FallbackEntry]:
         """All views of *folder*, by inode number; *own*: names it has itself."""
         rule = folder.fallback
         target_dir = await self._tree.walk(rule.target_dir) if rule is not None else None
@@ -76,7 +76,7 @@ class Views:
                     views.append(view)
         return sorted(views, key=lambda view: view.ino)
 
-    async def resolve(self, ino: int) -> View | FileNode | None:
+    async def resolve(self, ino: int) -> FallbackEntry | FileNode | None:
         """What a view inode number stands for now: the view, or the own file that has taken its place."""
         try:
             folder = await self._tree.directory(ino >> _ID_BITS & _MAX_DIR)
@@ -93,7 +93,7 @@ class Views:
             return self._view(folder, name, shared)
         return None
 
-    def hide(self, view: View) -> None:
+    def hide(self, view: FallbackEntry) -> None:
         """The user deleted what was shown: hide it there. Atomic."""
         assert view.folder.whiteouts is not None
         view.folder.whiteouts.add(view.name)
@@ -105,7 +105,7 @@ class Views:
             folder.whiteouts.discard(name)
             self._behind.whiteout(folder.ino, name, hidden=False)
 
-    def _view(self, folder: DirNode, name: bytes, shared: FileNode) -> View | None:
+    def _view(self, folder: DirNode, name: bytes, shared: FileNode) -> FallbackEntry | None:
         if shared.state is State.WRITING and shared.reopened == 0:
             return None  # still being made: nothing is half-shown
         view_id = self._tree.shown_ids.get(shared.ino)
@@ -117,7 +117,7 @@ class Views:
             self._tree.shown_ids[shared.ino] = view_id
             self._tree.shown_inos[view_id] = shared.ino
             self._behind.view(view_id, shared.ino)
-        return View(folder, name, shared, VIEW_BIT | folder.ino << _ID_BITS | view_id)
+        return FallbackEntry(folder, name, shared, VIEW_BIT | folder.ino << _ID_BITS | view_id)
 
     async def hidden(self, folder: DirNode) -> set[bytes]:
         """Names that the user deleted there; known from then on."""

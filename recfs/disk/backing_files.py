@@ -22,7 +22,7 @@ from recfs.disk.staging import COPY_LABEL, ELSEWHERE, LONG_PATH_BYTES, VERSION_L
 from recfs.disk.versions import Versions
 from recfs.errors import IoFailure, OutOfSpace, RecfsError, Stale
 from recfs.ports.rows import Pending, Promise
-from recfs.state.body import FEW_BLOCKS, Body, Untouched
+from recfs.state.backing_file import FEW_BLOCKS, BackingFile, Untouched
 from recfs.state.nodes import is_changeable
 from recfs.state.problems import reason_of
 from recfs.state.waits import Held, bounded, interruptible
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from recfs.disk.home.inuse import InUse
-    from recfs.disk.home.places import Places
+    from recfs.disk.home.path_resolver import PathResolver
     from recfs.ports.work import Settler
     from recfs.state.nodes import FileNode, Node
     from recfs.state.remote import Remote
@@ -49,13 +49,13 @@ def _gone(node: Node) -> bool:
     return node.unlinked
 
 
-class Bodies:
+class BackingFiles:
     """Opens, moves and closes bodies."""
 
     def __init__(
         self,
         tree: Tree,
-        places: Places,
+        places: PathResolver,
         store: LocalStore,
         settler: Settler,
         pool: StagingPool,
@@ -75,12 +75,12 @@ class Bodies:
         self.pool = pool
         self.versions = Versions(tree, tree.behind, self.thaw)
         self._remains = Remains(tree, places, store, settler, self.pool, self._copies)
-        self.thaw_later: Callable[[FileNode, Body], None] = lambda node, body: None
+        self.thaw_later: Callable[[FileNode, BackingFile], None] = lambda node, body: None
         """Lets a file be changed again in a thread (IoModes)."""
 
     # --- waiting for the settler ---------------------------------------------------------------------------------
 
-    async def still(self, node: Node) -> None:
+    async def wait_for_moves(self, node: Node) -> None:
         """Wait while the settler moves the node or a directory that it lies in; its path then holds until the next
         await.
         """
@@ -97,16 +97,16 @@ class Bodies:
             with bounded(f"the home tree, where {node.path} is changed"):
                 await self._settler.quiet()
 
-    async def _unmoved(self, node: Node) -> None:
-        """`still`, for a request: raises Interrupted or TryAgain."""
+    async def _wait_for_moves(self, node: Node) -> None:
+        """`wait_for_moves`, for a request: raises Interrupted or TryAgain."""
         if not self._settler.is_moving or not self._settler.touches(self._places.way(node)):
             return
         with bounded(f"the move of {node.path} or a directory above it"):
-            await self.still(node)
+            await self.wait_for_moves(node)
 
     # --- opening and closing -------------------------------------------------------------------------------------
 
-    async def acquire(self, node: FileNode, *, write: bool, empty: bool = False) -> Body:
+    async def acquire(self, node: FileNode, *, write: bool, empty: bool = False) -> BackingFile:
         """The node's body with one more handle on it (a writer, if *write*; one that will *empty* it first)."""
         while True:
             body = node.body
@@ -115,7 +115,7 @@ class Bodies:
                 body.writers += write
                 return body
             if self._settler.is_moving:
-                await self._unmoved(node)
+                await self._wait_for_moves(node)
                 if node.body is not body:
                     continue  # somebody else opened it meanwhile, it may be for writing
             if node.unlinked:
@@ -142,12 +142,12 @@ class Bodies:
             with interruptible(f"the bytes of {node.path}"):
                 begun = await self.remote.begin(node)
             if begun is not None:
-                node.body = Body(begun[0], writable=False)
+                node.body = BackingFile(begun[0], writable=False)
                 node.body.download = begun[1]
 
     async def _begin_anew(self, node: FileNode) -> None:
         """Give a file whose old bytes only S3 has a fresh, empty staging file. The object is the way back."""
-        await self._unmoved(node)
+        await self._wait_for_moves(node)
         if not node.state.is_remote or _gone(node):
             return
         staging, fd = self.pool.take()
@@ -157,7 +157,7 @@ class Bodies:
         self._tree.resize(node, 0)
         node.staging = staging
         if node.body is None:
-            node.body = Body(fd, writable=True)
+            node.body = BackingFile(fd, writable=True)
         else:
             node.body.swap(fd, writable=True)
             node.body.download = None
@@ -173,7 +173,7 @@ class Bodies:
             return
         fd = await self._remains.open(node, write=write, empty=empty)
         if node.body is None:
-            node.body = Body(fd, writable=write)
+            node.body = BackingFile(fd, writable=write)
         elif node.body is before and not before.writable and not before.backing:
             before.swap(fd, writable=True)
         else:
@@ -209,14 +209,14 @@ class Bodies:
             self._behind.node(node)
             log.error("%s is corrupt: %s was changed past recfs", node.path, os.fsdecode(path))
         if node.body is None:
-            node.body = Body(fd, writable=writable)
+            node.body = BackingFile(fd, writable=writable)
         else:
             node.body.swap(fd, writable=writable)
 
-    def born(self, node: FileNode, slot: tuple[str, int], *, copying: bool = False) -> Body:
-        """Give a new file its staging file, with one writing handle. *copying*: the next start drops it (`Body`)."""
+    def create(self, node: FileNode, slot: tuple[str, int], *, copying: bool = False) -> BackingFile:
+        """Give a new file its staging file, with one writing handle. *copying*: the next start drops it."""
         node.staging, fd = slot
-        node.body = body = Body(fd, writable=True)
+        node.body = body = BackingFile(fd, writable=True)
         body.copying = copying
         body.handles = body.writers = 1
         self.label(node)
@@ -244,7 +244,7 @@ class Bodies:
                 raise
             log.warning("%s: its staging file cannot be labelled: %s", node.path, reason_of(error))
 
-    def drop(self, node: FileNode) -> Body | None:
+    def drop(self, node: FileNode) -> BackingFile | None:
         """Close the body after its last handle. Atomic; one is left to `close_apart`, since to free it takes long."""
         body, node.body = node.body, None
         assert body is not None
@@ -254,7 +254,7 @@ class Bodies:
         body.close()
         return None
 
-    async def close_apart(self, node: FileNode, body: Body) -> None:
+    async def close_apart(self, node: FileNode, body: BackingFile) -> None:
         """Close what `drop` left, in a thread."""
         await self.contended.run(node, body.close)
 
@@ -271,7 +271,7 @@ class Bodies:
                 freeze(body.fd, frozen=False)
         return True
 
-    async def thawed(self, node: FileNode, body: Body) -> bool:
+    async def thawed(self, node: FileNode, body: BackingFile) -> bool:
         """Let a stopped file be changed again, and wait until it can be; tells whether anything was to be done.
 
         Its writers may run past a limit once more meanwhile. Raises Interrupted or TryAgain.
@@ -326,7 +326,7 @@ class Bodies:
         if body.backing:
             body.in_place = True  # rename(2) would wait for whoever has it locked, and everybody for rename(2)
         elif not _gone(node):
-            await self._unmoved(node)
+            await self._wait_for_moves(node)
             if _gone(node) or node.staging is not None:
                 node.pending &= ~Pending.MOVE
                 self._behind.node(node)
@@ -354,7 +354,7 @@ class Bodies:
             self._store.rename(self._places.home(node), self._store.staging(staging))
         except OSError as error:
             raise OSError(error.errno, error.strerror, node.path) from error  # not the names in two directories
-        self._tree.vacate(node, node.moved)
+        self._tree.forget_location(node, node.moved)
         node.moved = None
         node.pending = 0
         node.unmarked = False
@@ -379,7 +379,7 @@ class Bodies:
         body = node.body
         assert body is not None
         async with Held(body.lock, node):
-            await self._unmoved(node)
+            await self._wait_for_moves(node)
             if node.state is State.INCOMPLETE and node.staging is None and not node.unlinked and not body.backing:
                 self._to_staging(node)
 
@@ -423,7 +423,7 @@ class Bodies:
             if body.backing:
                 await self._empty_in_place(node, body)
                 return
-            await self._unmoved(node)
+            await self._wait_for_moves(node)
             if _gone(node):
                 return
             slot = self.pool.take()
@@ -434,7 +434,7 @@ class Bodies:
             body.swap(fd, writable=True)
             self.label(node)
 
-    async def _empty_in_place(self, node: FileNode, body: Body) -> None:
+    async def _empty_in_place(self, node: FileNode, body: BackingFile) -> None:
         """Empty a file the kernel has open by itself: it must stay the same file below. The old bytes are copied."""
         staging, fd = self.pool.take()
         try:
@@ -442,7 +442,7 @@ class Bodies:
             with interruptible(f"a copy of {node.path}"):
                 await self.contended.stoppable(node, copy_bytes, body.fd, fd)
             info = os.fstat(fd)
-            await self._unmoved(node)
+            await self._wait_for_moves(node)
         except BaseException as error:
             self._store.drop_staging([staging])
             if not (is_full(error) and self.versions.is_half_gone(node)):
@@ -471,7 +471,7 @@ class Bodies:
             raise
         node.promised = 0  # an fsync that ended meanwhile was of what is cut now
 
-    async def cut(self, node: FileNode, body: Body, size: int) -> None:
+    async def cut(self, node: FileNode, body: BackingFile, size: int) -> None:
         """ftruncate(2), and the books follow: others may write meanwhile. Raises OSError, and Interrupted before.
 
         Freeing many pieces takes minutes on some disks, so the trio thread only cuts what has none.
