@@ -72,7 +72,7 @@ class RetryingObjectStore:
         self._on_retry = on_retry
         self._on_lost = on_lost
         """Told before a call returns of each key that an attempt without an answer may yet change, and to which bytes
-        (SHA-256; None: none). A call that fails says so itself (`ObjectStoreError.unanswered`)."""
+        (SHA-256; empty: it is deleted; None: not known). A call that fails says so itself (`unanswered`)."""
         self._closing = threading.Event()
 
     def _try(
@@ -269,7 +269,7 @@ class RetryingObjectStore:
     def delete(self, keys: Iterable[str]) -> Sequence[tuple[str, ObjectStoreError]]:
         """As `ObjectStore.delete`. Keys that failed are returned, not tried again: the journal does that."""
         wanted = tuple(keys)
-        return self._try("delete", lambda: self._store.delete(wanted), wanted)
+        return self._try("delete", lambda: self._store.delete(wanted), wanted, b"")
 
     def list(self, prefix: str = "", after: str = "") -> Iterator[ObjectInfo]:
         """As `ObjectStore.list`; a listing that breaks off goes on after the last key it gave."""

@@ -14,6 +14,8 @@ import trio
 
 from recfs.core.naming import is_temporary_name
 from recfs.ports.rows import JournalRow
+from recfs.tier import sent
+from recfs.tier.unanswered import GONE
 from recfs.tier.unsent import Unsent, Why
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from recfs.ports.catalogue import Catalogue
     from recfs.ports.clock import Clock
+    from recfs.ports.rows import ObjectRow
     from recfs.state.nodes import FileNode
     from recfs.state.writebehind import WriteBehind
     from recfs.tier.unanswered import Unanswered
@@ -100,9 +103,20 @@ class Journal:
             self._next = max(self._next, row.id + 1)
             if row.ino:
                 self._of_ino[row.kind, row.ino] = row.id
-            if row.kind == MOVE and (held := await catalogue.object(row.ino)) is not None:
+            held = await catalogue.object(row.ino) if row.kind == MOVE else None
+            if held is not None:
                 self.hold(row.ino, held.key)
+            self._doubt(row, held, now)
         self.inherited.update(self.rows)
+
+    def _doubt(self, row: JournalRow, held: ObjectRow | None, now: int) -> None:
+        """What a row of the last run had under way may be carried out now, or later."""
+        if row.kind == UPLOAD and row.key:
+            self.unanswered.note(row.key, None if sent.others_in(row.parts) else sent.sha256_in(row.parts))
+        elif row.kind == MOVE and row.key:
+            self.unanswered.note(row.key, held.sha256 if held is not None else None)
+        elif row.kind == DELETE and (row.attempts or row.next_try_ns <= now):
+            self.unanswered.note(row.key, GONE)
 
     # --- adding (atomic) -----------------------------------------------------------------------------------------
 
@@ -110,11 +124,14 @@ class Journal:
         """The file's bytes are to go to S3. Replaces what was to be uploaded of it before."""
         before = self._of_ino.get((UPLOAD, node.ino))
         tried = node.ino in self._begun or (before is not None and self.was_tried(before))
+        replaced = self.rows.get(before) if before is not None else None
         if before is not None and before not in self.running:
             self.cancel(before)
         self._begun.discard(node.ino)
-        key = self.rows[before].key if before in self.rows else ""  # it is being worked on, or was tried
-        row = self._add(UPLOAD, node.ino, key, node.bytes, delay_s, _owner(node))
+        key = replaced.key if replaced is not None and (tried or before in self.running) else ""
+        # Other bytes than those that will be sent may come to lie there.
+        parts = sent.record(None, others=True) if key else ""
+        row = self._add(UPLOAD, node.ino, key, node.bytes, delay_s, _owner(node), parts)
         if tried:
             self.inherited.add(row.id)
         if is_temporary_name(node.name):
@@ -206,9 +223,11 @@ class Journal:
         if key is not None and self.held.get(key) == ino:
             del self.held[key]
 
-    def _add(self, kind: str, ino: int, key: str, size: int, delay_s: float, owner: str | None = None) -> JournalRow:
+    def _add(
+        self, kind: str, ino: int, key: str, size: int, delay_s: float, owner: str | None = None, parts: str = ""
+    ) -> JournalRow:
         now = self._clock.steady_ns()
-        row = JournalRow(self._next, kind, ino, key, "", "", size, 0, now + round(delay_s * _NS), 0, "", now)
+        row = JournalRow(self._next, kind, ino, key, "", parts, size, 0, now + round(delay_s * _NS), 0, "", now)
         self._next += 1
         if ino:
             self._of_ino[kind, ino] = row.id

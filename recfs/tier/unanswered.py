@@ -18,6 +18,8 @@ LATE_S = 15.0
 """How long after the server has stored something what it was asked before may come in between."""
 KEPT_S = 600.0
 """How long after it was made a request without an answer may be carried out."""
+GONE = b""
+"""Stands for the bytes of what is deleted."""
 _NS = 10**9
 _MANY = 1000
 
@@ -29,21 +31,28 @@ class Unanswered:
         self._clock = clock
         self._known: dict[str, tuple[int, bytes | None]] = {}
         self._lock = threading.Lock()
+        self._many = _MANY
 
     def note(self, key: str, sha256: bytes | None) -> None:
-        """These bytes may come to lie under *key*; None: any, or none."""
+        """These bytes may come to lie under *key*, or (GONE) what lies there may be deleted; None: any of that."""
         with self._lock:
-            if len(self._known) > _MANY:
+            if len(self._known) > self._many:
                 self._known = {each: found for each, found in self._known.items() if found[0] > self._oldest_ns()}
+                self._many = max(_MANY, 2 * len(self._known))
             before = self._known.get(key)
             if before is not None and before[1] != sha256:
                 sha256 = None
             self._known[key] = self._clock.steady_ns(), sha256
 
     def others(self, key: str, sha256: bytes | None) -> bool:
-        """Whether anything but these bytes may come to lie under *key*; None: anything at all."""
+        """Whether what lies under *key* may come to be anything but these bytes."""
         found = self._known.get(key)
         return found is not None and found[0] > self._oldest_ns() and (sha256 is None or found[1] != sha256)
+
+    def may_put(self, key: str) -> bool:
+        """Whether anything may come to lie under *key*."""
+        found = self._known.get(key)
+        return found is not None and found[0] > self._oldest_ns() and found[1] != GONE
 
     def until_ns(self, key: str) -> int:
         """Until when an object that may be all there is of a file had better not be put there (`Clock.steady_ns`)."""

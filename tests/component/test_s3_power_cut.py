@@ -140,6 +140,7 @@ async def cut_and_look(top: Path, run: Procedure, versions: Versions, step: int,
         fs.boot = "after the power cut"
         try:
             await fs.reopen()
+            nursery.start_soon(_go_on, fs)
             await fs.drain()
             await judge(fs, objects, BEFORE | versions, at_least=LEFT.get(run.__name__, 3))
         except BaseException as error:
@@ -148,6 +149,13 @@ async def cut_and_look(top: Path, run: Procedure, versions: Versions, step: int,
         await fs.stop()
         nursery.cancel_scope.cancel()
     return done
+
+
+async def _go_on(fs: Filesystem) -> None:
+    """Time goes by: what was under way when power failed is waited for."""
+    while True:
+        await trio.sleep(0.01)
+        fs.clock.advance(1.0)
 
 
 async def judge(fs: Filesystem, objects: FakeObjectStore, allowed: Versions, *, at_least: int) -> None:

@@ -355,7 +355,7 @@ async def test_a_file_removed_just_before_its_upload_is_no_failure(
         await go_on.wait()
         await still(node)
 
-    monkeypatch.setattr(fs.parts.backing_files, "still", slowly)
+    monkeypatch.setattr(fs.parts.backing_files, "wait_for_moves", slowly)
     await fs.write(FILE, b"bytes")
     fs.parts.committer.hurry((await node(fs)).ino)
     await reached.wait()

@@ -234,6 +234,88 @@ async def test_what_was_asked_before_the_start_may_come_late(
     assert stored(fs) == {FILE: b"new"}
 
 
+async def restarted(fs: Filesystem, how: str) -> None:
+    """The next daemon."""
+    await (fs.crash() if how == "killed" else fs.stop())
+    await fs.reopen()
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+@pytest.mark.parametrize("fs", ["fails"], indirect=True)
+async def test_an_earlier_version_that_comes_after_a_restart_does_not_stay(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str
+) -> None:
+    """Though it was sent once more, and stored, before the file was overwritten."""
+    late = Late(fs, monkeypatch, "put_file")
+    await fs.write(FILE, b"earlier")
+    await late.taken()
+    await restarted(fs, how)
+    await fs.drain()
+    assert (await node(fs)).state is State.STORED
+    await fs.write(FILE, b"new")
+    await stored_once(fs, FILE, b"new")
+    assert (await node(fs)).state is not State.STORED
+    late.arrive(tmp_path)
+    await fs.drain()
+    assert stored(fs) == {FILE: b"new"}
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+@pytest.mark.parametrize("fs", ["fails"], indirect=True)
+async def test_nor_what_comes_under_the_name_that_a_file_had_before_the_restart(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str
+) -> None:
+    late = Late(fs, monkeypatch, "put_file")
+    await fs.write(FILE, b"bytes")
+    await late.taken()
+    await fs.rename(FILE, OTHER)
+    await restarted(fs, how)
+    await fs.drain()
+    late.arrive(tmp_path)
+    assert stored(fs) == {FILE: b"bytes", OTHER: b"bytes"}
+    fs.clock.advance(KEPT_S)
+    await until(lambda: stored(fs) == {OTHER: b"bytes"})
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+@pytest.mark.parametrize("fs", ["fails"], indirect=True)
+async def test_a_deletion_that_comes_after_a_restart_takes_no_new_file(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str
+) -> None:
+    await fs.write(FILE, b"earlier")
+    await fs.drain()
+    late = Late(fs, monkeypatch, "delete")
+    await fs.unlink(FILE)
+    await late.taken()
+    await restarted(fs, how)
+    await fs.drain()
+    await fs.write(FILE, b"new")
+    await stored_once(fs, FILE, b"new")
+    assert (await node(fs)).state is not State.STORED
+    late.arrive(tmp_path)
+    assert stored(fs) == {}
+    await fs.drain()
+    assert stored(fs) == {FILE: b"new"}
+
+
+@pytest.mark.parametrize("fs", ["fails"], indirect=True)
+async def test_what_a_version_before_the_last_one_sent_is_known_after_a_restart(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    late = Late(fs, monkeypatch, "put_file")
+    await fs.write(FILE, b"earlier")
+    await until(lambda: bool(late._taken))
+    await fs.write(FILE, b"new")
+    await until(lambda: late._taken[-1][0] == b"new")
+    late.takes = False
+    await restarted(fs, "killed")
+    await stored_once(fs, FILE, b"new")
+    assert (await node(fs)).state is not State.STORED
+    late.arrive(tmp_path)
+    await fs.drain()
+    assert stored(fs) == {FILE: b"new"}
+
+
 def test_what_an_earlier_try_met_is_told_with_the_last_error() -> None:
     """The server may carry the first one out, though the last one found it down."""
     fake = FakeObjectStore()

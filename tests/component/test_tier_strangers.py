@@ -56,7 +56,9 @@ async def test_a_new_file_does_not_wait_for_an_object_that_is_lost(fs: Filesyste
     await fs.unlink(P2)
     await ends(fs)
     assert stored(fs) == {P: b"new"}
-    assert fs.rows("select count(*) from journal") == [0]
+    # What the last run had under way may still come: what it puts is deleted ten minutes later.
+    assert fs.rows("select key from journal where kind <> 'delete'") == []
+    assert crash or fs.rows("select count(*) from journal") == [0]
 
 
 @lost

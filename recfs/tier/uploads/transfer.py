@@ -6,10 +6,8 @@ write ends. All bytes of all parts have been read before that is looked at for t
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -32,6 +30,7 @@ from recfs.ports.object_errors import (
     UploadInvalid,
 )
 from recfs.ports.objects import MAX_PUT_BYTES, ObjectInfo, ObjectMeta, ObjectStore, PartInfo
+from recfs.tier import sent
 
 if TYPE_CHECKING:
     from recfs.ports.rows import JournalRow
@@ -138,7 +137,9 @@ class Transfer:
             if self._row.attempts or self._row.id in self._journal.inherited:
                 await self._abort_unknown()
             upload_id = await self._call(partial(self._objects.start_multipart, self._key, self._meta))
-            self._record(self._row._replace(key=self._key, upload_id=upload_id, parts="", size_bytes=self._size))
+            self._record(
+                self._row._replace(key=self._key, upload_id=upload_id, parts=self._begun(), size_bytes=self._size)
+            )
             await self._behind.durable()  # an upload nobody remembers would cost rent for ever
         part_bytes = self._objects.part_size(self._size)
         async with trio.open_nursery() as nursery:
@@ -165,13 +166,13 @@ class Transfer:
             if (there := await self._was_in_vain()) is None:
                 raise
             info, self.found = there, True
-        self._record(self._row._replace(upload_id="", parts=""))
+        self._record(self._row._replace(upload_id="", parts=self._begun()))
         return info
 
     def _begin_anew(self) -> None:
         """Drop the multipart upload: the next attempt starts another."""
         self._journal.abort(self._row.key, self._row.upload_id)
-        self._record(self._row._replace(upload_id="", parts=""))
+        self._record(self._row._replace(upload_id="", parts=self._begun()))
 
     async def _was_in_vain(self) -> ObjectInfo | None:
         """Some work on the multipart upload failed. If the server answers all the same, it is begun anew after a while.
@@ -209,25 +210,25 @@ class Transfer:
         row = self._row
         if not row.upload_id:
             return False
-        recorded = _parts(row.parts)
+        recorded = sent.parts(row.parts)
         # Without a part that tells, nobody knows with which checksums it began.
         if (
             not recorded or row.key != self._key or row.size_bytes != self._size
-            or _digest_of(row.parts) != self._digest()
+            or sent.sha256_in(row.parts) != self._sha256
         ):  # fmt: skip
             self._begin_anew()
             return False
         try:
             listed = await self._call(partial(self._objects.list_parts, self._key, row.upload_id, recorded))
         except UploadGone:
-            self._record(row._replace(upload_id="", parts=""))
+            self._record(row._replace(upload_id="", parts=self._begun()))
             return True
         except (AccessRefused, NotOffered, RequestRefused, UploadInvalid):
             self._begin_anew()
             return False
         except _BROKEN:
             self._done = {part.number: part for part in recorded}
-            self._in_vain = _in_vain(row.parts)
+            self._in_vain = sent.in_vain(row.parts)
             await self._was_in_vain()
             raise
         there = {part.number: part.etag for part in listed}
@@ -236,7 +237,7 @@ class Transfer:
             part.number: part for part in recorded
             if there.get(part.number) == part.etag and (part.checksum or not checked)
         }  # fmt: skip
-        self._in_vain = _in_vain(row.parts)
+        self._in_vain = sent.in_vain(row.parts)
         self._sent(sum(part.size_bytes for part in self._done.values()))
         return False
 
@@ -267,13 +268,14 @@ class Transfer:
             self._unrecorded = 0
             self._record(self._row._replace(parts=self._told()))
 
+    def _begun(self) -> str:
+        """What a later attempt has to know before a part is confirmed."""
+        return sent.record(self._sha256, others=sent.others_in(self._row.parts))
+
     def _told(self) -> str:
         """What a later attempt has to know of the multipart upload."""
-        parts = [asdict(self._done[each]) for each in sorted(self._done)]
-        return json.dumps({"sha256": self._digest(), "parts": parts, "in_vain": self._in_vain})
-
-    def _digest(self) -> str:
-        return (self._sha256 or b"").hex()
+        parts = [self._done[each] for each in sorted(self._done)]
+        return sent.record(self._sha256, others=sent.others_in(self._row.parts), parts=parts, in_vain=self._in_vain)
 
     def _record(self, row: JournalRow) -> None:
         self._row = row
@@ -294,15 +296,3 @@ async def abort_unknown(objects: ObjectStore, journal: Journal, limiter: trio.Ca
     for found in there:
         if found.key == key and found.upload_id not in known:
             journal.abort(found.key, found.upload_id)
-
-
-def _digest_of(text: str) -> str:
-    return str(json.loads(text)["sha256"]) if text else ""
-
-
-def _in_vain(text: str) -> int:
-    return int(json.loads(text).get("in_vain", 0)) if text else 0
-
-
-def _parts(text: str) -> list[PartInfo]:
-    return [PartInfo(**part) for part in json.loads(text)["parts"]] if text else []

@@ -39,9 +39,10 @@ from recfs.ports.object_errors import (
 from recfs.ports.objects import ObjectMeta
 from recfs.state.nodes import FileNode
 from recfs.state.problems import forever, reason_of
+from recfs.tier import sent
 from recfs.tier.journal import ABORT, DELETE, MOVE, UPLOAD, Running
 from recfs.tier.tier import Attributes, attributes_of, key_of
-from recfs.tier.unanswered import KEPT_S, LATE_S
+from recfs.tier.unanswered import GONE, KEPT_S, LATE_S
 from recfs.tier.unsent import Why
 from recfs.tier.uploads.deletions import delete_each
 from recfs.tier.uploads.holders import Holders
@@ -278,7 +279,7 @@ class Uploader:
                     self._deletion_failed(row, failed[row.key])
                 else:
                     self._journal.done(row.id)
-                    if self._journal.unanswered.others(row.key, None) and not self._journal.is_deleted(row.key):
+                    if self._journal.unanswered.may_put(row.key) and not self._journal.is_deleted(row.key):
                         self._journal.delete(row.key, KEPT_S)
         except Exception as error:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -292,7 +293,7 @@ class Uploader:
 
     def _deletion_failed(self, row: JournalRow, error: Exception) -> None:
         if isinstance(error, ObjectStoreError) and error.unanswered:
-            self._journal.unanswered.note(row.key, None)
+            self._journal.unanswered.note(row.key, GONE)
         self._failed(row, error)
 
     async def _abort(self, row: JournalRow) -> None:
@@ -322,7 +323,10 @@ class Uploader:
         if row.key != key:
             if not await self._clear(row):
                 return
-            row = row._replace(key=key)
+            row = row._replace(key=key, parts=sent.begun("", node.sha256, tried=False))
+            self._journal.update(row)
+        elif not row.upload_id and (begun := sent.begun(row.parts, node.sha256, tried=True)) != row.parts:
+            row = row._replace(parts=begun)
             self._journal.update(row)
         # What may be put somewhere is known before it is, and its file is there after a power cut: no object is left
         # that nobody knows of.
