@@ -44,19 +44,20 @@ def bucket(fs: Filesystem) -> FakeObjectStore:
     return fs.objects
 
 
+async def tick(fs: Filesystem, times: float = 10.0) -> None:
+    """Time goes by, so many times as fast."""
+    while True:
+        await trio.sleep(0.01)
+        fs.clock.advance(times / 100)
+
+
 @contextlib.asynccontextmanager
 async def ticking(fs: Filesystem, *, times: float = 100.0) -> AsyncIterator[None]:
     """Start it, and let time go by so many times as fast, until it is stopped."""
-
-    async def tick() -> None:
-        while True:
-            await trio.sleep(0.01)
-            fs.clock.advance(times / 100)
-
     await fs.start()
     await fs.mkdirs(REC)
     async with trio.open_nursery() as ticks:
-        ticks.start_soon(tick)
+        ticks.start_soon(tick, fs, times)
         yield
         await fs.stop()
         ticks.cancel_scope.cancel()

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .build import REC, Filesystem
+from .far import tick
 from .powercut import Disk
 from .test_crash_steps import files
 from .test_power_cut import CASES, FILE, OLD, OTHER, Case, Promise
 from .test_tier import evict, stored, tiered
-from .test_tier_keys import tick
 
 if TYPE_CHECKING:
     import trio

@@ -17,6 +17,7 @@ from tests.fake_object_store import FakeObjectStore
 
 from .build import REC, Filesystem, pattern
 from .conftest import MEMORY
+from .far import tick
 from .powercut import Disk
 
 OLD, NEW = pattern(9000, seed=1), pattern(14_000, seed=2)
@@ -140,7 +141,7 @@ async def cut_and_look(top: Path, run: Procedure, versions: Versions, step: int,
         fs.boot = "after the power cut"
         try:
             await fs.reopen()
-            nursery.start_soon(_go_on, fs)
+            nursery.start_soon(tick, fs, 100.0)  # what was under way when power failed is waited for
             await fs.drain()
             await judge(fs, objects, BEFORE | versions, at_least=LEFT.get(run.__name__, 3))
         except BaseException as error:
@@ -149,13 +150,6 @@ async def cut_and_look(top: Path, run: Procedure, versions: Versions, step: int,
         await fs.stop()
         nursery.cancel_scope.cancel()
     return done
-
-
-async def _go_on(fs: Filesystem) -> None:
-    """Time goes by: what was under way when power failed is waited for."""
-    while True:
-        await trio.sleep(0.01)
-        fs.clock.advance(1.0)
 
 
 async def judge(fs: Filesystem, objects: FakeObjectStore, allowed: Versions, *, at_least: int) -> None:

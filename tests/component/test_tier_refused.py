@@ -11,9 +11,8 @@ import trio
 from recfs.ports.object_errors import KeyTooLong, ObjectMissing, RequestRefused
 
 from .build import REC, Filesystem
-from .far import ask, bucket, until
+from .far import ask, bucket, tick, until
 from .test_tier import FILE, evict, node, stored, tiered
-from .test_tier_keys import tick
 
 DEEP = REC + "".join(f"/{letter * 120}" for letter in "abcdefghij")
 """No key is as long as the paths of files in it."""
