@@ -129,11 +129,11 @@ class Tiered(Filesystem):
     @property
     def rows(self) -> list[Any]:  # type: ignore[override]
         """What is to be done on S3."""
-        return list(self.tier.journal.rows.values())  # type: ignore[union-attr]
+        return list(self.tier.journal.rows.values())
 
     def failing(self) -> dict[int, int]:
         """Rows that have failed and wait for their next try, and how often they have."""
-        running = self.tier.journal.running  # type: ignore[union-attr]
+        running = self.tier.journal.running
         return {row.id: row.attempts for row in self.rows if row.attempts and row.id not in running}
 
     def concerns(self, row: Any, folder: str) -> bool:
