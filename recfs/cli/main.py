@@ -10,25 +10,25 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from recfs import __version__
-from recfs.cli import stdout
-from recfs.cli.bucket import lifecycle, presign, restore
-from recfs.cli.claim import bucket
-from recfs.cli.config import config_group
-from recfs.cli.copies import evict, fetch, pin, unpin
-from recfs.cli.doctor import doctor
-from recfs.cli.drain import drain
-from recfs.cli.exits import ExitCode, exit_code_of, help_epilog, kind_of
-from recfs.cli.files import info, ls_files
-from recfs.cli.mount import mount
-from recfs.cli.options import Invocation, store_options
-from recfs.cli.output import emit_json
-from recfs.cli.queue import queue
-from recfs.cli.quota import quota
-from recfs.cli.routes import route, tier
-from recfs.cli.status import status
-from recfs.cli.stdout import CannotWrite
-from recfs.cli.sweep import sweep
-from recfs.cli.umount import umount
+from recfs.cli.checks.doctor import doctor
+from recfs.cli.common import stdout
+from recfs.cli.common.exits import ExitCode, exit_code_of, help_epilog, kind_of
+from recfs.cli.common.options import Invocation, store_options
+from recfs.cli.common.output import emit_json
+from recfs.cli.common.stdout import CannotWrite
+from recfs.cli.mounts.mount import mount
+from recfs.cli.mounts.umount import umount
+from recfs.cli.reports.config import config_group
+from recfs.cli.reports.files import info, ls_files
+from recfs.cli.reports.quota import quota
+from recfs.cli.reports.status import status
+from recfs.cli.s3.bucket import lifecycle, presign, restore
+from recfs.cli.s3.claim import bucket
+from recfs.cli.s3.copies import evict, fetch, pin, unpin
+from recfs.cli.s3.routes import route, tier
+from recfs.cli.work.drain import drain
+from recfs.cli.work.queue import queue
+from recfs.cli.work.sweep import sweep
 from recfs.errors import RecfsError
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pyfuse3
 import pytest
 
-from recfs.cli.flood import FloodHandler
-from recfs.cli.logs import set_up_logging
+from recfs.cli.mounts.flood import FloodHandler
+from recfs.cli.mounts.logs import set_up_logging
 from recfs.fuse.guard import guarded
 
 from .build import REC, filesystem

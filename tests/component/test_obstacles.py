@@ -15,7 +15,7 @@ import pytest
 
 from recfs.catalogue.connection import holders
 from recfs.catalogue.sqlite import open_catalogue
-from recfs.cli.exits import ExitCode
+from recfs.cli.common.exits import ExitCode
 from recfs.errors import StoreError
 from recfs.stores import obstacles
 from recfs.stores.local import LocalStore

@@ -13,9 +13,9 @@ import click
 import pytest
 
 from recfs import __version__, errors
-from recfs.cli.exits import MEANING, exit_code_of
+from recfs.cli.common.exits import MEANING, exit_code_of
+from recfs.cli.common.store import Store
 from recfs.cli.main import cli
-from recfs.cli.store import Store
 from recfs.errors import NotFound, RecfsError
 from tests.system.fake_daemon import ANSWERS, DIFFERENCE, FILE, INFO, JOBS, STATUS, USER, FakeDaemon, run
 

@@ -45,9 +45,9 @@ COUNTS = {
 @pytest.fixture
 def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the store's disk as the only thing that is really looked at."""
-    monkeypatch.setattr("recfs.cli.doctor.host_checks", lambda: [FINDINGS[Level.OK]])
-    monkeypatch.setattr("recfs.cli.doctor.version_checks", list)
-    monkeypatch.setattr("recfs.cli.doctor.check_dead_mounts", lambda own: [])
+    monkeypatch.setattr("recfs.cli.checks.doctor.host_checks", lambda: [FINDINGS[Level.OK]])
+    monkeypatch.setattr("recfs.cli.checks.doctor.version_checks", list)
+    monkeypatch.setattr("recfs.cli.checks.doctor.check_dead_mounts", lambda own: [])
 
 
 @pytest.mark.parametrize(("level", "code"), [(Level.OK, 0), (Level.WARN, 0), (Level.FAIL, 1)])
@@ -56,8 +56,8 @@ def test_remedies_are_shown_and_only_failures_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: Level, code: int
 ) -> None:
     found = FINDINGS[level]
-    monkeypatch.setattr("recfs.cli.doctor.version_checks", lambda: [found])
-    monkeypatch.setattr("recfs.cli.doctor.disk_checks", lambda root, min_free: [])
+    monkeypatch.setattr("recfs.cli.checks.doctor.version_checks", lambda: [found])
+    monkeypatch.setattr("recfs.cli.checks.doctor.disk_checks", lambda root, min_free: [])
     plain = run("doctor", "--root", tmp_path)
     machine = run("doctor", "--root", tmp_path, "--json")
     assert (plain.exit_code, machine.exit_code) == (code, code)
@@ -99,7 +99,7 @@ def test_the_real_thing_runs_and_every_finding_has_a_remedy(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("healthy")
 def test_without_a_store_the_machine_is_checked_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recfs.cli.doctor.in_effect", _no_store)
+    monkeypatch.setattr("recfs.cli.checks.doctor.in_effect", _no_store)
     result = run("doctor")
     assert result.exit_code == 0
     assert "--root DIR" in result.stdout
@@ -121,7 +121,9 @@ def test_a_daemon_tells_doctor_its_own_settings_and_limits(root: Path, monkeypat
     """What the shell has, and what --root alone says, is not what the daemon was given."""
     asked: list[str] = []
     config = config_for_root(root).model_copy(update={"s3": S3Section(bucket="media")})
-    monkeypatch.setattr("recfs.cli.doctor.bucket_checks", lambda section, store_id: asked.append(section.url) or [])
+    monkeypatch.setattr(
+        "recfs.cli.checks.doctor.bucket_checks", lambda section, store_id: asked.append(section.url) or []
+    )
     with FakeDaemon(root, {"settings": {"config": plain(config), "max_descriptors": 300}}):
         result = run("doctor", "--root", root)
     assert asked == ["s3://media/"]
@@ -209,12 +211,12 @@ def test_capabilities() -> None:
 def test_dead_mounts_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = tmp_path / "mountinfo"
     table.write_text("40 21 0:50 / /mnt/dead rw - fuse.recfs recfs rw\n41 21 0:51 / /mnt/x rw - fuse.sshfs h rw\n")
-    monkeypatch.setattr("recfs.cli.where.MOUNTINFO", table)
+    monkeypatch.setattr("recfs.cli.common.where.MOUNTINFO", table)
 
     def not_connected(path: object, name: object) -> bytes:
         raise OSError(107, "Transport endpoint is not connected")
 
-    monkeypatch.setattr("recfs.cli.where.os.getxattr", not_connected)
+    monkeypatch.setattr("recfs.cli.common.where.os.getxattr", not_connected)
     assert host.check_dead_mounts(Path("/mnt/dead")) == [
         Check("mount", Level.FAIL, "/mnt/dead is a dead mount, of this store", "recfs umount /mnt/dead")
     ]
@@ -274,7 +276,7 @@ def test_kind_of_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ki
         f"21 1 8:1 / / rw - squashfs x rw\n22 21 8:2 / {tmp_path} rw - vfat x rw\n"
         f"23 22 8:3 / {tmp_path} rw shared:1 - {kind} x rw\n"
     )
-    monkeypatch.setattr("recfs.cli.where.MOUNTINFO", table)
+    monkeypatch.setattr("recfs.cli.common.where.MOUNTINFO", table)
     assert disk.check_file_system(tmp_path / "deeper").level is level
 
 
@@ -384,9 +386,11 @@ def reached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A configuration with a bucket that is reached."""
     conf = tmp_path / "recfs.conf"
     conf.write_text(f'root = "{tmp_path}/store"\n[s3]\nbucket = "media"\n')
-    monkeypatch.setattr("recfs.cli.doctor.bucket_checks", lambda section, store_id: [Check("s3", Level.OK, "there")])
     monkeypatch.setattr(
-        "recfs.cli.doctor.server_checks",
+        "recfs.cli.checks.doctor.bucket_checks", lambda section, store_id: [Check("s3", Level.OK, "there")]
+    )
+    monkeypatch.setattr(
+        "recfs.cli.checks.doctor.server_checks",
         lambda config: Server([Check("s3 server", Level.NOTE, "restore", "none")], _FINDINGS),
     )
     return conf
@@ -416,7 +420,7 @@ def test_doctor_lists_the_features_of_the_server_when_asked(reached: Path) -> No
 @pytest.mark.usefixtures("healthy")
 def test_a_server_that_is_not_reached_is_not_tried(reached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for findings in ([Check("s3", Level.WARN, "away", "wait")], [Check("s3", Level.OK, "there"), FINDINGS[Level.FAIL]]):
-        monkeypatch.setattr("recfs.cli.doctor.bucket_checks", lambda section, store_id, told=findings: told)
+        monkeypatch.setattr("recfs.cli.checks.doctor.bucket_checks", lambda section, store_id, told=findings: told)
         assert "were not tried" in run("doctor", "--config", reached, "--s3-features").stdout
 
 

@@ -18,9 +18,9 @@ import pytest
 
 import recfs
 from recfs.api.control import ControlClient
-from recfs.cli.detach import start_detached
-from recfs.cli.exits import ChildFailed, kind_of
-from recfs.cli.logs import set_up_logging
+from recfs.cli.common.exits import ChildFailed, kind_of
+from recfs.cli.mounts.detach import start_detached
+from recfs.cli.mounts.logs import set_up_logging
 from recfs.errors import Busy, ConfigError, MountError, RootBusy, StoreError
 from tests.system.fake_daemon import STATUS, FakeDaemon, run
 from tests.system.s3_samples import FAILED, FAR, TOTALS
@@ -72,7 +72,7 @@ def test_a_ready_daemon_goes_on_in_a_session_of_its_own(log: Path) -> None:
 def test_a_start_that_takes_long_says_where_to_look(
     log: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("recfs.cli.detach._QUIET_S", 0.01)
+    monkeypatch.setattr("recfs.cli.mounts.detach._QUIET_S", 0.01)
     with pytest.raises(MountError, match=r"was not ready within 0\.1 s"):
         start_detached(_python("import signal; signal.pause()"), log, timeout_s=0.1)
     assert capsys.readouterr().err == f"recfs: the daemon is not ready yet; {log} tells what it does\n"
@@ -105,7 +105,7 @@ def test_a_daemon_that_dies_without_a_message(log: Path, code: str, exit_code: i
 
 TELLS = """
 import os, sys
-from recfs.cli.detach import failure_told
+from recfs.cli.mounts.detach import failure_told
 from recfs.errors import RootBusy
 try:
     with failure_told():
@@ -124,7 +124,7 @@ def test_with_json_the_failure_of_a_daemon_has_the_kind_of_its_error(
     conf.write_text(f'root = "{root}"\n')
     real = start_detached
     monkeypatch.setattr(
-        "recfs.cli.mount.start_detached", lambda command, log, **limits: real(_python(TELLS), log, **limits)
+        "recfs.cli.mounts.mount.start_detached", lambda command, log, **limits: real(_python(TELLS), log, **limits)
     )
     result = run("mount", "--config", conf, "-d", tmp_path / "mnt", "--json")
     error = json.loads(result.stdout)["error"]
@@ -152,7 +152,7 @@ def test_a_daemon_that_is_never_ready_is_stopped(log: Path, monkeypatch: pytest.
             super().__init__(*args, **kwargs)
             children.append(self)
 
-    monkeypatch.setattr("recfs.cli.detach.subprocess.Popen", Recorded)
+    monkeypatch.setattr("recfs.cli.mounts.detach.subprocess.Popen", Recorded)
     with pytest.raises(MountError, match=r"not ready within 0\.1 s.*--start-timeout"):
         start_detached(_python("import signal; signal.pause()"), log, timeout_s=0.1)
     assert [child.returncode for child in children] == [-signal.SIGTERM]
@@ -171,7 +171,7 @@ def test_mount_d_hands_its_options_to_the_daemon(root: Path, monkeypatch: pytest
         started.append((command, log, timeout_s))
         return 4711
 
-    monkeypatch.setattr("recfs.cli.mount.start_detached", start)
+    monkeypatch.setattr("recfs.cli.mounts.mount.start_detached", start)
     monkeypatch.chdir(root.parent)
     result = run("mount", "--root", "store", "-d", "-v", "--start-timeout", "7s", "mnt", "--json")
     log = str(root / ".recfs" / "log")
@@ -214,7 +214,7 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     fake = SimpleNamespace(run=play)
     monkeypatch.setitem(sys.modules, "recfs.daemon", fake)
     monkeypatch.setattr(recfs, "daemon", fake, raising=False)
-    monkeypatch.setattr("recfs.cli.mount.set_up_logging", lambda level, file: None)
+    monkeypatch.setattr("recfs.cli.mounts.mount.set_up_logging", lambda level, file: None)
     monkeypatch.chdir(tmp_path)
     return calls
 
@@ -286,7 +286,7 @@ class PlayedMount:
         os.setxattr(self.point, "user.recfs.root", os.fsencode(root))
         self.table = tmp_path / "mountinfo"
         self.table.write_text(f"40 21 0:50 / {self.point} rw - fuse.recfs recfs rw\n")
-        monkeypatch.setattr("recfs.cli.where.MOUNTINFO", self.table)
+        monkeypatch.setattr("recfs.cli.common.where.MOUNTINFO", self.table)
         self.process = subprocess.Popen(_python("import signal; signal.pause()"))
         monkeypatch.setattr(ControlClient, "peer_pid", lambda client: self.process.pid)
         tools = tmp_path / "bin"
@@ -532,7 +532,7 @@ def test_umount_clears_a_dead_mount(played: PlayedMount, monkeypatch: pytest.Mon
     def not_connected(path: object, name: object) -> bytes:
         raise OSError(107, "Transport endpoint is not connected")
 
-    monkeypatch.setattr("recfs.cli.where.os.getxattr", not_connected)
+    monkeypatch.setattr("recfs.cli.common.where.os.getxattr", not_connected)
     result = run("umount", played.point)
     assert result.exit_code == 0
     assert "its daemon had ended without unmounting; cleared" in result.stdout

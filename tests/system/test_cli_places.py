@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from recfs.cli import where
-from recfs.cli.where import Mount, resolve
+from recfs.cli.common import where
+from recfs.cli.common.where import Mount, resolve
 from recfs.errors import MountError
 
 

@@ -12,7 +12,7 @@ import trio
 from recfs.cli.checks import Check, Level
 from recfs.cli.checks.bucket import check_bucket, examine, reached
 from recfs.cli.checks.owner import OwnStore, owner_check
-from recfs.cli.exits import exit_code_of
+from recfs.cli.common.exits import exit_code_of
 from recfs.config import config_for_root
 from recfs.core.ownership import MARK_KEY, Mark
 from recfs.errors import NotSupported
@@ -478,10 +478,10 @@ def test_doctor_does_not_wait_for_ever(capsys: pytest.CaptureFixture[str]) -> No
 def test_doctor_looks_at_the_bucket_of_the_configuration(
     conf: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recfs.cli.doctor.host_checks", list)
-    monkeypatch.setattr("recfs.cli.doctor.version_checks", list)
+    monkeypatch.setattr("recfs.cli.checks.doctor.host_checks", list)
+    monkeypatch.setattr("recfs.cli.checks.doctor.version_checks", list)
     monkeypatch.setattr(
-        "recfs.cli.doctor.bucket_checks",
+        "recfs.cli.checks.doctor.bucket_checks",
         lambda section, _id: check_bucket(section.url, lambda: _raises(BucketMissing("no such bucket")), patience_s=10),
     )
     result = run("doctor", "--config", conf)
@@ -493,8 +493,8 @@ def test_doctor_looks_at_the_bucket_of_the_configuration(
 @pytest.mark.parametrize("command", [["bucket", "owner"], ["lifecycle", "show"], ["fetch", PATH]], ids=" ".join)
 def test_a_command_that_waits_for_s3_says_so(root: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
     """Once, and again when S3 says something else."""
-    monkeypatch.setattr("recfs.cli.store._QUIET_S", 0.01)
-    monkeypatch.setattr("recfs.cli.store._LOOK_S", 0.01)
+    monkeypatch.setattr("recfs.cli.common.store._QUIET_S", 0.01)
+    monkeypatch.setattr("recfs.cli.common.store._LOOK_S", 0.01)
     said = iter([None, None, "refused", "refused", "refused", "timed out", "timed out"])
     over = trio.Event()
 

@@ -16,8 +16,8 @@ import trio
 import recfs
 import recfs.catalogue
 from recfs import errors
-from recfs.cli.options import Invocation
-from recfs.cli.store import locate, open_store
+from recfs.cli.common.options import Invocation
+from recfs.cli.common.store import locate, open_store
 from recfs.config import S3Section, config_for_root, plain
 from tests.system.fake_daemon import ANSWERS, STATUS, FakeDaemon, run
 
@@ -164,7 +164,7 @@ def mounted(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         f"41 21 0:50 /users/5 {tmp_path}/bound rw - fuse.recfs recfs rw\n"
         f"42 21 0:51 / {tmp_path}/sshfs rw - fuse.sshfs host: rw\n"
     )
-    monkeypatch.setattr("recfs.cli.where.MOUNTINFO", table)
+    monkeypatch.setattr("recfs.cli.common.where.MOUNTINFO", table)
     return mount_point
 
 
@@ -213,9 +213,9 @@ def test_a_root_in_a_mount_is_refused_for_what_it_is(mounted: Path) -> None:
 
 
 def test_a_daemon_that_does_not_answer_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recfs.cli.store._QUIET_S", 0.01)
-    monkeypatch.setattr("recfs.cli.store._TIMEOUT_S", 0.5)
-    monkeypatch.setattr("recfs.cli.store._TIMEOUT_MARGIN_S", 0.5)
+    monkeypatch.setattr("recfs.cli.common.store._QUIET_S", 0.01)
+    monkeypatch.setattr("recfs.cli.common.store._TIMEOUT_S", 0.5)
+    monkeypatch.setattr("recfs.cli.common.store._TIMEOUT_MARGIN_S", 0.5)
 
     async def hang(params: dict[str, Any]) -> Any:
         await trio.sleep_forever()
@@ -290,4 +290,4 @@ def _kill(monkeypatch: pytest.MonkeyPatch) -> None:
     def not_connected(path: object, name: object) -> bytes:
         raise OSError(107, "Transport endpoint is not connected")
 
-    monkeypatch.setattr("recfs.cli.where.os.getxattr", not_connected)
+    monkeypatch.setattr("recfs.cli.common.where.os.getxattr", not_connected)

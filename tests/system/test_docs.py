@@ -11,7 +11,7 @@ import click
 import pytest
 from pydantic import BaseModel
 
-from recfs.cli.exits import MEANING
+from recfs.cli.common.exits import MEANING
 from recfs.cli.main import cli
 from recfs.config import SECTIONS, Config
 from recfs.core.model import TRANSITIONS, State

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from recfs.cli.flood import BURST, WINDOW_S, FloodHandler
-from recfs.cli.logs import LineFormatter, set_up_logging
+from recfs.cli.mounts.flood import BURST, WINDOW_S, FloodHandler
+from recfs.cli.mounts.logs import LineFormatter, set_up_logging
 
 
 class Target(logging.Handler):

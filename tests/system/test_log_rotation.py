@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recfs.cli.logs import set_up_logging
+from recfs.cli.mounts.logs import set_up_logging
 
 
 @pytest.fixture(autouse=True)

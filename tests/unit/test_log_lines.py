@@ -8,9 +8,9 @@ import re
 
 import pytest
 
-from recfs.cli import output
-from recfs.cli.flood import FloodHandler
-from recfs.cli.logs import LineFormatter
+from recfs.cli.common import output
+from recfs.cli.mounts.flood import FloodHandler
+from recfs.cli.mounts.logs import LineFormatter
 from recfs.errors import IoFailure
 
 FORGED = "2026-11-21T09:03:15.453Z ERROR recfs.fs all is lost"

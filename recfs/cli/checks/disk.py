@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 from recfs.cli.checks import Check, Level
-from recfs.cli.output import size
-from recfs.cli.where import mounts
+from recfs.cli.common.output import size
+from recfs.cli.common.where import mounts
 from recfs.stores.presence import is_exposed
 
 _PROBE_XATTR = "user.recfs.probe"

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 from recfs.cli.checks import Check, Level
-from recfs.cli.where import dead_mounts
+from recfs.cli.common.where import dead_mounts
 
 MIN_KERNEL = (5, 4)
 FEW_FILES = 1024

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from recfs.api.control import ControlClient
-from recfs.cli import cwd
-from recfs.cli.options import Invocation
-from recfs.cli.where import DeadMount, mount_around, path_in_mount, resolve, root_behind
+from recfs.cli.common import cwd
+from recfs.cli.common.options import Invocation
+from recfs.cli.common.where import DeadMount, mount_around, path_in_mount, resolve, root_behind
 from recfs.core.naming import show_name
 from recfs.errors import NO_S3, ConfigError, ControlError, DaemonNotRunning, InvalidPath, NotAStore, NotSupported
 

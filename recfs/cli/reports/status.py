@@ -6,14 +6,14 @@ from typing import Any
 import click
 from rich.text import Text
 
-from recfs.cli import output
-from recfs.cli.options import Invocation, store_options
-from recfs.cli.params import ANY_PATH
-from recfs.cli.queue import summary
-from recfs.cli.quota import USER_COLUMNS, USER_NUMBERS, user_row
-from recfs.cli.store import open_store
-from recfs.cli.umount import left_behind
-from recfs.cli.waiting import aside, progress, staying
+from recfs.cli.common import output
+from recfs.cli.common.last_daemon import left_behind
+from recfs.cli.common.options import Invocation, store_options
+from recfs.cli.common.params import ANY_PATH
+from recfs.cli.common.store import open_store
+from recfs.cli.reports.quota import USER_COLUMNS, USER_NUMBERS, user_row
+from recfs.cli.work.queue import summary
+from recfs.cli.work.waiting import aside, progress, staying
 
 NAMED = 5
 """How many of the files that outlived writers have open are named."""

@@ -21,7 +21,7 @@ from pathlib import Path
 import click
 
 import recfs
-from recfs.cli.exits import ChildFailed, ExitCode
+from recfs.cli.common.exits import ChildFailed, ExitCode
 from recfs.core.naming import show_name
 from recfs.errors import MountError, StoreError
 

@@ -6,10 +6,10 @@ from typing import Any
 import click
 from rich.text import Text
 
-from recfs.cli import output
-from recfs.cli.options import Invocation, store_options
-from recfs.cli.params import ANY_PATH
-from recfs.cli.store import here_or_top, locate
+from recfs.cli.common import output
+from recfs.cli.common.options import Invocation, store_options
+from recfs.cli.common.params import ANY_PATH
+from recfs.cli.common.store import here_or_top, locate
 from recfs.core.model import State
 
 

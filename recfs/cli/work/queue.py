@@ -5,10 +5,10 @@ from typing import Any
 import click
 from rich.text import Text
 
-from recfs.cli import output
-from recfs.cli.exits import ExitCode
-from recfs.cli.options import Invocation, store_options
-from recfs.cli.store import open_store
+from recfs.cli.common import output
+from recfs.cli.common.exits import ExitCode
+from recfs.cli.common.options import Invocation, store_options
+from recfs.cli.common.store import open_store
 
 _SHOWN = 100
 _STYLES = {"running": "green", "failed": "bold red", "pending": "yellow", "waiting": ""}

@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from recfs.cli import output
-from recfs.cli.exits import ExitCode
-from recfs.cli.options import Invocation, store_options
-from recfs.cli.params import ANY_PATH, Duration
-from recfs.cli.store import locate, open_store
+from recfs.cli.common import output
+from recfs.cli.common.exits import ExitCode
+from recfs.cli.common.options import Invocation, store_options
+from recfs.cli.common.params import ANY_PATH, Duration
+from recfs.cli.common.store import locate, open_store
 
 _STATES = {
     "archived": "archived: it cannot be read",

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from recfs.cli import output
-from recfs.cli.options import Invocation, store_options
-from recfs.cli.store import in_effect
+from recfs.cli.common import output
+from recfs.cli.common.options import Invocation, store_options
+from recfs.cli.common.store import in_effect
 
 _SECONDS = frozenset(
     {

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from recfs.cli import cwd
+from recfs.cli.common import cwd
 
 F = TypeVar("F", bound=Callable[..., Any])
 

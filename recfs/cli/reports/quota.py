@@ -4,10 +4,10 @@ from typing import Any
 
 import click
 
-from recfs.cli import output
-from recfs.cli.exits import ExitCode
-from recfs.cli.options import Invocation, store_options
-from recfs.cli.store import open_store
+from recfs.cli.common import output
+from recfs.cli.common.exits import ExitCode
+from recfs.cli.common.options import Invocation, store_options
+from recfs.cli.common.store import open_store
 
 USER_COLUMNS = ("User", "Used", "Of", "Files", "Of files", "File size", "Uploads", "Of uploads", "Month")
 USER_NUMBERS = USER_COLUMNS[1:-1]

@@ -7,7 +7,6 @@ import click
 from rich.text import Text
 
 from recfs.api.control import ControlClient
-from recfs.cli import output
 from recfs.cli.checks import Check, Level
 from recfs.cli.checks.bucket import bucket_checks
 from recfs.cli.checks.disk import disk_checks
@@ -22,10 +21,11 @@ from recfs.cli.checks.host import (
 from recfs.cli.checks.owner import fact_at, own_store_at
 from recfs.cli.checks.passthrough import here
 from recfs.cli.checks.versions import version_checks
-from recfs.cli.exits import ExitCode
-from recfs.cli.options import Invocation, store_options
-from recfs.cli.store import INTERNAL_DIR, in_effect, open_store
-from recfs.cli.umount import left_behind
+from recfs.cli.common import output
+from recfs.cli.common.exits import ExitCode
+from recfs.cli.common.last_daemon import left_behind
+from recfs.cli.common.options import Invocation, store_options
+from recfs.cli.common.store import INTERNAL_DIR, in_effect, open_store
 from recfs.errors import ConfigError, ControlError
 
 _ANSWER_S = 15.0

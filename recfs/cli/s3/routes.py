@@ -7,12 +7,12 @@ from typing import Any
 import click
 from rich.text import Text
 
-from recfs.cli import output
-from recfs.cli.copies import say_kept
-from recfs.cli.exits import ExitCode
-from recfs.cli.options import Invocation, store_options
-from recfs.cli.params import ANY_PATH, Duration, Size
-from recfs.cli.store import locate, open_store
+from recfs.cli.common import output
+from recfs.cli.common.exits import ExitCode
+from recfs.cli.common.options import Invocation, store_options
+from recfs.cli.common.params import ANY_PATH, Duration, Size
+from recfs.cli.common.store import locate, open_store
+from recfs.cli.s3.copies import say_kept
 from recfs.core.naming import is_temporary_name
 
 _DONE = {

@@ -4,12 +4,12 @@ from typing import Any
 
 import click
 
-from recfs.cli import output
-from recfs.cli.exits import ExitCode
-from recfs.cli.options import Invocation, store_options
-from recfs.cli.params import Duration
-from recfs.cli.store import Store, open_store
-from recfs.cli.waiting import Teller, aside, failing, staying, told
+from recfs.cli.common import output
+from recfs.cli.common.exits import ExitCode
+from recfs.cli.common.options import Invocation, store_options
+from recfs.cli.common.params import Duration
+from recfs.cli.common.store import Store, open_store
+from recfs.cli.work.waiting import Teller, aside, failing, staying, told
 
 _SLICE_S = 5.0
 """How often people are told what is waited for."""

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recfs.cli import cwd, output
-from recfs.cli.detach import failure_told, start_detached
-from recfs.cli.logs import set_up_logging
-from recfs.cli.options import Invocation, store_options
-from recfs.cli.params import Duration
-from recfs.cli.store import INTERNAL_DIR
-from recfs.cli.where import LINKS_MAX, mount_around, resolve
+from recfs.cli.common import cwd, output
+from recfs.cli.common.options import Invocation, store_options
+from recfs.cli.common.params import Duration
+from recfs.cli.common.store import INTERNAL_DIR
+from recfs.cli.common.where import LINKS_MAX, mount_around, resolve
+from recfs.cli.mounts.detach import failure_told, start_detached
+from recfs.cli.mounts.logs import set_up_logging
 from recfs.errors import ConfigError, RecfsError, StoreError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from recfs.cli import cwd
+from recfs.cli.common import cwd
 from recfs.errors import MountError
 
 ROOT_XATTR = "user.recfs.root"

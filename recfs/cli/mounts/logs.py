@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from recfs.cli.flood import FloodHandler
+from recfs.cli.mounts.flood import FloodHandler
 from recfs.errors import ConfigError
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -33,7 +33,7 @@ def set_up_logging(level: str, file: Path | None) -> None:
     elif sys.stderr.isatty():
         from rich.logging import RichHandler
 
-        from recfs.cli.output import console
+        from recfs.cli.common.output import console
 
         handler = RichHandler(console=console(stderr=True), show_path=False, markup=False)
         handler.setFormatter(LineFormatter("%(name)s %(message)s"))

@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from recfs.cli import output
-from recfs.cli.exits import ExitCode
-from recfs.cli.options import Invocation, store_options
-from recfs.cli.params import ANY_PATH
-from recfs.cli.store import locate
+from recfs.cli.common import output
+from recfs.cli.common.exits import ExitCode
+from recfs.cli.common.options import Invocation, store_options
+from recfs.cli.common.params import ANY_PATH
+from recfs.cli.common.store import locate
 
 _PATHS = click.argument("path", nargs=-1, required=True, type=ANY_PATH)
 _RECURSIVE = click.option("-r", "--recursive", is_flag=True, help="Everything below a directory.")

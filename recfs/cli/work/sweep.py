@@ -2,9 +2,9 @@
 
 import click
 
-from recfs.cli import output
-from recfs.cli.options import Invocation, store_options
-from recfs.cli.store import open_store
+from recfs.cli.common import output
+from recfs.cli.common.options import Invocation, store_options
+from recfs.cli.common.store import open_store
 
 
 @click.group()

@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from recfs.cli import output
-from recfs.cli.queue import summary
+from recfs.cli.common import output
+from recfs.cli.work.queue import summary
 
 
 def told(left: dict[str, Any]) -> list[str]:

@@ -1,11 +1,8 @@
 """`recfs umount`: stop a daemon cleanly and wait until it is gone, or clear the mount of a dead one."""
 
 import contextlib
-import fcntl
 import os
 import select
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,16 +11,15 @@ from typing import Any
 import click
 
 from recfs.api.control import ControlClient
-from recfs.cli import output
-from recfs.cli.options import Invocation, store_options
-from recfs.cli.params import ANY_PATH, Duration
-from recfs.cli.store import INTERNAL_DIR, configured
-from recfs.cli.waiting import Teller, of_queue, of_status, queue_of, told
-from recfs.cli.where import MOUNTINFO, DeadMount, Mount, dead_mounts, is_recfs_type, mount_on, root_behind
+from recfs.cli.common import output
+from recfs.cli.common.last_daemon import clear_dead_mount, holder, left_behind, signed_off
+from recfs.cli.common.options import Invocation, store_options
+from recfs.cli.common.params import ANY_PATH, Duration
+from recfs.cli.common.store import INTERNAL_DIR, configured
+from recfs.cli.common.where import MOUNTINFO, DeadMount, Mount, dead_mounts, is_recfs_type, mount_on, root_behind
+from recfs.cli.work.waiting import Teller, of_queue, of_status, queue_of, told
 from recfs.errors import Busy, DaemonNotRunning, MountError, RecfsError
-from recfs.fuse.mounting import left_by
 
-_CLEAR_S = 30.0
 _TELL_S = 2.0
 """How often people are told what is waited for."""
 _LOOK_S = 0.1
@@ -111,10 +107,10 @@ def _elsewhere(root: Path, wanted: Path | None, *, is_named: bool) -> Mount | No
     try:
         there = ControlClient(root / INTERNAL_DIR / "control.sock", _ANSWER_S).call("status")["mountpoint"]
     except DaemonNotRunning as exc:
-        holder = _holder(root)
-        if holder is not None:
+        process = holder(root)
+        if process is not None:
             raise MountError(
-                f"{nothing}, and the daemon of {root} (process {holder}) does not listen; `kill {holder}` stops it"
+                f"{nothing}, and the daemon of {root} (process {process}) does not listen; `kill {process}` stops it"
             ) from exc
         dead = "".join(f"; {point} is a dead mount: `recfs umount {point}` clears it" for point in dead_mounts())
         if wanted is None:
@@ -223,45 +219,12 @@ def _stop(
         ) from exc
     if mount is not None and mount_on(mount.mount_point) == mount:
         clear_dead_mount(mount.mount_point)
-        if not _signed_off(root):
+        if not signed_off(root):
             raise MountError(
                 f"the daemon of {mount.mount_point} died while it stopped; the dead mount was cleared. "
                 f"The next `recfs mount` recovers the store"
             )
     return left, later
-
-
-def _signed_off(root: Path) -> bool:
-    """Whether the last daemon of the store came to the end of an orderly stop (LocalStore.sign_off)."""
-    try:
-        return (root / INTERNAL_DIR / "lock").stat().st_size == 0
-    except OSError:
-        return False
-
-
-def left_behind(root: Path) -> Path | None:
-    """Where the mount is that the store's last daemon has left dead; None where one runs, or none is left."""
-    point = left_by(root / INTERNAL_DIR / "mounted") if _holder(root) is None else None
-    mount = mount_on(point) if point is not None else None
-    try:
-        if mount is not None and is_recfs_type(mount):
-            root_behind(mount)
-    except DeadMount:
-        return point
-    return None
-
-
-def _holder(root: Path) -> str | None:
-    """Return the process id of who holds the store, as it wrote it down; None if nobody does."""
-    try:
-        with open(root / INTERNAL_DIR / "lock", encoding="ascii", errors="replace") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return lock.read(64).strip() or "unknown"
-    except OSError:
-        pass
-    return None
 
 
 def _upload_first(asking: ControlClient, deadline: float, teller: Teller) -> dict[str, Any] | None:
@@ -316,7 +279,7 @@ def _wait_gone(mount: Mount | None, root: Path, pidfd: int | None, deadline: flo
         else:
             poll.register(table, select.POLLPRI)
         while (left_s := deadline - time.monotonic()) > 0:
-            if pidfd is None and (_holder(root) is None if mount is None else mount_on(mount.mount_point) != mount):
+            if pidfd is None and (holder(root) is None if mount is None else mount_on(mount.mount_point) != mount):
                 return True
             events = poll.poll(min(left_s, _TELL_S if pidfd is not None or mount is not None else _LOOK_S) * 1000)
             if events and pidfd is not None:
@@ -324,16 +287,3 @@ def _wait_gone(mount: Mount | None, root: Path, pidfd: int | None, deadline: flo
             if not events and left_s > _TELL_S:
                 tell()
     return False
-
-
-def clear_dead_mount(mount_point: Path) -> None:
-    """Detach a mount whose daemon is gone. Raises MountError with what the tool said."""
-    tool = shutil.which("fusermount3")
-    command = [tool, "-uz", str(mount_point)] if tool else ["umount", "-l", str(mount_point)]
-    try:
-        subprocess.run(command, check=True, capture_output=True, timeout=_CLEAR_S)
-    except subprocess.CalledProcessError as exc:
-        said = exc.stderr.decode("utf-8", "replace").strip()
-        raise MountError(f"cannot clear the dead mount {mount_point}: {said}; try it as root") from exc
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        raise MountError(f"cannot clear the dead mount {mount_point}: {exc}; install fuse3") from exc

@@ -1,0 +1,1 @@
+"""What a store tells of itself: its status, files, quotas and settings."""
