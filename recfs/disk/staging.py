@@ -6,24 +6,30 @@ The pool is filled by a thread, so that `create` on the trio thread touches the 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import trio
 
 from recfs.core.bounds import MAX_ID, MAX_INT
 from recfs.core.layout import NAME_MAX_BYTES
+from recfs.core.model import State
 from recfs.disk.diskio import file_limit, is_beyond, too_many
 from recfs.errors import OutOfSpace
 from recfs.ports.rows import ROOT_INO
+from recfs.state.problems import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from recfs.state.nodes import FileNode
     from recfs.stores.local import LocalStore
+
+log = logging.getLogger("recfs.fs")
 
 POOL_SIZE = 256
 INODE_RESERVE = 1024
@@ -147,6 +153,38 @@ class StagingPool:
     def discard(self, staging_id: str) -> None:
         """Remove a staging file that was taken but not used. Blocking."""
         self._store.drop_staging([staging_id])
+
+    def take_over(self, path: bytes) -> str:
+        """Have the file at a local path be a staging file; its id. Raises OSError."""
+        staging = self.new_id()
+        self._store.rename(path, self._store.staging(staging))
+        return staging
+
+    def label(self, node: FileNode, *, before_writing: bool = False) -> None:
+        """Write on a node's staging file whose it is: enough to adopt it if its row never got written.
+
+        *before_writing*: nothing has been changed yet, and nothing may be while the label says "closed": raises
+        OSError. Else a label that cannot be written is a warning: it counts only if the daemon dies at once.
+        """
+        if node.body is None or node.unlinked:
+            return
+        closed = node.bytes if node.state is State.SEALING and not before_writing else None
+        path = b"/".join(node.parts())
+        now = time.monotonic_ns()
+        label = Label(node.ino, node.parent.ino, node.mode, node.uid, node.gid, closed, path, now)
+        kind = COPY_LABEL if node.body.copying else b""
+        try:
+            fd = node.body.fd
+            if len(path) > LONG_PATH_BYTES or not self._store.label(fd, kind + label.encode()):
+                self._store.label(fd, kind + replace(label, path=ELSEWHERE + node.name).encode())
+        except Exception as error:
+            if before_writing:
+                raise
+            log.warning("%s: its staging file cannot be labelled: %s", node.path, reason_of(error))
+
+    def label_version(self, fd: int, node: FileNode) -> None:
+        """Write on a staging file that it is the copy of a version of this one. Raises OSError."""
+        self._store.label(fd, VERSION_LABEL + b"%d" % node.ino)
 
     async def run(self) -> None:
         """Keep the pool filled. While the disk refuses, whoever takes one meets the same error."""

@@ -31,7 +31,7 @@ class Versions:
         self._tree = tree
         self._behind = behind
         self._thaw = thaw
-        """Lets a stopped file be changed again (`BackingFiles.thaw`)."""
+        """Lets a stopped file be changed again (`Stops.thaw`)."""
 
     @staticmethod
     def _before(node: FileNode) -> Untouched | None:

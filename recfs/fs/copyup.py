@@ -43,7 +43,7 @@ class CopyUp:
                 with interruptible(f"a copy of {shared.path}"):
                     await self._bytes(shared, number)
             body.copying = False
-            self._backing_files.label(node)  # all of it is there: the next start keeps it
+            self._backing_files.pool.label(node)  # all of it is there: the next start keeps it
         except BaseException:
             if not node.unlinked:
                 self._names.discard(node, successor=None)  # half a copy is no copy

@@ -56,6 +56,8 @@ class OpenFiles:
         self._tree = tree
         self._behind = tree.behind
         self._backing_files = backing_files
+        self._unsealing = backing_files.unsealing
+        self.stops = backing_files.stops
         self._names = names
         self.space = space
         self._backlog = backlog
@@ -211,7 +213,7 @@ class OpenFiles:
                 raise
             if body.stopped is not None:
                 raise body.stopped[0](body.stopped[1]) from error
-            if error.errno != errno.EPERM or not await self._backing_files.thawed(node, body):
+            if error.errno != errno.EPERM or not await self.stops.thawed(node, body):
                 raise disk_error(error, node) from error
             return await self.write_now(number, offset, data)
         if written < len(data) or offset + written > node.bytes:  # others may have cut it, or failed, meanwhile
@@ -227,7 +229,7 @@ class OpenFiles:
         """Make ready to change the bytes of the file. Raises what stopped it; nothing is awaited after that."""
         node, body = handle.node, handle.body
         if not is_changeable(node, body):
-            await self._backing_files.unseal(node)
+            await self._unsealing.unseal(node)
         if body.stopped is not None:
             raise body.stopped[0](body.stopped[1])
         if body.ahead:
@@ -235,10 +237,6 @@ class OpenFiles:
         body.untouched = None
         if node.mode & 0o6000 and drop_privileges(node):
             self._kernel.forget_inode(node.ino)
-
-    async def thawed(self, node: FileNode, body: BackingFile) -> bool:
-        """Let a stopped file be changed again; tells whether anything was to be done (`BackingFiles.thawed`)."""
-        return await self._backing_files.thawed(node, body)
 
     def admit(self, node: FileNode, offset: int, wanted: int) -> int:
         """How far towards *wanted* a write at *offset* may go. Raises when not by one byte."""
@@ -286,7 +284,7 @@ class OpenFiles:
         body = node.body
         assert body is not None
         follow(self._tree, node)
-        await self._backing_files.thawed(node, body)
+        await self.stops.thawed(node, body)
         if size == 0:
             room, versions = True, self._backing_files.versions
             if body.backing and versions.keeps(node):
@@ -296,10 +294,10 @@ class OpenFiles:
                     room = False
                     if not versions.is_half_gone(node):
                         raise
-            await self._backing_files.supersede(node, room=room)
+            await self._unsealing.supersede(node, room=room)
         else:
             end_of(size, 0, self.space.max_file_bytes)
-            await self._backing_files.unseal(node)
+            await self._unsealing.unseal(node)
             if size > node.bytes:
                 account = node.parent.account if not node.unlinked else None
                 if account is not None:
@@ -307,7 +305,7 @@ class OpenFiles:
                 self.space.admit(0)
             self._tree.resize(node, size)
             try:
-                await self._backing_files.cut(node, body, size)
+                await self._unsealing.cut(node, body, size)
             except BaseException as error:
                 self._tree.resize(node, os.fstat(body.fd).st_size)
                 if not isinstance(error, OSError):
@@ -380,7 +378,7 @@ class OpenFiles:
                 self.seal(node)
         if node.state is State.INCOMPLETE and node.staging is None and not node.unlinked and not body.backing:
             with self.modes.problems.aside("home tree", ("incomplete", node.ino), node.path):
-                await self._backing_files.retire(node)
+                await self._unsealing.retire(node)
         body.handles -= 1
         if not body.handles and node.body is body:
             large = self._backing_files.drop(node)
@@ -391,7 +389,7 @@ class OpenFiles:
         """Nobody writes any more: hand the file to the commit pipeline. Atomic."""
         if node.state is not State.WRITING or node.unlinked:
             return
-        if self._backing_files.thaw(node):
+        if self.stops.thaw(node):
             node.enter(State.INCOMPLETE)
             self._backing_files.versions.release_priors(node)
             self._behind.node(node)
@@ -399,7 +397,7 @@ class OpenFiles:
             return
         node.enter(State.SEALING)
         self._backing_files.versions.closed(node)
-        self._backing_files.mark_closed(node)
+        self._unsealing.mark_closed(node)
         body = node.body
         known = body.untouched if body is not None else None
         node.untouched = known if known is not None and known.sha256 is not None else None

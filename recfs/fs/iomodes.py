@@ -15,16 +15,12 @@ limit.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
-from functools import partial
 from typing import TYPE_CHECKING
 
-import trio
-
-from recfs.disk.diskio import can_freeze, freeze
+from recfs.disk.diskio import can_freeze
 from recfs.disk.follow import follow
 from recfs.errors import FileTooLarge, FsError, OutOfSpace, QuotaExceeded
 from recfs.fs.handles import Mode
@@ -33,7 +29,7 @@ from recfs.state.nodes import is_changeable
 from recfs.state.waits import Held
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import trio
 
     from recfs.disk.backing_files import BackingFiles
     from recfs.disk.staging import DiskReserve
@@ -67,14 +63,9 @@ class IoModes:
         self._headroom = headroom
         self.problems = tree.behind.problems
         self._ahead: dict[int, FileNode] = {}
-        self._to_freeze: list[FileNode] = []
-        self._to_thaw: list[tuple[FileNode, BackingFile, int, trio.Event]] = []
-        backing_files.thaw_later = self._thaw_later
-        self._contended = backing_files.contended
+        self.stops = backing_files.stops
         self._refused: set[int | None] = set()
         self.backlog = backlog
-        self.started = trio.Event()
-        """Set while some writer runs ahead of the books, or a stopped file is to be changed again."""
 
     @property
     def keeps_pages(self) -> bool:
@@ -105,14 +96,14 @@ class IoModes:
         # While it is held the file may be on its way between home and staging, and end on another inode of the disk.
         async with Held(body.lock, handle.node):
             if handle.writes and self._must_unseal(handle):
-                await self._backing_files.unseal_held(handle.node, remember=True)
+                await self._backing_files.unsealing.unseal_held(handle.node, remember=True)
             if self._is_busy(handle):
-                await self._backing_files.left_alone(handle.node)
+                await self._backing_files.moves.left_alone(handle.node)
             return self._decide(handle, busy=self._is_busy(handle))
 
     def _is_busy(self, handle: Handle) -> bool:
         """Whether the kernel must not have the file just now: the settler would wait for whoever then has it locked."""
-        return not handle.body.backing and self._backing_files.is_worked_on(handle.node)
+        return not handle.body.backing and self._backing_files.moves.work_on(handle.node)
 
     def _must_unseal(self, handle: Handle) -> bool:
         """Whether a writer's file must be changeable before the open is answered: nobody tells of its first byte."""
@@ -182,7 +173,7 @@ class IoModes:
             body.seen = (info.st_size, info.st_mtime_ns)
             body.judged = node.bytes
         self._ahead[node.ino] = node
-        self.started.set()
+        self.stops.due.set()
 
     def needs_flush(self, handle: Handle) -> bool:
         """Whether close(2) has something to tell: that a limit was passed."""
@@ -205,8 +196,8 @@ class IoModes:
                 handle.account = None
             if not body.ahead:
                 del self._ahead[node.ino]
-                if not self._ahead and not self._to_thaw:
-                    self.started = trio.Event()
+                if not self._ahead:
+                    self.stops.rest()
         body.passing -= 1
         if not body.passing:
             if body.backing > 0:
@@ -247,68 +238,10 @@ class IoModes:
                 self.problems.solved("metering", node.ino)
 
     def freeze(self, nursery: trio.Nursery) -> None:
-        """Carry out the stops that `measure` decided on, in tasks of *nursery*.
-
-        In threads: the bytes are written out first, and a writer may keep the file locked for as long as it likes.
-        """
-        stopped, self._to_freeze = self._to_freeze, []
-        for node in stopped:
-            body = node.body
-            if body is not None and body.stopped is not None and body.freezing is None:
-                with self._stopping(node):
-                    fd = os.dup(body.fd)
-                    body.freezing = trio.Event()
-                    nursery.start_soon(self._freeze, node, body, fd, body.freezing)
-        thawed, self._to_thaw = self._to_thaw, []
-        for node, body, fd, done in thawed:
-            nursery.start_soon(self._thaw, node, body, fd, done)
+        """Carry out the stops that `measure` decided on, in tasks of *nursery*."""
+        self.stops.carry_out(nursery)
         if not self._ahead:
-            self.started = trio.Event()
-
-    def _thaw_later(self, node: FileNode, body: BackingFile) -> None:
-        """Let a stopped file be changed again that somebody may have locked. `body.freezing` tells when it is. Atomic.
-
-        Should it fail, the next start does it.
-        """
-        with self.problems.aside("metering", ("thaw", node.ino), node.path):
-            fd = os.dup(body.fd)
-            body.freezing = trio.Event()
-            self._to_thaw.append((node, body, fd, body.freezing))
-            self.started.set()
-
-    async def _thaw(self, node: FileNode, body: BackingFile, fd: int, done: trio.Event) -> None:
-        try:
-            with self.problems.aside("metering", ("thaw", node.ino), node.path):
-                await self._agree(node, body, fd)
-        finally:
-            body.freezing = None
-            done.set()
-            os.close(fd)
-
-    @contextlib.contextmanager
-    def _stopping(self, node: FileNode) -> Iterator[None]:
-        """A stop that fails is tried again with the next look."""
-        item = ("stop", node.ino)
-        with self.problems.aside("metering", item, node.path):
-            yield
-        if self.problems.has("metering", item):
-            self._to_freeze.append(node)
-
-    async def _freeze(self, node: FileNode, body: BackingFile, fd: int, done: trio.Event) -> None:
-        try:
-            with self._stopping(node):
-                await self._agree(node, body, fd)
-        finally:
-            body.freezing = None
-            done.set()
-            os.close(fd)
-
-    async def _agree(self, node: FileNode, body: BackingFile, fd: int) -> None:
-        """Have the file below be changeable, or not, as the books say, whatever they came to say meanwhile."""
-        frozen: bool | None = None
-        while frozen is not (body.stopped is not None):
-            frozen = body.stopped is not None
-            await self._contended.run(node, partial(freeze, fd, frozen=frozen))
+            self.stops.rest()
 
     def _judge(self, node: FileNode) -> None:
         body = node.body
@@ -336,7 +269,7 @@ class IoModes:
         assert body is not None
         body.stopped = (type(error), f"{node.path}: {error}")
         if self._can_freeze:
-            self._to_freeze.append(node)
+            self.stops.stop(node)
         log.warning(
             "%s: %s; its writer %s, and it will be kept as incomplete",
             node.path, error, "is stopped" if self._can_freeze else "cannot be stopped on this file system",

@@ -157,7 +157,7 @@ class Ranges:
                     else:
                         result = await trio.to_thread.run_sync(function, *args, limiter=self._changes)
                 except PermissionError:  # that of a stop which is over by now is none
-                    if body.stopped is not None or not await self._files.thawed(node, body):
+                    if body.stopped is not None or not await self._files.stops.thawed(node, body):
                         raise
                 else:
                     self._files.changed(node)

@@ -28,7 +28,7 @@ class Meter:
             await forever("metering", partial(self._look, nursery), self._modes.problems)
 
     async def _look(self, nursery: trio.Nursery) -> None:
-        await self._modes.started.wait()
+        await self._modes.stops.due.wait()
         await trio.sleep(PERIOD_S)
         self._modes.measure()
         self._modes.freeze(nursery)

@@ -162,6 +162,11 @@ class FileNode(Node):
         )  # fmt: skip
 
 
+def is_gone(node: Node) -> bool:
+    """Whether the node lost its name. A call, so that no answer from before an await is taken for granted."""
+    return node.unlinked
+
+
 def is_changeable(node: FileNode, body: BackingFile) -> bool:
     """Whether the bytes may be changed at once: in staging (or nameless, or where they are), and the row says so."""
     ready = node.staging is not None or node.unlinked or body.in_place

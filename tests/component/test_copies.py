@@ -108,7 +108,7 @@ async def test_emptying_beside_a_reader_ends_when_its_caller_is_killed(fs: Files
 
     async with trio.open_nursery() as nursery:
         with (
-            mock.patch("recfs.disk.backing_files.copy_bytes", copying),
+            mock.patch("recfs.disk.unsealing.copy_bytes", copying),
             mock.patch("fcntl.ioctl", side_effect=OSError(errno.EOPNOTSUPP, "no shared extents")),
         ):
             nursery.start_soon(interrupted, request, fs.open, FILE, os.O_RDWR | os.O_TRUNC)

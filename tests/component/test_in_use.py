@@ -265,8 +265,7 @@ async def test_an_incomplete_file_leaves_the_home_tree_with_its_last_reader(
         return True
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("fs.iomodes", "disk.backing_files"):
-            patch.setattr(f"recfs.{module}.freeze", freeze)
+        patch.setattr("recfs.disk.stops.freeze", freeze)
         fs.vfs.files.modes._can_freeze = True
         reader, _ = await fs.pass_open(FILE)
         writer, mode = await fs.pass_open(FILE, os.O_RDWR)

@@ -372,7 +372,7 @@ async def test_no_room_for_the_copy(fs: Filesystem, monkeypatch: pytest.MonkeyPa
     def full(source: int, target: int, stopped: threading.Event) -> None:
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr("recfs.disk.backing_files.copy_bytes", full)
+    monkeypatch.setattr("recfs.disk.unsealing.copy_bytes", full)
     reader, _ = await fs.pass_open(FILE)
     with pytest.raises(OSError, match="full"):
         await fs.pass_open(FILE, RW | os.O_TRUNC)

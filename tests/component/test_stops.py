@@ -13,10 +13,9 @@ from unittest import mock
 import pytest
 import trio
 
-from recfs.disk import diskio
+from recfs.disk import diskio, stops
 from recfs.disk.contended import Contended
 from recfs.errors import Interrupted, QuotaExceeded
-from recfs.fs import iomodes
 from recfs.fs.vfs import Changes
 
 from .build import OPERATOR, REC, Filesystem, pattern
@@ -52,9 +51,8 @@ class Flag:
 def flag(monkeypatch: pytest.MonkeyPatch) -> Flag:
     """In the place of the file system's."""
     made = Flag()
-    for module in (iomodes, diskio):
+    for module in (stops, diskio):
         monkeypatch.setattr(module, "freeze", made.freeze)
-    monkeypatch.setattr("recfs.disk.backing_files.freeze", made.freeze)
     monkeypatch.setattr(os, "ftruncate", partial(made.refuse, os.ftruncate))
     return made
 
@@ -84,10 +82,10 @@ async def test_the_flag_is_what_the_books_say_however_often_they_change(
     for count in range(again):
         assert await trio.to_thread.run_sync(partial(flag.asked.acquire, timeout=10))
         if count % 2 == 0:
-            assert fs.vfs.backing_files.thaw(node)
+            assert fs.vfs.backing_files.stops.thaw(node)
         else:
             body.stopped = reason
-            modes._to_freeze.append(node)
+            modes.stops.stop(node)
             modes.freeze(nursery)
         flag.permits.release()
     flag.permits.release()
@@ -112,7 +110,7 @@ async def test_cutting_a_file_whose_writer_is_stopped_again_meanwhile(
     while body.freezing is not None:
         await body.freezing.wait()
     assert flag.is_set
-    reason, unseal = body.stopped, fs.vfs.backing_files.unseal
+    reason, unseal = body.stopped, fs.vfs.backing_files.unsealing.unseal
 
     async def unsealed(*args: object) -> None:
         await unseal(*args)
@@ -123,7 +121,7 @@ async def test_cutting_a_file_whose_writer_is_stopped_again_meanwhile(
 
     told: list[object] = []
     nursery.start_soon(fs.parts.meter.run)
-    with mock.patch.object(fs.vfs.backing_files, "unseal", unsealed):
+    with mock.patch.object(fs.vfs.backing_files.unsealing, "unseal", unsealed):
         await fs.vfs.setattr(node.ino, Changes(size=MIB), OPERATOR)
     assert told
     assert (node.bytes, os.fstat(body.fd).st_size, flag.is_set) == (MIB, MIB, False)

@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 import trio
 
-from recfs.disk import backing_files
+from recfs.disk import unsealing
 from recfs.errors import IoFailure, OutOfSpace
 from recfs.fs.handles import Mode
 from recfs.fs.vfs import Changes
@@ -369,7 +369,7 @@ async def test_a_file_is_emptied_on_a_full_disk_if_it_is_whole_nowhere(
     full = (
         mock.patch.object(fs.vfs.files.space, "admit", side_effect=OutOfSpace("full"))
         if noticed == "before"
-        else mock.patch.object(backing_files, "copy_bytes", side_effect=OSError(errno.ENOSPC, "full"))
+        else mock.patch.object(unsealing, "copy_bytes", side_effect=OSError(errno.ENOSPC, "full"))
     )
     with full, contextlib.nullcontext() if changed else pytest.raises((OSError, OutOfSpace), match="full"):
         await truncate(fs, number)
@@ -409,14 +409,14 @@ async def test_a_copy_has_its_own_size(passing: Filesystem) -> None:
     assert node.body is not None
     os.pwrite(node.body.fd, b"synced", 0)
     await fs.vfs.files.fsync(number)
-    copied = backing_files.copy_bytes
+    copied = unsealing.copy_bytes
 
     def slow(source: int, target: int, *args: Any, **how: Any) -> Any:
         done = copied(source, target, *args, **how)
         os.pwrite(source, b"and more, and more", 6)
         return done
 
-    with mock.patch.object(backing_files, "copy_bytes", slow):
+    with mock.patch.object(unsealing, "copy_bytes", slow):
         await fs.vfs.setattr(node.ino, Changes(size=0), OPERATOR)
     await fs.parts.behind.flush()
     await die(fs, "kill")

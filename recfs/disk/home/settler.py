@@ -7,7 +7,7 @@ crash in between leaves a pending row whose `home_ino` tells at the next start w
 
 A batch is planned on the trio thread, with the books already saying where everything will lie, and carried out by a
 thread. Until it is done `touches` is true for what it moves, and whoever needs such a path waits
-(`BackingFiles.wait_for_moves`).
+(`Moves.ended`).
 Files that programs may keep locked are left out of it (`inuse.py`), and what is under way in it is not handed to the
 kernel (`worked_on`).
 """
