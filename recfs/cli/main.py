@@ -13,6 +13,7 @@ from recfs import __version__
 from recfs.cli.checks.doctor import doctor
 from recfs.cli.common import stdout
 from recfs.cli.common.exits import ExitCode, exit_code_of, help_epilog, kind_of
+from recfs.cli.common.help import Group
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.output import emit_json
 from recfs.cli.common.stdout import CannotWrite
@@ -31,8 +32,43 @@ from recfs.cli.work.queue import queue
 from recfs.cli.work.sweep import sweep
 from recfs.errors import RecfsError
 
+_SECTIONS = {
+    "With a daemon, and without": """
+    With a daemon running, the daemon answers; only its own user and root may ask it. Without one, `status`, `ls-files`,
+    `info`, `quota show`, `quota check`, `queue` and `route explain` read the catalogue as the last daemon left it, and
+    `quota set`, `quota check --repair` and `sweep temp` open the store for a moment themselves. Name the configuration
+    then: a store found by `--root` alone has the default limits, and no S3. `bucket owner` and `bucket claim` ask S3
+    without a daemon, too; `drain` and everything else that asks S3 need one.
 
-class RecfsGroup(click.Group):
+    A command that waits for the daemon or for S3 says so on standard error after 3 s, and what S3 said last; a question
+    (`bucket`, `lifecycle`, `presign`, `restore`) ends after 30 s with exit code 8.
+    """,
+    "Options of every command": """
+    They may stand before or after the command's name. `recfs --version` shows the version, `--help` (or `-h`)
+    explains any command. `recfs --json --version` prints `{"version": ...}`.
+    """,
+    "JSON": """
+    With `--json` a command prints one document; an error is one too, besides the message on standard error:
+
+    \b
+    $ recfs --json umount /mnt/recordings
+    recfs: 1 file is open: users/5/recordings/142/video.mp4
+    close them, or use --force
+    {
+      "error": {
+        "kind": "MountError",
+        "message": "1 file is open: users/5/recordings/142/video.mp4\\nclose them, or use --force",
+        "exit_code": 5
+      }
+    }
+
+    Sizes are bytes (`*_bytes`), times nanoseconds since 1970 (`*_ns`) or seconds (`*_s`), no limit is `null`. Output is
+    ASCII; bytes of names that are not UTF-8 appear as `\\udc80` to `\\udcff`, which Python's `os.fsencode` turns back.
+    """,
+}
+
+
+class RecfsGroup(Group):
     """A group whose `main` answers every exception itself: click knows one exit code, recfs has twelve."""
 
     def main(
@@ -126,6 +162,7 @@ def _version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
     "recfs",
     cls=RecfsGroup,
     epilog=help_epilog(),
+    sections=_SECTIONS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.option("--version", is_flag=True, expose_value=False, callback=_version, help="Show the version and exit.")
@@ -133,14 +170,14 @@ def _version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
 def cli() -> None:
     """A file system for media recordings.
 
-    A command finds its store by a PATH inside the mount, by --root or --config, by the working directory
-    when that is inside a mount, by $RECFS_CONFIG, or by /etc/recfs/recfs.conf.
+    A command finds its store by a PATH inside the mount (or on the store's disk), else by `--root` or `--config`,
+    else by the working directory if that is in a mount, else by `$RECFS_CONFIG`, else by `/etc/recfs/recfs.conf`.
     """
 
 
 for _command in (
-    *(mount, umount, status, quota, sweep, ls_files, info, drain, config_group, doctor),
-    *(queue, evict, fetch, pin, unpin, route, tier, restore, presign, lifecycle, bucket),
+    *(mount, umount, status, ls_files, info, quota, sweep, drain, queue, evict, fetch, pin, unpin),
+    *(route, tier, restore, presign, lifecycle, bucket, config_group, doctor),
 ):
     cli.add_command(_command)
 

@@ -3,6 +3,8 @@
 import ast
 import errno
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -119,6 +121,13 @@ def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tup
 
 
 COMMANDS = dict(commands(cli))
+
+
+@pytest.mark.slow
+def test_the_reference_is_what_the_commands_say_of_themselves() -> None:
+    command = [sys.executable, ROOT / "scripts/reference", "--check"]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)

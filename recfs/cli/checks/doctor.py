@@ -23,6 +23,7 @@ from recfs.cli.checks.passthrough import here
 from recfs.cli.checks.versions import version_checks
 from recfs.cli.common import output
 from recfs.cli.common.exits import ExitCode
+from recfs.cli.common.help import Command
 from recfs.cli.common.last_daemon import left_behind
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.store import INTERNAL_DIR, in_effect, open_store
@@ -33,16 +34,78 @@ _STYLES = {Level.OK: "green", Level.NOTE: "cyan", Level.WARN: "yellow", Level.FA
 _OUTCOME_STYLES = {"offered": "green", "not offered": "yellow", "wrong": "bold red", "not tried": ""}
 
 
-@click.command()
-@click.option("--s3-features", is_flag=True, help="Also list everything that was tried of the S3 server.")
+_S3 = """
+With `[s3]` it reaches for the bucket, compares the clocks, writes, reads and deletes one small object, and looks for
+unfinished uploads older than a day. It uses the credentials of whoever runs it, so run it as the daemon's user. That
+S3 is away is a warning, everything else about it a failure; that something else answers at `endpoint` (another port
+of the server, its console, a web server) is said so. Then it tries what recfs asks of a server, and tells what it
+does not do or does wrongly (docs/s3.md, "What a server has to offer"), and what that means for this configuration: a
+failure where files would not be stored or not be found again, a warning where something that is configured does not
+work, else a note, of which nothing has to be done:
+
+\b
+ok    s3            s3://media/studio/ at https://s3.example.org, region us-east-1, clocks differ by 0 s
+ok    s3 access     s3://media/studio/: may write, read and delete
+ok    s3 uploads    0 under way, none left over
+ok    s3 prefix     s3://media/studio/: no store has taken it into use yet
+ok    s3 server     offers 29 of 43 features; --s3-features names them
+note  s3 server     archive classes: not offered (an object of class GLACIER is served at once, like any other): \
+GLACIER and DEEP_ARCHIVE are labels there: such objects are read at once, like all others, and cost as much
+                    -> name no archive class in [s3], [[route]] or [lifecycle] with this server
+
+All of it is done below the prefix, in `.recfs/doctor-…/`, where no file's object can be: three hundred requests, one
+upload of 5 MiB, some dozen small objects, all removed again, also from a bucket that keeps versions, and after Ctrl-C
+or SIGTERM. What a killed doctor leaves the next one removes that comes an hour later. It also puts an empty object
+into a bucket `recfs-doctor-…` that does not exist, and removes what comes of it; and a lifecycle rule for keys that
+nobody has, where the bucket has no rules of others. It never takes more than two minutes, and what was not tried
+until then is said. In a bucket that locks new objects for a time nothing is tried, for it would stay there. What it
+costs at AWS is a fraction of a cent: some objects are of the classes STANDARD_IA and GLACIER, and of those of the
+configuration, which have a shortest time of storage.
+"""
+_EXAMPLE = """
+$ recfs doctor --root /srv/recfs
+ok    kernel        Linux 6.18.44
+ok    /dev/fuse     can be opened
+ok    fusermount3   /usr/bin/fusermount3
+ok    allow_other   root needs no permission for it
+ok    capabilities  CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_SYS_ADMIN
+ok    open files    20,000 at most
+fail  mount         /mnt/recordings is a dead mount, of this store
+                    -> recfs umount /mnt/recordings
+ok    root          /srv/recfs is writable
+ok    user xattrs   supported
+ok    file system   ext4
+ok    free space    79.4 GiB free, reserve (min_free) 1 GiB
+ok    passthrough   the kernel can read and write files by itself
+ok    python        3.11.7
+ok    pyfuse3       3.5.0
+ok    libfuse       3.14.0
+ok    sqlite        3.40.1
+ok    ffmpeg        5.1.9-0+deb12u1 (/usr/bin/ffmpeg)
+ok    ffprobe       5.1.9-0+deb12u1 (/usr/bin/ffprobe)
+17 ok, 0 warnings, 1 failure
+"""
+
+
+@click.command(
+    cls=Command,
+    exits={ExitCode.PROBLEMS: "something fails; a warning is no failure"},
+    sections={"S3": _S3},
+    example=_EXAMPLE,
+)
+@click.option(
+    "--s3-features",
+    is_flag=True,
+    help="Also list everything that was tried of the S3 server, with its outcome (`s3_features` in JSON).",
+)
 @store_options
 @click.pass_context
 def doctor(ctx: click.Context, s3_features: bool) -> None:
     """Check what this machine and the bucket lack, and say how to fix it.
 
-    Kernel, FUSE, capabilities, disk, bucket and versions; each finding names its remedy.
-
-    Exit code 1 when something fails; a warning is no failure, and a note needs nothing to be done.
+    Kernel, FUSE, capabilities, disk, bucket and versions. Each finding that is not ok names its remedy; a note needs
+    nothing to be done. In a mount, or with `--root`, a daemon that runs tells its own settings and limits. A dead
+    mount of another store is a warning, of this one a failure.
     """
     invocation = ctx.ensure_object(Invocation)
     store, root, server = _store_checks(invocation)

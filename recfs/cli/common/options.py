@@ -42,7 +42,7 @@ def common_options(command: F) -> F:
         is_eager=True,  # --version asks for it
         expose_value=False,
         callback=_remember,
-        help="One JSON document on stdout.",
+        help="One JSON document on standard output, also for errors.",
     )(command)
 
 

@@ -10,10 +10,14 @@ ANY_PATH = click.Path(path_type=Path, readable=False)
 """Any path: whether the user may read what is there is asked elsewhere, and told with a reason."""
 
 
+SIZE_UNIT = "bytes, or with a unit: 500MB (powers of 1000), 10GiB (powers of 1024)"
+
+
 class Duration(click.ParamType[float]):
     """A duration as in recfs.conf ("5m", "90s", plain seconds); becomes seconds, from *least_s* to *most_s*."""
 
     name = "duration"
+    unit = "seconds, or with units: 250ms, 90s, 5m, 1h 30m, 7d, 2w"
 
     def __init__(self, least_s: float = 0.0, most_s: float = math.inf) -> None:
         self._least_s, self._most_s = least_s, most_s
@@ -34,6 +38,7 @@ class Size(click.ParamType[int]):
     """A size as in recfs.conf ("8 MiB", plain bytes); becomes bytes."""
 
     name = "size"
+    unit = SIZE_UNIT
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         from recfs.core.units import parse_size

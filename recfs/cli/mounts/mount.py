@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from recfs.cli.common import cwd, output
+from recfs.cli.common.exits import ExitCode
+from recfs.cli.common.help import Command
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.params import Duration
 from recfs.cli.common.store import INTERNAL_DIR
@@ -23,17 +25,34 @@ _ANSWER_S = 5.0
 """How long a daemon may take to say what it serves."""
 
 
-@click.command()
+_EXITS = {
+    ExitCode.STORE: "the store is in use or cannot be used, or with `--existing` there is none",
+    ExitCode.MOUNT: "the mount point cannot be used",
+}
+_EXAMPLE = """
+$ recfs mount --root /srv/recfs -d /mnt/other
+recfs: store /srv/recfs is in use by another recfs daemon (process 19554). Stop it with \
+`recfs umount --root /srv/recfs`, or use its mount.
+$ echo $?
+4
+"""
+
+
+@click.command(cls=Command, exits=_EXITS, example=_EXAMPLE)
 @click.argument("mountpoint", required=False, type=click.Path(path_type=Path))
-@click.option("-d", "--detach", is_flag=True, help="Return when the mount is ready; the daemon goes on.")
-@click.option("--existing", is_flag=True, help="Only a store that is there: never make a new one.")
+@click.option(
+    "-d", "--detach", is_flag=True, help="Return when the mount answers; the daemon goes on in the background."
+)
+@click.option(
+    "--existing", is_flag=True, help="Only a store that is there: never make a new one, as with `existing = true`."
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log everything (level debug).")
 @click.option(
     "--start-timeout",
     type=Duration(),
     default="5m",
     show_default=True,
-    help="With -d: longest wait for ready.",
+    help="With -d: longest wait; then the daemon is stopped again.",
 )
 @click.option("--log-file", type=click.Path(path_type=Path), metavar="FILE", help="In place of [log].file.")
 @store_options
@@ -49,8 +68,12 @@ def mount(
 ) -> None:
     """Mount a store and serve it until stopped.
 
-    MOUNTPOINT defaults to `mountpoint` of recfs.conf. Where there is no store, a new one is made, unless --existing.
+    MOUNTPOINT defaults to `mountpoint` of recfs.conf. Where there is no store, a new one is made, unless `--existing`.
+    A root with a catalogue, and with neither `users` nor `shared` nor `temp`, is refused: a disk of it is missing.
     `recfs mount --root DIR MOUNTPOINT` needs no config file. Ctrl-C and SIGTERM stop it cleanly.
+
+    With `-d`, a store that is mounted there already stays so: exit code 0, and its settings are those of its start. A
+    daemon that cannot start has its message, its exit code and, with `--json`, the kind of its error repeated.
     """
     from recfs.config import find_config
 

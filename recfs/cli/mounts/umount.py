@@ -12,6 +12,8 @@ import click
 
 from recfs.api.control import ControlClient
 from recfs.cli.common import output
+from recfs.cli.common.exits import ExitCode
+from recfs.cli.common.help import Command
 from recfs.cli.common.last_daemon import clear_dead_mount, holder, left_behind, signed_off
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.params import ANY_PATH, Duration
@@ -35,16 +37,30 @@ _WAY_OUT = (
 """What ends the wait for a catalogue that cannot be written (`parts.DRAIN_S`)."""
 
 
-@click.command()
+_EXITS = {ExitCode.MOUNT: "files are open, or nothing is mounted on MOUNTPOINT"}
+_EXAMPLE = """
+$ recfs umount /mnt/recordings
+recfs: 1 file is open: users/5/recordings/142/video.mp4
+close them, or use --force
+$ recfs umount --root /srv/recfs
+/mnt/recordings: was a dead mount: its daemon had ended without unmounting; cleared
+"""
+
+
+@click.command(cls=Command, exits=_EXITS, example=_EXAMPLE)
 @click.argument("mountpoint", required=False, type=ANY_PATH)
-@click.option("--force", is_flag=True, help="Stop although files are open; they stay as `incomplete`.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help='Stop although files are open; they stay as `incomplete` (docs/semantics.md, "7. What survives what").',
+)
 @click.option(
     "--timeout",
     "timeout_s",
     type=Duration(),
     default="5m",
     show_default=True,
-    help="Longest wait; what is not uploaded by then, is after the next mount.",
+    help="Longest wait; the daemon goes on committing, and what is not uploaded is left for the next mount.",
 )
 @store_options
 @click.pass_obj
@@ -55,9 +71,15 @@ def umount(invocation: Invocation, mountpoint: Path | None, force: bool, timeout
     gone. Uploads that fail are not waited for, nor are files that take more than 30 s to be hashed: what is left then,
     the next mount goes on with.
 
-    Refused with exit code 5 while files are open. A dead mount (its daemon crashed) is cleared. Interrupted while it
-    waits for uploads, it leaves the mount as it is. With --root or --config it also ends a daemon whose mount is gone
-    from here and held elsewhere (by a container, say).
+    Refused while files are open; it names them. A program that merely stands in a directory of the mount does not
+    hinder it. Interrupted while it waits for uploads (docs/s3.md, "Drain and unmount"), it leaves the mount as it is.
+    Where the catalogue cannot be written, on a full disk say, it tells so at once, and what ends the wait. Large
+    files that the next start hashes are named (`sealing_later_paths` in JSON).
+
+    The mount of a daemon that died is cleared, whether MOUNTPOINT names it or `--root` its store. A daemon whose
+    mount is gone from here, since umount(8) took it away while a container or a unit with mounts of its own holds a
+    copy, is told by the store's control socket: give `--root` or `--config`. A MOUNTPOINT on which nothing is
+    mounted, while the store has its mount elsewhere, is refused.
     """
     is_chosen = mountpoint is None or invocation.root is not None or invocation.config is not None
     config = configured(invocation) if is_chosen else None

@@ -7,6 +7,8 @@ from typing import Any
 import click
 
 from recfs.cli.common import output
+from recfs.cli.common.exits import ExitCode
+from recfs.cli.common.help import Group
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.store import in_effect
 
@@ -24,17 +26,27 @@ _BYTES = frozenset(
 )
 
 
-@click.group("config")
+_CHECKED = """
+$ recfs config check recfs.conf.example
+recfs.conf.example: ok, store at /srv/recfs
+"""
+
+
+@click.group("config", cls=Group)
 def config_group() -> None:
     """Check and show the configuration."""
 
 
-@config_group.command("check")
+@config_group.command(
+    "check",
+    exits={ExitCode.CONFIG: "something is wrong with it: the file, the key and the remedy are named"},
+    example=_CHECKED,
+)
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @store_options
 @click.pass_obj
 def check(invocation: Invocation, file: Path | None) -> None:
-    """Check FILE, or the config that commands would use. Exit code 3 names file, key and remedy."""
+    """Check FILE, or the configuration that commands would use."""
     from recfs.config import load_config
 
     if file is not None:
@@ -52,7 +64,11 @@ def check(invocation: Invocation, file: Path | None) -> None:
 @store_options
 @click.pass_obj
 def show(invocation: Invocation) -> None:
-    """Show every setting in effect, defaults included: those of a running daemon, or of --config."""
+    """Show every setting in effect, defaults included: those of a running daemon, or of `--config`.
+
+    Without `--config`, in a mount or with `--root`: what the daemon there runs with, or without one what the next start
+    with `--root` alone would.
+    """
     from recfs.config import plain
 
     config, source = in_effect(invocation)

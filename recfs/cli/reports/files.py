@@ -7,13 +7,55 @@ import click
 from rich.text import Text
 
 from recfs.cli.common import output
+from recfs.cli.common.help import Command
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.params import ANY_PATH
 from recfs.cli.common.store import here_or_top, locate
 from recfs.core.model import State
 
+_LISTED = """
+$ recfs ls-files -r users
+State          Size  Modified (UTC)       SHA-256       Path
+dir           3 MiB  2026-11-21 09:03:12  -             users/5/
+dir           3 MiB  2026-11-21 09:03:12  -             users/5/recordings/
+dir           3 MiB  2026-11-21 09:03:15  -             users/5/recordings/142/
+committed  79.2 KiB  2026-11-21 09:03:14  e817adfa5369  users/5/recordings/142/audio.mp3
+committed   2.9 MiB  2026-11-21 09:03:14  f305a3505239  users/5/recordings/142/source.mp4
+dir             0 B  2026-11-21 09:03:12  -             users/5/thumbnails/
+"""
+_SHOWN = """
+$ recfs info users/5/recordings/142/source.mp4
+path           users/5/recordings/142/source.mp4
+ino            10
+kind           file
+mode           0644
+uid            0
+gid            0
+atime_ns       1795251793193548559 (2026-11-21 09:03:13 UTC)
+mtime_ns       1795251794811306078 (2026-11-21 09:03:14 UTC)
+ctime_ns       1795251794811306078 (2026-11-21 09:03:14 UTC)
+owner          5
+state          committed
+size_bytes     3072003 (2.9 MiB)
+charged_bytes  3072003 (2.9 MiB)
+sha256         f305a3505239f55851a89aa5a99efcc31b86e22dde3ff09c6c69d075504b22f3
+md5            61fef53795f707df9807989a5ec266e2
+location       local
+local_path     /srv/recfs/users/5/recordings/142/source.mp4
+settled        yes
+"""
+_COMPARE = """
+`--json` has the whole checksum. To compare the bytes on the disk with what was recorded (the list names the files from
+the store's root):
 
-@click.command("ls-files")
+\b
+cd /srv/recfs && recfs --json ls-files -r --state committed --root /srv/recfs |
+  python3 -c 'import json, sys; [print(f["sha256"], "", f["path"]) for f in json.load(sys.stdin)]' | \
+sha256sum --check --quiet
+"""
+
+
+@click.command("ls-files", cls=Command, sections={"": _COMPARE}, example=_LISTED)
 @click.argument("path", required=False, type=ANY_PATH)
 @click.option("-r", "--recursive", is_flag=True, help="Everything below PATH too.")
 @click.option("--state", type=click.Choice([state.value for state in State]), help="Only files in this state.")
@@ -22,8 +64,9 @@ from recfs.core.model import State
 def ls_files(invocation: Invocation, path: Path | None, recursive: bool, state: str | None) -> None:
     """List files with state, size, time and checksum.
 
-    PATH is a path inside the mount or on the store's disk, or users/... with --root. Without PATH: the
-    working directory inside a mount, else the whole store's top.
+    They are those of the catalogue; shown files are not in it. PATH is a path inside the mount or on the store's
+    disk, or `users/...` with `--root`. Without PATH: the working directory inside a mount, else the whole store's
+    top.
     """
     place = locate(invocation, path) if path is not None else here_or_top(invocation)
     files = place.store.call("ls_files", path=place.path, recursive=recursive, state=state)
@@ -46,12 +89,18 @@ def ls_files(invocation: Invocation, path: Path | None, recursive: bool, state: 
     )
 
 
-@click.command()
+@click.command(cls=Command, example=_SHOWN)
 @click.argument("path", type=ANY_PATH)
 @store_options
 @click.pass_obj
 def info(invocation: Invocation, path: Path) -> None:
-    """Show everything known of a file or directory."""
+    """Show everything known of a file or directory.
+
+    `local_path` is where the bytes lie, `settled` whether the home tree agrees with the catalogue. `s3.…` is what S3
+    holds of the file; `s3.current` says whether that is the version the file has, and `s3.read_error` why its last read
+    from there failed. A shown file has `shown_from`; a directory `rbytes` and `rfiles`; `users/<id>` also the quota; an
+    open file its `writers` and `readers`.
+    """
     place = locate(invocation, path)
     result = place.store.call("info", path=place.path)
     if invocation.json:

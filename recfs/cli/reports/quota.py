@@ -6,7 +6,9 @@ import click
 
 from recfs.cli.common import output
 from recfs.cli.common.exits import ExitCode
+from recfs.cli.common.help import Group
 from recfs.cli.common.options import Invocation, store_options
+from recfs.cli.common.params import SIZE_UNIT
 from recfs.cli.common.store import open_store
 
 USER_COLUMNS = ("User", "Used", "Of", "Files", "Of files", "File size", "Uploads", "Of uploads", "Month")
@@ -36,6 +38,7 @@ class Limit(click.ParamType[int | str]):
 
     def __init__(self, *, is_size: bool) -> None:
         self._is_size = is_size
+        self.unit = SIZE_UNIT if is_size else "a whole number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         text = str(value).strip()
@@ -88,7 +91,23 @@ def _print_users(users: list[dict[str, Any]]) -> None:
         output.say(f"{_OWN_MARK} the user's own limit; the others are the defaults of recfs.conf")
 
 
-@click.group()
+_SET = """
+$ recfs quota set 5 --max-bytes 4MB
+User   Used        Of  Files   Of files  File size  Uploads  Of uploads  Month
+5     3 MiB  3.8 MiB*      2  unlimited  unlimited        1   unlimited  2026-11
+* the user's own limit; the others are the defaults of recfs.conf
+$ recfs quota set 5 --max-bytes -1
+Usage: recfs quota set [OPTIONS] USER
+Try 'recfs quota set --help'.
+recfs: Invalid value for '--max-bytes': a limit cannot be negative: '-1'; or write `unlimited` or `default`
+"""
+_CHECKED = """
+$ recfs quota check
+1 user and 4 files checked: all counters are right
+"""
+
+
+@click.group(cls=Group)
 def quota() -> None:
     """Show, set and check users' quotas."""
 
@@ -98,7 +117,7 @@ def quota() -> None:
 @store_options
 @click.pass_obj
 def show(invocation: Invocation, user: str | None) -> None:
-    """Show usage and limits of USER, or of every user."""
+    """Show usage and limits of USER, or of all who ever stored something or have limits of their own."""
     users = open_store(invocation).call("quota_show", user=user)
     if invocation.json:
         output.emit_json(users)
@@ -106,16 +125,25 @@ def show(invocation: Invocation, user: str | None) -> None:
         _print_users(users)
 
 
-@quota.command("set")
+@quota.command("set", example=_SET)
 @click.argument("user", type=UserId())
-@click.option("--max-bytes", type=Limit(is_size=True), metavar="SIZE", help="All files together (10GiB).")
+@click.option("--max-bytes", type=Limit(is_size=True), metavar="SIZE", help="All files together, `temp/<id>` included.")
 @click.option("--max-files", type=Limit(is_size=False), metavar="N", help="Number of files.")
 @click.option("--max-file-size", type=Limit(is_size=True), metavar="SIZE", help="A single file.")
-@click.option("--max-monthly-uploads", type=Limit(is_size=False), metavar="N", help="Uploads per month.")
+@click.option(
+    "--max-monthly-uploads",
+    type=Limit(is_size=False),
+    metavar="N",
+    help="Files `source.<ext>` made directly in a recording, per calendar month (UTC).",
+)
 @store_options
 @click.pass_context
 def set_(ctx: click.Context, /, user: str, **limits: int | str | None) -> None:
-    """Set limits of USER. Each is a value, `unlimited`, or `default` (what recfs.conf says)."""
+    """Set limits of USER, who need not exist yet.
+
+    Each is a value, `unlimited`, or `default` (what the configuration says). They hold for the next byte written, and
+    are on stable storage when the command returns.
+    """
     given = {key: value for key, value in limits.items() if value is not None}
     if not given:
         raise click.UsageError("nothing to set: give at least one limit, such as --max-bytes 10GiB", ctx)
@@ -127,12 +155,12 @@ def set_(ctx: click.Context, /, user: str, **limits: int | str | None) -> None:
         _print_users([result])
 
 
-@quota.command("check")
-@click.option("--repair", is_flag=True, help="Correct the counters.")
+@quota.command("check", exits={ExitCode.PROBLEMS: "they differ and were not repaired"}, example=_CHECKED)
+@click.option("--repair", is_flag=True, help="Correct the counters, also while files change.")
 @store_options
 @click.pass_context
 def check(ctx: click.Context, repair: bool) -> None:
-    """Prove the usage counters against the files. Exit code 1 when they differ and were not repaired."""
+    """Prove the usage counters against the files: add everything up anew, directories' totals included."""
     invocation = ctx.ensure_object(Invocation)
     result = open_store(invocation).call("quota_check", repair=repair)
     differences, repaired = result["differences"], result["repaired"]

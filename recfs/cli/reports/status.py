@@ -7,6 +7,7 @@ import click
 from rich.text import Text
 
 from recfs.cli.common import output
+from recfs.cli.common.help import Command
 from recfs.cli.common.last_daemon import left_behind
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.params import ANY_PATH
@@ -19,7 +20,100 @@ NAMED = 5
 """How many of the files that outlived writers have open are named."""
 
 
-@click.command()
+_FIELDS = {
+    "mounted on, `mountpoint`, `mounted`": (
+        'where; "no longer on" while the daemon goes on although umount(8) took its mount away, for something holds it'
+    ),
+    "files, `states`": "how many files are in each state",
+    "sealing, `pipeline.sealing`": (
+        "closed files that are not committed yet, those waiting for a busy file to settle included"
+    ),
+    "pipeline, without a daemon, `pipeline`": (
+        "what the catalogue says waits; nobody works on it before the next mount"
+    ),
+    "settling, `pipeline.settling`": "entries the home tree does not show yet, and bytes that are to go",
+    "in use, `pipeline.in_use`": (
+        "such entries that wait until programs close files the kernel reads or writes for them; nothing waits for these"
+    ),
+    "still written, `survivors`": (
+        "files that programs of before this start go on writing; each is sealed when its program lets go"
+    ),
+    "to hash, `pipeline.hashing_bytes`": "bytes that are being hashed, or wait for it",
+    "hashing, `pipeline.lanes`": (
+        "of each size class (small up to 1 MiB, medium up to 64 MiB, large) what is under way and what waits"
+    ),
+    "being hashed, `pipeline.files`": (
+        "up to 10 files under way: how far each is, how fast, and how long it will take"
+    ),
+    "left for the next start, `pipeline.set_aside`": (
+        "files a stop does not wait for, since hashing them would take more than 30 s"
+    ),
+    "unsaved changes, `pipeline.dirty`": "rows in memory that the catalogue gets with the next batch (100 ms)",
+    "disk, `disk`": "of the file system below; writers get ENOSPC when free comes down to the reserve",
+    "s3, `s3.url`, `s3.breaker`": "the bucket; `down`, and why, while S3 does not answer",
+    "queue, `s3.queue`": "what is to be done in S3, as in `recfs queue`",
+    "`s3.trouble`": (
+        "what S3 said last, as long as no call has got an answer since, or no read has succeeded since it refused one"
+    ),
+    "local copies, `s3.local_bytes`, `s3.budget_bytes`": (
+        "what counts in `[cache].max_size`: whole and partial copies, and what waits for its upload"
+    ),
+    "read failed, `s3.failed_reads`": (
+        "files in S3 whose last read was EIO (the ten that failed last, of a hundred; wrong credentials before "
+        "all): path, reason and what helps, since when, how often. Each goes with its next read that succeeds, with "
+        "its file, or when the file needs S3 no more; what is no file's own (credentials, region, an outage) goes "
+        "for all of them when any file is read"
+    ),
+    "not uploaded, `s3.stays`": (
+        "files whose name looks temporary (`.part`, `.tmp`, a leading dot): how many, how large, since when, the "
+        "five oldest by name. They go to S3 when they are renamed, and count in no budget; from an hour on they are "
+        "a problem, too"
+    ),
+    "tier run, `s3.tier_run`": "how far `recfs tier run` is, while it runs",
+    "lost+found, `lost_found`": (
+        'what lies there (docs/runbook.md, "There is something in lost+found"), until somebody takes it away: how '
+        "many entries, the first five by name"
+    ),
+    "inodes cached, `inodes_cached`": "files and directories in memory",
+    "problem, `problems`": (
+        "what cannot be written, moved or committed and is tried again every second; bytes the last start could not "
+        "place; files that are corrupt; a store with files in S3 that is mounted without its `[s3]`; reads from S3 "
+        "that failed; a bucket that was emptied"
+    ),
+    "set aside, `set_aside`": (
+        "single files, rows or steps that failed, while everything else goes on: part, path, reason, since when, "
+        "how often tried, and (`next_try_s`) when again. They are tried again after 1 s up to 1 min; what a start "
+        'has set aside ("recovery"), at the next start'
+    ),
+    "a star, `own_limits`": "the user's own limit; the others are the configuration's",
+    "passthrough, `passthrough`": "whether the kernel reads and writes by itself, and if not, why",
+    "`open_files`": (
+        'files open for anything; a deleted one says `(deleted)`; "by the kernel": opens whose reads and writes never '
+        "come to the daemon"
+    ),
+}
+_EXAMPLE = """
+$ recfs status /mnt/recordings
+store          /srv/recfs
+mounted on     /mnt/recordings
+daemon         running, pid 19468, version 0.1.0, up 2.8s
+passthrough    the kernel reads and writes
+files          1 writing, 3 committed
+pipeline       0 sealing, 0 settling, 0 B to hash, 0 unsaved changes
+disk           79.4 GiB free of 252 GiB, 1 GiB kept in reserve
+inodes cached  12
+
+Users
+User   Used        Of  Files   Of files  File size  Uploads  Of uploads  Month
+5     3 MiB  3.8 MiB*      3  unlimited  unlimited        1   unlimited  2026-11
+
+Open files
+Path                              State    Writers  Readers  By the kernel
+users/5/recordings/142/video.mp4  writing        1        0              0
+"""
+
+
+@click.command(cls=Command, sections={"Fields": _FIELDS}, example=_EXAMPLE)
 @click.argument("path", required=False, type=ANY_PATH)
 @store_options
 @click.pass_obj
@@ -27,6 +121,9 @@ def status(invocation: Invocation, path: Path | None) -> None:
     """Show states, pipeline, usage and open files.
 
     PATH is any path inside the mount. Without a daemon the catalogue is read as the last one left it.
+
+    A pipeline that stays busy is normal while large files are closed. One that grows for long means the disk or
+    `[commit].hash_threads` cannot keep up: each size class has that many threads.
     """
     result = open_store(invocation, path).call("status")
     if invocation.json:

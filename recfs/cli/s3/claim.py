@@ -6,6 +6,7 @@ import click
 
 from recfs.cli.common import output
 from recfs.cli.common.exits import ExitCode
+from recfs.cli.common.help import Group
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.store import open_store
 from recfs.core.ownership import LOST_REMEDY
@@ -33,18 +34,30 @@ _WAS = {
 }
 
 
-@click.group()
+_REFUSED = """
+$ recfs bucket claim --config /etc/recfs/main.conf
+s3://media/studio/: it is another store's: nothing there is changed
+last taken into use by the store /srv/recfs on studio1, id 77c459e2-4065-472f-b19c-0e6f85ce2e13, \
+2026-11-28T11:42:40+00:00
+not taken over: files of the other store, whose only bytes may be there, would be overwritten; --force takes it over \
+all the same
+"""
+
+
+@click.group(cls=Group)
 def bucket() -> None:
     """Show whose the prefix in the bucket is, or take it over."""
 
 
-@bucket.command("owner")
+@bucket.command(
+    "owner", exits={ExitCode.PROBLEMS: "it is not this store's, or its mark and objects are gone from there"}
+)
 @store_options
 @click.pass_context
 def owner(ctx: click.Context) -> None:
     """Show whose the prefix in the bucket is.
 
-    Exit code 1 when it is not this store's.
+    Changes nothing, and works without a daemon, given the configuration: docs/s3.md, "One store for each prefix".
     """
     invocation = ctx.ensure_object(Invocation)
     result = open_store(invocation).call("bucket_owner")
@@ -56,17 +69,16 @@ def owner(ctx: click.Context) -> None:
         ctx.exit(ExitCode.PROBLEMS)
 
 
-@bucket.command("claim")
+@bucket.command("claim", exits={ExitCode.PROBLEMS: "it is another's, and `--force` was not given"}, example=_REFUSED)
 @click.option("--force", is_flag=True, help="Also when it is another store's.")
 @store_options
 @click.pass_context
 def claim(ctx: click.Context, force: bool) -> None:
     """Make the prefix in the bucket this store's.
 
-    From then on this store writes there: objects under the names of its files are replaced, whosever they are. If the
+    Another's is taken over with `--force` alone, and the command says whose it was. From then on this store writes
+    there, and the other one does not: objects under the names of its files are replaced, whosever they are. If the
     other store still has files whose bytes only S3 has, mount that one instead, or choose another prefix.
-
-    Exit code 1 when it is another's, and --force was not given.
     """
     invocation = ctx.ensure_object(Invocation)
     result = open_store(invocation).call("bucket_claim", force=force)

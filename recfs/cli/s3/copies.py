@@ -7,6 +7,7 @@ import click
 
 from recfs.cli.common import output
 from recfs.cli.common.exits import ExitCode
+from recfs.cli.common.help import Command
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.params import ANY_PATH
 from recfs.cli.common.store import locate
@@ -15,7 +16,15 @@ _PATHS = click.argument("path", nargs=-1, required=True, type=ANY_PATH)
 _RECURSIVE = click.option("-r", "--recursive", is_flag=True, help="Everything below a directory.")
 
 
-@click.command()
+_EVICTED = """
+$ recfs evict -r users/5
+1 file evicted, 79.2 KiB, 1 were evicted before
+users/5/recordings/142/.video.part: it is committed: only what is stored in S3 can leave; `recfs route explain` \
+tells where it goes
+"""
+
+
+@click.command(cls=Command, exits={ExitCode.PROBLEMS: "a copy had to stay; it is named"}, example=_EVICTED)
 @_PATHS
 @_RECURSIVE
 @store_options
@@ -23,27 +32,23 @@ _RECURSIVE = click.option("-r", "--recursive", is_flag=True, help="Everything be
 def evict(ctx: click.Context, path: tuple[Path, ...], recursive: bool) -> None:
     """Remove the local copies of files that S3 holds.
 
-    They are fetched again when somebody reads them. The cache does so by itself when it needs room.
-
-    Exit code 1 when a copy had to stay.
+    They are fetched again when somebody reads them. The cache does so by itself when it needs room. What is not in S3,
+    open or pinned stays.
     """
     _each(ctx, "evict", path, recursive, "evicted", "were evicted before")
 
 
-@click.command()
+@click.command(cls=Command, exits={ExitCode.PROBLEMS: "a file could not be brought; each says why"})
 @_PATHS
 @_RECURSIVE
 @store_options
 @click.pass_context
 def fetch(ctx: click.Context, path: tuple[Path, ...], recursive: bool) -> None:
-    """Bring files back from S3, and wait until they are here.
-
-    Exit code 1 when one could not be brought.
-    """
+    """Bring files back from S3, and wait until they are here. It stops at `[cache].max_size`."""
     _each(ctx, "fetch", path, recursive, "fetched", "were here before")
 
 
-@click.command()
+@click.command(cls=Command, exits={ExitCode.PROBLEMS: "one could not be pinned or fetched"})
 @_PATHS
 @_RECURSIVE
 @store_options
@@ -51,12 +56,12 @@ def fetch(ctx: click.Context, path: tuple[Path, ...], recursive: bool) -> None:
 def pin(ctx: click.Context, path: tuple[Path, ...], recursive: bool) -> None:
     """Keep a local copy of files in S3, whatever else needs room. Files that are not here are fetched.
 
-    Exit code 1 when one could not be pinned or fetched.
+    It holds until `recfs unpin`, also when the file is changed. Pinned files may take `[cache].max_size` together.
     """
     _each(ctx, "pin", path, recursive, "pinned", "were pinned before", pinned=True)
 
 
-@click.command()
+@click.command(cls=Command)
 @_PATHS
 @_RECURSIVE
 @store_options

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from recfs.cli.common import output
 from recfs.cli.common.exits import ExitCode
+from recfs.cli.common.help import Group
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.params import ANY_PATH, Duration, Size
 from recfs.cli.common.store import locate, open_store
@@ -23,12 +24,31 @@ _DONE = {
 }
 
 
-@click.group()
+_EXPLAINED = """
+$ recfs route explain users/9/recordings/1/source.mp4 --size 1GiB
+Rule  Conditions  To  Verdict  Why
+   1  users/**    s3  decides  decides: goes to S3
+
+file      users/9/recordings/1/source.mp4 (does not exist)
+taken as  1 GiB, changed 0s ago (assumed; --age says otherwise)
+belongs   in S3
+because   rule 1 (users/**): goes to S3
+"""
+_DRY_RUN = """
+$ recfs tier run --dry-run
+Step    State           Size  Path                               Why
+upload  committed  28.6 MiB  users/5/recordings/142/source.mp4  rule 1 (users/**): goes to S3
+34 files looked at
+1 would be queued for upload, 28.6 MiB
+"""
+
+
+@click.group(cls=Group)
 def route() -> None:
     """Look at the rules that say which files go to S3."""
 
 
-@route.command("explain")
+@route.command("explain", example=_EXPLAINED)
 @click.argument("path", type=ANY_PATH)
 @click.option("--size", "size_bytes", type=Size(), metavar="SIZE", help="As if the file had this size.")
 @click.option("--age", "age_s", type=Duration(), metavar="DURATION", help="As if it had been changed so long ago.")
@@ -85,21 +105,23 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
     return facts
 
 
-@click.group()
+@click.group(cls=Group)
 def tier() -> None:
     """Bring files to where the rules want them."""
 
 
-@tier.command("run")
+@tier.command("run", exits={ExitCode.PROBLEMS: "a file could not be brought"}, example=_DRY_RUN)
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, and why.")
 @store_options
 @click.pass_context
 def run(ctx: click.Context, dry_run: bool) -> None:
     """Bring every file to where the rules want it now, to S3 and back.
 
-    Changing the rules moves nothing by itself. Files that have come of age since their last change are found, too.
+    Looks at every file: uploads what belongs to S3, brings home (verified, then its object goes) what does not, stores
+    anew what is in another storage class. Uploads are put into the queue, never more at a time than half of
+    `[cache].max_size`; `recfs status` shows how far it is.
 
-    Exit code 1 when a file could not be brought.
+    Changing the rules moves nothing by itself, and files come of age: run it after such a change, or every night.
     """
     invocation = ctx.ensure_object(Invocation)
     result = open_store(invocation).call("tier_run", dry_run=dry_run)

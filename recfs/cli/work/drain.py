@@ -6,6 +6,7 @@ import click
 
 from recfs.cli.common import output
 from recfs.cli.common.exits import ExitCode
+from recfs.cli.common.help import Command
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.params import Duration
 from recfs.cli.common.store import Store, open_store
@@ -15,20 +16,33 @@ _SLICE_S = 5.0
 """How often people are told what is waited for."""
 
 
-@click.command()
+_EXITS = {ExitCode.PROBLEMS: "something is still pending after the timeout or does not get done, or S3 refuses a file"}
+_EXAMPLE = """
+$ recfs drain --root /mnt/recordings
+waiting for S3: 5 uploads (4 running, 1 pending), 114.4 MiB not uploaded yet, 9.2 MiB sent
+everything is committed, and in S3 where it belongs there
+"""
+
+
+@click.command(cls=Command, exits=_EXITS, example=_EXAMPLE)
 @click.option("--timeout", "timeout_s", type=Duration(), default="60s", show_default=True, help="Longest wait.")
 @store_options
 @click.pass_context
 def drain(ctx: click.Context, timeout_s: float) -> None:
     """Wait until everything written is committed, and in S3 where it belongs there.
 
-    Closed files are sealed, committed and uploaded, and the catalogue is on disk. Says what it waits for. Files whose
-    name looks temporary (.part, .tmp, a leading dot) are not uploaded, nor waited for, but named.
+    Closed files are sealed, committed, in the home tree and uploaded, and the catalogue is on stable storage. Says
+    every 5 seconds what it waits for; what fails is told with the time of its next try. Uploads that are settling
+    start at once, those that failed wait for their next try.
 
-    What S3 refuses for its own sake (a path that is too long for a key) is named as well, and not waited for. Once
-    nothing else is left, the wait ends with what does not get done by itself, and what to do about it.
+    Files that are still open are not waited for, nor what lies in the home tree, or is to come there or to go, while
+    programs read or write it through the kernel (`in use` in `recfs status`). Files whose name looks temporary
+    (`.part`, `.tmp`, a leading dot) are not uploaded, nor waited for, but named. What S3 refuses for its own sake (a
+    path that is too long for a key) is named as well, and not waited for.
 
-    Exit code 1 when something is still pending after the timeout or does not get done, or S3 refuses a file.
+    Once nothing else is left, the wait ends with what will not get done by waiting (`stuck` in JSON): rows that S3
+    refuses altogether, and what the catalogue or the store's disk has refused three times, each with what to do about
+    it.
     """
     invocation = ctx.ensure_object(Invocation)
     store = open_store(invocation)

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from recfs.cli.common import output
 from recfs.cli.common.exits import ExitCode
+from recfs.cli.common.help import Group
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.store import open_store
 
@@ -14,14 +15,43 @@ _SHOWN = 100
 _STYLES = {"running": "green", "failed": "bold red", "pending": "yellow", "waiting": ""}
 
 
-@click.group(invoke_without_command=True)
-@click.option("--limit", type=click.IntRange(min=0), default=_SHOWN, show_default=True, help="So many rows; 0: all.")
+_STATES = {
+    "running": 'under way; "Why" says what S3 said last while its tries go on',
+    "failed": "did not work, and is tried again at the time shown, or at the next start",
+    "pending": "due, and waits for its turn (`[upload].concurrency`)",
+    "waiting": (
+        "not due: an upload that settles or waits for another file's object to leave its key, a temporary name, "
+        "a deletion that waits for the trash's retention or a reader"
+    ),
+}
+_EXAMPLE = """
+$ recfs queue
+No  What    State    Sent      Size  Tries  Next try  Path                                 Why
+ 3  upload  running  9.2 MiB  28.6 MiB      0         -  users/5/recordings/143/source.mp4
+ 1  upload  failed       0 B   293 KiB      2    4m 56s  users/5/recordings/142/audio.mp3     s3://media/users/5/…: \
+cannot upload: SignatureDoesNotMatch (…); check the access key and secret …
+ 2  upload  waiting      0 B  79.2 KiB      0      4.8s  users/5/recordings/143/audio.mp3     settling
+3 uploads (1 running, 1 failed, 1 waiting), 29 MiB not uploaded yet
+"""
+
+
+@click.group(cls=Group, invoke_without_command=True, sections={"States": _STATES}, example=_EXAMPLE)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=_SHOWN,
+    metavar="N",
+    show_default=True,
+    help="So many rows; 0 for all.",
+)
 @store_options
 @click.pass_context
 def queue(ctx: click.Context, limit: int) -> None:
-    """Show what is still to be done on S3: uploads, deletions, moves.
+    """Show what is still to be done on S3: uploads, deletions, moves and aborts.
 
-    Work under way comes first, then what fails, with its last error and the time of the next try.
+    Moves come of renames, aborts are of uploads that were begun and are not wanted any more. Work under way comes
+    first, then what fails, with its last error and the time of the next try. Nothing in the queue is ever given up by
+    itself.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -78,7 +108,9 @@ def _numbers(ids: tuple[int, ...], every: bool) -> dict[str, Any]:
     return {"all": True} if every else {"ids": list(ids)}
 
 
-@queue.command("retry")
+@queue.command(
+    "retry", exits={ExitCode.PROBLEMS: "one of the NUMBERs is not tried so, or is not in the queue any more"}
+)
 @click.argument("number", nargs=-1, type=int)
 @click.option("--all", "every", is_flag=True, help="All that fail, and uploads that are settling.")
 @store_options
@@ -87,8 +119,6 @@ def retry(ctx: click.Context, number: tuple[int, ...], every: bool) -> None:
     """Try at once, without waiting for the next try.
 
     What waits for a final name, or for the trash's retention, is not tried by asking.
-
-    Exit code 1 when one of the NUMBERs is not tried so, or is not in the queue any more.
     """
     invocation = ctx.ensure_object(Invocation)
     result = open_store(invocation).call("queue_retry", **_numbers(number, every))
@@ -102,7 +132,7 @@ def retry(ctx: click.Context, number: tuple[int, ...], every: bool) -> None:
         ctx.exit(ExitCode.PROBLEMS)
 
 
-@queue.command("drop")
+@queue.command("drop", exits={ExitCode.PROBLEMS: "something was kept, or is not in the queue any more"})
 @click.argument("number", nargs=-1, type=int)
 @click.option("--all", "every", is_flag=True, help="Everything that can be dropped.")
 @store_options
@@ -110,9 +140,9 @@ def retry(ctx: click.Context, number: tuple[int, ...], every: bool) -> None:
 def drop(ctx: click.Context, number: tuple[int, ...], every: bool) -> None:
     """Take work out of the queue for good.
 
-    An upload: the file stays here as `committed`. A deletion: the object stays in the bucket. Moves cannot be dropped.
-
-    Exit code 1 when something was kept, or is not in the queue any more.
+    A file whose upload is dropped stays here as `committed`, until it is changed or `recfs tier run` finds it; of a
+    deletion, the object stays in the bucket. Moves are not dropped: the next file of the old name would overwrite the
+    object. One that S3 refuses ends when that is put right, or its file removed.
     """
     invocation = ctx.ensure_object(Invocation)
     result = open_store(invocation).call("queue_drop", **_numbers(number, every))

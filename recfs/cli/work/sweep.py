@@ -3,21 +3,32 @@
 import click
 
 from recfs.cli.common import output
+from recfs.cli.common.help import Group
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.store import open_store
 
+_SWEPT = """
+$ recfs sweep temp --dry-run
+Job              Age  Size  Files  Verdict  Why
+temp/5/77  246.592ms   2 B      1  kept     last change 246.592ms ago, max_age 1d: due in 23h 59m
+0 of 1 jobs would be removed, 0 B
+"""
 
-@click.group()
+
+@click.group(cls=Group)
 def sweep() -> None:
     """Clear away what has expired."""
 
 
-@sweep.command("temp")
+@sweep.command("temp", example=_SWEPT)
 @click.option("--dry-run", is_flag=True, help="Only say what would go, and why the rest stays.")
 @store_options
 @click.pass_obj
 def temp(invocation: Invocation, dry_run: bool) -> None:
-    """Remove the jobs in temp/ whose last change is older than [temp].max_age."""
+    """Remove the jobs in `temp/` whose last change is older than `[temp].max_age`.
+
+    The daemon does so by itself every `[temp].sweep_interval`.
+    """
     result = open_store(invocation).call("sweep_temp", dry_run=dry_run)
     if invocation.json:
         output.emit_json(result)
