@@ -335,7 +335,8 @@ class Answers:
         with trio.move_on_after(timeout_s):
             await self.settle(retries=retries, long=retries, mapped=retries, stuck=False, since_s=since_s)
             stuck = await self._stuck() if retries else {"items": 0, "first": []}
-            far = {"stays": await self.s3.stays(), "refused": await self.s3.refused(), "stuck": stuck}
+            far: dict[str, Any] = {"stays": await self.s3.stays(), "refused": await self.s3.refused(), "stuck": stuck}
+            far |= {"watched": self.s3.watched(), "lost": self.s3.lost}
             return {"pending": stuck["items"], "s3": self.tier is not None} | far
         return {
             "pending": self._pending() + self.s3.pending(retries=retries),

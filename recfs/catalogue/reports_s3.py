@@ -17,6 +17,7 @@ from recfs.core.naming import is_temporary_name
 from recfs.core.routing import age_of, explain, route
 from recfs.core.tiering import move_for
 from recfs.errors import IsADirectory, NotFound
+from recfs.ports.rows import LOOKED_AT
 
 if TYPE_CHECKING:
     import sqlite3
@@ -98,7 +99,7 @@ def totals(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 def _queued(row: sqlite3.Row, now_ns: int, running: Mapping[int, int]) -> dict[str, Any]:
     is_running, is_due = row["id"] in running, row["next_try_ns"] <= now_ns
     state = "running" if is_running else "pending"
-    if not is_running and (row["failed"] or row["attempts"]):
+    if not is_running and row["error"] != LOOKED_AT and (row["failed"] or row["attempts"]):
         state = "failed"
     elif not is_running and not is_due:
         state = "waiting"
@@ -127,7 +128,7 @@ def _name(row: dict[str, Any], paths: _Paths) -> None:
     if row["state"] != "waiting":
         return
     if row["kind"] == "delete":
-        row["why"] = "kept for the trash's retention, still being read, or deleted once more"
+        row["why"] = row["error"] or "kept for the trash's retention"
     elif parts and is_temporary_name(parts[-1]):
         row["why"] = "its name looks temporary"
     else:

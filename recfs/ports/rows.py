@@ -103,6 +103,10 @@ class ObjectRow(NamedTuple):
     """1: the way back of an overwrite that is not committed yet."""
 
 
+LOOKED_AT = "S3 has it, and left earlier requests for its name unanswered: looked at until none can come any more"
+"""`JournalRow.error` of an upload that S3 has confirmed, and that does not count yet."""
+
+
 class JournalRow(NamedTuple):
     """One piece of work on S3 that has to survive any crash. Idempotent: done twice it is as if done once."""
 

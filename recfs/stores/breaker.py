@@ -51,6 +51,7 @@ class CircuitBreaker:
         self._changed = threading.Condition()
         self._state = BreakerState.CLOSED
         self._failures = 0
+        self._changes = 0
         self._pause_s = first_pause_s
         self._probe_due = 0.0
         self._last_error: Exception | None = None
@@ -76,6 +77,11 @@ class CircuitBreaker:
         """Whether one more outage opens it."""
         return self._state is BreakerState.CLOSED and self._failures + 1 >= self._threshold
 
+    @property
+    def changes(self) -> int:
+        """How often the server was found down, or back: what a call that began before the last time tells is old."""
+        return self._changes
+
     def admit(self, wait_s: float) -> bool:
         """Wait up to *wait_s* for permission to call. True: the call is the probe and must report back.
 
@@ -97,20 +103,28 @@ class CircuitBreaker:
                 self._changed.wait(max(until - now, 0.001))
         return False
 
-    def succeeded(self) -> None:
-        """A call got an answer that a healthy server gives (a refusal is one, too)."""
+    def succeeded(self, began: int | None = None) -> None:
+        """A call got an answer that a healthy server gives (a refusal is one, too).
+
+        *began*: `changes` when it was made, if that was not just now.
+        """
         with self._changed:
+            if began not in (None, self._changes):
+                return
             self._failures, self._pause_s = 0, self._first_pause_s
             was_down = self._state is not BreakerState.CLOSED
             if was_down:
                 self._state = BreakerState.CLOSED
+                self._changes += 1
                 self._changed.notify_all()
         if was_down:
             self._on_change(None)
 
-    def failed(self, error: Exception, *, probe: bool) -> None:
-        """A call found the server down."""
+    def failed(self, error: Exception, *, probe: bool, began: int | None = None) -> None:
+        """A call found the server down. *began*: as with `succeeded`."""
         with self._changed:
+            if began not in (None, self._changes):
+                return
             self._failures += 1
             self._last_error = error
             goes_down = self._state is BreakerState.CLOSED and self._failures >= self._threshold
@@ -118,6 +132,7 @@ class CircuitBreaker:
                 if probe:
                     self._pause_s = min(self._pause_s * 2, self._max_pause_s)
                 self._state = BreakerState.OPEN
+                self._changes += goes_down
                 self._probe_due = self._clock() + self._pause_s * (1 + self._jitter() / 4)
                 self._changed.notify_all()
         if goes_down:

@@ -136,19 +136,20 @@ class RetryingObjectStore:
 
     def _report(self, call: Callable[[], _T], *, probe: bool) -> _T:
         """Make the call and tell the breaker how the server took it."""
+        began = self.breaker.changes
         try:
             result = call()
         except ObjectStoreError as error:
             if error.outage and (probe or isinstance(error, Throttled) or not self._answers_others()):
-                self.breaker.failed(error, probe=probe)
+                self.breaker.failed(error, probe=probe, began=began)
             else:
-                self.breaker.succeeded()
+                self.breaker.succeeded(began)
             raise
         except BaseException:
             if probe:
                 self.breaker.withdrawn()
             raise
-        self.breaker.succeeded()
+        self.breaker.succeeded(began)
         return result
 
     def _answers_others(self) -> bool:
@@ -327,8 +328,9 @@ class RetryingObjectStore:
 
     def check(self) -> CheckReport:
         """As `ObjectStore.check`: one attempt, past the breaker, for whoever asks wants to know how it is now."""
+        began = self.breaker.changes
         report = self._store.check()
-        self.breaker.succeeded()
+        self.breaker.succeeded(began)
         return report
 
     def close(self) -> None:

@@ -53,8 +53,11 @@ class CacheEvictor:
         if node.unlinked:
             return "it was removed meanwhile"
         if node.state is not State.STORED or node.object is None:
-            return f"it is {node.state}: only what is stored in S3 can leave; `recfs route explain` tells where it goes"
-        if self._owner.is_lost:
+            upload = self._copies.journal.upload_of(node.ino)
+            why = upload.error if upload is not None else ""
+            why = why or "`recfs route explain` tells where it goes"
+            return f"it is {node.state}: only what is stored in S3 can leave; {why}"
+        if self._owner.lost is not None:
             return "objects of this store are gone from S3: this may be the only copy; `recfs bucket owner` tells"
         if node.body is not None:
             return "it is open; it can leave when it is closed"

@@ -177,9 +177,12 @@ class Journal:
         """What is to be done so that the object follows its file's name and attributes."""
         return self.rows.get(self._of_ino.get((MOVE, ino), 0))
 
-    def delete(self, key: str, delay_s: float = 0.0) -> int:
-        """The object is to go; the row's id."""
-        return self._add(DELETE, 0, key, 0, delay_s).id
+    def delete(self, key: str, delay_s: float = 0.0, why: str = "") -> int:
+        """The object is to go; the row's id. *why*: what the delay is for, if not for the trash's retention."""
+        row = self._add(DELETE, 0, key, 0, delay_s)
+        if why:
+            self.update(row._replace(error=why))
+        return row.id
 
     def abort(self, key: str, upload_id: str) -> None:
         """A multipart upload that was begun is to be dropped."""
@@ -344,7 +347,7 @@ class Journal:
         row = self.rows.get(row_id)
         if row is None:
             return False
-        if self._refused(row):
+        if self.unsent.why_aside(row_id) in (Why.REFUSED, Why.WATCHED):
             self.unsent.count_again(row_id)
         self.refusals.discard(row_id)
         self.update(row._replace(next_try_ns=self._clock.steady_ns(), failed=0))
@@ -378,7 +381,7 @@ class Journal:
         self.unsent.put(row, _owner(node))
         if is_temporary_name(node.name):
             self.unsent.set_aside(row.id, Why.NAME)
-        elif self._refused(row):
+        elif self.unsent.why_aside(row.id) in (Why.REFUSED, Why.WATCHED):
             self.retry(row.id)
         elif self.unsent.why_aside(row.id) is not None:
             self.unsent.count_again(row.id)

@@ -59,8 +59,8 @@ class Ownership:
         self._refused_until = float("-inf")
         self.refusal: str | None = None
         """Why nothing in the bucket may be changed; None as far as is known."""
-        self.is_lost = False
-        """Whether that is because objects of this store are gone from there, with the mark: no local copy may leave."""
+        self.lost: str | None = None
+        """That objects of this store are gone from there, with the mark, if they are: no local copy may leave."""
         self._doubted_until = float("-inf")
 
     async def ensure(self) -> None:
@@ -166,17 +166,16 @@ class Ownership:
     def _is_ours(self) -> None:
         if self.refusal is not None:
             log.info("%s is this store's", self._url)
-        self.refusal, self.is_lost = None, False
+        self.refusal = self.lost = None
         self._good_until = trio.current_time() + LOOK_EVERY_S
 
     async def _tell_lost(self) -> str:
         """Say loudly what is gone. Not a refusal of S3's: what is uploaded would hide it, and use up the way back."""
-        refusal = (
-            f"{lost_words(self._url, (await self._known())[1])}; nothing there is changed. {_sentence(LOST_REMEDY)}"
-        )
-        if not self.is_lost:
+        lost = f"{lost_words(self._url, (await self._known())[1])}; nothing there is changed"
+        refusal = f"{lost}. {_sentence(LOST_REMEDY)}"
+        if self.lost is None:
             log.error("%s", refusal)
-        self.refusal, self.is_lost = refusal, True
+        self.refusal, self.lost = refusal, lost
         self._refused_until = trio.current_time() + REFUSED_LOOK_S
         return refusal
 
@@ -193,7 +192,7 @@ class Ownership:
         )
         if refusal != self.refusal:
             log.error("%s", refusal)
-        self.refusal, self.is_lost = refusal, False
+        self.refusal, self.lost = refusal, None
         self._refused_until = trio.current_time() + REFUSED_LOOK_S
         raise PrefixTaken(refusal)
 

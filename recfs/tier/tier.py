@@ -139,7 +139,7 @@ class Tier(Follower):
         """S3 has put bytes under *key* that the file has no more. The next upload replaces them. Atomic."""
         if node.object is not None and node.object.key == key and not node.unlinked:
             self._lose_object(node)
-        self.journal.delete(key, 0.0 if node.unlinked else OPEN_S)
+        self.journal.delete(key, 0.0 if node.unlinked else OPEN_S, "the file's next version is to replace it")
 
     def abandoned(self, node: FileNode) -> None:
         """What was put off until the end of its writing is to be done."""
@@ -201,7 +201,7 @@ class Tier(Follower):
         if node.ino not in self.partials.by_ino:
             self.journal.delete(key, self.settings.retention_s if node.unlinked else 0.0)
             return
-        row_id = self.journal.delete(key, max(OPEN_S, self.settings.retention_s))
+        row_id = self.journal.delete(key, max(OPEN_S, self.settings.retention_s), "it is being read")
         self.partials.defer_delete(node, row_id)
 
     def released(self, node: FileNode) -> None:

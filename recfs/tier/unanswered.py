@@ -2,8 +2,8 @@
 
 A gateway goes on with an upload whose client has long gone, until a daemon behind it is back; a server that stood still
 carries out all that waits in its sockets, in any order. What was put under such a key since would be replaced by an
-earlier version, or be deleted, and what was deleted be there again. So it counts only when it is still there some time
-after it was put, and is deleted twice.
+earlier version, or be deleted, and what was deleted be there again. So it is looked at again and again, and counts only
+when no such request can come any more; and what is deleted is deleted twice.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from recfs.ports.clock import Clock
 
 LATE_S = 15.0
-"""How long after the server has stored something what it was asked before may come in between."""
+"""How long after the server has stored something what it was asked before mostly comes, if it does."""
 KEPT_S = 600.0
 """How long after it was made a request without an answer may be carried out."""
 GONE = b""
@@ -55,13 +55,9 @@ class Unanswered:
         return found is not None and found[0] > self._oldest_ns() and found[1] != GONE
 
     def until_ns(self, key: str) -> int:
-        """Until when an object that may be all there is of a file had better not be put there (`Clock.steady_ns`)."""
-        return self._known[key][0] + round(LATE_S * _NS)
-
-    def over(self, key: str) -> None:
-        """What lies under *key* was still there after a while."""
-        with self._lock:
-            self._known.pop(key, None)
+        """Until when an object that is all there is of a file must not lie there (`Clock.steady_ns`); 0: it may."""
+        found = self._known.get(key)
+        return found[0] + round(KEPT_S * _NS) if found is not None else 0
 
     def _oldest_ns(self) -> int:
         return self._clock.steady_ns() - round(KEPT_S * _NS)

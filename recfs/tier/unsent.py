@@ -2,7 +2,7 @@
 
 Only this counts in the budget of local copies (fs/backlog.py, tier/evictor.py). Set aside is what will not leave by
 itself, whatever the others do: a file whose name looks temporary waits for a rename, one that S3 refuses for somebody
-who puts it right. Neither may keep others from writing; `recfs status` names them.
+who puts it right, one that is watched for its time. None may keep others from writing; `recfs status` names them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ class Why(StrEnum):
     """Its name looks temporary."""
     REFUSED = "refused"
     """S3 refuses this file, and will do so again. Moves and deletions may be set aside so, too, and count nothing."""
+    WATCHED = "watched"
+    """S3 has it, and may yet replace it by what it was asked before: it is looked at until that is over."""
 
 
 class Unsent:

@@ -44,20 +44,23 @@ def bucket(fs: Filesystem) -> FakeObjectStore:
     return fs.objects
 
 
-async def tick(fs: Filesystem, times: float = 10.0) -> None:
-    """Time goes by, so many times as fast."""
+async def tick(fs: Filesystem, times: float = 10.0, stands: Callable[[], bool] = lambda: False) -> None:
+    """Time goes by, so many times as fast, but not while it *stands*."""
     while True:
         await trio.sleep(0.01)
-        fs.clock.advance(times / 100)
+        if not stands():
+            fs.clock.advance(times / 100)
 
 
 @contextlib.asynccontextmanager
-async def ticking(fs: Filesystem, *, times: float = 100.0) -> AsyncIterator[None]:
+async def ticking(
+    fs: Filesystem, *, times: float = 100.0, stands: Callable[[], bool] = lambda: False
+) -> AsyncIterator[None]:
     """Start it, and let time go by so many times as fast, until it is stopped."""
     await fs.start()
     await fs.mkdirs(REC)
     async with trio.open_nursery() as ticks:
-        ticks.start_soon(tick, fs, times)
+        ticks.start_soon(tick, fs, times, stands)
         yield
         await fs.stop()
         ticks.cancel_scope.cancel()

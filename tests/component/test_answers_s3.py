@@ -246,6 +246,8 @@ async def test_drain_says_what_is_left(fs: Filesystem) -> None:
         "stays": {"files": 0, "bytes": 0, "oldest_s": None, "paths": []},
         "refused": {"rows": 0, "uploads": 0, "first": []},
         "stuck": {"items": 0, "first": []},
+        "watched": 0,
+        "lost": None,
     }
 
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from recfs.core.model import State
-from recfs.core.ownership import MARK_KEY
+from recfs.core.ownership import LOST_REMEDY, MARK_KEY
 from recfs.ports.object_errors import ObjectMissing, PrefixTaken, Unreachable
 from recfs.tier import ownership
 from tests.fake_object_store import FakeObjectStore
@@ -349,8 +349,11 @@ async def test_a_read_that_finds_its_object_gone_has_the_mark_looked_at(
     expect_log("has lost the mark and objects of this store|source.mp4: users/5/recordings/142/source.mp4")
     with pytest.raises(ObjectMissing):
         await fs.read(FILE)
-    await until(lambda: fs.tier.owner.is_lost)
+    await until(lambda: fs.tier.owner.lost)
     assert "1 file is in S3 only" in await problems(fs)
+    drained = await fs.answers()["drain"]({"timeout_s": 10})
+    assert "1 file is in S3 only" in drained["lost"]
+    assert LOST_REMEDY not in drained["lost"]
     await fs.stop()
 
 

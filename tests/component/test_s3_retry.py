@@ -258,6 +258,32 @@ def test_going_down_and_coming_back_are_told_once(clock: Clock) -> None:
     assert told == ["last", "None"]
 
 
+def test_what_a_call_tells_that_began_before_the_last_change_is_old(breaker: CircuitBreaker, clock: Clock) -> None:
+    """Its answer came just before the server went down, or it met the outage that is over."""
+    began = breaker.changes
+    open_up(breaker)
+    breaker.succeeded(began)
+    assert breaker.state is BreakerState.OPEN
+    clock.now_s += 1.0
+    assert breaker.admit(0) is True
+    began = breaker.changes
+    breaker.succeeded(began)
+    for _ in range(3):
+        breaker.failed(Unreachable("late"), probe=False, began=began)
+    assert breaker.state is BreakerState.CLOSED
+
+
+def test_an_answer_that_was_under_way_when_it_opened_does_not_close_it(fake: FakeObjectStore, clock: Clock) -> None:
+    told: list[object] = []
+    breaker = CircuitBreaker(1, clock=clock, jitter=lambda: 0.0, on_change=told.append)
+    store = RetryingObjectStore(fake, RetryPolicy(max_attempts=1), breaker)
+    down = Unreachable("it went down meanwhile")
+    fake.before = lambda _operation, _key: breaker.failed(down, probe=False)
+    assert store.head("users/5/x") is None
+    assert breaker.state is BreakerState.OPEN
+    assert told == [down]
+
+
 def test_a_probe_that_said_nothing_leaves_its_place(breaker: CircuitBreaker, clock: Clock) -> None:
     open_up(breaker)
     clock.now_s += 1.0

@@ -15,6 +15,7 @@ from recfs.core.model import State
 from recfs.errors import StoreError
 from recfs.ports.object_errors import ObjectStoreError, Unreachable
 from recfs.state.nodes import Node
+from recfs.tier.unanswered import KEPT_S
 from recfs.tier.uploads.moves import ASIDE
 from tests.fake_object_store import FakeObjectStore
 
@@ -292,6 +293,9 @@ async def test_an_object_that_an_upload_may_have_replaced_is_not_taken_for_the_f
     objects(fs).heal()
     await fs.drain()
     assert stored(fs) == {FILE: b"before"}
+    fs.clock.advance(KEPT_S)
+    found = await node(fs)
+    await until(lambda: found.state is State.STORED)
     await evict(fs)
     assert await fs.read(FILE) == b"before"
 

@@ -12,13 +12,16 @@ import pytest
 from recfs.core.model import State
 from recfs.ports.object_errors import ObjectStoreError, Stalled, StoreDown
 from recfs.ports.objects import ObjectInfo, ObjectMeta
+from recfs.ports.rows import LOOKED_AT
 from recfs.stores.breaker import CircuitBreaker
 from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
 from recfs.tier.unanswered import KEPT_S
+from recfs.tier.unsent import Why
+from recfs.tier.uploads.moves import NOT_YET
 from tests.fake_object_store import FakeObjectStore
 
 from .build import REC, Filesystem, pattern, until
-from .far import ticking
+from .far import ask, ticking
 from .test_tier import FILE, MIB, evict, node, stored, tiered
 
 if TYPE_CHECKING:
@@ -39,9 +42,15 @@ async def fs(
     if request.param == "is tried again":
         made.objects = None
         monkeypatch.setattr("recfs.stores.s3.store.connect", lambda _: fake)
-    async with ticking(made):
+    async with ticking(made, times=10, stands=lambda: bool(watched(made))):
         made.objects = fake
         yield made
+
+
+def watched(fs: Filesystem) -> list[int]:
+    """The uploads that S3 has confirmed, and that a look has found there once."""
+    journal = fs.tier.journal if fs.parts is not None else None
+    return [each for each in journal.rows if journal.unsent.why_aside(each) is Why.WATCHED] if journal else []
 
 
 class Late:
@@ -113,6 +122,8 @@ async def test_an_earlier_version_that_comes_late_does_not_stay(
     assert stored(fs) == {FILE: b"earlier"}
     await fs.drain()
     assert stored(fs) == {FILE: new}
+    fs.clock.advance(KEPT_S)
+    await stored_at_last(fs)
     await evict(fs)
     assert await fs.read(FILE) == new
 
@@ -188,8 +199,10 @@ async def test_an_object_is_not_moved_to_where_an_upload_may_come_late(
     await fs.write(FILE, b"earlier")
     await late.taken()
     await fs.rename(OTHER, FILE)
+    await until(lambda: NOT_YET in [row.error for row in fs.tier.journal.rows.values()])
     late.arrive(tmp_path)
     assert await fs.read(FILE) == b"all there is"
+    fs.clock.advance(KEPT_S)
     await until(lambda: stored(fs) == {FILE: b"all there is"})
     assert await fs.read(FILE) == b"all there is"
 
@@ -328,3 +341,85 @@ def test_what_an_earlier_try_met_is_told_with_the_last_error() -> None:
     assert caught.value.unanswered
     store.close()
     assert not StoreDown("down").unanswered
+
+
+async def drained(fs: Filesystem) -> None:
+    """Until S3 has everything, and a look has found it there."""
+    await fs.drain()
+    await until(lambda: watched(fs) == list(fs.tier.journal.rows))
+
+
+@pytest.mark.parametrize("size", [1000, 9 * MIB], ids=["small", "in-parts"])
+async def test_an_earlier_version_that_comes_minutes_later_does_not_stay(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: int
+) -> None:
+    """The local copy, which may be all there is then, stays as long as such a request may come."""
+    late, new = Late(fs, monkeypatch, "put_file"), pattern(size)
+    await fs.write(FILE, b"earlier")
+    await late.taken()
+    await fs.write(FILE, new)
+    await drained(fs)
+    assert (await ask(fs, "drain", timeout_s=10))["watched"] == 1
+    assert (await node(fs)).state is not State.STORED
+    assert LOOKED_AT in fs.tier.evictor.may_evict(await node(fs))
+    late.arrive(tmp_path)
+    assert stored(fs) == {FILE: b"earlier"}
+    fs.clock.advance(KEPT_S)
+    await stored_at_last(fs)
+    assert stored(fs) == {FILE: new}
+    await evict(fs)
+    assert await fs.read(FILE) == new
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped", "goes on"])
+async def test_a_deletion_that_comes_minutes_later_takes_no_new_file(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str
+) -> None:
+    await fs.write(FILE, b"earlier")
+    await fs.drain()
+    late = Late(fs, monkeypatch, "delete")
+    await fs.unlink(FILE)
+    await late.taken()
+    await fs.write(FILE, b"new")
+    await drained(fs)
+    if how != "goes on":
+        await restarted(fs, how)
+        await drained(fs)
+    late.arrive(tmp_path)
+    assert stored(fs) == {}
+    fs.clock.advance(KEPT_S)
+    await stored_at_last(fs)
+    assert stored(fs) == {FILE: b"new"}
+
+
+async def test_what_is_looked_at_is_no_failure(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = Late(fs, monkeypatch, "put_file")
+    await fs.write(FILE, b"earlier")
+    await late.taken()
+    await fs.write(FILE, b"new")
+    await drained(fs)
+    [row] = (await ask(fs, "queue"))["rows"]
+    assert row["state"] == "waiting"
+    assert row["why"] == LOOKED_AT
+    assert (await ask(fs, "queue_retry", ids=[row["id"]]))["kept"] == [{"id": row["id"], "reason": LOOKED_AT}]
+    status = await ask(fs, "status")
+    assert status["s3"]["unsent_bytes"] == 0
+    assert status["s3"]["problem"] is None
+
+
+async def test_what_is_looked_at_goes_with_its_file(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its next name is free of such requests: it counts there at once."""
+    late = Late(fs, monkeypatch, "put_file")
+    await fs.write(FILE, b"earlier")
+    await late.taken()
+    await fs.write(FILE, b"new")
+    await drained(fs)
+    await fs.rename(FILE, OTHER)
+    await until(lambda: stored(fs) == {OTHER: b"new"})
+    await stored_at_last(fs, OTHER)
+
+
+async def stored_at_last(fs: Filesystem, path: str = FILE) -> None:
+    """Until the file counts as stored."""
+    found = await node(fs, path)
+    await until(lambda: found.state is State.STORED)

@@ -62,7 +62,7 @@ _DELETION = _RUNNING | {
     "path": None,
     "key": "users/5/recordings/142/old.mp4",
     "state": "waiting",
-    "why": "kept for the trash's retention, still being read, or deleted once more",
+    "why": "kept for the trash's retention",
     "size_bytes": 0,
     "sent_bytes": 0,
     "next_try_s": 3600.0,

@@ -367,6 +367,21 @@ def test_drain_ends_with_what_will_not_get_done_by_waiting(root: Path, as_json: 
         ]
 
 
+def test_drain_says_what_s3_may_yet_replace(root: Path) -> None:
+    with FakeDaemon(root, {"drain": {"pending": 0, "s3": True, "watched": 2}}):
+        result = run("drain", "--root", root)
+    assert result.exit_code == 0
+    assert "2 files of them S3 may yet replace by what it was asked before" in result.stdout
+
+
+def test_drain_does_not_say_that_all_is_in_a_bucket_that_lost_it(root: Path) -> None:
+    with FakeDaemon(root, {"drain": {"pending": 0, "s3": True, "lost": "s3://b has lost the mark"}}):
+        result = run("drain", "--root", root)
+    assert result.exit_code == 1
+    assert "s3://b has lost the mark" in result.stdout
+    assert "in S3 where it belongs" not in result.stdout
+
+
 def test_drain_ends_as_soon_as_it_is_done(root: Path) -> None:
     answers = iter([{"pending": 8, "left": {"sealing": 8}}, {"pending": 0, "s3": True}])
     with FakeDaemon(root, {"drain": lambda params: next(answers)}):

@@ -63,7 +63,7 @@ class S3Answers:
     def lost(self) -> str | None:
         """What is gone from the bucket, if that is known; None where nothing is."""
         owner = self._far.found.owner if self._far.found is not None else None
-        return owner.refusal if owner is not None and owner.is_lost else None
+        return owner.lost if owner is not None else None
 
     def pending(self, *, retries: bool) -> int:
         """How much of the queue somebody who drains waits for; 0 without [s3]."""
@@ -84,6 +84,10 @@ class S3Answers:
     def stuck_count(self) -> int:
         """As `QueueAnswers.stuck_count`."""
         return self._queue.stuck_count()
+
+    def watched(self) -> int:
+        """As `QueueAnswers.watched`."""
+        return self._queue.watched()
 
     async def stays(self) -> dict[str, Any] | None:
         """What is not uploaded as long as its name looks temporary; None without [s3]."""

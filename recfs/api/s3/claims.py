@@ -38,7 +38,7 @@ class ClaimAnswers:
         claimed = verdict in _MAY_USE or verdict is Verdict.LOST or bool(params.get("force"))
         if claimed:
             if verdict is Verdict.LOST:
-                await self._send_again()  # before anything may leave: is_lost holds it until the claim
+                await self._send_again()  # before anything may leave: `Ownership.lost` holds it until the claim
             await tier.owner.claim()
             for row in [row for row in tier.journal.rows.values() if row.attempts]:
                 tier.journal.retry(row.id)

@@ -101,6 +101,11 @@ class QueueAnswers:
         tier = self._far.found
         return sum(1 for row in tier.journal.rows.values() if row.kind == UPLOAD) if tier is not None else 0
 
+    def watched(self) -> int:
+        """How many files S3 has that it may yet replace by what it was asked before."""
+        journal = self._far.found.journal if self._far.found is not None else None
+        return sum(journal.unsent.why_aside(each) is Why.WATCHED for each in journal.rows) if journal else 0
+
     async def stays(self) -> dict[str, Any] | None:
         """What is not uploaded as long as its name looks temporary; None without S3."""
         return (await self._queue(_LEFT))["stays"] if self._far.found is not None else None
@@ -166,6 +171,8 @@ class QueueAnswers:
             return "its name looks temporary; rename the file, and it goes"
         if row.id in journal.running:
             return "it is being done right now"
+        if journal.unsent.why_aside(row.id) is Why.WATCHED:
+            return row.error
         if row.kind == DELETE and not row.attempts:
             return "it waits for the trash's retention, or for a reader"
         if row.next_try_ns <= self._far.vfs.tree.clock.steady_ns() and not row.failed:

@@ -16,7 +16,12 @@ _SLICE_S = 5.0
 """How often people are told what is waited for."""
 
 
-_EXITS = {ExitCode.PROBLEMS: "something is still pending after the timeout or does not get done, or S3 refuses a file"}
+_EXITS = {
+    ExitCode.PROBLEMS: (
+        "something is still pending after the timeout or does not get done, S3 refuses a file, or the bucket has lost"
+        " what was there"
+    )
+}
 _EXAMPLE = """
 $ recfs drain --root /mnt/recordings
 waiting for S3: 5 uploads (4 running, 1 pending), 114.4 MiB not uploaded yet, 9.2 MiB sent
@@ -42,7 +47,8 @@ def drain(ctx: click.Context, timeout_s: float) -> None:
 
     Once nothing else is left, the wait ends with what will not get done by waiting (`stuck` in JSON): rows that S3
     refuses altogether, and what the catalogue or the store's disk has refused three times, each with what to do about
-    it.
+    it. Files that S3 has but may yet replace, since it left earlier requests for their names unanswered (`watched` in
+    JSON), keep their local copies for up to 10 minutes; how many they are is said.
     """
     invocation = ctx.ensure_object(Invocation)
     store = open_store(invocation)
@@ -59,7 +65,7 @@ def drain(ctx: click.Context, timeout_s: float) -> None:
                 output.say(f"  {line}")
         else:
             _say_done(result)
-    if result["pending"] or _unsent(result):
+    if result["pending"] or result.get("lost") or _unsent(result):
         ctx.exit(ExitCode.PROBLEMS)
 
 
@@ -84,10 +90,18 @@ def _say_stuck(result: dict[str, Any]) -> None:
 
 def _say_done(result: dict[str, Any]) -> None:
     refused = result.get("refused") or {"rows": 0, "first": []}
-    far = ", and in S3 where it belongs there" if result.get("s3") and not _unsent(result) else ""
+    lost = result.get("lost")
+    far = ", and in S3 where it belongs there" if result.get("s3") and not lost and not _unsent(result) else ""
     output.say(f"everything is committed{far}", style="green")
+    if lost:
+        output.say(lost, style="bold red")
     if stays := staying(result.get("stays")):
         output.say(f"not uploaded: {stays}", style="yellow")
+    if watched := result.get("watched"):
+        output.say(
+            f"{output.number_of(watched, 'file')} of them S3 may yet replace by what it was asked before: the local "
+            "copies stay until that is over, for up to 10 minutes"
+        )
     for row in refused["first"]:
         output.say(f"S3 refuses it: {failing(row)}", style="yellow")
     if refused["rows"] > len(refused["first"]):

@@ -84,7 +84,7 @@ def _row(row: dict[str, Any]) -> tuple[str | Text, ...]:
         output.size(row["size_bytes"]) if upload else "-",
         output.count(row["attempts"]),
         "-" if row["next_try_s"] is None else "now" if row["next_try_s"] == 0 else output.duration(row["next_try_s"]),
-        output.show_name(row["path"] or row["key"] or "-"),
+        output.show_name(row["path"] or row["key"] or "(removed)"),
         output.show_name(row["why"] or (row["error"] if row["attempts"] else "")),
     )
 

@@ -122,7 +122,10 @@ _REMEDIES: dict[type[ObjectStoreError], str] = {
     kinds.WrongRegion: "set [s3] region to the one where the bucket lives",
     kinds.ClockSkewed: "set this machine's clock (is NTP running?)",
     kinds.ObjectMissing: "it was deleted behind recfs's back; restore it in the bucket, or remove the file",
-    kinds.ObjectChanged: "it was replaced behind recfs's back; open the file again, or restore the version recfs wrote",
+    kinds.ObjectChanged: (
+        "it was replaced behind recfs's back; restore the version recfs wrote, or remove the file (a program that "
+        "reads it has to open it again)"
+    ),
     kinds.ObjectArchived: "ask for a copy with `recfs restore`, and read it when the restore is done",
     kinds.KeyTooLong: (
         "S3 keys have at most 1024 bytes, on some servers 255 between two slashes (a byte that has no place in keys "
@@ -146,6 +149,8 @@ _REMEDIES: dict[type[ObjectStoreError], str] = {
 }
 
 
+_SHOWN = 100
+"""So many characters of each end of a long key are shown."""
 PROXY_REFUSES, PROXY_WANTS_CREDENTIALS = "proxy", "407"
 """Codes of refusals that are not the server's."""
 _NOT_TOGETHER = "recfs tries again: there, an object and others below its name go together only when the first is gone"
@@ -165,8 +170,15 @@ def fault(
 ) -> ObjectStoreError:
     """Build the exception: object, operation, what happened, where, remedy."""
     remedy = _REMEDIES_OF_CODE.get(code) or _REMEDIES.get(kind)
-    text = f"{target.name(key)}: cannot {doing}: {what} ({target.place})" + (f"; {remedy}" if remedy else "")
+    text = f"{_shortened(target.name(key))}: cannot {doing}: {what} ({target.place})"
+    if remedy:
+        text += f"; {remedy}"
     return kind(text, code=code)
+
+
+def _shortened(name: str) -> str:
+    """A name of a sentence's length: of a longer one the beginning and the end."""
+    return name if len(name) <= 2 * _SHOWN else f"{name[:_SHOWN]}…{name[-_SHOWN:]}"
 
 
 def translate(

@@ -42,6 +42,7 @@ log = logging.getLogger("recfs.uploader")
 
 WRITTEN_LOOK_S = 3600.0
 """How long the metadata of a file that is being written is left alone; its commit or its upload tells before that."""
+NOT_YET = "S3 left earlier requests for the new name unanswered: waits until none can come any more"
 _NS = 10**9
 
 
@@ -110,10 +111,8 @@ class Moves:
         elif await self._holders.in_the_way(row, key, holder):
             return
         if self._journal.unanswered.others(key, held.sha256):  # perhaps it would be all there is of the file
-            later_ns = self._journal.unanswered.until_ns(key)
-            if later_ns > self._tree.clock.steady_ns():
-                self._journal.update(row._replace(next_try_ns=later_ns))
-                return
+            self._journal.update(row._replace(next_try_ns=self._journal.unanswered.until_ns(key), error=NOT_YET))
+            return
         if row.key != key:
             if not await self._clear(row):
                 return
@@ -156,7 +155,8 @@ class Moves:
         """The object is where it belongs; its metadata follows the file's attributes, by a copy onto itself."""
         if node.state in (State.WRITING, State.SEALING):
             # The upload that follows says it; without one, nothing was changed, and the commit tells.
-            self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns() + round(WRITTEN_LOOK_S * _NS)))
+            next_ns = self._tree.clock.steady_ns() + round(WRITTEN_LOOK_S * _NS)
+            self._journal.update(row._replace(next_try_ns=next_ns, error="the file is being written"))
             return
         if node.state not in CURRENT or held.storage_class in ARCHIVE_CLASSES:
             self._journal.done(row.id)

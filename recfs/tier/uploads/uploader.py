@@ -12,6 +12,7 @@ import logging
 import os
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -37,6 +38,7 @@ from recfs.ports.object_errors import (
     WrongCredentials,
 )
 from recfs.ports.objects import ObjectMeta
+from recfs.ports.rows import LOOKED_AT
 from recfs.state.nodes import FileNode
 from recfs.state.problems import forever, reason_of
 from recfs.tier import sent
@@ -79,7 +81,7 @@ _OF_THE_FILE = (KeyTooLong, NotOffered, RequestRefused)
 """Refusals that say nothing of the store as a whole, and that the next try gets as well …"""
 _OF_THE_OBJECT = (ObjectMissing, ObjectChanged, ObjectArchived)
 """… and what keeps an object from being moved, until somebody puts it right."""
-LOOK = "S3 has it, and left earlier requests for this name unanswered: looked at once more before it counts"
+ONCE_MORE = "S3 left earlier requests for it unanswered: it is deleted once more when none can come any more"
 _NS = 10**9
 
 
@@ -113,8 +115,8 @@ class Uploader:
         """Counts the uploads that S3 confirmed."""
         self._refused: dict[int, int] = {}
         """Where that count stood when a row was last refused: if others succeed since, it is the file's own trouble."""
-        self._looks: dict[int, Attributes] = {}
-        """Rows whose bytes S3 has taken, and which are looked at once more: with the attributes they were sent."""
+        self._looks: dict[int, Look] = {}
+        """Rows whose bytes S3 has taken, and which are looked at again."""
         self.problem: str | None = None
 
     # --- choosing ------------------------------------------------------------------------------------------------
@@ -280,7 +282,7 @@ class Uploader:
                 else:
                     self._journal.done(row.id)
                     if self._journal.unanswered.may_put(row.key) and not self._journal.is_deleted(row.key):
-                        self._journal.delete(row.key, KEPT_S)
+                        self._journal.delete(row.key, KEPT_S, ONCE_MORE)
         except Exception as error:
             await trio.lowlevel.checkpoint_if_cancelled()
             for row in rows:
@@ -374,12 +376,12 @@ class Uploader:
                 self._tier.outdated(node, key)
             return
         self._journal.superseded(key)
+        look = self._looks.get(row.id) if transfer.look and transfer.found else None
         if self._journal.unanswered.others(key, sha256):
-            if not (transfer.look and transfer.found):
-                self._look_again(row, node, told)
-                return
-            self._journal.unanswered.over(key)
-            transfer.found = self._looks[row.id] != told
+            self._look_again(row, node, key, look or Look(told))
+            return
+        if look is not None:
+            transfer.found = look.told != told
         before = node.object
         self._tier.uploaded(node, info)
         self._stored += 1
@@ -398,13 +400,28 @@ class Uploader:
         if before is not None and before.key != key:
             await self._behind.durable()  # as after a move
 
-    def _look_again(self, row: JournalRow, node: FileNode, told: Attributes) -> None:
-        """S3 has the bytes, and may replace them by what it was asked before. Atomic."""
-        self._looks = {each: sent for each, sent in self._looks.items() if each in self._journal.rows} | {row.id: told}
+    def _look_again(self, row: JournalRow, node: FileNode, key: str, look: Look) -> None:
+        """S3 has the bytes, and may replace them by what it was asked before. Atomic.
+
+        They do not count as long as it may, so that the local copy stays; but once they have outlasted the time in
+        which that mostly happens, nobody waits for it.
+        """
+        journal, now = self._journal, self._tree.clock.steady_ns()
+        self._looks = {each: before for each, before in self._looks.items() if each in journal.rows}
+        self._looks[row.id] = Look(look.told, 2 * look.wait_s)
         self._give_up(node)
-        row = self._journal.rows.get(row.id, row)
-        next_ns = self._tree.clock.steady_ns() + round(LATE_S * _NS)
-        self._journal.update(row._replace(attempts=max(1, row.attempts), error=LOOK, next_try_ns=next_ns))
+        next_ns = now + round(look.wait_s * _NS)
+        if look.wait_s > LATE_S:
+            next_ns = min(next_ns, max(now, journal.unanswered.until_ns(key)) + _NS)
+            journal.unsent.set_aside(row.id, Why.WATCHED)
+        else:
+            journal.unsent.count_again(row.id)
+        row = journal.rows.get(row.id, row)
+        journal.update(
+            row._replace(
+                attempts=max(1, row.attempts), error=LOOKED_AT, next_try_ns=next_ns, parts=sent.doubted(row.parts)
+            )
+        )
 
     async def _drop(self, row: JournalRow) -> None:
         """The row is not wanted any more. What an upload or a move may have put in S3 goes, too. Raises nothing."""
@@ -452,6 +469,16 @@ class Uploader:
         if node.state is State.UPLOADING and not node.unlinked:
             node.enter(State.COMMITTED)
             self._behind.node(node)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """An upload that S3 has confirmed and that is looked at again."""
+
+    told: Attributes
+    """The attributes that were sent with it."""
+    wait_s: float = LATE_S
+    """How long until then."""
 
 
 def _is_to_go(node: FileNode) -> bool:
