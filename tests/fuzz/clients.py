@@ -1,15 +1,14 @@
-"""One process of the fuzzer: `clients.py MOUNT NUMBER SEED BEAT UID free|limited` works on few names until killed.
+"""One process of the fuzzer: `clients MOUNT NUMBER SEED BEAT UID free|limited` works on few names until killed.
 
 It prints a line that begins with WRONG, and goes on, when something happens that no local file system would show: an
 errno, or bytes that nobody wrote there. In the file BEAT stands what it does and since when.
 
-Bytes of the files that all write are those of their offset, or zero. A witness is a file that only its maker writes,
-whatever the others do with its name: its maker knows what is in it, byte for byte.
+What the files hold that all write: `contents.py`; those that only one writes: `witnesses.py`. It has the standard
+library alone, and is started as a module (`-m`) from the top of the repository.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import mmap
 import os
@@ -19,11 +18,12 @@ import sys
 import time
 from collections.abc import Callable
 
+from tests.fuzz.calls import EXCHANGE, KEEP_SIZE, NOREPLACE, PUNCH_HOLE, ZERO_RANGE, fallocate, rename
+from tests.fuzz.contents import SIZE, expected, is_foreign
+from tests.fuzz.witnesses import Witnesses
+
 BEAT = struct.Struct("=dQ48s")
 """Since when, how many acts before, and what it does."""
-SIZE = 1 << 18
-EXCHANGE, NOREPLACE = 2, 1
-KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 16
 USERS, RECORDINGS = ("1", "2", "3"), ("1", "2")
 TOPS = ("users", "temp", "shared")
 LOCAL = {
@@ -34,51 +34,6 @@ LOCAL = {
 OTHERS = LOCAL | {errno.EACCES, errno.EROFS}
 """What it answers to users beside that. (What is shared is the operator's.)"""
 LIMITED = {errno.EDQUOT, errno.EFBIG}
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_BYTES = b"".join(bytes([block % 255 + 1]) * 512 for block in range(2 * SIZE // 512))
-
-
-def expected(offset: int, size: int) -> bytes:
-    """What may lie there, if anything does."""
-    return _BYTES[offset : offset + size]
-
-
-def is_foreign(data: bytes, offset: int) -> bool:
-    """Whether there are bytes in *data* that are neither those of their offset nor zero."""
-    wanted = expected(offset, len(data))
-    if data == wanted or not data.strip(b"\0"):
-        return False
-    place = 0
-    while place < len(data):
-        end = min(len(data), place + 512 - (offset + place) % 512)
-        if data[place:end].translate(None, b"\0" + wanted[place : place + 1]):
-            return True
-        place = end
-    return False
-
-
-def rename(old: str, new: str, flags: int) -> None:
-    """renameat2(2)."""
-    if _libc.renameat2(-100, os.fsencode(old), -100, os.fsencode(new), flags):
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), old, None, new)
-
-
-def fallocate(fd: int, mode: int, offset: int, size: int) -> None:
-    """fallocate(2)."""
-    if _libc.fallocate(fd, mode, ctypes.c_long(offset), ctypes.c_long(size)):
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-
-
-class Witness:
-    """A file of our own, open, and what is in it."""
-
-    def __init__(self, fd: int, path: str) -> None:
-        self.fd = fd
-        self.path = path
-        self.bytes = bytearray()
 
 
 class Client:
@@ -91,8 +46,7 @@ class Client:
         self.limited = limited
         self.allowed = (OTHERS if uid else LOCAL) | (LIMITED if limited else set())
         self.open: list[tuple[int, int, str]] = []
-        self.witnesses: list[Witness] = []
-        self.made = 0
+        self.witnesses = Witnesses(self.dice, number, self.folder, self.wrong)
         fd = os.open(beat, os.O_RDWR)
         self.beat = mmap.mmap(fd, BEAT.size)
         os.close(fd)
@@ -402,78 +356,13 @@ class Client:
         ])  # fmt: skip
         call()
 
-    # --- witnesses -----------------------------------------------------------------------------------------------
-
-    def witness(self) -> None:
-        """Make one."""
-        if len(self.witnesses) > 4:
-            gone = self.witnesses.pop(self.dice.randrange(5))
-            self.check(gone)
-            os.close(gone.fd)
-        self.made += 1
-        path = f"{self.folder()}/w{self.number}-{self.made % 40}-{os.getpid()}"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        self.witnesses.append(Witness(fd, path))
-
-    def testify(self) -> None:
-        """Write to one, or look whether it is what it was."""
-        if not self.witnesses:
-            return
-        witness, dice = self.dice.choice(self.witnesses), self.dice
-        size = len(witness.bytes)
-        kind = dice.randrange(6)
-        if kind == 0:
-            data, offset = dice.randbytes(dice.choice([1, 4096, 20000])), dice.randrange(size + 1)
-            self.record(witness, os.pwrite(witness.fd, data, offset), offset, data)
-        elif kind == 1:
-            wanted = dice.choice([0, size // 2, min(size + 100, SIZE)])
-            os.ftruncate(witness.fd, wanted)
-            witness.bytes[wanted:] = bytes(max(0, wanted - size))
-        elif kind == 2 and size >= 4096:
-            with mmap.mmap(witness.fd, 4096) as view:
-                view[100:200] = witness.bytes[100:200] = dice.randbytes(100)
-        elif kind == 3:
-            fd = os.open(f"/proc/self/fd/{witness.fd}", os.O_RDWR)
-            os.close(witness.fd)
-            witness.fd = fd
-        elif kind == 4:
-            self.anew(witness)
-        self.check(witness)
-
-    def anew(self, witness: Witness) -> None:
-        """Close it and open it by its name, if it still has that."""
-        before = os.fstat(witness.fd)
-        fd = os.open(witness.path, os.O_RDWR | os.O_NOFOLLOW)
-        there = os.fstat(fd)
-        if there.st_ino != before.st_ino:
-            os.close(fd)
-            return
-        os.close(witness.fd)
-        witness.fd = fd
-
-    @staticmethod
-    def record(witness: Witness, written: int, offset: int, data: bytes) -> None:
-        """What was written is there now."""
-        witness.bytes[offset : offset + written] = data[:written]
-
-    def check(self, witness: Witness) -> None:
-        """It holds what its maker wrote, and its size is that."""
-        data, size = os.pread(witness.fd, 2 * SIZE, 0), os.fstat(witness.fd).st_size
-        if data != witness.bytes or size != len(data):
-            place = next((i for i, (a, b) in enumerate(zip(data, witness.bytes, strict=False)) if a != b), None)
-            self.wrong(
-                f"witness {witness.path}: {len(witness.bytes)} bytes were written, {len(data)} are read, st_size is"
-                f" {size}, the first other byte at {place}"
-            )
-            witness.bytes[:] = data
-
     # --- all of it -----------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """For ever."""
         weights = {
             self.opens: 12, self.goes_on: 8, self.by_name: 12, self.move: 6, self.make: 5, self.rmdir: 3,
-            self.look: 2, self.clear: 2, self.witness: 3, self.testify: 6, self.close: 3,
+            self.look: 2, self.clear: 2, self.witnesses.witness: 3, self.witnesses.testify: 6, self.close: 3,
         }  # fmt: skip
         acts, chances = list(weights), list(weights.values())
         os.umask(0)

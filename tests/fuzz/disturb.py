@@ -133,4 +133,4 @@ class Disturbance:
             nodes = list(parts.tree.nodes.values())
             for node in self.random.sample(nodes, min(len(nodes), self.random.choice([0, 1, 5, 50]))):
                 if node.parent is not node:
-                    parts.vfs._kernel.forget_entry(node.parent.ino, node.name, 0)
+                    parts.vfs.trees._kernel.forget_entry(node.parent.ino, node.name, 0)

@@ -21,7 +21,7 @@ from recfs.errors import RecfsError
 from tests.crash.checks import bucket_fault, soon
 from tests.fuse.harness import BASE_CONFIG, Mount, remove_tree
 from tests.fuse.s3 import S3, bucket, moto
-from tests.fuzz import clients
+from tests.fuzz import clients, contents
 from tests.fuzz.clients import BEAT
 
 HANG_S = 20.0
@@ -116,7 +116,11 @@ class Round:
         argv = [str(self.store.path), str(number), str(self.dice.randrange(1 << 30)), str(beat), str(uid), limited]
         with (self.base / "said").open("ab") as said:
             self._clients[number] = subprocess.Popen(
-                [sys.executable, "-S", "-E", clients.__file__, *argv], stdout=said, stderr=said, start_new_session=True
+                [sys.executable, "-S", "-E", "-m", "tests.fuzz.clients", *argv],
+                cwd=Path(__file__).resolve().parents[2],
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
             )
 
     def dismiss(self, number: int) -> None:
@@ -235,7 +239,7 @@ class Round:
         shared = self.store.path / "shared" / "thumbnails"
         shared.mkdir(exist_ok=True)
         for name in ("t", "s"):
-            (shared / name).write_bytes(clients.expected(0, 20_000))
+            (shared / name).write_bytes(contents.expected(0, 20_000))
         for user in clients.USERS:
             for path in (f"users/{user}", f"users/{user}/recordings", f"temp/{user}"):
                 (self.store.path / path).mkdir(exist_ok=True)
