@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import sdnotify
 import trio
 
-from recfs.api.answers import DRAIN_POLL_S, HASH_PATIENCE_S, Answers
+from recfs.api.answers import Answers
 from recfs.api.control import ControlServer
+from recfs.api.draining import DRAIN_POLL_S, HASH_PATIENCE_S
 from recfs.core.units import format_size
 from recfs.disk.diskio import few_files
 from recfs.errors import MountError, RecfsError, StoreError, first_error
@@ -166,13 +167,13 @@ class _Daemon:
         parts.committer.hurry_all(HASH_PATIENCE_S)
         committed = False
         with self._impatient, trio.move_on_after(DRAIN_S):
-            await self._attempt(self._answers.settle, uploads=False, mapped=False)
+            await self._attempt(self._answers.draining.settle, uploads=False, mapped=False)
             # From here on nobody can reach the files; what was open is released by the kernel.
             await self._attempt(self._unmount)
             await self._attempt(self._last_releases, self._unmounted)
-            committed = await self._attempt(self._answers.settle, uploads=False, mapped=False)
+            committed = await self._attempt(self._answers.draining.settle, uploads=False, mapped=False)
             if committed and self._answers.waits_for_uploads:
-                await self._attempt(self._answers.settle, retries=False, mapped=False)
+                await self._attempt(self._answers.draining.settle, retries=False, mapped=False)
         self._tell_what_is_left(committed=committed)
 
     async def _unmount(self) -> None:
@@ -279,7 +280,7 @@ class _Daemon:
                 f"stopped, but the catalogue of {parts.store.root} could not be written to the end; its log tells why."
                 f" The next start finds again what was closed"
             )
-        parts.store.sign_off()
+        parts.store.lock.sign_off()
         if not self._left:
             parts.store.forget_mount()
         else:

@@ -43,7 +43,7 @@ class Offline:
                 return await handler(params)
             finally:
                 with trio.move_on_after(DRAIN_S, shield=True):
-                    await answers.settle(uploads=False)
+                    await answers.draining.settle(uploads=False)
                 parts.behind.meta("clean", "1")
                 nursery.cancel_scope.cancel()
 

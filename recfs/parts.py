@@ -17,7 +17,8 @@ from recfs import remote
 from recfs.catalogue import check
 from recfs.catalogue.connection import full, is_full
 from recfs.catalogue.headroom import give_up
-from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
+from recfs.catalogue.opening import open_catalogue
+from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.clock import SystemClock
 from recfs.disk.backing_files import BackingFiles
 from recfs.disk.commit.committer import Committer

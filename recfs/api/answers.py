@@ -13,19 +13,18 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from recfs import __version__
+from recfs.api.draining import HASH_PATIENCE_S, Draining
 from recfs.api.s3 import Far, S3Answers
 from recfs.catalogue import check, reports
 from recfs.config import plain
 from recfs.core.layout import is_id
 from recfs.core.naming import show_name
-from recfs.core.ownership import LOST_REMEDY
 from recfs.disk.diskio import few_files, file_limit
-from recfs.errors import Busy, InvalidArgument, OutOfSpace
+from recfs.errors import Busy, InvalidArgument
 from recfs.fs.xattrs import parse_limit, set_limits
 from recfs.state.accounts import LIMIT_NAMES
 from recfs.state.fallback_entries import FallbackEntry
 from recfs.state.nodes import DirNode, FileNode
-from recfs.state.problems import STUCK_TRIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,23 +41,6 @@ if TYPE_CHECKING:
     from recfs.services.timekeeper import Timekeeper
     from recfs.stores.local import LocalStore
     from recfs.tier.tier import Tier
-
-DRAIN_POLL_S = 0.02
-HASH_PATIENCE_S = 30.0
-"""Hashing that takes longer is not waited for by a stop: the next start does it."""
-RELEASES_S = 0.25
-"""What is in use is waited for so long: the kernel tells of a close (RELEASE) a moment after it."""
-FULL_POLL_S = 0.2
-"""Between two tries to write what a full disk has no room for."""
-STUCK_TOLD = 10
-"""So many that will not get done by waiting are told one by one."""
-_REMEDIES = {
-    "catalogue": "unmount and mount again: the start takes it up from what is on the disk",
-    "commit": "put that right on the disk of the store: it is tried again every minute at least",
-    "home tree": "put that right on the disk of the store: it is tried again every minute at least",
-}
-DRAIN_LOOK_SHARE = 0.1
-"""At most this part of the time goes into looking: with many thousand files a look takes long."""
 
 
 @dataclass(slots=True)
@@ -86,9 +68,11 @@ class Answers:
     waits_for_uploads: bool = True
     """Whether the stop that was asked for does; what it leaves, the next start goes on with."""
     s3: S3Answers = field(init=False)
+    draining: Draining = field(init=False)
 
     def __post_init__(self) -> None:
         self.s3 = S3Answers(Far(self.config, self.vfs, self.tier, self.store.catalogue_path, self.limiter))
+        self.draining = Draining(self.vfs, self.tier, self.committer, self.settler, self.s3)
 
     def handlers(self) -> dict[str, Handler]:
         """Methods by name."""
@@ -101,14 +85,14 @@ class Answers:
             "sweep_temp": self.sweep_temp,
             "info": self.info,
             "ls_files": self.ls_files,
-            "drain": self.drain,
+            "drain": self.draining.drain,
             "stop": self.stop_daemon,
             **self.s3.handlers(),
         }
 
     async def _read(self, function: Callable[..., Any], *args: Any) -> Any:
         self.vfs.files.modes.measure()
-        await self._saved()
+        await self.draining.saved()
         return await trio.to_thread.run_sync(function, self.store.catalogue_path, *args, limiter=self.limiter)
 
     # --- status --------------------------------------------------------------------------------------------------
@@ -283,127 +267,6 @@ class Answers:
     async def sweep_temp(self, params: dict[str, Any]) -> dict[str, Any]:
         """Sweep now."""
         return {"jobs": await self.sweeper.sweep_temp(dry_run=bool(params.get("dry_run")), kept=True)}
-
-    def _pending(self) -> int:
-        return self.committer.depth + self.settler.depth + self.vfs.behind.depth
-
-    def _hopeless(self) -> int:
-        """What the next start, or nobody, will get done: no stop waits for it."""
-        return self.committer.mapped + self.committer.aside + self.settler.aside + self.vfs.behind.aside
-
-    def _given_up(self, since_s: float) -> int:
-        """What has failed too often to wait for it, and once more since then (monotonic); 0 until all has. Atomic."""
-        problems = self.vfs.behind.problems.waited_for()
-        if any(problem.tries < STUCK_TRIES or problem.failed_s < since_s for problem in problems):
-            return 0
-        return self.committer.aside + self.settler.aside + self.vfs.behind.aside
-
-    async def _stuck(self) -> dict[str, Any]:
-        """What somebody has to do something about: how much, and the first few, each with its remedy."""
-        told = [
-            problem.told() | {"remedy": _REMEDIES[problem.part]} for problem in self.vfs.behind.problems.waited_for()
-        ]
-        if (lost := self.s3.lost) is not None:
-            told.append(
-                {"part": "s3", "path": "", "reason": lost, "tries": 0, "next_try_s": None, "remedy": LOST_REMEDY}
-            )
-        for row in await self.s3.stuck():
-            drop = "" if row["kind"] == "move" else f", or `recfs queue drop {row['id']}`"
-            told.append(
-                {
-                    "part": row["kind"], "path": row["path"] or row["key"], "reason": row["error"],
-                    "tries": row["attempts"], "next_try_s": row["next_try_s"],
-                    "remedy": f"put that right, then `recfs queue retry {row['id']}`{drop}",
-                }
-            )  # fmt: skip
-        return {"items": len(told), "first": told[:STUCK_TOLD]}
-
-    async def drain(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Wait until everything closed is committed, at home and in S3, or the time is up: tells what is left.
-
-        It ends, too, when nothing moves any more and what is left will not get done by waiting: `stuck` names that.
-
-        `retries` False: what S3 refused, and anything while it is down, is not waited for, nor is hashing that a stop
-        would not wait for. `s3`: whether there is one; `stays` and `refused`: what it does not get, whoever waits.
-
-        What was refused is tried once more at the beginning, for it may have been put right. Who drains piece by piece
-        gives `since_s`, of the answer to the first call, with the next ones: these only wait.
-        """
-        timeout_s, retries = float(params.get("timeout_s", 60.0)), bool(params.get("retries", True))
-        since_s = float(params["since_s"]) if params.get("since_s") is not None else None
-        began_s = time.monotonic() if since_s is None else since_s
-        with trio.move_on_after(timeout_s):
-            await self.settle(retries=retries, long=retries, mapped=retries, stuck=False, since_s=since_s)
-            stuck = await self._stuck() if retries else {"items": 0, "first": []}
-            far: dict[str, Any] = {"stays": await self.s3.stays(), "refused": await self.s3.refused(), "stuck": stuck}
-            far |= {"watched": self.s3.watched(), "lost": self.s3.lost}
-            return {"pending": stuck["items"], "s3": self.tier is not None} | far
-        return {
-            "pending": self._pending() + self.s3.pending(retries=retries),
-            "since_s": began_s,
-            "left": {
-                "sealing": self.committer.depth,
-                "settling": self.settler.depth,
-                "dirty": self.vfs.behind.depth,
-                "hashing": self.committer.told()["files"],
-                "s3": await self.s3.left(),
-                "problem": self.vfs.behind.problem,
-                "set_aside": [each.told() for each in self.vfs.behind.problems.waited_for()[:STUCK_TOLD]],
-            },
-        }
-
-    async def settle(
-        self, *, uploads: bool = True, retries: bool = True, mapped: bool = True, long: bool = True, stuck: bool = True,
-        since_s: float | None = None,
-    ) -> None:  # fmt: skip
-        """Hurry everything, until nothing is sealing, pending, dirty, or on its way to S3.
-
-        *uploads* False: S3 is left for later; *retries* False: what it refused is, and all of it while it is down.
-        *mapped* False: so are files that are still mapped, and whatever failed and is left alone. *long* False: so are
-        those that take long to be hashed. *stuck* False: so is what will not get done by waiting, once nothing else is
-        left; it is tried once more before, unless that was done at *since_s* (monotonic).
-        """
-        tier = self.tier
-        hurried: set[int] = set()
-        is_first = since_s is None
-        since_s = time.monotonic() if since_s is None else since_s
-        until = trio.current_time() + RELEASES_S
-        if not stuck and is_first:
-            self.vfs.behind.try_refused(all_of_them=True)
-            if tier is not None and uploads and retries:
-                # What was refused may have been put right, and S3 be there again.
-                for row_id in tier.journal.stuck() | tier.journal.failed():
-                    tier.journal.retry(row_id)
-        while True:
-            began = trio.current_time()
-            if tier is not None and uploads:
-                tier.journal.hurry(hurried)
-            for node in [node for node in self.vfs.tree.nodes.values() if isinstance(node, FileNode)]:
-                self.committer.hurry(node.ino)
-            saved = await self._saved()
-            self.settler.hurry()
-            left = self.s3.pending(retries=retries) if uploads else 0
-            spared = self.committer.set_aside + (0 if mapped else self._hopeless())
-            if not stuck and retries:
-                left -= self.s3.stuck_count() if uploads else 0
-                spared += self._given_up(since_s)
-            if not long:
-                spared = max(spared, self.committer.too_long(HASH_PATIENCE_S))
-            settled = not self.settler.in_use or trio.current_time() > until
-            if saved and not left and settled and self._pending() <= spared:
-                await self.vfs.behind.durable()
-                return
-            if not saved:
-                await trio.sleep(FULL_POLL_S)
-            await trio.sleep(max(DRAIN_POLL_S, (trio.current_time() - began) / DRAIN_LOOK_SHARE))
-
-    async def _saved(self) -> bool:
-        """Write what is dirty; False while the disk has no room for it (it stays dirty, and `problems` tells)."""
-        try:
-            await self.vfs.behind.flush()
-        except OutOfSpace:
-            return False
-        return True
 
     async def stop_daemon(self, params: dict[str, Any]) -> dict[str, Any]:
         """Stop, unless files are open and nobody forces it. `uploads` False: without waiting for S3."""

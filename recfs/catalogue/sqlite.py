@@ -20,10 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
-from sqlite_utils import Database
 
-from recfs.catalogue import migrations
-from recfs.catalogue.connection import FULL, connect, corrupt, unmake, unusable
+from recfs.catalogue.connection import FULL
 from recfs.catalogue.headroom import Headroom
 from recfs.catalogue.rows import (
     ACCOUNT,
@@ -43,7 +41,7 @@ from recfs.catalogue.rows import (
     runs,
 )
 from recfs.core.bounds import MAX_INT
-from recfs.errors import CatalogueCorrupt, IoFailure, OutOfSpace, RowRefused, StoreError
+from recfs.errors import IoFailure, OutOfSpace, RowRefused
 from recfs.ports.rows import AccountRow, JournalRow
 
 if TYPE_CHECKING:
@@ -64,12 +62,9 @@ FOLD_EVERY_S = 1.0
 REFUSED_KEPT = 20
 """How many rows that did not fit `recfs status` names."""
 
-CHECK_BYTES = 16 << 20
-"""Up to this size a start checks every page (some 14 ms a MiB); of larger files damage shows when it is met."""
-
 
 class SqliteCatalogue:
-    """The Catalogue port on one SQLite file. Construct with `open_catalogue`."""
+    """The Catalogue port on one SQLite file. Construct with `opening.open_catalogue`."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self._path = path
@@ -383,54 +378,3 @@ class SqliteCatalogue:
         """`fetching` is `evicted` again."""
         with self._change() as db:
             db.execute("update node set state = 'evicted' where state = 'fetching'")
-
-
-def open_catalogue(path: Path, *, expect_new: bool = True) -> SqliteCatalogue:
-    """Open or create the catalogue at *path*, bring its schema up to date, and make the file's name durable.
-
-    *expect_new* False: there are files it should know of, so a missing or empty one is refused.
-    Raises CatalogueCorrupt, StoreFull, StoreError.
-    """
-    if not expect_new and (not path.exists() or path.stat().st_size == 0):
-        raise corrupt(path, "it is missing or empty, though the store has files")
-    there = [suffix for suffix in ("", "-wal", "-shm") if os.path.exists(f"{path}{suffix}")]
-    is_new = "" not in there or not path.stat().st_size
-    try:
-        return _opened(path, expect_new=expect_new)
-    except StoreError:
-        if is_new:
-            unmake(path, [suffix for suffix in there if suffix])
-        raise
-
-
-def _opened(path: Path, *, expect_new: bool) -> SqliteCatalogue:
-    connection = connect(path)
-    try:
-        connection.execute("begin immediate")  # else what cannot be written is met by whoever writes first
-        connection.execute("rollback")
-        if path.stat().st_size <= CHECK_BYTES:
-            (verdict,) = connection.execute("pragma integrity_check(1)").fetchone()
-            if verdict != "ok":
-                raise corrupt(path, verdict)
-        db = Database(connection)
-        newest = max(migrations.applied(db), default="")
-        if not newest and not expect_new:
-            raise corrupt(path, "it holds nothing, though the store has files: its log, the -wal beside it, is missing")
-        if newest > migrations.NEWEST:
-            raise CatalogueCorrupt(
-                f"catalogue {path} was written by a newer recfs (step {newest}); install that version or newer"
-            )
-        if newest != migrations.NEWEST:
-            migrations.steps.apply(db)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        raise unusable(path, error) from error
-    except BaseException:
-        connection.close()
-        raise
-    return SqliteCatalogue(path, connection)

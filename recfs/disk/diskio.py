@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, Unpack
 import trio
 
 from recfs.disk.leases import is_written
+from recfs.errors import FileTooLarge, IoFailure, OutOfSpace
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from recfs.state.nodes import FileNode
 
 Args = TypeVarTuple("Args")
 Result = TypeVar("Result")
@@ -301,3 +304,14 @@ def thaw_path(path: bytes) -> None:
                 freeze(fd, frozen=False)
         finally:
             os.close(fd)
+
+
+def disk_error(error: OSError, node: FileNode) -> Exception:
+    """What a failed system call on the file below means to who asked."""
+    if error.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
+        return OSError(error.errno, error.strerror, node.path)  # the disk's own answer (fuse/guard.py)
+    if error.errno == errno.EFBIG:
+        return FileTooLarge(f"{node.path}: larger than the file system below takes")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutOfSpace(f"{node.path}: the disk is full")
+    return IoFailure(f"{node.path}: {error}")

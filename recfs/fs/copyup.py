@@ -9,23 +9,43 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.disk.diskio import COPY_CHUNK_BYTES, extent_at
+from recfs.errors import Exists, Stale
+from recfs.state.nodes import FileNode
 from recfs.state.waits import interruptible
 
 if TYPE_CHECKING:
     from recfs.disk.backing_files import BackingFiles
+    from recfs.fs.caller import Caller
     from recfs.fs.files import OpenFiles
-    from recfs.fs.namespace import Caller, Namespace
-    from recfs.state.fallback_entries import FallbackEntry
-    from recfs.state.nodes import FileNode
+    from recfs.fs.namespace import Namespace
+    from recfs.state.fallback_entries import FallbackEntries, FallbackEntry
+    from recfs.state.tree import Tree
 
 
 class CopyUp:
     """Makes them. Half a copy is not opened (`OpenFiles.copying`), and dropped by the next start."""
 
-    def __init__(self, files: OpenFiles, backing_files: BackingFiles, names: Namespace) -> None:
+    def __init__(
+        self, files: OpenFiles, backing_files: BackingFiles, names: Namespace, tree: Tree, views: FallbackEntries
+    ) -> None:
         self._files = files
         self._backing_files = backing_files
         self._names = names
+        self._tree = tree
+        self._views = views
+
+    async def own(self, view: FallbackEntry, caller: Caller, *, empty: bool) -> FileNode:
+        """Copy a shown file up: the user's own from now on."""
+        try:
+            node = await self.copy(view, caller, empty=empty)
+        except Exists:
+            own = await self._tree.child(view.folder, view.name)
+            if not isinstance(own, FileNode):
+                raise Stale(f"{view.folder.path}/{os.fsdecode(view.name)} is another file by now") from None
+            return own  # somebody else was faster
+        if view.folder.children.get(view.name) is node:
+            self._views.unhide(view.folder, view.name)
+        return node
 
     async def copy(self, view: FallbackEntry, caller: Caller, *, empty: bool) -> FileNode:
         """Give the user an own copy of a shown shared file (without its bytes if *empty*), not open."""
@@ -46,7 +66,7 @@ class CopyUp:
             self._backing_files.pool.label(node)  # all of it is there: the next start keeps it
         except BaseException:
             if not node.unlinked:
-                self._names.discard(node, successor=None)  # half a copy is no copy
+                self._names.removal.discard(node, successor=None)  # half a copy is no copy
             raise
         finally:
             del files.copying[node.ino]
@@ -72,7 +92,7 @@ class CopyUp:
                 offset += await files.write_now(number, offset, chunk)
             node = files.handles[number].node
             if node.bytes < source.bytes <= offset:
-                await files.resize(node, source.bytes)  # it ends with a hole
+                await files.sizes.resize(node, source.bytes)  # it ends with a hole
         finally:
             await files.let_go(source, body, writes=False)
 

@@ -8,24 +8,26 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from recfs.core.bounds import end_of
 from recfs.core.model import State
-from recfs.disk.diskio import DiskIo
-from recfs.disk.follow import drop_privileges, follow, look
+from recfs.disk.diskio import DiskIo, disk_error
+from recfs.disk.follow import drop_privileges, follow
 from recfs.disk.shares import Shares
-from recfs.errors import FileTooLarge, IoFailure, OutOfSpace
+from recfs.errors import IoFailure
+from recfs.fs.caller import may_change
 from recfs.fs.handles import Handle
+from recfs.fs.sizes import Sizes
 from recfs.ports.object_errors import TransferCancelled
 from recfs.ports.rows import Promise
-from recfs.state.nodes import BLOCK_BYTES, is_changeable
+from recfs.state.nodes import is_changeable
 from recfs.state.waits import bounded, interruptible
 
 if TYPE_CHECKING:
     from recfs.disk.backing_files import BackingFiles
     from recfs.disk.staging import DiskReserve
     from recfs.fs.backlog import Backlog
+    from recfs.fs.caller import Caller
     from recfs.fs.iomodes import IoModes
-    from recfs.fs.namespace import Caller, Namespace
+    from recfs.fs.namespace import Namespace
     from recfs.ports.work import Pipeline
     from recfs.state.backing_file import BackingFile
     from recfs.state.nodes import DirNode, FileNode
@@ -60,6 +62,7 @@ class OpenFiles:
         self.stops = backing_files.stops
         self._names = names
         self.space = space
+        self.sizes = Sizes(tree, backing_files, space)
         self._backlog = backlog
         self._pipeline = pipeline
         self._next = 1
@@ -97,7 +100,7 @@ class OpenFiles:
             await self._names.absent(folder, name)
         slot = self._backing_files.pool.take()
         try:
-            self._names.may_change(folder, caller)
+            may_change(folder, caller)
             if name in folder.children:
                 await self._names.absent(folder, name)
             self.space.admit_entry()
@@ -123,7 +126,7 @@ class OpenFiles:
             if self._next != before:
                 self.shares.admit(uid)  # others of the same user may have been opened meanwhile
             if truncate:
-                await self.resize(node, 0)
+                await self.sizes.resize(node, 0)
             elif node.state is State.CORRUPT:
                 raise IoFailure(f"{node.path} is corrupt: its bytes are not those that were committed")
         except BaseException:
@@ -195,11 +198,11 @@ class OpenFiles:
         node, body = handle.node, handle.body
         end = offset + len(data)
         if end > node.bytes:
-            wanted, end = end, self.admit(node, offset, end)
+            wanted, end = end, self.sizes.admit(node, offset, end)
             if end < wanted and handle.direct:
                 # The kernel tells EIO of half a write past the page cache, if it lay inside what was the file when it
                 # was sent (fuse_get_res_by_io, fs/fuse/file.c).
-                self._demand(node, wanted)
+                self.sizes.demand(node, wanted)
             data = data[: end - offset]
             self._tree.resize(node, end)
         try:
@@ -238,23 +241,6 @@ class OpenFiles:
         if node.mode & 0o6000 and drop_privileges(node):
             self._kernel.forget_inode(node.ino)
 
-    def admit(self, node: FileNode, offset: int, wanted: int) -> int:
-        """How far towards *wanted* a write at *offset* may go. Raises when not by one byte."""
-        most = self.space.max_file_bytes
-        if wanted > most:
-            end_of(offset, 1, most)
-            wanted = most
-        account = node.parent.account if not node.unlinked else None
-        allowed = account.admit(node.bytes, wanted, offset) if account is not None else wanted
-        self.space.admit(allowed - max(node.bytes, offset))  # a hole takes no room
-        return allowed
-
-    def _demand(self, node: FileNode, size: int) -> None:
-        """Raise what keeps a file from becoming so large."""
-        end_of(size, 0, self.space.max_file_bytes)
-        if node.parent.account is not None and not node.unlinked:
-            node.parent.account.demand(node.bytes, size)
-
     def changed(self, node: FileNode) -> None:
         """The bytes of the file are others now. Atomic."""
         now = self._tree.clock.now_ns()
@@ -270,7 +256,7 @@ class OpenFiles:
             await self.bring(node)
         body = await self._backing_files.acquire(node, write=True, empty=size == 0)
         try:
-            await self.resize(node, size)
+            await self.sizes.resize(node, size)
         finally:
             await self.let_go(node, body, writes=True)
 
@@ -279,45 +265,6 @@ class OpenFiles:
         if node.state.is_remote and not node.unlinked:
             with bounded(f"the bytes of {node.path} from S3", HELD_S):
                 await self._backing_files.remote.bring(node)
-
-    async def resize(self, node: FileNode, size: int) -> None:
-        body = node.body
-        assert body is not None
-        follow(self._tree, node)
-        await self.stops.thawed(node, body)
-        if size == 0:
-            room, versions = True, self._backing_files.versions
-            if body.backing and versions.keeps(node):
-                try:
-                    self.space.admit(os.fstat(body.fd).st_blocks * BLOCK_BYTES)  # its bytes will be copied
-                except OutOfSpace:
-                    room = False
-                    if not versions.is_half_gone(node):
-                        raise
-            await self._unsealing.supersede(node, room=room)
-        else:
-            end_of(size, 0, self.space.max_file_bytes)
-            await self._unsealing.unseal(node)
-            if size > node.bytes:
-                account = node.parent.account if not node.unlinked else None
-                if account is not None:
-                    account.demand(node.bytes, size)
-                self.space.admit(0)
-            self._tree.resize(node, size)
-            try:
-                await self._unsealing.cut(node, body, size)
-            except BaseException as error:
-                self._tree.resize(node, os.fstat(body.fd).st_size)
-                if not isinstance(error, OSError):
-                    raise
-                raise disk_error(error, node) from error
-        body.untouched = None
-        look(node)
-        drop_privileges(node)
-        now = self._tree.clock.now_ns()
-        node.mtime_ns = node.ctime_ns = now
-        self._behind.node(node)
-        self._tree.activity(node.parent)
 
     async def fsync(self, number: int) -> None:
         """fsync(2): the bytes written so far, and the row that names them, survive a power cut."""
@@ -419,12 +366,4 @@ def _fsync(fd: int) -> None:
         os.close(own)
 
 
-def disk_error(error: OSError, node: FileNode) -> Exception:
-    """What a failed system call on the file below means to who asked."""
-    if error.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
-        return OSError(error.errno, error.strerror, node.path)  # the disk's own answer (fuse/guard.py)
-    if error.errno == errno.EFBIG:
-        return FileTooLarge(f"{node.path}: larger than the file system below takes")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutOfSpace(f"{node.path}: the disk is full")
-    return IoFailure(f"{node.path}: {error}")
+__all__ = ["HELD_S", "OpenFiles"]

@@ -1,4 +1,4 @@
-"""Names: create, make, link, remove, rename. Rows at once; the home tree follows through the settler.
+"""Names: create, make, link, rename. Rows at once; the home tree follows through the settler.
 
 Every public coroutine first awaits what it needs loaded, then checks and changes in one stretch without an await.
 """
@@ -6,7 +6,7 @@ Every public coroutine first awaits what it needs loaded, then checks and change
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from recfs.core.fallback import auto_dirs, deepest, rule_for_dir
 from recfs.core.layout import Role, child_role, is_upload
@@ -17,43 +17,29 @@ from recfs.errors import (
     InvalidPath,
     IsADirectory,
     NotADirectory,
-    NotEmpty,
     NotFound,
-    ReadOnlyFile,
-    Stale,
 )
+from recfs.fs.caller import may_change
 from recfs.ports.rows import Pending
-from recfs.state.nodes import DirNode, FileNode, Garbage, LinkNode, Node
+from recfs.state.nodes import DirNode, FileNode, LinkNode, Node
 
 if TYPE_CHECKING:
-    from recfs.disk.backing_files import BackingFiles
+    from recfs.fs.caller import Caller
+    from recfs.fs.removal import Removal
     from recfs.state.accounts import Account
     from recfs.state.tree import Tree
-    from recfs.state.writebehind import WriteBehind
 
 _MOVABLE = (Role.RECORDING, Role.JOB, Role.INSIDE, Role.SHARED_DIR)
-_SHARED = (Role.SHARED_TOP, Role.SHARED_DIR)
 _AUTOMATIC = (Role.USER_THUMBNAILS, Role.USER_RECORDINGS)
-
-
-class Caller(NamedTuple):
-    """Who asks: from the request's context (fuse_req_ctx), or the daemon itself."""
-
-    uid: int
-    gid: int
-    umask: int = 0
-    operator: bool = False
-    pid: int = 0
-    """Its thread; 0 where the kernel cannot say (another pid namespace)."""
 
 
 class Namespace:
     """The tree's names and what may be done with them."""
 
-    def __init__(self, tree: Tree, behind: WriteBehind, backing_files: BackingFiles) -> None:
+    def __init__(self, tree: Tree, removal: Removal) -> None:
         self._tree = tree
-        self._behind = behind
-        self._backing_files = backing_files
+        self._behind = tree.behind
+        self.removal = removal
 
     # --- making --------------------------------------------------------------------------------------------------
 
@@ -61,13 +47,6 @@ class Namespace:
         """Raise Exists when *name* is taken in *folder* (by an own entry; shown ones may be covered)."""
         if await self._tree.child(folder, name) is not None:
             raise Exists(f"{folder.path}/{os.fsdecode(name)} exists")
-
-    def may_change(self, folder: DirNode, caller: Caller) -> None:
-        """Raise when *caller* may not change names in *folder*. Permission bits are checked by the kernel."""
-        if folder.unlinked:
-            raise NotFound(f"{folder.path} was removed")
-        if folder.role in _SHARED and not caller.operator:
-            raise ReadOnlyFile(f"{folder.path}: shared files are changed by the operator alone")
 
     def admit_file(self, folder: DirNode, name: bytes) -> bool:
         """Check level and quota for one more file; tells whether it counts as an upload. Atomic."""
@@ -93,7 +72,7 @@ class Namespace:
         """Make a directory, and what fallback rules want below it."""
         await self.absent(folder, name)
         account = await self._account_for(folder, name)
-        self.may_change(folder, caller)
+        may_change(folder, caller)
         if name in folder.children:
             raise Exists(f"{folder.path}/{os.fsdecode(name)} exists")
         role = child_role(folder.role, name, is_dir=True)
@@ -136,7 +115,7 @@ class Namespace:
     async def symlink(self, folder: DirNode, name: bytes, target: bytes, caller: Caller) -> LinkNode:
         """Make a symbolic link."""
         await self.absent(folder, name)
-        self.may_change(folder, caller)
+        may_change(folder, caller)
         if name in folder.children:
             raise Exists(f"{folder.path}/{os.fsdecode(name)} exists")
         self.admit_file(folder, name)
@@ -150,137 +129,6 @@ class Namespace:
         self._behind.settle(node)
         return node
 
-    # --- removing ------------------------------------------------------------------------------------------------
-
-    async def unlink(self, folder: DirNode, name: bytes, caller: Caller) -> Node | None:
-        """Remove a file or symlink; None when only a shown one can be meant."""
-        node = await self._tree.child(folder, name)
-        self.may_change(folder, caller)
-        if node is None or node.unlinked:
-            return None
-        if isinstance(node, DirNode):
-            raise IsADirectory(f"{node.path} is a directory")
-        assert isinstance(node, (FileNode, LinkNode))
-        self.discard(node, successor=None)
-        self._behind.returned(node)
-        return node
-
-    def discard(self, node: FileNode | LinkNode, *, successor: FileNode | None) -> None:
-        """Take the name away; the bytes become garbage. *successor*: the file that takes over the name. Atomic."""
-        tree = self._tree
-        folder, now = node.parent, tree.clock.now_ns()
-        if isinstance(node, FileNode):
-            if not node.state.is_remote:
-                node.remains = self._backing_files.versions.replace(node, successor)
-            tree.events.removed(node, successor)
-        elif not node.pending & Pending.MAKE:
-            self._entry_garbage(node)
-        tree.remove(node)
-        node.ctime_ns = now
-        tree.touch(folder, now)
-
-    def _entry_garbage(self, node: Node) -> None:
-        entry = Garbage(
-            self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.steady_ns()
-        )
-        entry.home_ino = node.home_ino
-        self._backing_files.versions.hand_over(node, entry)
-        self._tree.know_garbage(entry)
-        self._behind.garbage(entry)
-
-    async def rmdir(self, folder: DirNode, name: bytes, caller: Caller) -> DirNode:
-        """Remove a directory that has no entry of its own; what is shown in it is not in it."""
-        while True:
-            node = await self._tree.child(folder, name)
-            if node is None:
-                raise NotFound(f"{folder.path}/{os.fsdecode(name)} does not exist")
-            if not isinstance(node, DirNode):
-                raise NotADirectory(f"{node.path} is not a directory")
-            automatic = await self._automatic(node)
-            if folder.children.get(name) is node:
-                break  # else it was removed or renamed meanwhile
-        self.may_change(folder, caller)
-        if node.unlinked:
-            raise NotFound(f"{node.path} was removed")
-        if node.role <= Role.TEMP_TOP:
-            raise Busy(f"{node.path} is part of every store")
-        self._drop_empty(node, automatic)
-        self._behind.returned(node)
-        return node
-
-    async def _automatic(self, node: DirNode) -> list[DirNode] | None:
-        """The directories that came with *node* and were never used, if nothing else is in it; None if something is.
-
-        What comes into it from now on is loaded, and found by `_drop_empty`.
-        """
-        while True:
-            if await self._tree.is_empty(node):
-                return []
-            if node.role is not Role.USER:
-                return None
-            found = [await self._tree.child(node, name) for name in auto_dirs(self._tree.rules, tuple(node.parts()))]
-            below = [child for child in found if isinstance(child, DirNode)]
-            if len(below) != len([child for child in found if child is not None]):
-                return None
-            for child in below:
-                if not await self._tree.is_empty(child):
-                    return None
-            names = {child.name for child in below}
-            if not await self._only(node, names) or not node.children.keys() <= names:
-                return None
-            if all(node.children.get(child.name) is child for child in below):
-                return below
-            # One of them was unloaded, removed or renamed while the catalogue was asked: what is in it now?
-
-    def _drop_empty(self, node: DirNode, automatic: list[DirNode] | None) -> None:
-        """Remove a directory, and those that came with it. Raises NotEmpty if anything else is in it by now. Atomic."""
-        if (
-            automatic is None
-            or any(child not in automatic for child in node.children.values())
-            or any(child.children for child in automatic)
-        ):
-            raise NotEmpty(f"{node.path} is not empty")
-        for child in automatic:
-            if node.children.get(child.name) is child:
-                self._drop_dir(child)
-        self._drop_dir(node)
-
-    async def remove_again(self, ino: int) -> str | None:
-        """Remove what was removed before the daemon died, if its row is still there; the path it had. Atomic after the
-        load. A directory in which something is goes nowhere.
-        """
-        try:
-            node = await self._tree.get(ino)
-        except Stale:
-            return None
-        path = node.path
-        if isinstance(node, (FileNode, LinkNode)):
-            self.discard(node, successor=None)
-            return path
-        if isinstance(node, DirNode) and node.role > Role.TEMP_TOP:
-            automatic = await self._automatic(node)
-            if automatic is not None and not node.unlinked:
-                self._drop_empty(node, automatic)
-                return path
-        return None
-
-    async def _only(self, node: DirNode, names: set[bytes]) -> bool:
-        if node.complete:
-            return True
-        page = await self._tree.page(node, 0, len(names) + 1)
-        return {entry.name for entry in page} == names
-
-    def _drop_dir(self, node: DirNode) -> None:
-        tree = self._tree
-        now = tree.clock.now_ns()
-        place = node.moved if node.moved is not None else (node.parent, node.name)
-        if not node.pending & Pending.MAKE:
-            self._entry_garbage(node)
-            # Garbage below it still finds its way through this object.
-            node.moved = place
-        tree.remove(node)
-        tree.touch(node.parent, now)
-
     # --- renaming ------------------------------------------------------------------------------------------------
 
     async def rename(
@@ -291,11 +139,11 @@ class Namespace:
             node = await self._tree.child(old, old_name)
             target = await self._tree.child(new, new_name)
             account = await self._account_for(new, new_name) if isinstance(node, DirNode) else None
-            automatic = await self._automatic(target) if isinstance(target, DirNode) else None
+            automatic = await self.removal.automatic(target) if isinstance(target, DirNode) else None
             if old.children.get(old_name) is node and new.children.get(new_name) is target:
                 break  # else one of them came, went or moved meanwhile
-        self.may_change(old, caller)
-        self.may_change(new, caller)
+        may_change(old, caller)
+        may_change(new, caller)
         if node is None or node.unlinked:
             raise NotFound(f"{old.path}/{os.fsdecode(old_name)} does not exist")
         if target is not None and target.unlinked:
@@ -313,9 +161,9 @@ class Namespace:
         if isinstance(target, DirNode):
             if target.role <= Role.TEMP_TOP:
                 raise Busy(f"{target.path} is part of every store")
-            self._drop_empty(target, automatic)
+            self.removal.drop_empty(target, automatic)
         elif isinstance(target, (FileNode, LinkNode)):
-            self.discard(target, successor=node if isinstance(node, FileNode) else None)
+            self.removal.discard(target, successor=node if isinstance(node, FileNode) else None)
         self._move(node, new, new_name, account)
         return node, target
 
@@ -330,8 +178,8 @@ class Namespace:
             two_account = await self._account_for(old, old_name) if isinstance(two, DirNode) else None
             if old.children.get(old_name) is one and new.children.get(new_name) is two:
                 break
-        self.may_change(old, caller)
-        self.may_change(new, caller)
+        may_change(old, caller)
+        may_change(new, caller)
         if one is None or two is None or one.unlinked or two.unlinked:
             raise NotFound("both names must exist to be exchanged")
         if one is two:

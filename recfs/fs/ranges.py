@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Final, TypeVarTuple, Unpack
 import trio
 
 from recfs.core.bounds import end_of
-from recfs.disk.diskio import KEEP_SIZE, PUNCH_HOLE, fallocate
+from recfs.disk.diskio import KEEP_SIZE, PUNCH_HOLE, disk_error, fallocate
 from recfs.disk.follow import follow, look
 from recfs.errors import InvalidArgument, NotSupported
-from recfs.fs.files import disk_error
 
 if TYPE_CHECKING:
     from recfs.disk.contended import Contended
@@ -121,7 +120,7 @@ class Ranges:
         end = offset + length
         grows = end > node.bytes
         if grows:
-            end = self._files.admit(node, offset, end)
+            end = self._files.sizes.admit(node, offset, end)
         return await self._change(
             handle, end if grows else 0, source.body.backing,
             _copy, source.body.fd, source_offset, handle.body.fd, offset, end - offset,

@@ -9,17 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import trio
-
-from recfs.core.bounds import time_ns
 from recfs.core.layout import Role
 from recfs.core.model import State
-from recfs.disk.follow import drop_privileges, follow
 from recfs.errors import (
-    Busy,
     Exists,
     InvalidArgument,
     IsADirectory,
@@ -30,24 +24,25 @@ from recfs.errors import (
     RecfsError,
     Stale,
 )
+from recfs.fs.attributes import Attributes
+from recfs.fs.caller import may_change
 from recfs.fs.copyup import CopyUp
 from recfs.fs.files import OpenFiles
 from recfs.fs.listing import Listings
-from recfs.fs.namespace import Caller, Namespace
+from recfs.fs.namespace import Namespace
 from recfs.fs.ranges import Ranges
+from recfs.fs.removal import Removal, TreeRemoval
 from recfs.fs.survivors import Survivors
 from recfs.fs.walks import Walks
-from recfs.ports.rows import Pending
 from recfs.state.fallback_entries import VIEW_BIT, FallbackEntries, FallbackEntry
 from recfs.state.nodes import DirNode, FileNode, LinkNode, Node
 from recfs.state.waits import bounded
-from recfs.state.writebehind import EAGER_NODES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from recfs.disk.backing_files import BackingFiles
     from recfs.disk.staging import DiskReserve
+    from recfs.fs.attributes import Changes
+    from recfs.fs.caller import Caller
     from recfs.fs.handles import Handle
     from recfs.fs.iomodes import IoModes
     from recfs.ports.kernel import KernelCache
@@ -57,24 +52,8 @@ if TYPE_CHECKING:
 
 COPIED_AT_ONCE_BYTES = 8 << 20
 """Up to this size a shared file is copied while the kernel holds a directory."""
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What a setattr request wants; None = leave. Times in ns since the epoch."""
-
-    mode: int | None = None
-    uid: int | None = None
-    gid: int | None = None
-    size: int | None = None
-    atime_ns: int | None = None
-    mtime_ns: int | None = None
-
-
 _WRITES: Final = os.O_ACCMODE | os.O_TRUNC
 """The flags of an open(2) that changes the file."""
-REMOVED_AT_ONCE = 20
-"""Names that are removed before others have their turn: half a millisecond."""
 
 
 class Vfs:
@@ -93,12 +72,14 @@ class Vfs:
         self.behind = behind = tree.behind
         self.backing_files = backing_files
         self.pipeline = pipeline
-        self._kernel = kernel
-        self.names = Namespace(tree, behind, backing_files)
+        self.removal = Removal(tree, backing_files.versions)
+        self.names = Namespace(tree, self.removal)
         self.views = FallbackEntries(tree, behind)
         self.backlog = modes.backlog
         self.files = OpenFiles(tree, backing_files, self.names, space, self.backlog, pipeline, modes)
-        self.copies_up = CopyUp(self.files, backing_files, self.names)
+        self.copies_up = CopyUp(self.files, backing_files, self.names, tree, self.views)
+        self.attributes = Attributes(tree, self.files)
+        self.trees = TreeRemoval(tree, self.removal, self.views, kernel)
         self.survivors = Survivors(tree, self.files, modes)
         self.ranges = Ranges(self.files, tree, backing_files.contended)
         self.listings = Listings(tree, self.views)
@@ -170,66 +151,14 @@ class Vfs:
         if isinstance(seen, FallbackEntry):
             if changes.size != 0:
                 await self.files.bring(seen.shared)
-            seen = await self.own(seen, caller, empty=changes.size == 0)
-        node = seen
-        self._may_write(node, caller)
-        if isinstance(node, FileNode):
-            follow(self.tree, node)  # else a later look would take the times of what was written before for new
-        if changes.size is not None:
-            if not isinstance(node, FileNode):
-                raise IsADirectory(f"{node.path} is a directory")
-            await self.files.truncate(node, changes.size)
-        before = (node.mode, node.uid, node.gid, node.mtime_ns)
-        now = self.tree.clock.now_ns()
-        if changes.mode is not None:
-            node.mode = changes.mode & 0o7777
-        if changes.uid is not None:
-            node.uid = changes.uid
-        if changes.gid is not None:
-            node.gid = changes.gid
-        if isinstance(node, FileNode) and changes.mode is None and (changes.uid, changes.gid) != (None, None):
-            drop_privileges(node)
-        if changes.atime_ns is not None:
-            node.atime_ns = time_ns(changes.atime_ns)
-        if changes.mtime_ns is not None:
-            node.mtime_ns = time_ns(changes.mtime_ns)
-        node.ctime_ns = now
-        if not node.unlinked:
-            self.tree.activity(node.parent)
-        self._redress(node)
-        changed = (node.mode, node.uid, node.gid, node.mtime_ns) != before
-        if changed and isinstance(node, FileNode):
-            self.tree.events.described(node)
-        return node
-
-    def _redress(self, node: Node) -> None:
-        """Have the home tree follow new attributes. Atomic."""
-        if node.unlinked:
-            return
-        away = isinstance(node, FileNode) and node.state.is_remote
-        if away or node.parent is node or getattr(node, "staging", None) is not None or node.pending & Pending.MAKE:
-            self.behind.node(node)  # the root is the operator's; the others are dressed when they arrive
-        else:
-            node.pending |= Pending.ATTRS
-            self.behind.settle(node)
+            seen = await self.copies_up.own(seen, caller, empty=changes.size == 0)
+        self._may_write(seen, caller)
+        return await self.attributes.change(seen, changes)
 
     def _may_write(self, node: Node, caller: Caller) -> None:
         folder = node if isinstance(node, DirNode) else node.parent
         if not node.unlinked and folder.parent is not folder:
-            self.names.may_change(folder, caller)
-
-    async def own(self, view: FallbackEntry, caller: Caller, *, empty: bool) -> FileNode:
-        """Copy a shown file up: the user's own from now on."""
-        try:
-            node = await self.copies_up.copy(view, caller, empty=empty)
-        except Exists:
-            own = await self.tree.child(view.folder, view.name)
-            if not isinstance(own, FileNode):
-                raise Stale(f"{view.folder.path}/{os.fsdecode(view.name)} is another file by now") from None
-            return own  # somebody else was faster
-        if view.folder.children.get(view.name) is node:
-            self.views.unhide(view.folder, view.name)
-        return node
+            may_change(folder, caller)
 
     # --- names ---------------------------------------------------------------------------------------------------
 
@@ -248,7 +177,7 @@ class Vfs:
                     # It has come just now. The kernel looks again, and opens it without holding the directory.
                     self._walks.told(caller.pid)
                     raise Stale(f"{folder.path}/{os.fsdecode(name)} has come to be shown there")
-                node = await self.own(view, caller, empty=bool(flags & os.O_TRUNC))
+                node = await self.copies_up.own(view, caller, empty=bool(flags & os.O_TRUNC))
                 return await self.files.open(node, flags, caller.uid), node
         try:
             number, node = await self.files.create(folder, name, mode, caller)
@@ -306,21 +235,21 @@ class Vfs:
     async def unlink(self, parent: int, name: bytes, caller: Caller) -> None:
         """unlink(2). Deleting a shown file hides it in this directory."""
         folder = await self.tree.directory(parent)
-        node = await self.names.unlink(folder, name, caller)
+        node = await self.removal.unlink(folder, name, caller)
         if node is None:
             view = await self.views.find(folder, name)
             if name in folder.children:
                 return await self.unlink(parent, name, caller)  # it has come meanwhile
             if view is None:
                 raise NotFound(f"{folder.path}/{os.fsdecode(name)} does not exist")
-            self.names.may_change(folder, caller)
+            may_change(folder, caller)
             self.views.hide(view)
             self.tree.touch(folder, self.tree.clock.now_ns())
 
     async def rmdir(self, parent: int, name: bytes, caller: Caller) -> None:
         """rmdir(2). Directories that came with a user's and were never used go with it."""
         folder = await self.tree.directory(parent)
-        await self.names.rmdir(folder, name, caller)
+        await self.removal.rmdir(folder, name, caller)
 
     async def rename(
         self, old: int, old_name: bytes, new: int, new_name: bytes, caller: Caller,
@@ -371,7 +300,7 @@ class Vfs:
             return False
         if _takes_long(view.shared):  # rename(2) holds the directories, and of some the whole file system, till its end
             raise OtherDevice(f"{folder.path}/{os.fsdecode(name)} is shared: copy it, as mv(1) does, then remove it")
-        await self.own(view, caller, empty=False)
+        await self.copies_up.own(view, caller, empty=False)
         return True
 
     def link(self) -> None:
@@ -394,7 +323,7 @@ class Vfs:
                     number = await self.files.open(seen.shared, flags, caller.uid)
                     self.files.handles[number].shown = seen
                     return number
-                seen = await self.own(seen, caller, empty=bool(flags & os.O_TRUNC))
+                seen = await self.copies_up.own(seen, caller, empty=bool(flags & os.O_TRUNC))
             if not isinstance(seen, FileNode):
                 raise IsADirectory(f"{seen.path} is not a regular file")
             if writes:
@@ -426,56 +355,6 @@ class Vfs:
             while node.state is State.SEALING and not node.unlinked:
                 self.pipeline.hurry(node.ino)
                 await self.pipeline.progress()
-
-    # --- the daemon's own ----------------------------------------------------------------------------------------
-
-    async def remove_tree(self, folder: DirNode, *, keep: Callable[[DirNode], bool] | None = None) -> int:
-        """Remove a directory and all below it, as `rm -r` would; returns how many files and links went.
-
-        *keep* is asked before each name goes: true stops the removal. Raises FsError and stops where something
-        changes underneath; what is gone until then stays gone.
-        """
-        try:
-            return await self._remove_below(folder, lambda: keep is not None and keep(folder))
-        finally:
-            await self._kernel.told()
-
-    async def _remove_below(self, top: DirNode, stop: Callable[[], bool]) -> int:
-        gone = 0
-        operator = Caller(0, 0, operator=True)
-        folders = [top]  # not by calls in calls: trees are deeper than those may be
-        while folders:
-            folder = folders[-1]
-            if folder.unlinked:
-                folders.pop()
-                continue
-            below = self.tree.snapshot(folder) if folder.complete else await self.tree.page(folder, 0, 500)
-            for count, entry in enumerate(below):
-                if count % REMOVED_AT_ONCE == REMOVED_AT_ONCE - 1:
-                    await trio.lowlevel.checkpoint()  # requests come first
-                    if self.behind.depth > EAGER_NODES:
-                        await self._record()  # a longer transaction would hold them up as well
-                child = await self.tree.child(folder, entry.name)
-                if stop():
-                    raise Busy(f"{folder.path} is in use again")
-                if isinstance(child, DirNode):
-                    folders.append(child)
-                elif child is not None and await self.names.unlink(folder, child.name, operator) is not None:
-                    gone += 1
-                    self._kernel.forget_entry(folder.ino, child.name, child.ino)
-            if not below:
-                await self._remove_empty(folder, operator)
-            await trio.lowlevel.checkpoint()
-        return gone
-
-    async def _remove_empty(self, folder: DirNode, operator: Caller) -> None:
-        if folder.fallback is not None:
-            for view in await self.views.shown(folder, set()):
-                self._kernel.forget_entry(folder.ino, view.name, view.ino)
-        parent, name = folder.parent, folder.name
-        await self.names.rmdir(parent, name, operator)
-        self._kernel.forget_entry(parent.ino, name, folder.ino)
-        self._kernel.forget_inode(parent.ino)  # its times changed
 
 
 def _takes_long(shared: FileNode) -> bool:

@@ -16,6 +16,7 @@ from recfs.core.model import State
 from recfs.core.quota import UNLIMITED, Limits, month_of
 from recfs.core.units import parse_size
 from recfs.errors import InvalidArgument, NoAttribute, NotPermitted, NotSupported, OutOfSpace, TooBig
+from recfs.fs.caller import may_change
 from recfs.state.accounts import LIMIT_NAMES
 from recfs.state.fallback_entries import FallbackEntry
 from recfs.state.nodes import DirNode, FileNode, Node
@@ -24,7 +25,7 @@ from recfs.state.waits import interruptible
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from recfs.fs.namespace import Caller
+    from recfs.fs.caller import Caller
     from recfs.fs.vfs import Vfs
     from recfs.ports.rows import ObjectRow
     from recfs.state.accounts import Account
@@ -163,10 +164,10 @@ class Xattrs:
 
     async def _changeable(self, seen: Node | FallbackEntry, caller: Caller) -> Node:
         if isinstance(seen, FallbackEntry):
-            return await self._vfs.own(seen, caller, empty=False)
+            return await self._vfs.copies_up.own(seen, caller, empty=False)
         folder = seen if isinstance(seen, DirNode) else seen.parent
         if folder.parent is not folder and not seen.unlinked:
-            self._vfs.names.may_change(folder, caller)
+            may_change(folder, caller)
         return seen
 
     def _changed(self, node: Node, name: bytes, value: bytes | None) -> None:

@@ -17,9 +17,9 @@ import pyfuse3
 from recfs import errors
 from recfs.core.layout import NAME_MAX_BYTES
 from recfs.disk.staging import inode_reserve
+from recfs.fs.attributes import Changes
+from recfs.fs.caller import Caller
 from recfs.fs.handles import Mode
-from recfs.fs.namespace import Caller
-from recfs.fs.vfs import Changes
 from recfs.fuse.entries import Entries
 from recfs.fuse.guard import ERRNO, errno_of, guarded, guarded_apart
 from recfs.fuse.passthrough import (

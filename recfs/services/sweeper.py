@@ -98,7 +98,7 @@ class Sweeper:
 
     async def _expire(self, job: DirNode, entry: dict[str, Any]) -> None:
         try:
-            await self._vfs.remove_tree(job, keep=self._still_used)
+            await self._vfs.trees.remove(job, keep=self._still_used)
         except FsError as error:
             # Somebody came back to the job while it was being removed: what is left has its full time again.
             entry["action"], entry["reason"] = "kept", f"in use again: {error}"

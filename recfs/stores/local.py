@@ -10,20 +10,19 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import logging
 import os
 import stat
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recfs.clock import boot_id
 from recfs.core.bounds import MAX_INT
-from recfs.errors import RootBusy, StoreError
+from recfs.errors import StoreError
 from recfs.stores import obstacles, presence
 from recfs.stores.beneath import Beneath
+from recfs.stores.lock import RootLock
 from recfs.stores.removals import Removals
 from recfs.stores.steps import Outcome, Step, Steps, can_chown
 
@@ -34,8 +33,6 @@ PRIVATE = ".recfs"
 TOP_LEVELS = (b"shared", b"users", b"temp")
 LABEL_XATTR = "user.recfs.label"
 """On staging files: what the bytes are, so that they can be adopted without their row."""
-DYING_S = 2.0
-"""How long the lock of a daemon that is gone may outlive it: a child has it until its execve(2)."""
 MARK_XATTR = "user.recfs.generation"
 """On `users/`: which time the home tree is of (core/generation.py)."""
 
@@ -83,7 +80,7 @@ class LocalStore:
         self._trash = os.fsencode(self.private / "trash")
         self._limbo = os.fsencode(self.private / "limbo")
         self._lost = os.fsencode(self.private / "lost+found")
-        self._lock_fd = -1
+        self.lock = RootLock(root, self.private / "lock")
         self.removals = Removals(self.private)
         self.beneath = Beneath(self._home)
         self.foreign: list[str] = []
@@ -111,49 +108,22 @@ class LocalStore:
             obstacles.require_inside(self.private)
             for top in TOP_LEVELS:
                 self._make_folder(self.root / os.fsdecode(top), 0o755)
-            self._lock_fd = os.open(self.private / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self.lock.open()
         except OSError as error:
             raise StoreError(
                 f"store {self.root}: cannot write to it ({error.strerror}: {error.filename}). "
                 f"Give this user the directory (chown), or choose another with --root."
             ) from error
-        try:
-            self._lock()
-        except OSError as error:
-            holder = os.pread(self._lock_fd, 64, 0).decode("ascii", "replace").strip()
-            os.close(self._lock_fd)
-            self._lock_fd = -1
-            raise RootBusy(
-                f"store {self.root} is in use by another recfs daemon (process {holder or 'unknown'}). "
-                f"Stop it with `recfs umount --root {self.root}`, or use its mount."
-            ) from error
-        mine = f"{os.getpid()}\n".encode("ascii")
-        with contextlib.suppress(OSError):  # a full disk; the number only tells who holds it
-            os.pwrite(self._lock_fd, mine, 0)
-        os.ftruncate(self._lock_fd, len(mine))
+        self.lock.take()
         if presence.is_exposed(self.root):
             log.warning(
                 "store %s: users can enter it and work past the mount, its quotas and checksums: chmod 700 %s",
                 self.root, self.root,
             )  # fmt: skip
         self.beneath.open((self._staging, self._trash, self._limbo, self._lost))
-        self.max_file_bytes = _largest(self._lock_fd)
+        self.max_file_bytes = _largest(self.lock.fd)
         for folder in (self._home, os.fsencode(self.private)):
             self.beneath.sync(folder)
-
-    def _lock(self) -> None:
-        """Take the lock. Raises OSError while somebody has it; a killed daemon's child is waited for a moment."""
-        deadline = time.monotonic() + DYING_S
-        while True:
-            try:
-                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                holder = os.pread(self._lock_fd, 64, 0).strip()
-                if not holder.isdigit() or Path(f"/proc/{int(holder)}").exists() or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-            else:
-                return
 
     def _make_folder(self, path: Path, mode: int) -> None:
         """Have a directory of the store's own; somebody's file in its place is kept. Raises OSError, StoreError."""
@@ -210,11 +180,6 @@ class LocalStore:
         with os.scandir(self._trash) as entries:
             return max((int(entry.name) for entry in entries if entry.name.isdigit()), default=0)
 
-    def sign_off(self) -> None:
-        """Take this process's number out of the lock file: it ends in order, and did not die."""
-        with contextlib.suppress(OSError):
-            os.ftruncate(self._lock_fd, 0)
-
     def forget_mount(self) -> None:
         """The daemon's mount is gone."""
         with contextlib.suppress(OSError):
@@ -224,9 +189,7 @@ class LocalStore:
         """Give the lock back."""
         self.removals.close()
         self.beneath.close()
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-        self._lock_fd = -1
+        self.lock.close()
 
     @staticmethod
     def boot_id() -> str:

@@ -25,7 +25,6 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import trio
 
@@ -34,35 +33,22 @@ from recfs.errors import IoFailure, RecfsError
 from recfs.ports.object_errors import ObjectChanged, ObjectStoreError, Stalled, StoreOutage, TransferCancelled
 from recfs.ports.objects import MIB, ObjectStore
 from recfs.state.problems import reason_of
-from recfs.tier.extents import NEAR_BYTES, REQUESTS_PER_WINDOW, Blocks, ReadAhead, Stream
+from recfs.tier.extents import NEAR_BYTES, Blocks, ReadAhead
 from recfs.tier.fetchslots import FetchSlots
+from recfs.tier.requests import RequestPlan
 from recfs.tier.revocable import RevocableFd
+from recfs.tier.waiters import Waiter, Waiters
 
 log = logging.getLogger("recfs.fs")
 
 BLOCK_BYTES = 256 << 10
 """The smallest request, and what is kept account of."""
-MAX_REQUEST_BYTES = 8 * MIB
-MAX_URGENT_BYTES = 2 * MIB
-"""A request somebody waits for is stretched to this at most: the first byte is only there when the last has come."""
 READ_AHEAD_MAX = 64 * MIB
 PARALLEL = 8
 """GETs of one download under way …"""
 PARALLEL_AHEAD = 6
 """… and above so many none that nobody waits for."""
 DEADLINE_S = 60.0
-
-
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    """Somebody who waits for the blocks from *first* to before *stop*."""
-
-    first: int
-    stop: int
-    stream: Stream | None = None
-    """None: nobody reads, the file is to become whole."""
-    error: RecfsError | None = None
-    woken: trio.Event = field(default_factory=trio.Event)
 
 
 class Download:
@@ -95,8 +81,8 @@ class Download:
         if present is not None:
             self._blocks.load(present, etag)
         self._ahead = ReadAhead(read_ahead_max)
-        self._waiters: dict[_Waiter, None] = {}
-        """In the order in which they came."""
+        self._waiters = Waiters()
+        self._plan = RequestPlan(self._blocks, self._ahead, self._waiters, slots)
         self.running = 0
         """GETs under way."""
         self._nursery: trio.Nursery | None = None
@@ -165,7 +151,7 @@ class Download:
         freed = 0
         if self._done.is_set():
             return freed
-        spared = [(waiter.first, waiter.stop) for waiter in self._waiters if waiter.stream is not None]
+        spared = [(waiter.first, waiter.stop) for waiter in self._waiters.reading()]
         spared += self._reads.values()
         for stream in self._ahead:
             near = self._ahead.window(stream) + 2 * NEAR_BYTES
@@ -204,7 +190,7 @@ class Download:
         if self._blocks.has(first, stop):
             self._pump()
         else:
-            await self._wait(_Waiter(first, stop, stream))
+            await self._wait(Waiter(first, stop, stream))
 
     async def whole(self) -> None:
         """Return when everything is in the file. In the background: `ensure(0, size)` is for those in a hurry.
@@ -213,11 +199,10 @@ class Download:
         """
         if not self.complete:
             self._check()
-            await self._wait(_Waiter(0, self._blocks.count))
+            await self._wait(Waiter(0, self._blocks.count))
 
-    async def _wait(self, waiter: _Waiter) -> None:
-        self._waiters[waiter] = None
-        try:
+    async def _wait(self, waiter: Waiter) -> None:
+        with self._waiters.entered(waiter):  # what it waits for is not asked for any more when it is gone
             self._pump()
             while True:
                 with trio.move_on_after(self._deadline_s) as scope:
@@ -232,15 +217,12 @@ class Download:
                     self.missed(late)
                     raise late
                 waiter.woken = trio.Event()
-        finally:
-            # What it waited for and is not under way yet is not asked for any more.
-            del self._waiters[waiter]
 
     def _out_of_turn(self) -> bool:
         """Whether others' requests take all slots: no reason to think that anything is wrong."""
         return not self.running and self._slots.waits(self._pump)
 
-    def _too_late(self, waiter: _Waiter) -> RecfsError:
+    def _too_late(self, waiter: Waiter) -> RecfsError:
         offset, length = self._blocks.span(waiter.first, waiter.stop)
         last = f"; the last error was: {self.error}" if self.error is not None else ""
         return Stalled(
@@ -281,7 +263,7 @@ class Download:
         """
         if not self._done.is_set():
             self._end()
-            self._fail_waiters(self._closed())
+            self._waiters.fail(self._closed())
 
     def _end(self) -> None:
         self._done.set()
@@ -292,10 +274,10 @@ class Download:
     # Called whenever something changed: starts requests while there is something to ask for and a slot for it.
     def _pump(self) -> None:
         while self._nursery is not None:
-            wanted = self._urgent()
+            wanted = self._plan.urgent()
             urgent = wanted is not None
             if wanted is None and self.running < PARALLEL_AHEAD:
-                wanted = self._ahead_of_readers() or self._in_background()
+                wanted = self._plan.at_leisure()
             if wanted is None or self.running >= PARALLEL:
                 self._slots.forget(self._pump)
                 return
@@ -356,81 +338,22 @@ class Download:
         if self.complete:
             self._end()
         self.grown()
-        for waiter in self._waiters:
-            if waiter.first < stop and first < waiter.stop:
-                waiter.woken.set()
+        self._waiters.wake(first, stop)
 
     def _missed(self, first: int, stop: int, error: RecfsError) -> None:
         self._blocks.lost(first, stop)
         self.error = error
         lasting = _lasting(error)
-        if lasting or any(waiter.first < stop and first < waiter.stop for waiter in self._waiters):
+        if lasting or self._waiters.any_of(first, stop):
             self.missed(error)
         if lasting:
             self.failed = error
             self._end()
-            self._fail_waiters(error)
+            self._waiters.fail(error)
             return
         # Read-ahead goes on with the next reads only, else it would knock at a dead server's door without a pause.
         self._ahead.forget()
-        self._fail_waiters(error, first, stop)
-
-    def _fail_waiters(self, error: RecfsError, first: int = 0, stop: int | None = None) -> None:
-        for waiter in self._waiters:
-            if stop is None or (waiter.first < stop and first < waiter.stop):
-                waiter.error = error
-                waiter.woken.set()
-
-    # --- what to ask for next (atomic) ---------------------------------------------------------------------------
-
-    def _urgent(self) -> tuple[int, int] | None:
-        """The next blocks that a reader waits for, with some more for one that reads in sequence."""
-        for waiter in self._waiters:
-            if waiter.stream is None or waiter.error is not None:
-                continue
-            first = self._blocks.first_absent(waiter.first, waiter.stop)
-            if first is None:
-                continue
-            wanted_bytes = (waiter.stop - waiter.first) * self._blocks.block_bytes
-            piece = self._request_blocks(max(MIB, wanted_bytes // REQUESTS_PER_WINDOW))
-            stretch = self._request_blocks(min(MAX_URGENT_BYTES, self._ahead_request_bytes(waiter.stream)))
-            stop = first + max(stretch, min(piece, waiter.stop - first))
-            return first, self._blocks.absent_end(first, min(stop, self._blocks.count))
-        return None
-
-    def _ahead_of_readers(self) -> tuple[int, int] | None:
-        """The next blocks that somebody will wait for."""
-        blocks = self._blocks
-        for stream in self._ahead:
-            end = stream.position + self._ahead.window(stream)
-            last = blocks.count if end >= blocks.size else end // blocks.block_bytes
-            first = blocks.first_absent(stream.position // blocks.block_bytes, last)
-            if first is None:
-                continue
-            request = self._request_blocks(self._ahead_request_bytes(stream))
-            stop = blocks.absent_end(first, min(first + request, last))
-            # A short request at the window's edge would be the rule, as the edge moves with each read.
-            if stop - first == request or stop < last or stop == blocks.count:
-                return first, stop
-        return None
-
-    def _in_background(self) -> tuple[int, int] | None:
-        """The next blocks of a file that is to become whole."""
-        if all(waiter.stream is not None or waiter.error is not None for waiter in self._waiters):
-            return None
-        first = self._blocks.first_absent(0, self._blocks.count)
-        if first is None:
-            return None
-        stop = min(first + self._request_blocks(MAX_REQUEST_BYTES), self._blocks.count)
-        return first, self._blocks.absent_end(first, stop)
-
-    def _ahead_request_bytes(self, stream: Stream) -> int:
-        return self._ahead.window(stream) // REQUESTS_PER_WINDOW
-
-    def _request_blocks(self, wanted_bytes: int) -> int:
-        """A request's size in blocks: *wanted_bytes* within the limits."""
-        most = min(wanted_bytes, MAX_REQUEST_BYTES, self._slots.sensible_bytes())
-        return max(1, most // self._blocks.block_bytes)
+        self._waiters.fail(error, first, stop)
 
 
 async def _never(_etag: str) -> str | None:

@@ -24,8 +24,8 @@ from recfs.api.answers import Answers
 from recfs.config import Config
 from recfs.disk import staging
 from recfs.errors import NotFound, RecfsError, Stale
+from recfs.fs.caller import Caller
 from recfs.fs.handles import Mode
-from recfs.fs.namespace import Caller
 from recfs.fs.xattrs import Xattrs
 from recfs.state import waits
 from recfs.state.fallback_entries import FallbackEntry
@@ -210,7 +210,7 @@ class Filesystem:
 
     async def drain(self) -> None:
         """Until nothing is sealing, pending or dirty."""
-        await self._answers().settle()
+        await self._answers().draining.settle()
 
     def _answers(self) -> Answers:
         parts = self.parts

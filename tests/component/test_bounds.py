@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from recfs.catalogue import check, reports
-from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
+from recfs.catalogue.opening import open_catalogue
+from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.core.bounds import MAX_INT, MAX_TIME_NS, MIN_TIME_NS
 from recfs.disk.staging import Label
 from recfs.errors import FileTooLarge, InvalidArgument
-from recfs.fs.vfs import Changes
+from recfs.fs.attributes import Changes
 from recfs.ports.batch import Batch
 from recfs.ports.rows import JournalRow
 

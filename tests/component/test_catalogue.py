@@ -15,7 +15,8 @@ import pytest
 
 from recfs.catalogue import reports
 from recfs.catalogue.connection import connect
-from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
+from recfs.catalogue.opening import open_catalogue
+from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.config import Config
 from recfs.core.model import Kind, State
 from recfs.errors import CatalogueCorrupt, StoreError

@@ -11,7 +11,7 @@ import trio
 from recfs.core.model import State
 from recfs.core.quota import month_of
 from recfs.errors import QuotaExceeded
-from recfs.fs.vfs import Changes
+from recfs.fs.attributes import Changes
 from recfs.state.nodes import FileNode
 
 from .build import OPERATOR, REC, Filesystem, pattern, until

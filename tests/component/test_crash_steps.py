@@ -175,7 +175,7 @@ def judge_delete(tree: Tree, states: dict[str, str], done: bool) -> None:
 
 
 async def remove_tree(fs: Filesystem) -> None:
-    await fs.vfs.remove_tree(await fs.node(REC))
+    await fs.vfs.trees.remove(await fs.node(REC))
     await fs.drain()
 
 
@@ -222,7 +222,7 @@ def judge_exchange_directories(tree: Tree, states: dict[str, str], done: bool) -
 
 
 async def make_and_dress(fs: Filesystem) -> None:
-    from recfs.fs.vfs import Changes
+    from recfs.fs.attributes import Changes
 
     made = await fs.mkdirs(f"{REC}/a/b")
     await fs.vfs.symlink(made.ino, b"link", b"target", OPERATOR)
@@ -243,7 +243,7 @@ def judge_make_and_dress(tree: Tree, states: dict[str, str], done: bool) -> None
 
 async def remake(fs: Filesystem) -> None:
     """A directory goes, and another takes its name before anything has settled."""
-    await fs.vfs.remove_tree(await fs.node(f"{REC}/sub"))
+    await fs.vfs.trees.remove(await fs.node(f"{REC}/sub"))
     await fs.write(f"{REC}/sub/again", OLD)
     await fs.unlink(f"{REC}/link")
     await fs.vfs.symlink((await fs.node(REC)).ino, b"link", b"elsewhere", OPERATOR)

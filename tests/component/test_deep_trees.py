@@ -15,7 +15,7 @@ import trio
 
 from recfs.disk.staging import ELSEWHERE, Label
 from recfs.errors import StoreError
-from recfs.fs.vfs import Changes
+from recfs.fs.attributes import Changes
 from recfs.state.nodes import DirNode
 from recfs.stores.local import LocalStore
 from recfs.stores.steps import Attrs, Step, StepKind
@@ -59,7 +59,7 @@ async def test_a_path_longer_than_path_max_is_settled_read_renamed_and_removed(p
         await fs.drain()
         moved = "/".join([other, "moved", *[LONG] * 29])
         assert await fs.read(f"{moved}/file") == b"hello world"
-        assert await fs.vfs.remove_tree(await fs.node(f"{REC}/other")) == 2
+        assert await fs.vfs.trees.remove(await fs.node(f"{REC}/other")) == 2
         await fs.drain()
         assert os.listdir(fs.root / REC) == []
         await fs.assert_consistent()
@@ -157,7 +157,7 @@ async def test_a_deep_tree_makes_room_for_a_new_one_at_once(place: Path) -> None
         await dig(fs, f"{REC}/x", 1200)
         async with settling(fs):
             await fs.drain()
-        await fs.vfs.remove_tree(await fs.node(f"{REC}/x"))
+        await fs.vfs.trees.remove(await fs.node(f"{REC}/x"))
         await fs.mkdirs(f"{REC}/x")  # nothing of the old one is gone from disk yet, and all of it stands in the way
         async with settling(fs):
             await fs.assert_consistent()

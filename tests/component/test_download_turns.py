@@ -6,7 +6,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from recfs.tier.download import MAX_URGENT_BYTES, PARALLEL
+from recfs.tier.download import PARALLEL
+from recfs.tier.requests import MAX_URGENT_BYTES
 
 from .downloads import BLOCK, MIB, STEP, GatedStore, downloading, fast_slots, pattern, settled, still_clock
 

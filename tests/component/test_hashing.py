@@ -307,7 +307,7 @@ async def change_by(fs: Filesystem, how: str) -> None:
         await fs.write(f"{REC}/new", b"new")
         await fs.rename(f"{REC}/new", path)
     elif how == "its tree":
-        await fs.vfs.remove_tree(await fs.node(REC))
+        await fs.vfs.trees.remove(await fs.node(REC))
     elif how == "truncate":
         await fs.vfs.files.truncate(await fs.node(path), 5)
     elif how == "open with O_TRUNC":

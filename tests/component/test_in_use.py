@@ -19,8 +19,8 @@ import trio.testing
 
 from recfs.core.model import State
 from recfs.disk.commit import digests
+from recfs.fs.attributes import Changes
 from recfs.fs.handles import Mode
-from recfs.fs.vfs import Changes
 from recfs.stores.local import LocalStore
 from tests.fakes import FakeKernelFiles
 
@@ -88,17 +88,17 @@ async def replace(fs: Filesystem) -> None:
 
 
 async def remove_all(fs: Filesystem) -> None:
-    await fs.vfs.remove_tree(await fs.node(REC))
+    await fs.vfs.trees.remove(await fs.node(REC))
 
 
 async def remove_all_and_make_again(fs: Filesystem) -> None:
-    await fs.vfs.remove_tree(await fs.node(REC))
+    await fs.vfs.trees.remove(await fs.node(REC))
     await fs.write(FILE, b"in its place")
 
 
 async def move_and_remove_its_directory(fs: Filesystem) -> None:
     await fs.rename(FILE, f"{REC}/moved")
-    await fs.vfs.remove_tree(await fs.node(f"{REC}/sub"))
+    await fs.vfs.trees.remove(await fs.node(f"{REC}/sub"))
 
 
 ACTS: list[Act] = [
@@ -169,7 +169,7 @@ async def test_two_readers_of_two_files_in_a_removed_directory(fs: Filesystem) -
     """It goes with the last of them."""
     one, _ = await fs.pass_open(FILE)
     two, _ = await fs.pass_open(f"{REC}/sub/beside")
-    await fs.vfs.remove_tree(await fs.node(REC))
+    await fs.vfs.trees.remove(await fs.node(REC))
     await everybody_else_goes_on(fs)
     await fs.close(two)
     await everybody_else_goes_on(fs)

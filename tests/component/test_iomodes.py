@@ -17,8 +17,8 @@ import trio
 from recfs.core.model import State
 from recfs.errors import FileTooLarge, FsError, OutOfSpace, QuotaExceeded
 from recfs.fs import iomodes
+from recfs.fs.attributes import Changes
 from recfs.fs.handles import Mode
-from recfs.fs.vfs import Changes
 from recfs.parts import NoKernelFiles
 from recfs.state.nodes import FileNode
 from tests.fakes import FakeKernelFiles

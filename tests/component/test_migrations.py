@@ -12,7 +12,7 @@ import pytest
 from sqlite_utils import Database
 
 from recfs.catalogue import migrations
-from recfs.catalogue.sqlite import open_catalogue
+from recfs.catalogue.opening import open_catalogue
 from recfs.core.bounds import MIN_TIME_NS
 
 STORED = Path(__file__).with_name("catalogues")

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from recfs.fs.vfs import Changes
+from recfs.fs.attributes import Changes
 from recfs.state.nodes import DirNode, FileNode
 
 from .both_sides import Loop, outcome, plain_tree

@@ -104,7 +104,7 @@ async def test_a_copy_that_was_removed_before_it_was_whole_leaves_what_was_hidde
 
     async def open_it(fs: Filesystem) -> None:
         view = await fs.node(SHOWN)
-        await fs.vfs.own(view, mock.Mock(uid=0, gid=0, operator=True), empty=False)
+        await fs.vfs.copies_up.own(view, mock.Mock(uid=0, gid=0, operator=True), empty=False)
 
     await during(fs, (type(fs.vfs.copies_up), "_bytes"), open_it, remove_twice)
     assert not await fs.exists(SHOWN)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from recfs.fs.vfs import REMOVED_AT_ONCE
+from recfs.fs.removal import REMOVED_AT_ONCE
 from recfs.ports.batch import Batch
 
 from .build import OPERATOR, REC, USER, Filesystem, pattern
@@ -104,7 +104,7 @@ async def test_a_large_removal_lets_others_have_their_turn(fs: Filesystem) -> No
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(others)
-        assert await fs.vfs.remove_tree(folder) == 600
+        assert await fs.vfs.trees.remove(folder) == 600
         stop.set()
     assert 0 < max(removed_between) <= 2 * REMOVED_AT_ONCE
 
@@ -112,7 +112,7 @@ async def test_a_large_removal_lets_others_have_their_turn(fs: Filesystem) -> No
 @pytest.mark.slow
 async def test_a_large_removal_is_written_in_pieces(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while others write their rows at once, as every rename does: each transaction keeps requests waiting."""
-    monkeypatch.setattr("recfs.fs.vfs.EAGER_NODES", 100)
+    monkeypatch.setattr("recfs.fs.removal.EAGER_NODES", 100)
     folder = await fs.mkdirs("temp/5/1")
     for count in range(600):
         await fs.vfs.symlink(folder.ino, b"%d" % count, b"target", OPERATOR)
@@ -125,7 +125,7 @@ async def test_a_large_removal_is_written_in_pieces(fs: Filesystem, monkeypatch:
         await apply(batch, trial=trial)
 
     monkeypatch.setattr(fs.parts.catalogue, "apply", applied)
-    assert await fs.vfs.remove_tree(folder) == 600
+    assert await fs.vfs.trees.remove(folder) == 600
     await fs.drain()
     assert sum(written) == 601
     assert max(written) <= 100 + REMOVED_AT_ONCE

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from recfs.catalogue.connection import holders
-from recfs.catalogue.sqlite import open_catalogue
+from recfs.catalogue.opening import open_catalogue
 from recfs.cli.common.exits import ExitCode
 from recfs.errors import StoreError
 from recfs.stores import obstacles

@@ -13,7 +13,7 @@ import trio
 
 from recfs.core.model import State
 from recfs.errors import FsError, NotFound, Stale
-from recfs.fs.vfs import Changes
+from recfs.fs.attributes import Changes
 from recfs.fuse.entries import Entries
 from recfs.state import orphans
 

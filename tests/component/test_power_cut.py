@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from recfs.fs.vfs import Changes
+from recfs.fs.attributes import Changes
 
 from .build import OPERATOR, REC, Filesystem, filesystem, pattern
 from .powercut import Disk, Kept

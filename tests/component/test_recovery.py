@@ -148,7 +148,7 @@ async def test_garbage_of_a_dead_run_goes_on_its_way(fs: Filesystem) -> None:
     for n in range(5):
         await fs.write(f"{REC}/sub/file{n}", pattern(1000, seed=n))
     await fs.drain()
-    await fs.vfs.remove_tree(await fs.node(REC))
+    await fs.vfs.trees.remove(await fs.node(REC))
     fs.parts.settler.hurry()
     await fs.parts.behind.flush()
     await fs.crash()
@@ -303,7 +303,7 @@ async def test_xattrs_whiteouts_and_views_of_the_dead_leave_no_rows(fs: Filesyst
     await fs.write(f"{REC}/short", b"lived")
     await fs.xattrs.set((await fs.node(f"{REC}/short")).ino, b"user.a", b"1", OPERATOR)
     await fs.unlink(f"{REC}/short")
-    await fs.vfs.remove_tree(await fs.node("users/5"))
+    await fs.vfs.trees.remove(await fs.node("users/5"))
     await fs.unlink("shared/thumbnails/b.png")
     await fs.drain()
     for table in ("xattr", "whiteout", "garbage"):

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from recfs.errors import IoFailure
-from recfs.fs.vfs import Changes
+from recfs.fs.attributes import Changes
 
 from .build import OPERATOR, REC, Filesystem
 

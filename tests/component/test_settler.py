@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from recfs.errors import IoFailure
-from recfs.fs.vfs import Changes
+from recfs.fs.attributes import Changes
 from recfs.stores.steps import Outcome, Step
 
 from .build import OPERATOR as ROOT
@@ -341,7 +341,7 @@ async def test_a_directory_does_not_go_before_what_could_not_leave_it(fs: Filesy
     expect_log("sub/deep")
     await prepare(fs)
     fs.faults.fail("unlink", errno.EIO, "deep")
-    await fs.vfs.remove_tree(await fs.node(f"{REC}/sub"))
+    await fs.vfs.trees.remove(await fs.node(f"{REC}/sub"))
     await fs.drain()
     assert not (fs.root / REC / "sub").exists()
     await fs.assert_consistent()

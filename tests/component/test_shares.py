@@ -16,7 +16,7 @@ import trio
 from recfs.disk.diskio import kept_files
 from recfs.disk.shares import FLOOR, TOLD_S, Shares
 from recfs.errors import TooManyFiles
-from recfs.fs.namespace import Caller
+from recfs.fs.caller import Caller
 from recfs.fuse.guard import errno_of
 from recfs.ports.objects import MIB
 from recfs.tier.partials import KEPT_SHARE

@@ -16,7 +16,7 @@ import trio
 from recfs.disk import diskio, stops
 from recfs.disk.contended import Contended
 from recfs.errors import Interrupted, QuotaExceeded
-from recfs.fs.vfs import Changes
+from recfs.fs.attributes import Changes
 
 from .build import OPERATOR, REC, Filesystem, pattern
 from .test_iomodes import FILE, MIB, NEW, limited

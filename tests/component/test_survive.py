@@ -17,7 +17,7 @@ import trio
 
 from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.errors import StoreError
-from recfs.fs.vfs import Changes
+from recfs.fs.attributes import Changes
 from recfs.stores.local import LocalStore
 
 from .build import OPERATOR, Filesystem, filesystem, pattern, until

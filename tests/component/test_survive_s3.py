@@ -20,7 +20,7 @@ import trio
 from recfs import daemon
 from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.core.routing import RouteRule
-from recfs.fs.vfs import Changes
+from recfs.fs.attributes import Changes
 from recfs.fuse.mounting import Detached
 from recfs.ports.object_errors import Unreachable, UploadInvalid
 from recfs.ports.objects import ObjectStore

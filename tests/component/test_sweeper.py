@@ -60,7 +60,7 @@ async def test_every_change_inside_a_job_counts(fs: Filesystem, change: str) -> 
     elif change == "xattr":
         await fs.xattrs.set(node.ino, b"user.note", b"1", OPERATOR)
     else:
-        from recfs.fs.vfs import Changes
+        from recfs.fs.attributes import Changes
 
         await fs.vfs.setattr(node.ino, Changes(mode=0o600) if change == "chmod" else Changes(size=1), OPERATOR)
     fs.clock.advance(2 * HOUR)
@@ -103,7 +103,7 @@ async def test_a_clock_that_is_put_back_or_ahead_neither_expires_nor_keeps_a_job
 
 async def test_times_that_programs_set_do_not_count_as_changes(fs: Filesystem) -> None:
     """`touch -d 2100` is a change of now."""
-    from recfs.fs.vfs import Changes
+    from recfs.fs.attributes import Changes
 
     await fs.write(f"{JOB}/file", b"bytes")
     ino = (await fs.node(f"{JOB}/file")).ino
@@ -229,6 +229,6 @@ async def test_bytes_in_the_trash_survive_their_deleted_directory(keeper: Filesy
     fs = keeper
     await fs.write("users/5/recordings/1/sub/file", b"bytes")
     await fs.drain()
-    await fs.vfs.remove_tree(await fs.node("users/5/recordings/1"))
+    await fs.vfs.trees.remove(await fs.node("users/5/recordings/1"))
     await fs.assert_consistent(trash=1)
     assert not os.path.exists(fs.root / "users/5/recordings/1")

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from recfs.core.model import State
-from recfs.fs.vfs import Changes
+from recfs.fs.attributes import Changes
 from recfs.ports.object_errors import NotOffered, ObjectChanged, Unreachable
 from tests.fake_object_store import FakeObjectStore
 
@@ -222,7 +222,7 @@ async def test_what_waits_for_a_writer_is_done_with_when_its_file_stays_incomple
         await fs.crash()
         await fs.reopen()
     else:
-        monkeypatch.setattr(fs.parts.backing_files, "thaw", lambda _: True)
+        monkeypatch.setattr(fs.parts.backing_files.stops, "thaw", lambda _: True)
         await fs.close(number)
     assert await fs.state(FILE) == "incomplete"
     with trio.fail_after(10):

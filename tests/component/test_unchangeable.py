@@ -17,7 +17,7 @@ from unittest import mock
 import pyfuse3
 import pytest
 
-from recfs.fs.vfs import Changes
+from recfs.fs.attributes import Changes
 from recfs.fuse.operations import Operations
 from recfs.stores.local import LocalStore
 from recfs.stores.steps import Steps

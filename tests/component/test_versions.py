@@ -15,8 +15,8 @@ import trio
 
 from recfs.disk import unsealing
 from recfs.errors import IoFailure, OutOfSpace
+from recfs.fs.attributes import Changes
 from recfs.fs.handles import Mode
-from recfs.fs.vfs import Changes
 from recfs.state.nodes import FileNode
 from tests.fakes import FakeKernelFiles
 

@@ -14,7 +14,7 @@ import trio
 
 from recfs.catalogue.headroom import FILE_BYTES, LOG_BYTES
 from recfs.errors import IoFailure, OutOfSpace, RecfsError
-from recfs.fs.vfs import Changes
+from recfs.fs.attributes import Changes
 from recfs.ports.batch import Batch
 from recfs.stores.local import BALLAST_BYTES
 

@@ -23,8 +23,8 @@ from recfs.errors import (
     RecfsError,
     Stale,
 )
-from recfs.fs.namespace import Caller
-from recfs.fs.vfs import Changes
+from recfs.fs.attributes import Changes
+from recfs.fs.caller import Caller
 from recfs.state.nodes import FileNode
 
 from .build import OPERATOR, REC, USER, Filesystem, pattern

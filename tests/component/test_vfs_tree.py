@@ -24,7 +24,7 @@ from recfs.errors import (
     Stale,
 )
 from recfs.fs import listing
-from recfs.fs.vfs import Changes
+from recfs.fs.attributes import Changes
 from recfs.state.nodes import DirNode, FileNode
 
 from .build import OPERATOR, REC, Filesystem, filesystem

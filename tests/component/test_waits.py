@@ -15,7 +15,7 @@ import trio.testing
 
 from recfs.core.model import State
 from recfs.errors import Interrupted, TryAgain
-from recfs.fs.vfs import Changes
+from recfs.fs.attributes import Changes
 from recfs.fuse.loop import MAX_TASKS
 from recfs.state import waits
 from tests.fakes import FakeKernelFiles

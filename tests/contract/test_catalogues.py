@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from recfs.catalogue.sqlite import SqliteCatalogue, open_catalogue
+from recfs.catalogue.opening import open_catalogue
+from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.errors import OutOfSpace
 from recfs.ports.batch import Batch
 from recfs.ports.catalogue import Catalogue

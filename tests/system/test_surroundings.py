@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from recfs import daemon as daemon_module
-from recfs.catalogue.sqlite import open_catalogue
+from recfs.catalogue.opening import open_catalogue
 from recfs.cli.checks.owner import fact_at
 from tests.system.fake_daemon import FILE, FakeDaemon, run
 from tests.system.s3_samples import EXPLAINED, TOTALS

@@ -39,7 +39,7 @@ def holder(root: Path) -> str | None:
 
 
 def signed_off(root: Path) -> bool:
-    """Whether the last daemon of the store came to the end of an orderly stop (LocalStore.sign_off)."""
+    """Whether the last daemon of the store came to the end of an orderly stop (RootLock.sign_off)."""
     try:
         return (root / INTERNAL_DIR / "lock").stat().st_size == 0
     except OSError:

@@ -19,7 +19,7 @@ from recfs.core.generation import Age
 from recfs.core.layout import child_role, is_upload
 from recfs.core.model import Kind, State
 from recfs.errors import FsError, Stale
-from recfs.fs.namespace import Caller
+from recfs.fs.caller import Caller
 from recfs.fs.recovery.finds import only_in_s3
 from recfs.ports.rows import ROOT_INO, NodeRow, Pending
 from recfs.state.nodes import DirNode, FileNode, LinkNode, Node

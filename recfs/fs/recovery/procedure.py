@@ -132,7 +132,7 @@ class Recovery:
         report = self._found.report
         for ino in self._found.removed:
             with self._found.aside(("removed", ino), f"inode {ino}"):
-                path = await self._names.remove_again(ino)
+                path = await self._names.removal.remove_again(ino)
                 if path is not None:
                     report.removed.append(path)
             left = self._tree.nodes.get(ino)

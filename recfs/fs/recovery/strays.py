@@ -12,7 +12,7 @@ from recfs.core.layout import child_role, is_upload
 from recfs.core.model import State
 from recfs.disk.staging import COPY_LABEL, ELSEWHERE, FETCH_LABEL, VERSION_LABEL, Label
 from recfs.errors import FsError, NotFound
-from recfs.fs.namespace import Caller
+from recfs.fs.caller import Caller
 from recfs.fs.recovery.finds import only_in_s3
 from recfs.fs.recovery.overwrites import keep_overwrite, was_closed, when_labelled
 from recfs.state.nodes import DirNode, FileNode

@@ -1,0 +1,233 @@
+"""Removing names: what becomes of the bytes, of directories that came by themselves, and of whole trees.
+
+The rows at once; the home tree follows through the settler. Every public coroutine first awaits what it needs loaded,
+then checks and changes in one stretch without an await.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.core.fallback import auto_dirs
+from recfs.core.layout import Role
+from recfs.errors import Busy, IsADirectory, NotADirectory, NotEmpty, NotFound, RecfsError, Stale
+from recfs.fs.caller import Caller, may_change
+from recfs.ports.rows import Pending
+from recfs.state.nodes import DirNode, FileNode, Garbage, LinkNode, Node
+from recfs.state.writebehind import EAGER_NODES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from recfs.disk.versions import Versions
+    from recfs.ports.kernel import KernelCache
+    from recfs.state.fallback_entries import FallbackEntries
+    from recfs.state.tree import Tree
+
+REMOVED_AT_ONCE = 20
+"""Names that are removed before others have their turn: half a millisecond."""
+
+
+class Removal:
+    """Removes files, links and directories."""
+
+    def __init__(self, tree: Tree, versions: Versions) -> None:
+        self._tree = tree
+        self._behind = tree.behind
+        self._versions = versions
+
+    async def unlink(self, folder: DirNode, name: bytes, caller: Caller) -> Node | None:
+        """Remove a file or symlink; None when only a shown one can be meant."""
+        node = await self._tree.child(folder, name)
+        may_change(folder, caller)
+        if node is None or node.unlinked:
+            return None
+        if isinstance(node, DirNode):
+            raise IsADirectory(f"{node.path} is a directory")
+        assert isinstance(node, (FileNode, LinkNode))
+        self.discard(node, successor=None)
+        self._behind.returned(node)
+        return node
+
+    def discard(self, node: FileNode | LinkNode, *, successor: FileNode | None) -> None:
+        """Take the name away; the bytes become garbage. *successor*: the file that takes over the name. Atomic."""
+        tree = self._tree
+        folder, now = node.parent, tree.clock.now_ns()
+        if isinstance(node, FileNode):
+            if not node.state.is_remote:
+                node.remains = self._versions.replace(node, successor)
+            tree.events.removed(node, successor)
+        elif not node.pending & Pending.MAKE:
+            self._entry_garbage(node)
+        tree.remove(node)
+        node.ctime_ns = now
+        tree.touch(folder, now)
+
+    def _entry_garbage(self, node: Node) -> None:
+        entry = Garbage(
+            self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.steady_ns()
+        )
+        entry.home_ino = node.home_ino
+        self._versions.hand_over(node, entry)
+        self._tree.know_garbage(entry)
+        self._behind.garbage(entry)
+
+    async def rmdir(self, folder: DirNode, name: bytes, caller: Caller) -> DirNode:
+        """Remove a directory that has no entry of its own; what is shown in it is not in it."""
+        while True:
+            node = await self._tree.child(folder, name)
+            if node is None:
+                raise NotFound(f"{folder.path}/{os.fsdecode(name)} does not exist")
+            if not isinstance(node, DirNode):
+                raise NotADirectory(f"{node.path} is not a directory")
+            automatic = await self.automatic(node)
+            if folder.children.get(name) is node:
+                break  # else it was removed or renamed meanwhile
+        may_change(folder, caller)
+        if node.unlinked:
+            raise NotFound(f"{node.path} was removed")
+        if node.role <= Role.TEMP_TOP:
+            raise Busy(f"{node.path} is part of every store")
+        self.drop_empty(node, automatic)
+        self._behind.returned(node)
+        return node
+
+    async def automatic(self, node: DirNode) -> list[DirNode] | None:
+        """The directories that came with *node* and were never used, if nothing else is in it; None if something is.
+
+        What comes into it from now on is loaded, and found by `drop_empty`.
+        """
+        while True:
+            if await self._tree.is_empty(node):
+                return []
+            if node.role is not Role.USER:
+                return None
+            found = [await self._tree.child(node, name) for name in auto_dirs(self._tree.rules, tuple(node.parts()))]
+            below = [child for child in found if isinstance(child, DirNode)]
+            if len(below) != len([child for child in found if child is not None]):
+                return None
+            for child in below:
+                if not await self._tree.is_empty(child):
+                    return None
+            names = {child.name for child in below}
+            if not await self._only(node, names) or not node.children.keys() <= names:
+                return None
+            if all(node.children.get(child.name) is child for child in below):
+                return below
+            # One of them was unloaded, removed or renamed while the catalogue was asked: what is in it now?
+
+    def drop_empty(self, node: DirNode, automatic: list[DirNode] | None) -> None:
+        """Remove a directory, and those that came with it. Raises NotEmpty if anything else is in it by now. Atomic."""
+        if (
+            automatic is None
+            or any(child not in automatic for child in node.children.values())
+            or any(child.children for child in automatic)
+        ):
+            raise NotEmpty(f"{node.path} is not empty")
+        for child in automatic:
+            if node.children.get(child.name) is child:
+                self._drop_dir(child)
+        self._drop_dir(node)
+
+    async def remove_again(self, ino: int) -> str | None:
+        """Remove what was removed before the daemon died, if its row is still there; the path it had. Atomic after the
+        load. A directory in which something is goes nowhere.
+        """
+        try:
+            node = await self._tree.get(ino)
+        except Stale:
+            return None
+        path = node.path
+        if isinstance(node, (FileNode, LinkNode)):
+            self.discard(node, successor=None)
+            return path
+        if isinstance(node, DirNode) and node.role > Role.TEMP_TOP:
+            automatic = await self.automatic(node)
+            if automatic is not None and not node.unlinked:
+                self.drop_empty(node, automatic)
+                return path
+        return None
+
+    async def _only(self, node: DirNode, names: set[bytes]) -> bool:
+        if node.complete:
+            return True
+        page = await self._tree.page(node, 0, len(names) + 1)
+        return {entry.name for entry in page} == names
+
+    def _drop_dir(self, node: DirNode) -> None:
+        tree = self._tree
+        now = tree.clock.now_ns()
+        place = node.moved if node.moved is not None else (node.parent, node.name)
+        if not node.pending & Pending.MAKE:
+            self._entry_garbage(node)
+            # Garbage below it still finds its way through this object.
+            node.moved = place
+        tree.remove(node)
+        tree.touch(node.parent, now)
+
+
+class TreeRemoval:
+    """Removes directories with everything in them, for the daemon itself."""
+
+    def __init__(self, tree: Tree, removal: Removal, views: FallbackEntries, kernel: KernelCache) -> None:
+        self._tree = tree
+        self._behind = tree.behind
+        self._removal = removal
+        self._views = views
+        self._kernel = kernel
+
+    async def remove(self, folder: DirNode, *, keep: Callable[[DirNode], bool] | None = None) -> int:
+        """Remove a directory and all below it, as `rm -r` would; returns how many files and links went.
+
+        *keep* is asked before each name goes: true stops the removal. Raises FsError and stops where something
+        changes underneath; what is gone until then stays gone.
+        """
+        try:
+            return await self._remove_below(folder, lambda: keep is not None and keep(folder))
+        finally:
+            await self._kernel.told()
+
+    async def _remove_below(self, top: DirNode, stop: Callable[[], bool]) -> int:
+        gone = 0
+        operator = Caller(0, 0, operator=True)
+        folders = [top]  # not by calls in calls: trees are deeper than those may be
+        while folders:
+            folder = folders[-1]
+            if folder.unlinked:
+                folders.pop()
+                continue
+            below = self._tree.snapshot(folder) if folder.complete else await self._tree.page(folder, 0, 500)
+            for count, entry in enumerate(below):
+                if count % REMOVED_AT_ONCE == REMOVED_AT_ONCE - 1:
+                    await trio.lowlevel.checkpoint()  # requests come first
+                    if self._behind.depth > EAGER_NODES:
+                        with contextlib.suppress(RecfsError):  # a longer transaction would hold them up as well
+                            await self._behind.flush()
+                child = await self._tree.child(folder, entry.name)
+                if stop():
+                    raise Busy(f"{folder.path} is in use again")
+                if isinstance(child, DirNode):
+                    folders.append(child)
+                elif child is not None and await self._removal.unlink(folder, child.name, operator) is not None:
+                    gone += 1
+                    self._kernel.forget_entry(folder.ino, child.name, child.ino)
+            if not below:
+                await self._remove_empty(folder, operator)
+            await trio.lowlevel.checkpoint()
+        return gone
+
+    async def _remove_empty(self, folder: DirNode, operator: Caller) -> None:
+        if folder.fallback is not None:
+            for view in await self._views.shown(folder, set()):
+                self._kernel.forget_entry(folder.ino, view.name, view.ino)
+        parent, name = folder.parent, folder.name
+        await self._removal.rmdir(parent, name, operator)
+        self._kernel.forget_entry(parent.ino, name, folder.ino)
+        self._kernel.forget_inode(parent.ino)  # its times changed
+
+
+__all__ = ["REMOVED_AT_ONCE", "Removal", "TreeRemoval"]
