@@ -110,7 +110,7 @@ class _Daemon:
         """What the stop could not do."""
         self._answers = Answers(
             config, parts.store, parts.vfs, parts.tier, parts.committer, parts.settler, parts.sweeper, parts.timekeeper,
-            parts.limiter, mountpoint, self._stop.set, parts.recovered, session, self.mount.look,
+            parts.reports, mountpoint, self._stop.set, parts.recovered, session, self.mount.look,
             self.mount.is_there,
         )  # fmt: skip
 

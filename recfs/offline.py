@@ -34,7 +34,7 @@ class Offline:
             await parts.serve(nursery, far=False)  # whoever sets a quota does not want to wait for uploads
             answers = Answers(
                 self._config, parts.store, parts.vfs, parts.tier, parts.committer, parts.settler, parts.sweeper,
-                parts.timekeeper, parts.limiter, None, lambda: None, parts.recovered,
+                parts.timekeeper, parts.reports, None, lambda: None, parts.recovered,
             )  # fmt: skip
             handler = answers.handlers().get(method)
             if handler is None:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs import remote
-from recfs.catalogue import check
 from recfs.catalogue.connection import full, is_full
 from recfs.catalogue.headroom import give_up
 from recfs.catalogue.opening import open_catalogue
+from recfs.catalogue.reports import SqliteReports
 from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.clock import SystemClock
 from recfs.disk.backing_files import BackingFiles
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from recfs.config import Config
     from recfs.ports.kernel import KernelCache, KernelFiles
     from recfs.ports.objects import ObjectStore
+    from recfs.ports.reports import Reports
     from recfs.tier.tier import Tier
 
 log = logging.getLogger("recfs.daemon")
@@ -111,6 +112,7 @@ class Parts:
     timekeeper: Timekeeper
     remote: Remote | None
     limiter: trio.CapacityLimiter
+    reports: Reports
     recovered: Report
     generations: generations.Generations
 
@@ -225,7 +227,7 @@ async def _build(
     objects: ObjectStore | None,
 ) -> Parts:  # fmt: skip
     clock = await _clock(store, catalogue)
-    await _recount(store, catalogue)
+    await _recount(catalogue)
     limiter = trio.CapacityLimiter(FS_THREADS)
     behind = WriteBehind(catalogue, config.catalogue.flush_interval, partial(_make_room, store, catalogue))
     tree = Tree(
@@ -288,7 +290,7 @@ async def _build(
         store, catalogue, behind, tree, backing_files, settler, hashing, committer, vfs, sweeper,
         Housekeeper(tree, catalogue, space, counting), Meter(modes), Timekeeper(clock, behind),
         remote.build(config, tier, tree, places, backing_files, store) if tier is not None else None, limiter,
-        recovered, counting,
+        SqliteReports(store.catalogue_path, limiter), recovered, counting,
     )  # fmt: skip
 
 
@@ -312,12 +314,12 @@ async def _clock(store: LocalStore, catalogue: SqliteCatalogue) -> SystemClock:
     return clock
 
 
-async def _recount(store: LocalStore, catalogue: SqliteCatalogue) -> None:
+async def _recount(catalogue: SqliteCatalogue) -> None:
     """Add the counters up anew, when the last run ended while the catalogue did not take rows that they count."""
     if (await catalogue.meta()).get(UNSURE) == "1":
-        found = await trio.to_thread.run_sync(check.recount, store.catalogue_path)
+        off = await catalogue.recount()
         await catalogue.apply(Batch(meta={UNSURE: "0"}))
-        log.info("recovery: counters added up anew: %d were off", len(found.differences))
+        log.info("recovery: counters added up anew: %d were off", off)
 
 
 async def _make_room(store: LocalStore, catalogue: SqliteCatalogue) -> bool:

@@ -1,6 +1,6 @@
 """What the daemon answers to `recfs status`, `recfs quota …` and the rest: the control protocol's methods.
 
-Reads go to the catalogue file in a thread, after a flush, so they see what the mount shows and hold nobody up.
+Reads go to the catalogue in a thread, after a flush, so they see what the mount shows and hold nobody up.
 """
 
 from __future__ import annotations
@@ -8,14 +8,12 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-import trio
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 
 from recfs import __version__
+from recfs.api import summaries
 from recfs.api.draining import HASH_PATIENCE_S, Draining
 from recfs.api.s3 import Far, S3Answers
-from recfs.catalogue import check, reports
 from recfs.config import plain
 from recfs.core.layout import is_id
 from recfs.core.naming import show_name
@@ -37,10 +35,15 @@ if TYPE_CHECKING:
     from recfs.fs.recovery import Report
     from recfs.fs.vfs import Vfs
     from recfs.fuse.passthrough import FuseSession
+    from recfs.ports.reports import Reports, Snapshot
     from recfs.services.sweeper import Sweeper
     from recfs.services.timekeeper import Timekeeper
     from recfs.stores.local import LocalStore
     from recfs.tier.tier import Tier
+
+
+Answer = TypeVar("Answer")
+Args = TypeVarTuple("Args")
 
 
 @dataclass(slots=True)
@@ -55,7 +58,7 @@ class Answers:
     settler: HomeSettler
     sweeper: Sweeper
     timekeeper: Timekeeper
-    limiter: trio.CapacityLimiter
+    reports: Reports
     mountpoint: Path | None
     stop: Callable[[], None]
     recovered: Report
@@ -71,7 +74,7 @@ class Answers:
     draining: Draining = field(init=False)
 
     def __post_init__(self) -> None:
-        self.s3 = S3Answers(Far(self.config, self.vfs, self.tier, self.store.catalogue_path, self.limiter))
+        self.s3 = S3Answers(Far(self.config, self.vfs, self.tier, self.reports))
         self.draining = Draining(self.vfs, self.tier, self.committer, self.settler, self.s3)
 
     def handlers(self) -> dict[str, Handler]:
@@ -90,10 +93,10 @@ class Answers:
             **self.s3.handlers(),
         }
 
-    async def _read(self, function: Callable[..., Any], *args: Any) -> Any:
+    async def _read(self, question: Callable[[Snapshot, Unpack[Args]], Answer], *args: *Args) -> Answer:
         self.vfs.files.modes.measure()
         await self.draining.saved()
-        return await trio.to_thread.run_sync(function, self.store.catalogue_path, *args, limiter=self.limiter)
+        return await self.reports.ask(question, *args)
 
     # --- status --------------------------------------------------------------------------------------------------
 
@@ -103,7 +106,7 @@ class Answers:
 
     async def status(self, params: dict[str, Any]) -> dict[str, Any]:
         """Everything at a glance."""
-        known = await self._read(reports.live, self.config, self._calendar_ns)
+        known = await self._read(summaries.live, self.config, self._calendar_ns)
         s3 = await self.s3.status()
         return {
             "version": __version__,
@@ -126,7 +129,7 @@ class Answers:
             "open_files": self._open_files(),
             "survivors": self.vfs.survivors.paths(),
             "users": known["users"],
-            "disk": reports.disk(self.store.space(), self.config),
+            "disk": summaries.disk(self.store.space(), self.config),
             "lost_found": known["lost_found"],
             "clock": str(step) if (step := self.timekeeper.look()) is not None else None,
             "inodes_cached": len(self.vfs.tree.nodes),
@@ -181,14 +184,14 @@ class Answers:
         path = str(params.get("path", ""))
         seen = await self.vfs.at(path)
         if isinstance(seen, FallbackEntry):
-            answer: dict[str, Any] = await self._read(reports.info, self.config, seen.shared.path, self._calendar_ns)
+            answer: dict[str, Any] = await self._read(summaries.info, self.config, seen.shared.path, self._calendar_ns)
             return answer | {
                 "path": path.strip("/"),
                 "shown_from": seen.shared.path,
                 "ino": seen.ino,
                 "charged_bytes": 0,
             }
-        answer = await self._read(reports.info, self.config, path, self._calendar_ns)
+        answer = await self._read(summaries.info, self.config, path, self._calendar_ns)
         tier = self.tier
         if tier is not None and answer.get("s3") and isinstance(seen, FileNode):
             answer["s3"]["read_error"] = tier.partials.misses.of(seen.ino)
@@ -199,8 +202,7 @@ class Answers:
     async def ls_files(self, params: dict[str, Any]) -> list[dict[str, Any]]:
         """Entries below a path."""
         answer: list[dict[str, Any]] = await self._read(
-            reports.ls_files,
-            self.config,
+            summaries.ls_files,
             str(params.get("path") or ""),
             bool(params.get("recursive")),
             params.get("state"),
@@ -212,7 +214,7 @@ class Answers:
     async def quota_show(self, params: dict[str, Any]) -> list[dict[str, Any]]:
         """Usage and limits."""
         answer: list[dict[str, Any]] = await self._read(
-            reports.quota_show, self.config, params.get("user"), self._calendar_ns
+            summaries.quota_show, self.config, params.get("user"), self._calendar_ns
         )
         return answer
 
@@ -226,7 +228,7 @@ class Answers:
             raise InvalidArgument(f"nothing to set: give one of {', '.join(LIMIT_NAMES)}")
         set_limits(self.vfs, await self.vfs.tree.accounts.load(user), wanted)
         await self.vfs.behind.durable()
-        users: list[dict[str, Any]] = await self._read(reports.quota_show, self.config, user, self._calendar_ns)
+        users: list[dict[str, Any]] = await self._read(summaries.quota_show, self.config, user, self._calendar_ns)
         return users[0]
 
     @staticmethod
@@ -238,7 +240,7 @@ class Answers:
     async def quota_check(self, params: dict[str, Any]) -> dict[str, Any]:
         """Prove the counters; with `repair`, add what each is off by (right even while files change)."""
         tree, behind = self.vfs.tree, self.vfs.behind
-        found: check.Checked = await self._read(check.check)
+        found = await self._read(lambda snapshot: snapshot.check())
         repair = bool(params.get("repair"))
         if repair:
             if behind.aside:
@@ -260,7 +262,7 @@ class Answers:
                         node.rfiles += added[1]
                         behind.node(node)
             await behind.durable()
-        return found.told(repaired=repair)
+        return summaries.checked(found, repaired=repair)
 
     # --- work ----------------------------------------------------------------------------------------------------
 

@@ -4,88 +4,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from contextlib import closing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recfs.catalogue.connection import connect
-from recfs.catalogue.reading import reading
 from recfs.catalogue.rows import SUM, added_up
 from recfs.core.bounds import total
+from recfs.ports.reports import Checked, Difference
+from recfs.ports.rows import ROOT_INO
 
 if TYPE_CHECKING:
     import sqlite3
     from pathlib import Path
 
-ROOT = 1
 
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A counter that does not agree with its rows. Exactly one of *ino* and *user* is set."""
-
-    what: str
-    ino: int | None
-    user: str | None
-    recorded_bytes: int
-    recorded_files: int
-    actual_bytes: int
-    actual_files: int
-
-    def told(self) -> dict[str, Any]:
-        """The difference for people and machines."""
-        return {
-            "what": self.what,
-            "recorded": {"bytes": self.recorded_bytes, "files": self.recorded_files},
-            "actual": {"bytes": self.actual_bytes, "files": self.actual_files},
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """The outcome of a check."""
-
-    users: int
-    files: int
-    differences: list[Difference]
-
-    def told(self, *, repaired: bool) -> dict[str, Any]:
-        """The answer of the control method `quota_check`."""
-        return {
-            "checked_users": self.users,
-            "checked_files": self.files,
-            "differences": [difference.told() for difference in self.differences],
-            "repaired": repaired,
-        }
-
-
-def check(catalogue: Path) -> Checked:
-    """Add everything up anew, from one snapshot. Memory grows with directories, not with files."""
-    with reading(catalogue) as db:
-        return _check(db)
-
-
-def recount(catalogue: Path) -> Checked:
-    """Have every counter say what its rows add up to, in one transaction. Before anything of them is in memory."""
-    with closing(connect(catalogue)) as db:
-        db.execute("begin immediate")
-        found = _check(db)
-        for off in found.differences:
-            if off.ino is not None:
-                values = (total(off.actual_bytes), off.actual_files, off.ino)
-                db.execute("update node set size_bytes = ?, rfiles = ? where ino = ?", values)
-            else:
-                db.execute(
-                    "insert or ignore into account (user, used_bytes, used_files, month, month_uploads)"
-                    " values (?, 0, 0, '', 0)",
-                    (off.user,),
-                )
-                counted = (total(off.actual_bytes), off.actual_files, off.user)
-                db.execute("update account set used_bytes = ?, used_files = ? where user = ?", counted)
-        db.execute("commit")
-        return found
-
-
-def _check(db: sqlite3.Connection) -> Checked:
+def check(db: sqlite3.Connection) -> Checked:
+    """Add everything up anew, as one transaction sees it. Memory grows with directories, not with files."""
     parents: dict[int, int] = {}
     names: dict[int, bytes] = {}
     recorded: dict[int, tuple[int, int]] = {}
@@ -113,13 +46,34 @@ def _check(db: sqlite3.Connection) -> Checked:
     return Checked(*_check_users(db, parents, names, totals, differences, files))
 
 
+def recount(catalogue: Path) -> Checked:
+    """Have every counter say what its rows add up to, in one transaction. Before anything of them is in memory."""
+    with closing(connect(catalogue)) as db:
+        db.execute("begin immediate")
+        found = check(db)
+        for off in found.differences:
+            if off.ino is not None:
+                values = (total(off.actual_bytes), off.actual_files, off.ino)
+                db.execute("update node set size_bytes = ?, rfiles = ? where ino = ?", values)
+            else:
+                db.execute(
+                    "insert or ignore into account (user, used_bytes, used_files, month, month_uploads)"
+                    " values (?, 0, 0, '', 0)",
+                    (off.user,),
+                )
+                counted = (total(off.actual_bytes), off.actual_files, off.user)
+                db.execute("update account set used_bytes = ?, used_files = ? where user = ?", counted)
+        db.execute("commit")
+        return found
+
+
 def _downwards(parents: dict[int, int]) -> list[int]:
     """All directories below the root, none before the one it is in."""
     below: dict[int, list[int]] = defaultdict(list)
     for ino, parent in parents.items():
-        if ino != ROOT:
+        if ino != ROOT_INO:
             below[parent].append(ino)
-    order = [ROOT]
+    order = [ROOT_INO]
     for ino in order:  # grows as it is read
         order += below[ino]
     return order[1:]
@@ -133,7 +87,7 @@ def _check_users(
     differences: list[Difference],
     files: int,
 ) -> tuple[int, int, list[Difference]]:
-    tops = {ino for ino, parent in parents.items() if parent == ROOT and names[ino] in (b"users", b"temp")}
+    tops = {ino for ino, parent in parents.items() if parent == ROOT_INO and names[ino] in (b"users", b"temp")}
     actual: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for ino, parent in parents.items():
         if parent in tops and ino not in tops:
@@ -150,7 +104,10 @@ def _check_users(
 
 def _path(ino: int, parents: dict[int, int], names: dict[int, bytes]) -> str:
     parts: list[str] = []
-    while ino != ROOT and ino in parents:
+    while ino != ROOT_INO and ino in parents:
         parts.append(names[ino].decode("utf-8", "surrogateescape"))
         ino = parents[ino]
     return "/".join(reversed(parts)) or "/"
+
+
+__all__ = ["check", "recount"]

@@ -1,264 +1,207 @@
-"""Answers read from the catalogue file: by the daemon in a thread beside its writer, and by the CLI when no daemon
-runs.
+"""SQLite behind the Reports port: a read-only connection of its own for each question, beside the writer's.
 
-Plain functions on a read-only connection. A reader sees the last written batch as a whole, so rows and counters agree.
+A reader sees the last written batch as a whole, so rows and counters agree.
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
 
-from recfs.catalogue import check, reports_s3
-from recfs.catalogue.reading import ROOT, facts_in, parts_of, reading, text, walk
-from recfs.clock import SystemClock, boot_id
-from recfs.core.bounds import loaded_time
-from recfs.core.layout import owner_of
-from recfs.core.model import State
-from recfs.core.quota import UNLIMITED, Limits, merge, month_of
-from recfs.errors import NotFound
+import trio
+
+from recfs.catalogue.check import check
+from recfs.catalogue.reading import has_table, reading
+from recfs.catalogue.rows import (
+    ACCOUNT,
+    JOURNAL,
+    OBJECT,
+    REMOTE_COUNT,
+    SOME_KEYS,
+    SUM,
+    added_up,
+    node_row,
+    object_row,
+)
+from recfs.core.model import Kind
+from recfs.ports.reports import Checked, Entry, InS3, Listed, Queued, Waiting
+from recfs.ports.rows import ROOT_INO, AccountRow, JournalRow, NodeRow
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from recfs.config import Config
+    from recfs.ports.reports import Snapshot
+    from recfs.ports.rows import ObjectRow
 
-LOST_TOLD = 5
-"""So many names of lost+found are told."""
-_LIMITS = ("max_bytes", "max_files", "max_file_size", "max_monthly_uploads")
-
-
-# --- users ---------------------------------------------------------------------------------------------------------
+Answer = TypeVar("Answer")
+Args = TypeVarTuple("Args")
 
 
-def quota_show(
-    catalogue: Path, config: Config, user: str | None, calendar_ns: int | None = None
-) -> list[dict[str, Any]]:
-    """Usage and limits of one user, or of all. Raises NotFound for an unknown one.
+class SqliteSnapshot:
+    """The Snapshot port on one connection, whose transaction has begun."""
 
-    *calendar_ns*: the daemon's `Clock.calendar_ns`; None: what one that started now would have.
-    """
-    with reading(catalogue) as db:
-        return _users(db, config, user, calendar_ns)
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        there = {row[1] for row in db.execute("pragma table_info(node)")}
+        self._node = ", ".join(field if field in there else f"0 as {field}" for field in NodeRow._fields)
+        """The columns of a row; an older catalogue lacks some."""
+        self._knows_s3 = has_table(db, "object") and has_table(db, "journal")
 
+    def _number(self, query: str, values: Sequence[object] = ()) -> int:
+        return int(self._db.execute(query, values).fetchone()[0])
 
-def _users(
-    db: sqlite3.Connection, config: Config, user: str | None, calendar_ns: int | None = None
-) -> list[dict[str, Any]]:
-    where, values = ("where user = ?", (user,)) if user is not None else ("", ())
-    rows = db.execute(f"select * from account {where} order by length(user), user", values).fetchall()
-    if user is not None and not rows:
-        raise NotFound(f"user {user}: nothing stored and no own limits")
-    if calendar_ns is None:
-        calendar_ns = SystemClock(facts_in(db), boot_id()).calendar_ns()
-    month = month_of(calendar_ns)
-    return [_user(row, config, month) for row in rows]
+    # --- files, users, the store ---------------------------------------------------------------------------------
 
+    def meta(self) -> dict[str, str]:
+        """Store-wide facts."""
+        return dict(self._db.execute("select key, value from meta"))
 
-def _user(row: sqlite3.Row, config: Config, month: str) -> dict[str, Any]:
-    own = Limits(*(row[limit] for limit in _LIMITS))
-    return {
-        "user": row["user"],
-        "used_bytes": row["used_bytes"],
-        "used_files": row["used_files"],
-        "month": month,
-        "month_uploads": row["month_uploads"] if row["month"] >= month else 0,
-        "limits": asdict(merge(own, config.quota.limits())),
-        "own_limits": {limit: "unlimited" if value == UNLIMITED else value for limit, value in asdict(own).items()},
-    }
+    def entry(self, parts: Sequence[bytes]) -> Entry | None:
+        """What is at a mount path."""
+        found = self._db.execute(f"select {self._node} from node where ino = ?", (ROOT_INO,)).fetchone()
+        query = f"select {self._node} from node where parent = ? and name = ? and ino <> {ROOT_INO}"
+        for name in parts:
+            found = self._db.execute(query, (found[0], name)).fetchone()
+            if found is None:
+                return None
+        row = node_row(found)
+        xattrs = dict(self._db.execute("select name, value from xattr where ino = ?", (row.ino,)))
+        return Entry(row, xattrs, self._held(row), self._is_queued(row.ino))
 
+    def _held(self, row: NodeRow) -> ObjectRow | None:
+        if not row.has_object:
+            return None
+        found = self._db.execute(f"select {OBJECT} from object where ino = ?", (row.ino,)).fetchone()
+        return object_row(found) if found is not None else None
 
-def quota_check(catalogue: Path, config: Config) -> dict[str, Any]:
-    """Prove the counters against the rows; repairs nothing."""
-    return check.check(catalogue).told(repaired=False)
+    def _is_queued(self, ino: int) -> bool:
+        query = "select exists (select 1 from journal where kind = 'upload' and ino = ?)"
+        return self._knows_s3 and bool(self._number(query, (ino,)))
 
-
-# --- files ---------------------------------------------------------------------------------------------------------
-
-
-def info(catalogue: Path, config: Config, path: str, calendar_ns: int | None = None) -> dict[str, Any]:
-    """Everything the catalogue knows of a file or directory."""
-    with reading(catalogue) as db:
-        row = walk(db, path)
-        parts = parts_of(path)
-        xattrs = db.execute("select name, value from xattr where ino = ?", (row["ino"],)).fetchall()
-        owner = owner_of(tuple(parts))
-        answer: dict[str, Any] = {
-            "path": "/".join(text(part) for part in parts),
-            "ino": row["ino"],
-            "kind": row["kind"],
-            "mode": f"{row['mode']:04o}",
-            "uid": row["uid"],
-            "gid": row["gid"],
-            "atime_ns": loaded_time(row["atime_ns"]),
-            "mtime_ns": loaded_time(row["mtime_ns"]),
-            "ctime_ns": loaded_time(row["ctime_ns"]),
-            "owner": owner,
-            "xattrs": {text(name): text(value) for name, value in xattrs},
-        }
-        if row["kind"] == "file":
-            answer |= {
-                "state": row["state"],
-                "size_bytes": row["size_bytes"],
-                "charged_bytes": row["size_bytes"] if owner is not None else 0,
-                "sha256": row["sha256"].hex() if row["sha256"] else None,
-                "md5": row["md5"].hex() if row["md5"] else None,
-                "location": reports_s3.location(row),
-                "local_path": None if State(row["state"]).is_remote else _local_path(config, row, parts),
-                "settled": not row["pending"] and row["staging"] is None,
-                "s3": reports_s3.held(db, row),
-            }
-        elif row["kind"] == "symlink":
-            answer["target"] = text(row["target"])
-        else:
-            answer |= {"rbytes": row["size_bytes"], "rfiles": row["rfiles"]}
-            if owner is not None and len(parts) == 2 and parts[0] == b"users":
-                answer["quota"] = next(iter(_users_or_none(db, config, owner, calendar_ns)), None)
-        return answer
-
-
-def _users_or_none(db: sqlite3.Connection, config: Config, user: str, calendar_ns: int | None) -> list[dict[str, Any]]:
-    try:
-        return _users(db, config, user, calendar_ns)
-    except NotFound:
-        return []
-
-
-def _local_path(config: Config, row: sqlite3.Row, parts: Sequence[bytes]) -> str:
-    if row["staging"]:
-        return str(config.root / ".recfs" / "staging" / row["staging"])
-    return str(config.root.joinpath(*(text(part) for part in parts)))
-
-
-def ls_files(catalogue: Path, config: Config, path: str, recursive: bool, state: str | None) -> list[dict[str, Any]]:
-    """Entries of a directory (or the file itself), with what the catalogue says of each, sorted by path."""
-    with reading(catalogue) as db:
-        top = walk(db, path)
-        base = "/".join(text(part) for part in parts_of(path))
-        if top["kind"] != "dir":
-            return [_listed(top, base)]
-        found: list[dict[str, Any]] = []
-        pending = [(top["ino"], base)]
+    def below(self, folder: int, *, recursive: bool, state: str | None) -> Sequence[Listed]:
+        """The entries of a directory."""
+        found: list[Listed] = []
+        pending = [(folder, b"")]
+        query = f"select {self._node} from node where parent = ? and ino <> {ROOT_INO}"
         while pending:
             parent, prefix = pending.pop()
-            for row in db.execute("select * from node where parent = ? and ino <> 1", (parent,)):
-                here = f"{prefix}/{text(row['name'])}" if prefix else text(row["name"])
-                if recursive and row["kind"] == "dir":
-                    pending.append((row["ino"], here))
-                if state is None or row["state"] == state:
-                    found.append(_listed(row, here))
-        return sorted(found, key=lambda entry: str(entry["path"]))
+            for row in map(node_row, self._db.execute(query, (parent,))):
+                if recursive and row.kind is Kind.DIR:
+                    pending.append((row.ino, prefix + row.name + b"/"))
+                if state is None or (row.state is not None and row.state.value == state):
+                    found.append(Listed(prefix + row.name, row))
+        return found
 
+    def accounts(self, user: str | None = None) -> Sequence[AccountRow]:
+        """Those of all users, or of one."""
+        where, values = ("where user = ?", (user,)) if user is not None else ("", ())
+        rows = self._db.execute(f"select {ACCOUNT} from account {where} order by length(user), user", values)
+        return [AccountRow._make(row) for row in rows]
 
-def _listed(row: sqlite3.Row, path: str) -> dict[str, Any]:
-    return {
-        "path": path,
-        "kind": row["kind"],
-        "state": row["state"],
-        "size_bytes": row["size_bytes"],
-        "sha256": row["sha256"].hex() if row["sha256"] else None,
-        "mtime_ns": loaded_time(row["mtime_ns"]),
-    }
+    def states(self) -> dict[str, int]:
+        """How many files are in each state. Only the uncommitted are counted; the root's total tells the rest."""
+        uncommitted = "state is not null and state <> 'committed'"
+        counts = dict(self._db.execute(f"select state, count(*) from node where {uncommitted} group by state"))
+        links = self._number("select count(*) from node where kind = 'symlink'")
+        total = self._number("select rfiles from node where ino = ?", (ROOT_INO,))
+        return counts | {"committed": total - links - sum(counts.values())}
 
+    def waiting(self) -> Waiting:
+        """What is left for the next daemon."""
+        sealing = self._db.execute("select size_bytes from node where state = 'sealing'").fetchall()
+        moves = self._number("select count(*) from node where pending & 7")
+        places = "staging is not null or home_name is not null"
+        removals = self._number(f"select count(*) from garbage where held_by is null and ({places})")
+        return Waiting(len(sealing), sum(size for (size,) in sealing), moves + removals)
 
-# --- the store -----------------------------------------------------------------------------------------------------
+    def check(self) -> Checked:
+        """Add everything up anew."""
+        return check(self._db)
 
+    # --- S3 ------------------------------------------------------------------------------------------------------
 
-def states(db: sqlite3.Connection) -> dict[str, int]:
-    """How many files are in each state. Only the uncommitted are counted; the root's total tells the rest."""
-    counts = {
-        row[0]: row[1]
-        for row in db.execute(
-            "select state, count(*) from node where state is not null and state <> 'committed' group by state"
+    def journal(self) -> Sequence[Queued]:
+        """All work that is not done."""
+        if not self._knows_s3:
+            return []
+        names = dict(
+            self._db.execute(
+                "select id, name from journal join node on node.ino = journal.ino where journal.kind = 'upload'"
+            )
         )
-    }
-    links = db.execute("select count(*) from node where kind = 'symlink'").fetchone()[0]
-    total = db.execute("select rfiles from node where ino = ?", (ROOT,)).fetchone()
-    if total is not None:
-        counts["committed"] = total[0] - links - sum(counts.values())
-    return counts
+        rows = map(JournalRow._make, self._db.execute(f"select {JOURNAL} from journal order by id"))
+        return [Queued(row, names.get(row.id)) for row in rows]
+
+    def paths(self, inos: Iterable[int]) -> dict[int, Sequence[bytes]]:
+        """Where these are. Every directory is looked up once."""
+        known: dict[int, tuple[bytes, ...] | None] = {ROOT_INO: ()}
+        found = {ino: self._path(ino, known) for ino in inos}
+        return {ino: path for ino, path in found.items() if path is not None}
+
+    def _path(self, ino: int, known: dict[int, tuple[bytes, ...] | None]) -> tuple[bytes, ...] | None:
+        chain: list[tuple[int, bytes]] = []
+        while ino not in known:
+            row = self._db.execute("select parent, name from node where ino = ?", (ino,)).fetchone()
+            if row is None:
+                known[ino] = None
+                break
+            chain.append((ino, row[1]))
+            ino = row[0]
+        path = known[ino]
+        for below, name in reversed(chain):
+            path = None if path is None else (*path, name)
+            known[below] = path
+        return path
+
+    def in_s3(self) -> InS3:
+        """How much is there, or on its way."""
+        if not self._knows_s3:
+            return InS3(0, 0, 0)
+        objects, queued = (self._number(f"select count(*) from {table}") for table in ("object", "journal"))
+        return InS3(objects, queued, self._number(REMOTE_COUNT))
+
+    def some_objects(self) -> tuple[Sequence[str], int]:
+        """A few keys that S3 should hold, and how many files are in S3 alone."""
+        if not self._knows_s3:
+            return (), 0
+        return tuple(str(key) for (key,) in self._db.execute(SOME_KEYS)), self._number(REMOTE_COUNT)
+
+    def local_bytes(self) -> int:
+        """Bytes of all local copies."""
+        return self._object_bytes("local = 1")
+
+    def pinned_bytes(self) -> int:
+        """Bytes of all files that are pinned."""
+        return self._object_bytes("pinned = 1")
+
+    def _object_bytes(self, which: str) -> int:
+        query = f"select {SUM} from object where {which}"
+        return added_up(self._db.execute(query).fetchall()) if self._knows_s3 else 0
 
 
-def status(catalogue: Path, config: Config) -> dict[str, Any]:
-    """What can be said of a store nobody has mounted."""
-    from recfs import __version__
+class SqliteReports:
+    """The Reports port on one SQLite file, which need not be open otherwise."""
 
-    info = os.statvfs(config.root)
-    far = reports_s3.status(catalogue, config)
-    with reading(catalogue) as db:
-        return {
-            "version": __version__,
-            "root": str(config.root),
-            "mountpoint": None,
-            "mounted": False,
-            "mode": "offline",
-            "pid": None,
-            "uptime_s": None,
-            "states": states(db),
-            "pipeline": _waiting(db),
-            "open_files": [],
-            "users": _users(db, config, None),
-            "disk": disk(info, config),
-            "lost_found": lost_found(config.root),
-            "inodes_cached": 0,
-            "s3": far,
-            "set_aside": [],
-            "problems": ([far["problem"]] if far is not None and far["problem"] else []) + _problems(db, config),
-        }
+    def __init__(self, path: Path, limiter: trio.CapacityLimiter | None = None) -> None:
+        """*limiter*: of the threads in which questions are answered."""
+        self._path = path
+        self._limiter = limiter
+
+    @contextmanager
+    def reading(self) -> Iterator[SqliteSnapshot]:
+        """A snapshot, in the caller's thread. Raises NotAStore, or as `connect`."""
+        with reading(self._path) as db:
+            yield SqliteSnapshot(db)
+
+    async def ask(self, question: Callable[[Snapshot, Unpack[Args]], Answer], *args: *Args) -> Answer:
+        """What *question* says of a snapshot, in a thread."""
+        return await trio.to_thread.run_sync(self._answer, question, args, limiter=self._limiter)
+
+    def _answer(self, question: Callable[[Snapshot, Unpack[Args]], Answer], args: tuple[*Args]) -> Answer:
+        with self.reading() as snapshot:
+            return question(snapshot, *args)
 
 
-def _waiting(db: sqlite3.Connection) -> dict[str, int]:
-    """What of the pipeline waits for the next daemon. Entries kept in the trash are where they belong."""
-    sealing = db.execute("select size_bytes from node where state = 'sealing'").fetchall()
-    moves = db.execute("select count(*) from node where pending & 7").fetchone()[0]
-    places = "staging is not null or home_name is not null"
-    removals = db.execute(f"select count(*) from garbage where held_by is null and ({places})").fetchone()[0]
-    return {
-        "sealing": len(sealing),
-        "settling": moves + removals,
-        "hashing_bytes": sum(row["size_bytes"] for row in sealing),
-        "dirty": 0,
-    }
-
-
-def disk(info: os.statvfs_result, config: Config) -> dict[str, int]:
-    """The disk's figures as `status` gives them."""
-    return {
-        "total_bytes": info.f_blocks * info.f_frsize,
-        "free_bytes": info.f_bavail * info.f_frsize,
-        "min_free_bytes": config.min_free,
-    }
-
-
-def lost_found(root: Path) -> dict[str, Any] | None:
-    """How much lies in lost+found, where only people remove anything, and the first few names; None for nothing."""
-    try:
-        names = sorted(os.listdir(root / ".recfs" / "lost+found"))
-    except OSError:
-        return None
-    return {"entries": len(names), "names": names[:LOST_TOLD]} if names else None
-
-
-def live(catalogue: Path, config: Config, calendar_ns: int) -> dict[str, Any]:
-    """The part of a running daemon's status that comes from the catalogue."""
-    with reading(catalogue) as db:
-        users = _users(db, config, None, calendar_ns)
-        return {
-            "states": states(db),
-            "users": users,
-            "lost_found": lost_found(config.root),
-            "problems": _problems(db, config),
-        }
-
-
-def _problems(db: sqlite3.Connection, config: Config) -> list[str]:
-    """What the catalogue knows that somebody has to do something about."""
-    corrupt = db.execute("select count(*) from node where state = 'corrupt'").fetchone()[0]
-    told = [reports_s3.without_tier(db, config)]
-    if corrupt:
-        what = "1 file is" if corrupt == 1 else f"{corrupt:,} files are"
-        told.append(f"{what} corrupt, and cannot be read: `recfs ls-files -r --state corrupt` names what to bring back")
-    return [problem for problem in told if problem]
+__all__ = ["SqliteReports", "SqliteSnapshot"]

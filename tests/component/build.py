@@ -216,7 +216,7 @@ class Filesystem:
         parts = self.parts
         return Answers(
             self.config, parts.store, parts.vfs, parts.tier, parts.committer, parts.settler, parts.sweeper,
-            parts.timekeeper, parts.limiter, None, lambda: None, parts.recovered,
+            parts.timekeeper, parts.reports, None, lambda: None, parts.recovered,
         )  # fmt: skip
 
     def answers(self) -> dict[str, Any]:

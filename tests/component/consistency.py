@@ -9,9 +9,9 @@ import sqlite3
 import stat
 from pathlib import Path
 
-from recfs.catalogue import check
 from recfs.core.bounds import loaded_time
 from recfs.stores.beneath import Beneath
+from tests.helpers.reports import check
 
 PRIVATE = ".recfs"
 _WHOLE = ("committed", "uploading", "stored")
@@ -20,7 +20,7 @@ _REMOTE = ("evicted", "fetching", "archived")
 
 def assert_store(catalogue: Path, root: Path, *, lost: int = 0, trash: int = 0) -> None:
     """Rows, counters and disk of a settled store agree."""
-    assert check.check(catalogue).differences == []
+    assert check(catalogue).differences == []
     with contextlib.closing(sqlite3.connect(f"file:{catalogue}?mode=ro", uri=True)) as db:
         db.row_factory = sqlite3.Row
         rows = {row["ino"]: row for row in db.execute("select * from node")}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recfs.catalogue import reports
+from recfs.api import summaries
+from tests.helpers.reports import answer_of
 
 from .build import REC, Filesystem
 
@@ -29,11 +30,11 @@ async def test_what_waits_for_the_next_daemon_is_counted_once_and_everywhere(
     await fs.unlink(f"{REC}/removed")
     await fs.parts.behind.durable()
     await fs.crash()
-    status = reports.status(fs.root / ".recfs" / "catalogue.db", fs.config)
+    status = answer_of(fs.root / ".recfs" / "catalogue.db", summaries.status, fs.config)
     assert status["states"]["sealing"] == 2
     assert status["pipeline"] == {"sealing": 2, "settling": 1, "hashing_bytes": 7, "dirty": 0}
     await fs.reopen()
     await fs.drain()
     await fs.stop()
-    status = reports.status(fs.root / ".recfs" / "catalogue.db", fs.config)
+    status = answer_of(fs.root / ".recfs" / "catalogue.db", summaries.status, fs.config)
     assert status["pipeline"] == {"sealing": 0, "settling": 0, "hashing_bytes": 0, "dirty": 0}

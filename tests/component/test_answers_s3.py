@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import trio
 
-from recfs.catalogue import reports, reports_s3
+from recfs.api import summaries, summaries_s3
 from recfs.errors import InvalidArgument, NotSupported
 from recfs.ports.object_errors import Unreachable
 from recfs.stores.breaker import CircuitBreaker
 from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
+from tests.helpers.reports import answer_of
 
 from .build import REC, Filesystem, pattern
 from .far import OTHER, Hold, ask, bucket, down, failing, fs, journalled, no_route, until
@@ -203,9 +204,9 @@ async def test_the_queue_is_read_without_a_daemon(fs: Filesystem) -> None:
     live = await ask(fs, "queue")
     await fs.crash()
     path = fs.root / ".recfs" / "catalogue.db"
-    read = reports_s3.queue(path, fs.config, fs.clock.now_ns(), {})
+    read = answer_of(path, lambda snapshot: summaries_s3.queue(snapshot, fs.clock.now_ns(), {}))
     assert (read["rows"], read["totals"]) == (live["rows"], live["totals"])
-    status = reports.status(path, fs.config)
+    status = answer_of(path, summaries.status, fs.config)
     assert status["s3"]["queue"]["failed"] == 1
     assert status["s3"]["url"] == "s3://bucket/"
     assert "no route" in status["problems"][0]
@@ -221,10 +222,10 @@ async def test_one_of_few_rows_says_why_something_fails(fs: Filesystem) -> None:
         await fs.write(name, b"data")
     await until(lambda: fs.rows("select count(*) from journal where attempts > 0") == [2])
     path = fs.root / ".recfs" / "catalogue.db"
-    first, second = reports_s3.queue(path, fs.config, fs.clock.now_ns(), {})["rows"]
-    found = reports_s3.queue(path, fs.config, fs.clock.now_ns(), {first["id"]: 0}, limit=1)
+    first, second = answer_of(path, lambda snapshot: summaries_s3.queue(snapshot, fs.clock.now_ns(), {}))["rows"]
+    found = answer_of(path, lambda snapshot: summaries_s3.queue(snapshot, fs.clock.now_ns(), {first["id"]: 0}, limit=1))
     assert [row["id"] for row in found["rows"]] == [second["id"]]
-    assert "no route" in str(reports_s3.problem(found))
+    assert "no route" in str(summaries_s3.problem(found))
     bucket(fs).heal()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recfs.catalogue import check, reports
+from recfs.api import summaries
 from recfs.catalogue.opening import open_catalogue
 from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.core.bounds import MAX_INT, MAX_TIME_NS, MIN_TIME_NS
@@ -17,6 +17,7 @@ from recfs.errors import FileTooLarge, InvalidArgument
 from recfs.fs.attributes import Changes
 from recfs.ports.batch import Batch
 from recfs.ports.rows import JournalRow
+from tests.helpers.reports import answer_of, check
 
 from .build import OPERATOR, REC, filesystem, until
 from .test_migrations import stored
@@ -51,9 +52,9 @@ async def test_times_are_those_of_ext4_here_on_disk_and_after_a_restart(place: P
         await fs.drain()
         assert (node.atime_ns, node.mtime_ns) == (kept, kept)
         assert os.lstat(fs.root / FILE).st_mtime_ns == kept
-        told = reports.info(fs.parts.store.catalogue_path, fs.config, FILE)
+        told = answer_of(fs.parts.store.catalogue_path, summaries.info, fs.config, FILE, None)
         assert (told["atime_ns"], told["mtime_ns"]) == (kept, kept)
-        assert reports.ls_files(fs.parts.store.catalogue_path, fs.config, FILE, False, None)[0]["mtime_ns"] == kept
+        assert answer_of(fs.parts.store.catalogue_path, summaries.ls_files, FILE, False, None)[0]["mtime_ns"] == kept
         assert not fs.parts.catalogue.refused
         await fs.reopen()
         assert (await fs.node(FILE)).mtime_ns == (await fs.node(REC)).mtime_ns == kept
@@ -169,11 +170,9 @@ async def test_sums_beyond_64_bits_are_kept_and_come_back(place: Path) -> None:
         assert await fs.xattrs.get((await fs.node("users")).ino, b"user.recfs.rbytes") == b"%d" % sum(sizes)
         await fs.parts.behind.flush()
         assert not fs.parts.catalogue.refused, "sums that saturate are nobody's fault"
-        assert not check.check(fs.parts.store.catalogue_path).differences
-        assert (
-            reports.live(fs.parts.store.catalogue_path, fs.config, fs.clock.calendar_ns())["users"][0]["used_bytes"]
-            == MAX_INT
-        )
+        assert not check(fs.parts.store.catalogue_path).differences
+        told = answer_of(fs.parts.store.catalogue_path, summaries.live, fs.config, fs.clock.calendar_ns())
+        assert told["users"][0]["used_bytes"] == MAX_INT
         assert await fs.answers()["status"]({})
         await fs.reopen(services=False)
         await fs.node(f"{REC}/0")
@@ -182,7 +181,7 @@ async def test_sums_beyond_64_bits_are_kept_and_come_back(place: Path) -> None:
         for n in range(3):
             await fs.unlink(f"{REC}/{n}")
             await fs.parts.behind.flush()
-            assert not check.check(fs.parts.store.catalogue_path).differences
+            assert not check(fs.parts.store.catalogue_path).differences
         assert fs.account() == (7, 1)
         assert fs.rows("select size_bytes from node where ino = 1") == [7]
         await fs.unlink(f"{REC}/3")

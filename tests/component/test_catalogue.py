@@ -13,7 +13,7 @@ from unittest import mock
 
 import pytest
 
-from recfs.catalogue import reports
+from recfs.api import summaries
 from recfs.catalogue.connection import connect
 from recfs.catalogue.opening import open_catalogue
 from recfs.catalogue.sqlite import SqliteCatalogue
@@ -22,6 +22,7 @@ from recfs.core.model import Kind, State
 from recfs.errors import CatalogueCorrupt, StoreError
 from recfs.ports.batch import Batch
 from recfs.ports.rows import NodeRow
+from tests.helpers.reports import answer_of
 
 from .build import Filesystem, filesystem
 
@@ -266,7 +267,7 @@ async def test_a_start_loads_nothing_but_what_is_under_way(place: Path) -> None:
             assert read <= FILES_EACH + 10
             assert len(fs.parts.tree.nodes) <= 30, "listing loads no files"
         config = Config.model_validate({"root": fs.root})
-        status = reports.status(fs.root / ".recfs/catalogue.db", config)
+        status = answer_of(fs.root / ".recfs/catalogue.db", summaries.status, config)
         assert status["states"]["committed"] == USER_DIRS * FILES_EACH
         plan = (
             "explain query plan select * from node where pending <> 0 or state in ('writing', 'sealing') order by ino"

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from recfs.catalogue.headroom import give_up
-from recfs.catalogue.reading import facts
 from recfs.errors import StoreFull
 from tests.helpers.disks import disk
 from tests.helpers.machine import skip
+from tests.helpers.reports import answer_of
 
 from .build import REC, filesystem
 
@@ -80,7 +80,7 @@ async def test_without_any_room_the_disk_is_said_to_be_full(place: Path) -> None
     give_up(catalogue)
     fill(place)
     with pytest.raises(StoreFull, match=r"its disk is full .*Nothing is lost\. Free some MiB"):
-        facts(catalogue)
+        answer_of(catalogue, lambda snapshot: snapshot.meta())
     with pytest.raises(Exception) as caught:  # trio's groups
         async with filesystem(place):
             pass

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from recfs.catalogue import reports
+from recfs.api import summaries
 from recfs.errors import IoFailure
+from tests.helpers.reports import answer_of
 
 from .build import REC, Filesystem, pattern
 from .test_tier import FILE, evict, tiered
@@ -29,7 +30,7 @@ async def test_what_lies_in_lost_found_is_counted_and_named(fs: Filesystem) -> N
     told = (await fs.answers()["status"]({}))["lost_found"]
     assert (told["entries"], [name.partition("-")[2] for name in told["names"]]) == (1, ["new"])
     await fs.stop()
-    status = reports.status(fs.root / ".recfs/catalogue.db", fs.config)
+    status = answer_of(fs.root / ".recfs/catalogue.db", summaries.status, fs.config)
     assert status["lost_found"] == told, "as long as nobody takes it away"
 
 
@@ -64,4 +65,4 @@ async def test_files_in_s3_of_a_store_mounted_without_it(nursery: trio.Nursery, 
     assert "1 of them cannot be read" in problem
     assert "--config FILE" in problem
     await bare.stop()
-    assert reports.status(fs.root / ".recfs/catalogue.db", bare.config)["problems"] == [problem]
+    assert answer_of(fs.root / ".recfs/catalogue.db", summaries.status, bare.config)["problems"] == [problem]

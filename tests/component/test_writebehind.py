@@ -10,13 +10,13 @@ from unittest import mock
 
 import pytest
 
-from recfs.catalogue import check
 from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.errors import Busy, IoFailure
 from recfs.ports.batch import Batch
 from recfs.ports.rows import ObjectRow
 from recfs.state.writebehind import WriteBehind
 from recfs.stores.local import LABEL_XATTR
+from tests.helpers.reports import check
 
 from .build import REC, filesystem
 
@@ -97,7 +97,7 @@ async def test_counters_are_right_after_a_start_that_misses_a_row(place: Path) -
             with pytest.raises(Busy, match="does not take"):
                 await fs.answers()["quota_check"]({"repair": True})
             await fs.crash()
-        assert check.check(place / ".recfs/catalogue.db").differences, "the row that is missing is counted"
+        assert check(place / ".recfs/catalogue.db").differences, "the row that is missing is counted"
         for each in (place / ".recfs/staging").iterdir():  # nor can it be adopted
             with contextlib.suppress(OSError):  # those nobody uses yet have no label
                 if b"refused" in os.getxattr(each, LABEL_XATTR):

@@ -115,6 +115,7 @@ PLANTED = {
     "Services never import each other": ("services/meter.py", "recfs.services.sweeper"),
     "The core does no I/O": ("core/quota.py", "shutil"),
     "SQL lives in the catalogue only": ("fs/vfs.py", "sqlite3"),
+    "Who opens a store knows that its catalogue is SQLite, and nobody else": ("api/answers.py", "recfs.catalogue.rows"),
     "Only the S3 store speaks to boto3": ("tier/tier.py", "boto3"),
     "pyfuse3 stays behind the adapter": ("fs/files.py", "pyfuse3"),
 }

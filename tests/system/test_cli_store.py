@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +14,9 @@ import pytest
 import trio
 
 import recfs
-import recfs.catalogue
+import recfs.api
 from recfs import errors
+from recfs.cli.common import store
 from recfs.cli.common.options import Invocation
 from recfs.cli.common.store import locate, open_store
 from recfs.config import S3Section, config_for_root, plain
@@ -43,19 +44,28 @@ def _replace_module(monkeypatch: pytest.MonkeyPatch, package: Any, name: str, **
     monkeypatch.setattr(package, name, fake, raising=False)
 
 
+def _summarize(monkeypatch: pytest.MonkeyPatch, **summaries: Any) -> None:
+    """Have these say what is in a catalogue; each is given a snapshot that is the store's root."""
+    monkeypatch.setattr(store, "reports_at", lambda root: SimpleNamespace(reading=lambda: nullcontext(root)))
+    _replace_module(monkeypatch, recfs.api, "summaries", **summaries)
+
+
 def test_reading_commands_read_the_catalogue(stopped_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Any, ...]] = []
 
     def reader(name: str) -> Callable[..., Any]:
-        def read(catalogue: Path, config: Any, *rest: Any) -> Any:
-            assert (catalogue, config.root) == (stopped_store / ".recfs" / "catalogue.db", stopped_store)
+        def read(snapshot: Path, *rest: Any) -> Any:
+            assert snapshot == stopped_store
+            if rest and hasattr(rest[0], "root"):
+                assert rest[0].root == stopped_store
+                rest = rest[1:]
             asked.append((name, *rest))
             return ANSWERS[name]
 
         return read
 
     readers = {name: reader(name) for name in ("status", "quota_show", "quota_check", "info", "ls_files")}
-    _replace_module(monkeypatch, recfs.catalogue, "reports", **readers)
+    _summarize(monkeypatch, **readers)
     for args in (
         ["status"],
         ["quota", "show", "5"],
@@ -76,7 +86,7 @@ def test_reading_commands_read_the_catalogue(stopped_store: Path, monkeypatch: p
 
 def test_the_status_of_a_stopped_store_says_so(stopped_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     status = STATUS | {"mode": "offline", "pid": None, "mountpoint": None, "uptime_s": None, "pipeline": None}
-    _replace_module(monkeypatch, recfs.catalogue, "reports", status=lambda catalogue, config: status)
+    _summarize(monkeypatch, status=lambda snapshot, config: status)
     result = run("status", "--root", stopped_store)
     assert result.exit_code == 0
     assert "not running" in result.stdout
@@ -88,7 +98,7 @@ def test_the_pipeline_of_a_stopped_store_waits_for_a_daemon(
 ) -> None:
     pipeline = {"sealing": sealing, "settling": sealing // 2, "hashing_bytes": 7 * sealing, "dirty": 0}
     status = STATUS | {"mode": "offline", "pid": None, "mountpoint": None, "uptime_s": None, "pipeline": pipeline}
-    _replace_module(monkeypatch, recfs.catalogue, "reports", status=lambda catalogue, config: status)
+    _summarize(monkeypatch, status=lambda snapshot, config: status)
     [line] = [
         line for line in run("status", "--root", stopped_store).stdout.splitlines() if line.startswith("pipeline")
     ]

@@ -6,7 +6,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
-from recfs.catalogue.reading import parts_of
+from recfs.api.paths import parts_of
 from recfs.config.lifecycle import DAY_S
 from recfs.core.keys import key_for
 from recfs.core.layout import role_of

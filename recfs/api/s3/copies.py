@@ -8,7 +8,6 @@ import trio
 
 from recfs.api.s3.far import Outcome, side_by_side
 from recfs.api.s3.walk import Found, walk
-from recfs.catalogue import reports_s3
 from recfs.core.model import State
 from recfs.core.units import format_size
 
@@ -78,7 +77,7 @@ class CopyAnswers:
         far, outcome = self._far, Outcome()
         tier, pinned = far.tier, bool(params.get("pinned", True))
         fetching = Fetching(tier, Outcome())
-        room = tier.settings.max_bytes - int(await far.read(reports_s3.pinned_bytes)) if pinned else 0
+        room = tier.settings.max_bytes - await far.read(lambda snapshot: snapshot.pinned_bytes()) if pinned else 0
         async with side_by_side() as nursery:
             async for found in walk(far.vfs, await far.at(params)):
                 node = await self._pinnable(found, outcome, pinned=pinned)

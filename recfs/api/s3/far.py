@@ -6,7 +6,7 @@ import contextlib
 import logging
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
@@ -20,15 +20,16 @@ from recfs.stores.wrap import RetryingObjectStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
     from recfs.config import Config
     from recfs.fs.vfs import Vfs
+    from recfs.ports.reports import Reports, Snapshot
     from recfs.tier.tier import Tier
 
 log = logging.getLogger("recfs.s3")
 
 Result = TypeVar("Result")
+Args = TypeVarTuple("Args")
 
 ASKING_THREADS = 4
 ANSWER_S = 30.0
@@ -45,8 +46,7 @@ class Far:
     vfs: Vfs
     found: Tier | None
     """The tier; None without [s3]."""
-    catalogue_path: Path
-    limiter: trio.CapacityLimiter
+    reports: Reports
     asking: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(ASKING_THREADS))
     """For what operators ask of S3: they do not queue behind uploads."""
 
@@ -57,11 +57,11 @@ class Far:
             raise NotSupported(NO_S3)
         return self.found
 
-    async def read(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Ask `catalogue.reports`, of what memory has now."""
+    async def read(self, question: Callable[[Snapshot, Unpack[Args]], Result], *args: *Args) -> Result:
+        """Ask the catalogue, of what memory has now."""
         with contextlib.suppress(OutOfSpace):  # a full disk: `problems` of `status` tells
             await self.vfs.behind.flush()
-        return await trio.to_thread.run_sync(function, self.catalogue_path, *args, limiter=self.limiter)
+        return await self.reports.ask(question, *args)
 
     async def ask(self, function: Callable[[], Result]) -> Result:
         """Make one call of the object store, as `answered` does."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from recfs.catalogue import reports_s3
+from recfs.api import summaries_s3
 from recfs.core.keys import key_for
 from recfs.core.model import State
 from recfs.errors import InvalidArgument, Stale
@@ -31,9 +31,7 @@ class QueueAnswers:
         far = self._far
         running = {row_id: each.sent_bytes for row_id, each in far.tier.journal.running.items()}
         now = far.vfs.tree.clock.steady_ns()
-        answer: dict[str, Any] = await far.read(
-            lambda path: reports_s3.queue(path, far.config, now, running, limit=limit)
-        )
+        answer = await far.read(lambda snapshot: summaries_s3.queue(snapshot, now, running, limit=limit))
         for row in answer["rows"]:
             waiting = [each for each, move in far.tier.journal.waits.items() if move == row["id"]]
             if waiting:
@@ -84,7 +82,7 @@ class QueueAnswers:
             "trouble": self._far.trouble or tier.partials.misses.general,
             "failed_reads": reads,
             "unread": unread,
-            "problem": tier.owner.refusal or reports_s3.problem(found),
+            "problem": tier.owner.refusal or summaries_s3.problem(found),
         }
 
     def pending(self, *, retries: bool) -> int:

@@ -9,7 +9,7 @@ import trio
 
 from recfs.api.s3.far import MOST_TOLD, Outcome, side_by_side
 from recfs.api.s3.walk import Found, walk
-from recfs.catalogue import reports_s3
+from recfs.api.summaries_s3 import route_explain, wanted_class
 from recfs.core.model import State
 from recfs.core.routing import age_of, route
 from recfs.core.tiering import Move, Step, move_for
@@ -45,10 +45,9 @@ class TierAnswers:
             raise InvalidArgument("size and age are numbers of at least 0")
         far, path = self._far, str(params.get("path") or "")
         now = far.vfs.tree.clock.now_ns()
-        answer: dict[str, Any] = await far.read(
-            reports_s3.route_explain, far.config, now, path, None if size_bytes is None else int(size_bytes), age_s
+        return await far.read(
+            route_explain, far.config, now, path, None if size_bytes is None else int(size_bytes), age_s
         )
-        return answer
 
     async def run(self, params: dict[str, Any]) -> dict[str, Any]:
         """Look at every file, and bring it to where the rules want it; `dry_run`: only tell.
@@ -119,7 +118,7 @@ class _Run:
         tier, config = self._tier, self._far.config
         age_s = age_of(self._far.vfs.tree.clock.now_ns(), found.mtime_ns, found.ctime_ns)
         decision = route(tier.settings.rules, found.parts, found.size_bytes, age_s)
-        wanted = reports_s3.wanted_class(config, decision.storage_class) if decision.store == "s3" else None
+        wanted = wanted_class(config, decision.storage_class) if decision.store == "s3" else None
         held = None
         if found.has_object and wanted is not None:
             node = self._far.vfs.tree.nodes.get(found.ino)

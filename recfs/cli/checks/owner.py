@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from recfs.cli.checks import Check, Level
+from recfs.cli.common.store import reports_at
 from recfs.core.ownership import LOST_REMEDY, MARK_KEY, lost_words, read_mark
 from recfs.ports.object_errors import ObjectStoreError
 
@@ -52,22 +53,22 @@ def owner_check(url: str, store: "ObjectStore", own: OwnStore) -> Check:
 
 def own_store_at(root: Path) -> OwnStore:
     """What the catalogue at *root* says; nothing if there is none, or it cannot be read."""
-    from recfs.catalogue import reports_s3
     from recfs.errors import RecfsError
 
     store_id = fact_at(root, "store_id")
     try:
-        return OwnStore(store_id, *reports_s3.some_objects(root / ".recfs" / "catalogue.db"))
+        with reports_at(root).reading() as snapshot:
+            return OwnStore(store_id, *snapshot.some_objects())
     except (RecfsError, OSError):
         return OwnStore(store_id)
 
 
 def fact_at(root: Path, name: str) -> str | None:
     """A store-wide fact of the store at *root*; None if there is no store, or it is not known."""
-    from recfs.catalogue.reading import facts
     from recfs.errors import RecfsError
 
     try:
-        return facts(root / ".recfs" / "catalogue.db").get(name)
+        with reports_at(root).reading() as snapshot:
+            return snapshot.meta().get(name)
     except (RecfsError, OSError):
         return None

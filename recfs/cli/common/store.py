@@ -20,6 +20,7 @@ from recfs.errors import NO_S3, ConfigError, ControlError, DaemonNotRunning, Inv
 
 if TYPE_CHECKING:
     from recfs.config import Config
+    from recfs.ports.reports import Reports, Snapshot
 
 TOP_LEVELS = ("users", "shared", "temp")
 INTERNAL_DIR = ".recfs"
@@ -88,10 +89,11 @@ class Store:
         return self._call_offline(method, params)
 
     def _call_offline(self, method: str, params: dict[str, Any]) -> Any:
-        catalogue = self._require_catalogue()
-        read = self._reader(method, params)
-        if read is not None:
-            return read(catalogue, self.config)
+        self._require_catalogue()
+        question = self._question(method, params)
+        if question is not None:
+            with reports_at(self.root).reading() as snapshot:
+                return question(snapshot)
         from recfs import offline
 
         with offline.offline(self.config) as writer:
@@ -140,36 +142,43 @@ class Store:
             raise NotAStore(f"no recfs store at {self.root}; `recfs mount --root {self.root} DIR` makes one")
         return catalogue
 
-    @staticmethod
-    def _reader(method: str, params: dict[str, Any]) -> Callable[[Path, "Config"], Any] | None:
-        """Return what reads the answer from the catalogue beside nobody, None for what must write."""
+    def _question(self, method: str, params: dict[str, Any]) -> "Callable[[Snapshot], Any] | None":
+        """Return what is to be asked of the catalogue, beside nobody; None for what must write."""
         if method in _WRITING or (method == "quota_check" and params["repair"]):
             return None
+        config = self.config
         if method in ("queue", "route_explain"):
-            return _s3_reader(method, params)
-        from recfs.catalogue import reports
+            return _s3_question(method, params, config)
+        from recfs.api import summaries
 
-        readers: dict[str, Callable[[Path, Config], Any]] = {
-            "status": lambda db, config: reports.status(db, config),
-            "quota_show": lambda db, config: reports.quota_show(db, config, params["user"]),
-            "quota_check": lambda db, config: reports.quota_check(db, config),
-            "info": lambda db, config: reports.info(db, config, params["path"]),
-            "ls_files": lambda db, config: reports.ls_files(
-                db, config, params["path"], params["recursive"], params["state"]
+        questions: dict[str, Callable[[Snapshot], Any]] = {
+            "status": lambda snapshot: summaries.status(snapshot, config),
+            "quota_show": lambda snapshot: summaries.quota_show(snapshot, config, params["user"]),
+            "quota_check": lambda snapshot: summaries.quota_check(snapshot),
+            "info": lambda snapshot: summaries.info(snapshot, config, params["path"]),
+            "ls_files": lambda snapshot: summaries.ls_files(
+                snapshot, params["path"], params["recursive"], params["state"]
             ),
         }
-        return readers[method]
+        return questions[method]
 
 
-def _s3_reader(method: str, params: dict[str, Any]) -> Callable[[Path, "Config"], Any]:
-    from recfs.catalogue import reports_s3
+def reports_at(root: Path) -> "Reports":
+    """Return what answers questions of the store at *root*, whether a daemon runs or not."""
+    from recfs.catalogue.reports import SqliteReports
+
+    return SqliteReports(root / INTERNAL_DIR / "catalogue.db")
+
+
+def _s3_question(method: str, params: dict[str, Any], config: "Config") -> "Callable[[Snapshot], Any]":
+    from recfs.api import summaries_s3
 
     if method == "queue":
         limit = params["limit"] or None
-        return lambda db, config: _stopped_queue(reports_s3.queue(db, config, None, {}, limit=limit), config)
+        return lambda snapshot: _stopped_queue(summaries_s3.queue(snapshot, None, {}, limit=limit), config)
     now_ns = time.time_ns()
     path, size_bytes, age_s = params["path"], params["size_bytes"], params["age_s"]
-    return lambda db, config: reports_s3.route_explain(db, config, now_ns, path, size_bytes, age_s)
+    return lambda snapshot: summaries_s3.route_explain(snapshot, config, now_ns, path, size_bytes, age_s)
 
 
 def _stopped_queue(found: dict[str, Any], config: "Config") -> dict[str, Any]:

@@ -7,10 +7,8 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from recfs.catalogue.reading import facts, facts_in, has_table, parts_of, reading, text, walk
-from recfs.catalogue.rows import REMOTE_COUNT, SOME_KEYS, SUM, added_up
+from recfs.api.paths import found_at, parts_of, text
 from recfs.clock import SystemClock, boot_id
-from recfs.core.bounds import loaded_time
 from recfs.core.layout import role_of
 from recfs.core.model import State
 from recfs.core.naming import is_temporary_name
@@ -20,11 +18,11 @@ from recfs.errors import IsADirectory, NotFound
 from recfs.ports.rows import LOOKED_AT
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping, Sequence
 
     from recfs.config import Config
+    from recfs.ports.reports import Entry, Snapshot
+    from recfs.ports.rows import JournalRow, NodeRow
 
 KINDS = ("upload", "delete", "move", "abort")
 STAYS_SHOWN = 5
@@ -38,43 +36,36 @@ _NS = 10**9
 
 
 def queue(
-    catalogue: Path, config: Config, now_ns: int | None, running: Mapping[int, int], *, limit: int | None = None
+    snapshot: Snapshot, now_ns: int | None, running: Mapping[int, int], *, limit: int | None = None
 ) -> dict[str, Any]:
     """The journal, work under way first, then what failed. *running*: bytes sent so far, by row id.
 
     *now_ns*: the daemon's `Clock.steady_ns`; None: what one that started now would have. *limit*: so many rows at
     most; the totals are those of all.
     """
-    with reading(catalogue) as db:
-        if not has_table(db, "journal"):
-            return {"rows": [], "more": 0, "totals": totals([]), "stays": _stays([], _Paths(db), 0)}
-        if now_ns is None:
-            now_ns = SystemClock(facts(catalogue), boot_id()).steady_ns()
-        paths = _Paths(db)
-        rows = [_queued(row, now_ns, running) for row in db.execute("select * from journal order by id")]
-        names = "select id, name from journal join node on node.ino = journal.ino where journal.kind = 'upload'"
-        unnamed = {row_id for row_id, name in db.execute(names) if is_temporary_name(name)}
-        order = {state: number for number, state in enumerate(STATES)}
-        rows.sort(key=lambda row: (order[row["state"]], row["id"]))
-        shown = rows[:limit]
-        failed = next((row for row in rows if row["state"] == "failed"), None)
-        if failed is not None and shown and failed not in shown:
-            shown[-1] = failed  # one of them says why
-        for row in shown:
-            _name(row, paths)
-        stays = _stays([row for row in rows if row["id"] in unnamed], paths, now_ns)
-        return {"rows": shown, "more": len(rows) - len(shown), "totals": totals(rows), "stays": stays}
-
-
-def _stays(rows: list[dict[str, Any]], paths: _Paths, now_ns: int) -> dict[str, Any]:
-    """What is not uploaded as long as its name looks temporary: how much, since when, the oldest by name."""
-    oldest = sorted(rows, key=lambda row: row["created_ns"])
-    return {
-        "files": len(rows),
-        "bytes": sum(row["size_bytes"] for row in rows),
-        "oldest_s": max(0.0, (now_ns - oldest[0]["created_ns"]) / _NS) if oldest else None,
-        "paths": [text(b"/".join(parts)) for row in oldest[:STAYS_SHOWN] if (parts := paths.of(row["ino"]))],
+    if now_ns is None:
+        now_ns = SystemClock(snapshot.meta(), boot_id()).steady_ns()
+    queued = snapshot.journal()
+    rows = [_queued(each.row, now_ns, running) for each in queued]
+    unnamed = {each.row.id for each in queued if each.name is not None and is_temporary_name(each.name)}
+    order = {state: number for number, state in enumerate(STATES)}
+    rows.sort(key=lambda row: (order[row["state"]], row["id"]))
+    shown = rows[:limit]
+    failed = next((row for row in rows if row["state"] == "failed"), None)
+    if failed is not None and shown and failed not in shown:
+        shown[-1] = failed  # one of them says why
+    # What is not uploaded as long as its name looks temporary: how much, since when, the oldest by name.
+    staying = sorted((row for row in rows if row["id"] in unnamed), key=lambda row: row["created_ns"])
+    paths = snapshot.paths({row["ino"] for row in (*shown, *staying[:STAYS_SHOWN]) if row["ino"]})
+    for row in shown:
+        _name(row, paths.get(row["ino"]))
+    stays = {
+        "files": len(staying),
+        "bytes": sum(row["size_bytes"] for row in staying),
+        "oldest_s": max(0.0, (now_ns - staying[0]["created_ns"]) / _NS) if staying else None,
+        "paths": [text(b"/".join(paths[row["ino"]])) for row in staying[:STAYS_SHOWN] if paths.get(row["ino"])],
     }
+    return {"rows": shown, "more": len(rows) - len(shown), "totals": totals(rows), "stays": stays}
 
 
 def totals(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
@@ -96,33 +87,32 @@ def totals(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     )
 
 
-def _queued(row: sqlite3.Row, now_ns: int, running: Mapping[int, int]) -> dict[str, Any]:
-    is_running, is_due = row["id"] in running, row["next_try_ns"] <= now_ns
+def _queued(row: JournalRow, now_ns: int, running: Mapping[int, int]) -> dict[str, Any]:
+    is_running, is_due = row.id in running, row.next_try_ns <= now_ns
     state = "running" if is_running else "pending"
-    if not is_running and row["error"] != LOOKED_AT and (row["failed"] or row["attempts"]):
+    if not is_running and row.error != LOOKED_AT and (row.failed or row.attempts):
         state = "failed"
     elif not is_running and not is_due:
         state = "waiting"
     return {
-        "id": row["id"],
-        "kind": row["kind"],
-        "ino": row["ino"],
+        "id": row.id,
+        "kind": row.kind,
+        "ino": row.ino,
         "path": None,
-        "key": row["key"] or None,
+        "key": row.key or None,
         "state": state,
-        "why": row["error"] if state == "failed" else "",
-        "size_bytes": row["size_bytes"],
-        "sent_bytes": running[row["id"]] if is_running else _sent(row["parts"]),
-        "attempts": row["attempts"],
-        "error": row["error"],
-        "next_try_s": None if is_running or row["failed"] else max(0.0, (row["next_try_ns"] - now_ns) / _NS),
-        "created_ns": row["created_ns"],
+        "why": row.error if state == "failed" else "",
+        "size_bytes": row.size_bytes,
+        "sent_bytes": running[row.id] if is_running else _sent(row.parts),
+        "attempts": row.attempts,
+        "error": row.error,
+        "next_try_s": None if is_running or row.failed else max(0.0, (row.next_try_ns - now_ns) / _NS),
+        "created_ns": row.created_ns,
     }
 
 
-def _name(row: dict[str, Any], paths: _Paths) -> None:
+def _name(row: dict[str, Any], parts: Sequence[bytes] | None) -> None:
     """Add the path, and what a waiting row waits for."""
-    parts = paths.of(row["ino"]) if row["ino"] else None
     if parts:
         row["path"] = text(b"/".join(parts))
     if row["state"] != "waiting":
@@ -137,30 +127,6 @@ def _name(row: dict[str, Any], paths: _Paths) -> None:
 
 def _sent(parts: str) -> int:
     return sum(part["size_bytes"] for part in json.loads(parts)["parts"]) if parts else 0
-
-
-class _Paths:
-    """Paths by inode number; every directory is looked up once."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-        self._known: dict[int, tuple[bytes, ...] | None] = {1: ()}
-
-    def of(self, ino: int) -> tuple[bytes, ...] | None:
-        """The path, or None for an inode that is gone."""
-        chain: list[tuple[int, bytes]] = []
-        while ino not in self._known:
-            row = self._db.execute("select parent, name from node where ino = ?", (ino,)).fetchone()
-            if row is None:
-                self._known[ino] = None
-                break
-            chain.append((ino, row["name"]))
-            ino = row["parent"]
-        path = self._known[ino]
-        for below, name in reversed(chain):
-            path = None if path is None else (*path, name)
-            self._known[below] = path
-        return path
 
 
 def problem(found: Mapping[str, Any]) -> str | None:
@@ -178,15 +144,14 @@ def problem(found: Mapping[str, Any]) -> str | None:
     return f"{count} and will be tried again{what}"
 
 
-def without_tier(db: sqlite3.Connection, config: Config) -> str | None:
+def without_tier(snapshot: Snapshot, config: Config) -> str | None:
     """What is wrong where a store has files in S3 and its configuration no [s3]; None where nothing is."""
-    url = facts_in(db).get("s3")
-    if config.s3 is not None or url is None or not has_table(db, "object"):
+    url = snapshot.meta().get("s3") if config.s3 is None else None
+    if url is None:
         return None
-    held, queued = (db.execute(f"select count(*) from {table}").fetchone()[0] for table in ("object", "journal"))
+    held, queued, remote = snapshot.in_s3()
     if not held and not queued:
         return None
-    remote = db.execute("select count(*) from node where state in ('evicted', 'fetching', 'archived')").fetchone()[0]
     unread = f": {remote:,} of them cannot be read" if remote else ""
     return (
         f"{held:,} {'file' if held == 1 else 'files'} of this store in {url}, and there is no [s3] in its configuration"
@@ -197,20 +162,16 @@ def without_tier(db: sqlite3.Connection, config: Config) -> str | None:
 # --- what lies in S3 -----------------------------------------------------------------------------------------------
 
 
-def status(catalogue: Path, config: Config) -> dict[str, Any] | None:
+def status(snapshot: Snapshot, config: Config) -> dict[str, Any] | None:
     """The part of `status` about S3 where no daemon runs; None without [s3]."""
     if config.s3 is None:
         return None
-    found = queue(catalogue, config, None, {}, limit=10)
-    with reading(catalogue) as db:
-        local_bytes = 0
-        if has_table(db, "object"):
-            local_bytes = added_up(db.execute(f"select {SUM} from object where local = 1").fetchall())
+    found = queue(snapshot, None, {}, limit=10)
     return {
         "url": config.s3.url,
         "queue": found["totals"],
         "unsent_bytes": found["totals"]["unsent_bytes"],
-        "local_bytes": local_bytes + found["totals"]["unsent_bytes"] - found["stays"]["bytes"],
+        "local_bytes": snapshot.local_bytes() + found["totals"]["unsent_bytes"] - found["stays"]["bytes"],
         "stays": found["stays"],
         "budget_bytes": config.cache.max_size,
         "breaker": None,
@@ -222,47 +183,31 @@ def status(catalogue: Path, config: Config) -> dict[str, Any] | None:
     }
 
 
-def some_objects(catalogue: Path) -> tuple[tuple[str, ...], int]:
-    """A few keys that S3 should hold, and how many files are in S3 alone."""
-    with reading(catalogue) as db:
-        if not has_table(db, "object"):
-            return (), 0
-        keys = tuple(str(row["key"]) for row in db.execute(SOME_KEYS))
-        return keys, int(db.execute(REMOTE_COUNT).fetchone()[0])
-
-
-def pinned_bytes(catalogue: Path) -> int:
-    """Bytes of all files that are pinned."""
-    with reading(catalogue) as db:
-        return added_up(db.execute(f"select {SUM} from object where pinned = 1").fetchall())
-
-
-def held(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Any] | None:
+def held(entry: Entry) -> dict[str, Any] | None:
     """What S3 holds of a file, for `info`; None if nothing."""
-    if "has_object" not in row.keys() or not row["has_object"]:  # noqa: SIM118  # a Row is no mapping
-        return None
-    found = db.execute("select * from object where ino = ?", (row["ino"],)).fetchone()
+    found = entry.held
     if found is None:
         return None
     return {
-        "key": found["key"],
-        "etag": found["etag"],
-        "storage_class": found["storage_class"],
-        "size_bytes": found["size_bytes"],
-        "uploaded_ns": found["uploaded_ns"],
-        "used_ns": found["used_ns"],
-        "keep_until_ns": found["keep_until_ns"] or None,
-        "pinned": bool(found["pinned"]),
-        "current": found["sha256"] == row["sha256"],
+        "key": found.key,
+        "etag": found.etag,
+        "storage_class": found.storage_class,
+        "size_bytes": found.size_bytes,
+        "uploaded_ns": found.uploaded_ns,
+        "used_ns": found.used_ns,
+        "keep_until_ns": found.keep_until_ns or None,
+        "pinned": bool(found.pinned),
+        "current": found.sha256 == entry.row.sha256,
     }
 
 
-def location(row: sqlite3.Row) -> str:
+def location(row: NodeRow) -> str:
     """Where a file's bytes are, as in the attribute `user.recfs.location`."""
-    state = State(row["state"])
+    state = row.state
+    assert state is not None
     if state.is_remote:
         return "partial,s3" if state is State.FETCHING else "s3"
-    here = "staging" if row["staging"] else "local"
+    here = "staging" if row.staging else "local"
     return f"{here},s3" if state is State.STORED else here
 
 
@@ -270,7 +215,7 @@ def location(row: sqlite3.Row) -> str:
 
 
 def route_explain(
-    catalogue: Path, config: Config, now_ns: int, path: str, size_bytes: int | None, age_s: float | None
+    snapshot: Snapshot, config: Config, now_ns: int, path: str, size_bytes: int | None, age_s: float | None
 ) -> dict[str, Any]:
     """What each rule says of a file, which one decides, and where the file is now.
 
@@ -280,25 +225,20 @@ def route_explain(
     parts = tuple(parts_of(path))
     assumed = []
     now: dict[str, Any] | None = None
-    with reading(catalogue) as db:
-        try:
-            row = walk(db, path)
-        except NotFound:
-            role_of(parts, is_dir=False)
-        else:
-            if row["kind"] != "file":
-                raise IsADirectory(f"{path or 'the top'} is a {row['kind']}; give a file's path, which need not exist")
-            now = {"state": row["state"], "size_bytes": row["size_bytes"], "location": location(row)}
-            now["s3"] = held(db, row)
-            now["queued"] = (
-                has_table(db, "journal")
-                and db.execute("select 1 from journal where kind = 'upload' and ino = ?", (row["ino"],)).fetchone()
-                is not None
-            )
-            if size_bytes is None:
-                size_bytes = row["size_bytes"]
-            if age_s is None:
-                age_s = age_of(now_ns, loaded_time(row["mtime_ns"]), loaded_time(row["ctime_ns"]))
+    try:
+        entry = found_at(snapshot, path)
+    except NotFound:
+        role_of(parts, is_dir=False)
+    else:
+        row = entry.row
+        if row.state is None:
+            raise IsADirectory(f"{path or 'the top'} is a {row.kind.value}; give a file's path, which need not exist")
+        now = {"state": row.state.value, "size_bytes": row.size_bytes, "location": location(row)}
+        now |= {"s3": held(entry), "queued": entry.is_queued}
+        if size_bytes is None:
+            size_bytes = row.size_bytes
+        if age_s is None:
+            age_s = age_of(now_ns, row.mtime_ns, row.ctime_ns)
     if size_bytes is None:
         assumed.append("size")
     if age_s is None:

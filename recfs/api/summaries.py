@@ -1,0 +1,235 @@
+"""Answers about files, users and the store that come from the catalogue: the daemon's, and the CLI's when none runs.
+
+Plain functions of a snapshot, for the thread in which that is read (`ports/reports.py`).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from recfs.api import summaries_s3
+from recfs.api.paths import found_at, parts_of, text
+from recfs.clock import SystemClock, boot_id
+from recfs.core.layout import owner_of
+from recfs.core.model import Kind
+from recfs.core.quota import UNLIMITED, Limits, merge, month_of
+from recfs.errors import NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from recfs.config import Config
+    from recfs.ports.reports import Checked, Snapshot
+    from recfs.ports.rows import AccountRow, NodeRow
+
+LOST_TOLD = 5
+"""So many names of lost+found are told."""
+
+
+# --- users ---------------------------------------------------------------------------------------------------------
+
+
+def quota_show(
+    snapshot: Snapshot, config: Config, user: str | None, calendar_ns: int | None = None
+) -> list[dict[str, Any]]:
+    """Usage and limits of one user, or of all. Raises NotFound for an unknown one.
+
+    *calendar_ns*: the daemon's `Clock.calendar_ns`; None: what one that started now would have.
+    """
+    found = _users(snapshot, config, user, calendar_ns)
+    if user is not None and not found:
+        raise NotFound(f"user {user}: nothing stored and no own limits")
+    return found
+
+
+def _users(
+    snapshot: Snapshot, config: Config, user: str | None = None, calendar_ns: int | None = None
+) -> list[dict[str, Any]]:
+    rows = snapshot.accounts(user)
+    if calendar_ns is None:
+        calendar_ns = SystemClock(snapshot.meta(), boot_id()).calendar_ns()
+    month = month_of(calendar_ns)
+    return [_user(row, config, month) for row in rows]
+
+
+def _user(row: AccountRow, config: Config, month: str) -> dict[str, Any]:
+    own = Limits(row.max_bytes, row.max_files, row.max_file_size, row.max_monthly_uploads)
+    return {
+        "user": row.user,
+        "used_bytes": row.used_bytes,
+        "used_files": row.used_files,
+        "month": month,
+        "month_uploads": row.month_uploads if row.month >= month else 0,
+        "limits": asdict(merge(own, config.quota.limits())),
+        "own_limits": {limit: "unlimited" if value == UNLIMITED else value for limit, value in asdict(own).items()},
+    }
+
+
+def quota_check(snapshot: Snapshot) -> dict[str, Any]:
+    """Prove the counters against the rows; repairs nothing."""
+    return checked(snapshot.check(), repaired=False)
+
+
+def checked(found: Checked, *, repaired: bool) -> dict[str, Any]:
+    """The outcome of a check."""
+    return {
+        "checked_users": found.users,
+        "checked_files": found.files,
+        "differences": [
+            {
+                "what": off.what,
+                "recorded": {"bytes": off.recorded_bytes, "files": off.recorded_files},
+                "actual": {"bytes": off.actual_bytes, "files": off.actual_files},
+            }
+            for off in found.differences
+        ],
+        "repaired": repaired,
+    }
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+def info(snapshot: Snapshot, config: Config, path: str, calendar_ns: int | None = None) -> dict[str, Any]:
+    """Everything the catalogue knows of a file or directory. Raises NotFound."""
+    entry = found_at(snapshot, path)
+    row, parts = entry.row, parts_of(path)
+    owner = owner_of(tuple(parts))
+    answer: dict[str, Any] = {
+        "path": "/".join(text(part) for part in parts),
+        "ino": row.ino,
+        "kind": row.kind.value,
+        "mode": f"{row.mode:04o}",
+        "uid": row.uid,
+        "gid": row.gid,
+        "atime_ns": row.atime_ns,
+        "mtime_ns": row.mtime_ns,
+        "ctime_ns": row.ctime_ns,
+        "owner": owner,
+        "xattrs": {text(name): text(value) for name, value in entry.xattrs.items()},
+    }
+    if row.state is not None:
+        answer |= {
+            "state": row.state.value,
+            "size_bytes": row.size_bytes,
+            "charged_bytes": row.size_bytes if owner is not None else 0,
+            "sha256": row.sha256.hex() if row.sha256 else None,
+            "md5": row.md5.hex() if row.md5 else None,
+            "location": summaries_s3.location(row),
+            "local_path": None if row.state.is_remote else _local_path(config, row, parts),
+            "settled": not row.pending and row.staging is None,
+            "s3": summaries_s3.held(entry),
+        }
+    elif row.kind is Kind.SYMLINK:
+        answer["target"] = text(row.target or b"")
+    else:
+        answer |= {"rbytes": row.size_bytes, "rfiles": row.rfiles}
+        if owner is not None and len(parts) == 2 and parts[0] == b"users":
+            answer["quota"] = next(iter(_users(snapshot, config, owner, calendar_ns)), None)
+    return answer
+
+
+def _local_path(config: Config, row: NodeRow, parts: Sequence[bytes]) -> str:
+    if row.staging:
+        return str(config.root / ".recfs" / "staging" / row.staging)
+    return str(config.root.joinpath(*(text(part) for part in parts)))
+
+
+def ls_files(snapshot: Snapshot, path: str, recursive: bool, state: str | None) -> list[dict[str, Any]]:
+    """Entries of a directory (or the file itself), with what the catalogue says of each, sorted by path."""
+    top = found_at(snapshot, path).row
+    base = "/".join(text(part) for part in parts_of(path))
+    if top.kind is not Kind.DIR:
+        return [_listed(top, base)]
+    prefix = f"{base}/" if base else ""
+    below = snapshot.below(top.ino, recursive=recursive, state=state)
+    return sorted((_listed(row, prefix + text(name)) for name, row in below), key=lambda entry: str(entry["path"]))
+
+
+def _listed(row: NodeRow, path: str) -> dict[str, Any]:
+    return {
+        "path": path,
+        "kind": row.kind.value,
+        "state": row.state.value if row.state is not None else None,
+        "size_bytes": row.size_bytes,
+        "sha256": row.sha256.hex() if row.sha256 else None,
+        "mtime_ns": row.mtime_ns,
+    }
+
+
+# --- the store -----------------------------------------------------------------------------------------------------
+
+
+def status(snapshot: Snapshot, config: Config) -> dict[str, Any]:
+    """What can be said of a store nobody has mounted."""
+    from recfs import __version__
+
+    far = summaries_s3.status(snapshot, config)
+    states, waiting = snapshot.states(), snapshot.waiting()
+    return {
+        "version": __version__,
+        "root": str(config.root),
+        "mountpoint": None,
+        "mounted": False,
+        "mode": "offline",
+        "pid": None,
+        "uptime_s": None,
+        "states": states,
+        "pipeline": {
+            "sealing": waiting.sealing,
+            "settling": waiting.settling,
+            "hashing_bytes": waiting.hashing_bytes,
+            "dirty": 0,
+        },
+        "open_files": [],
+        "users": _users(snapshot, config),
+        "disk": disk(os.statvfs(config.root), config),
+        "lost_found": lost_found(config.root),
+        "inodes_cached": 0,
+        "s3": far,
+        "set_aside": [],
+        "problems": ([far["problem"]] if far is not None and far["problem"] else [])
+        + _problems(snapshot, config, states),
+    }
+
+
+def disk(info: os.statvfs_result, config: Config) -> dict[str, int]:
+    """The disk's figures as `status` gives them."""
+    return {
+        "total_bytes": info.f_blocks * info.f_frsize,
+        "free_bytes": info.f_bavail * info.f_frsize,
+        "min_free_bytes": config.min_free,
+    }
+
+
+def lost_found(root: Path) -> dict[str, Any] | None:
+    """How much lies in lost+found, where only people remove anything, and the first few names; None for nothing."""
+    try:
+        names = sorted(os.listdir(root / ".recfs" / "lost+found"))
+    except OSError:
+        return None
+    return {"entries": len(names), "names": names[:LOST_TOLD]} if names else None
+
+
+def live(snapshot: Snapshot, config: Config, calendar_ns: int) -> dict[str, Any]:
+    """The part of a running daemon's status that comes from the catalogue."""
+    states = snapshot.states()
+    return {
+        "states": states,
+        "users": _users(snapshot, config, calendar_ns=calendar_ns),
+        "lost_found": lost_found(config.root),
+        "problems": _problems(snapshot, config, states),
+    }
+
+
+def _problems(snapshot: Snapshot, config: Config, states: dict[str, int]) -> list[str]:
+    """What the catalogue knows that somebody has to do something about."""
+    corrupt = states.get("corrupt", 0)
+    told = [summaries_s3.without_tier(snapshot, config)]
+    if corrupt:
+        what = "1 file is" if corrupt == 1 else f"{corrupt:,} files are"
+        told.append(f"{what} corrupt, and cannot be read: `recfs ls-files -r --state corrupt` names what to bring back")
+    return [problem for problem in told if problem]

@@ -1,0 +1,149 @@
+"""What people ask of a store: queries beside the daemon's own, each question answered from one state of the catalogue.
+
+The methods of a snapshot block, and are called in the thread that the question was given: an answer may be large, and
+what makes JSON of it belongs there, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple, Unpack
+
+from recfs.ports.rows import AccountRow, JournalRow, NodeRow, ObjectRow
+
+Answer = TypeVar("Answer")
+Args = TypeVarTuple("Args")
+
+
+class Entry(NamedTuple):
+    """A name, with what is recorded beside its row."""
+
+    row: NodeRow
+    xattrs: Mapping[bytes, bytes]
+    held: ObjectRow | None
+    """What S3 holds of it."""
+    is_queued: bool
+    """Whether an upload of it is in the queue."""
+
+
+class Listed(NamedTuple):
+    """An entry of a directory, or of one below it."""
+
+    path: bytes
+    """From the directory on."""
+    row: NodeRow
+
+
+class Queued(NamedTuple):
+    """A piece of work on S3."""
+
+    row: JournalRow
+    name: bytes | None
+    """Of the file that an upload is for."""
+
+
+class Waiting(NamedTuple):
+    """What the next daemon has to do, of a store that nobody has mounted."""
+
+    sealing: int
+    hashing_bytes: int
+    """Sizes of those that are sealing."""
+    settling: int
+    """What is to be moved or removed in the home tree. What is kept in the trash is where it belongs."""
+
+
+class InS3(NamedTuple):
+    """How much of a store is in S3."""
+
+    objects: int
+    queued: int
+    remote_files: int
+    """Files whose bytes are there alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A counter that does not agree with its rows. Exactly one of *ino* and *user* is set."""
+
+    what: str
+    ino: int | None
+    user: str | None
+    recorded_bytes: int
+    recorded_files: int
+    actual_bytes: int
+    actual_files: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The outcome of a check."""
+
+    users: int
+    files: int
+    differences: Sequence[Difference]
+
+
+class StoreQueries(Protocol):
+    """Files, users, and the store as a whole."""
+
+    def meta(self) -> dict[str, str]:
+        """Store-wide facts."""
+
+    def entry(self, parts: Sequence[bytes]) -> Entry | None:
+        """What is at a mount path; None where nothing is."""
+
+    def below(self, folder: int, *, recursive: bool, state: str | None) -> Sequence[Listed]:
+        """The entries of a directory, in no order; *state*: only files in it."""
+
+    def accounts(self, user: str | None = None) -> Sequence[AccountRow]:
+        """Those of all users, or of one."""
+
+    def states(self) -> dict[str, int]:
+        """How many files are in each state."""
+
+    def waiting(self) -> Waiting:
+        """What is left for the next daemon."""
+
+    def check(self) -> Checked:
+        """Add everything up anew. Memory grows with directories, not with files."""
+
+
+class TierQueries(Protocol):
+    """S3. All of it says "nothing" of a catalogue from before there was S3, which a daemon brings up to date."""
+
+    def journal(self) -> Sequence[Queued]:
+        """All work that is not done, in order of creation."""
+
+    def paths(self, inos: Iterable[int]) -> dict[int, Sequence[bytes]]:
+        """Where these are; those that are gone are left out."""
+
+    def in_s3(self) -> InS3:
+        """How much is in S3, or on its way."""
+
+    def some_objects(self) -> tuple[Sequence[str], int]:
+        """A few keys that S3 should hold, and how many files are in S3 alone."""
+
+    def local_bytes(self) -> int:
+        """Bytes of all local copies of what S3 holds."""
+
+    def pinned_bytes(self) -> int:
+        """Bytes of all files that are pinned."""
+
+
+class Snapshot(StoreQueries, TierQueries, Protocol):
+    """One state of the catalogue."""
+
+
+class Reports(Protocol):
+    """Answers questions."""
+
+    def reading(self) -> AbstractContextManager[Snapshot]:
+        """A snapshot, in the caller's thread: for a command that has nothing else to do.
+
+        Raises NotAStore for a store that was not made to its end, CatalogueCorrupt, StoreFull, StoreError.
+        """
+
+    async def ask(self, question: Callable[[Snapshot, Unpack[Args]], Answer], *args: *Args) -> Answer:
+        """What *question* says of a snapshot, in a thread. Raises what it raises, and as `reading`."""
