@@ -24,6 +24,7 @@ import trio
 from recfs.api.answers import Answers
 from recfs.api.control import ControlServer
 from recfs.api.draining import DRAIN_POLL_S, HASH_PATIENCE_S
+from recfs.api.sweeps import SweepAnswers
 from recfs.core.units import format_size
 from recfs.disk.diskio import few_files
 from recfs.errors import MountError, RecfsError, StoreError, first_error
@@ -125,10 +126,10 @@ class _Daemon:
         self.mount.note(parts.store.mount_note)
         try:
             async with trio.open_nursery() as around, trio.open_nursery() as nursery:
-                await parts.serve(nursery)
-                nursery.start_soon(parts.sweeper.run)
+                await parts.serve(nursery, mounted=True)
                 nursery.start_soon(self._signals)
-                server = ControlServer(parts.store.socket_path, self._answers.handlers())
+                methods = self._answers.handlers() | SweepAnswers(parts.sweeps).handlers()
+                server = ControlServer(parts.store.socket_path, methods)
                 await nursery.start(server.run)
                 if config.operator is not None and os.geteuid() == 0:
                     with parts.problems.aside("control", "owner", str(parts.store.socket_path)):

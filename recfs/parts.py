@@ -40,6 +40,7 @@ from recfs.remote import Remote
 from recfs.services.housekeeper import Housekeeper
 from recfs.services.meter import Meter
 from recfs.services.sweeper import Sweeper
+from recfs.services.sweeps import Sweeps
 from recfs.services.timekeeper import Timekeeper
 from recfs.state import generations
 from recfs.state.accounts import Accounts
@@ -107,8 +108,7 @@ class Parts:
     committer: Committer
     vfs: Vfs
     sweeper: Sweeper
-    housekeeper: Housekeeper
-    meter: Meter
+    sweeps: Sweeps
     timekeeper: Timekeeper
     remote: Remote | None
     limiter: trio.CapacityLimiter
@@ -126,19 +126,17 @@ class Parts:
         """What is set aside."""
         return self.behind.problems
 
-    async def serve(self, nursery: trio.Nursery, *, far: bool = True) -> None:
-        """Start the services (*far* False: without S3), and hand them what the last run left."""
+    async def serve(self, nursery: trio.Nursery, *, far: bool = True, mounted: bool = False) -> None:
+        """Start the services (*far* False: without S3; *mounted*: with all sweeps), with what the last run left."""
         services: list[tuple[str, Callable[[], Awaitable[object]]]] = [
             ("catalogue", self.behind.run),
             ("staging", self.backing_files.pool.run),
             ("home tree", self.settler.run),
             ("hashing", self.hashing.run),
             ("commit", self.committer.run),
-            ("housekeeping", self.housekeeper.run),
-            ("metering", self.meter.run),
             (generations.PART, self.generations.run),
             (survivors.PART, self.vfs.survivors.run),
-            ("time", self.timekeeper.run),
+            *self.sweeps.services(mounted=mounted),
         ]
         if self.remote is not None and far:
             services += self.remote.services()
@@ -286,9 +284,14 @@ async def _build(
         vfs, settler, clock,
         max_age_s=config.temp.max_age, interval_s=config.temp.sweep_interval, retention_s=config.trash.retention,
     )  # fmt: skip
+    timekeeper = Timekeeper(clock, behind)
+    sweeps = (
+        *Housekeeper(tree, catalogue, space, counting).sweeps(), Meter(modes).sweep(), timekeeper.sweep(),
+        *sweeper.sweeps(),
+    )  # fmt: skip
     return Parts(
         store, catalogue, behind, tree, backing_files, settler, hashing, committer, vfs, sweeper,
-        Housekeeper(tree, catalogue, space, counting), Meter(modes), Timekeeper(clock, behind),
+        Sweeps(sweeps, behind.problems, clock), timekeeper,
         remote.build(config, tier, tree, places, backing_files, store) if tier is not None else None, limiter,
         SqliteReports(store.catalogue_path, limiter), recovered, counting,
     )  # fmt: skip

@@ -4,11 +4,26 @@ Times are those of `Clock.steady_ns`, which go by the time that passed, whatever
 `now_ns` is an argument. A time that lies ahead all the same keeps.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from recfs.core.units import format_duration
 
 _NS_PER_S = 1_000_000_000
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Aging(Generic[Item]):
+    """What may have become too old, as it was at a time."""
+
+    now_ns: int
+    most_s: float
+    """How old it may become."""
+    items: Sequence[tuple[Item, int, int]]
+    """Each with the time from which its age counts, and how many of its files are open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +66,15 @@ def trash_due(deleted_ns: int, now_ns: int, retention_s: float) -> bool:
     after it.
     """
     return retention_s <= 0 or now_ns >= deleted_ns + round(retention_s * _NS_PER_S)
+
+
+def expired_jobs(seen: Aging[Item]) -> list[Item] | None:
+    """Return the temp jobs that go now, as `job_verdict` has it; None when none does."""
+    return [
+        each for each, since, used in seen.items if job_verdict(since, seen.now_ns, seen.most_s, used).expire
+    ] or None
+
+
+def expired_trash(seen: Aging[Item]) -> list[Item] | None:
+    """Return the trashed bytes that go now, as `trash_due` has it; None when none do."""
+    return [each for each, since, _opened in seen.items if trash_due(since, seen.now_ns, seen.most_s)] or None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import trio
-
-from recfs.state.problems import forever
+from recfs.core.sweeping import Schedule
+from recfs.ports.sweep import Sweep, always
 
 if TYPE_CHECKING:
+    import trio
+
     from recfs.disk.staging import DiskReserve
     from recfs.state.generations import Generations
     from recfs.state.tree import Tree
@@ -34,22 +35,47 @@ class Housekeeper:
         self._space = space
         self._catalogue = catalogue
         self._generations = generations
-        self._problems = tree.behind.problems
 
-    async def run(self) -> None:
-        """Look every second; all looks cost microseconds when nothing is due."""
-        await forever(PART, self._look, self._problems)
+    def sweeps(self) -> list[Sweep[Any, Any]]:
+        """What it looks at every second; all looks cost microseconds when nothing is due."""
+        every = Schedule(INTERVAL_S)
+        return [
+            Sweep("memory", PART, every, self._excess, positive, self._shrink),
+            Sweep("ballast", PART, every, self._left, positive, self._keep_ballast),
+            Sweep("checkpoint", PART, every, self._left, log_limit, self._checkpoint),
+            Sweep("generation", PART, every, self._next_ino, always, self._advance),
+        ]
 
-    async def _look(self) -> None:
-        await trio.sleep(INTERVAL_S)
-        with self._problems.aside(PART, "memory"):
-            self._tree.memory.shrink()
-        with self._problems.aside(PART, "ballast"):
-            self._space.keep_ballast()
-        with self._problems.aside(PART, "checkpoint", "checkpoint"):
-            if self._space.left() > 0:
-                await self._catalogue.checkpoint()
-            else:  # a log that is folded in is written anew from its beginning, and does not grow
-                await self._catalogue.checkpoint(at_least_pages=SHORT_LOG_PAGES)
-        with self._problems.aside(PART, "generation", "generation"):
-            await self._generations.look(self._tree.next_ino)
+    async def _excess(self) -> int:
+        return len(self._tree.nodes) - self._tree.memory.cached_inodes
+
+    async def _shrink(self, excess: int, going_on: trio.Nursery) -> str:
+        return f"{self._tree.memory.shrink():,} inodes unloaded"
+
+    async def _left(self) -> int:
+        return self._space.left()
+
+    async def _keep_ballast(self, left_bytes: int, going_on: trio.Nursery) -> None:
+        self._space.keep_ballast()
+
+    async def _checkpoint(self, limit: dict[str, int], going_on: trio.Nursery) -> None:
+        await self._catalogue.checkpoint(**limit)
+
+    async def _next_ino(self) -> int:
+        return self._tree.next_ino
+
+    async def _advance(self, next_ino: int, going_on: trio.Nursery) -> None:
+        await self._generations.look(next_ino)
+
+
+def positive(number: int) -> int | None:
+    """Return *number* if there is any of it, else None."""
+    return number if number > 0 else None
+
+
+def log_limit(left_bytes: int) -> dict[str, int]:
+    """Return how long the log may be, in the words of `Log.checkpoint`, with *left_bytes* above the disk's reserve.
+
+    A log that is folded in is written anew from its beginning, and does not grow.
+    """
+    return {} if left_bytes > 0 else {"at_least_pages": SHORT_LOG_PAGES}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
-import trio
-
-from recfs.state.problems import forever
+from recfs.core.sweeping import Schedule
+from recfs.ports.sweep import Sweep, always
 
 if TYPE_CHECKING:
+    import trio
+
     from recfs.fs.iomodes import IoModes
 
 PERIOD_S = 0.05
@@ -22,13 +22,16 @@ class Meter:
     def __init__(self, modes: IoModes) -> None:
         self._modes = modes
 
-    async def run(self) -> None:
-        """Measure for ever."""
-        async with trio.open_nursery() as nursery:
-            await forever("metering", partial(self._look, nursery), self._modes.problems)
+    def sweep(self) -> Sweep[IoModes, IoModes]:
+        """The look; it judges each file by itself."""
+        return Sweep("usage", "metering", Schedule(PERIOD_S), self._writers, always, self._measure, due=self._ahead)
 
-    async def _look(self, nursery: trio.Nursery) -> None:
+    async def _ahead(self) -> None:
         await self._modes.stops.due.wait()
-        await trio.sleep(PERIOD_S)
-        self._modes.measure()
-        self._modes.freeze(nursery)
+
+    async def _writers(self) -> IoModes:
+        return self._modes
+
+    async def _measure(self, modes: IoModes, going_on: trio.Nursery) -> None:
+        modes.measure()
+        modes.freeze(going_on)

@@ -6,22 +6,28 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, Protocol
 
-import trio
-
-from recfs.core.lifecycle import job_verdict, trash_due
+from recfs.core.lifecycle import Aging, expired_jobs, expired_trash, job_verdict
+from recfs.core.sweeping import Schedule
 from recfs.errors import FsError
+from recfs.ports.sweep import Sweep
 from recfs.state.nodes import DirNode
-from recfs.state.problems import forever
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import trio
+
     from recfs.fs.vfs import Vfs
     from recfs.ports.clock import Clock
+    from recfs.ports.rows import NodeRow
     from recfs.state.nodes import Garbage
 
 log = logging.getLogger("recfs.sweeper")
 
 NS = 1_000_000_000
 PART = "sweeping"
+PATIENCE_S = 600.0
+"""A job may have a great many files."""
 
 
 class Trash(Protocol):
@@ -52,24 +58,41 @@ class Sweeper:
         self._retention_s = retention_s
         self._problems = vfs.behind.problems
 
-    async def run(self) -> None:
-        """Sweep for ever."""
-        await forever(PART, self._sweep, self._problems)
+    def sweeps(self) -> list[Sweep[Any, Any]]:
+        """What it looks at every `temp.sweep_interval`, and once at the start."""
+        every = Schedule(self._interval_s, at_once=True, patience_s=PATIENCE_S)
+        return [
+            Sweep("temp", PART, every, self._old_jobs, expired_jobs, self._expire_jobs, mounted=True),
+            Sweep("trash", PART, every, self._old_trash, expired_trash, self._purge, mounted=True),
+        ]
 
-    async def _sweep(self) -> None:
-        with self._problems.aside(PART, "temp", "temp"):
-            await self.sweep_temp(dry_run=False)
-        with self._problems.aside(PART, "trash", "trash"):
-            self.sweep_trash()
-        await trio.sleep(self._interval_s)
+    # --- temp jobs -----------------------------------------------------------------------------------------------
 
     async def sweep_temp(self, *, dry_run: bool, kept: bool = False) -> list[dict[str, Any]]:
         """Remove (or, dry, name) the jobs that are due; *kept*: also tell of those that are not, and why."""
-        tree, now = self._vfs.tree, self._clock.steady_ns()
-        horizon = now + (1 << 62) if kept else now - int(self._max_age_s * NS) + 1
+        now = self._clock.steady_ns()
+        rows = await self._jobs(now + (1 << 62) if kept else self._horizon(now))
+        return await self._each(rows, now, dry_run=dry_run, kept=kept)
+
+    def _horizon(self, now: int) -> int:
+        return now - int(self._max_age_s * NS) + 1
+
+    async def _jobs(self, before_ns: int) -> Sequence[NodeRow]:
         await self._vfs.behind.flush()
+        return await self._vfs.tree.catalogue.jobs(before_ns)
+
+    async def _old_jobs(self) -> Aging[NodeRow]:
+        now = self._clock.steady_ns()
+        rows, in_use = await self._jobs(self._horizon(now)), self._vfs.files.jobs_in_use()
+        return Aging(now, self._max_age_s, [(row, row.activity_ns, int(row.ino in in_use)) for row in rows])
+
+    async def _expire_jobs(self, rows: Sequence[NodeRow], going_on: trio.Nursery) -> str:
+        jobs = await self._each(rows, self._clock.steady_ns(), dry_run=False, kept=False)
+        return f"{sum(job['action'] == 'expired' for job in jobs):,} removed"
+
+    async def _each(self, rows: Sequence[NodeRow], now: int, *, dry_run: bool, kept: bool) -> list[dict[str, Any]]:
         told: list[dict[str, Any]] = []
-        for row in await tree.catalogue.jobs(horizon):
+        for row in rows:
             with self._problems.aside(PART, row.ino, os.fsdecode(row.name)):  # the other jobs are other people's
                 told += await self._look_at(row.ino, now, dry_run=dry_run, kept=kept)
         return told
@@ -108,9 +131,23 @@ class Sweeper:
     def _still_used(self, job: DirNode) -> bool:
         return job.ino in self._vfs.files.jobs_in_use()
 
-    def sweep_trash(self) -> None:
-        """Hand trashed bytes whose retention is over to the settler."""
-        now = self._clock.steady_ns()
-        for entry in list(self._vfs.tree.garbage.values()):
-            if entry.in_trash and entry.held_by is None and trash_due(entry.deleted_ns, now, self._retention_s):
-                self._trash.purge(entry)
+    # --- trash ---------------------------------------------------------------------------------------------------
+
+    def sweep_trash(self) -> int:
+        """Hand trashed bytes whose retention is over to the settler; returns how many. Atomic."""
+        due = expired_trash(self._trashed()) or []
+        for entry in due:
+            self._trash.purge(entry)
+        return len(due)
+
+    def _trashed(self) -> Aging[Garbage]:
+        entries = [each for each in self._vfs.tree.garbage.values() if each.in_trash and each.held_by is None]
+        return Aging(self._clock.steady_ns(), self._retention_s, [(each, each.deleted_ns, 0) for each in entries])
+
+    async def _old_trash(self) -> Aging[Garbage]:
+        return self._trashed()
+
+    async def _purge(self, entries: Sequence[Garbage], going_on: trio.Nursery) -> str:
+        for entry in entries:
+            self._trash.purge(entry)
+        return f"{len(entries):,} given up"

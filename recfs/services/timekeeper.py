@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from recfs.core.sweeping import Schedule
+from recfs.ports.sweep import Sweep
+
 if TYPE_CHECKING:
     from recfs.clock import ClockStep
     from recfs.state.writebehind import WriteBehind
@@ -44,6 +47,7 @@ class Timekeeper:
 
     def keep(self) -> None:
         """Put down what the next run has to know. Atomic."""
+        self._kept_s = trio.current_time()
         for key, value in self._clock.facts().items():
             self._behind.meta(key, value)
 
@@ -60,12 +64,18 @@ class Timekeeper:
             self._clock.step,
         )
 
-    async def run(self) -> None:
-        """Look for ever."""
-        kept = trio.current_time()
-        while True:
-            await trio.sleep(LOOK_S)
-            self.look()
-            if trio.current_time() - kept >= KEPT_EVERY_S:
-                self.keep()
-                kept = trio.current_time()
+    def sweep(self) -> Sweep[float, bool]:
+        """Looks at the clock, and keeps its facts now and then."""
+        return Sweep("clock", "time", Schedule(LOOK_S), self._unkept_s, is_to_keep, self._keep)
+
+    async def _unkept_s(self) -> float:
+        self.look()
+        return trio.current_time() - self._kept_s
+
+    async def _keep(self, due: bool, going_on: trio.Nursery) -> None:
+        self.keep()
+
+
+def is_to_keep(unkept_s: float) -> bool | None:
+    """Whether facts of the clock that are so old, in seconds, are to be recorded anew; None where they are not."""
+    return True if unkept_s >= KEPT_EVERY_S else None

@@ -120,7 +120,7 @@ async def test_cutting_a_file_whose_writer_is_stopped_again_meanwhile(
             flag.is_set = True
 
     told: list[object] = []
-    nursery.start_soon(fs.parts.meter.run)
+    nursery.start_soon(fs.parts.sweeps.repeat, "usage")
     with mock.patch.object(fs.vfs.backing_files.unsealing, "unseal", unsealed):
         await fs.vfs.setattr(node.ino, Changes(size=MIB), OPERATOR)
     assert told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import trio
@@ -149,7 +150,7 @@ async def test_the_service_survives_a_catalogue_that_cannot_be_written(
     await fs.mkdirs("temp/5/77")  # something to write
     expect_log("recfs.(problems|catalogue)")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(fs.parts.sweeper.run)
+        nursery.start_soon(fs.parts.sweeps.repeat, "temp")
         await until(lambda: full.hits > 10)
         await until(lambda: fs.account() == (0, 0))
         nursery.cancel_scope.cancel()
@@ -163,10 +164,10 @@ async def test_the_housekeeper_survives_a_checkpoint_that_fails(fs: Filesystem, 
         calls += 1
         raise OutOfSpace("the disk is full")
 
-    fs.parts.housekeeper._catalogue = type("Log", (), {"checkpoint": staticmethod(failing)})()
     expect_log("checkpoint|catalogue")
-    await until(lambda: calls >= 3)
-    await fs.write("users/5/recordings/1/file", b"alive")
+    with mock.patch.object(fs.parts.catalogue, "checkpoint", failing):
+        await until(lambda: calls >= 3)
+        await fs.write("users/5/recordings/1/file", b"alive")
 
 
 # --- trash ----------------------------------------------------------------------------------------------------------

@@ -105,12 +105,19 @@ JOBS = [
         "reason": "1 open file",
     },
 ]
+_SWEEP = {"every_s": 300.0, "last_ns": 1795251662 * 10**9, "took_s": 0.012, "running_s": None, "next_s": 167.0}
+SWEEPS = [
+    _SWEEP | {"name": "temp", "result": "3 removed"},
+    _SWEEP | {"name": "trash", "result": "failed: no disk", "running_s": 720.0, "next_s": None},
+    _SWEEP | {"name": "usage", "result": None, "last_ns": None, "took_s": None, "next_s": None},
+]
 ANSWERS: dict[str, Any] = {
     "status": STATUS,
     "quota_show": [USER],
     "quota_set": USER,
     "quota_check": {"checked_users": 1, "checked_files": 1234, "differences": [], "repaired": False},
     "sweep_temp": {"jobs": JOBS},
+    "sweep_list": {"sweeps": SWEEPS},
     "info": INFO,
     "ls_files": [FILE],
     "drain": {"pending": 0},

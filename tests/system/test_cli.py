@@ -41,6 +41,11 @@ COMMANDS = {
         {"jobs": JOBS},
         ["temp/5/9", "1d 1h", "2 KiB", "1 open file", "1 of 2 jobs"],
     ),
+    "sweep list": (
+        ["sweep", "list"],
+        ANSWERS["sweep_list"]["sweeps"],
+        ["temp", "5m", "3 removed", "2m 47s", "trash", "running for 12m", "usage", "when due", "failed: no disk"],
+    ),
     "ls-files": (
         ["ls-files"],
         [FILE],
@@ -345,7 +350,7 @@ def test_every_command_has_help_and_takes_json() -> None:
             yield name, command
 
     found = dict(walk(cli, "recfs"))
-    assert len(found) == 28
+    assert len(found) == 29
     for name, command in found.items():
         assert command.help, name
         assert "json" in {param.name for param in command.params}, name

@@ -134,8 +134,9 @@ def test_writing_commands_open_the_store_themselves(stopped_store: Path, monkeyp
     ]
 
 
-def test_draining_needs_a_daemon(stopped_store: Path) -> None:
-    result = run("drain", "--root", stopped_store)
+@pytest.mark.parametrize("args", [["drain"], ["sweep", "list"]], ids=" ".join)
+def test_what_needs_a_daemon_says_so(stopped_store: Path, args: list[str]) -> None:
+    result = run(*args, "--root", stopped_store)
     assert result.exit_code == 6
     assert "no daemon runs on" in result.stderr
 

@@ -47,7 +47,7 @@ _LIVE_ONLY = {
     **dict.fromkeys(
         (
             *("queue_retry", "queue_drop", "evict", "fetch", "pin", "tier_run", "restore", "presign"),
-            *("lifecycle_show", "lifecycle_apply"),
+            *("lifecycle_show", "lifecycle_apply", "sweep_list"),
         ),
         "this takes one; `recfs mount` starts it",
     ),

@@ -1,4 +1,6 @@
-"""`recfs sweep`: clear away what has expired, now."""
+"""`recfs sweep`: clear away what has expired, now; and tell what the daemon looks at by itself."""
+
+from typing import Any
 
 import click
 
@@ -15,9 +17,19 @@ temp/5/77  246.592ms   2 B      1  kept     last change 246.592ms ago, max_age 1
 """
 
 
+_LISTED = """
+$ recfs sweep list
+Name        Every  Last (UTC)            Took  Next  Result
+memory         1s  2026-11-21 09:03:15     0s  998ms  nothing to do
+clock          2s  2026-11-21 09:03:14     0s  1.4s   nothing to do
+temp           5m  2026-11-21 09:01:02  12ms  2m 47s  3 removed
+trash          5m  2026-11-21 09:01:02     0s  2m 47s  failed: cannot read the catalogue: disk I/O error
+"""
+
+
 @click.group(cls=Group)
 def sweep() -> None:
-    """Clear away what has expired."""
+    """Clear away what has expired, and show what is looked at now and then."""
 
 
 @sweep.command("temp", example=_SWEPT)
@@ -54,3 +66,38 @@ def temp(invocation: Invocation, dry_run: bool) -> None:
     freed = output.size(sum(job["rbytes"] for job in expired))
     verb = "would be removed" if dry_run else "removed"
     output.say(f"{len(expired):,} of {len(jobs):,} jobs {verb}, {freed}")
+
+
+@sweep.command("list", example=_LISTED)
+@store_options
+@click.pass_obj
+def list_(invocation: Invocation) -> None:
+    """Show what the daemon looks at now and then, each with its last run, its result, and the next run.
+
+    One that fails or hangs stops no other: it is told as a problem in `recfs status`, and tried again. Needs a daemon.
+    """
+    sweeps = open_store(invocation).call("sweep_list")["sweeps"]
+    if invocation.json:
+        output.emit_json(sweeps)
+        return
+    output.print_table(
+        ("Name", "Every", "Last (UTC)", "Took", "Next", "Result"),
+        [
+            (
+                each["name"],
+                output.duration(each["every_s"]),
+                output.moment(each["last_ns"]),
+                output.duration(each["took_s"]),
+                _next(each),
+                output.show_name(each["result"] or "-"),
+            )
+            for each in sweeps
+        ],
+        right=("Every", "Took"),
+    )
+
+
+def _next(sweep: dict[str, Any]) -> str:
+    if sweep["running_s"] is not None:
+        return f"running for {output.duration(sweep['running_s'])}"
+    return "when due" if sweep["next_s"] is None else output.duration(sweep["next_s"])

@@ -1,0 +1,184 @@
+"""The registry of sweeps: each runs, fails and hangs by itself, and is told. Time is virtual."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from recfs.core.sweeping import Schedule
+from recfs.errors import IoFailure
+from recfs.ports.sweep import Sweep, always
+from recfs.services.sweeps import DONE, LOOK_S, NOTHING, Sweeps
+from recfs.state.problems import Problems, forever
+from tests.fakes import FakeClock
+
+from .build import Filesystem
+
+ExpectLog = Callable[[str], None]
+PERIOD_S = 10.0
+PATIENCE_S = 60.0
+
+
+class Counting:
+    """A sweep that counts its runs."""
+
+    def __init__(self, name: str, act: Callable[[], Any] | None = None, **schedule: Any) -> None:
+        self.name = name
+        self.runs: list[float] = []
+        self._act = act
+        self._schedule = Schedule(**({"period_s": PERIOD_S, "patience_s": PATIENCE_S} | schedule))
+
+    @property
+    def sweep(self) -> Sweep[int, int]:
+        """For the registry."""
+        return Sweep(self.name, "sweeping", self._schedule, self._look, always, self._run)
+
+    async def _look(self) -> int:
+        return len(self.runs)
+
+    async def _run(self, decision: int, going_on: trio.Nursery) -> str | None:
+        self.runs.append(trio.current_time())
+        if self._act is not None:
+            await self._act()
+        return None
+
+
+async def raises() -> None:
+    raise IoFailure("the disk said no")
+
+
+def started(nursery: trio.Nursery, problems: Problems, *sweeps: Counting) -> Sweeps:
+    made = Sweeps([each.sweep for each in sweeps], problems, FakeClock())
+    for part, run in made.services(mounted=True):
+        nursery.start_soon(forever, part, run, problems)
+    return made
+
+
+def told(sweeps: Sweeps, name: str) -> dict[str, Any]:
+    return next(each for each in sweeps.told() if each["name"] == name)
+
+
+async def test_a_failing_and_a_hanging_sweep_stop_no_other(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, expect_log: ExpectLog
+) -> None:
+    expect_log("sweeping: failing: the disk said no|sweeping: hanging: is under way for more than 1m")
+    problems, released = Problems(), trio.Event()
+    failing, hanging, healthy = Counting("failing", raises), Counting("hanging", released.wait), Counting("healthy")
+    began_s = trio.current_time()
+    sweeps = started(nursery, problems, failing, hanging, healthy)
+    await trio.sleep(10 * PERIOD_S + 1)
+    assert [moment - began_s for moment in healthy.runs] == pytest.approx([PERIOD_S * n for n in range(1, 11)])
+    assert (len(failing.runs), len(hanging.runs)) == (10, 1)
+    assert {(each["part"], each["path"], each["reason"]) for each in problems.told()} == {
+        ("sweeping", "failing", "the disk said no"),
+        ("sweeping", "hanging", "is under way for more than 1m"),
+    }
+    assert told(sweeps, "failing")["result"] == "failed: the disk said no"
+    assert told(sweeps, "healthy") | {"last_ns": 0, "next_s": 0.0} == {
+        "name": "healthy", "every_s": PERIOD_S, "last_ns": 0, "took_s": 0.0, "result": DONE, "running_s": None,
+        "next_s": 0.0,
+    }  # fmt: skip
+    assert told(sweeps, "healthy")["next_s"] == pytest.approx(PERIOD_S - 1)
+    assert told(sweeps, "hanging")["running_s"] == pytest.approx(9 * PERIOD_S + 1)
+    released.set()
+    await trio.sleep(2 * PERIOD_S)
+    assert len(hanging.runs) > 1
+    assert [each["path"] for each in problems.told()] == ["failing"]
+
+
+@pytest.mark.expect_log("sweeping: hanging: is under way")
+async def test_a_run_that_hangs_is_told_soon_after_its_patience_and_once(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    problems = Problems()
+    started(nursery, problems, Counting("hanging", trio.sleep_forever))
+    await trio.sleep(PERIOD_S + PATIENCE_S)
+    assert problems.told() == []
+    await trio.sleep(LOOK_S + 0.1)
+    assert [each["tries"] for each in problems.told()] == [1]
+    await trio.sleep(10 * PATIENCE_S)
+    assert [each["tries"] for each in problems.told()] == [1]
+
+
+@pytest.mark.expect_log("sweeping: often: the disk said no")
+async def test_what_looks_often_is_left_alone_after_failures_and_forgotten_when_it_succeeds(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    problems, broken = Problems(), True
+
+    async def act() -> None:
+        if broken:
+            await raises()
+
+    often = Counting("often", act, period_s=0.05)
+    sweeps = started(nursery, problems, often)
+    await trio.sleep(10.0)
+    assert [round(late - soon) for soon, late in zip(often.runs, often.runs[1:], strict=False)] == [1, 2, 4]
+    broken = False
+    await trio.sleep(10.0)
+    assert problems.told() == []
+    assert told(sweeps, "often")["result"] == DONE
+    assert len(often.runs) > 20
+
+
+async def test_what_is_not_due_does_not_look(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
+    due, looked = trio.Event(), Counting("writers")
+    sweep = Sweep("writers", "metering", Schedule(0.05), looked._look, always, looked._run, due=due.wait)
+    sweeps = Sweeps([sweep], Problems(), FakeClock())
+    nursery.start_soon(sweeps.repeat, "writers")
+    await trio.sleep(100.0)
+    assert (looked.runs, told(sweeps, "writers")["next_s"], told(sweeps, "writers")["result"]) == ([], None, None)
+    due.set()
+    await trio.sleep(1.0)
+    assert len(looked.runs) > 10
+
+
+async def test_nothing_to_do_is_a_result_and_what_only_a_mount_needs_waits_for_one(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def nothing() -> None:
+        """Finds nothing."""
+
+    async def never(decision: None, going_on: trio.Nursery) -> None:
+        raise AssertionError
+
+    idle = Sweep("idle", "sweeping", Schedule(PERIOD_S, at_once=True), nothing, always, never)
+    sweeps = Sweeps([idle, Sweep("far", "sweeping", Schedule(1.0), nothing, always, never, mounted=True)], Problems(),
+                    FakeClock())  # fmt: skip
+    for _, run in sweeps.services(mounted=False):
+        nursery.start_soon(run)
+    await trio.sleep(5.0)
+    assert (told(sweeps, "idle")["result"], told(sweeps, "far")["result"]) == (NOTHING, None)
+
+
+@pytest.mark.expect_log("sweeping: the disk said no")
+async def test_what_a_sweep_leaves_going_on_fails_with_it_and_no_other(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def act(decision: int, going_on: trio.Nursery) -> None:
+        going_on.start_soon(raises)
+
+    leaving, healthy = Counting("leaving"), Counting("healthy")
+    problems = Problems()
+    sweep = Sweep("leaving", "sweeping", Schedule(PERIOD_S), leaving._look, always, act)
+    sweeps = Sweeps([sweep, healthy.sweep], problems, FakeClock())
+    for part, run in sweeps.services(mounted=True):
+        nursery.start_soon(partial(forever, part, run, problems))
+    await trio.sleep(10 * PERIOD_S + 1)
+    assert len(healthy.runs) == 10
+    assert [each["reason"] for each in problems.told()] == ["the disk said no"]
+
+
+def test_no_two_sweeps_have_one_name() -> None:
+    with pytest.raises(ValueError, match="two sweeps are called 'twice'"):
+        Sweeps([Counting("twice").sweep, Counting("twice").sweep], Problems(), FakeClock())
+
+
+async def test_the_stores_own_sweeps(fs: Filesystem) -> None:
+    names = [each["name"] for each in fs.parts.sweeps.told()]
+    assert names == ["memory", "ballast", "checkpoint", "generation", "usage", "clock", "temp", "trash"]
