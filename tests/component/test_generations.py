@@ -16,10 +16,10 @@ import trio
 
 from recfs.errors import CatalogueCorrupt, IoFailure, StoreError
 from recfs.ports.object_errors import Unreachable
+from recfs.ports.rows import LOOKED_AT
 from recfs.state import generations
 from recfs.stores.local import MARK_XATTR
 from recfs.tier.unanswered import LATE_S
-from recfs.tier.uploads.uploader import LOOK
 from tests.fake_object_store import FakeObjectStore
 
 from .build import OPERATOR, REC, Filesystem, filesystem, pattern, until
@@ -427,7 +427,7 @@ async def test_a_deletion_in_s3_of_the_backups_time_takes_no_newer_object(place:
         await fs.stop()
         await fs.reopen()
         await fs.write(f"{REC}/file", b"second")
-        await until(lambda: any(row.error == LOOK for row in fs.tier.journal.rows.values()))
+        await until(lambda: any(row.error == LOOKED_AT for row in fs.tier.journal.rows.values()))
         fs.clock.advance(LATE_S)  # until then the deletion may come in between
         fs.tier.journal.wake.set()
         await fs.drain()
