@@ -118,10 +118,9 @@ class _Daemon:
     async def serve(self, notifier: sdnotify.SystemdNotifier | None) -> None:
         """Mount and answer until the stop is asked for, or the mount is taken away."""
         parts, config = self._parts, self._config
-        operators = {0, os.geteuid()} | ({config.operator} if config.operator is not None else set())
         session = self._session
         xattrs = Xattrs(parts.vfs, str(parts.store.root))
-        session.open(Operations(parts.vfs, xattrs, parts.store, frozenset(operators), session))
+        session.open(Operations(parts.vfs, xattrs, parts.store, parts.sessions.operators, session))
         self.mount.identify()
         self.mount.note(parts.store.mount_note)
         try:

@@ -23,6 +23,7 @@ from recfs.clock import SystemClock
 from recfs.disk.backing_files import BackingFiles
 from recfs.disk.commit.committer import Committer
 from recfs.disk.commit.hashing import Hashing
+from recfs.disk.committed import CommittedFiles
 from recfs.disk.diskio import fallocate
 from recfs.disk.home.inuse import InUse
 from recfs.disk.home.path_resolver import PathResolver
@@ -33,6 +34,7 @@ from recfs.fs import survivors
 from recfs.fs.backlog import Backlog
 from recfs.fs.iomodes import IoModes
 from recfs.fs.recovery import Recovery, Report
+from recfs.fs.session import Sessions
 from recfs.fs.vfs import Vfs
 from recfs.fuse.passthrough import Acceleration
 from recfs.ports.batch import Batch
@@ -115,6 +117,7 @@ class Parts:
     reports: Reports
     recovered: Report
     generations: generations.Generations
+    sessions: Sessions
 
     @property
     def tier(self) -> Tier | None:
@@ -264,7 +267,9 @@ async def _build(
     backlog = Backlog(backing_files.remote.budget, behind, committer, max_pending=config.commit.max_pending)
     modes = IoModes(tree, backing_files, space, store, files, kernel, backlog, headroom=config.passthrough_headroom)
     vfs = Vfs(tree, backing_files, space, committer, kernel, modes)
+    operators = {0, os.geteuid()}
     if config.operator is not None:
+        operators.add(config.operator)
         vfs.files.shares.excepted.add(config.operator)
     space.keep_ballast()
     behind.subscribe(settler)
@@ -289,11 +294,14 @@ async def _build(
         *Housekeeper(tree, catalogue, space, counting).sweeps(), Meter(modes).sweep(), timekeeper.sweep(),
         *sweeper.sweeps(),
     )  # fmt: skip
+    far_work = None
+    if tier is not None:
+        far_work = remote.build(config, tier, tree, CommittedFiles(backing_files, places, store))
     return Parts(
         store, catalogue, behind, tree, backing_files, settler, hashing, committer, vfs, sweeper,
         Sweeps(sweeps, behind.problems, clock), timekeeper,
-        remote.build(config, tier, tree, places, backing_files, store) if tier is not None else None, limiter,
-        SqliteReports(store.catalogue_path, limiter), recovered, counting,
+        far_work, limiter, SqliteReports(store.catalogue_path, limiter), recovered, counting,
+        Sessions(vfs, kernel, frozenset(operators)),
     )  # fmt: skip
 
 

@@ -28,9 +28,8 @@ from recfs.tier.uploads.uploader import Uploader
 
 if TYPE_CHECKING:
     from recfs.config import Config
-    from recfs.disk.backing_files import BackingFiles
     from recfs.disk.commit.hashing import Hashing
-    from recfs.disk.home.path_resolver import PathResolver
+    from recfs.disk.committed import CommittedFiles
     from recfs.disk.staging import DiskReserve, StagingPool
     from recfs.ports.catalogue import Catalogue
     from recfs.ports.objects import ObjectStore
@@ -115,12 +114,10 @@ def reach(
     return tier, BytesInS3(partials, evictor, link, budget, fetch_whole_below=config.cache.fetch_whole_below)
 
 
-def build(
-    config: Config, tier: Tier, tree: Tree, places: PathResolver, backing_files: BackingFiles, store: LocalStore
-) -> Remote:
+def build(config: Config, tier: Tier, tree: Tree, committed: CommittedFiles) -> Remote:
     """The tier with who works for it."""
     uploader = Uploader(
-        tier, tree, tree.behind, places, backing_files, store,
+        tier, tree, tree.behind, committed,
         threads=_threads(config), concurrency=config.upload.concurrency, part_threads=config.upload.part_threads,
         retry_max_s=config.upload.retry_max,
     )  # fmt: skip

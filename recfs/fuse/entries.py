@@ -34,9 +34,8 @@ class Entries:
         if isinstance(seen, FallbackEntry):
             node: Node = seen.shared
             entry.st_ino = seen.ino
-            # Seen as the directory's owner's: opening for writing is theirs to do, and copies up.
-            entry.st_mode = stat.S_IFREG | (node.mode & 0o555) | 0o644
-            entry.st_uid, entry.st_gid = seen.folder.uid, seen.folder.gid
+            entry.st_mode = stat.S_IFREG | seen.mode
+            entry.st_uid, entry.st_gid = seen.uid, seen.gid
             entry.st_size = node.size
             entry.entry_timeout = entry.attr_timeout = 0
         else:

@@ -36,6 +36,21 @@ class FallbackEntry:
     shared: FileNode
     ino: int
 
+    @property
+    def mode(self) -> int:
+        """It is seen as the directory owner's: opening for writing is theirs to do, and copies up."""
+        return (self.shared.mode & 0o555) | 0o644
+
+    @property
+    def uid(self) -> int:
+        """The directory's owner."""
+        return self.folder.uid
+
+    @property
+    def gid(self) -> int:
+        """The directory's group."""
+        return self.folder.gid
+
 
 class FallbackEntries:
     """Resolves names and view inode numbers."""

@@ -1,24 +1,110 @@
 """Objects that are to go, many in one request, each with an outcome of its own.
 
 What S3 refuses of some keys, the store tells by key. An exception of any other class, which a single key may cause in a
-library, would keep all the others of its request: they are asked for apart from it. Called in a worker thread.
+library, would keep all the others of its request: they are asked for apart from it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
+import trio
+
 from recfs.ports.object_errors import KeyTooLong, ObjectStoreError, TransferCancelled
+from recfs.ports.objects import DELETE_BATCH
+from recfs.tier.journal import DELETE, Running
+from recfs.tier.unanswered import GONE, KEPT_S
 
 if TYPE_CHECKING:
     from recfs.ports.objects import Cancel, ObjectStore
+    from recfs.ports.rows import JournalRow
+    from recfs.state.writebehind import WriteBehind
+    from recfs.tier.tier import Tier
+    from recfs.tier.uploads.failures import Failures
+    from recfs.tier.uploads.holders import Holders
+
+ONCE_MORE = "S3 left earlier requests for it unanswered: it is deleted once more when none can come any more"
+
+
+class Deletions:
+    """The journal's deletions, carried out: one request at a time."""
+
+    def __init__(
+        self, tier: Tier, behind: WriteBehind, holders: Holders, failures: Failures, limiter: trio.CapacityLimiter,
+        keys: set[str],
+    ) -> None:  # fmt: skip
+        self._tier = tier
+        self._journal = tier.journal
+        self._behind = behind
+        self._holders = holders
+        self._failures = failures
+        self._limiter = limiter
+        self._keys = keys
+        """Keys being worked on, by whomever."""
+        self._is_busy = False
+
+    def start(self, nursery: trio.Nursery) -> list[int]:
+        """Begin with those that are due; returns the rows that wait since somebody works on their key. Atomic."""
+        rows: list[JournalRow] = []
+        blocked: list[int] = []
+        while (
+            not self._is_busy and len(rows) < DELETE_BATCH
+            and (row := self._journal.take(deletions=True)) is not None
+        ):  # fmt: skip
+            if row.key in self._keys:
+                blocked.append(row.id)
+            else:
+                self._keys.add(row.key)
+                self._journal.running[row.id] = Running(DELETE)
+                rows.append(row)
+        if rows:
+            self._is_busy = True
+            nursery.start_soon(self._delete, rows)
+        return blocked
+
+    async def _delete(self, taken: list[JournalRow]) -> None:
+        rows = taken
+        try:
+            await self._tier.owner.ensure()
+            # A file whose removal, or whose object's new key, is not on the disk yet would be back without its bytes.
+            await self._behind.durable()
+            for row in rows:
+                if await self._holders.holder(row.key, 0) is not None:
+                    self._journal.done(row.id)  # it is a file's by now, and stays
+            rows = [row for row in rows if row.id in self._journal.rows]
+            keys = [row.key for row in rows]
+            delete = partial(delete_each, self._tier.objects, keys, lambda: self._journal.stopping)
+            failed = await trio.to_thread.run_sync(delete, limiter=self._limiter)
+            for row in rows:
+                if row.key in failed:
+                    self._failed(row, failed[row.key])
+                else:
+                    self._journal.done(row.id)
+                    if self._journal.unanswered.may_put(row.key) and not self._journal.is_deleted(row.key):
+                        self._journal.delete(row.key, KEPT_S, ONCE_MORE)
+        except Exception as error:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            for row in rows:
+                self._failed(row, error)
+        finally:
+            self._is_busy = False
+            self._keys.difference_update(row.key for row in taken)
+            for row in taken:
+                self._journal.ended(row.id)
+
+    def _failed(self, row: JournalRow, error: Exception) -> None:
+        if isinstance(error, ObjectStoreError) and error.unanswered:
+            self._journal.unanswered.note(row.key, GONE)
+        self._failures.failed(row, error)
 
 
 def delete_each(objects: ObjectStore, keys: Sequence[str], cancel: Cancel) -> dict[str, Exception]:
     """Delete the objects; what kept some of them, by key. A key that cannot be named has no object.
 
-    Raises ObjectStoreError where S3 refuses them all, TransferCancelled when *cancel* says so between two requests.
+    Called in a worker thread. Raises ObjectStoreError where S3 refuses them all, TransferCancelled when *cancel* says
+    so between two requests.
     """
     try:
         failed = objects.delete(keys)
@@ -35,4 +121,4 @@ def delete_each(objects: ObjectStore, keys: Sequence[str], cancel: Cancel) -> di
     return {key: error for key, error in failed if not isinstance(error, KeyTooLong)}
 
 
-__all__ = ["delete_each"]
+__all__ = ["Deletions", "delete_each"]

@@ -9,7 +9,6 @@ checksum.
 from __future__ import annotations
 
 import logging
-import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,44 +19,36 @@ import trio
 
 from recfs.core.model import State
 from recfs.core.naming import is_temporary_name
-from recfs.errors import RecfsError, Stale
+from recfs.errors import Stale
 from recfs.ports.object_errors import (
-    ClockSkewed,
     KeyTooLong,
     NotOffered,
-    ObjectArchived,
-    ObjectChanged,
     ObjectMissing,
     ObjectStoreError,
-    PrefixTaken,
     RequestRefused,
-    StoreDown,
-    StoreOutage,
     UploadGone,
-    UploadInvalid,
-    WrongCredentials,
 )
 from recfs.ports.objects import ObjectMeta
 from recfs.ports.rows import LOOKED_AT
 from recfs.state.nodes import FileNode
-from recfs.state.problems import forever, reason_of
+from recfs.state.problems import forever
 from recfs.tier import sent
-from recfs.tier.journal import ABORT, DELETE, MOVE, UPLOAD, Running
+from recfs.tier.journal import ABORT, MOVE, UPLOAD, Running
 from recfs.tier.tier import Attributes, attributes_of, key_of
-from recfs.tier.unanswered import GONE, KEPT_S, LATE_S
+from recfs.tier.unanswered import LATE_S
 from recfs.tier.unsent import Why
-from recfs.tier.uploads.deletions import delete_each
+from recfs.tier.uploads.deletions import Deletions
+from recfs.tier.uploads.failures import Failures
 from recfs.tier.uploads.holders import Holders
 from recfs.tier.uploads.moves import Moves
 from recfs.tier.uploads.transfer import Transfer, abort_unknown
 
 if TYPE_CHECKING:
-    from recfs.disk.backing_files import BackingFiles
-    from recfs.disk.home.path_resolver import PathResolver
+    from recfs.disk.committed import CommittedFiles
+    from recfs.ports.objects import ObjectInfo
     from recfs.ports.rows import JournalRow
     from recfs.state.tree import Tree
     from recfs.state.writebehind import WriteBehind
-    from recfs.stores.local import LocalStore
     from recfs.tier.journal import Journal
     from recfs.tier.tier import Tier
 
@@ -66,22 +57,11 @@ log = logging.getLogger("recfs.uploader")
 Result = TypeVar("Result")
 
 PART = "uploads"
-FIRST_DELAY_S = 1.0
-DOWN_S = 15.0
-"""Longest wait while S3 is known to be down: about as long as the circuit breaker's."""
 LOOK_S = 60.0
-REFUSED_S = 30.0
-"""Longest wait while the server refuses the credentials or the clock."""
-DELETE_BATCH = 1000
 AGAIN_S = 1.0
 """How soon a row is looked at again that has to wait for another one's key."""
 NAME_LOOK_S = 3600.0
 """How long a file with a temporary name is left alone before its row is looked at again; a rename wakes it."""
-_OF_THE_FILE = (KeyTooLong, NotOffered, RequestRefused)
-"""Refusals that say nothing of the store as a whole, and that the next try gets as well …"""
-_OF_THE_OBJECT = (ObjectMissing, ObjectChanged, ObjectArchived)
-"""… and what keeps an object from being moved, until somebody puts it right."""
-ONCE_MORE = "S3 left earlier requests for it unanswered: it is deleted once more when none can come any more"
 _NS = 10**9
 
 
@@ -89,35 +69,28 @@ class Uploader:
     """The journal's service."""
 
     def __init__(
-        self, tier: Tier, tree: Tree, behind: WriteBehind, places: PathResolver, backing_files: BackingFiles,
-        store: LocalStore, *, threads: int, concurrency: int, part_threads: int, retry_max_s: float,
+        self, tier: Tier, tree: Tree, behind: WriteBehind, committed: CommittedFiles,
+        *, threads: int, concurrency: int, part_threads: int, retry_max_s: float,
     ) -> None:  # fmt: skip
         self._tier = tier
         self._journal: Journal = tier.journal
         self._tree = tree
         self._behind = behind
-        self._places = places
-        self._backing_files = backing_files
-        self._store = store
+        self._committed = committed
         self._limiter = trio.CapacityLimiter(threads)
         """Not the readers' one: they do not wait until a part has gone through a slow line."""
         self._slots = trio.CapacityLimiter(concurrency)
         self._parts = trio.CapacityLimiter(part_threads)
         self._holders = Holders(tier, tree, behind)
         self._moves = Moves(tier, tree, behind, self._holders, self._limiter, self._clear, self._claim)
-        self._retry_max_s = retry_max_s
         self._keys: set[str] = set()
         """Keys being worked on …"""
         self._own: dict[int, set[str]] = {}
         """… and which of them by which row."""
-        self._deleting = False
-        self._stored = 0
-        """Counts the uploads that S3 confirmed."""
-        self._refused: dict[int, int] = {}
-        """Where that count stood when a row was last refused: if others succeed since, it is the file's own trouble."""
+        self._failures = Failures(tier.journal, tree, retry_max_s=retry_max_s)
+        self._deletions = Deletions(tier, behind, self._holders, self._failures, self._limiter, self._keys)
         self._looks: dict[int, Look] = {}
         """Rows whose bytes S3 has taken, and which are looked at again."""
-        self.problem: str | None = None
 
     # --- choosing ------------------------------------------------------------------------------------------------
 
@@ -139,7 +112,7 @@ class Uploader:
             try:
                 keys = await self._keys_of(row)
             except Exception as error:
-                self._failed(row, error)
+                self._failures.failed(row, error)
                 continue
             if not self._keys.isdisjoint(keys):
                 blocked.append(row.id)
@@ -148,19 +121,7 @@ class Uploader:
                 self._own[row.id] = keys
                 self._journal.running[row.id] = Running(row.kind)
                 await nursery.start(self._work, row, keys)
-        if not self._deleting:
-            deletions: list[JournalRow] = []
-            while len(deletions) < DELETE_BATCH and (row := self._journal.take(deletions=True)) is not None:
-                if row.key in self._keys:
-                    blocked.append(row.id)
-                else:
-                    self._keys.add(row.key)
-                    self._journal.running[row.id] = Running(DELETE)
-                    deletions.append(row)
-            if deletions:
-                self._deleting = True
-                nursery.start_soon(self._delete, deletions)
-        self._journal.put_back(blocked)
+        self._journal.put_back(blocked + self._deletions.start(nursery))
         soonest = self._journal.next_ns()
         return LOOK_S if soonest is None else min(LOOK_S, max(0.01, (soonest - self._tree.clock.steady_ns()) / _NS))
 
@@ -212,91 +173,22 @@ class Uploader:
                         await self._upload(row, node)
                     else:
                         await self._moves.folder(row, node)
-                self.problem = None
             except Stale:
                 await self._drop(row)
             except Exception as error:
                 await trio.lowlevel.checkpoint_if_cancelled()  # the daemon stops: no failure
-                self._failed(row, error)
+                self._failures.failed(row, error)
             finally:
                 self._keys -= keys
                 self._own.pop(row.id, None)
                 if row.id not in self._journal.rows:
                     self._holders.ended(row.id)
-                    self._refused.pop(row.id, None)
+                    self._failures.ended(row.id)
                     self._looks.pop(row.id, None)
                 self._journal.ended(row.id)
 
-    def _failed(self, row: JournalRow, error: Exception) -> None:
-        row = self._journal.rows.get(row.id, row)
-        attempts = row.attempts + 1
-        delay_s = min(FIRST_DELAY_S * 2.0 ** min(attempts - 1, 20), self._retry_max_s) * random.uniform(0.5, 1.0)
-        lasting = isinstance(error, ObjectStoreError) and not error.retryable
-        # Of these the next attempt begins another upload.
-        lasting = lasting and not isinstance(error, StoreOutage | PrefixTaken | UploadGone | UploadInvalid)
-        stays = isinstance(error, PrefixTaken) or (lasting and not isinstance(error, WrongCredentials | ClockSkewed))
-        if not stays:
-            self._journal.refusals.discard(row.id)
-        elif row.id in self._journal.rows:
-            self._journal.refusals.add(row.id)
-        if isinstance(error, WrongCredentials | ClockSkewed):
-            delay_s = min(delay_s, REFUSED_S)  # it is put right from outside, for all at once
-        elif lasting:
-            delay_s = self._retry_max_s
-            own = _OF_THE_FILE + (_OF_THE_OBJECT if row.kind == MOVE else ())
-            if isinstance(error, own) or self._stored > self._refused.get(row.id, self._stored):
-                self._journal.unsent.set_aside(row.id, Why.REFUSED)
-            self._refused[row.id] = self._stored
-        if isinstance(error, StoreDown | PrefixTaken):
-            delay_s = min(delay_s, DOWN_S)  # nothing was sent; who tries again waits for the breaker, or the owner
-        elif attempts == 1 or (lasting and row.error != reason_of(error)):
-            log.warning("%s of %s: %s; next try in %.0f s", row.kind, self._name(row), error, delay_s)
-        if not isinstance(error, (RecfsError, OSError)):
-            log.error("%s of %s: unexpected error", row.kind, self._name(row), exc_info=error)
-        self.problem = f"{row.kind} of {self._name(row)}: {reason_of(error)}"
-        next_ns = self._tree.clock.steady_ns() + round(delay_s * _NS)
-        self._journal.update(row._replace(attempts=attempts, error=reason_of(error), next_try_ns=next_ns))
-
-    def _name(self, row: JournalRow) -> str:
-        node = self._tree.nodes.get(row.ino)
-        return node.path if node is not None and row.ino else row.key or str(row.ino)
-
     async def _call(self, function: Callable[[], Result]) -> Result:
         return await trio.to_thread.run_sync(function, limiter=self._limiter)
-
-    async def _delete(self, taken: list[JournalRow]) -> None:
-        rows = taken
-        try:
-            await self._tier.owner.ensure()
-            # A file whose removal, or whose object's new key, is not on the disk yet would be back without its bytes.
-            await self._behind.durable()
-            for row in rows:
-                if await self._holders.holder(row.key, 0) is not None:
-                    self._journal.done(row.id)  # it is a file's by now, and stays
-            rows = [row for row in rows if row.id in self._journal.rows]
-            keys = [row.key for row in rows]
-            failed = await self._call(partial(delete_each, self._tier.objects, keys, lambda: self._journal.stopping))
-            for row in rows:
-                if row.key in failed:
-                    self._deletion_failed(row, failed[row.key])
-                else:
-                    self._journal.done(row.id)
-                    if self._journal.unanswered.may_put(row.key) and not self._journal.is_deleted(row.key):
-                        self._journal.delete(row.key, KEPT_S, ONCE_MORE)
-        except Exception as error:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            for row in rows:
-                self._deletion_failed(row, error)
-        finally:
-            self._deleting = False
-            self._keys.difference_update(row.key for row in taken)
-            for row in taken:
-                self._journal.ended(row.id)
-
-    def _deletion_failed(self, row: JournalRow, error: Exception) -> None:
-        if isinstance(error, ObjectStoreError) and error.unanswered:
-            self._journal.unanswered.note(row.key, GONE)
-        self._failed(row, error)
 
     async def _abort(self, row: JournalRow) -> None:
         try:
@@ -338,37 +230,18 @@ class Uploader:
         await self._holders.settled(node, key)
         if await self._holders.in_the_way(row, key, await self._holders.holder(key, node.ino)):
             return
-        await self._backing_files.wait_for_moves(node)
-        if not _is_to_go(node) or key_of(node) != key:
-            self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
-            return
-        fd = self._store.open_file(self._places.local(node), os.O_RDONLY)
-        try:
-            if node.state is State.COMMITTED:
-                node.enter(State.UPLOADING)
-                self._behind.node(node)
+        async with self._committed.open(node) as file:
+            if not _is_to_go(node) or key_of(node) != key:
+                self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
+                return
             told, sha256 = attributes_of(node), node.sha256
             transfer = Transfer(
-                node, key, fd, self._meta(node), row, self._journal.running[row.id],
+                node, key, file.fd, self._meta(node), row, self._journal.running[row.id],
                 objects=self._tier.objects, journal=self._journal, behind=self._behind,
                 limiter=self._limiter, part_limiter=self._parts,
             )  # fmt: skip
             transfer.tried, transfer.look = tried, row.id in self._looks
-            try:
-                info = await transfer.send()
-            except ObjectStoreError as error:
-                transfer.unanswered = error.unanswered
-                raise
-            finally:
-                if transfer.unanswered:
-                    self._journal.unanswered.note(key, sha256)
-        except BaseException:
-            self._give_up(node)
-            if node.unlinked:
-                self._journal.delete(key)  # it may have arrived all the same
-            raise
-        finally:
-            os.close(fd)
+            info = await self._send(transfer, node, key)
         if info is None:
             self._give_up(node)
             self._journal.cancel(row.id)
@@ -384,7 +257,7 @@ class Uploader:
             transfer.found = look.told != told
         before = node.object
         self._tier.uploaded(node, info)
-        self._stored += 1
+        self._failures.stored += 1
         self._journal.done(row.id)
         self._tier.follow(node)
         move, says = self._journal.move_of(node.ino), not transfer.found and attributes_of(node) == told
@@ -399,6 +272,24 @@ class Uploader:
             self._tier.described(node)
         if before is not None and before.key != key:
             await self._behind.durable()  # as after a move
+
+    async def _send(self, transfer: Transfer, node: FileNode, key: str) -> ObjectInfo | None:
+        """Send it; None if the file was changed meanwhile. Raises ObjectStoreError or OSError."""
+        sha256 = node.sha256
+        if node.state is State.COMMITTED:
+            node.enter(State.UPLOADING)
+            self._behind.node(node)
+        try:
+            return await transfer.send()
+        except BaseException as error:
+            transfer.unanswered = transfer.unanswered or (isinstance(error, ObjectStoreError) and error.unanswered)
+            self._give_up(node)
+            if node.unlinked:
+                self._journal.delete(key)  # it may have arrived all the same
+            raise
+        finally:
+            if transfer.unanswered:
+                self._journal.unanswered.note(key, sha256)
 
     def _look_again(self, row: JournalRow, node: FileNode, key: str, look: Look) -> None:
         """S3 has the bytes, and may replace them by what it was asked before. Atomic.
@@ -430,7 +321,7 @@ class Uploader:
                 self._journal.cancel(row.id)
         except Exception as error:
             await trio.lowlevel.checkpoint_if_cancelled()
-            self._failed(row, error)
+            self._failures.failed(row, error)
 
     async def _clear(self, row: JournalRow) -> bool:
         """Have removed what an attempt may have put where it does not belong any more, if no file's object is there.

@@ -1,0 +1,95 @@
+"""From a path to what it names, for an identity: each directory on the way has to let it through.
+
+Symbolic links are followed inside the mount; where one leads out of it only the kernel could go on.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from recfs.core.layout import NAME_MAX_BYTES
+from recfs.core.permissions import SEARCH, allows
+from recfs.errors import AccessDenied, InvalidPath, NameTooLong, NotADirectory, NotFound, OtherDevice
+from recfs.state.nodes import DirNode, LinkNode
+
+if TYPE_CHECKING:
+    from recfs.core.permissions import Identity
+    from recfs.fs.vfs import Vfs
+    from recfs.state.fallback_entries import FallbackEntry
+    from recfs.state.nodes import Node
+
+MAX_LINKS = 40
+"""As path_resolution(7)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A name in a directory, and what is there."""
+
+    folder: DirNode
+    name: bytes
+    """Empty for the root, and for a path that ends in `.` or `..`: these can be looked at, not made or removed."""
+    seen: Node | FallbackEntry | None
+
+    @property
+    def path(self) -> str:
+        """For messages."""
+        return f"{self.folder.path}/{os.fsdecode(self.name)}".strip("/")
+
+    def found(self) -> Node | FallbackEntry:
+        """What is there. Raises NotFound."""
+        if self.seen is None:
+            raise NotFound(f"{self.path}: no such file or directory")
+        return self.seen
+
+
+async def find(vfs: Vfs, path: str | bytes, who: Identity, *, follow: bool = True) -> Place:
+    """Walk a path from the mount's root. *follow*: also a symbolic link at its end.
+
+    Raises NotFound (a directory on the way is not there), NotADirectory, AccessDenied, NameTooLong, InvalidPath
+    (too many links, a NUL) or OtherDevice (a link leads out of the mount).
+    """
+    raw = os.fsencode(path)
+    if b"\0" in raw:
+        raise InvalidPath(f"{os.fsdecode(raw)!r}: a NUL is in no name")
+    ahead = raw.split(b"/")[::-1]
+    wants_dir = ahead[0] in (b"", b".", b"..")
+    place = Place(vfs.tree.root, b"", vfs.tree.root)
+    links = 0
+    while ahead:
+        name = ahead.pop()
+        if not name:
+            continue
+        folder = _folder(place)
+        if name == b".":
+            place = Place(folder, b"", folder)
+            continue
+        if not allows(folder, who, SEARCH, is_dir=True):
+            raise AccessDenied(f"{folder.path or '/'}: not for user {who.uid}")
+        if name == b"..":
+            place = Place(folder.parent, b"", folder.parent)
+            continue
+        if len(name) > NAME_MAX_BYTES:
+            raise NameTooLong(f"{os.fsdecode(name[:40])}…")
+        place = Place(folder, name, await vfs.lookup(folder.ino, name))
+        if isinstance(place.seen, LinkNode) and (follow or wants_dir or any(ahead)):
+            links += 1
+            target = place.seen.target
+            if links > MAX_LINKS:
+                raise InvalidPath(f"{os.fsdecode(raw)}: too many levels of symbolic links")
+            if target.startswith(b"/"):
+                raise OtherDevice(f"{place.path}: leads out of the mount, to {os.fsdecode(target)}")
+            ahead += target.split(b"/")[::-1]
+            place = Place(folder, b"", folder)
+    if wants_dir and place.seen is not None:
+        _folder(place)
+    return place
+
+
+def _folder(place: Place) -> DirNode:
+    seen = place.found()
+    if not isinstance(seen, DirNode):
+        raise NotADirectory(f"{place.path} is not a directory")
+    return seen

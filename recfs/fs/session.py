@@ -1,0 +1,334 @@
+"""A user's view of the mount for everything that is not the kernel: by path, checked by mode bits, told to the kernel.
+
+What the gateway, migration, rebuilding and sweeps do to files goes this way, so that none of them decides for itself
+who may do what, and no program on the mount sees old names or pages. recfs's own rules, quotas and events are those of
+`Vfs`, which every change passes through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
+
+from recfs.core.permissions import (
+    READ,
+    SEARCH,
+    WRITE,
+    allows,
+    is_sticky_for,
+    may_give,
+    mode_given,
+    owns,
+)
+from recfs.errors import (
+    AccessDenied,
+    Exists,
+    InvalidPath,
+    IsADirectory,
+    NotADirectory,
+    NotPermitted,
+    RecfsError,
+    Stale,
+    TryAgain,
+)
+from recfs.fs.caller import Caller
+from recfs.fs.paths import Place, find
+from recfs.fs.stats import Entry, Stat, is_committed, stat_of
+from recfs.state.fallback_entries import FallbackEntry
+from recfs.state.nodes import DirNode, FileNode, Node
+
+if TYPE_CHECKING:
+    from recfs.core.permissions import Identity
+    from recfs.fs.attributes import Changes
+    from recfs.fs.vfs import Vfs
+    from recfs.ports.kernel import KernelCache
+
+TOLD_S = 5.0
+"""How long a change waits at most until the kernel knows of it: it may be busy with the very directory."""
+TRIES: Final = 3
+"""How often a path is walked whose end has become another one meanwhile."""
+_NAME_KEPT: Final = 200
+Result = TypeVar("Result")
+
+
+class Reader:
+    """A file that is open for reading: moves and eviction do not touch it, and its bytes come from S3 if need be."""
+
+    def __init__(self, vfs: Vfs, number: int, *, committed: bool) -> None:
+        self._files = vfs.files
+        self._number = number
+        self._node = vfs.files.handles[number].node
+        self._committed = committed
+        self._version = self._node.sha256
+        self.size_bytes = self._node.bytes
+        """When it was opened."""
+
+    def check(self) -> None:
+        """Raise Stale where committed bytes are wanted and these are being changed, or are other ones by now."""
+        if self._committed and not (is_committed(self._node) and self._node.sha256 == self._version):
+            raise Stale(f"{self._node.path} was changed while it was read")
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Bytes from *offset*; fewer than *length* only at the end. Raises FsError, ObjectStoreError or OSError."""
+        found = bytearray()
+        while len(found) < length and (part := await self._files.read(self._number, offset, length - len(found))):
+            found += part
+            offset += len(part)
+        self.check()
+        return bytes(found)
+
+
+class Writer:
+    """A new file that is being written, under a name of its own."""
+
+    def __init__(self, vfs: Vfs, number: int) -> None:
+        self._files = vfs.files
+        self._number = number
+        self.size_bytes = 0
+        """Written so far, one after another."""
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Append. Raises QuotaExceeded, FileTooLarge, OutOfSpace or OSError."""
+        left = memoryview(data)
+        while left:
+            done = await self._files.write(self._number, self.size_bytes, bytes(left))
+            self.size_bytes += done
+            left = left[done:]
+
+    async def sync(self) -> None:
+        """Have on stable storage what was written so far (fsync(2))."""
+        await self._files.fsync(self._number)
+
+
+class Sessions:
+    """Makes them."""
+
+    def __init__(self, vfs: Vfs, kernel: KernelCache, operators: frozenset[int]) -> None:
+        self._vfs = vfs
+        self._kernel = kernel
+        self.operators = operators
+        """Users who may change what is shared."""
+
+    def of(self, who: Identity) -> Session:
+        """What *who* does, and may do."""
+        return Session(self._vfs, self._kernel, who, operator=who.uid in self.operators)
+
+
+class Session:
+    """What one identity does."""
+
+    def __init__(self, vfs: Vfs, kernel: KernelCache, who: Identity, *, operator: bool) -> None:
+        self._vfs = vfs
+        self._kernel = kernel
+        self.who = who
+        self._caller = Caller(who.uid, who.gid, who.umask, operator)
+
+    # --- looking -------------------------------------------------------------------------------------------------
+
+    async def stat(self, path: str | bytes, *, follow_link: bool = True) -> Stat:
+        """Attributes (stat(2); lstat(2) without *follow_link*). Raises FsError."""
+        return stat_of(self._vfs.tree, (await self._find(path, follow_link=follow_link)).found())
+
+    async def list(self, path: str | bytes, after: int = 0, limit: int = 1000) -> list[Entry]:
+        """Up to *limit* entries in order of inode number, beyond *after*; none at the end.
+
+        The next ones come after the last one's `stat.ino`: what is added or removed meanwhile shows none twice and
+        skips none that stays. Raises FsError.
+        """
+        place = await self._find(path)
+        folder = place.found()
+        if not isinstance(folder, DirNode):
+            raise NotADirectory(f"{place.path} is not a directory")
+        self._allow(folder, READ | SEARCH, place)
+        listings = self._vfs.listings
+        number = await listings.open(folder.ino)
+        found: list[Entry] = []
+        try:
+            while len(found) < limit and (page := await listings.read(number, after)):
+                found += [Entry(each.name, stat_of(self._vfs.tree, each)) for each in page[: limit - len(found)]]
+                after = found[-1].stat.ino
+        finally:
+            listings.release(number)
+        return found
+
+    async def readlink(self, path: str | bytes) -> bytes:
+        """readlink(2)."""
+        return await self._vfs.readlink((await self._find(path, follow_link=False)).found().ino)
+
+    @contextlib.asynccontextmanager
+    async def reader(self, path: str | bytes, *, committed: bool = False) -> AsyncIterator[Reader]:
+        """Open a file for reading.
+
+        *committed*: only bytes that recfs vouches for, by their checksum, from the first to the last: TryAgain while
+        the file is being written, Stale as soon as it is changed under the reader.
+        """
+
+        async def opened() -> int:
+            place = await self._find(path)
+            seen = place.found()
+            self._allow(seen, READ, place)
+            node = seen.shared if isinstance(seen, FallbackEntry) else seen
+            if committed and isinstance(node, FileNode) and not is_committed(node):
+                raise TryAgain(f"{place.path} is {node.state}")
+            return await self._vfs.open(seen.ino, os.O_RDONLY, self._caller)
+
+        number = await _again(opened)
+        try:
+            yield Reader(self._vfs, number, committed=committed)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._vfs.files.release(number)
+
+    # --- changing ------------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def writer(self, path: str | bytes, *, mode: int = 0o666, exclusive: bool = False) -> AsyncIterator[Writer]:
+        """Write a file that comes to its name when it is whole, in place of what is there, or not at all.
+
+        Until the block ends it lies beside that under a temporary name; when the block raises, it is removed. With
+        *exclusive* nothing is replaced: Exists. Raises FsError.
+        """
+        place = await self._new(path, replaces=not exclusive)
+        if isinstance(place.seen, DirNode):
+            raise IsADirectory(f"{place.path} is a directory")
+        name = b".%s.%s.part" % (place.name[:_NAME_KEPT], secrets.token_hex(4).encode())
+        aside = Place(place.folder, name, None)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        number, node = await self._vfs.create(aside.folder.ino, name, mode & ~self.who.umask, flags, self._caller)
+        try:
+            try:
+                yield Writer(self._vfs, number)
+                self._vfs.files.flush(number)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._vfs.files.release(number)
+            place = await self._new(path, replaces=not exclusive)  # it may have become another one meanwhile
+            await self._vfs.rename(
+                node.parent.ino, node.name, place.folder.ino, place.name, self._caller, noreplace=exclusive
+            )
+        except BaseException:
+            with trio.CancelScope(shield=True), contextlib.suppress(RecfsError):
+                if node.name == name and not node.unlinked:  # a rename that was cancelled may be done
+                    await self._vfs.unlink(node.parent.ino, name, self._caller)
+            raise
+        finally:
+            self._forget(aside)
+        await self._told(place)
+
+    async def mkdir(self, path: str | bytes, mode: int = 0o777) -> None:
+        """mkdir(2)."""
+        place = await self._new(path, replaces=False)
+        await self._vfs.mkdir(place.folder.ino, place.name, mode & ~self.who.umask, self._caller)
+        await self._told(place)
+
+    async def symlink(self, target: bytes, path: str | bytes) -> None:
+        """symlink(2)."""
+        place = await self._new(path, replaces=False)
+        await self._vfs.symlink(place.folder.ino, place.name, target, self._caller)
+        await self._told(place)
+
+    async def remove(self, path: str | bytes) -> None:
+        """unlink(2) of a file or link, rmdir(2) of a directory."""
+        place = await self._leaving(path)
+        seen = place.found()
+        remove = self._vfs.rmdir if isinstance(seen, DirNode) else self._vfs.unlink
+        await remove(place.folder.ino, place.name, self._caller)
+        await self._told(place, gone=seen.ino)
+
+    async def rename(
+        self, old: str | bytes, new: str | bytes, *, noreplace: bool = False, exchange: bool = False
+    ) -> None:
+        """rename(2), renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE."""
+        source = await self._leaving(old)
+        target = await (self._leaving(new) if exchange else self._new(new, replaces=not noreplace, follow_link=False))
+        for moved, folder in ((source.seen, target.folder), (target.seen if exchange else None, source.folder)):
+            if isinstance(moved, DirNode) and moved.parent is not folder:
+                self._allow(moved, WRITE, source)  # its `..` is to be another one
+        await self._vfs.rename(
+            source.folder.ino, source.name, target.folder.ino, target.name, self._caller,
+            noreplace=noreplace, exchange=exchange,
+        )  # fmt: skip
+        self._forget(source)
+        await self._told(target)
+
+    async def change(self, path: str | bytes, changes: Changes, *, follow_link: bool = True) -> Stat:
+        """chmod(2), chown(2), truncate(2), utimensat(2), in one. Raises FsError."""
+        place = await self._find(path, follow_link=follow_link)
+        seen = place.found()
+        if not may_give(seen, self.who, changes.uid, changes.gid):
+            raise NotPermitted(f"{place.path}: user {self.who.uid} may not give it away")
+        if (changes.mode, changes.atime_ns, changes.mtime_ns) != (None, None, None) and not owns(seen, self.who):
+            raise NotPermitted(f"{place.path} is not user {self.who.uid}'s")
+        if changes.size is not None:
+            self._allow(seen, WRITE, place)
+        if changes.mode is not None:
+            group = seen.gid if changes.gid is None else changes.gid
+            changes = replace(changes, mode=mode_given(changes.mode, group, self.who))
+        changed = await self._vfs.setattr(seen.ino, changes, self._caller)
+        self._kernel.forget_inode(seen.ino)
+        await self._told(place)
+        return stat_of(self._vfs.tree, changed)
+
+    # --- who may -------------------------------------------------------------------------------------------------
+
+    async def _find(self, path: str | bytes, *, follow_link: bool = True) -> Place:
+        return await find(self._vfs, path, self.who, follow=follow_link)
+
+    async def _new(self, path: str | bytes, *, replaces: bool, follow_link: bool = True) -> Place:
+        """Where a name is to come."""
+        place = await self._find(path, follow_link=follow_link)
+        if not place.name:
+            raise Exists(f"{place.path or '/'} is a directory")
+        self._allow(place.folder, WRITE | SEARCH, place)
+        if place.seen is None:
+            return place
+        if not replaces:
+            raise Exists(f"{place.path} exists")
+        self._not_sticky(place, place.seen)
+        return place
+
+    async def _leaving(self, path: str | bytes) -> Place:
+        """A name that is to go."""
+        place = await self._find(path, follow_link=False)
+        if not place.name:
+            raise InvalidPath(f"{os.fsdecode(os.fsencode(path))!r} names no entry that could go")
+        seen = place.found()
+        self._allow(place.folder, WRITE | SEARCH, place)
+        self._not_sticky(place, seen)
+        return place
+
+    def _allow(self, seen: Node | FallbackEntry, wanted: int, place: Place) -> None:
+        if not allows(seen, self.who, wanted, is_dir=isinstance(seen, DirNode)):
+            raise AccessDenied(f"{place.path or '/'}: not for user {self.who.uid}")
+
+    def _not_sticky(self, place: Place, seen: Node | FallbackEntry) -> None:
+        if is_sticky_for(place.folder, seen, self.who):
+            raise NotPermitted(f"{place.path}: in this directory (sticky) only its owner may remove it")
+
+    # --- telling the kernel --------------------------------------------------------------------------------------
+
+    def _forget(self, place: Place, gone: int = 0) -> None:
+        self._kernel.forget_entry(place.folder.ino, place.name, gone)
+        self._kernel.forget_inode(place.folder.ino)  # its times, and the names that it has kept
+
+    async def _told(self, place: Place, *, gone: int = 0) -> None:
+        self._forget(place, gone)
+        with trio.move_on_after(TOLD_S):
+            await self._kernel.told()
+
+
+async def _again(act: Callable[[], Awaitable[Result]]) -> Result:
+    """Do what finds a path that has come to name another file in between: as the kernel does, walk again."""
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(Stale):
+            return await act()
+    return await act()
+
+
+__all__ = ["Reader", "Session", "Sessions", "Writer"]
