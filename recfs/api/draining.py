@@ -73,7 +73,7 @@ class Draining:
             drop = "" if row["kind"] == "move" else f", or `recfs queue drop {row['id']}`"
             told.append(
                 {
-                    "part": row["kind"], "path": row["path"] or row["key"], "reason": row["error"],
+                    "part": row["kind"], "path": row["path"] or row["key"], "reason": row["why"],
                     "tries": row["attempts"], "next_try_s": row["next_try_s"],
                     "remedy": f"put that right, then `recfs queue retry {row['id']}`{drop}",
                 }

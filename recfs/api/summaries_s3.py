@@ -101,11 +101,11 @@ def _queued(row: JournalRow, now_ns: int, running: Mapping[int, int]) -> dict[st
         "path": None,
         "key": row.key or None,
         "state": state,
-        "why": row.error if state == "failed" else "",
+        "why": row.error if state in ("failed", "waiting") else "",
         "size_bytes": row.size_bytes,
         "sent_bytes": running[row.id] if is_running else _sent(row.parts),
         "attempts": row.attempts,
-        "error": row.error,
+        "error": row.error if row.attempts and row.error != LOOKED_AT else "",
         "next_try_s": None if is_running or row.failed else max(0.0, (row.next_try_ns - now_ns) / _NS),
         "created_ns": row.created_ns,
     }
@@ -118,11 +118,11 @@ def _name(row: dict[str, Any], parts: Sequence[bytes] | None) -> None:
     if row["state"] != "waiting":
         return
     if row["kind"] == "delete":
-        row["why"] = row["error"] or "kept for the trash's retention"
+        row["why"] = row["why"] or "kept for the trash's retention"
     elif parts and is_temporary_name(parts[-1]):
         row["why"] = "its name looks temporary"
     else:
-        row["why"] = row["error"] or "settling"
+        row["why"] = row["why"] or "settling"
 
 
 def _sent(parts: str) -> int:

@@ -19,7 +19,7 @@ from recfs.ports.object_errors import Unreachable
 from recfs.ports.rows import LOOKED_AT
 from recfs.state import generations
 from recfs.stores.local import MARK_XATTR
-from recfs.tier.unanswered import LATE_S
+from recfs.tier.unanswered import KEPT_S
 from tests.fake_object_store import FakeObjectStore
 
 from .build import OPERATOR, REC, Filesystem, filesystem, pattern, until
@@ -428,7 +428,7 @@ async def test_a_deletion_in_s3_of_the_backups_time_takes_no_newer_object(place:
         await fs.reopen()
         await fs.write(f"{REC}/file", b"second")
         await until(lambda: any(row.error == LOOKED_AT for row in fs.tier.journal.rows.values()))
-        fs.clock.advance(LATE_S)  # until then the deletion may come in between
+        fs.clock.advance(KEPT_S)  # until then the deletion may come in between
         fs.tier.journal.wake.set()
         await fs.drain()
         await evict(fs, f"{REC}/file")

@@ -56,6 +56,8 @@ class Fault(NamedTuple):
     """Whether recfs is killed as well, and started before the server is whole again."""
 
 
+KEPT_S = 40.0
+"""How long this daemon fears that a request without an answer is carried out: the cluster gives them up before."""
 FAILS = "InternalError|ServiceUnavailable|nothing came for|takes no more bytes"
 """The gateway tries for a while by itself to have something stored: what is met depends on the timing."""
 FAULTS = {
@@ -157,12 +159,16 @@ def place(
     for made in bucket(server.endpoint, tmp_path_factory.mktemp("s3")):
         store = Mount(workspace / "cluster")
         store.expect_log(r"s3://|: the object store is down|bytes .* came for")
+        # sitecustomize is imported by every Python that has it on its path
+        outside = tmp_path_factory.mktemp("outside")
+        (outside / "sitecustomize.py").write_text(f"import recfs.tier.unanswered as it\nit.KEPT_S = {KEPT_S}\n")
         try:
             store.start(
                 config=made.config(
                     s3=quick | {"endpoint": server.endpoint},
                     cache={"fetch_whole_below": 65536, "read_ahead_max": 1 << 20},
-                )
+                ),
+                env={"PYTHONPATH": os.pathsep.join(filter(None, (str(outside), os.environ.get("PYTHONPATH"))))},
             )
             yield Place(made, store, server)
             store.check()
@@ -348,6 +354,8 @@ def test_nothing_is_lost_and_nothing_sticks(place: Place, name: str) -> None:
     assert reader.ended.wait(60)
     reader.verdict(whole=True)
     store.drain()
+    if fault.changes:
+        wait_until(lambda: not store.call("drain")["watched"], "no earlier request can come any more", 2 * KEPT_S)
     log = store.log()[said:]
     assert log.count("S3 is down") <= (0 if fault.reads else 1), log
     assert store.status()["s3"]["problem"] is None

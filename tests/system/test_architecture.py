@@ -102,6 +102,7 @@ PLANTED = {
     "Arrows point down: tier": ("tier/copies.py", "recfs.tier.tier"),
     "Arrows point down: tier.uploads": ("tier/uploads/moves.py", "recfs.tier.uploads.uploader"),
     "Arrows point down: fs": ("fs/handles.py", "recfs.fs.vfs"),
+    "Arrows point down: fs.session": ("fs/session/paths.py", "recfs.fs.session.session"),
     "Arrows point down: fuse": ("fuse/loop.py", "recfs.fuse.operations"),
     "Arrows point down: api": ("api/control.py", "recfs.api.answers"),
     "Arrows point down: cli": ("cli/common/output.py", "recfs.cli.work.queue"),
