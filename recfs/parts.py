@@ -280,7 +280,7 @@ async def _build(
         recovered = await recovery.run()
     await remote.agree(config, catalogue, behind)
     if tier is not None:
-        await tier.journal.load(catalogue)
+        await tier.load(catalogue)
         tree.events.subscribe(tier)
     with _readable(store):
         await recovery.end()

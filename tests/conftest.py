@@ -15,7 +15,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests.helpers import machine, tables, workers
+from tests.helpers import machine, slow_catalogue, tables, workers
 from tests.helpers.machine import NO_SKIP
 from tests.helpers.workers import pytest_xdist_auto_num_workers
 
@@ -25,6 +25,11 @@ FUSE_DEVICE = Path("/dev/fuse")
 LEAKING_VARIABLES = re.compile(r"(RECFS_(?!TEST_)|AWS_)\w*|NOTIFY_SOCKET")
 WORKER_PID = ".worker"
 WEED = Path(__file__).parents[1] / ".venv/bin/weed"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What a run can be asked for."""
+    slow_catalogue.add_option(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:

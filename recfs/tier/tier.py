@@ -22,6 +22,7 @@ from recfs.state.events import Follower
 from recfs.state.nodes import DirNode, FileNode, Node
 
 if TYPE_CHECKING:
+    from recfs.ports.catalogue import Catalogue
     from recfs.state.tree import Tree
     from recfs.tier.copies import Copies
     from recfs.tier.evictor import CacheEvictor
@@ -252,9 +253,13 @@ class Tier(Follower):
 
     # --- the service ---------------------------------------------------------------------------------------------
 
+    async def load(self, catalogue: Catalogue) -> None:
+        """Take up what the last run left, before anything of it changes."""
+        await self.journal.load(catalogue)
+        self.copies.local_bytes = await catalogue.local_object_bytes()
+
     async def run(self) -> None:
         """Fill partial copies, and let copies leave, for ever."""
-        self.copies.local_bytes = await self._tree.catalogue.local_object_bytes()
         async with trio.open_nursery() as nursery:
             self.partials.nursery = nursery
             self.partials.serving.set()

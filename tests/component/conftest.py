@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import tempfile
@@ -14,7 +15,7 @@ import pytest
 from recfs.catalogue import headroom
 from recfs.stores import local
 from tests.conftest import LogGuard
-from tests.helpers import virtual_time
+from tests.helpers import slow_catalogue, virtual_time
 
 from .build import Filesystem, filesystem
 
@@ -41,6 +42,23 @@ def small_reserves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "BALLAST_BYTES", 64 << 10)
     monkeypatch.setattr(headroom, "LOG_BYTES", 64 << 10)
     monkeypatch.setattr(headroom, "FILE_BYTES", 64 << 10)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is marked so with a catalogue that takes its time, too."""
+    if metafunc.definition.get_closest_marker("late_catalogue"):
+        metafunc.parametrize("slow_calls", [False, True], ids=["at once", "late"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def slow_calls(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With `--slow-catalogue`, or the mark `late_catalogue`, each call of the catalogue takes a moment."""
+    if not (getattr(request, "param", False) or request.config.getoption(slow_catalogue.OPTION)):
+        yield
+        return
+    dice = random.Random(f"{request.config.getoption(slow_catalogue.SEED)} {request.node.nodeid}")
+    with slow_catalogue.slowed(dice):
+        yield
 
 
 @pytest.fixture

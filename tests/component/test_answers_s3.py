@@ -65,6 +65,7 @@ async def test_retry_counts_what_is_really_tried(fs: Filesystem) -> None:
     """A temporary name does not change by asking; asked for by number, the answer says so."""
     await fs.write(f"{REC}/.hidden", b"x")
     await journalled(fs)
+    await until(lambda: not fs.tier.journal.running)
     [row] = (await ask(fs, "queue"))["rows"]
     answer = await ask(fs, "queue_retry", all=True)
     assert (answer["retried"], answer["kept"], answer["gone"], answer["running"]) == ([], [], [], 0)
