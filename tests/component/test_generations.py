@@ -430,6 +430,7 @@ async def test_a_deletion_in_s3_of_the_backups_time_takes_no_newer_object(place:
         await until(lambda: any(row.error == LOOKED_AT for row in fs.tier.journal.rows.values()))
         fs.clock.advance(KEPT_S)  # until then the deletion may come in between
         fs.tier.journal.wake.set()
+        await until(lambda: not any(row.error == LOOKED_AT for row in fs.tier.journal.rows.values()))
         await fs.drain()
         await evict(fs, f"{REC}/file")
         await fs.stop()
