@@ -23,7 +23,6 @@ import trio
 
 from recfs.api.answers import Answers
 from recfs.api.control import ControlServer
-from recfs.api.draining import DRAIN_POLL_S, HASH_PATIENCE_S
 from recfs.api.sweeps import SweepAnswers
 from recfs.core.units import format_size
 from recfs.disk.diskio import few_files
@@ -34,6 +33,7 @@ from recfs.fuse.mounting import Detached, OwnMount, fuse_options, prepare_mountp
 from recfs.fuse.operations import Operations
 from recfs.fuse.passthrough import FuseSession
 from recfs.parts import DRAIN_S, Parts, opened
+from recfs.services.draining import DRAIN_POLL_S, HASH_PATIENCE_S
 from recfs.state.problems import reason_of
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class _Daemon:
         self._left: list[str] = []
         """What the stop could not do."""
         self._answers = Answers(
-            config, parts.store, parts.vfs, parts.tier, parts.committer, parts.settler, parts.sweeper, parts.timekeeper,
+            config, parts.store, parts.vfs, parts.tier, parts.committer, parts.settler, parts.work, parts.timekeeper,
             parts.reports, mountpoint, self._stop.set, parts.recovered, session, self.mount.look,
             self.mount.is_there,
         )  # fmt: skip
@@ -167,13 +167,13 @@ class _Daemon:
         parts.committer.hurry_all(HASH_PATIENCE_S)
         committed = False
         with self._impatient, trio.move_on_after(DRAIN_S):
-            await self._attempt(self._answers.draining.settle, uploads=False, mapped=False)
+            await self._attempt(parts.work.draining.settle, uploads=False, mapped=False)
             # From here on nobody can reach the files; what was open is released by the kernel.
             await self._attempt(self._unmount)
             await self._attempt(self._last_releases, self._unmounted)
-            committed = await self._attempt(self._answers.draining.settle, uploads=False, mapped=False)
+            committed = await self._attempt(parts.work.draining.settle, uploads=False, mapped=False)
             if committed and self._answers.waits_for_uploads:
-                await self._attempt(self._answers.draining.settle, retries=False, mapped=False)
+                await self._attempt(parts.work.draining.settle, retries=False, mapped=False)
         self._tell_what_is_left(committed=committed)
 
     async def _unmount(self) -> None:
@@ -196,7 +196,7 @@ class _Daemon:
             log.warning(
                 "set aside: %s: %s: %s; the next start tries it again", item["part"], item["path"], item["reason"]
             )
-        uploads = self._answers.s3.pending_uploads()
+        uploads = self._parts.work.draining.pending_uploads()
         if uploads:
             log.info("%d files are not uploaded yet; the next start goes on with them", uploads)
 

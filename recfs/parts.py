@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs import remote
+from recfs.api.work import Work
 from recfs.catalogue.connection import full, is_full
 from recfs.catalogue.headroom import give_up
 from recfs.catalogue.opening import open_catalogue
@@ -39,10 +40,13 @@ from recfs.fs.vfs import Vfs
 from recfs.fuse.passthrough import Acceleration
 from recfs.ports.batch import Batch
 from recfs.remote import Remote
+from recfs.services.draining import Draining
 from recfs.services.housekeeper import Housekeeper
+from recfs.services.local_copies import LocalCopies
 from recfs.services.meter import Meter
 from recfs.services.sweeper import Sweeper
 from recfs.services.sweeps import Sweeps
+from recfs.services.tier_run import TierRun
 from recfs.services.timekeeper import Timekeeper
 from recfs.state import generations
 from recfs.state.accounts import Accounts
@@ -109,7 +113,7 @@ class Parts:
     hashing: Hashing
     committer: Committer
     vfs: Vfs
-    sweeper: Sweeper
+    work: Work
     sweeps: Sweeps
     timekeeper: Timekeeper
     remote: Remote | None
@@ -123,6 +127,11 @@ class Parts:
     def tier(self) -> Tier | None:
         """What knows of bytes in S3; None without [s3]."""
         return self.remote.tier if self.remote is not None else None
+
+    @property
+    def sweeper(self) -> Sweeper:
+        """What expires."""
+        return self.work.sweeper
 
     @property
     def problems(self) -> Problems:
@@ -294,14 +303,17 @@ async def _build(
         *Housekeeper(tree, catalogue, space, counting).sweeps(), Meter(modes).sweep(), timekeeper.sweep(),
         *sweeper.sweeps(),
     )  # fmt: skip
-    far_work = None
+    reports, draining = SqliteReports(store.catalogue_path, limiter), Draining(tree, tier, committer, settler)
+    far_work, copies, tier_run = None, None, None
     if tier is not None:
         far_work = remote.build(config, tier, tree, CommittedFiles(backing_files, places, store))
+        copies = LocalCopies(tier, tree, reports)
+        tier_run = TierRun(tier, tree, config.s3.storage_class if config.s3 is not None else None)
     return Parts(
-        store, catalogue, behind, tree, backing_files, settler, hashing, committer, vfs, sweeper,
+        store, catalogue, behind, tree, backing_files, settler, hashing, committer, vfs,
+        Work(sweeper, draining, copies, tier_run),
         Sweeps(sweeps, behind.problems, clock), timekeeper,
-        far_work, limiter, SqliteReports(store.catalogue_path, limiter), recovered, counting,
-        Sessions(vfs, kernel, frozenset(operators)),
+        far_work, limiter, reports, recovered, counting, Sessions(vfs, kernel, frozenset(operators)),
     )  # fmt: skip
 
 

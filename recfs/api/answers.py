@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 
 from recfs import __version__
 from recfs.api import summaries
-from recfs.api.draining import HASH_PATIENCE_S, Draining
+from recfs.api.draining import DrainAnswers
 from recfs.api.s3 import Far, S3Answers
 from recfs.config import plain
 from recfs.core.layout import is_id
@@ -20,6 +20,7 @@ from recfs.core.naming import show_name
 from recfs.disk.diskio import few_files, file_limit
 from recfs.errors import Busy, InvalidArgument
 from recfs.fs.xattrs import parse_limit, set_limits
+from recfs.services.draining import HASH_PATIENCE_S
 from recfs.state.accounts import LIMIT_NAMES
 from recfs.state.fallback_entries import FallbackEntry
 from recfs.state.nodes import DirNode, FileNode
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from recfs.api.control import Handler
+    from recfs.api.work import Work
     from recfs.config import Config
     from recfs.disk.commit.committer import Committer
     from recfs.disk.home.settler import HomeSettler
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     from recfs.fs.vfs import Vfs
     from recfs.fuse.passthrough import FuseSession
     from recfs.ports.reports import Reports, Snapshot
-    from recfs.services.sweeper import Sweeper
     from recfs.services.timekeeper import Timekeeper
     from recfs.stores.local import LocalStore
     from recfs.tier.tier import Tier
@@ -56,7 +57,7 @@ class Answers:
     tier: Tier | None
     committer: Committer
     settler: HomeSettler
-    sweeper: Sweeper
+    work: Work
     timekeeper: Timekeeper
     reports: Reports
     mountpoint: Path | None
@@ -71,14 +72,13 @@ class Answers:
     waits_for_uploads: bool = True
     """Whether the stop that was asked for does; what it leaves, the next start goes on with."""
     s3: S3Answers = field(init=False)
-    draining: Draining = field(init=False)
 
     def __post_init__(self) -> None:
-        self.s3 = S3Answers(Far(self.config, self.vfs, self.tier, self.reports))
-        self.draining = Draining(self.vfs, self.tier, self.committer, self.settler, self.s3)
+        self.s3 = S3Answers(Far(self.config, self.vfs, self.tier, self.reports, self.work))
 
     def handlers(self) -> dict[str, Handler]:
         """Methods by name."""
+        drain = DrainAnswers(self.work.draining, self.committer, self.settler, self.vfs.behind, self.s3)
         return {
             "status": self.status,
             "settings": self.settings,
@@ -88,14 +88,14 @@ class Answers:
             "sweep_temp": self.sweep_temp,
             "info": self.info,
             "ls_files": self.ls_files,
-            "drain": self.draining.drain,
+            "drain": drain.drain,
             "stop": self.stop_daemon,
             **self.s3.handlers(),
         }
 
     async def _read(self, question: Callable[[Snapshot, Unpack[Args]], Answer], *args: *Args) -> Answer:
         self.vfs.files.modes.measure()
-        await self.draining.saved()
+        await self.work.draining.saved()
         return await self.reports.ask(question, *args)
 
     # --- status --------------------------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ class Answers:
 
     async def sweep_temp(self, params: dict[str, Any]) -> dict[str, Any]:
         """Sweep now."""
-        return {"jobs": await self.sweeper.sweep_temp(dry_run=bool(params.get("dry_run")), kept=True)}
+        return {"jobs": await self.work.sweeper.sweep_temp(dry_run=bool(params.get("dry_run")), kept=True)}
 
     async def stop_daemon(self, params: dict[str, Any]) -> dict[str, Any]:
         """Stop, unless files are open and nobody forces it. `uploads` False: without waiting for S3."""

@@ -210,12 +210,12 @@ class Filesystem:
 
     async def drain(self) -> None:
         """Until nothing is sealing, pending or dirty."""
-        await self._answers().draining.settle()
+        await self.parts.work.draining.settle()
 
     def _answers(self) -> Answers:
         parts = self.parts
         return Answers(
-            self.config, parts.store, parts.vfs, parts.tier, parts.committer, parts.settler, parts.sweeper,
+            self.config, parts.store, parts.vfs, parts.tier, parts.committer, parts.settler, parts.work,
             parts.timekeeper, parts.reports, None, lambda: None, parts.recovered,
         )  # fmt: skip
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from recfs.api.s3.walk import Found
 from recfs.core.model import State
 from recfs.errors import IsADirectory, NotFound
 from recfs.state.nodes import FileNode
+from recfs.state.walk import Found
 
 from .build import REC, Filesystem, pattern
 from .far import OTHER, Hold, ask, bucket, down, failing, fs, no_route, until
@@ -44,7 +44,7 @@ async def test_evict_and_fetch_a_directory(fs: Filesystem) -> None:
 
 async def test_evict_walks_a_large_directory_page_by_page(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one that is not in memory."""
-    monkeypatch.setattr("recfs.api.s3.walk.PAGE", 3)
+    monkeypatch.setattr("recfs.state.walk.PAGE", 3)
     names = {f"{REC}/{folder}/{number}": b"data" for folder in ("a", "b") for number in range(5)}
     for path, data in (names | {f"{REC}/file{number}": b"data" for number in range(4)}).items():
         await fs.write(path, data)

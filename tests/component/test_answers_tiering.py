@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from recfs.api.s3.walk import Found
 from recfs.config import Config
 from recfs.errors import Busy, InvalidArgument, InvalidPath, IsADirectory
 from recfs.ports.object_errors import AccessRefused
 from recfs.state.nodes import FileNode
+from recfs.state.walk import Found
 
 from .build import REC, Filesystem, pattern
 from .far import OTHER, Hold, ask, bucket, fs, journalled, until

@@ -14,10 +14,10 @@ import trio
 import trio.testing
 
 from recfs import daemon, parts
-from recfs.api.draining import Draining
 from recfs.config import Config
 from recfs.errors import MountError, OutOfSpace, StoreError
 from recfs.fuse.mounting import Detached
+from recfs.services.draining import Draining
 from recfs.stores.local import LocalStore
 from recfs.stores.steps import Outcome, Step
 from tests.fakes import KernelRecorder
@@ -131,6 +131,6 @@ async def test_a_stop_does_not_wait_for_what_waits_for_what_failed(place: Path) 
             await fs.unlink(f"{REC}/stuck/file")
             await fs.rmdir(f"{REC}/stuck")
             with trio.fail_after(30):
-                await fs._answers().draining.settle(uploads=False, mapped=False)
+                await fs.parts.work.draining.settle(uploads=False, mapped=False)
             assert fs.parts.settler.depth == 2, "they are left for later"
         await fs.drain()

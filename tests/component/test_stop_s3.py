@@ -37,7 +37,7 @@ async def fs(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[Filesystem]
 async def settle(fs: Filesystem, *, uploads: bool = True) -> None:
     """As a stop does."""
     with trio.fail_after(10):
-        await fs._answers().draining.settle(uploads=uploads, retries=False, mapped=False)
+        await fs.parts.work.draining.settle(uploads=uploads, retries=False, mapped=False)
 
 
 @pytest.mark.slow
@@ -164,6 +164,8 @@ async def test_drain_can_leave_what_fails(fs: Filesystem) -> None:
             "stays": {"files": 0, "bytes": 0, "oldest_s": None, "paths": []},
             "refused": {"rows": 0, "uploads": 0, "first": []},
             "stuck": {"items": 0, "first": []},
+            "watched": 0,
+            "lost": None,
         }
     assert (await ask(fs, "drain", timeout_s=0.1))["pending"] == 1
     bucket(fs).heal()

@@ -1,7 +1,6 @@
 """What the daemon answers of the S3 tier: the control protocol's methods behind `recfs queue`, `recfs evict` and so on.
 
 far       what they all need
-walk      all files below a path, page by page
 queue     the journal: what is to be done, retry, drop
 copies    local copies: evict, fetch, pin
 tiering   bringing files to where the rules want them
@@ -57,21 +56,19 @@ class S3Answers:
     async def status(self) -> dict[str, Any] | None:
         """The part of `status` about S3; None without [s3]."""
         answer = await self._queue.status()
-        return None if answer is None else answer | {"tier_run": self._tiering.progress}
+        tier_run = self._far.work.tier_run
+        return None if answer is None else answer | {"tier_run": tier_run.progress if tier_run is not None else None}
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is [s3]."""
+        return self._far.found is not None
 
     @property
     def lost(self) -> str | None:
         """What is gone from the bucket, if that is known; None where nothing is."""
         owner = self._far.found.owner if self._far.found is not None else None
         return owner.lost if owner is not None else None
-
-    def pending(self, *, retries: bool) -> int:
-        """How much of the queue somebody who drains waits for; 0 without [s3]."""
-        return self._queue.pending(retries=retries)
-
-    def pending_uploads(self) -> int:
-        """How many files are still to be uploaded; 0 without [s3]."""
-        return self._queue.pending_uploads()
 
     async def refused(self) -> dict[str, Any] | None:
         """As `QueueAnswers.refused`."""
@@ -80,10 +77,6 @@ class S3Answers:
     async def stuck(self) -> list[dict[str, Any]]:
         """As `QueueAnswers.stuck`."""
         return await self._queue.stuck()
-
-    def stuck_count(self) -> int:
-        """As `QueueAnswers.stuck_count`."""
-        return self._queue.stuck_count()
 
     def watched(self) -> int:
         """As `QueueAnswers.watched`."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from recfs.api.s3.walk import walk
 from recfs.core.model import State
 from recfs.core.ownership import Verdict
 from recfs.ports.rows import ROOT_INO
+from recfs.state.walk import walk
 
 if TYPE_CHECKING:
     from recfs.api.s3.far import Far
@@ -47,7 +47,7 @@ class ClaimAnswers:
     async def _send_again(self) -> None:
         """Have every stored file whose bytes are here uploaded anew: its object may be gone."""
         far = self._far
-        async for found in walk(far.vfs, await far.vfs.tree.directory(ROOT_INO)):
+        async for found in walk(far.vfs.tree, await far.vfs.tree.directory(ROOT_INO)):
             if found.state is State.STORED and (node := await found.node()) is not None:
                 await far.tier.store_anew(node)
         await far.vfs.behind.durable()

@@ -1,147 +1,28 @@
-"""Local copies of files in S3: let go, fetched, and pinned."""
+"""Which files in S3 have a copy here (`services/local_copies.py`)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import trio
-
-from recfs.api.s3.far import Outcome, side_by_side
-from recfs.api.s3.walk import Found, walk
-from recfs.core.model import State
-from recfs.core.units import format_size
-
 if TYPE_CHECKING:
     from recfs.api.s3.far import Far
-    from recfs.state.nodes import FileNode
-    from recfs.tier.tier import Tier
-
-AT_ONCE = 4
-"""Files fetched at the same time; each of them by several requests."""
-FLUSH_EVERY = 500
 
 
 class CopyAnswers:
-    """evict, fetch, pin."""
+    """evict, fetch, pin: of the file `path`, or with `recursive` of all files below it."""
 
     def __init__(self, far: Far) -> None:
         self._far = far
 
     async def evict(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Let local copies go, whatever the budget and `keep_local` say."""
-        far, outcome = self._far, Outcome()
-        tier = far.tier
-        async for found in walk(far.vfs, await far.at(params)):
-            node = await found.node() if found.state is not State.EVICTED else None
-            if found.state is State.EVICTED or (node is not None and node.state in (State.EVICTED, State.ARCHIVED)):
-                outcome.already += 1
-            elif node is not None:
-                self._evict(tier, node, outcome)
-                if outcome.files % FLUSH_EVERY == 0:
-                    await far.vfs.behind.flush()  # from here on the settler takes the bytes away
-        await far.vfs.behind.flush()
-        return outcome.told()
-
-    @staticmethod
-    def _evict(tier: Tier, node: FileNode, outcome: Outcome) -> None:
-        if node.state is State.FETCHING and node.body is None:
-            if not tier.partials.is_idle(node):
-                outcome.keep(node.path, "somebody waits for its bytes; it can leave when they are here")
-                return
-            tier.partials.drop(node)
-            outcome.did(node.bytes)
-            return
-        refused = tier.evictor.may_evict(node)
-        if refused is not None:
-            outcome.keep(node.path, refused)
-            return
-        tier.evictor.evict(node)
-        outcome.did(node.bytes)
+        """As `LocalCopies.evict`."""
+        return await self._far.copies.evict(await self._far.at(params))
 
     async def fetch(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Have the whole files here, several at a time; returns when they are, or what kept them away."""
-        far, outcome = self._far, Outcome()
-        fetching = Fetching(far.tier, outcome)
-        async with side_by_side() as nursery:
-            async for found in walk(far.vfs, await far.at(params)):
-                if not found.state.is_remote:
-                    outcome.already += 1
-                    continue
-                node = await found.node()
-                if node is not None:
-                    await fetching.start(nursery, node)
-        return outcome.told()
+        """As `LocalCopies.fetch`."""
+        return await self._far.copies.fetch(await self._far.at(params))
 
     async def pin(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Have files stay here (`pinned` false: no longer). Pinned ones that are not here are fetched."""
-        far, outcome = self._far, Outcome()
-        tier, pinned = far.tier, bool(params.get("pinned", True))
-        fetching = Fetching(tier, Outcome())
-        room = tier.settings.max_bytes - await far.read(lambda snapshot: snapshot.pinned_bytes()) if pinned else 0
-        async with side_by_side() as nursery:
-            async for found in walk(far.vfs, await far.at(params)):
-                node = await self._pinnable(found, outcome, pinned=pinned)
-                if node is None or node.object is None:
-                    continue
-                is_new = bool(node.object.pinned) is not pinned
-                if is_new and pinned and node.bytes > room:
-                    size = format_size(tier.settings.max_bytes)
-                    outcome.keep(node.path, f"pinned files may take [cache] max_size ({size}) together, and no more")
-                    continue
-                if is_new:
-                    room -= node.bytes
-                    tier.copies.remember(node, node.object._replace(pinned=int(pinned)))
-                    outcome.did(node.bytes)
-                else:
-                    outcome.already += 1
-                if pinned and node.state.is_remote:
-                    await fetching.start(nursery, node)
-        if not pinned:
-            tier.copies.eviction_requested.set()
-        await far.vfs.behind.durable()
-        return outcome.told() | {"fetched": fetching.outcome.told()}
-
-    async def _pinnable(self, found: Found, outcome: Outcome, *, pinned: bool) -> FileNode | None:
-        """The file, if S3 has it; else why there is nothing to pin."""
-        if found.has_object:
-            return await found.node()
-        if not pinned:
-            outcome.already += 1
-            return None
-        node = await found.node()
-        if node is not None and node.object is None:
-            stays = node.state.is_whole and self._far.tier.decide(node).store == "local"
-            outcome.keep(node.path, "it stays here anyway" if stays else "it is not in S3 yet; pin it when it is")
-            return None
-        return node
-
-
-class Fetching:
-    """Fetches files side by side, no more of them than the budget has room for."""
-
-    def __init__(self, tier: Tier, outcome: Outcome) -> None:
-        self._tier = tier
-        self.outcome = outcome
-        self._slots = trio.CapacityLimiter(AT_ONCE)
-        self._begun_bytes = 0
-
-    async def start(self, nursery: trio.Nursery, node: FileNode) -> None:
-        """Begin to fetch a file as soon as there is a slot; what came of it is in `outcome`."""
-        settings = self._tier.settings
-        if self._begun_bytes + node.bytes > settings.max_bytes - self._tier.journal.unsent_bytes():
-            size = format_size(settings.max_bytes)
-            self.outcome.keep(node.path, f"[cache] max_size ({size}) has no room for it beside the others")
-            return
-        self._begun_bytes += node.bytes
-        await self._slots.acquire_on_behalf_of(node)
-        nursery.start_soon(self._fetch, node)
-
-    async def _fetch(self, node: FileNode) -> None:
-        try:
-            await self._tier.partials.bring(node)
-        except Exception as error:
-            self.outcome.failed(node.path, error)
-        else:
-            self.outcome.did(node.bytes)
-        finally:
-            self._slots.release_on_behalf_of(node)
+        """As `LocalCopies.pin`; `pinned` false: no longer."""
+        copies = self._far.copies
+        return await copies.pin(await self._far.at(params), pinned=bool(params.get("pinned", True)))

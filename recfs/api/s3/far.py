@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
-from recfs.errors import NO_S3, InvalidArgument, IsADirectory, NotSupported, OutOfSpace, RecfsError
+from recfs.errors import NO_S3, InvalidArgument, IsADirectory, NotSupported, OutOfSpace
 from recfs.ports.object_errors import Stalled
 from recfs.state.fallback_entries import FallbackEntry
 from recfs.state.nodes import DirNode, FileNode, LinkNode
-from recfs.state.problems import reason_of
 from recfs.stores.breaker import BreakerState
 from recfs.stores.wrap import RetryingObjectStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from recfs.api.work import Work
     from recfs.config import Config
     from recfs.fs.vfs import Vfs
     from recfs.ports.reports import Reports, Snapshot
+    from recfs.services.local_copies import LocalCopies
+    from recfs.services.tier_run import TierRun
     from recfs.tier.tier import Tier
-
-log = logging.getLogger("recfs.s3")
 
 Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
@@ -34,8 +33,6 @@ Args = TypeVarTuple("Args")
 ASKING_THREADS = 4
 ANSWER_S = 30.0
 """So long somebody waits for S3's answer to a question; its calls by themselves may take minutes ([s3] deadline)."""
-MOST_TOLD = 1000
-"""Files an answer names at most; the rest is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +44,7 @@ class Far:
     found: Tier | None
     """The tier; None without [s3]."""
     reports: Reports
+    work: Work
     asking: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(ASKING_THREADS))
     """For what operators ask of S3: they do not queue behind uploads."""
 
@@ -56,6 +54,20 @@ class Far:
         if self.found is None:
             raise NotSupported(NO_S3)
         return self.found
+
+    @property
+    def copies(self) -> LocalCopies:
+        """Local copies. Raises NotSupported without [s3]."""
+        if self.work.copies is None:
+            raise NotSupported(NO_S3)
+        return self.work.copies
+
+    @property
+    def tier_run(self) -> TierRun:
+        """Bringing files to where the rules want them. Raises NotSupported without [s3]."""
+        if self.work.tier_run is None:
+            raise NotSupported(NO_S3)
+        return self.work.tier_run
 
     async def read(self, question: Callable[[Snapshot, Unpack[Args]], Result], *args: *Args) -> Result:
         """Ask the catalogue, of what memory has now."""
@@ -117,63 +129,3 @@ class Far:
         node = await self.at(params | {"recursive": False})
         assert isinstance(node, FileNode)
         return node
-
-
-@asynccontextmanager
-async def side_by_side() -> AsyncIterator[trio.Nursery]:
-    """A nursery whose first RecfsError comes out as itself: a client has no use for a group of them."""
-    refused: RecfsError | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            yield nursery
-    except* RecfsError as group:
-        refused = _first(group)
-    if refused is not None:
-        raise refused
-
-
-def _first(group: BaseExceptionGroup[RecfsError]) -> RecfsError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, RecfsError)
-    return error
-
-
-class Outcome:
-    """What came of a method for many files."""
-
-    def __init__(self) -> None:
-        self.files = 0
-        self.done_bytes = 0
-        self.already = 0
-        """Files that were as wanted before."""
-        self._kept: list[dict[str, str]] = []
-        self._kept_count = 0
-
-    def did(self, size_bytes: int) -> None:
-        """One more."""
-        self.files += 1
-        self.done_bytes += size_bytes
-
-    def keep(self, path: str, reason: str) -> None:
-        """Not this one."""
-        self._kept_count += 1
-        if len(self._kept) < MOST_TOLD:
-            self._kept.append({"path": path, "reason": reason})
-
-    def failed(self, path: str, error: Exception) -> None:
-        """Not this one, whatever it met; the others go on."""
-        if not isinstance(error, (RecfsError, OSError)):
-            log.error("%s: unexpected error", path, exc_info=error)
-        self.keep(path, reason_of(error).removeprefix(f"{path}: "))
-
-    def told(self) -> dict[str, Any]:
-        """As JSON. `kept` names MOST_TOLD files at most, `kept_files` counts them all."""
-        return {
-            "files": self.files,
-            "bytes": self.done_bytes,
-            "already": self.already,
-            "kept": self._kept,
-            "kept_files": self._kept_count,
-        }

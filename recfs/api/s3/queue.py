@@ -85,20 +85,6 @@ class QueueAnswers:
             "problem": tier.owner.refusal or summaries_s3.problem(found),
         }
 
-    def pending(self, *, retries: bool) -> int:
-        """How many rows somebody who drains waits for. *retries* False: nothing while S3 is down, nor what fails."""
-        tier, breaker = self._far.found, None
-        if tier is not None and not retries:
-            breaker = self._breaker()
-        if tier is None or (breaker is not None and breaker["state"] != "closed"):
-            return 0
-        return tier.journal.pending(retries=retries)
-
-    def pending_uploads(self) -> int:
-        """How many files are still to be uploaded."""
-        tier = self._far.found
-        return sum(1 for row in tier.journal.rows.values() if row.kind == UPLOAD) if tier is not None else 0
-
     def watched(self) -> int:
         """How many files S3 has that it may yet replace by what it was asked before."""
         journal = self._far.found.journal if self._far.found is not None else None
@@ -123,10 +109,6 @@ class QueueAnswers:
         """The rows that are waited for and will not be done by waiting."""
         stuck = self._far.found.journal.stuck() if self._far.found is not None else set()
         return [row for row in (await self._queue(None))["rows"] if row["id"] in stuck] if stuck else []
-
-    def stuck_count(self) -> int:
-        """How many those are. Atomic."""
-        return len(self._far.found.journal.stuck()) if self._far.found is not None else 0
 
     async def left(self) -> dict[str, Any] | None:
         """What is under way or fails, the first few by name."""

@@ -14,7 +14,7 @@ from recfs.ports.rows import NodeRow
 from recfs.state.nodes import DirNode, FileNode, Node
 
 if TYPE_CHECKING:
-    from recfs.fs.vfs import Vfs
+    from recfs.state.tree import Tree
 
 PAGE = 500
 
@@ -22,10 +22,10 @@ PAGE = 500
 class Found:
     """A file as it was when its page was read."""
 
-    __slots__ = ("_vfs", "ctime_ns", "has_object", "ino", "mtime_ns", "parts", "size_bytes", "state")
+    __slots__ = ("_tree", "ctime_ns", "has_object", "ino", "mtime_ns", "parts", "size_bytes", "state")
 
-    def __init__(self, vfs: Vfs, parts: tuple[bytes, ...], entry: FileNode | NodeRow) -> None:
-        self._vfs = vfs
+    def __init__(self, tree: Tree, parts: tuple[bytes, ...], entry: FileNode | NodeRow) -> None:
+        self._tree = tree
         self.ino = entry.ino
         self.parts = parts
         self.mtime_ns, self.ctime_ns = entry.mtime_ns, entry.ctime_ns
@@ -43,18 +43,17 @@ class Found:
     async def node(self) -> FileNode | None:
         """The file as it is now; None if it is gone."""
         try:
-            node = await self._vfs.tree.get(self.ino)
+            node = await self._tree.get(self.ino)
         except Stale:
             return None
         return node if isinstance(node, FileNode) and not node.unlinked else None
 
 
-async def walk(vfs: Vfs, top: DirNode | FileNode) -> AsyncIterator[Found]:
+async def walk(tree: Tree, top: DirNode | FileNode) -> AsyncIterator[Found]:
     """The file *top*, or all files below it. What is moved about meanwhile may be met twice, or not at all."""
     if isinstance(top, FileNode):
-        yield Found(vfs, tuple(top.parts()), top)
+        yield Found(tree, tuple(top.parts()), top)
         return
-    tree = vfs.tree
     pending = [(top.ino, 0)]
     while pending:
         ino, after = pending.pop()
@@ -71,7 +70,7 @@ async def walk(vfs: Vfs, top: DirNode | FileNode) -> AsyncIterator[Found]:
         pending.extend(reversed(below))
         for each in page:
             if isinstance(each, FileNode) or (isinstance(each, NodeRow) and each.kind is Kind.FILE):
-                yield Found(vfs, (*parts, each.name), each)
+                yield Found(tree, (*parts, each.name), each)
         await trio.lowlevel.checkpoint()
 
 

@@ -1,0 +1,191 @@
+"""Brings files to where the rules want them, both ways."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from recfs.core.model import State
+from recfs.core.routing import age_of, route
+from recfs.core.tiering import Move, Step, move_for
+from recfs.errors import Busy
+from recfs.state.outcome import MOST_TOLD, Outcome, side_by_side
+from recfs.state.walk import Found, walk
+from recfs.tier.journal import UPLOAD
+
+if TYPE_CHECKING:
+    from recfs.state.nodes import FileNode
+    from recfs.state.tree import Tree
+    from recfs.tier.tier import Tier
+
+AT_ONCE = 4
+"""Files brought home, or uploaded anew, at the same time."""
+LOOK_EVERY = 100
+"""After so many journalled uploads it is looked whether they fill the budget."""
+
+
+class TierRun:
+    """One run at a time, and any number that only tell."""
+
+    def __init__(self, tier: Tier, tree: Tree, default_class: str | None) -> None:
+        self._tier = tier
+        self._tree = tree
+        self._default_class = default_class
+        """The storage class of files whose rule names none; None: the bucket's default."""
+        self._under_way: _Run | None = None
+
+    @property
+    def progress(self) -> dict[str, Any] | None:
+        """How far the run under way is; None if there is none."""
+        return self._under_way.told() if self._under_way is not None else None
+
+    async def run(self, *, dry_run: bool) -> dict[str, Any]:
+        """Look at every file, and bring it to where the rules want it; *dry_run*: only tell.
+
+        Uploads are journalled, no more at a time than half the budget; the rest is done when this returns. Raises Busy
+        while another run is under way.
+        """
+        run = _Run(self._tier, self._tree, self._default_class, dry_run=dry_run)
+        if dry_run:
+            await run.all()
+            return run.told()
+        if self._under_way is not None:
+            raise Busy("another `recfs tier run` is under way; `recfs status` shows how far it is")
+        self._under_way = run
+        try:
+            await run.all()
+        finally:
+            self._under_way = None
+        await self._tree.behind.durable()
+        return run.told()
+
+
+class _Run:
+    """One walk through all files."""
+
+    def __init__(self, tier: Tier, tree: Tree, default_class: str | None, *, dry_run: bool) -> None:
+        self._tier, self._tree, self._default_class, self._dry_run = tier, tree, default_class, dry_run
+        self._slots = trio.CapacityLimiter(AT_ONCE)
+        self._looked = 0
+        self._failed = Outcome()
+        self._files: Counter[Step] = Counter()
+        self._bytes: Counter[Step] = Counter()
+        self._list: list[dict[str, Any]] = []
+
+    def told(self) -> dict[str, Any]:
+        """As JSON, also while it goes on."""
+        steps = {
+            step.value: {"files": self._files[step], "bytes": self._bytes[step]} for step in Step if step != Step.WAIT
+        }
+        failed = self._failed.told()
+        return {
+            "dry_run": self._dry_run,
+            "files": self._looked,
+            "steps": steps,
+            "moved": self._list,
+            "more": self._files.total() - len(self._list) if self._dry_run else 0,
+            "kept": failed["kept"],
+            "kept_files": failed["kept_files"],
+        }
+
+    async def all(self) -> None:
+        """Walk."""
+        async with side_by_side() as nursery:
+            async for found in walk(self._tree, self._tree.root):
+                self._looked += 1
+                move = await self._move(found)
+                if move is None:
+                    continue
+                if move.step is Step.WAIT:
+                    self._failed.keep(found.path, move.reason)
+                elif self._dry_run:
+                    self._tell(found, move)
+                else:
+                    await self._do(nursery, found)
+
+    async def _move(self, found: Found) -> Move | None:
+        tier = self._tier
+        age_s = age_of(self._tree.clock.now_ns(), found.mtime_ns, found.ctime_ns)
+        decision = route(tier.settings.rules, found.parts, found.size_bytes, age_s)
+        wanted = (decision.storage_class or self._default_class) if decision.store == "s3" else None
+        held = None
+        if found.has_object and wanted is not None:
+            node = self._tree.nodes.get(found.ino)
+            held = getattr(node, "object", None) or await self._tree.catalogue.object(found.ino)
+        return move_for(
+            decision, found.state, queued=tier.journal.upload_of(found.ino) is not None, has_object=found.has_object,
+            storage_class=held.storage_class if held is not None else None, wanted=wanted,
+        )  # fmt: skip
+
+    def _tell(self, found: Found, move: Move) -> None:
+        self._count(move.step, found.size_bytes)
+        if len(self._list) < MOST_TOLD:
+            self._list.append(
+                {
+                    "path": found.path,
+                    "state": found.state.value,
+                    "size_bytes": found.size_bytes,
+                    "step": move.step.value,
+                    "reason": move.reason,
+                }
+            )
+
+    def _count(self, step: Step, size_bytes: int) -> None:
+        self._files[step] += 1
+        self._bytes[step] += size_bytes
+
+    # --- doing ---------------------------------------------------------------------------------------------------
+
+    async def _do(self, nursery: trio.Nursery, found: Found) -> None:
+        node = await found.node()
+        if node is None:
+            return
+        # It may have changed since its page was read, and have been evicted to make room for what this run fetches.
+        move = await self._move(Found(self._tree, tuple(node.parts()), node))
+        if move is None or move.step is Step.WAIT:
+            return
+        step = move.step
+        if step is Step.UPLOAD:
+            self._tier.journal.upload(node, 0.0)
+            self._count(step, node.bytes)
+            await self._throttle(node.bytes)
+        elif step is Step.UNQUEUE:
+            self._tier.unwanted(node)
+            self._count(step, node.bytes)
+        else:
+            await self._slots.acquire_on_behalf_of(node)
+            nursery.start_soon(self._bring, node, step)
+
+    async def _bring(self, node: FileNode, step: Step) -> None:
+        try:
+            done = await (self._tier.bring_home(node) if step is Step.BRING_HOME else self._tier.store_anew(node))
+        except Exception as error:
+            self._failed.failed(node.path, error)
+        else:
+            if done:
+                self._count(step, node.bytes)
+            elif node.state is not State.WRITING:
+                self._failed.keep(node.path, "it was changed meanwhile")
+        finally:
+            self._slots.release_on_behalf_of(node)
+        if step is Step.STORE_ANEW:
+            await self._throttle(node.bytes)
+
+    async def _throttle(self, added_bytes: int) -> None:
+        """Leave half the budget to what others write: what is not uploaded yet holds new files back."""
+        half = self._tier.settings.max_bytes // 2
+        if self._files.total() % LOOK_EVERY and added_bytes < half // LOOK_EVERY:
+            return
+        while self._unsent_bytes() > half:
+            await self._tier.journal.progress()
+
+    def _unsent_bytes(self) -> int:
+        """What is on its way, or would be if S3 let it; not what waits for a better name."""
+        journal, now = self._tier.journal, self._tree.clock.steady_ns()
+        return sum(
+            row.size_bytes
+            for row in journal.rows.values()
+            if row.kind == UPLOAD and (row.id in journal.running or row.attempts or row.next_try_ns <= now)
+        )
