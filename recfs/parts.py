@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs import remote
-from recfs.api.work import Work
+from recfs.api.work import FarWork, Work
 from recfs.catalogue.connection import full, is_full
 from recfs.catalogue.headroom import give_up
 from recfs.catalogue.opening import open_catalogue
@@ -40,10 +40,13 @@ from recfs.fs.vfs import Vfs
 from recfs.fuse.passthrough import Acceleration
 from recfs.ports.batch import Batch
 from recfs.remote import Remote
+from recfs.services.claiming import Claiming
 from recfs.services.draining import Draining
 from recfs.services.housekeeper import Housekeeper
 from recfs.services.local_copies import LocalCopies
 from recfs.services.meter import Meter
+from recfs.services.queue_changes import QueueChanges
+from recfs.services.recount import Recount
 from recfs.services.sweeper import Sweeper
 from recfs.services.sweeps import Sweeps
 from recfs.services.tier_run import TierRun
@@ -304,16 +307,16 @@ async def _build(
         *sweeper.sweeps(),
     )  # fmt: skip
     reports, draining = SqliteReports(store.catalogue_path, limiter), Draining(tree, tier, committer, settler)
-    far_work, copies, tier_run = None, None, None
+    far_services, far_work = None, None
     if tier is not None:
-        far_work = remote.build(config, tier, tree, CommittedFiles(backing_files, places, store))
-        copies = LocalCopies(tier, tree, reports)
+        far_services = remote.build(config, tier, tree, CommittedFiles(backing_files, places, store))
         tier_run = TierRun(tier, tree, config.s3.storage_class if config.s3 is not None else None)
+        far_work = FarWork(LocalCopies(tier, tree, reports), tier_run, QueueChanges(tier, tree), Claiming(tier, tree))
     return Parts(
         store, catalogue, behind, tree, backing_files, settler, hashing, committer, vfs,
-        Work(sweeper, draining, copies, tier_run),
+        Work(sweeper, draining, Recount(tree), far_work),
         Sweeps(sweeps, behind.problems, clock), timekeeper,
-        far_work, limiter, reports, recovered, counting, Sessions(vfs, kernel, frozenset(operators)),
+        far_services, limiter, reports, recovered, counting, Sessions(vfs, kernel, frozenset(operators)),
     )  # fmt: skip
 
 

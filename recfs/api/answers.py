@@ -23,7 +23,7 @@ from recfs.fs.xattrs import parse_limit, set_limits
 from recfs.services.draining import HASH_PATIENCE_S
 from recfs.state.accounts import LIMIT_NAMES
 from recfs.state.fallback_entries import FallbackEntry
-from recfs.state.nodes import DirNode, FileNode
+from recfs.state.nodes import FileNode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +74,7 @@ class Answers:
     s3: S3Answers = field(init=False)
 
     def __post_init__(self) -> None:
-        self.s3 = S3Answers(Far(self.config, self.vfs, self.tier, self.reports, self.work))
+        self.s3 = S3Answers(Far(self.config, self.vfs, self.tier, self.reports, self.work.far))
 
     def handlers(self) -> dict[str, Handler]:
         """Methods by name."""
@@ -239,29 +239,10 @@ class Answers:
 
     async def quota_check(self, params: dict[str, Any]) -> dict[str, Any]:
         """Prove the counters; with `repair`, add what each is off by (right even while files change)."""
-        tree, behind = self.vfs.tree, self.vfs.behind
         found = await self._read(lambda snapshot: snapshot.check())
         repair = bool(params.get("repair"))
         if repair:
-            if behind.aside:
-                raise Busy(
-                    f"the catalogue does not take {behind.aside} rows (`recfs status` tells which): they are counted, "
-                    f"and would be taken for differences. Stop and mount again: a start adds everything up anew"
-                )
-            for off in found.differences:
-                added = (off.actual_bytes - off.recorded_bytes, off.actual_files - off.recorded_files)
-                if off.user is not None:
-                    account = await tree.accounts.load(off.user)
-                    account.used_bytes += added[0]
-                    account.used_files += added[1]
-                    behind.account(account)
-                elif off.ino is not None:
-                    node = await tree.get(off.ino)
-                    if isinstance(node, DirNode):
-                        node.rbytes += added[0]
-                        node.rfiles += added[1]
-                        behind.node(node)
-            await behind.durable()
+            await self.work.recount.repair(found.differences)
         return summaries.checked(found, repaired=repair)
 
     # --- work ----------------------------------------------------------------------------------------------------

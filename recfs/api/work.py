@@ -6,17 +6,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from recfs.services.claiming import Claiming
     from recfs.services.draining import Draining
     from recfs.services.local_copies import LocalCopies
+    from recfs.services.queue_changes import QueueChanges
+    from recfs.services.recount import Recount
     from recfs.services.sweeper import Sweeper
     from recfs.services.tier_run import TierRun
 
 
 @dataclass(frozen=True, slots=True)
+class FarWork:
+    """Those that work with S3."""
+
+    copies: LocalCopies
+    tier_run: TierRun
+    queue: QueueChanges
+    claiming: Claiming
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
-    """Those of a store; without [s3] there is neither `copies` nor `tier_run`."""
+    """Those of a store."""
 
     sweeper: Sweeper
     draining: Draining
-    copies: LocalCopies | None
-    tier_run: TierRun | None
+    recount: Recount
+    far: FarWork | None
+    """None without [s3]."""

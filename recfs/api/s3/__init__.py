@@ -56,8 +56,8 @@ class S3Answers:
     async def status(self) -> dict[str, Any] | None:
         """The part of `status` about S3; None without [s3]."""
         answer = await self._queue.status()
-        tier_run = self._far.work.tier_run
-        return None if answer is None else answer | {"tier_run": tier_run.progress if tier_run is not None else None}
+        work = self._far.work
+        return None if answer is None else answer | {"tier_run": work.tier_run.progress if work is not None else None}
 
     @property
     def is_there(self) -> bool:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from recfs.core.model import State
 from recfs.core.ownership import Verdict
-from recfs.ports.rows import ROOT_INO
-from recfs.state.walk import walk
 
 if TYPE_CHECKING:
     from recfs.api.s3.far import Far
@@ -37,20 +34,8 @@ class ClaimAnswers:
             verdict, mark = await tier.owner.verdict()
         claimed = verdict in _MAY_USE or verdict is Verdict.LOST or bool(params.get("force"))
         if claimed:
-            if verdict is Verdict.LOST:
-                await self._send_again()  # before anything may leave: `Ownership.lost` holds it until the claim
-            await tier.owner.claim()
-            for row in [row for row in tier.journal.rows.values() if row.attempts]:
-                tier.journal.retry(row.id)
+            await self._far.services.claiming.claim(verdict)
         return self._told(verdict, mark) | {"claimed": claimed}
-
-    async def _send_again(self) -> None:
-        """Have every stored file whose bytes are here uploaded anew: its object may be gone."""
-        far = self._far
-        async for found in walk(far.vfs.tree, await far.vfs.tree.directory(ROOT_INO)):
-            if found.state is State.STORED and (node := await found.node()) is not None:
-                await far.tier.store_anew(node)
-        await far.vfs.behind.durable()
 
     def _told(self, verdict: Verdict, mark: Mark | None) -> dict[str, Any]:
         config = self._far.config

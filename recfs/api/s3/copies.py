@@ -16,13 +16,13 @@ class CopyAnswers:
 
     async def evict(self, params: dict[str, Any]) -> dict[str, Any]:
         """As `LocalCopies.evict`."""
-        return await self._far.copies.evict(await self._far.at(params))
+        return await self._far.services.copies.evict(await self._far.at(params))
 
     async def fetch(self, params: dict[str, Any]) -> dict[str, Any]:
         """As `LocalCopies.fetch`."""
-        return await self._far.copies.fetch(await self._far.at(params))
+        return await self._far.services.copies.fetch(await self._far.at(params))
 
     async def pin(self, params: dict[str, Any]) -> dict[str, Any]:
         """As `LocalCopies.pin`; `pinned` false: no longer."""
-        copies = self._far.copies
+        copies = self._far.services.copies
         return await copies.pin(await self._far.at(params), pinned=bool(params.get("pinned", True)))

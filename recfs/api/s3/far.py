@@ -19,12 +19,10 @@ from recfs.stores.wrap import RetryingObjectStore
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from recfs.api.work import Work
+    from recfs.api.work import FarWork
     from recfs.config import Config
     from recfs.fs.vfs import Vfs
     from recfs.ports.reports import Reports, Snapshot
-    from recfs.services.local_copies import LocalCopies
-    from recfs.services.tier_run import TierRun
     from recfs.tier.tier import Tier
 
 Result = TypeVar("Result")
@@ -44,7 +42,8 @@ class Far:
     found: Tier | None
     """The tier; None without [s3]."""
     reports: Reports
-    work: Work
+    work: FarWork | None
+    """Who works with it; None without [s3]."""
     asking: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(ASKING_THREADS))
     """For what operators ask of S3: they do not queue behind uploads."""
 
@@ -56,18 +55,11 @@ class Far:
         return self.found
 
     @property
-    def copies(self) -> LocalCopies:
-        """Local copies. Raises NotSupported without [s3]."""
-        if self.work.copies is None:
+    def services(self) -> FarWork:
+        """Who works with S3. Raises NotSupported without [s3]."""
+        if self.work is None:
             raise NotSupported(NO_S3)
-        return self.work.copies
-
-    @property
-    def tier_run(self) -> TierRun:
-        """Bringing files to where the rules want them. Raises NotSupported without [s3]."""
-        if self.work.tier_run is None:
-            raise NotSupported(NO_S3)
-        return self.work.tier_run
+        return self.work
 
     async def read(self, question: Callable[[Snapshot, Unpack[Args]], Result], *args: *Args) -> Result:
         """Ask the catalogue, of what memory has now."""

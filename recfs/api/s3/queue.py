@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from recfs.api import summaries_s3
-from recfs.core.keys import key_for
-from recfs.core.model import State
-from recfs.errors import InvalidArgument, Stale
-from recfs.state.nodes import FileNode
+from recfs.errors import InvalidArgument
 from recfs.stores.wrap import RetryingObjectStore
-from recfs.tier.journal import DELETE, MOVE, UPLOAD
+from recfs.tier.journal import UPLOAD
 from recfs.tier.unsent import Why
 
 if TYPE_CHECKING:
@@ -136,76 +133,23 @@ class QueueAnswers:
         rows, gone = self._wanted(params)
         retried, kept = [], []
         for row in rows:
-            reason = self._not_retried(row)
-            if reason is None and self._far.tier.journal.retry(row.id):
+            is_tried, reason = self._far.services.queue.retry(row)
+            if is_tried:
                 retried.append(row.id)
             elif reason is not None and not params.get("all"):
                 kept.append({"id": row.id, "reason": reason})
         running = sum(1 for row in rows if row.id in self._far.tier.journal.running)
         return {"retried": retried, "kept": kept, "gone": gone, "running": running, "trouble": self._far.trouble}
 
-    def _not_retried(self, row: JournalRow) -> str | None:
-        """Why asking does not make this row be tried any sooner; None if it does. Atomic."""
-        journal = self._far.tier.journal
-        if journal.unsent.why_aside(row.id) is Why.NAME:
-            return "its name looks temporary; rename the file, and it goes"
-        if row.id in journal.running:
-            return "it is being done right now"
-        if journal.unsent.why_aside(row.id) is Why.WATCHED:
-            return row.error
-        if row.kind == DELETE and not row.attempts:
-            return "it waits for the trash's retention, or for a reader"
-        if row.next_try_ns <= self._far.vfs.tree.clock.steady_ns() and not row.failed:
-            return "its turn has come already"
-        return None
-
     async def drop(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Take work out of the queue.
-
-        An upload: the file stays `committed`, a multipart upload it began is aborted. A deletion: the object stays. A
-        move is never dropped: the next file of the old name would overwrite the object.
-        """
+        """Take work out of the queue, as `QueueChanges.drop` does; `kept` says what stays, and why."""
         rows, gone = self._wanted(params)
         dropped, kept = [], []
         for row in rows:
-            refused = await self._drop(row)
+            refused = await self._far.services.queue.drop(row)
             if refused is None:
                 dropped.append(row.id)
             else:
                 kept.append({"id": row.id, "reason": refused})
         await self._far.vfs.behind.durable()
         return {"dropped": dropped, "kept": kept, "gone": gone}
-
-    async def _drop(self, row: JournalRow) -> str | None:
-        journal = self._far.tier.journal
-        if row.kind == MOVE and journal.unsent.why_aside(row.id) is not None:
-            return "a move cannot be dropped: put right what S3 refuses, or remove the file"
-        if row.kind == MOVE:
-            return "a move cannot be dropped: the next file of the old name would overwrite the object"
-        if row.id in journal.running and row.kind != UPLOAD:
-            return "it is being done right now"
-        node = await self._file(row.ino) if row.kind == UPLOAD else None
-        row = journal.rows.get(row.id, row)
-        under_way = row.id in journal.running
-        key = key_for(b"/".join(node.parts())) if node is not None else ""
-        if row.kind == UPLOAD and row.key not in ("", key):
-            journal.retry(row.id)
-            return f"it may have put something under {row.key}, which is looked for first"
-        journal.cancel(row.id)
-        if row.key and not under_way and node is not None and node.object is None:
-            journal.delete(key)  # the answer may have been lost
-        if node is None or not under_way or node.state is not State.UPLOADING:
-            return None
-        # The sending threads see the state, and stop. What they stored by then, if they stored it all, goes.
-        node.enter(State.COMMITTED)
-        self._far.vfs.behind.node(node)
-        if node.object is None:
-            journal.delete(key)
-        return None
-
-    async def _file(self, ino: int) -> FileNode | None:
-        try:
-            node = await self._far.vfs.tree.get(ino)
-        except Stale:
-            return None
-        return node if isinstance(node, FileNode) else None

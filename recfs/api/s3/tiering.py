@@ -30,4 +30,4 @@ class TierAnswers:
 
     async def run(self, params: dict[str, Any]) -> dict[str, Any]:
         """As `TierRun.run`; `dry_run`: only tell."""
-        return await self._far.tier_run.run(dry_run=bool(params.get("dry_run")))
+        return await self._far.services.tier_run.run(dry_run=bool(params.get("dry_run")))
