@@ -70,8 +70,8 @@ class Namespace:
 
     async def mkdir(self, folder: DirNode, name: bytes, mode: int, caller: Caller) -> DirNode:
         """Make a directory, and what fallback rules want below it."""
-        await self.absent(folder, name)
         account = await self._account_for(folder, name)
+        await self.absent(folder, name)  # the last to be waited for: what is made meanwhile may leave memory again
         may_change(folder, caller)
         if name in folder.children:
             raise Exists(f"{folder.path}/{os.fsdecode(name)} exists")
@@ -137,8 +137,8 @@ class Namespace:
         """rename(2) and RENAME_NOREPLACE. Returns (moved node, replaced node)."""
         while True:
             node = await self._tree.child(old, old_name)
-            target = await self._tree.child(new, new_name)
             account = await self._account_for(new, new_name) if isinstance(node, DirNode) else None
+            target = await self._tree.child(new, new_name)
             automatic = await self.removal.automatic(target) if isinstance(target, DirNode) else None
             if old.children.get(old_name) is node and new.children.get(new_name) is target:
                 break  # else one of them came, went or moved meanwhile

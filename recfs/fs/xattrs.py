@@ -155,10 +155,11 @@ class Xattrs:
 
     async def _own(self, seen: Node | FallbackEntry) -> dict[bytes, bytes]:
         node = seen.shared if isinstance(seen, FallbackEntry) else seen
-        if node.xattrs is None:
+        while node.xattrs is None:
+            written = self._vfs.behind.written
             loaded = await self._vfs.tree.catalogue.xattrs(node.ino)
-            if node.xattrs is None:
-                node.xattrs = loaded
+            if written == self._vfs.behind.written and node.xattrs is None:
+                node.xattrs = loaded  # else they may have been changed meanwhile, written, and have left memory
         self._loaded.used(node)
         return node.xattrs
 

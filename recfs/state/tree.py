@@ -194,7 +194,9 @@ class Tree:
             written = self.behind.written
             row = await read()
             if row is None:
-                return None
+                if written == self.behind.written:
+                    return None
+                continue  # it may have been made meanwhile, and have left memory
             try:
                 parent = self.nodes.get(row.parent) or await self._load_folder(row.parent)
             except Stale:

@@ -12,22 +12,28 @@ import pytest
 import trio
 
 from recfs.catalogue.sqlite import SqliteCatalogue
+from recfs.errors import Exists, NotEmpty
+from recfs.fs import xattrs
 
-from .build import REC, Filesystem, pattern
-from .far import until
+from .build import OPERATOR, REC, Filesystem, filesystem, pattern
+from .far import OTHER, until
 from .test_tier import FILE, stored, tiered
 
-LATE_S = 5.0
+LATE_S = 600.0
 
 
 @contextlib.contextmanager
 def late(name: str) -> Iterator[None]:
-    """The answer of one of its methods is of now, and comes in some seconds."""
+    """The next answer of one of its methods is of now, and comes in some minutes."""
     method: Callable[..., Awaitable[Any]] = getattr(SqliteCatalogue, name)
+    is_late = True
 
     async def slowly(*args: Any) -> Any:
+        nonlocal is_late
+        first, is_late = is_late, False
         answer = await method(*args)
-        await trio.sleep(LATE_S)
+        if first:
+            await trio.sleep(LATE_S)
         return answer
 
     with mock.patch.object(SqliteCatalogue, name, slowly):
@@ -42,6 +48,14 @@ async def fs(nursery: trio.Nursery, place: Path) -> AsyncIterator[Filesystem]:
     await made.stop()
 
 
+@pytest.fixture
+async def local(place: Path) -> AsyncIterator[Filesystem]:
+    """One without S3, running; whole at the end."""
+    async with filesystem(place) as running:
+        yield running
+        await running.assert_consistent()
+
+
 async def test_what_local_copies_take_is_right_when_the_catalogue_says_it_late(fs: Filesystem) -> None:
     """A file that is uploaded meanwhile counts, and counts once."""
     with late("local_object_bytes"):
@@ -52,3 +66,102 @@ async def test_what_local_copies_take_is_right_when_the_catalogue_says_it_late(f
         await trio.sleep(2 * LATE_S)
     await fs.drain()
     assert fs.tier.copies.used_bytes == 1000
+
+
+# --- names that come and leave memory while somebody looks for them ------------------------------------------------
+
+
+async def forgotten(fs: Filesystem) -> None:
+    """Everything is written and settled, and nothing stays in memory that nobody has in his hands."""
+    await fs.drain()
+    fs.parts.tree.memory.cached_inodes = 0
+    fs.parts.tree.memory.shrink()
+
+
+async def test_a_name_that_is_looked_for_is_found(local: Filesystem) -> None:
+    fs = local
+    await fs.mkdirs(REC)
+    await forgotten(fs)
+    folder, found = await fs.node(REC), []
+
+    async def look() -> None:
+        found.append(await fs.parts.tree.child(folder, b"file"))
+
+    async with trio.open_nursery() as nursery:
+        with late("child"):
+            nursery.start_soon(look)
+            await trio.sleep(1)
+            await fs.write(FILE, b"bytes")
+            await forgotten(fs)
+            assert not folder.children
+            await trio.sleep(LATE_S)
+    assert found[0] is not None
+    assert await fs.read(FILE) == b"bytes"
+
+
+async def test_a_directory_is_not_made_over_another(local: Filesystem) -> None:
+    fs = local
+    users = (await fs.node("users")).ino
+    refused = []
+
+    async def make() -> None:
+        try:
+            await fs.vfs.mkdir(users, b"77", 0o755, OPERATOR)
+        except Exists as error:
+            refused.append(error)
+
+    async with trio.open_nursery() as nursery:
+        with late("account"):
+            nursery.start_soon(make)
+            await trio.sleep(1)
+            await fs.mkdirs("users/77/recordings/1")
+            await fs.write("users/77/recordings/1/file", b"bytes")
+            await forgotten(fs)
+            await trio.sleep(LATE_S)
+    assert refused
+    assert await fs.read("users/77/recordings/1/file") == b"bytes"
+
+
+async def test_a_directory_is_not_renamed_over_another(local: Filesystem) -> None:
+    fs = local
+    await fs.mkdirs("users/5/recordings")
+    users = (await fs.node("users")).ino
+    refused = []
+
+    async def rename() -> None:
+        try:
+            await fs.vfs.rename(users, b"5", users, b"77", OPERATOR)
+        except NotEmpty as error:
+            refused.append(error)
+
+    async with trio.open_nursery() as nursery:
+        with late("account"):
+            nursery.start_soon(rename)
+            await trio.sleep(1)
+            await fs.mkdirs("users/77/recordings/1")
+            await fs.write("users/77/recordings/1/file", b"bytes")
+            await forgotten(fs)
+            await trio.sleep(LATE_S)
+    assert refused
+    assert await fs.read("users/77/recordings/1/file") == b"bytes"
+
+
+async def test_an_attribute_that_is_set_meanwhile_stays(local: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    fs = local
+    await fs.mkdirs(REC)
+    for name in (FILE, OTHER):
+        await fs.write(name, b"bytes")
+        await fs.xattrs.set((await fs.node(name)).ino, b"user.before", b"y", OPERATOR)
+    monkeypatch.setattr(xattrs, "LOADED_BYTES", 0)
+    await forgotten(fs)
+    node, own = await fs.node(FILE), fs.xattrs
+    async with trio.open_nursery() as nursery:
+        with late("xattrs"):
+            nursery.start_soon(own.list, node.ino)
+            await trio.sleep(1)
+            await own.set(node.ino, b"user.note", b"x", OPERATOR)
+            await fs.drain()
+            await own.set((await fs.node(OTHER)).ino, b"user.note", b"other", OPERATOR)
+            assert node.xattrs is None, "those of the other file have taken their place"
+            await trio.sleep(LATE_S)
+    assert await own.get(node.ino, b"user.note") == b"x"

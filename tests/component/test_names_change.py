@@ -17,6 +17,8 @@ from recfs.state.tree import Tree
 
 from .build import REC, Filesystem, filesystem
 
+pytestmark = pytest.mark.late_catalogue
+
 Act = Callable[[Filesystem], Awaitable[Any]]
 SHARED, SHOWN = "shared/thumbnails/a.png", "users/5/thumbnails/a.png"
 

@@ -64,6 +64,7 @@ async def evict(fs: Filesystem, path: str = FILE) -> FileNode:
     return found
 
 
+@pytest.mark.late_catalogue
 async def test_a_committed_file_is_stored(fs: Filesystem) -> None:
     """The object has the bytes, the key is the path, and the row knows both."""
     await fs.write(FILE, b"data")
@@ -98,6 +99,7 @@ async def test_a_large_file_goes_in_parts(fs: Filesystem) -> None:
     await fs.drain()
 
 
+@pytest.mark.late_catalogue
 async def test_an_evicted_file_is_fetched_when_it_is_read(fs: Filesystem) -> None:
     """Small ones whole at the open; then they are here again."""
     await fs.write(FILE, b"data")
@@ -177,6 +179,7 @@ async def test_an_evicted_file_is_written_to(fs: Filesystem) -> None:
     assert fs.account() == (13, 1)
 
 
+@pytest.mark.late_catalogue
 async def test_an_evicted_file_is_overwritten(fs: Filesystem) -> None:
     """Nothing is fetched for that; the old object stays until the new one is there."""
     await fs.write(FILE, b"old")
@@ -193,6 +196,7 @@ async def test_an_evicted_file_is_overwritten(fs: Filesystem) -> None:
     assert found.object.held == 0
 
 
+@pytest.mark.late_catalogue
 async def test_an_overwrite_of_an_evicted_file_is_taken_back_after_a_crash(fs: Filesystem) -> None:
     """S3 has the old bytes still."""
     await fs.write(FILE, b"old")
@@ -208,6 +212,7 @@ async def test_an_overwrite_of_an_evicted_file_is_taken_back_after_a_crash(fs: F
     await fs.drain()
 
 
+@pytest.mark.late_catalogue
 async def test_a_removed_file_takes_its_object_along(fs: Filesystem) -> None:
     """Whether its bytes are here or not."""
     await fs.write(FILE, b"data")
@@ -252,6 +257,7 @@ async def test_an_object_follows_its_name(fs: Filesystem, here: bool) -> None:
     assert stored(fs) == {f"{REC}/new name": b"data"}
 
 
+@pytest.mark.late_catalogue
 async def test_objects_follow_their_directory(fs: Filesystem) -> None:
     """All of them, at any depth."""
     for name in ("one", "two", "three"):
