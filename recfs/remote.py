@@ -75,7 +75,10 @@ def connect(config: Config, unanswered: Unanswered) -> ObjectStore | None:
 
     policy = RetryPolicy(max_attempts=config.s3.max_attempts, deadline_s=config.s3.deadline)
     breaker = CircuitBreaker(on_change=_changed)
-    return RetryingObjectStore(s3.connect(config.s3), policy, breaker, on_retry=_tried_again, on_lost=unanswered.note)
+    return RetryingObjectStore(
+        s3.connect(config.s3), policy, breaker,
+        on_retry=_tried_again, on_lost=unanswered.note, on_begun=unanswered.note_begun,
+    )  # fmt: skip
 
 
 def _changed(error: Exception | None) -> None:

@@ -14,7 +14,7 @@ from recfs.core.model import Kind, State
 from recfs.errors import RowRefused
 from recfs.fuse.passthrough import Acceleration
 from recfs.ports.batch import Batch
-from recfs.ports.rows import ROOT_INO, AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow
+from recfs.ports.rows import ROOT_INO, AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow, UnansweredRow
 
 START_NS = 1_793_880_000_000_000_000
 """2026-11-05 12:00 UTC."""
@@ -127,6 +127,7 @@ class MemoryCatalogue:
         self._views: dict[int, int] = {}
         self._objects: dict[int, ObjectRow] = {}
         self._journal: dict[int, JournalRow] = {}
+        self._unanswered: dict[str, UnansweredRow] = {}
         self._meta: dict[str, str] = {}
 
     async def apply(self, batch: Batch, *, trial: bool = False) -> None:
@@ -164,6 +165,9 @@ class MemoryCatalogue:
         self._journal |= {row.id: row for row in batch.journal}
         for done in batch.journal_done:
             self._journal.pop(done, None)
+        self._unanswered |= {row.key: row for row in batch.unanswered}
+        for key in batch.answered:
+            self._unanswered.pop(key, None)
         for ino in batch.removed:
             self._nodes.pop(ino, None)
             self._objects.pop(ino, None)
@@ -251,6 +255,10 @@ class MemoryCatalogue:
     async def object(self, ino: int) -> ObjectRow | None:
         """By number."""
         return self._objects.get(ino)
+
+    async def unanswered(self) -> Sequence[UnansweredRow]:
+        """Requests that S3 may carry out yet."""
+        return list(self._unanswered.values())
 
     async def journal(self) -> Sequence[JournalRow]:
         """In order."""

@@ -16,7 +16,7 @@ from recfs.core.bounds import MIN_TIME_NS
 
 steps = Migrations("recfs")
 
-NEWEST = "0004_promises"
+NEWEST = "0005_unanswered"
 """Name of the last step: a catalogue that records a later one was written by a newer recfs."""
 
 
@@ -55,6 +55,12 @@ def promises(db: Database) -> None:
     """What was promised of uncommitted bytes, by close as by fsync, and also of versions that are held."""
     db.execute("alter table node rename column fsynced to promised")
     db.execute("alter table garbage add column promised integer not null default 0")
+
+
+@steps(name="0005_unanswered")
+def unanswered(db: Database) -> None:
+    """Requests that S3 may carry out yet."""
+    _run(db, "0005_unanswered")
 
 
 def split_statements(script: str) -> list[str]:

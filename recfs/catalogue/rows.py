@@ -14,12 +14,12 @@ from typing import Any, Final, NamedTuple, TypeVar
 from recfs.core import bounds
 from recfs.core.model import Kind, State
 from recfs.ports.batch import Batch
-from recfs.ports.rows import AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow
+from recfs.ports.rows import AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow, UnansweredRow
 
 Values = Sequence[Any]
 Run = tuple[str, Values]
 """A statement's text, and the values for it."""
-Row = TypeVar("Row", NodeRow, GarbageRow, AccountRow, ObjectRow, JournalRow)
+Row = TypeVar("Row", NodeRow, GarbageRow, AccountRow, ObjectRow, JournalRow, UnansweredRow)
 
 UNFIT: Final = (
     OverflowError, ValueError, TypeError,
@@ -33,6 +33,7 @@ GARBAGE: Final = ", ".join(GarbageRow._fields)
 ACCOUNT: Final = ", ".join(AccountRow._fields)
 OBJECT: Final = ", ".join(ObjectRow._fields)
 JOURNAL: Final = ", ".join(JournalRow._fields)
+UNANSWERED: Final = ", ".join(UnansweredRow._fields)
 
 _TIMES: Final = frozenset({"atime_ns", "mtime_ns", "ctime_ns"})
 _TOTALS: Final = frozenset({"size_bytes", "rfiles", "used_bytes", "used_files", "month_uploads"})
@@ -101,6 +102,7 @@ _PUT_ACCOUNTS: Final = _put("account", AccountRow._fields)
 _PUT_GARBAGE: Final = _put("garbage", GarbageRow._fields)
 _PUT_OBJECTS: Final = _put("object", ObjectRow._fields)
 _PUT_JOURNAL: Final = _put("journal", JournalRow._fields)
+_PUT_UNANSWERED: Final = _put("unanswered", UnansweredRow._fields)
 _PUT_XATTR: Final = _put("xattr", ("ino", "name", "value"))
 _PUT_WHITEOUT: Final = _put("whiteout", ("parent", "name"))
 _PUT_VIEWS: Final = _put("view", ("view_id", "ino"))
@@ -109,6 +111,7 @@ _DROP_NODES: Final = _drop("node", "ino")
 _DROP_GARBAGE: Final = _drop("garbage", "gid")
 _DROP_OBJECTS: Final = _drop("object", "ino")
 _DROP_JOURNAL: Final = _drop("journal", "id")
+_DROP_UNANSWERED: Final = _drop("unanswered", "key")
 _DROP_XATTR: Final = _drop("xattr", "ino", "name")
 _DROP_WHITEOUT: Final = _drop("whiteout", "parent", "name")
 _DROP_ALL_OF: Final = (_DROP_OBJECTS, _drop("xattr", "ino"), _drop("whiteout", "parent"), _drop("view", "ino"))
@@ -161,6 +164,8 @@ def statements(batch: Batch) -> Iterator[tuple[Statement, Sequence[Values]]]:
     yield _PUT_OBJECTS, batch.objects
     yield _PUT_JOURNAL, batch.journal
     yield _DROP_JOURNAL, [(done,) for done in batch.journal_done]
+    yield _PUT_UNANSWERED, batch.unanswered
+    yield _DROP_UNANSWERED, [(key,) for key in batch.answered]
     for statement in _DROP_ALL_OF:  # last: the batch may also hold what they were given before they went
         yield statement, removed
     yield _PUT_META, list(batch.meta.items())
@@ -195,6 +200,8 @@ def fitted(batch: Batch) -> tuple[Batch, list[str]]:
             objects_gone=batch.objects_gone,
             journal=[_fit(row, f"upload journal {row.id}", odd) for row in batch.journal],
             journal_done=batch.journal_done,
+            unanswered=[_fit(row, f"request for {row.key}", odd) for row in batch.unanswered],
+            answered=[_text(key) for key in batch.answered],
         ),
         odd,
     )

@@ -155,3 +155,10 @@ create table journal (
     error       text    not null,      -- of the last attempt
     created_ns  integer not null
 ) strict;
+
+-- Requests that S3 gave no answer to, and may carry out yet: what is put under such a key does not count at once.
+create table unanswered (
+    key      text primary key,
+    noted_ns integer not null,
+    sha256   blob                      -- of what may come to lie there; empty: it may be deleted; null: any of that
+) strict, without rowid;

@@ -33,6 +33,7 @@ from recfs.catalogue.rows import (
     REMOTE_COUNT,
     SOME_KEYS,
     SUM,
+    UNANSWERED,
     UNFIT,
     added_up,
     fitted,
@@ -43,7 +44,7 @@ from recfs.catalogue.rows import (
 )
 from recfs.core.bounds import MAX_INT
 from recfs.errors import IoFailure, OutOfSpace, RowRefused
-from recfs.ports.rows import AccountRow, JournalRow
+from recfs.ports.rows import AccountRow, JournalRow, UnansweredRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -293,6 +294,10 @@ class SqliteCatalogue:
         """All work that is not done."""
         return [JournalRow._make(row) for row in self._read(f"select {JOURNAL} from journal order by id")]
 
+    async def unanswered(self) -> Sequence[UnansweredRow]:
+        """Requests that S3 may carry out yet."""
+        return [UnansweredRow._make(row) for row in self._read(f"select {UNANSWERED} from unanswered")]
+
     async def upload_names(self) -> Sequence[tuple[int, bytes, str | None]]:
         """(row, file name, user) of all journalled uploads; no user for shared files."""
         query = (
@@ -374,6 +379,7 @@ class SqliteCatalogue:
                 "update object set keep_until_ns = max(0, keep_until_ns - used_ns + ?), used_ns = ?"
                 " where local = 1 and pinned = 0 and used_ns > ?", (now_ns, now_ns, now_ns),
             )  # fmt: skip
+            db.execute("update unanswered set noted_ns = ? where noted_ns > ?", (now_ns, now_ns))
             db.execute(
                 "update journal set next_try_ns = next_try_ns - created_ns + ?, created_ns = ? where created_ns > ?",
                 (now_ns, now_ns, now_ns),

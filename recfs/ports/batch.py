@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from recfs.ports.rows import AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow
+from recfs.ports.rows import AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow, UnansweredRow
 
 
 @dataclass(slots=True)
@@ -32,6 +32,9 @@ class Batch:
     journal: list[JournalRow] = field(default_factory=list)
     journal_done: list[int] = field(default_factory=list)
     """ids of work that is done or dropped."""
+    unanswered: list[UnansweredRow] = field(default_factory=list)
+    answered: list[str] = field(default_factory=list)
+    """Keys of which nothing is feared any more; applied after `unanswered`."""
 
     def __bool__(self) -> bool:
         return bool(
@@ -40,6 +43,8 @@ class Batch:
             or self.objects_gone
             or self.journal
             or self.journal_done
+            or self.unanswered
+            or self.answered
             or self.removed
             or self.accounts
             or self.garbage
@@ -69,5 +74,5 @@ class Batch:
 
 _APPLIED = (
     "removed", "nodes", "accounts", "garbage", "purged", "xattrs", "whiteouts", "views", "objects_gone", "objects",
-    "journal", "journal_done",
+    "journal", "journal_done", "unanswered", "answered",
 )  # fmt: skip

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from recfs.ports.batch import Batch
-from recfs.ports.rows import AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow
+from recfs.ports.rows import AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow, UnansweredRow
 
 
 class Books(Protocol):
@@ -121,6 +121,9 @@ class Objects(Protocol):
 
     async def journal(self) -> Sequence[JournalRow]:
         """All work that is not done, in order."""
+
+    async def unanswered(self) -> Sequence[UnansweredRow]:
+        """Requests that S3 gave no answer to, and may carry out yet. Not in any order."""
 
     async def upload_names(self) -> Sequence[tuple[int, bytes, str | None]]:
         """(journal id, file name, user) of each upload; no user for shared files. Not in any order."""

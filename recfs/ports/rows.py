@@ -85,6 +85,7 @@ class ObjectRow(NamedTuple):
     key: str
     """Where the object is; differs from the path between a rename and the move that follows it."""
     etag: str
+    """Empty: an upload of another version had no answer, and may lie there instead."""
     size_bytes: int
     sha256: bytes
     md5: bytes
@@ -133,6 +134,16 @@ class JournalRow(NamedTuple):
     error: str
     """What the last attempt met, or empty."""
     created_ns: int
+
+
+class UnansweredRow(NamedTuple):
+    """A request that S3 gave no answer to, and may carry out yet."""
+
+    key: str
+    noted_ns: int
+    """`Clock.steady_ns`."""
+    sha256: bytes | None
+    """Of the bytes that may come to lie there; empty: the object may be deleted; None: any of that."""
 
 
 class GarbageRow(NamedTuple):

@@ -13,6 +13,7 @@ from recfs.state.problems import STUCK_TRIES
 from recfs.stores.breaker import BreakerState
 from recfs.stores.wrap import RetryingObjectStore
 from recfs.tier.journal import UPLOAD
+from recfs.tier.unsent import Why
 
 if TYPE_CHECKING:
     from recfs.disk.commit.committer import Committer
@@ -61,7 +62,11 @@ class Draining:
 
     def pending_uploads(self) -> int:
         """How many files are still to be uploaded."""
-        return sum(row.kind == UPLOAD for row in self._tier.journal.rows.values()) if self._tier is not None else 0
+        if self._tier is None:
+            return 0
+        journal = self._tier.journal
+        uploads = [row.id for row in journal.rows.values() if row.kind == UPLOAD]
+        return sum(journal.unsent.why_aside(row_id) is not Why.WATCHED for row_id in uploads)
 
     def _hopeless(self) -> int:
         """What the next start, or nobody, will get done: no stop waits for it."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from recfs.ports.catalogue import Catalogue
-    from recfs.ports.rows import JournalRow, ObjectRow
+    from recfs.ports.rows import JournalRow, ObjectRow, UnansweredRow
     from recfs.state.accounts import Account
     from recfs.state.nodes import DirNode, Garbage, Node
     from recfs.stores.removals import Removals
@@ -220,6 +220,18 @@ class WriteBehind:
         self._journal_done.append(row_id)
         self._wake.set()
 
+    def unanswered(self, row: UnansweredRow) -> None:
+        """S3 gave no answer to a request."""
+        self._renewed(("unanswered", row.key))
+        self._rest.unanswered.append(row)
+        self._wake.set()
+
+    def answered(self, key: str) -> None:
+        """Nothing is feared of a key any more."""
+        self._renewed(("unanswered", key))
+        self._rest.answered.append(key)
+        self._wake.set()
+
     def meta(self, key: str, value: str) -> None:
         """A store-wide fact changed."""
         self._renewed(("meta", key))
@@ -349,6 +361,8 @@ class WriteBehind:
             objects_gone=objects_gone,
             journal=list(journal.values()),
             journal_done=journal_done,
+            unanswered=rest.unanswered,
+            answered=rest.answered,
         )
         self._objects, self._journal, self._journal_done, self._objects_gone = {}, {}, [], []
         self._nodes, self._removed, self._accounts = {}, {}, {}
@@ -369,11 +383,14 @@ class WriteBehind:
             self._journal = {row_id: row for row_id, row in journal.items() if row_id not in done} | self._journal
             self._journal_done = journal_done + self._journal_done
             newer = self._rest
+            again = {row.key for row in newer.unanswered}
             self._rest = Batch(
                 xattrs=rest.xattrs + newer.xattrs,
                 whiteouts=rest.whiteouts + newer.whiteouts,
                 views=rest.views + newer.views,
                 meta=rest.meta | newer.meta,
+                unanswered=rest.unanswered + newer.unanswered,
+                answered=[key for key in rest.answered if key not in again] + newer.answered,
             )
 
         return batch, undo

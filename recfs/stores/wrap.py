@@ -65,6 +65,7 @@ class RetryingObjectStore:
         *,
         on_retry: Callable[[str, int, Exception], None] = lambda _operation, _attempt, _error: None,
         on_lost: Callable[[str, bytes | None], None] = lambda _key, _sha256: None,
+        on_begun: Callable[[str], None] = lambda _key: None,
     ) -> None:
         self._store = store
         self._policy = policy or RetryPolicy()
@@ -73,11 +74,19 @@ class RetryingObjectStore:
         self._on_lost = on_lost
         """Told before a call returns of each key that an attempt without an answer may yet change, and to which bytes
         (SHA-256; empty: it is deleted; None: not known). A call that fails says so itself (`unanswered`)."""
+        self._on_begun = on_begun
+        """Told of each key under which an upload in parts may have been begun whose id got lost."""
         self._closing = threading.Event()
 
     def _try(
-        self, operation: str, call: Callable[[], _T], changes: Iterable[str] = (), sha256: bytes | None = None
+        self,
+        operation: str,
+        call: Callable[[], _T],
+        changes: Iterable[str] = (),
+        sha256: bytes | None = None,
+        lost_one: Callable[[], None] = lambda: None,
     ) -> _T:
+        """*lost_one* is called when any attempt had no answer, whatever the others had."""
         policy = self._policy
         started = time.monotonic()
         try:
@@ -103,7 +112,7 @@ class RetryingObjectStore:
             if isinstance(error, Exception):
                 self._on_retry(operation, state.attempt_number, error)
 
-        result = tenacity.Retrying(
+        retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_retryable),
             wait=tenacity.wait_random_exponential(multiplier=policy.first_wait_s, max=policy.max_wait_s),
             stop=tenacity.stop_any(
@@ -114,7 +123,12 @@ class RetryingObjectStore:
             sleep=tenacity.sleep_using_event(self._closing),
             before_sleep=again,
             reraise=True,
-        )(attempt)
+        )
+        try:
+            result = retrying(attempt)
+        finally:
+            if lost:
+                lost_one()
         if lost:
             for key in changes:
                 self._on_lost(key, sha256)
@@ -209,7 +223,9 @@ class RetryingObjectStore:
 
     def start_multipart(self, key: str, meta: ObjectMeta) -> str:
         """As `ObjectStore.start_multipart`."""
-        return self._try("start_multipart", lambda: self._store.start_multipart(key, meta))
+        return self._try(
+            "start_multipart", lambda: self._store.start_multipart(key, meta), lost_one=lambda: self._on_begun(key)
+        )
 
     def upload_part(
         self,
@@ -235,7 +251,12 @@ class RetryingObjectStore:
         self, key: str, upload_id: str, parts: Sequence[PartInfo], meta: ObjectMeta, size: int
     ) -> ObjectInfo:
         """As `ObjectStore.finish_multipart`."""
-        return self._try("finish_multipart", lambda: self._store.finish_multipart(key, upload_id, parts, meta, size))
+        return self._try(
+            "finish_multipart",
+            lambda: self._store.finish_multipart(key, upload_id, parts, meta, size),
+            (key,),
+            meta.sha256,
+        )
 
     def abort_multipart(self, key: str, upload_id: str) -> None:
         """As `ObjectStore.abort_multipart`."""

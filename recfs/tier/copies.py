@@ -93,9 +93,9 @@ class Copies:
 
     @property
     def used_bytes(self) -> int:
-        """What counts in the budget: local copies, partial ones, and what waits for its upload."""
+        """What counts in the budget: local copies, partial ones, and what waits for its upload, or for it to count."""
         partial = sum(each.download.present_bytes for each in self.partial.values())
-        return self.local_bytes + partial + self.journal.unsent_bytes()
+        return self.local_bytes + partial + self.journal.unsent_bytes() + self.journal.unsent.watched_bytes
 
     @property
     def line_bytes(self) -> int:

@@ -15,7 +15,7 @@ import trio
 from recfs.core.naming import is_temporary_name
 from recfs.ports.rows import JournalRow
 from recfs.tier import sent
-from recfs.tier.unanswered import GONE
+from recfs.tier.unanswered import GONE, KEPT_S
 from recfs.tier.unsent import Unsent, Why
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 UPLOAD, DELETE, MOVE, ABORT = "upload", "delete", "move", "abort"
 _NS = 1_000_000_000
 SOON_NS = 60 * _NS
+UNKNOWN_ID = "S3 left requests to begin an upload in parts unanswered: what came of them is aborted when none can come"
 
 
 @dataclass(slots=True)
@@ -91,6 +92,8 @@ class Journal:
     async def load(self, catalogue: Catalogue) -> None:
         """Take up what the last run left."""
         now = self._clock.steady_ns()
+        for request in await catalogue.unanswered():
+            self.unanswered.remember(request)
         known = {row_id: (name, user) for row_id, name, user in await catalogue.upload_names()}
         for row in await catalogue.journal():
             # What failed may have done so for what was put right before the start: the clock, credentials, the network.
@@ -108,6 +111,22 @@ class Journal:
                 self.hold(row.ino, held.key)
             self._doubt(row, held, now)
         self.inherited.update(self.rows)
+        self.remember()
+
+    def remember(self) -> None:
+        """Have what S3 gave no answer to in the catalogue, with what came of it. Atomic."""
+        if not self.unanswered.is_fresh:
+            return
+        rows, begun = self.unanswered.fresh()
+        for row in rows:
+            self._behind.unanswered(row)
+        for key in begun:
+            self.update(self._add(ABORT, 0, key, 0, KEPT_S)._replace(error=UNKNOWN_ID))
+
+    def forget_answered(self) -> None:
+        """What S3 cannot carry out any more is not remembered. Atomic."""
+        for key in self.unanswered.expired():
+            self._behind.answered(key)
 
     def _doubt(self, row: JournalRow, held: ObjectRow | None, now: int) -> None:
         """What a row of the last run had under way may be carried out now, or later."""
@@ -272,6 +291,7 @@ class Journal:
 
     def ended(self, row_id: int) -> None:
         """The row is not being worked on any more, whether it is done or not."""
+        self.remember()
         self.running.pop(row_id, None)
         row = self.rows.get(row_id)
         if row is not None:
@@ -298,6 +318,7 @@ class Journal:
 
     def update(self, row: JournalRow) -> None:
         """The row changed; ignored when it was dropped meanwhile."""
+        self.remember()
         if row.id in self.rows:
             self._put(row, self.unsent.owner_of(row.id))
             self._behind.journal(row)
@@ -305,6 +326,7 @@ class Journal:
 
     def done(self, row_id: int) -> None:
         """The work is done, or not wanted any more."""
+        self.remember()
         row = self.rows.pop(row_id, None)
         if row is None:
             return

@@ -55,6 +55,8 @@ class Ownership:
         self._lock = trio.Lock()
         self._token: str | None = None
         """This daemon's, once it lies in the bucket."""
+        self._mine: set[str] = set()
+        """All that this daemon has tried to put there."""
         self._good_until = float("-inf")
         self._refused_until = float("-inf")
         self.refusal: str | None = None
@@ -141,7 +143,7 @@ class Ownership:
     async def _own(self) -> tuple[str, frozenset[str]]:
         await self._behind.flush()
         facts = await self._catalogue.meta()
-        known = frozenset(facts.get(TOKENS_FACT, "").split()) if self._token is None else frozenset({self._token})
+        known = frozenset(facts.get(TOKENS_FACT, "").split()) if self._token is None else frozenset(self._mine)
         return facts[STORE_FACT], known
 
     async def _put(self, *, only_new: bool) -> bool:
@@ -149,6 +151,7 @@ class Ownership:
         await self._behind.flush()
         facts = await self._catalogue.meta()
         token = secrets.token_hex(8)
+        self._mine.add(token)  # a request without an answer may be carried out after the next one
         kept = [token, *facts.get(TOKENS_FACT, "").split()][:_KEPT_TOKENS]
         self._behind.meta(TOKENS_FACT, " ".join(kept))
         await self._behind.durable()  # or the next daemon would not know the mark for its own

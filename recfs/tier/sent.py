@@ -34,11 +34,6 @@ def begun(text: str, sha256: bytes | None, *, tried: bool) -> str:
     return record(sha256, others=others)
 
 
-def doubted(text: str) -> str:
-    """The same, and other bytes may come to lie there."""
-    return json.dumps(_read(text) | {"others": True})
-
-
 def sha256_in(text: str) -> bytes | None:
     """Of the bytes that were sent last; None where nobody knows."""
     return bytes.fromhex(str(_read(text).get("sha256", ""))) or None
@@ -63,4 +58,4 @@ def _read(text: str) -> dict[str, Any]:
     return dict(json.loads(text)) if text else {}
 
 
-__all__ = ["begun", "doubted", "in_vain", "others_in", "parts", "record", "sha256_in"]
+__all__ = ["begun", "in_vain", "others_in", "parts", "record", "sha256_in"]

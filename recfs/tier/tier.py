@@ -95,7 +95,7 @@ class Tier(Follower):
     def committed(self, node: FileNode) -> None:
         """The file was committed just now: journal its upload if that is where it belongs. Atomic."""
         held = node.object
-        same = held is not None and held.sha256 == node.sha256 and held.size_bytes == node.bytes
+        same = held is not None and held.etag and (held.sha256, held.size_bytes) == (node.sha256, node.bytes)
         if held is not None and same and not self.journal.may_have_put(node.ino):
             self._is_stored(node, held)
             self.journal.resume_move(node.ino)
@@ -142,6 +142,11 @@ class Tier(Follower):
             self._lose_object(node)
         self.journal.delete(key, 0.0 if node.unlinked else OPEN_S, "the file's next version is to replace it")
 
+    def unsure(self, node: FileNode, key: str) -> None:
+        """S3 may have other bytes under *key* than its row says: an upload had no answer. Atomic."""
+        if node.object is not None and node.object.key == key and node.object.sha256 != node.sha256:
+            self.copies.remember(node, node.object._replace(etag=""))
+
     def abandoned(self, node: FileNode) -> None:
         """What was put off until the end of its writing is to be done."""
         self.journal.resume_move(node.ino)
@@ -168,7 +173,7 @@ class Tier(Follower):
         by its upload.
         """
         self.modified(node)
-        in_doubt = self.journal.may_have_put(node.ino)
+        in_doubt = self.journal.may_have_put(node.ino) or (node.object is not None and not node.object.etag)
         self._forget(node)
         held, open_from_afar = node.object, node.body is not None and node.body.download is not None
         if not open_from_afar:

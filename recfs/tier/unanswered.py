@@ -11,6 +11,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from recfs.ports.rows import UnansweredRow
+
 if TYPE_CHECKING:
     from recfs.ports.clock import Clock
 
@@ -21,28 +23,59 @@ KEPT_S = 600.0
 GONE = b""
 """Stands for the bytes of what is deleted."""
 _NS = 10**9
-_MANY = 1000
 
 
 class Unanswered:
-    """What may still come to lie under which key. Any thread may note it, and it is known as soon as that returns."""
+    """What may still come to lie under which key. Any thread may note it, and it is known as soon as that returns.
+
+    The journal has the catalogue remember it (`fresh`, `expired`), together with what came of the request.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._known: dict[str, tuple[int, bytes | None]] = {}
         self._lock = threading.Lock()
-        self._many = _MANY
+        self._fresh: set[str] = set()
+        self._begun: set[str] = set()
 
     def note(self, key: str, sha256: bytes | None) -> None:
         """These bytes may come to lie under *key*, or (GONE) what lies there may be deleted; None: any of that."""
         with self._lock:
-            if len(self._known) > self._many:
-                self._known = {each: found for each, found in self._known.items() if found[0] > self._oldest_ns()}
-                self._many = max(_MANY, 2 * len(self._known))
             before = self._known.get(key)
-            if before is not None and before[1] != sha256:
+            if before is not None and before[0] > self._oldest_ns() and before[1] != sha256:
                 sha256 = None
             self._known[key] = self._clock.steady_ns(), sha256
+            self._fresh.add(key)
+
+    def note_begun(self, key: str) -> None:
+        """An upload in parts may have been begun under *key*, or may be yet, whose id nobody was told."""
+        with self._lock:
+            self._begun.add(key)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether there is something to be remembered."""
+        return bool(self._fresh or self._begun)
+
+    def fresh(self) -> tuple[list[UnansweredRow], list[str]]:
+        """What was noted since the last call, and the keys under which uploads in parts may have been begun."""
+        with self._lock:
+            rows = [UnansweredRow(key, *self._known[key]) for key in self._fresh if key in self._known]
+            begun = list(self._begun)
+            self._fresh, self._begun = set(), set()
+        return rows, begun
+
+    def expired(self) -> list[str]:
+        """Keys of which nothing is feared any more; they are forgotten."""
+        with self._lock:
+            over = [key for key, (noted_ns, _) in self._known.items() if noted_ns <= self._oldest_ns()]
+            for key in over:
+                del self._known[key]
+        return over
+
+    def remember(self, row: UnansweredRow) -> None:
+        """It was noted by an earlier run."""
+        self._known[row.key] = row.noted_ns, row.sha256
 
     def others(self, key: str, sha256: bytes | None) -> bool:
         """Whether what lies under *key* may come to be anything but these bytes."""

@@ -31,31 +31,44 @@ class Unsent:
 
     def __init__(self) -> None:
         self.total_bytes = 0
+        self.watched_bytes = 0
+        """Of files that S3 has, and whose local copies have to stay for a while all the same."""
         self._by_owner: Counter[str | None] = Counter()
         self._rows: dict[int, tuple[int, str | None]] = {}
         self._aside: dict[int, Why] = {}
 
     def put(self, row: JournalRow, owner: str | None) -> None:
         """An upload was journalled, or has another size. *owner*: the user; None for shared files."""
-        self._count(row.id, -1)
+        why = self.why_aside(row.id)
+        self.drop(row.id)
         self._rows[row.id] = (row.size_bytes, owner)
         self._count(row.id, 1)
+        if why is not None:
+            self.set_aside(row.id, why)
 
     def drop(self, row_id: int) -> None:
         """The upload is done, or not wanted any more."""
+        self.count_again(row_id)
         self._count(row_id, -1)
         self._rows.pop(row_id, None)
-        self._aside.pop(row_id, None)
 
     def set_aside(self, row_id: int, why: Why) -> None:
         """It will not leave by itself."""
+        self.count_again(row_id)
         self._count(row_id, -1)
         self._aside[row_id] = why
+        self._count_watched(row_id, 1)
 
     def count_again(self, row_id: int) -> None:
         """It will, after all."""
-        if self._aside.pop(row_id, None) is not None:
+        if row_id in self._aside:
+            self._count_watched(row_id, -1)
+            del self._aside[row_id]
             self._count(row_id, 1)
+
+    def _count_watched(self, row_id: int, sign: int) -> None:
+        if self._aside[row_id] is Why.WATCHED and row_id in self._rows:
+            self.watched_bytes += sign * self._rows[row_id][0]
 
     def why_aside(self, row_id: int) -> Why | None:
         """Why the upload does not count; None if it does."""

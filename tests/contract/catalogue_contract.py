@@ -12,7 +12,7 @@ from recfs.core.model import Kind, State
 from recfs.errors import OutOfSpace, RowRefused
 from recfs.ports.batch import Batch
 from recfs.ports.catalogue import Catalogue
-from recfs.ports.rows import ROOT_INO, AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow
+from recfs.ports.rows import ROOT_INO, AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow, UnansweredRow
 
 DIGESTS: dict[str, Any] = {"sha256": b"s" * 32, "md5": b"m" * 16}
 Break = Callable[[], None]
@@ -259,6 +259,14 @@ class CatalogueContract:
         assert (await filled.object(10), await filled.object(11)) == (None, held(11))
         await filled.apply(Batch(removed=[11]))
         assert await filled.object(11) is None
+
+    async def test_requests_without_an_answer(self, filled: Catalogue) -> None:
+        rows = [UnansweredRow("users/5/a", 1, b"s" * 32), UnansweredRow("users/5/b", 2, None)]
+        await filled.apply(Batch(unanswered=rows))
+        await filled.apply(Batch(unanswered=[UnansweredRow("users/5/b", 3, b"")]))
+        assert sorted(await filled.unanswered()) == [rows[0], UnansweredRow("users/5/b", 3, b"")]
+        await filled.apply(Batch(unanswered=[rows[1]], answered=["users/5/b", "unknown"]))
+        assert list(await filled.unanswered()) == rows[:1]
 
     async def test_names_and_users_of_uploads(self, catalogue: Catalogue) -> None:
         rows = [row(1, b"", 1, kind=Kind.DIR)]

@@ -9,6 +9,7 @@ from recfs.errors import InvalidArgument
 from recfs.stores.wrap import RetryingObjectStore
 from recfs.tier.journal import UPLOAD
 from recfs.tier.unsent import Why
+from recfs.tier.uploads.holders import NOT_YET
 
 if TYPE_CHECKING:
     from recfs.api.s3.far import Far
@@ -83,9 +84,12 @@ class QueueAnswers:
         }
 
     def watched(self) -> int:
-        """How many files S3 has that it may yet replace by what it was asked before."""
-        journal = self._far.found.journal if self._far.found is not None else None
-        return sum(journal.unsent.why_aside(each) is Why.WATCHED for each in journal.rows) if journal else 0
+        """How many files wait until S3 cannot replace their objects any more by what it was asked before."""
+        if self._far.found is None:
+            return 0
+        journal = self._far.found.journal
+        aside = journal.unsent.why_aside
+        return sum(aside(row.id) is Why.WATCHED or row.error == NOT_YET for row in journal.rows.values())
 
     async def stays(self) -> dict[str, Any] | None:
         """What is not uploaded as long as its name looks temporary; None without S3."""

@@ -99,8 +99,8 @@ def _say_done(result: dict[str, Any]) -> None:
         output.say(f"not uploaded: {stays}", style="yellow")
     if watched := result.get("watched"):
         output.say(
-            f"{output.number_of(watched, 'file')} of them S3 may yet replace by what it was asked before: the local "
-            "copies stay until that is over, for up to 10 minutes"
+            f"{output.number_of(watched, 'file')} of them S3 may yet replace by what it was asked before: until that "
+            "is over, for up to 10 minutes, local copies stay, and objects keep the names they had"
         )
     for row in refused["first"]:
         output.say(f"S3 refuses it: {failing(row)}", style="yellow")

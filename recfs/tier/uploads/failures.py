@@ -24,7 +24,7 @@ from recfs.ports.object_errors import (
     WrongCredentials,
 )
 from recfs.state.problems import reason_of
-from recfs.tier.journal import MOVE
+from recfs.tier.journal import MOVE, UPLOAD
 from recfs.tier.unsent import Why
 
 if TYPE_CHECKING:
@@ -65,6 +65,13 @@ class Failures:
     def failed(self, row: JournalRow, error: Exception) -> None:
         """The work on a row met *error*. Atomic."""
         row = self._journal.rows.get(row.id, row)
+        newer = self._journal.upload_of(row.ino) if row.kind == UPLOAD else None
+        if newer is not None and newer.id != row.id:
+            self._journal.inherited.add(newer.id)  # something of this one may be there
+            self._journal.cancel(row.id)
+            return
+        if self._journal.unsent.why_aside(row.id) is Why.WATCHED:
+            self._journal.unsent.count_again(row.id)  # nobody knows any more that it is there
         attempts = row.attempts + 1
         delay_s = min(FIRST_DELAY_S * 2.0 ** min(attempts - 1, 20), self._retry_max_s) * random.uniform(0.5, 1.0)
         lasting = isinstance(error, ObjectStoreError) and not error.retryable

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recfs.uploader")
 
+NOT_YET = "S3 left earlier requests for the new name unanswered: waits until none can come any more"
+"""`JournalRow.error` of a move that is not made yet."""
 ASIDE = ".recfs/moving/"
 """Where an object waits whose key and that of another change places. No path of a file begins so."""
 WAY_S = 0.1
@@ -86,7 +88,7 @@ class Holders:
         if holder is not None and holder.object is not None and key_of(holder) != key:
             why = f"waits for the move of {key_of(holder)}"
             move = self._journal.move_of(holder.ino)
-            if move is None or not self._is_refused(holder):
+            if move is None or not (self._is_refused(holder) or move.error == NOT_YET):
                 self._tier.follow(holder)  # renamed with its directory, and not told so yet
             elif move.id not in self.wanted:
                 self.wanted.add(move.id)

@@ -26,7 +26,7 @@ from recfs.ports.object_errors import (
 from recfs.ports.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta
 from recfs.state.nodes import DirNode, FileNode
 from recfs.tier.tier import CURRENT, description_of, key_of
-from recfs.tier.uploads.holders import ASIDE
+from recfs.tier.uploads.holders import ASIDE, NOT_YET
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -42,7 +42,6 @@ log = logging.getLogger("recfs.uploader")
 
 WRITTEN_LOOK_S = 3600.0
 """How long the metadata of a file that is being written is left alone; its commit or its upload tells before that."""
-NOT_YET = "S3 left earlier requests for the new name unanswered: waits until none can come any more"
 _NS = 10**9
 
 
@@ -177,6 +176,9 @@ class Moves:
             self._tier.copies.remember(node, node.object._replace(etag=info.etag, mtime_ns=told.mtime_ns or 0))
             if description_of(node, node.object) != told:
                 self._tier.described(node)
+            elif (until_ns := self._journal.unanswered.until_ns(held.key)) > (now := self._tree.clock.steady_ns()):
+                # The same bytes with what was true before may come to lie there.
+                self._journal.describe(node.ino, held.key, (until_ns - now) / _NS + 1)
 
     async def _copy(self, held: ObjectRow, key: str, meta: ObjectMeta) -> ObjectInfo:
         """Copy a file's object to *key*, described anew."""

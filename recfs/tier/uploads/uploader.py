@@ -101,6 +101,7 @@ class Uploader:
 
     async def _step(self, nursery: trio.Nursery) -> None:
         self._journal.wake = wake = trio.Event()
+        self._journal.forget_answered()
         wait_s = await self._start(nursery)
         with trio.move_on_after(wait_s):
             await wake.wait()
@@ -192,7 +193,10 @@ class Uploader:
 
     async def _abort(self, row: JournalRow) -> None:
         try:
-            await self._call(partial(self._tier.objects.abort_multipart, row.key, row.upload_id))
+            if row.upload_id:
+                await self._call(partial(self._tier.objects.abort_multipart, row.key, row.upload_id))
+            else:
+                await abort_unknown(self._tier.objects, self._journal, self._limiter, row.key)
         except (UploadGone, ObjectMissing, KeyTooLong):
             pass  # there is nothing to be aborted
         except (NotOffered, RequestRefused) as error:
@@ -290,6 +294,7 @@ class Uploader:
         finally:
             if transfer.unanswered:
                 self._journal.unanswered.note(key, sha256)
+                self._tier.unsure(node, key)
 
     def _look_again(self, row: JournalRow, node: FileNode, key: str, look: Look) -> None:
         """S3 has the bytes, and may replace them by what it was asked before. Atomic.
@@ -308,11 +313,7 @@ class Uploader:
         else:
             journal.unsent.count_again(row.id)
         row = journal.rows.get(row.id, row)
-        journal.update(
-            row._replace(
-                attempts=max(1, row.attempts), error=LOOKED_AT, next_try_ns=next_ns, parts=sent.doubted(row.parts)
-            )
-        )
+        journal.update(row._replace(attempts=max(1, row.attempts), error=LOOKED_AT, next_try_ns=next_ns))
 
     async def _drop(self, row: JournalRow) -> None:
         """The row is not wanted any more. What an upload or a move may have put in S3 goes, too. Raises nothing."""
