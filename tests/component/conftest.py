@@ -53,7 +53,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(autouse=True)
 def slow_calls(request: pytest.FixtureRequest) -> Iterator[None]:
     """With `--slow-catalogue`, or the mark `late_catalogue`, each call of the catalogue takes a moment."""
-    if not (getattr(request, "param", False) or request.config.getoption(slow_catalogue.OPTION)):
+    wanted = getattr(request, "param", False) or request.config.getoption(slow_catalogue.OPTION)
+    if not wanted or request.node.get_closest_marker("prompt_catalogue"):
         yield
         return
     dice = random.Random(f"{request.config.getoption(slow_catalogue.SEED)} {request.node.nodeid}")

@@ -43,6 +43,7 @@ def tries(fs: Filesystem, operation: str) -> int:
     return sum(asked == operation for asked, _ in bucket(fs).calls)
 
 
+@pytest.mark.prompt_catalogue
 @next_try
 async def test_a_file_that_no_key_can_name_is_removed_for_good(fs: Filesystem) -> None:
     await fs.write(LONG, b"data")
@@ -52,6 +53,7 @@ async def test_a_file_that_no_key_can_name_is_removed_for_good(fs: Filesystem) -
     assert fs.rows("select count(*) from journal") == [0]
 
 
+@pytest.mark.prompt_catalogue
 @next_try
 async def test_the_deletion_of_what_cannot_be_named_keeps_no_other(fs: Filesystem) -> None:
     await fs.write(LONG, b"data")
@@ -87,6 +89,7 @@ async def test_an_object_stays_where_it_is_when_its_file_gets_too_long_a_name(fs
     assert stored(fs) == {f"{REC}/other": b"data"}
 
 
+@pytest.mark.prompt_catalogue
 @next_try
 async def test_an_object_that_cannot_follow_makes_way(fs: Filesystem) -> None:
     """A new file of the old name is uploaded all the same."""

@@ -252,6 +252,7 @@ WAITING = {
 @pytest.mark.parametrize("reason", [Moving, Slow, Held])
 @pytest.mark.parametrize("act", ["open", "empty", "write", "truncate", "fsync"])
 @pytest.mark.table(5)
+@pytest.mark.prompt_catalogue
 async def test_a_killed_caller_leaves_nothing_half_done(
     nursery: trio.Nursery, place: Path, reason: type[Any], act: str, kernel: str
 ) -> None:
