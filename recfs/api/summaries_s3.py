@@ -76,7 +76,7 @@ def totals(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     for row in rows:
         states[row["state"]] += 1
         kinds[row["kind"]] += 1
-        if row["kind"] == "upload":
+        if row["kind"] == "upload" and row["why"] != LOOKED_AT:
             unsent += row["size_bytes"]
             sent += row["sent_bytes"]
     return (
@@ -101,7 +101,7 @@ def _queued(row: JournalRow, now_ns: int, running: Mapping[int, int]) -> dict[st
         "path": None,
         "key": row.key or None,
         "state": state,
-        "why": row.error if state in ("failed", "waiting") else "",
+        "why": "" if is_running else row.error,
         "size_bytes": row.size_bytes,
         "sent_bytes": running[row.id] if is_running else _sent(row.parts),
         "attempts": row.attempts,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from recfs.core.lanes import Turns
 from recfs.core.naming import is_temporary_name
 from recfs.ports.rows import JournalRow
 from recfs.tier import sent
@@ -80,9 +81,9 @@ class Journal:
         """Counts the uploads that are done, or not wanted any more."""
         self._timers: list[tuple[int, int]] = []
         """(next_try_ns, id), a heap; entries that are outdated are skipped."""
-        self._due: dict[bool, list[int]] = {False: [], True: []}
-        """Ids whose time has come, as heaps: deletions, and all others."""
-        self._queued: set[int] = set()
+        self._due: dict[bool, Turns[int]] = {False: Turns(), True: Turns()}
+        """Ids whose time has come: deletions, and all others. Users take turns: what S3 leaves unanswered of one user's
+        files keeps nobody else's waiting for long."""
         self.wake = trio.Event()
         """Set when there is something new to look at."""
         self._progress = trio.Event()
@@ -271,14 +272,12 @@ class Journal:
     # --- choosing (atomic) ---------------------------------------------------------------------------------------
 
     def take(self, *, deletions: bool) -> JournalRow | None:
-        """The oldest row that is due and not being worked on: to be started, or put back."""
+        """The next row that is due and not being worked on: to be started, or put back."""
         now = self._clock.steady_ns()
         while self._timers and self._timers[0][0] <= now:
             self._queue(heapq.heappop(self._timers)[1], now)
         due = self._due[deletions]
-        while due:
-            row_id = heapq.heappop(due)
-            self._queued.discard(row_id)
+        while (row_id := due.take()) is not None:
             row = self._ready(row_id, now)
             if row is not None:
                 return row
@@ -306,9 +305,8 @@ class Journal:
 
     def _queue(self, row_id: int, now: int) -> None:
         row = self._ready(row_id, now)
-        if row is not None and row_id not in self._queued:
-            self._queued.add(row_id)
-            heapq.heappush(self._due[row.kind == DELETE], row_id)
+        if row is not None:
+            self._due[row.kind == DELETE].put(self.unsent.owner_of(row_id), row_id)
 
     def next_ns(self) -> int | None:
         """When the next row's time comes; None when there is none."""
@@ -323,6 +321,12 @@ class Journal:
             self._put(row, self.unsent.owner_of(row.id))
             self._behind.journal(row)
             self.wake.set()
+
+    def waiting(self, row: JournalRow) -> None:
+        """The row waits for something else, which its `error` names: that is no failure of its own."""
+        if row.attempts:
+            self.inherited.add(row.id)
+        self.update(row._replace(attempts=0))
 
     def done(self, row_id: int) -> None:
         """The work is done, or not wanted any more."""

@@ -275,6 +275,57 @@ async def test_an_object_that_waits_for_its_name_goes_aside_for_another_file(
     await until(lambda: stored(fs) == {FILE: b"all there is", OTHER: b"another"})
 
 
+async def test_what_waits_for_another_object_is_no_failure(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it failed before; `drain` names it."""
+    assert fs.objects is not None
+    await fs.write(OTHER, b"all there is")
+    await fs.drain()
+    await evict(fs, OTHER)
+    fs.objects.fail("copy", ServerFault("cannot now"), times=1000)
+    await fs.rename(OTHER, FILE)
+    await fs.write(OTHER, b"another")
+    ino = (await node(fs, OTHER)).ino
+    await until(lambda: fs.tier.journal.upload_of(ino) is not None)
+    row = fs.tier.journal.upload_of(ino)
+    fs.tier.journal.update(row._replace(attempts=2, error="it failed before", next_try_ns=0))
+    await until(lambda: any(row.error.startswith("waits for the move") for row in rows(fs)))
+    told = (await ask(fs, "drain", timeout_s=0.2))["left"]["s3"]["rows"]
+    [told] = [row for row in told if row["path"] == OTHER]
+    assert told["state"] in ("pending", "waiting")
+    assert told["why"] == f"waits for the move of {FILE}"
+    assert OTHER not in (await ask(fs, "status"))["s3"]["problem"]
+    fs.objects.heal()
+    await stored_at_last(fs, OTHER)
+
+
+async def test_one_users_requests_without_an_answer_do_not_keep_another_waiting(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Users take turns, however many files one of them has waiting."""
+    assert fs.objects is not None
+    for number in range(40):
+        await fs.write(f"{REC}/{number}", b"x")
+    await fs.drain()
+    sent: list[str] = []
+
+    def put(asked: str, key: str | None) -> None:
+        if asked == "put_file" and key is not None:
+            sent.append(key)
+            if key.startswith(REC):
+                raise Stalled("nothing came")
+
+    fs.objects.before = put
+    for number in range(40):
+        await fs.write(f"{REC}/{number}", b"changed")
+    await fs.write("users/6/recordings/1/file", b"another's")
+    await stored_at_last(fs, "users/6/recordings/1/file")
+    assert sent.index("users/6/recordings/1/file") < 40
+    fs.objects.before = lambda _asked, _key: None
+    await passes(fs)
+    for number in range(40):
+        await stored_at_last(fs, f"{REC}/{number}")
+
+
 @plain
 async def test_a_mark_that_comes_late_is_this_stores_own(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each try puts another one there."""

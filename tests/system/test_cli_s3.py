@@ -367,6 +367,14 @@ def test_drain_ends_with_what_will_not_get_done_by_waiting(root: Path, as_json: 
         ]
 
 
+def test_drain_names_what_waits_for_another_object(root: Path) -> None:
+    row = FAILED | {"state": "waiting", "path": "users/5/a", "why": "waits for the move of users/5/b", "error": ""}
+    left = {"s3": {"totals": TOTALS, "rows": [row]}}
+    with FakeDaemon(root, {"drain": {"pending": 1, "left": left}}):
+        result = run("drain", "--root", root, "--timeout", "1s")
+    assert "  upload of users/5/a waits for the move of users/5/b" in result.stdout.splitlines()
+
+
 def test_drain_says_what_s3_may_yet_replace(root: Path) -> None:
     with FakeDaemon(root, {"drain": {"pending": 0, "s3": True, "watched": 2}}):
         result = run("drain", "--root", root)

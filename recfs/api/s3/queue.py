@@ -116,7 +116,8 @@ class QueueAnswers:
         if self._far.found is None:
             return None
         found = await self._queue(_LEFT)
-        told = [row for row in found["rows"] if row["state"] != "waiting"]
+        waits = self._far.tier.journal.waits
+        told = [row for row in found["rows"] if row["state"] != "waiting" or row["id"] in waits]
         return {"totals": found["totals"], "rows": told, "breaker": self._breaker()}
 
     # --- changing ------------------------------------------------------------------------------------------------

@@ -50,11 +50,14 @@ def progress(file: dict[str, Any]) -> str:
 
 
 def of_queue(far: dict[str, Any] | None) -> list[str]:
-    """Return what is left of the S3 queue: the totals, and what fails by name."""
-    if far is None or not any(far["totals"][state] for state in ("running", "failed", "pending")):
+    """Return what is left of the S3 queue: the totals, and what fails or waits for another row by name."""
+    rows = far.get("rows", []) if far is not None else []
+    waiting = [row for row in rows if row["state"] in ("pending", "waiting") and row.get("why")]
+    if far is None or not (waiting or any(far["totals"][state] for state in ("running", "failed", "pending"))):
         return []
     lines = [f"S3: {summary(far['totals'])}, {output.size(far['totals']['sent_bytes'])} sent"]
-    lines += [failing(row) for row in far.get("rows", []) if row["state"] == "failed"]
+    lines += [failing(row) for row in rows if row["state"] == "failed"]
+    lines += [f"{row['kind']} of {output.show_name(row['path'])} {output.show_name(row['why'])}" for row in waiting]
     return lines + down(far.get("breaker"))
 
 

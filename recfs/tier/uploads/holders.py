@@ -100,7 +100,7 @@ class Holders:
         waits = self._waits[row.id] = self._waits.get(row.id, -1) + 1
         delay_s = min(WAY_S * 2.0 ** min(waits, 10), WAY_MAX_S) * random.uniform(0.5, 1.0)
         next_ns = self._tree.clock.steady_ns() + round(delay_s * _NS)
-        self._journal.update(row._replace(error=why, next_try_ns=next_ns))
+        self._journal.waiting(row._replace(error=why, next_try_ns=next_ns))
         return True
 
     def _is_refused(self, holder: FileNode) -> bool:

@@ -110,7 +110,7 @@ class Moves:
         elif await self._holders.in_the_way(row, key, holder):
             return
         if self._journal.unanswered.others(key, held.sha256):  # perhaps it would be all there is of the file
-            self._journal.update(row._replace(next_try_ns=self._journal.unanswered.until_ns(key), error=NOT_YET))
+            self._journal.waiting(row._replace(next_try_ns=self._journal.unanswered.until_ns(key), error=NOT_YET))
             return
         if row.key != key:
             if not await self._clear(row):
@@ -155,7 +155,7 @@ class Moves:
         if node.state in (State.WRITING, State.SEALING):
             # The upload that follows says it; without one, nothing was changed, and the commit tells.
             next_ns = self._tree.clock.steady_ns() + round(WRITTEN_LOOK_S * _NS)
-            self._journal.update(row._replace(next_try_ns=next_ns, error="the file is being written"))
+            self._journal.waiting(row._replace(next_try_ns=next_ns, error="the file is being written"))
             return
         if node.state not in CURRENT or held.storage_class in ARCHIVE_CLASSES:
             self._journal.done(row.id)
