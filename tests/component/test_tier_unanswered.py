@@ -275,6 +275,7 @@ async def test_an_object_that_waits_for_its_name_goes_aside_for_another_file(
     await until(lambda: stored(fs) == {FILE: b"all there is", OTHER: b"another"})
 
 
+@plain
 async def test_what_waits_for_another_object_is_no_failure(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though it failed before; `drain` names it."""
     assert fs.objects is not None
