@@ -195,7 +195,7 @@ async def opened(
 def _catalogue(store: LocalStore) -> SqliteCatalogue:
     """Open it; on a full disk with the room that was put aside for it. Raises StoreError."""
     expect_new = not store.has_files()
-    for make_room in (store.drop_ballast, partial(give_up, store.catalogue_path)):
+    for make_room in (store.drop_emergency_reserve, partial(give_up, store.catalogue_path)):
         if not is_full(store.catalogue_path):
             with contextlib.suppress(StoreFull):
                 return open_catalogue(store.catalogue_path, expect_new=expect_new)
@@ -283,7 +283,7 @@ async def _build(
     if config.operator is not None:
         operators.add(config.operator)
         vfs.files.shares.excepted.add(config.operator)
-    space.keep_ballast()
+    space.keep_emergency_reserve()
     behind.subscribe(settler)
     with _readable(store):
         await tree.start()
@@ -350,7 +350,7 @@ async def _recount(catalogue: SqliteCatalogue) -> None:
 
 async def _make_room(store: LocalStore, catalogue: SqliteCatalogue) -> bool:
     """Give the catalogue what was put aside for it, and the room its log takes; tells whether there was any."""
-    dropped = store.drop_ballast()
+    dropped = store.drop_emergency_reserve()
     return await catalogue.fold() or dropped
 
 

@@ -1,1 +1,1 @@
-"""The books on disk: the only room with SQL. `sqlite` is the writer, `reports` and `check` read beside it."""
+"""The metadata on disk: the only room with SQL. `sqlite` is the writer, `reports` and `check` read beside it."""

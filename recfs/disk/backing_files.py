@@ -163,7 +163,7 @@ class BackingFiles:
                 self._settler.remake_above(node.ino)
                 return
             raise IoFailure(
-                f"{node.path}: its bytes are missing, {os.fsdecode(path)} was removed past recfs"
+                f"{node.path}: its bytes are missing, {os.fsdecode(path)} was removed out of band"
             ) from error
         if is_beyond(fd):
             os.close(fd)
@@ -177,7 +177,7 @@ class BackingFiles:
         if node.state.is_whole and os.fstat(fd).st_size != node.bytes:
             node.enter(State.CORRUPT)
             self._behind.node(node)
-            log.error("%s is corrupt: %s was changed past recfs", node.path, os.fsdecode(path))
+            log.error("%s is corrupt: %s was changed out of band", node.path, os.fsdecode(path))
         if node.body is None:
             node.body = BackingFile(fd, writable=writable)
         else:

@@ -1,4 +1,4 @@
-"""What the kernel did to a file by itself, taken over into the books.
+"""What the kernel did to a file by itself, taken over into the metadata.
 
 While a file is open for writing by passthrough the daemon sees no WRITE. Its size and times are those of the file
 below. Whoever is about to use `node.bytes`, or to answer with it, asks here first; the meter does so all the time.
@@ -28,12 +28,12 @@ def follow(tree: Tree, node: FileNode) -> bool:
         return False
     # The kernel drops what it remembers of a file when it writes to it, but not when a mapping of it is written to.
     # Nor does it when the writer is one of an earlier mount.
-    body.untold = body.untold or seen[0] == body.seen[0] or body.foreign
+    body.invalidation_pending = body.invalidation_pending or seen[0] == body.seen[0] or body.foreign
     body.seen = seen
     tree.resize(node, max(info.st_size, body.held))
     node.mtime_ns = node.ctime_ns = time_ns(info.st_mtime_ns)
     if drop_privileges(node):
-        body.untold = True
+        body.invalidation_pending = True
     tree.behind.node(node)
     if not node.unlinked:
         tree.activity(node.parent)

@@ -246,10 +246,10 @@ class DiskReserve:
             return f"the disk has no inodes left (df -i): {remedy}"
         return None
 
-    def keep_ballast(self) -> None:
+    def keep_emergency_reserve(self) -> None:
         """Put room aside for the catalogue, for when the reserve is gone, too, or again after it was used."""
         if self.left() > 0:
-            self._store.hold_ballast()
+            self._store.hold_emergency_reserve()
             disk = self._store.space()
             self._keep_headroom(disk.f_blocks * disk.f_frsize // HEADROOM_SHARE)
 

@@ -34,7 +34,7 @@ class Stops:
         self._to_freeze: list[FileNode] = []
         self._to_thaw: list[tuple[FileNode, BackingFile, int, trio.Event]] = []
         self.due = trio.Event()
-        """Set while some writer runs ahead of the books, or a stopped file is to be changed again."""
+        """Set while some writer runs ahead of the metadata, or a stopped file is to be changed again."""
 
     def rest(self) -> None:
         """No writer runs ahead any more. Atomic."""
@@ -123,7 +123,7 @@ class Stops:
             os.close(fd)
 
     async def _agree(self, node: FileNode, body: BackingFile, fd: int) -> None:
-        """Have the file below be changeable, or not, as the books say, whatever they came to say meanwhile."""
+        """Have the file below be changeable, or not, as the metadata says, whatever it came to say meanwhile."""
         frozen: bool | None = None
         while frozen is not (body.stopped is not None):
             frozen = body.stopped is not None

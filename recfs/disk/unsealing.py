@@ -108,7 +108,7 @@ class Unsealing:
             await self._behind.flush()
 
     def _to_staging(self, node: FileNode) -> None:
-        """From home to staging, inline, so that books and disk change in one step.
+        """From home to staging, inline, so that metadata and disk change in one step.
 
         rename(2) within a file system does not wait for data; and the kernel does not have the file open by itself.
         """
@@ -236,7 +236,7 @@ class Unsealing:
         node.promised = 0  # an fsync that ended meanwhile was of what is cut now
 
     async def cut(self, node: FileNode, body: BackingFile, size: int) -> None:
-        """ftruncate(2), and the books follow: others may write meanwhile. Raises OSError, and Interrupted before.
+        """ftruncate(2), and the metadata follows: others may write meanwhile. Raises OSError, and Interrupted before.
 
         Freeing many pieces takes minutes on some disks, so the trio thread only cuts what has none.
         """

@@ -74,7 +74,7 @@ class Attributes:
             return
         away = isinstance(node, FileNode) and node.state.is_remote
         if away or node.parent is node or getattr(node, "staging", None) is not None or node.pending & Pending.MAKE:
-            self._behind.node(node)  # the root is the operator's; the others are dressed when they arrive
+            self._behind.node(node)  # the root is the operator's; the others get their attributes when they arrive
         else:
             node.pending |= Pending.ATTRS
             self._behind.settle(node)

@@ -180,7 +180,7 @@ class IoModes:
         return handle.account is not None and handle.account.is_bounded
 
     def let_go(self, handle: Handle) -> None:
-        """The open is released: its last writes enter the books. Atomic."""
+        """The open is released: its last writes enter the metadata. Atomic."""
         mode, handle.mode = handle.mode, None
         node, body = handle.node, handle.body
         if mode is None:
@@ -247,8 +247,8 @@ class IoModes:
         body = node.body
         assert body is not None
         follow(self._tree, node)
-        if body.untold:
-            body.untold = False
+        if body.invalidation_pending:
+            body.invalidation_pending = False
             self.cache.forget_inode(node.ino)
         # Not what this look found: somebody else, a stat(2), may have looked since.
         grown, body.judged = node.bytes > body.judged, node.bytes

@@ -140,7 +140,7 @@ class Ranges:
     async def _change(
         self, handle: Handle, size: int, backing: int, function: Callable[[Unpack[Args]], int], *args: *Args
     ) -> int:
-        """Let a thread change the file, which may grow to *size*, so far admitted; then the books follow the file.
+        """Let a thread change the file, which may grow to *size*, so far admitted; then the metadata follows the file.
 
         *backing*: that of another file which *function* reads, if the kernel has that open by itself.
         """

@@ -54,7 +54,7 @@ class Survivors:
         if node.state is not State.WRITING:
             node.enter(State.WRITING)
         node.body = BackingFile(fd, writable=False)
-        number = self._files.adopt(node, node.body)  # as the books know it: the meter finds what it has grown by
+        number = self._files.adopt(node, node.body)  # as the metadata knows it: the meter finds what it has grown by
         if is_frozen(fd):
             reason = f"{node.path}: its writer had run past a limit before recfs was started"
             node.body.stopped = (QuotaExceeded, reason)

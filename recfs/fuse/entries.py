@@ -43,7 +43,7 @@ class Entries:
             foreign = False
             if isinstance(node, FileNode) and node.body is not None and node.body.ahead:
                 follow(self._tree, node)  # may change all of what is answered, the mode as well
-                node.body.untold = False
+                node.body.invalidation_pending = False
                 foreign = node.body.foreign
             entry.st_ino = ino or node.ino
             entry.st_mode = node.format | node.mode

@@ -9,7 +9,7 @@ from recfs.core.model import Kind, State
 ROOT_INO = 1
 """Inode number of the mount's root (FUSE_ROOT_ID)."""
 
-LIMBO_INO = 0
+HOLDING_INO = 0
 """Stands for `.recfs/limbo` where a home directory is named by inode number."""
 
 

@@ -53,4 +53,4 @@ class Settler(Protocol):
         """Wait until what is now being carried out is done."""
 
     def remake_above(self, ino: int) -> None:
-        """Have the directories above *ino*, as far as they were removed past recfs, made again. Atomic."""
+        """Have the directories above *ino*, as far as they were removed out of band, made again. Atomic."""

@@ -41,7 +41,7 @@ class Housekeeper:
         every = Schedule(INTERVAL_S)
         return [
             Sweep("memory", PART, every, self._excess, positive, self._shrink),
-            Sweep("ballast", PART, every, self._left, positive, self._keep_ballast),
+            Sweep("emergency reserve", PART, every, self._left, positive, self._keep_emergency_reserve),
             Sweep("checkpoint", PART, every, self._left, log_limit, self._checkpoint),
             Sweep("generation", PART, every, self._next_ino, always, self._advance),
         ]
@@ -55,8 +55,8 @@ class Housekeeper:
     async def _left(self) -> int:
         return self._space.left()
 
-    async def _keep_ballast(self, left_bytes: int, going_on: trio.Nursery) -> None:
-        self._space.keep_ballast()
+    async def _keep_emergency_reserve(self, left_bytes: int, going_on: trio.Nursery) -> None:
+        self._space.keep_emergency_reserve()
 
     async def _checkpoint(self, limit: dict[str, int], going_on: trio.Nursery) -> None:
         await self._catalogue.checkpoint(**limit)

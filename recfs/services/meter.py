@@ -17,7 +17,7 @@ PERIOD_S = 0.05
 
 
 class Meter:
-    """Looks while anybody writes ahead of the books, and sleeps otherwise."""
+    """Looks while anybody writes ahead of the metadata, and sleeps otherwise."""
 
     def __init__(self, modes: IoModes) -> None:
         self._modes = modes

@@ -92,7 +92,7 @@ class BackingFile:
     cached = 0
     """Opens in mode CACHED."""
     ahead = 0
-    """Writers among the PASS and DIRECT opens: the file below may be ahead of the books."""
+    """Writers among the PASS and DIRECT opens: the file below may be ahead of the metadata."""
     seen = (0, 0)
     """(size, mtime_ns) of the file below at the last look."""
     held = 0
@@ -101,7 +101,7 @@ class BackingFile:
     """Whether bytes of what is being fetched were asked for."""
     judged = 0
     """Size up to which the limits were looked at."""
-    untold = False
+    invalidation_pending = False
     """Whether the kernel may still believe in times of before the last look."""
     stopped: tuple[type[FsError], str] | None = None
     """The limit a writer ran past: no more writes, and the file ends as `incomplete`."""

@@ -65,7 +65,7 @@ class Node:
         """Pending bits the settler is working off right now: the row keeps them until it is done."""
         self.home_ino: int | None = None
         self.moved: tuple[DirNode | None, bytes] | None = None
-        """Physical (directory, name) while it differs from (parent, name); directory None = limbo."""
+        """Physical (directory, name) while it differs from (parent, name); directory None = the holding area."""
         self.xattrs: dict[bytes, bytes] | None = {}
         """User attributes; None = there are some in the catalogue, not loaded."""
 

@@ -18,7 +18,7 @@ from recfs.core.bounds import MAX_INT
 from recfs.core.layout import TOP_DIRS, Role, child_role
 from recfs.core.model import Kind
 from recfs.errors import InvalidPath, IoFailure, NameTooLong, NotADirectory, RecfsError, Stale
-from recfs.ports.rows import LIMBO_INO, ROOT_INO
+from recfs.ports.rows import HOLDING_INO, ROOT_INO
 from recfs.state.events import Events
 from recfs.state.memory import Memory
 from recfs.state.nodes import DirNode, FileNode, Garbage, Node, from_row
@@ -354,18 +354,18 @@ class Tree:
     def record_location(self, item: Node | Garbage, place: tuple[DirNode | None, bytes]) -> None:
         """*item* physically lies at *place*, which is not (or no longer) its logical one."""
         folder, name = place
-        self.physical_entries.setdefault(folder.ino if folder else LIMBO_INO, {})[name] = item
+        self.physical_entries.setdefault(folder.ino if folder else HOLDING_INO, {})[name] = item
 
     def occupant(self, place: tuple[DirNode | None, bytes]) -> Node | Garbage | None:
         """What physically lies at *place* without logically being there."""
         folder, name = place
-        return self.physical_entries.get(folder.ino if folder else LIMBO_INO, {}).get(name)
+        return self.physical_entries.get(folder.ino if folder else HOLDING_INO, {}).get(name)
 
     def forget_location(self, item: Node | Garbage, place: tuple[DirNode | None, bytes] | None) -> None:
         """*item* no longer lies at *place*."""
         if place is not None:
             folder, name = place
-            ino = folder.ino if folder else LIMBO_INO
+            ino = folder.ino if folder else HOLDING_INO
             inside = self.physical_entries.get(ino, {})
             if inside.get(name) is item:
                 del inside[name]

@@ -78,7 +78,7 @@ class LocalStore:
         self._home = os.fsencode(root)
         self._staging = os.fsencode(self.private / "staging")
         self._trash = os.fsencode(self.private / "trash")
-        self._limbo = os.fsencode(self.private / "limbo")
+        self._holding_area = os.fsencode(self.private / "limbo")
         self._lost = os.fsencode(self.private / "lost+found")
         self.lock = RootLock(root, self.private / "lock")
         self.removals = Removals(self.private)
@@ -120,7 +120,7 @@ class LocalStore:
                 "store %s: users can enter it and work past the mount, its quotas and checksums: chmod 700 %s",
                 self.root, self.root,
             )  # fmt: skip
-        self.beneath.open((self._staging, self._trash, self._limbo, self._lost))
+        self.beneath.open((self._staging, self._trash, self._holding_area, self._lost))
         self.max_file_bytes = _largest(self.lock.fd)
         for folder in (self._home, os.fsencode(self.private)):
             self.beneath.sync(folder)
@@ -215,9 +215,9 @@ class LocalStore:
         return b"%s/%d" % (self._trash, gid)
 
     @property
-    def limbo(self) -> bytes:
+    def holding_area(self) -> bytes:
         """Directory for entries that must make room before their own place is free."""
-        return self._limbo
+        return self._holding_area
 
     def lost(self, name: str) -> bytes:
         """Local path in lost+found."""
@@ -243,7 +243,7 @@ class LocalStore:
         """statvfs(3) of the root."""
         return os.fstatvfs(self.beneath.fd)
 
-    def hold_ballast(self) -> None:
+    def hold_emergency_reserve(self) -> None:
         """Keep some room on the disk for the catalogue, for when others have filled it. Without room, nothing."""
         path = self.private / BALLAST
         disk = self.space()
@@ -256,7 +256,7 @@ class LocalStore:
         with contextlib.suppress(OSError), open(path, "ab") as file:
             os.posix_fallocate(file.fileno(), 0, size)
 
-    def drop_ballast(self) -> bool:
+    def drop_emergency_reserve(self) -> bool:
         """Give that room up; False if there was none."""
         try:
             os.unlink(self.private / BALLAST)
@@ -347,8 +347,8 @@ class LocalStore:
         return self.beneath.stat(path)
 
     def find(self, st_ino: int) -> bytes | None:
-        """Local path of the entry with this inode number in the home tree or limbo. Walks everything."""
-        for top in (*(self.home([name]) for name in TOP_LEVELS), self._limbo):
+        """Local path of the entry with this inode number in the home tree or the holding area. Walks everything."""
+        for top in (*(self.home([name]) for name in TOP_LEVELS), self._holding_area):
             for path, number in self.beneath.walk(top):
                 if number == st_ino:
                     return path

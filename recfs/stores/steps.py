@@ -106,7 +106,7 @@ class Steps:
                 except Exception as error:  # of any class: the other steps are other people's
                     outcomes.append(_failed(error))
                     failed.update((step.path, step.to or step.path))
-                    folders.forget()  # they may have been moved or removed past recfs
+                    folders.forget()  # they may have been moved or removed out of band
                 else:
                     _touch(touched, step)
         finally:
@@ -132,7 +132,7 @@ class Steps:
                 info = _expect(folder, name, step.home_ino)
                 target, new_name = folders.of(step.to)
                 # Nothing of ours may be at the target: what was there has been moved away by an earlier step. A
-                # stranger (put there past recfs) is kept beside it rather than overwritten.
+                # foreign file (put there out of band) is kept beside it rather than overwritten.
                 aside = self._set_aside(target, new_name, _look(target, new_name))
                 os.rename(name, new_name, src_dir_fd=folder, dst_dir_fd=target)
                 outcome = self._dress(target, new_name, info, step.attrs)
@@ -180,7 +180,7 @@ class Steps:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
-            # Only strangers can be left in it: recfs's own entries were removed before their directory.
+            # Only foreign files can be left in it: recfs's own entries were removed before their directory.
             aside = self._set_aside(folder, name, info, b"dir-%d" % info.st_ino)
             return Outcome(
                 warning=f"{os.fsdecode(step.path)} held files recfs does not know; kept as lost+found/{aside}"
@@ -270,7 +270,7 @@ def _touch(touched: set[bytes], step: Step) -> None:
 def _builds_on(step: Step, failed: set[bytes]) -> bool:
     """Whether *step* concerns, or lies below, a path at which an earlier step failed.
 
-    A directory cannot go either before what failed to leave it: what is left in it would be taken for a stranger's.
+    A directory cannot go either before what failed to leave it: what is left in it would be taken for somebody else's.
     """
     paths = [path for path in (step.path, step.to) if path]
     if step.kind is StepKind.RMDIR and any(each.startswith(step.path + b"/") for each in failed):

@@ -1,4 +1,4 @@
-"""Local copies of what S3 holds, in the books: the rows that tell of them, and how much of the budget they take.
+"""Local copies of what S3 holds, in the metadata: the rows that tell of them, and how much of the budget they take.
 
 Whole copies lie in the home tree like any committed file, partial ones in staging. Which copies leave is `room`'s
 business, how they come here `partials`'.

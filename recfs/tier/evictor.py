@@ -85,11 +85,11 @@ class CacheEvictor:
         self._copies.remember(node, held._replace(local=0))
 
     def lost(self, node: FileNode) -> bool:
-        """The local copy was removed past recfs: tells whether S3 has the bytes, and they can be had again. Atomic."""
+        """The local copy was removed out of band: tells whether S3 has the bytes, and they can be had again. Atomic."""
         held = node.object
         if node.state is not State.STORED or held is None or node.body is not None or _is_moving(node):
             return False
-        log.warning("%s: its local copy was removed past recfs; S3 has the bytes", node.path)
+        log.warning("%s: its local copy was removed out of band; S3 has the bytes", node.path)
         self._is_away(node, held)
         return True
 

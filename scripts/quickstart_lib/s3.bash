@@ -71,7 +71,7 @@ for base in range(20_000 + os.getpid() % 10_000, 60_000, count):
 PYTHON
 }
 
-s3_client() { # make | list: the bucket, past recfs
+s3_client() { # make | list: the bucket, out of band
   AWS_SHARED_CREDENTIALS_FILE=$home/credentials .venv/bin/python - "$1" "$endpoint" "$bucket" <<'PYTHON'
 import sys
 import boto3

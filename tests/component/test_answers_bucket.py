@@ -116,7 +116,7 @@ async def test_presign_reads_what_is_stored(fs: Filesystem) -> None:
 
 
 async def test_presign_writes_only_where_there_is_no_file(fs: Filesystem) -> None:
-    """Else the file would be changed past recfs."""
+    """Else the file would be changed out of band."""
     await fs.write(FILE, b"data")
     found = await ask(fs, "presign", path=OTHER, put=True)
     assert (found["method"], found["key"]) == ("PUT", OTHER)

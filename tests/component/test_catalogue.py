@@ -217,7 +217,7 @@ async def test_syncs_of_many_callers_are_one(catalogue: SqliteCatalogue) -> None
 
 
 def fill(path: Path, users_ino: int) -> None:
-    """100,000 files of 1000 users, written past recfs: the rows only."""
+    """100,000 files of 1000 users, written out of band: the rows only."""
     rows: list[tuple[object, ...]] = []
     ino = 1000
     with contextlib.closing(sqlite3.connect(path)) as db:

@@ -81,7 +81,7 @@ async def test_bytes_beyond_the_books_are_counted(fs: Filesystem, expect_log: Ex
     await fs.write(f"{REC}/file", b"12345")
     with (fs.root / ".recfs" / await staging_of(fs, f"{REC}/file")).open("ab") as stranger:
         stranger.write(b"678")
-    expect_log("8 bytes on disk, 5 in the books")
+    expect_log("8 bytes on disk, 5 in the catalogue")
     await fs.drain()
     assert (await fs.node(f"{REC}/file")).bytes == 8
     assert fs.account() == (8, 1)

@@ -61,7 +61,7 @@ async def a_recording(fs: Filesystem) -> None:
 
 
 async def in_steps(fs: Filesystem, number: int, data: bytes, offset: int = 0) -> None:
-    """Write in pieces, with a flush of the books in between as time would bring it."""
+    """Write in pieces, with a flush of the metadata in between as time would bring it."""
     for start in range(0, len(data), 2500):
         await fs.vfs.files.write(number, offset + start, data[start : start + 2500])
         await fs.parts.behind.flush()

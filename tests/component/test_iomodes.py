@@ -1,4 +1,4 @@
-"""Passthrough without a kernel: modes, backing ids, and the books when writes happen unseen."""
+"""Passthrough without a kernel: modes, backing ids, and the metadata when writes happen unseen."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ async def test_without_a_backing_id_the_daemon_does_it(fs: Filesystem, number: i
     await fs.close(reader)
 
 
-# --- the books -------------------------------------------------------------------------------------------------------
+# --- the metadata ----------------------------------------------------------------------------------------------------
 
 
 async def test_what_the_kernel_wrote_is_measured_and_committed(fs: Filesystem) -> None:

@@ -74,7 +74,7 @@ async def test_a_file_that_stays_as_it_is_takes_over_a_name_at_once(fs: Filesyst
         await fs.crash()
         await fs.reopen()
     else:
-        (fs.root / REC / "new").write_bytes(b"changed past recfs")
+        (fs.root / REC / "new").write_bytes(b"changed out of band")
         with pytest.raises(Exception, match="is corrupt"):
             await fs.open(f"{REC}/new")
     assert await fs.state(f"{REC}/new") == state
@@ -82,7 +82,7 @@ async def test_a_file_that_stays_as_it_is_takes_over_a_name_at_once(fs: Filesyst
     await fs.drain()
     assert fs.rows("select count(*) from garbage") == [0]
     at_home = fs.root / REC / "old"
-    assert not at_home.exists() if state == "incomplete" else at_home.read_bytes() == b"changed past recfs"
+    assert not at_home.exists() if state == "incomplete" else at_home.read_bytes() == b"changed out of band"
     assert await fs.state(f"{REC}/old") == state
 
 

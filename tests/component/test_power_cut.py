@@ -37,7 +37,7 @@ class Case:
 
 
 async def pieces(fs: Filesystem, number: int, data: bytes, offset: int = 0) -> None:
-    """Write in pieces, the books flushed in between."""
+    """Write in pieces, the metadata flushed in between."""
     for start in range(0, len(data), 5000):
         await fs.vfs.files.write(number, offset + start, data[start : start + 5000])
         await fs.parts.behind.flush()

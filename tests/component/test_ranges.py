@@ -1,4 +1,4 @@
-"""Holes, allocation and copies between open files: charged like writes, and the books follow the file."""
+"""Holes, allocation and copies between open files: charged like writes, and the metadata follows the file."""
 
 from __future__ import annotations
 

@@ -219,7 +219,7 @@ async def test_a_file_taken_up_on_its_way_to_another_name_has_arrived(fs: Filesy
 @pytest.mark.expect_log("set aside, tried again later")
 @pytest.mark.parametrize("closed", [False, True], ids=["unfinished", "closed"])
 async def test_a_file_replaced_on_its_way_home_is_found_in_staging(fs: Filesystem, closed: bool) -> None:
-    """It is the way back, or goes; the books have it at home already."""
+    """It is the way back, or goes; the metadata has it at home already."""
     fs.checked_at_end = False
     entered, go_on = threading.Event(), threading.Event()
 

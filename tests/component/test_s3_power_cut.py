@@ -13,11 +13,13 @@ import pytest
 import trio
 
 from recfs.state.nodes import FileNode
+from recfs.tier.unanswered import KEPT_S
 from tests.fake_object_store import FakeObjectStore
 
-from .build import REC, Filesystem, pattern
+from .build import REC, Filesystem, pattern, until
 from .conftest import MEMORY
 from .far import tick
+from .late import watched
 from .powercut import Disk
 
 OLD, NEW = pattern(9000, seed=1), pattern(14_000, seed=2)
@@ -143,6 +145,9 @@ async def cut_and_look(top: Path, run: Procedure, versions: Versions, step: int,
             await fs.reopen()
             nursery.start_soon(tick, fs, 100.0)  # what was under way when power failed is waited for
             await fs.drain()
+            fs.clock.advance(KEPT_S)  # … and cannot come any more
+            fs.tier.journal.wake.set()
+            await until(lambda: not watched(fs))
             await judge(fs, objects, BEFORE | versions, at_least=LEFT.get(run.__name__, 3))
         except BaseException as error:
             error.add_note(where)

@@ -1,4 +1,4 @@
-"""The settler when the disk says no: the books are right meanwhile, and right afterwards."""
+"""The settler when the disk says no: the metadata is right meanwhile, and right afterwards."""
 
 from __future__ import annotations
 
@@ -179,18 +179,18 @@ async def test_a_crash_while_steps_fail_is_repaired(fs: Filesystem, expect_log: 
 async def test_a_stranger_in_the_way_is_kept(fs: Filesystem) -> None:
     fs.checked_at_end = False
     await prepare(fs)
-    (fs.root / REC / "new").write_bytes(b"put there past recfs")
+    (fs.root / REC / "new").write_bytes(b"put there out of band")
     await commit(fs)
     await fs.assert_consistent(lost=1)
     (kept,) = (fs.root / ".recfs/lost+found").iterdir()
-    assert kept.read_bytes() == b"put there past recfs"
+    assert kept.read_bytes() == b"put there out of band"
     assert await fs.read(f"{REC}/new") == pattern(5000, seed=9)
 
 
 async def test_a_directory_with_strangers_is_kept(fs: Filesystem, expect_log: ExpectLog) -> None:
     fs.checked_at_end = False
     await prepare(fs)
-    (fs.root / REC / "sub/stranger").write_bytes(b"put there past recfs")
+    (fs.root / REC / "sub/stranger").write_bytes(b"put there out of band")
     expect_log("held files recfs does not know")
     await remove_directory(fs)
     await fs.assert_consistent(lost=1)

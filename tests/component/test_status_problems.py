@@ -24,7 +24,7 @@ async def test_what_lies_in_lost_found_is_counted_and_named(fs: Filesystem) -> N
     assert (await fs.answers()["status"]({}))["lost_found"] is None
     await fs.mkdirs(REC)
     await fs.drain()
-    (fs.root / REC / "new").write_bytes(b"put there past recfs")
+    (fs.root / REC / "new").write_bytes(b"put there out of band")
     await fs.write(f"{REC}/new", pattern(100))
     await fs.drain()
     told = (await fs.answers()["status"]({}))["lost_found"]

@@ -181,4 +181,4 @@ def test_no_two_sweeps_have_one_name() -> None:
 
 async def test_the_stores_own_sweeps(fs: Filesystem) -> None:
     names = [each["name"] for each in fs.parts.sweeps.told()]
-    assert names == ["memory", "ballast", "checkpoint", "generation", "usage", "clock", "temp", "trash"]
+    assert names == ["memory", "emergency reserve", "checkpoint", "generation", "usage", "clock", "temp", "trash"]

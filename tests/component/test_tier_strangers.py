@@ -1,4 +1,4 @@
-"""Objects that were deleted or replaced past recfs while their files were renamed: nobody waits for their moves."""
+"""Objects that were deleted or replaced out of band while their files were renamed: nobody waits for their moves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .test_tier_keys import away, fs, objects
 
 __all__ = ["fs"]
 P, P2, Q = (f"{REC}/{name}" for name in ("p", "p2", "q"))
-lost = pytest.mark.expect_log("next try in|past recfs|gone from S3|was lost|ObjectChanged|etag")
+lost = pytest.mark.expect_log("next try in|out of band|gone from S3|was lost|ObjectChanged|etag")
 
 
 async def ends(fs: Filesystem) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The disk, or the catalogue, says no in the middle of an operation: the books stay right and nothing is lost."""
+"""The disk, or the catalogue, says no in the middle of an operation: the metadata stays right and nothing is lost."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ async def test_the_catalogue_has_room_when_others_took_all(place: Path) -> None:
         assert refused == 1
         assert not fs.rows("SELECT 1 FROM node WHERE name = ?", b"file")
         space.min_free = 0
-        space.keep_ballast()
+        space.keep_emergency_reserve()
         assert ballast.exists()
 
 
@@ -161,7 +161,7 @@ async def test_the_catalogues_files_have_room_beyond_their_ends(place: Path) -> 
         for n in range(3):
             await fs.write(f"{REC}/file{n}", b"bytes")
             await fs.drain()
-            fs.vfs.files.space.keep_ballast()
+            fs.vfs.files.space.keep_emergency_reserve()
             for suffix, room in (("-wal", LOG_BYTES), ("", FILE_BYTES)):
                 info = os.stat(f"{fs.parts.store.catalogue_path}{suffix}")
                 assert info.st_blocks * 512 >= info.st_size + room // 2

@@ -115,7 +115,7 @@ class Gate(Fault):
 
 
 class S3:
-    """One bucket, seen past recfs, and the way recfs sees it: `proxy`."""
+    """One bucket, seen out of band, and the way recfs sees it: `proxy`."""
 
     def __init__(self, server: str, name: str, client: Any, proxy: ChaosProxy, credentials: Path) -> None:
         self.server, self.name, self.client, self.proxy = server, name, client, proxy
@@ -169,11 +169,11 @@ class S3:
         return found
 
     def put(self, path: str, content: bytes) -> None:
-        """Write an object past recfs."""
+        """Write an object out of band."""
         self.client.put_object(Bucket=self.name, Key=f"{PREFIX}/{path}", Body=content)
 
     def remove(self, path: str) -> None:
-        """Delete an object past recfs."""
+        """Delete an object out of band."""
         self.client.delete_object(Bucket=self.name, Key=f"{PREFIX}/{path}")
 
     def unfinished(self) -> list[str]:

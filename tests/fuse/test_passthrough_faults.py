@@ -57,7 +57,7 @@ def small(request: pytest.FixtureRequest, store: Mount) -> Iterator[Mount]:
 
 
 def test_writers_fill_the_disk(small: Mount) -> None:
-    """An error at a write, at once; the daemon lives, the books are right, and with room again all goes on."""
+    """An error at a write, at once; the daemon lives, the metadata is right, and with room again all goes on."""
     small.expect_log(r"(?i)space|ENOSPC|disk|reserve")
     rec = small.start(config=f'min_free = {8 * MIB}\npassthrough = "auto"\n').recording()
     (rec / "before").write_bytes(pattern(MIB, seed=1))

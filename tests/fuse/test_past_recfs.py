@@ -1,4 +1,4 @@
-"""What somebody does to the store past recfs: home files changed or removed, the whole store copied."""
+"""What somebody does to the store out of band: home files changed or removed, the whole store copied."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_changed_home_file_is_corrupt_and_not_served(store: Mount, own_rec: Pa
     store.expect_log(r"is corrupt")
     home = committed(store, own_rec / "file", pattern(10_000))
     with home.open("ab") as stream:
-        stream.write(b"appended past recfs")
+        stream.write(b"appended out of band")
     forget_pages(store)
     with errno_is(errno.EIO):
         os.open(own_rec / "file", os.O_RDONLY)

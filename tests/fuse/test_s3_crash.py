@@ -129,7 +129,7 @@ def test_killed_while_an_evicted_file_is_overwritten(s3: S3, far: Mount, size: i
     settle(far)
     fd = os.open(path, os.O_WRONLY | os.O_TRUNC)
     os.write(fd, NEW[:1000])
-    far.status()  # the books are written, as they are after 0.1 s
+    far.status()  # the metadata is written, as they are after 0.1 s
     far.kill()
     os.close(fd)
     far.remount()

@@ -104,7 +104,7 @@ def test_two_hundred_files_killed_during_the_uploads(s3: S3, far: Mount) -> None
 def test_local_copies_removed_past_recfs_come_from_s3(s3: S3, far: Mount) -> None:
     files = write_files(far, range(40))
     far.drain()
-    far.expect_log("removed past recfs")
+    far.expect_log("removed out of band")
     far.umount()
     for path in local_copies(far):
         path.unlink()
@@ -121,7 +121,7 @@ def test_everything_local_removed_past_recfs_comes_from_s3(s3: S3, far: Mount) -
     """Directories, too: the whole home tree."""
     files = write_files(far, range(20))
     far.drain()
-    far.expect_log("removed past recfs|home")
+    far.expect_log("removed out of band|home")
     far.umount()
     shutil.rmtree(far.root / "users/1")
     far.remount()

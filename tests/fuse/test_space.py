@@ -177,7 +177,7 @@ def tiny(request: pytest.FixtureRequest, store: Mount) -> Iterator[Mount]:
 
 
 def take_all(root: Path) -> Path:
-    """Fill a disk past recfs, to the last byte."""
+    """Fill a disk out of band, to the last byte."""
     filler = root / "filler"
     with filler.open("wb", buffering=0) as stream:
         for size in (MIB, 4096, 512, 1):

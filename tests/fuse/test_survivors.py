@@ -254,7 +254,7 @@ def test_limits_hold_for_it(store: Mount, rec: Path) -> None:
         recorder(f"os.write(fd, bytes({MIB}))")
         restart(store)
         recorder(f"os.write(fd, bytes({40 * MIB}))")
-        wait_until(lambda: used(store) > 32 * MIB, "the books know of it")
+        wait_until(lambda: used(store) > 32 * MIB, "the metadata knows of it")
         if stops:
 
             def refused() -> bool:

@@ -95,7 +95,7 @@ class BucketAnswers:
     async def _head(self, held: ObjectRow) -> ObjectInfo:
         info = await self._far.ask(partial(self._far.tier.objects.head, held.key))
         if info is None:
-            raise ObjectMissing(f"{held.key}: its object is gone from S3; it was deleted past recfs")
+            raise ObjectMissing(f"{held.key}: its object is gone from S3; it was deleted out of band")
         return info
 
     # --- presign -------------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ class BucketAnswers:
         except NotFound:
             return key_for(b"/".join(parts))
         raise Exists(
-            f"{os.fsdecode(b'/'.join(parts))} exists: its object would be changed past recfs; write to the file instead"
+            f"{os.fsdecode(b'/'.join(parts))} exists: its object would change out of band; write to the file instead"
         )
 
     # --- lifecycle -----------------------------------------------------------------------------------------------

@@ -371,7 +371,7 @@ class Committer(Follower):
                 raise unreadable
             return False
         if digest.size_bytes != node.bytes:
-            log.warning("%s: %d bytes on disk, %d in the books", node.path, digest.size_bytes, node.bytes)
+            log.warning("%s: %d bytes on disk, %d in the catalogue", node.path, digest.size_bytes, node.bytes)
             self._tree.resize(node, digest.size_bytes)
         node.enter(State.COMMITTED)
         node.sha256, node.md5, node.home_ino = digest.sha256, digest.md5, digest.st_ino

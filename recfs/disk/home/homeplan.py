@@ -137,7 +137,7 @@ class HomePlan:
         return False
 
     def plan(self) -> Plan:
-        """The next batch: the books say afterwards where everything will lie."""
+        """The next batch: the metadata says afterwards where everything will lie."""
         plan = Plan()
         until = time.monotonic() + PLAN_S
         nodes, self.nodes = self.nodes, {}
@@ -176,7 +176,7 @@ class HomePlan:
                 return self._park(plan, node)
         if node.moved is not None and any(folder.ino in plan.planning for folder in above):
             # It has to make room for one of these, and cannot go into it before.
-            self._to_limbo(plan, node)
+            self._hold(plan, node)
             plan.planning.discard(node.ino)
             return True
         places = self._places
@@ -221,7 +221,7 @@ class HomePlan:
         return above
 
     def _move_books(self, plan: Plan, node: Node) -> None:
-        """From now on the books say that *node* lies at its logical place."""
+        """From now on the metadata says that *node* lies at its logical place."""
         plan.moving.add(node.ino)
         self._tree.forget_location(node, node.moved)
         node.moved = None
@@ -239,12 +239,12 @@ class HomePlan:
                 return False
             self.garbage.pop(occupant.gid, None)
         elif occupant.ino in plan.planning:
-            self._to_limbo(plan, occupant)  # two names that change places
+            self._hold(plan, occupant)  # two names that change places
         elif not (yield self._plan_node(plan, occupant)):
             return False
         return True
 
-    def _to_limbo(self, plan: Plan, node: Node) -> None:
+    def _hold(self, plan: Plan, node: Node) -> None:
         places = self._places
         source, before = places.home(node), node.moved
         self._tree.forget_location(node, node.moved)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from recfs.stores.local import LocalStore
 
 Place = tuple["DirNode | None", bytes]
-"""A physical directory (None = limbo) and a name in it."""
+"""A physical directory (None = the holding area) and a name in it."""
 
 
 class PathResolver:
@@ -38,7 +38,7 @@ class PathResolver:
             folder, name = moved
             names.append(name)
             if folder is None:
-                return b"/".join((self._store.limbo, *reversed(names)))
+                return b"/".join((self._store.holding_area, *reversed(names)))
             node = folder
 
     @staticmethod
@@ -58,4 +58,4 @@ class PathResolver:
     def at(self, place: Place) -> bytes:
         """Local path of a physical place."""
         folder, name = place
-        return (self._store.limbo if folder is None else self.home(folder)) + b"/" + name
+        return (self._store.holding_area if folder is None else self.home(folder)) + b"/" + name

@@ -5,7 +5,7 @@ The order is always: row written → step on disk, directory fsynced → row say
 crash in between leaves a pending row whose `home_ino` tells at the next start whether the step happened
 (`fs/recovery`).
 
-A batch is planned on the trio thread, with the books already saying where everything will lie, and carried out by a
+A batch is planned on the trio thread, with the metadata already saying where everything will lie, and carried out by a
 thread. Until it is done `touches` is true for what it moves, and whoever needs such a path waits
 (`Moves.ended`).
 Files that programs may keep locked are left out of it (`inuse.py`), and what is under way in it is not handed to the
@@ -47,7 +47,7 @@ GATHER_S = 0.05
 RETRY_S = 1.0
 PART = "home tree"
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-"""What a step meets when a directory above it was removed past recfs, or replaced by something else."""
+"""What a step meets when a directory above it was removed out of band, or replaced by something else."""
 
 
 class HomeSettler(BatchFollower):
@@ -150,7 +150,7 @@ class HomeSettler(BatchFollower):
             await self._done.wait()
 
     def remake_above(self, ino: int) -> None:
-        """Have the directories above *ino*, as far as they were removed past recfs, made again. Atomic."""
+        """Have the directories above *ino*, as far as they were removed out of band, made again. Atomic."""
         node = self._tree.nodes.get(ino)
         folder = node.parent if node is not None else None
         while folder is not None and folder.parent is not folder and not self._is_made(folder):
@@ -330,19 +330,22 @@ class HomeSettler(BatchFollower):
         """Take a failed step back, and leave what it was for alone for a while."""
         item = job.item
         try:
-            heir = self._take_back(job)
-            if heir is not None and outcome.error in _GONE and isinstance(item, Node):
+            successor = self._take_back(job)
+            if successor is not None and outcome.error in _GONE and isinstance(item, Node):
                 self.remake_above(item.ino)
         except Exception as error:
             self._set_aside(item, error)
             return
-        if heir is None:
+        if successor is None:
             self._over(item)
             return
-        self._todo.nodes.pop(heir.ino, None) if isinstance(heir, Node) else self._todo.garbage.pop(heir.gid, None)
+        if isinstance(successor, Node):
+            self._todo.nodes.pop(successor.ino, None)
+        else:
+            self._todo.garbage.pop(successor.gid, None)
         if cause is None and outcome.reason:
             cause = IoFailure(f"{os.fsdecode(job.step.path)}: {outcome.reason}")
-        self._set_aside(heir, cause or OSError(outcome.error, os.strerror(outcome.error)))
+        self._set_aside(successor, cause or OSError(outcome.error, os.strerror(outcome.error)))
 
     def _garbage_done(self, entry: Garbage, *, purged: bool) -> None:
         self._tree.forget_location(entry, entry.place)
@@ -356,20 +359,21 @@ class HomeSettler(BatchFollower):
             self._behind.garbage(entry, discard=False)
 
     def _take_back(self, job: Job) -> Node | Garbage | None:
-        """The step did not happen: the books say again where the entry really lies. Returns what to try again."""
+        """The step did not happen: the metadata says again where the entry really lies. Returns what to try again."""
         item = job.item
         if job.step.kind is StepKind.ATTRS and isinstance(item, Node):
-            # Taken to staging meanwhile, it is dressed when it comes home; else there is something to try again.
+            # Taken to staging meanwhile, it gets its attributes when it comes home; else it is tried again.
             if item.unlinked or getattr(item, "staging", None) is not None:
                 return None
             item.pending |= job.pending
             return item
         if isinstance(item, Node) and item.unlinked:
             # Its bytes became garbage while the step was under way, at the place it never reached.
-            heirs = [entry for entry in self._tree.garbage.values() if entry.ino == item.ino and not entry.in_trash]
-            if not heirs:
+            of_it = (entry for entry in self._tree.garbage.values() if entry.ino == item.ino)
+            successors = [entry for entry in of_it if not entry.in_trash]
+            if not successors:
                 return None
-            item = heirs[-1]
+            item = successors[-1]
         if isinstance(item, Garbage):
             self._tree.forget_location(item, item.place)
             item.staging, item.place = job.staging, job.place

@@ -2,7 +2,7 @@
 
 Rows were written before bytes moved, and carry `home_ino`, so each unsettled row has few possible truths, told apart by
 looking. In order:
-  1. rows with pending moves: where is the inode that `home_ino` names? the books follow;
+  1. rows with pending moves: where is the inode that `home_ino` names? the metadata follows;
   2. `sealing` rows: their writer had closed. Same boot: the bytes are whole, seal again. After a reboot nobody knows
      what reached the disk, whatever the size says, and they are judged like `writing` ones;
   3. `writing` rows: nobody closed. They stay, as `incomplete`. An overwrite of which nothing was promised goes back to

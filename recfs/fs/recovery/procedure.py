@@ -16,7 +16,7 @@ from recfs.fs.recovery.finds import Finds, Report
 from recfs.fs.recovery.strays import Strays
 from recfs.fs.recovery.whereabouts import Whereabouts
 from recfs.fs.recovery.writers import Writers
-from recfs.ports.rows import LIMBO_INO
+from recfs.ports.rows import HOLDING_INO
 from recfs.state.nodes import DirNode, FileNode, Garbage, Node
 from recfs.state.tree import INO_RESERVE
 from recfs.stores.local import MARK_XATTR
@@ -163,9 +163,9 @@ class Recovery:
         for entry, row in entries:
             if entry.kind is Kind.DIR:
                 # A stand-in for the removed directory, so that what still lies in it has a path.
-                ghost = DirNode(entry.ino, None, row.home_name or b"", 0, 0, 0, entry.deleted_ns, Role.INSIDE)
-                ghost.unlinked = True
-                self._found.dirs[entry.ino] = ghost
+                placeholder = DirNode(entry.ino, None, row.home_name or b"", 0, 0, 0, entry.deleted_ns, Role.INSIDE)
+                placeholder.unlinked = True
+                self._found.dirs[entry.ino] = placeholder
         for entry, row in entries:
             with self._found.aside(("garbage", row.gid), f"removed {os.fsdecode(row.path)}"):
                 if row.home_name is not None and row.home_parent is not None:
@@ -191,7 +191,7 @@ class Recovery:
             raise IoFailure(f"the catalogue has {os.fsdecode(node.name)!r} lie inside itself")
 
     async def _folder(self, ino: int) -> DirNode | None:
-        if ino == LIMBO_INO:
+        if ino == HOLDING_INO:
             return None
         return self._found.dirs.get(ino) or await self._tree.directory(ino)
 

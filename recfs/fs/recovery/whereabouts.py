@@ -22,7 +22,7 @@ log = logging.getLogger("recfs.recovery")
 
 
 class Whereabouts:
-    """Makes the books follow the disk."""
+    """Makes the metadata follow the disk."""
 
     def __init__(self, found: Finds) -> None:
         self._found = found
@@ -59,7 +59,7 @@ class Whereabouts:
             return None
 
     def locate(self, node: Node) -> None:
-        """Correct the books where a step on disk happened but its record was lost."""
+        """Correct the metadata where a step on disk happened but its record was lost."""
         if isinstance(node, FileNode) and node.staging is not None:
             if node.staging in self._found.staging:
                 return
@@ -108,7 +108,7 @@ class Whereabouts:
         self._behind.node(node)
 
     def locate_garbage(self) -> None:
-        """Correct the books where garbage was removed, or taken to the trash, but the record of it was lost."""
+        """Correct the metadata where garbage was removed, or taken to the trash, but the record of it was lost."""
         for entry in list(self._tree.garbage.values()):
             with self._found.aside(("garbage", entry.gid), f"removed {os.fsdecode(entry.path)}"):
                 self._locate_removed(entry)
@@ -141,15 +141,17 @@ class Whereabouts:
         return None
 
     def _find_at_home(self, node: Node) -> bool:
-        """Look for the node's inode at its old place, its new one, and in limbo."""
+        """Look for the node's inode at its old place, its new one, and in the holding area."""
         old = node.moved
-        limbo = (None, b"%d" % node.ino)
-        for place in dict.fromkeys((old, None, limbo)):
+        holding = (None, b"%d" % node.ino)
+        for place in dict.fromkeys((old, None, holding)):
             self._tree.forget_location(node, node.moved)
             node.moved = place
             if self._is_at(self._places.home(node), node.home_ino):
                 if place is None:
-                    node.pending = (node.pending & ~Pending.MOVE) | Pending.ATTRS  # moved, but perhaps not dressed
+                    node.pending = (
+                        node.pending & ~Pending.MOVE
+                    ) | Pending.ATTRS  # moved, but perhaps without its attributes
                 else:
                     self._tree.record_location(node, place)
                     node.pending |= Pending.MOVE
@@ -164,7 +166,7 @@ class Whereabouts:
     def _search(self, node: Node) -> bool:
         """Look for the node's inode everywhere: it was renamed again while the last move was under way.
 
-        Found, it goes to limbo, from where the settler brings it to its place. The walk is long, and rare.
+        Found, it goes to the holding area, from where the settler brings it to its place. The walk is long, and rare.
         """
         # The number may be another file's by now, if the row is of another time than the tree.
         known = node.home_ino if self._found.age is Age.SAME else None

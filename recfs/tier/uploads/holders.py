@@ -108,7 +108,7 @@ class Holders:
         return move is not None and self._journal.unsent.why_aside(move.id) is not None
 
     async def is_lost(self, node: FileNode) -> bool:
-        """Whether S3 has the object of a file no more: it was deleted, or replaced, past recfs. Asks S3.
+        """Whether S3 has the object of a file no more: it was deleted, or replaced, out of band. Asks S3.
 
         If it only has another ETag, which recfs gave it and whose answer was lost, that is taken down.
         """
@@ -134,7 +134,7 @@ class Holders:
         assert held is not None
         aside = f"{ASIDE}{node.ino}"
         log.warning(
-            "%s: its object %s was deleted or replaced past recfs, and another file takes that name in S3; "
+            "%s: its object %s was deleted or replaced out of band, and another file takes that name in S3; "
             "if it is brought back, then as %s", node.path, held.key, aside,
         )  # fmt: skip
         self._tier.copies.remember(node, held._replace(key=aside))

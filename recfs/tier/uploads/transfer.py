@@ -109,7 +109,7 @@ class Transfer:
             return None
         except SourceChanged:
             if not self.is_stale():
-                raise  # somebody writes to it past recfs
+                raise  # somebody writes to it out of band
             return None
         self.stored = info is not None
         return None if self.is_stale() else info

@@ -228,13 +228,13 @@ FEATURES = (
     Feature(
         "conditional GET",
         _read_if,
-        "an object that was replaced past recfs is noticed by its etag, after the request and not before",
+        "an object that was replaced out of band is noticed by its etag, after the request and not before",
         "nothing: recfs compares the etag of every answer",
     ),
     Feature(
         "conditional copy",
         _copy_if,
-        "an object that is replaced past recfs in the moment of its move is moved all the same",
+        "an object that is replaced out of band in the moment of its move is moved all the same",
         "change objects of a store through its mount only",
     ),
     Feature(
