@@ -33,6 +33,8 @@ USERS = ("1", "2", "3")
 ROOTS = ("7", "8")
 """Users among whom root moves files."""
 SHOWN = {f"s{number}": pattern(number, 5000 + number) for number in range(6)}
+KEPT_S = 5.0
+"""How long these daemons fear that a request without an answer is carried out."""
 END_S = 30.0
 """In which a worker has to end whose daemon is dead."""
 
@@ -121,10 +123,15 @@ class Lives:
 
     def begin(self) -> None:
         """Mount for the first time, and give each user a home."""
-        prefix, env = (), {}
+        site = self.base / "site"
+        site.mkdir()
+        # sitecustomize is imported by every Python that has it on its path. The server here carries nothing out late.
+        (site / "sitecustomize.py").write_text(f"import recfs.tier.unanswered as it\nit.KEPT_S = {KEPT_S}\n")
+        path = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))
+        prefix, env = (), {"PYTHONPATH": path}
         if self.kind.rough:
             prefix = (sys.executable, "-m", "tests.crash.daemon")
-            env = {"RECFS_FUZZ_SEED": str(self.seed), "RECFS_FUZZ_RATE": "0.05", "RECFS_FUZZ_LOOKS": "0.01"}
+            env |= {"RECFS_FUZZ_SEED": str(self.seed), "RECFS_FUZZ_RATE": "0.05", "RECFS_FUZZ_LOOKS": "0.01"}
             env |= {"RECFS_CRASH_FAULTS": str(self._faults)}
         mount = self.store.start(config=self.kind.config(self.s3), prefix=prefix, env=env).path
         for name, content in SHOWN.items():

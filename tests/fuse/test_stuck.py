@@ -19,10 +19,16 @@ pytestmark = [pytest.mark.modeless, pytest.mark.slow, pytest.mark.timeout(90)]
 DAEMON = """
 import trio
 from recfs.fs.vfs import Vfs
-mkdir = Vfs.mkdir
+from recfs.fuse.kernel import PyfuseKernelCache
+mkdir, init = Vfs.mkdir, PyfuseKernelCache.__init__
+made = []
+def kept(self):
+    init(self)
+    made.append(self)
+PyfuseKernelCache.__init__ = kept
 async def held(self, parent, name, mode, caller):
     if name == b"held":
-        self._kernel.forget_entry(parent, b"other", 0)  # waits for the directory, which the caller of mkdir(2) has
+        made[-1].forget_entry(parent, b"other", 0)  # waits for the directory, which the caller of mkdir(2) has
         await trio.sleep_forever()
     return await mkdir(self, parent, name, mode, caller)
 Vfs.mkdir = held
