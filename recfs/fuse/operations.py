@@ -174,7 +174,10 @@ class Operations(pyfuse3.Operations):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        return self._entries.of(await self._vfs.setattr(inode, changes, self._caller(ctx)), inode)
+        ino = inode
+        if fh is not None and inode >= VIEW_BIT:  # the number may stand for another file by now
+            ino = self._vfs.files.handles[fh].node.ino
+        return self._entries.of(await self._vfs.setattr(ino, changes, self._caller(ctx)), inode)
 
     @guarded
     async def access(self, inode: int, mode: int, ctx: Any) -> bool:

@@ -262,6 +262,27 @@ async def test_directories_and_links(adapter: Adapter) -> None:
     assert await adapter.operations.readlink(entry.st_ino, ROOT) == b"target"
 
 
+async def test_what_was_opened_as_shown_is_cut_itself(adapter: Adapter) -> None:
+    """It has become the user's own, and was removed: the number it was opened by is the shown file's again."""
+    await adapter.fs.write("shared/thumbnails/a.png", b"shared")
+    await adapter.fs.mkdirs("users/5")
+    folder = await adapter.ino("users/5/thumbnails")
+    shown = (await adapter.operations.lookup(folder, b"a.png", ROOT)).st_ino
+    with pytest.raises(pyfuse3.FUSEError):
+        await adapter.operations.open(shown, os.O_RDWR, ROOT)
+    info = await adapter.operations.open(shown, os.O_RDWR, ROOT)
+    await adapter.operations.unlink(folder, b"a.png", ROOT)
+    fields = SimpleNamespace(**{f"update_{what}": False for what in ("mode", "uid", "gid", "atime", "mtime", "ctime")})
+    fields.update_size, attr = True, pyfuse3.EntryAttributes()
+    attr.st_size = 2
+    entry = await adapter.operations.setattr(shown, attr, fields, info.fh, ROOT)
+    assert (entry.st_ino, entry.st_size, entry.st_nlink) == (shown, 2, 0)
+    assert bytes(await adapter.operations.read(info.fh, 0, 10)) == b"sh"
+    await adapter.operations.release(info.fh)
+    assert await adapter.fs.read("users/5/thumbnails/a.png") == b"shared"
+    assert not await adapter.fs.parts.tree.child(await adapter.fs.parts.tree.directory(folder), b"a.png")
+
+
 async def test_a_shown_file_costs_nothing_and_is_not_cached(adapter: Adapter) -> None:
     await adapter.fs.write("shared/thumbnails/a.png", bytes(5000))
     await adapter.fs.mkdirs("users/5")

@@ -347,7 +347,7 @@ def test_whoever_ends_the_wait_leaves_nothing_either(moto_bucket: Bucket, proxy:
 @pytest.mark.slow
 def test_a_server_that_falls_silent_is_given_up_in_time(moto_bucket: Bucket, proxy: ChaosProxy) -> None:
     asked = iter(range(10_000))
-    proxy.add(NoAnswer("stall"), on=lambda _request: next(asked) >= 40)
+    proxy.add(NoAnswer("stall"), on=lambda _request: next(asked) >= 15)
     section = section_of(moto_bucket, proxy, read_timeout=0.5, connect_timeout=0.5)
     result = find_out(section, Wants(), within_s=2, clean_s=1)
     assert result.left
