@@ -13,10 +13,11 @@ from recfs.core.model import State
 from recfs.ports.object_errors import ObjectStoreError, Stalled
 from recfs.ports.objects import ObjectInfo
 from recfs.tier.unsent import Why
+from recfs.tier.uploads.holders import NOT_YET
 
 from .build import Filesystem, until
-from .far import ticking
-from .test_tier import FILE, node, stored, tiered
+from .far import OTHER, ticking
+from .test_tier import FILE, evict, node, stored, tiered
 
 if TYPE_CHECKING:
     import trio
@@ -113,3 +114,16 @@ async def stored_at_last(fs: Filesystem, path: str = FILE) -> None:
     """Until the file counts as stored."""
     found = await node(fs, path)
     await until(lambda: found.state is State.STORED)
+
+
+async def waiting_move(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> Late:
+    """Rename a file that only S3 has to a name whose upload was left unanswered, until that is seen."""
+    await fs.write(OTHER, b"all there is")
+    await fs.drain()
+    await evict(fs, OTHER)
+    late = Late(fs, monkeypatch, "put_file")
+    await fs.write(FILE, b"earlier")
+    await late.taken()
+    await fs.rename(OTHER, FILE)
+    await until(lambda: NOT_YET in [row.error for row in fs.tier.journal.rows.values()])
+    return late

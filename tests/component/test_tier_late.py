@@ -13,12 +13,11 @@ from recfs.ports.rows import LOOKED_AT
 from recfs.stores.breaker import CircuitBreaker
 from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
 from recfs.tier.unanswered import KEPT_S
-from recfs.tier.uploads.moves import NOT_YET
 from tests.fake_object_store import FakeObjectStore
 
 from .build import REC, Filesystem, pattern, until
 from .far import ask
-from .late import Late, drained, fs, restarted, stored_at_last, stored_once
+from .late import Late, drained, fs, restarted, stored_at_last, stored_once, waiting_move
 from .test_tier import FILE, MIB, evict, node, stored
 
 __all__ = ["fs"]
@@ -111,14 +110,7 @@ async def test_an_object_is_not_moved_to_where_an_upload_may_come_late(
     fs: Filesystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """It may be all there is of its file."""
-    await fs.write(OTHER, b"all there is")
-    await fs.drain()
-    await evict(fs, OTHER)
-    late = Late(fs, monkeypatch, "put_file")
-    await fs.write(FILE, b"earlier")
-    await late.taken()
-    await fs.rename(OTHER, FILE)
-    await until(lambda: NOT_YET in [row.error for row in fs.tier.journal.rows.values()])
+    late = await waiting_move(fs, monkeypatch)
     late.arrive(tmp_path)
     assert await fs.read(FILE) == b"all there is"
     fs.clock.advance(KEPT_S)

@@ -18,7 +18,7 @@ from tests.fake_object_store import FakeObjectStore
 
 from .build import OPERATOR, REC, Filesystem, pattern, until
 from .far import Hold, ask
-from .late import Late, drained, fs, restarted, stored_at_last, stored_once, watched
+from .late import Late, drained, fs, restarted, stored_at_last, stored_once, waiting_move, watched
 from .test_tier import FILE, MIB, evict, node, stored
 
 if TYPE_CHECKING:
@@ -51,14 +51,7 @@ async def passes(fs: Filesystem) -> None:
 async def test_a_move_that_waits_goes_on_waiting(
     fs: Filesystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str
 ) -> None:
-    await fs.write(OTHER, b"all there is")
-    await fs.drain()
-    await evict(fs, OTHER)
-    late = Late(fs, monkeypatch, "put_file")
-    await fs.write(FILE, b"earlier")
-    await late.taken()
-    await fs.rename(OTHER, FILE)
-    await until(lambda: NOT_YET in [row.error for row in rows(fs)])
+    late = await waiting_move(fs, monkeypatch)
     await restarted(fs, how)
     await until(lambda: NOT_YET in [row.error for row in rows(fs)])
     assert (await ask(fs, "drain", timeout_s=10))["watched"] == 1
@@ -257,14 +250,7 @@ async def test_an_object_that_waits_for_its_name_goes_aside_for_another_file(
     fs: Filesystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Or what is written under its old name would wait as well, and hold all writers up in the end."""
-    await fs.write(OTHER, b"all there is")
-    await fs.drain()
-    await evict(fs, OTHER)
-    late = Late(fs, monkeypatch, "put_file")
-    await fs.write(FILE, b"earlier")
-    await late.taken()
-    await fs.rename(OTHER, FILE)
-    await until(lambda: NOT_YET in [row.error for row in rows(fs)])
+    late = await waiting_move(fs, monkeypatch)
     await fs.write(OTHER, b"another")
     await stored_at_last(fs, OTHER)
     ino = (await node(fs)).ino

@@ -8,6 +8,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,12 +119,12 @@ def test_who_may_change_the_mode_and_which_one_it_becomes(place: Path) -> None:
         path.touch()
         os.chown(path, OWNER.uid, group)
         before = seen(path)
-        [told] = as_user(who, lambda path=path: path.chmod(0o2755))  # type: ignore[misc]
+        [told] = as_user(who, partial(path.chmod, 0o2755))
         assert (told == 0) == owns(before, who)
         assert told in (0, errno.EPERM)
         if not told:
             assert seen(path).mode == mode_given(0o2755, before.gid, who)
-        [told] = as_user(who, lambda path=path: os.utime(path, ns=(1, 2)))  # type: ignore[misc]
+        [told] = as_user(who, partial(os.utime, path, ns=(1, 2)))
         assert (told == 0) == owns(before, who)
 
 
@@ -136,7 +137,7 @@ def test_who_may_give_it_away(place: Path) -> None:
             continue
         before = seen(path)
         to = (-1 if uid is None else uid, -1 if gid is None else gid)
-        [told] = as_user(who, lambda path=path, to=to: os.chown(path, *to))  # type: ignore[misc]
+        [told] = as_user(who, partial(os.chown, path, *to))
         assert (told == 0) == may_give(before, who, uid, gid), (who, uid, gid)
 
 
@@ -151,7 +152,7 @@ def test_whose_names_go_from_a_sticky_directory(place: Path) -> None:
         os.chown(folder, folder_uid, GROUP)
         folder.chmod(mode)
         parent, entry = seen(folder), seen(folder / "file")
-        [told] = as_user(who, lambda path=folder / "file": path.unlink())  # type: ignore[misc]
+        [told] = as_user(who, (folder / "file").unlink)
         if not allows(parent, who, WRITE | SEARCH, is_dir=True):
             assert told == errno.EACCES
         else:
