@@ -60,7 +60,7 @@ from recfs.state.tree import Tree
 from recfs.state.writebehind import WriteBehind
 from recfs.stores import presence
 from recfs.stores.local import LocalStore
-from recfs.tier.unanswered import Unanswered
+from recfs.tier.queue.unanswered import Unanswered
 
 if TYPE_CHECKING:
     from recfs.config import Config

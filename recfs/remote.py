@@ -16,12 +16,12 @@ from recfs.stores.breaker import CircuitBreaker
 from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
 from recfs.tier.budget import UploadBudget
 from recfs.tier.copies import Copies, TierSettings
+from recfs.tier.downloads.fetchslots import FetchSlots
 from recfs.tier.evictor import CacheEvictor
-from recfs.tier.fetchslots import FetchSlots
-from recfs.tier.journal import Journal
 from recfs.tier.link import Link
 from recfs.tier.ownership import STORE_FACT, Ownership
 from recfs.tier.partials import Partials
+from recfs.tier.queue.journal import Journal
 from recfs.tier.reading import BytesInS3
 from recfs.tier.tier import Tier
 from recfs.tier.uploads.uploader import Uploader
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from recfs.state.tree import Tree
     from recfs.state.writebehind import WriteBehind
     from recfs.stores.local import LocalStore
-    from recfs.tier.unanswered import Unanswered
+    from recfs.tier.queue.unanswered import Unanswered
 
 log = logging.getLogger("recfs.s3")
 

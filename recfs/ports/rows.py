@@ -107,6 +107,9 @@ class ObjectRow(NamedTuple):
 LOOKED_AT = "S3 has it, and left earlier requests for its name unanswered: looked at until none can come any more"
 """`JournalRow.error` of an upload that S3 has confirmed, and that does not count yet."""
 
+UPLOAD, DELETE, MOVE, ABORT = "upload", "delete", "move", "abort"
+"""`JournalRow.kind`."""
+
 
 class JournalRow(NamedTuple):
     """One piece of work on S3 that has to survive any crash. Idempotent: done twice it is as if done once."""
@@ -114,7 +117,7 @@ class JournalRow(NamedTuple):
     id: int
     """In order of creation; work on one key is done in this order."""
     kind: str
-    """upload, delete, move or abort."""
+    """UPLOAD, DELETE, MOVE or ABORT."""
     ino: int
     """The inode an upload or move is for; 0 for the others."""
     key: str

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.errors import OutOfSpace
+from recfs.ports.rows import UPLOAD
 from recfs.state.nodes import FileNode
 from recfs.state.problems import STUCK_TRIES
 from recfs.stores.breaker import BreakerState
 from recfs.stores.wrap import RetryingObjectStore
-from recfs.tier.journal import UPLOAD
-from recfs.tier.unsent import Why
+from recfs.tier.queue import waited_for
+from recfs.tier.queue.unsent import Why
 
 if TYPE_CHECKING:
     from recfs.disk.commit.committer import Committer
@@ -58,7 +59,7 @@ class Draining:
             and objects.breaker.state is not BreakerState.CLOSED
         ):
             return 0
-        return self._tier.journal.pending(retries=retries)
+        return waited_for.pending(self._tier.journal, retries=retries)
 
     def pending_uploads(self) -> int:
         """How many files are still to be uploaded."""
@@ -99,12 +100,12 @@ class Draining:
             self._behind.try_refused(all_of_them=True)
             if tier is not None and uploads and retries:
                 # What was refused may have been put right, and S3 be there again.
-                for row_id in tier.journal.stuck() | tier.journal.failed():
+                for row_id in waited_for.stuck(tier.journal) | waited_for.failed(tier.journal):
                     tier.journal.retry(row_id)
         while True:
             began = trio.current_time()
             if tier is not None and uploads:
-                tier.journal.hurry(hurried)
+                waited_for.hurry(tier.journal, hurried)
             for node in [node for node in self._tree.nodes.values() if isinstance(node, FileNode)]:
                 self._committer.hurry(node.ino)
             saved = await self.saved()
@@ -112,7 +113,7 @@ class Draining:
             left = self.uploads(retries=retries) if uploads else 0
             spared = self._committer.set_aside + (0 if mapped else self._hopeless())
             if not stuck and retries:
-                left -= len(tier.journal.stuck()) if tier is not None and uploads else 0
+                left -= len(waited_for.stuck(tier.journal)) if tier is not None and uploads else 0
                 spared += self._given_up(since_s)
             if not long:
                 spared = max(spared, self._committer.too_long(HASH_PATIENCE_S))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from recfs.core.keys import key_for
 from recfs.core.model import State
 from recfs.errors import Stale
+from recfs.ports.rows import DELETE, MOVE, UPLOAD
 from recfs.state.nodes import FileNode
-from recfs.tier.journal import DELETE, MOVE, UPLOAD
-from recfs.tier.unsent import Why
+from recfs.tier.queue.unsent import Why
 
 if TYPE_CHECKING:
     from recfs.ports.rows import JournalRow
@@ -51,7 +51,7 @@ class QueueChanges:
         move is never dropped: the next file of the old name would overwrite the object.
         """
         journal = self._tier.journal
-        if row.kind == MOVE and journal.unsent.why_aside(row.id) is not None:
+        if row.kind == MOVE and journal.unsent.why_aside(row.id) is Why.REFUSED:
             return "a move cannot be dropped: put right what S3 refuses, or remove the file"
         if row.kind == MOVE:
             return "a move cannot be dropped: the next file of the old name would overwrite the object"

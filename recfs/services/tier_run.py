@@ -11,9 +11,9 @@ from recfs.core.model import State
 from recfs.core.routing import age_of, route
 from recfs.core.tiering import Move, Step, move_for
 from recfs.errors import Busy
+from recfs.ports.rows import UPLOAD
 from recfs.state.outcome import MOST_TOLD, Outcome, side_by_side
 from recfs.state.walk import Found, walk
-from recfs.tier.journal import UPLOAD
 
 if TYPE_CHECKING:
     from recfs.state.nodes import FileNode

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from recfs.ports.rows import ObjectRow
     from recfs.state.nodes import FileNode
     from recfs.state.writebehind import WriteBehind
-    from recfs.tier.download import Download
-    from recfs.tier.journal import Journal
+    from recfs.tier.downloads.download import Download
+    from recfs.tier.queue.journal import Journal
 
 ARRIVING_BYTES = 64 << 20
 """How much may arrive before copies have left for it."""

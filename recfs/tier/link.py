@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import trio
 
     from recfs.ports.objects import ObjectStore
-    from recfs.tier.fetchslots import FetchSlots
+    from recfs.tier.downloads.fetchslots import FetchSlots
     from recfs.tier.ownership import Ownership
 
 

@@ -23,7 +23,7 @@ from recfs.ports.rows import ObjectRow, Pending
 from recfs.state.nodes import FileNode
 from recfs.state.problems import reason_of
 from recfs.tier.copies import Partial
-from recfs.tier.download import Download
+from recfs.tier.downloads.download import Download
 from recfs.tier.misses import Misses
 
 if TYPE_CHECKING:

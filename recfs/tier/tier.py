@@ -20,6 +20,7 @@ from recfs.ports.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta
 from recfs.ports.rows import ObjectRow
 from recfs.state.events import Follower
 from recfs.state.nodes import DirNode, FileNode, Node
+from recfs.tier.queue import waited_for
 
 if TYPE_CHECKING:
     from recfs.ports.catalogue import Catalogue
@@ -107,7 +108,7 @@ class Tier(Follower):
             was_full = unsent.total_bytes > budget
             self.journal.upload(node, 0.0 if was_full else self.settings.settle_s)
             if unsent.total_bytes > budget and not was_full:
-                self.journal.hurry(set())  # what is settling has to make room
+                waited_for.hurry(self.journal, set())  # what is settling has to make room
             self.copies.request_eviction()  # copies of other files have to make room
         elif held is not None:
             # It belongs here now: what S3 has of it is an earlier version under its name.

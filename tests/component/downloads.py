@@ -17,8 +17,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from recfs.errors import RecfsError
 from recfs.ports.objects import Cancel, ObjectStore
-from recfs.tier.download import BLOCK_BYTES, Download
-from recfs.tier.fetchslots import FetchSlots
+from recfs.tier.downloads.download import BLOCK_BYTES, Download
+from recfs.tier.downloads.fetchslots import FetchSlots
 from tests.fake_object_store import FakeObjectStore
 
 KEY = "users/5/recordings/142/source.mp4"

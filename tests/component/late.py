@@ -12,7 +12,7 @@ import pytest
 from recfs.core.model import State
 from recfs.ports.object_errors import ObjectStoreError, Stalled
 from recfs.ports.objects import ObjectInfo
-from recfs.tier.unsent import Why
+from recfs.tier.queue.unsent import Why
 from recfs.tier.uploads.holders import NOT_YET
 
 from .build import Filesystem, until

@@ -19,7 +19,7 @@ from recfs.fs import backlog
 from recfs.fs.handles import Mode
 from recfs.ports.object_errors import AccessRefused, KeyTooLong
 from recfs.tier import budget
-from recfs.tier.unsent import Why
+from recfs.tier.queue.unsent import Why
 from tests.fakes import FakeKernelFiles
 
 from .build import OPERATOR, REC, Filesystem, filesystem, pattern

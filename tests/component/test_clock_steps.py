@@ -60,7 +60,7 @@ async def test_an_upload_waits_as_long_as_it_should(
         await fs.reopen()
     journal = fs.tier.journal
     fs.clock.advance(59)
-    assert journal.take(deletions=False) is None
+    assert journal.due.take(deletions=False) is None
     fs.clock.advance(1)
     look(fs)
     node = await fs.node(FILE)

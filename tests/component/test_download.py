@@ -1,4 +1,4 @@
-"""tier/download.py: what is asked of the object store, and how much of it."""
+"""tier/downloads/download.py: what is asked of the object store, and how much of it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from recfs.ports.object_errors import ObjectChanged
-from recfs.tier.download import PARALLEL_AHEAD, Download
-from recfs.tier.fetchslots import FetchSlots
-from recfs.tier.requests import MAX_REQUEST_BYTES
+from recfs.tier.downloads.download import PARALLEL_AHEAD, Download
+from recfs.tier.downloads.fetchslots import FetchSlots
+from recfs.tier.downloads.requests import MAX_REQUEST_BYTES
 from tests.helpers.s3_servers import Bucket, moto_bucket, moto_server
 
 from .downloads import BLOCK, KEY, MIB, STEP, GatedStore, downloading, fast_slots, pattern, settled, still_clock

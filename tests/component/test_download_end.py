@@ -1,4 +1,4 @@
-"""tier/download.py when it takes too long or is no longer wanted: deadlines, cancelled readers, closing."""
+"""tier/downloads/download.py when it takes too long or is no longer wanted: deadlines, cancelled readers, closing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from recfs.ports.object_errors import Stalled, TransferCancelled
 from recfs.ports.objects import Cancel
-from recfs.tier.download import DEADLINE_S, Download
-from recfs.tier.fetchslots import FetchSlots
+from recfs.tier.downloads.download import DEADLINE_S, Download
+from recfs.tier.downloads.fetchslots import FetchSlots
 from tests.fake_object_store import FakeObjectStore
 
 from .downloads import BLOCK, KEY, MIB, STEP, GatedStore, Readers, downloading, expect, pattern, settled, still_clock

@@ -1,4 +1,4 @@
-"""tier/download.py when something goes wrong: errors that end a download, and errors that pass."""
+"""tier/downloads/download.py when something goes wrong: errors that end a download, and errors that pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tier/download.py and tier/fetchslots.py: whose requests go first, and how many at a time."""
+"""tier/downloads/download.py and tier/downloads/fetchslots.py: whose requests go first, and how many at a time."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from recfs.tier.download import PARALLEL
-from recfs.tier.requests import MAX_URGENT_BYTES
+from recfs.tier.downloads.download import PARALLEL
+from recfs.tier.downloads.requests import MAX_URGENT_BYTES
 
 from .downloads import BLOCK, MIB, STEP, GatedStore, downloading, fast_slots, pattern, settled, still_clock
 

@@ -19,7 +19,7 @@ from recfs.ports.object_errors import Unreachable
 from recfs.ports.rows import LOOKED_AT
 from recfs.state import generations
 from recfs.stores.local import MARK_XATTR
-from recfs.tier.unanswered import KEPT_S
+from recfs.tier.queue.unanswered import KEPT_S
 from tests.fake_object_store import FakeObjectStore
 
 from .build import OPERATOR, REC, Filesystem, filesystem, pattern, until

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from recfs.state.nodes import FileNode
-from recfs.tier.unanswered import KEPT_S
+from recfs.tier.queue.unanswered import KEPT_S
 from tests.fake_object_store import FakeObjectStore
 
 from .build import REC, Filesystem, pattern, until

@@ -15,7 +15,7 @@ from recfs.config import Config
 from recfs.ports.object_errors import AccessRefused, StoreDown, Unreachable
 from recfs.stores.breaker import CircuitBreaker
 from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
-from recfs.tier.unanswered import Unanswered
+from recfs.tier.queue.unanswered import Unanswered
 from tests.fake_object_store import FakeObjectStore
 
 from .build import REC, Filesystem, filesystem, pattern

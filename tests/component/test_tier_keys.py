@@ -15,7 +15,7 @@ from recfs.core.model import State
 from recfs.errors import StoreError
 from recfs.ports.object_errors import ObjectStoreError, Unreachable
 from recfs.state.nodes import Node
-from recfs.tier.unanswered import KEPT_S
+from recfs.tier.queue.unanswered import KEPT_S
 from recfs.tier.uploads.moves import ASIDE
 from tests.fake_object_store import FakeObjectStore
 

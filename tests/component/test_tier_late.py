@@ -12,7 +12,7 @@ from recfs.ports.objects import ObjectMeta
 from recfs.ports.rows import LOOKED_AT
 from recfs.stores.breaker import CircuitBreaker
 from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
-from recfs.tier.unanswered import KEPT_S
+from recfs.tier.queue.unanswered import KEPT_S
 from tests.fake_object_store import FakeObjectStore
 
 from .build import REC, Filesystem, pattern, until

@@ -9,7 +9,7 @@ import trio
 
 from recfs.ports.object_errors import AccessRefused, NotOffered, RequestRefused, Unreachable
 from recfs.state.nodes import FileNode
-from recfs.tier.unanswered import KEPT_S
+from recfs.tier.queue.unanswered import KEPT_S
 
 from .build import REC, Filesystem, pattern
 from .far import ask, bucket, fs, until

@@ -8,7 +8,7 @@ import trio
 from recfs.core.model import State
 from recfs.errors import RecfsError
 from recfs.ports.object_errors import ObjectArchived
-from recfs.tier.unanswered import KEPT_S
+from recfs.tier.queue.unanswered import KEPT_S
 
 from .build import REC, Filesystem, until
 from .far import ask

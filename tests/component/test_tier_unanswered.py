@@ -12,7 +12,8 @@ from recfs.core.model import State
 from recfs.core.ownership import MARK_KEY
 from recfs.fs.attributes import Changes
 from recfs.ports.object_errors import ServerFault, Stalled, Unreachable
-from recfs.tier.unanswered import KEPT_S
+from recfs.ports.objects import ObjectInfo
+from recfs.tier.queue.unanswered import KEPT_S
 from recfs.tier.uploads.holders import ASIDE, NOT_YET
 from tests.fake_object_store import FakeObjectStore
 
@@ -183,6 +184,38 @@ async def test_what_comes_late_says_in_the_end_what_the_file_is(
     assert not described()
     await passes(fs)
     await until(described)
+
+
+@tried_again
+async def test_nobody_waits_for_attributes_that_are_written_again_in_the_end(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are copied once before it, however long somebody drains, and at once when they change meanwhile."""
+    assert fs.objects is not None
+    late = Late(fs, monkeypatch, "put_file")
+    await fs.write(FILE, b"bytes")
+    await late.taken()
+    await stored_at_last(fs)
+    copies = []
+    plain = fs.objects.copy
+
+    def copy(*args: Any, **more: Any) -> ObjectInfo:
+        copies.append(args)
+        return plain(*args, **more)
+
+    monkeypatch.setattr(fs.objects, "copy", copy)
+    for expected in (1, 2):
+        await fs.vfs.setattr((await node(fs)).ino, Changes(mode=0o600 + expected), OPERATOR)
+        await drained(fs)
+        await fs.drain()
+        assert len(copies) == expected
+        info = fs.objects.head(FILE)
+        assert info is not None
+        assert info.metadata["mode"] == f"060{expected}"
+        assert len(watched(fs)) == 1
+    await passes(fs)
+    await until(lambda: not rows(fs))
+    assert len(copies) == 3
 
 
 async def test_a_file_that_is_looked_at_takes_room_and_holds_nobody_up(

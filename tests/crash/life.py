@@ -126,7 +126,7 @@ class Lives:
         site = self.base / "site"
         site.mkdir()
         # sitecustomize is imported by every Python that has it on its path. The server here carries nothing out late.
-        (site / "sitecustomize.py").write_text(f"import recfs.tier.unanswered as it\nit.KEPT_S = {KEPT_S}\n")
+        (site / "sitecustomize.py").write_text(f"import recfs.tier.queue.unanswered as it\nit.KEPT_S = {KEPT_S}\n")
         path = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))
         prefix, env = (), {"PYTHONPATH": path}
         if self.kind.rough:

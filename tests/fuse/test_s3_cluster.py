@@ -161,7 +161,7 @@ def place(
         store.expect_log(r"s3://|: the object store is down|bytes .* came for")
         # sitecustomize is imported by every Python that has it on its path
         outside = tmp_path_factory.mktemp("outside")
-        (outside / "sitecustomize.py").write_text(f"import recfs.tier.unanswered as it\nit.KEPT_S = {KEPT_S}\n")
+        (outside / "sitecustomize.py").write_text(f"import recfs.tier.queue.unanswered as it\nit.KEPT_S = {KEPT_S}\n")
         try:
             store.start(
                 config=made.config(

@@ -100,6 +100,8 @@ PLANTED = {
     "Arrows point down: disk.home": ("disk/home/path_resolver.py", "recfs.disk.home.settler"),
     "Arrows point down: disk.commit": ("disk/commit/digests.py", "recfs.disk.commit.committer"),
     "Arrows point down: tier": ("tier/copies.py", "recfs.tier.tier"),
+    "Arrows point down: tier.downloads": ("tier/downloads/extents.py", "recfs.tier.downloads.download"),
+    "Arrows point down: tier.queue": ("tier/queue/due.py", "recfs.tier.queue.journal"),
     "Arrows point down: tier.uploads": ("tier/uploads/moves.py", "recfs.tier.uploads.uploader"),
     "Arrows point down: fs": ("fs/handles.py", "recfs.fs.vfs"),
     "Arrows point down: fs.session": ("fs/session/paths.py", "recfs.fs.session.session"),

@@ -1,4 +1,4 @@
-"""tier/extents.py and tier/fetchslots.py: which blocks are here, what is read ahead, whose request is next."""
+"""tier/downloads/: which blocks are here, what is read ahead, whose request is next (extents, fetchslots)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recfs.tier.extents import MAX_STREAMS, MIN_WINDOW_BYTES, NEAR_BYTES, Blocks, ReadAhead
-from recfs.tier.fetchslots import FIRST_REQUEST_BYTES, FetchSlots
+from recfs.tier.downloads.extents import MAX_STREAMS, MIN_WINDOW_BYTES, NEAR_BYTES, Blocks, ReadAhead
+from recfs.tier.downloads.fetchslots import FIRST_REQUEST_BYTES, FetchSlots
 
 MIB = 1 << 20
 

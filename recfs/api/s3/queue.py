@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from recfs.api import summaries_s3
 from recfs.errors import InvalidArgument
+from recfs.ports.rows import UPLOAD
 from recfs.stores.wrap import RetryingObjectStore
-from recfs.tier.journal import UPLOAD
-from recfs.tier.unsent import Why
+from recfs.tier.queue import waited_for
+from recfs.tier.queue.unsent import Why
 from recfs.tier.uploads.holders import NOT_YET
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class QueueAnswers:
         tier = self._far.found
         if tier is None:
             return None
-        refused = tier.journal.refused()
+        refused = waited_for.refused(tier.journal)
         rows = (await self._queue(None))["rows"] if refused else []
         rows = [row for row in rows if row["id"] in refused]
         uploads = sum(1 for row in rows if row["kind"] == UPLOAD)
@@ -108,7 +109,7 @@ class QueueAnswers:
 
     async def stuck(self) -> list[dict[str, Any]]:
         """The rows that are waited for and will not be done by waiting."""
-        stuck = self._far.found.journal.stuck() if self._far.found is not None else set()
+        stuck = waited_for.stuck(self._far.found.journal) if self._far.found is not None else set()
         return [row for row in (await self._queue(None))["rows"] if row["id"] in stuck] if stuck else []
 
     async def left(self) -> dict[str, Any] | None:

@@ -14,8 +14,9 @@ import trio
 
 from recfs.ports.object_errors import KeyTooLong, ObjectStoreError, TransferCancelled
 from recfs.ports.objects import DELETE_BATCH
-from recfs.tier.journal import DELETE, Running
-from recfs.tier.unanswered import GONE, KEPT_S
+from recfs.ports.rows import DELETE
+from recfs.tier.queue.running import Running
+from recfs.tier.queue.unanswered import GONE, KEPT_S
 
 if TYPE_CHECKING:
     from recfs.ports.objects import Cancel, ObjectStore
@@ -51,7 +52,7 @@ class Deletions:
         blocked: list[int] = []
         while (
             not self._is_busy and len(rows) < DELETE_BATCH
-            and (row := self._journal.take(deletions=True)) is not None
+            and (row := self._journal.due.take(deletions=True)) is not None
         ):  # fmt: skip
             if row.key in self._keys:
                 blocked.append(row.id)

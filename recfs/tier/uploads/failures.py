@@ -23,14 +23,14 @@ from recfs.ports.object_errors import (
     UploadInvalid,
     WrongCredentials,
 )
+from recfs.ports.rows import MOVE, UPLOAD
 from recfs.state.problems import reason_of
-from recfs.tier.journal import MOVE, UPLOAD
-from recfs.tier.unsent import Why
+from recfs.tier.queue.unsent import Why
 
 if TYPE_CHECKING:
     from recfs.ports.rows import JournalRow
     from recfs.state.tree import Tree
-    from recfs.tier.journal import Journal
+    from recfs.tier.queue.journal import Journal
 
 log = logging.getLogger("recfs.uploader")
 

@@ -17,6 +17,7 @@ from recfs.core.model import State
 from recfs.errors import Stale
 from recfs.ports.object_errors import ObjectStoreError
 from recfs.state.nodes import FileNode
+from recfs.tier.queue.unsent import Why
 from recfs.tier.tier import key_of
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Holders:
 
     def _is_refused(self, holder: FileNode) -> bool:
         move = self._journal.move_of(holder.ino)
-        return move is not None and self._journal.unsent.why_aside(move.id) is not None
+        return move is not None and self._journal.unsent.why_aside(move.id) is Why.REFUSED
 
     async def is_lost(self, node: FileNode) -> bool:
         """Whether S3 has the object of a file no more: it was deleted, or replaced, out of band. Asks S3.

@@ -176,9 +176,9 @@ class Moves:
             self._tier.copies.remember(node, node.object._replace(etag=info.etag, mtime_ns=told.mtime_ns or 0))
             if description_of(node, node.object) != told:
                 self._tier.described(node)
-            elif (until_ns := self._journal.unanswered.until_ns(held.key)) > (now := self._tree.clock.steady_ns()):
+            elif (until_ns := self._journal.unanswered.until_ns(held.key)) > self._tree.clock.steady_ns():
                 # The same bytes with what was true before may come to lie there.
-                self._journal.describe(node.ino, held.key, (until_ns - now) / _NS + 1)
+                self._journal.describe_again(node.ino, held.key, until_ns + _NS)
 
     async def _copy(self, held: ObjectRow, key: str, meta: ObjectMeta) -> ObjectInfo:
         """Copy a file's object to *key*, described anew."""

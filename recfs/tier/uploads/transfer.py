@@ -30,13 +30,14 @@ from recfs.ports.object_errors import (
     UploadInvalid,
 )
 from recfs.ports.objects import MAX_PUT_BYTES, ObjectInfo, ObjectMeta, ObjectStore, PartInfo
-from recfs.tier import sent
+from recfs.tier.queue import sent
 
 if TYPE_CHECKING:
     from recfs.ports.rows import JournalRow
     from recfs.state.nodes import FileNode
     from recfs.state.writebehind import WriteBehind
-    from recfs.tier.journal import Journal, Running
+    from recfs.tier.queue.journal import Journal
+    from recfs.tier.queue.running import Running
 
 log = logging.getLogger("recfs.uploader")
 

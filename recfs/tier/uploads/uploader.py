@@ -29,14 +29,14 @@ from recfs.ports.object_errors import (
     UploadGone,
 )
 from recfs.ports.objects import ObjectMeta
-from recfs.ports.rows import LOOKED_AT
+from recfs.ports.rows import ABORT, LOOKED_AT, MOVE, UPLOAD
 from recfs.state.nodes import FileNode
 from recfs.state.problems import forever
-from recfs.tier import sent
-from recfs.tier.journal import ABORT, MOVE, UPLOAD, Running
+from recfs.tier.queue import sent
+from recfs.tier.queue.running import Running
+from recfs.tier.queue.unanswered import LATE_S
+from recfs.tier.queue.unsent import Why
 from recfs.tier.tier import Attributes, attributes_of, key_of
-from recfs.tier.unanswered import LATE_S
-from recfs.tier.unsent import Why
 from recfs.tier.uploads.deletions import Deletions
 from recfs.tier.uploads.failures import Failures
 from recfs.tier.uploads.holders import Holders
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from recfs.ports.rows import JournalRow
     from recfs.state.tree import Tree
     from recfs.state.writebehind import WriteBehind
-    from recfs.tier.journal import Journal
+    from recfs.tier.queue.journal import Journal
     from recfs.tier.tier import Tier
 
 log = logging.getLogger("recfs.uploader")
@@ -109,7 +109,7 @@ class Uploader:
     async def _start(self, nursery: trio.Nursery) -> float:
         """Start what can be; returns how long nothing else will be due."""
         blocked: list[int] = []
-        while self._slots.available_tokens > 0 and (row := self._journal.take(deletions=False)) is not None:
+        while self._slots.available_tokens > 0 and (row := self._journal.due.take(deletions=False)) is not None:
             try:
                 keys = await self._keys_of(row)
             except Exception as error:
@@ -122,8 +122,8 @@ class Uploader:
                 self._own[row.id] = keys
                 self._journal.running[row.id] = Running(row.kind)
                 await nursery.start(self._work, row, keys)
-        self._journal.put_back(blocked + self._deletions.start(nursery))
-        soonest = self._journal.next_ns()
+        self._journal.due.put_back(blocked + self._deletions.start(nursery))
+        soonest = self._journal.due.next_ns()
         return LOOK_S if soonest is None else min(LOOK_S, max(0.01, (soonest - self._tree.clock.steady_ns()) / _NS))
 
     async def _keys_of(self, row: JournalRow) -> set[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recfs.ports.objects import MIB
-from recfs.tier.extents import REQUESTS_PER_WINDOW, Blocks, ReadAhead, Stream
+from recfs.tier.downloads.extents import REQUESTS_PER_WINDOW, Blocks, ReadAhead, Stream
 
 if TYPE_CHECKING:
-    from recfs.tier.fetchslots import FetchSlots
-    from recfs.tier.waiters import Waiters
+    from recfs.tier.downloads.fetchslots import FetchSlots
+    from recfs.tier.downloads.waiters import Waiters
 
 MAX_REQUEST_BYTES = 8 * MIB
 MAX_URGENT_BYTES = 2 * MIB

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from recfs.errors import RecfsError
-    from recfs.tier.extents import Stream
+    from recfs.tier.downloads.extents import Stream
 
 
 @dataclass(slots=True, eq=False)

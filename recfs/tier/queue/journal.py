@@ -6,49 +6,32 @@ object is there (`held`), and a new object takes the deletion of its predecessor
 
 from __future__ import annotations
 
-import heapq
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
 
-from recfs.core.lanes import Turns
 from recfs.core.naming import is_temporary_name
-from recfs.ports.rows import JournalRow
-from recfs.tier import sent
-from recfs.tier.unanswered import GONE, KEPT_S
-from recfs.tier.unsent import Unsent, Why
+from recfs.ports.rows import ABORT, DELETE, MOVE, UPLOAD, JournalRow
+from recfs.tier.queue import sent
+from recfs.tier.queue.due import Due
+from recfs.tier.queue.unanswered import KEPT_S
+from recfs.tier.queue.unsent import Unsent, Why
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from recfs.ports.catalogue import Catalogue
     from recfs.ports.clock import Clock
-    from recfs.ports.rows import ObjectRow
     from recfs.state.nodes import FileNode
     from recfs.state.writebehind import WriteBehind
-    from recfs.tier.unanswered import Unanswered
+    from recfs.tier.queue.running import Running
+    from recfs.tier.queue.unanswered import Unanswered
 
-UPLOAD, DELETE, MOVE, ABORT = "upload", "delete", "move", "abort"
 _NS = 1_000_000_000
-SOON_NS = 60 * _NS
 UNKNOWN_ID = "S3 left requests to begin an upload in parts unanswered: what came of them is aborted when none can come"
-
-
-@dataclass(slots=True)
-class Running:
-    """What of a row is being done right now."""
-
-    what: str = ""
-    done_bytes: int = 0
-    """Of the parts that are confirmed; without parts, what has gone out."""
-    parts: dict[int, int] = field(default_factory=dict)
-    """What has gone out of each part under way; set by its thread."""
-
-    @property
-    def sent_bytes(self) -> int:
-        """What has gone out."""
-        return self.done_bytes + sum(list(self.parts.values()))
+"""`JournalRow.error` of an abort …"""
+DESCRIBED_AGAIN = (
+    "S3 left earlier requests for the name unanswered: the attributes are written again when none can come"
+)
+"""… and of a move to where the object is."""
 
 
 class Journal:
@@ -79,11 +62,7 @@ class Journal:
         """Uploads in parts that S3 did not finish in several tries: next time they go in one request, if they can."""
         self.sent = 0
         """Counts the uploads that are done, or not wanted any more."""
-        self._timers: list[tuple[int, int]] = []
-        """(next_try_ns, id), a heap; entries that are outdated are skipped."""
-        self._due: dict[bool, Turns[int]] = {False: Turns(), True: Turns()}
-        """Ids whose time has come: deletions, and all others. Users take turns: what S3 leaves unanswered of one user's
-        files keeps nobody else's waiting for long."""
+        self.due = Due(clock, self.rows, self.running, self.unsent)
         self.wake = trio.Event()
         """Set when there is something new to look at."""
         self._progress = trio.Event()
@@ -110,7 +89,7 @@ class Journal:
             held = await catalogue.object(row.ino) if row.kind == MOVE else None
             if held is not None:
                 self.hold(row.ino, held.key)
-            self._doubt(row, held, now)
+            self.unanswered.doubt(row, held, now)
         self.inherited.update(self.rows)
         self.remember()
 
@@ -128,15 +107,6 @@ class Journal:
         """What S3 cannot carry out any more is not remembered. Atomic."""
         for key in self.unanswered.expired():
             self._behind.answered(key)
-
-    def _doubt(self, row: JournalRow, held: ObjectRow | None, now: int) -> None:
-        """What a row of the last run had under way may be carried out now, or later."""
-        if row.kind == UPLOAD and row.key:
-            self.unanswered.note(row.key, None if sent.others_in(row.parts) else sent.sha256_in(row.parts))
-        elif row.kind == MOVE and row.key:
-            self.unanswered.note(row.key, held.sha256 if held is not None else None)
-        elif row.kind == DELETE and (row.attempts or row.next_try_ns <= now):
-            self.unanswered.note(row.key, GONE)
 
     # --- adding (atomic) -----------------------------------------------------------------------------------------
 
@@ -175,9 +145,24 @@ class Journal:
 
     def describe(self, ino: int, key: str, delay_s: float) -> None:
         """The object under *key* is to follow its file's attributes: at most one copy for all of *delay_s*."""
-        if (MOVE, ino) not in self._of_ino:
+        row = self.move_of(ino)
+        if row is None:
             self._align(ino, delay_s)
             self.hold(ino, key)
+        elif self._is_watched(row):
+            self._due_in(row, delay_s)
+
+    def describe_again(self, ino: int, key: str, at_ns: int) -> None:
+        """What the object under *key* says of its file may be replaced until then by what was true before.
+
+        Nobody waits for it.
+        """
+        if (MOVE, ino) in self._of_ino:
+            return
+        row = self._add(MOVE, ino, "", 0, 0.0)
+        self.hold(ino, key)
+        self.unsent.set_aside(row.id, Why.WATCHED)
+        self.update(row._replace(next_try_ns=at_ns, error=DESCRIBED_AGAIN))
 
     def resume_move(self, ino: int) -> None:
         """The file is not being written any more: what was put off until then is to be done."""
@@ -188,10 +173,18 @@ class Journal:
         before = self.rows.get(self._of_ino.get((MOVE, ino), 0))
         if before is None:
             self._add(MOVE, ino, "", 0, delay_s)
-        elif self._refused(before):
+        elif self.is_refused(before):
             self.retry(before.id)  # the name that S3 refuses may be another one now
+        elif self._is_watched(before):
+            self._due_in(before, delay_s)
         elif not before.attempts and before.next_try_ns > (now := self._clock.steady_ns()):
             self.update(before._replace(next_try_ns=now))
+
+    def _due_in(self, row: JournalRow, delay_s: float) -> None:
+        """There is a reason not to wait so long any more, and it is waited for."""
+        self.unsent.count_again(row.id)
+        due = self._clock.steady_ns() + round(delay_s * _NS)
+        self.update(row._replace(next_try_ns=min(row.next_try_ns, due), error=""))
 
     def move_of(self, ino: int) -> JournalRow | None:
         """What is to be done so that the object follows its file's name and attributes."""
@@ -267,26 +260,9 @@ class Journal:
             self._deletions.setdefault(row.key, set()).add(row.id)
         self.rows[row.id] = row
         if before is None or before.next_try_ns != row.next_try_ns or before.failed != row.failed:
-            heapq.heappush(self._timers, (row.next_try_ns, row.id))
+            self.due.at(row)
 
-    # --- choosing (atomic) ---------------------------------------------------------------------------------------
-
-    def take(self, *, deletions: bool) -> JournalRow | None:
-        """The next row that is due and not being worked on: to be started, or put back."""
-        now = self._clock.steady_ns()
-        while self._timers and self._timers[0][0] <= now:
-            self._queue(heapq.heappop(self._timers)[1], now)
-        due = self._due[deletions]
-        while (row_id := due.take()) is not None:
-            row = self._ready(row_id, now)
-            if row is not None:
-                return row
-        return None
-
-    def put_back(self, row_ids: Iterable[int]) -> None:
-        """These cannot be started now; their time has still come."""
-        for row_id in row_ids:
-            self._queue(row_id, self._clock.steady_ns())
+    # --- working it off (atomic) ---------------------------------------------------------------------------------
 
     def ended(self, row_id: int) -> None:
         """The row is not being worked on any more, whether it is done or not."""
@@ -294,25 +270,13 @@ class Journal:
         self.running.pop(row_id, None)
         row = self.rows.get(row_id)
         if row is not None:
-            heapq.heappush(self._timers, (row.next_try_ns, row_id))
+            self.due.at(row)
         self.wake.set()
         self.signal()
 
-    def _ready(self, row_id: int, now: int) -> JournalRow | None:
-        row = self.rows.get(row_id)
-        is_ready = row is not None and row.next_try_ns <= now and not row.failed and row_id not in self.running
-        return row if is_ready else None
-
-    def _queue(self, row_id: int, now: int) -> None:
-        row = self._ready(row_id, now)
-        if row is not None:
-            self._due[row.kind == DELETE].put(self.unsent.owner_of(row_id), row_id)
-
-    def next_ns(self) -> int | None:
-        """When the next row's time comes; None when there is none."""
-        return self._timers[0][0] if self._timers else None
-
-    # --- working it off (atomic) ---------------------------------------------------------------------------------
+    def now_ns(self) -> int:
+        """The time that `JournalRow.next_try_ns` is of."""
+        return self._clock.steady_ns()
 
     def update(self, row: JournalRow) -> None:
         """The row changed; ignored when it was dropped meanwhile."""
@@ -379,25 +343,12 @@ class Journal:
         self.update(row._replace(next_try_ns=self._clock.steady_ns(), failed=0))
         return True
 
-    def _refused(self, row: JournalRow) -> bool:
+    def _is_watched(self, row: JournalRow) -> bool:
+        return self.unsent.why_aside(row.id) is Why.WATCHED
+
+    def is_refused(self, row: JournalRow) -> bool:
+        """Whether S3 refuses it for its own sake: somebody has to do something about it."""
         return self.unsent.why_aside(row.id) is Why.REFUSED
-
-    def refused(self) -> set[int]:
-        """The rows that S3 refuses for their own sake: somebody has to do something about each."""
-        return {row.id for row in self.rows.values() if self._refused(row)}
-
-    def hurry(self, hurried: set[int]) -> None:
-        """Nothing waits for its settling any more; what failed waits for its next try.
-
-        Each row once: *hurried* are those that were, and gets these. A temporary name does not change by asking.
-        """
-        now = self._clock.steady_ns()
-        for row in list(self.rows.values()):
-            if row.kind not in (UPLOAD, MOVE) or row.attempts or self.unsent.why_aside(row.id) is not None:
-                continue
-            if row.next_try_ns > now and row.id not in hurried:
-                hurried.add(row.id)
-                self.update(row._replace(next_try_ns=now))
 
     def renamed(self, node: FileNode, delay_s: float) -> None:
         """The file's upload may have waited for a name that stays: it waits for *delay_s* now, no longer."""
@@ -430,42 +381,6 @@ class Journal:
         """The upload that is to be done of this inode."""
         row_id = self._of_ino.get((UPLOAD, ino))
         return self.rows.get(row_id) if row_id is not None else None
-
-    def stuck(self) -> set[int]:
-        """Rows that somebody who drains would wait for in vain: refused, and left alone until the next try."""
-        return {
-            row_id
-            for row_id in self.refusals - self.running.keys()
-            if self.unsent.why_aside(row_id) is None and self.rows[row_id].next_try_ns > self._clock.steady_ns()
-        }
-
-    def failed(self) -> set[int]:
-        """Rows that failed, not for their own sake, and wait for their next try."""
-        now = self._clock.steady_ns()
-        return {
-            row.id
-            for row in self.rows.values()
-            if row.attempts and row.next_try_ns > now and row.id not in self.running
-            and self.unsent.why_aside(row.id) is None
-        }  # fmt: skip
-
-    def pending(self, *, retries: bool) -> int:
-        """How many rows somebody who drains has to wait for; *retries*: also those that failed and are tried again.
-
-        Not what is to happen much later anyway: deletions after the trash's retention, files with temporary names. Nor
-        what S3 refuses for its own sake, once it has been tried: waiting changes nothing.
-        """
-        soon = self._clock.steady_ns() + SOON_NS
-        return sum(
-            1
-            for row in self.rows.values()
-            if row.id in self.running
-            or (
-                not row.failed
-                and self.unsent.why_aside(row.id) is None
-                and (retries if row.attempts else row.next_try_ns <= soon)
-            )
-        )
 
     def unsent_bytes(self) -> int:
         """Bytes of files that wait for S3 and can get there."""

@@ -33,11 +33,11 @@ from recfs.errors import IoFailure, RecfsError
 from recfs.ports.object_errors import ObjectChanged, ObjectStoreError, Stalled, StoreOutage, TransferCancelled
 from recfs.ports.objects import MIB, ObjectStore
 from recfs.state.problems import reason_of
-from recfs.tier.extents import NEAR_BYTES, Blocks, ReadAhead
-from recfs.tier.fetchslots import FetchSlots
-from recfs.tier.requests import RequestPlan
-from recfs.tier.revocable import RevocableFd
-from recfs.tier.waiters import Waiter, Waiters
+from recfs.tier.downloads.extents import NEAR_BYTES, Blocks, ReadAhead
+from recfs.tier.downloads.fetchslots import FetchSlots
+from recfs.tier.downloads.requests import RequestPlan
+from recfs.tier.downloads.revocable import RevocableFd
+from recfs.tier.downloads.waiters import Waiter, Waiters
 
 log = logging.getLogger("recfs.fs")
 

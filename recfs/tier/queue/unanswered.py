@@ -11,10 +11,12 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from recfs.ports.rows import UnansweredRow
+from recfs.ports.rows import DELETE, MOVE, UPLOAD, UnansweredRow
+from recfs.tier.queue import sent
 
 if TYPE_CHECKING:
     from recfs.ports.clock import Clock
+    from recfs.ports.rows import JournalRow, ObjectRow
 
 LATE_S = 15.0
 """How long after the server has stored something what it was asked before mostly comes, if it does."""
@@ -51,6 +53,15 @@ class Unanswered:
         """An upload in parts may have been begun under *key*, or may be yet, whose id nobody was told."""
         with self._lock:
             self._begun.add(key)
+
+    def doubt(self, row: JournalRow, held: ObjectRow | None, now: int) -> None:
+        """What a row of the last run had under way may be carried out now, or later."""
+        if row.kind == UPLOAD and row.key:
+            self.note(row.key, None if sent.others_in(row.parts) else sent.sha256_in(row.parts))
+        elif row.kind == MOVE and row.key:
+            self.note(row.key, held.sha256 if held is not None else None)
+        elif row.kind == DELETE and (row.attempts or row.next_try_ns <= now):
+            self.note(row.key, GONE)
 
     @property
     def is_fresh(self) -> bool:
