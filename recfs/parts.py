@@ -278,11 +278,8 @@ async def _build(
     tree.events.subscribe(committer)
     backlog = Backlog(backing_files.remote.budget, behind, committer, max_pending=config.commit.max_pending)
     modes = IoModes(tree, backing_files, space, store, files, kernel, backlog, headroom=config.passthrough_headroom)
-    vfs = Vfs(tree, backing_files, space, committer, kernel, modes)
-    operators = {0, os.geteuid()}
-    if config.operator is not None:
-        operators.add(config.operator)
-        vfs.files.shares.excepted.add(config.operator)
+    operators = {0, os.geteuid()} | ({config.operator} if config.operator is not None else set())
+    vfs = Vfs(tree, backing_files, space, committer, kernel, modes, operators=operators)
     space.keep_emergency_reserve()
     behind.subscribe(settler)
     with _readable(store):

@@ -121,10 +121,10 @@ class Answers:
                 "sealing": self.committer.depth,
                 "settling": self.settler.depth,
                 "in_use": self.settler.in_use,
-                "hashing_bytes": self.committer.hashing_bytes,
+                "hashing_bytes": self.committer.outlook.hashing_bytes,
                 "dirty": self.vfs.behind.depth,
                 "problem": self.vfs.behind.problem,
-                **self.committer.told(),
+                **self.committer.outlook.summary(),
             },
             "open_files": self._open_files(),
             "survivors": self.vfs.survivors.paths(),
@@ -263,6 +263,6 @@ class Answers:
         self.stop()
         return {
             "stopping": True,
-            "sealing_later": self.committer.too_long(HASH_PATIENCE_S),
-            "sealing_later_paths": self.committer.later(HASH_PATIENCE_S),
+            "sealing_later": self.committer.outlook.too_long(HASH_PATIENCE_S),
+            "sealing_later_paths": self.committer.outlook.later(HASH_PATIENCE_S),
         }

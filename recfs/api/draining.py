@@ -82,7 +82,7 @@ class DrainAnswers:
                 "sealing": self._committer.depth,
                 "settling": self._settler.depth,
                 "dirty": self._behind.depth,
-                "hashing": self._committer.told()["files"],
+                "hashing": self._committer.outlook.summary()["files"],
                 "s3": await self._s3.left(),
                 "problem": self._behind.problem,
                 "set_aside": [each.told() for each in self._behind.problems.waited_for()[:STUCK_TOLD]],

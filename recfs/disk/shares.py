@@ -21,6 +21,8 @@ from recfs.disk.staging import pool_size
 from recfs.errors import TooManyFiles
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from recfs.state.backing_file import BackingFile
 
 log = logging.getLogger("recfs.fs")
@@ -36,8 +38,8 @@ NAMED: Final = 5
 class Shares:
     """The descriptors of open files, by user. Everything is atomic."""
 
-    def __init__(self) -> None:
-        self.excepted = {0, os.geteuid()}
+    def __init__(self, operators: Iterable[int] = ()) -> None:
+        self._excepted = {0, os.geteuid(), *operators}
         """Users who may have all there are."""
         self._held: dict[int, int] = {}
         self._used = 0
@@ -60,7 +62,7 @@ class Shares:
             raise TooManyFiles(f"uid {uid} keeps {held} of the daemon's descriptors already")
 
     def _is_too_much(self, uid: int, held: int) -> bool:
-        if held < FLOOR or uid in self.excepted:
+        if held < FLOOR or uid in self._excepted:
             return False
         self._measure()
         if held < self._left:
@@ -82,7 +84,7 @@ class Shares:
         """Who has so many files open that more are refused, for people."""
         self._measure()
         least = max(FLOOR, self._left)
-        greedy = [(held, uid) for uid, held in self._held.items() if held >= least and uid not in self.excepted]
+        greedy = [(held, uid) for uid, held in self._held.items() if held >= least and uid not in self._excepted]
         told = [self._words(uid, held) for held, uid in sorted(greedy, reverse=True)[:NAMED]]
         return told + ([f"… and {len(greedy) - NAMED} more uids"] if len(greedy) > NAMED else [])
 

@@ -117,7 +117,7 @@ class Unsealing:
             staging = self._pool.take_over(self._places.home(node))
         except OSError as error:
             raise OSError(error.errno, error.strerror, node.path) from error  # not the names in two directories
-        self._tree.forget_location(node, node.moved)
+        self._tree.locations.forget(node, node.moved)
         node.moved = None
         node.pending = 0
         node.unmarked = False

@@ -104,7 +104,7 @@ class Versions:
             node.staging = None  # type: ignore[attr-defined]
         else:
             entry.place = node.moved if node.moved is not None else (node.parent, node.name)
-        self._tree.forget_location(node, node.moved)
+        self._tree.locations.forget(node, node.moved)
         node.moved = None
         node.home_ino = None
         node.pending = 0

@@ -22,6 +22,8 @@ from recfs.state.nodes import is_changeable
 from recfs.state.waits import bounded, interruptible
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from recfs.disk.backing_files import BackingFiles
     from recfs.disk.staging import DiskReserve
     from recfs.fs.backlog import Backlog
@@ -50,6 +52,8 @@ class OpenFiles:
         backlog: Backlog,
         pipeline: Pipeline,
         modes: IoModes,
+        *,
+        operators: Iterable[int] = (),
     ) -> None:
         self._kernel = modes.cache
         self.modes = modes
@@ -68,7 +72,7 @@ class OpenFiles:
         self._next = 1
         self._released: trio.Event | None = None
         """Set with the next release, where somebody waits for one."""
-        self.shares = Shares()
+        self.shares = Shares(operators)
         self.handles: dict[int, Handle] = {}
         self.copying: dict[int, trio.Event] = {}
         """Files being copied up, by inode number: half a copy is not opened."""

@@ -226,7 +226,7 @@ class Namespace:
             at_home = False
         if at_home and node.moved is None:
             node.moved = (old, old_name)
-            tree.record_location(node, node.moved)
+            tree.locations.record(node, node.moved)
         del old.children[old_name]
         weight = _weight(node)
         if isinstance(node, DirNode) and node.role in (Role.USER, Role.TEMP_USER):
@@ -239,7 +239,7 @@ class Namespace:
         if old is not new:
             tree.charge(new, *weight)
         if at_home and node.moved == (new, new_name):
-            tree.forget_location(node, node.moved)
+            tree.locations.forget(node, node.moved)
             node.moved = None
             node.pending &= ~Pending.MOVE
         elif at_home:

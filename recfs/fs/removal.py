@@ -17,8 +17,8 @@ from recfs.core.layout import Role
 from recfs.errors import Busy, IsADirectory, NotADirectory, NotEmpty, NotFound, RecfsError, Stale
 from recfs.fs.caller import Caller, may_change
 from recfs.ports.rows import Pending
+from recfs.state.changes import EAGER_NODES
 from recfs.state.nodes import DirNode, FileNode, Garbage, LinkNode, Node
-from recfs.state.writebehind import EAGER_NODES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -39,6 +39,8 @@ from recfs.state.nodes import DirNode, FileNode, LinkNode, Node
 from recfs.state.waits import bounded
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from recfs.disk.backing_files import BackingFiles
     from recfs.disk.staging import DiskReserve
     from recfs.fs.attributes import Changes
@@ -67,6 +69,8 @@ class Vfs:
         pipeline: Pipeline,
         kernel: KernelCache,
         modes: IoModes,
+        *,
+        operators: Iterable[int] = (),
     ) -> None:
         self.tree = tree
         self.behind = behind = tree.behind
@@ -76,7 +80,9 @@ class Vfs:
         self.names = Namespace(tree, self.removal)
         self.views = FallbackEntries(tree, behind)
         self.backlog = modes.backlog
-        self.files = OpenFiles(tree, backing_files, self.names, space, self.backlog, pipeline, modes)
+        self.files = OpenFiles(
+            tree, backing_files, self.names, space, self.backlog, pipeline, modes, operators=operators
+        )
         self.copies_up = CopyUp(self.files, backing_files, self.names, tree, self.views)
         self.attributes = Attributes(tree, self.files)
         self.trees = TreeRemoval(tree, self.removal, self.views, kernel)

@@ -106,7 +106,12 @@ class ObjectRow(NamedTuple):
 
 LOOKED_AT = "S3 has it, and left earlier requests for its name unanswered: looked at until none can come any more"
 """`JournalRow.error` of an upload that S3 has confirmed, and that does not count yet."""
-
+UNKNOWN_ID = "S3 left requests to begin an upload in parts unanswered: what came of them is aborted when none can come"
+"""`JournalRow.error` of an abort …"""
+DESCRIBED_AGAIN = (
+    "S3 left earlier requests for the name unanswered: the attributes are written again when none can come"
+)
+"""… and of a move to where the object is."""
 UPLOAD, DELETE, MOVE, ABORT = "upload", "delete", "move", "abort"
 """`JournalRow.kind`."""
 

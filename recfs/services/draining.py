@@ -116,7 +116,7 @@ class Draining:
                 left -= len(waited_for.stuck(tier.journal)) if tier is not None and uploads else 0
                 spared += self._given_up(since_s)
             if not long:
-                spared = max(spared, self._committer.too_long(HASH_PATIENCE_S))
+                spared = max(spared, self._committer.outlook.too_long(HASH_PATIENCE_S))
             settled = not self._settler.in_use or trio.current_time() > until
             if saved and not left and settled and self.pending <= spared:
                 await self._behind.durable()

@@ -18,8 +18,9 @@ from recfs.core.bounds import MAX_INT
 from recfs.core.layout import TOP_DIRS, Role, child_role
 from recfs.core.model import Kind
 from recfs.errors import InvalidPath, IoFailure, NameTooLong, NotADirectory, RecfsError, Stale
-from recfs.ports.rows import HOLDING_INO, ROOT_INO
+from recfs.ports.rows import ROOT_INO
 from recfs.state.events import Events
+from recfs.state.locations import Locations
 from recfs.state.memory import Memory
 from recfs.state.nodes import DirNode, FileNode, Garbage, Node, from_row
 from recfs.state.orphans import Orphans
@@ -73,8 +74,7 @@ class Tree:
         self.memory = Memory(self.nodes, behind, cached_inodes)
         self.orphans = Orphans()
         self.garbage: dict[int, Garbage] = {}
-        self.physical_entries: dict[int, dict[bytes, Node | Garbage]] = {}
-        """What physically lies in a directory (by inode number, then name) without logically being there."""
+        self.locations = Locations()
         self.shown_ids: dict[int, int] = {}
         self.shown_inos: dict[int, int] = {}
         self._next_ino = ROOT_INO + 1
@@ -154,7 +154,7 @@ class Tree:
         if entry.gid >= self._next_gid:
             self.skip_gid(entry.gid)
         if entry.place is not None:
-            self.record_location(entry, entry.place)
+            self.locations.record(entry, entry.place)
 
     # --- finding -------------------------------------------------------------------------------------------------
 
@@ -351,27 +351,6 @@ class Tree:
             job.activity_ns = now_ns
             self.behind.node(job)
 
-    def record_location(self, item: Node | Garbage, place: tuple[DirNode | None, bytes]) -> None:
-        """*item* physically lies at *place*, which is not (or no longer) its logical one."""
-        folder, name = place
-        self.physical_entries.setdefault(folder.ino if folder else HOLDING_INO, {})[name] = item
-
-    def occupant(self, place: tuple[DirNode | None, bytes]) -> Node | Garbage | None:
-        """What physically lies at *place* without logically being there."""
-        folder, name = place
-        return self.physical_entries.get(folder.ino if folder else HOLDING_INO, {}).get(name)
-
-    def forget_location(self, item: Node | Garbage, place: tuple[DirNode | None, bytes] | None) -> None:
-        """*item* no longer lies at *place*."""
-        if place is not None:
-            folder, name = place
-            ino = folder.ino if folder else HOLDING_INO
-            inside = self.physical_entries.get(ino, {})
-            if inside.get(name) is item:
-                del inside[name]
-                if not inside:
-                    del self.physical_entries[ino]
-
     # --- truth ---------------------------------------------------------------------------------------------------
 
     def check_invariants(self) -> None:
@@ -395,7 +374,7 @@ class Tree:
                         rfiles += 1
                 assert (rbytes, rfiles) == (node.rbytes, node.rfiles), f"T2: {node.path}"
             if node.moved is not None:
-                assert self.occupant(node.moved) is node, f"T4: {node.path}"
+                assert self.locations.occupant(node.moved) is node, f"T4: {node.path}"
 
 
 def _role(row: NodeRow, parent: DirNode) -> Role:

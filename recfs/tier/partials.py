@@ -4,7 +4,6 @@ when they are whole, and then carried home like any committed file.
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ from recfs.ports.rows import ObjectRow, Pending
 from recfs.state.nodes import FileNode
 from recfs.state.problems import reason_of
 from recfs.tier.copies import Partial
-from recfs.tier.downloads.download import Download
+from recfs.tier.downloads.download import Download, Watcher
 from recfs.tier.misses import Misses
 
 if TYPE_CHECKING:
@@ -44,6 +43,40 @@ RENEW_S = 30.0
 
 def _is_away(node: FileNode) -> bool:
     return node.state.is_remote and not node.unlinked
+
+
+class _Filling(Watcher):
+    """What becomes of a partial copy's download concerns the cache, and what is told of reads that fail."""
+
+    def __init__(self, copies: Copies, misses: Misses, node: FileNode, begun: ObjectRow) -> None:
+        self._copies = copies
+        self._misses = misses
+        self._node = node
+        self._begun = begun
+
+    def grown(self) -> None:
+        """There may be more than the cache's budget has room for."""
+        self._misses.came(self._node.ino)
+        self._copies.request_eviction()
+
+    def missed(self, error: RecfsError) -> None:
+        """`recfs status` names the file."""
+        self._misses.failed(self._node.ino, error)
+
+    async def renewed(self, etag: str) -> str | None:
+        """The etag of the object that the copy is filled from, if recfs itself gave it another than *etag*."""
+        node, begun, journal = self._node, self._begun, self._copies.journal
+        with trio.move_on_after(RENEW_S):
+            while (held := node.object) is not None and held.key == begun.key and held.sha256 == begun.sha256:
+                if held.etag != etag:
+                    return held.etag
+                row = journal.move_of(node.ino)
+                if row is None or row.attempts:
+                    return None
+                if row.id not in journal.running:
+                    journal.retry(row.id)  # begun before a crash, perhaps, and its answer lost
+                await journal.progress()
+        return None
 
 
 class Partials:
@@ -124,10 +157,8 @@ class Partials:
         download = Download(
             self._link.objects, held.key, held.etag, held.size_bytes, fd, self._link.limiter, self._link.slots,
             read_ahead_max=self._copies.settings.read_ahead_max,
+            watcher=_Filling(self._copies, self.misses, node, held),
         )  # fmt: skip
-        download.grown = functools.partial(self._grown, node.ino)
-        download.missed = functools.partial(self.misses.failed, node.ino)
-        download.renew = functools.partial(self._renewed_etag, node, held)
         made = self.by_ino[node.ino] = Partial(node, held.key, staging, fd, download, self._tree.clock.steady_ns())
         if node.body is not None:  # its readers' bytes were given up
             node.body.swap(os.dup(fd), writable=False)
@@ -139,10 +170,6 @@ class Partials:
         self._copies.request_eviction()
         return made
 
-    def _grown(self, ino: int) -> None:
-        self.misses.came(ino)
-        self._copies.request_eviction()
-
     def _leave_descriptors(self) -> None:
         """Give the oldest copies up that nobody has open, where they are so many that others miss their descriptors."""
         most = (file_limit() - kept_files() - pool_size()) // KEPT_SHARE
@@ -153,21 +180,6 @@ class Partials:
                 self.drop(partial.node)
                 if len(self.by_ino) < most:
                     return
-
-    async def _renewed_etag(self, node: FileNode, begun: ObjectRow, etag: str) -> str | None:
-        """The etag of the object that a copy is filled from, if recfs itself gave it another than *etag*."""
-        journal = self._copies.journal
-        with trio.move_on_after(RENEW_S):
-            while (held := node.object) is not None and held.key == begun.key and held.sha256 == begun.sha256:
-                if held.etag != etag:
-                    return held.etag
-                row = journal.move_of(node.ino)
-                if row is None or row.attempts:
-                    return None
-                if row.id not in journal.running:
-                    journal.retry(row.id)  # begun before a crash, perhaps, and its answer lost
-                await journal.progress()
-        return None
 
     async def _readable(self, node: FileNode, held: ObjectRow) -> None:
         if node.state is not State.ARCHIVED:

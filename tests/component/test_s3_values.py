@@ -24,9 +24,9 @@ from recfs.ports.objects import (
     part_size,
 )
 from recfs.stores.s3 import client as s3_client
+from recfs.stores.s3.etags import etag_of_parts
 from recfs.stores.s3.meta import content_type, from_metadata, restore_state, to_metadata
 from recfs.stores.s3.store import S3Store
-from recfs.stores.s3.uploads import etag_of_parts
 from tests.helpers.s3_servers import Bucket, moto_bucket, moto_server
 
 __all__ = ["moto_bucket", "moto_server"]

@@ -187,7 +187,7 @@ async def test_copies_that_nobody_reads_any_more_give_their_descriptors_back(col
 
 @pytest.mark.expect_log("uid 20001 has files open that keep 16")
 async def test_root_the_daemons_user_and_the_operator_have_all_there_are(fs: Filesystem) -> None:
-    assert {0, os.geteuid()} <= shares(fs).excepted
+    assert {0, os.geteuid()} <= shares(fs)._excepted
     for n in range(shares(fs)._left // 2 + FLOOR):
         await fs.open(f"{REC}/{n}", CREATE, OPERATOR)
     assert await problems(fs) == []

@@ -115,8 +115,8 @@ def hold_what_is_gone(fs: Filesystem, node: FileNode) -> Undo:
 
 def lie_elsewhere(fs: Filesystem, node: FileNode) -> Undo:
     place = (node.parent, b"elsewhere")
-    fs.parts.tree.record_location(node, place)
-    return lambda: fs.parts.tree.forget_location(node, place)
+    fs.parts.tree.locations.record(node, place)
+    return lambda: fs.parts.tree.locations.forget(node, place)
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def _versions(parts: Parts) -> Iterator[Found]:
 
 def _places(parts: Parts) -> Iterator[Found]:
     """Who lies elsewhere is at exactly that place."""
-    for ino, names in parts.tree.physical_entries.items():
+    for ino, names in parts.tree.locations.entries.items():
         for name, item in names.items():
             place = item.moved if isinstance(item, Node) else item.place
             if place is None or place[1] != name or (place[0].ino if place[0] is not None else 0) != ino:

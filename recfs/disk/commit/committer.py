@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -24,6 +24,7 @@ from recfs.core.model import State
 from recfs.disk.commit.batches import BATCH_FILES, Batches
 from recfs.disk.commit.digests import Digest, Pass, Source
 from recfs.disk.commit.hashing import Hashing, Work, owner_of
+from recfs.disk.commit.outlook import Outlook
 from recfs.disk.commit.tickets import MOVED_LOOK_S, Stage, Ticket, Tickets
 from recfs.errors import RecfsError, RowRefused
 from recfs.ports.rows import Pending, Promise
@@ -46,8 +47,6 @@ GATHER_S = 0.1
 FIRST_DELAY_S = 0.5
 RETRY_S = 1.0
 PART = "commit"
-TOLD_FILES = 10
-"""Of so many files under way `recfs status` tells the progress."""
 
 
 class Committer(Follower):
@@ -76,6 +75,7 @@ class Committer(Follower):
         self._settle_max_s = settle_max_s
         self._tickets = Tickets()
         self._batches = Batches(store, self._source, self._is_wanted)
+        self.outlook = Outlook(self._tickets, self._batches, hashing)
         self._hashed: deque[tuple[Ticket, Digest]] = deque()
         self._wake = trio.Event()
         self._progress = trio.Event()
@@ -141,7 +141,7 @@ class Committer(Follower):
             if ticket.stage is Stage.LATER:
                 self._begin(ticket)
         self._patient_until = trio.current_time() + patience_s
-        self._set_aside(self._too_long(patience_s))
+        self._set_aside(self.outlook.tickets_too_long(patience_s))
         self._wake.set()
 
     async def progress(self) -> None:
@@ -168,14 +168,6 @@ class Committer(Follower):
         """Files that this run does not seal any more."""
         return self._tickets.aside
 
-    def too_long(self, patience_s: float) -> int:
-        """How many files cannot be hashed within that time, as far as can be told."""
-        return len(self._too_long(patience_s))
-
-    def later(self, patience_s: float) -> list[str]:
-        """Their paths, the first `TOLD_FILES` of them, the shortest way to go first."""
-        return [ticket.node.path for ticket in self._too_long(patience_s)[:TOLD_FILES]]
-
     @property
     def aside(self) -> int:
         """Files that cannot be sealed, and are left alone for a while."""
@@ -185,20 +177,6 @@ class Committer(Follower):
     def problem(self) -> str | None:
         """What keeps files from being committed; None if nothing does."""
         return self._problem or self._behind.problems.first(PART)
-
-    def told(self) -> dict[str, Any]:
-        """What is being hashed, and what waits for it, for `recfs status`."""
-        hashing, lanes = self._hashing, (Lane.MEDIUM, Lane.LARGE)
-        running = {lane: hashing.running(lane) for lane in lanes}
-        queues = {Lane.SMALL.value: {"running": self._batches.running, "waiting": self._batches.waiting}}
-        queues |= {lane.value: {"running": len(running[lane]), "waiting": hashing.waiting(lane)} for lane in lanes}
-        files = [work.progress(hashing.rate) for lane in reversed(lanes) for work in running[lane]]
-        return {"lanes": queues, "files": files[:TOLD_FILES], "set_aside": self._tickets.aside}
-
-    @property
-    def hashing_bytes(self) -> int:
-        """Bytes that are being hashed, or wait for it without a delay."""
-        return sum(ticket.left_bytes for ticket in self._tickets if ticket.stage is Stage.UNDER_WAY)
 
     # --- tickets ---------------------------------------------------------------------------------------------------
 
@@ -212,7 +190,7 @@ class Committer(Follower):
             self._batches.put(ticket)
             return
         left_s = self._patient_until - trio.current_time()
-        if left_s < float("inf") and ticket in self._too_long(left_s):
+        if left_s < float("inf") and ticket in self.outlook.tickets_too_long(left_s):
             self._set_aside([ticket])
             return
         if ticket.work is None:
@@ -242,9 +220,6 @@ class Committer(Follower):
     def _signal(self) -> None:
         self._progress.set()
         self._progress = trio.Event()
-
-    def _too_long(self, patience_s: float) -> list[Ticket]:
-        return self._tickets.too_long(patience_s, self._hashing.rate)
 
     def _set_aside(self, tickets: list[Ticket]) -> None:
         fresh = self._tickets.set_aside(tickets)
@@ -289,7 +264,7 @@ class Committer(Follower):
     def _due(self) -> None:
         now = trio.current_time()
         if now >= self._patient_until:
-            self._set_aside(self._too_long(0.0))
+            self._set_aside(self.outlook.tickets_too_long(0.0))
         if self._tickets.next_s <= now or self._tickets.waiting >= BATCH_FILES:
             for ticket in self._tickets.due(now + GATHER_S):
                 self._begin(ticket)

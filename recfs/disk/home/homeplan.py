@@ -223,7 +223,7 @@ class HomePlan:
     def _move_books(self, plan: Plan, node: Node) -> None:
         """From now on the metadata says that *node* lies at its logical place."""
         plan.moving.add(node.ino)
-        self._tree.forget_location(node, node.moved)
+        self._tree.locations.forget(node, node.moved)
         node.moved = None
         node.settling, node.pending = node.pending, 0
         if isinstance(node, FileNode):
@@ -231,7 +231,7 @@ class HomePlan:
 
     def _clear(self, plan: Plan, node: Node, target: Place) -> _Planning:
         """Make sure nothing of ours physically lies at *target*."""
-        occupant = self._tree.occupant(target)
+        occupant = self._tree.locations.occupant(target)
         if occupant is None or occupant is node:
             return True
         if isinstance(occupant, Garbage):
@@ -247,9 +247,9 @@ class HomePlan:
     def _hold(self, plan: Plan, node: Node) -> None:
         places = self._places
         source, before = places.home(node), node.moved
-        self._tree.forget_location(node, node.moved)
+        self._tree.locations.forget(node, node.moved)
         node.moved = (None, b"%d" % node.ino)
-        self._tree.record_location(node, node.moved)
+        self._tree.locations.record(node, node.moved)
         plan.moving.add(node.ino)
         step = Step(StepKind.MOVE, source, places.home(node), home_ino=node.home_ino)
         plan.jobs.append(Job(step, node, None, before, node.pending))
@@ -265,7 +265,7 @@ class HomePlan:
             return self._park(plan, entry, entry.ino)
         places = self._places
         if entry.kind is Kind.DIR:
-            inside = self._tree.physical_entries.get(entry.ino)
+            inside = self._tree.locations.entries.get(entry.ino)
             if inside and not force:
                 used = self._above_used.get(entry.ino)
                 if used:
@@ -287,7 +287,7 @@ class HomePlan:
             path = places.at(entry.place)
             step = Step(StepKind.RMDIR, path, home_ino=entry.home_ino)
             plan.jobs.append(Job(step, entry, None, entry.place, purges=True))
-            self._tree.forget_location(entry, entry.place)
+            self._tree.locations.forget(entry, entry.place)
             return True
         plan.discarding.add(entry.gid)
         if entry.staging is not None:
@@ -301,11 +301,11 @@ class HomePlan:
                 return True
             step = Step(StepKind.MOVE, path, self._store.trash(entry.gid), home_ino=entry.home_ino)
             plan.jobs.append(Job(step, entry, entry.staging, entry.place))
-            self._tree.forget_location(entry, entry.place)
+            self._tree.locations.forget(entry, entry.place)
         else:
             step = Step(StepKind.REMOVE, path, home_ino=entry.home_ino)
             plan.jobs.append(Job(step, entry, entry.staging, entry.place, purges=True))
-            self._tree.forget_location(entry, entry.place)
+            self._tree.locations.forget(entry, entry.place)
         return True
 
     def _is_kept(self, entry: Garbage) -> bool:

@@ -348,7 +348,7 @@ class HomeSettler(BatchFollower):
         self._set_aside(successor, cause or OSError(outcome.error, os.strerror(outcome.error)))
 
     def _garbage_done(self, entry: Garbage, *, purged: bool) -> None:
-        self._tree.forget_location(entry, entry.place)
+        self._tree.locations.forget(entry, entry.place)
         if purged:
             self._tree.garbage.pop(entry.gid, None)
             self._todo.expired.discard(entry.gid)
@@ -375,18 +375,18 @@ class HomeSettler(BatchFollower):
                 return None
             item = successors[-1]
         if isinstance(item, Garbage):
-            self._tree.forget_location(item, item.place)
+            self._tree.locations.forget(item, item.place)
             item.staging, item.place = job.staging, job.place
             if item.place is not None:
-                self._tree.record_location(item, item.place)
+                self._tree.locations.record(item, item.place)
             self._behind.garbage(item, discard=False)
             return item
-        self._tree.forget_location(item, item.moved)
+        self._tree.locations.forget(item, item.moved)
         if isinstance(item, FileNode):
             item.staging = job.staging
         item.moved = job.place
         if item.moved is not None:
-            self._tree.record_location(item, item.moved)
+            self._tree.locations.record(item, item.moved)
         item.pending |= job.pending
         self._behind.node(item)
         return item

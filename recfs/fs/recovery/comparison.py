@@ -72,7 +72,7 @@ class Comparison:
         for entry in list(self._tree.garbage.values()):
             with self._found.aside(("garbage", entry.gid), f"removed {os.fsdecode(entry.path)}"):
                 if entry.place is not None and not self._is_still(entry):
-                    self._tree.forget_location(entry, entry.place)
+                    self._tree.locations.forget(entry, entry.place)
                     del self._tree.garbage[entry.gid]
                     self._behind.purged(entry.gid)
 
@@ -118,7 +118,7 @@ class Comparison:
                         self._correct(await self._tree.get(row.ino), there.get(row.name))
         if self._adopts and folder.ino != ROOT_INO:
             for name in sorted(there.keys() - known):
-                if self._tree.occupant((folder, name)) is None:
+                if self._tree.locations.occupant((folder, name)) is None:
                     path = f"{folder.path}/{os.fsdecode(name)}"
                     with self._found.aside(("unknown", path), path):
                         below += await self._adopt(folder, name, there[name])
@@ -150,7 +150,7 @@ class Comparison:
         elif node.parent is self._tree.root:
             return  # the store sees to these
         elif info is None or stat.S_IFMT(info.st_mode) != node.format:
-            self._tree.forget_location(node, node.moved)
+            self._tree.locations.forget(node, node.moved)
             node.moved, node.home_ino, node.pending = None, None, Pending.MAKE
             self._behind.settle(node)
             self._found.report.unsettled.append(node.ino)

@@ -103,7 +103,7 @@ def only_in_s3(found: Finds, node: FileNode) -> None:
     """There is no local copy of a stored file (any more)."""
     assert node.object is not None
     node.enter(State.EVICTED)
-    found.tree.forget_location(node, node.moved)
+    found.tree.locations.forget(node, node.moved)
     node.moved = None
     node.staging, node.pending, node.home_ino = None, 0, None
     node.object = node.object._replace(local=0)

@@ -204,7 +204,7 @@ class Recovery:
                 if row.home_name is not None and row.home_parent is not None:
                     place = (await self._folder(row.home_parent), row.home_name)
                     self._put(node, place)
-                    self._tree.record_location(node, place)
+                    self._tree.locations.record(node, place)
                 nodes.append(node)
         # Directories first, parents before children: paths below them depend on where they really lie.
         return sorted(nodes, key=lambda node: (node.kind is not Kind.DIR, len(node.parts()), node.ino))

@@ -78,7 +78,7 @@ class Whereabouts:
             return
         if node.pending & Pending.MAKE:
             if node.moved is None or not self._is_at(self._places.home(node), None):
-                self._tree.forget_location(node, node.moved)
+                self._tree.locations.forget(node, node.moved)
                 node.moved = None
                 self._find_made(node)
                 return
@@ -86,7 +86,7 @@ class Whereabouts:
         if isinstance(node, FileNode) and not self._is_at(self._places.home(node), node.home_ino):
             found = next((one for one in self._found.staging.values() if one.st_ino == node.home_ino), None)
             if found is not None:  # taken to staging for a writer, and the row still says home
-                self._tree.forget_location(node, node.moved)
+                self._tree.locations.forget(node, node.moved)
                 node.moved = None
                 node.staging = found.id
                 if not node.state.is_whole:
@@ -101,7 +101,11 @@ class Whereabouts:
         if node.parent.pending & Pending.MAKE:
             return  # what lies there is in an earlier directory of that name
         info = self._store.stat(self._places.home(node))
-        if info is None or stat.S_IFMT(info.st_mode) != node.format or self._tree.occupant((node.parent, node.name)):
+        if (
+            info is None
+            or stat.S_IFMT(info.st_mode) != node.format
+            or self._tree.locations.occupant((node.parent, node.name))
+        ):
             return
         node.home_ino = info.st_ino
         node.pending = (node.pending & ~Pending.MAKE) | Pending.ATTRS
@@ -114,12 +118,12 @@ class Whereabouts:
                 self._locate_removed(entry)
 
     def _locate_removed(self, entry: Garbage) -> None:
-        if entry.in_trash or (entry.kind is Kind.DIR and self._tree.physical_entries.get(entry.ino)):
+        if entry.in_trash or (entry.kind is Kind.DIR and self._tree.locations.entries.get(entry.ino)):
             return
         path = self._store.staging(entry.staging) if entry.staging is not None else None
         if self._is_at(path or self._places.at(entry.place or (None, b"")), entry.home_ino):
             return
-        self._tree.forget_location(entry, entry.place)
+        self._tree.locations.forget(entry, entry.place)
         if self._is_at(self._store.trash(entry.gid), entry.home_ino):
             entry.staging = entry.place = None
             self._behind.garbage(entry, discard=False)
@@ -145,7 +149,7 @@ class Whereabouts:
         old = node.moved
         holding = (None, b"%d" % node.ino)
         for place in dict.fromkeys((old, None, holding)):
-            self._tree.forget_location(node, node.moved)
+            self._tree.locations.forget(node, node.moved)
             node.moved = place
             if self._is_at(self._places.home(node), node.home_ino):
                 if place is None:
@@ -153,14 +157,14 @@ class Whereabouts:
                         node.pending & ~Pending.MOVE
                     ) | Pending.ATTRS  # moved, but perhaps without its attributes
                 else:
-                    self._tree.record_location(node, place)
+                    self._tree.locations.record(node, place)
                     node.pending |= Pending.MOVE
                 self._behind.node(node)
                 return True
-        self._tree.forget_location(node, node.moved)
+        self._tree.locations.forget(node, node.moved)
         node.moved = old
         if old is not None:
-            self._tree.record_location(node, old)
+            self._tree.locations.record(node, old)
         return False
 
     def _search(self, node: Node) -> bool:
@@ -175,10 +179,10 @@ class Whereabouts:
             if isinstance(node, DirNode):
                 node.pending = Pending.MAKE
             return False
-        self._tree.forget_location(node, node.moved)
+        self._tree.locations.forget(node, node.moved)
         node.moved = (None, b"%d" % node.ino)
         self._store.rename(found, self._places.home(node))
-        self._tree.record_location(node, node.moved)
+        self._tree.locations.record(node, node.moved)
         node.pending |= Pending.MOVE
         self._behind.node(node)
         return True
@@ -188,7 +192,7 @@ class Whereabouts:
         staging = self._backing_files.pool.new_id()
         (fd,) = self._store.make_staging([staging])
         os.close(fd)
-        self._tree.forget_location(node, node.moved)
+        self._tree.locations.forget(node, node.moved)
         node.moved, node.pending, node.staging = None, 0, staging
         node.home_ino = None
         self._found.staging[staging] = self._store.scan_staging()[staging]

@@ -72,7 +72,7 @@ class Writers:
             staging = self._backing_files.pool.new_id()
             thaw_path(self._places.home(node))
             self._store.rename(self._places.home(node), self._store.staging(staging))
-            self._tree.forget_location(node, node.moved)
+            self._tree.locations.forget(node, node.moved)
             node.moved, node.pending, node.staging = None, 0, staging
             self._found.rescan()
         if node.staging is None:
@@ -181,7 +181,7 @@ class Writers:
         """Give the file an earlier version back; keep what was written since."""
         self._set_aside(node, prior)
         node.staging, node.moved = prior.staging, prior.place
-        self._tree.forget_location(prior, prior.place)
+        self._tree.locations.forget(prior, prior.place)
         if prior.in_trash:
             node.staging = self._backing_files.pool.new_id()
             self._store.rename(self._store.trash(prior.gid), self._store.staging(node.staging))
@@ -193,7 +193,7 @@ class Writers:
         if node.moved == (node.parent, node.name):
             node.moved = None
         if node.moved is not None:
-            self._tree.record_location(node, node.moved)
+            self._tree.locations.record(node, node.moved)
         node.home_ino = prior.home_ino
         node.sha256, node.md5, node.promised = prior.sha256, prior.md5, prior.promised
         node.mtime_ns = prior.mtime_ns

@@ -7,9 +7,10 @@ from typing import Any
 from recfs.ports.object_errors import ChecksumMismatch, ObjectChanged, ObjectMissing, TransferCancelled
 from recfs.ports.objects import MAX_PUT_BYTES, MIB, Cancel, ObjectInfo, ObjectMeta, PartInfo, part_size
 from recfs.stores.s3 import meta as s3_meta
+from recfs.stores.s3.etags import etag_of_parts
 from recfs.stores.s3.faults import fault
 from recfs.stores.s3.meta import info_of, plain_md5, unquoted
-from recfs.stores.s3.uploads import S3Uploads, etag_of_parts
+from recfs.stores.s3.uploads import S3Uploads
 
 COPY_PART_BYTES = 512 * MIB
 """Range of one UploadPartCopy: large enough to be few, small enough for a read timeout on a slow server."""

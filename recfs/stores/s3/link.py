@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -206,12 +205,3 @@ def _hint(operation: str, parameters: Mapping[str, Any]) -> str:
     if (encryption := parameters.get("ServerSideEncryption")) is not None:
         return f': perhaps it has no key to encrypt with; give it one, or leave out sse = "{encryption}" in [s3]'
     return ": perhaps it has no room left (disks, volumes) while it can still be read" if operation in _STORING else ""
-
-
-_MULTIPART_ETAG = re.compile(r"([0-9a-f]{32})-(\d+)")
-
-
-def multipart_etag(etag: str) -> tuple[str, int] | None:
-    """(MD5 of the parts' MD5s in hex, number of parts) of an etag of this form."""
-    found = _MULTIPART_ETAG.fullmatch(etag)
-    return (found[1], int(found[2])) if found else None

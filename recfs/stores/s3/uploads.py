@@ -9,7 +9,6 @@ object, a HEAD proves its size.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -38,9 +37,10 @@ from recfs.ports.objects import (
 )
 from recfs.stores.s3 import meta as s3_meta
 from recfs.stores.s3.body import FileBody, checksum_of, digest_of
+from recfs.stores.s3.etags import algorithm_of_parts, etag_of_parts, is_kms, is_same_object, multipart_etag
 from recfs.stores.s3.faults import MAX_NAME_BYTES, fault, longest_name
 from recfs.stores.s3.folders import remove_empty
-from recfs.stores.s3.link import S3Link, multipart_etag
+from recfs.stores.s3.link import S3Link
 from recfs.stores.s3.meta import b64, plain_md5, unquoted
 
 _FIELDS = {"CRC32C": "ChecksumCRC32C", "SHA256": "ChecksumSHA256"}
@@ -110,7 +110,7 @@ class S3Uploads(S3Link):
                 return self.put_file(fd, size, key, meta, progress=progress, cancel=cancel)
             algorithm = None
         proven = algorithm is not None
-        if md5 is not None and (stored := plain_md5(etag)) is not None and not _kms(answer):
+        if md5 is not None and (stored := plain_md5(etag)) is not None and not is_kms(answer):
             if stored != md5:
                 raise fault(ChecksumMismatch, self._target, doing, key, f"sent MD5 {md5.hex()}, stored {etag}")
             proven = True
@@ -239,7 +239,7 @@ class S3Uploads(S3Link):
             if not signed:
                 return self.upload_part(key, upload_id, number, fd, offset, length, progress=progress, cancel=cancel)
             checksum = None
-        if md5 is not None and plain_md5(etag) not in (None, md5) and not _kms(answer):
+        if md5 is not None and plain_md5(etag) not in (None, md5) and not is_kms(answer):
             raise fault(ChecksumMismatch, self._target, doing, key, f"sent MD5 {md5.hex()}, stored {etag}")
         return PartInfo(number, etag, length, checksum)
 
@@ -252,7 +252,7 @@ class S3Uploads(S3Link):
     def _learn_algorithm(self, upload_id: str, page: dict[str, Any], known: Sequence[PartInfo]) -> None:
         algorithm = page.get("ChecksumAlgorithm")
         if algorithm not in _FIELDS:  # SeaweedFS 4 does not say, and insists on it at the end
-            algorithm = _algorithm_of_parts(known)
+            algorithm = algorithm_of_parts(known)
         self._algorithms[upload_id] = algorithm
         if algorithm is None and self._section.checksums == "auto" and not self._checksums_ignored:
             self._learn_checksums_ignored()
@@ -266,7 +266,7 @@ class S3Uploads(S3Link):
         if sum(part.size_bytes for part in ordered) != size:
             what = f"the parts have {sum(part.size_bytes for part in ordered)} bytes together, the file {size}"
             raise fault(UploadInvalid, self._target, doing, key, what)
-        algorithm = _algorithm_of_parts(ordered)
+        algorithm = algorithm_of_parts(ordered)
         if algorithm is not None and not all(part.checksum for part in ordered):
             raise fault(UploadInvalid, self._target, doing, key, "some parts were sent without a checksum")
         named: list[dict[str, Any]] = []
@@ -281,7 +281,7 @@ class S3Uploads(S3Link):
         except UploadGone:
             # Perhaps it was finished, and only the answer was lost.
             info = self.head(key)
-            if info is None or info.size_bytes != size or not _same_object(info, wanted, meta):
+            if info is None or info.size_bytes != size or not is_same_object(info, wanted, meta):
                 raise
             self._algorithms.pop(upload_id, None)
             return info
@@ -313,7 +313,7 @@ class S3Uploads(S3Link):
         if "ETag" not in answer:
             raise self._bad(doing, key, "not an answer of an S3 server: it has no ETag")
         etag = unquoted(answer["ETag"] or "")
-        if etag and wanted and multipart_etag(etag) and etag != wanted and not _kms(answer):
+        if etag and wanted and multipart_etag(etag) and etag != wanted and not is_kms(answer):
             raise fault(ChecksumMismatch, self._target, doing, key, f"the parts make etag {wanted}, not {etag}")
         return etag or wanted
 
@@ -377,29 +377,3 @@ class S3Uploads(S3Link):
     def _stop_if(self, cancel: Cancel | None, doing: str) -> None:
         if cancel is not None and cancel():
             raise TransferCancelled(f"{doing} was cancelled")
-
-
-def _algorithm_of_parts(parts: Sequence[PartInfo]) -> str | None:
-    """The checksum that these parts were sent with, by its length in base64."""
-    lengths = {8: "CRC32C", 44: "SHA256"}
-    return next((lengths.get(len(part.checksum)) for part in parts if part.checksum), None)
-
-
-def etag_of_parts(parts: Sequence[PartInfo]) -> str | None:
-    """The etag S3 gives an object of these parts (MD5 of their MD5s, dash, count); None if theirs are no MD5s."""
-    digests = [plain_md5(part.etag) for part in parts]
-    joined = b"".join(digest for digest in digests if digest is not None)
-    if len(joined) != 16 * len(parts):
-        return None
-    return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(parts)}"
-
-
-def _same_object(info: ObjectInfo, wanted_etag: str | None, meta: ObjectMeta) -> bool:
-    if wanted_etag is not None and multipart_etag(info.etag):
-        return info.etag == wanted_etag
-    return meta.sha256 is not None and info.sha256 == meta.sha256
-
-
-def _kms(answer: dict[str, Any]) -> bool:
-    """Whether the object is encrypted in a way that makes its etag something else than an MD5."""
-    return str(answer.get("ServerSideEncryption", "")).startswith("aws:kms")

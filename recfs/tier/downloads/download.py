@@ -23,7 +23,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import trio
@@ -51,6 +51,20 @@ PARALLEL_AHEAD = 6
 DEADLINE_S = 60.0
 
 
+class Watcher:
+    """Hears what becomes of a download. This one does not care."""
+
+    def grown(self) -> None:
+        """More is in the file."""
+
+    def missed(self, error: RecfsError) -> None:
+        """Bytes that somebody waits for did not come, or none will."""
+
+    async def renewed(self, etag: str) -> str | None:
+        """The object has another etag than this: the one by which the same bytes go on; None where they are others."""
+        return None
+
+
 class Download:
     """Fetches what is asked for, and what will be, of one version of one object into one file.
 
@@ -73,6 +87,7 @@ class Download:
         block_bytes: int = BLOCK_BYTES,
         read_ahead_max: int = READ_AHEAD_MAX,
         deadline_s: float = DEADLINE_S,
+        watcher: Watcher | None = None,
     ) -> None:
         self._store, self._key, self._etag = store, key, etag
         self._limiter, self._slots = limiter, slots
@@ -97,12 +112,7 @@ class Download:
         """The last trouble; None again after the next success."""
         self.failed: RecfsError | None = None
         """What ended the download for good."""
-        self.renew: Callable[[str], Awaitable[str | None]] = _never
-        """Asked when the object has another etag than this: the one by which the same bytes go on; None: others."""
-        self.grown: Callable[[], None] = lambda: None
-        """Called when more is in the file."""
-        self.missed: Callable[[RecfsError], None] = lambda _error: None
-        """Called when bytes that somebody waits for did not come, or none will."""
+        self._watcher = watcher or Watcher()
         self._reads: dict[object, tuple[int, int]] = {}
         """Blocks that are being read from the file."""
         if self.complete:
@@ -214,7 +224,7 @@ class Download:
                     return
                 if scope.cancelled_caught and not (waiter.stream is None and self._out_of_turn()):
                     late = self._too_late(waiter)
-                    self.missed(late)
+                    self._watcher.missed(late)
                     raise late
                 waiter.woken = trio.Event()
 
@@ -301,7 +311,7 @@ class Download:
                 )  # fmt: skip
             except ObjectChanged:
                 # recfs itself may have rewritten the object's metadata: the same bytes, another etag.
-                renewed = await self.renew(etag)
+                renewed = await self._watcher.renewed(etag)
                 if renewed is None:
                     raise
             error = None
@@ -337,7 +347,7 @@ class Download:
         self._slots.learn(length, took_s)
         if self.complete:
             self._end()
-        self.grown()
+        self._watcher.grown()
         self._waiters.wake(first, stop)
 
     def _missed(self, first: int, stop: int, error: RecfsError) -> None:
@@ -345,7 +355,7 @@ class Download:
         self.error = error
         lasting = _lasting(error)
         if lasting or self._waiters.any_of(first, stop):
-            self.missed(error)
+            self._watcher.missed(error)
         if lasting:
             self.failed = error
             self._end()
@@ -354,10 +364,6 @@ class Download:
         # Read-ahead goes on with the next reads only, else it would knock at a dead server's door without a pause.
         self._ahead.forget()
         self._waiters.fail(error, first, stop)
-
-
-async def _never(_etag: str) -> str | None:
-    return None
 
 
 def _lasting(error: RecfsError) -> bool:

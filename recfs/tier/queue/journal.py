@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.naming import is_temporary_name
-from recfs.ports.rows import ABORT, DELETE, MOVE, UPLOAD, JournalRow
+from recfs.ports.rows import ABORT, DELETE, DESCRIBED_AGAIN, MOVE, UNKNOWN_ID, UPLOAD, JournalRow
 from recfs.tier.queue import sent
 from recfs.tier.queue.due import Due
 from recfs.tier.queue.unanswered import KEPT_S
@@ -26,12 +26,6 @@ if TYPE_CHECKING:
     from recfs.tier.queue.unanswered import Unanswered
 
 _NS = 1_000_000_000
-UNKNOWN_ID = "S3 left requests to begin an upload in parts unanswered: what came of them is aborted when none can come"
-"""`JournalRow.error` of an abort …"""
-DESCRIBED_AGAIN = (
-    "S3 left earlier requests for the name unanswered: the attributes are written again when none can come"
-)
-"""… and of a move to where the object is."""
 
 
 class Journal:

@@ -1,0 +1,51 @@
+"""What is being hashed, what waits for it, and how long that will take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from recfs.core.lanes import Lane
+from recfs.disk.commit.tickets import Stage
+
+if TYPE_CHECKING:
+    from recfs.disk.commit.batches import Batches
+    from recfs.disk.commit.hashing import Hashing
+    from recfs.disk.commit.tickets import Ticket, Tickets
+
+TOLD_FILES = 10
+"""Of so many files under way `recfs status` tells the progress."""
+
+
+class Outlook:
+    """Looks ahead. Atomic."""
+
+    def __init__(self, tickets: Tickets, batches: Batches, hashing: Hashing) -> None:
+        self._tickets = tickets
+        self._batches = batches
+        self._hashing = hashing
+
+    def tickets_too_long(self, patience_s: float) -> list[Ticket]:
+        """The files that cannot be hashed within that time, as far as can be told, the shortest way to go first."""
+        return self._tickets.too_long(patience_s, self._hashing.rate)
+
+    def too_long(self, patience_s: float) -> int:
+        """How many files cannot be hashed within that time, as far as can be told."""
+        return len(self.tickets_too_long(patience_s))
+
+    def later(self, patience_s: float) -> list[str]:
+        """Their paths, the first `TOLD_FILES` of them, the shortest way to go first."""
+        return [ticket.node.path for ticket in self.tickets_too_long(patience_s)[:TOLD_FILES]]
+
+    def summary(self) -> dict[str, Any]:
+        """What is being hashed, and what waits for it, for `recfs status`."""
+        hashing, lanes = self._hashing, (Lane.MEDIUM, Lane.LARGE)
+        running = {lane: hashing.running(lane) for lane in lanes}
+        queues = {Lane.SMALL.value: {"running": self._batches.running, "waiting": self._batches.waiting}}
+        queues |= {lane.value: {"running": len(running[lane]), "waiting": hashing.waiting(lane)} for lane in lanes}
+        files = [work.progress(hashing.rate) for lane in reversed(lanes) for work in running[lane]]
+        return {"lanes": queues, "files": files[:TOLD_FILES], "set_aside": self._tickets.aside}
+
+    @property
+    def hashing_bytes(self) -> int:
+        """Bytes that are being hashed, or wait for it without a delay."""
+        return sum(ticket.left_bytes for ticket in self._tickets if ticket.stage is Stage.UNDER_WAY)
