@@ -79,7 +79,7 @@ class SystemClock:
         else:
             self._steady_ahead = known["steady_ns"] - passed
             self._calendar_ahead = known["calendar_ns"] - passed
-        self._settle_calendar(passed)
+        self._adjust_calendar(passed)
 
     def now_ns(self) -> int:
         """Nanoseconds since the epoch (CLOCK_REALTIME)."""
@@ -102,10 +102,10 @@ class SystemClock:
         stepped = abs(step_ns) >= STEP_S * _NS
         if stepped:
             self.step = ClockStep(step_ns, passed + ahead)
-        self._settle_calendar(passed)
+        self._adjust_calendar(passed)
         return stepped
 
-    def _settle_calendar(self, passed: int) -> None:
+    def _adjust_calendar(self, passed: int) -> None:
         differs = self._wall_ahead - self._calendar_ahead
         if abs(differs) < STEP_S * _NS:
             self._calendar_ahead, self._differs_since = self._wall_ahead, None

@@ -2,7 +2,7 @@
 
 Start: lock the root → open the catalogue → recover → mount → services and control socket → READY.
 Stop (SIGTERM, SIGINT, `recfs umount`, or the mount taken away): no new files → unmount → the last handles sealed →
-pipeline and settler drained → uploads, but none that fail → catalogue marked clean and closed → lock given back.
+pipeline and publisher drained → uploads, but none that fail → catalogue marked clean and closed → lock given back.
 A second signal skips the draining; what it leaves is finished at the next start. After a crash the mount point stays
 mounted and dead (ENOTCONN): recorders get errors instead of filling an empty directory. The next start clears it.
 """
@@ -110,7 +110,7 @@ class _Daemon:
         self._left: list[str] = []
         """What the stop could not do."""
         self._answers = Answers(
-            config, parts.store, parts.vfs, parts.tier, parts.committer, parts.settler, parts.work, parts.timekeeper,
+            config, parts.store, parts.vfs, parts.tier, parts.committer, parts.publisher, parts.work, parts.timekeeper,
             parts.reports, mountpoint, self._stop.set, parts.recovered, session, self.mount.look,
             self.mount.is_there,
         )  # fmt: skip
@@ -167,13 +167,13 @@ class _Daemon:
         parts.committer.hurry_all(HASH_PATIENCE_S)
         committed = False
         with self._impatient, trio.move_on_after(DRAIN_S):
-            await self._attempt(parts.work.draining.settle, uploads=False, mapped=False)
+            await self._attempt(parts.work.draining.drain, uploads=False, mapped=False)
             # From here on nobody can reach the files; what was open is released by the kernel.
             await self._attempt(self._unmount)
             await self._attempt(self._last_releases, self._unmounted)
-            committed = await self._attempt(parts.work.draining.settle, uploads=False, mapped=False)
+            committed = await self._attempt(parts.work.draining.drain, uploads=False, mapped=False)
             if committed and self._answers.waits_for_uploads:
-                await self._attempt(parts.work.draining.settle, retries=False, mapped=False)
+                await self._attempt(parts.work.draining.drain, retries=False, mapped=False)
         self._tell_what_is_left(committed=committed)
 
     async def _unmount(self) -> None:
@@ -192,7 +192,7 @@ class _Daemon:
     def _tell_what_is_left(self, *, committed: bool) -> None:
         if not committed:
             log.warning("stopped before everything was committed; the next start goes on with it")
-        for item in self._parts.problems.told():
+        for item in self._parts.problems.as_json():
             log.warning(
                 "set aside: %s: %s: %s; the next start tries it again", item["part"], item["path"], item["reason"]
             )
@@ -267,7 +267,7 @@ class _Daemon:
         """
         parts = self._parts
         aside = parts.committer.set_aside
-        settled = parts.committer.depth == aside and not parts.settler.depth and not parts.behind.aside
+        settled = parts.committer.depth == aside and not parts.publisher.depth and not parts.behind.aside
         if not parts.vfs.files.handles and settled:
             try:
                 if aside:

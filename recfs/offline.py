@@ -33,7 +33,7 @@ class Offline:
         async with opened(self._config, NoKernelCache()) as parts, trio.open_nursery() as nursery:
             await parts.serve(nursery, far=False)  # whoever sets a quota does not want to wait for uploads
             answers = Answers(
-                self._config, parts.store, parts.vfs, parts.tier, parts.committer, parts.settler, parts.work,
+                self._config, parts.store, parts.vfs, parts.tier, parts.committer, parts.publisher, parts.work,
                 parts.timekeeper, parts.reports, None, lambda: None, parts.recovered,
             )  # fmt: skip
             handler = answers.handlers().get(method)
@@ -43,7 +43,7 @@ class Offline:
                 return await handler(params)
             finally:
                 with trio.move_on_after(DRAIN_S, shield=True):
-                    await parts.work.draining.settle(uploads=False)
+                    await parts.work.draining.drain(uploads=False)
                 parts.behind.meta("clean", "1")
                 nursery.cancel_scope.cancel()
 

@@ -28,7 +28,7 @@ from recfs.disk.committed import CommittedFiles
 from recfs.disk.diskio import fallocate
 from recfs.disk.home.inuse import InUse
 from recfs.disk.home.path_resolver import PathResolver
-from recfs.disk.home.settler import HomeSettler
+from recfs.disk.home.publisher import HomePublisher
 from recfs.disk.staging import DiskReserve, StagingPool
 from recfs.errors import IoFailure, OutOfSpace, RecfsError, StoreError, StoreFull
 from recfs.fs import survivors
@@ -86,7 +86,7 @@ class NoKernelCache:
     def forget_inode(self, ino: int) -> None:
         """Nobody to tell."""
 
-    async def told(self) -> None:
+    async def flush(self) -> None:
         """Nobody to tell."""
 
 
@@ -112,7 +112,7 @@ class Parts:
     behind: WriteBehind
     tree: Tree
     backing_files: BackingFiles
-    settler: HomeSettler
+    publisher: HomePublisher
     hashing: Hashing
     committer: Committer
     vfs: Vfs
@@ -146,7 +146,7 @@ class Parts:
         services: list[tuple[str, Callable[[], Awaitable[object]]]] = [
             ("catalogue", self.behind.run),
             ("staging", self.backing_files.pool.run),
-            ("home tree", self.settler.run),
+            ("home tree", self.publisher.run),
             ("hashing", self.hashing.run),
             ("commit", self.committer.run),
             (generations.PART, self.generations.run),
@@ -162,10 +162,10 @@ class Parts:
         for ino in self.recovered.resealed:
             self.committer.submit(ino)
         for ino in self.recovered.unsettled:
-            self.settler.add(ino)
+            self.publisher.add(ino)
         for entry in self.tree.garbage.values():
-            if not self.settler.stays(entry):
-                self.settler.discarded(entry)
+            if not self.publisher.stays(entry):
+                self.publisher.discarded(entry)
 
 
 @contextlib.asynccontextmanager
@@ -257,7 +257,7 @@ async def _build(
     unanswered = Unanswered(clock)
     objects = objects or remote.connect(config, unanswered)
     in_use = InUse()
-    settler = HomeSettler(
+    publisher = HomePublisher(
         tree, behind, places, store, trio.CapacityLimiter(1), in_use, retention_s=config.trash.retention
     )
     pool = StagingPool(store, limiter)
@@ -270,9 +270,9 @@ async def _build(
         tier, far = remote.reach(config, objects, tree, pool, space, store, hashing, unanswered)
     else:
         tree.events.subscribe(local)
-    backing_files = BackingFiles(tree, places, store, settler, pool, in_use, far or local)
+    backing_files = BackingFiles(tree, places, store, publisher, pool, in_use, far or local)
     committer = Committer(
-        tree, behind, places, backing_files, settler, store, hashing,
+        tree, behind, places, backing_files, publisher, store, hashing,
         hash_threads=config.commit.hash_threads, settle_max_s=config.commit.settle_max,
     )  # fmt: skip
     tree.events.subscribe(committer)
@@ -281,7 +281,7 @@ async def _build(
     operators = {0, os.geteuid()} | ({config.operator} if config.operator is not None else set())
     vfs = Vfs(tree, backing_files, space, committer, kernel, modes, operators=operators)
     space.keep_emergency_reserve()
-    behind.subscribe(settler)
+    behind.subscribe(publisher)
     with _readable(store):
         await tree.start()
         counting = generations.Generations(behind, catalogue, store)
@@ -295,7 +295,7 @@ async def _build(
         await recovery.end()
     _tell(recovered)
     sweeper = Sweeper(
-        vfs, settler, clock,
+        vfs, publisher, clock,
         max_age_s=config.temp.max_age, interval_s=config.temp.sweep_interval, retention_s=config.trash.retention,
     )  # fmt: skip
     timekeeper = Timekeeper(clock, behind)
@@ -303,14 +303,14 @@ async def _build(
         *Housekeeper(tree, catalogue, space, counting).sweeps(), Meter(modes).sweep(), timekeeper.sweep(),
         *sweeper.sweeps(),
     )  # fmt: skip
-    reports, draining = SqliteReports(store.catalogue_path, limiter), Draining(tree, tier, committer, settler)
+    reports, draining = SqliteReports(store.catalogue_path, limiter), Draining(tree, tier, committer, publisher)
     far_services, far_work = None, None
     if tier is not None:
         far_services = remote.build(config, tier, tree, CommittedFiles(backing_files, places, store))
         tier_run = TierRun(tier, tree, config.s3.storage_class if config.s3 is not None else None)
         far_work = FarWork(LocalCopies(tier, tree, reports), tier_run, QueueChanges(tier, tree), Claiming(tier, tree))
     return Parts(
-        store, catalogue, behind, tree, backing_files, settler, hashing, committer, vfs,
+        store, catalogue, behind, tree, backing_files, publisher, hashing, committer, vfs,
         Work(sweeper, draining, Recount(tree), far_work),
         Sweeps(sweeps, behind.problems, clock), timekeeper,
         far_services, limiter, reports, recovered, counting, Sessions(vfs, kernel, frozenset(operators)),

@@ -73,7 +73,7 @@ class KernelRecorder:
         """Keep."""
         self.inodes.append(ino)
 
-    async def told(self) -> None:
+    async def flush(self) -> None:
         """At once."""
 
 

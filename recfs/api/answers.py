@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from recfs.api.work import Work
     from recfs.config import Config
     from recfs.disk.commit.committer import Committer
-    from recfs.disk.home.settler import HomeSettler
+    from recfs.disk.home.publisher import HomePublisher
     from recfs.fs.recovery import Report
     from recfs.fs.vfs import Vfs
     from recfs.fuse.passthrough import FuseSession
@@ -56,7 +56,7 @@ class Answers:
     vfs: Vfs
     tier: Tier | None
     committer: Committer
-    settler: HomeSettler
+    publisher: HomePublisher
     work: Work
     timekeeper: Timekeeper
     reports: Reports
@@ -78,7 +78,7 @@ class Answers:
 
     def handlers(self) -> dict[str, Handler]:
         """Methods by name."""
-        drain = DrainAnswers(self.work.draining, self.committer, self.settler, self.vfs.behind, self.s3)
+        drain = DrainAnswers(self.work.draining, self.committer, self.publisher, self.vfs.behind, self.s3)
         return {
             "status": self.status,
             "settings": self.settings,
@@ -119,12 +119,12 @@ class Answers:
             "states": known["states"],
             "pipeline": {
                 "sealing": self.committer.depth,
-                "settling": self.settler.depth,
-                "in_use": self.settler.in_use,
+                "settling": self.publisher.depth,
+                "in_use": self.publisher.in_use,
                 "hashing_bytes": self.committer.outlook.hashing_bytes,
                 "dirty": self.vfs.behind.depth,
                 "problem": self.vfs.behind.problem,
-                **self.committer.outlook.summary(),
+                **self.committer.outlook.as_json(),
             },
             "open_files": self._open_files(),
             "survivors": self.vfs.survivors.paths(),
@@ -135,7 +135,7 @@ class Answers:
             "inodes_cached": len(self.vfs.tree.nodes),
             "passthrough": self.session.acceleration.as_dict() if self.session is not None else None,
             "s3": s3,
-            "set_aside": self.vfs.behind.problems.told(),
+            "set_aside": self.vfs.behind.problems.as_json(),
             "problems": self._problems()
             + known["problems"]
             + [s3[each] for each in ("problem", "unread") if s3 is not None and s3[each]],
@@ -167,7 +167,7 @@ class Answers:
             few_files(),
             self.vfs.files.space.problem,
             self.vfs.behind.problem,
-            self.settler.problem,
+            self.publisher.problem,
             self.committer.problem,
         ]
         told = [problem for problem in parts if problem] + self.vfs.files.shares.problems

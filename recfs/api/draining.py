@@ -12,7 +12,7 @@ from recfs.core.ownership import LOST_REMEDY
 if TYPE_CHECKING:
     from recfs.api.s3 import S3Answers
     from recfs.disk.commit.committer import Committer
-    from recfs.disk.home.settler import HomeSettler
+    from recfs.disk.home.publisher import HomePublisher
     from recfs.services.draining import Draining
     from recfs.state.writebehind import WriteBehind
 
@@ -29,17 +29,19 @@ class DrainAnswers:
     """drain."""
 
     def __init__(
-        self, draining: Draining, committer: Committer, settler: HomeSettler, behind: WriteBehind, s3: S3Answers
+        self, draining: Draining, committer: Committer, publisher: HomePublisher, behind: WriteBehind, s3: S3Answers
     ) -> None:
         self._draining = draining
         self._committer = committer
-        self._settler = settler
+        self._publisher = publisher
         self._behind = behind
         self._s3 = s3
 
     async def _stuck(self) -> dict[str, Any]:
         """What somebody has to do something about: how much, and the first few, each with its remedy."""
-        told = [problem.told() | {"remedy": _REMEDIES[problem.part]} for problem in self._behind.problems.waited_for()]
+        told = [
+            problem.as_json() | {"remedy": _REMEDIES[problem.part]} for problem in self._behind.problems.waited_for()
+        ]
         if (lost := self._s3.lost) is not None:
             told.append(
                 {"part": "s3", "path": "", "reason": lost, "tries": 0, "next_try_s": None, "remedy": LOST_REMEDY}
@@ -70,7 +72,7 @@ class DrainAnswers:
         since_s = float(params["since_s"]) if params.get("since_s") is not None else None
         began_s = time.monotonic() if since_s is None else since_s
         with trio.move_on_after(timeout_s):
-            await self._draining.settle(retries=retries, long=retries, mapped=retries, stuck=False, since_s=since_s)
+            await self._draining.drain(retries=retries, long=retries, mapped=retries, stuck=False, since_s=since_s)
             stuck = await self._stuck() if retries else {"items": 0, "first": []}
             far: dict[str, Any] = {"stays": await self._s3.stays(), "refused": await self._s3.refused(), "stuck": stuck}
             far |= {"watched": self._s3.watched(), "lost": self._s3.lost}
@@ -80,11 +82,11 @@ class DrainAnswers:
             "since_s": began_s,
             "left": {
                 "sealing": self._committer.depth,
-                "settling": self._settler.depth,
+                "settling": self._publisher.depth,
                 "dirty": self._behind.depth,
-                "hashing": self._committer.outlook.summary()["files"],
+                "hashing": self._committer.outlook.as_json()["files"],
                 "s3": await self._s3.left(),
                 "problem": self._behind.problem,
-                "set_aside": [each.told() for each in self._behind.problems.waited_for()[:STUCK_TOLD]],
+                "set_aside": [each.as_json() for each in self._behind.problems.waited_for()[:STUCK_TOLD]],
             },
         }

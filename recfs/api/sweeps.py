@@ -21,4 +21,4 @@ class SweepAnswers:
 
     async def list(self, params: dict[str, Any]) -> dict[str, Any]:
         """What is looked at now and then: when it was last, with what result, and when it will be again."""
-        return {"sweeps": self._sweeps.told()}
+        return {"sweeps": self._sweeps.as_json()}

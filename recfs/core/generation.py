@@ -69,7 +69,7 @@ def count_of(facts: Mapping[str, str], name: str = COUNT) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def judge(facts: Mapping[str, str], mark: Mark | None, boot: str) -> Age:
+def age_of(facts: Mapping[str, str], mark: Mark | None, boot: str) -> Age:
     """Compare the catalogue's *facts* with the home tree's *mark*, in this *boot* of the machine."""
     count = count_of(facts)
     if mark is None:

@@ -65,7 +65,7 @@ class Verdict(Enum):
     """There is no mark, and objects of this store are gone as well: the bucket was emptied, or it is another one."""
 
 
-def judge(
+def verdict_on(
     mark: Mark | None, store: str, tokens: frozenset[str],
     *, running: bool, knows: bool, empty: bool, gone: bool = False,
 ) -> Verdict:  # fmt: skip

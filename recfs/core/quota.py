@@ -119,7 +119,7 @@ def add_file(limits: Limits, used_files: int, month_uploads: int, *, upload: boo
     return None
 
 
-def may_run_ahead(limits: Limits, used_bytes: int, file_size: int, writers: int, headroom: int | None) -> bool:
+def may_write_unchecked(limits: Limits, used_bytes: int, file_size: int, writers: int, headroom: int | None) -> bool:
     """Tell whether one more writer may write without being checked at each write.
 
     `writers`: how many of this user's do already. `headroom`: bytes that have to be left for each, itself included;

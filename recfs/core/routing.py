@@ -87,7 +87,7 @@ class RouteRule:
         _check_bounds(self)
         _check_target(self)
         object.__setattr__(self, "_glob", glob)
-        object.__setattr__(self, "conditions", ", ".join((self.pattern, *_bounds_told(self))))
+        object.__setattr__(self, "conditions", ", ".join((self.pattern, *_bounds(self))))
 
     def matches(self, path: Path, size_bytes: int, age_s: float) -> bool:
         """Tell whether the rule applies to a file, taken by itself."""
@@ -263,7 +263,7 @@ def _outcome(rule: RouteRule) -> str:
     return f"goes to S3{storage_class}{kept}"
 
 
-def _bounds_told(rule: RouteRule) -> list[str]:
+def _bounds(rule: RouteRule) -> list[str]:
     told = [
         f"{name} {format_size(bound, exact=True)}"
         for name, bound in (("min_size", rule.min_size), ("max_size", rule.max_size))

@@ -28,7 +28,7 @@ from recfs.state.waits import interruptible
 if TYPE_CHECKING:
     from recfs.disk.home.inuse import InUse
     from recfs.disk.home.path_resolver import PathResolver
-    from recfs.ports.work import Settler
+    from recfs.ports.work import Publisher
     from recfs.state.nodes import FileNode, Node
     from recfs.state.remote import Remote
     from recfs.state.tree import Tree
@@ -48,7 +48,7 @@ class BackingFiles:
         tree: Tree,
         places: PathResolver,
         store: LocalStore,
-        settler: Settler,
+        publisher: Publisher,
         pool: StagingPool,
         in_use: InUse,
         remote: Remote,
@@ -57,18 +57,18 @@ class BackingFiles:
         self._behind = tree.behind
         self._places = places
         self._store = store
-        self._settler = settler
+        self._publisher = publisher
         self._limiter = pool.limiter
         self.remote = remote
         self._copies = trio.CapacityLimiter(COPY_THREADS)
         self.in_use = in_use
         self.contended = Contended(in_use)
         self.pool = pool
-        self.moves = Moves(places, settler)
+        self.moves = Moves(places, publisher)
         self.stops = Stops(self.contended, tree.behind.problems)
         self.versions = Versions(tree, tree.behind, self.stops.thaw)
         self.unsealing = Unsealing(tree, places, pool, self.moves, self.contended, self.versions, self.stops)
-        self._remains = Remains(tree, places, store, settler, self.pool, self._copies)
+        self._remains = Remains(tree, places, store, publisher, self.pool, self._copies)
 
     async def wait_for_moves(self, node: Node) -> None:
         """As `Moves.ended`."""
@@ -160,7 +160,7 @@ class BackingFiles:
             if node.body is not before or node.unlinked or self._places.local(node) != path:
                 return  # moved or removed meanwhile: look again
             if self.remote.lost(node):
-                self._settler.remake_above(node.ino)
+                self._publisher.remake_above(node.ino)
                 return
             raise IoFailure(
                 f"{node.path}: its bytes are missing, {os.fsdecode(path)} was removed out of band"

@@ -1,4 +1,4 @@
-"""Waiting for what the settler does in the home tree just now."""
+"""Waiting for what the publisher does in the home tree just now."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from recfs.state.waits import bounded
 
 if TYPE_CHECKING:
     from recfs.disk.home.path_resolver import PathResolver
-    from recfs.ports.work import Settler
+    from recfs.ports.work import Publisher
     from recfs.state.nodes import FileNode, Node
 
 
 class Moves:
     """The batch that is under way."""
 
-    def __init__(self, places: PathResolver, settler: Settler) -> None:
+    def __init__(self, places: PathResolver, publisher: Publisher) -> None:
         self._places = places
-        self._settler = settler
+        self._publisher = publisher
 
     @property
     def any(self) -> bool:
         """Whether there is one that moves anything."""
-        return self._settler.is_moving
+        return self._publisher.is_moving
 
     async def ended(self, node: Node) -> None:
-        """Wait while the settler moves the node or a directory that it lies in; its path then holds until the next
+        """Wait while the publisher moves the node or a directory that it lies in; its path then holds until the next
         await.
         """
-        while self._settler.touches(self._places.way(node)):
-            await self._settler.quiet()
+        while self._publisher.touches(self._places.way(node)):
+            await self._publisher.quiet()
 
     async def ended_soon(self, node: Node) -> None:
         """`ended`, for a request: raises Interrupted or TryAgain."""
-        if not self._settler.is_moving or not self._settler.touches(self._places.way(node)):
+        if not self._publisher.is_moving or not self._publisher.touches(self._places.way(node)):
             return
         with bounded(f"the move of {node.path} or a directory above it"):
             await self.ended(node)
 
     def work_on(self, node: FileNode) -> bool:
-        """Whether the settler does anything with the file just now. Atomic."""
-        return node.ino in self._settler.worked_on
+        """Whether the publisher does anything with the file just now. Atomic."""
+        return node.ino in self._publisher.worked_on
 
     async def left_alone(self, node: FileNode) -> None:
-        """Wait for what the settler does with the file just now, if anything. Raises Interrupted or TryAgain."""
-        if node.ino in self._settler.worked_on:
+        """Wait for what the publisher does with the file just now, if anything. Raises Interrupted or TryAgain."""
+        if node.ino in self._publisher.worked_on:
             with bounded(f"the home tree, where {node.path} is changed"):
-                await self._settler.quiet()
+                await self._publisher.quiet()
 
 
 __all__ = ["Moves"]

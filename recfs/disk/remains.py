@@ -1,6 +1,6 @@
 """The bytes of a file that has lost its name and is opened all the same, by whoever had found it just before.
 
-They lie where the settler has not yet removed them: in staging, in the home tree, or in the trash. Somebody may need
+They lie where the publisher has not yet removed them: in staging, in the home tree, or in the trash. Somebody may need
 them there as they are (the way back of an overwrite, the trash), so a writer gets a copy that has no name.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from recfs.disk.home.path_resolver import PathResolver
     from recfs.disk.staging import StagingPool
-    from recfs.ports.work import Settler
+    from recfs.ports.work import Publisher
     from recfs.state.nodes import FileNode, Garbage
     from recfs.state.tree import Tree
     from recfs.stores.local import LocalStore
@@ -28,13 +28,13 @@ class Remains:
     """Opens what removed files left behind."""
 
     def __init__(
-        self, tree: Tree, places: PathResolver, store: LocalStore, settler: Settler, pool: StagingPool,
+        self, tree: Tree, places: PathResolver, store: LocalStore, publisher: Publisher, pool: StagingPool,
         limiter: trio.CapacityLimiter,
     ) -> None:  # fmt: skip
         self._tree = tree
         self._places = places
         self._store = store
-        self._settler = settler
+        self._publisher = publisher
         self._pool = pool
         self._limiter = limiter
 
@@ -42,8 +42,8 @@ class Remains:
         """A descriptor of the bytes, or (*write*) of a copy; *empty*: without them. Raises Stale when they are gone."""
         if write and empty:
             return self._nameless()
-        with bounded("the settler's present batch"):
-            await self._settler.idle()
+        with bounded("the publisher's present batch"):
+            await self._publisher.idle()
         # Nothing is awaited before the open: nobody moves them meanwhile.
         fd = os.dup(node.body.fd) if node.body is not None else self._find(node)
         if not write:

@@ -159,7 +159,7 @@ class Unsealing:
         node.reopened += 1
         self._tree.events.modified(node)
         if node.staging is not None:
-            node.pending = 0  # the settler must not carry it home any more
+            node.pending = 0  # the publisher must not carry it home any more
         self._behind.node(node)
 
     def _anew(self, node: FileNode) -> None:

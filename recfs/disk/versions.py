@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from recfs.core.model import State
-from recfs.disk.follow import follow
+from recfs.disk.refresh import refresh
 from recfs.ports.rows import Promise
 from recfs.state.nodes import Garbage
 
@@ -63,7 +63,7 @@ class Versions:
         """
         before = None
         if node.body is not None:
-            follow(self._tree, node)
+            refresh(self._tree, node)
             before = self._before(node)
             self._thaw(node)
         entry = Garbage(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recfs.core.bounds import time_ns
-from recfs.disk.follow import drop_privileges, follow
+from recfs.disk.refresh import drop_privileges, refresh
 from recfs.errors import IsADirectory
 from recfs.ports.rows import Pending
 from recfs.state.nodes import FileNode
@@ -30,7 +30,7 @@ class Changes:
 
 
 class Attributes:
-    """Changes them: the rows at once, the home tree through the settler."""
+    """Changes them: the rows at once, the home tree through the publisher."""
 
     def __init__(self, tree: Tree, files: OpenFiles) -> None:
         self._tree = tree
@@ -40,7 +40,7 @@ class Attributes:
     async def change(self, node: Node, changes: Changes) -> Node:
         """Carry out what a setattr request wants. Raises IsADirectory, and what `OpenFiles.truncate` does."""
         if isinstance(node, FileNode):
-            follow(self._tree, node)  # else a later look would take the times of what was written before for new
+            refresh(self._tree, node)  # else a later look would take the times of what was written before for new
         if changes.size is not None:
             if not isinstance(node, FileNode):
                 raise IsADirectory(f"{node.path} is a directory")
@@ -77,7 +77,7 @@ class Attributes:
             self._behind.node(node)  # the root is the operator's; the others get their attributes when they arrive
         else:
             node.pending |= Pending.ATTRS
-            self._behind.settle(node)
+            self._behind.publish(node)
 
 
 __all__ = ["Attributes", "Changes"]

@@ -10,7 +10,7 @@ import trio
 
 from recfs.core.model import State
 from recfs.disk.diskio import DiskIo, disk_error
-from recfs.disk.follow import drop_privileges, follow
+from recfs.disk.refresh import drop_privileges, refresh
 from recfs.disk.shares import Shares
 from recfs.errors import IoFailure
 from recfs.fs.caller import may_change
@@ -160,8 +160,8 @@ class OpenFiles:
     async def read(self, number: int, offset: int, size: int) -> bytes | memoryview:
         """Bytes at *offset*; fewer than *size* only at the end of the file."""
         handle = self.handles[number]
-        if handle.body.ahead:
-            follow(self._tree, handle.node)
+        if handle.body.unchecked_writers:
+            refresh(self._tree, handle.node)
         download = handle.body.download
         if download is not None:
             with download.reading(offset, size):
@@ -239,8 +239,8 @@ class OpenFiles:
             await self._unsealing.unseal(node)
         if body.stopped is not None:
             raise body.stopped[0](body.stopped[1])
-        if body.ahead:
-            follow(self._tree, node)
+        if body.unchecked_writers:
+            refresh(self._tree, node)
         body.untouched = None
         if node.mode & 0o6000 and drop_privileges(node):
             self._kernel.forget_inode(node.ino)
@@ -274,7 +274,7 @@ class OpenFiles:
         """fsync(2): the bytes written so far, and the row that names them, survive a power cut."""
         handle = self.handles[number]
         node = handle.node
-        self.modes.settle(handle)
+        self.modes.check_now(handle)
         if handle.body.stopped is not None:
             raise handle.body.stopped[0](handle.body.stopped[1])
         if not node.state.is_whole and not node.state.is_remote:
@@ -297,7 +297,7 @@ class OpenFiles:
         """close(2) of one reference: the moment to tell a writer that it ran past a limit. Raises what stopped it."""
         handle = self.handles[number]
         if handle.writes:
-            self.modes.settle(handle)
+            self.modes.check_now(handle)
             if handle.body.stopped is not None:
                 raise handle.body.stopped[0](handle.body.stopped[1])
 

@@ -21,7 +21,7 @@ import os
 from typing import TYPE_CHECKING
 
 from recfs.disk.diskio import can_freeze
-from recfs.disk.follow import follow
+from recfs.disk.refresh import refresh
 from recfs.errors import FileTooLarge, FsError, OutOfSpace, QuotaExceeded
 from recfs.fs.handles import Mode
 from recfs.state.backing_file import FOREIGN
@@ -62,7 +62,7 @@ class IoModes:
         self.cache = cache
         self._headroom = headroom
         self.problems = tree.behind.problems
-        self._ahead: dict[int, FileNode] = {}
+        self._unchecked: dict[int, FileNode] = {}
         self.stops = backing_files.stops
         self._refused: set[int | None] = set()
         self.backlog = backlog
@@ -102,7 +102,7 @@ class IoModes:
             return self._decide(handle, busy=self._is_busy(handle))
 
     def _is_busy(self, handle: Handle) -> bool:
-        """Whether the kernel must not have the file just now: the settler would wait for whoever then has it locked."""
+        """Whether the kernel must not have the file just now: the publisher would wait for whoever locks it."""
         return not handle.body.backing and self._backing_files.moves.work_on(handle.node)
 
     def _must_unseal(self, handle: Handle) -> bool:
@@ -114,7 +114,7 @@ class IoModes:
 
     def _passes(self, handle: Handle) -> bool:
         """Whether a writer need not be checked write by write."""
-        return self._kernel.acceleration.writes and self._may_run_ahead(handle.node)
+        return self._kernel.acceleration.writes and self._may_write_unchecked(handle.node)
 
     def _decide(self, handle: Handle, *, busy: bool = False) -> tuple[Mode, int]:
         """Choose, and count it. Atomic: what it looks at holds until the kernel has the answer."""
@@ -128,18 +128,18 @@ class IoModes:
         body.passing += 1
         handle.mode = Mode.PASS if passes else Mode.DIRECT
         if handle.writes:
-            self._run_ahead(handle)
+            self._enter_unchecked(handle)
         return handle.mode, body.backing
 
-    def _may_run_ahead(self, node: FileNode) -> bool:
+    def _may_write_unchecked(self, node: FileNode) -> bool:
         if node.mode & 0o6000:
             return False  # its first write has to clear them
         if self.backlog.is_held_back(node):  # the kernel would not pause
             return False
         account = node.parent.account if not node.unlinked else None
-        if account is not None and not account.may_run_ahead(node.bytes, self._headroom):
+        if account is not None and not account.may_write_unchecked(node.bytes, self._headroom):
             return False
-        return self._space.left() >= SPACE_HEADROOM_BYTES * (len(self._ahead) + 1)
+        return self._space.left() >= SPACE_HEADROOM_BYTES * (len(self._unchecked) + 1)
 
     def _registered(self, node: FileNode) -> bool:
         body = node.body
@@ -161,18 +161,18 @@ class IoModes:
             body.backing = backing
         return True
 
-    def _run_ahead(self, handle: Handle) -> None:
+    def _enter_unchecked(self, handle: Handle) -> None:
         node, body = handle.node, handle.body
-        body.ahead += 1
+        body.unchecked_writers += 1
         account = node.parent.account if handle.mode is Mode.PASS and not node.unlinked else None
         handle.account = account
         if account is not None:
-            account.running_ahead += 1
-        if body.ahead == 1:
+            account.unchecked_writers += 1
+        if body.unchecked_writers == 1:
             info = os.fstat(body.fd)
             body.seen = (info.st_size, info.st_mtime_ns)
-            body.judged = node.bytes
-        self._ahead[node.ino] = node
+            body.checked_bytes = node.bytes
+        self._unchecked[node.ino] = node
         self.stops.due.set()
 
     def needs_flush(self, handle: Handle) -> bool:
@@ -189,14 +189,14 @@ class IoModes:
             body.cached -= 1
             return
         if handle.writes:
-            self._judge(node)
-            body.ahead -= 1
+            self._check_limits(node)
+            body.unchecked_writers -= 1
             if handle.account is not None:
-                handle.account.running_ahead -= 1
+                handle.account.unchecked_writers -= 1
                 handle.account = None
-            if not body.ahead:
-                del self._ahead[node.ino]
-                if not self._ahead:
+            if not body.unchecked_writers:
+                del self._unchecked[node.ino]
+                if not self._unchecked:
                     self.stops.rest()
         body.passing -= 1
         if not body.passing:
@@ -212,7 +212,7 @@ class IoModes:
         handle.body.passing = 1
         handle.mode = Mode.PASS
         self._backing_files.in_use.begin(handle.node)
-        self._run_ahead(handle)
+        self._enter_unchecked(handle)
 
     def give_back(self, body: BackingFile) -> None:
         """Give up the backing id once nobody of this mount has the file open by it. Atomic."""
@@ -220,18 +220,18 @@ class IoModes:
             self._kernel.backing_close(body.backing)
             body.backing = FOREIGN
 
-    def settle(self, handle: Handle) -> None:
+    def check_now(self, handle: Handle) -> None:
         """Look at the file of a writer now, without waiting for the meter. Atomic."""
-        if handle.body.ahead:
-            self._judge(handle.node)
+        if handle.body.unchecked_writers:
+            self._check_limits(handle.node)
 
     # --- the meter -----------------------------------------------------------------------------------------------
 
     def measure(self) -> None:
         """Take over what PASS writers did since the last look, and stop those that crossed a limit. Atomic."""
-        for node in list(self._ahead.values()):
+        for node in list(self._unchecked.values()):
             try:
-                self._judge(node)
+                self._check_limits(node)
             except Exception as error:  # this one's: the others go on being measured
                 self.problems.note("metering", node.ino, error, node.path)
             else:
@@ -240,18 +240,18 @@ class IoModes:
     def freeze(self, nursery: trio.Nursery) -> None:
         """Carry out the stops that `measure` decided on, in tasks of *nursery*."""
         self.stops.carry_out(nursery)
-        if not self._ahead:
+        if not self._unchecked:
             self.stops.rest()
 
-    def _judge(self, node: FileNode) -> None:
+    def _check_limits(self, node: FileNode) -> None:
         body = node.body
         assert body is not None
-        follow(self._tree, node)
+        refresh(self._tree, node)
         if body.invalidation_pending:
             body.invalidation_pending = False
             self.cache.forget_inode(node.ino)
         # Not what this look found: somebody else, a stat(2), may have looked since.
-        grown, body.judged = node.bytes > body.judged, node.bytes
+        grown, body.checked_bytes = node.bytes > body.checked_bytes, node.bytes
         if grown:
             self._space.forget()
         if not grown or body.stopped is not None or node.unlinked:

@@ -1,4 +1,4 @@
-"""Names: create, make, link, rename. Rows at once; the home tree follows through the settler.
+"""Names: create, make, link, rename. Rows at once; the home tree follows through the publisher.
 
 Every public coroutine first awaits what it needs loaded, then checks and changes in one stretch without an await.
 """
@@ -109,7 +109,7 @@ class Namespace:
         tree.add(node)
         tree.touch(folder, now)
         tree.activity(node)
-        self._behind.settle(node)
+        self._behind.publish(node)
         return node
 
     async def symlink(self, folder: DirNode, name: bytes, target: bytes, caller: Caller) -> LinkNode:
@@ -126,7 +126,7 @@ class Namespace:
         node.pending = Pending.MAKE
         tree.add(node)
         tree.touch(folder, now)
-        self._behind.settle(node)
+        self._behind.publish(node)
         return node
 
     # --- renaming ------------------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ class Namespace:
         tree.touch(old, now)
         tree.touch(new, now)
         if node.pending:
-            behind.settle(node)
+            behind.publish(node)
         else:
             behind.node(node)
 

@@ -16,7 +16,7 @@ import trio
 
 from recfs.core.bounds import end_of
 from recfs.disk.diskio import KEEP_SIZE, PUNCH_HOLE, disk_error, fallocate
-from recfs.disk.follow import follow, look
+from recfs.disk.refresh import look, refresh
 from recfs.errors import InvalidArgument, NotSupported
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Ranges:
         if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
             raise InvalidArgument(f"lseek whence {whence}")
         handle = self._files.handles[number]
-        follow(self._tree, handle.node)
+        refresh(self._tree, handle.node)
         if not 0 <= offset < handle.node.bytes:
             return None
         if handle.body.download is not None:
@@ -132,7 +132,7 @@ class Ranges:
         return await self._files.write(number, offset, bytes(data))
 
     def _left(self, source: Handle, offset: int) -> int:
-        follow(self._tree, source.node)
+        refresh(self._tree, source.node)
         return max(0, source.node.bytes - offset)
 
     # --- both ----------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Removing names: what becomes of the bytes, of directories that came by themselves, and of whole trees.
 
-The rows at once; the home tree follows through the settler. Every public coroutine first awaits what it needs loaded,
+The rows at once; the home tree follows through the publisher. Every public coroutine first awaits what it needs loaded,
 then checks and changes in one stretch without an await.
 """
 
@@ -189,7 +189,7 @@ class TreeRemoval:
         try:
             return await self._remove_below(folder, lambda: keep is not None and keep(folder))
         finally:
-            await self._kernel.told()
+            await self._kernel.flush()
 
     async def _remove_below(self, top: DirNode, stop: Callable[[], bool]) -> int:
         gone = 0

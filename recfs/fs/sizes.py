@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from recfs.core.bounds import end_of
 from recfs.disk.diskio import disk_error
-from recfs.disk.follow import drop_privileges, follow, look
+from recfs.disk.refresh import drop_privileges, look, refresh
 from recfs.errors import OutOfSpace
 from recfs.state.nodes import BLOCK_BYTES
 
@@ -33,7 +33,7 @@ class Sizes:
         """Make an open file of the size, and raise what forbids that."""
         body = node.body
         assert body is not None
-        follow(self._tree, node)
+        refresh(self._tree, node)
         await self._stops.thawed(node, body)
         if size == 0:
             room, versions = True, self._versions

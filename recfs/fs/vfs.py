@@ -181,7 +181,7 @@ class Vfs:
                     raise Exists(f"{folder.path}/{os.fsdecode(name)} is shown there")
                 if not second and not flags & os.O_TRUNC and _takes_long(view.shared):
                     # It has come just now. The kernel looks again, and opens it without holding the directory.
-                    self._walks.told(caller.pid)
+                    self._walks.note(caller.pid)
                     raise Stale(f"{folder.path}/{os.fsdecode(name)} has come to be shown there")
                 node = await self.copies_up.own(view, caller, empty=bool(flags & os.O_TRUNC))
                 return await self.files.open(node, flags, caller.uid), node
@@ -344,7 +344,7 @@ class Vfs:
         except Stale as error:
             if second and caller.pid:
                 raise NotFound(str(error)) from error
-            self._walks.told(caller.pid)
+            self._walks.note(caller.pid)
             raise
 
     @staticmethod

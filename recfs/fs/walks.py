@@ -26,7 +26,7 @@ class Walks:
             return False
         return self._told.pop(pid, -KEPT_S) + KEPT_S > trio.current_time()
 
-    def told(self, pid: int) -> None:
+    def note(self, pid: int) -> None:
         """It is being told."""
         self._told[pid] = trio.current_time()
         if len(self._told) > KEPT:

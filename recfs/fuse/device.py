@@ -136,7 +136,7 @@ class Wants:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class Negotiated:
     """What an INIT answer tells the kernel."""
 
     flags: int
@@ -173,18 +173,18 @@ def mask_offer(request: bytes, names: Iterable[str]) -> bytes:
     return bytes(masked)
 
 
-def settled(answer: bytes) -> Settled:
+def parse_init_answer(answer: bytes) -> Negotiated:
     """Read an INIT answer. Raises OSError if it is a refusal."""
     length, error, _ = _OUT_HEADER.unpack_from(answer)
     body = _OUT_HEADER.size
     if error or length != len(answer) or length < body + 8:
         raise OSError(-error or errno.EPROTO, "libfuse did not accept the kernel's FUSE_INIT")
     if length < body + 24:
-        return Settled(0)
+        return Negotiated(0)
     flags = _get(answer, body + _FLAGS)
     if flags & Init.INIT_EXT and length >= body + _OUT_FLAGS2 + 4:
         flags |= _get(answer, body + _OUT_FLAGS2) << 32
-    return Settled(flags, _get(answer, body + _MAX_BACKGROUND, "H"), _get(answer, body + _MAX_READAHEAD))
+    return Negotiated(flags, _get(answer, body + _MAX_BACKGROUND, "H"), _get(answer, body + _MAX_READAHEAD))
 
 
 def edit_init(request: bytes, answer: bytes, wants: Wants) -> bytes:
@@ -198,7 +198,7 @@ def edit_init(request: bytes, answer: bytes, wants: Wants) -> bytes:
     body = _OUT_HEADER.size
     edited = bytearray(answer)
     offer = offered(request)
-    flags = settled(answer).flags & ~(Init.WRITEBACK_CACHE | Init.PASSTHROUGH)
+    flags = parse_init_answer(answer).flags & ~(Init.WRITEBACK_CACHE | Init.PASSTHROUGH)
     # Symlinks here never change: they are made, read and removed.
     flags |= offer & (Init.HANDLE_KILLPRIV_V2 | Init.CACHE_SYMLINKS)
     if len(answer) >= body + _MAX_STACK_DEPTH + 4:

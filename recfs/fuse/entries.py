@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyfuse3
 
 from recfs.core.bounds import MAX_INT
-from recfs.disk.follow import follow
+from recfs.disk.refresh import refresh
 from recfs.state.fallback_entries import FallbackEntry
 from recfs.state.nodes import BLOCK_BYTES, FileNode, LinkNode, Node
 
@@ -41,8 +41,8 @@ class Entries:
         else:
             node = seen
             foreign = False
-            if isinstance(node, FileNode) and node.body is not None and node.body.ahead:
-                follow(self._tree, node)  # may change all of what is answered, the mode as well
+            if isinstance(node, FileNode) and node.body is not None and node.body.unchecked_writers:
+                refresh(self._tree, node)  # may change all of what is answered, the mode as well
                 node.body.invalidation_pending = False
                 foreign = node.body.foreign
             entry.st_ino = ino or node.ino

@@ -40,7 +40,7 @@ class PyfuseKernelCache:
         """Attributes and pages are out of date."""
         self._queue.put(ino)
 
-    async def told(self) -> None:
+    async def flush(self) -> None:
         """Wait until the kernel knows everything announced so far. Never from within a request."""
         done = trio.Event()
         self._queue.put(done)

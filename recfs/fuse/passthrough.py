@@ -222,7 +222,7 @@ class FuseSession:
         wants = device.Wants(passthrough=self.acceleration.wanted != "off")
         edited = device.edit_init(self._request, answer, wants)
         try:
-            settled = device.settled(edited)
+            negotiated = device.parse_init_answer(edited)
             os.write(device_fd, edited)
         except OSError as error:
             raise MountError(f"{self._mountpoint}: the kernel and libfuse did not come together ({error})") from error
@@ -230,11 +230,11 @@ class FuseSession:
             os.set_blocking(device_fd, False)
         os.dup2(device_fd, self._socket_fd, inheritable=False)
         ours.close()
-        self._flags = settled.flags
+        self._flags = negotiated.flags
         self.acceleration = replace(
             self.acceleration,
-            killpriv=bool(settled.flags & device.Init.HANDLE_KILLPRIV_V2),
-            max_background=settled.max_background,
+            killpriv=bool(negotiated.flags & device.Init.HANDLE_KILLPRIV_V2),
+            max_background=negotiated.max_background,
         )
 
     async def _tune(self) -> None:

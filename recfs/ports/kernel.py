@@ -14,7 +14,7 @@ class KernelCache(Protocol):
     def forget_inode(self, ino: int) -> None:
         """Attributes and cached pages of *ino* are out of date."""
 
-    async def told(self) -> None:
+    async def flush(self) -> None:
         """Wait until the kernel knows everything announced so far. Never from within a request."""
 
 

@@ -30,7 +30,7 @@ class Pipeline(Protocol):
         """How many of them others may have to wait for: not those that somebody keeps mapped."""
 
 
-class Settler(Protocol):
+class Publisher(Protocol):
     """Brings the home tree to what the rows say."""
 
     worked_on: set[int]

@@ -18,7 +18,7 @@ from recfs.tier.queue.unsent import Why
 
 if TYPE_CHECKING:
     from recfs.disk.commit.committer import Committer
-    from recfs.disk.home.settler import HomeSettler
+    from recfs.disk.home.publisher import HomePublisher
     from recfs.state.tree import Tree
     from recfs.tier.tier import Tier
 
@@ -36,17 +36,17 @@ DRAIN_LOOK_SHARE = 0.1
 class Draining:
     """Hurries what is under way, and waits for it."""
 
-    def __init__(self, tree: Tree, tier: Tier | None, committer: Committer, settler: HomeSettler) -> None:
+    def __init__(self, tree: Tree, tier: Tier | None, committer: Committer, publisher: HomePublisher) -> None:
         self._tree = tree
         self._behind = tree.behind
         self._tier = tier
         self._committer = committer
-        self._settler = settler
+        self._publisher = publisher
 
     @property
     def pending(self) -> int:
         """How much is waited for here, S3 apart."""
-        return self._committer.depth + self._settler.depth + self._behind.depth
+        return self._committer.depth + self._publisher.depth + self._behind.depth
 
     def uploads(self, *, retries: bool) -> int:
         """How many rows of the S3 queue are waited for. *retries* False: none while S3 is down, nor what fails."""
@@ -71,16 +71,16 @@ class Draining:
 
     def _hopeless(self) -> int:
         """What the next start, or nobody, will get done: no stop waits for it."""
-        return self._committer.mapped + self._committer.aside + self._settler.aside + self._behind.aside
+        return self._committer.mapped + self._committer.aside + self._publisher.aside + self._behind.aside
 
     def _given_up(self, since_s: float) -> int:
         """What has failed too often to wait for it, and once more since then (monotonic); 0 until all has. Atomic."""
         problems = self._behind.problems.waited_for()
         if any(problem.tries < STUCK_TRIES or problem.failed_s < since_s for problem in problems):
             return 0
-        return self._committer.aside + self._settler.aside + self._behind.aside
+        return self._committer.aside + self._publisher.aside + self._behind.aside
 
-    async def settle(
+    async def drain(
         self, *, uploads: bool = True, retries: bool = True, mapped: bool = True, long: bool = True, stuck: bool = True,
         since_s: float | None = None,
     ) -> None:  # fmt: skip
@@ -109,7 +109,7 @@ class Draining:
             for node in [node for node in self._tree.nodes.values() if isinstance(node, FileNode)]:
                 self._committer.hurry(node.ino)
             saved = await self.saved()
-            self._settler.hurry()
+            self._publisher.hurry()
             left = self.uploads(retries=retries) if uploads else 0
             spared = self._committer.set_aside + (0 if mapped else self._hopeless())
             if not stuck and retries:
@@ -117,7 +117,7 @@ class Draining:
                 spared += self._given_up(since_s)
             if not long:
                 spared = max(spared, self._committer.outlook.too_long(HASH_PATIENCE_S))
-            settled = not self._settler.in_use or trio.current_time() > until
+            settled = not self._publisher.in_use or trio.current_time() > until
             if saved and not left and settled and self.pending <= spared:
                 await self._behind.durable()
                 return

@@ -42,9 +42,9 @@ class LocalCopies:
             elif node is not None:
                 self._evict(tier, node, outcome)
                 if outcome.files % FLUSH_EVERY == 0:
-                    await self._tree.behind.flush()  # from here on the settler takes the bytes away
+                    await self._tree.behind.flush()  # from here on the publisher takes the bytes away
         await self._tree.behind.flush()
-        return outcome.told()
+        return outcome.as_json()
 
     @staticmethod
     def _evict(tier: Tier, node: FileNode, outcome: Outcome) -> None:
@@ -74,7 +74,7 @@ class LocalCopies:
                 node = await found.node()
                 if node is not None:
                     await fetching.start(nursery, node)
-        return outcome.told()
+        return outcome.as_json()
 
     async def pin(self, top: DirNode | FileNode, *, pinned: bool) -> dict[str, Any]:
         """Have files stay here (*pinned* False: no longer). Pinned ones that are not here are fetched."""
@@ -102,7 +102,7 @@ class LocalCopies:
         if not pinned:
             tier.copies.eviction_requested.set()
         await self._tree.behind.durable()
-        return outcome.told() | {"fetched": fetching.outcome.told()}
+        return outcome.as_json() | {"fetched": fetching.outcome.as_json()}
 
     async def _pinned_bytes(self) -> int:
         with contextlib.suppress(OutOfSpace):  # a full disk: `problems` of `status` tells

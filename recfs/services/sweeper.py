@@ -134,7 +134,7 @@ class Sweeper:
     # --- trash ---------------------------------------------------------------------------------------------------
 
     def sweep_trash(self) -> int:
-        """Hand trashed bytes whose retention is over to the settler; returns how many. Atomic."""
+        """Hand trashed bytes whose retention is over to the publisher; returns how many. Atomic."""
         due = expired_trash(self._trashed()) or []
         for entry in due:
             self._trash.purge(entry)

@@ -38,7 +38,7 @@ class _Record:
     took_s: float | None = None
     result: str | None = None
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """As JSON."""
         now_s = trio.current_time()
         return {
@@ -69,9 +69,9 @@ class Sweeps:
         sweeps = [record.sweep for record in self._records.values() if mounted or not record.sweep.mounted]
         return [("sweeps", self.watch), *((sweep.part, partial(self.repeat, sweep.name)) for sweep in sweeps)]
 
-    def told(self) -> list[dict[str, Any]]:
+    def as_json(self) -> list[dict[str, Any]]:
         """The list for `recfs status` and `recfs sweep list`. Atomic."""
-        return [record.told() for record in self._records.values()]
+        return [record.as_json() for record in self._records.values()]
 
     async def repeat(self, name: str) -> NoReturn:
         """Run one sweep for ever, as its schedule says."""

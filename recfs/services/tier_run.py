@@ -39,7 +39,7 @@ class TierRun:
     @property
     def progress(self) -> dict[str, Any] | None:
         """How far the run under way is; None if there is none."""
-        return self._under_way.told() if self._under_way is not None else None
+        return self._under_way.as_json() if self._under_way is not None else None
 
     async def run(self, *, dry_run: bool) -> dict[str, Any]:
         """Look at every file, and bring it to where the rules want it; *dry_run*: only tell.
@@ -50,7 +50,7 @@ class TierRun:
         run = _Run(self._tier, self._tree, self._default_class, dry_run=dry_run)
         if dry_run:
             await run.all()
-            return run.told()
+            return run.as_json()
         if self._under_way is not None:
             raise Busy("another `recfs tier run` is under way; `recfs status` shows how far it is")
         self._under_way = run
@@ -59,7 +59,7 @@ class TierRun:
         finally:
             self._under_way = None
         await self._tree.behind.durable()
-        return run.told()
+        return run.as_json()
 
 
 class _Run:
@@ -74,12 +74,12 @@ class _Run:
         self._bytes: Counter[Step] = Counter()
         self._list: list[dict[str, Any]] = []
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """As JSON, also while it goes on."""
         steps = {
             step.value: {"files": self._files[step], "bytes": self._bytes[step]} for step in Step if step != Step.WAIT
         }
-        failed = self._failed.told()
+        failed = self._failed.as_json()
         return {
             "dry_run": self._dry_run,
             "files": self._looked,

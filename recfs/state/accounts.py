@@ -19,7 +19,7 @@ LIMIT_NAMES = ("max_bytes", "max_files", "max_file_size", "max_monthly_uploads")
 class Account:
     """What one user has used, and what they may."""
 
-    __slots__ = ("limits", "month", "month_uploads", "own", "running_ahead", "used_bytes", "used_files", "user")
+    __slots__ = ("limits", "month", "month_uploads", "own", "unchecked_writers", "used_bytes", "used_files", "user")
 
     def __init__(self, user: str, own: Limits, limits: Limits) -> None:
         self.user = user
@@ -29,7 +29,7 @@ class Account:
         self.used_files = 0
         self.month = ""
         self.month_uploads = 0
-        self.running_ahead = 0
+        self.unchecked_writers = 0
         """Writers of this user's whose writes the kernel does by itself."""
 
     def row(self) -> AccountRow:
@@ -99,9 +99,9 @@ class Account:
         if quota.grow(self.limits, self.used_bytes, file_size, wanted_size) < wanted_size:
             self._refuse(file_size, wanted_size)
 
-    def may_run_ahead(self, file_size: int, headroom: int | None) -> bool:
+    def may_write_unchecked(self, file_size: int, headroom: int | None) -> bool:
         """Whether one more writer may write without being checked at each write."""
-        return quota.may_run_ahead(self.limits, self.used_bytes, file_size, self.running_ahead, headroom)
+        return quota.may_write_unchecked(self.limits, self.used_bytes, file_size, self.unchecked_writers, headroom)
 
     @property
     def is_bounded(self) -> bool:

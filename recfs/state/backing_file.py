@@ -91,7 +91,7 @@ class BackingFile:
     """Whether a writer of an earlier mount is among the users: the kernel of this one knows nothing of it."""
     cached = 0
     """Opens in mode CACHED."""
-    ahead = 0
+    unchecked_writers = 0
     """Writers among the PASS and DIRECT opens: the file below may be ahead of the metadata."""
     seen = (0, 0)
     """(size, mtime_ns) of the file below at the last look."""
@@ -99,7 +99,7 @@ class BackingFile:
     """The size the file is charged for already, while a thread makes it grow to that (fs/ranges.py)."""
     asked = False
     """Whether bytes of what is being fetched were asked for."""
-    judged = 0
+    checked_bytes = 0
     """Size up to which the limits were looked at."""
     invalidation_pending = False
     """Whether the kernel may still believe in times of before the last look."""

@@ -35,7 +35,7 @@ class Changes:
         self._journal: dict[int, JournalRow] = {}
         self._journal_done: list[int] = []
         self._rest = Batch()
-        self._unsettled: dict[int, None] = {}
+        self._unpublished: dict[int, None] = {}
         self._discarded: list[Garbage] = []
         self._sources: tuple[dict[int, Node], dict[str, Account], dict[int, Garbage]] = ({}, {}, {})
         """Whose rows the batch under way holds."""
@@ -81,7 +81,7 @@ class Changes:
         self.changes += 1
         self._renewed(("nodes", node.ino))
         self._nodes.pop(node.ino, None)
-        self._unsettled.pop(node.ino, None)
+        self._unpublished.pop(node.ino, None)
         self._removed[node.ino] = None
         self._wake.set()
         if len(self._removed) > EAGER_NODES:
@@ -92,13 +92,13 @@ class Changes:
         self._accounts[account.user] = account
         self._wake.set()
 
-    def settle(self, node: Node) -> None:
-        """Mark *node* dirty and hand it to the settler once its row is written."""
-        self._unsettled[node.ino] = None
+    def publish(self, node: Node) -> None:
+        """Mark *node* dirty and hand it to the publisher once its row is written."""
+        self._unpublished[node.ino] = None
         self.node(node)
 
     def garbage(self, garbage: Garbage, *, discard: bool = True) -> None:
-        """The row of *garbage* is new or changed; *discard*: hand it to the settler once written."""
+        """The row of *garbage* is new or changed; *discard*: hand it to the publisher once written."""
         self._garbage[garbage.gid] = garbage
         if discard:
             self._discarded.append(garbage)

@@ -1,10 +1,10 @@
 """What becomes of files, told at once to whoever follows it.
 
-Each event is told while the change is being made, on the trio thread and without an await in between: what a follower
-records goes into the batch of the rows that the event belongs to, so a crash leaves both or neither. A follower that
+Each event is told while the change is being made, on the trio thread and without an await in between: what a subscriber
+records goes into the batch of the rows that the event belongs to, so a crash leaves both or neither. A subscriber that
 fails would leave the change half told, so it raises nothing; what may fail belongs into a service of its own.
 
-A new follower is made known in the composition root (`parts.py`), and nowhere else.
+A new subscriber is made known in the composition root (`parts.py`), and nowhere else.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from recfs.state.nodes import FileNode, Node
 
 
-class Follower:
+class Subscriber:
     """Who follows what becomes of files: overrides what it wants to know. Atomic, and raises nothing."""
 
     def committed(self, node: FileNode) -> None:
@@ -43,55 +43,55 @@ class Follower:
         """Nobody has the file open any more."""
 
 
-class Events(Follower):
-    """Tells all followers, in the order in which they subscribed."""
+class Events(Subscriber):
+    """Tells all subscribers, in the order in which they subscribed."""
 
     def __init__(self) -> None:
-        self._followers: tuple[Follower, ...] = ()
+        self._subscribers: tuple[Subscriber, ...] = ()
 
-    def subscribe(self, follower: Follower) -> None:
-        """Tell *follower* from now on."""
-        self._followers = (*self._followers, follower)
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Tell *subscriber* from now on."""
+        self._subscribers = (*self._subscribers, subscriber)
 
     def committed(self, node: FileNode) -> None:
-        """As `Follower.committed`."""
-        for each in self._followers:
+        """As `Subscriber.committed`."""
+        for each in self._subscribers:
             each.committed(node)
 
     def abandoned(self, node: FileNode) -> None:
-        """As `Follower.abandoned`."""
-        for each in self._followers:
+        """As `Subscriber.abandoned`."""
+        for each in self._subscribers:
             each.abandoned(node)
 
     def modified(self, node: FileNode) -> None:
-        """As `Follower.modified`."""
-        for each in self._followers:
+        """As `Subscriber.modified`."""
+        for each in self._subscribers:
             each.modified(node)
 
     def superseded(self, node: FileNode) -> None:
-        """As `Follower.superseded`."""
-        for each in self._followers:
+        """As `Subscriber.superseded`."""
+        for each in self._subscribers:
             each.superseded(node)
 
     def described(self, node: FileNode) -> None:
-        """As `Follower.described`."""
-        for each in self._followers:
+        """As `Subscriber.described`."""
+        for each in self._subscribers:
             each.described(node)
 
     def renamed(self, node: Node) -> None:
-        """As `Follower.renamed`."""
-        for each in self._followers:
+        """As `Subscriber.renamed`."""
+        for each in self._subscribers:
             each.renamed(node)
 
     def removed(self, node: FileNode, successor: FileNode | None) -> None:
-        """As `Follower.removed`."""
-        for each in self._followers:
+        """As `Subscriber.removed`."""
+        for each in self._subscribers:
             each.removed(node, successor)
 
     def released(self, node: FileNode) -> None:
-        """As `Follower.released`."""
-        for each in self._followers:
+        """As `Subscriber.released`."""
+        for each in self._subscribers:
             each.released(node)
 
 
-__all__ = ["Events", "Follower"]
+__all__ = ["Events", "Subscriber"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from recfs.core.generation import AT, COUNT, ID, MARKED, Mark, count_of
-from recfs.state.writebehind import BatchFollower, WriteBehind
+from recfs.state.writebehind import BatchSubscriber, WriteBehind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +37,7 @@ class Folding(Protocol):
         """How often the log was folded into the main file."""
 
 
-class Generations(BatchFollower):
+class Generations(BatchSubscriber):
     """The count of one run: it goes on with every batch of rows."""
 
     def __init__(self, behind: WriteBehind, catalogue: Folding, store: LocalStore) -> None:
@@ -66,12 +66,12 @@ class Generations(BatchFollower):
         self._look()
 
     def writing(self, batch: Batch) -> None:
-        """As `BatchFollower.writing`: it is counted."""
+        """As `BatchSubscriber.writing`: it is counted."""
         self._count += 1
         batch.meta[COUNT] = str(self._count)
 
     def written(self) -> None:
-        """As `BatchFollower.written`."""
+        """As `BatchSubscriber.written`."""
         assert self._mark is not None
         self._mark = replace(self._mark, count=self._count)
         self._written.set()

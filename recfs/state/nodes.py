@@ -62,7 +62,7 @@ class Node:
         self.unlinked = False
         self.pending = 0
         self.settling = 0
-        """Pending bits the settler is working off right now: the row keeps them until it is done."""
+        """Pending bits the publisher is working off right now: the row keeps them until it is done."""
         self.home_ino: int | None = None
         self.moved: tuple[DirNode | None, bytes] | None = None
         """Physical (directory, name) while it differs from (parent, name); directory None = the holding area."""
@@ -271,7 +271,7 @@ def from_row(row: NodeRow, parent: DirNode | None, role: Role) -> Node:
     return node
 
 
-def is_settled(node: Node) -> bool:
+def is_published(node: Node) -> bool:
     """Whether the home tree shows the node as the row has it."""
     return node.pending == 0 and node.moved is None
 
@@ -331,4 +331,4 @@ class Garbage:
         return entry
 
 
-__all__ = ["BLOCK_BYTES", "DirNode", "FileNode", "LinkNode", "Node", "Pending", "from_row", "is_settled"]
+__all__ = ["BLOCK_BYTES", "DirNode", "FileNode", "LinkNode", "Node", "Pending", "from_row", "is_published"]

@@ -67,7 +67,7 @@ class Outcome:
             log.error("%s: unexpected error", path, exc_info=error)
         self.keep(path, reason_of(error).removeprefix(f"{path}: "))
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """As JSON. `kept` names MOST_TOLD files at most, `kept_files` counts them all."""
         return {
             "files": self.files,

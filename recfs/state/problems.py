@@ -59,7 +59,7 @@ class Problem:
         """How long to leave it alone now."""
         return min(FIRST_S * 2.0 ** min(self.tries - 1, 10), LONGEST_S)
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """For `recfs status`."""
         since = datetime.fromtimestamp(self.since_s, UTC).isoformat(timespec="seconds")
         return {
@@ -139,14 +139,14 @@ class Problems:
         else:
             self.solved(part, item)
 
-    def told(self) -> list[dict[str, Any]]:
+    def as_json(self) -> list[dict[str, Any]]:
         """The list for `recfs status`, oldest first."""
         known = sorted(self._known.values(), key=lambda each: each.since_s)
-        told = [each.told() for each in known[:TOLD]]
+        told = [each.as_json() for each in known[:TOLD]]
         if len(known) > TOLD:
             rest = known[TOLD:]
             more = Problem("", "", f"{len(rest)} more", rest[0].since_s, sum(each.tries for each in rest))
-            told.append(more.told())
+            told.append(more.as_json())
         return told
 
 

@@ -55,8 +55,8 @@ class Refused:
     """What its list holds, or the node, account or garbage entry whose row it is."""
     due_s: float
     """When it is to be tried again, by trio's clock."""
-    settle: bool
-    """Whether the settler is waiting for it."""
+    publish: bool
+    """Whether the publisher is waiting for it."""
     discard: bool
     """The same, of garbage."""
 
@@ -102,16 +102,16 @@ class Refusals:
             yield change, each
 
     def set_aside(
-        self, change: Change, item: Any, error: Exception, unsettled: dict[int, None], discarded: list[Garbage]
+        self, change: Change, item: Any, error: Exception, unpublished: dict[int, None], discarded: list[Garbage]
     ) -> None:
-        """The catalogue refused *change*. *unsettled*, *discarded*: what its batch was to hand on. Atomic."""
+        """The catalogue refused *change*. *unpublished*, *discarded*: what its batch was to hand on. Atomic."""
         name, key = change
         path = getattr(item, "path", None) or getattr(item, "user", None) or f"{name} {key!r}"
         path = os.fsdecode(path) if isinstance(path, (str, bytes)) else str(path)
         problem = self._problems.note(PART, change, error, path)
         self._known[change] = Refused(
             item, trio.current_time() + problem.delay_s,
-            settle=name == "nodes" and key in unsettled, discard=any(item is entry for entry in discarded),
+            publish=name == "nodes" and key in unpublished, discard=any(item is entry for entry in discarded),
         )  # fmt: skip
 
     def taken_but(self, refused: dict[Change, tuple[Any, Exception]]) -> None:

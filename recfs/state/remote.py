@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from recfs.errors import IoFailure
-from recfs.state.events import Follower
+from recfs.state.events import Subscriber
 
 if TYPE_CHECKING:
     from recfs.ports.objects import RestoreState
@@ -80,7 +80,7 @@ class NoBudget:
         """There is nothing to wait for."""
 
 
-class LocalOnly(Follower):
+class LocalOnly(Subscriber):
     """A store without [s3]. It may have had one, and have files whose bytes are there."""
 
     fetch_whole_below = 0

@@ -1,7 +1,7 @@
 """Changes on their way to the catalogue: collected in memory, written together, at the latest after the flush interval.
 
 A batch is everything that is dirty at one instant, so rows and the counters that count them always travel together.
-What waits for a row to be written (the settler moves bytes only once the catalogue says so) is handed on after its
+What waits for a row to be written (the publisher moves bytes only once the catalogue says so) is handed on after its
 batch.
 
 A row that the catalogue does not take is set aside (`refusals.py`). Whoever waits for that very row (`durable`) gets
@@ -37,7 +37,7 @@ async def _no_room() -> bool:
     return False
 
 
-class BatchFollower:
+class BatchSubscriber:
     """Who follows what is written to the catalogue: overrides what it wants to know. Atomic."""
 
     def writing(self, batch: Batch) -> None:
@@ -46,7 +46,7 @@ class BatchFollower:
     def written(self) -> None:
         """It is written."""
 
-    def unsettled(self, ino: int) -> None:
+    def unpublished(self, ino: int) -> None:
         """An inode's row with pending bits is written."""
 
     def discarded(self, entry: Garbage) -> None:
@@ -74,13 +74,13 @@ class WriteBehind(Changes):
         self.written = 0
         """Counts the batches: tells whether a row that was read meanwhile may be outdated, and no longer dirty."""
         self._make_room = make_room
-        self._followers: tuple[BatchFollower, ...] = ()
+        self._subscribers: tuple[BatchSubscriber, ...] = ()
         self.removals: Removals | None = None
         """Notes of removals that have returned before their batch was written."""
 
-    def subscribe(self, follower: BatchFollower) -> None:
-        """Tell *follower* of all that is written from now on."""
-        self._followers = (*self._followers, follower)
+    def subscribe(self, subscriber: BatchSubscriber) -> None:
+        """Tell *subscriber* of all that is written from now on."""
+        self._subscribers = (*self._subscribers, subscriber)
 
     # --- asking (atomic) -----------------------------------------------------------------------------------------
 
@@ -124,12 +124,12 @@ class WriteBehind(Changes):
             self._eager = trio.Event()
             if not batch:
                 return
-            for each in self._followers:
+            for each in self._subscribers:
                 each.writing(batch)
             nodes, accounts, garbage = self._sources
             self._sources = ({}, {}, {})  # what is kept here could not be unloaded
-            unsettled, discarded = self._unsettled, self._discarded
-            self._unsettled, self._discarded = {}, []
+            unpublished, discarded = self._unpublished, self._discarded
+            self._unpublished, self._discarded = {}, []
             self._writing = frozenset(batch.removed).union(row.ino for row in batch.nodes)
             try:
                 try:
@@ -140,7 +140,7 @@ class WriteBehind(Changes):
                     refused = await self._refusals.apply(batch)
             except BaseException:
                 undo()
-                self._unsettled = unsettled | self._unsettled
+                self._unpublished = unpublished | self._unpublished
                 self._discarded = discarded + self._discarded
                 self._wake.set()
                 raise
@@ -149,25 +149,25 @@ class WriteBehind(Changes):
                 self.written += 1
             if self.removals is not None:
                 self.removals.written()
-            for each in self._followers:
+            for each in self._subscribers:
                 each.written()
             self.problem = None
             live: dict[str, dict[Any, Any]] = {"nodes": nodes, "accounts": accounts, "garbage": garbage}
             for (name, key), (item, error) in refused.items():
                 live_item = live.get(name, {}).get(key, item)
-                self._refusals.set_aside((name, key), live_item, error, unsettled, discarded)
+                self._refusals.set_aside((name, key), live_item, error, unpublished, discarded)
             self._refusals.taken_but(refused)
             unsure = self._refusals.is_counted
             if self._unsure and not unsure:
                 self.meta(UNSURE, "0")
             self._unsure = unsure
-            for ino in unsettled:
+            for ino in unpublished:
                 if ("nodes", ino) not in refused:
-                    for each in self._followers:
-                        each.unsettled(ino)
+                    for each in self._subscribers:
+                        each.unpublished(ino)
             for entry in discarded:
                 if ("garbage", entry.gid) not in refused:
-                    for each in self._followers:
+                    for each in self._subscribers:
                         each.discarded(entry)
 
     def try_refused(self, *, all_of_them: bool = False) -> None:
@@ -186,8 +186,8 @@ class WriteBehind(Changes):
                     "purged": self._purged, "objects_gone": self._objects_gone, "journal_done": self._journal_done,
                 }  # fmt: skip
                 lists.get(name, getattr(self._rest, name, [])).insert(0, each.item)
-            if each.settle:
-                self._unsettled[each.item.ino] = None
+            if each.publish:
+                self._unpublished[each.item.ino] = None
             if each.discard:
                 self._discarded.append(each.item)
             self._wake.set()

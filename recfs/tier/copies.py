@@ -81,7 +81,7 @@ class Copies:
         node.object = row
         if node.unlinked:
             return
-        self.journal.hold(node.ino, row.key)
+        self.journal.leaves(node.ino, row.key)
         self._behind.object(row)
         self._behind.node(node)
 

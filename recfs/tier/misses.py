@@ -85,7 +85,7 @@ class Misses:
         found.sort(key=lambda miss: not isinstance(miss.error, WrongCredentials))
         return found[0].reason if found else None
 
-    async def told(self) -> tuple[list[dict[str, Any]], str | None]:
+    async def listed(self) -> tuple[list[dict[str, Any]], str | None]:
         """Those that failed last, newest first, wrong credentials before all; and the problem in one line."""
         paths: dict[int, str] = {}
         for ino in list(self._known):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from recfs.core.layout import TOP_DIRS
-from recfs.core.ownership import LOST_REMEDY, MARK_KEY, Mark, Verdict, judge, lost_words, read_mark
+from recfs.core.ownership import LOST_REMEDY, MARK_KEY, Mark, Verdict, lost_words, read_mark, verdict_on
 from recfs.ports.object_errors import PrefixTaken
 from recfs.state.problems import reason_of
 
@@ -75,10 +75,10 @@ class Ownership:
             if self.refusal is not None and trio.current_time() < self._refused_until:
                 raise PrefixTaken(self.refusal)
             mark = await self.mark()
-            verdict = await self._judged(mark)
+            verdict = await self._verdict_on(mark)
             if verdict is Verdict.FREE and not await self._put(only_new=True):
                 mark = await self.mark()  # another was faster
-                verdict = await self._judged(mark)
+                verdict = await self._verdict_on(mark)
                 if verdict is Verdict.FREE:
                     verdict = Verdict.UNKNOWN  # what came up is gone again: look later
             if verdict is Verdict.RETURNED:
@@ -103,7 +103,7 @@ class Ownership:
         self._good_until = float("-inf")
         try:
             async with self._lock:
-                if await self._judged(await self.mark()) is Verdict.LOST:
+                if await self._verdict_on(await self.mark()) is Verdict.LOST:
                     await self._tell_lost()
         except Exception as error:  # the next change looks again
             log.debug("looking at the mark in %s: %s", self._url, reason_of(error))
@@ -122,14 +122,14 @@ class Ownership:
     async def verdict(self) -> tuple[Verdict, Mark | None]:
         """Whose the prefix is, and the mark in it. Changes nothing."""
         mark = await self.mark()
-        return await self._judged(mark), mark
+        return await self._verdict_on(mark), mark
 
-    async def _judged(self, mark: Mark | None) -> Verdict:
+    async def _verdict_on(self, mark: Mark | None) -> Verdict:
         store, tokens = await self._own()
         knows = await self._catalogue.any_object()
         empty = mark is not None or knows or await self._look(self._is_empty)
         gone = mark is None and knows and await self._look(partial(self._any_gone, (await self._known())[0]))
-        return judge(mark, store, tokens, running=self._token is not None, knows=knows, empty=empty, gone=gone)
+        return verdict_on(mark, store, tokens, running=self._token is not None, knows=knows, empty=empty, gone=gone)
 
     async def _known(self) -> tuple[Sequence[str], int]:
         return await self._catalogue.some_objects()

@@ -259,7 +259,7 @@ class Partials:
             await self.landing[node.ino].wait()
 
     async def _land(self, partial: Partial) -> None:
-        """A partial copy is whole: verify it, and let the settler carry it home."""
+        """A partial copy is whole: verify it, and let the publisher carry it home."""
         node = partial.node
         if node.ino in self.landing or self.by_ino.get(node.ino) is not partial:
             return
@@ -284,7 +284,7 @@ class Partials:
             os.close(partial.fd)
             self._copies.local_bytes += held.size_bytes
             self._copies.remember(node, held._replace(local=1, used_ns=self._tree.clock.steady_ns()))
-            self._behind.settle(node)
+            self._behind.publish(node)
             self._copies.request_eviction()
         finally:
             del self.landing[node.ino]

@@ -18,7 +18,7 @@ from recfs.core.model import State
 from recfs.core.routing import Decision, age_of, route
 from recfs.ports.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta
 from recfs.ports.rows import ObjectRow
-from recfs.state.events import Follower
+from recfs.state.events import Subscriber
 from recfs.state.nodes import DirNode, FileNode, Node
 from recfs.tier.queue import waited_for
 
@@ -71,7 +71,7 @@ def attributes_of(node: FileNode) -> Attributes:
     return Attributes(node.name, node.mode, node.uid, node.gid, node.mtime_ns)
 
 
-class Tier(Follower):
+class Tier(Subscriber):
     """Where each file's bytes are between here and S3."""
 
     def __init__(self, copies: Copies, partials: Partials, evictor: CacheEvictor, link: Link, tree: Tree) -> None:
@@ -225,12 +225,12 @@ class Tier(Follower):
     def renamed(self, node: Node) -> None:
         """The object, or those of everything below, are to follow. Reads go on under the old key. Atomic."""
         if isinstance(node, FileNode):
-            self.follow(node)
+            self.queue_move(node)
             self.journal.renamed(node, self.settings.settle_s)
         elif isinstance(node, DirNode):
             self.journal.move(node.ino, None)
 
-    def follow(self, node: FileNode) -> None:
+    def queue_move(self, node: FileNode) -> None:
         """Have the object of a file moved if it is not where its name says. Atomic."""
         if node.object is not None and not node.unlinked and node.object.key != key_of(node):
             self.journal.move(node.ino, node.object.key)

@@ -210,12 +210,12 @@ class Filesystem:
 
     async def drain(self) -> None:
         """Until nothing is sealing, pending or dirty."""
-        await self.parts.work.draining.settle()
+        await self.parts.work.draining.drain()
 
     def _answers(self) -> Answers:
         parts = self.parts
         return Answers(
-            self.config, parts.store, parts.vfs, parts.tier, parts.committer, parts.settler, parts.work,
+            self.config, parts.store, parts.vfs, parts.tier, parts.committer, parts.publisher, parts.work,
             parts.timekeeper, parts.reports, None, lambda: None, parts.recovered,
         )  # fmt: skip
 

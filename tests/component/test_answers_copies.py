@@ -63,7 +63,7 @@ async def test_what_is_not_stored_is_never_evicted(fs: Filesystem) -> None:
     answer = await ask(fs, "evict", path=FILE)
     assert answer["files"] == 0
     assert "only what is stored in S3 can leave; no route" in answer["kept"][0]["reason"]
-    await until((fs.root / FILE).exists)  # the settler brings it home in its own time
+    await until((fs.root / FILE).exists)  # the publisher brings it home in its own time
     assert (fs.root / FILE).read_bytes() == b"data"
     bucket(fs).heal()
 

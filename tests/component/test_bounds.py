@@ -226,11 +226,11 @@ async def test_a_row_against_a_constraint_is_set_aside_and_told(place: Path) -> 
         await fs.parts.behind.flush()
         assert fs.rows("select length(sha256) from node where ino = ?", node.ino) == [32], "the last good row stays"
         assert fs.rows("select state from node where name = ?", b"other") == ["committed"]
-        assert ["constraint" in each["reason"] for each in fs.parts.problems.told()] == [True]
+        assert ["constraint" in each["reason"] for each in fs.parts.problems.as_json()] == [True]
         node.sha256 = other.sha256  # whatever the fault may be that let it through: it is mended
         fs.parts.behind.node(node)
         await fs.drain()
-        assert not fs.parts.problems.told()
+        assert not fs.parts.problems.as_json()
         fs.checked_at_end = False
 
 

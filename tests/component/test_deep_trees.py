@@ -44,7 +44,7 @@ async def test_a_path_longer_than_path_max_is_settled_read_renamed_and_removed(p
         deep = await fs.node(DEEP)
         await fs.vfs.symlink(deep.ino, b"link", b"file", OPERATOR)
         await fs.drain()
-        assert fs.parts.settler.problem is None
+        assert fs.parts.publisher.problem is None
         file = await fs.node(f"{DEEP}/file")
         assert (await fs.state(f"{DEEP}/file"), file.staging, file.pending) == ("committed", None, 0)
         assert fs.parts.store.stat(fs.parts.store.home(os.fsencode(f"{DEEP}/file").split(b"/"))) is not None

@@ -104,7 +104,7 @@ async def test_a_start_with_what_cannot_be_changed(place: Path, immutable: list[
             await fs.reopen()
             assert await fs.read(f"{REC}/kept") == b"kept"
             assert await fs.read(f"{REC}/dir/file") == b"file"
-            told = {each["path"] for each in fs.parts.problems.told()}
+            told = {each["path"] for each in fs.parts.problems.as_json()}
             assert {"staging/unlabelled", "staging/empty", "staging/garbage"} <= told
             await fs.write(f"{REC}/new", b"new")
             await fs.drain()
@@ -112,5 +112,5 @@ async def test_a_start_with_what_cannot_be_changed(place: Path, immutable: list[
         for path in immutable:
             set_immutable(path, on=False)
         await fs.reopen()
-        assert not fs.parts.problems.told()
+        assert not fs.parts.problems.as_json()
         assert not (staging / "empty").exists()

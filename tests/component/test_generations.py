@@ -419,7 +419,7 @@ async def test_a_deletion_in_s3_of_the_backups_time_takes_no_newer_object(place:
         await fs.drain()
         fs.objects.fail("delete", Unreachable("not now"), times=1 << 30)
         await fs.unlink(f"{REC}/file")
-        await fs.parts.work.draining.settle(uploads=False)
+        await fs.parts.work.draining.drain(uploads=False)
         await fs.parts.behind.flush()
         back_up(fs, tmp_path / "backup")
         assert fs.rows("select kind, key from journal") == [("delete", f"{REC}/file")]

@@ -52,7 +52,7 @@ async def test_they_keep_no_store_from_starting(place: Path, change: str) -> Non
         node = await fs.node(f"{REC}/new")
         fs.parts.committer.hurry(node.ino)
         await until(lambda: node.state.is_whole)
-        told = fs.parts.problems.told()
+        told = fs.parts.problems.as_json()
         lost = fs.parts.recovered.lost
         assert told or lost, "somebody is told"
         assert all(item["reason"] for item in told)

@@ -122,8 +122,8 @@ async def everybody_else_goes_on(fs: Filesystem) -> None:
     await fs.unlink(f"{OTHER}/two")
     await fs.drain()
     assert os.listdir(fs.root / OTHER) == ["renamed"]
-    assert fs.parts.settler.depth == fs.parts.settler.aside == 0
-    assert fs.parts.settler.problem is None
+    assert fs.parts.publisher.depth == fs.parts.publisher.aside == 0
+    assert fs.parts.publisher.problem is None
     assert (await fs.answers()["status"]({}))["problems"] == []
 
 
@@ -139,12 +139,12 @@ async def test_nothing_is_done_to_a_file_the_kernel_has_open(fs: Filesystem, act
     await everybody_else_goes_on(fs)
     assert os.fstat(below).st_ctime_ns == before.st_ctime_ns
     assert os.fstat(below).st_nlink == 1
-    assert bool(fs.parts.settler.in_use) == (act is not move_its_directory)
-    assert (await fs.answers()["status"]({}))["pipeline"]["in_use"] == fs.parts.settler.in_use
+    assert bool(fs.parts.publisher.in_use) == (act is not move_its_directory)
+    assert (await fs.answers()["status"]({}))["pipeline"]["in_use"] == fs.parts.publisher.in_use
     seen = await fs.tree(REC) if await fs.exists(REC) else {}
     await fs.close(reader)
     await fs.drain()
-    assert fs.parts.settler.in_use == 0
+    assert fs.parts.publisher.in_use == 0
     assert (await fs.tree(REC) if await fs.exists(REC) else {}) == seen
     await all_is_right(fs)
 
@@ -283,7 +283,7 @@ async def test_an_incomplete_file_leaves_the_home_tree_with_its_last_reader(
     await all_is_right(fs)
 
 
-async def test_what_the_settler_works_on_is_not_handed_to_the_kernel(
+async def test_what_the_publisher_works_on_is_not_handed_to_the_kernel(
     fs: Filesystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it would wait for whoever reads it then."""

@@ -1,6 +1,6 @@
 """One name for a file, then a directory, then a file again, faster than the home tree follows: nothing is logged.
 
-What the settler syncs are directories; by the time it does, something else may have the name. Each test would fail by
+What the publisher syncs are directories; by the time it does, something else may have the name. Each test would fail by
 the log guard if it met one ("fsync: Not a directory; trying again").
 """
 

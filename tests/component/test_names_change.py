@@ -129,8 +129,8 @@ async def test_a_directory_stays_in_memory_while_a_removed_file_lies_in_it(fs: F
     await fs.write(f"{REC}/d/file", b"bytes")
     await fs.write("users/6/recordings/1/other", b"other")
     await fs.drain()
-    settle = fs.parts.settler.settle_some
-    fs.parts.settler.settle_some = trio.lowlevel.checkpoint  # type: ignore[method-assign]
+    settle = fs.parts.publisher.publish_some
+    fs.parts.publisher.publish_some = trio.lowlevel.checkpoint  # type: ignore[method-assign]
     await fs.unlink(f"{REC}/d/file")
     await fs.parts.behind.flush()
     folder = await fs.node(f"{REC}/d")
@@ -139,7 +139,7 @@ async def test_a_directory_stays_in_memory_while_a_removed_file_lies_in_it(fs: F
     assert not forgotten(fs, ino)
     await fs.rename(f"{REC}/d", "users/6/recordings/1/e")
     await fs.parts.behind.flush()
-    fs.parts.settler.settle_some = settle  # type: ignore[method-assign]
+    fs.parts.publisher.publish_some = settle  # type: ignore[method-assign]
     await fs.drain()
     await fs.rmdir("users/6/recordings/1/e")
     await fs.assert_consistent()

@@ -75,7 +75,7 @@ def remove(fs: Filesystem) -> Callable[[], Awaitable[None]]:
 
 
 def settle(fs: Filesystem) -> Callable[[], Awaitable[None]]:
-    return fs.parts.settler.settle_some
+    return fs.parts.publisher.publish_some
 
 
 def close_a_writer(fs: Filesystem) -> Callable[[], Awaitable[None]]:
@@ -140,7 +140,7 @@ async def test_whoever_waits_for_the_file_lets_the_next_one_have_it(nursery: tri
 
 async def test_a_second_writer_waits_for_the_row_as_the_first_does(fs: Filesystem) -> None:
     """The row must not say `committed` of bytes that somebody has begun to change, whoever it is."""
-    settle_some, fs.parts.settler.settle_some = fs.parts.settler.settle_some, trio.sleep_forever
+    publish_some, fs.parts.publisher.publish_some = fs.parts.publisher.publish_some, trio.sleep_forever
     await fs.write(FILE, b"committed")
     node = await fs.node(FILE)
     await until(lambda: node.state is State.COMMITTED)
@@ -170,11 +170,11 @@ async def test_a_second_writer_waits_for_the_row_as_the_first_does(fs: Filesyste
         await trio.testing.wait_all_tasks_blocked()
         release.set()
     fs.parts.behind.durable = real
-    fs.parts.settler.settle_some = settle_some
+    fs.parts.publisher.publish_some = publish_some
     assert written == ["row", "bytes", "bytes"]
     await fs.close(one)
     await fs.close(two)
-    fs.checked_at_end = False  # its settler sleeps
+    fs.checked_at_end = False  # its publisher sleeps
 
 
 @pytest.mark.parametrize("writes_first", [False, True])

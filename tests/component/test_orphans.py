@@ -1,4 +1,4 @@
-"""Inodes that lost their name are there until the kernel forgets them, and their bytes until the settler comes."""
+"""Inodes that lost their name are there until the kernel forgets them, and their bytes until the publisher comes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RW = os.O_RDWR
 
 @pytest.fixture
 async def fs(place: Path) -> AsyncIterator[Filesystem]:
-    """A file system whose settler does nothing until it is asked to (`fs.drain` after `resume`)."""
+    """A file system whose publisher does nothing until it is asked to (`fs.drain` after `resume`)."""
     async with filesystem(place) as running:
         yield running
         resume(running)
@@ -35,12 +35,12 @@ async def fs(place: Path) -> AsyncIterator[Filesystem]:
 
 def pause(fs: Filesystem) -> None:
     """Let nothing be carried out on the home tree from now on."""
-    fs.parts.settler.__dict__["settle_some"] = trio.lowlevel.checkpoint
+    fs.parts.publisher.__dict__["publish_some"] = trio.lowlevel.checkpoint
 
 
 def resume(fs: Filesystem) -> None:
     """Let it go on."""
-    fs.parts.settler.__dict__.pop("settle_some", None)
+    fs.parts.publisher.__dict__.pop("publish_some", None)
 
 
 async def replaced(fs: Filesystem, *, committed: bool = True) -> Any:
@@ -198,9 +198,9 @@ async def test_a_reader_does_not_take_the_writers_descriptor_away(fs: Filesystem
     await fs.drain()
     node = await fs.node(FILE)
     moving, done = True, trio.Event()
-    settler = fs.parts.settler
-    settler.__dict__["touches"] = lambda inos: moving
-    settler.__dict__["quiet"] = done.wait
+    publisher = fs.parts.publisher
+    publisher.__dict__["touches"] = lambda inos: moving
+    publisher.__dict__["quiet"] = done.wait
     handles: dict[str, int] = {}
 
     async def client(name: str, flags: int) -> None:
@@ -213,7 +213,7 @@ async def test_a_reader_does_not_take_the_writers_descriptor_away(fs: Filesystem
         await trio.testing.wait_all_tasks_blocked()
         moving = False
         done.set()
-    del settler.__dict__["touches"], settler.__dict__["quiet"]
+    del publisher.__dict__["touches"], publisher.__dict__["quiet"]
     assert node.body.writable
     assert await fs.vfs.files.write(handles["writer"], 0, b"B") == 1
     assert await fs.read_handle(handles["reader"]) == b"Bytes"

@@ -11,7 +11,7 @@ import pytest
 
 from recfs.errors import MountError
 from recfs.fuse import device, interpose, passthrough
-from recfs.fuse.device import Init, Wants, edit_init, mask_offer, offered, settled
+from recfs.fuse.device import Init, Wants, edit_init, mask_offer, offered, parse_init_answer
 from recfs.fuse.loop import MAX_TASKS
 from recfs.fuse.passthrough import Acceleration, FuseSession
 from recfs.state.waits import WAITS
@@ -73,7 +73,7 @@ def test_the_structs_are_as_large_as_the_kernel_says() -> None:
 )
 def test_what_is_offered_and_wanted_is_set(offer: int, libfuse: int, wants: Wants, expected: int) -> None:
     edited = edit_init(request(offer), answer(libfuse), wants)
-    assert settled(edited).flags == expected
+    assert parse_init_answer(edited).flags == expected
     assert stack_depth(edited) == bool(expected & Init.PASSTHROUGH)
     assert len(edited) == 80
 
@@ -82,13 +82,13 @@ def test_flags2_mean_nothing_without_init_ext() -> None:
     offer = request(Init.PASSTHROUGH | Init.CACHE_SYMLINKS)
     assert offered(offer) == Init.CACHE_SYMLINKS
     edited = edit_init(offer, answer(0), Wants())
-    assert settled(edited).flags == Init.CACHE_SYMLINKS
+    assert parse_init_answer(edited).flags == Init.CACHE_SYMLINKS
     assert edited[16 + 32 : 16 + 40] == bytes(8)
 
 
 def test_a_short_request_offers_no_flags2() -> None:
     assert offered(request(ALL, size=16)) == ALL & 0xFFFFFFFF
-    assert settled(edit_init(request(ALL, size=16), answer(0), Wants())).flags == (
+    assert parse_init_answer(edit_init(request(ALL, size=16), answer(0), Wants())).flags == (
         Init.HANDLE_KILLPRIV_V2 | Init.CACHE_SYMLINKS
     )
 
@@ -96,18 +96,18 @@ def test_a_short_request_offers_no_flags2() -> None:
 def test_an_answer_of_24_bytes_keeps_its_size_and_has_no_passthrough() -> None:
     edited = edit_init(request(ALL), answer(Init.WRITEBACK_CACHE, size=24), Wants())
     assert len(edited) == 40
-    assert settled(edited).flags == Init.HANDLE_KILLPRIV_V2 | Init.CACHE_SYMLINKS
+    assert parse_init_answer(edited).flags == Init.HANDLE_KILLPRIV_V2 | Init.CACHE_SYMLINKS
 
 
 def test_an_answer_of_8_bytes_is_left_alone() -> None:
     plain = answer(0, size=8)
     assert edit_init(request(ALL), plain, Wants()) == plain
-    assert settled(plain).flags == 0
+    assert parse_init_answer(plain).flags == 0
 
 
 def test_limits_are_set_and_the_rest_of_the_answer_stays() -> None:
     edited = edit_init(request(0), answer(0), Wants(max_background=20, congestion_threshold=15))
-    assert settled(edited) == device.Settled(0, max_background=20, max_readahead_bytes=READAHEAD)
+    assert parse_init_answer(edited) == device.Negotiated(0, max_background=20, max_readahead_bytes=READAHEAD)
     assert struct.unpack_from("=H", edited, 16 + 18) == (15,)
     assert edited[:24] == answer(0)[:24]  # header and version
     assert edited[16 + 20 : 16 + 32] == answer(0)[16 + 20 : 16 + 32]  # max_write, time_gran, max_pages
@@ -117,7 +117,7 @@ def test_a_refusal_is_not_edited_and_is_told() -> None:
     refusal = answer(0, error=-errno.EPROTO)
     assert edit_init(request(ALL), refusal, Wants()) == refusal
     with pytest.raises(OSError, match="did not accept"):
-        settled(refusal)
+        parse_init_answer(refusal)
 
 
 @pytest.mark.parametrize(

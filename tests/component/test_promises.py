@@ -211,7 +211,7 @@ async def test_when_s3_fails(far: Filesystem, call: str) -> None:
         await trio.sleep(FLUSHED_S)
     await far.crash()
     await far.reopen()
-    await far.parts.work.draining.settle(uploads=False)
+    await far.parts.work.draining.drain(uploads=False)
     if call in ("write", "fsync", "close"):
         assert await seen(far, FILE) == Seen(NEW, "committed" if call == "close" else "incomplete")
     elif call in ("rename", "unlink"):

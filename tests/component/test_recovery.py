@@ -149,7 +149,7 @@ async def test_garbage_of_a_dead_run_goes_on_its_way(fs: Filesystem) -> None:
         await fs.write(f"{REC}/sub/file{n}", pattern(1000, seed=n))
     await fs.drain()
     await fs.vfs.trees.remove(await fs.node(REC))
-    fs.parts.settler.hurry()
+    fs.parts.publisher.hurry()
     await fs.parts.behind.flush()
     await fs.crash()
     assert fs.rows("select count(*) from garbage") != [0]
@@ -169,7 +169,7 @@ async def test_what_was_made_before_the_crash_and_removed_after_it_is_gone(fs: F
         await fs.vfs.symlink(folder.ino, b"made", b"target", OPERATOR)
     await fs.parts.behind.flush()
     await fs.crash()
-    made = fs.root / REC / "made"  # the settler came as far as this
+    made = fs.root / REC / "made"  # the publisher came as far as this
     if kind == "dir":
         made.mkdir(exist_ok=True)
     elif not made.is_symlink():
@@ -262,7 +262,7 @@ async def test_an_empty_file_in_the_trash_that_was_to_go_goes(nursery: trio.Nurs
     await fs.write(FILE, b"another")
     await fs.drain()
     assert fs.rows("select held_by is null from garbage where staging is null and home_name is null") == [0]
-    held = fs.parts.settler
+    held = fs.parts.publisher
     with mock.patch.object(held, "discarded"):  # it dies before that
         await fs.close(number)
         fs.parts.committer.hurry((await fs.node(f"{REC}/moved")).ino)

@@ -66,7 +66,7 @@ async def test_every_step_of_a_stop_may_fail(
 
     monkeypatch.setattr(daemon.OwnMount, "detach", failing("detach"))
     monkeypatch.setattr(daemon._Daemon, "_last_releases", awaited("_last_releases"))
-    monkeypatch.setattr(Draining, "settle", awaited("settle"))
+    monkeypatch.setattr(Draining, "drain", awaited("settle"))
     async with filesystem(place) as fs:
         await made(fs, place)._end()
     assert [name for name in called if name != "settle"] == ["detach", "_last_releases"], "the next steps are taken"
@@ -79,7 +79,7 @@ async def test_a_second_signal_ends_the_waiting(place: Path, monkeypatch: pytest
     async def waits(*_args: Any, **_kwargs: Any) -> None:
         await trio.sleep_forever()
 
-    monkeypatch.setattr(Draining, "settle", waits)
+    monkeypatch.setattr(Draining, "drain", waits)
     async with filesystem(place) as fs, trio.open_nursery() as nursery:
         stopping = made(fs, place)
         nursery.start_soon(stopping._end)
@@ -131,6 +131,6 @@ async def test_a_stop_does_not_wait_for_what_waits_for_what_failed(place: Path) 
             await fs.unlink(f"{REC}/stuck/file")
             await fs.rmdir(f"{REC}/stuck")
             with trio.fail_after(30):
-                await fs.parts.work.draining.settle(uploads=False, mapped=False)
-            assert fs.parts.settler.depth == 2, "they are left for later"
+                await fs.parts.work.draining.drain(uploads=False, mapped=False)
+            assert fs.parts.publisher.depth == 2, "they are left for later"
         await fs.drain()

@@ -37,7 +37,7 @@ async def fs(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[Filesystem]
 async def settle(fs: Filesystem, *, uploads: bool = True) -> None:
     """As a stop does."""
     with trio.fail_after(10):
-        await fs.parts.work.draining.settle(uploads=uploads, retries=False, mapped=False)
+        await fs.parts.work.draining.drain(uploads=uploads, retries=False, mapped=False)
 
 
 @pytest.mark.slow

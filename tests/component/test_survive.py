@@ -52,7 +52,7 @@ async def work(fs: Filesystem) -> None:
 
 def told(fs: Filesystem) -> list[dict[str, Any]]:
     """What is set aside."""
-    return fs.parts.behind.problems.told()
+    return fs.parts.behind.problems.as_json()
 
 
 async def prepare(fs: Filesystem) -> None:
@@ -86,12 +86,12 @@ async def at_work(place: Path, owner: type, name: str, error: Exception, *, once
             curse.armed = True
             await work(fs)
             await others_go_on(fs, curse)
-            struck_later = fs.parts.behind.problems.told()
+            struck_later = fs.parts.behind.problems.as_json()
             for item in struck_later:
                 assert item["reason"], item
             curse.armed = False
             with trio.fail_after(3600):
-                await until(lambda: not fs.parts.behind.problems.told())
+                await until(lambda: not fs.parts.behind.problems.as_json())
             await fs.drain()
             await fs.assert_consistent(lost=len(os.listdir(fs.root / ".recfs/lost+found")))
             assert await fs.read(GOOD) == b"good"

@@ -144,7 +144,7 @@ class Tiered(Filesystem):
     def is_done(self) -> bool:
         """Whether nothing is to be done any more, or set aside."""
         parts = self.parts
-        return not (self.rows or parts.behind.problems.told() or parts.committer.depth or parts.settler.depth)
+        return not (self.rows or parts.behind.problems.as_json() or parts.committer.depth or parts.publisher.depth)
 
 
 @asynccontextmanager
@@ -234,7 +234,7 @@ async def assert_reasons_are_told(fs: Tiered) -> None:
     """Of all that is set aside now."""
     before = fs.failing()
     status = await fs.ask("status")
-    for item in fs.parts.behind.problems.told():
+    for item in fs.parts.behind.problems.as_json():
         assert item["reason"], item
     assert all(row.error for row in fs.rows if row.attempts)
     lasting = before.items() & fs.failing().items()  # none of these was just being tried again

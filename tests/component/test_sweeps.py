@@ -60,7 +60,7 @@ def started(nursery: trio.Nursery, problems: Problems, *sweeps: Counting) -> Swe
 
 
 def told(sweeps: Sweeps, name: str) -> dict[str, Any]:
-    return next(each for each in sweeps.told() if each["name"] == name)
+    return next(each for each in sweeps.as_json() if each["name"] == name)
 
 
 async def test_a_failing_and_a_hanging_sweep_stop_no_other(
@@ -74,7 +74,7 @@ async def test_a_failing_and_a_hanging_sweep_stop_no_other(
     await trio.sleep(10 * PERIOD_S + 1)
     assert [moment - began_s for moment in healthy.runs] == pytest.approx([PERIOD_S * n for n in range(1, 11)])
     assert (len(failing.runs), len(hanging.runs)) == (10, 1)
-    assert {(each["part"], each["path"], each["reason"]) for each in problems.told()} == {
+    assert {(each["part"], each["path"], each["reason"]) for each in problems.as_json()} == {
         ("sweeping", "failing", "the disk said no"),
         ("sweeping", "hanging", "is under way for more than 1m"),
     }
@@ -88,7 +88,7 @@ async def test_a_failing_and_a_hanging_sweep_stop_no_other(
     released.set()
     await trio.sleep(2 * PERIOD_S)
     assert len(hanging.runs) > 1
-    assert [each["path"] for each in problems.told()] == ["failing"]
+    assert [each["path"] for each in problems.as_json()] == ["failing"]
 
 
 @pytest.mark.expect_log("sweeping: hanging: is under way")
@@ -98,11 +98,11 @@ async def test_a_run_that_hangs_is_told_soon_after_its_patience_and_once(
     problems = Problems()
     started(nursery, problems, Counting("hanging", trio.sleep_forever))
     await trio.sleep(PERIOD_S + PATIENCE_S)
-    assert problems.told() == []
+    assert problems.as_json() == []
     await trio.sleep(LOOK_S + 0.1)
-    assert [each["tries"] for each in problems.told()] == [1]
+    assert [each["tries"] for each in problems.as_json()] == [1]
     await trio.sleep(10 * PATIENCE_S)
-    assert [each["tries"] for each in problems.told()] == [1]
+    assert [each["tries"] for each in problems.as_json()] == [1]
 
 
 @pytest.mark.expect_log("sweeping: often: the disk said no")
@@ -121,7 +121,7 @@ async def test_what_looks_often_is_left_alone_after_failures_and_forgotten_when_
     assert [round(late - soon) for soon, late in zip(often.runs, often.runs[1:], strict=False)] == [1, 2, 4]
     broken = False
     await trio.sleep(10.0)
-    assert problems.told() == []
+    assert problems.as_json() == []
     assert told(sweeps, "often")["result"] == DONE
     assert len(often.runs) > 20
 
@@ -171,7 +171,7 @@ async def test_what_a_sweep_leaves_going_on_fails_with_it_and_no_other(
         nursery.start_soon(partial(forever, part, run, problems))
     await trio.sleep(10 * PERIOD_S + 1)
     assert len(healthy.runs) == 10
-    assert [each["reason"] for each in problems.told()] == ["the disk said no"]
+    assert [each["reason"] for each in problems.as_json()] == ["the disk said no"]
 
 
 def test_no_two_sweeps_have_one_name() -> None:
@@ -180,5 +180,5 @@ def test_no_two_sweeps_have_one_name() -> None:
 
 
 async def test_the_stores_own_sweeps(fs: Filesystem) -> None:
-    names = [each["name"] for each in fs.parts.sweeps.told()]
+    names = [each["name"] for each in fs.parts.sweeps.as_json()]
     assert names == ["memory", "emergency reserve", "checkpoint", "generation", "usage", "clock", "temp", "trash"]

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from recfs.core.model import State
-from recfs.disk.home import settler
+from recfs.disk.home import publisher
 
 from .build import REC, Filesystem, pattern
 from .far import until
@@ -28,7 +28,7 @@ async def test_what_comes_home_has_its_directories_made_again(
 ) -> None:
     """Files that are fetched, and new ones."""
     expect_log("home tree: .*No such file")
-    monkeypatch.setattr(settler, "RETRY_S", 0.01)
+    monkeypatch.setattr(publisher, "RETRY_S", 0.01)
     for path in (FILE, OTHER):
         await fs.write(path, b"data")
         await fs.drain()
@@ -53,7 +53,7 @@ async def test_a_crash_between_fetching_and_coming_home(fs: Filesystem, size: in
     await fs.write(FILE, pattern(size))
     await fs.drain()
     found = await evict(fs)
-    fs.parts.settler.settle_some = trio.lowlevel.checkpoint  # type: ignore[method-assign]
+    fs.parts.publisher.publish_some = trio.lowlevel.checkpoint  # type: ignore[method-assign]
     assert await fs.read(FILE) == pattern(size)
     await until(lambda: found.state is State.STORED)
     await fs.vfs.behind.flush()
@@ -78,8 +78,8 @@ async def test_a_crash_after_coming_home_that_no_row_tells_of(fs: Filesystem, fe
         await fs.write(FILE, b"data")
         await fs.drain()
         await evict(fs)
-    settle_some = fs.parts.settler.settle_some
-    fs.parts.settler.settle_some = trio.lowlevel.checkpoint  # type: ignore[method-assign]
+    publish_some = fs.parts.publisher.publish_some
+    fs.parts.publisher.publish_some = trio.lowlevel.checkpoint  # type: ignore[method-assign]
     if fetched:
         assert await fs.read(FILE) == b"data"
     else:
@@ -88,8 +88,8 @@ async def test_a_crash_after_coming_home_that_no_row_tells_of(fs: Filesystem, fe
     await until(lambda: found.state is State.STORED)
     await fs.vfs.behind.flush()
     assert fs.rows("select state, staging is not null from node where kind = 'file'") == [("stored", 1)]
-    fs.parts.settler._finish = lambda done, cause=None: None  # type: ignore[method-assign]
-    await settle_some()
+    fs.parts.publisher._finish = lambda done, cause=None: None  # type: ignore[method-assign]
+    await publish_some()
     await fs.crash()
     assert fs.rows("select state, staging is not null from node where kind = 'file'") == [("stored", 1)]
     if renamed:
@@ -108,7 +108,7 @@ async def test_a_crash_while_a_file_is_changed_that_was_just_fetched(fs: Filesys
     await fs.write(FILE, pattern(100))
     await fs.drain()
     found = await evict(fs)
-    fs.parts.settler.settle_some = trio.lowlevel.checkpoint  # type: ignore[method-assign]
+    fs.parts.publisher.publish_some = trio.lowlevel.checkpoint  # type: ignore[method-assign]
     assert await fs.read(FILE) == pattern(100)
     await until(lambda: found.state is State.STORED)
     number = await fs.open(FILE, os.O_RDWR)

@@ -193,10 +193,10 @@ async def test_what_the_home_tree_only_follows(
         fs.parts.committer.hurry(node.ino)
         await until(lambda: node.state.is_whole and not node.pending and not node.settling)
         assert (fs.root / OTHER).read_bytes() == b"other"
-        await until(lambda: fs.parts.problems.told())
-        assert any(os.strerror(number) in each["reason"] for each in fs.parts.problems.told())
+        await until(lambda: fs.parts.problems.as_json())
+        assert any(os.strerror(number) in each["reason"] for each in fs.parts.problems.as_json())
         assert (fs.root / FILE).read_bytes() == b"bytes"
     assert [record.exc_info for record in logged if os.strerror(number) in record.getMessage()] == [None]
-    await until(lambda: not fs.parts.problems.told())
+    await until(lambda: not fs.parts.problems.as_json())
     await fs.drain()
     assert (fs.root / FILE).exists() == await fs.exists(FILE)

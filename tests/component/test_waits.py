@@ -177,21 +177,21 @@ async def test_a_lock_is_not_taken_by_whoever_was_interrupted(nursery: trio.Nurs
 
 
 class Moving:
-    """The settler carries the file home, and does not come to an end."""
+    """The publisher carries the file home, and does not come to an end."""
 
     def __init__(self, fs: Filesystem) -> None:
-        self._settler = fs.parts.settler
+        self._publisher = fs.parts.publisher
         self._done = trio.Event()
-        self._settler.__dict__["touches"] = lambda inos: not self._done.is_set()
-        self._settler.__dict__["quiet"] = self._done.wait
-        self._moves = mock.patch.object(type(self._settler), "is_moving", True)
+        self._publisher.__dict__["touches"] = lambda inos: not self._done.is_set()
+        self._publisher.__dict__["quiet"] = self._done.wait
+        self._moves = mock.patch.object(type(self._publisher), "is_moving", True)
         self._moves.start()
 
     def end(self) -> None:
         """It does."""
         self._done.set()
         self._moves.stop()
-        del self._settler.__dict__["touches"], self._settler.__dict__["quiet"]
+        del self._publisher.__dict__["touches"], self._publisher.__dict__["quiet"]
 
 
 class Slow:

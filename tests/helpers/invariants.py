@@ -126,7 +126,7 @@ def _tickets(parts: Parts) -> Iterator[Found]:
 
 def _backing_files(parts: Parts) -> Iterator[Found]:
     """Who writes has a descriptor that can, of the file that the metadata says; a file that is written has a writer."""
-    moving = parts.settler.touches
+    moving = parts.publisher.touches
     for node in parts.tree.nodes.values():
         if not isinstance(node, FileNode):
             continue

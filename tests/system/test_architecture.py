@@ -97,7 +97,7 @@ PLANTED = {
     "Arrows point down: ports": ("ports/rows.py", "recfs.ports.batch"),
     "Arrows point down: state": ("state/nodes.py", "recfs.state.tree"),
     "Arrows point down: disk": ("disk/diskio.py", "recfs.disk.backing_files"),
-    "Arrows point down: disk.home": ("disk/home/path_resolver.py", "recfs.disk.home.settler"),
+    "Arrows point down: disk.home": ("disk/home/path_resolver.py", "recfs.disk.home.publisher"),
     "Arrows point down: disk.commit": ("disk/commit/digests.py", "recfs.disk.commit.committer"),
     "Arrows point down: tier": ("tier/copies.py", "recfs.tier.tier"),
     "Arrows point down: tier.downloads": ("tier/downloads/extents.py", "recfs.tier.downloads.download"),

@@ -1,4 +1,4 @@
-"""`recfs doctor`: each finding is judged rightly and names its remedy; only failures change the exit code."""
+"""`recfs doctor`: each finding is worst_first rightly and names its remedy; only failures change the exit code."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from recfs.cli.checks import Check, Level, disk, host, versions
-from recfs.cli.checks.features import Server, judged
+from recfs.cli.checks.features import Server, worst_first
 from recfs.cli.checks.passthrough import check_passthrough
 from recfs.config import S3Section, config_for_root, plain
 from recfs.errors import ControlError
@@ -369,7 +369,7 @@ _FINDINGS = (
 
 
 def test_what_matters_of_a_server_is_told_worst_first() -> None:
-    checks = judged(Result(_FINDINGS, ("objects below x",), 0))
+    checks = worst_first(Result(_FINDINGS, ("objects below x",), 0))
     assert [(check.level, check.detail) for check in checks] == [
         (Level.OK, "offers 2 of 6 features; --s3-features names them"),
         (Level.FAIL, "tags: wrong (others come back): it is not restored"),

@@ -105,10 +105,10 @@ def test_a_daemon_that_dies_without_a_message(log: Path, code: str, exit_code: i
 
 TELLS = """
 import os, sys
-from recfs.cli.mounts.detach import failure_told
+from recfs.cli.mounts.detach import failure_notified
 from recfs.errors import RootBusy
 try:
-    with failure_told():
+    with failure_notified():
         raise RootBusy("in use")
 except RootBusy:
     print("recfs: in use")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recfs.core.generation import COUNT, ID, MARKED, Age, Mark, judge
+from recfs.core.generation import COUNT, ID, MARKED, Age, Mark, age_of
 
 BOOT, OTHER_BOOT = "this", "another"
 MARK = Mark("store", BOOT, count=7, durable=5, next_ino=100)
@@ -32,7 +32,7 @@ def facts(count: int, *, marked: int = 4, store: str = "store") -> dict[str, str
     ],
 )
 def test_who_is_older(known: dict[str, str], mark: Mark | None, boot: str, age: Age) -> None:
-    assert judge(known, mark, boot) is age
+    assert age_of(known, mark, boot) is age
 
 
 def test_a_mark_is_read_as_it_was_written_and_anything_else_is_none() -> None:

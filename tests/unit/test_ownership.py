@@ -3,7 +3,7 @@
 import pytest
 
 from recfs.core.keys import key_for
-from recfs.core.ownership import MARK_KEY, Mark, Verdict, judge, read_mark
+from recfs.core.ownership import MARK_KEY, Mark, Verdict, read_mark, verdict_on
 
 MINE = Mark("mine", "token", "host", "/srv/recfs", "2026-11-28T11:00:00+00:00")
 OTHER = Mark("other", "token", "host", "/srv/recfs", "2026-11-28T11:00:00+00:00")
@@ -27,13 +27,13 @@ KNOWN, NONE = frozenset({"token"}), frozenset[str]()
 def test_whose_a_prefix_is(
     mark: Mark | None, tokens: frozenset[str], running: bool, knows: bool, empty: bool, verdict: Verdict
 ) -> None:
-    assert judge(mark, "mine", tokens, running=running, knows=knows, empty=empty) is verdict
+    assert verdict_on(mark, "mine", tokens, running=running, knows=knows, empty=empty) is verdict
 
 
 @pytest.mark.parametrize("running", [True, False])
 def test_a_prefix_whose_mark_and_objects_are_gone_is_not_free(running: bool) -> None:
     def judged(mark: Mark | None, *, gone: bool) -> Verdict:
-        return judge(mark, "mine", KNOWN, running=running, knows=True, empty=True, gone=gone)
+        return verdict_on(mark, "mine", KNOWN, running=running, knows=True, empty=True, gone=gone)
 
     assert (judged(None, gone=True), judged(None, gone=False)) == (Verdict.LOST, Verdict.FREE)
     assert judged(MINE, gone=True) is Verdict.OURS
@@ -47,7 +47,7 @@ def test_a_mark_is_read_back() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"null", b"[]", b"{}", b'{"store": "mine"}', b"\xff\xfe", b"<html>"])
 def test_a_mark_that_cannot_be_understood_is_somebody_elses(data: bytes) -> None:
-    assert judge(read_mark(data), "mine", KNOWN, running=False, knows=True, empty=True) is Verdict.FOREIGN
+    assert verdict_on(read_mark(data), "mine", KNOWN, running=False, knows=True, empty=True) is Verdict.FOREIGN
 
 
 def test_no_path_in_a_mount_has_the_key_of_the_mark() -> None:

@@ -15,7 +15,7 @@ from recfs.core.quota import (
     exceeded,
     grow,
     grow_reason,
-    may_run_ahead,
+    may_write_unchecked,
     merge,
     month_of,
 )
@@ -192,7 +192,7 @@ def test_who_may_write_without_being_checked_each_time(
     limits: Limits, used: int, size: int, writers: int, headroom: int | None, allowed: bool
 ) -> None:
     """10 GiB or a tenth of the limit, for each writer; the configured room instead."""
-    assert may_run_ahead(limits, used, size, writers, headroom) is allowed
+    assert may_write_unchecked(limits, used, size, writers, headroom) is allowed
 
 
 def test_a_limit_is_passed_by_the_first_byte_beyond_it() -> None:

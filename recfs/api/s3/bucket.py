@@ -187,15 +187,15 @@ def _days(seconds: float) -> int:
 
 def _compared(wanted: Sequence[LifecycleRule], present: Sequence[LifecycleRule]) -> dict[str, Any]:
     return {
-        "configured": [_told(rule) for rule in wanted],
-        "bucket": [_told(rule) for rule in present],
+        "configured": [_as_json(rule) for rule in wanted],
+        "bucket": [_as_json(rule) for rule in present],
         "missing": [rule.rule_id for rule in wanted if rule not in present],
         "superfluous": [rule.rule_id for rule in present if rule not in wanted],
         "differs": set(wanted) != set(present),
     }
 
 
-def _told(rule: LifecycleRule) -> dict[str, Any]:
+def _as_json(rule: LifecycleRule) -> dict[str, Any]:
     return {
         "id": rule.rule_id,
         "prefix": rule.prefix,

@@ -25,7 +25,7 @@ class ClaimAnswers:
             verdict, mark = await self._far.tier.owner.verdict()
             if verdict is Verdict.LOST and self._far.tier.partials.serving.is_set():
                 await self._far.tier.owner.doubt()  # what somebody was told, `status` tells as well
-        return self._told(verdict, mark) | {"claimed": False}
+        return self._as_json(verdict, mark) | {"claimed": False}
 
     async def claim(self, params: dict[str, Any]) -> dict[str, Any]:
         """Take the prefix into use; another's only with `force`. Tells whose it was."""
@@ -35,9 +35,9 @@ class ClaimAnswers:
         claimed = verdict in _MAY_USE or verdict is Verdict.LOST or bool(params.get("force"))
         if claimed:
             await self._far.services.claiming.claim(verdict)
-        return self._told(verdict, mark) | {"claimed": claimed}
+        return self._as_json(verdict, mark) | {"claimed": claimed}
 
-    def _told(self, verdict: Verdict, mark: Mark | None) -> dict[str, Any]:
+    def _as_json(self, verdict: Verdict, mark: Mark | None) -> dict[str, Any]:
         config = self._far.config
         return {
             "url": config.s3.url if config.s3 is not None else "",

@@ -69,7 +69,7 @@ class QueueAnswers:
         if tier is None:
             return None
         found = await self._queue(_LEFT)
-        reads, unread = await tier.partials.misses.told()
+        reads, unread = await tier.partials.misses.listed()
         return {
             "url": config.s3.url if config.s3 is not None else "",
             "queue": found["totals"],

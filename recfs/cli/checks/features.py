@@ -83,7 +83,7 @@ def server_checks(config: "Config") -> Server:
             )
     except RecfsError as error:
         return Server([Check(NAME, Level.WARN, str(error).partition("; ")[0], "look at [s3] in recfs.conf")])
-    return Server(judged(result), result.findings)
+    return Server(worst_first(result), result.findings)
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def _signals_end_it() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def judged(result: "Result") -> list[Check]:
+def worst_first(result: "Result") -> list[Check]:
     """The findings that matter, worst first, and one that says how many there are in all."""
     from recfs.stores.s3.features.model import Outcome, Weight
 

@@ -2,7 +2,7 @@
 
 The child reports through an sd_notify socket (sd_notify(3)), as it would to systemd: one protocol for
 readiness. Its stderr goes to the log: its last message there is what the parent repeats when it dies early, and
-the class of its error comes by the socket (`failure_told`).
+the class of its error comes by the socket (`failure_notified`).
 """
 
 import contextlib
@@ -36,7 +36,7 @@ _QUIET_S = 5.0
 
 
 @contextlib.contextmanager
-def failure_told() -> Iterator[None]:
+def failure_notified() -> Iterator[None]:
     """In the daemon: let whoever waits for READY=1 know the class of what is raised instead."""
     try:
         yield

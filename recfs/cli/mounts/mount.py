@@ -14,7 +14,7 @@ from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.params import Duration
 from recfs.cli.common.store import INTERNAL_DIR
 from recfs.cli.common.where import LINKS_MAX, mount_around, resolve
-from recfs.cli.mounts.detach import failure_told, start_detached
+from recfs.cli.mounts.detach import failure_notified, start_detached
 from recfs.cli.mounts.logs import set_up_logging
 from recfs.errors import ConfigError, RecfsError, StoreError
 
@@ -98,7 +98,7 @@ def mount(
         pid = _mount_detached(invocation, config, target, log, verbose=verbose, timeout_s=start_timeout)
         _tell(invocation, config, target, pid, log, "is mounted")
         return
-    with failure_told():
+    with failure_notified():
         set_up_logging("debug" if verbose else config.log.level, file)
         from recfs import daemon
 

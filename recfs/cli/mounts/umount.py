@@ -19,7 +19,7 @@ from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.params import ANY_PATH, Duration
 from recfs.cli.common.store import INTERNAL_DIR, configured
 from recfs.cli.common.where import MOUNTINFO, DeadMount, Mount, dead_mounts, is_recfs_type, mount_on, root_behind
-from recfs.cli.work.waiting import Teller, of_queue, of_status, queue_of, told
+from recfs.cli.work.waiting import Teller, lines_of, of_queue, of_status, queue_of
 from recfs.errors import Busy, DaemonNotRunning, MountError, RecfsError
 
 _TELL_S = 2.0
@@ -256,7 +256,7 @@ def _upload_first(asking: ControlClient, deadline: float, teller: Teller) -> dic
         result = asking.call("drain", timeout_s=slice_s, retries=False)
         if not result["pending"] or time.monotonic() >= deadline:
             return queue_of(asking.call("status"))
-        teller.tell(told(result.get("left", {})))
+        teller.tell(lines_of(result.get("left", {})))
 
 
 def _still_open(client: ControlClient, refusal: str) -> str:

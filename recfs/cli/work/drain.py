@@ -10,7 +10,7 @@ from recfs.cli.common.help import Command
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.params import Duration
 from recfs.cli.common.store import Store, open_store
-from recfs.cli.work.waiting import Teller, aside, failing, staying, told
+from recfs.cli.work.waiting import Teller, aside, failing, lines_of, staying
 
 _SLICE_S = 5.0
 """How often people are told what is waited for."""
@@ -61,7 +61,7 @@ def drain(ctx: click.Context, timeout_s: float) -> None:
             _say_stuck(result)
         elif result["pending"]:
             output.say(f"{result['pending']:,} still pending after {output.duration(timeout_s)}", style="yellow")
-            for line in told(result.get("left", {})):
+            for line in lines_of(result.get("left", {})):
                 output.say(f"  {line}")
         else:
             _say_done(result)
@@ -121,4 +121,4 @@ def _in_slices(store: Store, timeout_s: float) -> dict[str, Any]:
         left_s -= slice_s
         if not result["pending"] or _stuck(result) or left_s <= 0:
             return result
-        teller.tell(told(result.get("left", {})))
+        teller.tell(lines_of(result.get("left", {})))

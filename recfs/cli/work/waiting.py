@@ -8,7 +8,7 @@ from recfs.cli.common import output
 from recfs.cli.work.queue import summary
 
 
-def told(left: dict[str, Any]) -> list[str]:
+def lines_of(left: dict[str, Any]) -> list[str]:
     """Return one line per thing that is left, as `drain` answers it."""
     lines = []
     if left.get("sealing"):
@@ -94,7 +94,7 @@ def of_status(status: dict[str, Any]) -> list[str]:
     far = status.get("s3")
     left = {key: pipeline.get(key) for key in ("sealing", "settling", "dirty", "problem")}
     waited_for = [item for item in status.get("set_aside") or () if item.get("next_try_s") is not None]
-    lines = told(left | {"set_aside": waited_for[:_TOLD]})
+    lines = lines_of(left | {"set_aside": waited_for[:_TOLD]})
     lines += [hashed(file) for file in pipeline.get("files") or ()]
     if far is not None:
         lines += of_queue(queue_of(status))

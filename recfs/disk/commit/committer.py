@@ -4,7 +4,7 @@ For each file, in this order, so that a crash after any step is repaired at the 
   1. its bytes to stable storage (one syncfs for many small files, fdatasync for few);
   2. one read pass for sha256 and md5, the page cache still warm;
   3. one transaction: state, checksums, counters; the log fsynced;
-  4. the earlier version released, the bytes carried home by the settler.
+  4. the earlier version released, the bytes carried home by the publisher.
 A crash before 3 leaves a `sealing` row and whole bytes in staging: sealed again. After 3, a committed row with a
 pending move. A file that is taken up again and again is not hashed each time: it waits for a delay that grows to
 `settle_max`.
@@ -28,14 +28,14 @@ from recfs.disk.commit.outlook import Outlook
 from recfs.disk.commit.tickets import MOVED_LOOK_S, Stage, Ticket, Tickets
 from recfs.errors import RecfsError, RowRefused
 from recfs.ports.rows import Pending, Promise
-from recfs.state.events import Follower
+from recfs.state.events import Subscriber
 from recfs.state.nodes import FileNode
 from recfs.state.problems import forever, reason_of
 
 if TYPE_CHECKING:
     from recfs.disk.backing_files import BackingFiles
     from recfs.disk.home.path_resolver import PathResolver
-    from recfs.ports.work import Settler
+    from recfs.ports.work import Publisher
     from recfs.state.tree import Tree
     from recfs.state.writebehind import WriteBehind
     from recfs.stores.local import LocalStore
@@ -49,7 +49,7 @@ RETRY_S = 1.0
 PART = "commit"
 
 
-class Committer(Follower):
+class Committer(Subscriber):
     """The Pipeline port, and its service."""
 
     def __init__(
@@ -58,7 +58,7 @@ class Committer(Follower):
         behind: WriteBehind,
         places: PathResolver,
         backing_files: BackingFiles,
-        settler: Settler,
+        publisher: Publisher,
         store: LocalStore,
         hashing: Hashing,
         *,
@@ -69,7 +69,7 @@ class Committer(Follower):
         self._behind = behind
         self._places = places
         self._backing_files = backing_files
-        self._settler = settler
+        self._publisher = publisher
         self._hashing = hashing
         self._hash_threads = hash_threads
         self._settle_max_s = settle_max_s
@@ -116,11 +116,11 @@ class Committer(Follower):
             self._signal()
 
     def modified(self, node: FileNode) -> None:
-        """As `Follower.modified`: nobody hashes its bytes any more."""
+        """As `Subscriber.modified`: nobody hashes its bytes any more."""
         self.withdraw(node.ino)
 
     def removed(self, node: FileNode, successor: FileNode | None) -> None:
-        """As `Follower.removed`."""
+        """As `Subscriber.removed`."""
         self.withdraw(node.ino)
 
     def hurry(self, ino: int) -> None:
@@ -293,7 +293,7 @@ class Committer(Follower):
     def _source(self, ticket: Ticket) -> Source:
         node = ticket.node
         path = self._places.local(node)
-        moving = node.staging is None and self._settler.touches(self._places.way(node))
+        moving = node.staging is None and self._publisher.touches(self._places.way(node))
         ticket.read_at = None if moving else path
         return Source(path, node.body is None or not node.body.writable, node.untouched)
 
@@ -323,7 +323,7 @@ class Committer(Follower):
             with self._behind.problems.aside(PART, ("earlier version", node.ino), node.path):
                 if node.priors:
                     self._backing_files.versions.release_priors(node)
-            self._settler.add(node.ino)
+            self._publisher.add(node.ino)
 
     def _take_over(self, ticket: Ticket, digest: Digest) -> bool:
         """Enter what the pass found of one file; whether it may be committed. Atomic. Raises what is in the way."""

@@ -292,7 +292,7 @@ class _Md5:
 
     def __enter__(self) -> _Md5:
         if self._helper is not None:
-            self._behind = self._helper.submit(self._follow)
+            self._behind = self._helper.submit(self._hash_behind)
         return self
 
     def __exit__(self, *failed: object) -> None:
@@ -301,7 +301,7 @@ class _Md5:
             self._helper.shutdown()
             self._behind.result()
 
-    def _follow(self) -> None:
+    def _hash_behind(self) -> None:
         while (item := self._filled.get()) is not None:
             part, buffer = item
             self._passing.feed_md5(part)

@@ -36,7 +36,7 @@ class Outlook:
         """Their paths, the first `TOLD_FILES` of them, the shortest way to go first."""
         return [ticket.node.path for ticket in self.tickets_too_long(patience_s)[:TOLD_FILES]]
 
-    def summary(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """What is being hashed, and what waits for it, for `recfs status`."""
         hashing, lanes = self._hashing, (Lane.MEDIUM, Lane.LARGE)
         running = {lane: hashing.running(lane) for lane in lanes}

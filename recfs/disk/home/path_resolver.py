@@ -13,7 +13,7 @@ Place = tuple["DirNode | None", bytes]
 
 
 class PathResolver:
-    """Local paths of nodes. A path holds until the next await, and only while the settler does not touch it."""
+    """Local paths of nodes. A path holds until the next await, and only while the publisher does not touch it."""
 
     def __init__(self, store: LocalStore) -> None:
         self._store = store

@@ -152,7 +152,7 @@ class Comparison:
         elif info is None or stat.S_IFMT(info.st_mode) != node.format:
             self._tree.locations.forget(node, node.moved)
             node.moved, node.home_ino, node.pending = None, None, Pending.MAKE
-            self._behind.settle(node)
+            self._behind.publish(node)
             self._found.report.unsettled.append(node.ino)
         else:
             self._dress(node, info)
@@ -266,7 +266,7 @@ _TOLD = (
 )
 
 
-def told(report: Report) -> Iterator[str]:
+def sentences(report: Report) -> Iterator[str]:
     """What is to be said of the comparison, in sentences: in the log, and as problems of `recfs status`."""
     for what, name in _TOLD:
         paths: list[str] = getattr(report, name)

@@ -6,12 +6,12 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from recfs.core.generation import AT, Age, Mark, count_of, judge
+from recfs.core.generation import AT, Age, Mark, age_of, count_of
 from recfs.core.layout import Role
 from recfs.core.model import Kind
 from recfs.disk.diskio import thaw_path
 from recfs.errors import IoFailure, StoreError
-from recfs.fs.recovery.comparison import SAID, Comparison, told
+from recfs.fs.recovery.comparison import SAID, Comparison, sentences
 from recfs.fs.recovery.finds import Finds, Report
 from recfs.fs.recovery.strays import Strays
 from recfs.fs.recovery.whereabouts import Whereabouts
@@ -69,7 +69,7 @@ class Recovery:
         identity = self._store.identity()
         copied = facts.get("identity", identity) != identity
         self._mark = Mark.decode(self._store.tree_mark())
-        age = self._found.report.age = judge(facts, self._mark, boot)
+        age = self._found.report.age = age_of(facts, self._mark, boot)
         if age is Age.FOREIGN:
             raise StoreError(
                 f"store {self._store.root}: its catalogue and its home tree belong to two stores. Put the catalogue"
@@ -108,14 +108,14 @@ class Recovery:
                 failed.discard(node.ino)
         whereabouts.locate_garbage()
         for node in nodes:
-            # In a catalogue of another time: judged by what lies at home, when everything has its place.
+            # In a catalogue of another time: is_done by what lies at home, when everything has its place.
             if isinstance(node, FileNode) and (age is Age.SAME or node.staging is not None):
-                judged = node.ino in failed
-                if not judged:
+                is_done = node.ino in failed
+                if not is_done:
                     with self._found.aside(node.ino, node.path):
-                        writers.judge(node, same_boot=same_boot)
-                        judged = True
-                if not judged or node.ino in failed:
+                        writers.recover(node, same_boot=same_boot)
+                        is_done = True
+                if not is_done or node.ino in failed:
                     writers.leave(node)
             if node.pending:
                 self._found.report.unsettled.append(node.ino)
@@ -142,7 +142,7 @@ class Recovery:
             await self._comparison.run()
         await Strays(self._found).adopt_all(same_boot=self._same_boot)
         if self._comparison is not None:
-            report.said = list(told(report))
+            report.said = list(sentences(report))
             if report.said or report.age is not Age.SAME:
                 report.said.insert(0, SAID[report.age])
         report.resealed[:] = [ino for ino in report.resealed if ino in self._tree.nodes]

@@ -170,7 +170,7 @@ class Whereabouts:
     def _search(self, node: Node) -> bool:
         """Look for the node's inode everywhere: it was renamed again while the last move was under way.
 
-        Found, it goes to the holding area, from where the settler brings it to its place. The walk is long, and rare.
+        Found, it goes to the holding area, from where the publisher brings it to its place. The walk is long, and rare.
         """
         # The number may be another file's by now, if the row is of another time than the tree.
         known = node.home_ino if self._found.age is Age.SAME else None

@@ -47,7 +47,7 @@ class Writers:
             self._behind.node(node)
             self._found.report.incomplete.append(node.path)
 
-    def judge(self, node: FileNode, *, same_boot: bool) -> None:
+    def recover(self, node: FileNode, *, same_boot: bool) -> None:
         if node.state is State.INCOMPLETE and node.staging is not None:
             # Taken up again, perhaps, and a power cut undid the row and not the bytes.
             size = self._found.staging[node.staging].size_bytes

@@ -171,19 +171,19 @@ class Session:
             raise
         finally:
             self._forget(aside)
-        await self._told(place)
+        await self._flush(place)
 
     async def mkdir(self, path: str | bytes, mode: int = 0o777) -> None:
         """mkdir(2)."""
         place = await self._new(path, replaces=False)
         await self._vfs.mkdir(place.folder.ino, place.name, mode & ~self.who.umask, self._caller)
-        await self._told(place)
+        await self._flush(place)
 
     async def symlink(self, target: bytes, path: str | bytes) -> None:
         """symlink(2)."""
         place = await self._new(path, replaces=False)
         await self._vfs.symlink(place.folder.ino, place.name, target, self._caller)
-        await self._told(place)
+        await self._flush(place)
 
     async def remove(self, path: str | bytes) -> None:
         """unlink(2) of a file or link, rmdir(2) of a directory."""
@@ -191,7 +191,7 @@ class Session:
         seen = place.found()
         remove = self._vfs.rmdir if isinstance(seen, DirNode) else self._vfs.unlink
         await remove(place.folder.ino, place.name, self._caller)
-        await self._told(place, gone=seen.ino)
+        await self._flush(place, gone=seen.ino)
 
     async def rename(
         self, old: str | bytes, new: str | bytes, *, noreplace: bool = False, exchange: bool = False
@@ -207,7 +207,7 @@ class Session:
             noreplace=noreplace, exchange=exchange,
         )  # fmt: skip
         self._forget(source)
-        await self._told(target)
+        await self._flush(target)
 
     async def change(self, path: str | bytes, changes: Changes, *, follow_link: bool = True) -> Stat:
         """chmod(2), chown(2), truncate(2), utimensat(2), in one. Raises FsError."""
@@ -224,7 +224,7 @@ class Session:
             changes = replace(changes, mode=mode_given(changes.mode, group, self.who))
         changed = await self._vfs.setattr(seen.ino, changes, self._caller)
         self._kernel.forget_inode(seen.ino)
-        await self._told(place)
+        await self._flush(place)
         return stat_of(self._vfs.tree, changed)
 
     # --- who may -------------------------------------------------------------------------------------------------
@@ -269,10 +269,10 @@ class Session:
         self._kernel.forget_entry(place.folder.ino, place.name, gone)
         self._kernel.forget_inode(place.folder.ino)  # its times, and the names that it has kept
 
-    async def _told(self, place: Place, *, gone: int = 0) -> None:
+    async def _flush(self, place: Place, *, gone: int = 0) -> None:
         self._forget(place, gone)
         with trio.move_on_after(TOLD_S):
-            await self._kernel.told()
+            await self._kernel.flush()
 
 
 async def _again(act: Callable[[], Awaitable[Result]]) -> Result:

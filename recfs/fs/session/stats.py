@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from recfs.disk.follow import follow
+from recfs.disk.refresh import refresh
 from recfs.ports.rows import NodeRow
 from recfs.state.fallback_entries import FallbackEntry
 from recfs.state.nodes import DirNode, FileNode, Node
@@ -60,8 +60,8 @@ def stat_of(tree: Tree, seen: Node | FallbackEntry | NodeRow) -> Stat:
         )  # fmt: skip
     node, state, sha256 = seen.shared if isinstance(seen, FallbackEntry) else seen, None, None
     if isinstance(node, FileNode):
-        if node.body is not None and node.body.ahead:
-            follow(tree, node)
+        if node.body is not None and node.body.unchecked_writers:
+            refresh(tree, node)
         state, sha256 = node.state, node.sha256 if is_committed(node) else None
     return Stat(
         seen.ino, node.kind, seen.mode, seen.uid, seen.gid, node.rbytes if isinstance(node, DirNode) else node.size,

@@ -1,7 +1,7 @@
 """Work on S3 that is still to be done: in memory for those who do it, in the catalogue so that it survives.
 
 Every change is written in the batch of the rows it belongs to. Nothing is put under a key as long as another file's
-object is there (`held`), and a new object takes the deletion of its predecessor back (`superseded`).
+object is there (`leaving`), and a new object takes the deletion of its predecessor back (`superseded`).
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Journal:
         self.running: dict[int, Running] = {}
         self.inherited: set[int] = set()
         """Rows of an earlier run, and what took the place of one that was tried: not all they began may be recorded."""
-        self.held: dict[str, int] = {}
+        self.leaving: dict[str, int] = {}
         """Keys whose object is to move away, and the inode it belongs to."""
-        self._key_of: dict[int, str] = {}
+        self._left_key: dict[int, str] = {}
         self._of_ino: dict[tuple[str, int], int] = {}
         self._deletions: dict[str, set[int]] = {}
         self._begun: set[int] = set()
@@ -82,7 +82,7 @@ class Journal:
                 self._of_ino[row.kind, row.ino] = row.id
             held = await catalogue.object(row.ino) if row.kind == MOVE else None
             if held is not None:
-                self.hold(row.ino, held.key)
+                self.leaves(row.ino, held.key)
             self.unanswered.doubt(row, held, now)
         self.inherited.update(self.rows)
         self.remember()
@@ -135,14 +135,14 @@ class Journal:
         """The object under *key* is to follow its file's new name; None: those of everything below a directory."""
         self._align(ino, 0.0)
         if key is not None:
-            self.hold(ino, key)
+            self.leaves(ino, key)
 
     def describe(self, ino: int, key: str, delay_s: float) -> None:
         """The object under *key* is to follow its file's attributes: at most one copy for all of *delay_s*."""
         row = self.move_of(ino)
         if row is None:
             self._align(ino, delay_s)
-            self.hold(ino, key)
+            self.leaves(ino, key)
         elif self._is_watched(row):
             self._due_in(row, delay_s)
 
@@ -154,7 +154,7 @@ class Journal:
         if (MOVE, ino) in self._of_ino:
             return
         row = self._add(MOVE, ino, "", 0, 0.0)
-        self.hold(ino, key)
+        self.leaves(ino, key)
         self.unsent.set_aside(row.id, Why.WATCHED)
         self.update(row._replace(next_try_ns=at_ns, error=DESCRIBED_AGAIN))
 
@@ -221,17 +221,17 @@ class Journal:
         for row_id in self._deletions.get(key, set()) - self.running.keys():
             self.done(row_id)
 
-    def hold(self, ino: int, key: str) -> None:
+    def leaves(self, ino: int, key: str) -> None:
         """The object of a file that is to move lies under *key* now; ignored if none is to."""
         if (MOVE, ino) in self._of_ino:
-            self._let_go(ino)
-            self.held[key] = ino
-            self._key_of[ino] = key
+            self._left(ino)
+            self.leaving[key] = ino
+            self._left_key[ino] = key
 
-    def _let_go(self, ino: int) -> None:
-        key = self._key_of.pop(ino, None)
-        if key is not None and self.held.get(key) == ino:
-            del self.held[key]
+    def _left(self, ino: int) -> None:
+        key = self._left_key.pop(ino, None)
+        if key is not None and self.leaving.get(key) == ino:
+            del self.leaving[key]
 
     def _add(
         self, kind: str, ino: int, key: str, size: int, delay_s: float, owner: str | None = None, parts: str = ""
@@ -295,7 +295,7 @@ class Journal:
         if self._of_ino.get((row.kind, row.ino)) == row_id:
             del self._of_ino[row.kind, row.ino]
             if row.kind == MOVE:
-                self._let_go(row.ino)
+                self._left(row.ino)
         self.unsent.drop(row_id)
         self.free(row_id)
         self.in_one.discard(row_id)

@@ -58,7 +58,7 @@ class Holders:
         self.wanted.discard(row_id)
         self._journal.free(row_id)
 
-    async def settled(self, node: FileNode, key: str) -> None:
+    async def make_durable(self, node: FileNode, key: str) -> None:
         """What made *key* free for this file must not come undone: a power cut would find another's object replaced.
 
         Raises IoFailure or OutOfSpace.
@@ -68,7 +68,7 @@ class Holders:
 
     async def holder(self, key: str, ino: int) -> FileNode | None:
         """The other file whose object is under *key*, to be moved or not."""
-        for other in (self._journal.held.get(key), await self._tree.catalogue.object_at(key, ino)):
+        for other in (self._journal.leaving.get(key), await self._tree.catalogue.object_at(key, ino)):
             if other is None or other == ino:
                 continue
             with contextlib.suppress(Stale):
@@ -90,10 +90,10 @@ class Holders:
             why = f"waits for the move of {key_of(holder)}"
             move = self._journal.move_of(holder.ino)
             if move is None or not (self._is_refused(holder) or move.error == NOT_YET):
-                self._tier.follow(holder)  # renamed with its directory, and not told so yet
+                self._tier.queue_move(holder)  # renamed with its directory, and not told so yet
             elif move.id not in self.wanted:
                 self.wanted.add(move.id)
-                self._tier.follow(holder)  # it cannot follow its file: aside it can, perhaps
+                self._tier.queue_move(holder)  # it cannot follow its file: aside it can, perhaps
             else:
                 self._journal.refusals.add(row.id)  # neither: that is to be put right first
             if (move := self._journal.move_of(holder.ino)) is not None:

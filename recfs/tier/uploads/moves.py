@@ -73,7 +73,7 @@ class Moves:
                 with contextlib.suppress(Stale):
                     node = await self._tree.get(ino)
                     if isinstance(node, FileNode):
-                        self._tier.follow(node)
+                        self._tier.queue_move(node)
             after = page[-1]
             await self._behind.flush()
         self._journal.done(row.id)
@@ -101,7 +101,7 @@ class Moves:
             return
         if not self._claim(row, key):
             return
-        await self._holders.settled(node, key)
+        await self._holders.make_durable(node, key)
         holder = await self._holders.holder(key, node.ino)
         if row.id in self._holders.wanted or (holder is not None and await self._holders.in_circle(node, holder)):
             key = f"{ASIDE}{node.ino}"
@@ -145,7 +145,7 @@ class Moves:
             return
         self._tier.copies.remember(node, node.object._replace(key=key, etag=info.etag, mtime_ns=told.mtime_ns or 0))
         self._tier.retire(node, held.key)
-        self._tier.follow(node)
+        self._tier.queue_move(node)
         if description_of(node, node.object) != told:
             self._tier.described(node)
         await self._behind.durable()  # before another object may be put where this one was

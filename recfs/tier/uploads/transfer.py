@@ -192,7 +192,7 @@ class Transfer:
             self._begin_anew()
             self._journal.in_one.add(self._row.id)
         elif self._row.upload_id:
-            self._record(self._row._replace(parts=self._told()))
+            self._record(self._row._replace(parts=self._progress()))
         return None
 
     async def _already_there(self) -> ObjectInfo | None:
@@ -267,13 +267,13 @@ class Transfer:
         # Each record has all parts so far: one for every part would be gigabytes for the 10,000 of a large file.
         if self._unrecorded * RECORDS > len(self._done):
             self._unrecorded = 0
-            self._record(self._row._replace(parts=self._told()))
+            self._record(self._row._replace(parts=self._progress()))
 
     def _begun(self) -> str:
         """What a later attempt has to know before a part is confirmed."""
         return sent.record(self._sha256, others=sent.others_in(self._row.parts))
 
-    def _told(self) -> str:
+    def _progress(self) -> str:
         """What a later attempt has to know of the multipart upload."""
         parts = [self._done[each] for each in sorted(self._done)]
         return sent.record(self._sha256, others=sent.others_in(self._row.parts), parts=parts, in_vain=self._in_vain)

@@ -231,7 +231,7 @@ class Uploader:
         await self._behind.durable()
         if not self._claim(row, key):
             return
-        await self._holders.settled(node, key)
+        await self._holders.make_durable(node, key)
         if await self._holders.in_the_way(row, key, await self._holders.holder(key, node.ino)):
             return
         async with self._committed.open(node) as file:
@@ -263,7 +263,7 @@ class Uploader:
         self._tier.uploaded(node, info)
         self._failures.stored += 1
         self._journal.done(row.id)
-        self._tier.follow(node)
+        self._tier.queue_move(node)
         move, says = self._journal.move_of(node.ino), not transfer.found and attributes_of(node) == told
         is_here = info.key == key_of(node)
         if move is not None and self._journal.unsent.why_aside(move.id) is not None:

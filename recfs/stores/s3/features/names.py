@@ -33,30 +33,30 @@ def _try_names(room: Room, at: str, names: Sequence[str], *, odd: bool = False) 
         except (StoreOutage, OutOfTime):
             raise
         except ObjectStoreError as error:
-            return absent(f"{_told(key[len(at) :])}: {error.code}")
+            return absent(f"{_shortened(key[len(at) :])}: {error.code}")
     for key, data in keys.items():
         if room.get(key) != data:
-            return wrong(f"{_told(key[len(at) :])} is another object's name, too")
+            return wrong(f"{_shortened(key[len(at) :])} is another object's name, too")
     listed = room.listed(at)
     missing = [key for key in keys if key not in listed]
     if missing:
         others = set(listed) - set(keys)
-        told = f", {_told(min(others)[len(at) :])} instead" if others else ""
-        return wrong(f"{_told(missing[0][len(at) :])} is not listed{told}")
+        told = f", {_shortened(min(others)[len(at) :])} instead" if others else ""
+        return wrong(f"{_shortened(missing[0][len(at) :])} is not listed{told}")
     return _deleted(room, at, list(keys))
 
 
 def _deleted(room: Room, at: str, keys: Sequence[str]) -> Seen:
     failed = room.client.delete(keys)
     if failed:
-        return absent(f"{_told(failed[0][0][len(at) :])} is not deleted: {failed[0][1].code}")
+        return absent(f"{_shortened(failed[0][0][len(at) :])} is not deleted: {failed[0][1].code}")
     for key in keys:
         if room.get(key) is not None:
-            return wrong(f"{_told(key[len(at) :])} is said to be deleted, and is still there")
+            return wrong(f"{_shortened(key[len(at) :])} is said to be deleted, and is still there")
     return OFFERED
 
 
-def _told(name: str) -> str:
+def _shortened(name: str) -> str:
     text = show_name(name)
     return f'"{text[:18]}…" ({len(name.encode())} bytes)' if len(text) > 30 else f'"{text}"'
 
@@ -81,9 +81,9 @@ def _beneath(room: Room, at: str) -> Seen:
         try:
             _upload_in_parts(room, f"{at}{large}", _SMALL)
         except (ServerFault, UploadInvalid, RequestRefused) as error:
-            return absent(f"an upload in parts of {_told(large)} beside {_told(there)}: {error.code}")
+            return absent(f"an upload in parts of {_shortened(large)} beside {_shortened(there)}: {error.code}")
         if room.get(f"{at}{there}") != _SMALL or room.get(f"{at}{large}") != _SMALL:
-            return wrong(f"after an upload in parts of {_told(large)} one of the two is gone")
+            return wrong(f"after an upload in parts of {_shortened(large)} one of the two is gone")
     return OFFERED
 
 
@@ -114,11 +114,11 @@ def _in_pages(room: Room, at: str) -> Seen:
     wanted, found = _listed(room, at)
     if sorted(found) != sorted(wanted):
         lost = next((key for key in wanted if found.count(key) != 1), at)
-        return wrong(f"{_told(lost[len(at) :])} is in the pages {found.count(lost)} times")
+        return wrong(f"{_shortened(lost[len(at) :])} is in the pages {found.count(lost)} times")
     middle = len(found) // 2
     rest = room.listed(at, StartAfter=room.client.full(found[middle]))
     if rest != found[middle + 1 :]:
-        return wrong(f"a listing that begins after {_told(found[middle][len(at) :])} is another")
+        return wrong(f"a listing that begins after {_shortened(found[middle][len(at) :])} is another")
     return OFFERED
 
 
@@ -127,7 +127,7 @@ def _in_order(room: Room, at: str) -> Seen:
     wanted, found = _listed(room, at)
     for first, second in zip(found, wanted, strict=False):
         if first != second:
-            return wrong(f"{_told(first[len(at) :])} comes before {_told(second[len(at) :])}")
+            return wrong(f"{_shortened(first[len(at) :])} comes before {_shortened(second[len(at) :])}")
     return OFFERED
 
 

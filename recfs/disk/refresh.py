@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from recfs.state.tree import Tree
 
 
-def follow(tree: Tree, node: FileNode) -> bool:
+def refresh(tree: Tree, node: FileNode) -> bool:
     """Bring size, times, charges and job activity of *node* up to date; tells whether anything had changed. Atomic."""
     body = node.body
-    if body is None or not body.ahead:
+    if body is None or not body.unchecked_writers:
         return False
     info = os.fstat(body.fd)
     seen = (info.st_size, info.st_mtime_ns)
@@ -43,10 +43,10 @@ def follow(tree: Tree, node: FileNode) -> bool:
 def look(node: FileNode) -> None:
     """Remember the file below as it is now: what changed it was the daemon itself. Atomic."""
     body = node.body
-    if body is not None and body.ahead:
+    if body is not None and body.unchecked_writers:
         info = os.fstat(body.fd)
         body.seen = (info.st_size, info.st_mtime_ns)
-        body.judged = min(body.judged, node.bytes)
+        body.checked_bytes = min(body.checked_bytes, node.bytes)
 
 
 def drop_privileges(node: FileNode) -> bool:

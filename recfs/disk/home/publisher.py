@@ -1,7 +1,7 @@
 """Brings the home tree to what the rows say: directories made, committed bytes carried home, renames followed,
 garbage gone.
 
-The order is always: row written → step on disk, directory fsynced → row says "settled". The rows are the journal: a
+The order is always: row written → step on disk, directory fsynced → row says "published". The rows are the journal: a
 crash in between leaves a pending row whose `home_ino` tells at the next start whether the step happened
 (`fs/recovery`).
 
@@ -28,7 +28,7 @@ from recfs.errors import IoFailure
 from recfs.ports.rows import Pending
 from recfs.state.nodes import DirNode, FileNode, Garbage, Node
 from recfs.state.problems import forever, reason_of
-from recfs.state.writebehind import BatchFollower, WriteBehind
+from recfs.state.writebehind import BatchSubscriber, WriteBehind
 from recfs.stores.steps import Outcome, StepKind
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from recfs.stores.local import LocalStore
     from recfs.stores.steps import Step
 
-log = logging.getLogger("recfs.settler")
+log = logging.getLogger("recfs.publisher")
 
 GATHER_S = 0.05
 """How long the first entry of a batch waits for others; nobody waits for the home tree but a drain."""
@@ -50,8 +50,8 @@ _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """What a step meets when a directory above it was removed out of band, or replaced by something else."""
 
 
-class HomeSettler(BatchFollower):
-    """The Settler port, and its service."""
+class HomePublisher(BatchSubscriber):
+    """The Publisher port, and its service."""
 
     def __init__(
         self,
@@ -93,12 +93,12 @@ class HomeSettler(BatchFollower):
         self._todo.nodes[ino] = None
         self._woken()
 
-    def unsettled(self, ino: int) -> None:
-        """As `BatchFollower.unsettled`."""
+    def unpublished(self, ino: int) -> None:
+        """As `BatchSubscriber.unsettled`."""
         self.add(ino)
 
     def discarded(self, entry: Garbage) -> None:
-        """As `BatchFollower.discarded`."""
+        """As `BatchSubscriber.discarded`."""
         if entry.held_by is None:
             self._todo.garbage[entry.gid] = entry
             self._woken()
@@ -157,7 +157,7 @@ class HomeSettler(BatchFollower):
             if not folder.pending and not folder.settling and folder.moved is None:
                 folder.pending, folder.home_ino = Pending.MAKE, None
                 self._behind.node(folder)
-                self._behind.settle(folder)
+                self._behind.publish(folder)
             folder = folder.parent
 
     def _is_made(self, folder: DirNode) -> bool:
@@ -229,7 +229,7 @@ class HomeSettler(BatchFollower):
         with trio.move_on_after(GATHER_S):
             await self._urgent.wait()
         self._wake, self._urgent = trio.Event(), trio.Event()
-        await self.settle_some()
+        await self.publish_some()
         if self._failed:
             with trio.move_on_after(RETRY_S):
                 await self._wake.wait()
@@ -237,7 +237,7 @@ class HomeSettler(BatchFollower):
         if self._todo.nodes or self._todo.garbage or self._unsynced:
             self._woken()  # what came meanwhile gathers like what comes next
 
-    async def settle_some(self) -> None:
+    async def publish_some(self) -> None:
         """Plan and carry out one batch."""
         if self._unsynced and not await self._sync_again():
             return

@@ -1,4 +1,4 @@
-"""The settler when the disk says no: the metadata is right meanwhile, and right afterwards."""
+"""The publisher when the disk says no: the metadata is right meanwhile, and right afterwards."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ async def prepare(fs: Filesystem) -> None:
 
 
 async def settled(fs: Filesystem, problem: bool) -> None:
-    """Wait until the settler has met its fault, or (not *problem*) got over it."""
-    await until(lambda: bool(fs.parts.settler.problem) == problem)
+    """Wait until the publisher has met its fault, or (not *problem*) got over it."""
+    await until(lambda: bool(fs.parts.publisher.problem) == problem)
 
 
 def held_up(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
-    """The settler's thread waits before its steps: (it does, it may go on)."""
+    """The publisher's thread waits before its steps: (it does, it may go on)."""
     store, begun, gate = fs.parts.store, threading.Event(), threading.Event()
     apply = store.apply
 
@@ -125,12 +125,12 @@ async def test_a_step_that_fails_is_tried_again(
     await work(fs)
     while plan.hits < 3:
         await fs.parts.behind.flush()
-        fs.parts.settler.hurry()
+        fs.parts.publisher.hurry()
         await trio.sleep(0.05)
         fs.parts.tree.check_invariants()
         expected = await fs.tree("users")  # every file can be read while it is not where it should be
     await fs.drain()
-    assert fs.parts.settler.problem is None
+    assert fs.parts.publisher.problem is None
     assert await fs.tree("users") == expected
 
 
@@ -147,7 +147,7 @@ async def test_a_failing_fsync_keeps_rows_pending_and_files_readable(
         for name in list(fs.parts.tree.nodes):
             fs.parts.committer.hurry(name)
         await fs.parts.behind.flush()
-        fs.parts.settler.hurry()
+        fs.parts.publisher.hurry()
         await trio.sleep(0.05)
         expected = await fs.tree("users")
     pending = fs.rows("select count(*) from node where pending <> 0")[0]
@@ -282,14 +282,14 @@ async def test_attributes_that_were_given_to_earlier_bytes_say_nothing_of_the_pr
     node = await fs.node(f"{REC}/file0")
     await fs.vfs.setattr(node.ino, Changes(mode=0o600), ROOT)
     await fs.parts.behind.flush()
-    fs.parts.settler.hurry()
+    fs.parts.publisher.hurry()
     await until(begun.is_set)
     opened: list[int] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_begins_to_write, fs, f"{REC}/file0", flags, opened)
         await trio.testing.wait_all_tasks_blocked()
         gate.set()
-    await until(lambda: not fs.parts.settler.depth)
+    await until(lambda: not fs.parts.publisher.depth)
     await fs.unlink(f"{REC}/file0")
     await fs.close(opened[0])
     await fs.drain()
@@ -317,7 +317,7 @@ async def test_a_file_taken_out_of_a_directory_that_is_being_moved_is_found(
     begun, gate = held_up(fs, monkeypatch)
     await fs.rename(f"{REC}/a", f"{REC}/b")
     await fs.parts.behind.flush()
-    fs.parts.settler.hurry()
+    fs.parts.publisher.hurry()
     await until(begun.is_set)
     await fs.rename(f"{REC}/b{below}/file", f"{REC}/out/file")
     try:
