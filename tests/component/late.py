@@ -98,6 +98,14 @@ async def stored_once(fs: Filesystem, key: str, data: bytes) -> None:
     await until(lambda: stored(fs).get(key) == data)
 
 
+async def not_replaced(fs: Filesystem, late: Late, tmp_path: Path) -> None:
+    """FILE does not count as stored while something may come late; when it comes, the new bytes are there in the end."""
+    assert (await node(fs, FILE)).state is not State.STORED
+    late.arrive(tmp_path)
+    await fs.drain()
+    assert stored(fs) == {FILE: b"new"}
+
+
 async def restarted(fs: Filesystem, how: str) -> None:
     """The next daemon."""
     await (fs.crash() if how == "killed" else fs.stop())

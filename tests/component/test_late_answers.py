@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -99,44 +100,28 @@ async def test_a_name_that_is_looked_for_is_found(local: Filesystem) -> None:
     assert await fs.read(FILE) == b"bytes"
 
 
-async def test_a_directory_is_not_made_over_another(local: Filesystem) -> None:
-    fs = local
-    users = (await fs.node("users")).ino
-    refused = []
-
-    async def make() -> None:
-        try:
-            await fs.vfs.mkdir(users, b"77", 0o755, OPERATOR)
-        except Exists as error:
-            refused.append(error)
-
-    async with trio.open_nursery() as nursery:
-        with late("account"):
-            nursery.start_soon(make)
-            await trio.sleep(1)
-            await fs.mkdirs("users/77/recordings/1")
-            await fs.write("users/77/recordings/1/file", b"bytes")
-            await forgotten(fs)
-            await trio.sleep(LATE_S)
-    assert refused
-    assert await fs.read("users/77/recordings/1/file") == b"bytes"
-
-
-async def test_a_directory_is_not_renamed_over_another(local: Filesystem) -> None:
+@pytest.mark.parametrize(("act", "error"), [("make", Exists), ("rename", NotEmpty)])
+async def test_a_directory_does_not_take_the_place_of_another(
+    local: Filesystem, act: str, error: type[Exception]
+) -> None:
     fs = local
     await fs.mkdirs("users/5/recordings")
     users = (await fs.node("users")).ino
+    acts = {
+        "make": partial(fs.vfs.mkdir, users, b"77", 0o755, OPERATOR),
+        "rename": partial(fs.vfs.rename, users, b"5", users, b"77", OPERATOR),
+    }
     refused = []
 
-    async def rename() -> None:
+    async def try_it() -> None:
         try:
-            await fs.vfs.rename(users, b"5", users, b"77", OPERATOR)
-        except NotEmpty as error:
-            refused.append(error)
+            await acts[act]()
+        except error as raised:
+            refused.append(raised)
 
     async with trio.open_nursery() as nursery:
         with late("account"):
-            nursery.start_soon(rename)
+            nursery.start_soon(try_it)
             await trio.sleep(1)
             await fs.mkdirs("users/77/recordings/1")
             await fs.write("users/77/recordings/1/file", b"bytes")

@@ -122,14 +122,7 @@ def retry(ctx: click.Context, number: tuple[int, ...], every: bool) -> None:
     """
     invocation = ctx.ensure_object(Invocation)
     result = open_store(invocation).call("queue_retry", **_numbers(number, every))
-    if invocation.json:
-        output.emit_json(result)
-    else:
-        output.say(f"{len(result['retried']):,} tried again now{_under_way(result)}")
-        _say_kept(result["kept"])
-        _say_gone(result["gone"])
-    if result["gone"] or result["kept"]:
-        ctx.exit(ExitCode.PROBLEMS)
+    _say_all(ctx, result, f"{len(result['retried']):,} tried again now{_under_way(result)}")
 
 
 @queue.command("drop", exits={ExitCode.PROBLEMS: "something was kept, or is not in the queue any more"})
@@ -146,10 +139,15 @@ def drop(ctx: click.Context, number: tuple[int, ...], every: bool) -> None:
     """
     invocation = ctx.ensure_object(Invocation)
     result = open_store(invocation).call("queue_drop", **_numbers(number, every))
-    if invocation.json:
+    _say_all(ctx, result, f"{len(result['dropped']):,} dropped")
+
+
+def _say_all(ctx: click.Context, result: dict[str, Any], done: str) -> None:
+    """What was done, what not and why; the exit code says so."""
+    if ctx.ensure_object(Invocation).json:
         output.emit_json(result)
     else:
-        output.say(f"{len(result['dropped']):,} dropped")
+        output.say(done)
         _say_kept(result["kept"])
         _say_gone(result["gone"])
     if result["gone"] or result["kept"]:
