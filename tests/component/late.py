@@ -99,7 +99,7 @@ async def stored_once(fs: Filesystem, key: str, data: bytes) -> None:
 
 
 async def not_replaced(fs: Filesystem, late: Late, tmp_path: Path) -> None:
-    """FILE does not count as stored while something may come late; when it comes, the new bytes are there in the end."""
+    """FILE does not count as stored while something may come late, and has the new bytes when it has come."""
     assert (await node(fs, FILE)).state is not State.STORED
     late.arrive(tmp_path)
     await fs.drain()
