@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import trio
@@ -357,9 +358,10 @@ class OpenFiles:
         self._behind.node(node)
         self._pipeline.submit(node.ino)
 
-    def jobs_in_use(self) -> set[int]:
-        """Temp jobs with an open file inside."""
-        return {handle.node.parent.job.ino for handle in self.handles.values() if handle.node.parent.job is not None}
+    def jobs_in_use(self) -> Counter[int]:
+        """How many files are open in each temp job, by its inode number; 0 for any other."""
+        jobs = {handle.node.ino: handle.node.parent.job for handle in self.handles.values()}
+        return Counter(job.ino for job in jobs.values() if job is not None)
 
 
 def _fsync(fd: int) -> None:

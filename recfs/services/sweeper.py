@@ -84,7 +84,7 @@ class Sweeper:
     async def _old_jobs(self) -> Aging[NodeRow]:
         now = self._clock.steady_ns()
         rows, in_use = await self._jobs(self._horizon(now)), self._vfs.files.jobs_in_use()
-        return Aging(now, self._max_age_s, [(row, row.activity_ns, int(row.ino in in_use)) for row in rows])
+        return Aging(now, self._max_age_s, [(row, row.activity_ns, in_use[row.ino]) for row in rows])
 
     async def _expire_jobs(self, rows: Sequence[NodeRow], going_on: trio.Nursery) -> str:
         jobs = await self._each(rows, self._clock.steady_ns(), dry_run=False, kept=False)
@@ -103,8 +103,8 @@ class Sweeper:
         job = tree.nodes.get(ino) or await tree.get(ino)
         if not isinstance(job, DirNode):
             return []
-        in_use = int(job.ino in self._vfs.files.jobs_in_use())
-        verdict = job_verdict(job.activity_ns, now, self._max_age_s, in_use)
+        open_files = self._vfs.files.jobs_in_use()[job.ino]
+        verdict = job_verdict(job.activity_ns, now, self._max_age_s, open_files)
         entry = {
             "path": job.path,
             "age_s": (now - job.activity_ns) / NS,

@@ -88,6 +88,17 @@ async def test_a_job_with_an_open_file_stays(fs: Filesystem) -> None:
     assert await sweep(fs) == {JOB: "expired"}
 
 
+async def test_the_reason_counts_the_open_files_and_not_their_handles(fs: Filesystem) -> None:
+    await fs.write(f"{JOB}/sub/file", b"bytes")
+    await fs.write(f"{JOB}/second", b"bytes")
+    fs.clock.advance(100 * HOUR)
+    numbers = [await fs.open(f"{JOB}/{name}") for name in ("sub/file", "sub/file", "second")]
+    [kept] = await fs.parts.sweeper.sweep_temp(dry_run=True, kept=True)
+    assert kept["reason"].endswith("but 2 files are open")
+    for number in numbers:
+        await fs.close(number)
+
+
 @pytest.mark.parametrize("put", [-1000 * HOUR, 72 * HOUR])
 async def test_a_clock_that_is_put_back_or_ahead_neither_expires_nor_keeps_a_job(fs: Filesystem, put: float) -> None:
     await fs.write(f"{JOB}/file", b"bytes")

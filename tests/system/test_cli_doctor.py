@@ -306,6 +306,15 @@ def test_minimum_versions(version: str, level: Level) -> None:
     assert versions.check_minimum("python", version, (3, 11), "install it").level is level
 
 
+def test_sqlite_has_to_be_as_new_as_the_schema_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = (Path(versions.__file__).parents[2] / "catalogue/schema.sql").read_text()
+    needed = re.search(r"SQLite ≥ (\d+)\.(\d+)", schema)
+    assert needed is not None
+    assert (int(needed[1]), int(needed[2])) == versions.MIN_SQLITE
+    monkeypatch.setattr("sqlite3.sqlite_version", "3.36.0")  # knows no STRICT tables
+    assert versions.check_sqlite().level is Level.FAIL
+
+
 def test_tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert versions.check_tool("ffmpeg").detail == "not on PATH"

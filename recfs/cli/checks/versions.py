@@ -14,7 +14,7 @@ from recfs.cli.checks import Check, Level
 MIN_PYTHON = (3, 11)
 MIN_PYFUSE3 = (3, 4)
 MIN_LIBFUSE = (3, 2)
-MIN_SQLITE = (3, 35)
+MIN_SQLITE = (3, 37)
 
 _LIBFUSE = "libfuse3.so.3"
 _TOOL_TIMEOUT_S = 10
