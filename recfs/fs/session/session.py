@@ -1,8 +1,8 @@
 """A user's view of the mount for everything that is not the kernel: by path, checked by mode bits, told to the kernel.
 
-What the gateway, migration, rebuilding and sweeps do to files goes this way, so that none of them decides for itself
-who may do what, and no program on the mount sees old names or pages. recfs's own rules, quotas and events are those of
-`Vfs`, which every change passes through.
+For whatever acts for a user and is not the kernel: so it does not decide for itself who may do what, and no program on
+the mount sees old names or pages. recfs's own rules, quotas and events are those of `Vfs`, which every change passes
+through. Nothing in the daemon uses it yet: what expires is removed by the daemon itself (`TreeRemoval`).
 """
 
 from __future__ import annotations
@@ -64,12 +64,11 @@ class Sessions:
     def __init__(self, vfs: Vfs, kernel: KernelCache, operators: frozenset[int]) -> None:
         self._vfs = vfs
         self._kernel = kernel
-        self.operators = operators
-        """Users who may change what is shared."""
+        self._operators = operators
 
     def of(self, who: Identity) -> Session:
         """What *who* does, and may do."""
-        return Session(self._vfs, self._kernel, who, operator=who.uid in self.operators)
+        return Session(self._vfs, self._kernel, who, operator=who.uid in self._operators)
 
 
 class Session:
@@ -117,8 +116,9 @@ class Session:
     async def reader(self, path: str | bytes, *, committed: bool = False) -> AsyncIterator[Reader]:
         """Open a file for reading.
 
-        *committed*: only bytes that recfs vouches for, by their checksum, from the first to the last: TryAgain while
-        the file is being written, Stale as soon as it is changed under the reader.
+        *committed*: only bytes that recfs vouches for, from the first to the last: by their checksum; of a file in S3
+        by the ETag of the version that was confirmed, until all of it is here. TryAgain while the file is being
+        written, Stale as soon as it is changed under the reader.
         """
 
         async def opened() -> int:
@@ -199,9 +199,9 @@ class Session:
         """rename(2), renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE."""
         source = await self._leaving(old)
         target = await (self._leaving(new) if exchange else self._new(new, replaces=not noreplace, follow_link=False))
-        for moved, folder in ((source.seen, target.folder), (target.seen if exchange else None, source.folder)):
-            if isinstance(moved, DirNode) and moved.parent is not folder:
-                self._allow(moved, WRITE, source)  # its `..` is to be another one
+        for moved, folder in ((source, target.folder), *([(target, source.folder)] if exchange else [])):
+            if isinstance(moved.seen, DirNode) and moved.seen.parent is not folder:
+                self._allow(moved.seen, WRITE, moved)  # its `..` is to be another one
         await self._vfs.rename(
             source.folder.ino, source.name, target.folder.ino, target.name, self._caller,
             noreplace=noreplace, exchange=exchange,
