@@ -120,7 +120,7 @@ class _Daemon:
         parts, config = self._parts, self._config
         session = self._session
         xattrs = Xattrs(parts.vfs, str(parts.store.root))
-        session.open(Operations(parts.vfs, xattrs, parts.store, parts.sessions.operators, session))
+        session.open(Operations(parts.vfs, xattrs, parts.store, parts.operators, session))
         self.mount.identify()
         self.mount.note(parts.store.mount_note)
         try:
@@ -266,15 +266,15 @@ class _Daemon:
         may be after a reboot.
         """
         parts = self._parts
-        aside = parts.committer.set_aside
-        settled = parts.committer.depth == aside and not parts.publisher.depth and not parts.behind.aside
+        left = parts.committer.left_to_next_start
+        settled = parts.committer.depth == left and not parts.publisher.depth and not parts.behind.aside
         if not parts.vfs.files.handles and settled:
             try:
-                if aside:
+                if left:
                     await trio.to_thread.run_sync(parts.store.sync_all, limiter=parts.limiter)
                 parts.behind.meta("clean", "1")
             except OSError as error:
-                log.error("%d files are left to be sealed, and it is not sure that they are whole: %s", aside, error)
+                log.error("%d files are left to be sealed, and it is not sure that they are whole: %s", left, error)
         if not await self._attempt(parts.behind.durable) or parts.behind.aside:
             raise StoreError(
                 f"stopped, but the catalogue of {parts.store.root} could not be written to the end; its log tells why."

@@ -125,6 +125,8 @@ class Parts:
     recovered: Report
     generations: generations.Generations
     sessions: Sessions
+    operators: frozenset[int]
+    """Users who may change what is shared."""
 
     @property
     def tier(self) -> Tier | None:
@@ -278,7 +280,7 @@ async def _build(
     tree.events.subscribe(committer)
     backlog = Backlog(backing_files.remote.budget, behind, committer, max_pending=config.commit.max_pending)
     modes = IoModes(tree, backing_files, space, store, files, kernel, backlog, headroom=config.passthrough_headroom)
-    operators = {0, os.geteuid()} | ({config.operator} if config.operator is not None else set())
+    operators = frozenset({0, os.geteuid()} | ({config.operator} if config.operator is not None else set()))
     vfs = Vfs(tree, backing_files, space, committer, kernel, modes, operators=operators)
     space.keep_emergency_reserve()
     behind.subscribe(publisher)
@@ -313,7 +315,7 @@ async def _build(
         store, catalogue, behind, tree, backing_files, publisher, hashing, committer, vfs,
         Work(sweeper, draining, Recount(tree), far_work),
         Sweeps(sweeps, behind.problems, clock), timekeeper,
-        far_services, limiter, reports, recovered, counting, Sessions(vfs, kernel, frozenset(operators)),
+        far_services, limiter, reports, recovered, counting, Sessions(vfs, kernel, operators), operators,
     )  # fmt: skip
 
 

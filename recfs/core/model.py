@@ -18,15 +18,18 @@ class State(enum.StrEnum):
     """Where a regular file stands between its first byte and its checksums."""
 
     WRITING = "writing"
-    """At least one writer has it open; the bytes are in staging."""
+    """At least one writer has it open; the bytes are in staging or, while the kernel has the file open, changed where
+    they lie."""
     SEALING = "sealing"
     """The last writer has closed; the commit pipeline has not finished with it."""
     COMMITTED = "committed"
     """Bytes on stable storage, size and checksums recorded, quota charged, row durable."""
     INCOMPLETE = "incomplete"
-    """Its writer or the machine died before the commit; the bytes that are there are kept and readable."""
+    """Its writer or the machine died before the commit, or the writer was stopped at a limit; the bytes that are there
+    are kept and readable."""
     CORRUPT = "corrupt"
-    """A verification found bytes that differ from the recorded checksums."""
+    """Its bytes are not those of the recorded checksums. A whole file enters it when its size is another one as it is
+    opened, and in no other way: nothing reads files to verify them yet."""
     UPLOADING = "uploading"
     """Committed, and on its way to S3."""
     STORED = "stored"

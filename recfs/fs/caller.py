@@ -25,7 +25,10 @@ class Caller(NamedTuple):
 
 
 def may_change(folder: DirNode, caller: Caller) -> None:
-    """Raise when *caller* may not change names in *folder*. Permission bits are checked by the kernel."""
+    """Raise when *caller* may not change names in *folder*.
+
+    Permission bits are checked before: by the kernel, or in a session (`core/permissions.py`).
+    """
     if folder.unlinked:
         raise NotFound(f"{folder.path} was removed")
     if folder.role in _SHARED and not caller.operator:

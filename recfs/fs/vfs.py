@@ -1,8 +1,9 @@
 """The file system with no FUSE in it: what each operation does, in terms of nodes, views and handles.
 
-Users: `fuse/operations.py` (the kernel's requests), `services/` and `daemon.py` (the daemon's own), and the tests,
-which call it without a mount. Errors are `errors.FsError`; who may do what by permission bits is the kernel's
-business (`default_permissions`), who may do what by recfs's rules is decided here.
+Users: `fuse/operations.py` (the kernel's requests), `fs/session/` (who acts for a user and is not the kernel),
+`services/`, `api/` and `daemon.py` (the daemon's own), and the tests, which call it without a mount. Errors are
+`errors.FsError`. Who may do what by permission bits is the kernel's business (`default_permissions`), in `fs/session/`
+its own (`core/permissions.py`); who may do what by recfs's rules is decided here.
 """
 
 from __future__ import annotations

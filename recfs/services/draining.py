@@ -71,14 +71,14 @@ class Draining:
 
     def _hopeless(self) -> int:
         """What the next start, or nobody, will get done: no stop waits for it."""
-        return self._committer.mapped + self._committer.aside + self._publisher.aside + self._behind.aside
+        return self._committer.mapped + self._committer.failing + self._publisher.aside + self._behind.aside
 
     def _given_up(self, since_s: float) -> int:
         """What has failed too often to wait for it, and once more since then (monotonic); 0 until all has. Atomic."""
         problems = self._behind.problems.waited_for()
         if any(problem.tries < STUCK_TRIES or problem.failed_s < since_s for problem in problems):
             return 0
-        return self._committer.aside + self._publisher.aside + self._behind.aside
+        return self._committer.failing + self._publisher.aside + self._behind.aside
 
     async def drain(
         self, *, uploads: bool = True, retries: bool = True, mapped: bool = True, long: bool = True, stuck: bool = True,
@@ -111,7 +111,7 @@ class Draining:
             saved = await self.saved()
             self._publisher.hurry()
             left = self.uploads(retries=retries) if uploads else 0
-            spared = self._committer.set_aside + (0 if mapped else self._hopeless())
+            spared = self._committer.left_to_next_start + (0 if mapped else self._hopeless())
             if not stuck and retries:
                 left -= len(waited_for.stuck(tier.journal)) if tier is not None and uploads else 0
                 spared += self._given_up(since_s)

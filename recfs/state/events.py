@@ -19,7 +19,11 @@ class Subscriber:
     """Who follows what becomes of files: overrides what it wants to know. Atomic, and raises nothing."""
 
     def committed(self, node: FileNode) -> None:
-        """The file's bytes are sealed with a checksum, and whole."""
+        """The file's bytes are sealed with a checksum.
+
+        The row is not durable yet, and the commit may be taken back without another event: who acts later looks at the
+        state again.
+        """
 
     def abandoned(self, node: FileNode) -> None:
         """The file was closed and stays incomplete: no commit comes."""

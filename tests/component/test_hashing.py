@@ -351,7 +351,7 @@ async def test_a_stop_does_not_wait_for_a_huge_file_and_the_next_start_seals_it(
     expect_log("stopping: hashing would take too long .* 1 still `sealing`: .*huge")
     fs.parts.committer.hurry_all(30.0)
     await fs.drain()  # which waits for everything else
-    assert fs.parts.committer.set_aside == 1
+    assert fs.parts.committer.left_to_next_start == 1
     assert [await fs.state(f"{REC}/{name}") for name in ("small", "medium", "huge")] == [
         "committed", "committed", "sealing",
     ]  # fmt: skip
@@ -359,7 +359,7 @@ async def test_a_stop_does_not_wait_for_a_huge_file_and_the_next_start_seals_it(
     late = await huge(fs, f"{REC}/late")
     assert late.state is State.SEALING
     expect_log("1 still `sealing`: .*late")
-    assert fs.parts.committer.set_aside == 2
+    assert fs.parts.committer.left_to_next_start == 2
     await fs.reopen()
     work = await under_way(fs)
     assert work[0].what in (f"{REC}/huge", f"{REC}/late")

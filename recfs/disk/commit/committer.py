@@ -141,7 +141,7 @@ class Committer(Subscriber):
             if ticket.stage is Stage.LATER:
                 self._begin(ticket)
         self._patient_until = trio.current_time() + patience_s
-        self._set_aside(self.outlook.tickets_too_long(patience_s))
+        self._leave_to_next_start(self.outlook.tickets_too_long(patience_s))
         self._wake.set()
 
     async def progress(self) -> None:
@@ -164,12 +164,12 @@ class Committer(Subscriber):
         return self._tickets.mapped_long
 
     @property
-    def set_aside(self) -> int:
+    def left_to_next_start(self) -> int:
         """Files that this run does not seal any more."""
-        return self._tickets.aside
+        return self._tickets.left_to_next_start
 
     @property
-    def aside(self) -> int:
+    def failing(self) -> int:
         """Files that cannot be sealed, and are left alone for a while."""
         return self._tickets.failing
 
@@ -191,7 +191,7 @@ class Committer(Subscriber):
             return
         left_s = self._patient_until - trio.current_time()
         if left_s < float("inf") and ticket in self.outlook.tickets_too_long(left_s):
-            self._set_aside([ticket])
+            self._leave_to_next_start([ticket])
             return
         if ticket.work is None:
             source = partial(self._source, ticket)
@@ -221,8 +221,8 @@ class Committer(Subscriber):
         self._progress.set()
         self._progress = trio.Event()
 
-    def _set_aside(self, tickets: list[Ticket]) -> None:
-        fresh = self._tickets.set_aside(tickets)
+    def _leave_to_next_start(self, tickets: list[Ticket]) -> None:
+        fresh = self._tickets.leave_to_next_start(tickets)
         for ticket in fresh:
             if ticket.work is not None:
                 self._hashing.stop(ticket.work)
@@ -264,7 +264,7 @@ class Committer(Subscriber):
     def _due(self) -> None:
         now = trio.current_time()
         if now >= self._patient_until:
-            self._set_aside(self.outlook.tickets_too_long(0.0))
+            self._leave_to_next_start(self.outlook.tickets_too_long(0.0))
         if self._tickets.next_s <= now or self._tickets.waiting >= BATCH_FILES:
             for ticket in self._tickets.due(now + GATHER_S):
                 self._begin(ticket)

@@ -43,7 +43,7 @@ class Outlook:
         queues = {Lane.SMALL.value: {"running": self._batches.running, "waiting": self._batches.waiting}}
         queues |= {lane.value: {"running": len(running[lane]), "waiting": hashing.waiting(lane)} for lane in lanes}
         files = [work.progress(hashing.rate) for lane in reversed(lanes) for work in running[lane]]
-        return {"lanes": queues, "files": files[:TOLD_FILES], "set_aside": self._tickets.aside}
+        return {"lanes": queues, "files": files[:TOLD_FILES], "set_aside": self._tickets.left_to_next_start}
 
     @property
     def hashing_bytes(self) -> int:

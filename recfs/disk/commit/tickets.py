@@ -73,7 +73,7 @@ class Tickets:
         """How often a file could not be sealed because it was still mapped for writing."""
         self._failing: dict[Ticket, float] = {}
         """What cannot be sealed, and when it last failed: left alone for a while, and tried again."""
-        self._aside: set[Ticket] = set()
+        self._left_to_next_start: set[Ticket] = set()
 
     def __len__(self) -> int:
         return len(self._all)
@@ -94,7 +94,7 @@ class Tickets:
         """Forget a ticket; tells whether it was failing."""
         del self._all[ticket.node.ino]
         self._in_vain.pop(ticket, None)
-        self._aside.discard(ticket)
+        self._left_to_next_start.discard(ticket)
         return bool(self._failing) and self._failing.pop(ticket, None) is not None
 
     def is_current(self, ticket: Ticket) -> bool:
@@ -182,18 +182,18 @@ class Tickets:
         fit = beyond([ticket.left_bytes for ticket in passes], patience_s * rate)
         return passes[fit:]
 
-    def set_aside(self, tickets: Iterable[Ticket]) -> list[Ticket]:
+    def leave_to_next_start(self, tickets: Iterable[Ticket]) -> list[Ticket]:
         """Leave them to the next start; returns those that were not before."""
         fresh = [ticket for ticket in tickets if ticket.stage is not Stage.ASIDE]
         for ticket in fresh:
             ticket.stage = Stage.ASIDE
-            self._aside.add(ticket)
+            self._left_to_next_start.add(ticket)
         return fresh
 
     @property
-    def aside(self) -> int:
+    def left_to_next_start(self) -> int:
         """How many this run does not seal any more."""
-        return len(self._aside)
+        return len(self._left_to_next_start)
 
 
 __all__ = ["MOVED_LOOK_S", "Stage", "Ticket", "Tickets"]
