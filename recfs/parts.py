@@ -36,6 +36,7 @@ from recfs.fs.backlog import Backlog
 from recfs.fs.iomodes import IoModes
 from recfs.fs.recovery import Recovery, Report
 from recfs.fs.session import Sessions
+from recfs.fs.trash import Trash
 from recfs.fs.vfs import Vfs
 from recfs.fuse.passthrough import Acceleration
 from recfs.ports.batch import Batch
@@ -296,8 +297,9 @@ async def _build(
     with _readable(store):
         await recovery.end()
     _tell(recovered)
+    trash = Trash(vfs, store, publisher, kernel, retention_s=config.trash.retention)
     sweeper = Sweeper(
-        vfs, publisher, clock,
+        vfs, trash, clock,
         max_age_s=config.temp.max_age, interval_s=config.temp.sweep_interval, retention_s=config.trash.retention,
     )  # fmt: skip
     timekeeper = Timekeeper(clock, behind)
@@ -313,7 +315,7 @@ async def _build(
         far_work = FarWork(LocalCopies(tier, tree, reports), tier_run, QueueChanges(tier, tree), Claiming(tier, tree))
     return Parts(
         store, catalogue, behind, tree, backing_files, publisher, hashing, committer, vfs,
-        Work(sweeper, draining, Recount(tree), far_work),
+        Work(sweeper, trash, draining, Recount(tree), far_work),
         Sweeps(sweeps, behind.problems, clock), timekeeper,
         far_services, limiter, reports, recovered, counting, Sessions(vfs, kernel, operators), operators,
     )  # fmt: skip

@@ -14,6 +14,7 @@ from recfs import __version__
 from recfs.api import summaries
 from recfs.api.draining import DrainAnswers
 from recfs.api.s3 import Far, S3Answers
+from recfs.api.trash import TrashAnswers
 from recfs.config import plain
 from recfs.core.layout import is_id
 from recfs.core.naming import show_name
@@ -90,6 +91,7 @@ class Answers:
             "ls_files": self.ls_files,
             "drain": drain.drain,
             "stop": self.stop_daemon,
+            **TrashAnswers(self.work.trash).handlers(),
             **self.s3.handlers(),
         }
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from recfs.fs.trash import Trash
     from recfs.services.claiming import Claiming
     from recfs.services.draining import Draining
     from recfs.services.local_copies import LocalCopies
@@ -30,6 +31,7 @@ class Work:
     """Those of a store."""
 
     sweeper: Sweeper
+    trash: Trash
     draining: Draining
     recount: Recount
     far: FarWork | None

@@ -30,6 +30,7 @@ from recfs.cli.s3.routes import route, tier
 from recfs.cli.work.drain import drain
 from recfs.cli.work.queue import queue
 from recfs.cli.work.sweep import sweep
+from recfs.cli.work.trash import trash
 from recfs.errors import RecfsError
 
 _SECTIONS = {
@@ -176,7 +177,7 @@ def cli() -> None:
 
 
 for _command in (
-    *(mount, umount, status, ls_files, info, quota, sweep, drain, queue, evict, fetch, pin, unpin),
+    *(mount, umount, status, ls_files, info, quota, sweep, trash, drain, queue, evict, fetch, pin, unpin),
     *(route, tier, restore, presign, lifecycle, bucket, config_group, doctor),
 ):
     cli.add_command(_command)

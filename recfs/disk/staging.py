@@ -40,6 +40,8 @@ FETCH_LABEL = b"fetch "
 """Label of a partial copy of what S3 has: worth nothing to the next start."""
 COPY_LABEL = b"copy "
 """Beginning of the label of a shown file's copy until all of it is there: it is worth nothing either."""
+TRASH_LABEL = b"trash "
+"""Label of what is brought back from the trash, with its number there: without a row it goes back to it."""
 VERSION_LABEL = b"version "
 """Label of the copy of a version that is kept: its file is emptied once a row names the copy, so without it it is worth
 nothing."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from recfs.fs.backlog import Backlog
     from recfs.fs.caller import Caller
     from recfs.fs.iomodes import IoModes
-    from recfs.fs.namespace import Namespace
+    from recfs.fs.names.namespace import Namespace
     from recfs.ports.work import Pipeline
     from recfs.state.backing_file import BackingFile
     from recfs.state.nodes import DirNode, FileNode

@@ -29,12 +29,12 @@ from recfs.fs.attributes import Attributes
 from recfs.fs.caller import may_change
 from recfs.fs.copyup import CopyUp
 from recfs.fs.files import OpenFiles
-from recfs.fs.listing import Listings
-from recfs.fs.namespace import Namespace
+from recfs.fs.names.listing import Listings
+from recfs.fs.names.namespace import Namespace
+from recfs.fs.names.removal import Removal, TreeRemoval
+from recfs.fs.names.walks import Walks
 from recfs.fs.ranges import Ranges
-from recfs.fs.removal import Removal, TreeRemoval
 from recfs.fs.survivors import Survivors
-from recfs.fs.walks import Walks
 from recfs.state.fallback_entries import VIEW_BIT, FallbackEntries, FallbackEntry
 from recfs.state.nodes import DirNode, FileNode, LinkNode, Node
 from recfs.state.waits import bounded

@@ -23,8 +23,8 @@ from recfs.errors import (
     RecfsError,
     Stale,
 )
-from recfs.fs import listing
 from recfs.fs.attributes import Changes
+from recfs.fs.names import listing
 from recfs.state.nodes import DirNode, FileNode
 
 from .build import OPERATOR, REC, Filesystem, filesystem

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sqlite3
 from pathlib import Path
@@ -11,11 +12,12 @@ import pytest
 
 from recfs.errors import NotFound
 
-from .clients import pattern, run, sha256, sha256_of
+from .clients import pattern, recfs, run, sha256, sha256_of
 from .harness import BASE_CONFIG, Mount, errno_is, sizes_below
 
 pytestmark = pytest.mark.modes("auto", "off")
 
+FACTS = "st_size", "st_mode", "st_uid", "st_gid", "st_mtime_ns"
 CONTENTS = {
     "source.mp4": pattern(2_000_000, seed=1),
     "video.mp4": pattern(500_000, seed=2),
@@ -127,6 +129,40 @@ def test_a_short_retention_empties_the_trash(store: Mount) -> None:
     store.drain()
     assert store.leftovers("trash") == []
     assert rows_of(store, "garbage") == 0
+
+
+def test_a_recording_comes_back_from_the_trash(store: Mount) -> None:
+    """With `recfs trash`, beside a daemon and without one."""
+    store.start(config=f'{BASE_CONFIG}[trash]\nretention = "1h"\n')
+    rec = fill(store.recording(5, 142))
+    os.utime(rec / "source.mp4", ns=(1_500_000_000_123_456_789, 1_500_000_000_123_456_789))
+    (rec / "source.mp4").chmod(0o640)
+    os.chown(rec / "source.mp4", 1005, 1006)
+    store.drain()
+    before = (rec / "source.mp4").stat()
+    run("rm", "-rf", rec)
+    assert not rec.exists()
+    listed = json.loads(recfs("--json", "trash", "list", rec).stdout)["entries"]
+    assert {each["path"]: each["size_bytes"] for each in listed} == {
+        f"users/5/recordings/142/{name}": len(content) for name, content in CONTENTS.items()
+    }
+    assert recfs("trash", "restore", rec).stdout.startswith(b"4 files restored")
+    for name, content in CONTENTS.items():
+        assert sha256_of(rec / name) == sha256(content)
+    after = (rec / "source.mp4").stat()
+    assert [getattr(after, each) for each in FACTS] == [getattr(before, each) for each in FACTS]
+    assert sorted(os.listdir(rec)) == sorted({name.partition("/")[0] for name in CONTENTS})
+    store.drain()
+    store.assert_consistent()
+    run("rm", rec / "video.mp4")
+    store.umount()
+    done = recfs("trash", "restore", "--config", store.base / "recfs.conf", "users/5/recordings/142/video.mp4")
+    assert done.stdout.startswith(b"1 file restored")
+    store.start()
+    assert sha256_of(rec / "video.mp4") == sha256(CONTENTS["video.mp4"])
+    store.drain()
+    assert store.leftovers("trash") == []
+    store.assert_consistent()
 
 
 def test_the_same_names_can_be_used_at_once(store: Mount) -> None:

@@ -146,3 +146,12 @@ def _print_plain(rows: Sequence[Sequence[str | Text]], right: set[int], title: s
 def say(message: str, *, style: str = "") -> None:
     """Print one line for a person. Names in it may hold anything, and do not make two of it."""
     console().print(Text(show_name(message), style=style), soft_wrap=True)
+
+
+def say_kept(result: dict[str, Any]) -> None:
+    """Print what could not be done, and why."""
+    for kept in result["kept"]:
+        say(f"{show_name(kept['path'])}: {show_name(kept['reason'])}", style="yellow")
+    more = result["kept_files"] - len(result["kept"])
+    if more:
+        say(f"and {more:,} more", style="yellow")

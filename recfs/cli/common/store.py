@@ -53,7 +53,11 @@ _LIVE_ONLY = {
     ),
 }
 """What only a daemon does, and what to say without one."""
-_WRITING = frozenset({"quota_set", "sweep_temp", "bucket_owner", "bucket_claim"})
+_WRITING = frozenset({"quota_set", "sweep_temp", "bucket_owner", "bucket_claim"}) | {
+    "trash_list",
+    "trash_restore",
+    "trash_purge",
+}
 
 
 class Store:

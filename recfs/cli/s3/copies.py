@@ -87,7 +87,7 @@ def _each(
         if fetched["files"]:
             output.say(f"{_files(fetched['files'])} fetched, {output.size(fetched['bytes'])}")
         for each in (total, fetched):
-            say_kept(each)
+            output.say_kept(each)
     if total["kept_files"] or fetched["kept_files"]:
         ctx.exit(ExitCode.PROBLEMS)
 
@@ -99,12 +99,3 @@ def _sum(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _files(number: int) -> str:
     return f"{number:,} file{'s' * (number != 1)}"
-
-
-def say_kept(result: dict[str, Any]) -> None:
-    """Print what could not be done, and why."""
-    for kept in result["kept"]:
-        output.say(f"{output.show_name(kept['path'])}: {output.show_name(kept['reason'])}", style="yellow")
-    more = result["kept_files"] - len(result["kept"])
-    if more:
-        output.say(f"and {more:,} more", style="yellow")

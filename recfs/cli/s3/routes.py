@@ -13,7 +13,6 @@ from recfs.cli.common.help import Group
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.params import ANY_PATH, Duration, Size
 from recfs.cli.common.store import locate, open_store
-from recfs.cli.s3.copies import say_kept
 from recfs.core.naming import is_temporary_name
 
 _DONE = {
@@ -158,4 +157,4 @@ def _print(result: dict[str, Any], *, dry_run: bool) -> None:
             output.say(f"{done['files']:,} {would}{_DONE[step]}, {output.size(done['bytes'])}")
     if not any(done["files"] for done in result["steps"].values()) and not result["kept_files"]:
         output.say("every file is where it belongs", style="green")
-    say_kept(result)
+    output.say_kept(result)

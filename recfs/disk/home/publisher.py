@@ -113,6 +113,10 @@ class HomePublisher(BatchSubscriber):
         self._todo.expired.add(entry.gid)
         self._woken()
 
+    def is_given_up(self, entry: Garbage) -> bool:
+        """Whether `purge` was called of it."""
+        return entry.gid in self._todo.expired
+
     def hurry(self) -> None:
         """Somebody waits for the home tree."""
         self._urgent.set()

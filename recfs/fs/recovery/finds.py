@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from recfs.disk.backing_files import BackingFiles
     from recfs.disk.home.path_resolver import PathResolver
-    from recfs.fs.namespace import Namespace
+    from recfs.fs.names.namespace import Namespace
     from recfs.fs.survivors import Survivors
     from recfs.state.nodes import DirNode, FileNode
     from recfs.state.tree import Tree

@@ -24,7 +24,7 @@ from recfs.stores.local import MARK_XATTR
 if TYPE_CHECKING:
     from recfs.disk.backing_files import BackingFiles
     from recfs.disk.home.path_resolver import PathResolver, Place
-    from recfs.fs.namespace import Namespace
+    from recfs.fs.names.namespace import Namespace
     from recfs.fs.survivors import Survivors
     from recfs.ports.rows import NodeRow
     from recfs.state.generations import Generations

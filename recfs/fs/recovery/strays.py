@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from recfs.core.generation import Age
 from recfs.core.layout import child_role, is_upload
 from recfs.core.model import State
-from recfs.disk.staging import COPY_LABEL, ELSEWHERE, FETCH_LABEL, VERSION_LABEL, Label
+from recfs.disk.staging import COPY_LABEL, ELSEWHERE, FETCH_LABEL, TRASH_LABEL, VERSION_LABEL, Label
 from recfs.errors import FsError, NotFound
 from recfs.fs.caller import Caller
 from recfs.fs.recovery.finds import only_in_s3
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from recfs.stores.local import StagingFile
 
 log = logging.getLogger("recfs.recovery")
+
+
+def _trash_number(label: bytes) -> int:
+    """The number in the trash that a label names; 0 for any other label."""
+    number = label.removeprefix(TRASH_LABEL) if label.startswith(TRASH_LABEL) else b""
+    return int(number) if number.isdigit() else 0
 
 
 class Strays:
@@ -61,6 +67,8 @@ class Strays:
                         self._store.drop_staging([found.id])  # a partial copy of what S3 has
                 elif found.id in known:
                     continue
+                elif (number := _trash_number(found.label or b"")) in self._tree.garbage:
+                    self._store.rename(self._store.staging(found.id), self._store.trash(number))
                 elif self._inode_of(found) in self._found.removed:
                     self._store.drop_staging([found.id])
                 elif not await self._adopt(found, same_boot=same_boot):

@@ -25,7 +25,7 @@ from recfs.state.nodes import DirNode, FileNode, LinkNode, Node
 
 if TYPE_CHECKING:
     from recfs.fs.caller import Caller
-    from recfs.fs.removal import Removal
+    from recfs.fs.names.removal import Removal
     from recfs.state.accounts import Account
     from recfs.state.tree import Tree
 

@@ -1,0 +1,105 @@
+"""What the daemon answers of its trash: the control protocol's methods behind `recfs trash`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from recfs.api.paths import parts_of
+from recfs.errors import InvalidArgument, InvalidPath, NotFound, RecfsError
+from recfs.state.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from recfs.api.control import Handler
+    from recfs.fs.trash import Trash, Trashed
+
+
+class TrashAnswers:
+    """trash_list, trash_restore, trash_purge."""
+
+    def __init__(self, trash: Trash) -> None:
+        self._trash = trash
+
+    def handlers(self) -> dict[str, Handler]:
+        """Methods by name."""
+        return {"trash_list": self.list, "trash_restore": self.restore, "trash_purge": self.purge}
+
+    def _chosen(self, params: dict[str, Any]) -> Sequence[Trashed]:
+        """Those that are meant: by `ids`, else by `path` (it and everything below) and `older_s`, both at once."""
+        entries = self._trash.entries()
+        ids = params.get("ids")
+        if ids is not None:
+            known = {each.number: each for each in entries}
+            missing = [number for number in ids if number not in known]
+            if missing:
+                raise NotFound(f"the trash has no number {', '.join(map(str, missing[:10]))}")
+            return [known[number] for number in dict.fromkeys(ids)]
+        path, older_s = params.get("path"), float(params.get("older_s") or 0.0)
+        if path is not None:
+            at = b"/".join(_names(str(path)))
+            entries = [each for each in entries if each.path == at or each.path.startswith(at + b"/")]
+        return [each for each in entries if each.age_s >= older_s]
+
+    def _as_json(self, entry: Trashed) -> dict[str, Any]:
+        return {
+            "number": entry.number,
+            "path": os.fsdecode(entry.path),
+            "size_bytes": entry.size_bytes,
+            "sha256": entry.sha256.hex() if entry.sha256 is not None else None,
+            "uid": entry.uid,
+            "gid": entry.gid,
+            "age_s": entry.age_s,
+            "left_s": max(0.0, self._trash.retention_s - entry.age_s),
+        }
+
+    async def list(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The versions in the trash, in the order in which they were deleted, and for how long it keeps any."""
+        return {
+            "retention_s": self._trash.retention_s,
+            "entries": [self._as_json(each) for each in self._chosen(params)],
+        }
+
+    async def restore(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Bring versions back, each by itself; of each path below `path` the one that was deleted last."""
+        chosen, to, force = self._chosen(params), params.get("to"), bool(params.get("force", False))
+        if params.get("ids") is None:
+            if params.get("path") is None:
+                raise InvalidArgument("ids or path has to be given")
+            chosen = list({each.path: each for each in chosen}.values())
+        if to is not None and len(chosen) != 1:
+            raise InvalidArgument(f"one version goes to another path at a time, not {len(chosen):,}")
+        names = _names(str(to)) if to is not None else None
+        outcome, restored = Outcome(), []
+        for each in chosen:
+            try:
+                node = await self._trash.restore(each.number, names, force=force)
+            except (RecfsError, OSError) as error:
+                outcome.failed(os.fsdecode(each.path), error)
+            else:
+                outcome.did(each.size_bytes)
+                restored.append({"number": each.number, "path": node.path})
+        return outcome.as_json() | {"restored": restored}
+
+    async def purge(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Remove versions for good: by `ids`, or by `path` and `older_s`, or `all`."""
+        if not params.get("all") and all(params.get(key) is None for key in ("ids", "path", "older_s")):
+            raise InvalidArgument("ids, path, older_s or all has to be given")
+        outcome = Outcome()
+        for each in self._chosen(params):
+            try:
+                await self._trash.give_up(each.number)
+            except (RecfsError, OSError) as error:
+                outcome.failed(os.fsdecode(each.path), error)
+            else:
+                outcome.did(each.size_bytes)
+        return outcome.as_json()
+
+
+def _names(path: str) -> list[bytes]:
+    """Raises InvalidPath where a path names no entry."""
+    names = parts_of(path)
+    if not names or b"." in names or b".." in names:
+        raise InvalidPath(f"{path!r} is no path inside the mount")
+    return names

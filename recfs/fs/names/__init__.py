@@ -1,0 +1,1 @@
+"""Names: what makes, moves, removes and lists them."""
