@@ -175,10 +175,10 @@ class LocalStore:
             return False
         return True
 
-    def newest_in_trash(self) -> int:
-        """The highest number in the trash, 0 for an empty one."""
+    def trashed(self) -> set[int]:
+        """The numbers that lie in the trash."""
         with os.scandir(self._trash) as entries:
-            return max((int(entry.name) for entry in entries if entry.name.isdigit()), default=0)
+            return {int(entry.name) for entry in entries if entry.name.isascii() and entry.name.isdigit()}
 
     def forget_mount(self) -> None:
         """The daemon's mount is gone."""

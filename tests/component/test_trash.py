@@ -232,6 +232,18 @@ async def test_its_time_may_be_over_meanwhile(fs: Filesystem) -> None:
     await fs.assert_consistent()
 
 
+async def test_what_is_not_in_the_trash_any_more_is_forgotten_at_the_start(fs: Filesystem) -> None:
+    entry = await removed(fs, FILE, b"bytes")
+    await removed(fs, OTHER, b"other")
+    await fs.drain()
+    await fs.stop()
+    (fs.root / ".recfs/trash" / str(entry["number"])).unlink()
+    await fs.reopen()
+    assert [each["path"] for each in await listed(fs)] == [OTHER]
+    await fs.drain()
+    await fs.assert_consistent(trash=1)
+
+
 async def test_without_a_retention_nothing_is_there(place: Path) -> None:
     async with filesystem(place / "root") as fs:
         await fs.write(FILE, b"bytes")

@@ -68,7 +68,7 @@ class Comparison:
 
     def forget_garbage(self) -> None:
         """Rows of removals count only for what is certainly still the same: numbers and names may be others' by now."""
-        self._tree.skip_gid(self._store.newest_in_trash())
+        self._tree.skip_gid(max(self._store.trashed(), default=0))
         for entry in list(self._tree.garbage.values()):
             with self._found.aside(("garbage", entry.gid), f"removed {os.fsdecode(entry.path)}"):
                 if entry.place is not None and not self._is_still(entry):

@@ -108,7 +108,7 @@ class Recovery:
                 failed.discard(node.ino)
         whereabouts.locate_garbage()
         for node in nodes:
-            # In a catalogue of another time: is_done by what lies at home, when everything has its place.
+            # In a catalogue of another time it is decided by what lies at home, when everything has its place.
             if isinstance(node, FileNode) and (age is Age.SAME or node.staging is not None):
                 is_done = node.ino in failed
                 if not is_done:
@@ -141,6 +141,8 @@ class Recovery:
         if self._comparison is not None:
             await self._comparison.run()
         await Strays(self._found).adopt_all(same_boot=self._same_boot)
+        with self._found.aside("trash", "the trash"):
+            Whereabouts(self._found).forget_what_left_the_trash()
         if self._comparison is not None:
             report.said = list(sentences(report))
             if report.said or report.age is not Age.SAME:

@@ -117,6 +117,13 @@ class Whereabouts:
             with self._found.aside(("garbage", entry.gid), f"removed {os.fsdecode(entry.path)}"):
                 self._locate_removed(entry)
 
+    def forget_what_left_the_trash(self) -> None:
+        """Drop the records of what is not in the trash any more: it came back as a file, whose label told so."""
+        trashed = self._store.trashed()
+        for entry in list(self._tree.garbage.values()):
+            if entry.in_trash and entry.held_by is None and entry.gid not in trashed:
+                self._forget_removed(entry)
+
     def _locate_removed(self, entry: Garbage) -> None:
         if entry.in_trash or (entry.kind is Kind.DIR and self._tree.locations.entries.get(entry.ino)):
             return
@@ -131,8 +138,11 @@ class Whereabouts:
             entry.staging, entry.place = staging, None
             self._behind.garbage(entry, discard=False)
         else:
-            del self._tree.garbage[entry.gid]
-            self._behind.purged(entry.gid)
+            self._forget_removed(entry)
+
+    def _forget_removed(self, entry: Garbage) -> None:
+        del self._tree.garbage[entry.gid]
+        self._behind.purged(entry.gid)
 
     def _left_in_staging(self, entry: Garbage) -> str | None:
         """The staging file that was to come home when the file lost its name: it may not have left yet.
