@@ -1,4 +1,4 @@
-"""The composition root: builds the parts, mounts, runs one nursery, and takes everything down in order.
+"""Runs one mounted store: has the parts built (parts.py), mounts, runs one nursery, and takes everything down in order.
 
 Start: lock the root → open the catalogue → recover → mount → services and control socket → READY.
 Stop (SIGTERM, SIGINT, `recfs umount`, or the mount taken away): no new files → unmount → the last handles sealed →
@@ -59,7 +59,7 @@ def run(config: Config, mountpoint: Path) -> None:
     # Looking through all objects for cycles stops everybody, with many inodes in memory for a tenth of a second. They
     # make none; what does (tracebacks, tasks) is mostly found among the young. So the old are looked at more rarely.
     gc.set_threshold(2000, 10, 100)
-    # A lease that is tried for a moment (services/committer) may be broken by an open in just that moment.
+    # A lease that is tried for a moment (disk/leases.py) may be broken by an open in just that moment.
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     prepare_mountpoint(mountpoint, config.root)
     try:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from recfs.services.draining import Draining
     from recfs.state.writebehind import WriteBehind
 
-STUCK_TOLD = 10
-"""So many that will not get done by waiting are told one by one."""
+STUCK_NAMED = 10
+"""So many that will not get done by waiting are named one by one."""
 _REMEDIES = {
     "catalogue": "unmount and mount again: the start takes it up from what is on the disk",
     "commit": "put that right on the disk of the store: it is tried again every minute at least",
@@ -55,7 +55,7 @@ class DrainAnswers:
                     "remedy": f"put that right, then `recfs queue retry {row['id']}`{drop}",
                 }
             )  # fmt: skip
-        return {"items": len(told), "first": told[:STUCK_TOLD]}
+        return {"items": len(told), "first": told[:STUCK_NAMED]}
 
     async def drain(self, params: dict[str, Any]) -> dict[str, Any]:
         """Wait until everything closed is committed, at home and in S3, or the time is up: tells what is left.
@@ -87,6 +87,6 @@ class DrainAnswers:
                 "hashing": self._committer.outlook.as_json()["files"],
                 "s3": await self._s3.left(),
                 "problem": self._behind.problem,
-                "set_aside": [each.as_json() for each in self._behind.problems.waited_for()[:STUCK_TOLD]],
+                "set_aside": [each.as_json() for each in self._behind.problems.waited_for()[:STUCK_NAMED]],
             },
         }

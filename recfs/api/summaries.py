@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from recfs.ports.reports import Checked, Snapshot
     from recfs.ports.rows import AccountRow, NodeRow
 
-LOST_TOLD = 5
-"""So many names of lost+found are told."""
+LOST_NAMED = 5
+"""So many names of lost+found are shown."""
 
 
 # --- users ---------------------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def lost_found(root: Path) -> dict[str, Any] | None:
         names = sorted(os.listdir(root / ".recfs" / "lost+found"))
     except OSError:
         return None
-    return {"entries": len(names), "names": names[:LOST_TOLD]} if names else None
+    return {"entries": len(names), "names": names[:LOST_NAMED]} if names else None
 
 
 def live(snapshot: Snapshot, config: Config, calendar_ns: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from recfs.ports.rows import JournalRow, NodeRow
 
 KINDS = ("upload", "delete", "move", "abort")
-STAYS_SHOWN = 5
+STAYS_NAMED = 5
 LEFT_OVER_S = 3600.0
 """From this age on a file with a temporary name is taken for one that its program has left behind."""
 STATES = ("running", "failed", "pending", "waiting")
@@ -56,14 +56,14 @@ def queue(
         shown[-1] = failed  # one of them says why
     # What is not uploaded as long as its name looks temporary: how much, since when, the oldest by name.
     staying = sorted((row for row in rows if row["id"] in unnamed), key=lambda row: row["created_ns"])
-    paths = snapshot.paths({row["ino"] for row in (*shown, *staying[:STAYS_SHOWN]) if row["ino"]})
+    paths = snapshot.paths({row["ino"] for row in (*shown, *staying[:STAYS_NAMED]) if row["ino"]})
     for row in shown:
         _name(row, paths.get(row["ino"]))
     stays = {
         "files": len(staying),
         "bytes": sum(row["size_bytes"] for row in staying),
         "oldest_s": max(0.0, (now_ns - staying[0]["created_ns"]) / _NS) if staying else None,
-        "paths": [text(b"/".join(paths[row["ino"]])) for row in staying[:STAYS_SHOWN] if paths.get(row["ino"])],
+        "paths": [text(b"/".join(paths[row["ino"]])) for row in staying[:STAYS_NAMED] if paths.get(row["ino"])],
     }
     return {"rows": shown, "more": len(rows) - len(shown), "totals": totals(rows), "stays": stays}
 
@@ -134,7 +134,7 @@ def problem(found: Mapping[str, Any]) -> str | None:
     failed, stays = found["totals"]["failed"], found["stays"]
     if not failed and stays["files"] and stays["oldest_s"] >= LEFT_OVER_S:
         count = "1 file stays" if stays["files"] == 1 else f"{stays['files']} files stay"
-        names = ", ".join(stays["paths"]) + ("" if stays["files"] <= STAYS_SHOWN else ", …")
+        names = ", ".join(stays["paths"]) + ("" if stays["files"] <= STAYS_NAMED else ", …")
         return f"{count} here by temporary names: {names}; rename to the final name, or remove"
     if not failed:
         return None

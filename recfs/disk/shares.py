@@ -29,8 +29,8 @@ log = logging.getLogger("recfs.fs")
 
 FLOOR: Final = 16
 """So many are nobody's concern, however few are left."""
-TOLD_S: Final = 60.0
-"""A user's refusals are told once in this time."""
+WARN_EVERY_S: Final = 60.0
+"""A user's refusals are logged once in this time."""
 NAMED: Final = 5
 """So many users are named by `recfs status`."""
 
@@ -68,8 +68,8 @@ class Shares:
         if held < self._left:
             return False
         now = time.monotonic()
-        if now - self._told.get(uid, -TOLD_S) >= TOLD_S:
-            self._told = {each: when for each, when in self._told.items() if now - when < TOLD_S} | {uid: now}
+        if now - self._told.get(uid, -WARN_EVERY_S) >= WARN_EVERY_S:
+            self._told = {each: when for each, when in self._told.items() if now - when < WARN_EVERY_S} | {uid: now}
             log.warning("%s", self._words(uid, held))
         return True
 
@@ -128,4 +128,4 @@ class Shares:
             self._held[uid] += 1
 
 
-__all__ = ["FLOOR", "TOLD_S", "Shares"]
+__all__ = ["FLOOR", "WARN_EVERY_S", "Shares"]

@@ -34,10 +34,10 @@ class Stops:
         self._to_freeze: list[FileNode] = []
         self._to_thaw: list[tuple[FileNode, BackingFile, int, trio.Event]] = []
         self.due = trio.Event()
-        """Set while some writer runs ahead of the metadata, or a stopped file is to be changed again."""
+        """Set while any file has writers that nobody checks, or a stopped file is to be changed again."""
 
     def rest(self) -> None:
-        """No writer runs ahead any more. Atomic."""
+        """No file has writers that nobody checks any more. Atomic."""
         if not self._to_thaw:
             self.due = trio.Event()
 

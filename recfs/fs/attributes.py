@@ -62,13 +62,13 @@ class Attributes:
         node.ctime_ns = now
         if not node.unlinked:
             self._tree.activity(node.parent)
-        self._redress(node)
+        self._publish_attributes(node)
         changed = (node.mode, node.uid, node.gid, node.mtime_ns) != before
         if changed and isinstance(node, FileNode):
             self._tree.events.described(node)
         return node
 
-    def _redress(self, node: Node) -> None:
+    def _publish_attributes(self, node: Node) -> None:
         """Have the home tree follow new attributes. Atomic."""
         if node.unlinked:
             return

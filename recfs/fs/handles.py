@@ -40,4 +40,4 @@ class Handle:
         self.shown: FallbackEntry | None = None
         """What it was opened as, if that was a shown file."""
         self.account: Account | None = None
-        """Whose limits a writer runs ahead of."""
+        """The account that counts it among its writers nobody checks; None for any other."""

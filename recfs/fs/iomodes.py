@@ -9,8 +9,8 @@ to the daemon all the same, and only maps the backing file. So an inode's first 
   CACHED   reads and writes come to the daemon, through the kernel's page cache; then everybody's do
 
 The file of a PASS writer is in staging, and its row says `writing`, before the open is answered: nobody tells of the
-first byte. So is that of a DIRECT one, who may map it. `measure` follows what they did, and stops those that crossed a
-limit.
+first byte. So is that of a DIRECT one, who may map it. `measure` takes over what they did, and stops those that crossed
+a limit.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SPACE_HEADROOM_BYTES = 256 << 20
 
 
 class IoModes:
-    """Chooses each open's mode, keeps the backing ids, follows the writers nobody checks."""
+    """Chooses each open's mode, keeps the backing ids, measures what writers nobody checks did."""
 
     def __init__(
         self, tree: Tree, backing_files: BackingFiles, space: DiskReserve, store: LocalStore, kernel: KernelFiles,

@@ -1,7 +1,7 @@
 """Parts of open files: finding holes, allocating and freeing, copying from file to file below.
 
 While the kernel waits for one of these it keeps the file that changes locked: no write, no truncate, no other of these
-meets it. The meter does (`follow`), hence `BackingFile.held`.
+meets it. The meter does (`refresh`), hence `BackingFile.held`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Writers that outlived the daemon: the kernel serves them by itself, and the daemon that came after finds them.
 
 Such a file is what it was: open for writing, by one more handle, which the kernel of this mount knows nothing of. So it
-is followed, charged and stopped like any other that the kernel writes by itself, and what was promised of earlier
+is refreshed, charged and stopped like any other that the kernel writes by itself, and what was promised of earlier
 versions is kept. Nobody tells when the writer lets go: that is looked for, and then the file is sealed as after any
 last close. A stop leaves the file as it is, for the next start to find.
 """

@@ -64,6 +64,7 @@ _QUIET = (
     errors.TooManyFiles,  # told by disk/shares.py
 )
 _DISK_ERRORS = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What the disk below may answer and programs are told; its EDQUOT as ENOSPC, for it is no limit of the user's here."""
 _DISK_REFUSALS = {
     errno.EPERM: "on the disk below it may not be changed; `lsattr` shows whether it is immutable",
     errno.EACCES: "the daemon's user may not do this on the disk below; look at the owner and the modes there",

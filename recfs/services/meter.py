@@ -1,4 +1,4 @@
-"""The meter: follows the files the kernel writes by itself, so that usage is live and limits hold."""
+"""The meter: takes over what the kernel writes by itself (disk/refresh.py), so that usage is live and limits hold."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ PERIOD_S = 0.05
 
 
 class Meter:
-    """Looks while anybody writes ahead of the metadata, and sleeps otherwise."""
+    """Looks while any file has writers that nobody checks, and sleeps otherwise."""
 
     def __init__(self, modes: IoModes) -> None:
         self._modes = modes
 
     def sweep(self) -> Sweep[IoModes, IoModes]:
         """The look; it judges each file by itself."""
-        return Sweep("usage", "metering", Schedule(PERIOD_S), self._writers, always, self._measure, due=self._ahead)
+        return Sweep(
+            "usage", "metering", Schedule(PERIOD_S), self._writers, always, self._measure, due=self._some_unchecked
+        )
 
-    async def _ahead(self) -> None:
+    async def _some_unchecked(self) -> None:
         await self._modes.stops.due.wait()
 
     async def _writers(self) -> IoModes:

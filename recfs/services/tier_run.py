@@ -12,7 +12,7 @@ from recfs.core.routing import age_of, route
 from recfs.core.tiering import Move, Step, move_for
 from recfs.errors import Busy
 from recfs.ports.rows import UPLOAD
-from recfs.state.outcome import MOST_TOLD, Outcome, side_by_side
+from recfs.state.outcome import MOST_NAMED, Outcome, side_by_side
 from recfs.state.walk import Found, walk
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class _Run:
 
     def _tell(self, found: Found, move: Move) -> None:
         self._count(move.step, found.size_bytes)
-        if len(self._list) < MOST_TOLD:
+        if len(self._list) < MOST_NAMED:
             self._list.append(
                 {
                     "path": found.path,

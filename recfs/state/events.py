@@ -1,4 +1,4 @@
-"""What becomes of files, told at once to whoever follows it.
+"""What becomes of files, told at once to its subscribers.
 
 Each event is told while the change is being made, on the trio thread and without an await in between: what a subscriber
 records goes into the batch of the rows that the event belongs to, so a crash leaves both or neither. A subscriber that
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Subscriber:
-    """Who follows what becomes of files: overrides what it wants to know. Atomic, and raises nothing."""
+    """Base class of a subscriber: overrides what it wants to know. Atomic, and raises nothing."""
 
     def committed(self, node: FileNode) -> None:
         """The file's bytes are sealed with a checksum.

@@ -14,7 +14,7 @@ from recfs.state.problems import reason_of
 
 log = logging.getLogger("recfs.s3")
 
-MOST_TOLD = 1000
+MOST_NAMED = 1000
 """Files an answer names at most; the rest is counted."""
 
 
@@ -58,7 +58,7 @@ class Outcome:
     def keep(self, path: str, reason: str) -> None:
         """Not this one."""
         self._kept_count += 1
-        if len(self._kept) < MOST_TOLD:
+        if len(self._kept) < MOST_NAMED:
             self._kept.append({"path": path, "reason": reason})
 
     def failed(self, path: str, error: Exception) -> None:
@@ -68,7 +68,7 @@ class Outcome:
         self.keep(path, reason_of(error).removeprefix(f"{path}: "))
 
     def as_json(self) -> dict[str, Any]:
-        """As JSON. `kept` names MOST_TOLD files at most, `kept_files` counts them all."""
+        """As JSON. `kept` names MOST_NAMED files at most, `kept_files` counts them all."""
         return {
             "files": self.files,
             "bytes": self.done_bytes,

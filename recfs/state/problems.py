@@ -28,8 +28,8 @@ RETRIED = frozenset({"catalogue", "commit", "home tree"})
 """The parts that somebody who drains waits for. What they set aside is tried again after `Problem.delay_s`."""
 STUCK_TRIES = 3
 """What has failed so often in a row will not get done by waiting."""
-TOLD = 100
-"""So many are told one by one; the others are counted."""
+NAMED = 100
+"""So many are named one by one; the others are counted."""
 
 log = logging.getLogger("recfs.problems")
 
@@ -142,9 +142,9 @@ class Problems:
     def as_json(self) -> list[dict[str, Any]]:
         """The list for `recfs status`, oldest first."""
         known = sorted(self._known.values(), key=lambda each: each.since_s)
-        told = [each.as_json() for each in known[:TOLD]]
-        if len(known) > TOLD:
-            rest = known[TOLD:]
+        told = [each.as_json() for each in known[:NAMED]]
+        if len(known) > NAMED:
+            rest = known[NAMED:]
             more = Problem("", "", f"{len(rest)} more", rest[0].since_s, sum(each.tries for each in rest))
             told.append(more.as_json())
         return told

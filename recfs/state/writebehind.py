@@ -38,7 +38,7 @@ async def _no_room() -> bool:
 
 
 class BatchSubscriber:
-    """Who follows what is written to the catalogue: overrides what it wants to know. Atomic."""
+    """Base class of a subscriber to what is written to the catalogue: overrides what it wants to know. Atomic."""
 
     def writing(self, batch: Batch) -> None:
         """A batch is about to be written; may be added to."""

@@ -135,7 +135,7 @@ class Steps:
                 # foreign file (put there out of band) is kept beside it rather than overwritten.
                 aside = self._set_aside(target, new_name, _look(target, new_name))
                 os.rename(name, new_name, src_dir_fd=folder, dst_dir_fd=target)
-                outcome = self._dress(target, new_name, info, step.attrs)
+                outcome = self._set_attributes(target, new_name, info, step.attrs)
                 if aside or stat.S_ISDIR(info.st_mode):
                     folders.forget()
                 return replace(outcome, warning=_stood_here(step.to, aside))
@@ -146,7 +146,7 @@ class Steps:
                 folders.forget()
                 return outcome
             case StepKind.ATTRS:
-                return self._dress(folder, name, _expect(folder, name, step.home_ino), step.attrs)
+                return self._set_attributes(folder, name, _expect(folder, name, step.home_ino), step.attrs)
 
     def _mkdir(self, step: Step, folder: int, name: bytes) -> Outcome:
         warning = ""
@@ -157,7 +157,7 @@ class Steps:
             if found is not None and not stat.S_ISDIR(found.st_mode):
                 warning = _stood_here(step.path, self._set_aside(folder, name, found))
                 os.mkdir(name, 0o700, dir_fd=folder)
-        outcome = self._dress(folder, name, _expect(folder, name, None), step.attrs)
+        outcome = self._set_attributes(folder, name, _expect(folder, name, None), step.attrs)
         return replace(outcome, warning=warning)
 
     def _symlink(self, step: Step, folder: int, name: bytes) -> Outcome:
@@ -168,7 +168,7 @@ class Steps:
         elif found is not None:
             warning = _stood_here(step.path, self._set_aside(folder, name, found))
         os.symlink(step.symlink_target, name, dir_fd=folder)
-        outcome = self._dress(folder, name, _expect(folder, name, None), step.attrs)
+        outcome = self._set_attributes(folder, name, _expect(folder, name, None), step.attrs)
         return replace(outcome, warning=warning)
 
     def _rmdir(self, step: Step, folder: int, name: bytes) -> Outcome:
@@ -200,7 +200,7 @@ class Steps:
             os.rename(name, free, src_dir_fd=folder, dst_dir_fd=lost)
         return os.fsdecode(free)
 
-    def _dress(self, folder: int, name: bytes, info: os.stat_result, attrs: Attrs | None) -> Outcome:
+    def _set_attributes(self, folder: int, name: bytes, info: os.stat_result, attrs: Attrs | None) -> Outcome:
         if attrs is None:
             return Outcome(info.st_ino)
         link = stat.S_ISLNK(info.st_mode)

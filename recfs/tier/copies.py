@@ -1,7 +1,7 @@
 """Local copies of what S3 holds, in the metadata: the rows that tell of them, and how much of the budget they take.
 
-Whole copies lie in the home tree like any committed file, partial ones in staging. Which copies leave is `room`'s
-business, how they come here `partials`'.
+Whole copies lie in the home tree like any committed file, partial ones in staging. Which copies leave: `evictor.py`;
+how they come here: `partials.py`.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 KEPT = 100
 """So many files at most; of more, those that failed last."""
-TOLD = 10
-"""So many of them are told one by one."""
+NAMED = 10
+"""So many of them are named one by one."""
 _OF_THE_FILE = (AccessRefused, ChecksumMismatch, ObjectChanged, ObjectMissing)
 """What says nothing of other files. Anything else is over for all of them as soon as one is read."""
 
@@ -107,7 +107,7 @@ class Misses:
                 "path": paths[miss.ino], "reason": miss.reason, "tries": miss.tries,
                 "since": datetime.fromtimestamp(miss.since_s, UTC).isoformat(timespec="seconds"),
             }
-            for miss in known[:TOLD]
+            for miss in known[:NAMED]
         ], what  # fmt: skip
 
     async def _path(self, ino: int) -> str | None:

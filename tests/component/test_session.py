@@ -469,6 +469,6 @@ async def test_a_path_that_always_changes_is_given_up(hers: Filesystem, monkeypa
 
 async def test_a_kernel_that_does_not_listen_holds_nobody_up(hers: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hers.kernel, "flush", trio.sleep_forever)
-    monkeypatch.setattr("recfs.fs.session.session.TOLD_S", 0.01)
+    monkeypatch.setattr("recfs.fs.session.session.KERNEL_FLUSH_S", 0.01)
     await put(by(hers), FILE, b"x")
     assert await got(by(hers), FILE) == b"x"

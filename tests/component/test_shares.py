@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from recfs.disk.diskio import kept_files
-from recfs.disk.shares import FLOOR, TOLD_S, Shares
+from recfs.disk.shares import FLOOR, WARN_EVERY_S, Shares
 from recfs.errors import TooManyFiles
 from recfs.fs.caller import Caller
 from recfs.fuse.guard import errno_of
@@ -120,7 +120,7 @@ async def test_refusals_are_told_once_a_minute(
         await fs.close(number)
     await take_all(fs, GREEDY, "b")
     assert told(caplog, GREEDY) == 1
-    now += TOLD_S
+    now += WARN_EVERY_S
     await take_all(fs, GREEDY, "c")
     assert told(caplog, GREEDY) == 2
 

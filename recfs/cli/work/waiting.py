@@ -94,7 +94,7 @@ def of_status(status: dict[str, Any]) -> list[str]:
     far = status.get("s3")
     left = {key: pipeline.get(key) for key in ("sealing", "settling", "dirty", "problem")}
     waited_for = [item for item in status.get("set_aside") or () if item.get("next_try_s") is not None]
-    lines = lines_of(left | {"set_aside": waited_for[:_TOLD]})
+    lines = lines_of(left | {"set_aside": waited_for[:_NAMED]})
     lines += [hashed(file) for file in pipeline.get("files") or ()]
     if far is not None:
         lines += of_queue(queue_of(status))
@@ -109,7 +109,7 @@ def queue_of(status: dict[str, Any]) -> dict[str, Any] | None:
     return None if far is None else {"totals": far["queue"], "breaker": far.get("breaker")}
 
 
-_TOLD = 10
+_NAMED = 10
 _COUNTDOWN = re.compile(r"; next try (in [^(;]*|now) ")
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from recfs.disk.commit.hashing import Hashing
     from recfs.disk.commit.tickets import Ticket, Tickets
 
-TOLD_FILES = 10
+NAMED_FILES = 10
 """Of so many files under way `recfs status` tells the progress."""
 
 
@@ -33,8 +33,8 @@ class Outlook:
         return len(self.tickets_too_long(patience_s))
 
     def later(self, patience_s: float) -> list[str]:
-        """Their paths, the first `TOLD_FILES` of them, the shortest way to go first."""
-        return [ticket.node.path for ticket in self.tickets_too_long(patience_s)[:TOLD_FILES]]
+        """Their paths, the first `NAMED_FILES` of them, the shortest way to go first."""
+        return [ticket.node.path for ticket in self.tickets_too_long(patience_s)[:NAMED_FILES]]
 
     def as_json(self) -> dict[str, Any]:
         """What is being hashed, and what waits for it, for `recfs status`."""
@@ -43,7 +43,7 @@ class Outlook:
         queues = {Lane.SMALL.value: {"running": self._batches.running, "waiting": self._batches.waiting}}
         queues |= {lane.value: {"running": len(running[lane]), "waiting": hashing.waiting(lane)} for lane in lanes}
         files = [work.progress(hashing.rate) for lane in reversed(lanes) for work in running[lane]]
-        return {"lanes": queues, "files": files[:TOLD_FILES], "set_aside": self._tickets.left_to_next_start}
+        return {"lanes": queues, "files": files[:NAMED_FILES], "set_aside": self._tickets.left_to_next_start}
 
     @property
     def hashing_bytes(self) -> int:

@@ -94,7 +94,7 @@ class HomePublisher(BatchSubscriber):
         self._woken()
 
     def unpublished(self, ino: int) -> None:
-        """As `BatchSubscriber.unsettled`."""
+        """As `BatchSubscriber.unpublished`."""
         self.add(ino)
 
     def discarded(self, entry: Garbage) -> None:

@@ -8,10 +8,11 @@ looking. In order:
   3. `writing` rows: nobody closed. They stay, as `incomplete`. An overwrite of which nothing was promised goes back to
      the last version of which something was (after a power cut: that was synced), and the new bytes are kept in
      lost+found;
-  4. what had been removed, and the catalogue was not told yet, is removed again;
-  5. staging files no row knows, but with a label: their row was lost with the last batch. Adopted under the name on
+  4. garbage that was held for a file that is committed by now is released. The parts for S3 are loaded then;
+  5. what had been removed, and the catalogue was not told yet, is removed again;
+  6. staging files no row knows, but with a label: their row was lost with the last batch. Adopted under the name on
      the label; of several overwrites of one file the one counts that was closed last;
-  6. garbage goes on its way; what was held for a file that is committed by now is released.
+  7. garbage goes on its way, with the services (`Parts.serve`).
 Nothing with bytes in it is deleted here: what fits nowhere goes to `.recfs/lost+found`.
 """
 

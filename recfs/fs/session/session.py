@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from recfs.fs.vfs import Vfs
     from recfs.ports.kernel import KernelCache
 
-TOLD_S = 5.0
+KERNEL_FLUSH_S = 5.0
 """How long a change waits at most until the kernel knows of it: it may be busy with the very directory."""
 TRIES: Final = 3
 """How often a path is walked whose end has become another one meanwhile."""
@@ -271,7 +271,7 @@ class Session:
 
     async def _flush(self, place: Place, *, gone: int = 0) -> None:
         self._forget(place, gone)
-        with trio.move_on_after(TOLD_S):
+        with trio.move_on_after(KERNEL_FLUSH_S):
             await self._kernel.flush()
 
 

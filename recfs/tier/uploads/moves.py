@@ -121,9 +121,9 @@ class Moves:
         if not _has(node, held):
             self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
             return
-        told = description_of(node, held)
+        description = description_of(node, held)
         try:
-            info = await self._copy(held, key, told)
+            info = await self._copy(held, key, description)
         except (ObjectMissing, ObjectChanged) as error:
             is_lost = await self._holders.is_lost(node)
             if node.object is not held:  # it has another etag, which is known now
@@ -143,10 +143,12 @@ class Moves:
         if node.object is None or node.object.key != held.key or node.unlinked:
             self._journal.delete(key)  # uploaded anew, or removed, meanwhile
             return
-        self._tier.copies.remember(node, node.object._replace(key=key, etag=info.etag, mtime_ns=told.mtime_ns or 0))
+        self._tier.copies.remember(
+            node, node.object._replace(key=key, etag=info.etag, mtime_ns=description.mtime_ns or 0)
+        )
         self._tier.retire(node, held.key)
         self._tier.queue_move(node)
-        if description_of(node, node.object) != told:
+        if description_of(node, node.object) != description:
             self._tier.described(node)
         await self._behind.durable()  # before another object may be put where this one was
 
@@ -164,17 +166,17 @@ class Moves:
         if not _has(node, held):
             self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
             return
-        told = description_of(node, held)
+        description = description_of(node, held)
         try:
-            info = await self._copy(held, held.key, told)
+            info = await self._copy(held, held.key, description)
         except (ObjectMissing, ObjectChanged, ObjectArchived, NotOffered, RequestRefused) as error:
             log.warning("%s: its metadata in S3 stays as it is: %s", node.path, error)
             self._journal.done(row.id)
             return
         self._journal.done(row.id)
         if node.object is not None and (node.object.key, node.object.etag) == (held.key, held.etag):
-            self._tier.copies.remember(node, node.object._replace(etag=info.etag, mtime_ns=told.mtime_ns or 0))
-            if description_of(node, node.object) != told:
+            self._tier.copies.remember(node, node.object._replace(etag=info.etag, mtime_ns=description.mtime_ns or 0))
+            if description_of(node, node.object) != description:
                 self._tier.described(node)
             elif (until_ns := self._journal.unanswered.until_ns(held.key)) > self._tree.clock.steady_ns():
                 # The same bytes with what was true before may come to lie there.

@@ -238,7 +238,7 @@ class Uploader:
             if not _is_to_go(node) or key_of(node) != key:
                 self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
                 return
-            told, sha256 = attributes_of(node), node.sha256
+            sent_attributes, sha256 = attributes_of(node), node.sha256
             transfer = Transfer(
                 node, key, file.fd, self._meta(node), row, self._journal.running[row.id],
                 objects=self._tier.objects, journal=self._journal, behind=self._behind,
@@ -255,16 +255,16 @@ class Uploader:
         self._journal.superseded(key)
         look = self._looks.get(row.id) if transfer.look and transfer.found else None
         if self._journal.unanswered.others(key, sha256):
-            self._look_again(row, node, key, look or Look(told))
+            self._look_again(row, node, key, look or Look(sent_attributes))
             return
         if look is not None:
-            transfer.found = look.told != told
+            transfer.found = look.sent_attributes != sent_attributes
         before = node.object
         self._tier.uploaded(node, info)
         self._failures.stored += 1
         self._journal.done(row.id)
         self._tier.queue_move(node)
-        move, says = self._journal.move_of(node.ino), not transfer.found and attributes_of(node) == told
+        move, says = self._journal.move_of(node.ino), not transfer.found and attributes_of(node) == sent_attributes
         is_here = info.key == key_of(node)
         if move is not None and self._journal.unsent.why_aside(move.id) is not None:
             self._journal.retry(move.id)  # it was refused for the sake of the object that was there before
@@ -304,7 +304,7 @@ class Uploader:
         """
         journal, now = self._journal, self._tree.clock.steady_ns()
         self._looks = {each: before for each, before in self._looks.items() if each in journal.rows}
-        self._looks[row.id] = Look(look.told, 2 * look.wait_s)
+        self._looks[row.id] = Look(look.sent_attributes, 2 * look.wait_s)
         self._give_up(node)
         next_ns = now + round(look.wait_s * _NS)
         if look.wait_s > LATE_S:
@@ -367,7 +367,7 @@ class Uploader:
 class Look:
     """An upload that S3 has confirmed and that is looked at again."""
 
-    told: Attributes
+    sent_attributes: Attributes
     """The attributes that were sent with it."""
     wait_s: float = LATE_S
     """How long until then."""
