@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from recfs.catalogue.connection import connect
+from recfs.catalogue.connection import connect, unusable
 from recfs.errors import NotAStore
 from recfs.ports.rows import ROOT_INO
 
@@ -17,11 +17,16 @@ if TYPE_CHECKING:
 
 @contextmanager
 def reading(catalogue: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that sees one state of the catalogue as long as it is used. Raises NotAStore, or as `connect`."""
+    """A connection that sees one state of the catalogue as long as it is used. Raises NotAStore, or as `connect`,
+    also while it is used.
+    """
     with closing(connect(catalogue, read_only=True)) as db:
-        db.execute("begin")  # one snapshot for everything that follows
-        require_whole(db, catalogue)
-        yield db
+        try:
+            db.execute("begin")  # one snapshot for everything that follows
+            require_whole(db, catalogue)
+            yield db
+        except sqlite3.DatabaseError as error:  # a page deep in the file
+            raise unusable(catalogue, error) from error
 
 
 def require_whole(db: sqlite3.Connection, catalogue: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recfs.errors import Busy
+from recfs.errors import Busy, Stale
 from recfs.state.nodes import DirNode
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ class Recount:
                 account.used_files += added[1]
                 behind.account(account)
             elif off.ino is not None:
-                node = await tree.get(off.ino)
+                try:
+                    node = await tree.get(off.ino)
+                except Stale:
+                    continue  # removed meanwhile, with its totals
                 if isinstance(node, DirNode):
                     node.rbytes += added[0]
                     node.rfiles += added[1]

@@ -16,6 +16,7 @@ import pytest
 from recfs.api import summaries
 from recfs.catalogue.connection import connect
 from recfs.catalogue.opening import open_catalogue
+from recfs.catalogue.reports import SqliteReports
 from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.config import Config
 from recfs.core.model import Kind, State
@@ -105,6 +106,22 @@ async def test_a_store_with_a_damaged_catalogue_does_not_start(fs: Filesystem) -
     path.write_bytes(content)
     await fs.start()
     assert await fs.read("users/5/recordings/1/file") == b"bytes"
+
+
+async def test_a_page_that_is_damaged_deep_in_the_file_is_told_as_that(fs: Filesystem) -> None:
+    """Also where only something is looked up, beside no daemon."""
+    fs.checked_at_end = False
+    for number in range(2000):
+        fs.parts.behind.xattr(2, b"user.%d" % number, b"value")
+    await fs.stop()
+    path = fs.root / ".recfs/catalogue.db"
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        (root,) = db.execute("select rootpage from sqlite_master where name = 'node_name'").fetchone()
+        (size,) = db.execute("pragma page_size").fetchone()
+    content = path.read_bytes()
+    path.write_bytes(content[: (root - 1) * size] + b"\xff" * size + content[root * size :])
+    with pytest.raises(StoreError, match="malformed"), SqliteReports(path).reading() as snapshot:
+        snapshot.entry([b"users", b"5"])
 
 
 # --- readers beside the writer ------------------------------------------------------------------------------------

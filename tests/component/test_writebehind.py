@@ -13,12 +13,13 @@ import pytest
 from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.errors import Busy, IoFailure
 from recfs.ports.batch import Batch
+from recfs.ports.reports import Difference
 from recfs.ports.rows import ObjectRow
 from recfs.state.writebehind import WriteBehind
 from recfs.stores.local import LABEL_XATTR
 from tests.helpers.reports import check
 
-from .build import REC, filesystem
+from .build import REC, Filesystem, filesystem
 
 ROW = ObjectRow(7, "key", "etag", 1, b"s" * 32, b"m" * 16, 0, "STANDARD", 0, 0, 1, 0, 0, 0)
 
@@ -119,3 +120,12 @@ async def test_a_row_that_is_taken_in_the_end_makes_the_counters_sure(place: Pat
         await fs.parts.behind.flush()
         assert fs.rows("select value from meta where key = 'counters_unsure'") == ["0"]
         assert not (await fs.answers()["quota_check"]({}))["differences"]
+
+
+async def test_a_directory_that_goes_while_counters_are_repaired_is_passed_over(fs: Filesystem) -> None:
+    folder = await fs.mkdirs(f"{REC}/sub")
+    off = Difference("bytes", folder.ino, None, 5, 1, 0, 0)
+    await fs.rmdir(f"{REC}/sub")
+    await fs.parts.work.recount.repair([off, Difference("bytes", None, "5", 0, 0, 7, 1)])
+    assert fs.account() == (7, 1)
+    await fs.parts.work.recount.repair([Difference("bytes", None, "5", 7, 1, 0, 0)])
