@@ -23,7 +23,6 @@ import trio
 
 from recfs.api.answers import Answers
 from recfs.api.control import ControlServer
-from recfs.api.sweeps import SweepAnswers
 from recfs.core.units import format_size
 from recfs.disk.diskio import few_files
 from recfs.errors import MountError, RecfsError, StoreError, first_error
@@ -112,7 +111,7 @@ class _Daemon:
         self._answers = Answers(
             config, parts.store, parts.vfs, parts.tier, parts.committer, parts.publisher, parts.work, parts.timekeeper,
             parts.reports, mountpoint, self._stop.set, parts.recovered, session, self.mount.look,
-            self.mount.is_there,
+            self.mount.is_there, parts.sweeps,
         )  # fmt: skip
 
     async def serve(self, notifier: sdnotify.SystemdNotifier | None) -> None:
@@ -127,8 +126,7 @@ class _Daemon:
             async with trio.open_nursery() as around, trio.open_nursery() as nursery:
                 await parts.serve(nursery, mounted=True)
                 nursery.start_soon(self._signals)
-                methods = self._answers.handlers() | SweepAnswers(parts.sweeps).handlers()
-                server = ControlServer(parts.store.socket_path, methods)
+                server = ControlServer(parts.store.socket_path, self._answers.handlers())
                 await nursery.start(server.run)
                 if config.operator is not None and os.geteuid() == 0:
                     with parts.problems.aside("control", "owner", str(parts.store.socket_path)):

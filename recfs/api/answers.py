@@ -14,6 +14,7 @@ from recfs import __version__
 from recfs.api import summaries
 from recfs.api.draining import DrainAnswers
 from recfs.api.s3 import Far, S3Answers
+from recfs.api.sweeps import SweepAnswers
 from recfs.api.trash import TrashAnswers
 from recfs.config import plain
 from recfs.core.layout import is_id
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from recfs.fs.vfs import Vfs
     from recfs.fuse.passthrough import FuseSession
     from recfs.ports.reports import Reports, Snapshot
+    from recfs.services.sweeps import Sweeps
     from recfs.services.timekeeper import Timekeeper
     from recfs.stores.local import LocalStore
     from recfs.tier.tier import Tier
@@ -69,6 +71,8 @@ class Answers:
     """Where the mount is now: its directory may have been renamed."""
     is_mounted: Callable[[], bool] | None = None
     """Whether it is there: umount(8) may have taken it away while somebody holds it."""
+    sweeps: Sweeps | None = None
+    """What is looked at now and then; None where no daemon runs."""
     started_s: float = field(default_factory=time.monotonic)
     waits_for_uploads: bool = True
     """Whether the stop that was asked for does; what it leaves, the next start goes on with."""
@@ -86,11 +90,11 @@ class Answers:
             "quota_show": self.quota_show,
             "quota_set": self.quota_set,
             "quota_check": self.quota_check,
-            "sweep_temp": self.sweep_temp,
             "info": self.info,
             "ls_files": self.ls_files,
             "drain": drain.drain,
             "stop": self.stop_daemon,
+            **SweepAnswers(self.work.sweeper, self.sweeps).handlers(),
             **TrashAnswers(self.work.trash).handlers(),
             **self.s3.handlers(),
         }
@@ -248,10 +252,6 @@ class Answers:
         return summaries.checked(found, repaired=repair)
 
     # --- work ----------------------------------------------------------------------------------------------------
-
-    async def sweep_temp(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Sweep now."""
-        return {"jobs": await self.work.sweeper.sweep_temp(dry_run=bool(params.get("dry_run")), kept=True)}
 
     async def stop_daemon(self, params: dict[str, Any]) -> dict[str, Any]:
         """Stop, unless files are open and nobody forces it. `uploads` False: without waiting for S3."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FarWork:
-    """Those that work with S3."""
+    """Services behind the S3 commands."""
 
     copies: LocalCopies
     tier_run: TierRun
@@ -28,7 +28,7 @@ class FarWork:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Those of a store."""
+    """Services behind all commands."""
 
     sweeper: Sweeper
     trash: Trash

@@ -26,9 +26,6 @@ from recfs.errors import InvalidPath, NameTooLong
 NAME_MAX_BYTES = 255
 """NAME_MAX of the file systems underneath; the kernel itself lets 1024 bytes through to a FUSE daemon."""
 
-KNOWN_SHARED_DIRS = (b"thumbnails", b"intros", b"outros", b"watermarks", b"backgrounds")
-"""Directories under shared/ that rules and tools know; any other name is allowed there too."""
-
 
 class Role(enum.IntEnum):
     """What a directory is for. An IntEnum because members index a table; the numbers are never stored."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class CommittedBytes:
-    """Those of one version of a file."""
+    """An open descriptor on one committed version of a file."""
 
     def __init__(self, node: FileNode, fd: int) -> None:
         self._node = node
@@ -37,7 +37,7 @@ class CommittedBytes:
 
 
 class CommittedFiles:
-    """Opens them."""
+    """Opens committed files that lie here."""
 
     def __init__(self, backing_files: BackingFiles, places: PathResolver, store: LocalStore) -> None:
         self._backing_files = backing_files

@@ -11,8 +11,6 @@ from recfs.errors import OutOfSpace
 from recfs.ports.rows import UPLOAD
 from recfs.state.nodes import FileNode
 from recfs.state.problems import STUCK_TRIES
-from recfs.stores.breaker import BreakerState
-from recfs.stores.wrap import RetryingObjectStore
 from recfs.tier.queue import waited_for
 from recfs.tier.queue.unsent import Why
 
@@ -52,12 +50,7 @@ class Draining:
         """How many rows of the S3 queue are waited for. *retries* False: none while S3 is down, nor what fails."""
         if self._tier is None:
             return 0
-        objects = self._tier.objects
-        if (
-            not retries
-            and isinstance(objects, RetryingObjectStore)
-            and objects.breaker.state is not BreakerState.CLOSED
-        ):
+        if not retries and self._tier.link.is_down:
             return 0
         return waited_for.pending(self._tier.journal, retries=retries)
 

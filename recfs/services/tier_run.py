@@ -91,7 +91,7 @@ class _Run:
         }
 
     async def all(self) -> None:
-        """Walk."""
+        """Walk all files and bring each where the rules want it."""
         async with side_by_side() as nursery:
             async for found in walk(self._tree, self._tree.root):
                 self._looked += 1

@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 
-from recfs.errors import RecfsError
+from recfs.errors import RecfsError, first_error
 from recfs.state.problems import reason_of
 
 log = logging.getLogger("recfs.s3")
@@ -26,17 +26,9 @@ async def side_by_side() -> AsyncIterator[trio.Nursery]:
         async with trio.open_nursery() as nursery:
             yield nursery
     except* RecfsError as group:
-        refused = _first(group)
+        refused = first_error(group)
     if refused is not None:
         raise refused
-
-
-def _first(group: BaseExceptionGroup[RecfsError]) -> RecfsError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, RecfsError)
-    return error
 
 
 class Outcome:
@@ -51,18 +43,18 @@ class Outcome:
         self._kept_count = 0
 
     def did(self, size_bytes: int) -> None:
-        """One more."""
+        """Count one file done."""
         self.files += 1
         self.done_bytes += size_bytes
 
     def keep(self, path: str, reason: str) -> None:
-        """Not this one."""
+        """Record a file left alone, with the reason."""
         self._kept_count += 1
         if len(self._kept) < MOST_NAMED:
             self._kept.append({"path": path, "reason": reason})
 
     def failed(self, path: str, error: Exception) -> None:
-        """Not this one, whatever it met; the others go on."""
+        """Record a file that failed, whatever it met; the others go on."""
         if not isinstance(error, (RecfsError, OSError)):
             log.error("%s: unexpected error", path, exc_info=error)
         self.keep(path, reason_of(error).removeprefix(f"{path}: "))

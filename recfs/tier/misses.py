@@ -48,7 +48,7 @@ class Miss:
 
 
 class Misses:
-    """All of them."""
+    """Files whose last read from S3 failed."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree

@@ -24,6 +24,7 @@ from recfs.tier.queue import waited_for
 
 if TYPE_CHECKING:
     from recfs.ports.catalogue import Catalogue
+    from recfs.ports.objects import ObjectStore
     from recfs.state.tree import Tree
     from recfs.tier.copies import Copies
     from recfs.tier.evictor import CacheEvictor
@@ -80,11 +81,16 @@ class Tier(Subscriber):
         self.evictor = evictor
         self.settings = copies.settings
         self.journal = copies.journal
-        self.objects = link.objects
+        self.link = link
         self.owner = link.owner
         self.limiter = link.limiter
         self._tree = tree
         self._behind = tree.behind
+
+    @property
+    def objects(self) -> ObjectStore:
+        """The object store."""
+        return self.link.objects
 
     # --- where a file belongs ------------------------------------------------------------------------------------
 

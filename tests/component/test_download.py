@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from typing import Any
 
 import pytest
@@ -233,34 +232,6 @@ async def test_a_hurried_reader_of_everything_gets_parallel_requests() -> None:
         await settled(store, opened.download)
         assert sorted(store.held) == [(n * 2 * MIB, 2 * MIB) for n in range(4)]
         store.release()
-
-
-async def test_what_is_there_already_is_not_fetched_again() -> None:
-    data = pattern(10 * MIB + 77)
-    store = GatedStore(data)
-    with tempfile.TemporaryFile() as file:
-        async with downloading(store, data, store.etag, file=file) as opened:
-            await opened.read(3 * MIB, MIB)
-            await opened.read(len(data) - 5, 5)
-            await settled(store, opened.download)
-            kept, received = opened.download.extents(), opened.download.received_bytes
-        async with downloading(store, data, store.etag, file=file, present=kept) as again:
-            assert again.download.present_bytes == received
-            assert again.download.received_bytes == 0
-            requests = len(store.gets)
-            await again.read(3 * MIB, MIB)
-            assert len(store.gets) == requests
-            await again.download.whole()
-            assert again.content() == data
-            complete = again.download.extents()
-        store.assert_nothing_twice()
-        async with downloading(store, data, store.etag, file=file, present=complete) as third:
-            assert third.download.complete
-            await third.returned.wait()
-            await third.download.whole()
-        async with downloading(store, data, "another version", file=file, present=complete) as other:
-            assert other.download.present_bytes == 0
-            assert not other.download.has(0, 1)
 
 
 # --- everything at once -------------------------------------------------------------------------------------------

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from recfs.tier.downloads.extents import MAX_STREAMS, MIN_WINDOW_BYTES, NEAR_BYTES, Blocks, ReadAhead
 from recfs.tier.downloads.fetchslots import FIRST_REQUEST_BYTES, FetchSlots
@@ -53,7 +48,6 @@ def test_an_empty_file_is_complete() -> None:
     assert blocks.complete
     assert blocks.count == 0
     assert blocks.first_absent(0, 0) is None
-    assert Blocks(0, 10).load(blocks.dump("v"), "v")
 
 
 def test_a_block_comes_and_is_there_or_is_lost() -> None:
@@ -85,50 +79,6 @@ def test_absent_blocks_end_at_those_present_and_those_coming() -> None:
     assert blocks.absent_end(4, 10) == 6
     assert blocks.absent_end(7, 10) == 10
     assert blocks.absent_end(0, 2) == 2
-
-
-@given(st.integers(0, 300), st.integers(1, 40), st.integers(0, (1 << 300) - 1))
-def test_what_is_present_survives_being_kept(size: int, block: int, chosen: int) -> None:
-    blocks = Blocks(size, block)
-    present = [n for n in range(blocks.count) if chosen >> n & 1]
-    for n in present:
-        blocks.coming(n, n + 1)
-        blocks.arrived(n, n + 1)
-    others = [n for n in range(blocks.count) if not chosen >> n & 1]
-    for n in others[::2]:
-        blocks.coming(n, n + 1)  # on its way is not here
-    again = Blocks(size, block)
-    assert again.load(blocks.dump("etag"), "etag")
-    assert [n for n in range(again.count) if again.has(n, n + 1)] == present
-    assert again.present_bytes == blocks.present_bytes == sum(blocks.span(n, n + 1)[1] for n in present)
-    assert all(again.first_absent(n, n + 1) == n for n in others)
-
-
-@given(st.data())
-def test_what_was_kept_of_another_file_or_damaged_counts_for_nothing(data: st.DataObject) -> None:
-    blocks = Blocks(1000, 10)
-    blocks.coming(0, 70)
-    blocks.arrived(0, 70)
-    kept = blocks.dump("etag")
-    for other, version in ((Blocks(1001, 10), "etag"), (Blocks(1000, 20), "etag"), (Blocks(1000, 10), "gate")):
-        assert not other.load(kept, version)
-        assert other.present_bytes == 0
-    position, flip = data.draw(st.integers(0, len(kept) - 1)), data.draw(st.integers(1, 255))
-    damaged = bytearray(kept)
-    damaged[position] ^= flip
-    cut = kept[: data.draw(st.integers(0, len(kept) - 1))]
-    for bad in (bytes(damaged), cut, kept + b"\0"):
-        fresh = Blocks(1000, 10)
-        assert not fresh.load(bad, "etag")
-        assert fresh.present_bytes == 0
-        assert fresh.first_absent(0, 100) == 0
-
-
-def test_bits_beyond_the_last_block_are_damage() -> None:
-
-    head = struct.pack("<4sIQII", b"rfx1", 10, 25, zlib.crc32(b"v"), zlib.crc32(b"\x0f"))
-    assert not Blocks(25, 10).load(head + b"\x0f", "v")
-    assert Blocks(35, 10).load(struct.pack("<4sIQII", b"rfx1", 10, 35, *struct.unpack("<II", head[-8:])) + b"\x0f", "v")
 
 
 # --- read-ahead ---------------------------------------------------------------------------------------------------

@@ -13,8 +13,6 @@ from recfs.errors import NO_S3, InvalidArgument, IsADirectory, NotSupported, Out
 from recfs.ports.object_errors import Stalled
 from recfs.state.fallback_entries import FallbackEntry
 from recfs.state.nodes import DirNode, FileNode, LinkNode
-from recfs.stores.breaker import BreakerState
-from recfs.stores.wrap import RetryingObjectStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -79,25 +77,23 @@ class Far:
 
         Raises StoreOutage with what S3 said last. A change that was sent by then may yet be made.
         """
-        objects = self.tier.objects
-        breaker = objects.breaker if isinstance(objects, RetryingObjectStore) else None
+        link = self.tier.link
         with trio.move_on_after(ANSWER_S):
-            if breaker is not None and breaker.state is not BreakerState.CLOSED:
-                await trio.to_thread.run_sync(objects.check, limiter=self.asking, abandon_on_cancel=True)
+            if link.is_down:
+                await trio.to_thread.run_sync(link.objects.check, limiter=self.asking, abandon_on_cancel=True)
             yield
             return
         url = self.config.s3.url if self.config.s3 is not None else "S3"
-        said = breaker.trouble if breaker is not None else None
+        said = f": {self.trouble}" if self.trouble is not None else ""
         raise Stalled(
-            f"{url} has not answered within {ANSWER_S:g} s{f': {said}' if said is not None else ''}; what was asked for"
+            f"{url} has not answered within {ANSWER_S:g} s{said}; what was asked for"
             f" may yet be done; look at the endpoint and the network, and ask again"
         )
 
     @property
     def trouble(self) -> str | None:
         """What S3 said last, if it is in trouble."""
-        objects = self.tier.objects
-        said = objects.breaker.trouble if isinstance(objects, RetryingObjectStore) else None
+        said = self.tier.link.trouble
         return str(said) if said is not None else None
 
     async def at(self, params: dict[str, Any]) -> DirNode | FileNode:

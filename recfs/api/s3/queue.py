@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from recfs.api import summaries_s3
 from recfs.errors import InvalidArgument
 from recfs.ports.rows import UPLOAD
-from recfs.stores.wrap import RetryingObjectStore
 from recfs.tier.queue import waited_for
 from recfs.tier.queue.unsent import Why
 from recfs.tier.uploads.holders import NOT_YET
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from recfs.api.s3.far import Far
     from recfs.ports.rows import JournalRow
 
-SHOWN = 100
 _LEFT = 5
 
 
@@ -57,11 +55,11 @@ class QueueAnswers:
 
     def _breaker(self) -> dict[str, Any] | None:
         """How the circuit breaker stands; None where there is none."""
-        objects = self._far.tier.objects
-        if not isinstance(objects, RetryingObjectStore):
+        breaker = self._far.tier.link.breaker
+        if breaker is None:
             return None
-        error = objects.breaker.last_error
-        return {"state": objects.breaker.state.value, "error": str(error) if error is not None else None}
+        error = breaker.last_error
+        return {"state": breaker.state.value, "error": str(error) if error is not None else None}
 
     async def status(self) -> dict[str, Any] | None:
         """The part of `status` about S3."""

@@ -17,7 +17,7 @@ NAMED_FILES = 10
 
 
 class Outlook:
-    """Looks ahead. Atomic."""
+    """Estimates how long hashing will take. Atomic."""
 
     def __init__(self, tickets: Tickets, batches: Batches, hashing: Hashing) -> None:
         self._tickets = tickets

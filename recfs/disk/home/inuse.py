@@ -26,11 +26,11 @@ class InUse:
         """Called with the inode number of a file that is in use no more."""
 
     def begin(self, node: FileNode) -> None:
-        """One more reason."""
+        """Add one reason why the file is in use."""
         self._files[node.ino] = (node, self._files.get(node.ino, (node, 0))[1] + 1)
 
     def end(self, node: FileNode) -> None:
-        """One fewer."""
+        """Drop one reason why the file is in use."""
         count = self._files[node.ino][1] - 1
         if count:
             self._files[node.ino] = (node, count)
@@ -39,11 +39,11 @@ class InUse:
             self.given_back(node.ino)
 
     def has(self, node: FileNode) -> bool:
-        """Whether the file of this node is."""
+        """Whether the file is in use."""
         return node.ino in self._files
 
     def has_remains(self, entry: Garbage) -> bool:
-        """Whether these bytes are: they are those of a file that lost its name, and still is."""
+        """Whether these bytes are in use: those of a file that lost its name and that somebody still has."""
         found = self._files.get(entry.ino)
         return found is not None and found[0].remains is entry
 

@@ -134,8 +134,9 @@ class Removal:
         self._drop_dir(node)
 
     async def remove_again(self, ino: int) -> str | None:
-        """Remove what was removed before the daemon died, if its row is still there; the path it had. Atomic after the
-        load. A directory in which something is goes nowhere.
+        """Remove what was removed before the daemon died, if its row is still there; the path it had.
+
+        Atomic once loaded. A directory that is not empty stays.
         """
         try:
             node = await self._tree.get(ino)

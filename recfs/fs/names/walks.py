@@ -27,7 +27,7 @@ class Walks:
         return self._told.pop(pid, -KEPT_S) + KEPT_S > trio.current_time()
 
     def note(self, pid: int) -> None:
-        """It is being told."""
+        """Remember that this thread is being told to walk again."""
         self._told[pid] = trio.current_time()
         if len(self._told) > KEPT:
             del self._told[next(iter(self._told))]

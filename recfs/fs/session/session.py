@@ -59,7 +59,7 @@ Result = TypeVar("Result")
 
 
 class Sessions:
-    """Makes them."""
+    """Gives each identity its `Session`."""
 
     def __init__(self, vfs: Vfs, kernel: KernelCache, operators: frozenset[int]) -> None:
         self._vfs = vfs

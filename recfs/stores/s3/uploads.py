@@ -21,7 +21,6 @@ from recfs.ports.object_errors import (
     NotOffered,
     ObjectMissing,
     ServerFault,
-    TransferCancelled,
     UploadGone,
     UploadInvalid,
 )
@@ -373,7 +372,3 @@ class S3Uploads(S3Link):
             names = ("KeyMarker", "UploadIdMarker")
             markers = {name: page[f"Next{name}"] for name in names if page.get(f"Next{name}")}
         raise fault(NotOffered, self._target, doing, None, "the list begins again where it should go on")
-
-    def _stop_if(self, cancel: Cancel | None, doing: str) -> None:
-        if cancel is not None and cancel():
-            raise TransferCancelled(f"{doing} was cancelled")

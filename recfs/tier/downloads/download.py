@@ -68,9 +68,8 @@ class Watcher:
 class Download:
     """Fetches what is asked for, and what will be, of one version of one object into one file.
 
-    *fd* is writable, of any length, and duplicated: the caller may close it. *present*: from `extents`, of the same
-    file; ignored if it is of another etag or size. *deadline_s*: after so long without any of the wanted bytes `ensure`
-    gives up.
+    *fd* is writable, of any length, and duplicated: the caller may close it. *deadline_s*: after so long without any of
+    the wanted bytes `ensure` gives up.
     """
 
     def __init__(
@@ -83,7 +82,6 @@ class Download:
         limiter: trio.CapacityLimiter,
         slots: FetchSlots,
         *,
-        present: bytes | None = None,
         block_bytes: int = BLOCK_BYTES,
         read_ahead_max: int = READ_AHEAD_MAX,
         deadline_s: float = DEADLINE_S,
@@ -93,8 +91,6 @@ class Download:
         self._limiter, self._slots = limiter, slots
         self._deadline_s = deadline_s
         self._blocks = Blocks(size, block_bytes)
-        if present is not None:
-            self._blocks.load(present, etag)
         self._ahead = ReadAhead(read_ahead_max)
         self._waiters = Waiters()
         self._plan = RequestPlan(self._blocks, self._ahead, self._waiters, slots)
@@ -127,19 +123,12 @@ class Download:
 
     @property
     def present_bytes(self) -> int:
-        """How much is in the file, also from before."""
+        """How much is in the file."""
         return self._blocks.present_bytes
 
     def has(self, offset: int, length: int) -> bool:
         """Whether `ensure` would return at once."""
         return (self.complete or not self._done.is_set()) and self._blocks.has(*self._blocks.covering(offset, length))
-
-    def extents(self) -> bytes:
-        """What is in the file, for a later Download's *present*.
-
-        To survive a power cut it has to be taken first, the file synced, and only then be recorded.
-        """
-        return self._blocks.dump(self._etag)
 
     # --- giving up what was read -----------------------------------------------------------------------------------
 

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 # States of a block, one byte each: searching and counting bytes is what CPython does fastest.
 _ABSENT, _COMING, _PRESENT = 0, 1, 2
-_TO_DIGIT = bytes.maketrans(bytes([_ABSENT, _COMING, _PRESENT]), b"001")
-_FROM_DIGIT = bytes.maketrans(b"01", bytes([_ABSENT, _PRESENT]))
-
-_HEADER = struct.Struct("<4sIQII")
-"""Magic, block size, file size, CRC-32 of the version and of the bitmap that follows (bit i of byte i/8: block i)."""
-_MAGIC = b"rfx1"
 
 NEAR_BYTES = 1 << 20
 """A read that starts this close to where a stream stands goes on with it: the kernel's own read-ahead comes out of
@@ -113,38 +105,6 @@ class Blocks:
     def _change(self, old: int, new: int, first: int, stop: int) -> None:
         assert self._states.count(old, first, stop) == stop - first > 0, (first, stop)
         self._states[first:stop] = bytes([new]) * (stop - first)
-
-    # --- keeping -------------------------------------------------------------------------------------------------
-
-    def dump(self, version: str) -> bytes:
-        """What is present, for `load`. Grows by one byte per 8 blocks."""
-        # "0" in front: int() takes no empty string. Reversed: block 0 is the lowest bit.
-        digits = b"0" + self._states.translate(_TO_DIGIT)[::-1]
-        bitmap = int(digits, 2).to_bytes(-(-self.count // 8), "little")
-        return _HEADER.pack(_MAGIC, self.block_bytes, self.size, _crc(version), zlib.crc32(bitmap)) + bitmap
-
-    def load(self, dumped: bytes, version: str) -> bool:
-        """Take over what is present from a `dump`.
-
-        False, and nothing is present, if it is damaged or of another version, size or block size.
-        """
-        bitmap = dumped[_HEADER.size :]
-        expected = _HEADER.pack(_MAGIC, self.block_bytes, self.size, _crc(version), zlib.crc32(bitmap))
-        if dumped[: _HEADER.size] != expected or len(bitmap) != -(-self.count // 8):
-            return False
-        number = int.from_bytes(bitmap, "little")
-        if number >> self.count:
-            return False
-        if self.count:
-            self._states[:] = f"{number:0{self.count}b}".encode()[::-1].translate(_FROM_DIGIT)
-            self.present_bytes = self._states.count(_PRESENT) * self.block_bytes
-            if self._states[-1] == _PRESENT:
-                self.present_bytes -= self.count * self.block_bytes - self.size
-        return True
-
-
-def _crc(version: str) -> int:
-    return zlib.crc32(version.encode("utf-8", "surrogateescape"))
 
 
 @dataclass(slots=True)

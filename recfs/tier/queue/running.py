@@ -1,4 +1,4 @@
-"""What of a row of the S3 queue is being done right now."""
+"""How far the work on rows of the S3 queue is."""
 
 from __future__ import annotations
 

@@ -54,14 +54,14 @@ class Unsent:
         self._rows.pop(row_id, None)
 
     def set_aside(self, row_id: int, why: Why) -> None:
-        """It will not leave by itself."""
+        """Stop counting the row: it will not leave by itself."""
         self.count_again(row_id)
         self._count(row_id, -1)
         self._aside[row_id] = why
         self._count_watched(row_id, 1)
 
     def count_again(self, row_id: int) -> None:
-        """It will, after all."""
+        """Count the row again."""
         if row_id in self._aside:
             self._count_watched(row_id, -1)
             del self._aside[row_id]

@@ -47,7 +47,7 @@ _NS = 10**9
 
 
 class Failures:
-    """Takes them down in the rows."""
+    """Records failures in the journal's rows."""
 
     def __init__(self, journal: Journal, tree: Tree, *, retry_max_s: float) -> None:
         self._journal = journal

@@ -56,9 +56,12 @@ class Transfer:
 
     def __init__(
         self, node: FileNode, key: str, fd: int, meta: ObjectMeta, row: JournalRow, running: Running,
-        *, objects: ObjectStore, journal: Journal, behind: WriteBehind,
+        *, tried: bool, recheck: bool, objects: ObjectStore, journal: Journal, behind: WriteBehind,
         limiter: trio.CapacityLimiter, part_limiter: trio.CapacityLimiter,
     ) -> None:  # fmt: skip
+        """*tried*: earlier attempts may have begun something under the key. *recheck*: the bytes are there already,
+        unless something came in between.
+        """
         self._node, self._key, self._fd, self._meta = node, key, fd, meta
         self._row, self._running = row, running
         self._objects, self._journal, self._behind = objects, journal, behind
@@ -71,12 +74,9 @@ class Transfer:
         """How often this multipart upload failed while the server was there."""
         self.stored = False
         """Whether S3 has put these bytes under the key, be they what the file is or not."""
-        self.tried = False
-        """Whether earlier attempts may have begun something under the key."""
+        self._tried, self._recheck = tried, recheck
         self.found = False
         """Whether an earlier attempt had put them there, with the attributes of that time."""
-        self.look = False
-        """Whether they are there already, unless something came in between."""
         self.unanswered = False
         """Whether it was given up while S3 may still come to put them there."""
 
@@ -93,13 +93,13 @@ class Transfer:
         info: ObjectInfo | None
         try:
             most = MAX_PUT_BYTES if self._row.id in self._journal.in_one else self._objects.part_size(self._size)
-            if self.look and (info := await self._already_there()) is not None:
+            if self._recheck and (info := await self._already_there()) is not None:
                 self.found = True
             elif self._size <= min(most, MAX_PUT_BYTES):
                 self._journal.in_one.discard(self._row.id)  # should that fail, it is the parts' turn again
                 if self._row.upload_id:
                     self._begin_anew()  # of the larger file that it was
-                if self.tried:
+                if self._tried:
                     await self._abort_unknown()
                 info = await self._in_one()
             else:

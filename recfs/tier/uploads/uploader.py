@@ -89,7 +89,7 @@ class Uploader:
         """… and which of them by which row."""
         self._failures = Failures(tier.journal, tree, retry_max_s=retry_max_s)
         self._deletions = Deletions(tier, behind, self._holders, self._failures, self._limiter, self._keys)
-        self._looks: dict[int, Look] = {}
+        self._rechecks: dict[int, Recheck] = {}
         """Rows whose bytes S3 has taken, and which are looked at again."""
 
     # --- choosing ------------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ class Uploader:
                 if row.id not in self._journal.rows:
                     self._holders.ended(row.id)
                     self._failures.ended(row.id)
-                    self._looks.pop(row.id, None)
+                    self._rechecks.pop(row.id, None)
                 self._journal.ended(row.id)
 
     async def _call(self, function: Callable[[], Result]) -> Result:
@@ -241,10 +241,10 @@ class Uploader:
             sent_attributes, sha256 = attributes_of(node), node.sha256
             transfer = Transfer(
                 node, key, file.fd, self._meta(node), row, self._journal.running[row.id],
+                tried=tried, recheck=row.id in self._rechecks,
                 objects=self._tier.objects, journal=self._journal, behind=self._behind,
                 limiter=self._limiter, part_limiter=self._parts,
             )  # fmt: skip
-            transfer.tried, transfer.look = tried, row.id in self._looks
             info = await self._send(transfer, node, key)
         if info is None:
             self._give_up(node)
@@ -253,12 +253,12 @@ class Uploader:
                 self._tier.outdated(node, key)
             return
         self._journal.superseded(key)
-        look = self._looks.get(row.id) if transfer.look and transfer.found else None
+        recheck = self._rechecks.get(row.id) if transfer.found else None
         if self._journal.unanswered.others(key, sha256):
-            self._look_again(row, node, key, look or Look(sent_attributes))
+            self._look_again(row, node, key, recheck or Recheck(sent_attributes))
             return
-        if look is not None:
-            transfer.found = look.sent_attributes != sent_attributes
+        if recheck is not None:
+            transfer.found = recheck.sent_attributes != sent_attributes
         before = node.object
         self._tier.uploaded(node, info)
         self._failures.stored += 1
@@ -296,18 +296,18 @@ class Uploader:
                 self._journal.unanswered.note(key, sha256)
                 self._tier.unsure(node, key)
 
-    def _look_again(self, row: JournalRow, node: FileNode, key: str, look: Look) -> None:
+    def _look_again(self, row: JournalRow, node: FileNode, key: str, recheck: Recheck) -> None:
         """S3 has the bytes, and may replace them by what it was asked before. Atomic.
 
         They do not count as long as it may, so that the local copy stays; but once they have outlasted the time in
         which that mostly happens, nobody waits for it.
         """
         journal, now = self._journal, self._tree.clock.steady_ns()
-        self._looks = {each: before for each, before in self._looks.items() if each in journal.rows}
-        self._looks[row.id] = Look(look.sent_attributes, 2 * look.wait_s)
+        self._rechecks = {each: before for each, before in self._rechecks.items() if each in journal.rows}
+        self._rechecks[row.id] = Recheck(recheck.sent_attributes, 2 * recheck.wait_s)
         self._give_up(node)
-        next_ns = now + round(look.wait_s * _NS)
-        if look.wait_s > LATE_S:
+        next_ns = now + round(recheck.wait_s * _NS)
+        if recheck.wait_s > LATE_S:
             next_ns = min(next_ns, max(now, journal.unanswered.until_ns(key)) + _NS)
             journal.unsent.set_aside(row.id, Why.WATCHED)
         else:
@@ -364,7 +364,7 @@ class Uploader:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Recheck:
     """An upload that S3 has confirmed and that is looked at again."""
 
     sent_attributes: Attributes
