@@ -14,7 +14,7 @@ from recfs.core.model import Kind, State
 from recfs.errors import RowRefused
 from recfs.fuse.passthrough import Acceleration
 from recfs.ports.batch import Batch
-from recfs.ports.rows import ROOT_INO, AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow, UnansweredRow
+from recfs.ports.rows import ROOT_INO, AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow, Placement, UnansweredRow
 
 START_NS = 1_793_880_000_000_000_000
 """2026-11-05 12:00 UTC."""
@@ -200,23 +200,24 @@ class MemoryCatalogue:
         """By name."""
         return self._child(parent, name)
 
-    async def children(self, parent: int, after_ino: int, limit: int) -> Sequence[NodeRow]:
+    async def children(self, parent: int, after_ino: int, limit: int, *, placed: bool = False) -> Sequence[NodeRow]:
         """A page."""
         rows = [row for row in self._nodes.values() if row.parent == parent and row.ino > max(after_ino, ROOT_INO)]
-        return sorted(rows)[:limit]
+        return sorted(row if placed else row._replace(placement=Placement()) for row in rows)[:limit]
 
     async def unsettled(self) -> Sequence[NodeRow]:
         """What was under way."""
         open_states = (State.WRITING, State.SEALING)
-        return sorted(row for row in self._nodes.values() if row.pending or row.state in open_states)
+        return sorted(row for row in self._nodes.values() if row.placement.pending or row.state in open_states)
 
     async def staged(self) -> set[str | None]:
         """Staging ids."""
-        return {row.staging for row in self._nodes.values() if row.staging is not None}
+        return {staging for row in self._nodes.values() if (staging := row.placement.staging) is not None}
 
     async def forget_home_inos(self) -> None:
         """No st_ino is worth anything."""
-        self._nodes = {ino: row._replace(home_ino=None) for ino, row in self._nodes.items()}
+        for ino, row in self._nodes.items():
+            self._nodes[ino] = row._replace(placement=row.placement._replace(home_ino=None))
         self._garbage = {gid: row._replace(home_ino=None) for gid, row in self._garbage.items()}
 
     async def garbage(self) -> Sequence[GarbageRow]:
@@ -319,17 +320,17 @@ class MemoryCatalogue:
         rows = [
             held
             for held in self._objects.values()
-            if held.local
-            and not held.pinned
-            and held.keep_until_ns <= now_ns
+            if held.copy.local
+            and not held.copy.pinned
+            and held.copy.keep_until_ns <= now_ns
             and held.ino in self._nodes
             and self._nodes[held.ino].state is State.STORED
         ]
-        return [held.ino for held in sorted(rows, key=lambda held: held.used_ns)][:limit]
+        return [held.ino for held in sorted(rows, key=lambda held: held.copy.used_ns)][:limit]
 
     async def local_object_bytes(self) -> int:
         """Added up."""
-        return sum(held.size_bytes for held in self._objects.values() if held.local)
+        return sum(held.size_bytes for held in self._objects.values() if held.copy.local)
 
     async def forget_future(self, now_ns: int) -> None:
         """Recorded just now."""
@@ -338,13 +339,14 @@ class MemoryCatalogue:
         for gid, entry in self._garbage.items():
             self._garbage[gid] = entry._replace(deleted_ns=min(entry.deleted_ns, now_ns))
         for ino, held in self._objects.items():
-            ahead = max(held.used_ns - now_ns, 0) if held.local and not held.pinned else 0
-            kept = max(held.keep_until_ns - ahead, 0)
-            self._objects[ino] = held._replace(used_ns=held.used_ns - ahead, keep_until_ns=kept)
+            ahead = max(held.copy.used_ns - now_ns, 0) if held.copy.local and not held.copy.pinned else 0
+            kept = max(held.copy.keep_until_ns - ahead, 0)
+            self._objects[ino] = held.here(used_ns=held.copy.used_ns - ahead, keep_until_ns=kept)
         for number, work in self._journal.items():
             ahead = max(work.created_ns - now_ns, 0)
+            leased_ns = work.lease_until_ns - (ahead if work.lease_until_ns < bounds.MAX_INT else 0)
             self._journal[number] = work._replace(
-                created_ns=work.created_ns - ahead, next_try_ns=work.next_try_ns - ahead
+                created_ns=work.created_ns - ahead, next_try_ns=work.next_try_ns - ahead, lease_until_ns=leased_ns
             )
 
     async def forget_fetches(self) -> None:

@@ -120,7 +120,7 @@ def info(snapshot: Snapshot, config: Config, path: str, calendar_ns: int | None 
             "md5": row.md5.hex() if row.md5 else None,
             "location": summaries_s3.location(row),
             "local_path": None if row.state.is_remote else _local_path(config, row, parts),
-            "settled": not row.pending and row.staging is None,
+            "settled": not row.placement.pending and row.placement.staging is None,
             "s3": summaries_s3.held(entry),
         }
     elif row.kind is Kind.SYMLINK:
@@ -133,8 +133,8 @@ def info(snapshot: Snapshot, config: Config, path: str, calendar_ns: int | None 
 
 
 def _local_path(config: Config, row: NodeRow, parts: Sequence[bytes]) -> str:
-    if row.staging:
-        return str(config.root / ".recfs" / "staging" / row.staging)
+    if row.placement.staging:
+        return str(config.root / ".recfs" / "staging" / row.placement.staging)
     return str(config.root.joinpath(*(text(part) for part in parts)))
 
 

@@ -194,9 +194,9 @@ def held(entry: Entry) -> dict[str, Any] | None:
         "storage_class": found.storage_class,
         "size_bytes": found.size_bytes,
         "uploaded_ns": found.uploaded_ns,
-        "used_ns": found.used_ns,
-        "keep_until_ns": found.keep_until_ns or None,
-        "pinned": bool(found.pinned),
+        "used_ns": found.copy.used_ns,
+        "keep_until_ns": found.copy.keep_until_ns or None,
+        "pinned": bool(found.copy.pinned),
         "current": found.sha256 == entry.row.sha256,
     }
 
@@ -207,7 +207,7 @@ def location(row: NodeRow) -> str:
     assert state is not None
     if state.is_remote:
         return "partial,s3" if state is State.FETCHING else "s3"
-    here = "staging" if row.staging else "local"
+    here = "staging" if row.placement.staging else "local"
     return f"{here},s3" if state is State.STORED else here
 
 

@@ -16,7 +16,7 @@ from recfs.core.bounds import MIN_TIME_NS
 
 steps = Migrations("recfs")
 
-NEWEST = "0005_unanswered"
+NEWEST = "0006_placement"
 """Name of the last step: a catalogue that records a later one was written by a newer recfs."""
 
 
@@ -61,6 +61,12 @@ def promises(db: Database) -> None:
 def unanswered(db: Database) -> None:
     """Requests that S3 may carry out yet."""
     _run(db, "0005_unanswered")
+
+
+@steps(name="0006_placement")
+def placement(db: Database) -> None:
+    """What is true of one machine alone lies apart; work on S3 has an owner."""
+    _run(db, "0006_placement")
 
 
 def split_statements(script: str) -> list[str]:

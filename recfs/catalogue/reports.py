@@ -14,18 +14,24 @@ from recfs.catalogue.check import check
 from recfs.catalogue.reading import has_table, reading
 from recfs.catalogue.rows import (
     ACCOUNT,
-    JOURNAL,
+    COPIES,
+    NODE,
+    NODE_FIELDS,
+    NODES,
     OBJECT,
+    OBJECT_FIELDS,
+    OBJECTS,
     REMOTE_COUNT,
     SOME_KEYS,
     SUM,
+    UNDER_WAY,
     added_up,
     node_row,
     object_row,
 )
 from recfs.core.model import Kind
 from recfs.ports.reports import Checked, Entry, InS3, Listed, Queued, Waiting
-from recfs.ports.rows import ROOT_INO, AccountRow, JournalRow, NodeRow
+from recfs.ports.rows import ROOT_INO, AccountRow, JournalRow, LocalCopy, Placement
 
 if TYPE_CHECKING:
     import sqlite3
@@ -33,7 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from recfs.ports.reports import Snapshot
-    from recfs.ports.rows import ObjectRow
+    from recfs.ports.rows import NodeRow, ObjectRow
 
 Answer = TypeVar("Answer")
 Args = TypeVarTuple("Args")
@@ -44,10 +50,22 @@ class SqliteSnapshot:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
-        there = {row[1] for row in db.execute("pragma table_info(node)")}
-        self._node = ", ".join(field if field in there else f"0 as {field}" for field in NodeRow._fields)
-        """The columns of a row; an older catalogue lacks some."""
         self._knows_s3 = has_table(db, "object") and has_table(db, "journal")
+        self._is_apart = has_table(db, "placement")
+        """Whether what is true of one machine alone has tables of its own."""
+        self._node, self._nodes = NODE, NODES
+        self._object, self._objects, self._copies = OBJECT, OBJECTS, COPIES
+        if not self._is_apart:
+            self._node, self._nodes = self._older("node", (*NODE_FIELDS, *Placement._fields)), "node"
+            self._object, self._objects = self._older("object", (*OBJECT_FIELDS, *LocalCopy._fields)), "object"
+            self._copies = "object where true"
+        self._journal = self._older("journal", JournalRow._fields)
+
+    def _older(self, table: str, fields: Sequence[str]) -> str:
+        """The columns of a row, of which an older catalogue lacks some."""
+        there = {row[1] for row in self._db.execute(f"pragma table_info({table})")}
+        defaults = JournalRow._field_defaults
+        return ", ".join(f"{table}.{each}" if each in there else str(defaults.get(each, 0)) for each in fields)
 
     def _number(self, query: str, values: Sequence[object] = ()) -> int:
         return int(self._db.execute(query, values).fetchone()[0])
@@ -60,8 +78,8 @@ class SqliteSnapshot:
 
     def entry(self, parts: Sequence[bytes]) -> Entry | None:
         """What is at a mount path."""
-        found = self._db.execute(f"select {self._node} from node where ino = ?", (ROOT_INO,)).fetchone()
-        query = f"select {self._node} from node where parent = ? and name = ? and ino <> {ROOT_INO}"
+        found = self._db.execute(f"select {self._node} from {self._nodes} where node.ino = ?", (ROOT_INO,)).fetchone()
+        query = f"select {self._node} from {self._nodes} where parent = ? and name = ? and node.ino <> {ROOT_INO}"
         for name in parts:
             found = self._db.execute(query, (found[0], name)).fetchone()
             if found is None:
@@ -73,7 +91,9 @@ class SqliteSnapshot:
     def _held(self, row: NodeRow) -> ObjectRow | None:
         if not row.has_object:
             return None
-        found = self._db.execute(f"select {OBJECT} from object where ino = ?", (row.ino,)).fetchone()
+        found = self._db.execute(
+            f"select {self._object} from {self._objects} where object.ino = ?", (row.ino,)
+        ).fetchone()
         return object_row(found) if found is not None else None
 
     def _is_queued(self, ino: int) -> bool:
@@ -84,7 +104,7 @@ class SqliteSnapshot:
         """The entries of a directory."""
         found: list[Listed] = []
         pending = [(folder, b"")]
-        query = f"select {self._node} from node where parent = ? and ino <> {ROOT_INO}"
+        query = f"select {self._node} from {self._nodes} where parent = ? and node.ino <> {ROOT_INO}"
         while pending:
             parent, prefix = pending.pop()
             for row in map(node_row, self._db.execute(query, (parent,))):
@@ -111,7 +131,8 @@ class SqliteSnapshot:
     def waiting(self) -> Waiting:
         """What is left for the next daemon."""
         sealing = self._db.execute("select size_bytes from node where state = 'sealing'").fetchall()
-        moves = self._number("select count(*) from node where pending & 7")
+        here = UNDER_WAY if self._is_apart else "node where true"
+        moves = self._number(f"select count(*) from {here} and pending & 7")
         places = "staging is not null or home_name is not null"
         removals = self._number(f"select count(*) from garbage where held_by is null and ({places})")
         return Waiting(len(sealing), sum(size for (size,) in sealing), moves + removals)
@@ -131,7 +152,7 @@ class SqliteSnapshot:
                 "select id, name from journal join node on node.ino = journal.ino where journal.kind = 'upload'"
             )
         )
-        rows = map(JournalRow._make, self._db.execute(f"select {JOURNAL} from journal order by id"))
+        rows = map(JournalRow._make, self._db.execute(f"select {self._journal} from journal order by id"))
         return [Queued(row, names.get(row.id)) for row in rows]
 
     def paths(self, inos: Iterable[int]) -> dict[int, Sequence[bytes]]:
@@ -177,7 +198,7 @@ class SqliteSnapshot:
         return self._object_bytes("pinned = 1")
 
     def _object_bytes(self, which: str) -> int:
-        query = f"select {SUM} from object where {which}"
+        query = f"select {SUM} from {self._copies} and {which}"
         return added_up(self._db.execute(query).fetchall()) if self._knows_s3 else 0
 
 

@@ -8,18 +8,29 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import chain
 from typing import Any, Final, NamedTuple, TypeVar
 
 from recfs.core import bounds
 from recfs.core.model import Kind, State
 from recfs.ports.batch import Batch
-from recfs.ports.rows import AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow, UnansweredRow
+from recfs.ports.rows import (
+    HOST,
+    AccountRow,
+    GarbageRow,
+    JournalRow,
+    LocalCopy,
+    NodeRow,
+    ObjectRow,
+    Placement,
+    UnansweredRow,
+)
 
 Values = Sequence[Any]
 Run = tuple[str, Values]
 """A statement's text, and the values for it."""
-Row = TypeVar("Row", NodeRow, GarbageRow, AccountRow, ObjectRow, JournalRow, UnansweredRow)
+Row = TypeVar("Row", NodeRow, Placement, GarbageRow, AccountRow, ObjectRow, LocalCopy, JournalRow, UnansweredRow)
 
 UNFIT: Final = (
     OverflowError, ValueError, TypeError,
@@ -28,10 +39,43 @@ UNFIT: Final = (
 """What SQLite and its binding say to a value that is none: too large, of no type they know, not UTF-8, or against a
 constraint of `schema.sql`."""
 
-NODE: Final = ", ".join(NodeRow._fields)
+
+def _here(what: type[Placement | LocalCopy], table: str) -> str:
+    """The columns of what is true of this machine alone, for which there need not be a row."""
+    defaults = what._field_defaults
+    return ", ".join(
+        f"{table}.{field}" if defaults[field] is None else f"coalesce({table}.{field}, {defaults[field]}) as {field}"
+        for field in what._fields
+    )
+
+
+def _and_here(table: str, here: str) -> str:
+    return f"left join {here} on {here}.host = {HOST} and {here}.ino = {table}.ino"
+
+
+NODE_FIELDS: Final = NodeRow._fields[:-1]
+OBJECT_FIELDS: Final = ObjectRow._fields[:-1]
+NODE_ALONE: Final = ", ".join(f"node.{field}" for field in NODE_FIELDS)
+NODE: Final = f"{NODE_ALONE}, {_here(Placement, 'placement')}"
+"""The columns of `node_row`, from NODES."""
+AND_PLACEMENT: Final = _and_here("node", "placement")
+NODES: Final = f"node {AND_PLACEMENT}"
+OBJECT: Final = ", ".join(f"object.{field}" for field in OBJECT_FIELDS) + ", " + _here(LocalCopy, "local_copy")
+"""The columns of `object_row`, from OBJECTS."""
+OBJECTS: Final = f"object {_and_here('object', 'local_copy')}"
 GARBAGE: Final = ", ".join(GarbageRow._fields)
 ACCOUNT: Final = ", ".join(AccountRow._fields)
-OBJECT: Final = ", ".join(ObjectRow._fields)
+COPIES: Final = f"local_copy join object using (ino) where host = {HOST}"
+UNDER_WAY: Final = (
+    "placement indexed by placement_unsettled join node using (ino)"
+    f" where host = {HOST} and (pending <> 0 or staging is not null)"
+)
+STAGED: Final = f"select staging from {UNDER_WAY} and staging is not null"
+UNSETTLED: Final = (
+    f"select ino from {UNDER_WAY} and (pending <> 0 or state = 'incomplete')"
+    " union select ino from node where state in ('writing', 'sealing')"
+)
+"""The inode numbers of what was under way. Each part has an index of its own: no settled file is looked at."""
 JOURNAL: Final = ", ".join(JournalRow._fields)
 UNANSWERED: Final = ", ".join(UnansweredRow._fields)
 
@@ -40,6 +84,8 @@ _TOTALS: Final = frozenset({"size_bytes", "rfiles", "used_bytes", "used_files", 
 _KIND = {kind.value: kind for kind in Kind}
 _STATE: dict[str | None, State | None] = {None: None} | {state.value: state for state in State}
 _OLDEST: Final = bounds.MIN_TIME_NS
+_OF_OBJECT: Final = len(OBJECT_FIELDS)
+_NOWHERE: Final = Placement()
 
 
 SUM: Final = "coalesce(sum(size_bytes >> 32), 0), coalesce(sum(size_bytes & 4294967295), 0)"
@@ -57,11 +103,29 @@ REMOTE_COUNT: Final = f"select count(*) from node where {_ALONE}"
 """How many files are in S3 alone."""
 
 
+FORGET_FUTURE: Final = (
+    "update node set activity_ns = :now where activity_ns <> 0 and activity_ns > :now",
+    "update garbage set deleted_ns = :now where deleted_ns > :now",
+    "update local_copy set keep_until_ns = max(0, keep_until_ns - used_ns + :now), used_ns = :now"
+    f" where host = {HOST} and local = 1 and pinned = 0 and used_ns > :now",
+    "update unanswered set noted_ns = :now where noted_ns > :now",
+    "update journal set next_try_ns = next_try_ns - created_ns + :now, created_ns = :now,"
+    f" lease_until_ns = lease_until_ns - iif(lease_until_ns < {bounds.MAX_INT}, created_ns - :now, 0)"
+    " where created_ns > :now",
+)
+"""Times that lie ahead of `:now` become now, and what was to last some time from then on lasts as long from now."""
+
+
 def added_up(halves: Sequence[tuple[Any, ...]]) -> int:
     """The sum that the one row of a query for `SUM` says."""
     ((high, low),) = halves
     return (int(high) << 32) + int(low)
 
+
+KNOWN: Final = 4096
+"""Of how many nodes `Known` keeps what was written: some 2 MiB."""
+FEW: Final = 8
+"""Up to so many known rows are changed one by one."""
 
 AT_ONCE: Final = 32
 """How many rows one run of a statement writes at most."""
@@ -83,13 +147,26 @@ class Statement(NamedTuple):
             yield self.texts[len(some)], some[0] if len(some) == 1 else [*chain.from_iterable(some)]
 
 
-def _put(table: str, fields: tuple[str, ...]) -> Statement:
+def _put(table: str, fields: tuple[str, ...], *, here: bool = False) -> Statement:
+    """*here*: of a table of what is true of one machine."""
     before, row = f"replace into {table} ({', '.join(fields)}) values", f"({', '.join('?' * len(fields))})"
+    if here:
+        before, row = before.replace("(", "(host, ", 1), row.replace("(", f"({HOST}, ", 1)
     return Statement(tuple(f"{before} {', '.join([row] * count)}" for count in range(AT_ONCE + 1)))
 
 
-def _drop(table: str, *key: str) -> Statement:
+@cache
+def _change(fields: tuple[str, ...]) -> Statement:
+    """Of a node that is there. An index whose columns stay as they are is not written to, and no page of the database
+    set aside, as it is in case one of several rows is not taken: that is half the time.
+    """
+    return Statement(("", f"update node set {', '.join(f'{field} = ?' for field in fields)} where ino = ?"))
+
+
+def _drop(table: str, *key: str, here: bool = False) -> Statement:
     before, row = f"delete from {table} where", f"({', '.join('?' * len(key))})"
+    if here:
+        before += f" host = {HOST} and"
     single = f"{before} {' and '.join(f'{column} = ?' for column in key)}"
     several = f"{before} ({', '.join(key)}) in (values"
     return Statement(("", single, *(f"{several} {', '.join([row] * count)})" for count in range(2, AT_ONCE + 1))))
@@ -97,10 +174,12 @@ def _drop(table: str, *key: str) -> Statement:
 
 # `replace` also removes a row that still holds the (parent, name) a renamed row now takes; such a row changed its own
 # name in the same batch, or was removed, so it is written back by its own turn.
-_PUT_NODES: Final = _put("node", NodeRow._fields)
+_PUT_NODES: Final = _put("node", NODE_FIELDS)
+_PUT_PLACEMENTS: Final = _put("placement", ("ino", *Placement._fields), here=True)
 _PUT_ACCOUNTS: Final = _put("account", AccountRow._fields)
 _PUT_GARBAGE: Final = _put("garbage", GarbageRow._fields)
-_PUT_OBJECTS: Final = _put("object", ObjectRow._fields)
+_PUT_OBJECTS: Final = _put("object", OBJECT_FIELDS)
+_PUT_COPIES: Final = _put("local_copy", ("ino", *LocalCopy._fields), here=True)
 _PUT_JOURNAL: Final = _put("journal", JournalRow._fields)
 _PUT_UNANSWERED: Final = _put("unanswered", UnansweredRow._fields)
 _PUT_XATTR: Final = _put("xattr", ("ino", "name", "value"))
@@ -108,13 +187,17 @@ _PUT_WHITEOUT: Final = _put("whiteout", ("parent", "name"))
 _PUT_VIEWS: Final = _put("view", ("view_id", "ino"))
 _PUT_META: Final = _put("meta", ("key", "value"))
 _DROP_NODES: Final = _drop("node", "ino")
+_DROP_PLACEMENTS: Final = _drop("placement", "ino", here=True)
 _DROP_GARBAGE: Final = _drop("garbage", "gid")
 _DROP_OBJECTS: Final = _drop("object", "ino")
+_DROP_COPIES: Final = _drop("local_copy", "ino", here=True)
 _DROP_JOURNAL: Final = _drop("journal", "id")
 _DROP_UNANSWERED: Final = _drop("unanswered", "key")
 _DROP_XATTR: Final = _drop("xattr", "ino", "name")
 _DROP_WHITEOUT: Final = _drop("whiteout", "parent", "name")
-_DROP_ALL_OF: Final = (_DROP_OBJECTS, _drop("xattr", "ino"), _drop("whiteout", "parent"), _drop("view", "ino"))
+_DROP_ALL_OF: Final = (
+    _DROP_OBJECTS, _DROP_COPIES, _drop("xattr", "ino"), _drop("whiteout", "parent"), _drop("view", "ino")
+)  # fmt: skip
 """What goes with a node."""
 
 
@@ -122,13 +205,17 @@ _DROP_ALL_OF: Final = (_DROP_OBJECTS, _drop("xattr", "ino"), _drop("whiteout", "
 
 
 def node_row(values: tuple[Any, ...]) -> NodeRow:
-    """Turn a result row into a NodeRow with its enums."""
-    ino, parent, name, kind, mode, uid, gid, size, rfiles, atime, mtime, ctime, state, *rest = values
+    """Turn a result row into a NodeRow with its enums; one of the columns of `node` alone into one that is nowhere."""
+    (
+        ino, parent, name, kind, mode, uid, gid, size, rfiles, atime, mtime, ctime, state, sha256, md5, target,
+        activity, has_xattrs, has_object, *here,
+    ) = values  # fmt: skip
     if atime < _OLDEST or mtime < _OLDEST or ctime < _OLDEST:
         atime, mtime, ctime = bounds.loaded_time(atime), bounds.loaded_time(mtime), bounds.loaded_time(ctime)
     return NodeRow(
-        ino, parent, name, _KIND[kind], mode, uid, gid, size, rfiles, atime, mtime, ctime, _STATE[state], *rest
-    )
+        ino, parent, name, _KIND[kind], mode, uid, gid, size, rfiles, atime, mtime, ctime, _STATE[state], sha256, md5,
+        target, activity, has_xattrs, has_object, Placement._make(here) if here else _NOWHERE,
+    )  # fmt: skip
 
 
 def garbage_row(values: tuple[Any, ...]) -> GarbageRow:
@@ -140,18 +227,73 @@ def garbage_row(values: tuple[Any, ...]) -> GarbageRow:
 
 def object_row(values: tuple[Any, ...]) -> ObjectRow:
     """Turn a result row into an ObjectRow."""
-    row = ObjectRow._make(values)
+    row = ObjectRow._make((*values[:_OF_OBJECT], LocalCopy._make(values[_OF_OBJECT:])))
     return row._replace(mtime_ns=bounds.loaded_time(row.mtime_ns)) if row.mtime_ns < _OLDEST else row
 
 
 # --- writing -------------------------------------------------------------------------------------------------------
 
 
-def statements(batch: Batch) -> Iterator[tuple[Statement, Sequence[Values]]]:
+class Known:
+    """What the catalogue has of the nodes written last: of a row, or its place, that is the same nothing is written.
+
+    A file is written several times in its first seconds; in half of them its place alone is another one.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[int, NodeRow] = {}
+
+    def forget(self, inos: Sequence[int] | None = None) -> None:
+        """Others may have changed these; None: any."""
+        if inos is None:
+            self._rows.clear()
+        for ino in inos or ():
+            self._rows.pop(ino, None)
+
+    def written(self, rows: Sequence[NodeRow]) -> None:
+        """These are in the catalogue."""
+        if len(self._rows) > KNOWN:
+            self._rows.clear()
+        self._rows.update((row.ino, row) for row in rows)
+
+    def statements(self, rows: Sequence[NodeRow]) -> Iterator[tuple[Statement, Sequence[Values]]]:
+        """What is to be written of *rows*."""
+        nodes: list[Values] = []
+        changed: list[tuple[NodeRow, NodeRow]] = []
+        placed: list[Values] = []
+        nowhere: list[Values] = []
+        few = len(rows) <= FEW
+        for row in rows:
+            before, here = self._rows.get(row.ino), row.placement
+            if before is not None and before[:-1] == row[:-1]:
+                pass
+            elif before is not None and (few or row.kind is Kind.DIR):
+                changed.append((before, row))
+            else:
+                nodes.append(row[:-1])
+            if before is None or before.placement != here:
+                if here == _NOWHERE:
+                    nowhere.append((row.ino,))
+                else:
+                    placed.append((row.ino, *here))
+        if len(changed) > FEW or sum(before[1:3] != row[1:3] for before, row in changed) > 1:  # names may change places
+            nodes += [row[:-1] for _, row in changed]
+        else:
+            for before, row in changed:
+                fields = tuple(field for field, was, now in zip(NODE_FIELDS, before, row, strict=False) if was != now)
+                yield _change(fields), [(*(getattr(row, field) for field in fields), row.ino)]
+        yield _PUT_NODES, nodes
+        yield _PUT_PLACEMENTS, placed
+        yield _DROP_PLACEMENTS, nowhere
+
+
+def statements(batch: Batch, known: Known) -> Iterator[tuple[Statement, Sequence[Values]]]:
     """Statements that write *batch*, in order, each with the rows to run it for."""
     removed = [(ino,) for ino in batch.removed]
+    known.forget(batch.removed)
     yield _DROP_NODES, removed
-    yield _PUT_NODES, batch.nodes
+    yield _DROP_PLACEMENTS, removed
+    yield from known.statements(batch.nodes)
     yield _PUT_ACCOUNTS, batch.accounts
     yield _PUT_GARBAGE, batch.garbage
     yield _DROP_GARBAGE, [(gid,) for gid in batch.purged]
@@ -161,7 +303,10 @@ def statements(batch: Batch) -> Iterator[tuple[Statement, Sequence[Values]]]:
         yield _PUT_WHITEOUT if hidden else _DROP_WHITEOUT, [(parent, name)]
     yield _PUT_VIEWS, batch.views
     yield _DROP_OBJECTS, [(ino,) for ino in batch.objects_gone]
-    yield _PUT_OBJECTS, batch.objects
+    yield _DROP_COPIES, [(ino,) for ino in batch.objects_gone]
+    yield _PUT_OBJECTS, [row[:-1] for row in batch.objects]
+    yield _PUT_COPIES, [(row.ino, *row.copy) for row in batch.objects if any(row.copy)]
+    yield _DROP_COPIES, [(row.ino,) for row in batch.objects if not any(row.copy)]
     yield _PUT_JOURNAL, batch.journal
     yield _DROP_JOURNAL, [(done,) for done in batch.journal_done]
     yield _PUT_UNANSWERED, batch.unanswered
@@ -171,12 +316,12 @@ def statements(batch: Batch) -> Iterator[tuple[Statement, Sequence[Values]]]:
     yield _PUT_META, list(batch.meta.items())
 
 
-def runs(batch: Batch) -> list[Run]:
+def runs(batch: Batch, known: Known) -> list[Run]:
     """What is to be run, in one transaction and in order, to write *batch* as it is.
 
     SQLite, or its binding, raises one of `UNFIT` for a row that does not fit.
     """
-    return [run for statement, rows in statements(batch) if rows for run in statement.runs(rows)]
+    return [run for statement, rows in statements(batch, known) if rows for run in statement.runs(rows)]
 
 
 def fitted(batch: Batch) -> tuple[Batch, list[str]]:
@@ -187,7 +332,11 @@ def fitted(batch: Batch) -> tuple[Batch, list[str]]:
     odd: list[str] = []
     return (
         Batch(
-            nodes=[_fit(row, f"inode {row.ino}", odd) for row in batch.nodes],
+            nodes=[
+                _fit(row._replace(placement=_fit(row.placement, what, odd)), what, odd)
+                for row in batch.nodes
+                for what in [f"inode {row.ino}"]
+            ],
             removed=batch.removed,
             accounts=[_fit(row, f"account {row.user!r}", odd) for row in batch.accounts],
             garbage=[_fit(row, f"garbage {row.gid}", odd) for row in batch.garbage],
@@ -196,7 +345,11 @@ def fitted(batch: Batch) -> tuple[Batch, list[str]]:
             whiteouts=batch.whiteouts,
             views=batch.views,
             meta={key: _text(value) for key, value in batch.meta.items()},
-            objects=[_fit(row, f"object of inode {row.ino}", odd) for row in batch.objects],
+            objects=[
+                _fit(row._replace(copy=_fit(row.copy, what, odd)), what, odd)
+                for row in batch.objects
+                for what in [f"object of inode {row.ino}"]
+            ],
             objects_gone=batch.objects_gone,
             journal=[_fit(row, f"upload journal {row.id}", odd) for row in batch.journal],
             journal_done=batch.journal_done,

@@ -5,6 +5,7 @@
 --   2. A directory's size_bytes and rfiles are the totals of the rows below it; a user's used_bytes and
 --      used_files are the totals of users/<id> and temp/<id>. They change in the transaction of the rows they count.
 --   3. Bytes on disk belong to exactly one of: a `node` row, a `garbage` row, or a staging file that is not named yet.
+--      A row of `placement` or `local_copy` is written and removed with the `node` or `object` row of its inode.
 --   4. Inode numbers are never used twice: meta.next_ino lies above every number ever given out.
 -- Units are in the names (_bytes, _ns). Names are BLOBs: any byte but '/' and NUL is legal in them.
 
@@ -31,14 +32,7 @@ create table node (
     sha256      blob check (sha256 is null or length(sha256) = 32),
     md5         blob check (md5 is null or length(md5) = 16),
     target      blob,                  -- symlink text
-    staging     text,                  -- bytes lie in .recfs/staging/<staging>
-    home_ino    integer,               -- st_ino on disk: tells after a crash whether a move happened
-    pending     integer not null default 0,  -- bits: 1 make, 2 move, 4 attributes; 0 = the home tree agrees.
-                                       -- 8: it is being changed where it lies, whatever place and label say
-    home_parent integer,               -- physical place while it differs from (parent, name); 0 = .recfs/limbo
-    home_name   blob,
     activity_ns integer not null default 0,  -- temp job directory: last change inside
-    promised    integer not null default 0,  -- bits, of bytes not yet committed: 1 they were fsynced, 2 closed
     has_xattrs  integer not null default 0,
     has_object  integer not null default 0,  -- there is a row in `object`
     check ((kind = 'file') = (state is not null)),
@@ -50,9 +44,7 @@ create unique index node_name on node (parent, name);
 -- Listings page by inode number: (parent, rowid) order comes from this index.
 create index node_parent on node (parent);
 -- Start-up reads only what was under way; the rest of a million rows is never touched.
-create index node_unsettled on node (ino) where pending <> 0 or state in ('writing', 'sealing');
--- Start-up compares these with what lies in staging.
-create index node_staged on node (staging) where staging is not null;
+create index node_unsettled on node (ino) where state in ('writing', 'sealing');
 -- The sweeper asks for jobs by age.
 create index node_jobs on node (activity_ns) where activity_ns <> 0;
 -- `recfs status` counts files by state without a table scan of the committed majority.
@@ -60,6 +52,24 @@ create index node_state on node (state) where state is not null and state <> 'co
 
 -- … and symlinks, which the root's total counts among the files.
 create index node_links on node (kind) where kind = 'symlink';
+
+-- What is true of an inode on one machine alone. Where it would say nothing, there is no row.
+create table placement (
+    host        integer not null,      -- whose; 1: this machine, the only one for now
+    ino         integer not null,
+    staging     text,                  -- bytes lie in .recfs/staging/<staging>
+    home_ino    integer,               -- st_ino on disk: tells after a crash whether a move happened
+    pending     integer not null default 0,  -- bits: 1 make, 2 move, 4 attributes; 0 = the home tree agrees.
+                                       -- 8: it is being changed where it lies, whatever place and label say
+    home_parent integer,               -- physical place while it differs from (parent, name); 0 = .recfs/limbo
+    home_name   blob,
+    promised    integer not null default 0,  -- bits, of bytes not yet committed: 1 they were fsynced, 2 closed
+    primary key (host, ino)
+) strict, without rowid;
+
+-- With node_unsettled: what was under way, and what start-up compares with what lies in staging. Two indexes, of which one
+-- is in order of the staging ids, would double what it costs to write a row.
+create index placement_unsettled on placement (host, ino) where pending <> 0 or staging is not null;
 
 -- Bytes and directories that lost their name but still lie on disk: two-phase delete. Rows go last.
 create table garbage (
@@ -127,18 +137,26 @@ create table object (
     md5           blob    not null,
     mtime_ns      integer not null,
     storage_class text    not null,
-    uploaded_ns   integer not null,
-    used_ns       integer not null,      -- last use of the local copy
-    local         integer not null,      -- 1: the bytes are in the home tree too
-    pinned        integer not null,      -- 1: and stay there
-    keep_until_ns integer not null,      -- and stay there until
-    held          integer not null       -- 1: the way back of an unfinished overwrite
+    uploaded_ns   integer not null
 ) strict;
 
 -- Nothing is uploaded over another file's object. A removed file's row goes with it, so that this is unique but for moments.
 create index object_key on object (key);
+
+-- What one machine has of it. Where it would say nothing, there is no row.
+create table local_copy (
+    host          integer not null,      -- as in `placement`
+    ino           integer not null,
+    used_ns       integer not null,      -- last use of it
+    local         integer not null,      -- 1: the bytes are in the home tree
+    pinned        integer not null,      -- 1: and stay there
+    keep_until_ns integer not null,      -- and stay there until
+    held          integer not null,      -- 1: the object is the way back of an unfinished overwrite
+    primary key (host, ino)
+) strict, without rowid;
+
 -- Eviction takes the least recently used first.
-create index object_used on object (used_ns) where local = 1 and pinned = 0;
+create index local_copy_used on local_copy (host, used_ns) where local = 1 and pinned = 0;
 
 -- Work on S3 that survives any crash: written with the rows it belongs to, gone when S3 has confirmed it.
 create table journal (
@@ -153,7 +171,9 @@ create table journal (
     next_try_ns integer not null,
     failed      integer not null,      -- 1: given up until somebody asks again
     error       text    not null,      -- of the last attempt
-    created_ns  integer not null
+    created_ns  integer not null,
+    host        integer not null default 1,  -- whose work it is, and until when no other machine takes it:
+    lease_until_ns integer not null default 9223372036854775807
 ) strict;
 
 -- Requests that S3 gave no answer to, and may carry out yet: what is put under such a key does not count at once.

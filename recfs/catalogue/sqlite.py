@@ -26,15 +26,24 @@ from recfs.catalogue.connection import FULL
 from recfs.catalogue.headroom import Headroom
 from recfs.catalogue.rows import (
     ACCOUNT,
+    AND_PLACEMENT,
+    COPIES,
+    FORGET_FUTURE,
     GARBAGE,
     JOURNAL,
     NODE,
+    NODE_ALONE,
+    NODES,
     OBJECT,
+    OBJECTS,
     REMOTE_COUNT,
     SOME_KEYS,
+    STAGED,
     SUM,
     UNANSWERED,
     UNFIT,
+    UNSETTLED,
+    Known,
     added_up,
     fitted,
     garbage_row,
@@ -44,7 +53,7 @@ from recfs.catalogue.rows import (
 )
 from recfs.core.bounds import MAX_INT
 from recfs.errors import IoFailure, OutOfSpace, RowRefused
-from recfs.ports.rows import AccountRow, JournalRow, UnansweredRow
+from recfs.ports.rows import HOST, AccountRow, JournalRow, UnansweredRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -81,6 +90,7 @@ class SqliteCatalogue:
         self.folds = 0
         """How often the log was folded in."""
         self.headroom = Headroom(path)
+        self._known = Known()
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -109,19 +119,24 @@ class SqliteCatalogue:
         """Write *batch* in one transaction, all of it or nothing. A value that does not fit is made to: `refused`."""
         try:
             try:
-                self._run(runs(batch), trial=trial)
+                self._run(runs(batch, self._known), trial=trial)
             except UNFIT:
+                self._known.forget()
                 self._apply_fitted(batch, trial=trial)
         except UNFIT as error:
+            self._known.forget()
             raise RowRefused(f"catalogue {self._path}: {error}") from error
         except sqlite3.DatabaseError as error:
+            self._known.forget()
             raise self._failure(error) from error
-        self._applied += not trial
+        if not trial:
+            self._applied += 1
+            self._known.written(batch.nodes)
 
     def _apply_fitted(self, batch: Batch, *, trial: bool) -> None:
         """Write *batch* with its values brought into their ranges."""
         fit, told = fitted(batch)
-        self._run(runs(fit), trial=trial)
+        self._run(runs(fit, self._known), trial=trial)
         for what in told if not trial else ():
             if what not in self.refused:
                 log.error("catalogue %s: a row does not fit: %s", self._path, what)
@@ -213,24 +228,25 @@ class SqliteCatalogue:
 
     async def node(self, ino: int) -> NodeRow | None:
         """The row of *ino*."""
-        row = self._read_one(f"select {NODE} from node where ino = ?", (ino,))
+        row = self._read_one(f"select {NODE} from {NODES} where node.ino = ?", (ino,))
         return node_row(row) if row else None
 
     async def child(self, parent: int, name: bytes) -> NodeRow | None:
         """The row called *name* in *parent*; the root is its own parent and nobody's child."""
-        query = f"select {NODE} from node where parent = ? and name = ? and ino <> 1"
+        query = f"select {NODE} from {NODES} where parent = ? and name = ? and node.ino <> 1"
         row = self._read_one(query, (parent, name))
         return node_row(row) if row else None
 
-    async def children(self, parent: int, after_ino: int, limit: int) -> Sequence[NodeRow]:
+    async def children(self, parent: int, after_ino: int, limit: int, *, placed: bool = False) -> Sequence[NodeRow]:
         """A page of *parent*'s rows in inode order."""
-        query = f"select {NODE} from node indexed by node_parent where parent = ? and ino > ? order by ino limit ?"
+        columns, here = (NODE, AND_PLACEMENT) if placed else (NODE_ALONE, "")
+        which = "where parent = ? and node.ino > ? order by node.ino limit ?"
+        query = f"select {columns} from node indexed by node_parent {here} {which}"
         return [node_row(row) for row in self._read(query, (parent, max(after_ino, 1), limit))]
 
     async def unsettled(self) -> Sequence[NodeRow]:
         """What was under way when the catalogue was last written."""
-        under_way = "pending <> 0 or state in ('writing', 'sealing') or (state = 'incomplete' and staging is not null)"
-        query = f"select {NODE} from node where {under_way} order by ino"
+        query = f"select {NODE} from {NODES} where node.ino in ({UNSETTLED}) order by node.ino"
         return [node_row(row) for row in self._read(query)]
 
     @contextmanager
@@ -241,17 +257,18 @@ class SqliteCatalogue:
                 yield db
         except sqlite3.DatabaseError as error:
             raise self._failure(error) from error
+        self._known.forget()
         self._applied += 1
 
     async def forget_home_inos(self) -> None:
         """Forget every recorded st_ino."""
         with self._change() as db:
-            db.execute("update node set home_ino = null where home_ino is not null")
+            db.execute("update placement set home_ino = null where host = ? and home_ino is not null", (HOST,))
             db.execute("update garbage set home_ino = null where home_ino is not null")
 
     async def staged(self) -> set[str | None]:
         """Staging ids that rows name."""
-        return {staging for (staging,) in self._read("select staging from node where staging is not null")}
+        return {staging for (staging,) in self._read(STAGED)}
 
     async def garbage(self) -> Sequence[GarbageRow]:
         """All garbage rows, oldest first."""
@@ -276,7 +293,7 @@ class SqliteCatalogue:
 
     async def jobs(self, activity_before_ns: int) -> Sequence[NodeRow]:
         """Job directories whose last change is older."""
-        query = f"select {NODE} from node where activity_ns <> 0 and activity_ns < ? order by activity_ns"
+        query = f"select {NODE} from {NODES} where activity_ns <> 0 and activity_ns < ? order by activity_ns"
         return [node_row(row) for row in self._read(query, (min(activity_before_ns, MAX_INT),))]
 
     async def meta(self) -> dict[str, str]:
@@ -287,7 +304,7 @@ class SqliteCatalogue:
 
     async def object(self, ino: int) -> ObjectRow | None:
         """What S3 holds of *ino*."""
-        row = self._read_one(f"select {OBJECT} from object where ino = ?", (ino,))
+        row = self._read_one(f"select {OBJECT} from {OBJECTS} where object.ino = ?", (ino,))
         return object_row(row) if row else None
 
     async def journal(self) -> Sequence[JournalRow]:
@@ -342,15 +359,14 @@ class SqliteCatalogue:
     async def evictable(self, now_ns: int, limit: int) -> Sequence[int]:
         """Inodes whose local copy may go, least recently used first."""
         query = (
-            "select object.ino from object join node on node.ino = object.ino where object.local = 1"
-            " and object.pinned = 0 and object.keep_until_ns <= ? and node.state = 'stored'"
-            " order by object.used_ns limit ?"
+            f"select ino from local_copy join node using (ino) where host = {HOST} and local = 1"
+            " and pinned = 0 and keep_until_ns <= ? and node.state = 'stored' order by used_ns limit ?"
         )
         return [ino for (ino,) in self._read(query, (now_ns, limit))]
 
     async def local_object_bytes(self) -> int:
         """Bytes of all local copies."""
-        return added_up(self._read(f"select {SUM} from object where local = 1"))
+        return added_up(self._read(f"select {SUM} from {COPIES} and local = 1"))
 
     async def bytes_below(self, folder: int) -> int:
         """Sizes of all files below *folder*, added up anew."""
@@ -363,7 +379,9 @@ class SqliteCatalogue:
 
     async def recount(self) -> int:
         """Have every counter say what its rows add up to, in a thread."""
-        return len((await trio.to_thread.run_sync(recount, self._path)).differences)
+        found = await trio.to_thread.run_sync(recount, self._path)
+        self._known.forget()
+        return len(found.differences)
 
     async def highest_ino(self) -> int:
         """The highest inode number."""
@@ -373,17 +391,8 @@ class SqliteCatalogue:
     async def forget_future(self, now_ns: int) -> None:
         """What lies ahead of *now_ns* counts as recorded just now."""
         with self._change() as db:
-            db.execute("update node set activity_ns = ? where activity_ns <> 0 and activity_ns > ?", (now_ns, now_ns))
-            db.execute("update garbage set deleted_ns = ? where deleted_ns > ?", (now_ns, now_ns))
-            db.execute(
-                "update object set keep_until_ns = max(0, keep_until_ns - used_ns + ?), used_ns = ?"
-                " where local = 1 and pinned = 0 and used_ns > ?", (now_ns, now_ns, now_ns),
-            )  # fmt: skip
-            db.execute("update unanswered set noted_ns = ? where noted_ns > ?", (now_ns, now_ns))
-            db.execute(
-                "update journal set next_try_ns = next_try_ns - created_ns + ?, created_ns = ? where created_ns > ?",
-                (now_ns, now_ns, now_ns),
-            )
+            for text in FORGET_FUTURE:
+                db.execute(text, {"now": now_ns})
 
     async def forget_fetches(self) -> None:
         """`fetching` is `evicted` again."""

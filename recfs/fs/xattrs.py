@@ -293,7 +293,7 @@ _OF_OBJECT: dict[bytes, Callable[[ObjectRow], bytes]] = {
     b"etag": lambda held: held.etag.encode(),
     b"storage_class": lambda held: held.storage_class.encode(),
     b"uploaded_at": lambda held: datetime.fromtimestamp(held.uploaded_ns // 10**9, UTC).isoformat().encode(),
-    b"pinned": lambda held: b"%d" % held.pinned,
+    b"pinned": lambda held: b"%d" % held.copy.pinned,
 }
 
 

@@ -41,8 +41,8 @@ class Names(Protocol):
     async def child(self, parent: int, name: bytes) -> NodeRow | None:
         """The row called *name* in *parent*, or None."""
 
-    async def children(self, parent: int, after_ino: int, limit: int) -> Sequence[NodeRow]:
-        """Up to *limit* rows of *parent* with ino > *after_ino*, in order of ino."""
+    async def children(self, parent: int, after_ino: int, limit: int, *, placed: bool = False) -> Sequence[NodeRow]:
+        """Up to *limit* rows of *parent* with ino > *after_ino*, by ino; their places are left out if not *placed*."""
 
     async def xattrs(self, ino: int) -> dict[bytes, bytes]:
         """The user's extended attributes of *ino*."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from recfs.core.bounds import MAX_INT
 from recfs.core.model import Kind, State
+
+HOST = 1
+"""This machine, in the rows that tell what is true of one machine alone, and in leases. There is one, for now."""
 
 ROOT_INO = 1
 """Inode number of the mount's root (FUSE_ROOT_ID)."""
@@ -14,7 +18,7 @@ HOLDING_INO = 0
 
 
 class Pending:
-    """Bits of `NodeRow.pending`: what the home tree does not show yet. 0 = settled."""
+    """Bits of `Placement.pending`: what the home tree does not show yet. 0 = settled."""
 
     MAKE = 1
     """The directory or symlink is not there yet."""
@@ -27,7 +31,7 @@ class Pending:
 
 
 class Promise:
-    """Bits of `NodeRow.promised`: what the programs that wrote these bytes, uncommitted as they are, were told of them.
+    """Bits of `Placement.promised`: what those who wrote these bytes, uncommitted as they are, were told of them.
 
     Committed bytes are promised more than either.
     """
@@ -38,8 +42,23 @@ class Promise:
     """Their last writer closed them: they survive the daemon's death."""
 
 
+class Placement(NamedTuple):
+    """What is true of an inode on this machine alone; as it is made, it says nothing."""
+
+    staging: str | None = None
+    """The bytes lie in staging under this id; None: in the home tree (or nowhere yet)."""
+    home_ino: int | None = None
+    """st_ino of the bytes or directory on disk; tells after a crash whether a rename happened."""
+    pending: int = 0
+    home_parent: int | None = None
+    """With `home_name`: where the entry physically lies while that differs from (parent, name)."""
+    home_name: bytes | None = None
+    promised: int = 0
+    """File that is not committed: bits of `Promise`."""
+
+
 class NodeRow(NamedTuple):
-    """One inode with its only name (recfs has no hard links), as the catalogue keeps it."""
+    """One inode with its only name (recfs has no hard links), as the catalogue keeps it; last, its place here."""
 
     ino: int
     parent: int
@@ -60,22 +79,28 @@ class NodeRow(NamedTuple):
     md5: bytes | None
     target: bytes | None
     """Symlink: where it points."""
-    staging: str | None
-    """The bytes lie in staging under this id; None: in the home tree (or nowhere yet)."""
-    home_ino: int | None
-    """st_ino of the bytes or directory on disk; tells after a crash whether a rename happened."""
-    pending: int
-    home_parent: int | None
-    """With `home_name`: where the entry physically lies while that differs from (parent, name)."""
-    home_name: bytes | None
     activity_ns: int
     """Temp job directory: time of the last change anywhere inside the job (`Clock.steady_ns`)."""
-    promised: int
-    """File that is not committed: bits of `Promise`."""
     has_xattrs: int
     """1: rows in `xattr` exist for this inode."""
-    has_object: int = 0
+    has_object: int
     """1: a row in `object` exists for this inode."""
+    placement: Placement
+
+
+class LocalCopy(NamedTuple):
+    """What this machine has of a file that S3 has, too; as it is made, it says nothing."""
+
+    used_ns: int = 0
+    """Last use of it (`Clock.steady_ns`): the least recently used go first."""
+    local: int = 0
+    """1: all the bytes are in the home tree, and count in the cache's budget."""
+    pinned: int = 0
+    """1: it is not evicted."""
+    keep_until_ns: int = 0
+    """It is not evicted before (a route's keep_local; `Clock.steady_ns`)."""
+    held: int = 0
+    """1: the object is the way back of an overwrite that is not committed yet."""
 
 
 class ObjectRow(NamedTuple):
@@ -92,16 +117,11 @@ class ObjectRow(NamedTuple):
     mtime_ns: int
     storage_class: str
     uploaded_ns: int
-    used_ns: int
-    """Last use of the local copy (`Clock.steady_ns`): the least recently used go first."""
-    local: int
-    """1: all the bytes are in the home tree too, and count in the cache's budget."""
-    pinned: int
-    """1: the local copy is not evicted."""
-    keep_until_ns: int
-    """The local copy is not evicted before (a route's keep_local; `Clock.steady_ns`)."""
-    held: int
-    """1: the way back of an overwrite that is not committed yet."""
+    copy: LocalCopy
+
+    def here(self, **changes: int) -> ObjectRow:
+        """The same, with *changes* of what this machine has of it."""
+        return self._replace(copy=self.copy._replace(**changes))
 
 
 LOOKED_AT = "S3 has it, and left earlier requests for its name unanswered: looked at until none can come any more"
@@ -142,6 +162,19 @@ class JournalRow(NamedTuple):
     error: str
     """What the last attempt met, or empty."""
     created_ns: int
+    host: int = HOST
+    """Whose work it is."""
+    lease_until_ns: int = MAX_INT
+    """Until then no other machine takes it (`Clock.steady_ns`); its own always does. `MAX_INT`: without an end."""
+
+    @property
+    def due_ns(self) -> int:
+        """When this machine may work on it."""
+        return self.next_try_ns if self.host == HOST else max(self.next_try_ns, self.lease_until_ns)
+
+    def taken(self) -> JournalRow:
+        """The same as this machine's work."""
+        return self if self.host == HOST else self._replace(host=HOST, lease_until_ns=MAX_INT)
 
 
 class UnansweredRow(NamedTuple):

@@ -86,14 +86,14 @@ class LocalCopies:
                 node = await self._pinnable(found, outcome, pinned=pinned)
                 if node is None or node.object is None:
                     continue
-                is_new = bool(node.object.pinned) is not pinned
+                is_new = bool(node.object.copy.pinned) is not pinned
                 if is_new and pinned and node.bytes > room:
                     size = format_size(tier.settings.max_bytes)
                     outcome.keep(node.path, f"pinned files may take [cache] max_size ({size}) together, and no more")
                     continue
                 if is_new:
                     room -= node.bytes
-                    tier.copies.remember(node, node.object._replace(pinned=int(pinned)))
+                    tier.copies.remember(node, node.object.here(pinned=int(pinned)))
                     outcome.did(node.bytes)
                 else:
                     outcome.already += 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from recfs.core.keys import key_for
 from recfs.core.model import State
 from recfs.errors import Stale
-from recfs.ports.rows import DELETE, MOVE, UPLOAD
+from recfs.ports.rows import DELETE, HOST, MOVE, UPLOAD
 from recfs.state.nodes import FileNode
 from recfs.tier.queue.unsent import Why
 
@@ -40,9 +40,14 @@ class QueueChanges:
             return row.error
         if row.kind == DELETE and not row.attempts:
             return "it waits for the trash's retention, or for a reader"
+        if self._is_leased(row):
+            return "another machine has it"
         if row.next_try_ns <= self._tree.clock.steady_ns() and not row.failed:
             return "its turn has come already"
         return None
+
+    def _is_leased(self, row: JournalRow) -> bool:
+        return row.host != HOST and row.lease_until_ns > self._tree.clock.steady_ns()
 
     async def drop(self, row: JournalRow) -> str | None:
         """Take it out of the queue; returns why it stays there.
@@ -57,6 +62,8 @@ class QueueChanges:
             return "a move cannot be dropped: the next file of the old name would overwrite the object"
         if row.id in journal.running and row.kind != UPLOAD:
             return "it is being done right now"
+        if self._is_leased(row):
+            return "another machine has it"
         node = await self._file(row.ino) if row.kind == UPLOAD else None
         row = journal.rows.get(row.id, row)
         under_way = row.id in journal.running

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from recfs.core.bounds import MAX_INT
 from recfs.core.layout import Role
 from recfs.core.model import Kind, State, check_transition
-from recfs.ports.rows import GarbageRow, NodeRow, ObjectRow, Pending, Promise
+from recfs.ports.rows import GarbageRow, NodeRow, ObjectRow, Pending, Placement, Promise
 
 if TYPE_CHECKING:
     from recfs.core.fallback import DirRule
@@ -99,6 +99,9 @@ class Node:
         folder, name = self.moved
         return (folder.ino if folder else 0), name
 
+    def _placement(self) -> Placement:
+        return Placement(None, self.home_ino, self.pending | self.settling, *self._place())
+
 
 class FileNode(Node):
     """A regular file."""
@@ -156,9 +159,12 @@ class FileNode(Node):
         home_parent, home_name = self._place()
         return NodeRow(
             self.ino, self.parent.ino, self.name, Kind.FILE, self.mode, self.uid, self.gid, self.bytes, 0,
-            self.atime_ns, self.mtime_ns, self.ctime_ns, self.state, self.sha256, self.md5, None, self.staging,
-            self.home_ino, self.pending | self.settling | (Pending.UNMARKED if self.unmarked else 0), home_parent,
-            home_name, 0, self.promised, int(self.xattrs != {}), int(self.object is not None),
+            self.atime_ns, self.mtime_ns, self.ctime_ns, self.state, self.sha256, self.md5, None, 0,
+            int(self.xattrs != {}), int(self.object is not None),
+            Placement(
+                self.staging, self.home_ino, self.pending | self.settling | (Pending.UNMARKED if self.unmarked else 0),
+                home_parent, home_name, self.promised,
+            ),
         )  # fmt: skip
 
 
@@ -191,11 +197,10 @@ class LinkNode(Node):
 
     def row(self) -> NodeRow:
         """The row the catalogue should hold."""
-        home_parent, home_name = self._place()
         return NodeRow(
             self.ino, self.parent.ino, self.name, Kind.SYMLINK, self.mode, self.uid, self.gid, 0, 0,
-            self.atime_ns, self.mtime_ns, self.ctime_ns, None, None, None, self.target, None,
-            self.home_ino, self.pending | self.settling, home_parent, home_name, 0, 0, int(self.xattrs != {}),
+            self.atime_ns, self.mtime_ns, self.ctime_ns, None, None, None, self.target, 0,
+            int(self.xattrs != {}), 0, self._placement(),
         )  # fmt: skip
 
 
@@ -235,19 +240,18 @@ class DirNode(Node):
 
     def row(self) -> NodeRow:
         """The row the catalogue should hold."""
-        home_parent, home_name = self._place()
         return NodeRow(
             self.ino, self.parent.ino, self.name, Kind.DIR, self.mode, self.uid, self.gid,
             min(self.rbytes, MAX_INT), self.rfiles,
-            self.atime_ns, self.mtime_ns, self.ctime_ns, None, None, None, None, None,
-            self.home_ino, self.pending | self.settling, home_parent, home_name, self.activity_ns, 0, int(self.xattrs
-            != {}),
+            self.atime_ns, self.mtime_ns, self.ctime_ns, None, None, None, None,
+            self.activity_ns, int(self.xattrs != {}), 0, self._placement(),
         )  # fmt: skip
 
 
 def from_row(row: NodeRow, parent: DirNode | None, role: Role) -> Node:
     """Build the node a row describes. `moved` is left to the caller, who can find the directory it names."""
     node: Node
+    here = row.placement
     if row.kind is Kind.DIR:
         directory = DirNode(row.ino, parent, row.name, row.mode, row.uid, row.gid, row.ctime_ns, role)
         directory.complete = False
@@ -262,11 +266,11 @@ def from_row(row: NodeRow, parent: DirNode | None, role: Role) -> Node:
         file = FileNode(row.ino, parent, row.name, row.mode, row.uid, row.gid, row.ctime_ns)
         file.bytes, file.sha256, file.md5 = row.size_bytes, row.sha256, row.md5
         file.state = row.state or State.INCOMPLETE
-        file.staging, file.promised = row.staging, row.promised
-        file.unmarked = bool(row.pending & Pending.UNMARKED)
+        file.staging, file.promised = here.staging, here.promised
+        file.unmarked = bool(here.pending & Pending.UNMARKED)
         node = file
     node.atime_ns, node.mtime_ns, node.ctime_ns = row.atime_ns, row.mtime_ns, row.ctime_ns
-    node.pending, node.home_ino = row.pending & ~Pending.UNMARKED, row.home_ino
+    node.pending, node.home_ino = here.pending & ~Pending.UNMARKED, here.home_ino
     node.xattrs = None if row.has_xattrs else {}
     return node
 

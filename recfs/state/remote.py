@@ -110,8 +110,8 @@ class LocalOnly(Subscriber):
 
     def modified(self, node: FileNode) -> None:
         """S3 has another version of it than is here; that is known when there is [s3] again."""
-        if node.object is not None and node.object.local:
-            node.object = node.object._replace(local=0)
+        if node.object is not None and node.object.copy.local:
+            node.object = node.object.here(local=0)
             self._behind.object(node.object)
 
 

@@ -257,17 +257,17 @@ class Tree:
         """All entries of a complete directory, in order of ino."""
         return sorted(folder.children.values(), key=_by_ino)
 
-    async def page(self, folder: DirNode, after_ino: int, limit: int) -> list[Node | NodeRow]:
+    async def page(self, folder: DirNode, after_ino: int, limit: int, *, placed: bool = False) -> list[Node | NodeRow]:
         """Entries of an incomplete directory with ino > *after_ino*, by ino: nodes where loaded, rows otherwise.
 
-        A large directory is not loaded into memory just because somebody lists it.
+        Rows as of `Catalogue.children`. A large directory is not loaded into memory just because somebody lists it.
         """
         nodes = self.nodes
         try:
             await self.behind.flush()
         except RecfsError:
             # The catalogue cannot be written now (a full disk, say): what is listed must not depend on that.
-            rows = await self.catalogue.children(folder.ino, after_ino, limit)
+            rows = await self.catalogue.children(folder.ino, after_ino, limit, placed=placed)
             dirty = self.behind.is_dirty
             merged = {row.ino: row for row in rows if row.ino not in nodes and not dirty(row.ino)}
             last = rows[-1].ino if len(rows) == limit else sys.maxsize
@@ -276,7 +276,7 @@ class Tree:
             return sorted(found, key=_by_ino)
         while True:
             written = self.behind.written
-            rows = await self.catalogue.children(folder.ino, after_ino, limit)
+            rows = await self.catalogue.children(folder.ino, after_ino, limit, placed=placed)
             if written == self.behind.written:
                 break
         page: list[Node | NodeRow] = []

@@ -63,7 +63,7 @@ class CacheEvictor:
             return "it is open; it can leave when it is closed"
         if _is_moving(node):
             return "it is being moved; try again"
-        return "it is pinned; `recfs unpin` lets it go" if node.object.pinned else None
+        return "it is pinned; `recfs unpin` lets it go" if node.object.copy.pinned else None
 
     def evict(self, node: FileNode) -> None:
         """Let the local copy go: the row first, then the bytes. Atomic; `may_evict` was asked."""
@@ -82,7 +82,7 @@ class CacheEvictor:
         node.enter(State.EVICTED)
         node.home_ino = None
         self._copies.local_bytes -= held.size_bytes
-        self._copies.remember(node, held._replace(local=0))
+        self._copies.remember(node, held.here(local=0))
 
     def lost(self, node: FileNode) -> bool:
         """The local copy was removed out of band: tells whether S3 has the bytes, and they can be had again. Atomic."""

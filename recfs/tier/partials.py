@@ -283,7 +283,7 @@ class Partials:
                 node.body.download = None
             os.close(partial.fd)
             self._copies.local_bytes += held.size_bytes
-            self._copies.remember(node, held._replace(local=1, used_ns=self._tree.clock.steady_ns()))
+            self._copies.remember(node, held.here(local=1, used_ns=self._tree.clock.steady_ns()))
             self._behind.publish(node)
             self._copies.request_eviction()
         finally:

@@ -17,7 +17,7 @@ from recfs.core.keys import key_for
 from recfs.core.model import State
 from recfs.core.routing import Decision, age_of, route
 from recfs.ports.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta
-from recfs.ports.rows import ObjectRow
+from recfs.ports.rows import LocalCopy, ObjectRow
 from recfs.state.events import Subscriber
 from recfs.state.nodes import DirNode, FileNode, Node
 from recfs.tier.queue import waited_for
@@ -123,9 +123,9 @@ class Tier(Subscriber):
 
     def _is_stored(self, node: FileNode, held: ObjectRow) -> None:
         node.enter(State.STORED)
-        if not held.local:
+        if not held.copy.local:
             self.copies.local_bytes += node.bytes
-        self.copies.remember(node, held._replace(local=1, held=0, used_ns=self._tree.clock.steady_ns()))
+        self.copies.remember(node, held.here(local=1, held=0, used_ns=self._tree.clock.steady_ns()))
 
     def uploaded(self, node: FileNode, info: ObjectInfo) -> None:
         """S3 has confirmed these bytes. Atomic."""
@@ -136,8 +136,10 @@ class Tier(Subscriber):
             self.journal.delete(before.key)
         row = ObjectRow(
             node.ino, info.key, info.etag, node.bytes, node.sha256, node.md5, node.mtime_ns, info.storage_class,
-            self._tree.clock.now_ns(), now, 0, before.pinned if before is not None else 0,
-            now + round(decision.keep_local_s * _NS), 0,
+            self._tree.clock.now_ns(),
+            LocalCopy(
+                now, 0, before.copy.pinned if before is not None else 0, now + round(decision.keep_local_s * _NS), 0
+            ),
         )  # fmt: skip
         node.object = row
         self._is_stored(node, row)
@@ -163,15 +165,15 @@ class Tier(Subscriber):
     def modified(self, node: FileNode) -> None:
         """The local bytes are about to differ from what S3 holds. Atomic."""
         held = node.object
-        if held is not None and held.local:
+        if held is not None and held.copy.local:
             self.copies.local_bytes -= held.size_bytes
-            self.copies.remember(node, held._replace(local=0))
+            self.copies.remember(node, held.here(local=0))
 
     def superseded(self, node: FileNode) -> None:
         """A file whose bytes only S3 has is overwritten: the object is the way back until the commit. Atomic."""
         self.partials.drop(node)
         if node.object is not None:
-            self.copies.remember(node, node.object._replace(held=1))
+            self.copies.remember(node, node.object.here(held=1))
 
     def removed(self, node: FileNode, successor: FileNode | None) -> None:
         """The file loses its name: so does the object, after the trash's retention. Atomic.
@@ -189,9 +191,9 @@ class Tier(Subscriber):
             return
         if successor is not None and successor.object is None and not in_doubt:
             # Until an unfinished successor is committed, the object may be all there is of what was promised.
-            kept = node.state.is_remote or (held.held and not node.state.is_whole)
+            kept = node.state.is_remote or (held.copy.held and not node.state.is_whole)
             way_back = int(kept and not successor.state.is_whole)
-            self.copies.remember(successor, held._replace(ino=successor.ino, local=0, held=way_back, pinned=0))
+            self.copies.remember(successor, held.here(local=0, held=way_back, pinned=0)._replace(ino=successor.ino))
         elif open_from_afar:
             self.retire(node, held.key)
         else:
@@ -224,7 +226,7 @@ class Tier(Subscriber):
             return
         self.partials.drop_failed(node)
         if node.object is not None:
-            if node.object.local:
+            if node.object.copy.local:
                 self.used(node)
             self.copies.request_eviction()
 
@@ -260,8 +262,8 @@ class Tier(Subscriber):
     def used(self, node: FileNode) -> None:
         """A local copy is being used. Atomic."""
         held, now = node.object, self._tree.clock.steady_ns()
-        if held is not None and now - held.used_ns > USED_EVERY_NS:
-            self.copies.remember(node, held._replace(used_ns=now))
+        if held is not None and now - held.copy.used_ns > USED_EVERY_NS:
+            self.copies.remember(node, held.here(used_ns=now))
 
     # --- the service ---------------------------------------------------------------------------------------------
 

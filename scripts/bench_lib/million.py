@@ -82,12 +82,9 @@ def _insert(connection: sqlite3.Connection, file_ino: int, recording_ino: int, r
             "name": "cast(cast(n + 2 as text) as blob)",
             "size_bytes": str(recording_bytes),
             "rfiles": str(FILES_PER_RECORDING),
-            "home_ino": "null",
         }
     )
-    clone_files = clone(
-        {"ino": ":first + n", "parent": ":parent", "name": "cast('f' || n as blob)", "home_ino": "null"}
-    )
+    clone_files = clone({"ino": ":first + n", "parent": ":parent", "name": "cast('f' || n as blob)"})
     for recordings_ino in recordings_inos:
         first_recording = next_ino
         connection.execute(

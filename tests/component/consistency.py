@@ -9,6 +9,7 @@ import sqlite3
 import stat
 from pathlib import Path
 
+from recfs.catalogue.rows import NODE, NODES
 from recfs.core.bounds import loaded_time
 from recfs.stores.beneath import Beneath
 from tests.helpers.reports import check
@@ -23,9 +24,11 @@ def assert_store(catalogue: Path, root: Path, *, lost: int = 0, trash: int = 0) 
     assert check(catalogue).differences == []
     with contextlib.closing(sqlite3.connect(f"file:{catalogue}?mode=ro", uri=True)) as db:
         db.row_factory = sqlite3.Row
-        rows = {row["ino"]: row for row in db.execute("select * from node")}
+        rows = {row["ino"]: row for row in db.execute(f"select {NODE} from {NODES}")}
         garbage = db.execute("select * from garbage").fetchall()
-        for table, column in (("xattr", "ino"), ("whiteout", "parent"), ("view", "ino")):
+        for table, column in (
+            ("xattr", "ino"), ("whiteout", "parent"), ("view", "ino"), ("placement", "ino"), ("local_copy", "ino"),
+        ):  # fmt: skip
             dangling = db.execute(f"select * from {table} where {column} not in (select ino from node)").fetchall()
             assert [tuple(row) for row in dangling] == [], f"{table} rows of nobody"
 

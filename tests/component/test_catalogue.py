@@ -17,12 +17,13 @@ from recfs.api import summaries
 from recfs.catalogue.connection import connect
 from recfs.catalogue.opening import open_catalogue
 from recfs.catalogue.reports import SqliteReports
+from recfs.catalogue.rows import STAGED, UNSETTLED
 from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.config import Config
 from recfs.core.model import Kind, State
 from recfs.errors import CatalogueCorrupt, StoreError
 from recfs.ports.batch import Batch
-from recfs.ports.rows import NodeRow
+from recfs.ports.rows import HOST, NodeRow, Placement
 from tests.helpers.reports import answer_of
 
 from .build import Filesystem, filesystem
@@ -36,7 +37,8 @@ def node(ino: int, parent: int, name: bytes, kind: Kind = Kind.FILE, size: int =
     file = kind is Kind.FILE
     return NodeRow(
         ino, parent, name, kind, 0o755, 0, 0, size if file else 0, 0, 1, 1, 1, State.COMMITTED if file else None,
-        b"s" * 32 if file else None, b"m" * 16 if file else None, None, None, ino, 0, None, None, 0, 0, 0,
+        b"s" * 32 if file else None, b"m" * 16 if file else None, None, 0, 0, 0,
+        Placement(home_ino=ino),
     )  # fmt: skip
 
 
@@ -247,8 +249,11 @@ def fill(path: Path, users_ino: int) -> None:
                 rows.append(row._replace(size_bytes=FILES_EACH, rfiles=FILES_EACH))
             rows += [node(ino + 3 + n, recording, b"file%d" % n) for n in range(FILES_EACH)]
             ino += 3 + FILES_EACH
-        fields = ", ".join(NodeRow._fields)
-        db.executemany(f"insert into node ({fields}) values ({', '.join('?' * len(NodeRow._fields))})", rows)
+        fields = NodeRow._fields[:-1]
+        row_of = "({}) values ({})".format(", ".join(fields), ", ".join("?" * len(fields)))
+        db.executemany(f"insert into node {row_of}", [each[:-1] for each in rows])
+        homes = [(HOST, each[0], each[0]) for each in rows]
+        db.executemany("insert into placement (host, ino, home_ino) values (?, ?, ?)", homes)
         total = USER_DIRS * FILES_EACH
         db.execute("update node set size_bytes = ?, rfiles = ? where ino in (1, ?)", (total, total, users_ino))
         accounts = [(str(user), FILES_EACH, FILES_EACH) for user in range(USER_DIRS)]
@@ -286,7 +291,7 @@ async def test_a_start_loads_nothing_but_what_is_under_way(place: Path) -> None:
         config = Config.model_validate({"root": fs.root})
         status = answer_of(fs.root / ".recfs/catalogue.db", summaries.status, config)
         assert status["states"]["committed"] == USER_DIRS * FILES_EACH
-        plan = (
-            "explain query plan select * from node where pending <> 0 or state in ('writing', 'sealing') order by ino"
-        )
-        assert "node_unsettled" in str(fs.rows(plan))
+        plan = str(fs.rows(f"explain query plan {UNSETTLED} union {STAGED}"))
+        assert all(index in plan for index in ("node_unsettled", "placement_unsettled"))
+        assert "SCAN node USING INDEX node_unsettled" in plan
+        assert plan.count("SCAN") == 1, "of an index of what was under way"

@@ -6,14 +6,18 @@ import contextlib
 import hashlib
 import re
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlite_utils import Database
 
 from recfs.catalogue import migrations
+from recfs.catalogue.migrations import split_statements
 from recfs.catalogue.opening import open_catalogue
-from recfs.core.bounds import MIN_TIME_NS
+from recfs.catalogue.reports import SqliteReports
+from recfs.core.bounds import MAX_INT, MIN_TIME_NS
+from recfs.ports.rows import HOST, LocalCopy, Placement
 
 STORED = Path(__file__).with_name("catalogues")
 """A dump of a catalogue, with some rows, as each version of recfs that had another schema made it."""
@@ -21,6 +25,7 @@ FROZEN = {
     "0001_schema.sql": "3976a64f2c2eb230",
     "0002_objects.sql": "40efa7148927338c",
     "0005_unanswered.sql": "2fe25f4929f7555f",
+    "0006_placement.sql": "0411ae3844facef6",
 }
 """The beginning of the SHA-256 of each step's SQL."""
 VERSIONS = sorted(path.stem for path in STORED.glob("*.sql"))
@@ -98,19 +103,67 @@ async def test_an_earlier_catalogue_becomes_what_a_new_one_is(tmp_path: Path, ve
         open_catalogue(tmp_path / "new.db").close()
         assert shape(path) == shape(tmp_path / "new.db")
         committed, written, link = [await catalogue.node(ino) for ino in (4, 5, 6)]
+        held, work = await catalogue.object(4), await catalogue.journal()
     finally:
         catalogue.close()
     assert committed is not None
     assert (committed.name, committed.size_bytes, committed.sha256) == (b"committed", 4, b"s" * 32)
     assert committed.mtime_ns == (MIN_TIME_NS if version < "0003" else 5)
     assert written is not None
-    assert (written.name, written.staging, written.promised) == (b"caf\xe9", "abc-1", 1)
+    assert written.name == b"caf\xe9"
     assert link is not None
-    assert link.target == b"committed"
+    assert (link.target, link.placement) == (b"committed", Placement())
+    assert (committed.placement, written.placement) == (Placement(home_ino=99), Placement("abc-1", promised=1))
+    assert held is None if version < "0002" else held is not None and held.copy == LocalCopy(7, 1, 0, 8)
+    assert [(row.host, row.lease_until_ns) for row in work] == ([] if version < "0002" else [(HOST, MAX_INT)])
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert db.execute("select path, promised from garbage").fetchall() == [(b"users/5/gone", 0)]
         assert db.execute("select count(*) from object").fetchone()[0] == (0 if version < "0002" else 1)
         assert db.execute("pragma integrity_check").fetchone()[0] == "ok"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_commands_read_an_earlier_catalogue_as_it_is(tmp_path: Path, version: str) -> None:
+    path = tmp_path / "catalogue.db"
+    stored(path, version)
+    before = shape(path)
+    with SqliteReports(path).reading() as snapshot:
+        entry = snapshot.entry((b"users", b"5", b"committed"))
+        assert entry is not None
+        assert entry.row.placement == Placement(home_ino=99)
+        assert entry.held is None if version < "0002" else entry.held is not None and entry.held.copy.keep_until_ns == 8
+        staged = [each.row.placement for each in snapshot.below(3, recursive=False, state="writing")]
+        assert staged == [Placement("abc-1", promised=int(version >= "0004"))]
+        assert snapshot.waiting().settling == 0
+        assert [each.row.lease_until_ns for each in snapshot.journal()] == ([] if version < "0002" else [MAX_INT])
+        assert snapshot.local_bytes() == (0 if version < "0002" else 4)
+    assert shape(path) == before
+
+
+@pytest.mark.parametrize("after", [1, 9, 12, 20, 27])
+async def test_a_step_that_ends_half_way_is_done_again_from_its_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    path = tmp_path / "catalogue.db"
+    stored(path, "0005")
+    before = shape(path)
+
+    def some(script: str) -> Iterator[str]:
+        yield from split_statements(script)[:after]
+        raise OSError("ended")
+
+    with monkeypatch.context() as ended:
+        ended.setattr(migrations, "split_statements", some)
+        with pytest.raises(OSError, match="ended"):
+            open_catalogue(path, expect_new=False)
+    assert shape(path) == before
+    catalogue = open_catalogue(path, expect_new=False)
+    try:
+        written = await catalogue.node(5)
+        assert written is not None
+        assert written.placement == Placement("abc-1", promised=1)
+    finally:
+        catalogue.close()
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (Path(migrations.__file__).parent / "steps").glob("*")))

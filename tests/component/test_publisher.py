@@ -150,7 +150,7 @@ async def test_a_failing_fsync_keeps_rows_pending_and_files_readable(
         fs.parts.publisher.hurry()
         await trio.sleep(0.05)
         expected = await fs.tree("users")
-    pending = fs.rows("select count(*) from node where pending <> 0")[0]
+    pending = fs.rows("select count(*) from placement where pending <> 0")[0]
     assert pending + fs.rows("select count(*) from garbage")[0] > 0
     await fs.drain()
     assert await fs.tree("users") == expected

@@ -207,7 +207,7 @@ async def test_a_file_taken_up_on_its_way_to_another_name_has_arrived(fs: Filesy
     await fs.rename(f"{REC}/old", FILE)
     number = await fs.open(FILE, os.O_RDWR)
     await fs.vfs.files.write(number, 0, b"B")
-    assert fs.rows("select staging from node where name = ?", b"file") == [None]
+    assert fs.rows("select staging from node left join placement using (ino) where name = ?", b"file") == [None]
     await fs.crash()
     await fs.reopen()
     await fs.drain()

@@ -73,7 +73,7 @@ async def test_a_committed_file_is_stored(fs: Filesystem) -> None:
     assert found.state is State.STORED
     assert stored(fs) == {FILE: b"data"}
     assert found.object is not None
-    assert (found.object.key, found.object.size_bytes, found.object.local) == (FILE, 4, 1)
+    assert (found.object.key, found.object.size_bytes, found.object.copy.local) == (FILE, 4, 1)
     assert (fs.root / FILE).read_bytes() == b"data"
     assert fs.rows("select count(*) from journal") == [0]
 
@@ -193,7 +193,7 @@ async def test_an_evicted_file_is_overwritten(fs: Filesystem) -> None:
     await fs.drain()
     assert stored(fs) == {FILE: b"newer"}
     assert found.object is not None
-    assert found.object.held == 0
+    assert found.object.copy.held == 0
 
 
 @pytest.mark.late_catalogue

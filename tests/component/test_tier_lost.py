@@ -57,10 +57,10 @@ async def test_a_crash_between_fetching_and_coming_home(fs: Filesystem, size: in
     assert await fs.read(FILE) == pattern(size)
     await until(lambda: found.state is State.STORED)
     await fs.vfs.behind.flush()
-    assert fs.rows("select count(*) from node where staging is not null") == [1]
+    assert fs.rows("select count(*) from placement where staging is not null") == [1]
     await fs.crash()
     if gone:
-        [staging] = fs.rows("select staging from node where staging is not null")
+        [staging] = fs.rows("select staging from placement where staging is not null")
         (fs.root / ".recfs/staging" / staging).unlink()
     await fs.reopen()
     assert await fs.read(FILE) == pattern(size)
@@ -87,11 +87,15 @@ async def test_a_crash_after_coming_home_that_no_row_tells_of(fs: Filesystem, fe
     found = await fs.node(FILE)
     await until(lambda: found.state is State.STORED)
     await fs.vfs.behind.flush()
-    assert fs.rows("select state, staging is not null from node where kind = 'file'") == [("stored", 1)]
+    assert fs.rows("select state, staging is not null from node join placement using (ino) where kind = 'file'") == [
+        ("stored", 1)
+    ]
     fs.parts.publisher._finish = lambda done, cause=None: None  # type: ignore[method-assign]
     await publish_some()
     await fs.crash()
-    assert fs.rows("select state, staging is not null from node where kind = 'file'") == [("stored", 1)]
+    assert fs.rows("select state, staging is not null from node join placement using (ino) where kind = 'file'") == [
+        ("stored", 1)
+    ]
     if renamed:
         (fs.root / FILE).rename(fs.root / f"{FILE}2")  # as if a later step had been taken as well
     await fs.reopen()

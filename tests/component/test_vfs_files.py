@@ -55,7 +55,9 @@ def _legal_steps() -> Iterator[None]:
 def row(fs: Filesystem, name: bytes = b"file") -> tuple[Any, ...]:
     """(state, size, has a checksum, staged) of a file's row."""
     (found,) = fs.rows(
-        "select state, size_bytes, sha256 is not null, staging is not null from node where name = ?", name
+        "select state, size_bytes, sha256 is not null, staging is not null"
+        " from node left join placement using (ino) where name = ?",
+        name,
     )
     return tuple(found)
 

@@ -332,8 +332,8 @@ class _LateRows:
         self._inner = getattr(fs.parts.catalogue, method)
         setattr(fs.parts.catalogue, method, self)
 
-    async def __call__(self, *args: Any) -> Any:
-        rows = await self._inner(*args)
+    async def __call__(self, *args: Any, **options: Any) -> Any:
+        rows = await self._inner(*args, **options)
         self.read.set()
         await self.go_on.wait()
         return rows

@@ -14,14 +14,14 @@ from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.errors import Busy, IoFailure
 from recfs.ports.batch import Batch
 from recfs.ports.reports import Difference
-from recfs.ports.rows import ObjectRow
+from recfs.ports.rows import LocalCopy, ObjectRow
 from recfs.state.writebehind import WriteBehind
 from recfs.stores.local import LABEL_XATTR
 from tests.helpers.reports import check
 
 from .build import REC, Filesystem, filesystem
 
-ROW = ObjectRow(7, "key", "etag", 1, b"s" * 32, b"m" * 16, 0, "STANDARD", 0, 0, 1, 0, 0, 0)
+ROW = ObjectRow(7, "key", "etag", 1, b"s" * 32, b"m" * 16, 0, "STANDARD", 0, LocalCopy(local=1))
 
 
 class Failing:

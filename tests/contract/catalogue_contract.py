@@ -12,7 +12,17 @@ from recfs.core.model import Kind, State
 from recfs.errors import OutOfSpace, RowRefused
 from recfs.ports.batch import Batch
 from recfs.ports.catalogue import Catalogue
-from recfs.ports.rows import ROOT_INO, AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow, UnansweredRow
+from recfs.ports.rows import (
+    ROOT_INO,
+    AccountRow,
+    GarbageRow,
+    JournalRow,
+    LocalCopy,
+    NodeRow,
+    ObjectRow,
+    Placement,
+    UnansweredRow,
+)
 
 DIGESTS: dict[str, Any] = {"sha256": b"s" * 32, "md5": b"m" * 16}
 Break = Callable[[], None]
@@ -24,9 +34,10 @@ def row(ino: int, name: bytes, parent: int = ROOT_INO, kind: Kind = Kind.FILE, *
     made = NodeRow(
         ino, parent, name, kind, 0o644, 1000, 1001, 7 if file else 0, 0, 10, 20, 30,
         State.COMMITTED if file else None, DIGESTS["sha256"] if file else None, DIGESTS["md5"] if file else None,
-        b"target" if kind is Kind.SYMLINK else None, None, 99, 0, None, None, 0, 0, 0,
+        b"target" if kind is Kind.SYMLINK else None, 0, 0, 0, Placement(home_ino=99),
     )  # fmt: skip
-    return made._replace(**changes)
+    here = {name: changes.pop(name) for name in Placement._fields if name in changes}
+    return made._replace(placement=made.placement._replace(**here), **changes)
 
 
 def garbage(gid: int, **changes: Any) -> GarbageRow:
@@ -45,10 +56,10 @@ def account(user: str, **changes: Any) -> AccountRow:
 def held(ino: int, **changes: Any) -> ObjectRow:
     """What S3 has of a file, with a whole copy here."""
     made = ObjectRow(
-        ino, f"users/5/{ino}", "etag", 7, b"s" * 32, b"m" * 16, 20, "STANDARD", 40, 50, local=1, pinned=0,
-        keep_until_ns=0, held=0,
+        ino, f"users/5/{ino}", "etag", 7, b"s" * 32, b"m" * 16, 20, "STANDARD", 40, LocalCopy(50, 1),
     )  # fmt: skip
-    return made._replace(**changes)
+    here = {name: changes.pop(name) for name in LocalCopy._fields if name in changes}
+    return made.here(**here)._replace(**changes)
 
 
 def work(number: int, **changes: Any) -> JournalRow:
@@ -259,6 +270,32 @@ class CatalogueContract:
         assert (await filled.object(10), await filled.object(11)) == (None, held(11))
         await filled.apply(Batch(removed=[11]))
         assert await filled.object(11) is None
+        await filled.apply(Batch(objects=[held(11, local=0, used_ns=0)]))
+        assert await filled.object(11) == held(11, local=0, used_ns=0)
+
+    async def test_a_place_goes_with_its_file_and_where_it_says_nothing(self, filled: Catalogue) -> None:
+        for here in ({"staging": "s"}, {"home_ino": None}, {"staging": "s", "pending": 2}, {"home_ino": None}):
+            made = row(10, b"a", 2, **here)
+            await filled.apply(Batch(nodes=[made, row(2, b"dir", kind=Kind.DIR, rfiles=3)]))
+            assert await filled.node(10) == await filled.child(2, b"a") == made
+            assert await filled.staged() == {made.placement.staging} - {None}
+        await filled.apply(Batch(nodes=[row(10, b"a", 2, staging="s")]))
+        await filled.apply(Batch(removed=[10]))
+        assert await filled.staged() == set()
+        await filled.apply(Batch(nodes=[row(10, b"a", 2, staging="s")]))
+        assert await filled.node(10) == row(10, b"a", 2, staging="s")
+
+    async def test_what_was_taken_back_is_written_the_next_time(self, filled: Catalogue) -> None:
+        """A name that another file takes, a change that is not taken: no row is thought to be there that is not."""
+        await filled.apply(Batch(nodes=[row(10, b"b", 2, pending=2), row(11, b"a", 2, pending=2)]))
+        bad = row(12, b"c", 2, sha256=b"short")
+        with pytest.raises(RowRefused):
+            await filled.apply(Batch(nodes=[row(10, b"a", 2), row(11, b"b", 2), bad]))
+        await filled.apply(Batch(nodes=[row(10, b"new", 2)]), trial=True)
+        await filled.apply(Batch(nodes=[row(10, b"a", 2), row(11, b"b", 2)]))
+        assert list(await filled.children(2, 0, 10, placed=True)) == [
+            row(10, b"a", 2), row(11, b"b", 2), row(12, b"c", 2),
+        ]  # fmt: skip
 
     async def test_requests_without_an_answer(self, filled: Catalogue) -> None:
         rows = [UnansweredRow("users/5/a", 1, b"s" * 32), UnansweredRow("users/5/b", 2, None)]

@@ -25,7 +25,8 @@ def _describe(store: Mount, staged: Path) -> str:
     """Say what the label and the catalogue know of a staging file."""
     with contextlib.closing(sqlite3.connect(f"file:{store.root}/.recfs/catalogue.db?mode=ro", uri=True)) as catalogue:
         wanted = (staged.name,)
-        nodes = catalogue.execute("select ino, name, state from node where staging = ?", wanted).fetchall()
+        of_node = "select ino, name, state from node join placement using (ino) where staging = ?"
+        nodes = catalogue.execute(of_node, wanted).fetchall()
         garbage = catalogue.execute("select gid, path, held_by from garbage where staging = ?", wanted).fetchall()
     labels = {name: os.getxattr(staged, name) for name in os.listxattr(staged)}
     return f"{staged.name} labels={labels} node={nodes} garbage={garbage}"

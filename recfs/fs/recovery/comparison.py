@@ -107,7 +107,7 @@ class Comparison:
         below: list[int] = []
         known: set[bytes] = set()
         after = 0
-        while page := await self._tree.page(folder, after, PAGE):
+        while page := await self._tree.page(folder, after, PAGE, placed=True):
             after = page[-1].ino
             for row in page:
                 known.add(row.name)
@@ -133,13 +133,13 @@ class Comparison:
             return True
         if state is not None:
             assert isinstance(row, (FileNode, NodeRow))
-            return not state.is_whole or row.home_ino is None or self._differs(row, info)
-        return (stat.S_IFMT(info.st_mode) == stat.S_IFDIR) != (row.kind is Kind.DIR) or row.home_ino != info.st_ino
+            return not state.is_whole or _home_ino(row) is None or self._differs(row, info)
+        return (stat.S_IFMT(info.st_mode) == stat.S_IFDIR) != (row.kind is Kind.DIR) or _home_ino(row) != info.st_ino
 
     def _differs(self, node: FileNode | NodeRow, info: os.stat_result) -> bool:
         """Whether what stands at a file's place is other than its row says, or may be."""
         size = node.bytes if isinstance(node, FileNode) else node.size_bytes
-        other = node.home_ino is not None and node.home_ino != info.st_ino
+        other = _home_ino(node) not in (None, info.st_ino)
         facts = (size, node.mtime_ns) != (info.st_size, info.st_mtime_ns)
         return other or facts or not stat.S_ISREG(info.st_mode) or info.st_ctime_ns >= self._changed_ns
 
@@ -251,6 +251,10 @@ class Comparison:
         with self._store.beneath.folder(self._places.at((folder, name))) as (fd, last):
             target = os.readlink(last, dir_fd=fd)
         return await self._names.symlink(folder, name, target, caller)
+
+
+def _home_ino(row: Node | NodeRow) -> int | None:
+    return row.placement.home_ino if isinstance(row, NodeRow) else row.home_ino
 
 
 NAMED = 20

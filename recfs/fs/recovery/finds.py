@@ -106,6 +106,6 @@ def only_in_s3(found: Finds, node: FileNode) -> None:
     found.tree.locations.forget(node, node.moved)
     node.moved = None
     node.staging, node.pending, node.home_ino = None, 0, None
-    node.object = node.object._replace(local=0)
+    node.object = node.object.here(local=0)
     found.behind.object(node.object)
     found.behind.node(node)

@@ -203,8 +203,9 @@ class Recovery:
         for row in rows:
             with self._found.aside(row.ino, f"inode {row.ino}, {os.fsdecode(row.name)!r} in inode {row.parent}"):
                 node = await self._tree.get(row.ino)
-                if row.home_name is not None and row.home_parent is not None:
-                    place = (await self._folder(row.home_parent), row.home_name)
+                here = row.placement
+                if here.home_name is not None and here.home_parent is not None:
+                    place = (await self._folder(here.home_parent), here.home_name)
                     self._put(node, place)
                     self._tree.locations.record(node, place)
                 nodes.append(node)

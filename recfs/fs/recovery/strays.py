@@ -152,7 +152,7 @@ class Strays:
         node.enter(State.WRITING)
         node.sha256 = node.md5 = None
         if node.object is not None:
-            node.object = node.object._replace(local=0)
+            node.object = node.object.here(local=0)
             self._behind.object(node.object)
         node.staging, node.promised = found.id, 0
         if held is not None:

@@ -94,7 +94,7 @@ class Writers:
             return
         # What is there of the bytes promised last, after writing to them in place, goes before older ones.
         if not node.promised & (Promise.FSYNCED | (Promise.CLOSED if same_boot else 0)):
-            held = node.object if node.object is not None and node.object.held else None
+            held = node.object if node.object is not None and node.object.copy.held else None
             prior = self._way_back(priors, held, same_boot=same_boot)
             if prior is not None:
                 self._roll_back(node, prior, same_boot=same_boot)
@@ -145,7 +145,7 @@ class Writers:
         node.promised = 0
         node.sha256, node.md5, node.mtime_ns = held.sha256, held.md5, held.mtime_ns
         self._tree.resize(node, held.size_bytes)
-        node.object = held._replace(held=0)
+        node.object = held.here(held=0)
         self._behind.object(node.object)
         self._behind.node(node)
         self._found.report.rolled_back.append(node.path)

@@ -9,7 +9,7 @@ from recfs.core.lanes import Turns
 from recfs.ports.rows import DELETE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from recfs.ports.clock import Clock
     from recfs.ports.rows import JournalRow
@@ -18,24 +18,28 @@ if TYPE_CHECKING:
 
 class Due:
     """Chooses among the rows whose time has come. Users take turns: what S3 leaves unanswered of one user's files keeps
-    nobody else's waiting for long. All of it is atomic.
+    nobody else's waiting for long. What another machine has a lease of is left to it until the lease ends. All of it is
+    atomic.
     """
 
     def __init__(
-        self, clock: Clock, rows: Mapping[int, JournalRow], running: Mapping[int, object], unsent: Unsent
-    ) -> None:
+        self, clock: Clock, rows: Mapping[int, JournalRow], running: Mapping[int, object], unsent: Unsent,
+        update: Callable[[JournalRow], None],
+    ) -> None:  # fmt: skip
+        """*update*: a row is this machine's from now on."""
         self._clock = clock
         self._rows = rows
         self._running = running
         self._unsent = unsent
+        self._update = update
         self._timers: list[tuple[int, int]] = []
-        """(next_try_ns, id), a heap; entries that are outdated are skipped."""
+        """(due_ns, id), a heap; entries that are outdated are skipped."""
         self._turns: dict[bool, Turns[int]] = {False: Turns(), True: Turns()}
         """Ids whose time has come: deletions, and all others."""
 
     def at(self, row: JournalRow) -> None:
         """The row is new, ended, or has another time."""
-        heapq.heappush(self._timers, (row.next_try_ns, row.id))
+        heapq.heappush(self._timers, (row.due_ns, row.id))
 
     def take(self, *, deletions: bool) -> JournalRow | None:
         """The next row that is due and not being worked on: to be started, or put back."""
@@ -46,6 +50,8 @@ class Due:
         while (row_id := due.take()) is not None:
             row = self._ready(row_id, now)
             if row is not None:
+                if row.taken() is not row:
+                    self._update(row := row.taken())
                 return row
         return None
 
@@ -56,7 +62,7 @@ class Due:
 
     def _ready(self, row_id: int, now: int) -> JournalRow | None:
         row = self._rows.get(row_id)
-        is_ready = row is not None and row.next_try_ns <= now and not row.failed and row_id not in self._running
+        is_ready = row is not None and row.due_ns <= now and not row.failed and row_id not in self._running
         return row if is_ready else None
 
     def _queue(self, row_id: int, now: int) -> None:

@@ -56,7 +56,7 @@ class Journal:
         """Uploads in parts that S3 did not finish in several tries: next time they go in one request, if they can."""
         self.sent = 0
         """Counts the uploads that are done, or not wanted any more."""
-        self.due = Due(clock, self.rows, self.running, self.unsent)
+        self.due = Due(clock, self.rows, self.running, self.unsent, self.update)
         self.wake = trio.Event()
         """Set when there is something new to look at."""
         self._progress = trio.Event()
