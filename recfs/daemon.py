@@ -143,8 +143,8 @@ class _Daemon:
                     notifier.notify("STOPPING=1")
                 log.info("stopping")
                 await self._end()
-                if parts.remote is not None:
-                    parts.remote.close()
+                if parts.s3_services is not None:
+                    parts.s3_services.close()
                     around.start_soon(self._leave_what_hangs, nursery)
                 nursery.cancel_scope.cancel()
             self._serving = False

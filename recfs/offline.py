@@ -31,7 +31,7 @@ class Offline:
 
     async def _call(self, method: str, params: dict[str, Any]) -> Any:
         async with opened(self._config, NoKernelCache()) as parts, trio.open_nursery() as nursery:
-            await parts.serve(nursery, far=False)  # whoever sets a quota does not want to wait for uploads
+            await parts.serve(nursery, s3=False)  # whoever sets a quota does not want to wait for uploads
             answers = Answers(
                 self._config, parts.store, parts.vfs, parts.tier, parts.committer, parts.publisher, parts.work,
                 parts.timekeeper, parts.reports, None, lambda: None, parts.recovered,

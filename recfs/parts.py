@@ -40,7 +40,7 @@ from recfs.fs.trash import Trash
 from recfs.fs.vfs import Vfs
 from recfs.fuse.passthrough import Acceleration
 from recfs.ports.batch import Batch
-from recfs.remote import Remote
+from recfs.remote import S3Services
 from recfs.services.claiming import Claiming
 from recfs.services.draining import Draining
 from recfs.services.housekeeper import Housekeeper
@@ -120,7 +120,7 @@ class Parts:
     work: Work
     sweeps: Sweeps
     timekeeper: Timekeeper
-    remote: Remote | None
+    s3_services: S3Services | None
     limiter: trio.CapacityLimiter
     reports: Reports
     recovered: Report
@@ -132,7 +132,7 @@ class Parts:
     @property
     def tier(self) -> Tier | None:
         """What knows of bytes in S3; None without [s3]."""
-        return self.remote.tier if self.remote is not None else None
+        return self.s3_services.tier if self.s3_services is not None else None
 
     @property
     def sweeper(self) -> Sweeper:
@@ -144,8 +144,8 @@ class Parts:
         """What is set aside."""
         return self.behind.problems
 
-    async def serve(self, nursery: trio.Nursery, *, far: bool = True, mounted: bool = False) -> None:
-        """Start the services (*far* False: without S3; *mounted*: with all sweeps), with what the last run left."""
+    async def serve(self, nursery: trio.Nursery, *, s3: bool = True, mounted: bool = False) -> None:
+        """Start the services (*s3* False: without S3; *mounted*: with all sweeps), with what the last run left."""
         services: list[tuple[str, Callable[[], Awaitable[object]]]] = [
             ("catalogue", self.behind.run),
             ("staging", self.backing_files.pool.run),
@@ -156,8 +156,8 @@ class Parts:
             (survivors.PART, self.vfs.survivors.run),
             *self.sweeps.services(mounted=mounted),
         ]
-        if self.remote is not None and far:
-            services += self.remote.services()
+        if self.s3_services is not None and s3:
+            services += self.s3_services.services()
         for part, run in services:  # none of them is to end; should one, whatever it met, it begins again
             nursery.start_soon(forever, part, run, self.problems)
         with self.problems.aside("sweeping", "trash", "trash"):
@@ -268,12 +268,12 @@ async def _build(
     space = DiskReserve(store, config.min_free, partial(catalogue.headroom.keep, fallocate))
     hashing = Hashing(store, config.commit.hash_threads)
     local = LocalOnly(behind)
-    tier, far = None, None
+    tier, in_s3 = None, None
     if objects is not None:
-        tier, far = remote.reach(config, objects, tree, pool, space, store, hashing, unanswered)
+        tier, in_s3 = remote.reach(config, objects, tree, pool, space, store, hashing, unanswered)
     else:
         tree.events.subscribe(local)
-    backing_files = BackingFiles(tree, places, store, publisher, pool, in_use, far or local)
+    backing_files = BackingFiles(tree, places, store, publisher, pool, in_use, in_s3 or local)
     committer = Committer(
         tree, behind, places, backing_files, publisher, store, hashing,
         hash_threads=config.commit.hash_threads, settle_max_s=config.commit.settle_max,
@@ -308,16 +308,16 @@ async def _build(
         *sweeper.sweeps(),
     )  # fmt: skip
     reports, draining = SqliteReports(store.catalogue_path, limiter), Draining(tree, tier, committer, publisher)
-    far_services, far_work = None, None
+    s3_services, far_work = None, None
     if tier is not None:
-        far_services = remote.build(config, tier, tree, CommittedFiles(backing_files, places, store))
+        s3_services = remote.build(config, tier, tree, CommittedFiles(backing_files, places, store))
         tier_run = TierRun(tier, tree, config.s3.storage_class if config.s3 is not None else None)
         far_work = FarWork(LocalCopies(tier, tree, reports), tier_run, QueueChanges(tier, tree), Claiming(tier, tree))
     return Parts(
         store, catalogue, behind, tree, backing_files, publisher, hashing, committer, vfs,
         Work(sweeper, trash, draining, Recount(tree), far_work),
         Sweeps(sweeps, behind.problems, clock), timekeeper,
-        far_services, limiter, reports, recovered, counting, Sessions(vfs, kernel, operators), operators,
+        s3_services, limiter, reports, recovered, counting, Sessions(vfs, kernel, operators), operators,
     )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ log = logging.getLogger("recfs.s3")
 
 
 @dataclass(frozen=True, slots=True)
-class Remote:
+class S3Services:
     """The parts that stand between the file system and S3."""
 
     tier: Tier
@@ -107,24 +107,24 @@ def reach(
     )
     journal = Journal(tree.behind, tree.clock, unanswered)
     url = config.s3.url if config.s3 is not None else "the bucket"
-    owner = Ownership(objects, tree.catalogue, tree.behind, tree.clock, str(store.root), url)
-    link = Link(objects, owner, trio.CapacityLimiter(threads), FetchSlots(threads))
+    ownership = Ownership(objects, tree.catalogue, tree.behind, tree.clock, str(store.root), url)
+    link = Link(objects, ownership, trio.CapacityLimiter(threads), FetchSlots(threads))
     copies = Copies(settings, journal, tree.behind)
     partials = Partials(copies, link, tree, pool, space, store, hashing)
-    evictor = CacheEvictor(copies, owner, partials, tree, space)
+    evictor = CacheEvictor(copies, ownership, partials, tree, space)
     tier = Tier(copies, partials, evictor, link, tree)
     budget = UploadBudget(copies, tier.decide)
     return tier, BytesInS3(partials, evictor, link, budget, fetch_whole_below=config.cache.fetch_whole_below)
 
 
-def build(config: Config, tier: Tier, tree: Tree, committed: CommittedFiles) -> Remote:
+def build(config: Config, tier: Tier, tree: Tree, committed: CommittedFiles) -> S3Services:
     """The tier with who works for it."""
     uploader = Uploader(
         tier, tree, tree.behind, committed,
         threads=_threads(config), concurrency=config.upload.concurrency, part_threads=config.upload.part_threads,
         retry_max_s=config.upload.retry_max,
     )  # fmt: skip
-    return Remote(tier, uploader)
+    return S3Services(tier, uploader)
 
 
 def _threads(config: Config) -> int:

@@ -35,8 +35,8 @@ from recfs.ports.objects import (
     ObjectMeta,
     PartInfo,
     Progress,
+    RestoreSpeed,
     RestoreState,
-    Tier,
     UploadInfo,
     part_size,
 )
@@ -304,7 +304,7 @@ class FakeObjectStore:
             self._small[key] = data
             return True
 
-    def restore(self, key: str, days: int, tier: Tier = "Standard") -> None:
+    def restore(self, key: str, days: int, tier: RestoreSpeed = "Standard") -> None:
         """As the port says."""
         with self._call("restore", key):
             found = self._existing(key)

@@ -14,7 +14,7 @@ import trio
 from recfs.core.model import State
 from recfs.disk.contended import Contended
 from recfs.disk.diskio import is_beyond, too_many
-from recfs.disk.moves import Moves
+from recfs.disk.publisher_waits import PublisherWaits
 from recfs.disk.remains import Remains
 from recfs.disk.staging import StagingPool
 from recfs.disk.stops import Stops
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from recfs.disk.home.path_resolver import PathResolver
     from recfs.ports.work import Publisher
     from recfs.state.nodes import FileNode, Node
-    from recfs.state.remote import Remote
+    from recfs.state.remote import RemoteBytes
     from recfs.state.tree import Tree
     from recfs.stores.local import LocalStore
 
@@ -51,7 +51,7 @@ class BackingFiles:
         publisher: Publisher,
         pool: StagingPool,
         in_use: InUse,
-        remote: Remote,
+        remote: RemoteBytes,
     ) -> None:
         self._tree = tree
         self._behind = tree.behind
@@ -64,14 +64,14 @@ class BackingFiles:
         self.in_use = in_use
         self.contended = Contended(in_use)
         self.pool = pool
-        self.moves = Moves(places, publisher)
+        self.moves = PublisherWaits(places, publisher)
         self.stops = Stops(self.contended, tree.behind.problems)
         self.versions = Versions(tree, tree.behind, self.stops.thaw)
         self.unsealing = Unsealing(tree, places, pool, self.moves, self.contended, self.versions, self.stops)
         self._remains = Remains(tree, places, store, publisher, self.pool, self._copies)
 
     async def wait_for_moves(self, node: Node) -> None:
-        """As `Moves.ended`."""
+        """As `PublisherWaits.ended`."""
         await self.moves.ended(node)
 
     # --- opening and closing -------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def refresh(tree: Tree, node: FileNode) -> bool:
     return True
 
 
-def look(node: FileNode) -> None:
+def remember_below(node: FileNode) -> None:
     """Remember the file below as it is now: what changed it was the daemon itself. Atomic."""
     body = node.body
     if body is not None and body.unchecked_writers:

@@ -43,7 +43,7 @@ class Remains:
         if write and empty:
             return self._nameless()
         with bounded("the publisher's present batch"):
-            await self._publisher.idle()
+            await self._publisher.no_batch()
         # Nothing is awaited before the open: nobody moves them meanwhile.
         fd = os.dup(node.body.fd) if node.body is not None else self._find(node)
         if not write:

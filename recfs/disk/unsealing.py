@@ -18,7 +18,7 @@ from recfs.state.waits import Held, interruptible
 if TYPE_CHECKING:
     from recfs.disk.contended import Contended
     from recfs.disk.home.path_resolver import PathResolver
-    from recfs.disk.moves import Moves
+    from recfs.disk.publisher_waits import PublisherWaits
     from recfs.disk.staging import StagingPool
     from recfs.disk.stops import Stops
     from recfs.disk.versions import Versions
@@ -35,7 +35,7 @@ class Unsealing:
         tree: Tree,
         places: PathResolver,
         pool: StagingPool,
-        moves: Moves,
+        moves: PublisherWaits,
         contended: Contended,
         versions: Versions,
         stops: Stops,

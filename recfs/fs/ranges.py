@@ -16,7 +16,7 @@ import trio
 
 from recfs.core.bounds import end_of
 from recfs.disk.diskio import KEEP_SIZE, PUNCH_HOLE, disk_error, fallocate
-from recfs.disk.refresh import look, refresh
+from recfs.disk.refresh import refresh, remember_below
 from recfs.errors import InvalidArgument, NotSupported
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class Ranges:
         finally:
             body.held = 0
             self._tree.resize(node, os.fstat(body.fd).st_size)
-            look(node)
+            remember_below(node)
 
 
 def _missing(fd: int, offset: int, length: int) -> int:

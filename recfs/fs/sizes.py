@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from recfs.core.bounds import end_of
 from recfs.disk.diskio import disk_error
-from recfs.disk.refresh import drop_privileges, look, refresh
+from recfs.disk.refresh import drop_privileges, refresh, remember_below
 from recfs.errors import OutOfSpace
 from recfs.state.nodes import BLOCK_BYTES
 
@@ -62,7 +62,7 @@ class Sizes:
                     raise
                 raise disk_error(error, node) from error
         body.untouched = None
-        look(node)
+        remember_below(node)
         drop_privileges(node)
         now = self._tree.clock.now_ns()
         node.mtime_ns = node.ctime_ns = now

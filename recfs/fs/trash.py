@@ -136,7 +136,7 @@ class Trash:
             while not entry.in_trash and entry.gid in self._tree.garbage:
                 await self._behind.flush()
                 self._publisher.hurry()
-                await self._publisher.idle()
+                await self._publisher.no_batch()
                 await trio.sleep(0.01)
 
     async def _folder(self, names: list[bytes], entry: Garbage, made: list[DirNode]) -> DirNode:

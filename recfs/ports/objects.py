@@ -31,7 +31,7 @@ Cancel = Callable[[], bool]
 """True as soon as the transfer is not wanted any more. Asked about every MiB, from the thread of the transfer."""
 Progress = Callable[[int], None]
 """Told how many bytes of this call have gone out so far; falls back to 0 when an attempt starts again."""
-Tier = Literal["Standard", "Bulk", "Expedited"]
+RestoreSpeed = Literal["Standard", "Bulk", "Expedited"]
 
 
 class RestoreState(StrEnum):
@@ -223,7 +223,7 @@ class ObjectWrites(Protocol):
     def set_tags(self, key: str, tags: Mapping[str, str]) -> None:
         """Replace all tags of the object."""
 
-    def restore(self, key: str, days: int, tier: Tier = "Standard") -> None:
+    def restore(self, key: str, days: int, tier: RestoreSpeed = "Standard") -> None:
         """Ask for a readable copy of an archived object. Fine if one was asked for already. NotOffered."""
 
 
@@ -315,8 +315,8 @@ __all__ = [
     "ObjectWrites",
     "PartInfo",
     "Progress",
+    "RestoreSpeed",
     "RestoreState",
-    "Tier",
     "UploadInfo",
     "part_size",
 ]

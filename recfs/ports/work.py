@@ -46,10 +46,10 @@ class Publisher(Protocol):
     def touches(self, inos: Sequence[int]) -> bool:
         """Whether a move now being carried out concerns one of *inos*."""
 
-    async def idle(self) -> None:
+    async def no_batch(self) -> None:
         """Wait until no batch at all is being carried out; none is until the next await."""
 
-    async def quiet(self) -> None:
+    async def batch_done(self) -> None:
         """Wait until what is now being carried out is done."""
 
     def remake_above(self, ino: int) -> None:

@@ -25,7 +25,7 @@ class Claiming:
         """Take it, which was *verdict* before, into use. Raises what the object store raises."""
         if verdict is Verdict.LOST:
             await self._send_again()  # before anything may leave: `Ownership.lost` holds it until the claim
-        await self._tier.owner.claim()
+        await self._tier.ownership.claim()
         for row in [row for row in self._tier.journal.rows.values() if row.attempts]:
             self._tier.journal.retry(row.id)
 

@@ -34,7 +34,7 @@ class Budget(Protocol):
         """Return when some work on S3 has ended."""
 
 
-class Remote(Protocol):
+class RemoteBytes(Protocol):
     """Brings bytes from S3."""
 
     @property
@@ -115,4 +115,4 @@ class LocalOnly(Subscriber):
             self._behind.object(node.object)
 
 
-__all__ = ["Budget", "LocalOnly", "Remote"]
+__all__ = ["Budget", "LocalOnly", "RemoteBytes"]

@@ -34,7 +34,7 @@ from recfs.ports.objects import (
     ObjectStore,
     PartInfo,
     Progress,
-    Tier,
+    RestoreSpeed,
     UploadInfo,
 )
 from recfs.stores.breaker import CircuitBreaker
@@ -323,7 +323,7 @@ class RetryingObjectStore:
         """As `ObjectStore.put_small`."""
         return self._try("put_small", lambda: self._store.put_small(key, data, only_new=only_new))
 
-    def restore(self, key: str, days: int, tier: Tier = "Standard") -> None:
+    def restore(self, key: str, days: int, tier: RestoreSpeed = "Standard") -> None:
         """As `ObjectStore.restore`."""
         self._try("restore", lambda: self._store.restore(key, days, tier))
 

@@ -22,7 +22,7 @@ class Link:
     """The object store, and what is asked before it is."""
 
     objects: ObjectStore
-    owner: Ownership
+    ownership: Ownership
     """Asked before anything in S3 is changed."""
     limiter: trio.CapacityLimiter
     """For threads that read from S3."""

@@ -208,7 +208,7 @@ class Partials:
             log.error("%s: %s", node.path, failed)
             if isinstance(failed, ObjectMissing | BucketMissing):
                 assert self.nursery is not None
-                self.nursery.start_soon(self._link.owner.doubt)
+                self.nursery.start_soon(self._link.ownership.doubt)
             if isinstance(failed, ObjectArchived) or partial.idle:
                 self.drop(node)  # else with the last close: who has it open gets this error at every read
 

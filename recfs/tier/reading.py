@@ -32,22 +32,22 @@ class BytesInS3:
         self.fetch_whole_below = fetch_whole_below
 
     async def bring(self, node: FileNode) -> None:
-        """As `Remote.bring`."""
+        """As `RemoteBytes.bring`."""
         await self._partials.bring(node)
 
     async def begin(self, node: FileNode) -> tuple[int, Fetch] | None:
-        """As `Remote.begin`."""
+        """As `RemoteBytes.begin`."""
         partial = await self._partials.of(node)
         if partial is None or node.body is not None or node.state is not State.FETCHING:
             return None
         return os.dup(partial.fd), partial.download
 
     def lost(self, node: FileNode) -> bool:
-        """As `Remote.lost`."""
+        """As `RemoteBytes.lost`."""
         return self._evictor.lost(node)
 
     async def restore_state(self, node: FileNode) -> RestoreState | None:
-        """As `Remote.restore_state`."""
+        """As `RemoteBytes.restore_state`."""
         held = node.object
         if held is None or (node.state is not State.ARCHIVED and held.storage_class not in ARCHIVE_CLASSES):
             return None

@@ -82,7 +82,7 @@ class Tier(Subscriber):
         self.settings = copies.settings
         self.journal = copies.journal
         self.link = link
-        self.owner = link.owner
+        self.ownership = link.ownership
         self.limiter = link.limiter
         self._tree = tree
         self._behind = tree.behind

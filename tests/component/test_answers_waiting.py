@@ -48,7 +48,7 @@ async def test_it_says_what_s3_said_last_and_so_does_the_queue(fs: Filesystem, m
     assert tier is not None
     patient = RetryPolicy(max_attempts=1000, deadline_s=1000.0, first_wait_s=0.01, max_wait_s=0.01)
     retrying = RetryingObjectStore(bucket(fs), patient, CircuitBreaker(threshold=10_000))
-    tier.link, tier.owner._objects = replace(tier.link, objects=retrying), retrying
+    tier.link, tier.ownership._objects = replace(tier.link, objects=retrying), retrying
     bucket(fs).fail("*", Unreachable("no route"), times=100_000)
     try:
         with pytest.raises(Stalled, match="within 1 s: no route; what was asked for"):

@@ -190,7 +190,7 @@ async def test_two_daemons_on_copies_of_one_store(
     await second.write(FILE, b"of the copy")
     await second.drain()
     assert objects.data(FILE) == b"of the copy"
-    first.tier.owner._good_until = float("-inf")  # ten minutes later
+    first.tier.ownership._good_until = float("-inf")  # ten minutes later
     await first.write(FILE, b"too late")
     assert "used by a copy of this store" in await refused(first)
     assert objects.data(FILE) == b"of the copy"
@@ -246,11 +246,11 @@ async def test_of_two_new_stores_one_gets_the_prefix(
     def other_is_faster(operation: str, _key: str | None) -> None:
         if operation == "put_small":
             objects.before = lambda _operation, _key: None
-            trio.from_thread.run(second.tier.owner.ensure)
+            trio.from_thread.run(second.tier.ownership.ensure)
 
     objects.before = other_is_faster
     with pytest.raises(PrefixTaken):
-        await first.tier.owner.ensure()
+        await first.tier.ownership.ensure()
     assert mark(objects)["root"] == str(second.root)
     await first.stop()
     await second.stop()
@@ -270,11 +270,11 @@ async def test_a_server_that_does_not_write_on_condition_is_read_back(
         looks += operation == "get_small"
         if looks == 2:
             objects.before = lambda _operation, _key: None
-            trio.from_thread.run(second.tier.owner.claim)
+            trio.from_thread.run(second.tier.ownership.claim)
 
     objects.before = other_writes_in_between
     with pytest.raises(PrefixTaken):
-        await first.tier.owner.ensure()
+        await first.tier.ownership.ensure()
     assert mark(objects)["root"] == str(second.root)
     await first.stop()
     await second.stop()
@@ -349,7 +349,7 @@ async def test_a_read_that_finds_its_object_gone_has_the_mark_looked_at(
     expect_log("has lost the mark and objects of this store|source.mp4: users/5/recordings/142/source.mp4")
     with pytest.raises(ObjectMissing):
         await fs.read(FILE)
-    await until(lambda: fs.tier.owner.lost)
+    await until(lambda: fs.tier.ownership.lost)
     assert "1 file is in S3 only" in await problems(fs)
     drained = await fs.answers()["drain"]({"timeout_s": 10})
     assert "1 file is in S3 only" in drained["lost"]

@@ -87,7 +87,7 @@ async def test_a_stop_waits_for_nothing_while_s3_is_down(nursery: trio.Nursery, 
     await failing(fs)
     await settle(fs)
     assert (await ask(fs, "queue"))["totals"]["uploads"] == 50
-    fs.parts.remote.close()  # type: ignore[union-attr]  # as the daemon does; else the waiting calls go on
+    fs.parts.s3_services.close()  # type: ignore[union-attr]  # as the daemon does; else the waiting calls go on
     await fs.stop()
 
 
@@ -101,8 +101,8 @@ async def test_an_upload_that_a_stop_cuts_off_is_none_that_failed(fs: Filesystem
     await ask(fs, "queue_retry", all=True)
     await hold.entered()
     async with trio.open_nursery() as ending:
-        assert fs.parts.remote is not None
-        fs.parts.remote.close()
+        assert fs.parts.s3_services is not None
+        fs.parts.s3_services.close()
         ending.start_soon(fs.stop)
         await trio.testing.wait_all_tasks_blocked()
         hold.let_go()

@@ -338,8 +338,8 @@ async def stop_as_the_daemon_does(fs: Tiered) -> None:
         trio.fail_after(600),
     ):
         await stopping._end()
-        assert fs.parts.remote is not None
-        fs.parts.remote.close()
+        assert fs.parts.s3_services is not None
+        fs.parts.s3_services.close()
         await stopping.finish()
         await fs.stop()
 

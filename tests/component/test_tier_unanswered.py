@@ -365,7 +365,7 @@ async def test_a_mark_that_comes_late_is_this_stores_own(fs: Filesystem, monkeyp
     await stored_at_last(fs)
     assert fake.get_small(MARK_KEY) != marks[0]
     put(MARK_KEY, marks[0], only_new=False)
-    await fs.tier.owner.doubt()
+    await fs.tier.ownership.doubt()
     await fs.write(OTHER, b"more")
     await stored_at_last(fs, OTHER)
-    assert fs.tier.owner.refusal is None
+    assert fs.tier.ownership.refusal is None

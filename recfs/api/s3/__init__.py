@@ -67,8 +67,8 @@ class S3Answers:
     @property
     def lost(self) -> str | None:
         """What is gone from the bucket, if that is known; None where nothing is."""
-        owner = self._far.found.owner if self._far.found is not None else None
-        return owner.lost if owner is not None else None
+        tier = self._far.found
+        return tier.ownership.lost if tier is not None else None
 
     async def refused(self) -> dict[str, Any] | None:
         """As `QueueAnswers.refused`."""

@@ -13,7 +13,7 @@ from recfs.core.layout import role_of
 from recfs.core.model import State
 from recfs.errors import Exists, InvalidArgument, NotFound
 from recfs.ports.object_errors import NotOffered, ObjectArchived, ObjectMissing
-from recfs.ports.objects import LifecycleRule, ObjectInfo, RestoreState, Tier
+from recfs.ports.objects import LifecycleRule, ObjectInfo, RestoreSpeed, RestoreState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,8 +44,8 @@ class BucketAnswers:
         days, speed = params.get("days", 7), params.get("tier", "Standard")
         if not isinstance(days, int) or isinstance(days, bool) or not 1 <= days <= 36_500:
             raise InvalidArgument(f"days: {days!r}; a restored copy stays for 1 day or more")
-        if speed not in get_args(Tier):
-            raise InvalidArgument(f"tier: {speed!r}; one of {', '.join(get_args(Tier))}")
+        if speed not in get_args(RestoreSpeed):
+            raise InvalidArgument(f"tier: {speed!r}; one of {', '.join(get_args(RestoreSpeed))}")
         held, path = await self._held(params)
         info = await self._head(held)
         if info.restore_state is None:
@@ -109,7 +109,7 @@ class BucketAnswers:
         if not 1 <= expires_s <= MAX_PRESIGN_S:
             raise InvalidArgument("a presigned URL is good for 1 second to 7 days")
         if put:
-            await self._far.tier.owner.ensure()
+            await self._far.tier.ownership.ensure()
         key = await self._free_key(params) if put else await self._stored_key(params)
         url = await self._far.ask(partial(self._far.tier.objects.presign, key, "PUT" if put else "GET", expires_s))
         return {
@@ -154,7 +154,7 @@ class BucketAnswers:
     async def lifecycle_apply(self, params: dict[str, Any]) -> dict[str, Any]:
         """Write the configuration's rules into the bucket in place of recfs's; all others stay as they are."""
         objects, wanted = self._far.tier.objects, configured(self._far.config.lifecycle)
-        await self._far.tier.owner.ensure()
+        await self._far.tier.ownership.ensure()
         before = _compared(wanted, await self._far.ask(objects.get_lifecycle))
         dry_run = bool(params.get("dry_run"))
         if before["differs"] and not dry_run:

@@ -22,16 +22,16 @@ class ClaimAnswers:
     async def owner(self, params: dict[str, Any]) -> dict[str, Any]:
         """Whose the prefix is. Changes nothing."""
         async with self._far.answered():
-            verdict, mark = await self._far.tier.owner.verdict()
+            verdict, mark = await self._far.tier.ownership.verdict()
             if verdict is Verdict.LOST and self._far.tier.partials.serving.is_set():
-                await self._far.tier.owner.doubt()  # what somebody was told, `status` tells as well
+                await self._far.tier.ownership.doubt()  # what somebody was told, `status` tells as well
         return self._as_json(verdict, mark) | {"claimed": False}
 
     async def claim(self, params: dict[str, Any]) -> dict[str, Any]:
         """Take the prefix into use; another's only with `force`. Tells whose it was."""
         tier = self._far.tier
         async with self._far.answered():
-            verdict, mark = await tier.owner.verdict()
+            verdict, mark = await tier.ownership.verdict()
         claimed = verdict in _MAY_USE or verdict is Verdict.LOST or bool(params.get("force"))
         if claimed:
             await self._far.services.claiming.claim(verdict)

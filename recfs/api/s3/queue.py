@@ -79,7 +79,7 @@ class QueueAnswers:
             "trouble": self._far.trouble or tier.partials.misses.general,
             "failed_reads": reads,
             "unread": unread,
-            "problem": tier.owner.refusal or summaries_s3.problem(found),
+            "problem": tier.ownership.refusal or summaries_s3.problem(found),
         }
 
     def watched(self) -> int:

@@ -7,7 +7,7 @@ crash in between leaves a pending row whose `home_ino` tells at the next start w
 
 A batch is planned on the trio thread, with the metadata already saying where everything will lie, and carried out by a
 thread. Until it is done `touches` is true for what it moves, and whoever needs such a path waits
-(`Moves.ended`).
+(`PublisherWaits.ended`).
 Files that programs may keep locked are left out of it (`inuse.py`), and what is under way in it is not handed to the
 kernel (`worked_on`).
 """
@@ -143,12 +143,12 @@ class HomePublisher(BatchSubscriber):
         moving = self._moving
         return bool(moving) and not moving.isdisjoint(inos)
 
-    async def quiet(self) -> None:
+    async def batch_done(self) -> None:
         """Wait until the batch being carried out is done."""
         if self._working:
             await self._done.wait()
 
-    async def idle(self) -> None:
+    async def no_batch(self) -> None:
         """Wait until no batch at all is being carried out, garbage included; none is until the next await."""
         while self._working:
             await self._done.wait()

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from recfs.ports.object_errors import NotOffered, ObjectStoreError, RequestRefused
-from recfs.ports.objects import CheckReport, LifecycleRule, Tier
+from recfs.ports.objects import CheckReport, LifecycleRule, RestoreSpeed
 from recfs.stores.s3.copies import S3Copies
 from recfs.stores.s3.faults import fault, faults
 
@@ -26,7 +26,7 @@ class S3Admin(S3Copies):
 
     # --- objects -------------------------------------------------------------------------------------------------
 
-    def restore(self, key: str, days: int, tier: Tier = "Standard") -> None:
+    def restore(self, key: str, days: int, tier: RestoreSpeed = "Standard") -> None:
         """As `ObjectStore.restore`."""
         request = {"Days": days, "GlacierJobParameters": {"Tier": tier}}
         try:

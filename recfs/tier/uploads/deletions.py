@@ -68,7 +68,7 @@ class Deletions:
     async def _delete(self, taken: list[JournalRow]) -> None:
         rows = taken
         try:
-            await self._tier.owner.ensure()
+            await self._tier.ownership.ensure()
             # A file whose removal, or whose object's new key, is not on the disk yet would be back without its bytes.
             await self._behind.durable()
             for row in rows:

@@ -49,13 +49,13 @@ class Holders:
         self._behind = behind
         self._waits: dict[int, int] = {}
         """How often a row had to wait for another file's object to leave its key."""
-        self.wanted: set[int] = set()
+        self.to_go_aside: set[int] = set()
         """Moves that S3 refuses, whose object is where another file's is to be: it goes aside."""
 
     def ended(self, row_id: int) -> None:
         """The row is done or dropped."""
         self._waits.pop(row_id, None)
-        self.wanted.discard(row_id)
+        self.to_go_aside.discard(row_id)
         self._journal.free(row_id)
 
     async def make_durable(self, node: FileNode, key: str) -> None:
@@ -91,8 +91,8 @@ class Holders:
             move = self._journal.move_of(holder.ino)
             if move is None or not (self._is_refused(holder) or move.error == NOT_YET):
                 self._tier.queue_move(holder)  # renamed with its directory, and not told so yet
-            elif move.id not in self.wanted:
-                self.wanted.add(move.id)
+            elif move.id not in self.to_go_aside:
+                self.to_go_aside.add(move.id)
                 self._tier.queue_move(holder)  # it cannot follow its file: aside it can, perhaps
             else:
                 self._journal.refusals.add(row.id)  # neither: that is to be put right first
@@ -140,7 +140,7 @@ class Holders:
         )  # fmt: skip
         self._tier.copies.remember(node, held._replace(key=aside))
         if move is not None:
-            self.wanted.discard(move.id)
+            self.to_go_aside.discard(move.id)
             self._journal.retry(move.id)  # it says then where the object is missing now
         if node.state is State.STORED:
             await self._tier.store_anew(node)

@@ -45,7 +45,7 @@ WRITTEN_LOOK_S = 3600.0
 _NS = 10**9
 
 
-class Moves:
+class ObjectMoves:
     """The journal's moves, carried out."""
 
     def __init__(
@@ -65,7 +65,7 @@ class Moves:
 
     async def folder(self, row: JournalRow, folder: Node) -> None:
         """A directory was renamed: the objects of everything below are to follow. Raises IoFailure or OutOfSpace."""
-        await self._own(folder)
+        await self._reassign_users(folder)
         await self._behind.flush()
         after = 0
         while page := await self._tree.catalogue.objects_below(folder.ino, after, 500):
@@ -78,7 +78,7 @@ class Moves:
             await self._behind.flush()
         self._journal.done(row.id)
 
-    async def _own(self, folder: Node) -> None:
+    async def _reassign_users(self, folder: Node) -> None:
         """What waits below a directory that came from another user counts as this one's."""
         account = folder.account if isinstance(folder, DirNode) else None
         for ino in self._journal.uploads_of_others(account.user if account is not None else None):
@@ -103,7 +103,7 @@ class Moves:
             return
         await self._holders.make_durable(node, key)
         holder = await self._holders.holder(key, node.ino)
-        if row.id in self._holders.wanted or (holder is not None and await self._holders.in_circle(node, holder)):
+        if row.id in self._holders.to_go_aside or (holder is not None and await self._holders.in_circle(node, holder)):
             key = f"{ASIDE}{node.ino}"
             if not self._claim(row, key):
                 return
@@ -138,7 +138,7 @@ class Moves:
                 log.error("%s: its object %s is gone from S3", node.path, held.key)
             raise
         self._journal.done(row.id)
-        self._holders.wanted.discard(row.id)
+        self._holders.to_go_aside.discard(row.id)
         self._journal.superseded(key)
         if node.object is None or node.object.key != held.key or node.unlinked:
             self._journal.delete(key)  # uploaded anew, or removed, meanwhile

@@ -40,7 +40,7 @@ from recfs.tier.tier import Attributes, attributes_of, key_of
 from recfs.tier.uploads.deletions import Deletions
 from recfs.tier.uploads.failures import Failures
 from recfs.tier.uploads.holders import Holders
-from recfs.tier.uploads.moves import Moves
+from recfs.tier.uploads.moves import ObjectMoves
 from recfs.tier.uploads.transfer import Transfer, abort_unknown
 
 if TYPE_CHECKING:
@@ -82,10 +82,10 @@ class Uploader:
         self._slots = trio.CapacityLimiter(concurrency)
         self._parts = trio.CapacityLimiter(part_threads)
         self._holders = Holders(tier, tree, behind)
-        self._moves = Moves(tier, tree, behind, self._holders, self._limiter, self._clear, self._claim)
+        self._moves = ObjectMoves(tier, tree, behind, self._holders, self._limiter, self._clear, self._claim)
         self._keys: set[str] = set()
         """Keys being worked on …"""
-        self._own: dict[int, set[str]] = {}
+        self._keys_of_row: dict[int, set[str]] = {}
         """… and which of them by which row."""
         self._failures = Failures(tier.journal, tree, retry_max_s=retry_max_s)
         self._deletions = Deletions(tier, behind, self._holders, self._failures, self._limiter, self._keys)
@@ -119,7 +119,7 @@ class Uploader:
                 blocked.append(row.id)
             elif row.id in self._journal.rows:
                 self._keys |= keys
-                self._own[row.id] = keys
+                self._keys_of_row[row.id] = keys
                 self._journal.running[row.id] = Running(row.kind)
                 await nursery.start(self._work, row, keys)
         self._journal.due.put_back(blocked + self._deletions.start(nursery))
@@ -144,7 +144,7 @@ class Uploader:
         A file may have another name by now than when its row was taken up, or its object has to go aside. False:
         somebody works there, and the row is looked at again soon.
         """
-        own = self._own[row.id]
+        own = self._keys_of_row[row.id]
         if key in self._keys and key not in own:
             later_ns = round(AGAIN_S * random.uniform(0.5, 1.0) * _NS)
             self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns() + later_ns))
@@ -161,7 +161,7 @@ class Uploader:
         async with self._slots:
             task_status.started()
             try:
-                await self._tier.owner.ensure()
+                await self._tier.ownership.ensure()
                 if row.kind == ABORT:
                     await self._abort(row)
                 else:
@@ -181,7 +181,7 @@ class Uploader:
                 self._failures.failed(row, error)
             finally:
                 self._keys -= keys
-                self._own.pop(row.id, None)
+                self._keys_of_row.pop(row.id, None)
                 if row.id not in self._journal.rows:
                     self._holders.ended(row.id)
                     self._failures.ended(row.id)
@@ -333,7 +333,7 @@ class Uploader:
         key = row.key
         if not key:
             return True
-        is_busy = key in self._keys and key not in self._own.get(row.id, ())
+        is_busy = key in self._keys and key not in self._keys_of_row.get(row.id, ())
         if is_busy or self._tier.copies.is_read(key, row.ino):
             self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns() + round(AGAIN_S * _NS)))
             return False

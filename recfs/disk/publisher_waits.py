@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from recfs.state.nodes import FileNode, Node
 
 
-class Moves:
+class PublisherWaits:
     """The batch that is under way."""
 
     def __init__(self, places: PathResolver, publisher: Publisher) -> None:
@@ -29,7 +29,7 @@ class Moves:
         await.
         """
         while self._publisher.touches(self._places.way(node)):
-            await self._publisher.quiet()
+            await self._publisher.batch_done()
 
     async def ended_soon(self, node: Node) -> None:
         """`ended`, for a request: raises Interrupted or TryAgain."""
@@ -46,7 +46,7 @@ class Moves:
         """Wait for what the publisher does with the file just now, if anything. Raises Interrupted or TryAgain."""
         if node.ino in self._publisher.worked_on:
             with bounded(f"the home tree, where {node.path} is changed"):
-                await self._publisher.quiet()
+                await self._publisher.batch_done()
 
 
-__all__ = ["Moves"]
+__all__ = ["PublisherWaits"]
