@@ -27,6 +27,10 @@ NAME_MAX_BYTES = 255
 """NAME_MAX of the file systems underneath; the kernel itself lets 1024 bytes through to a FUSE daemon."""
 
 
+PATH_MAX_BYTES = 4095
+"""PATH_MAX of Linux without the NUL at the end: the longest path, and the longest target of a symbolic link."""
+
+
 class Role(enum.IntEnum):
     """What a directory is for. An IntEnum because members index a table; the numbers are never stored."""
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 READ, WRITE, SEARCH = 4, 2, 1
 """What is wanted of a file or directory, as bits of its mode. SEARCH is execution, of a file."""
-_SETGID, _STICKY = 0o2000, 0o1000
+_SETGID, _STICKY, _ALL_WRITE = 0o2000, 0o1000, 0o002
 _ANY_EXECUTE = 0o111
 
 
@@ -70,6 +70,14 @@ def is_sticky_for(folder: Owned, entry: Owned, who: Identity) -> bool:
     return bool(folder.mode & _STICKY) and not who.is_root and who.uid not in (folder.uid, entry.uid)
 
 
+def may_follow(folder: Owned, link: Owned, who: Identity) -> bool:
+    """Whether *who* may follow a symbolic link in *folder*: in a sticky directory where everybody may write only their
+    own and its owner's (proc(5), protected_symlinks), root no other.
+    """
+    planted = _STICKY | _ALL_WRITE
+    return folder.mode & planted != planted or link.uid in (who.uid, folder.uid)
+
+
 def may_give(what: Owned, who: Identity, uid: int | None, gid: int | None) -> bool:
     """Whether *who* may change owner and group; None = as they are (chown(2))."""
     if who.is_root:
@@ -84,4 +92,16 @@ def mode_given(mode: int, gid: int, who: Identity) -> int:
     return mode if who.is_root or who.is_in(gid) else mode & ~_SETGID
 
 
-__all__ = ["READ", "SEARCH", "WRITE", "Identity", "Owned", "allows", "is_sticky_for", "may_give", "mode_given", "owns"]
+__all__ = [
+    "READ",
+    "SEARCH",
+    "WRITE",
+    "Identity",
+    "Owned",
+    "allows",
+    "is_sticky_for",
+    "may_follow",
+    "may_give",
+    "mode_given",
+    "owns",
+]

@@ -6,11 +6,11 @@ Symbolic links are followed inside the mount; where one leads out of it only the
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from recfs.core.layout import NAME_MAX_BYTES
-from recfs.core.permissions import SEARCH, allows
+from recfs.core.layout import NAME_MAX_BYTES, PATH_MAX_BYTES
+from recfs.core.permissions import SEARCH, allows, may_follow
 from recfs.errors import AccessDenied, InvalidPath, NameTooLong, NotADirectory, NotFound, OtherDevice
 from recfs.state.nodes import DirNode, LinkNode
 
@@ -32,6 +32,8 @@ class Place:
     name: bytes
     """Empty for the root, and for a path that ends in `.` or `..`: these can be looked at, not made or removed."""
     seen: Node | FallbackEntry | None
+    slashed: bool = False
+    """Whether a `/` follows the name: only a directory is meant."""
 
     @property
     def path(self) -> str:
@@ -49,18 +51,43 @@ async def find(vfs: Vfs, path: str | bytes, who: Identity, *, follow: bool = Tru
     """Walk a path from the mount's root. *follow*: also a symbolic link at its end.
 
     Raises NotFound (a directory on the way is not there), NotADirectory, AccessDenied, NameTooLong, InvalidPath
-    (too many links, a NUL) or OtherDevice (a link leads out of the mount).
+    (too many links, a NUL, no bytes for a character) or OtherDevice (a link leads out of the mount).
     """
-    raw = os.fsencode(path)
+    return await _walk(vfs, _raw(path), who, follow=follow)
+
+
+async def find_name(vfs: Vfs, path: str | bytes, who: Identity) -> Place:
+    """Walk to a name that is to come or to go: what is there is not followed, and need not be a directory.
+
+    A `/` after it is told of alone: what mkdir(2), unlink(2) and rename(2) make of that differs. Raises like `find`.
+    """
+    raw = _raw(path)
+    name = raw.rstrip(b"/")
+    return replace(await _walk(vfs, name, who, follow=False), slashed=name != raw)
+
+
+def _raw(path: str | bytes) -> bytes:
+    try:
+        raw = os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise InvalidPath(f"{path!r}: a character that no file name has") from error
     if b"\0" in raw:
         raise InvalidPath(f"{os.fsdecode(raw)!r}: a NUL is in no name")
+    if len(raw) > PATH_MAX_BYTES:
+        raise NameTooLong(f"a path of {len(raw)} bytes; at most {PATH_MAX_BYTES} are allowed")
+    return raw
+
+
+async def _walk(vfs: Vfs, raw: bytes, who: Identity, *, follow: bool) -> Place:
     ahead = raw.split(b"/")[::-1]
-    wants_dir = ahead[0] in (b"", b".", b"..")
     place = Place(vfs.tree.root, b"", vfs.tree.root)
     links = 0
     while ahead:
         name = ahead.pop()
         if not name:
+            if place.seen is not None:
+                _folder(place)
+            place = replace(place, slashed=True)
             continue
         folder = _folder(place)
         if name == b".":
@@ -74,17 +101,17 @@ async def find(vfs: Vfs, path: str | bytes, who: Identity, *, follow: bool = Tru
         if len(name) > NAME_MAX_BYTES:
             raise NameTooLong(f"{os.fsdecode(name[:40])}…")
         place = Place(folder, name, await vfs.lookup(folder.ino, name))
-        if isinstance(place.seen, LinkNode) and (follow or wants_dir or any(ahead)):
+        if isinstance(place.seen, LinkNode) and (follow or ahead):
             links += 1
             target = place.seen.target
+            if not may_follow(folder, place.seen, who):
+                raise AccessDenied(f"{place.path}: a link of user {place.seen.uid}'s in a directory open to all")
             if links > MAX_LINKS:
                 raise InvalidPath(f"{os.fsdecode(raw)}: too many levels of symbolic links")
             if target.startswith(b"/"):
                 raise OtherDevice(f"{place.path}: leads out of the mount, to {os.fsdecode(target)}")
             ahead += target.split(b"/")[::-1]
             place = Place(folder, b"", folder)
-    if wants_dir and place.seen is not None:
-        _folder(place)
     return place
 
 

@@ -38,7 +38,7 @@ from recfs.errors import (
     TryAgain,
 )
 from recfs.fs.caller import Caller
-from recfs.fs.session.paths import Place, find
+from recfs.fs.session.paths import Place, find, find_name
 from recfs.fs.session.stats import Entry, Stat, is_committed, stat_of
 from recfs.fs.session.streams import Reader, Writer
 from recfs.state.fallback_entries import FallbackEntry
@@ -84,7 +84,7 @@ class Session:
 
     async def stat(self, path: str | bytes, *, follow_link: bool = True) -> Stat:
         """Attributes (stat(2); lstat(2) without *follow_link*). Raises FsError."""
-        return stat_of(self._vfs.tree, (await self._find(path, follow_link=follow_link)).found())
+        return stat_of(self._vfs.tree, (await self._find(path, follow_link=follow_link)).found(), self.who)
 
     async def list(self, path: str | bytes, after: int = 0, limit: int = 1000) -> list[Entry]:
         """Up to *limit* entries in order of inode number, beyond *after*; none at the end.
@@ -102,7 +102,9 @@ class Session:
         found: list[Entry] = []
         try:
             while len(found) < limit and (page := await listings.read(number, after)):
-                found += [Entry(each.name, stat_of(self._vfs.tree, each)) for each in page[: limit - len(found)]]
+                found += [
+                    Entry(each.name, stat_of(self._vfs.tree, each, self.who)) for each in page[: limit - len(found)]
+                ]
                 after = found[-1].stat.ino
         finally:
             listings.release(number)
@@ -146,21 +148,23 @@ class Session:
         Until the block ends it lies beside that under a temporary name; when the block raises, it is removed. With
         *exclusive* nothing is replaced: Exists. Raises FsError.
         """
-        place = await self._new(path, replaces=not exclusive)
-        if isinstance(place.seen, DirNode):
+        place = await self._new(path, replaces=not exclusive, follow_link=not exclusive)
+        if place.slashed or isinstance(place.seen, DirNode):
             raise IsADirectory(f"{place.path} is a directory")
         name = b".%s.%s.part" % (place.name[:_NAME_KEPT], secrets.token_hex(4).encode())
         aside = Place(place.folder, name, None)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         number, node = await self._vfs.create(aside.folder.ino, name, mode & ~self.who.umask, flags, self._caller)
+        file = Writer(self._vfs, number)
         try:
             try:
-                yield Writer(self._vfs, number)
+                yield file
                 self._vfs.files.flush(number)
             finally:
                 with trio.CancelScope(shield=True):
                     await self._vfs.files.release(number)
-            place = await self._new(path, replaces=not exclusive)  # it may have become another one meanwhile
+            file.check()
+            place = await self._new(path, replaces=not exclusive, follow_link=not exclusive)  # it may be another by now
             await self._vfs.rename(
                 node.parent.ino, node.name, place.folder.ino, place.name, self._caller, noreplace=exclusive
             )
@@ -182,6 +186,8 @@ class Session:
     async def symlink(self, target: bytes, path: str | bytes) -> None:
         """symlink(2)."""
         place = await self._new(path, replaces=False)
+        if place.slashed:
+            place.found()
         await self._vfs.symlink(place.folder.ino, place.name, target, self._caller)
         await self._flush(place)
 
@@ -198,7 +204,9 @@ class Session:
     ) -> None:
         """rename(2), renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE."""
         source = await self._leaving(old)
-        target = await (self._leaving(new) if exchange else self._new(new, replaces=not noreplace, follow_link=False))
+        target = await (self._leaving(new) if exchange else self._new(new, replaces=not noreplace))
+        if target.slashed and not isinstance((target if exchange else source).seen, DirNode):
+            raise NotADirectory(f"{target.path} is to be a directory, as it ends in /")
         for moved, folder in ((source, target.folder), *([(target, source.folder)] if exchange else [])):
             if isinstance(moved.seen, DirNode) and moved.seen.parent is not folder:
                 self._allow(moved.seen, WRITE, moved)  # its `..` is to be another one
@@ -225,16 +233,16 @@ class Session:
         changed = await self._vfs.setattr(seen.ino, changes, self._caller)
         self._kernel.forget_inode(seen.ino)
         await self._flush(place)
-        return stat_of(self._vfs.tree, changed)
+        return stat_of(self._vfs.tree, changed, self.who)
 
     # --- who may -------------------------------------------------------------------------------------------------
 
     async def _find(self, path: str | bytes, *, follow_link: bool = True) -> Place:
         return await find(self._vfs, path, self.who, follow=follow_link)
 
-    async def _new(self, path: str | bytes, *, replaces: bool, follow_link: bool = True) -> Place:
+    async def _new(self, path: str | bytes, *, replaces: bool, follow_link: bool = False) -> Place:
         """Where a name is to come."""
-        place = await self._find(path, follow_link=follow_link)
+        place = await (find if follow_link else find_name)(self._vfs, path, self.who)
         if not place.name:
             raise Exists(f"{place.path or '/'} is a directory")
         self._allow(place.folder, WRITE | SEARCH, place)
@@ -247,11 +255,13 @@ class Session:
 
     async def _leaving(self, path: str | bytes) -> Place:
         """A name that is to go."""
-        place = await self._find(path, follow_link=False)
+        place = await find_name(self._vfs, path, self.who)
         if not place.name:
             raise InvalidPath(f"{os.fsdecode(os.fsencode(path))!r} names no entry that could go")
         seen = place.found()
         self._allow(place.folder, WRITE | SEARCH, place)
+        if place.slashed and not isinstance(seen, DirNode):
+            raise NotADirectory(f"{place.path} is not a directory")
         self._not_sticky(place, seen)
         return place
 

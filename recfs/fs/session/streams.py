@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recfs.errors import Stale
+from recfs.core.bounds import end_of
+from recfs.disk.refresh import refresh
+from recfs.errors import Interrupted, Stale
 from recfs.fs.session.stats import is_committed
 
 if TYPE_CHECKING:
+    from recfs.fs.files import OpenFiles
     from recfs.fs.vfs import Vfs
 
 
@@ -20,6 +23,7 @@ class Reader:
         self._node = vfs.files.handles[number].node
         self._committed = committed
         self._version = self._node.sha256
+        refresh(vfs.tree, self._node)
         self.size_bytes = self._node.bytes
         """When it was opened."""
 
@@ -29,7 +33,12 @@ class Reader:
             raise Stale(f"{self._node.path} was changed while it was read")
 
     async def read(self, offset: int, length: int) -> bytes:
-        """Bytes from *offset*; fewer than *length* only at the end. Raises FsError, ObjectStoreError or OSError."""
+        """Bytes from *offset*; fewer than *length* only at the end.
+
+        Raises FsError (InvalidArgument for what is negative, Stale after the block), ObjectStoreError or OSError.
+        """
+        end_of(offset, length)
+        _open(self._files, self._number)
         found = bytearray()
         while len(found) < length and (part := await self._files.read(self._number, offset, length - len(found))):
             found += part
@@ -46,18 +55,46 @@ class Writer:
         self._number = number
         self.size_bytes = 0
         """Written so far, one after another."""
+        self._failed: BaseException | None = None
 
     async def write(self, data: bytes | memoryview) -> None:
-        """Append. Raises QuotaExceeded, FileTooLarge, OutOfSpace or OSError."""
+        """Append. Raises QuotaExceeded, FileTooLarge, OutOfSpace or OSError; Stale after the block.
+
+        What fails or is cancelled fails the file: whatever becomes of the error, it does not come to its name.
+        """
+        self.check()
+        _open(self._files, self._number)
         left = memoryview(data)
-        while left:
-            done = await self._files.write(self._number, self.size_bytes, bytes(left))
-            self.size_bytes += done
-            left = left[done:]
+        try:
+            while left:
+                done = await self._files.write(self._number, self.size_bytes, bytes(left))
+                self.size_bytes += done
+                left = left[done:]
+        except BaseException as error:
+            self._failed = error
+            raise
 
     async def sync(self) -> None:
-        """Have on stable storage what was written so far (fsync(2))."""
-        await self._files.fsync(self._number)
+        """Have on stable storage what was written so far (fsync(2)). An error fails the file like one of `write`."""
+        self.check()
+        _open(self._files, self._number)
+        try:
+            await self._files.fsync(self._number)
+        except Exception as error:
+            self._failed = error
+            raise
+
+    def check(self) -> None:
+        """Raise what failed it."""
+        if isinstance(self._failed, Exception):
+            raise self._failed
+        if self._failed is not None:
+            raise Interrupted("a write was cancelled: nobody knows what of it is in the file")
+
+
+def _open(files: OpenFiles, number: int) -> None:
+    if number not in files.handles:
+        raise Stale("the file is used after it was closed")
 
 
 __all__ = ["Reader", "Writer"]
