@@ -164,7 +164,7 @@ class Parts:
             self.sweeper.sweep_trash()
         for ino in self.recovered.resealed:
             self.committer.submit(ino)
-        for ino in self.recovered.unsettled:
+        for ino in self.recovered.unpublished:
             self.publisher.add(ino)
         for entry in self.tree.garbage.values():
             if not self.publisher.stays(entry):

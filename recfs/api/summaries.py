@@ -180,7 +180,7 @@ def status(snapshot: Snapshot, config: Config) -> dict[str, Any]:
         "states": states,
         "pipeline": {
             "sealing": waiting.sealing,
-            "settling": waiting.settling,
+            "settling": waiting.unpublished,
             "hashing_bytes": waiting.hashing_bytes,
             "dirty": 0,
         },

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,9 @@ from recfs.core.naming import is_temporary_name
 from recfs.core.routing import age_of, explain, route
 from recfs.core.tiering import move_for
 from recfs.errors import IsADirectory, NotFound
-from recfs.ports.rows import LOOKED_AT
+from recfs.ports.rows import JOURNAL_KINDS
+from recfs.tier.queue import sent
+from recfs.tier.queue.reasons import LOOKED_AT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from recfs.ports.reports import Entry, Snapshot
     from recfs.ports.rows import JournalRow, NodeRow
 
-KINDS = ("upload", "delete", "move", "abort")
 STAYS_NAMED = 5
 LEFT_OVER_S = 3600.0
 """From this age on a file with a temporary name is taken for one that its program has left behind."""
@@ -82,7 +82,7 @@ def totals(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return (
         {"rows": states.total()}
         | {state: states[state] for state in STATES}
-        | {f"{kind}s": kinds[kind] for kind in KINDS}
+        | {f"{kind}s": kinds[kind] for kind in JOURNAL_KINDS}
         | {"unsent_bytes": unsent, "sent_bytes": sent}
     )
 
@@ -90,7 +90,7 @@ def totals(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 def _queued(row: JournalRow, now_ns: int, running: Mapping[int, int]) -> dict[str, Any]:
     is_running, is_due = row.id in running, row.next_try_ns <= now_ns
     state = "running" if is_running else "pending"
-    if not is_running and row.error != LOOKED_AT and (row.failed or row.attempts):
+    if not is_running and row.error != LOOKED_AT and row.attempts:
         state = "failed"
     elif not is_running and not is_due:
         state = "waiting"
@@ -103,10 +103,10 @@ def _queued(row: JournalRow, now_ns: int, running: Mapping[int, int]) -> dict[st
         "state": state,
         "why": "" if is_running else row.error,
         "size_bytes": row.size_bytes,
-        "sent_bytes": running[row.id] if is_running else _sent(row.parts),
+        "sent_bytes": running[row.id] if is_running else sum(part.size_bytes for part in sent.parts(row.parts)),
         "attempts": row.attempts,
         "error": row.error if row.attempts and row.error != LOOKED_AT else "",
-        "next_try_s": None if is_running or row.failed else max(0.0, (row.next_try_ns - now_ns) / _NS),
+        "next_try_s": None if is_running else max(0.0, (row.next_try_ns - now_ns) / _NS),
         "created_ns": row.created_ns,
     }
 
@@ -123,10 +123,6 @@ def _name(row: dict[str, Any], parts: Sequence[bytes] | None) -> None:
         row["why"] = "its name looks temporary"
     else:
         row["why"] = row["why"] or "settling"
-
-
-def _sent(parts: str) -> int:
-    return sum(part["size_bytes"] for part in json.loads(parts)["parts"]) if parts else 0
 
 
 def problem(found: Mapping[str, Any]) -> str | None:

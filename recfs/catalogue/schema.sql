@@ -165,12 +165,12 @@ create table journal (
     ino         integer not null,      -- upload, move: of what; else 0
     key         text    not null,      -- delete, abort: of what; upload, move: where something of it may be
     upload_id   text    not null,      -- a multipart upload that was begun, or empty
-    parts       text    not null,      -- parts S3 has confirmed, JSON
+    parts       text    not null,      -- what the upload has begun to send, JSON; empty before
     size_bytes  integer not null,
     attempts    integer not null,
     next_try_ns integer not null,
-    failed      integer not null,      -- 1: given up until somebody asks again
-    error       text    not null,      -- of the last attempt
+    failed      integer not null,      -- 0; unused
+    error       text    not null,      -- what the last attempt met, or what the row waits for
     created_ns  integer not null,
     host        integer not null default 1,  -- whose work it is, and until when no other machine takes it:
     lease_until_ns integer not null default 9223372036854775807

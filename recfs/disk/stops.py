@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from recfs.state.nodes import FileNode
     from recfs.state.problems import Problems
 
+PART = "metering"
+"""Whatever judges or stops writers that nobody checks."""
+
 
 class Stops:
     """What is to be stopped or let go on, until the meter carries it out."""
@@ -75,7 +78,7 @@ class Stops:
 
         Should it fail, the next start does it.
         """
-        with self._problems.aside("metering", ("thaw", node.ino), node.path):
+        with self._problems.aside(PART, ("thaw", node.ino), node.path):
             fd = os.dup(body.fd)
             body.freezing = trio.Event()
             self._to_thaw.append((node, body, fd, body.freezing))
@@ -99,9 +102,9 @@ class Stops:
     def _stopping(self, node: FileNode) -> Iterator[None]:
         """A stop that fails is tried again with the next look."""
         item = ("stop", node.ino)
-        with self._problems.aside("metering", item, node.path):
+        with self._problems.aside(PART, item, node.path):
             yield
-        if self._problems.has("metering", item):
+        if self._problems.has(PART, item):
             self._to_freeze.append(node)
 
     async def _freeze(self, node: FileNode, body: BackingFile, fd: int, done: trio.Event) -> None:
@@ -115,7 +118,7 @@ class Stops:
 
     async def _thaw(self, node: FileNode, body: BackingFile, fd: int, done: trio.Event) -> None:
         try:
-            with self._problems.aside("metering", ("thaw", node.ino), node.path):
+            with self._problems.aside(PART, ("thaw", node.ino), node.path):
                 await self._agree(node, body, fd)
         finally:
             body.freezing = None

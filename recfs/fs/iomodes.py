@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from recfs.disk.diskio import can_freeze
 from recfs.disk.refresh import refresh
+from recfs.disk.stops import PART
 from recfs.errors import FileTooLarge, FsError, OutOfSpace, QuotaExceeded
 from recfs.fs.handles import Mode
 from recfs.state.backing_file import FOREIGN
@@ -233,9 +234,9 @@ class IoModes:
             try:
                 self._check_limits(node)
             except Exception as error:  # this one's: the others go on being measured
-                self.problems.note("metering", node.ino, error, node.path)
+                self.problems.note(PART, node.ino, error, node.path)
             else:
-                self.problems.solved("metering", node.ino)
+                self.problems.solved(PART, node.ino)
 
     def freeze(self, nursery: trio.Nursery) -> None:
         """Carry out the stops that `measure` decided on, in tasks of *nursery*."""

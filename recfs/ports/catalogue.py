@@ -64,7 +64,7 @@ class Unfinished(Protocol):
     """What a start has to look at."""
 
     async def unsettled(self) -> Sequence[NodeRow]:
-        """Rows that are not committed, or whose home tree entry is pending."""
+        """Rows being written or sealed, incomplete ones in staging, and rows with pending bits."""
 
     async def staged(self) -> set[str | None]:
         """Staging ids that rows name."""

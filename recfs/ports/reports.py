@@ -50,7 +50,7 @@ class Waiting(NamedTuple):
     sealing: int
     hashing_bytes: int
     """Sizes of those that are sealing."""
-    settling: int
+    unpublished: int
     """What is to be moved or removed in the home tree. What is kept in the trash is where it belongs."""
 
 

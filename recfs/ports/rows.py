@@ -18,7 +18,7 @@ HOLDING_INO = 0
 
 
 class Pending:
-    """Bits of `Placement.pending`: what the home tree does not show yet. 0 = settled."""
+    """Bits of `Placement.pending`: what the home tree does not show yet. 0 = published."""
 
     MAKE = 1
     """The directory or symlink is not there yet."""
@@ -124,16 +124,10 @@ class ObjectRow(NamedTuple):
         return self._replace(copy=self.copy._replace(**changes))
 
 
-LOOKED_AT = "S3 has it, and left earlier requests for its name unanswered: looked at until none can come any more"
-"""`JournalRow.error` of an upload that S3 has confirmed, and that does not count yet."""
-UNKNOWN_ID = "S3 left requests to begin an upload in parts unanswered: what came of them is aborted when none can come"
-"""`JournalRow.error` of an abort …"""
-DESCRIBED_AGAIN = (
-    "S3 left earlier requests for the name unanswered: the attributes are written again when none can come"
-)
-"""… and of a move to where the object is."""
 UPLOAD, DELETE, MOVE, ABORT = "upload", "delete", "move", "abort"
-"""`JournalRow.kind`."""
+"""`JournalRow.kind` …"""
+JOURNAL_KINDS = (UPLOAD, DELETE, MOVE, ABORT)
+"""… is one of these."""
 
 
 class JournalRow(NamedTuple):
@@ -146,21 +140,20 @@ class JournalRow(NamedTuple):
     ino: int
     """The inode an upload or move is for; 0 for the others."""
     key: str
-    """delete and abort: the object. upload: where the last attempt was to put it, and may have; empty before the first.
-    """
+    """delete and abort: the object. upload and move: where something of it may be; empty: nowhere yet."""
     upload_id: str
     """The multipart upload that was begun, or empty."""
     parts: str
-    """Parts that were confirmed (JSON)."""
+    """What the upload has begun to send (JSON, `tier/queue/sent.py`); empty before."""
     size_bytes: int
     attempts: int
     next_try_ns: int
     """Not before (`Clock.steady_ns`, like `created_ns`); an hour ahead at most for failures, longer for deletes that
     wait for the trash's retention."""
     failed: int
-    """1: given up until somebody retries or drops it."""
+    """0; unused."""
     error: str
-    """What the last attempt met, or empty."""
+    """What the last attempt met, or what the row waits for; empty: neither."""
     created_ns: int
     host: int = HOST
     """Whose work it is."""

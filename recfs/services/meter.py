@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recfs.core.sweeping import Schedule
+from recfs.disk.stops import PART
 from recfs.ports.sweep import Sweep, always
 
 if TYPE_CHECKING:
@@ -24,9 +25,7 @@ class Meter:
 
     def sweep(self) -> Sweep[IoModes, IoModes]:
         """The look; it judges each file by itself."""
-        return Sweep(
-            "usage", "metering", Schedule(PERIOD_S), self._writers, always, self._measure, due=self._some_unchecked
-        )
+        return Sweep("usage", PART, Schedule(PERIOD_S), self._writers, always, self._measure, due=self._some_unchecked)
 
     async def _some_unchecked(self) -> None:
         await self._modes.stops.due.wait()

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from recfs.core.keys import key_for
 from recfs.core.model import State
-from recfs.errors import Stale
 from recfs.ports.rows import DELETE, HOST, MOVE, UPLOAD
-from recfs.state.nodes import FileNode
+from recfs.state.walk import file_at
 from recfs.tier.queue.unsent import Why
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class QueueChanges:
             return "it waits for the trash's retention, or for a reader"
         if self._is_leased(row):
             return "another machine has it"
-        if row.next_try_ns <= self._tree.clock.steady_ns() and not row.failed:
+        if row.next_try_ns <= self._tree.clock.steady_ns():
             return "its turn has come already"
         return None
 
@@ -64,7 +63,7 @@ class QueueChanges:
             return "it is being done right now"
         if self._is_leased(row):
             return "another machine has it"
-        node = await self._file(row.ino) if row.kind == UPLOAD else None
+        node = await file_at(self._tree, row.ino) if row.kind == UPLOAD else None
         row = journal.rows.get(row.id, row)
         under_way = row.id in journal.running
         key = key_for(b"/".join(node.parts())) if node is not None else ""
@@ -82,10 +81,3 @@ class QueueChanges:
         if node.object is None:
             journal.delete(key)
         return None
-
-    async def _file(self, ino: int) -> FileNode | None:
-        try:
-            node = await self._tree.get(ino)
-        except Stale:
-            return None
-        return node if isinstance(node, FileNode) else None

@@ -78,7 +78,8 @@ class Memory:
         return True
 
     def _evictable(self, node: Node, spare_referenced: bool) -> bool:
-        if node.pending or node.settling or node.moved is not None or node.unlinked or self._behind.is_dirty(node.ino):
+        is_moving = node.pending or node.publishing or node.moved is not None
+        if is_moving or node.unlinked or self._behind.is_dirty(node.ino):
             return False
         if spare_referenced and node.kernel_refs:
             return False

@@ -40,7 +40,7 @@ class Node:
         "name",
         "parent",
         "pending",
-        "settling",
+        "publishing",
         "uid",
         "unlinked",
         "xattrs",
@@ -61,7 +61,7 @@ class Node:
         self.kernel_refs = 0  # the kernel's lookup count, as far as this object saw it
         self.unlinked = False
         self.pending = 0
-        self.settling = 0
+        self.publishing = 0
         """Pending bits the publisher is working off right now: the row keeps them until it is done."""
         self.home_ino: int | None = None
         self.moved: tuple[DirNode | None, bytes] | None = None
@@ -100,7 +100,7 @@ class Node:
         return (folder.ino if folder else 0), name
 
     def _placement(self) -> Placement:
-        return Placement(None, self.home_ino, self.pending | self.settling, *self._place())
+        return Placement(None, self.home_ino, self.pending | self.publishing, *self._place())
 
 
 class FileNode(Node):
@@ -162,7 +162,8 @@ class FileNode(Node):
             self.atime_ns, self.mtime_ns, self.ctime_ns, self.state, self.sha256, self.md5, None, 0,
             int(self.xattrs != {}), int(self.object is not None),
             Placement(
-                self.staging, self.home_ino, self.pending | self.settling | (Pending.UNMARKED if self.unmarked else 0),
+                self.staging, self.home_ino,
+                self.pending | self.publishing | (Pending.UNMARKED if self.unmarked else 0),
                 home_parent, home_name, self.promised,
             ),
         )  # fmt: skip
@@ -238,6 +239,11 @@ class DirNode(Node):
         self.whiteouts: set[bytes] | None = None
         """Names hidden here; None = not loaded."""
 
+    @property
+    def user(self) -> str | None:
+        """Whose account counts what lies here; None for shared files."""
+        return self.account.user if self.account is not None else None
+
     def row(self) -> NodeRow:
         """The row the catalogue should hold."""
         return NodeRow(
@@ -273,11 +279,6 @@ def from_row(row: NodeRow, parent: DirNode | None, role: Role) -> Node:
     node.pending, node.home_ino = here.pending & ~Pending.UNMARKED, here.home_ino
     node.xattrs = None if row.has_xattrs else {}
     return node
-
-
-def is_published(node: Node) -> bool:
-    """Whether the home tree shows the node as the row has it."""
-    return node.pending == 0 and node.moved is None
 
 
 class Garbage:
@@ -335,4 +336,4 @@ class Garbage:
         return entry
 
 
-__all__ = ["BLOCK_BYTES", "DirNode", "FileNode", "LinkNode", "Node", "Pending", "from_row", "is_published"]
+__all__ = ["BLOCK_BYTES", "DirNode", "FileNode", "LinkNode", "Node", "Pending", "from_row"]

@@ -1,10 +1,10 @@
 """The tree in memory: which inodes are loaded, how they are found, and what they add up to.
 
-Invariants, checked by `check_invariants`:
+Invariants; `check_invariants` looks after T1, T2 and the first half of T4:
   T1  a loaded node's parent is loaded, and has it in `children` under its name (unless unlinked);
   T2  a complete directory's `rbytes`/`rfiles` are the totals of its children;
   T3  what is dirty, open, pending or physically elsewhere stays loaded;
-  T4  `physical_entries` holds exactly the physical places that differ from the logical ones.
+  T4  `locations` holds the physical places that differ from the logical ones, and no others.
 """
 
 from __future__ import annotations

@@ -42,11 +42,17 @@ class Found:
 
     async def node(self) -> FileNode | None:
         """The file as it is now; None if it is gone."""
-        try:
-            node = await self._tree.get(self.ino)
-        except Stale:
-            return None
-        return node if isinstance(node, FileNode) and not node.unlinked else None
+        node = await file_at(self._tree, self.ino)
+        return None if node is None or node.unlinked else node
+
+
+async def file_at(tree: Tree, ino: int) -> FileNode | None:
+    """The file with this inode number, with a name or without one; None if there is none."""
+    try:
+        node = await tree.get(ino)
+    except Stale:
+        return None
+    return node if isinstance(node, FileNode) else None
 
 
 async def walk(tree: Tree, top: DirNode | FileNode) -> AsyncIterator[Found]:

@@ -70,8 +70,7 @@ class UploadBudget:
     def _is_over(self, folder: DirNode) -> bool:
         """Whether the budget is full, and not for want of others' uploads alone."""
         unsent, budget = self._journal.unsent, self._copies.settings.max_bytes
-        user = folder.account.user if folder.account is not None else None
-        return unsent.total_bytes > budget and unsent.of(user) >= unsent.share_bytes(budget, user)
+        return unsent.total_bytes > budget and unsent.of(folder.user) >= unsent.share_bytes(budget, folder.user)
 
 
 __all__ = ["PATIENCE_S", "UploadBudget"]

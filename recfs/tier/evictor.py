@@ -34,7 +34,7 @@ LEAVING_FILES = 100
 
 def _is_moving(node: FileNode) -> bool:
     """Whether the local copy is not at home, or not for long."""
-    return bool(node.pending or node.settling or node.moved is not None or node.staging is not None)
+    return bool(node.pending or node.publishing or node.moved is not None or node.staging is not None)
 
 
 class CacheEvictor:

@@ -51,9 +51,18 @@ def key_of(node: FileNode) -> str:
 
 def description_of(node: FileNode, held: ObjectRow) -> ObjectMeta:
     """What the metadata of a file's object is to say: of the bytes it has, and under which name and attributes."""
+    mtime_ns = node.mtime_ns if node.state in CURRENT else held.mtime_ns
+    return meta_of(node, held, mtime_ns=mtime_ns, storage_class=held.storage_class)
+
+
+def meta_of(
+    node: FileNode, content: FileNode | ObjectRow, *, mtime_ns: int, storage_class: str | None,
+    uploaded_ns: int | None = None,
+) -> ObjectMeta:  # fmt: skip
+    """The metadata of an object that has the bytes of *content*, under the file's name and attributes."""
     return ObjectMeta(
-        sha256=held.sha256, md5=held.md5, original_filename=node.name, mode=node.mode, owner=f"{node.uid}:{node.gid}",
-        mtime_ns=node.mtime_ns if node.state in CURRENT else held.mtime_ns, storage_class=held.storage_class,
+        sha256=content.sha256, md5=content.md5, original_filename=node.name, uploaded_ns=uploaded_ns, mode=node.mode,
+        owner=f"{node.uid}:{node.gid}", mtime_ns=mtime_ns, storage_class=storage_class,
     )  # fmt: skip
 
 

@@ -12,8 +12,8 @@ import pytest
 from recfs.core.model import State
 from recfs.ports.object_errors import ObjectStoreError, Stalled
 from recfs.ports.objects import ObjectInfo
+from recfs.tier.queue.reasons import NOT_YET
 from recfs.tier.queue.unsent import Why
-from recfs.tier.uploads.holders import NOT_YET
 
 from .build import Filesystem, until
 from .far import OTHER, ticking

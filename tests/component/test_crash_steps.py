@@ -21,7 +21,7 @@ Tree = dict[str, bytes | None]
 Procedure = Callable[[Filesystem], Awaitable[None]]
 OTHER = "users/6/recordings/7"
 OLD, NEW = pattern(5000, seed=1), pattern(7000, seed=2)
-NOTHING_TO_DO = "resealed", "unsettled", "incomplete", "rolled_back", "adopted", "lost"
+NOTHING_TO_DO = "resealed", "unpublished", "incomplete", "rolled_back", "adopted", "lost"
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import trio
 
 from recfs.errors import CatalogueCorrupt, IoFailure, StoreError
 from recfs.ports.object_errors import Unreachable
-from recfs.ports.rows import LOOKED_AT
 from recfs.state import generations
 from recfs.stores.local import MARK_XATTR
+from recfs.tier.queue.reasons import LOOKED_AT
 from recfs.tier.queue.unanswered import KEPT_S
 from tests.fake_object_store import FakeObjectStore
 

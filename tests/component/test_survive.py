@@ -72,7 +72,7 @@ async def others_go_on(fs: Filesystem, curse: Curse) -> None:
     node = await fs.node(GOOD)
     fs.parts.committer.hurry(node.ino)
     with trio.fail_after(300):
-        await until(lambda: node.state.is_whole and not node.pending and not node.settling)
+        await until(lambda: node.state.is_whole and not node.pending and not node.publishing)
     assert await fs.read(GOOD) == b"good"
     assert (fs.root / GOOD).read_bytes() == b"good"
 

@@ -9,9 +9,9 @@ import pytest
 from recfs.core.model import State
 from recfs.ports.object_errors import Stalled, StoreDown
 from recfs.ports.objects import ObjectMeta
-from recfs.ports.rows import LOOKED_AT
 from recfs.stores.breaker import CircuitBreaker
 from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
+from recfs.tier.queue.reasons import LOOKED_AT
 from recfs.tier.queue.unanswered import KEPT_S
 from tests.fake_object_store import FakeObjectStore
 

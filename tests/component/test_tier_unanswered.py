@@ -13,8 +13,9 @@ from recfs.core.ownership import MARK_KEY
 from recfs.fs.attributes import Changes
 from recfs.ports.object_errors import ServerFault, Stalled, Unreachable
 from recfs.ports.objects import ObjectInfo
+from recfs.tier.queue.reasons import NOT_YET
 from recfs.tier.queue.unanswered import KEPT_S
-from recfs.tier.uploads.holders import ASIDE, NOT_YET
+from recfs.tier.uploads.holders import ASIDE
 from tests.fake_object_store import FakeObjectStore
 
 from .build import OPERATOR, REC, Filesystem, pattern, until

@@ -191,7 +191,7 @@ async def test_what_the_home_tree_only_follows(
         await fs.write(OTHER, b"other")
         node = await fs.node(OTHER)
         fs.parts.committer.hurry(node.ino)
-        await until(lambda: node.state.is_whole and not node.pending and not node.settling)
+        await until(lambda: node.state.is_whole and not node.pending and not node.publishing)
         assert (fs.root / OTHER).read_bytes() == b"other"
         await until(lambda: fs.parts.problems.as_json())
         assert any(os.strerror(number) in each["reason"] for each in fs.parts.problems.as_json())

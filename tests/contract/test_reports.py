@@ -94,7 +94,7 @@ async def test_users_states_and_what_waits(reports: Reports) -> None:
         assert snapshot.accounts("5") == [account("5", used_bytes=21, used_files=4)]
         assert snapshot.accounts("6") == []
         assert snapshot.states() == {"evicted": 1, "sealing": 1, "committed": 1}
-        assert snapshot.waiting() == Waiting(sealing=1, hashing_bytes=7, settling=2)
+        assert snapshot.waiting() == Waiting(sealing=1, hashing_bytes=7, unpublished=2)
 
 
 async def test_counters_are_proved(reports: Reports) -> None:

@@ -8,8 +8,8 @@ from recfs.api import summaries_s3
 from recfs.errors import InvalidArgument
 from recfs.ports.rows import UPLOAD
 from recfs.tier.queue import waited_for
+from recfs.tier.queue.reasons import NOT_YET
 from recfs.tier.queue.unsent import Why
-from recfs.tier.uploads.holders import NOT_YET
 
 if TYPE_CHECKING:
     from recfs.api.s3.far import Far

@@ -207,7 +207,7 @@ class HomePlan:
             path = places.home(node)
             step = Step(StepKind.ATTRS, path, attrs=attrs, home_ino=node.home_ino)
             plan.jobs.append(Job(step, node, pending=node.pending))
-            node.settling, node.pending = node.pending, 0
+            node.publishing, node.pending = node.pending, 0
         plan.planning.discard(node.ino)
         return True
 
@@ -225,7 +225,7 @@ class HomePlan:
         plan.moving.add(node.ino)
         self._tree.locations.forget(node, node.moved)
         node.moved = None
-        node.settling, node.pending = node.pending, 0
+        node.publishing, node.pending = node.pending, 0
         if isinstance(node, FileNode):
             node.staging = None
 

@@ -158,7 +158,7 @@ class HomePublisher(BatchSubscriber):
         node = self._tree.nodes.get(ino)
         folder = node.parent if node is not None else None
         while folder is not None and folder.parent is not folder and not self._is_made(folder):
-            if not folder.pending and not folder.settling and folder.moved is None:
+            if not folder.pending and not folder.publishing and folder.moved is None:
                 folder.pending, folder.home_ino = Pending.MAKE, None
                 self._behind.node(folder)
                 self._behind.publish(folder)
@@ -315,7 +315,7 @@ class HomePublisher(BatchSubscriber):
             if outcome.warning:
                 log.warning("%s", outcome.warning)
             if isinstance(job.item, Node):
-                job.item.settling = 0
+                job.item.publishing = 0
             if outcome.error:
                 continue
             self._over(job.item)

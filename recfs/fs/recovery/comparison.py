@@ -153,11 +153,11 @@ class Comparison:
             self._tree.locations.forget(node, node.moved)
             node.moved, node.home_ino, node.pending = None, None, Pending.MAKE
             self._behind.publish(node)
-            self._found.report.unsettled.append(node.ino)
+            self._found.report.unpublished.append(node.ino)
         else:
-            self._dress(node, info)
+            self._take_attributes(node, info)
 
-    def _dress(self, node: Node, info: os.stat_result) -> None:
+    def _take_attributes(self, node: Node, info: os.stat_result) -> None:
         node.home_ino = info.st_ino
         if self._adopts and not isinstance(node, LinkNode):
             node.mode = stat.S_IMODE(info.st_mode)
@@ -177,7 +177,7 @@ class Comparison:
             self._take(node, info)
             self._found.report.taken.append(node.path)
         elif node.state.is_whole or node.state is State.CORRUPT or self._found.age is Age.SAME:
-            self._dress(node, info)
+            self._take_attributes(node, info)
         else:
             self._take(node, info)
 
@@ -215,7 +215,7 @@ class Comparison:
         node.mtime_ns = info.st_mtime_ns
         self._backing_files.versions.closed(node)
         self._tree.resize(node, info.st_size)
-        self._dress(node, info)
+        self._take_attributes(node, info)
         self._found.report.resealed.append(node.ino)
 
     # --- what no row knows ---------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ class Comparison:
         made.mtime_ns = info.st_mtime_ns
         if kind != stat.S_IFREG:
             made.pending = 0
-        self._dress(made, info)
+        self._take_attributes(made, info)
         self._found.report.found.append(made.path)
         return [made.ino] if kind == stat.S_IFDIR else []
 

@@ -32,7 +32,7 @@ class Report:
     """What the start did; for the log and `recfs status`."""
 
     resealed: list[int] = field(default_factory=list)
-    unsettled: list[int] = field(default_factory=list)
+    unpublished: list[int] = field(default_factory=list)
     incomplete: list[str] = field(default_factory=list)
     rolled_back: list[str] = field(default_factory=list)
     adopted: list[str] = field(default_factory=list)

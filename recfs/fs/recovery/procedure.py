@@ -118,7 +118,7 @@ class Recovery:
                 if not is_done or node.ino in failed:
                     writers.leave(node)
             if node.pending:
-                self._found.report.unsettled.append(node.ino)
+                self._found.report.unpublished.append(node.ino)
         writers.release_superfluous()
         await self._behind.flush()
         return self._found.report

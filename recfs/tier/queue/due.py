@@ -62,7 +62,7 @@ class Due:
 
     def _ready(self, row_id: int, now: int) -> JournalRow | None:
         row = self._rows.get(row_id)
-        is_ready = row is not None and row.due_ns <= now and not row.failed and row_id not in self._running
+        is_ready = row is not None and row.due_ns <= now and row_id not in self._running
         return row if is_ready else None
 
     def _queue(self, row_id: int, now: int) -> None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.naming import is_temporary_name
-from recfs.ports.rows import ABORT, DELETE, DESCRIBED_AGAIN, MOVE, UNKNOWN_ID, UPLOAD, JournalRow
+from recfs.ports.rows import ABORT, DELETE, MOVE, UPLOAD, JournalRow
 from recfs.tier.queue import sent
 from recfs.tier.queue.due import Due
+from recfs.tier.queue.reasons import DESCRIBED_AGAIN, UNKNOWN_ID
 from recfs.tier.queue.unanswered import KEPT_S
 from recfs.tier.queue.unsent import Unsent, Why
 
@@ -253,7 +254,7 @@ class Journal:
         elif row.kind == DELETE:
             self._deletions.setdefault(row.key, set()).add(row.id)
         self.rows[row.id] = row
-        if before is None or before.next_try_ns != row.next_try_ns or before.failed != row.failed:
+        if before is None or before.next_try_ns != row.next_try_ns:
             self.due.at(row)
 
     # --- working it off (atomic) ---------------------------------------------------------------------------------
@@ -279,6 +280,10 @@ class Journal:
             self._put(row, self.unsent.owner_of(row.id))
             self._behind.journal(row)
             self.wake.set()
+
+    def again(self, row: JournalRow) -> None:
+        """What the row was begun with is not so any more: it is to be done, from its beginning, at once."""
+        self.update(row._replace(next_try_ns=self._clock.steady_ns()))
 
     def waiting(self, row: JournalRow) -> None:
         """The row waits for something else, which its `error` names: that is no failure of its own."""
@@ -334,7 +339,7 @@ class Journal:
         if self.unsent.why_aside(row_id) in (Why.REFUSED, Why.WATCHED):
             self.unsent.count_again(row_id)
         self.refusals.discard(row_id)
-        self.update(row._replace(next_try_ns=self._clock.steady_ns(), failed=0))
+        self.update(row._replace(next_try_ns=self._clock.steady_ns()))
         return True
 
     def _is_watched(self, row: JournalRow) -> bool:
@@ -391,5 +396,4 @@ class Journal:
 
 
 def _owner(node: FileNode) -> str | None:
-    account = node.parent.account
-    return account.user if account is not None else None
+    return node.parent.user

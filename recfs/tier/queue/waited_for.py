@@ -58,11 +58,7 @@ def pending(journal: Journal, *, retries: bool) -> int:
         1
         for row in journal.rows.values()
         if row.id in journal.running
-        or (
-            not row.failed
-            and journal.unsent.why_aside(row.id) is None
-            and (retries if row.attempts else row.next_try_ns <= soon)
-        )
+        or (journal.unsent.why_aside(row.id) is None and (retries if row.attempts else row.next_try_ns <= soon))
     )
 
 

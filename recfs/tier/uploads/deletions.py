@@ -15,6 +15,7 @@ import trio
 from recfs.ports.object_errors import KeyTooLong, ObjectStoreError, TransferCancelled
 from recfs.ports.objects import DELETE_BATCH
 from recfs.ports.rows import DELETE
+from recfs.tier.queue.reasons import ONCE_MORE
 from recfs.tier.queue.running import Running
 from recfs.tier.queue.unanswered import GONE, KEPT_S
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from recfs.tier.tier import Tier
     from recfs.tier.uploads.failures import Failures
     from recfs.tier.uploads.holders import Holders
-
-ONCE_MORE = "S3 left earlier requests for it unanswered: it is deleted once more when none can come any more"
 
 
 class Deletions:

@@ -6,7 +6,6 @@ Asked before every upload and every move. Whoever finds a key held looks again l
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import random
 from typing import TYPE_CHECKING
@@ -14,22 +13,21 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.model import State
-from recfs.errors import Stale
 from recfs.ports.object_errors import ObjectStoreError
-from recfs.state.nodes import FileNode
+from recfs.state.walk import file_at
+from recfs.tier.queue.reasons import NOT_YET
 from recfs.tier.queue.unsent import Why
 from recfs.tier.tier import key_of
 
 if TYPE_CHECKING:
     from recfs.ports.rows import JournalRow
+    from recfs.state.nodes import FileNode
     from recfs.state.tree import Tree
     from recfs.state.writebehind import WriteBehind
     from recfs.tier.tier import Tier
 
 log = logging.getLogger("recfs.uploader")
 
-NOT_YET = "S3 left earlier requests for the new name unanswered: waits until none can come any more"
-"""`JournalRow.error` of a move that is not made yet."""
 ASIDE = ".recfs/moving/"
 """Where an object waits whose key and that of another change places. No path of a file begins so."""
 WAY_S = 0.1
@@ -71,10 +69,9 @@ class Holders:
         for other in (self._journal.leaving.get(key), await self._tree.catalogue.object_at(key, ino)):
             if other is None or other == ino:
                 continue
-            with contextlib.suppress(Stale):
-                node = await self._tree.get(other)
-                if isinstance(node, FileNode) and node.object is not None and node.object.key == key:
-                    return node
+            node = await file_at(self._tree, other)
+            if node is not None and node.object is not None and node.object.key == key:
+                return node
         return None
 
     async def in_the_way(self, row: JournalRow, key: str, holder: FileNode | None) -> bool:

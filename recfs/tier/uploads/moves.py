@@ -6,7 +6,6 @@ change places or S3 refuses to move what is there, goes aside first.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.model import State
-from recfs.errors import Stale
 from recfs.ports.object_errors import (
     NotOffered,
     ObjectArchived,
@@ -24,15 +22,17 @@ from recfs.ports.object_errors import (
     RequestRefused,
 )
 from recfs.ports.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta
-from recfs.state.nodes import DirNode, FileNode
+from recfs.state.nodes import DirNode
+from recfs.state.walk import file_at
+from recfs.tier.queue.reasons import NOT_YET
 from recfs.tier.tier import CURRENT, description_of, key_of
-from recfs.tier.uploads.holders import ASIDE, NOT_YET
+from recfs.tier.uploads.holders import ASIDE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from recfs.ports.rows import JournalRow, ObjectRow
-    from recfs.state.nodes import Node
+    from recfs.state.nodes import FileNode, Node
     from recfs.state.tree import Tree
     from recfs.state.writebehind import WriteBehind
     from recfs.tier.tier import Tier
@@ -70,22 +70,18 @@ class ObjectMoves:
         after = 0
         while page := await self._tree.catalogue.objects_below(folder.ino, after, 500):
             for ino in page:
-                with contextlib.suppress(Stale):
-                    node = await self._tree.get(ino)
-                    if isinstance(node, FileNode):
-                        self._tier.queue_move(node)
+                if (node := await file_at(self._tree, ino)) is not None:
+                    self._tier.queue_move(node)
             after = page[-1]
             await self._behind.flush()
         self._journal.done(row.id)
 
     async def _reassign_users(self, folder: Node) -> None:
         """What waits below a directory that came from another user counts as this one's."""
-        account = folder.account if isinstance(folder, DirNode) else None
-        for ino in self._journal.uploads_of_others(account.user if account is not None else None):
-            with contextlib.suppress(Stale):
-                node = await self._tree.get(ino)
-                if isinstance(node, FileNode):
-                    self._journal.owned(node)
+        user = folder.user if isinstance(folder, DirNode) else None
+        for ino in self._journal.uploads_of_others(user):
+            if (node := await file_at(self._tree, ino)) is not None:
+                self._journal.owned(node)
 
     async def file(self, row: JournalRow, node: FileNode) -> None:
         """The object is to lie where its file does, or to say what the file is. Raises what S3 refuses."""
@@ -119,7 +115,7 @@ class ObjectMoves:
             self._journal.update(row)
         await self._behind.durable()  # … and so would one be whose file has its old name after a power cut
         if not _has(node, held):
-            self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
+            self._journal.again(row)
             return
         description = description_of(node, held)
         try:
@@ -127,7 +123,7 @@ class ObjectMoves:
         except (ObjectMissing, ObjectChanged) as error:
             is_lost = await self._holders.is_lost(node)
             if node.object is not held:  # it has another etag, which is known now
-                self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
+                self._journal.again(row)
                 return
             if is_lost and node.state is State.STORED:
                 log.warning("%s: its object %s was lost, the file is uploaded anew: %s", node.path, held.key, error)
@@ -164,7 +160,7 @@ class ObjectMoves:
             return
         await self._behind.durable()  # should the answer be lost, this row tells whose doing the new etag is
         if not _has(node, held):
-            self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
+            self._journal.again(row)
             return
         description = description_of(node, held)
         try:

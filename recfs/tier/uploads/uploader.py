@@ -28,15 +28,15 @@ from recfs.ports.object_errors import (
     RequestRefused,
     UploadGone,
 )
-from recfs.ports.objects import ObjectMeta
-from recfs.ports.rows import ABORT, LOOKED_AT, MOVE, UPLOAD
+from recfs.ports.rows import ABORT, MOVE, UPLOAD
 from recfs.state.nodes import FileNode
 from recfs.state.problems import forever
 from recfs.tier.queue import sent
+from recfs.tier.queue.reasons import LOOKED_AT
 from recfs.tier.queue.running import Running
 from recfs.tier.queue.unanswered import LATE_S
 from recfs.tier.queue.unsent import Why
-from recfs.tier.tier import Attributes, attributes_of, key_of
+from recfs.tier.tier import Attributes, attributes_of, key_of, meta_of
 from recfs.tier.uploads.deletions import Deletions
 from recfs.tier.uploads.failures import Failures
 from recfs.tier.uploads.holders import Holders
@@ -45,7 +45,7 @@ from recfs.tier.uploads.transfer import Transfer, abort_unknown
 
 if TYPE_CHECKING:
     from recfs.disk.committed import CommittedFiles
-    from recfs.ports.objects import ObjectInfo
+    from recfs.ports.objects import ObjectInfo, ObjectMeta
     from recfs.ports.rows import JournalRow
     from recfs.state.tree import Tree
     from recfs.state.writebehind import WriteBehind
@@ -236,7 +236,7 @@ class Uploader:
             return
         async with self._committed.open(node) as file:
             if not _is_to_go(node) or key_of(node) != key:
-                self._journal.update(row._replace(next_try_ns=self._tree.clock.steady_ns()))
+                self._journal.again(row)
                 return
             sent_attributes, sha256 = attributes_of(node), node.sha256
             transfer = Transfer(
@@ -351,11 +351,8 @@ class Uploader:
         return True
 
     def _meta(self, node: FileNode) -> ObjectMeta:
-        return ObjectMeta(
-            sha256=node.sha256, md5=node.md5, original_filename=node.name, uploaded_ns=self._tree.clock.now_ns(),
-            mode=node.mode, owner=f"{node.uid}:{node.gid}", mtime_ns=node.mtime_ns,
-            storage_class=self._tier.decide(node).storage_class,
-        )  # fmt: skip
+        storage_class, now_ns = self._tier.decide(node).storage_class, self._tree.clock.now_ns()
+        return meta_of(node, node, mtime_ns=node.mtime_ns, storage_class=storage_class, uploaded_ns=now_ns)
 
     def _give_up(self, node: FileNode) -> None:
         if node.state is State.UPLOADING and not node.unlinked:
