@@ -200,7 +200,7 @@ async def test_a_reader_does_not_take_the_writers_descriptor_away(fs: Filesystem
     moving, done = True, trio.Event()
     publisher = fs.parts.publisher
     publisher.__dict__["touches"] = lambda inos: moving
-    publisher.__dict__["quiet"] = done.wait
+    publisher.__dict__["batch_done"] = done.wait
     handles: dict[str, int] = {}
 
     async def client(name: str, flags: int) -> None:
@@ -213,7 +213,7 @@ async def test_a_reader_does_not_take_the_writers_descriptor_away(fs: Filesystem
         await trio.testing.wait_all_tasks_blocked()
         moving = False
         done.set()
-    del publisher.__dict__["touches"], publisher.__dict__["quiet"]
+    del publisher.__dict__["touches"], publisher.__dict__["batch_done"]
     assert node.body.writable
     assert await fs.vfs.files.write(handles["writer"], 0, b"B") == 1
     assert await fs.read_handle(handles["reader"]) == b"Bytes"

@@ -183,7 +183,7 @@ class Moving:
         self._publisher = fs.parts.publisher
         self._done = trio.Event()
         self._publisher.__dict__["touches"] = lambda inos: not self._done.is_set()
-        self._publisher.__dict__["quiet"] = self._done.wait
+        self._publisher.__dict__["batch_done"] = self._done.wait
         self._moves = mock.patch.object(type(self._publisher), "is_moving", True)
         self._moves.start()
 
@@ -191,7 +191,7 @@ class Moving:
         """It does."""
         self._done.set()
         self._moves.stop()
-        del self._publisher.__dict__["touches"], self._publisher.__dict__["quiet"]
+        del self._publisher.__dict__["touches"], self._publisher.__dict__["batch_done"]
 
 
 class Slow:
