@@ -345,3 +345,30 @@ async def test_a_directory_does_not_go_before_what_could_not_leave_it(fs: Filesy
     await fs.drain()
     assert not (fs.root / REC / "sub").exists()
     await fs.assert_consistent()
+
+
+@pytest.mark.expect_log("Operation not permitted")
+@pytest.mark.parametrize("what", ["link", "directory", "file"])
+async def test_what_failed_and_was_removed_is_no_problem_any_more(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    await prepare(fs)
+    folder, store = (await fs.node(REC)).ino, fs.parts.store
+    plain = store.apply
+
+    def refused(steps: Sequence[Step], *, durable: bool = True) -> list[Outcome]:
+        return [Outcome(error=errno.EPERM) for _ in steps]
+
+    monkeypatch.setattr(store, "apply", refused)
+    if what == "link":
+        await fs.vfs.symlink(folder, b"new", b"target", ROOT)
+    elif what == "directory":
+        await fs.mkdirs(f"{REC}/new")
+    else:
+        await fs.write(f"{REC}/new", b"new")
+    await settled(fs, problem=True)
+    await (fs.rmdir if what == "directory" else fs.unlink)(f"{REC}/new")
+    monkeypatch.setattr(store, "apply", plain)
+    answer = await fs.answers()["drain"]({"timeout_s": 30.0})
+    assert answer["pending"] == 0, answer
+    assert not fs.parts.problems.as_json()

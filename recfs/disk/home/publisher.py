@@ -208,10 +208,12 @@ class HomePublisher(BatchSubscriber):
         for key in due:
             del self._aside[key]
             what, number = key
-            if what == "node":
+            if what == "node" and number in self._tree.nodes:
                 self._todo.nodes[number] = None
-            elif number in self._tree.garbage:
+            elif what == "garbage" and number in self._tree.garbage:
                 self._todo.garbage[number] = self._tree.garbage[number]
+            else:
+                self._behind.problems.solved(PART, key)  # it was removed meanwhile
         return bool(due)
 
     def _over(self, item: Node | Garbage) -> None:
