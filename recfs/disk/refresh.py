@@ -30,7 +30,7 @@ def refresh(tree: Tree, node: FileNode) -> bool:
     # Nor does it when the writer is one of an earlier mount.
     body.invalidation_pending = body.invalidation_pending or seen[0] == body.seen[0] or body.foreign
     body.seen = seen
-    tree.resize(node, max(info.st_size, body.held))
+    tree.resize(node, max(info.st_size, body.charged_size))
     node.mtime_ns = node.ctime_ns = time_ns(info.st_mtime_ns)
     if drop_privileges(node):
         body.invalidation_pending = True

@@ -41,7 +41,7 @@ class Shares:
     def __init__(self, operators: Iterable[int] = ()) -> None:
         self._excepted = {0, os.geteuid(), *operators}
         """Users who may have all there are."""
-        self._held: dict[int, int] = {}
+        self._counts: dict[int, int] = {}
         self._used = 0
         self._left = 0
         self._told: dict[int, float] = {}
@@ -51,31 +51,31 @@ class Shares:
         """The limit can be changed from outside (prlimit(2))."""
         self._left = file_limit() - kept_files() - pool_size() - self._used
 
-    def held(self, uid: int) -> int:
+    def count(self, uid: int) -> int:
         """How many the open files of a user keep."""
-        return self._held.get(uid, 0)
+        return self._counts.get(uid, 0)
 
     def admit(self, uid: int) -> None:
         """Raises TooManyFiles when the user keeps his share already."""
-        held = self._held.get(uid, 0)
-        if held >= self._left and self._is_too_much(uid, held):
-            raise TooManyFiles(f"uid {uid} keeps {held} of the daemon's descriptors already")
+        count = self._counts.get(uid, 0)
+        if count >= self._left and self._is_too_much(uid, count):
+            raise TooManyFiles(f"uid {uid} keeps {count} of the daemon's descriptors already")
 
-    def _is_too_much(self, uid: int, held: int) -> bool:
-        if held < FLOOR or uid in self._excepted:
+    def _is_too_much(self, uid: int, count: int) -> bool:
+        if count < FLOOR or uid in self._excepted:
             return False
         self._measure()
-        if held < self._left:
+        if count < self._left:
             return False
         now = time.monotonic()
         if now - self._told.get(uid, -WARN_EVERY_S) >= WARN_EVERY_S:
             self._told = {each: when for each, when in self._told.items() if now - when < WARN_EVERY_S} | {uid: now}
-            log.warning("%s", self._words(uid, held))
+            log.warning("%s", self._words(uid, count))
         return True
 
-    def _words(self, uid: int, held: int) -> str:
+    def _words(self, uid: int, count: int) -> str:
         return (
-            f"uid {uid} has files open that keep {held:,} of recfs's descriptors, and {max(self._left, 0):,} are left "
+            f"uid {uid} has files open that keep {count:,} of recfs's descriptors, and {max(self._left, 0):,} are left "
             f"for all: more are refused (EMFILE) until some are closed"
         )
 
@@ -84,8 +84,8 @@ class Shares:
         """Who has so many files open that more are refused, for people."""
         self._measure()
         least = max(FLOOR, self._left)
-        greedy = [(held, uid) for uid, held in self._held.items() if held >= least and uid not in self._excepted]
-        told = [self._words(uid, held) for held, uid in sorted(greedy, reverse=True)[:NAMED]]
+        greedy = [(count, uid) for uid, count in self._counts.items() if count >= least and uid not in self._excepted]
+        told = [self._words(uid, count) for count, uid in sorted(greedy, reverse=True)[:NAMED]]
         return told + ([f"… and {len(greedy) - NAMED} more uids"] if len(greedy) > NAMED else [])
 
     def opened(self, body: BackingFile, uid: int) -> None:
@@ -100,7 +100,7 @@ class Shares:
             body.charged = 1 + len(body.retired) + (body.download is not None)
             self._used += body.charged
             self._left -= body.charged
-        self._held[uid] = self._held.get(uid, 0) + body.charged
+        self._counts[uid] = self._counts.get(uid, 0) + body.charged
 
     def closed(self, body: BackingFile, uid: int) -> None:
         """One less."""
@@ -110,11 +110,11 @@ class Shares:
             users[uid] = count
             return
         del users[uid]
-        held = self._held[uid] - body.charged
-        if held:
-            self._held[uid] = held
+        count = self._counts[uid] - body.charged
+        if count:
+            self._counts[uid] = count
         else:
-            del self._held[uid]
+            del self._counts[uid]
         if not users:
             self._used -= body.charged
             self._left += body.charged
@@ -125,7 +125,7 @@ class Shares:
         self._used += 1
         self._left -= 1
         for uid in body.users:
-            self._held[uid] += 1
+            self._counts[uid] += 1
 
 
 __all__ = ["FLOOR", "WARN_EVERY_S", "Shares"]

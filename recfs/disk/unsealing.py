@@ -251,7 +251,7 @@ class Unsealing:
                     raise
             else:
                 break
-        self._tree.resize(node, max(os.fstat(body.fd).st_size, body.held))
+        self._tree.resize(node, max(os.fstat(body.fd).st_size, body.charged_size))
 
 
 __all__ = ["Unsealing"]

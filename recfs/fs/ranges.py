@@ -1,7 +1,7 @@
 """Parts of open files: finding holes, allocating and freeing, copying from file to file below.
 
 While the kernel waits for one of these it keeps the file that changes locked: no write, no truncate, no other of these
-meets it. The meter does (`refresh`), hence `BackingFile.held`.
+meets it. The meter does (`refresh`), hence `BackingFile.charged_size`.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Ranges:
         node, body = handle.node, handle.body
         if size:
             self._tree.resize(node, size)
-            body.held = size
+            body.charged_size = size
         try:
             while True:
                 try:
@@ -166,7 +166,7 @@ class Ranges:
                 raise body.stopped[0](body.stopped[1]) from error
             raise _refusal(error, node) from error
         finally:
-            body.held = 0
+            body.charged_size = 0
             self._tree.resize(node, os.fstat(body.fd).st_size)
             remember_below(node)
 

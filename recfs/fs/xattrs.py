@@ -289,11 +289,11 @@ def _location(node: FileNode) -> bytes:
 
 
 _OF_OBJECT: dict[bytes, Callable[[ObjectRow], bytes]] = {
-    b"object_key": lambda held: held.key.encode(),
-    b"etag": lambda held: held.etag.encode(),
-    b"storage_class": lambda held: held.storage_class.encode(),
-    b"uploaded_at": lambda held: datetime.fromtimestamp(held.uploaded_ns // 10**9, UTC).isoformat().encode(),
-    b"pinned": lambda held: b"%d" % held.copy.pinned,
+    b"object_key": lambda in_s3: in_s3.key.encode(),
+    b"etag": lambda in_s3: in_s3.etag.encode(),
+    b"storage_class": lambda in_s3: in_s3.storage_class.encode(),
+    b"uploaded_at": lambda in_s3: datetime.fromtimestamp(in_s3.uploaded_ns // 10**9, UTC).isoformat().encode(),
+    b"pinned": lambda in_s3: b"%d" % in_s3.copy.pinned,
 }
 
 

@@ -110,13 +110,13 @@ class _Run:
         age_s = age_of(self._tree.clock.now_ns(), found.mtime_ns, found.ctime_ns)
         decision = route(tier.settings.rules, found.parts, found.size_bytes, age_s)
         wanted = (decision.storage_class or self._default_class) if decision.store == "s3" else None
-        held = None
+        in_s3 = None
         if found.has_object and wanted is not None:
             node = self._tree.nodes.get(found.ino)
-            held = getattr(node, "object", None) or await self._tree.catalogue.object(found.ino)
+            in_s3 = getattr(node, "object", None) or await self._tree.catalogue.object(found.ino)
         return move_for(
             decision, found.state, queued=tier.journal.upload_of(found.ino) is not None, has_object=found.has_object,
-            storage_class=held.storage_class if held is not None else None, wanted=wanted,
+            storage_class=in_s3.storage_class if in_s3 is not None else None, wanted=wanted,
         )  # fmt: skip
 
     def _tell(self, found: Found, move: Move) -> None:

@@ -95,7 +95,7 @@ class BackingFile:
     """Writers among the PASS and DIRECT opens: the file below may be ahead of the metadata."""
     seen = (0, 0)
     """(size, mtime_ns) of the file below at the last look."""
-    held = 0
+    charged_size = 0
     """The size the file is charged for already, while a thread makes it grow to that (fs/ranges.py)."""
     asked = False
     """Whether bytes of what is being fetched were asked for."""

@@ -207,7 +207,7 @@ class Tree:
                 raise Stale(f"inode {row.ino} lies in inode {row.parent}, which is no directory")
             role = _role(row, parent)
             account = await self.accounts.load(row.name.decode("ascii")) if role in _OWNED else None
-            held = await self.catalogue.object(row.ino) if row.has_object else None
+            in_s3 = await self.catalogue.object(row.ino) if row.has_object else None
             size = await self._bytes_of(row) if row.size_bytes >= MAX_INT else row.size_bytes
             if written == self.behind.written:
                 break  # else what was read may be outdated, and nothing would tell
@@ -217,7 +217,7 @@ class Tree:
             return known
         node = from_row(row, parent, role)
         if isinstance(node, FileNode):
-            node.object = held
+            node.object = in_s3
         elif isinstance(node, DirNode):
             node.rbytes = size
             if account is not None:

@@ -28,7 +28,7 @@ class UploadBudget:
         self._copies = copies
         self._journal = copies.journal
         self._decide = decide
-        self._sent = (-1, 0)
+        self._seen = (-1, 0)
         self._since = 0.0
 
     @property
@@ -48,10 +48,10 @@ class UploadBudget:
     def refuse_if_stuck(self) -> None:
         """As `Budget.refuse_if_stuck`."""
         now, journal = trio.current_time(), self._journal
-        sent, done = journal.sent, sum(each.done_bytes for each in journal.running.values())
-        if sent != self._sent[0] or done > self._sent[1]:
+        ended, done = journal.uploads_ended, sum(each.done_bytes for each in journal.running.values())
+        if ended != self._seen[0] or done > self._seen[1]:
             self._since = now
-        self._sent = (sent, done)
+        self._seen = (ended, done)
         if now - self._since >= PATIENCE_S:
             raise OutOfSpace(
                 f"{journal.unsent.total_bytes} bytes wait to be uploaded, and [cache] max_size is "

@@ -67,8 +67,8 @@ class CacheEvictor:
 
     def evict(self, node: FileNode) -> None:
         """Let the local copy go: the row first, then the bytes. Atomic; `may_evict` was asked."""
-        held = node.object
-        assert held is not None
+        in_s3 = node.object
+        assert in_s3 is not None
         entry = Garbage(
             self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.steady_ns()
         )
@@ -76,21 +76,21 @@ class CacheEvictor:
         entry.place = (node.parent, node.name)
         self._tree.know_garbage(entry)
         self._behind.garbage(entry)
-        self._is_away(node, held)
+        self._mark_away(node, in_s3)
 
-    def _is_away(self, node: FileNode, held: ObjectRow) -> None:
+    def _mark_away(self, node: FileNode, in_s3: ObjectRow) -> None:
         node.enter(State.EVICTED)
         node.home_ino = None
-        self._copies.local_bytes -= held.size_bytes
-        self._copies.remember(node, held.here(local=0))
+        self._copies.local_bytes -= in_s3.size_bytes
+        self._copies.remember(node, in_s3.here(local=0))
 
     def lost(self, node: FileNode) -> bool:
         """The local copy was removed out of band: tells whether S3 has the bytes, and they can be had again. Atomic."""
-        held = node.object
-        if node.state is not State.STORED or held is None or node.body is not None or _is_moving(node):
+        in_s3 = node.object
+        if node.state is not State.STORED or in_s3 is None or node.body is not None or _is_moving(node):
             return False
         log.warning("%s: its local copy was removed out of band; S3 has the bytes", node.path)
-        self._is_away(node, held)
+        self._mark_away(node, in_s3)
         return True
 
     def over_bytes(self) -> int:

@@ -93,7 +93,7 @@ class Ownership:
                 self._refuse(verdict, mark)
             if verdict is Verdict.RETURNED or (verdict is Verdict.OURS and self._token is None):
                 await self._put(only_new=False)
-            self._is_ours()
+            self._note_ours()
 
     async def doubt(self) -> None:
         """An object, or the bucket, was not there: look at the mark now, and before the next change. Raises nothing."""
@@ -112,7 +112,7 @@ class Ownership:
         """Take the prefix, whosever it is."""
         async with self._lock:
             await self._put(only_new=False)
-            self._is_ours()
+            self._note_ours()
 
     async def mark(self) -> Mark | None:
         """The mark in the bucket; None if there is none."""
@@ -166,7 +166,7 @@ class Ownership:
         self._token = token
         return True
 
-    def _is_ours(self) -> None:
+    def _note_ours(self) -> None:
         if self.refusal is not None:
             log.info("%s is this store's", self._url)
         self.refusal = self.lost = None

@@ -67,9 +67,9 @@ class _Filling(Watcher):
         """The etag of the object that the copy is filled from, if recfs itself gave it another than *etag*."""
         node, begun, journal = self._node, self._begun, self._copies.journal
         with trio.move_on_after(RENEW_S):
-            while (held := node.object) is not None and held.key == begun.key and held.sha256 == begun.sha256:
-                if held.etag != etag:
-                    return held.etag
+            while (in_s3 := node.object) is not None and in_s3.key == begun.key and in_s3.sha256 == begun.sha256:
+                if in_s3.etag != etag:
+                    return in_s3.etag
                 row = journal.move_of(node.ino)
                 if row is None or row.attempts:
                     return None
@@ -139,10 +139,10 @@ class Partials:
             found.used_ns = self._tree.clock.steady_ns()
             self.by_ino[node.ino] = self.by_ino.pop(node.ino)
             return found
-        held = node.object
-        if held is None:
+        in_s3 = node.object
+        if in_s3 is None:
             raise IoFailure(f"{node.path}: its bytes are neither here nor known to be in S3")
-        await self._readable(node, held)
+        await self._readable(node, in_s3)
         self._space.admit_entry()
         await self.serving.wait()
         self._leave_descriptors()
@@ -155,11 +155,11 @@ class Partials:
         self._store.label(fd, FETCH_LABEL + b"%d" % node.ino)
         assert self.nursery is not None
         download = Download(
-            self._link.objects, held.key, held.etag, held.size_bytes, fd, self._link.limiter, self._link.slots,
+            self._link.objects, in_s3.key, in_s3.etag, in_s3.size_bytes, fd, self._link.limiter, self._link.slots,
             read_ahead_max=self._copies.settings.read_ahead_max,
-            watcher=_Filling(self._copies, self.misses, node, held),
+            watcher=_Filling(self._copies, self.misses, node, in_s3),
         )  # fmt: skip
-        made = self.by_ino[node.ino] = Partial(node, held.key, staging, fd, download, self._tree.clock.steady_ns())
+        made = self.by_ino[node.ino] = Partial(node, in_s3.key, staging, fd, download, self._tree.clock.steady_ns())
         if node.body is not None:  # its readers' bytes were given up
             node.body.swap(os.dup(fd), writable=False)
             node.body.download = download
@@ -181,14 +181,14 @@ class Partials:
                 if len(self.by_ino) < most:
                     return
 
-    async def _readable(self, node: FileNode, held: ObjectRow) -> None:
+    async def _readable(self, node: FileNode, in_s3: ObjectRow) -> None:
         if node.state is not State.ARCHIVED:
             return
         info = await trio.to_thread.run_sync(
-            self._link.objects.head, held.key, limiter=self._link.limiter, abandon_on_cancel=True
+            self._link.objects.head, in_s3.key, limiter=self._link.limiter, abandon_on_cancel=True
         )
         if info is not None and info.restore_state in (RestoreState.ARCHIVED, RestoreState.RESTORING):
-            raise ObjectArchived(f"{node.path} is {info.restore_state} ({held.storage_class}); see `recfs restore`")
+            raise ObjectArchived(f"{node.path} is {info.restore_state} ({in_s3.storage_class}); see `recfs restore`")
         node.enter(State.EVICTED)
         self._behind.node(node)
 
@@ -266,24 +266,24 @@ class Partials:
         done = self.landing[node.ino] = trio.Event()
         try:
             sha256 = await self._checksum(partial)
-            held = node.object
-            if self.by_ino.get(node.ino) is not partial or node.unlinked or held is None:
+            in_s3 = node.object
+            if self.by_ino.get(node.ino) is not partial or node.unlinked or in_s3 is None:
                 return
-            if sha256 != held.sha256:
-                what = f"{node.path}: S3 holds other bytes under {held.key} than were uploaded"
+            if sha256 != in_s3.sha256:
+                what = f"{node.path}: S3 holds other bytes under {in_s3.key} than were uploaded"
                 self._give_up(partial, ChecksumMismatch(f"{what}; restore the version recfs wrote"))
                 return
             del self.by_ino[node.ino]
             self._no_longer_filled(node)
             node.enter(State.STORED)
-            node.sha256, node.md5 = held.sha256, held.md5
+            node.sha256, node.md5 = in_s3.sha256, in_s3.md5
             node.staging, node.home_ino = partial.staging, os.fstat(partial.fd).st_ino
             node.pending |= Pending.MOVE
             if node.body is not None:
                 node.body.download = None
             os.close(partial.fd)
-            self._copies.local_bytes += held.size_bytes
-            self._copies.remember(node, held.here(local=1, used_ns=self._tree.clock.steady_ns()))
+            self._copies.local_bytes += in_s3.size_bytes
+            self._copies.remember(node, in_s3.here(local=1, used_ns=self._tree.clock.steady_ns()))
             self._behind.publish(node)
             self._copies.request_eviction()
         finally:

@@ -48,11 +48,11 @@ class BytesInS3:
 
     async def restore_state(self, node: FileNode) -> RestoreState | None:
         """As `RemoteBytes.restore_state`."""
-        held = node.object
-        if held is None or (node.state is not State.ARCHIVED and held.storage_class not in ARCHIVE_CLASSES):
+        in_s3 = node.object
+        if in_s3 is None or (node.state is not State.ARCHIVED and in_s3.storage_class not in ARCHIVE_CLASSES):
             return None
         info = await trio.to_thread.run_sync(
-            self._link.objects.head, held.key, limiter=self._link.limiter, abandon_on_cancel=True
+            self._link.objects.head, in_s3.key, limiter=self._link.limiter, abandon_on_cancel=True
         )
         return info.restore_state if info is not None else None
 

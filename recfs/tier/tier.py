@@ -49,10 +49,10 @@ def key_of(node: FileNode) -> str:
     return key_for(b"/".join(node.parts()))
 
 
-def description_of(node: FileNode, held: ObjectRow) -> ObjectMeta:
+def description_of(node: FileNode, in_s3: ObjectRow) -> ObjectMeta:
     """What the metadata of a file's object is to say: of the bytes it has, and under which name and attributes."""
-    mtime_ns = node.mtime_ns if node.state in CURRENT else held.mtime_ns
-    return meta_of(node, held, mtime_ns=mtime_ns, storage_class=held.storage_class)
+    mtime_ns = node.mtime_ns if node.state in CURRENT else in_s3.mtime_ns
+    return meta_of(node, in_s3, mtime_ns=mtime_ns, storage_class=in_s3.storage_class)
 
 
 def meta_of(
@@ -110,12 +110,12 @@ class Tier(Subscriber):
 
     def committed(self, node: FileNode) -> None:
         """The file was committed just now: journal its upload if that is where it belongs. Atomic."""
-        held = node.object
-        same = held is not None and held.etag and (held.sha256, held.size_bytes) == (node.sha256, node.bytes)
-        if held is not None and same and not self.journal.may_have_put(node.ino):
-            self._is_stored(node, held)
+        in_s3 = node.object
+        same = in_s3 is not None and in_s3.etag and (in_s3.sha256, in_s3.size_bytes) == (node.sha256, node.bytes)
+        if in_s3 is not None and same and not self.journal.may_have_put(node.ino):
+            self._mark_stored(node, in_s3)
             self.journal.resume_move(node.ino)
-            if held.mtime_ns != node.mtime_ns:
+            if in_s3.mtime_ns != node.mtime_ns:
                 self.described(node)
             return
         if self.decide(node).store == "s3":
@@ -125,16 +125,16 @@ class Tier(Subscriber):
             if unsent.total_bytes > budget and not was_full:
                 waited_for.hurry(self.journal, set())  # what is settling has to make room
             self.copies.request_eviction()  # copies of other files have to make room
-        elif held is not None:
+        elif in_s3 is not None:
             # It belongs here now: what S3 has of it is an earlier version under its name.
-            self.journal.delete(held.key, self.settings.retention_s)
+            self.journal.delete(in_s3.key, self.settings.retention_s)
             self._lose_object(node)
 
-    def _is_stored(self, node: FileNode, held: ObjectRow) -> None:
+    def _mark_stored(self, node: FileNode, in_s3: ObjectRow) -> None:
         node.enter(State.STORED)
-        if not held.copy.local:
+        if not in_s3.copy.local:
             self.copies.local_bytes += node.bytes
-        self.copies.remember(node, held.here(local=1, held=0, used_ns=self._tree.clock.steady_ns()))
+        self.copies.remember(node, in_s3.here(local=1, held=0, used_ns=self._tree.clock.steady_ns()))
 
     def uploaded(self, node: FileNode, info: ObjectInfo) -> None:
         """S3 has confirmed these bytes. Atomic."""
@@ -151,7 +151,7 @@ class Tier(Subscriber):
             ),
         )  # fmt: skip
         node.object = row
-        self._is_stored(node, row)
+        self._mark_stored(node, row)
         self.copies.request_eviction()
 
     def outdated(self, node: FileNode, key: str) -> None:
@@ -173,10 +173,10 @@ class Tier(Subscriber):
 
     def modified(self, node: FileNode) -> None:
         """The local bytes are about to differ from what S3 holds. Atomic."""
-        held = node.object
-        if held is not None and held.copy.local:
-            self.copies.local_bytes -= held.size_bytes
-            self.copies.remember(node, held.here(local=0))
+        in_s3 = node.object
+        if in_s3 is not None and in_s3.copy.local:
+            self.copies.local_bytes -= in_s3.size_bytes
+            self.copies.remember(node, in_s3.here(local=0))
 
     def superseded(self, node: FileNode) -> None:
         """A file whose bytes only S3 has is overwritten: the object is the way back until the commit. Atomic."""
@@ -193,20 +193,20 @@ class Tier(Subscriber):
         self.modified(node)
         in_doubt = self.journal.may_have_put(node.ino) or (node.object is not None and not node.object.etag)
         self._forget(node)
-        held, open_from_afar = node.object, node.body is not None and node.body.download is not None
+        in_s3, open_from_afar = node.object, node.body is not None and node.body.download is not None
         if not open_from_afar:
             self.partials.drop(node)
-        if held is None:
+        if in_s3 is None:
             return
         if successor is not None and successor.object is None and not in_doubt:
             # Until an unfinished successor is committed, the object may be all there is of what was promised.
-            kept = node.state.is_remote or (held.copy.held and not node.state.is_whole)
+            kept = node.state.is_remote or (in_s3.copy.held and not node.state.is_whole)
             way_back = int(kept and not successor.state.is_whole)
-            self.copies.remember(successor, held.here(local=0, held=way_back, pinned=0)._replace(ino=successor.ino))
+            self.copies.remember(successor, in_s3.here(local=0, held=way_back, pinned=0)._replace(ino=successor.ino))
         elif open_from_afar:
-            self.retire(node, held.key)
+            self.retire(node, in_s3.key)
         else:
-            self.journal.delete(held.key, self.settings.retention_s)
+            self.journal.delete(in_s3.key, self.settings.retention_s)
 
     def _forget(self, node: FileNode) -> None:
         """Nothing of it is to be uploaded any more; what has arrived of it all the same, or is about to, goes."""
@@ -258,9 +258,9 @@ class Tier(Subscriber):
         What is being written says it with its next upload, or when it is found to be what it was; the object of an
         archived one cannot be changed.
         """
-        held = node.object
-        if held is not None and not node.unlinked and held.storage_class not in ARCHIVE_CLASSES:
-            self.journal.describe(node.ino, held.key, self._describe_s)
+        in_s3 = node.object
+        if in_s3 is not None and not node.unlinked and in_s3.storage_class not in ARCHIVE_CLASSES:
+            self.journal.describe(node.ino, in_s3.key, self._describe_s)
 
     @property
     def _describe_s(self) -> float:
@@ -270,9 +270,9 @@ class Tier(Subscriber):
 
     def used(self, node: FileNode) -> None:
         """A local copy is being used. Atomic."""
-        held, now = node.object, self._tree.clock.steady_ns()
-        if held is not None and now - held.copy.used_ns > USED_EVERY_NS:
-            self.copies.remember(node, held.here(used_ns=now))
+        in_s3, now = node.object, self._tree.clock.steady_ns()
+        if in_s3 is not None and now - in_s3.copy.used_ns > USED_EVERY_NS:
+            self.copies.remember(node, in_s3.here(used_ns=now))
 
     # --- the service ---------------------------------------------------------------------------------------------
 
@@ -297,9 +297,9 @@ class Tier(Subscriber):
             return False
         node.enter(State.COMMITTED)
         self.modified(node)
-        held = self._part_with_object(node)
+        in_s3 = self._part_with_object(node)
         # Only when the rows say that the file is here may the object go.
-        row_id = self.journal.delete(held.key, OPEN_S)
+        row_id = self.journal.delete(in_s3.key, OPEN_S)
         await self._behind.durable()
         self.journal.retry(row_id)
         return True
@@ -321,11 +321,11 @@ class Tier(Subscriber):
             self.journal.delete(self._part_with_object(node).key, self.settings.retention_s)
 
     def _part_with_object(self, node: FileNode) -> ObjectRow:
-        held = node.object
-        assert held is not None
+        in_s3 = node.object
+        assert in_s3 is not None
         self._forget(node)
         self._lose_object(node)
-        return held
+        return in_s3
 
     def _lose_object(self, node: FileNode) -> None:
         node.object = None

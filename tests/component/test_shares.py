@@ -91,7 +91,7 @@ async def test_one_user_leaves_half_of_them_to_the_others(fs: Filesystem, caplog
     await fs.write(f"{REC}/old", b"old")
     left = shares(fs)._left
     first = await take_all(fs, GREEDY, "a")
-    assert len(first) == shares(fs).held(GREEDY.uid) == (left + 1) // 2
+    assert len(first) == shares(fs).count(GREEDY.uid) == (left + 1) // 2
     for path in ("old", "a0"):  # whatever is open already, by name or not
         with refused(GREEDY):
             await fs.open(f"{REC}/{path}", os.O_RDONLY, GREEDY)
@@ -101,7 +101,7 @@ async def test_one_user_leaves_half_of_them_to_the_others(fs: Filesystem, caplog
     third = [await fs.open(f"{REC}/old", os.O_RDONLY, THIRD), await fs.open(f"{REC}/c", CREATE, THIRD)]
     for number in (*second, *third):
         await fs.close(number)
-    assert shares(fs).held(SECOND.uid) == 0
+    assert shares(fs).count(SECOND.uid) == 0
     assert len(await problems(fs)) == 1, "as long as it keeps so many"
     await fs.close(first.pop())
     assert await problems(fs) == []
@@ -140,7 +140,7 @@ async def test_opens_at_the_same_moment_come_to_no_more(fs: Filesystem) -> None:
     async with trio.open_nursery() as nursery:
         for n in range(LIMIT):
             nursery.start_soon(open_one, n)
-    assert shares(fs).held(GREEDY.uid) == (left + 1) // 2 == len(opened)
+    assert shares(fs).count(GREEDY.uid) == (left + 1) // 2 == len(opened)
 
 
 @pytest.fixture
@@ -163,10 +163,10 @@ async def test_a_file_that_is_fetched_counts_twice(cold: Filesystem) -> None:
     """The copy that all readers share has a descriptor, and they have another."""
     before = shares(cold)._left
     numbers = [await cold.open(f"{REC}/0", os.O_RDONLY, caller) for caller in (GREEDY, GREEDY, SECOND)]
-    assert (shares(cold).held(GREEDY.uid), shares(cold).held(SECOND.uid), before - shares(cold)._left) == (2, 2, 2)
+    assert (shares(cold).count(GREEDY.uid), shares(cold).count(SECOND.uid), before - shares(cold)._left) == (2, 2, 2)
     for number in numbers:
         await cold.close(number)
-    assert (shares(cold)._held, shares(cold)._left) == ({}, before)
+    assert (shares(cold)._counts, shares(cold)._left) == ({}, before)
 
 
 @pytest.mark.slow
@@ -205,7 +205,7 @@ async def test_a_limit_of_a_million(fs: Filesystem, monkeypatch: pytest.MonkeyPa
     half = (large._left + 1) // 2
     for keeps, is_refused in ((half - 1, False), (half, True)):
         large._left += large._used - keeps
-        large._held[GREEDY.uid] = large._used = keeps
+        large._counts[GREEDY.uid] = large._used = keeps
         with pytest.raises(TooManyFiles) if is_refused else contextlib.nullcontext():
             large.admit(GREEDY.uid)
         large.admit(SECOND.uid)
@@ -238,12 +238,12 @@ async def test_the_count_is_what_is_open(fs: Filesystem, seed: int) -> None:
         handles = fs.vfs.files.handles.values()
         for each in callers:
             backing_files = {id(handle.body): handle.body for handle in handles if handle.uid == each.uid}.values()
-            assert shares(fs).held(each.uid) == sum(1 + len(body.retired) for body in backing_files)
+            assert shares(fs).count(each.uid) == sum(1 + len(body.retired) for body in backing_files)
         backing_files = {id(handle.body): handle.body for handle in handles}.values()
         assert shares(fs)._left == before - sum(1 + len(body.retired) for body in backing_files)
     for number in opened:
         await fs.close(number)
-    assert (shares(fs)._held, shares(fs)._left) == ({}, before)
+    assert (shares(fs)._counts, shares(fs)._left) == ({}, before)
 
 
 async def test_a_file_rewritten_beside_its_reader_keeps_one_descriptor(fs: Filesystem) -> None:
@@ -258,7 +258,7 @@ async def test_a_file_rewritten_beside_its_reader_keeps_one_descriptor(fs: Files
         if number % 3 == 0:
             await fs.drain()
         assert await fs.read_handle(reader) == b"version %d" % number
-        assert shares(fs).held(THIRD.uid) == 1
+        assert shares(fs).count(THIRD.uid) == 1
     await fs.drain()
     assert len(os.listdir("/proc/self/fd")) <= before + 2  # the pool's may vary
     await fs.close(reader)

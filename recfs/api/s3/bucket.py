@@ -46,21 +46,21 @@ class BucketAnswers:
             raise InvalidArgument(f"days: {days!r}; a restored copy stays for 1 day or more")
         if speed not in get_args(RestoreSpeed):
             raise InvalidArgument(f"tier: {speed!r}; one of {', '.join(get_args(RestoreSpeed))}")
-        held, path = await self._held(params)
-        info = await self._head(held)
+        in_s3, path = await self._held(params)
+        info = await self._head(in_s3)
         if info.restore_state is None:
             raise InvalidArgument(f"{path} needs no restore: its object can be read (class {info.storage_class})")
         asked = info.restore_state is not RestoreState.RESTORING
         if asked:
             try:
-                await self._far.ask(partial(self._far.tier.objects.restore, held.key, days, speed))
+                await self._far.ask(partial(self._far.tier.objects.restore, in_s3.key, days, speed))
             except NotOffered as error:
-                await self._look_without_restore(held, path, info, error)
+                await self._look_without_restore(in_s3, path, info, error)
                 raise
-            info = await self._head(held)
+            info = await self._head(in_s3)
         return {
             "path": path,
-            "key": held.key,
+            "key": in_s3.key,
             "storage_class": info.storage_class,
             "state": info.restore_state.value if info.restore_state is not None else None,
             "requested": asked,
@@ -68,13 +68,13 @@ class BucketAnswers:
             "tier": speed,
         }
 
-    async def _look_without_restore(self, held: ObjectRow, path: str, info: ObjectInfo, error: NotOffered) -> None:
+    async def _look_without_restore(self, in_s3: ObjectRow, path: str, info: ObjectInfo, error: NotOffered) -> None:
         """Raise what a server without restores makes of an archive class: a mere label (SeaweedFS), or the end."""
         if not info.size_bytes:
             return
         one = memoryview(bytearray(1))
         try:
-            await self._far.ask(partial(self._far.tier.objects.get_range, held.key, 0, 1, if_match=None, into=one))
+            await self._far.ask(partial(self._far.tier.objects.get_range, in_s3.key, 0, 1, if_match=None, into=one))
         except ObjectArchived:
             what = (
                 f"objects of class {info.storage_class} are not served; only the server's own tools can bring it back"
@@ -92,10 +92,10 @@ class BucketAnswers:
             raise InvalidArgument(f"{node.path} is {node.state} and {where}")
         return node.object, node.path
 
-    async def _head(self, held: ObjectRow) -> ObjectInfo:
-        info = await self._far.ask(partial(self._far.tier.objects.head, held.key))
+    async def _head(self, in_s3: ObjectRow) -> ObjectInfo:
+        info = await self._far.ask(partial(self._far.tier.objects.head, in_s3.key))
         if info is None:
-            raise ObjectMissing(f"{held.key}: its object is gone from S3; it was deleted out of band")
+            raise ObjectMissing(f"{in_s3.key}: its object is gone from S3; it was deleted out of band")
         return info
 
     # --- presign -------------------------------------------------------------------------------------------------
@@ -122,14 +122,14 @@ class BucketAnswers:
         }
 
     async def _stored_key(self, params: dict[str, Any]) -> str:
-        held, path = await self._held(params)
+        in_s3, path = await self._held(params)
         node = await self._far.file(params)
         if node.state not in (State.STORED, State.EVICTED, State.FETCHING):
             what = "it has to be restored first: `recfs restore`" if node.state is State.ARCHIVED else (
                 "what S3 has of it is an earlier version; wait until it is stored"
             )  # fmt: skip
             raise InvalidArgument(f"{path} is {node.state}: {what}")
-        return held.key
+        return in_s3.key
 
     async def _free_key(self, params: dict[str, Any]) -> str:
         parts = tuple(parts_of(str(params.get("path") or "")))

@@ -172,7 +172,7 @@ class Comparison:
         if node.state.is_remote and not regular:
             return  # S3 has it
         if not regular or info is None:
-            self._is_gone(node)
+            self._mark_gone(node)
         elif self._differs(node, info):
             self._take(node, info)
             self._found.report.taken.append(node.path)
@@ -191,7 +191,7 @@ class Comparison:
         node.staging = None
         return False
 
-    def _is_gone(self, node: FileNode) -> None:
+    def _mark_gone(self, node: FileNode) -> None:
         if node.state is State.STORED:
             self._tree.events.modified(node)
             only_in_s3(self._found, node)

@@ -94,13 +94,13 @@ class Writers:
             return
         # What is there of the bytes promised last, after writing to them in place, goes before older ones.
         if not node.promised & (Promise.FSYNCED | (Promise.CLOSED if same_boot else 0)):
-            held = node.object if node.object is not None and node.object.copy.held else None
-            prior = self._way_back(priors, held, same_boot=same_boot)
+            in_s3 = node.object if node.object is not None and node.object.copy.held else None
+            prior = self._way_back(priors, in_s3, same_boot=same_boot)
             if prior is not None:
                 self._roll_back(node, prior, same_boot=same_boot)
                 return
-            if held is not None:
-                self._roll_back_to_object(node, held)
+            if in_s3 is not None:
+                self._roll_back_to_object(node, in_s3)
                 return
         node.enter(State.INCOMPLETE)
         self._tree.resize(node, size)
@@ -126,26 +126,26 @@ class Writers:
         return staged is not None and (staged.label or b"").startswith(COPY_LABEL)
 
     @staticmethod
-    def _way_back(priors: list[Garbage], held: ObjectRow | None, *, same_boot: bool) -> Garbage | None:
+    def _way_back(priors: list[Garbage], in_s3: ObjectRow | None, *, same_boot: bool) -> Garbage | None:
         """The earlier version whose promise holds: the last one, or, after a power cut, the last that was synced.
 
-        None: what S3 *held*, or nothing.
+        None: what S3 *in_s3*, or nothing.
         """
         if same_boot or not priors:
             return priors[-1] if priors else None
         synced = [entry for entry in priors if entry.is_durable]
-        return synced[-1] if synced else priors[-1] if held is None else None
+        return synced[-1] if synced else priors[-1] if in_s3 is None else None
 
-    def _roll_back_to_object(self, node: FileNode, held: ObjectRow) -> None:
+    def _roll_back_to_object(self, node: FileNode, in_s3: ObjectRow) -> None:
         """An overwrite of a file whose bytes only S3 had: it has them still."""
         assert node.staging is not None
         self._set_aside(node, None)
         node.enter(State.EVICTED)
         node.staging, node.pending, node.home_ino = None, 0, None
         node.promised = 0
-        node.sha256, node.md5, node.mtime_ns = held.sha256, held.md5, held.mtime_ns
-        self._tree.resize(node, held.size_bytes)
-        node.object = held.here(held=0)
+        node.sha256, node.md5, node.mtime_ns = in_s3.sha256, in_s3.md5, in_s3.mtime_ns
+        self._tree.resize(node, in_s3.size_bytes)
+        node.object = in_s3.here(held=0)
         self._behind.object(node.object)
         self._behind.node(node)
         self._found.report.rolled_back.append(node.path)

@@ -1,7 +1,7 @@
 """Work on S3 that is still to be done: in memory for those who do it, in the catalogue so that it survives.
 
 Every change is written in the batch of the rows it belongs to. Nothing is put under a key as long as another file's
-object is there (`leaving`), and a new object takes the deletion of its predecessor back (`superseded`).
+object is there (`leaving`), and a new object takes the deletion of its predecessor back (`keep_new_object`).
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ class Journal:
         self._next = 1
         self.rows: dict[int, JournalRow] = {}
         self.running: dict[int, Running] = {}
-        self.inherited: set[int] = set()
+        self.tried_before: set[int] = set()
         """Rows of an earlier run, and what took the place of one that was tried: not all they began may be recorded."""
         self.leaving: dict[str, int] = {}
         """Keys whose object is to move away, and the inode it belongs to."""
         self._left_key: dict[int, str] = {}
         self._of_ino: dict[tuple[str, int], int] = {}
         self._deletions: dict[str, set[int]] = {}
-        self._begun: set[int] = set()
+        self._dropped_after_try: set[int] = set()
         """Inodes whose uploads were dropped after a try: S3 may have something of them that no row knows of."""
         self.unsent = Unsent()
         self.unanswered = unanswered
-        self.refusals: set[int] = set()
+        self.lasting: set[int] = set()
         """Rows whose last try met what waiting does not change: S3, or the owner of the prefix, refuses."""
         self.waits: dict[int, int] = {}
         """Rows that wait for another file's object to leave, and the move that they wait for."""
         self.in_one: set[int] = set()
         """Uploads in parts that S3 did not finish in several tries: next time they go in one request, if they can."""
-        self.sent = 0
+        self.uploads_ended = 0
         """Counts the uploads that are done, or not wanted any more."""
         self.due = Due(clock, self.rows, self.running, self.unsent, self.update)
         self.wake = trio.Event()
@@ -81,11 +81,11 @@ class Journal:
             self._next = max(self._next, row.id + 1)
             if row.ino:
                 self._of_ino[row.kind, row.ino] = row.id
-            held = await catalogue.object(row.ino) if row.kind == MOVE else None
-            if held is not None:
-                self.leaves(row.ino, held.key)
-            self.unanswered.doubt(row, held, now)
-        self.inherited.update(self.rows)
+            in_s3 = await catalogue.object(row.ino) if row.kind == MOVE else None
+            if in_s3 is not None:
+                self.leaves(row.ino, in_s3.key)
+            self.unanswered.doubt(row, in_s3, now)
+        self.tried_before.update(self.rows)
         self.remember()
 
     def remember(self) -> None:
@@ -108,33 +108,34 @@ class Journal:
     def upload(self, node: FileNode, delay_s: float) -> None:
         """The file's bytes are to go to S3. Replaces what was to be uploaded of it before."""
         before = self._of_ino.get((UPLOAD, node.ino))
-        tried = node.ino in self._begun or (before is not None and self.was_tried(before))
+        tried = node.ino in self._dropped_after_try or (before is not None and self.was_tried(before))
         replaced = self.rows.get(before) if before is not None else None
         if before is not None and before not in self.running:
             self.cancel(before)
-        self._begun.discard(node.ino)
+        self._dropped_after_try.discard(node.ino)
         key = replaced.key if replaced is not None and (tried or before in self.running) else ""
         # Other bytes than those that will be sent may come to lie there.
         parts = sent.record(None, others=True) if key else ""
         row = self._add(UPLOAD, node.ino, key, node.bytes, delay_s, _owner(node), parts)
         if tried:
-            self.inherited.add(row.id)
+            self.tried_before.add(row.id)
         if is_temporary_name(node.name):
             self.unsent.set_aside(row.id, Why.NAME)
 
     def was_tried(self, row_id: int) -> bool:
         """Whether an upload has begun something on S3, perhaps, that no row knows of. Atomic."""
         row = self.rows.get(row_id)
-        return row is not None and (row.attempts > 0 or row_id in self.inherited)
+        return row is not None and (row.attempts > 0 or row_id in self.tried_before)
 
     def may_have_put(self, ino: int) -> bool:
         """Whether an upload of this inode, not confirmed, may have replaced the object that its row tells of."""
         row = self.upload_of(ino)
-        return ino in self._begun or (row is not None and (row.id in self.running or self.was_tried(row.id)))
+        is_tried = row is not None and (row.id in self.running or self.was_tried(row.id))
+        return is_tried or ino in self._dropped_after_try
 
     def move(self, ino: int, key: str | None) -> None:
         """The object under *key* is to follow its file's new name; None: those of everything below a directory."""
-        self._align(ino, 0.0)
+        self._want_move(ino, 0.0)
         if key is not None:
             self.leaves(ino, key)
 
@@ -142,7 +143,7 @@ class Journal:
         """The object under *key* is to follow its file's attributes: at most one copy for all of *delay_s*."""
         row = self.move_of(ino)
         if row is None:
-            self._align(ino, delay_s)
+            self._want_move(ino, delay_s)
             self.leaves(ino, key)
         elif self._is_watched(row):
             self._due_in(row, delay_s)
@@ -162,9 +163,10 @@ class Journal:
     def resume_move(self, ino: int) -> None:
         """The file is not being written any more: what was put off until then is to be done."""
         if (MOVE, ino) in self._of_ino:
-            self._align(ino, 0.0)
+            self._want_move(ino, 0.0)
 
-    def _align(self, ino: int, delay_s: float) -> None:
+    def _want_move(self, ino: int, delay_s: float) -> None:
+        """Have the object moved or described anew after *delay_s*, or sooner where that is due already."""
         before = self.rows.get(self._of_ino.get((MOVE, ino), 0))
         if before is None:
             self._add(MOVE, ino, "", 0, delay_s)
@@ -211,13 +213,13 @@ class Journal:
                 self.cancel(row_id)
             else:
                 self.retry(row_id)
-        self._begun.discard(node.ino)
+        self._dropped_after_try.discard(node.ino)
 
     def is_deleted(self, key: str) -> bool:
         """Whether the object under *key* is to go."""
         return key in self._deletions
 
-    def superseded(self, key: str) -> None:
+    def keep_new_object(self, key: str) -> None:
         """There is a new object under *key*: what was to delete its predecessor would delete this one."""
         for row_id in self._deletions.get(key, set()) - self.running.keys():
             self.done(row_id)
@@ -288,7 +290,7 @@ class Journal:
     def waiting(self, row: JournalRow) -> None:
         """The row waits for something else, which its `error` names: that is no failure of its own."""
         if row.attempts:
-            self.inherited.add(row.id)
+            self.tried_before.add(row.id)
         self.update(row._replace(attempts=0))
 
     def done(self, row_id: int) -> None:
@@ -302,10 +304,10 @@ class Journal:
             if row.kind == MOVE:
                 self._left(row.ino)
         self.unsent.drop(row_id)
-        self.free(row_id)
+        self.unblock(row_id)
         self.in_one.discard(row_id)
         if row.kind == UPLOAD:
-            self.sent += 1
+            self.uploads_ended += 1
         elif row.kind == DELETE:
             same = self._deletions[row.key]
             same.discard(row_id)
@@ -315,18 +317,18 @@ class Journal:
         self.wake.set()
         self.signal()
 
-    def free(self, row_id: int) -> None:
+    def unblock(self, row_id: int) -> None:
         """Nothing is in the row's way, nor was its last try refused, as far as is known."""
-        self.refusals.discard(row_id)
+        self.lasting.discard(row_id)
         self.waits.pop(row_id, None)
 
     def cancel(self, row_id: int) -> None:
         """Drop the row, and have a multipart upload that it began aborted."""
         row = self.rows.get(row_id)
-        if row is not None and row.kind == UPLOAD and row.key and row_id in self.inherited:
+        if row is not None and row.kind == UPLOAD and row.key and row_id in self.tried_before:
             self.unanswered.note(row.key, None)  # what it asked for before the start may not have been answered
         if row is not None and row.kind == UPLOAD and not row.upload_id and self.was_tried(row_id):
-            self._begun.add(row.ino)
+            self._dropped_after_try.add(row.ino)
         self.done(row_id)
         if row is not None and row.upload_id and row.kind == UPLOAD:
             self.abort(row.key, row.upload_id)
@@ -338,7 +340,7 @@ class Journal:
             return False
         if self.unsent.why_aside(row_id) in (Why.REFUSED, Why.WATCHED):
             self.unsent.count_again(row_id)
-        self.refusals.discard(row_id)
+        self.lasting.discard(row_id)
         self.update(row._replace(next_try_ns=self._clock.steady_ns()))
         return True
 
@@ -378,8 +380,7 @@ class Journal:
 
     def upload_of(self, ino: int) -> JournalRow | None:
         """The upload that is to be done of this inode."""
-        row_id = self._of_ino.get((UPLOAD, ino))
-        return self.rows.get(row_id) if row_id is not None else None
+        return self.rows.get(self._of_ino.get((UPLOAD, ino), 0))
 
     def unsent_bytes(self) -> int:
         """Bytes of files that wait for S3 and can get there."""

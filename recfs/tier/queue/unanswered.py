@@ -54,12 +54,12 @@ class Unanswered:
         with self._lock:
             self._begun.add(key)
 
-    def doubt(self, row: JournalRow, held: ObjectRow | None, now: int) -> None:
+    def doubt(self, row: JournalRow, in_s3: ObjectRow | None, now: int) -> None:
         """What a row of the last run had under way may be carried out now, or later."""
         if row.kind == UPLOAD and row.key:
             self.note(row.key, None if sent.others_in(row.parts) else sent.sha256_in(row.parts))
         elif row.kind == MOVE and row.key:
-            self.note(row.key, held.sha256 if held is not None else None)
+            self.note(row.key, in_s3.sha256 if in_s3 is not None else None)
         elif row.kind == DELETE and (row.attempts or row.next_try_ns <= now):
             self.note(row.key, GONE)
 

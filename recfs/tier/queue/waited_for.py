@@ -31,7 +31,7 @@ def stuck(journal: Journal) -> set[int]:
     """Rows that somebody who drains would wait for in vain: refused, and left alone until the next try."""
     return {
         row_id
-        for row_id in journal.refusals - journal.running.keys()
+        for row_id in journal.lasting - journal.running.keys()
         if journal.unsent.why_aside(row_id) is None and journal.rows[row_id].next_try_ns > journal.now_ns()
     }
 

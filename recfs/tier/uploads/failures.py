@@ -67,7 +67,7 @@ class Failures:
         row = self._journal.rows.get(row.id, row)
         newer = self._journal.upload_of(row.ino) if row.kind == UPLOAD else None
         if newer is not None and newer.id != row.id:
-            self._journal.inherited.add(newer.id)  # something of this one may be there
+            self._journal.tried_before.add(newer.id)  # something of this one may be there
             self._journal.cancel(row.id)
             return
         if self._journal.unsent.why_aside(row.id) is Why.WATCHED:
@@ -79,9 +79,9 @@ class Failures:
         lasting = lasting and not isinstance(error, StoreOutage | PrefixTaken | UploadGone | UploadInvalid)
         stays = isinstance(error, PrefixTaken) or (lasting and not isinstance(error, WrongCredentials | ClockSkewed))
         if not stays:
-            self._journal.refusals.discard(row.id)
+            self._journal.lasting.discard(row.id)
         elif row.id in self._journal.rows:
-            self._journal.refusals.add(row.id)
+            self._journal.lasting.add(row.id)
         if isinstance(error, WrongCredentials | ClockSkewed):
             delay_s = min(delay_s, REFUSED_S)  # it is put right from outside, for all at once
         elif lasting:

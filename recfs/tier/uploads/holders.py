@@ -54,7 +54,7 @@ class Holders:
         """The row is done or dropped."""
         self._waits.pop(row_id, None)
         self.to_go_aside.discard(row_id)
-        self._journal.free(row_id)
+        self._journal.unblock(row_id)
 
     async def make_durable(self, node: FileNode, key: str) -> None:
         """What made *key* free for this file must not come undone: a power cut would find another's object replaced.
@@ -76,7 +76,7 @@ class Holders:
 
     async def in_the_way(self, row: JournalRow, key: str, holder: FileNode | None) -> bool:
         """Whether something else needs what is under *key*; the row is then looked at again later, and says why."""
-        self._journal.free(row.id)
+        self._journal.unblock(row.id)
         if holder is not None and self._is_refused(holder) and await self.is_lost(holder):
             await self._give_way(holder)
             holder = None
@@ -92,7 +92,7 @@ class Holders:
                 self.to_go_aside.add(move.id)
                 self._tier.queue_move(holder)  # it cannot follow its file: aside it can, perhaps
             else:
-                self._journal.refusals.add(row.id)  # neither: that is to be put right first
+                self._journal.lasting.add(row.id)  # neither: that is to be put right first
             if (move := self._journal.move_of(holder.ino)) is not None:
                 self._journal.waits[row.id] = move.id
         waits = self._waits[row.id] = self._waits.get(row.id, -1) + 1
@@ -110,32 +110,32 @@ class Holders:
 
         If it only has another ETag, which recfs gave it and whose answer was lost, that is taken down.
         """
-        held = node.object
-        if held is None:
+        in_s3 = node.object
+        if in_s3 is None:
             return False
         try:
-            info = await trio.to_thread.run_sync(self._tier.objects.head, held.key, limiter=self._tier.limiter)
+            info = await trio.to_thread.run_sync(self._tier.objects.head, in_s3.key, limiter=self._tier.limiter)
         except ObjectStoreError:
             return False  # nobody knows
-        if node.object is not held or node.unlinked:
+        if node.object is not in_s3 or node.unlinked:
             return False
         if info is None:
             return True
-        is_same = (info.sha256, info.size_bytes) == (held.sha256, held.size_bytes)
-        if is_same and info.etag != held.etag:
-            self._tier.copies.remember(node, held._replace(etag=info.etag))
-        return not is_same and info.etag != held.etag
+        is_same = (info.sha256, info.size_bytes) == (in_s3.sha256, in_s3.size_bytes)
+        if is_same and info.etag != in_s3.etag:
+            self._tier.copies.remember(node, in_s3._replace(etag=info.etag))
+        return not is_same and info.etag != in_s3.etag
 
     async def _give_way(self, node: FileNode) -> None:
         """The file's object is lost: its key is another's now. Raises IoFailure or OutOfSpace."""
-        held, move = node.object, self._journal.move_of(node.ino)
-        assert held is not None
+        in_s3, move = node.object, self._journal.move_of(node.ino)
+        assert in_s3 is not None
         aside = f"{ASIDE}{node.ino}"
         log.warning(
             "%s: its object %s was deleted or replaced out of band, and another file takes that name in S3; "
-            "if it is brought back, then as %s", node.path, held.key, aside,
+            "if it is brought back, then as %s", node.path, in_s3.key, aside,
         )  # fmt: skip
-        self._tier.copies.remember(node, held._replace(key=aside))
+        self._tier.copies.remember(node, in_s3._replace(key=aside))
         if move is not None:
             self.to_go_aside.discard(move.id)
             self._journal.retry(move.id)  # it says then where the object is missing now

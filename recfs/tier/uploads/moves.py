@@ -85,15 +85,15 @@ class ObjectMoves:
 
     async def file(self, row: JournalRow, node: FileNode) -> None:
         """The object is to lie where its file does, or to say what the file is. Raises what S3 refuses."""
-        held, key = node.object, key_of(node)
-        if held is None or held.key == key:
-            if (held is None or row.key != key) and not await self._clear(row):
+        in_s3, key = node.object, key_of(node)
+        if in_s3 is None or in_s3.key == key:
+            if (in_s3 is None or row.key != key) and not await self._clear(row):
                 return
-            if held is None:
+            if in_s3 is None:
                 self._journal.done(row.id)
                 return
             row = row._replace(key="")
-            await self._describe(row, node, held)
+            await self._describe(row, node, in_s3)
             return
         if not self._claim(row, key):
             return
@@ -105,7 +105,7 @@ class ObjectMoves:
                 return
         elif await self._holders.in_the_way(row, key, holder):
             return
-        if self._journal.unanswered.others(key, held.sha256):  # perhaps it would be all there is of the file
+        if self._journal.unanswered.others(key, in_s3.sha256):  # perhaps it would be all there is of the file
             self._journal.waiting(row._replace(next_try_ns=self._journal.unanswered.until_ns(key), error=NOT_YET))
             return
         if row.key != key:
@@ -114,83 +114,83 @@ class ObjectMoves:
             row = row._replace(key=key)  # a copy of which nobody knows would be an orphan
             self._journal.update(row)
         await self._behind.durable()  # … and so would one be whose file has its old name after a power cut
-        if not _has(node, held):
+        if not _has(node, in_s3):
             self._journal.again(row)
             return
-        description = description_of(node, held)
+        description = description_of(node, in_s3)
         try:
-            info = await self._copy(held, key, description)
+            info = await self._copy(in_s3, key, description)
         except (ObjectMissing, ObjectChanged) as error:
             is_lost = await self._holders.is_lost(node)
-            if node.object is not held:  # it has another etag, which is known now
+            if node.object is not in_s3:  # it has another etag, which is known now
                 self._journal.again(row)
                 return
             if is_lost and node.state is State.STORED:
-                log.warning("%s: its object %s was lost, the file is uploaded anew: %s", node.path, held.key, error)
+                log.warning("%s: its object %s was lost, the file is uploaded anew: %s", node.path, in_s3.key, error)
                 await self._tier.store_anew(node)
                 self._journal.done(row.id)
                 return
             if isinstance(error, ObjectMissing) and not row.attempts:
-                log.error("%s: its object %s is gone from S3", node.path, held.key)
+                log.error("%s: its object %s is gone from S3", node.path, in_s3.key)
             raise
         self._journal.done(row.id)
         self._holders.to_go_aside.discard(row.id)
-        self._journal.superseded(key)
-        if node.object is None or node.object.key != held.key or node.unlinked:
+        self._journal.keep_new_object(key)
+        if node.object is None or node.object.key != in_s3.key or node.unlinked:
             self._journal.delete(key)  # uploaded anew, or removed, meanwhile
             return
         self._tier.copies.remember(
             node, node.object._replace(key=key, etag=info.etag, mtime_ns=description.mtime_ns or 0)
         )
-        self._tier.retire(node, held.key)
+        self._tier.retire(node, in_s3.key)
         self._tier.queue_move(node)
         if description_of(node, node.object) != description:
             self._tier.described(node)
         await self._behind.durable()  # before another object may be put where this one was
 
-    async def _describe(self, row: JournalRow, node: FileNode, held: ObjectRow) -> None:
+    async def _describe(self, row: JournalRow, node: FileNode, in_s3: ObjectRow) -> None:
         """The object is where it belongs; its metadata follows the file's attributes, by a copy onto itself."""
         if node.state in (State.WRITING, State.SEALING):
             # The upload that follows says it; without one, nothing was changed, and the commit tells.
             next_ns = self._tree.clock.steady_ns() + round(WRITTEN_LOOK_S * _NS)
             self._journal.waiting(row._replace(next_try_ns=next_ns, error="the file is being written"))
             return
-        if node.state not in CURRENT or held.storage_class in ARCHIVE_CLASSES:
+        if node.state not in CURRENT or in_s3.storage_class in ARCHIVE_CLASSES:
             self._journal.done(row.id)
             return
         await self._behind.durable()  # should the answer be lost, this row tells whose doing the new etag is
-        if not _has(node, held):
+        if not _has(node, in_s3):
             self._journal.again(row)
             return
-        description = description_of(node, held)
+        description = description_of(node, in_s3)
         try:
-            info = await self._copy(held, held.key, description)
+            info = await self._copy(in_s3, in_s3.key, description)
         except (ObjectMissing, ObjectChanged, ObjectArchived, NotOffered, RequestRefused) as error:
             log.warning("%s: its metadata in S3 stays as it is: %s", node.path, error)
             self._journal.done(row.id)
             return
         self._journal.done(row.id)
-        if node.object is not None and (node.object.key, node.object.etag) == (held.key, held.etag):
+        if node.object is not None and (node.object.key, node.object.etag) == (in_s3.key, in_s3.etag):
             self._tier.copies.remember(node, node.object._replace(etag=info.etag, mtime_ns=description.mtime_ns or 0))
             if description_of(node, node.object) != description:
                 self._tier.described(node)
-            elif (until_ns := self._journal.unanswered.until_ns(held.key)) > self._tree.clock.steady_ns():
+            elif (until_ns := self._journal.unanswered.until_ns(in_s3.key)) > self._tree.clock.steady_ns():
                 # The same bytes with what was true before may come to lie there.
-                self._journal.describe_again(node.ino, held.key, until_ns + _NS)
+                self._journal.describe_again(node.ino, in_s3.key, until_ns + _NS)
 
-    async def _copy(self, held: ObjectRow, key: str, meta: ObjectMeta) -> ObjectInfo:
+    async def _copy(self, in_s3: ObjectRow, key: str, meta: ObjectMeta) -> ObjectInfo:
         """Copy a file's object to *key*, described anew."""
         copy = partial(
-            self._tier.objects.copy, held.key, key, held.size_bytes, meta=meta,
-            if_match=held.etag, cancel=lambda: self._journal.stopping,
+            self._tier.objects.copy, in_s3.key, key, in_s3.size_bytes, meta=meta,
+            if_match=in_s3.etag, cancel=lambda: self._journal.stopping,
         )  # fmt: skip
         try:
             return await trio.to_thread.run_sync(copy, limiter=self._limiter)
         except ObjectStoreError as error:
             if error.unanswered:
-                self._journal.unanswered.note(key, held.sha256)
+                self._journal.unanswered.note(key, in_s3.sha256)
             raise
 
 
-def _has(node: FileNode, held: ObjectRow) -> bool:
-    return node.object is held and not node.unlinked
+def _has(node: FileNode, in_s3: ObjectRow) -> bool:
+    return node.object is in_s3 and not node.unlinked

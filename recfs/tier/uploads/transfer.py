@@ -135,7 +135,7 @@ class Transfer:
             self.found = True
             return info
         if not self._row.upload_id:
-            if self._row.attempts or self._row.id in self._journal.inherited:
+            if self._row.attempts or self._row.id in self._journal.tried_before:
                 await self._abort_unknown()
             upload_id = await self._call(partial(self._objects.start_multipart, self._key, self._meta))
             self._record(

@@ -252,7 +252,7 @@ class Uploader:
             if transfer.stored:
                 self._tier.outdated(node, key)
             return
-        self._journal.superseded(key)
+        self._journal.keep_new_object(key)
         recheck = self._rechecks.get(row.id) if transfer.found else None
         if self._journal.unanswered.others(key, sha256):
             self._look_again(row, node, key, recheck or Recheck(sent_attributes))
