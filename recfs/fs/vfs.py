@@ -349,7 +349,7 @@ class Vfs:
             raise
 
     @staticmethod
-    def is_strange(handle: Handle) -> bool:
+    def is_own_copy(handle: Handle) -> bool:
         """Whether a file that was opened by a view's number is the user's own, which has another number."""
         return handle.node.parent.role not in (Role.SHARED_TOP, Role.SHARED_DIR)
 

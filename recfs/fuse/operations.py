@@ -281,7 +281,7 @@ class Operations(pyfuse3.Operations):
         files = self._vfs.files
         handle = files.handles[number]
         mode, backing, past_cache = Mode.CACHED, 0, 0
-        if not own and self._vfs.is_strange(handle):
+        if not own and self._vfs.is_own_copy(handle):
             past_cache = FOPEN_DIRECT_IO  # its pages would be apart from those of the file's own number
             handle.direct = handle.writes
         if own:
