@@ -21,7 +21,7 @@ import enum
 import os
 import re
 
-from recfs.errors import InvalidPath, NameTooLong
+from recfs.errors import InvalidArgument, InvalidPath, NameTooLong, NotFound
 
 NAME_MAX_BYTES = 255
 """NAME_MAX of the file systems underneath; the kernel itself lets 1024 bytes through to a FUSE daemon."""
@@ -132,6 +132,16 @@ def child_role(parent: Role, name: bytes, *, is_dir: bool) -> Role:
             return role
     kind = "directory" if is_dir else "file"
     raise InvalidPath(f"{kind} {os.fsdecode(name)!r} is not allowed here: {_RULE[parent]}")
+
+
+def check_target(target: bytes) -> None:
+    """Raise NotFound, InvalidArgument or NameTooLong for what symlink(2) could not make a link to."""
+    if not target:
+        raise NotFound("a symbolic link to nothing")
+    if b"\0" in target:
+        raise InvalidArgument(f"a NUL is in no path: {os.fsdecode(target[:40])!r}")
+    if len(target) > PATH_MAX_BYTES:
+        raise NameTooLong(f"a target of {len(target)} bytes; at most {PATH_MAX_BYTES} are allowed")
 
 
 def role_of(path: tuple[bytes, ...], *, is_dir: bool = True) -> Role:

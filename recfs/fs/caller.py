@@ -1,14 +1,19 @@
-"""Who asks for a change, and whether names may be changed at all where it is asked for."""
+"""Who asks for a change, and whether names may be changed where it is asked for: by recfs's rules, and by mode bits."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from recfs.core.layout import Role
-from recfs.errors import NotFound, ReadOnlyFile
+from recfs.core.permissions import SEARCH, WRITE, allows, is_sticky_for
+from recfs.errors import AccessDenied, NotFound, NotPermitted, ReadOnlyFile
+from recfs.state.nodes import DirNode
 
 if TYPE_CHECKING:
-    from recfs.state.nodes import DirNode
+    from recfs.core.permissions import Identity
+    from recfs.state.fallback_entries import FallbackEntry
+    from recfs.state.nodes import Node
 
 _SHARED = (Role.SHARED_TOP, Role.SHARED_DIR)
 
@@ -22,17 +27,40 @@ class Caller(NamedTuple):
     operator: bool = False
     pid: int = 0
     """Its thread; 0 where the kernel cannot say (another pid namespace)."""
+    who: Identity | None = None
+    """Whose mode bits count where names are changed; None: the kernel has looked, or it is the daemon itself."""
 
 
 def may_change(folder: DirNode, caller: Caller) -> None:
-    """Raise when *caller* may not change names in *folder*.
-
-    Permission bits are checked before: by the kernel, or in a session (`core/permissions.py`).
-    """
+    """Raise when *caller* may not change names in *folder* by the rules of recfs."""
     if folder.unlinked:
         raise NotFound(f"{folder.path} was removed")
     if folder.role in _SHARED and not caller.operator:
         raise ReadOnlyFile(f"{folder.path}: shared files are changed by the operator alone")
 
 
-__all__ = ["Caller", "may_change"]
+def may_add(folder: DirNode, caller: Caller) -> None:
+    """Raise AccessDenied when the mode bits of *folder* keep a session from changing names there. Atomic."""
+    who = caller.who
+    if who is not None and not allows(folder, who, WRITE | SEARCH, is_dir=True):
+        raise AccessDenied(f"{folder.path or '/'}: not for user {who.uid}")
+
+
+def may_take(folder: DirNode, entry: Node | FallbackEntry, caller: Caller, to: DirNode | None = None) -> None:
+    """Raise when mode bits keep a session from removing *entry*, or from moving it to another directory. Atomic.
+
+    Raises AccessDenied, or NotPermitted where *folder* is sticky.
+    """
+    may_add(folder, caller)
+    who = caller.who
+    if who is None:
+        return
+    path = f"{folder.path}/{os.fsdecode(entry.name)}".strip("/")
+    if is_sticky_for(folder, entry, who):
+        raise NotPermitted(f"{path}: in this directory (sticky) only its owner may remove it")
+    moves = to is not None and to is not folder and isinstance(entry, DirNode)
+    if moves and not allows(entry, who, WRITE, is_dir=True):  # its `..` is to be another one
+        raise AccessDenied(f"{path}: not for user {who.uid}")
+
+
+__all__ = ["Caller", "may_add", "may_change", "may_take"]

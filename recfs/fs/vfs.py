@@ -26,7 +26,7 @@ from recfs.errors import (
     Stale,
 )
 from recfs.fs.attributes import Attributes
-from recfs.fs.caller import may_change
+from recfs.fs.caller import may_change, may_take
 from recfs.fs.copyup import CopyUp
 from recfs.fs.files import OpenFiles
 from recfs.fs.names.listing import Listings
@@ -250,6 +250,7 @@ class Vfs:
             if view is None:
                 raise NotFound(f"{folder.path}/{os.fsdecode(name)} does not exist")
             may_change(folder, caller)
+            may_take(folder, view, caller)
             self.views.hide(view)
             self.tree.touch(folder, self.tree.clock.now_ns())
 
@@ -260,9 +261,12 @@ class Vfs:
 
     async def rename(
         self, old: int, old_name: bytes, new: int, new_name: bytes, caller: Caller,
-        *, noreplace: bool = False, exchange: bool = False,
-    ) -> None:  # fmt: skip
-        """rename(2), renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE."""
+        *, noreplace: bool = False, exchange: bool = False, only: Node | None = None,
+    ) -> Node | None:  # fmt: skip
+        """rename(2), renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE. Returns what was replaced.
+
+        *only*: what is to be renamed (not exchanged); Stale where the name is another one's by now.
+        """
         if noreplace and exchange:
             raise InvalidArgument("RENAME_NOREPLACE and RENAME_EXCHANGE exclude each other")
         source, target = await self.tree.directory(old), await self.tree.directory(new)
@@ -272,7 +276,7 @@ class Vfs:
             for moved in await self.names.exchange(source, old_name, target, new_name, caller):
                 self.tree.events.renamed(moved)
             await self._record()
-            return
+            return None
         if (
             noreplace
             and target.fallback is not None
@@ -282,7 +286,9 @@ class Vfs:
             raise Exists(f"{target.path}/{os.fsdecode(new_name)} is shown there")
         if target.fallback is not None:
             await self.views.hidden(target)  # before it is taken, for `unhide`
-        moved, _ = await self.names.rename(source, old_name, target, new_name, caller, noreplace=noreplace)
+        moved, replaced = await self.names.rename(
+            source, old_name, target, new_name, caller, noreplace=noreplace, only=only
+        )
         self.tree.events.renamed(moved)
         if target.fallback is not None:
             self.views.unhide(target, new_name)
@@ -293,6 +299,7 @@ class Vfs:
         # Programs write aside and rename to say "now it counts". Written at once, it survives the daemon's death;
         # a power cut is survived after fsync of the directory, as everywhere.
         await self._record()
+        return replaced
 
     async def _record(self) -> None:
         """Write the dirty rows now. Should that fail, the change stands: it is written as soon as can be."""

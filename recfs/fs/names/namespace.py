@@ -9,7 +9,8 @@ import os
 from typing import TYPE_CHECKING
 
 from recfs.core.fallback import auto_dirs, deepest, rule_for_dir
-from recfs.core.layout import Role, child_role, is_upload
+from recfs.core.layout import Role, check_target, child_role, is_upload
+from recfs.core.permissions import mode_given
 from recfs.errors import (
     Busy,
     Exists,
@@ -18,8 +19,9 @@ from recfs.errors import (
     IsADirectory,
     NotADirectory,
     NotFound,
+    Stale,
 )
-from recfs.fs.caller import may_change
+from recfs.fs.caller import may_add, may_change, may_take
 from recfs.ports.rows import Pending
 from recfs.state.nodes import DirNode, FileNode, LinkNode, Node
 
@@ -61,6 +63,8 @@ class Namespace:
         tree = self._tree
         now = tree.clock.now_ns()
         gid = folder.gid if folder.mode & 0o2000 else caller.gid  # setgid directory, as in mkdir(2)
+        if caller.who is not None:
+            mode = mode_given(mode, gid, caller.who)
         node = FileNode(tree.new_ino(), folder, name, mode & 0o7777, caller.uid, gid, now)
         tree.add(node)
         tree.touch(folder, now)
@@ -73,6 +77,7 @@ class Namespace:
         account = await self._account_for(folder, name)
         await self.absent(folder, name)  # the last to be waited for: what is made meanwhile may leave memory again
         may_change(folder, caller)
+        may_add(folder, caller)
         if name in folder.children:
             raise Exists(f"{folder.path}/{os.fsdecode(name)} exists")
         role = child_role(folder.role, name, is_dir=True)
@@ -113,9 +118,11 @@ class Namespace:
         return node
 
     async def symlink(self, folder: DirNode, name: bytes, target: bytes, caller: Caller) -> LinkNode:
-        """Make a symbolic link."""
+        """Make a symbolic link. Raises what `check_target` does, too."""
+        check_target(target)
         await self.absent(folder, name)
         may_change(folder, caller)
+        may_add(folder, caller)
         if name in folder.children:
             raise Exists(f"{folder.path}/{os.fsdecode(name)} exists")
         self.admit_file(folder, name)
@@ -132,9 +139,10 @@ class Namespace:
     # --- renaming ------------------------------------------------------------------------------------------------
 
     async def rename(
-        self, old: DirNode, old_name: bytes, new: DirNode, new_name: bytes, caller: Caller, *, noreplace: bool
-    ) -> tuple[Node, Node | None]:
-        """rename(2) and RENAME_NOREPLACE. Returns (moved node, replaced node)."""
+        self, old: DirNode, old_name: bytes, new: DirNode, new_name: bytes, caller: Caller,
+        *, noreplace: bool, only: Node | None = None,
+    ) -> tuple[Node, Node | None]:  # fmt: skip
+        """rename(2) and RENAME_NOREPLACE. Returns (moved node, replaced node). Stale where it would not be *only*."""
         while True:
             node = await self._tree.child(old, old_name)
             account = await self._account_for(new, new_name) if isinstance(node, DirNode) else None
@@ -144,14 +152,20 @@ class Namespace:
                 break  # else one of them came, went or moved meanwhile
         may_change(old, caller)
         may_change(new, caller)
+        if only is not None and node is not only:
+            raise Stale(f"{old.path}/{os.fsdecode(old_name)} is another one by now")
         if node is None or node.unlinked:
             raise NotFound(f"{old.path}/{os.fsdecode(old_name)} does not exist")
+        may_take(old, node, caller, new)
+        may_add(new, caller)
         if target is not None and target.unlinked:
             target = None
         if target is node:
             return node, None
         if target is not None and noreplace:
             raise Exists(f"{target.path} exists")
+        if target is not None:
+            may_take(new, target, caller)
         self._check_move(node, new, new_name, account, replaced=target)
         if isinstance(node, DirNode):
             if target is not None and not isinstance(target, DirNode):
@@ -184,6 +198,8 @@ class Namespace:
             raise NotFound("both names must exist to be exchanged")
         if one is two:
             return one, two
+        may_take(old, one, caller, new)
+        may_take(new, two, caller, old)
         self._check_move(one, new, new_name, one_account, replaced=two)
         self._check_move(two, old, old_name, two_account, replaced=one)
         placeholder = b"\0"  # a name nobody can have, for the moment both nodes need the other's

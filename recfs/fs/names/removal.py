@@ -15,7 +15,7 @@ import trio
 from recfs.core.fallback import auto_dirs
 from recfs.core.layout import Role
 from recfs.errors import Busy, IsADirectory, NotADirectory, NotEmpty, NotFound, RecfsError, Stale
-from recfs.fs.caller import Caller, may_change
+from recfs.fs.caller import Caller, may_change, may_take
 from recfs.ports.rows import Pending
 from recfs.state.changes import EAGER_NODES
 from recfs.state.nodes import DirNode, FileNode, Garbage, LinkNode, Node
@@ -49,6 +49,7 @@ class Removal:
         if isinstance(node, DirNode):
             raise IsADirectory(f"{node.path} is a directory")
         assert isinstance(node, (FileNode, LinkNode))
+        may_take(folder, node, caller)
         self.discard(node, successor=None)
         self._behind.returned(node)
         return node
@@ -90,6 +91,7 @@ class Removal:
         may_change(folder, caller)
         if node.unlinked:
             raise NotFound(f"{node.path} was removed")
+        may_take(folder, node, caller)
         if node.role <= Role.TEMP_TOP:
             raise Busy(f"{node.path} is part of every store")
         self.drop_empty(node, automatic)

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
+from recfs.core.bounds import MAX_ID, MAX_INT, end_of
 from recfs.core.permissions import (
     READ,
     SEARCH,
     WRITE,
     allows,
-    is_sticky_for,
     may_give,
     mode_given,
     owns,
@@ -29,20 +29,22 @@ from recfs.core.permissions import (
 from recfs.errors import (
     AccessDenied,
     Exists,
+    InvalidArgument,
     InvalidPath,
     IsADirectory,
     NotADirectory,
     NotPermitted,
+    NotSupported,
     RecfsError,
     Stale,
     TryAgain,
 )
-from recfs.fs.caller import Caller
+from recfs.fs.caller import Caller, may_add, may_take
 from recfs.fs.session.paths import Place, find, find_name
 from recfs.fs.session.stats import Entry, Stat, is_committed, stat_of
 from recfs.fs.session.streams import Reader, Writer
 from recfs.state.fallback_entries import FallbackEntry
-from recfs.state.nodes import DirNode, FileNode, Node
+from recfs.state.nodes import DirNode, FileNode, LinkNode, Node
 
 if TYPE_CHECKING:
     from recfs.core.permissions import Identity
@@ -78,7 +80,7 @@ class Session:
         self._vfs = vfs
         self._kernel = kernel
         self.who = who
-        self._caller = Caller(who.uid, who.gid, who.umask, operator)
+        self._caller = Caller(who.uid, who.gid, who.umask, operator, who=who)
 
     # --- looking -------------------------------------------------------------------------------------------------
 
@@ -92,6 +94,8 @@ class Session:
         The next ones come after the last one's `stat.ino`: what is added or removed meanwhile shows none twice and
         skips none that stays. Raises FsError.
         """
+        if not 0 <= after <= MAX_INT:
+            raise InvalidArgument(f"{after} is no inode number")
         place = await self._find(path)
         folder = place.found()
         if not isinstance(folder, DirNode):
@@ -146,7 +150,9 @@ class Session:
         """Write a file that comes to its name when it is whole, in place of what is there, or not at all.
 
         Until the block ends it lies beside that under a temporary name; when the block raises, it is removed. With
-        *exclusive* nothing is replaced: Exists. Raises FsError.
+        *exclusive* nothing is replaced: Exists. What replaces a file is a new one: of the mode that is asked for here,
+        this identity's, and without the other's attributes. Raises FsError; Stale where something else has come to the
+        temporary name.
         """
         place = await self._new(path, replaces=not exclusive, follow_link=not exclusive)
         if place.slashed or isinstance(place.seen, DirNode):
@@ -165,17 +171,19 @@ class Session:
                     await self._vfs.files.release(number)
             file.check()
             place = await self._new(path, replaces=not exclusive, follow_link=not exclusive)  # it may be another by now
-            await self._vfs.rename(
-                node.parent.ino, node.name, place.folder.ino, place.name, self._caller, noreplace=exclusive
-            )
+            replaced = await self._vfs.rename(
+                node.parent.ino, node.name, place.folder.ino, place.name, self._caller,
+                noreplace=exclusive, only=node,
+            )  # fmt: skip
         except BaseException:
             with trio.CancelScope(shield=True), contextlib.suppress(RecfsError):
                 if node.name == name and not node.unlinked:  # a rename that was cancelled may be done
-                    await self._vfs.unlink(node.parent.ino, name, self._caller)
+                    await self._vfs.unlink(node.parent.ino, name, self._caller._replace(who=None))  # allowed or not
+            self._forget(place, replaced=place.seen)
             raise
         finally:
             self._forget(aside)
-        await self._flush(place)
+        await self._flush(place, replaced=replaced)
 
     async def mkdir(self, path: str | bytes, mode: int = 0o777) -> None:
         """mkdir(2)."""
@@ -207,18 +215,25 @@ class Session:
         target = await (self._leaving(new) if exchange else self._new(new, replaces=not noreplace))
         if target.slashed and not isinstance((target if exchange else source).seen, DirNode):
             raise NotADirectory(f"{target.path} is to be a directory, as it ends in /")
-        for moved, folder in ((source, target.folder), *([(target, source.folder)] if exchange else [])):
-            if isinstance(moved.seen, DirNode) and moved.seen.parent is not folder:
-                self._allow(moved.seen, WRITE, moved)  # its `..` is to be another one
-        await self._vfs.rename(
-            source.folder.ino, source.name, target.folder.ino, target.name, self._caller,
-            noreplace=noreplace, exchange=exchange,
-        )  # fmt: skip
-        self._forget(source)
-        await self._flush(target)
+        try:
+            replaced = await self._vfs.rename(
+                source.folder.ino, source.name, target.folder.ino, target.name, self._caller,
+                noreplace=noreplace, exchange=exchange,
+            )  # fmt: skip
+        except BaseException:  # one that was cancelled may be done
+            self._forget(target, replaced=target.seen)
+            raise
+        finally:
+            self._forget(source)
+        await self._flush(target, replaced=replaced)
 
     async def change(self, path: str | bytes, changes: Changes, *, follow_link: bool = True) -> Stat:
-        """chmod(2), chown(2), truncate(2), utimensat(2), in one. Raises FsError."""
+        """chmod(2), chown(2), truncate(2), utimensat(2), in one.
+
+        Raises FsError: InvalidArgument or FileTooLarge for what no caller of the kernel could ask for, NotSupported for
+        the mode of a link.
+        """
+        _check(changes)
         place = await self._find(path, follow_link=follow_link)
         seen = place.found()
         if not may_give(seen, self.who, changes.uid, changes.gid):
@@ -228,6 +243,8 @@ class Session:
         if changes.size is not None:
             self._allow(seen, WRITE, place)
         if changes.mode is not None:
+            if isinstance(seen, LinkNode):
+                raise NotSupported(f"{place.path}: the mode of a symbolic link is never looked at")
             group = seen.gid if changes.gid is None else changes.gid
             changes = replace(changes, mode=mode_given(changes.mode, group, self.who))
         changed = await self._vfs.setattr(seen.ino, changes, self._caller)
@@ -245,12 +262,12 @@ class Session:
         place = await (find if follow_link else find_name)(self._vfs, path, self.who)
         if not place.name:
             raise Exists(f"{place.path or '/'} is a directory")
-        self._allow(place.folder, WRITE | SEARCH, place)
+        may_add(place.folder, self._caller)
         if place.seen is None:
             return place
         if not replaces:
             raise Exists(f"{place.path} exists")
-        self._not_sticky(place, place.seen)
+        may_take(place.folder, place.seen, self._caller)
         return place
 
     async def _leaving(self, path: str | bytes) -> Place:
@@ -259,30 +276,35 @@ class Session:
         if not place.name:
             raise InvalidPath(f"{os.fsdecode(os.fsencode(path))!r} names no entry that could go")
         seen = place.found()
-        self._allow(place.folder, WRITE | SEARCH, place)
+        may_take(place.folder, seen, self._caller)
         if place.slashed and not isinstance(seen, DirNode):
             raise NotADirectory(f"{place.path} is not a directory")
-        self._not_sticky(place, seen)
         return place
 
     def _allow(self, seen: Node | FallbackEntry, wanted: int, place: Place) -> None:
         if not allows(seen, self.who, wanted, is_dir=isinstance(seen, DirNode)):
             raise AccessDenied(f"{place.path or '/'}: not for user {self.who.uid}")
 
-    def _not_sticky(self, place: Place, seen: Node | FallbackEntry) -> None:
-        if is_sticky_for(place.folder, seen, self.who):
-            raise NotPermitted(f"{place.path}: in this directory (sticky) only its owner may remove it")
-
     # --- telling the kernel --------------------------------------------------------------------------------------
 
-    def _forget(self, place: Place, gone: int = 0) -> None:
+    def _forget(self, place: Place, gone: int = 0, replaced: Node | FallbackEntry | None = None) -> None:
         self._kernel.forget_entry(place.folder.ino, place.name, gone)
         self._kernel.forget_inode(place.folder.ino)  # its times, and the names that it has kept
+        if isinstance(replaced, Node) and replaced.unlinked:
+            self._kernel.forget_inode(replaced.ino)  # who has it open is to see that it has no name any more
 
-    async def _flush(self, place: Place, *, gone: int = 0) -> None:
-        self._forget(place, gone)
+    async def _flush(self, place: Place, *, gone: int = 0, replaced: Node | None = None) -> None:
+        self._forget(place, gone, replaced)
         with trio.move_on_after(KERNEL_FLUSH_S):
             await self._kernel.flush()
+
+
+def _check(changes: Changes) -> None:
+    for number in (changes.uid, changes.gid):
+        if number is not None and not 0 <= number <= MAX_ID:
+            raise InvalidArgument(f"{number} is no user or group")
+    if changes.size is not None:
+        end_of(0, changes.size)
 
 
 async def _again(act: Callable[[], Awaitable[Result]]) -> Result:
