@@ -1,5 +1,6 @@
 """Which store a command finds, and who answers when no daemon runs."""
 
+import errno
 import json
 import os
 import re
@@ -277,6 +278,25 @@ def test_paths_that_lead_nowhere(stopped_store: Path, tmp_path: Path, chosen: In
 def test_a_path_in_another_store_than_the_chosen_one(stopped_store: Path, tmp_path: Path) -> None:
     with pytest.raises(errors.InvalidPath, match="not in the chosen one"):
         locate(Invocation(root=tmp_path / "other"), stopped_store / "users")
+
+
+def test_a_path_longer_than_any_is_in_no_store() -> None:
+    with pytest.raises(errors.InvalidPath, match="no recfs mount and no store"):
+        locate(Invocation(), Path("/x" * 5000))
+
+
+def test_a_directory_that_this_user_may_not_look_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store's root is for its operator alone."""
+    look = os.stat
+
+    def refused(path: Any, *args: Any, **more: Any) -> os.stat_result:
+        if str(path).startswith(str(tmp_path)):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return look(path, *args, **more)
+
+    monkeypatch.setattr(os, "stat", refused)
+    with pytest.raises(errors.InvalidPath, match="cannot be looked into"):
+        locate(Invocation(), tmp_path / "users" / "5")
 
 
 def test_the_config_names_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -245,9 +245,19 @@ def here_or_top(invocation: Invocation) -> Place:
     return Place(open_store(invocation), "")
 
 
+def _is_root(directory: Path) -> bool:
+    """Whether a store lies there. Raises InvalidPath where this user may not look."""
+    try:
+        return (directory / INTERNAL_DIR).is_dir()
+    except PermissionError as exc:
+        raise InvalidPath(f"{directory} cannot be looked into ({exc.strerror}): give a path inside the mount") from exc
+    except OSError:
+        return False  # longer than any path can be
+
+
 def _locate_on_disk(invocation: Invocation, path: Path) -> Place:
     resolved = resolve(path)
-    root = next((each for each in (resolved, *resolved.parents) if (each / INTERNAL_DIR).is_dir()), None)
+    root = next((each for each in (resolved, *resolved.parents) if _is_root(each)), None)
     if root is not None:
         inside = resolved.relative_to(root)
         if inside.parts[:1] not in ((), *((top,) for top in TOP_LEVELS)):
