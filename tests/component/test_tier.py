@@ -392,3 +392,19 @@ async def test_everything_comes_back_from_s3_alone(fs: Filesystem) -> None:
     for path, data in files.items():
         assert await fs.read(path) == data
     await fs.drain()
+
+
+async def test_an_upload_that_waits_for_a_reader_is_named(cold: tuple[Filesystem, bytes]) -> None:
+    """Of the object that it is to replace: whoever may read can keep it waiting."""
+    fs, data = cold
+    reader = await fs.open(FILE)
+    assert bytes(await fs.vfs.files.read(reader, 0, 1000)) == data[:1000]
+    await fs.write(f"{REC}/new", b"new")
+    await fs.rename(f"{REC}/new", FILE)
+    answer = await fs.answers()["drain"]({"timeout_s": 2.0})
+    assert [(row["path"], row["why"]) for row in answer["left"]["s3"]["rows"]] == [
+        (FILE, "waits for those who read the object under its name")
+    ]
+    await fs.close(reader)
+    assert (await fs.answers()["drain"]({"timeout_s": 60.0}))["pending"] == 0
+    assert stored(fs) == {FILE: b"new"}

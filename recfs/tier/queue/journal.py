@@ -52,7 +52,7 @@ class Journal:
         self.lasting: set[int] = set()
         """Rows whose last try met what waiting does not change: S3, or the owner of the prefix, refuses."""
         self.waits: dict[int, int] = {}
-        """Rows that wait for another file's object to leave, and the move that they wait for."""
+        """Rows that wait for another file's object to leave, and the move they wait for; 0: for those who read it."""
         self.in_one: set[int] = set()
         """Uploads in parts that S3 did not finish in several tries: next time they go in one request, if they can."""
         self.uploads_ended = 0

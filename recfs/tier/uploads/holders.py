@@ -95,6 +95,8 @@ class Holders:
                 self._journal.lasting.add(row.id)  # neither: that is to be put right first
             if (move := self._journal.move_of(holder.ino)) is not None:
                 self._journal.waits[row.id] = move.id
+        else:
+            self._journal.waits[row.id] = 0
         waits = self._waits[row.id] = self._waits.get(row.id, -1) + 1
         delay_s = min(WAY_S * 2.0 ** min(waits, 10), WAY_MAX_S) * random.uniform(0.5, 1.0)
         next_ns = self._tree.clock.steady_ns() + round(delay_s * _NS)
