@@ -126,6 +126,24 @@ async def test_a_page_that_is_damaged_deep_in_the_file_is_told_as_that(fs: Files
         snapshot.entry([b"users", b"5"])
 
 
+@pytest.mark.parametrize("known", ["file0", "file1"])
+async def test_names_that_change_places_are_taken_though_one_row_is_remembered(fs: Filesystem, known: str) -> None:
+    """A remembered row is changed where it is, any other is replaced: neither may be refused for the other's name."""
+    folder = "users/5/recordings/1"
+    for name in ("file0", "file1"):
+        await fs.write(f"{folder}/{name}", name.encode())
+    await fs.drain()
+    fs.parts.catalogue._known.forget(
+        [(await fs.node(f"{folder}/{name}")).ino for name in ("file0", "file1") if name != known]
+    )
+    await fs.rename(f"{folder}/file0", f"{folder}/file1", exchange=True)
+    await fs.parts.behind.durable()
+    assert not fs.parts.problems.as_json()
+    assert (await fs.read(f"{folder}/file0"), await fs.read(f"{folder}/file1")) == (b"file1", b"file0")
+    names = [(b"file0",), (b"file1",)]
+    assert sorted(fs.rows("select name from node where kind = 'file'")) == [name for (name,) in names]
+
+
 # --- readers beside the writer ------------------------------------------------------------------------------------
 
 

@@ -59,7 +59,7 @@ async def test_what_another_machine_has_a_lease_of_is_not_taken_until_that_ends(
     journal = fs.tier.journal
     await trio.testing.wait_all_tasks_blocked()
     assert journal.due.take(deletions=False) is None
-    assert (await fs.node(FILE)).state is State.COMMITTED  # type: ignore[attr-defined]
+    assert (await fs.node(FILE)).state is State.COMMITTED
     changes = QueueChanges(fs.tier, fs.parts.tree)
     assert changes.retry(row) == (False, "another machine has it")
     assert await changes.drop(row) == "another machine has it"

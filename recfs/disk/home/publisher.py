@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from recfs.disk.home.aside import PART, RETRY_S, Aside
 from recfs.disk.home.homeplan import BATCH_ITEMS, HomePlan, Job
 from recfs.errors import IoFailure
 from recfs.ports.rows import Pending
@@ -44,8 +45,6 @@ log = logging.getLogger("recfs.publisher")
 
 GATHER_S = 0.05
 """How long the first entry of a batch waits for others; nobody waits for the home tree but a drain."""
-RETRY_S = 1.0
-PART = "home tree"
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """What a step meets when a directory above it was removed out of band, or replaced by something else."""
 
@@ -69,7 +68,8 @@ class HomePublisher(BatchSubscriber):
         self._places = places
         self._store = store
         self._limiter = limiter
-        self._todo = HomePlan(tree, places, store, in_use, self._set_aside, retention_s=retention_s)
+        self._aside = Aside(behind.problems)
+        self._todo = HomePlan(tree, places, store, in_use, self._aside.add, retention_s=retention_s)
         in_use.given_back = self._given_back
         self._moving: set[int] = set()
         self.worked_on: set[int] = set()
@@ -82,8 +82,6 @@ class HomePublisher(BatchSubscriber):
         self._failed = False
         self._stuck = 0
         """How many entries of `_todo` wait for what is set aside: nothing else is done before they are."""
-        self._aside: dict[tuple[str, int], tuple[float, float]] = {}
-        """What failed: when it did, and when it is tried again."""
         self._unsynced_problem: str | None = None
 
     # --- the port ------------------------------------------------------------------------------------------------
@@ -193,34 +191,17 @@ class HomePublisher(BatchSubscriber):
 
     # --- what failed ---------------------------------------------------------------------------------------------
 
-    def _set_aside(self, item: Node | Garbage, error: Exception) -> None:
-        """Leave *item* alone for a while: the longer, the more often it failed."""
-        key, path = _key(item), item.path
-        quiet = isinstance(error, OSError) and error.errno == errno.ECANCELED  # what it builds on is told
-        problem = self._behind.problems.note(PART, key, error, os.fsdecode(path), quiet=quiet)
-        now = trio.current_time()
-        self._aside[key] = (now, now + max(RETRY_S, problem.delay_s))
-
     def _due(self, *, hurried: bool = False) -> bool:
         """Take up again what has been left alone for long enough; whether there was any. Atomic."""
-        now = trio.current_time()
-        due = [key for key, (failed, at) in self._aside.items() if (failed + RETRY_S if hurried else at) <= now]
-        for key in due:
-            del self._aside[key]
-            what, number = key
+        due = self._aside.due(hurried=hurried)
+        for what, number in due:
             if what == "node" and number in self._tree.nodes:
                 self._todo.nodes[number] = None
             elif what == "garbage" and number in self._tree.garbage:
                 self._todo.garbage[number] = self._tree.garbage[number]
             else:
-                self._behind.problems.solved(PART, key)  # it was removed meanwhile
+                self._aside.gone((what, number))  # it was removed meanwhile
         return bool(due)
-
-    def _over(self, item: Node | Garbage) -> None:
-        key = _key(item)
-        if self._aside:
-            self._aside.pop(key, None)
-        self._behind.problems.solved(PART, key)
 
     # --- the service ---------------------------------------------------------------------------------------------
 
@@ -229,7 +210,7 @@ class HomePublisher(BatchSubscriber):
         await forever(PART, self._step, self._behind.problems)
 
     async def _step(self) -> None:
-        with trio.move_on_at(min((at for _, at in self._aside.values()), default=float("inf"))):
+        with trio.move_on_at(self._aside.next_s):
             await self._wake.wait()
         self._due()
         with trio.move_on_after(GATHER_S):
@@ -320,7 +301,7 @@ class HomePublisher(BatchSubscriber):
                 job.item.publishing = 0
             if outcome.error:
                 continue
-            self._over(job.item)
+            self._aside.over(job.item)
             if isinstance(job.item, Garbage):
                 self._garbage_done(job.item, purged=job.purges)
             else:
@@ -340,10 +321,10 @@ class HomePublisher(BatchSubscriber):
             if successor is not None and outcome.error in _GONE and isinstance(item, Node):
                 self.remake_above(item.ino)
         except Exception as error:
-            self._set_aside(item, error)
+            self._aside.add(item, error)
             return
         if successor is None:
-            self._over(item)
+            self._aside.over(item)
             return
         if isinstance(successor, Node):
             self._todo.nodes.pop(successor.ino, None)
@@ -351,7 +332,7 @@ class HomePublisher(BatchSubscriber):
             self._todo.garbage.pop(successor.gid, None)
         if cause is None and outcome.reason:
             cause = IoFailure(f"{os.fsdecode(job.step.path)}: {outcome.reason}")
-        self._set_aside(successor, cause or OSError(outcome.error, os.strerror(outcome.error)))
+        self._aside.add(successor, cause or OSError(outcome.error, os.strerror(outcome.error)))
 
     def _garbage_done(self, entry: Garbage, *, purged: bool) -> None:
         self._tree.locations.forget(entry, entry.place)
@@ -396,7 +377,3 @@ class HomePublisher(BatchSubscriber):
         item.pending |= job.pending
         self._behind.node(item)
         return item
-
-
-def _key(item: Node | Garbage) -> tuple[str, int]:
-    return ("garbage", item.gid) if isinstance(item, Garbage) else ("node", item.ino)
