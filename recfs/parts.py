@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from recfs import remote
+from recfs import remote, upkeep
 from recfs.api.work import FarWork, Work
 from recfs.catalogue.connection import full, is_full
 from recfs.catalogue.headroom import give_up
@@ -36,7 +36,6 @@ from recfs.fs.backlog import Backlog
 from recfs.fs.iomodes import IoModes
 from recfs.fs.recovery import Recovery, Report
 from recfs.fs.session import Sessions
-from recfs.fs.trash import Trash
 from recfs.fs.vfs import Vfs
 from recfs.fuse.passthrough import Acceleration
 from recfs.ports.batch import Batch
@@ -48,7 +47,6 @@ from recfs.services.local_copies import LocalCopies
 from recfs.services.meter import Meter
 from recfs.services.queue_changes import QueueChanges
 from recfs.services.recount import Recount
-from recfs.services.sweeper import Sweeper
 from recfs.services.sweeps import Sweeps
 from recfs.services.tier_run import TierRun
 from recfs.services.timekeeper import Timekeeper
@@ -69,6 +67,7 @@ if TYPE_CHECKING:
     from recfs.ports.objects import ObjectStore
     from recfs.ports.reports import Reports
     from recfs.tier.tier import Tier
+    from recfs.upkeep import Upkeep
 
 log = logging.getLogger("recfs.daemon")
 
@@ -118,6 +117,7 @@ class Parts:
     committer: Committer
     vfs: Vfs
     work: Work
+    upkeep: Upkeep
     sweeps: Sweeps
     timekeeper: Timekeeper
     s3_services: S3Services | None
@@ -135,11 +135,6 @@ class Parts:
         return self.s3_services.tier if self.s3_services is not None else None
 
     @property
-    def sweeper(self) -> Sweeper:
-        """What expires."""
-        return self.work.sweeper
-
-    @property
     def problems(self) -> Problems:
         """What is set aside."""
         return self.behind.problems
@@ -155,13 +150,14 @@ class Parts:
             (generations.PART, self.generations.run),
             (survivors.PART, self.vfs.survivors.run),
             *self.sweeps.services(mounted=mounted),
+            *self.upkeep.services(mounted=mounted),
         ]
         if self.s3_services is not None and s3:
             services += self.s3_services.services()
         for part, run in services:  # none of them is to end; should one, whatever it met, it begins again
             nursery.start_soon(forever, part, run, self.problems)
         with self.problems.aside("sweeping", "trash", "trash"):
-            self.sweeper.sweep_trash()
+            self.work.upkeep.sweeper.sweep_trash()
         for ino in self.recovered.resealed:
             self.committer.submit(ino)
         for ino in self.recovered.unpublished:
@@ -297,15 +293,11 @@ async def _build(
     with _readable(store):
         await recovery.end()
     _tell(recovered)
-    trash = Trash(vfs, store, publisher, kernel, retention_s=config.trash.retention)
-    sweeper = Sweeper(
-        vfs, trash, clock,
-        max_age_s=config.temp.max_age, interval_s=config.temp.sweep_interval, retention_s=config.trash.retention,
-    )  # fmt: skip
+    care = upkeep.build(config, vfs, store, publisher, kernel)
     timekeeper = Timekeeper(clock, behind)
     sweeps = (
         *Housekeeper(tree, catalogue, space, counting).sweeps(), Meter(modes).sweep(), timekeeper.sweep(),
-        *sweeper.sweeps(),
+        *care.sweeps(),
     )  # fmt: skip
     reports, draining = SqliteReports(store.catalogue_path, limiter), Draining(tree, tier, committer, publisher)
     s3_services, far_work = None, None
@@ -315,8 +307,8 @@ async def _build(
         far_work = FarWork(LocalCopies(tier, tree, reports), tier_run, QueueChanges(tier, tree), Claiming(tier, tree))
     return Parts(
         store, catalogue, behind, tree, backing_files, publisher, hashing, committer, vfs,
-        Work(sweeper, trash, draining, Recount(tree), far_work),
-        Sweeps(sweeps, behind.problems, clock), timekeeper,
+        Work(care.work, draining, Recount(tree), far_work),
+        care, Sweeps(sweeps, behind.problems, clock), timekeeper,
         s3_services, limiter, reports, recovered, counting, Sessions(vfs, kernel, operators), operators,
     )  # fmt: skip
 

@@ -11,11 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 
 from recfs import __version__
-from recfs.api import summaries
+from recfs.api import summaries, upkeep
 from recfs.api.draining import DrainAnswers
 from recfs.api.s3 import Far, S3Answers
-from recfs.api.sweeps import SweepAnswers
-from recfs.api.trash import TrashAnswers
 from recfs.config import plain
 from recfs.core.layout import is_id
 from recfs.core.naming import show_name
@@ -94,8 +92,7 @@ class Answers:
             "ls_files": self.ls_files,
             "drain": drain.drain,
             "stop": self.stop_daemon,
-            **SweepAnswers(self.work.sweeper, self.sweeps).handlers(),
-            **TrashAnswers(self.work.trash).handlers(),
+            **upkeep.handlers(self.work.upkeep, self.sweeps),
             **self.s3.handlers(),
         }
 

@@ -27,11 +27,18 @@ class FarWork:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """Services behind all commands."""
+class UpkeepWork:
+    """Services behind the commands that look after files."""
 
     sweeper: Sweeper
     trash: Trash
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Services behind all commands."""
+
+    upkeep: UpkeepWork
     draining: Draining
     recount: Recount
     far: FarWork | None

@@ -27,10 +27,10 @@ from recfs.cli.s3.bucket import lifecycle, presign, restore
 from recfs.cli.s3.claim import bucket
 from recfs.cli.s3.copies import evict, fetch, pin, unpin
 from recfs.cli.s3.routes import route, tier
+from recfs.cli.upkeep.sweep import sweep
+from recfs.cli.upkeep.trash import trash
 from recfs.cli.work.drain import drain
 from recfs.cli.work.queue import queue
-from recfs.cli.work.sweep import sweep
-from recfs.cli.work.trash import trash
 from recfs.errors import RecfsError
 
 _SECTIONS = {

@@ -131,12 +131,12 @@ async def test_the_trash_is_kept_for_its_retention(nursery: trio.Nursery, tmp_pa
     assert fs.objects is not None
     fs.clock.put(put)
     fs.clock.advance(23.9 * HOUR)
-    fs.parts.sweeper.sweep_trash()
+    fs.parts.work.upkeep.sweeper.sweep_trash()
     look(fs)
     await fs.drain()
     assert (len(fs.leftovers("trash")), len(fs.objects.keys())) == (2, 1)
     fs.clock.advance(0.1 * HOUR)
-    fs.parts.sweeper.sweep_trash()
+    fs.parts.work.upkeep.sweeper.sweep_trash()
     look(fs)
     await fs.drain()
     objects = fs.objects

@@ -144,7 +144,7 @@ async def test_a_tree_deeper_than_calls_nest(place: Path) -> None:
         await fs.crash()
         await fs.reopen()
         fs.clock.advance(30 * 86_400)
-        swept = await fs.parts.sweeper.sweep_temp(dry_run=False)
+        swept = await fs.parts.work.upkeep.sweeper.sweep_temp(dry_run=False)
         assert sorted(job["action"] for job in swept) == ["expired", "expired"]
         await fs.drain()
         assert os.listdir(fs.root / "temp/5") == []

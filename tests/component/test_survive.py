@@ -47,7 +47,7 @@ async def work(fs: Filesystem) -> None:
     with refused():
         await fs.names(BAD)
     with refused():
-        await fs.parts.sweeper.sweep_temp(dry_run=False)
+        await fs.parts.work.upkeep.sweeper.sweep_temp(dry_run=False)
 
 
 def told(fs: Filesystem) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ JOB = "temp/5/1"
 
 async def sweep(fs: Filesystem, *, dry_run: bool = False) -> dict[str, str]:
     """Sweep now; what became of each job."""
-    told = await fs.parts.sweeper.sweep_temp(dry_run=dry_run, kept=True)
+    told = await fs.parts.work.upkeep.sweeper.sweep_temp(dry_run=dry_run, kept=True)
     return {entry["path"]: entry["action"] for entry in told}
 
 
@@ -93,7 +93,7 @@ async def test_the_reason_counts_the_open_files_and_not_their_handles(fs: Filesy
     await fs.write(f"{JOB}/second", b"bytes")
     fs.clock.advance(100 * HOUR)
     numbers = [await fs.open(f"{JOB}/{name}") for name in ("sub/file", "sub/file", "second")]
-    [kept] = await fs.parts.sweeper.sweep_temp(dry_run=True, kept=True)
+    [kept] = await fs.parts.work.upkeep.sweeper.sweep_temp(dry_run=True, kept=True)
     assert kept["reason"].endswith("but 2 files are open")
     for number in numbers:
         await fs.close(number)
@@ -203,10 +203,10 @@ async def test_deleted_and_overwritten_bytes_stay_for_the_retention(keeper: File
     assert kept == [b"first", b"gone"]
     assert fs.account() == (6, 1)
     fs.clock.advance(0.99 * HOUR)
-    fs.parts.sweeper.sweep_trash()
+    fs.parts.work.upkeep.sweeper.sweep_trash()
     await fs.assert_consistent(trash=2)
     fs.clock.advance(0.01 * HOUR)
-    fs.parts.sweeper.sweep_trash()
+    fs.parts.work.upkeep.sweeper.sweep_trash()
     await fs.assert_consistent()
 
 

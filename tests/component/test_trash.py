@@ -225,7 +225,7 @@ async def test_its_time_may_be_over_meanwhile(fs: Filesystem) -> None:
     entry = await removed(fs, FILE, b"bytes")
     await fs.drain()
     fs.clock.advance(HOUR + 1)
-    fs.parts.work.sweeper.sweep_trash()
+    fs.parts.work.upkeep.sweeper.sweep_trash()
     with pytest.raises(NotFound):
         await ask(fs, "trash_restore", ids=[entry["number"]])
     await fs.drain()

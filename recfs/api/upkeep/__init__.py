@@ -1,0 +1,25 @@
+"""What the daemon answers of the upkeep of files: the control protocol's methods behind `recfs sweep` and so on.
+
+sweeps    what is looked at now and then, and temp jobs that have expired
+trash     what was deleted or overwritten
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from recfs.api.upkeep.sweeps import SweepAnswers
+from recfs.api.upkeep.trash import TrashAnswers
+
+if TYPE_CHECKING:
+    from recfs.api.control import Handler
+    from recfs.api.work import UpkeepWork
+    from recfs.services.sweeps import Sweeps
+
+
+def handlers(work: UpkeepWork, sweeps: Sweeps | None) -> dict[str, Handler]:
+    """Methods by name; *sweeps* None: no daemon runs."""
+    return {**SweepAnswers(work.sweeper, sweeps).handlers(), **TrashAnswers(work.trash).handlers()}
+
+
+__all__ = ["handlers"]

@@ -1,0 +1,44 @@
+"""Builds what looks after the files of a store in use: what expires, and the trash."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from recfs.api.work import UpkeepWork
+from recfs.fs.trash import Trash
+from recfs.services.sweeper import Sweeper
+
+if TYPE_CHECKING:
+    from recfs.config import Config
+    from recfs.disk.home.publisher import HomePublisher
+    from recfs.fs.vfs import Vfs
+    from recfs.ports.kernel import KernelCache
+    from recfs.ports.sweep import Sweep
+    from recfs.stores.local import LocalStore
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """The parts that look after the files of a store."""
+
+    work: UpkeepWork
+
+    def sweeps(self) -> list[Sweep[Any, Any]]:
+        """What is looked at now and then."""
+        return self.work.sweeper.sweeps()
+
+    def services(self, *, mounted: bool) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
+        """What has to run, by the name of its part; *mounted* False: for a command alone."""
+        return []
+
+
+def build(config: Config, vfs: Vfs, store: LocalStore, publisher: HomePublisher, kernel: KernelCache) -> Upkeep:
+    """Put it together, over a file system that has been recovered."""
+    trash = Trash(vfs, store, publisher, kernel, retention_s=config.trash.retention)
+    sweeper = Sweeper(
+        vfs, trash, vfs.tree.clock,
+        max_age_s=config.temp.max_age, interval_s=config.temp.sweep_interval, retention_s=config.trash.retention,
+    )  # fmt: skip
+    return Upkeep(UpkeepWork(sweeper, trash))
