@@ -1,16 +1,15 @@
-"""Rows as SQLite has them: statements that write a batch, values that come back, and values that do not fit.
+"""Rows as SQLite has them: statements that write a batch, and values that come back.
 
 Times are kept in the range of ext4, folded into 64 bits (`core/bounds.py`). Rows as they usually are go to SQLite as
-they are; only when it refuses one is the batch looked through (`fitted`).
+they are; only when it refuses one is the batch looked through (`fitting.py`).
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import chain
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 from recfs.core import bounds
 from recfs.core.model import Kind, State
@@ -30,14 +29,6 @@ from recfs.ports.rows import (
 Values = Sequence[Any]
 Run = tuple[str, Values]
 """A statement's text, and the values for it."""
-Row = TypeVar("Row", NodeRow, Placement, GarbageRow, AccountRow, ObjectRow, LocalCopy, JournalRow, UnansweredRow)
-
-UNFIT: Final = (
-    OverflowError, ValueError, TypeError,
-    sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.DataError,
-)  # fmt: skip
-"""What SQLite and its binding say to a value that is none: too large, of no type they know, not UTF-8, or against a
-constraint of `schema.sql`."""
 
 
 def _here(what: type[Placement | LocalCopy], table: str) -> str:
@@ -79,8 +70,6 @@ UNSETTLED: Final = (
 JOURNAL: Final = ", ".join(JournalRow._fields)
 UNANSWERED: Final = ", ".join(UnansweredRow._fields)
 
-_TIMES: Final = frozenset({"atime_ns", "mtime_ns", "ctime_ns"})
-_TOTALS: Final = frozenset({"size_bytes", "rfiles", "used_bytes", "used_files", "month_uploads"})
 _KIND = {kind.value: kind for kind in Kind}
 _STATE: dict[str | None, State | None] = {None: None} | {state.value: state for state in State}
 _OLDEST: Final = bounds.MIN_TIME_NS
@@ -319,68 +308,6 @@ def statements(batch: Batch, known: Known) -> Iterator[tuple[Statement, Sequence
 def runs(batch: Batch, known: Known) -> list[Run]:
     """What is to be run, in one transaction and in order, to write *batch* as it is.
 
-    SQLite, or its binding, raises one of `UNFIT` for a row that does not fit.
+    SQLite, or its binding, raises one of `fitting.UNFIT` for a row that does not fit.
     """
     return [run for statement, rows in statements(batch, known) if rows for run in statement.runs(rows)]
-
-
-def fitted(batch: Batch) -> tuple[Batch, list[str]]:
-    """Bring every value of *batch* into its range. With it come the rows that had values nobody should have handed in.
-
-    Times beyond 2262 and sums beyond 64 bits are no such values: they are folded, and saturate.
-    """
-    odd: list[str] = []
-    return (
-        Batch(
-            nodes=[
-                _fit(row._replace(placement=_fit(row.placement, what, odd)), what, odd)
-                for row in batch.nodes
-                for what in [f"inode {row.ino}"]
-            ],
-            removed=batch.removed,
-            accounts=[_fit(row, f"account {row.user!r}", odd) for row in batch.accounts],
-            garbage=[_fit(row, f"garbage {row.gid}", odd) for row in batch.garbage],
-            purged=batch.purged,
-            xattrs=batch.xattrs,
-            whiteouts=batch.whiteouts,
-            views=batch.views,
-            meta={key: _text(value) for key, value in batch.meta.items()},
-            objects=[
-                _fit(row._replace(copy=_fit(row.copy, what, odd)), what, odd)
-                for row in batch.objects
-                for what in [f"object of inode {row.ino}"]
-            ],
-            objects_gone=batch.objects_gone,
-            journal=[_fit(row, f"upload journal {row.id}", odd) for row in batch.journal],
-            journal_done=batch.journal_done,
-            unanswered=[_fit(row, f"request for {row.key}", odd) for row in batch.unanswered],
-            answered=[_text(key) for key in batch.answered],
-        ),
-        odd,
-    )
-
-
-def _fit(row: Row, what: str, odd: list[str]) -> Row:
-    changed: dict[str, Any] = {}
-    value: Any
-    for field, value in zip(row._fields, row, strict=True):
-        expected = False
-        fit: Any = value
-        if isinstance(value, str):
-            fit = _text(value)
-        elif isinstance(value, int) and field in _TIMES:
-            fit, expected = bounds.stored_time(value), bounds.time_ns(value) == value
-        elif isinstance(value, int) and field in _TOTALS:
-            fit, expected = bounds.total(value), value > 0
-        elif isinstance(value, int):
-            fit = min(max(value, bounds.MIN_INT), bounds.MAX_INT)
-        if fit != value:
-            changed[field] = fit
-            if not expected:
-                odd.append(f"{what}: {field} = {str(value)[:60]!r} became {str(fit)[:60]!r}")
-    return row._replace(**changed) if changed else row
-
-
-def _text(value: str) -> str:
-    """The text itself, or, where UTF-8 cannot say it (a name that was none), with its escapes written out."""
-    return value.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -287,16 +287,16 @@ async def test_a_start_loads_nothing_but_what_is_under_way(place: Path) -> None:
         await fs.stop()
         fill(fs.root / ".recfs/catalogue.db", users)
         read = 0
-        from recfs.catalogue import sqlite
+        from recfs.catalogue import questions
 
-        node_row = sqlite.node_row
+        node_row = questions.node_row
 
         def counting(values: tuple[object, ...]) -> NodeRow:
             nonlocal read
             read += 1
             return node_row(values)
 
-        with mock.patch.object(sqlite, "node_row", counting):
+        with mock.patch.object(questions, "node_row", counting):
             await fs.start()
             assert read <= 10
             assert len(fs.parts.tree.nodes) <= 10
