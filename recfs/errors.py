@@ -5,6 +5,7 @@ RecfsError
 ├── StoreError              the store (root directory) cannot be used
 │   ├── NotAStore           there is no store at this path
 │   ├── RootBusy            another daemon holds this root
+│   ├── BackupDamaged       a backup of the catalogue is not what was written
 │   └── CatalogueCorrupt    the catalogue file is damaged, or newer than this recfs
 ├── MountError              the mount point cannot be used
 ├── ControlError            the daemon answered with an error, or not at all
@@ -61,6 +62,10 @@ class StoreFull(StoreError):
 
 class CatalogueCorrupt(StoreError):
     """The catalogue file is damaged or from a newer version; it was left untouched."""
+
+
+class BackupDamaged(StoreError):
+    """A backup of the catalogue is not what was written, or is not to be read; it is not used."""
 
 
 class MountError(RecfsError):

@@ -16,6 +16,7 @@ import trio
 from recfs import remote, upkeep
 from recfs.api.work import FarWork, Work
 from recfs.catalogue.connection import full, is_full
+from recfs.catalogue.copying import CatalogueCopies
 from recfs.catalogue.headroom import give_up
 from recfs.catalogue.opening import open_catalogue
 from recfs.catalogue.reports import SqliteReports
@@ -47,7 +48,6 @@ from recfs.services.local_copies import LocalCopies
 from recfs.services.meter import Meter
 from recfs.services.queue_changes import QueueChanges
 from recfs.services.recount import Recount
-from recfs.services.run_history import RunHistory
 from recfs.services.sweeps import Sweeps
 from recfs.services.tier_run import TierRun
 from recfs.services.timekeeper import Timekeeper
@@ -294,10 +294,7 @@ async def _build(
     with _readable(store):
         await recovery.end()
     _tell(recovered)
-    history = RunHistory(behind, clock)
-    with _readable(store):
-        await history.load(catalogue)
-    care = upkeep.build(config, vfs, store, publisher, kernel)
+    care = upkeep.build(config, vfs, store, publisher, kernel, CatalogueCopies())
     timekeeper = Timekeeper(clock, behind)
     sweeps = (
         *Housekeeper(tree, catalogue, space, counting).sweeps(), Meter(modes).sweep(), timekeeper.sweep(),
@@ -312,7 +309,7 @@ async def _build(
     return Parts(
         store, catalogue, behind, tree, backing_files, publisher, hashing, committer, vfs,
         Work(care.work, draining, Recount(tree), far_work),
-        care, Sweeps(sweeps, behind.problems, clock, history), timekeeper,
+        care, Sweeps(sweeps, behind.problems, clock), timekeeper,
         s3_services, limiter, reports, recovered, counting, Sessions(vfs, kernel, operators), operators,
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Builds what looks after the files of a store in use: what expires, and the trash."""
+"""Builds what looks after the files of a store in use: what expires, the trash, and backups of its catalogue."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from recfs.api.work import UpkeepWork
 from recfs.fs.trash import Trash
+from recfs.services.backups import Backups, BackupSettings
 from recfs.services.sweeper import Sweeper
+from recfs.stores.backups import BackupFolder, backup_folder
 
 if TYPE_CHECKING:
     from recfs.config import Config
     from recfs.disk.home.publisher import HomePublisher
     from recfs.fs.vfs import Vfs
+    from recfs.ports.backups import CatalogueCopies
     from recfs.ports.kernel import KernelCache
     from recfs.ports.sweep import Sweep
     from recfs.stores.local import LocalStore
@@ -27,18 +30,24 @@ class Upkeep:
 
     def sweeps(self) -> list[Sweep[Any, Any]]:
         """What is looked at now and then."""
-        return self.work.sweeper.sweeps()
+        return [*self.work.sweeper.sweeps(), *self.work.backups.sweeps()]
 
     def services(self, *, mounted: bool) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
         """What has to run, by the name of its part; *mounted* False: for a command alone."""
         return []
 
 
-def build(config: Config, vfs: Vfs, store: LocalStore, publisher: HomePublisher, kernel: KernelCache) -> Upkeep:
+def build(
+    config: Config, vfs: Vfs, store: LocalStore, publisher: HomePublisher, kernel: KernelCache, copies: CatalogueCopies
+) -> Upkeep:
     """Put it together, over a file system that has been recovered."""
     trash = Trash(vfs, store, publisher, kernel, retention_s=config.trash.retention)
     sweeper = Sweeper(
         vfs, trash, vfs.tree.clock,
         max_age_s=config.temp.max_age, interval_s=config.temp.sweep_interval, retention_s=config.trash.retention,
     )  # fmt: skip
-    return Upkeep(UpkeepWork(sweeper, trash))
+    settings = BackupSettings(
+        config.backup.every, config.backup.keep, backup_folder(config.root, config.backup.directory),
+        BackupFolder(store.private, is_own=True), store.catalogue_path, config.min_free, config.backup.recipients,
+    )  # fmt: skip
+    return Upkeep(UpkeepWork(sweeper, trash, Backups(settings, vfs.tree, copies)))

@@ -92,7 +92,7 @@ class Answers:
             "ls_files": self.ls_files,
             "drain": drain.drain,
             "stop": self.stop_daemon,
-            **upkeep.handlers(self.work.upkeep, self.sweeps, self._read),
+            **upkeep.handlers(self.work.upkeep, self.sweeps),
             **self.s3.handlers(),
         }
 
@@ -134,6 +134,7 @@ class Answers:
             "users": known["users"],
             "disk": summaries.disk(self.store.space(), self.config),
             "lost_found": known["lost_found"],
+            "backup": known["backup"],
             "clock": str(step) if (step := self.timekeeper.look()) is not None else None,
             "inodes_cached": len(self.vfs.tree.nodes),
             "passthrough": self.session.acceleration.as_dict() if self.session is not None else None,

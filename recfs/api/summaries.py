@@ -6,16 +6,20 @@ Plain functions of a snapshot, for the thread in which that is read (`ports/repo
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from recfs.api import summaries_s3
 from recfs.api.paths import found_at, parts_of, text
 from recfs.clock import SystemClock, boot_id
+from recfs.core.backups import newest, overdue
+from recfs.core.generation import ID
 from recfs.core.layout import owner_of
 from recfs.core.model import Kind
 from recfs.core.quota import UNLIMITED, Limits, merge, month_of
 from recfs.errors import NotFound
+from recfs.stores.backups import backup_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -188,6 +192,7 @@ def status(snapshot: Snapshot, config: Config) -> dict[str, Any]:
         "users": _users(snapshot, config),
         "disk": disk(os.statvfs(config.root), config),
         "lost_found": lost_found(config.root),
+        "backup": backup(snapshot, config),
         "inodes_cached": 0,
         "s3": far,
         "set_aside": [],
@@ -214,6 +219,22 @@ def lost_found(root: Path) -> dict[str, Any] | None:
     return {"entries": len(names), "names": names[:LOST_NAMED]} if names else None
 
 
+def backup(snapshot: Snapshot, config: Config) -> dict[str, Any]:
+    """The newest good backup of the catalogue, if there is any, how many there are, and how often one is made."""
+    folder = backup_folder(config.root, config.backup.directory)
+    try:
+        kept = folder.kept(snapshot.meta().get(ID))
+    except OSError:
+        kept = []
+    last = newest(kept)
+    return {
+        "every_s": config.backup.every,
+        "count": len(kept),
+        "newest": last.as_json(time.time_ns()) if last is not None else None,
+        "problem": overdue(config.backup.every, time.time_ns(), last),
+    }
+
+
 def live(snapshot: Snapshot, config: Config, calendar_ns: int) -> dict[str, Any]:
     """The part of a running daemon's status that comes from the catalogue."""
     states = snapshot.states()
@@ -221,6 +242,7 @@ def live(snapshot: Snapshot, config: Config, calendar_ns: int) -> dict[str, Any]
         "states": states,
         "users": _users(snapshot, config, calendar_ns=calendar_ns),
         "lost_found": lost_found(config.root),
+        "backup": backup(snapshot, config),
         "problems": _problems(snapshot, config, states),
     }
 
@@ -228,7 +250,7 @@ def live(snapshot: Snapshot, config: Config, calendar_ns: int) -> dict[str, Any]
 def _problems(snapshot: Snapshot, config: Config, states: dict[str, int]) -> list[str]:
     """What the catalogue knows that somebody has to do something about."""
     corrupt = states.get("corrupt", 0)
-    told = [summaries_s3.without_tier(snapshot, config)]
+    told = [summaries_s3.without_tier(snapshot, config), backup(snapshot, config)["problem"]]
     if corrupt:
         what = "1 file is" if corrupt == 1 else f"{corrupt:,} files are"
         told.append(f"{what} corrupt, and cannot be read: `recfs ls-files -r --state corrupt` names what to bring back")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from recfs.fs.trash import Trash
+    from recfs.services.backups import Backups
     from recfs.services.claiming import Claiming
     from recfs.services.draining import Draining
     from recfs.services.local_copies import LocalCopies
@@ -32,6 +33,7 @@ class UpkeepWork:
 
     sweeper: Sweeper
     trash: Trash
+    backups: Backups
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from recfs.cli.s3.bucket import lifecycle, presign, restore
 from recfs.cli.s3.claim import bucket
 from recfs.cli.s3.copies import evict, fetch, pin, unpin
 from recfs.cli.s3.routes import route, tier
+from recfs.cli.upkeep.backup import backup
 from recfs.cli.upkeep.sweep import sweep
 from recfs.cli.upkeep.trash import trash
 from recfs.cli.work.drain import drain
@@ -177,7 +178,7 @@ def cli() -> None:
 
 
 for _command in (
-    *(mount, umount, status, ls_files, info, quota, sweep, trash, drain, queue, evict, fetch, pin, unpin),
+    *(mount, umount, status, ls_files, info, quota, sweep, trash, backup, drain, queue, evict, fetch, pin, unpin),
     *(route, tier, restore, presign, lifecycle, bucket, config_group, doctor),
 ):
     cli.add_command(_command)

@@ -6,6 +6,7 @@ together. recfs.conf.example documents the keys, and a test keeps the two the sa
 
     types      sizes, durations, paths ...
     sections   the tables every store has
+    backup     [backup], copies of the catalogue
     s3         the tables of the S3 tier
     lifecycle  [lifecycle], what the bucket does by itself
     model      Config, and what holds between its tables
@@ -14,6 +15,7 @@ together. recfs.conf.example documents the keys, and a test keeps the two the sa
     plain      settings as JSON carries them
 """
 
+from recfs.config.backup import BackupSection
 from recfs.config.lifecycle import LifecycleSection
 from recfs.config.load import ENV_CONFIG, SYSTEM_CONFIG, config_for_root, find_config, load_config
 from recfs.config.model import SECTIONS, Config
@@ -28,6 +30,7 @@ __all__ = [
     "SECTIONS",
     "SYSTEM_CONFIG",
     "AbsolutePath",
+    "BackupSection",
     "CacheSection",
     "Config",
     "Duration",

@@ -71,6 +71,8 @@ def _wrong(detail: ErrorDetails, value: object) -> str:
             return "wrong type; write true or false, without quotes"
         case "dict_type":
             return 'wrong type; write { name = "text" }, with as many pairs as there are'
+        case "tuple_type" if detail["loc"] == ("backup", "recipients"):
+            return 'wrong type; write a list of texts: ["age1..."]'
         case "tuple_type" if len(detail["loc"]) > 1:
             return f"wrong type; write a list of tables: {_TRANSITIONS}"
         case "model_type" if len(detail["loc"]) > 2:
@@ -130,6 +132,8 @@ def _found(value: Any) -> str:
         return ""
     text = f'"{value}"' if isinstance(value, str) else str(value)
     text = text.lower() if isinstance(value, bool) else text
+    if text.upper().startswith('"AGE-SECRET-KEY-'):
+        return ""
     # https://key:secret@host: what is shown ends up in logs.
     text = _USERINFO.sub("//***@", text)
     return " = " + (text if len(text) <= _MAX_FOUND_CHARS else text[: _MAX_FOUND_CHARS - 3] + "...")

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 import pydantic
 from pydantic import BaseModel, BeforeValidator, Field
 
+from recfs.config.backup import BackupSection
 from recfs.config.lifecycle import LifecycleSection
 from recfs.config.s3 import CacheSection, RouteRules, RouteSection, S3Section, UploadSection, default_routes
 from recfs.config.sections import (
@@ -57,6 +58,7 @@ class Config(Section):
     )
     temp: TempSection = Field(default=TempSection(), description="temporary jobs")
     trash: TrashSection = Field(default=TrashSection(), description="deleted and overwritten bytes")
+    backup: BackupSection = Field(default=BackupSection(), description="backups of the catalogue")
     s3: S3Section | None = Field(default=None, description="the bucket of the S3 tier; none: no S3 tier")
     route: RouteRules = Field(
         default_factory=default_routes, description="which files go to S3; with [s3] and no rule: all below users/"
@@ -78,6 +80,19 @@ class Config(Section):
         return self
 
     @pydantic.model_validator(mode="after")
+    def _backups_have_a_place(self) -> Self:
+        if self.backup.to_bucket and self.s3 is None:
+            raise ValueError('backup.to_bucket = true: there is no S3 tier; add [s3] with bucket = "...", or remove it')
+        directory, own = self.backup.directory, self.root / ".recfs" / "backups"
+        tops = (self.root, self.mountpoint or self.root)
+        if directory is not None and directory != own and any(directory.is_relative_to(top) for top in tops):
+            raise ValueError(
+                f'backup.directory = "{directory}": it lies in the store or its mount; leave it out for {own}, or name'
+                f" a directory elsewhere"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _routes_lead_somewhere(self) -> Self:
         if self.route and self.s3 is None:
             raise ValueError(
@@ -94,6 +109,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "fallback": FallbackSection,
     "temp": TempSection,
     "trash": TrashSection,
+    "backup": BackupSection,
     "s3": S3Section,
     "route": RouteSection,
     "cache": CacheSection,

@@ -36,10 +36,11 @@ _LOOK_S = 10.0
 _LONG_S = 7 * 86_400.0
 """For what takes as long as files are large, or S3 is slow; a daemon that ends breaks the connection off."""
 _LONG = frozenset({"evict", "fetch", "pin", "tier_run", "restore", "presign", "lifecycle_show", "lifecycle_apply"}) | {
+    "backup_now",
     "bucket_owner",
     "bucket_claim",
 }
-_ASK_S3 = _LONG - {"evict"}
+_ASK_S3 = _LONG - {"evict", "backup_now"}
 _TELL_THEMSELVES = frozenset({"drain", "stop"})
 _LIVE_ONLY = {
     "drain": "what waits is done after the next `recfs mount`",
@@ -47,7 +48,7 @@ _LIVE_ONLY = {
     **dict.fromkeys(
         (
             *("queue_retry", "queue_drop", "evict", "fetch", "pin", "tier_run", "restore", "presign"),
-            *("lifecycle_show", "lifecycle_apply", "sweep_list", "sweep_run", "sweep_wait", "sweep_stop"),
+            *("lifecycle_show", "lifecycle_apply", "sweep_list"),
         ),
         "this takes one; `recfs mount` starts it",
     ),
@@ -57,6 +58,7 @@ _WRITING = frozenset({"quota_set", "sweep_temp", "bucket_owner", "bucket_claim"}
     "trash_list",
     "trash_restore",
     "trash_purge",
+    "backup_now",
 }
 
 
@@ -153,13 +155,12 @@ class Store:
         config = self.config
         if method in ("queue", "route_explain"):
             return _s3_question(method, params, config)
-        from recfs.api import summaries, summaries_upkeep
+        from recfs.api import summaries
 
         questions: dict[str, Callable[[Snapshot], Any]] = {
             "status": lambda snapshot: summaries.status(snapshot, config),
             "quota_show": lambda snapshot: summaries.quota_show(snapshot, config, params["user"]),
             "quota_check": lambda snapshot: summaries.quota_check(snapshot),
-            "sweep_history": lambda snapshot: summaries_upkeep.sweep_history(snapshot, params["name"], params["limit"]),
             "info": lambda snapshot: summaries.info(snapshot, config, params["path"]),
             "ls_files": lambda snapshot: summaries.ls_files(
                 snapshot, params["path"], params["recursive"], params["state"]

@@ -74,6 +74,10 @@ _FIELDS = {
         'what lies there (docs/runbook.md, "There is something in lost+found"), until somebody takes it away: how '
         "many entries, the first five by name"
     ),
+    "backup, `backup`": (
+        "the newest good backup of the catalogue, and how often one is made; one that is older than two such periods "
+        "is a problem, and so is whatever keeps one from being made"
+    ),
     "inodes cached, `inodes_cached`": "files and directories in memory",
     "problem, `problems`": (
         "what cannot be written, moved or committed and is tried again every second; bytes the last start could not "
@@ -101,6 +105,7 @@ passthrough    the kernel reads and writes
 files          1 writing, 3 committed
 pipeline       0 sealing, 0 settling, 0 B to hash, 0 unsaved changes
 disk           79.4 GiB free of 252 GiB, 1 GiB kept in reserve
+backup         of the catalogue 4h 12m ago, 261 MiB; one is made every 1d
 inodes cached  12
 
 Users
@@ -242,6 +247,8 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
         names = ", ".join(map(output.show_name, lost["names"])) + ", …" * (lost["entries"] > len(lost["names"]))
         count = output.number_of(lost["entries"], "entry", "entries")
         facts.append(("lost+found", Text(f"{count}: {names}", style="yellow")))
+    if backup := result.get("backup"):
+        facts.append(("backup", _backup(backup)))
     if result.get("s3"):
         facts += _s3(result["s3"])
     if result.get("clock"):
@@ -249,6 +256,16 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
     if result.get("inodes_cached") is not None:
         facts.append(("inodes cached", output.count(result["inodes_cached"])))
     return facts
+
+
+def _backup(backup: dict[str, Any]) -> str | Text:
+    """The newest good backup of the catalogue."""
+    last, every = backup["newest"], output.duration(backup["every_s"])
+    when = f"one is made every {every}" if backup["every_s"] else "none is made by itself ([backup] every is 0s)"
+    if last is None:
+        return Text(f"none of the catalogue yet; {when}", style="" if backup["every_s"] else "yellow")
+    told = f"of the catalogue {output.duration(last['age_s'])} ago, {output.size(last['size_bytes'])}"
+    return Text(f"{told}; {when}", style="bold red" if backup["problem"] else "")
 
 
 def _pipeline(pipeline: dict[str, Any], *, live: bool) -> str | Text:

@@ -1,0 +1,137 @@
+"""What is done with backups of a store's catalogue whether a daemon runs or not: listing them, and proving them.
+
+Reads and writes nothing of the store itself but its own scratch files. Blocking.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recfs.catalogue.copying import CatalogueCopies
+from recfs.core.backups import SEALED, Contents, Kept, newest
+from recfs.core.generation import Mark
+from recfs.errors import BackupDamaged, InvalidArgument, NotFound, RecfsError
+from recfs.state.problems import reason_of
+from recfs.stores import sealing
+from recfs.stores.backups import backup_folder
+from recfs.stores.local import LocalStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from recfs.config import Config
+
+SCRATCH = "recfs-backup-"
+
+
+def never() -> bool:
+    """A command ends by itself, or by a signal."""
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A backup's catalogue, in the clear and checked."""
+
+    file: Path
+    contents: Contents
+    kept: Kept | None
+    """None: of a file that nothing is known of."""
+
+
+class Backups:
+    """The backups of one store, as the configuration says where they are."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._folder = backup_folder(config.root, config.backup.directory)
+        self._copies = CatalogueCopies()
+
+    def kept(self) -> list[Kept]:
+        """All of them, oldest first. Raises OSError."""
+        return self._folder.kept(self._store())
+
+    def _store(self) -> str:
+        """Of which store those are that are meant; empty where nothing tells, and all are."""
+        store = LocalStore(self._config.root)
+        if (mark := Mark.decode(store.tree_mark())) is not None:
+            return mark.store
+        held = self._copies.contents(store.catalogue_path)
+        return held.store if held is not None else ""
+
+    def chosen(self, name: str | None) -> Kept:
+        """The one that is called so, or the newest good one. Raises NotFound."""
+        kept = self.kept()
+        if name is None:
+            found = newest(kept)
+            if found is None:
+                damaged = f"; {len(kept)} are damaged" if kept else ""
+                raise NotFound(f"there is no backup of the catalogue in {self._folder.path}{damaged}")
+            return found
+        for each in kept:
+            if each.header.name == name:
+                return each
+        raise NotFound(f"there is no backup called {name}: `recfs backup list` shows those that are there")
+
+    @contextmanager
+    def opened(self, wanted: Kept | Path, identity: Path | None, scratch: Path | None = None) -> Iterator[Opened]:
+        """Decrypt a backup and look through it, in a scratch directory that is gone afterwards.
+
+        *wanted*: one that is listed, or some file. Raises BackupDamaged, InvalidArgument (the wrong key, or none),
+        OSError.
+        """
+        path = wanted if isinstance(wanted, Path) else Path(wanted.place) / wanted.header.name
+        kept = None if isinstance(wanted, Path) else wanted
+        is_sealed = kept.header.is_sealed if kept is not None else path.name.endswith(SEALED)
+        if is_sealed and identity is None:
+            raise InvalidArgument(f"{path.name} is encrypted: give --identity FILE, with a secret key it is for")
+        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=scratch) as folder:
+            file = Path(folder) / "catalogue.db"
+            with open(path, "rb") as source, open(file, "wb") as target:
+                os.fchmod(target.fileno(), 0o600)
+                if is_sealed and identity is not None:
+                    plain = sealing.unseal(source, target, sealing.identities_in(identity), never)
+                else:
+                    plain = sealing.copy(source, target, never)
+            if kept is not None and (plain.size_bytes, plain.sha256) != (
+                kept.header.plain_bytes, kept.header.plain_sha256,
+            ):  # fmt: skip
+                raise BackupDamaged(f"{path.name}: it is not what was written: its checksum is another")
+            contents = self._copies.check(file, never)
+            if kept is not None and contents != kept.header.contents:
+                raise BackupDamaged(f"{path.name}: it does not hold what is written beside it")
+            yield Opened(file, contents, kept)
+
+    def verify(self, names: Sequence[str], identity: Path | None) -> list[dict[str, Any]]:
+        """Read all of each (all there are, if none is named), and say what is wrong with it, if anything is.
+
+        Of an encrypted one without *identity*: only whether its file is what was written. Raises NotFound.
+        """
+        told = []
+        for kept in [self.chosen(name) for name in names] if names else self.kept():
+            deep = identity is not None or not kept.header.is_sealed
+            damage = kept.damage or self._damage(kept, identity, deep=deep)
+            told.append({"name": kept.header.name, "place": kept.place, "damage": damage, "opened": deep})
+        return told
+
+    def _damage(self, kept: Kept, identity: Path | None, *, deep: bool) -> str | None:
+        try:
+            with open(Path(kept.place) / kept.header.name, "rb") as file:
+                if sealing.digest_of(file, never).sha256 != kept.header.sha256:
+                    return "its bytes are not those that were written: its checksum is another"
+            if deep:
+                with self.opened(kept, identity):
+                    pass
+        except InvalidArgument:
+            raise
+        except (RecfsError, OSError) as error:
+            return reason_of(error)
+        return None
+
+
+__all__ = ["Backups", "Opened"]

@@ -1,0 +1,163 @@
+"""Makes backups of the catalogue, by schedule and when asked to, and lets old ones go."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import trio
+
+from recfs import __version__
+from recfs.core.backups import (
+    LOOK_EVERY_S,
+    PLAIN,
+    SEALED,
+    Contents,
+    Header,
+    Kept,
+    is_due,
+    newest,
+    rotated,
+    stem_of,
+)  # fmt: skip
+from recfs.core.generation import ID
+from recfs.core.sweeping import Schedule
+from recfs.core.units import format_size
+from recfs.ports.sweep import Sweep
+from recfs.stores import sealing
+from recfs.stores.backups import BackupFolder, sync
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from recfs.ports.backups import CatalogueCopies, Stopped
+    from recfs.ports.clock import Clock
+    from recfs.state.tree import Tree
+
+PART = "backup"
+PATIENCE_S = 900.0
+SPARE_BYTES = 1 << 20
+"""Room beside the copy's own: its header, and what encryption adds."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class BackupSettings:
+    """What the configuration says of backups."""
+
+    every_s: float
+    keep: int
+    folder: BackupFolder
+    private: BackupFolder
+    """On the store's own disk: where the catalogue is copied to before it is encrypted."""
+    catalogue: Path
+    min_free: int
+    recipients: tuple[str, ...]
+
+
+class Backups:
+    """One backup at a time."""
+
+    def __init__(self, settings: BackupSettings, tree: Tree, copies: CatalogueCopies) -> None:
+        self._settings = settings
+        self._tree = tree
+        self._copies = copies
+        self._lock = trio.Lock()
+        self._limiter = trio.CapacityLimiter(1)
+
+    @property
+    def clock(self) -> Clock:
+        """The store's."""
+        return self._tree.clock
+
+    def sweeps(self) -> list[Sweep[Any, Any]]:
+        """The schedule; none where it is off."""
+        every_s = self._settings.every_s
+        if not every_s:
+            return []
+        schedule = Schedule(min(every_s, LOOK_EVERY_S), patience_s=PATIENCE_S)
+        return [Sweep("backup", PART, schedule, self._look, self._due, self._act, mounted=True)]
+
+    async def _look(self) -> Sequence[Kept]:
+        store = (await self._tree.catalogue.meta()).get(ID)
+        return await self._in_thread(lambda stopped: self._settings.folder.kept(store))
+
+    def _due(self, kept: Sequence[Kept]) -> bool | None:
+        return is_due(self._settings.every_s, self._tree.clock.steady_ns(), kept) or None
+
+    async def _act(self, due: bool, going_on: trio.Nursery) -> str:
+        made = await self.make()
+        return f"{made.header.name}, {format_size(made.header.size_bytes)}"
+
+    async def make(self) -> Kept:
+        """Make one now; returns when it would survive a power cut, and those that are too many are gone.
+
+        Raises OutOfSpace, IoFailure, StoreError, OSError. Nothing of one that was not made to its end counts as one.
+        """
+        async with self._lock:
+            await self._tree.behind.flush()  # it shows what the mount shows
+            facts = await self._tree.catalogue.meta()
+            clock = self._tree.clock
+            made_ns, steady_ns, store = clock.now_ns(), clock.steady_ns(), facts.get(ID, "")
+            made = await self._in_thread(lambda stopped: self._made(store, made_ns, steady_ns, stopped))
+            await self._in_thread(lambda stopped: self._rotate(store))
+            return made
+
+    async def _in_thread(self, call: Callable[[Stopped], Result]) -> Result:
+        """Call it in a thread, and tell it when nobody waits for it any more."""
+        stop = threading.Event()
+        try:
+            return await trio.to_thread.run_sync(call, stop.is_set, limiter=self._limiter, abandon_on_cancel=True)
+        finally:
+            stop.set()
+
+    def _made(self, store: str, made_ns: int, steady_ns: int, stopped: Stopped) -> Kept:
+        """In a thread."""
+        settings, folder = self._settings, self._settings.folder
+        folder.require()
+        for each in (folder, settings.private):
+            each.clear(store)
+        needed = self._copies.room_for(settings.catalogue) + SPARE_BYTES
+        folder.admit(needed, settings.min_free)
+        sealed = bool(settings.recipients)
+        if sealed:
+            settings.private.admit(2 * needed, settings.min_free)  # the two may be on one disk
+        with folder.making(store) as final:
+            if sealed:
+                with settings.private.making(store) as copy:
+                    held = self._copies.copy(settings.catalogue, copy, stopped)
+                    with open(copy, "rb") as source, open(final, "wb") as target:
+                        plain, lies = sealing.seal(source, target, settings.recipients, stopped)
+                        sync(target)
+            else:
+                held = self._copies.copy(settings.catalogue, final, stopped)
+                with open(final, "rb+") as target:
+                    plain = lies = sealing.digest_of(target, stopped)
+                    sync(target)
+            header = Header(
+                self._name(held, made_ns), made_ns, steady_ns, held, lies.size_bytes, lies.sha256, plain.size_bytes,
+                plain.sha256, settings.recipients, __version__,
+            )  # fmt: skip
+            folder.put(final, header)
+        return Kept(header, str(folder.path))
+
+    def _name(self, held: Contents, made_ns: int) -> str:
+        serial = 0
+        while self._settings.folder.has(stem_of(held.store, made_ns, serial)):
+            serial += 1
+        return stem_of(held.store, made_ns, serial) + (SEALED if self._settings.recipients else PLAIN)
+
+    def _rotate(self, store: str) -> None:
+        folder = self._settings.folder
+        for each in rotated(folder.kept(store), self._settings.keep):
+            folder.remove(each.header)
+
+    async def newest(self) -> Kept | None:
+        """The newest good one."""
+        return newest(await self._look())
+
+
+__all__ = ["BackupSettings", "Backups"]
