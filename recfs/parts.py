@@ -48,6 +48,7 @@ from recfs.services.local_copies import LocalCopies
 from recfs.services.meter import Meter
 from recfs.services.queue_changes import QueueChanges
 from recfs.services.recount import Recount
+from recfs.services.run_history import RunHistory
 from recfs.services.sweeps import Sweeps
 from recfs.services.tier_run import TierRun
 from recfs.services.timekeeper import Timekeeper
@@ -294,6 +295,9 @@ async def _build(
     with _readable(store):
         await recovery.end()
     _tell(recovered)
+    history = RunHistory(behind, clock)
+    with _readable(store):
+        await history.load(catalogue)
     care = upkeep.build(config, vfs, store, publisher, kernel, CatalogueCopies())
     timekeeper = Timekeeper(clock, behind)
     sweeps = (
@@ -309,7 +313,7 @@ async def _build(
     return Parts(
         store, catalogue, behind, tree, backing_files, publisher, hashing, committer, vfs,
         Work(care.work, draining, Recount(tree), far_work),
-        care, Sweeps(sweeps, behind.problems, clock), timekeeper,
+        care, Sweeps(sweeps, behind.problems, clock, history), timekeeper,
         s3_services, limiter, reports, recovered, counting, Sessions(vfs, kernel, operators), operators,
     )  # fmt: skip
 

@@ -14,7 +14,17 @@ from recfs.core.model import Kind, State
 from recfs.errors import RowRefused
 from recfs.fuse.passthrough import Acceleration
 from recfs.ports.batch import Batch
-from recfs.ports.rows import ROOT_INO, AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow, Placement, UnansweredRow
+from recfs.ports.rows import (
+    ROOT_INO,
+    AccountRow,
+    GarbageRow,
+    JournalRow,
+    NodeRow,
+    ObjectRow,
+    Placement,
+    SweepRow,
+    UnansweredRow,
+)
 
 START_NS = 1_793_880_000_000_000_000
 """2026-11-05 12:00 UTC."""
@@ -128,6 +138,7 @@ class MemoryCatalogue:
         self._objects: dict[int, ObjectRow] = {}
         self._journal: dict[int, JournalRow] = {}
         self._unanswered: dict[str, UnansweredRow] = {}
+        self._sweeps: dict[int, SweepRow] = {}
         self._meta: dict[str, str] = {}
 
     async def apply(self, batch: Batch, *, trial: bool = False) -> None:
@@ -168,6 +179,9 @@ class MemoryCatalogue:
         self._unanswered |= {row.key: row for row in batch.unanswered}
         for key in batch.answered:
             self._unanswered.pop(key, None)
+        self._sweeps |= {row.id: row for row in batch.sweeps}
+        for gone in batch.sweeps_gone:
+            self._sweeps.pop(gone, None)
         for ino in batch.removed:
             self._nodes.pop(ino, None)
             self._objects.pop(ino, None)
@@ -260,6 +274,10 @@ class MemoryCatalogue:
     async def unanswered(self) -> Sequence[UnansweredRow]:
         """Requests that S3 may carry out yet."""
         return list(self._unanswered.values())
+
+    async def sweeps(self) -> Sequence[SweepRow]:
+        """In order."""
+        return [self._sweeps[number] for number in sorted(self._sweeps)]
 
     async def journal(self) -> Sequence[JournalRow]:
         """In order."""

@@ -15,10 +15,13 @@ from recfs.ports.rows import (
     NodeRow,
     ObjectRow,
     Placement,
+    SweepRow,
     UnansweredRow,
 )
 
-Row = TypeVar("Row", NodeRow, Placement, GarbageRow, AccountRow, ObjectRow, LocalCopy, JournalRow, UnansweredRow)
+Row = TypeVar(
+    "Row", NodeRow, Placement, GarbageRow, AccountRow, ObjectRow, LocalCopy, JournalRow, UnansweredRow, SweepRow
+)
 
 UNFIT: Final = (
     OverflowError, ValueError, TypeError,
@@ -62,6 +65,8 @@ def fitted(batch: Batch) -> tuple[Batch, list[str]]:
             journal_done=batch.journal_done,
             unanswered=[_fit(row, f"request for {row.key}", odd) for row in batch.unanswered],
             answered=[_text(key) for key in batch.answered],
+            sweeps=[_fit(row, f"run {row.id} of sweep {row.name!r}", odd) for row in batch.sweeps],
+            sweeps_gone=batch.sweeps_gone,
         ),
         odd,
     )

@@ -16,7 +16,7 @@ from recfs.core.bounds import MIN_TIME_NS
 
 steps = Migrations("recfs")
 
-NEWEST = "0006_placement"
+NEWEST = "0007_sweeps"
 """Name of the last step: a catalogue that records a later one was written by a newer recfs."""
 
 
@@ -67,6 +67,12 @@ def unanswered(db: Database) -> None:
 def placement(db: Database) -> None:
     """What is true of one machine alone lies apart; work on S3 has an owner."""
     _run(db, "0006_placement")
+
+
+@steps(name="0007_sweeps")
+def sweeps(db: Database) -> None:
+    """Runs of sweeps are remembered."""
+    _run(db, "0007_sweeps")
 
 
 def split_statements(script: str) -> list[str]:

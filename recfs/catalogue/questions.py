@@ -20,6 +20,7 @@ from recfs.catalogue.rows import (
     SOME_KEYS,
     STAGED,
     SUM,
+    SWEEP,
     UNANSWERED,
     UNSETTLED,
     added_up,
@@ -29,7 +30,7 @@ from recfs.catalogue.rows import (
 )
 from recfs.core.bounds import MAX_INT
 from recfs.errors import IoFailure
-from recfs.ports.rows import HOST, AccountRow, JournalRow, UnansweredRow
+from recfs.ports.rows import HOST, AccountRow, JournalRow, SweepRow, UnansweredRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,6 +122,10 @@ class Questions:
     async def meta(self) -> dict[str, str]:
         """Store-wide facts."""
         return dict(self._read("select key, value from meta"))
+
+    async def sweeps(self) -> Sequence[SweepRow]:
+        """Runs of sweeps, oldest first."""
+        return [SweepRow._make(row) for row in self._read(f"select {SWEEP} from sweep_run order by id")]
 
     # --- S3 ------------------------------------------------------------------------------------------------------
 

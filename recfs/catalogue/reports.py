@@ -24,6 +24,7 @@ from recfs.catalogue.rows import (
     REMOTE_COUNT,
     SOME_KEYS,
     SUM,
+    SWEEP,
     UNDER_WAY,
     added_up,
     node_row,
@@ -31,7 +32,7 @@ from recfs.catalogue.rows import (
 )
 from recfs.core.model import Kind
 from recfs.ports.reports import Checked, Entry, InS3, Listed, Queued, Waiting
-from recfs.ports.rows import ROOT_INO, AccountRow, JournalRow, LocalCopy, Placement
+from recfs.ports.rows import ROOT_INO, AccountRow, JournalRow, LocalCopy, Placement, SweepRow
 
 if TYPE_CHECKING:
     import sqlite3
@@ -136,6 +137,14 @@ class SqliteSnapshot:
         places = "staging is not null or home_name is not null"
         removals = self._number(f"select count(*) from garbage where held_by is null and ({places})")
         return Waiting(len(sealing), sum(size for (size,) in sealing), moves + removals)
+
+    def sweeps(self, name: str | None, limit: int) -> Sequence[SweepRow]:
+        """The last runs of sweeps, newest first."""
+        if not has_table(self._db, "sweep_run"):
+            return []
+        where, values = ("where name = ?", (name,)) if name is not None else ("", ())
+        query = f"select {SWEEP} from sweep_run {where} order by id desc limit ?"
+        return [SweepRow._make(row) for row in self._db.execute(query, (*values, limit))]
 
     def check(self) -> Checked:
         """Add everything up anew."""

@@ -23,6 +23,7 @@ from recfs.ports.rows import (
     NodeRow,
     ObjectRow,
     Placement,
+    SweepRow,
     UnansweredRow,
 )
 
@@ -68,6 +69,7 @@ UNSETTLED: Final = (
 )
 """The inode numbers of what was under way. Each part has an index of its own: no settled file is looked at."""
 JOURNAL: Final = ", ".join(JournalRow._fields)
+SWEEP: Final = ", ".join(SweepRow._fields)
 UNANSWERED: Final = ", ".join(UnansweredRow._fields)
 
 _KIND = {kind.value: kind for kind in Kind}
@@ -101,6 +103,7 @@ FORGET_FUTURE: Final = (
     "update journal set next_try_ns = next_try_ns - created_ns + :now, created_ns = :now,"
     f" lease_until_ns = lease_until_ns - iif(lease_until_ns < {bounds.MAX_INT}, created_ns - :now, 0)"
     " where created_ns > :now",
+    "update sweep_run set steady_ns = :now where steady_ns > :now",
 )
 """Times that lie ahead of `:now` become now, and what was to last some time from then on lasts as long from now."""
 
@@ -171,6 +174,7 @@ _PUT_OBJECTS: Final = _put("object", OBJECT_FIELDS)
 _PUT_COPIES: Final = _put("local_copy", ("ino", *LocalCopy._fields), here=True)
 _PUT_JOURNAL: Final = _put("journal", JournalRow._fields)
 _PUT_UNANSWERED: Final = _put("unanswered", UnansweredRow._fields)
+_PUT_SWEEPS: Final = _put("sweep_run", SweepRow._fields)
 _PUT_XATTR: Final = _put("xattr", ("ino", "name", "value"))
 _PUT_WHITEOUT: Final = _put("whiteout", ("parent", "name"))
 _PUT_VIEWS: Final = _put("view", ("view_id", "ino"))
@@ -182,6 +186,7 @@ _DROP_OBJECTS: Final = _drop("object", "ino")
 _DROP_COPIES: Final = _drop("local_copy", "ino", here=True)
 _DROP_JOURNAL: Final = _drop("journal", "id")
 _DROP_UNANSWERED: Final = _drop("unanswered", "key")
+_DROP_SWEEPS: Final = _drop("sweep_run", "id")
 _DROP_XATTR: Final = _drop("xattr", "ino", "name")
 _DROP_WHITEOUT: Final = _drop("whiteout", "parent", "name")
 _DROP_ALL_OF: Final = (
@@ -300,6 +305,8 @@ def statements(batch: Batch, known: Known) -> Iterator[tuple[Statement, Sequence
     yield _DROP_JOURNAL, [(done,) for done in batch.journal_done]
     yield _PUT_UNANSWERED, batch.unanswered
     yield _DROP_UNANSWERED, [(key,) for key in batch.answered]
+    yield _PUT_SWEEPS, batch.sweeps
+    yield _DROP_SWEEPS, [(gone,) for gone in batch.sweeps_gone]
     for statement in _DROP_ALL_OF:  # last: the batch may also hold what they were given before they went
         yield statement, removed
     yield _PUT_META, list(batch.meta.items())

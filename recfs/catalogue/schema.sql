@@ -182,3 +182,17 @@ create table unanswered (
     noted_ns integer not null,
     sha256   blob                      -- of what may come to lie there; empty: it may be deleted; null: any of that
 ) strict, without rowid;
+
+-- What sweeps did: the last runs of each. One that found nothing to do takes the place of the one before, if that
+-- found nothing either.
+create table sweep_run (
+    id        integer primary key,   -- order in which they began
+    name      text    not null,
+    began_ns  integer not null,      -- for people; the next run goes by:
+    steady_ns integer not null,      -- when it ended
+    took_ms   integer not null,
+    outcome   text    not null check (outcome in ('running', 'done', 'nothing', 'stopped', 'failed')),
+    result    text    not null,
+    asked     integer not null,      -- 1: by a command
+    times     integer not null default 1  -- runs that this row stands for
+) strict;

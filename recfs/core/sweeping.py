@@ -1,5 +1,6 @@
 """When sweeps run: what is looked at now and then. Decisions only: `services/sweeps.py` carries them out."""
 
+import enum
 from dataclasses import dataclass
 
 FAILED_S = 1.0
@@ -17,9 +18,15 @@ class Schedule:
     patience_s: float = 60.0
     """A run that takes longer is told as a problem. It goes on, and so do the others."""
 
-    def first_s(self) -> float:
-        """How long after the start the first run begins, in seconds."""
-        return 0.0 if self.at_once else self.period_s
+    def first_s(self, since_last_s: float | None = None) -> float:
+        """How long after the start the first run begins, in seconds.
+
+        *since_last_s*: how long ago the last run ended, if one is known of: a start does not put off what is looked at
+        once a week.
+        """
+        if self.at_once:
+            return 0.0
+        return self.period_s if since_last_s is None else max(0.0, self.period_s - max(0.0, since_last_s))
 
     def pause_s(self, failed_delay_s: float | None) -> float:
         """How long after a run the next one begins, in seconds; *failed_delay_s*: of one that failed, else None.
@@ -33,3 +40,20 @@ class Schedule:
     def is_late(self, running_s: float) -> bool:
         """Whether a run that has been under way so long, in seconds, is to be told as a problem."""
         return running_s > self.patience_s
+
+
+class RunOutcome(enum.StrEnum):
+    """How a run of a sweep ended."""
+
+    RUNNING = "running"
+    """It has not, or the daemon died meanwhile."""
+    DONE = "done"
+    NOTHING = "nothing"
+    """There was nothing to do."""
+    STOPPED = "stopped"
+    """Somebody stopped it, or the daemon ended; the next run goes on with what is left."""
+    FAILED = "failed"
+
+
+KEPT_RUNS = 100
+"""How many runs of one sweep are remembered."""

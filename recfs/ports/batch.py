@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from recfs.ports.rows import AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow, UnansweredRow
+from recfs.ports.rows import AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow, SweepRow, UnansweredRow
 
 
 @dataclass(slots=True)
@@ -35,6 +35,10 @@ class Batch:
     unanswered: list[UnansweredRow] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)
     """Keys of which nothing is feared any more; applied after `unanswered`."""
+    sweeps: list[SweepRow] = field(default_factory=list)
+    """Runs of sweeps that began or ended."""
+    sweeps_gone: list[int] = field(default_factory=list)
+    """ids of those that are forgotten; applied after `sweeps`."""
 
     def __bool__(self) -> bool:
         return bool(
@@ -45,6 +49,8 @@ class Batch:
             or self.journal_done
             or self.unanswered
             or self.answered
+            or self.sweeps
+            or self.sweeps_gone
             or self.removed
             or self.accounts
             or self.garbage
@@ -74,5 +80,5 @@ class Batch:
 
 _APPLIED = (
     "removed", "nodes", "accounts", "garbage", "purged", "xattrs", "whiteouts", "views", "objects_gone", "objects",
-    "journal", "journal_done", "unanswered", "answered",
+    "journal", "journal_done", "unanswered", "answered", "sweeps", "sweeps_gone",
 )  # fmt: skip

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from recfs.ports.batch import Batch
-from recfs.ports.rows import AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow, UnansweredRow
+from recfs.ports.rows import AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow, SweepRow, UnansweredRow
 
 
 class Books(Protocol):
@@ -134,6 +134,9 @@ class Facts(Protocol):
 
     async def meta(self) -> dict[str, str]:
         """Store-wide facts: next_ino, next_gid, boot_id, clean, …"""
+
+    async def sweeps(self) -> Sequence[SweepRow]:
+        """The runs of sweeps that are remembered, oldest first."""
 
 
 class Catalogue(Books, Names, Unfinished, Usage, Objects, Facts, Protocol):

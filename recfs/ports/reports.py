@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple, Unpack
 
-from recfs.ports.rows import AccountRow, JournalRow, NodeRow, ObjectRow
+from recfs.ports.rows import AccountRow, JournalRow, NodeRow, ObjectRow, SweepRow
 
 Answer = TypeVar("Answer")
 Args = TypeVarTuple("Args")
@@ -105,6 +105,9 @@ class StoreQueries(Protocol):
 
     def waiting(self) -> Waiting:
         """What is left for the next daemon."""
+
+    def sweeps(self, name: str | None, limit: int) -> Sequence[SweepRow]:
+        """The last runs of sweeps, or of one, newest first. None of a catalogue from before there were any."""
 
     def check(self) -> Checked:
         """Add everything up anew. Memory grows with directories, not with files."""

@@ -180,6 +180,28 @@ class UnansweredRow(NamedTuple):
     """Of the bytes that may come to lie there; empty: the object may be deleted; None: any of that."""
 
 
+class SweepRow(NamedTuple):
+    """One run of a sweep, as it is remembered."""
+
+    id: int
+    """In order of their beginning."""
+    name: str
+    """Of the sweep."""
+    began_ns: int
+    """`Clock.now_ns`."""
+    steady_ns: int
+    """When it ended, or of one under way began (`Clock.steady_ns`): the next one is due a period later."""
+    took_ms: int
+    outcome: str
+    """One of `Outcome`'s words (`core/sweeping.py`)."""
+    result: str
+    """What it did, in a few words, or what kept it from doing it."""
+    asked: int
+    """1: somebody asked for it; 0: it was due."""
+    times: int = 1
+    """How many runs in a row it stands for: those that find nothing to do are counted, and the last one is told."""
+
+
 class GarbageRow(NamedTuple):
     """Bytes or a directory that lost their name, not yet gone from disk."""
 

@@ -40,10 +40,10 @@ class Housekeeper:
         """What it looks at every second; all looks cost microseconds when nothing is due."""
         every = Schedule(INTERVAL_S)
         return [
-            Sweep("memory", PART, every, self._excess, positive, self._shrink),
-            Sweep("emergency reserve", PART, every, self._left, positive, self._keep_emergency_reserve),
-            Sweep("checkpoint", PART, every, self._left, log_limit, self._checkpoint),
-            Sweep("generation", PART, every, self._next_ino, always, self._advance),
+            Sweep("memory", PART, every, self._excess, positive, self._shrink, recorded=False),
+            Sweep("emergency reserve", PART, every, self._left, positive, self._keep_emergency_reserve, recorded=False),
+            Sweep("checkpoint", PART, every, self._left, log_limit, self._checkpoint, recorded=False),
+            Sweep("generation", PART, every, self._next_ino, always, self._advance, recorded=False),
         ]
 
     async def _excess(self) -> int:

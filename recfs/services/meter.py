@@ -25,7 +25,16 @@ class Meter:
 
     def sweep(self) -> Sweep[IoModes, IoModes]:
         """The look; it judges each file by itself."""
-        return Sweep("usage", PART, Schedule(PERIOD_S), self._writers, always, self._measure, due=self._some_unchecked)
+        return Sweep(
+            "usage",
+            PART,
+            Schedule(PERIOD_S),
+            self._writers,
+            always,
+            self._measure,
+            due=self._some_unchecked,
+            recorded=False,
+        )
 
     async def _some_unchecked(self) -> None:
         await self._modes.stops.due.wait()

@@ -6,16 +6,16 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, Protocol
 
+import trio
+
 from recfs.core.lifecycle import Aging, expired_jobs, expired_trash, job_verdict
 from recfs.core.sweeping import Schedule
 from recfs.errors import FsError
-from recfs.ports.sweep import Sweep
+from recfs.ports.sweep import Progress, Sweep
 from recfs.state.nodes import DirNode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import trio
 
     from recfs.fs.vfs import Vfs
     from recfs.ports.clock import Clock
@@ -26,6 +26,8 @@ log = logging.getLogger("recfs.sweeper")
 
 NS = 1_000_000_000
 PART = "sweeping"
+PURGED_AT_ONCE = 100
+"""Entries of the trash that are given up before others have their turn."""
 PATIENCE_S = 600.0
 """A job may have a great many files."""
 
@@ -57,13 +59,32 @@ class Sweeper:
         self._interval_s = interval_s
         self._retention_s = retention_s
         self._problems = vfs.behind.problems
+        self._of_jobs, self._of_trash = Progress(), Progress()
 
     def sweeps(self) -> list[Sweep[Any, Any]]:
         """What it looks at every `temp.sweep_interval`, and once at the start."""
         every = Schedule(self._interval_s, at_once=True, patience_s=PATIENCE_S)
         return [
-            Sweep("temp", PART, every, self._old_jobs, expired_jobs, self._expire_jobs, mounted=True),
-            Sweep("trash", PART, every, self._old_trash, expired_trash, self._purge, mounted=True),
+            Sweep(
+                "temp",
+                PART,
+                every,
+                self._old_jobs,
+                expired_jobs,
+                self._expire_jobs,
+                mounted=True,
+                progress=self._of_jobs,
+            ),
+            Sweep(
+                "trash",
+                PART,
+                every,
+                self._old_trash,
+                expired_trash,
+                self._purge,
+                mounted=True,
+                progress=self._of_trash,
+            ),
         ]
 
     # --- temp jobs -----------------------------------------------------------------------------------------------
@@ -87,8 +108,15 @@ class Sweeper:
         return Aging(now, self._max_age_s, [(row, row.activity_ns, in_use[row.ino]) for row in rows])
 
     async def _expire_jobs(self, rows: Sequence[NodeRow], going_on: trio.Nursery) -> str:
-        jobs = await self._each(rows, self._clock.steady_ns(), dry_run=False, kept=False)
-        return f"{sum(job['action'] == 'expired' for job in jobs):,} removed"
+        self._of_jobs.total = len(rows)
+        removed = 0
+        for row in rows:
+            jobs = await self._each([row], self._clock.steady_ns(), dry_run=False, kept=False)
+            removed += sum(job["action"] == "expired" for job in jobs)
+            self._of_jobs.done += 1
+            if self._of_jobs.is_stopping:
+                break
+        return f"{removed:,} removed"
 
     async def _each(self, rows: Sequence[NodeRow], now: int, *, dry_run: bool, kept: bool) -> list[dict[str, Any]]:
         told: list[dict[str, Any]] = []
@@ -148,6 +176,12 @@ class Sweeper:
         return self._trashed()
 
     async def _purge(self, entries: Sequence[Garbage], going_on: trio.Nursery) -> str:
+        self._of_trash.total = len(entries)
         for entry in entries:
+            if self._of_trash.done % PURGED_AT_ONCE == PURGED_AT_ONCE - 1:
+                await trio.lowlevel.checkpoint()  # requests come first
+                if self._of_trash.is_stopping:
+                    break
             self._trash.purge(entry)
-        return f"{len(entries):,} given up"
+            self._of_trash.done += 1
+        return f"{self._of_trash.done:,} given up"

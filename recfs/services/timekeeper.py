@@ -66,7 +66,7 @@ class Timekeeper:
 
     def sweep(self) -> Sweep[float, bool]:
         """Looks at the clock, and keeps its facts now and then."""
-        return Sweep("clock", "time", Schedule(LOOK_S), self._unkept_s, is_to_keep, self._keep)
+        return Sweep("clock", "time", Schedule(LOOK_S), self._unkept_s, is_to_keep, self._keep, recorded=False)
 
     async def _unkept_s(self) -> float:
         self.look()

@@ -11,7 +11,7 @@ from recfs.ports.batch import Batch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from recfs.ports.rows import JournalRow, ObjectRow, UnansweredRow
+    from recfs.ports.rows import JournalRow, ObjectRow, SweepRow, UnansweredRow
     from recfs.state.accounts import Account
     from recfs.state.nodes import DirNode, Garbage, Node
 
@@ -166,6 +166,18 @@ class Changes:
         self._rest.answered.append(key)
         self._wake.set()
 
+    def swept(self, row: SweepRow) -> None:
+        """A run of a sweep began, or ended."""
+        self._renewed(("sweeps", row.id))
+        self._rest.sweeps.append(row)
+        self._wake.set()
+
+    def swept_gone(self, row_id: int) -> None:
+        """A run of a sweep is not remembered any longer."""
+        self._renewed(("sweeps", row_id))
+        self._rest.sweeps_gone.append(row_id)
+        self._wake.set()
+
     def meta(self, key: str, value: str) -> None:
         """A store-wide fact changed."""
         self._renewed(("meta", key))
@@ -195,6 +207,8 @@ class Changes:
             journal_done=journal_done,
             unanswered=rest.unanswered,
             answered=rest.answered,
+            sweeps=rest.sweeps,
+            sweeps_gone=rest.sweeps_gone,
         )
         self._objects, self._journal, self._journal_done, self._objects_gone = {}, {}, [], []
         self._nodes, self._removed, self._accounts = {}, {}, {}
@@ -223,6 +237,8 @@ class Changes:
                 meta=rest.meta | newer.meta,
                 unanswered=rest.unanswered + newer.unanswered,
                 answered=[key for key in rest.answered if key not in again] + newer.answered,
+                sweeps=rest.sweeps + newer.sweeps,
+                sweeps_gone=rest.sweeps_gone + newer.sweeps_gone,
             )
 
         return batch, undo

@@ -26,6 +26,7 @@ FROZEN = {
     "0002_objects.sql": "40efa7148927338c",
     "0005_unanswered.sql": "2fe25f4929f7555f",
     "0006_placement.sql": "0411ae3844facef6",
+    "0007_sweeps.sql": "f37ad64b761be697",
 }
 """The beginning of the SHA-256 of each step's SQL."""
 VERSIONS = sorted(path.stem for path in STORED.glob("*.sql"))

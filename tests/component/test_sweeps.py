@@ -10,10 +10,12 @@ import pytest
 import trio
 import trio.testing
 
-from recfs.core.sweeping import Schedule
-from recfs.errors import IoFailure
-from recfs.ports.sweep import Sweep, always
-from recfs.services.sweeps import DONE, LOOK_S, NOTHING, Sweeps
+from recfs.core.sweeping import KEPT_RUNS, Schedule
+from recfs.errors import IoFailure, NotFound
+from recfs.ports.rows import SweepRow
+from recfs.ports.sweep import Progress, Sweep, always
+from recfs.services.run_history import CUT_OFF, RunHistory
+from recfs.services.sweeps import CUT_SHORT, DONE, LOOK_S, NOTHING, Sweeps
 from recfs.state.problems import Problems, forever
 from tests.fakes import FakeClock
 
@@ -81,7 +83,7 @@ async def test_a_failing_and_a_hanging_sweep_stop_no_other(
     assert told(sweeps, "failing")["result"] == "failed: the disk said no"
     assert told(sweeps, "healthy") | {"last_ns": 0, "next_s": 0.0} == {
         "name": "healthy", "every_s": PERIOD_S, "last_ns": 0, "took_s": 0.0, "result": DONE, "running_s": None,
-        "next_s": 0.0,
+        "next_s": 0.0, "outcome": "done", "done": None, "total": None, "stopping": False, "late": False,
     }  # fmt: skip
     assert told(sweeps, "healthy")["next_s"] == pytest.approx(PERIOD_S - 1)
     assert told(sweeps, "hanging")["running_s"] == pytest.approx(9 * PERIOD_S + 1)
@@ -192,3 +194,196 @@ async def test_the_stores_own_sweeps(fs: Filesystem) -> None:
         "trash",
         "backup",
     ]
+
+
+# --- asked for, stopped, remembered --------------------------------------------------------------------------------
+
+
+class Slow:
+    """A sweep of ten items, each of which waits until it is let through."""
+
+    def __init__(self) -> None:
+        self.progress = Progress()
+        self.through = trio.Semaphore(0)
+        self.acts = 0
+        self.sweep = Sweep(
+            "slow", "sweeping", Schedule(1000.0), self._look, always, self._act, progress=self.progress
+        )  # fmt: skip
+
+    async def _look(self) -> int:
+        return 10
+
+    async def _act(self, items: int, going_on: trio.Nursery) -> str:
+        self.acts += 1
+        self.progress.total = items
+        for _ in range(items):
+            await self.through.acquire()
+            self.progress.done += 1
+            if self.progress.is_stopping:
+                break
+        return f"{self.progress.done} done"
+
+    def let(self, items: int) -> None:
+        for _ in range(items):
+            self.through.release()
+
+
+async def test_a_run_is_asked_for_joined_and_told_how_far_it_is(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    slow = Slow()
+    sweeps = Sweeps([slow.sweep], Problems(), FakeClock())
+    nursery.start_soon(sweeps.repeat, "slow")
+    await trio.testing.wait_all_tasks_blocked()
+    number = sweeps.ask("slow")
+    assert sweeps.ask("slow") == number
+    slow.let(3)
+    await trio.sleep(1.0)
+    assert sweeps.ask("slow") == number  # a second operator gets the run under way
+    found = await sweeps.wait("slow", number, 5.0)
+    assert (found["ended"], found["done"], found["total"], found["running_s"]) == (False, 3, 10, pytest.approx(6.0))
+    slow.let(7)
+    found = await sweeps.wait("slow", number, 5.0)
+    assert (found["ended"], found["result"], found["outcome"], found["done"]) == (True, "10 done", "done", None)
+    await trio.sleep(10.0)
+    assert slow.acts == 1
+    assert told(sweeps, "slow")["next_s"] == pytest.approx(990.0)  # its schedule goes by the last run
+
+
+async def test_a_run_is_stopped_after_what_it_is_at_and_the_next_one_is_not(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    slow = Slow()
+    sweeps = Sweeps([slow.sweep], Problems(), FakeClock())
+    nursery.start_soon(sweeps.repeat, "slow")
+    await trio.testing.wait_all_tasks_blocked()
+    assert not sweeps.stop("slow")
+    number = sweeps.ask("slow")
+    await trio.sleep(0.0)
+    slow.let(3)
+    await trio.sleep(1.0)
+    assert sweeps.stop("slow")
+    assert told(sweeps, "slow")["stopping"]
+    slow.let(1)
+    found = await sweeps.wait("slow", number, 5.0)
+    assert (found["ended"], found["outcome"], found["result"]) == (True, "stopped", "4 done")
+    slow.let(10)
+    found = await sweeps.wait("slow", sweeps.ask("slow"), 5.0)
+    assert (found["outcome"], found["result"]) == ("done", "10 done")
+
+
+async def test_what_is_not_due_runs_when_it_is_asked_for(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    counting = Counting("writers")
+    sweep = Sweep(
+        "writers", "metering", Schedule(5.0), counting._look, always, counting._run, due=trio.sleep_forever
+    )  # fmt: skip
+    sweeps = Sweeps([sweep], Problems(), FakeClock())
+    nursery.start_soon(sweeps.repeat, "writers")
+    await trio.sleep(100.0)
+    assert (await sweeps.wait("writers", sweeps.ask("writers"), 1.0))["ended"]
+    assert len(counting.runs) == 1
+
+
+def test_an_unknown_sweep_is_refused_with_those_there_are() -> None:
+    sweeps = Sweeps([Counting("one").sweep, Counting("two").sweep], Problems(), FakeClock())
+    for ask in (sweeps.ask, sweeps.stop):
+        with pytest.raises(NotFound, match="there is no sweep 'three'; there are one, two"):
+            ask("three")
+
+
+async def remembered(fs: Filesystem) -> list[SweepRow]:
+    await fs.parts.behind.flush()
+    return list(await fs.parts.catalogue.sweeps())
+
+
+def gist(row: SweepRow) -> tuple[str, str, str, int, int]:
+    return row.name, row.outcome, row.result, row.asked, row.times
+
+
+@pytest.mark.expect_log("sweeping: failing: the disk said no")
+async def test_runs_are_remembered_and_idle_ones_counted(
+    fs: Filesystem, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    found: int | None = None
+
+    async def look() -> int | None:
+        return found
+
+    async def act(decision: int, going_on: trio.Nursery) -> str:
+        if decision < 0:
+            await raises()
+        return f"{decision} removed"
+
+    history = RunHistory(fs.parts.behind, fs.clock)
+    await history.load(fs.parts.catalogue)
+    own = Sweep("own", "sweeping", Schedule(1e6), look, always, act)
+    failing = Sweep("failing", "sweeping", Schedule(1e6), look, always, act)
+    quiet = Sweep("quiet", "sweeping", Schedule(1e6), look, always, act, recorded=False)
+    sweeps = Sweeps([own, failing, quiet], fs.parts.problems, fs.clock, history)
+    for name in ("own", "failing", "quiet"):
+        nursery.start_soon(sweeps.repeat, name)
+
+    async def run(name: str) -> None:
+        assert (await sweeps.wait(name, sweeps.ask(name), 5.0))["ended"]
+
+    for _ in range(3):
+        await run("own")
+    found = 4
+    await run("own")
+    await run("quiet")
+    found = None
+    await run("own")
+    found = -1
+    await run("failing")
+    mine = [row for row in await remembered(fs) if row.name in ("own", "failing", "quiet")]
+    assert [gist(row) for row in mine] == [
+        ("own", "nothing", NOTHING, 1, 3),
+        ("own", "done", "4 removed", 1, 1),
+        ("own", "nothing", NOTHING, 1, 1),
+        ("failing", "failed", "failed: the disk said no", 1, 1),
+    ]
+    found = 1
+    for _ in range(KEPT_RUNS + 5):
+        await run("own")
+    assert [gist(row)[1] for row in await remembered(fs) if row.name == "own"] == ["done"] * KEPT_RUNS
+
+
+async def test_a_run_that_was_cut_off_is_told_by_the_next_daemon_and_a_weekly_one_is_not_put_off(
+    fs: Filesystem, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    week_s = 7 * 86_400.0
+    history = RunHistory(fs.parts.behind, fs.clock)
+    await history.load(fs.parts.catalogue)
+    row = history.begun("weekly", fs.clock.now_ns(), asked=False)
+    assert (await remembered(fs))[-1] == row
+    assert row.outcome == "running"
+
+    fs.clock.advance(week_s - 60.0)
+    again = RunHistory(fs.parts.behind, fs.clock)
+    await again.load(fs.parts.catalogue)
+    assert gist((await remembered(fs))[-1]) == ("weekly", "stopped", CUT_OFF, 0, 1)
+    weekly = Counting("weekly", period_s=week_s)
+    began_s = trio.current_time()
+    sweeps = Sweeps([weekly.sweep], fs.parts.problems, fs.clock, again)
+    assert (told(sweeps, "weekly")["result"], told(sweeps, "weekly")["outcome"]) == (CUT_OFF, "stopped")
+    nursery.start_soon(sweeps.repeat, "weekly")
+    await trio.sleep(61.0)
+    assert [moment - began_s for moment in weekly.runs] == pytest.approx([60.0])
+
+
+async def test_a_run_that_the_daemons_end_cuts_short_is_recorded_so(
+    fs: Filesystem, autojump_clock: trio.testing.MockClock
+) -> None:
+    history, slow = RunHistory(fs.parts.behind, fs.clock), Slow()
+    await history.load(fs.parts.catalogue)
+    sweeps = Sweeps([slow.sweep], fs.parts.problems, fs.clock, history)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sweeps.repeat, "slow")
+        await trio.testing.wait_all_tasks_blocked()
+        sweeps.ask("slow")
+        slow.let(2)
+        await trio.sleep(1.0)
+        nursery.cancel_scope.cancel()
+    assert gist((await remembered(fs))[-1]) == ("slow", "stopped", CUT_SHORT, 1, 1)

@@ -21,6 +21,7 @@ from recfs.ports.rows import (
     NodeRow,
     ObjectRow,
     Placement,
+    SweepRow,
     UnansweredRow,
 )
 
@@ -304,6 +305,16 @@ class CatalogueContract:
         assert sorted(await filled.unanswered()) == [rows[0], UnansweredRow("users/5/b", 3, b"")]
         await filled.apply(Batch(unanswered=[rows[1]], answered=["users/5/b", "unknown"]))
         assert list(await filled.unanswered()) == rows[:1]
+
+    async def test_runs_of_sweeps(self, filled: Catalogue) -> None:
+        rows = [
+            SweepRow(number, name, 5, 6, 7, "done", "caf\xe9", 0)
+            for number, name in ((2, "temp"), (1, "trash"), (3, "temp"))
+        ]
+        await filled.apply(Batch(sweeps=rows))
+        assert list(await filled.sweeps()) == [rows[1], rows[0], rows[2]]
+        await filled.apply(Batch(sweeps=[rows[0]._replace(outcome="nothing", times=4)], sweeps_gone=[3, 99]))
+        assert list(await filled.sweeps()) == [rows[1], rows[0]._replace(outcome="nothing", times=4)]
 
     async def test_names_and_users_of_uploads(self, catalogue: Catalogue) -> None:
         rows = [row(1, b"", 1, kind=Kind.DIR)]

@@ -105,11 +105,25 @@ JOBS = [
         "reason": "1 open file",
     },
 ]
-_SWEEP = {"every_s": 300.0, "last_ns": 1795251662 * 10**9, "took_s": 0.012, "running_s": None, "next_s": 167.0}
+_SWEEP = {"every_s": 300.0, "last_ns": 1795251662 * 10**9, "took_s": 0.012, "running_s": None, "next_s": 167.0} | {
+    "outcome": "done",
+    "done": None,
+    "total": None,
+    "stopping": False,
+    "late": False,
+}
 SWEEPS = [
     _SWEEP | {"name": "temp", "result": "3 removed"},
-    _SWEEP | {"name": "trash", "result": "failed: no disk", "running_s": 720.0, "next_s": None},
+    _SWEEP
+    | {"name": "trash", "result": "failed: no disk", "running_s": 720.0, "next_s": None, "done": 3, "total": 9}
+    | {"outcome": "failed"},
     _SWEEP | {"name": "usage", "result": None, "last_ns": None, "took_s": None, "next_s": None},
+]
+RUNS = [
+    {"name": "temp", "began_ns": 1_790_000_000 * 10**9, "took_s": 2.1, "outcome": "done", "result": "3 removed"}
+    | {"asked": True, "times": 1},
+    {"name": "trash", "began_ns": 1_790_000_000 * 10**9, "took_s": 0.001, "outcome": "nothing"}
+    | {"result": "nothing to do", "asked": False, "times": 1234},
 ]
 ANSWERS: dict[str, Any] = {
     "status": STATUS,
@@ -118,6 +132,10 @@ ANSWERS: dict[str, Any] = {
     "quota_check": {"checked_users": 1, "checked_files": 1234, "differences": [], "repaired": False},
     "sweep_temp": {"jobs": JOBS},
     "sweep_list": {"sweeps": SWEEPS},
+    "sweep_run": {"run": 4},
+    "sweep_wait": SWEEPS[0] | {"ended": True},
+    "sweep_stop": {"running": True},
+    "sweep_history": {"runs": RUNS},
     "info": INFO,
     "ls_files": [FILE],
     "drain": {"pending": 0},

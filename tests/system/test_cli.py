@@ -44,7 +44,26 @@ COMMANDS = {
     "sweep list": (
         ["sweep", "list"],
         ANSWERS["sweep_list"]["sweeps"],
-        ["temp", "5m", "3 removed", "2m 47s", "trash", "running for 12m", "usage", "when due", "failed: no disk"],
+        [
+            "temp",
+            "5m",
+            "3 removed",
+            "2m 47s",
+            "trash",
+            "running: 3 of 9 done, 12m",
+            "usage",
+            "when due",
+            "failed: no disk",
+        ],
+    ),
+    "sweep run": (["sweep", "run", "temp"], ANSWERS["sweep_wait"], ["temp: 3 removed, in 12ms"]),
+    "sweep run --no-wait": (["sweep", "run", "temp", "--no-wait"], {"name": "temp", "run": 4}, []),
+    "sweep stop": (["sweep", "stop", "temp"], {"name": "temp", "running": True}, ["temp: ends soon"]),
+    "sweep status": (["sweep", "status", "temp"], ANSWERS["sweep_list"]["sweeps"][:1], ["temp", "3 removed"]),
+    "sweep history": (
+        ["sweep", "history"],
+        ANSWERS["sweep_history"]["runs"],
+        ["2026-09-21 14:13:20", "done", "2.1s", "yes", "nothing to do (1,234 times)"],
     ),
     "ls-files": (
         ["ls-files"],
@@ -88,6 +107,7 @@ def test_commands_pass_their_options_on(daemon: FakeDaemon) -> None:
         ("quota", "show"),
         ("quota", "check", "--repair"),
         ("sweep", "temp", "--dry-run"),
+        ("sweep", "history", "temp", "--limit", "7"),
         ("ls-files", "users/5/", "-r", "--state", "incomplete"),
         ("drain", "--timeout", "2m", "--json"),
     ):
@@ -101,9 +121,21 @@ def test_commands_pass_their_options_on(daemon: FakeDaemon) -> None:
         ("quota_show", {"user": None}),
         ("quota_check", {"repair": True}),
         ("sweep_temp", {"dry_run": True}),
+        ("sweep_history", {"name": "temp", "limit": 7}),
         ("ls_files", {"path": "users/5", "recursive": True, "state": "incomplete"}),
         ("drain", {"timeout_s": 120.0}),
     ]
+
+
+def test_a_sweep_that_failed_or_was_stopped_is_told_by_the_exit_code(daemon: FakeDaemon) -> None:
+    failed = run("sweep", "status", "--root", daemon.root)
+    assert (failed.exit_code, "failed: no disk" in failed.stdout, "usage" in failed.stdout) == (1, True, False)
+    assert run("sweep", "status", "temp", "--root", daemon.root).exit_code == 0
+    unknown = run("sweep", "status", "nope", "--root", daemon.root)
+    assert (unknown.exit_code, "there are temp, trash, usage" in unknown.stderr) == (2, True)
+    for outcome, code in (("done", 0), ("nothing", 0), ("stopped", 1), ("failed", 1)):
+        daemon.answers["sweep_wait"] = ANSWERS["sweep_wait"] | {"outcome": outcome}
+        assert run("sweep", "run", "temp", "--root", daemon.root).exit_code == code
 
 
 # --- exit codes ---------------------------------------------------------------------------------------------
@@ -350,7 +382,7 @@ def test_every_command_has_help_and_takes_json() -> None:
             yield name, command
 
     found = dict(walk(cli, "recfs"))
-    assert len(found) == 35
+    assert len(found) == 39
     for name, command in found.items():
         assert command.help, name
         assert "json" in {param.name for param in command.params}, name

@@ -17,6 +17,14 @@ def test_the_first_run_is_a_period_after_the_start_or_at_once() -> None:
 
 
 @pytest.mark.parametrize(
+    ("since_last_s", "first_s"), [(None, 300.0), (0.0, 300.0), (299.0, 1.0), (300.0, 0.0), (1e9, 0.0), (-5.0, 300.0)]
+)
+def test_a_start_does_not_put_off_what_was_due(since_last_s: float | None, first_s: float) -> None:
+    assert Schedule(300.0).first_s(since_last_s) == first_s
+    assert Schedule(300.0, at_once=True).first_s(since_last_s) == 0.0
+
+
+@pytest.mark.parametrize(
     ("period_s", "failed_delay_s", "pause_s"),
     [
         (300.0, None, 300.0),

@@ -7,22 +7,26 @@ trash     what was deleted or overwritten
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recfs.api.upkeep.backups import BackupAnswers
 from recfs.api.upkeep.sweeps import SweepAnswers
 from recfs.api.upkeep.trash import TrashAnswers
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from recfs.api.control import Handler
     from recfs.api.work import UpkeepWork
     from recfs.services.sweeps import Sweeps
 
 
-def handlers(work: UpkeepWork, sweeps: Sweeps | None) -> dict[str, Handler]:
-    """Methods by name; *sweeps* None: no daemon runs."""
+def handlers(
+    work: UpkeepWork, sweeps: Sweeps | None, read: Callable[..., Awaitable[dict[str, Any]]]
+) -> dict[str, Handler]:
+    """Methods by name; *sweeps* None: no daemon runs; *read*: asks what is written of the store."""
     return {
-        **SweepAnswers(work.sweeper, sweeps).handlers(),
+        **SweepAnswers(work.sweeper, sweeps, read).handlers(),
         **TrashAnswers(work.trash).handlers(),
         **BackupAnswers(work.backups, work.backups.clock).handlers(),
     }

@@ -48,7 +48,7 @@ _LIVE_ONLY = {
     **dict.fromkeys(
         (
             *("queue_retry", "queue_drop", "evict", "fetch", "pin", "tier_run", "restore", "presign"),
-            *("lifecycle_show", "lifecycle_apply", "sweep_list"),
+            *("lifecycle_show", "lifecycle_apply", "sweep_list", "sweep_run", "sweep_wait", "sweep_stop"),
         ),
         "this takes one; `recfs mount` starts it",
     ),
@@ -155,12 +155,13 @@ class Store:
         config = self.config
         if method in ("queue", "route_explain"):
             return _s3_question(method, params, config)
-        from recfs.api import summaries
+        from recfs.api import summaries, summaries_upkeep
 
         questions: dict[str, Callable[[Snapshot], Any]] = {
             "status": lambda snapshot: summaries.status(snapshot, config),
             "quota_show": lambda snapshot: summaries.quota_show(snapshot, config, params["user"]),
             "quota_check": lambda snapshot: summaries.quota_check(snapshot),
+            "sweep_history": lambda snapshot: summaries_upkeep.sweep_history(snapshot, params["name"], params["limit"]),
             "info": lambda snapshot: summaries.info(snapshot, config, params["path"]),
             "ls_files": lambda snapshot: summaries.ls_files(
                 snapshot, params["path"], params["recursive"], params["state"]

@@ -1,13 +1,15 @@
 """`recfs sweep`: clear away what has expired, now; and tell what the daemon looks at by itself."""
 
+import sys
 from typing import Any
 
 import click
 
 from recfs.cli.common import output
+from recfs.cli.common.exits import ExitCode
 from recfs.cli.common.help import Group
 from recfs.cli.common.options import Invocation, store_options
-from recfs.cli.common.store import open_store
+from recfs.cli.common.store import Store, open_store
 
 _SWEPT = """
 $ recfs sweep temp --dry-run
@@ -25,6 +27,20 @@ clock          2s  2026-11-21 09:03:14     0s  1.4s   nothing to do
 temp           5m  2026-11-21 09:01:02  12ms  2m 47s  3 removed
 trash          5m  2026-11-21 09:01:02     0s  2m 47s  failed: cannot read the catalogue: disk I/O error
 """
+
+
+_HISTORY = """
+$ recfs sweep history temp
+Began (UTC)          Sweep  Outcome   Took  Asked  Result
+2026-11-21 09:06:02  temp   nothing   1ms   -      nothing to do (12 times)
+2026-11-21 08:01:02  temp   done      2.1s  -      3 removed
+2026-11-20 21:14:40  temp   stopped   9.4s  yes    812 removed
+"""
+_RAN = """
+$ recfs sweep run temp
+temp: 3 removed, in 2.1s
+"""
+_SLICE_S = 1.0
 
 
 @click.group(cls=Group)
@@ -80,6 +96,37 @@ def list_(invocation: Invocation) -> None:
     if invocation.json:
         output.emit_json(sweeps)
         return
+    _table(sweeps)
+
+
+@sweep.command("status", exits={ExitCode.PROBLEMS: "the last run of one failed, or takes too long"})
+@click.argument("name", required=False)
+@store_options
+@click.pass_context
+def status(ctx: click.Context, name: str | None) -> None:
+    """Show those sweeps that run, and those whose last run failed; or one, as `recfs sweep list` does. For monitoring.
+
+    Needs a daemon.
+    """
+    invocation = ctx.ensure_object(Invocation)
+    sweeps = open_store(invocation).call("sweep_list")["sweeps"]
+    if name is not None and name not in {each["name"] for each in sweeps}:
+        raise click.UsageError(f"there is no sweep {name!r}; there are {', '.join(each['name'] for each in sweeps)}")
+    bad = [each for each in sweeps if each["outcome"] == "failed" or each["late"]]
+    shown = [
+        each for each in sweeps if (each["name"] == name if name else each in bad or each["running_s"] is not None)
+    ]
+    if invocation.json:
+        output.emit_json(shown)
+    elif shown:
+        _table(shown)
+    else:
+        output.say(f"{len(sweeps)} sweeps; none runs, and none failed")
+    if any(each in bad for each in shown):
+        ctx.exit(ExitCode.PROBLEMS)
+
+
+def _table(sweeps: list[dict[str, Any]]) -> None:
     output.print_table(
         ("Name", "Every", "Last (UTC)", "Took", "Next", "Result"),
         [
@@ -99,5 +146,103 @@ def list_(invocation: Invocation) -> None:
 
 def _next(sweep: dict[str, Any]) -> str:
     if sweep["running_s"] is not None:
-        return f"running for {output.duration(sweep['running_s'])}"
+        return f"running: {_progress(sweep)}"
     return "when due" if sweep["next_s"] is None else output.duration(sweep["next_s"])
+
+
+@sweep.command("run", exits={ExitCode.PROBLEMS: "the run failed, or was stopped"}, example=_RAN)
+@click.argument("name")
+@click.option("--no-wait", is_flag=True, help="Only begin it.")
+@store_options
+@click.pass_context
+def run(ctx: click.Context, name: str, no_wait: bool) -> None:
+    """Have a sweep run now, and wait for its end. `recfs sweep list` names them.
+
+    One that is under way already is waited for: no sweep runs twice at a time. Ctrl-C ends the waiting, and not the
+    run; `recfs sweep stop` does. On a terminal it shows how far the run is. Needs a daemon.
+    """
+    invocation = ctx.ensure_object(Invocation)
+    store = open_store(invocation)
+    number = store.call("sweep_run", name=name)["run"]
+    if no_wait:
+        if invocation.json:
+            output.emit_json({"name": name, "run": number})
+        return
+    ended = _wait(store, name, number)
+    if invocation.json:
+        output.emit_json(ended)
+    else:
+        output.say(f"{name}: {output.show_name(ended['result'] or '-')}, in {output.duration(ended['took_s'])}")
+    if ended["outcome"] in ("failed", "stopped"):
+        ctx.exit(ExitCode.PROBLEMS)
+
+
+def _wait(store: Store, name: str, number: int) -> dict[str, Any]:
+    """Wait for a run's end; on a terminal, tell how far it is."""
+    shows, told = sys.stderr.isatty(), ""
+    while True:
+        found: dict[str, Any] = store.call("sweep_wait", name=name, run=number, timeout_s=_SLICE_S)
+        if found["ended"]:
+            break
+        line = _progress(found)
+        if shows and line:
+            click.echo(f"\r{line.ljust(len(told))}", nl=False, err=True)
+            told = line
+    if told:
+        click.echo(f"\r{' ' * len(told)}\r", nl=False, err=True)
+    return found
+
+
+def _progress(sweep: dict[str, Any]) -> str:
+    if sweep["running_s"] is None:
+        return ""
+    of = f" of {sweep['total']:,}" if sweep["total"] is not None else ""
+    return f"{sweep['done']:,}{of} done, {output.duration(sweep['running_s'])}"
+
+
+@sweep.command("stop")
+@click.argument("name")
+@store_options
+@click.pass_obj
+def stop(invocation: Invocation, name: str) -> None:
+    """Have the run of a sweep that is under way end after what it is at; the next run goes on with the rest."""
+    running = open_store(invocation).call("sweep_stop", name=name)["running"]
+    if invocation.json:
+        output.emit_json({"name": name, "running": running})
+    else:
+        output.say(f"{name}: " + ("ends soon" if running else "does not run"))
+
+
+@sweep.command("history", example=_HISTORY)
+@click.argument("name", required=False)
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="So many at most.")
+@store_options
+@click.pass_obj
+def history(invocation: Invocation, name: str | None, limit: int) -> None:
+    """Show the last runs of the sweeps, or of one: when, for how long, what they did.
+
+    Of each sweep the last hundred are kept, over restarts. Runs in a row that found nothing to do are one line, with
+    the time of the last. What only looks after memory and the catalogue's log every few seconds leaves none.
+    """
+    runs = open_store(invocation).call("sweep_history", name=name, limit=limit)["runs"]
+    if invocation.json:
+        output.emit_json(runs)
+        return
+    if not runs:
+        output.say("no runs are known of")
+        return
+    output.print_table(
+        ("Began (UTC)", "Sweep", "Outcome", "Took", "Asked", "Result"),
+        [
+            (
+                output.moment(each["began_ns"]),
+                each["name"],
+                each["outcome"],
+                output.duration(each["took_s"]),
+                "yes" if each["asked"] else "-",
+                output.show_name(each["result"] or "-") + (f" ({each['times']:,} times)" if each["times"] > 1 else ""),
+            )
+            for each in runs
+        ],
+        right=("Took",),
+    )
