@@ -298,17 +298,20 @@ async def _build(
     history = RunHistory(behind, clock)
     with _readable(store):
         await history.load(catalogue)
-    care = upkeep.build(config, vfs, store, publisher, kernel, CatalogueCopies())
+    tier_run = None
+    if tier is not None:
+        default_class = config.s3.storage_class if config.s3 is not None else None
+        tier_run = TierRun(tier, tree, default_class, every_s=config.sweep.tier_every)
+    care = upkeep.build(config, vfs, store, publisher, kernel, CatalogueCopies(), tier)
     timekeeper = Timekeeper(clock, behind)
     sweeps = (
         *Housekeeper(tree, catalogue, space, counting).sweeps(), Meter(modes).sweep(), timekeeper.sweep(),
-        *care.sweeps(),
+        *care.sweeps(), *((tier_run.sweep(),) if tier_run is not None else ()),
     )  # fmt: skip
     reports, draining = SqliteReports(store.catalogue_path, limiter), Draining(tree, tier, committer, publisher)
     s3_services, far_work = None, None
-    if tier is not None:
+    if tier is not None and tier_run is not None:
         s3_services = remote.build(config, tier, tree, CommittedFiles(backing_files, places, store))
-        tier_run = TierRun(tier, tree, config.s3.storage_class if config.s3 is not None else None)
         far_work = FarWork(LocalCopies(tier, tree, reports), tier_run, QueueChanges(tier, tree), Claiming(tier, tree))
     return Parts(
         store, catalogue, behind, tree, backing_files, publisher, hashing, committer, vfs,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from recfs.api.work import UpkeepWork
 from recfs.fs.trash import Trash
 from recfs.services.backups import Backups, BackupSettings
+from recfs.services.multiparts import Multiparts
 from recfs.services.sweeper import Sweeper
 from recfs.stores.backups import BackupFolder, backup_folder
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from recfs.ports.kernel import KernelCache
     from recfs.ports.sweep import Sweep
     from recfs.stores.local import LocalStore
+    from recfs.tier.tier import Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,8 @@ class Upkeep:
 
     def sweeps(self) -> list[Sweep[Any, Any]]:
         """What is looked at now and then."""
-        return [*self.work.sweeper.sweeps(), *self.work.backups.sweeps()]
+        far = [self.work.multiparts.sweep()] if self.work.multiparts is not None else []
+        return [*self.work.sweeper.sweeps(), *self.work.backups.sweeps(), *far]
 
     def services(self, *, mounted: bool) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
         """What has to run, by the name of its part; *mounted* False: for a command alone."""
@@ -38,9 +41,10 @@ class Upkeep:
 
 
 def build(
-    config: Config, vfs: Vfs, store: LocalStore, publisher: HomePublisher, kernel: KernelCache, copies: CatalogueCopies
-) -> Upkeep:
-    """Put it together, over a file system that has been recovered."""
+    config: Config, vfs: Vfs, store: LocalStore, publisher: HomePublisher, kernel: KernelCache, copies: CatalogueCopies,
+    tier: Tier | None,
+) -> Upkeep:  # fmt: skip
+    """Put it together, over a file system that has been recovered; *tier* None: without S3."""
     trash = Trash(vfs, store, publisher, kernel, retention_s=config.trash.retention)
     sweeper = Sweeper(
         vfs, trash, vfs.tree.clock,
@@ -50,4 +54,8 @@ def build(
         config.backup.every, config.backup.keep, backup_folder(config.root, config.backup.directory),
         BackupFolder(store.private, is_own=True), store.catalogue_path, config.min_free, config.backup.recipients,
     )  # fmt: skip
-    return Upkeep(UpkeepWork(sweeper, trash, Backups(settings, vfs.tree, copies)))
+    multiparts = None
+    if tier is not None:
+        every_s, age_s = config.sweep.multiparts_every, config.sweep.multiparts_age
+        multiparts = Multiparts(tier, vfs.tree, every_s=every_s, age_s=age_s)
+    return Upkeep(UpkeepWork(sweeper, trash, Backups(settings, vfs.tree, copies), multiparts))

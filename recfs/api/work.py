@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from recfs.services.claiming import Claiming
     from recfs.services.draining import Draining
     from recfs.services.local_copies import LocalCopies
+    from recfs.services.multiparts import Multiparts
     from recfs.services.queue_changes import QueueChanges
     from recfs.services.recount import Recount
     from recfs.services.sweeper import Sweeper
@@ -34,6 +35,8 @@ class UpkeepWork:
     sweeper: Sweeper
     trash: Trash
     backups: Backups
+    multiparts: Multiparts | None
+    """None without [s3]."""
 
 
 @dataclass(frozen=True, slots=True)

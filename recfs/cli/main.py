@@ -28,7 +28,7 @@ from recfs.cli.s3.claim import bucket
 from recfs.cli.s3.copies import evict, fetch, pin, unpin
 from recfs.cli.s3.routes import route, tier
 from recfs.cli.upkeep.backup import backup
-from recfs.cli.upkeep.sweep import sweep
+from recfs.cli.upkeep.leftovers import sweep
 from recfs.cli.upkeep.trash import trash
 from recfs.cli.work.drain import drain
 from recfs.cli.work.queue import queue

@@ -7,6 +7,7 @@ together. recfs.conf.example documents the keys, and a test keeps the two the sa
     types      sizes, durations, paths ...
     sections   the tables every store has
     backup     [backup], copies of the catalogue
+    sweeps     [sweep], when what is left over is looked for
     s3         the tables of the S3 tier
     lifecycle  [lifecycle], what the bucket does by itself
     model      Config, and what holds between its tables
@@ -22,6 +23,7 @@ from recfs.config.model import SECTIONS, Config
 from recfs.config.plain import from_plain, plain
 from recfs.config.s3 import CacheSection, RouteSection, S3Section, UploadSection
 from recfs.config.sections import DEFAULT_FALLBACK, FallbackSection, QuotaSection
+from recfs.config.sweeps import SweepSection
 from recfs.config.types import AbsolutePath, Duration, Size
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "RouteSection",
     "S3Section",
     "Size",
+    "SweepSection",
     "UploadSection",
     "config_for_root",
     "find_config",

@@ -19,6 +19,7 @@ from recfs.config.sections import (
     TempSection,
     TrashSection,
 )
+from recfs.config.sweeps import SweepSection
 from recfs.config.types import AbsolutePath, AnyCase, Section, Size, Uid
 
 
@@ -59,6 +60,7 @@ class Config(Section):
     temp: TempSection = Field(default=TempSection(), description="temporary jobs")
     trash: TrashSection = Field(default=TrashSection(), description="deleted and overwritten bytes")
     backup: BackupSection = Field(default=BackupSection(), description="backups of the catalogue")
+    sweep: SweepSection = Field(default=SweepSection(), description="when what is left over is looked for")
     s3: S3Section | None = Field(default=None, description="the bucket of the S3 tier; none: no S3 tier")
     route: RouteRules = Field(
         default_factory=default_routes, description="which files go to S3; with [s3] and no rule: all below users/"
@@ -110,6 +112,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "temp": TempSection,
     "trash": TrashSection,
     "backup": BackupSection,
+    "sweep": SweepSection,
     "s3": S3Section,
     "route": RouteSection,
     "cache": CacheSection,

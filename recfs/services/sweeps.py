@@ -7,6 +7,7 @@ asks for one that is under way gets that one's result.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -58,7 +59,7 @@ class _Record:
         is_running = self.began_s is not None
         return {
             "name": self.sweep.name,
-            "every_s": self.sweep.schedule.period_s,
+            "every_s": self.sweep.schedule.period_s if self.sweep.schedule.is_periodic else None,
             "last_ns": self.last_ns,
             "took_s": self.took_s,
             "result": self.result,
@@ -68,7 +69,7 @@ class _Record:
             "total": progress.total if is_running else None,
             "stopping": is_running and progress.is_stopping,
             "late": self.began_s is not None and self.sweep.schedule.is_late(now_s - self.began_s),
-            "next_s": None if self.next_s is None else max(0.0, self.next_s - now_s),
+            "next_s": None if self.next_s in (None, math.inf) else max(0.0, self.next_s - now_s),
         }
 
 

@@ -9,9 +9,11 @@ import trio
 
 from recfs.core.model import State
 from recfs.core.routing import age_of, route
+from recfs.core.sweeping import Schedule
 from recfs.core.tiering import Move, Step, move_for
 from recfs.errors import Busy
 from recfs.ports.rows import UPLOAD
+from recfs.ports.sweep import Progress, Sweep
 from recfs.state.outcome import MOST_NAMED, Outcome, side_by_side
 from recfs.state.walk import Found, walk
 
@@ -22,32 +24,65 @@ if TYPE_CHECKING:
 
 AT_ONCE = 4
 """Files brought home, or uploaded anew, at the same time."""
+PART = "tier run"
+PATIENCE_S = 86_400.0
+STOP_LOOK_S = 1.0
+"""How often a run that waits for S3 looks whether it is to stop."""
 LOOK_EVERY = 100
 """After so many journalled uploads it is looked whether they fill the budget."""
+
+
+_DID = {
+    Step.UPLOAD: "queued for upload", Step.UNQUEUE: "taken out of the queue", Step.BRING_HOME: "brought home",
+    Step.STORE_ANEW: "stored anew",
+}  # fmt: skip
+
+
+def idle(free: bool) -> bool | None:
+    """The decision: a run where none is under way."""
+    return free or None
 
 
 class TierRun:
     """One run at a time, and any number that only tell."""
 
-    def __init__(self, tier: Tier, tree: Tree, default_class: str | None) -> None:
+    def __init__(self, tier: Tier, tree: Tree, default_class: str | None, *, every_s: float = 0.0) -> None:
+        """*every_s*: how often the daemon starts one by itself; 0: never."""
         self._tier = tier
         self._tree = tree
         self._default_class = default_class
         """The storage class of files whose rule names none; None: the bucket's default."""
         self._under_way: _Run | None = None
+        self._every_s = every_s
+        self._swept = Progress()
+
+    def sweep(self) -> Sweep[Any, Any]:
+        """A run by schedule, for the registry. While a command's is under way it finds nothing to do."""
+        schedule = Schedule.every(self._every_s, patience_s=PATIENCE_S)
+        return Sweep("tier", PART, schedule, self._is_free, idle, self._act, mounted=True, progress=self._swept)
+
+    async def _is_free(self) -> bool:
+        return self._under_way is None
+
+    async def _act(self, free: bool, going_on: trio.Nursery) -> str:
+        ended = await self.run(dry_run=False, swept=self._swept)
+        did = [f"{done['files']:,} {_DID[Step(step)]}" for step, done in ended["steps"].items() if done["files"]]
+        if ended["kept_files"]:
+            did.append(f"{ended['kept_files']:,} kept: {ended['kept'][0]['path']}: {ended['kept'][0]['reason']}")
+        return ", ".join(did) or f"{ended['files']:,} files, all where they belong"
 
     @property
     def progress(self) -> dict[str, Any] | None:
         """How far the run under way is; None if there is none."""
         return self._under_way.as_json() if self._under_way is not None else None
 
-    async def run(self, *, dry_run: bool) -> dict[str, Any]:
+    async def run(self, *, dry_run: bool, swept: Progress | None = None) -> dict[str, Any]:
         """Look at every file, and bring it to where the rules want it; *dry_run*: only tell.
 
-        Uploads are journalled, no more at a time than half the budget; the rest is done when this returns. Raises Busy
-        while another run is under way.
+        Uploads are journalled, no more at a time than half the budget; the rest is done when this returns. *swept*: how
+        far it is, and whether it is to stop. Raises Busy while another run is under way.
         """
-        run = _Run(self._tier, self._tree, self._default_class, dry_run=dry_run)
+        run = _Run(self._tier, self._tree, self._default_class, swept or Progress(), dry_run=dry_run)
         if dry_run:
             await run.all()
             return run.as_json()
@@ -65,7 +100,10 @@ class TierRun:
 class _Run:
     """One walk through all files."""
 
-    def __init__(self, tier: Tier, tree: Tree, default_class: str | None, *, dry_run: bool) -> None:
+    def __init__(
+        self, tier: Tier, tree: Tree, default_class: str | None, swept: Progress, *, dry_run: bool
+    ) -> None:  # fmt: skip
+        self._swept = swept
         self._tier, self._tree, self._default_class, self._dry_run = tier, tree, default_class, dry_run
         self._slots = trio.CapacityLimiter(AT_ONCE)
         self._looked = 0
@@ -94,7 +132,9 @@ class _Run:
         """Walk all files and bring each where the rules want it."""
         async with side_by_side() as nursery:
             async for found in walk(self._tree, self._tree.root):
-                self._looked += 1
+                self._swept.done = self._looked = self._looked + 1
+                if self._swept.is_stopping:
+                    break
                 move = await self._move(found)
                 if move is None:
                     continue
@@ -178,8 +218,9 @@ class _Run:
         half = self._tier.settings.max_bytes // 2
         if self._files.total() % LOOK_EVERY and added_bytes < half // LOOK_EVERY:
             return
-        while self._unsent_bytes() > half:
-            await self._tier.journal.progress()
+        while self._unsent_bytes() > half and not self._swept.is_stopping:
+            with trio.move_on_after(STOP_LOOK_S):
+                await self._tier.journal.progress()
 
     def _unsent_bytes(self) -> int:
         """What is on its way, or would be if S3 let it; not what waits for a better name."""

@@ -135,6 +135,7 @@ ANSWERS: dict[str, Any] = {
     "sweep_run": {"run": 4},
     "sweep_wait": SWEEPS[0] | {"ended": True},
     "sweep_stop": {"running": True},
+    "sweep_multiparts": {"uploads": [{"key": "users/5/source.mp4", "upload_id": "2~Yk", "age_s": 800000.0}]},
     "sweep_history": {"runs": RUNS},
     "info": INFO,
     "ls_files": [FILE],

@@ -58,6 +58,12 @@ COMMANDS = {
     ),
     "sweep run": (["sweep", "run", "temp"], ANSWERS["sweep_wait"], ["temp: 3 removed, in 12ms"]),
     "sweep run --no-wait": (["sweep", "run", "temp", "--no-wait"], {"name": "temp", "run": 4}, []),
+    "sweep multiparts": (["sweep", "multiparts"], ANSWERS["sweep_wait"], ["temp: 3 removed, in 12ms"]),
+    "sweep multiparts --dry-run": (
+        ["sweep", "multiparts", "--dry-run"],
+        ANSWERS["sweep_multiparts"]["uploads"],
+        ["users/5/source.mp4", "9d 6h ago", "2~Yk", "1 upload would be aborted"],
+    ),
     "sweep stop": (["sweep", "stop", "temp"], {"name": "temp", "running": True}, ["temp: ends soon"]),
     "sweep status": (["sweep", "status", "temp"], ANSWERS["sweep_list"]["sweeps"][:1], ["temp", "3 removed"]),
     "sweep history": (
@@ -382,7 +388,7 @@ def test_every_command_has_help_and_takes_json() -> None:
             yield name, command
 
     found = dict(walk(cli, "recfs"))
-    assert len(found) == 39
+    assert len(found) == 40
     for name, command in found.items():
         assert command.help, name
         assert "json" in {param.name for param in command.params}, name

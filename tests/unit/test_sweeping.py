@@ -1,9 +1,11 @@
 """What sweeps decide: when they run, and what is due. No I/O, no time."""
 
+import math
+
 import pytest
 
 from recfs.core.lifecycle import Aging, expired_jobs, expired_trash
-from recfs.core.sweeping import Schedule
+from recfs.core.sweeping import RETRY_S, Schedule
 from recfs.services.housekeeper import SHORT_LOG_PAGES, log_limit, positive
 from recfs.services.timekeeper import KEPT_EVERY_S, is_to_keep
 
@@ -34,6 +36,10 @@ def test_a_start_does_not_put_off_what_was_due(since_last_s: float | None, first
         (0.05, 1.0, 1.0),  # what looks often is left alone for a while, which grows
         (0.05, 32.0, 32.0),
         (0.05, 0.1, 1.0),
+        (7 * 86_400.0, 60.0, RETRY_S),  # … but what looks once a week is
+        (7 * 86_400.0, None, 7 * 86_400.0),
+        (math.inf, None, math.inf),  # what nobody asks for does not run
+        (math.inf, 60.0, math.inf),
     ],
 )
 def test_the_pause_after_a_run(period_s: float, failed_delay_s: float | None, pause_s: float) -> None:

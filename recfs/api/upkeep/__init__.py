@@ -1,8 +1,9 @@
 """What the daemon answers of the upkeep of files: the control protocol's methods behind `recfs sweep` and so on.
 
-backups   copies of the catalogue
-sweeps    what is looked at now and then, and temp jobs that have expired
-trash     what was deleted or overwritten
+backups    copies of the catalogue
+leftovers  what sweeps would clear away
+sweeps     what is looked at now and then, and temp jobs that have expired
+trash      what was deleted or overwritten
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from recfs.api.upkeep.backups import BackupAnswers
+from recfs.api.upkeep.leftovers import LeftoverAnswers
 from recfs.api.upkeep.sweeps import SweepAnswers
 from recfs.api.upkeep.trash import TrashAnswers
 
@@ -27,6 +29,7 @@ def handlers(
     """Methods by name; *sweeps* None: no daemon runs; *read*: asks what is written of the store."""
     return {
         **SweepAnswers(work.sweeper, sweeps, read).handlers(),
+        **LeftoverAnswers(work).handlers(),
         **TrashAnswers(work.trash).handlers(),
         **BackupAnswers(work.backups, work.backups.clock).handlers(),
     }

@@ -37,6 +37,7 @@ _LONG_S = 7 * 86_400.0
 """For what takes as long as files are large, or S3 is slow; a daemon that ends breaks the connection off."""
 _LONG = frozenset({"evict", "fetch", "pin", "tier_run", "restore", "presign", "lifecycle_show", "lifecycle_apply"}) | {
     "backup_now",
+    "sweep_multiparts",
     "bucket_owner",
     "bucket_claim",
 }
@@ -49,6 +50,7 @@ _LIVE_ONLY = {
         (
             *("queue_retry", "queue_drop", "evict", "fetch", "pin", "tier_run", "restore", "presign"),
             *("lifecycle_show", "lifecycle_apply", "sweep_list", "sweep_run", "sweep_wait", "sweep_stop"),
+            "sweep_multiparts",
         ),
         "this takes one; `recfs mount` starts it",
     ),

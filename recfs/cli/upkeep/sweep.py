@@ -147,6 +147,8 @@ def _table(sweeps: list[dict[str, Any]]) -> None:
 def _next(sweep: dict[str, Any]) -> str:
     if sweep["running_s"] is not None:
         return f"running: {_progress(sweep)}"
+    if sweep["every_s"] is None:
+        return "when asked"
     return "when due" if sweep["next_s"] is None else output.duration(sweep["next_s"])
 
 
@@ -168,11 +170,21 @@ def run(ctx: click.Context, name: str, no_wait: bool) -> None:
         if invocation.json:
             output.emit_json({"name": name, "run": number})
         return
-    ended = _wait(store, name, number)
-    if invocation.json:
+    tell_run(ctx, _wait(store, name, number))
+
+
+def run_and_wait(store: Store, name: str) -> dict[str, Any]:
+    """Have a sweep run now, and wait for its end; the sweep as JSON."""
+    return _wait(store, name, store.call("sweep_run", name=name)["run"])
+
+
+def tell_run(ctx: click.Context, ended: dict[str, Any], *, quiet: bool = False) -> None:
+    """Tell of a run that has ended, also by the exit code; *quiet*: what it found was told in another way."""
+    if not quiet and ctx.ensure_object(Invocation).json:
         output.emit_json(ended)
-    else:
-        output.say(f"{name}: {output.show_name(ended['result'] or '-')}, in {output.duration(ended['took_s'])}")
+    elif not quiet:
+        result = output.show_name(ended["result"] or "-")
+        output.say(f"{ended['name']}: {result}, in {output.duration(ended['took_s'])}")
     if ended["outcome"] in ("failed", "stopped"):
         ctx.exit(ExitCode.PROBLEMS)
 

@@ -1,0 +1,28 @@
+"""What sweeps would clear away: the control protocol's methods behind `recfs sweep multiparts --dry-run` and so on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from recfs.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from recfs.api.control import Handler
+    from recfs.api.work import UpkeepWork
+
+
+class LeftoverAnswers:
+    """sweep_multiparts."""
+
+    def __init__(self, work: UpkeepWork) -> None:
+        self._work = work
+
+    def handlers(self) -> dict[str, Handler]:
+        """Methods by name."""
+        return {"sweep_multiparts": self.multiparts}
+
+    async def multiparts(self, params: dict[str, Any]) -> dict[str, Any]:
+        """What a run would abort now. Changes nothing."""
+        if self._work.multiparts is None:
+            raise InvalidArgument("this store has no [s3]: there are no uploads")
+        return {"uploads": await self._work.multiparts.preview()}

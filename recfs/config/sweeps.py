@@ -1,0 +1,36 @@
+"""[sweep]: when the daemon looks for what is left over, and what it does about it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from recfs.config.types import Duration, Section
+
+HOUR_S = 3600.0
+DAY_S = 24 * HOUR_S
+
+
+def _period(value: float) -> float:
+    if 0 < value < HOUR_S:
+        raise ValueError('at least "1h"; "0s" looks only when it is asked to')
+    return value
+
+
+Period = Annotated[Duration, AfterValidator(_period), Field(le=366 * DAY_S)]
+
+
+class SweepSection(Section):
+    """[sweep]: a period of 0 leaves a sweep to `recfs sweep run`."""
+
+    multiparts_every: Period = Field(
+        default=DAY_S, description="time between two looks for unfinished uploads in the bucket (seconds); 0: none"
+    )
+    multiparts_age: Duration = Field(
+        default=7 * DAY_S, ge=HOUR_S, description="age at which unfinished uploads are aborted (seconds)"
+    )
+    tier_every: Period = Field(default=0.0, description="time between two runs of `recfs tier run` (seconds); 0: none")
+
+
+__all__ = ["SweepSection"]
