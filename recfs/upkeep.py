@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recfs.api.work import UpkeepWork
+from recfs.disk.home.path_resolver import PathResolver
+from recfs.fs.foreign.judging import PART
 from recfs.fs.trash import Trash
 from recfs.services.backups import Backups, BackupSettings
 from recfs.services.multiparts import Multiparts
 from recfs.services.sweeper import Sweeper
+from recfs.services.watcher import Watcher
 from recfs.stores.backups import BackupFolder, backup_folder
 
 if TYPE_CHECKING:
@@ -37,7 +40,8 @@ class Upkeep:
 
     def services(self, *, mounted: bool) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
         """What has to run, by the name of its part; *mounted* False: for a command alone."""
-        return []
+        watcher = self.work.watcher
+        return [(PART, watcher.run)] if mounted and watcher is not None else []
 
 
 def build(
@@ -50,6 +54,12 @@ def build(
         vfs, trash, vfs.tree.clock,
         max_age_s=config.temp.max_age, interval_s=config.temp.sweep_interval, retention_s=config.trash.retention,
     )  # fmt: skip
+    watcher = None
+    if config.watch.enabled:
+        watcher = Watcher(
+            vfs, PathResolver(store), store, publisher, kernel,
+            quiet_s=config.watch.quiet, scan_interval_s=config.watch.scan_interval,
+        )  # fmt: skip
     settings = BackupSettings(
         config.backup.every, config.backup.keep, backup_folder(config.root, config.backup.directory),
         BackupFolder(store.private, is_own=True), store.catalogue_path, config.min_free, config.backup.recipients,
@@ -58,4 +68,4 @@ def build(
     if tier is not None:
         every_s, age_s = config.sweep.multiparts_every, config.sweep.multiparts_age
         multiparts = Multiparts(tier, vfs.tree, every_s=every_s, age_s=age_s)
-    return Upkeep(UpkeepWork(sweeper, trash, Backups(settings, vfs.tree, copies), multiparts))
+    return Upkeep(UpkeepWork(sweeper, trash, Backups(settings, vfs.tree, copies), multiparts, watcher))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from recfs.services.recount import Recount
     from recfs.services.sweeper import Sweeper
     from recfs.services.tier_run import TierRun
+    from recfs.services.watcher import Watcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class UpkeepWork:
     backups: Backups
     multiparts: Multiparts | None
     """None without [s3]."""
+    watcher: Watcher | None
+    """None where it is turned off."""
 
 
 @dataclass(frozen=True, slots=True)

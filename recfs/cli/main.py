@@ -30,6 +30,7 @@ from recfs.cli.s3.routes import route, tier
 from recfs.cli.upkeep.backup import backup
 from recfs.cli.upkeep.leftovers import sweep
 from recfs.cli.upkeep.trash import trash
+from recfs.cli.upkeep.watch import watch
 from recfs.cli.work.drain import drain
 from recfs.cli.work.queue import queue
 from recfs.errors import RecfsError
@@ -178,8 +179,8 @@ def cli() -> None:
 
 
 for _command in (
-    *(mount, umount, status, ls_files, info, quota, sweep, trash, backup, drain, queue, evict, fetch, pin, unpin),
-    *(route, tier, restore, presign, lifecycle, bucket, config_group, doctor),
+    *(mount, umount, status, ls_files, info, quota, sweep, trash, watch, backup, drain, queue),
+    *(evict, fetch, pin, unpin, route, tier, restore, presign, lifecycle, bucket, config_group, doctor),
 ):
     cli.add_command(_command)
 

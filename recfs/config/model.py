@@ -18,6 +18,7 @@ from recfs.config.sections import (
     QuotaSection,
     TempSection,
     TrashSection,
+    WatchSection,
 )
 from recfs.config.sweeps import SweepSection
 from recfs.config.types import AbsolutePath, AnyCase, Section, Size, Uid
@@ -61,6 +62,7 @@ class Config(Section):
     trash: TrashSection = Field(default=TrashSection(), description="deleted and overwritten bytes")
     backup: BackupSection = Field(default=BackupSection(), description="backups of the catalogue")
     sweep: SweepSection = Field(default=SweepSection(), description="when what is left over is looked for")
+    watch: WatchSection = Field(default=WatchSection(), description="what is done to the home tree past recfs")
     s3: S3Section | None = Field(default=None, description="the bucket of the S3 tier; none: no S3 tier")
     route: RouteRules = Field(
         default_factory=default_routes, description="which files go to S3; with [s3] and no rule: all below users/"
@@ -113,6 +115,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "trash": TrashSection,
     "backup": BackupSection,
     "sweep": SweepSection,
+    "watch": WatchSection,
     "s3": S3Section,
     "route": RouteSection,
     "cache": CacheSection,

@@ -81,6 +81,20 @@ class TrashSection(Section):
     retention: Duration = Field(default=0.0, description="time deleted bytes are kept (seconds)")
 
 
+class WatchSection(Section):
+    """[watch]"""
+
+    enabled: bool = Field(
+        default=True, strict=True, description="whether what is done to the home tree past recfs is looked after"
+    )
+    quiet: Duration = Field(
+        default=2.0, ge=0.1, le=3600.0, description="how long a file must be left alone before it is believed (seconds)"
+    )
+    scan_interval: Duration = Field(
+        default=600.0, ge=1.0, description="time between two looks at everything where not all can be watched (seconds)"
+    )
+
+
 class FallbackSection(Section):
     """One [[fallback]] table, as written; `Config.fallback` holds the checked rules made from these."""
 

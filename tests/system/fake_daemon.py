@@ -125,6 +125,21 @@ RUNS = [
     {"name": "trash", "began_ns": 1_790_000_000 * 10**9, "took_s": 0.001, "outcome": "nothing"}
     | {"result": "nothing to do", "asked": False, "times": 1234},
 ]
+WATCH = {
+    "enabled": True,
+    "watched": 1204,
+    "limit": "fs.inotify.max_user_watches",
+    "scanning": True,
+    "scans": 3,
+    "waiting": 7,
+    "missing_files": 59,
+    "held": "59 of 60 files are gone",
+    "adopted": 12,
+    "changed": 3,
+    "moved": 1,
+    "removed": 4,
+    "evicted": 5,
+}
 ANSWERS: dict[str, Any] = {
     "status": STATUS,
     "quota_show": [USER],
@@ -137,6 +152,9 @@ ANSWERS: dict[str, Any] = {
     "sweep_stop": {"running": True},
     "sweep_multiparts": {"uploads": [{"key": "users/5/source.mp4", "upload_id": "2~Yk", "age_s": 800000.0}]},
     "sweep_history": {"runs": RUNS},
+    "watch_status": WATCH,
+    "watch_scan": WATCH,
+    "watch_accept": {"enabled": True, "files": 1204},
     "info": INFO,
     "ls_files": [FILE],
     "drain": {"pending": 0},

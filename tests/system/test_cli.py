@@ -71,6 +71,16 @@ COMMANDS = {
         ANSWERS["sweep_history"]["runs"],
         ["2026-09-21 14:13:20", "done", "2.1s", "yes", "nothing to do (1,234 times)"],
     ),
+    "watch status": (
+        ["watch", "status"],
+        ANSWERS["watch_status"],
+        [
+            *("1,204 directories", "max_user_watches is reached", "3 times since the start, and again now"),
+            *("12 adopted, 3 changed, 1 moved, 4 removed, 5 evicted", "7 entries", "59 of 60 files are gone"),
+        ],
+    ),
+    "watch scan": (["watch", "scan"], ANSWERS["watch_scan"], ["1,204 directories"]),
+    "watch accept": (["watch", "accept"], ANSWERS["watch_accept"], ["1,204 files lose their names"]),
     "ls-files": (
         ["ls-files"],
         [FILE],
@@ -388,7 +398,7 @@ def test_every_command_has_help_and_takes_json() -> None:
             yield name, command
 
     found = dict(walk(cli, "recfs"))
-    assert len(found) == 40
+    assert len(found) == 43
     for name, command in found.items():
         assert command.help, name
         assert "json" in {param.name for param in command.params}, name

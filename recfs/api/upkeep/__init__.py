@@ -4,6 +4,7 @@ backups    copies of the catalogue
 leftovers  what sweeps would clear away
 sweeps     what is looked at now and then, and temp jobs that have expired
 trash      what was deleted or overwritten
+watch      what is done to the home tree past recfs
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from recfs.api.upkeep.backups import BackupAnswers
 from recfs.api.upkeep.leftovers import LeftoverAnswers
 from recfs.api.upkeep.sweeps import SweepAnswers
 from recfs.api.upkeep.trash import TrashAnswers
+from recfs.api.upkeep.watch import WatchAnswers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,6 +34,7 @@ def handlers(
         **LeftoverAnswers(work).handlers(),
         **TrashAnswers(work.trash).handlers(),
         **BackupAnswers(work.backups, work.backups.clock).handlers(),
+        **WatchAnswers(work.watcher).handlers(),
     }
 
 

@@ -1,0 +1,138 @@
+"""What was found foreign and waits to be believed, until it was seen unchanged for a while. Time is an argument."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from recfs.core.foreign import Finding
+
+if TYPE_CHECKING:
+    from recfs.core.foreign import Seen
+
+Key = tuple[int, bytes]
+"""Inode number of the directory, and the name in it."""
+MOST = 100_000
+"""So many wait at a time; others are found again later."""
+
+
+@dataclass(slots=True)
+class Candidate:
+    """One of them."""
+
+    finding: Finding
+    seen: Seen | None
+    since_s: float
+    due_s: float
+    home_ino: int | None
+    """What the row says, of what is gone."""
+    files: int
+    """How many files go with what is gone."""
+    scanned: bool
+    """Found by a scan, which has to end before what it found can be told from a move."""
+
+
+class Candidates:
+    """All of them."""
+
+    def __init__(self) -> None:
+        self._known: dict[Key, Candidate] = {}
+        self._due: list[tuple[float, Key]] = []
+        self._gone: dict[int, Key] = {}
+        self._new: dict[int, Key] = {}
+        self.gone_files = 0
+        """How many files are gone, and still have rows."""
+        self.crowded = False
+        """Whether some found no room."""
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._known
+
+    def get(self, key: Key) -> Candidate | None:
+        """One of them."""
+        return self._known.get(key)
+
+    def is_ready(
+        self, key: Key, finding: Finding, seen: Seen | None, now_s: float, quiet_s: float,
+        *, home_ino: int | None = None, files: int = 0, scanned: bool = False,
+    ) -> bool:  # fmt: skip
+        """Note what an entry was found to be; whether it has been just so for *quiet_s*. Else it is due then."""
+        known = self._known.get(key)
+        if known is not None and (known.finding, known.seen) == (finding, seen):
+            known.scanned = known.scanned and scanned
+            if now_s - known.since_s >= quiet_s:
+                return True
+            if known.due_s <= now_s:
+                self.put_off(key, known.since_s + quiet_s)
+            return False
+        if known is not None:
+            self.drop(key)
+        elif len(self._known) >= MOST:
+            self.crowded = True
+            return False
+        made = self._known[key] = Candidate(finding, seen, now_s, 0.0, home_ino, files, scanned)
+        if finding is Finding.GONE:
+            self.gone_files += files
+            if home_ino is not None:
+                self._gone[home_ino] = key
+        elif finding is Finding.NEW and seen is not None:
+            self._new[seen.st_ino] = key
+        self.put_off(key, now_s + quiet_s)
+        return made.finding is not Finding.BUSY and quiet_s <= 0
+
+    def put_off(self, key: Key, due_s: float) -> None:
+        """Look at it again then."""
+        known = self._known.get(key)
+        if known is not None:
+            known.due_s = due_s
+            heapq.heappush(self._due, (due_s, key))
+
+    def drop(self, key: Key) -> None:
+        """It is ours, or was seen to."""
+        known = self._known.pop(key, None)
+        if known is None:
+            return
+        if known.finding is Finding.GONE:
+            self.gone_files -= known.files
+            if known.home_ino is not None and self._gone.get(known.home_ino) == key:
+                del self._gone[known.home_ino]
+        elif known.finding is Finding.NEW and known.seen is not None and self._new.get(known.seen.st_ino) == key:
+            del self._new[known.seen.st_ino]
+
+    def gone_from(self, st_ino: int) -> Key | None:
+        """Where the entry with that inode number on the disk is missed."""
+        return self._gone.get(st_ino)
+
+    def come_to(self, st_ino: int | None) -> Key | None:
+        """Where an entry with that inode number has come up."""
+        return self._new.get(st_ino) if st_ino is not None else None
+
+    @property
+    def next_s(self) -> float:
+        """When the next is due; infinite when none is."""
+        return self._due[0][0] if self._due else float("inf")
+
+    def take_due(self, now_s: float) -> dict[int, set[bytes]]:
+        """Names by directory that are to be looked at again now."""
+        found: dict[int, set[bytes]] = {}
+        while self._due and self._due[0][0] <= now_s:
+            due_s, key = heapq.heappop(self._due)
+            known = self._known.get(key)
+            if known is not None and known.due_s == due_s:
+                found.setdefault(key[0], set()).add(key[1])
+        return found
+
+    def missing(self) -> dict[int, set[bytes]]:
+        """Names by directory of what is gone."""
+        found: dict[int, set[bytes]] = {}
+        for (folder, name), known in self._known.items():
+            if known.finding is Finding.GONE:
+                found.setdefault(folder, set()).add(name)
+        return found
+
+
+__all__ = ["MOST", "Candidate", "Candidates", "Key"]

@@ -1,0 +1,202 @@
+"""Which directories of the home tree were changed: inotify(7), read by watchdog's thread.
+
+One watch a directory, under the directory's inode number in recfs: so renames, recfs's own or others', need nothing
+done, as a watch stays with the directory below. Nothing of an event is believed but that something is to be looked at
+again. What is to be looked at is bounded: too many names become a whole directory, too many directories everything.
+
+Of watchdog the reader of the inotify descriptor is used (`InotifyFD`), and not its recursive observer, which knows
+directories by path and goes through all of them when one is renamed (docs/benchmarks.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyFD, Mask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from watchdog.observers.inotify_c import InotifyEvent, WatchDescriptor
+
+log = logging.getLogger("recfs.watch")
+
+MOST_NAMES = 100_000
+"""So many names are waited for one by one; of a directory that has more, all are looked at."""
+MOST_FOLDERS = 100_000
+"""So many directories; when there are more, everything is looked at."""
+_MASK = Mask(
+    InotifyConstants.IN_CREATE
+    | InotifyConstants.IN_DELETE
+    | InotifyConstants.IN_MOVED_FROM
+    | InotifyConstants.IN_MOVED_TO
+    | InotifyConstants.IN_CLOSE_WRITE
+    | InotifyConstants.IN_ONLYDIR
+)
+_LIMITS = {errno.ENOSPC: "fs.inotify.max_user_watches", errno.EMFILE: "fs.inotify.max_user_instances"}
+
+# Whoever watches here writes messages of its own.
+logging.getLogger("watchdog").setLevel(logging.ERROR)
+
+
+class Changed(NamedTuple):
+    """What is to be looked at again."""
+
+    everything: bool
+    folders: dict[int, set[bytes] | None]
+    """Names by directory; None: all of that directory."""
+
+
+class Marks:
+    """Collects it, from any thread."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        """*wake* is called when something comes after nothing was there, in the thread that it comes in."""
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._everything = False
+        self._folders: dict[int, set[bytes] | None] = {}
+        self._names = 0
+
+    def entry(self, ino: int, name: bytes) -> None:
+        """The entry *name* of the directory *ino*."""
+        with self._lock:
+            first = not self._folders and not self._everything
+            names = self._folders.get(ino, set())
+            if names is None:
+                return
+            if self._names >= MOST_NAMES:
+                self._names -= len(names)
+                self._whole(ino)
+            elif ino in self._folders:
+                before = len(names)
+                names.add(name)
+                self._names += len(names) - before
+            elif len(self._folders) >= MOST_FOLDERS:
+                self._all()
+            else:
+                self._folders[ino] = {name}
+                self._names += 1
+        if first:
+            self._wake()
+
+    def whole(self, ino: int) -> None:
+        """All of a directory."""
+        with self._lock:
+            first = not self._folders and not self._everything
+            self._names -= len(self._folders.get(ino) or ())
+            self._whole(ino)
+        if first:
+            self._wake()
+
+    def everything(self) -> None:
+        """Events were lost: nobody knows what of."""
+        with self._lock:
+            self._all()
+        self._wake()
+
+    def _whole(self, ino: int) -> None:
+        if len(self._folders) >= MOST_FOLDERS and ino not in self._folders:
+            self._all()
+        else:
+            self._folders[ino] = None
+
+    def _all(self) -> None:
+        self._everything, self._folders, self._names = True, {}, 0
+
+    def take(self) -> Changed:
+        """All of it, which is not there any more."""
+        with self._lock:
+            taken = Changed(self._everything, self._folders)
+            self._everything, self._folders, self._names = False, {}, 0
+        return taken
+
+
+class _Watch:
+    """One directory's watch, as watchdog's thread calls it."""
+
+    __slots__ = ("_ino", "_watches")
+
+    def __init__(self, ino: int, watches: Watches) -> None:
+        self._ino = ino
+        self._watches = watches
+
+    def on_event(self, event: InotifyEvent) -> None:
+        """Something has become of an entry; without a name, of the directory itself."""
+        if event.name:
+            self._watches.marks.entry(self._ino, event.name)
+
+    def on_watch_deleted(self, wd: WatchDescriptor) -> None:
+        """The directory is gone."""
+        self._watches.ended(self._ino, wd)
+
+    def on_queue_overflow(self) -> None:
+        """The kernel has dropped events."""
+        self._watches.marks.everything()
+
+
+class Watches:
+    """The watches on the directories of one store. All but `ended` belongs to whoever looks at directories."""
+
+    def __init__(self, marks: Marks) -> None:
+        """Raises OSError where there is no inotify, or too many use it."""
+        self.marks = marks
+        self.limit: str | None = None
+        """The sysctl that keeps more directories from being watched; None: none does."""
+        self._by_ino: dict[int, WatchDescriptor] = {}
+        self._adding = threading.Lock()
+        self._reader = InotifyFD()
+        self._reader.start()
+
+    def __len__(self) -> int:
+        return len(self._by_ino)
+
+    def wants(self, ino: int) -> bool:
+        """Whether a directory is to be watched that is not yet."""
+        return self.limit is None and ino not in self._by_ino
+
+    def add(self, ino: int, fd: int) -> None:
+        """Watch the directory that *fd* has open; what comes from now on is marked. Raises nothing for limits."""
+        with self._adding:
+            if not self.wants(ino):
+                return
+            try:
+                # By descriptor: neither links on the way nor the length of the path matter (proc(5)).
+                wd = self._reader.add_callback(b"/proc/self/fd/%d" % fd, _MASK, _Watch(ino, self), CallbackId(ino))
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.ENOMEM):
+                    raise
+                self.limit = limit_of(error)
+            else:
+                self._by_ino[ino] = wd
+
+    def ended(self, ino: int, wd: WatchDescriptor) -> None:
+        """The kernel has ended a watch. From watchdog's thread."""
+        if self._by_ino.get(ino) == wd:
+            with contextlib.suppress(KeyError):
+                del self._by_ino[ino]
+
+    def forget(self, ino: int) -> None:
+        """Watch a directory no more."""
+        wd = self._by_ino.pop(ino, None)
+        if wd is not None:
+            self._reader.remove_callbacks([(wd, CallbackId(ino))])
+
+    def close(self) -> None:
+        """End all of them. Blocking, for a moment."""
+        self._by_ino.clear()
+        self._reader.stop()
+        self._reader.join()
+
+
+def limit_of(error: OSError) -> str:
+    """The sysctl that an error of inotify(7) comes from, or what else it is."""
+    return _LIMITS.get(error.errno or 0) or os.strerror(error.errno or errno.EIO)
+
+
+__all__ = ["Changed", "Marks", "Watches", "limit_of"]

@@ -1,0 +1,245 @@
+"""Takes entries of the home tree that were left alone for long enough for what they are, one by one.
+
+Each is looked at once more where nothing can come between the look and the act: with no batch of the publisher under
+way, and no await after it but those of a new directory or name.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.core.foreign import Finding, Seen, judge, refusal
+from recfs.core.model import State
+from recfs.disk.leases import is_written
+from recfs.errors import FsError, IoFailure, NotADirectory, Stale
+from recfs.fs.foreign.judging import PART
+from recfs.fs.foreign.rows import ForeignRows
+from recfs.state.nodes import DirNode, FileNode, Node
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from recfs.core.candidates import Candidates, Key
+    from recfs.disk.home.path_resolver import PathResolver
+    from recfs.disk.inotify import Marks
+    from recfs.fs.foreign.judging import Judging
+    from recfs.fs.foreign.missing import Missing
+    from recfs.fs.vfs import Vfs
+    from recfs.ports.kernel import KernelCache
+    from recfs.ports.work import Publisher
+    from recfs.stores.local import LocalStore
+
+log = logging.getLogger("recfs.watch")
+
+AT_ONCE = 20
+"""So many entries are seen to before others have their turn."""
+AGAIN_S = 0.1
+"""When a directory that is gone is looked at again, once what was in it has gone."""
+
+
+class Acts:
+    """Acts on what was found."""
+
+    def __init__(
+        self, vfs: Vfs, places: PathResolver, store: LocalStore, publisher: Publisher, kernel: KernelCache,
+        candidates: Candidates, marks: Marks, judging: Judging, missing: Missing,
+        forget_watch: Callable[[int], None],
+    ) -> None:  # fmt: skip
+        self._tree = vfs.tree
+        self._problems = vfs.behind.problems
+        self._places = places
+        self._store = store
+        self._publisher = publisher
+        self._rows = ForeignRows(vfs, kernel)
+        self._candidates = candidates
+        self._marks = marks
+        self._judging = judging
+        self._missing = missing
+        self._forget_watch = forget_watch
+        self.tally: Counter[str] = Counter()
+        """How many entries became what, since the start."""
+        self._told: dict[str, list[str]] = {}
+
+    async def act(self, folder: DirNode, names: list[bytes]) -> None:
+        """See to entries of a directory. What fails is told, and the others go on."""
+        for count, name in enumerate(names, 1):
+            with self._problems.aside(PART, (folder.ino, name), f"{folder.path}/{os.fsdecode(name)}"):
+                await self._act_on(folder, name)
+            if count % AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+        for what, paths in self._told.items():
+            log.info("%d %s past recfs: %s%s", len(paths), what, ", ".join(paths[:5]), ", …" if paths[5:] else "")
+        self._told.clear()
+
+    def _tell(self, what: str, path: str) -> None:
+        self.tally[what] += 1
+        self._told.setdefault(what, []).append(path)
+        log.debug("%s past recfs: %s", what, path)
+
+    async def _act_on(self, folder: DirNode, name: bytes) -> None:
+        key = (folder.ino, name)
+        while True:
+            entry = await self._tree.child(folder, name)
+            await self._rows.prepare(folder)
+            origin = await self._origin(key)
+            is_empty = isinstance(entry, DirNode) and await self._tree.is_empty(entry)
+            await self._publisher.no_batch()
+            if folder.children.get(name) is entry:
+                break
+        candidate = self._candidates.get(key)
+        if candidate is None or folder.unlinked:
+            return
+        if candidate.scanned and self._judging.scanning:
+            self._put_off(key, self._judging.quiet_s)  # where it was moved to may not have been looked at yet
+            return
+        # From here on nobody changes anything: what rows and disk say is of one moment.
+        seen = self._judging.seen(folder, name)
+        if not self._judging.is_ready(folder, name, entry, seen):
+            return
+        match candidate.finding:
+            case Finding.NEW if seen is not None:
+                await self._adopt(folder, name, seen, origin)
+            case Finding.CHANGED if isinstance(entry, FileNode) and seen is not None:
+                if self._is_left_alone(folder, name, seen):
+                    self._rows.changed(entry, seen)
+                    self._candidates.drop(key)
+                    self._tell("changed", entry.path)
+            case Finding.RENUMBERED if isinstance(entry, DirNode) and seen is not None:
+                self._forget_watch(entry.ino)
+                self._rows.renumbered(entry, seen)
+                self._candidates.drop(key)
+                self._marks.whole(entry.ino)
+            case Finding.GONE if entry is not None:
+                self._gone(key, entry, seen, is_empty=is_empty)
+
+    def _put_off(self, key: Key, seconds: float) -> None:
+        self._candidates.put_off(key, trio.current_time() + seconds)
+
+    def _is_left_alone(self, folder: DirNode, name: bytes, seen: Seen) -> bool:
+        """Whether nobody has a file open for writing, as far as that can be told; else it is looked at again."""
+        if seen.format != stat.S_IFREG:
+            return True
+        fd = self._store.open_file(self._places.at((folder, name)), os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            written = is_written(fd)
+        finally:
+            os.close(fd)
+        if written:
+            self._put_off((folder.ino, name), self._judging.quiet_s)
+        return not written
+
+    # --- what no row knows ---------------------------------------------------------------------------------------
+
+    async def _origin(self, key: Key) -> Node | None:
+        """What seems to have been moved here."""
+        candidate = self._candidates.get(key)
+        seen = candidate.seen if candidate is not None and candidate.finding is Finding.NEW else None
+        source = self._candidates.gone_from(seen.st_ino) if seen is not None else None
+        if source is None:
+            return None
+        try:
+            return await self._tree.child(await self._tree.directory(source[0]), source[1])
+        except (Stale, NotADirectory):
+            return None
+
+    async def _adopt(self, folder: DirNode, name: bytes, seen: Seen, origin: Node | None) -> None:
+        key = (folder.ino, name)
+        if not self._is_left_alone(folder, name, seen):
+            return
+        try:
+            self._may_adopt(folder, name, seen, is_moved=origin is not None)
+        except FsError:
+            self._candidates.drop(key)
+            raise
+        if origin is not None and self._has_moved(origin, seen):
+            source = (origin.parent.ino, origin.name)
+            await self._rows.moved(origin, folder, name)
+            self._candidates.drop(source)
+            self._candidates.drop(key)
+            self._tell("moved", origin.path)
+            return
+        if seen.format == stat.S_IFDIR:
+            made: Node = await self._rows.directory(folder, name, seen)
+            self._marks.whole(made.ino)
+        elif seen.format == stat.S_IFLNK:
+            made = await self._rows.symlink(folder, name, self._target(folder, name), seen)
+        else:
+            made = self._rows.file(folder, name, seen)
+        self._candidates.drop(key)
+        self._tell("adopted", made.path)
+
+    def _may_adopt(self, folder: DirNode, name: bytes, seen: Seen, *, is_moved: bool) -> None:
+        """Raise IoFailure for what is left alone, and the reason."""
+        owned_by = None if self._store.gives_owners else os.geteuid()
+        why = refusal(seen, links_count=not is_moved, owned_by=owned_by)
+        if why is not None:
+            raise IoFailure(f"left alone: {why}")
+        try:
+            self._rows.allow(folder, name, seen)
+        except FsError as error:
+            raise IoFailure(f"left alone: {error}") from error
+
+    def _target(self, folder: DirNode, name: bytes) -> bytes:
+        with self._store.beneath.folder(self._places.at((folder, name))) as (fd, last):
+            return os.readlink(last, dir_fd=fd)
+
+    def _has_moved(self, origin: Node, seen: Seen) -> bool:
+        """Whether an entry is that of a row which is missed elsewhere. Atomic."""
+        parent = origin.parent
+        if origin.unlinked or parent.children.get(origin.name) is not origin or origin.home_ino != seen.st_ino:
+            return False
+        known = self._judging.known(origin)
+        if judge(known, self._judging.seen(parent, origin.name)) is not Finding.GONE:
+            return False
+        # At its new place it would have to be what its row says; else it is another that got the number.
+        return judge(known, seen) is Finding.OURS
+
+    # --- what is gone (atomic) -----------------------------------------------------------------------------------
+
+    def _gone(self, key: Key, entry: Node, seen: Seen | None, *, is_empty: bool) -> None:
+        if self._candidates.come_to(entry.home_ino) is not None:
+            self._put_off(key, self._judging.quiet_s)  # it has moved, and is renamed there
+        elif not self._missing.may_forget():
+            return
+        elif isinstance(entry, DirNode) and not is_empty:
+            self._empty(key, entry, seen)
+        elif self._rows.gone(entry):
+            path = entry.path
+            self._judging.hollow.discard(entry.ino)
+            self._forget_watch(entry.ino)
+            self._candidates.drop(key)
+            if not isinstance(entry, DirNode):
+                self._missing.forgotten()
+            self._tell("removed", path)
+            if seen is not None:
+                self._marks.entry(*key)  # something else is there instead
+        else:
+            self._candidates.drop(key)
+            if isinstance(entry, FileNode) and entry.state is State.EVICTED:
+                self._tell("evicted", entry.path)
+            elif isinstance(entry, FileNode):
+                raise IoFailure("its bytes are gone from the disk, and S3 has not got them: its name is kept")
+
+    def _empty(self, key: Key, entry: DirNode, seen: Seen | None) -> None:
+        """A directory is gone, and the entries that it had have rows still: they go first, but for what S3 holds."""
+        hollow = self._judging.hollow
+        if entry.ino not in hollow:
+            hollow.add(entry.ino)
+            self._marks.whole(entry.ino)
+            self._put_off(key, AGAIN_S)
+        elif any((entry.ino, name) in self._candidates for name in entry.children):
+            self._put_off(key, AGAIN_S)
+        else:
+            hollow.discard(entry.ino)
+            self._candidates.drop(key)
+            if seen is None:
+                self._rows.remake(entry)
+
+
+__all__ = ["AT_ONCE", "Acts"]

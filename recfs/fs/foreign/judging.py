@@ -1,0 +1,111 @@
+"""Compares entries of the home tree with their rows, and keeps those that differ until they are to be believed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.core.foreign import Finding, Known, Seen, judge, quiet_for_s
+from recfs.core.model import Kind
+from recfs.disk import looks
+from recfs.ports.rows import NodeRow
+from recfs.state.nodes import DirNode, FileNode, Node
+
+if TYPE_CHECKING:
+    from recfs.core.candidates import Candidates, Key
+    from recfs.disk.home.inuse import InUse
+    from recfs.disk.home.path_resolver import PathResolver
+    from recfs.disk.inotify import Marks
+    from recfs.state.tree import Tree
+    from recfs.stores.local import LocalStore
+
+PART = "watch"
+
+
+class Judging:
+    """Judges. All of it atomic."""
+
+    def __init__(
+        self, tree: Tree, in_use: InUse, places: PathResolver, store: LocalStore, candidates: Candidates, marks: Marks,
+        *, quiet_s: float,
+    ) -> None:  # fmt: skip
+        self._tree = tree
+        self._in_use = in_use
+        self._problems = tree.behind.problems
+        self._places = places
+        self._store = store
+        self._candidates = candidates
+        self._marks = marks
+        self.quiet_s = quiet_s
+        self.scanning = False
+        """Whether everything is being looked at."""
+        self.hollow: set[int] = set()
+        """Directories that are gone, and whose entries go before them."""
+        self._open: set[int] = set()
+        """Files that were found foreign while they were open."""
+
+    def is_ready(self, folder: DirNode, name: bytes, entry: Node | NodeRow | None, seen: Seen | None) -> bool:
+        """Compare an entry with its row; whether it is to be acted on now."""
+        key = (folder.ino, name)
+        if self._tree.locations.occupant((folder, name)) is not None or folder is self._tree.root:
+            self._ours(key)  # a physical entry; and the store sees to its own directories
+            return False
+        known = self.known(entry)
+        finding = judge(known, seen)
+        if finding is Finding.OURS or finding is Finding.BLOCKED:
+            self._ours(key)
+            return False
+        now_s = trio.current_time()
+        if finding is Finding.BUSY:
+            self._busy(key, entry, seen, now_s)
+            return False
+        files = entry.rfiles if isinstance(entry, (DirNode, NodeRow)) and entry.kind is Kind.DIR else 1
+        return self._candidates.is_ready(
+            key, finding, seen, now_s, 0.0 if folder.ino in self.hollow else quiet_for_s(name, self.quiet_s),
+            home_ino=known.home_ino if known is not None else None, files=files, scanned=self.scanning,
+        )  # fmt: skip
+
+    def _busy(self, key: Key, entry: Node | NodeRow | None, seen: Seen | None, now_s: float) -> None:
+        if isinstance(entry, FileNode) and entry.body is not None:
+            self._open.add(entry.ino)
+            self._candidates.drop(key)
+        elif self._candidates.is_ready(key, Finding.BUSY, seen, now_s, self.quiet_s):
+            self._candidates.put_off(key, now_s + self.quiet_s)
+
+    def _ours(self, key: Key) -> None:
+        self._candidates.drop(key)
+        self._problems.solved(PART, key)
+
+    def released(self, node: FileNode) -> None:
+        """Nobody has the file open any more: what was put off for that is looked at again."""
+        if node.ino in self._open:
+            self._open.discard(node.ino)
+            self._marks.entry(node.parent.ino, node.name)
+
+    def known(self, entry: Node | NodeRow | None) -> Known | None:
+        """What the row of an entry says."""
+        if entry is None:
+            return None
+        if isinstance(entry, NodeRow):
+            here = entry.placement
+            busy = bool(here.pending) or here.home_name is not None
+            return Known(
+                entry.kind, here.home_ino, entry.size_bytes, entry.mtime_ns, entry.state, busy,
+                here.staging is not None,
+            )  # fmt: skip
+        busy = bool(entry.pending or entry.publishing) or entry.moved is not None
+        if not isinstance(entry, FileNode):
+            return Known(entry.kind, entry.home_ino, 0, entry.mtime_ns, None, busy, False)
+        busy = busy or entry.body is not None or self._in_use.has(entry) or bool(entry.priors)
+        return Known(
+            entry.kind, entry.home_ino, entry.bytes, entry.mtime_ns, entry.state, busy, entry.staging is not None
+        )
+
+    def seen(self, folder: DirNode, name: bytes) -> Seen | None:
+        """What lies there at this moment. Raises OSError."""
+        info = self._store.stat(self._places.at((folder, name)))
+        return looks.seen(info) if info is not None else None
+
+
+__all__ = ["PART", "Judging"]

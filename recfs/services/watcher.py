@@ -1,0 +1,282 @@
+"""Looks after what is done to the home tree past recfs: by an admin's cp, rsync, mv and rm, or by a restore.
+
+Events say where to look, and nothing else. A look compares a directory with its rows (`core/foreign.py`), so what recfs
+does itself needs no note of its own: it is what the rows say. What differs waits until it was left alone for a while
+(`core/candidates.py`), is looked at once more, and is then taken for what it is (`fs/foreign/`). Where inotify(7) is
+not to be had for all directories, all of them are looked at every now and then.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import trio
+
+from recfs.core.candidates import Candidates
+from recfs.core.layout import TOP_DIRS
+from recfs.core.model import Kind
+from recfs.disk import looks
+from recfs.disk.inotify import Marks, Watches, limit_of
+from recfs.errors import IoFailure, NotADirectory, Stale
+from recfs.fs.foreign.acts import AT_ONCE, Acts
+from recfs.fs.foreign.judging import PART, Judging
+from recfs.fs.foreign.missing import Missing
+from recfs.ports.rows import Pending
+from recfs.state.events import Subscriber
+
+if TYPE_CHECKING:
+    from recfs.core.foreign import Seen
+    from recfs.disk.home.path_resolver import PathResolver
+    from recfs.fs.vfs import Vfs
+    from recfs.ports.kernel import KernelCache
+    from recfs.ports.work import Publisher
+    from recfs.state.nodes import DirNode, FileNode
+    from recfs.stores.local import LocalStore
+
+log = logging.getLogger("recfs.watch")
+
+GATHER_S = 0.1
+"""How long the first event waits for others."""
+RETRY_S = 1.0
+PAGE = 200
+LONGEST_PAUSE_S = 0.05
+LIMIT = "limit"
+"""The problem of directories that cannot be watched."""
+
+
+class Watcher(Subscriber):
+    """The service."""
+
+    def __init__(
+        self, vfs: Vfs, places: PathResolver, store: LocalStore, publisher: Publisher, kernel: KernelCache,
+        *, quiet_s: float, scan_interval_s: float,
+    ) -> None:  # fmt: skip
+        self._tree = vfs.tree
+        self._problems = vfs.behind.problems
+        self._places = places
+        self._store = store
+        self._publisher = publisher
+        self._scan_interval_s = scan_interval_s
+        self._limiter = trio.CapacityLimiter(1)
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._wake = trio.Event()
+        self._scan_wanted = trio.Event()
+        self._marks = Marks(self._woken)
+        self._watches: Watches | None = None
+        self._limit: str | None = None
+        self._candidates = Candidates()
+        self._judging = Judging(
+            vfs.tree, vfs.backing_files.in_use, places, store, self._candidates, self._marks, quiet_s=quiet_s
+        )
+        self._missing = Missing(vfs.tree, store, self._candidates)
+        self._acts = Acts(
+            vfs, places, store, publisher, kernel, self._candidates, self._marks, self._judging, self._missing,
+            self._forget_watch,
+        )  # fmt: skip
+        self.scans = 0
+        """How often everything was looked at."""
+        vfs.tree.events.subscribe(self)
+
+    # --- what others ask (atomic) --------------------------------------------------------------------------------
+
+    def released(self, node: FileNode) -> None:
+        """As `Subscriber.released`."""
+        self._judging.released(node)
+
+    def scan(self) -> None:
+        """Have everything looked at."""
+        self._scan_wanted.set()
+
+    def accept(self) -> int:
+        """What is missing was removed on purpose, however much it is; tells how many files that are."""
+        files = self._missing.accept()
+        for folder, names in self._candidates.missing().items():
+            for name in names:
+                self._marks.entry(folder, name)
+        return files
+
+    def as_json(self) -> dict[str, Any]:
+        """For people."""
+        tally = self._acts.tally
+        return {
+            "watched": len(self._watches) if self._watches is not None else 0,
+            "limit": self._limit,
+            "scanning": self._judging.scanning,
+            "scans": self.scans,
+            "waiting": len(self._candidates),
+            "missing_files": self._candidates.gone_files,
+            "held": self._missing.held,
+            **{what: tally[what] for what in ("adopted", "changed", "moved", "removed", "evicted")},
+        }
+
+    def _woken(self) -> None:
+        """From any thread."""
+        if self._token is None:
+            self._wake.set()
+            return
+        try:
+            self._token.run_sync_soon(lambda: self._wake.set())
+        except trio.RunFinishedError:
+            log.debug("the daemon has ended")
+
+    # --- the service ---------------------------------------------------------------------------------------------
+
+    async def run(self) -> NoReturn:
+        """Watch for ever."""
+        self._token, self._limit = trio.lowlevel.current_trio_token(), None
+        try:
+            self._watches = Watches(self._marks)
+        except OSError as error:
+            self._tell_limit(limit_of(error))
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._scan_again_and_again)
+                while True:
+                    await self._step()
+        finally:
+            watches, self._watches = self._watches, None
+            if watches is not None:
+                watches.close()
+
+    async def _step(self) -> None:
+        with trio.move_on_at(self._candidates.next_s):
+            await self._wake.wait()
+        await trio.sleep(GATHER_S)
+        self._wake = trio.Event()
+        changed = self._marks.take()
+        if changed.everything:
+            self.scan()
+        for ino, names in changed.folders.items():
+            await self._look_aside(ino, names)
+        for ino, due in self._candidates.take_due(trio.current_time()).items():
+            await self._look_aside(ino, due)
+        self._missing.look_again()
+        if self._candidates.crowded and not len(self._candidates):
+            self._candidates.crowded = False
+            self.scan()
+
+    async def _look_aside(self, ino: int, names: set[bytes] | None) -> list[int]:
+        """Look at a directory; what fails is tried again. Gives the directories in it, if all was looked at."""
+        below: list[int] = []
+        with self._problems.aside(PART, ino, f"directory {ino}"):
+            below = await self._look(ino, names)
+        if self._problems.has(PART, ino):
+            self._marks.whole(ino)
+            await trio.sleep(RETRY_S)
+        return below
+
+    # --- everything ----------------------------------------------------------------------------------------------
+
+    async def _scan_again_and_again(self) -> NoReturn:
+        while True:
+            self._scan_wanted = trio.Event()
+            await self._scan()
+            with trio.move_on_after(self._scan_interval_s if self._limit else float("inf")):
+                await self._scan_wanted.wait()
+
+    async def _scan(self) -> None:
+        """Look at everything, with pauses as long as the work."""
+        watches = self._watches
+        if watches is not None:
+            watches.limit = None  # it may have been raised
+        self._judging.scanning = True
+        try:
+            tops = [await self._tree.child(self._tree.root, name) for name in TOP_DIRS]
+            pending = [top.ino for top in tops if top is not None]
+            while pending:
+                began_s = trio.current_time()
+                pending += await self._look_aside(pending.pop(), None)
+                self._tree.memory.shrink()
+                await trio.sleep(min(trio.current_time() - began_s, LONGEST_PAUSE_S))
+        finally:
+            self._judging.scanning = False
+        self.scans += 1
+        self._wake.set()
+        if watches is not None and watches.limit:
+            self._tell_limit(watches.limit)
+        elif watches is not None:
+            self._limit = None
+            self._problems.solved(PART, LIMIT)
+
+    def _tell_limit(self, limit: str) -> None:
+        remedy = f"raise it: sysctl {limit}=…, also in /etc/sysctl.d" if limit.startswith("fs.") else "inotify fails"
+        why = (
+            f"not all directories of the home tree can be watched: {limit} is reached; {remedy}. Until then everything"
+            f" is looked at every {self._scan_interval_s:g} s"
+        )
+        if not self._problems.has(PART, LIMIT):
+            log.warning("%s", why)
+        self._limit = limit
+        self._problems.note(PART, LIMIT, IoFailure(why), quiet=True)
+
+    # --- one directory -------------------------------------------------------------------------------------------
+
+    async def _look(self, ino: int, names: set[bytes] | None) -> list[int]:
+        try:
+            folder = await self._tree.directory(ino)
+            await self._publisher.no_batch()
+        except (Stale, NotADirectory):
+            self._forget_watch(ino)
+            return []
+        if folder.unlinked or folder is self._tree.root:
+            self._forget_watch(ino)
+            return []
+        if (folder.pending | folder.publishing) & Pending.MAKE:
+            return []
+        found = await trio.to_thread.run_sync(
+            looks.look, self._store, self._watches, ino, self._places.home(folder), folder.home_ino, names,
+            limiter=self._limiter,
+        )  # fmt: skip
+        if found is None:
+            self._marks.entry(folder.parent.ino, folder.name)
+            return []
+        if names is None:
+            return await self._compare_all(folder, found)
+        ready: list[bytes] = []
+        for count, name in enumerate(names, 1):
+            entry = await self._tree.child(folder, name)
+            seen = found.get(name)
+            if self._judging.is_ready(folder, name, entry, seen):
+                ready.append(name)
+            elif entry is not None and entry.kind is Kind.DIR and seen is not None and self._wants(entry.ino):
+                self._marks.whole(entry.ino)
+            if count % AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+        await self._acts.act(folder, ready)
+        return []
+
+    async def _compare_all(self, folder: DirNode, found: dict[bytes, Seen]) -> list[int]:
+        below: list[int] = []
+        ready: list[bytes] = []
+        after = 0
+        while page := await self._tree.page(folder, after, PAGE, placed=True):
+            after = page[-1].ino
+            for row in page:
+                seen = found.pop(row.name, None)
+                if self._judging.is_ready(folder, row.name, row, seen):
+                    ready.append(row.name)
+                if row.kind is Kind.DIR:
+                    below.append(row.ino)
+                    if seen is not None and self._wants(row.ino):
+                        self._marks.whole(row.ino)
+            await trio.lowlevel.checkpoint()
+        for count, (name, seen) in enumerate(found.items(), 1):
+            # Its row may have come since: that is asked for once more before anything is done.
+            if name not in folder.children and self._judging.is_ready(folder, name, None, seen):
+                ready.append(name)
+            if count % AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+        await self._acts.act(folder, ready)
+        return below
+
+    def _wants(self, ino: int) -> bool:
+        """Whether a directory is to be looked at so that it is watched."""
+        return self._watches is not None and not self._judging.scanning and self._watches.wants(ino)
+
+    def _forget_watch(self, ino: int) -> None:
+        if self._watches is not None:
+            self._watches.forget(ino)
+
+
+__all__ = ["Watcher"]

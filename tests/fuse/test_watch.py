@@ -1,0 +1,142 @@
+"""Files that an admin puts into, changes in or removes from the home tree, and what programs on the mount see of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from .clients import pattern, run, sha256, sha256_of, state, wait_until, xattr
+from .harness import BASE_CONFIG, Mount, errno_is
+
+pytestmark = pytest.mark.modes("auto", "off")
+CONFIG = f'{BASE_CONFIG}[watch]\nquiet = "300ms"\n'
+
+
+@pytest.fixture
+def watched(store: Mount) -> Mount:
+    """A store whose watcher is quick."""
+    store.start(config=CONFIG)
+    return store
+
+
+def committed(path: Path) -> bool:
+    """Whether a file has come, and its bytes are hashed."""
+    return path.exists() and state(path) == "committed"
+
+
+def test_copies_are_adopted(watched: Mount, tmp_path: Path) -> None:
+    rec = watched.recording()
+    assert not (rec / "copy").exists()  # the kernel remembers that
+    watched.drain()
+    (tmp_path / "source").write_bytes(pattern(300_000))
+    run("cp", "-p", tmp_path / "source", watched.home(rec) / "copy")
+    wait_until(lambda: committed(rec / "copy"), "the copy on the mount")
+    assert sha256_of(rec / "copy") == xattr(rec / "copy", "sha256") == sha256(pattern(300_000))
+    assert "copy" in os.listdir(rec)
+    assert (rec / "copy").stat().st_mtime_ns == (tmp_path / "source").stat().st_mtime_ns
+    watched.assert_consistent()
+    watched.remount()
+    assert sha256_of(rec / "copy") == sha256(pattern(300_000))
+
+
+@pytest.mark.needs("rsync")
+def test_a_tree_by_rsync_its_moves_and_its_end(watched: Mount, tmp_path: Path) -> None:
+    rec = watched.recording()
+    watched.drain()
+    source = tmp_path / "source"
+    for number in range(30):
+        path = source / f"folder{number % 3}" / f"file{number}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(pattern(5_000, number))
+    run("rsync", "-a", f"{source}/", watched.home(rec) / "tree")
+    wait_until(lambda: committed(rec / "tree/folder2/file29"), "the tree on the mount")
+    wait_until(lambda: watched.quota("1")["used_files"] == 30, "all of it")
+    watched.drain()
+    for number in range(30):
+        assert (rec / f"tree/folder{number % 3}/file{number}").read_bytes() == pattern(5_000, number)
+    number = (rec / "tree/folder1/file1").stat().st_ino
+    run("mv", watched.home(rec) / "tree/folder1", watched.home(rec) / "moved")
+    wait_until(lambda: (rec / "moved/file1").exists(), "the new name")
+    assert (rec / "moved/file1").stat().st_ino == number
+    assert sorted(os.listdir(rec / "tree")) == ["folder0", "folder2"]
+    run("rm", "-r", watched.home(rec) / "moved")
+    wait_until(lambda: not (rec / "moved").exists(), "the end of the directory")
+    assert watched.quota("1")["used_files"] == 20
+    watched.assert_consistent()
+
+
+def test_changes_reach_whoever_has_read_the_file_before(watched: Mount) -> None:
+    rec = watched.recording()
+    (rec / "file").write_bytes(b"before")
+    watched.drain()
+    assert (rec / "file").read_bytes() == b"before"
+    ino = (rec / "file").stat().st_ino
+    with watched.home(rec / "file").open("r+b") as stream:
+        stream.write(b"behind")  # as many bytes
+    wait_until(lambda: xattr(rec / "file", "sha256") == sha256(b"behind"), "the other bytes")
+    assert (rec / "file").read_bytes() == b"behind"
+    assert (rec / "file").stat().st_ino == ino
+    watched.assert_consistent()
+
+
+def test_a_file_that_is_open_is_looked_at_when_it_is_closed(watched: Mount) -> None:
+    rec = watched.recording()
+    (rec / "file").write_bytes(b"before")
+    watched.drain()
+    fd = os.open(rec / "file", os.O_RDONLY)
+    other = watched.home(rec / "other")
+    other.write_bytes(b"another one")
+    other.rename(watched.home(rec / "file"))
+    (watched.home(rec) / "fence").write_bytes(b"fence")
+    wait_until(lambda: committed(rec / "fence"), "what came later")
+    assert os.read(fd, 100) == b"before"
+    os.close(fd)
+    wait_until(lambda: xattr(rec / "file", "sha256") == sha256(b"another one"), "the other file")
+    assert (rec / "file").read_bytes() == b"another one"
+    watched.assert_consistent()
+
+
+def test_removed_files_go_and_missing_disks_do_not_empty_the_store(watched: Mount) -> None:
+    watched.expect_log(r"gone from the disk at once|bytes are missing")
+    rec = watched.recording()
+    for number in range(60):
+        (rec / f"file{number}").write_bytes(pattern(100, number))
+    watched.drain()
+    watched.home(rec / "file0").unlink()
+    wait_until(lambda: not (rec / "file0").exists(), "the end of one file")
+    shutil.move(watched.home(rec), watched.root / "elsewhere")
+    wait_until(lambda: _held(watched), "the problem")
+    assert len(os.listdir(rec)) == 59
+    with errno_is(errno.EIO):
+        os.open(rec / "file59", os.O_RDONLY)
+    shutil.move(watched.root / "elsewhere", watched.home(rec))
+    wait_until(lambda: not _held(watched), "the end of the problem")
+    assert (rec / "file59").read_bytes() == pattern(100, 59)
+    watched.assert_consistent()
+
+
+def _held(store: Mount) -> bool:
+    return any(problem["part"] == "watch" for problem in store.status()["set_aside"])
+
+
+def test_a_daemon_that_is_killed_while_it_adopts(watched: Mount) -> None:
+    rec = watched.recording()
+    watched.drain()
+    for round_ in range(3):
+        home = watched.home(rec)
+        for number in range(200):
+            (home / f"file{round_}-{number}").write_bytes(pattern(20_000, number))
+        wait_until(lambda: (rec / f"file{round_}-0").exists(), "the first")  # noqa: B023
+        watched.kill()
+        watched.remount()
+        wait_until(lambda: len(os.listdir(rec)) == 200 * (round_ + 1), "all of them")  # noqa: B023
+        watched.assert_consistent()
+    for round_ in range(3):
+        for number in range(200):
+            path = rec / f"file{round_}-{number}"
+            assert sha256_of(path) == xattr(path, "sha256") == sha256(pattern(20_000, number))
+    assert not watched.leftovers("lost+found")
