@@ -35,7 +35,7 @@ from recfs.errors import IoFailure, OutOfSpace, RecfsError, StoreError, StoreFul
 from recfs.fs import survivors
 from recfs.fs.backlog import Backlog
 from recfs.fs.iomodes import IoModes
-from recfs.fs.recovery import Recovery, Report
+from recfs.fs.recovery import Recovery, Report, Restored
 from recfs.fs.session import Sessions
 from recfs.fs.vfs import Vfs
 from recfs.fuse.passthrough import Acceleration
@@ -59,7 +59,7 @@ from recfs.state.refusals import UNSURE
 from recfs.state.remote import LocalOnly
 from recfs.state.tree import Tree
 from recfs.state.writebehind import WriteBehind
-from recfs.stores import presence
+from recfs.stores import presence, restoring
 from recfs.stores.local import LocalStore
 from recfs.tier.queue.unanswered import Unanswered
 
@@ -174,13 +174,15 @@ async def opened(
     config: Config, kernel: KernelCache, files: KernelFiles | None = None, objects: ObjectStore | None = None
 ) -> AsyncIterator[Parts]:
     """Lock the root, open and repair the store, build the parts; on leaving, write everything and close."""
-    presence.require(config.root, existing=config.existing)
     store = LocalStore(config.root)
+    if restoring.under_way(store.private) is None:
+        presence.require(config.root, existing=config.existing)
     with _usable(config):
         store.open()
     async with contextlib.AsyncExitStack() as ends:
         ends.callback(_at_the_end, store.close)
         with _usable(config):
+            restoring.finish(store.private)
             catalogue = _catalogue(store)
             ends.callback(_at_the_end, catalogue.close)
             parts = await _build(config, store, catalogue, kernel, files or NoKernelFiles(), objects)
@@ -286,7 +288,9 @@ async def _build(
     with _readable(store):
         await tree.start()
         counting = generations.Generations(behind, catalogue, store)
-        recovery = Recovery(tree, behind, places, backing_files, vfs.names, store, vfs.survivors, counting)
+        recovery = Recovery(
+            tree, behind, places, backing_files, vfs.names, store, vfs.survivors, counting, _restored(store)
+        )
         recovered = await recovery.run()
     await remote.agree(config, catalogue, behind)
     if tier is not None:
@@ -302,7 +306,7 @@ async def _build(
     if tier is not None:
         default_class = config.s3.storage_class if config.s3 is not None else None
         tier_run = TierRun(tier, tree, default_class, every_s=config.sweep.tier_every)
-    care = upkeep.build(config, vfs, store, publisher, kernel, CatalogueCopies(), tier)
+    care = upkeep.build(config, vfs, store, publisher, kernel, CatalogueCopies(), counting, tier)
     timekeeper = Timekeeper(clock, behind)
     sweeps = (
         *Housekeeper(tree, catalogue, space, counting).sweeps(), Meter(modes).sweep(), timekeeper.sweep(),
@@ -319,6 +323,14 @@ async def _build(
         care, Sweeps(sweeps, behind.problems, clock, history), timekeeper,
         s3_services, limiter, reports, recovered, counting, Sessions(vfs, kernel, operators), operators,
     )  # fmt: skip
+
+
+def _restored(store: LocalStore) -> Restored | None:
+    """What is to be done because the catalogue was put back, if it was."""
+    restoration = restoring.under_way(store.private)
+    if restoration is None:
+        return None
+    return Restored(restoration.forget, partial(restoring.compared, store.private, at_its_end=True))
 
 
 @contextlib.contextmanager

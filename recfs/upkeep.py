@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from recfs.ports.backups import CatalogueCopies
     from recfs.ports.kernel import KernelCache
     from recfs.ports.sweep import Sweep
+    from recfs.state.generations import Generations
     from recfs.stores.local import LocalStore
     from recfs.tier.tier import Tier
 
@@ -46,7 +47,7 @@ class Upkeep:
 
 def build(
     config: Config, vfs: Vfs, store: LocalStore, publisher: HomePublisher, kernel: KernelCache, copies: CatalogueCopies,
-    tier: Tier | None,
+    generations: Generations, tier: Tier | None,
 ) -> Upkeep:  # fmt: skip
     """Put it together, over a file system that has been recovered; *tier* None: without S3."""
     trash = Trash(vfs, store, publisher, kernel, retention_s=config.trash.retention)
@@ -68,4 +69,4 @@ def build(
     if tier is not None:
         every_s, age_s = config.sweep.multiparts_every, config.sweep.multiparts_age
         multiparts = Multiparts(tier, vfs.tree, every_s=every_s, age_s=age_s)
-    return Upkeep(UpkeepWork(sweeper, trash, Backups(settings, vfs.tree, copies), multiparts, watcher))
+    return Upkeep(UpkeepWork(sweeper, trash, Backups(settings, vfs.tree, copies, generations), multiparts, watcher))

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from recfs.ports.backups import CatalogueCopies, Stopped
     from recfs.ports.clock import Clock
+    from recfs.state.generations import Generations
     from recfs.state.tree import Tree
 
 PART = "backup"
@@ -61,10 +62,11 @@ class BackupSettings:
 class Backups:
     """One backup at a time."""
 
-    def __init__(self, settings: BackupSettings, tree: Tree, copies: CatalogueCopies) -> None:
+    def __init__(self, settings: BackupSettings, tree: Tree, copies: CatalogueCopies, generations: Generations) -> None:
         self._settings = settings
         self._tree = tree
         self._copies = copies
+        self._generations = generations
         self._lock = trio.Lock()
         self._limiter = trio.CapacityLimiter(1)
 
@@ -98,7 +100,7 @@ class Backups:
         Raises OutOfSpace, IoFailure, StoreError, OSError. Nothing of one that was not made to its end counts as one.
         """
         async with self._lock:
-            await self._tree.behind.flush()  # it shows what the mount shows
+            await self._generations.advance()  # it shows what the mount shows, and says of when it is
             facts = await self._tree.catalogue.meta()
             clock = self._tree.clock
             made_ns, steady_ns, store = clock.now_ns(), clock.steady_ns(), facts.get(ID, "")

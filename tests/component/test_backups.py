@@ -19,7 +19,7 @@ import trio.lowlevel
 from recfs.catalogue import copying
 from recfs.core.backups import Kept
 from recfs.errors import BackupDamaged, Interrupted, InvalidArgument, NotFound, OutOfSpace, StoreError
-from recfs.rescue import Backups
+from recfs.rescue.backups import Backups
 from recfs.services import backups as service
 from recfs.stores.backups import BackupFolder
 

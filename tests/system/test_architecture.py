@@ -117,6 +117,7 @@ PLANTED = {
     "Arrows point down: cli.s3": ("cli/s3/copies.py", "recfs.cli.s3.routes"),
     "Arrows point down: cli.work": ("cli/work/queue.py", "recfs.cli.work.waiting"),
     "Arrows point down: cli.upkeep": ("cli/upkeep/sweep.py", "recfs.cli.upkeep.trash"),
+    "Arrows point down: rescue": ("rescue/backups.py", "recfs.rescue.restore"),
     "Stores never import each other": ("stores/local.py", "recfs.stores.s3.store"),
     "Services never import each other": ("services/meter.py", "recfs.services.sweeper"),
     "The core does no I/O": ("core/quota.py", "shutil"),

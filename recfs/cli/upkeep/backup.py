@@ -15,13 +15,10 @@ from recfs.cli.common.help import Group
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.params import ANY_PATH
 from recfs.cli.common.store import in_effect, open_store
+from recfs.cli.upkeep.options import IDENTITY
 
 if TYPE_CHECKING:
-    from recfs.rescue import Backups
-
-IDENTITY = click.option(
-    "--identity", type=ANY_PATH, metavar="FILE", help="A file with the secret key, as `age-keygen` writes it."
-)
+    from recfs.rescue.backups import Backups
 
 _MADE = """
 $ recfs backup now
@@ -38,6 +35,12 @@ $ recfs backup verify --identity key.txt
 catalogue-5b0ce6f2-20261128T031500Z.db.age in /backup/recfs: good
 catalogue-5b0ce6f2-20261129T031502Z.db.age in /backup/recfs: its bytes are not those that were written: its checksum \
 is another
+"""
+_DRILLED = """
+$ recfs backup drill --identity key.txt
+catalogue-5b0ce6f2-20261129T031502Z.db.age: 4h 12m old, opened and checked in 2.4s, 6.1s in all
+the counters of 1,000,302 files add up
+97 of 100 files looked at are what it says, 3 were changed since, 0 are wrong, 0 could not be looked at
 """
 
 
@@ -126,8 +129,63 @@ def verify(ctx: click.Context, names: tuple[str, ...], identity: Path | None) ->
         ctx.exit(ExitCode.PROBLEMS)
 
 
+@backup.command(
+    "drill",
+    exits={
+        ExitCode.PROBLEMS: "the counters do not add up, or a file is not what the backup says; it is named",
+        ExitCode.STORE: "the backup is damaged",
+        ExitCode.REFUSED: "there is none, or the key is not its",
+    },
+    example=_DRILLED,
+)
+@click.argument("name", required=False, metavar="[NAME]")
+@IDENTITY
+@click.option(
+    "--files", type=click.IntRange(0, 1_000_000), default=100, show_default=True, help="How many are looked at."
+)
+@click.option("--scratch", type=ANY_PATH, metavar="DIR", help="Where it is opened, if not in $TMPDIR or /tmp.")
+@store_options
+@click.pass_context
+def drill(ctx: click.Context, name: str | None, identity: Path | None, files: int, scratch: Path | None) -> None:
+    """Prove that the newest good backup, or the one called NAME, can be relied on.
+
+    It is decrypted into a scratch directory, looked through, brought up to date as a start would, and its counters are
+    added up anew. Then some files, chosen at random, are held against it: the bytes on the disk, or what S3 says of the
+    object. Nothing of the store is changed, a daemon may run, and nothing is left behind.
+    """
+    from recfs.rescue.drill import Drill
+
+    invocation = ctx.ensure_object(Invocation)
+    backups = _backups(invocation)
+    found = Drill(backups.config, backups, backups.objects()).run(name, identity, files=files, scratch=scratch)
+    if invocation.json:
+        output.emit_json(found)
+    else:
+        _say_drilled(found)
+    if not found["good"]:
+        ctx.exit(ExitCode.PROBLEMS)
+
+
+def _say_drilled(found: dict[str, Any]) -> None:
+    told, looked = found["backup"], found["sample"]
+    output.say(
+        f"{told['name']}: {output.duration(told['age_s'])} old, opened and checked in"
+        f" {output.duration(found['opened_s'])}, {output.duration(found['took_s'])} in all"
+    )
+    for off in found["differences"]:
+        output.say(f"{off}: its counters do not add up", style="bold red")
+    if not found["differences"]:
+        output.say(f"the counters of {output.number_of(found['checked_files'], 'file')} add up")
+    output.say(
+        f"{looked['proved']:,} of {sum(looked.values()):,} files looked at are what it says, {looked['since']:,} were"
+        f" changed since, {looked['wrong']:,} are wrong, {looked['unknown']:,} could not be looked at"
+    )
+    for each in found["wrong"]:
+        output.say(f"{each['path']}: {each['reason']}", style="bold red")
+
+
 def _backups(invocation: Invocation) -> Backups:
-    from recfs.rescue import Backups
+    from recfs.rescue.backups import Backups
 
     config, _ = in_effect(invocation)
     return Backups(config)

@@ -274,6 +274,22 @@ class Namespace:
         else:
             behind.node(node)
 
+    async def has_moved(self, node: Node, new: DirNode, new_name: bytes) -> None:
+        """The entry has another name on the disk, and had not in the catalogue: the row follows.
+
+        Raises Exists where that name is another's, and what a rename may.
+        """
+        account = await self._account_for(new, new_name) if isinstance(node, DirNode) else None
+        await self.absent(new, new_name)
+        child_role(new.role, new_name, is_dir=isinstance(node, DirNode))
+        self._move(node, new, new_name, account)
+        if node.moved is not None:
+            self._tree.locations.forget(node, node.moved)
+            node.moved = None
+        node.pending &= ~Pending.MOVE
+        self._behind.node(node)
+        self._tree.events.renamed(node)
+
     def _recharge(self, node: DirNode, account: Account | None, weight: tuple[int, int]) -> None:
         before = node.account
         if account is None or before is account or before is None:

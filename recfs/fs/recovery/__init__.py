@@ -17,6 +17,6 @@ Nothing with bytes in it is deleted here: what fits nowhere goes to `.recfs/lost
 """
 
 from recfs.fs.recovery.finds import Report
-from recfs.fs.recovery.procedure import Recovery
+from recfs.fs.recovery.procedure import Recovery, Restored
 
-__all__ = ["Recovery", "Report"]
+__all__ = ["Recovery", "Report", "Restored"]

@@ -121,7 +121,7 @@ class Comparison:
                 if self._tree.locations.occupant((folder, name)) is None:
                     path = f"{folder.path}/{os.fsdecode(name)}"
                     with self._found.aside(("unknown", path), path):
-                        below += await self._adopt(folder, name, there[name])
+                        below += await self.adopt(folder, name, there[name])
         return below
 
     def _is_odd(self, row: Node | NodeRow, info: os.stat_result | None) -> bool:
@@ -220,7 +220,7 @@ class Comparison:
 
     # --- what no row knows ---------------------------------------------------------------------------------------
 
-    async def _adopt(self, folder: DirNode, name: bytes, info: os.stat_result) -> list[int]:
+    async def adopt(self, folder: DirNode, name: bytes, info: os.stat_result) -> list[int]:
         """Make a row for an entry of the home tree; gives a directory, to be looked into."""
         kind = stat.S_IFMT(info.st_mode)
         caller = Caller(info.st_uid, info.st_gid, operator=True)
@@ -260,6 +260,9 @@ def _home_ino(row: Node | NodeRow) -> int | None:
 NAMED = 20
 """So many paths are told; the log has all of them, at level debug."""
 _TOLD = (
+    ("have another name by now, and keep what the catalogue knows of them", "moved"),
+    ("lie in the trash by now, or an earlier version of them does", "trashed"),
+    ("were nowhere; their rows are removed", "forgotten"),
     (
         "differ from what the catalogue says, or were changed since; they are taken as they are and hashed anew",
         "taken",

@@ -47,6 +47,12 @@ class Report:
     """… of what it did not know."""
     gone: list[str] = field(default_factory=list)
     """… of what it knows, and is not there."""
+    moved: list[str] = field(default_factory=list)
+    """… of what has another name: the one it had, and the one it has."""
+    trashed: list[str] = field(default_factory=list)
+    """… of what has come to lie in the trash."""
+    forgotten: list[str] = field(default_factory=list)
+    """… of what was nowhere, and has no row any more."""
     kept: list[str] = field(default_factory=list)
     """Keys of objects that were to be deleted."""
     said: list[str] = field(default_factory=list)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recfs.core.generation import AT, Age, Mark, age_of, count_of
@@ -13,6 +15,7 @@ from recfs.disk.diskio import thaw_path
 from recfs.errors import IoFailure, StoreError
 from recfs.fs.recovery.comparison import SAID, Comparison, sentences
 from recfs.fs.recovery.finds import Finds, Report
+from recfs.fs.recovery.reconciling import Reconciling
 from recfs.fs.recovery.strays import Strays
 from recfs.fs.recovery.whereabouts import Whereabouts
 from recfs.fs.recovery.writers import Writers
@@ -35,6 +38,16 @@ if TYPE_CHECKING:
 log = logging.getLogger("recfs.recovery")
 
 
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The catalogue was put back by `recfs restore-catalogue`."""
+
+    forget: bool
+    """Whether rows of files that are nowhere go."""
+    done: Callable[[], None]
+    """Called when all of it has been compared, and that is durable."""
+
+
 class Recovery:
     """One start's repair. Blocking disk calls are fine: nothing is mounted yet."""
 
@@ -48,8 +61,11 @@ class Recovery:
         store: LocalStore,
         survivors: Survivors,
         generations: Generations,
+        restored: Restored | None = None,
     ) -> None:
+        """*restored*: the catalogue was put back on purpose, whatever the marks tell."""
         self._generations = generations
+        self._restored = restored
         self._mark: Mark | None = None
         self._comparison: Comparison | None = None
         self._found = Finds(tree, behind, places, backing_files, names, store, survivors)
@@ -76,6 +92,8 @@ class Recovery:
                 f" back that belongs to the tree. If they are to be one store all the same: setfattr -x {MARK_XATTR}"
                 f" {self._store.root}/users"
             )
+        if self._restored is not None:
+            age = self._found.report.age = Age.CATALOGUE_OLDER
         if age is not Age.SAME or copied:
             log.warning("%s: its files are taken for what they are and what their names say", SAID[age])
             self._comparison = Comparison(self._found, count_of(facts, AT))
@@ -139,7 +157,7 @@ class Recovery:
             if isinstance(left, FileNode):
                 Writers(self._found).leave(left)
         if self._comparison is not None:
-            await self._comparison.run()
+            await self._compare(self._comparison)
         await Strays(self._found).adopt_all(same_boot=self._same_boot)
         with self._found.aside("trash", "the trash"):
             Whereabouts(self._found).forget_what_left_the_trash()
@@ -152,8 +170,19 @@ class Recovery:
         self._behind.meta("clean", "0")
         await self._behind.durable()
         await self._generations.begin(await self._tree.catalogue.meta(), self._mark, boot, self._tree.next_ino)
+        if self._restored is not None:
+            self._restored.done()
         self._store.removals.begin(boot)
         self._behind.removals = self._store.removals
+
+    async def _compare(self, comparison: Comparison) -> None:
+        if self._restored is None:
+            await comparison.run()
+            return
+        reconciling = Reconciling(self._found, comparison)
+        await reconciling.run()
+        await comparison.run()
+        await reconciling.end(forget=self._restored.forget)
 
     # --- loading -------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recfs import remote
 from recfs.catalogue.copying import CatalogueCopies
+from recfs.clock import SystemClock, boot_id
 from recfs.core.backups import SEALED, Contents, Kept, newest
 from recfs.core.generation import Mark
 from recfs.errors import BackupDamaged, InvalidArgument, NotFound, RecfsError
@@ -20,11 +22,13 @@ from recfs.state.problems import reason_of
 from recfs.stores import sealing
 from recfs.stores.backups import backup_folder
 from recfs.stores.local import LocalStore
+from recfs.tier.queue.unanswered import Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from recfs.config import Config
+    from recfs.ports.objects import ObjectStore
 
 SCRATCH = "recfs-backup-"
 
@@ -38,6 +42,7 @@ def never() -> bool:
 class Opened:
     """A backup's catalogue, in the clear and checked."""
 
+    source: Path
     file: Path
     contents: Contents
     kept: Kept | None
@@ -48,7 +53,7 @@ class Backups:
     """The backups of one store, as the configuration says where they are."""
 
     def __init__(self, config: Config) -> None:
-        self._config = config
+        self.config = config
         self._folder = backup_folder(config.root, config.backup.directory)
         self._copies = CatalogueCopies()
 
@@ -58,11 +63,15 @@ class Backups:
 
     def _store(self) -> str:
         """Of which store those are that are meant; empty where nothing tells, and all are."""
-        store = LocalStore(self._config.root)
+        store = LocalStore(self.config.root)
         if (mark := Mark.decode(store.tree_mark())) is not None:
             return mark.store
         held = self._copies.contents(store.catalogue_path)
         return held.store if held is not None else ""
+
+    def objects(self) -> ObjectStore | None:
+        """The object store of the configuration, for looking; None without [s3]. Asks nothing of the server."""
+        return remote.connect(self.config, Unanswered(SystemClock({}, boot_id())))
 
     def chosen(self, name: str | None) -> Kept:
         """The one that is called so, or the newest good one. Raises NotFound."""
@@ -105,7 +114,7 @@ class Backups:
             contents = self._copies.check(file, never)
             if kept is not None and contents != kept.header.contents:
                 raise BackupDamaged(f"{path.name}: it does not hold what is written beside it")
-            yield Opened(file, contents, kept)
+            yield Opened(path, file, contents, kept)
 
     def verify(self, names: Sequence[str], identity: Path | None) -> list[dict[str, Any]]:
         """Read all of each (all there are, if none is named), and say what is wrong with it, if anything is.

@@ -1,0 +1,106 @@
+"""`recfs restore-catalogue`: a backup of the catalogue becomes the catalogue again."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from recfs.cli.common import output
+from recfs.cli.common.exits import ExitCode
+from recfs.cli.common.help import Command
+from recfs.cli.common.options import Invocation, store_options
+from recfs.cli.common.store import configured
+from recfs.cli.upkeep.options import IDENTITY
+
+_SHOWN = 20
+"""So many paths of each kind are shown; --json has all of them."""
+_KINDS = {
+    "moved": "renamed since",
+    "in trash": "deleted or overwritten since, and in the trash",
+    "to lost+found": "in the trash, and nothing is known of it",
+    "changed": "changed since",
+    "came": "not in the backup",
+    "gone": "in the backup, and nowhere else",
+}
+_DONE = {
+    "moved": "renamed since; it keeps what was known of it",
+    "trashed": "deleted or overwritten since; the trash has it",
+    "taken": "changed since; it is taken as it is, and hashed anew",
+    "found": "came since; it is in the catalogue now",
+    "gone": "nowhere; its row stays, and reading it fails until it is removed or written anew",
+    "forgotten": "nowhere; its row is removed",
+    "lost": "fits nowhere",
+    "kept": "was to be deleted in S3; the object stays, for it may be another's by now",
+}
+_EXAMPLE = """
+$ recfs restore-catalogue --config /etc/recfs/recfs.conf --identity key.txt
+recfs: catalogue-5b0ce6f2-20261128T031500Z.db.age is the catalogue now; the one before it is kept as \
+.recfs/catalogue.db.before-restore-20261129T091142Z
+recfs: comparing with what lies on the disk
+renamed since; it keeps what was known of it: 1
+  users/5/recordings/142/a.mp4 -> users/5/recordings/142/b.mp4
+came since; it is in the catalogue now: 2
+  users/5/recordings/143
+  users/5/recordings/143/video.mp4
+"""
+
+
+@click.command(
+    "restore-catalogue",
+    cls=Command,
+    exits={ExitCode.PROBLEMS: "files are missing, or something was set aside; it is named"},
+    example=_EXAMPLE,
+)
+@click.argument("backup", required=False, metavar="[NAME|FILE]")
+@IDENTITY
+@click.option("--dry-run", is_flag=True, help="Only say what a restore would find; nothing is changed.")
+@click.option("--forget-missing", is_flag=True, help="Remove the rows of files whose bytes are nowhere.")
+@store_options
+@click.pass_context
+def restore_catalogue(
+    ctx: click.Context, backup: str | None, identity: Path | None, dry_run: bool, forget_missing: bool
+) -> None:
+    """Put a backup of the catalogue back, and tell it what has changed since.
+
+    NAME is one that `recfs backup list` shows, FILE any other (a path with a slash); without either the newest good one
+    is taken. No daemon may run. The present catalogue, whole or damaged, is kept beside the new one.
+
+    What lies on the disk counts, and no file is deleted: what came since is adopted, charged and hashed; what was
+    changed is hashed anew; what was renamed is recognised by its inode number and keeps its attributes; what was
+    deleted and is in the trash can be restored from there. What is nowhere is named: its row stays, since it is all
+    that is left, unless `--forget-missing` is given. Bytes in the trash of which nothing is known go to lost+found.
+
+    After an interruption run it again: it goes on where it was.
+    """
+    from recfs.rescue.restore import Restore
+
+    invocation = ctx.ensure_object(Invocation)
+    restore = Restore(configured(invocation), lambda line: click.echo(f"recfs: {line}", err=True))
+    if dry_run:
+        found = restore.dry_run(backup, identity)
+        kinds = {what: [each["path"] for each in found["finds"] if each["what"] == what] for what in _KINDS}
+        missing = bool(kinds["gone"])
+    else:
+        found = restore.run(backup, identity, forget=forget_missing)
+        kinds = {what: found[what] for what in _DONE}
+        missing = bool(found["gone"] or found["set_aside"])
+    if invocation.json:
+        output.emit_json(found)
+    else:
+        _say(kinds, _KINDS if dry_run else _DONE, found)
+    if missing:
+        ctx.exit(ExitCode.PROBLEMS)
+
+
+def _say(kinds: dict[str, list[str]], words: dict[str, str], found: dict[str, Any]) -> None:
+    for what, paths in kinds.items():
+        if paths:
+            output.say(f"{words[what]}: {len(paths):,}", style="yellow" if what in ("gone", "lost") else "")
+            for path in paths[:_SHOWN]:
+                output.say(f"  {path}")
+            if len(paths) > _SHOWN:
+                output.say(f"  and {len(paths) - _SHOWN:,} more")
+    for each in found.get("set_aside", ()):
+        output.say(f"set aside: {each['part']}: {each['path']}: {each['reason']}", style="bold red")
+    if not any(kinds.values()):
+        output.say(f"{found['backup']}: nothing has changed since")

@@ -1,0 +1,255 @@
+"""What lies on the disk and what an older catalogue says of it: what came, what went, and what only has another name.
+
+Reads, and changes nothing: the same survey tells what a restore would do (`--dry-run`) and is what it goes by. Only
+what differs is kept in memory. A file that was renamed has kept inode number, size and mtime; a directory its inode
+number, and something in it that is known, since inode numbers are given out again.
+"""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from recfs.core.model import Kind
+from recfs.ports.rows import ROOT_INO
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+
+    from recfs.ports.catalogue import Catalogue
+    from recfs.ports.rows import NodeRow
+    from recfs.stores.local import LocalStore
+
+PAGE = 1000
+Path = tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """An inode that has another name by now."""
+
+    ino: int
+    kind: Kind
+    before: Path
+    now: Path
+    over: int | None = None
+    """The inode that had this name when the catalogue was written: it was replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class InTrash:
+    """A file, or an earlier version of one, that has come to lie in the trash."""
+
+    number: int
+    row: NodeRow
+    path: Path
+    is_gone: bool
+    """Whether the file is gone; else another version of it lies in its place."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a survey found."""
+
+    moved: list[Moved] = field(default_factory=list)
+    """Directories and files, those further up first."""
+    trashed: list[InTrash] = field(default_factory=list)
+    strangers: list[int] = field(default_factory=list)
+    """Numbers in the trash of which nothing is known."""
+    gone: list[tuple[NodeRow, Path]] = field(default_factory=list)
+    """Rows whose file or directory is nowhere."""
+    came: list[Path] = field(default_factory=list)
+    """What no row knows."""
+    changed: list[Path] = field(default_factory=list)
+    """Files that are other than their rows say, by size, mtime or inode number."""
+
+
+class Survey:
+    """One survey. Blocking disk calls: nothing is mounted."""
+
+    def __init__(self, catalogue: Catalogue, store: LocalStore) -> None:
+        self._catalogue = catalogue
+        self._store = store
+        self._seen = Seen()
+        self._gone: dict[int, tuple[NodeRow, Path]] = {}
+        self._below: dict[int, list[int]] = {}
+        """Of what is gone: what was in it."""
+        self._came: dict[Path, os.stat_result] = {}
+        self._displaced: dict[int, tuple[NodeRow, Path]] = {}
+        """By inode number on the disk: what stands under the name of a row that had another number."""
+
+    async def run(self) -> Seen:
+        """Look at everything."""
+        for top in await self._rows(ROOT_INO):  # the store's own, which every start sees to
+            await self._compare(top.ino, (top.name,))
+        await self._find_folders()
+        self._find_files()
+        await self._look_into_trash()
+        seen = self._seen
+        seen.moved.sort(key=lambda each: (len(each.now), each.kind is not Kind.DIR, each.now))
+        seen.gone = sorted(self._gone.values(), key=lambda each: each[1])
+        seen.came = sorted(self._came)
+        return seen
+
+    # --- rows and entries ----------------------------------------------------------------------------------------
+
+    async def _rows(self, folder: int) -> list[NodeRow]:
+        found: list[NodeRow] = []
+        after = 0
+        while page := await self._catalogue.children(folder, after, PAGE, placed=True):
+            after = page[-1].ino
+            found += page
+        return found
+
+    def _entries(self, path: Path) -> dict[bytes, os.stat_result]:
+        return self._store.beneath.entries(self._store.home(path))
+
+    async def _compare(self, top: int, path: Path) -> None:
+        """A directory with its row, and all below that stands under its name."""
+        pending = [(top, path)]
+        while pending:
+            folder, path = pending.pop()
+            there = self._entries(path)
+            for row in await self._rows(folder):
+                info, at = there.pop(row.name, None), (*path, row.name)
+                if row.kind is Kind.DIR and info is not None and stat.S_ISDIR(info.st_mode):
+                    pending.append((row.ino, at))
+                elif info is None:
+                    await self._miss(row, at)
+                elif row.kind is Kind.FILE:
+                    self._look_at(row, at, info)
+            self._came.update(((*path, name), info) for name, info in there.items())
+
+    def _look_at(self, row: NodeRow, at: Path, info: os.stat_result) -> None:
+        known = row.placement.home_ino
+        facts = (row.size_bytes, row.mtime_ns) == (info.st_size, info.st_mtime_ns)
+        if known not in (None, info.st_ino):
+            self._displaced[info.st_ino] = (row, at)
+        if not facts or known not in (None, info.st_ino):
+            self._seen.changed.append(at)
+
+    async def _miss(self, row: NodeRow, at: Path) -> None:
+        """A row without its entry, and all that was below it. What is in S3 alone is not missed here."""
+        pending = [(row, at)]
+        while pending:
+            row, at = pending.pop()
+            if row.state is not None and (row.state.is_remote or row.placement.staging is not None):
+                continue
+            self._gone[row.ino] = (row, at)
+            self._below.setdefault(row.parent, []).append(row.ino)
+            if row.kind is Kind.DIR:
+                pending += [(each, (*at, each.name)) for each in await self._rows(row.ino)]
+
+    def _found(self, ino: int) -> tuple[NodeRow, Path]:
+        """What was gone is there; and so is what was in it, perhaps."""
+        found = self._gone.pop(ino)
+        pending = self._below.pop(ino, [])
+        while pending:
+            each = pending.pop()
+            self._gone.pop(each, None)
+            pending += self._below.pop(each, [])
+        return found
+
+    # --- other names ---------------------------------------------------------------------------------------------
+
+    async def _find_folders(self) -> None:
+        by_number = self._by_number(Kind.DIR)
+        pending = sorted((path for path, info in self._came.items() if stat.S_ISDIR(info.st_mode)), reverse=True)
+        while pending:
+            path = pending.pop()
+            info = self._came.get(path)
+            if info is None:
+                continue
+            ino = by_number.get(info.st_ino)
+            if ino is not None and ino in self._gone and await self._is_alike(ino, path):
+                del self._came[path]
+                _, before = self._found(ino)
+                self._seen.moved.append(Moved(ino, Kind.DIR, before, path))
+                known = set(self._came)
+                await self._compare(ino, path)
+                by_number = self._by_number(Kind.DIR)
+                fresh = [each for each in self._came if each not in known]
+            else:
+                fresh = [(*path, name) for name in self._entries(path)]
+                self._came.update(((*path, name), info) for name, info in self._entries(path).items())
+            pending += sorted(
+                (each for each in fresh if each in self._came and stat.S_ISDIR(self._came[each].st_mode)), reverse=True
+            )
+
+    def _by_number(self, kind: Kind) -> dict[int, int]:
+        return {
+            number: ino
+            for ino, (row, _) in self._gone.items()
+            if row.kind is kind and (number := row.placement.home_ino) is not None
+        }
+
+    async def _is_alike(self, ino: int, path: Path) -> bool:
+        """Whether a directory of this inode number is the row's: something known is in it, or there was nothing."""
+        rows = {row.name: row.placement.home_ino for row in await self._rows(ino)}
+        entries = self._entries(path)
+        if not rows:
+            return not entries
+        return any(rows.get(name) == info.st_ino for name, info in entries.items())
+
+    def _find_files(self) -> None:
+        by_number = self._by_number(Kind.FILE)
+        for path, info in list(self._came.items()):
+            ino = by_number.get(info.st_ino)
+            if ino is not None and _is_it(self._gone[ino][0], info):
+                del self._came[path]
+                _, before = self._gone.pop(ino)
+                self._seen.moved.append(Moved(ino, Kind.FILE, before, path))
+        for number, (replaced, path) in list(self._displaced.items()):
+            ino, there = by_number.get(number), self._store.stat(self._store.home(path))
+            missed = self._gone.get(ino) if ino is not None else None
+            if ino is not None and missed is not None and there is not None and _is_it(missed[0], there):
+                _, before = self._gone.pop(ino)
+                self._seen.moved.append(Moved(ino, Kind.FILE, before, path, replaced.ino))
+                self._seen.changed.remove(path)
+
+    # --- the trash -----------------------------------------------------------------------------------------------
+
+    async def _look_into_trash(self) -> None:
+        known = {row.gid for row in await self._catalogue.garbage()}
+        missed = {ino: (row, path, True) for ino, (row, path) in self._gone.items()}
+        missed |= {row.ino: (row, path, False) for row, path in self._displaced.values()}
+        by_number = {row.placement.home_ino: ino for ino, (row, _, _) in missed.items() if row.kind is Kind.FILE}
+        for number in sorted(self._store.trashed() - known):
+            info = self._store.stat(self._store.trash(number))
+            ino = by_number.get(info.st_ino) if info is not None else None
+            if ino is not None and info is not None and _is_it(missed[ino][0], info):
+                row, path, is_gone = missed[ino]
+                self._seen.trashed.append(InTrash(number, row, path, is_gone))
+                self._gone.pop(ino, None)
+            else:
+                self._seen.strangers.append(number)
+
+
+def _is_it(row: NodeRow, info: os.stat_result) -> bool:
+    """Whether a file of the inode number that a row has is that row's, too."""
+    return stat.S_ISREG(info.st_mode) and (row.size_bytes, row.mtime_ns) == (info.st_size, info.st_mtime_ns)
+
+
+def told(seen: Seen) -> Iterator[tuple[str, str]]:
+    """Each find in words: what became of it, and the path."""
+    for moved in seen.moved:
+        yield "moved", f"{_text(moved.before)} -> {_text(moved.now)}"
+    for each in seen.trashed:
+        yield "in trash", f"{_text(each.path)} (number {each.number})"
+    for number in seen.strangers:
+        yield "to lost+found", f"trash/{number}"
+    for path in seen.changed:
+        yield "changed", _text(path)
+    for path in seen.came:
+        yield "came", _text(path)
+    for _, path in seen.gone:
+        yield "gone", _text(path)
+
+
+def _text(path: Path) -> str:
+    return b"/".join(path).decode("utf-8", "surrogateescape")
+
+
+__all__ = ["InTrash", "Moved", "Seen", "Survey", "told"]

@@ -1,0 +1,153 @@
+"""`recfs restore-catalogue`: a backup becomes the store's catalogue again, and is told what has changed since."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from recfs.catalogue.opening import open_catalogue
+from recfs.core.generation import Mark
+from recfs.errors import NotAStore, RecfsError, StoreError, first_error
+from recfs.fs.recovery.survey import Survey, told
+from recfs.parts import DRAIN_S, NoKernelCache, opened
+from recfs.rescue.backups import SCRATCH, Backups
+from recfs.stores import restoring
+from recfs.stores.local import PRIVATE, TOP_LEVELS, LocalStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from recfs.config import Config
+    from recfs.parts import Parts
+    from recfs.rescue.backups import Opened
+    from recfs.stores.restoring import Restoration
+
+TELL_EVERY_S = 2.0
+
+
+class Restore:
+    """One restore. Blocking; nothing else may have the store in use."""
+
+    def __init__(self, config: Config, tell: Callable[[str], None]) -> None:
+        """*tell* is given a line for people, now and then."""
+        self._config = config
+        self._tell = tell
+        self._store = LocalStore(config.root)
+
+    def dry_run(self, wanted: str | None, identity: Path | None) -> dict[str, Any]:
+        """What a restore would find. Changes nothing. Raises as `run`."""
+        with self._locked(), self._opened(wanted, identity) as backup:
+            self._tell(f"comparing {backup.contents.rows.get('node', 0):,} rows with what lies on the disk")
+            finds = trio.run(self._survey, backup.file)
+            return {"backup": _name(backup), "dry_run": True, "finds": finds}
+
+    async def _survey(self, file: Path) -> list[dict[str, str]]:
+        catalogue = open_catalogue(file)  # a scratch copy, brought up to date as a start would
+        try:
+            seen = await Survey(catalogue, self._store).run()
+            return [{"what": what, "path": path} for what, path in told(seen)]
+        finally:
+            catalogue.close()
+
+    def run(self, wanted: str | None, identity: Path | None, *, forget: bool) -> dict[str, Any]:
+        """Put a backup back, or go on with a restore that died; what came of it.
+
+        *wanted*: its name, or a file; None: the newest good one. *forget*: rows of files that are nowhere go.
+        Raises RecfsError: RootBusy while a daemon runs, StoreError for a backup of another store.
+        """
+        with self._locked():
+            restoration = restoring.finish(self._store.private)
+            if restoration is None:
+                with self._opened(wanted, identity) as backup:
+                    restoration = self._place(backup, forget=forget)
+            else:
+                self._tell(f"going on with the restore of {restoration.backup}")
+        try:
+            found = trio.run(self._reconcile)
+        except* RecfsError as group:
+            raise first_error(group) from group
+        return {"backup": restoration.backup, "kept_as": restoration.aside, "dry_run": False, **found}
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        private = self._store.private
+        if not private.is_dir() and not any((self._store.root / os.fsdecode(top)).is_dir() for top in TOP_LEVELS):
+            raise NotAStore(f"no recfs store at {self._store.root}: is its disk mounted?")
+        self._store.open()
+        try:
+            for left in private.glob(f"{SCRATCH}*"):  # of a command that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            yield
+        finally:
+            self._store.close()
+
+    @contextlib.contextmanager
+    def _opened(self, wanted: str | None, identity: Path | None) -> Iterator[Opened]:
+        """The backup, whole, checked and of this store, in a scratch directory on its disk."""
+        backups = Backups(self._config)
+        chosen = Path(wanted) if wanted is not None and os.sep in wanted else backups.chosen(wanted)
+        with backups.opened(chosen, identity, self._store.private) as backup:
+            mark = Mark.decode(self._store.tree_mark())
+            if mark is not None and backup.contents.store not in ("", mark.store):
+                raise StoreError(f"{_name(backup)} is a backup of another store's catalogue: nothing was changed")
+            yield backup
+
+    def _place(self, backup: Opened, *, forget: bool) -> Restoration:
+        private = self._store.private
+        fd = os.open(backup.file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        owner = os.stat(private)
+        with contextlib.suppress(PermissionError):  # root restores the store of another user
+            os.chown(backup.file, owner.st_uid, owner.st_gid)
+        when = datetime.fromtimestamp(time.time(), UTC).strftime("%Y%m%dT%H%M%SZ")
+        aside, serial = f"{restoring.ASIDE}{when}", 0
+        while os.path.lexists(private / aside):
+            serial += 1
+            aside = f"{restoring.ASIDE}{when}-{serial}"
+        os.rename(backup.file, private / restoring.NEXT)
+        restoration = restoring.Restoration(_name(backup), aside, forget)
+        restoring.place(private, restoration)
+        self._tell(f"{restoration.backup} is the catalogue now; the one before it is kept as {PRIVATE}/{aside}")
+        return restoration
+
+    async def _reconcile(self) -> dict[str, Any]:
+        """Start as a daemon would, without a mount: recovery does it; then what was found is hashed and committed."""
+        self._tell("comparing with what lies on the disk")
+        async with opened(self._config, NoKernelCache()) as parts, trio.open_nursery() as nursery:
+            await parts.serve(nursery, s3=False)
+            nursery.start_soon(self._say_how_far, parts)
+            await parts.work.draining.drain(uploads=False)
+            report = parts.recovered
+            found = {
+                name: list(getattr(report, name))
+                for name in ("moved", "trashed", "taken", "found", "gone", "forgotten", "lost", "kept")
+            }
+            problems = parts.problems.as_json()
+            with trio.move_on_after(DRAIN_S):
+                await parts.work.draining.drain(uploads=False)
+            parts.behind.meta("clean", "1")
+            nursery.cancel_scope.cancel()
+        return found | {"set_aside": problems}
+
+    async def _say_how_far(self, parts: Parts) -> None:
+        while True:
+            await trio.sleep(TELL_EVERY_S)
+            if parts.committer.depth:
+                self._tell(f"{parts.committer.depth:,} files are still to be hashed")
+
+
+def _name(backup: Opened) -> str:
+    return backup.kept.header.name if backup.kept is not None else str(backup.source)
+
+
+__all__ = ["Restore"]
