@@ -282,7 +282,7 @@ async def _build(
     backlog = Backlog(backing_files.remote.budget, behind, committer, max_pending=config.commit.max_pending)
     modes = IoModes(tree, backing_files, space, store, files, kernel, backlog, headroom=config.passthrough_headroom)
     operators = frozenset({0, os.geteuid()} | ({config.operator} if config.operator is not None else set()))
-    vfs = Vfs(tree, backing_files, space, committer, kernel, modes, operators=operators)
+    vfs = Vfs(tree, backing_files, space, committer, kernel, modes, operators=operators, policy=config.policy())
     space.keep_emergency_reserve()
     behind.subscribe(publisher)
     with _readable(store):
@@ -306,13 +306,14 @@ async def _build(
     if tier is not None:
         default_class = config.s3.storage_class if config.s3 is not None else None
         tier_run = TierRun(tier, tree, default_class, every_s=config.sweep.tier_every)
-    care = upkeep.build(config, vfs, store, publisher, kernel, CatalogueCopies(), counting, tier)
+    reports = SqliteReports(store.catalogue_path, limiter)
+    care = upkeep.build(config, vfs, store, publisher, kernel, CatalogueCopies(), counting, reports, tier)
     timekeeper = Timekeeper(clock, behind)
     sweeps = (
         *Housekeeper(tree, catalogue, space, counting).sweeps(), Meter(modes).sweep(), timekeeper.sweep(),
         *care.sweeps(), *((tier_run.sweep(),) if tier_run is not None else ()),
     )  # fmt: skip
-    reports, draining = SqliteReports(store.catalogue_path, limiter), Draining(tree, tier, committer, publisher)
+    draining = Draining(tree, tier, committer, publisher)
     s3_services, far_work = None, None
     if tier is not None and tier_run is not None:
         s3_services = remote.build(config, tier, tree, CommittedFiles(backing_files, places, store))

@@ -11,6 +11,7 @@ from recfs.disk.home.path_resolver import PathResolver
 from recfs.fs.foreign.judging import PART
 from recfs.fs.trash import Trash
 from recfs.services.backups import Backups, BackupSettings
+from recfs.services.expiry import Expiry
 from recfs.services.multiparts import Multiparts
 from recfs.services.sweeper import Sweeper
 from recfs.services.watcher import Watcher
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from recfs.fs.vfs import Vfs
     from recfs.ports.backups import CatalogueCopies
     from recfs.ports.kernel import KernelCache
+    from recfs.ports.reports import Reports
     from recfs.ports.sweep import Sweep
     from recfs.state.generations import Generations
     from recfs.stores.local import LocalStore
@@ -37,7 +39,7 @@ class Upkeep:
     def sweeps(self) -> list[Sweep[Any, Any]]:
         """What is looked at now and then."""
         far = [self.work.multiparts.sweep()] if self.work.multiparts is not None else []
-        return [*self.work.sweeper.sweeps(), *self.work.backups.sweeps(), *far]
+        return [*self.work.sweeper.sweeps(), self.work.expiry.sweep(), *self.work.backups.sweeps(), *far]
 
     def services(self, *, mounted: bool) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
         """What has to run, by the name of its part; *mounted* False: for a command alone."""
@@ -47,7 +49,7 @@ class Upkeep:
 
 def build(
     config: Config, vfs: Vfs, store: LocalStore, publisher: HomePublisher, kernel: KernelCache, copies: CatalogueCopies,
-    generations: Generations, tier: Tier | None,
+    generations: Generations, reports: Reports, tier: Tier | None,
 ) -> Upkeep:  # fmt: skip
     """Put it together, over a file system that has been recovered; *tier* None: without S3."""
     trash = Trash(vfs, store, publisher, kernel, retention_s=config.trash.retention)
@@ -69,4 +71,6 @@ def build(
     if tier is not None:
         every_s, age_s = config.sweep.multiparts_every, config.sweep.multiparts_age
         multiparts = Multiparts(tier, vfs.tree, every_s=every_s, age_s=age_s)
-    return Upkeep(UpkeepWork(sweeper, trash, Backups(settings, vfs.tree, copies, generations), multiparts, watcher))
+    expiry = Expiry(vfs, reports, interval_s=config.recordings.sweep_interval)
+    backups = Backups(settings, vfs.tree, copies, generations)
+    return Upkeep(UpkeepWork(sweeper, trash, expiry, backups, multiparts, watcher))

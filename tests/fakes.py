@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from recfs.clock import ClockStep
 from recfs.core import bounds
 from recfs.core.model import Kind, State
+from recfs.core.retention import Life
 from recfs.errors import RowRefused
 from recfs.fuse.passthrough import Acceleration
 from recfs.ports.batch import Batch
@@ -140,6 +141,7 @@ class MemoryCatalogue:
         self._unanswered: dict[str, UnansweredRow] = {}
         self._sweeps: dict[int, SweepRow] = {}
         self._meta: dict[str, str] = {}
+        self._lives: dict[int, Life] = {}
 
     async def apply(self, batch: Batch, *, trial: bool = False) -> None:
         """All of it, or (with `error` set, or a checksum that is none) nothing."""
@@ -182,7 +184,9 @@ class MemoryCatalogue:
         self._sweeps |= {row.id: row for row in batch.sweeps}
         for gone in batch.sweeps_gone:
             self._sweeps.pop(gone, None)
+        self._lives |= {row.ino: row.life for row in batch.recordings}
         for ino in batch.removed:
+            self._lives.pop(ino, None)
             self._nodes.pop(ino, None)
             self._objects.pop(ino, None)
             self._xattrs.pop(ino, None)
@@ -260,6 +264,10 @@ class MemoryCatalogue:
             row for row in self._nodes.values() if row.kind is Kind.DIR and 0 < row.activity_ns < activity_before_ns
         ]
         return sorted(rows, key=lambda row: row.activity_ns)
+
+    async def recording(self, ino: int) -> Life | None:
+        """By number."""
+        return self._lives.get(ino)
 
     async def meta(self) -> dict[str, str]:
         """A copy."""
@@ -360,6 +368,9 @@ class MemoryCatalogue:
             ahead = max(held.copy.used_ns - now_ns, 0) if held.copy.local and not held.copy.pinned else 0
             kept = max(held.copy.keep_until_ns - ahead, 0)
             self._objects[ino] = held.here(used_ns=held.copy.used_ns - ahead, keep_until_ns=kept)
+        for ino, life in self._lives.items():
+            times = ("born_ns", "changed_ns", "dated_ns", "expired_ns")
+            self._lives[ino] = life._replace(**{name: min(getattr(life, name), now_ns) for name in times})
         for number, work in self._journal.items():
             ahead = max(work.created_ns - now_ns, 0)
             leased_ns = work.lease_until_ns - (ahead if work.lease_until_ns < bounds.MAX_INT else 0)

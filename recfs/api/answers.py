@@ -92,7 +92,7 @@ class Answers:
             "ls_files": self.ls_files,
             "drain": drain.drain,
             "stop": self.stop_daemon,
-            **upkeep.handlers(self.work.upkeep, self.sweeps, self._read),
+            **upkeep.handlers(self.work.upkeep, self.vfs, self.reports, self.sweeps, self._read),
             **self.s3.handlers(),
         }
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from recfs.services.backups import Backups
     from recfs.services.claiming import Claiming
     from recfs.services.draining import Draining
+    from recfs.services.expiry import Expiry
     from recfs.services.local_copies import LocalCopies
     from recfs.services.multiparts import Multiparts
     from recfs.services.queue_changes import QueueChanges
@@ -35,6 +36,7 @@ class UpkeepWork:
 
     sweeper: Sweeper
     trash: Trash
+    expiry: Expiry
     backups: Backups
     multiparts: Multiparts | None
     """None without [s3]."""

@@ -6,6 +6,7 @@ import sqlite3
 from typing import Any, Final, TypeVar
 
 from recfs.core import bounds
+from recfs.core.retention import Life
 from recfs.ports.batch import Batch
 from recfs.ports.rows import (
     AccountRow,
@@ -20,7 +21,7 @@ from recfs.ports.rows import (
 )
 
 Row = TypeVar(
-    "Row", NodeRow, Placement, GarbageRow, AccountRow, ObjectRow, LocalCopy, JournalRow, UnansweredRow, SweepRow
+    "Row", NodeRow, Placement, GarbageRow, AccountRow, ObjectRow, LocalCopy, JournalRow, UnansweredRow, SweepRow, Life
 )
 
 UNFIT: Final = (
@@ -67,6 +68,7 @@ def fitted(batch: Batch) -> tuple[Batch, list[str]]:
             answered=[_text(key) for key in batch.answered],
             sweeps=[_fit(row, f"run {row.id} of sweep {row.name!r}", odd) for row in batch.sweeps],
             sweeps_gone=batch.sweeps_gone,
+            recordings=[row._replace(life=_fit(row.life, f"recording {row.ino}", odd)) for row in batch.recordings],
         ),
         odd,
     )

@@ -16,7 +16,7 @@ from recfs.core.bounds import MIN_TIME_NS
 
 steps = Migrations("recfs")
 
-NEWEST = "0007_sweeps"
+NEWEST = "0008_recordings"
 """Name of the last step: a catalogue that records a later one was written by a newer recfs."""
 
 
@@ -73,6 +73,12 @@ def placement(db: Database) -> None:
 def sweeps(db: Database) -> None:
     """Runs of sweeps are remembered."""
     _run(db, "0007_sweeps")
+
+
+@steps(name="0008_recordings")
+def recordings(db: Database) -> None:
+    """How long recordings live."""
+    _run(db, "0008_recordings")
 
 
 def split_statements(script: str) -> list[str]:

@@ -11,6 +11,7 @@ from recfs.catalogue.rows import (
     COPIES,
     GARBAGE,
     JOURNAL,
+    LIFE,
     NODE,
     NODE_ALONE,
     NODES,
@@ -25,6 +26,7 @@ from recfs.catalogue.rows import (
     UNSETTLED,
     added_up,
     garbage_row,
+    life,
     node_row,
     object_row,
 )
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from recfs.core.retention import Life
     from recfs.ports.rows import GarbageRow, NodeRow, ObjectRow
 
 
@@ -118,6 +121,11 @@ class Questions:
         """Job directories whose last change is older."""
         query = f"select {NODE} from {NODES} where activity_ns <> 0 and activity_ns < ? order by activity_ns"
         return [node_row(row) for row in self._read(query, (min(activity_before_ns, MAX_INT),))]
+
+    async def recording(self, ino: int) -> Life | None:
+        """What is kept of a recording."""
+        row = self._read_one(f"select {LIFE} from recording where ino = ?", (ino,))
+        return life(row) if row else None
 
     async def meta(self) -> dict[str, str]:
         """Store-wide facts."""

@@ -5,6 +5,7 @@ A reader sees the last written batch as a whole, so rows and counters agree.
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
 
@@ -15,7 +16,9 @@ from recfs.catalogue.reading import has_table, reading
 from recfs.catalogue.rows import (
     ACCOUNT,
     COPIES,
+    LIFE,
     NODE,
+    NODE_ALONE,
     NODE_FIELDS,
     NODES,
     OBJECT,
@@ -27,11 +30,12 @@ from recfs.catalogue.rows import (
     SWEEP,
     UNDER_WAY,
     added_up,
+    life,
     node_row,
     object_row,
 )
 from recfs.core.model import Kind
-from recfs.ports.reports import Checked, Entry, InS3, Listed, Queued, Waiting
+from recfs.ports.reports import Checked, Entry, InS3, Listed, Queued, Recorded, Waiting
 from recfs.ports.rows import ROOT_INO, AccountRow, JournalRow, LocalCopy, Placement, SweepRow
 
 if TYPE_CHECKING:
@@ -54,13 +58,15 @@ class SqliteSnapshot:
         self._knows_s3 = has_table(db, "object") and has_table(db, "journal")
         self._is_apart = has_table(db, "placement")
         """Whether what is true of one machine alone has tables of its own."""
-        self._node, self._nodes = NODE, NODES
+        self._node, self._nodes, self._node_alone = NODE, NODES, NODE_ALONE
         self._object, self._objects, self._copies = OBJECT, OBJECTS, COPIES
         if not self._is_apart:
             self._node, self._nodes = self._older("node", (*NODE_FIELDS, *Placement._fields)), "node"
+            self._node_alone = self._older("node", NODE_FIELDS)
             self._object, self._objects = self._older("object", (*OBJECT_FIELDS, *LocalCopy._fields)), "object"
             self._copies = "object where true"
         self._journal = self._older("journal", JournalRow._fields)
+        self._keeps_lives = has_table(db, "recording")
 
     def _older(self, table: str, fields: Sequence[str]) -> str:
         """The columns of a row, of which an older catalogue lacks some."""
@@ -120,6 +126,29 @@ class SqliteSnapshot:
         where, values = ("where user = ?", (user,)) if user is not None else ("", ())
         rows = self._db.execute(f"select {ACCOUNT} from account {where} order by length(user), user", values)
         return [AccountRow._make(row) for row in rows]
+
+    def recordings(self, user: str | None = None) -> Sequence[Recorded]:
+        """Those of all users, or of one."""
+        lives, and_life = "", ""
+        if self._keeps_lives:
+            lives, and_life = f", {LIFE}", "left join recording on recording.ino = node.ino"
+        which = "and owner.name = ?" if user is not None else ""
+        query = (
+            f"select owner.name, {self._node_alone}{lives}"
+            " from node as top join node as owner on owner.parent = top.ino join node as folder"
+            " on folder.parent = owner.ino and folder.name = ?"
+            f" join node on node.parent = folder.ino {and_life}"
+            f" where top.parent = {ROOT_INO} and top.name = ? and node.kind = 'dir' {which} order by node.ino"
+        )
+        values = [b"recordings", b"users"] + ([os.fsencode(user)] if user is not None else [])
+        width, found = len(NODE_FIELDS), []
+        for owner, *rest in self._db.execute(query, values):
+            row, kept = node_row(tuple(rest[:width])), rest[width:]
+            is_kept = bool(kept) and kept[0] is not None
+            found.append(
+                Recorded((b"users", owner, b"recordings", row.name), row, life(tuple(kept)) if is_kept else None)
+            )
+        return found
 
     def states(self) -> dict[str, int]:
         """How many files are in each state. Only the uncommitted are counted; the root's total tells the rest."""

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from recfs.core import bounds
 from recfs.core.model import Kind, State
+from recfs.core.retention import Cause, Life, Status
 from recfs.ports.batch import Batch
 from recfs.ports.rows import (
     HOST,
@@ -71,6 +72,8 @@ UNSETTLED: Final = (
 JOURNAL: Final = ", ".join(JournalRow._fields)
 SWEEP: Final = ", ".join(SweepRow._fields)
 UNANSWERED: Final = ", ".join(UnansweredRow._fields)
+LIFE: Final = ", ".join(f"recording.{field}" for field in Life._fields)
+"""The columns of `life`."""
 
 _KIND = {kind.value: kind for kind in Kind}
 _STATE: dict[str | None, State | None] = {None: None} | {state.value: state for state in State}
@@ -104,6 +107,9 @@ FORGET_FUTURE: Final = (
     f" lease_until_ns = lease_until_ns - iif(lease_until_ns < {bounds.MAX_INT}, created_ns - :now, 0)"
     " where created_ns > :now",
     "update sweep_run set steady_ns = :now where steady_ns > :now",
+    "update recording set born_ns = min(born_ns, :now), changed_ns = min(changed_ns, :now),"
+    " dated_ns = min(dated_ns, :now), expired_ns = min(expired_ns, :now)"
+    " where max(born_ns, changed_ns, dated_ns, expired_ns) > :now",
 )
 """Times that lie ahead of `:now` become now, and what was to last some time from then on lasts as long from now."""
 
@@ -175,6 +181,7 @@ _PUT_COPIES: Final = _put("local_copy", ("ino", *LocalCopy._fields), here=True)
 _PUT_JOURNAL: Final = _put("journal", JournalRow._fields)
 _PUT_UNANSWERED: Final = _put("unanswered", UnansweredRow._fields)
 _PUT_SWEEPS: Final = _put("sweep_run", SweepRow._fields)
+_PUT_RECORDINGS: Final = _put("recording", ("ino", *Life._fields))
 _PUT_XATTR: Final = _put("xattr", ("ino", "name", "value"))
 _PUT_WHITEOUT: Final = _put("whiteout", ("parent", "name"))
 _PUT_VIEWS: Final = _put("view", ("view_id", "ino"))
@@ -190,7 +197,8 @@ _DROP_SWEEPS: Final = _drop("sweep_run", "id")
 _DROP_XATTR: Final = _drop("xattr", "ino", "name")
 _DROP_WHITEOUT: Final = _drop("whiteout", "parent", "name")
 _DROP_ALL_OF: Final = (
-    _DROP_OBJECTS, _DROP_COPIES, _drop("xattr", "ino"), _drop("whiteout", "parent"), _drop("view", "ino")
+    _DROP_OBJECTS, _DROP_COPIES, _drop("xattr", "ino"), _drop("whiteout", "parent"), _drop("view", "ino"),
+    _drop("recording", "ino"),
 )  # fmt: skip
 """What goes with a node."""
 
@@ -223,6 +231,12 @@ def object_row(values: tuple[Any, ...]) -> ObjectRow:
     """Turn a result row into an ObjectRow."""
     row = ObjectRow._make((*values[:_OF_OBJECT], LocalCopy._make(values[_OF_OBJECT:])))
     return row._replace(mtime_ns=bounds.loaded_time(row.mtime_ns)) if row.mtime_ns < _OLDEST else row
+
+
+def life(values: tuple[Any, ...]) -> Life:
+    """Turn the columns of LIFE into a Life with its enums."""
+    found = Life._make(values)
+    return found._replace(status=Status(found.status), expired_by=Cause(found.expired_by))
 
 
 # --- writing -------------------------------------------------------------------------------------------------------
@@ -307,6 +321,7 @@ def statements(batch: Batch, known: Known) -> Iterator[tuple[Statement, Sequence
     yield _DROP_UNANSWERED, [(key,) for key in batch.answered]
     yield _PUT_SWEEPS, batch.sweeps
     yield _DROP_SWEEPS, [(gone,) for gone in batch.sweeps_gone]
+    yield _PUT_RECORDINGS, [(row.ino, *row.life) for row in batch.recordings]
     for statement in _DROP_ALL_OF:  # last: the batch may also hold what they were given before they went
         yield statement, removed
     yield _PUT_META, list(batch.meta.items())

@@ -10,7 +10,7 @@
 -- Units are in the names (_bytes, _ns). Names are BLOBs: any byte but '/' and NUL is legal in them.
 
 create table meta (
-    key   text primary key,  -- next_ino, next_gid, boot_id, clean, store_id, created_ns
+    key   text primary key,  -- next_ino, next_gid, boot_id, clean, store_id, created_ns, recordings_since
     value text not null
 ) strict, without rowid;
 
@@ -195,4 +195,22 @@ create table sweep_run (
     result    text    not null,
     asked     integer not null,      -- 1: by a command
     times     integer not null default 1  -- runs that this row stands for
+) strict;
+
+-- How long a recording lives: of the directory users/<id>/recordings/<id>. One that was there before this table has no
+-- row before something is set; its ages count from meta.recordings_since.
+create table recording (
+    ino        integer primary key,
+    status     text    not null check (status in ('active', 'expired', 'removing')),
+    created_ns integer not null,      -- wall clock, for people; 0: not known
+    born_ns    integer not null,      -- the others go by Clock.steady_ns: made …
+    changed_ns integer not null,      -- … last changed inside, or up to a minute later
+    expires_ns integer,               -- a date that was set (wall clock); null: the rules decide
+    dated_ns   integer not null,      -- when it was set
+    ahead_ns   integer not null,      -- how far ahead it lay then: so long has to pass as well
+    expired_ns integer not null,      -- since when it is expired
+    expired_by text    not null check (expired_by in ('', 'operator', 'date', 'rule')),
+    keep       integer not null,      -- 1: neither rule nor date makes it expire
+    note       text    not null,
+    set_by     text    not null       -- who set date, keep or status last
 ) strict;

@@ -29,6 +29,7 @@ from recfs.cli.s3.copies import evict, fetch, pin, unpin
 from recfs.cli.s3.routes import route, tier
 from recfs.cli.upkeep.backup import backup
 from recfs.cli.upkeep.leftovers import sweep
+from recfs.cli.upkeep.recording import recording
 from recfs.cli.upkeep.restore_catalogue import restore_catalogue
 from recfs.cli.upkeep.trash import trash
 from recfs.cli.upkeep.watch import watch
@@ -39,8 +40,9 @@ from recfs.errors import RecfsError
 _SECTIONS = {
     "With a daemon, and without": """
     With a daemon running, the daemon answers; only its own user and root may ask it. Without one, `status`, `ls-files`,
-    `info`, `quota show`, `quota check`, `queue` and `route explain` read the catalogue as the last daemon left it, and
-    `quota set`, `quota check --repair` and `sweep temp` open the store for a moment themselves. Name the configuration
+    `info`, `quota show`, `quota check`, `recording list`, `recording show`, `queue` and `route explain` read the
+    catalogue as the last daemon left it, and `quota set`, `quota check --repair`, `sweep temp`, `sweep expired` and the
+    others of `recording` open the store for a moment themselves. Name the configuration
     then: a store found by `--root` alone has the default limits, and no S3. `bucket owner` and `bucket claim` ask S3
     without a daemon, too; `drain` and everything else that asks S3 need one.
 
@@ -180,7 +182,8 @@ def cli() -> None:
 
 
 for _command in (
-    *(mount, umount, status, ls_files, info, quota, sweep, trash, watch, backup, restore_catalogue, drain, queue),
+    *(mount, umount, status, ls_files, info, quota, recording, sweep, trash, watch, backup, restore_catalogue),
+    *(drain, queue),
     *(evict, fetch, pin, unpin, route, tier, restore, presign, lifecycle, bucket, config_group, doctor),
 ):
     cli.add_command(_command)

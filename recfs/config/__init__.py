@@ -9,6 +9,7 @@ together. recfs.conf.example documents the keys, and a test keeps the two the sa
     backup     [backup], copies of the catalogue
     sweeps     [sweep], when what is left over is looked for
     s3         the tables of the S3 tier
+    retention  [recordings] and [[retention]]
     lifecycle  [lifecycle], what the bucket does by itself
     model      Config, and what holds between its tables
     explain    mistakes in words

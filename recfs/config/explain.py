@@ -11,7 +11,7 @@ from recfs.config.lifecycle import TransitionSection
 from recfs.config.model import SECTIONS, Config
 from recfs.core.units import format_duration, format_size
 
-_LISTS = ("fallback", "route")
+_LISTS = ("fallback", "retention", "route")
 """Tables that may be there several times: [[fallback]]."""
 _TRANSITIONS = '[{ prefix = "users/", after = "90d", storage_class = "GLACIER" }]'
 _MAX_FOUND_CHARS = 60
@@ -78,7 +78,9 @@ def _wrong(detail: ErrorDetails, value: object) -> str:
         case "model_type" if len(detail["loc"]) > 2:
             return f"wrong type; write {_TRANSITIONS}"
         case "tuple_type":
-            return f"wrong type; write [[{table}]], once per rule, or {table} = [] for none"
+            homes = _homes(table)
+            meant = f"; the key {table} belongs below {homes}" if homes else ""
+            return f"wrong type; write [[{table}]], once per rule, or {table} = [] for none{meant}"
         case "model_type" if table in _LISTS:
             keys = " and ".join(f'{key} = "..."' for key in _required(table))
             return f"wrong type; write [[{table}]] and below it {keys}"
@@ -106,14 +108,18 @@ def _nearest(loc: tuple[int | str, ...]) -> str:
     table: type[pydantic.BaseModel] = SECTIONS[str(loc[0])] if len(loc) > 1 else Config
     if loc[:2] == ("lifecycle", "transitions"):
         table = TransitionSection
-    if name in Config.model_fields:
+    if name in Config.model_fields and name not in SECTIONS:
         return f"{name} belongs above the first [section]"
-    homes = [_header(section) for section, model in SECTIONS.items() if name in model.model_fields]
-    if homes:
-        return f"{name} belongs below {' or '.join(homes)}"
+    if homes := _homes(name):
+        return f"{name} belongs below {homes}"
     if near := difflib.get_close_matches(name, table.model_fields, n=1):
         return f"did you mean {near[0]}?"
     return f"known here: {', '.join(table.model_fields)}"
+
+
+def _homes(name: str) -> str:
+    """The tables that have a key of this name; empty: none has."""
+    return " or ".join(_header(section) for section, model in SECTIONS.items() if name in model.model_fields)
 
 
 def _header(table: str) -> str:

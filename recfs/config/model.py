@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from recfs.config.backup import BackupSection
 from recfs.config.lifecycle import LifecycleSection
+from recfs.config.retention import RecordingsSection, RetentionRules, RetentionSection
 from recfs.config.s3 import CacheSection, RouteRules, RouteSection, S3Section, UploadSection, default_routes
 from recfs.config.sections import (
     DEFAULT_FALLBACK,
@@ -22,6 +23,7 @@ from recfs.config.sections import (
 )
 from recfs.config.sweeps import SweepSection
 from recfs.config.types import AbsolutePath, AnyCase, Section, Size, Uid
+from recfs.core.retention import Policy
 
 
 def _allow_other(value: object) -> object:
@@ -63,6 +65,8 @@ class Config(Section):
     backup: BackupSection = Field(default=BackupSection(), description="backups of the catalogue")
     sweep: SweepSection = Field(default=SweepSection(), description="when what is left over is looked for")
     watch: WatchSection = Field(default=WatchSection(), description="what is done to the home tree past recfs")
+    recordings: RecordingsSection = Field(default=RecordingsSection(), description="recordings that expire")
+    retention: RetentionRules = Field(default=(), description="how long recordings live; with no rule: for ever")
     s3: S3Section | None = Field(default=None, description="the bucket of the S3 tier; none: no S3 tier")
     route: RouteRules = Field(
         default_factory=default_routes, description="which files go to S3; with [s3] and no rule: all below users/"
@@ -104,6 +108,20 @@ class Config(Section):
             )
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _archives_lie_somewhere(self) -> Self:
+        for number, rule in enumerate(self.retention, start=1):
+            if rule.archive_storage_class is not None and self.s3 is None:
+                raise ValueError(
+                    f'retention[{number}].archive_storage_class = "{rule.archive_storage_class}": there is no S3 tier;'
+                    f' add [s3] with bucket = "...", or leave it and archive_threshold out'
+                )
+        return self
+
+    def policy(self) -> Policy:
+        """Give what decides how long recordings live, as the core's value."""
+        return Policy(self.retention, self.recordings.grace)
+
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "log": LogSection,
@@ -116,6 +134,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "backup": BackupSection,
     "sweep": SweepSection,
     "watch": WatchSection,
+    "recordings": RecordingsSection,
+    "retention": RetentionSection,
     "s3": S3Section,
     "route": RouteSection,
     "cache": CacheSection,

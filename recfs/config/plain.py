@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from recfs.config.load import build
 from recfs.config.model import Config
 from recfs.core.fallback import FallbackRule
+from recfs.core.retention import RetentionRule
 from recfs.core.routing import RouteRule
 
 
@@ -29,6 +30,17 @@ def plain(value: Any) -> Any:
             "max_age": value.max_age_s,
             "storage_class": value.storage_class,
             "keep_local": value.keep_local_s,
+        }
+    if isinstance(value, RetentionRule):
+        return {
+            "pattern": value.pattern,
+            "user": value.user,
+            "retention": value.retention_s,
+            "since": value.since,
+            "auto_cleanup": value.auto_cleanup,
+            "grace": value.grace_s,
+            "archive_threshold": value.archive_threshold_s,
+            "archive_storage_class": value.archive_storage_class,
         }
     if isinstance(value, dict):
         return {key: plain(each) for key, each in value.items()}

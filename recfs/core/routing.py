@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from recfs.core.globs import DEEP, Path, PathGlob, compiled, is_glob
-from recfs.core.layout import TOP_DIRS, is_id
+from recfs.core.globs import DEEP, Path, PathGlob, compiled
+from recfs.core.layout import TOP_DIRS
+from recfs.core.places import ANY, ID, meets
 from recfs.core.units import format_duration, format_size, parse_size
 
 Target = Literal["s3", "local"]
@@ -49,14 +50,12 @@ def age_of(now_ns: int, mtime_ns: int, ctime_ns: int) -> float:
     return max(0.0, (now_ns - changed_ns) / _NS)
 
 
-# The places of files, level by level (core/layout.py); _ANY, always the last, may repeat.
-_ID = b"<id>"
-_ANY = b"*"
+# The places of files, level by level (core/layout.py).
 _PLACES = (
-    (b"shared", _ANY),
-    (b"users", _ID, b"thumbnails", _ANY),
-    (b"users", _ID, b"recordings", _ID, _ANY),
-    (b"temp", _ID, _ID, _ANY),
+    (b"shared", ANY),
+    (b"users", ID, b"thumbnails", ANY),
+    (b"users", ID, b"recordings", ID, ANY),
+    (b"temp", ID, ID, ANY),
 )
 _PLACES_TOLD = "shared/, users/<id>/thumbnails/, users/<id>/recordings/<id>/ and temp/<id>/<id>/"
 _match_class = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}").fullmatch
@@ -203,28 +202,7 @@ def _check_places(glob: PathGlob) -> None:
 
 
 def _meets_a_place(parts: Path) -> bool:
-    return any(_meets(parts, levels) for levels in _PLACES)
-
-
-def _meets(parts: Path, levels: Path) -> bool:
-    """Tell whether the pattern matches some path of this shape."""
-    end = len(levels)
-    # How many levels may have been taken so far.
-    at = {0}
-    for part in parts:
-        if part == DEEP:
-            at = set(range(min(at), end + 1))
-        else:
-            at = {min(level + 1, end) for level in at if level == end or _fits(part, levels[level])}
-            if not at:
-                return False
-    return end in at
-
-
-def _fits(part: bytes, level: bytes) -> bool:
-    if level == _ANY:
-        return True
-    return (is_glob(part) or is_id(part)) if level == _ID else bool(compiled(part)(level))
+    return any(meets(parts, levels) for levels in _PLACES)
 
 
 def _upper(bound: float | None) -> float:

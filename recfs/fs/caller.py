@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from recfs.core.layout import Role
 from recfs.core.permissions import SEARCH, WRITE, allows, is_sticky_for
+from recfs.core.retention import Status
 from recfs.errors import AccessDenied, NotFound, NotPermitted, ReadOnlyFile
 from recfs.state.nodes import DirNode
 
@@ -39,6 +40,20 @@ def may_change(folder: DirNode, caller: Caller) -> None:
         raise ReadOnlyFile(f"{folder.path}: shared files are changed by the operator alone")
 
 
+def may_grow(folder: DirNode) -> None:
+    """Raise ReadOnlyFile where nothing new comes and nothing is written: in a recording that has expired. Atomic."""
+    top = folder.recording
+    if top is not None and top.life is not None and top.life.status is not Status.ACTIVE:
+        raise ReadOnlyFile(f"{top.path} is {top.life.status}: it takes nothing new; see `recfs recording show`")
+
+
+def may_read(folder: DirNode) -> None:
+    """Raise NotFound for what lies in a recording whose removal has begun. Atomic."""
+    top = folder.recording
+    if top is not None and top.life is not None and top.life.status is Status.REMOVING:
+        raise NotFound(f"{top.path} has expired, and is being removed")
+
+
 def may_add(folder: DirNode, caller: Caller) -> None:
     """Raise AccessDenied when the mode bits of *folder* keep a session from changing names there. Atomic."""
     who = caller.who
@@ -63,4 +78,4 @@ def may_take(folder: DirNode, entry: Node | FallbackEntry, caller: Caller, to: D
         raise AccessDenied(f"{path}: not for user {who.uid}")
 
 
-__all__ = ["Caller", "may_add", "may_change", "may_take"]
+__all__ = ["Caller", "may_add", "may_change", "may_grow", "may_read", "may_take"]

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.model import State
+from recfs.core.retention import Use
 from recfs.disk.diskio import DiskIo, disk_error
 from recfs.disk.refresh import drop_privileges, refresh
 from recfs.disk.shares import Shares
 from recfs.errors import IoFailure
-from recfs.fs.caller import may_change
+from recfs.fs.caller import may_change, may_grow
 from recfs.fs.handles import Handle
 from recfs.fs.sizes import Sizes
 from recfs.ports.object_errors import TransferCancelled
@@ -106,6 +107,7 @@ class OpenFiles:
         slot = self._backing_files.pool.take()
         try:
             may_change(folder, caller)
+            may_grow(folder)
             if name in folder.children:
                 await self._names.absent(folder, name)
             self.space.admit_entry()
@@ -251,7 +253,7 @@ class OpenFiles:
         now = self._tree.clock.now_ns()
         node.mtime_ns = node.ctime_ns = now
         self._behind.node(node)
-        if node.parent.job is not None:
+        if node.parent.job is not None or node.parent.recording is not None:
             self._tree.activity(node.parent)
 
     async def truncate(self, node: FileNode, size: int) -> None:
@@ -362,6 +364,17 @@ class OpenFiles:
         """How many files are open in each temp job, by its inode number; 0 for any other."""
         jobs = {handle.node.ino: handle.node.parent.job for handle in self.handles.values()}
         return Counter(job.ino for job in jobs.values() if job is not None)
+
+    def recordings_in_use(self) -> dict[int, Use]:
+        """How many files are open in each recording, by its inode number; those of which none is are left out."""
+        opened: dict[int, tuple[DirNode | None, bool]] = {}
+        for handle in self.handles.values():
+            node = handle.node
+            writes = handle.writes or (node.ino in opened and opened[node.ino][1])
+            opened[node.ino] = (node.parent.recording, writes)
+        files = Counter(top.ino for top, _ in opened.values() if top is not None)
+        writers = Counter(top.ino for top, writes in opened.values() if top is not None and writes)
+        return {ino: Use(count, writers[ino]) for ino, count in files.items()}
 
 
 def _fsync(fd: int) -> None:

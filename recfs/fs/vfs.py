@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from recfs.core.layout import Role
 from recfs.core.model import State
+from recfs.core.retention import NOTHING_EXPIRES, Policy
 from recfs.errors import (
     Exists,
     InvalidArgument,
@@ -26,9 +27,10 @@ from recfs.errors import (
     Stale,
 )
 from recfs.fs.attributes import Attributes
-from recfs.fs.caller import may_change, may_take
+from recfs.fs.caller import may_change, may_grow, may_read, may_take
 from recfs.fs.copyup import CopyUp
 from recfs.fs.files import OpenFiles
+from recfs.fs.lives import Lives
 from recfs.fs.names.listing import Listings
 from recfs.fs.names.namespace import Namespace
 from recfs.fs.names.removal import Removal, TreeRemoval
@@ -72,6 +74,7 @@ class Vfs:
         modes: IoModes,
         *,
         operators: Iterable[int] = (),
+        policy: Policy = NOTHING_EXPIRES,
     ) -> None:
         self.tree = tree
         self.behind = behind = tree.behind
@@ -86,6 +89,7 @@ class Vfs:
         )
         self.copies_up = CopyUp(self.files, backing_files, self.names, tree, self.views)
         self.attributes = Attributes(tree, self.files)
+        self.lives = Lives(tree, self.files, policy)
         self.trees = TreeRemoval(tree, self.removal, self.views, kernel)
         self.survivors = Survivors(tree, self.files, modes)
         self.ranges = Ranges(self.files, tree, backing_files.contended)
@@ -160,6 +164,8 @@ class Vfs:
                 await self.files.bring(seen.shared)
             seen = await self.copies_up.own(seen, caller, empty=changes.size == 0)
         self._may_write(seen, caller)
+        if changes.size is not None and isinstance(seen, FileNode) and (seen.body is None or not seen.body.writers):
+            may_grow(seen.parent)
         return await self.attributes.change(seen, changes)
 
     def _may_write(self, node: Node, caller: Caller) -> None:
@@ -344,6 +350,9 @@ class Vfs:
                 if self.stopping:
                     raise ReadOnlyFile("recfs is stopping")
                 self._may_write(seen, caller)
+                may_grow(seen.parent)
+            elif not seen.unlinked:
+                may_read(seen.parent)
             if ino & VIEW_BIT and not second:
                 # Under the view's number it would be two files to the kernel, each with pages of its own. Who asks
                 # again has no name to be looked for (/proc/self/fd, a file handle).

@@ -1,5 +1,6 @@
 """Extended attributes: the user's own (kept in the catalogue) and `user.recfs.*` (computed).
 
+Of these the operator sets quotas of a user and, of a recording, `expires_at` and `keep` (`fs/lives.py`).
 Computed ones are not listed, so that `cp -a`, `rsync -X` and `tar --xattrs` do not copy them; `getfattr -n NAME`
 reads them. Limits are those of xattr(7): 255 bytes a name, 64 KiB a value, 64 KiB for the list of names; and
 `TOTAL_MAX_BYTES` for all of one file or directory, since they take room in the catalogue and in memory.
@@ -9,13 +10,14 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from recfs.core.layout import Role
 from recfs.core.model import State
 from recfs.core.quota import UNLIMITED, Limits, month_of
 from recfs.core.units import parse_size
 from recfs.errors import InvalidArgument, NoAttribute, NotPermitted, NotSupported, OutOfSpace, TooBig
+from recfs.fs import lives
 from recfs.fs.caller import may_change
 from recfs.state.accounts import LIMIT_NAMES
 from recfs.state.fallback_entries import FallbackEntry
@@ -138,6 +140,9 @@ class Xattrs:
             raise NotSupported(f"{os.fsdecode(name)}: only user.* attributes are kept")
         seen = await self._vfs.node(ino)
         if name.startswith(COMPUTED):
+            what = name[len(COMPUTED) :]
+            if what in lives.ATTRIBUTES and _is_recording(seen):
+                return self._set_life(seen, what, b"", caller)
             account = self._quota_account(seen)
             limit = name[len(COMPUTED) + len(_QUOTA) :].decode("ascii", "replace")
             if account is None or not name.startswith(COMPUTED + _QUOTA) or limit not in LIMIT_NAMES:
@@ -225,6 +230,10 @@ class Xattrs:
             return b"%d" % node.rbytes
         if name == b"rfiles":
             return b"%d" % node.rfiles
+        if name in lives.ATTRIBUTES and _is_recording(node):
+            found = lives.attribute(self._vfs.lives, node, name)
+            if found is not None:
+                return found
         account = self._quota_account(node)
         if account is not None and name.startswith(_QUOTA):
             what = name[len(_QUOTA) :].decode("ascii", "replace")
@@ -243,7 +252,15 @@ class Xattrs:
             return seen.account
         return None
 
+    def _set_life(self, seen: DirNode, name: bytes, value: bytes, caller: Caller) -> None:
+        if not caller.operator:
+            raise NotPermitted("how long recordings live is the operator's to say")
+        lives.set_attribute(self._vfs.lives, seen, name, value, by=f"uid {caller.uid} by setfattr")
+
     def _set_computed(self, seen: Node | FallbackEntry, name: bytes, value: bytes, caller: Caller) -> None:
+        if name in lives.ATTRIBUTES and _is_recording(seen):
+            self._set_life(seen, name, value, caller)
+            return
         account = self._quota_account(seen)
         what = name[len(_QUOTA) :].decode("ascii", "replace")
         if account is None or not name.startswith(_QUOTA) or what not in LIMIT_NAMES:
@@ -254,6 +271,10 @@ class Xattrs:
         if not caller.operator:
             raise NotPermitted("quotas are set by the operator")
         set_limits(self._vfs, account, {what: limit})
+
+
+def _is_recording(seen: Node | FallbackEntry) -> TypeGuard[DirNode]:
+    return isinstance(seen, DirNode) and seen.role is Role.RECORDING
 
 
 def parse_limit(what: str, text: str) -> int | None:

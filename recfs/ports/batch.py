@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from recfs.ports.rows import AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow, SweepRow, UnansweredRow
+from recfs.ports.rows import (
+    AccountRow,
+    GarbageRow,
+    JournalRow,
+    NodeRow,
+    ObjectRow,
+    RecordingRow,
+    SweepRow,
+    UnansweredRow,
+)
 
 
 @dataclass(slots=True)
@@ -39,6 +48,7 @@ class Batch:
     """Runs of sweeps that began or ended."""
     sweeps_gone: list[int] = field(default_factory=list)
     """ids of those that are forgotten; applied after `sweeps`."""
+    recordings: list[RecordingRow] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(
@@ -51,6 +61,7 @@ class Batch:
             or self.answered
             or self.sweeps
             or self.sweeps_gone
+            or self.recordings
             or self.removed
             or self.accounts
             or self.garbage
@@ -80,5 +91,5 @@ class Batch:
 
 _APPLIED = (
     "removed", "nodes", "accounts", "garbage", "purged", "xattrs", "whiteouts", "views", "objects_gone", "objects",
-    "journal", "journal_done", "unanswered", "answered", "sweeps", "sweeps_gone",
+    "journal", "journal_done", "unanswered", "answered", "sweeps", "sweeps_gone", "recordings",
 )  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from recfs.core.retention import Life
 from recfs.ports.batch import Batch
 from recfs.ports.rows import AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow, SweepRow, UnansweredRow
 
@@ -129,6 +130,13 @@ class Objects(Protocol):
         """(journal id, file name, user) of each upload; no user for shared files. Not in any order."""
 
 
+class Lives(Protocol):
+    """How long recordings live."""
+
+    async def recording(self, ino: int) -> Life | None:
+        """What is kept of the recording whose directory is *ino*; None: nothing is."""
+
+
 class Facts(Protocol):
     """What is true of the store as a whole."""
 
@@ -139,5 +147,5 @@ class Facts(Protocol):
         """The runs of sweeps that are remembered, oldest first."""
 
 
-class Catalogue(Books, Names, Unfinished, Usage, Objects, Facts, Protocol):
+class Catalogue(Books, Names, Unfinished, Usage, Objects, Lives, Facts, Protocol):
     """All of it."""

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple, Unpack
 
+from recfs.core.retention import Life
 from recfs.ports.rows import AccountRow, JournalRow, NodeRow, ObjectRow, SweepRow
 
 Answer = TypeVar("Answer")
@@ -63,6 +64,15 @@ class InS3(NamedTuple):
     """Files whose bytes are there alone."""
 
 
+class Recorded(NamedTuple):
+    """A recording."""
+
+    path: tuple[bytes, ...]
+    row: NodeRow
+    life: Life | None
+    """None: nothing is kept of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """A counter that does not agree with its rows. Exactly one of *ino* and *user* is set."""
@@ -99,6 +109,9 @@ class StoreQueries(Protocol):
 
     def accounts(self, user: str | None = None) -> Sequence[AccountRow]:
         """Those of all users, or of one."""
+
+    def recordings(self, user: str | None = None) -> Sequence[Recorded]:
+        """Those of all users, or of one, in order of inode number."""
 
     def states(self) -> dict[str, int]:
         """How many files are in each state."""

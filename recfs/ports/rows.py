@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from recfs.core.bounds import MAX_INT
 from recfs.core.model import Kind, State
+from recfs.core.retention import Life
 
 HOST = 1
 """This machine, in the rows that tell what is true of one machine alone, and in leases. There is one, for now."""
@@ -242,3 +243,10 @@ class AccountRow(NamedTuple):
     max_files: int | None
     max_file_size: int | None
     max_monthly_uploads: int | None
+
+
+class RecordingRow(NamedTuple):
+    """What is kept of a recording: by the inode number of its directory, and gone with that."""
+
+    ino: int
+    life: Life

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from recfs.ports.batch import Batch
+from recfs.ports.rows import RecordingRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,7 @@ class Changes:
         self._objects_gone: list[int] = []
         self._journal: dict[int, JournalRow] = {}
         self._journal_done: list[int] = []
+        self._recordings: dict[int, DirNode] = {}
         self._rest = Batch()
         self._unpublished: dict[int, None] = {}
         self._discarded: list[Garbage] = []
@@ -81,11 +83,20 @@ class Changes:
         self.changes += 1
         self._renewed(("nodes", node.ino))
         self._nodes.pop(node.ino, None)
+        self._recordings.pop(node.ino, None)
         self._unpublished.pop(node.ino, None)
         self._removed[node.ino] = None
         self._wake.set()
         if len(self._removed) > EAGER_NODES:
             self._eager.set()
+
+    def recording(self, folder: DirNode) -> None:
+        """What is kept of a recording changed. Its directory counts as changed, so that it stays in memory."""
+        if folder.unlinked:
+            return
+        self._renewed(("recordings", folder.ino))
+        self._recordings[folder.ino] = folder
+        self.node(folder)
 
     def account(self, account: Account) -> None:
         """The counters or limits of *account* changed."""
@@ -189,7 +200,7 @@ class Changes:
         nodes, removed, accounts = self._nodes, self._removed, self._accounts
         garbage, purged, rest = self._garbage, self._purged, self._rest
         objects, journal, journal_done = self._objects, self._journal, self._journal_done
-        objects_gone = self._objects_gone
+        objects_gone, recordings = self._objects_gone, self._recordings
         self._sources = (nodes, accounts, garbage)
         batch = Batch(
             nodes=[node.row() for node in nodes.values()],
@@ -209,7 +220,11 @@ class Changes:
             answered=rest.answered,
             sweeps=rest.sweeps,
             sweeps_gone=rest.sweeps_gone,
+            recordings=[
+                RecordingRow(ino, folder.life) for ino, folder in recordings.items() if folder.life is not None
+            ],
         )
+        self._recordings = {}
         self._objects, self._journal, self._journal_done, self._objects_gone = {}, {}, [], []
         self._nodes, self._removed, self._accounts = {}, {}, {}
         self._garbage, self._purged, self._rest = {}, [], Batch()
@@ -217,6 +232,7 @@ class Changes:
         def undo() -> None:
             gone = self._removed
             self._nodes = {ino: node for ino, node in nodes.items() if ino not in gone} | self._nodes
+            self._recordings = {ino: folder for ino, folder in recordings.items() if ino not in gone} | self._recordings
             self._removed = removed | self._removed
             self._accounts = accounts | self._accounts
             dropped = set(self._purged)

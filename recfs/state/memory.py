@@ -32,7 +32,9 @@ def _most_references(node: Node) -> int:
     With more than those of the two tables some coroutine goes on with this object after an await, or something lies in
     it on the disk: a second object for the same inode would not hear of what becomes of the first.
     """
-    return _IDLE_REFERENCES + (isinstance(node, DirNode) and node.job is node)
+    if not isinstance(node, DirNode):
+        return _IDLE_REFERENCES
+    return _IDLE_REFERENCES + (node.job is node) + (node.recording is node)
 
 
 class Memory:

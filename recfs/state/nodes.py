@@ -17,6 +17,7 @@ from recfs.ports.rows import GarbageRow, NodeRow, ObjectRow, Pending, Placement,
 
 if TYPE_CHECKING:
     from recfs.core.fallback import DirRule
+    from recfs.core.retention import Life
     from recfs.state.accounts import Account
     from recfs.state.backing_file import BackingFile, Untouched
 
@@ -209,7 +210,8 @@ class DirNode(Node):
     """A directory: the names loaded so far, and what everything below adds up to."""
 
     __slots__ = (
-        "account", "activity_ns", "children", "complete", "fallback", "job", "rbytes", "rfiles", "role", "whiteouts",
+        "account", "activity_ns", "children", "complete", "fallback", "job", "life", "rbytes", "recording", "rfiles",
+        "role", "whiteouts",
     )  # fmt: skip
     kind = Kind.DIR
     format = stat.S_IFDIR
@@ -235,6 +237,10 @@ class DirNode(Node):
         self.account: Account | None = parent.account if parent else None
         self.job: DirNode | None = self if role is Role.JOB else (parent.job if parent else None)
         self.activity_ns = 0
+        self.recording: DirNode | None = self if role is Role.RECORDING else (parent.recording if parent else None)
+        """The recording it lies in, or is."""
+        self.life: Life | None = None
+        """Of a recording: what is kept of it; there always is something."""
         self.fallback: DirRule | None = None
         self.whiteouts: set[bytes] | None = None
         """Names hidden here; None = not loaded."""

@@ -40,7 +40,7 @@ Change = tuple[str, "Hashable"]
 
 def _key(name: str, item: Any) -> Change:
     """What tells one change of a batch from another."""
-    if name in ("nodes", "accounts", "garbage", "objects", "journal", "unanswered", "sweeps"):
+    if name in ("nodes", "accounts", "garbage", "objects", "journal", "unanswered", "sweeps", "recordings"):
         return name, item[0]
     if name in ("xattrs", "whiteouts"):
         return name, item[:2]
@@ -76,7 +76,7 @@ class Refusals:
 
     def is_of(self, ino: int) -> bool:
         """Whether the catalogue did not take the last row of *ino*."""
-        return bool(self._known) and (("nodes", ino) in self._known or ("removed", ino) in self._known)
+        return bool(self._known) and any((name, ino) in self._known for name in ("nodes", "removed", "recordings"))
 
     @property
     def is_counted(self) -> bool:

@@ -17,6 +17,7 @@ from recfs.core import fallback
 from recfs.core.bounds import MAX_INT
 from recfs.core.layout import TOP_DIRS, Role, child_role
 from recfs.core.model import Kind
+from recfs.core.retention import CHANGED_EVERY_NS, RECORDINGS_SINCE, Status, recordings_since, unrecorded
 from recfs.errors import InvalidPath, IoFailure, NameTooLong, NotADirectory, RecfsError, Stale
 from recfs.ports.rows import ROOT_INO
 from recfs.state.events import Events
@@ -77,6 +78,7 @@ class Tree:
         self.locations = Locations()
         self.shown_ids: dict[int, int] = {}
         self.shown_inos: dict[int, int] = {}
+        self._recordings_since_ns = 0
         self._next_ino = ROOT_INO + 1
         self._ino_ceiling = 0
         self._next_gid = 1
@@ -93,6 +95,11 @@ class Tree:
         self._reserve()
         for view_id, ino in await self.catalogue.views():
             self.shown_ids[ino], self.shown_inos[view_id] = view_id, ino
+        since = recordings_since(facts)
+        if since is None:
+            since = self.clock.steady_ns()
+            self.behind.meta(RECORDINGS_SINCE, str(since))
+        self._recordings_since_ns = min(since, self.clock.steady_ns())
         now = self.clock.now_ns()
         row = await self.catalogue.node(ROOT_INO)
         if row is None:
@@ -208,6 +215,7 @@ class Tree:
             role = _role(row, parent)
             account = await self.accounts.load(row.name.decode("ascii")) if role in _OWNED else None
             in_s3 = await self.catalogue.object(row.ino) if row.has_object else None
+            life = await self.catalogue.recording(row.ino) if role is Role.RECORDING else None
             size = await self._bytes_of(row) if row.size_bytes >= MAX_INT else row.size_bytes
             if written == self.behind.written:
                 break  # else what was read may be outdated, and nothing would tell
@@ -222,6 +230,8 @@ class Tree:
             node.rbytes = size
             if account is not None:
                 node.account = account
+            if role is Role.RECORDING:
+                node.life = life or unrecorded(self._recordings_since_ns)
             node.fallback = fallback.rule_for_dir(self.rules, tuple(node.parts())) if self.rules else None
             if node.fallback is None:
                 node.whiteouts = set()
@@ -345,11 +355,17 @@ class Tree:
         self.activity(folder)
 
     def activity(self, folder: DirNode) -> None:
-        """Something inside a temp job changed."""
+        """Something inside a temp job or a recording changed. While a recording is expired, nothing counts."""
         job = folder.job
         if job is not None and (now_ns := self.clock.steady_ns()) > job.activity_ns:
             job.activity_ns = now_ns
             self.behind.node(job)
+        top = folder.recording
+        if top is not None and top.life is not None and top.life.status is Status.ACTIVE:
+            now_ns = self.clock.steady_ns()
+            if now_ns > top.life.changed_ns:
+                top.life = top.life._replace(changed_ns=now_ns + CHANGED_EVERY_NS)
+                self.behind.recording(top)
 
     # --- truth ---------------------------------------------------------------------------------------------------
 

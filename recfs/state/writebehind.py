@@ -152,7 +152,9 @@ class WriteBehind(Changes):
             for each in self._subscribers:
                 each.written()
             self.problem = None
-            live: dict[str, dict[Any, Any]] = {"nodes": nodes, "accounts": accounts, "garbage": garbage}
+            live: dict[str, dict[Any, Any]] = {
+                "nodes": nodes, "accounts": accounts, "garbage": garbage, "recordings": nodes,
+            }  # fmt: skip
             for (name, key), (item, error) in refused.items():
                 live_item = live.get(name, {}).get(key, item)
                 self._refusals.set_aside((name, key), live_item, error, unpublished, discarded)
@@ -176,7 +178,7 @@ class WriteBehind(Changes):
             kept: dict[str, dict[Any, Any]] = {
                 "nodes": self._nodes, "removed": self._removed, "accounts": self._accounts,
                 "garbage": self._garbage, "objects": self._objects, "journal": self._journal,
-                "meta": self._rest.meta,
+                "meta": self._rest.meta, "recordings": self._recordings,
             }  # fmt: skip
             if name in kept:
                 value = None if name == "removed" else each.item[1] if name == "meta" else each.item

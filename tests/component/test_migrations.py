@@ -17,6 +17,7 @@ from recfs.catalogue.migrations import split_statements
 from recfs.catalogue.opening import open_catalogue
 from recfs.catalogue.reports import SqliteReports
 from recfs.core.bounds import MAX_INT, MIN_TIME_NS
+from recfs.core.retention import Cause, Life, Status
 from recfs.ports.rows import HOST, LocalCopy, Placement
 
 STORED = Path(__file__).with_name("catalogues")
@@ -27,6 +28,7 @@ FROZEN = {
     "0005_unanswered.sql": "2fe25f4929f7555f",
     "0006_placement.sql": "0411ae3844facef6",
     "0007_sweeps.sql": "f37ad64b761be697",
+    "0008_recordings.sql": "e666389b709c496f",
 }
 """The beginning of the SHA-256 of each step's SQL."""
 VERSIONS = sorted(path.stem for path in STORED.glob("*.sql"))
@@ -105,6 +107,7 @@ async def test_an_earlier_catalogue_becomes_what_a_new_one_is(tmp_path: Path, ve
         assert shape(path) == shape(tmp_path / "new.db")
         committed, written, link = [await catalogue.node(ino) for ino in (4, 5, 6)]
         held, work = await catalogue.object(4), await catalogue.journal()
+        life = await catalogue.recording(3)
     finally:
         catalogue.close()
     assert committed is not None
@@ -117,6 +120,8 @@ async def test_an_earlier_catalogue_becomes_what_a_new_one_is(tmp_path: Path, ve
     assert (committed.placement, written.placement) == (Placement(home_ino=99), Placement("abc-1", promised=1))
     assert held is None if version < "0002" else held is not None and held.copy == LocalCopy(7, 1, 0, 8)
     assert [(row.host, row.lease_until_ns) for row in work] == ([] if version < "0002" else [(HOST, MAX_INT)])
+    expired = Life(Status.EXPIRED, 11, 12, 13, 14, 15, 16, 17, Cause.DATE, 1, "a note", "uid 0")
+    assert life == (expired if version >= "0008" else None)
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert db.execute("select path, promised from garbage").fetchall() == [(b"users/5/gone", 0)]
         assert db.execute("select count(*) from object").fetchone()[0] == (0 if version < "0002" else 1)
@@ -136,6 +141,7 @@ def test_commands_read_an_earlier_catalogue_as_it_is(tmp_path: Path, version: st
         staged = [each.row.placement for each in snapshot.below(3, recursive=False, state="writing")]
         assert staged == [Placement("abc-1", promised=int(version >= "0004"))]
         assert snapshot.waiting().unpublished == 0
+        assert snapshot.recordings() == []
         assert [each.row.lease_until_ns for each in snapshot.journal()] == ([] if version < "0002" else [MAX_INT])
         assert snapshot.local_bytes() == (0 if version < "0002" else 4)
     assert shape(path) == before

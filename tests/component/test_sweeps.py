@@ -192,6 +192,7 @@ async def test_the_stores_own_sweeps(fs: Filesystem) -> None:
         "clock",
         "temp",
         "trash",
+        "expired",
         "backup",
     ]
 

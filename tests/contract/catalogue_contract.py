@@ -9,6 +9,7 @@ import pytest
 
 from recfs.core.bounds import MAX_INT, MAX_TIME_NS, MIN_TIME_NS
 from recfs.core.model import Kind, State
+from recfs.core.retention import Cause, Life, Status
 from recfs.errors import OutOfSpace, RowRefused
 from recfs.ports.batch import Batch
 from recfs.ports.catalogue import Catalogue
@@ -21,6 +22,7 @@ from recfs.ports.rows import (
     NodeRow,
     ObjectRow,
     Placement,
+    RecordingRow,
     SweepRow,
     UnansweredRow,
 )
@@ -208,6 +210,30 @@ class CatalogueContract:
         await filled.apply(Batch(xattrs=[(10, b"user.a", b"1"), (10, b"user.a", b"2"), (10, b"user.b", None)]))
         assert await filled.xattrs(10) == {b"user.a": b"2"}
         assert await filled.xattrs(11) == {b"user.a": b"x"}
+
+    async def test_what_is_kept_of_recordings(self, filled: Catalogue) -> None:
+        life = Life(Status.EXPIRED, 1, 2, 3, 4, 5, 6, 7, Cause.RULE, 1, "a note\n\N{SNOWMAN}", "uid 0")
+        await filled.apply(Batch(recordings=[RecordingRow(2, life), RecordingRow(10, Life())]))
+        found = await filled.recording(2)
+        assert found == life
+        assert (type(found.status), type(found.expired_by)) == (Status, Cause)
+        assert (await filled.recording(10), await filled.recording(11)) == (Life(), None)
+        await filled.apply(Batch(recordings=[RecordingRow(2, life._replace(keep=0, expires_ns=None))]))
+        assert await filled.recording(2) == life._replace(keep=0, expires_ns=None)
+        assert await filled.recording(10) == Life()
+
+    async def test_a_recording_goes_with_its_directory_also_in_the_batch_that_set_it(self, filled: Catalogue) -> None:
+        await filled.apply(Batch(recordings=[RecordingRow(2, Life(keep=1)), RecordingRow(10, Life())]))
+        await filled.apply(Batch(removed=[2], recordings=[RecordingRow(2, Life(keep=1))]))
+        assert (await filled.recording(2), await filled.recording(10)) == (None, Life())
+
+    async def test_times_of_recordings_that_lie_ahead_are_now(self, filled: Catalogue) -> None:
+        ahead = Life(born_ns=90, changed_ns=101, expires_ns=500, dated_ns=150, ahead_ns=300, expired_ns=200)
+        past = Life(born_ns=10, changed_ns=20, expires_ns=500, dated_ns=30, ahead_ns=300, expired_ns=40)
+        await filled.apply(Batch(recordings=[RecordingRow(2, ahead), RecordingRow(10, past)]))
+        await filled.forget_future(100)
+        assert await filled.recording(2) == ahead._replace(changed_ns=100, dated_ns=100, expired_ns=100)
+        assert await filled.recording(10) == past
 
     async def test_whiteouts(self, filled: Catalogue) -> None:
         await filled.apply(Batch(whiteouts=[(2, b"x", True), (2, b"y", True), (2, b"y", False), (1, b"z", True)]))

@@ -10,9 +10,11 @@ import pytest
 from recfs.catalogue.opening import open_catalogue
 from recfs.catalogue.reports import SqliteReports
 from recfs.core.model import Kind, State
+from recfs.core.retention import Life, Status
 from recfs.errors import CatalogueCorrupt, NotAStore, NotFound
 from recfs.ports.batch import Batch
 from recfs.ports.reports import Difference, InS3, Queued, Reports, Snapshot, Waiting
+from recfs.ports.rows import RecordingRow
 
 from .catalogue_contract import account, garbage, held, row, work
 
@@ -122,3 +124,28 @@ def test_a_store_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "other.db").write_bytes(b"no database" * 1000)
     with pytest.raises(CatalogueCorrupt), SqliteReports(tmp_path / "other.db").reading():
         pass
+
+
+async def test_recordings_are_found_by_where_they_lie(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.db"
+    catalogue = open_catalogue(path)
+    tree = [
+        row(1, b"", kind=Kind.DIR), row(2, b"users", kind=Kind.DIR), row(3, b"5", 2, kind=Kind.DIR),
+        row(4, b"recordings", 3, kind=Kind.DIR), row(20, b"142", 4, kind=Kind.DIR, size_bytes=7, rfiles=1),
+        row(9, b"7", 4, kind=Kind.DIR), row(5, b"6", 2, kind=Kind.DIR), row(6, b"recordings", 5, kind=Kind.DIR),
+        row(21, b"1", 6, kind=Kind.DIR), row(22, b"2", 20, kind=Kind.DIR), row(23, b"file", 20),
+        row(30, b"temp", kind=Kind.DIR), row(31, b"5", 30, kind=Kind.DIR), row(32, b"recordings", 31, kind=Kind.DIR),
+        row(33, b"1", 32, kind=Kind.DIR),
+    ]  # fmt: skip
+    lives = [RecordingRow(20, Life(Status.EXPIRED, keep=1)), RecordingRow(22, Life())]
+    await catalogue.apply(Batch(nodes=tree, recordings=lives))
+    catalogue.close()
+    with SqliteReports(path).reading() as snapshot:
+        found = snapshot.recordings()
+        assert [(each.path, each.row.ino, each.row.size_bytes, each.life) for each in found] == [
+            ((b"users", b"5", b"recordings", b"7"), 9, 0, None),
+            ((b"users", b"5", b"recordings", b"142"), 20, 7, Life(Status.EXPIRED, keep=1)),
+            ((b"users", b"6", b"recordings", b"1"), 21, 0, None),
+        ]
+        assert [each.row.ino for each in snapshot.recordings("5")] == [9, 20]
+        assert snapshot.recordings("\udcff") == []

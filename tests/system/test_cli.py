@@ -17,7 +17,19 @@ from recfs.cli.common.exits import MEANING, exit_code_of
 from recfs.cli.common.store import Store
 from recfs.cli.main import cli
 from recfs.errors import NotFound, RecfsError
-from tests.system.fake_daemon import ANSWERS, DIFFERENCE, FILE, INFO, JOBS, STATUS, USER, FakeDaemon, run
+from tests.system.fake_daemon import (
+    ANSWERS,
+    DIFFERENCE,
+    EXPIRED,
+    FILE,
+    INFO,
+    JOBS,
+    RECORDING,
+    STATUS,
+    USER,
+    FakeDaemon,
+    run,
+)
 
 COMMANDS = {
     "status": (
@@ -81,6 +93,31 @@ COMMANDS = {
     ),
     "watch scan": (["watch", "scan"], ANSWERS["watch_scan"], ["1,204 directories"]),
     "watch accept": (["watch", "accept"], ANSWERS["watch_accept"], ["1,204 files lose their names"]),
+    "sweep expired": (
+        ["sweep", "expired", "--dry-run"],
+        {"recordings": EXPIRED},
+        ["users/5/recordings/143", "1 file is open", "1 expired, 0 removed, 0 active again; dry run"],
+    ),
+    "recording list": (
+        ["recording", "list"],
+        [RECORDING],
+        ["users/5/recordings/142", "expired", "5 MiB", "2026-11-23 09:01:02", "removed in 2d", "1 recording, 5 MiB"],
+    ),
+    "recording show": (
+        ["recording", "show", "users/5/recordings/142"],
+        RECORDING,
+        [r"a\nnote", "uid 0 by setfattr", "5 MiB in 1 file", "open files", "2026-11-21 09:01:02"],
+    ),
+    "recording set-expiry": (
+        ["recording", "set-expiry", "users/5/recordings/142", "2027-01-31"],
+        RECORDING,
+        ["status", "expired"],
+    ),
+    "recording keep": (
+        ["recording", "keep", "users/5/recordings/142"],
+        [RECORDING],
+        ["users/5/recordings/142: expired, last change 91d ago"],
+    ),
     "ls-files": (
         ["ls-files"],
         [FILE],
@@ -124,6 +161,11 @@ def test_commands_pass_their_options_on(daemon: FakeDaemon) -> None:
         ("quota", "check", "--repair"),
         ("sweep", "temp", "--dry-run"),
         ("sweep", "history", "temp", "--limit", "7"),
+        ("sweep", "expired"),
+        ("recording", "list", "--user", "5", "--status", "expired", "--due", "7d"),
+        ("recording", "expire", "users/5/recordings/1", "users/5/recordings/2", "--note", "why"),
+        ("recording", "unkeep", "users/5/recordings/1"),
+        ("recording", "set-expiry", "users/5/recordings/1", "never"),
         ("ls-files", "users/5/", "-r", "--state", "incomplete"),
         ("drain", "--timeout", "2m", "--json"),
     ):
@@ -138,6 +180,12 @@ def test_commands_pass_their_options_on(daemon: FakeDaemon) -> None:
         ("quota_check", {"repair": True}),
         ("sweep_temp", {"dry_run": True}),
         ("sweep_history", {"name": "temp", "limit": 7}),
+        ("sweep_expired", {"dry_run": False}),
+        ("recording_list", {"user": "5", "status": "expired", "due_s": 604_800.0}),
+        ("recording_expire", {"path": "users/5/recordings/1", "note": "why"}),
+        ("recording_expire", {"path": "users/5/recordings/2", "note": "why"}),
+        ("recording_keep", {"path": "users/5/recordings/1", "on": False, "note": None}),
+        ("recording_set_expiry", {"path": "users/5/recordings/1", "date": "never", "note": None}),
         ("ls_files", {"path": "users/5", "recursive": True, "state": "incomplete"}),
         ("drain", {"timeout_s": 120.0}),
     ]
@@ -387,6 +435,12 @@ def test_config_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = run("config", "show").stdout
     assert str(conf) in plain
     assert re.search(r"^min_free +2 GiB$", plain, re.MULTILINE)
+    assert re.search(r"^retention +\[\]$", plain, re.MULTILINE)
+    with conf.open("a") as file:
+        file.write('[[retention]]\nretention = "90d"\ngrace = "1h"\n')
+    plain = run("config", "show").stdout
+    assert re.search(r"^retention\[1\]\.retention +90d$", plain, re.MULTILINE)
+    assert re.search(r"^retention\[1\]\.grace +1h$", plain, re.MULTILINE)
 
 
 def test_every_command_has_help_and_takes_json() -> None:
@@ -398,7 +452,7 @@ def test_every_command_has_help_and_takes_json() -> None:
             yield name, command
 
     found = dict(walk(cli, "recfs"))
-    assert len(found) == 45
+    assert len(found) == 52
     for name, command in found.items():
         assert command.help, name
         assert "json" in {param.name for param in command.params}, name

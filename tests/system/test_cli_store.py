@@ -125,6 +125,8 @@ def test_writing_commands_open_the_store_themselves(stopped_store: Path, monkeyp
         ["quota", "set", "5", "--max-files", "7"],
         ["quota", "check", "--repair"],
         ["sweep", "temp"],
+        ["sweep", "expired"],
+        ["recording", "keep", "users/5/recordings/1"],
     ):
         result = run(*args, "--root", stopped_store)
         assert result.exit_code == 0, result.output
@@ -132,6 +134,8 @@ def test_writing_commands_open_the_store_themselves(stopped_store: Path, monkeyp
         ("quota_set", {"user": "5", "max_files": 7}),
         ("quota_check", {"repair": True}),
         ("sweep_temp", {"dry_run": False}),
+        ("sweep_expired", {"dry_run": False}),
+        ("recording_keep", {"path": "users/5/recordings/1", "on": True, "note": None}),
     ]
 
 

@@ -144,7 +144,11 @@ MISTAKES = [
     ("[commit]\nhash_thread = 2", "commit.hash_thread: unknown key; did you mean hash_threads?"),
     ("colour = 1", "colour: unknown key; known here: root, mountpoint, min_free"),
     ("[quotas]\nmax_bytes = 1", "quotas: unknown key; did you mean quota?"),
-    ("retention = 1", "retention: unknown key; retention belongs below [trash]"),
+    (
+        "retention = 1",
+        "retention = 1: wrong type; write [[retention]], once per rule, or retention = [] for none; the key retention"
+        " belongs below [trash] or [[retention]]",
+    ),
     ("[log]\nmin_free = 1", "log.min_free: unknown key; min_free belongs above the first [section]"),
     ('min_free = "1 GiX"', "min_free = \"1 GiX\": unknown unit of size 'GiX' in '1 GiX'; use B, kB, MB"),
     ("min_free = -1", "min_free = -1: a size cannot be negative"),

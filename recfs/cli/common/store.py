@@ -37,11 +37,12 @@ _LONG_S = 7 * 86_400.0
 """For what takes as long as files are large, or S3 is slow; a daemon that ends breaks the connection off."""
 _LONG = frozenset({"evict", "fetch", "pin", "tier_run", "restore", "presign", "lifecycle_show", "lifecycle_apply"}) | {
     "backup_now",
+    "sweep_expired",
     "sweep_multiparts",
     "bucket_owner",
     "bucket_claim",
 }
-_ASK_S3 = _LONG - {"evict", "backup_now"}
+_ASK_S3 = _LONG - {"evict", "backup_now", "sweep_expired"}
 _TELL_THEMSELVES = frozenset({"drain", "stop"})
 _LIVE_ONLY = {
     "drain": "what waits is done after the next `recfs mount`",
@@ -61,6 +62,10 @@ _WRITING = frozenset({"quota_set", "sweep_temp", "bucket_owner", "bucket_claim"}
     "trash_restore",
     "trash_purge",
     "backup_now",
+    "sweep_expired",
+    "recording_expire",
+    "recording_keep",
+    "recording_set_expiry",
 }
 
 
@@ -158,6 +163,7 @@ class Store:
         if method in ("queue", "route_explain"):
             return _s3_question(method, params, config)
         from recfs.api import summaries, summaries_upkeep
+        from recfs.api.recordings import Asked
 
         questions: dict[str, Callable[[Snapshot], Any]] = {
             "status": lambda snapshot: summaries.status(snapshot, config),
@@ -168,6 +174,10 @@ class Store:
             "ls_files": lambda snapshot: summaries.ls_files(
                 snapshot, params["path"], params["recursive"], params["state"]
             ),
+            "recording_list": lambda snapshot: Asked(snapshot, config.policy(), None, {}).list(
+                params["user"], params["status"], params["due_s"]
+            ),
+            "recording_show": lambda snapshot: Asked(snapshot, config.policy(), None, {}).show(params["path"]),
         }
         return questions[method]
 

@@ -17,6 +17,7 @@ _SECONDS = frozenset(
         *("flush_interval", "settle_max", "sweep_interval", "retention", "min_age", "max_age", "keep_local"),
         *("connect_timeout", "read_timeout", "deadline", "settle", "retry_max", "abort_multipart", "after"),
         *("every", "multiparts_every", "multiparts_age", "tier_every"),
+        *("grace", "archive_threshold"),
     }
 )
 _BYTES = frozenset(
@@ -98,6 +99,8 @@ def _shown(key: str, value: Any) -> str:
         return "unlimited" if key.startswith("quota.") else "-"
     if isinstance(value, str):
         return output.show_name(value) or '""'
+    if isinstance(value, list):
+        return output.show_name(str(value))  # of tables there may be several, and there is none
     if name in _BYTES:
         return output.size(value)
     if name in _SECONDS:

@@ -19,6 +19,15 @@ temp/5/77  246.592ms   2 B      1  kept     last change 246.592ms ago, max_age 1
 """
 
 
+_EXPIRED = """
+$ recfs sweep expired --dry-run
+Recording               Status   Action  Why
+users/5/recordings/142  active   expire  last change 91d 2h ago, retention 90d (rule 1)
+users/7/recordings/9    expired  none    expires_at 2026-11-01T00:00:00Z; grace 7d is over, but 1 file is open
+1 expired, 0 removed, 0 active again; dry run: nothing is done
+"""
+
+
 _LISTED = """
 $ recfs sweep list
 Name        Every  Last (UTC)            Took  Next  Result
@@ -82,6 +91,36 @@ def temp(invocation: Invocation, dry_run: bool) -> None:
     freed = output.size(sum(job["rbytes"] for job in expired))
     verb = "would be removed" if dry_run else "removed"
     output.say(f"{len(expired):,} of {len(jobs):,} jobs {verb}, {freed}")
+
+
+@sweep.command("expired", example=_EXPIRED)
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@store_options
+@click.pass_obj
+def expired(invocation: Invocation, dry_run: bool) -> None:
+    """Have recordings expire that are due, and remove those whose grace is over.
+
+    The daemon does so by itself every `[recordings].sweep_interval`. Those that are due and stay all the same are
+    named, with the reason.
+    """
+    result = open_store(invocation).call("sweep_expired", dry_run=dry_run)
+    if invocation.json:
+        output.emit_json(result)
+        return
+    recordings = result["recordings"]
+    if recordings:
+        output.print_table(
+            ("Recording", "Status", "Action", "Why"),
+            [
+                (output.show_name(each["path"]), each["status"], each["action"], output.show_name(each["reason"]))
+                for each in recordings
+            ],
+        )
+    counts = [
+        f"{sum(each['action'] == action for each in recordings):,} {done}"
+        for action, done in (("expire", "expired"), ("remove", "removed"), ("revive", "active again"))
+    ]
+    output.say(", ".join(counts) + ("; dry run: nothing is done" if dry_run else ""))
 
 
 @sweep.command("list", example=_LISTED)

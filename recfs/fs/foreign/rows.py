@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from recfs.core.layout import Role, child_role, is_upload
 from recfs.core.model import State
-from recfs.fs.caller import Caller
+from recfs.fs.caller import Caller, may_grow
 from recfs.ports.rows import Pending
 from recfs.state.nodes import DirNode, FileNode, LinkNode, Node
 
@@ -43,8 +43,11 @@ class ForeignRows:
 
     @staticmethod
     def allow(folder: DirNode, name: bytes, seen: Seen) -> None:
-        """Raise InvalidPath or NameTooLong where the level of *folder* has no such entries."""
+        """Raise InvalidPath or NameTooLong where the level of *folder* has no such entries, ReadOnlyFile where nothing
+        new comes: in a recording that has expired.
+        """
         child_role(folder.role, name, is_dir=seen.format == stat.S_IFDIR)
+        may_grow(folder)
 
     def file(self, folder: DirNode, name: bytes, seen: Seen) -> FileNode:
         """Enter a file whose bytes lie at its place. Limits are not asked: the bytes are there already."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from recfs.core.fallback import auto_dirs, deepest, rule_for_dir
 from recfs.core.layout import Role, check_target, child_role, is_upload
 from recfs.core.permissions import mode_given
+from recfs.core.retention import Status
 from recfs.errors import (
     Busy,
     Exists,
@@ -21,7 +22,8 @@ from recfs.errors import (
     NotFound,
     Stale,
 )
-from recfs.fs.caller import may_add, may_change, may_take
+from recfs.fs.caller import may_add, may_change, may_grow, may_take
+from recfs.fs.names.births import begin_life, recall_life
 from recfs.ports.rows import Pending
 from recfs.state.nodes import DirNode, FileNode, LinkNode, Node
 
@@ -77,6 +79,7 @@ class Namespace:
         account = await self._account_for(folder, name)
         await self.absent(folder, name)  # the last to be waited for: what is made meanwhile may leave memory again
         may_change(folder, caller)
+        may_grow(folder)
         may_add(folder, caller)
         if name in folder.children:
             raise Exists(f"{folder.path}/{os.fsdecode(name)} exists")
@@ -89,6 +92,14 @@ class Namespace:
             below = self._add_dir(made, automatic, mode, caller, child_role(role, automatic, is_dir=True))
             self._fit(below)
         return made
+
+    async def _arrival(self, node: Node | None, folder: DirNode, name: bytes) -> Account | None:
+        """Have in memory what a directory needs where it is to come; the account that it will be."""
+        if not isinstance(node, DirNode):
+            return None
+        if folder.role is Role.USER_RECORDINGS:
+            await recall_life(self._tree, node)
+        return await self._account_for(folder, name)
 
     async def _account_for(self, folder: DirNode, name: bytes) -> Account | None:
         if folder.role in (Role.USERS_TOP, Role.TEMP_TOP):
@@ -112,6 +123,8 @@ class Namespace:
         node = DirNode(tree.new_ino(), folder, name, bits, caller.uid, gid, now, role)
         node.pending = Pending.MAKE
         tree.add(node)
+        if role is Role.RECORDING:
+            begin_life(tree, node)
         tree.touch(folder, now)
         tree.activity(node)
         self._behind.publish(node)
@@ -122,6 +135,7 @@ class Namespace:
         check_target(target)
         await self.absent(folder, name)
         may_change(folder, caller)
+        may_grow(folder)
         may_add(folder, caller)
         if name in folder.children:
             raise Exists(f"{folder.path}/{os.fsdecode(name)} exists")
@@ -145,13 +159,14 @@ class Namespace:
         """rename(2) and RENAME_NOREPLACE. Returns (moved node, replaced node). Stale where it would not be *only*."""
         while True:
             node = await self._tree.child(old, old_name)
-            account = await self._account_for(new, new_name) if isinstance(node, DirNode) else None
+            account = await self._arrival(node, new, new_name)
             target = await self._tree.child(new, new_name)
             automatic = await self.removal.automatic(target) if isinstance(target, DirNode) else None
             if old.children.get(old_name) is node and new.children.get(new_name) is target:
                 break  # else one of them came, went or moved meanwhile
         may_change(old, caller)
         may_change(new, caller)
+        may_grow(new)
         if only is not None and node is not only:
             raise Stale(f"{old.path}/{os.fsdecode(old_name)} is another one by now")
         if node is None or node.unlinked:
@@ -188,12 +203,14 @@ class Namespace:
         while True:
             one = await self._tree.child(old, old_name)
             two = await self._tree.child(new, new_name)
-            one_account = await self._account_for(new, new_name) if isinstance(one, DirNode) else None
-            two_account = await self._account_for(old, old_name) if isinstance(two, DirNode) else None
+            one_account = await self._arrival(one, new, new_name)
+            two_account = await self._arrival(two, old, old_name)
             if old.children.get(old_name) is one and new.children.get(new_name) is two:
                 break
         may_change(old, caller)
         may_change(new, caller)
+        may_grow(old)
+        may_grow(new)
         if one is None or two is None or one.unlinked or two.unlinked:
             raise NotFound("both names must exist to be exchanged")
         if one is two:
@@ -219,6 +236,8 @@ class Namespace:
                 raise InvalidPath(f"{node.path}: this level of the tree keeps its place")
             if node.role <= Role.TEMP_TOP:
                 raise Busy(f"{node.path} is part of every store")
+            if node.role is Role.RECORDING and node.life is not None and node.life.status is Status.REMOVING:
+                raise Busy(f"{node.path} is being removed")
             step: DirNode = new
             while step.parent is not step:
                 if step is node:
@@ -313,6 +332,9 @@ class Namespace:
                 node.activity_ns = max(node.activity_ns, self._tree.clock.steady_ns())
             else:
                 node.activity_ns = 0
+            node.recording = node if node.role is Role.RECORDING else parent.recording
+            if node.role is Role.RECORDING and node.life is None:
+                begin_life(self._tree, node)
             whiteouts = node.whiteouts
             self._fit(node, depth)
             node.whiteouts = whiteouts if node.fallback is not None else set()

@@ -1,0 +1,362 @@
+"""How long recordings live: rules, and what is to be done about a recording now. Decisions only, each with its reason.
+
+A [[retention]] table of recfs.conf is a rule; the first that takes a recording decides about it, and no other. Without
+one nothing expires. `services/expiry.py` carries out what `judge` says.
+
+Two clocks (`recfs/clock.py`). Ages go by `steady_ns`, the time that passed. A date is a person's, so the calendar says
+whether it has come; but a calendar can be wrong, so the time from when the date was set until then has to have passed
+by `steady_ns`, too. A clock that is put ahead brings no date nearer, and what was set while it was wrong is judged anew
+as soon as it is right: an expired recording whose date lies ahead again is active again. The time in which the machine
+is off does not count in `steady_ns`: after it a date comes later by as much, and never early.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal, NamedTuple
+
+from recfs.core.dates import date_text
+from recfs.core.globs import Path, PathGlob, compiled, is_glob
+from recfs.core.layout import is_id
+from recfs.core.places import ID, meets
+from recfs.core.units import format_duration
+
+Since = Literal["change", "creation"]
+
+_NS = 1_000_000_000
+_PLACE = (b"users", ID, b"recordings", ID)
+CHANGED_EVERY_NS = 60 * _NS
+"""How precisely the last change of a recording is recorded: as up to so much later, so that nothing goes early."""
+
+
+class Status(StrEnum):
+    """Where a recording is in its life."""
+
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    """Nothing new may come, and nothing be written; it can be read until its grace is over."""
+    REMOVING = "removing"
+    """Its removal has begun, and cannot be taken back: nothing of it is opened any more."""
+
+
+class Cause(StrEnum):
+    """What made a recording expire."""
+
+    NOBODY = ""
+    OPERATOR = "operator"
+    DATE = "date"
+    RULE = "rule"
+
+
+class Life(NamedTuple):
+    """What is kept of a recording besides its files. As it is made, it says nothing."""
+
+    status: Status = Status.ACTIVE
+    created_ns: int = 0
+    """When it was made, for people (wall clock); 0: before recfs recorded that."""
+    born_ns: int = 0
+    """The same by `Clock.steady_ns`; of one that was there before, when recfs began to record it."""
+    changed_ns: int = 0
+    """Not before the last change inside it, and at most `CHANGED_EVERY_NS` after it (`Clock.steady_ns`)."""
+    expires_ns: int | None = None
+    """The date that was set for it to expire (nanoseconds since the epoch); None: the rules decide."""
+    dated_ns: int = 0
+    """When that was set (`Clock.steady_ns`) …"""
+    ahead_ns: int = 0
+    """… and how far ahead of the calendar it lay then."""
+    expired_ns: int = 0
+    """Since when it is expired (`Clock.steady_ns`)."""
+    expired_by: Cause = Cause.NOBODY
+    keep: int = 0
+    """1: no rule and no date makes it expire."""
+    note: str = ""
+    """What the operator has to say of it."""
+    set_by: str = ""
+    """Who set date, keep or status last; empty: nobody has."""
+
+
+RECORDINGS_SINCE = "recordings_since"
+"""Store-wide fact: when this store began to keep what is to be kept of recordings (`Clock.steady_ns`)."""
+
+
+def recordings_since(facts: Mapping[str, str]) -> int | None:
+    """The fact; None where there is none, or none that can be understood."""
+    told = facts.get(RECORDINGS_SINCE, "")
+    return int(told) if told.isdecimal() and len(told) < 20 else None
+
+
+def unrecorded(since_ns: int) -> Life:
+    """What is known of a recording that was there before anything was kept of any: its ages count from then on."""
+    return Life(born_ns=since_ns, changed_ns=since_ns)
+
+
+class Now(NamedTuple):
+    """The time, by the clocks that count here."""
+
+    steady_ns: int
+    calendar_ns: int
+
+
+class Use(NamedTuple):
+    """How many different files of a recording are open."""
+
+    files: int = 0
+    writers: int = 0
+    """Of these, for writing."""
+
+
+UNUSED = Use()
+
+
+class Action(StrEnum):
+    """What is to be done about a recording."""
+
+    NONE = "none"
+    EXPIRE = "expire"
+    """It becomes `expired`."""
+    REVIVE = "revive"
+    """It is `active` again: what made it expire does not hold any more."""
+    REMOVE = "remove"
+    """Its grace is over, or its removal was begun: it goes with everything in it."""
+
+
+class Verdict(NamedTuple):
+    """What is to be done about a recording now, and why."""
+
+    action: Action
+    reason: str
+    rule: int | None = None
+    """The rule it falls under, counted from 1."""
+    due_ns: int | None = None
+    """When it expires or, expired, is removed (`Clock.steady_ns`): what is open may hold that up. None: never."""
+    storage_class: str | None = None
+    """The class that the objects of its files are to have, as it has come of age."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionRule:
+    """One validated [[retention]] table. Raises ValueError that says what to write instead."""
+
+    pattern: str = "users/*/recordings/*"
+    user: str = "*"
+    retention_s: float | None = None
+    """The age at which a recording expires; None: never."""
+    since: Since = "change"
+    """From when its age counts: the last change inside it, or its creation."""
+    auto_cleanup: bool = True
+    """Whether one that is due expires by itself, or is only told of."""
+    grace_s: float | None = None
+    """How long an expired one can still be read; None: as [recordings] says."""
+    archive_threshold_s: float | None = None
+    """The age at which the objects of its files get another storage class; None: never."""
+    archive_storage_class: str | None = None
+    _glob: PathGlob = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        glob = PathGlob(self.pattern)
+        if not meets(glob.parts, _PLACE):
+            raise ValueError(
+                f"pattern {self.pattern!r} takes no recording: these are the directories users/<id>/recordings/<id>"
+            )
+        user = self.user.encode("utf-8", "surrogateescape")
+        if not (is_id(user) or is_glob(user)) or b"/" in user:
+            raise ValueError(f'user {self.user!r}: a user is an id, or a pattern of ids such as "1*"')
+        for name, value in (("retention", self.retention_s), ("archive_threshold", self.archive_threshold_s)):
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} is more than 0s; to have recordings expire at once is what no rule does")
+        if (self.archive_threshold_s is None) != (self.archive_storage_class is None):
+            raise ValueError("archive_threshold and archive_storage_class need each other; write both or neither")
+        object.__setattr__(self, "_glob", glob)
+
+    def matches(self, path: Path) -> bool:
+        """Tell whether the rule is for the recording at a mount path."""
+        return bool(compiled(self.user.encode("utf-8", "surrogateescape"))(path[1])) and self._glob.matches(path)
+
+    def covers(self, other: "RetentionRule") -> bool:
+        """Tell whether the rule surely takes every recording that *other* does."""
+        return self.user in ("*", other.user) and self._glob.covers(other._glob)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """All of the rules, in order, and what holds where they say nothing."""
+
+    rules: tuple[RetentionRule, ...] = ()
+    grace_s: float = 7 * 86_400.0
+
+    def rule_for(self, path: Path) -> tuple[int | None, RetentionRule | None]:
+        """The first rule that takes the recording at *path*, and its number, counted from 1."""
+        for number, rule in enumerate(self.rules, start=1):
+            if rule.matches(path):
+                return number, rule
+        return None, None
+
+
+NOTHING_EXPIRES = Policy()
+"""What holds where no rule is set."""
+
+
+def check_retention(rules: Sequence[RetentionRule]) -> None:
+    """Refuse a list with a rule that can never decide. Raises ValueError."""
+    for index, later in enumerate(rules):
+        for number, earlier in enumerate(rules[:index], start=1):
+            if earlier.covers(later):
+                raise ValueError(
+                    f"rule {index + 1} ({later.pattern}) never applies: rule {number} ({earlier.pattern}) comes first"
+                    f" and takes the same recordings; put the narrower first or drop one"
+                )
+
+
+# --- judging ---------------------------------------------------------------------------------------------------------
+
+
+class _Due(NamedTuple):
+    """Whether and when a recording expires."""
+
+    is_due: bool
+    at_ns: int | None
+    cause: Cause
+    why: str
+
+
+def judge(policy: Policy, path: Path, life: Life, now: Now, use: Use = UNUSED) -> Verdict:
+    """What is to be done about the recording at a mount path. Pure: the same answer for the same sight.
+
+    A writer keeps a recording from expiring, and any open file keeps it from being removed.
+    """
+    number, rule = policy.rule_for(path)
+    if life.status is Status.REMOVING:
+        told = "its removal has begun"
+        if use.files:
+            return Verdict(Action.NONE, f"{told}, but {_files(use.files)} open", number, now.steady_ns)
+        return Verdict(Action.REMOVE, told, number, now.steady_ns)
+    if life.keep:
+        return Verdict(_revived(life), "kept", number)
+    due = _due(rule, number, life, now)
+    held = due.is_due and due.cause is Cause.RULE and rule is not None and not rule.auto_cleanup
+    if held:
+        due = due._replace(why=f"{due.why}; auto_cleanup is off")
+    if life.status is Status.EXPIRED:
+        if not due.is_due or held:
+            return Verdict(Action.REVIVE, due.why, number, None if held else due.at_ns)
+        return _expired(policy, rule, number, life, now, use, due.why)
+    storage_class = _storage_class(rule, life, now)
+    if not due.is_due or held:
+        return Verdict(Action.NONE, due.why, number, due.at_ns, storage_class)
+    if use.writers:
+        return Verdict(Action.NONE, f"{due.why}, but {_files(use.writers)} open for writing", number, due.at_ns)
+    return Verdict(Action.EXPIRE, due.why, number, due.at_ns)
+
+
+def cause_of(policy: Policy, path: Path, life: Life, now: Now) -> Cause:
+    """What makes the recording expire of which `judge` says so."""
+    number, rule = policy.rule_for(path)
+    return _due(rule, number, life, now).cause
+
+
+def _revived(life: Life) -> Action:
+    return Action.REVIVE if life.status is Status.EXPIRED else Action.NONE
+
+
+def _expired(
+    policy: Policy, rule: RetentionRule | None, number: int | None, life: Life, now: Now, use: Use, why: str
+) -> Verdict:
+    grace_s = rule.grace_s if rule is not None and rule.grace_s is not None else policy.grace_s
+    at_ns = life.expired_ns + round(grace_s * _NS)
+    told = f"{why}; grace {format_duration(grace_s)}"
+    if now.steady_ns < at_ns:
+        return Verdict(Action.NONE, f"{told}: removed in {_time(at_ns - now.steady_ns)}", number, at_ns)
+    if use.files:
+        return Verdict(Action.NONE, f"{told} is over, but {_files(use.files)} open", number, at_ns)
+    return Verdict(Action.REMOVE, f"{told} is over", number, at_ns)
+
+
+def _due(rule: RetentionRule | None, number: int | None, life: Life, now: Now) -> _Due:
+    if life.status is not Status.ACTIVE and life.expired_by is Cause.OPERATOR:
+        return _Due(True, life.expired_ns, Cause.OPERATOR, f"expired by {life.set_by or 'the operator'}")
+    if life.expires_ns is not None:
+        return _by_date(life, life.expires_ns, now)
+    if rule is None:
+        return _Due(False, None, Cause.NOBODY, "no rule takes it, and no date is set")
+    if rule.retention_s is None:
+        return _Due(False, None, Cause.NOBODY, f"rule {number} names no retention")
+    return _by_age(rule, number, life, rule.retention_s, now.steady_ns)
+
+
+def _by_date(life: Life, expires_ns: int, now: Now) -> _Due:
+    passed_ns = life.dated_ns + life.ahead_ns
+    at_ns = max(passed_ns, now.steady_ns + expires_ns - now.calendar_ns)
+    told = f"expires_at {date_text(expires_ns)}"
+    if now.steady_ns >= at_ns:
+        return _Due(True, at_ns, Cause.DATE, told)
+    left = _time(at_ns - now.steady_ns)
+    if now.calendar_ns >= expires_ns:
+        return _Due(
+            False, at_ns, Cause.DATE,
+            f"{told} has come by the calendar, but the time until then has not passed: due in {left}",
+        )  # fmt: skip
+    return _Due(False, at_ns, Cause.DATE, f"{told}: due in {left}")
+
+
+def _by_age(rule: RetentionRule, number: int | None, life: Life, retention_s: float, steady_ns: int) -> _Due:
+    from_ns = _age_from(rule, life)
+    at_ns = from_ns + round(retention_s * _NS)
+    what = "last change" if rule.since == "change" else "made"
+    if from_ns > steady_ns:  # a wrong clock recorded it, or it is of this very minute
+        told = f"{what} just now"
+    else:
+        told = f"{what} {_time(steady_ns - from_ns)} ago"
+    told = f"{told}, retention {format_duration(retention_s)} (rule {number})"
+    if steady_ns >= at_ns:
+        return _Due(True, at_ns, Cause.RULE, told)
+    return _Due(False, at_ns, Cause.RULE, f"{told}: due in {_time(at_ns - steady_ns)}")
+
+
+def _age_from(rule: RetentionRule, life: Life) -> int:
+    return life.changed_ns if rule.since == "change" else life.born_ns
+
+
+def _storage_class(rule: RetentionRule | None, life: Life, now: Now) -> str | None:
+    if rule is None or rule.archive_threshold_s is None:
+        return None
+    old = now.steady_ns - _age_from(rule, life) >= round(rule.archive_threshold_s * _NS)
+    return rule.archive_storage_class if old else None
+
+
+def _time(ns: int) -> str:
+    return format_duration(ns / _NS)
+
+
+def _files(count: int) -> str:
+    return "1 file is" if count == 1 else f"{count:,} files are"
+
+
+# --- many ------------------------------------------------------------------------------------------------------------
+
+
+class Candidate(NamedTuple):
+    """A recording as it was when the sweep looked."""
+
+    ino: int
+    path: Path
+    life: Life
+    use: Use
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All of them, and when that was."""
+
+    now: Now
+    candidates: Sequence[Candidate]
+
+
+def judged(policy: Policy, seen: Seen) -> Iterable[tuple[Candidate, Verdict]]:
+    """Each with its verdict."""
+    return ((each, judge(policy, each.path, each.life, seen.now, each.use)) for each in seen.candidates)
+
+
+def plan(policy: Policy, seen: Seen) -> list[tuple[Candidate, Verdict]] | None:
+    """Those about which something is to be done; None: about none."""
+    return [(each, verdict) for each, verdict in judged(policy, seen) if verdict.action is not Action.NONE] or None
