@@ -16,6 +16,7 @@ from recfs.services.multiparts import Multiparts
 from recfs.services.sweeper import Sweeper
 from recfs.services.watcher import Watcher
 from recfs.stores.backups import BackupFolder, backup_folder
+from recfs.tier.backups import BucketBackups
 
 if TYPE_CHECKING:
     from recfs.config import Config
@@ -71,6 +72,10 @@ def build(
     if tier is not None:
         every_s, age_s = config.sweep.multiparts_every, config.sweep.multiparts_age
         multiparts = Multiparts(tier, vfs.tree, every_s=every_s, age_s=age_s)
+    bucket = None
+    if tier is not None and config.s3 is not None and config.backup.to_bucket:
+        bucket = BucketBackups(tier.objects, config.s3.url)
+    ownership = tier.ownership if tier is not None else None
+    backups = Backups(settings, vfs.tree, copies, generations, bucket, ownership)
     expiry = Expiry(vfs, reports, interval_s=config.recordings.sweep_interval)
-    backups = Backups(settings, vfs.tree, copies, generations)
     return Upkeep(UpkeepWork(sweeper, trash, expiry, backups, multiparts, watcher))

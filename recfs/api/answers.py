@@ -134,7 +134,7 @@ class Answers:
             "users": known["users"],
             "disk": summaries.disk(self.store.space(), self.config),
             "lost_found": known["lost_found"],
-            "backup": known["backup"],
+            "backup": known["backup"] | {"in_bucket": self.work.upkeep.backups.sent},
             "clock": str(step) if (step := self.timekeeper.look()) is not None else None,
             "inodes_cached": len(self.vfs.tree.nodes),
             "passthrough": self.session.acceleration.as_dict() if self.session is not None else None,

@@ -14,6 +14,8 @@ PLAIN, SEALED, HEADER = ".db", ".db.age", ".json"
 """What the names end in: of a backup as it is, of one that is encrypted, and of what is written beside either."""
 FOLDER = "backups"
 """In the store's own directory, where `[backup] directory` names no other."""
+BUCKET_FOLDER = ".recfs/backups/"
+"""In the bucket, below the store's prefix. No path in a mount begins so."""
 LOOK_EVERY_S = 300.0
 """It is looked at least so often whether one is due."""
 
@@ -112,6 +114,7 @@ class Kept:
     """Where, for people."""
     damage: str | None = None
     """What is wrong with it, as far as a look at its size tells."""
+    in_bucket: bool = False
 
     def as_json(self, now_ns: int) -> dict[str, object]:
         """For commands; *now_ns*: wall clock."""
@@ -122,6 +125,7 @@ class Kept:
             "encrypted": header.is_sealed, "recipients": list(header.recipients), "sha256": header.sha256,
             "generation": header.contents.generation, "schema": header.contents.schema,
             "rows": dict(header.contents.rows), "store": header.contents.store, "damage": self.damage,
+            "in_bucket": self.in_bucket,
         }  # fmt: skip
 
 
@@ -172,6 +176,6 @@ def rotated(kept: Sequence[Kept], keep: int) -> list[Kept]:
 
 
 __all__ = [
-    "FOLDER", "HEADER", "LOOK_EVERY_S", "PLAIN", "SEALED", "Contents", "Header", "Kept", "header_of", "is_due",
-    "newest", "overdue", "read_header", "rotated", "stem_of",
+    "BUCKET_FOLDER", "FOLDER", "HEADER", "LOOK_EVERY_S", "PLAIN", "SEALED", "Contents", "Header", "Kept", "header_of",
+    "is_due", "newest", "overdue", "read_header", "rotated", "stem_of",
 ]  # fmt: skip

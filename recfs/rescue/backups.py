@@ -18,10 +18,12 @@ from recfs.clock import SystemClock, boot_id
 from recfs.core.backups import SEALED, Contents, Kept, newest
 from recfs.core.generation import Mark
 from recfs.errors import BackupDamaged, InvalidArgument, NotFound, RecfsError
+from recfs.ports.object_errors import ObjectStoreError
 from recfs.state.problems import reason_of
 from recfs.stores import sealing
 from recfs.stores.backups import backup_folder
 from recfs.stores.local import LocalStore
+from recfs.tier.backups import BucketBackups
 from recfs.tier.queue.unanswered import Unanswered
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from recfs.ports.objects import ObjectStore
 
 SCRATCH = "recfs-backup-"
+DEADLINE_S = 30.0
+"""How long a command tries to get an answer of S3, at most."""
 
 
 def never() -> bool:
@@ -52,14 +56,28 @@ class Opened:
 class Backups:
     """The backups of one store, as the configuration says where they are."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, objects: ObjectStore | None = None) -> None:
+        """*objects*: instead of the configured one."""
         self.config = config
         self._folder = backup_folder(config.root, config.backup.directory)
         self._copies = CatalogueCopies()
+        self.objects = objects if objects is not None else self._connected()
+        """The object store of the configuration; None without [s3]. Asks nothing of the server by itself."""
+        url = config.s3.url if config.s3 is not None else "the bucket"
+        self._bucket = BucketBackups(self.objects, url) if self.objects is not None else None
+        self.trouble: str | None = None
+        """Why those in the bucket are not known, if they are not."""
 
     def kept(self) -> list[Kept]:
-        """All of them, oldest first. Raises OSError."""
-        return self._folder.kept(self._store())
+        """All of them, oldest first; of the bucket as far as that answers (`trouble`). Raises OSError."""
+        store = self._store()
+        found = self._folder.kept(store)
+        if self._bucket is not None:
+            try:
+                found += self._bucket.kept(store)
+            except ObjectStoreError as error:
+                self.trouble = str(error)
+        return sorted(found, key=lambda each: (each.header.order, each.in_bucket))
 
     def _store(self) -> str:
         """Of which store those are that are meant; empty where nothing tells, and all are."""
@@ -69,23 +87,28 @@ class Backups:
         held = self._copies.contents(store.catalogue_path)
         return held.store if held is not None else ""
 
-    def objects(self) -> ObjectStore | None:
-        """The object store of the configuration, for looking; None without [s3]. Asks nothing of the server."""
-        return remote.connect(self.config, Unanswered(SystemClock({}, boot_id())))
+    def _connected(self) -> ObjectStore | None:
+        if self.config.s3 is None:
+            return None
+        hasty = self.config.s3.model_copy(update={"deadline": min(self.config.s3.deadline, DEADLINE_S)})
+        config = self.config.model_copy(update={"s3": hasty})
+        return remote.connect(config, Unanswered(SystemClock({}, boot_id())))
 
     def chosen(self, name: str | None) -> Kept:
         """The one that is called so, or the newest good one. Raises NotFound."""
         kept = self.kept()
         if name is None:
-            found = newest(kept)
+            found = newest(each for each in kept if not each.in_bucket) or newest(kept)
             if found is None:
                 damaged = f"; {len(kept)} are damaged" if kept else ""
-                raise NotFound(f"there is no backup of the catalogue in {self._folder.path}{damaged}")
+                afar = f", and those in the bucket are not known: {self.trouble}" if self.trouble else ""
+                raise NotFound(f"there is no backup of the catalogue in {self._folder.path}{damaged}{afar}")
             return found
-        for each in kept:
-            if each.header.name == name:
-                return each
-        raise NotFound(f"there is no backup called {name}: `recfs backup list` shows those that are there")
+        named = [each for each in kept if each.header.name == name]
+        if not named:
+            afar = f" (those in the bucket are not known: {self.trouble})" if self.trouble else ""
+            raise NotFound(f"there is no backup called {name}: `recfs backup list` shows those that are there{afar}")
+        return next((each for each in named if each.damage is None), named[0])
 
     @contextmanager
     def opened(self, wanted: Kept | Path, identity: Path | None, scratch: Path | None = None) -> Iterator[Opened]:
@@ -101,6 +124,8 @@ class Backups:
             raise InvalidArgument(f"{path.name} is encrypted: give --identity FILE, with a secret key it is for")
         with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=scratch) as folder:
             file = Path(folder) / "catalogue.db"
+            if kept is not None and kept.in_bucket:
+                path = self._fetched(kept, Path(folder))
             with open(path, "rb") as source, open(file, "wb") as target:
                 os.fchmod(target.fileno(), 0o600)
                 if is_sealed and identity is not None:
@@ -116,6 +141,13 @@ class Backups:
                 raise BackupDamaged(f"{path.name}: it does not hold what is written beside it")
             yield Opened(path, file, contents, kept)
 
+    def _fetched(self, kept: Kept, folder: Path) -> Path:
+        assert self._bucket is not None
+        path = folder / kept.header.name
+        with open(path, "wb+") as file:
+            self._bucket.fetch(kept.header, file.fileno(), never)
+        return path
+
     def verify(self, names: Sequence[str], identity: Path | None) -> list[dict[str, Any]]:
         """Read all of each (all there are, if none is named), and say what is wrong with it, if anything is.
 
@@ -130,9 +162,13 @@ class Backups:
 
     def _damage(self, kept: Kept, identity: Path | None, *, deep: bool) -> str | None:
         try:
-            with open(Path(kept.place) / kept.header.name, "rb") as file:
-                if sealing.digest_of(file, never).sha256 != kept.header.sha256:
-                    return "its bytes are not those that were written: its checksum is another"
+            if kept.in_bucket:
+                with tempfile.TemporaryDirectory(prefix=SCRATCH) as folder:
+                    self._fetched(kept, Path(folder))
+            else:
+                with open(Path(kept.place) / kept.header.name, "rb") as file:
+                    if sealing.digest_of(file, never).sha256 != kept.header.sha256:
+                        return "its bytes are not those that were written: its checksum is another"
             if deep:
                 with self.opened(kept, identity):
                     pass

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from recfs.ports.clock import Clock
     from recfs.state.generations import Generations
     from recfs.state.tree import Tree
+    from recfs.tier.backups import BucketBackups
+    from recfs.tier.ownership import Ownership
 
 PART = "backup"
 PATIENCE_S = 900.0
@@ -62,11 +64,19 @@ class BackupSettings:
 class Backups:
     """One backup at a time."""
 
-    def __init__(self, settings: BackupSettings, tree: Tree, copies: CatalogueCopies, generations: Generations) -> None:
+    def __init__(
+        self, settings: BackupSettings, tree: Tree, copies: CatalogueCopies, generations: Generations,
+        bucket: BucketBackups | None = None, ownership: Ownership | None = None,
+    ) -> None:  # fmt: skip
+        """*bucket*: where each is to go, too; *ownership*: asked before."""
         self._settings = settings
         self._tree = tree
         self._copies = copies
         self._generations = generations
+        self._bucket = bucket
+        self._ownership = ownership
+        self._sent: str | None = None
+        """The newest that is known to be in the bucket."""
         self._lock = trio.Lock()
         self._limiter = trio.CapacityLimiter(1)
 
@@ -81,7 +91,10 @@ class Backups:
         if not every_s:
             return []
         schedule = Schedule(min(every_s, LOOK_EVERY_S), patience_s=PATIENCE_S)
-        return [Sweep("backup", PART, schedule, self._look, self._due, self._act, mounted=True)]
+        made = Sweep("backup", PART, schedule, self._look, self._due, self._act, mounted=True)
+        if self._bucket is None:
+            return [made]
+        return [made, Sweep("backup to bucket", PART, schedule, self._look, self._unsent, self._send, mounted=True)]
 
     async def _look(self) -> Sequence[Kept]:
         store = (await self._tree.catalogue.meta()).get(ID)
@@ -93,6 +106,39 @@ class Backups:
     async def _act(self, due: bool, going_on: trio.Nursery) -> str:
         made = await self.make()
         return f"{made.header.name}, {format_size(made.header.size_bytes)}"
+
+    def _unsent(self, kept: Sequence[Kept]) -> Kept | None:
+        last = newest(kept)
+        return last if last is not None and last.header.name != self._sent else None
+
+    async def _send(self, kept: Kept, going_on: trio.Nursery) -> str:
+        return f"{kept.header.name}: {'sent' if await self.send(kept) else 'it is there'}"
+
+    async def send(self, kept: Kept) -> bool:
+        """Have a backup in the bucket, too, and let go of those there that are too many; False: it was there.
+
+        Raises PrefixTaken, what S3 answers, OSError.
+        """
+        bucket, ownership = self._bucket, self._ownership
+        if bucket is None or ownership is None:
+            return False
+        async with self._lock:
+            await ownership.ensure()
+            sent = await self._in_thread(lambda stopped: self._sent_now(bucket, kept, stopped))
+            self._sent = kept.header.name
+            return sent
+
+    def _sent_now(self, bucket: BucketBackups, kept: Kept, stopped: Stopped) -> bool:
+        store = kept.header.contents.store
+        there = bucket.kept(store)
+        is_new = all(each.header.name != kept.header.name or each.damage is not None for each in there)
+        if is_new:
+            bucket.clear()
+            bucket.put(self._settings.folder.path / kept.header.name, kept.header, stopped)
+            there = bucket.kept(store)
+        for each in rotated(there, self._settings.keep):
+            bucket.remove(each.header)
+        return is_new
 
     async def make(self) -> Kept:
         """Make one now; returns when it would survive a power cut, and those that are too many are gone.
@@ -157,9 +203,10 @@ class Backups:
         for each in rotated(folder.kept(store), self._settings.keep):
             folder.remove(each.header)
 
-    async def newest(self) -> Kept | None:
-        """The newest good one."""
-        return newest(await self._look())
+    @property
+    def sent(self) -> str | None:
+        """The newest that is known to be in the bucket; None: none is, as far as was looked."""
+        return self._sent
 
 
 __all__ = ["BackupSettings", "Backups"]

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from recfs.errors import RecfsError
+from recfs.state.problems import reason_of
+
 if TYPE_CHECKING:
     from recfs.api.control import Handler
     from recfs.ports.clock import Clock
@@ -27,4 +30,9 @@ class BackupAnswers:
         """Make one, and tell of it."""
         began_s = trio.current_time()
         made = await self._backups.make()
-        return made.as_json(self._clock.now_ns()) | {"took_s": trio.current_time() - began_s}
+        took_s, kept_away = trio.current_time() - began_s, None
+        try:
+            sent = await self._backups.send(made)
+        except (RecfsError, OSError) as error:  # it is made, and will be sent when that can be
+            sent, kept_away = False, reason_of(error)
+        return made.as_json(self._clock.now_ns()) | {"took_s": took_s, "sent": sent, "not_sent": kept_away}

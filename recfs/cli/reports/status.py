@@ -265,6 +265,8 @@ def _backup(backup: dict[str, Any]) -> str | Text:
     if last is None:
         return Text(f"none of the catalogue yet; {when}", style="" if backup["every_s"] else "yellow")
     told = f"of the catalogue {output.duration(last['age_s'])} ago, {output.size(last['size_bytes'])}"
+    if backup.get("in_bucket") == last["name"]:
+        told += ", in the bucket too"
     return Text(f"{told}; {when}", style="bold red" if backup["problem"] else "")
 
 

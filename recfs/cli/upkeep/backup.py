@@ -54,21 +54,26 @@ def backup() -> None:
     """
 
 
-@backup.command("now", example=_MADE)
+@backup.command("now", exits={ExitCode.PROBLEMS: "it is made, and did not get to the bucket"}, example=_MADE)
 @store_options
-@click.pass_obj
-def now(invocation: Invocation) -> None:
+@click.pass_context
+def now(ctx: click.Context) -> None:
     """Make a backup now, and let go of those beyond `[backup].keep`.
 
     It holds nobody up. What could not be made to its end is none, and is cleared away by the next one.
     """
+    invocation = ctx.ensure_object(Invocation)
     made = open_store(invocation).call("backup_now")
     if invocation.json:
         output.emit_json(made)
-        return
-    took = output.duration(made["took_s"])
-    files = output.number_of(made["rows"].get("node", 0), "file and directory", "files and directories")
-    output.say(f"{made['name']}: {files}, {output.size(made['size_bytes'])}, in {took}")
+    else:
+        took, sent = output.duration(made["took_s"]), ", and in the bucket" if made["sent"] else ""
+        files = output.number_of(made["rows"].get("node", 0), "file and directory", "files and directories")
+        output.say(f"{made['name']}: {files}, {output.size(made['size_bytes'])}, in {took}{sent}")
+        if made["not_sent"]:
+            output.say(f"not in the bucket; the daemon tries again: {made['not_sent']}", style="bold red")
+    if made["not_sent"]:
+        ctx.exit(ExitCode.PROBLEMS)
 
 
 @backup.command("list", example=_LISTED)
@@ -76,7 +81,9 @@ def now(invocation: Invocation) -> None:
 @click.pass_obj
 def list_(invocation: Invocation) -> None:
     """List the backups of this store, oldest first."""
-    found = [each.as_json(time.time_ns()) for each in _backups(invocation).kept()]
+    backups = _backups(invocation)
+    found = [each.as_json(time.time_ns()) for each in backups.kept()]
+    _say_trouble(backups)
     if invocation.json:
         output.emit_json(found)
         return
@@ -104,7 +111,9 @@ def _row(each: dict[str, Any]) -> tuple[str | Text, ...]:
     )
 
 
-@backup.command("verify", exits={ExitCode.PROBLEMS: "one is damaged; it is named"}, example=_VERIFIED)
+@backup.command(
+    "verify", exits={ExitCode.PROBLEMS: "one is damaged, and named; or the bucket does not answer"}, example=_VERIFIED
+)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @IDENTITY
 @store_options
@@ -115,7 +124,9 @@ def verify(ctx: click.Context, names: tuple[str, ...], identity: Path | None) ->
     Of an encrypted one without `--identity` only the former can be told.
     """
     invocation = ctx.ensure_object(Invocation)
-    found = _backups(invocation).verify(names, identity)
+    backups = _backups(invocation)
+    found = backups.verify(names, identity)
+    _say_trouble(backups)
     if invocation.json:
         output.emit_json(found)
     else:
@@ -125,7 +136,7 @@ def verify(ctx: click.Context, names: tuple[str, ...], identity: Path | None) ->
             output.say(f"{each['name']} in {each['place']}: {each['damage'] or good}", style=style)
         if not found:
             output.say("there is none")
-    if any(each["damage"] for each in found):
+    if any(each["damage"] for each in found) or backups.trouble:
         ctx.exit(ExitCode.PROBLEMS)
 
 
@@ -157,7 +168,7 @@ def drill(ctx: click.Context, name: str | None, identity: Path | None, files: in
 
     invocation = ctx.ensure_object(Invocation)
     backups = _backups(invocation)
-    found = Drill(backups.config, backups, backups.objects()).run(name, identity, files=files, scratch=scratch)
+    found = Drill(backups.config, backups, backups.objects).run(name, identity, files=files, scratch=scratch)
     if invocation.json:
         output.emit_json(found)
     else:
@@ -182,6 +193,11 @@ def _say_drilled(found: dict[str, Any]) -> None:
     )
     for each in found["wrong"]:
         output.say(f"{each['path']}: {each['reason']}", style="bold red")
+
+
+def _say_trouble(backups: Backups) -> None:
+    if backups.trouble:
+        click.echo(f"recfs: those in the bucket are not known: {output.show_name(backups.trouble)}", err=True)
 
 
 def _backups(invocation: Invocation) -> Backups:
