@@ -307,7 +307,7 @@ async def _build(
         default_class = config.s3.storage_class if config.s3 is not None else None
         tier_run = TierRun(tier, tree, default_class, every_s=config.sweep.tier_every)
     reports = SqliteReports(store.catalogue_path, limiter)
-    care = upkeep.build(config, vfs, store, publisher, kernel, CatalogueCopies(), counting, reports, tier)
+    care = upkeep.build(config, vfs, store, publisher, kernel, CatalogueCopies(), counting, reports, tier, tier_run)
     timekeeper = Timekeeper(clock, behind)
     sweeps = (
         *Housekeeper(tree, catalogue, space, counting).sweeps(), Meter(modes).sweep(), timekeeper.sweep(),

@@ -104,6 +104,7 @@ def reach(
         read_ahead_max=config.cache.read_ahead_max,
         settle_s=config.upload.settle,
         retention_s=config.trash.retention,
+        policy=config.policy(),
     )
     journal = Journal(tree.behind, tree.clock, unanswered)
     url = config.s3.url if config.s3 is not None else "the bucket"

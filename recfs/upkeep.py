@@ -10,6 +10,7 @@ from recfs.api.work import UpkeepWork
 from recfs.disk.home.path_resolver import PathResolver
 from recfs.fs.foreign.judging import PART
 from recfs.fs.trash import Trash
+from recfs.services.archiving import Archiving
 from recfs.services.backups import Backups, BackupSettings
 from recfs.services.expiry import Expiry
 from recfs.services.multiparts import Multiparts
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from recfs.ports.kernel import KernelCache
     from recfs.ports.reports import Reports
     from recfs.ports.sweep import Sweep
+    from recfs.services.tier_run import TierRun
     from recfs.state.generations import Generations
     from recfs.stores.local import LocalStore
     from recfs.tier.tier import Tier
@@ -39,7 +41,7 @@ class Upkeep:
 
     def sweeps(self) -> list[Sweep[Any, Any]]:
         """What is looked at now and then."""
-        far = [self.work.multiparts.sweep()] if self.work.multiparts is not None else []
+        far = [each.sweep() for each in (self.work.archiving, self.work.multiparts) if each is not None]
         return [*self.work.sweeper.sweeps(), self.work.expiry.sweep(), *self.work.backups.sweeps(), *far]
 
     def services(self, *, mounted: bool) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
@@ -50,7 +52,7 @@ class Upkeep:
 
 def build(
     config: Config, vfs: Vfs, store: LocalStore, publisher: HomePublisher, kernel: KernelCache, copies: CatalogueCopies,
-    generations: Generations, reports: Reports, tier: Tier | None,
+    generations: Generations, reports: Reports, tier: Tier | None, tier_run: TierRun | None,
 ) -> Upkeep:  # fmt: skip
     """Put it together, over a file system that has been recovered; *tier* None: without S3."""
     trash = Trash(vfs, store, publisher, kernel, retention_s=config.trash.retention)
@@ -77,5 +79,9 @@ def build(
         bucket = BucketBackups(tier.objects, config.s3.url)
     ownership = tier.ownership if tier is not None else None
     backups = Backups(settings, vfs.tree, copies, generations, bucket, ownership)
-    expiry = Expiry(vfs, reports, interval_s=config.recordings.sweep_interval)
-    return Upkeep(UpkeepWork(sweeper, trash, expiry, backups, multiparts, watcher))
+    expiry, policy = Expiry(vfs, reports, interval_s=config.recordings.sweep_interval), config.policy()
+    archiving = None
+    if tier_run is not None and any(rule.archive_storage_class is not None for rule in policy.rules):
+        every_s = config.recordings.sweep_interval
+        archiving = Archiving(vfs.tree, policy, expiry.look, tier_run, interval_s=every_s)
+    return Upkeep(UpkeepWork(sweeper, trash, expiry, archiving, backups, multiparts, watcher))

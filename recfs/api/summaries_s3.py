@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from recfs.api.paths import found_at, parts_of, text
@@ -11,6 +12,7 @@ from recfs.clock import SystemClock, boot_id
 from recfs.core.layout import role_of
 from recfs.core.model import State
 from recfs.core.naming import is_temporary_name
+from recfs.core.retention import archive_of, recordings_since, unrecorded
 from recfs.core.routing import age_of, explain, route
 from recfs.core.tiering import move_for
 from recfs.errors import IsADirectory, NotFound
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from recfs.config import Config
+    from recfs.core.retention import Archive
     from recfs.ports.reports import Entry, Snapshot
     from recfs.ports.rows import JournalRow, NodeRow
 
@@ -211,9 +214,11 @@ def location(row: NodeRow) -> str:
 
 
 def route_explain(
-    snapshot: Snapshot, config: Config, now_ns: int, path: str, size_bytes: int | None, age_s: float | None
-) -> dict[str, Any]:
-    """What each rule says of a file, which one decides, and where the file is now.
+    snapshot: Snapshot, config: Config, now_ns: int, path: str, size_bytes: int | None, age_s: float | None,
+    steady_ns: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """What each rule says of a file, which one decides, and where the file is now. *steady_ns*: the
+    daemon's `Clock.steady_ns`; None: what one that started now would have.
 
     The file need not exist; what is not given (size, age) is the file's own, or else 0. Raises InvalidPath where no
     file can be, IsADirectory.
@@ -241,12 +246,17 @@ def route_explain(
         assumed.append("age")
     size_bytes, age_s = size_bytes or 0, max(age_s or 0.0, 0.0)
     decision = route(config.route, parts, size_bytes, age_s)
+    has_class = now["s3"]["storage_class"] if now is not None and now["s3"] is not None else None
+    archive = _archive(snapshot, config, parts, steady_ns, has_class) if decision.store == "s3" else None
+    if archive is not None:
+        why = f"{decision.reason}; {archive.why}"
+        decision = replace(decision, storage_class=archive.storage_class, reason=why)
     wanted = wanted_class(config, decision.storage_class) if decision.store == "s3" else None
     move = None
     if now is not None:
         move = move_for(
             decision, State(now["state"]), queued=now["queued"], has_object=now["s3"] is not None,
-            storage_class=now["s3"]["storage_class"] if now["s3"] is not None else None, wanted=wanted,
+            storage_class=has_class, wanted=wanted,
         )  # fmt: skip
     verdicts = enumerate(explain(config.route, parts, size_bytes, age_s))
     return {
@@ -277,6 +287,23 @@ def route_explain(
         "now": now,
         "move": None if move is None else {"step": move.step.value, "reason": move.reason},
     }
+
+
+def _archive(
+    snapshot: Snapshot, config: Config, parts: tuple[bytes, ...], steady_ns: int | None, current: str | None
+) -> Archive | None:
+    """What the retention of a file's recording says of its object."""
+    if len(parts) < 5 or all(rule.archive_storage_class is None for rule in config.retention):
+        return None
+    facts = snapshot.meta()
+    if steady_ns is None:
+        steady_ns = SystemClock(facts, boot_id()).steady_ns()
+    since_ns = recordings_since(facts)
+    for each in snapshot.recordings(text(parts[1])):
+        if each.path == parts[:4]:
+            life = each.life or unrecorded(steady_ns if since_ns is None else min(since_ns, steady_ns))
+            return archive_of(config.policy(), each.path, life, steady_ns, current)
+    return None
 
 
 def wanted_class(config: Config, of_rule: str | None) -> str | None:

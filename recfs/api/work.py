@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from recfs.fs.trash import Trash
+    from recfs.services.archiving import Archiving
     from recfs.services.backups import Backups
     from recfs.services.claiming import Claiming
     from recfs.services.draining import Draining
@@ -37,6 +38,8 @@ class UpkeepWork:
     sweeper: Sweeper
     trash: Trash
     expiry: Expiry
+    archiving: Archiving | None
+    """None without [s3], and without a rule for it."""
     backups: Backups
     multiparts: Multiparts | None
     """None without [s3]."""

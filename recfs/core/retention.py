@@ -241,7 +241,7 @@ def judge(policy: Policy, path: Path, life: Life, now: Now, use: Use = UNUSED) -
         if not due.is_due or held:
             return Verdict(Action.REVIVE, due.why, number, None if held else due.at_ns)
         return _expired(policy, rule, number, life, now, use, due.why)
-    storage_class = _storage_class(rule, life, now)
+    storage_class = _storage_class(rule, life, now.steady_ns)
     if not due.is_due or held:
         return Verdict(Action.NONE, due.why, number, due.at_ns, storage_class)
     if use.writers:
@@ -317,10 +317,32 @@ def _age_from(rule: RetentionRule, life: Life) -> int:
     return life.changed_ns if rule.since == "change" else life.born_ns
 
 
-def _storage_class(rule: RetentionRule | None, life: Life, now: Now) -> str | None:
-    if rule is None or rule.archive_threshold_s is None:
+class Archive(NamedTuple):
+    """The storage class that the objects of a recording's files are to have, and why."""
+
+    storage_class: str
+    why: str
+
+
+def archive_of(policy: Policy, path: Path, life: Life, steady_ns: int, current: str | None = None) -> Archive | None:
+    """What becomes of an object in the recording at a mount path; None: nothing is said of it.
+
+    *current*: the class that it has: one that was archived stays so when its recording is young again.
+    """
+    number, rule = policy.rule_for(path)
+    if rule is None or rule.archive_storage_class is None:
         return None
-    old = now.steady_ns - _age_from(rule, life) >= round(rule.archive_threshold_s * _NS)
+    name = rule.archive_storage_class
+    if _storage_class(rule, life, steady_ns) is not None:
+        threshold = format_duration(rule.archive_threshold_s or 0.0)
+        return Archive(name, f"its recording is older than archive_threshold {threshold} (rule {number})")
+    return Archive(name, "its recording was archived") if current == name else None
+
+
+def _storage_class(rule: RetentionRule | None, life: Life, steady_ns: int) -> str | None:
+    if rule is None or rule.archive_threshold_s is None or life.keep or life.status is not Status.ACTIVE:
+        return None
+    old = steady_ns - _age_from(rule, life) >= round(rule.archive_threshold_s * _NS)
     return rule.archive_storage_class if old else None
 
 
@@ -360,3 +382,8 @@ def judged(policy: Policy, seen: Seen) -> Iterable[tuple[Candidate, Verdict]]:
 def plan(policy: Policy, seen: Seen) -> list[tuple[Candidate, Verdict]] | None:
     """Those about which something is to be done; None: about none."""
     return [(each, verdict) for each, verdict in judged(policy, seen) if verdict.action is not Action.NONE] or None
+
+
+def plan_archive(policy: Policy, seen: Seen) -> list[Candidate] | None:
+    """Those of which the objects are to have the class of the archive, or have it already; None: there is none."""
+    return [each for each, verdict in judged(policy, seen) if verdict.storage_class is not None] or None

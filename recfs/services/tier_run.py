@@ -18,7 +18,9 @@ from recfs.state.outcome import MOST_NAMED, Outcome, side_by_side
 from recfs.state.walk import Found, walk
 
 if TYPE_CHECKING:
-    from recfs.state.nodes import FileNode
+    from collections.abc import Sequence
+
+    from recfs.state.nodes import DirNode, FileNode
     from recfs.state.tree import Tree
     from recfs.tier.tier import Tier
 
@@ -76,13 +78,17 @@ class TierRun:
         """How far the run under way is; None if there is none."""
         return self._under_way.as_json() if self._under_way is not None else None
 
-    async def run(self, *, dry_run: bool, swept: Progress | None = None) -> dict[str, Any]:
+    async def run(
+        self, *, dry_run: bool, swept: Progress | None = None, tops: Sequence[DirNode] | None = None
+    ) -> dict[str, Any]:
         """Look at every file, and bring it to where the rules want it; *dry_run*: only tell.
+
+        *tops*: at those below these directories alone, and only at the storage class of what is in S3.
 
         Uploads are journalled, no more at a time than half the budget; the rest is done when this returns. *swept*: how
         far it is, and whether it is to stop. Raises Busy while another run is under way.
         """
-        run = _Run(self._tier, self._tree, self._default_class, swept or Progress(), dry_run=dry_run)
+        run = _Run(self._tier, self._tree, self._default_class, swept or Progress(), tops, dry_run=dry_run)
         if dry_run:
             await run.all()
             return run.as_json()
@@ -101,9 +107,13 @@ class _Run:
     """One walk through all files."""
 
     def __init__(
-        self, tier: Tier, tree: Tree, default_class: str | None, swept: Progress, *, dry_run: bool
+        self, tier: Tier, tree: Tree, default_class: str | None, swept: Progress, tops: Sequence[DirNode] | None,
+        *, dry_run: bool,
     ) -> None:  # fmt: skip
         self._swept = swept
+        self._tops = (tree.root,) if tops is None else tuple(tops)
+        self._only = None if tops is None else (Step.STORE_ANEW, Step.WAIT)
+        """The steps that are taken; None: all."""
         self._tier, self._tree, self._default_class, self._dry_run = tier, tree, default_class, dry_run
         self._slots = trio.CapacityLimiter(AT_ONCE)
         self._looked = 0
@@ -131,33 +141,44 @@ class _Run:
     async def all(self) -> None:
         """Walk all files and bring each where the rules want it."""
         async with side_by_side() as nursery:
-            async for found in walk(self._tree, self._tree.root):
-                self._swept.done = self._looked = self._looked + 1
-                if self._swept.is_stopping:
-                    break
-                move = await self._move(found)
-                if move is None:
-                    continue
-                if move.step is Step.WAIT:
-                    self._failed.keep(found.path, move.reason)
-                elif self._dry_run:
-                    self._tell(found, move)
-                else:
-                    await self._do(nursery, found)
+            for top in self._tops:
+                await self._below(top, nursery)
+                self._swept.done += self._only is not None
+
+    async def _below(self, top: DirNode, nursery: trio.Nursery) -> None:
+        async for found in walk(self._tree, top):
+            if self._swept.is_stopping:
+                break
+            self._looked += 1
+            if self._only is None:
+                self._swept.done = self._looked
+            move = await self._move(found)
+            if move is None:
+                continue
+            if move.step is Step.WAIT:
+                self._failed.keep(found.path, move.reason)
+            elif self._dry_run:
+                self._tell(found, move)
+            else:
+                await self._do(nursery, found)
 
     async def _move(self, found: Found) -> Move | None:
         tier = self._tier
         age_s = age_of(self._tree.clock.now_ns(), found.mtime_ns, found.ctime_ns)
         decision = route(tier.settings.rules, found.parts, found.size_bytes, age_s)
-        wanted = (decision.storage_class or self._default_class) if decision.store == "s3" else None
         in_s3 = None
-        if found.has_object and wanted is not None:
+        may_matter = decision.storage_class or self._default_class or tier.settings.policy.rules
+        if found.has_object and decision.store == "s3" and may_matter:
             node = self._tree.nodes.get(found.ino)
             in_s3 = getattr(node, "object", None) or await self._tree.catalogue.object(found.ino)
-        return move_for(
+        has_class = in_s3.storage_class if in_s3 is not None else None
+        decision = tier.archived(decision, found.folder.recording, has_class)
+        wanted = (decision.storage_class or self._default_class) if decision.store == "s3" else None
+        move = move_for(
             decision, found.state, queued=tier.journal.upload_of(found.ino) is not None, has_object=found.has_object,
-            storage_class=in_s3.storage_class if in_s3 is not None else None, wanted=wanted,
+            storage_class=has_class, wanted=wanted,
         )  # fmt: skip
+        return move if move is None or self._only is None or move.step in self._only else None
 
     def _tell(self, found: Found, move: Move) -> None:
         self._count(move.step, found.size_bytes)
@@ -183,7 +204,7 @@ class _Run:
         if node is None:
             return
         # It may have changed since its page was read, and have been evicted to make room for what this run fetches.
-        move = await self._move(Found(self._tree, tuple(node.parts()), node))
+        move = await self._move(Found(self._tree, node.parent, tuple(node.parts()), node))
         if move is None or move.step is Step.WAIT:
             return
         step = move.step

@@ -22,11 +22,11 @@ PAGE = 500
 class Found:
     """A file as it was when its page was read."""
 
-    __slots__ = ("_tree", "ctime_ns", "has_object", "ino", "mtime_ns", "parts", "size_bytes", "state")
+    __slots__ = ("_tree", "ctime_ns", "folder", "has_object", "ino", "mtime_ns", "parts", "size_bytes", "state")
 
-    def __init__(self, tree: Tree, parts: tuple[bytes, ...], entry: FileNode | NodeRow) -> None:
+    def __init__(self, tree: Tree, folder: DirNode, parts: tuple[bytes, ...], entry: FileNode | NodeRow) -> None:
         self._tree = tree
-        self.ino = entry.ino
+        self.ino, self.folder = entry.ino, folder
         self.parts = parts
         self.mtime_ns, self.ctime_ns = entry.mtime_ns, entry.ctime_ns
         if isinstance(entry, FileNode):
@@ -58,7 +58,7 @@ async def file_at(tree: Tree, ino: int) -> FileNode | None:
 async def walk(tree: Tree, top: DirNode | FileNode) -> AsyncIterator[Found]:
     """The file *top*, or all files below it. What is moved about meanwhile may be met twice, or not at all."""
     if isinstance(top, FileNode):
-        yield Found(tree, tuple(top.parts()), top)
+        yield Found(tree, top.parent, tuple(top.parts()), top)
         return
     pending = [(top.ino, 0)]
     while pending:
@@ -76,7 +76,7 @@ async def walk(tree: Tree, top: DirNode | FileNode) -> AsyncIterator[Found]:
         pending.extend(reversed(below))
         for each in page:
             if isinstance(each, FileNode) or (isinstance(each, NodeRow) and each.kind is Kind.FILE):
-                yield Found(tree, (*parts, each.name), each)
+                yield Found(tree, folder, (*parts, each.name), each)
         await trio.lowlevel.checkpoint()
 
 

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from recfs.core.retention import NOTHING_EXPIRES
+
 if TYPE_CHECKING:
+    from recfs.core.retention import Policy
     from recfs.core.routing import RouteRule
     from recfs.disk.commit.hashing import Work
     from recfs.errors import RecfsError
@@ -37,6 +40,8 @@ class TierSettings:
     """How long a committed file waits before it is uploaded."""
     retention_s: float
     """How long a deleted file's object stays."""
+    policy: Policy = NOTHING_EXPIRES
+    """Which recordings are archived."""
 
 
 @dataclass(slots=True)

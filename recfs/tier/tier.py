@@ -9,12 +9,14 @@ never asked.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
 from recfs.core.keys import key_for
 from recfs.core.model import State
+from recfs.core.retention import archive_of
 from recfs.core.routing import Decision, age_of, route
 from recfs.ports.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta
 from recfs.ports.rows import LocalCopy, ObjectRow
@@ -106,7 +108,22 @@ class Tier(Subscriber):
     def decide(self, node: FileNode) -> Decision:
         """What the rules say of a file."""
         age_s = age_of(self._tree.clock.now_ns(), node.mtime_ns, node.ctime_ns)
-        return route(self.settings.rules, tuple(node.parts()), node.bytes, age_s)
+        decision = route(self.settings.rules, tuple(node.parts()), node.bytes, age_s)
+        return self.archived(decision, node.parent.recording)
+
+    def archived(self, decision: Decision, recording: DirNode | None, current: str | None = None) -> Decision:
+        """A decision about a file with the storage class that its recording has come of age for.
+
+        *current*: the class of its object.
+        """
+        policy = self.settings.policy
+        if not policy.rules or recording is None or recording.life is None or decision.store != "s3":
+            return decision
+        steady_ns = self._tree.clock.steady_ns()
+        found = archive_of(policy, tuple(recording.parts()), recording.life, steady_ns, current)
+        if found is None:
+            return decision
+        return replace(decision, storage_class=found.storage_class, reason=f"{decision.reason}; {found.why}")
 
     def committed(self, node: FileNode) -> None:
         """The file was committed just now: journal its upload if that is where it belongs. Atomic."""

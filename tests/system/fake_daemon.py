@@ -176,6 +176,15 @@ ANSWERS: dict[str, Any] = {
     "sweep_run": {"run": 4},
     "sweep_wait": SWEEPS[0] | {"ended": True},
     "sweep_stop": {"running": True},
+    "sweep_archive": {
+        "moved": [
+            {"path": "users/5/recordings/142/a\nb", "size_bytes": 5 << 20, "step": "store anew", "reason": "old"}
+        ],
+        "more": 7,
+        "steps": {"store anew": {"files": 8, "bytes": 40 << 20}},
+        "kept": [{"path": "users/5/x", "reason": "it is archived"}],
+        "kept_files": 1,
+    },
     "sweep_multiparts": {"uploads": [{"key": "users/5/source.mp4", "upload_id": "2~Yk", "age_s": 800000.0}]},
     "sweep_history": {"runs": RUNS},
     "watch_status": WATCH,

@@ -76,6 +76,12 @@ COMMANDS = {
         ANSWERS["sweep_multiparts"]["uploads"],
         ["users/5/source.mp4", "9d 6h ago", "2~Yk", "1 upload would be aborted"],
     ),
+    "sweep archive": (["sweep", "archive"], ANSWERS["sweep_wait"], ["temp: 3 removed, in 12ms"]),
+    "sweep archive --dry-run": (
+        ["sweep", "archive", "--dry-run"],
+        ANSWERS["sweep_archive"],
+        [r"142/a\nb", "5 MiB", "and 7 more", "8 files would be stored anew, 40 MiB", "users/5/x: it is archived"],
+    ),
     "sweep stop": (["sweep", "stop", "temp"], {"name": "temp", "running": True}, ["temp: ends soon"]),
     "sweep status": (["sweep", "status", "temp"], ANSWERS["sweep_list"]["sweeps"][:1], ["temp", "3 removed"]),
     "sweep history": (
@@ -452,7 +458,7 @@ def test_every_command_has_help_and_takes_json() -> None:
             yield name, command
 
     found = dict(walk(cli, "recfs"))
-    assert len(found) == 52
+    assert len(found) == 53
     for name, command in found.items():
         assert command.help, name
         assert "json" in {param.name for param in command.params}, name

@@ -114,6 +114,15 @@ def test_it_can_be_built_in_python() -> None:
 
 ROUTE = '[[route]]\npattern = "users/**"\nto = "s3"\n'
 MISTAKES = [
+    (
+        '[[retention]]\n[[retention]]\narchive_threshold = "1d"\narchive_storage_class = "GLACIER"',
+        "retention: rule 2 (users/*/recordings/*) never applies",
+    ),
+    (
+        '[[retention]]\narchive_threshold = "1d"\narchive_storage_class = "GLACIER"',
+        'retention[1].archive_storage_class = "GLACIER": there is no S3 tier; add [s3] with bucket',
+    ),
+    ('[[retention]]\narchive_storage_class = "glacier"\n', "did you mean GLACIER?"),
     (ROUTE, 'route: there are [[route]] rules but no S3 tier; add [s3] with bucket = "...", or remove the rules'),
     ("[s3]", 's3.bucket is missing; add bucket = "..."'),
     ('[s3]\nbucket = "s3://media"', 's3.bucket = "s3://media": not a bucket name; write it alone'),

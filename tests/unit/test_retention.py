@@ -20,9 +20,11 @@ from recfs.core.retention import (
     Seen,
     Status,
     Use,
+    archive_of,
     check_retention,
     judge,
     plan,
+    plan_archive,
 )
 
 DAY = 86_400 * 10**9
@@ -191,6 +193,23 @@ def test_auto_cleanup_off_tells_and_does_nothing() -> None:
     assert verdict.due_ns is not None
     assert verdict.due_ns <= NOW
     assert verdict.reason.endswith("auto_cleanup is off")
+
+
+@given(st.sampled_from(["change", "creation"]), ages, st.sampled_from([None, "GLACIER", "STANDARD"]))
+def test_objects_of_old_recordings_get_the_class_of_the_archive(since: str, age_ns: int, current: str | None) -> None:
+    rule = RetentionRule(since=since, archive_threshold_s=30 * DAY_S, archive_storage_class="GLACIER")  # type: ignore[arg-type]
+    policy, life = Policy((rule,)), Life(born_ns=NOW - age_ns, changed_ns=NOW - age_ns)
+    found = archive_of(policy, PATH, life, NOW, current)
+    is_old = age_ns >= 30 * DAY
+    assert (found is not None) == (is_old or current == "GLACIER")
+    assert (judge(policy, PATH, life, Now(NOW, NOW)).storage_class == "GLACIER") == is_old
+    seen = Seen(Now(NOW, NOW), [Candidate(1, PATH, life, UNUSED)])
+    assert (plan_archive(policy, seen) is not None) == is_old
+    for changes in ({"keep": 1}, {"status": Status.EXPIRED, "expired_by": Cause.OPERATOR, "expired_ns": NOW}):
+        other = life._replace(**changes)  # type: ignore[arg-type]
+        assert (archive_of(policy, PATH, other, NOW, current) is not None) == (current == "GLACIER")
+        assert judge(policy, PATH, other, Now(NOW, NOW)).storage_class is None
+    assert archive_of(by_age(), PATH, Life(), NOW, current) is None
 
 
 def test_a_plan_has_those_of_which_something_becomes() -> None:

@@ -23,9 +23,15 @@ class TierAnswers:
         if not all(each is None or (isinstance(each, (int, float)) and each >= 0) for each in (size_bytes, age_s)):
             raise InvalidArgument("size and age are numbers of at least 0")
         far, path = self._far, str(params.get("path") or "")
-        now = far.vfs.tree.clock.now_ns()
+        clock = far.vfs.tree.clock
         return await far.read(
-            route_explain, far.config, now, path, None if size_bytes is None else int(size_bytes), age_s
+            route_explain,
+            far.config,
+            clock.now_ns(),
+            path,
+            None if size_bytes is None else int(size_bytes),
+            age_s,
+            clock.steady_ns(),
         )
 
     async def run(self, params: dict[str, Any]) -> dict[str, Any]:

@@ -12,14 +12,20 @@ if TYPE_CHECKING:
 
 
 class LeftoverAnswers:
-    """sweep_multiparts."""
+    """sweep_multiparts, sweep_archive."""
 
     def __init__(self, work: UpkeepWork) -> None:
         self._work = work
 
     def handlers(self) -> dict[str, Handler]:
         """Methods by name."""
-        return {"sweep_multiparts": self.multiparts}
+        return {"sweep_multiparts": self.multiparts, "sweep_archive": self.archive}
+
+    async def archive(self, params: dict[str, Any]) -> dict[str, Any]:
+        """What a run would store anew now. Changes nothing."""
+        if self._work.archiving is None:
+            raise InvalidArgument("no [[retention]] rule of this store has an archive_storage_class")
+        return await self._work.archiving.preview()
 
     async def multiparts(self, params: dict[str, Any]) -> dict[str, Any]:
         """What a run would abort now. Changes nothing."""

@@ -38,6 +38,7 @@ _LONG_S = 7 * 86_400.0
 _LONG = frozenset({"evict", "fetch", "pin", "tier_run", "restore", "presign", "lifecycle_show", "lifecycle_apply"}) | {
     "backup_now",
     "sweep_expired",
+    "sweep_archive",
     "sweep_multiparts",
     "bucket_owner",
     "bucket_claim",
@@ -51,7 +52,7 @@ _LIVE_ONLY = {
         (
             *("queue_retry", "queue_drop", "evict", "fetch", "pin", "tier_run", "restore", "presign"),
             *("lifecycle_show", "lifecycle_apply", "sweep_list", "sweep_run", "sweep_wait", "sweep_stop"),
-            *("sweep_multiparts", "watch_status", "watch_scan", "watch_accept"),
+            *("sweep_archive", "sweep_multiparts", "watch_status", "watch_scan", "watch_accept"),
         ),
         "this takes one; `recfs mount` starts it",
     ),
