@@ -171,9 +171,13 @@ class Parts:
 
 @contextlib.asynccontextmanager
 async def opened(
-    config: Config, kernel: KernelCache, files: KernelFiles | None = None, objects: ObjectStore | None = None
-) -> AsyncIterator[Parts]:
-    """Lock the root, open and repair the store, build the parts; on leaving, write everything and close."""
+    config: Config, kernel: KernelCache, files: KernelFiles | None = None, objects: ObjectStore | None = None,
+    *, restores: bool = False,
+) -> AsyncIterator[Parts]:  # fmt: skip
+    """Lock the root, open and repair the store, build the parts; on leaving, write everything and close.
+
+    *restores*: whoever opens it goes on with a restore of the catalogue that is under way, as far as the bucket goes.
+    """
     store = LocalStore(config.root)
     if restoring.under_way(store.private) is None:
         presence.require(config.root, existing=config.existing)
@@ -182,7 +186,11 @@ async def opened(
     async with contextlib.AsyncExitStack() as ends:
         ends.callback(_at_the_end, store.close)
         with _usable(config):
-            restoring.finish(store.private)
+            if restoring.finish(store.private) is not None and config.s3 is not None and not restores:
+                raise StoreError(
+                    f"store {config.root}: its catalogue was restored, and has not been compared with the bucket yet:"
+                    f" run `recfs restore-catalogue` again (--without-bucket does without)"
+                )
             catalogue = _catalogue(store)
             ends.callback(_at_the_end, catalogue.close)
             parts = await _build(config, store, catalogue, kernel, files or NoKernelFiles(), objects)
@@ -289,7 +297,7 @@ async def _build(
         await tree.start()
         counting = generations.Generations(behind, catalogue, store)
         recovery = Recovery(
-            tree, behind, places, backing_files, vfs.names, store, vfs.survivors, counting, _restored(store)
+            tree, behind, places, backing_files, vfs.names, store, vfs.survivors, counting, _restored(store, config)
         )
         recovered = await recovery.run()
     await remote.agree(config, catalogue, behind)
@@ -326,12 +334,13 @@ async def _build(
     )  # fmt: skip
 
 
-def _restored(store: LocalStore) -> Restored | None:
+def _restored(store: LocalStore, config: Config) -> Restored | None:
     """What is to be done because the catalogue was put back, if it was."""
     restoration = restoring.under_way(store.private)
-    if restoration is None:
+    if restoration is None or restoration.compared:
         return None
-    return Restored(restoration.forget, partial(restoring.compared, store.private, at_its_end=True))
+    done = partial(restoring.compared, store.private, at_its_end=config.s3 is None)
+    return Restored(restoration.forget, done)
 
 
 @contextlib.contextmanager

@@ -314,6 +314,11 @@ class MemoryCatalogue:
         remote = sum(row.state is not None and row.state.is_remote for row in self._nodes.values())
         return [held.key for held in self._objects.values()], remote
 
+    async def objects_after(self, key: str, limit: int) -> Sequence[ObjectRow]:
+        """In order of their keys."""
+        found = sorted(self._objects.values(), key=lambda held: held.key.encode())
+        return [held for held in found if held.key.encode() > key.encode()][:limit]
+
     async def object_at(self, key: str, but: int) -> int | None:
         """By key."""
         return next((held.ino for held in self._objects.values() if held.key == key and held.ino != but), None)

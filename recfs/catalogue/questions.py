@@ -176,6 +176,11 @@ class Questions:
         keys = [str(key) for (key,) in self._read(SOME_KEYS, ())]
         return keys, int(counted[0]) if counted is not None else 0
 
+    async def objects_after(self, key: str, limit: int) -> Sequence[ObjectRow]:
+        """A page of objects in order of their keys: SQLite compares text as its bytes (sqlite.org/datatype3.html)."""
+        query = f"select {OBJECT} from {OBJECTS} where object.key > ? order by object.key limit ?"
+        return [object_row(row) for row in self._read(query, (key, limit))]
+
     async def object_at(self, key: str, but: int) -> int | None:
         """Another inode than *but* whose object lies under *key*."""
         row = self._read_one("select ino from object where key = ? and ino <> ?", (key, but))

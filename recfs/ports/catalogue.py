@@ -108,6 +108,9 @@ class Objects(Protocol):
     async def some_objects(self) -> tuple[Sequence[str], int]:
         """A few keys that S3 should hold, and how many files are in S3 alone."""
 
+    async def objects_after(self, key: str, limit: int) -> Sequence[ObjectRow]:
+        """What lies under keys after *key*, in order of their UTF-8 bytes, as a bucket lists them."""
+
     async def object_at(self, key: str, but: int) -> int | None:
         """Another inode than *but* whose object lies under *key*, as of the last batch."""
 

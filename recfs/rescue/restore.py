@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from recfs.errors import NotAStore, RecfsError, StoreError, first_error
 from recfs.fs.recovery.survey import Survey, told
 from recfs.parts import DRAIN_S, NoKernelCache, opened
 from recfs.rescue.backups import SCRATCH, Backups
+from recfs.services.reunion import Reunion, Reunited
 from recfs.stores import restoring
 from recfs.stores.local import PRIVATE, TOP_LEVELS, LocalStore
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from recfs.config import Config
     from recfs.parts import Parts
+    from recfs.ports.objects import ObjectStore
     from recfs.rescue.backups import Opened
     from recfs.stores.restoring import Restoration
 
@@ -35,10 +38,11 @@ TELL_EVERY_S = 2.0
 class Restore:
     """One restore. Blocking; nothing else may have the store in use."""
 
-    def __init__(self, config: Config, tell: Callable[[str], None]) -> None:
-        """*tell* is given a line for people, now and then."""
+    def __init__(self, config: Config, tell: Callable[[str], None], objects: ObjectStore | None = None) -> None:
+        """*tell* is given a line for people, now and then; *objects*: instead of the configured object store."""
         self._config = config
         self._tell = tell
+        self._objects = objects
         self._store = LocalStore(config.root)
 
     def dry_run(self, wanted: str | None, identity: Path | None) -> dict[str, Any]:
@@ -56,11 +60,12 @@ class Restore:
         finally:
             catalogue.close()
 
-    def run(self, wanted: str | None, identity: Path | None, *, forget: bool) -> dict[str, Any]:
+    def run(self, wanted: str | None, identity: Path | None, *, forget: bool, bucket: bool = True) -> dict[str, Any]:
         """Put a backup back, or go on with a restore that died; what came of it.
 
         *wanted*: its name, or a file; None: the newest good one. *forget*: rows of files that are nowhere go.
-        Raises RecfsError: RootBusy while a daemon runs, StoreError for a backup of another store.
+        *bucket* False: what is in S3 is left as the backup has it. Raises RecfsError: RootBusy while a daemon runs,
+        StoreError for a backup of another store, ObjectStoreError: run it again when S3 answers.
         """
         with self._locked():
             restoration = restoring.finish(self._store.private)
@@ -70,7 +75,7 @@ class Restore:
             else:
                 self._tell(f"going on with the restore of {restoration.backup}")
         try:
-            found = trio.run(self._reconcile)
+            found = trio.run(self._reconcile, restoration.forget, bucket)
         except* RecfsError as group:
             raise first_error(group) from group
         return {"backup": restoration.backup, "kept_as": restoration.aside, "dry_run": False, **found}
@@ -91,7 +96,7 @@ class Restore:
     @contextlib.contextmanager
     def _opened(self, wanted: str | None, identity: Path | None) -> Iterator[Opened]:
         """The backup, whole, checked and of this store, in a scratch directory on its disk."""
-        backups = Backups(self._config)
+        backups = Backups(self._config, self._objects)
         chosen = Path(wanted) if wanted is not None and os.sep in wanted else backups.chosen(wanted)
         with backups.opened(chosen, identity, self._store.private) as backup:
             mark = Mark.decode(self._store.tree_mark())
@@ -120,10 +125,16 @@ class Restore:
         self._tell(f"{restoration.backup} is the catalogue now; the one before it is kept as {PRIVATE}/{aside}")
         return restoration
 
-    async def _reconcile(self) -> dict[str, Any]:
+    async def _reconcile(self, forget: bool, bucket: bool) -> dict[str, Any]:
         """Start as a daemon would, without a mount: recovery does it; then what was found is hashed and committed."""
         self._tell("comparing with what lies on the disk")
-        async with opened(self._config, NoKernelCache()) as parts, trio.open_nursery() as nursery:
+        kernel = NoKernelCache()
+        async with (
+            opened(self._config, kernel, objects=self._objects, restores=True) as parts,
+            trio.open_nursery() as nursery,
+        ):
+            afar = await self._reunite(parts, forget) if bucket else Reunited()
+            restoring.compared(self._store.private, at_its_end=True)
             await parts.serve(nursery, s3=False)
             nursery.start_soon(self._say_how_far, parts)
             await parts.work.draining.drain(uploads=False)
@@ -137,7 +148,14 @@ class Restore:
                 await parts.work.draining.drain(uploads=False)
             parts.behind.meta("clean", "1")
             nursery.cancel_scope.cancel()
-        return found | {"set_aside": problems}
+        return found | {"set_aside": problems, "bucket": asdict(afar)}
+
+    async def _reunite(self, parts: Parts, forget: bool) -> Reunited:
+        """Compare with the bucket, if there is one."""
+        if parts.tier is None:
+            return Reunited()
+        self._tell("comparing with what lies in the bucket")
+        return await Reunion(parts.tier, parts.vfs).run(forget=forget)
 
     async def _say_how_far(self, parts: Parts) -> None:
         while True:

@@ -371,6 +371,9 @@ class CatalogueContract:
         ]
         assert (await filled.object_at("there", 11), await filled.object_at("The", 11)) == (10, None)
         assert await filled.object_at("there", 10) is None
+        assert [row.key for row in await filled.objects_after("", 9)] == ["elsewhere", "there"]
+        assert [row.key for row in await filled.objects_after("", 1)] == ["elsewhere"]
+        assert [row.key for row in await filled.objects_after("elsewhere", 9)] == ["there"]
         await filled.apply(Batch(objects=[held(10, key="moved")]))
         assert (await filled.object_at("there", 0), await filled.object_at("moved", 0)) == (None, 10)
         await filled.apply(Batch(objects=[held(11, key="moved")]))

@@ -32,6 +32,14 @@ _DONE = {
     "lost": "fits nowhere",
     "kept": "was to be deleted in S3; the object stays, for it may be another's by now",
 }
+_IN_BUCKET = {
+    "bucket lost": "in S3 alone, and not there any more",
+    "bucket came": "in S3 alone since; it is in the catalogue now",
+    "bucket changed": "in S3 alone, and changed there since; it is what is there",
+    "bucket moved": "in S3 alone, and renamed since",
+    "bucket again": "sent to S3 again when the store is mounted, for what is there is gone or another version",
+    "bucket strange": "an object that nothing is made of; it is left alone",
+}
 _EXAMPLE = """
 $ recfs restore-catalogue --config /etc/recfs/recfs.conf --identity key.txt
 recfs: catalogue-5b0ce6f2-20261128T031500Z.db.age is the catalogue now; the one before it is kept as \
@@ -55,11 +63,13 @@ came since; it is in the catalogue now: 2
 @IDENTITY
 @click.option("--dry-run", is_flag=True, help="Only say what a restore would find; nothing is changed.")
 @click.option("--forget-missing", is_flag=True, help="Remove the rows of files whose bytes are nowhere.")
+@click.option("--without-bucket", is_flag=True, help="Leave what is in S3 as the backup has it.")
 @store_options
 @click.pass_context
 def restore_catalogue(
-    ctx: click.Context, backup: str | None, identity: Path | None, dry_run: bool, forget_missing: bool
-) -> None:
+    ctx: click.Context, backup: str | None, identity: Path | None, dry_run: bool, forget_missing: bool,
+    without_bucket: bool,
+) -> None:  # fmt: skip
     """Put a backup of the catalogue back, and tell it what has changed since.
 
     NAME is one that `recfs backup list` shows, FILE any other (a path with a slash); without either the newest good one
@@ -69,6 +79,10 @@ def restore_catalogue(
     changed is hashed anew; what was renamed is recognised by its inode number and keeps its attributes; what was
     deleted and is in the trash can be restored from there. What is nowhere is named: its row stays, since it is all
     that is left, unless `--forget-missing` is given. Bytes in the trash of which nothing is known go to lost+found.
+
+    With [s3], the bucket is compared then: objects that came since are adopted with what their metadata say, those that
+    were moved or replaced are found by their checksums, and files whose object is gone are sent anew or, where nothing
+    is left of them, named. Nothing in the bucket is changed. Until that is done no daemon takes the store.
 
     After an interruption run it again: it goes on where it was.
     """
@@ -81,13 +95,14 @@ def restore_catalogue(
         kinds = {what: [each["path"] for each in found["finds"] if each["what"] == what] for what in _KINDS}
         missing = bool(kinds["gone"])
     else:
-        found = restore.run(backup, identity, forget=forget_missing)
-        kinds = {what: found[what] for what in _DONE}
-        missing = bool(found["gone"] or found["set_aside"])
+        found = restore.run(backup, identity, forget=forget_missing, bucket=not without_bucket)
+        afar = found["bucket"]
+        kinds = {what: found[what] for what in _DONE} | {f"bucket {what}": afar[what] for what in afar}
+        missing = bool(found["gone"] or found["set_aside"] or (afar["lost"] and not forget_missing))
     if invocation.json:
         output.emit_json(found)
     else:
-        _say(kinds, _KINDS if dry_run else _DONE, found)
+        _say(kinds, _KINDS if dry_run else _DONE | _IN_BUCKET, found)
     if missing:
         ctx.exit(ExitCode.PROBLEMS)
 
@@ -95,7 +110,9 @@ def restore_catalogue(
 def _say(kinds: dict[str, list[str]], words: dict[str, str], found: dict[str, Any]) -> None:
     for what, paths in kinds.items():
         if paths:
-            output.say(f"{words[what]}: {len(paths):,}", style="yellow" if what in ("gone", "lost") else "")
+            output.say(
+                f"{words[what]}: {len(paths):,}", style="yellow" if what in ("gone", "lost", "bucket lost") else ""
+            )
             for path in paths[:_SHOWN]:
                 output.say(f"  {path}")
             if len(paths) > _SHOWN:

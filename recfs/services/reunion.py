@@ -1,0 +1,315 @@
+"""After a restore of the catalogue: what lies in the bucket, and what an older catalogue says of it.
+
+Two passes over a listing, in order of keys beside the rows in the same order, so that memory goes with what differs
+and not with what is there. The first finds rows whose object went or is another one by now; the second, objects of
+which no row knows: that of a file that is here already, that of one that was renamed since (by its checksum), or a file
+that only the bucket has, which is adopted with what its metadata say. Nothing in the bucket is changed, and an object
+that recfs did not write, or whose key is no path, is left alone. Done again, it finds nothing else to do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.core.keys import path_for
+from recfs.core.layout import TOP_DIRS, is_upload, role_of
+from recfs.core.model import State
+from recfs.core.ownership import Verdict
+from recfs.errors import FsError, Stale
+from recfs.fs.caller import Caller
+from recfs.ports.object_errors import PrefixTaken
+from recfs.ports.rows import LocalCopy, ObjectRow
+from recfs.state.nodes import DirNode, FileNode
+from recfs.stores.s3.meta import from_metadata
+
+if TYPE_CHECKING:
+    from recfs.fs.vfs import Vfs
+    from recfs.ports.objects import ObjectInfo
+    from recfs.tier.tier import Tier
+
+PAGE = 1000
+HEADS = 8
+"""Objects asked for at the same time."""
+FOLDER_MODE = 0o755
+_OURS = (Verdict.OURS, Verdict.RETURNED, Verdict.FREE)
+
+
+@dataclass(slots=True)
+class Reunited:
+    """What was found; paths and keys, for people."""
+
+    lost: list[str] = field(default_factory=list)
+    """Files whose bytes only the bucket had, and has no more."""
+    came: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    moved: list[str] = field(default_factory=list)
+    again: list[str] = field(default_factory=list)
+    """Files that are here, and are sent anew: the bucket has them no more, or in another version."""
+    strange: list[str] = field(default_factory=list)
+    """Keys of objects that nothing is made of."""
+
+
+class Reunion:
+    """One comparison with the bucket; nothing is mounted, and no upload is under way."""
+
+    def __init__(self, tier: Tier, vfs: Vfs) -> None:
+        self._tier = tier
+        self._vfs = vfs
+        self._tree = vfs.tree
+        self._behind = vfs.behind
+        self.found = Reunited()
+        self._missing: dict[int, ObjectRow] = {}
+        """Rows by inode, whose object is not where they say."""
+        self._by_content: dict[bytes, list[int]] = {}
+        """Of those that are nowhere else: by SHA-256."""
+        self._again: set[int] = set()
+
+    async def run(self, *, forget: bool) -> Reunited:
+        """Compare everything. *forget*: rows of files that are nowhere go. Raises PrefixTaken, what S3 answers."""
+        verdict, mark = await self._tier.ownership.verdict()
+        if verdict not in _OURS:
+            raise PrefixTaken(f"the prefix in the bucket is not this store's ({verdict.value}): {mark or 'no mark'}")
+        async with aclosing(self._side_by_side()) as stretches:
+            async for rows, listed in stretches:
+                await self._look_at_rows(rows, listed)
+        async with aclosing(self._side_by_side()) as stretches:
+            async for rows, listed in stretches:
+                known = {row.key for row in rows}
+                await self._look_at_objects([info for key, info in listed.items() if key not in known])
+        await self._settle(forget=forget)
+        await self._behind.durable()
+        return self.found
+
+    # --- the two lists -------------------------------------------------------------------------------------------
+
+    async def _side_by_side(self) -> AsyncGenerator[tuple[Sequence[ObjectRow], dict[str, ObjectInfo]], None]:
+        """Stretches of keys: the rows of each, and what is listed there."""
+        await self._behind.flush()
+        listing = self._tier.objects.list()
+        after, is_more = "", True
+        while is_more:
+            page = await trio.to_thread.run_sync(lambda: list(islice(listing, PAGE)), limiter=self._tier.limiter)
+            is_more = len(page) == PAGE
+            last = page[-1].key if is_more else None
+            rows: list[ObjectRow] = []
+            while batch := await self._tree.catalogue.objects_after(after, PAGE):
+                inside = [row for row in batch if last is None or row.key.encode() <= last.encode()]
+                rows += inside
+                if len(inside) < len(batch):
+                    break
+                after = batch[-1].key
+            yield rows, {info.key: info for info in page}
+            after = last if last is not None else after
+
+    # --- rows ----------------------------------------------------------------------------------------------------
+
+    async def _look_at_rows(self, rows: Sequence[ObjectRow], listed: dict[str, ObjectInfo]) -> None:
+        changed: list[tuple[ObjectRow, str]] = []
+        for row in rows:
+            info = listed.get(row.key)
+            if info is None:
+                await self._miss(row)
+            elif info.etag != row.etag or info.size_bytes != row.size_bytes:
+                changed.append((row, row.key))
+        for (row, _), info in zip(changed, await self._heads([key for _, key in changed]), strict=True):
+            node = await self._file(row.ino)
+            if node is None:
+                continue
+            if info is None:
+                await self._miss(row)
+            elif not self._attach(node, info):
+                self.found.strange.append(row.key)
+        await self._behind.flush()
+
+    async def _miss(self, row: ObjectRow) -> None:
+        node = await self._file(row.ino)
+        if node is None:
+            return
+        self._missing[row.ino] = row
+        if node.state.is_remote:
+            self._by_content.setdefault(row.sha256, []).append(row.ino)
+
+    async def _file(self, ino: int) -> FileNode | None:
+        try:
+            node = await self._tree.get(ino)
+        except Stale:
+            return None
+        return node if isinstance(node, FileNode) else None
+
+    # --- objects -------------------------------------------------------------------------------------------------
+
+    async def _look_at_objects(self, unknown: Sequence[ObjectInfo]) -> None:
+        named = [info for info in unknown if info.key.partition("/")[0].encode() in TOP_DIRS]
+        for info in await self._heads([each.key for each in named]):
+            if info is not None and not await self._place(info):
+                self.found.strange.append(info.key)
+        await self._behind.flush()
+        self._tree.memory.shrink()
+
+    async def _heads(self, keys: Sequence[str]) -> list[ObjectInfo | None]:
+        found: list[ObjectInfo | None] = [None] * len(keys)
+        slots = trio.CapacityLimiter(HEADS)
+
+        async def ask(number: int, key: str) -> None:
+            async with slots:
+                found[number] = await trio.to_thread.run_sync(self._tier.objects.head, key, limiter=self._tier.limiter)
+
+        async with trio.open_nursery() as nursery:
+            for number, key in enumerate(keys):
+                nursery.start_soon(ask, number, key)
+        return found
+
+    async def _place(self, info: ObjectInfo) -> bool:
+        """Find whose an object is; False where it is nobody's."""
+        path = tuple(path_for(info.key).split(b"/"))
+        try:
+            role_of(path, is_dir=False)
+            node = await self._tree.walk(path)
+            if isinstance(node, FileNode):
+                held = node.object
+                if held is not None and node.ino not in self._missing:
+                    return False  # its object is somewhere else, and there
+                if not self._attach(node, info):
+                    return False
+                self._forget_missing(node.ino)
+                return True
+            if node is not None or info.sha256 is None or info.md5 is None:
+                return False
+            renamed = self._by_content.get(info.sha256, [])
+            folder = await self._folder(path[:-1], info)
+            if renamed:
+                return await self._renamed(renamed[0], folder, path, info)
+            self._adopt(folder, path[-1], info)
+        except (FsError, Stale):
+            return False
+        return True
+
+    async def _renamed(self, ino: int, folder: DirNode, path: tuple[bytes, ...], info: ObjectInfo) -> bool:
+        node = await self._file(ino)
+        if node is None or node.bytes != info.size_bytes:
+            return False
+        before = node.path
+        await self._vfs.names.has_moved(node, folder, path[-1])
+        self._attach(node, info)
+        self._forget_missing(ino)
+        self.found.moved.append(f"{before} -> {os.fsdecode(b'/'.join(path))}")
+        return True
+
+    def _forget_missing(self, ino: int) -> None:
+        row = self._missing.pop(ino, None)
+        if row is not None and ino in self._by_content.get(row.sha256, []):
+            self._by_content[row.sha256].remove(ino)
+
+    async def _folder(self, path: tuple[bytes, ...], info: ObjectInfo) -> DirNode:
+        """The directory of that path; what is missing of it is made, and comes to the home tree, too."""
+        folder: DirNode = self._tree.root
+        for name in path:
+            child = await self._tree.child(folder, name)
+            if child is None:
+                child = await self._vfs.names.mkdir(folder, name, FOLDER_MODE, _owner_of(info))
+            if not isinstance(child, DirNode):
+                raise Stale(f"{child.path} is no directory")
+            folder = child
+        return folder
+
+    def _adopt(self, folder: DirNode, name: bytes, info: ObjectInfo) -> None:
+        """A file that only the bucket has. Atomic."""
+        known = from_metadata(info.metadata)
+        mode = known.mode if known.mode is not None else 0o644
+        node = self._vfs.names.add_file(folder, name, mode, _owner_of(info), upload=is_upload(folder.role, name))
+        node.enter(State.EVICTED)
+        self._take(node, info)
+        self._tier.copies.remember(node, self._row(node, info))
+        self.found.came.append(node.path)
+
+    # --- one file ------------------------------------------------------------------------------------------------
+
+    def _row(self, node: FileNode, info: ObjectInfo) -> ObjectRow:
+        assert info.sha256 is not None
+        assert info.md5 is not None
+        mtime_ns = from_metadata(info.metadata).mtime_ns
+        copy = node.object.copy if node.object is not None else LocalCopy(self._tree.clock.steady_ns())
+        return ObjectRow(
+            node.ino, info.key, info.etag, info.size_bytes, info.sha256, info.md5,
+            mtime_ns if mtime_ns is not None else node.mtime_ns, info.storage_class, info.last_modified_ns, copy,
+        )  # fmt: skip
+
+    def _take(self, node: FileNode, info: ObjectInfo) -> None:
+        """A file whose bytes only the bucket has is what is there."""
+        mtime_ns = from_metadata(info.metadata).mtime_ns
+        node.sha256, node.md5 = info.sha256, info.md5
+        node.mtime_ns = mtime_ns if mtime_ns is not None else info.last_modified_ns
+        self._tree.resize(node, info.size_bytes)
+        self._behind.node(node)
+
+    def _attach(self, node: FileNode, info: ObjectInfo) -> bool:
+        """This object is the file's; False where nothing tells what is in it. Atomic."""
+        if info.sha256 is None or info.md5 is None:
+            return False
+        row, same = self._row(node, info), (node.sha256, node.bytes) == (info.sha256, info.size_bytes)
+        if node.state.is_remote:
+            if not same:
+                self._take(node, info)
+                self.found.changed.append(node.path)
+            self._tier.copies.remember(node, row.here(local=0))
+        elif same and node.state is State.STORED:
+            self._tier.copies.remember(node, row)
+        elif same and node.state is State.COMMITTED:
+            self._tier.copies.remember(node, row.here(local=0))
+            self._tier.committed(node)  # which finds that it is there
+        else:
+            if node.state is State.STORED:
+                node.enter(State.COMMITTED)
+                self._tier.modified(node)
+                row = row.here(local=0)
+            self._tier.copies.remember(node, row)
+            if node.state is State.COMMITTED:
+                self._again.add(node.ino)
+        return True
+
+    async def _settle(self, *, forget: bool) -> None:
+        """What is nowhere is named; what is here alone goes to the bucket again."""
+        for ino in self._missing:
+            node = await self._file(ino)
+            if node is None:
+                continue
+            if node.state.is_remote:
+                self.found.lost.append(node.path)
+                if forget:
+                    self._behind.object_gone(ino)
+                    node.object = None
+                    self._tree.events.removed(node, None)
+                    self._tree.remove(node)
+                continue
+            if node.state is State.STORED:
+                node.enter(State.COMMITTED)
+                self._tier.modified(node)
+            node.object = None
+            self._behind.object_gone(ino)
+            self._behind.node(node)
+            self._again.add(ino)
+        for ino in self._again:
+            node = await self._file(ino)
+            if node is not None:
+                self.found.again.append(node.path)
+                if node.state is State.COMMITTED:  # else its commit does that
+                    self._tier.committed(node)
+        await self._behind.flush()
+
+
+def _owner_of(info: ObjectInfo) -> Caller:
+    """Whose a file is, as its object's metadata say; else root's."""
+    uid, _, gid = (from_metadata(info.metadata).owner or "0:0").partition(":")
+    if not (uid.isascii() and uid.isdigit() and gid.isascii() and gid.isdigit()):
+        uid = gid = "0"
+    return Caller(int(uid[:10]), int(gid[:10]), operator=True)
+
+
+__all__ = ["Reunion", "Reunited"]

@@ -1,0 +1,260 @@
+"""`recfs restore-catalogue` of a store with files in S3: what lies in the bucket, and what the backup says of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from recfs.core.model import State
+from recfs.errors import StoreError
+from recfs.ports.object_errors import PrefixTaken, Unreachable
+from recfs.rescue.restore import Restore
+from tests.fake_object_store import FakeObjectStore
+
+from .build import REC, Filesystem, filesystem, pattern
+from .far import bucket
+from .test_generations import S3, evict
+from .test_restore_catalogue import attribute, backed_up, note
+
+OLD, NEW = pattern(9000, seed=1), pattern(9000, seed=2)
+pytestmark = pytest.mark.usefixtures("any_log")
+
+
+@pytest.fixture
+async def fs(place: Path) -> AsyncIterator[Filesystem]:
+    """A running store with a bucket."""
+    async with filesystem(place / "store", start=False, **S3) as made:
+        made.objects = FakeObjectStore()
+        made.checked_at_end = False
+        await made.start()
+        yield made
+
+
+async def away(fs: Filesystem, name: str, data: bytes) -> None:
+    """A file whose bytes only S3 has."""
+    await fs.write(f"{REC}/{name}", data)
+    await fs.drain()
+    await evict(fs, f"{REC}/{name}")
+
+
+async def restored(fs: Filesystem, **options: Any) -> dict[str, Any]:
+    """What the command says; the store is in use again afterwards."""
+    await fs.stop()
+    restore = Restore(fs.config, lambda line: None, fs.objects)
+    options = {"forget": False} | options
+    found = await trio.to_thread.run_sync(lambda: restore.run(None, None, **options))
+    await fs.reopen()
+    await fs.drain()
+    return found
+
+
+async def holds(fs: Filesystem, expected: dict[str, bytes]) -> None:
+    """Every file has its bytes, says their checksum, and the bucket has them, too."""
+    for name, data in expected.items():
+        path = f"{REC}/{name}"
+        assert await fs.read(path) == data, name
+        node = await fs.node(path)
+        assert node.sha256 == hashlib.sha256(data).digest(), name
+        assert node.size == len(data)
+    await fs.drain()
+    keys = bucket(fs).keys()
+    assert {key: bucket(fs).data(key) for key in keys} == {f"{REC}/{name}": data for name, data in expected.items()}
+    for name in expected:
+        assert (await fs.node(f"{REC}/{name}")).state is State.STORED, name
+
+
+@pytest.mark.slow
+async def test_everything_that_changed_here_and_there_is_there_byte_for_byte(fs: Filesystem) -> None:
+    for name in ("same", "here", "overwritten", "renamed", "renamed-here", "changed", "fetched"):
+        await away(fs, name, OLD + name.encode())
+        await note(fs, f"{REC}/{name}", name.encode())
+    for name in ("here", "renamed-here", "fetched"):
+        assert await fs.read(f"{REC}/{name}")
+    await fs.drain()
+    await evict(fs, f"{REC}/fetched")
+    await fs.drain()
+    inos = {name: (await fs.node(f"{REC}/{name}")).ino for name in ("renamed", "renamed-here")}
+    await backed_up(fs)
+    await fs.write(f"{REC}/overwritten", NEW)
+    await fs.rename(f"{REC}/renamed", f"{REC}/other-name")
+    await fs.rename(f"{REC}/renamed-here", f"{REC}/other-name-here")
+    await away(fs, "changed", NEW + b"changed")
+    assert await fs.read(f"{REC}/fetched")
+    await away(fs, "new-and-away", NEW + b"away")
+    await fs.write(f"{REC}/new", NEW + b"new")
+    await fs.vfs.setattr((await fs.node(f"{REC}/same")).ino, _mode(0o600), _operator())
+    await fs.drain()
+    expected = {name: OLD + name.encode() for name in ("same", "here", "fetched")}
+    expected |= {"overwritten": NEW, "changed": NEW + b"changed", "new-and-away": NEW + b"away", "new": NEW + b"new"}
+    expected |= {"other-name": OLD + b"renamed", "other-name-here": OLD + b"renamed-here"}
+    sent = len([call for call in bucket(fs).calls if call[0] == "put_file"])
+    found = await restored(fs)
+    afar = found["bucket"]
+    assert afar["came"] == [f"{REC}/new-and-away"]
+    assert afar["changed"] == [f"{REC}/changed"]
+    assert afar["moved"] == [f"{REC}/renamed -> {REC}/other-name"]
+    assert f"{REC}/renamed-here -> {REC}/other-name-here" in found["moved"]
+    assert afar["lost"] == afar["again"] == afar["strange"] == found["gone"] == []
+    await holds(fs, expected)
+    assert await fs.names(REC) == sorted(expected)
+    assert (await fs.node(f"{REC}/other-name")).ino == inos["renamed"]
+    assert await attribute(fs, f"{REC}/other-name") == b"renamed"
+    assert (await fs.node(f"{REC}/other-name-here")).ino == inos["renamed-here"]
+    assert len([call for call in bucket(fs).calls if call[0] == "put_file"]) == sent, "nothing is sent again"
+    assert fs.account() == (sum(map(len, expected.values())), len(expected))
+    await fs.assert_consistent()
+
+
+def _mode(mode: int) -> Any:
+    from recfs.fs.attributes import Changes
+
+    return Changes(mode=mode)
+
+
+def _operator() -> Any:
+    from .build import OPERATOR
+
+    return OPERATOR
+
+
+@pytest.mark.parametrize("forget", [False, True])
+async def test_what_the_bucket_has_no_more(fs: Filesystem, forget: bool) -> None:
+    """Deleted since, or by somebody else: of what is here it gets another copy, of the rest there is none."""
+    await away(fs, "away", OLD)
+    await fs.write(f"{REC}/here", NEW)
+    await fs.drain()
+    await backed_up(fs)
+    for name in ("away", "here"):
+        bucket(fs).vanish(f"{REC}/{name}")
+    found = await restored(fs, forget=forget)
+    assert found["bucket"]["lost"] == [f"{REC}/away"]
+    assert found["bucket"]["again"] == [f"{REC}/here"]
+    assert bucket(fs).data(f"{REC}/here") == NEW
+    assert await fs.exists(f"{REC}/away") is not forget
+    if forget:
+        await holds(fs, {"here": NEW})
+        await fs.assert_consistent()
+
+
+async def test_what_recfs_did_not_write_there_is_left_alone(fs: Filesystem) -> None:
+    await away(fs, "away", OLD)
+    await fs.write(f"{REC}/here", OLD)
+    await fs.drain()
+    await backed_up(fs)
+    foreign = {"elsewhere/x": b"x", "users/x/y": b"y", f"{REC}/unknown": b"z", f"{REC}/here/below": b"b", "top": b"t"}
+    for key, data in foreign.items():
+        bucket(fs).tamper(key, data)
+    found = await restored(fs)
+    assert sorted(found["bucket"]["strange"]) == sorted(["users/x/y", f"{REC}/unknown", f"{REC}/here/below"])
+    assert await fs.names(REC) == ["away", "here"]
+    assert {key: bucket(fs).data(key) for key in foreign} == foreign
+
+
+async def test_owner_mode_and_time_come_from_the_metadata(fs: Filesystem) -> None:
+    await fs.write(f"{REC}/old", OLD)
+    await backed_up(fs)
+    await fs.write(f"{REC}/deep/er/new", NEW)
+    await fs.vfs.setattr((await fs.node(f"{REC}/deep/er/new")).ino, _mode(0o640), _operator())
+    await fs.drain()
+    await evict(fs, f"{REC}/deep/er/new")
+    before = await fs.node(f"{REC}/deep/er/new")
+    await fs.stop()
+    for folder in ("deep/er", "deep"):
+        os.rmdir(fs.root / REC / folder)
+    await fs.reopen()
+    found = await restored(fs)
+    assert found["bucket"]["came"] == [f"{REC}/deep/er/new"]
+    after = await fs.node(f"{REC}/deep/er/new")
+    assert (after.mode, after.uid, after.gid, after.mtime_ns) == (before.mode, before.uid, before.gid, before.mtime_ns)
+    assert await fs.read(f"{REC}/deep/er/new") == NEW
+    await fs.assert_consistent()
+
+
+async def test_while_s3_is_away_it_waits_and_no_daemon_takes_the_store(fs: Filesystem) -> None:
+    await away(fs, "away", OLD)
+    await backed_up(fs)
+    await away(fs, "new", NEW)
+    await fs.stop()
+    bucket(fs).fail("*", Unreachable("no route"), times=10_000)
+    restore = Restore(fs.config, lambda line: None, fs.objects)
+    for _ in range(2):
+        with pytest.raises(Unreachable):
+            await trio.to_thread.run_sync(lambda: restore.run(None, None, forget=False))
+    async with trio.open_nursery() as nursery:
+        other = Filesystem(nursery, fs.root, **S3)
+        other.objects = fs.objects
+        with pytest.raises(StoreError, match="has not been compared with the bucket yet"):
+            await other.start()
+    bucket(fs).heal()
+    found = await trio.to_thread.run_sync(lambda: restore.run(None, None, forget=False))
+    assert found["bucket"]["came"] == [f"{REC}/new"]
+    await fs.reopen()
+    await fs.drain()
+    assert await fs.read(f"{REC}/new") == NEW
+    assert await fs.read(f"{REC}/away") == OLD
+    assert not (fs.root / ".recfs/restore.json").exists()
+
+
+async def test_it_can_be_done_without_the_bucket(fs: Filesystem) -> None:
+    await away(fs, "away", OLD)
+    await backed_up(fs)
+    bucket(fs).fail("*", Unreachable("no route"), times=10_000)
+    await fs.stop()
+    restore = Restore(fs.config, lambda line: None, fs.objects)
+    await trio.to_thread.run_sync(lambda: restore.run(None, None, forget=False, bucket=False))
+    bucket(fs).heal()
+    await fs.reopen()
+    await fs.drain()
+    assert await fs.read(f"{REC}/away") == OLD
+
+
+async def test_a_prefix_that_is_anothers_is_not_taken_for_this_stores(fs: Filesystem, place: Path) -> None:
+    await away(fs, "away", OLD)
+    await backed_up(fs)
+    async with filesystem(place / "other", start=False, **S3) as other:
+        other.objects, other.checked_at_end = fs.objects, False
+        await other.start()
+        await other.parts.tier.ownership.claim()  # type: ignore[union-attr]
+    await fs.stop()
+    restore = Restore(fs.config, lambda line: None, fs.objects)
+    with pytest.raises(PrefixTaken, match="not this store's"):
+        await trio.to_thread.run_sync(lambda: restore.run(None, None, forget=False))
+    await fs.parts.tier.ownership.mark()  # type: ignore[union-attr]
+    await trio.to_thread.run_sync(lambda: restore.run(None, None, forget=False, bucket=False))
+
+
+@pytest.mark.slow
+async def test_a_death_before_any_answer_is_made_up_for(fs: Filesystem, place: Path) -> None:
+    """Run again, it comes to the same."""
+    await away(fs, "lost", OLD + b"lost")
+    await away(fs, "renamed", OLD)
+    await backed_up(fs)
+    await fs.rename(f"{REC}/renamed", f"{REC}/other-name")
+    await away(fs, "new", NEW)
+    await fs.drain()
+    bucket(fs).vanish(f"{REC}/lost")
+    await fs.stop()
+    restore, failed = Restore(fs.config, lambda line: None, fs.objects), 0
+    for skip in range(50):
+        bucket(fs).heal()
+        bucket(fs).fail("*", Unreachable("gone"), times=1, skip=skip)
+        try:
+            found = await trio.to_thread.run_sync(lambda: restore.run(None, None, forget=False))
+        except Unreachable:
+            failed += 1
+        if bucket(fs)._faults[0].times:
+            break  # it was not met
+    assert failed >= 4
+    bucket(fs).heal()
+    assert found["bucket"]["lost"] == [f"{REC}/lost"]
+    await fs.reopen()
+    await fs.drain()
+    assert await fs.read(f"{REC}/other-name") == OLD
+    assert await fs.read(f"{REC}/new") == NEW
+    assert await fs.names(REC) == ["lost", "new", "other-name"]
