@@ -28,7 +28,7 @@ class Candidate:
     home_ino: int | None
     """What the row says, of what is gone."""
     files: int
-    """How many files go with what is gone."""
+    """How many files go with a directory that is gone; 0: it is none."""
     scanned: bool
     """Found by a scan, which has to end before what it found can be told from a move."""
 
@@ -41,8 +41,8 @@ class Candidates:
         self._due: list[tuple[float, Key]] = []
         self._gone: dict[int, Key] = {}
         self._new: dict[int, Key] = {}
-        self.gone_files = 0
-        """How many files are gone, and still have rows."""
+        self._gone_alone = 0
+        self._gone_in_folders = 0
         self.crowded = False
         """Whether some found no room."""
 
@@ -61,6 +61,7 @@ class Candidates:
         *, home_ino: int | None = None, files: int = 0, scanned: bool = False,
     ) -> bool:  # fmt: skip
         """Note what an entry was found to be; whether it has been just so for *quiet_s*. Else it is due then."""
+        seen = seen.lasting if seen is not None else None
         known = self._known.get(key)
         if known is not None and (known.finding, known.seen) == (finding, seen):
             known.scanned = known.scanned and scanned
@@ -76,7 +77,8 @@ class Candidates:
             return False
         made = self._known[key] = Candidate(finding, seen, now_s, 0.0, home_ino, files, scanned)
         if finding is Finding.GONE:
-            self.gone_files += files
+            self._gone_alone += not files
+            self._gone_in_folders += files
             if home_ino is not None:
                 self._gone[home_ino] = key
         elif finding is Finding.NEW and seen is not None:
@@ -97,11 +99,17 @@ class Candidates:
         if known is None:
             return
         if known.finding is Finding.GONE:
-            self.gone_files -= known.files
+            self._gone_alone -= not known.files
+            self._gone_in_folders -= known.files
             if known.home_ino is not None and self._gone.get(known.home_ino) == key:
                 del self._gone[known.home_ino]
         elif known.finding is Finding.NEW and known.seen is not None and self._new.get(known.seen.st_ino) == key:
             del self._new[known.seen.st_ino]
+
+    @property
+    def gone_files(self) -> int:
+        """How many files are gone, and still have rows: one by one, or with directories, of which each may be both."""
+        return max(self._gone_alone, self._gone_in_folders)
 
     def gone_from(self, st_ino: int) -> Key | None:
         """Where the entry with that inode number on the disk is missed."""

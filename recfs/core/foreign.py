@@ -17,6 +17,8 @@ KEPT_FROM_NS, KEPT_TO_NS = -(1 << 31) * SECOND_NS, (1 << 31) * SECOND_NS
 """Times that every file system keeps; beyond (1901, 2038) some store another one than they were told."""
 UNFINISHED_TIMES = 30
 """So many times as long as others a file has to be left alone whose name a copying program gives to half a copy."""
+FOLDER_QUIET_S = 0.3
+"""How long a new directory is left alone: until where it may have been moved from was looked at."""
 FEW_GONE = 20
 """So many files may always go at once."""
 SHARE_GONE = 10
@@ -39,6 +41,8 @@ class Known(NamedTuple):
     """recfs itself is about to change it, or somebody has it open."""
     in_staging: bool
     """Its bytes lie in staging, or are to come home: nothing of its own lies at its place yet."""
+    attributes: tuple[int, int, int] | None = None
+    """Mode bits, user and group, where the disk shows just these; None: it cannot."""
 
 
 class Seen(NamedTuple):
@@ -59,6 +63,13 @@ class Seen(NamedTuple):
         """S_IFREG and the like."""
         return stat.S_IFMT(self.mode)
 
+    @property
+    def lasting(self) -> Seen:
+        """What has to stay as it is while an entry is left alone: of a directory, not what changes with its entries."""
+        if self.format != stat.S_IFDIR:
+            return self
+        return self._replace(size_bytes=0, mtime_ns=0, ctime_ns=0, links=0)
+
 
 class Finding(enum.Enum):
     """What an entry is found to be."""
@@ -73,6 +84,8 @@ class Finding(enum.Enum):
     """A file with other bytes than its row tells of, or perhaps."""
     GONE = "gone"
     """A row whose entry is not there, or something of another kind instead."""
+    DESCRIBED = "described"
+    """With another mode or owner than its row says."""
     RENUMBERED = "renumbered"
     """A directory that another one has taken the place of."""
     BLOCKED = "blocked"
@@ -93,7 +106,7 @@ def judge(known: Known | None, seen: Seen | None) -> Finding:
     if seen is None or seen.format != _FORMATS[known.kind]:
         return Finding.GONE
     if known.home_ino in (None, seen.st_ino):
-        return Finding.OURS
+        return Finding.DESCRIBED if is_described(known, seen) else Finding.OURS
     return Finding.RENUMBERED if known.kind is Kind.DIR else Finding.GONE
 
 
@@ -111,7 +124,17 @@ def _judge_file(known: Known, seen: Seen | None) -> Finding:
         return Finding.BUSY
     if seen is None or seen.format != stat.S_IFREG:
         return Finding.BUSY if state is State.UPLOADING else Finding.GONE
-    return Finding.CHANGED if differs(known, seen) else Finding.OURS
+    if differs(known, seen):
+        return Finding.CHANGED
+    return Finding.DESCRIBED if is_described(known, seen) else Finding.OURS
+
+
+def is_described(known: Known, seen: Seen) -> bool:
+    """Whether mode or owner are others than the row says. Of a link only the owner counts."""
+    if known.attributes is None:
+        return False
+    mode = known.attributes[0] if known.kind is Kind.SYMLINK else stat.S_IMODE(seen.mode)
+    return known.attributes != (mode, seen.uid, seen.gid)
 
 
 def differs(known: Known, seen: Seen) -> bool:
@@ -127,11 +150,14 @@ def differs(known: Known, seen: Seen) -> bool:
 _UNFINISHED = re.compile(rb"\..+\.[A-Za-z0-9]{6}").fullmatch
 
 
-def quiet_for_s(name: bytes, quiet_s: float) -> float:
-    """How long an entry of this name has to be left alone before it is believed, in seconds.
+def quiet_for_s(name: bytes, finding: Finding, seen: Seen | None, quiet_s: float) -> float:
+    """How long an entry has to be left alone before it is believed, in seconds.
 
-    rsync(1) writes to `.<name>.XXXXXX` and renames that at the end.
+    rsync(1) writes to `.<name>.XXXXXX` and renames that at the end. A new directory is one as soon as it was not moved
+    here: what is copied into it need not wait for the end of that.
     """
+    if finding is Finding.NEW and seen is not None and seen.format == stat.S_IFDIR:
+        return min(quiet_s, FOLDER_QUIET_S)
     return quiet_s * UNFINISHED_TIMES if _UNFINISHED(name) else quiet_s
 
 
@@ -159,4 +185,4 @@ def may_forget(gone: int, lately: int, files: int) -> bool:
     return gone + lately <= max(FEW_GONE, min((files + lately) // SHARE_GONE, MOST_GONE))
 
 
-__all__ = ["Finding", "Known", "Seen", "differs", "judge", "may_forget", "quiet_for_s", "refusal"]
+__all__ = ["Finding", "Known", "Seen", "differs", "is_described", "judge", "may_forget", "quiet_for_s", "refusal"]

@@ -36,6 +36,7 @@ _MASK = Mask(
     | InotifyConstants.IN_MOVED_FROM
     | InotifyConstants.IN_MOVED_TO
     | InotifyConstants.IN_CLOSE_WRITE
+    | InotifyConstants.IN_ATTRIB
     | InotifyConstants.IN_ONLYDIR
 )
 _LIMITS = {errno.ENOSPC: "fs.inotify.max_user_watches", errno.EMFILE: "fs.inotify.max_user_instances"}

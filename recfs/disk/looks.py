@@ -32,13 +32,13 @@ def look(
 ) -> dict[bytes, Seen] | None:  # fmt: skip
     """What lies in the directory at *path*, by name: of *names*, or (None) all. The watch is there before the look.
 
-    Nothing where there is no directory; None where another one than *home_ino* is. Raises OSError.
+    None where there is no directory, or another one than *home_ino*. Raises OSError.
     """
     try:
         fd = store.open_file(path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         if error.errno in _NOTHING:
-            return {}
+            return None
         raise
     found: dict[bytes, Seen] = {}
     try:

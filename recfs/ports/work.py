@@ -49,6 +49,9 @@ class Publisher(Protocol):
     async def no_batch(self) -> None:
         """Wait until no batch at all is being carried out; none is until the next await."""
 
+    async def arranged(self) -> None:
+        """Wait until nothing in the home tree is being made, moved or removed; nothing is until the next await."""
+
     async def batch_done(self) -> None:
         """Wait until what is now being carried out is done."""
 

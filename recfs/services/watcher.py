@@ -107,7 +107,7 @@ class Watcher(Subscriber):
             "waiting": len(self._candidates),
             "missing_files": self._candidates.gone_files,
             "held": self._missing.held,
-            **{what: tally[what] for what in ("adopted", "changed", "moved", "removed", "evicted")},
+            **{what: tally[what] for what in ("adopted", "changed", "described", "moved", "removed", "evicted")},
         }
 
     def _woken(self) -> None:
@@ -215,7 +215,7 @@ class Watcher(Subscriber):
     async def _look(self, ino: int, names: set[bytes] | None) -> list[int]:
         try:
             folder = await self._tree.directory(ino)
-            await self._publisher.no_batch()
+            await self._publisher.arranged()
         except (Stale, NotADirectory):
             self._forget_watch(ino)
             return []
@@ -228,9 +228,13 @@ class Watcher(Subscriber):
             looks.look, self._store, self._watches, ino, self._places.home(folder), folder.home_ino, names,
             limiter=self._limiter,
         )  # fmt: skip
-        if found is None:
-            self._marks.entry(folder.parent.ino, folder.name)
+        if found is None and ino not in self._judging.hollow:
+            if folder.parent is self._tree.root:
+                self._missing.may_forget()  # tells that it is not there
+            else:
+                self._marks.entry(folder.parent.ino, folder.name)  # it comes first: it may only have been moved
             return []
+        found = found or {}
         if names is None:
             return await self._compare_all(folder, found)
         ready: list[bytes] = []

@@ -24,7 +24,7 @@ from recfs.stores import obstacles, presence
 from recfs.stores.beneath import Beneath
 from recfs.stores.lock import RootLock
 from recfs.stores.removals import Removals
-from recfs.stores.steps import Outcome, Step, Steps, can_chown
+from recfs.stores.steps import Outcome, Step, Steps, can_chown, overrides_modes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -90,6 +90,8 @@ class LocalStore:
         capabilities = effective_capabilities()
         self.gives_owners = can_chown(capabilities)
         """Whether files on the disk belong to their users; else all are the daemon's."""
+        self.shows_attributes = self.gives_owners and overrides_modes(capabilities)
+        """Whether files on the disk have just the mode and owner that their rows say."""
         self._steps = Steps(
             self.beneath, self._lost, lambda: self.sync_all(), capabilities
         )  # looked up late, for tests

@@ -24,6 +24,11 @@ def can_chown(capabilities: int) -> bool:
     return bool(capabilities & _CAP_CHOWN)
 
 
+def overrides_modes(capabilities: int) -> bool:
+    """Whether a process needs no permission bits for itself (capabilities(7))."""
+    return bool(capabilities & _CAP_DAC_OVERRIDE and capabilities & _CAP_FOWNER)
+
+
 class StepKind(Enum):
     """What `LocalStore.apply` can do to the home tree."""
 
@@ -81,8 +86,7 @@ class Steps:
         self._sync_all = sync_all
         self._may_chown = can_chown(capabilities)
         # Without the right to override permission bits, the daemon's own access is kept on disk whatever the row says.
-        overrides = capabilities & _CAP_DAC_OVERRIDE and capabilities & _CAP_FOWNER
-        self._own_access = (0, 0) if overrides else (0o600, 0o700)
+        self._own_access = (0, 0) if overrides_modes(capabilities) else (0o600, 0o700)
 
     def apply(self, steps: Sequence[Step], *, durable: bool = True) -> list[Outcome]:
         """Carry out *steps* in order, then fsync what they touched.

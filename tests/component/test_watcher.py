@@ -2,70 +2,32 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
-import time
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from unittest import mock
 
 import pytest
 import trio
+from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, InotifyFD, WatchDescriptor
 
-from recfs.disk.home.path_resolver import PathResolver
-from recfs.services.watcher import Watcher
-from recfs.state.problems import forever
+from recfs.core.foreign import UNFINISHED_TIMES
+from recfs.disk import inotify
+from recfs.disk.inotify import Marks
+from recfs.errors import QuotaExceeded
+from recfs.fs.attributes import Changes
+from recfs.stores.steps import Outcome, Step
+from tests.helpers.machine import skip
 
-from .build import REC, Filesystem, filesystem, pattern, until
+from .build import OPERATOR, REC, USER, filesystem, pattern, until
+from .watching import QUIET_S, Watched, watching
 
-QUIET_S = 2.0
+ExpectLog = Callable[[str], None]
 FILE, OTHER = f"{REC}/file", f"{REC}/sub/other"
-
-
-class Watched:
-    """A file system with a watcher."""
-
-    def __init__(self, fs: Filesystem, nursery: trio.Nursery) -> None:
-        self.fs = fs
-        self.home = fs.root
-        self._nursery = nursery
-        self.watcher: Watcher
-
-    async def begin(self, **settings: Any) -> None:
-        """Have it run, and look at everything once."""
-        parts = self.fs.parts
-        self.watcher = Watcher(
-            parts.vfs, PathResolver(parts.store), parts.store, parts.publisher, self.fs.kernel,
-            **({"quiet_s": QUIET_S, "scan_interval_s": 600.0} | settings),
-        )  # fmt: skip
-        self._nursery.start_soon(forever, "watch", self.watcher.run, parts.problems)
-        await until(lambda: self.watcher.scans)
-
-    async def seen(self, condition: Callable[[], object]) -> None:
-        """Until the events had that effect: they come from another thread, in real time."""
-        end = time.monotonic() + 20
-        while not condition():
-            assert time.monotonic() < end
-            await trio.to_thread.run_sync(time.sleep, 0.001)
-            await trio.sleep(0.05)
-
-    async def settled(self) -> None:
-        """Until all is looked at, whatever became of events, and nothing waits any more."""
-        scans = self.watcher.scans
-        self.watcher.scan()
-        await until(lambda: self.watcher.scans > scans)
-        with trio.move_on_after(100 * QUIET_S):
-            await until(lambda: not self.waiting)
-        await self.fs.drain()
-
-    @property
-    def waiting(self) -> int:
-        """How many entries are not yet believed."""
-        return int(self.watcher.as_json()["waiting"])
-
-    def problems(self) -> dict[str, str]:
-        """What it tells, by path."""
-        return {each["path"]: each["reason"] for each in self.fs.parts.problems.as_json() if each["part"] == "watch"}
 
 
 @pytest.fixture
@@ -75,11 +37,8 @@ async def watched(place: Path, autojump_clock: object) -> AsyncIterator[Watched]
         await fs.write(FILE, pattern(70_000))
         await fs.write(OTHER, b"other")
         await fs.drain()
-        async with trio.open_nursery() as inner:
-            made = Watched(fs, inner)
-            await made.begin()
+        async with watching(fs) as made:
             yield made
-            inner.cancel_scope.cancel()
 
 
 async def test_a_file_that_was_put_there_is_adopted(watched: Watched) -> None:
@@ -103,7 +62,7 @@ async def test_events_alone_are_enough(watched: Watched) -> None:
     (watched.home / "users/7/recordings/1/deep/er").mkdir(parents=True)
     (watched.home / "users/7/recordings/1/deep/er/file").write_bytes(b"file")
     (watched.home / "users/7/recordings/1/link").symlink_to("deep")
-    await watched.seen(lambda: watched.watcher.as_json()["adopted"] == 7)
+    await watched.seen(lambda: watched.count("adopted") == 7)
     await fs.drain()
     assert await fs.tree("users/7/recordings") == {
         "users/7/recordings/1": None,
@@ -166,5 +125,448 @@ async def test_what_is_moved_is_renamed(watched: Watched) -> None:
     assert (await fs.node(f"{REC}/folder")).ino == sub.ino
     assert await fs.tree(REC) == {f"{REC}/folder": None, f"{REC}/folder/other": b"other"}
     assert (fs.account("5"), fs.account("6")) == ((5, 1), (70_000, 1))
-    assert watched.watcher.as_json()["adopted"] == 0
+    assert watched.count("adopted") == 0
     await fs.assert_consistent()
+
+
+async def test_what_has_another_kind_by_now(watched: Watched) -> None:
+    fs, home = watched.fs, watched.home / REC
+    (home / "link").symlink_to("file")
+    await watched.settled()
+    number = (await fs.node(f"{REC}/link")).ino
+    (home / "new").symlink_to("sub")
+    (home / "new").rename(home / "link")
+    (home / "file").unlink()
+    (home / "file").mkdir()
+    (home / "file/inside").write_bytes(b"inside")
+    shutil.rmtree(home / "sub")
+    (home / "sub").write_bytes(b"a file now")
+    await watched.settled()
+    assert await fs.tree(REC) == {
+        f"{REC}/link": b"-> sub",
+        FILE: None,
+        f"{REC}/file/inside": b"inside",
+        f"{REC}/sub": b"a file now",
+    }
+    assert (await fs.node(f"{REC}/link")).ino != number
+    await fs.assert_consistent()
+
+
+async def test_a_directory_that_another_took_the_place_of(watched: Watched) -> None:
+    fs, home = watched.fs, watched.home / REC
+    number = (await fs.node(f"{REC}/sub")).ino
+    (home / "new").mkdir()
+    (home / "new/other").write_bytes(b"another")
+    (home / "new/more").write_bytes(b"more")
+    (home / "sub").rename(watched.home / "gone")
+    (home / "new").rename(home / "sub")
+    await watched.settled()
+    assert (await fs.node(f"{REC}/sub")).ino == number
+    assert await fs.tree(f"{REC}/sub") == {OTHER: b"another", f"{REC}/sub/more": b"more"}
+    (home / "sub/last").write_bytes(b"the new one is watched")
+    await watched.seen(lambda: "last" in os.listdir(home / "sub") and watched.count("adopted") >= 2)
+    assert await fs.exists(f"{REC}/sub/last")
+    await fs.assert_consistent()
+
+
+async def test_mode_and_owner_follow(watched: Watched) -> None:
+    fs, home = watched.fs, watched.home / REC
+    if not fs.parts.store.shows_attributes:
+        skip("needs root: else modes and owners on the disk are the daemon's")
+    (home / "file").chmod(0o600)
+    (home / "sub").chmod(0o2750)
+    os.chown(home / "sub", 1005, 1006)
+    await watched.seen(lambda: watched.count("described") == 2)
+    file, sub = await fs.node(FILE), await fs.node(f"{REC}/sub")
+    assert (file.mode, sub.mode, sub.uid, sub.gid) == (0o600, 0o2750, 1005, 1006)
+    assert {file.ino, sub.ino} <= set(fs.kernel.inodes)
+    assert await fs.state(FILE) == "committed"
+    await fs.drain()
+    assert (home / "sub").stat().st_mode & 0o7777 == 0o2750
+    await fs.assert_consistent()
+
+
+@pytest.mark.slow
+async def test_a_directory_is_shown_before_it_is_full(watched: Watched) -> None:
+    fs, new = watched.fs, watched.home / REC / "new"
+    new.mkdir(mode=0o700)
+    for number in range(20):
+        (new / str(number)).write_bytes(b"%d" % number)
+        watched.watcher.scan()
+        await trio.sleep(0.5 * QUIET_S)
+    assert len(await fs.names(f"{REC}/new")) > 10
+    new.chmod(0o755)  # as cp -a and rsync do at the end
+    await watched.settled()
+    assert (await fs.node(f"{REC}/new")).mode == (0o755 if fs.parts.store.shows_attributes else 0o700)
+    assert len(await fs.names(f"{REC}/new")) == 20
+    await fs.assert_consistent()
+
+
+async def test_a_file_waits_until_it_is_quiet(watched: Watched) -> None:
+    fs = watched.fs
+    with (watched.home / REC / "new").open("wb") as stream:
+        for _ in range(5):
+            stream.write(b"part")
+            stream.flush()
+            watched.watcher.scan()
+            await trio.sleep(0.6 * QUIET_S)
+            assert not await fs.exists(f"{REC}/new")
+    await watched.settled()
+    assert await fs.read(f"{REC}/new") == b"part" * 5
+
+
+async def test_a_file_waits_while_somebody_has_it_open_for_writing(watched: Watched) -> None:
+    fs, new = watched.fs, watched.home / REC / "new"
+    with new.open("wb") as stream:
+        try:
+            with new.open("rb") as reader:
+                fcntl.fcntl(reader, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except OSError as error:
+            if error.errno != errno.EAGAIN:
+                skip(f"needs a file system and a user that can have leases: {error}")
+        watched.watcher.scan()
+        for _ in range(10):
+            await trio.sleep(2 * QUIET_S)
+            assert not await fs.exists(f"{REC}/new")
+        stream.write(b"done")
+    await watched.settled()
+    assert await fs.read(f"{REC}/new") == b"done"
+
+
+async def test_half_a_copy_of_rsync_is_waited_for(watched: Watched) -> None:
+    fs, half = watched.fs, watched.home / REC / ".video.mp4.aZ3x9Q"
+    half.write_bytes(b"half")
+    watched.watcher.scan()
+    await trio.sleep(UNFINISHED_TIMES * QUIET_S / 2)
+    assert await fs.names(REC) == ["file", "sub"]
+    half.write_bytes(b"all of it")
+    half.rename(watched.home / REC / "video.mp4")
+    await watched.settled()
+    assert await fs.names(REC) == ["file", "sub", "video.mp4"]
+    half.write_bytes(b"given up")  # and somebody has to see what is left of that
+    watched.watcher.scan()
+    await trio.sleep((UNFINISHED_TIMES + 3) * QUIET_S)
+    assert half.name in await fs.names(REC)
+
+
+async def test_what_no_level_allows_is_told_and_left_alone(watched: Watched, expect_log: ExpectLog) -> None:
+    expect_log("left alone")
+    fs, home = watched.fs, watched.home
+    (home / "users/file").write_bytes(b"no user")
+    (home / "users/5/folder").mkdir()
+    (home / "users/5/folder/inside").write_bytes(b"inside")
+    os.mkfifo(home / REC / "fifo")
+    with socket.socket(socket.AF_UNIX) as listening:
+        here = os.open(home / REC, os.O_RDONLY)
+        listening.bind(f"/proc/self/fd/{here}/socket")
+        os.close(here)
+    os.link(home / FILE, home / REC / "linked")
+    await watched.settled()
+    told = watched.problems()
+    assert "holds only directories" in told.pop("users/file")
+    assert "holds only the directories" in told.pop("users/5/folder")
+    assert "a FIFO" in told.pop(f"{REC}/fifo")
+    assert "a socket" in told.pop(f"{REC}/socket")
+    assert "2 hard links" in told.pop(f"{REC}/linked")
+    assert told == {}
+    assert await fs.names(REC) == ["file", "sub"]
+    assert await fs.state(FILE) == "committed"
+    assert (home / "users/5/folder/inside").read_bytes() == b"inside"
+    (home / REC / "fifo").unlink()
+    (home / REC / "linked").rename(home / REC / "fifo")
+    (home / FILE).unlink()
+    await watched.settled()
+    assert sorted(watched.problems()) == ["users/5/folder", f"{REC}/socket", "users/file"]
+    assert await fs.names(REC) == ["fifo", "sub"], "the file that was left of the two was renamed"
+
+
+async def test_limits_are_charged_and_not_asked(place: Path, autojump_clock: object) -> None:
+    async with filesystem(place / "root", quota={"max_bytes": 100}) as fs:
+        await fs.write(FILE, b"file")
+        await fs.drain()
+        async with watching(fs) as watched:
+            (watched.home / REC / "large").write_bytes(bytes(1000))
+            await watched.settled()
+        assert fs.account() == (1004, 2)
+        with pytest.raises(QuotaExceeded):
+            await fs.write(f"{REC}/more", b"more")
+        await fs.assert_consistent()
+
+
+@pytest.mark.slow
+async def test_a_hidden_name_shows_what_was_put_there(watched: Watched) -> None:
+    fs, name = watched.fs, "users/5/thumbnails/intro.png"
+    await fs.write("shared/thumbnails/intro.png", b"shared")
+    assert await fs.read(name) == b"shared"
+    await fs.unlink(name)
+    await fs.drain()
+    assert not await fs.exists(name)
+    (watched.home / name).write_bytes(b"own")
+    await watched.settled()
+    assert await fs.read(name) == b"own"
+    (watched.home / name).unlink()
+    await watched.settled()
+    assert await fs.read(name) == b"shared"
+    await fs.assert_consistent()
+
+
+async def test_a_job_that_is_filled_past_recfs_is_not_idle(watched: Watched) -> None:
+    fs = watched.fs
+    await fs.mkdirs("temp/5/1")
+    await fs.drain()
+    fs.clock.advance(3600.0)
+    (watched.home / "temp/5/1/part").write_bytes(b"part")
+    await watched.settled()
+    assert (await fs.node("temp/5/1")).activity_ns == fs.clock.steady_ns()
+
+
+async def test_a_file_that_is_open_is_looked_at_afterwards(watched: Watched) -> None:
+    fs = watched.fs
+    number = await fs.open(FILE)
+    (watched.home / FILE).write_bytes(b"changed")
+    watched.watcher.scan()
+    await trio.sleep(5 * QUIET_S)
+    assert watched.count("changed") == 0
+    await fs.close(number)
+    await until(lambda: watched.count("changed"))
+    await fs.drain()
+    assert await fs.read(FILE) == b"changed"
+    await fs.assert_consistent()
+
+
+@pytest.mark.slow
+async def test_nothing_of_recfs_own_is_taken_for_foreign(watched: Watched) -> None:
+    """Creates, overwrites, renames, exchanges and removals beside looks at everything."""
+    fs, busy = watched.fs, True
+
+    async def look() -> None:
+        while busy:
+            watched.watcher.scan()
+            await trio.sleep(0.2)
+
+    async def work(user: int) -> None:
+        rec = f"users/{user}/recordings/1"
+        for number in range(24):
+            await fs.write(f"{rec}/{number}/file", pattern(100 * number, user), caller=USER)
+            await trio.sleep(0.03 * (number % 4))
+            if number % 3 == 0:
+                await fs.write(f"{rec}/{number}/file", b"again", append=True)
+            if number % 3 == 1:
+                await fs.rename(f"{rec}/{number}", f"{rec}/renamed{number}")
+            if number % 15 == 5:
+                await fs.rename(f"{rec}/{number}/file", f"{rec}/{number}/other")
+                await fs.rename(f"{rec}/{number - 2}", f"{rec}/{number}/below")
+            if number % 15 == 6:
+                await fs.unlink(f"{rec}/{number}/file")
+            if number % 15 == 8:
+                await fs.rename(f"{rec}/0/file", f"{rec}/{number}/file", exchange=True)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        async with trio.open_nursery() as workers:
+            for user in (6, 7, 8):
+                workers.start_soon(work, user)
+        busy = False
+    before = await fs.tree("users")
+    await watched.settled()
+    assert await fs.tree("users") == before
+    assert watched.found() == 0
+    await fs.assert_consistent()
+
+
+async def test_nothing_is_believed_while_the_publisher_moves_anything(watched: Watched) -> None:
+    """Its batch, held up here, may be of just that entry: the metadata is ahead of the disk then."""
+    fs, publisher = watched.fs, watched.fs.parts.publisher
+    (watched.home / REC / "new").write_bytes(b"new")
+    publisher._arranging = True
+    watched.watcher.scan()
+    await trio.sleep(10 * QUIET_S)
+    assert watched.found() == 0
+    publisher._arranging = False
+    publisher._done.set()
+    publisher._done = trio.Event()
+    await watched.settled()
+    assert watched.found() == 1
+    assert await fs.exists(f"{REC}/new")
+
+
+async def test_what_moves_nothing_holds_nobody_up(watched: Watched) -> None:
+    fs, store, seen = watched.fs, watched.fs.parts.store, list[tuple[str, bool]]()
+    apply = store.apply
+
+    def look(steps: Sequence[Step], **options: bool) -> list[Outcome]:
+        seen.extend((step.kind.name, fs.parts.publisher._arranging) for step in steps)
+        return apply(steps, **options)
+
+    with mock.patch.object(store, "apply", look):
+        await fs.vfs.setattr((await fs.node(FILE)).ino, Changes(mode=0o600), OPERATOR)
+        await fs.drain()
+        await fs.rename(FILE, f"{REC}/renamed")
+        await fs.drain()
+        await fs.unlink(f"{REC}/renamed")
+        await fs.drain()
+    assert seen == [("ATTRS", False), ("MOVE", True), ("REMOVE", True)]
+
+
+# --- many gone at once ----------------------------------------------------------------------------------------------
+
+
+async def many(watched: Watched, count: int = 60) -> None:
+    """Files in one directory."""
+    for number in range(count):
+        await watched.fs.write(f"{REC}/many/{number}", b"%d" % number)
+    await watched.fs.drain()
+    await watched.settled()
+
+
+async def held(watched: Watched) -> None:
+    """Until the watcher has noticed, and long enough for it to do something."""
+    watched.watcher.scan()
+    await until(lambda: watched.watcher.as_json()["held"])
+    await trio.sleep(10 * QUIET_S)
+
+
+async def test_a_directory_that_is_gone_with_many_files_is_held(watched: Watched, expect_log: ExpectLog) -> None:
+    expect_log("60 of 62 files are gone")
+    fs = watched.fs
+    await many(watched)
+    (watched.home / REC / "many").rename(watched.home / "elsewhere")
+    await held(watched)
+    assert len(await fs.names(f"{REC}/many")) == 60
+    (watched.home / "elsewhere").rename(watched.home / REC / "many")
+    await until(lambda: not watched.watcher.as_json()["held"])
+    await watched.settled()
+    assert await fs.read(f"{REC}/many/59") == b"59"
+    assert watched.problems() == {}
+    assert watched.found() == 0
+    await fs.assert_consistent()
+
+
+@pytest.mark.slow
+async def test_files_that_go_one_by_one_are_held_all_the_same(watched: Watched, expect_log: ExpectLog) -> None:
+    expect_log("gone from the disk at once")
+    fs = watched.fs
+    await many(watched)
+    for number in range(0, 60, 5):
+        for each in range(number, number + 5):
+            (watched.home / f"{REC}/many/{each}").unlink()
+        watched.watcher.scan()
+        await trio.sleep(2 * QUIET_S)
+    await held(watched)
+    assert watched.count("removed") <= 20
+    assert len(await fs.names(f"{REC}/many")) >= 40
+    assert watched.watcher.accept() >= 40
+    await watched.settled()
+    assert not await fs.names(f"{REC}/many")
+    assert watched.problems() == {}
+    await fs.assert_consistent()
+
+
+async def test_a_start_finds_an_empty_disk_and_forgets_nothing(watched: Watched, expect_log: ExpectLog) -> None:
+    expect_log("gone from the disk at once")
+    fs = watched.fs
+    await many(watched)
+    async with filesystem(watched.home.parent / "other") as other:
+        await other.stop()
+    shutil.rmtree(watched.home / "users/5")
+    async with watching(fs) as second:
+        await held(second)
+        assert len(await fs.names(f"{REC}/many")) == 60
+        fs.checked_at_end = False
+
+
+async def test_the_stores_own_directories_have_to_be_there(watched: Watched, expect_log: ExpectLog) -> None:
+    expect_log("is its disk mounted")
+    fs, users = watched.fs, watched.home / "users"
+    users.rename(watched.home / "users.old")
+    await held(watched)
+    assert await fs.names(REC) == ["file", "sub"]
+    assert watched.watcher.accept() >= 0
+    await trio.sleep(10 * QUIET_S)
+    assert await fs.names(REC) == ["file", "sub"], "that is not for anybody to accept"
+    (watched.home / "users.old").rename(users)
+    watched.watcher.scan()
+    await until(lambda: not watched.watcher.as_json()["held"])
+    assert await fs.read(OTHER) == b"other"
+
+
+# --- inotify's limits -----------------------------------------------------------------------------------------------
+
+
+async def test_events_that_the_kernel_dropped_are_made_up_for(watched: Watched) -> None:
+    fs, scans = watched.fs, watched.watcher.scans
+    watches = watched.watcher._watches
+    assert watches is not None
+    with mock.patch.object(watches._reader, "handle_event") as handled:  # and no more with them
+        (watched.home / REC / "unseen").write_bytes(b"unseen")
+        await watched.seen(lambda: handled.call_count >= 2)
+    lost = InotifyEvent(WatchDescriptor(-1), InotifyConstants.IN_Q_OVERFLOW, 0, b"")
+    await trio.to_thread.run_sync(watches._reader.handle_event, lost)
+    await until(lambda: watched.watcher.scans > scans)
+    await until(lambda: watched.count("adopted"))
+    await fs.drain()
+    assert await fs.read(f"{REC}/unseen") == b"unseen"
+
+
+def test_too_much_to_remember_becomes_more_to_look_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inotify, "MOST_NAMES", 3)
+    monkeypatch.setattr(inotify, "MOST_FOLDERS", 4)
+    woken: list[bool] = []
+    marks = Marks(lambda: woken.append(True))
+    for name in (b"a", b"b", b"b", b"c"):
+        marks.entry(1, name)
+    assert marks.take() == (False, {1: {b"a", b"b", b"c"}})
+    assert woken == [True]
+    for number, name in ((1, b"a"), (1, b"b"), (2, b"c"), (2, b"d"), (2, b"e"), (1, b"f")):
+        marks.entry(number, name)
+    assert marks.take() == (False, {1: {b"a", b"b", b"f"}, 2: None})
+    marks.whole(7)
+    marks.entry(7, b"name")
+    assert marks.take() == (False, {7: None})
+    for number in range(5):
+        marks.whole(number)
+    assert marks.take() == (True, {})
+    assert marks.take() == (False, {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "limit"),
+    [(errno.ENOSPC, "fs.inotify.max_user_watches"), (errno.EMFILE, "fs.inotify.max_user_instances")],
+)
+async def test_where_inotify_has_no_room_everything_is_looked_at_again_and_again(
+    place: Path, autojump_clock: object, expect_log: ExpectLog, number: int, limit: str
+) -> None:
+    expect_log(f"not all directories of the home tree can be watched: {limit} is reached; raise it: sysctl {limit}")
+    error = OSError(number, os.strerror(number))
+    called = "add_callback" if number == errno.ENOSPC else "_create_inotify_fd"
+    async with filesystem(place / "root") as fs:
+        await fs.write(FILE, b"file")
+        await fs.drain()
+        with mock.patch.object(InotifyFD, called, side_effect=error):
+            async with watching(fs, scan_interval_s=60.0) as watched:
+                assert watched.watcher.as_json()["limit"] == limit
+                (reason,) = watched.problems().values()
+                assert limit in reason
+                (watched.home / REC / "new").write_bytes(b"new")
+                began_s = trio.current_time()
+                await until(lambda: watched.count("adopted"))
+                assert 50.0 < trio.current_time() - began_s < 70.0
+        assert await fs.read(f"{REC}/new") == b"new"
+
+
+async def test_a_limit_that_was_raised_is_noticed(place: Path, autojump_clock: object, expect_log: ExpectLog) -> None:
+    expect_log("can be watched")
+    async with filesystem(place / "root") as fs:
+        await fs.write(FILE, b"file")
+        await fs.drain()
+        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with mock.patch.object(InotifyFD, "add_callback", side_effect=error) as refuses:
+            async with watching(fs) as watched:
+                assert refuses.called
+                mock.patch.stopall()
+                refuses.side_effect = None
+                refuses.return_value = 5
+                watched.watcher.scan()
+                await until(lambda: watched.watcher.as_json()["limit"] is None)
+                assert watched.problems() == {}

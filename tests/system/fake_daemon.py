@@ -162,6 +162,7 @@ WATCH = {
     "held": "59 of 60 files are gone",
     "adopted": 12,
     "changed": 3,
+    "described": 2,
     "moved": 1,
     "removed": 4,
     "evicted": 5,

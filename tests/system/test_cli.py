@@ -94,7 +94,11 @@ COMMANDS = {
         ANSWERS["watch_status"],
         [
             *("1,204 directories", "max_user_watches is reached", "3 times since the start, and again now"),
-            *("12 adopted, 3 changed, 1 moved, 4 removed, 5 evicted", "7 entries", "59 of 60 files are gone"),
+            *(
+                "12 adopted, 3 changed, 2 described, 1 moved, 4 removed, 5 evicted",
+                "7 entries",
+                "59 of 60 files are gone",
+            ),
         ],
     ),
     "watch scan": (["watch", "scan"], ANSWERS["watch_scan"], ["1,204 directories"]),

@@ -9,6 +9,7 @@ import pytest
 from recfs.core.candidates import MOST, Candidates
 from recfs.core.foreign import (
     FEW_GONE,
+    FOLDER_QUIET_S,
     KEPT_TO_NS,
     MOST_GONE,
     SECOND_NS,
@@ -58,6 +59,14 @@ SYMLINK = ROW._replace(kind=Kind.SYMLINK, state=None)
         (FOLDER, DIR._replace(st_ino=78), Finding.RENUMBERED),
         (FOLDER, None, Finding.GONE),
         (FOLDER, FILE, Finding.GONE),
+        (ROW._replace(attributes=(0o644, 1005, 1006)), FILE, Finding.OURS),
+        (ROW._replace(attributes=(0o600, 1005, 1006)), FILE, Finding.DESCRIBED),
+        (ROW._replace(attributes=(0o644, 1, 1006)), FILE, Finding.DESCRIBED),
+        (ROW._replace(attributes=(0o644, 1, 1006)), FILE._replace(size_bytes=1), Finding.CHANGED),
+        (FOLDER._replace(attributes=(0o755, 1005, 1)), DIR, Finding.DESCRIBED),
+        (FOLDER._replace(attributes=(0o755, 1005, 1)), DIR._replace(st_ino=1), Finding.RENUMBERED),
+        (SYMLINK._replace(attributes=(0o777, 1005, 1006)), LINK, Finding.OURS),
+        (SYMLINK._replace(attributes=(0o777, 1, 1006)), LINK, Finding.DESCRIBED),
         (FOLDER._replace(busy=True), None, Finding.BUSY),
         (SYMLINK, LINK, Finding.OURS),
         (SYMLINK, LINK._replace(st_ino=78), Finding.GONE),
@@ -85,9 +94,19 @@ def test_an_entry_beside_its_row(known: Known | None, seen: Seen | None, finding
 
 def test_half_copies_of_rsync_are_left_alone_for_longer() -> None:
     for name in (b".video.mp4.aZ3x9Q", b"..hidden.123456"):
-        assert quiet_for_s(name, 2.0) == 2.0 * UNFINISHED_TIMES
+        assert quiet_for_s(name, Finding.NEW, FILE, 2.0) == 2.0 * UNFINISHED_TIMES
     for name in (b"video.mp4", b".video.mp4", b".video.mp4.backups", b"video.mp4.aZ3x9Q", b".aZ3x9Q"):
-        assert quiet_for_s(name, 2.0) == 2.0
+        assert quiet_for_s(name, Finding.NEW, FILE, 2.0) == 2.0
+
+
+def test_a_new_directory_need_not_wait_for_what_is_copied_into_it() -> None:
+    assert quiet_for_s(b"name", Finding.NEW, DIR, 2.0) == FOLDER_QUIET_S
+    assert quiet_for_s(b"name", Finding.NEW, DIR, 0.1) == 0.1
+    assert quiet_for_s(b"name", Finding.GONE, DIR, 2.0) == quiet_for_s(b"name", Finding.GONE, None, 2.0) == 2.0
+    waiting = Candidates()
+    assert not waiting.is_ready((5, b"name"), Finding.NEW, DIR, 10.0, 0.3)
+    assert waiting.is_ready((5, b"name"), Finding.NEW, DIR._replace(mtime_ns=9, size_bytes=9), 10.3, 0.3)
+    assert not waiting.is_ready((5, b"name"), Finding.NEW, DIR._replace(uid=9), 10.4, 0.3)
 
 
 def test_what_is_left_alone() -> None:

@@ -14,7 +14,7 @@ _STATUS = """
 $ recfs watch status
 watched      1,204 directories
 looked at    once since the start
-found        12 adopted, 3 changed, 1 moved, 0 removed, 0 evicted
+found        12 adopted, 3 changed, 0 described, 1 moved, 0 removed, 0 evicted
 waiting      0 entries
 """
 _ACCEPTED = """
@@ -82,7 +82,7 @@ def _show(invocation: Invocation, result: dict[str, Any]) -> None:
         output.say("nothing is watched: [watch] enabled is false")
         return
     scans = {0: "not yet", 1: "once since the start"}.get(result["scans"], f"{result['scans']:,} times since the start")
-    found = ("adopted", "changed", "moved", "removed", "evicted")
+    found = ("adopted", "changed", "described", "moved", "removed", "evicted")
     lines = {
         "watched": f"{result['watched']:,} directories",
         "limit": f"{result['limit']} is reached: everything is looked at now and then" if result["limit"] else "",

@@ -74,6 +74,8 @@ class HomePublisher(BatchSubscriber):
         self._moving: set[int] = set()
         self.worked_on: set[int] = set()
         self._working = 0
+        self._arranging = False
+        """Whether the batch being carried out does anything but change attributes."""
         self._unsynced: list[tuple[Job, Outcome]] = []
         """Steps carried out whose fsync failed: their rows wait for one that does not."""
         self._done = trio.Event()
@@ -149,6 +151,11 @@ class HomePublisher(BatchSubscriber):
     async def no_batch(self) -> None:
         """Wait until no batch at all is being carried out, garbage included; none is until the next await."""
         while self._working:
+            await self._done.wait()
+
+    async def arranged(self) -> None:
+        """Wait until nothing is being made, moved or removed, garbage included; nothing is until the next await."""
+        while self._arranging:
             await self._done.wait()
 
     def remake_above(self, ino: int) -> None:
@@ -235,6 +242,7 @@ class HomePublisher(BatchSubscriber):
             self._stuck = len(self._todo.nodes) + len(self._todo.garbage)
             return
         self._moving, self._working = plan.moving, len(plan.jobs)
+        self._arranging = any(job.step.kind is not StepKind.ATTRS for job in plan.jobs)
         # Removing what a living file had before concerns nobody who opens that.
         items = (job.item for job in plan.jobs)
         self.worked_on = {each.ino for each in items if isinstance(each, Node) or each.ino not in self._tree.nodes}
@@ -249,7 +257,7 @@ class HomePublisher(BatchSubscriber):
             cause = error
             outcomes = [Outcome(error=errno.EIO)] * len(plan.jobs)
         finally:
-            self._moving, self._working, self.worked_on = set(), 0, set()
+            self._moving, self._working, self._arranging, self.worked_on = set(), 0, False, set()
             self._done.set()
             self._done = trio.Event()
         self._finish(list(zip(plan.jobs, outcomes, strict=True)), cause)

@@ -1,7 +1,7 @@
 """Takes entries of the home tree that were left alone for long enough for what they are, one by one.
 
-Each is looked at once more where nothing can come between the look and the act: with no batch of the publisher under
-way, and no await after it but those of a new directory or name.
+Each is looked at once more where nothing can come between the look and the act: while the publisher moves nothing, and
+with no await after it but those of a new directory or name.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ log = logging.getLogger("recfs.watch")
 
 AT_ONCE = 20
 """So many entries are seen to before others have their turn."""
+HELD_S = 60.0
+"""When what is gone is looked at again, if it is kept."""
 AGAIN_S = 0.1
 """When a directory that is gone is looked at again, once what was in it has gone."""
 
@@ -69,15 +71,19 @@ class Acts:
     async def act(self, folder: DirNode, names: list[bytes]) -> None:
         """See to entries of a directory. What fails is told, and the others go on."""
         for count, name in enumerate(names, 1):
-            with self._problems.aside(PART, (folder.ino, name), f"{folder.path}/{os.fsdecode(name)}"):
+            try:
                 await self._act_on(folder, name)
+            except Exception as error:  # of any class: the other entries are other people's
+                self._problems.note(PART, (folder.ino, name), error, f"{folder.path}/{os.fsdecode(name)}")
             if count % AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
         for what, paths in self._told.items():
             log.info("%d %s past recfs: %s%s", len(paths), what, ", ".join(paths[:5]), ", …" if paths[5:] else "")
         self._told.clear()
 
-    def _tell(self, what: str, path: str) -> None:
+    def _done(self, key: Key, what: str, path: str) -> None:
+        self._candidates.drop(key)
+        self._problems.solved(PART, key)
         self.tally[what] += 1
         self._told.setdefault(what, []).append(path)
         log.debug("%s past recfs: %s", what, path)
@@ -89,7 +95,7 @@ class Acts:
             await self._rows.prepare(folder)
             origin = await self._origin(key)
             is_empty = isinstance(entry, DirNode) and await self._tree.is_empty(entry)
-            await self._publisher.no_batch()
+            await self._publisher.arranged()
             if folder.children.get(name) is entry:
                 break
         candidate = self._candidates.get(key)
@@ -108,8 +114,10 @@ class Acts:
             case Finding.CHANGED if isinstance(entry, FileNode) and seen is not None:
                 if self._is_left_alone(folder, name, seen):
                     self._rows.changed(entry, seen)
-                    self._candidates.drop(key)
-                    self._tell("changed", entry.path)
+                    self._done(key, "changed", entry.path)
+            case Finding.DESCRIBED if entry is not None and seen is not None:
+                self._rows.described(entry, seen)
+                self._done(key, "described", entry.path)
             case Finding.RENUMBERED if isinstance(entry, DirNode) and seen is not None:
                 self._forget_watch(entry.ino)
                 self._rows.renumbered(entry, seen)
@@ -161,8 +169,7 @@ class Acts:
             source = (origin.parent.ino, origin.name)
             await self._rows.moved(origin, folder, name)
             self._candidates.drop(source)
-            self._candidates.drop(key)
-            self._tell("moved", origin.path)
+            self._done(key, "moved", origin.path)
             return
         if seen.format == stat.S_IFDIR:
             made: Node = await self._rows.directory(folder, name, seen)
@@ -171,8 +178,7 @@ class Acts:
             made = await self._rows.symlink(folder, name, self._target(folder, name), seen)
         else:
             made = self._rows.file(folder, name, seen)
-        self._candidates.drop(key)
-        self._tell("adopted", made.path)
+        self._done(key, "adopted", made.path)
 
     def _may_adopt(self, folder: DirNode, name: bytes, seen: Seen, *, is_moved: bool) -> None:
         """Raise IoFailure for what is left alone, and the reason."""
@@ -198,31 +204,33 @@ class Acts:
         if judge(known, self._judging.seen(parent, origin.name)) is not Finding.GONE:
             return False
         # At its new place it would have to be what its row says; else it is another that got the number.
-        return judge(known, seen) is Finding.OURS
+        return judge(known, seen) in (Finding.OURS, Finding.DESCRIBED)
 
     # --- what is gone (atomic) -----------------------------------------------------------------------------------
 
     def _gone(self, key: Key, entry: Node, seen: Seen | None, *, is_empty: bool) -> None:
-        if self._candidates.come_to(entry.home_ino) is not None:
+        above = entry.parent
+        if self._judging.is_missed(above) and above.ino not in self._judging.hollow:
+            self._put_off(key, self._judging.quiet_s)  # that comes first: it may only have been moved
+        elif self._candidates.come_to(entry.home_ino) is not None:
             self._put_off(key, self._judging.quiet_s)  # it has moved, and is renamed there
         elif not self._missing.may_forget():
-            return
+            self._put_off(key, HELD_S)
         elif isinstance(entry, DirNode) and not is_empty:
             self._empty(key, entry, seen)
         elif self._rows.gone(entry):
             path = entry.path
             self._judging.hollow.discard(entry.ino)
             self._forget_watch(entry.ino)
-            self._candidates.drop(key)
+            self._done(key, "removed", path)
             if not isinstance(entry, DirNode):
                 self._missing.forgotten()
-            self._tell("removed", path)
             if seen is not None:
                 self._marks.entry(*key)  # something else is there instead
         else:
             self._candidates.drop(key)
             if isinstance(entry, FileNode) and entry.state is State.EVICTED:
-                self._tell("evicted", entry.path)
+                self._done(key, "evicted", entry.path)
             elif isinstance(entry, FileNode):
                 raise IoFailure("its bytes are gone from the disk, and S3 has not got them: its name is kept")
 

@@ -54,15 +54,20 @@ class Judging:
         known = self.known(entry)
         finding = judge(known, seen)
         if finding is Finding.OURS or finding is Finding.BLOCKED:
+            if known is not None and known.kind is Kind.DIR and key in self._candidates:
+                assert entry is not None
+                self._marks.whole(entry.ino)  # it is back, and so is what was missed in it
             self._ours(key)
             return False
         now_s = trio.current_time()
         if finding is Finding.BUSY:
             self._busy(key, entry, seen, now_s)
             return False
-        files = entry.rfiles if isinstance(entry, (DirNode, NodeRow)) and entry.kind is Kind.DIR else 1
+        is_dir = isinstance(entry, (DirNode, NodeRow)) and entry.kind is Kind.DIR
+        files = entry.rfiles if is_dir and not self.is_missed(folder) else 0  # type: ignore[union-attr]
+        quiet_s = 0.0 if folder.ino in self.hollow else quiet_for_s(name, finding, seen, self.quiet_s)
         return self._candidates.is_ready(
-            key, finding, seen, now_s, 0.0 if folder.ino in self.hollow else quiet_for_s(name, self.quiet_s),
+            key, finding, seen, now_s, quiet_s,
             home_ino=known.home_ino if known is not None else None, files=files, scanned=self.scanning,
         )  # fmt: skip
 
@@ -72,6 +77,11 @@ class Judging:
             self._candidates.drop(key)
         elif self._candidates.is_ready(key, Finding.BUSY, seen, now_s, self.quiet_s):
             self._candidates.put_off(key, now_s + self.quiet_s)
+
+    def is_missed(self, folder: DirNode) -> bool:
+        """Whether a directory is gone itself."""
+        candidate = self._candidates.get((folder.parent.ino, folder.name))
+        return candidate is not None and candidate.finding is Finding.GONE
 
     def _ours(self, key: Key) -> None:
         self._candidates.drop(key)
@@ -87,20 +97,22 @@ class Judging:
         """What the row of an entry says."""
         if entry is None:
             return None
+        attributes = (entry.mode & 0o7777, entry.uid, entry.gid) if self._store.shows_attributes else None
         if isinstance(entry, NodeRow):
             here = entry.placement
             busy = bool(here.pending) or here.home_name is not None
             return Known(
                 entry.kind, here.home_ino, entry.size_bytes, entry.mtime_ns, entry.state, busy,
-                here.staging is not None,
+                here.staging is not None, attributes,
             )  # fmt: skip
         busy = bool(entry.pending or entry.publishing) or entry.moved is not None
         if not isinstance(entry, FileNode):
-            return Known(entry.kind, entry.home_ino, 0, entry.mtime_ns, None, busy, False)
+            return Known(entry.kind, entry.home_ino, 0, entry.mtime_ns, None, busy, False, attributes)
         busy = busy or entry.body is not None or self._in_use.has(entry) or bool(entry.priors)
         return Known(
-            entry.kind, entry.home_ino, entry.bytes, entry.mtime_ns, entry.state, busy, entry.staging is not None
-        )
+            entry.kind, entry.home_ino, entry.bytes, entry.mtime_ns, entry.state, busy, entry.staging is not None,
+            attributes,
+        )  # fmt: skip
 
     def seen(self, folder: DirNode, name: bytes) -> Seen | None:
         """What lies there at this moment. Raises OSError."""

@@ -80,7 +80,7 @@ class Missing:
 
     def look_again(self) -> None:
         """Something has come back, perhaps."""
-        if self.held is not None and not self._candidates.gone_files:
+        if self.held is not None and not self._candidates.gone_files and self._top_levels() == self._tops:
             self._let_go()
 
     def _let_go(self) -> None:

@@ -2,7 +2,7 @@
 gone loses its row, what was moved is renamed.
 
 Everything but `directory`, `symlink` and `moved` is atomic, and those are from their last await on. Whoever calls has
-looked at the disk since its own last await, with no batch of the publisher under way: what rows and disk say then is of
+looked at the disk since its own last await, while the publisher moved nothing: what rows and disk say then is of
 one moment. Nothing is copied or moved here: the bytes stay where they are, and are hashed there.
 """
 
@@ -116,6 +116,14 @@ class ForeignRows:
     def renumbered(self, node: DirNode, seen: Seen) -> None:
         """Another directory has taken the place of one."""
         self._take_attributes(node, seen)
+        self._kernel.forget_inode(node.ino)
+
+    def described(self, node: Node, seen: Seen) -> None:
+        """Mode or owner are others."""
+        self._take_attributes(node, seen)
+        node.ctime_ns = self._tree.clock.now_ns()
+        if isinstance(node, FileNode):
+            self._tree.events.described(node)
         self._kernel.forget_inode(node.ino)
 
     def gone(self, node: Node) -> bool:
