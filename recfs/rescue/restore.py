@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from recfs.stores.restoring import Restoration
 
 TELL_EVERY_S = 2.0
+CENTURY_S = 100 * 366 * 86_400.0
 
 
 class Restore:
@@ -129,8 +130,11 @@ class Restore:
         """Start as a daemon would, without a mount: recovery does it; then what was found is hashed and committed."""
         self._tell("comparing with what lies on the disk")
         kernel = NoKernelCache()
+        # A restore deletes no file, whatever this configuration says of the trash; the next mount goes by its own.
+        kept = self._config.trash.model_copy(update={"retention": CENTURY_S})
+        config = self._config.model_copy(update={"trash": kept})
         async with (
-            opened(self._config, kernel, objects=self._objects, restores=True) as parts,
+            opened(config, kernel, objects=self._objects, restores=True) as parts,
             trio.open_nursery() as nursery,
         ):
             afar = await self._reunite(parts, forget) if bucket else Reunited()

@@ -401,3 +401,33 @@ async def test_a_note_that_says_nothing_is_not_ignored(fs: Filesystem) -> None:
     (fs.root / ".recfs" / restoring.NEXT).write_text("half of one")
     await fs.reopen()
     assert aside(fs) == []
+
+
+@pytest.mark.usefixtures("any_log")
+async def test_the_trash_is_kept_whatever_the_commands_configuration_says(fs: Filesystem) -> None:
+    await fs.write(f"{REC}/deleted", OLD)
+    await backed_up(fs)
+    await fs.unlink(f"{REC}/deleted")
+    await fs.drain()
+    await fs.stop()
+    careless = fs.config.model_copy(update={"trash": type(fs.config.trash)()})
+    found = await trio.to_thread.run_sync(lambda: Restore(careless, lambda line: None).run(None, None, forget=False))
+    assert f"{REC}/deleted" in found["trashed"]
+    await fs.reopen()
+    kept = await fs.answers()["trash_list"]({})
+    assert [each["path"] for each in kept["entries"]] == [f"{REC}/deleted"]
+
+
+@pytest.mark.usefixtures("any_log")
+async def test_no_job_expires_for_what_the_backup_does_not_know_of_it(fs: Filesystem) -> None:
+    await fs.write("temp/5/77/part", OLD)
+    made = await backed_up(fs)
+    fs.clock.advance(20 * 3600)
+    await fs.write("temp/5/77/part", NEW)
+    await fs.drain()
+    await fs.stop()
+    await _place(fs, fs.root / ".recfs/backups" / made.header.name)
+    fs.clock.advance(20 * 3600)
+    await fs.reopen()
+    assert [each["action"] for each in (await fs.answers()["sweep_temp"]({}))["jobs"]] == ["kept"]
+    assert await fs.read("temp/5/77/part") == NEW

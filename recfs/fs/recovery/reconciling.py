@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from recfs.core.bounds import MAX_INT
 from recfs.core.model import Kind
 from recfs.errors import FsError, NotADirectory, NotFound, Stale
 from recfs.fs.recovery.survey import Survey
@@ -36,6 +37,7 @@ class Reconciling:
 
     async def run(self) -> None:
         """Survey, and have the rows follow. Raises IoFailure, OutOfSpace."""
+        await self._keep_jobs()
         await self._behind.flush()
         seen = await Survey(self._tree.catalogue, self._store).run()
         for trashed in seen.trashed:
@@ -67,6 +69,15 @@ class Reconciling:
                     report.gone.remove(path)
                     await self._drop_empty(node.parent)
         await self._behind.flush()
+
+    async def _keep_jobs(self) -> None:
+        """What happened in temp jobs since is not known: none is to expire because of that."""
+        now = self._tree.clock.steady_ns()
+        for row in await self._tree.catalogue.jobs(MAX_INT):
+            node = await self._tree.get(row.ino)
+            if isinstance(node, DirNode):
+                node.activity_ns = max(node.activity_ns, now)
+                self._behind.node(node)
 
     # --- the trash -----------------------------------------------------------------------------------------------
 
