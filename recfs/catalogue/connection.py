@@ -145,7 +145,7 @@ def full(path: Path) -> StoreFull:
 def corrupt(path: Path, error: Exception | str) -> CatalogueCorrupt:
     """What is to be said of a file that is no catalogue, or a damaged one."""
     return CatalogueCorrupt(
-        f"catalogue {path} cannot be read ({error}). It was left as it is. Restore the file from a backup; "
-        f"without one, move the whole store aside, mount a new one and copy users/, shared/ and temp/ of the old one "
-        f"into that mount: those files are whole without the catalogue."
+        f"catalogue {path} cannot be read ({error}). It was left as it is. `recfs restore-catalogue` puts a backup"
+        f" of it back; without one, `recfs rebuild` makes it anew of what lies in users/, shared/ and temp/, which is"
+        f" whole without it, and in S3."
     )

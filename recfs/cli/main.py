@@ -29,6 +29,7 @@ from recfs.cli.s3.copies import evict, fetch, pin, unpin
 from recfs.cli.s3.routes import route, tier
 from recfs.cli.upkeep.backup import backup
 from recfs.cli.upkeep.leftovers import sweep
+from recfs.cli.upkeep.rebuild import rebuild
 from recfs.cli.upkeep.recording import recording
 from recfs.cli.upkeep.restore_catalogue import restore_catalogue
 from recfs.cli.upkeep.trash import trash
@@ -183,7 +184,7 @@ def cli() -> None:
 
 for _command in (
     *(mount, umount, status, ls_files, info, quota, recording, sweep, trash, watch, backup, restore_catalogue),
-    *(drain, queue),
+    *(rebuild, drain, queue),
     *(evict, fetch, pin, unpin, route, tier, restore, presign, lifecycle, bucket, config_group, doctor),
 ):
     cli.add_command(_command)

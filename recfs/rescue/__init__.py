@@ -3,6 +3,7 @@
 backups   those that there are, opened in a scratch place
 drill     the proof that one can be relied on
 restore   one becomes the store's catalogue again
+rebuild   without one: the catalogue is made anew
 """
 
 from recfs.rescue.backups import Backups, Opened

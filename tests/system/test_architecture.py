@@ -106,6 +106,7 @@ PLANTED = {
     "Arrows point down: fs": ("fs/handles.py", "recfs.fs.vfs"),
     "Arrows point down: fs.names": ("fs/names/removal.py", "recfs.fs.names.namespace"),
     "Arrows point down: fs.foreign": ("fs/foreign/rows.py", "recfs.fs.foreign.acts"),
+    "Arrows point down: fs.rebuild": ("fs/rebuild/findings.py", "recfs.fs.rebuild.procedure"),
     "Arrows point down: fs.session": ("fs/session/paths.py", "recfs.fs.session.session"),
     "Arrows point down: fuse": ("fuse/loop.py", "recfs.fuse.operations"),
     "Arrows point down: api": ("api/control.py", "recfs.api.answers"),

@@ -1,0 +1,1 @@
+"""Decisions about what is done for a store as a whole."""

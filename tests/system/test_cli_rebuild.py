@@ -1,0 +1,46 @@
+"""`recfs rebuild` on a store that nobody has mounted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.system.fake_daemon import run
+
+REC = "users/5/recordings/142"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A home tree without a catalogue."""
+    root = tmp_path / "store"
+    (root / REC).mkdir(parents=True)
+    (root / REC / "file").write_bytes(b"data")
+    (root / "users/5/notes").write_bytes(b"notes")
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.may_log("")
+def test_what_it_says(root: Path) -> None:
+    done = run("rebuild", "--root", root)
+    assert done.exit_code == 1
+    lines = done.stdout.splitlines()
+    assert lines[:2] == [
+        "6 directories, 0 links and 1 file at home (0 of them in S3, too), 0 in S3 only", "1 file hashed, 4 B",
+    ]  # fmt: skip
+    assert lines[2].startswith("moved to lost+found: users/5/notes: file 'notes' is not allowed here")
+    told = json.loads(run("rebuild", "--root", root, "--json", "--checksums", "trust", "--salvage").stdout)
+    assert (told["files"], told["trusted"], told["hashed_files"], told["in_place"]) == (1, 1, 0, True)
+    assert Path(told["moved_to"]).exists()
+    assert told["aside"] == {"count": 0, "some": []}
+    assert run("quota", "check", "--root", root).exit_code == 0
+    assert json.loads(run("info", "--root", root, f"{REC}/file", "--json").stdout)["state"] == "committed"
+
+
+def test_where_nothing_is(tmp_path: Path) -> None:
+    done = run("rebuild", "--root", tmp_path / "missing")
+    assert done.exit_code == 4
+    assert "is its disk mounted" in done.stderr
