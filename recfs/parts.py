@@ -22,6 +22,7 @@ from recfs.catalogue.opening import open_catalogue
 from recfs.catalogue.reports import SqliteReports
 from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.clock import SystemClock
+from recfs.core.generation import Age
 from recfs.disk.backing_files import BackingFiles
 from recfs.disk.commit.committer import Committer
 from recfs.disk.commit.hashing import Hashing
@@ -315,7 +316,10 @@ async def _build(
         default_class = config.s3.storage_class if config.s3 is not None else None
         tier_run = TierRun(tier, tree, default_class, every_s=config.sweep.tier_every)
     reports = SqliteReports(store.catalogue_path, limiter)
-    care = upkeep.build(config, vfs, store, publisher, kernel, CatalogueCopies(), counting, reports, tier, tier_run)
+    care = upkeep.build(
+        config, vfs, store, publisher, kernel, CatalogueCopies(), counting, reports, tier, tier_run,
+        restored=recovered.age is not Age.SAME,
+    )  # fmt: skip
     timekeeper = Timekeeper(clock, behind)
     sweeps = (
         *Housekeeper(tree, catalogue, space, counting).sweeps(), Meter(modes).sweep(), timekeeper.sweep(),

@@ -7,17 +7,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recfs.api.work import UpkeepWork
+from recfs.core.upkeep.leftovers import Mode
 from recfs.disk.home.path_resolver import PathResolver
 from recfs.fs.foreign.judging import PART
+from recfs.fs.leftovers.adoption import Adoption
+from recfs.fs.leftovers.local import LocalLeftovers
 from recfs.fs.trash import Trash
 from recfs.services.archiving import Archiving
 from recfs.services.backups import Backups, BackupSettings
 from recfs.services.expiry import Expiry
 from recfs.services.multiparts import Multiparts
+from recfs.services.orphans import Orphans
 from recfs.services.sweeper import Sweeper
 from recfs.services.watcher import Watcher
 from recfs.stores.backups import BackupFolder, backup_folder
 from recfs.tier.backups import BucketBackups
+from recfs.tier.leftovers import BucketLeftovers
 
 if TYPE_CHECKING:
     from recfs.config import Config
@@ -42,7 +47,13 @@ class Upkeep:
     def sweeps(self) -> list[Sweep[Any, Any]]:
         """What is looked at now and then."""
         far = [each.sweep() for each in (self.work.archiving, self.work.multiparts) if each is not None]
-        return [*self.work.sweeper.sweeps(), self.work.expiry.sweep(), *self.work.backups.sweeps(), *far]
+        return [
+            *self.work.sweeper.sweeps(),
+            self.work.expiry.sweep(),
+            *self.work.backups.sweeps(),
+            *far,
+            *self.work.orphans.sweeps(),
+        ]
 
     def services(self, *, mounted: bool) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
         """What has to run, by the name of its part; *mounted* False: for a command alone."""
@@ -53,8 +64,12 @@ class Upkeep:
 def build(
     config: Config, vfs: Vfs, store: LocalStore, publisher: HomePublisher, kernel: KernelCache, copies: CatalogueCopies,
     generations: Generations, reports: Reports, tier: Tier | None, tier_run: TierRun | None,
+    *, restored: bool,
 ) -> Upkeep:  # fmt: skip
-    """Put it together, over a file system that has been recovered; *tier* None: without S3."""
+    """Put it together, over a file system that has been recovered; *tier* None: without S3.
+
+    *restored*: this start has found the catalogue and the home tree to be of two times.
+    """
     trash = Trash(vfs, store, publisher, kernel, retention_s=config.trash.retention)
     sweeper = Sweeper(
         vfs, trash, vfs.tree.clock,
@@ -84,4 +99,23 @@ def build(
     if tier_run is not None and any(rule.archive_storage_class is not None for rule in policy.rules):
         every_s = config.recordings.sweep_interval
         archiving = Archiving(vfs.tree, policy, expiry.look, tier_run, interval_s=every_s)
-    return Upkeep(UpkeepWork(sweeper, trash, expiry, archiving, backups, multiparts, watcher))
+    orphans = _orphans(config, vfs, store, publisher, kernel, trash, tier)
+    if restored:
+        orphans.restored()
+    return Upkeep(UpkeepWork(sweeper, trash, expiry, archiving, backups, multiparts, orphans, watcher))
+
+
+def _orphans(
+    config: Config, vfs: Vfs, store: LocalStore, publisher: HomePublisher, kernel: KernelCache, trash: Trash,
+    tier: Tier | None,
+) -> Orphans:  # fmt: skip
+    def fetched() -> list[str]:
+        return [each.staging for each in tier.copies.partial.values()] if tier is not None else []
+
+    local = LocalLeftovers(vfs, PathResolver(store), store, publisher, trash, fetched)
+    far = BucketLeftovers(tier, vfs.tree) if tier is not None else None
+    section = config.sweep
+    return Orphans(
+        vfs.tree, local, far, Adoption(vfs, kernel, store, local),
+        every_s=section.orphans_every, mode=Mode(section.orphans_mode), grace_s=section.orphans_grace,
+    )  # fmt: skip

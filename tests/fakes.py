@@ -323,6 +323,10 @@ class MemoryCatalogue:
         """By key."""
         return next((held.ino for held in self._objects.values() if held.key == key and held.ino != but), None)
 
+    async def objects_by_key(self, after: str, limit: int) -> Sequence[ObjectRow]:
+        """A page."""
+        return sorted((each for each in self._objects.values() if each.key > after), key=lambda each: each.key)[:limit]
+
     async def objects_below(self, folder: int, after_ino: int, limit: int) -> Sequence[int]:
         """A page."""
         below, seen = {folder}, 0

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from recfs.services.expiry import Expiry
     from recfs.services.local_copies import LocalCopies
     from recfs.services.multiparts import Multiparts
+    from recfs.services.orphans import Orphans
     from recfs.services.queue_changes import QueueChanges
     from recfs.services.recount import Recount
     from recfs.services.sweeper import Sweeper
@@ -43,6 +44,7 @@ class UpkeepWork:
     backups: Backups
     multiparts: Multiparts | None
     """None without [s3]."""
+    orphans: Orphans
     watcher: Watcher | None
     """None where it is turned off."""
 

@@ -186,6 +186,11 @@ class Questions:
         row = self._read_one("select ino from object where key = ? and ino <> ?", (key, but))
         return int(row[0]) if row is not None else None
 
+    async def objects_by_key(self, after: str, limit: int) -> Sequence[ObjectRow]:
+        """A page in order of keys. SQLite compares texts by their bytes."""
+        query = f"select {OBJECT} from {OBJECTS} where object.key > ? order by object.key limit ?"
+        return [object_row(row) for row in self._read(query, (after, limit))]
+
     async def objects_below(self, folder: int, after_ino: int, limit: int) -> Sequence[int]:
         """Inodes with an object below *folder*."""
         query = (

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from recfs.config.types import Duration, Section
+from recfs.config.types import AnyCase, Duration, Section
 
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
@@ -24,6 +24,16 @@ Period = Annotated[Duration, AfterValidator(_period), Field(le=366 * DAY_S)]
 class SweepSection(Section):
     """[sweep]: a period of 0 leaves a sweep to `recfs sweep run`."""
 
+    orphans_every: Period = Field(
+        default=7 * DAY_S,
+        description="time between two looks for bytes without a row, and the reverse (seconds); 0: none",
+    )
+    orphans_mode: Annotated[Literal["report", "adopt", "delete"], AnyCase] = Field(
+        default="report", description="what such a look does about them"
+    )
+    orphans_grace: Duration = Field(
+        default=DAY_S, ge=HOUR_S, description="time since the last change of what may be deleted (seconds)"
+    )
     multiparts_every: Period = Field(
         default=DAY_S, description="time between two looks for unfinished uploads in the bucket (seconds); 0: none"
     )

@@ -123,6 +123,10 @@ class StagingPool:
         self._count += 1
         return f"{self._prefix}-{self._count:x}"
 
+    def spare_ids(self) -> set[str]:
+        """Of those that are ready. Atomic."""
+        return {staging_id for staging_id, _ in self._ready}
+
     def try_take(self) -> tuple[str, int] | None:
         """A (staging id, descriptor) if one is ready."""
         if len(self._ready) <= self._size // 2:

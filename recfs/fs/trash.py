@@ -86,6 +86,10 @@ class Trash:
         kept = entry.kind is Kind.FILE and entry.size_bytes > 0 and entry.held_by is None
         return kept and self.retention_s > 0 and not is_taken
 
+    def is_leaving(self, entry: Garbage) -> bool:
+        """Whether it is being brought back, and its bytes may be on their way. Atomic."""
+        return entry.gid in self._leaving
+
     def purge(self, entry: Garbage) -> None:
         """The retention of *entry* is over, or nobody wants it any more. Atomic."""
         if entry.gid not in self._leaving:

@@ -114,6 +114,9 @@ class Objects(Protocol):
     async def object_at(self, key: str, but: int) -> int | None:
         """Another inode than *but* whose object lies under *key*, as of the last batch."""
 
+    async def objects_by_key(self, after: str, limit: int) -> Sequence[ObjectRow]:
+        """Up to *limit* of them with key > *after*, in order of the bytes of their keys."""
+
     async def objects_below(self, folder: int, after_ino: int, limit: int) -> Sequence[int]:
         """Inodes with an object below directory *folder*, at any depth, in order, after *after_ino*."""
 

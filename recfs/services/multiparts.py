@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from recfs.core.leftovers import Begun, Now, stale_uploads
 from recfs.core.sweeping import Schedule
+from recfs.core.upkeep.leftovers import Begun, Now, stale_uploads
 from recfs.ports.sweep import Progress, Sweep
 
 if TYPE_CHECKING:

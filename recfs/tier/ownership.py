@@ -37,6 +37,10 @@ LOOK_EVERY_S = 600.0
 REFUSED_LOOK_S = 15.0
 """How long a refusal holds before the bucket is looked at again."""
 STORE_FACT, TOKENS_FACT = "store_id", "s3_tokens"
+DOUBT_FACT = "s3_doubt_ns"
+"""When another copy of this store, or another store, was last found to have used the prefix (wall clock): it may hold
+objects from before that of which this catalogue knows nothing, and which are files all the same.
+"""
 _KEPT_TOKENS = 4
 
 
@@ -91,9 +95,15 @@ class Ownership:
                 raise PrefixTaken(await self._tell_lost())
             if verdict in (Verdict.FOREIGN, Verdict.UNKNOWN, Verdict.FOLLOWED):
                 self._refuse(verdict, mark)
+            if verdict is Verdict.RETURNED:
+                self._behind.meta(DOUBT_FACT, str(self._clock.now_ns()))
             if verdict is Verdict.RETURNED or (verdict is Verdict.OURS and self._token is None):
                 await self._put(only_new=False)
             self._note_ours()
+
+    def forget(self) -> None:
+        """What was seen of the mark counts no more: before the next change it is looked at again. Atomic."""
+        self._good_until = float("-inf")
 
     async def doubt(self) -> None:
         """An object, or the bucket, was not there: look at the mark now, and before the next change. Raises nothing."""
@@ -111,6 +121,7 @@ class Ownership:
     async def claim(self) -> None:
         """Take the prefix, whosever it is."""
         async with self._lock:
+            self._behind.meta(DOUBT_FACT, str(self._clock.now_ns()))
             await self._put(only_new=False)
             self._note_ours()
 

@@ -194,6 +194,9 @@ async def test_the_stores_own_sweeps(fs: Filesystem) -> None:
         "trash",
         "expired",
         "backup",
+        "orphans",
+        "orphans-adopt",
+        "orphans-delete",
     ]
 
 

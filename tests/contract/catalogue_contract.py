@@ -379,6 +379,16 @@ class CatalogueContract:
         await filled.apply(Batch(objects=[held(11, key="moved")]))
         assert (await filled.object_at("moved", 11), await filled.object_at("moved", 10)) == (10, 11)
 
+    async def test_objects_in_order_of_the_bytes_of_their_keys(self, filled: Catalogue) -> None:
+        keys = ["a", "a/b", "a\uf7ff", "a\U0001f600", "b"]
+        assert list(await filled.objects_by_key("", 10)) == []
+        rows = [held(10 + number, key=key) for number, key in enumerate(keys)]
+        await filled.apply(Batch(objects=[rows[2], rows[0], rows[4], rows[3], rows[1]]))
+        assert list(await filled.objects_by_key("", 10)) == rows
+        assert list(await filled.objects_by_key("", 2)) == rows[:2]
+        assert list(await filled.objects_by_key("a/b", 2)) == rows[2:4]
+        assert list(await filled.objects_by_key("b", 2)) == []
+
     async def test_the_journal_is_in_order_of_its_numbers(self, filled: Catalogue) -> None:
         tried = work(3, upload_id="u", parts='{"sha256": ""}', attempts=2, next_try_ns=99, failed=1, error="no \u20ac")
         await filled.apply(Batch(journal=[work(9, kind="delete", ino=0, key="k"), work(3), work(5)]))

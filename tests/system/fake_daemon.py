@@ -167,6 +167,17 @@ WATCH = {
     "removed": 4,
     "evicted": 5,
 }
+ORPHANS: dict[str, Any] = {
+    "mode": "report", "files": 1204, "objects": 0, "bytes": 4_300_000, "missing": 0, "more": 2, "done": {},
+    "counts": [{"where": "home", "what": "bytes", "count": 3}], "bucket_unseen": None,
+    "found": [
+        {
+            "where": "home", "what": "bytes", "name": "users/5/cut.mp4", "size_bytes": 4_300_000, "age_s": 266_400.0,
+            "why": "no row has this name", "adopt": "adopt", "delete": "lost+found",
+        }
+    ],
+}  # fmt: skip
+
 ANSWERS: dict[str, Any] = {
     "status": STATUS,
     "quota_show": [USER],
@@ -187,6 +198,7 @@ ANSWERS: dict[str, Any] = {
         "kept_files": 1,
     },
     "sweep_multiparts": {"uploads": [{"key": "users/5/source.mp4", "upload_id": "2~Yk", "age_s": 800000.0}]},
+    "sweep_orphans": ORPHANS,
     "sweep_history": {"runs": RUNS},
     "watch_status": WATCH,
     "watch_scan": WATCH,

@@ -104,6 +104,7 @@ PLANTED = {
     "Arrows point down: tier.queue": ("tier/queue/due.py", "recfs.tier.queue.journal"),
     "Arrows point down: tier.uploads": ("tier/uploads/moves.py", "recfs.tier.uploads.uploader"),
     "Arrows point down: fs": ("fs/handles.py", "recfs.fs.vfs"),
+    "Arrows point down: fs.leftovers": ("fs/leftovers/local.py", "recfs.fs.leftovers.adoption"),
     "Arrows point down: fs.names": ("fs/names/removal.py", "recfs.fs.names.namespace"),
     "Arrows point down: fs.foreign": ("fs/foreign/rows.py", "recfs.fs.foreign.acts"),
     "Arrows point down: fs.rebuild": ("fs/rebuild/findings.py", "recfs.fs.rebuild.procedure"),

@@ -82,6 +82,11 @@ COMMANDS = {
         ANSWERS["sweep_archive"],
         [r"142/a\nb", "5 MiB", "and 7 more", "8 files would be stored anew, 40 MiB", "users/5/x: it is archived"],
     ),
+    "sweep orphans": (
+        ["sweep", "orphans"],
+        ANSWERS["sweep_orphans"],
+        ["users/5/cut.mp4: no row has this name", "4.1 MiB", "3d 2h ago", "adopt", "lost+found", "and 2 more", "1,204"],
+    ),
     "sweep stop": (["sweep", "stop", "temp"], {"name": "temp", "running": True}, ["temp: ends soon"]),
     "sweep status": (["sweep", "status", "temp"], ANSWERS["sweep_list"]["sweeps"][:1], ["temp", "3 removed"]),
     "sweep history": (
@@ -199,6 +204,20 @@ def test_commands_pass_their_options_on(daemon: FakeDaemon) -> None:
         ("ls_files", {"path": "users/5", "recursive": True, "state": "incomplete"}),
         ("drain", {"timeout_s": 120.0}),
     ]
+
+
+def test_a_look_for_orphans_asks_for_the_sweep_of_its_mode_and_tells_rows_without_bytes_by_the_exit_code(
+    daemon: FakeDaemon,
+) -> None:
+    for option, name, mode in ((), "orphans", "report"), (("--adopt",), "orphans-adopt", "adopt"):
+        daemon.asked.clear()
+        assert run("sweep", "orphans", *option, "--root", daemon.root).exit_code == 0
+        assert [daemon.asked[0], daemon.asked[-1]] == [
+            ("sweep_run", {"name": name}), ("sweep_orphans", {"mode": mode}),
+        ]  # fmt: skip
+    assert run("sweep", "orphans", "--adopt", "--delete", "--root", daemon.root).exit_code == 2
+    daemon.answers["sweep_orphans"] = ANSWERS["sweep_orphans"] | {"missing": 1}
+    assert run("sweep", "orphans", "--root", daemon.root).exit_code == 1
 
 
 def test_a_sweep_that_failed_or_was_stopped_is_told_by_the_exit_code(daemon: FakeDaemon) -> None:
@@ -462,7 +481,7 @@ def test_every_command_has_help_and_takes_json() -> None:
             yield name, command
 
     found = dict(walk(cli, "recfs"))
-    assert len(found) == 53
+    assert len(found) == 54
     for name, command in found.items():
         assert command.help, name
         assert "json" in {param.name for param in command.params}, name

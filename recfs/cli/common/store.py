@@ -52,7 +52,7 @@ _LIVE_ONLY = {
         (
             *("queue_retry", "queue_drop", "evict", "fetch", "pin", "tier_run", "restore", "presign"),
             *("lifecycle_show", "lifecycle_apply", "sweep_list", "sweep_run", "sweep_wait", "sweep_stop"),
-            *("sweep_archive", "sweep_multiparts", "watch_status", "watch_scan", "watch_accept"),
+            *("sweep_archive", "sweep_multiparts", "sweep_orphans", "watch_status", "watch_scan", "watch_accept"),
         ),
         "this takes one; `recfs mount` starts it",
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from recfs.cli.common import output
@@ -10,7 +12,7 @@ from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.store import open_store
 from recfs.cli.upkeep.sweep import run_and_wait, sweep, tell_run
 
-__all__ = ["archive", "multiparts", "sweep"]
+__all__ = ["archive", "multiparts", "orphans", "sweep"]
 
 _MULTIPARTS = """
 $ recfs sweep multiparts --dry-run
@@ -94,3 +96,73 @@ def multiparts(ctx: click.Context, dry_run: bool) -> None:
             ],
         )
     output.say(f"{output.number_of(len(uploads), 'upload')} would be aborted")
+
+
+_ORPHANS = """
+$ recfs sweep orphans
+Where    What   Size     Changed     If adopted  If deleted  Name, and why
+home     bytes  4.1 MiB  3d 2h ago   adopt       lost+found  users/5/recordings/142/cut.mp4: no row has this name
+staging  bytes  0 B      26d 4h ago  -           delete      .recfs/staging/c01d5e-7: half of a copy
+home     row    29 MiB   -           -           -           users/5/recordings/9/video.mp4: its entry is not there
+2 without a row, 4.1 MiB; 1 rows without bytes; 1,204 files looked at
+"""
+
+
+@sweep.command(
+    "orphans",
+    exits={ExitCode.PROBLEMS: "the run failed or was stopped, or rows have lost their bytes"},
+    example=_ORPHANS,
+)
+@click.option("--adopt", is_flag=True, help="Make files of bytes that no row knows.")
+@click.option("--delete", is_flag=True, help="Have go what is certainly nobody's.")
+@store_options
+@click.pass_context
+def orphans(ctx: click.Context, adopt: bool, delete: bool) -> None:
+    """Look for bytes that no row knows, and for rows whose bytes are gone: on the disk, and in the bucket.
+
+    Without an option it only tells, and what either option would do. `--adopt` makes files of bytes where they lie,
+    and of objects that recfs wrote; a file whose local copy is gone is in S3 alone then, and one whose object is gone
+    is uploaded again. `--delete` removes halves of copies, what is left of removed files, and objects that recfs
+    wrote, once they have been left alone for `[sweep].orphans_grace`; what lies in the home tree goes to
+    `.recfs/lost+found` instead. Nothing is deleted that is older than a catalogue that was restored, and no row is
+    ever removed.
+
+    The daemon looks by itself every `[sweep].orphans_every`. Needs a daemon.
+    """
+    if adopt and delete:
+        raise click.UsageError("--adopt or --delete, not both: what is adopted is nobody's no more")
+    mode = "adopt" if adopt else "delete" if delete else "report"
+    invocation = ctx.ensure_object(Invocation)
+    store = open_store(invocation)
+    ended = run_and_wait(store, "orphans" if mode == "report" else f"orphans-{mode}")
+    found = store.call("sweep_orphans", mode=mode)
+    if invocation.json:
+        output.emit_json(found)
+    else:
+        _print_orphans(found, ended["result"] or "-")
+    tell_run(ctx, ended, quiet=True)
+    if found["missing"]:
+        ctx.exit(ExitCode.PROBLEMS)
+
+
+def _print_orphans(found: dict[str, Any], result: str) -> None:
+    if found["found"]:
+        output.print_table(
+            ("Where", "What", "Size", "Changed", "If adopted", "If deleted", "Name, and why"),
+            [
+                (
+                    each["where"],
+                    each["what"],
+                    output.size(each["size_bytes"]),
+                    f"{output.duration(each['age_s'])} ago" if each["age_s"] is not None else "-",
+                    each["adopt"],
+                    each["delete"],
+                    output.show_name(f"{each['name']}: {each['why']}"),
+                )
+                for each in found["found"]
+            ],
+            right=("Size",),
+        )
+    if found["more"]:
+        output.say(f"and {found['more']:,} more")
+    output.say(f"{output.show_name(result)}; {output.number_of(found['files'], 'file')} looked at")

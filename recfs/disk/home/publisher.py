@@ -19,7 +19,7 @@ import logging
 import os
 import stat
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -33,7 +33,7 @@ from recfs.state.writebehind import BatchSubscriber, WriteBehind
 from recfs.stores.steps import Outcome, StepKind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from recfs.disk.home.inuse import InUse
     from recfs.disk.home.path_resolver import PathResolver
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from recfs.stores.steps import Step
 
 log = logging.getLogger("recfs.publisher")
+
+Result = TypeVar("Result")
 
 GATHER_S = 0.05
 """How long the first entry of a batch waits for others; nobody waits for the home tree but a drain."""
@@ -157,6 +159,15 @@ class HomePublisher(BatchSubscriber):
         """Wait until nothing is being made, moved or removed, garbage included; nothing is until the next await."""
         while self._arranging:
             await self._done.wait()
+
+    @property
+    def is_working(self) -> bool:
+        """Whether any batch is being carried out. Atomic."""
+        return self._working > 0
+
+    async def alone(self, call: Callable[[], Result]) -> Result:
+        """What *call*, in a thread, makes of the home tree while no batch is at it. Raises what it raises."""
+        return await trio.to_thread.run_sync(call, limiter=self._limiter)
 
     def remake_above(self, ino: int) -> None:
         """Have the directories above *ino*, as far as they were removed out of band, made again. Atomic."""
