@@ -28,7 +28,9 @@ class Candidate:
     home_ino: int | None
     """What the row says, of what is gone."""
     files: int
-    """How many files go with a directory that is gone; 0: it is none."""
+    """How many files go with a directory that is gone."""
+    counts: bool
+    """Whether it is a file that is gone, and nowhere else."""
     scanned: bool
     """Found by a scan, which has to end before what it found can be told from a move."""
 
@@ -58,7 +60,7 @@ class Candidates:
 
     def is_ready(
         self, key: Key, finding: Finding, seen: Seen | None, now_s: float, quiet_s: float,
-        *, home_ino: int | None = None, files: int = 0, scanned: bool = False,
+        *, home_ino: int | None = None, files: int = 0, counts: bool = False, scanned: bool = False,
     ) -> bool:  # fmt: skip
         """Note what an entry was found to be; whether it has been just so for *quiet_s*. Else it is due then."""
         seen = seen.lasting if seen is not None else None
@@ -75,9 +77,9 @@ class Candidates:
         elif len(self._known) >= MOST:
             self.crowded = True
             return False
-        made = self._known[key] = Candidate(finding, seen, now_s, 0.0, home_ino, files, scanned)
+        made = self._known[key] = Candidate(finding, seen, now_s, 0.0, home_ino, files, counts, scanned)
         if finding is Finding.GONE:
-            self._gone_alone += not files
+            self._gone_alone += counts
             self._gone_in_folders += files
             if home_ino is not None:
                 self._gone[home_ino] = key
@@ -99,7 +101,7 @@ class Candidates:
         if known is None:
             return
         if known.finding is Finding.GONE:
-            self._gone_alone -= not known.files
+            self._gone_alone -= known.counts
             self._gone_in_folders -= known.files
             if known.home_ino is not None and self._gone.get(known.home_ino) == key:
                 del self._gone[known.home_ino]

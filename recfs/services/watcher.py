@@ -186,7 +186,11 @@ class Watcher(Subscriber):
             pending = [top.ino for top in tops if top is not None]
             while pending:
                 began_s = trio.current_time()
-                pending += await self._look_aside(pending.pop(), None)
+                ino = pending.pop()
+                known = ino in self._tree.nodes
+                pending += await self._look_aside(ino, None)
+                if not known:
+                    self._tree.memory.let_go(ino)
                 self._tree.memory.shrink()
                 await trio.sleep(min(trio.current_time() - began_s, LONGEST_PAUSE_S))
         finally:

@@ -67,6 +67,12 @@ class Memory:
                 break
         return dropped
 
+    def let_go(self, ino: int) -> None:
+        """Unload a node at once if nobody needs it, and the kernel does not know it: a mere look is no use of it."""
+        node = self._nodes.get(ino)
+        if node is not None and self._evictable(node, True) and sys.getrefcount(node) <= _most_references(node):
+            self._unload(node)
+
     def forget(self, ino: int, count: int) -> bool:
         """The kernel dropped *count* references; unload a node it no longer knows. False if none is loaded."""
         node = self._nodes.get(ino)

@@ -52,6 +52,21 @@ async def test_removing_a_local_copy_evicts_it(watched: Watched, expect_log: Exp
     await fs.assert_consistent()
 
 
+async def test_any_number_of_local_copies_may_be_removed(watched: Watched, expect_log: ExpectLog) -> None:
+    """Nothing is lost with them."""
+    expect_log("its local copy was removed out of band")
+    fs = watched.fs
+    for number in range(30):
+        await fs.write(f"{REC}/many/{number}", b"%d" % number)
+    await fs.drain()
+    for number in range(30):
+        (watched.home / f"{REC}/many/{number}").unlink()
+    await watched.settled()
+    assert watched.count("evicted") == 30
+    assert watched.problems() == {}
+    assert await fs.read(f"{REC}/many/7") == b"7"
+
+
 async def test_a_changed_copy_is_uploaded_as_the_next_version(watched: Watched) -> None:
     fs = watched.fs
     (watched.home / FILE).write_bytes(b"changed")

@@ -171,13 +171,19 @@ class TestCandidates:
     def test_moves_are_told_by_the_inode_number(self) -> None:
         waiting = Candidates()
         waiting.is_ready((5, b"old"), Finding.GONE, None, 10.0, 2.0, home_ino=77, files=3)
+        waiting.is_ready((7, b"inside"), Finding.GONE, None, 10.0, 2.0, counts=True)
+        waiting.is_ready((7, b"stored"), Finding.GONE, None, 10.0, 2.0)
         waiting.is_ready((6, b"new"), Finding.NEW, FILE, 10.0, 2.0)
         assert waiting.gone_from(77) == (5, b"old")
         assert waiting.come_to(77) == (6, b"new")
         assert waiting.come_to(None) is None
         assert waiting.gone_files == 3
-        assert waiting.missing() == {5: {b"old"}}
+        assert waiting.missing() == {5: {b"old"}, 7: {b"inside", b"stored"}}
         waiting.drop((5, b"old"))
+        assert waiting.gone_files == 1
+        waiting.drop((7, b"inside"))
+        assert waiting.gone_files == 0
+        waiting.drop((7, b"stored"))
         waiting.drop((6, b"new"))
         waiting.drop((6, b"new"))
         assert (waiting.gone_from(77), waiting.come_to(77), waiting.gone_files, len(waiting)) == (None, None, 0, 0)

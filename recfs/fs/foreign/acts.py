@@ -41,6 +41,8 @@ AT_ONCE = 20
 """So many entries are seen to before others have their turn."""
 HELD_S = 60.0
 """When what is gone is looked at again, if it is kept."""
+VISITS = 3
+"""So often it is looked at before its entries count as such that lie elsewhere."""
 AGAIN_S = 0.1
 """When a directory that is gone is looked at again, once what was in it has gone."""
 
@@ -214,13 +216,13 @@ class Acts:
             self._put_off(key, self._judging.quiet_s)  # that comes first: it may only have been moved
         elif self._candidates.come_to(entry.home_ino) is not None:
             self._put_off(key, self._judging.quiet_s)  # it has moved, and is renamed there
-        elif not self._missing.may_forget():
+        elif not self._missing.may_forget(keeps_name=isinstance(entry, FileNode) and entry.state is State.STORED):
             self._put_off(key, HELD_S)
         elif isinstance(entry, DirNode) and not is_empty:
             self._empty(key, entry, seen)
         elif self._rows.gone(entry):
             path = entry.path
-            self._judging.hollow.discard(entry.ino)
+            self._judging.hollow.pop(entry.ino, None)
             self._forget_watch(entry.ino)
             self._done(key, "removed", path)
             if not isinstance(entry, DirNode):
@@ -238,13 +240,14 @@ class Acts:
         """A directory is gone, and the entries that it had have rows still: they go first, but for what S3 holds."""
         hollow = self._judging.hollow
         if entry.ino not in hollow:
-            hollow.add(entry.ino)
+            hollow[entry.ino] = 0
             self._marks.whole(entry.ino)
             self._put_off(key, AGAIN_S)
-        elif any((entry.ino, name) in self._candidates for name in entry.children):
+        elif any((entry.ino, name) in self._candidates for name in entry.children) or hollow[entry.ino] < VISITS:
+            hollow[entry.ino] += 1  # its last entry may have gone since it was asked whether it has any
             self._put_off(key, AGAIN_S)
         else:
-            hollow.discard(entry.ino)
+            del hollow[entry.ino]
             self._candidates.drop(key)
             if seen is None:
                 self._rows.remake(entry)

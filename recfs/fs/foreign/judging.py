@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.foreign import Finding, Known, Seen, judge, quiet_for_s
-from recfs.core.model import Kind
+from recfs.core.model import Kind, State
 from recfs.disk import looks
 from recfs.ports.rows import NodeRow
 from recfs.state.nodes import DirNode, FileNode, Node
@@ -40,8 +40,8 @@ class Judging:
         self.quiet_s = quiet_s
         self.scanning = False
         """Whether everything is being looked at."""
-        self.hollow: set[int] = set()
-        """Directories that are gone, and whose entries go before them."""
+        self.hollow: dict[int, int] = {}
+        """Directories that are gone, and whose entries go before them; how often each was found with nothing to go."""
         self._open: set[int] = set()
         """Files that were found foreign while they were open."""
 
@@ -65,10 +65,12 @@ class Judging:
             return False
         is_dir = isinstance(entry, (DirNode, NodeRow)) and entry.kind is Kind.DIR
         files = entry.rfiles if is_dir and not self.is_missed(folder) else 0  # type: ignore[union-attr]
+        is_stored = known is not None and known.state is State.STORED
         quiet_s = 0.0 if folder.ino in self.hollow else quiet_for_s(name, finding, seen, self.quiet_s)
         return self._candidates.is_ready(
             key, finding, seen, now_s, quiet_s,
-            home_ino=known.home_ino if known is not None else None, files=files, scanned=self.scanning,
+            home_ino=known.home_ino if known is not None else None, files=files,
+            counts=not is_dir and not is_stored, scanned=self.scanning,
         )  # fmt: skip
 
     def _busy(self, key: Key, entry: Node | NodeRow | None, seen: Seen | None, now_s: float) -> None:

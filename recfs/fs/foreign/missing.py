@@ -45,8 +45,8 @@ class Missing:
         self.held: str | None = None
         """Why rows of what is gone are kept; None while nothing keeps them."""
 
-    def may_forget(self) -> bool:
-        """Whether all that is gone may lose its rows; else that is told."""
+    def may_forget(self, *, keeps_name: bool = False) -> bool:
+        """Whether all that is gone may lose its rows; else that is told. *keeps_name*: it is of what S3 has."""
         now_s = trio.current_time()
         while self._lately and self._lately[0][0] < now_s - GONE_WITHIN_S:
             self._lately.popleft()
@@ -54,7 +54,9 @@ class Missing:
         why = None
         if self._top_levels() != self._tops:
             why = "directories of the store itself are not where they were: is its disk mounted?"
-        elif now_s >= self._accepted_until_s and not may_forget(gone, sum(each for _, each in self._lately), files):
+        elif keeps_name or now_s < self._accepted_until_s:
+            return True
+        elif not may_forget(gone, sum(each for _, each in self._lately), files):
             why = (
                 f"{gone:,} of {files:,} files are gone from the disk at once; their names stay until they are back, or"
                 " `recfs watch accept` says that they were removed on purpose"
