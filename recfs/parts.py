@@ -32,6 +32,7 @@ from recfs.disk.home.inuse import InUse
 from recfs.disk.home.path_resolver import PathResolver
 from recfs.disk.home.publisher import HomePublisher
 from recfs.disk.staging import DiskReserve, StagingPool
+from recfs.disk.trash_index import TrashIndex
 from recfs.errors import IoFailure, OutOfSpace, RecfsError, StoreError, StoreFull
 from recfs.fs import survivors
 from recfs.fs.backlog import Backlog
@@ -277,12 +278,13 @@ async def _build(
     space = DiskReserve(store, config.min_free, partial(catalogue.headroom.keep, fallocate))
     hashing = Hashing(store, config.commit.hash_threads)
     local = LocalOnly(behind)
+    trash_index = TrashIndex(tree, retention_s=config.trash.retention)
     tier, in_s3 = None, None
     if objects is not None:
-        tier, in_s3 = remote.reach(config, objects, tree, pool, space, store, hashing, unanswered)
+        tier, in_s3 = remote.reach(config, objects, tree, pool, space, store, hashing, unanswered, trash_index)
     else:
         tree.events.subscribe(local)
-    backing_files = BackingFiles(tree, places, store, publisher, pool, in_use, in_s3 or local)
+    backing_files = BackingFiles(tree, places, store, publisher, pool, in_use, in_s3 or local, trash_index)
     committer = Committer(
         tree, behind, places, backing_files, publisher, store, hashing,
         hash_threads=config.commit.hash_threads, settle_max_s=config.commit.settle_max,
@@ -296,11 +298,13 @@ async def _build(
     behind.subscribe(publisher)
     with _readable(store):
         await tree.start()
+        await trash_index.load(catalogue)
         counting = generations.Generations(behind, catalogue, store)
         recovery = Recovery(
             tree, behind, places, backing_files, vfs.names, store, vfs.survivors, counting, _restored(store, config)
         )
         recovered = await recovery.run()
+        trash_index.attach()
     await remote.agree(config, catalogue, behind)
     if tier is not None:
         await tier.load(catalogue)
@@ -318,7 +322,7 @@ async def _build(
     reports = SqliteReports(store.catalogue_path, limiter)
     care = upkeep.build(
         config, vfs, store, publisher, kernel, CatalogueCopies(), counting, reports, tier, tier_run,
-        restored=recovered.age is not Age.SAME,
+        trash_index, restored=recovered.age is not Age.SAME,
     )  # fmt: skip
     timekeeper = Timekeeper(clock, behind)
     sweeps = (

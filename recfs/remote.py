@@ -24,6 +24,7 @@ from recfs.tier.partials import Partials
 from recfs.tier.queue.journal import Journal
 from recfs.tier.reading import BytesInS3
 from recfs.tier.tier import Tier
+from recfs.tier.trashed import TrashedObjects
 from recfs.tier.uploads.uploader import Uploader
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from recfs.disk.commit.hashing import Hashing
     from recfs.disk.committed import CommittedFiles
     from recfs.disk.staging import DiskReserve, StagingPool
+    from recfs.disk.trash_index import TrashIndex
     from recfs.ports.catalogue import Catalogue
     from recfs.ports.objects import ObjectStore
     from recfs.state.tree import Tree
@@ -94,7 +96,7 @@ def _tried_again(operation: str, attempt: int, error: Exception) -> None:
 
 def reach(
     config: Config, objects: ObjectStore, tree: Tree, pool: StagingPool, space: DiskReserve, store: LocalStore,
-    hashing: Hashing, unanswered: Unanswered,
+    hashing: Hashing, unanswered: Unanswered, trash_index: TrashIndex,
 ) -> tuple[Tier, BytesInS3]:  # fmt: skip
     """What knows of bytes in S3, and what brings them. The tier's journal has yet to be loaded."""
     threads = _threads(config)
@@ -113,7 +115,7 @@ def reach(
     copies = Copies(settings, journal, tree.behind)
     partials = Partials(copies, link, tree, pool, space, store, hashing)
     evictor = CacheEvictor(copies, ownership, partials, tree, space)
-    tier = Tier(copies, partials, evictor, link, tree)
+    tier = Tier(copies, partials, evictor, link, tree, TrashedObjects(tree, copies, link, trash_index))
     budget = UploadBudget(copies, tier.decide)
     return tier, BytesInS3(partials, evictor, link, budget, fetch_whole_below=config.cache.fetch_whole_below)
 

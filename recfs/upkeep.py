@@ -27,6 +27,7 @@ from recfs.tier.leftovers import BucketLeftovers
 if TYPE_CHECKING:
     from recfs.config import Config
     from recfs.disk.home.publisher import HomePublisher
+    from recfs.disk.trash_index import TrashIndex
     from recfs.fs.vfs import Vfs
     from recfs.ports.backups import CatalogueCopies
     from recfs.ports.kernel import KernelCache
@@ -64,13 +65,13 @@ class Upkeep:
 def build(
     config: Config, vfs: Vfs, store: LocalStore, publisher: HomePublisher, kernel: KernelCache, copies: CatalogueCopies,
     generations: Generations, reports: Reports, tier: Tier | None, tier_run: TierRun | None,
-    *, restored: bool,
+    index: TrashIndex, *, restored: bool,
 ) -> Upkeep:  # fmt: skip
     """Put it together, over a file system that has been recovered; *tier* None: without S3.
 
     *restored*: this start has found the catalogue and the home tree to be of two times.
     """
-    trash = Trash(vfs, store, publisher, kernel, retention_s=config.trash.retention)
+    trash = Trash(vfs, store, publisher, kernel, index, tier.trashed if tier is not None else None)
     sweeper = Sweeper(
         vfs, trash, vfs.tree.clock,
         max_age_s=config.temp.max_age, interval_s=config.temp.sweep_interval, retention_s=config.trash.retention,

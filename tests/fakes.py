@@ -24,6 +24,7 @@ from recfs.ports.rows import (
     ObjectRow,
     Placement,
     SweepRow,
+    TrashRow,
     UnansweredRow,
 )
 
@@ -140,6 +141,7 @@ class MemoryCatalogue:
         self._journal: dict[int, JournalRow] = {}
         self._unanswered: dict[str, UnansweredRow] = {}
         self._sweeps: dict[int, SweepRow] = {}
+        self._trash: dict[int, TrashRow] = {}
         self._meta: dict[str, str] = {}
         self._lives: dict[int, Life] = {}
 
@@ -181,6 +183,9 @@ class MemoryCatalogue:
         self._unanswered |= {row.key: row for row in batch.unanswered}
         for key in batch.answered:
             self._unanswered.pop(key, None)
+        self._trash |= {row.gid: row for row in batch.trash}
+        for gone in (*batch.trash_gone, *batch.purged):
+            self._trash.pop(gone, None)
         self._sweeps |= {row.id: row for row in batch.sweeps}
         for gone in batch.sweeps_gone:
             self._sweeps.pop(gone, None)
@@ -282,6 +287,10 @@ class MemoryCatalogue:
     async def unanswered(self) -> Sequence[UnansweredRow]:
         """Requests that S3 may carry out yet."""
         return list(self._unanswered.values())
+
+    async def trash(self) -> Sequence[TrashRow]:
+        """In order."""
+        return [self._trash[number] for number in sorted(self._trash)]
 
     async def sweeps(self) -> Sequence[SweepRow]:
         """In order."""

@@ -17,12 +17,14 @@ from recfs.ports.rows import (
     ObjectRow,
     Placement,
     SweepRow,
+    TrashRow,
     UnansweredRow,
 )
 
 Row = TypeVar(
-    "Row", NodeRow, Placement, GarbageRow, AccountRow, ObjectRow, LocalCopy, JournalRow, UnansweredRow, SweepRow, Life
-)
+    "Row", NodeRow, Placement, GarbageRow, AccountRow, ObjectRow, LocalCopy, JournalRow, UnansweredRow, SweepRow, Life,
+    TrashRow,
+)  # fmt: skip
 
 UNFIT: Final = (
     OverflowError, ValueError, TypeError,
@@ -68,6 +70,8 @@ def fitted(batch: Batch) -> tuple[Batch, list[str]]:
             answered=[_text(key) for key in batch.answered],
             sweeps=[_fit(row, f"run {row.id} of sweep {row.name!r}", odd) for row in batch.sweeps],
             sweeps_gone=batch.sweeps_gone,
+            trash=[_fit(row, f"trash {row.gid}", odd) for row in batch.trash],
+            trash_gone=batch.trash_gone,
             recordings=[row._replace(life=_fit(row.life, f"recording {row.ino}", odd)) for row in batch.recordings],
         ),
         odd,

@@ -16,7 +16,7 @@ from recfs.core.bounds import MIN_TIME_NS
 
 steps = Migrations("recfs")
 
-NEWEST = "0008_recordings"
+NEWEST = "0009_trash"
 """Name of the last step: a catalogue that records a later one was written by a newer recfs."""
 
 
@@ -79,6 +79,12 @@ def sweeps(db: Database) -> None:
 def recordings(db: Database) -> None:
     """How long recordings live."""
     _run(db, "0008_recordings")
+
+
+@steps(name="0009_trash")
+def trash(db: Database) -> None:
+    """The trash keeps directories, links, attributes, and what only S3 has."""
+    _run(db, "0009_trash")
 
 
 def split_statements(script: str) -> list[str]:

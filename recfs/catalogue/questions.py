@@ -22,6 +22,7 @@ from recfs.catalogue.rows import (
     STAGED,
     SUM,
     SWEEP,
+    TRASH,
     UNANSWERED,
     UNSETTLED,
     added_up,
@@ -29,6 +30,7 @@ from recfs.catalogue.rows import (
     life,
     node_row,
     object_row,
+    trash_row,
 )
 from recfs.core.bounds import MAX_INT
 from recfs.errors import IoFailure
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from recfs.core.retention import Life
-    from recfs.ports.rows import GarbageRow, NodeRow, ObjectRow
+    from recfs.ports.rows import GarbageRow, NodeRow, ObjectRow, TrashRow
 
 
 class Questions:
@@ -99,6 +101,10 @@ class Questions:
     async def garbage(self) -> Sequence[GarbageRow]:
         """All garbage rows, oldest first."""
         return [garbage_row(row) for row in self._read(f"select {GARBAGE} from garbage order by gid")]
+
+    async def trash(self) -> Sequence[TrashRow]:
+        """What the trash keeps beside bytes."""
+        return [trash_row(row) for row in self._read(f"select {TRASH} from trash_entry order by gid")]
 
     async def account(self, user: str) -> AccountRow | None:
         """The counters of *user*."""

@@ -25,6 +25,7 @@ from recfs.ports.rows import (
     ObjectRow,
     Placement,
     SweepRow,
+    TrashRow,
     UnansweredRow,
 )
 
@@ -71,6 +72,7 @@ UNSETTLED: Final = (
 """The inode numbers of what was under way. Each part has an index of its own: no settled file is looked at."""
 JOURNAL: Final = ", ".join(JournalRow._fields)
 SWEEP: Final = ", ".join(SweepRow._fields)
+TRASH: Final = ", ".join(TrashRow._fields)
 UNANSWERED: Final = ", ".join(UnansweredRow._fields)
 LIFE: Final = ", ".join(f"recording.{field}" for field in Life._fields)
 """The columns of `life`."""
@@ -106,6 +108,7 @@ FORGET_FUTURE: Final = (
     "update journal set next_try_ns = next_try_ns - created_ns + :now, created_ns = :now,"
     f" lease_until_ns = lease_until_ns - iif(lease_until_ns < {bounds.MAX_INT}, created_ns - :now, 0)"
     " where created_ns > :now",
+    "update trash_entry set deleted_ns = :now where deleted_ns > :now",
     "update sweep_run set steady_ns = :now where steady_ns > :now",
     "update recording set born_ns = min(born_ns, :now), changed_ns = min(changed_ns, :now),"
     " dated_ns = min(dated_ns, :now), expired_ns = min(expired_ns, :now)"
@@ -182,6 +185,7 @@ _PUT_JOURNAL: Final = _put("journal", JournalRow._fields)
 _PUT_UNANSWERED: Final = _put("unanswered", UnansweredRow._fields)
 _PUT_SWEEPS: Final = _put("sweep_run", SweepRow._fields)
 _PUT_RECORDINGS: Final = _put("recording", ("ino", *Life._fields))
+_PUT_TRASH: Final = _put("trash_entry", TrashRow._fields)
 _PUT_XATTR: Final = _put("xattr", ("ino", "name", "value"))
 _PUT_WHITEOUT: Final = _put("whiteout", ("parent", "name"))
 _PUT_VIEWS: Final = _put("view", ("view_id", "ino"))
@@ -194,6 +198,7 @@ _DROP_COPIES: Final = _drop("local_copy", "ino", here=True)
 _DROP_JOURNAL: Final = _drop("journal", "id")
 _DROP_UNANSWERED: Final = _drop("unanswered", "key")
 _DROP_SWEEPS: Final = _drop("sweep_run", "id")
+_DROP_TRASH: Final = _drop("trash_entry", "gid")
 _DROP_XATTR: Final = _drop("xattr", "ino", "name")
 _DROP_WHITEOUT: Final = _drop("whiteout", "parent", "name")
 _DROP_ALL_OF: Final = (
@@ -224,6 +229,13 @@ def garbage_row(values: tuple[Any, ...]) -> GarbageRow:
     """Turn a result row into a GarbageRow with its enums."""
     gid, ino, kind, *rest = values
     row = GarbageRow(gid, ino, _KIND[kind], *rest)
+    return row._replace(mtime_ns=bounds.loaded_time(row.mtime_ns))
+
+
+def trash_row(values: tuple[Any, ...]) -> TrashRow:
+    """Turn a result row into a TrashRow with its enums."""
+    gid, ino, kind, *rest = values
+    row = TrashRow(gid, ino, _KIND[kind], *rest)
     return row._replace(mtime_ns=bounds.loaded_time(row.mtime_ns))
 
 
@@ -321,6 +333,8 @@ def statements(batch: Batch, known: Known) -> Iterator[tuple[Statement, Sequence
     yield _DROP_UNANSWERED, [(key,) for key in batch.answered]
     yield _PUT_SWEEPS, batch.sweeps
     yield _DROP_SWEEPS, [(gone,) for gone in batch.sweeps_gone]
+    yield _PUT_TRASH, batch.trash
+    yield _DROP_TRASH, [(gone,) for gone in (*batch.trash_gone, *batch.purged)]
     yield _PUT_RECORDINGS, [(row.ino, *row.life) for row in batch.recordings]
     for statement in _DROP_ALL_OF:  # last: the batch may also hold what they were given before they went
         yield statement, removed

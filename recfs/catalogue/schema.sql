@@ -214,3 +214,27 @@ create table recording (
     note       text    not null,
     set_by     text    not null       -- who set date, keep or status last
 ) strict;
+
+-- What the trash keeps beside bytes on this disk: all of a directory, a link, an empty file, or of what only S3 has; the
+-- extended attributes of a file whose bytes are `garbage` of the same number.
+create table trash_entry (
+    gid           integer primary key,   -- one sequence with garbage.gid
+    ino           integer not null,
+    kind          text    not null check (kind in ('file', 'dir', 'symlink')),
+    path          blob    not null,      -- the mount path it had
+    size_bytes    integer not null,
+    sha256        blob,
+    md5           blob,
+    mode          integer not null,
+    uid           integer not null,
+    gid_owner     integer not null,
+    mtime_ns      integer not null,
+    deleted_ns    integer not null,
+    has_bytes     integer not null,      -- 1: there is a garbage row of this number
+    target        blob,                  -- symlink text
+    object_key    text,                  -- where S3 has the bytes
+    object_etag   text    not null,
+    storage_class text    not null,
+    uploaded_ns   integer not null,
+    xattrs        blob    not null       -- name and value in turn, each after its length
+) strict;

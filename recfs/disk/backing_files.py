@@ -28,6 +28,7 @@ from recfs.state.waits import interruptible
 if TYPE_CHECKING:
     from recfs.disk.home.inuse import InUse
     from recfs.disk.home.path_resolver import PathResolver
+    from recfs.disk.trash_index import TrashIndex
     from recfs.ports.work import Publisher
     from recfs.state.nodes import FileNode, Node
     from recfs.state.remote import RemoteBytes
@@ -52,6 +53,7 @@ class BackingFiles:
         pool: StagingPool,
         in_use: InUse,
         remote: RemoteBytes,
+        trash: TrashIndex,
     ) -> None:
         self._tree = tree
         self._behind = tree.behind
@@ -66,7 +68,7 @@ class BackingFiles:
         self.pool = pool
         self.moves = PublisherWaits(places, publisher)
         self.stops = Stops(self.contended, tree.behind.problems)
-        self.versions = Versions(tree, tree.behind, self.stops.thaw)
+        self.versions = Versions(tree, tree.behind, self.stops.thaw, trash)
         self.unsealing = Unsealing(tree, places, pool, self.moves, self.contended, self.versions, self.stops)
         self._remains = Remains(tree, places, store, publisher, self.pool, self._copies)
 

@@ -18,6 +18,7 @@ from recfs.state.nodes import Garbage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from recfs.disk.trash_index import TrashIndex
     from recfs.state.backing_file import Untouched
     from recfs.state.nodes import FileNode, Node
     from recfs.state.tree import Tree
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 class Versions:
     """Keeps them, and gives them up. All of it atomic."""
 
-    def __init__(self, tree: Tree, behind: WriteBehind, thaw: Callable[[FileNode], object]) -> None:
+    def __init__(self, tree: Tree, behind: WriteBehind, thaw: Callable[[FileNode], object], trash: TrashIndex) -> None:
+        self.trash = trash
+        """What is kept beside the bytes of what is removed."""
         self._tree = tree
         self._behind = behind
         self._thaw = thaw

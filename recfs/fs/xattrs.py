@@ -160,13 +160,9 @@ class Xattrs:
 
     async def _own(self, seen: Node | FallbackEntry) -> dict[bytes, bytes]:
         node = seen.shared if isinstance(seen, FallbackEntry) else seen
-        while node.xattrs is None:
-            written = self._vfs.behind.written
-            loaded = await self._vfs.tree.catalogue.xattrs(node.ino)
-            if written == self._vfs.behind.written and node.xattrs is None:
-                node.xattrs = loaded  # else they may have been changed meanwhile, written, and have left memory
+        own = await self._vfs.tree.xattrs(node)
         self._loaded.used(node)
-        return node.xattrs
+        return own
 
     async def _changeable(self, seen: Node | FallbackEntry, caller: Caller) -> Node:
         if isinstance(seen, FallbackEntry):

@@ -14,6 +14,7 @@ from recfs.ports.rows import (
     ObjectRow,
     RecordingRow,
     SweepRow,
+    TrashRow,
     UnansweredRow,
 )
 
@@ -48,6 +49,10 @@ class Batch:
     """Runs of sweeps that began or ended."""
     sweeps_gone: list[int] = field(default_factory=list)
     """ids of those that are forgotten; applied after `sweeps`."""
+    trash: list[TrashRow] = field(default_factory=list)
+    """What the trash keeps beside bytes."""
+    trash_gone: list[int] = field(default_factory=list)
+    """Numbers of which it keeps nothing more; applied after `trash`. Those of `purged` go as well."""
     recordings: list[RecordingRow] = field(default_factory=list)
 
     def __bool__(self) -> bool:
@@ -61,6 +66,8 @@ class Batch:
             or self.answered
             or self.sweeps
             or self.sweeps_gone
+            or self.trash
+            or self.trash_gone
             or self.recordings
             or self.removed
             or self.accounts
@@ -92,4 +99,5 @@ class Batch:
 _APPLIED = (
     "removed", "nodes", "accounts", "garbage", "purged", "xattrs", "whiteouts", "views", "objects_gone", "objects",
     "journal", "journal_done", "unanswered", "answered", "sweeps", "sweeps_gone", "recordings",
+    "trash", "trash_gone",
 )  # fmt: skip

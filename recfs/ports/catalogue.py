@@ -11,7 +11,7 @@ from typing import Protocol
 
 from recfs.core.retention import Life
 from recfs.ports.batch import Batch
-from recfs.ports.rows import AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow, SweepRow, UnansweredRow
+from recfs.ports.rows import AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow, SweepRow, TrashRow, UnansweredRow
 
 
 class Books(Protocol):
@@ -72,6 +72,9 @@ class Unfinished(Protocol):
 
     async def garbage(self) -> Sequence[GarbageRow]:
         """All garbage rows, oldest first."""
+
+    async def trash(self) -> Sequence[TrashRow]:
+        """What the trash keeps beside bytes, in order of its numbers."""
 
     async def forget_home_inos(self) -> None:
         """The store was copied: no recorded st_ino is worth anything."""

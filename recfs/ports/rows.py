@@ -231,6 +231,39 @@ class GarbageRow(NamedTuple):
     """What was promised of bytes that were not committed: bits of `Promise`."""
 
 
+class TrashRow(NamedTuple):
+    """What the trash keeps beside bytes on the disk: of a directory, a link, an empty file, or what only S3 has, all
+    there is; of a file whose bytes lie in the trash (`GarbageRow` of the same number) its extended attributes.
+    """
+
+    gid: int
+    """Its number in the trash, in one sequence with `GarbageRow.gid`."""
+    ino: int
+    kind: Kind
+    path: bytes
+    """Which it had."""
+    size_bytes: int
+    sha256: bytes | None
+    md5: bytes | None
+    mode: int
+    uid: int
+    gid_owner: int
+    mtime_ns: int
+    deleted_ns: int
+    """`Clock.steady_ns`."""
+    has_bytes: int
+    """1: they lie in the trash under the same number."""
+    target: bytes | None = None
+    """Symlink: where it pointed."""
+    object_key: str | None = None
+    """Where S3 has the bytes; None: nowhere."""
+    object_etag: str = ""
+    storage_class: str = ""
+    uploaded_ns: int = 0
+    xattrs: bytes = b""
+    """The user's extended attributes (`core/packing.py`)."""
+
+
 class AccountRow(NamedTuple):
     """One user's counters and own limits (None = the default applies; quota.UNLIMITED lifts it)."""
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from recfs.fs.vfs import Vfs
     from recfs.ports.clock import Clock
-    from recfs.ports.rows import NodeRow
+    from recfs.ports.rows import NodeRow, TrashRow
     from recfs.state.nodes import Garbage
 
 log = logging.getLogger("recfs.sweeper")
@@ -35,8 +35,11 @@ PATIENCE_S = 600.0
 class Trash(Protocol):
     """Who removes trashed bytes."""
 
-    def purge(self, entry: Garbage) -> None:
+    def purge(self, entry: Garbage | TrashRow) -> None:
         """The retention of *entry* is over."""
+
+    def expired(self) -> list[tuple[Garbage | TrashRow, int, int]]:
+        """What only its retention keeps, each with when it was deleted."""
 
 
 class Sweeper:
@@ -168,14 +171,13 @@ class Sweeper:
             self._trash.purge(entry)
         return len(due)
 
-    def _trashed(self) -> Aging[Garbage]:
-        entries = [each for each in self._vfs.tree.garbage.values() if each.in_trash and each.held_by is None]
-        return Aging(self._clock.steady_ns(), self._retention_s, [(each, each.deleted_ns, 0) for each in entries])
+    def _trashed(self) -> Aging[Garbage | TrashRow]:
+        return Aging(self._clock.steady_ns(), self._retention_s, self._trash.expired())
 
-    async def _old_trash(self) -> Aging[Garbage]:
+    async def _old_trash(self) -> Aging[Garbage | TrashRow]:
         return self._trashed()
 
-    async def _purge(self, entries: Sequence[Garbage], going_on: trio.Nursery) -> str:
+    async def _purge(self, entries: Sequence[Garbage | TrashRow], going_on: trio.Nursery) -> str:
         self._of_trash.total = len(entries)
         for entry in entries:
             if self._of_trash.done % PURGED_AT_ONCE == PURGED_AT_ONCE - 1:

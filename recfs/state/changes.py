@@ -12,7 +12,7 @@ from recfs.ports.rows import RecordingRow
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from recfs.ports.rows import JournalRow, ObjectRow, SweepRow, UnansweredRow
+    from recfs.ports.rows import JournalRow, ObjectRow, SweepRow, TrashRow, UnansweredRow
     from recfs.state.accounts import Account
     from recfs.state.nodes import DirNode, Garbage, Node
 
@@ -177,6 +177,18 @@ class Changes:
         self._rest.answered.append(key)
         self._wake.set()
 
+    def trash(self, row: TrashRow) -> None:
+        """The trash keeps something beside bytes."""
+        self._renewed(("trash", row.gid))
+        self._rest.trash.append(row)
+        self._wake.set()
+
+    def trash_gone(self, gid: int) -> None:
+        """The trash keeps nothing of it any more."""
+        self._renewed(("trash", gid))
+        self._rest.trash_gone.append(gid)
+        self._wake.set()
+
     def swept(self, row: SweepRow) -> None:
         """A run of a sweep began, or ended."""
         self._renewed(("sweeps", row.id))
@@ -220,6 +232,8 @@ class Changes:
             answered=rest.answered,
             sweeps=rest.sweeps,
             sweeps_gone=rest.sweeps_gone,
+            trash=rest.trash,
+            trash_gone=rest.trash_gone,
             recordings=[
                 RecordingRow(ino, folder.life) for ino, folder in recordings.items() if folder.life is not None
             ],
@@ -255,6 +269,8 @@ class Changes:
                 answered=[key for key in rest.answered if key not in again] + newer.answered,
                 sweeps=rest.sweeps + newer.sweeps,
                 sweeps_gone=rest.sweeps_gone + newer.sweeps_gone,
+                trash=rest.trash + newer.trash,
+                trash_gone=rest.trash_gone + newer.trash_gone,
             )
 
         return batch, undo

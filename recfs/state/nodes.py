@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from recfs.core.bounds import MAX_INT
 from recfs.core.layout import Role
 from recfs.core.model import Kind, State, check_transition
-from recfs.ports.rows import GarbageRow, NodeRow, ObjectRow, Pending, Placement, Promise
+from recfs.ports.rows import GarbageRow, NodeRow, ObjectRow, Pending, Placement, Promise, TrashRow
 
 if TYPE_CHECKING:
     from recfs.core.fallback import DirRule
@@ -291,8 +291,8 @@ class Garbage:
     """What lost its name and still lies on disk: in staging, in a home directory, or (neither) in the trash."""
 
     __slots__ = (
-        "deleted_ns", "gid", "gid_owner", "held_by", "home_ino", "ino", "kind", "md5", "mode", "mtime_ns", "path",
-        "place", "promised", "sha256", "size_bytes", "staging", "uid",
+        "beside", "deleted_ns", "gid", "gid_owner", "held_by", "home_ino", "ino", "kind", "md5", "mode", "mtime_ns",
+        "path", "place", "promised", "sha256", "size_bytes", "staging", "uid",
     )  # fmt: skip
 
     def __init__(self, gid: int, ino: int, kind: Kind, path: bytes, deleted_ns: int) -> None:
@@ -310,6 +310,8 @@ class Garbage:
         self.home_ino: int | None = None
         self.held_by: int | None = None
         self.promised = 0
+        self.beside: TrashRow | None = None
+        """What the trash keeps beside the bytes."""
 
     @property
     def is_durable(self) -> bool:

@@ -40,7 +40,7 @@ Change = tuple[str, "Hashable"]
 
 def _key(name: str, item: Any) -> Change:
     """What tells one change of a batch from another."""
-    if name in ("nodes", "accounts", "garbage", "objects", "journal", "unanswered", "sweeps", "recordings"):
+    if name in ("nodes", "accounts", "garbage", "objects", "journal", "unanswered", "sweeps", "trash", "recordings"):
         return name, item[0]
     if name in ("xattrs", "whiteouts"):
         return name, item[:2]

@@ -165,6 +165,15 @@ class Tree:
 
     # --- finding -------------------------------------------------------------------------------------------------
 
+    async def xattrs(self, node: Node) -> dict[bytes, bytes]:
+        """The user's extended attributes of *node*, loaded if need be. Raises IoFailure."""
+        while node.xattrs is None:
+            written = self.behind.written
+            loaded = await self.catalogue.xattrs(node.ino)
+            if written == self.behind.written and node.xattrs is None:
+                node.xattrs = loaded  # else they may have been changed meanwhile, written, and have left memory
+        return node.xattrs
+
     async def get(self, ino: int) -> Node:
         """The node of *ino*, loaded if need be. Raises Stale when there is none."""
         node = self.nodes.get(ino)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from recfs.tier.evictor import CacheEvictor
     from recfs.tier.link import Link
     from recfs.tier.partials import Partials
+    from recfs.tier.trashed import TrashedObjects
 
 log = logging.getLogger("recfs.tier")
 
@@ -86,7 +87,10 @@ def attributes_of(node: FileNode) -> Attributes:
 class Tier(Subscriber):
     """Where each file's bytes are between here and S3."""
 
-    def __init__(self, copies: Copies, partials: Partials, evictor: CacheEvictor, link: Link, tree: Tree) -> None:
+    def __init__(
+        self, copies: Copies, partials: Partials, evictor: CacheEvictor, link: Link, tree: Tree, trashed: TrashedObjects
+    ) -> None:
+        self.trashed = trashed
         self.copies = copies
         self.partials = partials
         self.evictor = evictor
@@ -135,6 +139,8 @@ class Tier(Subscriber):
             if in_s3.mtime_ns != node.mtime_ns:
                 self.described(node)
             return
+        if in_s3 is not None and in_s3.copy.held:
+            self.trashed.index.keep_object(node, in_s3)  # it was the way back: now it is an earlier version
         if self.decide(node).store == "s3":
             unsent, budget = self.journal.unsent, self.settings.max_bytes
             was_full = unsent.total_bytes > budget
@@ -215,6 +221,8 @@ class Tier(Subscriber):
             self.partials.drop(node)
         if in_s3 is None:
             return
+        if node.state.is_remote or in_s3.copy.held:
+            self.trashed.index.keep_object(node, in_s3)
         if successor is not None and successor.object is None and not in_doubt:
             # Until an unfinished successor is committed, the object may be all there is of what was promised.
             kept = node.state.is_remote or (in_s3.copy.held and not node.state.is_whole)

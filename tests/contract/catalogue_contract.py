@@ -24,6 +24,7 @@ from recfs.ports.rows import (
     Placement,
     RecordingRow,
     SweepRow,
+    TrashRow,
     UnansweredRow,
 )
 
@@ -331,6 +332,20 @@ class CatalogueContract:
         assert sorted(await filled.unanswered()) == [rows[0], UnansweredRow("users/5/b", 3, b"")]
         await filled.apply(Batch(unanswered=[rows[1]], answered=["users/5/b", "unknown"]))
         assert list(await filled.unanswered()) == rows[:1]
+
+    async def test_what_the_trash_keeps_beside_bytes(self, filled: Catalogue) -> None:
+        link = TrashRow(2, 50, Kind.SYMLINK, b"users/5/\xff", 0, None, None, 0o777, 1, 2, -3, 4, 0, b"to")
+        far = TrashRow(
+            1, 51, Kind.FILE, b"users/5/x", 7, b"s" * 32, b"m" * 16, 0o600, 1, 2, 1 << 61, 4, 0, None, "key", "etag",
+            "STANDARD", 9, b"\0packed",
+        )  # fmt: skip
+        beside = link._replace(gid=3, kind=Kind.FILE, has_bytes=1, target=None)
+        await filled.apply(Batch(trash=[link, far, beside], garbage=[garbage(3)]))
+        found = list(await filled.trash())
+        assert found == [far, link, beside]
+        assert type(found[0].kind) is Kind
+        await filled.apply(Batch(trash=[far._replace(object_key="aside")], trash_gone=[2, 99], purged=[3]))
+        assert list(await filled.trash()) == [far._replace(object_key="aside")]
 
     async def test_runs_of_sweeps(self, filled: Catalogue) -> None:
         rows = [

@@ -109,6 +109,7 @@ PLANTED = {
     "Arrows point down: fs.foreign": ("fs/foreign/rows.py", "recfs.fs.foreign.acts"),
     "Arrows point down: fs.rebuild": ("fs/rebuild/findings.py", "recfs.fs.rebuild.procedure"),
     "Arrows point down: fs.session": ("fs/session/paths.py", "recfs.fs.session.session"),
+    "Arrows point down: fs.trash": ("fs/trash/returning.py", "recfs.fs.trash.trash"),
     "Arrows point down: fuse": ("fuse/loop.py", "recfs.fuse.operations"),
     "Arrows point down: api": ("api/control.py", "recfs.api.answers"),
     "Arrows point down: cli": ("cli/common/output.py", "recfs.cli.work.queue"),

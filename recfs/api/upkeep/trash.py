@@ -27,7 +27,9 @@ class TrashAnswers:
         return {"trash_list": self.list, "trash_restore": self.restore, "trash_purge": self.purge}
 
     def _chosen(self, params: dict[str, Any]) -> Sequence[Trashed]:
-        """Those that are meant: by `ids`, else by `path` (it and everything below) and `older_s`, both at once."""
+        """Those that are meant: by `ids`, else by all of `path` (it and everything below), `user`, `since_s` and
+        `older_s` that are given.
+        """
         entries = self._trash.entries()
         ids = params.get("ids")
         if ids is not None:
@@ -37,19 +39,27 @@ class TrashAnswers:
                 raise NotFound(f"the trash has no number {', '.join(map(str, missing[:10]))}")
             return [known[number] for number in dict.fromkeys(ids)]
         path, older_s = params.get("path"), float(params.get("older_s") or 0.0)
+        user, since_s = params.get("user"), params.get("since_s")
         if path is not None:
             at = b"/".join(_names(str(path)))
             entries = [each for each in entries if each.path == at or each.path.startswith(at + b"/")]
+        if user is not None:
+            entries = [each for each in entries if each.user == str(user)]
+        if since_s is not None:
+            entries = [each for each in entries if each.age_s <= float(since_s)]
         return [each for each in entries if each.age_s >= older_s]
 
     def _as_json(self, entry: Trashed) -> dict[str, Any]:
         return {
             "number": entry.number,
+            "kind": entry.kind.value,
             "path": os.fsdecode(entry.path),
             "size_bytes": entry.size_bytes,
             "sha256": entry.sha256.hex() if entry.sha256 is not None else None,
             "uid": entry.uid,
             "gid": entry.gid,
+            "user": entry.user,
+            "in": "s3" if entry.is_far else "trash" if entry.size_bytes else None,
             "age_s": entry.age_s,
             "left_s": max(0.0, self._trash.retention_s - entry.age_s),
         }
@@ -62,30 +72,32 @@ class TrashAnswers:
         }
 
     async def restore(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Bring versions back, each by itself; of each path below `path` the one that was deleted last."""
+        """Bring versions back, each by itself; of each path the one that was deleted last."""
         chosen, to, force = self._chosen(params), params.get("to"), bool(params.get("force", False))
         if params.get("ids") is None:
-            if params.get("path") is None:
-                raise InvalidArgument("ids or path has to be given")
+            if all(params.get(key) is None for key in ("path", "user", "since_s")):
+                raise InvalidArgument("ids, path, user or since_s has to be given")
             chosen = list({each.path: each for each in chosen}.values())
-        if to is not None and len(chosen) != 1:
+        if to is None:
+            outcome, restored = await self._trash.restore_all(chosen, force=force)
+            return outcome.as_json() | {"restored": [{"number": number, "path": path} for number, path in restored]}
+        if len(chosen) != 1:
             raise InvalidArgument(f"one version goes to another path at a time, not {len(chosen):,}")
-        names = _names(str(to)) if to is not None else None
-        outcome, restored = Outcome(), []
-        for each in chosen:
-            try:
-                node = await self._trash.restore(each.number, names, force=force)
-            except (RecfsError, OSError) as error:
-                outcome.failed(os.fsdecode(each.path), error)
-            else:
-                outcome.did(each.size_bytes)
-                restored.append({"number": each.number, "path": node.path})
-        return outcome.as_json() | {"restored": restored}
+        outcome, ended = Outcome(), []
+        try:
+            node = await self._trash.restore(chosen[0].number, _names(str(to)), force=force)
+        except (RecfsError, OSError) as error:
+            outcome.failed(os.fsdecode(chosen[0].path), error)
+        else:
+            outcome.did(chosen[0].size_bytes)
+            ended.append({"number": chosen[0].number, "path": node.path})
+        return outcome.as_json() | {"restored": ended}
 
     async def purge(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Remove versions for good: by `ids`, or by `path` and `older_s`, or `all`."""
-        if not params.get("all") and all(params.get(key) is None for key in ("ids", "path", "older_s")):
-            raise InvalidArgument("ids, path, older_s or all has to be given")
+        """Remove versions for good: by `ids`, or by what `_chosen` knows, or `all`."""
+        choices = ("ids", "path", "user", "since_s", "older_s")
+        if not params.get("all") and all(params.get(key) is None for key in choices):
+            raise InvalidArgument("ids, path, user, since_s, older_s or all has to be given")
         outcome = Outcome()
         for each in self._chosen(params):
             try:

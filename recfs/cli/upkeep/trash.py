@@ -13,18 +13,25 @@ from recfs.cli.common.params import ANY_PATH, Duration
 from recfs.cli.common.store import Store, locate, open_store
 
 _WHAT = click.argument("what", nargs=-1, metavar="[NUMBER|PATH]...")
+_SINCE = click.option(
+    "--since", type=Duration(), metavar="DURATION", help="Only what was deleted within that time, such as 2h."
+)
+_USER = click.option("--user", metavar="ID", help="Only what was this user's: in users/ID and temp/ID.")
 _OLDER = click.option("--older", type=Duration(), metavar="DURATION", help="Only what was deleted longer ago.")
 
 _LISTED = """
 $ recfs trash list users/5
-No  Deleted     Kept for  Size      Path
-17  3m 12s ago  6d 23h    79.2 KiB  users/5/recordings/142/audio.mp3
-18  3m 12s ago  6d 23h    29 MiB    users/5/recordings/142/video.mp4
-2 versions, 29.1 MiB
+No  Deleted     Kept for  Kind  Size      Path
+17  3m 12s ago  6d 23h    file  79.2 KiB  users/5/recordings/142/audio.mp3
+18  3m 12s ago  6d 23h    S3    29 MiB    users/5/recordings/142/video.mp4
+19  3m 12s ago  6d 23h    dir   -         users/5/recordings/142
+3 entries, 29.1 MiB
 """
 _RESTORED = """
 $ recfs trash restore users/5/recordings/142
 2 files restored, 29.1 MiB
+$ recfs trash restore --user 5 --since 1h
+14 files restored, 310 MiB
 $ recfs trash restore 17 --to users/5/recordings/142/old-audio.mp3
 1 file restored, 79.2 KiB
 """
@@ -34,24 +41,29 @@ $ recfs trash restore 17 --to users/5/recordings/142/old-audio.mp3
 def trash() -> None:
     """Show, bring back and give up what was deleted or overwritten.
 
-    `[trash].retention` says how long it is kept: by default not at all. Empty files, symbolic links and directories are
-    not kept, nor is what lay in S3 alone. What is kept counts towards no quota and takes room on the disk.
+    `[trash].retention` says how long it is kept: by default not at all. Directories, links and extended attributes are
+    kept as well. What only S3 had stays there meanwhile (kind S3), and comes back without a transfer. What is kept
+    counts towards no quota, and takes its room on the disk or in S3.
     """
 
 
 @trash.command("list", example=_LISTED)
 @click.argument("path", required=False, type=ANY_PATH)
+@_USER
+@_SINCE
 @_OLDER
 @store_options
 @click.pass_obj
-def list_(invocation: Invocation, path: Path | None, older: float | None) -> None:
+def list_(
+    invocation: Invocation, path: Path | None, user: str | None, since: float | None, older: float | None
+) -> None:
     """Show what is in the trash: all of it, or what was at PATH and below.
 
     Of a file that was overwritten several times each version has a number; the highest is the newest. The times are
     those that passed while the machine ran.
     """
     store, inside = _at(invocation, path)
-    result = store.call("trash_list", path=inside, older_s=older)
+    result = store.call("trash_list", path=inside, user=user, since_s=since, older_s=older)
     if invocation.json:
         output.emit_json(result)
         return
@@ -61,13 +73,14 @@ def list_(invocation: Invocation, path: Path | None, older: float | None) -> Non
         output.say(f"nothing there{kept}")
         return
     output.print_table(
-        ("No", "Deleted", "Kept for", "Size", "Path"),
+        ("No", "Deleted", "Kept for", "Kind", "Size", "Path"),
         [
             (
                 str(each["number"]),
                 f"{output.duration(each['age_s'])} ago",
                 output.duration(each["left_s"]),
-                output.size(each["size_bytes"]),
+                _KIND.get(each["kind"]) or ("S3" if each["in"] == "s3" else "file"),
+                output.size(each["size_bytes"]) if each["kind"] == "file" else "-",
                 output.show_name(each["path"]),
             )
             for each in entries
@@ -75,49 +88,59 @@ def list_(invocation: Invocation, path: Path | None, older: float | None) -> Non
         right=("No",),
     )
     size = output.size(sum(each["size_bytes"] for each in entries))
-    output.say(f"{output.number_of(len(entries), 'version')}, {size}")
+    output.say(f"{output.number_of(len(entries), 'entry', 'entries')}, {size}")
 
 
 @trash.command("restore", exits={ExitCode.PROBLEMS: "something could not be restored; it is named"}, example=_RESTORED)
 @_WHAT
+@_USER
+@_SINCE
 @click.option("--to", type=ANY_PATH, metavar="PATH", help="Where one version is to come, if not to its old path.")
 @click.option("--force", is_flag=True, help="Replace a file that is there by now; it goes to the trash in turn.")
 @store_options
 @click.pass_context
-def restore(ctx: click.Context, what: tuple[str, ...], to: Path | None, force: bool) -> None:
+def restore(
+    ctx: click.Context, what: tuple[str, ...], user: str | None, since: float | None, to: Path | None, force: bool
+) -> None:
     """Bring files back, with their times, owner, mode and checksum.
 
     Give the numbers that `recfs trash list` shows, or paths: of each file that was there or below, the version that was
-    deleted last comes back. Directories that are gone are made anew, as the file's owner. The quota has to have room.
+    deleted last comes back; or all that was a user's, or was deleted within some time. Directories come back as they
+    were, or are made anew, as the file's owner. The quota has to have room.
     """
     invocation = ctx.ensure_object(Invocation)
-    if not what:
-        raise click.UsageError("give the numbers that `recfs trash list` shows, or paths")
+    if not (what or user or since):
+        raise click.UsageError("give the numbers that `recfs trash list` shows, or paths, --user or --since")
     target = locate(invocation, to) if to is not None else None
     results = [
         (target.store if target is not None else store).call(
             "trash_restore", **chosen, to=target.path if target is not None else None, force=force
         )
-        for store, chosen in _chosen(invocation, what)
+        for store, chosen in _chosen(invocation, what, user=user, since_s=since)
     ]
     _say(ctx, results, "restored")
 
 
 @trash.command("purge", exits={ExitCode.PROBLEMS: "something could not be removed; it is named"})
 @_WHAT
+@_USER
+@_SINCE
 @_OLDER
 @click.option("--all", "every", is_flag=True, help="All that is in the trash.")
 @store_options
 @click.pass_context
-def purge(ctx: click.Context, what: tuple[str, ...], older: float | None, every: bool) -> None:
-    """Remove for good what is in the trash: by number, by path (all versions there and below), by age, or all."""
+def purge(
+    ctx: click.Context, what: tuple[str, ...], user: str | None, since: float | None, older: float | None, every: bool
+) -> None:
+    """Remove for good what is in the trash: by number, by path (all versions there and below), user, age, or all."""
     invocation = ctx.ensure_object(Invocation)
-    if (bool(what) and every) or not (what or every or older is not None):
-        raise click.UsageError("give numbers, paths or --older, or --all")
-    if what:
-        asked = [store.call("trash_purge", **chosen, older_s=older) for store, chosen in _chosen(invocation, what)]
-    else:
-        asked = [open_store(invocation).call("trash_purge", older_s=older, all=every)]
+    chooses = bool(what) or any(each is not None for each in (user, since, older))
+    if chooses == every:
+        raise click.UsageError("give numbers, paths, --user, --since or --older, or else --all")
+    asked = [
+        store.call("trash_purge", **chosen, all=every)
+        for store, chosen in _chosen(invocation, what, user=user, since_s=since, older_s=older)
+    ]
     _say(ctx, asked, "removed")
 
 
@@ -128,11 +151,17 @@ def _at(invocation: Invocation, path: Path | None) -> tuple[Store, str | None]:
     return place.store, place.path or None
 
 
-def _chosen(invocation: Invocation, what: tuple[str, ...]) -> list[tuple[Store, dict[str, Any]]]:
-    """What is to be asked, and whom: once for all numbers, and once for each path."""
+_KIND = {"dir": "dir", "symlink": "link"}
+
+
+def _chosen(invocation: Invocation, what: tuple[str, ...], **by: Any) -> list[tuple[Store, dict[str, Any]]]:
+    """What is to be asked, and whom: once for all numbers, and once for each path, or else by the rest alone."""
+    by = {key: value for key, value in by.items() if value is not None}
+    if not what:
+        return [(open_store(invocation), by)]
     numbers = [int(each) for each in what if each.isascii() and each.isdigit()]
     paths = [locate(invocation, Path(each)) for each in what if not (each.isascii() and each.isdigit())]
-    chosen: list[tuple[Store, dict[str, Any]]] = [(place.store, {"path": place.path}) for place in paths]
+    chosen: list[tuple[Store, dict[str, Any]]] = [(place.store, {"path": place.path, **by}) for place in paths]
     return ([(open_store(invocation), {"ids": numbers})] if numbers else []) + chosen
 
 

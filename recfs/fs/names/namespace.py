@@ -161,6 +161,8 @@ class Namespace:
             node = await self._tree.child(old, old_name)
             account = await self._arrival(node, new, new_name)
             target = await self._tree.child(new, new_name)
+            if target is not None:
+                await self.removal.prepare(target)
             automatic = await self.removal.automatic(target) if isinstance(target, DirNode) else None
             if old.children.get(old_name) is node and new.children.get(new_name) is target:
                 break  # else one of them came, went or moved meanwhile

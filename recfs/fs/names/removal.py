@@ -43,6 +43,8 @@ class Removal:
     async def unlink(self, folder: DirNode, name: bytes, caller: Caller) -> Node | None:
         """Remove a file or symlink; None when only a shown one can be meant."""
         node = await self._tree.child(folder, name)
+        while node is not None and await self.prepare(node):
+            node = await self._tree.child(folder, name)
         may_change(folder, caller)
         if node is None or node.unlinked:
             return None
@@ -54,16 +56,28 @@ class Removal:
         self._behind.returned(node)
         return node
 
+    async def prepare(self, node: Node) -> bool:
+        """Load what the trash is to keep of *node*, before that is removed; True: time passed meanwhile."""
+        if node.xattrs is not None or not self._versions.trash.is_kept:
+            return False
+        await self._tree.xattrs(node)
+        return True
+
     def discard(self, node: FileNode | LinkNode, *, successor: FileNode | None) -> None:
         """Take the name away; the bytes become garbage. *successor*: the file that takes over the name. Atomic."""
         tree = self._tree
         folder, now = node.parent, tree.clock.now_ns()
         if isinstance(node, FileNode):
             if not node.state.is_remote:
+                if successor is None and not node.bytes and node.state.is_whole:
+                    self._versions.trash.keep(node)
                 node.remains = self._versions.replace(node, successor)
+                self._versions.trash.keep_beside(node, node.remains)
             tree.events.removed(node, successor)
-        elif not node.pending & Pending.MAKE:
-            self._entry_garbage(node)
+        else:
+            self._versions.trash.keep(node)
+            if not node.pending & Pending.MAKE:
+                self._entry_garbage(node)
         tree.remove(node)
         node.ctime_ns = now
         tree.touch(folder, now)
@@ -85,6 +99,7 @@ class Removal:
                 raise NotFound(f"{folder.path}/{os.fsdecode(name)} does not exist")
             if not isinstance(node, DirNode):
                 raise NotADirectory(f"{node.path} is not a directory")
+            await self.prepare(node)
             automatic = await self.automatic(node)
             if folder.children.get(name) is node:
                 break  # else it was removed or renamed meanwhile
@@ -144,6 +159,7 @@ class Removal:
             node = await self._tree.get(ino)
         except Stale:
             return None
+        await self.prepare(node)
         path = node.path
         if isinstance(node, (FileNode, LinkNode)):
             self.discard(node, successor=None)
@@ -165,6 +181,7 @@ class Removal:
         tree = self._tree
         now = tree.clock.now_ns()
         place = node.moved if node.moved is not None else (node.parent, node.name)
+        self._versions.trash.keep(node)
         if not node.pending & Pending.MAKE:
             self._entry_garbage(node)
             # Garbage below it still finds its way through this object.

@@ -219,6 +219,10 @@ class Journal:
         """Whether the object under *key* is to go."""
         return key in self._deletions
 
+    def deletions_of(self, key: str) -> set[int]:
+        """The rows that are to delete the object under *key*."""
+        return self._deletions.get(key, set())
+
     def keep_new_object(self, key: str) -> None:
         """There is a new object under *key*: what was to delete its predecessor would delete this one."""
         for row_id in self._deletions.get(key, set()) - self.running.keys():

@@ -108,6 +108,7 @@ class ObjectMoves:
         if self._journal.unanswered.others(key, in_s3.sha256):  # perhaps it would be all there is of the file
             self._journal.waiting(row._replace(next_try_ns=self._journal.unanswered.until_ns(key), error=NOT_YET))
             return
+        await self._tier.trashed.make_way(key)
         if row.key != key:
             if not await self._clear(row):
                 return

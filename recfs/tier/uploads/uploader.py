@@ -234,6 +234,7 @@ class Uploader:
         await self._holders.make_durable(node, key)
         if await self._holders.in_the_way(row, key, await self._holders.holder(key, node.ino)):
             return
+        await self._tier.trashed.make_way(key)
         async with self._committed.open(node) as file:
             if not _is_to_go(node) or key_of(node) != key:
                 self._journal.again(row)

@@ -1,0 +1,21 @@
+create table trash_entry (
+    gid           integer primary key,
+    ino           integer not null,
+    kind          text    not null check (kind in ('file', 'dir', 'symlink')),
+    path          blob    not null,
+    size_bytes    integer not null,
+    sha256        blob,
+    md5           blob,
+    mode          integer not null,
+    uid           integer not null,
+    gid_owner     integer not null,
+    mtime_ns      integer not null,
+    deleted_ns    integer not null,
+    has_bytes     integer not null,
+    target        blob,
+    object_key    text,
+    object_etag   text    not null,
+    storage_class text    not null,
+    uploaded_ns   integer not null,
+    xattrs        blob    not null
+) strict;

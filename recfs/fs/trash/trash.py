@@ -1,0 +1,177 @@
+"""What is in the trash, and what is to become of it: restored, alone or with all that was below a path, or given up."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from recfs.core.layout import owner_of
+from recfs.core.model import Kind
+from recfs.errors import NotFound, RecfsError
+from recfs.fs.trash.returning import Returning
+from recfs.state.nodes import DirNode
+from recfs.state.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from recfs.disk.home.publisher import HomePublisher
+    from recfs.disk.trash_index import TrashIndex
+    from recfs.fs.vfs import Vfs
+    from recfs.ports.kernel import KernelCache
+    from recfs.ports.rows import TrashRow
+    from recfs.state.nodes import Garbage, Node
+    from recfs.stores.local import LocalStore
+    from recfs.tier.trashed import TrashedObjects
+
+_NS = 1_000_000_000
+
+
+class Trashed(NamedTuple):
+    """One version of a file, or a directory or link, in the trash."""
+
+    number: int
+    kind: Kind
+    path: bytes
+    """Which it had."""
+    size_bytes: int
+    sha256: bytes | None
+    """None: it was deleted before it was committed, or is no file."""
+    uid: int
+    gid: int
+    age_s: float
+    """Since it was deleted or overwritten."""
+    is_far: bool
+    """Only S3 has the bytes."""
+
+    @property
+    def user(self) -> str | None:
+        """In whose part of the tree it was."""
+        return owner_of(tuple(self.path.split(b"/")))
+
+
+class Trash:
+    """The trash of a store."""
+
+    def __init__(
+        self, vfs: Vfs, store: LocalStore, publisher: HomePublisher, kernel: KernelCache, index: TrashIndex,
+        objects: TrashedObjects | None,
+    ) -> None:  # fmt: skip
+        """*objects*: who looks after what only S3 has; None without [s3]."""
+        self._tree = vfs.tree
+        self._publisher = publisher
+        self._index = index
+        self._objects = objects
+        self._returning = Returning(vfs, store, publisher, kernel, index, objects)
+
+    @property
+    def retention_s(self) -> float:
+        """For how long anything is kept, in seconds; 0: not at all."""
+        return self._index.retention_s
+
+    def entries(self) -> list[Trashed]:
+        """All there is, in the order in which it was deleted. Atomic."""
+        now, found = self._tree.clock.steady_ns(), list[Trashed]()
+        entries: list[Garbage | TrashRow] = [*self._tree.garbage.values(), *self._index.rows.values()]
+        for entry in entries:
+            if self._is_kept(entry):
+                age_s = max(0.0, (now - entry.deleted_ns) / _NS)
+                found.append(
+                    Trashed(
+                        entry.gid, entry.kind, entry.path, entry.size_bytes, entry.sha256, entry.uid, entry.gid_owner,
+                        age_s, getattr(entry, "object_key", None) is not None,
+                    )
+                )  # fmt: skip
+        return sorted(found)
+
+    def _is_kept(self, entry: Garbage | TrashRow) -> bool:
+        """Whether it is in the trash, or on its way there, and nobody has taken it."""
+        if not self._index.is_kept or entry.gid in self._returning.taken:
+            return False
+        if entry.gid in self._index.rows:
+            return True
+        garbage = self._tree.garbage.get(entry.gid)
+        if garbage is None or garbage.kind is not Kind.FILE or not garbage.size_bytes or garbage.held_by is not None:
+            return False
+        return not self._publisher.is_given_up(garbage)
+
+    def is_leaving(self, entry: Garbage) -> bool:
+        """Whether it is being brought back, and its bytes may be on their way. Atomic."""
+        return entry.gid in self._returning.taken
+
+    def _known(self, number: int) -> Garbage | TrashRow:
+        entry = self._index.rows.get(number) or self._tree.garbage.get(number)
+        if entry is None or not self._is_kept(entry):
+            raise NotFound(f"the trash has no number {number}")
+        return entry
+
+    # --- giving up -----------------------------------------------------------------------------------------------
+
+    def purge(self, entry: Garbage | TrashRow) -> None:
+        """The retention of *entry* is over, or nobody wants it any more. Atomic."""
+        if entry.gid in self._returning.taken:
+            return
+        row = self._index.rows.get(entry.gid)
+        garbage = self._tree.garbage.get(entry.gid)
+        if row is not None and row.object_key is not None and self._objects is not None:
+            self._objects.give_up(row)
+        elif row is not None:
+            self._index.drop(row.gid)
+        elif garbage is not None:
+            self._publisher.purge(garbage)
+
+    def expired(self) -> list[tuple[Garbage | TrashRow, int, int]]:
+        """What only its retention keeps, for `core/lifecycle.py`. Atomic."""
+        entries = [each for each in self._tree.garbage.values() if each.in_trash and each.held_by is None]
+        return [(each, each.deleted_ns, 0) for each in entries] + list(self._index.expired())
+
+    async def give_up(self, number: int) -> None:
+        """Have a version removed for good. Raises NotFound."""
+        await self._returning.arrived(self._known(number))
+        self.purge(self._known(number))
+
+    # --- bringing back -------------------------------------------------------------------------------------------
+
+    async def restore(self, number: int, to: Sequence[bytes] | None = None, *, force: bool = False) -> Node:
+        """Bring a version back to the path it had, or *to* another.
+
+        *force*: in place of a file that is there by now, which goes to the trash in turn. Raises NotFound where there
+        is no such version, Stale where its bytes are gone, Exists, and what making a file may (QuotaExceeded …).
+        """
+        await self._returning.arrived(self._known(number))
+        names = list(to) if to is not None else self._known(number).path.split(b"/")
+        return await self._returning.bring(number, partial(self._known, number), names, force=force)
+
+    async def restore_all(self, chosen: Sequence[Trashed], *, force: bool) -> tuple[Outcome, list[tuple[int, str]]]:
+        """Bring back several, each by itself, to the paths they had; and of which number what is there again.
+
+        Directories come first, with their own mode, owner and attributes. One that is there already stays as it is, and
+        is none of those that could not be restored.
+        """
+        outcome, restored = Outcome(), list[tuple[int, str]]()
+        for each in sorted(chosen, key=lambda each: (each.kind is not Kind.DIR, each.path, each.number)):
+            try:
+                if each.kind is Kind.DIR and await self._is_there(each):
+                    continue
+                await self._returning.arrived(self._known(each.number))
+                names = each.path.split(b"/")
+                known = partial(self._known, each.number)
+                node = await self._returning.bring(each.number, known, names, force=force)
+            except (RecfsError, OSError) as error:
+                outcome.failed(os.fsdecode(each.path), error)
+            else:
+                if each.kind is not Kind.DIR:
+                    outcome.did(each.size_bytes)
+                restored.append((each.number, node.path))
+        return outcome, restored
+
+    async def _is_there(self, wanted: Trashed) -> bool:
+        """Whether a directory is there, or came back with what is in it."""
+        node: Node | None = self._tree.root
+        for name in wanted.path.split(b"/"):
+            node = await self._tree.child(node, name) if isinstance(node, DirNode) else None
+        return isinstance(node, DirNode)
+
+
+__all__ = ["Trash", "Trashed"]

@@ -1,0 +1,125 @@
+"""Versions in the trash whose bytes only S3 has.
+
+Their objects stay for the retention, and make way when somebody else's bytes are put under their keys.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.core.keys import key_for
+from recfs.core.model import State
+from recfs.errors import Busy, Stale
+from recfs.ports.object_errors import ObjectArchived, ObjectChanged, ObjectMissing, ObjectStoreError
+from recfs.ports.rows import LocalCopy, ObjectRow
+
+if TYPE_CHECKING:
+    from recfs.disk.trash_index import TrashIndex
+    from recfs.ports.objects import ObjectInfo
+    from recfs.ports.rows import TrashRow
+    from recfs.state.nodes import FileNode
+    from recfs.state.tree import Tree
+    from recfs.tier.copies import Copies
+    from recfs.tier.link import Link
+
+log = logging.getLogger("recfs.tier")
+
+TRASH = ".recfs/trash/"
+"""Where the object of a version in the trash lies, once another is put under its key. No path of a file begins so."""
+_NS = 10**9
+
+
+class TrashedObjects:
+    """Looks after them."""
+
+    def __init__(self, tree: Tree, copies: Copies, link: Link, index: TrashIndex) -> None:
+        self.index = index
+        self._tree = tree
+        self._copies = copies
+        self._journal = copies.journal
+        self._link = link
+
+    async def make_way(self, key: str) -> None:
+        """Something is about to be put under *key*: copy what is a version in the trash aside, on the server.
+
+        What cannot be copied for its own sake is not kept any longer. Raises what S3 refuses otherwise, or does not
+        answer, and IoFailure or OutOfSpace.
+        """
+        for row in self.index.at(key):
+            aside = f"{TRASH}{row.gid}"
+            left_ns = row.deleted_ns + round(self.index.retention_s * _NS) - self._tree.clock.steady_ns()
+            # Should the daemon die in between, what nobody knows of goes all the same.
+            self._journal.delete(aside, max(0.0, left_ns / _NS))
+            await self._tree.behind.durable()
+            try:
+                info = await self._copy(row, aside)
+            except (ObjectMissing, ObjectChanged, ObjectArchived) as error:
+                log.warning("trash: %r, number %d, is not kept any longer: %s", row.path, row.gid, error)
+                self.index.drop(row.gid)
+                continue
+            if row.gid in self.index.rows:  # else it was restored, or given up, meanwhile
+                self.index.moved(row, aside, info.etag)
+                await self._tree.behind.durable()
+
+    async def _copy(self, row: TrashRow, aside: str) -> ObjectInfo:
+        assert row.object_key is not None
+        copy = partial(
+            self._link.objects.copy, row.object_key, aside, row.size_bytes,
+            if_match=row.object_etag or None, cancel=lambda: self._journal.stopping,
+        )  # fmt: skip
+        try:
+            return await trio.to_thread.run_sync(copy, limiter=self._link.limiter)
+        except ObjectStoreError as error:
+            if error.unanswered:
+                self._journal.unanswered.note(aside, row.sha256)
+            raise
+
+    async def check(self, row: TrashRow) -> None:
+        """See that the object is there, and what it was. Raises Stale, and what S3 refuses."""
+        assert row.object_key is not None
+        info = await trio.to_thread.run_sync(self._link.objects.head, row.object_key, limiter=self._link.limiter)
+        if info is not None and (info.sha256, info.size_bytes) == (row.sha256, row.size_bytes):
+            if info.etag != row.object_etag and row.gid in self.index.rows:  # recfs's own doing, without an answer
+                self.index.moved(self.index.rows[row.gid], row.object_key, info.etag)
+            return
+        what = "is gone from S3" if info is None else "is another one by now"
+        self.index.drop(row.gid)
+        raise Stale(f"its object {row.object_key} {what}")
+
+    def take(self, row: TrashRow) -> None:
+        """Nothing is to delete the object any more. Raises Busy where S3 is just being asked to. Atomic."""
+        assert row.object_key is not None
+        if not self._journal.deletions_of(row.object_key).isdisjoint(self._journal.running):
+            raise Busy("its object is just being deleted")
+        self._journal.keep_new_object(row.object_key)
+
+    def enter(self, node: FileNode, row: TrashRow) -> None:
+        """*node*, which is new, has the bytes of a version in the trash. Atomic."""
+        assert row.object_key is not None
+        assert row.sha256 is not None
+        assert row.md5 is not None
+        node.enter(State.EVICTED)
+        node.sha256, node.md5 = row.sha256, row.md5
+        self._copies.remember(
+            node,
+            ObjectRow(
+                node.ino, row.object_key, row.object_etag, row.size_bytes, row.sha256, row.md5, row.mtime_ns,
+                row.storage_class, row.uploaded_ns, LocalCopy(),
+            ),
+        )  # fmt: skip
+        if row.object_key != key_for(b"/".join(node.parts())):
+            self._journal.move(node.ino, row.object_key)
+
+    def give_up(self, row: TrashRow) -> None:
+        """Nobody wants the version any more: its object goes now, unless a file has it. Atomic."""
+        self.index.drop(row.gid)
+        assert row.object_key is not None
+        for row_id in self._journal.deletions_of(row.object_key):
+            self._journal.retry(row_id)
+
+
+__all__ = ["TRASH", "TrashedObjects"]
