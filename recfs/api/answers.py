@@ -19,10 +19,10 @@ from recfs.core.layout import is_id
 from recfs.core.naming import show_name
 from recfs.disk.diskio import few_files, file_limit
 from recfs.errors import Busy, InvalidArgument
+from recfs.fs.fallback_entries import FallbackEntry
 from recfs.fs.xattrs import parse_limit, set_limits
 from recfs.services.draining import HASH_PATIENCE_S
 from recfs.state.accounts import LIMIT_NAMES
-from recfs.state.fallback_entries import FallbackEntry
 from recfs.state.nodes import FileNode
 
 if TYPE_CHECKING:

@@ -236,5 +236,6 @@ create table trash_entry (
     object_etag   text    not null,
     storage_class text    not null,
     uploaded_ns   integer not null,
-    xattrs        blob    not null       -- name and value in turn, each after its length
+    xattrs        blob    not null,      -- name and value in turn, each after its length
+    life          text    not null       -- what was kept of a recording, JSON; of anything else empty
 ) strict;

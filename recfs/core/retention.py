@@ -10,6 +10,7 @@ as soon as it is right: an expired recording whose date lies ahead again is acti
 is off does not count in `steady_ns`: after it a date comes later by as much, and never early.
 """
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -74,6 +75,28 @@ class Life(NamedTuple):
     """What the operator has to say of it."""
     set_by: str = ""
     """Who set date, keep or status last; empty: nobody has."""
+
+
+def packed_life(life: Life) -> str:
+    """As one text, for a recording in the trash."""
+    return json.dumps(life)
+
+
+def restored_life(text: str, now_ns: int) -> Life | None:
+    """What is kept of a recording that comes back from the trash; None where *text* does not tell.
+
+    Its ages count anew (*now_ns*, `Clock.steady_ns`): the rule that made it go would have it go again at once. A date
+    that has been the reason does not count any more.
+    """
+    try:
+        status, *rest = json.loads(text)
+        life = Life(Status(status), *rest)
+        life = life._replace(expired_by=Cause(life.expired_by))
+    except (ValueError, TypeError):
+        return None
+    if life.status is not Status.ACTIVE:
+        life = life._replace(expires_ns=None, dated_ns=0, ahead_ns=0)
+    return life._replace(status=Status.ACTIVE, born_ns=now_ns, changed_ns=now_ns, expired_ns=0, expired_by=Cause.NOBODY)
 
 
 RECORDINGS_SINCE = "recordings_since"

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recfs.core.packing import packed
+from recfs.core.retention import packed_life
 from recfs.ports.rows import TrashRow
-from recfs.state.nodes import FileNode, LinkNode
+from recfs.state.nodes import DirNode, FileNode, LinkNode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,6 +89,7 @@ class TrashIndex:
             node.md5 if isinstance(node, FileNode) and whole else None,
             node.mode, node.uid, node.gid, node.mtime_ns, self._tree.clock.steady_ns(), 0,
             node.target if isinstance(node, LinkNode) else None, xattrs=packed(node.xattrs or {}),
+            life=packed_life(node.life) if isinstance(node, DirNode) and node.life is not None else "",
         )  # fmt: skip
 
     def _put(self, row: TrashRow) -> None:

@@ -13,7 +13,7 @@ from recfs.state.nodes import DirNode
 
 if TYPE_CHECKING:
     from recfs.core.permissions import Identity
-    from recfs.state.fallback_entries import FallbackEntry
+    from recfs.fs.fallback_entries import FallbackEntry
     from recfs.state.nodes import Node
 
 _SHARED = (Role.SHARED_TOP, Role.SHARED_DIR)

@@ -16,9 +16,9 @@ from recfs.state.waits import interruptible
 if TYPE_CHECKING:
     from recfs.disk.backing_files import BackingFiles
     from recfs.fs.caller import Caller
+    from recfs.fs.fallback_entries import FallbackEntries, FallbackEntry
     from recfs.fs.files import OpenFiles
     from recfs.fs.names.namespace import Namespace
-    from recfs.state.fallback_entries import FallbackEntries, FallbackEntry
     from recfs.state.tree import Tree
 
 

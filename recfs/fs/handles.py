@@ -6,9 +6,9 @@ import enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from recfs.fs.fallback_entries import FallbackEntry
     from recfs.state.accounts import Account
     from recfs.state.backing_file import BackingFile
-    from recfs.state.fallback_entries import FallbackEntry
     from recfs.state.nodes import FileNode
 
 

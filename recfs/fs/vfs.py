@@ -29,6 +29,7 @@ from recfs.errors import (
 from recfs.fs.attributes import Attributes
 from recfs.fs.caller import may_change, may_grow, may_read, may_take
 from recfs.fs.copyup import CopyUp
+from recfs.fs.fallback_entries import VIEW_BIT, FallbackEntries, FallbackEntry
 from recfs.fs.files import OpenFiles
 from recfs.fs.lives import Lives
 from recfs.fs.names.listing import Listings
@@ -37,7 +38,6 @@ from recfs.fs.names.removal import Removal, TreeRemoval
 from recfs.fs.names.walks import Walks
 from recfs.fs.ranges import Ranges
 from recfs.fs.survivors import Survivors
-from recfs.state.fallback_entries import VIEW_BIT, FallbackEntries, FallbackEntry
 from recfs.state.nodes import DirNode, FileNode, LinkNode, Node
 from recfs.state.waits import bounded
 

@@ -19,8 +19,8 @@ from recfs.core.units import parse_size
 from recfs.errors import InvalidArgument, NoAttribute, NotPermitted, NotSupported, OutOfSpace, TooBig
 from recfs.fs import lives
 from recfs.fs.caller import may_change
+from recfs.fs.fallback_entries import FallbackEntry
 from recfs.state.accounts import LIMIT_NAMES
-from recfs.state.fallback_entries import FallbackEntry
 from recfs.state.nodes import DirNode, FileNode, Node
 from recfs.state.waits import interruptible
 

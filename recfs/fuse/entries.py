@@ -9,7 +9,7 @@ import pyfuse3
 
 from recfs.core.bounds import MAX_INT
 from recfs.disk.refresh import refresh
-from recfs.state.fallback_entries import FallbackEntry
+from recfs.fs.fallback_entries import FallbackEntry
 from recfs.state.nodes import BLOCK_BYTES, FileNode, LinkNode, Node
 
 if TYPE_CHECKING:

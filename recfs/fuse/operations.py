@@ -19,6 +19,7 @@ from recfs.core.layout import NAME_MAX_BYTES
 from recfs.disk.staging import inode_reserve
 from recfs.fs.attributes import Changes
 from recfs.fs.caller import Caller
+from recfs.fs.fallback_entries import VIEW_BIT, FallbackEntry
 from recfs.fs.handles import Mode
 from recfs.fuse.entries import Entries
 from recfs.fuse.guard import ERRNO, errno_of, guarded, guarded_apart
@@ -30,7 +31,6 @@ from recfs.fuse.passthrough import (
     FOPEN_PASSTHROUGH,
 )
 from recfs.ports.rows import NodeRow
-from recfs.state.fallback_entries import VIEW_BIT, FallbackEntry
 from recfs.state.nodes import DirNode, Node
 from recfs.state.waits import interruptible
 

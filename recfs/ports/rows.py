@@ -262,6 +262,8 @@ class TrashRow(NamedTuple):
     uploaded_ns: int = 0
     xattrs: bytes = b""
     """The user's extended attributes (`core/packing.py`)."""
+    life: str = ""
+    """Recording: what was kept of it besides its files (`core/retention.py`)."""
 
 
 class AccountRow(NamedTuple):

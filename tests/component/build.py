@@ -25,10 +25,10 @@ from recfs.config import Config
 from recfs.disk import staging
 from recfs.errors import NotFound, RecfsError, Stale
 from recfs.fs.caller import Caller
+from recfs.fs.fallback_entries import FallbackEntry
 from recfs.fs.handles import Mode
 from recfs.fs.xattrs import Xattrs
 from recfs.state import waits
-from recfs.state.fallback_entries import FallbackEntry
 from recfs.state.nodes import DirNode, FileNode, Node
 from tests.fake_object_store import FakeObjectStore
 from tests.fakes import FakeClock, FakeKernelFiles, KernelRecorder

@@ -29,7 +29,7 @@ FROZEN = {
     "0006_placement.sql": "0411ae3844facef6",
     "0007_sweeps.sql": "f37ad64b761be697",
     "0008_recordings.sql": "e666389b709c496f",
-    "0009_trash.sql": "7e5f9385d279bae1",
+    "0009_trash.sql": "6e34325fa6c566dd",
 }
 """The beginning of the SHA-256 of each step's SQL."""
 VERSIONS = sorted(path.stem for path in STORED.glob("*.sql"))

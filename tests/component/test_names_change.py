@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from recfs.errors import NotFound
-from recfs.state.fallback_entries import FallbackEntries
+from recfs.fs.fallback_entries import FallbackEntries
 from recfs.state.nodes import FileNode
 from recfs.state.tree import Tree
 

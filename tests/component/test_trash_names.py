@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from recfs.core.model import State
+from recfs.core.retention import Cause, Status
 from recfs.errors import NotFound
 from recfs.fs.attributes import Changes
 from recfs.state.nodes import DirNode, LinkNode
@@ -261,3 +262,38 @@ async def test_a_number_that_is_not_there_is_no_other_one(fs: Filesystem) -> Non
     await fs.unlink(LINK)
     (again,) = await listed(fs)
     assert again["number"] > entry["number"]
+
+
+async def test_a_recording_that_expired_comes_back_active_with_its_note(fs: Filesystem) -> None:
+    await fs.write(FILE, b"bytes")
+    await fs.drain()
+    folder = await fs.node(REC)
+    created_ns = folder.life.created_ns
+    date_ns = fs.clock.calendar_ns() + 3600 * 10**9
+    folder.life = folder.life._replace(
+        note="board meeting", status=Status.EXPIRED, expired_by=Cause.DATE, expires_ns=date_ns, expired_ns=7
+    )
+    fs.parts.behind.recording(folder)
+    fs.clock.advance(1000)
+    await fs.vfs.trees.remove(folder)
+    assert await kept(fs, path=REC) == {}
+    await fs.drain()
+    await fs.stop()
+    await fs.reopen()
+    life = (await fs.node(REC)).life
+    assert (life.status, life.note, life.created_ns, life.expires_ns) == (
+        Status.ACTIVE, "board meeting", created_ns, None,
+    )  # fmt: skip
+    assert life.born_ns >= 1000 * 10**9
+    assert await fs.read(FILE) == b"bytes"
+
+
+async def test_one_that_was_active_keeps_its_date(fs: Filesystem) -> None:
+    await fs.write(FILE, b"bytes")
+    folder = await fs.node(REC)
+    folder.life = folder.life._replace(keep=1, expires_ns=12, dated_ns=3, ahead_ns=4)
+    fs.parts.behind.recording(folder)
+    await fs.vfs.trees.remove(folder)
+    assert await kept(fs, path=REC) == {}
+    life = (await fs.node(REC)).life
+    assert (life.keep, life.expires_ns, life.dated_ns, life.ahead_ns) == (1, 12, 3, 4)

@@ -23,8 +23,10 @@ from recfs.core.retention import (
     archive_of,
     check_retention,
     judge,
+    packed_life,
     plan,
     plan_archive,
+    restored_life,
 )
 
 DAY = 86_400 * 10**9
@@ -290,3 +292,18 @@ def test_any_text_is_a_date_or_is_refused(text: str) -> None:
     except ValueError:
         return
     assert found is None or 0 <= found < 1 << 63
+
+
+@pytest.mark.parametrize("text", ["", "[]", "[1]", '["nothing such"]', '{"status": 1}', "[" + '"active",' * 40 + "1]"])
+def test_what_the_trash_cannot_tell_of_a_recording_is_nothing(text: str) -> None:
+    assert restored_life(text, 7) is None
+
+
+def test_a_recording_that_comes_back_from_the_trash_has_its_time_again() -> None:
+    life = Life(Status.REMOVING, 1, 2, 3, 4, 5, 6, 7, Cause.RULE, 1, "note", "who")
+    back = restored_life(packed_life(life), 99)
+    assert back == Life(Status.ACTIVE, 1, 99, 99, None, 0, 0, 0, Cause.NOBODY, 1, "note", "who")
+    active = life._replace(status=Status.ACTIVE)
+    assert restored_life(packed_life(active), 99) == Life(
+        Status.ACTIVE, 1, 99, 99, 4, 5, 6, 0, Cause.NOBODY, 1, "note", "who"
+    )

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 import trio
 
 from recfs.errors import NO_S3, InvalidArgument, IsADirectory, NotSupported, OutOfSpace
+from recfs.fs.fallback_entries import FallbackEntry
 from recfs.ports.object_errors import Stalled
-from recfs.state.fallback_entries import FallbackEntry
 from recfs.state.nodes import DirNode, FileNode, LinkNode
 
 if TYPE_CHECKING:

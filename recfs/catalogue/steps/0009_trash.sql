@@ -17,5 +17,6 @@ create table trash_entry (
     object_etag   text    not null,
     storage_class text    not null,
     uploaded_ns   integer not null,
-    xattrs        blob    not null
+    xattrs        blob    not null,
+    life          text    not null
 ) strict;

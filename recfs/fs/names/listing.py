@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from recfs.fs.fallback_entries import FallbackEntries, FallbackEntry
     from recfs.ports.rows import NodeRow
-    from recfs.state.fallback_entries import FallbackEntries, FallbackEntry
     from recfs.state.nodes import DirNode, Node
     from recfs.state.tree import Tree
 

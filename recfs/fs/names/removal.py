@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from recfs.disk.versions import Versions
+    from recfs.fs.fallback_entries import FallbackEntries
     from recfs.ports.kernel import KernelCache
-    from recfs.state.fallback_entries import FallbackEntries
     from recfs.state.tree import Tree
 
 REMOVED_AT_ONCE = 20

@@ -16,8 +16,8 @@ from recfs.state.nodes import DirNode, LinkNode
 
 if TYPE_CHECKING:
     from recfs.core.permissions import Identity
+    from recfs.fs.fallback_entries import FallbackEntry
     from recfs.fs.vfs import Vfs
-    from recfs.state.fallback_entries import FallbackEntry
     from recfs.state.nodes import Node
 
 MAX_LINKS = 40

@@ -40,10 +40,10 @@ from recfs.errors import (
     TryAgain,
 )
 from recfs.fs.caller import Caller, may_add, may_take
+from recfs.fs.fallback_entries import FallbackEntry
 from recfs.fs.session.paths import Place, find, find_name
 from recfs.fs.session.stats import Entry, Stat, is_committed, stat_of
 from recfs.fs.session.streams import Reader, Writer
-from recfs.state.fallback_entries import FallbackEntry
 from recfs.state.nodes import DirNode, FileNode, LinkNode, Node
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from recfs.core.model import Kind
 from recfs.core.permissions import READ, allows
 from recfs.disk.refresh import refresh
+from recfs.fs.fallback_entries import FallbackEntry
 from recfs.ports.rows import NodeRow
-from recfs.state.fallback_entries import FallbackEntry
 from recfs.state.nodes import DirNode, FileNode, Node
 
 if TYPE_CHECKING:

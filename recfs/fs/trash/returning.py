@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from recfs.core.layout import child_role
+from recfs.core.layout import Role, child_role
 from recfs.core.model import Kind, State
 from recfs.core.packing import unpacked
+from recfs.core.retention import restored_life
 from recfs.disk.staging import TRASH_LABEL
 from recfs.errors import Exists, IsADirectory, NotADirectory, NotSupported, Stale
 from recfs.fs.attributes import Changes
@@ -148,6 +149,10 @@ class Returning:
         node = await self._vfs.mkdir(folder.ino, name, row.mode, caller)
         self._index.drop(row.gid)
         self._describe(node, row)
+        life = restored_life(row.life, self._tree.clock.steady_ns()) if row.life else None
+        if life is not None and node.role is Role.RECORDING:
+            node.life = life
+            self._behind.recording(node)
         await self._vfs.setattr(node.ino, Changes(mode=row.mode, gid=row.gid_owner), _OPERATOR)
         self._tell(node)
         return node

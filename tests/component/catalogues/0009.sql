@@ -178,9 +178,10 @@ CREATE TABLE trash_entry (
     object_etag   text    not null,
     storage_class text    not null,
     uploaded_ns   integer not null,
-    xattrs        blob    not null
+    xattrs        blob    not null,
+    life          text    not null
 ) strict;
-INSERT INTO "trash_entry" VALUES(7,8,'symlink',X'75736572732F352F6C',0,NULL,NULL,511,1,2,3,4,0,X'78',NULL,'','',0,X'');
+INSERT INTO "trash_entry" VALUES(7,8,'symlink',X'75736572732F352F6C',0,NULL,NULL,511,1,2,3,4,0,X'78',NULL,'','',0,X'','');
 CREATE TABLE unanswered (
     key      text primary key,
     noted_ns integer not null,
