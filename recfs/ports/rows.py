@@ -261,7 +261,7 @@ class TrashRow(NamedTuple):
     storage_class: str = ""
     uploaded_ns: int = 0
     xattrs: bytes = b""
-    """The user's extended attributes (`core/packing.py`)."""
+    """The user's extended attributes (`disk/packing.py`)."""
     life: str = ""
     """Recording: what was kept of it besides its files (`core/retention.py`)."""
 

@@ -16,10 +16,10 @@ import trio
 import trio.testing
 
 from recfs import daemon
-from recfs.core.lanes import Lane
 from recfs.core.model import State
 from recfs.disk.commit import digests, hashing
 from recfs.disk.commit.digests import CHUNK_BYTES, SIDE_BY_SIDE_BYTES, Digest, Pass, Source
+from recfs.disk.commit.lanes import Lane
 from recfs.disk.diskio import copy_bytes
 from recfs.errors import Interrupted, TryAgain
 from recfs.state import waits

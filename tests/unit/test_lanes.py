@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from recfs.core.lanes import MEDIUM_BYTES, OLDEST_EVERY, SMALL_BYTES, Lane, Turns, beyond, lane_of
+from recfs.disk.commit.lanes import MEDIUM_BYTES, OLDEST_EVERY, SMALL_BYTES, Lane, Turns, beyond, lane_of
 
 
 @pytest.mark.parametrize(

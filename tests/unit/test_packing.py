@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recfs.core.packing import packed, unpacked
+from recfs.disk.packing import packed, unpacked
 
 
 @given(st.dictionaries(st.binary(max_size=20), st.binary(max_size=20), max_size=5))

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from recfs.core.lanes import Lane, lane_of
 from recfs.core.model import State
 from recfs.disk.commit.batches import BATCH_FILES, Batches
 from recfs.disk.commit.digests import Digest, Pass, Source
 from recfs.disk.commit.hashing import Hashing, Work, owner_of
+from recfs.disk.commit.lanes import Lane, lane_of
 from recfs.disk.commit.outlook import Outlook
 from recfs.disk.commit.tickets import MOVED_LOOK_S, Stage, Ticket, Tickets
 from recfs.errors import RecfsError, RowRefused

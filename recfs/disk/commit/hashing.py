@@ -3,7 +3,7 @@
 A pass that has had its slice makes room if others of its lane wait, and goes on from where it was when its turn comes
 again. So a file of any size disturbs nobody, and nobody's many files hold up another's one for longer than a slice.
 Small files are hashed many at a time, in threads of their own (`disk/commit/batches.py`);
-`core/lanes.py` has the classes.
+`disk/commit/lanes.py` has the classes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from recfs.core.lanes import MEDIUM_BYTES, Lane, Turns
 from recfs.disk.commit.digests import Digest, Pass, Source
+from recfs.disk.commit.lanes import MEDIUM_BYTES, Lane, Turns
 
 if TYPE_CHECKING:
     from recfs.state.nodes import FileNode

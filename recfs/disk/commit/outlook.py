@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from recfs.core.lanes import Lane
+from recfs.disk.commit.lanes import Lane
 from recfs.disk.commit.tickets import Stage
 
 if TYPE_CHECKING:

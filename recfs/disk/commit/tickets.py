@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from recfs.core.lanes import Lane, beyond, lane_of
+from recfs.disk.commit.lanes import Lane, beyond, lane_of
 
 if TYPE_CHECKING:
     from recfs.disk.commit.hashing import Work

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, NamedTuple
 
-from recfs.core.lanes import SMALL_BYTES
 from recfs.disk.commit.digests import Digest, Pass, Source, digest_files
+from recfs.disk.commit.lanes import SMALL_BYTES
 
 if TYPE_CHECKING:
     from recfs.ports.rows import NodeRow, ObjectRow

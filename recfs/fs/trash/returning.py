@@ -17,8 +17,8 @@ import trio
 
 from recfs.core.layout import Role, child_role
 from recfs.core.model import Kind, State
-from recfs.core.packing import unpacked
 from recfs.core.retention import restored_life
+from recfs.disk.packing import unpacked
 from recfs.disk.staging import TRASH_LABEL
 from recfs.errors import Exists, IsADirectory, NotADirectory, NotSupported, Stale
 from recfs.fs.attributes import Changes

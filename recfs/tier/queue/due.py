@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING
 
-from recfs.core.lanes import Turns
+from recfs.disk.commit.lanes import Turns
 from recfs.ports.rows import DELETE
 
 if TYPE_CHECKING:
