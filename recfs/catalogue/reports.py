@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from recfs.core.retention import Horizon
     from recfs.ports.reports import Snapshot
     from recfs.ports.rows import NodeRow, ObjectRow
 
@@ -127,12 +128,15 @@ class SqliteSnapshot:
         rows = self._db.execute(f"select {ACCOUNT} from account {where} order by length(user), user", values)
         return [AccountRow._make(row) for row in rows]
 
-    def recordings(self, user: str | None = None) -> Sequence[Recorded]:
+    def recordings(self, user: str | None = None, beyond: Horizon | None = None) -> Iterator[Recorded]:
         """Those of all users, or of one."""
         lives, and_life = "", ""
         if self._keeps_lives:
             lives, and_life = f", {LIFE}", "left join recording on recording.ino = node.ino"
         which = "and owner.name = ?" if user is not None else ""
+        if beyond is not None and self._keeps_lives:
+            which += " and (case when recording.ino is null then ? else status <> 'active' or expires_ns is not null"
+            which += " or changed_ns <= ? or born_ns <= ? end)"
         query = (
             f"select owner.name, {self._node_alone}{lives}"
             " from node as top join node as owner on owner.parent = top.ino join node as folder"
@@ -140,15 +144,16 @@ class SqliteSnapshot:
             f" join node on node.parent = folder.ino {and_life}"
             f" where top.parent = {ROOT_INO} and top.name = ? and node.kind = 'dir' {which} order by node.ino"
         )
-        values = [b"recordings", b"users"] + ([os.fsencode(user)] if user is not None else [])
-        width, found = len(NODE_FIELDS), []
+        values: list[bytes | int] = [b"recordings", b"users"]
+        if user is not None:
+            values.append(os.fsencode(user))
+        if beyond is not None and self._keeps_lives:
+            values += [max(beyond) >= 0, *beyond]
+        width = len(NODE_FIELDS)
         for owner, *rest in self._db.execute(query, values):
             row, kept = node_row(tuple(rest[:width])), rest[width:]
             is_kept = bool(kept) and kept[0] is not None
-            found.append(
-                Recorded((b"users", owner, b"recordings", row.name), row, life(tuple(kept)) if is_kept else None)
-            )
-        return found
+            yield Recorded((b"users", owner, b"recordings", row.name), row, life(tuple(kept)) if is_kept else None)
 
     def states(self) -> dict[str, int]:
         """How many files are in each state. Only the uncommitted are counted; the root's total tells the rest."""

@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import Literal, NamedTuple
 
 from recfs.core.dates import date_text
-from recfs.core.globs import Path, PathGlob, compiled, is_glob
+from recfs.core.globs import Match, Path, PathGlob, compiled, is_glob
 from recfs.core.layout import is_id
 from recfs.core.places import ID, meets
 from recfs.core.units import format_duration
@@ -175,6 +175,7 @@ class RetentionRule:
     """The age at which the objects of its files get another storage class; None: never."""
     archive_storage_class: str | None = None
     _glob: PathGlob = field(init=False, repr=False, compare=False)
+    _is_user: Match = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         glob = PathGlob(self.pattern)
@@ -191,10 +192,11 @@ class RetentionRule:
         if (self.archive_threshold_s is None) != (self.archive_storage_class is None):
             raise ValueError("archive_threshold and archive_storage_class need each other; write both or neither")
         object.__setattr__(self, "_glob", glob)
+        object.__setattr__(self, "_is_user", compiled(user))
 
     def matches(self, path: Path) -> bool:
         """Tell whether the rule is for the recording at a mount path."""
-        return bool(compiled(self.user.encode("utf-8", "surrogateescape"))(path[1])) and self._glob.matches(path)
+        return bool(self._is_user(path[1])) and self._glob.matches(path)
 
     def covers(self, other: "RetentionRule") -> bool:
         """Tell whether the rule surely takes every recording that *other* does."""
@@ -218,6 +220,23 @@ class Policy:
 
 NOTHING_EXPIRES = Policy()
 """What holds where no rule is set."""
+
+
+class Horizon(NamedTuple):
+    """The latest times (`Clock.steady_ns`) from which an age may be enough for any rule; -1: no rule asks for it."""
+
+    changed_ns: int = -1
+    born_ns: int = -1
+
+
+def horizon(policy: Policy, steady_ns: int) -> Horizon:
+    """Tell what is young enough for all rules, so that it need not be judged unless a date or status is set of it."""
+    youngest: dict[Since, int] = {"change": -1, "creation": -1}
+    for rule in policy.rules:
+        for age_s in (rule.retention_s, rule.archive_threshold_s):
+            if age_s is not None:
+                youngest[rule.since] = max(youngest[rule.since], steady_ns - round(age_s * _NS))
+    return Horizon(youngest["change"], youngest["creation"])
 
 
 def check_retention(rules: Sequence[RetentionRule]) -> None:
@@ -391,10 +410,16 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """All of them, and when that was."""
+    """Those of which anything may be said, and when that was."""
 
     now: Now
     candidates: Sequence[Candidate]
+
+
+def is_of_interest(verdict: Verdict, now: Now) -> bool:
+    """Tell whether there is more to be said of a recording than that its time has not come."""
+    is_due = verdict.due_ns is not None and verdict.due_ns <= now.steady_ns
+    return verdict.action is not Action.NONE or is_due or verdict.storage_class is not None
 
 
 def judged(policy: Policy, seen: Seen) -> Iterable[tuple[Candidate, Verdict]]:

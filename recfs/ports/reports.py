@@ -6,12 +6,12 @@ what makes JSON of it belongs there, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple, Unpack
 
-from recfs.core.retention import Life
+from recfs.core.retention import Horizon, Life
 from recfs.ports.rows import AccountRow, JournalRow, NodeRow, ObjectRow, SweepRow
 
 Answer = TypeVar("Answer")
@@ -110,8 +110,13 @@ class StoreQueries(Protocol):
     def accounts(self, user: str | None = None) -> Sequence[AccountRow]:
         """Those of all users, or of one."""
 
-    def recordings(self, user: str | None = None) -> Sequence[Recorded]:
-        """Those of all users, or of one, in order of inode number."""
+    def recordings(self, user: str | None = None, beyond: Horizon | None = None) -> Iterator[Recorded]:
+        """Those of all users, or of one, in order of inode number, while the snapshot is there.
+
+        *beyond*: without those that are active, have no date, and were changed, and made, after these times.
+
+        Each is made when it is asked for: of a great many there never is a list, and other threads have their turns.
+        """
 
     def states(self) -> dict[str, int]:
         """How many files are in each state."""

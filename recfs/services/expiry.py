@@ -19,7 +19,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from recfs.core.layout import Role
-from recfs.core.retention import Action, Candidate, Seen, Use, judged, plan, recordings_since, unrecorded
+from recfs.core.retention import (
+    UNUSED,
+    Action,
+    Candidate,
+    Seen,
+    horizon,
+    is_of_interest,
+    judge,
+    judged,
+    plan,
+    recordings_since,
+    unrecorded,
+)
 from recfs.core.sweeping import Schedule
 from recfs.core.units import format_size
 from recfs.errors import FsError, Stale
@@ -27,13 +39,13 @@ from recfs.ports.sweep import Progress, Sweep
 from recfs.state.nodes import DirNode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import trio
 
-    from recfs.core.retention import Verdict
+    from recfs.core.retention import Now, Policy, Use, Verdict
     from recfs.fs.vfs import Vfs
-    from recfs.ports.reports import Recorded, Reports, Snapshot
+    from recfs.ports.reports import Reports, Snapshot
 
 log = logging.getLogger("recfs.expiry")
 
@@ -65,14 +77,11 @@ class Expiry:
         )  # fmt: skip
 
     async def look(self) -> Seen:
-        """All recordings, as they are now."""
+        """The recordings of which anything is to be said now; of a great many, so a thread goes through them."""
         await self._vfs.behind.flush()
-        rows, since_ns = await self._reports.ask(_all)
         lives = self._vfs.lives
-        now, uses = lives.now, lives.uses()
-        unknown = unrecorded(min(since_ns if since_ns is not None else now.steady_ns, now.steady_ns))
-        found = [(each.row.ino, each.path, each.life or unknown) for each in rows]
-        return Seen(now, [Candidate(*each, uses.get(each[0], Use())) for each in found])
+        now = lives.now
+        return Seen(now, await self._reports.ask(_of_interest, lives.policy, now, lives.uses()))
 
     async def run(self, *, dry_run: bool) -> list[dict[str, Any]]:
         """Do now what is due, or (dry) say what that is; each recording of which something is to be said.
@@ -117,7 +126,7 @@ class Expiry:
         if not isinstance(folder, DirNode) or folder.role is not Role.RECORDING or ino in self._removing:
             return []  # it is no recording any more, or another run is about it
         lives = self._vfs.lives
-        candidate = Candidate(ino, tuple(folder.parts()), folder.life or unrecorded(0), lives.uses().get(ino, Use()))
+        candidate = Candidate(ino, tuple(folder.parts()), folder.life or unrecorded(0), lives.uses().get(ino, UNUSED))
         verdict = lives.carry_out(folder)
         entry = _entry(candidate, verdict)
         if verdict.action is Action.REMOVE:
@@ -146,8 +155,15 @@ class Expiry:
         return folder.ino in self._vfs.lives.uses()
 
 
-def _all(snapshot: Snapshot) -> tuple[Sequence[Recorded], int | None]:
-    return snapshot.recordings(), recordings_since(snapshot.meta())
+def _of_interest(snapshot: Snapshot, policy: Policy, now: Now, uses: Mapping[int, Use]) -> list[Candidate]:
+    since_ns = recordings_since(snapshot.meta())
+    unknown = unrecorded(min(since_ns if since_ns is not None else now.steady_ns, now.steady_ns))
+    found = []
+    for each in snapshot.recordings(beyond=horizon(policy, now.steady_ns)):
+        candidate = Candidate(each.row.ino, each.path, each.life or unknown, uses.get(each.row.ino, UNUSED))
+        if is_of_interest(judge(policy, candidate.path, candidate.life, now, candidate.use), now):
+            found.append(candidate)
+    return found
 
 
 def _entry(candidate: Candidate, verdict: Verdict) -> dict[str, Any]:

@@ -142,7 +142,7 @@ def test_commands_read_an_earlier_catalogue_as_it_is(tmp_path: Path, version: st
         staged = [each.row.placement for each in snapshot.below(3, recursive=False, state="writing")]
         assert staged == [Placement("abc-1", promised=int(version >= "0004"))]
         assert snapshot.waiting().unpublished == 0
-        assert snapshot.recordings() == []
+        assert list(snapshot.recordings()) == []
         assert [each.row.lease_until_ns for each in snapshot.journal()] == ([] if version < "0002" else [MAX_INT])
         assert snapshot.local_bytes() == (0 if version < "0002" else 4)
     assert shape(path) == before

@@ -10,7 +10,7 @@ import pytest
 from recfs.catalogue.opening import open_catalogue
 from recfs.catalogue.reports import SqliteReports
 from recfs.core.model import Kind, State
-from recfs.core.retention import Life, Status
+from recfs.core.retention import Horizon, Life, Status
 from recfs.errors import CatalogueCorrupt, NotAStore, NotFound
 from recfs.ports.batch import Batch
 from recfs.ports.reports import Difference, InS3, Queued, Reports, Snapshot, Waiting
@@ -141,11 +141,39 @@ async def test_recordings_are_found_by_where_they_lie(tmp_path: Path) -> None:
     await catalogue.apply(Batch(nodes=tree, recordings=lives))
     catalogue.close()
     with SqliteReports(path).reading() as snapshot:
-        found = snapshot.recordings()
+        found = list(snapshot.recordings())
         assert [(each.path, each.row.ino, each.row.size_bytes, each.life) for each in found] == [
             ((b"users", b"5", b"recordings", b"7"), 9, 0, None),
             ((b"users", b"5", b"recordings", b"142"), 20, 7, Life(Status.EXPIRED, keep=1)),
             ((b"users", b"6", b"recordings", b"1"), 21, 0, None),
         ]
         assert [each.row.ino for each in snapshot.recordings("5")] == [9, 20]
-        assert snapshot.recordings("\udcff") == []
+        assert list(snapshot.recordings("\udcff")) == []
+        assert [each.row.ino for each in snapshot.recordings(beyond=Horizon())] == [20]
+        assert [each.row.ino for each in snapshot.recordings(beyond=Horizon(99))] == [9, 20, 21]
+
+
+@pytest.mark.parametrize(
+    ("life", "beyond", "found"),
+    [
+        (Life(born_ns=50, changed_ns=100), Horizon(99, -1), False),
+        (Life(born_ns=50, changed_ns=100), Horizon(100, -1), True),
+        (Life(born_ns=50, changed_ns=100), Horizon(-1, 49), False),
+        (Life(born_ns=50, changed_ns=100), Horizon(-1, 50), True),
+        (Life(born_ns=50, changed_ns=100), Horizon(), False),
+        (Life(born_ns=50, changed_ns=100, expires_ns=5), Horizon(), True),
+        (Life(Status.REMOVING, born_ns=50, changed_ns=100), Horizon(), True),
+        (Life(Status.EXPIRED, born_ns=50, changed_ns=100), Horizon(), True),
+    ],
+)
+async def test_recordings_that_no_rule_can_mean_yet_are_left_out(
+    tmp_path: Path, life: Life, beyond: Horizon, found: bool
+) -> None:
+    path = tmp_path / "catalogue.db"
+    catalogue = open_catalogue(path)
+    names = [(1, b"", 1), (2, b"users", 1), (3, b"5", 2), (4, b"recordings", 3), (20, b"142", 4)]
+    tree = [row(ino, name, parent, kind=Kind.DIR) for ino, name, parent in names]
+    await catalogue.apply(Batch(nodes=tree, recordings=[RecordingRow(20, life)]))
+    catalogue.close()
+    with SqliteReports(path).reading() as snapshot:
+        assert [each.row.ino for each in snapshot.recordings("5", beyond)] == ([20] if found else [])

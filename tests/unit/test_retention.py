@@ -22,6 +22,8 @@ from recfs.core.retention import (
     Use,
     archive_of,
     check_retention,
+    horizon,
+    is_of_interest,
     judge,
     packed_life,
     plan,
@@ -212,6 +214,16 @@ def test_objects_of_old_recordings_get_the_class_of_the_archive(since: str, age_
         assert (archive_of(policy, PATH, other, NOW, current) is not None) == (current == "GLACIER")
         assert judge(policy, PATH, other, Now(NOW, NOW)).storage_class is None
     assert archive_of(by_age(), PATH, Life(), NOW, current) is None
+
+
+@given(policies, lives, uses, st.integers(0, 2 * NOW), st.integers(-NOW, NOW))
+def test_nothing_is_to_be_said_of_what_lies_before_the_horizon(
+    policy: Policy, life: Life, use: Use, steady_ns: int, ahead_ns: int
+) -> None:
+    life, now = life._replace(status=Status.ACTIVE, expires_ns=None), Now(steady_ns, steady_ns + ahead_ns)
+    beyond = horizon(policy, steady_ns)
+    if life.changed_ns > beyond.changed_ns and life.born_ns > beyond.born_ns:
+        assert not is_of_interest(judge(policy, PATH, life, now, use), now)
 
 
 def test_a_plan_has_those_of_which_something_becomes() -> None:
