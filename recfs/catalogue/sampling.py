@@ -30,18 +30,19 @@ class Sampled(NamedTuple):
 
 
 def sample(catalogue: Path, files: int, seed: int) -> list[Sampled]:
-    """Up to so many files, none twice. Cost goes with their number, not with that of the rows. Raises StoreError."""
+    """Up to so many files, none twice; as many as there are, if there are no more. Raises StoreError."""
     dice = random.Random(seed)
     found: dict[int, Sampled] = {}
     with reading(catalogue) as db:
-        (highest,) = db.execute("select coalesce(max(ino), 0) from node").fetchone()
-        for _ in range(files * TRIES):
+        lowest, highest = db.execute("select min(ino), max(ino) from node where kind = 'file'").fetchone()
+        draws = [dice.randint(lowest, highest) for _ in range(files * TRIES)] if highest is not None else []
+        # Where many numbers are those of directories, the draws may meet few files: the first ones make up for that.
+        for first, count in (*((draw, 1) for draw in draws), (0, files)):
             if len(found) >= files:
                 break
-            row = db.execute(_NEXT, (dice.randint(0, highest),)).fetchone()
-            if row is not None and row[0] not in found:
-                ino, state, size, sha256, key, etag = row
-                found[ino] = Sampled(_path(db, ino), State(state), size, sha256, key, etag)
+            for ino, state, size, sha256, key, etag in db.execute(_NEXT, (first, count)).fetchall():
+                if ino not in found and len(found) < files:
+                    found[ino] = Sampled(_path(db, ino), State(state), size, sha256, key, etag)
     return list(found.values())
 
 
@@ -50,7 +51,7 @@ _NEXT = (
     " left join object using (ino) left join placement on placement.host = 1 and placement.ino = node.ino"
     " where node.ino >= ? and kind = 'file' and state in ('committed', 'uploading', 'stored', 'evicted', 'archived')"
     " and node.sha256 is not null and coalesce(placement.pending, 0) = 0 and placement.staging is null"
-    " order by node.ino limit 1"
+    " order by node.ino limit ?"
 )
 
 

@@ -49,10 +49,19 @@ async def test_files_are_held_against_it(fs: Filesystem, tmp_path: Path) -> None
     assert found["backup"]["name"] == made.header.name
     assert found["checked_files"] == 20
     assert found["differences"] == found["wrong"] == []
-    assert found["sample"]["proved"] > 10
-    assert sum(found["sample"].values()) == found["sample"]["proved"]
+    assert found["sample"] == {"proved": 20, "since": 0, "wrong": 0, "unknown": 0}
     assert sum(drilled(fs, tmp_path / "scratch", files=3)["sample"].values()) == 3
     assert drilled(fs, tmp_path / "scratch", files=0)["good"]
+
+
+async def test_few_files_among_many_directories_are_found_all_the_same(fs: Filesystem, tmp_path: Path) -> None:
+    for number in range(3):
+        await fs.write(f"{REC}/{number}", pattern(500, seed=number))
+    for number in range(200):
+        await fs.mkdirs(f"{REC}/folders/{number}")
+    await fs.write("users/9/recordings/1/last", pattern(500))
+    await backed_up(fs)
+    assert drilled(fs, tmp_path / "scratch")["sample"]["proved"] == 4
 
 
 async def test_what_changed_since_proves_nothing_and_is_no_fault(fs: Filesystem, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from recfs.services import backups as service
 from recfs.stores.backups import BackupFolder
 
 from .build import REC, Filesystem, filesystem, pattern
+from .test_migrations import STORED, VERSIONS
 
 ExpectLog = Callable[[str], None]
 HOUR_NS = 3600 * 10**9
@@ -226,6 +227,22 @@ async def test_a_damaged_one_is_found_and_not_used(
                     pass
         if harm in (_truncated, _gone):
             assert found.chosen(None) == good
+
+
+@pytest.mark.parametrize("version", VERSIONS[-3:])
+def test_one_of_an_earlier_version_is_good_and_one_of_a_later_is_not_taken(tmp_path: Path, version: str) -> None:
+    file = tmp_path / "catalogue.db"
+    with closing(sqlite3.connect(file)) as db:
+        db.executescript((STORED / f"{version}.sql").read_text())
+    assert copying.CatalogueCopies().check(file, lambda: False).schema[:4] == version
+    with closing(sqlite3.connect(file)) as db, db:
+        db.execute("update _sqlite_migrations set name = '9999_later' where name like ?", (f"{version}%",))
+    with pytest.raises(BackupDamaged, match="of a newer recfs"):
+        copying.CatalogueCopies().check(file, lambda: False)
+    with closing(sqlite3.connect(file)) as db, db:
+        db.execute("drop table meta")
+    with pytest.raises(BackupDamaged, match="no catalogue of recfs"):
+        copying.CatalogueCopies().check(file, lambda: False)
 
 
 async def test_one_by_name_or_none(fs: Filesystem) -> None:

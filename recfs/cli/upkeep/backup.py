@@ -136,7 +136,7 @@ def verify(ctx: click.Context, names: tuple[str, ...], identity: Path | None) ->
             output.say(f"{each['name']} in {each['place']}: {each['damage'] or good}", style=style)
         if not found:
             output.say("there is none")
-    if any(each["damage"] for each in found) or backups.trouble:
+    if any(each["damage"] for each in found) or (backups.trouble and backups.config.backup.to_bucket):
         ctx.exit(ExitCode.PROBLEMS)
 
 

@@ -61,7 +61,7 @@ came since; it is in the catalogue now: 2
 )
 @click.argument("backup", required=False, metavar="[NAME|FILE]")
 @IDENTITY
-@click.option("--dry-run", is_flag=True, help="Only say what a restore would find; nothing is changed.")
+@click.option("--dry-run", is_flag=True, help="Only say what it would find on the disk; changes nothing, asks no S3.")
 @click.option("--forget-missing", is_flag=True, help="Remove the rows of files whose bytes are nowhere.")
 @click.option("--without-bucket", is_flag=True, help="Leave what is in S3 as the backup has it.")
 @store_options
