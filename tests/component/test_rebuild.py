@@ -14,9 +14,9 @@ import trio
 from recfs.core.model import State
 from recfs.core.upkeep.rebuilding import Checksums
 from recfs.fs.attributes import Changes
+from recfs.fs.fallback_entries import FallbackEntry
 from recfs.fs.rebuild import Findings, Options
 from recfs.rescue.rebuild import rebuilt
-from recfs.fs.fallback_entries import FallbackEntry
 from recfs.state.nodes import DirNode, FileNode
 
 from .build import OPERATOR, REC, Filesystem, filesystem, pattern, until
