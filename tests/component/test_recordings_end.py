@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from recfs.errors import NotFound
 from .build import REC, Filesystem, filesystem, pattern
 from .test_recordings import DAY, FILE, OTHER, RULES, ask, show, sweep
 from .test_tier import evict, stored, tiered
+from .watching import watching
 
 MOVED, SAVED = "users/5/recordings/99", f"{OTHER}/saved"
 ALL = {FILE: pattern(9000), f"{REC}/deep/er/audio": b"bytes", f"{REC}/deep/notes": b"text"}
@@ -230,3 +232,21 @@ async def test_a_store_from_before_counts_the_ages_of_its_recordings_from_its_fi
         assert await sweep(fs) == {}
         fs.clock.advance(2 * DAY)
         assert await sweep(fs) == {REC: "expire"}
+
+
+async def test_what_is_put_into_an_expired_recording_past_recfs_is_left_alone_and_told(
+    place: Path, autojump_clock: object, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("left alone")
+    async with filesystem(place / "root", **RULES) as fs:
+        await made(fs)
+        await ask(fs, "recording_expire", path=REC)
+        async with watching(fs) as watched:
+            for name in (REC, OTHER):
+                (fs.root / name / "foreign").write_bytes(b"foreign")
+            await watched.settled()
+            assert list(watched.problems()) == [f"{REC}/foreign"]
+            assert "it takes nothing new" in watched.problems()[f"{REC}/foreign"]
+        assert await fs.names(REC) == ["deep", "video.mp4"]
+        assert await fs.read(f"{OTHER}/foreign") == b"foreign"
+        (fs.root / REC / "foreign").unlink()

@@ -30,7 +30,7 @@ def broken(parts: Parts) -> Iterator[Found]:
         parts.tree.check_invariants()
     except AssertionError as error:
         yield "the tree", str(error)
-    for check in (_names, _counters, _versions, _places, _tickets, _backing_files, _handles, _dirty):
+    for check in (_names, _lives, _counters, _versions, _places, _tickets, _backing_files, _handles, _dirty):
         try:
             yield from check(parts)
         except Exception as error:
@@ -57,6 +57,18 @@ def _names(parts: Parts) -> Iterator[Found]:
     for node in list(tree.orphans._nodes.values()):
         if not node.unlinked:
             yield "orphan with a name", node.path
+
+
+def _lives(parts: Parts) -> Iterator[Found]:
+    """Each directory knows the recording that it lies in, the outermost, and a recording has a life."""
+    for node in parts.tree.nodes.values():
+        if not isinstance(node, DirNode) or node.parent is node:
+            continue
+        is_recording = node.role is Role.RECORDING
+        if node.recording is not (node if is_recording else node.parent.recording):
+            yield "in another recording", node.path
+        if is_recording and node.life is None:
+            yield "a recording without a life", node.path
 
 
 def _counters(parts: Parts) -> Iterator[Found]:
