@@ -60,4 +60,17 @@ def look(
     return found
 
 
-__all__ = ["look", "seen"]
+def look_all(
+    store: LocalStore, watches: Watches | None, wanted: Iterable[tuple[int, bytes, int | None]]
+) -> list[dict[bytes, Seen] | OSError | None]:
+    """`look` at all of several directories (inode number, path, home_ino); or the error instead."""
+    found: list[dict[bytes, Seen] | OSError | None] = []
+    for ino, path, home_ino in wanted:
+        try:
+            found.append(look(store, watches, ino, path, home_ino, None))
+        except OSError as error:
+            found.append(error)
+    return found
+
+
+__all__ = ["look", "look_all", "seen"]

@@ -41,6 +41,8 @@ GATHER_S = 0.1
 RETRY_S = 1.0
 PAGE = 200
 LONGEST_PAUSE_S = 0.05
+TOGETHER = 32
+"""So many directories are looked at in one call of a thread, when everything is."""
 LIMIT = "limit"
 """The problem of directories that cannot be watched."""
 
@@ -156,15 +158,13 @@ class Watcher(Subscriber):
             self._candidates.crowded = False
             self.scan()
 
-    async def _look_aside(self, ino: int, names: set[bytes] | None) -> list[int]:
-        """Look at a directory; what fails is tried again. Gives the directories in it, if all was looked at."""
-        below: list[int] = []
+    async def _look_aside(self, ino: int, names: set[bytes] | None) -> None:
+        """Look at a directory; what fails is tried again."""
         with self._problems.aside(PART, ino, f"directory {ino}"):
-            below = await self._look(ino, names)
+            await self._look(ino, names)
         if self._problems.has(PART, ino):
             self._marks.whole(ino)
             await trio.sleep(RETRY_S)
-        return below
 
     # --- everything ----------------------------------------------------------------------------------------------
 
@@ -186,10 +186,10 @@ class Watcher(Subscriber):
             pending = [top.ino for top in tops if top is not None]
             while pending:
                 began_s = trio.current_time()
-                ino = pending.pop()
-                known = ino in self._tree.nodes
-                pending += await self._look_aside(ino, None)
-                if not known:
+                together = [pending.pop() for _ in range(min(len(pending), TOGETHER))]
+                loaded = [ino for ino in together if ino not in self._tree.nodes]
+                pending += await self._look_together(together)
+                for ino in loaded:
                     self._tree.memory.let_go(ino)
                 self._tree.memory.shrink()
                 await trio.sleep(min(trio.current_time() - began_s, LONGEST_PAUSE_S))
@@ -216,31 +216,61 @@ class Watcher(Subscriber):
 
     # --- one directory -------------------------------------------------------------------------------------------
 
-    async def _look(self, ino: int, names: set[bytes] | None) -> list[int]:
+    async def _folder(self, ino: int) -> DirNode | None:
+        """The directory, if there is something to look at."""
         try:
             folder = await self._tree.directory(ino)
-            await self._publisher.arranged()
         except (Stale, NotADirectory):
             self._forget_watch(ino)
-            return []
+            return None
         if folder.unlinked or folder is self._tree.root:
             self._forget_watch(ino)
-            return []
-        if (folder.pending | folder.publishing) & Pending.MAKE:
-            return []
+            return None
+        return None if (folder.pending | folder.publishing) & Pending.MAKE else folder
+
+    async def _look_together(self, inos: list[int]) -> list[int]:
+        """Look at all of some directories; gives those in them."""
+        folders = [folder for ino in inos if (folder := await self._folder(ino)) is not None]
+        await self._publisher.arranged()
         found = await trio.to_thread.run_sync(
-            looks.look, self._store, self._watches, ino, self._places.home(folder), folder.home_ino, names,
+            looks.look_all, self._store, self._watches,
+            [(folder.ino, self._places.home(folder), folder.home_ino) for folder in folders],
             limiter=self._limiter,
         )  # fmt: skip
-        if found is None and ino not in self._judging.hollow:
-            if folder.parent is self._tree.root:
-                self._missing.may_forget()  # tells that it is not there
-            else:
-                self._marks.entry(folder.parent.ino, folder.name)  # it comes first: it may only have been moved
-            return []
-        found = found or {}
+        below: list[int] = []
+        for folder, each in zip(folders, found, strict=True):
+            with self._problems.aside(PART, folder.ino, f"directory {folder.path}"):
+                if isinstance(each, OSError):
+                    raise each
+                there = self._there(folder, each)
+                if there is not None:
+                    below += await self._compare_all(folder, there)
+        return below
+
+    def _there(self, folder: DirNode, found: dict[bytes, Seen] | None) -> dict[bytes, Seen] | None:
+        """What to compare the rows with; None: nothing now."""
+        if found is not None or folder.ino in self._judging.hollow:
+            return found or {}
+        if folder.parent is self._tree.root:
+            self._missing.may_forget()  # tells that it is not there
+        else:
+            self._marks.entry(folder.parent.ino, folder.name)  # it comes first: it may only have been moved
+        return None
+
+    async def _look(self, ino: int, names: set[bytes] | None) -> None:
+        folder = await self._folder(ino)
+        if folder is None:
+            return
+        await self._publisher.arranged()
+        found = self._there(folder, await trio.to_thread.run_sync(
+            looks.look, self._store, self._watches, ino, self._places.home(folder), folder.home_ino, names,
+            limiter=self._limiter,
+        ))  # fmt: skip
+        if found is None:
+            return
         if names is None:
-            return await self._compare_all(folder, found)
+            await self._compare_all(folder, found)
+            return
         ready: list[bytes] = []
         for count, name in enumerate(names, 1):
             entry = await self._tree.child(folder, name)
@@ -252,12 +282,13 @@ class Watcher(Subscriber):
             if count % AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
         await self._acts.act(folder, ready)
-        return []
 
     async def _compare_all(self, folder: DirNode, found: dict[bytes, Seen]) -> list[int]:
         below: list[int] = []
         ready: list[bytes] = []
         after = 0
+        for name in self._judging.told(folder.ino) - found.keys():
+            self._judging.is_ready(folder, name, await self._tree.child(folder, name), None)
         while page := await self._tree.page(folder, after, PAGE, placed=True):
             after = page[-1].ino
             for row in page:

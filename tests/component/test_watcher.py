@@ -20,6 +20,7 @@ from recfs.disk import inotify
 from recfs.disk.inotify import Marks
 from recfs.errors import QuotaExceeded
 from recfs.fs.attributes import Changes
+from recfs.fs.foreign import judging
 from recfs.stores.steps import Outcome, Step
 from tests.helpers.machine import skip
 
@@ -278,6 +279,23 @@ async def test_what_no_level_allows_is_told_and_left_alone(watched: Watched, exp
     await watched.settled()
     assert sorted(watched.problems()) == ["users/5/folder", f"{REC}/socket", "users/file"]
     assert await fs.names(REC) == ["fifo", "sub"], "the file that was left of the two was renamed"
+
+
+async def test_many_that_are_left_alone_are_not_all_told(
+    watched: Watched, expect_log: ExpectLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expect_log("left alone")
+    monkeypatch.setattr(judging, "MOST_TOLD", 5)
+    for number in range(9):
+        os.mkfifo(watched.home / REC / f"fifo{number}")
+    (watched.home / REC / "new").write_bytes(b"new")
+    await watched.settled()
+    assert len(watched.problems()) == 5
+    assert await watched.fs.exists(f"{REC}/new")
+    for number in range(9):
+        (watched.home / REC / f"fifo{number}").unlink()
+    await watched.settled()
+    assert watched.problems() == {}
 
 
 async def test_limits_are_charged_and_not_asked(place: Path, autojump_clock: object) -> None:

@@ -18,7 +18,6 @@ from recfs.core.foreign import Finding, Seen, judge, refusal
 from recfs.core.model import State
 from recfs.disk.leases import is_written
 from recfs.errors import FsError, IoFailure, NotADirectory, Stale
-from recfs.fs.foreign.judging import PART
 from recfs.fs.foreign.rows import ForeignRows
 from recfs.state.nodes import DirNode, FileNode, Node
 
@@ -56,7 +55,6 @@ class Acts:
         forget_watch: Callable[[int], None],
     ) -> None:  # fmt: skip
         self._tree = vfs.tree
-        self._problems = vfs.behind.problems
         self._places = places
         self._store = store
         self._publisher = publisher
@@ -76,7 +74,7 @@ class Acts:
             try:
                 await self._act_on(folder, name)
             except Exception as error:  # of any class: the other entries are other people's
-                self._problems.note(PART, (folder.ino, name), error, f"{folder.path}/{os.fsdecode(name)}")
+                self._judging.failed(folder, name, error)
             if count % AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
         for what, paths in self._told.items():
@@ -85,7 +83,7 @@ class Acts:
 
     def _done(self, key: Key, what: str, path: str) -> None:
         self._candidates.drop(key)
-        self._problems.solved(PART, key)
+        self._judging.solved(key)
         self.tally[what] += 1
         self._told.setdefault(what, []).append(path)
         log.debug("%s past recfs: %s", what, path)

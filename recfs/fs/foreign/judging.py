@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from typing import TYPE_CHECKING
 
 import trio
@@ -20,7 +22,11 @@ if TYPE_CHECKING:
     from recfs.state.tree import Tree
     from recfs.stores.local import LocalStore
 
+log = logging.getLogger("recfs.watch")
+
 PART = "watch"
+MOST_TOLD = 1000
+"""So many entries that are left alone are told one by one."""
 
 
 class Judging:
@@ -42,6 +48,7 @@ class Judging:
         """Whether everything is being looked at."""
         self.hollow: dict[int, int] = {}
         """Directories that are gone, and whose entries go before them; how often each was found with nothing to go."""
+        self._told: dict[int, set[bytes]] = {}
         self._open: set[int] = set()
         """Files that were found foreign while they were open."""
 
@@ -87,7 +94,28 @@ class Judging:
 
     def _ours(self, key: Key) -> None:
         self._candidates.drop(key)
+        self.solved(key)
+
+    def failed(self, folder: DirNode, name: bytes, error: Exception) -> None:
+        """An entry cannot be taken over."""
+        key, path = (folder.ino, name), f"{folder.path}/{os.fsdecode(name)}"
+        log.debug("%s: %s", path, error)
+        if self._problems.has(PART, key) or self._problems.count(PART) < MOST_TOLD:
+            self._problems.note(PART, key, error, path)
+            self._told.setdefault(folder.ino, set()).add(name)
+
+    def solved(self, key: Key) -> None:
+        """Nothing is to be told of an entry any more."""
         self._problems.solved(PART, key)
+        told = self._told.get(key[0])
+        if told is not None:
+            told.discard(key[1])
+            if not told:
+                del self._told[key[0]]
+
+    def told(self, ino: int) -> frozenset[bytes]:
+        """Names in a directory that something is told of."""
+        return frozenset(self._told.get(ino, ()))
 
     def released(self, node: FileNode) -> None:
         """Nobody has the file open any more: what was put off for that is looked at again."""
