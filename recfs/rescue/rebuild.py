@@ -49,9 +49,10 @@ async def rebuilt(
     with _told(config):
         store.open()
         try:
-            restoration = restoring.finish(store.private)
-            if restoration is not None and restoration.backup == _MADE:
-                return _end(store, restoration, Findings(ended_before=True))
+            ended = restoring.under_way(store.private)
+            restoring.finish(store.private)
+            if ended is not None and ended.settled:
+                return _end(store, ended, Findings(ended_before=True))
             return await _run(config, options, tell, store, objects)
         finally:
             store.close()
@@ -117,7 +118,7 @@ def _place(store: LocalStore, findings: Findings, now_ns: int) -> Findings:
         os.chown(new, owner.st_uid, owner.st_gid)
     # A second name: without its note, what has the first one is taken for nothing.
     os.link(new, store.private / restoring.NEXT)
-    restoration = restoring.Restoration(_MADE, f"{_ASIDE}{when}", compared=True)
+    restoration = restoring.Restoration(_MADE, f"{_ASIDE}{when}", settled=True)
     restoring.place(store.private, restoration)
     return _end(store, restoration, findings)
 
@@ -125,7 +126,6 @@ def _place(store: LocalStore, findings: Findings, now_ns: int) -> Findings:
 def _end(store: LocalStore, restoration: restoring.Restoration, findings: Findings) -> Findings:
     """It has its name: what is left is to forget how it was made."""
     rebuilding.discard(store.catalogue_path)
-    restoring.compared(store.private, at_its_end=True)
     before = store.private / restoration.aside
     findings.moved_to = str(before) if before.exists() else None
     findings.in_place = True

@@ -6,7 +6,7 @@ The steps, for whoever has the store's lock; each may be the last one before a d
   3. the present file gets a second name, and so does its log; then the log goes, for it would be read into whatever
      file has the catalogue's name (sqlite.org/wal.html);
   4. the new one takes the name over (rename(2));
-  5. when what the store has been compared with it, the note goes.
+  5. when what the store has been compared with it, the note goes; at once, if there is nothing to compare.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class Restoration:
     """Name under which the catalogue before it is kept."""
     forget: bool = False
     """Whether rows of files that are nowhere are to go."""
+    settled: bool = False
+    """Whether it was made of what lies on the disk and in the bucket: nothing is to be compared."""
     compared: bool = False
     """Whether what lies on the disk has been compared; what is left is the bucket."""
 
@@ -71,7 +73,7 @@ def note(private: Path, restoration: Restoration) -> None:
 
 
 def finish(private: Path) -> Restoration | None:
-    """Steps 3 and 4, whatever of them is done; the restoration that is under way, if one is. Raises OSError."""
+    """Steps 3 and 4, whatever of them is done; the restoration that is under way, if one is then. Raises OSError."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(private / _NOTE_PART)
     restoration = under_way(private)
@@ -89,6 +91,9 @@ def finish(private: Path) -> Restoration | None:
                 os.unlink(private / f"{CATALOGUE}{end}")
         os.rename(private / NEXT, private / CATALOGUE)
         _sync(private)
+    if restoration.settled:
+        compared(private, at_its_end=True)
+        return None
     return restoration
 
 

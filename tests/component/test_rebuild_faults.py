@@ -24,7 +24,7 @@ from recfs.ports.object_errors import Unreachable
 from recfs.stores.local import LABEL_XATTR, LocalStore
 
 from .build import OPERATOR, REC, Filesystem, until
-from .test_rebuild import FILE, OTHER, PRIVATE, damage, facts, far, fs, lose, populate, put, rebuild
+from .test_rebuild import FILE, OTHER, PRIVATE, TIME_NS, damage, facts, far, fs, lose, populate, put, rebuild
 from .test_tier import evict, stored
 
 __all__ = ["far", "fs"]
@@ -87,12 +87,8 @@ async def test_it_goes_on_wherever_it_was_killed(far: Filesystem) -> None:
 
 @pytest.mark.table(3)
 @pytest.mark.parametrize("step", range(11))
-async def test_a_start_ends_what_is_left_when_the_new_one_takes_the_place_of_the_old(
-    fs: Filesystem, step: int, expect_log: Any
-) -> None:
+async def test_a_start_ends_what_is_left_when_the_new_one_takes_the_place_of_the_old(fs: Filesystem, step: int) -> None:
     """The process dies before one of the changes of names. Either catalogue is the store's then, and both are there."""
-    if step >= 2:  # it was decided: the start treats it as one that was put back
-        expect_log("older than the home tree")
     await populate(fs)
     before = await facts(fs)
     await fs.stop()
@@ -296,6 +292,71 @@ async def test_what_the_layout_does_not_allow_goes_to_lost_and_found(fs: Filesys
         "users-5-notes", "users-nobody", f"{REC.replace('/', '-')}-fifo",
     }  # fmt: skip
     await fs.assert_consistent(lost=3)
+
+
+async def test_a_file_that_somebody_writes_to_is_named(fs: Filesystem) -> None:
+    """It is read again once. What is there of it has a row, and is not taken for whole."""
+    await populate(fs)
+    await fs.stop()
+    lose(fs)
+    real = LocalStore.stat
+    sizes = iter(range(1, 100))
+
+    def stat(self: LocalStore, local: bytes) -> os.stat_result | None:
+        if local == self.home([FILE.encode()]):
+            with open(local, "ab") as file:
+                file.write(b"x" * next(sizes))
+        return real(self, local)
+
+    with mock.patch.object(LocalStore, "stat", stat):
+        found = await rebuild(fs)
+    assert [path for path, _ in found.unreadable.some] == [FILE]
+    await fs.reopen()
+    assert await fs.state(FILE) == State.CORRUPT
+    assert await fs.read(OTHER) == b"other"
+
+
+async def test_bytes_that_went_bad_are_found_by_the_old_catalogue(fs: Filesystem) -> None:
+    await populate(fs)
+    await fs.stop()
+    put(fs, FILE, b"x" * 70_000, TIME_NS)
+    found = await rebuild(fs, salvage=True)
+    assert ([path for path, _ in found.damaged.some], found.has_problems) == ([FILE], True)
+    await fs.reopen()
+    assert await fs.state(FILE) == State.CORRUPT
+    assert (fs.root / FILE).read_bytes() == b"x" * 70_000
+
+
+async def test_what_an_object_says_of_its_file_is_written_anew(far: Filesystem) -> None:
+    """Mode, owner and time were changed, and that had not come to its metadata."""
+    await far.write(FILE, b"data")
+    await far.drain()
+    await far.stop()
+    lose(far)
+    os.chmod(far.root / FILE, 0o600)
+    os.utime(far.root / FILE, ns=(TIME_NS, TIME_NS))
+    assert not (await rebuild(far)).has_problems
+    await far.reopen()
+    await until(lambda: not far.tier.journal.rows)
+    assert far.objects is not None
+    info = far.objects.head(FILE)
+    assert info is not None
+    assert (info.metadata["mode"], info.metadata["mtime"]) == ("0600", "1700000000.123456789")
+    assert await far.state(FILE) == State.STORED
+    await far.assert_consistent()
+
+
+async def test_a_daemon_that_is_not_root_gets_owners_from_the_metadata(far: Filesystem) -> None:
+    await populate(far)
+    await far.stop()
+    lose(far)
+    for path in (FILE, OTHER):
+        os.chown(far.root / path, 0, 0)
+        os.chmod(far.root / path, 0o700)
+    with mock.patch("recfs.stores.local.can_chown", return_value=False):
+        await rebuild(far)
+    rows = far.rows("select mode, uid, gid from node where name = ?", b"file")
+    assert rows == [(0o640, 1005, 1006)]
 
 
 # --- recfs's own areas ---------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from tests.helpers.s3_servers import ScriptedServer
 
 from .clients import pattern, sha256, sha256_of, state, wait_until
 from .harness import Mount
+from .rebuilds import damage, facts, rebuild
 from .s3 import MIB, PART, S3, UPLOAD, evict, settle
 
 LARGE = 2 * PART + 12_345
@@ -85,6 +86,25 @@ class RealServerContract:
         s3.put(far.inner(path), pattern(9 * MIB, seed=2))
         with pytest.raises(OSError, match="Input/output error"):
             path.read_bytes()
+
+    def test_a_lost_catalogue_is_made_anew(self, s3: S3, far: Mount) -> None:
+        rec = far.recording()
+        made = write_files(rec, 12)
+        settle(far)
+        local = rec / "local, too"
+        local.write_bytes(pattern(70_000, seed=99))
+        far.drain()
+        before, objects = facts(far), s3.paths()
+        evict(far, *made)
+        far.kill()
+        damage(far)
+        found = rebuild(far)
+        assert (found["evicted"], found["stored"], found["claim_needed"]) == (12, 1, False)
+        far.remount()
+        assert facts(far) == before
+        far.drain()
+        assert s3.paths() == objects
+        far.assert_consistent()
 
     def test_the_server_dies_and_comes_back(self, s3: S3, far: Mount, server: ScriptedServer) -> None:
         """The last one: for half a minute after that, Ceph makes no buckets."""

@@ -7,6 +7,7 @@ name and their bytes differ, size and mtime tell whether the local ones were wri
 import enum
 from typing import NamedTuple
 
+from recfs.core.bounds import MAX_ID
 from recfs.core.keys import key_for, path_for
 from recfs.core.layout import role_of
 from recfs.core.ownership import Mark
@@ -79,7 +80,8 @@ def owner_in(text: str | None) -> tuple[int, int] | None:
     uid, _, gid = (text or "").partition(":")
     if not (uid.isascii() and uid.isdigit() and gid.isascii() and gid.isdigit()) or len(uid) > 10 or len(gid) > 10:
         return None
-    return int(uid), int(gid)
+    owner = int(uid), int(gid)
+    return owner if max(owner) <= MAX_ID else None
 
 
 class Identity(NamedTuple):

@@ -11,6 +11,7 @@ from recfs.disk.commit.digests import Digest, Pass, Source, digest_files
 from recfs.disk.commit.lanes import SMALL_BYTES
 
 if TYPE_CHECKING:
+    from recfs.core.upkeep.rebuilding import Content
     from recfs.ports.rows import NodeRow, ObjectRow
     from recfs.stores.local import LocalStore
 
@@ -31,6 +32,10 @@ class Unhashed(NamedTuple):
     path: bytes
     """In the mount."""
     far: ObjectRow | None
+    told: Content | None = None
+    """What the old catalogue says of it."""
+    again: int = 0
+    """How often it was found changed once it had been read."""
 
 
 Group = tuple[Unhashed, ...]
@@ -85,9 +90,9 @@ class Hasher:
 
     def finished(self, *, everything: bool = False) -> Iterator[tuple[Unhashed, Digest] | None]:
         """What is done; *everything*: until all is. None now and then, while nothing is."""
-        if everything:
-            self.flush()
-        while self._running:
+        while self._running or (everything and self._small):
+            if everything:
+                self.flush()  # also what was given meanwhile
             patience = LOOK_S if everything or self.busy else 0.0
             done, _ = wait(self._running, timeout=patience, return_when=FIRST_COMPLETED)
             if not done and not (everything or self.busy):

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from recfs.core.layout import TOP_DIRS, Role, child_role
 from recfs.core.model import Kind, State
-from recfs.core.upkeep.rebuilding import Checksums, Content, Verdict, believes, judge
+from recfs.core.upkeep.rebuilding import Checksums, Content, believes
 from recfs.errors import FsError
+from recfs.fs.rebuild.files import Files, evicted
 from recfs.fs.rebuild.hashing import Hasher, Unhashed
 from recfs.fs.rebuild.site import PAGE, Site
-from recfs.ports.objects import ARCHIVE_CLASSES
-from recfs.ports.rows import ROOT_INO, LocalCopy, NodeRow, ObjectRow, Placement
+from recfs.ports.rows import ROOT_INO, NodeRow, Placement
 
 if TYPE_CHECKING:
     from recfs.disk.commit.digests import Digest
@@ -55,6 +55,7 @@ class HomePass:
 
     def __init__(self, site: Site) -> None:
         self._site = site
+        self._files = Files(site)
         self._hasher = Hasher(site.store, site.hash_threads)
         self._seen = 0
 
@@ -141,7 +142,7 @@ class HomePass:
                     continue
                 far = await site.catalogue.object(row.ino) if row.has_object else None
                 if far is not None:
-                    site.put(_evicted(row, far), far.here(local=0))
+                    site.put(evicted(row, far), far.here(local=0))
                 else:
                     await self._remove(row)
         await site.write()
@@ -236,17 +237,20 @@ class HomePass:
         local = Content(row.size_bytes, row.mtime_ns, None)
         told = Content(far.size_bytes, far.mtime_ns, far.sha256) if far is not None else None
         trusts = site.options.checksums is not Checksums.VERIFY
+        known = _content_of(old) if old is not None and old.state in _WHOLE else None
+        if before is not None and before.placement.home_ino is None:
+            row = self._files.described(row, before)
         if far is not None and trusts and believes(local, told):
             findings.trusted += 1
-            self._stored(row, far)
-        elif trusts and old is not None and old.state in _WHOLE and believes(local, _content_of(old)):
+            self._files.stored(row, far)
+        elif trusts and old is not None and believes(local, known):
             findings.trusted += 1
-            self._judge(row._replace(sha256=old.sha256, md5=old.md5), path, far)
+            self._files.judge(row._replace(sha256=old.sha256, md5=old.md5), path, far)
         elif site.options.checksums is Checksums.LATER:
             findings.unsealed += 1
             site.put(row._replace(state=State.SEALING, has_object=int(far is not None)))
         else:
-            self._hasher.add(Unhashed(row, path, far))
+            self._hasher.add(Unhashed(row, path, far, known))
 
     async def _write(self) -> None:
         """Write a page, with what was hashed meanwhile."""
@@ -264,69 +268,31 @@ class HomePass:
             return
         file, digest = done
         if digest.error is not None:
-            self._unreadable(file, digest.error)
-        elif self._changed(file, digest):
-            return
-        else:
+            self._files.unreadable(file.row, file.path, file.far, digest.error.strerror or str(digest.error))
+        elif not self._is_other(file, digest):
             site.findings.hashed_files += 1
             site.findings.hashed_bytes += digest.size_bytes
-            self._judge(file.row._replace(sha256=digest.sha256, md5=digest.md5), file.path, file.far)
+            row = file.row._replace(sha256=digest.sha256, md5=digest.md5)
+            self._files.judge(row, file.path, file.far, file.told)
         if site.full():
             await site.write()
 
-    def _changed(self, file: Unhashed, digest: Digest) -> bool:
-        """Whether somebody wrote to it meanwhile, past recfs; it is hashed once more then."""
-        info = self._site.store.stat(self._site.local(file.path))
+    def _is_other(self, file: Unhashed, digest: Digest) -> bool:
+        """Whether somebody wrote to it meanwhile, past recfs. It is read once more then, and no more than that."""
+        row, info = file.row, self._site.store.stat(self._site.local(file.path))
         if info is None:
             return True
-        row = file.row
-        if (info.st_ino, info.st_size, info.st_mtime_ns) == (row.placement.home_ino, row.size_bytes, row.mtime_ns):
-            return digest.size_bytes != row.size_bytes
-        entry = _Entry(row.name, info, None)
-        self._hasher.add(file._replace(row=_row(row.ino, row.parent, entry, Kind.FILE)))
+        facts = (info.st_ino, info.st_size, info.st_mtime_ns)
+        if facts == (row.placement.home_ino, row.size_bytes, row.mtime_ns) and digest.size_bytes == row.size_bytes:
+            return False
+        if file.again or not stat.S_ISREG(info.st_mode):
+            why = "somebody writes to it: end that, and run it again"
+            self._files.unreadable(row, file.path, file.far, why, stays=True)
+            return True
+        new = row._replace(size_bytes=info.st_size, mtime_ns=info.st_mtime_ns, ctime_ns=info.st_ctime_ns)
+        new = new._replace(placement=Placement(home_ino=info.st_ino))
+        self._hasher.add(file._replace(row=new, again=1))
         return True
-
-    def _judge(self, row: NodeRow, path: bytes, far: ObjectRow | None) -> None:
-        """The checksum of what lies at home is known."""
-        site, findings = self._site, self._site.findings
-        verdict = judge(
-            Content(row.size_bytes, row.mtime_ns, row.sha256),
-            Content(far.size_bytes, far.mtime_ns, far.sha256) if far is not None else None,
-        )
-        if far is None or verdict is Verdict.ALONE:
-            row = row._replace(state=State.COMMITTED)
-            site.put(row)
-            site.queue_upload(row, tuple(path.split(b"/")))
-        elif verdict is Verdict.SAME:
-            self._stored(row, far)
-        elif verdict is Verdict.NEWER:
-            findings.newer.add(path, f"its object has {far.size_bytes} bytes")
-            row = row._replace(state=State.COMMITTED, has_object=1)
-            site.put(row, far.here(local=0))
-            site.queue_upload(row, tuple(path.split(b"/")))
-        else:
-            findings.damaged.add(path, "size and mtime are those of its object, and the bytes are not")
-            self._give_way(row, path, far, "its bytes are not those of its object, which count")
-
-    def _stored(self, row: NodeRow, far: ObjectRow) -> None:
-        site = self._site
-        site.findings.stored += 1
-        row = row._replace(state=State.STORED, has_object=1, sha256=far.sha256, md5=far.md5)
-        site.put(row, far._replace(copy=LocalCopy(site.clock.steady_ns(), 1, far.copy.pinned, 0, 0)))
-
-    def _unreadable(self, file: Unhashed, error: OSError) -> None:
-        self._site.findings.unreadable.add(file.path, error.strerror or str(error))
-        if file.far is not None:
-            self._give_way(file.row, file.path, file.far, "it cannot be read; its object counts")
-        else:
-            self._site.put(file.row._replace(state=State.CORRUPT))
-
-    def _give_way(self, row: NodeRow, path: bytes, far: ObjectRow, why: str) -> None:
-        """The object counts, and not what lies at home."""
-        if self._site.set_aside(path, why):
-            self._site.put(_evicted(row, far), far.here(local=0))
-        else:
-            self._site.put(row._replace(state=State.CORRUPT, has_object=1, sha256=far.sha256, md5=far.md5))
 
 
 def _join(folder: bytes, name: bytes) -> bytes:
@@ -352,15 +318,6 @@ def _content_of(row: NodeRow) -> Content:
 def _is_same(before: NodeRow, row: NodeRow) -> bool:
     return (before.size_bytes, before.mtime_ns, before.placement.home_ino) == (
         row.size_bytes, row.mtime_ns, row.placement.home_ino,
-    )  # fmt: skip
-
-
-def _evicted(row: NodeRow, far: ObjectRow) -> NodeRow:
-    """The row of a file that S3 alone has, with the attributes that it had at home."""
-    state = State.ARCHIVED if far.storage_class in ARCHIVE_CLASSES else State.EVICTED
-    return row._replace(
-        state=state, has_object=1, size_bytes=far.size_bytes, mtime_ns=far.mtime_ns, sha256=far.sha256, md5=far.md5,
-        placement=Placement(),
     )  # fmt: skip
 
 

@@ -141,11 +141,13 @@ class Site:
         age_s = age_of(self.clock.now_ns(), row.mtime_ns, row.ctime_ns)
         if route(self.rules, parts, row.size_bytes, age_s).store != "s3":
             return
-        now = self.clock.steady_ns()
-        self.batch.journal.append(
-            JournalRow(row.ino, UPLOAD, row.ino, "", "", "", row.size_bytes, 0, now, 0, "", now)
-        )  # the same id if it is queued again
+        self.queue(UPLOAD, row)
         self.findings.queued += 1
+
+    def queue(self, kind: str, row: NodeRow) -> None:
+        """Journal what is to be done in S3 for a file; once, however often it is asked for: its number is the id."""
+        now = self.clock.steady_ns()
+        self.batch.journal.append(JournalRow(row.ino, kind, row.ino, "", "", "", row.size_bytes, 0, now, 0, "", now))
 
     def put(self, row: NodeRow, far: ObjectRow | None = None) -> None:
         """One more row, with its object's."""
