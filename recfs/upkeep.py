@@ -15,6 +15,7 @@ from recfs.fs.leftovers.local import LocalLeftovers
 from recfs.fs.trash import Trash
 from recfs.services.archiving import Archiving
 from recfs.services.backups import Backups, BackupSettings
+from recfs.services.clearing.versions import VersionSweep
 from recfs.services.expiry import Expiry
 from recfs.services.multiparts import Multiparts
 from recfs.services.orphans import Orphans
@@ -54,6 +55,7 @@ class Upkeep:
             *self.work.backups.sweeps(),
             *far,
             *self.work.orphans.sweeps(),
+            self.work.versions.sweep(),
         ]
 
     def services(self, *, mounted: bool) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
@@ -103,7 +105,8 @@ def build(
     orphans = _orphans(config, vfs, store, publisher, kernel, trash, tier)
     if restored:
         orphans.restored()
-    return Upkeep(UpkeepWork(sweeper, trash, expiry, archiving, backups, multiparts, orphans, watcher))
+    versions = VersionSweep(vfs, kernel, config.versions, every_s=config.sweep.versions_every)
+    return Upkeep(UpkeepWork(sweeper, trash, expiry, archiving, backups, multiparts, orphans, versions, watcher))
 
 
 def _orphans(

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from recfs.services.archiving import Archiving
     from recfs.services.backups import Backups
     from recfs.services.claiming import Claiming
+    from recfs.services.clearing.versions import VersionSweep
     from recfs.services.draining import Draining
     from recfs.services.expiry import Expiry
     from recfs.services.local_copies import LocalCopies
@@ -45,6 +46,7 @@ class UpkeepWork:
     multiparts: Multiparts | None
     """None without [s3]."""
     orphans: Orphans
+    versions: VersionSweep
     watcher: Watcher | None
     """None where it is turned off."""
 

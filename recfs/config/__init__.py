@@ -8,6 +8,7 @@ together. recfs.conf.example documents the keys, and a test keeps the two the sa
     sections   the tables every store has
     backup     [backup], copies of the catalogue
     sweeps     [sweep], when what is left over is looked for
+    versions   [[versions]], how many are kept
     s3         the tables of the S3 tier
     retention  [recordings] and [[retention]]
     lifecycle  [lifecycle], what the bucket does by itself

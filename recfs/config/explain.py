@@ -11,7 +11,7 @@ from recfs.config.lifecycle import TransitionSection
 from recfs.config.model import SECTIONS, Config
 from recfs.core.units import format_duration, format_size
 
-_LISTS = ("fallback", "retention", "route")
+_LISTS = ("fallback", "retention", "route", "versions")
 """Tables that may be there several times: [[fallback]]."""
 _TRANSITIONS = '[{ prefix = "users/", after = "90d", storage_class = "GLACIER" }]'
 _MAX_FOUND_CHARS = 60

@@ -23,6 +23,7 @@ from recfs.config.sections import (
 )
 from recfs.config.sweeps import SweepSection
 from recfs.config.types import AbsolutePath, AnyCase, Section, Size, Uid
+from recfs.config.versions import VersionRules, VersionsSection
 from recfs.core.retention import Policy
 
 
@@ -67,6 +68,7 @@ class Config(Section):
     watch: WatchSection = Field(default=WatchSection(), description="what is done to the home tree past recfs")
     recordings: RecordingsSection = Field(default=RecordingsSection(), description="recordings that expire")
     retention: RetentionRules = Field(default=(), description="how long recordings live; with no rule: for ever")
+    versions: VersionRules = Field(default=(), description="how many versions are kept; with no rule: all")
     s3: S3Section | None = Field(default=None, description="the bucket of the S3 tier; none: no S3 tier")
     route: RouteRules = Field(
         default_factory=default_routes, description="which files go to S3; with [s3] and no rule: all below users/"
@@ -136,6 +138,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "watch": WatchSection,
     "recordings": RecordingsSection,
     "retention": RetentionSection,
+    "versions": VersionsSection,
     "s3": S3Section,
     "route": RouteSection,
     "cache": CacheSection,

@@ -10,6 +10,7 @@ from recfs.config.model import Config
 from recfs.core.fallback import FallbackRule
 from recfs.core.retention import RetentionRule
 from recfs.core.routing import RouteRule
+from recfs.core.upkeep.versions import VersionRule
 
 
 def plain(value: Any) -> Any:
@@ -42,6 +43,8 @@ def plain(value: Any) -> Any:
             "archive_threshold": value.archive_threshold_s,
             "archive_storage_class": value.archive_storage_class,
         }
+    if isinstance(value, VersionRule):
+        return {"pattern": value.pattern, "keep": value.keep, "min_age": value.min_age_s}
     if isinstance(value, dict):
         return {key: plain(each) for key, each in value.items()}
     return str(value) if isinstance(value, Path) else value

@@ -40,6 +40,10 @@ class SweepSection(Section):
     multiparts_age: Duration = Field(
         default=7 * DAY_S, ge=HOUR_S, description="age at which unfinished uploads are aborted (seconds)"
     )
+    versions_every: Period = Field(
+        default=DAY_S,
+        description="time between two looks for superfluous versions (seconds); 0: none",
+    )
     tier_every: Period = Field(default=0.0, description="time between two runs of `recfs tier run` (seconds); 0: none")
 
 

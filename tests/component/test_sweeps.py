@@ -197,6 +197,7 @@ async def test_the_stores_own_sweeps(fs: Filesystem) -> None:
         "orphans",
         "orphans-adopt",
         "orphans-delete",
+        "versions",
     ]
 
 

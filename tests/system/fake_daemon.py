@@ -199,6 +199,20 @@ ANSWERS: dict[str, Any] = {
     },
     "sweep_multiparts": {"uploads": [{"key": "users/5/source.mp4", "upload_id": "2~Yk", "age_s": 800000.0}]},
     "sweep_orphans": ORPHANS,
+    "sweep_versions": {
+        "versions": [
+            {
+                "path": "users/5/recordings/142/topics_v2",
+                "number": 2,
+                "size_bytes": 2048,
+                "removes": True,
+                "reason": "2 newer, 2 are kept",
+            }
+        ],
+        "removed": 9,
+        "bytes": 4096,
+        "more": 8,
+    },
     "sweep_history": {"runs": RUNS},
     "watch_status": WATCH,
     "watch_scan": WATCH,

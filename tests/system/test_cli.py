@@ -82,6 +82,19 @@ COMMANDS = {
         ANSWERS["sweep_archive"],
         [r"142/a\nb", "5 MiB", "and 7 more", "8 files would be stored anew, 40 MiB", "users/5/x: it is archived"],
     ),
+    "sweep versions": (["sweep", "versions"], ANSWERS["sweep_wait"], ["temp: 3 removed, in 12ms"]),
+    "sweep versions --dry-run": (
+        ["sweep", "versions", "--dry-run"],
+        ANSWERS["sweep_versions"],
+        [
+            "142/topics_v2",
+            "2 KiB",
+            "removed",
+            "2 newer, 2 are kept",
+            "and 8 more",
+            "9 versions would be removed, 4 KiB",
+        ],
+    ),
     "sweep orphans": (
         ["sweep", "orphans"],
         ANSWERS["sweep_orphans"],
@@ -481,7 +494,7 @@ def test_every_command_has_help_and_takes_json() -> None:
             yield name, command
 
     found = dict(walk(cli, "recfs"))
-    assert len(found) == 54
+    assert len(found) == 56
     for name, command in found.items():
         assert command.help, name
         assert "json" in {param.name for param in command.params}, name

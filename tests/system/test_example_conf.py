@@ -50,6 +50,7 @@ def everything_on() -> dict[str, Any]:
 REQUIRED: dict[str, dict[str, Any]] = {
     "": {"root": "/srv/recfs"},
     "fallback": {"pattern": "users/*/thumbnails/*", "target": "shared/*"},
+    "versions": {"pattern": "users/*/recordings/*/topics_v{N}", "keep": 3},
     "s3": {"bucket": "media"},
     "route": {"pattern": "users/**", "to": "s3"},
 }

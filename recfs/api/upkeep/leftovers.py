@@ -14,14 +14,23 @@ if TYPE_CHECKING:
 
 
 class LeftoverAnswers:
-    """sweep_multiparts, sweep_archive, sweep_orphans."""
+    """sweep_multiparts, sweep_archive, sweep_orphans, sweep_versions."""
 
     def __init__(self, work: UpkeepWork) -> None:
         self._work = work
 
     def handlers(self) -> dict[str, Handler]:
         """Methods by name."""
-        return {"sweep_multiparts": self.multiparts, "sweep_archive": self.archive, "sweep_orphans": self.orphans}
+        return {
+            "sweep_multiparts": self.multiparts,
+            "sweep_archive": self.archive,
+            "sweep_orphans": self.orphans,
+            "sweep_versions": self.versions,
+        }
+
+    async def versions(self, params: dict[str, Any]) -> dict[str, Any]:
+        """What a run would remove now, and what stays beside it. Changes nothing."""
+        return await self._work.versions.preview(kept=True)
 
     async def archive(self, params: dict[str, Any]) -> dict[str, Any]:
         """What a run would store anew now. Changes nothing."""

@@ -40,6 +40,7 @@ _LONG = frozenset({"evict", "fetch", "pin", "tier_run", "restore", "presign", "l
     "sweep_expired",
     "sweep_archive",
     "sweep_multiparts",
+    "sweep_versions",
     "bucket_owner",
     "bucket_claim",
 }
@@ -52,7 +53,15 @@ _LIVE_ONLY = {
         (
             *("queue_retry", "queue_drop", "evict", "fetch", "pin", "tier_run", "restore", "presign"),
             *("lifecycle_show", "lifecycle_apply", "sweep_list", "sweep_run", "sweep_wait", "sweep_stop"),
-            *("sweep_archive", "sweep_multiparts", "sweep_orphans", "watch_status", "watch_scan", "watch_accept"),
+            *(
+                "sweep_archive",
+                "sweep_multiparts",
+                "sweep_orphans",
+                "sweep_versions",
+                "watch_status",
+                "watch_scan",
+                "watch_accept",
+            ),
         ),
         "this takes one; `recfs mount` starts it",
     ),

@@ -16,8 +16,16 @@ _SECONDS = frozenset(
     {
         *("flush_interval", "settle_max", "sweep_interval", "retention", "min_age", "max_age", "keep_local"),
         *("connect_timeout", "read_timeout", "deadline", "settle", "retry_max", "abort_multipart", "after"),
-        *("every", "orphans_every", "orphans_grace", "multiparts_every", "multiparts_age", "tier_every"),
-        *("grace", "archive_threshold"),
+        *(
+            "every",
+            "orphans_every",
+            "versions_every",
+            "orphans_grace",
+            "multiparts_every",
+            "multiparts_age",
+            "tier_every",
+        ),
+        *("grace", "archive_threshold", "quiet", "scan_interval"),
     }
 )
 _BYTES = frozenset(

@@ -12,7 +12,7 @@ from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.store import open_store
 from recfs.cli.upkeep.sweep import run_and_wait, sweep, tell_run
 
-__all__ = ["archive", "multiparts", "orphans", "sweep"]
+__all__ = ["archive", "multiparts", "orphans", "sweep", "versions"]
 
 _MULTIPARTS = """
 $ recfs sweep multiparts --dry-run
@@ -166,3 +166,54 @@ def _print_orphans(found: dict[str, Any], result: str) -> None:
     if found["more"]:
         output.say(f"and {found['more']:,} more")
     output.say(f"{output.show_name(result)}; {output.number_of(found['files'], 'file')} looked at")
+
+
+_VERSIONS = """
+$ recfs sweep versions --dry-run
+Path                                Size     Verdict  Why
+users/5/recordings/142/topics_v12   3.1 MiB  kept     number 1 of the newest 2
+users/5/recordings/142/topics_v11   3 MiB    kept     number 2 of the newest 2
+users/5/recordings/142/topics_v2    2.9 MiB  removed  2 newer, 2 are kept
+1 version would be removed, 2.9 MiB
+"""
+
+
+@sweep.command(
+    "versions", exits={ExitCode.PROBLEMS: "the run failed, or was stopped"}, example=_VERSIONS
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Only say what would go, and why the rest stays.")
+@store_options
+@click.pass_context
+def versions(ctx: click.Context, dry_run: bool) -> None:
+    """Of numbered versions that lie beside each other remove all but the last, as `[[versions]]` rules say.
+
+    Numbers count as numbers, and may have gaps. One of which a file is open, or not committed, stays, and so does
+    what changed within the rule's `min_age`. What goes, goes into the trash, where that keeps anything. The daemon
+    does so by itself every `[sweep].versions_every`; without rules it removes nothing. Needs a daemon.
+    """
+    invocation = ctx.ensure_object(Invocation)
+    store = open_store(invocation)
+    if not dry_run:
+        tell_run(ctx, run_and_wait(store, "versions"))
+        return
+    found = store.call("sweep_versions")
+    if invocation.json:
+        output.emit_json(found)
+        return
+    if found["versions"]:
+        output.print_table(
+            ("Path", "Size", "Verdict", "Why"),
+            [
+                (
+                    output.show_name(each["path"]),
+                    output.size(each["size_bytes"]),
+                    "removed" if each["removes"] else "kept",
+                    output.show_name(each["reason"]),
+                )
+                for each in found["versions"]
+            ],
+            right=("Size",),
+        )
+    if found["more"]:
+        output.say(f"and {found['more']:,} more")
+    output.say(f"{output.number_of(found['removed'], 'version')} would be removed, {output.size(found['bytes'])}")

@@ -1,0 +1,1 @@
+"""Services that clear away what nobody needs any more."""
