@@ -259,7 +259,7 @@ async def _build(
     tree = Tree(
         catalogue,
         behind,
-        Accounts(catalogue, config.quota.limits()),
+        Accounts(catalogue, config.quota.limits(), charges_trash=config.trash.charged and config.trash.retention > 0),
         clock,
         rules=config.fallback,
         cached_inodes=config.catalogue.cached_inodes,

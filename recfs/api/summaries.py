@@ -56,15 +56,17 @@ def _users(
     if calendar_ns is None:
         calendar_ns = SystemClock(snapshot.meta(), boot_id()).calendar_ns()
     month = month_of(calendar_ns)
-    return [_user(row, config, month) for row in rows]
+    trashed = snapshot.trashed() if config.trash.charged and config.trash.retention else {}
+    return [_user(row, config, month, trashed.get(row.user, 0)) for row in rows]
 
 
-def _user(row: AccountRow, config: Config, month: str) -> dict[str, Any]:
+def _user(row: AccountRow, config: Config, month: str, trashed_bytes: int) -> dict[str, Any]:
     own = Limits(row.max_bytes, row.max_files, row.max_file_size, row.max_monthly_uploads)
     return {
         "user": row.user,
         "used_bytes": row.used_bytes,
         "used_files": row.used_files,
+        "trashed_bytes": trashed_bytes,
         "month": month,
         "month_uploads": row.month_uploads if row.month >= month else 0,
         "limits": asdict(merge(own, config.quota.limits())),

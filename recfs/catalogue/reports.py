@@ -6,6 +6,7 @@ A reader sees the last written batch as a whole, so rows and counters agree.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
 
@@ -34,6 +35,7 @@ from recfs.catalogue.rows import (
     node_row,
     object_row,
 )
+from recfs.core.layout import owner_of
 from recfs.core.model import Kind
 from recfs.ports.reports import Checked, Entry, InS3, Listed, Queued, Recorded, Waiting
 from recfs.ports.rows import ROOT_INO, AccountRow, JournalRow, LocalCopy, Placement, SweepRow
@@ -171,6 +173,19 @@ class SqliteSnapshot:
         places = "staging is not null or home_name is not null"
         removals = self._number(f"select count(*) from garbage where held_by is null and ({places})")
         return Waiting(len(sealing), sum(size for (size,) in sealing), moves + removals)
+
+    def trashed(self) -> dict[str, int]:
+        """Bytes in the trash by the user whose they were."""
+        found: Counter[str] = Counter()
+        queries = ["select path, size_bytes from garbage where kind = 'file'"]
+        if has_table(self._db, "trash_entry"):
+            queries.append("select path, size_bytes from trash_entry where object_key is not null")
+        for query in queries:
+            for path, size_bytes in self._db.execute(query):
+                user = owner_of(tuple(path.split(b"/")))
+                if user is not None:
+                    found[user] += size_bytes
+        return dict(found)
 
     def sweeps(self, name: str | None, limit: int) -> Sequence[SweepRow]:
         """The last runs of sweeps, newest first."""

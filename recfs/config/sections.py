@@ -79,6 +79,9 @@ class TrashSection(Section):
     """[trash]"""
 
     retention: Duration = Field(default=0.0, description="time deleted bytes are kept (seconds)")
+    charged: bool = Field(
+        default=False, strict=True, description="whether what a user has in the trash counts towards max_bytes"
+    )
 
 
 class WatchSection(Section):

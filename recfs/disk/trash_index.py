@@ -100,6 +100,7 @@ class TrashIndex:
         self.rows[row.gid] = row
         if row.object_key is not None:
             self._of_key.setdefault(row.object_key, set()).add(row.gid)
+            self._tree.accounts.trashed(row.gid, row.path, row.size_bytes)
 
     # --- asking --------------------------------------------------------------------------------------------------
 
@@ -126,6 +127,7 @@ class TrashIndex:
 
     def _forget(self, gid: int) -> None:
         row = self.rows.pop(gid)
+        self._tree.accounts.left_trash(gid)
         if row.object_key is not None:
             same = self._of_key[row.object_key]
             same.discard(gid)

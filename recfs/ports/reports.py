@@ -124,6 +124,9 @@ class StoreQueries(Protocol):
     def waiting(self) -> Waiting:
         """What is left for the next daemon."""
 
+    def trashed(self) -> dict[str, int]:
+        """How many bytes the trash has that were each user's."""
+
     def sweeps(self, name: str | None, limit: int) -> Sequence[SweepRow]:
         """The last runs of sweeps, or of one, newest first. None of a catalogue from before there were any."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, NoReturn
 
 from recfs.core import quota
 from recfs.core.bounds import MAX_INT, total
+from recfs.core.layout import owner_of
 from recfs.core.quota import Limits, Reason
 from recfs.errors import FileTooLarge, QuotaExceeded
 from recfs.ports.rows import ROOT_INO, AccountRow
@@ -19,7 +21,10 @@ LIMIT_NAMES = ("max_bytes", "max_files", "max_file_size", "max_monthly_uploads")
 class Account:
     """What one user has used, and what they may."""
 
-    __slots__ = ("limits", "month", "month_uploads", "own", "unchecked_writers", "used_bytes", "used_files", "user")
+    __slots__ = (
+        "limits", "month", "month_uploads", "own", "trashed_bytes", "unchecked_writers", "used_bytes", "used_files",
+        "user",
+    )  # fmt: skip
 
     def __init__(self, user: str, own: Limits, limits: Limits) -> None:
         self.user = user
@@ -27,6 +32,8 @@ class Account:
         self.limits = limits
         self.used_bytes = 0
         self.used_files = 0
+        self.trashed_bytes = 0
+        """In the trash, where that is charged. Not kept: it is what the rows of the trash add up to."""
         self.month = ""
         self.month_uploads = 0
         self.unchecked_writers = 0
@@ -39,6 +46,11 @@ class Account:
             self.user, total(self.used_bytes), self.used_files, self.month, self.month_uploads,
             own.max_bytes, own.max_files, own.max_file_size, own.max_monthly_uploads,
         )  # fmt: skip
+
+    @property
+    def charged_bytes(self) -> int:
+        """What counts towards `max_bytes`."""
+        return self.used_bytes + self.trashed_bytes
 
     def uploads_in(self, month: str) -> int:
         """Uploads counted in *month*. A counter of an earlier month counts nothing, one of a later month does."""
@@ -78,7 +90,7 @@ class Account:
     def check_room(self, added_bytes: int, added_files: int) -> None:
         """Raise QuotaExceeded when a subtree of this size cannot be moved in."""
         limits = self.limits
-        if limits.max_bytes is not None and added_bytes > 0 and self.used_bytes + added_bytes > limits.max_bytes:
+        if limits.max_bytes is not None and added_bytes > 0 and self.charged_bytes + added_bytes > limits.max_bytes:
             raise QuotaExceeded(
                 f"user {self.user}: {added_bytes} bytes more than max_bytes = {limits.max_bytes} allows"
             )
@@ -89,19 +101,19 @@ class Account:
 
     def admit(self, file_size: int, wanted_size: int, offset: int) -> int:
         """How far a file of *file_size* may grow towards *wanted_size*; raises when no byte at *offset* is within."""
-        allowed = quota.grow(self.limits, self.used_bytes, file_size, wanted_size)
+        allowed = quota.grow(self.limits, self.charged_bytes, file_size, wanted_size)
         if allowed <= offset < wanted_size:
             self._refuse(file_size, wanted_size)
         return allowed
 
     def demand(self, file_size: int, wanted_size: int) -> None:
         """Raise unless a file of *file_size* may grow to *wanted_size* whole."""
-        if quota.grow(self.limits, self.used_bytes, file_size, wanted_size) < wanted_size:
+        if quota.grow(self.limits, self.charged_bytes, file_size, wanted_size) < wanted_size:
             self._refuse(file_size, wanted_size)
 
     def may_write_unchecked(self, file_size: int, headroom: int | None) -> bool:
         """Whether one more writer may write without being checked at each write."""
-        return quota.may_write_unchecked(self.limits, self.used_bytes, file_size, self.unchecked_writers, headroom)
+        return quota.may_write_unchecked(self.limits, self.charged_bytes, file_size, self.unchecked_writers, headroom)
 
     @property
     def is_bounded(self) -> bool:
@@ -110,14 +122,14 @@ class Account:
 
     def check_exceeded(self, file_size: int) -> None:
         """Raise QuotaExceeded or FileTooLarge when a limit is passed already."""
-        reason = quota.exceeded(self.limits, self.used_bytes, file_size)
+        reason = quota.exceeded(self.limits, self.charged_bytes, file_size)
         if reason is Reason.FILE_SIZE:
             raise FileTooLarge(f"user {self.user}: max_file_size = {self.limits.max_file_size} is passed")
         if reason is not None:
             raise QuotaExceeded(f"user {self.user}: max_bytes = {self.limits.max_bytes} is passed")
 
     def _refuse(self, file_size: int, wanted_size: int) -> NoReturn:
-        if quota.grow_reason(self.limits, self.used_bytes, file_size, wanted_size) is Reason.FILE_SIZE:
+        if quota.grow_reason(self.limits, self.charged_bytes, file_size, wanted_size) is Reason.FILE_SIZE:
             raise FileTooLarge(f"user {self.user}: max_file_size = {self.limits.max_file_size} is reached")
         raise QuotaExceeded(f"user {self.user}: max_bytes = {self.limits.max_bytes} is reached")
 
@@ -125,7 +137,12 @@ class Account:
 class Accounts:
     """All users met since the start. Loaded when a directory of theirs is first loaded."""
 
-    def __init__(self, catalogue: Catalogue, defaults: Limits) -> None:
+    def __init__(self, catalogue: Catalogue, defaults: Limits, *, charges_trash: bool = False) -> None:
+        self.charges_trash = charges_trash
+        """Whether what users have in the trash counts towards their `max_bytes`."""
+        self._in_trash: dict[int, tuple[str, int]] = {}
+        """Whose the bytes are, and how many, by number in the trash."""
+        self._trashed: Counter[str] = Counter()
         self._catalogue = catalogue
         self._defaults = defaults
         self._known: dict[str, Account] = {}
@@ -138,6 +155,7 @@ class Accounts:
                 row = row._replace(used_bytes=await self._added_up(user))
             if user not in self._known:
                 self._known[user] = self._from_row(user, row)
+                self._known[user].trashed_bytes = self._trashed[user]
         return self._known[user]
 
     async def _added_up(self, user: str) -> int:
@@ -157,6 +175,30 @@ class Accounts:
         account.used_bytes, account.used_files = row.used_bytes, row.used_files
         account.month, account.month_uploads = row.month, row.month_uploads
         return account
+
+    def trashed(self, gid: int, path: bytes, size_bytes: int) -> None:
+        """Bytes that had a name go to the trash under a number."""
+        user = owner_of(tuple(path.split(b"/"))) if self.charges_trash and size_bytes else None
+        self.left_trash(gid)
+        if user is not None:
+            self._in_trash[gid] = user, size_bytes
+            self._charge_trash(user, size_bytes)
+
+    def left_trash(self, gid: int) -> None:
+        """They are gone, or have a name again."""
+        if gid in self._in_trash:
+            user, size_bytes = self._in_trash.pop(gid)
+            self._charge_trash(user, -size_bytes)
+
+    def charged_for(self, account: Account, gid: int) -> int:
+        """What *account* is charged for what the trash has under a number."""
+        user, size_bytes = self._in_trash.get(gid, ("", 0))
+        return size_bytes if user == account.user else 0
+
+    def _charge_trash(self, user: str, size_bytes: int) -> None:
+        self._trashed[user] += size_bytes
+        if user in self._known:
+            self._known[user].trashed_bytes = self._trashed[user]
 
     def set_limits(self, account: Account, own: Limits) -> None:
         """Give *account* its own limits; they hold for the next byte."""

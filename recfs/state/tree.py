@@ -25,6 +25,7 @@ from recfs.state.locations import Locations
 from recfs.state.memory import Memory
 from recfs.state.nodes import DirNode, FileNode, Garbage, Node, from_row
 from recfs.state.orphans import Orphans
+from recfs.state.removed import Removed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -74,7 +75,7 @@ class Tree:
         self.nodes: dict[int, Node] = {}
         self.memory = Memory(self.nodes, behind, cached_inodes)
         self.orphans = Orphans()
-        self.garbage: dict[int, Garbage] = {}
+        self.garbage = Removed(accounts)
         self.locations = Locations()
         self.shown_ids: dict[int, int] = {}
         self.shown_inos: dict[int, int] = {}

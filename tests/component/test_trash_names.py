@@ -11,7 +11,7 @@ import pytest
 
 from recfs.core.model import State
 from recfs.core.retention import Cause, Status
-from recfs.errors import NotFound
+from recfs.errors import NotFound, QuotaExceeded
 from recfs.fs.attributes import Changes
 from recfs.state.nodes import DirNode, LinkNode
 
@@ -297,3 +297,59 @@ async def test_one_that_was_active_keeps_its_date(fs: Filesystem) -> None:
     assert await kept(fs, path=REC) == {}
     life = (await fs.node(REC)).life
     assert (life.keep, life.expires_ns, life.dated_ns, life.ahead_ns) == (1, 12, 3, 4)
+
+
+async def test_what_is_in_the_trash_counts_where_the_configuration_says_so(place: Path) -> None:
+    async with filesystem(place / "root", trash={"retention": HOUR, "charged": True}) as fs:
+        await fs.write(FILE, pattern(6000))
+        await fs.write("users/7/recordings/1/x", pattern(500))
+        await ask(fs, "quota_set", user="5", max_bytes=10_000)
+        await fs.drain()
+        await fs.unlink(FILE)
+        await fs.drain()
+        assert fs.account() == (0, 0)
+        shown = {each["user"]: each["trashed_bytes"] for each in await ask(fs, "quota_show")}
+        assert shown == {"5": 6000, "7": 0}
+        with pytest.raises(QuotaExceeded):
+            await fs.write(OTHER, pattern(6000))
+        await fs.unlink(OTHER)
+        await ask(fs, "trash_purge", path=OTHER)
+        await fs.drain()
+        assert await kept(fs, path=FILE) == {}  # coming back, it counts as it did
+        assert fs.account() == (6000, 1)
+        await fs.write(FILE, b"")
+        await fs.drain()
+        await fs.stop()
+        await fs.reopen()  # the next daemon charges the same
+        with pytest.raises(QuotaExceeded):
+            await fs.write(OTHER, pattern(6000))
+        await fs.unlink(OTHER)
+        await ask(fs, "trash_purge", all=True)
+        await fs.drain()
+        await fs.write(OTHER, pattern(9000))
+        await fs.drain()
+        assert (await ask(fs, "quota_check", repair=False))["differences"] == []
+        fs.clock.advance(2 * HOUR)
+
+
+async def test_it_does_not_count_by_itself(fs: Filesystem) -> None:
+    await fs.write(FILE, pattern(6000))
+    await ask(fs, "quota_set", user="5", max_bytes=10_000)
+    await fs.drain()
+    await fs.unlink(FILE)
+    await fs.write(OTHER, pattern(9000))
+    assert [each["trashed_bytes"] for each in await ask(fs, "quota_show")] == [0]
+
+
+async def test_a_replaced_file_counts_on_in_the_trash(place: Path) -> None:
+    async with filesystem(place / "root", trash={"retention": HOUR, "charged": True}) as fs:
+        await ask(fs, "quota_set", user="5", max_bytes=10_000)
+        await fs.write(FILE, pattern(4000))
+        await fs.drain()
+        await fs.unlink(FILE)
+        await fs.write(FILE, pattern(5000))
+        await fs.drain()
+        assert await kept(fs, path=FILE, force=True) == {}
+        assert fs.account() == (4000, 1)
+        (user,) = await ask(fs, "quota_show")
+        assert user["trashed_bytes"] == 5000

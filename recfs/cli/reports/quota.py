@@ -87,6 +87,9 @@ def _print_users(users: list[dict[str, Any]]) -> None:
         output.say("no users")
         return
     output.print_table(USER_COLUMNS, [user_row(user) for user in users], right=USER_NUMBERS)
+    for user in users:
+        if user.get("trashed_bytes"):
+            output.say(f"{user['user']}: {output.size(user['trashed_bytes'])} in the trash count as well")
     if any(value is not None for user in users for value in user["own_limits"].values()):
         output.say(f"{_OWN_MARK} the user's own limit; the others are the defaults of recfs.conf")
 

@@ -43,7 +43,7 @@ def trash() -> None:
 
     `[trash].retention` says how long it is kept: by default not at all. Directories, links and extended attributes are
     kept as well. What only S3 had stays there meanwhile (kind S3), and comes back without a transfer. What is kept
-    counts towards no quota, and takes its room on the disk or in S3.
+    takes its room on the disk or in S3; it counts towards no quota unless `[trash].charged` says so.
     """
 
 

@@ -190,9 +190,12 @@ class Returning:
         child_role(folder.role, name, is_dir=entry.kind is Kind.DIR)
         if entry.kind is Kind.DIR:
             return
-        replaced = folder.children.get(name)
-        freed = replaced.bytes if isinstance(replaced, FileNode) else 0
+        replaced, accounts = folder.children.get(name), self._tree.accounts
+        freed = 0
+        if isinstance(replaced, FileNode) and not accounts.charges_trash:  # else it goes on counting, in the trash
+            freed = replaced.bytes
         if folder.account is not None:
+            freed += accounts.charged_for(folder.account, entry.gid)
             if replaced is None:
                 folder.account.check_add_file(self._tree.clock.calendar_ns(), upload=False)
             folder.account.demand(freed, max(freed, size))

@@ -1,0 +1,36 @@
+"""What lost its name and still lies on the disk, by number; where the configuration says so, its owners are charged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from recfs.core.model import Kind
+from recfs.state.nodes import Garbage
+
+if TYPE_CHECKING:
+    from recfs.state.accounts import Accounts
+
+
+class Removed(dict[int, Garbage]):
+    """All garbage entries. A user is charged for bytes from their entry on until they are gone or have a name again."""
+
+    def __init__(self, accounts: Accounts) -> None:
+        super().__init__()
+        self._accounts = accounts
+
+    def __setitem__(self, gid: int, entry: Garbage) -> None:
+        super().__setitem__(gid, entry)
+        if entry.kind is Kind.FILE:
+            self._accounts.trashed(gid, entry.path, entry.size_bytes)
+
+    def __delitem__(self, gid: int) -> None:
+        super().__delitem__(gid)
+        self._accounts.left_trash(gid)
+
+    def pop(self, gid: int, default: Garbage | None = None) -> Garbage | None:  # type: ignore[override]
+        """As `dict.pop`."""
+        self._accounts.left_trash(gid)
+        return super().pop(gid, default)
+
+
+__all__ = ["Removed"]
