@@ -23,9 +23,11 @@ class Offline:
         self._config = config
 
     def call(self, method: str, **params: Any) -> Any:
-        """Answer one control method. Raises RecfsError."""
+        """Answer one control method. Raises RecfsError, KeyboardInterrupt."""
         try:
             return trio.run(self._call, method, params)
+        except* KeyboardInterrupt:
+            raise KeyboardInterrupt from None
         except* RecfsError as group:
             raise first_error(group) from group
 

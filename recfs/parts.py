@@ -322,7 +322,7 @@ async def _build(
     reports = SqliteReports(store.catalogue_path, limiter)
     care = upkeep.build(
         config, vfs, store, publisher, kernel, CatalogueCopies(), counting, reports, tier, tier_run,
-        trash_index, restored=recovered.age is not Age.SAME,
+        trash_index, restored=recovered.age is not Age.SAME, is_busy=lambda: committer.busy_with > 0,
     )  # fmt: skip
     timekeeper = Timekeeper(clock, behind)
     sweeps = (

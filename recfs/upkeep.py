@@ -1,18 +1,23 @@
-"""Builds what looks after the files of a store in use: what expires, the trash, and backups of its catalogue."""
+"""Builds what looks after the files of a store in use: what expires, the trash, backups, and verification."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from recfs.api.work import UpkeepWork
 from recfs.core.upkeep.leftovers import Mode
+from recfs.core.verification.verdicts import Level
 from recfs.disk.home.path_resolver import PathResolver
 from recfs.fs.foreign.judging import PART
 from recfs.fs.leftovers.adoption import Adoption
 from recfs.fs.leftovers.local import LocalLeftovers
 from recfs.fs.trash import Trash
+from recfs.fs.verification.repair import Repair
+from recfs.fs.verification.verifier import PART as VERIFY_PART
+from recfs.fs.verification.verifier import Verifier
 from recfs.services.archiving import Archiving
 from recfs.services.backups import Backups, BackupSettings
 from recfs.services.clearing.versions import VersionSweep
@@ -20,6 +25,9 @@ from recfs.services.expiry import Expiry
 from recfs.services.multiparts import Multiparts
 from recfs.services.orphans import Orphans
 from recfs.services.sweeper import Sweeper
+from recfs.services.verification.runs import Verifications
+from recfs.services.verification.scrub import PART as SCRUB_PART
+from recfs.services.verification.scrub import Scrub
 from recfs.services.watcher import Watcher
 from recfs.stores.backups import BackupFolder, backup_folder
 from recfs.tier.backups import BucketBackups
@@ -45,6 +53,7 @@ class Upkeep:
     """The parts that look after the files of a store."""
 
     work: UpkeepWork
+    verifier: Verifier
 
     def sweeps(self) -> list[Sweep[Any, Any]]:
         """What is looked at now and then."""
@@ -60,18 +69,25 @@ class Upkeep:
 
     def services(self, *, mounted: bool) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
         """What has to run, by the name of its part; *mounted* False: for a command alone."""
-        watcher = self.work.watcher
-        return [(PART, watcher.run)] if mounted and watcher is not None else []
+        work = self.work
+        found: list[tuple[str, Callable[[], Awaitable[object]]]] = [(VERIFY_PART, work.verifications.run)]
+        if mounted and work.watcher is not None:
+            found.append((PART, work.watcher.run))
+            self.verifier.watched = True
+        if mounted and work.scrub is not None:
+            found.append((SCRUB_PART, work.scrub.run))
+        return found
 
 
 def build(
     config: Config, vfs: Vfs, store: LocalStore, publisher: HomePublisher, kernel: KernelCache, copies: CatalogueCopies,
     generations: Generations, reports: Reports, tier: Tier | None, tier_run: TierRun | None,
-    index: TrashIndex, *, restored: bool,
+    index: TrashIndex, *, restored: bool, is_busy: Callable[[], bool],
 ) -> Upkeep:  # fmt: skip
     """Put it together, over a file system that has been recovered; *tier* None: without S3.
 
-    *restored*: this start has found the catalogue and the home tree to be of two times.
+    *restored*: this start has found the catalogue and the home tree to be of two times. *is_busy*: whether files are
+    being committed.
     """
     trash = Trash(vfs, store, publisher, kernel, index, tier.trashed if tier is not None else None)
     sweeper = Sweeper(
@@ -102,19 +118,37 @@ def build(
     if tier_run is not None and any(rule.archive_storage_class is not None for rule in policy.rules):
         every_s = config.recordings.sweep_interval
         archiving = Archiving(vfs.tree, policy, expiry.look, tier_run, interval_s=every_s)
-    orphans = _orphans(config, vfs, store, publisher, kernel, trash, tier)
+    repair = Repair(vfs, store)
+    verifier = Verifier(vfs, store, tier, repair)
+    vfs.tree.events.subscribe(verifier)
+    verifications, scrub = Verifications(verifier, vfs.tree, partial(_is_written, vfs, is_busy)), None
+    if config.scrub.enabled:
+        scrub = Scrub(
+            verifier, vfs.tree, level=Level(config.scrub.level), rate=config.scrub.rate, window=config.scrub.window,
+            period_s=config.scrub.period, is_busy=is_busy,
+        )  # fmt: skip
+    orphans = _orphans(config, vfs, store, publisher, kernel, trash, tier, repair)
     if restored:
         orphans.restored()
     versions = VersionSweep(vfs, kernel, config.versions, every_s=config.sweep.versions_every)
-    return Upkeep(UpkeepWork(sweeper, trash, expiry, archiving, backups, multiparts, orphans, versions, watcher))
+    work = UpkeepWork(
+        sweeper, trash, expiry, archiving, backups, multiparts, orphans, versions, watcher, verifications, scrub
+    )  # fmt: skip
+    return Upkeep(work, verifier)
+
+
+def _is_written(vfs: Vfs, is_busy: Callable[[], bool]) -> bool:
+    """Whether programs have files open for writing, or such are being committed."""
+    return is_busy() or any(handle.writes for handle in vfs.files.handles.values())
 
 
 def _orphans(
     config: Config, vfs: Vfs, store: LocalStore, publisher: HomePublisher, kernel: KernelCache, trash: Trash,
-    tier: Tier | None,
+    tier: Tier | None, repair: Repair,
 ) -> Orphans:  # fmt: skip
     def fetched() -> list[str]:
-        return [each.staging for each in tier.copies.partial.values()] if tier is not None else []
+        copies = [each.staging for each in tier.copies.partial.values()] if tier is not None else []
+        return [*copies, *repair.fetching]
 
     local = LocalLeftovers(vfs, PathResolver(store), store, publisher, trash, fetched)
     far = BucketLeftovers(tier, vfs.tree) if tier is not None else None

@@ -359,6 +359,10 @@ class MemoryCatalogue:
         """Of the rows there are."""
         return max([0, *self._nodes, *(row.ino for row in self._garbage.values())])
 
+    async def files(self, after_ino: int, limit: int) -> Sequence[int]:
+        """In order."""
+        return sorted(row.ino for row in self._nodes.values() if row.kind is Kind.FILE and row.ino > after_ino)[:limit]
+
     async def evictable(self, now_ns: int, limit: int) -> Sequence[int]:
         """Least recently used first."""
         rows = [

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from recfs.services.recount import Recount
     from recfs.services.sweeper import Sweeper
     from recfs.services.tier_run import TierRun
+    from recfs.services.verification.runs import Verifications
+    from recfs.services.verification.scrub import Scrub
     from recfs.services.watcher import Watcher
 
 
@@ -49,6 +51,9 @@ class UpkeepWork:
     versions: VersionSweep
     watcher: Watcher | None
     """None where it is turned off."""
+    verifications: Verifications
+    scrub: Scrub | None
+    """None where the configuration has none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,11 @@ class Questions:
         query = f"select {columns} from node indexed by node_parent {here} {which}"
         return [node_row(row) for row in self._read(query, (parent, max(after_ino, 1), limit))]
 
+    async def files(self, after_ino: int, limit: int) -> Sequence[int]:
+        """As the port says."""
+        query = "select ino from node where ino > ? and kind = 'file' order by ino limit ?"
+        return [ino for (ino,) in self._read(query, (after_ino, limit))]
+
     async def unsettled(self) -> Sequence[NodeRow]:
         """What was under way when the catalogue was last written."""
         query = f"select {NODE} from {NODES} where node.ino in ({UNSETTLED}) order by node.ino"

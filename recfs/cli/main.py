@@ -33,6 +33,7 @@ from recfs.cli.upkeep.rebuild import rebuild
 from recfs.cli.upkeep.recording import recording
 from recfs.cli.upkeep.restore_catalogue import restore_catalogue
 from recfs.cli.upkeep.trash import trash
+from recfs.cli.upkeep.verify import verify
 from recfs.cli.upkeep.watch import watch
 from recfs.cli.work.drain import drain
 from recfs.cli.work.queue import queue
@@ -42,10 +43,10 @@ _SECTIONS = {
     "With a daemon, and without": """
     With a daemon running, the daemon answers; only its own user and root may ask it. Without one, `status`, `ls-files`,
     `info`, `quota show`, `quota check`, `recording list`, `recording show`, `queue` and `route explain` read the
-    catalogue as the last daemon left it, and `quota set`, `quota check --repair`, `sweep temp`, `sweep expired` and the
-    others of `recording` open the store for a moment themselves. Name the configuration
-    then: a store found by `--root` alone has the default limits, and no S3. `bucket owner` and `bucket claim` ask S3
-    without a daemon, too; `drain` and everything else that asks S3 need one.
+    catalogue as the last daemon left it, and `quota set`, `quota check --repair`, `sweep temp`, `sweep expired`,
+    `verify` and the others of `recording` open the store for a time themselves. Name the configuration then: a store
+    found by `--root` alone has the default limits, and no S3. `bucket owner` and `bucket claim` ask S3 without a
+    daemon, too; `drain` and everything else that asks S3 need one.
 
     A command that waits for the daemon or for S3 says so on standard error after 3 s, and what S3 said last; a question
     (`bucket`, `lifecycle`, `presign`, `restore`) ends after 30 s with exit code 8.
@@ -183,8 +184,8 @@ def cli() -> None:
 
 
 for _command in (
-    *(mount, umount, status, ls_files, info, quota, recording, sweep, trash, watch, backup, restore_catalogue),
-    *(rebuild, drain, queue),
+    *(mount, umount, status, ls_files, info, quota, recording, sweep, trash, watch, verify, backup),
+    *(restore_catalogue, rebuild, drain, queue),
     *(evict, fetch, pin, unpin, route, tier, restore, presign, lifecycle, bucket, config_group, doctor),
 ):
     cli.add_command(_command)

@@ -17,6 +17,7 @@ from recfs.config.sections import (
     FallbackSection,
     LogSection,
     QuotaSection,
+    ScrubSection,
     TempSection,
     TrashSection,
     WatchSection,
@@ -69,6 +70,7 @@ class Config(Section):
     recordings: RecordingsSection = Field(default=RecordingsSection(), description="recordings that expire")
     retention: RetentionRules = Field(default=(), description="how long recordings live; with no rule: for ever")
     versions: VersionRules = Field(default=(), description="how many versions are kept; with no rule: all")
+    scrub: ScrubSection = Field(default=ScrubSection(), description="verification of all files in the background")
     s3: S3Section | None = Field(default=None, description="the bucket of the S3 tier; none: no S3 tier")
     route: RouteRules = Field(
         default_factory=default_routes, description="which files go to S3; with [s3] and no rule: all below users/"
@@ -139,6 +141,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "recordings": RecordingsSection,
     "retention": RetentionSection,
     "versions": VersionsSection,
+    "scrub": ScrubSection,
     "s3": S3Section,
     "route": RouteSection,
     "cache": CacheSection,

@@ -3,12 +3,13 @@
 from typing import Annotated, Literal
 
 import pydantic
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import core_schema
 
-from recfs.config.types import AbsolutePath, AnyCase, CountLimit, Duration, Section, SizeLimit
+from recfs.config.types import AbsolutePath, AnyCase, CountLimit, Duration, Section, Size, SizeLimit
 from recfs.core.fallback import FallbackRule, check_rules
 from recfs.core.quota import Limits
+from recfs.core.verification.scrubbing import Window
 
 DEFAULT_FALLBACK = FallbackRule("users/*/thumbnails/*", "shared/thumbnails/*")
 
@@ -95,6 +96,28 @@ class WatchSection(Section):
     )
     scan_interval: Duration = Field(
         default=600.0, ge=1.0, description="time between two looks at everything where not all can be watched (seconds)"
+    )
+
+
+def _window(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError('a window of hours is a text such as "22:00-06:00"; "" for all day')
+    return str(Window.parse(value)) if value.strip() else ""
+
+
+class ScrubSection(Section):
+    """[scrub]"""
+
+    enabled: bool = Field(default=False, strict=True, description="whether all files are verified in the background")
+    level: Annotated[Literal["presence", "size", "hash", "remote"], AnyCase] = Field(
+        default="hash", description="how closely each file is looked at"
+    )
+    rate: Size = Field(default=20 << 20, ge=64 << 10, description="bytes read a second, at most")
+    window: Annotated[str, BeforeValidator(_window)] = Field(
+        default="", description="hours in which it reads, local time; empty: all day"
+    )
+    period: Duration = Field(
+        default=30 * 86_400.0, ge=60.0, description="time from the beginning of a round to the next (seconds)"
     )
 
 

@@ -28,8 +28,8 @@ class State(enum.StrEnum):
     """Its writer or the machine died before the commit, or the writer was stopped at a limit; the bytes that are there
     are kept and readable."""
     CORRUPT = "corrupt"
-    """Its bytes are not those of the recorded checksums. A whole file enters it when its size is another one as it is
-    opened, and in no other way: nothing reads files to verify them yet."""
+    """Its bytes are not those of the recorded checksums, or are nowhere: a verification found that, or its size was
+    another one as it was opened."""
     UPLOADING = "uploading"
     """Committed, and on its way to S3."""
     STORED = "stored"
@@ -68,7 +68,8 @@ TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
         (State.INCOMPLETE, State.WRITING),  # a writer takes it up again
         (State.INCOMPLETE, State.SEALING),  # recovery: its writer had closed, only the commit is missing
         (State.CORRUPT, State.WRITING),  # rewritten
-        (State.CORRUPT, State.COMMITTED),  # verified again, and the checksums match
+        (State.CORRUPT, State.COMMITTED),  # verified again, and the checksums match; or repaired
+        (State.CORRUPT, State.EVICTED),  # there are no bytes here, and S3 has the right ones
         (State.COMMITTED, State.UPLOADING),  # the journal's upload begins
         (State.UPLOADING, State.COMMITTED),  # given up, or taken out of the queue
         (State.UPLOADING, State.STORED),  # confirmed by S3
@@ -80,6 +81,7 @@ TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
         (State.STORED, State.CORRUPT),  # a verification failed
         (State.STORED, State.EVICTED),  # its room here was needed
         (State.EVICTED, State.FETCHING),  # somebody reads
+        (State.EVICTED, State.CORRUPT),  # a verification found that S3 has other bytes, or none
         (State.EVICTED, State.WRITING),  # overwritten, or fetched to be changed
         (State.EVICTED, State.ARCHIVED),  # found in an archive class
         (State.FETCHING, State.STORED),  # all of it is here, and verified

@@ -76,6 +76,10 @@ class BackingFiles:
         """As `PublisherWaits.ended`."""
         await self.moves.ended(node)
 
+    def path_of(self, node: FileNode) -> bytes:
+        """Local path of its bytes, after `wait_for_moves`; holds until the next await."""
+        return self._places.local(node)
+
     # --- opening and closing -------------------------------------------------------------------------------------
 
     async def acquire(self, node: FileNode, *, write: bool, empty: bool = False) -> BackingFile:
@@ -96,7 +100,7 @@ class BackingFiles:
             if node.state.is_remote and (node.body is None or write):
                 await self._from_afar(node, write=write, empty=empty)
                 continue
-            await self._open(node, os.O_RDWR if write else os.O_RDONLY)
+            await self._open(node, os.O_RDWR if write else os.O_RDONLY, empty=empty)
 
     async def _from_afar(self, node: FileNode, *, write: bool, empty: bool) -> None:
         """Do a step towards a body of a file whose bytes S3 has."""
@@ -118,16 +122,16 @@ class BackingFiles:
                 node.body.download = begun[1]
 
     async def _begin_anew(self, node: FileNode) -> None:
-        """Give a file whose old bytes only S3 has a fresh, empty staging file. The object is the way back."""
+        """Give a file whose old bytes S3 has, or nobody, a fresh, empty staging file. The object is the way back."""
         await self.moves.ended_soon(node)
-        if not node.state.is_remote or is_gone(node):
+        if not (node.state.is_remote or node.state is State.CORRUPT) or is_gone(node):
             return
         staging, fd = self.pool.take()
         self._tree.events.superseded(node)
         self.unsealing.to_writing(node)
         node.promised = 0
         self._tree.resize(node, 0)
-        node.staging = staging
+        node.staging, node.home_ino = staging, None
         if node.body is None:
             node.body = BackingFile(fd, writable=True)
         else:
@@ -151,7 +155,7 @@ class BackingFiles:
         else:
             os.close(fd)  # opened twice at once: look again
 
-    async def _open(self, node: FileNode, flags: int) -> None:
+    async def _open(self, node: FileNode, flags: int, *, empty: bool) -> None:
         path = self._places.local(node)
         before = node.body
         try:
@@ -163,6 +167,9 @@ class BackingFiles:
                 return  # moved or removed meanwhile: look again
             if self.remote.lost(node):
                 self._publisher.remake_above(node.ino)
+                return
+            if node.state is State.CORRUPT and empty:
+                await self._begin_anew(node)
                 return
             raise IoFailure(
                 f"{node.path}: its bytes are missing, {os.fsdecode(path)} was removed out of band"

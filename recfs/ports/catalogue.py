@@ -45,6 +45,9 @@ class Names(Protocol):
     async def children(self, parent: int, after_ino: int, limit: int, *, placed: bool = False) -> Sequence[NodeRow]:
         """Up to *limit* rows of *parent* with ino > *after_ino*, by ino; their places are left out if not *placed*."""
 
+    async def files(self, after_ino: int, limit: int) -> Sequence[int]:
+        """Up to *limit* inode numbers of files above *after_ino*, in order, whatever state they are in."""
+
     async def xattrs(self, ino: int) -> dict[bytes, bytes]:
         """The user's extended attributes of *ino*."""
 

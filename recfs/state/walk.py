@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 import trio
@@ -55,7 +55,7 @@ async def file_at(tree: Tree, ino: int) -> FileNode | None:
     return node if isinstance(node, FileNode) else None
 
 
-async def walk(tree: Tree, top: DirNode | FileNode) -> AsyncIterator[Found]:
+async def walk(tree: Tree, top: DirNode | FileNode) -> AsyncGenerator[Found, None]:
     """The file *top*, or all files below it. What is moved about meanwhile may be met twice, or not at all."""
     if isinstance(top, FileNode):
         yield Found(tree, top.parent, tuple(top.parts()), top)

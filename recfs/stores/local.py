@@ -225,6 +225,28 @@ class LocalStore:
         """Local path in lost+found."""
         return self._lost + b"/" + os.fsencode(name)
 
+    def keep_lost(self, path: bytes, name: bytes) -> str:
+        """Give a file another name, in lost+found, durably (link(2)); tells which. Blocking. Raises OSError.
+
+        Done twice, it is as if done once.
+        """
+        with (
+            self.beneath.folder(path) as (folder, plain),
+            self.beneath.folder(self._lost + b"/" + name) as (lost, kept),
+        ):
+            info, free, count = os.stat(plain, dir_fd=folder, follow_symlinks=False), kept, 1
+            while True:
+                try:
+                    os.link(plain, free, src_dir_fd=folder, dst_dir_fd=lost, follow_symlinks=False)
+                    break
+                except FileExistsError:
+                    if os.stat(free, dir_fd=lost, follow_symlinks=False).st_ino == info.st_ino:
+                        break
+                count += 1
+                free = b"%b.%d" % (kept, count)
+        self.beneath.sync(self._lost)
+        return os.fsdecode(free)
+
     # --- opening -------------------------------------------------------------------------------------------------
 
     def open_file(self, path: bytes, flags: int) -> int:

@@ -81,15 +81,25 @@ class CacheEvictor:
     def _mark_away(self, node: FileNode, in_s3: ObjectRow) -> None:
         node.enter(State.EVICTED)
         node.home_ino = None
-        self._copies.local_bytes -= in_s3.size_bytes
+        if in_s3.copy.local:
+            self._copies.local_bytes -= in_s3.size_bytes
         self._copies.remember(node, in_s3.here(local=0))
 
     def lost(self, node: FileNode) -> bool:
         """The local copy was removed out of band: tells whether S3 has the bytes, and they can be had again. Atomic."""
-        in_s3 = node.object
-        if node.state is not State.STORED or in_s3 is None or node.body is not None or _is_moving(node):
+        if node.state is not State.STORED or not self.gone(node):
             return False
         log.warning("%s: its local copy was removed out of band; S3 has the bytes", node.path)
+        return True
+
+    def gone(self, node: FileNode) -> bool:
+        """There are no local bytes (any more) of a file that S3 has: it is read from there. Atomic.
+
+        False where somebody has it open, or it is being moved: it stays what it is.
+        """
+        in_s3 = node.object
+        if in_s3 is None or node.body is not None or _is_moving(node):
+            return False
         self._mark_away(node, in_s3)
         return True
 

@@ -23,7 +23,7 @@ from .sqlitefiles import SqliteFiles
 
 EFFECTS = (
     "rename", "unlink", "mkdir", "rmdir", "symlink", "fsync", "fdatasync", "ftruncate", "pwrite", "setxattr",
-    "chmod", "chown", "utime", "sync_all", "apply", "sync", "sqlite-sync",
+    "chmod", "chown", "utime", "sync_all", "apply", "sync", "sqlite-sync", "link",
 )  # fmt: skip
 """What changes a store or makes changes durable: the points at which a process may die."""
 
@@ -198,7 +198,8 @@ class Faults:
 def _in_full(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     """The arguments, with names in a directory given by its descriptor (`dir_fd`) written out as paths."""
     full = list(args)
-    places = {"rename": (("src_dir_fd", 0), ("dst_dir_fd", 1)), "symlink": (("dir_fd", 1),)}.get(name, (("dir_fd", 0),))
+    two = (("src_dir_fd", 0), ("dst_dir_fd", 1))
+    places = {"rename": two, "link": two, "symlink": (("dir_fd", 1),)}.get(name, (("dir_fd", 0),))
     for keyword, index in places:
         folder = kwargs.get(keyword)
         if folder is not None:

@@ -423,6 +423,16 @@ class CatalogueContract:
         assert list(await filled.objects_below(ROOT_INO, 0, 10)) == [9, 30, 31, 32]
         assert list(await filled.objects_below(33, 0, 10)) == []
 
+    async def test_files_by_their_inode_numbers(self, filled: Catalogue) -> None:
+        known = list(await filled.files(0, 100))
+        rows = [row(20, b"sub", 2, kind=Kind.DIR), row(21, b"link", 2, kind=Kind.SYMLINK)]
+        states = (State.WRITING, State.COMMITTED, State.EVICTED)
+        rows += [row(30 + number, b"%d" % number, 20, state=state) for number, state in enumerate(states)]
+        await filled.apply(Batch(nodes=rows))
+        assert list(await filled.files(0, 100)) == [*known, 30, 31, 32]
+        assert list(await filled.files(30, 1)) == [31]
+        assert list(await filled.files(32, 10)) == []
+
     async def test_what_may_be_evicted_least_recently_used_first(self, filled: Catalogue) -> None:
         inos = range(20, 26)
         stored = [row(ino, b"%d" % ino, 2, state=State.STORED, has_object=1) for ino in inos]

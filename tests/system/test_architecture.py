@@ -108,6 +108,7 @@ PLANTED = {
     "Arrows point down: fs.names": ("fs/names/removal.py", "recfs.fs.names.namespace"),
     "Arrows point down: fs.foreign": ("fs/foreign/rows.py", "recfs.fs.foreign.acts"),
     "Arrows point down: fs.rebuild": ("fs/rebuild/findings.py", "recfs.fs.rebuild.procedure"),
+    "Arrows point down: fs.verification": ("fs/verification/repair.py", "recfs.fs.verification.verifier"),
     "Arrows point down: fs.session": ("fs/session/paths.py", "recfs.fs.session.session"),
     "Arrows point down: fs.trash": ("fs/trash/returning.py", "recfs.fs.trash.trash"),
     "Arrows point down: fuse": ("fuse/loop.py", "recfs.fuse.operations"),
@@ -122,6 +123,10 @@ PLANTED = {
     "Arrows point down: cli.upkeep": ("cli/upkeep/sweep.py", "recfs.cli.upkeep.trash"),
     "Arrows point down: rescue": ("rescue/backups.py", "recfs.rescue.restore"),
     "Stores never import each other": ("stores/local.py", "recfs.stores.s3.store"),
+    "Arrows point down: services.verification": (
+        "services/verification/scrub.py",
+        "recfs.services.verification.runs",
+    ),
     "Services never import each other": ("services/meter.py", "recfs.services.sweeper"),
     "The core does no I/O": ("core/quota.py", "shutil"),
     "SQL lives in the catalogue only": ("fs/vfs.py", "sqlite3"),

@@ -5,6 +5,7 @@ leftovers   what sweeps would clear away
 recordings  how long they live, and those that have expired
 sweeps      what is looked at now and then, and temp jobs that have expired
 trash       what was deleted or overwritten
+verify      whether bytes are what they were when they were committed
 watch       what is done to the home tree past recfs
 """
 
@@ -17,6 +18,7 @@ from recfs.api.upkeep.leftovers import LeftoverAnswers
 from recfs.api.upkeep.recordings import RecordingAnswers
 from recfs.api.upkeep.sweeps import SweepAnswers
 from recfs.api.upkeep.trash import TrashAnswers
+from recfs.api.upkeep.verify import VerifyAnswers
 from recfs.api.upkeep.watch import WatchAnswers
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ def handlers(
         **LeftoverAnswers(work).handlers(),
         **TrashAnswers(work.trash).handlers(),
         **BackupAnswers(work.backups, work.backups.clock).handlers(),
+        **VerifyAnswers(vfs, work.verifications, work.scrub).handlers(),
         **WatchAnswers(work.watcher).handlers(),
     }
 

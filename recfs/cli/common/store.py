@@ -62,6 +62,7 @@ _LIVE_ONLY = {
                 "watch_scan",
                 "watch_accept",
             ),
+            "verify_status",
         ),
         "this takes one; `recfs mount` starts it",
     ),
@@ -76,6 +77,7 @@ _WRITING = frozenset({"quota_set", "sweep_temp", "bucket_owner", "bucket_claim"}
     "recording_expire",
     "recording_keep",
     "recording_set_expiry",
+    "verify",
 }
 
 
@@ -109,9 +111,10 @@ class Store:
             if method in _LIVE_ONLY:
                 self._require_catalogue()
                 raise DaemonNotRunning(f"no daemon runs on {self.root}; {_LIVE_ONLY[method]}") from exc
-        return self._call_offline(method, params)
+        return self.call_alone(method, **params)
 
-    def _call_offline(self, method: str, params: dict[str, Any]) -> Any:
+    def call_alone(self, method: str, **params: Any) -> Any:
+        """Return the result of a method where no daemon runs; *params* may be anything. Raises as `call`, RootBusy."""
         self._require_catalogue()
         question = self._question(method, params)
         if question is not None:

@@ -14,6 +14,7 @@ from recfs.cli.common.params import ANY_PATH
 from recfs.cli.common.store import open_store
 from recfs.cli.reports.quota import USER_COLUMNS, USER_NUMBERS, user_row
 from recfs.cli.work.queue import summary
+from recfs.cli.work.scrubbing import scrub_line
 from recfs.cli.work.waiting import aside, progress, staying
 
 NAMED = 5
@@ -78,6 +79,7 @@ _FIELDS = {
         "the newest good backup of the catalogue, and how often one is made; one that is older than two such periods "
         "is a problem, and so is whatever keeps one from being made"
     ),
+    "scrub, `scrub`": "how far the background verification is (`[scrub]`); `null` where the configuration has none",
     "inodes cached, `inodes_cached`": "files and directories in memory",
     "problem, `problems`": (
         "what cannot be written, moved or committed and is tried again every second; bytes the last start could not "
@@ -251,6 +253,8 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
         facts.append(("backup", _backup(backup)))
     if result.get("s3"):
         facts += _s3(result["s3"])
+    if result.get("scrub"):
+        facts.append(("scrub", scrub_line(result["scrub"])))
     if result.get("clock"):
         facts.append(("clock", Text(f"it was {result['clock']}; nothing waits longer or goes earlier", style="yellow")))
     if result.get("inodes_cached") is not None:

@@ -1,0 +1,1 @@
+"""Verification of files: what is found, what follows from it, and when the scrub reads."""

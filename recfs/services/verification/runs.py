@@ -1,0 +1,203 @@
+"""Verifications that commands ask for: each walks over files, counts, and names what it finds."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import trio
+
+from recfs.core.verification.scrubbing import Pace
+from recfs.core.verification.verdicts import Level, Verdict
+from recfs.errors import Busy, NotFound
+from recfs.fs.verification.verifier import Pacer
+from recfs.state.nodes import DirNode
+from recfs.state.outcome import MOST_NAMED
+from recfs.state.problems import reason_of
+from recfs.state.walk import walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from recfs.fs.verification.verifier import Verified, Verifier
+    from recfs.state.nodes import FileNode
+    from recfs.state.tree import Tree
+    from recfs.state.walk import Found
+
+MOST_RUNS = 8
+"""At the same time."""
+ABANDONED_S = 60.0
+"""A run that nobody has asked about for so long ends, or is forgotten: whoever began it is gone."""
+NS = 1_000_000_000
+
+
+class Tally:
+    """What came of many files."""
+
+    def __init__(self) -> None:
+        self.verdicts: Counter[Verdict] = Counter()
+        self.read_bytes = 0
+        self.remote_bytes = 0
+        self.flaky = 0
+
+    def add(self, result: Verified) -> None:
+        """Count one."""
+        self.verdicts[result.verdict] += 1
+        self.read_bytes += result.read_bytes
+        self.remote_bytes += result.remote_bytes
+        self.flaky += result.is_flaky
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON."""
+        counts: dict[str, Any] = {verdict.value: self.verdicts[verdict] for verdict in Verdict}
+        return counts | {
+            "files": self.verdicts.total(),
+            "flaky": self.flaky,
+            "read_bytes": self.read_bytes,
+            "remote_bytes": self.remote_bytes,
+        }
+
+
+class Run:
+    """One verification of a file, or of all files below a directory."""
+
+    def __init__(
+        self,
+        verifier: Verifier,
+        tree: Tree,
+        top: DirNode | FileNode,
+        level: Level,
+        *,
+        since_ns: int,
+        pacer: Pacer,
+    ) -> None:
+        self._verifier = verifier
+        self._tree = tree
+        self._top = top
+        self._level = level
+        self._since_ns = since_ns
+        self._pacer = pacer
+        self._tally = Tally()
+        self._named = 0
+        self._fresh: list[dict[str, str]] = []
+        self._began_s = trio.current_time()
+        self._at = ""
+        self.failed: str | None = None
+        self.scope = trio.CancelScope()
+        self.asked_s = trio.current_time()
+        self.ended = trio.Event()
+
+    async def all(self) -> None:
+        """Look at every file. What one of them raises is told as its own."""
+        try:
+            with self.scope:
+                async with contextlib.aclosing(walk(self._tree, self._top)) as files:
+                    async for found in files:
+                        if found.ctime_ns >= self._since_ns:
+                            await self._one(found)
+            await self._tree.behind.flush()
+        except Exception as error:
+            self.failed = reason_of(error)
+        finally:
+            self.ended.set()
+
+    async def _one(self, found: Found) -> None:
+        node = await found.node()
+        if node is None:
+            return
+        self._at = found.path
+        result = await self._verifier.verify(node, self._level, self._pacer)
+        self._tally.add(result)
+        if result.verdict.is_problem:
+            self._named += 1
+            if self._named <= MOST_NAMED:
+                self._fresh.append({"path": result.path, "verdict": result.verdict.value, "reason": result.reason})
+
+    def as_json(self) -> dict[str, Any]:
+        """How far it is; `found` has what was found since this was asked for last."""
+        fresh, self._fresh = self._fresh, []
+        top = self._top
+        rfiles, rbytes = (top.rfiles, top.rbytes) if isinstance(top, DirNode) else (1, top.bytes)
+        everything = not self._since_ns  # else nobody knows how much there is
+        return self._tally.as_json() | {
+            "level": self._level.value,
+            "ended": self.ended.is_set(),
+            "interrupted": self.scope.cancel_called,
+            "failed": self.failed,
+            "at": self._at,
+            "took_s": trio.current_time() - self._began_s,
+            "total_files": rfiles if everything else None,
+            "total_bytes": rbytes if everything else None,
+            "found": fresh,
+            "unnamed": max(0, self._named - MOST_NAMED),
+        }
+
+
+class Verifications:
+    """All of them, by number."""
+
+    def __init__(self, verifier: Verifier, tree: Tree, is_busy: Callable[[], bool]) -> None:
+        """*is_busy*: whether somebody writes."""
+        self._verifier = verifier
+        self._tree = tree
+        self._is_busy = is_busy
+        self._runs: dict[int, Run] = {}
+        self._last = 0
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self) -> NoReturn:
+        """Be where runs go on, for ever."""
+        async with trio.open_nursery() as self._nursery:
+            while True:
+                await trio.sleep(ABANDONED_S / 4)
+                self._forget(trio.current_time() - ABANDONED_S)
+
+    def _forget(self, asked_before_s: float) -> None:
+        for number, each in list(self._runs.items()):
+            if each.asked_s < asked_before_s:
+                each.scope.cancel()
+                del self._runs[number]
+
+    def new(self, top: DirNode | FileNode, level: Level, *, since_s: float | None, rate: float | None) -> Run:
+        """A run that nobody has begun; *since_s*: only of files that were changed that recently."""
+        since_ns = 0
+        if since_s is not None and math.isfinite(since_s):
+            since_ns = self._tree.clock.now_ns() - round(since_s * NS)
+        pacer = Pacer(Pace(rate), self._is_busy)
+        return Run(self._verifier, self._tree, top, level, since_ns=since_ns, pacer=pacer)
+
+    def begin(self, run: Run) -> int:
+        """Have it go on by itself; its number. Raises Busy."""
+        if self._nursery is None or sum(not each.ended.is_set() for each in self._runs.values()) >= MOST_RUNS:
+            raise Busy(f"{MOST_RUNS} verifications are under way; wait for one of them to end")
+        self._last += 1
+        self._runs[self._last] = run
+        self._nursery.start_soon(run.all)
+        return self._last
+
+    def known(self, number: int) -> Run:
+        """The run of that number. Raises NotFound."""
+        run = self._runs.get(number)
+        if run is None:
+            raise NotFound(f"no verification {number} is under way")
+        run.asked_s = trio.current_time()
+        return run
+
+    async def wait(self, number: int, timeout_s: float) -> dict[str, Any]:
+        """How far it is, when it ends, or after a while."""
+        run = self.known(number)
+        with trio.move_on_after(timeout_s):
+            await run.ended.wait()
+        return run.as_json()
+
+    async def stop(self, number: int) -> dict[str, Any]:
+        """End it; how far it came."""
+        run = self.known(number)
+        run.scope.cancel()
+        await run.ended.wait()
+        return run.as_json()
+
+
+__all__ = ["Run", "Verifications"]
