@@ -80,8 +80,10 @@ class BucketPass:
         with ThreadPoolExecutor(site.s3_threads, thread_name_prefix="recfs-rebuild") as threads:
             listed = self._objects.list("", after)
             while page := list(islice(listed, PAGE)):
-                for info, found in zip(page, threads.map(self._look, page), strict=True):
-                    await self._take(info, found)
+                placed = [(parts, info) for info in page if (parts := self._place(info.key)) is not None]
+                looked = threads.map(self._look, [info for _, info in placed])
+                for (parts, info), found in zip(placed, looked, strict=True):
+                    await self._take(parts, info.key, found)
                 site.batch.meta[CURSOR] = page[-1].key
                 await site.write()
                 self._folders = {(): _TOP}
@@ -93,20 +95,22 @@ class BucketPass:
         await site.write()
 
     def _look(self, listed: ObjectInfo) -> Found:
-        """In a thread: what the server knows of an object, if it may be a file's."""
-        if place_of(listed.key) is None:
-            return None
+        """In a thread: what the server knows of an object."""
         try:
             return self._objects.head(listed.key)
         except _OF_ONE as error:
             return error
 
-    async def _take(self, listed: ObjectInfo, found: Found) -> None:
-        site, key = self._site, listed.key
+    def _place(self, key: str) -> tuple[bytes, ...] | None:
+        """Path of the file that an object may be of; what is none of a file's is told."""
         parts = place_of(key)
         if parts is None:
             self._tell_other(key)
-        elif isinstance(found, ObjectStoreError):
+        return parts
+
+    async def _take(self, parts: tuple[bytes, ...], key: str, found: Found) -> None:
+        site = self._site
+        if isinstance(found, ObjectStoreError):
             site.findings.unplaced.add(key, str(found))
         elif found is not None and b"/".join(parts) not in site.claimed:
             try:
