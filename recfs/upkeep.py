@@ -22,6 +22,7 @@ from recfs.services.archiving import Archiving
 from recfs.services.backups import Backups, BackupSettings
 from recfs.services.clearing.versions import VersionSweep
 from recfs.services.expiry import Expiry
+from recfs.services.maintenance import Maintenance
 from recfs.services.multiparts import Multiparts
 from recfs.services.orphans import Orphans
 from recfs.services.sweeper import Sweeper
@@ -54,6 +55,7 @@ class Upkeep:
 
     work: UpkeepWork
     verifier: Verifier
+    maintenance: Maintenance
 
     def sweeps(self) -> list[Sweep[Any, Any]]:
         """What is looked at now and then."""
@@ -65,6 +67,7 @@ class Upkeep:
             *far,
             *self.work.orphans.sweeps(),
             self.work.versions.sweep(),
+            self.maintenance.sweep(),
         ]
 
     def services(self, *, mounted: bool) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
@@ -134,7 +137,8 @@ def build(
     work = UpkeepWork(
         sweeper, trash, expiry, archiving, backups, multiparts, orphans, versions, watcher, verifications, scrub
     )  # fmt: skip
-    return Upkeep(work, verifier)
+    maintenance = Maintenance(vfs.tree, reports, every_s=config.sweep.catalogue_every)
+    return Upkeep(work, verifier, maintenance)
 
 
 def _is_written(vfs: Vfs, is_busy: Callable[[], bool]) -> bool:

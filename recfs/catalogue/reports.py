@@ -37,7 +37,7 @@ from recfs.catalogue.rows import (
 )
 from recfs.core.layout import owner_of
 from recfs.core.model import Kind
-from recfs.ports.reports import Checked, Entry, InS3, Listed, Queued, Recorded, Waiting
+from recfs.ports.reports import Checked, Entry, Health, InS3, Listed, Queued, Recorded, Waiting
 from recfs.ports.rows import ROOT_INO, AccountRow, JournalRow, LocalCopy, Placement, SweepRow
 
 if TYPE_CHECKING:
@@ -194,6 +194,13 @@ class SqliteSnapshot:
         where, values = ("where name = ?", (name,)) if name is not None else ("", ())
         query = f"select {SWEEP} from sweep_run {where} order by id desc limit ?"
         return [SweepRow._make(row) for row in self._db.execute(query, (*values, limit))]
+
+    def health(self) -> Health:
+        """Look through the whole file: PRAGMA quick_check (sqlite.org/pragma.html)."""
+        page = self._number("pragma page_size")
+        sizes = [page * self._number(f"pragma {each}") for each in ("page_count", "freelist_count")]
+        (found,) = self._db.execute("pragma quick_check(1)").fetchone()
+        return Health(sizes[0], sizes[1], None if found == "ok" else str(found))
 
     def check(self) -> Checked:
         """Add everything up anew."""

@@ -44,6 +44,9 @@ class SweepSection(Section):
         default=DAY_S,
         description="time between two looks for superfluous versions (seconds); 0: none",
     )
+    catalogue_every: Period = Field(
+        default=7 * DAY_S, description="time between two checks of the catalogue (seconds); 0: none"
+    )
     tier_every: Period = Field(default=0.0, description="time between two runs of `recfs tier run` (seconds); 0: none")
 
 

@@ -95,6 +95,17 @@ class Checked:
     differences: Sequence[Difference]
 
 
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the catalogue's own file is."""
+
+    size_bytes: int
+    free_bytes: int
+    """Of it, to be used again."""
+    damage: str | None
+    """The first that was found; None: nothing."""
+
+
 class StoreQueries(Protocol):
     """Files, users, and the store as a whole."""
 
@@ -129,6 +140,9 @@ class StoreQueries(Protocol):
 
     def sweeps(self, name: str | None, limit: int) -> Sequence[SweepRow]:
         """The last runs of sweeps, or of one, newest first. None of a catalogue from before there were any."""
+
+    def health(self) -> Health:
+        """Look through the whole file for damage."""
 
     def check(self) -> Checked:
         """Add everything up anew. Memory grows with directories, not with files."""

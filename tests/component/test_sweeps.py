@@ -198,6 +198,7 @@ async def test_the_stores_own_sweeps(fs: Filesystem) -> None:
         "orphans-adopt",
         "orphans-delete",
         "versions",
+        "catalogue",
     ]
 
 

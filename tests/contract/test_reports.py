@@ -177,3 +177,9 @@ async def test_recordings_that_no_rule_can_mean_yet_are_left_out(
     catalogue.close()
     with SqliteReports(path).reading() as snapshot:
         assert [each.row.ino for each in snapshot.recordings("5", beyond)] == ([20] if found else [])
+
+
+async def test_a_catalogue_that_nothing_happened_to_is_whole(reports: Reports) -> None:
+    health = await reports.ask(lambda snapshot: snapshot.health())
+    assert health.damage is None
+    assert 0 <= health.free_bytes < health.size_bytes

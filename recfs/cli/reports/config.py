@@ -20,6 +20,7 @@ _SECONDS = frozenset(
             "every",
             "orphans_every",
             "versions_every",
+            "catalogue_every",
             "orphans_grace",
             "multiparts_every",
             "multiparts_age",
