@@ -108,6 +108,10 @@ class TrashIndex:
         """Versions in the trash whose bytes are the object under *key*."""
         return [self.rows[gid] for gid in sorted(self._of_key.get(key, ()))]
 
+    def keys(self) -> set[str]:
+        """The keys of all of them that only S3 has."""
+        return set(self._of_key)
+
     def expired(self) -> Iterator[tuple[TrashRow, int, int]]:
         """All of them, as `core/lifecycle.py` wants to look at them."""
         return ((row, row.deleted_ns, 0) for row in self.rows.values())

@@ -75,7 +75,7 @@ class BucketLeftovers:
         rows, asked = _Rows(self._tree), 0
         while not progress.is_stopping:
             page = await self._in_thread(partial(_next_page, listing))
-            busy = {row.key for row in self._tier.journal.rows.values()}
+            busy = {row.key for row in self._tier.journal.rows.values()} | self._tier.trashed.index.keys()
             for count, info in enumerate(page, 1):
                 progress.done += 1
                 if count % AT_ONCE == 0:
@@ -106,7 +106,8 @@ class BucketLeftovers:
         journal = self._tier.journal
         return (
             journal.is_deleted(key) or key in journal.leaving or journal.unanswered.may_put(key)
-            or self._tier.copies.is_read(key, 0) or any(row.key == key for row in journal.rows.values())
+            or self._tier.copies.is_read(key, 0) or bool(self._tier.trashed.index.at(key))
+            or any(row.key == key for row in journal.rows.values())
         )  # fmt: skip
 
     def _now(self) -> Now:

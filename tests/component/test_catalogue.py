@@ -83,7 +83,9 @@ def test_a_catalogue_that_cannot_be_used_is_refused_and_left_as_it_is(tmp_path: 
     path = tmp_path / "catalogue.db"
     damaged(path, how)
     before = path.read_bytes() if path.exists() else None
-    with pytest.raises(CatalogueCorrupt, match="newer recfs" if how == "newer" else "recfs restore-catalogue. puts a backup of it back"):
+    with pytest.raises(
+        CatalogueCorrupt, match="newer recfs" if how == "newer" else "recfs restore-catalogue. puts a backup of it back"
+    ):
         open_catalogue(path, expect_new=False)
     assert (path.read_bytes() if path.exists() else None) == before
 
