@@ -112,7 +112,7 @@ async def test_a_large_removal_lets_others_have_their_turn(fs: Filesystem) -> No
 @pytest.mark.slow
 async def test_a_large_removal_is_written_in_pieces(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while others write their rows at once, as every rename does: each transaction keeps requests waiting."""
-    monkeypatch.setattr("recfs.fs.names.removal.EAGER_NODES", 100)
+    monkeypatch.setattr("recfs.fs.names.removal.REMOVED_IN_BATCH", 100)
     folder = await fs.mkdirs("temp/5/1")
     for count in range(600):
         await fs.vfs.symlink(folder.ino, b"%d" % count, b"target", OPERATOR)
