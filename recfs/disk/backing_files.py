@@ -5,6 +5,7 @@ A node has one body while anybody has it open: one descriptor for all handles.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from typing import TYPE_CHECKING
@@ -39,6 +40,10 @@ log = logging.getLogger("recfs.fs")
 
 COPY_THREADS = 2
 """Threads for whole copies of files, which take long."""
+
+
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""What an open meets where a file, or a directory above it, was removed out of band, or replaced by something else."""
 
 
 class BackingFiles:
@@ -162,7 +167,9 @@ class BackingFiles:
             fd = at_once = self._store.open_cached(path, flags)
             if fd is None:
                 fd = await trio.to_thread.run_sync(self._store.open_file, path, flags, limiter=self._limiter)
-        except FileNotFoundError as error:
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
             if node.body is not before or node.unlinked or self._places.local(node) != path:
                 return  # moved or removed meanwhile: look again
             if self.remote.lost(node):

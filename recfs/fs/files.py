@@ -20,7 +20,7 @@ from recfs.fs.handles import Handle
 from recfs.fs.sizes import Sizes
 from recfs.ports.object_errors import TransferCancelled
 from recfs.ports.rows import Promise
-from recfs.state.nodes import is_changeable
+from recfs.state.nodes import FileNode, is_changeable
 from recfs.state.waits import bounded, interruptible
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from recfs.fs.names.namespace import Namespace
     from recfs.ports.work import Pipeline
     from recfs.state.backing_file import BackingFile
-    from recfs.state.nodes import DirNode, FileNode
+    from recfs.state.nodes import DirNode
     from recfs.state.tree import Tree
 
 
@@ -361,13 +361,21 @@ class OpenFiles:
         self._pipeline.submit(node.ino)
 
     def jobs_in_use(self) -> Counter[int]:
-        """How many files are open in each temp job, by its inode number; 0 for any other."""
+        """How many files are open in each temp job, by its inode number, or still written to by a mapping; else 0."""
         jobs = {handle.node.ino: handle.node.parent.job for handle in self.handles.values()}
+        jobs |= {node.ino: node.parent.job for node in self._mapped()}
         return Counter(job.ino for job in jobs.values() if job is not None)
 
+    def _mapped(self) -> list[FileNode]:
+        """Files that were closed, and that somebody still has mapped for writing."""
+        nodes = (self._tree.nodes.get(ino) for ino in self._pipeline.still_mapped())
+        return [node for node in nodes if isinstance(node, FileNode) and not node.unlinked]
+
     def recordings_in_use(self) -> dict[int, Use]:
-        """How many files are open in each recording, by its inode number; those of which none is are left out."""
-        opened: dict[int, tuple[DirNode | None, bool]] = {}
+        """The same of each recording; those without any are left out."""
+        opened: dict[int, tuple[DirNode | None, bool]] = {
+            node.ino: (node.parent.recording, True) for node in self._mapped()
+        }
         for handle in self.handles.values():
             node = handle.node
             writes = handle.writes or (node.ino in opened and opened[node.ino][1])

@@ -29,6 +29,9 @@ class Pipeline(Protocol):
     def busy_with(self) -> int:
         """How many of them others may have to wait for: not those that somebody keeps mapped."""
 
+    def still_mapped(self) -> Sequence[int]:
+        """Inode numbers of closed files that somebody could still write to by a mapping at the last look. Atomic."""
+
 
 class Publisher(Protocol):
     """Brings the home tree to what the rows say."""

@@ -23,6 +23,23 @@ BY = "recfs recording"
 """Who set something, where a command did."""
 
 
+NOTE_MAX_BYTES = 4096
+
+
+def _note(params: dict[str, Any]) -> str | None:
+    """The note that is given, if any is. Raises InvalidArgument for one that is no text, or too long."""
+    note = params.get("note")
+    if note is None:
+        return None
+    try:
+        size = len(str(note).encode("utf-8"))
+    except UnicodeEncodeError:
+        raise InvalidArgument("a note is text in UTF-8") from None
+    if size > NOTE_MAX_BYTES:
+        raise InvalidArgument(f"a note has at most {NOTE_MAX_BYTES} bytes, not {size:,}")
+    return str(note)
+
+
 class RecordingAnswers:
     """recording_list, _show, _expire, _keep, _set_expiry; sweep_expired."""
 
@@ -73,13 +90,13 @@ class RecordingAnswers:
     async def expire(self, params: dict[str, Any]) -> dict[str, Any]:
         """Have the recording at a `path` be expired from now on."""
         folder = await self._folder(params)
-        self._vfs.lives.expire(folder, by=BY, note=params.get("note"))
+        self._vfs.lives.expire(folder, by=BY, note=_note(params))
         return await self._changed(folder)
 
     async def keep(self, params: dict[str, Any]) -> dict[str, Any]:
         """Keep the recording at a `path`, or (`on` false) not any more."""
         folder = await self._folder(params)
-        self._vfs.lives.keep(folder, on=bool(params.get("on", True)), by=BY, note=params.get("note"))
+        self._vfs.lives.keep(folder, on=bool(params.get("on", True)), by=BY, note=_note(params))
         return await self._changed(folder)
 
     async def set_expiry(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -89,7 +106,7 @@ class RecordingAnswers:
         except ValueError as error:
             raise InvalidArgument(str(error)) from error
         folder = await self._folder(params)
-        self._vfs.lives.set_date(folder, date_ns, by=BY, note=params.get("note"))
+        self._vfs.lives.set_date(folder, date_ns, by=BY, note=_note(params))
         return await self._changed(folder)
 
     async def sweep(self, params: dict[str, Any]) -> dict[str, Any]:

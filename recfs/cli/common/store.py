@@ -41,10 +41,13 @@ _LONG = frozenset({"evict", "fetch", "pin", "tier_run", "restore", "presign", "l
     "sweep_archive",
     "sweep_multiparts",
     "sweep_versions",
+    "trash_list",
+    "trash_restore",
+    "trash_purge",
     "bucket_owner",
     "bucket_claim",
 }
-_ASK_S3 = _LONG - {"evict", "backup_now", "sweep_expired"}
+_ASK_S3 = _LONG - {"evict", "backup_now", "sweep_expired", "trash_list", "trash_restore", "trash_purge"}
 _TELL_THEMSELVES = frozenset({"drain", "stop"})
 _LIVE_ONLY = {
     "drain": "what waits is done after the next `recfs mount`",

@@ -173,7 +173,9 @@ def _say(ctx: click.Context, results: list[dict[str, Any]], done: str) -> None:
     if ctx.ensure_object(Invocation).json:
         output.emit_json(total | {"restored": [each for result in results for each in result.get("restored", ())]})
     else:
-        output.say(f"{output.number_of(total['files'], 'file')} {done}, {output.size(total['bytes'])}")
+        folders = len([each for result in results for each in result.get("restored", ())]) - total["files"]
+        and_folders = f" and {output.number_of(folders, 'directory', 'directories')}" if folders > 0 else ""
+        output.say(f"{output.number_of(total['files'], 'file')}{and_folders} {done}, {output.size(total['bytes'])}")
         output.say_kept(total)
     if total["kept_files"]:
         ctx.exit(ExitCode.PROBLEMS)

@@ -158,6 +158,10 @@ class Committer(Subscriber):
         """Files that others may have to wait for: not those that somebody keeps mapped."""
         return len(self._tickets) - self._tickets.all_mapped
 
+    def still_mapped(self) -> list[int]:
+        """As `Pipeline.still_mapped`."""
+        return self._tickets.still_mapped()
+
     @property
     def mapped(self) -> int:
         """Files that wait for a mapping to go, which may take for ever."""

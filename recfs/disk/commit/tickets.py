@@ -147,6 +147,10 @@ class Tickets:
         """How often it was looked again whether the file is still mapped."""
         return self._in_vain.get(ticket, 0)
 
+    def still_mapped(self) -> list[int]:
+        """Inode numbers of those that were found mapped at the last look."""
+        return [ticket.node.ino for ticket in self._in_vain]
+
     @property
     def all_mapped(self) -> int:
         """Files that were found mapped at the last look."""

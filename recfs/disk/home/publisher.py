@@ -342,8 +342,10 @@ class HomePublisher(BatchSubscriber):
         except Exception as error:
             self._aside.add(item, error)
             return
-        if successor is None:
+        if successor is None or self._is_nowhere(job, outcome):
             self._aside.over(item)
+            if successor is not None:
+                self._give_up(successor)
             return
         if isinstance(successor, Node):
             self._todo.nodes.pop(successor.ino, None)
@@ -352,6 +354,33 @@ class HomePublisher(BatchSubscriber):
         if cause is None and outcome.reason:
             cause = IoFailure(f"{os.fsdecode(job.step.path)}: {outcome.reason}")
         self._aside.add(successor, cause or OSError(outcome.error, os.strerror(outcome.error)))
+
+    def _is_nowhere(self, job: Job, outcome: Outcome) -> bool:
+        """Whether what was to be moved was removed out of band: its directory is there, and it is not in it."""
+        if outcome.error != errno.ENOENT or job.step.kind is not StepKind.MOVE or job.staging is not None:
+            return False
+        try:
+            above = self._store.stat(os.path.dirname(job.step.path))
+            return above is not None and stat.S_ISDIR(above.st_mode) and self._store.stat(job.step.path) is None
+        except OSError:
+            return False
+
+    def _give_up(self, item: Node | Garbage) -> None:
+        """What lay nowhere is not moved any more. A file keeps its name: reading it says that its bytes are missing."""
+        log.warning("%s: it was removed out of band before it was moved", os.fsdecode(item.path))
+        if isinstance(item, Garbage):
+            self._todo.garbage.pop(item.gid, None)
+            self._garbage_done(item, purged=True)
+            return
+        self._todo.nodes.pop(item.ino, None)
+        self._tree.locations.forget(item, item.moved)
+        item.moved = None
+        if isinstance(item, FileNode):
+            item.pending = 0
+            self._behind.node(item)
+        else:
+            item.pending, item.home_ino = Pending.MAKE, None
+            self._behind.publish(item)
 
     def _garbage_done(self, entry: Garbage, *, purged: bool) -> None:
         self._tree.locations.forget(entry, entry.place)

@@ -14,6 +14,7 @@ import trio
 
 from recfs.core.fallback import auto_dirs
 from recfs.core.layout import Role
+from recfs.core.model import State
 from recfs.errors import Busy, IsADirectory, NotADirectory, NotEmpty, NotFound, RecfsError, Stale
 from recfs.fs.caller import Caller, may_change, may_take
 from recfs.ports.rows import Pending
@@ -70,7 +71,8 @@ class Removal:
         folder, now = node.parent, tree.clock.now_ns()
         if isinstance(node, FileNode):
             if not node.state.is_remote:
-                if successor is None and not node.bytes and node.state.is_whole:
+                is_closed = node.state.is_whole or node.state is State.SEALING
+                if successor is None and not node.bytes and is_closed:
                     self._versions.trash.keep(node)
                 node.remains = self._versions.replace(node, successor)
                 self._versions.trash.keep_beside(node, node.remains)

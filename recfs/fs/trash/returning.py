@@ -22,7 +22,7 @@ from recfs.disk.packing import unpacked
 from recfs.disk.staging import TRASH_LABEL
 from recfs.errors import Exists, IsADirectory, NotADirectory, NotSupported, Stale
 from recfs.fs.attributes import Changes
-from recfs.fs.caller import Caller, may_change
+from recfs.fs.caller import Caller, may_change, may_grow
 from recfs.ports.rows import Pending, TrashRow
 from recfs.state.nodes import DirNode, FileNode, LinkNode
 from recfs.state.waits import bounded
@@ -187,6 +187,7 @@ class Returning:
 
     def _check(self, folder: DirNode, name: bytes, entry: Garbage | TrashRow, size: int) -> None:
         may_change(folder, _OPERATOR)
+        may_grow(folder)
         child_role(folder.role, name, is_dir=entry.kind is Kind.DIR)
         if entry.kind is Kind.DIR:
             return
