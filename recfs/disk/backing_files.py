@@ -42,7 +42,7 @@ COPY_THREADS = 2
 """Threads for whole copies of files, which take long."""
 
 
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 """What an open meets where a file, or a directory above it, was removed out of band, or replaced by something else."""
 
 

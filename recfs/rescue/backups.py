@@ -67,6 +67,8 @@ class Backups:
         self._bucket = BucketBackups(self.objects, url) if self.objects is not None else None
         self.trouble: str | None = None
         """Why those in the bucket are not known, if they are not."""
+        self.skipped: list[str] = []
+        """Which were not taken for the newest good one, and why."""
 
     def kept(self) -> list[Kept]:
         """All of them, oldest first; of the bucket as far as that answers (`trouble`). Raises OSError."""
@@ -95,10 +97,13 @@ class Backups:
         return remote.connect(config, Unanswered(SystemClock({}, boot_id())))
 
     def chosen(self, name: str | None) -> Kept:
-        """The one that is called so, or the newest good one. Raises NotFound."""
+        """The one that is called so, or the newest good one. Raises NotFound, BackupDamaged."""
         kept = self.kept()
         if name is None:
-            found = newest(each for each in kept if not each.in_bucket) or newest(kept)
+            self.skipped.clear()
+            found = self._newest_good(kept)
+            if found is None and self.skipped:
+                raise BackupDamaged("; ".join(self.skipped))
             if found is None:
                 damaged = f"; {len(kept)} are damaged" if kept else ""
                 afar = f", and those in the bucket are not known: {self.trouble}" if self.trouble else ""
@@ -109,6 +114,16 @@ class Backups:
             afar = f" (those in the bucket are not known: {self.trouble})" if self.trouble else ""
             raise NotFound(f"there is no backup called {name}: `recfs backup list` shows those that are there{afar}")
         return next((each for each in named if each.damage is None), named[0])
+
+    def _newest_good(self, kept: Sequence[Kept]) -> Kept | None:
+        """The newest whose file is what was written; one that lies here rather than one in the bucket."""
+        local = [each for each in kept if not each.in_bucket and each.damage is None]
+        for each in sorted(local, key=lambda each: each.header.order, reverse=True):
+            damage = self._damage(each, None, deep=False)
+            if damage is None:
+                return each
+            self.skipped.append(f"{each.header.name}: {damage}")
+        return newest(each for each in kept if each.in_bucket)
 
     @contextmanager
     def opened(self, wanted: Kept | Path, identity: Path | None, scratch: Path | None = None) -> Iterator[Opened]:

@@ -78,6 +78,7 @@ class Drill:
         off = [each.what for each in checked.differences]
         return {
             "backup": chosen.as_json(time.time_ns()),
+            "skipped": list(self._backups.skipped),
             "opened_s": opened_s, "took_s": time.monotonic() - began_s,
             "checked_files": checked.files, "differences": off,
             "sample": {outcome: counted[outcome] for outcome in (PROVED, SINCE, WRONG, UNKNOWN)},

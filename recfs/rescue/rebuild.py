@@ -44,9 +44,9 @@ async def rebuilt(
     config: Config, options: Options, tell: Tell = lambda phase, done, total: None, objects: ObjectStore | None = None
 ) -> Findings:
     """As `rebuild`, with trio running; *objects* in the place of the configured bucket."""
-    _require_something(config)
     store = LocalStore(config.root)
     with _told(config):
+        _require_something(config)
         store.open()
         try:
             ended = restoring.under_way(store.private)

@@ -20,6 +20,7 @@ from recfs.fs.recovery.survey import Survey, told
 from recfs.parts import DRAIN_S, NoKernelCache, opened
 from recfs.rescue.backups import SCRATCH, Backups
 from recfs.services.reunion import Reunion, Reunited
+from recfs.state.problems import reason_of
 from recfs.stores import restoring
 from recfs.stores.local import PRIVATE, TOP_LEVELS, LocalStore
 
@@ -48,7 +49,7 @@ class Restore:
 
     def dry_run(self, wanted: str | None, identity: Path | None) -> dict[str, Any]:
         """What a restore would find. Changes nothing. Raises as `run`."""
-        with self._locked(), self._opened(wanted, identity) as backup:
+        with self._plainly(), self._locked(), self._opened(wanted, identity) as backup:
             self._tell(f"comparing {backup.contents.rows.get('node', 0):,} rows with what lies on the disk")
             finds = trio.run(self._survey, backup.file)
             return {"backup": _name(backup), "dry_run": True, "finds": finds}
@@ -68,7 +69,7 @@ class Restore:
         *bucket* False: what is in S3 is left as the backup has it. Raises RecfsError: RootBusy while a daemon runs,
         StoreError for a backup of another store, ObjectStoreError: run it again when S3 answers.
         """
-        with self._locked():
+        with self._plainly(), self._locked():
             restoration = restoring.finish(self._store.private)
             if restoration is None:
                 with self._opened(wanted, identity) as backup:
@@ -80,6 +81,16 @@ class Restore:
         except* RecfsError as group:
             raise first_error(group) from group
         return {"backup": restoration.backup, "kept_as": restoration.aside, "dry_run": False, **found}
+
+    @contextlib.contextmanager
+    def _plainly(self) -> Iterator[None]:
+        """What the disk, or its permissions, keep from being done is a StoreError with its reason."""
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"store {self._store.root}: {reason_of(error)}; the catalogue can be restored again at any time"
+            ) from error
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -99,6 +110,8 @@ class Restore:
         """The backup, whole, checked and of this store, in a scratch directory on its disk."""
         backups = Backups(self._config, self._objects)
         chosen = Path(wanted) if wanted is not None and os.sep in wanted else backups.chosen(wanted)
+        for skipped in backups.skipped:
+            self._tell(f"damaged, and left out: {skipped}")
         with backups.opened(chosen, identity, self._store.private) as backup:
             mark = Mark.decode(self._store.tree_mark())
             if mark is not None and backup.contents.store not in ("", mark.store):

@@ -21,6 +21,7 @@ from recfs.core.model import State
 from recfs.core.upkeep.leftovers import QUIET_S, Deed, Missing, Now, Stray, Where
 from recfs.errors import FsError, RecfsError
 from recfs.state.walk import file_at
+from recfs.tier.trashed import TRASH
 from recfs.tier.uploads.holders import ASIDE
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ AT_ONCE = 50
 ASKED = 1000
 """So many objects that no row knows are asked what their metadata says, where nothing is to be done about them."""
 OWN = ".recfs/"
-"""Where recfs keeps what is no file's: the mark, backups; but for what lies in `ASIDE`."""
+"""Where recfs keeps what is no file's: the mark, backups; but for what lies in `ASIDE` and `TRASH`."""
 
 
 class Strange(NamedTuple):
@@ -83,7 +84,8 @@ class BucketLeftovers:
                 while (row := await rows.before(info.key)) is not None:
                     if (lost := await self._lost(row)) is not None:
                         await tell(lost)
-                if await rows.takes(info.key) or (info.key.startswith(OWN) and not info.key.startswith(ASIDE)):
+                is_own = info.key.startswith(OWN) and not info.key.startswith((ASIDE, TRASH))
+                if await rows.takes(info.key) or is_own:
                     continue
                 if info.key in busy:
                     continue
@@ -131,7 +133,9 @@ class BucketLeftovers:
         elif not is_ours:
             why = "no row has this object, and recfs did not write it"
         else:
-            adopts = not info.key.startswith(ASIDE)
+            adopts = not info.key.startswith((ASIDE, TRASH))
+            if info.key.startswith(TRASH):
+                why = "it was kept for the trash, which has no such entry any more"
         removal = Deed.DELETE if is_path and is_ours else Deed.NONE
         stray = Stray(Where.BUCKET, info.key, info.size_bytes, info.last_modified_ns, why, adopts, removal)
         return Strange(stray, info)
@@ -216,6 +220,8 @@ def _next_page(listing: Iterator[ObjectInfo]) -> Sequence[ObjectInfo]:
 
 def _is_path(key: str) -> bool:
     """Whether a file of a store may have its object there."""
+    if key.startswith(TRASH):
+        return True
     if key.startswith(ASIDE):
         return key.removeprefix(ASIDE).isdigit()
     try:

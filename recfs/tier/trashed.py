@@ -50,7 +50,8 @@ class TrashedObjects:
         answer, and IoFailure or OutOfSpace.
         """
         for row in self.index.at(key):
-            aside = f"{TRASH}{row.gid}"
+            # A restored catalogue may give the number out again: what lies there from before is not to be overwritten.
+            aside = f"{TRASH}{row.gid}-{row.deleted_ns:x}-{row.object_etag[:12] or 'unknown'}"
             left_ns = row.deleted_ns + round(self.index.retention_s * _NS) - self._tree.clock.steady_ns()
             # Should the daemon die in between, what nobody knows of goes all the same.
             self._journal.delete(aside, max(0.0, left_ns / _NS))

@@ -431,3 +431,83 @@ async def test_no_job_expires_for_what_the_backup_does_not_know_of_it(fs: Filesy
     await fs.reopen()
     assert [each["action"] for each in (await fs.answers()["sweep_temp"]({}))["jobs"]] == ["kept"]
     assert await fs.read("temp/5/77/part") == NEW
+
+
+@pytest.mark.usefixtures("any_log")
+@pytest.mark.parametrize("missing", [False, True], ids=["kept", "forgotten"])
+async def test_names_that_are_of_another_kind_by_now_are_what_lies_on_the_disk(fs: Filesystem, missing: bool) -> None:
+    rec = await fs.node((await fs.mkdirs(REC)).path)
+    for name in ("file-dir", "file-link"):
+        await fs.write(f"{REC}/{name}", OLD)
+    for name in ("dir-file", "dir-link"):
+        await fs.write(f"{REC}/{name}/below/old", OLD)
+    for name in ("link-file", "link-dir"):
+        await fs.vfs.symlink(rec.ino, name.encode(), b"old", OPERATOR)
+    made = await backed_up(fs)
+    for name in ("file-dir", "file-link", "link-file", "link-dir"):
+        await fs.unlink(f"{REC}/{name}")
+    for name in ("dir-file", "dir-link"):
+        await fs.unlink(f"{REC}/{name}/below/old")
+        await fs.rmdir(f"{REC}/{name}/below")
+        await fs.rmdir(f"{REC}/{name}")
+    for name in ("file-dir", "link-dir"):
+        await fs.write(f"{REC}/{name}/sub/precious", NEW)
+    for name in ("dir-file", "link-file"):
+        await fs.write(f"{REC}/{name}", NEW)
+    for name in ("file-link", "dir-link"):
+        await fs.vfs.symlink(rec.ino, name.encode(), b"new", OPERATOR)
+    await fs.drain()
+    await fs.stop()
+    dry = Restore(fs.config, lambda said: None)
+    told = await trio.to_thread.run_sync(lambda: dry.dry_run(made.header.name, None))
+    came = {each["path"] for each in told["finds"] if each["what"] == "came"}
+    names = ("file-dir", "file-link", "dir-file", "dir-link", "link-file", "link-dir")
+    assert {f"{REC}/{name}" for name in names} <= came
+    await fs.reopen()
+    found = await restored(fs, made.header.name, forget=missing)
+    assert not [each for each in found["lost"] if "trash" not in each]
+    await fs.drain()
+    for name in ("file-dir", "link-dir"):
+        assert await fs.read(f"{REC}/{name}/sub/precious") == NEW
+    for name in ("dir-file", "link-file"):
+        assert await fs.read(f"{REC}/{name}") == NEW
+    for name in ("file-link", "dir-link"):
+        assert (await fs.node(f"{REC}/{name}")).target == b"new"
+    assert (await fs.answers()["quota_check"]({"repair": False}))["differences"] == []
+    await fs.assert_consistent(trash=len((await fs.answers()["trash_list"]({}))["entries"]))
+
+
+@pytest.mark.usefixtures("any_log")
+async def test_a_damaged_backup_is_left_out_where_none_is_named(fs: Filesystem) -> None:
+    await fs.write(f"{REC}/one", OLD)
+    good = await backed_up(fs)
+    await fs.write(f"{REC}/two", OLD)
+    bad = await backed_up(fs)
+    path = Path(bad.place) / bad.header.name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    found = await restored(fs)
+    assert found["backup"] == good.header.name
+    await fs.drain()
+    assert await fs.read(f"{REC}/two") == OLD
+
+
+@pytest.mark.usefixtures("any_log")
+async def test_bytes_in_the_trash_under_a_number_that_was_given_out_again_are_not_taken_for_others(
+    fs: Filesystem,
+) -> None:
+    await fs.write(f"{REC}/a", b"old a")
+    await fs.drain()
+    await fs.unlink(f"{REC}/a")
+    made = await backed_up(fs)
+    (entry,) = (await fs.answers()["trash_list"]({}))["entries"]
+    trash = fs.root / ".recfs/trash" / str(entry["number"])
+    await fs.stop()
+    trash.unlink()
+    trash.write_bytes(b"new b")  # as another catalogue has had it since
+    await fs.reopen()
+    await restored(fs, made.header.name)
+    assert (await fs.answers()["trash_list"]({}))["entries"] == []
+    lost = [each.read_bytes() for each in (fs.root / ".recfs/lost+found").iterdir()]
+    assert lost == [b"new b"]

@@ -163,6 +163,26 @@ async def test_several_versions_of_one_name(fs: Filesystem) -> None:
         assert await fs.read(f"{REC}/{number}") == versions[number]
 
 
+async def test_a_number_that_is_given_out_again_overwrites_nothing(fs: Filesystem) -> None:
+    """As after a restore of an older catalogue."""
+    await fs.unlink(FILE)
+    await fs.write(FILE, NEW)
+    await fs.drain()
+    (aside,) = [key for key in stored(fs) if key != FILE]
+    (entry,) = fs.rows("select gid from trash_entry")
+    index = fs.tier.trashed.index
+    index.drop(entry)
+    fs.clock.advance(5)
+    await evict(fs)
+    fs.parts.tree._next_gid = entry
+    await fs.unlink(FILE)
+    await fs.write(FILE, b"third")
+    await fs.drain()
+    assert fs.rows("select gid from trash_entry") == [entry]
+    assert stored(fs)[aside] == OLD
+    assert sorted(map(len, stored(fs).values())) == sorted([len(OLD), len(NEW), 5])
+
+
 async def test_another_files_object_moves_to_its_key(fs: Filesystem) -> None:
     await fs.unlink(FILE)
     await fs.write(OTHER, NEW)

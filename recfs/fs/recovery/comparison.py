@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recfs.recovery")
 
+_FORMATS = {Kind.FILE: stat.S_IFREG, Kind.DIR: stat.S_IFDIR, Kind.SYMLINK: stat.S_IFLNK}
 PAGE = 1000
 TICK_NS = 1_000_000_000
 """More than the clock of files (st_ctime) may be behind."""
@@ -71,10 +72,20 @@ class Comparison:
         self._tree.skip_gid(max(self._store.trashed(), default=0))
         for entry in list(self._tree.garbage.values()):
             with self._found.aside(("garbage", entry.gid), f"removed {os.fsdecode(entry.path)}"):
-                if entry.place is not None and not self._is_still(entry):
+                if self._is_anothers(entry):
+                    del self._tree.garbage[entry.gid]
+                    self._behind.purged(entry.gid)
+                elif entry.place is not None and not self._is_still(entry):
                     self._tree.locations.forget(entry, entry.place)
                     del self._tree.garbage[entry.gid]
                     self._behind.purged(entry.gid)
+
+    def _is_anothers(self, entry: Garbage) -> bool:
+        """Whether what lies in the trash under the entry's number is something else: numbers were given out anew."""
+        info = self._store.stat(self._store.trash(entry.gid)) if entry.in_trash else None
+        if info is None:
+            return False
+        return info.st_size != entry.size_bytes or entry.home_ino not in (None, info.st_ino)
 
     def _is_still(self, entry: Garbage) -> bool:
         assert entry.place is not None
@@ -111,6 +122,11 @@ class Comparison:
             after = page[-1].ino
             for row in page:
                 known.add(row.name)
+                entry = there.get(row.name)
+                if self._adopts and entry is not None and self._is_of_another_kind(row, entry):
+                    with self._found.aside(row.ino, f"inode {row.ino}"):
+                        below += await self._replace(folder, await self._tree.get(row.ino), entry)
+                    continue
                 if row.kind is Kind.DIR:
                     below.append(row.ino)
                 if self._is_odd(row, there.get(row.name)):
@@ -123,6 +139,55 @@ class Comparison:
                     with self._found.aside(("unknown", path), path):
                         below += await self.adopt(folder, name, there[name])
         return below
+
+    @staticmethod
+    def _is_of_another_kind(row: Node | NodeRow, info: os.stat_result) -> bool:
+        """Whether a file has become a directory since, or a directory a link, or the like."""
+        if isinstance(row, NodeRow):
+            is_elsewhere = row.placement.staging is not None or row.placement.home_name is not None
+        else:
+            is_elsewhere = row.moved is not None or getattr(row, "staging", None) is not None
+        if is_elsewhere:
+            return False
+        return stat.S_IFMT(info.st_mode) != _FORMATS[row.kind]
+
+    async def _replace(self, folder: DirNode, node: Node, info: os.stat_result) -> list[int]:
+        """What stands under the name of *node* now is another kind of thing, and takes the name over.
+
+        But where S3 alone has something of the row: what lies there goes to lost+found then. Returns the directories
+        that are to be looked into.
+        """
+        name = node.name
+        if await self._is_in_s3_alone(node):
+            lost = self._store.lost(f"{node.ino}-{os.fsdecode(name)}")
+            self._store.rename(self._store.home((*folder.parts(), name)), lost)
+            self._found.report.lost.append(f"lost+found/{os.path.basename(os.fsdecode(lost))} (stood at {node.path})")
+            self._correct(node, None)
+            return [node.ino] if isinstance(node, DirNode) else []
+        await self._forget(node)
+        return await self.adopt(folder, name, info)
+
+    async def _below(self, top: Node) -> list[Node]:
+        """A row, and all rows below it, those further down last."""
+        found = [top]
+        for node in found:
+            after = 0
+            while isinstance(node, DirNode) and (page := await self._tree.page(node, after, PAGE)):
+                after = page[-1].ino
+                found += [await self._tree.get(row.ino) for row in page]
+        return found
+
+    async def _is_in_s3_alone(self, top: Node) -> bool:
+        return any(isinstance(node, FileNode) and node.state.is_remote for node in await self._below(top))
+
+    async def _forget(self, top: Node) -> None:
+        """Nothing of it is on the disk: the rows go."""
+        for node in reversed(await self._below(top)):
+            if isinstance(node, FileNode):
+                self._tree.events.removed(node, None)
+                self._found.report.forgotten.append(node.path)
+            self._tree.locations.forget(node, node.moved)
+            self._tree.remove(node)
 
     def _is_odd(self, row: Node | NodeRow, info: os.stat_result | None) -> bool:
         """Whether a row and what stands at its name may not go together."""

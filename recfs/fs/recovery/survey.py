@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from recfs.ports.rows import NodeRow
     from recfs.stores.local import LocalStore
 
+_FORMATS = {Kind.FILE: stat.S_IFREG, Kind.DIR: stat.S_IFDIR, Kind.SYMLINK: stat.S_IFLNK}
 PAGE = 1000
 Path = tuple[bytes, ...]
 
@@ -118,6 +119,9 @@ class Survey:
                     pending.append((row.ino, at))
                 elif info is None:
                     await self._miss(row, at)
+                elif stat.S_IFMT(info.st_mode) != _FORMATS[row.kind] and row.placement.staging is None:
+                    await self._miss(row, at)
+                    self._came[at] = info
                 elif row.kind is Kind.FILE:
                     self._look_at(row, at, info)
             self._came.update(((*path, name), info) for name, info in there.items())
