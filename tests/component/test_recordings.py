@@ -381,3 +381,29 @@ async def test_a_job_that_becomes_a_recording_begins_its_life_then(fs: Filesyste
     assert await sweep(fs) == {}
     fs.clock.advance(2 * DAY)
     assert await sweep(fs) == {REC: "expire"}
+
+
+async def test_a_file_that_is_still_mapped_holds_the_end_up(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    await fs.write(FILE, pattern(5000))
+    await fs.drain()
+    mapped = [(await fs.node(FILE)).ino]
+    monkeypatch.setattr(fs.parts.committer, "still_mapped", lambda: mapped)
+    fs.clock.advance(31 * DAY)
+    assert await sweep(fs) == {REC: "none"}
+    mapped.clear()
+    assert await sweep(fs) == {REC: "expire"}
+    fs.clock.advance(8 * DAY)
+    mapped.append((await fs.node(FILE)).ino)
+    assert await sweep(fs) == {REC: "none"}
+    assert await fs.read(FILE) == pattern(5000)
+    mapped.clear()
+    assert await sweep(fs) == {REC: "remove"}
+
+
+@pytest.mark.parametrize("note", ["caf\udce9", "x" * 4097])
+async def test_a_note_that_is_no_text_is_refused(fs: Filesystem, note: str) -> None:
+    await fs.write(FILE, b"bytes")
+    with pytest.raises(InvalidArgument, match="a note"):
+        await ask(fs, "recording_keep", path=REC, on=True, note=note)
+    assert not (await show(fs))["keep"]
+    assert (await ask(fs, "recording_keep", path=REC, on=True, note="café"))["note"] == "café"

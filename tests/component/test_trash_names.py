@@ -353,3 +353,23 @@ async def test_a_replaced_file_counts_on_in_the_trash(place: Path) -> None:
         assert fs.account() == (4000, 1)
         (user,) = await ask(fs, "quota_show")
         assert user["trashed_bytes"] == 5000
+
+
+async def test_an_empty_file_is_kept_whether_it_was_committed_or_only_closed(fs: Filesystem) -> None:
+    await fs.write(EMPTY, b"")
+    await fs.unlink(EMPTY)
+    assert [each["path"] for each in await listed(fs)] == [EMPTY]
+    assert await kept(fs, path=EMPTY) == {}
+    assert await fs.read(EMPTY) == b""
+
+
+async def test_an_expired_recording_takes_nothing_from_the_trash(fs: Filesystem) -> None:
+    await fs.write(FILE, b"bytes")
+    await fs.write(OTHER, b"other")
+    await fs.drain()
+    await fs.unlink(FILE)
+    await ask(fs, "recording_expire", path=REC)
+    assert "takes nothing new" in (await kept(fs, path=FILE))[FILE]
+    assert [each["path"] for each in await listed(fs)] == [FILE]
+    await ask(fs, "recording_keep", path=REC, on=True)
+    assert await kept(fs, path=FILE) == {}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .clients import recfs, wait_until, xattr
+from .clients import Peer, recfs, wait_until, xattr
 from .harness import BASE_CONFIG, Mount, errno_is
 
 pytestmark = pytest.mark.modeless
@@ -150,3 +150,21 @@ def test_sweeping_without_a_daemon(expiring: Mount) -> None:
     assert not path.exists()
     assert expiring.quota("5")["used_bytes"] == 0
     expiring.assert_consistent()
+
+
+def test_a_file_that_is_still_mapped_keeps_its_job(expiring: Mount) -> None:
+    """Its descriptor is closed, and the program goes on writing to it."""
+    path = job(expiring, "7")
+    with Peer() as writer:
+        writer(f"fd = os.open({str(path / 'file')!r}, os.O_RDWR)")
+        writer("view = map_shared(fd, 1000)")
+        writer("view[0] = b'x'")
+        writer("os.close(fd)")
+        wait_until(
+            lambda: "open" in sweep(expiring, dry_run=True)["temp/5/7"]["reason"], "it is found out that it is mapped"
+        )
+        assert sweep(expiring)["temp/5/7"]["action"] == "kept"
+        writer("view[999] = b'y'")
+        writer("unmap(view)")
+    wait_until(lambda: sweep(expiring, dry_run=True)["temp/5/7"]["action"] == "expired", "nobody has it any more")
+    assert (path / "file").read_bytes() == b"x" + bytes(998) + b"y"
