@@ -63,9 +63,9 @@ class Returning:
 
     async def bring(
         self, number: int, known: Callable[[], Garbage | TrashRow], names: Sequence[bytes],
-        *, force: bool,
+        *, force: bool, durable: bool = True,
     ) -> Node:  # fmt: skip
-        """Bring a version back under a path.
+        """Bring a version back under a path. *durable* False: whoever brings several waits for all of them at the end.
 
         *known*: gives the version as it is now, and raises NotFound where somebody else was faster.
         """
@@ -76,11 +76,15 @@ class Returning:
             await self._admit(folder, names[-1], entry, force=force)
             with trio.CancelScope(shield=True):
                 node = await self._enter_as(entry, folder, names[-1], force=force)
-                await self._behind.durable(node.ino)
+                if durable:
+                    await self._behind.durable(node.ino)
         finally:
             self.taken.discard(number)
         if isinstance(node, FileNode) and node.state.is_whole and not node.unlinked:
-            self._publisher.add(node.ino)
+            if durable:
+                self._publisher.add(node.ino)
+            else:
+                self._behind.publish(node)  # its bytes are not to come home before its row says so
         self._tell(node)
         return node
 

@@ -157,13 +157,14 @@ class Trash:
                 await self._returning.arrived(self._known(each.number))
                 names = each.path.split(b"/")
                 known = partial(self._known, each.number)
-                node = await self._returning.bring(each.number, known, names, force=force)
+                node = await self._returning.bring(each.number, known, names, force=force, durable=False)
             except (RecfsError, OSError) as error:
                 outcome.failed(os.fsdecode(each.path), error)
             else:
                 if each.kind is not Kind.DIR:
                     outcome.did(each.size_bytes)
                 restored.append((each.number, node.path))
+        await self._tree.behind.durable()
         return outcome, restored
 
     async def _is_there(self, wanted: Trashed) -> bool:
