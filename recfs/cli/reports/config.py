@@ -26,12 +26,12 @@ _SECONDS = frozenset(
             "multiparts_age",
             "tier_every",
         ),
-        *("grace", "archive_threshold", "quiet", "scan_interval"),
+        *("grace", "archive_threshold", "quiet", "scan_interval", "period"),
     }
 )
 _BYTES = frozenset(
     {
-        *("min_free", "passthrough_headroom", "max_bytes", "max_file_size"),
+        *("min_free", "passthrough_headroom", "max_bytes", "max_file_size", "rate"),
         *("min_size", "max_size", "part_size", "fetch_whole_below", "read_ahead_max"),
     }
 )
