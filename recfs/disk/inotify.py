@@ -30,6 +30,12 @@ MOST_NAMES = 100_000
 """So many names are waited for one by one; of a directory that has more, all are looked at."""
 MOST_FOLDERS = 100_000
 """So many directories; when there are more, everything is looked at."""
+GATHER_S = 0.1
+"""How long events gather between two reads."""
+BUFFER_BYTES = 1 << 20
+"""How much is read at once."""
+_LASTING = InotifyConstants.IN_IGNORED | InotifyConstants.IN_Q_OVERFLOW
+"""What has to be told by itself; of the rest only which entry it is about counts."""
 _MASK = Mask(
     InotifyConstants.IN_CREATE
     | InotifyConstants.IN_DELETE
@@ -118,6 +124,21 @@ class Marks:
         return taken
 
 
+class _Reader(InotifyFD):
+    """Reads many events at a time: a thread that wakes up for each takes the interpreter from everybody else."""
+
+    def run(self) -> None:
+        """Read, mark, and let more come, until it is stopped."""
+        while self.should_keep_running():
+            seen = {(event.wd, event.name, event.mask & _LASTING): event for event in self._some()}
+            for event in seen.values():
+                self.handle_event(event)
+            self.stopped_event.wait(GATHER_S)
+
+    def _some(self) -> list[InotifyEvent]:
+        return self.read_events(event_buffer_size=BUFFER_BYTES)
+
+
 class _Watch:
     """One directory's watch, as watchdog's thread calls it."""
 
@@ -151,7 +172,7 @@ class Watches:
         """The sysctl that keeps more directories from being watched; None: none does."""
         self._by_ino: dict[int, WatchDescriptor] = {}
         self._adding = threading.Lock()
-        self._reader = InotifyFD()
+        self._reader = _Reader()
         self._reader.start()
 
     def __len__(self) -> int:
