@@ -354,8 +354,8 @@ def test_nothing_is_lost_and_nothing_sticks(place: Place, name: str) -> None:
     assert reader.ended.wait(60)
     reader.verdict(whole=True)
     store.drain()
-    if fault.changes:
-        wait_until(lambda: not store.call("drain")["watched"], "no earlier request can come any more", 2 * KEPT_S)
+    # On a busy machine the others' requests, too, may go without an answer while the server is away.
+    wait_until(lambda: not store.call("drain")["watched"], "no earlier request can come any more", 2 * KEPT_S)
     log = store.log()[said:]
     for life in log.split(" is mounted on "):  # of each daemon
         assert life.count("S3 is down") <= (0 if fault.reads else 1), log
