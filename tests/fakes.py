@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from recfs.clock import ClockStep
 from recfs.core import bounds
+from recfs.core.life import Life
 from recfs.core.model import Kind, State
-from recfs.core.retention import Life
 from recfs.errors import RowRefused
 from recfs.fuse.passthrough import Acceleration
 from recfs.ports.batch import Batch

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from recfs.api.paths import parts_of, text
 from recfs.clock import SystemClock, boot_id
-from recfs.core.retention import UNUSED, Now, judge, recordings_since, unrecorded
+from recfs.core.life import recordings_since, unrecorded
+from recfs.core.retention import UNUSED, Now, judge
 from recfs.errors import NotFound
 
 if TYPE_CHECKING:

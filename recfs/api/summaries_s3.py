@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from recfs.api.paths import found_at, parts_of, text
 from recfs.clock import SystemClock, boot_id
 from recfs.core.layout import role_of
+from recfs.core.life import recordings_since, unrecorded
 from recfs.core.model import State
 from recfs.core.naming import is_temporary_name
-from recfs.core.retention import archive_of, recordings_since, unrecorded
+from recfs.core.retention import archive_of
 from recfs.core.routing import age_of, explain, route
 from recfs.core.tiering import move_for
 from recfs.errors import IsADirectory, NotFound

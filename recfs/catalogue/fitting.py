@@ -6,7 +6,7 @@ import sqlite3
 from typing import Any, Final, TypeVar
 
 from recfs.core import bounds
-from recfs.core.retention import Life
+from recfs.core.life import Life
 from recfs.ports.batch import Batch
 from recfs.ports.rows import (
     AccountRow,

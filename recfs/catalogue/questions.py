@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from recfs.core.retention import Life
+    from recfs.core.life import Life
     from recfs.ports.rows import GarbageRow, NodeRow, ObjectRow, TrashRow
 
 

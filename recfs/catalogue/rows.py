@@ -12,8 +12,8 @@ from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from recfs.core import bounds
+from recfs.core.life import Cause, Life, Status
 from recfs.core.model import Kind, State
-from recfs.core.retention import Cause, Life, Status
 from recfs.ports.batch import Batch
 from recfs.ports.rows import (
     HOST,

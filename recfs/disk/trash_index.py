@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recfs.core.retention import packed_life
+from recfs.core.life import packed_life
 from recfs.disk.packing import packed
 from recfs.ports.rows import TrashRow
 from recfs.state.nodes import DirNode, FileNode, LinkNode

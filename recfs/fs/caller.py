@@ -6,8 +6,8 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from recfs.core.layout import Role
+from recfs.core.life import Status
 from recfs.core.permissions import SEARCH, WRITE, allows, is_sticky_for
-from recfs.core.retention import Status
 from recfs.errors import AccessDenied, NotFound, NotPermitted, ReadOnlyFile
 from recfs.state.nodes import DirNode
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from recfs.core.dates import date_text, parse_date
 from recfs.core.layout import Role
-from recfs.core.retention import Action, Cause, Life, Now, Policy, Status, Use, cause_of, judge
+from recfs.core.life import Cause, Life, Status
+from recfs.core.retention import Action, Now, Policy, Use, cause_of, judge
 from recfs.errors import Busy, InvalidArgument, NotPermitted
 from recfs.state.nodes import DirNode
 

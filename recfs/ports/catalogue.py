@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from recfs.core.retention import Life
+from recfs.core.life import Life
 from recfs.ports.batch import Batch
 from recfs.ports.rows import AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow, SweepRow, TrashRow, UnansweredRow
 

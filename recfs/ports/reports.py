@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple, Unpack
 
-from recfs.core.retention import Horizon, Life
+from recfs.core.life import Life
+from recfs.core.retention import Horizon
 from recfs.ports.rows import AccountRow, JournalRow, NodeRow, ObjectRow, SweepRow
 
 Answer = TypeVar("Answer")

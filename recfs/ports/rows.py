@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from recfs.core.bounds import MAX_INT
+from recfs.core.life import Life
 from recfs.core.model import Kind, State
-from recfs.core.retention import Life
 
 HOST = 1
 """This machine, in the rows that tell what is true of one machine alone, and in leases. There is one, for now."""
@@ -263,7 +263,7 @@ class TrashRow(NamedTuple):
     xattrs: bytes = b""
     """The user's extended attributes (`disk/packing.py`)."""
     life: str = ""
-    """Recording: what was kept of it besides its files (`core/retention.py`)."""
+    """Recording: what was kept of it besides its files (`core/life.py`)."""
 
 
 class AccountRow(NamedTuple):

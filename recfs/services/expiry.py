@@ -19,19 +19,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from recfs.core.layout import Role
-from recfs.core.retention import (
-    UNUSED,
-    Action,
-    Candidate,
-    Seen,
-    horizon,
-    is_of_interest,
-    judge,
-    judged,
-    plan,
-    recordings_since,
-    unrecorded,
-)
+from recfs.core.life import recordings_since, unrecorded
+from recfs.core.retention import UNUSED, Action, Candidate, Seen, horizon, is_of_interest, judge, judged, plan
 from recfs.core.sweeping import Schedule
 from recfs.core.units import format_size
 from recfs.errors import FsError, Stale

@@ -17,7 +17,7 @@ from recfs.ports.rows import GarbageRow, NodeRow, ObjectRow, Pending, Placement,
 
 if TYPE_CHECKING:
     from recfs.core.fallback import DirRule
-    from recfs.core.retention import Life
+    from recfs.core.life import Life
     from recfs.state.accounts import Account
     from recfs.state.backing_file import BackingFile, Untouched
 

@@ -27,10 +27,10 @@ class Removed(dict[int, Garbage]):
         super().__delitem__(gid)
         self._accounts.left_trash(gid)
 
-    def pop(self, gid: int, default: Garbage | None = None) -> Garbage | None:  # type: ignore[override]
-        """As `dict.pop`."""
-        self._accounts.left_trash(gid)
-        return super().pop(gid, default)
+    def drop(self, gid: int) -> None:
+        """Forget an entry, if it is there."""
+        if gid in self:
+            del self[gid]
 
 
 __all__ = ["Removed"]

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from recfs.core import fallback
 from recfs.core.bounds import MAX_INT
 from recfs.core.layout import TOP_DIRS, Role, child_role
+from recfs.core.life import RECORDINGS_SINCE, Status, recordings_since, unrecorded
 from recfs.core.model import Kind
-from recfs.core.retention import CHANGED_EVERY_NS, RECORDINGS_SINCE, Status, recordings_since, unrecorded
+from recfs.core.retention import CHANGED_EVERY_NS
 from recfs.errors import InvalidPath, IoFailure, NameTooLong, NotADirectory, RecfsError, Stale
 from recfs.ports.rows import ROOT_INO
 from recfs.state.events import Events

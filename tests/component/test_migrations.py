@@ -17,7 +17,7 @@ from recfs.catalogue.migrations import split_statements
 from recfs.catalogue.opening import open_catalogue
 from recfs.catalogue.reports import SqliteReports
 from recfs.core.bounds import MAX_INT, MIN_TIME_NS
-from recfs.core.retention import Cause, Life, Status
+from recfs.core.life import Cause, Life, Status
 from recfs.ports.rows import HOST, LocalCopy, Placement
 
 STORED = Path(__file__).with_name("catalogues")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from recfs.core.retention import Status
+from recfs.core.life import Status
 from recfs.errors import Busy, InvalidArgument, NoAttribute, NotFound, NotPermitted, ReadOnlyFile
 from recfs.fs.attributes import Changes
 

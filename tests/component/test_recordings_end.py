@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from recfs.core.retention import Status
+from recfs.core.life import Status
 from recfs.errors import NotFound
 
 from .build import REC, Filesystem, filesystem, pattern

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from recfs.core.life import Cause, Status
 from recfs.core.model import State
-from recfs.core.retention import Cause, Status
 from recfs.errors import NotFound, QuotaExceeded
 from recfs.fs.attributes import Changes
 from recfs.state.nodes import DirNode, LinkNode

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from recfs.core.bounds import MAX_INT, MAX_TIME_NS, MIN_TIME_NS
+from recfs.core.life import Cause, Life, Status
 from recfs.core.model import Kind, State
-from recfs.core.retention import Cause, Life, Status
 from recfs.errors import OutOfSpace, RowRefused
 from recfs.ports.batch import Batch
 from recfs.ports.catalogue import Catalogue

@@ -9,8 +9,9 @@ import pytest
 
 from recfs.catalogue.opening import open_catalogue
 from recfs.catalogue.reports import SqliteReports
+from recfs.core.life import Life, Status
 from recfs.core.model import Kind, State
-from recfs.core.retention import Horizon, Life, Status
+from recfs.core.retention import Horizon
 from recfs.errors import CatalogueCorrupt, NotAStore, NotFound
 from recfs.ports.batch import Batch
 from recfs.ports.reports import Difference, InS3, Queued, Reports, Snapshot, Waiting

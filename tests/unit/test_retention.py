@@ -7,28 +7,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recfs.core.dates import date_text, parse_date
+from recfs.core.life import Cause, Life, Status, packed_life, restored_life
 from recfs.core.retention import (
     CHANGED_EVERY_NS,
     UNUSED,
     Action,
     Candidate,
-    Cause,
-    Life,
     Now,
     Policy,
     RetentionRule,
     Seen,
-    Status,
     Use,
     archive_of,
     check_retention,
     horizon,
     is_of_interest,
     judge,
-    packed_life,
     plan,
     plan_archive,
-    restored_life,
 )
 
 DAY = 86_400 * 10**9

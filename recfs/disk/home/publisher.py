@@ -385,7 +385,7 @@ class HomePublisher(BatchSubscriber):
     def _garbage_done(self, entry: Garbage, *, purged: bool) -> None:
         self._tree.locations.forget(entry, entry.place)
         if purged:
-            self._tree.garbage.pop(entry.gid, None)
+            self._tree.garbage.drop(entry.gid)
             self._todo.expired.discard(entry.gid)
             self._behind.purged(entry.gid)
         else:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recfs.core.retention import CHANGED_EVERY_NS, Life
+from recfs.core.life import Life
+from recfs.core.retention import CHANGED_EVERY_NS
 
 if TYPE_CHECKING:
     from recfs.state.nodes import DirNode

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from recfs.core.fallback import auto_dirs, deepest, rule_for_dir
 from recfs.core.layout import Role, check_target, child_role, is_upload
+from recfs.core.life import Status
 from recfs.core.permissions import mode_given
-from recfs.core.retention import Status
 from recfs.errors import (
     Busy,
     Exists,

@@ -9,8 +9,8 @@ import logging
 from collections.abc import Awaitable, Sequence
 from typing import Protocol, TypeVar
 
+from recfs.core.life import Life
 from recfs.core.model import Kind
-from recfs.core.retention import Life
 from recfs.errors import IoFailure
 from recfs.ports.rows import AccountRow, NodeRow, ObjectRow
 

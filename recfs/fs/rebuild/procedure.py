@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from recfs.core import generation
 from recfs.core.generation import Mark, count_of
+from recfs.core.life import RECORDINGS_SINCE
 from recfs.core.ownership import MARK_KEY, read_mark
-from recfs.core.retention import RECORDINGS_SINCE
 from recfs.core.upkeep.rebuilding import Checksums, Identity, identity_of
 from recfs.fs.rebuild import leftovers
 from recfs.fs.rebuild.bucket import BucketPass

@@ -164,7 +164,7 @@ class Writers:
                 self._behind.garbage(entry)
                 if entry.staging in self._found.staging:  # closed, but a power cut may have spoilt it
                     keep_overwrite(self._found, self._found.staging.pop(entry.staging), node.ino, node.path)
-                    self._tree.garbage.pop(gid, None)
+                    self._tree.garbage.drop(gid)
                     self._behind.purged(gid)
         node.priors = tuple(earlier)
 
@@ -209,7 +209,7 @@ class Writers:
         self._tree.resize(node, prior.size_bytes)
         if same_boot and node.state is State.INCOMPLETE:
             self._is_held(node)
-        self._tree.garbage.pop(prior.gid, None)
+        self._tree.garbage.drop(prior.gid)
         self._behind.purged(prior.gid)
         self._behind.node(node)
         self._found.report.rolled_back.append(node.path)

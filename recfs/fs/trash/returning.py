@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.layout import Role, child_role
+from recfs.core.life import restored_life
 from recfs.core.model import Kind, State
-from recfs.core.retention import restored_life
 from recfs.disk.packing import unpacked
 from recfs.disk.staging import TRASH_LABEL
 from recfs.errors import Exists, IsADirectory, NotADirectory, NotSupported, Stale
