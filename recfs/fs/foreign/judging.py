@@ -70,8 +70,9 @@ class Judging:
         if finding is Finding.BUSY:
             self._busy(key, entry, seen, now_s)
             return False
-        is_dir = isinstance(entry, (DirNode, NodeRow)) and entry.kind is Kind.DIR
-        files = entry.rfiles if is_dir and not self.is_missed(folder) else 0  # type: ignore[union-attr]
+        is_dir, files = False, 0
+        if isinstance(entry, (DirNode, NodeRow)) and entry.kind is Kind.DIR:
+            is_dir, files = True, 0 if self.is_missed(folder) else entry.rfiles
         is_stored = known is not None and known.state is State.STORED
         quiet_s = 0.0 if folder.ino in self.hollow else quiet_for_s(name, finding, seen, self.quiet_s)
         return self._candidates.is_ready(
