@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import trio
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
     Tell = Callable[["Lying | Gone"], Awaitable[None]]
     """Told of each; what it does may change what is looked at next."""
+
+Found = TypeVar("Found")
 
 PAGE = 200
 WEIGHED = 10_000
@@ -138,10 +140,10 @@ class LocalLeftovers:
         names = await trio.to_thread.run_sync(_listed, self._store.beneath, path, limiter=self._limiter)
         return names if folder.ino != ROOT_INO else names & TOP_DIRS.keys()
 
-    async def _settled(self, read: Callable[[], object]) -> object:
+    async def _settled(self, read: Callable[[], Awaitable[Found]]) -> Found:
         """What *read* answers while the publisher does nothing, and has done nothing since until the next await."""
         while True:
-            found = await read()  # type: ignore[misc]
+            found = await read()
             if not self._publisher.is_working:
                 return found
             await self._publisher.no_batch()
@@ -150,7 +152,7 @@ class LocalLeftovers:
         """(path, what lies there, whether it is a copy of what is in S3), if it is no row's. Atomic from its last
         await on.
         """
-        node: Node | None = await self._settled(partial(self._tree.child, folder, name))  # type: ignore[assignment]
+        node = await self._settled(partial(self._tree.child, folder, name))
         if folder.unlinked or self._tree.locations.occupant((folder, name)) is not None:
             return None
         if node is not None and not (_is_remote(node) and _lies_in_its_place(node)):
@@ -191,7 +193,7 @@ class LocalLeftovers:
     async def missing(self, ino: int) -> Gone | None:
         """A row without its entry in the home tree, if that is so. Atomic from its last await on."""
         try:
-            node: Node = await self._settled(partial(self._tree.get, ino))  # type: ignore[assignment]
+            node = await self._settled(partial(self._tree.get, ino))
         except Stale:
             return None
         if node.unlinked or not _lies_at_home(node) or self._store.stat(self._places.home(node)) is not None:
