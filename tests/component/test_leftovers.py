@@ -22,6 +22,7 @@ from recfs.ports.object_errors import ServerFault
 from recfs.ports.objects import ObjectInfo, ObjectMeta
 from recfs.ports.sweep import Progress
 from recfs.stores.local import LABEL_XATTR
+from recfs.tier.trashed import TRASH
 from tests.fake_object_store import FakeObjectStore
 
 from .build import OPERATOR, REC, Filesystem, filesystem, pattern
@@ -630,3 +631,14 @@ async def test_what_the_trash_keeps_in_s3_is_no_orphan(nursery: trio.Nursery, pl
     await fs.answers()["trash_restore"]({"ids": [entry["number"]]})
     assert await fs.read(FILE) == b"data"
     await fs.stop()
+
+
+async def test_what_was_kept_for_a_trash_that_is_not_there_any_more_is_named_and_removed(far: Filesystem) -> None:
+    await far.write(FILE, b"data")
+    await far.drain()
+    copied(far, FILE, f"{TRASH}7-12-old")
+    later(far)
+    assert gist(await look(far)) == [("bucket", "bytes", f"{TRASH}7-12-old", "-", "delete")]
+    assert (await look(far, "delete"))["done"] == {"delete": 1}
+    await emptied(far)
+    assert objects(far) == [FILE]
