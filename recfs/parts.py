@@ -26,6 +26,8 @@ from recfs.core.generation import Age
 from recfs.disk.backing_files import BackingFiles
 from recfs.disk.commit.committer import Committer
 from recfs.disk.commit.hashing import Hashing
+from recfs.disk.commit.unhashed import PART as UNHASHED_PART
+from recfs.disk.commit.unhashed import Unhashed
 from recfs.disk.committed import CommittedFiles
 from recfs.disk.diskio import fallocate
 from recfs.disk.home.inuse import InUse
@@ -69,7 +71,7 @@ if TYPE_CHECKING:
     from recfs.config import Config
     from recfs.ports.kernel import KernelCache, KernelFiles
     from recfs.ports.objects import ObjectStore
-    from recfs.ports.reports import Reports
+    from recfs.ports.reports import Reports, Snapshot
     from recfs.tier.tier import Tier
     from recfs.upkeep import Upkeep
 
@@ -119,6 +121,7 @@ class Parts:
     publisher: HomePublisher
     hashing: Hashing
     committer: Committer
+    unhashed: Unhashed
     vfs: Vfs
     work: Work
     upkeep: Upkeep
@@ -151,6 +154,7 @@ class Parts:
             ("home tree", self.publisher.run),
             ("hashing", self.hashing.run),
             ("commit", self.committer.run),
+            (UNHASHED_PART, self.unhashed.run),
             (generations.PART, self.generations.run),
             (survivors.PART, self.vfs.survivors.run),
             *self.sweeps.services(mounted=mounted),
@@ -329,17 +333,25 @@ async def _build(
         *Housekeeper(tree, catalogue, space, counting).sweeps(), Meter(modes).sweep(), timekeeper.sweep(),
         *care.sweeps(), *((tier_run.sweep(),) if tier_run is not None else ()),
     )  # fmt: skip
-    draining = Draining(tree, tier, committer, publisher)
+    unhashed = Unhashed(
+        tree, committer, partial(reports.ask, _unhashed),
+        partial(upkeep.is_written, vfs, lambda: committer.busy_with > committer.failing),
+    )  # fmt: skip
+    draining = Draining(tree, tier, committer, unhashed, publisher)
     s3_services, far_work = None, None
     if tier is not None and tier_run is not None:
         s3_services = remote.build(config, tier, tree, CommittedFiles(backing_files, places, store))
         far_work = FarWork(LocalCopies(tier, tree, reports), tier_run, QueueChanges(tier, tree), Claiming(tier, tree))
     return Parts(
-        store, catalogue, behind, tree, backing_files, publisher, hashing, committer, vfs,
+        store, catalogue, behind, tree, backing_files, publisher, hashing, committer, unhashed, vfs,
         Work(care.work, draining, Recount(tree), far_work),
         care, Sweeps(sweeps, behind.problems, clock, history), timekeeper,
         s3_services, limiter, reports, recovered, counting, Sessions(vfs, kernel, operators), operators,
     )  # fmt: skip
+
+
+def _unhashed(snapshot: Snapshot) -> tuple[int, int]:
+    return snapshot.unhashed()
 
 
 def _restored(store: LocalStore, config: Config) -> Restored | None:

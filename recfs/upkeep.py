@@ -124,7 +124,7 @@ def build(
     repair = Repair(vfs, store)
     verifier = Verifier(vfs, store, tier, repair)
     vfs.tree.events.subscribe(verifier)
-    verifications, scrub = Verifications(verifier, vfs.tree, partial(_is_written, vfs, is_busy)), None
+    verifications, scrub = Verifications(verifier, vfs.tree, partial(is_written, vfs, is_busy)), None
     if config.scrub.enabled:
         scrub = Scrub(
             verifier, vfs.tree, level=Level(config.scrub.level), rate=config.scrub.rate, window=config.scrub.window,
@@ -141,7 +141,7 @@ def build(
     return Upkeep(work, verifier, maintenance)
 
 
-def _is_written(vfs: Vfs, is_busy: Callable[[], bool]) -> bool:
+def is_written(vfs: Vfs, is_busy: Callable[[], bool]) -> bool:
     """Whether programs have files open for writing, or such are being committed."""
     return is_busy() or any(handle.writes for handle in vfs.files.handles.values())
 

@@ -23,6 +23,7 @@ from recfs.ports.rows import (
     NodeRow,
     ObjectRow,
     Placement,
+    Promise,
     SweepRow,
     TrashRow,
     UnansweredRow,
@@ -231,7 +232,15 @@ class MemoryCatalogue:
     async def unsettled(self) -> Sequence[NodeRow]:
         """What was under way."""
         open_states = (State.WRITING, State.SEALING)
-        return sorted(row for row in self._nodes.values() if row.placement.pending or row.state in open_states)
+        return sorted(
+            row for row in self._nodes.values()
+            if row.placement.pending or (row.state in open_states and not row.placement.promised & Promise.UNHASHED)
+        )  # fmt: skip
+
+    async def unhashed(self, after_ino: int, limit: int) -> Sequence[int]:
+        """Of those, the ones left out."""
+        found = (ino for ino, row in self._nodes.items() if row.placement.promised & Promise.UNHASHED)
+        return sorted(ino for ino in found if ino > after_ino)[:limit]
 
     async def staged(self) -> set[str | None]:
         """Staging ids."""

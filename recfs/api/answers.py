@@ -128,6 +128,7 @@ class Answers:
                 "dirty": self.vfs.behind.depth,
                 "problem": self.vfs.behind.problem,
                 **self.committer.outlook.as_json(),
+                "unhashed": self.work.draining.unhashed.as_json(),
             },
             "open_files": self._open_files(),
             "survivors": self.vfs.survivors.paths(),

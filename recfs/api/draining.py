@@ -78,10 +78,11 @@ class DrainAnswers:
             far |= {"watched": self._s3.watched(), "lost": self._s3.lost}
             return {"pending": stuck["items"], "s3": self._s3.is_there} | far
         return {
-            "pending": self._draining.pending + self._draining.uploads(retries=retries),
+            "pending": self._draining.pending + self._draining.uploads(retries=retries) + self._draining.unhashed.files,
             "since_s": began_s,
             "left": {
                 "sealing": self._committer.depth,
+                "unhashed": self._draining.unhashed.as_json(),
                 "settling": self._publisher.depth,
                 "dirty": self._behind.depth,
                 "hashing": self._committer.outlook.as_json()["files"],

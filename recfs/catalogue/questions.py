@@ -24,6 +24,7 @@ from recfs.catalogue.rows import (
     SWEEP,
     TRASH,
     UNANSWERED,
+    UNHASHED,
     UNSETTLED,
     added_up,
     garbage_row,
@@ -98,6 +99,11 @@ class Questions:
         """What was under way when the catalogue was last written."""
         query = f"select {NODE} from {NODES} where node.ino in ({UNSETTLED}) order by node.ino"
         return [node_row(row) for row in self._read(query)]
+
+    async def unhashed(self, after_ino: int, limit: int) -> Sequence[int]:
+        """As the port says."""
+        query = f"select node.ino {UNHASHED} and node.ino > ? order by node.ino limit ?"
+        return [ino for (ino,) in self._read(query, (after_ino, limit))]
 
     async def staged(self) -> set[str | None]:
         """Staging ids that rows name."""

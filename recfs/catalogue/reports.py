@@ -30,6 +30,7 @@ from recfs.catalogue.rows import (
     SUM,
     SWEEP,
     UNDER_WAY,
+    UNHASHED,
     added_up,
     life,
     node_row,
@@ -167,12 +168,19 @@ class SqliteSnapshot:
 
     def waiting(self) -> Waiting:
         """What is left for the next daemon."""
-        sealing = self._db.execute("select size_bytes from node where state = 'sealing'").fetchall()
+        sealing = self._db.execute(f"select count(*), {SUM} from node where state = 'sealing'").fetchone()
         here = UNDER_WAY if self._is_apart else "node where true"
         moves = self._number(f"select count(*) from {here} and pending & 7")
         places = "staging is not null or home_name is not null"
         removals = self._number(f"select count(*) from garbage where held_by is null and ({places})")
-        return Waiting(len(sealing), sum(size for (size,) in sealing), moves + removals)
+        return Waiting(sealing[0], added_up([(sealing[1], sealing[2])]), moves + removals)
+
+    def unhashed(self) -> tuple[int, int]:
+        """How many files are yet to be hashed when there is time, and their bytes."""
+        if not self._is_apart:
+            return 0, 0
+        count, *halves = self._db.execute(f"select count(*), {SUM} {UNHASHED}").fetchone()
+        return count, added_up([(halves[0], halves[1])])
 
     def trashed(self) -> dict[str, int]:
         """Bytes in the trash by the user whose they were."""

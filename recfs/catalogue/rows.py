@@ -24,6 +24,7 @@ from recfs.ports.rows import (
     NodeRow,
     ObjectRow,
     Placement,
+    Promise,
     SweepRow,
     TrashRow,
     UnansweredRow,
@@ -67,9 +68,15 @@ UNDER_WAY: Final = (
 STAGED: Final = f"select staging from {UNDER_WAY} and staging is not null"
 UNSETTLED: Final = (
     f"select ino from {UNDER_WAY} and (pending <> 0 or state = 'incomplete')"
-    " union select ino from node where state in ('writing', 'sealing')"
+    f" union select node.ino from {NODES} where state in ('writing', 'sealing')"
+    f" and coalesce(promised, 0) & {Promise.UNHASHED} = 0"
 )
-"""The inode numbers of what was under way. Each part has an index of its own: no settled file is looked at."""
+"""The inode numbers of what was under way. Each part has an index of its own: no settled file is looked at, nor the row
+of one that lies at home and is hashed when there is time."""
+UNHASHED: Final = (
+    f"from node indexed by node_unsettled join placement on placement.host = {HOST} and placement.ino = node.ino"
+    f" where state in ('writing', 'sealing') and promised & {Promise.UNHASHED} <> 0"
+)
 JOURNAL: Final = ", ".join(JournalRow._fields)
 SWEEP: Final = ", ".join(SweepRow._fields)
 TRASH: Final = ", ".join(TrashRow._fields)

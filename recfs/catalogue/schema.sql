@@ -63,7 +63,8 @@ create table placement (
                                        -- 8: it is being changed where it lies, whatever place and label say
     home_parent integer,               -- physical place while it differs from (parent, name); 0 = .recfs/limbo
     home_name   blob,
-    promised    integer not null default 0,  -- bits, of bytes not yet committed: 1 they were fsynced, 2 closed
+    promised    integer not null default 0,  -- bits, of bytes not yet committed: 1 they were fsynced, 2 closed,
+                                       -- 4 they lay at home when the catalogue was made anew, and are yet to be hashed
     primary key (host, ino)
 ) strict, without rowid;
 

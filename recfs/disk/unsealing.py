@@ -154,6 +154,7 @@ class Unsealing:
             body.unproven = True  # the row alone tells that the bytes change, so it comes before them
         if node.state.is_whole:
             node.promised = Promise.CLOSED  # its bytes, whatever is written among them
+        node.promised &= ~Promise.UNHASHED
         node.enter(State.WRITING)
         node.sha256 = node.md5 = None
         node.reopened += 1

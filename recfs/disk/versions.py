@@ -80,7 +80,7 @@ class Versions:
             entry.home_ino = node.home_ino
             self.hand_over(node, entry)
         if node.state is State.SEALING:
-            entry.promised = node.promised | Promise.CLOSED
+            entry.promised = (node.promised | Promise.CLOSED) & ~Promise.UNHASHED
         elif before is not None and before.sha256 is not None:
             if before.describes(before.size_bytes, before.mtime_ns):
                 entry.sha256, entry.md5 = before.sha256, before.md5

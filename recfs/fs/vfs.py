@@ -376,7 +376,7 @@ class Vfs:
         """
         with bounded(f"the checksums of {node.path}"):
             while node.state is State.SEALING and not node.unlinked:
-                self.pipeline.hurry(node.ino)
+                self.pipeline.want(node.ino)
                 await self.pipeline.progress()
 
 

@@ -68,7 +68,13 @@ class Unfinished(Protocol):
     """What a start has to look at."""
 
     async def unsettled(self) -> Sequence[NodeRow]:
-        """Rows being written or sealed, incomplete ones in staging, and rows with pending bits."""
+        """Rows being written or sealed, incomplete ones in staging, and rows with pending bits.
+
+        But not those of `unhashed`, unless they have pending bits: there may be a million.
+        """
+
+    async def unhashed(self, after_ino: int, limit: int) -> Sequence[int]:
+        """A page, in order, of the inode numbers of files that are hashed when there is time (`Promise.UNHASHED`)."""
 
     async def staged(self) -> set[str | None]:
         """Staging ids that rows name."""

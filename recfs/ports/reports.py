@@ -136,6 +136,9 @@ class StoreQueries(Protocol):
     def waiting(self) -> Waiting:
         """What is left for the next daemon."""
 
+    def unhashed(self) -> tuple[int, int]:
+        """How many files are hashed when there is time (`Promise.UNHASHED`), and their bytes."""
+
     def trashed(self) -> dict[str, int]:
         """How many bytes the trash has that were each user's."""
 

@@ -41,6 +41,11 @@ class Promise:
     """fsync(2) returned: they survive a power cut."""
     CLOSED = 2
     """Their last writer closed them: they survive the daemon's death."""
+    UNHASHED = 4
+    """Of a file in state `sealing`: its bytes lay in the home tree when the catalogue was made anew, and are on stable
+    storage. Nobody has read them yet, and they are hashed when there is time (`services/unhashed.py`)."""
+    FOUND = UNHASHED | FSYNCED | CLOSED
+    """What is promised of such bytes."""
 
 
 class Placement(NamedTuple):

@@ -18,6 +18,9 @@ class Pipeline(Protocol):
     def hurry(self, ino: int) -> None:
         """Somebody waits for this file: end its settling delay."""
 
+    def want(self, ino: int) -> None:
+        """As `hurry`, and a file that nobody has submitted, because it is hashed when there is time, is."""
+
     async def progress(self) -> None:
         """Wait until the pipeline has finished with some file, whatever came of it."""
 

@@ -16,6 +16,7 @@ from recfs.tier.queue.unsent import Why
 
 if TYPE_CHECKING:
     from recfs.disk.commit.committer import Committer
+    from recfs.disk.commit.unhashed import Unhashed
     from recfs.disk.home.publisher import HomePublisher
     from recfs.state.tree import Tree
     from recfs.tier.tier import Tier
@@ -34,11 +35,15 @@ DRAIN_LOOK_SHARE = 0.1
 class Draining:
     """Hurries what is under way, and waits for it."""
 
-    def __init__(self, tree: Tree, tier: Tier | None, committer: Committer, publisher: HomePublisher) -> None:
+    def __init__(
+        self, tree: Tree, tier: Tier | None, committer: Committer, unhashed: Unhashed, publisher: HomePublisher
+    ) -> None:
         self._tree = tree
         self._behind = tree.behind
         self._tier = tier
         self._committer = committer
+        self.unhashed = unhashed
+        """What is hashed when there is time."""
         self._publisher = publisher
 
     @property
@@ -81,8 +86,9 @@ class Draining:
 
         *uploads* False: S3 is left for later; *retries* False: what it refused is, and all of it while it is down.
         *mapped* False: so are files that are still mapped, and whatever failed and is left alone. *long* False: so are
-        those that take long to be hashed. *stuck* False: so is what will not get done by waiting, once nothing else is
-        left; it is tried once more before, unless that was done at *since_s* (monotonic).
+        those that take long to be hashed, and what is hashed when there is time. *stuck* False: so is what will not get
+        done by waiting, once nothing else is left; it is tried once more before, unless that was done at *since_s*
+        (monotonic).
         """
         tier = self._tier
         hurried: set[int] = set()
@@ -111,7 +117,10 @@ class Draining:
             if not long:
                 spared = max(spared, self._committer.outlook.too_long(HASH_PATIENCE_S))
             settled = not self._publisher.in_use or trio.current_time() > until
-            if saved and not left and settled and self.pending <= spared:
+            unhashed = long and not self.unhashed.over
+            if unhashed:
+                self.unhashed.hurry()
+            if saved and not left and settled and not unhashed and self.pending <= spared:
                 await self._behind.durable()
                 return
             if not saved:

@@ -93,7 +93,9 @@ class Memory:
             return False
         if isinstance(node, DirNode):
             return not node.children and node.role > Role.TEMP_TOP
-        return not (isinstance(node, FileNode) and (node.body is not None or node.state in ("writing", "sealing")))
+        if not isinstance(node, FileNode):
+            return True
+        return node.body is None and (node.state not in ("writing", "sealing") or node.is_unhashed)
 
     def _unload(self, node: Node) -> None:
         del self._nodes[node.ino]

@@ -155,6 +155,11 @@ class FileNode(Node):
         """Logical size in bytes: what the owner pays for."""
         return self.bytes
 
+    @property
+    def is_unhashed(self) -> bool:
+        """Whether it lies at home, and is sealed when there is time, unless somebody wants its checksums before."""
+        return self.state is State.SEALING and bool(self.promised & Promise.UNHASHED)
+
     def row(self) -> NodeRow:
         """The row the catalogue should hold."""
         home_parent, home_name = self._place()

@@ -123,7 +123,7 @@ def _places(parts: Parts) -> Iterator[Found]:
 
 
 def _tickets(parts: Parts) -> Iterator[Found]:
-    """A ticket is that of a file which is being sealed, and such a file has one."""
+    """A ticket is that of a file which is being sealed, and such a file has one, unless there is time for it."""
     nodes, tickets = parts.tree.nodes, parts.committer._tickets
     for ticket in tickets:
         node = ticket.node
@@ -132,7 +132,8 @@ def _tickets(parts: Parts) -> Iterator[Found]:
         elif node.state not in (State.SEALING, State.COMMITTED) and ticket.stage is not Stage.UNDER_WAY:
             yield "ticket of a file that is not sealed", f"{node.path}: {node.state}"
     for node in nodes.values():
-        if isinstance(node, FileNode) and node.state is State.SEALING and tickets.get(node.ino) is None:
+        is_sealing = isinstance(node, FileNode) and node.state is State.SEALING and not node.is_unhashed
+        if is_sealing and tickets.get(node.ino) is None:
             yield "sealing without a ticket", node.path
 
 

@@ -15,7 +15,7 @@ from recfs.cli.common.store import open_store
 from recfs.cli.reports.quota import USER_COLUMNS, USER_NUMBERS, user_row
 from recfs.cli.work.queue import summary
 from recfs.cli.work.scrubbing import scrub_line
-from recfs.cli.work.waiting import aside, progress, staying
+from recfs.cli.work.waiting import aside, progress, staying, yet_to_hash
 
 NAMED = 5
 """How many of the files that outlived writers have open are named."""
@@ -45,6 +45,9 @@ _FIELDS = {
     ),
     "being hashed, `pipeline.files`": (
         "up to 10 files under way: how far each is, how fast, and how long it will take"
+    ),
+    "to read, `pipeline.unhashed`": (
+        "files that `recfs rebuild --checksums later` has left to be hashed when there is time"
     ),
     "left for the next start, `pipeline.set_aside`": (
         "files a stop does not wait for, since hashing them would take more than 30 s"
@@ -234,6 +237,8 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
     if pipeline:
         facts.append(("pipeline", _pipeline(pipeline, live=result.get("mode") == "daemon")))
         facts += _hashing(pipeline)
+        if unhashed := pipeline.get("unhashed"):
+            facts.append(("to read", f"{yet_to_hash(unhashed)}, hashed in the background: {unhashed['doing']}"))
     if result.get("survivors"):
         facts.append(("still written", Text(_survivors(result["survivors"]), style="yellow")))
     disk = result.get("disk")

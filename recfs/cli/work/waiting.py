@@ -13,6 +13,8 @@ def lines_of(left: dict[str, Any]) -> list[str]:
     lines = []
     if left.get("sealing"):
         lines.append(f"{output.number_of(left['sealing'], 'closed file')} to be committed")
+    if unhashed := left.get("unhashed"):
+        lines.append(f"{yet_to_hash(unhashed)} to be hashed")
     lines += [hashed(file) for file in left.get("hashing") or ()]
     if left.get("settling"):
         lines.append(f"{output.number_of(left['settling'], 'entry', 'entries')} to be moved on the disk")
@@ -22,6 +24,11 @@ def lines_of(left: dict[str, Any]) -> list[str]:
     if left.get("problem"):
         lines.append(f"the catalogue cannot be written: {output.show_name(left['problem'])}")
     return lines + of_queue(left.get("s3"))
+
+
+def yet_to_hash(unhashed: dict[str, Any]) -> str:
+    """Return how many files a rebuild has left to be hashed when there is time."""
+    return f"{output.number_of(unhashed['files'], 'file')} of the rebuilt catalogue ({output.size(unhashed['bytes'])})"
 
 
 def aside(item: dict[str, Any]) -> str:

@@ -131,6 +131,23 @@ class Committer(Subscriber):
                 return
             self._begin(ticket)
 
+    def want(self, ino: int) -> None:
+        """As `Pipeline.want`."""
+        node = self._tree.nodes.get(ino)
+        if self._tickets.get(ino) is None and isinstance(node, FileNode) and node.is_unhashed:
+            self.submit(ino)
+        self.hurry(ino)
+
+    def is_at(self, ino: int) -> bool:
+        """Whether the file is being sealed, or will be in a moment: not if that failed, or somebody has it mapped."""
+        ticket = self._tickets.get(ino)
+        return ticket is not None and not self._tickets.is_held_up(ticket)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether no more is to be begun than there is."""
+        return self._hurry_all
+
     def hurry_all(self, patience_s: float = float("inf")) -> None:
         """End every settling delay, now and from now on: the daemon is stopping.
 

@@ -170,6 +170,10 @@ class Tickets:
         """Whether it failed after *since_s* (trio's clock)."""
         return bool(self._failing) and self._failing.get(ticket, float("-inf")) > since_s
 
+    def is_held_up(self, ticket: Ticket) -> bool:
+        """Whether it was put off because it could not be sealed, or is left to the next start."""
+        return ticket in self._in_vain or ticket in self._failing or ticket.stage is Stage.ASIDE
+
     @property
     def failing(self) -> int:
         """How many cannot be sealed now."""

@@ -20,7 +20,7 @@ from recfs.errors import FsError
 from recfs.fs.rebuild.files import Files, evicted
 from recfs.fs.rebuild.hashing import Hasher, Unhashed
 from recfs.fs.rebuild.site import PAGE, Site
-from recfs.ports.rows import ROOT_INO, NodeRow, Placement
+from recfs.ports.rows import ROOT_INO, NodeRow, Placement, Promise
 
 if TYPE_CHECKING:
     from recfs.disk.commit.digests import Digest
@@ -248,7 +248,8 @@ class HomePass:
             self._files.judge(row._replace(sha256=old.sha256, md5=old.md5), path, far)
         elif site.options.checksums is Checksums.LATER:
             findings.unsealed += 1
-            site.put(row._replace(state=State.SEALING, has_object=int(far is not None)))
+            here = row.placement._replace(promised=Promise.FOUND)
+            site.put(row._replace(state=State.SEALING, has_object=int(far is not None), placement=here))
         else:
             self._hasher.add(Unhashed(row, path, far, known))
 

@@ -10,7 +10,6 @@ import os
 from typing import TYPE_CHECKING
 
 from recfs.core.layout import role_of
-from recfs.core.upkeep.rebuilding import Checksums
 from recfs.disk.staging import COPY_LABEL, ELSEWHERE, FETCH_LABEL, TRASH_LABEL, VERSION_LABEL, Label
 from recfs.errors import FsError
 from recfs.fs.recovery.overwrites import was_closed, when_labelled
@@ -48,11 +47,6 @@ def put_by(site: Site, *, same_boot: bool) -> int:
         if label is None or (staged.label or b"").startswith((FETCH_LABEL, COPY_LABEL)):
             continue
         highest = max(highest, label.ino, label.parent)
-        if not same_boot and site.options.checksums is Checksums.LATER and staged.size_bytes:
-            # The next start seals what it takes for closed in this boot.
-            why = "nobody knows whether all of it was on the disk when the machine ended"
-            site.set_aside(label.path, why, local=site.store.staging(staged.id))
-            continue
         if was_closed(staged, same_boot=same_boot) and not label.path.startswith(ELSEWHERE) and _fits(label.path):
             earlier = winners.get(label.path)
             if earlier is not None:

@@ -10,7 +10,7 @@ from recfs.core import generation
 from recfs.core.generation import Mark, count_of
 from recfs.core.life import RECORDINGS_SINCE
 from recfs.core.ownership import MARK_KEY, read_mark
-from recfs.core.upkeep.rebuilding import Checksums, Identity, identity_of
+from recfs.core.upkeep.rebuilding import Identity, identity_of
 from recfs.fs.rebuild import leftovers
 from recfs.fs.rebuild.bucket import BucketPass
 from recfs.fs.rebuild.home import HomePass
@@ -64,7 +64,9 @@ class Rebuild:
         if site.findings.unseen.count and not site.options.leave_out:
             return site.findings
         site.tell("counters", 0, None)
-        await self._end(identity, boot if site.options.checksums is Checksums.LATER else mark.boot if mark else "")
+        if site.findings.unsealed:
+            site.store.sync_all()  # their rows promise that
+        await self._end(identity, mark.boot if mark is not None else "")
         await site.catalogue.recount()
         await self._count()
         return site.findings

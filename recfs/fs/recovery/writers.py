@@ -40,6 +40,8 @@ class Writers:
 
     def leave(self, node: FileNode) -> None:
         """It could not be judged: nobody writes it any more, and nobody may take it for whole. Raises nothing."""
+        if node.is_unhashed:
+            return
         if node.state is State.SEALING:
             self._found.report.resealed.append(node.ino)  # the pipeline finds out, when it can be read again
         elif node.state is State.WRITING:
@@ -54,7 +56,7 @@ class Writers:
             if size != node.bytes:
                 self._tree.resize(node, size)
                 self._behind.node(node)
-        if node.state not in (State.WRITING, State.SEALING):
+        if node.state not in (State.WRITING, State.SEALING) or node.is_unhashed:
             return
         priors = self._priors(node)
         node.priors = tuple(entry.gid for entry in priors)
