@@ -5,6 +5,11 @@ Stop (SIGTERM, SIGINT, `recfs umount`, or the mount taken away): no new files �
 pipeline and publisher drained → uploads, but none that fail → catalogue marked clean and closed → lock given back.
 A second signal skips the draining; what it leaves is finished at the next start. After a crash the mount point stays
 mounted and dead (ENOTCONN): recorders get errors instead of filling an empty directory. The next start clears it.
+
+Handover (`recfs upgrade`): start and prepare a successor → read no more requests, answer those in hand → write what is
+dirty → services ended, catalogue closed → leave the kernel's descriptor, the root's lock and the open files to the
+successor, and end. Should anything fail until the successor is told to go, this process takes them up again itself, as
+a successor would: the mount stays, and so does what is open. `recfs/succession.py` has what passes between the two.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sdnotify
@@ -26,14 +31,17 @@ from recfs.api.control import ControlServer
 from recfs.core.units import format_size
 from recfs.disk.diskio import few_files
 from recfs.errors import MountError, RecfsError, StoreError, first_error
+from recfs.fs.handover.open_files import Heir
 from recfs.fs.xattrs import Xattrs
 from recfs.fuse.kernel import PyfuseKernelCache
 from recfs.fuse.mounting import Detached, OwnMount, fuse_options, prepare_mountpoint
 from recfs.fuse.operations import Operations
 from recfs.fuse.passthrough import FuseSession
+from recfs.handing_over import HandingOver
 from recfs.parts import DRAIN_S, Parts, opened
 from recfs.services.draining import DRAIN_POLL_S, HASH_PATIENCE_S
 from recfs.state.problems import reason_of
+from recfs.succession import Legacy, Predecessor, Successor, predecessor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,8 +56,49 @@ LAST_RELEASES_S = 1.0
 """How long it waits, after unmounting, to hear of what was closed."""
 
 
-def run(config: Config, mountpoint: Path) -> None:
-    """Serve *config*'s store at *mountpoint* until told to stop. Raises RecfsError when it cannot start."""
+def run(config: Config, mountpoint: Path, command: Sequence[str] = ()) -> None:
+    """Serve *config*'s store at *mountpoint* until told to stop. Raises RecfsError when it cannot start.
+
+    *command* starts such a daemon from anywhere; without one, the mount is left to no successor. Where this process
+    was started as one (`succession.predecessor`), it goes on with the mount that is there.
+    """
+    _prepare_process()
+    before = predecessor()
+    if before is None:
+        prepare_mountpoint(mountpoint, config.root)
+    legacy = before.legacy(config.root, mountpoint) if before is not None else None
+    caught: list[int] = []
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda which, _frame: caught.append(which))  # between two runs; else trio hears of them
+    refusal = ""
+    while True:
+        try:
+            leaving = trio.run(
+                _run, config, mountpoint, command, legacy, before, refusal, caught, strict_exception_groups=True
+            )
+        except* RecfsError as group:
+            raise first_error(group) from group
+        if leaving is None:
+            return
+        successor, legacy = leaving
+        before = None
+        try:
+            successor.give(legacy)
+        except MountError as error:
+            log.error("%s; this daemon goes on", error)
+            successor.call_off()
+            refusal = str(error)
+            continue
+        if "NOTIFY_SOCKET" in os.environ:
+            sdnotify.SystemdNotifier().notify(f"MAINPID={successor.pid}")
+        successor.go()
+        log.info("%s is left to process %d", mountpoint, successor.pid)
+        for number in caught:
+            os.kill(successor.pid, number)
+        return
+
+
+def _prepare_process() -> None:
     _raise_file_limit()
     _raise_size_limit()
     # Hashing threads run little Python, but between two of their system calls they hold the GIL for up to this long
@@ -60,25 +109,34 @@ def run(config: Config, mountpoint: Path) -> None:
     gc.set_threshold(2000, 10, 100)
     # A lease that is tried for a moment (disk/leases.py) may be broken by an open in just that moment.
     signal.signal(signal.SIGIO, signal.SIG_IGN)
-    prepare_mountpoint(mountpoint, config.root)
-    try:
-        trio.run(_run, config, mountpoint, strict_exception_groups=True)
-    except* RecfsError as group:
-        raise first_error(group) from group
 
 
-async def _run(config: Config, mountpoint: Path) -> None:
+async def _run(
+    config: Config, mountpoint: Path, command: Sequence[str], legacy: Legacy | None, before: Predecessor | None,
+    refusal: str, caught: list[int],
+) -> tuple[Successor, Legacy] | None:  # fmt: skip
+    """Serve until the end; what is left, and to whom, where another process is to go on."""
     kernel = PyfuseKernelCache()
     notifier = sdnotify.SystemdNotifier() if "NOTIFY_SOCKET" in os.environ else None
-    session = FuseSession(mountpoint, fuse_options(config), wanted=config.passthrough)
-    async with opened(config, kernel, session) as parts:
-        daemon = _Daemon(config, mountpoint, parts, session)
+    inherited = legacy.session if legacy is not None else None
+    session = FuseSession(mountpoint, fuse_options(config), wanted=config.passthrough, inherited=inherited)
+    lock_fd, kept_open = (legacy.lock_fd, legacy.files.writing) if legacy is not None else (-1, frozenset[int]())
+    async with opened(config, kernel, session, lock_fd=lock_fd, kept_open=kept_open) as parts:
+        daemon = _Daemon(config, mountpoint, parts, session, kernel, command, legacy)
+        daemon.handing_over.refused = refusal
+        if caught:
+            daemon.stop()
+        if legacy is not None:
+            await daemon.take_over(legacy, before)
         await daemon.serve(notifier)
+        if (left := daemon.left_to_successor()) is not None:
+            return left
         try:
             await daemon.finish()
         finally:
             kernel.close()
     log.info("stopped; %s is unmounted", daemon.mount.point)
+    return None
 
 
 async def planted_fault() -> None:
@@ -93,15 +151,23 @@ async def planted_fault() -> None:
 class _Daemon:
     """One mounted store between READY and its end."""
 
-    def __init__(self, config: Config, mountpoint: Path, parts: Parts, session: FuseSession) -> None:
+    def __init__(
+        self, config: Config, mountpoint: Path, parts: Parts, session: FuseSession, kernel: PyfuseKernelCache,
+        command: Sequence[str], legacy: Legacy | None,
+    ) -> None:  # fmt: skip
         self._config = config
         self._session = session
-        self.mount = OwnMount(mountpoint)
+        self._kernel = kernel
+        self.mount = OwnMount.identified(legacy.mount) if legacy is not None and legacy.mount else OwnMount(mountpoint)
         self._parts = parts
         self._stop = trio.Event()
+        self.handing_over = HandingOver(parts, session, kernel, command, self.mount, mountpoint, self._stop)
+        self._took_over = legacy is not None
         self._impatient = trio.CancelScope()
         self._exit: Callable[[int], object] = os._exit
         self._unmounted = Detached.ABSENT
+        self._legacy: Legacy | None = None
+        """What is left to another daemon, when everything here has ended."""
         self._over = False
         """Whether the kernel has ended the session."""
         self._serving = False
@@ -114,48 +180,87 @@ class _Daemon:
             self.mount.is_there, parts.sweeps,
         )  # fmt: skip
 
+    def stop(self) -> None:
+        """End in order, as soon as everything is served."""
+        self._stop.set()
+
+    def left_to_successor(self) -> tuple[Successor, Legacy] | None:
+        """Who goes on with the mount, and what is left to it; None where it was unmounted. Atomic."""
+        successor = self.handing_over.successor
+        return (successor, self._legacy) if successor is not None and self._legacy is not None else None
+
+    def _operations(self) -> Operations:
+        parts = self._parts
+        xattrs = Xattrs(parts.vfs, str(parts.store.root))
+        return Operations(parts.vfs, xattrs, parts.store, parts.operators, self._session)
+
+    async def take_over(self, legacy: Legacy, before: Predecessor | None) -> None:
+        """Enter what an earlier daemon left, and begin when it says so. Raises RecfsError: it goes on itself then."""
+        self._session.open(self._operations())
+        await Heir(self._parts.vfs, legacy.files).take_over()
+        await self._session.negotiate()
+        if before is not None:
+            await trio.to_thread.run_sync(before.ready)
+        for item in legacy.files.unsent:
+            if isinstance(item, int):
+                self._kernel.forget_inode(item)
+            else:
+                self._kernel.forget_entry(item[0], bytes.fromhex(item[1]), item[2])
+
     async def serve(self, notifier: sdnotify.SystemdNotifier | None) -> None:
         """Mount and answer until the stop is asked for, or the mount is taken away."""
         parts, config = self._parts, self._config
         session = self._session
-        xattrs = Xattrs(parts.vfs, str(parts.store.root))
-        session.open(Operations(parts.vfs, xattrs, parts.store, parts.operators, session))
-        self.mount.identify()
+        if not self._took_over:
+            session.open(self._operations())
+            self.mount.identify()
         self.mount.note(parts.store.mount_note)
         try:
             async with trio.open_nursery() as around, trio.open_nursery() as nursery:
-                await parts.serve(nursery, mounted=True)
+                await parts.serve(nursery, s3=False, mounted=True)
+                nursery.start_soon(self.handing_over.far_services)
                 nursery.start_soon(self._signals)
-                server = ControlServer(parts.store.socket_path, self._answers.handlers())
+                handlers = self._answers.handlers() | self.handing_over.handlers()
+                server = ControlServer(parts.store.socket_path, handlers)
                 await nursery.start(server.run)
                 if config.operator is not None and os.geteuid() == 0:
                     with parts.problems.aside("control", "owner", str(parts.store.socket_path)):
                         os.chown(parts.store.socket_path, config.operator, -1)  # theirs to command as well as root's
                 await nursery.start(self._requests)
-                await self._accelerate()
-                log.info("%s is mounted on %s", parts.store.root, self.mount.point)
+                if not self._took_over:
+                    await self._accelerate()
+                log.info(
+                    "%s is mounted on %s%s", parts.store.root, self.mount.point,
+                    f", with {len(parts.vfs.files.handles)} open files of an earlier daemon" if self._took_over else "",
+                )  # fmt: skip
                 self._serving = True
                 nursery.start_soon(planted_fault)
                 if notifier is not None:
                     notifier.notify("READY=1")
                 await self._stop.wait()
-                if notifier is not None:
-                    notifier.notify("STOPPING=1")
-                log.info("stopping")
-                await self._end()
+                if self.handing_over.successor is None:
+                    if notifier is not None:
+                        notifier.notify("STOPPING=1")
+                    log.info("stopping")
+                    await self._end()
                 if parts.s3_services is not None:
                     parts.s3_services.close()
                     around.start_soon(self._leave_what_hangs, nursery)
                 nursery.cancel_scope.cancel()
             self._serving = False
+            if self.handing_over.successor is not None:
+                self._legacy = self.handing_over.legacy()
         finally:
             # After an internal error the mount stays, dead: whoever records gets errors, not an empty directory.
             if self._serving:
                 log.critical("internal error: %s stays as a dead mount; the next start clears it", self.mount.look())
-            elif self._unmounted is Detached.ABSENT:
+            elif self._legacy is None and self._unmounted is Detached.ABSENT:
                 self.mount.detach()
-            session.close()
-        if self.mount.is_there():
+            if self._legacy is None:
+                session.close()
+            else:
+                session.abandon()
+        if self._legacy is None and self.mount.is_there():
             self._left.append(f"{self.mount.point} could not be unmounted")
 
     async def _end(self) -> None:

@@ -147,7 +147,10 @@ class Parts:
         return self.behind.problems
 
     async def serve(self, nursery: trio.Nursery, *, s3: bool = True, mounted: bool = False) -> None:
-        """Start the services (*s3* False: without S3; *mounted*: with all sweeps), with what the last run left."""
+        """Start the services, with what the last run left (*mounted*: with all sweeps).
+
+        *s3* False: without those that move bytes to and from S3.
+        """
         services: list[tuple[str, Callable[[], Awaitable[object]]]] = [
             ("catalogue", self.behind.run),
             ("staging", self.backing_files.pool.run),
@@ -178,9 +181,12 @@ class Parts:
 @contextlib.asynccontextmanager
 async def opened(
     config: Config, kernel: KernelCache, files: KernelFiles | None = None, objects: ObjectStore | None = None,
-    *, restores: bool = False,
+    *, restores: bool = False, lock_fd: int = -1, kept_open: frozenset[int] = frozenset(),
 ) -> AsyncIterator[Parts]:  # fmt: skip
     """Lock the root, open and repair the store, build the parts; on leaving, write everything and close.
+
+    *lock_fd*, *kept_open*: the root's lock, and which files are open for writing (inode numbers), where an earlier
+    daemon leaves a mount to this one.
 
     *restores*: whoever opens it goes on with a restore of the catalogue that is under way, as far as the bucket goes.
     """
@@ -188,7 +194,7 @@ async def opened(
     if restoring.under_way(store.private) is None:
         presence.require(config.root, existing=config.existing)
     with _usable(config):
-        store.open()
+        store.open(lock_fd)
     async with contextlib.AsyncExitStack() as ends:
         ends.callback(_at_the_end, store.close)
         with _usable(config):
@@ -199,7 +205,7 @@ async def opened(
                 )
             catalogue = _catalogue(store)
             ends.callback(_at_the_end, catalogue.close)
-            parts = await _build(config, store, catalogue, kernel, files or NoKernelFiles(), objects)
+            parts = await _build(config, store, catalogue, kernel, files or NoKernelFiles(), objects, kept_open)
         try:
             yield parts
         finally:
@@ -254,7 +260,7 @@ async def _write_last(parts: Parts) -> None:
 
 async def _build(
     config: Config, store: LocalStore, catalogue: SqliteCatalogue, kernel: KernelCache, files: KernelFiles,
-    objects: ObjectStore | None,
+    objects: ObjectStore | None, kept_open: frozenset[int],
 ) -> Parts:  # fmt: skip
     clock = await _clock(store, catalogue)
     await _recount(catalogue)
@@ -305,7 +311,16 @@ async def _build(
         await trash_index.load(catalogue)
         counting = generations.Generations(behind, catalogue, store)
         recovery = Recovery(
-            tree, behind, places, backing_files, vfs.names, store, vfs.survivors, counting, _restored(store, config)
+            tree,
+            behind,
+            places,
+            backing_files,
+            vfs.names,
+            store,
+            vfs.survivors,
+            counting,
+            _restored(store, config),
+            kept_open,
         )
         recovered = await recovery.run()
         trash_index.attach()

@@ -19,6 +19,7 @@ from recfs.cli.common.output import emit_json
 from recfs.cli.common.stdout import CannotWrite
 from recfs.cli.mounts.mount import mount
 from recfs.cli.mounts.umount import umount
+from recfs.cli.mounts.upgrade import upgrade
 from recfs.cli.reports.config import config_group
 from recfs.cli.reports.files import info, ls_files
 from recfs.cli.reports.quota import quota
@@ -184,7 +185,7 @@ def cli() -> None:
 
 
 for _command in (
-    *(mount, umount, status, ls_files, info, quota, recording, sweep, trash, watch, verify, backup),
+    *(mount, umount, upgrade, status, ls_files, info, quota, recording, sweep, trash, watch, verify, backup),
     *(restore_catalogue, rebuild, drain, queue),
     *(evict, fetch, pin, unpin, route, tier, restore, presign, lifecycle, bucket, config_group, doctor),
 ):

@@ -71,7 +71,7 @@ class OpenFiles:
         self.sizes = Sizes(tree, backing_files, space)
         self._backlog = backlog
         self._pipeline = pipeline
-        self._next = 1
+        self.next_number = 1
         self._released: trio.Event | None = None
         """Set with the next release, where somebody waits for one."""
         self.shares = Shares(operators)
@@ -82,8 +82,8 @@ class OpenFiles:
     # --- opening -------------------------------------------------------------------------------------------------
 
     def _register(self, node: FileNode, body: BackingFile, uid: int, *, writes: bool) -> int:
-        number = self._next
-        self._next = number + 1
+        number = self.next_number
+        self.next_number = number + 1
         self.handles[number] = Handle(node, body, uid, writes=writes)
         self.shares.opened(body, uid)
         return number
@@ -96,6 +96,14 @@ class OpenFiles:
         handle.foreign = True
         self.modes.adopt(handle)
         return number
+
+    def inherit(self, number: int, node: FileNode, body: BackingFile, uid: int, *, writes: bool) -> Handle:
+        """A handle of this mount that an earlier daemon gave to the kernel. Atomic."""
+        body.handles += 1
+        body.writers += writes
+        handle = self.handles[number] = Handle(node, body, uid, writes=writes)
+        self.shares.opened(body, uid)
+        return handle
 
     async def create(
         self, folder: DirNode, name: bytes, mode: int, caller: Caller, *, copying: bool = False
@@ -123,14 +131,14 @@ class OpenFiles:
     async def open(self, node: FileNode, flags: int, uid: int) -> int:
         """Open an existing file; one that is just being copied up, when that is done."""
         self.shares.admit(uid)
-        before = self._next
+        before = self.next_number
         if self.copying:
             await self._copied(node)
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         truncate = bool(flags & os.O_TRUNC)
         body = await self._backing_files.acquire(node, write=writes or truncate, empty=truncate)
         try:
-            if self._next != before:
+            if self.next_number != before:
                 self.shares.admit(uid)  # others of the same user may have been opened meanwhile
             if truncate:
                 await self.sizes.resize(node, 0)

@@ -162,10 +162,11 @@ class IoModes:
             body.backing = backing
         return True
 
-    def _enter_unchecked(self, handle: Handle) -> None:
+    def _enter_unchecked(self, handle: Handle, *, counted: bool = True) -> None:
         node, body = handle.node, handle.body
         body.unchecked_writers += 1
-        account = node.parent.account if handle.mode is Mode.PASS and not node.unlinked else None
+        is_counted = counted and handle.mode is Mode.PASS and not node.unlinked
+        account = node.parent.account if is_counted else None
         handle.account = account
         if account is not None:
             account.unchecked_writers += 1
@@ -214,6 +215,21 @@ class IoModes:
         handle.mode = Mode.PASS
         self._backing_files.in_use.begin(handle.node)
         self._enter_unchecked(handle)
+
+    def inherit(self, handle: Handle, mode: Mode, *, counted: bool) -> None:
+        """An open of this mount that an earlier daemon answered, and the mode it chose. Atomic.
+
+        *counted*: an account counts it among its writers that nobody checks.
+        """
+        body, handle.mode = handle.body, mode
+        if mode is Mode.CACHED:
+            body.cached += 1
+            return
+        if not body.passing:
+            self._backing_files.in_use.begin(handle.node)
+        body.passing += 1
+        if handle.writes:
+            self._enter_unchecked(handle, counted=counted)
 
     def give_back(self, body: BackingFile) -> None:
         """Give up the backing id once nobody of this mount has the file open by it. Atomic."""

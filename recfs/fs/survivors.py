@@ -66,6 +66,11 @@ class Survivors:
         self._some.set()
         log.warning("%s: still open for writing since before this start; sealed when the program lets go", node.path)
 
+    def inherit(self, number: int, node: FileNode) -> None:
+        """An earlier daemon of this mount had adopted it, under this handle. Atomic."""
+        self._handles[number] = node
+        self._some.set()
+
     async def run(self) -> None:
         """Look for ever which of them have let go."""
         await forever(PART, self._look, self._modes.problems)

@@ -28,6 +28,7 @@ READ_BYTES: Final = 1 << 17
 _IN_HEADER = struct.Struct("=IIQQIIIHH")  # fuse_in_header: len, opcode, unique, nodeid, uid, gid, pid, extlen, padding
 _OUT_HEADER = struct.Struct("=IiQ")  # fuse_out_header: len, error, unique
 _FUSE_INIT = 26
+_NOTIFY_RESEND = 7
 _BACKING_OPEN = 0x4010E501  # _IOW(229, 1, struct fuse_backing_map)
 _BACKING_CLOSE = 0x4004E502  # _IOW(229, 2, uint32_t)
 _BACKING_MAP = struct.Struct("=iIQ")  # fuse_backing_map: fd, flags, padding
@@ -51,6 +52,7 @@ class Init(enum.IntFlag):
     HANDLE_KILLPRIV_V2 = 1 << 28
     INIT_EXT = 1 << 30
     PASSTHROUGH = 1 << 37
+    HAS_RESEND = 1 << 39
 
 
 MASKS: Final = {"passthrough": Init.PASSTHROUGH, "killpriv": Init.HANDLE_KILLPRIV_V2}
@@ -212,6 +214,15 @@ def edit_init(request: bytes, answer: bytes, wants: Wants) -> bytes:
     _put(edited, body + _MAX_BACKGROUND, wants.max_background, "H")
     _put(edited, body + _CONGESTION_THRESHOLD, wants.congestion_threshold, "H")
     return bytes(edited)
+
+
+def ask_to_resend(device: int) -> None:
+    """Have the kernel send again what was read and never answered (FUSE_NOTIFY_RESEND, Linux 6.9). Raises OSError.
+
+    It marks the numbers of those requests (FUSE_UNIQUE_RESEND), and expects the mark in the answers. Only before
+    anything else is read: it would be handed out twice.
+    """
+    os.write(device, _OUT_HEADER.pack(_OUT_HEADER.size, _NOTIFY_RESEND, 0))
 
 
 # --- backing files and read-ahead ------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pyfuse3
 
+from recfs.fuse.loop import GATE
 from recfs.state import waits
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class ExtraRequests:
         if self.nursery is None:
             self._refuse(request, errno.ENOTCONN)
         else:
+            GATE.in_hand += 1
             self.nursery.start_soon(self._answer, self._unique(), request, *asked)
 
     async def _answer(self, number: int, request: int, name: str, *arguments: int) -> None:
@@ -77,6 +79,8 @@ class ExtraRequests:
             raise
         else:
             send(request, value)
+        finally:
+            GATE.in_hand -= 1
 
 
 __all__ = ["ExtraRequests", "Handlers"]

@@ -15,6 +15,7 @@ import pyfuse3
 
 from recfs import errors
 from recfs.fuse import interpose
+from recfs.fuse.loop import GATE
 from recfs.ports import object_errors
 from recfs.state import waits
 
@@ -113,10 +114,13 @@ def guarded(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Corouti
     @functools.wraps(handler)
     async def guard(*args: P.args, **kwargs: P.kwargs) -> R:
         known_as(number())
+        GATE.in_hand += 1
         try:
             return await handler(*args, **kwargs)
         except Exception as error:
             raise _refusal(name, error) from None
+        finally:
+            GATE.in_hand -= 1  # pyfuse3 sends the answer in the same step
 
     return guard
 

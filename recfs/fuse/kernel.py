@@ -10,7 +10,7 @@ import contextlib
 import errno
 import logging
 import threading
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import pyfuse3
 import trio
@@ -28,6 +28,9 @@ class PyfuseKernelCache:
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[_Entry | int | trio.Event | None] = SimpleQueue()
+        self._sending: _Entry | int | trio.Event | None = None
+        self._goes_on = threading.Event()
+        self._goes_on.set()
         self._token = trio.lowlevel.current_trio_token()
         self._thread = threading.Thread(target=self._send, name="recfs-notify", daemon=True)
         self._thread.start()
@@ -46,12 +49,42 @@ class PyfuseKernelCache:
         self._queue.put(done)
         await done.wait()
 
+    def pause(self) -> None:
+        """Announce nothing more for now; what is being announced may take until a request is answered."""
+        self._goes_on.clear()
+
+    def go_on(self) -> None:
+        """Announce again, after `pause`; what was under way then may not have arrived."""
+        if self._sending is not None:
+            self._queue.put(self._sending)
+        self._goes_on.set()
+
+    def unsent(self) -> list[_Entry | int]:
+        """Take what may not have arrived, after `pause`."""
+        left = [self._sending]
+        with contextlib.suppress(Empty):
+            while True:
+                left.append(self._queue.get_nowait())
+        self._queue.put(None)
+        self._goes_on.set()
+        return [item for item in left if isinstance(item, int | tuple)]
+
     def close(self) -> None:
         """Stop the thread; what is queued is dropped with the mount anyway."""
         self._queue.put(None)
 
+    def _next(self) -> _Entry | int | trio.Event | None:
+        self._sending = None
+        item = self._queue.get()
+        while not self._goes_on.is_set():
+            self._queue.put(item)  # last of all now: for who is told that something is out of date, that is all one
+            self._goes_on.wait()
+            item = self._queue.get()
+        self._sending = item
+        return item
+
     def _send(self) -> None:
-        while (item := self._queue.get()) is not None:
+        while (item := self._next()) is not None:
             try:
                 if isinstance(item, trio.Event):
                     with contextlib.suppress(trio.RunFinishedError):

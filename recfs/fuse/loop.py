@@ -83,6 +83,48 @@ class LoopStats:
 STATS: Final = LoopStats()
 
 
+class Gate:
+    """Whether requests are read. Closed, they wait in the kernel, and those in hand are answered as ever.
+
+    Counts those in hand, too: whoever leaves the mount to another daemon has to know that there are none.
+    """
+
+    __slots__ = ("_changed", "closed", "ended", "in_hand")
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.ended = False
+        """The workers are to end: nothing is read here any more."""
+        self.in_hand = 0
+        """Requests that were read and are not answered yet."""
+        self._changed = trio.Event()
+
+    def close(self) -> None:
+        """Read no more, from the next step on."""
+        self.closed = True
+
+    def open(self) -> None:
+        """Go on reading; also what a new session begins with."""
+        self.closed = self.ended = False
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def end(self) -> None:
+        """Have `serve` return. Only while it is closed and nothing is in hand."""
+        self.ended = True
+        self._changed.set()
+
+    async def passed(self) -> None:
+        """Return when it is open. Raises trio.ClosedResourceError when it ends instead."""
+        while self.closed:
+            if self.ended:
+                raise trio.ClosedResourceError
+            await self._changed.wait()
+
+
+GATE: Final = Gate()
+
+
 class Pacer:
     """Decide when a worker has to let the rest of the program run."""
 
@@ -196,7 +238,17 @@ class RequestWait:
         self._poll = select.poll()
 
     async def wait_readable(self, fd: int) -> None:
-        """Return when *fd* is readable or hung up; trio.ClosedResourceError on `notify_closing(fd)`."""
+        """Return when *fd* is readable or hung up, and the gate open.
+
+        Raises trio.ClosedResourceError on `notify_closing(fd)`, unless the gate is closed: then when that ends.
+        """
+        while not await self._met(fd):
+            await GATE.passed()
+
+    async def _met(self, fd: int) -> bool:
+        """Wait once; False where the gate was closed meanwhile."""
+        if GATE.closed:
+            return False
         if fd != self._fd:
             self._poll = select.poll()
             self._poll.register(fd, select.POLLIN)
@@ -205,17 +257,22 @@ class RequestWait:
         poll = self._poll.poll
         if poll(0):
             stats.ready += 1
-            return
+            return True
         if self._spin_s and self._pacer.answered:
             stats.spins += 1
             end = time.perf_counter() + self._spin_s
             while time.perf_counter() < end:
                 if poll(0):
                     stats.ready += 1
-                    return
+                    return True
         stats.epoll_waits += 1
-        await trio.lowlevel.wait_readable(fd)
+        try:
+            await trio.lowlevel.wait_readable(fd)
+        except trio.ClosedResourceError:
+            if not GATE.closed:
+                raise
         self._pacer.restart()
+        return not GATE.closed
 
 
 class _Overlay:

@@ -13,12 +13,14 @@ import struct
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from recfs.clock import boot_id
 from recfs.errors import MountError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from recfs.config import Config
 
 log = logging.getLogger("recfs.daemon")
@@ -207,16 +209,31 @@ class OwnMount:
         if top is not None and top.kind == KIND:
             self._known, self._unique = (top.mount_id, top.device), _unique_id(top.point)
 
-    def note(self, file: Path) -> None:
-        """Write down which mount it is: if this process dies, others find it by that (`left_by`)."""
+    def told(self) -> dict[str, object]:
+        """Which mount it is, for another process of this boot (`identified`); nothing where that is not known."""
         if self._known is None:
-            return
+            return {}
         number, device = self._known
         known = {"point": os.fsdecode(self.point), "mount_id": number, "device": device.decode("ascii")}
+        return known | {"unique": self._unique, "boot": boot_id()}
+
+    @classmethod
+    def identified(cls, told: Mapping[str, Any]) -> OwnMount:
+        """The mount that `told` told of. Raises KeyError, ValueError or TypeError where it is something else."""
+        own = cls(Path(told["point"]))
+        own._known = (int(told["mount_id"]), str(told["device"]).encode("ascii"))
+        own._unique = told["unique"]
+        return own
+
+    def note(self, file: Path) -> None:
+        """Write down which mount it is: if this process dies, others find it by that (`left_by`)."""
+        told = self.told()
+        if not told:
+            return
         try:
             with _plain_file(file, os.O_WRONLY | os.O_CREAT) as note:
                 note.truncate()
-                note.write(json.dumps(known | {"unique": self._unique, "boot": boot_id()}).encode("ascii"))
+                note.write(json.dumps(told).encode("ascii"))
         except OSError as error:  # a full disk, say: who names the mount point finds it all the same
             log.debug("%s: %s", file, error.strerror)
 
@@ -292,9 +309,7 @@ def left_by(file: Path) -> Path | None:
     try:
         with _plain_file(file, os.O_RDONLY) as note:
             known = json.loads(note.read())
-        own = OwnMount(Path(known["point"]))
-        own._known = (int(known["mount_id"]), str(known["device"]).encode("ascii"))
-        own._unique = known["unique"]
+        own = OwnMount.identified(known)
         there = known["boot"] == boot_id() and own.is_there()
     except (OSError, ValueError, KeyError, TypeError):
         return None

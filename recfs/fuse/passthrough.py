@@ -39,7 +39,7 @@ from typing import Final, TypeVar, TypeVarTuple, Unpack
 import pyfuse3
 import trio
 
-from recfs.errors import MountError
+from recfs.errors import Busy, MountError
 from recfs.fuse import device, interpose, loop
 from recfs.fuse.extra_requests import ExtraRequests, Handlers
 from recfs.state import waits
@@ -56,6 +56,12 @@ FOPEN_PASSTHROUGH: Final = 1 << 7
 
 READ_AHEAD_BYTES: Final = 1 << 20
 """Doubles cold sequential reads through the daemon, compared with the kernel's 128 KiB."""
+
+ANSWER_S: Final = 0.3
+"""How long requests in hand are waited for before those that wait for something are given up."""
+GIVE_UP_S: Final = 5.0
+"""In which a request has to end that waits for something no more. The disk and the catalogue take less."""
+LOOK_S: Final = 0.002
 
 _NOT_BUILT = (
     "the extension recfs.fuse._fuse_reply is not there ({}); install gcc, libfuse3-dev and pkg-config, then run"
@@ -103,6 +109,21 @@ class Acceleration:
         return f"off: {self.why_not or 'not tried yet'}"
 
 
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """A session that an earlier daemon leaves to this one."""
+
+    device: int
+    """The /dev/fuse descriptor; it is taken over."""
+    request: bytes
+    """The FUSE_INIT that the kernel sent once."""
+    answer: bytes
+    """What it was told."""
+    acceleration: Acceleration
+    given_up: bool
+    """Whether requests were read that nobody has answered."""
+
+
 def _is_worth_telling(record: logging.LogRecord) -> bool:
     """Not that an answer came too late: its caller was killed, or all is unmounted."""
     return "fuse_reply_* failed" not in record.msg or os.strerror(errno.ENOENT) not in map(str, record.args or ())
@@ -118,8 +139,9 @@ class FuseSession:
 
     acceleration: Acceleration
 
-    def __init__(self, mountpoint: Path, options: set[str], *, wanted: str) -> None:
+    def __init__(self, mountpoint: Path, options: set[str], *, wanted: str, inherited: Inherited | None = None) -> None:
         self.acceleration = Acceleration(wanted)
+        self._inherited = inherited
         self._mountpoint = mountpoint
         self._options = set(options)
         self._reply = interpose.reply
@@ -129,6 +151,8 @@ class FuseSession:
         self._socket_fd = -1
         self._ours: socket.socket | None = None
         self._request = b""
+        self._answer = b""
+        self._given_up = False
         self._flags = 0
         self._plain_because: str | None = None
         self._below: int | None = None  # st_dev of what the mount covers
@@ -137,7 +161,7 @@ class FuseSession:
     # -- start ---
 
     def open(self, operations: pyfuse3.Operations) -> None:
-        """Mount and initialise pyfuse3; blocks for a moment. Raises MountError."""
+        """Mount, or take over what is mounted, and initialise pyfuse3; blocks for a moment. Raises MountError."""
         logging.getLogger("pyfuse3").addFilter(_is_worth_telling)
         with contextlib.suppress(OSError):
             self._below = os.stat(self._mountpoint).st_dev
@@ -147,6 +171,9 @@ class FuseSession:
         if self._reply is not None:
             self._reply.on_interrupt(waits.interrupted)
             waits.ask_for_senders(self._reply.sender)
+        if self._inherited is not None:
+            self._take_over(operations, self._inherited)
+            return
         try:
             self._device = device.mount(self._mountpoint, self._options)
         except device.MountRefused as error:
@@ -156,17 +183,34 @@ class FuseSession:
             return
         try:
             self._request = device.mask_offer(device.read_init(self._device), interpose.without())
-            self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self._ours.setblocking(False)
-            theirs.setblocking(False)
-            self._socket_fd = theirs.detach()
-            pyfuse3.init(operations, f"/dev/fd/{self._socket_fd}", set())
+            self._open_on_socket(operations)
         except (OSError, RuntimeError) as error:
             self._close_descriptors()
             device.unmount(self._mountpoint)
             self._open_plain(operations, f"libfuse did not take over the mount ({error})")
             return
+
+    def _open_on_socket(self, operations: pyfuse3.Operations) -> None:
+        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._ours.setblocking(False)
+        theirs.setblocking(False)
+        self._socket_fd = theirs.detach()
+        pyfuse3.init(operations, f"/dev/fd/{self._socket_fd}", set())
         self._initialised = True
+
+    def _take_over(self, operations: pyfuse3.Operations, left: Inherited) -> None:
+        if self._reply is None:
+            raise MountError(_NOT_BUILT.format(interpose.why_not))
+        if left.acceleration.wanted != self.acceleration.wanted:
+            raise MountError(
+                f"{self._mountpoint} was mounted with passthrough = {left.acceleration.wanted!r}, and the configuration"
+                f" says {self.acceleration.wanted!r} now; unmount, and mount again"
+            )
+        self._device, self._request, self._given_up = left.device, left.request, left.given_up
+        try:
+            self._open_on_socket(operations)
+        except (OSError, RuntimeError) as error:
+            raise self._cannot_mount(error) from error
 
     def _open_plain(self, operations: pyfuse3.Operations, reason: str) -> None:
         log.info("mounting without passthrough: %s", reason)
@@ -182,8 +226,10 @@ class FuseSession:
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer requests until unmounted. Started when the mount answers. Raises MountError if it never does."""
-        if self._device >= 0:
-            await self._negotiate()
+        await self.negotiate()
+        if self._given_up:
+            device.ask_to_resend(self._device)
+            self._given_up = False
         answers = False
         async with trio.open_nursery() as nursery:
             if self._extra is not None:
@@ -199,10 +245,16 @@ class FuseSession:
         await loop.serve()
         scope.cancel()
 
-    async def _negotiate(self) -> None:
-        """Let libfuse answer FUSE_INIT in a socket, edit the answer, then put the device in the socket's place."""
+    async def negotiate(self) -> None:
+        """Let libfuse answer FUSE_INIT in a socket, edit the answer, then put the device in the socket's place.
+
+        A mount that was taken over has been told already: raises MountError where it would be told something else.
+        Does nothing when it is called again.
+        """
         ours, device_fd = self._ours, self._device
-        assert ours is not None
+        if ours is None:
+            return
+        loop.GATE.open()
         ended = trio.Event()
 
         async def first_stage() -> None:
@@ -223,14 +275,24 @@ class FuseSession:
         edited = device.edit_init(self._request, answer, wants)
         try:
             negotiated = device.parse_init_answer(edited)
-            os.write(device_fd, edited)
+            if self._inherited is None:
+                os.write(device_fd, edited)
         except OSError as error:
             raise MountError(f"{self._mountpoint}: the kernel and libfuse did not come together ({error})") from error
+        if self._inherited is not None and edited != self._inherited.answer:
+            raise MountError(
+                f"{self._mountpoint}: this recfs, or its libfuse, asks the kernel for other features than the mount was"
+                f" made with; it takes an unmount and a new mount"
+            )
         if self._reply is not None and self._reply.receives() > received:
             os.set_blocking(device_fd, False)
         os.dup2(device_fd, self._socket_fd, inheritable=False)
         ours.close()
-        self._flags = negotiated.flags
+        self._ours = None
+        self._flags, self._answer = negotiated.flags, edited
+        if self._inherited is not None:
+            self.acceleration = self._inherited.acceleration
+            return
         self.acceleration = replace(
             self.acceleration,
             killpriv=bool(negotiated.flags & device.Init.HANDLE_KILLPRIV_V2),
@@ -333,6 +395,55 @@ class FuseSession:
         if self._reply is not None:
             self._reply.stage(fh, open_flags, backing_id)
 
+    # -- leaving the mount to another daemon ---
+
+    def why_not_left(self) -> str | None:
+        """What keeps this mount from being left to another daemon, and the remedy."""
+        if self._reply is None:
+            return _NOT_BUILT.format(interpose.why_not)
+        if self._plain_because is not None:
+            return self._plain_because
+        if not self.acceleration.open_flags:
+            return _NOT_EFFECTIVE
+        if not device.offered(self._request) & device.Init.HAS_RESEND:
+            return f"Linux {os.uname().release} does not send requests again; it takes Linux 6.9 or newer"
+        return None
+
+    async def hold(self) -> None:
+        """Read no more requests, and answer those in hand; what waits long is given up, to be sent again by the kernel.
+
+        Raises Busy, with everything going on as before, when some are neither answered nor waiting.
+        """
+        loop.GATE.close()
+        try:
+            if not await _none_in_hand(ANSWER_S):
+                # Nobody will read what is answered from here on: whoever reads next, asks for it once more.
+                nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+                os.dup2(nowhere, self._socket_fd, inheritable=False)
+                os.close(nowhere)
+                self._given_up = True
+                if not await _none_in_hand(GIVE_UP_S, waits.interrupt_all):
+                    raise Busy(f"{loop.GATE.in_hand} requests are being worked on and do not come to an end")
+        except BaseException:
+            self.go_on()
+            raise
+
+    def go_on(self) -> None:
+        """Read requests again, after `hold`. Atomic."""
+        if self._given_up:
+            os.dup2(self._device, self._socket_fd, inheritable=False)
+            device.ask_to_resend(self._device)
+            self._given_up = False
+        loop.GATE.open()
+
+    def leave(self) -> Inherited:
+        """Have `serve` return, after `hold`; what another daemon goes on with. The mount stays. Atomic."""
+        loop.GATE.end()
+        trio.lowlevel.notify_closing(self._socket_fd)
+        # Of its own: the session's are closed, and a thread that tells the kernel something may still be at it.
+        kept = os.dup(self._device)
+        return Inherited(kept, self._request, self._answer, self.acceleration, self._given_up)
+
     # -- end ---
 
     def close(self) -> None:
@@ -348,6 +459,16 @@ class FuseSession:
             pyfuse3.close(unmount=False)
         self._close_descriptors()
 
+    def abandon(self) -> None:
+        """Let go of a session that was left to another daemon.
+
+        libfuse's part of it stays: a thread that tells the kernel something may be waiting in there, for a lock that
+        is held until the next daemon answers.
+        """
+        self._initialised = False
+        self._socket_fd = -1
+        self.close()
+
     def _close_descriptors(self) -> None:
         if self._ours is not None:
             self._ours.close()
@@ -356,6 +477,15 @@ class FuseSession:
             if fd >= 0:
                 os.close(fd)
         self._device = self._socket_fd = -1
+
+
+async def _none_in_hand(patience_s: float, again: Callable[[], None] = lambda: None) -> bool:
+    """Wait until every request that was read is answered; False when that takes too long. *again*: before each look."""
+    with trio.move_on_after(patience_s):
+        while loop.GATE.in_hand:  # counted for each request: nobody is told of each
+            again()
+            await trio.sleep(LOOK_S)
+    return not loop.GATE.in_hand
 
 
 def _open_directory(path: Path) -> None:

@@ -31,6 +31,10 @@ class Orphans:
         if len(self._nodes) > KEPT:
             del self._nodes[next(iter(self._nodes))]
 
+    def nodes(self) -> list[Node]:
+        """All of them, the oldest first."""
+        return list(self._nodes.values())
+
     def get(self, ino: int) -> Node | None:
         """What the number stood for, if the kernel may still ask for it."""
         return self._nodes.get(ino)

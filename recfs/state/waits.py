@@ -146,6 +146,12 @@ def interrupted(number: int) -> None:
         del _remembered[next(iter(_remembered))]
 
 
+def interrupt_all() -> None:
+    """End every wait of a request, as if its caller had been killed: nobody will read the answers. Atomic."""
+    for request in list(_waiting.values()):
+        request.interrupt()
+
+
 @contextlib.contextmanager
 def bounded(what: str, limit_s: float | None = None) -> Iterator[None]:
     """Wait in here, for at most *limit_s* (LIMIT_S) seconds. *what* is for the log. Raises Interrupted or TryAgain."""
@@ -203,4 +209,6 @@ class Held:
         self._lock.release()
 
 
-__all__ = ["LIMIT_S", "Held", "Request", "bounded", "current", "interrupted", "interruptible", "ticket"]
+__all__ = [
+    "LIMIT_S", "Held", "Request", "bounded", "current", "interrupt_all", "interrupted", "interruptible", "ticket",
+]  # fmt: skip

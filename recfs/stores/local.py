@@ -98,8 +98,11 @@ class LocalStore:
 
     # --- life cycle ----------------------------------------------------------------------------------------------
 
-    def open(self) -> None:
-        """Create what is missing, take the lock. Raises StoreError (with the remedy) or RootBusy."""
+    def open(self, lock_fd: int = -1) -> None:
+        """Create what is missing, take the lock. Raises StoreError (with the remedy) or RootBusy.
+
+        *lock_fd*: the open file of the lock, which an earlier daemon has left to this one; it is taken over.
+        """
         try:
             self.root.parent.mkdir(parents=True, exist_ok=True)
             self.root.mkdir(mode=presence.ROOT_MODE, exist_ok=True)
@@ -110,7 +113,7 @@ class LocalStore:
             obstacles.require_inside(self.private)
             for top in TOP_LEVELS:
                 self._make_folder(self.root / os.fsdecode(top), 0o755)
-            self.lock.open()
+            self.lock.open(lock_fd)
         except OSError as error:
             raise StoreError(
                 f"store {self.root}: cannot write to it ({error.strerror}: {error.filename}). "

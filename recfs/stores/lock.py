@@ -23,9 +23,9 @@ class RootLock:
         self.fd = -1
         """The open file, -1 for none."""
 
-    def open(self) -> None:
-        """Open the file. Raises OSError."""
-        self.fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def open(self, inherited: int = -1) -> None:
+        """Open the file; an *inherited* descriptor of it, which has the lock, is taken over. Raises OSError."""
+        self.fd = inherited if inherited >= 0 else os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def take(self) -> None:
         """Take the lock, and write down who has it. Raises RootBusy, with the file closed."""
@@ -59,6 +59,10 @@ class RootLock:
 
     def _holder(self) -> str:
         return os.pread(self.fd, 64, 0).decode("ascii", "replace").strip()
+
+    def leave(self) -> int:
+        """A descriptor for another daemon, which has the lock then, whatever becomes of this one's."""
+        return os.dup(self.fd)
 
     def sign_off(self) -> None:
         """Take this process's number out of the file: it ends in order, and did not die."""

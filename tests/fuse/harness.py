@@ -100,6 +100,40 @@ def users_of(mount: Path) -> dict[int, str]:
     return found
 
 
+class Successor:
+    """A daemon that was started by another one, to go on with its mount: as much of Popen as the harness uses.
+
+    It is nobody's child here, so its exit code is not known: 0 stands for an end, whatever it was.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._descriptor = os.pidfd_open(pid)
+
+    def poll(self) -> int | None:
+        return self._look(0.0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        code = self._look(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired(["recfs"], timeout or 0.0)
+        return code
+
+    def _look(self, timeout: float | None) -> int | None:
+        if self.returncode is None and select.select([self._descriptor], [], [], timeout)[0]:
+            self.returncode = 0
+            os.close(self._descriptor)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:
+            signal.pidfd_send_signal(self._descriptor, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
 class Mount:
     """One store and its mount point, with the daemon that serves them (or not, after umount).
 
@@ -120,7 +154,7 @@ class Mount:
         self.root.mkdir(exist_ok=True)
         self.log_path = base / "daemon.log"
         self.log_path.touch()
-        self.process: subprocess.Popen[bytes] | forkserver.Forked | None = None
+        self.process: subprocess.Popen[bytes] | forkserver.Forked | Successor | None = None
         self.aborted = False
         self._log = b""
         self._log_seen = 0
@@ -214,6 +248,20 @@ class Mount:
                 pytest.fail(f"the daemon exited with {code} before it was ready:\n{self.log()}")
         self.abort("not ready in time")
         pytest.fail(f"the daemon did not say READY=1 within {START_TIMEOUT_S:.0f} s:\n{self.log()}")
+
+    def upgrade(self) -> str:
+        """Have another process go on with the mount (`recfs upgrade`); what the command said."""
+        before = self.process
+        assert before is not None
+        command = [sys.executable, "-m", "recfs", "upgrade", "--root", str(self.root)]
+        done = subprocess.run(
+            command, cwd=REPOSITORY, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False
+        )
+        if done.returncode != 0:
+            return done.stderr
+        assert before.wait(STOP_TIMEOUT_S) == 0
+        self.process = Successor(int(self.call("upgraded")["pid"]))
+        return done.stdout
 
     # -- stopping ---
 

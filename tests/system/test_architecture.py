@@ -109,6 +109,7 @@ PLANTED = {
     "Arrows point down: fs.foreign": ("fs/foreign/rows.py", "recfs.fs.foreign.acts"),
     "Arrows point down: fs.rebuild": ("fs/rebuild/findings.py", "recfs.fs.rebuild.procedure"),
     "Arrows point down: fs.verification": ("fs/verification/repair.py", "recfs.fs.verification.verifier"),
+    "Arrows point down: fs.handover": ("fs/handover/inheritance.py", "recfs.fs.handover.open_files"),
     "Arrows point down: fs.session": ("fs/session/paths.py", "recfs.fs.session.session"),
     "Arrows point down: fs.trash": ("fs/trash/returning.py", "recfs.fs.trash.trash"),
     "Arrows point down: fuse": ("fuse/loop.py", "recfs.fuse.operations"),

@@ -35,7 +35,10 @@ _LOOK_S = 10.0
 """… and then looks that often whether there is something else to say."""
 _LONG_S = 7 * 86_400.0
 """For what takes as long as files are large, or S3 is slow; a daemon that ends breaks the connection off."""
-_LONG = frozenset({"evict", "fetch", "pin", "tier_run", "restore", "presign", "lifecycle_show", "lifecycle_apply"}) | {
+_LONG = frozenset(
+    {"upgrade", "evict", "fetch", "pin", "tier_run", "restore", "presign", "lifecycle_show", "lifecycle_apply"}
+) | {
+    "upgrade",
     "backup_now",
     "sweep_expired",
     "sweep_archive",
@@ -47,11 +50,12 @@ _LONG = frozenset({"evict", "fetch", "pin", "tier_run", "restore", "presign", "l
     "bucket_owner",
     "bucket_claim",
 }
-_ASK_S3 = _LONG - {"evict", "backup_now", "sweep_expired", "trash_list", "trash_restore", "trash_purge"}
+_ASK_S3 = _LONG - {"upgrade", "evict", "backup_now", "sweep_expired", "trash_list", "trash_restore", "trash_purge"}
 _TELL_THEMSELVES = frozenset({"drain", "stop"})
 _LIVE_ONLY = {
     "drain": "what waits is done after the next `recfs mount`",
     "stop": "nothing to stop",
+    "upgrade": "the next `recfs mount` starts what lies on the disk",
     **dict.fromkeys(
         (
             *("queue_retry", "queue_drop", "evict", "fetch", "pin", "tier_run", "restore", "presign"),

@@ -62,7 +62,7 @@ def start_detached(command: Sequence[str], log: Path, *, timeout_s: float) -> in
             stdout=log_fd,
             stderr=log_fd,
             start_new_session=True,
-            env=os.environ | _import_path() | {"NOTIFY_SOCKET": address},
+            env=os.environ | import_path() | {"NOTIFY_SOCKET": address},
         )
         try:
             is_over, kind = _wait_ready(child, receiver, timeout_s, log)
@@ -81,7 +81,7 @@ def start_detached(command: Sequence[str], log: Path, *, timeout_s: float) -> in
         return child.pid
 
 
-def _import_path() -> dict[str, str]:
+def import_path() -> dict[str, str]:
     """Let the child find recfs when it runs from a source tree that was never installed."""
     try:
         metadata.distribution("recfs")

@@ -14,7 +14,7 @@ from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.params import Duration
 from recfs.cli.common.store import INTERNAL_DIR
 from recfs.cli.common.where import LINKS_MAX, mount_around, resolve
-from recfs.cli.mounts.detach import failure_notified, start_detached
+from recfs.cli.mounts.detach import failure_notified, import_path, start_detached
 from recfs.cli.mounts.logs import set_up_logging
 from recfs.errors import ConfigError, RecfsError, StoreError
 
@@ -102,9 +102,11 @@ def mount(
         set_up_logging("debug" if verbose else config.log.level, file)
         from recfs import daemon
 
+        command = _command(invocation, config, target, file, verbose=verbose)
+        os.environ.update(import_path())  # for that command
         # The daemon holds nobody's directory busy; every path it was given is absolute.
         os.chdir("/")
-        daemon.run(config, target)
+        daemon.run(config, target, command)
     if invocation.json:
         output.emit_json({"root": str(config.root), "mountpoint": str(target), "stopped": True})
 
@@ -160,8 +162,15 @@ def _mount_detached(
     timeout_s: float,
 ) -> int:
     """Start the daemon; returns its process number when the mount is ready."""
+    return start_detached(_command(invocation, config, target, log, verbose=verbose), log, timeout_s=timeout_s)
+
+
+def _command(invocation: Invocation, config: "Config", target: Path, log: Path | None, *, verbose: bool) -> list[str]:
+    """What starts the same daemon from any working directory."""
     # -P: the daemon, often root, must not import what lies in somebody's working directory.
-    command = [sys.executable, "-P", "-m", "recfs", "mount", "--log-file", str(log)]
+    command = [sys.executable, "-P", "-m", "recfs", "mount"]
+    if log is not None:
+        command += ["--log-file", str(log)]
     for option, value in (("--config", invocation.config), ("--root", invocation.root)):
         if value is not None:
             command += [option, str(cwd.absolute(value))]
@@ -171,7 +180,7 @@ def _mount_detached(
         + ["--debug"] * invocation.debug
         + ["--", str(target)]
     )
-    return start_detached(command, log, timeout_s=timeout_s)
+    return command
 
 
 def _served_by(root: Path, target: Path) -> int | None:

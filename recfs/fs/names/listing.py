@@ -58,7 +58,7 @@ class Listings:
     def __init__(self, tree: Tree, views: FallbackEntries) -> None:
         self._tree = tree
         self._views = views
-        self._next = 1
+        self.next_number = 1
         self.open_dirs: dict[int, Listing] = {}
         self._keeping: dict[int, int] = {}
         """Handle → how many entries it keeps; read last, last in order."""
@@ -67,10 +67,14 @@ class Listings:
     async def open(self, ino: int) -> int:
         """Open directory *ino*. Raises NotADirectory."""
         folder = await self._tree.directory(ino)
-        number = self._next
-        self._next = number + 1
+        number = self.next_number
+        self.next_number = number + 1
         self.open_dirs[number] = Listing(folder)
         return number
+
+    def inherit(self, number: int, folder: DirNode) -> None:
+        """A handle that an earlier daemon gave to the kernel; reading goes on by the offset. Atomic."""
+        self.open_dirs[number] = Listing(folder)
 
     def release(self, number: int) -> None:
         """Close."""

@@ -74,6 +74,8 @@ class Finds:
     """Stand-ins for removed directories in which something still lies."""
     staging: dict[str, StagingFile] = field(default_factory=dict)
     """Everything that lies in staging, by staging id."""
+    kept_open: frozenset[int] = frozenset()
+    """Inode numbers of files that are open for writing on the mount which this daemon goes on with."""
     removed: dict[int, None] = field(default_factory=dict)
     """Inode numbers of what had been removed, and is to be again, in that order."""
     recreated: set[int] = field(default_factory=set)

@@ -62,13 +62,18 @@ class Recovery:
         survivors: Survivors,
         generations: Generations,
         restored: Restored | None = None,
+        kept_open: frozenset[int] = frozenset(),
     ) -> None:
-        """*restored*: the catalogue was put back on purpose, whatever the marks tell."""
+        """*restored*: the catalogue was put back on purpose, whatever the marks tell.
+
+        *kept_open*: inode numbers of files that are open for writing on the mount which this daemon goes on with.
+        """
         self._generations = generations
         self._restored = restored
+        self._kept_open = kept_open
         self._mark: Mark | None = None
         self._comparison: Comparison | None = None
-        self._found = Finds(tree, behind, places, backing_files, names, store, survivors)
+        self._found = Finds(tree, behind, places, backing_files, names, store, survivors, kept_open=kept_open)
         self._tree = tree
         self._behind = behind
         self._names = names
@@ -106,7 +111,7 @@ class Recovery:
         self._found.removed = dict.fromkeys(self._store.removals.left(boot))
         self._behind.meta("identity", identity)
         self._found.rescan()
-        if not clean:
+        if not clean and not self._kept_open:  # else none was stopped for good
             for staging_id in self._found.staging:
                 with self._found.aside(("thaw", staging_id), f"staging/{staging_id}"):
                     thaw_path(self._store.staging(staging_id))

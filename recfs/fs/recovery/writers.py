@@ -60,6 +60,8 @@ class Writers:
             return
         priors = self._priors(node)
         node.priors = tuple(entry.gid for entry in priors)
+        if node.state is State.WRITING and node.ino in self._found.kept_open:
+            return  # nothing of it is over
         if node.state is State.WRITING and self._is_half_a_copy(node):
             self._found.removed[node.ino] = None
         elif same_boot and node.state is State.WRITING and self._is_held(node):
