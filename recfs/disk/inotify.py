@@ -14,15 +14,14 @@ import contextlib
 import errno
 import logging
 import os
+import struct
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
-from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyFD, Mask
+from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyEvent, InotifyFD, Mask, WatchDescriptor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from watchdog.observers.inotify_c import InotifyEvent, WatchDescriptor
 
 log = logging.getLogger("recfs.watch")
 
@@ -34,6 +33,8 @@ GATHER_S = 0.1
 """How long events gather between two reads."""
 BUFFER_BYTES = 1 << 20
 """How much is read at once."""
+_EVENT = struct.Struct("iIII")
+"""struct inotify_event (inotify(7)) but for its name: watch, mask, cookie, and how many bytes the name takes."""
 _LASTING = InotifyConstants.IN_IGNORED | InotifyConstants.IN_Q_OVERFLOW
 """What has to be told by itself; of the rest only which entry it is about counts."""
 _MASK = Mask(
@@ -72,23 +73,21 @@ class Marks:
 
     def entry(self, ino: int, name: bytes) -> None:
         """The entry *name* of the directory *ino*."""
+        self.entries(ino, {name})
+
+    def entries(self, ino: int, names: set[bytes]) -> None:
+        """Some entries of the directory *ino*."""
         with self._lock:
             first = not self._folders and not self._everything
-            names = self._folders.get(ino, set())
-            if names is None:
-                return
-            if self._names >= MOST_NAMES:
-                self._names -= len(names)
-                self._whole(ino)
-            elif ino in self._folders:
-                before = len(names)
-                names.add(name)
-                self._names += len(names) - before
-            elif len(self._folders) >= MOST_FOLDERS:
+            if ino not in self._folders and len(self._folders) >= MOST_FOLDERS:
                 self._all()
-            else:
-                self._folders[ino] = {name}
-                self._names += 1
+            elif (known := self._folders.setdefault(ino, set())) is not None:
+                before = len(known)
+                known.update(names)
+                self._names += len(known) - before
+                if self._names > MOST_NAMES:
+                    self._names -= len(known)
+                    self._whole(ino)
         if first:
             self._wake()
 
@@ -125,18 +124,42 @@ class Marks:
 
 
 class _Reader(InotifyFD):
-    """Reads many events at a time: a thread that wakes up for each takes the interpreter from everybody else."""
+    """Reads many events at a time, and makes little of each: the thread takes the interpreter from everybody else."""
+
+    def __init__(self, marks: Marks) -> None:
+        super().__init__()
+        self._marks = marks
 
     def run(self) -> None:
         """Read, mark, and let more come, until it is stopped."""
         while self.should_keep_running():
-            seen = {(event.wd, event.name, event.mask & _LASTING): event for event in self._some()}
-            for event in seen.values():
-                self.handle_event(event)
+            self.mark(self._read_event_buffer(BUFFER_BYTES))
             self.stopped_event.wait(GATHER_S)
 
-    def _some(self) -> list[InotifyEvent]:
-        return self.read_events(event_buffer_size=BUFFER_BYTES)
+    def mark(self, events: bytes) -> None:
+        """Mark what became of entries, by what one read gave: of one entry several events, as a rule."""
+        by_watch: dict[int, set[bytes]] = {}
+        lasting: list[InotifyEvent] = []
+        at = 0
+        while at < len(events):
+            wd, mask, cookie, length = _EVENT.unpack_from(events, at)
+            at += _EVENT.size
+            if mask & _LASTING:
+                lasting.append(InotifyEvent(wd, mask, cookie, b""))
+            elif length:  # else it is the directory itself, which is an entry of another
+                name = events[at : at + length]  # still with the NULs after it, of which a name has always as many
+                if wd in by_watch:
+                    by_watch[wd].add(name)
+                else:
+                    by_watch[wd] = {name}
+            at += length
+        with self._lock:  # while a watch is added, its events may already be there
+            watches = [(self._watch_for_wd.get(WatchDescriptor(wd)), names) for wd, names in by_watch.items()]
+            found = [(ino, names) for watch, names in watches if watch is not None for ino in watch.callbacks]
+        for ino, names in found:
+            self._marks.entries(ino, {name.rstrip(b"\0") for name in names})
+        for event in lasting:
+            self.handle_event(event)
 
 
 class _Watch:
@@ -149,9 +172,7 @@ class _Watch:
         self._watches = watches
 
     def on_event(self, event: InotifyEvent) -> None:
-        """Something has become of an entry; without a name, of the directory itself."""
-        if event.name:
-            self._watches.marks.entry(self._ino, event.name)
+        """Nothing: what becomes of entries is marked by the reader, for many at a time."""
 
     def on_watch_deleted(self, wd: WatchDescriptor) -> None:
         """The directory is gone."""
@@ -172,7 +193,7 @@ class Watches:
         """The sysctl that keeps more directories from being watched; None: none does."""
         self._by_ino: dict[int, WatchDescriptor] = {}
         self._adding = threading.Lock()
-        self._reader = _Reader()
+        self._reader = _Reader(marks)
         self._reader.start()
 
     def __len__(self) -> int:

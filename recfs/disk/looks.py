@@ -26,6 +26,24 @@ def seen(info: os.stat_result) -> Seen:
     )  # fmt: skip
 
 
+def _open(store: LocalStore, path: bytes, home_ino: int | None) -> int | None:
+    """A descriptor of the directory at *path*; None where there is none, or another than *home_ino*. Raises OSError."""
+    try:
+        fd = store.open_file(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        if error.errno in _NOTHING:
+            return None
+        raise
+    try:
+        if home_ino is None or os.fstat(fd).st_ino == home_ino:
+            return fd
+    except OSError:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None
+
+
 def look(
     store: LocalStore, watches: Watches | None, ino: int, path: bytes, home_ino: int | None,
     names: Iterable[bytes] | None,
@@ -34,16 +52,11 @@ def look(
 
     None where there is no directory, or another one than *home_ino*. Raises OSError.
     """
-    try:
-        fd = store.open_file(path, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        if error.errno in _NOTHING:
-            return None
-        raise
+    fd = _open(store, path, home_ino)
+    if fd is None:
+        return None
     found: dict[bytes, Seen] = {}
     try:
-        if home_ino is not None and os.fstat(fd).st_ino != home_ino:
-            return None
         if watches is not None:
             watches.add(ino, fd)
         if names is None:
@@ -53,11 +66,49 @@ def look(
                         found[os.fsencode(entry.name)] = seen(entry.stat(follow_symlinks=False))
         else:
             for name in names:
-                with contextlib.suppress(FileNotFoundError):
+                try:
                     found[name] = seen(os.stat(name, dir_fd=fd, follow_symlinks=False))
+                except FileNotFoundError:
+                    continue
     finally:
         os.close(fd)
     return found
+
+
+class AtHand:
+    """A directory that is kept open while some of its entries are looked at, each by itself. To be closed.
+
+    It stays the directory it was, whoever renames it meanwhile: so what is found in it is true of its row.
+    """
+
+    def __init__(self, store: LocalStore) -> None:
+        self._store = store
+        self._fd: int | None = None
+
+    def seen(self, path: bytes, home_ino: int | None, name: bytes) -> Seen | None:
+        """What is called *name* in the directory, which lies at *path* if it is not open yet; None: nothing is, or no
+        such directory. Raises OSError.
+        """
+        if self._fd is None:
+            self._fd = _open(self._store, path, home_ino)
+            if self._fd is None:
+                return None
+        try:
+            return seen(os.stat(name, dir_fd=self._fd, follow_symlinks=False))
+        except FileNotFoundError:
+            return None
+
+    def open_file(self, name: bytes) -> int:
+        """open(2) for reading, of what was seen before. Neither follows a link nor waits. Raises OSError."""
+        if self._fd is None:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY, dir_fd=self._fd)
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
 
 
 def look_all(
@@ -73,4 +124,4 @@ def look_all(
     return found
 
 
-__all__ = ["look", "look_all", "seen"]
+__all__ = ["AtHand", "look", "look_all", "seen"]

@@ -7,13 +7,14 @@ import fcntl
 import os
 import shutil
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from unittest import mock
 
 import pytest
 import trio
-from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, InotifyFD, WatchDescriptor
+from watchdog.observers.inotify_c import InotifyFD
 
 from recfs.core.foreign import UNFINISHED_TIMES
 from recfs.disk import inotify
@@ -511,19 +512,35 @@ async def test_the_stores_own_directories_have_to_be_there(watched: Watched, exp
 # --- inotify's limits -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_events_that_the_kernel_dropped_are_made_up_for(watched: Watched) -> None:
-    fs, scans = watched.fs, watched.watcher.scans
+    """Its queue overflows, really: the reader is held up until there are more events than the kernel keeps."""
+    fs, scans, home = watched.fs, watched.watcher.scans, watched.home / REC
     watches = watched.watcher._watches
     assert watches is not None
-    with mock.patch.object(watches._reader, "handle_event") as handled:  # and no more with them
-        (watched.home / REC / "unseen").write_bytes(b"unseen")
-        await watched.seen(lambda: handled.call_count >= 2)
-    lost = InotifyEvent(WatchDescriptor(-1), InotifyConstants.IN_Q_OVERFLOW, 0, b"")
-    await trio.to_thread.run_sync(watches._reader.handle_event, lost)
-    await until(lambda: watched.watcher.scans > scans)
+    go_on, mark = threading.Event(), watches._reader.mark
+    held_up: list[bytes] = []
+
+    def hold(events: bytes) -> None:
+        held_up.append(events)
+        assert go_on.wait(60.0)
+        mark(events)
+
+    with mock.patch.object(watches._reader, "mark", hold):
+        file, sub = home / "file", home / "sub"
+        file.chmod(file.stat().st_mode & 0o7777)
+        await watched.seen(lambda: held_up)
+        modes = [(each, each.stat().st_mode & 0o7777) for each in (file, sub)]
+        for _ in range(int(Path("/proc/sys/fs/inotify/max_queued_events").read_text()) // 2 + 1):
+            for path, mode in modes:
+                os.chmod(path, mode)  # an event that changes nothing, and none like the one before it
+        (home / "unseen").write_bytes(b"unseen")
+        go_on.set()
+        await watched.seen(lambda: watched.watcher.scans > scans)
     await until(lambda: watched.count("adopted"))
     await fs.drain()
     assert await fs.read(f"{REC}/unseen") == b"unseen"
+    assert watched.found() == 1
 
 
 def test_too_much_to_remember_becomes_more_to_look_at(monkeypatch: pytest.MonkeyPatch) -> None:

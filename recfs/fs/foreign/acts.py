@@ -6,6 +6,7 @@ with no await after it but those of a new directory or name.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import stat
@@ -17,6 +18,7 @@ import trio
 from recfs.core.foreign import Finding, Seen, judge, refusal
 from recfs.core.model import State
 from recfs.disk.leases import is_written
+from recfs.disk.looks import AtHand
 from recfs.errors import FsError, IoFailure, NotADirectory, Stale
 from recfs.fs.foreign.rows import ForeignRows
 from recfs.state.nodes import DirNode, FileNode, Node
@@ -70,13 +72,15 @@ class Acts:
 
     async def act(self, folder: DirNode, names: list[bytes]) -> None:
         """See to entries of a directory. What fails is told, and the others go on."""
-        for count, name in enumerate(names, 1):
-            try:
-                await self._act_on(folder, name)
-            except Exception as error:  # of any class: the other entries are other people's
-                self._judging.failed(folder, name, error)
-            if count % AT_ONCE == 0:
+        for start in range(0, len(names), AT_ONCE):
+            if start:
                 await trio.lowlevel.checkpoint()
+            with contextlib.closing(AtHand(self._store)) as here, self._rows.gathered():
+                for name in names[start : start + AT_ONCE]:
+                    try:
+                        await self._act_on(here, folder, name)
+                    except Exception as error:  # of any class: the other entries are other people's
+                        self._judging.failed(folder, name, error)
         for what, paths in self._told.items():
             log.info("%d %s past recfs: %s%s", len(paths), what, ", ".join(paths[:5]), ", …" if paths[5:] else "")
         self._told.clear()
@@ -88,7 +92,7 @@ class Acts:
         self._told.setdefault(what, []).append(path)
         log.debug("%s past recfs: %s", what, path)
 
-    async def _act_on(self, folder: DirNode, name: bytes) -> None:
+    async def _act_on(self, here: AtHand, folder: DirNode, name: bytes) -> None:
         key = (folder.ino, name)
         while True:
             entry = await self._tree.child(folder, name)
@@ -105,14 +109,14 @@ class Acts:
             self._put_off(key, self._judging.quiet_s)  # where it was moved to may not have been looked at yet
             return
         # From here on nobody changes anything: what rows and disk say is of one moment.
-        seen = self._judging.seen(folder, name)
+        seen = here.seen(self._places.home(folder), folder.home_ino, name)
         if not self._judging.is_ready(folder, name, entry, seen):
             return
         match candidate.finding:
             case Finding.NEW if seen is not None:
-                await self._adopt(folder, name, seen, origin)
+                await self._adopt(here, folder, name, seen, origin)
             case Finding.CHANGED if isinstance(entry, FileNode) and seen is not None:
-                if self._is_left_alone(folder, name, seen):
+                if self._is_left_alone(here, folder, name, seen):
                     self._rows.changed(entry, seen)
                     self._done(key, "changed", entry.path)
             case Finding.DESCRIBED if entry is not None and seen is not None:
@@ -129,11 +133,11 @@ class Acts:
     def _put_off(self, key: Key, seconds: float) -> None:
         self._candidates.put_off(key, trio.current_time() + seconds)
 
-    def _is_left_alone(self, folder: DirNode, name: bytes, seen: Seen) -> bool:
+    def _is_left_alone(self, here: AtHand, folder: DirNode, name: bytes, seen: Seen) -> bool:
         """Whether nobody has a file open for writing, as far as that can be told; else it is looked at again."""
         if seen.format != stat.S_IFREG:
             return True
-        fd = self._store.open_file(self._places.at((folder, name)), os.O_RDONLY | os.O_NONBLOCK)
+        fd = here.open_file(name)
         try:
             written = is_written(fd)
         finally:
@@ -156,9 +160,9 @@ class Acts:
         except (Stale, NotADirectory):
             return None
 
-    async def _adopt(self, folder: DirNode, name: bytes, seen: Seen, origin: Node | None) -> None:
+    async def _adopt(self, here: AtHand, folder: DirNode, name: bytes, seen: Seen, origin: Node | None) -> None:
         key = (folder.ino, name)
-        if not self._is_left_alone(folder, name, seen):
+        if not self._is_left_alone(here, folder, name, seen):
             return
         try:
             self._may_adopt(folder, name, seen, is_moved=origin is not None)

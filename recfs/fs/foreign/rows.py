@@ -8,6 +8,7 @@ one moment. Nothing is copied or moved here: the bytes stay where they are, and 
 
 from __future__ import annotations
 
+import contextlib
 import stat
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from recfs.ports.rows import Pending
 from recfs.state.nodes import DirNode, FileNode, LinkNode, Node
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from recfs.core.foreign import Seen
     from recfs.fs.vfs import Vfs
     from recfs.ports.kernel import KernelCache
@@ -33,6 +36,27 @@ class ForeignRows:
         self._tree = vfs.tree
         self._behind = vfs.behind
         self._kernel = kernel
+        self._gathers = 0
+        self._listed: dict[int, None] = {}
+        """Directories whose lists the kernel has yet to forget."""
+
+    @contextlib.contextmanager
+    def gathered(self) -> Iterator[None]:
+        """The kernel is told once, at the end, of a directory in which much comes or goes."""
+        self._gathers += 1
+        try:
+            yield
+        finally:
+            self._gathers -= 1
+            listed, self._listed = self._listed, {}
+            for ino in listed:
+                self._kernel.forget_inode(ino)
+
+    def _relisted(self, folder: DirNode) -> None:
+        if self._gathers:
+            self._listed[folder.ino] = None
+        else:
+            self._kernel.forget_inode(folder.ino)
 
     # --- what no row knows ---------------------------------------------------------------------------------------
 
@@ -79,7 +103,7 @@ class ForeignRows:
         if node.parent.fallback is not None:
             self._vfs.views.unhide(node.parent, node.name)
         self._kernel.forget_entry(node.parent.ino, node.name, 0)
-        self._kernel.forget_inode(node.parent.ino)
+        self._relisted(node.parent)
 
     def _take_attributes(self, node: Node, seen: Seen) -> None:
         node.home_ino = seen.st_ino
@@ -144,7 +168,7 @@ class ForeignRows:
         self._tree.remove(node)
         self._tree.touch(parent, self._tree.clock.now_ns())
         self._kernel.forget_entry(parent.ino, name, node.ino)
-        self._kernel.forget_inode(parent.ino)
+        self._relisted(parent)
         return True
 
     def _is_bare(self, node: DirNode) -> bool:
