@@ -28,6 +28,7 @@ import trio
 
 from recfs.api.answers import Answers
 from recfs.api.control import ControlServer
+from recfs.api.observing import WAITING
 from recfs.core.units import format_size
 from recfs.disk.diskio import few_files
 from recfs.errors import MountError, RecfsError, StoreError, first_error
@@ -176,7 +177,7 @@ class _Daemon:
         """What the stop could not do."""
         self._answers = Answers(
             config, parts.store, parts.vfs, parts.tier, parts.committer, parts.publisher, parts.work, parts.timekeeper,
-            parts.reports, mountpoint, self._stop.set, parts.recovered, session, self.mount.look,
+            parts.reports, parts.observing, mountpoint, self._stop.set, parts.recovered, session, self.mount.look,
             self.mount.is_there, parts.sweeps,
         )  # fmt: skip
 
@@ -221,7 +222,7 @@ class _Daemon:
                 nursery.start_soon(self.handing_over.far_services)
                 nursery.start_soon(self._signals)
                 handlers = self._answers.handlers() | self.handing_over.handlers()
-                server = ControlServer(parts.store.socket_path, handlers)
+                server = ControlServer(parts.store.socket_path, handlers, waiting=WAITING)
                 await nursery.start(server.run)
                 if config.operator is not None and os.geteuid() == 0:
                     with parts.problems.aside("control", "owner", str(parts.store.socket_path)):

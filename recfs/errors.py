@@ -80,6 +80,10 @@ class DaemonNotRunning(ControlError):
     """Nobody listens on the control socket."""
 
 
+class CursorLost(RecfsError):
+    """Events after a cursor are not kept, or it is of another history."""
+
+
 class FsError(RecfsError):
     """A file system operation is refused."""
 

@@ -36,7 +36,7 @@ class Offline:
             await parts.serve(nursery, s3=False)  # whoever sets a quota does not want to wait for uploads
             answers = Answers(
                 self._config, parts.store, parts.vfs, parts.tier, parts.committer, parts.publisher, parts.work,
-                parts.timekeeper, parts.reports, None, lambda: None, parts.recovered,
+                parts.timekeeper, parts.reports, parts.observing, None, lambda: None, parts.recovered,
             )  # fmt: skip
             handler = answers.handlers().get(method)
             if handler is None:

@@ -43,6 +43,7 @@ from recfs.fs.recovery import Recovery, Report, Restored
 from recfs.fs.session import Sessions
 from recfs.fs.vfs import Vfs
 from recfs.fuse.passthrough import Acceleration
+from recfs.observing.assembly import Observing, observing
 from recfs.ports.batch import Batch
 from recfs.remote import S3Services
 from recfs.services.claiming import Claiming
@@ -133,6 +134,7 @@ class Parts:
     recovered: Report
     generations: generations.Generations
     sessions: Sessions
+    observing: Observing
     operators: frozenset[int]
     """Users who may change what is shared."""
 
@@ -276,6 +278,8 @@ async def _build(
         owner=(os.geteuid(), os.getegid()),
         operator=config.operator,
     )
+    reports = SqliteReports(store.catalogue_path, limiter)
+    told = await observing(config, tree, catalogue, reports)
     places = PathResolver(store)
     unanswered = Unanswered(clock)
     objects = objects or remote.connect(config, unanswered)
@@ -323,6 +327,7 @@ async def _build(
             kept_open,
         )
         recovered = await recovery.run()
+        told.recovered(same=recovered.age is Age.SAME)
         trash_index.attach()
     await remote.agree(config, catalogue, behind)
     if tier is not None:
@@ -338,7 +343,6 @@ async def _build(
     if tier is not None:
         default_class = config.s3.storage_class if config.s3 is not None else None
         tier_run = TierRun(tier, tree, default_class, every_s=config.sweep.tier_every)
-    reports = SqliteReports(store.catalogue_path, limiter)
     care = upkeep.build(
         config, vfs, store, publisher, kernel, CatalogueCopies(), counting, reports, tier, tier_run,
         trash_index, restored=recovered.age is not Age.SAME, is_busy=lambda: committer.busy_with > 0,
@@ -346,7 +350,7 @@ async def _build(
     timekeeper = Timekeeper(clock, behind)
     sweeps = (
         *Housekeeper(tree, catalogue, space, counting).sweeps(), Meter(modes).sweep(), timekeeper.sweep(),
-        *care.sweeps(), *((tier_run.sweep(),) if tier_run is not None else ()),
+        *care.sweeps(), *told.sweeps(), *((tier_run.sweep(),) if tier_run is not None else ()),
     )  # fmt: skip
     unhashed = Unhashed(
         tree, committer, partial(reports.ask, _unhashed),
@@ -361,7 +365,7 @@ async def _build(
         store, catalogue, behind, tree, backing_files, publisher, hashing, committer, unhashed, vfs,
         Work(care.work, draining, Recount(tree), far_work),
         care, Sweeps(sweeps, behind.problems, clock, history), timekeeper,
-        s3_services, limiter, reports, recovered, counting, Sessions(vfs, kernel, operators), operators,
+        s3_services, limiter, reports, recovered, counting, Sessions(vfs, kernel, operators), told, operators,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from recfs.ports.batch import Batch
 from recfs.ports.rows import (
     ROOT_INO,
     AccountRow,
+    EventRow,
     GarbageRow,
     JournalRow,
     NodeRow,
@@ -145,6 +146,7 @@ class MemoryCatalogue:
         self._trash: dict[int, TrashRow] = {}
         self._meta: dict[str, str] = {}
         self._lives: dict[int, Life] = {}
+        self._events: dict[int, EventRow] = {}
 
     async def apply(self, batch: Batch, *, trial: bool = False) -> None:
         """All of it, or (with `error` set, or a checksum that is none) nothing."""
@@ -198,6 +200,9 @@ class MemoryCatalogue:
             self._xattrs.pop(ino, None)
             self._whiteouts.pop(ino, None)
             self._views = {known: shown for known, shown in self._views.items() if shown != ino}
+        self._events |= {row.id: row for row in batch.events}
+        for gone in batch.events_gone:
+            self._events.pop(gone, None)
         self._meta |= batch.meta
 
     def _put(self, row: NodeRow) -> None:
@@ -211,6 +216,14 @@ class MemoryCatalogue:
             if (row.parent, row.name) == (parent, name) and row.ino != ROOT_INO:
                 return row
         return None
+
+    async def event_span(self) -> tuple[int, int]:
+        """The first and the last."""
+        return min(self._events, default=0), max(self._events, default=0)
+
+    async def event_since(self, at_ns: int) -> int | None:
+        """The first that is not older."""
+        return min((row.id for row in self._events.values() if row.at_ns >= at_ns), default=None)
 
     async def sync(self) -> None:
         """Counts the calls."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 from recfs import __version__
 from recfs.api import summaries, upkeep
 from recfs.api.draining import DrainAnswers
+from recfs.api.observing import ObservingAnswers
 from recfs.api.s3 import Far, S3Answers
 from recfs.config import plain
 from recfs.core.layout import is_id
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from recfs.fs.recovery import Report
     from recfs.fs.vfs import Vfs
     from recfs.fuse.passthrough import FuseSession
+    from recfs.observing.assembly import Observing
     from recfs.ports.reports import Reports, Snapshot
     from recfs.services.sweeps import Sweeps
     from recfs.services.timekeeper import Timekeeper
@@ -61,6 +63,7 @@ class Answers:
     work: Work
     timekeeper: Timekeeper
     reports: Reports
+    observing: Observing
     mountpoint: Path | None
     stop: Callable[[], None]
     recovered: Report
@@ -94,6 +97,7 @@ class Answers:
             "stop": self.stop_daemon,
             **upkeep.handlers(self.work.upkeep, self.vfs, self.reports, self.sweeps, self._read),
             **self.s3.handlers(),
+            **ObservingAnswers(self.observing, self.vfs.tree.clock).handlers(),
         }
 
     async def _read(self, question: Callable[[Snapshot, Unpack[Args]], Answer], *args: *Args) -> Answer:

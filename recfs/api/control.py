@@ -17,7 +17,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,8 @@ class ControlServer:
     """Answers requests on a unix socket, one after another per connection, connections side by side.
 
     A request runs to its end although its client hangs up: handlers change durable state, and half-closed
-    clients still want their answer. Handlers with an open end take a timeout in their parameters.
+    clients still want their answer. Handlers with an open end take a timeout in their parameters. *waiting*: methods
+    that change nothing and may wait; these end when their client hangs up.
     """
 
     def __init__(
@@ -130,12 +131,14 @@ class ControlServer:
         socket_path: Path,
         handlers: Mapping[str, Handler],
         *,
+        waiting: Collection[str] = (),
         max_connections: int = MAX_CONNECTIONS,
         idle_s: float = IDLE_S,
         send_s: float = SEND_S,
     ) -> None:
         self._socket_path = socket_path
         self._handlers = handlers
+        self._waiting = waiting
         self._max_connections = max_connections
         self._idle_s = idle_s
         self._send_s = send_s
@@ -224,10 +227,21 @@ class ControlServer:
                 return
             if line is None:
                 return
-            if not await self._send(stream, await self._answer(line)):
+            answer = await self._answer_to(stream, line)
+            if answer is None or not await self._send(stream, answer):
                 return
 
-    async def _answer(self, line: bytes) -> dict[str, Any]:
+    async def _answer_to(self, stream: trio.SocketStream, line: bytes) -> dict[str, Any] | None:
+        """Answer a request; None where nobody wants the answer any more."""
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                answer = await self._answer(line, lambda: nursery.start_soon(_end_with, stream, scope))
+                nursery.cancel_scope.cancel()
+            return answer
+        return None
+
+    async def _answer(self, line: bytes, watch: Callable[[], object]) -> dict[str, Any]:
+        """Answer a request; *watch* is called first where it is to end with its client."""
         try:
             request = json.loads(line)
         except (ValueError, RecursionError) as exc:
@@ -241,6 +255,8 @@ class ControlServer:
             known = ", ".join(sorted(self._handlers))
             return _failure("ControlError", f"unknown method {method!r}; this daemon knows {known}")
         log.debug("control request %s", method)
+        if method in self._waiting:
+            watch()
         try:
             return {"ok": True, "result": await handler(params)}
         except RecfsError as exc:
@@ -269,6 +285,16 @@ class ControlServer:
                 return False
             return await self._send(stream, _failure("InternalError", f"answer is not JSON: {exc}"))
         return True
+
+
+async def _end_with(stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+    """Cancel when the client hangs up. What it sends meanwhile is left for later."""
+    try:
+        gone = not await stream.socket.recv(1, socket.MSG_PEEK)
+    except OSError:
+        gone = True
+    if gone:
+        scope.cancel()
 
 
 def _error_classes() -> dict[str, type[RecfsError]]:

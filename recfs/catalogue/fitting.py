@@ -10,6 +10,7 @@ from recfs.core.life import Life
 from recfs.ports.batch import Batch
 from recfs.ports.rows import (
     AccountRow,
+    EventRow,
     GarbageRow,
     JournalRow,
     LocalCopy,
@@ -23,7 +24,7 @@ from recfs.ports.rows import (
 
 Row = TypeVar(
     "Row", NodeRow, Placement, GarbageRow, AccountRow, ObjectRow, LocalCopy, JournalRow, UnansweredRow, SweepRow, Life,
-    TrashRow,
+    TrashRow, EventRow,
 )  # fmt: skip
 
 UNFIT: Final = (
@@ -72,6 +73,8 @@ def fitted(batch: Batch) -> tuple[Batch, list[str]]:
             sweeps_gone=batch.sweeps_gone,
             trash=[_fit(row, f"trash {row.gid}", odd) for row in batch.trash],
             trash_gone=batch.trash_gone,
+            events=[_fit(row, f"event {row.id}", odd) for row in batch.events],
+            events_gone=batch.events_gone,
             recordings=[row._replace(life=_fit(row.life, f"recording {row.ino}", odd)) for row in batch.recordings],
         ),
         odd,

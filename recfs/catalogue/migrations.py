@@ -16,7 +16,7 @@ from recfs.core.bounds import MIN_TIME_NS
 
 steps = Migrations("recfs")
 
-NEWEST = "0009_trash"
+NEWEST = "0010_events"
 """Name of the last step: a catalogue that records a later one was written by a newer recfs."""
 
 
@@ -85,6 +85,12 @@ def recordings(db: Database) -> None:
 def trash(db: Database) -> None:
     """The trash keeps directories, links, attributes, and what only S3 has."""
     _run(db, "0009_trash")
+
+
+@steps(name="0010_events")
+def events(db: Database) -> None:
+    """What becomes of files is remembered for whoever asks."""
+    _run(db, "0010_events")
 
 
 def split_statements(script: str) -> list[str]:

@@ -239,6 +239,15 @@ class Questions:
         )
         return added_up(self._read(query, (folder,)))
 
+    async def event_span(self) -> tuple[int, int]:
+        """The first and the last event."""
+        return self._read("select coalesce(min(id), 0), coalesce(max(id), 0) from event")[0]
+
+    async def event_since(self, at_ns: int) -> int | None:
+        """The first event that is not older."""
+        found = self._read_one("select id from event where at_ns >= ? order by id limit 1", (at_ns,))
+        return found[0] if found is not None else None
+
     async def highest_ino(self) -> int:
         """The highest inode number."""
         query = "select max(coalesce((select max(ino) from node), 0), coalesce((select max(ino) from garbage), 0))"

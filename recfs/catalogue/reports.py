@@ -17,6 +17,7 @@ from recfs.catalogue.reading import has_table, reading
 from recfs.catalogue.rows import (
     ACCOUNT,
     COPIES,
+    EVENT,
     LIFE,
     NODE,
     NODE_ALONE,
@@ -39,7 +40,7 @@ from recfs.catalogue.rows import (
 from recfs.core.layout import owner_of
 from recfs.core.model import Kind
 from recfs.ports.reports import Checked, Entry, Health, InS3, Listed, Queued, Recorded, Waiting
-from recfs.ports.rows import ROOT_INO, AccountRow, JournalRow, LocalCopy, Placement, SweepRow
+from recfs.ports.rows import ROOT_INO, AccountRow, EventRow, JournalRow, LocalCopy, Placement, SweepRow
 
 if TYPE_CHECKING:
     import sqlite3
@@ -202,6 +203,27 @@ class SqliteSnapshot:
         where, values = ("where name = ?", (name,)) if name is not None else ("", ())
         query = f"select {SWEEP} from sweep_run {where} order by id desc limit ?"
         return [SweepRow._make(row) for row in self._db.execute(query, (*values, limit))]
+
+    def events(self, after: int, limit: int) -> Sequence[EventRow]:
+        """Events, in order."""
+        if not has_table(self._db, "event"):
+            return []
+        query = f"select {EVENT} from event where id > ? order by id limit ?"
+        return [EventRow._make(row) for row in self._db.execute(query, (after, limit))]
+
+    def event_span(self) -> tuple[int, int]:
+        """The first and the last event."""
+        if not has_table(self._db, "event"):
+            return 0, 0
+        first, last = self._db.execute("select coalesce(min(id), 0), coalesce(max(id), 0) from event").fetchone()
+        return first, last
+
+    def event_since(self, at_ns: int) -> int | None:
+        """The first event that is not older."""
+        if not has_table(self._db, "event"):
+            return None
+        found = self._db.execute("select id from event where at_ns >= ? order by id limit 1", (at_ns,)).fetchone()
+        return found[0] if found is not None else None
 
     def health(self) -> Health:
         """Look through the whole file: PRAGMA quick_check (sqlite.org/pragma.html)."""

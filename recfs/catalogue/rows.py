@@ -18,6 +18,7 @@ from recfs.ports.batch import Batch
 from recfs.ports.rows import (
     HOST,
     AccountRow,
+    EventRow,
     GarbageRow,
     JournalRow,
     LocalCopy,
@@ -80,6 +81,7 @@ UNHASHED: Final = (
 JOURNAL: Final = ", ".join(JournalRow._fields)
 SWEEP: Final = ", ".join(SweepRow._fields)
 TRASH: Final = ", ".join(TrashRow._fields)
+EVENT: Final = ", ".join(EventRow._fields)
 UNANSWERED: Final = ", ".join(UnansweredRow._fields)
 LIFE: Final = ", ".join(f"recording.{field}" for field in Life._fields)
 """The columns of `life`."""
@@ -193,6 +195,7 @@ _PUT_UNANSWERED: Final = _put("unanswered", UnansweredRow._fields)
 _PUT_SWEEPS: Final = _put("sweep_run", SweepRow._fields)
 _PUT_RECORDINGS: Final = _put("recording", ("ino", *Life._fields))
 _PUT_TRASH: Final = _put("trash_entry", TrashRow._fields)
+_PUT_EVENTS: Final = _put("event", EventRow._fields)
 _PUT_XATTR: Final = _put("xattr", ("ino", "name", "value"))
 _PUT_WHITEOUT: Final = _put("whiteout", ("parent", "name"))
 _PUT_VIEWS: Final = _put("view", ("view_id", "ino"))
@@ -206,6 +209,7 @@ _DROP_JOURNAL: Final = _drop("journal", "id")
 _DROP_UNANSWERED: Final = _drop("unanswered", "key")
 _DROP_SWEEPS: Final = _drop("sweep_run", "id")
 _DROP_TRASH: Final = _drop("trash_entry", "gid")
+_DROP_EVENTS: Final = _drop("event", "id")
 _DROP_XATTR: Final = _drop("xattr", "ino", "name")
 _DROP_WHITEOUT: Final = _drop("whiteout", "parent", "name")
 _DROP_ALL_OF: Final = (
@@ -343,6 +347,8 @@ def statements(batch: Batch, known: Known) -> Iterator[tuple[Statement, Sequence
     yield _PUT_TRASH, batch.trash
     yield _DROP_TRASH, [(gone,) for gone in (*batch.trash_gone, *batch.purged)]
     yield _PUT_RECORDINGS, [(row.ino, *row.life) for row in batch.recordings]
+    yield _PUT_EVENTS, batch.events
+    yield _DROP_EVENTS, [(gone,) for gone in batch.events_gone]
     for statement in _DROP_ALL_OF:  # last: the batch may also hold what they were given before they went
         yield statement, removed
     yield _PUT_META, list(batch.meta.items())

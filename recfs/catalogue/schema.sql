@@ -240,3 +240,17 @@ create table trash_entry (
     xattrs        blob    not null,      -- name and value in turn, each after its length
     life          text    not null       -- what was kept of a recording, JSON; of anything else empty
 ) strict;
+
+-- What became of files, for whoever asks for events: written in the transaction of the rows that it is about. The oldest
+-- go after a time or beyond a number; the newest never does, so that no id is given twice.
+create table event (
+    id         integer primary key,  -- the order in which it happened; with meta.events_epoch, a reader's cursor
+    at_ns      integer not null,     -- wall clock
+    kind       text    not null,     -- committed, renamed, removed …
+    ino        integer not null,     -- 0: of no file in particular
+    path       blob    not null,     -- the mount path it had then
+    was        blob,                 -- renamed: the one before
+    size_bytes integer,
+    sha256     blob,
+    detail     text    not null
+) strict;

@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from recfs.config.backup import BackupSection
 from recfs.config.lifecycle import LifecycleSection
+from recfs.config.observing import EventsSection
 from recfs.config.retention import RecordingsSection, RetentionRules, RetentionSection
 from recfs.config.s3 import CacheSection, RouteRules, RouteSection, S3Section, UploadSection, default_routes
 from recfs.config.sections import (
@@ -70,6 +71,7 @@ class Config(Section):
     recordings: RecordingsSection = Field(default=RecordingsSection(), description="recordings that expire")
     retention: RetentionRules = Field(default=(), description="how long recordings live; with no rule: for ever")
     versions: VersionRules = Field(default=(), description="how many versions are kept; with no rule: all")
+    events: EventsSection = Field(default=EventsSection(), description="what becomes of files, for programs to read")
     scrub: ScrubSection = Field(default=ScrubSection(), description="verification of all files in the background")
     s3: S3Section | None = Field(default=None, description="the bucket of the S3 tier; none: no S3 tier")
     route: RouteRules = Field(
@@ -141,6 +143,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "recordings": RecordingsSection,
     "retention": RetentionSection,
     "versions": VersionsSection,
+    "events": EventsSection,
     "scrub": ScrubSection,
     "s3": S3Section,
     "route": RouteSection,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.model import State
+from recfs.core.observing.kinds import EventKind
 from recfs.disk.contended import Contended
 from recfs.disk.diskio import is_beyond, too_many
 from recfs.disk.publisher_waits import PublisherWaits
@@ -194,6 +195,7 @@ class BackingFiles:
             node.enter(State.CORRUPT)
             self._behind.node(node)
             log.error("%s is corrupt: %s was changed out of band", node.path, os.fsdecode(path))
+            self._tree.events.noted(EventKind.CORRUPT, node, "it was changed out of band")
         if node.body is None:
             node.body = BackingFile(fd, writable=writable)
         else:

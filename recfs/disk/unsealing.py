@@ -156,9 +156,9 @@ class Unsealing:
             node.promised = Promise.CLOSED  # its bytes, whatever is written among them
         node.promised &= ~Promise.UNHASHED
         node.enter(State.WRITING)
-        node.sha256 = node.md5 = None
         node.reopened += 1
         self._tree.events.modified(node)
+        node.sha256 = node.md5 = None
         if node.staging is not None:
             node.pending = 0  # the publisher must not carry it home any more
         self._behind.node(node)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from recfs.core.dates import date_text, parse_date
 from recfs.core.layout import Role
 from recfs.core.life import Cause, Life, Status
+from recfs.core.observing.kinds import EventKind
 from recfs.core.retention import Action, Now, Policy, Use, cause_of, judge
 from recfs.errors import Busy, InvalidArgument, NotPermitted
 from recfs.state.nodes import DirNode
@@ -102,8 +103,12 @@ class Lives:
             if len(note) > NOTE_MAX_CHARS:
                 raise InvalidArgument(f"a note of {len(note):,} characters; at most {NOTE_MAX_CHARS:,} are kept")
             life = life._replace(note=note)
+        before = folder.life
         folder.life = life
         self._tree.behind.recording(folder)
+        if before is not None and before.status is not life.status and life.status is not Status.REMOVING:
+            kind = EventKind.EXPIRED if life.status is Status.EXPIRED else EventKind.REVIVED
+            self._tree.events.noted(kind, folder, life.expired_by.value)
 
     # --- as the policy says --------------------------------------------------------------------------------------
 

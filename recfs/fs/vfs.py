@@ -279,8 +279,10 @@ class Vfs:
         hides = await self._own_if_shown(source, old_name, caller)
         if exchange:
             await self._own_if_shown(target, new_name, caller)
-            for moved in await self.names.exchange(source, old_name, target, new_name, caller):
-                self.tree.events.renamed(moved)
+            one, two = await self.names.exchange(source, old_name, target, new_name, caller)
+            if one is not two:
+                self.tree.events.renamed(one, source, old_name)
+                self.tree.events.renamed(two, target, new_name)
             await self._record()
             return None
         if (
@@ -295,7 +297,8 @@ class Vfs:
         moved, replaced = await self.names.rename(
             source, old_name, target, new_name, caller, noreplace=noreplace, only=only
         )
-        self.tree.events.renamed(moved)
+        if (source, old_name) != (target, new_name):
+            self.tree.events.renamed(moved, source, old_name)
         if target.fallback is not None:
             self.views.unhide(target, new_name)
         if hides:

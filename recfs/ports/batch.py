@@ -8,6 +8,7 @@ from typing import Any
 
 from recfs.ports.rows import (
     AccountRow,
+    EventRow,
     GarbageRow,
     JournalRow,
     NodeRow,
@@ -54,6 +55,10 @@ class Batch:
     trash_gone: list[int] = field(default_factory=list)
     """Numbers of which it keeps nothing more; applied after `trash`. Those of `purged` go as well."""
     recordings: list[RecordingRow] = field(default_factory=list)
+    events: list[EventRow] = field(default_factory=list)
+    """What became of the files whose rows these are."""
+    events_gone: list[int] = field(default_factory=list)
+    """ids of those that are not kept, or did not come about; applied after `events`."""
 
     def __bool__(self) -> bool:
         return bool(
@@ -69,6 +74,8 @@ class Batch:
             or self.trash
             or self.trash_gone
             or self.recordings
+            or self.events
+            or self.events_gone
             or self.removed
             or self.accounts
             or self.garbage
@@ -99,5 +106,5 @@ class Batch:
 _APPLIED = (
     "removed", "nodes", "accounts", "garbage", "purged", "xattrs", "whiteouts", "views", "objects_gone", "objects",
     "journal", "journal_done", "unanswered", "answered", "sweeps", "sweeps_gone", "recordings",
-    "trash", "trash_gone",
+    "trash", "trash_gone", "events", "events_gone",
 )  # fmt: skip

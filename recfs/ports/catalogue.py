@@ -164,6 +164,12 @@ class Facts(Protocol):
     async def sweeps(self) -> Sequence[SweepRow]:
         """The runs of sweeps that are remembered, oldest first."""
 
+    async def event_span(self) -> tuple[int, int]:
+        """The ids of the first and the last event that is kept; 0 and 0 where there is none."""
+
+    async def event_since(self, at_ns: int) -> int | None:
+        """The id of the first event that happened at *at_ns* or later; None: there is none."""
+
 
 class Catalogue(Books, Names, Unfinished, Usage, Objects, Lives, Facts, Protocol):
     """All of it."""

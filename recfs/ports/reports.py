@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple, Unpack
 
 from recfs.core.life import Life
 from recfs.core.retention import Horizon
-from recfs.ports.rows import AccountRow, JournalRow, NodeRow, ObjectRow, SweepRow
+from recfs.ports.rows import AccountRow, EventRow, JournalRow, NodeRow, ObjectRow, SweepRow
 
 Answer = TypeVar("Answer")
 Args = TypeVarTuple("Args")
@@ -144,6 +144,15 @@ class StoreQueries(Protocol):
 
     def sweeps(self, name: str | None, limit: int) -> Sequence[SweepRow]:
         """The last runs of sweeps, or of one, newest first. None of a catalogue from before there were any."""
+
+    def events(self, after: int, limit: int) -> Sequence[EventRow]:
+        """Up to *limit* events with an id above *after*, in order."""
+
+    def event_span(self) -> tuple[int, int]:
+        """The ids of the first and the last that is kept; 0 and 0 where there is none."""
+
+    def event_since(self, at_ns: int) -> int | None:
+        """The id of the first that happened at *at_ns* or later; None: there is none."""
 
     def health(self) -> Health:
         """Look through the whole file for damage."""

@@ -290,3 +290,24 @@ class RecordingRow(NamedTuple):
 
     ino: int
     life: Life
+
+
+class EventRow(NamedTuple):
+    """What became of a file, as it is told to whoever asks for events."""
+
+    id: int
+    """In the order in which it happened; never given twice."""
+    at_ns: int
+    """`Clock.now_ns`."""
+    kind: str
+    """One of `EventKind`'s words (`core/observing/kinds.py`)."""
+    ino: int
+    """0: of no file in particular."""
+    path: bytes
+    """In the mount, as it was then."""
+    was: bytes | None = None
+    """renamed: the path before."""
+    size_bytes: int | None = None
+    sha256: bytes | None = None
+    detail: str = ""
+    """In words, for people."""

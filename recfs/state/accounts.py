@@ -13,7 +13,14 @@ from recfs.errors import FileTooLarge, QuotaExceeded
 from recfs.ports.rows import ROOT_INO, AccountRow
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from recfs.ports.catalogue import Catalogue
+
+
+def _untold(user: str, limit: str) -> None:
+    """Nobody wants to know."""
+
 
 LIMIT_NAMES = ("max_bytes", "max_files", "max_file_size", "max_monthly_uploads")
 
@@ -22,8 +29,8 @@ class Account:
     """What one user has used, and what they may."""
 
     __slots__ = (
-        "limits", "month", "month_uploads", "own", "trashed_bytes", "unchecked_writers", "used_bytes", "used_files",
-        "user",
+        "limits", "month", "month_uploads", "own", "reached", "trashed_bytes", "unchecked_writers", "used_bytes",
+        "used_files", "user",
     )  # fmt: skip
 
     def __init__(self, user: str, own: Limits, limits: Limits) -> None:
@@ -36,6 +43,8 @@ class Account:
         """In the trash, where that is charged. Not kept: it is what the rows of the trash add up to."""
         self.month = ""
         self.month_uploads = 0
+        self.reached = _untold
+        """Called with the user and a limit's name before something is refused because of it."""
         self.unchecked_writers = 0
         """Writers of this user's whose writes the kernel does by itself."""
 
@@ -79,22 +88,26 @@ class Account:
         uploads = self._uploads_at(now_ns)
         reason = quota.add_file(limits, self.used_files, uploads, upload=upload)
         if reason is not None:
+            self.reached(self.user, reason)
             raise QuotaExceeded(f"user {self.user}: {reason} = {getattr(limits, reason)} is reached")
 
     def check_upload(self, now_ns: int) -> None:
         """Raise QuotaExceeded when one more upload this month is too many."""
         limit = self.limits.max_monthly_uploads
         if limit is not None and self._uploads_at(now_ns) >= limit:
+            self.reached(self.user, Reason.MONTHLY_UPLOADS)
             raise QuotaExceeded(f"user {self.user}: max_monthly_uploads = {limit} is reached")
 
     def check_room(self, added_bytes: int, added_files: int) -> None:
         """Raise QuotaExceeded when a subtree of this size cannot be moved in."""
         limits = self.limits
         if limits.max_bytes is not None and added_bytes > 0 and self.charged_bytes + added_bytes > limits.max_bytes:
+            self.reached(self.user, Reason.QUOTA_BYTES)
             raise QuotaExceeded(
                 f"user {self.user}: {added_bytes} bytes more than max_bytes = {limits.max_bytes} allows"
             )
         if limits.max_files is not None and added_files > 0 and self.used_files + added_files > limits.max_files:
+            self.reached(self.user, Reason.QUOTA_FILES)
             raise QuotaExceeded(
                 f"user {self.user}: {added_files} files more than max_files = {limits.max_files} allows"
             )
@@ -123,13 +136,17 @@ class Account:
     def check_exceeded(self, file_size: int) -> None:
         """Raise QuotaExceeded or FileTooLarge when a limit is passed already."""
         reason = quota.exceeded(self.limits, self.charged_bytes, file_size)
+        if reason is not None:
+            self.reached(self.user, reason)
         if reason is Reason.FILE_SIZE:
             raise FileTooLarge(f"user {self.user}: max_file_size = {self.limits.max_file_size} is passed")
         if reason is not None:
             raise QuotaExceeded(f"user {self.user}: max_bytes = {self.limits.max_bytes} is passed")
 
     def _refuse(self, file_size: int, wanted_size: int) -> NoReturn:
-        if quota.grow_reason(self.limits, self.charged_bytes, file_size, wanted_size) is Reason.FILE_SIZE:
+        reason = quota.grow_reason(self.limits, self.charged_bytes, file_size, wanted_size)
+        self.reached(self.user, reason or Reason.QUOTA_BYTES)
+        if reason is Reason.FILE_SIZE:
             raise FileTooLarge(f"user {self.user}: max_file_size = {self.limits.max_file_size} is reached")
         raise QuotaExceeded(f"user {self.user}: max_bytes = {self.limits.max_bytes} is reached")
 
@@ -146,6 +163,8 @@ class Accounts:
         self._catalogue = catalogue
         self._defaults = defaults
         self._known: dict[str, Account] = {}
+        self.on_reached: Callable[[str, str], None] = _untold
+        """Called with a user and a limit's name before something is refused because of it."""
 
     async def load(self, user: str) -> Account:
         """The account of *user*; made when nobody has seen this user yet."""
@@ -168,13 +187,17 @@ class Accounts:
         return used
 
     def _from_row(self, user: str, row: AccountRow | None) -> Account:
-        if row is None:
-            return Account(user, Limits(), quota.merge(Limits(), self._defaults))
-        own = Limits(row.max_bytes, row.max_files, row.max_file_size, row.max_monthly_uploads)
+        own = Limits(*row[5:]) if row is not None else Limits()
         account = Account(user, own, quota.merge(own, self._defaults))
+        account.reached = self._reached
+        if row is None:
+            return account
         account.used_bytes, account.used_files = row.used_bytes, row.used_files
         account.month, account.month_uploads = row.month, row.month_uploads
         return account
+
+    def _reached(self, user: str, limit: str) -> None:
+        self.on_reached(user, limit)
 
     def trashed(self, gid: int, path: bytes, size_bytes: int) -> None:
         """Bytes that had a name go to the trash under a number."""

@@ -10,9 +10,9 @@ from recfs.ports.batch import Batch
 from recfs.ports.rows import RecordingRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from recfs.ports.rows import JournalRow, ObjectRow, SweepRow, TrashRow, UnansweredRow
+    from recfs.ports.rows import EventRow, JournalRow, ObjectRow, SweepRow, TrashRow, UnansweredRow
     from recfs.state.accounts import Account
     from recfs.state.nodes import DirNode, Garbage, Node
 
@@ -201,6 +201,17 @@ class Changes:
         self._rest.sweeps_gone.append(row_id)
         self._wake.set()
 
+    def event(self, row: EventRow) -> None:
+        """Something became of a file: in the batch of its rows."""
+        self._rest.events.append(row)
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def events_gone(self, ids: Iterable[int]) -> None:
+        """These events did not come about after all, or are not kept any longer."""
+        self._rest.events_gone.extend(ids)
+        self._wake.set()
+
     def meta(self, key: str, value: str) -> None:
         """A store-wide fact changed."""
         self._renewed(("meta", key))
@@ -234,6 +245,8 @@ class Changes:
             sweeps_gone=rest.sweeps_gone,
             trash=rest.trash,
             trash_gone=rest.trash_gone,
+            events=rest.events,
+            events_gone=rest.events_gone,
             recordings=[
                 RecordingRow(ino, folder.life) for ino, folder in recordings.items() if folder.life is not None
             ],
@@ -271,6 +284,8 @@ class Changes:
                 sweeps_gone=rest.sweeps_gone + newer.sweeps_gone,
                 trash=rest.trash + newer.trash,
                 trash_gone=rest.trash_gone + newer.trash_gone,
+                events=rest.events + newer.events,
+                events_gone=rest.events_gone + newer.events_gone,
             )
 
         return batch, undo

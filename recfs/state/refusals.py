@@ -34,13 +34,18 @@ UNSURE = "counters_unsure"
 
 _COUNTED = ("nodes", "removed", "accounts")
 
+_ROWS = frozenset(
+    {"nodes", "accounts", "garbage", "objects", "journal", "unanswered", "sweeps", "trash", "recordings", "events"}
+)
+"""Lists of rows, which begin with their key."""
+
 Change = tuple[str, "Hashable"]
 """Which list of a batch, and which of its items."""
 
 
 def _key(name: str, item: Any) -> Change:
     """What tells one change of a batch from another."""
-    if name in ("nodes", "accounts", "garbage", "objects", "journal", "unanswered", "sweeps", "trash", "recordings"):
+    if name in _ROWS:
         return name, item[0]
     if name in ("xattrs", "whiteouts"):
         return name, item[:2]
@@ -142,6 +147,8 @@ class Refusals:
             found = await self._find([change for change in changes if _key(*change) not in refused])
             refused |= found
             rest = Batch.of([change for change in changes if _key(*change) not in refused])
+            untrue = {key for name, key in refused if name in ("nodes", "removed")}
+            rest.events = [event for event in rest.events if event.ino not in untrue]  # of what the rows do not say
             if any(name in _COUNTED for name, _ in refused):
                 rest.meta[UNSURE] = "1"
             try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.model import State
+from recfs.core.observing.kinds import EventKind
 from recfs.state.nodes import FileNode, Garbage
 from recfs.state.problems import forever
 
@@ -84,6 +85,7 @@ class CacheEvictor:
         if in_s3.copy.local:
             self._copies.local_bytes -= in_s3.size_bytes
         self._copies.remember(node, in_s3.here(local=0))
+        self._tree.events.noted(EventKind.EVICTED, node)
 
     def lost(self, node: FileNode) -> bool:
         """The local copy was removed out of band: tells whether S3 has the bytes, and they can be had again. Atomic."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.model import State
+from recfs.core.observing.kinds import EventKind
 from recfs.disk.commit.digests import Pass, Source
 from recfs.disk.commit.hashing import Work, owner_of
 from recfs.disk.diskio import file_limit, kept_files
@@ -190,6 +191,7 @@ class Partials:
         if info is not None and info.restore_state in (RestoreState.ARCHIVED, RestoreState.RESTORING):
             raise ObjectArchived(f"{node.path} is {info.restore_state} ({in_s3.storage_class}); see `recfs restore`")
         node.enter(State.EVICTED)
+        self._tree.events.noted(EventKind.RESTORED, node, "from its archive class")
         self._behind.node(node)
 
     async def _fill(self, partial: Partial) -> None:
@@ -284,6 +286,7 @@ class Partials:
             os.close(partial.fd)
             self._copies.local_bytes += in_s3.size_bytes
             self._copies.remember(node, in_s3.here(local=1, used_ns=self._tree.clock.steady_ns()))
+            self._tree.events.noted(EventKind.FETCHED, node)
             self._behind.publish(node)
             self._copies.request_eviction()
         finally:

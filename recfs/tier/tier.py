@@ -16,6 +16,7 @@ import trio
 
 from recfs.core.keys import key_for
 from recfs.core.model import State
+from recfs.core.observing.kinds import EventKind
 from recfs.core.retention import archive_of
 from recfs.core.routing import Decision, age_of, route
 from recfs.ports.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta
@@ -175,6 +176,7 @@ class Tier(Subscriber):
         )  # fmt: skip
         node.object = row
         self._mark_stored(node, row)
+        self._tree.events.noted(EventKind.UPLOADED, node)
         self.copies.request_eviction()
 
     def outdated(self, node: FileNode, key: str) -> None:
@@ -264,7 +266,7 @@ class Tier(Subscriber):
                 self.used(node)
             self.copies.request_eviction()
 
-    def renamed(self, node: Node) -> None:
+    def renamed(self, node: Node, old: DirNode, old_name: bytes) -> None:
         """The object, or those of everything below, are to follow. Reads go on under the old key. Atomic."""
         if isinstance(node, FileNode):
             self.queue_move(node)

@@ -216,7 +216,7 @@ class Filesystem:
         parts = self.parts
         return Answers(
             self.config, parts.store, parts.vfs, parts.tier, parts.committer, parts.publisher, parts.work,
-            parts.timekeeper, parts.reports, None, lambda: None, parts.recovered,
+            parts.timekeeper, parts.reports, parts.observing, None, lambda: None, parts.recovered,
         )  # fmt: skip
 
     def answers(self) -> dict[str, Any]:

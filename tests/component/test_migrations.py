@@ -30,6 +30,7 @@ FROZEN = {
     "0007_sweeps.sql": "f37ad64b761be697",
     "0008_recordings.sql": "e666389b709c496f",
     "0009_trash.sql": "6e34325fa6c566dd",
+    "0010_events.sql": "c006f1268683c9b7",
 }
 """The beginning of the SHA-256 of each step's SQL."""
 VERSIONS = sorted(path.stem for path in STORED.glob("*.sql"))

@@ -4,7 +4,7 @@ from enum import IntEnum
 
 import click
 
-from recfs.errors import ConfigError, ControlError, FsError, MountError, RecfsError, StoreError
+from recfs.errors import ConfigError, ControlError, CursorLost, FsError, MountError, RecfsError, StoreError
 from recfs.ports.object_errors import ObjectStoreError
 
 
@@ -48,6 +48,7 @@ _BY_CLASS: tuple[tuple[type[RecfsError], ExitCode], ...] = (
     (MountError, ExitCode.MOUNT),
     (ControlError, ExitCode.CONTROL),
     (FsError, ExitCode.REFUSED),
+    (CursorLost, ExitCode.REFUSED),
     (ObjectStoreError, ExitCode.OBJECT_STORE),
 )
 

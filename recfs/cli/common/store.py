@@ -51,7 +51,7 @@ _LONG = frozenset(
     "bucket_claim",
 }
 _ASK_S3 = _LONG - {"upgrade", "evict", "backup_now", "sweep_expired", "trash_list", "trash_restore", "trash_purge"}
-_TELL_THEMSELVES = frozenset({"drain", "stop"})
+_TELL_THEMSELVES = frozenset({"drain", "stop", "events"})
 _LIVE_ONLY = {
     "drain": "what waits is done after the next `recfs mount`",
     "stop": "nothing to stop",
@@ -182,7 +182,7 @@ class Store:
         config = self.config
         if method in ("queue", "route_explain"):
             return _s3_question(method, params, config)
-        from recfs.api import summaries, summaries_upkeep
+        from recfs.api import observing, summaries, summaries_upkeep
         from recfs.api.recordings import Asked
 
         questions: dict[str, Callable[[Snapshot], Any]] = {
@@ -194,6 +194,7 @@ class Store:
             "ls_files": lambda snapshot: summaries.ls_files(
                 snapshot, params["path"], params["recursive"], params["state"]
             ),
+            "events": lambda snapshot: observing.events(snapshot, params, time.time_ns()),
             "recording_list": lambda snapshot: Asked(snapshot, config.policy(), None, {}).list(
                 params["user"], params["status"], params["due_s"]
             ),

@@ -384,6 +384,7 @@ class Committer(Subscriber):
                 node.never_left(State.SEALING)
                 node.pending &= ~Pending.MOVE
                 node.promised = Promise.CLOSED | Promise.FSYNCED  # the pass has synced them
+                self._tree.events.uncommitted(node)
                 self._behind.node(node)
 
     def _failed(self, ticket: Ticket, error: Exception) -> None:

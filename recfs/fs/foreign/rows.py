@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from recfs.core.layout import Role, child_role, is_upload
 from recfs.core.model import State
+from recfs.core.observing.kinds import EventKind
 from recfs.fs.caller import Caller, may_grow
 from recfs.ports.rows import Pending
 from recfs.state.nodes import DirNode, FileNode, LinkNode, Node
@@ -99,6 +100,7 @@ class ForeignRows:
 
     def _entered(self, node: Node, seen: Seen) -> None:
         node.mtime_ns = seen.mtime_ns
+        self._tree.events.noted(EventKind.ADOPTED, node)
         self._take_attributes(node, seen)
         if node.parent.fallback is not None:
             self._vfs.views.unhide(node.parent, node.name)
@@ -165,6 +167,8 @@ class ForeignRows:
         if isinstance(node, FileNode):
             self._vfs.backing_files.versions.release_priors(node)
             self._tree.events.removed(node, None)
+        else:
+            self._tree.events.noted(EventKind.REMOVED, node)
         self._tree.remove(node)
         self._tree.touch(parent, self._tree.clock.now_ns())
         self._kernel.forget_entry(parent.ino, name, node.ino)
@@ -187,7 +191,7 @@ class ForeignRows:
         node.moved = None
         node.pending &= ~Pending.MOVE
         self._behind.node(node)
-        self._tree.events.renamed(node)
+        self._tree.events.renamed(node, old, old_name)
         if folder.fallback is not None:
             self._vfs.views.unhide(folder, name)
         self._kernel.forget_entry(old.ino, old_name, 0)

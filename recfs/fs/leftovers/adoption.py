@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from recfs.core.keys import path_for
 from recfs.core.layout import child_role
 from recfs.core.model import State
+from recfs.core.observing.kinds import EventKind
 from recfs.disk import looks
 from recfs.disk.leases import is_written
 from recfs.errors import Busy, Exists, IoFailure, NotADirectory
@@ -133,6 +134,7 @@ class Adoption:
         )  # fmt: skip
         if folder.fallback is not None:
             self._vfs.views.unhide(folder, node.name)
+        self._tree.events.noted(EventKind.ADOPTED, node, "from the bucket")
         self._behind.object(node.object)
         self._behind.node(node)
         self._kernel.forget_entry(folder.ino, node.name, 0)

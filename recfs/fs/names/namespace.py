@@ -303,13 +303,14 @@ class Namespace:
         account = await self._account_for(new, new_name) if isinstance(node, DirNode) else None
         await self.absent(new, new_name)
         child_role(new.role, new_name, is_dir=isinstance(node, DirNode))
+        old, old_name = node.parent, node.name
         self._move(node, new, new_name, account)
         if node.moved is not None:
             self._tree.locations.forget(node, node.moved)
             node.moved = None
         node.pending &= ~Pending.MOVE
         self._behind.node(node)
-        self._tree.events.renamed(node)
+        self._tree.events.renamed(node, old, old_name)
 
     def _recharge(self, node: DirNode, account: Account | None, weight: tuple[int, int]) -> None:
         before = node.account

@@ -15,6 +15,7 @@ import trio
 from recfs.core.fallback import auto_dirs
 from recfs.core.layout import Role
 from recfs.core.model import State
+from recfs.core.observing.kinds import EventKind
 from recfs.errors import Busy, IsADirectory, NotADirectory, NotEmpty, NotFound, RecfsError, Stale
 from recfs.fs.caller import Caller, may_change, may_take
 from recfs.ports.rows import Pending
@@ -78,6 +79,7 @@ class Removal:
                 self._versions.trash.keep_beside(node, node.remains)
             tree.events.removed(node, successor)
         else:
+            tree.events.noted(EventKind.REMOVED, node)
             self._versions.trash.keep(node)
             if not node.pending & Pending.MAKE:
                 self._entry_garbage(node)
@@ -184,6 +186,7 @@ class Removal:
         tree = self._tree
         now = tree.clock.now_ns()
         place = node.moved if node.moved is not None else (node.parent, node.name)
+        tree.events.noted(EventKind.REMOVED, node)
         self._versions.trash.keep(node)
         if not node.pending & Pending.MAKE:
             self._entry_garbage(node)

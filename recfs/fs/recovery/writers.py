@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recfs.core.model import State
+from recfs.core.observing.kinds import EventKind
 from recfs.disk.diskio import thaw_path
 from recfs.disk.staging import COPY_LABEL
 from recfs.fs.recovery.overwrites import keep_overwrite, was_closed
@@ -46,6 +47,7 @@ class Writers:
             self._found.report.resealed.append(node.ino)  # the pipeline finds out, when it can be read again
         elif node.state is State.WRITING:
             node.enter(State.INCOMPLETE)
+            self._tree.events.noted(EventKind.INCOMPLETE, node)
             self._behind.node(node)
             self._found.report.incomplete.append(node.path)
 
@@ -107,6 +109,7 @@ class Writers:
                 self._roll_back_to_object(node, in_s3)
                 return
         node.enter(State.INCOMPLETE)
+        self._tree.events.noted(EventKind.INCOMPLETE, node)
         self._tree.resize(node, size)
         self._backing_files.versions.release_priors(node)
         self._behind.node(node)

@@ -18,6 +18,7 @@ import trio
 from recfs.core.layout import Role, child_role
 from recfs.core.life import restored_life
 from recfs.core.model import Kind, State
+from recfs.core.observing.kinds import EventKind
 from recfs.disk.packing import unpacked
 from recfs.disk.staging import TRASH_LABEL
 from recfs.errors import Exists, IsADirectory, NotADirectory, NotSupported, Stale
@@ -152,6 +153,7 @@ class Returning:
         caller = Caller(row.uid, row.gid_owner, operator=True)
         node = await self._vfs.mkdir(folder.ino, name, row.mode, caller)
         self._index.drop(row.gid)
+        self._tree.events.noted(EventKind.RESTORED, node, "from the trash")
         self._describe(node, row)
         life = restored_life(row.life, self._tree.clock.steady_ns()) if row.life else None
         if life is not None and node.role is Role.RECORDING:
@@ -268,6 +270,7 @@ class Returning:
         else:
             node.promised = entry.promised
             self._vfs.pipeline.submit(node.ino)
+        self._tree.events.noted(EventKind.RESTORED, node, "from the trash")
         self._behind.node(node)
         del self._tree.garbage[entry.gid]
         self._behind.purged(entry.gid)
@@ -297,6 +300,7 @@ class Returning:
                 node.enter(State.SEALING)
                 self._vfs.pipeline.submit(node.ino)
         self._describe(node, row)
+        self._tree.events.noted(EventKind.RESTORED, node, "from the trash")
         self._behind.node(node)
         self._index.drop(row.gid)
         return node

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.model import State
+from recfs.core.observing.kinds import EventKind
 from recfs.core.verification.verdicts import Copy
 from recfs.disk.staging import FETCH_LABEL
 from recfs.errors import RecfsError
@@ -86,6 +87,7 @@ class Repair:
         node.pending |= Pending.MOVE
         node.enter(State.COMMITTED)
         self._tree.events.committed(node)  # which finds that S3 has just these bytes
+        self._tree.events.noted(EventKind.REPAIRED, node, "its bytes were brought back from S3")
         self._behind.node(node)
         self._behind.publish(node)
         return True, f"its bytes were brought back from S3; the bad ones are kept as lost+found/{kept}"

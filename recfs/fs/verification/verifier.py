@@ -15,6 +15,7 @@ import trio
 
 from recfs.core.foreign import Known, differs
 from recfs.core.model import State
+from recfs.core.observing.kinds import EventKind
 from recfs.core.verification.scrubbing import Pace
 from recfs.core.verification.verdicts import VERIFIED, Copy, Level, Remedy, Verdict, remedy
 from recfs.disk.idle import IdleThread
@@ -186,6 +187,7 @@ class Verifier(Subscriber):
                 self._tree.events.committed(node)
                 self._behind.node(node)
                 log.warning("%s was corrupt, and is right again", node.path)
+                self._tree.events.noted(EventKind.REPAIRED, node, "its bytes are right again")
                 return Verdict.RIGHT, ""
             case Remedy.CONDEMN:
                 self._condemn(node, reason)
@@ -211,6 +213,7 @@ class Verifier(Subscriber):
         node.enter(State.CORRUPT)
         self._behind.node(node)
         log.error("%s is corrupt: %s", node.path, reason)
+        self._tree.events.noted(EventKind.CORRUPT, node, reason)
 
     def _come_back(self, node: FileNode, reason: str) -> tuple[Verdict, str]:
         """It has no local bytes, and the object is right: it is read from there."""
@@ -220,6 +223,7 @@ class Verifier(Subscriber):
             return Verdict.SKIPPED, "it is open, or being moved"
         log.warning("%s: %s; S3 has its bytes", node.path, reason or "it was corrupt")
         how = "S3 has its bytes, and they are read from there"
+        self._tree.events.noted(EventKind.REPAIRED, node, how)
         return Verdict.REPAIRED, f"{reason or 'it was corrupt'}; {how}" if reason or was_corrupt else how
 
     async def _send_again(self, node: FileNode, reason: str) -> tuple[Verdict, str]:
@@ -228,6 +232,7 @@ class Verifier(Subscriber):
         log.error("%s: %s", node.path, reason)
         if not await self._tier.store_anew(node):
             return Verdict.SKIPPED, f"{reason}; it was changed meanwhile"
+        self._tree.events.noted(EventKind.REPAIRED, node, "its object was wrong: it is uploaded again")
         return Verdict.REPAIRED, f"{reason}; the local bytes are right, and are uploaded again"
 
     def _tell(self, node: FileNode, result: Verified) -> None:

@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from recfs.state.nodes import FileNode, Node
+    from recfs.core.observing.kinds import EventKind
+    from recfs.state.nodes import DirNode, FileNode, Node
 
 
 class Subscriber:
@@ -21,15 +22,21 @@ class Subscriber:
     def committed(self, node: FileNode) -> None:
         """The file's bytes are sealed with a checksum.
 
-        The row is not durable yet, and the commit may be taken back without another event: who acts later looks at the
-        state again.
+        The row is not durable yet, and the commit may be taken back (`uncommitted`), or the file be written to again
+        (`modified`): who acts later looks at the state again.
         """
+
+    def uncommitted(self, node: FileNode) -> None:
+        """The commit that was told last is taken back: its row did not become durable, and the file is sealed again."""
 
     def abandoned(self, node: FileNode) -> None:
         """The file was closed and stays incomplete: no commit comes."""
 
     def modified(self, node: FileNode) -> None:
-        """The bytes on the local disk are about to differ from what was committed, or are gone."""
+        """The bytes on the local disk are about to differ from what was committed, or are gone.
+
+        A file that was committed still says its checksum.
+        """
 
     def superseded(self, node: FileNode) -> None:
         """A file whose bytes are in S3 only is overwritten; they are the way back until the commit."""
@@ -37,14 +44,20 @@ class Subscriber:
     def described(self, node: FileNode) -> None:
         """Mode, owner or time of modification changed."""
 
-    def renamed(self, node: Node) -> None:
-        """A file, or a directory with everything below, has another name."""
+    def renamed(self, node: Node, old: DirNode, old_name: bytes) -> None:
+        """A file, or a directory with everything below, has another name; *old_name* in *old* was the one it had."""
 
     def removed(self, node: FileNode, successor: FileNode | None) -> None:
         """The file is about to lose its name, to *successor* if that takes it over."""
 
     def released(self, node: FileNode) -> None:
         """Nobody has the file open any more."""
+
+    def noted(self, kind: EventKind, node: Node, detail: str = "") -> None:
+        """Something else has become of *node*, of which its users may want to know; *detail*: in words, for people."""
+
+    def limit_reached(self, user: str, limit: str) -> None:
+        """A user was refused something because of a limit (`recfs quota show` has their names)."""
 
 
 class Events(Subscriber):
@@ -61,6 +74,11 @@ class Events(Subscriber):
         """As `Subscriber.committed`."""
         for each in self._subscribers:
             each.committed(node)
+
+    def uncommitted(self, node: FileNode) -> None:
+        """As `Subscriber.uncommitted`."""
+        for each in self._subscribers:
+            each.uncommitted(node)
 
     def abandoned(self, node: FileNode) -> None:
         """As `Subscriber.abandoned`."""
@@ -82,10 +100,10 @@ class Events(Subscriber):
         for each in self._subscribers:
             each.described(node)
 
-    def renamed(self, node: Node) -> None:
+    def renamed(self, node: Node, old: DirNode, old_name: bytes) -> None:
         """As `Subscriber.renamed`."""
         for each in self._subscribers:
-            each.renamed(node)
+            each.renamed(node, old, old_name)
 
     def removed(self, node: FileNode, successor: FileNode | None) -> None:
         """As `Subscriber.removed`."""
@@ -96,6 +114,16 @@ class Events(Subscriber):
         """As `Subscriber.released`."""
         for each in self._subscribers:
             each.released(node)
+
+    def noted(self, kind: EventKind, node: Node, detail: str = "") -> None:
+        """As `Subscriber.noted`."""
+        for each in self._subscribers:
+            each.noted(kind, node, detail)
+
+    def limit_reached(self, user: str, limit: str) -> None:
+        """As `Subscriber.limit_reached`."""
+        for each in self._subscribers:
+            each.limit_reached(user, limit)
 
 
 __all__ = ["Events", "Subscriber"]

@@ -1,0 +1,179 @@
+"""Events in the catalogue: what became of files, written in the transaction of the rows that say so.
+
+So an event is there exactly if the change is: neither does a death of the daemon lose one of a file that is committed,
+nor is one told of a commit that did not come about. The order is that in which things happened. What is told to
+readers is durable (`feed.py`).
+
+A change whose row the catalogue refuses (`state/refusals.py`) is not told; a commit is when it comes about after all.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.core.observing.cursors import EPOCH
+from recfs.core.observing.kinds import EventKind
+from recfs.core.sweeping import Schedule
+from recfs.ports.rows import EventRow
+from recfs.ports.sweep import Sweep
+from recfs.state.events import Subscriber
+from recfs.state.writebehind import BatchSubscriber
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from recfs.ports.batch import Batch
+    from recfs.ports.catalogue import Catalogue
+    from recfs.ports.clock import Clock
+    from recfs.state.nodes import DirNode, FileNode, Node
+    from recfs.state.writebehind import WriteBehind
+
+PART = "events"
+LOOK_S = 60.0
+"""How often what is not to be kept any longer is looked for."""
+AT_ONCE = 1000
+"""So many events are dropped in one batch, which takes some 2 ms."""
+RECENT_COMMITS = 8192
+"""Of so many commits it is known which event told them, should one be taken back."""
+SAME_LIMIT_S = 60.0
+"""A user who meets the same limit again and again is told of once in so long."""
+_NS = 1_000_000_000
+
+
+class EventJournal(Subscriber, BatchSubscriber):
+    """Writes events. Atomic but for `load` and the sweep."""
+
+    def __init__(self, behind: WriteBehind, clock: Clock, *, keep_s: float, most: int) -> None:
+        """*keep_s*, *most*: events older than this, or beyond this number, are dropped."""
+        self._behind = behind
+        self._clock = clock
+        self._keep_s = keep_s
+        self._most = most
+        self.epoch = ""
+        self.last_id = 0
+        """Of the last event, written or about to be."""
+        self.arrived = trio.Event()
+        """Set, and replaced, when events are written."""
+        self.written_id = 0
+        """Of the last event that the catalogue has."""
+        self._carries = 0
+        self._commits: dict[int, int] = {}
+        self._limits: dict[tuple[str, str], float] = {}
+
+    async def load(self, catalogue: Catalogue) -> None:
+        """Go on where the last daemon ended."""
+        self._catalogue = catalogue
+        self.last_id = self.written_id = (await catalogue.event_span())[1]
+        self.epoch = (await catalogue.meta()).get(EPOCH, "")
+        if not self.epoch:
+            self.renew()
+
+    def renew(self) -> None:
+        """The history begins anew: nobody may go on from what was read of the one before."""
+        self.epoch = secrets.token_hex(4)
+        self._behind.meta(EPOCH, self.epoch)
+
+    # --- what happens --------------------------------------------------------------------------------------------
+
+    def _tell(
+        self, kind: EventKind, ino: int, path: bytes, was: bytes | None = None,
+        size_bytes: int | None = None, sha256: bytes | None = None, detail: str = "",
+    ) -> int:  # fmt: skip
+        self.last_id = number = self.last_id + 1
+        self._behind.event(
+            EventRow(number, self._clock.now_ns(), kind.value, ino, path, was, size_bytes, sha256, detail)
+        )
+        return number
+
+    def committed(self, node: FileNode) -> None:
+        """As `Subscriber.committed`."""
+        commits = self._commits
+        if len(commits) >= RECENT_COMMITS:
+            del commits[next(iter(commits))]
+        path = b"/".join(node.parts())
+        commits[node.ino] = self._tell(EventKind.COMMITTED, node.ino, path, None, node.bytes, node.sha256)
+
+    def uncommitted(self, node: FileNode) -> None:
+        """As `Subscriber.uncommitted`."""
+        number = self._commits.pop(node.ino, None)
+        if number is not None:
+            self._behind.events_gone([number])
+
+    def abandoned(self, node: FileNode) -> None:
+        """As `Subscriber.abandoned`."""
+        self.noted(EventKind.INCOMPLETE, node)
+
+    def modified(self, node: FileNode) -> None:
+        """As `Subscriber.modified`."""
+        if node.sha256 is not None:
+            self.noted(EventKind.OVERWRITTEN, node)
+
+    def renamed(self, node: Node, old: DirNode, old_name: bytes) -> None:
+        """As `Subscriber.renamed`."""
+        was = b"/".join((*old.parts(), old_name))
+        self._tell(EventKind.RENAMED, node.ino, b"/".join(node.parts()), was)
+
+    def removed(self, node: FileNode, successor: FileNode | None) -> None:
+        """As `Subscriber.removed`."""
+        kind = EventKind.REMOVED if successor is None else EventKind.OVERWRITTEN
+        self._tell(kind, node.ino, b"/".join(node.parts()))
+
+    def noted(self, kind: EventKind, node: Node, detail: str = "") -> None:
+        """As `Subscriber.noted`."""
+        self._tell(kind, node.ino, b"/".join(node.parts()), detail=detail)
+
+    def limit_reached(self, user: str, limit: str) -> None:
+        """As `Subscriber.limit_reached`: of a program that tries again and again, once a minute."""
+        now = trio.current_time()
+        if now >= self._limits.get((user, limit), now):
+            self._limits = {key: until_s for key, until_s in self._limits.items() if until_s > now}
+            self._limits[user, limit] = now + SAME_LIMIT_S
+            self._tell(EventKind.QUOTA_REACHED, 0, b"users/" + os.fsencode(user), detail=limit)
+
+    # --- what is written -----------------------------------------------------------------------------------------
+
+    def writing(self, batch: Batch) -> None:
+        """As `BatchSubscriber.writing`."""
+        self._carries = batch.events[-1].id if batch.events else 0
+
+    def written(self) -> None:
+        """As `BatchSubscriber.written`."""
+        if self._carries:
+            self.written_id = max(self.written_id, self._carries)
+            self.arrived.set()
+            self.arrived = trio.Event()
+
+    # --- what is kept --------------------------------------------------------------------------------------------
+
+    def sweep(self) -> Sweep[Sequence[int], Sequence[int]]:
+        """What it looks at every minute."""
+        return Sweep(PART, PART, Schedule(LOOK_S), self._superfluous, _any, self._drop, recorded=False)
+
+    async def _superfluous(self) -> range:
+        first, last = await self._catalogue.event_span()
+        young = await self._catalogue.event_since(self._clock.now_ns() - round(self._keep_s * _NS))
+        end = max(last - self._most + 1, last if young is None else young)
+        return range(first, min(end, last))  # the last one stays: the next has the id after it
+
+    async def _drop(self, ids: Sequence[int], going_on: trio.Nursery) -> None:
+        for first in range(0, len(ids), AT_ONCE):
+            self._behind.events_gone(ids[first : first + AT_ONCE])
+            await self._behind.flush()
+            await trio.lowlevel.checkpoint()
+
+
+def _any(ids: Sequence[int]) -> Sequence[int] | None:
+    return ids or None
+
+
+def turned_off(behind: WriteBehind, known: dict[str, str]) -> None:
+    """No events are written by this daemon: whoever reads them again later is told that some are missing."""
+    if known.get(EPOCH):
+        behind.meta(EPOCH, "")
+
+
+__all__ = ["PART", "EventJournal", "turned_off"]
