@@ -6,15 +6,17 @@ import heapq
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from recfs.core.foreign import Finding
+from recfs.core.foreign import Finding, is_same
 
 if TYPE_CHECKING:
-    from recfs.core.foreign import Seen
+    from recfs.core.foreign import Known, Seen
 
 Key = tuple[int, bytes]
 """Inode number of the directory, and the name in it."""
 MOST = 100_000
 """So many wait at a time; others are found again later."""
+
+_COME = (Finding.NEW, Finding.CHANGED)
 
 
 @dataclass(slots=True)
@@ -25,7 +27,7 @@ class Candidate:
     seen: Seen | None
     since_s: float
     due_s: float
-    home_ino: int | None
+    row: Known | None
     """What the row says, of what is gone."""
     files: int
     """How many files go with a directory that is gone."""
@@ -33,6 +35,8 @@ class Candidate:
     """Whether it is a file that is gone, and nowhere else."""
     scanned: bool
     """Found by a scan, which has to end before what it found can be told from a move."""
+    elsewhere: bool = False
+    """Gone from here, and found at another place: it was renamed, and is no loss."""
 
 
 class Candidates:
@@ -42,7 +46,8 @@ class Candidates:
         self._known: dict[Key, Candidate] = {}
         self._due: list[tuple[float, Key]] = []
         self._gone: dict[int, Key] = {}
-        self._new: dict[int, Key] = {}
+        self._come: dict[int, Key] = {}
+        """By inode number on the disk: what no row knows, and what has come in the place of something else."""
         self._gone_alone = 0
         self._gone_in_folders = 0
         self.crowded = False
@@ -60,7 +65,7 @@ class Candidates:
 
     def is_ready(
         self, key: Key, finding: Finding, seen: Seen | None, now_s: float, quiet_s: float,
-        *, home_ino: int | None = None, files: int = 0, counts: bool = False, scanned: bool = False,
+        *, row: Known | None = None, files: int = 0, counts: bool = False, scanned: bool = False,
     ) -> bool:  # fmt: skip
         """Note what an entry was found to be; whether it has been just so for *quiet_s*. Else it is due then."""
         seen = seen.lasting if seen is not None else None
@@ -77,16 +82,31 @@ class Candidates:
         elif len(self._known) >= MOST:
             self.crowded = True
             return False
-        made = self._known[key] = Candidate(finding, seen, now_s, 0.0, home_ino, files, counts, scanned)
+        made = self._known[key] = Candidate(finding, seen, now_s, 0.0, row, files, counts, scanned)
         if finding is Finding.GONE:
-            self._gone_alone += counts
-            self._gone_in_folders += files
-            if home_ino is not None:
-                self._gone[home_ino] = key
-        elif finding is Finding.NEW and seen is not None:
-            self._new[seen.st_ino] = key
+            self._count(made, 1)
+            if row is not None and row.home_ino is not None:
+                self._gone[row.home_ino] = key
+                self._pair(row.home_ino)
+        elif finding in _COME and seen is not None:
+            self._come[seen.st_ino] = key
+            self._pair(seen.st_ino)
         self.put_off(key, now_s + quiet_s)
         return made.finding is not Finding.BUSY and quiet_s <= 0
+
+    def _count(self, gone: Candidate, sign: int) -> None:
+        if not gone.elsewhere:
+            self._gone_alone += sign * gone.counts
+            self._gone_in_folders += sign * gone.files
+
+    def _pair(self, st_ino: int) -> None:
+        """Tell whether what is gone has come at another place."""
+        gone, come = (self._known.get(keys[st_ino]) if st_ino in keys else None for keys in (self._gone, self._come))
+        if gone is None or gone.row is None:
+            return
+        self._count(gone, -1)
+        gone.elsewhere = come is not None and come.seen is not None and is_same(gone.row, come.seen)
+        self._count(gone, 1)
 
     def put_off(self, key: Key, due_s: float) -> None:
         """Look at it again then."""
@@ -95,22 +115,26 @@ class Candidates:
             known.due_s = due_s
             heapq.heappush(self._due, (due_s, key))
 
-    def drop(self, key: Key) -> None:
-        """It is ours, or was seen to."""
+    def drop(self, key: Key, *, taken: bool = False) -> None:
+        """It is ours, or was seen to: *taken* for what it is now, so that what it was elsewhere stays no loss."""
         known = self._known.pop(key, None)
         if known is None:
             return
         if known.finding is Finding.GONE:
-            self._gone_alone -= known.counts
-            self._gone_in_folders -= known.files
-            if known.home_ino is not None and self._gone.get(known.home_ino) == key:
-                del self._gone[known.home_ino]
-        elif known.finding is Finding.NEW and known.seen is not None and self._new.get(known.seen.st_ino) == key:
-            del self._new[known.seen.st_ino]
+            self._count(known, -1)
+            home_ino = known.row.home_ino if known.row is not None else None
+            if home_ino is not None and self._gone.get(home_ino) == key:
+                del self._gone[home_ino]
+        elif known.finding in _COME and known.seen is not None and self._come.get(known.seen.st_ino) == key:
+            del self._come[known.seen.st_ino]
+            if not taken:
+                self._pair(known.seen.st_ino)
 
     @property
     def gone_files(self) -> int:
-        """How many files are gone, and still have rows: one by one, or with directories, of which each may be both."""
+        """How many files are gone, nowhere to be found, and still have rows: one by one, or with directories, of which
+        each may be both.
+        """
         return max(self._gone_alone, self._gone_in_folders)
 
     def gone_from(self, st_ino: int) -> Key | None:
@@ -118,8 +142,9 @@ class Candidates:
         return self._gone.get(st_ino)
 
     def come_to(self, st_ino: int | None) -> Key | None:
-        """Where an entry with that inode number has come up."""
-        return self._new.get(st_ino) if st_ino is not None else None
+        """Where an entry with that inode number has come up under a name that no row has."""
+        key = self._come.get(st_ino) if st_ino is not None else None
+        return key if key is not None and self._known[key].finding is Finding.NEW else None
 
     @property
     def next_s(self) -> float:

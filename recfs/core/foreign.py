@@ -147,6 +147,14 @@ def differs(known: Known, seen: Seen) -> bool:
     return not (whole_seconds and known.mtime_ns // SECOND_NS == seen.mtime_ns // SECOND_NS)
 
 
+def is_same(known: Known, seen: Seen) -> bool:
+    """Whether what lies at another place is the entry of a row, as the row tells of it. *seen* has its inode number.
+
+    One that differs is another which was given the number of a removed one, or it cannot be told from such.
+    """
+    return judge(known._replace(busy=False), seen) in (Finding.OURS, Finding.DESCRIBED)
+
+
 _UNFINISHED = re.compile(rb"\..+\.[A-Za-z0-9]{6}").fullmatch
 
 
@@ -185,4 +193,15 @@ def may_forget(gone: int, lately: int, files: int) -> bool:
     return gone + lately <= max(FEW_GONE, min((files + lately) // SHARE_GONE, MOST_GONE))
 
 
-__all__ = ["Finding", "Known", "Seen", "differs", "is_described", "judge", "may_forget", "quiet_for_s", "refusal"]
+__all__ = [
+    "Finding",
+    "Known",
+    "Seen",
+    "differs",
+    "is_described",
+    "is_same",
+    "judge",
+    "may_forget",
+    "quiet_for_s",
+    "refusal",
+]

@@ -93,10 +93,12 @@ class Watcher(Subscriber):
     def accept(self) -> int:
         """What is missing was removed on purpose, however much it is; tells how many files that are."""
         files = self._missing.accept()
-        for folder, names in self._candidates.missing().items():
-            for name in names:
-                self._marks.entry(folder, name)
+        self._look_at_missing()
         return files
+
+    def _look_at_missing(self) -> None:
+        for folder, names in self._candidates.missing().items():
+            self._marks.entries(folder, names)
 
     def as_json(self) -> dict[str, Any]:
         """For people."""
@@ -153,7 +155,8 @@ class Watcher(Subscriber):
             await self._look_aside(ino, names)
         for ino, due in self._candidates.take_due(trio.current_time()).items():
             await self._look_aside(ino, due)
-        self._missing.look_again()
+        if self._missing.look_again():
+            self._look_at_missing()
         if self._candidates.crowded and not len(self._candidates):
             self._candidates.crowded = False
             self.scan()

@@ -17,7 +17,8 @@ from recfs.stores import local
 from tests.conftest import LogGuard
 from tests.helpers import slow_catalogue, virtual_time
 
-from .build import Filesystem, filesystem
+from .build import Filesystem, filesystem, pattern
+from .watching import FILE, OTHER, Watched, watching
 
 MEMORY = Path("/dev/shm")
 
@@ -88,3 +89,14 @@ def any_log(_log_guard: LogGuard) -> Iterator[None]:
     """What is logged depends on what fails."""
     yield
     _log_guard.messages.clear()
+
+
+@pytest.fixture
+async def watched(place: Path, autojump_clock: object) -> AsyncIterator[Watched]:
+    """One with two files, whose watcher has looked at everything."""
+    async with filesystem(place / "root") as fs:
+        await fs.write(FILE, pattern(70_000))
+        await fs.write(OTHER, b"other")
+        await fs.drain()
+        async with watching(fs) as made:
+            yield made

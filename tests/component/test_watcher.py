@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -26,21 +26,9 @@ from recfs.stores.steps import Outcome, Step
 from tests.helpers.machine import skip
 
 from .build import OPERATOR, REC, USER, filesystem, pattern, until
-from .watching import QUIET_S, Watched, watching
+from .watching import FILE, OTHER, QUIET_S, Watched, watching
 
 ExpectLog = Callable[[str], None]
-FILE, OTHER = f"{REC}/file", f"{REC}/sub/other"
-
-
-@pytest.fixture
-async def watched(place: Path, autojump_clock: object) -> AsyncIterator[Watched]:
-    """One with two files, whose watcher has looked at everything."""
-    async with filesystem(place / "root") as fs:
-        await fs.write(FILE, pattern(70_000))
-        await fs.write(OTHER, b"other")
-        await fs.drain()
-        async with watching(fs) as made:
-            yield made
 
 
 async def test_a_file_that_was_put_there_is_adopted(watched: Watched) -> None:
@@ -128,6 +116,29 @@ async def test_what_is_moved_is_renamed(watched: Watched) -> None:
     assert await fs.tree(REC) == {f"{REC}/folder": None, f"{REC}/folder/other": b"other"}
     assert (fs.account("5"), fs.account("6")) == ((5, 1), (70_000, 1))
     assert watched.count("adopted") == 0
+    await fs.assert_consistent()
+
+
+async def test_a_whole_directory_is_moved_in_and_about(watched: Watched) -> None:
+    """By events alone. Its watches go with it."""
+    fs, scans, outside = watched.fs, watched.watcher.scans, watched.home / "outside"
+    (outside / "deep/er").mkdir(parents=True)
+    for number in range(30):
+        (outside / f"deep/er/{number}").write_bytes(b"%d" % number)
+    outside.rename(watched.home / REC / "came")
+    await watched.seen(lambda: watched.count("adopted") == 33)
+    await fs.drain()
+    number = (await fs.node(f"{REC}/came/deep/er/29")).ino
+    (watched.home / REC / "came/deep").rename(watched.home / REC / "sub/deep")
+    await watched.seen(lambda: watched.count("moved") == 1)
+    (watched.home / REC / "sub/deep/er/late").write_bytes(b"late")
+    await watched.seen(lambda: watched.count("adopted") == 34)
+    await fs.drain()
+    assert (await fs.node(f"{REC}/sub/deep/er/29")).ino == number
+    assert await fs.read(f"{REC}/sub/deep/er/late") == b"late"
+    assert await fs.names(f"{REC}/came") == []
+    assert watched.count("removed") == 0
+    assert watched.watcher.scans == scans
     await fs.assert_consistent()
 
 
@@ -425,88 +436,6 @@ async def test_what_moves_nothing_holds_nobody_up(watched: Watched) -> None:
         await fs.unlink(f"{REC}/renamed")
         await fs.drain()
     assert seen == [("ATTRS", False), ("MOVE", True), ("REMOVE", True)]
-
-
-# --- many gone at once ----------------------------------------------------------------------------------------------
-
-
-async def many(watched: Watched, count: int = 60) -> None:
-    """Files in one directory."""
-    for number in range(count):
-        await watched.fs.write(f"{REC}/many/{number}", b"%d" % number)
-    await watched.fs.drain()
-    await watched.settled()
-
-
-async def held(watched: Watched) -> None:
-    """Until the watcher has noticed, and long enough for it to do something."""
-    watched.watcher.scan()
-    await until(lambda: watched.watcher.as_json()["held"])
-    await trio.sleep(10 * QUIET_S)
-
-
-async def test_a_directory_that_is_gone_with_many_files_is_held(watched: Watched, expect_log: ExpectLog) -> None:
-    expect_log("60 of 62 files are gone")
-    fs = watched.fs
-    await many(watched)
-    (watched.home / REC / "many").rename(watched.home / "elsewhere")
-    await held(watched)
-    assert len(await fs.names(f"{REC}/many")) == 60
-    (watched.home / "elsewhere").rename(watched.home / REC / "many")
-    await until(lambda: not watched.watcher.as_json()["held"])
-    await watched.settled()
-    assert await fs.read(f"{REC}/many/59") == b"59"
-    assert watched.problems() == {}
-    assert watched.found() == 0
-    await fs.assert_consistent()
-
-
-@pytest.mark.slow
-async def test_files_that_go_one_by_one_are_held_all_the_same(watched: Watched, expect_log: ExpectLog) -> None:
-    expect_log("gone from the disk at once")
-    fs = watched.fs
-    await many(watched)
-    for number in range(0, 60, 5):
-        for each in range(number, number + 5):
-            (watched.home / f"{REC}/many/{each}").unlink()
-        watched.watcher.scan()
-        await trio.sleep(2 * QUIET_S)
-    await held(watched)
-    assert watched.count("removed") <= 20
-    assert len(await fs.names(f"{REC}/many")) >= 40
-    assert watched.watcher.accept() >= 40
-    await watched.settled()
-    assert not await fs.names(f"{REC}/many")
-    assert watched.problems() == {}
-    await fs.assert_consistent()
-
-
-async def test_a_start_finds_an_empty_disk_and_forgets_nothing(watched: Watched, expect_log: ExpectLog) -> None:
-    expect_log("gone from the disk at once")
-    fs = watched.fs
-    await many(watched)
-    async with filesystem(watched.home.parent / "other") as other:
-        await other.stop()
-    shutil.rmtree(watched.home / "users/5")
-    async with watching(fs) as second:
-        await held(second)
-        assert len(await fs.names(f"{REC}/many")) == 60
-        fs.checked_at_end = False
-
-
-async def test_the_stores_own_directories_have_to_be_there(watched: Watched, expect_log: ExpectLog) -> None:
-    expect_log("is its disk mounted")
-    fs, users = watched.fs, watched.home / "users"
-    users.rename(watched.home / "users.old")
-    await held(watched)
-    assert await fs.names(REC) == ["file", "sub"]
-    assert watched.watcher.accept() >= 0
-    await trio.sleep(10 * QUIET_S)
-    assert await fs.names(REC) == ["file", "sub"], "that is not for anybody to accept"
-    (watched.home / "users.old").rename(users)
-    watched.watcher.scan()
-    await until(lambda: not watched.watcher.as_json()["held"])
-    assert await fs.read(OTHER) == b"other"
 
 
 # --- inotify's limits -----------------------------------------------------------------------------------------------

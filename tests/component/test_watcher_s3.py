@@ -14,13 +14,12 @@ from recfs.state.nodes import FileNode
 
 from .build import REC, Filesystem, filesystem, pattern, until
 from .test_tier import evict, node, stored, tiered
-from .watching import Watched, watching
+from .watching import FILE, OTHER, Watched, watching
 
 if TYPE_CHECKING:
     import trio
 
 ExpectLog = Callable[[str], None]
-FILE, OTHER = f"{REC}/file", f"{REC}/sub/other"
 
 
 @pytest.fixture

@@ -13,9 +13,11 @@ from recfs.disk.home.path_resolver import PathResolver
 from recfs.services.watcher import Watcher
 from recfs.state.problems import forever
 
-from .build import Filesystem, until
+from .build import REC, Filesystem, until
 
 QUIET_S = 2.0
+FILE, OTHER = f"{REC}/file", f"{REC}/sub/other"
+"""What a watched file system begins with."""
 
 
 class Watched:

@@ -170,7 +170,7 @@ class TestCandidates:
 
     def test_moves_are_told_by_the_inode_number(self) -> None:
         waiting = Candidates()
-        waiting.is_ready((5, b"old"), Finding.GONE, None, 10.0, 2.0, home_ino=77, files=3)
+        waiting.is_ready((5, b"old"), Finding.GONE, None, 10.0, 2.0, row=ROW._replace(mtime_ns=1), files=3)
         waiting.is_ready((7, b"inside"), Finding.GONE, None, 10.0, 2.0, counts=True)
         waiting.is_ready((7, b"stored"), Finding.GONE, None, 10.0, 2.0)
         waiting.is_ready((6, b"new"), Finding.NEW, FILE, 10.0, 2.0)
@@ -188,6 +188,45 @@ class TestCandidates:
         waiting.drop((6, b"new"))
         assert (waiting.gone_from(77), waiting.come_to(77), waiting.gone_files, len(waiting)) == (None, None, 0, 0)
         assert waiting.take_due(20.0) == {}
+
+    @pytest.mark.parametrize("finding", [Finding.NEW, Finding.CHANGED])
+    @pytest.mark.parametrize("gone_first", [False, True])
+    def test_what_was_renamed_is_no_loss(self, finding: Finding, gone_first: bool) -> None:
+        waiting = Candidates()
+
+        def gone() -> None:
+            waiting.is_ready((5, b"old"), Finding.GONE, None, 10.0, 2.0, row=ROW, counts=True)
+
+        def come() -> None:
+            waiting.is_ready((6, b"new"), finding, FILE._replace(mode=stat.S_IFREG | 0o600), 10.0, 2.0)
+
+        waiting.is_ready((5, b"lost"), Finding.GONE, None, 10.0, 2.0, row=ROW._replace(home_ino=78), counts=True)
+        for each in (gone, come) if gone_first else (come, gone):
+            each()
+        assert waiting.gone_files == 1
+        waiting.drop((6, b"new"))  # it has left that place, too
+        assert waiting.gone_files == 2
+        come()
+        assert waiting.gone_files == 1
+        waiting.drop((6, b"new"), taken=True)  # and now it is what lies there
+        assert waiting.gone_files == 1
+        waiting.drop((5, b"old"))
+        waiting.drop((5, b"lost"))
+        assert waiting.gone_files == 0
+
+    @pytest.mark.parametrize("other", [FILE._replace(size_bytes=1), FILE._replace(mtime_ns=1), DIR])
+    def test_another_that_got_the_number_of_a_removed_one_is_no_rename(self, other: Seen) -> None:
+        waiting = Candidates()
+        waiting.is_ready((6, b"new"), Finding.NEW, other, 10.0, 2.0)
+        waiting.is_ready((5, b"old"), Finding.GONE, None, 10.0, 2.0, row=ROW, counts=True)
+        assert waiting.gone_files == 1
+
+    def test_a_directory_is_renamed_with_its_files(self) -> None:
+        waiting = Candidates()
+        waiting.is_ready((5, b"old"), Finding.GONE, None, 10.0, 0.3, row=FOLDER, files=60)
+        assert waiting.gone_files == 60
+        waiting.is_ready((5, b"new"), Finding.NEW, DIR, 10.0, 0.3)
+        assert waiting.gone_files == 0
 
     def test_they_are_bounded(self) -> None:
         waiting = Candidates()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from recfs.core.foreign import Finding, Seen, judge, refusal
+from recfs.core.foreign import Finding, Seen, is_same, judge, refusal
 from recfs.core.model import State
 from recfs.disk.leases import is_written
 from recfs.disk.looks import AtHand
@@ -86,7 +86,7 @@ class Acts:
         self._told.clear()
 
     def _done(self, key: Key, what: str, path: str) -> None:
-        self._candidates.drop(key)
+        self._candidates.drop(key, taken=True)
         self._judging.solved(key)
         self.tally[what] += 1
         self._told.setdefault(what, []).append(path)
@@ -205,20 +205,23 @@ class Acts:
         if origin.unlinked or parent.children.get(origin.name) is not origin or origin.home_ino != seen.st_ino:
             return False
         known = self._judging.known(origin)
-        if judge(known, self._judging.seen(parent, origin.name)) is not Finding.GONE:
+        if known is None or judge(known, self._judging.seen(parent, origin.name)) is not Finding.GONE:
             return False
         # At its new place it would have to be what its row says; else it is another that got the number.
-        return judge(known, seen) in (Finding.OURS, Finding.DESCRIBED)
+        return is_same(known, seen)
 
     # --- what is gone (atomic) -----------------------------------------------------------------------------------
 
     def _gone(self, key: Key, entry: Node, seen: Seen | None, *, is_empty: bool) -> None:
         above = entry.parent
+        candidate = self._candidates.get(key)
+        is_elsewhere = candidate is not None and candidate.elsewhere
+        is_stored = isinstance(entry, FileNode) and entry.state is State.STORED
         if self._judging.is_missed(above) and above.ino not in self._judging.hollow:
             self._put_off(key, self._judging.quiet_s)  # that comes first: it may only have been moved
         elif self._candidates.come_to(entry.home_ino) is not None:
             self._put_off(key, self._judging.quiet_s)  # it has moved, and is renamed there
-        elif not self._missing.may_forget(keeps_name=isinstance(entry, FileNode) and entry.state is State.STORED):
+        elif not self._missing.may_forget(is_safe=is_stored or is_elsewhere):
             self._put_off(key, HELD_S)
         elif isinstance(entry, DirNode) and not is_empty:
             self._empty(key, entry, seen)
@@ -227,7 +230,7 @@ class Acts:
             self._judging.hollow.pop(entry.ino, None)
             self._forget_watch(entry.ino)
             self._done(key, "removed", path)
-            if not isinstance(entry, DirNode):
+            if not isinstance(entry, DirNode) and not is_elsewhere:
                 self._missing.forgotten()
             if seen is not None:
                 self._marks.entry(*key)  # something else is there instead

@@ -77,7 +77,7 @@ class Judging:
         quiet_s = 0.0 if folder.ino in self.hollow else quiet_for_s(name, finding, seen, self.quiet_s)
         return self._candidates.is_ready(
             key, finding, seen, now_s, quiet_s,
-            home_ino=known.home_ino if known is not None else None, files=files,
+            row=known, files=files,
             counts=not is_dir and not is_stored, scanned=self.scanning,
         )  # fmt: skip
 

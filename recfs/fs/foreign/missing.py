@@ -45,8 +45,10 @@ class Missing:
         self.held: str | None = None
         """Why rows of what is gone are kept; None while nothing keeps them."""
 
-    def may_forget(self, *, keeps_name: bool = False) -> bool:
-        """Whether all that is gone may lose its rows; else that is told. *keeps_name*: it is of what S3 has."""
+    def may_forget(self, *, is_safe: bool = False) -> bool:
+        """Whether all that is gone may lose its rows; else that is told. *is_safe*: it is of something that S3 has, or
+        that was found elsewhere.
+        """
         now_s = trio.current_time()
         while self._lately and self._lately[0][0] < now_s - GONE_WITHIN_S:
             self._lately.popleft()
@@ -54,7 +56,7 @@ class Missing:
         why = None
         if self._top_levels() != self._tops:
             why = "directories of the store itself are not where they were: is its disk mounted?"
-        elif keeps_name or now_s < self._accepted_until_s:
+        elif is_safe or now_s < self._accepted_until_s:
             return True
         elif not may_forget(gone, sum(each for _, each in self._lately), files):
             why = (
@@ -80,10 +82,12 @@ class Missing:
         self._let_go()
         return self._candidates.gone_files
 
-    def look_again(self) -> None:
-        """Something has come back, perhaps."""
-        if self.held is not None and not self._candidates.gone_files and self._top_levels() == self._tops:
-            self._let_go()
+    def look_again(self) -> bool:
+        """Something has come back, perhaps; whether nothing is held any more that was."""
+        if self.held is None or self._candidates.gone_files or self._top_levels() != self._tops:
+            return False
+        self._let_go()
+        return True
 
     def _let_go(self) -> None:
         self.held = None
