@@ -320,6 +320,8 @@ async def test_beside_writers_nothing_of_theirs_is_ever_taken_for_an_orphan(fs: 
     later(fs, 400.0)  # all of it would be old enough
     stop = False
 
+    await fs.mkdirs(REC)
+
     async def work(seed: int) -> None:
         number = 0
         while not stop:

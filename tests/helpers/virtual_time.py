@@ -2,7 +2,8 @@
 
 trio's own MockClock jumps while a thread works, too: the loop spins, and seconds pass within one fsync, more of them
 the busier the machine is. Here time stands still for as long as threads are expected to work. One that waits for time
-to pass would wait for ever; so after `PATIENCE_S` it jumps all the same.
+to pass would wait for ever; so after `PATIENCE_S` it jumps all the same, but no further than `LONGEST_S`: one that is
+merely slow, on a busy machine, would end the longest wait of a test at once, where that is the only timer there is.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from trio.testing import MockClock
 
 PATIENCE_S = 0.01
 """How many real seconds time stands still for threads, before each jump."""
+LONGEST_S = 1.0
+"""How far it jumps at a time, in seconds, while threads work."""
 
 
 class _Threads:
@@ -25,6 +28,12 @@ class _Threads:
         self._clock = clock
         self._run_sync = run_sync
         self._working = 0
+        self._jump = clock.jump
+        clock.jump = self.jump  # type: ignore[method-assign]
+
+    def jump(self, seconds: float) -> None:
+        """MockClock.jump."""
+        self._jump(min(seconds, LONGEST_S) if self._working else seconds)
 
     async def run_sync(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """trio.to_thread.run_sync."""
