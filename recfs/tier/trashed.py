@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from recfs.disk.trash_index import TrashIndex
     from recfs.ports.objects import ObjectInfo
     from recfs.ports.rows import TrashRow
-    from recfs.state.nodes import FileNode
+    from recfs.state.nodes import FileNode, Garbage
     from recfs.state.tree import Tree
     from recfs.tier.copies import Copies
     from recfs.tier.link import Link
@@ -119,7 +119,18 @@ class TrashedObjects:
         """Nobody wants the version any more: its object goes now, unless a file has it. Atomic."""
         self.index.drop(row.gid)
         assert row.object_key is not None
-        for row_id in self._journal.deletions_of(row.object_key):
+        self._hurry(row.object_key)
+
+    def give_up_copy(self, entry: Garbage) -> None:
+        """Nobody wants a version any more whose bytes lie here: the object that it had goes now, too, unless a file or
+        another version in the trash has it. Atomic.
+        """
+        self._hurry(key_for(entry.path))
+
+    def _hurry(self, key: str) -> None:
+        if self.index.at(key):
+            return
+        for row_id in self._journal.deletions_of(key) - self._journal.running.keys():
             self._journal.retry(row_id)
 
 

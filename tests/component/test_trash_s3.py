@@ -289,6 +289,36 @@ async def test_it_cannot_come_back_while_its_deletion_is_under_way(fs: Filesyste
         await fs.parts.work.upkeep.trash.restore((await ask(fs, "trash_list"))["entries"][0]["number"])
 
 
+async def test_what_is_purged_leaves_the_bucket_at_once_and_nothing_of_another_version(fs: Filesystem) -> None:
+    """Its bytes lie in the trash, and its object waits for the retention as well."""
+    await fs.read(FILE)
+    await fs.drain()
+    await fs.unlink(FILE)
+    await fs.write(OTHER, NEW)
+    await fs.drain()
+    await evict(fs, OTHER)
+    await fs.unlink(OTHER)
+    await fs.drain()
+    assert await listed(fs) == [(FILE, len(OLD), "trash"), (OTHER, len(NEW), "s3")]
+    assert stored(fs) == {FILE: OLD, OTHER: NEW}
+    assert (await ask(fs, "trash_purge", path=FILE))["files"] == 1
+    await fs.drain()
+    await until(lambda: FILE not in stored(fs))
+    assert await listed(fs) == [(OTHER, len(NEW), "s3")]
+    await fs.write(OTHER, OLD)  # one in the trash alone, and one whose key somebody has by now
+    await fs.drain()
+    await fs.unlink(OTHER)
+    await fs.write(OTHER, OLD)
+    await fs.drain()
+    for number in [each["number"] for each in (await ask(fs, "trash_list"))["entries"] if each["in"] == "trash"]:
+        await ask(fs, "trash_purge", ids=[number])
+    await fs.drain()
+    assert stored(fs)[OTHER] == OLD
+    assert await restored(fs, path=OTHER, to=FILE) == {}
+    assert await fs.read(FILE) == NEW
+    assert await fs.read(OTHER) == OLD
+
+
 async def test_without_s3_in_the_configuration(fs: Filesystem, nursery: trio.Nursery) -> None:
     await fs.unlink(FILE)
     await fs.drain()

@@ -120,6 +120,8 @@ class Trash:
             self._index.drop(row.gid)
         elif garbage is not None:
             self._publisher.purge(garbage)
+            if self._objects is not None:
+                self._objects.give_up_copy(garbage)
 
     def expired(self) -> list[tuple[Garbage | TrashRow, int, int]]:
         """What only its retention keeps, for `core/lifecycle.py`. Atomic."""
