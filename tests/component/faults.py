@@ -23,9 +23,16 @@ from .sqlitefiles import SqliteFiles
 
 EFFECTS = (
     "rename", "unlink", "mkdir", "rmdir", "symlink", "fsync", "fdatasync", "ftruncate", "pwrite", "setxattr",
-    "chmod", "chown", "utime", "sync_all", "apply", "sync", "sqlite-sync", "link",
+    "chmod", "chown", "utime", "sync_all", "apply", "sync", "sqlite-sync", "link", "s3",
 )  # fmt: skip
-"""What changes a store or makes changes durable: the points at which a process may die."""
+"""What changes a store or makes changes durable: the points at which a process may die. "s3" are requests that change
+a bucket, where a test has the fake one ask (`Faults.of_s3`).
+"""
+
+CHANGES_OF_S3 = {
+    "put_file", "put_small", "start_multipart", "upload_part", "finish_multipart", "abort_multipart", "copy", "delete",
+    "set_tags",
+}  # fmt: skip
 
 FAILING = ("preadv", "pread")
 """More that may fail; open(2) with O_CREAT is called `create`."""
@@ -97,6 +104,11 @@ class Faults:
                     self.dead = True
                     raise Stopped(name)
                 self.trace.append(name)
+
+    def of_s3(self, operation: str, key: str | None) -> None:
+        """The `before` of a `FakeObjectStore` whose changes are points to die at, too."""
+        if operation in CHANGES_OF_S3:
+            self.before("s3", ())
 
     def after(self, name: str, args: tuple[Any, ...]) -> None:
         """Called after each effect. Of one that was under way at the death nobody hears: the caller died with it."""
