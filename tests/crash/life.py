@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pickle
 import random
@@ -16,11 +17,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from scripts.soak_lib.checks import BROKEN
 from tests.crash import checks, journal
 from tests.crash.model import World, pattern
 from tests.crash.promises import broken_promises
+from tests.crash.steward import ENVIRONMENT, TOP, Steward
 from tests.crash.worker import Plan
 from tests.fuse.harness import REPOSITORY, Mount
 from tests.fuse.s3 import S3
@@ -55,21 +58,30 @@ class Kind:
     """Users keep what they have open, until after the next start."""
     rough: bool = False
     """The disk fails now and then, and the daemon is slow at its awaits."""
+    watch: bool = True
+    """What is done to the home tree past recfs is looked after."""
+    deletes: bool = False
+    """Without that: what lies about without a row is removed, and not adopted."""
     longest_s: float = 2.5
 
     def __str__(self) -> str:
         words = [f"passthrough {self.mode}", self.disk, "with S3" if self.s3 else "without S3"]
         more = {"small disk": self.tight, "trash": self.retention, "quotas": self.near, "rough": self.rough}
+        more |= {"not watched": not self.watch, "orphans deleted": self.deletes and not self.watch}
         words += [word for word, on in more.items() if on]
         return ", ".join(words)
 
     def config(self, s3: S3 | None) -> str:
         """recfs.conf without `root`."""
         top = f'passthrough = "{self.mode}"'
-        sections = {"trash": {"retention": 3600.0}} if self.retention else {}
+        sections: dict[str, dict[str, Any]] = {"trash": {"retention": 3600.0}} if self.retention else {}
+        sections |= {"recordings": {"grace": 0.0}, "watch": {"enabled": self.watch, "quiet": 0.2}}
         if s3 is not None:
             return s3.config(top=top, **sections)
-        lines = [f"[{name}]\n" + "\n".join(f"{k} = {v}" for k, v in keys.items()) for name, keys in sections.items()]
+        lines = [
+            f"[{name}]\n" + "\n".join(f"{k} = {json.dumps(v)}" for k, v in keys.items())
+            for name, keys in sections.items()
+        ]
         return "\n".join(['min_free = "1 MiB"', top, *lines, ""])
 
 
@@ -117,6 +129,9 @@ class Lives:
         self._ballast = base / "store" / "root" / "ballast"
         self._faults = base / "faults"
         self._users: list[tuple[int, list[str]]] = []
+        self.steward = Steward(
+            self.store, s3, random.Random(seed + 1), trash=kind.retention, watch=kind.watch, deletes=kind.deletes
+        )
         self._log_seen = 0
 
     # --- before the first life ---------------------------------------------------------------------------------------
@@ -126,7 +141,9 @@ class Lives:
         site = self.base / "site"
         site.mkdir()
         # sitecustomize is imported by every Python that has it on its path. The server here carries nothing out late.
-        (site / "sitecustomize.py").write_text(f"import recfs.tier.queue.unanswered as it\nit.KEPT_S = {KEPT_S}\n")
+        (site / "sitecustomize.py").write_text(
+            f"{ENVIRONMENT}import recfs.tier.queue.unanswered as it\nit.KEPT_S = {KEPT_S}\n"
+        )
         path = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))
         prefix, env = (), {"PYTHONPATH": path}
         if self.kind.rough:
@@ -145,6 +162,7 @@ class Lives:
         self._user(0, [*(f"users/{user}/recordings" for user in ROOTS), "shared/lib"])
         for user in ROOTS:
             (mount / f"users/{user}/recordings/1").mkdir()
+        (mount / TOP).mkdir(parents=True)
         self.store.drain()
 
     def _user(self, uid: int, tops: list[str]) -> None:
@@ -169,12 +187,13 @@ class Lives:
         self._faults.touch()
         for each in hired:
             each.begin()
+        self.steward.begin()
         self._trouble(hired, self.chance.uniform(0.05, self.kind.longest_s))
         if self.store.process is None or self.store.process.poll() is not None:
             return [f"the daemon ended by itself:\n{self.store.log()[-4000:]}"]
         died_ns = time.monotonic_ns()
         self.store.kill(unmount=False)
-        wrong = self._dismiss(hired)
+        wrong = [*self._dismiss(hired), *self.steward.dismiss(END_S)]
         self.store.clear()
         self._faults.unlink()
         self._make_room()
@@ -182,6 +201,8 @@ class Lives:
         wrong += self._start_again(hired)
         if self.s3 is not None:
             self.s3.proxy.heal()
+        wrong += [f"operator: {each}" for each in self.steward.settle()]
+        self.steward.take_out()
         faults, compared = checks.store_faults(self.store, self.s3, retention=self.kind.retention)
         wrong += faults
         self.compared += compared
@@ -327,9 +348,12 @@ class Lives:
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
-    def end(self) -> None:
-        """Unmount in order."""
+    def end(self) -> list[str]:
+        """Remove what the operator has left, and unmount in order; what is wrong."""
+        wrong = self.steward.end()
+        self.happened += self.steward.happened
         self.store.umount()
+        return wrong
 
     def keep(self, where: Path, wrong: list[str]) -> None:
         """Keep everything for people: the root, what it was at the death, journals and log."""
@@ -342,6 +366,7 @@ class Lives:
                 ["cp", "-a", "--sparse=always", self.base / name, where / name], check=False, capture_output=True
             )
         shutil.copy(self.store.log_path, where / "daemon.log")
+        (where / "operator").write_text("\n".join([*self.steward.told, ""]))
         (where / "wrong").write_text("\n".join([str(self.kind), *wrong, ""]))
 
 

@@ -30,13 +30,16 @@ def kind_of(seed: int, asked: argparse.Namespace) -> Kind:
     """What the store of a seed is like, as far as nothing else was asked for."""
     chance = random.Random(seed)
     mode, disk_kind = chance.choice(("auto", "auto", "read", "off")), chance.choice(("tmpfs", "tmpfs", "ext4"))
-    s3, tight, retention, near, rough = (chance.random() < share for share in (0.35, 0.25, 0.25, 0.4, 0.25))
+    s3, tight, retention, near, rough = (chance.random() < share for share in (0.35, 0.25, 0.5, 0.4, 0.25))
+    watch, deletes = chance.random() < 0.5, chance.random() < 0.5
     return Kind(
         mode=asked.mode or mode,
         disk=asked.disk or disk_kind,
         s3=s3 if asked.s3 is None else asked.s3,
         tight=tight if asked.tight is None else asked.tight,
-        retention=retention,
+        retention=retention if asked.trash is None else asked.trash,
+        watch=watch if asked.watch is None else asked.watch,
+        deletes=deletes,
         near=near,
         rough=rough if asked.rough is None else asked.rough,
         keep=asked.keep_open,
@@ -66,7 +69,7 @@ def one_store(seed: int, asked: argparse.Namespace, totals: Counter[str]) -> lis
                 totals[str(kind)] += 1
                 print(f"seed {seed}, life {made.number}: {kind}, {time.monotonic() - began:.1f} s", flush=True)
             if not wrong:
-                made.end()
+                wrong += made.end()
         except BaseException as error:  # pytest.fail of the harness is one, and the report says what it says
             if isinstance(error, KeyboardInterrupt):
                 raise
@@ -91,6 +94,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--s3", action=argparse.BooleanOptionalAction, help="with S3 or without (default: by the seed)")
     parser.add_argument("--tight", action=argparse.BooleanOptionalAction, help="on a small disk (default: by the seed)")
     parser.add_argument("--rough", action=argparse.BooleanOptionalAction, help="slow, on a bad disk (by the seed)")
+    parser.add_argument("--trash", action=argparse.BooleanOptionalAction, help="with a trash (default: by the seed)")
+    parser.add_argument("--watch", action=argparse.BooleanOptionalAction, help="with the watch (default: by the seed)")
     parser.add_argument("--seed", type=int, help="one store only: that of an earlier run")
     parser.add_argument("--lives", type=int, default=LIVES, help=f"lives of each store (default: {LIVES})")
     parser.add_argument("--longest", type=float, default=2.5, help="seconds of work in a life, at most")

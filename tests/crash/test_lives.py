@@ -23,12 +23,16 @@ pytestmark = [pytest.mark.fuse, pytest.mark.slow, pytest.mark.timeout(200)]
 
 
 @pytest.mark.parametrize(
-    ("mode", "s3", "seed"),
-    [("auto", "--no-s3", 1), ("off", "--no-s3", 2), ("read", "--s3", 3)],
+    ("mode", "kind", "seed"),
+    [
+        ("auto", ["--no-s3", "--trash", "--watch"], 1),
+        ("off", ["--no-s3", "--no-trash", "--no-watch"], 2),
+        ("read", ["--s3", "--trash", "--no-watch"], 3),
+    ],
     ids=["auto", "off", "S3"],
 )
-def test_promises_survive_deaths_of_the_daemon(mode: str, s3: str, seed: int, tmp_path: Path) -> None:
-    """Two lives of a store each."""
+def test_promises_survive_deaths_of_the_daemon(mode: str, kind: list[str], seed: int, tmp_path: Path) -> None:
+    """Two lives of a store each, with an operator."""
     if not has_sys_admin():
         skip("needs CAP_SYS_ADMIN")
     command = [
@@ -36,7 +40,7 @@ def test_promises_survive_deaths_of_the_daemon(mode: str, s3: str, seed: int, tm
         ROOT / "scripts/crash",
         "--mode",
         mode,
-        s3,
+        *kind,
         "--disk",
         "tmpfs",
         "--no-tight",
@@ -53,6 +57,7 @@ def test_promises_survive_deaths_of_the_daemon(mode: str, s3: str, seed: int, tm
         found = re.search(rf"^ *(\d+) {count}", done.stdout, re.MULTILINE)
         assert found is not None, done.stdout
         assert int(found[1]) > 10, done.stdout
+    assert len(re.findall(r"^ *\d+ .* \(operator\)$", done.stdout, re.MULTILINE)) > 2, done.stdout
 
 
 @pytest.fixture
