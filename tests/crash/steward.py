@@ -430,7 +430,7 @@ class Steward:
         """Take out of lost+found what was put there by rights, as people do, with the directories it was in."""
         for path, _ in list(self._lost()):
             path.unlink()
-            if path.parent.name.startswith("dir-"):
+            if path.parent.name.startswith("dir-") and not any(path.parent.iterdir()):
                 path.parent.rmdir()
 
     def end(self) -> list[str]:
