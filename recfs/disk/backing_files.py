@@ -212,6 +212,7 @@ class BackingFiles:
 
     def drop(self, node: FileNode) -> BackingFile | None:
         """Close the body after its last handle. Atomic; one is left to `close_apart`, since to free it takes long."""
+        self.versions.left(node)
         body, node.body = node.body, None
         assert body is not None
         self._tree.events.released(node)

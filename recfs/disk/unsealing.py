@@ -77,7 +77,7 @@ class Unsealing:
         elif body.backing and not node.unmarked:
             node.unmarked = body.unproven = True
             self._behind.node(node)
-        if body.unproven and not node.unlinked:
+        if body.unproven and (not node.unlinked or self._versions.remains_of(node) is not None):
             # A row that says `committed` must never describe changed bytes, not even after a power cut.
             with interruptible(f"the row of {node.path}"):
                 if softly:
@@ -156,6 +156,7 @@ class Unsealing:
             node.promised = Promise.CLOSED  # its bytes, whatever is written among them
         node.promised &= ~Promise.UNHASHED
         node.enter(State.WRITING)
+        self._versions.written_on(node)
         node.reopened += 1
         self._tree.events.modified(node)
         node.sha256 = node.md5 = None

@@ -135,6 +135,35 @@ class Versions:
             self._release(holder, durable=bool(holder.promised & Promise.FSYNCED))
         return entry
 
+    def remains_of(self, node: FileNode) -> Garbage | None:
+        """The garbage entry that has the very bytes that are open, of a file that lost its name meanwhile. Atomic."""
+        entry, body = node.remains, node.body
+        if not node.unlinked or entry is None or body is None or self._tree.garbage.get(entry.gid) is not entry:
+            return None
+        return entry if os.fstat(body.fd).st_nlink else None  # else it is a copy without a name
+
+    def written_on(self, node: FileNode) -> None:
+        """A file is about to be written to; should it have lost its name, what was known of its bytes holds no more.
+
+        Atomic; the row has to be durable before the first byte changes.
+        """
+        entry = self.remains_of(node)
+        if entry is not None and (entry.sha256 is not None or entry.promised):
+            entry.sha256 = entry.md5 = None
+            entry.promised &= Promise.FSYNCED
+            self._behind.garbage(entry, discard=False)
+
+    def left(self, node: FileNode) -> None:
+        """The last handle of a file goes: what was written to it since it lost its name counts as well. Atomic."""
+        entry = self.remains_of(node)
+        if entry is None or entry.sha256 is not None or node.body is None:
+            return
+        info = os.fstat(node.body.fd)
+        if (info.st_size, info.st_mtime_ns) != (entry.size_bytes, entry.mtime_ns):
+            entry.size_bytes, entry.mtime_ns = info.st_size, info.st_mtime_ns
+            self._tree.garbage[entry.gid] = entry  # who is charged is charged for that
+            self._behind.garbage(entry, discard=False)
+
     def release_priors(self, node: FileNode) -> None:
         """Earlier versions are not needed any more: this one is committed, or gone, or stays as it is."""
         self._release(node, durable=True)

@@ -317,3 +317,61 @@ async def test_a_death_before_any_step_loses_nothing(place: Path, committed: boo
 async def _restore(fs: Filesystem) -> None:
     await ask(fs, "trash_restore", path=FILE)
     await fs.drain()
+
+
+async def test_what_was_changed_for_the_first_time_after_its_removal_is_sealed_as_it_is(fs: Filesystem) -> None:
+    """It was committed when it lost its name."""
+    await fs.write(FILE, b"first")
+    await fs.drain()
+    number = await fs.open(FILE, os.O_WRONLY)
+    await fs.unlink(FILE)
+    await fs.drain()
+    await fs.vfs.files.write(number, 5, b" and more")
+    await fs.close(number)
+    await fs.drain()
+    (entry,) = await listed(fs)
+    assert (entry["sha256"], entry["size_bytes"]) == (None, 14)
+    assert await kept(fs, path=FILE) == {}
+    await fs.drain()
+    assert await fs.read(FILE) == b"first and more"
+    assert fs.account() == (14, 1)
+    await fs.assert_consistent()
+
+
+@pytest.mark.parametrize("written", [b"", b"FIRST"], ids=["left alone", "changed"])
+async def test_a_death_finds_what_was_changed_after_its_removal_not_committed(fs: Filesystem, written: bytes) -> None:
+    """Of the same size: nothing but the row tells."""
+    await fs.write(FILE, b"first")
+    await fs.drain()
+    number = await fs.open(FILE, os.O_WRONLY)
+    await fs.unlink(FILE)
+    await fs.drain()
+    if written:
+        await fs.vfs.files.write(number, 0, written)
+    await fs.crash()
+    await fs.reopen()
+    (entry,) = await listed(fs)
+    assert (entry["sha256"] is None) == bool(written)
+    assert await kept(fs, path=FILE) == {}
+    await fs.drain()
+    assert await fs.read(FILE) == (written or b"first")
+    await fs.assert_consistent()
+
+
+async def test_who_opens_it_after_its_removal_writes_to_a_copy(fs: Filesystem) -> None:
+    await fs.write(FILE, b"first")
+    await fs.drain()
+    node = await fs.node(FILE)
+    reader = await fs.open(FILE)
+    await fs.unlink(FILE)
+    await fs.drain()
+    number = int(await fs.vfs.open(node.ino, os.O_WRONLY, OPERATOR))
+    await fs.vfs.files.write(number, 0, b"other and more")
+    await fs.close(number)
+    await fs.close(reader)
+    await fs.drain()
+    (entry,) = await listed(fs)
+    assert (entry["sha256"] is None, entry["size_bytes"]) == (False, 5)
+    assert await kept(fs, path=FILE) == {}
+    assert await fs.read(FILE) == b"first"
+    await fs.assert_consistent()
