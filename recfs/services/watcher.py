@@ -86,6 +86,10 @@ class Watcher(Subscriber):
         """As `Subscriber.released`."""
         self._judging.released(node)
 
+    def emptied(self, folder: DirNode) -> None:
+        """As `Subscriber.emptied`: that its files go on the disk now is nothing to look at."""
+        self._forget_watch(folder.ino)
+
     def scan(self) -> None:
         """Have everything looked at."""
         self._scan_wanted.set()

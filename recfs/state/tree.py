@@ -250,6 +250,22 @@ class Tree:
         parent.children[row.name] = node
         return node
 
+    def entered(self, folder: DirNode, entry: Node | NodeRow, written: int) -> Node | None:
+        """The node of an entry that `page` gave, loaded as its row says; None: `child` has to be asked. Atomic.
+
+        *written*: `WriteBehind.written` when the page was there. Of a row that may be outdated nothing is believed.
+        """
+        known = folder.children.get(entry.name)
+        if known is not None or isinstance(entry, Node):
+            return known
+        if written != self.behind.written or folder.unlinked or entry.kind is Kind.DIR or entry.has_object:
+            return None
+        if entry.ino in self.nodes or self.behind.is_dirty(entry.ino):
+            return None  # renamed or removed since
+        node = from_row(entry, folder, _role(entry, folder))
+        self.nodes[entry.ino] = folder.children[entry.name] = node
+        return node
+
     async def directory(self, ino: int) -> DirNode:
         """The directory *ino*, a removed one that the kernel still knows included. Raises Stale or NotADirectory."""
         node = self.nodes.get(ino) or self.orphans.get(ino) or await self._load(ino)
@@ -283,31 +299,38 @@ class Tree:
 
         Rows as of `Catalogue.children`. A large directory is not loaded into memory just because somebody lists it.
         """
-        nodes = self.nodes
+        is_written = True
         try:
             await self.behind.flush()
         except RecfsError:
             # The catalogue cannot be written now (a full disk, say): what is listed must not depend on that.
-            rows = await self.catalogue.children(folder.ino, after_ino, limit, placed=placed)
-            dirty = self.behind.is_dirty
-            merged = {row.ino: row for row in rows if row.ino not in nodes and not dirty(row.ino)}
-            last = rows[-1].ino if len(rows) == limit else sys.maxsize
-            own = (node for node in folder.children.values() if after_ino < node.ino <= last)
-            found: list[Node | NodeRow] = [*merged.values(), *own]
-            return sorted(found, key=_by_ino)
+            is_written = False
         while True:
             written = self.behind.written
             rows = await self.catalogue.children(folder.ino, after_ino, limit, placed=placed)
-            if written == self.behind.written:
-                break
+            if written != self.behind.written:
+                continue
+            page = self._merged(folder, rows) if is_written else self._with_dirty(folder, after_ino, rows, limit)
+            if page or len(rows) < limit:
+                return page
+            after_ino = rows[-1].ino  # all of these are gone, or elsewhere
+
+    def _merged(self, folder: DirNode, rows: Sequence[NodeRow]) -> list[Node | NodeRow]:
         page: list[Node | NodeRow] = []
         for row in rows:
-            node = nodes.get(row.ino)
+            node = self.nodes.get(row.ino)
             if node is None and not self.behind.is_dirty(row.ino):
                 page.append(row)
             elif node is not None and node.parent is folder:
                 page.append(node)
         return page
+
+    def _with_dirty(self, folder: DirNode, after_ino: int, rows: Sequence[NodeRow], limit: int) -> list[Node | NodeRow]:
+        """The same with what has no row yet."""
+        merged = {row.ino: row for row in rows if row.ino not in self.nodes and not self.behind.is_dirty(row.ino)}
+        last = rows[-1].ino if len(rows) == limit else sys.maxsize
+        own = (node for node in folder.children.values() if after_ino < node.ino <= last)
+        return sorted([*merged.values(), *own], key=_by_ino)
 
     async def is_empty(self, folder: DirNode) -> bool:
         """Whether *folder* has no entry of its own."""

@@ -6,11 +6,13 @@ import errno
 import os
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import pairwise
 
 import pytest
 import trio
 import trio.testing
 
+from recfs.disk.home.homeplan import HomePlan, Plan
 from recfs.errors import IoFailure
 from recfs.fs.attributes import Changes
 from recfs.stores.steps import Outcome, Step
@@ -208,6 +210,82 @@ async def test_many_entries_settle_in_batches(fs: Filesystem) -> None:
     await fs.rename(REC, OTHER)
     await fs.drain()
     assert len(os.listdir(fs.root / OTHER / "dir3")) == 25
+
+
+def in_turns(monkeypatch: pytest.MonkeyPatch) -> tuple[list[tuple[Plan, int]], trio.Event]:
+    """A turn of planning ends with each entry: (the plan, and how many steps it has, after each; two are planned)."""
+    monkeypatch.setattr("recfs.state.turns.TURN_S", 0.0)
+    extend, turns, begun = HomePlan.extend, list[tuple[Plan, int]](), trio.Event()
+
+    def extended(todo: HomePlan, plan: Plan) -> bool:
+        is_more = extend(todo, plan)
+        turns.append((plan, len(plan.jobs)))
+        if is_more and len(plan.jobs) == 2:
+            begun.set()
+        return is_more
+
+    monkeypatch.setattr(HomePlan, "extend", extended)
+    return turns, begun
+
+
+async def test_a_batch_is_planned_in_turns(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others have their turn after each entry, however many there are; what is planned so far is under way then."""
+    await fs.mkdirs(OTHER)
+    for n in range(30):
+        await fs.write(f"{REC}/file{n}", b"%d" % n)
+    await fs.drain()
+    publisher, (works, gate) = fs.parts.publisher, held_up(fs, monkeypatch)
+    await chmod(fs)
+    await trio.to_thread.run_sync(works.wait)
+    for n in range(30):
+        await (fs.rename(f"{REC}/file{n}", f"{OTHER}/file{n}") if n % 2 else fs.unlink(f"{REC}/file{n}"))
+    await fs.parts.behind.flush()
+    turns, begun = in_turns(monkeypatch)
+    gate.set()
+    met: set[int] = set()
+    async with trio.open_nursery() as nursery:
+
+        async def others() -> None:
+            await begun.wait()
+            plan, count = turns[-1]
+            while plan.nodes_left + plan.garbage_left > 0:
+                assert publisher.is_working
+                assert publisher.worked_on == {job.item.ino for job in plan.jobs}
+                assert all(publisher.touches([job.item.ino]) for job in plan.jobs if job.item.ino in plan.moving)
+                met.add(count)
+                await trio.lowlevel.checkpoint()
+                count = len(plan.jobs)
+
+        nursery.start_soon(others)
+        await fs.drain()
+    steps = [after - before for (plan, before), (same, after) in pairwise(turns) if plan is same]
+    assert max(steps) <= 1
+    assert len(met) >= 14  # trio has each task run once a round, in any order: two at most are planned in between
+    assert sorted(os.listdir(fs.root / OTHER)) == sorted(f"file{n}" for n in range(1, 30, 2))
+    assert os.listdir(fs.root / REC) == []
+    await fs.assert_consistent()
+
+
+@pytest.mark.parametrize("change", [work for work, _ in WORK.values()], ids=WORK.keys())
+@pytest.mark.table(4)
+async def test_what_changes_while_a_batch_is_planned(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, change: Callable[[Filesystem], Awaitable[None]]
+) -> None:
+    await prepare(fs)
+    names = [f"{REC}/file{n}" for n in range(3)] + [f"{REC}/sub", f"{OTHER}/other"]
+    for name in names:
+        await fs.rename(name, f"{name}.before")
+    await fs.drain()
+    _, begun = in_turns(monkeypatch)
+    for name in names:
+        await fs.rename(f"{name}.before", name)
+    await begun.wait()
+    assert fs.parts.publisher.is_working
+    await change(fs)
+    expected = await fs.tree("users")
+    await fs.drain()
+    assert await fs.tree("users") == expected
+    await fs.assert_consistent()
 
 
 async def test_a_chain_of_renames_before_anything_settles(fs: Filesystem) -> None:

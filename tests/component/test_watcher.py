@@ -103,6 +103,19 @@ async def test_a_removed_directory_goes_with_all_in_it(watched: Watched) -> None
     await fs.assert_consistent()
 
 
+async def test_a_directory_that_recfs_removes_is_watched_no_more(watched: Watched) -> None:
+    """At once: its files going on the disk, one by one, would be so many events to read."""
+    fs = watched.fs
+    before = watched.watcher.as_json()["watched"]
+    folder = await fs.node(REC)
+    await fs.vfs.trees.remove(folder)
+    assert watched.watcher.as_json()["watched"] == before - 2
+    assert (watched.home / FILE).exists()  # so far only the books say that it is gone
+    await watched.settled()
+    assert not (watched.home / REC).exists()
+    await fs.assert_consistent()
+
+
 async def test_what_is_moved_is_renamed(watched: Watched) -> None:
     fs = watched.fs
     file, sub = await fs.node(FILE), await fs.node(f"{REC}/sub")

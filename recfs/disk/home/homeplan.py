@@ -1,11 +1,12 @@
 """What is to be done to the home tree, and the next batch of it: steps in an order in which each finds its place free.
 
-Everything here is atomic: no await.
+Everything here is atomic: no await. A batch is planned in turns (`HomePlan.extend`), and others have theirs in between:
+to them, what is planned is under way already.
 """
 
 from __future__ import annotations
 
-import time
+from collections import OrderedDict
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from recfs.core.model import Kind
 from recfs.ports.rows import Pending
 from recfs.state.nodes import DirNode, FileNode, Garbage, LinkNode, Node
+from recfs.state.turns import Turn
 from recfs.stores.steps import Attrs, Step, StepKind
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 BATCH_ITEMS = 256
 PLAN_S = 0.02
-"""How long planning may keep everybody else waiting: in a very deep tree an item takes milliseconds."""
+"""How long a batch may be planned, all turns together: what is planned keeps those waiting who need just that."""
 
 
 @dataclass(slots=True)
@@ -42,8 +44,14 @@ class Job:
 
 @dataclass(slots=True)
 class Plan:
-    """A batch."""
+    """A batch, as far as it is planned."""
 
+    nodes_left: int
+    """How many of the entries that there were when planning began have yet to be looked at, of those with a row …"""
+    garbage_left: int
+    """… and of garbage."""
+    spent_s: float = 0.0
+    """How long it was planned."""
     jobs: list[Job] = field(default_factory=list)
     moving: set[int] = field(default_factory=set)
     planning: set[int] = field(default_factory=set)
@@ -51,14 +59,16 @@ class Plan:
     waits_for: int = 0
     """Inode number of the file in use that kept the item planned last from being planned; 0: none did."""
 
+    def is_whole(self, turn: Turn) -> bool:
+        """Whether nothing more belongs to it, with what was planned in *turn*, which is under way."""
+        left = self.nodes_left > 0 or self.garbage_left > 0
+        full = len(self.jobs) >= BATCH_ITEMS or (bool(self.jobs) and self.spent_s + turn.spent_s >= PLAN_S)
+        return full or not left
+
 
 _Planning = Generator[Any, Any, bool]
 """Planning one item: yields the planning of what has to be planned before it, and gets its result: False when it has to
 wait, and then so has what builds on it."""
-
-
-def _is_full(plan: Plan, until: float) -> bool:
-    return len(plan.jobs) >= BATCH_ITEMS or (bool(plan.jobs) and time.monotonic() > until)
 
 
 def _drive(planning: _Planning) -> bool:
@@ -87,8 +97,9 @@ class HomePlan:
         self._in_use = in_use
         self._set_aside = set_aside
         self._retention_s = retention_s
-        self.nodes: dict[int, None] = {}
-        self.garbage: dict[int, Garbage] = {}
+        # The first of many is found and taken out at once, which it would not be in a dict.
+        self.nodes: OrderedDict[int, None] = OrderedDict()
+        self.garbage: OrderedDict[int, Garbage] = OrderedDict()
         self.expired: set[int] = set()
         """Garbage whose retention is over."""
         self._parked: dict[int, dict[tuple[str, int], None]] = {}
@@ -136,33 +147,53 @@ class HomePlan:
             parked["node", item.ino] = None
         return False
 
-    def plan(self) -> Plan:
-        """The next batch: the metadata says afterwards where everything will lie."""
-        plan = Plan()
-        until = time.monotonic() + PLAN_S
-        nodes, self.nodes = self.nodes, {}
-        for index, ino in enumerate(nodes):
-            if _is_full(plan, until):
-                self.nodes.update(dict.fromkeys(list(nodes)[index:]))
+    def begin(self) -> Plan:
+        """The next batch, of what there is now; nothing is planned yet."""
+        return Plan(len(self.nodes), len(self.garbage))
+
+    def extend(self, plan: Plan) -> bool:
+        """Plan for a turn: the metadata says then where what is planned will lie. Tells whether there is more."""
+        turn = Turn()
+        while not plan.is_whole(turn):
+            if plan.nodes_left > 0:
+                plan.nodes_left -= 1
+                self._plan_first_node(plan)
+            else:
+                plan.garbage_left -= 1
+                self._plan_first_garbage(plan)
+            if turn.is_over:
                 break
-            node = self._tree.nodes.get(ino)
-            if node is not None:
-                try:
-                    _drive(self._plan_node(plan, node))
-                except Exception as error:  # whatever it is, it is this entry's
-                    plan.planning.discard(ino)
-                    self._set_aside(node, error)
-        for gid, entry in list(self.garbage.items()):
-            if _is_full(plan, until):
-                break
+        plan.spent_s += turn.spent_s
+        turn.begin()
+        return not plan.is_whole(turn)
+
+    def _plan_first_node(self, plan: Plan) -> None:
+        if not self.nodes:
+            return
+        ino, _ = self.nodes.popitem(last=False)
+        node = self._tree.nodes.get(ino)
+        if node is not None:
             try:
-                if gid in self.garbage and _drive(self._plan_garbage(plan, entry)):
-                    self.garbage.pop(gid, None)
-            except Exception as error:
-                self.garbage.pop(gid, None)
-                plan.discarding.discard(gid)
-                self._set_aside(entry, error)
-        return plan
+                _drive(self._plan_node(plan, node))
+            except Exception as error:  # whatever it is, it is this entry's
+                plan.planning.discard(ino)
+                self._set_aside(node, error)
+
+    def _plan_first_garbage(self, plan: Plan) -> None:
+        if not self.garbage:
+            return
+        gid, entry = next(iter(self.garbage.items()))
+        try:
+            is_planned = _drive(self._plan_garbage(plan, entry))
+        except Exception as error:
+            self.garbage.pop(gid, None)
+            plan.discarding.discard(gid)
+            self._set_aside(entry, error)
+            return
+        if is_planned:
+            self.garbage.pop(gid, None)
+        elif gid in self.garbage:
+            self.garbage.move_to_end(gid)  # it waits: the others first
 
     def _plan_node(self, plan: Plan, node: Node) -> _Planning:
         if node.unlinked or not node.pending or node.ino in plan.planning:

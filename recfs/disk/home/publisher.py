@@ -17,17 +17,15 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from recfs.disk.home.afterwards import Afterwards
 from recfs.disk.home.aside import PART, RETRY_S, Aside
-from recfs.disk.home.homeplan import BATCH_ITEMS, HomePlan, Job
-from recfs.errors import IoFailure
-from recfs.ports.rows import Pending
-from recfs.state.nodes import DirNode, FileNode, Garbage, Node
+from recfs.disk.home.homeplan import BATCH_ITEMS, HomePlan, Job, Plan
+from recfs.state.nodes import Garbage, Node
 from recfs.state.problems import forever, reason_of
 from recfs.state.writebehind import BatchSubscriber, WriteBehind
 from recfs.stores.steps import Outcome, StepKind
@@ -47,8 +45,6 @@ Result = TypeVar("Result")
 
 GATHER_S = 0.05
 """How long the first entry of a batch waits for others; nobody waits for the home tree but a drain."""
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-"""What a step meets when a directory above it was removed out of band, or replaced by something else."""
 
 
 class HomePublisher(BatchSubscriber):
@@ -72,6 +68,7 @@ class HomePublisher(BatchSubscriber):
         self._limiter = limiter
         self._aside = Aside(behind.problems)
         self._todo = HomePlan(tree, places, store, in_use, self._aside.add, retention_s=retention_s)
+        self._afterwards = Afterwards(tree, behind, places, store, self._aside, self._todo)
         in_use.given_back = self._given_back
         self._moving: set[int] = set()
         self.worked_on: set[int] = set()
@@ -171,21 +168,7 @@ class HomePublisher(BatchSubscriber):
 
     def remake_above(self, ino: int) -> None:
         """Have the directories above *ino*, as far as they were removed out of band, made again. Atomic."""
-        node = self._tree.nodes.get(ino)
-        folder = node.parent if node is not None else None
-        while folder is not None and folder.parent is not folder and not self._is_made(folder):
-            if not folder.pending and not folder.publishing and folder.moved is None:
-                folder.pending, folder.home_ino = Pending.MAKE, None
-                self._behind.node(folder)
-                self._behind.publish(folder)
-            folder = folder.parent
-
-    def _is_made(self, folder: DirNode) -> bool:
-        try:
-            info = self._store.stat(self._places.home(folder))
-        except OSError:
-            return True  # nobody knows
-        return info is not None and stat.S_ISDIR(info.st_mode)
+        self._afterwards.remake_above(ino)
 
     @property
     def depth(self) -> int:
@@ -246,24 +229,20 @@ class HomePublisher(BatchSubscriber):
         """Plan and carry out one batch."""
         if self._unsynced and not await self._sync_again():
             return
-        plan = self._todo.plan()
-        if not plan.jobs:
-            # Everything left waits for something else: a directory for entries that have yet to leave it.
-            self._failed = bool(self._todo.nodes or self._todo.garbage)
-            self._stuck = len(self._todo.nodes) + len(self._todo.garbage)
-            return
-        self._moving, self._working = plan.moving, len(plan.jobs)
-        self._arranging = any(job.step.kind is not StepKind.ATTRS for job in plan.jobs)
-        # Removing what a living file had before concerns nobody who opens that.
-        items = (job.item for job in plan.jobs)
-        self.worked_on = {each.ino for each in items if isinstance(each, Node) or each.ino not in self._tree.nodes}
+        plan = self._todo.begin()
         cause: Exception | None = None
+        outcomes: list[Outcome] = []
         try:
-            # A row that a power cut takes back must not find its step on disk done.
-            await self._behind.synced()
-            outcomes = await trio.to_thread.run_sync(
-                self._apply, [job.step for job in plan.jobs], limiter=self._limiter
-            )
+            while self._todo.extend(plan):
+                self._take_on(plan)
+                await trio.lowlevel.checkpoint()  # requests come first
+            self._take_on(plan)
+            if plan.jobs:
+                # A row that a power cut takes back must not find its step on disk done.
+                await self._behind.synced()
+                outcomes = await trio.to_thread.run_sync(
+                    self._apply, [job.step for job in plan.jobs], limiter=self._limiter
+                )
         except Exception as error:
             cause = error
             outcomes = [Outcome(error=errno.EIO)] * len(plan.jobs)
@@ -271,9 +250,23 @@ class HomePublisher(BatchSubscriber):
             self._moving, self._working, self._arranging, self.worked_on = set(), 0, False, set()
             self._done.set()
             self._done = trio.Event()
+        if not plan.jobs:
+            # Everything left waits for something else: a directory for entries that have yet to leave it.
+            self._failed = bool(self._todo.nodes or self._todo.garbage)
+            self._stuck = len(self._todo.nodes) + len(self._todo.garbage)
+            return
         self._finish(list(zip(plan.jobs, outcomes, strict=True)), cause)
         # What was not planned beside steps that all failed waits for them.
         self._stuck = len(self._todo.garbage) if all(outcome.error for outcome in outcomes) else 0
+
+    def _take_on(self, plan: Plan) -> None:
+        """What is planned so far is under way. Atomic, after each turn of planning and before anybody else's."""
+        for job in plan.jobs[self._working :]:
+            self._arranging = self._arranging or job.step.kind is not StepKind.ATTRS
+            # Removing what a living file had before concerns nobody who opens that.
+            if isinstance(job.item, Node) or job.item.ino not in self._tree.nodes:
+                self.worked_on.add(job.item.ino)
+        self._moving, self._working = plan.moving, len(plan.jobs)
 
     def _apply(self, steps: Sequence[Step]) -> list[Outcome]:
         """In a thread. Should the store raise after all, each step is carried out by itself."""
@@ -307,7 +300,7 @@ class HomePublisher(BatchSubscriber):
         # What failed is taken back in reverse: the first of several steps of one item knows where it really lies.
         for job, outcome in reversed(done):
             if outcome.error:
-                self._not_done(job, outcome, cause)
+                self._afterwards.not_done(job, outcome, cause)
         for job, outcome in done:
             if outcome.unsynced and not outcome.error:
                 self._unsynced.append((job, outcome))
@@ -318,110 +311,9 @@ class HomePublisher(BatchSubscriber):
                 log.warning("%s", outcome.warning)
             if isinstance(job.item, Node):
                 job.item.publishing = 0
-            if outcome.error:
-                continue
-            self._aside.over(job.item)
-            if isinstance(job.item, Garbage):
-                self._garbage_done(job.item, purged=job.purges)
-            else:
-                if not (isinstance(job.item, FileNode) and (job.item.staging is not None or job.item.state.is_remote)):
-                    job.item.home_ino = outcome.home_ino  # else that was done to bytes which the file has no more
-                self._behind.node(job.item)
+            if not outcome.error:
+                self._afterwards.done(job, outcome)
         if problem is not None and self._unsynced_problem is None:
             log.error("home tree: %s; trying again every %g s", problem, RETRY_S)
         if problem is not None or not self._unsynced:
             self._unsynced_problem = problem
-
-    def _not_done(self, job: Job, outcome: Outcome, cause: Exception | None) -> None:
-        """Take a failed step back, and leave what it was for alone for a while."""
-        item = job.item
-        try:
-            successor = self._take_back(job)
-            if successor is not None and outcome.error in _GONE and isinstance(item, Node):
-                self.remake_above(item.ino)
-        except Exception as error:
-            self._aside.add(item, error)
-            return
-        if successor is None or self._is_nowhere(job, outcome):
-            self._aside.over(item)
-            if successor is not None:
-                self._give_up(successor)
-            return
-        if isinstance(successor, Node):
-            self._todo.nodes.pop(successor.ino, None)
-        else:
-            self._todo.garbage.pop(successor.gid, None)
-        if cause is None and outcome.reason:
-            cause = IoFailure(f"{os.fsdecode(job.step.path)}: {outcome.reason}")
-        self._aside.add(successor, cause or OSError(outcome.error, os.strerror(outcome.error)))
-
-    def _is_nowhere(self, job: Job, outcome: Outcome) -> bool:
-        """Whether what was to be moved was removed out of band: its directory is there, and it is not in it."""
-        if outcome.error != errno.ENOENT or job.step.kind is not StepKind.MOVE or job.staging is not None:
-            return False
-        try:
-            above = self._store.stat(os.path.dirname(job.step.path))
-            return above is not None and stat.S_ISDIR(above.st_mode) and self._store.stat(job.step.path) is None
-        except OSError:
-            return False
-
-    def _give_up(self, item: Node | Garbage) -> None:
-        """What lay nowhere is not moved any more. A file keeps its name: reading it says that its bytes are missing."""
-        log.warning("%s: it was removed out of band before it was moved", os.fsdecode(item.path))
-        if isinstance(item, Garbage):
-            self._todo.garbage.pop(item.gid, None)
-            self._garbage_done(item, purged=True)
-            return
-        self._todo.nodes.pop(item.ino, None)
-        self._tree.locations.forget(item, item.moved)
-        item.moved = None
-        if isinstance(item, FileNode):
-            item.pending = 0
-            self._behind.node(item)
-        else:
-            item.pending, item.home_ino = Pending.MAKE, None
-            self._behind.publish(item)
-
-    def _garbage_done(self, entry: Garbage, *, purged: bool) -> None:
-        self._tree.locations.forget(entry, entry.place)
-        if purged:
-            self._tree.garbage.drop(entry.gid)
-            self._todo.expired.discard(entry.gid)
-            self._behind.purged(entry.gid)
-        else:
-            # Not before: a row that says "in the trash" too early would be all that is left of the place it lies at.
-            entry.staging = entry.place = None
-            self._behind.garbage(entry, discard=False)
-
-    def _take_back(self, job: Job) -> Node | Garbage | None:
-        """The step did not happen: the metadata says again where the entry really lies. Returns what to try again."""
-        item = job.item
-        if job.step.kind is StepKind.ATTRS and isinstance(item, Node):
-            # Taken to staging meanwhile, it gets its attributes when it comes home; else it is tried again.
-            if item.unlinked or getattr(item, "staging", None) is not None:
-                return None
-            item.pending |= job.pending
-            return item
-        if isinstance(item, Node) and item.unlinked:
-            # Its bytes became garbage while the step was under way, at the place it never reached.
-            of_it = (entry for entry in self._tree.garbage.values() if entry.ino == item.ino)
-            successors = [entry for entry in of_it if not entry.in_trash]
-            if not successors:
-                return None
-            item = successors[-1]
-        if isinstance(item, Garbage):
-            self._tree.locations.forget(item, item.place)
-            item.staging, item.place = job.staging, job.place
-            if item.place is not None:
-                self._tree.locations.record(item, item.place)
-            self._behind.garbage(item, discard=False)
-            return item
-        self._tree.locations.forget(item, item.moved)
-        if isinstance(item, FileNode):
-            item.staging = job.staging
-        item.moved = job.place
-        if item.moved is not None:
-            self._tree.locations.record(item, item.moved)
-        item.pending |= job.pending
-        self._behind.node(item)
-        return item

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+from itertools import islice
 from typing import TYPE_CHECKING
-
-import trio
 
 from recfs.core.fallback import auto_dirs
 from recfs.core.layout import Role
@@ -20,18 +19,20 @@ from recfs.errors import Busy, IsADirectory, NotADirectory, NotEmpty, NotFound, 
 from recfs.fs.caller import Caller, may_change, may_take
 from recfs.ports.rows import Pending
 from recfs.state.nodes import DirNode, FileNode, Garbage, LinkNode, Node
+from recfs.state.turns import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from recfs.disk.versions import Versions
     from recfs.fs.fallback_entries import FallbackEntries
     from recfs.ports.kernel import KernelCache
+    from recfs.ports.rows import NodeRow
     from recfs.state.tree import Tree
 
-REMOVED_AT_ONCE = 20
-"""Names that are removed before others have their turn: half a millisecond."""
-REMOVED_IN_BATCH = 250
+PAGE = 50
+"""Entries that are loaded at once to be removed, and then written at once."""
+REMOVED_IN_BATCH = 150
 """Rows that are written at once meanwhile: a transaction of 2 ms, where one of a thousand rows takes up to 10."""
 
 
@@ -55,9 +56,13 @@ class Removal:
             raise IsADirectory(f"{node.path} is a directory")
         assert isinstance(node, (FileNode, LinkNode))
         may_take(folder, node, caller)
+        self.drop(node)
+        return node
+
+    def drop(self, node: FileNode | LinkNode) -> None:
+        """Remove a file or symlink, and have a death of the daemon not undo that. It is prepared. Atomic."""
         self.discard(node, successor=None)
         self._behind.returned(node)
-        return node
 
     async def prepare(self, node: Node) -> bool:
         """Load what the trash is to keep of *node*, before that is removed; True: time passed meanwhile."""
@@ -193,6 +198,7 @@ class Removal:
             # Garbage below it still finds its way through this object.
             node.moved = place
         tree.remove(node)
+        tree.events.emptied(node)
         tree.touch(node.parent, now)
 
 
@@ -209,8 +215,8 @@ class TreeRemoval:
     async def remove(self, folder: DirNode, *, keep: Callable[[DirNode], bool] | None = None) -> int:
         """Remove a directory and all below it, as `rm -r` would; returns how many files and links went.
 
-        *keep* is asked before each name goes: true stops the removal. Raises FsError and stops where something
-        changes underneath; what is gone until then stays gone.
+        *keep* is asked before names go, again whenever somebody else had a turn: true stops the removal. Raises FsError
+        and stops where something changes underneath; what is gone until then stays gone.
         """
         try:
             return await self._remove_below(folder, lambda: keep is not None and keep(folder))
@@ -219,32 +225,50 @@ class TreeRemoval:
 
     async def _remove_below(self, top: DirNode, stop: Callable[[], bool]) -> int:
         gone = 0
-        operator = Caller(0, 0, operator=True)
+        turn = Turn()
         folders = [top]  # not by calls in calls: trees are deeper than those may be
         while folders:
             folder = folders[-1]
             if folder.unlinked:
                 folders.pop()
                 continue
-            below = self._tree.snapshot(folder) if folder.complete else await self._tree.page(folder, 0, 500)
-            for count, entry in enumerate(below):
-                if count % REMOVED_AT_ONCE == REMOVED_AT_ONCE - 1:
-                    await trio.lowlevel.checkpoint()  # requests come first
-                    if self._behind.depth > REMOVED_IN_BATCH:
-                        with contextlib.suppress(RecfsError):  # a longer transaction would hold them up as well
-                            await self._behind.flush()
-                child = await self._tree.child(folder, entry.name)
-                if stop():
+            below = await self._some_of(folder)
+            written, is_asked = self._behind.written, False
+            for entry in below:
+                if turn.is_over:
+                    await turn.pass_on()
+                    await self._write_some()
+                    is_asked = False
+                child = self._tree.entered(folder, entry, written)
+                if child is None:
+                    child, is_asked = await self._tree.child(folder, entry.name), False
+                while child is not None and await self._removal.prepare(child):
+                    child, is_asked = await self._tree.child(folder, entry.name), False
+                if not is_asked and stop():
                     raise Busy(f"{folder.path} is in use again")
+                is_asked = True  # until the next await
                 if isinstance(child, DirNode):
                     folders.append(child)
-                elif child is not None and await self._removal.unlink(folder, child.name, operator) is not None:
+                elif isinstance(child, (FileNode, LinkNode)):
+                    self._removal.drop(child)
                     gone += 1
                     self._kernel.forget_entry(folder.ino, child.name, child.ino)
             if not below:
-                await self._remove_empty(folder, operator)
-            await trio.lowlevel.checkpoint()
+                await self._remove_empty(folder, Caller(0, 0, operator=True))
+            await turn.pass_on()
+            await self._write_some()
         return gone
+
+    async def _some_of(self, folder: DirNode) -> Sequence[Node | NodeRow]:
+        """Some of the entries; none when there are none."""
+        if folder.complete:
+            return [*islice(folder.children.values(), PAGE)]
+        return await self._tree.page(folder, 0, PAGE, placed=True)
+
+    async def _write_some(self) -> None:
+        if self._behind.depth > REMOVED_IN_BATCH:
+            with contextlib.suppress(RecfsError):  # a longer transaction would hold requests up as well
+                await self._behind.flush()
 
     async def _remove_empty(self, folder: DirNode, operator: Caller) -> None:
         if folder.fallback is not None:
@@ -256,4 +280,4 @@ class TreeRemoval:
         self._kernel.forget_inode(parent.ino)  # its times changed
 
 
-__all__ = ["REMOVED_AT_ONCE", "Removal", "TreeRemoval"]
+__all__ = ["Removal", "TreeRemoval"]

@@ -50,6 +50,9 @@ class Subscriber:
     def removed(self, node: FileNode, successor: FileNode | None) -> None:
         """The file is about to lose its name, to *successor* if that takes it over."""
 
+    def emptied(self, folder: DirNode) -> None:
+        """The directory has lost its name; everything in it has, too."""
+
     def released(self, node: FileNode) -> None:
         """Nobody has the file open any more."""
 
@@ -109,6 +112,11 @@ class Events(Subscriber):
         """As `Subscriber.removed`."""
         for each in self._subscribers:
             each.removed(node, successor)
+
+    def emptied(self, folder: DirNode) -> None:
+        """As `Subscriber.emptied`."""
+        for each in self._subscribers:
+            each.emptied(folder)
 
     def released(self, node: FileNode) -> None:
         """As `Subscriber.released`."""
