@@ -31,6 +31,8 @@ MOST_FOLDERS = 100_000
 """So many directories; when there are more, everything is looked at."""
 GATHER_S = 0.1
 """How long events gather between two reads."""
+RETRY_S = 5.0
+"""How long nothing is read after that failed."""
 BUFFER_BYTES = 1 << 20
 """How much is read at once."""
 _EVENT = struct.Struct("iIII")
@@ -131,9 +133,14 @@ class _Reader(InotifyFD):
         self._marks = marks
 
     def run(self) -> None:
-        """Read, mark, and let more come, until it is stopped."""
+        """Read, mark, and let more come, until it is stopped. What fails may have lost events."""
         while self.should_keep_running():
-            self.mark(self._read_event_buffer(BUFFER_BYTES))
+            try:
+                self.mark(self._read_event_buffer(BUFFER_BYTES))
+            except Exception:
+                log.exception("events of the home tree cannot be read; everything is looked at instead")
+                self._marks.everything()
+                self.stopped_event.wait(RETRY_S)
             self.stopped_event.wait(GATHER_S)
 
     def mark(self, events: bytes) -> None:
