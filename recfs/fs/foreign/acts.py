@@ -258,4 +258,4 @@ class Acts:
                 self._rows.remake(entry)
 
 
-__all__ = ["AT_ONCE", "Acts"]
+__all__ = ["Acts"]
