@@ -119,7 +119,14 @@ class LocalStore:
                 f"store {self.root}: cannot write to it ({error.strerror}: {error.filename}). "
                 f"Give this user the directory (chown), or choose another with --root."
             ) from error
-        self.lock.take()
+        try:
+            self.lock.take()
+            self._taken()
+        except BaseException:
+            self.close()  # or nobody in this process could open it again
+            raise
+
+    def _taken(self) -> None:
         if presence.is_exposed(self.root):
             log.warning(
                 "store %s: users can enter it and work past the mount, its quotas and checksums: chmod 700 %s",

@@ -164,6 +164,18 @@ def test_a_batch_in_many_directories_keeps_few_of_them_open(store: LocalStore) -
     store.close()
 
 
+def test_an_open_that_fails_gives_the_lock_back(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refused)
+        with pytest.raises(OSError, match="No space left"):
+            store.open()
+    store.open()
+    store.close()
+
+
 def test_one_daemon_per_root(store: LocalStore) -> None:
     store.open()
     with pytest.raises(RootBusy, match=str(os.getpid())):
