@@ -375,3 +375,23 @@ async def test_who_opens_it_after_its_removal_writes_to_a_copy(fs: Filesystem) -
     assert await kept(fs, path=FILE) == {}
     assert await fs.read(FILE) == b"first"
     await fs.assert_consistent()
+
+
+@pytest.mark.may_log("Input/output error")
+async def test_what_was_purged_does_not_come_back_after_a_death(place: Path) -> None:
+    """The bytes may still be there, if it comes before the publisher."""
+    async with filesystem(place / "root", trash={"retention": 3600.0}) as fs:
+        for number in range(3):
+            await fs.write(f"{REC}/{number}", b"bytes")
+        await fs.drain()
+        for number in range(3):
+            await fs.unlink(f"{REC}/{number}")
+        await fs.drain()
+        fs.faults.fail("unlink", 5, "trash", times=100)
+        assert (await ask(fs, "trash_purge", path=f"{REC}/1"))["files"] == 1
+        await fs.crash()
+        fs.faults.heal()
+        await fs.reopen()
+        await fs.drain()
+        assert [each["path"] for each in await listed(fs)] == [f"{REC}/0", f"{REC}/2"]
+        await fs.assert_consistent(trash=2)

@@ -314,11 +314,22 @@ class Steward:
 
     # --- after a life --------------------------------------------------------------------------------------------
 
+    def _drain(self) -> None:
+        """Wait until nothing is to be done any more; S3 may have failed a moment ago, and is asked again later."""
+
+        def look() -> str | None:
+            pending = self._call("drain", timeout_s=5.0)["pending"]
+            return f"{pending} files still in the pipeline" if pending else None
+
+        still = soon(look)
+        if still is not None:
+            self._wrong.append(still)
+
     def settle(self) -> list[str]:
         """Have all that is begun come to its end, after a start; what is not where it was told to be."""
         self.told.append("--- a start")
         self.fates.expire()
-        self._store.drain()
+        self._drain()
         if self._corrupt:
             self._verify_all()
         self._sweep_expired()
@@ -336,7 +347,7 @@ class Steward:
             nonlocal found, wrong
             if strays:
                 self._run(self._mode)
-            self._store.drain()
+            self._drain()
             found, broken = self._found()
             wrong = self.fates.wrong(found, broken)
             return "; ".join(wrong) or None
@@ -346,7 +357,9 @@ class Steward:
         for inner, thing in self._cut_off.items():
             (self._store.path / inner).unlink()
             del self.fates.things[thing.serial]
-        return wrong + self._recordings_wrong() + self._trash_wrong()
+        wrong += self._recordings_wrong() + self._trash_wrong() + self._wrong
+        self._wrong = []
+        return wrong
 
     def _found(self) -> tuple[dict[int, dict[Fate, str]], set[int]]:
         """Where everything is, by size; and the sizes of which the bytes are others."""
@@ -438,11 +451,11 @@ class Steward:
         for each in self.fates.certainly(Fate.MOUNT):
             with self.fates.removal([each]):
                 (self._store.path / each.path).unlink()
-        self._store.drain()
+        self._drain()
         self._call("trash_purge", all=True)
 
         def look() -> str | None:
-            self._store.drain()
+            self._drain()
             trash = [each.name for each in (self._store.root / ".recfs/trash").iterdir()]
             far = sorted(key for key in self._s3.paths() if key.startswith((USER, ".recfs"))) if self._s3 else []
             here = [str(each) for each in (self._store.root / USER).rglob("*") if each.is_file()]

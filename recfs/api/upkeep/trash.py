@@ -106,6 +106,7 @@ class TrashAnswers:
                 outcome.failed(os.fsdecode(each.path), error)
             else:
                 outcome.did(each.size_bytes)
+        await self._trash.durable()
         return outcome.as_json()
 
 

@@ -129,9 +129,18 @@ class Trash:
         return [(each, each.deleted_ns, 0) for each in entries] + list(self._index.expired())
 
     async def give_up(self, number: int) -> None:
-        """Have a version removed for good. Raises NotFound."""
+        """Have a version removed for good: it does not come back once `durable` has returned. Raises NotFound."""
         await self._returning.arrived(self._known(number))
-        self.purge(self._known(number))
+        entry = self._known(number)
+        garbage = self._tree.garbage.get(number)
+        if garbage is not None:
+            garbage.deleted_ns = 0  # should recfs die before the bytes are gone, the next start finds it overdue
+            self._tree.behind.garbage(garbage, discard=False)
+        self.purge(entry)
+
+    async def durable(self) -> None:
+        """What was given up stays so, whatever happens. Raises IoFailure, OutOfSpace."""
+        await self._tree.behind.durable()
 
     # --- bringing back -------------------------------------------------------------------------------------------
 
