@@ -88,6 +88,8 @@ class Finding(enum.Enum):
     """With another mode or owner than its row says."""
     RENUMBERED = "renumbered"
     """A directory that another one has taken the place of."""
+    NOWHERE = "nowhere"
+    """A file of which a start found no bytes when catalogue and tree were not of one time, and there still are none."""
     BLOCKED = "blocked"
     """Something that can be no copy of the file stands where that would come to lie."""
 
@@ -120,9 +122,12 @@ def _judge_file(known: Known, seen: Seen | None) -> Finding:
         if known.busy:
             return Finding.BUSY
         return Finding.CHANGED if seen.format == stat.S_IFREG else Finding.BLOCKED
+    is_there = seen is not None and seen.format == stat.S_IFREG
+    if known.home_ino is None and not known.busy and not is_there:
+        return Finding.NOWHERE
     if known.busy or state is None or not (state.is_whole or state is State.CORRUPT):
         return Finding.BUSY
-    if seen is None or seen.format != stat.S_IFREG:
+    if seen is None or not is_there:
         return Finding.BUSY if state is State.UPLOADING else Finding.GONE
     if differs(known, seen):
         return Finding.CHANGED

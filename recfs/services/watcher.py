@@ -74,6 +74,7 @@ class Watcher(Subscriber):
             vfs.tree, vfs.backing_files.in_use, places, store, self._candidates, self._marks, quiet_s=quiet_s
         )
         self._missing = Missing(vfs.tree, store, self._candidates)
+        self._judging.is_accepted = self._missing.is_accepted
         self._acts = Acts(
             vfs, places, store, publisher, kernel, self._candidates, self._marks, self._judging, self._missing,
             self._forget_watch,
@@ -98,7 +99,9 @@ class Watcher(Subscriber):
 
     def accept(self) -> int:
         """What is missing was removed on purpose, however much it is; tells how many files that are."""
-        files = self._missing.accept()
+        files = self._missing.accept() + len(self._judging.nowhere)
+        if self._judging.nowhere:
+            self.scan()
         self._look_at_missing()
         return files
 
@@ -115,7 +118,7 @@ class Watcher(Subscriber):
             "scanning": self._judging.scanning,
             "scans": self.scans,
             "waiting": len(self._candidates),
-            "missing_files": self._candidates.gone_files,
+            "missing_files": self._candidates.gone_files + len(self._judging.nowhere),
             "held": self._missing.held,
             **{what: tally[what] for what in ("adopted", "changed", "described", "moved", "removed", "evicted")},
         }
@@ -150,7 +153,7 @@ class Watcher(Subscriber):
                 watches.close()
 
     async def _step(self) -> None:
-        with trio.move_on_at(self._candidates.next_s):
+        with trio.move_on_at(min(self._candidates.next_s, self._judging.links.next_s)):
             await self._wake.wait()
         await trio.sleep(GATHER_S)
         self._wake = trio.Event()
@@ -161,6 +164,8 @@ class Watcher(Subscriber):
             await self._look_aside(ino, names)
         for ino, due in self._candidates.take_due(trio.current_time()).items():
             await self._look_aside(ino, due)
+        for ino, linked in self._judging.links.take_due().items():
+            await self._look_aside(ino, linked)
         if self._missing.look_again():
             self._look_at_missing()
         if self._candidates.crowded and not len(self._candidates):
@@ -323,6 +328,7 @@ class Watcher(Subscriber):
         return self._watches is not None and not self._judging.scanning and self._watches.wants(ino)
 
     def _forget_watch(self, ino: int) -> None:
+        self._judging.links.forget(ino)
         if self._watches is not None:
             self._watches.forget(ino)
 

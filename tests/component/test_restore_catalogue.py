@@ -22,6 +22,7 @@ from recfs.stores import restoring
 
 from .build import OPERATOR, REC, Filesystem, filesystem, pattern
 from .test_generations import checksums_are_right
+from .watching import watching
 
 ExpectLog = Callable[[str], None]
 KEEPS: dict[str, Any] = {"trash": {"retention": 86_400}}
@@ -186,6 +187,58 @@ async def test_what_is_nowhere_is_named_and_its_row_stays_unless_it_is_told_to_g
         assert (await fs.node(f"{REC}/gone")).sha256 == hashlib.sha256(OLD).digest(), "what is left of it"
         for path in missing:
             await fs.unlink(path)
+        await fs.assert_consistent()
+
+
+@pytest.mark.usefixtures("any_log", "autojump_clock")
+async def test_what_is_nowhere_stays_so_for_whoever_watches(place: Path) -> None:
+    """Its row is all that is left: it goes when a user removes it, or the operator says so; its bytes may come back."""
+    async with filesystem(place / "store") as fs:
+        fs.checked_at_end = False
+        names = ["accepted", "back", "other-bytes", "removed"]
+        for name in names:
+            await fs.write(f"{REC}/{name}", OLD)
+        await fs.write(f"{REC}/stays", OLD)
+        await note(fs, f"{REC}/back", b"kept")
+        await backed_up(fs)
+        home, kept = fs.root / REC, place / "kept"
+        (home / "back").rename(kept)
+        for name in ("accepted", "other-bytes", "removed"):
+            (home / name).unlink()
+        await restored(fs)
+        for again in (False, True):
+            if again:
+                await fs.stop()
+                await fs.reopen()
+            async with watching(fs) as watched:
+                await watched.settled()
+                assert watched.count("removed") == 0
+                assert (watched.waiting, watched.watcher.as_json()["missing_files"]) == (0, 4)
+                assert await fs.names(REC) == [*names, "stays"]
+                assert sorted(watched.problems()) == [f"{REC}/{name}" for name in names]
+                assert all("nowhere" in why for why in watched.problems().values())
+                with pytest.raises(IoFailure, match="bytes are missing"):
+                    await fs.read(f"{REC}/back")
+        async with watching(fs) as watched:
+            await watched.settled()
+            kept.rename(home / "back")
+            (home / "other-bytes").write_bytes(NEW)
+            await fs.unlink(f"{REC}/removed")
+            await watched.settled()
+            assert await fs.names(REC) == ["accepted", "back", "other-bytes", "stays"]
+            assert list(watched.problems()) == [f"{REC}/accepted"]
+            assert await fs.read(f"{REC}/back") == OLD
+            assert await attribute(fs, f"{REC}/back") == b"kept"
+            assert await fs.read(f"{REC}/other-bytes") == NEW
+            (home / "back").unlink()  # it is a file like others again
+            await watched.settled()
+            assert await fs.names(REC) == ["accepted", "other-bytes", "stays"]
+            assert (await fs.answers()["status"]({}))["set_aside"]
+            assert watched.watcher.accept() == 1
+            await watched.settled()
+            assert watched.problems() == {}
+            assert watched.watcher.as_json()["missing_files"] == 0
+        assert await fs.names(REC) == ["other-bytes", "stays"]
         await fs.assert_consistent()
 
 

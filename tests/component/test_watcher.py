@@ -549,3 +549,62 @@ async def test_a_limit_that_was_raised_is_noticed(place: Path, autojump_clock: o
                 watched.watcher.scan()
                 await until(lambda: watched.watcher.as_json()["limit"] is None)
                 assert watched.problems() == {}
+
+
+async def test_a_rename_by_link_and_unlink_is_a_rename(watched: Watched, expect_log: ExpectLog) -> None:
+    """Both names are there for so long that the new one is left alone at first."""
+    expect_log("left alone")
+    fs, home = watched.fs, watched.home / REC
+    before = await fs.node(FILE)
+    await fs.xattrs.set(before.ino, b"user.k", b"1", OPERATOR)
+    await fs.drain()
+    os.link(home / "file", home / "file2")
+    await watched.seen(lambda: f"{REC}/file2" in watched.problems())
+    (home / "file").unlink()
+    await watched.seen(lambda: watched.count("moved"))
+    assert await fs.names(REC) == ["file2", "sub"]
+    after = await fs.node(f"{REC}/file2")
+    assert (after.ino, after.sha256) == (before.ino, before.sha256)
+    assert await fs.xattrs.get(after.ino, b"user.k") == b"1"
+    assert watched.problems() == {}
+    assert (watched.count("removed"), watched.count("adopted")) == (0, 0)
+    await fs.assert_consistent()
+
+
+@pytest.mark.parametrize("where", ["beside", "elsewhere", "outside", "replaced"])
+async def test_a_file_is_adopted_when_its_other_name_is_gone(
+    watched: Watched, where: str, expect_log: ExpectLog
+) -> None:
+    """As programs publish a file: ln .tmp final; rm .tmp."""
+    expect_log("left alone")
+    home, scans = watched.home / REC, watched.watcher.scans
+    places = {"beside": home, "elsewhere": home / "sub", "outside": watched.home.parent, "replaced": home}
+    other = places[where] / "temporary"
+    other.write_bytes(b"new")
+    os.link(other, home / "final")
+    await watched.seen(lambda: f"{REC}/final" in watched.problems())
+    if where == "replaced":
+        (home / "another").write_bytes(b"another")
+        (home / "another").rename(other)
+    else:
+        other.unlink()
+    await watched.seen(lambda: watched.count("adopted") == 1 + (where == "replaced"))
+    assert await watched.fs.read(f"{REC}/final") == b"new"
+    assert watched.problems() == {}
+    assert watched.watcher.scans == scans
+    assert watched.waiting == 0
+    await watched.fs.assert_consistent()
+
+
+async def test_files_with_several_names_are_looked_at_without_any_wait(watched: Watched, expect_log: ExpectLog) -> None:
+    """Looked at again and again they are no entries that wait; a rename of one is told under its new name."""
+    expect_log("left alone")
+    home = watched.home / REC
+    os.link(home / "file", home / "linked")
+    await watched.seen(lambda: f"{REC}/linked" in watched.problems())
+    for _ in range(300):
+        await trio.sleep(1.0)
+        assert watched.waiting == 0
+    (home / "linked").rename(home / "other")
+    await watched.seen(lambda: list(watched.problems()) == [f"{REC}/other"])
+    assert "2 hard links" in watched.problems()[f"{REC}/other"]

@@ -56,8 +56,9 @@ def accept(invocation: Invocation) -> None:
     """Let files lose their names that were removed from the store's disk many at once.
 
     When more than a tenth of all files is gone (20 may always go, 10,000 never without this), recfs keeps their names,
-    for their disk may only be away. Files of which S3 has the bytes keep their names in any case. This holds for what
-    is missing now and within the next ten minutes.
+    for their disk may only be away; and so it does of files that `recfs restore-catalogue` found nowhere. Files of
+    which S3 has the bytes keep their names in any case. This holds for what is missing now and within the next ten
+    minutes.
     """
     result = _call(invocation, "watch_accept")
     if invocation.json:

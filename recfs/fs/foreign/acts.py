@@ -189,6 +189,8 @@ class Acts:
         owned_by = None if self._store.gives_owners else os.geteuid()
         why = refusal(seen, links_count=not is_moved, owned_by=owned_by)
         if why is not None:
+            if seen.format == stat.S_IFREG and seen.links > 1:
+                self._judging.links.left_alone((folder.ino, name), seen.st_ino)
             raise IoFailure(f"left alone: {why}")
         try:
             self._rows.allow(folder, name, seen)

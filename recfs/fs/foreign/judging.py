@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from recfs.core.candidates import MOST
 from recfs.core.foreign import Finding, Known, Seen, judge, quiet_for_s
 from recfs.core.model import Kind, State
 from recfs.disk import looks
+from recfs.errors import IoFailure
+from recfs.fs.foreign.links import Links
 from recfs.ports.rows import NodeRow
 from recfs.state.nodes import DirNode, FileNode, Node
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from recfs.core.candidates import Candidates, Key
     from recfs.disk.home.inuse import InUse
     from recfs.disk.home.path_resolver import PathResolver
@@ -48,6 +53,11 @@ class Judging:
         """Whether everything is being looked at."""
         self.hollow: dict[int, int] = {}
         """Directories that are gone, and whose entries go before them; how often each was found with nothing to go."""
+        self.links = Links(marks)
+        self.nowhere: set[Key] = set()
+        """Files that are known to have no bytes, as far as there is room for them: their names stay."""
+        self.is_accepted: Callable[[], bool] = lambda: False
+        """Whether the operator has said that what is missing was removed on purpose."""
         self._told: dict[int, set[bytes]] = {}
         self._open: set[int] = set()
         """Files that were found foreign while they were open."""
@@ -60,10 +70,22 @@ class Judging:
             return False
         known = self.known(entry)
         finding = judge(known, seen)
+        if finding is Finding.NOWHERE:
+            if not self.is_accepted():
+                self._keep(folder, name)
+                return False
+            finding = Finding.GONE
+        if known is not None and known.home_ino is not None and (seen is None or seen.st_ino != known.home_ino):
+            self.links.gone(known.home_ino)
+        if finding is Finding.NEW and seen is not None and self._has_links_still(key, seen):
+            return False
         if finding is Finding.OURS or finding is Finding.BLOCKED:
             if known is not None and known.kind is Kind.DIR and key in self._candidates:
                 assert entry is not None
                 self._marks.whole(entry.ino)  # it is back, and so is what was missed in it
+            if isinstance(entry, FileNode) and entry.home_ino is None and entry.staging is None and seen is not None:
+                entry.home_ino = seen.st_ino  # it was nowhere, and is back
+                self._tree.behind.node(entry)
             self._ours(key)
             return False
         now_s = trio.current_time()
@@ -88,6 +110,27 @@ class Judging:
         elif self._candidates.is_ready(key, Finding.BUSY, seen, now_s, self.quiet_s):
             self._candidates.put_off(key, now_s + self.quiet_s)
 
+    def _keep(self, folder: DirNode, name: bytes) -> None:
+        """Tell of a file that is nowhere."""
+        key = (folder.ino, name)
+        self._candidates.drop(key)
+        if len(self.nowhere) < MOST:
+            self.nowhere.add(key)
+        why = (
+            "its bytes were nowhere when catalogue and home tree were compared: its name stays until they are back, it"
+            " is removed, or `recfs watch accept` says so"
+        )
+        self.failed(folder, name, IoFailure(why))
+
+    def _has_links_still(self, key: Key, seen: Seen) -> bool:
+        """Whether a file was left alone because of its links, and there is no reason yet to look at it again."""
+        return (
+            seen.links > 1
+            and self.links.knows(key, seen.st_ino)
+            and key not in self._candidates
+            and self._candidates.gone_from(seen.st_ino) is None
+        )
+
     def is_missed(self, folder: DirNode) -> bool:
         """Whether a directory is gone itself."""
         candidate = self._candidates.get((folder.parent.ino, folder.name))
@@ -108,6 +151,8 @@ class Judging:
     def solved(self, key: Key) -> None:
         """Nothing is to be told of an entry any more."""
         self._problems.solved(PART, key)
+        self.links.drop(key)
+        self.nowhere.discard(key)
         told = self._told.get(key[0])
         if told is not None:
             told.discard(key[1])

@@ -56,7 +56,7 @@ class Missing:
         why = None
         if self._top_levels() != self._tops:
             why = "directories of the store itself are not where they were: is its disk mounted?"
-        elif is_safe or now_s < self._accepted_until_s:
+        elif is_safe or self.is_accepted():
             return True
         elif not may_forget(gone, sum(each for _, each in self._lately), files):
             why = (
@@ -71,6 +71,10 @@ class Missing:
         self.held = why
         self._problems.note(PART, MISSING, IoFailure(why), quiet=True)
         return False
+
+    def is_accepted(self) -> bool:
+        """Whether what is missing now was removed on purpose."""
+        return trio.current_time() < self._accepted_until_s
 
     def forgotten(self) -> None:
         """A file lost its row."""
