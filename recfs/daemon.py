@@ -28,7 +28,7 @@ import trio
 
 from recfs.api.answers import Answers
 from recfs.api.control import ControlServer
-from recfs.api.observing import WAITING
+from recfs.api.observing import WAITING, acts_of
 from recfs.core.units import format_size
 from recfs.disk.diskio import few_files
 from recfs.errors import MountError, RecfsError, StoreError, first_error
@@ -36,6 +36,7 @@ from recfs.fs.handover.open_files import Heir
 from recfs.fs.xattrs import Xattrs
 from recfs.fuse.kernel import PyfuseKernelCache
 from recfs.fuse.mounting import Detached, OwnMount, fuse_options, prepare_mountpoint
+from recfs.fuse.observers.acts import Acts
 from recfs.fuse.operations import Operations
 from recfs.fuse.passthrough import FuseSession
 from recfs.handing_over import HandingOver
@@ -194,7 +195,10 @@ class _Daemon:
     def _operations(self) -> Operations:
         parts = self._parts
         xattrs = Xattrs(parts.vfs, str(parts.store.root))
-        return Operations(parts.vfs, xattrs, parts.store, parts.operators, self._session)
+        operations = Operations(parts.vfs, xattrs, parts.store, parts.operators, self._session)
+        if parts.observing.audit is not None:
+            Acts(parts.vfs, parts.observing.audit).observe(operations)
+        return operations
 
     async def take_over(self, legacy: Legacy, before: Predecessor | None) -> None:
         """Enter what an earlier daemon left, and begin when it says so. Raises RecfsError: it goes on itself then."""
@@ -223,7 +227,9 @@ class _Daemon:
                 nursery.start_soon(self.handing_over.far_services)
                 nursery.start_soon(self._signals)
                 handlers = self._answers.handlers() | self.handing_over.handlers()
-                server = ControlServer(parts.store.socket_path, handlers, waiting=WAITING)
+                server = ControlServer(
+                    parts.store.socket_path, handlers, waiting=WAITING, observer=acts_of(parts.observing)
+                )
                 await nursery.start(server.run)
                 if config.operator is not None and os.geteuid() == 0:
                     with parts.problems.aside("control", "owner", str(parts.store.socket_path)):

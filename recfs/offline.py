@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from recfs.api.answers import Answers
+from recfs.api.control import Peer
+from recfs.api.observing import acts_of
 from recfs.errors import ControlError, RecfsError, first_error
 from recfs.parts import DRAIN_S, NoKernelCache, opened
 
@@ -41,9 +44,16 @@ class Offline:
             handler = answers.handlers().get(method)
             if handler is None:
                 raise ControlError(f"{method} needs a running daemon")
+            observer = acts_of(parts.observing)
+            failed = ""
             try:
                 return await handler(params)
+            except Exception as error:
+                failed = type(error).__name__
+                raise
             finally:
+                if observer is not None:
+                    observer(method, params, Peer(os.getpid(), os.getuid(), os.getgid()), failed)
                 with trio.move_on_after(DRAIN_S, shield=True):
                     await parts.work.draining.drain(uploads=False)
                 parts.behind.meta("clean", "1")

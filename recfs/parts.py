@@ -163,6 +163,7 @@ class Parts:
             (generations.PART, self.generations.run),
             (survivors.PART, self.vfs.survivors.run),
             *self.sweeps.services(mounted=mounted),
+            *self.observing.services(mounted=mounted),
             *self.upkeep.services(mounted=mounted),
         ]
         if self.s3_services is not None and s3:

@@ -145,6 +145,7 @@ class Answers:
             "passthrough": self.session.acceleration.as_dict() if self.session is not None else None,
             "s3": s3,
             "scrub": scrub.as_json() if (scrub := self.work.upkeep.scrub) is not None else None,
+            **self.observing.as_json(),
             "set_aside": self.vfs.behind.problems.as_json(),
             "problems": self._problems()
             + known["problems"]

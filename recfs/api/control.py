@@ -19,7 +19,7 @@ import socket
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -28,6 +28,18 @@ from recfs.errors import ControlError, DaemonNotRunning, RecfsError, RootBusy
 from recfs.ports import object_errors
 
 Handler = Callable[[dict[str, Any]], Awaitable[Any]]
+
+
+class Peer(NamedTuple):
+    """Who asks (SO_PEERCRED, unix(7))."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+Observer = Callable[[str, dict[str, Any], Peer, str], None]
+"""Told of a method that was carried out, with its parameters, who asked, and the class of its error or ""."""
 
 MAX_LINE_BYTES = 1 << 20
 """Longest request; the largest real one is a path of 4 KiB."""
@@ -123,7 +135,8 @@ class ControlServer:
 
     A request runs to its end although its client hangs up: handlers change durable state, and half-closed
     clients still want their answer. Handlers with an open end take a timeout in their parameters. *waiting*: methods
-    that change nothing and may wait; these end when their client hangs up.
+    that change nothing and may wait; these end when their client hangs up. *observer* is told of each
+    method that was carried out.
     """
 
     def __init__(
@@ -132,6 +145,7 @@ class ControlServer:
         handlers: Mapping[str, Handler],
         *,
         waiting: Collection[str] = (),
+        observer: Observer | None = None,
         max_connections: int = MAX_CONNECTIONS,
         idle_s: float = IDLE_S,
         send_s: float = SEND_S,
@@ -139,6 +153,7 @@ class ControlServer:
         self._socket_path = socket_path
         self._handlers = handlers
         self._waiting = waiting
+        self._observer = observer
         self._max_connections = max_connections
         self._idle_s = idle_s
         self._send_s = send_s
@@ -235,12 +250,13 @@ class ControlServer:
         """Answer a request; None where nobody wants the answer any more."""
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
-                answer = await self._answer(line, lambda: nursery.start_soon(_end_with, stream, scope))
+                peer = Peer(*struct.unpack("3i", stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))
+                answer = await self._answer(line, peer, lambda: nursery.start_soon(_end_with, stream, scope))
                 nursery.cancel_scope.cancel()
             return answer
         return None
 
-    async def _answer(self, line: bytes, watch: Callable[[], object]) -> dict[str, Any]:
+    async def _answer(self, line: bytes, peer: Peer, watch: Callable[[], object]) -> dict[str, Any]:
         """Answer a request; *watch* is called first where it is to end with its client."""
         try:
             request = json.loads(line)
@@ -257,14 +273,19 @@ class ControlServer:
         log.debug("control request %s", method)
         if method in self._waiting:
             watch()
+        failed = ""
         try:
             return {"ok": True, "result": await handler(params)}
         except RecfsError as exc:
-            return _failure(type(exc).__name__, str(exc))
+            failed = type(exc).__name__
+            return _failure(failed, str(exc))
         except Exception as exc:
             log.exception("control method %s failed", method)
-            message = f"{type(exc).__name__} in {method}: {exc}; the daemon's log has more"
-            return _failure("InternalError", message)
+            failed = "InternalError"
+            return _failure(failed, f"{type(exc).__name__} in {method}: {exc}; the daemon's log has more")
+        finally:
+            if self._observer is not None:
+                self._observer(method, params, peer, failed)
 
     async def _send(self, stream: trio.SocketStream, answer: dict[str, Any]) -> bool:
         """Send one answer; False when the connection is of no more use. Raises what the stream raises."""

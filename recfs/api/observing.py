@@ -1,15 +1,17 @@
-"""What the daemon answers of what happened: the control protocol's methods behind `recfs events`."""
+"""What the daemon answers of what happened (`recfs events`), and what of the protocol itself is to be told."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from recfs.core.observing.cursors import OLDEST
+from recfs.core.observing.lines import line_of
 from recfs.errors import NotSupported
 from recfs.observing.feed import PAGE, read, wanted
 
 if TYPE_CHECKING:
-    from recfs.api.control import Handler
+    from recfs.api.control import Handler, Observer, Peer
     from recfs.observing.assembly import Observing
     from recfs.ports.clock import Clock
     from recfs.ports.reports import Snapshot
@@ -18,6 +20,32 @@ TURNED_OFF = "no events are written: [events] enabled is false in the configurat
 
 WAITING = frozenset({"events"})
 """Methods that wait for something to happen, and end when nobody wants to know any more."""
+
+LOOKS = WAITING | {
+    "status", "settings", "quota_show", "info", "ls_files", "recording_list", "recording_show", "sweep_list",
+    "sweep_history", "sweep_wait", "queue", "route_explain", "trash_list", "watch_status", "verify_status",
+    "verify_wait", "bucket_owner", "lifecycle_show", "drain", "tier_wait",
+}  # fmt: skip
+"""Methods that change nothing, and are no acts. Any other is one."""
+PARAMS_CHARS = 1000
+"""So much of a method's parameters is told."""
+
+
+def acts_of(observing: Observing) -> Observer | None:
+    """Who tells the audit log of what the command line asks for; None where there is no such log."""
+    audit = observing.audit
+    if audit is None:
+        return None
+
+    def done(method: str, params: dict[str, Any], peer: Peer, failed: str) -> None:
+        looks = method in LOOKS or params.get("dry_run") or (method == "quota_check" and not params.get("repair"))
+        if not looks:
+            told = line_of({key: value for key, value in params.items() if value is not None})[:PARAMS_CHARS]
+            path = params.get("path")
+            where = os.fsencode(path.strip("/")) if isinstance(path, str) else b""
+            audit.record(method, where, peer.uid, peer.gid, peer.pid, failed or 0, {"params": told}, "control")
+
+    return done
 
 
 class ObservingAnswers:
@@ -54,4 +82,4 @@ def _limit(params: dict[str, Any]) -> int:
     return min(max(int(params.get("limit") or PAGE), 1), PAGE)
 
 
-__all__ = ["ObservingAnswers", "events"]
+__all__ = ["LOOKS", "WAITING", "ObservingAnswers", "acts_of", "events"]

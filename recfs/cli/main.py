@@ -20,6 +20,7 @@ from recfs.cli.common.stdout import CannotWrite
 from recfs.cli.mounts.mount import mount
 from recfs.cli.mounts.umount import umount
 from recfs.cli.mounts.upgrade import upgrade
+from recfs.cli.observe.audit import audit
 from recfs.cli.observe.events import events
 from recfs.cli.reports.config import config_group
 from recfs.cli.reports.files import info, ls_files
@@ -187,7 +188,7 @@ def cli() -> None:
 
 for _command in (
     *(mount, umount, upgrade, status, ls_files, info, quota, recording, sweep, trash, watch, verify, backup),
-    *(restore_catalogue, rebuild, drain, queue, events),
+    *(restore_catalogue, rebuild, drain, queue, events, audit),
     *(evict, fetch, pin, unpin, route, tier, restore, presign, lifecycle, bucket, config_group, doctor),
 ):
     cli.add_command(_command)

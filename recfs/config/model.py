@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from recfs.config.backup import BackupSection
 from recfs.config.lifecycle import LifecycleSection
-from recfs.config.observing import EventsSection
+from recfs.config.observing import AuditSection, EventsSection, NotifySection
 from recfs.config.retention import RecordingsSection, RetentionRules, RetentionSection
 from recfs.config.s3 import CacheSection, RouteRules, RouteSection, S3Section, UploadSection, default_routes
 from recfs.config.sections import (
@@ -72,6 +72,8 @@ class Config(Section):
     retention: RetentionRules = Field(default=(), description="how long recordings live; with no rule: for ever")
     versions: VersionRules = Field(default=(), description="how many versions are kept; with no rule: all")
     events: EventsSection = Field(default=EventsSection(), description="what becomes of files, for programs to read")
+    audit: AuditSection = Field(default=AuditSection(), description="who did what")
+    notify: NotifySection = Field(default=NotifySection(), description="a command that is run when something happens")
     scrub: ScrubSection = Field(default=ScrubSection(), description="verification of all files in the background")
     s3: S3Section | None = Field(default=None, description="the bucket of the S3 tier; none: no S3 tier")
     route: RouteRules = Field(
@@ -104,6 +106,22 @@ class Config(Section):
                 f'backup.directory = "{directory}": it lies in the store or its mount; leave it out for {own}, or name'
                 f" a directory elsewhere"
             )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _audit_has_a_place(self) -> Self:
+        directory, tops = self.audit.directory, (self.root, self.mountpoint or self.root)
+        if directory is not None and any(directory.is_relative_to(top) for top in tops):
+            raise ValueError(
+                f'audit.directory = "{directory}": it lies in the store or its mount; leave it out for'
+                f" {self.root / '.recfs' / 'audit'}, or name a directory elsewhere"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _commands_have_events(self) -> Self:
+        if self.notify.command is not None and not self.events.enabled:
+            raise ValueError("notify.command: it is run for events, and events.enabled is false; set that to true")
         return self
 
     @pydantic.model_validator(mode="after")
@@ -144,6 +162,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "retention": RetentionSection,
     "versions": VersionsSection,
     "events": EventsSection,
+    "audit": AuditSection,
+    "notify": NotifySection,
     "scrub": ScrubSection,
     "s3": S3Section,
     "route": RouteSection,

@@ -52,6 +52,17 @@ class FallbackEntry:
         return self.folder.gid
 
 
+def shown_path(tree: Tree, ino: int) -> bytes | None:
+    """The path of what a view's inode number shows, as far as memory has it. Atomic."""
+    folder = tree.nodes.get(ino >> _ID_BITS & _MAX_DIR) if ino & VIEW_BIT else None
+    shared = tree.nodes.get(tree.shown_inos.get(ino & _MAX_ID, 0))
+    if not isinstance(folder, DirNode) or not isinstance(shared, FileNode) or folder.fallback is None:
+        return None
+    for name, _ in folder.fallback.shown([shared.name]):
+        return b"/".join((*folder.parts(), name))
+    return None
+
+
 class FallbackEntries:
     """Resolves names and view inode numbers."""
 

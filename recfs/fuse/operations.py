@@ -23,6 +23,7 @@ from recfs.fs.fallback_entries import VIEW_BIT, FallbackEntry
 from recfs.fs.handles import Mode
 from recfs.fuse.entries import Entries
 from recfs.fuse.guard import ERRNO, errno_of, guarded, guarded_apart
+from recfs.fuse.observers.watched import Watched
 from recfs.fuse.passthrough import (
     FOPEN_CACHE_DIR,
     FOPEN_DIRECT_IO,
@@ -49,7 +50,7 @@ ABSENT_S = 60.0
 _DOTS = 2
 
 
-class Operations(pyfuse3.Operations):
+class Operations(pyfuse3.Operations, Watched):
     """One method per request of the kernel (fuse_lowlevel.h)."""
 
     supports_dot_lookup = True  # FUSE_EXPORT_SUPPORT: file handles outlive what the kernel has cached
@@ -59,6 +60,7 @@ class Operations(pyfuse3.Operations):
         self, vfs: Vfs, xattrs: Xattrs, store: LocalStore, operators: frozenset[int], session: FuseSession
     ) -> None:
         super().__init__()
+        Watched.__init__(self)
         self._session = session
         self._entries = Entries(vfs.tree)
         self._modes = vfs.files.modes

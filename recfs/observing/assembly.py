@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from recfs.observing.audit.files import AuditSettings
+from recfs.observing.audit.settings import folder_of
+from recfs.observing.audit.trail import PART as AUDIT_PART
+from recfs.observing.audit.trail import AuditTrail
 from recfs.observing.feed import Feed
 from recfs.observing.journal import EventJournal, turned_off
+from recfs.observing.notify import PART as NOTIFY_PART
+from recfs.observing.notify import Notify, NotifySettings
 
 if TYPE_CHECKING:
     from recfs.config import Config
@@ -20,9 +27,11 @@ if TYPE_CHECKING:
 class Observing:
     """What observes a store in use."""
 
-    journal: EventJournal | None
+    journal: EventJournal | None = None
     """None: no events are written."""
-    feed: Feed | None
+    feed: Feed | None = None
+    audit: AuditTrail | None = None
+    notify: Notify | None = None
 
     def recovered(self, *, same: bool) -> None:
         """The start has repaired what there was to repair; *same*: catalogue and home tree were of one time."""
@@ -33,19 +42,53 @@ class Observing:
         """What is looked at now and then."""
         return [self.journal.sweep()] if self.journal is not None else []
 
+    def services(self, *, mounted: bool) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
+        """What has to run, by the name of its part; *mounted* False: for a command alone."""
+        found: list[tuple[str, Callable[[], Awaitable[object]]]] = []
+        if self.audit is not None:
+            found.append((AUDIT_PART, self.audit.run))
+        if self.notify is not None and mounted:
+            found.append((NOTIFY_PART, self.notify.run))
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """For `recfs status`."""
+        return {
+            "audit": self.audit.as_json() if self.audit is not None else None,
+            "notify": self.notify.as_json() if self.notify is not None else None,
+        }
+
 
 async def observing(config: Config, tree: Tree, catalogue: Catalogue, reports: Reports) -> Observing:
     """Have it see all that happens from now on: before a start repairs anything."""
+    audit = None
+    if config.audit.enabled:
+        section = config.audit
+        folder = folder_of(config.root, section)
+        settings = AuditSettings(folder, section.max_size, section.rotate, section.keep, section.most)
+        audit = AuditTrail(settings, tree.clock, reads=section.reads)
+        tree.events.subscribe(audit)
     behind = tree.behind
     if not config.events.enabled:
         turned_off(behind, await catalogue.meta())
-        return Observing(None, None)
+        return Observing(audit=audit)
     journal = EventJournal(behind, tree.clock, keep_s=config.events.keep, most=config.events.most)
     await journal.load(catalogue)
     tree.events.subscribe(journal)
     tree.accounts.on_reached = tree.events.limit_reached
     behind.subscribe(journal)
-    return Observing(journal, Feed(journal, behind, reports))
+    feed = Feed(journal, behind, reports)
+    notify = None
+    if config.notify.command is not None:
+        wanted = config.notify
+        notify = Notify(
+            NotifySettings(
+                wanted.command or "", frozenset(wanted.events), wanted.timeout, wanted.per_minute, wanted.most_events
+            ),
+            feed, journal, tree,
+        )  # fmt: skip
+        await notify.load(catalogue)
+    return Observing(journal, feed, audit, notify)
 
 
 __all__ = ["Observing", "observing"]

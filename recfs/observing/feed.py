@@ -158,8 +158,12 @@ class Feed:
         self.readers = 0
         """How many wait for events right now."""
 
-    async def read(self, since: str, which: Wanted, limit: int, now_ns: int, wait_s: float = 0.0) -> Page:
+    async def read(
+        self, since: str, which: Wanted, limit: int, now_ns: int, wait_s: float = 0.0, *, own: bool = False
+    ) -> Page:
         """Events after *since*; where there are none, wait for some, for *wait_s* seconds at most.
+
+        *own*: for the daemon itself, which always has a place.
 
         Raises CursorLost, InvalidArgument, IoFailure or OutOfSpace; Busy where too many wait already.
         """
@@ -168,7 +172,7 @@ class Feed:
         found = await self._read(since, which, limit, now_ns, until)
         if found.events or found.more or wait_s <= 0:
             return found
-        if self.readers >= MOST_READERS:
+        if self.readers >= MOST_READERS and not own:
             raise Busy(f"{self.readers} others are waiting for events already; try again later")
         self.readers += 1
         try:

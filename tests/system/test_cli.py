@@ -263,7 +263,7 @@ def test_version() -> None:
 @pytest.mark.parametrize("cls", [c for c in vars(errors).values() if isinstance(c, type) and c is not RecfsError])
 def test_every_error_has_an_exit_code_of_its_family(cls: type[RecfsError]) -> None:
     family = next(base.__name__ for base in cls.__mro__ if RecfsError in base.__bases__)
-    expected = {"ConfigError": 3, "StoreError": 4, "MountError": 5, "ControlError": 6, "FsError": 7}
+    expected = {"ConfigError": 3, "StoreError": 4, "MountError": 5, "ControlError": 6, "FsError": 7, "CursorLost": 7}
     assert exit_code_of(cls("x")) == expected[family]
 
 
@@ -494,7 +494,7 @@ def test_every_command_has_help_and_takes_json() -> None:
             yield name, command
 
     found = dict(walk(cli, "recfs"))
-    assert len(found) == 58
+    assert len(found) == 60
     for name, command in found.items():
         assert command.help, name
         assert "json" in {param.name for param in command.params}, name

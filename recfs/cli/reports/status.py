@@ -78,6 +78,8 @@ _FIELDS = {
         'what lies there (docs/runbook.md, "There is something in lost+found"), until somebody takes it away: how '
         "many entries, the first five by name"
     ),
+    "audit, `audit`": "how many acts the audit log has since the start, and how many are missing there ([audit])",
+    "notify, `notify`": "how often the command for events ran, how often it failed, and what was given up ([notify])",
     "backup, `backup`": (
         "the newest good backup of the catalogue, and how often one is made; one that is older than two such periods "
         "is a problem, and so is whatever keeps one from being made"
@@ -256,6 +258,10 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
         facts.append(("lost+found", Text(f"{count}: {names}", style="yellow")))
     if backup := result.get("backup"):
         facts.append(("backup", _backup(backup)))
+    if audit := result.get("audit"):
+        facts.append(("audit", _audit(audit)))
+    if notify := result.get("notify"):
+        facts.append(("notify", _notify(notify)))
     if result.get("s3"):
         facts += _s3(result["s3"])
     if result.get("scrub"):
@@ -265,6 +271,28 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
     if result.get("inodes_cached") is not None:
         facts.append(("inodes cached", output.count(result["inodes_cached"])))
     return facts
+
+
+def _audit(audit: dict[str, Any]) -> str | Text:
+    """How much of what was done is written down."""
+    told = f"{audit['written']:,} acts since the start, in {output.show_name(audit['file'])}"
+    if audit["dropped"]:
+        told += f"; {audit['dropped']:,} acts are missing: the disk was slow or full"
+    if audit["problem"]:
+        told += f"; it cannot be written: {output.show_name(audit['problem'])}"
+    return Text(told, style="bold red" if audit["dropped"] or audit["problem"] else "")
+
+
+def _notify(notify: dict[str, Any]) -> str | Text:
+    """How the command for events does."""
+    told = f"the command ran {output.number_of(notify['runs'], 'time')} since the start"
+    if notify["running"]:
+        told += ", and is running"
+    if notify["failed"]:
+        told += f"; {notify['failed']:,} failed, {output.number_of(notify['given_up'], 'event')} given up"
+    if notify["lost"]:
+        told += "; events were dropped before it had them"
+    return Text(told, style="yellow" if notify["failed"] or notify["lost"] else "")
 
 
 def _backup(backup: dict[str, Any]) -> str | Text:

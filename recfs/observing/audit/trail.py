@@ -1,0 +1,195 @@
+"""Takes acts up and has them written, without anybody waiting for that.
+
+Acts wait in memory, in a bounded queue, for a thread of their own that writes what has gathered ten times a second.
+While the disk is slow the queue fills, and what comes then is dropped and counted, as is what a full disk does not
+take. The next line that can be written says how many are missing; `recfs status` does as well. What was done in the
+last tenth of a second before the daemon is killed is not written.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from recfs.core.life import Status
+from recfs.core.observing.acts import DROPPED, Act, act_line
+from recfs.core.observing.kinds import EventKind
+from recfs.observing.audit.files import AuditFiles, AuditSettings
+from recfs.state.events import Subscriber
+from recfs.state.nodes import DirNode
+from recfs.state.problems import reason_of
+
+if TYPE_CHECKING:
+    from recfs.ports.clock import Clock
+    from recfs.state.nodes import Node
+
+log = logging.getLogger("recfs.audit")
+
+PART = "audit"
+MOST_WAITING = 20_000
+"""So many acts wait at most: some 10 MiB, or several seconds of the fastest programs."""
+GATHER_S = 0.1
+AT_ONCE = 500
+"""So many lines are made and written in one go."""
+END_S = 2.0
+"""How long the end waits for the last lines."""
+NAME_FOR_S = 0.25
+"""How long the name of a process is believed: a program that does much is not asked for it at each act."""
+KNOWN_NAMES = 4096
+_MARKS = {EventKind.EXPIRED: "expired", EventKind.REVIVED: "revived"}
+
+
+class Names:
+    """Names of processes, as proc(5) has them in `comm`."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[float, bytes]] = {}
+
+    def of(self, pid: int) -> bytes:
+        """The name of a thread that waits for an answer just now; empty where nobody can say."""
+        now = time.monotonic()
+        known = self._known.get(pid)
+        if known is not None and known[0] > now:
+            return known[1]
+        name = b""
+        if pid:
+            try:
+                fd = os.open(f"/proc/{pid}/comm", os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    name = os.read(fd, 64).rstrip(b"\n")
+                finally:
+                    os.close(fd)
+            except OSError:
+                pass
+        if len(self._known) >= KNOWN_NAMES:
+            self._known.clear()
+        self._known[pid] = now + NAME_FOR_S, name
+        return name
+
+
+class AuditTrail(Subscriber):
+    """The audit log of a store in use."""
+
+    def __init__(self, settings: AuditSettings, clock: Clock, *, reads: bool) -> None:
+        """*reads*: whether opening a file for reading is an act."""
+        self.reads = reads
+        self.names = Names()
+        self._files = AuditFiles(settings)
+        self._clock = clock
+        self._waiting: list[Act] = []
+        self._in_hand = 0
+        """So many are just being written."""
+        self._wake = trio.Event()
+        self._is_idle = True
+        self._missing = 0
+        """Dropped since a line last said so."""
+        self._limiter = trio.CapacityLimiter(2)
+        self.written = 0
+        self.dropped = 0
+        """Since the start."""
+        self.problem: str | None = None
+        """What the disk said last, while it takes no lines."""
+
+    # --- taking up (atomic) --------------------------------------------------------------------------------------
+
+    def record(
+        self, op: str, path: bytes, uid: int, gid: int, pid: int, result: int | str,
+        detail: dict[str, Any] | None = None, via: str = "",
+    ) -> None:  # fmt: skip
+        """Somebody did something. Costs microseconds, waits for nothing, raises nothing."""
+        waiting = self._waiting
+        if len(waiting) >= MOST_WAITING:
+            self._drop(1)
+            return
+        waiting.append(Act(self._clock.now_ns(), op, path, uid, gid, pid, self.names.of(pid), result, detail, via))
+        if self._is_idle:
+            self._is_idle = False
+            self._wake.set()
+
+    def _drop(self, count: int) -> None:
+        self.dropped += count
+        self._missing += count
+
+    def noted(self, kind: EventKind, node: Node, detail: str = "") -> None:
+        """What the daemon does by itself to recordings is an act as well."""
+        op = _MARKS.get(kind)
+        if kind is EventKind.REMOVED and isinstance(node, DirNode):
+            is_over = node.life is not None and node.life.status is Status.REMOVING
+            op = "expired-removed" if is_over else None
+        if op is not None:
+            told = {"reason": detail} if detail else None
+            self.record(op, b"/".join(node.parts()), os.geteuid(), os.getegid(), os.getpid(), 0, told, "daemon")
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Write for ever; when it is cancelled, what is left is written, if that takes no longer than a moment."""
+        try:
+            while True:
+                await self._wake.wait()
+                await trio.sleep(GATHER_S)
+                await self._write_some()
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(END_S):
+                await self._write_some()
+
+    async def _write_some(self) -> None:
+        acts, self._waiting = self._waiting, []
+        self._wake, self._is_idle = trio.Event(), True
+        missing, self._missing = self._missing, 0
+        if not acts and not missing:
+            return
+        self._in_hand = len(acts)
+        is_told, done, error = await trio.to_thread.run_sync(
+            self._write, acts, missing, limiter=self._limiter, abandon_on_cancel=True
+        )
+        self._in_hand = 0
+        self.written += done
+        self._missing += 0 if is_told else missing
+        if error is None:
+            self.problem = None
+            return
+        self._drop(len(acts) - done)
+        reason = reason_of(error)
+        if self.problem is None:
+            log.error("%s cannot be written: %s; what is not written is counted", self._files.path, reason)
+        self.problem = reason
+
+    def _write(self, acts: list[Act], missing: int) -> tuple[bool, int, OSError | None]:
+        """Blocking: whether it says how many are *missing*, how many *acts* were written, and what kept the others."""
+        is_told, done = not missing, 0
+        with self._files.lock:
+            try:
+                if missing:
+                    at_ns = acts[0].at_ns if acts else self._clock.now_ns()
+                    note = Act(
+                        at_ns, DROPPED, b"", os.geteuid(), os.getegid(), os.getpid(), b"recfs", 0, {"count": missing},
+                        "daemon",
+                    )  # fmt: skip
+                    self._append([note])
+                    is_told = True
+                for first in range(0, len(acts), AT_ONCE):
+                    some = acts[first : first + AT_ONCE]
+                    self._append(some)
+                    done += len(some)
+            except OSError as error:
+                return is_told, done, error
+        return is_told, done, None
+
+    def _append(self, acts: list[Act]) -> None:
+        lines = "".join(map(act_line, acts)).encode("ascii")
+        self._files.write(lines, acts[-1].at_ns / 1e9, time.monotonic())
+
+    def as_json(self) -> dict[str, Any]:
+        """For `recfs status`."""
+        return {
+            "file": str(self._files.path), "written": self.written, "dropped": self.dropped,
+            "waiting": len(self._waiting) + self._in_hand, "problem": self.problem,
+        }  # fmt: skip
+
+
+__all__ = ["PART", "AuditTrail", "Names"]
