@@ -30,7 +30,7 @@ class AuditSection(Section):
     directory: AbsolutePath | None = Field(
         default=None, description="where the audit log lies; none: .recfs/audit in the store"
     )
-    max_size: Size = Field(default=64 << 20, ge=64 << 10, description="bytes at which another file is begun")
+    file_size: Size = Field(default=64 << 20, ge=64 << 10, description="bytes at which another file is begun")
     rotate: Duration = Field(default=DAY_S, ge=60.0, description="age at which another file is begun (seconds)")
     keep: Duration = Field(default=90 * DAY_S, ge=60.0, description="time files are kept (seconds)")
     most: Size = Field(default=2 << 30, ge=1 << 20, description="bytes of all files that are kept")

@@ -65,7 +65,7 @@ async def observing(config: Config, tree: Tree, catalogue: Catalogue, reports: R
     if config.audit.enabled:
         section = config.audit
         folder = folder_of(config.root, section)
-        settings = AuditSettings(folder, section.max_size, section.rotate, section.keep, section.most)
+        settings = AuditSettings(folder, section.file_size, section.rotate, section.keep, section.most)
         audit = AuditTrail(settings, tree.clock, reads=section.reads)
         tree.events.subscribe(audit)
     behind = tree.behind

@@ -178,8 +178,7 @@ class Feed:
         try:
             with trio.move_on_after(min(wait_s, LONGEST_WAIT_S)):
                 while not found.events and not found.more:
-                    while self._journal.written_id <= until:
-                        await self._journal.arrived.wait()
+                    await self._journal.written_beyond(until)
                     await trio.sleep(GATHER_S)
                     until = self._journal.written_id
                     found = await self._read(str(found.cursor), which, limit, now_ns, until)

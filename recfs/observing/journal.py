@@ -42,6 +42,10 @@ RECENT_COMMITS = 8192
 SAME_LIMIT_S = 60.0
 """A user who meets the same limit again and again is told of once in so long."""
 _NS = 1_000_000_000
+_COMMITTED, _OVERWRITTEN, _RENAMED, _REMOVED = (
+    EventKind.COMMITTED.value, EventKind.OVERWRITTEN.value, EventKind.RENAMED.value, EventKind.REMOVED.value,
+)  # fmt: skip
+"""An enum's member takes longer to say its word than all the rest."""
 
 
 class EventJournal(Subscriber, BatchSubscriber):
@@ -56,8 +60,8 @@ class EventJournal(Subscriber, BatchSubscriber):
         self.epoch = ""
         self.last_id = 0
         """Of the last event, written or about to be."""
-        self.arrived = trio.Event()
-        """Set, and replaced, when events are written."""
+        self._arrived: trio.Event | None = None
+        """Set when events are written, if somebody waits for that."""
         self.written_id = 0
         """Of the last event that the catalogue has."""
         self._carries = 0
@@ -80,13 +84,11 @@ class EventJournal(Subscriber, BatchSubscriber):
     # --- what happens --------------------------------------------------------------------------------------------
 
     def _tell(
-        self, kind: EventKind, ino: int, path: bytes, was: bytes | None = None,
+        self, kind: str, ino: int, path: bytes, was: bytes | None = None,
         size_bytes: int | None = None, sha256: bytes | None = None, detail: str = "",
     ) -> int:  # fmt: skip
         self.last_id = number = self.last_id + 1
-        self._behind.event(
-            EventRow(number, self._clock.now_ns(), kind.value, ino, path, was, size_bytes, sha256, detail)
-        )
+        self._behind.event(EventRow(number, self._clock.now_ns(), kind, ino, path, was, size_bytes, sha256, detail))
         return number
 
     def committed(self, node: FileNode) -> None:
@@ -94,8 +96,7 @@ class EventJournal(Subscriber, BatchSubscriber):
         commits = self._commits
         if len(commits) >= RECENT_COMMITS:
             del commits[next(iter(commits))]
-        path = b"/".join(node.parts())
-        commits[node.ino] = self._tell(EventKind.COMMITTED, node.ino, path, None, node.bytes, node.sha256)
+        commits[node.ino] = self._tell(_COMMITTED, node.ino, b"/".join(node.parts()), None, node.bytes, node.sha256)
 
     def uncommitted(self, node: FileNode) -> None:
         """As `Subscriber.uncommitted`."""
@@ -115,16 +116,15 @@ class EventJournal(Subscriber, BatchSubscriber):
     def renamed(self, node: Node, old: DirNode, old_name: bytes) -> None:
         """As `Subscriber.renamed`."""
         was = b"/".join((*old.parts(), old_name))
-        self._tell(EventKind.RENAMED, node.ino, b"/".join(node.parts()), was)
+        self._tell(_RENAMED, node.ino, b"/".join(node.parts()), was)
 
     def removed(self, node: FileNode, successor: FileNode | None) -> None:
         """As `Subscriber.removed`."""
-        kind = EventKind.REMOVED if successor is None else EventKind.OVERWRITTEN
-        self._tell(kind, node.ino, b"/".join(node.parts()))
+        self._tell(_REMOVED if successor is None else _OVERWRITTEN, node.ino, b"/".join(node.parts()))
 
     def noted(self, kind: EventKind, node: Node, detail: str = "") -> None:
         """As `Subscriber.noted`."""
-        self._tell(kind, node.ino, b"/".join(node.parts()), detail=detail)
+        self._tell(kind.value, node.ino, b"/".join(node.parts()), detail=detail)
 
     def limit_reached(self, user: str, limit: str) -> None:
         """As `Subscriber.limit_reached`: of a program that tries again and again, once a minute."""
@@ -132,7 +132,7 @@ class EventJournal(Subscriber, BatchSubscriber):
         if now >= self._limits.get((user, limit), now):
             self._limits = {key: until_s for key, until_s in self._limits.items() if until_s > now}
             self._limits[user, limit] = now + SAME_LIMIT_S
-            self._tell(EventKind.QUOTA_REACHED, 0, b"users/" + os.fsencode(user), detail=limit)
+            self._tell(EventKind.QUOTA_REACHED.value, 0, b"users/" + os.fsencode(user), detail=limit)
 
     # --- what is written -----------------------------------------------------------------------------------------
 
@@ -144,8 +144,16 @@ class EventJournal(Subscriber, BatchSubscriber):
         """As `BatchSubscriber.written`."""
         if self._carries:
             self.written_id = max(self.written_id, self._carries)
-            self.arrived.set()
-            self.arrived = trio.Event()
+            if self._arrived is not None:
+                self._arrived.set()
+                self._arrived = None
+
+    async def written_beyond(self, number: int) -> None:
+        """Wait until an event with a higher number is written."""
+        while self.written_id <= number:
+            if self._arrived is None:
+                self._arrived = trio.Event()
+            await self._arrived.wait()
 
     # --- what is kept --------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, Final, NamedTuple
 
@@ -68,31 +69,34 @@ class Act(NamedTuple):
 
 def act_line(act: Act) -> str:
     """One line, with its newline."""
-    result = act.result
+    at_ns, op, path, uid, gid, pid, command, result, detail, via = act
     if isinstance(result, int):
         result = errno.errorcode.get(result, str(result)) if result else "ok"
-    parts = [
-        f'{{"time":"{moment(act.at_ns)}","time_ns":{act.at_ns},"op":{quoted(act.op)},"result":{quoted(result)}'
-        f',"uid":{act.uid},"gid":{act.gid},"pid":{act.pid},"command":{quoted(text_of(act.command))}'
-    ]
-    if act.path:
-        parts.append(f',"path":{quoted(text_of(act.path))}')
-        user = owner_of(tuple(act.path.split(b"/", 2)))
+    line = f'{{"time":"{moment(at_ns)}","time_ns":{at_ns},"op":{quoted(op)},"result":{quoted(result)}'
+    line += _who(uid, gid, pid, command)
+    if path:
+        line += f',"path":{quoted(text_of(path))}'
+        user = owner_of(tuple(path.split(b"/", 2)))
         if user is not None:
-            parts.append(f',"user":"{user}"')
-        if not act.path.isascii() and not is_utf8(act.path):
-            parts.append(f',"path_hex":"{act.path.hex()}"')
-    if act.via:
-        parts.append(f',"via":{quoted(act.via)}')
-    for key, value in (act.detail or {}).items():
+            line += f',"user":"{user}"'
+        if not path.isascii() and not is_utf8(path):
+            line += f',"path_hex":"{path.hex()}"'
+    if via:
+        line += f',"via":{quoted(via)}'
+    for key, value in detail.items() if detail else ():
         if isinstance(value, bytes):
-            parts.append(f",{quoted(key)}:{quoted(text_of(value))}")
+            line += f",{quoted(key)}:{quoted(text_of(value))}"
             if not is_utf8(value):
-                parts.append(f',{quoted(key + "_hex")}:"{value.hex()}"')
+                line += f',{quoted(key + "_hex")}:"{value.hex()}"'
         else:
-            parts.append(f",{quoted(key)}:{json.dumps(value)}")
-    parts.append("}\n")
-    return "".join(parts)
+            line += f",{quoted(key)}:{json.dumps(value)}"
+    return line + "}\n"
+
+
+@lru_cache(maxsize=256)
+def _who(uid: int, gid: int, pid: int, command: bytes) -> str:
+    """The fields of who it was; most do many things."""
+    return f',"uid":{uid},"gid":{gid},"pid":{pid},"command":{quoted(text_of(command))}'
 
 
 def text_of(name: bytes) -> str:

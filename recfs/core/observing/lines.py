@@ -8,6 +8,7 @@ exact bytes are then told once more, in hexadecimal.
 import json
 import os
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 _NS = 1_000_000_000
@@ -31,11 +32,17 @@ def named(key: str, name: bytes) -> dict[str, str]:
 def moment(at_ns: int) -> str:
     """A time in ISO 8601, UTC, to the microsecond."""
     seconds, rest = divmod(at_ns, _NS)
+    whole = _whole(seconds)
+    return f"{whole}.{rest // 1000:06d}Z" if whole else f"{at_ns} ns"
+
+
+@lru_cache(maxsize=64)
+def _whole(seconds: int) -> str:
+    """A whole second; empty where no calendar has it. Kept, since this takes longer than all the rest of a line."""
     try:
-        whole = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     except (OverflowError, ValueError, OSError):
-        return f"{at_ns} ns"
-    return f"{whole}.{rest // 1000:06d}Z"
+        return ""
 
 
 __all__ = ["line_of", "moment", "named"]
