@@ -59,6 +59,7 @@ from recfs.services.tier_run import TierRun
 from recfs.services.timekeeper import Timekeeper
 from recfs.state import generations
 from recfs.state.accounts import Accounts
+from recfs.state.in_trash import InTrash
 from recfs.state.problems import Problems, forever, reason_of
 from recfs.state.refusals import UNSURE
 from recfs.state.remote import LocalOnly
@@ -70,6 +71,7 @@ from recfs.tier.queue.unanswered import Unanswered
 
 if TYPE_CHECKING:
     from recfs.config import Config
+    from recfs.config.sections import TrashSection
     from recfs.ports.kernel import KernelCache, KernelFiles
     from recfs.ports.objects import ObjectStore
     from recfs.ports.reports import Reports, Snapshot
@@ -261,6 +263,11 @@ async def _write_last(parts: Parts) -> None:
         ) from error
 
 
+def _in_trash(trash: TrashSection) -> InTrash:
+    is_kept = trash.retention > 0
+    return InTrash(charges=trash.charged and is_kept, max_metadata=trash.max_metadata if is_kept else None)
+
+
 async def _build(
     config: Config, store: LocalStore, catalogue: SqliteCatalogue, kernel: KernelCache, files: KernelFiles,
     objects: ObjectStore | None, kept_open: frozenset[int],
@@ -272,7 +279,7 @@ async def _build(
     tree = Tree(
         catalogue,
         behind,
-        Accounts(catalogue, config.quota.limits(), charges_trash=config.trash.charged and config.trash.retention > 0),
+        Accounts(catalogue, config.quota.limits(), _in_trash(config.trash)),
         clock,
         rules=config.fallback,
         cached_inodes=config.catalogue.cached_inodes,

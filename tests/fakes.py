@@ -310,9 +310,14 @@ class MemoryCatalogue:
         """Requests that S3 may carry out yet."""
         return list(self._unanswered.values())
 
-    async def trash(self) -> Sequence[TrashRow]:
+    async def trash(self) -> Sequence[tuple[TrashRow, int]]:
         """In order."""
-        return [self._trash[number] for number in sorted(self._trash)]
+        rows = [self._trash[number] for number in sorted(self._trash)]
+        return [(row._replace(xattrs=b""), len(row.xattrs)) for row in rows]
+
+    async def trash_xattrs(self, gid: int) -> bytes:
+        """Under a number."""
+        return self._trash[gid].xattrs if gid in self._trash else b""
 
     async def sweeps(self) -> Sequence[SweepRow]:
         """In order."""

@@ -113,9 +113,15 @@ class Questions:
         """All garbage rows, oldest first."""
         return [garbage_row(row) for row in self._read(f"select {GARBAGE} from garbage order by gid")]
 
-    async def trash(self) -> Sequence[TrashRow]:
-        """What the trash keeps beside bytes."""
-        return [trash_row(row) for row in self._read(f"select {TRASH} from trash_entry order by gid")]
+    async def trash(self) -> Sequence[tuple[TrashRow, int]]:
+        """As the port says."""
+        found = self._read(f"select length(xattrs), {TRASH} from trash_entry order by gid")
+        return [(trash_row(tuple(row)), size) for size, *row in found]
+
+    async def trash_xattrs(self, gid: int) -> bytes:
+        """As the port says."""
+        row = self._read_one("select xattrs from trash_entry where gid = ?", (gid,))
+        return bytes(row[0]) if row is not None else b""
 
     async def account(self, user: str) -> AccountRow | None:
         """The counters of *user*."""

@@ -80,7 +80,8 @@ UNHASHED: Final = (
 )
 JOURNAL: Final = ", ".join(JournalRow._fields)
 SWEEP: Final = ", ".join(SweepRow._fields)
-TRASH: Final = ", ".join(TrashRow._fields)
+TRASH: Final = ", ".join("x'' as xattrs" if field == "xattrs" else field for field in TrashRow._fields)
+"""Without the attributes, which may be large and many."""
 EVENT: Final = ", ".join(EventRow._fields)
 UNANSWERED: Final = ", ".join(UnansweredRow._fields)
 LIFE: Final = ", ".join(f"recording.{field}" for field in Life._fields)

@@ -83,6 +83,11 @@ class TrashSection(Section):
     charged: bool = Field(
         default=False, strict=True, description="whether what a user has in the trash counts towards max_bytes"
     )
+    max_metadata: Size = Field(
+        default=128 << 20,
+        ge=1 << 20,
+        description="bytes of paths, attributes and targets of a user in the trash, at most",
+    )
 
 
 class WatchSection(Section):

@@ -20,6 +20,7 @@ name.
 import enum
 import os
 import re
+from collections.abc import Sequence
 
 from recfs.errors import InvalidArgument, InvalidPath, NameTooLong, NotFound
 
@@ -151,6 +152,25 @@ def role_of(path: tuple[bytes, ...], *, is_dir: bool = True) -> Role:
     for index, name in enumerate(path):
         role = child_role(role, name, is_dir=is_dir or index < last)
     return role
+
+
+def kept_path(path: Sequence[bytes]) -> bytes:
+    """Give a path as it is kept of what is removed: in 4,095 bytes (PATH_MAX of Linux), however deep the tree is.
+
+    A longer one is cut after the last directory that fits and ends with "/", as no whole path does (`is_cut`).
+    """
+    size = -1
+    for depth, name in enumerate(path):
+        size += 1 + len(name)
+        if size > PATH_MAX_BYTES:
+            whole = b"/".join(path[:depth]) + b"/"
+            return whole if len(whole) <= PATH_MAX_BYTES else b"/".join(path[: depth - 1]) + b"/"
+    return b"/".join(path)
+
+
+def is_cut(path: bytes) -> bool:
+    """Tell whether `kept_path` could not keep the whole of a path."""
+    return path.endswith(b"/")
 
 
 def is_fixed(role: Role) -> bool:

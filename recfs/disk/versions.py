@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from recfs.core.layout import kept_path
 from recfs.core.model import State
 from recfs.disk.refresh import refresh
 from recfs.ports.rows import Promise
@@ -70,7 +71,7 @@ class Versions:
             before = self._before(node)
             self._thaw(node)
         entry = Garbage(
-            self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.steady_ns()
+            self._tree.new_gid(), node.ino, node.kind, kept_path(node.parts()), self._tree.clock.steady_ns()
         )
         entry.size_bytes, entry.sha256, entry.md5 = node.bytes, node.sha256, node.md5
         entry.mode, entry.uid, entry.gid_owner, entry.mtime_ns = node.mode, node.uid, node.gid, node.mtime_ns

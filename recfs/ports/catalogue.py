@@ -82,8 +82,13 @@ class Unfinished(Protocol):
     async def garbage(self) -> Sequence[GarbageRow]:
         """All garbage rows, oldest first."""
 
-    async def trash(self) -> Sequence[TrashRow]:
-        """What the trash keeps beside bytes, in order of its numbers."""
+    async def trash(self) -> Sequence[tuple[TrashRow, int]]:
+        """What the trash keeps beside bytes, in order of its numbers: rows without their extended attributes, and how
+        many bytes these have.
+        """
+
+    async def trash_xattrs(self, gid: int) -> bytes:
+        """The extended attributes that the trash keeps under a number, as `TrashRow.xattrs`; empty: it has none."""
 
     async def forget_home_inos(self) -> None:
         """The store was copied: no recorded st_ino is worth anything."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, NoReturn
 
 from recfs.core import quota
 from recfs.core.bounds import MAX_INT, total
-from recfs.core.layout import owner_of
 from recfs.core.quota import Limits, Reason
 from recfs.errors import FileTooLarge, QuotaExceeded
 from recfs.ports.rows import ROOT_INO, AccountRow
+from recfs.state.in_trash import InTrash
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,12 +153,8 @@ class Account:
 class Accounts:
     """All users met since the start. Loaded when a directory of theirs is first loaded."""
 
-    def __init__(self, catalogue: Catalogue, defaults: Limits, *, charges_trash: bool = False) -> None:
-        self.charges_trash = charges_trash
-        """Whether what users have in the trash counts towards their `max_bytes`."""
-        self._in_trash: dict[int, tuple[str, int]] = {}
-        """Whose the bytes are, and how many, by number in the trash."""
-        self._trashed: Counter[str] = Counter()
+    def __init__(self, catalogue: Catalogue, defaults: Limits, in_trash: InTrash | None = None) -> None:
+        self.in_trash = in_trash or InTrash(charges=False, max_metadata=None)
         self._catalogue = catalogue
         self._defaults = defaults
         self._known: dict[str, Account] = {}
@@ -174,7 +169,7 @@ class Accounts:
                 row = row._replace(used_bytes=await self._added_up(user))
             if user not in self._known:
                 self._known[user] = self._from_row(user, row)
-                self._known[user].trashed_bytes = self._trashed[user]
+                self._known[user].trashed_bytes = self.in_trash.bytes_of[user]
         return self._known[user]
 
     async def _added_up(self, user: str) -> int:
@@ -199,29 +194,17 @@ class Accounts:
     def _reached(self, user: str, limit: str) -> None:
         self.on_reached(user, limit)
 
-    def trashed(self, gid: int, path: bytes, size_bytes: int) -> None:
-        """Bytes that had a name go to the trash under a number."""
-        user = owner_of(tuple(path.split(b"/"))) if self.charges_trash and size_bytes else None
-        self.left_trash(gid)
-        if user is not None:
-            self._in_trash[gid] = user, size_bytes
-            self._charge_trash(user, size_bytes)
+    def trashed(self, gid: int, path: bytes, size_bytes: int, beside_bytes: int = 0) -> None:
+        """What had a name goes to the trash under a number, with so much of attributes and target beside its bytes."""
+        self._charge_trash(self.in_trash.add(gid, path, size_bytes, beside_bytes))
 
     def left_trash(self, gid: int) -> None:
-        """They are gone, or have a name again."""
-        if gid in self._in_trash:
-            user, size_bytes = self._in_trash.pop(gid)
-            self._charge_trash(user, -size_bytes)
+        """It is gone, or has a name again."""
+        self._charge_trash(self.in_trash.remove(gid))
 
-    def charged_for(self, account: Account, gid: int) -> int:
-        """What *account* is charged for what the trash has under a number."""
-        user, size_bytes = self._in_trash.get(gid, ("", 0))
-        return size_bytes if user == account.user else 0
-
-    def _charge_trash(self, user: str, size_bytes: int) -> None:
-        self._trashed[user] += size_bytes
-        if user in self._known:
-            self._known[user].trashed_bytes = self._trashed[user]
+    def _charge_trash(self, user: str | None) -> None:
+        if user in self._known and user is not None:
+            self._known[user].trashed_bytes = self.in_trash.bytes_of[user]
 
     def set_limits(self, account: Account, own: Limits) -> None:
         """Give *account* its own limits; they hold for the next byte."""

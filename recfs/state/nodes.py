@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from recfs.core.bounds import MAX_INT
 from recfs.core.layout import Role
 from recfs.core.model import Kind, State, check_transition
-from recfs.ports.rows import GarbageRow, NodeRow, ObjectRow, Pending, Placement, Promise, TrashRow
+from recfs.ports.rows import GarbageRow, NodeRow, ObjectRow, Pending, Placement, Promise
 
 if TYPE_CHECKING:
     from recfs.core.fallback import DirRule
@@ -315,8 +315,8 @@ class Garbage:
         self.home_ino: int | None = None
         self.held_by: int | None = None
         self.promised = 0
-        self.beside: TrashRow | None = None
-        """What the trash keeps beside the bytes."""
+        self.beside = False
+        """Whether the trash keeps extended attributes beside the bytes."""
 
     @property
     def is_durable(self) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from recfs.core.layout import kept_path
 from recfs.core.model import State
 from recfs.core.observing.kinds import EventKind
 from recfs.state.nodes import FileNode, Garbage
@@ -71,7 +72,7 @@ class CacheEvictor:
         in_s3 = node.object
         assert in_s3 is not None
         entry = Garbage(
-            self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.steady_ns()
+            self._tree.new_gid(), node.ino, node.kind, kept_path(node.parts()), self._tree.clock.steady_ns()
         )
         entry.home_ino = node.home_ino
         entry.place = (node.parent, node.name)

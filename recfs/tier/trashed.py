@@ -62,8 +62,9 @@ class TrashedObjects:
                 log.warning("trash: %r, number %d, is not kept any longer: %s", row.path, row.gid, error)
                 self.index.drop(row.gid)
                 continue
+            whole = await self.index.whole(row)
             if row.gid in self.index.rows:  # else it was restored, or given up, meanwhile
-                self.index.moved(row, aside, info.etag)
+                self.index.moved(whole, aside, info.etag)
                 await self._tree.behind.durable()
 
     async def _copy(self, row: TrashRow, aside: str) -> ObjectInfo:
@@ -84,8 +85,10 @@ class TrashedObjects:
         assert row.object_key is not None
         info = await trio.to_thread.run_sync(self._link.objects.head, row.object_key, limiter=self._link.limiter)
         if info is not None and (info.sha256, info.size_bytes) == (row.sha256, row.size_bytes):
-            if info.etag != row.object_etag and row.gid in self.index.rows:  # recfs's own doing, without an answer
-                self.index.moved(self.index.rows[row.gid], row.object_key, info.etag)
+            if info.etag != row.object_etag:  # recfs's own doing, without an answer
+                whole = await self.index.whole(row)
+                if row.gid in self.index.rows:
+                    self.index.moved(whole, row.object_key, info.etag)
             return
         what = "is gone from S3" if info is None else "is another one by now"
         self.index.drop(row.gid)

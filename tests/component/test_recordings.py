@@ -371,6 +371,38 @@ async def test_a_recording_inside_another_one_comes_back_with_its_life(fs: Files
     assert (told["keep"], told["note"]) == (True, "mine")
 
 
+@pytest.mark.parametrize("to", [f"{OTHER}/in", "temp/5/9", "shared/old", "users/5/thumbnails/old"])
+async def test_an_expired_recording_is_moved_nowhere_where_it_is_none(fs: Filesystem, to: str) -> None:
+    await expired(fs)
+    await fs.write(f"{OTHER}/other/file", b"young")
+    await fs.mkdirs(to.rpartition("/")[0])
+    for caller in (OPERATOR, USER):
+        with pytest.raises((ReadOnlyFile, NotPermitted) if caller is USER else ReadOnlyFile):
+            await fs.rename(REC, to, caller)
+    assert (await show(fs))["status"] == Status.EXPIRED
+    await fs.mkdirs(to)
+    with pytest.raises(ReadOnlyFile):
+        await fs.rename(REC, to, exchange=True)
+    with pytest.raises(ReadOnlyFile):
+        await fs.rename(to, REC, exchange=True)
+    fs.clock.advance(7.1 * DAY)
+    assert (await sweep(fs))[REC] == "remove"
+    assert await fs.node(f"{OTHER}/other/file")
+
+
+async def test_under_another_number_or_user_an_expired_recording_stays_so(fs: Filesystem) -> None:
+    await expired(fs)
+    await fs.mkdirs("users/6/recordings")
+    await fs.rename(REC, "users/5/recordings/9")
+    await fs.rename("users/5", "users/7")
+    await fs.rename("users/7/recordings/9", "users/6/recordings/9")
+    assert (await show(fs, "users/6/recordings/9"))["status"] == Status.EXPIRED
+    with pytest.raises(ReadOnlyFile):
+        await fs.write("users/6/recordings/9/new", b"x")
+    fs.clock.advance(7.1 * DAY)
+    assert await sweep(fs) == {"users/6/recordings/9": "remove"}
+
+
 async def test_a_job_that_becomes_a_recording_begins_its_life_then(fs: Filesystem) -> None:
     await fs.write("temp/5/1/file", b"bytes")
     await fs.mkdirs("users/5/recordings")

@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import trio
+
 from recfs.api.paths import parts_of
+from recfs.core.layout import is_cut
 from recfs.errors import InvalidArgument, InvalidPath, NotFound, RecfsError
 from recfs.state.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from recfs.api.control import Handler
     from recfs.fs.trash import Trash, Trashed
+
+PURGED_AT_ONCE = 100
+"""Entries that are given up before others have their turn."""
 
 
 class TrashAnswers:
@@ -26,28 +32,22 @@ class TrashAnswers:
         """Methods by name."""
         return {"trash_list": self.list, "trash_restore": self.restore, "trash_purge": self.purge}
 
-    def _chosen(self, params: dict[str, Any]) -> Sequence[Trashed]:
-        """Those that are meant: by `ids`, else by all of `path` (it and everything below), `user`, `since_s` and
-        `older_s` that are given.
-        """
-        entries = self._trash.entries()
+    async def _chosen(self, params: dict[str, Any]) -> Sequence[Trashed]:
+        """Those that are meant: by `ids`, else by what `_meant` knows. Raises NotFound."""
         ids = params.get("ids")
-        if ids is not None:
-            known = {each.number: each for each in entries}
-            missing = [number for number in ids if number not in known]
-            if missing:
-                raise NotFound(f"the trash has no number {', '.join(map(str, missing[:10]))}")
-            return [known[number] for number in dict.fromkeys(ids)]
-        path, older_s = params.get("path"), float(params.get("older_s") or 0.0)
-        user, since_s = params.get("user"), params.get("since_s")
-        if path is not None:
-            at = b"/".join(_names(str(path)))
-            entries = [each for each in entries if each.path == at or each.path.startswith(at + b"/")]
-        if user is not None:
-            entries = [each for each in entries if each.user == str(user)]
-        if since_s is not None:
-            entries = [each for each in entries if each.age_s <= float(since_s)]
-        return [each for each in entries if each.age_s >= older_s]
+        if ids is None:
+            is_meant = _meant(params)
+            return [each async for each in self._trash.entries() if is_meant(each)]
+        found: list[Trashed] = []
+        missing: list[int] = []
+        for number in dict.fromkeys(ids):
+            try:
+                found.append(self._trash.known(number))
+            except NotFound:
+                missing.append(number)
+        if missing:
+            raise NotFound(f"the trash has no number {', '.join(map(str, missing[:10]))}")
+        return found
 
     def _as_json(self, entry: Trashed) -> dict[str, Any]:
         return {
@@ -65,19 +65,25 @@ class TrashAnswers:
         }
 
     async def list(self, params: dict[str, Any]) -> dict[str, Any]:
-        """The versions in the trash, in the order in which they were deleted, and for how long it keeps any."""
-        return {
+        """The versions in the trash, in the order in which they were deleted, and for how long it keeps any.
+
+        A page: those after the number `after`. `next`, where there is one, is the `after` of the page that follows.
+        """
+        is_meant = _meant(params)
+        entries, following = self._trash.page(int(params.get("after") or 0))
+        told = {
             "retention_s": self._trash.retention_s,
-            "entries": [self._as_json(each) for each in self._chosen(params)],
+            "entries": [self._as_json(each) for each in entries if is_meant(each)],
         }
+        return told if following is None else told | {"next": following}
 
     async def restore(self, params: dict[str, Any]) -> dict[str, Any]:
         """Bring versions back, each by itself; of each path the one that was deleted last."""
-        chosen, to, force = self._chosen(params), params.get("to"), bool(params.get("force", False))
+        chosen, to, force = await self._chosen(params), params.get("to"), bool(params.get("force", False))
         if params.get("ids") is None:
             if all(params.get(key) is None for key in ("path", "user", "since_s")):
                 raise InvalidArgument("ids, path, user or since_s has to be given")
-            chosen = list({each.path: each for each in chosen}.values())
+            chosen = list({(each.path, is_cut(each.path) and each.number): each for each in chosen}.values())
         if to is None:
             outcome, restored = await self._trash.restore_all(chosen, force=force)
             return outcome.as_json() | {"restored": [{"number": number, "path": path} for number, path in restored]}
@@ -99,7 +105,9 @@ class TrashAnswers:
         if not params.get("all") and all(params.get(key) is None for key in choices):
             raise InvalidArgument("ids, path, user, since_s, older_s or all has to be given")
         outcome = Outcome()
-        for each in self._chosen(params):
+        for count, each in enumerate(await self._chosen(params)):
+            if count % PURGED_AT_ONCE == PURGED_AT_ONCE - 1:
+                await trio.lowlevel.checkpoint()  # requests come first
             try:
                 await self._trash.give_up(each.number)
             except (RecfsError, OSError) as error:
@@ -108,6 +116,23 @@ class TrashAnswers:
                 outcome.did(each.size_bytes)
         await self._trash.durable()
         return outcome.as_json()
+
+
+def _meant(params: dict[str, Any]) -> Callable[[Trashed], bool]:
+    """Whether an entry is meant: by all of `path` (it and everything below), `user`, `since_s`, `older_s` given."""
+    path, older_s = params.get("path"), float(params.get("older_s") or 0.0)
+    user, since_s = params.get("user"), params.get("since_s")
+    at = b"/".join(_names(str(path))) if path is not None else b""
+
+    def is_meant(each: Trashed) -> bool:
+        return (
+            (path is None or each.path == at or each.path.startswith(at + b"/"))
+            and (user is None or each.user == str(user))
+            and (since_s is None or each.age_s <= float(since_s))
+            and each.age_s >= older_s
+        )
+
+    return is_meant
 
 
 def _names(path: str) -> list[bytes]:

@@ -131,7 +131,7 @@ def unkeep(invocation: Invocation, paths: tuple[Path, ...], note: str | None) ->
 def set_expiry(invocation: Invocation, path: Path, date: str, note: str | None) -> None:
     """Have a recording expire at a date, in place of what its rule says; `never`: as the rule says again.
 
-    DATE is one of ISO 8601: 2027-01-31, 2027-01-31T18:00 or 2027-01-31T18:00:00+01:00; UTC where no zone is named. It
+    DATE is one of ISO 8601: 2027-01-31 or 20270131, 2027-01-31T18:00, 2027-01-31T18:00:00+01:00; UTC without a zone. It
     counts by the calendar, and not before the time until then has passed while the machine was on: so a clock that is
     put ahead removes nothing.
     """

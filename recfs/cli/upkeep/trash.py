@@ -43,7 +43,8 @@ def trash() -> None:
 
     `[trash].retention` says how long it is kept: by default not at all. Directories, links and extended attributes are
     kept as well. What only S3 had stays there meanwhile (kind S3), and comes back without a transfer. What is kept
-    takes its room on the disk or in S3; it counts towards no quota unless `[trash].charged` says so.
+    takes its room on the disk or in S3; it counts towards no quota unless `[trash].charged` says so. Beyond a user's
+    `[trash].max_metadata` what was deleted first goes early.
     """
 
 
@@ -60,10 +61,15 @@ def list_(
     """Show what is in the trash: all of it, or what was at PATH and below.
 
     Of a file that was overwritten several times each version has a number; the highest is the newest. The times are
-    those that passed while the machine ran.
+    those that passed while the machine ran. A path that ends with "/…" is the beginning of one that was too long to be
+    kept whole: `recfs trash restore NUMBER --to PATH` brings such a file back.
     """
     store, inside = _at(invocation, path)
-    result = store.call("trash_list", path=inside, user=user, since_s=since, older_s=older)
+    asked = {"path": inside, "user": user, "since_s": since, "older_s": older}
+    result = store.call("trash_list", **asked)
+    while (following := result.pop("next", None)) is not None:  # in pages, so that the daemon holds nobody up
+        page = store.call("trash_list", **asked, after=following)
+        result = page | {"entries": result["entries"] + page["entries"]}
     if invocation.json:
         output.emit_json(result)
         return
@@ -81,7 +87,7 @@ def list_(
                 output.duration(each["left_s"]),
                 _KIND.get(each["kind"]) or ("S3" if each["in"] == "s3" else "file"),
                 output.size(each["size_bytes"]) if each["kind"] == "file" else "-",
-                output.show_name(each["path"]),
+                output.show_name(each["path"]) + ("…" if each["path"].endswith("/") else ""),
             )
             for each in entries
         ],

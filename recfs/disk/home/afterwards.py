@@ -111,6 +111,8 @@ class Afterwards:
             # Not before: a row that says "in the trash" too early would be all that is left of the place it lies at.
             entry.staging = entry.place = None
             self._behind.garbage(entry, discard=False)
+            if entry.gid in self._todo.expired:  # it was given up on its way
+                self._todo.garbage[entry.gid] = entry
 
     def _take_back(self, job: Job) -> Node | Garbage | None:
         """The step did not happen: the metadata says again where the entry really lies. Returns what to try again."""

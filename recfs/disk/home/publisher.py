@@ -107,10 +107,11 @@ class HomePublisher(BatchSubscriber):
         return self._todo.stays(entry)
 
     def purge(self, entry: Garbage) -> None:
-        """The retention of *entry*, which lies in the trash, is over."""
-        self._todo.garbage[entry.gid] = entry
+        """The retention of *entry* is over. What is still on its way to the trash goes as it arrives."""
         self._todo.expired.add(entry.gid)
-        self._woken()
+        if entry.in_trash:
+            self._todo.garbage[entry.gid] = entry
+            self._woken()
 
     def is_given_up(self, entry: Garbage) -> bool:
         """Whether `purge` was called of it."""

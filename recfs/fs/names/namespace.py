@@ -240,6 +240,8 @@ class Namespace:
                 raise Busy(f"{node.path} is part of every store")
             if node.role is Role.RECORDING and node.life is not None and node.life.status is Status.REMOVING:
                 raise Busy(f"{node.path} is being removed")
+            if role is not Role.RECORDING and node.role is Role.RECORDING:
+                may_grow(node)  # as a directory of another recording it could be written to, and would not go
             step: DirNode = new
             while step.parent is not step:
                 if step is node:

@@ -12,11 +12,12 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from recfs.core.fallback import auto_dirs
-from recfs.core.layout import Role
+from recfs.core.layout import Role, kept_path
 from recfs.core.model import State
 from recfs.core.observing.kinds import EventKind
 from recfs.errors import Busy, IsADirectory, NotADirectory, NotEmpty, NotFound, RecfsError, Stale
 from recfs.fs.caller import Caller, may_change, may_take
+from recfs.fs.names.births import recall_life
 from recfs.ports.rows import Pending
 from recfs.state.nodes import DirNode, FileNode, Garbage, LinkNode, Node
 from recfs.state.turns import Turn
@@ -66,7 +67,11 @@ class Removal:
 
     async def prepare(self, node: Node) -> bool:
         """Load what the trash is to keep of *node*, before that is removed; True: time passed meanwhile."""
-        if node.xattrs is not None or not self._versions.trash.is_kept:
+        if not self._versions.trash.is_kept:
+            return False
+        if isinstance(node, DirNode) and node.role in (Role.INSIDE, Role.JOB, Role.SHARED_DIR):
+            await recall_life(self._tree, node)  # it may have been a recording, and be one again
+        if node.xattrs is not None:
             return False
         await self._tree.xattrs(node)
         return True
@@ -94,7 +99,7 @@ class Removal:
 
     def _entry_garbage(self, node: Node) -> None:
         entry = Garbage(
-            self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.steady_ns()
+            self._tree.new_gid(), node.ino, node.kind, kept_path(node.parts()), self._tree.clock.steady_ns()
         )
         entry.home_ino = node.home_ino
         self._versions.hand_over(node, entry)

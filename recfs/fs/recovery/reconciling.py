@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from recfs.core.bounds import MAX_INT
+from recfs.core.layout import kept_path
 from recfs.core.model import Kind
 from recfs.errors import FsError, NotADirectory, NotFound, Stale
 from recfs.fs.recovery.survey import Survey
@@ -83,7 +84,7 @@ class Reconciling:
 
     async def _in_trash(self, trashed: InTrash) -> None:
         row = trashed.row
-        entry = Garbage(trashed.number, row.ino, Kind.FILE, b"/".join(trashed.path), self._tree.clock.steady_ns())
+        entry = Garbage(trashed.number, row.ino, Kind.FILE, kept_path(trashed.path), self._tree.clock.steady_ns())
         entry.size_bytes, entry.sha256, entry.md5 = row.size_bytes, row.sha256, row.md5
         entry.mode, entry.uid, entry.gid_owner, entry.mtime_ns = row.mode, row.uid, row.gid, row.mtime_ns
         entry.home_ino = row.placement.home_ino

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from recfs.core.layout import Role, child_role
+from recfs.core.layout import child_role
 from recfs.core.life import restored_life
 from recfs.core.model import Kind, State
 from recfs.core.observing.kinds import EventKind
-from recfs.disk.packing import unpacked
 from recfs.disk.staging import TRASH_LABEL
 from recfs.errors import Exists, IsADirectory, NotADirectory, NotSupported, Stale
 from recfs.fs.attributes import Changes
@@ -75,8 +74,9 @@ class Returning:
         self.taken.add(number)
         try:
             await self._admit(folder, names[-1], entry, force=force)
+            own = await self._index.attributes(entry)
             with trio.CancelScope(shield=True):
-                node = await self._enter_as(entry, folder, names[-1], force=force)
+                node = await self._enter_as(entry, folder, names[-1], own, force=force)
                 if durable:
                     await self._behind.durable(node.ino)
         finally:
@@ -89,11 +89,14 @@ class Returning:
         self._tell(node)
         return node
 
-    async def _enter_as(self, entry: Garbage | TrashRow, folder: DirNode, name: bytes, *, force: bool) -> Node:
+    async def _enter_as(
+        self, entry: Garbage | TrashRow, folder: DirNode, name: bytes, own: dict[bytes, bytes], *, force: bool
+    ) -> Node:
+        """*own*: the extended attributes it had."""
         if not isinstance(entry, TrashRow):
-            return await self._move(entry, folder, name, force=force)
+            return await self._move(entry, folder, name, own, force=force)
         if entry.kind is Kind.DIR:
-            return await self._make_dir(folder, name, entry)
+            return await self._make_dir(folder, name, entry, own)
         if entry.kind is Kind.FILE and entry.object_key is not None:
             if self._objects is None:
                 raise NotSupported("its bytes are in S3, and the configuration has no [s3]")
@@ -106,7 +109,7 @@ class Returning:
         if entry.object_key is not None and self._objects is not None:
             self._objects.take(entry)
         self._make_room(folder, name)
-        return self._enter_row(entry, folder, name)
+        return self._enter_row(entry, folder, name, own)
 
     def _tell(self, node: Node) -> None:
         self._kernel.forget_entry(node.parent.ino, node.name, 0)
@@ -135,10 +138,10 @@ class Returning:
             child = await self._tree.child(folder, name)
             if child is None:
                 path = b"/".join(names[: depth + 1])
-                rows = [row for row in self._index.rows.values() if row.kind is Kind.DIR and row.path == path]
+                row = self._index.folder(path)
                 with contextlib.suppress(Exists):
-                    if rows:
-                        await self._make_dir(folder, name, max(rows))
+                    if row is not None:
+                        await self._make_dir(folder, name, row, await self._index.attributes(row))
                     else:
                         caller = Caller(entry.uid, entry.gid_owner, operator=True)
                         self._tell(await self._vfs.mkdir(folder.ino, name, MADE_MODE, caller))
@@ -148,27 +151,23 @@ class Returning:
             folder = child
         return folder
 
-    async def _make_dir(self, folder: DirNode, name: bytes, row: TrashRow) -> DirNode:
+    async def _make_dir(self, folder: DirNode, name: bytes, row: TrashRow, own: dict[bytes, bytes]) -> DirNode:
         """Make a directory as it was, and take it out of the trash. Raises Exists."""
         caller = Caller(row.uid, row.gid_owner, operator=True)
         node = await self._vfs.mkdir(folder.ino, name, row.mode, caller)
         self._index.drop(row.gid)
         self._tree.events.noted(EventKind.RESTORED, node, "from the trash")
-        self._describe(node, row)
+        self._describe(node, own)
         life = restored_life(row.life, self._tree.clock.steady_ns()) if row.life else None
-        if life is not None and node.role is Role.RECORDING:
+        if life is not None:  # also of one that had been moved into another directory: it goes with it from there
             node.life = life
             self._behind.recording(node)
         await self._vfs.setattr(node.ino, Changes(mode=row.mode, gid=row.gid_owner), _OPERATOR)
         self._tell(node)
         return node
 
-    def _describe(self, node: Node, beside: TrashRow | None) -> None:
+    def _describe(self, node: Node, own: dict[bytes, bytes]) -> None:
         """Give *node* the extended attributes it had. Atomic."""
-        own: dict[bytes, bytes] = {}
-        if beside is not None:
-            with contextlib.suppress(ValueError):  # of a damaged catalogue; the bytes are worth more
-                own = unpacked(beside.xattrs)
         node.xattrs = own
         for name, value in own.items():
             self._behind.xattr(node.ino, name, value)
@@ -199,10 +198,10 @@ class Returning:
             return
         replaced, accounts = folder.children.get(name), self._tree.accounts
         freed = 0
-        if isinstance(replaced, FileNode) and not accounts.charges_trash:  # else it goes on counting, in the trash
+        if isinstance(replaced, FileNode) and not accounts.in_trash.charges:  # else it goes on counting, in the trash
             freed = replaced.bytes
         if folder.account is not None:
-            freed += accounts.charged_for(folder.account, entry.gid)
+            freed += accounts.in_trash.charged_for(folder.account.user, entry.gid)
             if replaced is None:
                 folder.account.check_add_file(self._tree.clock.calendar_ns(), upload=False)
             folder.account.demand(freed, max(freed, size))
@@ -217,7 +216,9 @@ class Returning:
             self._vfs.removal.discard(there, successor=None)
             self._kernel.forget_entry(folder.ino, name, there.ino)
 
-    async def _move(self, entry: Garbage, folder: DirNode, name: bytes, *, force: bool) -> FileNode:
+    async def _move(
+        self, entry: Garbage, folder: DirNode, name: bytes, own: dict[bytes, bytes], *, force: bool
+    ) -> FileNode:
         """Take the bytes to staging, and enter the file. Either both, or neither."""
         limiter = self._vfs.backing_files.pool.limiter
         staging, size = await trio.to_thread.run_sync(self._take, entry, limiter=limiter)
@@ -228,7 +229,7 @@ class Returning:
             self._refuse(folder, name, entry, force=force)
             self._check(folder, name, entry, size)
             self._make_room(folder, name)
-            return self._enter(entry, folder, name, staging, size)
+            return self._enter(entry, folder, name, own, staging, size)
         except BaseException:
             await trio.to_thread.run_sync(self._give_back, entry, staging, limiter=limiter)
             raise
@@ -256,11 +257,13 @@ class Returning:
     def _give_back(self, entry: Garbage, staging: str) -> None:
         self._store.rename(self._store.staging(staging), self._store.trash(entry.gid))
 
-    def _enter(self, entry: Garbage, folder: DirNode, name: bytes, staging: str, size: int) -> FileNode:
+    def _enter(
+        self, entry: Garbage, folder: DirNode, name: bytes, own: dict[bytes, bytes], staging: str, size: int
+    ) -> FileNode:
         """The file is there again, and the trash has it no more. Atomic."""
         node = self._file(entry, folder, name, size)
         node.staging, node.home_ino = staging, entry.home_ino
-        self._describe(node, entry.beside)
+        self._describe(node, own)
         node.enter(State.SEALING)
         if entry.sha256 is not None:
             node.enter(State.COMMITTED)
@@ -276,7 +279,7 @@ class Returning:
         self._behind.purged(entry.gid)
         return node
 
-    def _enter_row(self, row: TrashRow, folder: DirNode, name: bytes) -> FileNode | LinkNode:
+    def _enter_row(self, row: TrashRow, folder: DirNode, name: bytes, own: dict[bytes, bytes]) -> FileNode | LinkNode:
         """The same of what has no bytes here. Atomic."""
         tree = self._tree
         node: FileNode | LinkNode
@@ -299,7 +302,7 @@ class Returning:
                 self._vfs.backing_files.pool.label(node)
                 node.enter(State.SEALING)
                 self._vfs.pipeline.submit(node.ino)
-        self._describe(node, row)
+        self._describe(node, own)
         self._tree.events.noted(EventKind.RESTORED, node, "from the trash")
         self._behind.node(node)
         self._index.drop(row.gid)

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from heapq import nsmallest
 from typing import TYPE_CHECKING, NamedTuple
 
-from recfs.core.layout import owner_of
+import trio
+
+from recfs.core.layout import is_cut, owner_of
 from recfs.core.model import Kind
-from recfs.errors import NotFound, RecfsError
+from recfs.errors import InvalidArgument, NotFound, RecfsError
 from recfs.fs.trash.returning import Returning
+from recfs.ports.rows import TrashRow
 from recfs.state.nodes import DirNode
 from recfs.state.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from recfs.disk.home.publisher import HomePublisher
     from recfs.disk.trash_index import TrashIndex
     from recfs.fs.vfs import Vfs
     from recfs.ports.kernel import KernelCache
-    from recfs.ports.rows import TrashRow
     from recfs.state.nodes import Garbage, Node
     from recfs.stores.local import LocalStore
     from recfs.tier.trashed import TrashedObjects
 
 _NS = 1_000_000_000
+PAGE = 500
+"""Entries of a page, at most."""
+PAGE_BYTES = 256 << 10
+"""Of their paths, at which a page ends: as JSON each byte may be six."""
 
 
 class Trashed(NamedTuple):
@@ -64,26 +71,52 @@ class Trash:
         self._index = index
         self._objects = objects
         self._returning = Returning(vfs, store, publisher, kernel, index, objects)
+        in_trash = vfs.tree.accounts.in_trash
+        in_trash.give_up = self._make_room
+        in_trash.shrink()
 
     @property
     def retention_s(self) -> float:
         """For how long anything is kept, in seconds; 0: not at all."""
         return self._index.retention_s
 
-    def entries(self) -> list[Trashed]:
-        """All there is, in the order in which it was deleted. Atomic."""
-        now, found = self._tree.clock.steady_ns(), list[Trashed]()
-        entries: list[Garbage | TrashRow] = [*self._tree.garbage.values(), *self._index.rows.values()]
-        for entry in entries:
-            if self._is_kept(entry):
-                age_s = max(0.0, (now - entry.deleted_ns) / _NS)
-                found.append(
-                    Trashed(
-                        entry.gid, entry.kind, entry.path, entry.size_bytes, entry.sha256, entry.uid, entry.gid_owner,
-                        age_s, getattr(entry, "object_key", None) is not None,
-                    )
-                )  # fmt: skip
-        return sorted(found)
+    def page(self, after: int = 0, most: int = PAGE) -> tuple[list[Trashed], int | None]:
+        """What there is of the next *most* numbers after one, in the order in which it was deleted; and the number
+        after which more may be, or None. Atomic: in pages, so that nobody waits for a trash of any size.
+        """
+        numbers = (gid for known in (self._tree.garbage, self._index.rows) for gid in known if gid > after)
+        looked, found, path_bytes = nsmallest(most, numbers), list[Trashed](), 0
+        for number in looked:
+            entry = self._find(number)
+            if entry is not None and self._is_kept(entry):
+                found.append(self._told(entry))
+                path_bytes += len(entry.path)
+                if path_bytes > PAGE_BYTES:
+                    return found, number
+        return found, looked[-1] if len(looked) == most else None
+
+    async def entries(self) -> AsyncIterator[Trashed]:
+        """All there is, in the order in which it was deleted; what others do meanwhile may be in it or not."""
+        after: int | None = 0
+        while after is not None:
+            found, after = self.page(after)
+            for each in found:
+                yield each
+            await trio.lowlevel.checkpoint()  # requests come first
+
+    def known(self, number: int) -> Trashed:
+        """One of them. Raises NotFound. Atomic."""
+        return self._told(self._known(number))
+
+    def _told(self, entry: Garbage | TrashRow) -> Trashed:
+        age_s = max(0.0, (self._tree.clock.steady_ns() - entry.deleted_ns) / _NS)
+        is_far = isinstance(entry, TrashRow) and entry.object_key is not None
+        return Trashed(
+            entry.gid, entry.kind, entry.path, entry.size_bytes, entry.sha256, entry.uid, entry.gid_owner, age_s, is_far
+        )
+
+    def _find(self, number: int) -> Garbage | TrashRow | None:
+        return self._index.rows.get(number) or self._tree.garbage.get(number)
 
     def _is_kept(self, entry: Garbage | TrashRow) -> bool:
         """Whether it is in the trash, or on its way there, and nobody has taken it."""
@@ -101,7 +134,7 @@ class Trash:
         return entry.gid in self._returning.taken
 
     def _known(self, number: int) -> Garbage | TrashRow:
-        entry = self._index.rows.get(number) or self._tree.garbage.get(number)
+        entry = self._find(number)
         if entry is None or not self._is_kept(entry):
             raise NotFound(f"the trash has no number {number}")
         return entry
@@ -122,6 +155,12 @@ class Trash:
             self._publisher.purge(garbage)
             if self._objects is not None:
                 self._objects.give_up_copy(garbage)
+
+    def _make_room(self, number: int) -> None:
+        """The entry makes room for what its user has deleted since. Atomic."""
+        entry = self._find(number)
+        if entry is not None and self._is_kept(entry):
+            self.purge(entry)
 
     def expired(self) -> list[tuple[Garbage | TrashRow, int, int]]:
         """What only its retention keeps, for `core/lifecycle.py`. Atomic."""
@@ -151,7 +190,7 @@ class Trash:
         is no such version, Stale where its bytes are gone, Exists, and what making a file may (QuotaExceeded …).
         """
         await self._returning.arrived(self._known(number))
-        names = list(to) if to is not None else self._known(number).path.split(b"/")
+        names = list(to) if to is not None else _names(self._known(number).path)
         return await self._returning.bring(number, partial(self._known, number), names, force=force)
 
     async def restore_all(self, chosen: Sequence[Trashed], *, force: bool) -> tuple[Outcome, list[tuple[int, str]]]:
@@ -166,7 +205,7 @@ class Trash:
                 if each.kind is Kind.DIR and await self._is_there(each):
                     continue
                 await self._returning.arrived(self._known(each.number))
-                names = each.path.split(b"/")
+                names = _names(each.path)
                 known = partial(self._known, each.number)
                 node = await self._returning.bring(each.number, known, names, force=force, durable=False)
             except (RecfsError, OSError) as error:
@@ -181,9 +220,16 @@ class Trash:
     async def _is_there(self, wanted: Trashed) -> bool:
         """Whether a directory is there, or came back with what is in it."""
         node: Node | None = self._tree.root
-        for name in wanted.path.split(b"/"):
+        for name in _names(wanted.path):
             node = await self._tree.child(node, name) if isinstance(node, DirNode) else None
         return isinstance(node, DirNode)
 
 
-__all__ = ["Trash", "Trashed"]
+def _names(path: bytes) -> list[bytes]:
+    """The path that an entry had. Raises InvalidArgument where no more of it is kept than its beginning."""
+    if is_cut(path):
+        raise InvalidArgument("it lay deeper than a path may tell; `recfs trash restore NUMBER --to PATH` has it back")
+    return path.split(b"/")
+
+
+__all__ = ["PAGE", "Trash", "Trashed"]

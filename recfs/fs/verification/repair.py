@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from recfs.core.layout import kept_path
 from recfs.core.model import State
 from recfs.core.observing.kinds import EventKind
 from recfs.core.verification.verdicts import Copy
@@ -77,7 +78,7 @@ class Repair:
             return False, "it is open: it can be repaired when it is closed"
         # Atomic from here on.
         entry = Garbage(
-            self._tree.new_gid(), node.ino, node.kind, b"/".join(node.parts()), self._tree.clock.steady_ns()
+            self._tree.new_gid(), node.ino, node.kind, kept_path(node.parts()), self._tree.clock.steady_ns()
         )  # without a size: the trash keeps no bad bytes under a good checksum
         entry.home_ino = node.home_ino
         self._backing_files.versions.hand_over(node, entry)
