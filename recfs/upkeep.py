@@ -93,9 +93,11 @@ def build(
     being committed.
     """
     trash = Trash(vfs, store, publisher, kernel, index, tier.trashed if tier is not None else None)
+    expiry = Expiry(vfs, reports, interval_s=config.recordings.sweep_interval)
     sweeper = Sweeper(
         vfs, trash, vfs.tree.clock,
         max_age_s=config.temp.max_age, interval_s=config.temp.sweep_interval, retention_s=config.trash.retention,
+        held_up=expiry.held_up,
     )  # fmt: skip
     watcher = None
     if config.watch.enabled:
@@ -116,7 +118,7 @@ def build(
         bucket = BucketBackups(tier.objects, config.s3.url)
     ownership = tier.ownership if tier is not None else None
     backups = Backups(settings, vfs.tree, copies, generations, bucket, ownership)
-    expiry, policy = Expiry(vfs, reports, interval_s=config.recordings.sweep_interval), config.policy()
+    policy = config.policy()
     archiving = None
     if tier_run is not None and any(rule.archive_storage_class is not None for rule in policy.rules):
         every_s = config.recordings.sweep_interval
@@ -133,7 +135,9 @@ def build(
     orphans = _orphans(config, vfs, store, publisher, kernel, trash, tier, repair)
     if restored:
         orphans.restored()
-    versions = VersionSweep(vfs, kernel, config.versions, every_s=config.sweep.versions_every)
+    versions = VersionSweep(
+        vfs, kernel, config.versions, expiry.held_up, every_s=config.sweep.versions_every
+    )  # fmt: skip
     work = UpkeepWork(
         sweeper, trash, expiry, archiving, backups, multiparts, orphans, versions, watcher, verifications, scrub
     )  # fmt: skip

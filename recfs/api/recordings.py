@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from recfs.api.paths import parts_of, text
 from recfs.clock import SystemClock, boot_id
 from recfs.core.life import recordings_since, unrecorded
-from recfs.core.retention import UNUSED, Now, judge
+from recfs.core.retention import UNUSED, Now, held_up, judge
 from recfs.errors import NotFound
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Asked:
             now = Now(clock.steady_ns(), clock.calendar_ns())
         self._now = now
         since_ns = recordings_since(facts)
+        self._held = held_up(snapshot.inside(), now)
         self._unknown = unrecorded(min(since_ns if since_ns is not None else now.steady_ns, now.steady_ns))
 
     def list(self, user: str | None, status: str | None, due_s: float | None) -> list[dict[str, Any]]:
@@ -56,6 +57,7 @@ class Asked:
     def _as_json(self, recorded: Recorded) -> dict[str, Any]:
         row, now = recorded.row, self._now
         life, use = recorded.life or self._unknown, self._uses.get(row.ino, UNUSED)
+        use = use._replace(holds=self._held.get(row.ino, ""))
         verdict = judge(self._policy, recorded.path, life, now, use)
         left_ns = None if verdict.due_ns is None else verdict.due_ns - now.steady_ns
         return {

@@ -39,6 +39,7 @@ from recfs.catalogue.rows import (
 )
 from recfs.core.layout import owner_of
 from recfs.core.model import Kind
+from recfs.core.retention import Inside
 from recfs.ports.reports import Checked, Entry, Health, InS3, Listed, Queued, Recorded, Waiting
 from recfs.ports.rows import ROOT_INO, AccountRow, EventRow, JournalRow, LocalCopy, Placement, SweepRow
 
@@ -158,6 +159,26 @@ class SqliteSnapshot:
             row, kept = node_row(tuple(rest[:width])), rest[width:]
             is_kept = bool(kept) and kept[0] is not None
             yield Recorded((b"users", owner, b"recordings", row.name), row, life(tuple(kept)) if is_kept else None)
+
+    def inside(self) -> Iterator[Inside]:
+        """As the port says: all that is kept or has a date, but for what is called users/<id>/recordings/<id>."""
+        if not self._keeps_lives:
+            return
+        query = (
+            f"select node.ino, {LIFE} from recording join node on node.ino = recording.ino"
+            " join node as folder on folder.ino = node.parent join node as owner on owner.ino = folder.parent"
+            " join node as top on top.ino = owner.parent"
+            " where (recording.keep = 1 or recording.expires_ns is not null) and not (folder.name = ?"
+            f" and top.name = ? and top.parent = {ROOT_INO} and owner.ino <> {ROOT_INO} and top.ino <> {ROOT_INO})"
+        )
+        for ino, *kept in self._db.execute(query, (b"recordings", b"users")):
+            names: list[bytes] = []
+            at: list[int] = [ino]
+            while at[-1] != ROOT_INO:
+                ((parent, name),) = self._db.execute("select parent, name from node where ino = ?", (at[-1],))
+                names.append(name)
+                at.append(parent)
+            yield Inside(tuple(reversed(names)), life(tuple(kept)), at)
 
     def states(self) -> dict[str, int]:
         """How many files are in each state. Only the uncommitted are counted; the root's total tells the rest."""

@@ -38,11 +38,11 @@ class JobVerdict:
     due_ns: int
 
 
-def job_verdict(last_change_ns: int, now_ns: int, max_age_s: float, open_files: int) -> JobVerdict:
+def job_verdict(last_change_ns: int, now_ns: int, max_age_s: float, open_files: int, holds: str = "") -> JobVerdict:
     """Decide about one temp job.
 
-    It expires when `max_age_s` or more has passed since the last change inside it and none of its files is
-    open. One that lies ahead of `now_ns` keeps the job.
+    It expires when `max_age_s` or more has passed since the last change inside it, none of its files is open, and
+    nothing in it is to stay (*holds*: what, and why). One that lies ahead of `now_ns` keeps the job.
     """
     due_ns = last_change_ns + round(max_age_s * _NS_PER_S)
     if last_change_ns > now_ns:
@@ -56,6 +56,8 @@ def job_verdict(last_change_ns: int, now_ns: int, max_age_s: float, open_files: 
     if open_files > 0:
         files = "1 file is" if open_files == 1 else f"{open_files} files are"
         return JobVerdict(False, f"{age}, {max_age}, but {files} open", due_ns)
+    if holds:
+        return JobVerdict(False, f"{age}, {max_age}, but {holds}", due_ns)
     return JobVerdict(True, f"{age}, {max_age}", due_ns)
 
 

@@ -11,6 +11,7 @@ is off does not count in `steady_ns`: after it a date comes later by as much, an
 """
 
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -44,6 +45,8 @@ class Use(NamedTuple):
     files: int = 0
     writers: int = 0
     """Of these, for writing."""
+    holds: str = ""
+    """What in it is not to go with it, and why (`held_up`); empty: nothing."""
 
 
 UNUSED = Use()
@@ -187,25 +190,30 @@ def judge(policy: Policy, path: Path, life: Life, now: Now, use: Use = UNUSED) -
     number, rule = policy.rule_for(path)
     if life.status is Status.REMOVING:
         told = "its removal has begun"
-        if use.files:
-            return Verdict(Action.NONE, f"{told}, but {_files(use.files)} open", number, now.steady_ns)
-        return Verdict(Action.REMOVE, told, number, now.steady_ns)
+        held = _held(use, use.files, "open")
+        return Verdict(Action.NONE if held else Action.REMOVE, told + held, number, now.steady_ns)
     if life.keep:
         return Verdict(_revived(life), "kept", number)
     due = _due(rule, number, life, now)
-    held = due.is_due and due.cause is Cause.RULE and rule is not None and not rule.auto_cleanup
-    if held:
+    is_told = due.is_due and due.cause is Cause.RULE and rule is not None and not rule.auto_cleanup
+    if is_told:
         due = due._replace(why=f"{due.why}; auto_cleanup is off")
     if life.status is Status.EXPIRED:
-        if not due.is_due or held:
-            return Verdict(Action.REVIVE, due.why, number, None if held else due.at_ns)
+        if not due.is_due or is_told:
+            return Verdict(Action.REVIVE, due.why, number, None if is_told else due.at_ns)
         return _expired(policy, rule, number, life, now, use, due.why)
     storage_class = _storage_class(rule, life, now.steady_ns)
-    if not due.is_due or held:
+    if not due.is_due or is_told:
         return Verdict(Action.NONE, due.why, number, due.at_ns, storage_class)
-    if use.writers:
-        return Verdict(Action.NONE, f"{due.why}, but {_files(use.writers)} open for writing", number, due.at_ns)
-    return Verdict(Action.EXPIRE, due.why, number, due.at_ns)
+    held = _held(use, use.writers, "open for writing")
+    return Verdict(Action.NONE if held else Action.EXPIRE, due.why + held, number, due.at_ns)
+
+
+def _held(use: Use, files: int, how: str) -> str:
+    """What holds it up, as the end of a sentence; empty: nothing does."""
+    if files:
+        return f", but {_files(files)} {how}"
+    return f", but {use.holds}" if use.holds else ""
 
 
 def cause_of(policy: Policy, path: Path, life: Life, now: Now) -> Cause:
@@ -226,9 +234,8 @@ def _expired(
     told = f"{why}; grace {format_duration(grace_s)}"
     if now.steady_ns < at_ns:
         return Verdict(Action.NONE, f"{told}: removed in {_time(at_ns - now.steady_ns)}", number, at_ns)
-    if use.files:
-        return Verdict(Action.NONE, f"{told} is over, but {_files(use.files)} open", number, at_ns)
-    return Verdict(Action.REMOVE, f"{told} is over", number, at_ns)
+    held = _held(use, use.files, "open")
+    return Verdict(Action.NONE if held else Action.REMOVE, f"{told} is over{held}", number, at_ns)
 
 
 def _due(rule: RetentionRule | None, number: int | None, life: Life, now: Now) -> _Due:
@@ -274,6 +281,38 @@ def _by_age(rule: RetentionRule, number: int | None, life: Life, retention_s: fl
 
 def _age_from(rule: RetentionRule, life: Life) -> int:
     return life.changed_ns if rule.since == "change" else life.born_ns
+
+
+def protected(life: Life, now: Now) -> str:
+    """Why a directory that had been a recording is not to go with what it was moved into; empty: it may.
+
+    It is kept, or a date is set that has not come. Its status and the rules count where it is a recording alone.
+    """
+    if life.keep:
+        return "is kept"
+    due = _by_date(life, life.expires_ns, now) if life.expires_ns is not None else None
+    return f"has {due.why}" if due is not None and not due.is_due else ""
+
+
+class Inside(NamedTuple):
+    """A directory that had been a recording and was moved into something else, with a mark or a date of its own."""
+
+    path: Path
+    life: Life
+    at: Sequence[int]
+    """Its inode number, and those of all directories above it."""
+
+
+def held_up(found: Iterable[Inside], now: Now) -> dict[int, str]:
+    """Which directories are not to be removed with all that is in them, and why."""
+    held: dict[int, str] = {}
+    for each in found:
+        why = protected(each.life, now)
+        for ino in each.at if why else ():
+            held.setdefault(
+                ino, f"{os.fsdecode(b'/'.join(each.path))} in it {why}" if ino != each.at[0] else f"it {why}"
+            )
+    return held
 
 
 class Archive(NamedTuple):

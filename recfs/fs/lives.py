@@ -47,9 +47,10 @@ class Lives:
         """How many files are open in each recording of which any is, by its inode number."""
         return self._files.recordings_in_use()
 
-    def judge(self, folder: DirNode) -> Verdict:
-        """What is to be done about a recording now."""
-        return judge(self.policy, tuple(folder.parts()), life_of(folder), self.now, self.uses().get(folder.ino, Use()))
+    def judge(self, folder: DirNode, holds: str = "") -> Verdict:
+        """What is to be done about a recording now. *holds*: what in it is not to go with it (`held_up`)."""
+        use = self.uses().get(folder.ino, Use())._replace(holds=holds)
+        return judge(self.policy, tuple(folder.parts()), life_of(folder), self.now, use)
 
     def expires_ns(self, folder: DirNode) -> int | None:
         """When a recording expires, or did, by the calendar: the date that is set, else as its rule has it."""
@@ -83,11 +84,16 @@ class Lives:
         )
         self._set(folder, life, note)
 
-    def expire(self, folder: DirNode, *, by: str, note: str | None = None) -> None:
-        """Have the recording be expired from now on. Raises Busy for one that is kept, or written to."""
+    def expire(self, folder: DirNode, *, by: str, note: str | None = None, holds: str = "") -> None:
+        """Have the recording be expired from now on. Raises Busy for one that is kept, or written to.
+
+        *holds*: what in it is not to go with it; that is Busy, too.
+        """
         life = _changeable(folder)
         if life.keep:
             raise Busy(f"{folder.path} is kept; `recfs recording unkeep` it first")
+        if holds:
+            raise Busy(f"{folder.path}: {holds}")
         writers = self.uses().get(folder.ino, Use()).writers
         if writers:
             raise Busy(f"{folder.path}: {'1 file is' if writers == 1 else f'{writers:,} files are'} open for writing")
@@ -112,9 +118,9 @@ class Lives:
 
     # --- as the policy says --------------------------------------------------------------------------------------
 
-    def carry_out(self, folder: DirNode) -> Verdict:
+    def carry_out(self, folder: DirNode, holds: str) -> Verdict:
         """Judge a recording, and do at once what changes its row alone; what is to be removed is marked so."""
-        verdict = self.judge(folder)
+        verdict = self.judge(folder, holds)
         life = life_of(folder)
         if verdict.action is Action.EXPIRE:
             cause = cause_of(self.policy, tuple(folder.parts()), life, self.now)

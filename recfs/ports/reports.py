@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple, Unpack
 
 from recfs.core.life import Life
-from recfs.core.retention import Horizon
+from recfs.core.retention import Horizon, Inside
 from recfs.ports.rows import AccountRow, EventRow, JournalRow, NodeRow, ObjectRow, SweepRow
 
 Answer = TypeVar("Answer")
@@ -129,6 +129,9 @@ class StoreQueries(Protocol):
 
         Each is made when it is asked for: of a great many there never is a list, and other threads have their turns.
         """
+
+    def inside(self) -> Iterator[Inside]:
+        """What had been a recording, was moved into something else, and is kept or has a date."""
 
     def states(self) -> dict[str, int]:
         """How many files are in each state."""

@@ -20,18 +20,20 @@ from typing import TYPE_CHECKING, Any
 
 from recfs.core.layout import Role
 from recfs.core.life import recordings_since, unrecorded
-from recfs.core.retention import UNUSED, Action, Candidate, Seen, horizon, is_of_interest, judge, judged, plan
+from recfs.core.retention import UNUSED, Action, Candidate, Seen, held_up, horizon, is_of_interest, judge, judged, plan
 from recfs.core.sweeping import Schedule
 from recfs.core.units import format_size
 from recfs.errors import FsError, Stale
+from recfs.fs.lives import life_of
 from recfs.ports.sweep import Progress, Sweep
-from recfs.state.nodes import DirNode
+from recfs.state.nodes import DirNode, is_gone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import trio
 
+    from recfs.core.life import Status
     from recfs.core.retention import Now, Policy, Use, Verdict
     from recfs.fs.vfs import Vfs
     from recfs.ports.reports import Reports, Snapshot
@@ -71,6 +73,14 @@ class Expiry:
         lives = self._vfs.lives
         now = lives.now
         return Seen(now, await self._reports.ask(_of_interest, lives.policy, now, lives.uses()))
+
+    async def held_up(self) -> dict[int, str]:
+        """Directories that hold what had been a recording and is not to go with them, by number, and why.
+
+        In an expired recording nothing comes to be so any more: it takes nothing new.
+        """
+        await self._vfs.behind.flush()
+        return await self._reports.ask(_held_up, self._vfs.lives.now)
 
     async def run(self, *, dry_run: bool) -> list[dict[str, Any]]:
         """Do now what is due, or (dry) say what that is; each recording of which something is to be said.
@@ -114,9 +124,15 @@ class Expiry:
             return []
         if not isinstance(folder, DirNode) or folder.role is not Role.RECORDING or ino in self._removing:
             return []  # it is no recording any more, or another run is about it
-        lives = self._vfs.lives
-        candidate = Candidate(ino, tuple(folder.parts()), folder.life or unrecorded(0), lives.uses().get(ino, UNUSED))
-        verdict = lives.carry_out(folder)
+        status = life_of(folder).status
+        held = await self.held_up()
+        # What it holds up was asked before another run had it take nothing new: the next look does it.
+        if is_gone(folder) or not _is_still(folder, status) or ino in self._removing:
+            return []
+        lives, holds = self._vfs.lives, held.get(ino, "")
+        use = lives.uses().get(ino, UNUSED)._replace(holds=holds)
+        candidate = Candidate(ino, tuple(folder.parts()), life_of(folder), use)
+        verdict = lives.carry_out(folder, holds)
         entry = _entry(candidate, verdict)
         if verdict.action is Action.REMOVE:
             self._removing.add(ino)
@@ -144,12 +160,22 @@ class Expiry:
         return folder.ino in self._vfs.lives.uses()
 
 
+def _is_still(folder: DirNode, status: Status) -> bool:
+    """Whether it is a recording, and where it was in its life. A call, as `is_gone`."""
+    return folder.role is Role.RECORDING and life_of(folder).status is status
+
+
+def _held_up(snapshot: Snapshot, now: Now) -> dict[int, str]:
+    return held_up(snapshot.inside(), now)
+
+
 def _of_interest(snapshot: Snapshot, policy: Policy, now: Now, uses: Mapping[int, Use]) -> list[Candidate]:
     since_ns = recordings_since(snapshot.meta())
     unknown = unrecorded(min(since_ns if since_ns is not None else now.steady_ns, now.steady_ns))
-    found = []
+    found, held = [], held_up(snapshot.inside(), now)
     for each in snapshot.recordings(beyond=horizon(policy, now.steady_ns)):
         candidate = Candidate(each.row.ino, each.path, each.life or unknown, uses.get(each.row.ino, UNUSED))
+        candidate = candidate._replace(use=candidate.use._replace(holds=held.get(each.row.ino, "")))
         if is_of_interest(judge(policy, candidate.path, candidate.life, now, candidate.use), now):
             found.append(candidate)
     return found

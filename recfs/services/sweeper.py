@@ -15,12 +15,14 @@ from recfs.ports.sweep import Progress, Sweep
 from recfs.state.nodes import DirNode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from recfs.fs.vfs import Vfs
     from recfs.ports.clock import Clock
     from recfs.ports.rows import NodeRow, TrashRow
     from recfs.state.nodes import Garbage
+
+    HeldUp = Callable[[], Awaitable[Mapping[int, str]]]
 
 log = logging.getLogger("recfs.sweeper")
 
@@ -54,13 +56,16 @@ class Sweeper:
         max_age_s: float,
         interval_s: float,
         retention_s: float,
+        held_up: HeldUp,
     ) -> None:
+        """*held_up*: finds the directories that hold what is not to go with them, and why."""
         self._vfs = vfs
         self._trash = trash
         self._clock = clock
         self._max_age_s = max_age_s
         self._interval_s = interval_s
         self._retention_s = retention_s
+        self._held_up = held_up
         self._problems = vfs.behind.problems
         self._of_jobs, self._of_trash = Progress(), Progress()
 
@@ -107,8 +112,11 @@ class Sweeper:
 
     async def _old_jobs(self) -> Aging[NodeRow]:
         now = self._clock.steady_ns()
-        rows, in_use = await self._jobs(self._horizon(now)), self._vfs.files.jobs_in_use()
-        return Aging(now, self._max_age_s, [(row, row.activity_ns, in_use[row.ino]) for row in rows])
+        rows = await self._jobs(self._horizon(now))
+        held = await self._held_up() if rows else {}
+        in_use = self._vfs.files.jobs_in_use()
+        aging = [(row, row.activity_ns, in_use[row.ino]) for row in rows if row.ino not in held]
+        return Aging(now, self._max_age_s, aging)
 
     async def _expire_jobs(self, rows: Sequence[NodeRow], going_on: trio.Nursery) -> str:
         self._of_jobs.total = len(rows)
@@ -123,19 +131,22 @@ class Sweeper:
 
     async def _each(self, rows: Sequence[NodeRow], now: int, *, dry_run: bool, kept: bool) -> list[dict[str, Any]]:
         told: list[dict[str, Any]] = []
+        held = await self._held_up() if rows else {}
         for row in rows:
             with self._problems.aside(PART, row.ino, os.fsdecode(row.name)):  # the other jobs are other people's
-                told += await self._look_at(row.ino, now, dry_run=dry_run, kept=kept)
+                told += await self._look_at(row.ino, now, held, dry_run=dry_run, kept=kept)
         return told
 
-    async def _look_at(self, ino: int, now: int, *, dry_run: bool, kept: bool) -> list[dict[str, Any]]:
+    async def _look_at(
+        self, ino: int, now: int, held: Mapping[int, str], *, dry_run: bool, kept: bool
+    ) -> list[dict[str, Any]]:
         tree = self._vfs.tree
         told = []
         job = tree.nodes.get(ino) or await tree.get(ino)
         if not isinstance(job, DirNode):
             return []
         open_files = self._vfs.files.jobs_in_use()[job.ino]
-        verdict = job_verdict(job.activity_ns, now, self._max_age_s, open_files)
+        verdict = job_verdict(job.activity_ns, now, self._max_age_s, open_files, held.get(job.ino, ""))
         entry = {
             "path": job.path,
             "age_s": (now - job.activity_ns) / NS,

@@ -89,8 +89,9 @@ class RecordingAnswers:
 
     async def expire(self, params: dict[str, Any]) -> dict[str, Any]:
         """Have the recording at a `path` be expired from now on."""
+        held = await self._expiry.held_up()
         folder = await self._folder(params)
-        self._vfs.lives.expire(folder, by=BY, note=_note(params))
+        self._vfs.lives.expire(folder, by=BY, note=_note(params), holds=held.get(folder.ino, ""))
         return await self._changed(folder)
 
     async def keep(self, params: dict[str, Any]) -> dict[str, Any]:

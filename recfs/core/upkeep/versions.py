@@ -88,6 +88,8 @@ class Version(NamedTuple):
     open_files: int
     is_whole: bool
     """Whether all of it is committed: else somebody is still making it, or was cut off."""
+    holds: str = ""
+    """What in it is not to go with it, and why; empty: nothing."""
 
 
 class Choice(NamedTuple):
@@ -125,6 +127,8 @@ def _choice(rule: VersionRule, version: Version, place: int, now: Now) -> Choice
     if version.open_files:
         files = "a file of it is" if version.open_files == 1 else f"{version.open_files} files of it are"
         return Choice(version, False, f"{why}; {files} open")
+    if version.holds:
+        return Choice(version, False, f"{why}; {version.holds}")
     age_s = now.age_s(version.changed_ns)
     if age_s < rule.min_age_s:
         return Choice(

@@ -15,6 +15,7 @@ from recfs.core.fallback import auto_dirs
 from recfs.core.layout import Role, kept_path
 from recfs.core.model import State
 from recfs.core.observing.kinds import EventKind
+from recfs.core.retention import Now, protected
 from recfs.errors import Busy, IsADirectory, NotADirectory, NotEmpty, NotFound, RecfsError, Stale
 from recfs.fs.caller import Caller, may_change, may_take
 from recfs.fs.names.births import recall_life
@@ -231,6 +232,8 @@ class TreeRemoval:
     async def _remove_below(self, top: DirNode, stop: Callable[[], bool]) -> int:
         gone = 0
         turn = Turn()
+        if top.role is not Role.RECORDING:
+            await self._refuse_kept(top)
         folders = [top]  # not by calls in calls: trees are deeper than those may be
         while folders:
             folder = folders[-1]
@@ -253,7 +256,10 @@ class TreeRemoval:
                     raise Busy(f"{folder.path} is in use again")
                 is_asked = True  # until the next await
                 if isinstance(child, DirNode):
-                    folders.append(child)
+                    await self._refuse_kept(child)
+                    is_asked = False
+                    if folder.children.get(entry.name) is child:  # else it was removed or moved away meanwhile
+                        folders.append(child)
                 elif isinstance(child, (FileNode, LinkNode)):
                     self._removal.drop(child)
                     gone += 1
@@ -274,6 +280,13 @@ class TreeRemoval:
         if self._behind.depth > REMOVED_IN_BATCH:
             with contextlib.suppress(RecfsError):  # a longer transaction would hold requests up as well
                 await self._behind.flush()
+    async def _refuse_kept(self, child: DirNode) -> None:
+        """What has been a recording goes with nothing that it was moved into, where somebody wants it to stay."""
+        await recall_life(self._tree, child)
+        clock = self._tree.clock
+        why = protected(child.life, Now(clock.steady_ns(), clock.calendar_ns())) if child.life is not None else ""
+        if why:
+            raise Busy(f"{child.path} {why}")
 
     async def _remove_empty(self, folder: DirNode, operator: Caller) -> None:
         if folder.fallback is not None:

@@ -28,7 +28,7 @@ from recfs.state.outcome import MOST_NAMED
 from recfs.state.walk import walk
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from recfs.core.upkeep.versions import VersionRule
     from recfs.fs.vfs import Vfs
@@ -46,11 +46,16 @@ PAGE = 200
 class VersionSweep:
     """Removes superfluous versions."""
 
-    def __init__(self, vfs: Vfs, kernel: KernelCache, rules: Sequence[VersionRule], *, every_s: float) -> None:
+    def __init__(
+        self, vfs: Vfs, kernel: KernelCache, rules: Sequence[VersionRule],
+        held_up: Callable[[], Awaitable[Mapping[int, str]]], *, every_s: float,
+    ) -> None:  # fmt: skip
+        """*held_up*: finds the directories that hold what is not to go with them, and why."""
         self._vfs = vfs
         self._tree = vfs.tree
         self._kernel = kernel
         self._rules = rules
+        self._held_up = held_up
         self._every_s = every_s
         self._progress = Progress()
 
@@ -136,8 +141,12 @@ class VersionSweep:
                 version = await self._version(entry, series, number)
                 if version is not None:
                     found.append(version)
+        has_folders = any(Kind(entry.kind) is Kind.DIR for entry, _ in named)
+        held = await self._held_up() if found and has_folders else {}
         used = self._in_use()
-        found = [each._replace(open_files=used[each.ino]) for each in found]  # as it is at this moment
+        found = [  # as it is at this moment
+            each._replace(open_files=used[each.ino], holds=held.get(each.ino, "")) for each in found
+        ]
         clock = self._tree.clock
         return choose(rule, found, Now(clock.now_ns(), clock.calendar_ns()))
 
