@@ -280,6 +280,7 @@ class TreeRemoval:
         if self._behind.depth > REMOVED_IN_BATCH:
             with contextlib.suppress(RecfsError):  # a longer transaction would hold requests up as well
                 await self._behind.flush()
+
     async def _refuse_kept(self, child: DirNode) -> None:
         """What has been a recording goes with nothing that it was moved into, where somebody wants it to stay."""
         await recall_life(self._tree, child)
