@@ -23,6 +23,9 @@ STATEMENTS = 512
 FULL_BYTES = 256 << 10
 """On a disk with less than this, what SQLite cannot read, write or make is put down to that."""
 
+LONG_LOG_BYTES = 64 << 20
+"""A log that was longer is cut to this as it begins anew (sqlite.org/pragma.html#pragma_journal_size_limit)."""
+
 ROOM_BYTES = 64 << 20
 """With a limit on file sizes below that, what SQLite cannot write is put down to it."""
 
@@ -46,7 +49,10 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         connection.execute("pragma temp_store = memory")
         connection.execute("pragma cache_size = -16384")
         if not read_only:
+            if connection.execute("pragma page_count").fetchone() == (0,):  # it is new, and is to give free pages back
+                connection.execute("pragma auto_vacuum = incremental")
             connection.execute("pragma journal_mode = wal")
+            connection.execute(f"pragma journal_size_limit = {LONG_LOG_BYTES}")
             connection.execute("pragma synchronous = normal")
             connection.execute("pragma wal_autocheckpoint = 0")
         connection.execute("select count(*) from sqlite_master").fetchone()

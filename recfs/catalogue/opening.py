@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from typing import TYPE_CHECKING
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 CHECK_BYTES = 16 << 20
 """Up to this size a start checks every page (some 14 ms a MiB); of larger files damage shows when it is met."""
+
+REWRITTEN_BYTES = 64 << 20
+"""What a file holds at most that is written anew at a start: a second."""
 
 
 def open_catalogue(path: Path, *, expect_new: bool = True) -> SqliteCatalogue:
@@ -57,6 +61,7 @@ def _opened(path: Path, *, expect_new: bool) -> SqliteCatalogue:
             )
         if newest != migrations.NEWEST:
             migrations.steps.apply(db)
+        _learn_to_shrink(connection)
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)
@@ -71,4 +76,18 @@ def _opened(path: Path, *, expect_new: bool) -> SqliteCatalogue:
     return SqliteCatalogue(path, connection)
 
 
-__all__ = ["CHECK_BYTES", "open_catalogue"]
+def _learn_to_shrink(connection: sqlite3.Connection) -> None:
+    """Write a file from before, which cannot give its free pages back, anew where it is free for the most part."""
+    auto, free, pages, size = (
+        int(connection.execute(f"pragma {each}").fetchone()[0])
+        for each in ("auto_vacuum", "freelist_count", "page_count", "page_size")
+    )
+    if auto == 0 and free > pages // 2 and free * size > CHECK_BYTES and (pages - free) * size <= REWRITTEN_BYTES:
+        with contextlib.suppress(sqlite3.OperationalError):  # the disk has no room for it: the next start
+            connection.execute("pragma journal_mode = delete")  # it can be changed in no other
+            connection.execute("pragma auto_vacuum = incremental")
+            connection.execute("vacuum")
+        connection.execute("pragma journal_mode = wal")
+
+
+__all__ = ["CHECK_BYTES", "REWRITTEN_BYTES", "open_catalogue"]

@@ -5,7 +5,9 @@ Why nothing here waits for the disk on the trio thread:
   thread, once for all batches applied by then (group commit).
 - `wal_autocheckpoint=0`: the log is folded into the main file by `checkpoint()`, which runs a passive checkpoint on a
   second connection in a thread. Passive checkpoints never wait for, nor block, the writer
-  (sqlite.org/c3ref/wal_checkpoint_v2.html).
+  (sqlite.org/c3ref/wal_checkpoint_v2.html). But while somebody writes all the time they never get to the end of the
+  log, and only from there can it begin anew: of a long log the last little is folded in while writers wait.
+- `auto_vacuum=incremental`: free pages go back to the disk in slices of a few milliseconds (`give_back`).
 One daemon writes (the root's lock file sees to that) and command-line readers open read-only, so
 "database is locked" has nobody to come from.
 """
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.catalogue.check import recount
-from recfs.catalogue.connection import FULL
+from recfs.catalogue.connection import FULL, LONG_LOG_BYTES
 from recfs.catalogue.fitting import UNFIT, fitted
 from recfs.catalogue.headroom import Headroom
 from recfs.catalogue.questions import Questions
@@ -40,6 +42,16 @@ log = logging.getLogger("recfs.catalogue")
 
 CHECKPOINT_PAGES = 4096
 """Log length (4 KiB pages) from which `checkpoint` folds it into the main file: 16 MiB."""
+
+HELD_EVERY_S = 10.0
+"""How long writers do not wait for a fold again, after that was in vain."""
+
+FREE_PAGES = 4096
+"""Pages of 4 KiB that stay free for what comes, or an eighth of the file where that is more."""
+GIVEN_BACK_PAGES = 256
+"""Free pages that are given back at once: some milliseconds."""
+_INCREMENTAL = 2
+"""What `pragma auto_vacuum` says of a file that can give pages back."""
 
 FOLD_EVERY_S = 1.0
 """How long the log is not tried to be folded in on a full disk, after that was in vain."""
@@ -64,6 +76,11 @@ class SqliteCatalogue(Questions):
         """How often the log was folded in."""
         self.headroom = Headroom(path)
         self._known = Known()
+        self._last_fold: trio.Event | None = None
+        """Set when writers need wait no longer for the last of the log to be folded in."""
+        self._held_s = float("-inf")
+        """When writers waited for it in vain."""
+        self._gives_back: bool | None = None
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -90,6 +107,8 @@ class SqliteCatalogue(Questions):
 
     async def apply(self, batch: Batch, *, trial: bool = False) -> None:
         """Write *batch* in one transaction, all of it or nothing. A value that does not fit is made to: `refused`."""
+        while self._last_fold is not None:
+            await self._last_fold.wait()
         try:
             try:
                 self._run(runs(batch, self._known), trial=trial)
@@ -137,15 +156,41 @@ class SqliteCatalogue(Questions):
 
     async def checkpoint(self, *, at_least_pages: int = CHECKPOINT_PAGES) -> None:
         """Fold the log into the main file when it has grown to *at_least_pages*. Raises IoFailure or OutOfSpace."""
-        try:
-            pages = os.stat(f"{self._path}-wal").st_size // 4096
-        except FileNotFoundError:
-            return
-        if pages >= at_least_pages:
+        if self._log_bytes() // 4096 >= at_least_pages:
             try:
-                await trio.to_thread.run_sync(self._checkpoint_in_thread)
+                if not await self._fold_once():
+                    await self._fold_to_the_end()
             except sqlite3.DatabaseError as error:
                 raise self._failure(error) from error
+
+    async def _fold_to_the_end(self) -> None:
+        """Of a long log, fold in what was written meanwhile, and once more; the last of it while writers wait.
+
+        Each time that is less. Where a reader is in the way instead, writers do not wait again for a while.
+        """
+        if self._log_bytes() <= LONG_LOG_BYTES or trio.current_time() - self._held_s < HELD_EVERY_S:
+            return
+        if await self._fold_once():
+            return
+        self._last_fold = trio.Event()
+        try:
+            with trio.CancelScope(shield=True):  # nobody may write while the thread is at it
+                if not await self._fold_once():
+                    self._held_s = trio.current_time()
+        finally:
+            self._last_fold.set()
+            self._last_fold = None
+
+    async def _fold_once(self) -> bool:
+        """Fold in what the log holds now; tells whether that is still all there is in it."""
+        before = self._applied
+        return await trio.to_thread.run_sync(self._checkpoint_in_thread) and self._applied == before
+
+    def _log_bytes(self) -> int:
+        try:
+            return os.stat(f"{self._path}-wal").st_size
+        except FileNotFoundError:
+            return 0
 
     async def fold(self) -> bool:
         """Fold all of the log in, so that it is written anew from its beginning; tells whether that worked.
@@ -166,6 +211,30 @@ class SqliteCatalogue(Questions):
             _, pages, folded = other.execute("pragma wal_checkpoint(passive)").fetchone()
             self.folds += 1
             return bool(pages == folded)
+
+    # --- free pages ----------------------------------------------------------------------------------------------
+
+    def excess_pages(self) -> int:
+        """How many free pages there are beyond those that are kept for what comes; 0 where none can be given back."""
+        if self._gives_back is None:
+            self._gives_back = self._read("pragma auto_vacuum") == [(_INCREMENTAL,)]
+        if not self._gives_back:
+            return 0
+        ((free,),), ((pages,),) = self._read("pragma freelist_count"), self._read("pragma page_count")
+        return max(0, int(free) - max(FREE_PAGES, int(pages) // 8))
+
+    def give_back(self) -> None:
+        """Give a few of them back to the disk; the file is shorter once the log is folded in. Some milliseconds.
+
+        Raises IoFailure or OutOfSpace. Atomic.
+        """
+        few = min(GIVEN_BACK_PAGES, self.excess_pages())
+        if few and self._last_fold is None:
+            try:
+                self._db.execute(f"pragma incremental_vacuum({few})").fetchall()
+            except sqlite3.DatabaseError as error:
+                raise self._failure(error) from error
+            self._applied += 1
 
     def close(self) -> None:
         """Fold the log in and close. The file alone is then the whole catalogue."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+import trio
+
 from recfs.core.sweeping import Schedule
 from recfs.ports.sweep import Sweep, always
 
 if TYPE_CHECKING:
-    import trio
-
     from recfs.disk.staging import DiskReserve
     from recfs.state.generations import Generations
     from recfs.state.tree import Tree
 
 PART = "housekeeping"
 INTERVAL_S = 1.0
+GIVEN_BACK_SLICES = 8
+"""A second: some MiB, so that the log is folded in as fast."""
 SHORT_LOG_PAGES = 256
 """How long (in pages of 4 KiB) the log may grow while the disk's reserve is used up."""
 
@@ -25,6 +27,12 @@ class Log(Protocol):
 
     async def checkpoint(self, *, at_least_pages: int = ...) -> None:
         """Fold the log in if it has grown long. Raises IoFailure or OutOfSpace; the log then stays as it is."""
+
+    def excess_pages(self) -> int:
+        """How many free pages are to be given back to the disk. Raises IoFailure."""
+
+    def give_back(self) -> None:
+        """Give a few of them back. Atomic. Raises IoFailure or OutOfSpace."""
 
 
 class Housekeeper:
@@ -43,6 +51,7 @@ class Housekeeper:
             Sweep("memory", PART, every, self._excess, positive, self._shrink, recorded=False),
             Sweep("emergency reserve", PART, every, self._left, positive, self._keep_emergency_reserve, recorded=False),
             Sweep("checkpoint", PART, every, self._left, log_limit, self._checkpoint, recorded=False),
+            Sweep("free pages", PART, every, self._free_pages, positive, self._give_back, recorded=False),
             Sweep("generation", PART, every, self._next_ino, always, self._advance, recorded=False),
         ]
 
@@ -60,6 +69,14 @@ class Housekeeper:
 
     async def _checkpoint(self, limit: dict[str, int], going_on: trio.Nursery) -> None:
         await self._catalogue.checkpoint(**limit)
+
+    async def _free_pages(self) -> int:
+        return self._catalogue.excess_pages()
+
+    async def _give_back(self, excess: int, going_on: trio.Nursery) -> None:
+        for _ in range(GIVEN_BACK_SLICES):
+            self._catalogue.give_back()
+            await trio.lowlevel.checkpoint()  # requests come first
 
     async def _next_ino(self) -> int:
         return self._tree.next_ino

@@ -342,10 +342,12 @@ class CatalogueContract:
         beside = link._replace(gid=3, kind=Kind.FILE, has_bytes=1, target=None)
         await filled.apply(Batch(trash=[link, far, beside], garbage=[garbage(3)]))
         found = list(await filled.trash())
-        assert found == [far, link, beside]
-        assert type(found[0].kind) is Kind
+        assert found == [(far._replace(xattrs=b""), 7), (link, 0), (beside, 0)]
+        assert type(found[0][0].kind) is Kind
+        assert [await filled.trash_xattrs(gid) for gid in (1, 2, 99)] == [b"\0packed", b"", b""]
         await filled.apply(Batch(trash=[far._replace(object_key="aside")], trash_gone=[2, 99], purged=[3]))
-        assert list(await filled.trash()) == [far._replace(object_key="aside")]
+        assert list(await filled.trash()) == [(far._replace(object_key="aside", xattrs=b""), 7)]
+        assert await filled.trash_xattrs(1) == b"\0packed"
 
     async def test_runs_of_sweeps(self, filled: Catalogue) -> None:
         rows = [
