@@ -23,6 +23,7 @@ from recfs.catalogue.reports import SqliteReports
 from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.clock import SystemClock
 from recfs.core.generation import Age
+from recfs.core.upkeep.in_trash import InTrash
 from recfs.disk.backing_files import BackingFiles
 from recfs.disk.commit.committer import Committer
 from recfs.disk.commit.hashing import Hashing
@@ -59,7 +60,6 @@ from recfs.services.tier_run import TierRun
 from recfs.services.timekeeper import Timekeeper
 from recfs.state import generations
 from recfs.state.accounts import Accounts
-from recfs.state.in_trash import InTrash
 from recfs.state.problems import Problems, forever, reason_of
 from recfs.state.refusals import UNSURE
 from recfs.state.remote import LocalOnly

@@ -20,12 +20,12 @@ from recfs.fs.verification.verifier import PART as VERIFY_PART
 from recfs.fs.verification.verifier import Verifier
 from recfs.services.archiving import Archiving
 from recfs.services.backups import Backups, BackupSettings
+from recfs.services.clearing.sweeper import Sweeper
 from recfs.services.clearing.versions import VersionSweep
 from recfs.services.expiry import Expiry
 from recfs.services.maintenance import Maintenance
 from recfs.services.multiparts import Multiparts
 from recfs.services.orphans import Orphans
-from recfs.services.sweeper import Sweeper
 from recfs.services.verification.runs import Verifications
 from recfs.services.verification.scrub import PART as SCRUB_PART
 from recfs.services.verification.scrub import Scrub

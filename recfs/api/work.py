@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from recfs.services.archiving import Archiving
     from recfs.services.backups import Backups
     from recfs.services.claiming import Claiming
+    from recfs.services.clearing.sweeper import Sweeper
     from recfs.services.clearing.versions import VersionSweep
     from recfs.services.draining import Draining
     from recfs.services.expiry import Expiry
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from recfs.services.orphans import Orphans
     from recfs.services.queue_changes import QueueChanges
     from recfs.services.recount import Recount
-    from recfs.services.sweeper import Sweeper
     from recfs.services.tier_run import TierRun
     from recfs.services.verification.runs import Verifications
     from recfs.services.verification.scrub import Scrub

@@ -1,4 +1,4 @@
-"""When temp jobs and trashed bytes may go. Decisions only: `services/sweeper.py` carries them out.
+"""When temp jobs and trashed bytes may go. Decisions only: `services/clearing/sweeper.py` carries them out.
 
 Times are those of `Clock.steady_ns`, which go by the time that passed, whatever is done to the wall clock, and
 `now_ns` is an argument. A time that lies ahead all the same keeps.

@@ -2,9 +2,9 @@
 
 Both are asked of a snapshot, in a thread with a connection of its own, so that no request waits. Nothing is written:
 the counters are put right by `recfs quota check --repair`, when somebody has seen what was wrong. There is no VACUUM,
-which would lock everybody out and write the file anew; free pages are used again, or given back to the disk a few at a time
-(`services/housekeeper.py`). And no ANALYZE, whose statistics
-would be written from a second connection, in the way of the daemon's own writes.
+which would lock everybody out and write the file anew; free pages are used again, or given back to the disk a few at a
+time (`services/housekeeper.py`). And no ANALYZE, whose statistics would be written from a second connection, in the way
+of the daemon's own writes.
 """
 
 from __future__ import annotations

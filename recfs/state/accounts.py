@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NoReturn
 from recfs.core import quota
 from recfs.core.bounds import MAX_INT, total
 from recfs.core.quota import Limits, Reason
+from recfs.core.upkeep.in_trash import InTrash
 from recfs.errors import FileTooLarge, QuotaExceeded
 from recfs.ports.rows import ROOT_INO, AccountRow
-from recfs.state.in_trash import InTrash
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,9 +12,9 @@ import pytest
 
 from recfs.config import Config
 from recfs.core.layout import PATH_MAX_BYTES, is_cut, kept_path
+from recfs.core.upkeep.in_trash import ENTRY_BYTES
 from recfs.disk.packing import packed
 from recfs.fs.trash import trash as trash_module
-from recfs.state.in_trash import ENTRY_BYTES
 from recfs.state.nodes import DirNode, Garbage
 
 from .build import OPERATOR, REC, Filesystem, filesystem

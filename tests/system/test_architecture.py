@@ -129,7 +129,7 @@ PLANTED = {
         "services/verification/scrub.py",
         "recfs.services.verification.runs",
     ),
-    "Services never import each other": ("services/meter.py", "recfs.services.sweeper"),
+    "Services never import each other": ("services/meter.py", "recfs.services.housekeeper"),
     "The core does no I/O": ("core/quota.py", "shutil"),
     "SQL lives in the catalogue only": ("fs/vfs.py", "sqlite3"),
     "Who opens a store knows that its catalogue is SQLite, and nobody else": ("api/answers.py", "recfs.catalogue.rows"),

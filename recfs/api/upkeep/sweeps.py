@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from recfs.api.control import Handler
-    from recfs.services.sweeper import Sweeper
+    from recfs.services.clearing.sweeper import Sweeper
     from recfs.services.sweeps import Sweeps
 
 HISTORY = 1000
