@@ -231,7 +231,8 @@ class SqliteCatalogue(Questions):
         few = min(GIVEN_BACK_PAGES, self.excess_pages())
         if few and self._last_fold is None:
             try:
-                self._db.execute(f"pragma incremental_vacuum({few})").fetchall()
+                # Each step of it is a page, and `execute` takes one: it has no columns.
+                self._db.executescript(f"pragma incremental_vacuum({few})")
             except sqlite3.DatabaseError as error:
                 raise self._failure(error) from error
             self._applied += 1

@@ -30,6 +30,8 @@ NAME_MAX_BYTES = 255
 
 PATH_MAX_BYTES = 4095
 """PATH_MAX of Linux without the NUL at the end: the longest path, and the longest target of a symbolic link."""
+_SHALLOW = (PATH_MAX_BYTES + 1) // (NAME_MAX_BYTES + 1)
+"""So many names are no longer than that, however long each is."""
 
 
 class Role(enum.IntEnum):
@@ -159,6 +161,8 @@ def kept_path(path: Sequence[bytes]) -> bytes:
 
     A longer one is cut after the last directory that fits and ends with "/", as no whole path does (`is_cut`).
     """
+    if len(path) <= _SHALLOW:
+        return b"/".join(path)
     size = -1
     for depth, name in enumerate(path):
         size += 1 + len(name)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from recfs.core.layout import kept_path
 from recfs.core.observing.cursors import EPOCH
 from recfs.core.observing.kinds import EventKind
 from recfs.core.sweeping import Schedule
@@ -96,7 +97,7 @@ class EventJournal(Subscriber, BatchSubscriber):
         commits = self._commits
         if len(commits) >= RECENT_COMMITS:
             del commits[next(iter(commits))]
-        commits[node.ino] = self._tell(_COMMITTED, node.ino, b"/".join(node.parts()), None, node.bytes, node.sha256)
+        commits[node.ino] = self._tell(_COMMITTED, node.ino, kept_path(node.parts()), None, node.bytes, node.sha256)
 
     def uncommitted(self, node: FileNode) -> None:
         """As `Subscriber.uncommitted`."""
@@ -115,16 +116,16 @@ class EventJournal(Subscriber, BatchSubscriber):
 
     def renamed(self, node: Node, old: DirNode, old_name: bytes) -> None:
         """As `Subscriber.renamed`."""
-        was = b"/".join((*old.parts(), old_name))
-        self._tell(_RENAMED, node.ino, b"/".join(node.parts()), was)
+        was = kept_path([*old.parts(), old_name])
+        self._tell(_RENAMED, node.ino, kept_path(node.parts()), was)
 
     def removed(self, node: FileNode, successor: FileNode | None) -> None:
         """As `Subscriber.removed`."""
-        self._tell(_REMOVED if successor is None else _OVERWRITTEN, node.ino, b"/".join(node.parts()))
+        self._tell(_REMOVED if successor is None else _OVERWRITTEN, node.ino, kept_path(node.parts()))
 
     def noted(self, kind: EventKind, node: Node, detail: str = "") -> None:
         """As `Subscriber.noted`."""
-        self._tell(kind.value, node.ino, b"/".join(node.parts()), detail=detail)
+        self._tell(kind.value, node.ino, kept_path(node.parts()), detail=detail)
 
     def limit_reached(self, user: str, limit: str) -> None:
         """As `Subscriber.limit_reached`: of a program that tries again and again, once a minute."""

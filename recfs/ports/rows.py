@@ -304,7 +304,7 @@ class EventRow(NamedTuple):
     ino: int
     """0: of no file in particular."""
     path: bytes
-    """In the mount, as it was then."""
+    """In the mount, as it was then (`kept_path`)."""
     was: bytes | None = None
     """renamed: the path before."""
     size_bytes: int | None = None

@@ -211,6 +211,10 @@ async def test_a_deep_tree_takes_room_by_what_it_holds(place: Path, keeps: bool)
         ]
         await fs.drain()
         assert not list((fs.root / REC).iterdir())
+        for table in ("event", "garbage", "trash_entry"):
+            (longest,) = fs.rows(f"select coalesce(max(length(path)), 0) from {table}")
+            assert longest <= PATH_MAX_BYTES, table
+        assert fs.rows("select count(*) from event where length(path) > 4000 and substr(path, -1) = x'2f'") != [0]
         if keeps:
             assert await kept(fs, path=REC) == {}
             assert len(await deep_names(fs)) == 16
