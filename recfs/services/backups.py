@@ -25,6 +25,7 @@ from recfs.core.generation import ID
 from recfs.core.sweeping import Schedule
 from recfs.core.units import format_size
 from recfs.ports.sweep import Sweep
+from recfs.state.leisure import at_leisure
 from recfs.stores import sealing
 from recfs.stores.backups import BackupFolder, sync
 
@@ -155,10 +156,12 @@ class Backups:
             return made
 
     async def _in_thread(self, call: Callable[[Stopped], Result]) -> Result:
-        """Call it in a thread, and tell it when nobody waits for it any more."""
+        """Call it in a thread that is in no hurry, and tell it when nobody waits for it any more."""
         stop = threading.Event()
         try:
-            return await trio.to_thread.run_sync(call, stop.is_set, limiter=self._limiter, abandon_on_cancel=True)
+            return await trio.to_thread.run_sync(
+                at_leisure, lambda: call(stop.is_set), "recfs-backup", limiter=self._limiter, abandon_on_cancel=True
+            )
         finally:
             stop.set()
 

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +22,7 @@ from recfs.core.backups import Kept
 from recfs.errors import BackupDamaged, Interrupted, InvalidArgument, NotFound, OutOfSpace, StoreError
 from recfs.rescue.backups import Backups
 from recfs.services import backups as service
+from recfs.state.leisure import LEISURE
 from recfs.stores.backups import BackupFolder
 
 from .build import REC, Filesystem, filesystem, pattern
@@ -115,6 +117,26 @@ async def test_it_is_of_one_instant_while_writers_work(fs: Filesystem, monkeypat
         totals = rows(file, "select rfiles from node where ino = 1")
         assert totals == rows(file, "select count(*) from node where kind <> 'dir'")
         assert rows(file, "pragma integrity_check") == ["ok"]
+
+
+async def test_it_is_made_by_a_thread_that_yields_to_all_others(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the threads that requests need are as urgent as ever, those that call for it included."""
+    nice = dict[int, int]()
+    copy = copying.CatalogueCopies.copy
+
+    def copied(self: copying.CatalogueCopies, *args: Any) -> Any:
+        nice.update({int(each): os.getpriority(os.PRIO_PROCESS, int(each)) for each in os.listdir("/proc/self/task")})
+        assert nice.pop(threading.get_native_id()) == LEISURE
+        return copy(self, *args)
+
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    monkeypatch.setattr(copying.CatalogueCopies, "copy", copied)
+    await make(fs)
+    assert len(nice) > 1
+    assert set(nice.values()) == {before}
+    assert await trio.to_thread.run_sync(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())) == before
 
 
 async def test_old_ones_go_and_the_newest_stays(place: Path) -> None:
