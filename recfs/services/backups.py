@@ -24,8 +24,8 @@ from recfs.core.backups import (
 from recfs.core.generation import ID
 from recfs.core.sweeping import Schedule
 from recfs.core.units import format_size
+from recfs.disk.leisure import at_leisure
 from recfs.ports.sweep import Sweep
-from recfs.state.leisure import at_leisure
 from recfs.stores import sealing
 from recfs.stores.backups import BackupFolder, sync
 

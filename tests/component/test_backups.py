@@ -19,10 +19,10 @@ import trio.lowlevel
 
 from recfs.catalogue import copying
 from recfs.core.backups import Kept
+from recfs.disk.leisure import LEISURE
 from recfs.errors import BackupDamaged, Interrupted, InvalidArgument, NotFound, OutOfSpace, StoreError
 from recfs.rescue.backups import Backups
 from recfs.services import backups as service
-from recfs.state.leisure import LEISURE
 from recfs.stores.backups import BackupFolder
 
 from .build import REC, Filesystem, filesystem, pattern

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from recfs.catalogue.headroom import FILE_BYTES, LOG_BYTES
-from recfs.errors import IoFailure, OutOfSpace, RecfsError
+from recfs.errors import IoFailure, NotEmpty, OutOfSpace, RecfsError
 from recfs.fs.attributes import Changes
 from recfs.ports.batch import Batch
 from recfs.stores.local import BALLAST_BYTES
@@ -221,3 +221,26 @@ async def test_a_charge_never_reaches_the_catalogue_without_its_size(fs: Filesys
             finally:
                 go_on.set()
     await fs.close(number)
+
+
+async def test_what_lies_behind_removed_names_is_seen_while_the_catalogue_cannot_be_written(
+    fs: Filesystem, expect_log: ExpectLog
+) -> None:
+    """A directory whose first entry is removed, and not yet in the catalogue, is not empty because of that."""
+    folder = await fs.mkdirs(f"{REC}/folder")
+    for name in (b"first", b"second"):
+        await fs.vfs.symlink(folder.ino, name, b"target", OPERATOR)
+    await fs.drain()
+    for ino in [child.ino for child in folder.children.values()]:
+        fs.vfs.tree.memory.let_go(ino)
+    assert not folder.children
+    expect_log("catalogue cannot be written")
+    fs.faults.fail("apply", OutOfSpace("the disk is full"), times=1_000_000)
+    await fs.unlink(f"{REC}/folder/first")
+    await until(lambda: fs.parts.behind.problem)
+    with pytest.raises(NotEmpty):
+        await fs.rmdir(f"{REC}/folder")
+    assert await fs.names(f"{REC}/folder") == ["second"]
+    fs.faults.heal()
+    await fs.drain()
+    await fs.assert_consistent()
