@@ -27,6 +27,7 @@ from recfs.core.upkeep.in_trash import InTrash
 from recfs.disk.backing_files import BackingFiles
 from recfs.disk.commit.committer import Committer
 from recfs.disk.commit.hashing import Hashing
+from recfs.disk.commit.md5s import Md5s
 from recfs.disk.commit.unhashed import PART as UNHASHED_PART
 from recfs.disk.commit.unhashed import Unhashed
 from recfs.disk.committed import CommittedFiles
@@ -314,8 +315,9 @@ async def _build(
     tree.events.subscribe(committer)
     backlog = Backlog(backing_files.remote.budget, behind, committer, max_pending=config.commit.max_pending)
     modes = IoModes(tree, backing_files, space, store, files, kernel, backlog, headroom=config.passthrough_headroom)
+    md5s = Md5s(behind, backing_files, hashing)
     operators = frozenset({0, os.geteuid()} | ({config.operator} if config.operator is not None else set()))
-    vfs = Vfs(tree, backing_files, space, committer, kernel, modes, operators=operators, policy=config.policy())
+    vfs = Vfs(tree, backing_files, space, committer, kernel, modes, md5s, operators=operators, policy=config.policy())
     space.keep_emergency_reserve()
     behind.subscribe(publisher)
     with _readable(store):
@@ -367,7 +369,7 @@ async def _build(
     draining = Draining(tree, tier, committer, unhashed, publisher)
     s3_services, far_work = None, None
     if tier is not None and tier_run is not None:
-        s3_services = remote.build(config, tier, tree, CommittedFiles(backing_files, places, store))
+        s3_services = remote.build(config, tier, tree, CommittedFiles(backing_files, places, store), md5s)
         far_work = FarWork(LocalCopies(tier, tree, reports), tier_run, QueueChanges(tier, tree), Claiming(tier, tree))
     return Parts(
         store, catalogue, behind, tree, backing_files, publisher, hashing, committer, unhashed, vfs,

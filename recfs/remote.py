@@ -30,6 +30,7 @@ from recfs.tier.uploads.uploader import Uploader
 if TYPE_CHECKING:
     from recfs.config import Config
     from recfs.disk.commit.hashing import Hashing
+    from recfs.disk.commit.md5s import Md5s
     from recfs.disk.committed import CommittedFiles
     from recfs.disk.staging import DiskReserve, StagingPool
     from recfs.disk.trash_index import TrashIndex
@@ -120,10 +121,10 @@ def reach(
     return tier, BytesInS3(partials, evictor, link, budget, fetch_whole_below=config.cache.fetch_whole_below)
 
 
-def build(config: Config, tier: Tier, tree: Tree, committed: CommittedFiles) -> S3Services:
+def build(config: Config, tier: Tier, tree: Tree, committed: CommittedFiles, md5s: Md5s) -> S3Services:
     """The tier with who works for it."""
     uploader = Uploader(
-        tier, tree, tree.behind, committed,
+        tier, tree, tree.behind, committed, md5s,
         threads=_threads(config), concurrency=config.upload.concurrency, part_threads=config.upload.part_threads,
         retry_max_s=config.upload.retry_max,
     )  # fmt: skip

@@ -75,9 +75,10 @@ UNSETTLED: Final = (
 """The inode numbers of what was under way. Each part has an index of its own: no settled file is looked at, nor the row
 of one that lies at home and is hashed when there is time."""
 UNHASHED: Final = (
-    f"from node indexed by node_unsettled join placement on placement.host = {HOST} and placement.ino = node.ino"
+    f"from node indexed by node_unsettled cross join placement on placement.host = {HOST} and placement.ino = node.ino"
     f" where state in ('writing', 'sealing') and promised & {Promise.UNHASHED} <> 0"
 )
+"""In order of inode number: a cross join is done as it is written (sqlite.org/optoverview.html, "Manual Control")."""
 JOURNAL: Final = ", ".join(JournalRow._fields)
 SWEEP: Final = ", ".join(SweepRow._fields)
 TRASH: Final = ", ".join("x'' as xattrs" if field == "xattrs" else field for field in TrashRow._fields)

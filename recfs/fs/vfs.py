@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from recfs.disk.backing_files import BackingFiles
+    from recfs.disk.commit.md5s import Md5s
     from recfs.disk.staging import DiskReserve
     from recfs.fs.attributes import Changes
     from recfs.fs.caller import Caller
@@ -72,6 +73,7 @@ class Vfs:
         pipeline: Pipeline,
         kernel: KernelCache,
         modes: IoModes,
+        md5s: Md5s,
         *,
         operators: Iterable[int] = (),
         policy: Policy = NOTHING_EXPIRES,
@@ -80,6 +82,7 @@ class Vfs:
         self.behind = behind = tree.behind
         self.backing_files = backing_files
         self.pipeline = pipeline
+        self.md5s = md5s
         self.removal = Removal(tree, backing_files.versions)
         self.names = Namespace(tree, self.removal)
         self.views = FallbackEntries(tree, behind)

@@ -22,7 +22,7 @@ from recfs.fs.caller import may_change
 from recfs.fs.fallback_entries import FallbackEntry
 from recfs.state.accounts import LIMIT_NAMES
 from recfs.state.nodes import DirNode, FileNode, Node
-from recfs.state.waits import interruptible
+from recfs.state.waits import bounded, interruptible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -208,6 +208,9 @@ class Xattrs:
             return await self._restore(node)
         if name in (b"sha256", b"md5"):
             await self._vfs.wait_sealed(node)
+            if name == b"md5" and node.md5 is None and node.state.is_whole:
+                with bounded(f"the md5 of {node.path}"):
+                    await self._vfs.md5s.of(node)
             digest = node.sha256 if name == b"sha256" else node.md5
             if digest is not None and (node.state.is_whole or node.state.is_remote or node.state is State.CORRUPT):
                 return digest.hex().encode("ascii")

@@ -296,7 +296,7 @@ class Partials:
     async def _checksum(self, partial: Partial) -> bytes | None:
         """Of a copy that is on stable storage then; None if it was given up meanwhile."""
         node = partial.node
-        passing = Pass(Source(self._store.staging(partial.staging), alone=False), node.bytes)
+        passing = Pass(Source(self._store.staging(partial.staging), alone=False, md5=False), node.bytes)
         partial.verifying = Work(passing, owner_of(node), node.path)
         found = await self._hashing.digest(partial.verifying)
         if found is None or self.by_ino.get(node.ino) is not partial:

@@ -60,6 +60,11 @@ def damage(fs: Filesystem) -> None:
     (fs.root / PRIVATE / "catalogue.db").write_bytes(b"damaged" * 1000)
 
 
+async def md5_of(fs: Filesystem, node: FileNode) -> bytes | None:
+    """As the mount tells it; of a file that has a checksum."""
+    return await fs.xattrs.get(node.ino, b"user.recfs.md5") if node.sha256 is not None else None
+
+
 async def facts(fs: Filesystem) -> dict[str, tuple[object, ...]]:
     """What everything in the mount is, but for inode numbers."""
     found: dict[str, tuple[object, ...]] = {}
@@ -77,7 +82,7 @@ async def facts(fs: Filesystem) -> dict[str, tuple[object, ...]]:
                 pending.append(below)
                 found[below] += (node.rbytes, node.rfiles)
             elif isinstance(node, FileNode):
-                found[below] += (node.bytes, node.mtime_ns, node.state, node.sha256, node.md5)
+                found[below] += (node.bytes, node.mtime_ns, node.state, node.sha256, await md5_of(fs, node))
                 far = node.object
                 known = (far.key, far.etag, far.sha256, far.mtime_ns, far.uploaded_ns, far.copy.local) if far else None
                 found[below] += (known,)

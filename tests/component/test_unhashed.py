@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 import trio
 
+from recfs.catalogue.rows import UNHASHED
 from recfs.core.model import State
 from recfs.core.upkeep.rebuilding import Checksums
 from recfs.disk.commit import unhashed
@@ -75,6 +76,14 @@ async def test_a_start_loads_none_of_them(fs: Filesystem) -> None:
     assert fs.parts.committer.depth == 0
     assert len(fs.parts.tree.nodes) < len(FILES)
     assert len(left(fs)) == len(FILES)
+
+
+async def test_a_page_of_them_is_read_and_no_more(fs: Filesystem) -> None:
+    await fs.start(services=False)
+    plan = str(fs.rows(f"explain query plan select node.ino {UNHASHED} and node.ino > 0 order by node.ino limit 5"))
+    assert "node_unsettled (ino>?)" in plan
+    assert "SCAN" not in plan
+    assert "TEMP" not in plan
 
 
 async def test_they_are_all_committed_in_the_background(fs: Filesystem) -> None:

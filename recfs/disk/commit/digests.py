@@ -1,5 +1,7 @@
 """The read pass over a closed file: to stable storage, and sha256 and md5 from one reading. Blocking; for threads.
 
+md5 costs more than sha256 where the CPU has instructions for that, and is left out where nobody needs it yet.
+
 A pass can be stopped within a chunk of 1 MiB, and goes on where it was as long as the file is the same. Holes are not
 read: their zeros come from one buffer, and what many files have in common, zeros from the start on, is hashed once.
 """
@@ -56,7 +58,8 @@ class Digest:
     """What the read pass found; `error` instead if it could not read."""
 
     sha256: bytes = b""
-    md5: bytes = b""
+    md5: bytes | None = None
+    """None: it was not asked for."""
     size_bytes: int = 0
     st_ino: int = 0
     error: OSError | None = None
@@ -70,6 +73,8 @@ class Source:
     alone: bool = True
     """Nobody of ours has it open: whoever can still write to it does so through a mapping."""
     untouched: Untouched | None = None
+    md5: bool = True
+    """Whether somebody needs that, too."""
 
 
 def digest_files(sources: Sequence[Source], store: LocalStore) -> list[Digest]:
@@ -102,22 +107,27 @@ def _digest(source: Source, store: LocalStore, buffer: memoryview, *, sync: bool
             info = os.fstat(fd)
             if (known := _known(source, info)) is not None:
                 return known
-            sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+            sha256, md5 = hashlib.sha256(), _md5(source)
             size = _pass(fd, buffer, sha256, md5)
-            return Digest(sha256.digest(), md5.digest(), size, info.st_ino)
+            return Digest(sha256.digest(), md5.digest() if md5 is not None else None, size, info.st_ino)
         finally:
             os.close(fd)
     except OSError as error:
         return Digest(error=error)
 
 
-def _pass(fd: int, buffer: memoryview, sha256: Hash, md5: Hash) -> int:
-    """Feed the file to both digests in turn; returns its size."""
+def _md5(source: Source) -> Hash | None:
+    return hashlib.md5(usedforsecurity=False) if source.md5 else None
+
+
+def _pass(fd: int, buffer: memoryview, sha256: Hash, md5: Hash | None) -> int:
+    """Feed the file to the digests in turn; returns its size."""
     size = 0
     while got := os.preadv(fd, [buffer], size):
         part = buffer[:got]
         sha256.update(part)
-        md5.update(part)
+        if md5 is not None:
+            md5.update(part)
         size += got
         if got < len(buffer):  # a regular file reads short only at its end
             break
@@ -134,15 +144,20 @@ def _open(source: Source, store: LocalStore) -> int:
 
 def _known(source: Source, info: os.stat_result) -> Digest | None:
     before = source.untouched
-    if before is not None and before.describes(info.st_size, info.st_mtime_ns) and before.sha256 and before.md5:
+    if before is None or not before.sha256 or not (before.md5 or not source.md5):
+        return None
+    if before.describes(info.st_size, info.st_mtime_ns):
         return Digest(before.sha256, before.md5, info.st_size, info.st_ino)
     return None
 
 
 # --- a pass that can be stopped ------------------------------------------------------------------------------------
 
-_zeros: dict[int, tuple[Hash, Hash]] = {}
-"""States after so many steps of zeros. Filled by whoever gets there first; two who do at once agree."""
+_zeros: dict[int, tuple[Hash, Hash | None]] = {}
+_zeros_without: dict[int, tuple[Hash, Hash | None]] = {}
+"""States after so many steps of zeros, with md5 and without.
+
+Filled by whoever gets there first; two who do at once agree."""
 
 
 class Pass:
@@ -159,7 +174,7 @@ class Pass:
         """How much was fed to the digests, and not known from another file."""
         self.stopped = False
         self._sha256: Hash = hashlib.sha256()
-        self._md5: Hash = hashlib.md5(usedforsecurity=False)
+        self._md5: Hash | None = _md5(source)
         self._seen: tuple[int, int, int] | None = None
         self._synced = False
         self._only_zeros = True
@@ -207,12 +222,13 @@ class Pass:
             end = self._feed(fd, info.st_size, sparse=info.st_blocks * 512 < info.st_size, goes_on=goes_on)
             if self.done_bytes < end:
                 return None
-            self._found = Digest(self._sha256.digest(), self._md5.digest(), end, info.st_ino)
+            md5 = self._md5.digest() if self._md5 is not None else None
+            self._found = Digest(self._sha256.digest(), md5, end, info.st_ino)
         return self._found
 
     def _begin(self, info: os.stat_result, *, synced: bool = False) -> None:
         """Start at the file's beginning: what was hashed of other bytes counts for nothing."""
-        self._sha256, self._md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+        self._sha256, self._md5 = hashlib.sha256(), _md5(self.source)
         self._seen, self.total_bytes, self._synced = _mark(info), info.st_size, synced
         self.done_bytes, self._only_zeros, self._found = 0, True, None
 
@@ -230,7 +246,8 @@ class Pass:
         """Feed what is left of the file, as long as *goes_on*; returns where the file really ends."""
         data_end = 0 if sparse else end
         hole_end = 0
-        with _Md5(self, beside=end - self.done_bytes >= SIDE_BY_SIDE_BYTES) as md5:
+        beside = self._md5 is not None and end - self.done_bytes >= SIDE_BY_SIDE_BYTES
+        with _Md5(self, beside=beside) as md5:
             while self.done_bytes < end and goes_on():
                 offset = self.done_bytes
                 if offset >= data_end and offset >= hole_end:
@@ -257,25 +274,28 @@ class Pass:
 
     def _leap(self, offset: int, hole_end: int, md5: _Md5) -> bool:
         """At a full step of zeros: keep the state for others, or go on from a later one that somebody has kept."""
-        step = offset // ZEROS_STEP_BYTES
-        if step and step not in _zeros and step <= ZEROS_STEPS:
+        step, known = offset // ZEROS_STEP_BYTES, _zeros if self._md5 is not None else _zeros_without
+        if step and step not in known and step <= ZEROS_STEPS:
             md5.catch_up()
-            _zeros[step] = self._sha256.copy(), self._md5.copy()
+            known[step] = self._sha256.copy(), self._md5.copy() if self._md5 is not None else None
         for later in range(min(hole_end // ZEROS_STEP_BYTES, ZEROS_STEPS), step, -1):
-            if (state := _zeros.get(later)) is not None:
+            if (state := known.get(later)) is not None:
                 md5.catch_up()
-                self._sha256, self._md5 = state[0].copy(), state[1].copy()
+                self._sha256 = state[0].copy()
+                self._md5 = state[1].copy() if state[1] is not None else None
                 self.done_bytes = later * ZEROS_STEP_BYTES
                 return True
         return False
 
     def feed_md5(self, part: memoryview) -> None:
         """For `_Md5`, whose thread it may be."""
-        self._md5.update(part)
+        if self._md5 is not None:
+            self._md5.update(part)
 
 
 class _Md5:
-    """Feeds md5: in turn with sha256, or *beside* it in a second thread for a large file, where md5 sets the pace.
+    """Feeds md5, where there is one: in turn with sha256, or *beside* it in a second thread for a large file, where md5
+    sets the pace.
 
     A few buffers go round, so that md5 finds the next one filled when it is done with the last: waking a thread for
     each would cost it a tenth of its time.

@@ -67,7 +67,7 @@ class Hasher:
     def add(self, file: Unhashed) -> None:
         """Have a file hashed."""
         if file.row.size_bytes > SMALL_BYTES:
-            passing = Pass(Source(self._store.home([file.path])), file.row.size_bytes)
+            passing = Pass(Source(self._store.home([file.path]), md5=False), file.row.size_bytes)
             future = self._pool.submit(self._one, passing)
             self._running[future] = (file,)
             self._passes[future] = passing
@@ -81,7 +81,7 @@ class Hasher:
         """Have what was gathered hashed now."""
         if self._small:
             group, self._small, self._small_bytes = tuple(self._small), [], 0
-            sources = [Source(self._store.home([file.path])) for file in group]
+            sources = [Source(self._store.home([file.path]), md5=False) for file in group]
             self._running[self._pool.submit(digest_files, sources, self._store)] = group
 
     def _one(self, passing: Pass) -> list[Digest]:

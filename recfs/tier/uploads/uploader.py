@@ -44,6 +44,7 @@ from recfs.tier.uploads.moves import ObjectMoves
 from recfs.tier.uploads.transfer import Transfer, abort_unknown
 
 if TYPE_CHECKING:
+    from recfs.disk.commit.md5s import Md5s
     from recfs.disk.committed import CommittedFiles
     from recfs.ports.objects import ObjectInfo, ObjectMeta
     from recfs.ports.rows import JournalRow
@@ -69,7 +70,7 @@ class Uploader:
     """The journal's service."""
 
     def __init__(
-        self, tier: Tier, tree: Tree, behind: WriteBehind, committed: CommittedFiles,
+        self, tier: Tier, tree: Tree, behind: WriteBehind, committed: CommittedFiles, md5s: Md5s,
         *, threads: int, concurrency: int, part_threads: int, retry_max_s: float,
     ) -> None:  # fmt: skip
         self._tier = tier
@@ -77,6 +78,7 @@ class Uploader:
         self._tree = tree
         self._behind = behind
         self._committed = committed
+        self._md5s = md5s
         self._limiter = trio.CapacityLimiter(threads)
         """Not the readers' one: they do not wait until a part has gone through a slow line."""
         self._slots = trio.CapacityLimiter(concurrency)
@@ -235,8 +237,10 @@ class Uploader:
         if await self._holders.in_the_way(row, key, await self._holders.holder(key, node.ino)):
             return
         await self._tier.trashed.make_way(key)
+        if node.md5 is None:
+            await self._md5s.of(node)
         async with self._committed.open(node) as file:
-            if not _is_to_go(node) or key_of(node) != key:
+            if not _is_to_go(node) or node.md5 is None or key_of(node) != key:
                 self._journal.again(row)
                 return
             sent_attributes, sha256 = attributes_of(node), node.sha256
