@@ -144,6 +144,7 @@ class Answers:
             "inodes_cached": len(self.vfs.tree.nodes),
             "passthrough": self.session.acceleration.as_dict() if self.session is not None else None,
             "s3": s3,
+            "verification": self.work.upkeep.verifications.as_json(),
             "scrub": scrub.as_json() if (scrub := self.work.upkeep.scrub) is not None else None,
             **self.observing.as_json(),
             "set_aside": self.vfs.behind.problems.as_json(),

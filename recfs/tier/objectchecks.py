@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+LOST = ".recfs/lost+found/"
+"""Where bad objects are kept: as in the directory of that name, only people delete here. No path begins so."""
+NAME_CHARS = 100
+"""So much of a file's name is kept there."""
 PIECE_BYTES = 8 * MIB
 """Asked for at a time; a slower pace asks for less."""
 
@@ -95,6 +99,25 @@ class ObjectCheck:
     async def fetch(self, pace: Paced, fd: int) -> Copy:
         """Bring its bytes into a file, after a `look`. Raises ObjectStoreError, OSError."""
         return await self._read(pace, fd)
+
+    async def keep_bad(self) -> str | None:
+        """Copy what S3 has, after a `look` that found it bad, to where nothing removes it; its key there.
+
+        None where there is nothing to be kept. Raises ObjectStoreError: it is not kept.
+        """
+        info = self._info
+        if info is None:
+            return None
+        name = self._in_s3.key.rsplit("/", 1)[-1][:NAME_CHARS]
+        kept = f"{LOST}corrupt-{self._node.ino}-{info.etag[:12]}-{name}"
+        objects, stopping = self._tier.objects, lambda: self._tier.journal.stopping
+        try:
+            await self._call(
+                partial(objects.copy, info.key, kept, info.size_bytes, if_match=info.etag, cancel=stopping)
+            )
+        except ObjectMissing:
+            return None
+        return kept
 
     async def _read(self, pace: Paced, fd: int | None) -> Copy:
         """Read all of it, and compare."""

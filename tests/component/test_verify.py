@@ -356,3 +356,14 @@ def resident(fd: int) -> list[bool]:
     assert pages is not None
     step = (1 << 20) // pagecache.PAGE
     return [any(pages[start : start + step]) for start in range(0, len(pages), step)]
+
+
+@pytest.mark.expect_log("is corrupt")
+async def test_a_file_found_changed_when_it_is_opened_counts_as_corrupt(fs: Filesystem) -> None:
+    await fs.write(FILE, b"four")
+    await fs.drain()
+    with (fs.root / FILE).open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(IoFailure):
+        await fs.read(FILE)
+    assert fs.parts.work.upkeep.verifications.as_json()["corrupt"] == 1

@@ -10,8 +10,13 @@ import pytest
 import trio
 
 from recfs.core.model import State
+from recfs.core.observing.kinds import EventKind
 from recfs.errors import IoFailure
-from recfs.ports.object_errors import AccessRefused, Unreachable
+from recfs.ports.object_errors import AccessRefused, NotOffered, ObjectArchived, Unreachable
+from recfs.ports.sweep import Progress
+from recfs.state.events import Subscriber
+from recfs.state.nodes import Node
+from recfs.tier.objectchecks import LOST
 
 from .build import Filesystem, pattern
 from .far import Hold, bucket
@@ -43,6 +48,11 @@ def rot(fs: Filesystem, key: str = FILE) -> None:
 def kept(fs: Filesystem) -> list[bytes]:
     """What lies in lost+found."""
     return [path.read_bytes() for path in sorted((fs.root / ".recfs/lost+found").iterdir())]
+
+
+def kept_in_bucket(fs: Filesystem) -> list[bytes]:
+    """What lies in the bucket's lost+found."""
+    return [each.data for key, each in sorted(bucket(fs)._objects.items()) if key.startswith(LOST)]
 
 
 def asked(fs: Filesystem) -> list[str]:
@@ -186,6 +196,7 @@ async def test_a_bad_object_is_uploaded_again(fs: Filesystem, damage: str) -> No
             bucket(fs).tamper(FILE, DATA[:-1] if damage == "short" else pattern(3_000_001, seed=3))
 
     spoil()
+    bad = stored(fs).get(FILE)
     result = await verify(fs, level="hash")
     assert (result["right"], result["found"]) == (1, []), "that level does not ask"
     result = await verify(fs, level="remote")
@@ -194,9 +205,43 @@ async def test_a_bad_object_is_uploaded_again(fs: Filesystem, damage: str) -> No
     assert await fs.read(FILE) == DATA, "it is read all the while"
     await fs.drain()
     assert stored(fs)[FILE] == DATA
+    assert kept_in_bucket(fs) == ([] if bad is None else [bad]), "the bad one is kept beside it"
     assert (await fs.state(FILE), problems(fs)) == ("stored", [])
     assert (await verify(fs, level="remote"))["right"] == 1
     await fs.assert_consistent()
+
+
+@bad_object
+@pytest.mark.expect_log("verification")
+@pytest.mark.parametrize("refusal", [AccessRefused("not for you"), NotOffered("no copies"), ObjectArchived("cold")])
+async def test_nothing_is_put_over_a_bad_object_that_cannot_be_kept(fs: Filesystem, refusal: Exception) -> None:
+    bucket(fs).tamper(FILE, b"bad")
+    bucket(fs).fail("copy", refusal, times=1)
+    result = await verify(fs, level="remote")
+    assert (result["unreadable"], result["repaired"], await fs.state(FILE)) == (1, 0, "stored")
+    await fs.drain()
+    assert stored(fs)[FILE] == b"bad"
+    assert (await verify(fs, level="remote"))["repaired"] == 1
+    await fs.drain()
+    assert (stored(fs)[FILE], kept_in_bucket(fs)) == (DATA, [b"bad"])
+
+
+@bad_object
+async def test_the_sweep_of_orphans_leaves_what_is_kept_in_the_bucket_alone(fs: Filesystem) -> None:
+    bucket(fs).tamper(FILE, b"bad")
+    await verify(fs, level="remote")
+    await fs.drain()
+    far = fs.parts.work.upkeep.orphans._far
+    assert far is not None
+    found: list[object] = []
+
+    async def tell(orphan: object) -> None:
+        found.append(orphan)
+
+    fs.clock.advance(10 * 86_400.0)
+    await far.look(Progress(), tell, ask_all=True)
+    assert found == []
+    assert kept_in_bucket(fs) == [b"bad"]
 
 
 @corrupt
@@ -334,3 +379,39 @@ async def test_a_death_before_any_step_of_a_repair(nursery: trio.Nursery, place:
         await fs.assert_consistent(lost=1)
         await fs.stop()
     assert step > 5
+
+
+class Heard(Subscriber):
+    """What a subscriber is told of copies that went bad."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, str]] = []
+
+    def noted(self, kind: EventKind, node: Node, detail: str = "") -> None:
+        if kind in (EventKind.CORRUPT, EventKind.REPAIRED):
+            self.told.append((kind.value, node.path, detail))
+
+
+@corrupt
+@bad_object
+async def test_subscribers_hear_of_bad_copies_and_of_repairs_once(fs: Filesystem) -> None:
+    heard = Heard()
+    fs.parts.tree.events.subscribe(heard)
+    await verify(fs)
+    assert heard.told == []
+    flip(fs.root / FILE)
+    await verify(fs)
+    assert [each[:2] for each in heard.told] == [("corrupt", FILE), ("repaired", FILE)]
+    assert "another sha256" in heard.told[0][2]
+    assert "brought back from S3" in heard.told[1][2]
+    await fs.drain()
+    heard.told.clear()
+    bucket(fs).tamper(FILE, b"bad")
+    await verify(fs, level="remote")
+    assert [each[:2] for each in heard.told] == [("repaired", FILE)]
+    assert "uploaded again; what S3 has is kept there as .recfs/lost+found/" in heard.told[0][2]
+    await fs.drain()
+    await verify(fs, level="remote")
+    assert len(heard.told) == 1
+    found = fs.parts.work.upkeep.verifications.as_json()
+    assert found == {"corrupt": 1, "repaired": 2, "unreadable": 0, "flaky": 0}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from recfs.core.verification.scrubbing import Pace, Round, Window
@@ -55,7 +57,7 @@ def test_rounds() -> None:
     first = Round().next(5 * NS)
     assert (first.began_ns, first.due_in_s(6 * NS, 100)) == (5 * NS, 0.0)
     assert first.next(9 * NS) is first
-    over = first.over(25 * NS)
+    over = replace(first.over(25 * NS), files=1)
     assert (over.is_over, over.due_in_s(25 * NS, 100), over.due_in_s(105 * NS, 100)) == (True, 80.0, 0.0)
     assert over.due_in_s(1, 100) == 100.0, "a clock that was set back does not make it wait for ever"
     assert over.next(200 * NS) == Round(began_ns=200 * NS)
@@ -66,3 +68,12 @@ def test_a_round_survives_the_catalogue() -> None:
     assert Round.parse(at.text()) == at
     for text in (None, "", "{", "[]", '{"after_ino": "x"}', '{"after_ino": null}'):
         assert Round.parse(text) == Round()
+
+
+def test_a_round_without_files_does_not_put_off_the_next_for_a_period() -> None:
+    empty = Round().next(0).over(NS)
+    assert empty.due_in_s(NS, 30 * DAY_S) == HOUR_S - 1
+    assert empty.due_in_s(round(HOUR_S) * NS, 30 * DAY_S) == 0.0
+    assert empty.due_in_s(NS, 60.0) == 59.0
+    full = replace(empty, files=1)
+    assert full.due_in_s(NS, 30 * DAY_S) == 30 * DAY_S - 1

@@ -84,6 +84,9 @@ _FIELDS = {
         "the newest good backup of the catalogue, and how often one is made; one that is older than two such periods "
         "is a problem, and so is whatever keeps one from being made"
     ),
+    "found, `verification`": (
+        "how many files were found corrupt, repaired, unreadable, or read wrong once (flaky) since the daemon's start"
+    ),
     "scrub, `scrub`": "how far the background verification is (`[scrub]`); `null` where the configuration has none",
     "inodes cached, `inodes_cached`": "files and directories in memory",
     "problem, `problems`": (
@@ -264,6 +267,9 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
         facts.append(("notify", _notify(notify)))
     if result.get("s3"):
         facts += _s3(result["s3"])
+    if found := {word: count for word, count in (result.get("verification") or {}).items() if count}:
+        told = ", ".join(f"{count:,} {word}" for word, count in found.items())
+        facts.append(("found", Text(f"{told}, since the start of the daemon", style="yellow")))
     if result.get("scrub"):
         facts.append(("scrub", scrub_line(result["scrub"])))
     if result.get("clock"):

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, replace
 DAY_S = 86_400
 BURST_S = 0.25
 """After a pause so much may be read at once, in seconds of the rate."""
+EMPTY_S = 3600.0
+"""How long after a round without files the next one begins, if not sooner."""
 SLICE_BYTES = 32 << 20
 """Read at a time where there is no rate."""
 LEAST_SLICE_BYTES = 64 << 10
@@ -92,9 +94,14 @@ class Round:
         return self.after_ino < 0
 
     def due_in_s(self, now_ns: int, period_s: float) -> float:
-        """How long until something is to be read: 0 while a round is under way, or when the next one is due."""
+        """How long until something is to be read: 0 while a round is under way, or when the next one is due.
+
+        One that has met no file, as that of a new store, is no reason to leave those that come alone for a period.
+        """
         if not self.is_over:
             return 0.0
+        if not self.files:
+            period_s = min(period_s, EMPTY_S)
         return min(period_s, max(0.0, period_s - (now_ns - self.began_ns) / 1e9))
 
     def next(self, now_ns: int) -> Round:

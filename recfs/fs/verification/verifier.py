@@ -8,6 +8,7 @@ of the bytes: it is told as itself, and the file stays what it is.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from recfs.core.verification.verdicts import VERIFIED, Copy, Level, Remedy, Verd
 from recfs.disk.idle import IdleThread
 from recfs.disk.looks import seen
 from recfs.disk.verification import LocalCheck
-from recfs.errors import IoFailure
+from recfs.errors import IoFailure, RecfsError
 from recfs.state.events import Subscriber
 from recfs.tier.objectchecks import ObjectCheck, Paced
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from recfs.fs.verification.repair import Repair
     from recfs.fs.vfs import Vfs
     from recfs.ports.rows import ObjectRow
-    from recfs.state.nodes import FileNode
+    from recfs.state.nodes import FileNode, Node
     from recfs.stores.local import LocalStore
     from recfs.tier.tier import Tier
 
@@ -82,7 +83,17 @@ class Verifier(Subscriber):
         self._changing: set[int] = set()
         """Files whose state is being changed by a verification: two of one file at once would be one too many."""
 
+        self.counts: Counter[Verdict] = Counter()
+        """How many files have become corrupt since the start, by whoever found out, and how often a verification has
+        repaired one, or could not read it."""
+        self.flaky = 0
+        """How often one was read wrong, and right the second time."""
+
     # --- what becomes of files that were told as problems ----------------------------------------------------------
+
+    def noted(self, kind: EventKind, node: Node, detail: str = "") -> None:
+        """As `Subscriber.noted`: whoever has found a file corrupt, it counts."""
+        self.counts[Verdict.CORRUPT] += kind is EventKind.CORRUPT
 
     def modified(self, node: FileNode) -> None:
         """Its bytes are replaced by others."""
@@ -118,6 +129,8 @@ class Verifier(Subscriber):
             node.ino, path, verdict, reason if verdict not in (Verdict.RIGHT, Verdict.ELSEWHERE) else "",
             local.read_bytes, check.read_bytes if check is not None else 0, local.is_flaky,
         )  # fmt: skip
+        self.counts[verdict] += verdict.is_problem and verdict is not Verdict.CORRUPT
+        self.flaky += result.is_flaky
         self._tell(node, result)
         return result
 
@@ -202,7 +215,8 @@ class Verifier(Subscriber):
             case Remedy.COME_BACK:
                 return self._come_back(node, reason)
             case Remedy.SEND_AGAIN:
-                return await self._send_again(node, reason)
+                assert check is not None
+                return await self._send_again(node, check, reason)
             case Remedy.NONE:
                 return _verdict_on(local, far), reason
 
@@ -226,14 +240,19 @@ class Verifier(Subscriber):
         self._tree.events.noted(EventKind.REPAIRED, node, how)
         return Verdict.REPAIRED, f"{reason or 'it was corrupt'}; {how}" if reason or was_corrupt else how
 
-    async def _send_again(self, node: FileNode, reason: str) -> tuple[Verdict, str]:
-        """The local bytes are right, the object is not."""
+    async def _send_again(self, node: FileNode, check: ObjectCheck, reason: str) -> tuple[Verdict, str]:
+        """The local bytes are right, the object is not: it is kept, and then they are uploaded over it."""
         assert self._tier is not None
         log.error("%s: %s", node.path, reason)
-        if not await self._tier.store_anew(node):
+        try:
+            kept = await check.keep_bad()
+        except (RecfsError, OSError) as error:
+            return Verdict.UNREADABLE, f"{reason}; it could not be kept, so nothing is put over it: {error}"
+        if not check.is_current or not await self._tier.store_anew(node):
             return Verdict.SKIPPED, f"{reason}; it was changed meanwhile"
-        self._tree.events.noted(EventKind.REPAIRED, node, "its object was wrong: it is uploaded again")
-        return Verdict.REPAIRED, f"{reason}; the local bytes are right, and are uploaded again"
+        where = f"; what S3 has is kept there as {kept}" if kept is not None else ""
+        self._tree.events.noted(EventKind.REPAIRED, node, f"its object was wrong: it is uploaded again{where}")
+        return Verdict.REPAIRED, f"{reason}; the local bytes are right, and are uploaded again{where}"
 
     def _tell(self, node: FileNode, result: Verified) -> None:
         """Note what is wrong with the file until it is right, rewritten or removed."""

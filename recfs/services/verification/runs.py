@@ -154,6 +154,12 @@ class Verifications:
                 await trio.sleep(ABANDONED_S / 4)
                 self._forget(trio.current_time() - ABANDONED_S)
 
+    def as_json(self) -> dict[str, int]:
+        """What was found since the daemon's start, by whoever verified, for `recfs status`. Atomic."""
+        verifier = self._verifier
+        words = (Verdict.CORRUPT, Verdict.REPAIRED, Verdict.UNREADABLE)
+        return {word.value: verifier.counts[word] for word in words} | {"flaky": verifier.flaky}
+
     def _forget(self, asked_before_s: float) -> None:
         for number, each in list(self._runs.items()):
             if each.asked_s < asked_before_s:
