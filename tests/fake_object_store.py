@@ -63,6 +63,8 @@ class FakeObjectStore:
         self._smallest_part, self._tags = smallest_part, dict(tags or {})
         self._lock = threading.RLock()
         self._ids = itertools.count(1)
+        self.keeps_checksums = False
+        """Whether it makes a sha256 of its own of what is put in one request or by somebody else."""
         self._objects: dict[str, Stored] = {}
         self._small: dict[str, bytes] = {}
         self._uploads: dict[str, Upload] = {}
@@ -93,6 +95,8 @@ class FakeObjectStore:
     def tamper(self, key: str, data: bytes) -> None:
         """Replace an object as somebody else would: another etag, no metadata."""
         self._objects[key] = Stored(data, md5(data), {}, "STANDARD", {}, self._now())
+        if self.keeps_checksums:
+            self._objects[key].stored_sha256 = hashlib.sha256(data).digest()
 
     def vanish(self, key: str) -> None:
         """Delete an object as somebody else would."""
@@ -109,11 +113,14 @@ class FakeObjectStore:
 
     # --- the port ------------------------------------------------------------------------------------------------
 
-    def head(self, key: str) -> ObjectInfo | None:
+    def head(self, key: str, *, checksum: bool = False) -> ObjectInfo | None:
         """As the port says."""
         with self._call("head", key):
             found = self._objects.get(checked(key))
-            return None if found is None else self._info(key, found)
+            if found is None:
+                return None
+            info = self._info(key, found)
+            return replace(info, stored_sha256=found.stored_sha256) if checksum else info
 
     def get_range(
         self,
@@ -389,6 +396,8 @@ class FakeObjectStore:
         storage_class = meta.storage_class or (old.storage_class if old else "STANDARD")
         tags = {**self._tags, **meta.tags} if meta.tags or old is None else dict(old.tags)
         made = Stored(data, etag, to_metadata(meta), storage_class, tags, self._now())
+        if self.keeps_checksums and "-" not in etag:
+            made.stored_sha256 = hashlib.sha256(data).digest()
         self._objects[checked(key)] = made
         return made
 

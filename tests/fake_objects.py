@@ -20,6 +20,8 @@ class Stored:
     tags: dict[str, str]
     modified_ns: int
     restore_state: RestoreState | None = None
+    stored_sha256: bytes | None = None
+    """The server's own checksum, made when the bytes were put there."""
 
 
 @dataclass

@@ -80,6 +80,9 @@ class ObjectInfo:
     restore_state: RestoreState | None = None
     """None: the bytes are there for reading."""
     version_id: str | None = None
+    stored_sha256: bytes | None = None
+    """What the server computed of all of it when it was put there, and kept. None where it has none, or was not asked,
+    or does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +145,11 @@ def part_size(size_bytes: int, minimum_bytes: int = 8 * MIB) -> int:
 class ObjectReads(Protocol):
     """What is there, and its bytes."""
 
-    def head(self, key: str) -> ObjectInfo | None:
-        """What the server knows of *key*; None if there is no such object (the bucket having been seen)."""
+    def head(self, key: str, *, checksum: bool = False) -> ObjectInfo | None:
+        """What the server knows of *key*; None if there is no such object (the bucket having been seen).
+
+        *checksum*: with `stored_sha256`, where the server has that.
+        """
 
     def get_range(
         self,

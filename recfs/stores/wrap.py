@@ -178,9 +178,9 @@ class RetryingObjectStore:
 
     # --- the port ------------------------------------------------------------------------------------------------
 
-    def head(self, key: str) -> ObjectInfo | None:
+    def head(self, key: str, *, checksum: bool = False) -> ObjectInfo | None:
         """As `ObjectStore.head`."""
-        return self._try("head", lambda: self._store.head(key))
+        return self._try("head", lambda: self._store.head(key, checksum=checksum))
 
     def get_range(
         self,

@@ -43,6 +43,11 @@ class Paced(Protocol):
         """Wait, after so much was read."""
 
 
+def facts_of(info: ObjectInfo) -> ObjectFacts:
+    """What a server says of an object."""
+    return ObjectFacts(info.size_bytes, info.etag, info.sha256, info.md5, info.stored_sha256)
+
+
 class ObjectCheck:
     """One look at the object of one file, as its row is now."""
 
@@ -84,14 +89,16 @@ class ObjectCheck:
 
     async def _look(self, pace: Paced, *, read: bool) -> Copy:
         in_s3 = self._in_s3
-        self._info = info = await self._call(partial(self._tier.objects.head, in_s3.key))
+        self._info = info = await self._call(partial(self._tier.objects.head, in_s3.key, checksum=True))
         known = ObjectFacts(in_s3.size_bytes, in_s3.etag, in_s3.sha256, in_s3.md5)
-        told = ObjectFacts(info.size_bytes, info.etag, info.sha256, info.md5) if info is not None else None
+        told = facts_of(info) if info is not None else None
         found = judge_object(told, known)
         if found is Copy.GONE:
             self.reason = f"S3 has no object {in_s3.key} any more"
         elif found is Copy.WRONG and told is not None:
             self.reason = f"S3 holds {told.size_bytes} bytes under {in_s3.key}, and {in_s3.size_bytes} were uploaded"
+            if told.size_bytes == in_s3.size_bytes:
+                self.reason = f"S3 holds other bytes under {in_s3.key} than were uploaded, by its own checksum"
         if found.is_bad or (found is Copy.RIGHT and not read):
             return found
         return await self._read(pace, None)

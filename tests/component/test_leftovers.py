@@ -598,7 +598,7 @@ async def test_many_objects_of_others_take_little_memory_and_few_requests(far: F
         yield own[0]  # type: ignore[misc]
         yield from (ObjectInfo(f"{REC}/g{n:07}", 5, "etag", last_modified_ns=long_ago) for n in range(count // 2))
 
-    def head(key: str) -> ObjectInfo | None:
+    def head(key: str, *, checksum: bool = False) -> ObjectInfo | None:
         nonlocal asked
         asked += 1
         return own[0] if key == FILE else ObjectInfo(key, 5, "etag", last_modified_ns=long_ago)

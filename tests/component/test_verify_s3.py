@@ -76,6 +76,38 @@ async def test_an_object_is_believed_by_what_the_server_says_of_it(fs: Filesyste
     assert (result["right"], result["remote_bytes"], asked(fs)) == (1, 0, ["head"])
 
 
+async def test_a_checksum_that_the_server_made_itself_says_all(nursery: trio.Nursery, place: Path) -> None:
+    fs = tiered(nursery, place)
+    bucket(fs).keeps_checksums = True
+    await fs.start()
+    await fs.write(FILE, DATA)
+    await fs.drain()
+    bucket(fs)._objects[FILE].etag = "0" * 32 + "-2"  # copied by other means
+    bucket(fs)._objects[FILE].metadata.clear()
+    asked(fs)
+    result = await verify(fs, level="remote")
+    assert (result["right"], result["remote_bytes"], asked(fs)) == (1, 0, ["head"])
+    await fs.stop()
+
+
+@bad_object
+async def test_other_bytes_of_the_same_size_are_found_by_that_checksum(nursery: trio.Nursery, place: Path) -> None:
+    fs = tiered(nursery, place)
+    bucket(fs).keeps_checksums = True
+    await fs.start()
+    await fs.write(FILE, DATA)
+    await fs.drain()
+    bucket(fs).tamper(FILE, pattern(len(DATA), seed=3))
+    asked(fs)
+    result = await verify(fs, level="remote")
+    assert (result["repaired"], result["remote_bytes"]) == (1, 0)
+    assert "get_range" not in asked(fs)
+    assert "by its own checksum" in result["found"][0]["reason"]
+    await fs.drain()
+    assert (stored(fs)[FILE], kept_in_bucket(fs)) == (DATA, [pattern(len(DATA), seed=3)])
+    await fs.stop()
+
+
 async def test_an_object_of_which_nothing_tells_is_read(fs: Filesystem) -> None:
     """Another etag, as of an object that was copied by other means, with the same bytes."""
     bucket(fs)._objects[FILE].etag = "0" * 32 + "-2"

@@ -84,6 +84,19 @@ class ObjectStoreContract:
             for number, offset in ranges
         ]
 
+    # --- the server's own checksum ---------------------------------------------------------------------------------
+
+    keeps_checksums: ClassVar[bool] = False
+    """Whether the server keeps the sha256 of what is put in one request, and says it when it is asked."""
+
+    def test_the_servers_own_checksum_is_told_who_asks(self, store: ObjectStore, source: Source) -> None:
+        self.put(store, source, PATH, b"data")
+        for asked in (False, True):
+            found = store.head(PATH, checksum=asked)
+            assert found is not None
+            told = asked and self.keeps_checksums
+            assert found.stored_sha256 == (hashlib.sha256(b"data").digest() if told else None)
+
     # --- put, head, get ------------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("size", [0, 1, 5000, 3 * MIB + 7], ids=["empty", "byte", "small", "blocks"])

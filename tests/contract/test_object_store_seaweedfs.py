@@ -22,6 +22,8 @@ pytestmark = [pytest.mark.seaweedfs, pytest.mark.slow]
 class TestSeaweedFS(ObjectStoreContract):
     """The real one against SeaweedFS 4."""
 
+    keeps_checksums = True
+
     lacks: ClassVar[Mapping[str, str]] = {
         "lifecycle transitions": "NotImplemented: it moves nothing between storage classes",
     }

@@ -19,10 +19,14 @@ __all__ = ["moto_bucket", "moto_server"]
 class TestFake(ObjectStoreContract):
     """The fake."""
 
+    keeps_checksums = True
+
     @pytest.fixture
     def store(self) -> FakeObjectStore:
         """Empty."""
-        return FakeObjectStore()
+        made = FakeObjectStore()
+        made.keeps_checksums = True
+        return made
 
 
 @pytest.mark.slow

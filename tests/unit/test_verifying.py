@@ -77,6 +77,9 @@ def test_nothing_is_done_on_suspicion_and_every_step_is_legal() -> None:
         (KNOWN._replace(sha256=None), Copy.RIGHT),
         (KNOWN._replace(sha256=b"x" * 32), Copy.UNSETTLED),
         (KNOWN._replace(etag="other"), Copy.UNSETTLED),
+        (KNOWN._replace(etag="other", sha256=None, stored_sha256=SHA), Copy.RIGHT),
+        (KNOWN._replace(stored_sha256=b"x" * 32), Copy.WRONG),
+        (KNOWN._replace(size_bytes=8, stored_sha256=SHA), Copy.WRONG),
     ],
 )
 def test_what_a_server_says_of_an_object(told: ObjectFacts | None, wanted: Copy) -> None:

@@ -116,11 +116,14 @@ class ObjectFacts(NamedTuple):
     sha256: bytes | None
     """From the metadata that recfs wrote beside the bytes."""
     md5: bytes | None
+    stored_sha256: bytes | None = None
+    """What the server computed of the bytes, and kept."""
 
 
 def judge_object(told: ObjectFacts | None, known: ObjectFacts) -> Copy:
     """What can be said of an object without reading it. *told* None: there is none.
 
+    A sha256 that the server itself computed and kept says all, whatever etag and metadata have become.
     An etag that is the MD5 of the bytes is the server's own checksum of them (S3 API, "Object", ETag). Any other that
     has not changed is that of the very object whose checksum the server confirmed when it was uploaded. UNSETTLED where
     neither tells: it has to be read.
@@ -129,6 +132,8 @@ def judge_object(told: ObjectFacts | None, known: ObjectFacts) -> Copy:
         return Copy.GONE
     if told.size_bytes != known.size_bytes:
         return Copy.WRONG
+    if told.stored_sha256 is not None:
+        return Copy.RIGHT if told.stored_sha256 == known.sha256 else Copy.WRONG
     if known.md5 is not None and told.etag == known.md5.hex():
         return Copy.RIGHT
     if known.etag and told.etag == known.etag and told.sha256 in (None, known.sha256):

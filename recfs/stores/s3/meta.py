@@ -105,7 +105,22 @@ def info_of(key: str, answer: Mapping[str, Any]) -> ObjectInfo:
         last_modified_ns=modified_ns(answer),
         restore_state=restore_state(storage_class, answer.get("Restore"), answer.get("ArchiveStatus")),
         version_id=answer.get("VersionId"),
+        stored_sha256=_whole_sha256(answer),
     )
+
+
+def _whole_sha256(answer: Mapping[str, Any]) -> bytes | None:
+    """The server's own checksum of the whole object; None where there is none, or one of the checksums of its parts.
+
+    Those have the number of parts behind a dash (S3 User Guide, "Checking object integrity").
+    """
+    if answer.get("ChecksumType", "FULL_OBJECT") != "FULL_OBJECT":
+        return None
+    try:
+        found = base64.b64decode(answer.get("ChecksumSHA256", ""), validate=True)
+    except ValueError:
+        return None
+    return found if len(found) == 32 else None
 
 
 def modified_ns(answer: Mapping[str, Any]) -> int:
