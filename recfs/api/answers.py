@@ -15,9 +15,11 @@ from recfs.api import summaries, upkeep
 from recfs.api.draining import DrainAnswers
 from recfs.api.observing import ObservingAnswers
 from recfs.api.s3 import Far, S3Answers
+from recfs.api.stats.figures import stats
 from recfs.config import plain
 from recfs.core.layout import is_id
 from recfs.core.naming import show_name
+from recfs.core.retention import Now
 from recfs.disk.diskio import few_files, file_limit
 from recfs.errors import Busy, InvalidArgument
 from recfs.fs.fallback_entries import FallbackEntry
@@ -87,6 +89,7 @@ class Answers:
         drain = DrainAnswers(self.work.draining, self.committer, self.publisher, self.vfs.behind, self.s3)
         return {
             "status": self.status,
+            "stats": self.stats,
             "settings": self.settings,
             "quota_show": self.quota_show,
             "quota_set": self.quota_set,
@@ -152,6 +155,14 @@ class Answers:
             + known["problems"]
             + [s3[each] for each in ("problem", "unread") if s3 is not None and s3[each]],
         }
+
+    async def stats(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Figures of the store, a user or a recording."""
+        clock = self.vfs.tree.clock
+        answer: dict[str, Any] = await self._read(
+            stats, self.config, params, Now(clock.steady_ns(), clock.calendar_ns())
+        )
+        return answer
 
     async def settings(self, params: dict[str, Any]) -> dict[str, Any]:
         """The configuration this daemon runs with, and how many descriptors it may have."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
+from recfs.catalogue import figures
 from recfs.catalogue.check import check
 from recfs.catalogue.reading import has_table, reading
 from recfs.catalogue.rows import (
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from recfs.core.retention import Horizon
+    from recfs.ports.figures import Duplicates, Folder, Tally
     from recfs.ports.reports import Snapshot
     from recfs.ports.rows import NodeRow, ObjectRow
 
@@ -245,6 +247,22 @@ class SqliteSnapshot:
             return None
         found = self._db.execute("select id from event where at_ns >= ? order by id limit 1", (at_ns,)).fetchone()
         return found[0] if found is not None else None
+
+    # --- sums over many files ------------------------------------------------------------------------------------
+
+    def folders(self, top: int | None) -> Iterator[Folder]:
+        """Directories."""
+        return figures.folders(self._db, top)
+
+    def tallies(self, top: int | None, since_ns: int) -> Iterator[Tally]:
+        """Files in groups."""
+        return figures.tallies(self._db, top, since_ns, knows_s3=self._knows_s3)
+
+    def duplicates(self, worst: int, named: int) -> Duplicates:
+        """Files with the same bytes."""
+        return figures.duplicates(self._db, worst, named)
+
+    # --- the catalogue itself ------------------------------------------------------------------------------------
 
     def health(self) -> Health:
         """Look through the whole file: PRAGMA quick_check (sqlite.org/pragma.html)."""

@@ -25,6 +25,7 @@ from recfs.cli.observe.events import events
 from recfs.cli.reports.config import config_group
 from recfs.cli.reports.files import info, ls_files
 from recfs.cli.reports.quota import quota
+from recfs.cli.reports.stats import stats
 from recfs.cli.reports.status import status
 from recfs.cli.s3.bucket import lifecycle, presign, restore
 from recfs.cli.s3.claim import bucket
@@ -44,12 +45,12 @@ from recfs.errors import RecfsError
 
 _SECTIONS = {
     "With a daemon, and without": """
-    With a daemon running, the daemon answers; only its own user and root may ask it. Without one, `status`, `ls-files`,
-    `info`, `quota show`, `quota check`, `recording list`, `recording show`, `queue` and `route explain` read the
-    catalogue as the last daemon left it, and `quota set`, `quota check --repair`, `sweep temp`, `sweep expired`,
-    `verify` and the others of `recording` open the store for a time themselves. Name the configuration then: a store
-    found by `--root` alone has the default limits, and no S3. `bucket owner` and `bucket claim` ask S3 without a
-    daemon, too; `drain` and everything else that asks S3 need one.
+    With a daemon running, the daemon answers; only its own user and root may ask it. Without one, `status`, `stats`,
+    `ls-files`, `info`, `quota show`, `quota check`, `recording list`, `recording show`, `queue` and `route explain`
+    read the catalogue as the last daemon left it, and `quota set`, `quota check --repair`, `sweep temp`, `sweep
+    expired`, `verify` and the others of `recording` open the store for a time themselves. Name the configuration
+    then: a store found by `--root` alone has the default limits, and no S3. `bucket owner` and `bucket claim` ask S3
+    without a daemon, too; `drain` and everything else that asks S3 need one.
 
     A command that waits for the daemon or for S3 says so on standard error after 3 s, and what S3 said last; a question
     (`bucket`, `lifecycle`, `presign`, `restore`) ends after 30 s with exit code 8.
@@ -187,7 +188,7 @@ def cli() -> None:
 
 
 for _command in (
-    *(mount, umount, upgrade, status, ls_files, info, quota, recording, sweep, trash, watch, verify, backup),
+    *(mount, umount, upgrade, status, stats, ls_files, info, quota, recording, sweep, trash, watch, verify, backup),
     *(restore_catalogue, rebuild, drain, queue, events, audit),
     *(evict, fetch, pin, unpin, route, tier, restore, presign, lifecycle, bucket, config_group, doctor),
 ):

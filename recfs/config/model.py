@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from recfs.config.backup import BackupSection
 from recfs.config.lifecycle import LifecycleSection
 from recfs.config.observing import AuditSection, EventsSection, NotifySection
+from recfs.config.prices import PricesSection
 from recfs.config.retention import RecordingsSection, RetentionRules, RetentionSection
 from recfs.config.s3 import CacheSection, RouteRules, RouteSection, S3Section, UploadSection, default_routes
 from recfs.config.sections import (
@@ -81,6 +82,7 @@ class Config(Section):
     )
     cache: CacheSection = Field(default=CacheSection(), description="local copies of files in S3")
     upload: UploadSection = Field(default=UploadSection(), description="uploads to S3")
+    prices: PricesSection = Field(default=PricesSection(), description="what storage costs, for `recfs stats`")
     lifecycle: LifecycleSection = Field(
         default=LifecycleSection(), description="rules that `recfs lifecycle apply` writes into the bucket"
     )
@@ -169,6 +171,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "route": RouteSection,
     "cache": CacheSection,
     "upload": UploadSection,
+    "prices": PricesSection,
     "lifecycle": LifecycleSection,
 }
 """The tables of recfs.conf; the other fields of `Config` are keys above them."""

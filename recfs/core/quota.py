@@ -148,3 +148,9 @@ def month_of(now_ns: int) -> str:
     """Give the month (UTC) of a time in ns since 1970 as "2026-11": the key of the upload counters."""
     moment = datetime.fromtimestamp(now_ns // _NS_PER_S, UTC)
     return f"{moment.year:04d}-{moment.month:02d}"
+
+
+def month_start_ns(month: str) -> int:
+    """Give the time, in ns since 1970, at which a month ("2026-11", UTC) began."""
+    year, number = month.split("-")
+    return round(datetime(int(year), int(number), 1, tzinfo=UTC).timestamp()) * _NS_PER_S

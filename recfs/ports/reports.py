@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple, Unpack
 
 from recfs.core.life import Life
 from recfs.core.retention import Horizon, Inside
+from recfs.ports.figures import Figures
 from recfs.ports.rows import AccountRow, EventRow, JournalRow, NodeRow, ObjectRow, SweepRow
 
 Answer = TypeVar("Answer")
@@ -186,7 +187,7 @@ class TierQueries(Protocol):
         """Bytes of all files that are pinned."""
 
 
-class Snapshot(StoreQueries, TierQueries, Protocol):
+class Snapshot(StoreQueries, TierQueries, Figures, Protocol):
     """One state of the catalogue."""
 
 

@@ -178,8 +178,57 @@ ORPHANS: dict[str, Any] = {
     ],
 }  # fmt: skip
 
+_FILES = {"files": 3, "bytes": 4 << 30, "average_bytes": (4 << 30) // 3, "oldest_ns": 0, "newest_ns": 10**18}
+_NO_FILES = {"files": 0, "bytes": 0, "average_bytes": None, "oldest_ns": None, "newest_ns": None}
+STATS = {
+    "user": None,
+    "recording": None,
+    "category": None,
+    "store": None,
+    "at_ns": 10**18,
+    "month": "2026-11",
+    **_FILES,
+    "categories": {"source": _FILES, "video": _NO_FILES},
+    "stores": {"local_and_s3": _FILES},
+    "classes": {"local": _FILES, "GLACIER": _FILES},
+    "costs": {
+        "currency": "USD",
+        "by_class": {"local": 1.25, "GLACIER": None},
+        "total": 1.25,
+        "unpriced": ["GLACIER"],
+    },
+    "users": [
+        {
+            "user": "5",
+            "used_bytes": 1_610_612_736,
+            "used_files": 1234,
+            "trashed_bytes": 0,
+            "files": 3,
+            "bytes": 4 << 30,
+            "left_bytes": None,
+            "left_files": 8,
+            "month_uploads": 31,
+            "left_uploads": 9,
+            "month_upload_bytes": 7 << 20,
+            "limits": {},
+        }
+    ],
+    "recordings": 2,
+    "ages": [{"unchanged_d": 90, "processed": "long_ago", "recordings": 2, "files": 3, "bytes": 4 << 30}],
+    "archive": {"recordings": 1, "files": 2, "bytes": 1 << 20},
+    "duplicates": {
+        "sets": 1,
+        "files": 6,
+        "wasted_bytes": 5 << 20,
+        "worst": [
+            {"sha256": "00" * 32, "files": 6, "size_bytes": 1 << 20, "wasted_bytes": 5 << 20, "paths": ["shared/a\x1b"]}
+        ],
+    },
+}
+
 ANSWERS: dict[str, Any] = {
     "status": STATUS,
+    "stats": STATS,
     "quota_show": [USER],
     "quota_set": USER,
     "quota_check": {"checked_users": 1, "checked_files": 1234, "differences": [], "repaired": False},

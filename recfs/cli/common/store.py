@@ -184,9 +184,11 @@ class Store:
             return _s3_question(method, params, config)
         from recfs.api import observing, summaries, summaries_upkeep
         from recfs.api.recordings import Asked
+        from recfs.api.stats.figures import stats
 
         questions: dict[str, Callable[[Snapshot], Any]] = {
             "status": lambda snapshot: summaries.status(snapshot, config),
+            "stats": lambda snapshot: stats(snapshot, config, params),
             "quota_show": lambda snapshot: summaries.quota_show(snapshot, config, params["user"]),
             "quota_check": lambda snapshot: summaries.quota_check(snapshot),
             "sweep_history": lambda snapshot: summaries_upkeep.sweep_history(snapshot, params["name"], params["limit"]),
