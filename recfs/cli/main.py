@@ -74,6 +74,8 @@ _SECTIONS = {
       }
     }
 
+    `events` and `audit` print one line for each event or act instead, so that a program can read them as they come.
+
     Sizes are bytes (`*_bytes`), times nanoseconds since 1970 (`*_ns`) or seconds (`*_s`), no limit is `null`. Output is
     ASCII; bytes of names that are not UTF-8 appear as `\\udc80` to `\\udcff`, which Python's `os.fsencode` turns back.
     """,

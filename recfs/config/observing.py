@@ -36,18 +36,20 @@ class AuditSection(Section):
     most: Size = Field(default=2 << 30, ge=1 << 20, description="bytes of all files that are kept")
 
 
-def _kind(value: str) -> str:
-    if value not in KINDS:
-        raise ValueError(f"not a kind of events; there are {', '.join(sorted(KINDS))}")
-    return value
+def _kinds(values: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = [value for value in values if value not in KINDS]
+    if unknown or not values:
+        what = f"{unknown[0]!r} is" if unknown else "an empty list has"
+        raise ValueError(f"{what} no kind of events; there are {', '.join(sorted(KINDS))}")
+    return values
 
 
 class NotifySection(Section):
     """[notify]"""
 
     command: Text | None = Field(default=None, description="what is run for events, by sh(1); none: nothing")
-    events: tuple[Annotated[str, AfterValidator(_kind)], ...] = Field(
-        default=("corrupt", "quota_reached"), min_length=1, description="the kinds of events that it is run for"
+    events: Annotated[tuple[str, ...], AfterValidator(_kinds)] = Field(
+        default=("corrupt", "quota_reached"), description="the kinds of events that it is run for"
     )
     timeout: Duration = Field(default=30.0, ge=1.0, le=3600.0, description="longest run before it is killed (seconds)")
     per_minute: int = Field(default=60, strict=True, ge=1, le=6000, description="runs a minute, at most")

@@ -22,6 +22,7 @@ from recfs.core.sweeping import Schedule
 from recfs.ports.rows import EventRow
 from recfs.ports.sweep import Sweep
 from recfs.state.events import Subscriber
+from recfs.state.nodes import FileNode
 from recfs.state.writebehind import BatchSubscriber
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from recfs.ports.batch import Batch
     from recfs.ports.catalogue import Catalogue
     from recfs.ports.clock import Clock
-    from recfs.state.nodes import DirNode, FileNode, Node
+    from recfs.state.nodes import DirNode, Node
     from recfs.state.writebehind import WriteBehind
 
 PART = "events"
@@ -124,7 +125,10 @@ class EventJournal(Subscriber, BatchSubscriber):
         self._tell(_REMOVED if successor is None else _OVERWRITTEN, node.ino, kept_path(node.parts()))
 
     def noted(self, kind: EventKind, node: Node, detail: str = "") -> None:
-        """As `Subscriber.noted`."""
+        """As `Subscriber.noted`; of a file that is committed (again), with its size and checksum."""
+        if kind is EventKind.COMMITTED and isinstance(node, FileNode):
+            self._tell(_COMMITTED, node.ino, kept_path(node.parts()), None, node.bytes, node.sha256, detail)
+            return
         self._tell(kind.value, node.ino, kept_path(node.parts()), detail=detail)
 
     def limit_reached(self, user: str, limit: str) -> None:

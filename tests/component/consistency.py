@@ -32,6 +32,9 @@ def assert_store(catalogue: Path, root: Path, *, lost: int = 0, trash: int = 0) 
             dangling = db.execute(f"select * from {table} where {column} not in (select ino from node)").fetchall()
             assert [tuple(row) for row in dangling] == [], f"{table} rows of nobody"
 
+        if not list((root / PRIVATE).glob("*.before-rebuild-*")):  # which begins another history
+            assert_events(db)
+
     paths = {1: os.fsencode(root)}
 
     def home(row: sqlite3.Row) -> bytes:
@@ -68,6 +71,21 @@ def assert_store(catalogue: Path, root: Path, *, lost: int = 0, trash: int = 0) 
     assert in_trash == sorted(row["gid"] for row in garbage), [tuple(row) for row in garbage]
     assert os.listdir(root / PRIVATE / "limbo") == []
     assert len(os.listdir(root / PRIVATE / "lost+found")) == lost
+
+
+_SAY_WHAT_IS = ("committed", "overwritten", "removed", "incomplete")
+
+
+def assert_events(db: sqlite3.Connection) -> None:
+    """The last that was told of each file is what its row says: neither is ahead of the other."""
+    last = {ino: kind for ino, kind in db.execute("select ino, kind from event order by id") if kind in _SAY_WHAT_IS}
+    states = dict(tuple(row) for row in db.execute("select ino, state from node where kind = 'file'"))
+    whole = {ino for ino, state in states.items() if state in (*_WHOLE, *_REMOTE)}
+    told = {ino for ino, kind in last.items() if kind == "committed"}
+    untold = {ino: last.get(ino) for ino in whole - told}
+    assert not last or untold == {}, f"committed, and something else was told last: {untold}"
+    wrong = {ino: states.get(ino) for ino in told - whole if states.get(ino) != "corrupt"}
+    assert wrong == {}, f"told to be committed, and are not: {wrong}"
 
 
 def _assert_row(row: sqlite3.Row, folder: int, name: bytes) -> None:

@@ -400,3 +400,42 @@ def test_a_silent_daemon_is_given_up_on(path: Path, play: Callable[[bytes | None
     play(None)
     with pytest.raises(ControlError, match="did not answer status"):
         ControlClient(path, 0.05).call("status")
+
+
+async def test_a_method_that_waits_ends_with_its_client_and_any_other_does_not(path: Path) -> None:
+    ended: list[str] = []
+
+    async def waits(params: dict[str, Any]) -> Any:
+        try:
+            await trio.sleep(params["seconds"])
+        finally:
+            ended.append("cancelled" if trio.current_effective_deadline() < trio.current_time() else "done")
+        return params
+
+    server = ControlServer(path, {"wait": waits, "work": waits}, waiting={"wait"})
+    async with serving(server):
+        assert await call(path, "wait", seconds=0.01) == {"seconds": 0.01}
+        for method in ("wait", "work"):
+            client = trio.socket.socket(socket.AF_UNIX)
+            await client.connect(str(path))
+            seconds = 60.0 if method == "wait" else 0.3
+            await client.send(json.dumps({"method": method, "params": {"seconds": seconds}}).encode() + b"\n")
+            await trio.sleep(0.1)
+            client.close()
+        with trio.fail_after(10):
+            while len(ended) < 3:  # noqa: ASYNC110  # the server tells nobody
+                await trio.sleep(0.01)
+    assert ended == ["done", "cancelled", "done"]
+
+
+async def test_an_observer_is_told_who_asked_for_what_and_with_what_result(path: Path) -> None:
+    told: list[tuple[str, dict[str, Any], tuple[int, int, int], str]] = []
+    server = ControlServer(path, HANDLERS, observer=lambda *args: told.append(args))
+    me = (os.getpid(), os.getuid(), os.getgid())
+    async with serving(server):
+        await call(path, "echo", a=1)
+        with pytest.raises(NotFound):
+            await call(path, "refuse", path="/x")
+        with pytest.raises(ControlError):
+            await call(path, "unknown")
+    assert told == [("echo", {"a": 1}, me, ""), ("refuse", {"path": "/x"}, me, "NotFound")]

@@ -141,6 +141,10 @@ def test_it_can_be_built_in_python() -> None:
 
 
 MISTAKES = [
+    ('[audit]\ndirectory = "/s/logs"', 'audit.directory = "/s/logs": it lies in the store or its mount'),
+    ('[notify]\nevents = ["exploded"]', "'exploded' is no kind of events; there are adopted, committed"),
+    ('[events]\nenabled = false\n[notify]\ncommand = "true"', "notify.command: it is run for events"),
+    ("[events]\nmost = 10", "events.most"),
     ("[commit]\nhash_thread = 2", "commit.hash_thread: unknown key; did you mean hash_threads?"),
     ("colour = 1", "colour: unknown key; known here: root, mountpoint, min_free"),
     ("[quotas]\nmax_bytes = 1", "quotas: unknown key; did you mean quota?"),

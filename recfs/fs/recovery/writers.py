@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from recfs.ports.rows import ObjectRow
     from recfs.state.nodes import Garbage
 
+TAKEN_BACK = "an overwrite that was never finished was taken back"
+
 
 class Writers:
     """Judges each file that was not committed."""
@@ -153,6 +155,7 @@ class Writers:
         node.sha256, node.md5, node.mtime_ns = in_s3.sha256, in_s3.md5, in_s3.mtime_ns
         self._tree.resize(node, in_s3.size_bytes)
         node.object = in_s3.here(held=0)
+        self._tree.events.noted(EventKind.COMMITTED, node, TAKEN_BACK)
         self._behind.object(node.object)
         self._behind.node(node)
         self._found.report.rolled_back.append(node.path)
@@ -218,5 +221,7 @@ class Writers:
             self._is_held(node)
         self._tree.garbage.drop(prior.gid)
         self._behind.purged(prior.gid)
+        if prior.sha256 is not None:
+            self._tree.events.noted(EventKind.COMMITTED, node, TAKEN_BACK)
         self._behind.node(node)
         self._found.report.rolled_back.append(node.path)

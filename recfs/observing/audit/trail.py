@@ -136,6 +136,9 @@ class AuditTrail(Subscriber):
         finally:
             with trio.CancelScope(shield=True), trio.move_on_after(END_S):
                 await self._write_some()
+            if self._files.lock.acquire(blocking=False):  # else a thread hangs in it
+                self._files.close()
+                self._files.lock.release()
 
     async def _write_some(self) -> None:
         acts, self._waiting = self._waiting, []

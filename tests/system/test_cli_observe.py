@@ -1,0 +1,144 @@
+"""`recfs events` and `recfs audit`: what they print, their exit codes, and what they make of odd names."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recfs.cli.observe import events as command
+from recfs.errors import CursorLost
+from recfs.observing.audit.files import AuditFiles, AuditSettings
+from tests.system.fake_daemon import FakeDaemon, run
+
+RENAMED = {
+    "cursor": "00ff00ff-2", "time": "2026-11-29T16:42:43.000001Z", "time_ns": 1, "event": "renamed",
+    "path": "users/5/new\n\x1b[2J\udcff", "was": "users/5/old", "user": "5", "ino": 7,
+}  # fmt: skip
+COMMITTED = {
+    "cursor": "00ff00ff-1", "time": "2026-11-29T16:42:42.000001Z", "time_ns": 0, "event": "committed",
+    "path": "users/5/old", "user": "5", "ino": 7, "size_bytes": 2048, "sha256": "ab" * 32,
+}  # fmt: skip
+
+
+def page(*events: dict[str, Any], more: bool = False) -> dict[str, Any]:
+    return {"events": list(events), "cursor": events[-1]["cursor"] if events else "00ff00ff-2", "more": more}
+
+
+@pytest.fixture
+def telling(root: Path) -> FakeDaemon:
+    """A daemon with two pages of events, not yet running."""
+    made = FakeDaemon(root)
+    left = [page(COMMITTED, more=True), page(RENAMED)]
+    made.answers |= {"events": lambda params: left.pop(0)}
+    return made
+
+
+def test_all_pages_are_told_one_line_an_event(telling: FakeDaemon, root: Path) -> None:
+    with telling as daemon:
+        result = run("events", "--user", "5", "--kind", "renamed", "--kind", "committed", "--root", root)
+    assert (result.exit_code, result.output.splitlines()) == (
+        0,
+        [
+            "2026-11-29T16:42:42Z  committed      users/5/old (2 KiB)",
+            "2026-11-29T16:42:43Z  renamed        users/5/old -> users/5/new\\n\\x1b[2J\\xff",
+        ],
+    )
+    asked = {"kinds": ["renamed", "committed"], "user": "5"}
+    assert daemon.asked == [
+        ("events", asked | {"since": "oldest"}), ("events", asked | {"since": "00ff00ff-1"}),
+    ]  # fmt: skip
+
+
+def test_with_json_each_line_is_an_event(telling: FakeDaemon, root: Path) -> None:
+    with telling:
+        result = run("--json", "events", "--root", root)
+    assert [json.loads(line) for line in result.output.splitlines()] == [COMMITTED, RENAMED]
+    assert result.output.isascii()
+
+
+def test_a_lost_cursor_is_exit_code_7(telling: FakeDaemon, root: Path) -> None:
+    def lost(params: dict[str, Any]) -> Any:
+        raise CursorLost("the cursor is too old")
+
+    telling.answers |= {"events": lost}
+    with telling:
+        result = run("events", "--since", "00ff00ff-1", "--root", root)
+    assert result.exit_code == 7
+    assert "recfs: the cursor is too old" in result.stderr
+
+
+def test_follow_begins_with_what_comes_and_takes_a_daemon(
+    telling: FakeDaemon, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def until_lost(params: dict[str, Any]) -> Any:
+        if "wait_s" not in params:
+            return page()
+        if params["since"] == "00ff00ff-2":
+            return page(COMMITTED)
+        raise CursorLost("enough")
+
+    telling.answers |= {"events": until_lost}
+    with telling as daemon:
+        result = run("events", "--follow", "--root", root)
+    assert (result.exit_code, "committed" in result.stdout) == (7, True)
+    assert [(params["since"], params.get("wait_s")) for _, params in daemon.asked] == [
+        ("now", None), ("00ff00ff-2", command.WAIT_S), ("00ff00ff-1", command.WAIT_S),
+    ]  # fmt: skip
+    alone = run("events", "--follow", "--root", root)
+    assert (alone.exit_code, "to follow what happens takes one" in alone.stderr) == (6, True)
+
+
+def test_no_such_kind() -> None:
+    assert run("events", "--kind", "exploded").exit_code == 2
+
+
+# --- audit --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def audited(root: Path) -> Path:
+    """A store with an audit log."""
+    files = AuditFiles(AuditSettings(root / ".recfs" / "audit", 1 << 20, 1e9, 1e9, 1 << 30))
+    who = {"uid": 1, "gid": 1, "result": "ok"}
+    acts = [
+        who | {"op": "unlink", "pid": 4711, "command": "rm\x1b[2J", "path": "users/5/\nx"},
+        {"op": "chmod", "result": "EROFS", "uid": 2, "pid": 0, "command": "", "path": "shared/y", "mode": "0600"},
+        who | {"op": "rename", "pid": 9, "command": "mv", "path": "users/5/a", "to": "temp/5/b"},
+    ]
+    for number, act in enumerate(acts):
+        told = {"time": f"2026-11-29T16:42:4{number}.000001Z", "time_ns": number} | act
+        files.write(json.dumps(told).encode() + b"\n", 1.0, 1.0)
+    files.write(b"half a li\n", 1.0, 1.0)
+    files.close()
+    return root
+
+
+def test_acts_are_told_with_who_did_them(audited: Path) -> None:
+    result = run("audit", "--root", audited)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "2026-11-29T16:42:40Z  unlink       ok        uid 1  rm\\x1b[2J (4711)     users/5/\\nx",
+        "2026-11-29T16:42:41Z  chmod        EROFS     uid 2  ? (0)                shared/y mode=0600",
+        "2026-11-29T16:42:42Z  rename       ok        uid 1  mv (9)               users/5/a -> temp/5/b",
+    ]
+    assert result.stderr == "recfs: 1 lines are damaged, and left out\n"
+
+
+def test_acts_are_sought(audited: Path) -> None:
+    def ops(*args: object) -> list[str]:
+        return [json.loads(line)["op"] for line in run("--json", "audit", "--root", audited, *args).stdout.splitlines()]
+
+    assert ops("--path", "/users/5/") == ["unlink", "rename"]
+    assert ops("--path", "temp/5") == ["rename"]
+    assert ops("--uid", "2") == ["chmod"]
+    assert ops("--refused") == ["chmod"]
+    assert ops("--op", "unlink", "--op", "chmod") == ["unlink", "chmod"]
+    assert ops("--since", "1h") == []
+    assert len(ops("--until", "1h")) == 3
+    assert run("audit", "--since", "yesterday", "--root", audited).exit_code == 2
+
+
+def test_a_store_without_an_audit_log(root: Path) -> None:
+    result = run("audit", "--root", root)
+    assert (result.exit_code, "[audit] enabled is false" in result.stderr) == (7, True)
