@@ -11,12 +11,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest  # noqa: TC002
+import pytest
 import trio
 
 from recfs.observing import notify
 
 from .build import REC, Filesystem, filesystem
+
+pytestmark = pytest.mark.slow  # they run programs
 
 ExpectLog = Callable[[str], None]
 FILE = f"{REC}/f"

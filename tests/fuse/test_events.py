@@ -52,7 +52,6 @@ def next_event(follower: subprocess.Popen[str]) -> dict[str, Any]:
     return event
 
 
-@pytest.mark.smoke
 def test_a_follower_hears_of_every_commit_once_across_kills(
     store: Mount, own_rec: Path, follower: subprocess.Popen[str]
 ) -> None:
@@ -86,6 +85,7 @@ def test_a_follower_hears_of_every_commit_once_across_kills(
     assert read(store, middle) == read(store)[8:]
 
 
+@pytest.mark.smoke
 def test_events_are_read_without_a_daemon(store: Mount, own_rec: Path) -> None:
     odd = own_rec / os.fsdecode(b"a\nb\xff")
     odd.write_bytes(b"x")

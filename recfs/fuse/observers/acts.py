@@ -10,6 +10,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, Any
 
+from recfs.core.layout import kept_path
 from recfs.fs.fallback_entries import shown_path
 from recfs.fuse.observers.watched import Watched
 
@@ -62,11 +63,17 @@ class Acts:
     def _path(self, ino: int) -> bytes:
         node = self._tree.nodes.get(ino) or self._tree.orphans.get(ino)
         if node is not None:
-            return b"/".join(node.parts())
+            return kept_path(node.parts())
         return shown_path(self._tree, ino) or b"inode %d" % ino
 
     def _named(self, op: str, args: tuple[Any, ...], error: int, seconds: float) -> None:
-        self._record(op, self._entry(args[1], args[2]), args[-1], error)
+        parent, name, ctx = args[1], args[2], args[-1]
+        folder = self._tree.nodes.get(parent)
+        if folder is not None and error != errno.ESTALE:  # nearly always, and for each file that is made or removed
+            path = kept_path([*folder.parts(), name])
+            self._trail.record(op, path, ctx.uid, ctx.gid, ctx.pid, error)
+        else:
+            self._record(op, self._entry(parent, name), ctx, error)
 
     def _symlink(self, op: str, args: tuple[Any, ...], error: int, seconds: float) -> None:
         _, parent, name, target, ctx = args
@@ -134,7 +141,7 @@ class Acts:
     def _of_handle(self, op: str, number: int, error: int) -> None:
         handle = self._handles.get(number)
         if handle is not None:
-            self._trail.record(op, b"/".join(handle.node.parts()), handle.uid, -1, 0, error)
+            self._trail.record(op, kept_path(handle.node.parts()), handle.uid, -1, 0, error)
 
     def _release(self, op: str, args: tuple[Any, ...], error: int, seconds: float) -> None:
         if self._refused_writes:

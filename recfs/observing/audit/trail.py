@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from recfs.core.layout import kept_path
 from recfs.core.life import Status
 from recfs.core.observing.acts import DROPPED, Act, act_line
 from recfs.core.observing.kinds import EventKind
@@ -122,7 +123,7 @@ class AuditTrail(Subscriber):
             op = "expired-removed" if is_over else None
         if op is not None:
             told = {"reason": detail} if detail else None
-            self.record(op, b"/".join(node.parts()), os.geteuid(), os.getegid(), os.getpid(), 0, told, "daemon")
+            self.record(op, kept_path(node.parts()), os.geteuid(), os.getegid(), os.getpid(), 0, told, "daemon")
 
     # --- writing -------------------------------------------------------------------------------------------------
 
