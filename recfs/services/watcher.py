@@ -93,6 +93,10 @@ class Watcher(Subscriber):
         """As `Subscriber.emptied`: that its files go on the disk now is nothing to look at."""
         self._forget_watch(folder.ino)
 
+    def misplaced(self, folder: DirNode, name: bytes) -> None:
+        """As `Subscriber.misplaced`."""
+        self._judging.misplaced(folder, name)
+
     def scan(self) -> None:
         """Have everything looked at."""
         self._scan_wanted.set()

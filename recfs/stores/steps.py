@@ -61,6 +61,10 @@ class Step:
     attrs: Attrs | None = None
     home_ino: int | None = None
     """st_ino that *path* must have; anything else found there is left alone and the step fails."""
+    size_bytes: int | None = None
+    """Bytes that the file at *path* must have. Inode numbers are given out again: another file may have got it."""
+    is_dir: bool | None = None
+    """Whether a directory must lie there, or none may."""
     symlink_target: bytes = b""
 
 
@@ -75,6 +79,8 @@ class Outcome:
     """What the error was, where its number does not say it."""
     unsynced: int = 0
     """The step was carried out, but the fsync after it failed with this error number: a power cut may undo it."""
+    is_foreign: bool = False
+    """What was to be removed was gone, and something else lies there."""
 
 
 class Steps:
@@ -133,7 +139,7 @@ class Steps:
             case StepKind.SYMLINK:
                 return self._symlink(step, folder, name)
             case StepKind.MOVE:
-                info = _expect(folder, name, step.home_ino)
+                info = _expect(folder, name, step)
                 target, new_name = folders.of(step.to)
                 # Nothing of ours may be at the target: what was there has been moved away by an earlier step. A
                 # foreign file (put there out of band) is kept beside it rather than overwritten.
@@ -150,7 +156,7 @@ class Steps:
                 folders.forget()
                 return outcome
             case StepKind.ATTRS:
-                return self._set_attributes(folder, name, _expect(folder, name, step.home_ino), step.attrs)
+                return self._set_attributes(folder, name, _expect(folder, name, step), step.attrs)
 
     def _mkdir(self, step: Step, folder: int, name: bytes) -> Outcome:
         warning = ""
@@ -161,7 +167,7 @@ class Steps:
             if found is not None and not stat.S_ISDIR(found.st_mode):
                 warning = _stood_here(step.path, self._set_aside(folder, name, found))
                 os.mkdir(name, 0o700, dir_fd=folder)
-        outcome = self._set_attributes(folder, name, _expect(folder, name, None), step.attrs)
+        outcome = self._set_attributes(folder, name, os.stat(name, dir_fd=folder, follow_symlinks=False), step.attrs)
         return replace(outcome, warning=warning)
 
     def _symlink(self, step: Step, folder: int, name: bytes) -> Outcome:
@@ -172,13 +178,13 @@ class Steps:
         elif found is not None:
             warning = _stood_here(step.path, self._set_aside(folder, name, found))
         os.symlink(step.symlink_target, name, dir_fd=folder)
-        outcome = self._set_attributes(folder, name, _expect(folder, name, None), step.attrs)
+        outcome = self._set_attributes(folder, name, os.stat(name, dir_fd=folder, follow_symlinks=False), step.attrs)
         return replace(outcome, warning=warning)
 
     def _rmdir(self, step: Step, folder: int, name: bytes) -> Outcome:
         info = _look(folder, name)
-        if info is None or (step.home_ino is not None and info.st_ino != step.home_ino):
-            return Outcome()  # gone, and another has its name
+        if info is None or not stat.S_ISDIR(info.st_mode) or not _is_it(info, step):
+            return Outcome(is_foreign=info is not None)  # gone, and another has its name
         try:
             os.rmdir(name, dir_fd=folder)
         except OSError as error:
@@ -230,10 +236,22 @@ def _look(folder: int, name: bytes) -> os.stat_result | None:
         return None
 
 
-def _expect(folder: int, name: bytes, home_ino: int | None) -> os.stat_result:
-    """lstat(2) of what is expected to have this inode number. Raises FileNotFoundError when it has not."""
+def _is_it(info: os.stat_result, step: Step) -> bool:
+    """Whether that is what a step is for."""
+    if step.home_ino not in (None, info.st_ino) or step.is_dir not in (None, stat.S_ISDIR(info.st_mode)):
+        return False
+    return step.size_bytes is None or (stat.S_ISREG(info.st_mode) and info.st_size == step.size_bytes)
+
+
+def is_there(info: os.stat_result | None, step: Step) -> bool:
+    """Whether *info*, lstat(2) of the path of a step, is of what the step is for."""
+    return info is not None and _is_it(info, step)
+
+
+def _expect(folder: int, name: bytes, step: Step) -> os.stat_result:
+    """lstat(2) of what a step is for. Raises FileNotFoundError when something else lies there."""
     info = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    if home_ino is not None and info.st_ino != home_ino:
+    if not _is_it(info, step):
         raise FileNotFoundError(errno.ENOENT, "another file stands here", name)
     return info
 
@@ -242,8 +260,8 @@ def _remove(step: Step, folder: int, name: bytes) -> Outcome:
     info = _look(folder, name)
     if info is None:
         return Outcome()
-    if stat.S_ISDIR(info.st_mode) or (step.home_ino is not None and info.st_ino != step.home_ino):
-        return Outcome(warning=f"{os.fsdecode(step.path)}: another file stands here; left alone")
+    if stat.S_ISDIR(info.st_mode) or not _is_it(info, step):
+        return Outcome(warning=f"{os.fsdecode(step.path)}: another file stands here; left alone", is_foreign=True)
     os.unlink(name, dir_fd=folder)
     return Outcome()
 

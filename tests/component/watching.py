@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -63,6 +64,14 @@ class Watched:
     def waiting(self) -> int:
         """How many entries are not yet believed."""
         return int(self.watcher.as_json()["waiting"])
+
+    def waits(self) -> dict[str, str]:
+        """The same, by path, and what each is found to be."""
+        nodes = self.fs.parts.tree.nodes
+        return {
+            f"{nodes[ino].path if ino in nodes else ino}/{os.fsdecode(name)}": each.finding.value
+            for (ino, name), each in self.watcher._candidates._known.items()
+        }
 
     def count(self, what: str) -> int:
         """How many entries became that."""

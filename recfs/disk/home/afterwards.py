@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from recfs.errors import IoFailure
 from recfs.ports.rows import Pending
 from recfs.state.nodes import DirNode, FileNode, Garbage, Node
-from recfs.stores.steps import StepKind
+from recfs.stores.steps import StepKind, is_there
 
 if TYPE_CHECKING:
     from recfs.disk.home.aside import Aside
     from recfs.disk.home.homeplan import HomePlan, Job
-    from recfs.disk.home.path_resolver import PathResolver
+    from recfs.disk.home.path_resolver import PathResolver, Place
     from recfs.state.tree import Tree
     from recfs.state.writebehind import WriteBehind
     from recfs.stores.local import LocalStore
@@ -26,6 +26,9 @@ log = logging.getLogger("recfs.publisher")
 
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """What a step meets when a directory above it was removed out of band, or replaced by something else."""
+PATIENCE_S = 3.0
+"""How long what is missed is waited for, where the directory that it lay in is, too: it may only have been renamed out
+of band, which a watch makes out in that time (`services/watcher.py`)."""
 
 
 class Afterwards:
@@ -41,9 +44,12 @@ class Afterwards:
         self._aside = aside
         self._todo = todo
 
-    def done(self, job: Job, outcome: Outcome) -> None:
-        """The step is done, and on stable storage."""
-        self._aside.over(job.item)
+    def done(self, job: Job, outcome: Outcome, *, is_all: bool) -> None:
+        """The step is done, and on stable storage. *is_all*: no other step of the batch for its item has failed."""
+        if is_all:
+            self._aside.over(job.item)
+        if outcome.is_foreign:
+            self._misplaced(job.place)
         if isinstance(job.item, Garbage):
             self._garbage_done(job.item, purged=job.purges)
             return
@@ -61,10 +67,11 @@ class Afterwards:
         except Exception as error:
             self._aside.add(item, error)
             return
-        if successor is None or self._is_nowhere(job, outcome):
+        if successor is None or self._is_nowhere(job, outcome, successor):
             self._aside.over(item)
             if successor is not None:
-                self._give_up(successor)
+                self._aside.over(successor)
+                self._give_up(job, successor)
             return
         if isinstance(successor, Node):
             self._todo.nodes.pop(successor.ino, None)
@@ -74,24 +81,35 @@ class Afterwards:
             cause = IoFailure(f"{os.fsdecode(job.step.path)}: {outcome.reason}")
         self._aside.add(successor, cause or OSError(outcome.error, os.strerror(outcome.error)))
 
-    def _is_nowhere(self, job: Job, outcome: Outcome) -> bool:
-        """Whether what was to be moved was removed out of band: its directory is there, and it is not in it."""
-        if outcome.error != errno.ENOENT or job.step.kind is not StepKind.MOVE or job.staging is not None:
+    def _is_nowhere(self, job: Job, outcome: Outcome, item: Node | Garbage) -> bool:
+        """Whether what was to be moved, described or removed was removed out of band, and will not come up again."""
+        if outcome.error not in _GONE or job.staging is not None or job.step.kind in (StepKind.MKDIR, StepKind.SYMLINK):
             return False
         try:
+            if is_there(self._store.stat(job.step.path), job.step):
+                return False  # the way to where it is to go is missing
             above = self._store.stat(os.path.dirname(job.step.path))
-            return above is not None and stat.S_ISDIR(above.st_mode) and self._store.stat(job.step.path) is None
         except OSError:
             return False
+        if above is not None and stat.S_ISDIR(above.st_mode):
+            return True
+        return self._aside.lasting_s(item) >= PATIENCE_S
 
-    def _give_up(self, item: Node | Garbage) -> None:
-        """What lay nowhere is not moved any more. A file keeps its name: reading it says that its bytes are missing."""
-        log.warning("%s: it was removed out of band before it was moved", os.fsdecode(item.path))
+    def _give_up(self, job: Job, item: Node | Garbage) -> None:
+        """What lay nowhere is not seen to any more. A file keeps its name: reading it says that its bytes are gone."""
+        self._misplaced(job.place)
         if isinstance(item, Garbage):
+            log.info("%s: it was removed out of band before it was removed in the mount", os.fsdecode(item.path))
             self._todo.garbage.pop(item.gid, None)
             self._garbage_done(item, purged=True)
             return
         self._todo.nodes.pop(item.ino, None)
+        if job.step.kind is StepKind.ATTRS:
+            item.pending &= ~Pending.ATTRS
+            self._behind.node(item)
+            self._misplaced((item.parent, item.name))
+            return
+        log.warning("%s: it was removed out of band before it was moved", os.fsdecode(item.path))
         self._tree.locations.forget(item, item.moved)
         item.moved = None
         if isinstance(item, FileNode):
@@ -100,6 +118,12 @@ class Afterwards:
         else:
             item.pending, item.home_ino = Pending.MAKE, None
             self._behind.publish(item)
+        self._misplaced((item.parent, item.name))
+
+    def _misplaced(self, place: Place | None) -> None:
+        """Have whoever watches look at a place in the home tree."""
+        if place is not None and place[0] is not None:
+            self._tree.events.misplaced(place[0], place[1])
 
     def _garbage_done(self, entry: Garbage, *, purged: bool) -> None:
         self._tree.locations.forget(entry, entry.place)

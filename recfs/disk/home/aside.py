@@ -27,6 +27,10 @@ class Aside:
         self._problems = problems
         self._known: dict[Key, tuple[float, float]] = {}
         """When each failed, and when it is tried again."""
+        self._since: dict[Key, float] = {}
+        """When each failed for the first time in a row."""
+        self._dependants: set[Key] = set()
+        """Those of them that failed because of another."""
 
     def __len__(self) -> int:
         return len(self._known)
@@ -43,6 +47,14 @@ class Aside:
         problem = self._problems.note(PART, key, error, os.fsdecode(path), quiet=quiet)
         now = trio.current_time()
         self._known[key] = (now, now + max(RETRY_S, problem.delay_s))
+        self._since.setdefault(key, now)
+        if quiet:
+            self._dependants.add(key)
+
+    def lasting_s(self, item: Node | Garbage) -> float:
+        """For how long it has failed again and again, in seconds; 0 if it has not before."""
+        now = trio.current_time()
+        return now - self._since.get(_key(item), now)
 
     def due(self, *, hurried: bool = False) -> list[Key]:
         """Those that have been left alone for long enough, which are not aside any more."""
@@ -54,14 +66,19 @@ class Aside:
 
     def over(self, item: Node | Garbage) -> None:
         """It has succeeded, or is not wanted any more."""
-        key = _key(item)
-        if self._known:
-            self._known.pop(key, None)
-        self.gone(key)
+        self.gone(_key(item))
 
     def gone(self, key: Key) -> None:
         """There is no such entry any more."""
+        self._known.pop(key, None)
         self._problems.solved(PART, key)
+        if self._since.pop(key, None) is None:
+            return
+        self._dependants.discard(key)
+        # What failed because of this one, perhaps, need not wait any longer.
+        now = trio.current_time()
+        for each in self._dependants & self._known.keys():
+            self._known[each] = (self._known[each][0], now)
 
 
 def _key(item: Node | Garbage) -> Key:

@@ -211,7 +211,7 @@ class HomePlan:
             plan.planning.discard(node.ino)
             return True
         places = self._places
-        attrs = Attrs(node.mode, node.uid, node.gid, node.atime_ns, node.mtime_ns)
+        attrs: Attrs | None = Attrs(node.mode, node.uid, node.gid, node.atime_ns, node.mtime_ns)
         target: Place = (node.parent, node.name)
         if isinstance(node, FileNode) and node.staging is not None and not node.state.is_whole:
             node.pending = 0  # it comes home when it is committed
@@ -227,16 +227,15 @@ class HomePlan:
             if not (yield self._clear(plan, node, target)):
                 return self._park(plan, node)
             source, home = places.local(node), places.at(target)
-            job = Job(
-                Step(StepKind.MOVE, source, attrs=attrs, home_ino=node.home_ino),
-                node, getattr(node, "staging", None), node.moved, node.pending,
-            )  # fmt: skip
+            is_dir = isinstance(node, DirNode)
+            if node.moved is not None and not node.pending & Pending.ATTRS:
+                attrs = None  # it has them; and if somebody has changed it, they tell
+            step = Step(StepKind.MOVE, source, home, attrs, node.home_ino, is_dir=is_dir)
+            plan.jobs.append(Job(step, node, getattr(node, "staging", None), node.moved, node.pending))
             self._move_books(plan, node)
-            job.step = Step(StepKind.MOVE, source, home, attrs, node.home_ino)
-            plan.jobs.append(job)
         else:
             path = places.home(node)
-            step = Step(StepKind.ATTRS, path, attrs=attrs, home_ino=node.home_ino)
+            step = Step(StepKind.ATTRS, path, attrs=attrs, home_ino=node.home_ino, is_dir=isinstance(node, DirNode))
             plan.jobs.append(Job(step, node, pending=node.pending))
             node.publishing, node.pending = node.pending, 0
         plan.planning.discard(node.ino)
@@ -282,7 +281,7 @@ class HomePlan:
         node.moved = (None, b"%d" % node.ino)
         self._tree.locations.record(node, node.moved)
         plan.moving.add(node.ino)
-        step = Step(StepKind.MOVE, source, places.home(node), home_ino=node.home_ino)
+        step = Step(StepKind.MOVE, source, places.home(node), home_ino=node.home_ino, is_dir=isinstance(node, DirNode))
         plan.jobs.append(Job(step, node, None, before, node.pending))
         self.nodes[node.ino] = None
 
@@ -305,7 +304,10 @@ class HomePlan:
                 return False
             plan.discarding.add(entry.gid)
             for occupant in list((inside or {}).values()):
-                if isinstance(occupant, Node):
+                if isinstance(occupant, Node) and occupant.ino in plan.planning:
+                    self._hold(plan, occupant)  # it is to have the place of the directory that it still lies in
+                    planned = True
+                elif isinstance(occupant, Node):
                     planned = yield self._plan_node(plan, occupant)
                 else:
                     planned = yield self._plan_garbage(plan, occupant, force=True)
@@ -327,14 +329,23 @@ class HomePlan:
             path = places.at(entry.place)
         else:
             path = self._store.trash(entry.gid)
+        # What stands in the home tree may be somebody else's, who was given the inode number.
+        size = entry.size_bytes if entry.place is not None and entry.kind is Kind.FILE else None
         if self._is_kept(entry):
             if entry.in_trash:
                 return True
-            step = Step(StepKind.MOVE, path, self._store.trash(entry.gid), home_ino=entry.home_ino)
+            step = Step(
+                StepKind.MOVE,
+                path,
+                self._store.trash(entry.gid),
+                home_ino=entry.home_ino,
+                size_bytes=size,
+                is_dir=False,
+            )
             plan.jobs.append(Job(step, entry, entry.staging, entry.place))
             self._tree.locations.forget(entry, entry.place)
         else:
-            step = Step(StepKind.REMOVE, path, home_ino=entry.home_ino)
+            step = Step(StepKind.REMOVE, path, home_ino=entry.home_ino, size_bytes=size, is_dir=False)
             plan.jobs.append(Job(step, entry, entry.staging, entry.place, purges=True))
             self._tree.locations.forget(entry, entry.place)
         return True

@@ -298,6 +298,7 @@ class HomePublisher(BatchSubscriber):
 
     def _finish(self, done: list[tuple[Job, Outcome]], cause: Exception | None = None) -> None:
         problem = None
+        failed = {id(job.item) for job, outcome in done if outcome.error}
         # What failed is taken back in reverse: the first of several steps of one item knows where it really lies.
         for job, outcome in reversed(done):
             if outcome.error:
@@ -313,7 +314,7 @@ class HomePublisher(BatchSubscriber):
             if isinstance(job.item, Node):
                 job.item.publishing = 0
             if not outcome.error:
-                self._afterwards.done(job, outcome)
+                self._afterwards.done(job, outcome, is_all=id(job.item) not in failed)
         if problem is not None and self._unsynced_problem is None:
             log.error("home tree: %s; trying again every %g s", problem, RETRY_S)
         if problem is not None or not self._unsynced:

@@ -236,6 +236,8 @@ class Acts:
                 self._missing.forgotten()
             if seen is not None:
                 self._marks.entry(*key)  # something else is there instead
+        elif isinstance(entry, DirNode) and entry.ino in self._tree.locations.entries:
+            self._put_off(key, self._judging.quiet_s)  # something has yet to leave it, or to be given up
         else:
             self._candidates.drop(key)
             if isinstance(entry, FileNode) and entry.state is State.EVICTED:

@@ -65,8 +65,12 @@ class Judging:
     def is_ready(self, folder: DirNode, name: bytes, entry: Node | NodeRow | None, seen: Seen | None) -> bool:
         """Compare an entry with its row; whether it is to be acted on now."""
         key = (folder.ino, name)
-        if self._tree.locations.occupant((folder, name)) is not None or folder is self._tree.root:
-            self._ours(key)  # a physical entry; and the store sees to its own directories
+        occupant = self._tree.locations.occupant((folder, name))
+        if occupant is not None or folder is self._tree.root:
+            if occupant is None or seen is None or occupant.home_ino in (None, seen.st_ino):
+                self._ours(key)  # a physical entry; and the store sees to its own directories
+            elif self._candidates.is_ready(key, Finding.BUSY, seen, trio.current_time(), self.quiet_s):
+                self._candidates.put_off(key, trio.current_time() + self.quiet_s)
             return False
         known = self.known(entry)
         finding = judge(known, seen)
@@ -162,6 +166,13 @@ class Judging:
     def told(self, ino: int) -> frozenset[bytes]:
         """Names in a directory that something is told of."""
         return frozenset(self._told.get(ino, ()))
+
+    def misplaced(self, folder: DirNode, name: bytes) -> None:
+        """What was expected there is not: to be looked at, with all that was in it if it is a directory."""
+        self._marks.entry(folder.ino, name)
+        node = folder.children.get(name)
+        if isinstance(node, DirNode):
+            self._marks.whole(node.ino)
 
     def released(self, node: FileNode) -> None:
         """Nobody has the file open any more: what was put off for that is looked at again."""

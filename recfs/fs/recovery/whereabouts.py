@@ -12,7 +12,7 @@ from recfs.core.model import Kind, State
 from recfs.disk.staging import Label
 from recfs.fs.recovery.finds import only_in_s3
 from recfs.ports.rows import Pending
-from recfs.state.nodes import DirNode, FileNode, Node
+from recfs.state.nodes import FileNode, Node
 
 if TYPE_CHECKING:
     from recfs.fs.recovery.finds import Finds
@@ -186,8 +186,10 @@ class Whereabouts:
         known = node.home_ino if self._found.age is Age.SAME else None
         found = self._store.find(known) if known is not None else None
         if found is None:
-            if isinstance(node, DirNode):
-                node.pending = Pending.MAKE
+            if not isinstance(node, FileNode):
+                self._tree.locations.forget(node, node.moved)
+                node.moved, node.home_ino, node.pending = None, None, Pending.MAKE
+                self._behind.node(node)
             return False
         self._tree.locations.forget(node, node.moved)
         node.moved = (None, b"%d" % node.ino)

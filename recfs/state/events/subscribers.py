@@ -56,6 +56,11 @@ class Subscriber:
     def released(self, node: FileNode) -> None:
         """Nobody has the file open any more."""
 
+    def misplaced(self, folder: DirNode, name: bytes) -> None:
+        """In the home tree, nothing of recfs's lies where it was expected, under *name* in *folder*. Perhaps somebody's
+        does.
+        """
+
     def noted(self, kind: EventKind, node: Node, detail: str = "") -> None:
         """Something else has become of *node*, of which its users may want to know; *detail*: in words, for people."""
 
@@ -122,6 +127,11 @@ class Events(Subscriber):
         """As `Subscriber.released`."""
         for each in self._subscribers:
             each.released(node)
+
+    def misplaced(self, folder: DirNode, name: bytes) -> None:
+        """As `Subscriber.misplaced`."""
+        for each in self._subscribers:
+            each.misplaced(folder, name)
 
     def noted(self, kind: EventKind, node: Node, detail: str = "") -> None:
         """As `Subscriber.noted`."""
