@@ -15,39 +15,44 @@ a successor would: the mount stays, and so does what is open. `recfs/succession.
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import os
 import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sdnotify
 import trio
 
+from recfs import keeping
 from recfs.api.answers import Answers
 from recfs.api.control import ControlServer
 from recfs.api.observing import WAITING, acts_of
 from recfs.core.units import format_size
 from recfs.disk.diskio import few_files
 from recfs.errors import MountError, RecfsError, StoreError, first_error
+from recfs.fs.handover.inheritance import Inheritance
+from recfs.fs.handover.kept_files import KeptFiles
 from recfs.fs.handover.open_files import Heir
 from recfs.fs.xattrs import Xattrs
+from recfs.fuse.kept_operations import KeptOperations
 from recfs.fuse.kernel import PyfuseKernelCache
-from recfs.fuse.mounting import Detached, OwnMount, fuse_options, prepare_mountpoint
+from recfs.fuse.mounting import Detached, OwnMount, abort, end_stuck, fuse_options, prepare_mountpoint
 from recfs.fuse.observers.acts import Acts
 from recfs.fuse.operations import Operations
 from recfs.fuse.passthrough import FuseSession
 from recfs.handing_over import HandingOver
 from recfs.parts import DRAIN_S, Parts, opened
 from recfs.services.draining import DRAIN_POLL_S, HASH_PATIENCE_S
+from recfs.state.ledger import Ledger
 from recfs.state.problems import reason_of
 from recfs.succession import Legacy, Predecessor, Successor, predecessor
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from recfs.config import Config
 
 log = logging.getLogger("recfs.daemon")
@@ -66,9 +71,9 @@ def run(config: Config, mountpoint: Path, command: Sequence[str] = ()) -> None:
     """
     _prepare_process()
     before = predecessor()
-    if before is None:
+    legacy = before.legacy(config.root, mountpoint) if before is not None else _left_by_the_dead(config, mountpoint)
+    if legacy is None:
         prepare_mountpoint(mountpoint, config.root)
-    legacy = before.legacy(config.root, mountpoint) if before is not None else None
     caught: list[int] = []
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda which, _frame: caught.append(which))  # between two runs; else trio hears of them
@@ -79,6 +84,8 @@ def run(config: Config, mountpoint: Path, command: Sequence[str] = ()) -> None:
                 _run, config, mountpoint, command, legacy, before, refusal, caught, strict_exception_groups=True
             )
         except* RecfsError as group:
+            if legacy is not None and legacy.died:
+                _give_up(mountpoint)
             raise first_error(group) from group
         if leaving is None:
             return
@@ -98,6 +105,35 @@ def run(config: Config, mountpoint: Path, command: Sequence[str] = ()) -> None:
         for number in caught:
             os.kill(successor.pid, number)
         return
+
+
+def _left_by_the_dead(config: Config, mountpoint: Path) -> Legacy | None:
+    """The mount of a daemon that died, if the service manager has kept it for this one."""
+    kept = keeping.received()
+    device, ledger_fd = kept.get(keeping.DEVICE, -1), kept.get(keeping.LEDGER, -1)
+    if device < 0 or ledger_fd < 0:
+        return None
+    end_stuck(Path(os.path.realpath(config.root)))
+    try:
+        if not keeping.is_connected(device):
+            raise StoreError("its mount is gone")
+        legacy = Legacy.of_the_dead(device, ledger_fd)
+        if not legacy.mount or not OwnMount.identified(legacy.mount).is_there():
+            raise StoreError("its mount is not to be seen from here")
+    except RecfsError as error:
+        log.error("the daemon before this one died, and its mount cannot go on: %s", error)
+        _give_up(mountpoint)
+        os.close(device)
+        return None
+    log.warning("the daemon before this one died; its mount goes on")
+    return legacy
+
+
+def _give_up(mountpoint: Path) -> None:
+    """Nobody goes on with the mount that was kept: what waits for an answer fails."""
+    for name in (keeping.DEVICE, keeping.LEDGER):
+        keeping.remove(name)
+    abort(mountpoint)
 
 
 def _prepare_process() -> None:
@@ -123,7 +159,7 @@ async def _run(
     notifier = sdnotify.SystemdNotifier() if "NOTIFY_SOCKET" in os.environ else None
     inherited = legacy.session if legacy is not None else None
     session = FuseSession(mountpoint, fuse_options(config), wanted=config.passthrough, inherited=inherited)
-    lock_fd, kept_open = (legacy.lock_fd, legacy.files.writing) if legacy is not None else (-1, frozenset[int]())
+    lock_fd, kept_open = (legacy.lock_fd, legacy.writing) if legacy is not None else (-1, frozenset[int]())
     async with opened(config, kernel, session, lock_fd=lock_fd, kept_open=kept_open) as parts:
         daemon = _Daemon(config, mountpoint, parts, session, kernel, command, legacy)
         daemon.handing_over.refused = refusal
@@ -166,6 +202,9 @@ class _Daemon:
         self._stop = trio.Event()
         self.handing_over = HandingOver(parts, session, kernel, command, self.mount, mountpoint, self._stop)
         self._took_over = legacy is not None
+        self._kept = legacy.ledger is not None if legacy is not None else keeping.is_offered()
+        if self._kept:
+            parts.tree.ledger = legacy.ledger if legacy is not None else Ledger.fresh()
         self._impatient = trio.CancelScope()
         self._exit: Callable[[int], object] = os._exit
         self._unmounted = Detached.ABSENT
@@ -195,15 +234,39 @@ class _Daemon:
     def _operations(self) -> Operations:
         parts = self._parts
         xattrs = Xattrs(parts.vfs, str(parts.store.root))
-        operations = Operations(parts.vfs, xattrs, parts.store, parts.operators, self._session)
+        kind = Operations if parts.tree.ledger is None else KeptOperations
+        operations = kind(parts.vfs, xattrs, parts.store, parts.operators, self._session)
         if parts.observing.audit is not None:
             Acts(parts.vfs, parts.observing.audit).observe(operations)
         return operations
 
+    def _keep(self) -> None:
+        """Have the service manager keep the mount, should this process die."""
+        ledger, obstacle = self._parts.tree.ledger, self._session.why_not_left()
+        if ledger is None:
+            return
+        if obstacle is not None:
+            log.warning("the mount will not outlive this process: %s", obstacle)
+            self._kept = False
+            return
+        with self._parts.problems.aside("keeping", None):
+            told = Legacy(self._session.told(), Inheritance(), dict(self.mount.told())).session_as_json()
+            ledger.set_session(json.dumps(told).encode("ascii"))
+            keeping.store(ledger.fd, keeping.LEDGER)
+            keeping.store(self._session.told().device, keeping.DEVICE)
+
+    def _keep_no_more(self) -> None:
+        if self._kept:
+            for name in (keeping.DEVICE, keeping.LEDGER):
+                keeping.remove(name)
+
     async def take_over(self, legacy: Legacy, before: Predecessor | None) -> None:
         """Enter what an earlier daemon left, and begin when it says so. Raises RecfsError: it goes on itself then."""
         self._session.open(self._operations())
-        await Heir(self._parts.vfs, legacy.files).take_over()
+        if legacy.died and legacy.ledger is not None:
+            await KeptFiles(self._parts.vfs, legacy.ledger).take_over()
+        else:
+            await Heir(self._parts.vfs, legacy.files).take_over()
         await self._session.negotiate()
         if before is not None:
             await trio.to_thread.run_sync(before.ready)
@@ -237,6 +300,7 @@ class _Daemon:
                 await nursery.start(self._requests)
                 if not self._took_over:
                     await self._accelerate()
+                    self._keep()
                 log.info(
                     "%s is mounted on %s%s", parts.store.root, self.mount.point,
                     f", with {len(parts.vfs.files.handles)} open files of an earlier daemon" if self._took_over else "",
@@ -265,6 +329,8 @@ class _Daemon:
             elif self._legacy is None and self._unmounted is Detached.ABSENT:
                 self.mount.detach()
             if self._legacy is None:
+                if not self._serving:
+                    self._keep_no_more()
                 session.close()
             else:
                 session.abandon()

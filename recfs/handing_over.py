@@ -131,7 +131,9 @@ class HandingOver:
         files.unsent = [
             [item[0], item[1].hex(), item[2]] if isinstance(item, tuple) else item for item in self._kernel.unsent()
         ]
-        return Legacy(self._inherited, files, dict(self._mount.told()), self._parts.store.lock.leave())
+        return Legacy(
+            self._inherited, files, dict(self._mount.told()), self._parts.store.lock.leave(), self._parts.tree.ledger
+        )
 
     # --- S3 ------------------------------------------------------------------------------------------------------
 

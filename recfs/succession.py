@@ -17,15 +17,17 @@ import json
 import os
 import socket
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from recfs.errors import MountError, StoreError
+from recfs.fs.handover import kept_files
 from recfs.fs.handover.inheritance import Inheritance
 from recfs.fs.handover.open_files import with_descriptors
 from recfs.fuse.passthrough import Acceleration, Inherited
+from recfs.state.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,10 +52,22 @@ class Legacy:
     files: Inheritance
     mount: dict[str, Any]
     """Which mount it is (`OwnMount.told`)."""
-    lock_fd: int
-    """The open file that has the root's lock."""
+    lock_fd: int = -1
+    """The open file that has the root's lock; -1 where it died with the daemon."""
+    ledger: Ledger | None = None
+    """What is said of open files and requests, should the daemon die."""
+    died: bool = False
+    """Whether it did: then `files` is empty, and the ledger has them."""
 
-    def _as_json(self) -> dict[str, Any]:
+    @property
+    def writing(self) -> frozenset[int]:
+        """Inode numbers of the files that are open for writing."""
+        if self.died and self.ledger is not None:
+            return kept_files.writing(self.ledger)
+        return self.files.writing
+
+    def session_as_json(self) -> dict[str, Any]:
+        """The mount, for another process, which has the descriptors."""
         session = self.session
         return {
             "request": base64.b64encode(session.request).decode("ascii"),
@@ -61,15 +75,37 @@ class Legacy:
             "acceleration": asdict(session.acceleration),
             "given_up": session.given_up,
             "mount": self.mount,
-            "files": self.files.as_json(),
         }
+
+    @classmethod
+    def of_session(cls, told: dict[str, Any], device: int) -> Legacy:
+        """The reverse, without open files. Raises KeyError, TypeError or ValueError when it is not understood."""
+        session = Inherited(
+            device, base64.b64decode(told["request"]), base64.b64decode(told["answer"]),
+            Acceleration(**told["acceleration"]), bool(told["given_up"]),
+        )  # fmt: skip
+        return cls(session, Inheritance(), dict(told["mount"]))
+
+    @classmethod
+    def of_the_dead(cls, device: int, ledger_fd: int) -> Legacy:
+        """What a daemon left that died. Raises StoreError when it is not understood, or it had not begun."""
+        try:
+            ledger = Ledger(ledger_fd)
+            legacy = cls.of_session(json.loads(ledger.session()), device)
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(f"what the daemon that died left is not understood: {error}") from error
+        legacy.session = replace(legacy.session, given_up=True)
+        legacy.ledger, legacy.died = ledger, True
+        return legacy
 
     def send(self, channel: socket.socket) -> None:
         """Pass it on; what is kept here stays good. Raises OSError."""
-        fds = [self.session.device, self.lock_fd, *(body.fd for body in self.files.bodies)]
+        ledger = [self.ledger.fd] if self.ledger is not None else []
+        fds = [self.session.device, self.lock_fd, *ledger, *(body.fd for body in self.files.bodies)]
+        told = self.session_as_json() | {"files": self.files.as_json(), "has_ledger": bool(ledger)}
         table = os.memfd_create("recfs-table", os.MFD_CLOEXEC)
         with open(table, "wb", buffering=0) as file:
-            file.write(json.dumps(self._as_json()).encode("ascii"))
+            file.write(json.dumps(told).encode("ascii"))
             socket.send_fds(channel, [json.dumps({"descriptors": len(fds)}).encode("ascii")], [table])
         for start in range(0, len(fds), _AT_ONCE):
             socket.send_fds(channel, [b"{}"], fds[start : start + _AT_ONCE])
@@ -84,16 +120,16 @@ class Legacy:
         fds: list[int] = []
         while len(fds) < int(line["descriptors"]):
             fds += _received(channel)[1]
-        device, lock_fd, *bodies = fds
         try:
-            session = Inherited(
-                device, base64.b64decode(told["request"]), base64.b64decode(told["answer"]),
-                Acceleration(**told["acceleration"]), bool(told["given_up"]),
-            )  # fmt: skip
-            files = with_descriptors(Inheritance.from_json(told["files"]), bodies)
-            return cls(session, files, dict(told["mount"]), lock_fd)
+            device, lock_fd, *bodies = fds
+            legacy = cls.of_session(told, device)
+            legacy.lock_fd = lock_fd
+            if told["has_ledger"]:
+                legacy.ledger = Ledger(bodies.pop(0))
+            legacy.files = with_descriptors(Inheritance.from_json(told["files"]), bodies)
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(f"what the earlier daemon left is told in a way that is not understood: {error}") from None
+        return legacy
 
 
 def _received(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections import Counter
@@ -14,7 +15,7 @@ from recfs.core.retention import Use
 from recfs.disk.diskio import DiskIo, disk_error
 from recfs.disk.refresh import drop_privileges, refresh
 from recfs.disk.shares import Shares
-from recfs.errors import IoFailure
+from recfs.errors import IoFailure, RecfsError
 from recfs.fs.caller import may_change, may_grow
 from recfs.fs.handles import Handle
 from recfs.fs.sizes import Sizes
@@ -246,8 +247,12 @@ class OpenFiles:
     async def begin(self, handle: Handle) -> None:
         """Make ready to change the bytes of the file. Raises what stopped it; nothing is awaited after that."""
         node, body = handle.node, handle.body
-        if not is_changeable(node, body):
+        while not is_changeable(node, body):
             await self._unsealing.unseal(node)
+            if self._tree.ledger is None:
+                break
+            with contextlib.suppress(RecfsError):  # where its bytes lie is known before they change
+                await self._behind.flush()
         if body.stopped is not None:
             raise body.stopped[0](body.stopped[1])
         if body.unchecked_writers:

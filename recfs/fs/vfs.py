@@ -286,7 +286,7 @@ class Vfs:
             if one is not two:
                 self.tree.events.renamed(one, source, old_name)
                 self.tree.events.renamed(two, target, new_name)
-            await self._record()
+            await self.record()
             return None
         if (
             noreplace
@@ -310,10 +310,10 @@ class Vfs:
                 self.views.hide(view)
         # Programs write aside and rename to say "now it counts". Written at once, it survives the daemon's death;
         # a power cut is survived after fsync of the directory, as everywhere.
-        await self._record()
+        await self.record()
         return replaced
 
-    async def _record(self) -> None:
+    async def record(self) -> None:
         """Write the dirty rows now. Should that fail, the change stands: it is written as soon as can be."""
         with contextlib.suppress(RecfsError):
             await self.behind.flush()

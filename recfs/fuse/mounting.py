@@ -54,7 +54,7 @@ def prepare_mountpoint(mountpoint: Path, root: Path) -> None:
     real_root = Path(os.path.realpath(root))
     if mountpoint.is_relative_to(real_root) or real_root.is_relative_to(mountpoint):
         raise MountError(f"{mountpoint} and the store {real_root} lie inside one another; keep them apart")
-    _end_stuck(real_root)
+    end_stuck(real_root)
     kind = mounted_type(mountpoint)
     if kind is not None:
         if kind != KIND:
@@ -82,7 +82,7 @@ STUCK_S = 10.0
 _MNT_FORCE = 1
 
 
-def _end_stuck(root: Path) -> None:
+def end_stuck(root: Path) -> None:
     """Let a killed daemon of this store end that the kernel keeps. Raises MountError if it stays.
 
     A thread of it that was telling the kernel of a change waits there for a lock of a directory or page, and whoever
@@ -108,6 +108,12 @@ def _end_stuck(root: Path) -> None:
                 f"run `umount --force {point or 'its mount point'}` as root"
             )
         time.sleep(0.02)
+
+
+def abort(mountpoint: Path) -> None:
+    """Fail all requests of the mount there, which nobody answers any more, and those to come. Raises nothing."""
+    _libc.umount2(os.fsencode(mountpoint), _MNT_FORCE)
+    detach(mountpoint)
 
 
 def is_stuck(pid: int) -> bool:

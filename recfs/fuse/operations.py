@@ -32,8 +32,9 @@ from recfs.fuse.passthrough import (
     FOPEN_PASSTHROUGH,
 )
 from recfs.ports.rows import NodeRow
+from recfs.state.ledger import RESENT, Opened, flags_of
 from recfs.state.nodes import DirNode, Node
-from recfs.state.waits import interruptible
+from recfs.state.waits import interruptible, ticket
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from recfs.fs.vfs import Vfs
     from recfs.fs.xattrs import Xattrs
     from recfs.fuse.passthrough import FuseSession
+    from recfs.state.ledger import Ledger
     from recfs.stores.local import LocalStore
 
 log = logging.getLogger("recfs.fuse")
@@ -69,6 +71,7 @@ class Operations(pyfuse3.Operations, Watched):
         self._xattrs = xattrs
         self._store = store
         self._operators = operators
+        self._ledger = vfs.tree.ledger
 
     # --- translation ---------------------------------------------------------------------------------------------
 
@@ -239,7 +242,7 @@ class Operations(pyfuse3.Operations, Watched):
         """READDIRPLUS. Offsets: 1 is `.`, 2 is `..`, and an entry's is its inode number + 2."""
         reply, after = pyfuse3.readdir_reply, max(0, start_id - _DOTS)
         if start_id < _DOTS:
-            folder = self._vfs.listings.open_dirs[fh].folder
+            folder = (await self._vfs.listings.known(fh)).folder
             for offset, name, node in ((1, b".", folder), (2, b"..", folder.parent)):
                 if offset > start_id and not reply(token, name, self._entries.of(node), offset):
                     return
@@ -271,15 +274,16 @@ class Operations(pyfuse3.Operations, Watched):
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         """CREATE."""
         number, node = await self._vfs.create(parent, name, mode, flags, self._caller(ctx))
-        info = await self._opened(number, own=True)
+        info = await self._opened(number, node.ino)
         node.kernel_refs += 1
         return info, self._entries.of(node)
 
-    async def _opened(self, number: int, *, own: bool) -> pyfuse3.FileInfo:
+    async def _opened(self, number: int, asked: int) -> pyfuse3.FileInfo:
         """Settle who moves the bytes of an open, and have the answer say so; nothing may be awaited after it.
 
-        *own*: the kernel knows the file by its own inode number, not by a view's.
+        *asked*: the inode number that the kernel knows the file by: its own, or a view's.
         """
+        own = asked < VIEW_BIT
         files = self._vfs.files
         handle = files.handles[number]
         mode, backing, past_cache = Mode.CACHED, 0, 0
@@ -292,6 +296,8 @@ class Operations(pyfuse3.Operations, Watched):
             except BaseException:
                 await files.release(number)
                 raise
+        if self._ledger is not None:
+            await self._enter(self._ledger, number, asked, backing)
         # What a close would tell is known already, but for a limit that was passed unseen.
         flags = 0 if mode is Mode.PASS and self._modes.needs_flush(handle) else FOPEN_NOFLUSH
         keep = False
@@ -308,7 +314,21 @@ class Operations(pyfuse3.Operations, Watched):
     async def open(self, inode: int, flags: int, ctx: Any) -> pyfuse3.FileInfo:
         """OPEN."""
         number = await self._vfs.open(inode, flags, self._caller(ctx))
-        return await self._opened(number, own=inode < VIEW_BIT)
+        return await self._opened(number, inode)
+
+    async def _enter(self, ledger: Ledger, number: int, asked: int, backing: int) -> None:
+        """Have the next daemon know of an open before the kernel does. Nothing is awaited after it was entered."""
+        files, request = self._vfs.files, ticket.get()
+        handle = files.handles[number]
+        before = ledger.answered_with(request) if request & RESENT else None
+        if before in files.handles and before is not None:
+            await files.release(before)  # made for the same request, and never answered
+            ledger.released(before)
+        if self._vfs.behind.is_dirty(handle.node.ino):
+            await self._vfs.record()
+        mode = handle.mode.value if handle.mode is not None else None
+        flags = flags_of(writes=handle.writes, direct=handle.direct, counted=handle.account is not None, mode=mode)
+        ledger.opened(Opened(number, handle.node.ino, asked, handle.uid, backing, flags, request))
 
     @guarded
     async def read(self, fh: int, off: int, size: int) -> bytes | memoryview:  # type: ignore[override]  # any buffer will do

@@ -383,7 +383,9 @@ class FuseSession:
         try:
             device.backing_close(self._device, backing_id)
         except OSError as error:
-            log.warning("backing id %d was not given back: %s", backing_id, error)
+            # A daemon that died may have given it back, and not have lived to say so.
+            if error.errno != errno.ENOENT or self._inherited is None:
+                log.warning("backing id %d was not given back: %s", backing_id, error)
 
     def stage(self, fh: int, open_flags: int, backing_id: int = 0) -> None:
         """Say what the very next OPEN, CREATE or OPENDIR answer, for *fh*, carries; nothing without the extension.
@@ -396,6 +398,10 @@ class FuseSession:
             self._reply.stage(fh, open_flags, backing_id)
 
     # -- leaving the mount to another daemon ---
+
+    def told(self) -> Inherited:
+        """The session for whoever goes on with it; the descriptor stays this one's."""
+        return Inherited(self._device, self._request, self._answer, self.acceleration, self._given_up)
 
     def why_not_left(self) -> str | None:
         """What keeps this mount from being left to another daemon, and the remedy."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from recfs.ports.clock import Clock
     from recfs.ports.rows import NodeRow
     from recfs.state.accounts import Accounts
+    from recfs.state.ledger import Ledger
     from recfs.state.writebehind import WriteBehind
 
 INO_RESERVE = 100_000
@@ -78,6 +79,8 @@ class Tree:
         self.orphans = Orphans()
         self.garbage = Removed(accounts)
         self.locations = Locations()
+        self.ledger: Ledger | None = None
+        """What the next daemon is told, if this one may die at any moment and leave the mount to it."""
         self.shown_ids: dict[int, int] = {}
         self.shown_inos: dict[int, int] = {}
         self._recordings_since_ns = 0
@@ -348,6 +351,8 @@ class Tree:
         if not isinstance(node, DirNode):
             self.charge(parent, node.bytes if isinstance(node, FileNode) else 0, 1)
         self.behind.node(node)
+        if self.ledger is not None:
+            self.ledger.changed(node.ino)
 
     def remove(self, node: Node) -> None:
         """Take the name and the row away, and give back what it was charged for."""
@@ -359,6 +364,8 @@ class Tree:
         if not isinstance(node, DirNode):
             self.charge(parent, -node.bytes if isinstance(node, FileNode) else 0, -1)
         self.behind.removed(node)
+        if self.ledger is not None:
+            self.ledger.changed(node.ino)
         self.shown_inos.pop(self.shown_ids.pop(node.ino, 0), None)
 
     def charge(self, folder: DirNode, added_bytes: int, added_files: int) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from recfs.state.tree import Tree
 
 PAGE_ROWS = 1000
+_INO_BITS = 40
+_COUNTS = 1 << 23
 KEPT_ENTRIES = 1_000_000
 """So many entries all handles together keep; those that were read longest ago collect theirs anew."""
 _by_ino = attrgetter("ino")
@@ -67,10 +69,20 @@ class Listings:
     async def open(self, ino: int) -> int:
         """Open directory *ino*. Raises NotADirectory."""
         folder = await self._tree.directory(ino)
-        number = self.next_number
-        self.next_number = number + 1
+        number = 0
+        while not number or number in self.open_dirs:  # it tells which directory it is of, so the count starts over
+            number = self.next_number % _COUNTS << _INO_BITS | folder.ino
+            self.next_number += 1
         self.open_dirs[number] = Listing(folder)
         return number
+
+    async def known(self, number: int) -> Listing:
+        """The listing of a handle, also of one that a daemon gave to the kernel which has died. Raises Stale."""
+        listing = self.open_dirs.get(number)
+        if listing is None:
+            folder = await self._tree.directory(number & ((1 << _INO_BITS) - 1))
+            listing = self.open_dirs.setdefault(number, Listing(folder))
+        return listing
 
     def inherit(self, number: int, folder: DirNode) -> None:
         """A handle that an earlier daemon gave to the kernel; reading goes on by the offset. Atomic."""
@@ -83,7 +95,7 @@ class Listings:
 
     async def read(self, number: int, after: int) -> Sequence[Node | NodeRow | FallbackEntry]:
         """Entries after offset *after* (0 = from the start): as many as are cheap to have, none at the end."""
-        listing = self.open_dirs[number]
+        listing = await self.known(number)
         found = await self._read(listing, after)
         if self.open_dirs.get(number) is listing:
             self._keep(number, listing)

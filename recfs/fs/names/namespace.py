@@ -292,6 +292,8 @@ class Namespace:
         node.ctime_ns = now
         tree.touch(old, now)
         tree.touch(new, now)
+        if tree.ledger is not None:
+            tree.ledger.changed(node.ino)
         if node.pending:
             behind.publish(node)
         else:

@@ -1,0 +1,214 @@
+"""A daemon that is killed (SIGKILL) while a service manager keeps its mount: the next one goes on, and nobody notices.
+
+`tests/helpers/descriptor_store.py` plays systemd.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.descriptor_store import DescriptorStore
+
+from .clients import Peer, pattern, sha256_of, state, wait_until, xattr
+from .harness import BASE_CONFIG, Mount, mounted
+from .test_handover import CREATE, MIB, Looks, recorders
+
+pytestmark = [pytest.mark.modes("auto", "off"), pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+def kept(store: Mount) -> Iterator[Mount]:
+    """A running store whose mount is kept should its daemon die."""
+    keeper = DescriptorStore(store.base)
+    try:
+        store.start(config=BASE_CONFIG, prefix=keeper.prefix)
+        wait_until(lambda: len(keeper.kept) == 2, "the mount is kept")
+        yield store
+        if store.process is not None:
+            store.umount()
+            wait_until(lambda: not keeper.kept, "an orderly end leaves nothing to keep")
+    finally:
+        keeper.close()
+
+
+def killed(store: Mount) -> None:
+    """Kill the daemon, and have the next one go on."""
+    store.kill(unmount=False)
+    assert mounted(store.path)
+    store.remount()
+
+
+@pytest.mark.slow
+def test_recorders_and_everybody_else_go_on(kept: Mount, outside: Path) -> None:
+    rec = kept.recording()
+    with recorders(rec, outside / "end", 4) as told, Looks(kept.recording(2, 1)) as looks:
+        for _ in range(3):
+            rounds = looks.rounds
+            wait_until(lambda rounds=rounds: looks.rounds > rounds + 2, "programs go on")
+            killed(kept)
+    assert looks.failed == []
+    kept.drain()
+    for number, each in enumerate(told):
+        file = rec / f"rec{number}.ts"
+        assert state(file) == "committed"
+        assert xattr(file, "sha256") == each["sha256"] == sha256_of(file)
+        assert file.stat().st_size == each["bytes"]
+    kept.assert_consistent()
+    assert kept.leftovers("staging") == kept.leftovers("lost+found") == []
+
+
+def test_what_is_open_stays_what_it_is(kept: Mount) -> None:
+    rec = kept.recording()
+    whole = pattern(3 * MIB, seed=1)
+    (rec / "whole").write_bytes(whole)
+    (rec / "other").write_bytes(b"other")
+    kept.drain()
+    with Peer() as peer:
+        peer.open(rec / "whole", os.O_RDONLY, "reader")
+        peer.open(rec / "new", CREATE, "writer")
+        peer("os.write(writer, b'before ')")
+        peer.open(rec / "other", os.O_RDWR, "changer")
+        peer("os.pwrite(changer, b'O', 0)")
+        peer.open(rec / "old", CREATE, "closed")
+        peer("os.write(closed, b'closed'); os.close(closed)")
+        killed(kept)
+        assert peer("os.pread(reader, 5, 3)") == whole[3:8]
+        peer("os.write(writer, b'after')")
+        assert peer("os.fstat(writer).st_size") == len(b"before after")
+        peer("os.pwrite(changer, b'R', 4)")
+        assert state(rec / "new") == state(rec / "other") == "writing"
+        assert (rec / "new").read_bytes() == b"before after"
+        killed(kept)
+        peer("os.ftruncate(writer, 6)")
+        peer("os.fsync(writer)")
+        for each in ("reader", "writer", "changer"):
+            peer(f"os.close({each})")
+    kept.drain()
+    assert (rec / "new").read_bytes() == b"before"
+    assert (rec / "other").read_bytes() == b"OtheR"
+    assert (rec / "old").read_bytes() == b"closed"
+    for file in (rec / "new", rec / "other", rec / "whole", rec / "old"):
+        assert state(file) == "committed"
+        assert xattr(file, "sha256") == sha256_of(file)
+    assert kept.status()["open_files"] == []
+    kept.assert_consistent()
+
+
+def _make_exclusively(rec: Path) -> None:
+    fd = os.open(rec / "new", os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    try:
+        os.write(fd, b"x")
+        assert os.pread(fd, 10, 0) == b"x"
+    finally:
+        os.close(fd)
+
+
+ONCE: dict[str, tuple[Callable[[Path], object], Callable[[Path], bool]]] = {
+    "mkdir": (lambda rec: (rec / "new").mkdir(), lambda rec: (rec / "new").is_dir()),
+    "mknod": (lambda rec: os.mknod(rec / "new", 0o100644), lambda rec: (rec / "new").read_bytes() == b""),
+    "symlink": (lambda rec: (rec / "new").symlink_to("file"), lambda rec: (rec / "new").read_bytes() == b"file"),
+    "create": (_make_exclusively, lambda rec: (rec / "new").read_bytes() == b"x"),
+    "unlink": (lambda rec: (rec / "file").unlink(), lambda rec: "file" not in os.listdir(rec)),
+    "rmdir": (lambda rec: (rec / "folder").rmdir(), lambda rec: "folder" not in os.listdir(rec)),
+    "rename": (lambda rec: (rec / "file").rename(rec / "new"), lambda rec: (rec / "new").read_bytes() == b"file"),
+    "setattr": (lambda rec: (rec / "file").chmod(0o600), lambda rec: (rec / "file").stat().st_mode & 0o777 == 0o600),
+    "setxattr": (
+        lambda rec: os.setxattr(rec / "file", "user.new", b"1", os.XATTR_CREATE),
+        lambda rec: os.getxattr(rec / "file", "user.new") == b"1",
+    ),
+    "removexattr": (
+        lambda rec: os.removexattr(rec / "file", "user.note"),
+        lambda rec: "user.note" not in os.listxattr(rec / "file"),
+    ),
+    "release": (lambda rec: (rec / "new").write_bytes(b"new"), lambda rec: (rec / "new").read_bytes() == b"new"),
+}
+"""Requests by name: what makes the kernel send one, and what has to be true afterwards."""
+
+
+@pytest.mark.modeless
+@pytest.mark.parametrize("name", ONCE)
+def test_what_was_done_and_not_answered_is_done_once(store: Mount, name: str) -> None:
+    """The daemon dies with the request carried out, and before its answer leaves: the kernel sends it once more."""
+    keeper = DescriptorStore(store.base)
+    planted = store.base / "planted"
+    act, is_done = ONCE[name]
+    failed: list[Exception] = []
+    try:
+        env = {"RECFS_TEST_DIE_BEFORE_ANSWER": str(planted)}
+        rec = store.start(config=BASE_CONFIG, env=env, prefix=keeper.prefix).recording()
+        (rec / "file").write_bytes(b"file")
+        os.setxattr(rec / "file", "user.note", b"1")
+        (rec / "folder").mkdir()
+        store.drain()
+        planted.write_text(name)
+
+        def run() -> None:
+            try:
+                act(rec)
+            except OSError as error:
+                failed.append(error)
+
+        acting = threading.Thread(target=run)
+        acting.start()
+        assert store.ended() == -9
+        store.remount()
+        acting.join(60)
+        assert not acting.is_alive()
+        assert failed == []
+        assert is_done(rec)
+        store.drain()
+        assert store.status()["open_files"] == []
+        store.assert_consistent()
+        store.umount()
+    finally:
+        keeper.close()
+
+
+@pytest.mark.modeless
+def test_a_request_of_between_the_daemons_is_answered_by_the_next(kept: Mount) -> None:
+    rec = kept.recording()
+    kept.kill(unmount=False)
+    made = threading.Thread(target=(rec / "made").mkdir)
+    made.start()
+    made.join(0.2)
+    assert made.is_alive()
+    kept.remount()
+    made.join(60)
+    assert (rec / "made").is_dir()
+
+
+@pytest.mark.modeless
+def test_after_a_handover_the_mount_is_kept_as_before(kept: Mount) -> None:
+    rec = kept.recording()
+    with Peer() as peer:
+        peer.open(rec / "file", CREATE)
+        peer("os.write(fd, b'one ')")
+        said = kept.upgrade()
+        assert "goes on" in said, said
+        peer("os.write(fd, b'two ')")
+        killed(kept)
+        peer("os.write(fd, b'three'); os.close(fd)")
+    kept.drain()
+    assert (rec / "file").read_bytes() == b"one two three"
+    assert state(rec / "file") == "committed"
+
+
+@pytest.mark.modeless
+def test_a_mount_that_cannot_go_on_is_dead_as_ever(kept: Mount) -> None:
+    rec = kept.recording()
+    kept.drain()
+    kept.kill(unmount=False)
+    extra, _, env, prefix = kept._start_args
+    other = f'{BASE_CONFIG}passthrough = "off"\n'
+    process = kept._spawn(extra, other, kept.base / "notify", prefix=prefix)
+    assert process.wait(60) == 5
+    kept.expect_log("passthrough")
+    with pytest.raises(OSError):
+        os.statvfs(rec)
+    kept.start(*extra, config=BASE_CONFIG, env=env, prefix=prefix)
+    assert rec.is_dir()
