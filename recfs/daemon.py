@@ -36,10 +36,10 @@ from recfs.core.units import format_size
 from recfs.disk.diskio import few_files
 from recfs.errors import MountError, RecfsError, StoreError, first_error
 from recfs.fs.handover.inheritance import Inheritance
-from recfs.fs.handover.kept_files import KeptFiles
+from recfs.fs.handover.kept_files import NAMELESS, KeptFiles, KeptNameless
 from recfs.fs.handover.open_files import Heir
 from recfs.fs.xattrs import Xattrs
-from recfs.fuse.kept_operations import KeptOperations
+from recfs.fuse.kept.operations import KeptOperations
 from recfs.fuse.kernel import PyfuseKernelCache
 from recfs.fuse.mounting import Detached, OwnMount, abort, end_stuck, fuse_options, prepare_mountpoint
 from recfs.fuse.observers.acts import Acts
@@ -118,12 +118,17 @@ def _left_by_the_dead(config: Config, mountpoint: Path) -> Legacy | None:
         if not keeping.is_connected(device):
             raise StoreError("its mount is gone")
         legacy = Legacy.of_the_dead(device, ledger_fd)
+        legacy.nameless = {
+            int(name.removeprefix(NAMELESS)): fd for name, fd in kept.items() if name.startswith(NAMELESS)
+        }
         if not legacy.mount or not OwnMount.identified(legacy.mount).is_there():
             raise StoreError("its mount is not to be seen from here")
     except RecfsError as error:
         log.error("the daemon before this one died, and its mount cannot go on: %s", error)
         _give_up(mountpoint)
-        os.close(device)
+        for name, fd in kept.items():
+            keeping.remove(name)
+            os.close(fd)
         return None
     log.warning("the daemon before this one died; its mount goes on")
     return legacy
@@ -160,7 +165,8 @@ async def _run(
     inherited = legacy.session if legacy is not None else None
     session = FuseSession(mountpoint, fuse_options(config), wanted=config.passthrough, inherited=inherited)
     lock_fd, kept_open = (legacy.lock_fd, legacy.writing) if legacy is not None else (-1, frozenset[int]())
-    async with opened(config, kernel, session, lock_fd=lock_fd, kept_open=kept_open) as parts:
+    died = legacy is not None and legacy.died
+    async with opened(config, kernel, session, lock_fd=lock_fd, kept_open=kept_open, rows_come_first=died) as parts:
         daemon = _Daemon(config, mountpoint, parts, session, kernel, command, legacy)
         daemon.handing_over.refused = refusal
         if caught:
@@ -205,6 +211,7 @@ class _Daemon:
         self._kept = legacy.ledger is not None if legacy is not None else keeping.is_offered()
         if self._kept:
             parts.tree.ledger = legacy.ledger if legacy is not None else Ledger.fresh()
+        self._nameless = KeptNameless(keeping.store, keeping.remove)
         self._impatient = trio.CancelScope()
         self._exit: Callable[[int], object] = os._exit
         self._unmounted = Detached.ABSENT
@@ -236,6 +243,9 @@ class _Daemon:
         xattrs = Xattrs(parts.vfs, str(parts.store.root))
         kind = Operations if parts.tree.ledger is None else KeptOperations
         operations = kind(parts.vfs, xattrs, parts.store, parts.operators, self._session)
+        if isinstance(operations, KeptOperations):
+            operations.nameless = self._nameless
+            parts.tree.events.subscribe(self._nameless)
         if parts.observing.audit is not None:
             Acts(parts.vfs, parts.observing.audit).observe(operations)
         return operations
@@ -257,6 +267,7 @@ class _Daemon:
 
     def _keep_no_more(self) -> None:
         if self._kept:
+            self._nameless.forget_all()
             for name in (keeping.DEVICE, keeping.LEDGER):
                 keeping.remove(name)
 
@@ -264,9 +275,14 @@ class _Daemon:
         """Enter what an earlier daemon left, and begin when it says so. Raises RecfsError: it goes on itself then."""
         self._session.open(self._operations())
         if legacy.died and legacy.ledger is not None:
-            await KeptFiles(self._parts.vfs, legacy.ledger).take_over()
+            for ino in legacy.nameless:
+                self._nameless.know(ino)
+            await KeptFiles(self._parts.vfs, legacy.ledger, legacy.nameless).take_over()
         else:
             await Heir(self._parts.vfs, legacy.files).take_over()
+            for handle in self._parts.vfs.files.handles.values():
+                if handle.node.unlinked and self._kept:
+                    self._nameless.know(handle.node.ino)
         await self._session.negotiate()
         if before is not None:
             await trio.to_thread.run_sync(before.ready)

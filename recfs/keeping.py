@@ -44,7 +44,8 @@ def _notify(state: str, fd: int) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
         channel.connect(f"\0{address[1:]}" if address.startswith("@") else address)
         if fd >= 0:
-            socket.send_fds(channel, [state.encode("ascii")], [fd])
+            # Not waited for: the daemon serves on the thread that says this.
+            socket.send_fds(channel, [state.encode("ascii")], [fd], socket.MSG_DONTWAIT)
         else:
             channel.send(state.encode("ascii"))
 

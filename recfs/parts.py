@@ -188,11 +188,12 @@ class Parts:
 async def opened(
     config: Config, kernel: KernelCache, files: KernelFiles | None = None, objects: ObjectStore | None = None,
     *, restores: bool = False, lock_fd: int = -1, kept_open: frozenset[int] = frozenset(),
+    rows_come_first: bool = False,
 ) -> AsyncIterator[Parts]:  # fmt: skip
     """Lock the root, open and repair the store, build the parts; on leaving, write everything and close.
 
     *lock_fd*, *kept_open*: the root's lock, and which files are open for writing (inode numbers), where an earlier
-    daemon leaves a mount to this one.
+    daemon leaves a mount to this one. *rows_come_first*: that daemon answered nothing that was not in the catalogue.
 
     *restores*: whoever opens it goes on with a restore of the catalogue that is under way, as far as the bucket goes.
     """
@@ -211,7 +212,9 @@ async def opened(
                 )
             catalogue = _catalogue(store)
             ends.callback(_at_the_end, catalogue.close)
-            parts = await _build(config, store, catalogue, kernel, files or NoKernelFiles(), objects, kept_open)
+            parts = await _build(
+                config, store, catalogue, kernel, files or NoKernelFiles(), objects, kept_open, rows_come_first
+            )
         try:
             yield parts
         finally:
@@ -271,7 +274,7 @@ def _in_trash(trash: TrashSection) -> InTrash:
 
 async def _build(
     config: Config, store: LocalStore, catalogue: SqliteCatalogue, kernel: KernelCache, files: KernelFiles,
-    objects: ObjectStore | None, kept_open: frozenset[int],
+    objects: ObjectStore | None, kept_open: frozenset[int], rows_come_first: bool,
 ) -> Parts:  # fmt: skip
     clock = await _clock(store, catalogue)
     await _recount(catalogue)
@@ -335,6 +338,7 @@ async def _build(
             counting,
             _restored(store, config),
             kept_open,
+            rows_come_first=rows_come_first,
         )
         recovered = await recovery.run()
         told.recovered(same=recovered.age is Age.SAME)

@@ -17,7 +17,7 @@ import json
 import os
 import socket
 import subprocess
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -58,6 +58,8 @@ class Legacy:
     """What is said of open files and requests, should the daemon die."""
     died: bool = False
     """Whether it did: then `files` is empty, and the ledger has them."""
+    nameless: dict[int, int] = field(default_factory=dict)
+    """In that case: descriptors of files that had lost their name, by inode number."""
 
     @property
     def writing(self) -> frozenset[int]:

@@ -16,6 +16,7 @@ import pyfuse3
 
 from recfs import errors
 from recfs.fuse import interpose
+from recfs.fuse.loop import GATE
 from recfs.fuse.observers.watched import Observer, Watched, tell
 from recfs.ports import object_errors
 from recfs.state import waits
@@ -115,13 +116,16 @@ def guarded(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Corouti
     @functools.wraps(handler)
     async def guard(*args: P.args, **kwargs: P.kwargs) -> R:
         known_as(number())
-        observers = args[0].watching.get(name) if args and isinstance(args[0], Watched) else None
-        if observers is not None:
-            return await _observed(name, handler, observers, args, kwargs)
+        GATE.in_hand += 1
         try:
+            observers = args[0].watching.get(name) if args and isinstance(args[0], Watched) else None
+            if observers is not None:
+                return await _observed(name, handler, observers, args, kwargs)
             return await handler(*args, **kwargs)
         except Exception as error:
             raise _refusal(name, error) from None
+        finally:
+            GATE.in_hand -= 1  # pyfuse3 sends the answer in the same step
 
     return guard
 

@@ -326,6 +326,7 @@ class Operations(pyfuse3.Operations, Watched):
             ledger.released(before)
         if self._vfs.behind.is_dirty(handle.node.ino):
             await self._vfs.record()
+        ledger.release_settled(self._vfs.behind.is_dirty)
         mode = handle.mode.value if handle.mode is not None else None
         flags = flags_of(writes=handle.writes, direct=handle.direct, counted=handle.account is not None, mode=mode)
         ledger.opened(Opened(number, handle.node.ino, asked, handle.uid, backing, flags, request))

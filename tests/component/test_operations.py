@@ -17,6 +17,7 @@ import pyfuse3
 import pytest
 
 from recfs import errors
+from recfs.fuse.loop import GATE
 from recfs.fuse.operations import ERRNO, Operations, errno_of
 from recfs.fuse.passthrough import FOPEN_DIRECT_IO
 from recfs.ports.object_errors import ObjectArchived, ObjectStoreError
@@ -362,3 +363,22 @@ async def test_hard_links_unknown_rename_flags_and_long_names(adapter: Adapter) 
         with pytest.raises(pyfuse3.FUSEError) as raised:
             await call
         assert raised.value.errno == number
+
+
+async def test_requests_in_hand_are_counted(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever leaves the mount to another daemon waits until there are none; also of those that somebody observes."""
+    seen: list[int] = []
+    found = adapter.fs.vfs.node
+
+    async def node(ino: int) -> Any:
+        seen.append(GATE.in_hand)
+        return await found(ino)
+
+    monkeypatch.setattr(adapter.fs.vfs, "node", node)
+    await adapter.operations.access(1, 0, ROOT)
+    adapter.operations.watch("access", lambda *_: seen.append(GATE.in_hand))
+    await adapter.operations.access(1, 0, ROOT)
+    with pytest.raises(pyfuse3.FUSEError):
+        await adapter.operations.access(1 << 30, 0, ROOT)
+    assert seen == [1, 1, 1, 1, 1]
+    assert GATE.in_hand == 0

@@ -76,7 +76,14 @@ def test_what_is_open_stays_what_it_is(kept: Mount) -> None:
         peer("os.pwrite(changer, b'O', 0)")
         peer.open(rec / "old", CREATE, "closed")
         peer("os.write(closed, b'closed'); os.close(closed)")
+        peer.open(rec / "gone", CREATE, "nameless")
+        peer("os.write(nameless, b'still here')")
+        peer(f"os.unlink({str(rec / 'gone')!r})")
         killed(kept)
+        assert peer("os.pread(nameless, 100, 0)") == b"still here"
+        peer("os.write(nameless, b', and more')")
+        assert peer("os.pread(nameless, 100, 0)") == b"still here, and more"
+        assert peer("os.fstat(nameless).st_nlink") == 0
         assert peer("os.pread(reader, 5, 3)") == whole[3:8]
         peer("os.write(writer, b'after')")
         assert peer("os.fstat(writer).st_size") == len(b"before after")
@@ -86,7 +93,9 @@ def test_what_is_open_stays_what_it_is(kept: Mount) -> None:
         killed(kept)
         peer("os.ftruncate(writer, 6)")
         peer("os.fsync(writer)")
-        for each in ("reader", "writer", "changer"):
+        peer("os.ftruncate(nameless, 5)")
+        assert peer("os.pread(nameless, 100, 0)") == b"still"
+        for each in ("reader", "writer", "changer", "nameless"):
             peer(f"os.close({each})")
     kept.drain()
     assert (rec / "new").read_bytes() == b"before"

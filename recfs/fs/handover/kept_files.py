@@ -1,10 +1,11 @@
-"""Open files of a daemon that died, taken over by what its ledger says (state/ledger.py) and what lies on the disk."""
+"""Open files of a daemon that died, taken over by what its ledger says (state/ledger/) and what lies on the disk."""
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from recfs.core.bounds import time_ns
 from recfs.core.model import State
@@ -12,15 +13,21 @@ from recfs.disk.diskio import is_frozen
 from recfs.errors import QuotaExceeded, RecfsError, Stale
 from recfs.fs.fallback_entries import VIEW_BIT, FallbackEntry
 from recfs.fs.handles import Mode
-from recfs.state.ledger import COUNTED, DIRECT, WRITES
+from recfs.state.backing_file import BackingFile
+from recfs.state.events import Subscriber
+from recfs.state.ledger import COUNTED, DIRECT, LEFT, WRITES
 from recfs.state.nodes import FileNode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from recfs.fs.vfs import Vfs
-    from recfs.state.backing_file import BackingFile
-    from recfs.state.ledger import Ledger, Opened
+from recfs.state.ledger import Ledger, Opened
 
 log = logging.getLogger("recfs.recovery")
+
+NAMELESS: Final = "recfs-nameless-"
+"""Begins the names of descriptors of files without one; the inode number follows."""
 
 
 def writing(ledger: Ledger) -> frozenset[int]:
@@ -28,10 +35,57 @@ def writing(ledger: Ledger) -> frozenset[int]:
     return frozenset(each.ino for each in ledger.open_files() if each.flags & WRITES)
 
 
+class KeptNameless(Subscriber):
+    """Has the bytes of files kept that lose their name while they are open: no path leads to them any more."""
+
+    def __init__(self, store: Callable[[int, str], None], remove: Callable[[str], None]) -> None:
+        """*store* and *remove*: those of whoever keeps descriptors, by name; *store* raises OSError."""
+        self._store = store
+        self._remove = remove
+        self._known: set[int] = set()
+
+    def know(self, ino: int) -> None:
+        """An earlier daemon had this one kept."""
+        self._known.add(ino)
+
+    def keep(self, node: FileNode) -> None:
+        """Have the bytes of a nameless file kept as they are open now. Atomic."""
+        if node.body is None or not node.body.handles:
+            return
+        self.forget(node.ino)
+        try:
+            self._store(node.body.fd, f"{NAMELESS}{node.ino}")
+        except OSError as error:
+            log.warning("%s was removed while it is open, and would be lost with the daemon: %s", node.path, error)
+        else:
+            self._known.add(node.ino)
+
+    def forget(self, ino: int) -> None:
+        """Nobody has it open any more. Atomic."""
+        if ino in self._known:
+            self._known.discard(ino)
+            self._remove(f"{NAMELESS}{ino}")
+
+    def forget_all(self) -> None:
+        """The mount has ended in order."""
+        for ino in list(self._known):
+            self.forget(ino)
+
+    def removed(self, node: FileNode, successor: FileNode | None) -> None:
+        """It is about to lose its name."""
+        self.keep(node)
+
+    def released(self, node: FileNode) -> None:
+        """Its last handle is gone."""
+        self.forget(node.ino)
+
+
 class KeptFiles:
     """Enters them: after recovery, before anything is served."""
 
-    def __init__(self, vfs: Vfs, ledger: Ledger) -> None:
+    def __init__(self, vfs: Vfs, ledger: Ledger, nameless: dict[int, int]) -> None:
+        """*nameless*: descriptors of files that had lost their name, by inode number; they are taken over."""
+        self._nameless = nameless
         self._vfs = vfs
         self._tree = vfs.tree
         self._ledger = ledger
@@ -43,16 +97,24 @@ class KeptFiles:
             try:
                 found[opened.ino] = await self._enter(opened)
             except (RecfsError, OSError) as error:
-                log.error("an open file of before this start is lost (inode %d): %s", opened.ino, error)
+                if not opened.flags & LEFT:
+                    log.error("an open file of before this start is lost (inode %d): %s", opened.ino, error)
                 self._ledger.released(opened.number)
         for node in found.values():
             if node.state is State.WRITING and node.body is not None and node.body.writers:
                 self._catch_up(node, node.body)
+        for opened in self._ledger.open_files():
+            if opened.flags & LEFT:  # the kernel has let go of it
+                await self._vfs.files.release(opened.number)
+                self._ledger.left(opened.number)
         self._vfs.files.next_number = max(self._vfs.files.next_number, self._ledger.next_number)
 
     async def _enter(self, opened: Opened) -> FileNode:
         files, writes = self._vfs.files, bool(opened.flags & WRITES)
-        node = await self._tree.get(opened.ino)
+        try:
+            node = await self._tree.get(opened.ino)
+        except Stale:
+            node = self._removed(opened)
         if not isinstance(node, FileNode):
             raise Stale(f"inode {opened.ino} is no file")
         shown = await self._vfs.views.resolve(opened.asked) if opened.asked >= VIEW_BIT else None
@@ -62,11 +124,30 @@ class KeptFiles:
         handle = files.inherit(opened.number, node, body, opened.uid, writes=writes)
         handle.direct = bool(opened.flags & DIRECT)
         handle.shown = shown if isinstance(shown, FallbackEntry) else None
-        if node.state is State.WRITING:
+        if node.state is State.WRITING and not node.unlinked:
             body.in_place = node.staging is None and node.unmarked
-        if opened.mode is not None:
+        # Of one that the kernel has let go of, the backing id may be given back, and the file have another by now.
+        if opened.mode is not None and not opened.flags & LEFT:
             body.backing = body.backing or opened.backing
             files.modes.inherit(handle, Mode(opened.mode), counted=bool(opened.flags & COUNTED))
+        return node
+
+    def _removed(self, opened: Opened) -> FileNode:
+        """A file that has lost its name, of what was kept of it. Its mode and owner are not. Raises Stale."""
+        node = self._tree.orphans.get(opened.ino)
+        if isinstance(node, FileNode):
+            return node
+        fd = self._nameless.pop(opened.ino, -1)
+        if fd < 0:
+            raise Stale("it was removed, and its bytes are not kept")
+        info = os.fstat(fd)
+        now = time_ns(info.st_mtime_ns)
+        node = FileNode(opened.ino, self._tree.root, b"(removed)", 0o600, opened.uid, info.st_gid, now)
+        node.unlinked, node.bytes = True, info.st_size
+        writable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+        node.body = BackingFile(fd, writable=writable)
+        node.body.in_place = writable
+        self._tree.orphans.add(node)
         return node
 
     def _catch_up(self, node: FileNode, body: BackingFile) -> None:
@@ -80,4 +161,4 @@ class KeptFiles:
             body.stopped = (QuotaExceeded, f"{node.path}: its writer had run past a limit before recfs was started")
 
 
-__all__ = ["KeptFiles", "writing"]
+__all__ = ["NAMELESS", "KeptFiles", "KeptNameless", "writing"]

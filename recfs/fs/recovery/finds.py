@@ -76,6 +76,8 @@ class Finds:
     """Everything that lies in staging, by staging id."""
     kept_open: frozenset[int] = frozenset()
     """Inode numbers of files that are open for writing on the mount which this daemon goes on with."""
+    rows_come_first: bool = False
+    """Whether the daemon before this one answered nothing that was not in the catalogue (fuse/kept/operations.py)."""
     removed: dict[int, None] = field(default_factory=dict)
     """Inode numbers of what had been removed, and is to be again, in that order."""
     recreated: set[int] = field(default_factory=set)

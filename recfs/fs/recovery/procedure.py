@@ -63,17 +63,23 @@ class Recovery:
         generations: Generations,
         restored: Restored | None = None,
         kept_open: frozenset[int] = frozenset(),
+        *,
+        rows_come_first: bool = False,
     ) -> None:
         """*restored*: the catalogue was put back on purpose, whatever the marks tell.
 
         *kept_open*: inode numbers of files that are open for writing on the mount which this daemon goes on with.
+        *rows_come_first*: the last daemon of it answered nothing that was not in the catalogue.
         """
         self._generations = generations
         self._restored = restored
         self._kept_open = kept_open
         self._mark: Mark | None = None
         self._comparison: Comparison | None = None
-        self._found = Finds(tree, behind, places, backing_files, names, store, survivors, kept_open=kept_open)
+        self._found = Finds(
+            tree, behind, places, backing_files, names, store, survivors,
+            kept_open=kept_open, rows_come_first=rows_come_first,
+        )  # fmt: skip
         self._tree = tree
         self._behind = behind
         self._names = names

@@ -98,6 +98,10 @@ class Strays:
         if found.label is None:
             return False
         closed = was_closed(found, same_boot=same_boot)
+        is_open = self._inode_of(found) in self._found.kept_open
+        if self._found.rows_come_first and not found.size_bytes and not is_open:
+            self._store.drop_staging([found.id])  # nobody was told of it, and who asked asks again
+            return True
         try:
             label = Label.decode(found.label)
             known = self._adopted.get(label.ino)

@@ -15,14 +15,17 @@ from __future__ import annotations
 import mmap
 import os
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from recfs.state.waits import ticket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FORM: Final = 1
 RESENT: Final = 1 << 63
 """Mark on the number of a request that the kernel sends again (FUSE_UNIQUE_RESEND)."""
-WRITES, DIRECT, COUNTED = 1, 2, 4
+WRITES, DIRECT, COUNTED, LEFT = 1, 2, 4, 8
 MODES: Final = ("", "pass", "direct", "cached")
 """By the number in the flags, from bit 4 on."""
 _MODE_SHIFT: Final = 4
@@ -79,6 +82,7 @@ class Ledger:
             raise ValueError(f"a ledger of form {self._words[_FORM]} is not understood, only {FORM}")
         self._taken: dict[int, int] = {}
         self._free: list[int] = []
+        self._leaving: dict[int, int] = {}
         for slot in reversed(range(self._words[_SLOTS])):
             number = self._words[self._at(slot)]
             if number:
@@ -143,6 +147,22 @@ class Ledger:
             self._words[self._at(slot)] = 0
             self._free.append(slot)
 
+    def left(self, number: int) -> None:
+        """The kernel has let go of a handle; it is `released` when the row says what became of its file."""
+        slot = self._taken.get(number)
+        if slot is not None:
+            self._words[self._at(slot) + 5] |= LEFT
+            self._leaving[number] = self._words[self._at(slot) + 1]
+
+    def release_settled(self, is_dirty: Callable[[int], bool]) -> None:
+        """Forget handles that were `left`, the oldest first, as far as the rows of their files are written."""
+        while self._leaving:
+            number, ino = next(iter(self._leaving.items()))
+            if is_dirty(ino):
+                return
+            del self._leaving[number]
+            self.released(number)
+
     def open_files(self) -> list[Opened]:
         """All handles, in the order they were given out."""
         found = []
@@ -184,4 +204,4 @@ class Ledger:
         return self._changed.get(request & ~RESENT, set()) if request & RESENT else set()
 
 
-__all__ = ["COUNTED", "DIRECT", "RESENT", "WRITES", "Ledger", "Opened", "flags_of"]
+__all__ = ["COUNTED", "DIRECT", "LEFT", "RESENT", "WRITES", "Ledger", "Opened", "flags_of"]

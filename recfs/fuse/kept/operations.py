@@ -1,4 +1,4 @@
-"""Requests on a mount whose descriptor is kept while a daemon dies and another starts (state/ledger.py).
+"""Requests on a mount whose descriptor is kept while a daemon dies and another starts (state/ledger/table.py).
 
 Two things are added to what `Operations` does. What a request changes is in the catalogue before its answer leaves, in
 the page cache at least: that outlives the process. And a request that the kernel sends again, since nobody has
@@ -14,7 +14,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from recfs.errors import NoAttribute, NotFound, Stale
 from recfs.fuse.guard import guarded
@@ -22,6 +22,10 @@ from recfs.fuse.operations import Operations
 from recfs.state.ledger import RESENT
 from recfs.state.nodes import DirNode, Node
 from recfs.state.waits import ticket
+
+if TYPE_CHECKING:
+    from recfs.fs.handover.kept_files import KeptNameless
+    from recfs.state.ledger import Ledger
 
 NOT_YET: Final = object()
 """A request has not been carried out."""
@@ -43,7 +47,7 @@ def die_if_planted(what: str) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _kept(handler: Any, again: Again | None = None) -> Any:
+def _kept(handler: Any, again: Again | None = None, *, records: bool = True) -> Any:
     """*handler* of Operations with both; *again* answers what has been carried out, or returns NOT_YET."""
     plain = handler.__wrapped__
 
@@ -55,7 +59,8 @@ def _kept(handler: Any, again: Again | None = None) -> Any:
             if answer is not NOT_YET:
                 return answer
         answer = await plain(self, *args)
-        await self.recorded()
+        if records:
+            await self.recorded()
         die_if_planted(plain.__name__)
         return answer
 
@@ -64,6 +69,15 @@ def _kept(handler: Any, again: Again | None = None) -> Any:
 
 class KeptOperations(Operations):
     """Operations for a mount that has a ledger."""
+
+    nameless: KeptNameless | None = None
+    """Who keeps the bytes of removed files."""
+
+    async def _enter(self, ledger: Ledger, number: int, asked: int, backing: int) -> None:
+        await super()._enter(ledger, number, asked, backing)
+        node = self._vfs.files.handles[number].node
+        if node.unlinked and self.nameless is not None:
+            self.nameless.keep(node)  # for writing it may have got other bytes, a copy
 
     def done(self) -> set[int]:
         """Inode numbers that the present request has made, moved or removed before, by an earlier daemon's hand."""
@@ -108,7 +122,7 @@ class KeptOperations(Operations):
     symlink = _kept(Operations.symlink, _made)
     unlink = _kept(Operations.unlink, _removed)
     rmdir = _kept(Operations.rmdir, _removed)
-    rename = _kept(Operations.rename, _moved)
+    rename = _kept(Operations.rename, _moved, records=False)  # it does by itself
     setattr = _kept(Operations.setattr)
 
     _create = Operations.create.__wrapped__  # type: ignore[attr-defined]
@@ -161,13 +175,13 @@ class KeptOperations(Operations):
 
     @guarded
     async def release(self, fh: int) -> None:
-        """RELEASE. The row says what becomes of the file before the handle is forgotten."""
+        """RELEASE. Should the daemon die before the row says what became of the file, the next one does it again."""
         if fh not in self._vfs.files.handles:
             return  # released for an earlier daemon, which did not live to say so; or lost with it
-        await self._vfs.files.release(fh)
-        await self.recorded()
         if self._ledger is not None:
-            self._ledger.released(fh)
+            self._ledger.left(fh)
+            self._ledger.release_settled(self._vfs.behind.is_dirty)
+        await self._vfs.files.release(fh)
         die_if_planted("release")
 
 

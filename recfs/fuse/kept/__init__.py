@@ -1,0 +1,1 @@
+"""Requests on a mount that outlives its daemons."""
