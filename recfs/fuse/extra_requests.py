@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pyfuse3
 
-from recfs.fuse.loop import GATE
+from recfs.fuse.standstill.gate import GATE
 from recfs.state import waits
 
 if TYPE_CHECKING:

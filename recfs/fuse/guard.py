@@ -16,8 +16,8 @@ import pyfuse3
 
 from recfs import errors
 from recfs.fuse import interpose
-from recfs.fuse.loop import GATE
 from recfs.fuse.observers.watched import Observer, Watched, tell
+from recfs.fuse.standstill.gate import GATE
 from recfs.ports import object_errors
 from recfs.state import waits
 

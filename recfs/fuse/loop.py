@@ -46,6 +46,7 @@ from typing import Any, Final
 import pyfuse3
 import trio
 
+from recfs.fuse.standstill.gate import GATE
 from recfs.state.waits import WAITS
 
 Clock = Callable[[], float]
@@ -81,48 +82,6 @@ class LoopStats:
 
 
 STATS: Final = LoopStats()
-
-
-class Gate:
-    """Whether requests are read. Closed, they wait in the kernel, and those in hand are answered as ever.
-
-    Counts those in hand, too: whoever leaves the mount to another daemon has to know that there are none.
-    """
-
-    __slots__ = ("_changed", "closed", "ended", "in_hand")
-
-    def __init__(self) -> None:
-        self.closed = False
-        self.ended = False
-        """The workers are to end: nothing is read here any more."""
-        self.in_hand = 0
-        """Requests that were read and are not answered yet."""
-        self._changed = trio.Event()
-
-    def close(self) -> None:
-        """Read no more, from the next step on."""
-        self.closed = True
-
-    def open(self) -> None:
-        """Go on reading; also what a new session begins with."""
-        self.closed = self.ended = False
-        self._changed.set()
-        self._changed = trio.Event()
-
-    def end(self) -> None:
-        """Have `serve` return. Only while it is closed and nothing is in hand."""
-        self.ended = True
-        self._changed.set()
-
-    async def passed(self) -> None:
-        """Return when it is open. Raises trio.ClosedResourceError when it ends instead."""
-        while self.closed:
-            if self.ended:
-                raise trio.ClosedResourceError
-            await self._changed.wait()
-
-
-GATE: Final = Gate()
 
 
 class Pacer:

@@ -42,6 +42,7 @@ import trio
 from recfs.errors import Busy, MountError
 from recfs.fuse import device, interpose, loop
 from recfs.fuse.extra_requests import ExtraRequests, Handlers
+from recfs.fuse.standstill.gate import GATE, none_in_hand
 from recfs.state import waits
 
 log = logging.getLogger("recfs.fuse")
@@ -61,7 +62,6 @@ ANSWER_S: Final = 0.3
 """How long requests in hand are waited for before those that wait for something are given up."""
 GIVE_UP_S: Final = 5.0
 """In which a request has to end that waits for something no more. The disk and the catalogue take less."""
-LOOK_S: Final = 0.002
 
 _NOT_BUILT = (
     "the extension recfs.fuse._fuse_reply is not there ({}); install gcc, libfuse3-dev and pkg-config, then run"
@@ -254,7 +254,7 @@ class FuseSession:
         ours, device_fd = self._ours, self._device
         if ours is None:
             return
-        loop.GATE.open()
+        GATE.open()
         ended = trio.Event()
 
         async def first_stage() -> None:
@@ -420,16 +420,16 @@ class FuseSession:
 
         Raises Busy, with everything going on as before, when some are neither answered nor waiting.
         """
-        loop.GATE.close()
+        GATE.close()
         try:
-            if not await _none_in_hand(ANSWER_S):
+            if not await none_in_hand(ANSWER_S):
                 # Nobody will read what is answered from here on: whoever reads next, asks for it once more.
                 nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
                 os.dup2(nowhere, self._socket_fd, inheritable=False)
                 os.close(nowhere)
                 self._given_up = True
-                if not await _none_in_hand(GIVE_UP_S, waits.interrupt_all):
-                    raise Busy(f"{loop.GATE.in_hand} requests are being worked on and do not come to an end")
+                if not await none_in_hand(GIVE_UP_S, waits.interrupt_all):
+                    raise Busy(f"{GATE.in_hand} requests are being worked on and do not come to an end")
         except BaseException:
             self.go_on()
             raise
@@ -440,11 +440,11 @@ class FuseSession:
             os.dup2(self._device, self._socket_fd, inheritable=False)
             device.ask_to_resend(self._device)
             self._given_up = False
-        loop.GATE.open()
+        GATE.open()
 
     def leave(self) -> Inherited:
         """Have `serve` return, after `hold`; what another daemon goes on with. The mount stays. Atomic."""
-        loop.GATE.end()
+        GATE.end()
         trio.lowlevel.notify_closing(self._socket_fd)
         # Of its own: the session's are closed, and a thread that tells the kernel something may still be at it.
         kept = os.dup(self._device)
@@ -483,15 +483,6 @@ class FuseSession:
             if fd >= 0:
                 os.close(fd)
         self._device = self._socket_fd = -1
-
-
-async def _none_in_hand(patience_s: float, again: Callable[[], None] = lambda: None) -> bool:
-    """Wait until every request that was read is answered; False when that takes too long. *again*: before each look."""
-    with trio.move_on_after(patience_s):
-        while loop.GATE.in_hand:  # counted for each request: nobody is told of each
-            again()
-            await trio.sleep(LOOK_S)
-    return not loop.GATE.in_hand
 
 
 def _open_directory(path: Path) -> None:

@@ -17,9 +17,9 @@ import pyfuse3
 import pytest
 
 from recfs import errors
-from recfs.fuse.loop import GATE
 from recfs.fuse.operations import ERRNO, Operations, errno_of
 from recfs.fuse.passthrough import FOPEN_DIRECT_IO
+from recfs.fuse.standstill.gate import GATE
 from recfs.ports.object_errors import ObjectArchived, ObjectStoreError
 from tests.fakes import StagedAnswers
 
