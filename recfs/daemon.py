@@ -32,6 +32,7 @@ from recfs import keeping
 from recfs.api.answers import Answers
 from recfs.api.control import ControlServer
 from recfs.api.observing import WAITING, acts_of
+from recfs.config.metrics import address_of
 from recfs.core.units import format_size
 from recfs.disk.diskio import few_files
 from recfs.errors import MountError, RecfsError, StoreError, first_error
@@ -46,10 +47,12 @@ from recfs.fuse.observers.acts import Acts
 from recfs.fuse.operations import Operations
 from recfs.fuse.passthrough import FuseSession
 from recfs.handing_over import HandingOver
+from recfs.metrics.looking import Looking
+from recfs.metrics.requests import Requests
 from recfs.parts import DRAIN_S, Parts, opened
 from recfs.services.draining import DRAIN_POLL_S, HASH_PATIENCE_S
 from recfs.state.ledger import Ledger
-from recfs.state.problems import reason_of
+from recfs.state.problems import forever, reason_of
 from recfs.succession import Legacy, Predecessor, Successor, predecessor
 
 if TYPE_CHECKING:
@@ -213,6 +216,8 @@ class _Daemon:
             parts.tree.ledger = legacy.ledger if legacy is not None else Ledger.fresh()
         self._nameless = KeptNameless(keeping.store, keeping.remove)
         self._impatient = trio.CancelScope()
+        self._requests_made = Requests() if config.metrics.listen is not None else None
+        """Counted for Prometheus; None: nobody asks."""
         self._exit: Callable[[int], object] = os._exit
         self._unmounted = Detached.ABSENT
         self._legacy: Legacy | None = None
@@ -248,6 +253,8 @@ class _Daemon:
             parts.tree.events.subscribe(self._nameless)
         if parts.observing.audit is not None:
             Acts(parts.vfs, parts.observing.audit).observe(operations)
+        if self._requests_made is not None:
+            self._requests_made.observe(operations)
         return operations
 
     def _keep(self) -> None:
@@ -305,6 +312,7 @@ class _Daemon:
                 await parts.serve(nursery, s3=False, mounted=True)
                 nursery.start_soon(self.handing_over.far_services)
                 nursery.start_soon(self._signals)
+                self._serve_metrics(nursery)
                 handlers = self._answers.handlers() | self.handing_over.handlers()
                 server = ControlServer(
                     parts.store.socket_path, handlers, waiting=WAITING, observer=acts_of(parts.observing)
@@ -352,6 +360,19 @@ class _Daemon:
                 session.abandon()
         if self._legacy is None and self.mount.is_there():
             self._left.append(f"{self.mount.point} could not be unmounted")
+
+    def _serve_metrics(self, nursery: trio.Nursery) -> None:
+        if self._requests_made is None or self._config.metrics.listen is None:
+            return
+        from recfs.metrics.endpoint import PART, Endpoint  # the client library takes memory: only where it is wanted
+
+        parts = self._parts
+        looking = Looking(
+            self._config, parts.store, parts.vfs, parts.tier, parts.committer, parts.publisher, parts.reports,
+            parts.sweeps, self._session,
+        )  # fmt: skip
+        endpoint = Endpoint(*address_of(self._config.metrics.listen), looking.look, self._requests_made)
+        nursery.start_soon(forever, PART, endpoint.run, parts.problems)
 
     async def _end(self) -> None:
         """The orderly stop. What one step meets does not keep it from the next ones; raises nothing but Cancelled."""

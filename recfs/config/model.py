@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from recfs.config.backup import BackupSection
 from recfs.config.lifecycle import LifecycleSection
+from recfs.config.metrics import MetricsSection
 from recfs.config.observing import AuditSection, EventsSection, NotifySection
 from recfs.config.prices import PricesSection
 from recfs.config.retention import RecordingsSection, RetentionRules, RetentionSection
@@ -82,6 +83,7 @@ class Config(Section):
     )
     cache: CacheSection = Field(default=CacheSection(), description="local copies of files in S3")
     upload: UploadSection = Field(default=UploadSection(), description="uploads to S3")
+    metrics: MetricsSection = Field(default=MetricsSection(), description="figures for Prometheus")
     prices: PricesSection = Field(default=PricesSection(), description="what storage costs, for `recfs stats`")
     lifecycle: LifecycleSection = Field(
         default=LifecycleSection(), description="rules that `recfs lifecycle apply` writes into the bucket"
@@ -171,6 +173,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "route": RouteSection,
     "cache": CacheSection,
     "upload": UploadSection,
+    "metrics": MetricsSection,
     "prices": PricesSection,
     "lifecycle": LifecycleSection,
 }

@@ -125,6 +125,10 @@ class Problems:
         """How many items of *part* are set aside."""
         return sum(known == part for known, _ in self._known) if self._known else 0
 
+    def counts(self) -> dict[str, int]:
+        """How many are set aside, by part."""
+        return dict(Counter(part for part, _ in self._known))
+
     def waited_for(self) -> list[Problem]:
         """What is set aside of the parts that somebody who drains waits for, oldest first."""
         return [problem for problem in self._known.values() if problem.part in RETRIED]

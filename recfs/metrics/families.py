@@ -1,0 +1,144 @@
+"""Metrics in the client library's terms, and as text. Names follow prometheus.io/docs/practices/naming."""
+
+from __future__ import annotations
+
+import errno
+import platform
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from recfs import __version__
+from recfs.core.sweeping import RunOutcome
+from recfs.metrics.requests import BOUNDS_S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from recfs.metrics.looking import OfUser, Queue, Seen
+    from recfs.metrics.requests import Latency
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+def _gauge(name: str, what: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"recfs_{name}", what, value=value)
+
+
+def _labelled(name: str, what: str, label: str, values: Iterable[tuple[str, float]]) -> Metric:
+    family = GaugeMetricFamily(f"recfs_{name}", what, labels=[label])
+    for each, value in values:
+        family.add_metric([each], value)
+    return family
+
+
+class Metrics(Collector):
+    """Everything that one scrape tells."""
+
+    def __init__(
+        self, seen: Seen, results: Mapping[tuple[str, int], int], latencies: Mapping[str, Latency], started_s: float
+    ) -> None:
+        """*started_s*: when the daemon began, in seconds since 1970."""
+        self._seen, self._results, self._latencies, self._started_s = seen, results, latencies, started_s
+
+    def text(self) -> bytes:
+        """In Prometheus' text format."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        return generate_latest(registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """All families."""
+        seen, written = self._seen, self._seen.written
+        yield from self._requests()
+        yield _gauge("sealing_files", "Closed files that wait for their checksums and their commit.", seen.sealing)
+        yield _gauge("settling_files", "What the home tree does not show yet.", seen.settling)
+        yield _gauge("hashing_bytes", "Bytes that are yet to be hashed.", seen.hashing_bytes)
+        yield _gauge("dirty_rows", "Changes that are not written to the catalogue yet.", seen.dirty)
+        yield _gauge("open_handles", "Handles of open files.", seen.open_files)
+        yield _gauge("inodes_cached", "Files and directories in memory.", seen.inodes)
+        yield _gauge("disk_free_bytes", "Free bytes of the store's disk.", seen.free_bytes)
+        yield _gauge("disk_size_bytes", "Size of the store's disk.", seen.total_bytes)
+        yield _labelled("files", "Files by state.", "state", written.states.items())
+        if seen.passthrough is not None:
+            told = zip(("read", "write"), map(float, seen.passthrough), strict=True)
+            yield _labelled("passthrough", "Whether the kernel does it by itself.", "what", told)
+        yield _labelled("problems", "What failed and is tried again, by part.", "part", seen.problems.items())
+        yield from self._sweeps()
+        if seen.queue is not None:
+            yield from _queue(seen.queue)
+        yield from _users(written.users)
+        yield _gauge("users_not_told", "Users left out because [metrics] users is less.", written.more_users)
+        build = GaugeMetricFamily("recfs_build_info", "1, with the version.", labels=["version", "python"])
+        build.add_metric([__version__, platform.python_version()], 1)
+        yield build
+        yield _gauge("start_time_seconds", "When the daemon began.", self._started_s)
+
+    def _requests(self) -> Iterator[Metric]:
+        results = CounterMetricFamily(
+            "recfs_requests", "Requests of the kernel by kind and result.", labels=["op", "result"]
+        )
+        for (op, number), count in self._results.items():
+            results.add_metric([op, errno.errorcode.get(number, str(number)) if number else "ok"], count)
+        yield results
+        times = HistogramMetricFamily("recfs_request_seconds", "How long requests took.", labels=["op"])
+        for op, latency in self._latencies.items():
+            below, buckets = 0, []
+            for bound, count in zip((*map(str, BOUNDS_S), "+Inf"), latency.counts, strict=True):
+                below += count
+                buckets.append((bound, float(below)))
+            times.add_metric([op], buckets, latency.total_s)
+        yield times
+
+    def _sweeps(self) -> Iterator[Metric]:
+        ran = [each for each in self._seen.sweeps if each["last_ns"] is not None]
+        yield _labelled(
+            "sweep_last_run_seconds",
+            "When the last run began.",
+            "sweep",
+            ((s["name"], s["last_ns"] / 1e9) for s in ran),
+        )
+        bad = RunOutcome.FAILED.value
+        yield _labelled(
+            "sweep_failed",
+            "Whether the last run failed.",
+            "sweep",
+            ((s["name"], float(s["outcome"] == bad)) for s in ran),
+        )
+
+
+def _queue(queue: Queue) -> Iterator[Metric]:
+    yield _labelled("queue_rows", "What is to be done in S3, by kind.", "kind", queue.rows.items())
+    yield _gauge("queue_failing_rows", "Of it, what failed and is tried again.", queue.failing)
+    yield _gauge("queue_oldest_seconds", "How long the oldest of it waits.", queue.oldest_s)
+    yield _gauge("cache_bytes", "Bytes of local copies of what S3 holds.", queue.cached_bytes)
+    yield _gauge("cache_limit_bytes", "Bytes that local copies may take.", queue.cache_limit_bytes)
+
+
+def _users(users: Iterable[OfUser]) -> Iterator[Metric]:
+    def family(name: str, what: str) -> GaugeMetricFamily:
+        return GaugeMetricFamily(f"recfs_user_{name}", what, labels=["user"])
+
+    used = family("used_bytes", "Bytes that a user stores."), family("used_files", "Files that a user stores.")
+    uploads = family("month_uploads", "Uploads of a user this month.")
+    limits = (
+        family("limit_bytes", "Bytes that a user may store."),
+        family("limit_files", "Files that a user may store."),
+        family("limit_uploads", "Uploads that a user may make a month."),
+    )
+    for each in users:
+        labels = [each.user]
+        used[0].add_metric(labels, each.used_bytes)
+        used[1].add_metric(labels, each.used_files)
+        uploads.add_metric(labels, each.month_uploads)
+        allowed = (each.limits.max_bytes, each.limits.max_files, each.limits.max_monthly_uploads)
+        for limit, value in zip(limits, allowed, strict=True):
+            if value is not None:
+                limit.add_metric(labels, value)
+    yield from (*used, uploads, *limits)
+
+
+__all__ = ["CONTENT_TYPE", "Metrics"]

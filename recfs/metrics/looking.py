@@ -1,0 +1,159 @@
+"""What a scrape finds out of a store in use: read from memory at once, and from the catalogue in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from recfs.core.quota import Limits, merge, month_of
+
+if TYPE_CHECKING:
+    from recfs.config import Config
+    from recfs.disk.commit.committer import Committer
+    from recfs.disk.home.publisher import HomePublisher
+    from recfs.fs.vfs import Vfs
+    from recfs.fuse.passthrough import FuseSession
+    from recfs.ports.reports import Reports, Snapshot
+    from recfs.services.sweeps import Sweeps
+    from recfs.stores.local import LocalStore
+    from recfs.tier.tier import Tier
+
+
+STATES_S = 60.0
+"""How old the number of files in each state may be: to count a million takes a tenth of a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfUser:
+    """One user's figures against the limits that apply to them."""
+
+    user: str
+    used_bytes: int
+    used_files: int
+    month_uploads: int
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What the catalogue says. What is dirty in memory is at most `[catalogue].flush_interval` ahead of it."""
+
+    states: Mapping[str, int]
+    users: Sequence[OfUser]
+    """Those that use most, the first of them before all."""
+    more_users: int
+    """How many are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What is to be done in S3."""
+
+    rows: Mapping[str, int]
+    """By kind."""
+    failing: int
+    oldest_s: float
+    """How long the oldest of them waits; 0: nothing does."""
+    cached_bytes: int
+    cache_limit_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All of it."""
+
+    sealing: int
+    settling: int
+    hashing_bytes: int
+    dirty: int
+    open_files: int
+    inodes: int
+    free_bytes: int
+    total_bytes: int
+    passthrough: tuple[bool, bool] | None
+    """Whether the kernel reads and writes by itself; None: nothing is mounted."""
+    problems: Mapping[str, int]
+    """By part."""
+    sweeps: Sequence[Mapping[str, Any]]
+    queue: Queue | None
+    """None: there is no [s3]."""
+    written: Written
+
+
+@dataclass(frozen=True, slots=True)
+class Looking:
+    """The parts that are looked at."""
+
+    config: Config
+    store: LocalStore
+    vfs: Vfs
+    tier: Tier | None
+    committer: Committer
+    publisher: HomePublisher
+    reports: Reports
+    sweeps: Sweeps
+    session: FuseSession | None
+    _counted: list[tuple[float, Mapping[str, int]]] = field(default_factory=list)
+    """When files were counted by state last, and what came of it."""
+
+    async def look(self) -> Seen:
+        """Look at everything. Raises StoreError, CatalogueCorrupt."""
+        calendar_ns = self.vfs.tree.clock.calendar_ns()
+        now_s = trio.current_time()
+        known = self._counted[0][1] if self._counted and now_s - self._counted[0][0] < STATES_S else None
+        written = await self.reports.ask(written_of, self.config, month_of(calendar_ns), known)
+        if known is None:
+            self._counted[:] = [(now_s, written.states)]
+        space = self.store.space()
+        found = self.session.acceleration.as_dict() if self.session is not None else None
+        return Seen(
+            sealing=self.committer.depth,
+            settling=self.publisher.depth,
+            hashing_bytes=self.committer.outlook.hashing_bytes,
+            dirty=self.vfs.behind.depth,
+            open_files=len(self.vfs.files.handles),
+            inodes=len(self.vfs.tree.nodes),
+            free_bytes=space.f_bavail * space.f_frsize,
+            total_bytes=space.f_blocks * space.f_frsize,
+            passthrough=None if found is None else (bool(found["reads"]), bool(found["writes"])),
+            problems=self.vfs.behind.problems.counts(),
+            sweeps=self.sweeps.as_json(),
+            queue=self._queue(),
+            written=written,
+        )
+
+    def _queue(self) -> Queue | None:
+        if self.tier is None:
+            return None
+        rows = list(self.tier.journal.rows.values())
+        by_kind = dict.fromkeys(("upload", "delete", "move", "abort"), 0)
+        for row in rows:
+            by_kind[row.kind] += 1
+        oldest_ns = min((row.created_ns for row in rows), default=None)
+        waits_s = 0.0 if oldest_ns is None else max(0, self.tier.journal.now_ns() - oldest_ns) / 1e9
+        copies = self.tier.copies
+        failing = sum(1 for row in rows if row.attempts)
+        return Queue(by_kind, failing, waits_s, copies.used_bytes, copies.settings.max_bytes)
+
+
+def written_of(snapshot: Snapshot, config: Config, month: str, states: Mapping[str, int] | None = None) -> Written:
+    """What the catalogue says, in the thread that reads it. *states*: what is known of them; None: they are counted."""
+    rows = sorted(snapshot.accounts(), key=lambda row: -row.used_bytes)
+    defaults, most = config.quota.limits(), config.metrics.users
+    users = [
+        OfUser(
+            row.user,
+            row.used_bytes,
+            row.used_files,
+            row.month_uploads if row.month >= month else 0,
+            merge(Limits(row.max_bytes, row.max_files, row.max_file_size, row.max_monthly_uploads), defaults),
+        )
+        for row in rows[:most]
+    ]
+    return Written(snapshot.states() if states is None else states, users, len(rows) - len(users))
+
+
+__all__ = ["Looking", "OfUser", "Queue", "Seen", "Written", "written_of"]
