@@ -96,6 +96,7 @@ PLANTED = {
     "Arrows point down": ("core/units.py", "recfs.fs.vfs"),
     "Arrows point down: ports": ("ports/rows.py", "recfs.ports.batch"),
     "Arrows point down: state": ("state/nodes.py", "recfs.state.tree"),
+    "Arrows point down: metrics": ("metrics/looking.py", "recfs.metrics.families"),
     "Arrows point down: observing": ("observing/journal.py", "recfs.observing.feed"),
     "Arrows point down: disk": ("disk/diskio.py", "recfs.disk.backing_files"),
     "Arrows point down: disk.home": ("disk/home/path_resolver.py", "recfs.disk.home.publisher"),
