@@ -96,6 +96,10 @@ class Versions:
             self._release(holder, durable=entry.is_durable)
             entry.held_by = holder.ino
             holder.priors = (*holder.priors, entry.gid)
+        if node.state is State.CORRUPT:
+            entry.promised |= Promise.DAMAGED
+        elif node.state is State.INCOMPLETE:
+            entry.promised |= Promise.CUT_OFF
         self._tree.know_garbage(entry)
         self._behind.garbage(entry)
         return entry

@@ -46,6 +46,12 @@ class Promise:
     storage. Nobody has read them yet, and they are hashed when there is time (`services/unhashed.py`)."""
     FOUND = UNHASHED | FSYNCED | CLOSED
     """What is promised of such bytes."""
+    DAMAGED = 8
+    """Of bytes that lost their name: they are not those of the recorded checksums, and the file was `corrupt`."""
+    CUT_OFF = 16
+    """Of bytes that lost their name: the file was `incomplete`."""
+    NOT_WHOLE = DAMAGED | CUT_OFF
+    """Of garbage only. A file that gets such bytes back is again what it was."""
 
 
 class Placement(NamedTuple):

@@ -53,11 +53,13 @@ class TrashedObjects:
             # A restored catalogue may give the number out again: what lies there from before is not to be overwritten.
             aside = f"{TRASH}{row.gid}-{row.deleted_ns:x}-{row.object_etag[:12] or 'unknown'}"
             left_ns = row.deleted_ns + round(self.index.retention_s * _NS) - self._tree.clock.steady_ns()
-            # Should the daemon die in between, what nobody knows of goes all the same.
-            self._journal.delete(aside, max(0.0, left_ns / _NS))
+            # Should the daemon die in between, or no answer come, what nobody knows of goes all the same.
+            is_first = not self._journal.is_deleted(aside)
+            if is_first:
+                self._journal.delete(aside, max(0.0, left_ns / _NS))
             await self._tree.behind.durable()
             try:
-                info = await self._copy(row, aside)
+                info = await self._copy(row, aside, is_first=is_first)
             except (ObjectMissing, ObjectChanged, ObjectArchived) as error:
                 log.warning("trash: %r, number %d, is not kept any longer: %s", row.path, row.gid, error)
                 self.index.drop(row.gid)
@@ -67,7 +69,7 @@ class TrashedObjects:
                 self.index.moved(whole, aside, info.etag)
                 await self._tree.behind.durable()
 
-    async def _copy(self, row: TrashRow, aside: str) -> ObjectInfo:
+    async def _copy(self, row: TrashRow, aside: str, *, is_first: bool) -> ObjectInfo:
         assert row.object_key is not None
         copy = partial(
             self._link.objects.copy, row.object_key, aside, row.size_bytes,
@@ -78,6 +80,8 @@ class TrashedObjects:
         except ObjectStoreError as error:
             if error.unanswered:
                 self._journal.unanswered.note(aside, row.sha256)
+            elif is_first:  # else an earlier try, without an answer, may have put it there
+                self._journal.keep_new_object(aside)
             raise
 
     async def check(self, row: TrashRow) -> None:

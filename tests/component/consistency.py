@@ -100,7 +100,7 @@ def _assert_row(row: sqlite3.Row, folder: int, name: bytes) -> None:
     if row["staging"] is None and row["parent"] != 1:
         assert stat.S_IMODE(info.st_mode) == row["mode"], where
         assert os.geteuid() or (info.st_uid, info.st_gid) == (row["uid"], row["gid"]), f"{where}: owner"
-    if row["kind"] == "file":
+    if row["kind"] == "file" and row["state"] != "corrupt":
         assert info.st_size == row["size_bytes"], where
         assert row["state"] in (*_WHOLE, "incomplete", "writing"), where
         if row["state"] in _WHOLE:

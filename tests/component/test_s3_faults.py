@@ -79,6 +79,7 @@ REFUSALS = [
     (400, "AuthorizationHeaderMalformed", kinds.WrongRegion, "region"),
     (412, "PreconditionFailed", kinds.ObjectChanged, "replaced"),
     (403, "InvalidObjectState", kinds.ObjectArchived, "recfs restore"),
+    (403, "ObjectNotInActiveTierError", kinds.ObjectArchived, "recfs restore"),
     (400, "KeyTooLongError", kinds.KeyTooLong, "1024"),
     (400, "EntityTooSmall", kinds.UploadInvalid, "5 MiB"),
     (404, "NoSuchUpload", kinds.UploadGone, "start again"),

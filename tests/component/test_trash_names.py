@@ -183,6 +183,16 @@ async def test_all_of_it_is_given_up_after_its_time(fs: Filesystem) -> None:
     await fs.assert_consistent()
 
 
+async def test_a_purge_counts_files_and_links_and_not_their_directories(fs: Filesystem) -> None:
+    await whole(fs)
+    await remove_all(fs)
+    entries = await listed(fs)
+    directories = sum(each["kind"] == "dir" for each in entries)
+    assert 0 < directories < len(entries)
+    assert (await ask(fs, "trash_purge", all=True))["files"] == len(entries) - directories
+    assert await listed(fs) == []
+
+
 async def test_without_a_retention_it_is_given_up_at_the_next_start(place: Path) -> None:
     async with filesystem(place / "root", **KEEPS) as fs:
         await whole(fs)

@@ -11,7 +11,7 @@ import trio
 
 from recfs.core.model import State
 from recfs.errors import NotSupported, Stale
-from recfs.ports.object_errors import ObjectArchived, ServerFault
+from recfs.ports.object_errors import AccessRefused, ObjectArchived, ObjectStoreError, ServerFault
 
 from .build import REC, Filesystem, filesystem, pattern
 from .far import ask, bucket, failing, tick, until
@@ -243,6 +243,25 @@ async def test_what_cannot_be_copied_at_all_does_not_stop_an_upload_for_ever(fs:
     await fs.write(FILE, NEW)
     await fs.drain()
     assert (stored(fs), await listed(fs)) == ({FILE: NEW}, [])
+
+
+@pytest.mark.parametrize("error", [AccessRefused("no"), ServerFault("not now")], ids=["answered", "unanswered"])
+async def test_tries_that_fail_leave_no_work_behind(fs: Filesystem, error: ObjectStoreError) -> None:
+    asides = "select count(*) from journal where kind = 'delete' and key like '.recfs/trash/%'"
+    await fs.unlink(FILE)
+    bucket(fs).fail("copy", error, times=3)
+    for _ in range(3):
+        with pytest.raises(type(error)):
+            await fs.tier.trashed.make_way(FILE)
+        await fs.parts.behind.flush()
+        assert fs.rows(asides) == [error.unanswered]  # what may have got there all the same is to go
+    await fs.write(FILE, NEW)
+    await fs.drain()
+    assert fs.rows(asides) == [1]
+    assert await restored(fs, to=OTHER) == {}
+    await fs.drain()
+    assert stored(fs) == {FILE: NEW, OTHER: OLD}
+    assert fs.rows(asides) == [error.unanswered]  # it is looked for a while whether something comes late
 
 
 async def test_restored_while_somebody_still_reads_the_removed_file(nursery: trio.Nursery, place: Path) -> None:

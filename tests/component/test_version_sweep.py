@@ -76,6 +76,7 @@ async def test_what_was_changed_lately_or_is_being_written_stays(fs: Filesystem)
     await fs.drain()
     assert await preview(fs) == ["2"]
     handle = await fs.open(f"{REC}/topics_v5", os.O_WRONLY | os.O_CREAT)
+    await fs.vfs.files.write(handle, 0, b"data")
     assert await preview(fs) == ["2"]  # the unfinished one pushes none out
     await fs.close(handle)
     await fs.drain()

@@ -11,9 +11,11 @@ NOW = Now(NOW_NS, NOW_NS)
 PATTERN = "users/*/recordings/*/topics_v{N}"
 
 
-def version(name: str, rule: VersionRule, *, age_s: float = 1e6, opened: int = 0, whole: bool = True) -> Version:
+def version(
+    name: str, rule: VersionRule, *, age_s: float = 1e6, opened: int = 0, whole: bool = True, size: int = 5
+) -> Version:
     series, number = rule.split(name.encode()) or (b"", -1)
-    return Version(name.encode(), 7, series, number, 5, NOW_NS - round(age_s * NS), opened, whole)
+    return Version(name.encode(), 7, series, number, size, NOW_NS - round(age_s * NS), opened, whole)
 
 
 def removed(rule: VersionRule, *versions: Version) -> list[str]:
@@ -54,6 +56,22 @@ def test_each_series_is_counted_by_itself() -> None:
 def test_what_a_name_says(pattern: str, name: str, expected: int | None) -> None:
     found = VersionRule(pattern, 1).split(name.encode())
     assert (found and found[1]) == expected
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ((5, 5, 0, 0), []),  # jobs that died after mkdir cost nothing that is whole
+        ((0, 5, 0, 5), ["t_v1"]),
+        ((5, 5, 0, 5), ["t_v1"]),
+        ((0, 0, 0, 0), []),
+        ((5, 0, 5, 5), ["t_v2", "t_v1"]),
+    ],
+)
+def test_what_is_empty_takes_no_place_of_what_is_not(sizes: tuple[int, ...], expected: list[str]) -> None:
+    rule = VersionRule("users/*/t_v{N}", 2)
+    versions = [version(f"t_v{number}", rule, size=size) for number, size in enumerate(sizes, 1)]
+    assert removed(rule, *versions) == expected
 
 
 def test_what_is_open_young_or_unfinished_stays_and_the_unfinished_is_not_counted() -> None:

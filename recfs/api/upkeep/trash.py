@@ -9,6 +9,7 @@ import trio
 
 from recfs.api.paths import parts_of
 from recfs.core.layout import is_cut
+from recfs.core.model import Kind
 from recfs.errors import InvalidArgument, InvalidPath, NotFound, RecfsError
 from recfs.state.outcome import Outcome
 
@@ -113,7 +114,8 @@ class TrashAnswers:
             except (RecfsError, OSError) as error:
                 outcome.failed(os.fsdecode(each.path), error)
             else:
-                outcome.did(each.size_bytes)
+                if each.kind is not Kind.DIR:
+                    outcome.did(each.size_bytes)
         await self._trash.durable()
         return outcome.as_json()
 

@@ -103,7 +103,9 @@ class Choice(NamedTuple):
 def choose(rule: VersionRule, versions: Iterable[Version], now: Now) -> list[Choice]:
     """Decide about the versions in one directory, by series, the newest first.
 
-    The highest `keep` numbers stay; those that are not whole are not counted, and stay. 07 and 7 are one number.
+    The highest `keep` numbers stay; those that are not whole are not counted, and stay. Neither are those without bytes
+    counted, such as the directory of a job that died: they take no place of one that has something in it. 07 and 7 are
+    one number.
     """
     chosen: list[Choice] = []
     ordered = sorted(versions, key=lambda each: (each.series, -each.number, each.name))
@@ -115,8 +117,12 @@ def choose(rule: VersionRule, versions: Iterable[Version], now: Now) -> list[Cho
         if not each.is_whole:
             chosen.append(Choice(each, False, "it is not committed"))
             continue
-        newer.add(each.number)
-        chosen.append(_choice(rule, each, len(newer), now))
+        if each.size_bytes:
+            newer.add(each.number)
+        elif len(newer) < rule.keep:
+            chosen.append(Choice(each, False, "it is empty, and does not count"))
+            continue
+        chosen.append(_choice(rule, each, len(newer | {each.number}), now))
     return chosen
 
 

@@ -200,17 +200,20 @@ class Writers:
             # At home it may have been waiting for attributes when it was replaced; a move brings them.
             at_home = node.staging is None and node.moved == (node.parent, node.name)
             node.pending = Pending.ATTRS if at_home else Pending.MOVE
+            if prior.promised & Promise.DAMAGED and node.staging is not None:
+                node.pending = 0  # they stay there until they are right
         if node.moved == (node.parent, node.name):
             node.moved = None
         if node.moved is not None:
             self._tree.locations.record(node, node.moved)
         node.home_ino = prior.home_ino
-        node.sha256, node.md5, node.promised = prior.sha256, prior.md5, prior.promised
+        node.sha256, node.md5 = prior.sha256, prior.md5
+        node.promised = prior.promised & ~Promise.NOT_WHOLE
         node.mtime_ns = prior.mtime_ns
         node.mode, node.uid, node.gid = prior.mode, prior.uid, prior.gid_owner
         if prior.sha256 is not None:
-            node.never_left(State.COMMITTED)
-        elif same_boot and prior.promised & Promise.CLOSED:
+            node.never_left(State.CORRUPT if prior.promised & Promise.DAMAGED else State.COMMITTED)
+        elif same_boot and prior.promised & Promise.CLOSED and not prior.promised & Promise.CUT_OFF:
             node.never_left(State.SEALING)
             self._found.report.resealed.append(node.ino)
         else:

@@ -23,7 +23,7 @@ from recfs.disk.staging import TRASH_LABEL
 from recfs.errors import Exists, IsADirectory, NotADirectory, NotSupported, Stale
 from recfs.fs.attributes import Changes
 from recfs.fs.caller import Caller, may_change, may_grow
-from recfs.ports.rows import Pending, TrashRow
+from recfs.ports.rows import Pending, Promise, TrashRow
 from recfs.state.nodes import DirNode, FileNode, LinkNode
 from recfs.state.waits import bounded
 
@@ -243,7 +243,8 @@ class Returning:
             raise Stale(f"{os.fsdecode(entry.path)}: its bytes are gone from the trash") from None
         try:
             info = os.fstat(fd)
-            is_other = entry.sha256 is not None and info.st_size != entry.size_bytes  # else somebody wrote on
+            is_sealed = entry.sha256 is not None and not entry.promised & Promise.DAMAGED
+            is_other = is_sealed and info.st_size != entry.size_bytes  # else somebody wrote on
             if is_other or not stat.S_ISREG(info.st_mode):
                 raise Stale(f"{os.fsdecode(entry.path)}: what lies in the trash under {entry.gid} is something else")
             with contextlib.suppress(OSError):  # it matters only if recfs dies within the next moment
@@ -252,7 +253,7 @@ class Returning:
             os.close(fd)
         staging = self._vfs.backing_files.pool.take_over(path)
         self._store.sync_staging()
-        return staging, info.st_size
+        return staging, entry.size_bytes if entry.promised & Promise.DAMAGED else info.st_size
 
     def _give_back(self, entry: Garbage, staging: str) -> None:
         self._store.rename(self._store.staging(staging), self._store.trash(entry.gid))
@@ -264,13 +265,16 @@ class Returning:
         node = self._file(entry, folder, name, size)
         node.staging, node.home_ino = staging, entry.home_ino
         self._describe(node, own)
-        node.enter(State.SEALING)
         if entry.sha256 is not None:
-            node.enter(State.COMMITTED)
+            node.never_left(State.CORRUPT if entry.promised & Promise.DAMAGED else State.COMMITTED)
             node.sha256, node.md5 = entry.sha256, entry.md5
-            node.pending |= Pending.MOVE
-            self._tree.events.committed(node)
+            if node.state is State.COMMITTED:  # else its bytes stay in staging until they are right
+                node.pending |= Pending.MOVE
+                self._tree.events.committed(node)
+        elif entry.promised & Promise.CUT_OFF:
+            node.never_left(State.INCOMPLETE)
         else:
+            node.enter(State.SEALING)
             node.promised = entry.promised
             self._vfs.pipeline.submit(node.ino)
         self._tree.events.noted(EventKind.RESTORED, node, "from the trash")

@@ -23,6 +23,7 @@ from recfs.disk.idle import IdleThread
 from recfs.disk.looks import seen
 from recfs.disk.verification import LocalCheck
 from recfs.errors import IoFailure, RecfsError
+from recfs.ports.rows import Pending
 from recfs.state.events import Subscriber
 from recfs.tier.objectchecks import ObjectCheck, Paced
 
@@ -199,6 +200,9 @@ class Verifier(Subscriber):
                 node.enter(State.COMMITTED)
                 self._tree.events.committed(node)
                 self._behind.node(node)
+                if node.staging is not None:
+                    node.pending |= Pending.MOVE
+                    self._behind.publish(node)
                 log.warning("%s was corrupt, and is right again", node.path)
                 self._tree.events.noted(EventKind.REPAIRED, node, "its bytes are right again")
                 return Verdict.RIGHT, ""

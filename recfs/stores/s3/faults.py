@@ -61,7 +61,7 @@ _CODES: dict[str, type[ObjectStoreError]] = {
         kinds.ClockSkewed: "RequestTimeTooSkewed RequestInTheFuture",
         kinds.ObjectMissing: "NoSuchKey NoSuchVersion",
         kinds.ObjectChanged: "PreconditionFailed InvalidRange",
-        kinds.ObjectArchived: "InvalidObjectState",
+        kinds.ObjectArchived: "InvalidObjectState ObjectNotInActiveTierError",  # of GetObject, of CopyObject
         kinds.KeyTooLong: "KeyTooLongError KeyTooLong",
         kinds.UploadGone: "NoSuchUpload",
         kinds.UploadInvalid: (
