@@ -12,6 +12,7 @@ import pytest
 from recfs.core.model import State
 from recfs.errors import InvalidArgument, InvalidPath, NotFound
 from recfs.fs.attributes import Changes
+from tests.fakes import FakeKernelFiles
 
 from .build import OPERATOR, REC, Filesystem, filesystem, pattern
 from .test_tier import stored, tiered
@@ -395,3 +396,22 @@ async def test_what_was_purged_does_not_come_back_after_a_death(place: Path) -> 
         await fs.drain()
         assert [each["path"] for each in await listed(fs)] == [f"{REC}/0", f"{REC}/2"]
         await fs.assert_consistent(trash=2)
+
+
+async def test_what_the_kernel_writes_after_a_removal_is_sealed_as_it_is(place: Path) -> None:
+    """It has the file open by itself, and nobody hears of the write."""
+    async with filesystem(place / "root", start=False, trash={"retention": 3600.0}) as fs:
+        fs.files = FakeKernelFiles()
+        await fs.start()
+        await fs.write(FILE, b"first")
+        await fs.drain()
+        number, _ = await fs.pass_open(FILE, os.O_RDWR)
+        await fs.unlink(FILE)
+        await fs.drain()
+        fs.pass_write(number, b"FIRST")
+        await fs.close(number)
+        await fs.drain()
+        assert await kept(fs, path=FILE) == {}
+        await fs.drain()
+        assert await fs.read(FILE) == b"FIRST"
+        await fs.assert_consistent()
