@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from recfs.api.control import ControlClient
+from recfs.core.ownership import MARK_KEY
 from recfs.errors import ControlError, RecfsError
 from recfs.ports.objects import ObjectMeta
 from recfs.stores.s3.meta import to_metadata
@@ -196,7 +197,8 @@ class Steward:
             change.refused = {each.serial for each in numbers.values()} - done
         for each in numbers.values():
             if each.serial in done:
-                self.fates.recordings[each.recording].expired = {False}  # it begins another life, if it was removed
+                # It begins another life if it was removed, with its date if that was not why.
+                self.fates.recordings[each.recording].expired |= {False}
 
     def _purge(self) -> None:
         numbers = self._numbers(self._some(Fate.TRASH))
@@ -265,8 +267,11 @@ class Steward:
             aside.unlink(missing_ok=True)
 
     def _put_object(self) -> None:
-        """An object as recfs writes them, of which no row knows."""
+        """An object as recfs writes them, of which no row knows, in a bucket that is this store's by now."""
         assert self._s3 is not None
+        mark = self._s3.client.list_objects_v2(Bucket=self._s3.name, Prefix=f"{PREFIX}/{MARK_KEY}")
+        if not mark.get("Contents"):
+            return
         thing = self.fates.new(self._name("o"), Fate.OBJECT, Fate.GONE)
         meta = ObjectMeta(
             sha256=hashlib.sha256(thing.content).digest(), md5=hashlib.md5(thing.content).digest(), mode=0o644,
