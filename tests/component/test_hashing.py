@@ -15,7 +15,6 @@ import pytest
 import trio
 import trio.testing
 
-from recfs import daemon
 from recfs.core.model import State
 from recfs.disk.commit import digests, hashing
 from recfs.disk.commit.digests import CHUNK_BYTES, SIDE_BY_SIDE_BYTES, Digest, Pass, Source
@@ -26,6 +25,7 @@ from recfs.state import waits
 from recfs.stores.local import LocalStore
 
 from .build import REC, Filesystem, filesystem, pattern, until
+from .ending import daemon_of
 
 ExpectLog = Callable[[str], None]
 MIB = 1 << 20
@@ -380,8 +380,7 @@ async def test_what_a_stop_set_aside_is_sealed_after_a_reboot_if_its_bytes_were_
     if not synced:
         fs.faults.fail("sync_all", errno.EIO)
         expect_log("it is not sure that they are whole")
-    session: Any = None
-    await daemon._Daemon(fs.config, tmp_path, fs.parts, session).finish()
+    await daemon_of(fs, tmp_path).finish()
     await fs.stop()
     fs.boot = "another"
     await fs.reopen()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +13,7 @@ from recfs import daemon
 from recfs.fuse.mounting import Detached
 
 from .build import REC, Filesystem
+from .ending import daemon_of
 
 if TYPE_CHECKING:
     import trio
@@ -38,8 +39,7 @@ async def test_a_close_the_kernel_never_reported(
     monkeypatch.setattr(daemon, "LAST_RELEASES_S", 0.01)
     number = await fs.open(FILE, os.O_WRONLY | os.O_CREAT)
     await fs.vfs.files.write(number, 0, b"data")
-    session: Any = None
-    await daemon._Daemon(fs.config, tmp_path, fs.parts, session)._last_releases(how)
+    await daemon_of(fs, tmp_path)._last_releases(how)
     await fs.drain()
     assert await fs.state(FILE) == state
     if how is Detached.BUSY:

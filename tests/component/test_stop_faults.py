@@ -22,7 +22,8 @@ from recfs.stores.local import LocalStore
 from recfs.stores.steps import Outcome, Step
 from tests.fakes import KernelRecorder
 
-from .build import REC, Filesystem, filesystem
+from .build import REC, filesystem
+from .ending import daemon_of
 
 ERRORS: list[Exception] = [
     *(OSError(number, os.strerror(number)) for number in (errno.EIO, errno.EACCES, errno.ENOSPC, errno.EMFILE)),
@@ -30,11 +31,6 @@ ERRORS: list[Exception] = [
     OverflowError("int too large to convert"),
     OutOfSpace("the disk is full"),
 ]
-
-
-def made(fs: Filesystem, mountpoint: Path) -> Any:
-    session: Any = None
-    return daemon._Daemon(fs.config, mountpoint, fs.parts, session)
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=str)
@@ -68,7 +64,7 @@ async def test_every_step_of_a_stop_may_fail(
     monkeypatch.setattr(daemon._Daemon, "_last_releases", awaited("_last_releases"))
     monkeypatch.setattr(Draining, "drain", awaited("settle"))
     async with filesystem(place) as fs:
-        await made(fs, place)._end()
+        await daemon_of(fs, place)._end()
     assert [name for name in called if name != "settle"] == ["detach", "_last_releases"], "the next steps are taken"
     assert called.count("settle") >= 2
 
@@ -81,7 +77,7 @@ async def test_a_second_signal_ends_the_waiting(place: Path, monkeypatch: pytest
 
     monkeypatch.setattr(Draining, "drain", waits)
     async with filesystem(place) as fs, trio.open_nursery() as nursery:
-        stopping = made(fs, place)
+        stopping = daemon_of(fs, place)
         nursery.start_soon(stopping._end)
         await trio.testing.wait_all_tasks_blocked()
         stopping._impatient.cancel()
@@ -89,7 +85,7 @@ async def test_a_second_signal_ends_the_waiting(place: Path, monkeypatch: pytest
 
 async def test_what_could_not_be_unmounted_is_told_with_the_way_out(place: Path) -> None:
     async with filesystem(place) as fs:
-        stopping = made(fs, place)
+        stopping = daemon_of(fs, place)
         stopping._left.append(f"{place} could not be unmounted")
         with pytest.raises(MountError, match="recfs umount"):
             await stopping.finish()

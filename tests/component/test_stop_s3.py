@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -19,6 +18,7 @@ from recfs.tier.queue.unanswered import Unanswered
 from tests.fake_object_store import FakeObjectStore
 
 from .build import REC, Filesystem, filesystem, pattern
+from .ending import daemon_of
 from .far import Hold, ask, bucket, down, failing, journalled, no_route
 from .test_tier import FILE, MIB, S3, stored, tiered
 
@@ -120,8 +120,7 @@ async def test_a_request_that_hangs_is_left_behind(
     """It cannot be interrupted; all that counts is on the disk."""
     expect_log("leaves requests hanging")
     monkeypatch.setattr(daemon, "HANGING_S", 0.05)
-    session: Any = None
-    ending = daemon._Daemon(fs.config, tmp_path, fs.parts, session)
+    ending = daemon_of(fs, tmp_path)
     codes: list[int] = []
     ending._exit = codes.append
     await fs.write(FILE, b"data")

@@ -31,6 +31,7 @@ from tests.fake_object_store import FakeObjectStore
 
 from .build import OPERATOR, Filesystem, pattern
 from .curses import ERRORS, MARK, Curse, ids, methods, refused
+from .ending import daemon_of
 
 BAD = f"users/5/recordings/{MARK}"
 FAIR = "users/6/recordings/1"
@@ -330,8 +331,7 @@ async def at_stop(place: Path, name: str, curse: Curse) -> None:
 
 
 async def stop_as_the_daemon_does(fs: Tiered) -> None:
-    session: Any = None
-    stopping = daemon._Daemon(fs.config, fs.root, fs.parts, session)
+    stopping = daemon_of(fs, fs.root)
     with (
         mock.patch.object(daemon.OwnMount, "detach", return_value=Detached.IDLE),
         mock.patch.object(stopping, "_last_releases", mock.AsyncMock()),

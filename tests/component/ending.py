@@ -1,0 +1,17 @@
+"""A daemon of a file system under test, for what comes at its end; nothing is mounted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from recfs import daemon
+
+from .build import Filesystem
+
+
+def daemon_of(fs: Filesystem, mountpoint: Path) -> Any:
+    """As it is once the mount is there."""
+    session: Any = None
+    kernel: Any = fs.kernel
+    return daemon._Daemon(fs.config, mountpoint, fs.parts, session, kernel, (), None)
