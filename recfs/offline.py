@@ -12,6 +12,7 @@ import trio
 from recfs.api.answers import Answers
 from recfs.api.control import Peer
 from recfs.api.observing import acts_of
+from recfs.config import config_for_root
 from recfs.errors import ControlError, RecfsError, first_error
 from recfs.parts import DRAIN_S, NoKernelCache, opened
 
@@ -23,7 +24,9 @@ class Offline:
     """A store taken into use by a command, nothing mounted. Each call starts, answers and finishes what it began."""
 
     def __init__(self, config: Config) -> None:
-        self._config = config
+        is_known = config != config_for_root(config.root)
+        # Defaults are nobody's decision: what the store's own configuration has its trash keep is not given up.
+        self._config = config if is_known else config.giving_nothing_up()
 
     def call(self, method: str, **params: Any) -> Any:
         """Answer one control method. Raises RecfsError, KeyboardInterrupt."""

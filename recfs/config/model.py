@@ -29,6 +29,9 @@ from recfs.config.sweeps import SweepSection
 from recfs.config.types import AbsolutePath, AnyCase, Section, Size, Uid
 from recfs.config.versions import VersionRules, VersionsSection
 from recfs.core.retention import Policy
+from recfs.core.units import MAX_SIZE_BYTES
+
+CENTURY_S = 100 * 366 * 86_400.0
 
 
 def _allow_other(value: object) -> object:
@@ -145,6 +148,11 @@ class Config(Section):
                     f' add [s3] with bucket = "...", or leave it and archive_threshold out'
                 )
         return self
+
+    def giving_nothing_up(self) -> Self:
+        """These settings, but with a trash that keeps all that is in it: for whoever does not know the store's own."""
+        kept = self.trash.model_copy(update={"retention": CENTURY_S, "max_metadata": MAX_SIZE_BYTES})
+        return self.model_copy(update={"trash": kept})
 
     def policy(self) -> Policy:
         """Give what decides how long recordings live, as the core's value."""

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from recfs.stores.restoring import Restoration
 
 TELL_EVERY_S = 2.0
-CENTURY_S = 100 * 366 * 86_400.0
 
 
 class Restore:
@@ -144,8 +143,7 @@ class Restore:
         self._tell("comparing with what lies on the disk")
         kernel = NoKernelCache()
         # A restore deletes no file, whatever this configuration says of the trash; the next mount goes by its own.
-        kept = self._config.trash.model_copy(update={"retention": CENTURY_S})
-        config = self._config.model_copy(update={"trash": kept})
+        config = self._config.giving_nothing_up()
         async with (
             opened(config, kernel, objects=self._objects, restores=True) as parts,
             trio.open_nursery() as nursery,

@@ -346,6 +346,10 @@ async def test_without_s3_in_the_configuration(fs: Filesystem, nursery: trio.Nur
         assert await listed(alone) == [(FILE, len(OLD), "s3")]
         with pytest.raises(NotSupported):
             await alone.parts.work.upkeep.trash.restore((await ask(alone, "trash_list"))["entries"][0]["number"])
+        assert (await ask(alone, "trash_purge", all=True))["kept_files"] == 1
+        alone.clock.advance(2 * HOUR)
+        alone.parts.work.upkeep.sweeper.sweep_trash()
+        assert await listed(alone) == [(FILE, len(OLD), "s3")]  # nobody could remove its object
     await fs.start()
     assert await restored(fs) == {}
     assert await fs.read(FILE) == OLD

@@ -11,7 +11,7 @@ import trio
 
 from recfs.core.layout import is_cut, owner_of
 from recfs.core.model import Kind
-from recfs.errors import InvalidArgument, NotFound, RecfsError
+from recfs.errors import InvalidArgument, NotFound, NotSupported, RecfsError
 from recfs.fs.trash.returning import Returning
 from recfs.ports.rows import TrashRow
 from recfs.state.nodes import DirNode
@@ -147,8 +147,9 @@ class Trash:
             return
         row = self._index.rows.get(entry.gid)
         garbage = self._tree.garbage.get(entry.gid)
-        if row is not None and row.object_key is not None and self._objects is not None:
-            self._objects.give_up(row)
+        if row is not None and row.object_key is not None:
+            if self._objects is not None:  # else nobody could remove the object: it waits for a configuration with [s3]
+                self._objects.give_up(row)
         elif row is not None:
             self._index.drop(row.gid)
         elif garbage is not None:
@@ -168,9 +169,14 @@ class Trash:
         return [(each, each.deleted_ns, 0) for each in entries] + list(self._index.expired())
 
     async def give_up(self, number: int) -> None:
-        """Have a version removed for good: it does not come back once `durable` has returned. Raises NotFound."""
+        """Have a version removed for good: it does not come back once `durable` has returned.
+
+        Raises NotFound, NotSupported (only S3 has it, and there is no [s3]).
+        """
         await self._returning.arrived(self._known(number))
         entry = self._known(number)
+        if getattr(entry, "object_key", None) is not None and self._objects is None:
+            raise NotSupported("its bytes are in S3, and the configuration has no [s3]")
         garbage = self._tree.garbage.get(number)
         if garbage is not None:
             garbage.deleted_ns = 0  # should recfs die before the bytes are gone, the next start finds it overdue
