@@ -194,8 +194,11 @@ class Accounts:
     def _reached(self, user: str, limit: str) -> None:
         self.on_reached(user, limit)
 
-    def trashed(self, gid: int, path: bytes, size_bytes: int, beside_bytes: int = 0) -> None:
-        """What had a name goes to the trash under a number, with so much of attributes and target beside its bytes."""
+    def trashed(self, gid: int, path: bytes, size_bytes: int, beside_bytes: int | None = None) -> None:
+        """What had a name goes to the trash under a number, with so much of attributes and target beside its bytes.
+
+        *beside_bytes* None: as much as was told of it before.
+        """
         self._charge_trash(self.in_trash.add(gid, path, size_bytes, beside_bytes))
 
     def left_trash(self, gid: int) -> None:

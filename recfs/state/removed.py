@@ -20,7 +20,8 @@ class Removed(dict[int, Garbage]):
 
     def __setitem__(self, gid: int, entry: Garbage) -> None:
         super().__setitem__(gid, entry)
-        if entry.kind is Kind.FILE and entry.size_bytes:  # else its row is all there is of it in the trash
+        is_counted = entry.size_bytes or self._accounts.in_trash.knows(gid)  # else its row is all the trash has of it
+        if entry.kind is Kind.FILE and is_counted:
             self._accounts.trashed(gid, entry.path, entry.size_bytes)
 
     def __delitem__(self, gid: int) -> None:

@@ -14,6 +14,8 @@ from recfs.config import Config
 from recfs.core.layout import PATH_MAX_BYTES, is_cut, kept_path
 from recfs.core.upkeep.in_trash import ENTRY_BYTES
 from recfs.disk.packing import packed
+from recfs.errors import Stale
+from recfs.fs.attributes import Changes
 from recfs.fs.trash import trash as trash_module
 from recfs.state.nodes import DirNode, Garbage
 
@@ -145,6 +147,113 @@ async def test_a_version_that_is_being_brought_back_makes_no_room(fs: Filesystem
     assert await kept(fs, ids=[entry["number"]]) == {}
     assert await attribute(fs, f"{REC}/old", b"user.large") == VALUE
     assert await fs.read(f"{REC}/old") == b"bytes"
+
+
+async def test_what_is_written_after_the_removal_takes_no_room_away_from_the_bound(fs: Filesystem) -> None:
+    await fs.mkdirs(REC)
+    for _ in range(40):
+        await written_on(fs, f"{REC}/file", b"more")
+    await fs.drain()
+    assert len(await listed(fs)) == 17
+    assert MIB - len(VALUE) - 2 * ENTRY_BYTES < in_catalogue(fs) <= MIB
+    assert len(os.listdir(fs.root / ".recfs/trash")) == 17
+
+
+@pytest.mark.parametrize("data", [b"more", b""], ids=["longer", "emptied"])
+async def test_what_is_written_after_the_removal_leaves_the_charge_for_attributes(place: Path, data: bytes) -> None:
+    async with filesystem(place / "root", trash={**KEEPS["trash"], "charged": True}) as fs:
+        await fs.mkdirs(REC)
+        await written_on(fs, f"{REC}/file", data)
+        account = await fs.parts.tree.accounts.load("5")
+        assert account.charged_bytes == len(data) + len(packed({b"user.large": VALUE}))
+
+
+async def written_on(fs: Filesystem, path: str, data: bytes) -> None:
+    """A file with an attribute that is removed while it is open, and has other bytes when it is closed."""
+    number = await fs.open(path, os.O_WRONLY | os.O_CREAT)
+    await fs.vfs.files.write(number, 0, b"x")
+    await attribute(fs, path, b"user.large", VALUE)
+    await fs.unlink(path)
+    if data:
+        await fs.vfs.files.write(number, 0, data)
+    else:
+        await fs.vfs.setattr(fs.vfs.files.handles[number].node.ino, Changes(size=0), OPERATOR)
+    await fs.close(number)
+
+
+async def replaced(fs: Filesystem, count: int) -> list[int]:
+    """So many files with an attribute, each replaced by one that is open for writing: those that are open."""
+    opened = []
+    for number in range(count):
+        path = f"{REC}/{number}"
+        await fs.write(path, b"first")
+        await attribute(fs, path, b"user.large", VALUE)
+        opened.append(await fs.open(f"{REC}/new", os.O_WRONLY | os.O_CREAT))
+        await fs.vfs.files.write(opened[-1], 0, b"second")
+        await fs.rename(f"{REC}/new", path)
+    return opened
+
+
+@pytest.mark.parametrize("removed", [True, False], ids=["removed", "closed"])
+async def test_what_an_unfinished_file_holds_counts_and_makes_room_when_it_is_released(
+    fs: Filesystem, removed: bool
+) -> None:
+    await fs.mkdirs(REC)
+    opened = await replaced(fs, 40)
+    await fs.parts.behind.flush()
+    assert in_catalogue(fs) > 40 * len(VALUE)
+    await left(fs, f"{REC}/first")
+    await left(fs, f"{REC}/second")
+    assert [each["path"] for each in await listed(fs)] == [f"{REC}/second"]  # all that could make room
+    for number in range(40):
+        if removed:
+            await fs.unlink(f"{REC}/{number}")
+        await fs.close(opened[number])
+    await fs.drain()
+    assert in_catalogue(fs) <= MIB
+    assert fs.rows("select count(*) from garbage") == [len(os.listdir(fs.root / ".recfs/trash"))]
+    (count,) = fs.rows("select count(*) from trash_entry")
+    assert 10 < count <= 17
+
+
+async def test_the_bound_holds_whatever_the_sizes_are(fs: Filesystem) -> None:
+    await fs.mkdirs(REC)
+    for number in range(950):
+        await fs.write(f"{REC}/small{number}", b"")
+        await fs.unlink(f"{REC}/small{number}")
+    for number in range(30):
+        await fs.write(f"{REC}/{number}", b"")
+        await attribute(fs, f"{REC}/{number}", b"user.other", VALUE)
+        await left(fs, f"{REC}/{number}")
+        metadata = sum(ENTRY_BYTES + len(row.path) for row in fs.parts.work.upkeep.trash._index.rows.values())
+        await fs.parts.behind.flush()
+        assert in_catalogue(fs) + metadata <= MIB
+    await fs.drain()
+    assert [each["path"] for each in await listed(fs)] == [f"{REC}/{number}" for number in range(22, 30)]
+
+
+async def test_a_version_that_could_not_be_brought_back_makes_room_then(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fs.mkdirs(REC)
+    await left(fs, f"{REC}/old", data=b"bytes")
+    await fs.drain()
+    (entry,) = await listed(fs)
+    returning = fs.parts.work.upkeep.trash._returning
+
+    async def overtaken(*args: Any, **options: Any) -> None:
+        for number in range(40):
+            await left(fs, f"{REC}/{number}")
+        raise Stale("its bytes are gone")
+
+    monkeypatch.setattr(returning, "_enter_as", overtaken)
+    assert await kept(fs, ids=[entry["number"]]) == {f"{REC}/old": "its bytes are gone"}
+    assert [each["path"] for each in await listed(fs)] == [f"{REC}/old", *(f"{REC}/{n}" for n in range(24, 40))]
+    await left(fs, f"{REC}/40")
+    await fs.drain()
+    assert [each["path"] for each in await listed(fs)] == [f"{REC}/{number}" for number in range(24, 41)]
+    assert fs.rows("select count(*) from garbage") == [0]
+    assert in_catalogue(fs) <= MIB
 
 
 async def test_attributes_and_targets_are_charged_where_the_trash_is(place: Path) -> None:

@@ -3,6 +3,10 @@
 Bytes are bounded by the disk, and by `max_bytes` where the trash is charged. All else of an entry (its row, the path it
 had, extended attributes, a link's target) takes room in the catalogue and in memory, and is bounded here, for each user
 by itself: what was deleted first makes room. What belongs to no user (shared files) has one share together.
+
+The share holds again after each entry that comes: one takes some 140 KiB at most, so that no more than 140 others make
+room for it. What cannot go yet (an unfinished file holds it, or somebody is bringing it back) counts all the while, and
+goes as soon as it can.
 """
 
 from __future__ import annotations
@@ -17,8 +21,6 @@ if TYPE_CHECKING:
 
 ENTRY_BYTES = 1024
 """What an entry takes besides its path, attributes and target: some 400 bytes in the catalogue, the rest in memory."""
-_ROOM_MADE = 4
-"""Entries that make room for a new one, at most: shares that are too large shrink, and nobody is held up by it."""
 
 
 class InTrash:
@@ -32,35 +34,63 @@ class InTrash:
         self._charged: dict[int, tuple[str, int]] = {}
         """Whose the bytes are, and how many."""
         self._shares: dict[str | None, OrderedDict[int, int]] = {}
-        """The metadata of each entry of a user, oldest first."""
+        """The metadata of each entry of a user that could make room, oldest first."""
+        self._held: dict[int, int] = {}
+        """The metadata of each that was to make room and could not go yet: all older than those of its user's share."""
+        self._going: set[int] = set()
+        """Those that made room and are not gone yet."""
+        self._beside: dict[int, int] = {}
+        """Bytes of attributes and target, of entries that have any."""
         self._owner: dict[int, str | None] = {}
         self._metadata: Counter[str | None] = Counter()
         self.bytes_of: Counter[str] = Counter()
         """What each user is charged."""
-        self.give_up: Callable[[int], object] | None = None
-        """Gives up an entry that is to make room."""
+        self.give_up: Callable[[int], bool] | None = None
+        """Gives up an entry that is to make room; False: it cannot go before it was `released`."""
 
-    def add(self, gid: int, path: bytes, size_bytes: int, beside_bytes: int) -> str | None:
-        """An entry is in the trash, or on its way there; returns whose it is.
+    def add(self, gid: int, path: bytes, size_bytes: int, beside_bytes: int | None = None) -> str | None:
+        """An entry is in the trash, or on its way there, or its size is another by now; returns whose it is.
 
-        *beside_bytes*: of its attributes and target.
+        *beside_bytes*: of its attributes and target; None: as many as were told before.
         """
         user = owner_of(tuple(path.split(b"/", 2)[:2]))
         self._uncharge(gid)
+        if beside_bytes is None:
+            beside_bytes = self._beside.get(gid, 0)
+        elif beside_bytes:
+            self._beside[gid] = beside_bytes
+        else:
+            self._beside.pop(gid, None)
         if self.charges and user is not None and size_bytes + beside_bytes:
             self._charged[gid] = user, size_bytes + beside_bytes
             self.bytes_of[user] += size_bytes + beside_bytes
-        if self._max_metadata is not None:
+        if self._max_metadata is not None and gid not in self._going:
             share = self._shares.setdefault(user, OrderedDict())
+            counted: dict[int, int] = self._held if gid in self._held else share
             metadata = ENTRY_BYTES + len(path) + beside_bytes
-            self._metadata[user] += metadata - share.get(gid, 0)
-            share[gid], self._owner[gid] = metadata, user
-            self._make_room(user, _ROOM_MADE)
+            self._metadata[user] += metadata - counted.get(gid, 0)
+            counted[gid], self._owner[gid] = metadata, user
+            self._make_room(user)
         return user
+
+    def knows(self, gid: int) -> bool:
+        """Whether anything is counted of an entry."""
+        return gid in self._owner or gid in self._charged
+
+    def released(self, gid: int) -> None:
+        """Nothing holds an entry any more: should it have been its turn to make room, it is now."""
+        if gid in self._held:
+            user = self._owner[gid]
+            share = self._shares[user]
+            share[gid] = self._held.pop(gid)
+            share.move_to_end(gid, last=False)
+            self._make_room(user)
 
     def remove(self, gid: int) -> str | None:
         """It is gone, or has a name again; returns who was charged for it."""
         self._leave_share(gid)
+        self._going.discard(gid)
+        self._beside.pop(gid, None)
         return self._uncharge(gid)
 
     def charged_for(self, user: str, gid: int) -> int:
@@ -72,23 +102,28 @@ class InTrash:
         """All that the last run left is known: put it in order, and have what is beyond a user's share make room."""
         for user, share in list(self._shares.items()):
             self._shares[user] = OrderedDict(sorted(share.items()))
-            self._make_room(user, len(share))
+            self._make_room(user)
 
-    def _make_room(self, user: str | None, most: int) -> None:
+    def _make_room(self, user: str | None) -> None:
+        """Have the oldest go until the share holds; what was deleted last stays, however large it is."""
+        if self._max_metadata is None or self.give_up is None:
+            return  # a start has yet to load the rest
         share = self._shares[user]
-        while self._max_metadata is not None and self._metadata[user] > self._max_metadata and len(share) > 1 and most:
-            if self.give_up is None:
-                return  # a start has yet to load the rest
-            most -= 1
+        while self._metadata[user] > self._max_metadata and len(share) > 1:
             oldest = next(iter(share))
-            self._leave_share(oldest)  # its bytes may take a moment to go
-            self.give_up(oldest)
+            self._going.add(oldest)  # its bytes may take a moment to go
+            if self.give_up(oldest):
+                self._leave_share(oldest)
+            else:
+                self._going.discard(oldest)
+                self._held[oldest] = share.pop(oldest)
 
     def _leave_share(self, gid: int) -> None:
         if gid in self._owner:
             user = self._owner.pop(gid)
-            self._metadata[user] -= self._shares[user].pop(gid)
-            if not self._shares[user]:
+            held = self._held.pop(gid, None)
+            self._metadata[user] -= self._shares[user].pop(gid) if held is None else held
+            if not self._metadata[user]:
                 del self._shares[user], self._metadata[user]
 
     def _uncharge(self, gid: int) -> str | None:

@@ -101,6 +101,7 @@ class HomePublisher(BatchSubscriber):
         if entry.held_by is None:
             self._todo.garbage[entry.gid] = entry
             self._woken()
+            self._tree.accounts.in_trash.released(entry.gid)  # not before the row: it may be the way back until then
 
     def stays(self, entry: Garbage) -> bool:
         """Whether *entry* lies where it is kept, in the trash. Not all that lies there is: some had to make room."""

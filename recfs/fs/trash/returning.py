@@ -81,6 +81,7 @@ class Returning:
                     await self._behind.durable(node.ino)
         finally:
             self.taken.discard(number)
+            self._tree.accounts.in_trash.released(number)
         if isinstance(node, FileNode) and node.state.is_whole and not node.unlinked:
             if durable:
                 self._publisher.add(node.ino)

@@ -157,11 +157,14 @@ class Trash:
             if self._objects is not None:
                 self._objects.give_up_copy(garbage)
 
-    def _make_room(self, number: int) -> None:
-        """The entry makes room for what its user has deleted since. Atomic."""
-        entry = self._find(number)
-        if entry is not None and self._is_kept(entry):
+    def _make_room(self, number: int) -> bool:
+        """The entry makes room for what its user has deleted since; False: something holds it. Atomic."""
+        entry, garbage = self._find(number), self._tree.garbage.get(number)
+        if number in self._returning.taken or (garbage is not None and garbage.held_by is not None):
+            return False
+        if entry is not None:
             self.purge(entry)
+        return True
 
     def expired(self) -> list[tuple[Garbage | TrashRow, int, int]]:
         """What only its retention keeps, for `core/lifecycle.py`. Atomic."""
