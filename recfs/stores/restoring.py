@@ -22,6 +22,8 @@ from recfs.errors import StoreError
 NEXT, NOTE, CATALOGUE = "catalogue.db.restoring", "restore.json", "catalogue.db"
 ASIDE = "catalogue.db.before-restore-"
 _NOTE_PART = f"{NOTE}.part"
+_MODE = 0o600
+"""Of both, the new one and the one that is kept: names and notes of users are in them."""
 _LOGS = ("-wal", "-shm")
 
 
@@ -85,6 +87,8 @@ def finish(private: Path) -> Restoration | None:
         for end in ("", _LOGS[0]):
             with contextlib.suppress(FileNotFoundError, FileExistsError):
                 os.link(private / f"{CATALOGUE}{end}", private / f"{restoration.aside}{end}")
+            with contextlib.suppress(FileNotFoundError):
+                os.chmod(private / f"{restoration.aside}{end}", _MODE)
         _sync(private)
         for end in _LOGS:
             with contextlib.suppress(FileNotFoundError):

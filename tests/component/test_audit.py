@@ -15,11 +15,15 @@ from unittest import mock
 import pytest
 import trio
 
+from recfs.api.observing import LOOKS
+from recfs.core.observing.acts import CONTROL_OPS
 from recfs.observing.audit import files, trail
 from recfs.observing.audit.files import AuditFiles, AuditSettings
 from recfs.observing.audit.reading import AuditReader, Sought
 from recfs.observing.audit.trail import AuditTrail
 from tests.fakes import START_NS, FakeClock
+
+from .build import filesystem
 
 ExpectLog = Callable[[str], None]
 
@@ -282,3 +286,10 @@ def test_what_is_sought(folder: Path, many: Callable[..., AuditFiles]) -> None:
 def test_no_log_at_all(folder: Path) -> None:
     with pytest.raises(FileNotFoundError):
         told(folder)
+
+
+async def test_every_method_that_is_an_act_has_its_meaning(place: Path) -> None:
+    async with filesystem(place / "store") as fs:
+        methods = set(fs.answers())
+    of_a_daemon = {"upgrade", "upgraded", "sweep_run", "sweep_stop"}
+    assert (methods | of_a_daemon) - LOOKS == set(CONTROL_OPS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -303,6 +304,8 @@ async def test_a_damaged_catalogue_is_replaced_and_kept(fs: Filesystem, tmp_path
     else:
         assert kept.read_bytes() == damaged
         assert Path(f"{kept}-wal").read_bytes() == damaged
+        modes = {stat.S_IMODE(os.stat(path).st_mode) for path in (catalogue, kept, f"{kept}-wal")}
+        assert modes == {0o600}, "nobody else reads them"
     await fs.assert_consistent()
 
 

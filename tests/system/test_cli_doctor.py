@@ -17,6 +17,7 @@ import pytest
 from recfs.cli.checks import Check, Level, disk, host, versions
 from recfs.cli.checks.features import Server, worst_first
 from recfs.cli.checks.passthrough import check_passthrough
+from recfs.cli.common import where
 from recfs.config import S3Section, config_for_root, plain
 from recfs.errors import ControlError
 from recfs.stores.s3.features.model import OFFERED, Feature, Finding, Outcome, Weight
@@ -24,6 +25,7 @@ from recfs.stores.s3.features.run import Result
 from tests.helpers.chaos_faults import NoAnswer, Request
 from tests.helpers.chaos_proxy import ChaosProxy
 from tests.helpers.s3_servers import Bucket, moto_bucket, moto_server
+from tests.helpers.silent_mount import silent_mount
 from tests.system.fake_daemon import FakeDaemon, run
 
 __all__ = ["moto_bucket", "moto_server"]
@@ -213,15 +215,41 @@ def test_dead_mounts_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     table.write_text("40 21 0:50 / /mnt/dead rw - fuse.recfs recfs rw\n41 21 0:51 / /mnt/x rw - fuse.sshfs h rw\n")
     monkeypatch.setattr("recfs.cli.common.where.MOUNTINFO", table)
 
-    def not_connected(path: object, name: object) -> bytes:
-        raise OSError(107, "Transport endpoint is not connected")
-
-    monkeypatch.setattr("recfs.cli.common.where.os.getxattr", not_connected)
+    answer = "import os; os.write(1, b'!107')"  # ENOTCONN
+    monkeypatch.setattr("recfs.cli.common.where._ASK", answer)
     assert host.check_dead_mounts(Path("/mnt/dead")) == [
         Check("mount", Level.FAIL, "/mnt/dead is a dead mount, of this store", "recfs umount /mnt/dead")
     ]
     (other,) = host.check_dead_mounts(None)
     assert (other.level, "of another store" in other.detail) == (Level.WARN, True), "no fault of this one"
+
+
+def test_a_mount_that_does_not_answer_is_a_warning_and_keeps_no_command_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = tmp_path / "mnt"
+    point.mkdir()
+    with silent_mount(point):
+        monkeypatch.setattr(where, "OTHERS_S", 1.0)
+        monkeypatch.setattr(where, "ANSWER_S", 1.0)
+        [check] = [check for check in host.check_dead_mounts(None) if str(point) in check.detail]
+        assert (check.level, check.detail) == (
+            Level.WARN,
+            f"{point} does not answer: the process behind this mount is stopped or hangs",
+        )
+        mount = where.mount_on(point)
+        assert mount is not None
+        with pytest.raises(where.SilentMount):
+            where.root_behind(mount)
+
+
+def test_doctor_ends_by_itself_beside_a_mount_that_does_not_answer(tmp_path: Path) -> None:
+    point = tmp_path / "mnt"
+    point.mkdir()
+    with silent_mount(point):
+        command = [sys.executable, "-m", "recfs", "doctor"]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert f"{point} does not answer" in ended.stdout
 
 
 # --- the disk -----------------------------------------------------------------------------------------------

@@ -139,6 +139,15 @@ def test_acts_are_sought(audited: Path) -> None:
     assert run("audit", "--since", "yesterday", "--root", audited).exit_code == 2
 
 
+def test_an_act_that_there_is_not_is_refused(audited: Path) -> None:
+    result = run("audit", "--op", "unlink", "--op", "nonsense", "--root", audited)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "there is no act 'nonsense'" in result.stderr
+    for known in ("unlink", "expired-removed", "quota_set", "trash_restore", "backup_now", "upgraded"):
+        assert known in result.stderr
+    assert run("audit", "--op", "quota_set", "--root", audited).exit_code == 0
+
+
 def test_a_store_without_an_audit_log(root: Path) -> None:
     result = run("audit", "--root", root)
     assert (result.exit_code, "[audit] enabled is false" in result.stderr) == (7, True)

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 from recfs.cli.checks import Check, Level
-from recfs.cli.common.where import dead_mounts
+from recfs.cli.common.where import DeadMount, failing_mounts
 
 MIN_KERNEL = (5, 4)
 FEW_FILES = 1024
@@ -122,12 +122,16 @@ def check_capabilities(mask: int, *, is_root: bool) -> list[Check]:
 
 
 def check_dead_mounts(own: Path | None) -> list[Check]:
-    """Find recfs mounts whose daemon is gone; nothing when there are none. *own*: the one of the store that is meant.
+    """Find recfs mounts whose daemon is gone or silent; nothing when there are none. *own*: the one of the store meant.
 
     Others are no fault of that store's.
     """
     found = []
-    for point in dead_mounts():
+    for point, why in failing_mounts():
+        if not isinstance(why, DeadMount):
+            remedy = f"continue or end that process; `fusermount3 -uz {point}` takes the mount away"
+            found.append(Check("mount", Level.WARN, str(why), remedy))
+            continue
         level, whose = (Level.FAIL, "this store") if point == own else (Level.WARN, "another store, as far as is known")
         found.append(Check("mount", level, f"{point} is a dead mount, of {whose}", f"recfs umount {point}"))
     return found

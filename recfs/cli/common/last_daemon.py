@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from recfs.cli.common.store import INTERNAL_DIR
-from recfs.cli.common.where import DeadMount, is_recfs_type, mount_on, root_behind
+from recfs.cli.common.where import DeadMount, SilentMount, is_recfs_type, mount_on, root_behind
 from recfs.errors import MountError
 from recfs.fuse.mounting import left_by
 
@@ -22,6 +22,8 @@ def left_behind(root: Path) -> Path | None:
             root_behind(mount)
     except DeadMount:
         return point
+    except SilentMount:
+        return None  # somebody is behind it
     return None
 
 

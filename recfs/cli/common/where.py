@@ -3,6 +3,9 @@
 import errno
 import os
 import re
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +18,31 @@ MOUNTINFO = Path("/proc/self/mountinfo")
 LINKS_MAX = 40
 """As the kernel has it (path_resolution(7))."""
 
+ANSWER_S = 15.0
+"""So long is waited for the answer of a mount that a command means."""
+OTHERS_S = 3.0
+"""So long for all the mounts together that are only looked at."""
+
+_ASK = """
+import os, sys
+try:
+    os.write(1, b"=" + os.getxattr(sys.argv[1], sys.argv[2]))
+except OSError as error:
+    os.write(1, b"!%d" % error.errno)
+"""
+_UNANSWERED: "list[subprocess.Popen[bytes]]" = []
+"""Children that were given up: they end when the mount answers or goes away."""
+
 _FSTYPES = frozenset({"fuse", "fuse.recfs"})
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 class DeadMount(MountError):
     """The daemon behind a mount point is gone and the mount is still there."""
+
+
+class SilentMount(MountError):
+    """Whoever is behind a mount point is there, and does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +122,20 @@ def mount_around(path: Path) -> Mount | None:
 
 def dead_mounts() -> list[Path]:
     """Find the recfs mounts whose daemon is gone, whatever their store was: nobody can ask them."""
-    found = []
-    for mount in mounts():
-        # Only mounts that say they are recfs: asking another file system may hang.
-        if not is_recfs_type(mount) or mount.fstype == "fuse":
-            continue
+    return [point for point, why in failing_mounts() if isinstance(why, DeadMount)]
+
+
+def failing_mounts() -> list[tuple[Path, DeadMount | SilentMount]]:
+    """Find the recfs mounts whose daemon is gone, or does not answer. Takes OTHERS_S at most."""
+    # Only mounts that say they are recfs: other file systems are none of its business.
+    asked = [(mount, _ask(mount)) for mount in mounts() if is_recfs_type(mount) and mount.fstype != "fuse"]
+    until_s = time.monotonic() + OTHERS_S
+    found: list[tuple[Path, DeadMount | SilentMount]] = []
+    for mount, child in asked:
         try:
-            root_behind(mount)
-        except DeadMount:
-            found.append(mount.mount_point)
+            _root_told(mount, child, until_s)
+        except (DeadMount, SilentMount) as why:
+            found.append((mount.mount_point, why))
         except MountError:
             continue
     return found
@@ -122,20 +149,48 @@ def path_in_mount(mount: Mount, path: Path) -> str:
 
 
 def root_behind(mount: Mount) -> Path | None:
-    """Ask a mount for its store's root; None when it is some other file system.
+    """Ask a mount for its store's root; None when it is some other file system. Waits ANSWER_S at most.
 
-    Raises DeadMount when its daemon is gone, MountError when it does not let us ask.
+    Raises DeadMount when its daemon is gone, SilentMount when it does not answer, MountError when it does not let us
+    ask.
     """
+    return _root_told(mount, _ask(mount), time.monotonic() + ANSWER_S)
+
+
+def _ask(mount: Mount) -> "subprocess.Popen[bytes]":
+    """Have a child ask for the root.
+
+    A request that a daemon has read and does not answer is waited for in the kernel, and no signal ends that
+    (request_wait_answer in fs/fuse/dev.c): a thread would keep this process from ending.
+    """
+    command = [sys.executable, "-I", "-S", "-c", _ASK, str(mount.mount_point), ROOT_XATTR]
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+
+
+def _root_told(mount: Mount, child: "subprocess.Popen[bytes]", until_s: float) -> Path | None:
+    """What the child was told, by *until_s* of the monotonic clock. Raises as root_behind does."""
     try:
-        return Path(os.fsdecode(os.getxattr(mount.mount_point, ROOT_XATTR)))
-    except OSError as exc:
-        if exc.errno in (errno.ENOTCONN, errno.ECONNABORTED):
-            raise DeadMount(
-                f"{mount.mount_point} is a dead mount: its daemon ended without unmounting. "
-                f"Clear it with `recfs umount {mount.mount_point}`, then mount again"
-            ) from exc
-        if isinstance(exc, PermissionError):
-            raise MountError(
-                f"{mount.mount_point} belongs to another user and was mounted without allow_other"
-            ) from exc
-        return None
+        told, _ = child.communicate(timeout=max(until_s - time.monotonic(), 0.0))
+    except subprocess.TimeoutExpired as exc:
+        child.kill()
+        if child.stdout is not None:
+            child.stdout.close()
+        _UNANSWERED.append(child)
+        raise SilentMount(
+            f"{mount.mount_point} does not answer: the process behind this mount is stopped or hangs"
+        ) from exc
+    if told.startswith(b"="):
+        return Path(os.fsdecode(told[1:]))
+    code = int(told[1:]) if told.startswith(b"!") else 0
+    if code in (errno.ENOTCONN, errno.ECONNABORTED):
+        raise DeadMount(
+            f"{mount.mount_point} is a dead mount: its daemon ended without unmounting. "
+            f"Clear it with `recfs umount {mount.mount_point}`, then mount again"
+        )
+    if code in (errno.EACCES, errno.EPERM):
+        raise MountError(f"{mount.mount_point} belongs to another user and was mounted without allow_other")
+    if not code:
+        raise MountError(f"{mount.mount_point} cannot be asked: {sys.executable} ended with {child.returncode}")
+    return None

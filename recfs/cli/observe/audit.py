@@ -10,7 +10,7 @@ from recfs.cli.common import output
 from recfs.cli.common.help import Command
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.store import in_effect
-from recfs.core.observing.acts import OPS
+from recfs.core.observing.acts import CONTROL_OPS, OPS
 from recfs.core.observing.cursors import parse_time
 from recfs.core.observing.lines import line_of
 from recfs.errors import InvalidArgument, NotFound
@@ -23,6 +23,15 @@ $ recfs audit --path users/5/recordings/142 --since 2h --op unlink --op rename
 2026-11-29T16:43:10Z  rename       EDQUOT    uid 1001  mv (4802)            users/5/recordings/142/a -> temp/6/1/a
 """
 
+_ACTS = OPS | CONTROL_OPS
+
+_FIELDS = """
+`via=control`: it came from the command line, by the daemon's control socket, with the `params` of that request;
+`via=daemon`: the daemon did it by itself. Without `via` it came through the mount. A process is its name and its id
+(comm and pid of proc(5)); `? (0)` is one that cannot be told: it was gone before it could be looked at, is in another
+pid namespace, or the kernel wrote for it later. A result is ok, an error number of errno(3), or the kind of error that
+the command line was answered.
+"""
 
 _SHOWN = frozenset(
     {"time", "time_ns", "op", "result", "uid", "gid", "pid", "command", "path", "path_hex", "user", "to", "to_hex"}
@@ -42,13 +51,23 @@ class Moment(click.ParamType[int]):
             self.fail(str(exc), param, ctx)
 
 
-@click.command("audit", cls=Command, sections={"Acts": OPS}, example=_EXAMPLE)
+def _known(ctx: click.Context, param: click.Parameter, ops: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse an act that there is not: nothing would be found, and that looked like an answer."""
+    unknown = [op for op in ops if op not in _ACTS]
+    if unknown:
+        raise click.BadParameter(f"there is no act {unknown[0]!r}; known are {', '.join(_ACTS)}", ctx, param)
+    return ops
+
+
+@click.command("audit", cls=Command, sections={"Acts": _ACTS, "": _FIELDS}, example=_EXAMPLE)
 @click.option("--user", metavar="ID", help="Only what was done to this user's files.")
 @click.option("--uid", type=click.IntRange(min=0), help="Only what this uid did.")
 @click.option("--path", metavar="PATH", help="Only what was done to this path of the mount, or below it.")
 @click.option("--since", type=Moment(), help="Only from then on.")
 @click.option("--until", type=Moment(), help="Only until then.")
-@click.option("--op", "ops", multiple=True, metavar="OP", help="Only this kind of acts; several may be given.")
+@click.option(
+    "--op", "ops", multiple=True, metavar="OP", callback=_known, help="Only this kind of acts; several may be given."
+)
 @click.option("--refused", is_flag=True, help="Only what was refused.")
 @store_options
 @click.pass_obj

@@ -43,7 +43,45 @@ OPS: Final = {
     "expired-removed": "the daemon removed an expired recording after its grace",
     DROPPED: "`count` acts are missing here: the disk was slow or full",
 }
-"""What an op means. Those of the command line are the names of the control protocol's methods (`quota_set` …)."""
+"""What an op means of those that come through the mount, or from the daemon itself."""
+
+CONTROL_OPS: Final = {
+    "quota_set": "`recfs quota set`: limits or a usage warning of a user",
+    "quota_check": "`recfs quota check --repair`: usage was counted again",
+    "recording_expire": "`recfs recording expire`: a recording was made to expire",
+    "recording_keep": "`recfs recording keep`: a recording is to be kept, or is not any more",
+    "recording_set_expiry": "`recfs recording set-expiry`: the date on which it expires",
+    "trash_restore": "`recfs trash restore`: removed files were brought back",
+    "trash_purge": "`recfs trash purge`: removed files are gone for good",
+    "backup_now": "`recfs backup now`: a backup of the catalogue was made",
+    "verify": "`recfs verify` without a daemon: bytes were compared with their checksums",
+    "verify_begin": "`recfs verify` with a daemon: the comparison was begun",
+    "verify_stop": "`recfs verify` was interrupted",
+    "sweep_run": "`recfs sweep run`: a sweep was begun",
+    "sweep_stop": "`recfs sweep run` was interrupted",
+    "sweep_temp": "`recfs sweep temp`: abandoned jobs were removed",
+    "sweep_expired": "`recfs sweep expired`: what was due of the expiry rules was done",
+    "sweep_archive": "`recfs sweep archive`: objects in the archive that nothing names were removed",
+    "sweep_multiparts": "`recfs sweep multiparts`: uploads that nobody ends were given up",
+    "sweep_orphans": "`recfs sweep orphans`: objects that nothing names were removed",
+    "sweep_versions": "`recfs sweep versions`: old versions of objects were removed",
+    "watch_scan": "`recfs watch scan`: the disk was looked through for foreign changes",
+    "watch_accept": "`recfs watch accept`: foreign changes were taken over",
+    "queue_retry": "`recfs queue retry`: rows of the S3 queue are tried again at once",
+    "queue_drop": "`recfs queue drop`: a row of the S3 queue was given up",
+    "evict": "`recfs evict`: local copies were removed",
+    "fetch": "`recfs fetch`: files were brought back from S3",
+    "pin": "`recfs pin` and `recfs unpin`: whether local copies stay",
+    "tier_run": "`recfs tier run`: the routes were gone through",
+    "restore": "`recfs restore`: files were asked back from a cold storage class",
+    "presign": "`recfs presign`: a link was made by which anybody reads a file",
+    "lifecycle_apply": "`recfs lifecycle apply`: the bucket's rules were written",
+    "bucket_claim": "`recfs bucket claim`: the bucket was made this store's",
+    "stop": "`recfs umount`, or the end of the service: the daemon was asked to stop",
+    "upgrade": "`recfs upgrade`: the daemon was asked to hand over to a new one",
+    "upgraded": "the new daemon was asked how the handover went",
+}
+"""What the methods of the control protocol mean that are acts, by their names."""
 
 
 class Act(NamedTuple):
@@ -113,4 +151,4 @@ def is_utf8(name: bytes) -> bool:
     return True
 
 
-__all__ = ["DROPPED", "OPS", "Act", "act_line"]
+__all__ = ["CONTROL_OPS", "DROPPED", "OPS", "Act", "act_line"]
