@@ -283,6 +283,72 @@ def test_what_is_sought(folder: Path, many: Callable[..., AuditFiles]) -> None:
     assert found(until_ns=10**9) == [0, 1]
 
 
+def _put_down(path: Path, numbers: range) -> None:
+    path.write_bytes(b"".join(line(number) for number in numbers))
+
+
+def _put_aside(folder: Path, stamp: str, numbers: range) -> None:
+    """As the writer does: the file gets another name, and a new one is begun."""
+    (folder / "audit.jsonl").rename(folder / f"audit-{stamp}.jsonl")
+    _put_down(folder / "audit.jsonl", numbers)
+
+
+def test_files_that_are_put_aside_while_they_are_read_are_read_once(folder: Path) -> None:
+    """Several times: while an older file is read, while the written one is, and when it was read to its end."""
+    folder.mkdir()
+    _put_down(folder / "audit-20260101T000000Z.jsonl", range(100))
+    _put_down(folder / "audit.jsonl", range(100, 200))
+    reader = AuditReader(folder)
+    acts = reader.acts(Sought())
+    found = [next(acts)["number"]]
+    _put_aside(folder, "20260102T000000Z", range(200, 300))
+    _put_aside(folder, "20260103T000000Z", range(300, 400))
+    found += [next(acts)["number"] for _ in range(349)]
+    _put_aside(folder, "20260104T000000Z", range(400, 500))
+    found += [next(acts)["number"] for _ in range(150)]
+    with (folder / "audit.jsonl").open("ab") as file:  # what comes after its end was read
+        file.write(line(500) + line(501))
+    _put_aside(folder, "20260105T000000Z", range(502, 600))
+    _put_aside(folder, "20260106T000000Z", range(600, 700))
+    found += [each["number"] for each in acts]
+    assert found == list(range(700))
+    assert reader.damaged == 0
+
+
+def test_a_file_that_is_put_aside_just_after_its_end_was_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a line of it half there when it is read, and its other half and more when it is put aside."""
+    folder.mkdir()
+    (folder / "audit.jsonl").write_bytes(line(0) + line(1)[:20])
+    real, due = AuditReader._is_current, iter([False, True])
+
+    def moved(self: AuditReader, file: Any) -> bool:
+        if next(due, False):
+            with (folder / "audit.jsonl").open("ab") as more:
+                more.write(line(1)[20:] + line(2))
+            _put_aside(folder, "20260102T000000Z", range(3, 5))
+        return real(self, file)
+
+    monkeypatch.setattr(AuditReader, "_is_current", moved)
+    reader = AuditReader(folder)
+    assert [each["number"] for each in reader.acts(Sought())] == list(range(5))
+    assert reader.damaged == 0
+
+
+def test_a_new_file_with_the_inode_of_one_that_was_read_and_removed(folder: Path) -> None:
+    """Inodes are given again: a file with one that was seen is not taken for the one that had it."""
+    folder.mkdir()
+    first = folder / "audit-20260101T000000Z.jsonl"
+    _put_down(first, range(10))
+    _put_down(folder / "audit.jsonl", range(10, 20))
+    acts = AuditReader(folder).acts(Sought())
+    found = [next(acts)["number"] for _ in range(15)]
+    (folder / "audit.jsonl").rename(folder / "audit-20260102T000000Z.jsonl")
+    first.write_bytes(b"".join(line(number) for number in range(20, 30)))
+    first.rename(folder / "audit.jsonl")
+    found += [each["number"] for each in acts]
+    assert found == list(range(30))
+
+
 def test_no_log_at_all(folder: Path) -> None:
     with pytest.raises(FileNotFoundError):
         told(folder)
