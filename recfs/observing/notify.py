@@ -4,7 +4,8 @@ It reads the events by a cursor of its own, which is kept in the catalogue and g
 each event is given to a command at least once, in order, whatever dies in between; what comes while a command runs,
 or faster than the rate allows, waits in the catalogue and not in memory. One command runs at a time. It reads one
 event for each line of its standard input, is killed with its process group when it takes too long, and is tried some
-times if it fails. Nothing of the daemon waits for it.
+times if it fails. Nothing of the daemon waits for it, not for long even for its end once it is killed: it may
+wait for an answer of this very mount, which cannot be interrupted and does not come while the mount is handed over.
 """
 
 from __future__ import annotations
@@ -43,6 +44,14 @@ SHOWN_CHARS = 200
 """… and so much of its last line told, when it fails."""
 END_S = 2.0
 """How long a command's output is waited for after its end: a child of it may hold that open."""
+REAP_S = 2.0
+"""How long the end of a command that took too long is waited for once it is killed …"""
+REAP_AT_END_S = 0.5
+"""… and of one that a stop or a hand-over breaks off, which holds that up for so long at most."""
+MOST_HANGING = 10
+"""Where so many commands were killed and have not ended, no more are run until one has."""
+LOOK_S = 0.5
+"""How often it is looked whether one of those has."""
 ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
 """What a command hears of the daemon's environment, where credentials may be."""
 
@@ -82,6 +91,8 @@ class Notify:
         self.lost = 0
         """How often the cursor was lost: events were dropped before the command had them."""
         self.running = False
+        self._hanging: list[trio.Process] = []
+        """Killed, and not ended yet."""
 
     async def load(self, catalogue: Catalogue) -> None:
         """Go on where the last daemon ended; the first begins with what comes."""
@@ -103,6 +114,7 @@ class Notify:
         return await self._feed.read(since, wanted, self._settings.most_events, self._clock.now_ns(), wait_s, own=True)
 
     async def _next(self) -> None:
+        self._reap()
         try:
             # The first time nothing is waited for: from then on it is known where to go on.
             page = await self._page(self._cursor, 0.0 if self._cursor == NOW else LONGEST_WAIT_S)
@@ -151,6 +163,8 @@ class Notify:
 
     async def _run(self, lines: bytes) -> str | None:
         """Run the command once; what went wrong, or None."""
+        while self._reap() >= MOST_HANGING:  # noqa: ASYNC110  # they tell nobody
+            await trio.sleep(LOOK_S)
         self.runs += 1
         self.running = True
         try:
@@ -179,12 +193,15 @@ class Notify:
                 is_late = scope.cancelled_caught
                 if is_late:
                     _kill(process)
-                    await process.wait()
+                    with trio.move_on_after(REAP_S):
+                        await process.wait()
                 nursery.cancel_scope.deadline = trio.current_time() + END_S
         finally:
             with trio.CancelScope(shield=True):
                 _kill(process)  # what it left behind of its group, too
-                await process.wait()
+                with trio.move_on_after(REAP_AT_END_S):
+                    await process.wait()
+                self._leave(process)
                 for stream in (process.stdin, process.stderr):
                     if stream is not None:
                         await trio.aclose_forcefully(stream)
@@ -198,11 +215,27 @@ class Notify:
             return how + (f": {last}" if last else "")
         return None
 
+    def _leave(self, process: trio.Process) -> None:
+        """Have a killed command that has not ended reaped on a later occasion."""
+        if process.poll() is not None:
+            return
+        if not self._hanging:
+            log.warning("a command was killed and has not ended: process %d; nothing waits for it", process.pid)
+        self._hanging.append(process)
+
+    def _reap(self) -> int:
+        """Take leave of killed commands that have ended since; how many have not."""
+        if self._hanging:
+            self._hanging = [process for process in self._hanging if process.poll() is None]
+            if not self._hanging:
+                log.info("all commands that were killed have ended")
+        return len(self._hanging)
+
     def as_json(self) -> dict[str, Any]:
         """For `recfs status`."""
         return {
             "runs": self.runs, "failed": self.failed, "given_up": self.given_up, "lost": self.lost,
-            "running": self.running, "cursor": self._cursor,
+            "running": self.running, "hanging": self._reap(), "cursor": self._cursor,
         }  # fmt: skip
 
 

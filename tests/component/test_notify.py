@@ -149,6 +149,70 @@ async def test_a_command_that_hangs_is_killed_with_its_children_and_the_daemon_g
             await until(lambda pid=pid: not os.path.exists(f"/proc/{pid}") or _is_zombie(pid))  # type: ignore[misc]
 
 
+class Stuck:
+    """Commands that do not end when they are killed, as one that waits for an answer of this mount; while it is set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_set = False
+        self._wait, self._poll = trio.Process.wait, trio.Process.poll
+        monkeypatch.setattr(trio.Process, "wait", lambda process: self._waited(process))
+        monkeypatch.setattr(trio.Process, "poll", lambda process: None if self.is_set else self._poll(process))
+
+    async def _waited(self, process: trio.Process) -> int:
+        if self.is_set:
+            await trio.sleep(30)  # longer than any test waits
+        return await self._wait(process)
+
+
+async def test_a_stop_does_not_wait_for_a_command_that_cannot_be_killed(
+    tmp_path: Path, expect_log: ExpectLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expect_log("a command was killed and has not ended")
+    pid = tmp_path / "pid"
+    stuck = Stuck(monkeypatch)
+    stuck.is_set = True
+    async with notifying(tmp_path, f"echo $$ > {pid}; exec sleep 1000") as fs:
+        await fs.start()
+        made = fs.parts.observing.notify
+        assert made is not None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(made.run)
+            await until(lambda: state(fs)["cursor"] != "now")
+            await commit(fs, "a")
+            await until(lambda: pid.exists() and bool(pid.read_text()))
+            began = trio.current_time()
+            nursery.cancel_scope.cancel()
+        assert trio.current_time() - began < 10
+        assert state(fs)["hanging"] == 1
+        stuck.is_set = False  # it has ended: it is reaped when somebody looks
+        await until(lambda: state(fs)["hanging"] == 0)
+        assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+
+
+async def test_commands_that_cannot_be_killed_are_counted_bounded_and_reaped_later(
+    tmp_path: Path, expect_log: ExpectLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expect_log("a command was killed and has not ended")
+    expect_log("it took longer than 1 s")
+    for name, value in {"FIRST_PAUSE_S": 0.01, "REAP_S": 0.1, "REAP_AT_END_S": 0.1, "MOST_HANGING": 2}.items():
+        monkeypatch.setattr(notify, name, value)
+    pids = tmp_path / "pids"
+    stuck = Stuck(monkeypatch)
+    stuck.is_set = True
+    async with notifying(tmp_path, f"echo $$ >> {pids}; exec sleep 1000", timeout=1) as fs:
+        await start(fs)
+        await commit(fs, "a")
+        await until(lambda: state(fs)["hanging"] == 2)
+        await trio.sleep(3 * notify.LOOK_S)  # the third is not run: it would hang as well
+        assert len(pids.read_text().split()) == 2
+        stuck.is_set = False
+        await until(lambda: state(fs)["given_up"] == 1)
+        assert len(pids.read_text().split()) == 3
+        await until(lambda: state(fs)["hanging"] == 0)
+        for pid in pids.read_text().split():
+            assert not Path(f"/proc/{pid}").exists()
+
+
 def _is_zombie(pid: str) -> bool:
     return " Z " in Path(f"/proc/{pid}/stat").read_text()
 

@@ -41,7 +41,9 @@ def upgrade(invocation: Invocation) -> None:
     Should the new process not come to serve, the old one goes on, and the reason is told. It refuses while files are
     read that are being fetched from S3, or copied for a user, for more than 30 s; and where requests cannot be sent
     again by the kernel (before Linux 6.9). What the mount was made with takes a new mount: its options, `passthrough`,
-    its place. Other commands that the daemon works on are broken off, as by a stop.
+    its place. Other commands that the daemon works on are broken off, as by a stop. So is the command of `[notify]`:
+    it is killed, and the new process runs it once more for the same events, which are given to it at least once, not
+    just once.
 
     A process in a terminal's foreground leaves it. Under systemd the unit goes on with the new process.
     """

@@ -79,7 +79,10 @@ _FIELDS = {
         "many entries, the first five by name"
     ),
     "audit, `audit`": "how many acts the audit log has since the start, and how many are missing there ([audit])",
-    "notify, `notify`": "how often the command for events ran, how often it failed, and what was given up ([notify])",
+    "notify, `notify`": (
+        "how often the command for events ran, how often it failed, what was given up, and how many were killed "
+        "and have not ended ([notify])"
+    ),
     "backup, `backup`": (
         "the newest good backup of the catalogue, and how often one is made; one that is older than two such periods "
         "is a problem, and so is whatever keeps one from being made"
@@ -298,7 +301,9 @@ def _notify(notify: dict[str, Any]) -> str | Text:
         told += f"; {notify['failed']:,} failed, {output.number_of(notify['given_up'], 'event')} given up"
     if notify["lost"]:
         told += "; events were dropped before it had them"
-    return Text(told, style="yellow" if notify["failed"] or notify["lost"] else "")
+    if notify["hanging"]:
+        told += f"; {notify['hanging']:,} killed and not ended"
+    return Text(told, style="yellow" if notify["failed"] or notify["lost"] or notify["hanging"] else "")
 
 
 def _backup(backup: dict[str, Any]) -> str | Text:
