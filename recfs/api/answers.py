@@ -195,7 +195,7 @@ class Answers:
         ]
         told = [problem for problem in parts if problem] + self.vfs.files.shares.problems
         told += [f"lost bytes: {lost}" for lost in self.recovered.lost] + self.recovered.said
-        told += self.store.foreign
+        told += self.store.foreign + self.observing.problems
         return told + [
             f"the catalogue did not take a row as it was: {what}" for what in self.vfs.tree.catalogue.refused
         ]

@@ -19,7 +19,7 @@ from recfs.core.layout import owner_of
 from recfs.core.model import Kind
 from recfs.core.quota import UNLIMITED, Limits, merge, month_of
 from recfs.errors import NotFound
-from recfs.stores.backups import backup_folder
+from recfs.stores.backups import BackupFolder, backup_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -233,8 +233,15 @@ def backup(snapshot: Snapshot, config: Config) -> dict[str, Any]:
         "every_s": config.backup.every,
         "count": len(kept),
         "newest": last.as_json(time.time_ns()) if last is not None else None,
-        "problem": overdue(config.backup.every, time.time_ns(), last),
+        "problem": _no_backup(config, folder) or overdue(config.backup.every, time.time_ns(), last),
     }
+
+
+def _no_backup(config: Config, folder: BackupFolder) -> str | None:
+    """What would keep the next one from being made: told before one is due, and where all are made by hand."""
+    sizes = [config.root / ".recfs" / f"catalogue.db{end}" for end in ("", "-wal")]
+    needed = sum(path.stat().st_size for path in sizes if path.exists())
+    return folder.trouble(needed, config.min_free)
 
 
 def live(snapshot: Snapshot, config: Config, calendar_ns: int) -> dict[str, Any]:

@@ -73,6 +73,8 @@ def _wrong(detail: ErrorDetails, value: object) -> str:
             return 'wrong type; write { name = "text" }, with as many pairs as there are'
         case "tuple_type" if detail["loc"] == ("backup", "recipients"):
             return 'wrong type; write a list of texts: ["age1..."]'
+        case "tuple_type" if detail["loc"] == ("notify", "events"):
+            return 'wrong type; write a list of texts: ["corrupt", "quota_reached"]'
         case "tuple_type" if len(detail["loc"]) > 1:
             return f"wrong type; write a list of tables: {_TRANSITIONS}"
         case "model_type" if len(detail["loc"]) > 2:

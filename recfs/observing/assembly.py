@@ -51,6 +51,11 @@ class Observing:
             found.append((NOTIFY_PART, self.notify.run))
         return found
 
+    @property
+    def problems(self) -> list[str]:
+        """What somebody has to look at."""
+        return [self.notify.skipped] if self.notify is not None and self.notify.skipped else []
+
     def as_json(self) -> dict[str, Any]:
         """For `recfs status`."""
         return {

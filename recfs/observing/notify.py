@@ -52,6 +52,11 @@ MOST_HANGING = 10
 """Where so many commands were killed and have not ended, no more are run until one has."""
 LOOK_S = 0.5
 """How often it is looked whether one of those has."""
+SKIPPED = (
+    "[notify]: the catalogue was put back or made anew, and nobody knows which of its events the command has had: those"
+    " before this start were not given to it. `recfs events` shows what is kept of them; look through it. This is told"
+    " until the daemon starts again"
+)
 ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
 """What a command hears of the daemon's environment, where credentials may be."""
 
@@ -90,6 +95,8 @@ class Notify:
         """Events whose command failed to the end."""
         self.lost = 0
         """How often the cursor was lost: events were dropped before the command had them."""
+        self.skipped: str | None = None
+        """What was not given to the command since this daemon's start, and what to do about it."""
         self.running = False
         self._hanging: list[trio.Process] = []
         """Killed, and not ended yet."""
@@ -124,6 +131,8 @@ class Notify:
             # Of another history nobody knows what was new; of this one, what is kept is.
             is_other = not self._cursor.startswith(f"{self._journal.epoch}-")
             self._cursor = NOW if is_other else OLDEST
+            if is_other:
+                self.skipped = SKIPPED
             return
         if page.events:
             await self._turn()
@@ -235,7 +244,7 @@ class Notify:
         """For `recfs status`."""
         return {
             "runs": self.runs, "failed": self.failed, "given_up": self.given_up, "lost": self.lost,
-            "running": self.running, "hanging": self._reap(), "cursor": self._cursor,
+            "skipped": self.skipped, "running": self.running, "hanging": self._reap(), "cursor": self._cursor,
         }  # fmt: skip
 
 

@@ -92,13 +92,17 @@ async def _run(
         rebuilding.discard(path)
         catalogue = rebuilding.open_new(path)
     old = rebuilding.open_old(path) if options.salvage else None
+    old_rows = OldRows(old)
     try:
         await catalogue.apply(Batch(meta={BEGUN: of}))
         site = Site(
-            store, catalogue, objects, OldRows(old), options, config.route, config.commit.hash_threads,
+            store, catalogue, objects, old_rows, options, config.route, config.commit.hash_threads,
             config.s3.threads if config.s3 is not None else 1, clock, tell,
         )  # fmt: skip
         findings = await Rebuild(site, Known(old_facts, mark, boot, url)).run()
+        findings.nothing_salvaged = options.salvage and (
+            old is None or (not findings.salvaged and old_rows.unreadable > 0)
+        )
         if findings.unseen.count and not options.leave_out:
             return findings
         await catalogue.apply(Batch(meta=clock.facts()))

@@ -48,6 +48,19 @@ class BackupFolder:
                 f" mounted? Otherwise make that directory, or set another [backup] directory"
             ) from error
 
+    def trouble(self, needed_bytes: int, min_free: int) -> str | None:
+        """What would keep a backup of so many bytes from being made now; None where nothing is seen. Makes nothing."""
+        if self.is_own and not self.path.exists():
+            return None
+        try:
+            self.require()
+            if not os.access(self.path, os.W_OK | os.X_OK, effective_ids=True):
+                return f"backups go to {show_name(str(self.path))}, and nothing can be written there"
+            self.admit(needed_bytes, min_free)
+        except (StoreError, OutOfSpace, OSError) as error:
+            return str(error)
+        return None
+
     def admit(self, needed_bytes: int, min_free: int) -> None:
         """Raise OutOfSpace where there is no room for so many bytes above the reserve *min_free*."""
         disk = os.statvfs(self.path)

@@ -371,6 +371,36 @@ async def test_a_directory_that_is_gone_is_not_made(place: Path, tmp_path: Path,
         assert "catalogue-" in str(await scheduled(fs))
 
 
+@pytest.mark.parametrize("every", [0, 86_400])
+async def test_what_would_keep_a_backup_from_being_made_is_a_problem_before_one_is_due(
+    place: Path, tmp_path: Path, every: int
+) -> None:
+    away = tmp_path / "disk"
+    away.mkdir()
+    async with filesystem(place, backup={"directory": away, "every": every}) as fs:
+
+        async def problems() -> list[str]:
+            told = await fs.answers()["status"]({})
+            assert told["backup"]["problem"] in [*told["problems"], None]
+            # Its age is told by the wall clock, which is not the one of the test.
+            return [each for each in told["problems"] if "backup" in each and "is to be made every" not in each]
+
+        await make(fs)
+        assert await problems() == []
+        shutil.rmtree(away)
+        [told] = await problems()
+        assert f"backups go to {away}, which cannot be used (No such file or directory): is its disk mounted?" in told
+        away.touch()
+        [told] = await problems()
+        assert "is no directory" in told
+        away.unlink()
+        away.mkdir()
+        assert await problems() == []
+        object.__setattr__(fs.config, "min_free", 1 << 60)
+        [told] = await problems()
+        assert "no room for a backup of the catalogue" in told
+
+
 @pytest.mark.parametrize("name", ["fsync", "rename"])
 @pytest.mark.parametrize("skip", range(4))
 async def test_a_disk_that_refuses_leaves_no_half_of_one(fs: Filesystem, name: str, skip: int) -> None:

@@ -292,3 +292,30 @@ async def test_events_that_were_dropped_before_the_command_had_them_are_counted(
         fs._nursery.start_soon(_until_end, fs, run)
         await until(lambda: paths(out) == ["a", "a"])
         assert state(fs)["lost"] == 1
+
+
+async def test_events_of_another_history_are_not_given_and_status_says_so(
+    tmp_path: Path, expect_log: ExpectLog
+) -> None:
+    expect_log("events were dropped")
+    out = tmp_path / "out"
+    async with notifying(tmp_path, f"cat >> {out}", most_events=1000) as fs:
+        await start(fs)
+        await commit(fs, "a")
+        await until(lambda: paths(out) == ["a"])
+        assert "[notify]" not in str((await fs.answers()["status"]({}))["problems"])
+        await fs.stop()
+        with sqlite3.connect(fs.root / ".recfs/catalogue.db") as db:
+            [(cursor,)] = db.execute("select value from meta where key = ?", (notify.CURSOR,))
+            another = cursor.translate(str.maketrans("0123456789abcdef", "123456789abcdef0"))
+            db.execute("update meta set value = ? where key = ?", (another, notify.CURSOR))
+        await start(fs)
+        await until(lambda: state(fs)["skipped"] is not None)
+        [told] = [each for each in (await fs.answers()["status"]({}))["problems"] if "[notify]" in each]
+        assert "put back or made anew" in told
+        assert "`recfs events`" in told
+        await commit(fs, "b")
+        await until(lambda: paths(out) == ["a", "b"])
+        await fs.stop()
+        await start(fs)
+        assert "[notify]" not in str((await fs.answers()["status"]({}))["problems"])

@@ -40,6 +40,26 @@ def test_what_it_says(root: Path) -> None:
     assert json.loads(run("info", "--root", root, f"{REC}/file", "--json").stdout)["state"] == "committed"
 
 
+@pytest.mark.slow
+@pytest.mark.may_log("")
+@pytest.mark.parametrize("harm", ["missing", "damaged"])
+def test_a_salvage_of_which_nothing_came_says_what_is_lost(root: Path, harm: str) -> None:
+    assert run("rebuild", "--root", root).exit_code == 1
+    whole = run("rebuild", "--root", root, "--salvage")
+    assert (whole.exit_code, "nothing of the old catalogue" in whole.stdout) == (0, False)
+    catalogue = root / ".recfs/catalogue.db"
+    if harm == "missing":
+        catalogue.unlink()
+    else:
+        catalogue.write_bytes(b"\xa5" * 16_384)
+    done = run("rebuild", "--root", root, "--salvage")
+    [line] = [line for line in done.stdout.splitlines() if "nothing of the old catalogue could be read" in line]
+    for lost in ("limits", "keep marks", "notes", "extended attributes"):
+        assert lost in line
+    assert (done.exit_code, (root / REC / "file").read_bytes()) == (0, b"data")
+    assert "nothing of the old catalogue" not in run("rebuild", "--root", root).stdout, "nobody asked for it"
+
+
 def test_where_nothing_is(tmp_path: Path) -> None:
     done = run("rebuild", "--root", tmp_path / "missing")
     assert done.exit_code == 4

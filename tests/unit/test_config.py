@@ -142,6 +142,7 @@ def test_it_can_be_built_in_python() -> None:
 
 MISTAKES = [
     ('[audit]\ndirectory = "/s/logs"', 'audit.directory = "/s/logs": it lies in the store or its mount'),
+    ('[notify]\nevents = "corrupt"', 'wrong type; write a list of texts: ["corrupt", "quota_reached"]'),
     ('[notify]\nevents = ["exploded"]', "'exploded' is no kind of events; there are adopted, committed"),
     ('[events]\nenabled = false\n[notify]\ncommand = "true"', "notify.command: it is run for events"),
     ("[events]\nmost = 10", "events.most"),

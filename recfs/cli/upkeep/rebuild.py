@@ -22,6 +22,10 @@ _EXITS = {
     ExitCode.STORE: "a daemon runs, or the store cannot be used; run it again, and it goes on",
     ExitCode.OBJECT_STORE: "S3 does not answer as it should; run it again, and it goes on",
 }
+_LOST = (
+    "nothing of the old catalogue could be read: it is missing, damaged or of another version of recfs. Lost are users'"
+    " own limits, keep marks, dates and notes of recordings, extended attributes, pins, hidden names, inode numbers"
+)
 _EXAMPLE = """
 $ recfs rebuild --config /etc/recfs/recfs.conf
 104 directories, 2 links and 1,912 files at home (1,830 of them in S3, too), 12,400 in S3 only
@@ -137,6 +141,8 @@ def _say_found(findings: "Findings") -> None:
     told += [f"{findings.salvaged:,} known to the old catalogue"] * bool(findings.salvaged)
     told += [f"{findings.queued:,} to be uploaded"] * bool(findings.queued)
     output.say("; ".join(told))
+    if findings.nothing_salvaged:
+        output.say(_LOST, style="yellow")
     for kind in findings.kinds():
         for path, reason in kind.some:
             output.say(f"{kind.what}: {output.show_name(path)}: {reason}", style="yellow" if kind.is_problem else "")

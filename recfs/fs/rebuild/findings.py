@@ -61,6 +61,8 @@ class Findings:
     users: int = 0
     salvaged: int = 0
     """Rows of the old catalogue that told something."""
+    nothing_salvaged: bool = False
+    """The old catalogue was to be asked, and nothing of it can be read."""
     store_id: str = ""
     claim_needed: bool = False
     """The bucket's prefix has to be claimed before anything in it changes."""
