@@ -175,6 +175,12 @@ class TrashIndex:
             self._forget(gid)
             self._behind.trash_gone(gid)
 
+    def drop_beside(self, entry: Garbage) -> None:
+        """The attributes of *entry*, whose bytes are to go, go now: its bytes may be in use for long yet. Atomic."""
+        if entry.beside:
+            entry.beside = False
+            self._behind.trash_gone(entry.gid)
+
     def _forget(self, gid: int) -> None:
         row = self.rows.pop(gid)
         self._tree.accounts.left_trash(gid)

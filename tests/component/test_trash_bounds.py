@@ -168,6 +168,26 @@ async def test_what_is_written_after_the_removal_leaves_the_charge_for_attribute
         assert account.charged_bytes == len(data) + len(packed({b"user.large": VALUE}))
 
 
+async def test_attributes_make_room_though_their_files_are_still_open(fs: Filesystem) -> None:
+    await fs.mkdirs(REC)
+    opened = []
+    for number in range(40):
+        opened.append(await fs.open(f"{REC}/{number}", os.O_RDWR | os.O_CREAT))
+        await fs.vfs.files.write(opened[-1], 0, b"x")
+        await attribute(fs, f"{REC}/{number}", b"user.large", VALUE)
+        await fs.unlink(f"{REC}/{number}")
+    await fs.parts.behind.flush()
+    assert len(VALUE) < in_catalogue(fs) <= MIB
+    for number in opened:
+        assert await fs.read_handle(number) == b"x"
+        await fs.vfs.files.write(number, 1, b"y")
+        await fs.close(number)
+    await fs.drain()
+    assert [each["path"] for each in await listed(fs)] == [f"{REC}/{number}" for number in range(23, 40)]
+    assert fs.rows("select count(*) from garbage") == fs.rows("select count(*) from trash_entry") == [17]
+    assert len(os.listdir(fs.root / ".recfs/trash")) == 17
+
+
 async def written_on(fs: Filesystem, path: str, data: bytes) -> None:
     """A file with an attribute that is removed while it is open, and has other bytes when it is closed."""
     number = await fs.open(path, os.O_WRONLY | os.O_CREAT)

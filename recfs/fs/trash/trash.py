@@ -164,6 +164,8 @@ class Trash:
             return False
         if entry is not None:
             self.purge(entry)
+        if garbage is not None:
+            self._index.drop_beside(garbage)
         return True
 
     def expired(self) -> list[tuple[Garbage | TrashRow, int, int]]:
