@@ -26,7 +26,7 @@ catalogue-5b0ce6f2-20261129T031502Z.db.age: 1,000,302 files and directories, 261
 """
 _LISTED = """
 $ recfs backup list
-Name                                        Made (UTC)           Age     Size     Encrypted  Files      Place
+Name                                        Made (UTC)           Age     Size     Encrypted  Entries    Place
 catalogue-5b0ce6f2-20261128T031500Z.db.age  2026-11-28 03:15:00  1d 4h   260 MiB  yes        1,000,114  /backup/recfs
 catalogue-5b0ce6f2-20261129T031502Z.db.age  2026-11-29 03:15:02  4h 12m  261 MiB  yes        1,000,302  /backup/recfs
 """
@@ -39,7 +39,7 @@ is another
 _DRILLED = """
 $ recfs backup drill --identity key.txt
 catalogue-5b0ce6f2-20261129T031502Z.db.age: 4h 12m old, opened and checked in 2.4s, 6.1s in all
-the counters of 1,000,302 files add up
+the counters of 912,440 files add up
 97 of 100 files looked at are what it says, 3 were changed since, 0 are wrong, 0 could not be looked at
 """
 
@@ -91,9 +91,9 @@ def list_(invocation: Invocation) -> None:
         output.say("there is none")
         return
     output.print_table(
-        ("Name", "Made (UTC)", "Age", "Size", "Encrypted", "Files", "Place"),
+        ("Name", "Made (UTC)", "Age", "Size", "Encrypted", "Entries", "Place"),
         [_row(each) for each in found],
-        right=("Size", "Files"),
+        right=("Size", "Entries"),
     )
 
 

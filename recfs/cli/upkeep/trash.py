@@ -111,8 +111,9 @@ def restore(
     """Bring files back, with their times, owner, mode and checksum.
 
     Give the numbers that `recfs trash list` shows, or paths: of each file that was there or below, the version that was
-    deleted last comes back; or all that was a user's, or was deleted within some time. Directories come back as they
-    were, or are made anew, as the file's owner. The quota has to have room.
+    deleted last comes back; or all that was a user's, or was deleted within some time. Below a path that is everything
+    the trash has, also what was deleted earlier, one by one: with `--since` it is what went lately. Directories come
+    back as they were, or are made anew, as the file's owner. The quota has to have room.
     """
     invocation = ctx.ensure_object(Invocation)
     if not (what or user or since):
