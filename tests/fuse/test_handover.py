@@ -275,3 +275,21 @@ def test_a_stop_reaches_the_next_daemon(store: Mount) -> None:
     store.wait()
     store.remount()
     assert (rec / "file").read_bytes() == b"x"
+
+
+@pytest.mark.modeless
+def test_a_command_for_events_that_asks_the_mount_is_killed_and_run_again_by_the_next_daemon(store: Mount) -> None:
+    """It asks without a break while the mount is handed over, three times; its event is given to it each time."""
+    begun = store.base / "begun"
+    # The shell itself asks, and no child of it that it could leave.
+    command = f"echo >>{begun}; while :; do i=$((i+1)); [ -e {store.path}/users/absent$i ]; done"
+    notify = f"[notify]\ncommand = \"{command}\"\nevents = ['committed']\ntimeout = '1h'\n"
+    rec = store.start(config=f"{BASE_CONFIG}{notify}").recording()
+    store.expect_log("a command was killed and has not ended")
+    wait_until(lambda: store.status()["notify"]["cursor"] != "now", "it listens")
+    (rec / "file").write_bytes(b"x")
+    wait_until(begun.exists, "the command runs")
+    for times in range(1, 4):
+        wait_until(lambda times=times: begun.read_bytes() == b"\n" * times, "the command runs")  # type: ignore[misc]
+        handed_over(store)
+    assert (rec / "file").read_bytes() == b"x"
