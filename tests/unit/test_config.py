@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recfs.config import DEFAULT_FALLBACK, Config, config_for_root, find_config, from_plain, load_config, plain
+from recfs.config.load import build
 from recfs.core.fallback import FallbackRule
 from recfs.core.quota import Limits
 from recfs.errors import ConfigError
@@ -400,3 +401,10 @@ class TestFindConfig:
         link.symlink_to(tmp_path / "gone")
         with pytest.raises(ConfigError, match="no such config file"):
             find_config(None, None, {}, system_config=link)
+
+
+def test_a_kind_of_events_that_there_is_not_is_told_in_one_line() -> None:
+    with pytest.raises(ConfigError) as told:
+        build({"root": "/srv/recfs", "notify": {"events": ["comitted"]}}, "recfs.conf")
+    assert str(told.value).startswith("recfs.conf: notify.events: 'comitted' is no kind of events; there are adopted,")
+    assert len(str(told.value).splitlines()) == 1
