@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from recfs.core.model import Kind
-from recfs.ports.rows import Pending
+from recfs.ports.rows import Pending, Promise
 from recfs.state.nodes import DirNode, FileNode, Garbage, LinkNode, Node
 from recfs.state.turns import Turn
 from recfs.stores.steps import Attrs, Step, StepKind
@@ -330,7 +330,9 @@ class HomePlan:
         else:
             path = self._store.trash(entry.gid)
         # What stands in the home tree may be somebody else's, who was given the inode number.
-        size = entry.size_bytes if entry.place is not None and entry.kind is Kind.FILE else None
+        size = None  # of what another copy was kept, and of what was corrupt, the size is not known
+        if entry.place is not None and entry.kind is Kind.FILE and not entry.promised & Promise.DAMAGED:
+            size = entry.size_bytes or None
         if self._is_kept(entry):
             if entry.in_trash:
                 return True
