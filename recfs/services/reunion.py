@@ -21,6 +21,7 @@ import trio
 from recfs.core.keys import path_for
 from recfs.core.layout import TOP_DIRS, is_upload, role_of
 from recfs.core.model import State
+from recfs.core.observing.kinds import EventKind
 from recfs.core.ownership import Verdict
 from recfs.errors import FsError, Stale
 from recfs.fs.caller import Caller
@@ -227,6 +228,7 @@ class Reunion:
         node.enter(State.EVICTED)
         self._take(node, info)
         self._tier.copies.remember(node, self._row(node, info))
+        self._tree.events.noted(EventKind.ADOPTED, node, "from the bucket")
         self.found.came.append(node.path)
 
     # --- one file ------------------------------------------------------------------------------------------------

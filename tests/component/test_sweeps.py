@@ -187,6 +187,7 @@ async def test_the_stores_own_sweeps(fs: Filesystem) -> None:
         "memory",
         "emergency reserve",
         "checkpoint",
+        "free pages",
         "generation",
         "usage",
         "clock",
@@ -199,6 +200,7 @@ async def test_the_stores_own_sweeps(fs: Filesystem) -> None:
         "orphans-delete",
         "versions",
         "catalogue",
+        "events",
     ]
 
 

@@ -206,7 +206,8 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     """Play the daemon; what it was run with. An exception put in first is raised."""
     calls: list[Any] = []
 
-    def play(config: Any, mountpoint: Path) -> None:
+    def play(config: Any, mountpoint: Path, command: list[str]) -> None:
+        assert command[1:5] == ["-P", "-m", "recfs", "mount"]  # what a hand-over runs again
         if calls and isinstance(calls[0], Exception):
             raise calls[0]
         calls.append((config.root, mountpoint))

@@ -27,12 +27,14 @@ _SECONDS = frozenset(
             "tier_every",
         ),
         *("grace", "archive_threshold", "quiet", "scan_interval", "period"),
+        *("events.keep", "audit.keep", "audit.rotate", "notify.timeout"),
     }
 )
 _BYTES = frozenset(
     {
         *("min_free", "passthrough_headroom", "max_bytes", "max_file_size", "rate"),
         *("min_size", "max_size", "part_size", "fetch_whole_below", "read_ahead_max"),
+        *("max_metadata", "audit.file_size", "audit.most"),
     }
 )
 
@@ -110,9 +112,9 @@ def _shown(key: str, value: Any) -> str:
         return output.show_name(value) or '""'
     if isinstance(value, list):
         return output.show_name(str(value))  # of tables there may be several, and there is none
-    if name in _BYTES:
+    if not _BYTES.isdisjoint((key, name)):
         return output.size(value)
-    if name in _SECONDS:
+    if not _SECONDS.isdisjoint((key, name)):
         return output.duration(value)
     if isinstance(value, bool):
         return "true" if value else "false"

@@ -330,8 +330,8 @@ class HomePlan:
         else:
             path = self._store.trash(entry.gid)
         # What stands in the home tree may be somebody else's, who was given the inode number.
-        size = None  # of what another copy was kept, and of what was corrupt, the size is not known
-        if entry.place is not None and entry.kind is Kind.FILE and not entry.promised & Promise.DAMAGED:
+        size = None  # known of committed bytes alone; 0 stands for those of which another copy is kept
+        if entry.place is not None and entry.sha256 is not None and not entry.promised & Promise.DAMAGED:
             size = entry.size_bytes or None
         if self._is_kept(entry):
             if entry.in_trash:
