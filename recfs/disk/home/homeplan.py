@@ -331,8 +331,10 @@ class HomePlan:
             path = self._store.trash(entry.gid)
         # What stands in the home tree may be somebody else's, who was given the inode number.
         size = None  # known of committed bytes alone; 0 stands for those of which another copy is kept
-        if entry.place is not None and entry.sha256 is not None and not entry.promised & Promise.DAMAGED:
+        if entry.place is not None and entry.sha256 is not None:
             size = entry.size_bytes or None
+        if self._is_kept(entry) and entry.promised & Promise.DAMAGED:
+            size = None  # it may have another one than was committed, and nothing is lost by keeping it
         if self._is_kept(entry):
             if entry.in_trash:
                 return True
