@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 _EXTENSIONS: Final = ", ".join(f"'{each.decode()}'" for each in sorted(BY_EXTENSION))
 # Everything behind the last dot: what rtrim leaves when it takes away all characters but dots.
 _EXTENSION: Final = "lower(substr(name, length(rtrim(name, replace(name, '.', ''))) + 1))"
-_KNOWN: Final = f"instr(name, '.') > 0 and {_EXTENSION} in ({_EXTENSIONS})"
+# Of a name that is no UTF-8 the functions of text may count too many bytes as one character: its end is what counts.
+_ENDS_SO: Final = f"lower(cast(substr(cast(name as blob), -1 - length({_EXTENSION})) as text)) = '.' || {_EXTENSION}"
+_KNOWN: Final = f"instr(name, '.') > 0 and {_EXTENSION} in ({_EXTENSIONS}) and {_ENDS_SO}"
 _HEAD: Final = (
     f"case when name glob '{HEADS[SOURCE - 1].decode()}?*' and name not glob '*.*.*' then {SOURCE}"
     f" when name like '{HEADS[TRANSCRIPT - 1].decode()}%' then {TRANSCRIPT}"

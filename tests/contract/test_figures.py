@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import trio
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recfs.catalogue.opening import open_catalogue
@@ -43,6 +43,7 @@ NAMES = st.builds(
 )
 
 
+@example([b"source.\xc0.\x803gp", b".\x80mp4", b"a.\xffMP4", b"b.\xc3mp4"])
 @given(st.lists(NAMES, min_size=1, max_size=40, unique=True))
 def test_names_say_in_sql_what_they_say_in_the_core(names: list[bytes]) -> None:
     nodes = [row(100 + number, name, 3) for number, name in enumerate(names)]

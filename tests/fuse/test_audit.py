@@ -121,7 +121,7 @@ def test_limits_and_who_set_them(audited: Mount) -> None:
     assert json.loads(limit["params"]) == {"user": "5", "max_bytes": 10_000}
     refused = [each for each in read(audited, "--op", "write") if each["result"] == "EDQUOT"]
     assert [each["path"] for each in refused] == [f"{audited.inner(rec)}/large"]
-    assert not read(audited, "--op", "status")
+    assert "status" not in {each["op"] for each in read(audited)}
 
 
 def test_names_cannot_forge_a_line(audited: Mount) -> None:
