@@ -14,13 +14,9 @@ a successor would: the mount stays, and so does what is open. `recfs/succession.
 
 from __future__ import annotations
 
-import gc
-import json
 import logging
 import os
-import resource
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,30 +24,27 @@ from typing import TYPE_CHECKING, Any
 import sdnotify
 import trio
 
-from recfs import keeping
+from recfs import process
 from recfs.api.answers import Answers
 from recfs.api.control import ControlServer
 from recfs.api.observing import WAITING, acts_of
 from recfs.config.metrics import address_of
-from recfs.core.units import format_size
-from recfs.disk.diskio import few_files
 from recfs.errors import MountError, RecfsError, StoreError, first_error
-from recfs.fs.handover.inheritance import Inheritance
-from recfs.fs.handover.kept_files import NAMELESS, KeptFiles, KeptNameless
+from recfs.fs.handover.kept_files import KeptFiles
 from recfs.fs.handover.open_files import Heir
 from recfs.fs.xattrs import Xattrs
 from recfs.fuse.kept.operations import KeptOperations
 from recfs.fuse.kernel import PyfuseKernelCache
-from recfs.fuse.mounting import Detached, OwnMount, abort, end_stuck, fuse_options, prepare_mountpoint
+from recfs.fuse.mounting import Detached, OwnMount, fuse_options, prepare_mountpoint
 from recfs.fuse.observers.acts import Acts
 from recfs.fuse.operations import Operations
 from recfs.fuse.passthrough import FuseSession
 from recfs.handing_over import HandingOver
+from recfs.kept_mount import KeptMount, give_up, left_by_the_dead
 from recfs.metrics.looking import Looking
 from recfs.metrics.requests import Requests
 from recfs.parts import DRAIN_S, Parts, opened
 from recfs.services.draining import DRAIN_POLL_S, HASH_PATIENCE_S
-from recfs.state.ledger import Ledger
 from recfs.state.problems import forever, reason_of
 from recfs.succession import Legacy, Predecessor, Successor, predecessor
 
@@ -72,9 +65,9 @@ def run(config: Config, mountpoint: Path, command: Sequence[str] = ()) -> None:
     *command* starts such a daemon from anywhere; without one, the mount is left to no successor. Where this process
     was started as one (`succession.predecessor`), it goes on with the mount that is there.
     """
-    _prepare_process()
+    process.prepare()
     before = predecessor()
-    legacy = before.legacy(config.root, mountpoint) if before is not None else _left_by_the_dead(config, mountpoint)
+    legacy = before.legacy(config.root, mountpoint) if before is not None else left_by_the_dead(config.root, mountpoint)
     if legacy is None:
         prepare_mountpoint(mountpoint, config.root)
     caught: list[int] = []
@@ -88,7 +81,7 @@ def run(config: Config, mountpoint: Path, command: Sequence[str] = ()) -> None:
             )
         except* RecfsError as group:
             if legacy is not None and legacy.died:
-                _give_up(mountpoint)
+                give_up(mountpoint)
             raise first_error(group) from group
         if leaving is None:
             return
@@ -108,54 +101,6 @@ def run(config: Config, mountpoint: Path, command: Sequence[str] = ()) -> None:
         for number in caught:
             os.kill(successor.pid, number)
         return
-
-
-def _left_by_the_dead(config: Config, mountpoint: Path) -> Legacy | None:
-    """The mount of a daemon that died, if the service manager has kept it for this one."""
-    kept = keeping.received()
-    device, ledger_fd = kept.get(keeping.DEVICE, -1), kept.get(keeping.LEDGER, -1)
-    if device < 0 or ledger_fd < 0:
-        return None
-    end_stuck(Path(os.path.realpath(config.root)))
-    try:
-        if not keeping.is_connected(device):
-            raise StoreError("its mount is gone")
-        legacy = Legacy.of_the_dead(device, ledger_fd)
-        legacy.nameless = {
-            int(name.removeprefix(NAMELESS)): fd for name, fd in kept.items() if name.startswith(NAMELESS)
-        }
-        if not legacy.mount or not OwnMount.identified(legacy.mount).is_there():
-            raise StoreError("its mount is not to be seen from here")
-    except RecfsError as error:
-        log.error("the daemon before this one died, and its mount cannot go on: %s", error)
-        _give_up(mountpoint)
-        for name, fd in kept.items():
-            keeping.remove(name)
-            os.close(fd)
-        return None
-    log.warning("the daemon before this one died; its mount goes on")
-    return legacy
-
-
-def _give_up(mountpoint: Path) -> None:
-    """Nobody goes on with the mount that was kept: what waits for an answer fails."""
-    for name in (keeping.DEVICE, keeping.LEDGER):
-        keeping.remove(name)
-    abort(mountpoint)
-
-
-def _prepare_process() -> None:
-    _raise_file_limit()
-    _raise_size_limit()
-    # Hashing threads run little Python, but between two of their system calls they hold the GIL for up to this long
-    # while a request waits. Ten times the default's frequency costs under 1 % and shortens that wait as much.
-    sys.setswitchinterval(0.0005)
-    # Looking through all objects for cycles stops everybody, with many inodes in memory for a tenth of a second. They
-    # make none; what does (tracebacks, tasks) is mostly found among the young. So the old are looked at more rarely. Of
-    # the young fewer are looked at at a time: 20,000 of them, as a large removal makes, took up to 28 ms.
-    gc.set_threshold(1000, 2, 700)
-    # A lease that is tried for a moment (disk/leases.py) may be broken by an open in just that moment.
-    signal.signal(signal.SIGIO, signal.SIG_IGN)
 
 
 async def _run(
@@ -211,10 +156,7 @@ class _Daemon:
         self._stop = trio.Event()
         self.handing_over = HandingOver(parts, session, kernel, command, self.mount, mountpoint, self._stop)
         self._took_over = legacy is not None
-        self._kept = legacy.ledger is not None if legacy is not None else keeping.is_offered()
-        if self._kept:
-            parts.tree.ledger = legacy.ledger if legacy is not None else Ledger.fresh()
-        self._nameless = KeptNameless(keeping.store, keeping.remove)
+        self._kept = KeptMount(parts, session, self.mount, legacy)
         self._impatient = trio.CancelScope()
         self._requests_made = Requests() if config.metrics.listen is not None else None
         """Counted for Prometheus; None: nobody asks."""
@@ -249,47 +191,26 @@ class _Daemon:
         kind = Operations if parts.tree.ledger is None else KeptOperations
         operations = kind(parts.vfs, xattrs, parts.store, parts.operators, self._session)
         if isinstance(operations, KeptOperations):
-            operations.nameless = self._nameless
-            parts.tree.events.subscribe(self._nameless)
+            operations.nameless = self._kept.nameless
+            parts.tree.events.subscribe(self._kept.nameless)
         if parts.observing.audit is not None:
             Acts(parts.vfs, parts.observing.audit).observe(operations)
         if self._requests_made is not None:
             self._requests_made.observe(operations)
         return operations
 
-    def _keep(self) -> None:
-        """Have the service manager keep the mount, should this process die."""
-        ledger, obstacle = self._parts.tree.ledger, self._session.why_not_left()
-        if ledger is None:
-            return
-        if obstacle is not None:
-            log.warning("the mount will not outlive this process: %s", obstacle)
-            self._kept = False
-            return
-        with self._parts.problems.aside("keeping", None):
-            told = Legacy(self._session.told(), Inheritance(), dict(self.mount.told())).session_as_json()
-            ledger.set_session(json.dumps(told).encode("ascii"))
-            keeping.store(ledger.fd, keeping.LEDGER)
-            keeping.store(self._session.told().device, keeping.DEVICE)
-
-    def _keep_no_more(self) -> None:
-        if self._kept:
-            self._nameless.forget_all()
-            for name in (keeping.DEVICE, keeping.LEDGER):
-                keeping.remove(name)
-
     async def take_over(self, legacy: Legacy, before: Predecessor | None) -> None:
         """Enter what an earlier daemon left, and begin when it says so. Raises RecfsError: it goes on itself then."""
         self._session.open(self._operations())
         if legacy.died and legacy.ledger is not None:
             for ino in legacy.nameless:
-                self._nameless.know(ino)
+                self._kept.nameless.know(ino)
             await KeptFiles(self._parts.vfs, legacy.ledger, legacy.nameless).take_over()
         else:
             await Heir(self._parts.vfs, legacy.files).take_over()
             for handle in self._parts.vfs.files.handles.values():
-                if handle.node.unlinked and self._kept:
-                    self._nameless.know(handle.node.ino)
+                if handle.node.unlinked and self._kept.is_kept:
+                    self._kept.nameless.know(handle.node.ino)
         await self._session.negotiate()
         if before is not None:
             await trio.to_thread.run_sync(before.ready)
@@ -324,7 +245,7 @@ class _Daemon:
                 await nursery.start(self._requests)
                 if not self._took_over:
                     await self._accelerate()
-                    self._keep()
+                    self._kept.keep()
                 log.info(
                     "%s is mounted on %s%s", parts.store.root, self.mount.point,
                     f", with {len(parts.vfs.files.handles)} open files of an earlier daemon" if self._took_over else "",
@@ -354,7 +275,7 @@ class _Daemon:
                 self.mount.detach()
             if self._legacy is None:
                 if not self._serving:
-                    self._keep_no_more()
+                    self._kept.let_go()
                 session.close()
             else:
                 session.abandon()
@@ -499,27 +420,3 @@ class _Daemon:
             parts.store.forget_mount()
         else:
             raise MountError(f"stopped, but {'; '.join(self._left)}: `recfs umount {self.mount.point}` clears it")
-
-
-def _raise_size_limit() -> None:
-    """Everybody's files are written with the daemon's limit (RLIMIT_FSIZE); the kernel keeps writers to their own."""
-    unlimited = resource.RLIM_INFINITY
-    _soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
-    except (ValueError, OSError):  # only root may raise the hard one (setrlimit(2))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-        log.warning(
-            "no file can become larger than %s (RLIMIT_FSIZE of %s bytes): start recfs without that limit (ulimit -f)",
-            format_size(hard), hard,
-        )  # fmt: skip
-
-
-def _raise_file_limit() -> None:
-    """One descriptor per open file: take what the system allows (setrlimit(2))."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    few = few_files()
-    if few is not None:
-        log.warning("%s", few)

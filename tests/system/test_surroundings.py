@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from recfs import daemon as daemon_module
+from recfs import process
 from recfs.catalogue.opening import open_catalogue
 from recfs.cli.checks.owner import fact_at
 from tests.system.fake_daemon import FILE, FakeDaemon, run
@@ -147,7 +147,7 @@ def _limits(monkeypatch: pytest.MonkeyPatch, *, root: bool) -> list[tuple[int, i
 
     monkeypatch.setattr(resource, "getrlimit", lambda which: limit)
     monkeypatch.setattr(resource, "setrlimit", setrlimit)
-    daemon_module._raise_size_limit()
+    process._raise_size_limit()
     return set_to
 
 
