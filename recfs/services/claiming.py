@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from recfs.core.model import State
 from recfs.core.ownership import Verdict
 from recfs.ports.rows import ROOT_INO
-from recfs.state.walk import walk
+from recfs.state.walk import Walk
 
 if TYPE_CHECKING:
     from recfs.state.tree import Tree
@@ -31,7 +31,7 @@ class Claiming:
 
     async def _send_again(self) -> None:
         """Have every stored file whose bytes are here uploaded anew: its object may be gone."""
-        async for found in walk(self._tree, await self._tree.directory(ROOT_INO)):
+        async for found in Walk(self._tree, await self._tree.directory(ROOT_INO)):
             if found.state is State.STORED and (node := await found.node()) is not None:
                 await self._tier.store_anew(node)
         await self._tree.behind.durable()

@@ -11,7 +11,7 @@ from recfs.core.model import State
 from recfs.core.units import format_size
 from recfs.errors import OutOfSpace
 from recfs.state.outcome import Outcome, side_by_side
-from recfs.state.walk import Found, walk
+from recfs.state.walk import Found, Walk
 
 if TYPE_CHECKING:
     from recfs.ports.reports import Reports
@@ -35,7 +35,7 @@ class LocalCopies:
     async def evict(self, top: DirNode | FileNode) -> dict[str, Any]:
         """Let local copies go, whatever the budget and `keep_local` say."""
         tier, outcome = self._tier, Outcome()
-        async for found in walk(self._tree, top):
+        async for found in Walk(self._tree, top):
             node = await found.node() if found.state is not State.EVICTED else None
             if found.state is State.EVICTED or (node is not None and node.state in (State.EVICTED, State.ARCHIVED)):
                 outcome.already += 1
@@ -67,7 +67,7 @@ class LocalCopies:
         outcome = Outcome()
         fetching = Fetching(self._tier, outcome)
         async with side_by_side() as nursery:
-            async for found in walk(self._tree, top):
+            async for found in Walk(self._tree, top):
                 if not found.state.is_remote:
                     outcome.already += 1
                     continue
@@ -82,7 +82,7 @@ class LocalCopies:
         fetching = Fetching(tier, Outcome())
         room = tier.settings.max_bytes - await self._pinned_bytes() if pinned else 0
         async with side_by_side() as nursery:
-            async for found in walk(self._tree, top):
+            async for found in Walk(self._tree, top):
                 node = await self._pinnable(found, outcome, pinned=pinned)
                 if node is None or node.object is None:
                     continue

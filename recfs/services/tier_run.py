@@ -15,7 +15,7 @@ from recfs.errors import Busy
 from recfs.ports.rows import UPLOAD
 from recfs.ports.sweep import Progress, Sweep
 from recfs.state.outcome import MOST_NAMED, Outcome, side_by_side
-from recfs.state.walk import Found, walk
+from recfs.state.walk import Found, Walk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,7 +146,7 @@ class _Run:
                 self._swept.done += self._only is not None
 
     async def _below(self, top: DirNode, nursery: trio.Nursery) -> None:
-        async for found in walk(self._tree, top):
+        async for found in Walk(self._tree, top):
             if self._swept.is_stopping:
                 break
             self._looked += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator
+from collections import deque
 from typing import TYPE_CHECKING
 
 import trio
@@ -55,29 +55,47 @@ async def file_at(tree: Tree, ino: int) -> FileNode | None:
     return node if isinstance(node, FileNode) else None
 
 
-async def walk(tree: Tree, top: DirNode | FileNode) -> AsyncGenerator[Found, None]:
-    """The file *top*, or all files below it. What is moved about meanwhile may be met twice, or not at all."""
-    if isinstance(top, FileNode):
-        yield Found(tree, top.parent, tuple(top.parts()), top)
-        return
-    pending = [(top.ino, 0)]
-    while pending:
-        ino, after = pending.pop()
+class Walk:
+    """The file *top*, or all files below it. What is moved about meanwhile may be met twice, or not at all.
+
+    No generator: one that is left half-way has to be closed by hand, or the collector finds it.
+    """
+
+    def __init__(self, tree: Tree, top: DirNode | FileNode) -> None:
+        self._tree = tree
+        self._found: deque[Found] = deque()
+        self._pending = [(top.ino, 0)]
+        if isinstance(top, FileNode):
+            self._pending.clear()
+            self._found.append(Found(tree, top.parent, tuple(top.parts()), top))
+
+    def __aiter__(self) -> Walk:
+        return self
+
+    async def __anext__(self) -> Found:
+        while not self._found:
+            if not self._pending:
+                raise StopAsyncIteration
+            await self._read(*self._pending.pop())
+            await trio.lowlevel.checkpoint()
+        return self._found.popleft()
+
+    async def _read(self, ino: int, after: int) -> None:
+        """One page of a directory: its files are found, the directories below it wait their turn."""
         try:
-            folder = await tree.directory(ino)
+            folder = await self._tree.directory(ino)
         except (Stale, NotADirectory):
-            continue
-        page = await tree.page(folder, after, PAGE)
+            return
+        page = await self._tree.page(folder, after, PAGE)
         if not page:
-            continue
+            return
         parts = tuple(folder.parts())
-        pending.append((ino, page[-1].ino))
+        self._pending.append((ino, page[-1].ino))
         below = [(each.ino, 0) for each in page if _kind(each) is Kind.DIR and each.ino != ino]
-        pending.extend(reversed(below))
+        self._pending.extend(reversed(below))
         for each in page:
             if isinstance(each, FileNode) or (isinstance(each, NodeRow) and each.kind is Kind.FILE):
-                yield Found(tree, folder, (*parts, each.name), each)
-        await trio.lowlevel.checkpoint()
+                self._found.append(Found(self._tree, folder, (*parts, each.name), each))
 
 
 def _kind(entry: Node | NodeRow) -> Kind:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,8 @@ import trio
 
 from recfs.core.model import State
 from recfs.errors import IsADirectory, NotFound
-from recfs.state.nodes import FileNode
-from recfs.state.walk import Found
+from recfs.state.nodes import DirNode, FileNode
+from recfs.state.walk import Found, Walk
 
 from .build import REC, Filesystem, pattern
 from .far import OTHER, Hold, ask, bucket, down, failing, fs, no_route, until
@@ -52,6 +54,18 @@ async def test_evict_walks_a_large_directory_page_by_page(fs: Filesystem, monkey
     await fs.reopen()
     assert (await ask(fs, "evict", path="users", recursive=True))["files"] == 14
     await fs.drain()
+
+
+async def test_a_walk_that_is_left_half_way_leaves_nothing_behind(fs: Filesystem) -> None:
+    """Whoever fails in the middle of it owes it nothing; trio would warn of a generator."""
+    for number in range(3):
+        await fs.write(f"{REC}/{number}", b"data")
+    top = await fs.vfs.tree.walk([os.fsencode(part) for part in REC.split("/")])
+    assert isinstance(top, DirNode)
+    async for found in Walk(fs.vfs.tree, top):
+        assert found.path == f"{REC}/0"
+        break
+    gc.collect()
 
 
 @no_route

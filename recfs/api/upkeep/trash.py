@@ -37,8 +37,7 @@ class TrashAnswers:
         """Those that are meant: by `ids`, else by what `_meant` knows. Raises NotFound."""
         ids = params.get("ids")
         if ids is None:
-            is_meant = _meant(params)
-            return [each async for each in self._trash.entries() if is_meant(each)]
+            return await self._trash.chosen(_meant(params))
         found: list[Trashed] = []
         missing: list[int] = []
         for number in dict.fromkeys(ids):

@@ -18,7 +18,7 @@ from recfs.state.nodes import DirNode
 from recfs.state.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from recfs.disk.home.publisher import HomePublisher
     from recfs.disk.trash_index import TrashIndex
@@ -95,14 +95,15 @@ class Trash:
                     return found, number
         return found, looked[-1] if len(looked) == most else None
 
-    async def entries(self) -> AsyncIterator[Trashed]:
-        """All there is, in the order in which it was deleted; what others do meanwhile may be in it or not."""
+    async def chosen(self, is_meant: Callable[[Trashed], bool]) -> list[Trashed]:
+        """Those that are meant, in the order of their deletion; what others do meanwhile may be in it or not."""
+        chosen: list[Trashed] = []
         after: int | None = 0
         while after is not None:
             found, after = self.page(after)
-            for each in found:
-                yield each
+            chosen += filter(is_meant, found)
             await trio.lowlevel.checkpoint()  # requests come first
+        return chosen
 
     def known(self, number: int) -> Trashed:
         """One of them. Raises NotFound. Atomic."""

@@ -25,7 +25,7 @@ from recfs.ports.rows import ROOT_INO
 from recfs.ports.sweep import Progress, Sweep
 from recfs.state.nodes import DirNode, FileNode
 from recfs.state.outcome import MOST_NAMED
-from recfs.state.walk import walk
+from recfs.state.walk import Walk
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -160,7 +160,7 @@ class VersionSweep:
             size, is_whole = node.bytes, node.state.is_whole or node.state.is_remote
         elif isinstance(node, DirNode):
             size = node.rbytes
-            async for below in walk(self._tree, node):
+            async for below in Walk(self._tree, node):
                 changed_ns = max(changed_ns, below.ctime_ns, below.mtime_ns)
                 is_whole = is_whole and (below.state.is_whole or below.state.is_remote)
         else:

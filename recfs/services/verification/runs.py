@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,7 +15,7 @@ from recfs.fs.verification.verifier import Pacer
 from recfs.state.nodes import DirNode
 from recfs.state.outcome import MOST_NAMED
 from recfs.state.problems import reason_of
-from recfs.state.walk import walk
+from recfs.state.walk import Walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,10 +92,9 @@ class Run:
         """Look at every file. What one of them raises is told as its own."""
         try:
             with self.scope:
-                async with contextlib.aclosing(walk(self._tree, self._top)) as files:
-                    async for found in files:
-                        if found.ctime_ns >= self._since_ns:
-                            await self._one(found)
+                async for found in Walk(self._tree, self._top):
+                    if found.ctime_ns >= self._since_ns:
+                        await self._one(found)
             await self._tree.behind.flush()
         except Exception as error:
             self.failed = reason_of(error)
