@@ -44,7 +44,7 @@ from recfs.fs.iomodes import IoModes
 from recfs.fs.recovery import Recovery, Report, Restored
 from recfs.fs.session import Sessions
 from recfs.fs.vfs import Vfs
-from recfs.fuse.passthrough import Acceleration
+from recfs.fuse.acceleration import Acceleration
 from recfs.observing.assembly import Observing, observing
 from recfs.ports.batch import Batch
 from recfs.remote import S3Services

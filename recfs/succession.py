@@ -26,7 +26,8 @@ from recfs.errors import MountError, StoreError
 from recfs.fs.handover import kept_files
 from recfs.fs.handover.inheritance import Inheritance
 from recfs.fs.handover.open_files import with_descriptors
-from recfs.fuse.passthrough import Acceleration, Inherited
+from recfs.fuse.acceleration import Acceleration
+from recfs.fuse.passthrough import Inherited
 from recfs.state.ledger import Ledger
 
 if TYPE_CHECKING:

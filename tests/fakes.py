@@ -13,7 +13,7 @@ from recfs.core import bounds
 from recfs.core.life import Life
 from recfs.core.model import Kind, State
 from recfs.errors import RowRefused
-from recfs.fuse.passthrough import Acceleration
+from recfs.fuse.acceleration import Acceleration
 from recfs.ports.batch import Batch
 from recfs.ports.rows import (
     ROOT_INO,

@@ -21,16 +21,16 @@ from recfs.fs.attributes import Changes
 from recfs.fs.caller import Caller
 from recfs.fs.fallback_entries import VIEW_BIT, FallbackEntry
 from recfs.fs.handles import Mode
-from recfs.fuse.entries import Entries
-from recfs.fuse.guard import ERRNO, errno_of, guarded, guarded_apart
-from recfs.fuse.observers.watched import Watched
-from recfs.fuse.passthrough import (
+from recfs.fuse.acceleration import (
     FOPEN_CACHE_DIR,
     FOPEN_DIRECT_IO,
     FOPEN_KEEP_CACHE,
     FOPEN_NOFLUSH,
     FOPEN_PASSTHROUGH,
 )
+from recfs.fuse.entries import Entries
+from recfs.fuse.guard import ERRNO, errno_of, guarded, guarded_apart
+from recfs.fuse.observers.watched import Watched
 from recfs.ports.rows import NodeRow
 from recfs.state.ledger import RESENT, Opened, flags_of
 from recfs.state.nodes import DirNode, Node

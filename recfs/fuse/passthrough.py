@@ -10,7 +10,7 @@ OPEN names a backing file. Neither that nor the INIT flags for it can be said th
 5. Requests pyfuse3 does not know are handed over by the extension (`extra_requests`), if the operations answer them.
 
 Each of these may be impossible: an old kernel, no extension, no fusermount3, no CAP_SYS_ADMIN. The file system then
-works as with plain pyfuse3, only slower, and `Acceleration.why_not` names the reason and the remedy.
+works as with plain pyfuse3, only slower, and `Acceleration.why_not` names the reason and the remedy (`acceleration.py`).
 
 For tests: RECFS_TEST_WITHOUT, a comma-separated list, hides what this machine has. "passthrough" and "killpriv" take
 the flag out of the kernel's offer; "reply" leaves the extension unloaded.
@@ -32,7 +32,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar, TypeVarTuple, Unpack
 
@@ -40,7 +40,8 @@ import pyfuse3
 import trio
 
 from recfs.errors import Busy, MountError
-from recfs.fuse import device, interpose, loop
+from recfs.fuse import acceleration, device, interpose, loop
+from recfs.fuse.acceleration import Acceleration
 from recfs.fuse.extra_requests import ExtraRequests, Handlers
 from recfs.fuse.standstill.gate import GATE, none_in_hand
 from recfs.state import waits
@@ -49,12 +50,6 @@ log = logging.getLogger("recfs.fuse")
 Args = TypeVarTuple("Args")
 Result = TypeVar("Result")
 
-FOPEN_DIRECT_IO: Final = 1 << 0
-FOPEN_KEEP_CACHE: Final = 1 << 1
-FOPEN_CACHE_DIR: Final = 1 << 3
-FOPEN_NOFLUSH: Final = 1 << 5
-FOPEN_PASSTHROUGH: Final = 1 << 7
-
 READ_AHEAD_BYTES: Final = 1 << 20
 """Doubles cold sequential reads through the daemon, compared with the kernel's 128 KiB."""
 
@@ -62,51 +57,6 @@ ANSWER_S: Final = 0.3
 """How long requests in hand are waited for before those that wait for something are given up."""
 GIVE_UP_S: Final = 5.0
 """In which a request has to end that waits for something no more. The disk and the catalogue take less."""
-
-_NOT_BUILT = (
-    "the extension recfs.fuse._fuse_reply is not there ({}); install gcc, libfuse3-dev and pkg-config, then run"
-    " scripts/setup (or pip install) again"
-)
-_NOT_EFFECTIVE = (
-    "pyfuse3 does not use the extension's functions: it was loaded first, or has libfuse built in; use a pyfuse3 that"
-    " is linked to libfuse3.so"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Acceleration:
-    """What the kernel does by itself on a mount, as far as it was tried."""
-
-    wanted: str
-    """From the config: "auto", "read" or "off"."""
-    reads: bool = False
-    """The kernel reads straight from the backing file."""
-    writes: bool = False
-    """… and writes to it."""
-    why_not: str | None = None
-    """The reason and the remedy when less is on than *wanted* asks for."""
-    killpriv: bool = False
-    """FUSE_HANDLE_KILLPRIV_V2: no question for security.capability before each write."""
-    open_flags: bool = False
-    """Open answers can carry flags that pyfuse3 does not have: FOPEN_NOFLUSH, FOPEN_CACHE_DIR."""
-    interrupts: bool = False
-    """Waiting requests end when their callers do (state/waits.py)."""
-    read_ahead_bytes: int = 0
-    """Read-ahead of the mount, 0 if unknown."""
-    max_background: int = 0
-    """Background requests at once, 0 if it was not ours to say."""
-
-    def as_dict(self) -> dict[str, object]:
-        """Return it for JSON."""
-        return asdict(self)
-
-    def summary(self) -> str:
-        """Return one line for people."""
-        if self.reads:
-            return "reads and writes" if self.writes else "reads only"
-        if self.wanted == "off":
-            return "off: switched off in the configuration"
-        return f"off: {self.why_not or 'not tried yet'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +150,7 @@ class FuseSession:
 
     def _take_over(self, operations: pyfuse3.Operations, left: Inherited) -> None:
         if self._reply is None:
-            raise MountError(_NOT_BUILT.format(interpose.why_not))
+            raise MountError(acceleration.why_no_extension())
         if left.acceleration.wanted != self.acceleration.wanted:
             raise MountError(
                 f"{self._mountpoint} was mounted with passthrough = {left.acceleration.wanted!r}, and the configuration"
@@ -344,26 +294,15 @@ class FuseSession:
     def _obstacle(self, fd: int, effective: bool) -> str | None:
         """What stands in the way of passthrough, and the remedy."""
         if self._reply is None:
-            return _NOT_BUILT.format(interpose.why_not)
+            return acceleration.why_no_extension()
         if self._plain_because is not None:
             return self._plain_because
         if not self._flags & device.Init.PASSTHROUGH:
-            return f"Linux {os.uname().release} does not offer FUSE passthrough; it takes Linux 6.9 or newer"
-        try:
-            self.backing_close(self.backing_open(fd))
-        except OSError as error:
-            if error.errno == errno.EPERM:
-                return (
-                    "registering backing files needs CAP_SYS_ADMIN; run recfs as root, or give its service"
-                    " AmbientCapabilities=CAP_SYS_ADMIN"
-                )
-            if error.errno == errno.ELOOP:
-                return (
-                    "the store lies on a stacked file system (overlayfs, as in a container's own layer; eCryptfs;"
-                    " another FUSE passthrough mount); put it on a volume or disk of its own"
-                )
-            return f"the kernel does not take files of the store as backing files ({os.strerror(error.errno or 0)})"
-        return None if effective else _NOT_EFFECTIVE
+            return acceleration.why_no_passthrough()
+        refused = acceleration.why_not_backed(lambda: self.backing_close(self.backing_open(fd)))
+        if refused is not None:
+            return refused
+        return None if effective else acceleration.NOT_EFFECTIVE
 
     # -- while it runs ---
 
@@ -406,13 +345,13 @@ class FuseSession:
     def why_not_left(self) -> str | None:
         """What keeps this mount from being left to another daemon, and the remedy."""
         if self._reply is None:
-            return _NOT_BUILT.format(interpose.why_not)
+            return acceleration.why_no_extension()
         if self._plain_because is not None:
             return self._plain_because
         if not self.acceleration.open_flags:
-            return _NOT_EFFECTIVE
+            return acceleration.NOT_EFFECTIVE
         if not device.offered(self._request) & device.Init.HAS_RESEND:
-            return f"Linux {os.uname().release} does not send requests again; it takes Linux 6.9 or newer"
+            return acceleration.why_no_resending()
         return None
 
     async def hold(self) -> None:

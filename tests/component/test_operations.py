@@ -17,8 +17,8 @@ import pyfuse3
 import pytest
 
 from recfs import errors
+from recfs.fuse.acceleration import FOPEN_DIRECT_IO
 from recfs.fuse.operations import ERRNO, Operations, errno_of
-from recfs.fuse.passthrough import FOPEN_DIRECT_IO
 from recfs.fuse.standstill.gate import GATE
 from recfs.ports.object_errors import ObjectArchived, ObjectStoreError
 from tests.fakes import StagedAnswers

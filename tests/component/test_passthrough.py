@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from recfs.errors import MountError
-from recfs.fuse import device, interpose, passthrough
+from recfs.fuse import acceleration, device, interpose
+from recfs.fuse.acceleration import Acceleration
 from recfs.fuse.device import Init, Wants, edit_init, mask_offer, offered, parse_init_answer
 from recfs.fuse.loop import MAX_TASKS
-from recfs.fuse.passthrough import Acceleration, FuseSession
+from recfs.fuse.passthrough import FuseSession
 from recfs.state.waits import WAITS
 
 READAHEAD = 128 << 10
@@ -182,7 +183,7 @@ def test_staging_refuses_nonsense(arguments: tuple[object, ...], error: type[Exc
 
 def test_a_session_without_the_extension_stages_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interpose, "reply", None)
-    FuseSession(Path("/nowhere"), set(), wanted="auto").stage(1, passthrough.FOPEN_NOFLUSH, 3)
+    FuseSession(Path("/nowhere"), set(), wanted="auto").stage(1, acceleration.FOPEN_NOFLUSH, 3)
 
 
 # --- the session, unmounted --------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from recfs.errors import MountError
-from recfs.fuse import interpose, passthrough
+from recfs.fuse import acceleration, interpose, passthrough
 
 # isort: split
 # After recfs.fs, which loads the extension that pyfuse3 is to find.
@@ -63,12 +63,12 @@ class Mirror(pyfuse3.Operations):
 
     def _stage(self, inode: int, fd: int, flags: int) -> None:
         writing = flags & os.O_ACCMODE != os.O_RDONLY
-        open_flags = 0 if writing else passthrough.FOPEN_NOFLUSH
+        open_flags = 0 if writing else acceleration.FOPEN_NOFLUSH
         told = self.session.acceleration
         self.inode_of[fd] = inode
         if not (told.reads and told.writes):
             if told.wanted != "off":  # else pyfuse3's own flags count
-                self.session.stage(fd, open_flags | passthrough.FOPEN_KEEP_CACHE)
+                self.session.stage(fd, open_flags | acceleration.FOPEN_KEEP_CACHE)
             return
         held = self.backing.setdefault(inode, [0, 0])
         held[0] = held[0] or self.session.backing_open(fd)
@@ -127,7 +127,7 @@ class Mirror(pyfuse3.Operations):
 
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         self.requests["opendir"] += 1
-        self.session.stage(inode, passthrough.FOPEN_CACHE_DIR | passthrough.FOPEN_KEEP_CACHE)
+        self.session.stage(inode, acceleration.FOPEN_CACHE_DIR | acceleration.FOPEN_KEEP_CACHE)
         return inode
 
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
