@@ -10,7 +10,7 @@ OPEN names a backing file. Neither that nor the INIT flags for it can be said th
 5. Requests pyfuse3 does not know are handed over by the extension (`extra_requests`), if the operations answer them.
 
 Each of these may be impossible: an old kernel, no extension, no fusermount3, no CAP_SYS_ADMIN. The file system then
-works as with plain pyfuse3, only slower, and `Acceleration.why_not` names the reason and the remedy (`acceleration.py`).
+works as with plain pyfuse3, only slower, and `Acceleration.why_not` says the reason and the remedy (`acceleration.py`).
 
 For tests: RECFS_TEST_WITHOUT, a comma-separated list, hides what this machine has. "passthrough" and "killpriv" take
 the flag out of the kernel's offer; "reply" leaves the extension unloaded.
