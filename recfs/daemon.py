@@ -49,7 +49,7 @@ from recfs.state.problems import forever, reason_of
 from recfs.succession import Legacy, Predecessor, Successor, predecessor
 
 if TYPE_CHECKING:
-    from recfs.config import Config
+    from recfs.config import Settings
 
 log = logging.getLogger("recfs.daemon")
 
@@ -59,13 +59,14 @@ LAST_RELEASES_S = 1.0
 """How long it waits, after unmounting, to hear of what was closed."""
 
 
-def run(config: Config, mountpoint: Path, command: Sequence[str] = ()) -> None:
-    """Serve *config*'s store at *mountpoint* until told to stop. Raises RecfsError when it cannot start.
+def run(settings: Settings, mountpoint: Path, command: Sequence[str] = ()) -> None:
+    """Serve the store of *settings* at *mountpoint* until told to stop. Raises RecfsError when it cannot start.
 
     *command* starts such a daemon from anywhere; without one, the mount is left to no successor. Where this process
     was started as one (`succession.predecessor`), it goes on with the mount that is there.
     """
     process.prepare()
+    config = settings.config
     before = predecessor()
     legacy = before.legacy(config.root, mountpoint) if before is not None else left_by_the_dead(config.root, mountpoint)
     if legacy is None:
@@ -77,7 +78,7 @@ def run(config: Config, mountpoint: Path, command: Sequence[str] = ()) -> None:
     while True:
         try:
             leaving = trio.run(
-                _run, config, mountpoint, command, legacy, before, refusal, caught, strict_exception_groups=True
+                _run, settings, mountpoint, command, legacy, before, refusal, caught, strict_exception_groups=True
             )
         except* RecfsError as group:
             if legacy is not None and legacy.died:
@@ -104,10 +105,11 @@ def run(config: Config, mountpoint: Path, command: Sequence[str] = ()) -> None:
 
 
 async def _run(
-    config: Config, mountpoint: Path, command: Sequence[str], legacy: Legacy | None, before: Predecessor | None,
+    settings: Settings, mountpoint: Path, command: Sequence[str], legacy: Legacy | None, before: Predecessor | None,
     refusal: str, caught: list[int],
 ) -> tuple[Successor, Legacy] | None:  # fmt: skip
     """Serve until the end; what is left, and to whom, where another process is to go on."""
+    config = settings.config
     kernel = PyfuseKernelCache()
     notifier = sdnotify.SystemdNotifier() if "NOTIFY_SOCKET" in os.environ else None
     inherited = legacy.session if legacy is not None else None
@@ -115,7 +117,7 @@ async def _run(
     lock_fd, kept_open = (legacy.lock_fd, legacy.writing) if legacy is not None else (-1, frozenset[int]())
     died = legacy is not None and legacy.died
     async with opened(config, kernel, session, lock_fd=lock_fd, kept_open=kept_open, rows_come_first=died) as parts:
-        daemon = _Daemon(config, mountpoint, parts, session, kernel, command, legacy)
+        daemon = _Daemon(settings, mountpoint, parts, session, kernel, command, legacy)
         daemon.handing_over.refused = refusal
         if caught:
             daemon.stop()
@@ -145,10 +147,10 @@ class _Daemon:
     """One mounted store between READY and its end."""
 
     def __init__(
-        self, config: Config, mountpoint: Path, parts: Parts, session: FuseSession, kernel: PyfuseKernelCache,
+        self, settings: Settings, mountpoint: Path, parts: Parts, session: FuseSession, kernel: PyfuseKernelCache,
         command: Sequence[str], legacy: Legacy | None,
     ) -> None:  # fmt: skip
-        self._config = config
+        self._config = config = settings.config
         self._session = session
         self._kernel = kernel
         self.mount = OwnMount.identified(legacy.mount) if legacy is not None and legacy.mount else OwnMount(mountpoint)
@@ -173,7 +175,7 @@ class _Daemon:
         self._answers = Answers(
             config, parts.store, parts.vfs, parts.tier, parts.committer, parts.publisher, parts.work, parts.timekeeper,
             parts.reports, parts.observing, mountpoint, self._stop.set, parts.recovered, session, self.mount.look,
-            self.mount.is_there, parts.sweeps,
+            self.mount.is_there, parts.sweeps, settings.origins,
         )  # fmt: skip
 
     def stop(self) -> None:

@@ -24,8 +24,9 @@ class Offline:
     """A store taken into use by a command, nothing mounted. Each call starts, answers and finishes what it began."""
 
     def __init__(self, config: Config) -> None:
-        is_known = config != config_for_root(config.root)
-        # Defaults are nobody's decision: what the store's own configuration has its trash keep is not given up.
+        # Defaults are nobody's decision: what the store's own configuration has its trash keep is not given up. What a
+        # shell has in its environment need not be what the daemon had.
+        is_known = config not in (config_for_root(config.root), config_for_root(config.root, os.environ))
         self._config = config if is_known else config.giving_nothing_up()
 
     def call(self, method: str, **params: Any) -> Any:

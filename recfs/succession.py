@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from recfs.config import TAKE_OVER
 from recfs.errors import MountError, StoreError
 from recfs.fs.handover import kept_files
 from recfs.fs.handover.inheritance import Inheritance
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-VARIABLE = "RECFS_TAKE_OVER"
+VARIABLE = TAKE_OVER
 """Names the successor's end of the socket."""
 PREPARE_S = 120.0
 """How long a successor may take until it is prepared; the mount is served meanwhile."""

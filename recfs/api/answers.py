@@ -29,7 +29,7 @@ from recfs.state.accounts import LIMIT_NAMES
 from recfs.state.nodes import FileNode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from recfs.api.control import Handler
@@ -76,6 +76,8 @@ class Answers:
     """Whether it is there: umount(8) may have taken it away while somebody holds it."""
     sweeps: Sweeps | None = None
     """What is looked at now and then; None where no daemon runs."""
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Where each setting is from, by its dotted key (`config.Settings`)."""
     started_s: float = field(default_factory=time.monotonic)
     waits_for_uploads: bool = True
     """Whether the stop that was asked for does; what it leaves, the next start goes on with."""
@@ -166,7 +168,7 @@ class Answers:
 
     async def settings(self, params: dict[str, Any]) -> dict[str, Any]:
         """The configuration this daemon runs with, and how many descriptors it may have."""
-        return {"config": plain(self.config), "max_descriptors": file_limit()}
+        return {"config": plain(self.config), "origins": dict(self.origins), "max_descriptors": file_limit()}
 
     def _open_files(self) -> list[dict[str, Any]]:
         opened: dict[int, FileNode] = {handle.node.ino: handle.node for handle in self.vfs.files.handles.values()}

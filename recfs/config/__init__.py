@@ -14,17 +14,22 @@ together. recfs.conf.example documents the keys, and a test keeps the two the sa
     lifecycle  [lifecycle], what the bucket does by itself
     model      Config, and what holds between its tables
     explain    mistakes in words
+    lines      on which line a setting stands
+    environment  settings of variables
+    settings   where each setting is from
     load       finding and reading the file
     plain      settings as JSON carries them
 """
 
 from recfs.config.backup import BackupSection
+from recfs.config.environment import ENV_CONFIG, TAKE_OVER, assignment
 from recfs.config.lifecycle import LifecycleSection
-from recfs.config.load import ENV_CONFIG, SYSTEM_CONFIG, config_for_root, find_config, load_config
+from recfs.config.load import SYSTEM_CONFIG, config_for_root, find_config, find_settings, load_config
 from recfs.config.model import SECTIONS, Config
 from recfs.config.plain import from_plain, plain
 from recfs.config.s3 import CacheSection, RouteSection, S3Section, UploadSection
 from recfs.config.sections import DEFAULT_FALLBACK, FallbackSection, QuotaSection
+from recfs.config.settings import Options, Settings
 from recfs.config.sweeps import SweepSection
 from recfs.config.types import AbsolutePath, Duration, Size
 
@@ -33,6 +38,7 @@ __all__ = [
     "ENV_CONFIG",
     "SECTIONS",
     "SYSTEM_CONFIG",
+    "TAKE_OVER",
     "AbsolutePath",
     "BackupSection",
     "CacheSection",
@@ -40,14 +46,18 @@ __all__ = [
     "Duration",
     "FallbackSection",
     "LifecycleSection",
+    "Options",
     "QuotaSection",
     "RouteSection",
     "S3Section",
+    "Settings",
     "Size",
     "SweepSection",
     "UploadSection",
+    "assignment",
     "config_for_root",
     "find_config",
+    "find_settings",
     "from_plain",
     "load_config",
     "plain",

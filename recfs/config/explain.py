@@ -2,32 +2,45 @@
 
 import difflib
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pydantic
 from pydantic_core import ErrorDetails
 
 from recfs.config.lifecycle import TransitionSection
-from recfs.config.model import SECTIONS, Config
+from recfs.config.lines import Location
+from recfs.config.model import LISTS, SECTIONS, Config
 from recfs.core.units import format_duration, format_size
 
-_LISTS = ("fallback", "retention", "route", "versions")
-"""Tables that may be there several times: [[fallback]]."""
 _TRANSITIONS = '[{ prefix = "users/", after = "90d", storage_class = "GLACIER" }]'
 _MAX_FOUND_CHARS = 60
 _SECRET = re.compile("access_?key|secret|token|password|credentials$", re.IGNORECASE)
 _USERINFO = re.compile(r"//[^/\s]*@")
-_NO_SECRETS = (
+NO_SECRETS = (
     "recfs.conf holds no credentials; write them into a file of their own and name it with credentials_file, "
     "or name a profile of ~/.aws/credentials, or leave both out for $AWS_ACCESS_KEY_ID and the machine's role"
 )
 
 
-def mistakes(error: pydantic.ValidationError, data: dict[str, Any]) -> list[str]:
-    """Give one line per mistake, each once, in the order of the settings; `data` is what the file says."""
+def mistakes(
+    error: pydantic.ValidationError, data: dict[str, Any], where: Callable[[Location], str] = lambda _location: ""
+) -> list[str]:
+    """Give one line per mistake, each once, in the order of the settings; `data` is what was said.
+
+    *where* has what the line begins with: where the setting was read.
+    """
     # A default that follows from other settings cannot be had after a mistake, and is none of its own.
     details = (each for each in error.errors(include_url=False) if each["type"] != "default_factory_not_called")
-    return list(dict.fromkeys(_explain(detail, data) for detail in details))
+    told = ((detail["loc"], _explain(detail, data)) for detail in details)
+    return list(dict.fromkeys(where(location or _first_named(mistake)) + mistake for location, mistake in told))
+
+
+def _first_named(mistake: str) -> Location:
+    """The setting that a sentence about several begins with."""
+    named = re.match(r"[\w.\[\]]+", mistake)
+    parts = re.findall(r"\w+", named[0]) if named is not None else []
+    return tuple(int(part) - 1 if part.isdecimal() else part for part in parts)
 
 
 def _explain(detail: ErrorDetails, data: dict[str, Any]) -> str:
@@ -83,7 +96,7 @@ def _wrong(detail: ErrorDetails, value: object) -> str:
             homes = _homes(table)
             meant = f"; the key {table} belongs below {homes}" if homes else ""
             return f"wrong type; write [[{table}]], once per rule, or {table} = [] for none{meant}"
-        case "model_type" if table in _LISTS:
+        case "model_type" if table in LISTS:
             keys = " and ".join(f'{key} = "..."' for key in _required(table))
             return f"wrong type; write [[{table}]] and below it {keys}"
         case "model_type":
@@ -102,11 +115,16 @@ def _bound(bound: object, value: object) -> str:
     return format_size(bound, exact=True) if isinstance(bound, int) and isinstance(value, str) else str(bound)
 
 
+def is_secret(name: str) -> bool:
+    """Whether a key of this name would be one for a password or an access key."""
+    return _SECRET.search(name) is not None
+
+
 def _nearest(loc: tuple[int | str, ...]) -> str:
     """Suggest a key: one of that name elsewhere, else the nearest in the same table, else list the table."""
     name = str(loc[-1])
-    if _SECRET.search(name):
-        return _NO_SECRETS
+    if is_secret(name):
+        return NO_SECRETS
     table: type[pydantic.BaseModel] = SECTIONS[str(loc[0])] if len(loc) > 1 else Config
     if loc[:2] == ("lifecycle", "transitions"):
         table = TransitionSection
@@ -125,7 +143,7 @@ def _homes(name: str) -> str:
 
 
 def _header(table: str) -> str:
-    return f"[[{table}]]" if table in _LISTS else f"[{table}]"
+    return f"[[{table}]]" if table in LISTS else f"[{table}]"
 
 
 def _value(data: Any, loc: tuple[int | str, ...]) -> Any:

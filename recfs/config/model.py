@@ -186,3 +186,5 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "lifecycle": LifecycleSection,
 }
 """The tables of recfs.conf; the other fields of `Config` are keys above them."""
+LISTS = ("fallback", "retention", "route", "versions")
+"""Those that may be there several times: [[fallback]]."""

@@ -487,13 +487,20 @@ def test_config_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown["fallback"] == [{"pattern": "users/*/thumbnails/*", "target": "shared/thumbnails/*"}]
     plain = run("config", "show").stdout
     assert str(conf) in plain
-    assert re.search(r"^min_free +2 GiB$", plain, re.MULTILINE)
-    assert re.search(r"^retention +\[\]$", plain, re.MULTILINE)
+    assert re.search(rf"^min_free +2 GiB +{conf}, line 2$", plain, re.MULTILINE)
+    assert re.search(r"^retention +\[\] +default$", plain, re.MULTILINE)
     with conf.open("a") as file:
         file.write('[[retention]]\nretention = "90d"\ngrace = "1h"\n')
+    monkeypatch.setenv("RECFS_QUOTA__MAX_FILES", "7")
     plain = run("config", "show").stdout
-    assert re.search(r"^retention\[1\]\.retention +90d$", plain, re.MULTILINE)
-    assert re.search(r"^retention\[1\]\.grace +1h$", plain, re.MULTILINE)
+    assert re.search(rf"^retention\[1\]\.retention +90d +{conf}, line 6$", plain, re.MULTILINE)
+    assert re.search(rf"^retention\[1\]\.grace +1h +{conf}, line 7$", plain, re.MULTILINE)
+    assert re.search(r"^quota\.max_files +7 +\$RECFS_QUOTA__MAX_FILES$", plain, re.MULTILINE)
+    origins = json.loads(run("config", "show", "--json").stdout)["origins"]
+    assert (origins["quota.max_files"], origins["root"]) == ("$RECFS_QUOTA__MAX_FILES", f"{conf}, line 1")
+    monkeypatch.setenv("RECFS_QUOTA__MAX_FILE", "7")
+    refused = run("config", "show")
+    assert (refused.exit_code, "did you mean $RECFS_QUOTA__MAX_FILES?" in refused.stderr) == (3, True)
 
 
 def test_every_command_has_help_and_takes_json() -> None:

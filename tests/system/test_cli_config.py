@@ -30,18 +30,18 @@ def test_config_show_of_the_s3_tier(tmp_path: Path) -> None:
     assert [rule["to"] for rule in shown["route"]] == ["local", "s3"]
     assert set(shown["route"][0]) == set(SECTIONS["route"].model_fields)
     plain = run("config", "show", "--config", conf).stdout
-    for line in (
-        "root +/srv/recfs",
-        's3.prefix +""',
-        "s3.tags.deadline +x",
-        r"route\[1\].pattern +temp/\*\*",
-        r"route\[2\].min_size +1 MiB",
-        r"route\[2\].max_size +-",
-        r"route\[2\].keep_local +7d",
-        "cache.max_size +20 GiB",
-        "upload.retry_max +5m",
+    for line, origin in (
+        ("root +/srv/recfs", f"{conf}, line 1"),
+        ('s3.prefix +""', "default"),
+        ("s3.tags.deadline +x", f"{conf}, line 4"),
+        (r"route\[1\].pattern +temp/\*\*", f"{conf}, line 6"),
+        (r"route\[2\].min_size +1 MiB", f"{conf}, line 11"),
+        (r"route\[2\].max_size +-", "default"),
+        (r"route\[2\].keep_local +7d", f"{conf}, line 12"),
+        ("cache.max_size +20 GiB", "default"),
+        ("upload.retry_max +5m", "default"),
     ):
-        assert re.search(f"^{line}$", plain, re.MULTILINE), line
+        assert re.search(f"^{line} +{origin}$", plain, re.MULTILINE), line
 
 
 def test_config_show_writes_sizes_and_durations_with_their_units(tmp_path: Path) -> None:
@@ -52,5 +52,5 @@ def test_config_show_writes_sizes_and_durations_with_their_units(tmp_path: Path)
     unit = re.compile(r'(\w+) = "[0-9]+ ?([A-Za-z]+)"$', re.MULTILINE)
     written = [key for key, _unit in unit.findall(conf.read_text("utf-8"))]
     assert len(written) > 20
-    shown = dict(re.findall(r"^\S*?(\w+) +(.+)$", plain, re.MULTILINE))
+    shown = dict(re.findall(r"^\S*?(\w+) +(.+?)  +\S+, line \d+$", plain, re.MULTILINE))
     assert [key for key in written if not re.fullmatch(r"[0-9.]+ ?[A-Za-z]+", shown[key])] == []

@@ -206,11 +206,11 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     """Play the daemon; what it was run with. An exception put in first is raised."""
     calls: list[Any] = []
 
-    def play(config: Any, mountpoint: Path, command: list[str]) -> None:
+    def play(settings: Any, mountpoint: Path, command: list[str]) -> None:
         assert command[1:5] == ["-P", "-m", "recfs", "mount"]  # what a hand-over runs again
         if calls and isinstance(calls[0], Exception):
             raise calls[0]
-        calls.append((config.root, mountpoint))
+        calls.append((settings.config.root, mountpoint))
 
     fake = SimpleNamespace(run=play)
     monkeypatch.setitem(sys.modules, "recfs.daemon", fake)
@@ -231,6 +231,10 @@ def test_mount_takes_the_mount_point_of_the_config(tmp_path: Path, runs: list[An
     conf.write_text('root = "/srv/recfs"\nmountpoint = "/mnt/recordings"\n')
     assert json.loads(run("mount", "--config", conf, "--json").stdout)["mountpoint"] == "/mnt/recordings"
     assert runs == [(Path("/srv/recfs"), Path("/mnt/recordings"))]
+    assert run("mount", "--config", conf, "--set", "mountpoint=/mnt/other").exit_code == 0
+    assert runs[1] == (Path("/srv/recfs"), Path("/mnt/other"))
+    refused = run("mount", "--config", conf, "--set", "min_fre=5")
+    assert (refused.exit_code, "did you mean min_free?" in refused.stderr) == (3, True)
 
 
 def test_mount_without_a_mount_point(root: Path, runs: list[Any]) -> None:

@@ -113,8 +113,8 @@ def print_table(
     out.print(table)
 
 
-def print_facts(facts: Iterable[tuple[str, str | Text]], *, title: str = "") -> None:
-    """Print `name  value` lines."""
+def print_facts(facts: Iterable[Sequence[str | Text]], *, title: str = "") -> None:
+    """Print `name  value` lines; with a third column where there are remarks on the values."""
     facts = list(facts)
     out = console()
     if not out.is_terminal:
@@ -124,6 +124,8 @@ def print_facts(facts: Iterable[tuple[str, str | Text]], *, title: str = "") -> 
     table.title_justify, table.title_style = "left", "bold"
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
+    if facts and len(facts[0]) > 2:
+        table.add_column(style="dim", overflow="fold")
     for fact in facts:
         table.add_row(*fact)
     out.print(table)

@@ -19,7 +19,7 @@ from recfs.core.naming import show_name
 from recfs.errors import NO_S3, ConfigError, ControlError, DaemonNotRunning, InvalidPath, NotAStore, NotSupported
 
 if TYPE_CHECKING:
-    from recfs.config import Config
+    from recfs.config import Config, Settings
     from recfs.ports.reports import Reports, Snapshot
 
 TOP_LEVELS = ("users", "shared", "temp")
@@ -335,35 +335,48 @@ def _root_around(path: Path) -> Path | None:
 def _store_at(root: Path) -> Store:
     from recfs.config import config_for_root
 
-    return Store(config_for_root(root))
+    return Store(config_for_root(root, os.environ))
 
 
 def in_effect(invocation: Invocation) -> "tuple[Config, str]":
+    """Return the configuration that holds for the store a command means, and where it is from, as `all_in_effect`."""
+    settings, source = all_in_effect(invocation)
+    return settings.config, source
+
+
+def all_in_effect(invocation: Invocation) -> "tuple[Settings, str]":
     """Return the settings that hold for the store a command means, and where they come from, for people.
 
     --config is meant itself. Else a daemon that runs tells its own; without one they are what a start would have.
     Raises ConfigError, MountError, ControlError.
     """
-    from recfs.config import ENV_CONFIG, SYSTEM_CONFIG, from_plain
+    from recfs.config import ENV_CONFIG, SYSTEM_CONFIG, Settings, from_plain
 
-    store = open_store(invocation)
     if invocation.config is not None:
-        return store.config, str(invocation.config)
+        return _settings(invocation), str(invocation.config)
+    store = open_store(invocation)
     try:
         told = store.client(_SETTINGS_S).call("settings")
-        return from_plain(told["config"], "settings"), f"the daemon of {store.root}"
+        config = from_plain(told["config"], "settings")
+        return Settings(config, told.get("origins", {})), f"the daemon of {store.root}"
     except DaemonNotRunning:
         pass
+    settings = _settings(invocation)
     if invocation.root is not None:
-        return store.config, f"--root {invocation.root}"
-    return store.config, os.environ.get(ENV_CONFIG) or str(SYSTEM_CONFIG)
+        return settings, f"--root {invocation.root}"
+    named = os.environ.get(ENV_CONFIG)
+    return settings, named or (str(SYSTEM_CONFIG) if os.path.lexists(SYSTEM_CONFIG) else "the environment")
 
 
 def configured(invocation: Invocation) -> "Config":
     """Return the settings --root, --config, $RECFS_CONFIG or /etc name. Raises ConfigError, MountError."""
-    from recfs.config import find_config
+    return _settings(invocation).config
+
+
+def _settings(invocation: Invocation) -> "Settings":
+    from recfs.config import find_settings
 
     root = invocation.root
     if root is not None:
         root = _root_around(root) or root
-    return find_config(invocation.config, root, os.environ)
+    return find_settings(invocation.config, root, os.environ)

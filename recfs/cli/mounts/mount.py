@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,7 +19,7 @@ from recfs.cli.mounts.logs import set_up_logging
 from recfs.errors import ConfigError, RecfsError, StoreError
 
 if TYPE_CHECKING:
-    from recfs.config import Config
+    from recfs.config import Config, Options
 
 _ANSWER_S = 5.0
 """How long a daemon may take to say what it serves."""
@@ -55,6 +55,13 @@ $ echo $?
     help="With -d: longest wait; then the daemon is stopped again.",
 )
 @click.option("--log-file", type=click.Path(path_type=Path), metavar="FILE", help="In place of [log].file.")
+@click.option(
+    "--set",
+    "assigned",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting in place of recfs.conf's, such as quota.max_bytes=500GiB; may be given several times.",
+)
 @store_options
 @click.pass_obj
 def mount(
@@ -65,21 +72,24 @@ def mount(
     verbose: bool,
     start_timeout: float,
     log_file: Path | None,
+    assigned: tuple[str, ...],
 ) -> None:
     """Mount a store and serve it until stopped.
 
     MOUNTPOINT defaults to `mountpoint` of recfs.conf. Where there is no store, a new one is made, unless `--existing`.
     A root with a catalogue, and with neither `users` nor `shared` nor `temp`, is refused: a disk of it is missing.
-    `recfs mount --root DIR MOUNTPOINT` needs no config file. Ctrl-C and SIGTERM stop it cleanly.
+    `recfs mount --root DIR MOUNTPOINT` needs no config file. A setting can also come from the environment
+    ($RECFS_QUOTA__MAX_BYTES), which goes before the file, and from `--set`, which goes before both.
+    Ctrl-C and SIGTERM stop it cleanly.
 
     With `-d`, a store that is mounted there already stays so: exit code 0, and its settings are those of its start. A
     daemon that cannot start has its message, its exit code and, with `--json`, the kind of its error repeated.
     """
-    from recfs.config import find_config
+    from recfs.config import find_settings
 
-    config = find_config(invocation.config, invocation.root, os.environ)
-    if existing:
-        config = config.model_copy(update={"existing": True})
+    options = _options(existing=existing, verbose=verbose, log_file=log_file, assigned=assigned)
+    settings = find_settings(invocation.config, invocation.root, os.environ, options=options)
+    config = settings.config
     chosen = mountpoint or config.mountpoint
     if chosen is None:
         raise click.UsageError("no mount point: give MOUNTPOINT, or set `mountpoint` in recfs.conf")
@@ -88,25 +98,25 @@ def mount(
 
     presence.require(config.root, existing=config.existing)  # before a log is begun there
     _require_disk(config.root)
-    file = cwd.absolute(log_file) if log_file is not None else config.log.file
     if detach:
-        log = file or config.root / INTERNAL_DIR / "log"
+        log = config.log.file or config.root / INTERNAL_DIR / "log"
         if (pid := _served_by(config.root, target)) is not None:
             _tell(invocation, config, target, pid, log, "is mounted already")
             return
         _require_steady(invocation)
-        pid = _mount_detached(invocation, config, target, log, verbose=verbose, timeout_s=start_timeout)
+        command = _command(invocation, target, log, existing=existing, verbose=verbose, assigned=assigned)
+        pid = start_detached(command, log, timeout_s=start_timeout)
         _tell(invocation, config, target, pid, log, "is mounted")
         return
     with failure_notified():
-        set_up_logging("debug" if verbose else config.log.level, file)
+        set_up_logging(config.log.level, config.log.file)
         from recfs import daemon
 
-        command = _command(invocation, config, target, file, verbose=verbose)
+        command = _command(invocation, target, log_file, existing=existing, verbose=verbose, assigned=assigned)
         os.environ.update(import_path())  # for that command
         # The daemon holds nobody's directory busy; every path it was given is absolute.
         os.chdir("/")
-        daemon.run(config, target, command)
+        daemon.run(settings, target, command)
     if invocation.json:
         output.emit_json({"root": str(config.root), "mountpoint": str(target), "stopped": True})
 
@@ -152,33 +162,38 @@ def _names_a_descriptor(path: str) -> bool:
     return False
 
 
-def _mount_detached(
-    invocation: Invocation,
-    config: "Config",
-    target: Path,
-    log: Path,
-    *,
-    verbose: bool,
-    timeout_s: float,
-) -> int:
-    """Start the daemon; returns its process number when the mount is ready."""
-    return start_detached(_command(invocation, config, target, log, verbose=verbose), log, timeout_s=timeout_s)
+def _options(*, existing: bool, verbose: bool, log_file: Path | None, assigned: tuple[str, ...]) -> "Options":
+    """What the command line says of settings. Raises UsageError, ConfigError."""
+    from recfs.config import Options, assignment
+
+    said: dict[tuple[str | int, ...], tuple[str, Any]] = {}
+    for each in assigned:
+        location, value = assignment(each)
+        said[location] = "--set", value
+    if existing:
+        said["existing",] = "--existing", True
+    if verbose:
+        said["log", "level"] = "--verbose", "debug"
+    if log_file is not None:
+        said["log", "file"] = "--log-file", str(cwd.absolute(log_file))
+    return Options(said)
 
 
-def _command(invocation: Invocation, config: "Config", target: Path, log: Path | None, *, verbose: bool) -> list[str]:
+def _command(
+    invocation: Invocation, target: Path, log: Path | None, *, existing: bool, verbose: bool, assigned: tuple[str, ...]
+) -> list[str]:
     """What starts the same daemon from any working directory."""
     # -P: the daemon, often root, must not import what lies in somebody's working directory.
     command = [sys.executable, "-P", "-m", "recfs", "mount"]
     if log is not None:
-        command += ["--log-file", str(log)]
+        command += ["--log-file", str(cwd.absolute(log))]
     for option, value in (("--config", invocation.config), ("--root", invocation.root)):
         if value is not None:
             command += [option, str(cwd.absolute(value))]
+    for each in assigned:
+        command += ["--set", each]
     command += (
-        ["--existing"] * config.existing
-        + ["--verbose"] * verbose
-        + ["--debug"] * invocation.debug
-        + ["--", str(target)]
+        ["--existing"] * existing + ["--verbose"] * verbose + ["--debug"] * invocation.debug + ["--", str(target)]
     )
     return command
 

@@ -10,7 +10,7 @@ from recfs.cli.common import output
 from recfs.cli.common.exits import ExitCode
 from recfs.cli.common.help import Group
 from recfs.cli.common.options import Invocation, store_options
-from recfs.cli.common.store import in_effect
+from recfs.cli.common.store import all_in_effect, in_effect
 
 _SECONDS = frozenset(
     {
@@ -77,20 +77,26 @@ def check(invocation: Invocation, file: Path | None) -> None:
 @store_options
 @click.pass_obj
 def show(invocation: Invocation) -> None:
-    """Show every setting in effect, defaults included: those of a running daemon, or of `--config`.
+    """Show every setting in effect and where it is from: those of a running daemon, or of `--config`.
+
+    A setting is from the command line of the daemon, else from a variable of its environment (`$RECFS_ROOT`,
+    `$RECFS_QUOTA__MAX_BYTES`: section and key joined by two underscores), else from the file, with its line, else it is
+    the default. With `--json` the key `origins` has those that are no defaults.
 
     Without `--config`, in a mount or with `--root`: what the daemon there runs with, or without one what the next start
     with `--root` alone would.
     """
     from recfs.config import plain
 
-    config, source = in_effect(invocation)
-    settings = plain(config)
+    settings, source = all_in_effect(invocation)
+    values = plain(settings.config)
     if invocation.json:
-        output.emit_json(settings)
+        output.emit_json(values | ({"origins": dict(settings.origins)} if settings.origins else {}))
         return
-    title = f"# {output.show_name(source)}"
-    output.print_facts(((key, _shown(key, value)) for key, value in _flat(settings)), title=title)
+    rows = [[key, _shown(key, value), output.show_name(settings.origin(key))] for key, value in _flat(values)]
+    # A daemon of an earlier version does not tell where its settings are from.
+    facts = rows if settings.origins else [row[:2] for row in rows]
+    output.print_facts(facts, title=f"# {output.show_name(source)}")
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
