@@ -61,3 +61,13 @@ class Group(Command, click.Group):
 
     command_class = Command
     group_class = type
+
+    def runnable(self, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Command]]:
+        """Every command below that does something by itself, with the words that call it."""
+        for name, each in self.commands.items():
+            if not isinstance(each, Command):
+                raise TypeError(f"{name}: every command is made by this group, or one in it")
+            if not isinstance(each, Group) or each.invoke_without_command:
+                yield (*path, name), each
+            if isinstance(each, Group):
+                yield from each.runnable((*path, name))

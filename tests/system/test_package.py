@@ -1,0 +1,208 @@
+"""scripts/package: what is in the distributions, and that recfs installed from its wheel mounts and tells of itself."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from recfs import __version__
+from recfs.cli.main import cli
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT_S = 300
+REQUESTS = {".TH", ".SH", ".SS", ".PP", ".TP", ".IP", ".RS", ".RE", ".EX", ".EE"}
+"""All of man(7) that the pages use."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.needs("git", "bash")]
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What scripts/package has made."""
+
+    wheel: Path
+    sdist: Path
+
+    def in_wheel(self) -> set[str]:
+        with zipfile.ZipFile(self.wheel) as packed:
+            return set(packed.namelist())
+
+    def in_sdist(self) -> set[str]:
+        with tarfile.open(self.sdist) as packed:
+            return {each.name.partition("/")[2] for each in packed if each.isfile()}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    out = tmp_path_factory.mktemp("dist")
+    done = subprocess.run(
+        [ROOT / "scripts/package", "--out", out], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = out.glob("*.whl")
+    (sdist,) = out.glob("*.tar.gz")
+    assert sorted(done.stdout.split()) == sorted([str(wheel), str(sdist)])
+    return Built(wheel, sdist)
+
+
+@pytest.fixture(scope="module")
+def prefix(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with recfs from the wheel. What recfs needs is that of the checkout's own environment."""
+    made = tmp_path_factory.mktemp("installed")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", made], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", made / "bin/python", "install", "--quiet"]
+    subprocess.run([*pip, "--no-index", "--no-deps", built.wheel], check=True, timeout=TIMEOUT_S)
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(made)}))
+    # What is installed there is found by this line; that directory's own .pth files, recfs's among them, are not read.
+    (packages / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    return made
+
+
+def tracked(*below: str) -> set[str]:
+    listed = subprocess.run(["git", "ls-files", *below], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(listed.stdout.split("\n")) - {""}
+
+
+def test_the_wheel_has_all_of_the_program_and_nothing_else(built: Built) -> None:
+    there = {name for name in built.in_wheel() if name.startswith("recfs/")}
+    (extension,) = (name for name in there if name.endswith(".so"))
+    assert extension.startswith("recfs/fuse/_fuse_reply.")
+    sources = {name for name in tracked("recfs") if not name.endswith((".c", ".h"))}
+    assert there - {extension} == sources
+    assert {name.split("/")[0] for name in built.in_wheel()} == {
+        "recfs",
+        f"recfs-{__version__}.data",
+        f"recfs-{__version__}.dist-info",
+    }
+
+
+def test_the_sdist_has_all_that_git_has(built: Built) -> None:
+    missing = tracked() - built.in_sdist()
+    assert missing == set()
+    made = {name for name in built.in_sdist() - tracked() if not name.startswith(("recfs.egg-info/", "share/"))}
+    assert made == {"PKG-INFO", "setup.cfg"}
+
+
+def test_the_program_runs_from_where_it_is_installed(prefix: Path) -> None:
+    done = subprocess.run([prefix / "bin/recfs", "--version"], cwd="/", capture_output=True, text=True, check=True)
+    assert done.stdout == f"recfs {__version__}\n"
+    where = "import recfs, recfs.fuse._fuse_reply as c; print(recfs.__file__, c.__file__, sep='\\n')"
+    done = subprocess.run([prefix / "bin/python", "-c", where], cwd="/", capture_output=True, text=True, check=True)
+    assert [Path(line).is_relative_to(prefix) for line in done.stdout.splitlines()] == [True, True]
+
+
+def test_what_systems_look_for_is_below_the_prefix(prefix: Path) -> None:
+    share = prefix / "share"
+    for source in ("recfs.conf.example", "requirements.lock", *tracked("systemd")):
+        assert (share / "recfs" / source).read_bytes() == (ROOT / source).read_bytes()
+    for source in (*tracked("docs"), "CHANGELOG.md", "README.md"):
+        assert (share / "doc/recfs" / source.removeprefix("docs/")).read_bytes() == (ROOT / source).read_bytes()
+
+
+# --- man pages -----------------------------------------------------------------------------------------------------
+
+
+def test_every_command_has_a_man_page(prefix: Path) -> None:
+    there = {path.name for path in (prefix / "share/man/man1").iterdir()}
+    assert there == {"recfs.1"} | {f"recfs-{name}.1" for name in cli.commands}
+
+
+def test_man_pages_are_written_in_the_language_of_man(prefix: Path) -> None:
+    pages = sorted(prefix.glob("share/man/man*/*"))
+    assert pages
+    for path in pages:
+        text = path.read_text("ascii")
+        requests = {line.split()[0] for line in text.splitlines() if line.startswith((".", "'"))}
+        assert requests <= REQUESTS | {'.\\"'}, path
+        assert text.count(".EX\n") == text.count(".EE\n")
+        assert f'"recfs {__version__}"' in text
+        assert re.search(r"^\.SH NAME\n\S+ \\- \S", text.replace("recfs\\-", "recfs-"), re.MULTILINE), path
+
+
+def test_the_man_page_of_a_command_says_what_its_help_does(prefix: Path) -> None:
+    text = (prefix / "share/man/man1/recfs-quota.1").read_text()
+    assert ".SS set\nSet limits of USER, who need not exist yet.\n" in text
+    assert ".TP\n\\fB\\-\\-max\\-files N\\fR\nNumber of files.\n" in text
+    assert "recfs \\fR" not in text
+
+
+def test_the_man_page_of_the_settings_has_each_of_them_once(prefix: Path) -> None:
+    text = (prefix / "share/man/man5/recfs.conf.5").read_text()
+    told = [line[3:].split()[0] for line in text.splitlines() if re.match(r"\\fB\w+ = ", line)]
+    written = re.findall(r"^#?(\w+) *=", (ROOT / "recfs.conf.example").read_text(), re.MULTILINE)
+    assert told == written
+    sections = re.findall(r"^#?\[+(\w+)\]+$", (ROOT / "recfs.conf.example").read_text(), re.MULTILINE)
+    assert re.findall(r"^\.SH \[(\w+)\]$", text, re.MULTILINE) == sections
+
+
+# --- completions ---------------------------------------------------------------------------------------------------
+
+
+def test_bash_completes_commands_and_options(prefix: Path) -> None:
+    script = prefix / "share/bash-completion/completions/recfs"
+
+    def completed(*words: str) -> list[str]:
+        line = " ".join(words)
+        ask = f"source {script}; COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _recfs_completion recfs"
+        done = subprocess.run(
+            ["bash", "-c", f"{ask}; printf '%s\\n' \"${{COMPREPLY[@]}}\""],
+            env={"PATH": f"{prefix / 'bin'}:{os.environ['PATH']}"}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout.split()
+
+    assert completed("recfs", "quota", "s") == ["set", "show"]
+    assert completed("recfs", "quota", "set", "--max-f") == ["--max-files", "--max-file-size"]
+
+
+@pytest.mark.parametrize(
+    ("place", "begins"),
+    [("zsh/site-functions/_recfs", "#compdef recfs\n"), ("fish/vendor_completions.d/recfs.fish", "function _recfs")],
+)
+def test_other_shells_ask_the_program_too(prefix: Path, place: str, begins: str) -> None:
+    text = (prefix / "share" / place).read_text()
+    assert text.startswith(begins)
+    assert "_RECFS_COMPLETE=" in text
+
+
+# --- a mount -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mounted(prefix: Path, tmp_path: Path) -> Iterator[Path]:
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    recfs = prefix / "bin/recfs"
+    # From a directory with nothing in it: what lies in the checkout must not be found by chance.
+    subprocess.run([recfs, "mount", "--root", tmp_path / "store", "-d", mount], cwd="/", check=True, timeout=TIMEOUT_S)
+    try:
+        yield mount
+        subprocess.run([recfs, "umount", mount], cwd="/", check=True, timeout=TIMEOUT_S)
+    finally:
+        if os.path.ismount(mount):
+            subprocess.run(["fusermount3", "-uz", mount], check=False)
+
+
+@pytest.mark.fuse
+def test_an_installed_recfs_mounts_and_keeps_files(prefix: Path, mounted: Path, tmp_path: Path) -> None:
+    recording = mounted / "users/5/recordings/142"
+    recording.mkdir(parents=True)
+    shutil.copy(ROOT / "README.md", recording / "source.mp4")
+    subprocess.run([prefix / "bin/recfs", "drain", "--root", mounted], cwd="/", check=True, timeout=TIMEOUT_S)
+    asked = subprocess.run(
+        [prefix / "bin/recfs", "--json", "status", mounted], cwd="/", capture_output=True, text=True, check=True
+    )
+    status = json.loads(asked.stdout)
+    assert status["states"]["committed"] == 1
+    assert (tmp_path / "store/users/5/recordings/142/source.mp4").read_bytes() == (ROOT / "README.md").read_bytes()
+    running = Path(f"/proc/{status['pid']}/cmdline").read_bytes().split(b"\0")
+    assert running[0] == os.fsencode(prefix / "bin/python")
