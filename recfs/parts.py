@@ -48,6 +48,7 @@ from recfs.fuse.acceleration import Acceleration
 from recfs.observing.assembly import Observing, observing
 from recfs.ports.batch import Batch
 from recfs.remote import S3Services
+from recfs.services.access.users import Users
 from recfs.services.claiming import Claiming
 from recfs.services.draining import Draining
 from recfs.services.housekeeper import Housekeeper
@@ -371,13 +372,14 @@ async def _build(
         partial(upkeep.is_written, vfs, lambda: committer.busy_with > committer.failing),
     )  # fmt: skip
     draining = Draining(tree, tier, committer, unhashed, publisher)
+    users = Users(vfs, kernel, reports, operators, gives_owners=store.gives_owners)
     s3_services, far_work = None, None
     if tier is not None and tier_run is not None:
         s3_services = remote.build(config, tier, tree, CommittedFiles(backing_files, places, store), md5s)
         far_work = FarWork(LocalCopies(tier, tree, reports), tier_run, QueueChanges(tier, tree), Claiming(tier, tree))
     return Parts(
         store, catalogue, behind, tree, backing_files, publisher, hashing, committer, unhashed, vfs,
-        Work(care.work, draining, Recount(tree), far_work),
+        Work(care.work, draining, Recount(tree), users, far_work),
         care, Sweeps(sweeps, behind.problems, clock, history), timekeeper,
         s3_services, limiter, reports, recovered, counting, Sessions(vfs, kernel, operators), told, operators,
     )  # fmt: skip

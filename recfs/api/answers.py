@@ -16,6 +16,7 @@ from recfs.api.draining import DrainAnswers
 from recfs.api.observing import ObservingAnswers
 from recfs.api.s3 import Far, S3Answers
 from recfs.api.stats.figures import stats
+from recfs.api.users import UserAnswers
 from recfs.config import plain
 from recfs.core.layout import is_id
 from recfs.core.naming import show_name
@@ -96,6 +97,7 @@ class Answers:
             "quota_show": self.quota_show,
             "quota_set": self.quota_set,
             "quota_check": self.quota_check,
+            **UserAnswers(self.work.users, self._read).handlers(),
             "info": self.info,
             "ls_files": self.ls_files,
             "drain": drain.drain,

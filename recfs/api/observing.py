@@ -22,7 +22,8 @@ WAITING = frozenset({"events"})
 """Methods that wait for something to happen, and end when nobody wants to know any more."""
 
 LOOKS = WAITING | {
-    "status", "stats", "settings", "quota_show", "info", "ls_files", "recording_list", "recording_show", "sweep_list",
+    "status", "stats", "settings", "quota_show", "user_list", "info",
+    "ls_files", "recording_list", "recording_show", "sweep_list",
     "sweep_history", "sweep_wait", "queue", "route_explain", "trash_list", "watch_status", "verify_status",
     "verify_wait", "bucket_owner", "lifecycle_show", "drain", "tier_wait",
 }  # fmt: skip

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from recfs.fs.trash import Trash
+    from recfs.services.access.users import Users
     from recfs.services.archiving import Archiving
     from recfs.services.backups import Backups
     from recfs.services.claiming import Claiming
@@ -63,5 +64,6 @@ class Work:
     upkeep: UpkeepWork
     draining: Draining
     recount: Recount
+    users: Users
     far: FarWork | None
     """None without [s3]."""

@@ -16,7 +16,7 @@ from recfs.core.bounds import MIN_TIME_NS
 
 steps = Migrations("recfs")
 
-NEWEST = "0010_events"
+NEWEST = "0011_owners"
 """Name of the last step: a catalogue that records a later one was written by a newer recfs."""
 
 
@@ -91,6 +91,12 @@ def trash(db: Database) -> None:
 def events(db: Database) -> None:
     """What becomes of files is remembered for whoever asks."""
     _run(db, "0010_events")
+
+
+@steps(name="0011_owners")
+def owners(db: Database) -> None:
+    """Users are told apart by uid."""
+    _run(db, "0011_owners")
 
 
 def split_statements(script: str) -> list[str]:

@@ -16,7 +16,6 @@ from recfs.catalogue import figures
 from recfs.catalogue.check import check
 from recfs.catalogue.reading import has_table, reading
 from recfs.catalogue.rows import (
-    ACCOUNT,
     COPIES,
     EVENT,
     LIFE,
@@ -75,6 +74,8 @@ class SqliteSnapshot:
             self._copies = "object where true"
         self._journal = self._older("journal", JournalRow._fields)
         self._keeps_lives = has_table(db, "recording")
+        there = {row[1] for row in db.execute("pragma table_info(account)")}
+        self._account = ", ".join(each if each in there else "null" for each in AccountRow._fields)
 
     def _older(self, table: str, fields: Sequence[str]) -> str:
         """The columns of a row, of which an older catalogue lacks some."""
@@ -132,7 +133,7 @@ class SqliteSnapshot:
     def accounts(self, user: str | None = None) -> Sequence[AccountRow]:
         """Those of all users, or of one."""
         where, values = ("where user = ?", (user,)) if user is not None else ("", ())
-        rows = self._db.execute(f"select {ACCOUNT} from account {where} order by length(user), user", values)
+        rows = self._db.execute(f"select {self._account} from account {where} order by length(user), user", values)
         return [AccountRow._make(row) for row in rows]
 
     def recordings(self, user: str | None = None, beyond: Horizon | None = None) -> Iterator[Recorded]:

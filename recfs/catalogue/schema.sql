@@ -94,7 +94,8 @@ create table garbage (
     promised    integer not null default 0  -- bits, of bytes that were not committed: 1 they were fsynced, 2 closed
 ) strict;
 
--- Usage and limits. Null = the configured default applies; 9223372036854775807 = unlimited.
+-- Usage and limits. Null = the configured default applies; 9223372036854775807 = unlimited. And whose users/<id> and
+-- temp/<id> are: all null of a user who is not told apart by uid.
 create table account (
     user                text primary key,
     used_bytes          integer not null default 0,
@@ -104,7 +105,10 @@ create table account (
     max_bytes           integer check (max_bytes >= 0),
     max_files           integer check (max_files >= 0),
     max_file_size       integer check (max_file_size >= 0),
-    max_monthly_uploads integer check (max_monthly_uploads >= 0)
+    max_monthly_uploads integer check (max_monthly_uploads >= 0),
+    owner_uid           integer,
+    owner_gid           integer,
+    owner_mode          integer  -- of both directories
 ) strict, without rowid;
 
 -- What users set with setfattr (user.*). user.recfs.* is computed and never stored here.

@@ -37,6 +37,7 @@ from recfs.cli.upkeep.rebuild import rebuild
 from recfs.cli.upkeep.recording import recording
 from recfs.cli.upkeep.restore_catalogue import restore_catalogue
 from recfs.cli.upkeep.trash import trash
+from recfs.cli.upkeep.user import user
 from recfs.cli.upkeep.verify import verify
 from recfs.cli.upkeep.watch import watch
 from recfs.cli.work.drain import drain
@@ -46,12 +47,12 @@ from recfs.errors import RecfsError
 _SECTIONS = {
     "With a daemon, and without": """
     With a daemon running, the daemon answers; only its own user and root may ask it. Without one, `status`, `stats`,
-    `ls-files`, `info`, `quota show`, `quota check`, `recording list`, `recording show`, `queue` and `route explain`
-    read the catalogue as the last daemon left it, and `quota set`, `quota check --repair`, `sweep temp`, `sweep
-    expired`, `verify` and the others of `recording` open the store for a time themselves. Name the configuration
-    then: a store found by `--root` alone has the default limits, no S3, and a trash of which nothing is given up.
-    `bucket owner` and `bucket claim` ask S3
-    without a daemon, too; `drain` and everything else that asks S3 need one.
+    `ls-files`, `info`, `quota show`, `quota check`, `user list`, `recording list`, `recording show`, `queue` and
+    `route explain` read the catalogue as the last daemon left it, and `quota set`, `quota check --repair`, `sweep
+    temp`, `sweep expired`, `verify` and the others of `user` and `recording` open the store for a time themselves.
+    Name the configuration then: a store found by `--root` alone has the default limits, no S3, and a trash of which
+    nothing is given up. `bucket owner` and `bucket claim` ask S3 without a daemon, too; `drain` and everything else
+    that asks S3 need one.
 
     A command that waits for the daemon or for S3 says so on standard error after 3 s, and what S3 said last; a question
     (`bucket`, `lifecycle`, `presign`, `restore`) ends after 30 s with exit code 8.
@@ -191,7 +192,23 @@ def cli() -> None:
 
 
 for _command in (
-    *(mount, umount, upgrade, status, stats, ls_files, info, quota, recording, sweep, trash, watch, verify, backup),
+    *(
+        mount,
+        umount,
+        upgrade,
+        status,
+        stats,
+        ls_files,
+        info,
+        quota,
+        user,
+        recording,
+        sweep,
+        trash,
+        watch,
+        verify,
+        backup,
+    ),
     *(restore_catalogue, rebuild, drain, queue, events, audit),
     *(evict, fetch, pin, unpin, route, tier, restore, presign, lifecycle, bucket, config_group, doctor),
 ):

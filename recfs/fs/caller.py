@@ -30,6 +30,26 @@ class Caller(NamedTuple):
     """Its thread; 0 where the kernel cannot say (another pid namespace)."""
     who: Identity | None = None
     """Whose mode bits count where names are changed; None: the kernel has looked, or it is the daemon itself."""
+    by_place: bool = False
+    """Whether what root makes in the tree of a user who is told apart by uid belongs to that user; not where the
+    daemon enters what has an owner already.
+    """
+
+
+def owner_of_new(folder: DirNode, caller: Caller) -> tuple[int, int]:
+    """Whose a new entry of *folder* is, uid and gid, but for what a setgid directory makes of that. Atomic."""
+    account = folder.account
+    if account is not None and account.owner is not None and caller.by_place and not caller.uid:
+        return account.owner.uid, account.owner.gid
+    return caller.uid, caller.gid
+
+
+def may_describe(node: Node, caller: Caller) -> None:
+    """Raise NotPermitted where mode and owner are not *caller*'s to change: they keep users apart. Atomic."""
+    if caller.operator or not isinstance(node, DirNode) or node.role not in (Role.USER, Role.TEMP_USER):
+        return
+    if node.account is not None and node.account.owner is not None:
+        raise NotPermitted(f"{node.path}: its owner and mode are the operator's to change, by `recfs user add`")
 
 
 def may_change(folder: DirNode, caller: Caller) -> None:
@@ -78,4 +98,4 @@ def may_take(folder: DirNode, entry: Node | FallbackEntry, caller: Caller, to: D
         raise AccessDenied(f"{path}: not for user {who.uid}")
 
 
-__all__ = ["Caller", "may_add", "may_change", "may_grow", "may_read", "may_take"]
+__all__ = ["Caller", "may_add", "may_change", "may_describe", "may_grow", "may_read", "may_take", "owner_of_new"]

@@ -27,7 +27,7 @@ from recfs.errors import (
     Stale,
 )
 from recfs.fs.attributes import Attributes
-from recfs.fs.caller import may_change, may_grow, may_read, may_take
+from recfs.fs.caller import may_change, may_describe, may_grow, may_read, may_take
 from recfs.fs.copyup import CopyUp
 from recfs.fs.fallback_entries import VIEW_BIT, FallbackEntries, FallbackEntry
 from recfs.fs.files import OpenFiles
@@ -167,6 +167,8 @@ class Vfs:
                 await self.files.bring(seen.shared)
             seen = await self.copies_up.own(seen, caller, empty=changes.size == 0)
         self._may_write(seen, caller)
+        if (changes.mode, changes.uid, changes.gid) != (None, None, None):
+            may_describe(seen, caller)
         if changes.size is not None and isinstance(seen, FileNode) and (seen.body is None or not seen.body.writers):
             may_grow(seen.parent)
         return await self.attributes.change(seen, changes)

@@ -76,7 +76,7 @@ class Operations(pyfuse3.Operations, Watched):
     # --- translation ---------------------------------------------------------------------------------------------
 
     def _caller(self, ctx: pyfuse3.RequestContext) -> Caller:
-        return Caller(ctx.uid, ctx.gid, ctx.umask, ctx.uid in self._operators, ctx.pid)
+        return Caller(ctx.uid, ctx.gid, ctx.umask, ctx.uid in self._operators, ctx.pid, by_place=True)
 
     # --- names ---------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from recfs.core.access.owners import Owner
 from recfs.core.bounds import MAX_INT
 from recfs.core.life import Life
 from recfs.core.model import Kind, State
@@ -278,7 +279,7 @@ class TrashRow(NamedTuple):
 
 
 class AccountRow(NamedTuple):
-    """One user's counters and own limits (None = the default applies; quota.UNLIMITED lifts it)."""
+    """One user's counters, own limits (None = the default applies; quota.UNLIMITED lifts it), and uid."""
 
     user: str
     used_bytes: int
@@ -289,6 +290,17 @@ class AccountRow(NamedTuple):
     max_files: int | None
     max_file_size: int | None
     max_monthly_uploads: int | None
+    owner_uid: int | None = None
+    """Whose users/<id> and temp/<id> are; this and both below None: the user is not told apart by uid."""
+    owner_gid: int | None = None
+    owner_mode: int | None = None
+
+    @property
+    def owner(self) -> Owner | None:
+        """Whose a user's directories are."""
+        if self.owner_uid is None or self.owner_gid is None or self.owner_mode is None:
+            return None
+        return Owner(self.owner_uid, self.owner_gid, self.owner_mode)
 
 
 class RecordingRow(NamedTuple):

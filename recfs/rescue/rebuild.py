@@ -97,7 +97,8 @@ async def _run(
         await catalogue.apply(Batch(meta={BEGUN: of}))
         site = Site(
             store, catalogue, objects, old_rows, options, config.route, config.commit.hash_threads,
-            config.s3.threads if config.s3 is not None else 1, clock, tell,
+            config.s3.threads if config.s3 is not None else 1, clock,
+            frozenset({0, os.geteuid(), *([config.operator] if config.operator is not None else [])}), tell,
         )  # fmt: skip
         findings = await Rebuild(site, Known(old_facts, mark, boot, url)).run()
         findings.nothing_salvaged = options.salvage and (

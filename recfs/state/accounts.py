@@ -14,6 +14,7 @@ from recfs.ports.rows import ROOT_INO, AccountRow
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from recfs.core.access.owners import Owner
     from recfs.ports.catalogue import Catalogue
 
 
@@ -28,8 +29,8 @@ class Account:
     """What one user has used, and what they may."""
 
     __slots__ = (
-        "limits", "month", "month_uploads", "own", "reached", "trashed_bytes", "unchecked_writers", "used_bytes",
-        "used_files", "user",
+        "limits", "month", "month_uploads", "own", "owner", "reached", "trashed_bytes", "unchecked_writers",
+        "used_bytes", "used_files", "user",
     )  # fmt: skip
 
     def __init__(self, user: str, own: Limits, limits: Limits) -> None:
@@ -44,6 +45,8 @@ class Account:
         self.month_uploads = 0
         self.reached = _untold
         """Called with the user and a limit's name before something is refused because of it."""
+        self.owner: Owner | None = None
+        """Whose users/<id> and temp/<id> are; None: the user is not told apart by uid."""
         self.unchecked_writers = 0
         """Writers of this user's whose writes the kernel does by itself."""
 
@@ -53,6 +56,7 @@ class Account:
         return AccountRow(
             self.user, total(self.used_bytes), self.used_files, self.month, self.month_uploads,
             own.max_bytes, own.max_files, own.max_file_size, own.max_monthly_uploads,
+            *(self.owner or (None, None, None)),
         )  # fmt: skip
 
     @property
@@ -182,13 +186,14 @@ class Accounts:
         return used
 
     def _from_row(self, user: str, row: AccountRow | None) -> Account:
-        own = Limits(*row[5:]) if row is not None else Limits()
+        own = Limits(*row[5:9]) if row is not None else Limits()
         account = Account(user, own, quota.merge(own, self._defaults))
         account.reached = self._reached
         if row is None:
             return account
         account.used_bytes, account.used_files = row.used_bytes, row.used_files
         account.month, account.month_uploads = row.month, row.month_uploads
+        account.owner = row.owner
         return account
 
     def _reached(self, user: str, limit: str) -> None:

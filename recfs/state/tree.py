@@ -24,9 +24,9 @@ from recfs.ports.rows import ROOT_INO
 from recfs.state.events import Events
 from recfs.state.locations import Locations
 from recfs.state.memory import Memory
+from recfs.state.nameless.orphans import Orphans
+from recfs.state.nameless.removed import Removed
 from recfs.state.nodes import DirNode, FileNode, Garbage, Node, from_row
-from recfs.state.orphans import Orphans
-from recfs.state.removed import Removed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -71,7 +71,7 @@ class Tree:
         """Told of what becomes of files."""
         # constant
         self.rules = tuple(rules)
-        self._owner = owner
+        self.owner = owner  # uid and gid of what is nobody else's
         self._operator = operator
         # mutable
         self.nodes: dict[int, Node] = {}
@@ -108,10 +108,10 @@ class Tree:
         now = self.clock.now_ns()
         row = await self.catalogue.node(ROOT_INO)
         if row is None:
-            self.root = DirNode(ROOT_INO, None, b"", 0o755, *self._owner, now, Role.ROOT)
+            self.root = DirNode(ROOT_INO, None, b"", 0o755, *self.owner, now, Role.ROOT)
             self.nodes[ROOT_INO] = self.root
             self.behind.node(self.root)
-            uid, gid = self._owner
+            uid, gid = self.owner
             for name, role in TOP_DIRS.items():
                 owner = self._operator if role is Role.SHARED_TOP and self._operator is not None else uid
                 self.add(DirNode(self.new_ino(), self.root, name, 0o755, owner, gid, now, role))

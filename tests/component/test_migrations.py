@@ -31,6 +31,7 @@ FROZEN = {
     "0008_recordings.sql": "e666389b709c496f",
     "0009_trash.sql": "6e34325fa6c566dd",
     "0010_events.sql": "c006f1268683c9b7",
+    "0011_owners.sql": "959108ab7328abca",
 }
 """The beginning of the SHA-256 of each step's SQL."""
 VERSIONS = sorted(path.stem for path in STORED.glob("*.sql"))
@@ -110,6 +111,7 @@ async def test_an_earlier_catalogue_becomes_what_a_new_one_is(tmp_path: Path, ve
         committed, written, link = [await catalogue.node(ino) for ino in (4, 5, 6)]
         held, work = await catalogue.object(4), await catalogue.journal()
         life = await catalogue.recording(3)
+        account = await catalogue.account("5")
     finally:
         catalogue.close()
     assert committed is not None
@@ -123,6 +125,8 @@ async def test_an_earlier_catalogue_becomes_what_a_new_one_is(tmp_path: Path, ve
     assert held is None if version < "0002" else held is not None and held.copy == LocalCopy(7, 1, 0, 8)
     assert [(row.host, row.lease_until_ns) for row in work] == ([] if version < "0002" else [(HOST, MAX_INT)])
     expired = Life(Status.EXPIRED, 11, 12, 13, 14, 15, 16, 17, Cause.DATE, 1, "a note", "uid 0")
+    owner = (account.owner_uid, account.owner_gid, account.owner_mode) if account is not None else None
+    assert owner == ((10005, 77, 0o700) if version >= "0011" else None)
     assert life == (expired if version >= "0008" else None)
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert db.execute("select path, promised from garbage").fetchall() == [(b"users/5/gone", 0)]

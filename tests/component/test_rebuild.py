@@ -318,3 +318,52 @@ async def test_archived_files_stay_archived(far: Filesystem) -> None:
     assert (await rebuild(far)).archived == 1
     await far.reopen()
     assert await far.state(FILE) == State.ARCHIVED
+
+
+# --- users who are told apart by uid ---------------------------------------------------------------------------------
+
+
+async def answer(fs: Filesystem, method: str, **params: Any) -> Any:
+    """Ask for a control method."""
+    return await fs.answers()[method](params)
+
+
+async def test_users_have_their_uids_again_by_the_owners_of_their_directories(fs: Filesystem) -> None:
+    await answer(fs, "user_add", user="5", uid=10005, gid=77, mode=0o2770)
+    await answer(fs, "user_add", user="6", uid=10006)
+    await fs.write("users/5/recordings/1/a", b"data")
+    await fs.rmdir("users/6/recordings")
+    await fs.rmdir("users/6")  # what temp/6 says is enough
+    await fs.mkdirs("users/7")  # root's
+    await fs.mkdirs("users/8")
+    await fs.vfs.setattr((await fs.node("users/8")).ino, Changes(mode=0o755, uid=10008), OPERATOR)  # lets others in
+    for user in ("9", "10"):  # one uid for two: by hand
+        await fs.mkdirs(f"users/{user}")
+        await fs.vfs.setattr((await fs.node(f"users/{user}")).ino, Changes(mode=0o700, uid=10009), OPERATOR)
+    before = await answer(fs, "user_list")
+    await fs.drain()
+    await fs.stop()
+    lose(fs)
+    found = await rebuild(fs)
+    assert (found.owners, found.has_problems) == (2, False)
+    await fs.reopen()
+    assert await answer(fs, "user_list") == before
+    await fs.assert_consistent()
+
+
+async def test_what_the_old_catalogue_says_of_users_counts_where_it_is_salvaged(fs: Filesystem) -> None:
+    """Also that a user has no uid: what a directory looks like is no reason to give it one."""
+    await answer(fs, "user_add", user="5", uid=10005)
+    await answer(fs, "quota_set", user="5", max_files="7")
+    await answer(fs, "quota_set", user="6", max_files="7")
+    for user, uid in (("5", 10006), ("6", 10007)):
+        node = await fs.mkdirs(f"users/{user}")
+        await fs.vfs.setattr(node.ino, Changes(mode=0o700, uid=uid), OPERATOR)
+    await fs.drain()
+    await fs.stop()
+    assert (await rebuild(fs, salvage=True)).owners == 0
+    await fs.reopen()
+    (told,) = await answer(fs, "user_list")
+    assert (told["user"], told["uid"], told["directories"]["users"]["state"]) == ("5", 10005, "differs")
+    (quota,) = await answer(fs, "quota_show", user="6")
+    assert quota["own_limits"]["max_files"] == 7

@@ -30,6 +30,18 @@ USER = {
     "limits": LIMITS,
     "own_limits": OWN_LIMITS,
 }
+MAPPED = {
+    "user": "5",
+    "uid": 10005,
+    "gid": 100,
+    "mode": "2770",
+    "used_bytes": 1_610_612_736,
+    "used_files": 12,
+    "directories": {
+        "users": {"state": "ok", "uid": 10005, "gid": 100, "mode": "2770"},
+        "temp": {"state": "differs", "uid": 0, "gid": 0, "mode": "0755"},
+    },
+}
 FILE = {
     "path": "users/5/recordings/142/source.mp4",
     "kind": "file",
@@ -231,6 +243,16 @@ ANSWERS: dict[str, Any] = {
     "stats": STATS,
     "quota_show": [USER],
     "quota_set": USER,
+    "user_list": [MAPPED],
+    "user_add": MAPPED | {"notes": ["group 100 is also that of user 6"]},
+    "user_remove": {
+        "user": "5",
+        "uid": 10005,
+        "removed_files": 12,
+        "removed_bytes": 1_610_612_736,
+        "kept_files": 0,
+        "left": [],
+    },
     "quota_check": {"checked_users": 1, "checked_files": 1234, "differences": [], "repaired": False},
     "sweep_temp": {"jobs": JOBS},
     "sweep_list": {"sweeps": SWEEPS},

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import re
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from tests.system.fake_daemon import (
     FILE,
     INFO,
     JOBS,
+    MAPPED,
     RECORDING,
     STATS,
     STATUS,
@@ -54,6 +56,17 @@ COMMANDS = {
     "quota show": (["quota", "show"], [USER], ["1.5 GiB", "10 GiB*", "1,234", "unlimited", "31", "2026-11"]),
     "quota show user": (["quota", "show", "5"], [USER], ["1.5 GiB"]),
     "quota set": (["quota", "set", "5", "--max-bytes", "10GiB"], USER, ["10 GiB*"]),
+    "user list": (["user", "list"], ANSWERS["user_list"], ["10005", "2770", "1.5 GiB", "ok", "differs: 0:0 0755"]),
+    "user add": (
+        ["user", "add", "5", "--uid", "10005", "--gid", "100", "--mode", "2770"],
+        ANSWERS["user_add"],
+        ["user 5: uid 10005, gid 100, mode 2770", "group 100 is also that of user 6"],
+    ),
+    "user remove": (
+        ["user", "remove", "5", "--delete"],
+        ANSWERS["user_remove"],
+        ["uid 10005 is free; 12 files of 1.5 GiB removed, users/5 and temp/5 with them"],
+    ),
     "quota check": (
         ["quota", "check"],
         ANSWERS["quota_check"],
@@ -180,6 +193,33 @@ def test_commands_show_the_daemons_answer(daemon: FakeDaemon, args: list[str], d
         assert machine.exit_code == 0
         assert json.loads(machine.stdout) == document
         assert machine.stderr == ""
+
+
+def test_users_who_have_no_uid_are_told_with_all(root: Path) -> None:
+    place = {"state": "shared", "uid": 1000, "gid": 1000, "mode": "0755"}
+    nobodys = MAPPED | {"uid": None, "gid": None, "mode": None, "directories": {"users": place, "temp": place}}
+    with FakeDaemon(root, {"user_list": [nobodys]}) as daemon:
+        shown = run("user", "list", "--all", "--root", root).stdout
+    assert "shared: 1000:1000 0755" in shown
+    assert daemon.asked == [("user_list", {"everyone": True})]
+    with FakeDaemon(root, {"user_list": []}):
+        assert run("user", "list", "--root", root).stdout == "no users have a uid\n"
+
+
+def test_what_a_removed_user_leaves_is_told(root: Path) -> None:
+    kept = ANSWERS["user_remove"] | {"kept_files": 12, "removed_files": 0, "left": ["users/5", "temp/5"]}
+    with FakeDaemon(root, {"user_remove": kept}) as daemon:
+        shown = run("user", "remove", "5", "--keep-files", "--root", root).stdout
+    assert shown == "user 5: uid 10005 is free; 12 files left to root in users/5 and temp/5\n"
+    assert daemon.asked == [("user_remove", {"user": "5", "files": "keep"})]
+
+
+def test_the_group_of_a_new_user_is_that_of_the_uid(daemon: FakeDaemon) -> None:
+    """As passwd(5) has it; of a uid that this machine does not know, the same number."""
+    for uid, gid in (("root", pwd.getpwnam("root").pw_gid), ("3999999999", 3999999999)):
+        assert run("user", "add", "5", "--uid", uid, "--mode", "0750", "--root", daemon.root).exit_code == 0
+        method, params = daemon.asked[-1]
+        assert (method, params["gid"], params["mode"]) == ("user_add", gid, 0o750)
 
 
 def test_commands_pass_their_options_on(daemon: FakeDaemon) -> None:
@@ -330,6 +370,12 @@ def test_a_refusal_is_one_line_and_with_json_a_document(root: Path) -> None:
         (["quota", "set", "5"], "nothing to set"),
         (["quota", "set", "bob", "--max-files", "1"], "'bob' is no user id"),
         (["quota", "show", "../5"], "is no user id"),
+        (["user", "add", "bob"], "'bob' is no user id"),
+        (["user", "add", "5", "--uid", "nobody-of-that-name"], "neither a number nor a name"),
+        (["user", "add", "5", "--uid", "4294967295"], "it lies between 0 and 4294967294"),
+        (["user", "add", "5", "--uid=-1"], "neither a number nor a name"),
+        (["user", "add", "5", "--mode", "rwx"], "permission bits in octal"),
+        (["user", "add", "5", "--mode", "0888"], "permission bits in octal"),
         (["ls-files", "--state", "stolen"], "stolen"),
         (["drain", "--timeout", "soon"], "not a duration"),
         (["drain", "--timeout=-1"], "duration"),
@@ -512,7 +558,7 @@ def test_every_command_has_help_and_takes_json() -> None:
             yield name, command
 
     found = dict(walk(cli, "recfs"))
-    assert len(found) == 61
+    assert len(found) == 64
     for name, command in found.items():
         assert command.help, name
         assert "json" in {param.name for param in command.params}, name

@@ -124,6 +124,8 @@ def test_writing_commands_open_the_store_themselves(stopped_store: Path, monkeyp
     for args in (
         ["quota", "set", "5", "--max-files", "7"],
         ["quota", "check", "--repair"],
+        ["user", "add", "5", "--uid", "3999999999", "--mode", "2770"],
+        ["user", "remove", "5", "--keep-files"],
         ["sweep", "temp"],
         ["sweep", "expired"],
         ["recording", "keep", "users/5/recordings/1"],
@@ -133,6 +135,8 @@ def test_writing_commands_open_the_store_themselves(stopped_store: Path, monkeyp
     assert asked == [
         ("quota_set", {"user": "5", "max_files": 7}),
         ("quota_check", {"repair": True}),
+        ("user_add", {"user": "5", "uid": 3999999999, "gid": 3999999999, "mode": 0o2770}),
+        ("user_remove", {"user": "5", "files": "keep"}),
         ("sweep_temp", {"dry_run": False}),
         ("sweep_expired", {"dry_run": False}),
         ("recording_keep", {"path": "users/5/recordings/1", "on": True, "note": None}),

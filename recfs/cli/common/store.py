@@ -40,6 +40,7 @@ _LONG = frozenset(
 ) | {
     "upgrade",
     "backup_now",
+    "user_remove",
     "sweep_expired",
     "sweep_archive",
     "sweep_multiparts",
@@ -50,7 +51,9 @@ _LONG = frozenset(
     "bucket_owner",
     "bucket_claim",
 }
-_ASK_S3 = _LONG - {"upgrade", "evict", "backup_now", "sweep_expired", "trash_list", "trash_restore", "trash_purge"}
+_ASK_S3 = _LONG - {
+    *("upgrade", "evict", "backup_now", "user_remove", "sweep_expired", "trash_list", "trash_restore", "trash_purge")
+}
 _TELL_THEMSELVES = frozenset({"drain", "stop", "events"})
 _LIVE_ONLY = {
     "drain": "what waits is done after the next `recfs mount`",
@@ -80,6 +83,8 @@ _WRITING = frozenset({"quota_set", "sweep_temp", "bucket_owner", "bucket_claim"}
     "trash_restore",
     "trash_purge",
     "backup_now",
+    "user_add",
+    "user_remove",
     "sweep_expired",
     "recording_expire",
     "recording_keep",
@@ -185,12 +190,14 @@ class Store:
         from recfs.api import observing, summaries, summaries_upkeep
         from recfs.api.recordings import Asked
         from recfs.api.stats.figures import stats
+        from recfs.api.users import user_list
 
         questions: dict[str, Callable[[Snapshot], Any]] = {
             "status": lambda snapshot: summaries.status(snapshot, config),
             "stats": lambda snapshot: stats(snapshot, config, params),
             "quota_show": lambda snapshot: summaries.quota_show(snapshot, config, params["user"]),
             "quota_check": lambda snapshot: summaries.quota_check(snapshot),
+            "user_list": lambda snapshot: user_list(snapshot, params["everyone"]),
             "sweep_history": lambda snapshot: summaries_upkeep.sweep_history(snapshot, params["name"], params["limit"]),
             "info": lambda snapshot: summaries.info(snapshot, config, params["path"]),
             "ls_files": lambda snapshot: summaries.ls_files(

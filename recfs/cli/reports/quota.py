@@ -8,27 +8,12 @@ from recfs.cli.common import output
 from recfs.cli.common.exits import ExitCode
 from recfs.cli.common.help import Group
 from recfs.cli.common.options import Invocation, store_options
-from recfs.cli.common.params import SIZE_UNIT
+from recfs.cli.common.params import SIZE_UNIT, UserId
 from recfs.cli.common.store import open_store
 
 USER_COLUMNS = ("User", "Used", "Of", "Files", "Of files", "File size", "Uploads", "Of uploads", "Month")
 USER_NUMBERS = USER_COLUMNS[1:-1]
 _OWN_MARK = "*"
-
-
-class UserId(click.ParamType[str]):
-    """A user's id: an integer or a UUID."""
-
-    name = "user"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from recfs.core.layout import is_id
-
-        text = str(value)
-        # surrogateescape: an argument need not be UTF-8
-        if not is_id(text.encode("utf-8", "surrogateescape")):
-            self.fail(f"{output.show_name(text)!r} is no user id; it is an integer or a UUID", param, ctx)
-        return text
 
 
 class Limit(click.ParamType[int | str]):

@@ -7,8 +7,8 @@ import click
 from recfs.cli.common import output
 from recfs.cli.common.help import Command
 from recfs.cli.common.options import Invocation, store_options
+from recfs.cli.common.params import UserId
 from recfs.cli.common.store import open_store
-from recfs.cli.reports.quota import UserId
 from recfs.core.figures.categories import Category
 
 _FIELDS = {

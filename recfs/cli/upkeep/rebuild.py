@@ -138,6 +138,7 @@ def _say_found(findings: "Findings") -> None:
     told += [f"{findings.trusted:,} trusted"] * bool(findings.trusted)
     told += [f"{findings.unsealed:,} are left to the next daemon"] * bool(findings.unsealed)
     told += [f"{findings.kept:,} done by an earlier run"] * bool(findings.kept)
+    told += [f"{number(findings.owners, 'uid')} of users taken from their directories"] * bool(findings.owners)
     told += [f"{findings.salvaged:,} known to the old catalogue"] * bool(findings.salvaged)
     told += [f"{findings.queued:,} to be uploaded"] * bool(findings.queued)
     output.say("; ".join(told))

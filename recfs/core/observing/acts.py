@@ -48,6 +48,8 @@ OPS: Final = {
 CONTROL_OPS: Final = {
     "quota_set": "`recfs quota set`: limits or a usage warning of a user",
     "quota_check": "`recfs quota check --repair`: usage was counted again",
+    "user_add": "`recfs user add`: a user was given a uid and directories",
+    "user_remove": "`recfs user remove`: a user lost them",
     "recording_expire": "`recfs recording expire`: a recording was made to expire",
     "recording_keep": "`recfs recording keep`: a recording is to be kept, or is not any more",
     "recording_set_expiry": "`recfs recording set-expiry`: the date on which it expires",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from recfs.core.access.owners import takes_mode
 from recfs.core.fallback import auto_dirs, deepest, rule_for_dir
 from recfs.core.layout import Role, check_target, child_role, is_upload
 from recfs.core.life import Status
@@ -22,12 +23,13 @@ from recfs.errors import (
     NotFound,
     Stale,
 )
-from recfs.fs.caller import may_add, may_change, may_grow, may_take
+from recfs.fs.caller import may_add, may_change, may_grow, may_take, owner_of_new
 from recfs.fs.names.births import begin_life, recall_life
 from recfs.ports.rows import Pending
 from recfs.state.nodes import DirNode, FileNode, LinkNode, Node
 
 if TYPE_CHECKING:
+    from recfs.core.access.owners import Owner
     from recfs.fs.caller import Caller
     from recfs.fs.names.removal import Removal
     from recfs.state.accounts import Account
@@ -64,10 +66,12 @@ class Namespace:
         """Enter a new empty file; the name must be absent and admitted. Atomic."""
         tree = self._tree
         now = tree.clock.now_ns()
-        gid = folder.gid if folder.mode & 0o2000 else caller.gid  # setgid directory, as in mkdir(2)
+        uid, gid = owner_of_new(folder, caller)
+        if folder.mode & 0o2000:  # setgid directory, as in mkdir(2)
+            gid = folder.gid
         if caller.who is not None:
             mode = mode_given(mode, gid, caller.who)
-        node = FileNode(tree.new_ino(), folder, name, mode & 0o7777, caller.uid, gid, now)
+        node = FileNode(tree.new_ino(), folder, name, mode & 0o7777, uid, gid, now)
         tree.add(node)
         tree.touch(folder, now)
         if upload and folder.account is not None:
@@ -84,12 +88,13 @@ class Namespace:
         if name in folder.children:
             raise Exists(f"{folder.path}/{os.fsdecode(name)} exists")
         role = child_role(folder.role, name, is_dir=True)
-        made = self._add_dir(folder, name, mode, caller, role)
+        owner = account.owner if account is not None and caller.by_place else None
+        made = self._add_dir(folder, name, mode, caller, role, owner)
         if account is not None:
             made.account = account
         self._fit(made)
         for automatic in auto_dirs(self._tree.rules, tuple(made.parts())):
-            below = self._add_dir(made, automatic, mode, caller, child_role(role, automatic, is_dir=True))
+            below = self._add_dir(made, automatic, mode, caller, child_role(role, automatic, is_dir=True), owner)
             self._fit(below)
         return made
 
@@ -114,13 +119,20 @@ class Namespace:
         folder.fallback = rule_for_dir(rules, tuple(folder.parts())) if matters else None
         folder.whiteouts = set()
 
-    def _add_dir(self, folder: DirNode, name: bytes, mode: int, caller: Caller, role: Role) -> DirNode:
+    def _add_dir(
+        self, folder: DirNode, name: bytes, mode: int, caller: Caller, role: Role, owner: Owner | None
+    ) -> DirNode:
+        """*owner*: whose it is, whoever makes it; None: the caller's, or the user's whose tree it comes into."""
         tree = self._tree
         now = tree.clock.now_ns()
-        gid, bits = caller.gid, mode & 0o1777
-        if folder.mode & 0o2000:
+        (uid, gid), bits = owner_of_new(folder, caller), mode & 0o1777
+        if owner is None and uid != caller.uid and takes_mode(role) and folder.account is not None:
+            owner = folder.account.owner
+        if owner is not None:
+            uid, gid, bits = owner
+        elif folder.mode & 0o2000:
             gid, bits = folder.gid, bits | 0o2000
-        node = DirNode(tree.new_ino(), folder, name, bits, caller.uid, gid, now, role)
+        node = DirNode(tree.new_ino(), folder, name, bits, uid, gid, now, role)
         node.pending = Pending.MAKE
         tree.add(node)
         if role is Role.RECORDING:
@@ -142,8 +154,10 @@ class Namespace:
         self.admit_file(folder, name)
         tree = self._tree
         now = tree.clock.now_ns()
-        gid = folder.gid if folder.mode & 0o2000 else caller.gid
-        node = LinkNode(tree.new_ino(), folder, name, target, caller.uid, gid, now)
+        uid, gid = owner_of_new(folder, caller)
+        if folder.mode & 0o2000:
+            gid = folder.gid
+        node = LinkNode(tree.new_ino(), folder, name, target, uid, gid, now)
         node.pending = Pending.MAKE
         tree.add(node)
         tree.touch(folder, now)

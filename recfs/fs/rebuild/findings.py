@@ -59,6 +59,8 @@ class Findings:
     queued: int = 0
     """Files that are to be uploaded."""
     users: int = 0
+    owners: int = 0
+    """Users whose uid was taken from their directory."""
     salvaged: int = 0
     """Rows of the old catalogue that told something."""
     nothing_salvaged: bool = False

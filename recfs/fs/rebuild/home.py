@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from recfs.core.access.owners import owner_by
 from recfs.core.layout import TOP_DIRS, Role, child_role
 from recfs.core.model import Kind, State
 from recfs.core.upkeep.rebuilding import Checksums, Content, believes
@@ -218,6 +219,10 @@ class HomePass:
         site.put(row)
         site.findings.directories += 1
         site.findings.users += role is Role.USER
+        if role in (Role.USER, Role.TEMP_USER):
+            owner = owner_by(row.uid, row.gid, row.mode, site.operators)
+            if owner is not None and (role is Role.USER or os.fsdecode(entry.name) not in site.owners):
+                site.owners[os.fsdecode(entry.name)] = owner
         old_ino = old.ino if old is not None and old.kind is Kind.DIR else None
         return _Folder(row.ino, _join(folder.path, entry.name), role, before is None, old_ino)
 

@@ -7,6 +7,7 @@ import uuid
 from typing import TYPE_CHECKING, NamedTuple
 
 from recfs.core import generation
+from recfs.core.access.owners import one_uid_each
 from recfs.core.generation import Mark, count_of
 from recfs.core.life import RECORDINGS_SINCE
 from recfs.core.ownership import MARK_KEY, read_mark
@@ -16,6 +17,7 @@ from recfs.fs.rebuild.bucket import BucketPass
 from recfs.fs.rebuild.home import HomePass
 from recfs.fs.rebuild.site import NEXT_INO, Options, Site
 from recfs.ports.batch import Batch
+from recfs.ports.rows import AccountRow
 from recfs.state.tree import INO_RESERVE
 from recfs.tier.ownership import STORE_FACT, TOKENS_FACT
 
@@ -110,8 +112,14 @@ class Rebuild:
         if site.options.salvage and RECORDINGS_SINCE in self._known.old_facts:
             facts[RECORDINGS_SINCE] = self._known.old_facts[RECORDINGS_SINCE]
         views = [(view, ino) for view, ino in await site.old.views() if await self._is_old(ino)]
-        accounts = [row._replace(used_bytes=0, used_files=0) for row in await site.old.accounts()]
-        await site.catalogue.apply(Batch(meta=facts, views=views, accounts=accounts))
+        accounts = {row.user: row._replace(used_bytes=0, used_files=0) for row in await site.old.accounts()}
+        # What the old catalogue knows of a user, it knows better than the directory: also that they have no uid.
+        told = {user: owner for user, owner in one_uid_each(site.owners).items() if user not in accounts}
+        taken = {row.owner_uid for row in accounts.values()}
+        told = {user: owner for user, owner in told.items() if owner.uid not in taken}
+        accounts |= {user: AccountRow(user, 0, 0, "", 0, None, None, None, None, *told[user]) for user in told}
+        site.findings.owners = len(told)
+        await site.catalogue.apply(Batch(meta=facts, views=views, accounts=list(accounts.values())))
 
     async def _is_old(self, ino: int) -> bool:
         return ino < self._site.first_ino and await self._site.catalogue.node(ino) is not None

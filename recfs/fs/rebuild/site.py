@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from recfs.core.access.owners import Owner
 from recfs.core.model import Kind
 from recfs.core.routing import RouteRule, age_of, route
 from recfs.core.upkeep.rebuilding import Checksums
@@ -81,8 +82,12 @@ class Site:
     hash_threads: int
     s3_threads: int
     clock: Clock
+    operators: frozenset[int] = frozenset({0})
+    """Uids of whom nothing is kept: what is theirs is no user's alone."""
     tell: Tell = lambda phase, done, total: None
     findings: Findings = field(default_factory=Findings)
+    owners: dict[str, Owner] = field(default_factory=dict)
+    """Users whose directories belong to a uid and let nobody else in."""
     claimed: set[bytes] = field(default_factory=set)
     """Paths whose newest version lies in staging: the next start gives it its name."""
     batch: Batch = field(default_factory=Batch)

@@ -80,7 +80,7 @@ class Session:
         self._vfs = vfs
         self._kernel = kernel
         self.who = who
-        self._caller = Caller(who.uid, who.gid, who.umask, operator, who=who)
+        self._caller = Caller(who.uid, who.gid, who.umask, operator, who=who, by_place=True)
 
     # --- looking -------------------------------------------------------------------------------------------------
 

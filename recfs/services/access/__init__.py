@@ -1,0 +1,1 @@
+"""Who gets at what: users, and their uids."""
