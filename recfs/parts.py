@@ -365,7 +365,8 @@ async def _build(
     timekeeper = Timekeeper(clock, behind)
     sweeps = (
         *Housekeeper(tree, catalogue, space, counting).sweeps(), Meter(modes).sweep(), timekeeper.sweep(),
-        *care.sweeps(), *told.sweeps(), *((tier_run.sweep(),) if tier_run is not None else ()),
+        *care.sweeps(), *told.sweeps(), *upkeep.figures_sweeps(config, tree, catalogue, reports),
+        *((tier_run.sweep(),) if tier_run is not None else ()),
     )  # fmt: skip
     unhashed = Unhashed(
         tree, committer, partial(reports.ask, _unhashed),
@@ -379,7 +380,7 @@ async def _build(
         far_work = FarWork(LocalCopies(tier, tree, reports), tier_run, QueueChanges(tier, tree), Claiming(tier, tree))
     return Parts(
         store, catalogue, behind, tree, backing_files, publisher, hashing, committer, unhashed, vfs,
-        Work(care.work, draining, Recount(tree), users, far_work),
+        Work(care.work, draining, Recount(tree, catalogue), users, far_work),
         care, Sweeps(sweeps, behind.problems, clock, history), timekeeper,
         s3_services, limiter, reports, recovered, counting, Sessions(vfs, kernel, operators), told, operators,
     )  # fmt: skip

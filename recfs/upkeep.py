@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from recfs.api.stats import figures
 from recfs.api.work import UpkeepWork
 from recfs.core.upkeep.leftovers import Mode
 from recfs.core.verification.verdicts import Level
@@ -22,6 +23,7 @@ from recfs.services.archiving import Archiving
 from recfs.services.backups import Backups, BackupSettings
 from recfs.services.clearing.sweeper import Sweeper
 from recfs.services.clearing.versions import VersionSweep
+from recfs.services.counting import Counting, Surveys
 from recfs.services.expiry import Expiry
 from recfs.services.maintenance import Maintenance
 from recfs.services.multiparts import Multiparts
@@ -36,15 +38,18 @@ from recfs.tier.leftovers import BucketLeftovers
 
 if TYPE_CHECKING:
     from recfs.config import Config
+    from recfs.core.retention import Now
     from recfs.disk.home.publisher import HomePublisher
     from recfs.disk.trash_index import TrashIndex
     from recfs.fs.vfs import Vfs
     from recfs.ports.backups import CatalogueCopies
+    from recfs.ports.figures import FigureBooks
     from recfs.ports.kernel import KernelCache
-    from recfs.ports.reports import Reports
+    from recfs.ports.reports import Reports, Snapshot
     from recfs.ports.sweep import Sweep
     from recfs.services.tier_run import TierRun
     from recfs.state.generations import Generations
+    from recfs.state.tree import Tree
     from recfs.stores.local import LocalStore
     from recfs.tier.tier import Tier
 
@@ -143,6 +148,22 @@ def build(
     )  # fmt: skip
     maintenance = Maintenance(vfs.tree, reports, every_s=config.sweep.catalogue_every)
     return Upkeep(work, verifier, maintenance)
+
+
+def figures_sweeps(config: Config, tree: Tree, books: FigureBooks, reports: Reports) -> list[Sweep[Any, Any]]:
+    """What keeps the figures of a store."""
+    surveys = Surveys(
+        tree, books, reports, _surveyor(config),
+        name=figures.SURVEY, every_s=config.stats.survey_every, few=figures.FEW_FILES,
+    )  # fmt: skip
+    return [Counting(books, reports).sweep(), surveys.sweep()]
+
+
+def _surveyor(config: Config) -> Callable[[Snapshot, Now], dict[str, Any]]:
+    def survey(snapshot: Snapshot, now: Now) -> dict[str, Any]:
+        return figures.survey(snapshot, config, now)
+
+    return survey
 
 
 def is_written(vfs: Vfs, is_busy: Callable[[], bool]) -> bool:

@@ -269,7 +269,7 @@ class Answers:
         found = await self._read(lambda snapshot: snapshot.check())
         repair = bool(params.get("repair"))
         if repair:
-            await self.work.recount.repair(found.differences)
+            await self.work.recount.repair(found.differences, found.figures)
         return summaries.checked(found, repaired=repair)
 
     # --- work ----------------------------------------------------------------------------------------------------

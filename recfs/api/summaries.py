@@ -91,6 +91,15 @@ def checked(found: Checked, *, repaired: bool) -> dict[str, Any]:
                 "actual": {"bytes": off.actual_bytes, "files": off.actual_files},
             }
             for off in found.differences
+        ]
+        + [
+            {
+                "what": f"counter of {off.key}",
+                "recorded": {"bytes": off.recorded_bytes, "files": off.recorded_files},
+                "actual": {"bytes": off.actual_bytes, "files": off.actual_files},
+            }
+            for off in found.figures.off
+            if not found.figures.is_due  # else they are going to be counted anew, and nobody believes them
         ],
         "repaired": repaired,
     }

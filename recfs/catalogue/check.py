@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from recfs.catalogue.connection import connect
+from recfs.catalogue.counting.counters import RECOUNT
+from recfs.catalogue.counting.proof import prove
 from recfs.catalogue.rows import SUM, added_up
 from recfs.core.bounds import total
+from recfs.core.figures.counters import RECOUNT_DUE
 from recfs.ports.reports import Checked, Difference
 from recfs.ports.rows import ROOT_INO
 
@@ -19,6 +23,10 @@ if TYPE_CHECKING:
 
 def check(db: sqlite3.Connection) -> Checked:
     """Add everything up anew, as one transaction sees it. Memory grows with directories, not with files."""
+    return replace(_check_totals(db), figures=prove(db))
+
+
+def _check_totals(db: sqlite3.Connection) -> Checked:
     parents: dict[int, int] = {}
     names: dict[int, bytes] = {}
     recorded: dict[int, tuple[int, int]] = {}
@@ -47,10 +55,13 @@ def check(db: sqlite3.Connection) -> Checked:
 
 
 def recount(catalogue: Path) -> Checked:
-    """Have every counter say what its rows add up to, in one transaction. Before anything of them is in memory."""
+    """Have every account and total say what its rows add up to, in one transaction; counters of files are due for it.
+
+    Before anything of them is in memory.
+    """
     with closing(connect(catalogue)) as db:
         db.execute("begin immediate")
-        found = check(db)
+        found = _check_totals(db)
         for off in found.differences:
             if off.ino is not None:
                 values = (total(off.actual_bytes), off.actual_files, off.ino)
@@ -63,6 +74,7 @@ def recount(catalogue: Path) -> Checked:
                 )
                 counted = (total(off.actual_bytes), off.actual_files, off.user)
                 db.execute("update account set used_bytes = ?, used_files = ? where user = ?", counted)
+        db.execute(RECOUNT, (RECOUNT_DUE,))  # of rows that were not taken, others may have taken the place, uncounted
         db.execute("commit")
         return found
 

@@ -28,7 +28,7 @@ _HEAD: Final = (
     f" when name like '{HEADS[THUMBNAIL - 1].decode()}%' then {THUMBNAIL} else 0 end"
 )
 _REMOTE: Final = ", ".join(f"'{each.value}'" for each in State if each.is_remote)
-_BELOW: Final = (
+BELOW: Final = (
     "with recursive below (ino) as (select ? union all"
     " select node.ino from below cross join node on node.parent = below.ino where node.kind = 'dir' and node.ino <> 1)"
 )
@@ -38,7 +38,7 @@ def folders(db: sqlite3.Connection, top: int | None) -> Iterator[Folder]:
     """All directories, or those at and below one, from there downwards."""
     if top is None:
         return map(Folder._make, db.execute("select ino, parent, name from node where kind = 'dir'"))
-    query = f"{_BELOW} select node.ino, parent, name from below cross join node on node.ino = below.ino"
+    query = f"{BELOW} select node.ino, parent, name from below cross join node on node.ino = below.ino"
     return map(Folder._make, db.execute(query, (top,)))
 
 
@@ -51,7 +51,7 @@ def tallies(db: sqlite3.Connection, top: int | None, since_ns: int, *, knows_s3:
     begin: tuple[int, ...] = ()
     below = ""
     if top is not None:
-        below, begin = _BELOW, (top,)
+        below, begin = BELOW, (top,)
         files = f"below cross join node on node.parent = below.ino {objects} where kind = 'file'"
     query = (
         f"{below} select parent, {_HEAD} as head, iif({_KNOWN}, {_EXTENSION}, '') as ext,"
@@ -93,4 +93,4 @@ def duplicates(db: sqlite3.Connection, worst: int, named: int) -> Duplicates:
     return Duplicates(sets, files, added_up([(high, low)]), told)
 
 
-__all__ = ["duplicates", "folders", "tallies"]
+__all__ = ["BELOW", "duplicates", "folders", "tallies"]

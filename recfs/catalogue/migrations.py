@@ -16,7 +16,7 @@ from recfs.core.bounds import MIN_TIME_NS
 
 steps = Migrations("recfs")
 
-NEWEST = "0011_owners"
+NEWEST = "0012_figures"
 """Name of the last step: a catalogue that records a later one was written by a newer recfs."""
 
 
@@ -97,6 +97,15 @@ def events(db: Database) -> None:
 def owners(db: Database) -> None:
     """Users are told apart by uid."""
     _run(db, "0011_owners")
+
+
+@steps(name="0012_figures")
+def figures(db: Database) -> None:
+    """Files are counted by user, category and place; what they were on earlier days is remembered.
+
+    The counters of a store that has files begin at nothing, and are counted by the daemon once it runs.
+    """
+    _run(db, "0012_figures")
 
 
 def split_statements(script: str) -> list[str]:

@@ -14,6 +14,7 @@ import trio
 
 from recfs.catalogue import figures
 from recfs.catalogue.check import check
+from recfs.catalogue.counting import days, proof
 from recfs.catalogue.reading import has_table, reading
 from recfs.catalogue.rows import (
     COPIES,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from recfs.core.retention import Horizon
-    from recfs.ports.figures import Duplicates, Folder, Tally
+    from recfs.ports.figures import Counted, Duplicates, FiguresProof, Folder, Surveyed, Tally
     from recfs.ports.reports import Snapshot
     from recfs.ports.rows import NodeRow, ObjectRow
 
@@ -258,6 +259,18 @@ class SqliteSnapshot:
     def tallies(self, top: int | None, since_ns: int) -> Iterator[Tally]:
         """Files in groups."""
         return figures.tallies(self._db, top, since_ns, knows_s3=self._knows_s3)
+
+    def counted(self, user: str | None = None) -> Counted | None:
+        """The counters of files."""
+        return proof.counted(self._db, user)
+
+    def survey(self, name: str) -> Surveyed | None:
+        """What the last one found."""
+        return days.survey(self._db, name)
+
+    def prove(self) -> FiguresProof:
+        """Count all files anew."""
+        return proof.prove(self._db)
 
     def duplicates(self, worst: int, named: int) -> Duplicates:
         """Files with the same bytes."""

@@ -274,20 +274,21 @@ class Known:
     """
 
     def __init__(self) -> None:
-        self._rows: dict[int, NodeRow] = {}
+        self.rows: dict[int, NodeRow] = {}
+        """As they are in the catalogue, by inode number."""
 
     def forget(self, inos: Sequence[int] | None = None) -> None:
         """Others may have changed these; None: any."""
         if inos is None:
-            self._rows.clear()
+            self.rows.clear()
         for ino in inos or ():
-            self._rows.pop(ino, None)
+            self.rows.pop(ino, None)
 
     def written(self, rows: Sequence[NodeRow]) -> None:
         """These are in the catalogue."""
-        if len(self._rows) > KNOWN:
-            self._rows.clear()
-        self._rows.update((row.ino, row) for row in rows)
+        if len(self.rows) > KNOWN:
+            self.rows.clear()
+        self.rows.update((row.ino, row) for row in rows)
 
     def statements(self, rows: Sequence[NodeRow]) -> Iterator[tuple[Statement, Sequence[Values]]]:
         """What is to be written of *rows*."""
@@ -297,7 +298,7 @@ class Known:
         nowhere: list[Values] = []
         few = len(rows) <= FEW
         for row in rows:
-            before, here = self._rows.get(row.ino), row.placement
+            before, here = self.rows.get(row.ino), row.placement
             if before is not None and before[:-1] == row[:-1]:
                 pass
             elif before is not None and (few or row.kind is Kind.DIR):

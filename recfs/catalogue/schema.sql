@@ -10,7 +10,7 @@
 -- Units are in the names (_bytes, _ns). Names are BLOBs: any byte but '/' and NUL is legal in them.
 
 create table meta (
-    key   text primary key,  -- next_ino, next_gid, boot_id, clean, store_id, created_ns, recordings_since
+    key   text primary key,  -- next_ino, next_gid, boot_id, clean, store_id, created_ns, figures_recount, recordings_since
     value text not null
 ) strict, without rowid;
 
@@ -258,3 +258,51 @@ create table event (
     sha256     blob,
     detail     text    not null
 ) strict;
+
+-- How many files there are, and their bytes, by whose they are, their category (core/figures), and where their bytes are:
+-- written with the rows they count, from what these take the place of (catalogue/counting). Not to be believed while
+-- meta.figures_recount says anything but 0. A sum of sizes may be beyond 64 bits, so it is kept in two.
+create table figure (
+    user          text    not null,      -- empty: nobody's, as shared files are
+    category      text    not null,
+    here          integer not null,      -- 1: the bytes are on the local disk
+    storage_class text    not null,      -- of their objects; empty: S3 has none
+    files         integer not null,
+    high          integer not null,      -- sum of size_bytes >> 32
+    low           integer not null,      -- sum of size_bytes & (2**32 - 1)
+    primary key (user, category, here, storage_class)
+) strict, without rowid;
+
+-- The same of uploads ("source.<ext>" in a recording), by the month in which they were last written.
+create table uploaded (
+    user  text    not null,
+    month text    not null,              -- UTC, YYYY-MM
+    files integer not null,
+    high  integer not null,
+    low   integer not null,
+    primary key (user, month)
+) strict, without rowid;
+
+-- Days of which the counters are remembered, and when they were looked at: as soon as that day had begun.
+create table figure_day (
+    day   text    primary key,           -- UTC, YYYY-MM-DD
+    at_ns integer not null               -- wall clock
+) strict, without rowid;
+
+-- What they said. Only of days on which that was something else than on the one before.
+create table figure_of_day (
+    user     text    not null,
+    category text    not null,
+    day      text    not null,
+    files    integer not null,
+    bytes    integer not null,
+    primary key (user, category, day)
+) strict, without rowid;
+
+-- What was found out of all files at some time, and takes too long to be asked for each time.
+create table survey (
+    name    text    primary key,
+    at_ns   integer not null,            -- wall clock
+    took_ms integer not null,
+    found   text    not null             -- JSON
+) strict, without rowid;

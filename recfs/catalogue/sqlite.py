@@ -25,6 +25,9 @@ import trio
 
 from recfs.catalogue.check import recount
 from recfs.catalogue.connection import FULL, LONG_LOG_BYTES
+from recfs.catalogue.counting import days
+from recfs.catalogue.counting.counters import Counting
+from recfs.catalogue.counting.proof import corrections
 from recfs.catalogue.fitting import UNFIT, fitted
 from recfs.catalogue.headroom import Headroom
 from recfs.catalogue.questions import Questions
@@ -33,10 +36,11 @@ from recfs.errors import IoFailure, OutOfSpace, RowRefused
 from recfs.ports.rows import HOST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from recfs.catalogue.rows import Run
     from recfs.ports.batch import Batch
+    from recfs.ports.figures import FiguresProof, Surveyed
 
 log = logging.getLogger("recfs.catalogue")
 
@@ -76,6 +80,7 @@ class SqliteCatalogue(Questions):
         """How often the log was folded in."""
         self.headroom = Headroom(path)
         self._known = Known()
+        self._counting = Counting(connection)
         self._last_fold: trio.Event | None = None
         """Set when writers need wait no longer for the last of the log to be folded in."""
         self._held_s = float("-inf")
@@ -111,24 +116,36 @@ class SqliteCatalogue(Questions):
             await self._last_fold.wait()
         try:
             try:
-                self._run(runs(batch, self._known), trial=trial)
+                self._run(self._runs(batch), trial=trial)
             except UNFIT:
-                self._known.forget()
+                self._forget()
                 self._apply_fitted(batch, trial=trial)
         except UNFIT as error:
-            self._known.forget()
+            self._forget()
             raise RowRefused(f"catalogue {self._path}: {error}") from error
         except sqlite3.DatabaseError as error:
-            self._known.forget()
+            self._forget()
             raise self._failure(error) from error
-        if not trial:
+        if trial:
+            self._counting.forget()
+        else:
             self._applied += 1
             self._known.written(batch.nodes)
+
+    def _runs(self, batch: Batch) -> list[Run]:
+        """What writes *batch*, and what it changes of the counters."""
+        counted = self._counting.runs(batch, self._known)  # first: it looks at the rows that these take the place of
+        return [*runs(batch, self._known), *counted]
+
+    def _forget(self) -> None:
+        """What was written last is not known any more."""
+        self._known.forget()
+        self._counting.forget()
 
     def _apply_fitted(self, batch: Batch, *, trial: bool) -> None:
         """Write *batch* with its values brought into their ranges."""
         fit, told = fitted(batch)
-        self._run(runs(fit, self._known), trial=trial)
+        self._run(self._runs(fit), trial=trial)
         for what in told if not trial else ():
             if what not in self.refused:
                 log.error("catalogue %s: a row does not fit: %s", self._path, what)
@@ -257,7 +274,7 @@ class SqliteCatalogue(Questions):
                 yield db
         except sqlite3.DatabaseError as error:
             raise self._failure(error) from error
-        self._known.forget()
+        self._forget()
         self._applied += 1
 
     async def forget_home_inos(self) -> None:
@@ -269,8 +286,24 @@ class SqliteCatalogue(Questions):
     async def recount(self) -> int:
         """Have every counter say what its rows add up to, in a thread."""
         found = await trio.to_thread.run_sync(recount, self._path)
-        self._known.forget()
+        self._forget()
         return len(found.differences)
+
+    async def correct(self, proof: FiguresProof) -> None:
+        """As the port says."""
+        await self._write(corrections(proof))
+
+    async def keep_survey(self, name: str, surveyed: Surveyed) -> None:
+        """As the port says."""
+        await self._write(days.keep_survey(name, surveyed))
+
+    async def _write(self, todo: Iterable[Run]) -> None:
+        """Write what no batch holds, in one transaction. Raises IoFailure or OutOfSpace."""
+        while self._last_fold is not None:
+            await self._last_fold.wait()
+        with self._change() as db:
+            for text, values in todo:
+                db.execute(text, values)
 
     async def forget_future(self, now_ns: int) -> None:
         """What lies ahead of *now_ns* counts as recorded just now."""

@@ -25,6 +25,7 @@ from recfs.config.sections import (
     TrashSection,
     WatchSection,
 )
+from recfs.config.stats import StatsSection
 from recfs.config.sweeps import SweepSection
 from recfs.config.types import AbsolutePath, AnyCase, Section, Size, Uid
 from recfs.config.versions import VersionRules, VersionsSection
@@ -88,6 +89,7 @@ class Config(Section):
     upload: UploadSection = Field(default=UploadSection(), description="uploads to S3")
     metrics: MetricsSection = Field(default=MetricsSection(), description="figures for Prometheus")
     prices: PricesSection = Field(default=PricesSection(), description="what storage costs, for `recfs stats`")
+    stats: StatsSection = Field(default=StatsSection(), description="what is kept for `recfs stats`")
     lifecycle: LifecycleSection = Field(
         default=LifecycleSection(), description="rules that `recfs lifecycle apply` writes into the bucket"
     )
@@ -183,6 +185,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "upload": UploadSection,
     "metrics": MetricsSection,
     "prices": PricesSection,
+    "stats": StatsSection,
     "lifecycle": LifecycleSection,
 }
 """The tables of recfs.conf; the other fields of `Config` are keys above them."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from recfs.core.figures.categories import Marks
+from recfs.core.figures.counters import FigureKey, Key, MonthKey
 
 
 class Folder(NamedTuple):
@@ -56,6 +57,65 @@ class Duplicates(NamedTuple):
     """The sets that waste most, the worst first."""
 
 
+class Counted(NamedTuple):
+    """What the counters say; of those that are not there, that there is nothing."""
+
+    figures: Sequence[tuple[FigureKey, int, int]]
+    """Files and bytes of each."""
+    months: Sequence[tuple[MonthKey, int, int]]
+
+
+class Surveyed(NamedTuple):
+    """What a survey of all files found."""
+
+    at_ns: int
+    """`Clock.now_ns`."""
+    took_ms: int
+    found: dict[str, Any]
+    """For JSON."""
+
+
+class FigureOff(NamedTuple):
+    """A counter of files that does not agree with its rows."""
+
+    key: Key
+    recorded_files: int
+    recorded_bytes: int
+    actual_files: int
+    actual_bytes: int
+
+
+class FiguresProof(NamedTuple):
+    """The counters, and what their rows add up to, of one state of the catalogue."""
+
+    off: Sequence[FigureOff]
+    counted_at: str | None
+    """What the fact RECOUNT_DUE said in it."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether they were not to be believed anyway."""
+        return self.counted_at not in (None, "0")
+
+
+class FigureBooks(Protocol):
+    """Where the counters are kept. They are written with the rows that they count; what is here is beside that.
+
+    Raises IoFailure or OutOfSpace.
+    """
+
+    async def meta(self) -> dict[str, str]:
+        """Store-wide facts."""
+
+    async def correct(self, proof: FiguresProof) -> None:
+        """Add to the counters what they were off by, right even while files change. Then they are to be believed,
+        unless something else has come that could not be counted.
+        """
+
+    async def keep_survey(self, name: str, surveyed: Surveyed) -> None:
+        """Keep what a survey found in place of what the last one of that name did."""
+
+
 class Figures(Protocol):
     """Sums over many files. Memory grows with directories at most, not with files."""
 
@@ -65,8 +125,17 @@ class Figures(Protocol):
     def tallies(self, top: int | None, since_ns: int) -> Iterator[Tally]:
         """All files, or those below *top*, in groups; symbolic links are none. *since_ns*: for `recent`."""
 
+    def counted(self, user: str | None = None) -> Counted | None:
+        """The counters, or those of one user; None: they are not to be believed, or there are none yet."""
+
+    def survey(self, name: str) -> Surveyed | None:
+        """What the last survey of that name found; None: there was none."""
+
+    def prove(self) -> FiguresProof:
+        """Count everything anew. Memory grows with directories, not with files."""
+
     def duplicates(self, worst: int, named: int) -> Duplicates:
         """Committed files of which there are several; *worst* sets, with up to *named* of the files of each."""
 
 
-__all__ = ["Duplicates", "Figures", "Folder", "Tally", "Twins"]
+__all__ = ["Counted", "Duplicates", "FigureOff", "Figures", "FiguresProof", "Folder", "Surveyed", "Tally", "Twins"]

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple, Unpack
 
 from recfs.core.life import Life
 from recfs.core.retention import Horizon, Inside
-from recfs.ports.figures import Figures
+from recfs.ports.figures import Figures, FiguresProof
 from recfs.ports.rows import AccountRow, EventRow, JournalRow, NodeRow, ObjectRow, SweepRow
 
 Answer = TypeVar("Answer")
@@ -95,6 +95,8 @@ class Checked:
     users: int
     files: int
     differences: Sequence[Difference]
+    figures: FiguresProof = field(default_factory=lambda: FiguresProof([], None))
+    """What the counters of files are off by."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Corrects counters that are off: accounts, and the totals of directories."""
+"""Corrects counters that are off: accounts, the totals of directories, and the counters of files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from recfs.state.nodes import DirNode
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from recfs.ports.figures import FigureBooks, FiguresProof
     from recfs.ports.reports import Difference
     from recfs.state.tree import Tree
 
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 class Recount:
     """Adds what each counter is off by, which is right even while files change."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, figures: FigureBooks) -> None:
         self._tree = tree
+        self._figures = figures
 
-    async def repair(self, differences: Iterable[Difference]) -> None:
+    async def repair(self, differences: Iterable[Difference], figures: FiguresProof | None = None) -> None:
         """Correct them, on stable storage. Raises Busy while the catalogue does not take all rows."""
         tree, behind = self._tree, self._tree.behind
         if behind.aside:
@@ -44,4 +46,6 @@ class Recount:
                     node.rbytes += added[0]
                     node.rfiles += added[1]
                     behind.node(node)
+        if figures is not None and (figures.off or figures.is_due):
+            await self._figures.correct(figures)
         await behind.durable()

@@ -112,6 +112,8 @@ def _insert(connection: sqlite3.Connection, file_ino: int, recording_ino: int, r
             (str(user), user_bytes, FILES_PER_USER),
         )
     connection.execute("update meta set value = ? where key = 'next_ino'", (str(next_ino),))
+    # nobody has counted these by category: the daemon does
+    connection.execute("replace into meta (key, value) values ('figures_recount', '1')")
 
 
 def _count(connection: sqlite3.Connection, directory: int, size_bytes: int) -> None:

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from recfs.api.stats import figures
 from recfs.api.stats.figures import stats
 from recfs.core.figures.costs import GIB
 from recfs.core.retention import Now
 from recfs.errors import InvalidArgument, NotFound
 from recfs.fs.attributes import Changes
+from recfs.services.counting import Surveys
 from tests.helpers.reports import answer_of
 
 from .build import OPERATOR, REC, Filesystem
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import trio
+
+    from recfs.ports.reports import Snapshot
 
 FILES = {
     "users/5/recordings/142/source.mp4": 1000,
@@ -147,6 +151,61 @@ async def test_recordings_of_an_age_for_the_archive_are_counted_and_what_is_in_s
     assert (await fs.answers()["stats"]({"store": "local"}))["bytes"] == 1000
     assert (await fs.answers()["stats"]({"store": "s3"}))["bytes"] == 1200
     await fs.stop()
+
+
+@pytest.mark.parametrize("params", [{}, {"user": "5"}, {"category": "source"}, {"store": "s3"}, {"store": "local"}])
+async def test_of_many_files_the_counters_tell_the_same(
+    nursery: trio.Nursery, place: Path, monkeypatch: pytest.MonkeyPatch, params: dict[str, Any]
+) -> None:
+    rule = {"pattern": "users/5/**", "archive_threshold": "1d", "archive_storage_class": "GLACIER"}
+    fs = tiered(nursery, place, retention=[rule])
+    await fs.start()
+    for path, size in FILES.items():
+        await fs.write(path, b"x" * size)
+    await fs.drain()
+    await evict(fs, f"{REC}/audio.mp3")
+    await fs.parts.behind.durable()
+    by_rows = await fs.answers()["stats"](params)
+    monkeypatch.setattr(figures, "FEW_FILES", 0)
+    told = await fs.answers()["stats"](params)
+    assert (by_rows["counted"], told["counted"]) == ("rows", "counters")
+    unknown = {"recordings", "ages", "archive", "surveyed_ns"}
+    times = {"oldest_ns", "newest_ns", "at_ns", "counted", "surveyed_ns"}
+    assert {name: value for name, value in told.items() if name in unknown} == dict.fromkeys(unknown)
+    assert told["oldest_ns"] is None
+    assert without(told, times | unknown) == without(by_rows, times | unknown)
+    exact = await fs.answers()["stats"](params | {"exact": True})
+    assert without(exact, {"at_ns"}) == without(by_rows, {"at_ns"})
+    await fs.stop()
+
+
+def without(value: Any, names: set[str]) -> Any:
+    if isinstance(value, dict):
+        return {name: without(each, names) for name, each in value.items() if name not in names}
+    return [without(each, names) for each in value] if isinstance(value, list) else value
+
+
+async def test_what_no_counter_tells_is_as_of_the_last_survey(
+    fs: Filesystem, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_rows = asked(fs, duplicates=True)
+    monkeypatch.setattr(figures, "FEW_FILES", 0)
+    tree, books, reports = fs.vfs.tree, fs.parts.catalogue, fs.parts.reports
+
+    def survey(snapshot: Snapshot, now: Now) -> dict[str, Any]:
+        return figures.survey(snapshot, fs.config, now)
+
+    sweep = Surveys(tree, books, reports, survey, name=figures.SURVEY, every_s=86_400, few=0).sweep()
+    surveyed_ns = fs.clock.now_ns()
+    due = await sweep.look()
+    assert due
+    await sweep.act(due, nursery)
+    assert not await sweep.look()
+    told = asked(fs)
+    assert told["surveyed_ns"] == surveyed_ns
+    assert without(told, {"counted", "surveyed_ns", "at_ns"}) == without(by_rows, {"counted", "surveyed_ns", "at_ns"})
+    fs.clock.advance(86_401)
+    assert await sweep.look()
 
 
 async def test_a_store_without_a_daemon_answers_as_well(fs: Filesystem) -> None:

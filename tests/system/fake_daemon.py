@@ -192,13 +192,15 @@ ORPHANS: dict[str, Any] = {
 
 _FILES = {"files": 3, "bytes": 4 << 30, "average_bytes": (4 << 30) // 3, "oldest_ns": 0, "newest_ns": 10**18}
 _NO_FILES = {"files": 0, "bytes": 0, "average_bytes": None, "oldest_ns": None, "newest_ns": None}
-STATS = {
+STATS: dict[str, Any] = {
     "user": None,
     "recording": None,
     "category": None,
     "store": None,
     "at_ns": 10**18,
     "month": "2026-11",
+    "counted": "counters",
+    "surveyed_ns": 10**18,
     **_FILES,
     "categories": {"source": _FILES, "video": _NO_FILES},
     "stores": {"local_and_s3": _FILES},

@@ -47,7 +47,7 @@ COMMANDS = {
         ["stats", "--duplicates"],
         STATS,
         [
-            *("3, 4 GiB, 1.3 GiB on average", "1 recording, 1 MiB", "6 files in 1 set", "5 MiB too many"),
+            *("3, 4 GiB, 1.3 GiB on average", "1 recording, 1 MiB", "as of", "6 files in 1 set", "5 MiB too many"),
             *("source", "local and s3", "USD a month", "1.25", "90 d and more", "long ago", "unlimited", "7 MiB"),
             *("shared/a", "…"),
         ],
@@ -220,6 +220,16 @@ def test_the_group_of_a_new_user_is_that_of_the_uid(daemon: FakeDaemon) -> None:
         assert run("user", "add", "5", "--uid", uid, "--mode", "0750", "--root", daemon.root).exit_code == 0
         method, params = daemon.asked[-1]
         assert (method, params["gid"], params["mode"]) == ("user_add", gid, 0o750)
+
+
+def test_what_no_survey_has_found_yet_is_told_as_that(daemon: FakeDaemon) -> None:
+    unknown = dict.fromkeys(("recordings", "ages", "archive", "duplicates", "surveyed_ns", "oldest_ns", "newest_ns"))
+    daemon.answers["stats"] = STATS | unknown
+    plain = run("stats", "--root", daemon.root)
+    assert plain.exit_code == 0, plain.output
+    assert "add --exact" in plain.stdout
+    assert "recordings " not in plain.stdout
+    assert "written " not in plain.stdout.replace("were written", "")
 
 
 def test_commands_pass_their_options_on(daemon: FakeDaemon) -> None:

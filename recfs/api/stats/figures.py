@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from recfs.api import summaries
 from recfs.api.paths import text
-from recfs.api.stats.places import Place, place_of, places
 from recfs.api.stats.sums import Sums
 from recfs.clock import SystemClock, boot_id
 from recfs.core.figures.categories import Category
+from recfs.core.figures.places import Place, place_of, places
 from recfs.core.layout import is_id
 from recfs.core.life import recordings_since, unrecorded
 from recfs.core.quota import month_of, month_start_ns
@@ -22,9 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from recfs.config import Config
-    from recfs.ports.figures import Tally, Twins
+    from recfs.core.figures.counters import FigureKey
+    from recfs.ports.figures import Counted, Tally, Twins
     from recfs.ports.reports import Entry, Snapshot
 
+FEW_FILES = 20_000
+"""So many files are counted when they are asked for: 0.15 s."""
+SURVEY = "stats"
+"""Name of what `survey` found, in the catalogue."""
 WORST, NAMED = 20, 5
 """So many sets of duplicates are told, with so many of the files of each."""
 
@@ -39,6 +44,8 @@ class Asked:
     store: str | None = None
     """"local": files with bytes on the disk; "s3": those with an object."""
     duplicates: bool = False
+    exact: bool = False
+    """Whether the rows are to be counted, whatever counters say."""
 
     @classmethod
     def of(cls, params: dict[str, Any]) -> Asked:
@@ -56,7 +63,7 @@ class Asked:
         store = params.get("store")
         if store not in (None, "local", "s3"):
             raise InvalidArgument(f"store {store!r}: there are local and s3")
-        asked = cls(user, recording, only, store, bool(params.get("duplicates")))
+        asked = cls(user, recording, only, store, bool(params.get("duplicates")), bool(params.get("exact")))
         if asked.duplicates and not asked.is_of_all:
             raise InvalidArgument("duplicates are looked for in the whole store")
         return asked
@@ -70,6 +77,12 @@ class Asked:
     def leaves_files_out(self) -> bool:
         """Whether some of a directory's files are."""
         return self.category is not None or self.store is not None
+
+    def takes_counter(self, key: FigureKey) -> bool:
+        """Whether these are in the store, and of the category, that are meant."""
+        if self.category is not None and key.category is not self.category:
+            return False
+        return self.store is None or (key.here if self.store == "local" else bool(key.storage_class))
 
     def takes(self, tally: Tally) -> bool:
         """Whether these are in the store that is meant."""
@@ -105,7 +118,8 @@ def _top(snapshot: Snapshot, path: tuple[bytes, ...]) -> tuple[int, Place] | Non
 def stats(snapshot: Snapshot, config: Config, params: dict[str, Any], now: Now | None = None) -> dict[str, Any]:
     """Figures of the store, a user or a recording. Raises InvalidArgument, NotFound.
 
-    *now*: the daemon's; None: what one that started now would have.
+    Of more than FEW_FILES they are what the counters say, and what the last survey found; of fewer, and where that is
+    asked for, all rows are counted. *now*: the daemon's; None: what one that started now would have.
     """
     asked = Asked.of(params)
     if now is None:
@@ -113,11 +127,12 @@ def stats(snapshot: Snapshot, config: Config, params: dict[str, Any], now: Now |
         now = Now(clock.steady_ns(), clock.calendar_ns())
     users = summaries.quota_show(snapshot, config, asked.user, now.calendar_ns) if asked.recording is None else []
     month = month_of(now.calendar_ns)
-    sums = Sums()
-    for top in asked.tops(snapshot):
-        ino = None if top is None else top[0]
-        known = places(snapshot.folders(ino)) if top is None else places(snapshot.folders(ino), top)
-        sums.add(filter(asked.takes, snapshot.tallies(ino, month_start_ns(month))), known, asked.category)
+    kept = _kept(snapshot, asked, users)
+    if kept is not None:
+        found = _by_counters(snapshot, config, asked, kept, month)
+    else:
+        found = _by_rows(snapshot, config, asked, now, month)
+    sums, rest = found
     return {
         "user": asked.user,
         "recording": asked.recording,
@@ -125,17 +140,71 @@ def stats(snapshot: Snapshot, config: Config, params: dict[str, Any], now: Now |
         "store": asked.store,
         "at_ns": now.calendar_ns,
         "month": month,
+        "counted": "rows" if kept is None else "counters",
         **sums.total.as_json(),
         "categories": {each.value: sums.categories[each].as_json() for each in Category},
         "stores": {name: sums.stores[name].as_json() for name in ("local", "local_and_s3", "s3")},
         "classes": {name: sums.classes[name].as_json() for name in sorted(sums.classes)},
         "costs": sums.costs(config.prices.table()),
         "users": [_user(each, sums) for each in users],
+        **rest,
+    }
+
+
+def _kept(snapshot: Snapshot, asked: Asked, users: list[dict[str, Any]]) -> Counted | None:
+    """What the counters say, if they are what is to be told."""
+    if asked.exact or asked.recording is not None:
+        return None
+    if asked.user is not None:
+        files = sum(each["used_files"] for each in users)
+    else:
+        top = snapshot.entry(())
+        files = top.row.rfiles if top is not None else 0
+    return snapshot.counted(asked.user) if files > FEW_FILES else None
+
+
+def _by_rows(snapshot: Snapshot, config: Config, asked: Asked, now: Now, month: str) -> tuple[Sums, dict[str, Any]]:
+    sums = Sums()
+    for top in asked.tops(snapshot):
+        ino = None if top is None else top[0]
+        known = places(snapshot.folders(ino)) if top is None else places(snapshot.folders(ino), top)
+        sums.add(filter(asked.takes, snapshot.tallies(ino, month_start_ns(month))), known, asked.category)
+    return sums, {
         "recordings": len(sums.recordings),
         "ages": sums.ages(now.calendar_ns),
         "archive": _archive(snapshot, config, asked, now),
         "duplicates": _duplicates(snapshot) if asked.duplicates else None,
+        "surveyed_ns": now.calendar_ns,
     }
+
+
+def _by_counters(
+    snapshot: Snapshot, config: Config, asked: Asked, kept: Counted, month: str
+) -> tuple[Sums, dict[str, Any]]:
+    sums = Sums()
+    for key, files, size in kept.figures:
+        if asked.takes_counter(key):
+            sums.add_counter(key, files, size)
+    if asked.category in (None, Category.SOURCE):
+        for upload, _, size in kept.months:
+            if upload.month == month:
+                sums.month_bytes[upload.user] += size
+    rest: dict[str, Any] = dict.fromkeys(("recordings", "ages", "archive", "duplicates", "surveyed_ns"))
+    surveyed = snapshot.survey(SURVEY) if asked.is_of_all else None
+    if surveyed is not None:
+        found = surveyed.found
+        rest = {name: found[name] for name in ("recordings", "ages", "archive", "duplicates")}
+        rest["surveyed_ns"] = surveyed.at_ns
+        sums.surveyed(found)
+    if asked.duplicates:
+        rest["duplicates"] = _duplicates(snapshot)
+    return sums, rest
+
+
+def survey(snapshot: Snapshot, config: Config, now: Now) -> dict[str, Any]:
+    """What takes too long to be found out each time: to be kept as SURVEY. Without what the counters say."""
+    found = stats(snapshot, config, {"exact": True, "duplicates": True}, now)
+    return {name: value for name, value in found.items() if name not in ("users", "costs")}
 
 
 def _user(known: dict[str, Any], sums: Sums) -> dict[str, Any]:
@@ -199,4 +268,4 @@ def _twins(twins: Twins, paths: dict[int, Any]) -> dict[str, Any]:
     }
 
 
-__all__ = ["Asked", "stats"]
+__all__ = ["FEW_FILES", "SURVEY", "Asked", "stats", "survey"]

@@ -13,8 +13,9 @@ from recfs.core.layout import Role
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from recfs.api.stats.places import Place
     from recfs.core.figures.costs import Prices
+    from recfs.core.figures.counters import FigureKey
+    from recfs.core.figures.places import Place
     from recfs.ports.figures import Tally
 
 DAY_NS = 86_400 * 10**9
@@ -94,7 +95,7 @@ class Sums:
     def _add(self, tally: Tally, place: Place, category: Category) -> None:
         self.total.add(tally)
         self.categories[category].add(tally)
-        self.stores[_store(tally)].add(tally)
+        self.stores[_store(tally.here, tally.storage_class)].add(tally)
         if tally.here:
             self.classes[LOCAL].add(tally)
         if tally.storage_class is not None:
@@ -110,6 +111,28 @@ class Sums:
             known.newest_ns = max(known.newest_ns, tally.newest_ns)
             if category is Category.TRANSCRIPTION:
                 known.processed_ns = max(known.processed_ns or 0, tally.newest_ns)
+
+    def add_counter(self, key: FigureKey, files: int, size_bytes: int) -> None:
+        """Count what a counter says. When they were written it does not tell."""
+        where = [self.total, self.categories[key.category], self.stores[_store(key.here, key.storage_class or None)]]
+        if key.here:
+            where.append(self.classes[LOCAL])
+        if key.storage_class:
+            where.append(self.classes[key.storage_class])
+        if key.user:
+            where.append(self.users[key.user])
+        for each in where:
+            each.files += files
+            each.size_bytes += size_bytes
+
+    def surveyed(self, found: Mapping[str, Any]) -> None:
+        """Take the times of the first and the last file from an earlier answer."""
+        named: list[tuple[Sum, Mapping[str, Any]]] = [(self.total, found)]
+        named += [(each, found["categories"][name.value]) for name, each in self.categories.items()]
+        named += [(each, found["stores"][name]) for name, each in self.stores.items()]
+        named += [(each, found["classes"][name]) for name, each in self.classes.items() if name in found["classes"]]
+        for each, earlier in named:
+            each.oldest_ns, each.newest_ns = earlier["oldest_ns"], earlier["newest_ns"]
 
     def costs(self, prices: Prices) -> dict[str, Any]:
         """What it costs a month, by class; `total` leaves out what has no price."""
@@ -136,10 +159,10 @@ class Sums:
         ]
 
 
-def _store(tally: Tally) -> str:
-    if tally.storage_class is None:
+def _store(here: bool, storage_class: str | None) -> str:
+    if storage_class is None:
         return LOCAL_ONLY
-    return BOTH if tally.here else REMOTE_ONLY
+    return BOTH if here else REMOTE_ONLY
 
 
 def _processed(recording: OfRecording, now_ns: int) -> str:

@@ -34,9 +34,13 @@ _FIELDS = {
         "they were processed, told by the mtime of their transcriptions: never, recently (90 days) or long ago"
     ),
     "`archive`": "recordings that `[[retention]]` has come of age for the archive; `null`: no rule says when",
+    "`counted`, `surveyed_ns`": (
+        "whether `rows` were counted for this answer, or `counters` tell; and when `recordings`, `ages`, `archive`, "
+        "`duplicates`, `oldest_ns` and `newest_ns` were found out (`null`: they were not, and are `null` themselves)"
+    ),
     "`duplicates`": (
-        "with --duplicates: sets of files of the same sha256, how many files, what all but one of each set take, and "
-        "the 20 sets that waste most with up to 5 of their paths"
+        "with --duplicates, or as of the last survey: sets of files of the same sha256, how many files, what all but "
+        "one of each set take, and the 20 sets that waste most with up to 5 of their paths"
     ),
 }
 _EXAMPLE = """
@@ -60,6 +64,7 @@ shared             3    2.9 KiB      990 B
 @click.option("--category", type=click.Choice([each.value for each in Category]), help="Only files of this category.")
 @click.option("--store", "where", type=click.Choice(["local", "s3"]), help="Only files that are on the disk, or in S3.")
 @click.option("--duplicates", is_flag=True, help="Look for files of the same bytes, too: it takes longer.")
+@click.option("--exact", is_flag=True, help="Count all files now, however many there are.")
 @store_options
 @click.pass_context
 def stats(
@@ -70,10 +75,14 @@ def stats(
     category: str | None,
     where: str | None,
     duplicates: bool,
+    exact: bool,
 ) -> None:
     """Show what there is: files and bytes by category, store and storage class, their age and what they cost.
 
-    With a daemon, and without one. It is counted when it is asked for, and holds nobody up.
+    With a daemon, and without one. Up to 20,000 files are counted when it is asked for. Of more, counters tell: they
+    are kept with the files, and always right. What no counter tells (when the first and the last file was written, how
+    old recordings are, what may be archived) was found out by the last look through all files, once a day
+    (`[stats].survey_every`), and it is said when that was.
     """
     if recording is not None and user is None:
         raise click.UsageError("--recording is one of a user: add --user", ctx)
@@ -81,7 +90,7 @@ def stats(
         raise click.UsageError("--duplicates looks at the whole store: leave the others out", ctx)
     invocation = ctx.ensure_object(Invocation)
     found = open_store(invocation).call(
-        "stats", user=user, recording=recording, category=category, store=where, duplicates=duplicates
+        "stats", user=user, recording=recording, category=category, store=where, duplicates=duplicates, exact=exact
     )
     if invocation.json:
         output.emit_json(found)
@@ -90,7 +99,7 @@ def stats(
     _sums("Categories", "Category", found["categories"])
     _sums("Stores", "Where", {name.replace("_", " "): each for name, each in found["stores"].items()})
     _classes(found)
-    _ages(found["ages"])
+    _ages(found["ages"] or [])
     _users(found["users"])
     if found["duplicates"]:
         _worst(found["duplicates"]["worst"])
@@ -101,9 +110,10 @@ def _facts(found: dict[str, Any]) -> list[tuple[str, str]]:
     if found["files"]:
         files += f", {output.size(found['average_bytes'])} on average"
     facts = [("files", files)]
-    if found["files"]:
+    if found["newest_ns"] is not None:
         facts.append(("written", f"{output.moment(found['oldest_ns'])} to {output.moment(found['newest_ns'])}"))
-    facts.append(("recordings", output.count(found["recordings"])))
+    if found["recordings"] is not None:
+        facts.append(("recordings", output.count(found["recordings"])))
     if archive := found["archive"]:
         facts.append(
             (
@@ -116,6 +126,10 @@ def _facts(found: dict[str, Any]) -> list[tuple[str, str]]:
             f"{output.number_of(twins['files'], 'file')} in {output.number_of(twins['sets'], 'set')} of the same bytes"
         )
         facts.append(("duplicates", f"{told}, {output.size(twins['wasted_bytes'])} too many"))
+    if found["surveyed_ns"] is None:
+        facts.append(("not told", "when files were written, and their age: add --exact"))
+    elif found["counted"] == "counters":
+        facts.append(("as of", f"{output.moment(found['surveyed_ns'])}: what stands beside numbers and bytes of files"))
     return facts
 
 

@@ -1,0 +1,67 @@
+"""Which counters a file is counted in: one by user, category and place of its bytes, and of an upload one by month."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from recfs.core.figures.categories import SOURCE, Category, category_of, marks_of
+from recfs.core.layout import Role
+from recfs.core.quota import month_of
+
+if TYPE_CHECKING:
+    from recfs.core.figures.places import Place
+
+RECOUNT_DUE: Final = "figures_recount"
+"""Fact of a store: the counters are not to be believed before they were counted anew; "0", or not there: they are. Each
+change that could not be counted at once makes it another number."""
+
+_marks_of = lru_cache(8192)(marks_of)
+
+
+class FigureKey(NamedTuple):
+    """A counter of files."""
+
+    user: str
+    """Who is charged; empty: nobody, as of shared files."""
+    category: Category
+    here: bool
+    """Whether their bytes are on the local disk."""
+    storage_class: str
+    """That of their objects; empty: S3 has none."""
+
+    def __str__(self) -> str:
+        where = self.storage_class or "no object"
+        return f"{self.category.value} of {self.user or 'nobody'}, {'here' if self.here else 'not here'}, {where}"
+
+
+class MonthKey(NamedTuple):
+    """A counter of uploads."""
+
+    user: str
+    month: str
+    """UTC, as "2026-11": in which they were last written."""
+
+    def __str__(self) -> str:
+        return f"uploads of {self.user} in {self.month}"
+
+
+Key = FigureKey | MonthKey
+
+
+def figure_of(name: bytes, place: Place, storage_class: str, *, here: bool) -> FigureKey:
+    """The counter of a file in a directory that is *place*."""
+    category = place.category
+    if category is None:
+        category = category_of(None, place.role, _marks_of(name))
+    return FigureKey(place.user or "", category, here, storage_class)
+
+
+def month_key(name: bytes, place: Place, mtime_ns: int) -> MonthKey | None:
+    """The counter of uploads that a file is counted in as well; None: it is no upload of a user's."""
+    if place.role is not Role.RECORDING or place.user is None or _marks_of(name).head != SOURCE:
+        return None
+    return MonthKey(place.user, month_of(mtime_ns))
+
+
+__all__ = ["RECOUNT_DUE", "FigureKey", "Key", "MonthKey", "figure_of", "month_key"]
