@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar
 
-from recfs.api.control import ControlClient
+from recfs.api.client import ControlClient
 from recfs.config import Config
 
 from .target import DRAIN_TIMEOUT_S, START_TIMEOUT_S, Target, TargetError, run, uninterrupted

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import trio
 
-from recfs.api.control import MAX_LINE_BYTES, ControlClient, ControlServer
+from recfs.api.client import ControlClient
+from recfs.api.control import MAX_LINE_BYTES, ControlServer
 from recfs.errors import ControlError, DaemonNotRunning, FsError, NotFound, RootBusy
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from recfs.api.control import ControlClient
+from recfs.api.client import ControlClient
 from recfs.core.ownership import MARK_KEY
 from recfs.errors import ControlError, RecfsError
 from recfs.ports.objects import ObjectMeta

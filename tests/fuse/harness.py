@@ -391,7 +391,7 @@ class Mount:
 
     def call(self, method: str, **params: Any) -> Any:
         """Call a method of the daemon over its control socket."""
-        from recfs.api.control import ControlClient
+        from recfs.api.client import ControlClient
 
         return ControlClient(self.root / ".recfs" / "control.sock", timeout_s=60.0).call(method, **params)
 

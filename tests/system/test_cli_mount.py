@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import recfs
-from recfs.api.control import ControlClient
+from recfs.api.client import ControlClient
 from recfs.cli.common.exits import ChildFailed, kind_of
 from recfs.cli.mounts.detach import start_detached
 from recfs.cli.mounts.logs import set_up_logging

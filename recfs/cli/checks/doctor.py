@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from recfs.api.control import ControlClient
+from recfs.api.client import ControlClient
 from recfs.cli.checks import Check, Level
 from recfs.cli.checks.bucket import bucket_checks
 from recfs.cli.checks.disk import disk_checks

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recfs.api.control import ControlClient
+from recfs.api.client import ControlClient
 from recfs.cli.common import cwd
 from recfs.cli.common.options import Invocation
 from recfs.cli.common.where import DeadMount, mount_around, path_in_mount, resolve, root_behind

@@ -200,7 +200,7 @@ def _command(
 
 def _served_by(root: Path, target: Path) -> int | None:
     """The process that serves this store on that mount point, where one does; None in every other case."""
-    from recfs.api.control import ControlClient
+    from recfs.api.client import ControlClient
     from recfs.fuse.mounting import KIND, mounted_type
 
     try:

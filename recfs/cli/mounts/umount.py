@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from recfs.api.control import ControlClient
+from recfs.api.client import ControlClient
 from recfs.cli.common import output
 from recfs.cli.common.exits import ExitCode
 from recfs.cli.common.help import Command
