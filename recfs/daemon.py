@@ -43,7 +43,7 @@ from recfs.handing_over import HandingOver
 from recfs.kept_mount import KeptMount, give_up, left_by_the_dead
 from recfs.metrics.looking import Looking
 from recfs.metrics.requests import Requests
-from recfs.parts import DRAIN_S, Parts, opened
+from recfs.parts import DRAIN_S, Parts, opened, require_no_change_of_schema
 from recfs.services.draining import DRAIN_POLL_S, HASH_PATIENCE_S
 from recfs.state.problems import forever, reason_of
 from recfs.succession import Legacy, Predecessor, Successor, predecessor
@@ -68,6 +68,8 @@ def run(settings: Settings, mountpoint: Path, command: Sequence[str] = ()) -> No
     process.prepare()
     config = settings.config
     before = predecessor()
+    if before is not None:
+        require_no_change_of_schema(config)
     legacy = before.legacy(config.root, mountpoint) if before is not None else left_by_the_dead(config.root, mountpoint)
     if legacy is None:
         prepare_mountpoint(mountpoint, config.root)

@@ -17,6 +17,7 @@ from recfs import remote, upkeep
 from recfs.api.work import FarWork, Work
 from recfs.catalogue.connection import full, is_full
 from recfs.catalogue.copying import CatalogueCopies
+from recfs.catalogue.earlier import is_earlier
 from recfs.catalogue.headroom import give_up
 from recfs.catalogue.opening import open_catalogue
 from recfs.catalogue.reports import SqliteReports
@@ -223,6 +224,18 @@ async def opened(
                 _at_the_end(parts.backing_files.pool.close)
                 _at_the_end(parts.timekeeper.keep)
                 await _write_last(parts)
+
+
+def require_no_change_of_schema(config: Config) -> None:
+    """Raise StoreError where a start would bring the catalogue up to date: no earlier version could go on after that.
+
+    For a mount that another daemon serves, and is to take back should this one fail.
+    """
+    if is_earlier(LocalStore(config.root).catalogue_path):
+        raise StoreError(
+            f"store {config.root}: this version of recfs changes the schema of its catalogue, and so cannot go on"
+            f" with a mount that an earlier one serves: unmount, and mount again"
+        )
 
 
 def _catalogue(store: LocalStore) -> SqliteCatalogue:

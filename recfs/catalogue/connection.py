@@ -148,6 +148,15 @@ def full(path: Path) -> StoreFull:
     )
 
 
+def newer(path: Path, step: str) -> CatalogueCorrupt:
+    """What is to be said of a catalogue whose last step this recfs does not know."""
+    return CatalogueCorrupt(
+        f"catalogue {path} was written by a newer recfs (step {step}); install that version or newer. Or put the copy"
+        f" back that was kept when it was brought up to date, {path.name}.before-upgrade-*, with `recfs"
+        f" restore-catalogue`. Nothing was changed"
+    )
+
+
 def corrupt(path: Path, error: Exception | str) -> CatalogueCorrupt:
     """What is to be said of a file that is no catalogue, or a damaged one."""
     return CatalogueCorrupt(

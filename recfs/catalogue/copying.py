@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from recfs.catalogue.connection import FULL, connect, unusable
 from recfs.catalogue.migrations import NEWEST
-from recfs.catalogue.reading import has_table, require_whole
+from recfs.catalogue.reading import has_table, last_step, require_whole
 from recfs.core.backups import Contents
 from recfs.core.generation import ID, count_of
 from recfs.errors import BackupDamaged, Interrupted, OutOfSpace
@@ -113,10 +113,7 @@ def _contents(db: sqlite3.Connection) -> Contents:
     ]
     rows = {table: int(db.execute(f'select count(*) from "{table}"').fetchone()[0]) for table in tables}
     facts = dict(db.execute("select key, value from meta").fetchall())
-    schema = ""
-    if "_sqlite_migrations" in tables:
-        schema = db.execute("select max(name) from _sqlite_migrations where migration_set = 'recfs'").fetchone()[0]
-    return Contents(facts.get(ID, ""), count_of(facts), str(schema or ""), rows)
+    return Contents(facts.get(ID, ""), count_of(facts), last_step(db), rows)
 
 
 __all__ = ["CatalogueCopies"]

@@ -112,8 +112,3 @@ def split_statements(script: str) -> list[str]:
     """Split *script* at semicolons that end a line (comments dropped), to run without an implicit commit."""
     lines = [line.split("--", 1)[0].rstrip() for line in script.splitlines()]
     return [part.strip() for part in "\n".join(lines).split(";\n") if part.strip(" \n;")]
-
-
-def applied(db: Database) -> list[str]:
-    """Names of the steps this file has seen, oldest first."""
-    return [step.name for step in steps.applied(db)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 from typing import TYPE_CHECKING
@@ -10,12 +11,16 @@ from typing import TYPE_CHECKING
 from sqlite_utils import Database
 
 from recfs.catalogue import migrations
-from recfs.catalogue.connection import connect, corrupt, unmake, unusable
+from recfs.catalogue.connection import connect, corrupt, newer, unmake, unusable
+from recfs.catalogue.earlier import drop_older, keep_earlier
+from recfs.catalogue.reading import last_step
 from recfs.catalogue.sqlite import SqliteCatalogue
-from recfs.errors import CatalogueCorrupt, StoreError
+from recfs.errors import StoreError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+log = logging.getLogger("recfs.catalogue")
 
 CHECK_BYTES = 16 << 20
 """Up to this size a start checks every page (some 14 ms a MiB); of larger files damage shows when it is met."""
@@ -24,10 +29,11 @@ REWRITTEN_BYTES = 64 << 20
 """What a file holds at most that is written anew at a start: a second."""
 
 
-def open_catalogue(path: Path, *, expect_new: bool = True) -> SqliteCatalogue:
+def open_catalogue(path: Path, *, expect_new: bool = True, keep: bool = True) -> SqliteCatalogue:
     """Open or create the catalogue at *path*, bring its schema up to date, and make the file's name durable.
 
-    *expect_new* False: there are files it should know of, so a missing or empty one is refused.
+    *expect_new* False: there are files it should know of, so a missing or empty one is refused. *keep*: whether one of
+    an earlier version is kept as it was (`earlier.py`); False for scratch copies.
     Raises CatalogueCorrupt, StoreFull, StoreError.
     """
     if not expect_new and (not path.exists() or path.stat().st_size == 0):
@@ -35,14 +41,14 @@ def open_catalogue(path: Path, *, expect_new: bool = True) -> SqliteCatalogue:
     there = [suffix for suffix in ("", "-wal", "-shm") if os.path.exists(f"{path}{suffix}")]
     is_new = "" not in there or not path.stat().st_size
     try:
-        return _opened(path, expect_new=expect_new)
+        return _opened(path, expect_new=expect_new, keep=keep)
     except StoreError:
         if is_new:
             unmake(path, [suffix for suffix in there if suffix])
         raise
 
 
-def _opened(path: Path, *, expect_new: bool) -> SqliteCatalogue:
+def _opened(path: Path, *, expect_new: bool, keep: bool) -> SqliteCatalogue:
     connection = connect(path)
     try:
         connection.execute("begin immediate")  # else what cannot be written is met by whoever writes first
@@ -52,15 +58,22 @@ def _opened(path: Path, *, expect_new: bool) -> SqliteCatalogue:
             if verdict != "ok":
                 raise corrupt(path, verdict)
         db = Database(connection)
-        newest = max(migrations.applied(db), default="")
+        newest = last_step(connection)
         if not newest and not expect_new:
             raise corrupt(path, "it holds nothing, though the store has files: its log, the -wal beside it, is missing")
         if newest > migrations.NEWEST:
-            raise CatalogueCorrupt(
-                f"catalogue {path} was written by a newer recfs (step {newest}); install that version or newer"
-            )
+            raise newer(path, newest)
         if newest != migrations.NEWEST:
+            copy = keep_earlier(path, newest) if newest and keep else None
             migrations.steps.apply(db)
+            if copy is not None:
+                drop_older(path)
+                log.info(
+                    "the catalogue was brought from step %s to %s; before that it was as in %s",
+                    newest,
+                    migrations.NEWEST,
+                    copy,
+                )
         _learn_to_shrink(connection)
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:

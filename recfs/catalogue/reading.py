@@ -6,7 +6,8 @@ import sqlite3
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from recfs.catalogue.connection import connect, unusable
+from recfs.catalogue.connection import connect, newer, unusable
+from recfs.catalogue.migrations import NEWEST
 from recfs.errors import NotAStore
 from recfs.ports.rows import ROOT_INO
 
@@ -23,6 +24,8 @@ def reading(catalogue: Path) -> Iterator[sqlite3.Connection]:
     with closing(connect(catalogue, read_only=True)) as db:
         try:
             db.execute("begin")  # one snapshot for everything that follows
+            if (step := last_step(db)) > NEWEST:
+                raise newer(catalogue, step)
             require_whole(db, catalogue)
             yield db
         except sqlite3.DatabaseError as error:  # a page deep in the file
@@ -38,10 +41,18 @@ def require_whole(db: sqlite3.Connection, catalogue: Path) -> None:
         )
 
 
+def last_step(db: sqlite3.Connection) -> str:
+    """The newest of the steps that a catalogue has gone through (`migrations.py`); empty where it has seen none."""
+    if not has_table(db, "_sqlite_migrations"):
+        return ""
+    (name,) = db.execute("select max(name) from _sqlite_migrations where migration_set = 'recfs'").fetchone()
+    return str(name or "")
+
+
 def has_table(db: sqlite3.Connection, name: str) -> bool:
     """Whether the catalogue is new enough to have this table; a daemon brings an older one up to date."""
     found = db.execute("select 1 from sqlite_master where type = 'table' and name = ?", (name,)).fetchone()
     return found is not None
 
 
-__all__ = ["has_table", "reading", "require_whole"]
+__all__ = ["has_table", "last_step", "reading", "require_whole"]

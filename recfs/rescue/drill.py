@@ -66,7 +66,7 @@ class Drill:
             opened_s = time.monotonic() - began_s
             self._store.beneath.open(())
             try:
-                open_catalogue(backup.file).close()
+                open_catalogue(backup.file, keep=False).close()
                 with SqliteReports(backup.file).reading() as snapshot:
                     checked = snapshot.check()
                 looked = [

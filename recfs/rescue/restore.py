@@ -54,7 +54,7 @@ class Restore:
             return {"backup": _name(backup), "dry_run": True, "finds": finds}
 
     async def _survey(self, file: Path) -> list[dict[str, str]]:
-        catalogue = open_catalogue(file)  # a scratch copy, brought up to date as a start would
+        catalogue = open_catalogue(file, keep=False)  # a scratch copy, brought up to date as a start would
         try:
             seen = await Survey(catalogue, self._store).run()
             return [{"what": what, "path": path} for what, path in told(seen)]

@@ -7,12 +7,13 @@ import hashlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -263,6 +264,36 @@ def test_a_successor_that_cannot_begin_leaves_everything_as_it_was(store: Mount)
     assert (rec / "file").read_bytes() == b"one two three four"
     assert state(rec / "file") == "committed"
     assert xattr(rec / "file", "sha256") == hashlib.sha256(b"one two three four").hexdigest()
+
+
+@pytest.mark.modeless
+def test_a_successor_that_would_change_the_schema_of_the_catalogue_does_not_begin(store: Mount) -> None:
+    """The old daemon, of an earlier version, could not take the store back."""
+    rec = store.start(config=BASE_CONFIG).recording()
+    assert store.process is not None
+    pid = store.process.pid
+
+    def on_catalogue(statement: str, *values: str) -> list[tuple[str, ...]]:
+        with closing(sqlite3.connect(store.root / ".recfs/catalogue.db", timeout=30)) as db, db:
+            return db.execute(statement, values).fetchall()
+
+    [(step, applied)] = on_catalogue("select max(name), applied_at from _sqlite_migrations")
+    with Peer() as peer:
+        peer.open(rec / "file", CREATE)
+        peer("os.write(fd, b'one ')")
+        on_catalogue("delete from _sqlite_migrations where name = ?", step)
+        store.expect_log(r"Traceback \(most recent call last\)|changes the schema of its catalogue")
+        assert "exit code 4" in store.upgrade()
+        assert store.call("upgraded")["pid"] == pid
+        on_catalogue(
+            "insert into _sqlite_migrations (migration_set, name, applied_at) values ('recfs', ?, ?)", step, applied
+        )
+        peer("os.write(fd, b'two')")
+        handed_over(store)
+        peer("os.close(fd)")
+    store.drain()
+    assert (rec / "file").read_bytes() == b"one two"
+    assert not list((store.root / ".recfs").glob("*before-upgrade*"))
 
 
 @pytest.mark.modeless

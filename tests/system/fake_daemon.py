@@ -61,7 +61,7 @@ INFO = FILE | {
     "xattrs": {"user.note": "hello\nworld"},
 }
 STATUS = {
-    "version": "0.1.0",
+    "version": "1.0.0",
     "root": "/srv/recfs",
     "mountpoint": "/mnt/recordings",
     "mode": "daemon",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pyrage
@@ -103,3 +105,33 @@ def test_a_catalogue_is_restored_and_told_what_came_since(store: Path) -> None:
     assert (gone.exit_code, "its row is removed" in gone.stdout) == (0, True), gone.output
     quiet = run("restore-catalogue", "--config", store, "--identity", store.parent / "nowhere")
     assert (quiet.exit_code, "No such file" in quiet.stderr) == (7, True)
+
+
+@pytest.mark.slow
+@pytest.mark.may_log("")
+def test_an_earlier_recfs_refuses_the_catalogue_of_a_newer_one_and_takes_the_copy_that_was_kept(store: Path) -> None:
+    private = store.parent / "store/.recfs"
+    key = store.parent / "key.txt"
+    assert run("restore-catalogue", "--config", store).exit_code == 7
+    put(store, "video", b"bytes")
+    assert run("backup", "now", "--config", store).exit_code == 0
+    assert run("restore-catalogue", "--config", store, "--identity", key).exit_code == 0  # the file has a row now
+    copy = private / "catalogue.db.before-upgrade-0010-20261129T134550Z"
+    with closing(sqlite3.connect(private / "catalogue.db")) as db, closing(sqlite3.connect(copy)) as kept:
+        db.backup(kept)
+        with db:
+            db.execute(
+                "insert into _sqlite_migrations (migration_set, name, applied_at) values ('recfs', '9999_later', 'now')"
+            )
+    before = (private / "catalogue.db").read_bytes()
+    for command in (["mount", store.parent / "mount"], ["status"], ["ls-files"], ["quota", "show"], ["quota", "check"]):
+        (store.parent / "mount").mkdir(exist_ok=True)
+        refused = run(command[0], *command[1:], "--config", store)
+        assert refused.exit_code == 4, refused.output
+        assert "was written by a newer recfs (step 9999_later); install that version or newer" in refused.stderr
+    assert (private / "catalogue.db").read_bytes() == before
+    done = run("restore-catalogue", copy, "--config", store)
+    assert done.exit_code == 0, done.output
+    listed = json.loads(run("ls-files", "-r", "--config", store, "--json").stdout)
+    assert [each["state"] for each in listed if each["path"] == f"{REC}/video"] == ["committed"]
+    assert "all counters are right" in run("quota", "check", "--config", store).stdout

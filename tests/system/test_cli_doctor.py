@@ -360,6 +360,16 @@ def test_tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert "does not run" in versions.check_tool("ffmpeg").detail
 
 
+def test_libfuse_is_found_under_each_of_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert versions.check_libfuse().level is Level.OK
+    monkeypatch.setattr("recfs.cli.checks.versions._LIBFUSES", ("libfuse3.so.99", *reversed(versions._LIBFUSES)))
+    assert versions.check_libfuse().level is Level.OK
+    monkeypatch.setattr("recfs.cli.checks.versions._LIBFUSES", ("libfuse3.so.99", "libfuse3.so.98"))
+    check = versions.check_libfuse()
+    assert (check.level, check.detail) == (Level.FAIL, "neither libfuse3.so.99 nor libfuse3.so.98 is found")
+    assert "apt-get install fuse3" in check.remedy
+
+
 def test_pyfuse3_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing_library(name: str) -> None:
         raise ImportError("libfuse3.so.3: cannot open shared object file")

@@ -1,7 +1,9 @@
 """Versions of what recfs is built on and calls."""
 
+import contextlib
 import ctypes
 import importlib
+import os
 import platform
 import re
 import shutil
@@ -16,7 +18,8 @@ MIN_PYFUSE3 = (3, 4)
 MIN_LIBFUSE = (3, 2)
 MIN_SQLITE = (3, 37)
 
-_LIBFUSE = "libfuse3.so.3"
+_LIBFUSES = ("libfuse3.so.4", "libfuse3.so.3")
+"""libfuse 3 is the former from 3.17 on."""
 _TOOL_TIMEOUT_S = 10
 
 
@@ -55,15 +58,22 @@ def check_pyfuse3() -> Check:
 
 
 def check_libfuse() -> Check:
-    """Judge the libfuse3 the loader finds."""
-    remedy = "install libfuse3 (Debian: apt-get install libfuse3-3 fuse3)"
-    try:
-        library = ctypes.CDLL(_LIBFUSE)
-    except OSError:
-        return Check("libfuse", Level.FAIL, f"{_LIBFUSE} not found", remedy)
+    """Judge libfuse3: the one that pyfuse3 is linked to, else the one that the loader finds."""
+    library = _loaded(os.RTLD_NOLOAD | os.RTLD_LAZY) or _loaded(os.RTLD_LAZY)
+    if library is None:
+        remedy = "install libfuse3 (Debian: apt-get install fuse3)"
+        return Check("libfuse", Level.FAIL, f"neither {' nor '.join(_LIBFUSES)} is found", remedy)
     library.fuse_pkgversion.restype = ctypes.c_char_p
     raw = library.fuse_pkgversion()
+    remedy = "install a newer libfuse3"
     return check_minimum("libfuse", (raw or b"0").decode("ascii", "replace"), MIN_LIBFUSE, remedy)
+
+
+def _loaded(mode: int) -> ctypes.CDLL | None:
+    for name in _LIBFUSES:
+        with contextlib.suppress(OSError):
+            return ctypes.CDLL(name, mode=mode)
+    return None
 
 
 def check_sqlite() -> Check:

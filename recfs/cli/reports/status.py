@@ -113,7 +113,7 @@ _EXAMPLE = """
 $ recfs status /mnt/recordings
 store          /srv/recfs
 mounted on     /mnt/recordings
-daemon         running, pid 19468, version 0.1.0, up 2.8s
+daemon         running, pid 19468, version 1.0.0, up 2.8s
 passthrough    the kernel reads and writes
 files          1 writing, 3 committed
 pipeline       0 sealing, 0 settling, 0 B to hash, 0 unsaved changes
