@@ -59,11 +59,14 @@ LAST_RELEASES_S = 1.0
 """How long it waits, after unmounting, to hear of what was closed."""
 
 
-def run(settings: Settings, mountpoint: Path, command: Sequence[str] = ()) -> None:
+def run(
+    settings: Settings, mountpoint: Path, command: Sequence[str] = (), *, on_mounted: Callable[[], object] | None = None
+) -> None:
     """Serve the store of *settings* at *mountpoint* until told to stop. Raises RecfsError when it cannot start.
 
     *command* starts such a daemon from anywhere; without one, the mount is left to no successor. Where this process
-    was started as one (`succession.predecessor`), it goes on with the mount that is there.
+    was started as one (`succession.predecessor`), it goes on with the mount that is there. *on_mounted* is called
+    before READY=1.
     """
     process.prepare()
     config = settings.config
@@ -80,7 +83,16 @@ def run(settings: Settings, mountpoint: Path, command: Sequence[str] = ()) -> No
     while True:
         try:
             leaving = trio.run(
-                _run, settings, mountpoint, command, legacy, before, refusal, caught, strict_exception_groups=True
+                _run,
+                settings,
+                mountpoint,
+                command,
+                legacy,
+                before,
+                refusal,
+                caught,
+                on_mounted,
+                strict_exception_groups=True,
             )
         except* RecfsError as group:
             if legacy is not None and legacy.died:
@@ -108,7 +120,7 @@ def run(settings: Settings, mountpoint: Path, command: Sequence[str] = ()) -> No
 
 async def _run(
     settings: Settings, mountpoint: Path, command: Sequence[str], legacy: Legacy | None, before: Predecessor | None,
-    refusal: str, caught: list[int],
+    refusal: str, caught: list[int], on_mounted: Callable[[], object] | None,
 ) -> tuple[Successor, Legacy] | None:  # fmt: skip
     """Serve until the end; what is left, and to whom, where another process is to go on."""
     config = settings.config
@@ -125,7 +137,7 @@ async def _run(
             daemon.stop()
         if legacy is not None:
             await daemon.take_over(legacy, before)
-        await daemon.serve(notifier)
+        await daemon.serve(notifier, on_mounted)
         if (left := daemon.left_to_successor()) is not None:
             return left
         try:
@@ -224,7 +236,7 @@ class _Daemon:
             else:
                 self._kernel.forget_entry(item[0], bytes.fromhex(item[1]), item[2])
 
-    async def serve(self, notifier: sdnotify.SystemdNotifier | None) -> None:
+    async def serve(self, notifier: sdnotify.SystemdNotifier | None, on_mounted: Callable[[], object] | None) -> None:
         """Mount and answer until the stop is asked for, or the mount is taken away."""
         parts, config = self._parts, self._config
         session = self._session
@@ -255,6 +267,8 @@ class _Daemon:
                     f", with {len(parts.vfs.files.handles)} open files of an earlier daemon" if self._took_over else "",
                 )  # fmt: skip
                 self._serving = True
+                if on_mounted is not None:
+                    on_mounted()
                 nursery.start_soon(planted_fault)
                 if notifier is not None:
                     notifier.notify("READY=1")

@@ -28,11 +28,16 @@ log = logging.getLogger("recfs.daemon")
 FUSE_CONF = Path("/etc/fuse.conf")
 SUBTYPE = "recfs"
 KIND = f"fuse.{SUBTYPE}"
+AUTOMOUNT = "autofs"
+"""What lies on a mount point that is mounted when somebody comes (x-systemd.automount), and stays below the mount."""
 
 
 def fuse_options(config: Config) -> set[str]:
     """Mount options (fuse(8)). `allow_other` where root or /etc/fuse.conf permits it, unless the config decides."""
-    options = {"default_permissions", "fsname=recfs", f"subtype={SUBTYPE}"}
+    # A comma would end it, and a backslash makes it one that does not (fuse_opt_parse, libfuse). The source is what
+    # `mount -a` knows a line of /etc/fstab by.
+    source = str(config.root).replace("\\", "\\\\").replace(",", "\\,")
+    options = {"default_permissions", f"fsname={source}", f"subtype={SUBTYPE}"}
     if config.allow_other is True or (config.allow_other == "auto" and may_allow_other()):
         options.add("allow_other")
     return options
@@ -56,7 +61,7 @@ def prepare_mountpoint(mountpoint: Path, root: Path) -> None:
         raise MountError(f"{mountpoint} and the store {real_root} lie inside one another; keep them apart")
     end_stuck(real_root)
     kind = mounted_type(mountpoint)
-    if kind is not None:
+    if kind is not None and kind != AUTOMOUNT:
         if kind != KIND:
             raise MountError(f"{mountpoint} is in use: a {kind} file system is mounted there")
         try:

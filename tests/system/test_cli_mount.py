@@ -167,7 +167,8 @@ def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
 def test_mount_d_hands_its_options_to_the_daemon(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Any] = []
 
-    def start(command: list[str], log: Path, *, timeout_s: float) -> int:
+    def start(command: list[str], log: Path, *, timeout_s: float, new_session: bool) -> int:
+        assert new_session
         started.append((command, log, timeout_s))
         return 4711
 
@@ -206,7 +207,7 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     """Play the daemon; what it was run with. An exception put in first is raised."""
     calls: list[Any] = []
 
-    def play(settings: Any, mountpoint: Path, command: list[str]) -> None:
+    def play(settings: Any, mountpoint: Path, command: list[str], on_mounted: object) -> None:
         assert command[1:5] == ["-P", "-m", "recfs", "mount"]  # what a hand-over runs again
         if calls and isinstance(calls[0], Exception):
             raise calls[0]

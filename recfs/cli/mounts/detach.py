@@ -48,8 +48,10 @@ def failure_notified() -> Iterator[None]:
         raise
 
 
-def start_detached(command: Sequence[str], log: Path, *, timeout_s: float) -> int:
+def start_detached(command: Sequence[str], log: Path, *, timeout_s: float, new_session: bool = True) -> int:
     """Start `command` in a session of its own and return its pid once it has said READY=1.
+
+    Without *new_session* it leaves the session of this process itself.
 
     Raises ChildFailed with its message and exit code when it ends before, MountError when it is not ready in
     time (it is stopped then), StoreError when the log cannot be written.
@@ -61,7 +63,7 @@ def start_detached(command: Sequence[str], log: Path, *, timeout_s: float) -> in
             stdin=subprocess.DEVNULL,
             stdout=log_fd,
             stderr=log_fd,
-            start_new_session=True,
+            start_new_session=new_session,
             env=os.environ | import_path() | {"NOTIFY_SOCKET": address},
         )
         try:

@@ -1,5 +1,6 @@
 """`recfs mount`: run the daemon here, or start it in the background and return when it is ready."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -56,6 +57,11 @@ $ echo $?
 )
 @click.option("--log-file", type=click.Path(path_type=Path), metavar="FILE", help="In place of [log].file.")
 @click.option(
+    "--same-group",
+    is_flag=True,
+    help="With -d: the daemon leaves the process group only once it is mounted, as x-systemd.automount needs.",
+)
+@click.option(
     "--set",
     "assigned",
     multiple=True,
@@ -72,6 +78,7 @@ def mount(
     verbose: bool,
     start_timeout: float,
     log_file: Path | None,
+    same_group: bool,
     assigned: tuple[str, ...],
 ) -> None:
     """Mount a store and serve it until stopped.
@@ -105,7 +112,8 @@ def mount(
             return
         _require_steady(invocation)
         command = _command(invocation, target, log, existing=existing, verbose=verbose, assigned=assigned)
-        pid = start_detached(command, log, timeout_s=start_timeout)
+        command[5:5] = ["--same-group"] * same_group
+        pid = start_detached(command, log, timeout_s=start_timeout, new_session=not same_group)
         _tell(invocation, config, target, pid, log, "is mounted")
         return
     with failure_notified():
@@ -116,9 +124,15 @@ def mount(
         os.environ.update(import_path())  # for that command
         # The daemon holds nobody's directory busy; every path it was given is absolute.
         os.chdir("/")
-        daemon.run(settings, target, command)
+        daemon.run(settings, target, command, on_mounted=_leave_group if same_group else None)
     if invocation.json:
         output.emit_json({"root": str(config.root), "mountpoint": str(target), "stopped": True})
+
+
+def _leave_group() -> None:
+    """Be in a session of one's own from here on. Raises nothing: whoever leads a group stays in it."""
+    with contextlib.suppress(PermissionError):
+        os.setsid()
 
 
 def _require_disk(root: Path) -> None:
