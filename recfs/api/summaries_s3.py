@@ -17,7 +17,7 @@ from recfs.core.retention import archive_of
 from recfs.core.routing import age_of, explain, route
 from recfs.core.tiering import move_for
 from recfs.errors import IsADirectory, NotFound
-from recfs.ports.rows import JOURNAL_KINDS
+from recfs.ports.rows import DELETE, JOURNAL_KINDS
 from recfs.tier.queue import sent
 from recfs.tier.queue.reasons import LOOKED_AT
 
@@ -101,7 +101,7 @@ def _queued(row: JournalRow, now_ns: int, running: Mapping[int, int]) -> dict[st
     return {
         "id": row.id,
         "kind": row.kind,
-        "ino": row.ino,
+        "ino": row.ino if row.kind != DELETE else 0,
         "path": None,
         "key": row.key or None,
         "state": state,

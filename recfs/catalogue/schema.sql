@@ -167,7 +167,7 @@ create index local_copy_used on local_copy (host, used_ns) where local = 1 and p
 create table journal (
     id          integer primary key,   -- order; work on one key is done in it
     kind        text    not null check (kind in ('upload', 'delete', 'move', 'abort')),
-    ino         integer not null,      -- upload, move: of what; else 0
+    ino         integer not null,      -- upload, move: of what; delete: whose object it was, or 0; else 0
     key         text    not null,      -- delete, abort: of what; upload, move: where something of it may be
     upload_id   text    not null,      -- a multipart upload that was begun, or empty
     parts       text    not null,      -- what the upload has begun to send, JSON; empty before

@@ -151,7 +151,7 @@ class JournalRow(NamedTuple):
     kind: str
     """UPLOAD, DELETE, MOVE or ABORT."""
     ino: int
-    """The inode an upload or move is for; 0 for the others."""
+    """The inode an upload or move is for; of a deletion the one that had the object, or 0; 0 for the others."""
     key: str
     """delete and abort: the object. upload and move: where something of it may be; empty: nowhere yet."""
     upload_id: str

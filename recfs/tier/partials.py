@@ -4,6 +4,7 @@ when they are whole, and then carried home like any committed file.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from typing import TYPE_CHECKING
@@ -17,13 +18,21 @@ from recfs.disk.commit.hashing import Work, owner_of
 from recfs.disk.diskio import file_limit, kept_files
 from recfs.disk.staging import FETCH_LABEL, pool_size
 from recfs.errors import IoFailure, RecfsError
-from recfs.ports.object_errors import BucketMissing, ChecksumMismatch, ObjectArchived, ObjectMissing, TransferCancelled
+from recfs.ports.object_errors import (
+    BucketMissing,
+    ChecksumMismatch,
+    ObjectArchived,
+    ObjectMissing,
+    ObjectStoreError,
+    TransferCancelled,
+)
 from recfs.ports.objects import RestoreState
 from recfs.ports.rows import ObjectRow, Pending
 from recfs.state.nodes import FileNode
 from recfs.state.problems import reason_of
 from recfs.tier.copies import Partial
 from recfs.tier.downloads.download import Download, Watcher
+from recfs.tier.identity import has_object
 from recfs.tier.misses import Misses
 
 if TYPE_CHECKING:
@@ -49,8 +58,9 @@ def _is_away(node: FileNode) -> bool:
 class _Filling(Watcher):
     """What becomes of a partial copy's download concerns the cache, and what is told of reads that fail."""
 
-    def __init__(self, copies: Copies, misses: Misses, node: FileNode, begun: ObjectRow) -> None:
+    def __init__(self, copies: Copies, link: Link, misses: Misses, node: FileNode, begun: ObjectRow) -> None:
         self._copies = copies
+        self._link = link
         self._misses = misses
         self._node = node
         self._begun = begun
@@ -72,12 +82,18 @@ class _Filling(Watcher):
                 if in_s3.etag != etag:
                     return in_s3.etag
                 row = journal.move_of(node.ino)
-                if row is None or row.attempts:
-                    return None
-                if row.id not in journal.running:
-                    journal.retry(row.id)  # begun before a crash, perhaps, and its answer lost
+                if row is None or row.id not in journal.running:
+                    return await self._known_again(in_s3)
                 await journal.progress()
         return None
+
+    async def _known_again(self, in_s3: ObjectRow) -> str | None:
+        """The etag that the object has, if it is the same but for that: an answer of S3 was lost, perhaps."""
+        with contextlib.suppress(ObjectStoreError):
+            await has_object(self._link, self._copies, self._node)
+        found = self._node.object
+        is_it = found is not None and (found.key, found.sha256) == (in_s3.key, in_s3.sha256)
+        return found.etag if found is not None and is_it and found.etag != in_s3.etag else None
 
 
 class Partials:
@@ -158,7 +174,7 @@ class Partials:
         download = Download(
             self._link.objects, in_s3.key, in_s3.etag, in_s3.size_bytes, fd, self._link.limiter, self._link.slots,
             read_ahead_max=self._copies.settings.read_ahead_max,
-            watcher=_Filling(self._copies, self.misses, node, in_s3),
+            watcher=_Filling(self._copies, self._link, self.misses, node, in_s3),
         )  # fmt: skip
         made = self.by_ino[node.ino] = Partial(node, in_s3.key, staging, fd, download, self._tree.clock.steady_ns())
         if node.body is not None:  # its readers' bytes were given up

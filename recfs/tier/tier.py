@@ -20,14 +20,17 @@ from recfs.core.observing.kinds import EventKind
 from recfs.core.retention import archive_of
 from recfs.core.routing import Decision, age_of, route
 from recfs.ports.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta
-from recfs.ports.rows import LocalCopy, ObjectRow
+from recfs.ports.rows import UPLOAD, LocalCopy, ObjectRow
 from recfs.state.events import Subscriber
 from recfs.state.nodes import DirNode, FileNode, Node
-from recfs.tier.queue import waited_for
+from recfs.state.walk import file_at
+from recfs.tier.queue import sent, waited_for
+from recfs.tier.queue.reasons import OUTDATED, UNDECIDED
 
 if TYPE_CHECKING:
     from recfs.ports.catalogue import Catalogue
     from recfs.ports.objects import ObjectStore
+    from recfs.ports.rows import JournalRow
     from recfs.state.tree import Tree
     from recfs.tier.copies import Copies
     from recfs.tier.evictor import CacheEvictor
@@ -41,6 +44,8 @@ USED_EVERY_NS = 60 * 10**9
 """How precisely the last use of a local copy is recorded."""
 OPEN_S = 3600.0
 """How long the object of a removed file that is still open stays, should the daemon die before its last close."""
+HERE = (State.WRITING, State.SEALING, State.COMMITTED, State.UPLOADING, State.INCOMPLETE)
+"""States in which all of a file is here, but for the way back of an unfinished overwrite (`LocalCopy.held`)."""
 CURRENT = (State.STORED, State.EVICTED, State.FETCHING)
 """States in which a file's object has just its bytes."""
 DESCRIBE_S = 2.0
@@ -151,7 +156,7 @@ class Tier(Subscriber):
             self.copies.request_eviction()  # copies of other files have to make room
         elif in_s3 is not None:
             # It belongs here now: what S3 has of it is an earlier version under its name.
-            self.journal.delete(in_s3.key, self.settings.retention_s)
+            self.journal.delete(in_s3.key, self.settings.retention_s, ino=node.ino)
             self._lose_object(node)
 
     def _mark_stored(self, node: FileNode, in_s3: ObjectRow) -> None:
@@ -167,6 +172,7 @@ class Tier(Subscriber):
         before, now, decision = node.object, self._tree.clock.steady_ns(), self.decide(node)
         if before is not None and before.key != info.key:
             self.journal.delete(before.key)
+        self._hurry_outdated(node)
         row = ObjectRow(
             node.ino, info.key, info.etag, node.bytes, node.sha256, node.md5, node.mtime_ns, info.storage_class,
             self._tree.clock.now_ns(),
@@ -183,12 +189,34 @@ class Tier(Subscriber):
         """S3 has put bytes under *key* that the file has no more. The next upload replaces them. Atomic."""
         if node.object is not None and node.object.key == key and not node.unlinked:
             self._lose_object(node)
-        self.journal.delete(key, 0.0 if node.unlinked else OPEN_S, "the file's next version is to replace it")
+        self.journal.delete(key, 0.0 if node.unlinked else OPEN_S, OUTDATED, ino=node.ino)
 
-    def unsure(self, node: FileNode, key: str) -> None:
-        """S3 may have other bytes under *key* than its row says: an upload had no answer. Atomic."""
-        if node.object is not None and node.object.key == key and node.object.sha256 != node.sha256:
+    def _hurry_outdated(self, node: FileNode) -> None:
+        """No version of the file is going to replace what was stored too late."""
+        for row_id in self.journal.deletions_of_file(node.ino) - self.journal.running.keys():
+            if self.journal.rows[row_id].error == OUTDATED:
+                self.journal.retry(row_id)
+
+    def unsure(self, node: FileNode, key: str, sha256: bytes | None) -> None:
+        """S3 may have these bytes (None: any) under *key*, and not what the row says: an upload had no answer. Atomic.
+
+        If no other upload decides it, that is looked at (`tier/uploads/moves.py`).
+        """
+        if node.object is not None and node.object.key == key and node.object.sha256 != sha256:
             self.copies.remember(node, node.object._replace(etag=""))
+            self.journal.describe_again(node.ino, key, self.journal.unanswered.until_ns(key) + _NS, UNDECIDED)
+
+    def lost(self, node: FileNode) -> bool:
+        """S3 does not hold what the file's row says. If all of the file is here, there is no such row any more, and
+        what lies in its place goes; else False. Atomic.
+        """
+        in_s3 = node.object
+        if in_s3 is None or in_s3.copy.held or node.state not in HERE or node.unlinked:
+            return False
+        self._lose_object(node)
+        if not self.trashed.index.at(in_s3.key):
+            self.journal.delete(in_s3.key, ino=node.ino)
+        return True
 
     def abandoned(self, node: FileNode) -> None:
         """What was put off until the end of its writing is to be done."""
@@ -218,6 +246,7 @@ class Tier(Subscriber):
         self.modified(node)
         in_doubt = self.journal.may_have_put(node.ino) or (node.object is not None and not node.object.etag)
         self._forget(node)
+        self._hurry_outdated(node)
         in_s3, open_from_afar = node.object, node.body is not None and node.body.download is not None
         if not open_from_afar:
             self.partials.drop(node)
@@ -233,7 +262,7 @@ class Tier(Subscriber):
         elif open_from_afar:
             self.retire(node, in_s3.key)
         else:
-            self.journal.delete(in_s3.key, self.settings.retention_s)
+            self.journal.delete(in_s3.key, self.settings.retention_s, ino=node.ino)
 
     def _forget(self, node: FileNode) -> None:
         """Nothing of it is to be uploaded any more; what has arrived of it all the same, or is about to, goes."""
@@ -250,9 +279,9 @@ class Tier(Subscriber):
         Should the daemon die before, it goes an hour later.
         """
         if node.ino not in self.partials.by_ino:
-            self.journal.delete(key, self.settings.retention_s if node.unlinked else 0.0)
+            self.journal.delete(key, self.settings.retention_s if node.unlinked else 0.0, ino=node.ino)
             return
-        row_id = self.journal.delete(key, max(OPEN_S, self.settings.retention_s), "it is being read")
+        row_id = self.journal.delete(key, max(OPEN_S, self.settings.retention_s), "it is being read", ino=node.ino)
         self.partials.defer_delete(node, row_id)
 
     def released(self, node: FileNode) -> None:
@@ -306,7 +335,18 @@ class Tier(Subscriber):
     async def load(self, catalogue: Catalogue) -> None:
         """Take up what the last run left, before anything of it changes."""
         await self.journal.load(catalogue)
+        for row in list(self.journal.rows.values()):
+            await self._doubt(row, catalogue)
         self.copies.local_bytes = await catalogue.local_object_bytes()
+
+    async def _doubt(self, row: JournalRow, catalogue: Catalogue) -> None:
+        """An upload that the last run had under way may have put its bytes in the place of the file's object."""
+        in_s3 = await catalogue.object(row.ino) if row.kind == UPLOAD and row.key else None
+        if in_s3 is None or in_s3.key != row.key:
+            return
+        node = await file_at(self._tree, row.ino)
+        if node is not None and not node.unlinked:
+            self.unsure(node, row.key, None if sent.others_in(row.parts) else sent.sha256_in(row.parts))
 
     async def run(self) -> None:
         """Fill partial copies, and let copies leave, for ever."""
@@ -345,7 +385,7 @@ class Tier(Subscriber):
         """A committed file belongs here: nothing of it is to go to S3, or stay there. Atomic."""
         self._forget(node)
         if node.object is not None:
-            self.journal.delete(self._part_with_object(node).key, self.settings.retention_s)
+            self.journal.delete(self._part_with_object(node).key, self.settings.retention_s, ino=node.ino)
 
     def _part_with_object(self, node: FileNode) -> ObjectRow:
         in_s3 = node.object

@@ -52,28 +52,39 @@ class TrashedObjects:
         for row in self.index.at(key):
             # A restored catalogue may give the number out again: what lies there from before is not to be overwritten.
             aside = f"{TRASH}{row.gid}-{row.deleted_ns:x}-{row.object_etag[:12] or 'unknown'}"
-            left_ns = row.deleted_ns + round(self.index.retention_s * _NS) - self._tree.clock.steady_ns()
+            left_ns = self._until_ns(row) - self._tree.clock.steady_ns()
             # Should the daemon die in between, or no answer come, what nobody knows of goes all the same.
             is_first = not self._journal.is_deleted(aside)
             if is_first:
                 self._journal.delete(aside, max(0.0, left_ns / _NS))
             await self._tree.behind.durable()
             try:
-                info = await self._copy(row, aside, is_first=is_first)
-            except (ObjectMissing, ObjectChanged, ObjectArchived) as error:
+                info = await self._copied(row, aside, is_first=is_first)
+            except (ObjectMissing, ObjectChanged, ObjectArchived, Stale) as error:
                 log.warning("trash: %r, number %d, is not kept any longer: %s", row.path, row.gid, error)
                 self.index.drop(row.gid)
                 continue
-            whole = await self.index.whole(row)
             if row.gid in self.index.rows:  # else it was restored, or given up, meanwhile
-                self.index.moved(whole, aside, info.etag)
-                await self._tree.behind.durable()
+                whole = await self.index.whole(row)
+                if row.gid in self.index.rows:
+                    self.index.moved(whole, aside, info.etag)
+                    await self._tree.behind.durable()
+
+    async def _copied(self, row: TrashRow, aside: str, *, is_first: bool) -> ObjectInfo:
+        """Copy it. The object may have another etag, by a request that S3 did not answer, or that was under way when
+        its file was removed: it is copied if it is the same but for that. Raises Stale if it is another one.
+        """
+        try:
+            return await self._copy(row, aside, is_first=is_first)
+        except ObjectChanged:
+            await self.check(row)
+            return await self._copy(self.index.rows.get(row.gid, row), aside, is_first=is_first)
 
     async def _copy(self, row: TrashRow, aside: str, *, is_first: bool) -> ObjectInfo:
         assert row.object_key is not None
         copy = partial(
             self._link.objects.copy, row.object_key, aside, row.size_bytes,
-            if_match=row.object_etag or None, cancel=lambda: self._journal.stopping,
+            if_match=row.object_etag, cancel=lambda: self._journal.stopping,
         )  # fmt: skip
         try:
             return await trio.to_thread.run_sync(copy, limiter=self._link.limiter)
@@ -84,19 +95,31 @@ class TrashedObjects:
                 self._journal.keep_new_object(aside)
             raise
 
+    def kept_until_ns(self, key: str) -> int:
+        """Until when versions in the trash keep the object under *key* (`Clock.steady_ns`); 0: none has it. Atomic."""
+        return max((self._until_ns(row) for row in self.index.at(key)), default=0)
+
+    def _until_ns(self, row: TrashRow) -> int:
+        return row.deleted_ns + round(self.index.retention_s * _NS)
+
     async def check(self, row: TrashRow) -> None:
         """See that the object is there, and what it was. Raises Stale, and what S3 refuses."""
-        assert row.object_key is not None
-        info = await trio.to_thread.run_sync(self._link.objects.head, row.object_key, limiter=self._link.limiter)
-        if info is not None and (info.sha256, info.size_bytes) == (row.sha256, row.size_bytes):
-            if info.etag != row.object_etag:  # recfs's own doing, without an answer
-                whole = await self.index.whole(row)
-                if row.gid in self.index.rows:
-                    self.index.moved(whole, row.object_key, info.etag)
+        number = row.gid
+        while (found := self.index.rows.get(number)) is not None:
+            assert found.object_key is not None
+            info = await trio.to_thread.run_sync(self._link.objects.head, found.object_key, limiter=self._link.limiter)
+            whole = await self.index.whole(found)
+            if self.index.rows.get(number) is not found:
+                continue  # it was copied aside meanwhile
+            if info is None or (info.sha256, info.size_bytes) != (found.sha256, found.size_bytes):
+                self.index.drop(number)
+                raise Stale(
+                    f"its object {found.object_key} {'is gone from S3' if info is None else 'is another one by now'}"
+                )
+            if info.etag != found.object_etag:  # recfs's own doing, without an answer
+                self.index.moved(whole, found.object_key, info.etag)
             return
-        what = "is gone from S3" if info is None else "is another one by now"
-        self.index.drop(row.gid)
-        raise Stale(f"its object {row.object_key} {what}")
+        raise Stale("the trash does not have it any more")
 
     def take(self, row: TrashRow) -> None:
         """Nothing is to delete the object any more. Raises Busy where S3 is just being asked to. Atomic."""
@@ -128,11 +151,14 @@ class TrashedObjects:
         assert row.object_key is not None
         self._hurry(row.object_key)
 
-    def give_up_copy(self, entry: Garbage) -> None:
-        """Nobody wants a version any more whose bytes lie here: the object that it had goes now, too, unless a file or
-        another version in the trash has it. Atomic.
+    def give_up_copy(self, entry: Garbage | TrashRow) -> None:
+        """Nobody wants a version any more whose bytes lie here, or that has none: the objects that its file had go now,
+        too, whether they had followed it to its last name or not, unless a file or another version in the trash has
+        them. Atomic.
         """
         self._hurry(key_for(entry.path))
+        for row_id in self._journal.deletions_of_file(entry.ino):
+            self._hurry(self._journal.rows[row_id].key)
 
     def _hurry(self, key: str) -> None:
         if self.index.at(key):

@@ -151,12 +151,13 @@ class Trash:
         if row is not None and row.object_key is not None:
             if self._objects is not None:  # else nobody could remove the object: it waits for a configuration with [s3]
                 self._objects.give_up(row)
-        elif row is not None:
+            return
+        if row is not None:
             self._index.drop(row.gid)
         elif garbage is not None:
             self._publisher.purge(garbage)
-            if self._objects is not None:
-                self._objects.give_up_copy(garbage)
+        if self._objects is not None and entry.kind is Kind.FILE:
+            self._objects.give_up_copy(entry)
 
     def _make_room(self, number: int) -> bool:
         """The entry makes room for what its user has deleted since; False: something holds it. Atomic."""

@@ -13,6 +13,7 @@ import trio
 from recfs.core.naming import is_temporary_name
 from recfs.ports.rows import ABORT, DELETE, MOVE, UPLOAD, JournalRow
 from recfs.tier.queue import sent
+from recfs.tier.queue.doomed import Doomed
 from recfs.tier.queue.due import Due
 from recfs.tier.queue.reasons import DESCRIBED_AGAIN, UNKNOWN_ID
 from recfs.tier.queue.unanswered import KEPT_S
@@ -44,7 +45,7 @@ class Journal:
         """Keys whose object is to move away, and the inode it belongs to."""
         self._left_key: dict[int, str] = {}
         self._of_ino: dict[tuple[str, int], int] = {}
-        self._deletions: dict[str, set[int]] = {}
+        self._doomed = Doomed()
         self._dropped_after_try: set[int] = set()
         """Inodes whose uploads were dropped after a try: S3 may have something of them that no row knows of."""
         self.unsent = Unsent()
@@ -79,7 +80,7 @@ class Journal:
             if is_temporary_name(name):
                 self.unsent.set_aside(row.id, Why.NAME)
             self._next = max(self._next, row.id + 1)
-            if row.ino:
+            if row.kind in (UPLOAD, MOVE):
                 self._of_ino[row.kind, row.ino] = row.id
             in_s3 = await catalogue.object(row.ino) if row.kind == MOVE else None
             if in_s3 is not None:
@@ -148,17 +149,21 @@ class Journal:
         elif self._is_watched(row):
             self._due_in(row, delay_s)
 
-    def describe_again(self, ino: int, key: str, at_ns: int) -> None:
-        """What the object under *key* says of its file may be replaced until then by what was true before.
+    def describe_again(self, ino: int, key: str, at_ns: int, why: str = DESCRIBED_AGAIN) -> None:
+        """What lies under *key* may be replaced until then by what was true of its file before: it is looked at then.
 
-        Nobody waits for it.
+        Nobody waits for it. Ignored if a move is to be done anyway, which sees to it.
         """
         if (MOVE, ino) in self._of_ino:
             return
         row = self._add(MOVE, ino, "", 0, 0.0)
         self.leaves(ino, key)
+        self.watch(row._replace(next_try_ns=at_ns, error=why))
+
+    def watch(self, row: JournalRow) -> None:
+        """The row waits for a time that nobody waits for with it."""
         self.unsent.set_aside(row.id, Why.WATCHED)
-        self.update(row._replace(next_try_ns=at_ns, error=DESCRIBED_AGAIN))
+        self.waiting(row)
 
     def resume_move(self, ino: int) -> None:
         """The file is not being written any more: what was put off until then is to be done."""
@@ -187,9 +192,12 @@ class Journal:
         """What is to be done so that the object follows its file's name and attributes."""
         return self.rows.get(self._of_ino.get((MOVE, ino), 0))
 
-    def delete(self, key: str, delay_s: float = 0.0, why: str = "") -> int:
-        """The object is to go; the row's id. *why*: what the delay is for, if not for the trash's retention."""
-        row = self._add(DELETE, 0, key, 0, delay_s)
+    def delete(self, key: str, delay_s: float = 0.0, why: str = "", *, ino: int = 0) -> int:
+        """The object is to go; the row's id. *why*: what the delay is for, if not for the trash's retention.
+
+        *ino*: the file that had it, whose bytes may be given up before.
+        """
+        row = self._add(DELETE, ino, key, 0, delay_s)
         if why:
             self.update(row._replace(error=why))
         return row.id
@@ -217,15 +225,19 @@ class Journal:
 
     def is_deleted(self, key: str) -> bool:
         """Whether the object under *key* is to go."""
-        return key in self._deletions
+        return bool(self._doomed.at(key))
 
     def deletions_of(self, key: str) -> set[int]:
         """The rows that are to delete the object under *key*."""
-        return self._deletions.get(key, set())
+        return self._doomed.at(key)
+
+    def deletions_of_file(self, ino: int) -> set[int]:
+        """The rows that are to delete objects that a file had, under whatever key."""
+        return self._doomed.of(ino)
 
     def keep_new_object(self, key: str) -> None:
         """There is a new object under *key*: what was to delete its predecessor would delete this one."""
-        for row_id in self._deletions.get(key, set()) - self.running.keys():
+        for row_id in self._doomed.at(key) - self.running.keys():
             self.done(row_id)
 
     def leaves(self, ino: int, key: str) -> None:
@@ -246,7 +258,7 @@ class Journal:
         now = self._clock.steady_ns()
         row = JournalRow(self._next, kind, ino, key, "", parts, size, 0, now + round(delay_s * _NS), 0, "", now)
         self._next += 1
-        if ino:
+        if kind in (UPLOAD, MOVE):
             self._of_ino[kind, ino] = row.id
         self._put(row, owner)
         self._behind.journal(row)
@@ -258,7 +270,7 @@ class Journal:
         if row.kind == UPLOAD:
             self.unsent.put(row, owner)
         elif row.kind == DELETE:
-            self._deletions.setdefault(row.key, set()).add(row.id)
+            self._doomed.add(row)
         self.rows[row.id] = row
         if before is None or before.next_try_ns != row.next_try_ns:
             self.due.at(row)
@@ -313,10 +325,7 @@ class Journal:
         if row.kind == UPLOAD:
             self.uploads_ended += 1
         elif row.kind == DELETE:
-            same = self._deletions[row.key]
-            same.discard(row_id)
-            if not same:
-                del self._deletions[row.key]
+            self._doomed.drop(row)
         self._behind.journal_done(row_id)
         self.wake.set()
         self.signal()

@@ -1,6 +1,6 @@
 """Why a row of the S3 queue waits though nothing has failed: its `error`, by which such a row is known.
 
-Each comes of requests that S3 gave no answer to (`tier/queue/unanswered.py`).
+Most come of requests that S3 gave no answer to (`tier/queue/unanswered.py`).
 """
 
 LOOKED_AT = "S3 has it, and left earlier requests for its name unanswered: looked at until none can come any more"
@@ -13,7 +13,13 @@ DESCRIBED_AGAIN = (
 """Of a move to where the object is."""
 NOT_YET = "S3 left earlier requests for the new name unanswered: waits until none can come any more"
 """Of a move that is not made yet."""
+UNDECIDED = (
+    "S3 left an upload of the file unanswered: what lies under its name is looked at when none can come any more"
+)
+"""Of a move to where the object is, whose bytes nobody knows."""
+OUTDATED = "the file's next version is to replace it"
+"""Of a deletion of what was stored too late."""
 ONCE_MORE = "S3 left earlier requests for it unanswered: it is deleted once more when none can come any more"
 """Of a deletion that was carried out before."""
 
-__all__ = ["DESCRIBED_AGAIN", "LOOKED_AT", "NOT_YET", "ONCE_MORE", "UNKNOWN_ID"]
+__all__ = ["DESCRIBED_AGAIN", "LOOKED_AT", "NOT_YET", "ONCE_MORE", "OUTDATED", "UNDECIDED", "UNKNOWN_ID"]

@@ -73,10 +73,10 @@ class Deletions:
             for row in rows:
                 if await self._holders.holder(row.key, 0) is not None:
                     self._journal.done(row.id)  # it is a file's by now, and stays
-            rows = [row for row in rows if row.id in self._journal.rows]
+            rows = [row for row in rows if row.id in self._journal.rows and not self._is_kept(row)]
             keys = [row.key for row in rows]
             delete = partial(delete_each, self._tier.objects, keys, lambda: self._journal.stopping)
-            failed = await trio.to_thread.run_sync(delete, limiter=self._limiter)
+            failed = await trio.to_thread.run_sync(delete, limiter=self._limiter) if keys else {}
             for row in rows:
                 if row.key in failed:
                     self._failed(row, failed[row.key])
@@ -93,6 +93,14 @@ class Deletions:
             self._keys.difference_update(row.key for row in taken)
             for row in taken:
                 self._journal.ended(row.id)
+
+    def _is_kept(self, row: JournalRow) -> bool:
+        """Whether a version in the trash has the object, whatever it was to go for: the row waits with it. Atomic."""
+        until_ns = self._tier.trashed.kept_until_ns(row.key)
+        if until_ns <= self._journal.now_ns():
+            return False
+        self._journal.waiting(row._replace(next_try_ns=until_ns, error=""))
+        return True
 
     def _failed(self, row: JournalRow, error: Exception) -> None:
         if isinstance(error, ObjectStoreError) and error.unanswered:

@@ -10,11 +10,10 @@ import logging
 import random
 from typing import TYPE_CHECKING
 
-import trio
-
 from recfs.core.model import State
 from recfs.ports.object_errors import ObjectStoreError
 from recfs.state.walk import file_at
+from recfs.tier.identity import has_object
 from recfs.tier.queue.reasons import NOT_YET
 from recfs.tier.queue.unsent import Why
 from recfs.tier.tier import key_of
@@ -112,21 +111,11 @@ class Holders:
 
         If it only has another ETag, which recfs gave it and whose answer was lost, that is taken down.
         """
-        in_s3 = node.object
-        if in_s3 is None:
-            return False
         try:
-            info = await trio.to_thread.run_sync(self._tier.objects.head, in_s3.key, limiter=self._tier.limiter)
+            is_there = await has_object(self._tier.link, self._tier.copies, node)
         except ObjectStoreError:
             return False  # nobody knows
-        if node.object is not in_s3 or node.unlinked:
-            return False
-        if info is None:
-            return True
-        is_same = (info.sha256, info.size_bytes) == (in_s3.sha256, in_s3.size_bytes)
-        if is_same and info.etag != in_s3.etag:
-            self._tier.copies.remember(node, in_s3._replace(etag=info.etag))
-        return not is_same and info.etag != in_s3.etag
+        return is_there is False and not node.unlinked
 
     async def _give_way(self, node: FileNode) -> None:
         """The file's object is lost: its key is another's now. Raises IoFailure or OutOfSpace."""

@@ -24,7 +24,8 @@ from recfs.ports.object_errors import (
 from recfs.ports.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta
 from recfs.state.nodes import DirNode
 from recfs.state.walk import file_at
-from recfs.tier.queue.reasons import NOT_YET
+from recfs.tier.identity import has_object
+from recfs.tier.queue.reasons import NOT_YET, UNDECIDED
 from recfs.tier.tier import CURRENT, description_of, key_of
 from recfs.tier.uploads.holders import ASIDE
 
@@ -42,6 +43,8 @@ log = logging.getLogger("recfs.uploader")
 
 WRITTEN_LOOK_S = 3600.0
 """How long the metadata of a file that is being written is left alone; its commit or its upload tells before that."""
+UNDECIDED_S = 1.0
+"""How long after the time for late requests what lies under a name is looked at."""
 _NS = 10**9
 
 
@@ -85,6 +88,8 @@ class ObjectMoves:
 
     async def file(self, row: JournalRow, node: FileNode) -> None:
         """The object is to lie where its file does, or to say what the file is. Raises what S3 refuses."""
+        if node.object is not None and not node.object.etag and not await self._decided(row, node, node.object):
+            return
         in_s3, key = node.object, key_of(node)
         if in_s3 is None or in_s3.key == key:
             if (in_s3 is None or row.key != key) and not await self._clear(row):
@@ -98,24 +103,25 @@ class ObjectMoves:
         if not self._claim(row, key):
             return
         await self._holders.make_durable(node, key)
+        await self._tier.trashed.make_way(key)
         holder = await self._holders.holder(key, node.ino)
         if row.id in self._holders.to_go_aside or (holder is not None and await self._holders.in_circle(node, holder)):
             key = f"{ASIDE}{node.ino}"
             if not self._claim(row, key):
                 return
+            await self._tier.trashed.make_way(key)
         elif await self._holders.in_the_way(row, key, holder):
             return
         if self._journal.unanswered.others(key, in_s3.sha256):  # perhaps it would be all there is of the file
             self._journal.waiting(row._replace(next_try_ns=self._journal.unanswered.until_ns(key), error=NOT_YET))
             return
-        await self._tier.trashed.make_way(key)
         if row.key != key:
             if not await self._clear(row):
                 return
             row = row._replace(key=key)  # a copy of which nobody knows would be an orphan
             self._journal.update(row)
         await self._behind.durable()  # … and so would one be whose file has its old name after a power cut
-        if not _has(node, in_s3):
+        if not _has(node, in_s3) or key not in (key_of(node), f"{ASIDE}{node.ino}"):
             self._journal.again(row)
             return
         description = description_of(node, in_s3)
@@ -124,6 +130,10 @@ class ObjectMoves:
         except (ObjectMissing, ObjectChanged) as error:
             is_lost = await self._holders.is_lost(node)
             if node.object is not in_s3:  # it has another etag, which is known now
+                self._journal.again(row)
+                return
+            if is_lost and self._tier.lost(node):
+                log.warning("%s: what lies under %s is not its object, and goes: %s", node.path, in_s3.key, error)
                 self._journal.again(row)
                 return
             if is_lost and node.state is State.STORED:
@@ -149,6 +159,26 @@ class ObjectMoves:
             self._tier.described(node)
         await self._behind.durable()  # before another object may be put where this one was
 
+    async def _decided(self, row: JournalRow, node: FileNode, in_s3: ObjectRow) -> bool:
+        """An upload had no answer, and its bytes may lie in the place of the object. Finds out, as far as can be.
+
+        False: the row is looked at again. Raises ObjectStoreError.
+        """
+        key, unanswered = in_s3.key, self._journal.unanswered
+        if key == key_of(node):
+            now, until_ns = self._tree.clock.steady_ns(), unanswered.until_ns(key)
+            is_sent = self._journal.upload_of(node.ino) is not None  # it says, when it is done, what is there
+            if is_sent or unanswered.others(key, in_s3.sha256):
+                wait_ns = round((WRITTEN_LOOK_S if is_sent else UNDECIDED_S) * _NS)
+                self._journal.watch(row._replace(next_try_ns=max(until_ns, now) + wait_ns, error=UNDECIDED))
+                return False
+        is_there = await has_object(self._tier.link, self._tier.copies, node)
+        if is_there is False:
+            self._tier.lost(node)
+        elif is_there is None:
+            self._journal.again(row)
+        return is_there is not None
+
     async def _describe(self, row: JournalRow, node: FileNode, in_s3: ObjectRow) -> None:
         """The object is where it belongs; its metadata follows the file's attributes, by a copy onto itself."""
         if node.state in (State.WRITING, State.SEALING):
@@ -167,6 +197,9 @@ class ObjectMoves:
         try:
             info = await self._copy(in_s3, in_s3.key, description)
         except (ObjectMissing, ObjectChanged, ObjectArchived, NotOffered, RequestRefused) as error:
+            if isinstance(error, ObjectChanged) and not await self._holders.is_lost(node) and not _has(node, in_s3):
+                self._journal.again(row)  # it has another etag, which is known now
+                return
             log.warning("%s: its metadata in S3 stays as it is: %s", node.path, error)
             self._journal.done(row.id)
             return

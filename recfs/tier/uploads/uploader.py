@@ -234,9 +234,10 @@ class Uploader:
         if not self._claim(row, key):
             return
         await self._holders.make_durable(node, key)
+        await self._tier.trashed.make_way(key)
+        # Not before: what is copied aside may have been restored meanwhile, and be a file's again.
         if await self._holders.in_the_way(row, key, await self._holders.holder(key, node.ino)):
             return
-        await self._tier.trashed.make_way(key)
         if node.md5 is None:
             await self._md5s.of(node)
         async with self._committed.open(node) as file:
@@ -299,7 +300,7 @@ class Uploader:
         finally:
             if transfer.unanswered:
                 self._journal.unanswered.note(key, sha256)
-                self._tier.unsure(node, key)
+                self._tier.unsure(node, key, sha256)
 
     def _look_again(self, row: JournalRow, node: FileNode, key: str, recheck: Recheck) -> None:
         """S3 has the bytes, and may replace them by what it was asked before. Atomic.
