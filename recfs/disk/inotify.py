@@ -198,7 +198,8 @@ class Watches:
         self.marks = marks
         self.limit: str | None = None
         """The sysctl that keeps more directories from being watched; None: none does."""
-        self._by_ino: dict[int, WatchDescriptor] = {}
+        self._by_ino: dict[int, tuple[WatchDescriptor, int]] = {}
+        """The watch of each, and the inode number on the disk of what it is on: it may have another by now."""
         self._adding = threading.Lock()
         self._reader = _Reader(marks)
         self._reader.start()
@@ -206,15 +207,18 @@ class Watches:
     def __len__(self) -> int:
         return len(self._by_ino)
 
-    def wants(self, ino: int) -> bool:
-        """Whether a directory is to be watched that is not yet."""
-        return self.limit is None and ino not in self._by_ino
+    def wants(self, ino: int, st_ino: int | None) -> bool:
+        """Whether a directory, which has the inode number *st_ino* on the disk, is to be watched and is not yet."""
+        known = self._by_ino.get(ino)
+        return self.limit is None and (known is None or known[1] != st_ino)
 
     def add(self, ino: int, fd: int) -> None:
         """Watch the directory that *fd* has open; what comes from now on is marked. Raises nothing for limits."""
         with self._adding:
-            if not self.wants(ino):
+            st_ino = os.fstat(fd).st_ino
+            if not self.wants(ino, st_ino):
                 return
+            self.forget(ino)  # of the one that it was before, which may be anywhere
             try:
                 # By descriptor: neither links on the way nor the length of the path matter (proc(5)).
                 wd = self._reader.add_callback(b"/proc/self/fd/%d" % fd, _MASK, _Watch(ino, self), CallbackId(ino))
@@ -223,19 +227,24 @@ class Watches:
                     raise
                 self.limit = limit_of(error)
             else:
-                self._by_ino[ino] = wd
+                self._by_ino[ino] = (wd, st_ino)
 
     def ended(self, ino: int, wd: WatchDescriptor) -> None:
-        """The kernel has ended a watch. From watchdog's thread."""
-        if self._by_ino.get(ino) == wd:
+        """The kernel has ended a watch: its directory was removed past recfs. From watchdog's thread.
+
+        Another one may have its place already, and its inode number: so it is looked at, and watched if it is there.
+        """
+        known = self._by_ino.get(ino)
+        if known is not None and known[0] == wd:
             with contextlib.suppress(KeyError):
                 del self._by_ino[ino]
+            self.marks.whole(ino)
 
     def forget(self, ino: int) -> None:
         """Watch a directory no more."""
-        wd = self._by_ino.pop(ino, None)
-        if wd is not None:
-            self._reader.remove_callbacks([(wd, CallbackId(ino))])
+        known = self._by_ino.pop(ino, None)
+        if known is not None:
+            self._reader.remove_callbacks([(known[0], CallbackId(ino))])
 
     def close(self) -> None:
         """End all of them. Blocking, for a moment."""

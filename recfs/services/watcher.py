@@ -20,6 +20,7 @@ from recfs.disk import looks
 from recfs.disk.inotify import Marks, Watches, limit_of
 from recfs.errors import IoFailure, NotADirectory, Stale
 from recfs.fs.foreign.acts import Acts
+from recfs.fs.foreign.again import Again
 from recfs.fs.foreign.judging import PART, Judging
 from recfs.fs.foreign.missing import Missing
 from recfs.ports.rows import Pending
@@ -38,7 +39,6 @@ log = logging.getLogger("recfs.watch")
 
 GATHER_S = 0.1
 """How long the first event waits for others."""
-RETRY_S = 1.0
 PAGE = 200
 LONGEST_PAUSE_S = 0.05
 TOGETHER = 32
@@ -70,9 +70,11 @@ class Watcher(Subscriber):
         self._watches: Watches | None = None
         self._limit: str | None = None
         self._candidates = Candidates()
+        self._again = Again(vfs.tree, self._marks)
         self._judging = Judging(
-            vfs.tree, vfs.backing_files.in_use, places, store, self._candidates, self._marks, quiet_s=quiet_s
-        )
+            vfs.tree, vfs.backing_files.in_use, places, store, self._candidates, self._marks, self._again,
+            quiet_s=quiet_s,
+        )  # fmt: skip
         self._missing = Missing(vfs.tree, store, self._candidates)
         self._judging.is_accepted = self._missing.is_accepted
         self._acts = Acts(
@@ -157,7 +159,7 @@ class Watcher(Subscriber):
                 watches.close()
 
     async def _step(self) -> None:
-        with trio.move_on_at(min(self._candidates.next_s, self._judging.links.next_s)):
+        with trio.move_on_at(min(self._candidates.next_s, self._judging.links.next_s, self._again.next_s)):
             await self._wake.wait()
         await trio.sleep(GATHER_S)
         self._wake = trio.Event()
@@ -170,10 +172,14 @@ class Watcher(Subscriber):
             await self._look_aside(ino, due)
         for ino, linked in self._judging.links.take_due().items():
             await self._look_aside(ino, linked)
+        for ino in self._again.take_due():
+            await self._look_aside(ino, None)
         if self._missing.look_again():
             self._look_at_missing()
         if self._candidates.crowded and not len(self._candidates):
             self._candidates.crowded = False
+            self.scan()
+        if self._again.take_crowded():
             self.scan()
 
     async def _look_aside(self, ino: int, names: set[bytes] | None) -> None:
@@ -181,8 +187,7 @@ class Watcher(Subscriber):
         with self._problems.aside(PART, ino, f"directory {ino}"):
             await self._look(ino, names)
         if self._problems.has(PART, ino):
-            self._marks.whole(ino)
-            await trio.sleep(RETRY_S)
+            self._again.want(ino)
 
     # --- everything ----------------------------------------------------------------------------------------------
 
@@ -239,12 +244,20 @@ class Watcher(Subscriber):
         try:
             folder = await self._tree.directory(ino)
         except (Stale, NotADirectory):
-            self._forget_watch(ino)
+            self._ended(ino)
             return None
         if folder.unlinked or folder is self._tree.root:
-            self._forget_watch(ino)
+            self._ended(ino)
             return None
-        return None if (folder.pending | folder.publishing) & Pending.MAKE else folder
+        if (folder.pending | folder.publishing) & Pending.MAKE:
+            self._again.want(ino)
+            return None
+        return folder
+
+    def _ended(self, ino: int) -> None:
+        """There is no such directory any more."""
+        self._again.looked(ino)
+        self._forget_watch(ino)
 
     async def _look_together(self, inos: list[int]) -> list[int]:
         """Look at all of some directories; gives those in them."""
@@ -259,16 +272,20 @@ class Watcher(Subscriber):
         for folder, each in zip(folders, found, strict=True):
             with self._problems.aside(PART, folder.ino, f"directory {folder.path}"):
                 if isinstance(each, OSError):
+                    self._again.want(folder.ino)
                     raise each
-                there = self._there(folder, each)
+                there = self._there(folder, each, is_whole=True)
                 if there is not None:
-                    below += await self._compare_all(folder, there)
+                    below += await self._compare_all(folder, there, in_scan=True)
         return below
 
-    def _there(self, folder: DirNode, found: dict[bytes, Seen] | None) -> dict[bytes, Seen] | None:
-        """What to compare the rows with; None: nothing now."""
+    def _there(self, folder: DirNode, found: dict[bytes, Seen] | None, *, is_whole: bool) -> dict[bytes, Seen] | None:
+        """What to compare the rows with; None: nothing now. *is_whole*: all of the directory was looked at."""
         if found is not None or folder.ino in self._judging.hollow:
+            if is_whole:
+                self._again.looked(folder.ino)
             return found or {}
+        self._again.want(folder.ino)
         if folder.parent is self._tree.root:
             self._missing.may_forget()  # tells that it is not there
         else:
@@ -279,11 +296,14 @@ class Watcher(Subscriber):
         folder = await self._folder(ino)
         if folder is None:
             return
+        if ino in self._again or (self._watches is not None and self._watches.wants(ino, folder.home_ino)):
+            names = None  # nobody knows what else has become of it meanwhile
         await self._publisher.arranged()
-        found = self._there(folder, await trio.to_thread.run_sync(
+        looked = await trio.to_thread.run_sync(
             looks.look, self._store, self._watches, ino, self._places.home(folder), folder.home_ino, names,
             limiter=self._limiter,
-        ))  # fmt: skip
+        )  # fmt: skip
+        found = self._there(folder, looked, is_whole=names is None)
         if found is None:
             return
         if names is None:
@@ -295,13 +315,14 @@ class Watcher(Subscriber):
             seen = found.get(name)
             if self._judging.is_ready(folder, name, entry, seen):
                 ready.append(name)
-            elif entry is not None and entry.kind is Kind.DIR and seen is not None and self._wants(entry.ino):
+            elif entry is not None and entry.kind is Kind.DIR and seen is not None and self._wants(entry.ino, seen):
                 self._marks.whole(entry.ino)
             if count % COMPARED == 0:
                 await trio.lowlevel.checkpoint()
         await self._acts.act(folder, ready)
 
-    async def _compare_all(self, folder: DirNode, found: dict[bytes, Seen]) -> list[int]:
+    async def _compare_all(self, folder: DirNode, found: dict[bytes, Seen], *, in_scan: bool = False) -> list[int]:
+        """Compare all entries with their rows; gives the directories in it, which a scan looks at next."""
         below: list[int] = []
         ready: list[bytes] = []
         after = 0
@@ -315,7 +336,7 @@ class Watcher(Subscriber):
                     ready.append(row.name)
                 if row.kind is Kind.DIR:
                     below.append(row.ino)
-                    if seen is not None and self._wants(row.ino):
+                    if seen is not None and not in_scan and self._wants(row.ino, seen):
                         self._marks.whole(row.ino)
             await trio.lowlevel.checkpoint()
         for count, (name, seen) in enumerate(found.items(), 1):
@@ -327,9 +348,10 @@ class Watcher(Subscriber):
         await self._acts.act(folder, ready)
         return below
 
-    def _wants(self, ino: int) -> bool:
+    def _wants(self, ino: int, seen: Seen) -> bool:
         """Whether a directory is to be looked at so that it is watched."""
-        return self._watches is not None and not self._judging.scanning and self._watches.wants(ino)
+        watches = self._watches
+        return watches is not None and watches.wants(ino, seen.st_ino)
 
     def _forget_watch(self, ino: int) -> None:
         self._judging.links.forget(ino)

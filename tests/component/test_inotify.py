@@ -34,7 +34,7 @@ watches.forget(0)
 watches.limit = None  # as a scan does
 for number, fd in enumerate(opened):
     watches.add(number, fd)
-print(len(watches), watches.limit, watches.wants(0))
+print(len(watches), watches.limit, watches.wants(0, os.fstat(opened[0]).st_ino))
 watches.close()
 Path("/proc/sys/user/max_inotify_instances").write_text("0")
 try:

@@ -42,6 +42,8 @@ AT_ONCE = 20
 """So many entries are seen to before others have their turn."""
 HELD_S = 60.0
 """When what is gone is looked at again, if it is kept."""
+FAILED_S = 10.0
+"""When what could not be taken over is looked at again, unless it is left alone for good."""
 VISITS = 3
 """So often it is looked at before its entries count as such that lie elsewhere."""
 AGAIN_S = 0.1
@@ -81,6 +83,7 @@ class Acts:
                         await self._act_on(here, folder, name)
                     except Exception as error:  # of any class: the other entries are other people's
                         self._judging.failed(folder, name, error)
+                        self._put_off((folder.ino, name), FAILED_S)
         for what, paths in self._told.items():
             log.info("%d %s past recfs: %s%s", len(paths), what, ", ".join(paths[:5]), ", …" if paths[5:] else "")
         self._told.clear()
@@ -126,7 +129,8 @@ class Acts:
                 self._forget_watch(entry.ino)
                 self._rows.renumbered(entry, seen)
                 self._candidates.drop(key)
-                self._marks.whole(entry.ino)
+                self._judging.hollow.pop(entry.ino, None)
+                self._judging.again.found(entry.ino)
             case Finding.GONE if entry is not None:
                 self._gone(key, entry, seen, is_empty=is_empty)
 
@@ -174,6 +178,11 @@ class Acts:
             await self._rows.moved(origin, folder, name)
             self._candidates.drop(source)
             self._done(key, "moved", origin.path)
+            self._marks.entry(*source)  # something else may be there instead
+            self._marks.entry(*key)  # with another mode, perhaps, than a user has given it meanwhile
+            if isinstance(origin, DirNode):
+                self._judging.hollow.pop(origin.ino, None)
+                self._judging.again.found(origin.ino)  # what happened in it meanwhile could not be seen
             return
         if seen.format == stat.S_IFDIR:
             made: Node = await self._rows.directory(folder, name, seen)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from recfs.disk.home.inuse import InUse
     from recfs.disk.home.path_resolver import PathResolver
     from recfs.disk.inotify import Marks
+    from recfs.fs.foreign.again import Again
     from recfs.state.tree import Tree
     from recfs.stores.local import LocalStore
 
@@ -39,7 +40,7 @@ class Judging:
 
     def __init__(
         self, tree: Tree, in_use: InUse, places: PathResolver, store: LocalStore, candidates: Candidates, marks: Marks,
-        *, quiet_s: float,
+        again: Again, *, quiet_s: float,
     ) -> None:  # fmt: skip
         self._tree = tree
         self._in_use = in_use
@@ -48,6 +49,7 @@ class Judging:
         self._store = store
         self._candidates = candidates
         self._marks = marks
+        self.again = again
         self.quiet_s = quiet_s
         self.scanning = False
         """Whether everything is being looked at."""
@@ -67,7 +69,7 @@ class Judging:
         key = (folder.ino, name)
         occupant = self._tree.locations.occupant((folder, name))
         if occupant is not None or folder is self._tree.root:
-            if occupant is None or seen is None or occupant.home_ino in (None, seen.st_ino):
+            if occupant is None or (seen is not None and occupant.home_ino in (None, seen.st_ino)):
                 self._ours(key)  # a physical entry; and the store sees to its own directories
             elif self._candidates.is_ready(key, Finding.BUSY, seen, trio.current_time(), self.quiet_s):
                 self._candidates.put_off(key, trio.current_time() + self.quiet_s)
@@ -86,7 +88,8 @@ class Judging:
         if finding is Finding.OURS or finding is Finding.BLOCKED:
             if known is not None and known.kind is Kind.DIR and key in self._candidates:
                 assert entry is not None
-                self._marks.whole(entry.ino)  # it is back, and so is what was missed in it
+                self.hollow.pop(entry.ino, None)
+                self.again.found(entry.ino)  # it is back, and so is what was missed in it
             if isinstance(entry, FileNode) and entry.home_ino is None and entry.staging is None and seen is not None:
                 entry.home_ino = seen.st_ino  # it was nowhere, and is back
                 self._tree.behind.node(entry)
