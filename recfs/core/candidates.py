@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from recfs.core.foreign import Finding, is_same
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from recfs.core.foreign import Known, Seen
 
 Key = tuple[int, bytes]
@@ -129,6 +131,11 @@ class Candidates:
             del self._come[known.seen.st_ino]
             if not taken:
                 self._pair(known.seen.st_ino)
+
+    def forget(self, folder: int, names: Iterable[bytes]) -> None:
+        """There is no such directory any more, by its inode number in the mount; some that waited in it were due."""
+        for name in names:
+            self.drop((folder, name))
 
     @property
     def gone_files(self) -> int:

@@ -208,9 +208,11 @@ class Watches:
         return len(self._by_ino)
 
     def wants(self, ino: int, st_ino: int | None) -> bool:
-        """Whether a directory, which has the inode number *st_ino* on the disk, is to be watched and is not yet."""
+        """Whether a directory is to be watched that is not yet, where it has the inode number *st_ino* on the disk
+        (None: nobody knows).
+        """
         known = self._by_ino.get(ino)
-        return self.limit is None and (known is None or known[1] != st_ino)
+        return self.limit is None and (known is None or st_ino not in (None, known[1]))
 
     def add(self, ino: int, fd: int) -> None:
         """Watch the directory that *fd* has open; what comes from now on is marked. Raises nothing for limits."""

@@ -27,6 +27,8 @@ from recfs.ports.rows import Pending
 from recfs.state.events import Subscriber
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from recfs.core.foreign import Seen
     from recfs.disk.home.path_resolver import PathResolver
     from recfs.fs.vfs import Vfs
@@ -43,6 +45,8 @@ PAGE = 200
 LONGEST_PAUSE_S = 0.05
 TOGETHER = 32
 """So many directories are looked at in one call of a thread, when everything is."""
+MISSED_S = 10.0
+"""When entries are looked at again that nothing could be told of, if nothing has led to them before."""
 COMPARED = 50
 """So many entries are compared with their rows, in a third of a millisecond, before others have their turn."""
 LIMIT = "limit"
@@ -295,7 +299,9 @@ class Watcher(Subscriber):
     async def _look(self, ino: int, names: set[bytes] | None) -> None:
         folder = await self._folder(ino)
         if folder is None:
+            self._not_looked(ino, names)
             return
+        due = names
         if ino in self._again or (self._watches is not None and self._watches.wants(ino, folder.home_ino)):
             names = None  # nobody knows what else has become of it meanwhile
         await self._publisher.arranged()
@@ -305,9 +311,10 @@ class Watcher(Subscriber):
         )  # fmt: skip
         found = self._there(folder, looked, is_whole=names is None)
         if found is None:
+            self._not_looked(ino, due)
             return
         if names is None:
-            await self._compare_all(folder, found)
+            await self._compare_all(folder, found, due or ())
             return
         ready: list[bytes] = []
         for count, name in enumerate(names, 1):
@@ -321,12 +328,25 @@ class Watcher(Subscriber):
                 await trio.lowlevel.checkpoint()
         await self._acts.act(folder, ready)
 
-    async def _compare_all(self, folder: DirNode, found: dict[bytes, Seen], *, in_scan: bool = False) -> list[int]:
-        """Compare all entries with their rows; gives the directories in it, which a scan looks at next."""
+    def _not_looked(self, ino: int, names: Iterable[bytes] | None) -> None:
+        """Nothing could be told of some entries now, which may have been due; of a directory that is gone there is
+        nothing to tell.
+        """
+        if ino not in self._again:
+            self._candidates.forget(ino, names or ())
+        for name in names or ():
+            self._candidates.put_off((ino, name), trio.current_time() + MISSED_S)
+
+    async def _compare_all(
+        self, folder: DirNode, found: dict[bytes, Seen], due: Iterable[bytes] = (), *, in_scan: bool = False
+    ) -> list[int]:
+        """Compare all entries with their rows, those that were *due*, too, if they are gone; gives the directories in
+        it, which a scan looks at next.
+        """
         below: list[int] = []
         ready: list[bytes] = []
         after = 0
-        for name in self._judging.told(folder.ino) - found.keys():
+        for name in self._judging.told(folder.ino).union(due) - found.keys():
             self._judging.is_ready(folder, name, await self._tree.child(folder, name), None)
         while page := await self._tree.page(folder, after, PAGE, placed=True):
             after = page[-1].ino

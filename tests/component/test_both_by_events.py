@@ -10,9 +10,9 @@ from __future__ import annotations
 import array
 import fcntl
 import os
+import random
 import termios
 from collections import deque
-import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-pytestmark = [pytest.mark.usefixtures("any_log", "no_reader")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("any_log", "no_reader")]
 
 STEP_S = 0.05
 LONGEST_S = 150.0
@@ -41,7 +41,12 @@ LONGEST_S = 150.0
 def no_reader(monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock) -> Iterator[None]:
     """Nobody reads events but the test, and the clock leaps only when threads have ended, as a rule."""
     autojump_clock.autojump_threshold = 0.004
-    monkeypatch.setattr(inotify._Reader, "run", lambda self: self.stopped_event.wait())
+
+    def idle(reader: inotify._Reader) -> None:
+        reader._is_reading = False
+        reader.stopped_event.wait()
+
+    monkeypatch.setattr(inotify._Reader, "run", idle)
     return iter([None])
 
 
