@@ -21,10 +21,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import sdnotify
 import trio
 
-from recfs import process
+from recfs import notifying, process
 from recfs.api.answers import Answers
 from recfs.api.control import ControlServer
 from recfs.api.observing import WAITING, acts_of
@@ -44,6 +43,7 @@ from recfs.kept_mount import KeptMount, give_up, left_by_the_dead
 from recfs.metrics.looking import Looking
 from recfs.metrics.requests import Requests
 from recfs.parts import DRAIN_S, Parts, opened, require_no_change_of_schema
+from recfs.reloading import Current, Reloading
 from recfs.services.draining import DRAIN_POLL_S, HASH_PATIENCE_S
 from recfs.state.problems import forever, reason_of
 from recfs.succession import Legacy, Predecessor, Successor, predecessor
@@ -68,8 +68,11 @@ def run(
     was started as one (`succession.predecessor`), it goes on with the mount that is there. *on_mounted* is called
     before READY=1.
     """
+    # From here on none of them ends this process, also while no event loop runs: between two daemons.
+    hangups: list[int] = []
+    signal.signal(signal.SIGHUP, lambda which, _frame: hangups.append(which))
     process.prepare()
-    config = settings.config
+    config, current = settings.config, Current(settings)
     before = predecessor()
     if before is not None:
         require_no_change_of_schema(config)
@@ -84,13 +87,14 @@ def run(
         try:
             leaving = trio.run(
                 _run,
-                settings,
+                current,
                 mountpoint,
                 command,
                 legacy,
                 before,
                 refusal,
                 caught,
+                hangups,
                 on_mounted,
                 strict_exception_groups=True,
             )
@@ -109,8 +113,7 @@ def run(
             successor.call_off()
             refusal = str(error)
             continue
-        if "NOTIFY_SOCKET" in os.environ:
-            sdnotify.SystemdNotifier().notify(f"MAINPID={successor.pid}")
+        notifying.tell(f"MAINPID={successor.pid}")
         successor.go()
         log.info("%s is left to process %d", mountpoint, successor.pid)
         for number in caught:
@@ -119,25 +122,25 @@ def run(
 
 
 async def _run(
-    settings: Settings, mountpoint: Path, command: Sequence[str], legacy: Legacy | None, before: Predecessor | None,
-    refusal: str, caught: list[int], on_mounted: Callable[[], object] | None,
+    current: Current, mountpoint: Path, command: Sequence[str], legacy: Legacy | None, before: Predecessor | None,
+    refusal: str, caught: list[int], hangups: list[int], on_mounted: Callable[[], object] | None,
 ) -> tuple[Successor, Legacy] | None:  # fmt: skip
     """Serve until the end; what is left, and to whom, where another process is to go on."""
-    config = settings.config
+    config = current.settings.config
     kernel = PyfuseKernelCache()
-    notifier = sdnotify.SystemdNotifier() if "NOTIFY_SOCKET" in os.environ else None
     inherited = legacy.session if legacy is not None else None
     session = FuseSession(mountpoint, fuse_options(config), wanted=config.passthrough, inherited=inherited)
     lock_fd, kept_open = (legacy.lock_fd, legacy.writing) if legacy is not None else (-1, frozenset[int]())
     died = legacy is not None and legacy.died
     async with opened(config, kernel, session, lock_fd=lock_fd, kept_open=kept_open, rows_come_first=died) as parts:
-        daemon = _Daemon(settings, mountpoint, parts, session, kernel, command, legacy)
+        daemon = _Daemon(current, mountpoint, parts, session, kernel, command, legacy)
         daemon.handing_over.refused = refusal
         if caught:
             daemon.stop()
+        daemon.hangups = hangups
         if legacy is not None:
             await daemon.take_over(legacy, before)
-        await daemon.serve(notifier, on_mounted)
+        await daemon.serve(on_mounted)
         if (left := daemon.left_to_successor()) is not None:
             return left
         try:
@@ -146,6 +149,15 @@ async def _run(
             kernel.close()
     log.info("stopped; %s is unmounted", daemon.mount.point)
     return None
+
+
+def has_controlling_terminal() -> bool:
+    """Whether SIGHUP would say that the terminal of this process is gone (termios(3)): that is its end."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 async def planted_fault() -> None:
@@ -161,9 +173,10 @@ class _Daemon:
     """One mounted store between READY and its end."""
 
     def __init__(
-        self, settings: Settings, mountpoint: Path, parts: Parts, session: FuseSession, kernel: PyfuseKernelCache,
+        self, current: Current, mountpoint: Path, parts: Parts, session: FuseSession, kernel: PyfuseKernelCache,
         command: Sequence[str], legacy: Legacy | None,
     ) -> None:  # fmt: skip
+        settings = current.settings
         self._config = config = settings.config
         self._session = session
         self._kernel = kernel
@@ -191,6 +204,10 @@ class _Daemon:
             parts.reports, parts.observing, mountpoint, self._stop.set, parts.recovered, session, self.mount.look,
             self.mount.is_there, parts.sweeps, settings.origins,
         )  # fmt: skip
+
+        self.hangups: list[int] = []
+        """Each SIGHUP that came while nobody heard of it."""
+        self._reloading = Reloading(parts, current, self._answers, notifying.tell_of_reload)
 
     def stop(self) -> None:
         """End in order, as soon as everything is served."""
@@ -236,7 +253,7 @@ class _Daemon:
             else:
                 self._kernel.forget_entry(item[0], bytes.fromhex(item[1]), item[2])
 
-    async def serve(self, notifier: sdnotify.SystemdNotifier | None, on_mounted: Callable[[], object] | None) -> None:
+    async def serve(self, on_mounted: Callable[[], object] | None) -> None:
         """Mount and answer until the stop is asked for, or the mount is taken away."""
         parts, config = self._parts, self._config
         session = self._session
@@ -250,7 +267,7 @@ class _Daemon:
                 nursery.start_soon(self.handing_over.far_services)
                 nursery.start_soon(self._signals)
                 self._serve_metrics(nursery)
-                handlers = self._answers.handlers() | self.handing_over.handlers()
+                handlers = self._answers.handlers() | self.handing_over.handlers() | self._reloading.handlers()
                 server = ControlServer(
                     parts.store.socket_path, handlers, waiting=WAITING, observer=acts_of(parts.observing)
                 )
@@ -270,12 +287,10 @@ class _Daemon:
                 if on_mounted is not None:
                     on_mounted()
                 nursery.start_soon(planted_fault)
-                if notifier is not None:
-                    notifier.notify("READY=1")
+                notifying.tell(notifying.READY)
                 await self._stop.wait()
                 if self.handing_over.successor is None:
-                    if notifier is not None:
-                        notifier.notify("STOPPING=1")
+                    notifying.tell("STOPPING=1")
                     log.info("stopping")
                     await self._end()
                 if parts.s3_services is not None:
@@ -310,6 +325,7 @@ class _Daemon:
             self._config, parts.store, parts.vfs, parts.tier, parts.committer, parts.publisher, parts.reports,
             parts.sweeps, self._session,
         )  # fmt: skip
+        self._reloading.looking = looking
         endpoint = Endpoint(*address_of(self._config.metrics.listen), looking.look, self._requests_made)
         nursery.start_soon(forever, PART, endpoint.run, parts.problems)
 
@@ -403,9 +419,16 @@ class _Daemon:
         await self._parts.vfs.survivors.release_those_gone()
 
     async def _signals(self) -> None:
+        has_terminal = has_controlling_terminal()
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            if self.hangups:
+                self.hangups.clear()
+                await self._reloading.hung_up()
             async for number in signals:
-                if self._stop.is_set():
+                if number == signal.SIGHUP and not has_terminal:
+                    log.info("SIGHUP received")
+                    await self._reloading.hung_up()
+                elif self._stop.is_set():
                     log.warning("second signal: leaving without draining")
                     self._impatient.cancel()
                 else:

@@ -79,7 +79,7 @@ if TYPE_CHECKING:
     from recfs.ports.objects import ObjectStore
     from recfs.ports.reports import Reports, Snapshot
     from recfs.tier.tier import Tier
-    from recfs.upkeep import Upkeep
+    from recfs.upkeep import InEffect, Upkeep
 
 log = logging.getLogger("recfs.daemon")
 
@@ -142,6 +142,7 @@ class Parts:
     observing: Observing
     operators: frozenset[int]
     """Users who may change what is shared."""
+    in_effect: InEffect
 
     @property
     def tier(self) -> Tier | None:
@@ -376,9 +377,10 @@ async def _build(
         trash_index, restored=recovered.age is not Age.SAME, is_busy=lambda: committer.busy_with > 0,
     )  # fmt: skip
     timekeeper = Timekeeper(clock, behind)
+    in_effect = upkeep.InEffect(config)
     sweeps = (
         *Housekeeper(tree, catalogue, space, counting).sweeps(), Meter(modes).sweep(), timekeeper.sweep(),
-        *care.sweeps(), *told.sweeps(), *upkeep.figures_sweeps(config, tree, catalogue, reports),
+        *care.sweeps(), *told.sweeps(), *upkeep.figures_sweeps(in_effect, tree, catalogue, reports),
         *((tier_run.sweep(),) if tier_run is not None else ()),
     )  # fmt: skip
     unhashed = Unhashed(
@@ -396,6 +398,7 @@ async def _build(
         Work(care.work, draining, Recount(tree, catalogue), users, far_work),
         care, Sweeps(sweeps, behind.problems, clock, history), timekeeper,
         s3_services, limiter, reports, recovered, counting, Sessions(vfs, kernel, operators), told, operators,
+        in_effect,
     )  # fmt: skip
 
 

@@ -95,13 +95,9 @@ def _tried_again(operation: str, attempt: int, error: Exception) -> None:
     log.debug("%s, attempt %d: %s", operation, attempt, error)
 
 
-def reach(
-    config: Config, objects: ObjectStore, tree: Tree, pool: StagingPool, space: DiskReserve, store: LocalStore,
-    hashing: Hashing, unanswered: Unanswered, trash_index: TrashIndex,
-) -> tuple[Tier, BytesInS3]:  # fmt: skip
-    """What knows of bytes in S3, and what brings them. The tier's journal has yet to be loaded."""
-    threads = _threads(config)
-    settings = TierSettings(
+def tier_settings(config: Config) -> TierSettings:
+    """What the tier goes by."""
+    return TierSettings(
         rules=config.route,
         max_bytes=config.cache.max_size,
         read_ahead_max=config.cache.read_ahead_max,
@@ -109,6 +105,15 @@ def reach(
         retention_s=config.trash.retention,
         policy=config.policy(),
     )
+
+
+def reach(
+    config: Config, objects: ObjectStore, tree: Tree, pool: StagingPool, space: DiskReserve, store: LocalStore,
+    hashing: Hashing, unanswered: Unanswered, trash_index: TrashIndex,
+) -> tuple[Tier, BytesInS3]:  # fmt: skip
+    """What knows of bytes in S3, and what brings them. The tier's journal has yet to be loaded."""
+    threads = _threads(config)
+    settings = tier_settings(config)
     journal = Journal(tree.behind, tree.clock, unanswered)
     url = config.s3.url if config.s3 is not None else "the bucket"
     ownership = Ownership(objects, tree.catalogue, tree.behind, tree.clock, str(store.root), url)

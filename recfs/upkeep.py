@@ -54,6 +54,13 @@ if TYPE_CHECKING:
     from recfs.tier.tier import Tier
 
 
+@dataclass(slots=True)
+class InEffect:
+    """The configuration that holds just now: a reload puts another in its place."""
+
+    config: Config
+
+
 @dataclass(frozen=True, slots=True)
 class Upkeep:
     """The parts that look after the files of a store."""
@@ -110,10 +117,6 @@ def build(
             vfs, PathResolver(store), store, publisher, kernel,
             quiet_s=config.watch.quiet, scan_interval_s=config.watch.scan_interval,
         )  # fmt: skip
-    settings = BackupSettings(
-        config.backup.every, config.backup.keep, backup_folder(config.root, config.backup.directory),
-        BackupFolder(store.private, is_own=True), store.catalogue_path, config.min_free, config.backup.recipients,
-    )  # fmt: skip
     multiparts = None
     if tier is not None:
         every_s, age_s = config.sweep.multiparts_every, config.sweep.multiparts_age
@@ -122,7 +125,7 @@ def build(
     if tier is not None and config.s3 is not None and config.backup.to_bucket:
         bucket = BucketBackups(tier.objects, config.s3.url)
     ownership = tier.ownership if tier is not None else None
-    backups = Backups(settings, vfs.tree, copies, generations, bucket, ownership)
+    backups = Backups(backup_settings(config, store), vfs.tree, copies, generations, bucket, ownership)
     policy = config.policy()
     archiving = None
     if tier_run is not None and any(rule.archive_storage_class is not None for rule in policy.rules):
@@ -150,20 +153,28 @@ def build(
     return Upkeep(work, verifier, maintenance)
 
 
-def figures_sweeps(config: Config, tree: Tree, books: FigureBooks, reports: Reports) -> list[Sweep[Any, Any]]:
+def figures_sweeps(in_effect: InEffect, tree: Tree, books: FigureBooks, reports: Reports) -> list[Sweep[Any, Any]]:
     """What keeps the figures of a store."""
     surveys = Surveys(
-        tree, books, reports, _surveyor(config),
-        name=figures.SURVEY, every_s=config.stats.survey_every, few=figures.FEW_FILES,
+        tree, books, reports, _surveyor(in_effect),
+        name=figures.SURVEY, every_s=in_effect.config.stats.survey_every, few=figures.FEW_FILES,
     )  # fmt: skip
     return [Counting(books, reports).sweep(), surveys.sweep()]
 
 
-def _surveyor(config: Config) -> Callable[[Snapshot, Now], dict[str, Any]]:
+def _surveyor(in_effect: InEffect) -> Callable[[Snapshot, Now], dict[str, Any]]:
     def survey(snapshot: Snapshot, now: Now) -> dict[str, Any]:
-        return figures.survey(snapshot, config, now)
+        return figures.survey(snapshot, in_effect.config, now)
 
     return survey
+
+
+def backup_settings(config: Config, store: LocalStore) -> BackupSettings:
+    """What backups go by."""
+    return BackupSettings(
+        config.backup.every, config.backup.keep, backup_folder(config.root, config.backup.directory),
+        BackupFolder(store.private, is_own=True), store.catalogue_path, config.min_free, config.backup.recipients,
+    )  # fmt: skip
 
 
 def is_written(vfs: Vfs, is_busy: Callable[[], bool]) -> bool:

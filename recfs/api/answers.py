@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from recfs.api.control import Handler
     from recfs.api.work import Work
-    from recfs.config import Config
+    from recfs.config import Config, Settings
     from recfs.disk.commit.committer import Committer
     from recfs.disk.home.publisher import HomePublisher
     from recfs.fs.recovery import Report
@@ -86,6 +86,11 @@ class Answers:
 
     def __post_init__(self) -> None:
         self.s3 = S3Answers(Far(self.config, self.vfs, self.tier, self.reports, self.work.far))
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Answer by other settings from here on. Atomic."""
+        self.config, self.origins = settings.config, settings.origins
+        self.s3.far.config = settings.config
 
     def handlers(self) -> dict[str, Handler]:
         """Methods by name."""

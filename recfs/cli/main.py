@@ -18,6 +18,7 @@ from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.output import emit_json
 from recfs.cli.common.stdout import CannotWrite
 from recfs.cli.mounts.mount import mount
+from recfs.cli.mounts.reload import reload
 from recfs.cli.mounts.umount import umount
 from recfs.cli.mounts.upgrade import upgrade
 from recfs.cli.observe.audit import audit
@@ -195,6 +196,7 @@ for _command in (
     *(
         mount,
         umount,
+        reload,
         upgrade,
         status,
         stats,

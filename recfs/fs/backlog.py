@@ -39,12 +39,12 @@ class Backlog:
         self._budget = budget
         self._behind = behind
         self._pipeline = pipeline
-        self._max_pending = max_pending
+        self.max_pending = max_pending
 
     @property
     def is_full(self) -> bool:
         """Whether anybody is held back."""
-        return self._pipeline.busy_with > self._max_pending or self._budget.is_full
+        return self._pipeline.busy_with > self.max_pending or self._budget.is_full
 
     # --- at once (atomic) ----------------------------------------------------------------------------------------
 
@@ -53,11 +53,11 @@ class Backlog:
         if not self.is_full:
             return
         depth = self._pipeline.busy_with
-        if depth > self._max_pending and self._behind.problem is not None:
+        if depth > self.max_pending and self._behind.problem is not None:
             raise OutOfSpace(self._behind.problem)
-        if depth > REFUSED_FROM * self._max_pending:
+        if depth > REFUSED_FROM * self.max_pending:
             raise OutOfSpace(
-                f"{depth} closed files wait to be committed, and [commit] max_pending is {self._max_pending}"
+                f"{depth} closed files wait to be committed, and [commit] max_pending is {self.max_pending}"
             )
         self._budget.refuse(folder, name)
 
@@ -65,15 +65,15 @@ class Backlog:
         """Whether the next write to *node* would pause: the kernel is not to do it by itself then."""
         if not self.is_full:
             return False
-        return self._pipeline.busy_with > self._max_pending or self._budget.holds_back(node)
+        return self._pipeline.busy_with > self.max_pending or self._budget.holds_back(node)
 
     # --- in write(2) ---------------------------------------------------------------------------------------------
 
     async def pause(self, node: FileNode) -> None:
         """Let the others catch up before the next bytes of *node*. Raises OutOfSpace when they will not."""
-        if self._pipeline.busy_with > self._max_pending and not node.bytes:
+        if self._pipeline.busy_with > self.max_pending and not node.bytes:
             with trio.move_on_after(PAUSE_S):
-                while self._pipeline.busy_with > self._max_pending:
+                while self._pipeline.busy_with > self.max_pending:
                     await self._pipeline.progress()
         if not self._budget.holds_back(node):
             return

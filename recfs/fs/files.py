@@ -70,7 +70,7 @@ class OpenFiles:
         self._names = names
         self.space = space
         self.sizes = Sizes(tree, backing_files, space)
-        self._backlog = backlog
+        self.backlog = backlog
         self._pipeline = pipeline
         self.next_number = 1
         self._released: trio.Event | None = None
@@ -205,8 +205,8 @@ class OpenFiles:
 
     async def keep_pace(self, node: FileNode) -> None:
         """Pause before more is written while others have to catch up (fs/backlog.py). Raises OutOfSpace."""
-        if self._backlog.is_full:
-            await self._backlog.pause(node)
+        if self.backlog.is_full:
+            await self.backlog.pause(node)
 
     async def write_now(self, number: int, offset: int, data: bytes) -> int:
         handle = self.handles[number]

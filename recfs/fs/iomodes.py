@@ -61,7 +61,7 @@ class IoModes:
         self._can_freeze = can_freeze(store.private)
         self._kernel = kernel
         self.cache = cache
-        self._headroom = headroom
+        self.headroom = headroom
         self.problems = tree.behind.problems
         self._unchecked: dict[int, FileNode] = {}
         self.stops = backing_files.stops
@@ -138,7 +138,7 @@ class IoModes:
         if self.backlog.is_held_back(node):  # the kernel would not pause
             return False
         account = node.parent.account if not node.unlinked else None
-        if account is not None and not account.may_write_unchecked(node.bytes, self._headroom):
+        if account is not None and not account.may_write_unchecked(node.bytes, self.headroom):
             return False
         return self._space.left() >= SPACE_HEADROOM_BYTES * (len(self._unchecked) + 1)
 

@@ -83,7 +83,7 @@ class Seen:
     written: Written
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Looking:
     """The parts that are looked at."""
 

@@ -51,6 +51,16 @@ class Observing:
             found.append((NOTIFY_PART, self.notify.run))
         return found
 
+    def reconfigure(self, config: Config) -> None:
+        """Go by other settings from the next event, act and run on; whatever there is not stays off. Atomic."""
+        if self.journal is not None:
+            self.journal.keep_s, self.journal.most = config.events.keep, config.events.most
+        if self.audit is not None:
+            self.audit.reads = config.audit.reads
+            self.audit.files.settings = _audit_settings(config)
+        if self.notify is not None:
+            self.notify.settings = _notify_settings(config)
+
     @property
     def problems(self) -> list[str]:
         """What somebody has to look at."""
@@ -64,14 +74,24 @@ class Observing:
         }
 
 
+def _audit_settings(config: Config) -> AuditSettings:
+    section = config.audit
+    folder = folder_of(config.root, section)
+    return AuditSettings(folder, section.file_size, section.rotate, section.keep, section.most)
+
+
+def _notify_settings(config: Config) -> NotifySettings:
+    wanted = config.notify
+    return NotifySettings(
+        wanted.command or "", frozenset(wanted.events), wanted.timeout, wanted.per_minute, wanted.most_events
+    )
+
+
 async def observing(config: Config, tree: Tree, catalogue: Catalogue, reports: Reports) -> Observing:
     """Have it see all that happens from now on: before a start repairs anything."""
     audit = None
     if config.audit.enabled:
-        section = config.audit
-        folder = folder_of(config.root, section)
-        settings = AuditSettings(folder, section.file_size, section.rotate, section.keep, section.most)
-        audit = AuditTrail(settings, tree.clock, reads=section.reads)
+        audit = AuditTrail(_audit_settings(config), tree.clock, reads=config.audit.reads)
         tree.events.subscribe(audit)
     behind = tree.behind
     if not config.events.enabled:
@@ -85,13 +105,7 @@ async def observing(config: Config, tree: Tree, catalogue: Catalogue, reports: R
     feed = Feed(journal, behind, reports)
     notify = None
     if config.notify.command is not None:
-        wanted = config.notify
-        notify = Notify(
-            NotifySettings(
-                wanted.command or "", frozenset(wanted.events), wanted.timeout, wanted.per_minute, wanted.most_events
-            ),
-            feed, journal, tree,
-        )  # fmt: skip
+        notify = Notify(_notify_settings(config), feed, journal, tree)
         await notify.load(catalogue)
     return Observing(journal, feed, audit, notify)
 

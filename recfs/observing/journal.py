@@ -57,8 +57,8 @@ class EventJournal(Subscriber, BatchSubscriber):
         """*keep_s*, *most*: events older than this, or beyond this number, are dropped."""
         self._behind = behind
         self._clock = clock
-        self._keep_s = keep_s
-        self._most = most
+        self.keep_s = keep_s
+        self.most = most
         self.epoch = ""
         self.last_id = 0
         """Of the last event, written or about to be."""
@@ -168,8 +168,8 @@ class EventJournal(Subscriber, BatchSubscriber):
 
     async def _superfluous(self) -> range:
         first, last = await self._catalogue.event_span()
-        young = await self._catalogue.event_since(self._clock.now_ns() - round(self._keep_s * _NS))
-        end = max(last - self._most + 1, last if young is None else young)
+        young = await self._catalogue.event_since(self._clock.now_ns() - round(self.keep_s * _NS))
+        end = max(last - self.most + 1, last if young is None else young)
         return range(first, min(end, last))  # the last one stays: the next has the id after it
 
     async def _drop(self, ids: Sequence[int], going_on: trio.Nursery) -> None:

@@ -79,7 +79,7 @@ class Notify:
     """The service."""
 
     def __init__(self, settings: NotifySettings, feed: Feed, journal: EventJournal, tree: Tree) -> None:
-        self._settings = settings
+        self.settings = settings
         self._feed = feed
         self._journal = journal
         self._behind = tree.behind
@@ -117,8 +117,8 @@ class Notify:
             self._behind.meta(CURSOR, self._cursor)
 
     async def _page(self, since: str, wait_s: float = 0.0) -> Page:
-        wanted = Wanted(self._settings.kinds)
-        return await self._feed.read(since, wanted, self._settings.most_events, self._clock.now_ns(), wait_s, own=True)
+        wanted = Wanted(self.settings.kinds)
+        return await self._feed.read(since, wanted, self.settings.most_events, self._clock.now_ns(), wait_s, own=True)
 
     async def _next(self) -> None:
         self._reap()
@@ -141,10 +141,10 @@ class Notify:
 
     async def _turn(self) -> None:
         """Wait until the rate allows one more run."""
-        per_s = self._settings.per_minute / 60
+        per_s = self.settings.per_minute / 60
         while True:
             now = trio.current_time()
-            self._tokens = min(self._tokens + (now - self._filled_s) * per_s, float(self._settings.per_minute))
+            self._tokens = min(self._tokens + (now - self._filled_s) * per_s, float(self.settings.per_minute))
             self._filled_s = now
             if self._tokens >= 1.0:
                 self._tokens -= 1.0
@@ -188,7 +188,7 @@ class Notify:
         # sh(1) is what the daemon waits for until it runs, with all of Python held up; the command itself, which could
         # lie in this very mount, is the shell's to wait for.
         process = await trio.lowlevel.open_process(
-            ["/bin/sh", "-c", self._settings.command], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+            ["/bin/sh", "-c", self.settings.command], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, start_new_session=True, cwd="/", env=environment,
         )  # fmt: skip
         said = bytearray()
@@ -197,7 +197,7 @@ class Notify:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_feed, process, lines)
                 nursery.start_soon(_hear, process, said)
-                with trio.move_on_after(self._settings.timeout_s) as scope:
+                with trio.move_on_after(self.settings.timeout_s) as scope:
                     await process.wait()
                 is_late = scope.cancelled_caught
                 if is_late:
@@ -217,7 +217,7 @@ class Notify:
         said_lines = bytes(said).decode("utf-8", "backslashreplace").split("\n")
         last = show_name(next((line.strip() for line in reversed(said_lines) if line.strip()), "")[:SHOWN_CHARS])
         if is_late:
-            return f"it took longer than {self._settings.timeout_s:g} s" + (f": {last}" if last else "")
+            return f"it took longer than {self.settings.timeout_s:g} s" + (f": {last}" if last else "")
         if process.returncode:
             code = process.returncode
             how = f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -6,7 +6,6 @@ class is fetched, if need be, and stored anew.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from recfs.core.layout import Role
@@ -48,7 +47,7 @@ class Archiving:
         self._look = look
         self._runs = runs
         self._interval_s = interval_s
-        self._decide = partial(plan_archive, policy)
+        self.policy = policy
         self._progress = Progress()
 
     def sweep(self) -> Sweep[Seen, Sequence[Candidate]]:
@@ -57,6 +56,9 @@ class Archiving:
         return Sweep(
             "archive", PART, schedule, self._look, self._decide, self._act, mounted=True, progress=self._progress
         )  # fmt: skip
+
+    def _decide(self, seen: Seen) -> Sequence[Candidate] | None:
+        return plan_archive(self.policy, seen)
 
     async def preview(self) -> dict[str, Any]:
         """What a run would do now, as JSON."""

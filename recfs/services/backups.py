@@ -70,7 +70,7 @@ class Backups:
         bucket: BucketBackups | None = None, ownership: Ownership | None = None,
     ) -> None:  # fmt: skip
         """*bucket*: where each is to go, too; *ownership*: asked before."""
-        self._settings = settings
+        self.settings = settings
         self._tree = tree
         self._copies = copies
         self._generations = generations
@@ -88,7 +88,7 @@ class Backups:
 
     def sweeps(self) -> list[Sweep[Any, Any]]:
         """The schedule; none where it is off."""
-        every_s = self._settings.every_s
+        every_s = self.settings.every_s
         if not every_s:
             return []
         schedule = Schedule(min(every_s, LOOK_EVERY_S), patience_s=PATIENCE_S)
@@ -99,10 +99,10 @@ class Backups:
 
     async def _look(self) -> Sequence[Kept]:
         store = (await self._tree.catalogue.meta()).get(ID)
-        return await self._in_thread(lambda stopped: self._settings.folder.kept(store))
+        return await self._in_thread(lambda stopped: self.settings.folder.kept(store))
 
     def _due(self, kept: Sequence[Kept]) -> bool | None:
-        return is_due(self._settings.every_s, self._tree.clock.steady_ns(), kept) or None
+        return is_due(self.settings.every_s, self._tree.clock.steady_ns(), kept) or None
 
     async def _act(self, due: bool, going_on: trio.Nursery) -> str:
         made = await self.make()
@@ -135,9 +135,9 @@ class Backups:
         is_new = all(each.header.name != kept.header.name or each.damage is not None for each in there)
         if is_new:
             bucket.clear()
-            bucket.put(self._settings.folder.path / kept.header.name, kept.header, stopped)
+            bucket.put(self.settings.folder.path / kept.header.name, kept.header, stopped)
             there = bucket.kept(store)
-        for each in rotated(there, self._settings.keep):
+        for each in rotated(there, self.settings.keep):
             bucket.remove(each.header)
         return is_new
 
@@ -167,7 +167,7 @@ class Backups:
 
     def _made(self, store: str, made_ns: int, steady_ns: int, stopped: Stopped) -> Kept:
         """In a thread."""
-        settings, folder = self._settings, self._settings.folder
+        settings, folder = self.settings, self.settings.folder
         folder.require()
         for each in (folder, settings.private):
             each.clear(store)
@@ -197,13 +197,13 @@ class Backups:
 
     def _name(self, held: Contents, made_ns: int) -> str:
         serial = 0
-        while self._settings.folder.has(stem_of(held.store, made_ns, serial)):
+        while self.settings.folder.has(stem_of(held.store, made_ns, serial)):
             serial += 1
-        return stem_of(held.store, made_ns, serial) + (SEALED if self._settings.recipients else PLAIN)
+        return stem_of(held.store, made_ns, serial) + (SEALED if self.settings.recipients else PLAIN)
 
     def _rotate(self, store: str) -> None:
-        folder = self._settings.folder
-        for each in rotated(folder.kept(store), self._settings.keep):
+        folder = self.settings.folder
+        for each in rotated(folder.kept(store), self.settings.keep):
             folder.remove(each.header)
 
     @property

@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from recfs.core.layout import Role
@@ -62,10 +61,12 @@ class Expiry:
     def sweep(self) -> Sweep[Seen, Sequence[Planned]]:
         """What it looks at every `recordings.sweep_interval`, and once at the start."""
         every = Schedule(self._interval_s, at_once=True, patience_s=PATIENCE_S)
-        decide = partial(plan, self._vfs.lives.policy)
         return Sweep(
-            "expired", PART, every, self.look, decide, self._act, mounted=True, progress=self._progress
+            "expired", PART, every, self.look, self._decide, self._act, mounted=True, progress=self._progress
         )  # fmt: skip
+
+    def _decide(self, seen: Seen) -> Sequence[Planned] | None:
+        return plan(self._vfs.lives.policy, seen)
 
     async def look(self) -> Seen:
         """The recordings of which anything is to be said now; of a great many, so a thread goes through them."""

@@ -33,7 +33,7 @@ class Multiparts:
         self._tier = tier
         self._tree = tree
         self._every_s = every_s
-        self._age_s = age_s
+        self.age_s = age_s
         self._progress = Progress()
 
     def sweep(self) -> Sweep[Any, Any]:
@@ -64,7 +64,7 @@ class Multiparts:
             self._tier.objects.list_multiparts, limiter=self._tier.limiter, abandon_on_cancel=True
         )
         begun = [Begun(each.key, each.upload_id, each.initiated_ns) for each in listed]
-        return stale_uploads(begun, self._known(), self._now(), self._age_s)
+        return stale_uploads(begun, self._known(), self._now(), self.age_s)
 
     async def _act(self, stale: Sequence[Begun], going_on: trio.Nursery) -> str:
         await self._tier.ownership.ensure()

@@ -132,7 +132,7 @@ class Orphans:
         self._adoption = adoption
         self._every_s = every_s
         self._mode = mode
-        self._grace_s = grace_s
+        self.grace_s = grace_s
         self._progress = {each: Progress() for each in Mode}
         self._last: dict[Mode, Survey] = {}
         self._doubts: dict[bool, int] = {}
@@ -186,7 +186,7 @@ class Orphans:
             return judge_missing(orphan.missing)
         clock = self._tree.clock
         now = Now(clock.now_ns(), clock.calendar_ns())
-        return judge(orphan.stray, now, self._grace_s, self._doubts[isinstance(orphan, Strange)])
+        return judge(orphan.stray, now, self.grace_s, self._doubts[isinstance(orphan, Strange)])
 
     async def _learn_doubts(self) -> None:
         """When bytes and catalogue were last of two times, by whether the bytes lie in the bucket."""

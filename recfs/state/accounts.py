@@ -214,6 +214,12 @@ class Accounts:
         if user in self._known and user is not None:
             self._known[user].trashed_bytes = self.in_trash.bytes_of[user]
 
+    def set_defaults(self, defaults: Limits) -> None:
+        """Have other limits hold, from the next byte on, where users have none of their own. Atomic."""
+        self._defaults = defaults
+        for account in self._known.values():
+            account.limits = quota.merge(account.own, defaults)
+
     def set_limits(self, account: Account, own: Limits) -> None:
         """Give *account* its own limits; they hold for the next byte."""
         account.own = own

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from recfs.ports.objects import ObjectStore
     from recfs.ports.rows import JournalRow
     from recfs.state.tree import Tree
-    from recfs.tier.copies import Copies
+    from recfs.tier.copies import Copies, TierSettings
     from recfs.tier.evictor import CacheEvictor
     from recfs.tier.link import Link
     from recfs.tier.partials import Partials
@@ -100,13 +100,17 @@ class Tier(Subscriber):
         self.copies = copies
         self.partials = partials
         self.evictor = evictor
-        self.settings = copies.settings
         self.journal = copies.journal
         self.link = link
         self.ownership = link.ownership
         self.limiter = link.limiter
         self._tree = tree
         self._behind = tree.behind
+
+    @property
+    def settings(self) -> TierSettings:
+        """What the configuration says just now."""
+        return self.copies.settings
 
     @property
     def objects(self) -> ObjectStore:

@@ -357,5 +357,5 @@ def test_no_log_at_all(folder: Path) -> None:
 async def test_every_method_that_is_an_act_has_its_meaning(place: Path) -> None:
     async with filesystem(place / "store") as fs:
         methods = set(fs.answers())
-    of_a_daemon = {"upgrade", "upgraded", "sweep_run", "sweep_stop"}
+    of_a_daemon = {"reload", "upgrade", "upgraded", "sweep_run", "sweep_stop"}
     assert (methods | of_a_daemon) - LOOKS == set(CONTROL_OPS)

@@ -113,7 +113,7 @@ async def test_files_that_somebody_keeps_mapped_hold_nobody_back(place: Path) ->
                 await fs.close(await create_at_once(fs, f"{REC}/mapped{n}"))
                 await until(lambda: committer.busy_with == 0)
             assert committer.depth == backlog.REFUSED_FROM + 5
-            assert not files._backlog.is_full
+            assert not files.backlog.is_full
             await fs.close(await create_at_once(fs, f"{REC}/new"))
         await fs.drain()
 

@@ -306,7 +306,7 @@ async def test_bytes_whose_header_is_missing_are_no_backup_and_go(fs: Filesystem
 async def test_the_reserve_is_left_alone(place: Path, expect_log: ExpectLog) -> None:
     """It is refused, told in status, and made as soon as there is room."""
     async with filesystem(place) as fs:
-        settings = fs.parts.work.upkeep.backups._settings
+        settings = fs.parts.work.upkeep.backups.settings
         object.__setattr__(settings, "min_free", 1 << 60)
         with pytest.raises(OutOfSpace, match="no room for a backup"):
             await make(fs)

@@ -131,7 +131,7 @@ def test_the_unit_runs_one_store_per_instance() -> None:
     assert service["Restart"] == "on-failure"
     assert "mount --config /etc/recfs/%i.conf" in service["ExecStart"]
     assert "recfs umount" in service["ExecStop"]
-    assert "recfs upgrade --config /etc/recfs/%i.conf" in service["ExecReload"]
+    assert "recfs reload --config /etc/recfs/%i.conf" in service["ExecReload"]
     assert service["Environment"] == f"FDSTORE={service['FileDescriptorStoreMax']}"
     assert "fusermount3 -uz" in service["ExecStopPost"]
 

@@ -27,7 +27,7 @@ class S3Answers:
     """All of them, over one `Far`. Without [s3] most answer NotSupported."""
 
     def __init__(self, far: Far) -> None:
-        self._far = far
+        self.far = far
         self._queue = QueueAnswers(far)
         self._copies = CopyAnswers(far)
         self._tiering = TierAnswers(far)
@@ -56,18 +56,18 @@ class S3Answers:
     async def status(self) -> dict[str, Any] | None:
         """The part of `status` about S3; None without [s3]."""
         answer = await self._queue.status()
-        work = self._far.work
+        work = self.far.work
         return None if answer is None else answer | {"tier_run": work.tier_run.progress if work is not None else None}
 
     @property
     def is_there(self) -> bool:
         """Whether there is [s3]."""
-        return self._far.found is not None
+        return self.far.found is not None
 
     @property
     def lost(self) -> str | None:
         """What is gone from the bucket, if that is known; None where nothing is."""
-        tier = self._far.found
+        tier = self.far.found
         return tier.ownership.lost if tier is not None else None
 
     async def refused(self) -> dict[str, Any] | None:

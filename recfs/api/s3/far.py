@@ -31,7 +31,7 @@ ANSWER_S = 30.0
 """So long somebody waits for S3's answer to a question; its calls by themselves may take minutes ([s3] deadline)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Far:
     """The parts behind the methods."""
 

@@ -58,6 +58,7 @@ _TELL_THEMSELVES = frozenset({"drain", "stop", "events"})
 _LIVE_ONLY = {
     "drain": "what waits is done after the next `recfs mount`",
     "stop": "nothing to stop",
+    "reload": "the next `recfs mount` reads the configuration",
     "upgrade": "the next `recfs mount` starts what lies on the disk",
     **dict.fromkeys(
         (

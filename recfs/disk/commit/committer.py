@@ -72,7 +72,7 @@ class Committer(Subscriber):
         self._publisher = publisher
         self._hashing = hashing
         self._hash_threads = hash_threads
-        self._settle_max_s = settle_max_s
+        self.settle_max_s = settle_max_s
         self._tickets = Tickets()
         self._batches = Batches(store, self._source, self._is_wanted)
         self.outlook = Outlook(self._tickets, self._batches, hashing)
@@ -91,14 +91,14 @@ class Committer(Subscriber):
         if not isinstance(node, FileNode):
             return
         now = trio.current_time()
-        if now - node.submitted_s > 2 * self._settle_max_s:
+        if now - node.submitted_s > 2 * self.settle_max_s:
             node.reopened = min(node.reopened, 1)
         node.submitted_s = now
         self.withdraw(ino)
         ticket = self._tickets.open(node)
         delay = GATHER_S if lane_of(node.bytes) is Lane.SMALL else 0.0
         if node.reopened > 1:
-            delay = min(FIRST_DELAY_S * 2.0 ** min(node.reopened - 2, 10), self._settle_max_s)
+            delay = min(FIRST_DELAY_S * 2.0 ** min(node.reopened - 2, 10), self.settle_max_s)
         if self._hurry_all or not delay:
             self._begin(ticket)
             return

@@ -36,7 +36,7 @@ class AuditFiles:
     """Writes lines. One thread at a time: others wait for `lock`."""
 
     def __init__(self, settings: AuditSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._fd = -1
         self._size = 0
         self._since_s = 0.0
@@ -47,7 +47,7 @@ class AuditFiles:
     @property
     def path(self) -> Path:
         """The file that is written."""
-        return self._settings.folder / CURRENT
+        return self.settings.folder / CURRENT
 
     def write(self, lines: bytes, now_s: float, steady_s: float) -> None:
         """Append whole lines, all or none. Raises OSError; then there are no more lines than before.
@@ -77,7 +77,7 @@ class AuditFiles:
         if self._fd < 0:
             self._open(now_s)
             self._looked_s = steady_s
-        settings = self._settings
+        settings = self.settings
         is_old = abs(now_s - self._since_s) >= settings.rotate_s  # the clock may have been put back as well
         if self._size and (self._size >= settings.max_bytes or is_old):
             self._rotate()
@@ -92,7 +92,7 @@ class AuditFiles:
         return (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)
 
     def _open(self, now_s: float) -> None:
-        self._settings.folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
+        self.settings.folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._fd = os.open(self.path, flags, FILE_MODE)
         info = os.fstat(self._fd)
@@ -105,22 +105,22 @@ class AuditFiles:
 
     def _rotate(self) -> None:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(max(0.0, self._since_s)))
-        before = [number for at, number in map(_order, rotated(self._settings.folder)) if at == stamp]
+        before = [number for at, number in map(_order, rotated(self.settings.folder)) if at == stamp]
         number = max(before) + 1 if before else 0
         name = f"audit-{stamp}{f'-{number}' if number else ''}.jsonl"
-        os.rename(self.path, self._settings.folder / name)
+        os.rename(self.path, self.settings.folder / name)
         self.close()
 
     def _prune(self, now_s: float) -> None:
         """Remove what is not kept any longer."""
-        files = rotated(self._settings.folder)
+        files = rotated(self.settings.folder)
         sizes: dict[Path, os.stat_result] = {}
         for path in files:
             with contextlib.suppress(OSError):
                 sizes[path] = path.stat()
         total = sum(info.st_size for info in sizes.values())
         for path, info in sizes.items():
-            if total > self._settings.most_bytes or now_s - info.st_mtime > self._settings.keep_s:
+            if total > self.settings.most_bytes or now_s - info.st_mtime > self.settings.keep_s:
                 with contextlib.suppress(OSError):
                     path.unlink()
                 total -= info.st_size

@@ -79,7 +79,7 @@ class AuditTrail(Subscriber):
         """*reads*: whether opening a file for reading is an act."""
         self.reads = reads
         self.names = Names()
-        self._files = AuditFiles(settings)
+        self.files = AuditFiles(settings)
         self._clock = clock
         self._waiting: list[Act] = []
         self._in_hand = 0
@@ -137,9 +137,9 @@ class AuditTrail(Subscriber):
         finally:
             with trio.CancelScope(shield=True), trio.move_on_after(END_S):
                 await self._write_some()
-            if self._files.lock.acquire(blocking=False):  # else a thread hangs in it
-                self._files.close()
-                self._files.lock.release()
+            if self.files.lock.acquire(blocking=False):  # else a thread hangs in it
+                self.files.close()
+                self.files.lock.release()
 
     async def _write_some(self) -> None:
         acts, self._waiting = self._waiting, []
@@ -160,13 +160,13 @@ class AuditTrail(Subscriber):
         self._drop(len(acts) - done)
         reason = reason_of(error)
         if self.problem is None:
-            log.error("%s cannot be written: %s; what is not written is counted", self._files.path, reason)
+            log.error("%s cannot be written: %s; what is not written is counted", self.files.path, reason)
         self.problem = reason
 
     def _write(self, acts: list[Act], missing: int) -> tuple[bool, int, OSError | None]:
         """Blocking: whether it says how many are *missing*, how many *acts* were written, and what kept the others."""
         is_told, done = not missing, 0
-        with self._files.lock:
+        with self.files.lock:
             try:
                 if missing:
                     at_ns = acts[0].at_ns if acts else self._clock.now_ns()
@@ -186,12 +186,12 @@ class AuditTrail(Subscriber):
 
     def _append(self, acts: list[Act]) -> None:
         lines = "".join(map(act_line, acts)).encode("ascii")
-        self._files.write(lines, acts[-1].at_ns / 1e9, time.monotonic())
+        self.files.write(lines, acts[-1].at_ns / 1e9, time.monotonic())
 
     def as_json(self) -> dict[str, Any]:
         """For `recfs status`."""
         return {
-            "file": str(self._files.path), "written": self.written, "dropped": self.dropped,
+            "file": str(self.files.path), "written": self.written, "dropped": self.dropped,
             "waiting": len(self._waiting) + self._in_hand, "problem": self.problem,
         }  # fmt: skip
 

@@ -62,7 +62,7 @@ class Sweeper:
         self._vfs = vfs
         self._trash = trash
         self._clock = clock
-        self._max_age_s = max_age_s
+        self.max_age_s = max_age_s
         self._interval_s = interval_s
         self._retention_s = retention_s
         self._held_up = held_up
@@ -104,7 +104,7 @@ class Sweeper:
         return await self._each(rows, now, dry_run=dry_run, kept=kept)
 
     def _horizon(self, now: int) -> int:
-        return now - int(self._max_age_s * NS) + 1
+        return now - int(self.max_age_s * NS) + 1
 
     async def _jobs(self, before_ns: int) -> Sequence[NodeRow]:
         await self._vfs.behind.flush()
@@ -116,7 +116,7 @@ class Sweeper:
         held = await self._held_up() if rows else {}
         in_use = self._vfs.files.jobs_in_use()
         aging = [(row, row.activity_ns, in_use[row.ino]) for row in rows if row.ino not in held]
-        return Aging(now, self._max_age_s, aging)
+        return Aging(now, self.max_age_s, aging)
 
     async def _expire_jobs(self, rows: Sequence[NodeRow], going_on: trio.Nursery) -> str:
         self._of_jobs.total = len(rows)
@@ -146,7 +146,7 @@ class Sweeper:
         if not isinstance(job, DirNode):
             return []
         open_files = self._vfs.files.jobs_in_use()[job.ino]
-        verdict = job_verdict(job.activity_ns, now, self._max_age_s, open_files, held.get(job.ino, ""))
+        verdict = job_verdict(job.activity_ns, now, self.max_age_s, open_files, held.get(job.ino, ""))
         entry = {
             "path": job.path,
             "age_s": (now - job.activity_ns) / NS,

@@ -54,7 +54,7 @@ class VersionSweep:
         self._vfs = vfs
         self._tree = vfs.tree
         self._kernel = kernel
-        self._rules = rules
+        self.rules = rules
         self._held_up = held_up
         self._every_s = every_s
         self._progress = Progress()
@@ -110,10 +110,10 @@ class VersionSweep:
             except (Stale, NotADirectory):
                 continue
             path = tuple(folder.parts())
-            for rule in self._rules:
+            for rule in self.rules:
                 if rule.takes_folder(path) and not folder.unlinked:
                     await tell(folder, rule)
-            if any(rule.may_lead_on(path) for rule in self._rules):
+            if any(rule.may_lead_on(path) for rule in self.rules):
                 pending += [entry.ino for entry in await self._entries(folder) if Kind(entry.kind) is Kind.DIR]
             progress.done += 1
             await trio.lowlevel.checkpoint()

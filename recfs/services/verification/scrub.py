@@ -47,15 +47,19 @@ class Scrub:
         self._verifier = verifier
         self._tree = tree
         self._level = level
-        self._pace = Pace(rate)
-        self._window = Window.parse(window) if window else None
-        self._period_s = period_s
+        self.set_pace(rate, window, period_s)
         self._is_busy = is_busy
         self._round: Round | None = None
         self._kept_s = float("-inf")
         self._doing = "begins"
         self._at: str | None = None
         self._since_s = 0.0
+
+    def set_pace(self, rate: float, window: str, period_s: float) -> None:
+        """How fast it reads, in which hours, and how often a round begins; from the next piece on. Atomic."""
+        self._pace = Pace(rate)
+        self._window = Window.parse(window) if window else None
+        self._period_s = period_s
 
     # --- as a pace (tier/objectchecks.py) ----------------------------------------------------------------------------
 

@@ -1,0 +1,221 @@
+"""`recfs reload` and SIGHUP: a daemon goes on with a changed configuration, as far as that can change while it runs.
+
+All or nothing: a configuration with a fault changes nothing. What takes another process (`recfs upgrade`) or another
+mount stays as it is, and is told by name, while the rest is taken up. All of that changes in one step, between two
+requests.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from recfs.config import SECTIONS, Settings, from_plain, plain
+from recfs.errors import ConfigError, RecfsError
+from recfs.remote import tier_settings
+from recfs.tier.reading import BytesInS3
+from recfs.upkeep import backup_settings
+
+if TYPE_CHECKING:
+    from recfs.api.answers import Answers
+    from recfs.api.control import Handler
+    from recfs.config import Config
+    from recfs.metrics.looking import Looking
+    from recfs.parts import Parts
+
+log = logging.getLogger("recfs.daemon")
+
+NEW_MOUNT: Final = frozenset({"root", "mountpoint", "allow_other", "passthrough"})
+"""Settings that a mount is made with."""
+WHILE_RUNNING: Final = frozenset(
+    {
+        *("min_free", "passthrough_headroom", "log.level", "commit.max_pending", "commit.settle_max"),
+        *("quota.max_bytes", "quota.max_files", "quota.max_file_size", "quota.max_monthly_uploads"),
+        *("temp.max_age", "backup.keep", "backup.recipients", "sweep.orphans_grace", "sweep.multiparts_age"),
+        *("retention", "recordings.grace", "versions", "events.keep", "events.most"),
+        *("audit.reads", "audit.file_size", "audit.rotate", "audit.keep", "audit.most"),
+        *("notify.command", "notify.events", "notify.timeout", "notify.per_minute", "notify.most_events"),
+        *("scrub.rate", "scrub.window", "scrub.period", "route", "upload.settle"),
+        *("cache.max_size", "cache.read_ahead_max", "cache.fetch_whole_below"),
+        *("metrics.users", "prices.currency", "prices.per_gib_month"),
+        *("lifecycle.abort_multipart", "lifecycle.transitions"),
+    }
+)
+"""Settings that hold from the next request on. All others take another process."""
+
+UPGRADE: Final = "`recfs upgrade`"
+REMOUNT: Final = "an unmount and a new mount"
+
+
+@dataclass(slots=True)
+class Current:
+    """The settings that a daemon runs with; in its next life in this process, too."""
+
+    settings: Settings
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """Give each setting by its key, `section.key`; those of [[…]] tables together."""
+    found: dict[str, Any] = {}
+    for key, value in plain(config).items():
+        if key in SECTIONS and isinstance(value, dict):
+            found |= {f"{key}.{name}": each for name, each in value.items()}
+        else:
+            found[key] = value
+    return found
+
+
+def takes(key: str, old: Config, new: Config) -> str | None:
+    """What a change of a setting takes; None: nothing."""
+    if key in NEW_MOUNT:
+        return REMOUNT
+    if key not in WHILE_RUNNING:
+        return UPGRADE
+    # Whoever does that is there or not from the start on.
+    return None if _has_service(key, old) == _has_service(key, new) else UPGRADE
+
+
+def _has_service(key: str, config: Config) -> bool:
+    match key:
+        case "notify.command":
+            return config.notify.command is not None
+        case "retention":
+            return any(rule.archive_storage_class is not None for rule in config.retention)
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a reload does."""
+
+    settings: Settings
+    """What holds afterwards."""
+    changed: Mapping[str, tuple[Any, Any]]
+    """Old and new value by key."""
+    left: Mapping[str, str]
+    """What else was changed, and what that takes."""
+
+
+def plan(now: Settings, wanted: Settings) -> Plan:
+    """Compare. Raises ConfigError where what can change does not fit what cannot."""
+    old, new = settings_of(now.config), settings_of(wanted.config)
+    differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    if (now.config.s3 is None) != (wanted.config.s3 is None):
+        differing = sorted({"s3" if key.startswith("s3.") else key for key in differing})
+    left = {key: what for key in differing if (what := takes(key, now.config, wanted.config)) is not None}
+    changed = {key: (old.get(key), new.get(key)) for key in differing if key not in left}
+    merged = plain(wanted.config)
+    origins = dict(wanted.origins)
+    for key in left:
+        _keep(plain(now.config), merged, key)
+        for each in [each for each in origins if _is_of(each, key)]:
+            del origins[each]
+        origins |= {each: origin for each, origin in now.origins.items() if _is_of(each, key)}
+    try:
+        config = from_plain(merged, "the configuration with what cannot change now")
+    except ConfigError as error:
+        names = ", ".join(f"{key} ({what})" for key, what in left.items())
+        raise ConfigError(f"{error}; nothing is changed, for these take more than a reload: {names}") from None
+    return Plan(replace(wanted, config=config, origins=origins), changed, left)
+
+
+def _keep(old: dict[str, Any], merged: dict[str, Any], key: str) -> None:
+    section, _, name = key.partition(".")
+    if not name or old[section] is None or merged[section] is None:
+        merged[section] = old[section]
+    else:
+        merged[section][name] = old[section][name]
+
+
+def _is_of(key: str, setting: str) -> bool:
+    return key == setting or key.startswith((f"{setting}.", f"{setting}["))
+
+
+class Reloading:
+    """One daemon's."""
+
+    def __init__(self, parts: Parts, current: Current, answers: Answers, tell: Callable[[str], object]) -> None:
+        """*tell* says to the service manager that a reload begins ("RELOADING") and has ended ("READY")."""
+        self._parts = parts
+        self._current = current
+        self._answers = answers
+        self._tell = tell
+        self._lock = trio.Lock()
+        self.looking: Looking | None = None
+        """What Prometheus is told by, where it is."""
+
+    def handlers(self) -> dict[str, Handler]:
+        """Methods of the control protocol by name."""
+        return {"reload": self._reload}
+
+    async def hung_up(self) -> None:
+        """SIGHUP came. Raises nothing but Cancelled: it is logged."""
+        try:
+            await self.reload()
+        except RecfsError as error:
+            log.error("the configuration stays as it was: %s", error)
+
+    async def _reload(self, params: dict[str, Any]) -> dict[str, Any]:
+        done = await self.reload()
+        return {"changed": {key: list(values) for key, values in done.changed.items()}, "left": dict(done.left)}
+
+    async def reload(self) -> Plan:
+        """Read the configuration anew, and take up what can be. Raises ConfigError: then nothing has changed."""
+        async with self._lock:
+            self._tell("RELOADING")
+            try:
+                again = self._current.settings.again
+                if again is None:
+                    raise ConfigError("this daemon does not know where its settings are from")
+                wanted = await trio.to_thread.run_sync(again, limiter=self._parts.limiter)
+                found = plan(self._current.settings, wanted)
+                self._apply(found.settings)
+            finally:
+                self._tell("READY")
+        for key, (old, new) in found.changed.items():
+            log.info("%s is %s now (was %s)", key, new, old)
+        for key, what in found.left.items():
+            log.warning("%s has changed in the configuration, and stays as it is: that takes %s", key, what)
+        log.info("the configuration was read anew: %d settings changed", len(found.changed))
+        return found
+
+    def _apply(self, settings: Settings) -> None:
+        """Have *settings* hold. Atomic, and raises nothing: every value has been checked."""
+        parts, config = self._parts, settings.config
+        tree, vfs, upkeep = parts.tree, parts.vfs, parts.work.upkeep
+        logging.getLogger().setLevel(config.log.level.upper())
+        vfs.files.modes.measure()  # what is written already is judged by the limits it was written under
+        vfs.files.modes.headroom = config.passthrough_headroom
+        tree.accounts.set_defaults(config.quota.limits())
+        vfs.files.space.min_free = config.min_free
+        vfs.files.backlog.max_pending = config.commit.max_pending
+        parts.committer.settle_max_s = config.commit.settle_max
+        vfs.lives.policy = policy = config.policy()
+        upkeep.sweeper.max_age_s = config.temp.max_age
+        upkeep.backups.settings = backup_settings(config, parts.store)
+        upkeep.orphans.grace_s = config.sweep.orphans_grace
+        upkeep.versions.rules = config.versions
+        if upkeep.multiparts is not None:
+            upkeep.multiparts.age_s = config.sweep.multiparts_age
+        if upkeep.archiving is not None:
+            upkeep.archiving.policy = policy
+        if upkeep.scrub is not None:
+            upkeep.scrub.set_pace(config.scrub.rate, config.scrub.window, config.scrub.period)
+        if parts.tier is not None:
+            parts.tier.copies.settings = tier_settings(config)
+            if isinstance(parts.backing_files.remote, BytesInS3):
+                parts.backing_files.remote.fetch_whole_below = config.cache.fetch_whole_below
+            parts.tier.copies.request_eviction()  # the budget may be a smaller one
+        parts.observing.reconfigure(config)
+        self._answers.reconfigure(settings)
+        if self.looking is not None:
+            self.looking.config = config
+        parts.in_effect.config = config
+        self._current.settings = settings
+
+
+__all__ = ["NEW_MOUNT", "WHILE_RUNNING", "Current", "Plan", "Reloading", "plan", "settings_of", "takes"]
