@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ import trio
 from recfs import notifying, process
 from recfs.api.answers import Answers
 from recfs.api.control import ControlServer
+from recfs.api.gateway import PART as GATEWAY
+from recfs.api.gateway import gateway
 from recfs.api.observing import WAITING, acts_of
 from recfs.config.metrics import address_of
 from recfs.errors import MountError, RecfsError, StoreError, first_error
@@ -49,6 +51,7 @@ from recfs.state.problems import forever, reason_of
 from recfs.succession import Legacy, Predecessor, Successor, predecessor
 
 if TYPE_CHECKING:
+    from recfs.api.control import Handler
     from recfs.config import Settings
 
 log = logging.getLogger("recfs.daemon")
@@ -275,6 +278,7 @@ class _Daemon:
                 if config.operator is not None and os.geteuid() == 0:
                     with parts.problems.aside("control", "owner", str(parts.store.socket_path)):
                         os.chown(parts.store.socket_path, config.operator, -1)  # theirs to command as well as root's
+                self._serve_gateway(nursery, handlers)
                 await nursery.start(self._requests)
                 if not self._took_over:
                     await self._accelerate()
@@ -314,6 +318,11 @@ class _Daemon:
                 session.abandon()
         if self._legacy is None and self.mount.is_there():
             self._left.append(f"{self.mount.point} could not be unmounted")
+
+    def _serve_gateway(self, nursery: trio.Nursery, handlers: Mapping[str, Handler]) -> None:
+        server = gateway(self._config.gateway, handlers, self._parts.observing)
+        if server is not None:
+            nursery.start_soon(forever, GATEWAY, server.run, self._parts.problems)
 
     def _serve_metrics(self, nursery: trio.Nursery) -> None:
         if self._requests_made is None or self._config.metrics.listen is None:

@@ -1,6 +1,7 @@
 """The control protocol: how a command line asks a running daemon, and here only.
 
-A unix socket (mode 0600, so the daemon's own user and root), one JSON object per line in each direction:
+A unix socket (mode 0600, so the daemon's own user and root; `api/gateway.py` has one of reduced rights for others), one
+JSON object per line in each direction:
 
     {"method": "status", "params": {}}  ->  {"ok": true, "result": ...}
                                             {"ok": false, "error": {"kind": "NotFound", "message": "..."}}
@@ -16,6 +17,7 @@ import json
 import logging
 import os
 import socket
+import stat
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -24,7 +26,7 @@ from typing import Any, NamedTuple
 import trio
 
 from recfs.api.client import address_of, dump
-from recfs.errors import RecfsError, RootBusy
+from recfs.errors import ControlError, RecfsError, RootBusy
 
 Handler = Callable[[dict[str, Any]], Awaitable[Any]]
 
@@ -40,8 +42,27 @@ class Peer(NamedTuple):
 Observer = Callable[[str, dict[str, Any], Peer, str], None]
 """Told of a method that was carried out, with its parameters, who asked, and the class of its error or ""."""
 
+NOT_OFFERED = "NotPermitted"
+"""The class of the error that answers a method which a socket does not offer."""
+
+
+class Offer(NamedTuple):
+    """What a socket of reduced rights is, and what it offers."""
+
+    methods: frozenset[str]
+    mode: int
+    gid: int = -1
+    """Of its group; -1: the daemon's."""
+    at_once: int = 2
+    """So many requests are carried out at once, those that wait for something to happen apart."""
+    answer_s: float = 30.0
+    """How long a client may take to read an answer: nobody keeps a large one in memory for longer."""
+
+
 MAX_LINE_BYTES = 1 << 20
 """Longest request; the largest real one is a path of 4 KiB."""
+NAMED_CHARS = 64
+"""So much of an unknown method's name is told."""
 MAX_CONNECTIONS = 32
 IDLE_S = 60.0
 """How long a client may take to complete a request line before it loses its connection."""
@@ -89,6 +110,39 @@ def _failure(kind: str, message: str) -> dict[str, Any]:
     return {"ok": False, "error": {"kind": kind, "message": message}}
 
 
+Request = tuple[str, dict[str, Any]]
+"""Method and parameters."""
+
+
+def _parsed(line: bytes) -> Request | str:
+    """What a line asks for, or what is wrong with it."""
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError) as exc:
+        return f"a request is one line of JSON: {exc}"
+    method = request.get("method") if isinstance(request, dict) else None
+    params = request.get("params", {}) if isinstance(request, dict) else None
+    if not isinstance(method, str) or not isinstance(params, dict):
+        return 'a request looks like {"method": "status", "params": {}}'
+    try:
+        os.fsencode(json.dumps(request, ensure_ascii=False))
+    except ValueError:
+        return "a request has text, and names as os.fsdecode of Python makes them; no other surrogates"
+    return method, params
+
+
+def _shown(method: str) -> str:
+    """A method as messages name it, whoever made it up."""
+    return ascii(method[:NAMED_CHARS])
+
+
+def _require_safe(folder: Path) -> None:
+    """Raise ControlError where others could put a socket of theirs in the place of one. Raises OSError."""
+    info = os.stat(folder)
+    if info.st_mode & 0o002 and not info.st_mode & stat.S_ISVTX:
+        raise ControlError(f"every user may write to {folder}: the socket could be another's; chmod o-w {folder}")
+
+
 async def _encode(answer: dict[str, Any]) -> AsyncGenerator[bytes, None]:
     """Give the pieces of an answer: encoding a list of a million files in one go would stop the event loop.
 
@@ -116,7 +170,8 @@ class ControlServer:
     A request runs to its end although its client hangs up: handlers change durable state, and half-closed
     clients still want their answer. Handlers with an open end take a timeout in their parameters. *waiting*: methods
     that change nothing and may wait; these end when their client hangs up. *observer* is told of each
-    method that was carried out.
+    method that was carried out. *offer*: only that is answered, to whom it lets in; what else is asked for is refused,
+    and the observer is told of it.
     """
 
     def __init__(
@@ -126,6 +181,7 @@ class ControlServer:
         *,
         waiting: Collection[str] = (),
         observer: Observer | None = None,
+        offer: Offer | None = None,
         max_connections: int = MAX_CONNECTIONS,
         idle_s: float = IDLE_S,
         send_s: float = SEND_S,
@@ -138,6 +194,8 @@ class ControlServer:
         self._idle_s = idle_s
         self._send_s = send_s
         self._connections = 0
+        self._offer = offer
+        self._turns = trio.Semaphore(offer.at_once) if offer is not None else None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; started once clients can connect. The socket file goes when this ends.
@@ -162,6 +220,8 @@ class ControlServer:
 
     def _bind(self) -> socket.socket:
         self._refuse_second_server()
+        if self._offer is not None:
+            _require_safe(self._socket_path.parent)
         fresh = self._socket_path.with_name(f"{self._socket_path.name}.{os.getpid()}")
         fresh.unlink(missing_ok=True)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
@@ -170,7 +230,9 @@ class ControlServer:
             # stale file of a killed daemon is replaced in one step.
             with address_of(fresh) as address:
                 sock.bind(address)
-            os.chmod(fresh, 0o600)
+            if self._offer is not None:
+                os.chown(fresh, -1, self._offer.gid, follow_symlinks=False)
+            os.chmod(fresh, self._offer.mode if self._offer is not None else 0o600)
             sock.listen(_BACKLOG)
             os.replace(fresh, self._socket_path)
         except BaseException:
@@ -190,6 +252,8 @@ class ControlServer:
             if exc.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTSOCK):
                 return
             raise
+        if self._offer is not None:
+            raise RootBusy(f"another daemon already answers on {self._socket_path}: each store needs a path of its own")
         raise RootBusy(
             f"another daemon already answers on {self._socket_path}; "
             f"stop it with `recfs umount --root {self._socket_path.parents[1]}` before starting a second one"
@@ -222,34 +286,48 @@ class ControlServer:
                 return
             if line is None:
                 return
-            answer = await self._answer_to(stream, line)
-            if answer is None or not await self._send(stream, answer):
+            if not await self._serve(stream, line):
                 return
 
-    async def _answer_to(self, stream: trio.SocketStream, line: bytes) -> dict[str, Any] | None:
+    async def _serve(self, stream: trio.SocketStream, line: bytes) -> bool:
+        """Answer a request; False when the connection is of no more use. Raises what the stream raises."""
+        request = _parsed(line)
+        waits = isinstance(request, tuple) and request[0] in self._waiting
+        if self._offer is None or self._turns is None or waits:
+            answer = await self._answer_to(stream, request)
+            return answer is not None and await self._send(stream, answer)
+        async with self._turns:  # until it is sent: so many answers are in memory
+            answer = await self._answer_to(stream, request)
+            with trio.move_on_after(self._offer.answer_s):
+                return answer is not None and await self._send(stream, answer)
+        log.warning("a client of %s does not read its answer: connection closed", self._socket_path)
+        return False
+
+    async def _answer_to(self, stream: trio.SocketStream, request: Request | str) -> dict[str, Any] | None:
         """Answer a request; None where nobody wants the answer any more."""
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
                 peer = Peer(*struct.unpack("3i", stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))
-                answer = await self._answer(line, peer, lambda: nursery.start_soon(_end_with, stream, scope))
+                answer = await self._answer(request, peer, lambda: nursery.start_soon(_end_with, stream, scope))
                 nursery.cancel_scope.cancel()
             return answer
         return None
 
-    async def _answer(self, line: bytes, peer: Peer, watch: Callable[[], object]) -> dict[str, Any]:
+    async def _answer(self, request: Request | str, peer: Peer, watch: Callable[[], object]) -> dict[str, Any]:
         """Answer a request; *watch* is called first where it is to end with its client."""
-        try:
-            request = json.loads(line)
-        except (ValueError, RecursionError) as exc:
-            return _failure("ControlError", f"a request is one line of JSON: {exc}")
-        method = request.get("method") if isinstance(request, dict) else None
-        params = request.get("params", {}) if isinstance(request, dict) else None
-        if not isinstance(method, str) or not isinstance(params, dict):
-            return _failure("ControlError", 'a request looks like {"method": "status", "params": {}}')
+        if isinstance(request, str):
+            return _failure("ControlError", request)
+        method, params = request
+        if self._offer is not None and method not in self._offer.methods:
+            log.info("%s: uid %d (process %d) is refused %s", self._socket_path, peer.uid, peer.pid, _shown(method))
+            if self._observer is not None:
+                self._observer(method, params, peer, NOT_OFFERED)
+            offered = ", ".join(sorted(self._offer.methods))
+            return _failure(NOT_OFFERED, f"{_shown(method)} is not offered on this socket; it answers {offered}")
         handler = self._handlers.get(method)
         if handler is None:
             known = ", ".join(sorted(self._handlers))
-            return _failure("ControlError", f"unknown method {method!r}; this daemon knows {known}")
+            return _failure("ControlError", f"unknown method {_shown(method)}; this daemon knows {known}")
         log.debug("control request %s", method)
         if method in self._waiting:
             watch()

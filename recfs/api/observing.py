@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from recfs.api.control import NOT_OFFERED
+from recfs.core.access.methods import LOOKS, METHODS
 from recfs.core.observing.cursors import OLDEST
 from recfs.core.observing.lines import line_of
 from recfs.errors import NotSupported
@@ -21,30 +23,27 @@ TURNED_OFF = "no events are written: [events] enabled is false in the configurat
 WAITING = frozenset({"events"})
 """Methods that wait for something to happen, and end when nobody wants to know any more."""
 
-LOOKS = WAITING | {
-    "status", "stats", "settings", "quota_show", "user_list", "info",
-    "ls_files", "recording_list", "recording_show", "sweep_list",
-    "sweep_history", "sweep_wait", "queue", "route_explain", "trash_list", "watch_status", "verify_status",
-    "verify_wait", "bucket_owner", "lifecycle_show", "drain", "tier_wait",
-}  # fmt: skip
-"""Methods that change nothing, and are no acts. Any other is one."""
+UNKNOWN = "unknown"
+"""What the audit log calls a method that there is not."""
 PARAMS_CHARS = 1000
 """So much of a method's parameters is told."""
 
 
-def acts_of(observing: Observing) -> Observer | None:
-    """Who tells the audit log of what the command line asks for; None where there is no such log."""
+def acts_of(observing: Observing, via: str = "control") -> Observer | None:
+    """Who tells the audit log of what is asked for *via* a socket; None where there is no such log."""
     audit = observing.audit
     if audit is None:
         return None
 
     def done(method: str, params: dict[str, Any], peer: Peer, failed: str) -> None:
         looks = method in LOOKS or params.get("dry_run") or (method == "quota_check" and not params.get("repair"))
-        if not looks:
-            told = line_of({key: value for key, value in params.items() if value is not None})[:PARAMS_CHARS]
-            path = params.get("path")
-            where = os.fsencode(path.strip("/")) if isinstance(path, str) else b""
-            audit.record(method, where, peer.uid, peer.gid, peer.pid, failed or 0, {"params": told}, "control")
+        if looks and failed != NOT_OFFERED:
+            return
+        told = line_of({key: value for key, value in params.items() if value is not None})[:PARAMS_CHARS]
+        path = params.get("path")
+        where = os.fsencode(path.strip("/")) if isinstance(path, str) else b""
+        op = method if method in METHODS else UNKNOWN
+        audit.record(op, where, peer.uid, peer.gid, peer.pid, failed or 0, {"params": told}, via)
 
     return done
 

@@ -43,7 +43,8 @@ from recfs.cli.upkeep.verify import verify
 from recfs.cli.upkeep.watch import watch
 from recfs.cli.work.drain import drain
 from recfs.cli.work.queue import queue
-from recfs.errors import RecfsError
+from recfs.core.naming import show_name
+from recfs.errors import ConfigError, MountError, RecfsError
 
 _SECTIONS = {
     "With a daemon, and without": """
@@ -158,11 +159,18 @@ def _report(exc: Exception, code: int, invocation: Invocation) -> None:
     if isinstance(exc, click.UsageError) and exc.ctx is not None:
         click.echo(exc.ctx.get_usage(), err=True)
         click.echo(f"Try '{exc.ctx.command_path} --help'.", err=True)
-    # Messages quote names of files, and a file may be called anything.
-    printable = message.encode("utf-8", "backslashreplace").decode("utf-8")
-    click.echo(f"recfs: {printable}", err=True)
+    click.echo(f"recfs: {_printable(exc, message)}", err=True)
     if invocation.json and not isinstance(exc, CannotWrite):
         emit_json({"error": {"kind": kind_of(exc), "message": message, "exit_code": int(code)}})
+
+
+def _printable(exc: Exception, message: str) -> str:
+    """A message for a terminal. It may quote names of files, and a file may be called anything.
+
+    What has lines of its own quotes none that is not fit to be shown: these are kept.
+    """
+    lines = message.split("\n") if isinstance(exc, (click.ClickException, ConfigError, MountError)) else [message]
+    return "\n".join(map(show_name, lines))
 
 
 def _version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:

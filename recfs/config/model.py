@@ -6,6 +6,7 @@ import pydantic
 from pydantic import BaseModel, BeforeValidator, Field
 
 from recfs.config.backup import BackupSection
+from recfs.config.gateway import GatewaySection
 from recfs.config.lifecycle import LifecycleSection
 from recfs.config.metrics import MetricsSection
 from recfs.config.observing import AuditSection, EventsSection, NotifySection
@@ -80,6 +81,7 @@ class Config(Section):
     events: EventsSection = Field(default=EventsSection(), description="what becomes of files, for programs to read")
     audit: AuditSection = Field(default=AuditSection(), description="who did what")
     notify: NotifySection = Field(default=NotifySection(), description="a command that is run when something happens")
+    gateway: GatewaySection = Field(default=GatewaySection(), description="a second control socket, of reduced rights")
     scrub: ScrubSection = Field(default=ScrubSection(), description="verification of all files in the background")
     s3: S3Section | None = Field(default=None, description="the bucket of the S3 tier; none: no S3 tier")
     route: RouteRules = Field(
@@ -114,6 +116,16 @@ class Config(Section):
             raise ValueError(
                 f'backup.directory = "{directory}": it lies in the store or its mount; leave it out for {own}, or name'
                 f" a directory elsewhere"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _gateway_has_a_place(self) -> Self:
+        path, tops = self.gateway.socket, (self.root, self.mountpoint or self.root)
+        if path is not None and any(path.is_relative_to(top) for top in tops):
+            raise ValueError(
+                f'gateway.socket = "{path}": it lies in the store or its mount, where nobody else gets; name a path'
+                f' elsewhere, such as "/run/recfs/gateway.sock"'
             )
         return self
 
@@ -178,6 +190,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "events": EventsSection,
     "audit": AuditSection,
     "notify": NotifySection,
+    "gateway": GatewaySection,
     "scrub": ScrubSection,
     "s3": S3Section,
     "route": RouteSection,

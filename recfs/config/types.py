@@ -4,6 +4,7 @@ Sizes become int bytes and durations float seconds. A type's ValueError says wha
 added by `explain`.
 """
 
+import grp
 import pwd
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,22 @@ def _uid(value: object) -> int:
     return int(value)
 
 
+def _gid(value: object) -> int:
+    """Turn the name of a group, or a gid, into a gid; names are looked up on this machine."""
+    if isinstance(value, str) and not value.isdecimal():
+        try:
+            return grp.getgrnam(value).gr_gid
+        except (KeyError, ValueError):
+            raise ValueError(
+                "no group of this name on this machine; write an existing one (see `getent group`) or a gid"
+            ) from None
+    if not isinstance(value, int | str) or isinstance(value, bool):
+        raise ValueError('a group is a name in quotes, such as "media", or a gid such as 1000')
+    if len(str(value)[:20]) > 10 or not 0 <= int(value) < 2**32 - 1:
+        raise ValueError("a gid lies between 0 and 4294967294")
+    return int(value)
+
+
 def _count(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < UNLIMITED:
         raise ValueError("a whole number of at least 0, without quotes")
@@ -79,5 +96,6 @@ SizeLimit = Annotated[int | None, _limit(parse_size)]
 CountLimit = Annotated[int | None, _limit(_count)]
 Text = Annotated[str, Field(strict=True, min_length=1)]
 Uid = Annotated[int, BeforeValidator(_uid)]
+Gid = Annotated[int, BeforeValidator(_gid)]
 AnyCase = BeforeValidator(_lower)
 """Beside a Literal of lower-case words: "Debug" is "debug"."""

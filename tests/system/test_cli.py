@@ -365,6 +365,12 @@ def test_a_refusal_is_one_line_and_with_json_a_document(root: Path) -> None:
     assert (machine.exit_code, json.loads(machine.stdout)) == (7, {"error": error})
 
 
+def test_a_name_in_a_refusal_is_shown_in_one_line_and_moves_no_cursor(root: Path) -> None:
+    with FakeDaemon(root, {"info": NotFound("no such path: users/6/a\nb\x1b[2J\u202e\udcff")}):
+        plain = run("info", "users/6", "--root", root)
+    assert plain.stderr == r"recfs: no such path: users/6/a\nb\x1b[2J\u202e\xff" + "\n"
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -487,7 +493,7 @@ def test_names_cannot_play_with_the_terminal(root: Path) -> None:
 def test_an_error_about_a_name_that_is_not_utf8_can_be_printed(root: Path) -> None:
     with FakeDaemon(root, {"info": NotFound("no such path: users/\udcff")}):
         result = run("info", "users/\udcff", "--root", root)
-    assert (result.exit_code, result.stderr) == (7, "recfs: no such path: users/\\udcff\n")
+    assert (result.exit_code, result.stderr) == (7, "recfs: no such path: users/\\xff\n")
 
 
 def test_tables_keep_long_paths_whole_in_a_pipe_and_follow_the_terminal(root: Path) -> None:

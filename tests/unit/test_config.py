@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -408,3 +409,44 @@ def test_a_kind_of_events_that_there_is_not_is_told_in_one_line() -> None:
         build({"root": "/srv/recfs", "notify": {"events": ["comitted"]}}, "recfs.conf")
     assert str(told.value).startswith("recfs.conf: notify.events: 'comitted' is no kind of events; there are adopted,")
     assert len(str(told.value).splitlines()) == 1
+
+
+# --- [gateway] -------------------------------------------------------------------------------------------------------
+
+
+def test_the_second_socket(write: Write) -> None:
+    text = '[gateway]\nsocket = "/run/g.sock"\ngroup = "root"\nmode = "0600"\nmethods = ["status", "presign"]\n'
+    found = load_config(write(f'root = "/s"\n{text}')).gateway
+    assert (found.socket, found.group, found.mode) == (Path("/run/g.sock"), 0, 0o600)
+    assert found.methods == ("status", "presign")
+    assert load_config(write('root = "/s"\n[gateway]\nmode = 0o666')).gateway.mode == 0o666
+    default = config_for_root(Path("/s")).gateway
+    assert (default.socket, default.mode) == (None, 0o660)
+    config = load_config(write(f'root = "/s"\n{text}'))
+    assert from_plain(plain(config), "settings") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('methods = ["statsu"]', "'statsu' is no method; there are"),
+        ('methods = ["stop"]', "'stop' is asked for on the store's own socket alone"),
+        ('methods = ["status", "upgrade"]', "'upgrade' is asked for on the store's own socket alone"),
+        ("methods = []", "an empty list offers nothing"),
+        ('mode = "0770"', '"0660" for a group'),
+        ('mode = "0060"', '"0660" for a group'),
+        ('mode = "rw"', "permission bits in octal"),
+        ("mode = true", "permission bits in octal"),
+        ('group = "no-such-group"', "no group of this name on this machine"),
+        ("group = -1", "a gid lies between"),
+        ('socket = "gateway.sock"', "write it in full, from /"),
+        ('socket = "/"', "the path of a socket"),
+        (f'socket = "/run/{"x" * 250}"', "the path of a socket"),
+        ('socket = "/s/gateway.sock"', "it lies in the store or its mount"),
+        ('socket = "/m/gateway.sock"', "it lies in the store or its mount"),
+        ("max_connections = 0", "max_connections"),
+    ],
+)
+def test_what_a_gateway_cannot_offer(write: Write, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_config(write(f'root = "/s"\nmountpoint = "/m"\n[gateway]\n{text}'))

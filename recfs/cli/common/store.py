@@ -105,8 +105,12 @@ class Store:
         return self.config.root
 
     def client(self, timeout_s: float = _TIMEOUT_S) -> ControlClient:
-        """Return a client for the store's control socket; whether anybody listens shows at the first call."""
-        return ControlClient(self.root / INTERNAL_DIR / "control.sock", timeout_s)
+        """Return a client for the store's control socket; whether anybody listens shows at the first call.
+
+        Who may not look for that one asks on the socket of [gateway], if there is one.
+        """
+        own, other = self.root / INTERNAL_DIR / "control.sock", self.config.gateway.socket
+        return ControlClient(other if other is not None and _is_hidden(own) else own, timeout_s)
 
     def call(self, method: str, **params: Any) -> Any:
         """Return the result of a daemon method, whoever computes it.
@@ -211,6 +215,16 @@ class Store:
             "recording_show": lambda snapshot: Asked(snapshot, config.policy(), None, {}).show(params["path"]),
         }
         return questions[method]
+
+
+def _is_hidden(socket: Path) -> bool:
+    try:
+        os.lstat(socket)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return not os.access(socket, os.W_OK)
 
 
 def reports_at(root: Path) -> "Reports":

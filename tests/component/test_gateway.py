@@ -1,0 +1,282 @@
+"""The second control socket: who may ask there, for what, and what that costs the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from recfs.api.client import ControlClient
+from recfs.api.control import ControlServer, Offer, Peer
+from recfs.api.gateway import gateway
+from recfs.config.gateway import GatewaySection
+from recfs.core.access.methods import GATEWAY_METHODS, LOOKS, METHODS, OPERATORS_ALONE
+from recfs.core.observing.acts import CONTROL_OPS
+from recfs.errors import ControlError, NotPermitted, RootBusy
+
+from .build import filesystem
+
+GID = 4711
+
+
+class Handlers(dict[str, Any]):
+    """Methods that answer what they are asked, and can be held up."""
+
+    def __init__(self) -> None:
+        super().__init__(dict.fromkeys(("status", "info", "events", "stop"), self._answer))
+        self["stats"] = self._slow
+        self.go = trio.Event()
+        self.under_way = 0
+
+    async def _answer(self, params: dict[str, Any]) -> Any:
+        return params
+
+    async def _slow(self, params: dict[str, Any]) -> Any:
+        self.under_way += 1
+        await self.go.wait()
+        self.under_way -= 1
+        return "x" * params.get("chars", 0)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "gateway.sock"
+
+
+@asynccontextmanager
+async def serving(server: ControlServer) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+def offering(path: Path, handlers: dict[str, Any], *methods: str, mode: int = 0o660, **settings: Any) -> ControlServer:
+    offer = Offer(frozenset(methods), mode, settings.pop("gid", -1), **settings.pop("offer", {}))
+    return ControlServer(path, handlers, waiting={"events"}, offer=offer, **settings)
+
+
+async def call(socket_path: Path, method: str, /, **params: Any) -> Any:
+    return await trio.to_thread.run_sync(partial(ControlClient(socket_path, 10).call, method, **params))
+
+
+async def ask(stream: trio.SocketStream, method: str, **params: Any) -> None:
+    await stream.send_all(json.dumps({"method": method, "params": params}).encode() + b"\n")
+
+
+async def line(stream: trio.SocketStream) -> dict[str, Any]:
+    """The next answer."""
+    got = b""
+    while not got.endswith(b"\n"):
+        chunk = await stream.receive_some()
+        assert chunk, "hung up"
+        got += chunk
+    answer: dict[str, Any] = json.loads(got)
+    return answer
+
+
+async def test_what_is_offered_is_answered_and_nothing_else(path: Path) -> None:
+    seen: list[tuple[str, Peer, str]] = []
+    observer = lambda method, params, peer, failed: seen.append((method, peer, failed))  # noqa: E731
+    async with serving(offering(path, Handlers(), "status", "info", observer=observer)):
+        assert await call(path, "info", path="users/5") == {"path": "users/5"}
+        with pytest.raises(NotPermitted, match=r"'stop' is not offered on this socket; it answers info, status$"):
+            await call(path, "stop")
+        with pytest.raises(NotPermitted, match="'frobnicate' is not offered"):
+            await call(path, "frobnicate")
+    me = Peer(os.getpid(), os.getuid(), os.getgid())
+    assert seen == [("info", me, ""), ("stop", me, "NotPermitted"), ("frobnicate", me, "NotPermitted")]
+
+
+async def test_a_method_that_somebody_made_up_shows_no_control_characters(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with serving(offering(path, Handlers(), "status")):
+        with pytest.raises(NotPermitted) as refused:
+            await call(path, "\x1b[2J\nroot: all is well" + "x" * 100_000)
+    told = caplog.messages[-1]
+    assert "\x1b" not in str(refused.value) + told
+    assert "\n" not in told
+    assert f"uid {os.getuid()} (process {os.getpid()}) is refused" in told
+    assert max(len(told), len(str(refused.value))) < 400
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+async def test_the_socket_has_the_mode_and_group_that_are_configured(path: Path, mode: int) -> None:
+    async with serving(offering(path, Handlers(), "status", mode=mode, gid=GID)):
+        info = os.lstat(path)
+        assert (stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid) == (mode, os.getuid(), GID)
+    assert not path.exists()
+
+
+async def test_a_directory_where_anybody_could_put_another_socket_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir()
+    server = offering(folder / "gateway.sock", Handlers(), "status")
+    folder.chmod(0o777)
+    with pytest.raises(ControlError, match="chmod o-w"):
+        await server.run()
+    folder.chmod(0o1777)  # as /tmp: nobody replaces what is another's
+    async with serving(server):
+        assert await call(folder / "gateway.sock", "status") == {}
+
+
+async def test_two_stores_do_not_share_one(path: Path) -> None:
+    async with serving(offering(path, Handlers(), "status")):
+        with pytest.raises(RootBusy, match="each store needs a path of its own"):
+            await offering(path, Handlers(), "status").run()
+        assert await call(path, "status") == {}
+
+
+async def test_connections_are_limited_and_the_store_s_own_socket_is_not_among_them(path: Path, tmp_path: Path) -> None:
+    handlers, own = Handlers(), tmp_path / "control.sock"
+    async with serving(offering(path, handlers, "status", max_connections=2)), serving(ControlServer(own, handlers)):
+        async with await trio.open_unix_socket(path) as one, await trio.open_unix_socket(path) as two:
+            for stream in (one, two):
+                await ask(stream, "status")
+                assert (await line(stream))["ok"]
+            with pytest.raises(ControlError, match="too many connections"):
+                await call(path, "status")
+            assert await call(own, "status") == {}
+        while True:  # both are given back when their ends are seen
+            try:
+                assert await call(path, "status") == {}
+                break
+            except ControlError:
+                await trio.lowlevel.checkpoint()
+
+
+async def test_so_many_requests_are_carried_out_at_once_and_waiting_ones_do_not_count(path: Path) -> None:
+    handlers = Handlers()
+    async with serving(offering(path, handlers, "stats", "events", "status")), trio.open_nursery() as nursery:
+        done: list[int] = []
+
+        async def one(number: int) -> None:
+            await call(path, "stats")
+            done.append(number)
+
+        for number in range(5):
+            nursery.start_soon(one, number)
+        while handlers.under_way < 2:  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(0.001)
+        for _ in range(20):
+            assert await call(path, "events") == {}
+            assert handlers.under_way == 2
+        assert not done
+        handlers.go.set()
+    assert sorted(done) == list(range(5))
+
+
+@pytest.mark.expect_log("does not read its answer")
+async def test_who_does_not_read_an_answer_keeps_it_for_a_time(
+    path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Also somebody who reads a little now and then: the time counts for the whole answer."""
+    handlers = Handlers()
+    handlers.go.set()
+    async with (
+        serving(offering(path, handlers, "stats", offer={"at_once": 1, "answer_s": 30.0})),
+        await trio.open_unix_socket(path) as slow,
+        await trio.open_unix_socket(path) as other,
+    ):
+        began = trio.current_time()
+        await ask(slow, "stats", chars=20 << 20)
+        async with trio.open_nursery() as nursery:
+
+            async def sip() -> None:
+                try:
+                    while await slow.receive_some(10):  # noqa: ASYNC110 - it is how slow clients read
+                        await trio.sleep(5)
+                except trio.BrokenResourceError:
+                    pass
+
+            nursery.start_soon(sip)
+            await trio.sleep(1)
+            await ask(other, "stats", chars=3)
+            assert (await line(other))["result"] == "xxx"
+            assert trio.current_time() - began < 60
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'{"method": "status", "params": {"path": "\ud800"}}', r'{"method": "\udfff"}',
+        r'{"method": "a", "params": {"\ud900": 1}}',
+    ],
+)  # fmt: skip
+async def test_text_that_is_none_is_a_malformed_request(path: Path, text: str) -> None:
+    async with serving(offering(path, Handlers(), "status")), await trio.open_unix_socket(path) as stream:
+        await stream.send_all(text.encode() + b"\n")
+        answer = await line(stream)
+        assert answer["error"]["kind"] == "ControlError"
+        assert "surrogates" in answer["error"]["message"]
+        await ask(stream, "status", path=os.fsdecode(b"users/\xff"))
+        assert (await line(stream))["result"] == {"path": "users/\udcff"}
+
+
+# --- what is offered -------------------------------------------------------------------------------------------------
+
+
+async def test_all_methods_are_known_and_those_offered_change_nothing(place: Path) -> None:
+    async with filesystem(place / "store") as fs:
+        methods = set(fs.answers())
+    assert methods <= METHODS == LOOKS | CONTROL_OPS.keys()
+    assert set(GATEWAY_METHODS) <= LOOKS & methods
+    assert not OPERATORS_ALONE & set(GATEWAY_METHODS)
+    assert OPERATORS_ALONE <= METHODS
+
+
+async def test_every_method_that_is_offered_by_default_answers_and_leaves_the_store_as_it_is(place: Path) -> None:
+    async with filesystem(place / "store") as fs:
+        await fs.write("users/5/recordings/142/a.mp4", b"data")
+        await fs.drain()
+        before = fs.rows("select * from node"), fs.rows("select * from account"), fs.rows("select * from garbage")
+        section = GatewaySection(socket=place / "gateway.sock")
+        server = gateway(section, fs.answers(), fs.parts.observing)
+        assert server is not None
+        async with serving(server):
+            for method in section.methods:
+                await call(section.socket, method, path="users/5/recordings/142")  # type: ignore[arg-type]
+            for method in sorted(METHODS - set(section.methods)):
+                with pytest.raises(NotPermitted, match="not offered"):
+                    await call(section.socket, method, path="users/5/recordings/142")  # type: ignore[arg-type]
+        await fs.drain()
+        assert before == (
+            fs.rows("select * from node"), fs.rows("select * from account"), fs.rows("select * from garbage"),
+        )  # fmt: skip
+
+
+def test_without_a_path_there_is_none() -> None:
+    assert gateway(GatewaySection(), {}, None) is None  # type: ignore[arg-type]
+
+
+async def test_what_is_asked_for_there_is_in_the_audit_log(place: Path) -> None:
+    """Acts, and whatever was refused; questions are not, as on the store's own socket."""
+    async with filesystem(place / "store", audit={"enabled": True}) as fs:
+        section = GatewaySection(socket=place / "gateway.sock", methods=("status", "quota_set"))
+        server = gateway(section, fs.answers(), fs.parts.observing)
+        assert server is not None
+        async with serving(server):
+            await call(place / "gateway.sock", "status")
+            await call(place / "gateway.sock", "quota_set", user="5", max_files=7)
+            for method in ("info", "trash_purge", "\x1b]0;x\x07"):
+                with pytest.raises(NotPermitted):
+                    await call(place / "gateway.sock", method, path="users/5")
+        audit = fs.parts.observing.audit
+        assert audit is not None
+        seen = [(act.op, act.uid, act.pid, act.result, act.via) for act in audit._waiting if act.via]
+    me = (os.getuid(), os.getpid())
+    assert seen == [
+        ("quota_set", *me, 0, "gateway"), ("info", *me, "NotPermitted", "gateway"),
+        ("trash_purge", *me, "NotPermitted", "gateway"), ("unknown", *me, "NotPermitted", "gateway"),
+    ]  # fmt: skip
