@@ -206,3 +206,60 @@ def test_an_installed_recfs_mounts_and_keeps_files(prefix: Path, mounted: Path, 
     assert (tmp_path / "store/users/5/recordings/142/source.mp4").read_bytes() == (ROOT / "README.md").read_bytes()
     running = Path(f"/proc/{status['pid']}/cmdline").read_bytes().split(b"\0")
     assert running[0] == os.fsencode(prefix / "bin/python")
+
+
+# --- the Debian package ----------------------------------------------------------------------------------------------
+
+DEBIAN = ROOT / "packaging/debian"
+
+
+@pytest.fixture
+def debian_tools(tmp_path: Path) -> dict[str, str]:
+    """An environment in which the maintainer scripts find Debian's tools, which only note how they are called."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("py3compile", "py3clean", "systemctl"):
+        (programs / name).write_text(f'#!/bin/sh\necho "{name} $*" >>{tmp_path}/called\n')
+        (programs / name).chmod(0o755)
+    (tmp_path / "called").touch()
+    return {"PATH": f"{programs}:{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("script", ["recfs.postinst", "recfs.prerm"])
+def test_maintainer_scripts_parse(script: str) -> None:
+    subprocess.run(["sh", "-n", DEBIAN / script], check=True)
+    assert "#DEBHELPER#" in (DEBIAN / script).read_text()
+
+
+def test_the_package_is_not_removed_under_a_mount_that_was_made_by_hand(
+    tmp_path: Path, debian_tools: dict[str, str]
+) -> None:
+    """An upgrade leaves it alone."""
+    remove, upgrade = (["sh", DEBIAN / "recfs.prerm", what] for what in ("remove", "upgrade"))
+    daemon = ["/usr/lib/recfs/bin/python", "-c", "read line", "-m", "recfs", "mount", "--root", "/srv/recfs"]
+    with subprocess.Popen(daemon, executable="/bin/sh", stdin=subprocess.PIPE) as serving:  # its name is what counts
+        try:
+            refused = subprocess.run(remove, env=debian_tools, capture_output=True, text=True, check=False)
+            assert refused.returncode == 1
+            assert f"still serves mounts (processes {serving.pid})" in refused.stderr
+            assert "py3clean" not in (tmp_path / "called").read_text()
+            subprocess.run(upgrade, env=debian_tools, check=True)
+        finally:
+            serving.kill()
+    subprocess.run(remove, env=debian_tools, check=True)
+    assert "py3clean -p recfs" in (tmp_path / "called").read_text()
+    assert "rm " not in (DEBIAN / "recfs.prerm").read_text()
+
+
+def test_the_package_has_the_version_and_names_of_the_program() -> None:
+    control = (DEBIAN / "control").read_text()
+    assert "Package: recfs\n" in control
+    assert "${recfs:Python}" in control
+    rules = (DEBIAN / "rules").read_text()
+    assert "--no-stop-on-upgrade" in rules
+    assert "--no-restart-after-upgrade" in rules
+    assert os.access(DEBIAN / "rules", os.X_OK)
+    assert os.access(DEBIAN / "install-program", os.X_OK)
+    assert os.access(ROOT / "packaging/deb", os.X_OK)
+    refused = subprocess.run([ROOT / "packaging/deb"], capture_output=True, text=True, check=False)
+    assert (refused.returncode, "no unpacked source distribution" in refused.stderr) == (1, True)
