@@ -11,93 +11,35 @@ that the counters are to be counted anew (RECOUNT_DUE), which is done in a threa
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
+from recfs.catalogue.counting.changes import REMOTE, SOURCE, Changes, File, Row
 from recfs.catalogue.figures import BELOW
-from recfs.catalogue.rows import AT_ONCE, Statement
-from recfs.core import bounds
-from recfs.core.figures.counters import RECOUNT_DUE, FigureKey, Key, MonthKey, figure_of, month_key
+from recfs.core.figures.counters import RECOUNT_DUE
 from recfs.core.figures.places import ROOT, Place, inside
-from recfs.core.model import Kind, State
-from recfs.ports.rows import ROOT_INO, NodeRow
+from recfs.core.model import Kind
+from recfs.ports.rows import ROOT_INO
 
 if TYPE_CHECKING:
     import sqlite3
 
     from recfs.catalogue.rows import Known, Run
     from recfs.ports.batch import Batch
-    from recfs.ports.rows import ObjectRow
+    from recfs.ports.rows import NodeRow
 
 MOVED_FILES: Final = 5000
 """So many files at most are counted at once that a directory took to another place: 50 ms."""
 KNOWN_PLACES: Final = 1 << 16
-_LOW: Final = (1 << 32) - 1
-_REMOTE: Final = frozenset(state for state in State if state.is_remote)
-_SOURCE: Final = b"source."
+_DIR, _FILE_KIND = Kind.DIR, Kind.FILE
 _MANY: Final = 200
-
-
-class File(NamedTuple):
-    """As much of a row as says where it is counted; names are those of NodeRow."""
-
-    ino: int
-    parent: int
-    name: bytes
-    kind: str
-    size_bytes: int
-    mtime_ns: int
-    state: str | None
-    has_object: int
-
-
-Row = NodeRow | File
 _FILE: Final = ", ".join(f"node.{field}" for field in File._fields)
-Changes = dict[Key, list[int]]
-"""By counter: files, and bytes in two halves, for a sum of sizes may be beyond 64 bits."""
-
-
-def _upsert(table: str, *key: str) -> Statement:
-    before = f"insert into {table} ({', '.join(key)}, files, high, low) values"
-    row = f"({', '.join('?' * (len(key) + 3))})"
-    added = ", ".join(f"{each} = {each} + excluded.{each}" for each in ("files", "high", "low"))
-    after = f"on conflict ({', '.join(key)}) do update set {added}"
-    return Statement(tuple(f"{before} {', '.join([row] * count)} {after}" for count in range(AT_ONCE + 1)))
-
-
-_ADD: Final = _upsert("figure", *FigureKey._fields)
-_ADD_MONTHS: Final = _upsert("uploaded", *MonthKey._fields)
 _FOLDER: Final = "select parent, name from node where ino = ? and kind = 'dir'"
 RECOUNT: Final = (
     "insert into meta (key, value) values (?, '1')"
     " on conflict (key) do update set value = cast(cast(value as integer) + 1 as text)"
 )
-
-
-def added(changes: Mapping[Key, Sequence[int]]) -> Iterator[Run]:
-    """What adds to the counters."""
-    figures = [(*key, *more) for key, more in changes.items() if isinstance(key, FigureKey) and any(more)]
-    months = [(*key, *more) for key, more in changes.items() if isinstance(key, MonthKey) and any(more)]
-    if figures:
-        yield from _ADD.runs(figures)
-    if months:
-        yield from _ADD_MONTHS.runs(months)
-
-
-def count(changes: Changes, name: bytes, place: Place, storage_class: str, size_bytes: int, mtime_ns: int, sign: int,
-          *, here: bool) -> None:  # fmt: skip
-    """Count a file, or (*sign* -1) no longer."""
-    keys: list[Key] = [figure_of(name, place, storage_class, here=here)]
-    if name.startswith(_SOURCE):
-        month = month_key(name, place, bounds.time_ns(bounds.loaded_time(mtime_ns)))
-        if month is not None:
-            keys.append(month)
-    for key in keys:
-        known = changes.get(key)
-        if known is None:
-            known = changes[key] = [0, 0, 0]
-        known[0] += sign
-        known[1] += sign * (size_bytes >> 32)
-        known[2] += sign * (size_bytes & _LOW)
+Pairs = list[tuple[Row | None, Row | None]]
+"""A file as it is in the catalogue, and as it will be; None: it is not there."""
 
 
 class Counting:
@@ -121,118 +63,83 @@ class Counting:
             return []
         if len(self._places) > KNOWN_PLACES:
             self.forget()
-        folders: dict[int, NodeRow] = {}
-        files: dict[int, NodeRow] = {}
-        before: dict[int, Row] = {}
-        unread: list[int] = []
         rows, highest = known.rows, self._highest
+        folders: dict[int, NodeRow] = {}
+        pairs: Pairs = []
+        unread: dict[int, NodeRow | None] = {}
+        moved: list[NodeRow] = []
         for row in batch.nodes:
             ino = row.ino
-            if row.kind is Kind.DIR:
-                folders[ino] = row
-            elif row.kind is Kind.FILE:
-                files[ino] = row
             was = rows.get(ino)
-            if was is not None:
-                before[ino] = was
+            kind = row.kind
+            if kind is _FILE_KIND:
+                if was is not None:
+                    if not _counts_alike(was, row):
+                        pairs.append((was, row))
+                elif ino > highest:
+                    self._highest = max(self._highest, ino)
+                    pairs.append((None, row))
+                else:
+                    unread[ino] = row
+            elif kind is _DIR:
+                folders[ino] = row
+                if was is not None:
+                    if was.parent != row.parent or was.name != row.name:
+                        moved.append(row)
+                elif ino > highest:
+                    self._highest = max(self._highest, ino)
+                else:
+                    unread[ino] = row
             elif ino > highest:
                 self._highest = max(self._highest, ino)
-            else:
-                unread.append(ino)
-        removed = batch.removed
-        if removed:
-            for ino in removed:
-                was = rows.get(ino)
-                if was is not None:
-                    before[ino] = was
-                elif ino <= highest:
-                    unread.append(ino)
-        objects: dict[int, ObjectRow] = {}
-        gone: set[int] = set()
-        if batch.objects or batch.objects_gone:
-            objects, gone = {row.ino: row for row in batch.objects}, set(batch.objects_gone)
-            others = objects.keys() | gone
-            unread += [ino for ino in others if ino not in before and ino not in files and ino <= highest]
+        for ino in batch.removed:
+            was = rows.get(ino)
+            if was is not None:
+                pairs.append((was, None))
+            elif ino <= highest:
+                unread[ino] = None
         if unread:
-            before.update(self._read(unread))
-        after: dict[int, Row] = dict(before) if objects or gone else {}
-        for ino in removed:
-            after.pop(ino, None)
-        after.update(files)
-        moved = [
-            row for ino, row in folders.items()
-            if ino in before and (row.parent != before[ino].parent or row.name != before[ino].name)
-        ]  # fmt: skip
+            read = self._read(list(unread))
+            for ino, now in unread.items():
+                there = read.get(ino)
+                if now is None or now.kind is _FILE_KIND:
+                    if there is not None or now is not None:
+                        pairs.append((there, now))
+                elif there is not None and (there.parent != now.parent or there.name != now.name):
+                    moved.append(now)
+        return self._counted(batch, known, pairs, folders, moved)
+
+    def _counted(
+        self, batch: Batch, known: Known, pairs: Pairs, folders: Mapping[int, NodeRow], moved: Sequence[NodeRow]
+    ) -> list[Run]:
+        classes: dict[int, str] = {}
+        new_classes: Mapping[int, str] = classes
         new_places, recount = self._places, False
+        if batch.objects or batch.objects_gone:
+            pairs = self._with_objects(batch, known, pairs)
         if moved:
-            new_places, recount = self._moved(moved, folders, before, after, set(removed))
-        changes = self._changes(before, after, folders, new_places, objects, gone)
-        done = list(added(changes))
+            new_places, recount = self._moved(moved, folders, pairs, set(batch.removed))
+        held = [(was or row).ino for was, row in pairs if _has_object(was) or _has_object(row)]  # type: ignore[union-attr]
+        if held:
+            classes = self._classes(held)
+            new_classes = {ino: name for ino, name in classes.items() if ino not in set(batch.objects_gone)}
+            new_classes |= {row.ino: row.storage_class for row in batch.objects}
+        changes = Changes()
+        for was, row in pairs:
+            if was is not None and was.kind == _FILE_KIND:
+                place = self._places.get(was.parent) or self._place(was.parent, {}, self._places)
+                if place is not None:  # else its directory is of no place: a row that somebody made by hand
+                    changes.add(was, place, classes.get(was.ino, "") if was.has_object else "", -1)
+            if row is not None and row.kind == _FILE_KIND:
+                place = new_places.get(row.parent) or self._place(row.parent, folders, new_places)
+                if place is not None:
+                    changes.add(row, place, new_classes.get(row.ino, "") if row.has_object else "", 1)
+        done = list(changes.runs())
         if recount:
             done.append((RECOUNT, (RECOUNT_DUE,)))
         if new_places is not self._places:
             self.forget()
         return done
-
-    def _changes(
-        self,
-        before: Mapping[int, Row],
-        after: Mapping[int, Row],
-        folders: Mapping[int, NodeRow],
-        new_places: dict[int, Place | None],
-        objects: Mapping[int, ObjectRow],
-        gone: set[int],
-    ) -> Changes:
-        changes: Changes = {}
-        pairs: list[tuple[Row | None, Row | None]] = []
-        held: list[int] = []
-        is_moved = new_places is not self._places
-        for ino in {**before, **after}:
-            was, row = before.get(ino), after.get(ino)
-            if was is not None and was.kind != Kind.FILE:
-                was = None
-            if row is not None and row.kind != Kind.FILE:
-                row = None
-            if was is not None and row is not None and not is_moved and ino not in objects and ino not in gone:
-                if (
-                    was.size_bytes == row.size_bytes
-                    and was.parent == row.parent
-                    and was.name == row.name
-                    and was.has_object == row.has_object
-                    and (was.state in _REMOTE) == (row.state in _REMOTE)
-                    and (was.mtime_ns == row.mtime_ns or not row.name.startswith(_SOURCE))
-                ):
-                    continue
-            elif was is None and row is None:
-                continue
-            pairs.append((was, row))
-            if (was is not None and was.has_object) or (row is not None and row.has_object):
-                held.append(ino)
-        if not pairs:
-            return changes
-        classes = self._classes(held) if held else {}
-        for was, row in pairs:
-            if was is not None:
-                place = self._place(was.parent, {}, self._places)
-                storage_class = classes.get(was.ino, "") if was.has_object else ""
-                self._count(changes, was, place, storage_class, -1)
-            if row is not None:
-                place = self._place(row.parent, folders, new_places)
-                storage_class = ""
-                if row.has_object:
-                    there = objects.get(row.ino)
-                    if there is not None:
-                        storage_class = there.storage_class
-                    elif row.ino not in gone:
-                        storage_class = classes.get(row.ino, "")
-                self._count(changes, row, place, storage_class, 1)
-        return changes
-
-    @staticmethod
-    def _count(changes: Changes, row: Row, place: Place | None, storage_class: str, sign: int) -> None:
-        if place is not None:  # else its directory is of no place: a row that somebody made by hand
-            here = row.state not in _REMOTE
-            count(changes, row.name, place, storage_class, row.size_bytes, row.mtime_ns, sign, here=here)
 
     # --- rows that are there -------------------------------------------------------------------------------------
 
@@ -249,6 +156,15 @@ class Counting:
             found.update(self._db.execute(f"select ino, storage_class from object where ino in ({_marks(some)})", some))
         return found
 
+    def _with_objects(self, batch: Batch, known: Known, pairs: Pairs) -> Pairs:
+        """The same, with all files whose object comes, goes or becomes another."""
+        there = {(was or row).ino for was, row in pairs}  # type: ignore[union-attr]
+        others = {row.ino for row in batch.objects}.union(batch.objects_gone) - there
+        written = {row.ino: row for row in batch.nodes if row.ino in others}
+        before: dict[int, Row] = {ino: known.rows[ino] for ino in others if ino in known.rows}
+        before |= self._read([ino for ino in others if ino not in before])
+        return pairs + [(was, written.get(ino, was)) for ino, was in before.items()]
+
     def _place(self, ino: int, folders: Mapping[int, NodeRow], known: dict[int, Place | None]) -> Place | None:
         """What a directory is: of those of a batch as they will be. None: it hangs nowhere."""
         if ino in known:
@@ -257,10 +173,7 @@ class Counting:
         at = ino
         while at not in known:
             row: Any = folders.get(at)
-            if row is None:
-                values = self._db.execute(_FOLDER, (at,)).fetchone()
-            else:
-                values = row.parent, row.name
+            values = self._db.execute(_FOLDER, (at,)).fetchone() if row is None else (row.parent, row.name)
             if values is None or at in chain:
                 return None
             chain[at] = values[1]
@@ -274,31 +187,42 @@ class Counting:
     # --- directories that move -----------------------------------------------------------------------------------
 
     def _moved(
-        self,
-        moved: Sequence[NodeRow],
-        folders: Mapping[int, NodeRow],
-        before: dict[int, Row],
-        after: dict[int, Row],
-        removed: set[int],
+        self, moved: Sequence[NodeRow], folders: Mapping[int, NodeRow], pairs: Pairs, removed: set[int]
     ) -> tuple[dict[int, Place | None], bool]:
         """The places of directories after it, and whether files below are not counted here; else they are added."""
         new_places: dict[int, Place | None] = {ROOT_INO: ROOT}
-        pairs = [(self._place(row.ino, {}, self._places), self._place(row.ino, folders, new_places)) for row in moved]
-        if all(old is not None and new is not None and old.counts_like(new) for old, new in pairs):
+        both = [(self._place(row.ino, {}, self._places), self._place(row.ino, folders, new_places)) for row in moved]
+        if all(old is not None and new is not None and old.counts_like(new) for old, new in both):
             return self._places, False  # they are the places they were
         if sum(row.rfiles for row in moved) > MOVED_FILES:
             return new_places, True
+        there = {(was or row).ino for was, row in pairs}  # type: ignore[union-attr]
         for top in moved:
             for each in self._below(top.ino):
-                if each.ino not in before:
-                    before[each.ino] = each
-                if each.ino not in after and each.ino not in removed:
-                    after[each.ino] = each
+                if each.ino not in there and each.ino not in removed:
+                    there.add(each.ino)
+                    pairs.append((each, each))
         return new_places, False
 
     def _below(self, top: int) -> Iterable[File]:
         query = f"{BELOW} select {_FILE} from below cross join node on node.parent = below.ino where node.kind = 'file'"
         return map(File._make, self._db.execute(query, (top,)))
+
+
+def _counts_alike(was: Row, row: NodeRow) -> bool:
+    """Whether nothing has changed that a counter knows of, of a file whose directory and object are what they were."""
+    return (
+        was.size_bytes == row.size_bytes
+        and was.parent == row.parent
+        and was.name == row.name
+        and was.has_object == row.has_object
+        and (was.state is row.state or (was.state in REMOTE) == (row.state in REMOTE))
+        and (was.mtime_ns == row.mtime_ns or not row.name.startswith(SOURCE))
+    )
+
+
+def _has_object(row: Row | None) -> bool:
+    return row is not None and bool(row.has_object)
 
 
 def _portions(inos: Sequence[int]) -> Iterator[Sequence[int]]:
@@ -310,4 +234,4 @@ def _marks(inos: Sequence[int]) -> str:
     return ", ".join("?" * len(inos))
 
 
-__all__ = ["MOVED_FILES", "RECOUNT", "Counting", "added", "count"]
+__all__ = ["MOVED_FILES", "RECOUNT", "Counting"]

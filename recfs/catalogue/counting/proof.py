@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from recfs.catalogue.counting.counters import Changes, added, count
+from recfs.catalogue.counting.changes import Changes, File
 from recfs.catalogue.figures import folders, tallies
 from recfs.catalogue.reading import has_table
 from recfs.catalogue.rows import added_up
@@ -85,28 +85,30 @@ def _actual(db: sqlite3.Connection) -> dict[Key, tuple[int, int]]:
         each = sums.setdefault(key, [0, 0])
         each[0] += tally.files
         each[1] += tally.size_bytes
-    uploads: Changes = {}
-    for parent, name, size_bytes, mtime_ns in db.execute(
-        "select parent, name, size_bytes, mtime_ns from node where kind = 'file'"
-        " and name >= cast('source.' as blob) and name < cast('source/' as blob)"
+    uploads = Changes()
+    fields = ", ".join(File._fields)
+    for row in map(
+        File._make,
+        db.execute(
+            f"select {fields} from node where kind = 'file'"
+            " and name >= cast('source.' as blob) and name < cast('source/' as blob)"
+        ),
     ):
-        place = known.get(parent)
+        place = known.get(row.parent)
         if place is not None:
-            count(uploads, name, place, "", size_bytes, mtime_ns, 1, here=True)
+            uploads.add(row, place, "", 1)
     found: dict[Key, tuple[int, int]] = {key: (files, size) for key, (files, size) in sums.items()}
-    for month, (files, high, low) in uploads.items():
-        if isinstance(month, MonthKey):
-            found[month] = files, added_up([(high, low)])
+    for month, (files, high, low) in uploads.months.items():
+        found[MonthKey(*month)] = files, added_up([(high, low)])
     return found
 
 
 def corrections(found: FiguresProof) -> Iterator[Run]:
     """What corrects the counters; they are to be believed again, if RECOUNT_DUE still says what it said."""
-    changes: Changes = {}
+    changes = Changes()
     for each in found.off:
-        size = each.actual_bytes - each.recorded_bytes
-        changes[each.key] = [each.actual_files - each.recorded_files, size >> 32, size & ((1 << 32) - 1)]
-    yield from added(changes)
+        changes.add_sum(each.key, each.actual_files - each.recorded_files, each.actual_bytes - each.recorded_bytes)
+    yield from changes.runs()
     if found.counted_at is not None:
         yield _NO_MORE_DUE, (RECOUNT_DUE, found.counted_at)
 

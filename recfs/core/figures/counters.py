@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from recfs.core.figures.categories import SOURCE, Category, category_of, marks_of
+from recfs.core.figures.categories import BY_EXTENSION, HEADS, SOURCE, Category, category_of, marks_of
 from recfs.core.layout import Role
 from recfs.core.quota import month_of
 
@@ -16,7 +16,8 @@ RECOUNT_DUE: Final = "figures_recount"
 """Fact of a store: the counters are not to be believed before they were counted anew; "0", or not there: they are. Each
 change that could not be counted at once makes it another number."""
 
-_marks_of = lru_cache(8192)(marks_of)
+_marks_of = lru_cache(1024)(marks_of)
+_MAY_BE_HEADS: Final = bytes({byte for head in HEADS for byte in (head[0], head[:1].upper()[0])})
 
 
 class FigureKey(NamedTuple):
@@ -51,10 +52,17 @@ Key = FigureKey | MonthKey
 
 def figure_of(name: bytes, place: Place, storage_class: str, *, here: bool) -> FigureKey:
     """The counter of a file in a directory that is *place*."""
-    category = place.category
-    if category is None:
-        category = category_of(None, place.role, _marks_of(name))
-    return FigureKey(place.user or "", category, here, storage_class)
+    return FigureKey(place.user or "", category_in(place, name), here, storage_class)
+
+
+def category_in(place: Place, name: bytes) -> Category:
+    """The category of a file in a directory that is *place*. Asked for every file that changes."""
+    if place.category is not None:
+        return place.category
+    if name[:1] in _MAY_BE_HEADS:
+        return category_of(None, place.role, _marks_of(name))
+    dot = name.rfind(b".")
+    return BY_EXTENSION.get(name[dot + 1 :].lower(), Category.OTHER) if dot >= 0 else Category.OTHER
 
 
 def month_key(name: bytes, place: Place, mtime_ns: int) -> MonthKey | None:
@@ -64,4 +72,4 @@ def month_key(name: bytes, place: Place, mtime_ns: int) -> MonthKey | None:
     return MonthKey(place.user, month_of(mtime_ns))
 
 
-__all__ = ["RECOUNT_DUE", "FigureKey", "Key", "MonthKey", "figure_of", "month_key"]
+__all__ = ["RECOUNT_DUE", "FigureKey", "Key", "MonthKey", "category_in", "figure_of", "month_key"]
