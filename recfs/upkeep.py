@@ -23,7 +23,7 @@ from recfs.services.archiving import Archiving
 from recfs.services.backups import Backups, BackupSettings
 from recfs.services.clearing.sweeper import Sweeper
 from recfs.services.clearing.versions import VersionSweep
-from recfs.services.counting import Counting, Surveys
+from recfs.services.counting import Counting, Days, Surveys
 from recfs.services.expiry import Expiry
 from recfs.services.maintenance import Maintenance
 from recfs.services.multiparts import Multiparts
@@ -159,7 +159,8 @@ def figures_sweeps(in_effect: InEffect, tree: Tree, books: FigureBooks, reports:
         tree, books, reports, _surveyor(in_effect),
         name=figures.SURVEY, every_s=in_effect.config.stats.survey_every, few=figures.FEW_FILES,
     )  # fmt: skip
-    return [Counting(books, reports).sweep(), surveys.sweep()]
+    days = Days(tree, books, reports, keep_s=config.stats.keep)
+    return [Counting(books, reports).sweep(), days.sweep(), surveys.sweep()]
 
 
 def _surveyor(in_effect: InEffect) -> Callable[[Snapshot, Now], dict[str, Any]]:

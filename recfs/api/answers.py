@@ -16,6 +16,7 @@ from recfs.api.draining import DrainAnswers
 from recfs.api.observing import ObservingAnswers
 from recfs.api.s3 import Far, S3Answers
 from recfs.api.stats.figures import stats
+from recfs.api.stats.trend import trend
 from recfs.api.users import UserAnswers
 from recfs.config import plain
 from recfs.core.layout import is_id
@@ -98,6 +99,7 @@ class Answers:
         return {
             "status": self.status,
             "stats": self.stats,
+            "stats_trend": self.stats_trend,
             "settings": self.settings,
             "quota_show": self.quota_show,
             "quota_set": self.quota_set,
@@ -171,6 +173,11 @@ class Answers:
         answer: dict[str, Any] = await self._read(
             stats, self.config, params, Now(clock.steady_ns(), clock.calendar_ns())
         )
+        return answer
+
+    async def stats_trend(self, params: dict[str, Any]) -> dict[str, Any]:
+        """How it grew."""
+        answer: dict[str, Any] = await self._read(trend, params, self.vfs.tree.clock.calendar_ns())
         return answer
 
     async def settings(self, params: dict[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from recfs.core.retention import Horizon
-    from recfs.ports.figures import Counted, Duplicates, FiguresProof, Folder, Surveyed, Tally
+    from recfs.ports.figures import Counted, Duplicates, FiguresProof, Folder, OfDay, Remembered, Surveyed, Tally
     from recfs.ports.reports import Snapshot
     from recfs.ports.rows import NodeRow, ObjectRow
 
@@ -267,6 +267,18 @@ class SqliteSnapshot:
     def survey(self, name: str) -> Surveyed | None:
         """What the last one found."""
         return days.survey(self._db, name)
+
+    def changed_since(self, day: str) -> Sequence[OfDay] | None:
+        """What is to be kept of a day."""
+        return days.changed(self._db, day)
+
+    def last_day(self) -> str | None:
+        """The last that is remembered."""
+        return days.last_day(self._db)
+
+    def remembered(self, since: str) -> Remembered:
+        """What is remembered from a day on."""
+        return days.remembered(self._db, since)
 
     def prove(self) -> FiguresProof:
         """Count all files anew."""

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from recfs.catalogue.rows import Run
     from recfs.ports.batch import Batch
-    from recfs.ports.figures import FiguresProof, Surveyed
+    from recfs.ports.figures import FiguresProof, OfDay, Surveyed
 
 log = logging.getLogger("recfs.catalogue")
 
@@ -296,6 +296,16 @@ class SqliteCatalogue(Questions):
     async def keep_survey(self, name: str, surveyed: Surveyed) -> None:
         """As the port says."""
         await self._write(days.keep_survey(name, surveyed))
+
+    async def keep_day(self, rows: Sequence[OfDay], day: str, at_ns: int | None) -> None:
+        """As the port says."""
+        await self._write([*days.keep_rows(rows), *(days.keep_day(day, at_ns) if at_ns is not None else ())])
+
+    async def drop_days(self, before: str) -> bool:
+        """As the port says."""
+        todo = days.old_rows(self._db, before)
+        await self._write(todo)
+        return bool(todo)
 
     async def _write(self, todo: Iterable[Run]) -> None:
         """Write what no batch holds, in one transaction. Raises IoFailure or OutOfSpace."""

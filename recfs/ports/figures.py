@@ -75,6 +75,26 @@ class Surveyed(NamedTuple):
     """For JSON."""
 
 
+class OfDay(NamedTuple):
+    """What the counters of a user's files of one category said at the beginning of a day."""
+
+    user: str
+    category: str
+    day: str
+    """UTC, as "2026-11-29"."""
+    files: int
+    size_bytes: int
+
+
+class Remembered(NamedTuple):
+    """What is remembered of days."""
+
+    days: Sequence[tuple[str, int]]
+    """In order, and when the counters were looked at (`Clock.now_ns`). Of any other day nothing is known."""
+    rows: Sequence[OfDay]
+    """What changed, by day, beginning with what was before the first: between two rows it stayed as it was."""
+
+
 class FigureOff(NamedTuple):
     """A counter of files that does not agree with its rows."""
 
@@ -115,6 +135,12 @@ class FigureBooks(Protocol):
     async def keep_survey(self, name: str, surveyed: Surveyed) -> None:
         """Keep what a survey found in place of what the last one of that name did."""
 
+    async def keep_day(self, rows: Sequence[OfDay], day: str, at_ns: int | None) -> None:
+        """Keep some of what the counters said on a day; the last of it with the time: then all is remembered."""
+
+    async def drop_days(self, before: str) -> bool:
+        """Drop some of what is only remembered of earlier days; tells whether there may be more."""
+
 
 class Figures(Protocol):
     """Sums over many files. Memory grows with directories at most, not with files."""
@@ -131,6 +157,15 @@ class Figures(Protocol):
     def survey(self, name: str) -> Surveyed | None:
         """What the last survey of that name found; None: there was none."""
 
+    def changed_since(self, day: str) -> Sequence[OfDay] | None:
+        """What is to be kept of a day; None: the counters are not to be believed."""
+
+    def last_day(self) -> str | None:
+        """The last that is remembered."""
+
+    def remembered(self, since: str) -> Remembered:
+        """What is remembered from a day on."""
+
     def prove(self) -> FiguresProof:
         """Count everything anew. Memory grows with directories, not with files."""
 
@@ -138,4 +173,16 @@ class Figures(Protocol):
         """Committed files of which there are several; *worst* sets, with up to *named* of the files of each."""
 
 
-__all__ = ["Counted", "Duplicates", "FigureOff", "Figures", "FiguresProof", "Folder", "Surveyed", "Tally", "Twins"]
+__all__ = [
+    "Counted",
+    "Duplicates",
+    "FigureOff",
+    "Figures",
+    "FiguresProof",
+    "Folder",
+    "OfDay",
+    "Remembered",
+    "Surveyed",
+    "Tally",
+    "Twins",
+]

@@ -29,6 +29,7 @@ from tests.system.fake_daemon import (
     RECORDING,
     STATS,
     STATUS,
+    TREND,
     USER,
     FakeDaemon,
     run,
@@ -50,6 +51,14 @@ COMMANDS = {
             *("3, 4 GiB, 1.3 GiB on average", "1 recording, 1 MiB", "as of", "6 files in 1 set", "5 MiB too many"),
             *("source", "local and s3", "USD a month", "1.25", "90 d and more", "long ago", "unlimited", "7 MiB"),
             *("shared/a", "…"),
+        ],
+    ),
+    "stats trend": (
+        ["stats", "--trend", "30d"],
+        TREND,
+        [
+            *("2026-11-27 and 1 day more", "+7 MiB", "-8 MiB", "-1 MiB", "nothing is known of 2026-11-28\n", "nobody"),
+            *("what came since 2026-11-27", "2 MiB"),
         ],
     ),
     "stats user": (["stats", "--user", "5", "--recording", "7", "--category", "video"], STATS, ["GLACIER"]),

@@ -195,11 +195,13 @@ class Store:
         from recfs.api import observing, summaries, summaries_upkeep
         from recfs.api.recordings import Asked
         from recfs.api.stats.figures import stats
+        from recfs.api.stats.trend import trend
         from recfs.api.users import user_list
 
         questions: dict[str, Callable[[Snapshot], Any]] = {
             "status": lambda snapshot: summaries.status(snapshot, config),
             "stats": lambda snapshot: stats(snapshot, config, params),
+            "stats_trend": lambda snapshot: trend(snapshot, params),
             "quota_show": lambda snapshot: summaries.quota_show(snapshot, config, params["user"]),
             "quota_check": lambda snapshot: summaries.quota_check(snapshot),
             "user_list": lambda snapshot: user_list(snapshot, params["everyone"]),

@@ -7,8 +7,10 @@ import click
 from recfs.cli.common import output
 from recfs.cli.common.help import Command
 from recfs.cli.common.options import Invocation, store_options
-from recfs.cli.common.params import UserId
+from recfs.cli.common.params import Duration, UserId
 from recfs.cli.common.store import open_store
+from recfs.cli.reports.trend import FIELDS as TREND_FIELDS
+from recfs.cli.reports.trend import show_trend
 from recfs.core.figures.categories import Category
 
 _FIELDS = {
@@ -58,13 +60,19 @@ shared             3    2.9 KiB      990 B
 """
 
 
-@click.command(cls=Command, sections={"Fields": _FIELDS}, example=_EXAMPLE)
+@click.command(cls=Command, sections={"Fields": _FIELDS | TREND_FIELDS}, example=_EXAMPLE)
 @click.option("--user", metavar="ID", type=UserId(), help="Only of this user's files, `temp/<id>` included.")
 @click.option("--recording", metavar="ID", type=UserId(), help="Only of this recording of the user.")
 @click.option("--category", type=click.Choice([each.value for each in Category]), help="Only files of this category.")
 @click.option("--store", "where", type=click.Choice(["local", "s3"]), help="Only files that are on the disk, or in S3.")
 @click.option("--duplicates", is_flag=True, help="Look for files of the same bytes, too: it takes longer.")
 @click.option("--exact", is_flag=True, help="Count all files now, however many there are.")
+@click.option(
+    "--trend",
+    metavar="DURATION",
+    type=Duration(86_400.0, 3660 * 86_400.0),
+    help="How it grew from day to day in so long, 30d say, with --user or --category.",
+)
 @store_options
 @click.pass_context
 def stats(
@@ -76,6 +84,7 @@ def stats(
     where: str | None,
     duplicates: bool,
     exact: bool,
+    trend: float | None,
 ) -> None:
     """Show what there is: files and bytes by category, store and storage class, their age and what they cost.
 
@@ -83,12 +92,21 @@ def stats(
     are kept with the files, and always right. What no counter tells (when the first and the last file was written, how
     old recordings are, what may be archived) was found out by the last look through all files, once a day
     (`[stats].survey_every`), and it is said when that was.
+
+    With --trend: what the counters said at the beginning of each day, and how that grew, by user and category, and
+    uploads by month. The daemon remembers it (`[stats].keep`) of days on which it ran; growth over days of which
+    nothing is known is told as one.
     """
     if recording is not None and user is None:
         raise click.UsageError("--recording is one of a user: add --user", ctx)
     if duplicates and (user or category or where):
         raise click.UsageError("--duplicates looks at the whole store: leave the others out", ctx)
     invocation = ctx.ensure_object(Invocation)
+    if trend is not None:
+        if recording or where or duplicates or exact:
+            raise click.UsageError("--trend is of a store, a user or a category: leave the others out", ctx)
+        show_trend(invocation, round(trend // 86_400), user, category)
+        return
     found = open_store(invocation).call(
         "stats", user=user, recording=recording, category=category, store=where, duplicates=duplicates, exact=exact
     )
