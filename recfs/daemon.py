@@ -38,6 +38,7 @@ from recfs.fuse.kept.operations import KeptOperations
 from recfs.fuse.kernel import PyfuseKernelCache
 from recfs.fuse.mounting import Detached, OwnMount, fuse_options, prepare_mountpoint
 from recfs.fuse.observers.acts import Acts
+from recfs.fuse.observers.live import LiveCounts
 from recfs.fuse.operations import Operations
 from recfs.fuse.passthrough import FuseSession
 from recfs.handing_over import HandingOver
@@ -192,6 +193,7 @@ class _Daemon:
         self._impatient = trio.CancelScope()
         self._requests_made = Requests() if config.metrics.listen is not None else None
         """Counted for Prometheus; None: nobody asks."""
+        self._live = LiveCounts(parts.vfs)
         self._exit: Callable[[int], object] = os._exit
         self._unmounted = Detached.ABSENT
         self._legacy: Legacy | None = None
@@ -205,7 +207,7 @@ class _Daemon:
         self._answers = Answers(
             config, parts.store, parts.vfs, parts.tier, parts.committer, parts.publisher, parts.work, parts.timekeeper,
             parts.reports, parts.observing, mountpoint, self._stop.set, parts.recovered, session, self.mount.look,
-            self.mount.is_there, parts.sweeps, settings.origins,
+            self.mount.is_there, parts.sweeps, settings.origins, self._live,
         )  # fmt: skip
 
         self.hangups: list[int] = []
@@ -233,6 +235,7 @@ class _Daemon:
             Acts(parts.vfs, parts.observing.audit).observe(operations)
         if self._requests_made is not None:
             self._requests_made.observe(operations)
+        self._live.serve(operations)
         return operations
 
     async def take_over(self, legacy: Legacy, before: Predecessor | None) -> None:

@@ -23,8 +23,10 @@ from recfs.services.archiving import Archiving
 from recfs.services.backups import Backups, BackupSettings
 from recfs.services.clearing.sweeper import Sweeper
 from recfs.services.clearing.versions import VersionSweep
-from recfs.services.counting import Counting, Days, Surveys
 from recfs.services.expiry import Expiry
+from recfs.services.figures.counting import Counting
+from recfs.services.figures.days import Days
+from recfs.services.figures.surveys import Surveys
 from recfs.services.maintenance import Maintenance
 from recfs.services.multiparts import Multiparts
 from recfs.services.orphans import Orphans
@@ -159,7 +161,7 @@ def figures_sweeps(in_effect: InEffect, tree: Tree, books: FigureBooks, reports:
         tree, books, reports, _surveyor(in_effect),
         name=figures.SURVEY, every_s=in_effect.config.stats.survey_every, few=figures.FEW_FILES,
     )  # fmt: skip
-    days = Days(tree, books, reports, keep_s=config.stats.keep)
+    days = Days(tree, books, reports, keep_s=in_effect.config.stats.keep)
     return [Counting(books, reports).sweep(), days.sweep(), surveys.sweep()]
 
 

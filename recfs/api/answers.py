@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 from recfs import __version__
 from recfs.api import summaries, upkeep
 from recfs.api.draining import DrainAnswers
+from recfs.api.live import LiveAnswers
 from recfs.api.observing import ObservingAnswers
 from recfs.api.s3 import Far, S3Answers
 from recfs.api.stats.figures import stats
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from recfs.disk.home.publisher import HomePublisher
     from recfs.fs.recovery import Report
     from recfs.fs.vfs import Vfs
+    from recfs.fuse.observers.live import LiveCounts
     from recfs.fuse.passthrough import FuseSession
     from recfs.observing.assembly import Observing
     from recfs.ports.reports import Reports, Snapshot
@@ -80,6 +82,8 @@ class Answers:
     """What is looked at now and then; None where no daemon runs."""
     origins: Mapping[str, str] = field(default_factory=dict)
     """Where each setting is from, by its dotted key (`config.Settings`)."""
+    live: LiveCounts | None = None
+    """What the kernel asks for, counted while somebody looks; None where nothing is mounted."""
     started_s: float = field(default_factory=time.monotonic)
     waits_for_uploads: bool = True
     """Whether the stop that was asked for does; what it leaves, the next start goes on with."""
@@ -111,8 +115,14 @@ class Answers:
             "stop": self.stop_daemon,
             **upkeep.handlers(self.work.upkeep, self.vfs, self.reports, self.sweeps, self._read),
             **self.s3.handlers(),
+            **self._live(),
             **ObservingAnswers(self.observing, self.vfs.tree.clock).handlers(),
         }
+
+    def _live(self) -> dict[str, Handler]:
+        if self.live is None:
+            return {}
+        return LiveAnswers(self.vfs, self.committer, self.publisher, self.live, self._problems).handlers()
 
     async def _read(self, question: Callable[[Snapshot, Unpack[Args]], Answer], *args: *Args) -> Answer:
         self.vfs.files.modes.measure()

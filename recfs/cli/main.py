@@ -23,6 +23,7 @@ from recfs.cli.mounts.umount import umount
 from recfs.cli.mounts.upgrade import upgrade
 from recfs.cli.observe.audit import audit
 from recfs.cli.observe.events import events
+from recfs.cli.observe.top import top
 from recfs.cli.reports.config import config_group
 from recfs.cli.reports.files import info, ls_files
 from recfs.cli.reports.quota import quota
@@ -219,7 +220,7 @@ for _command in (
         verify,
         backup,
     ),
-    *(restore_catalogue, rebuild, drain, queue, events, audit),
+    *(restore_catalogue, rebuild, drain, queue, events, audit, top),
     *(evict, fetch, pin, unpin, route, tier, restore, presign, lifecycle, bucket, config_group, doctor),
 ):
     cli.add_command(_command)

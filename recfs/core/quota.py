@@ -150,11 +150,6 @@ def month_of(now_ns: int) -> str:
     return f"{moment.year:04d}-{moment.month:02d}"
 
 
-def day_of(now_ns: int) -> str:
-    """Give the day (UTC) of a time in ns since 1970 as "2026-11-29"."""
-    return f"{datetime.fromtimestamp(now_ns // _NS_PER_S, UTC):%Y-%m-%d}"
-
-
 def month_start_ns(month: str) -> int:
     """Give the time, in ns since 1970, at which a month ("2026-11", UTC) began."""
     year, number = month.split("-")

@@ -22,7 +22,7 @@ from recfs.errors import RowRefused
 from recfs.ports.batch import Batch
 from recfs.ports.figures import FiguresProof
 from recfs.ports.rows import NodeRow, ObjectRow
-from recfs.services.counting import Counting
+from recfs.services.figures.counting import Counting
 from tests.contract.catalogue_contract import held, row
 
 DIRS = [

@@ -12,7 +12,7 @@ from recfs.core.figures.costs import GIB
 from recfs.core.retention import Now
 from recfs.errors import InvalidArgument, NotFound
 from recfs.fs.attributes import Changes
-from recfs.services.counting import Surveys
+from recfs.services.figures.surveys import Surveys
 from tests.helpers.reports import answer_of
 
 from .build import OPERATOR, REC, Filesystem

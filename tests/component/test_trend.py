@@ -11,7 +11,7 @@ import pytest
 from recfs import upkeep
 from recfs.core.figures.counters import RECOUNT_DUE
 from recfs.errors import Busy, InvalidArgument
-from recfs.services.counting import Days
+from recfs.services.figures.days import Days
 
 from .build import Filesystem
 

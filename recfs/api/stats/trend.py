@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recfs.clock import SystemClock, boot_id
 from recfs.core.figures.categories import Category
-from recfs.core.quota import day_of
+from recfs.core.figures.counters import day_of
 from recfs.errors import Busy, InvalidArgument
 
 if TYPE_CHECKING:

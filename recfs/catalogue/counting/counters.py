@@ -5,7 +5,7 @@ rows are not taken, what is counted is what is written. What was written last is
 
 A directory that becomes another place (moved to another user, say, or from `video` to `audio`) takes all files below it
 to other counters. These are read and counted in the same transaction, up to MOVED_FILES. Of more the batch only notes
-that the counters are to be counted anew (RECOUNT_DUE), which is done in a thread (`services/counting.py`).
+that the counters are to be counted anew (RECOUNT_DUE), which is done in a thread (`services/figures/`).
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -50,6 +51,11 @@ class MonthKey(NamedTuple):
 Key = FigureKey | MonthKey
 
 
+def day_of(now_ns: int) -> str:
+    """Give the day (UTC) of a time in ns since 1970 as "2026-11-29"."""
+    return f"{datetime.fromtimestamp(now_ns // 10**9, UTC):%Y-%m-%d}"
+
+
 def figure_of(name: bytes, place: Place, storage_class: str, *, here: bool) -> FigureKey:
     """The counter of a file in a directory that is *place*."""
     return FigureKey(place.user or "", category_in(place, name), here, storage_class)
@@ -72,4 +78,4 @@ def month_key(name: bytes, place: Place, mtime_ns: int) -> MonthKey | None:
     return MonthKey(place.user, month_of(mtime_ns))
 
 
-__all__ = ["RECOUNT_DUE", "FigureKey", "Key", "MonthKey", "category_in", "figure_of", "month_key"]
+__all__ = ["RECOUNT_DUE", "FigureKey", "Key", "MonthKey", "category_in", "day_of", "figure_of", "month_key"]

@@ -1,1 +1,6 @@
-"""Who is told of the kernel's requests: how (watched), and what they are to the audit log (acts)."""
+"""Who is told of the kernel's requests.
+
+watched  how
+acts     what they are to the audit log
+live     counts while somebody looks
+"""

@@ -26,6 +26,15 @@ class Watched:
         """Tell *observer* of this handler's requests from now on."""
         self.watching[name] = (*self.watching.get(name, ()), observer)
 
+    def unwatch(self, observer: Observer) -> None:
+        """Tell *observer* nothing any more. A request that is under way may still be told of."""
+        for name, observers in list(self.watching.items()):
+            left = tuple(each for each in observers if each != observer)
+            if left:
+                self.watching[name] = left
+            else:
+                del self.watching[name]
+
 
 def tell(observers: tuple[Observer, ...], name: str, args: tuple[Any, ...], number: int, began_s: float) -> None:
     """Tell *observers* of a request that is over. Raises nothing."""
