@@ -341,6 +341,8 @@ class Tier(Subscriber):
         await self.journal.load(catalogue)
         for row in list(self.journal.rows.values()):
             await self._doubt(row, catalogue)
+            if row.error == OUTDATED and self.journal.upload_of(row.ino) is None:
+                self.journal.retry(row.id)  # a death has cut the next version off, perhaps
         self.copies.local_bytes = await catalogue.local_object_bytes()
 
     async def _doubt(self, row: JournalRow, catalogue: Catalogue) -> None:

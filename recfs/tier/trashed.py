@@ -56,7 +56,7 @@ class TrashedObjects:
             # Should the daemon die in between, or no answer come, what nobody knows of goes all the same.
             is_first = not self._journal.is_deleted(aside)
             if is_first:
-                self._journal.delete(aside, max(0.0, left_ns / _NS))
+                self._journal.delete(aside, max(0.0, left_ns / _NS), ino=row.ino)
             await self._tree.behind.durable()
             try:
                 info = await self._copied(row, aside, is_first=is_first)
@@ -150,6 +150,7 @@ class TrashedObjects:
         self.index.drop(row.gid)
         assert row.object_key is not None
         self._hurry(row.object_key)
+        self._hurry_all(row.ino)  # a copy that was to go aside, perhaps, of which nobody heard
 
     def give_up_copy(self, entry: Garbage | TrashRow) -> None:
         """Nobody wants a version any more whose bytes lie here, or that has none: the objects that its file had go now,
@@ -157,7 +158,11 @@ class TrashedObjects:
         them. Atomic.
         """
         self._hurry(key_for(entry.path))
-        for row_id in self._journal.deletions_of_file(entry.ino):
+        self._hurry_all(entry.ino)
+
+    def _hurry_all(self, ino: int) -> None:
+        """All that a file had in S3, under whatever key."""
+        for row_id in self._journal.deletions_of_file(ino):
             self._hurry(self._journal.rows[row_id].key)
 
     def _hurry(self, key: str) -> None:

@@ -13,11 +13,12 @@ from recfs.core.model import State
 from recfs.disk.home import publisher
 
 from .build import REC, Filesystem, pattern
-from .far import until
-from .test_tier import FILE, MIB, evict, fs, stored
+from .far import ask, until
+from .test_tier import FILE, MIB, evict, fs, stored, tiered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 __all__ = ["fs"]
 OTHER = f"{REC}/deep/er/other"
@@ -144,3 +145,31 @@ async def test_a_rename_over_an_evicted_file_gives_old_or_new_after_a_crash(fs: 
     assert await fs.read(FILE) == (b"new" if closed else b"old")
     assert stored(fs) == {FILE: b"new" if closed else b"old"}
     assert fs.account() == (3, 1)
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["overwritten", "removed"])
+async def test_a_version_that_was_fetched_and_had_not_come_home_stays_in_the_trash(
+    nursery: trio.Nursery, place: Path, kept: bool
+) -> None:
+    """Its bytes lie where they arrived, and a death comes before they are in the trash."""
+    fs = tiered(nursery, place, trash={"retention": 3600.0})
+    await fs.start()
+    await fs.write(FILE, pattern(5000))
+    await fs.drain()
+    found = await evict(fs)
+    fs.parts.publisher.publish_some = trio.lowlevel.checkpoint  # type: ignore[method-assign]
+    assert await fs.read(FILE) == pattern(5000)
+    await until(lambda: found.state is State.STORED)
+    if kept:
+        await fs.unlink(FILE)
+    else:
+        await fs.write(FILE, b"new")
+    await fs.parts.behind.durable()
+    await fs.crash()
+    await fs.reopen()
+    await fs.drain()
+    result = await ask(fs, "trash_restore", path=FILE, to=OTHER)
+    assert result["kept"] == []
+    assert await fs.read(OTHER) == pattern(5000)
+    assert fs.parts.problems.as_json() == []
+    await fs.stop()

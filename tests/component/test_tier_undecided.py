@@ -79,6 +79,10 @@ class Last:
         """Until S3 has done it."""
         await until(self._done.is_set)
 
+    def answer(self) -> None:
+        """It is heard after all."""
+        self._answer.set()
+
     async def die(self) -> None:
         """What is in the catalogue by now is all that is left; the next daemon starts."""
         await self.carried_out()
@@ -204,3 +208,18 @@ async def test_a_reader_knows_an_object_again_whose_row_nobody_put_right(fs: Fil
     assert found.object is not None
     assert found.object.etag == "another"
     assert found.state in (State.STORED, State.FETCHING)
+
+
+async def test_what_was_stored_too_late_goes_when_a_death_cuts_the_next_version_off(fs: Filesystem) -> None:
+    """It was to be replaced; now nothing comes that would."""
+    last = Last(fs, "put_file")
+    await fs.write(FILE, NEW)
+    await last.carried_out()
+    await cut_off(fs)
+    last.answer()
+    await until(lambda: fs.rows("select count(*) from journal where kind = 'delete'") == [1])
+    await fs.crash()
+    await fs.reopen()
+    assert await fs.state(FILE) == "incomplete"
+    await until(lambda: stored(fs) == {})
+    await row_and_object(fs)

@@ -10,6 +10,7 @@ import pytest
 
 from recfs.fs.attributes import Changes
 from recfs.ports.object_errors import RequestRefused, ServerFault, Unreachable
+from recfs.tier.trashed import TRASH
 from recfs.tier.uploads.holders import ASIDE
 
 from .build import OPERATOR, REC, Filesystem, pattern
@@ -154,3 +155,16 @@ async def test_a_version_whose_object_got_another_etag_is_kept_all_the_same(
     assert stored(fs)[FILE] == NEW
     assert (await ask(fs, "trash_restore", path=FILE, to=MOVED))["kept"] == []
     assert await fs.read(MOVED) == OLD
+
+
+@pytest.mark.may_log("the answer was lost|next try in")
+async def test_a_copy_aside_of_which_nobody_heard_leaves_the_bucket_with_the_purge(fs: Filesystem) -> None:
+    """It made room for another file's upload, which has not come so far."""
+    await evict(fs)
+    await fs.unlink(FILE)
+    bucket(fs).fail("copy", Unreachable("the answer was lost"), times=1000, after=True)
+    await fs.write(FILE, NEW)
+    await until(lambda: any(row.attempts for row in fs.tier.journal.rows.values()))
+    assert any(key.startswith(TRASH) for key in stored(fs))
+    await ask(fs, "trash_purge", all=True)
+    await until(lambda: not any(key.startswith(TRASH) for key in stored(fs)))

@@ -18,8 +18,10 @@ from tests.crash.promises import WHOLE, Seen
 from tests.fuse.harness import Mount
 from tests.fuse.s3 import S3
 
-SETTLED_S = 20.0
-"""In which the home tree and the bucket have to follow, once nobody works."""
+SETTLED_S = 30.0
+"""What is wrong with home tree or bucket is a fault once it has been the same for so long, while nobody works …"""
+LONGEST_S = 180.0
+"""… or anything has been wrong for so long. How fast a machine works it off is nothing that is tested here."""
 
 
 # --- the mount -------------------------------------------------------------------------------------------------------
@@ -84,9 +86,15 @@ def _node(seen: Seen) -> Node:
 
 
 def soon(check: Callable[[], str | None]) -> str | None:
-    """What is still wrong after some time."""
-    deadline = time.monotonic() + SETTLED_S
-    while (wrong := check()) is not None and time.monotonic() < deadline:
+    """What is still wrong when nothing changes about it any more."""
+    began = changed = time.monotonic()
+    before = None
+    while (wrong := check()) is not None:
+        now = time.monotonic()
+        if wrong != before:
+            before, changed = wrong, now
+        if now - changed > SETTLED_S or now - began > LONGEST_S:
+            break
         time.sleep(0.1)
     return wrong
 
@@ -130,6 +138,12 @@ def bucket_fault(store: Mount, s3: S3) -> str | None:
         if hashlib.sha256(s3.data(key)).digest() != sha256:
             return f"the object {key} is not what its row says"
     return None
+
+
+def objects_of(store: Mount) -> set[str]:
+    """The keys under which S3 should have something."""
+    with contextlib.closing(sqlite3.connect(f"file:{store.root}/.recfs/catalogue.db?mode=ro", uri=True)) as db:
+        return {key for (key,) in db.execute("select key from object")}
 
 
 def lost_and_found(store: Mount, explained: list[Version]) -> list[str]:

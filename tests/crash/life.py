@@ -38,8 +38,12 @@ ROOTS = ("7", "8")
 SHOWN = {f"s{number}": pattern(number, 5000 + number) for number in range(6)}
 KEPT_S = 5.0
 """How long these daemons fear that a request without an answer is carried out."""
-END_S = 30.0
+END_S = 60.0
 """In which a worker has to end whose daemon is dead."""
+WORK_S = 60.0
+"""So long a life lasts at most for the sake of `Kind.least_calls`."""
+KINDS = 3
+"""What the operator has done then, of all that it does."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Kind:
     deletes: bool = False
     """Without that: what lies about without a row is removed, and not adopted."""
     longest_s: float = 2.5
+    least_calls: int = 0
+    """A life lasts until the users together have made so many, and the operator has done something of several kinds."""
 
     def __str__(self) -> str:
         words = [f"passthrough {self.mode}", self.disk, "with S3" if self.s3 else "without S3"]
@@ -317,6 +323,14 @@ class Lives:
             time.sleep(max(0.0, began + at - time.monotonic()))
             happen()
         time.sleep(max(0.0, began + seconds - time.monotonic()))
+        while not self._have_worked(hired) and time.monotonic() < began + WORK_S:
+            time.sleep(0.05)
+
+    def _have_worked(self, hired: list[Hired]) -> bool:
+        """Whether it was long enough, on a machine of any speed."""
+        least = self.kind.least_calls
+        calls = sum(len(journal.read(each.journal).calls) for each in hired) if least else 0
+        return calls >= least and (not least or len(self.steward.happened) >= KINDS)
 
     def _kill_worker(self, victim: Hired) -> None:
         self.happened["workers killed"] += 1

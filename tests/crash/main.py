@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import os
 import random
 import signal
@@ -17,6 +18,7 @@ from tests.crash.life import Kind, lives
 from tests.fuse.harness import remove_tree
 from tests.fuse.s3 import bucket, moto
 from tests.helpers.disks import disk
+from tests.helpers.userns import leave_fuse_mounts
 
 MIB = 1 << 20
 ROOMY, TIGHT = 16_384 * MIB, 160 * MIB
@@ -44,6 +46,7 @@ def kind_of(seed: int, asked: argparse.Namespace) -> Kind:
         rough=rough if asked.rough is None else asked.rough,
         keep=asked.keep_open,
         longest_s=asked.longest,
+        least_calls=asked.least_calls,
     )
 
 
@@ -99,6 +102,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="one store only: that of an earlier run")
     parser.add_argument("--lives", type=int, default=LIVES, help=f"lives of each store (default: {LIVES})")
     parser.add_argument("--longest", type=float, default=2.5, help="seconds of work in a life, at most")
+    parser.add_argument("--least-calls", type=int, default=0, help="a life lasts until users have made so many")
     parser.add_argument("--keep-open", action="store_true", help="users keep files open over the daemon's death")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()), help="where faulty stores are kept")
     parser.add_argument("--dir", type=Path, default=Path("/dev/shm"), help="where (default: /dev/shm)")
@@ -111,6 +115,8 @@ def main() -> int:
     if os.geteuid():
         print("crash: run as root: it works as several users, on disks of its own", file=sys.stderr)
         return 2
+    # A copy of its mounts in the namespace of another process would keep its daemons from ending, and writers open.
+    leave_fuse_mounts(ctypes.CDLL(None, use_errno=True))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # who ends it early leaves no mount behind
     end = time.monotonic() + asked.minutes * 60
     totals: Counter[str] = Counter()

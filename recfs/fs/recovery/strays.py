@@ -54,16 +54,17 @@ class Strays:
 
     async def adopt_all(self, *, same_boot: bool) -> None:
         """Give every one of them a place: under its label's name, or in lost+found. Files that were removed go."""
-        known = {entry.staging for entry in self._tree.garbage.values()} | await self._tree.catalogue.staged()
-        of_files = {node.staging for node in self._tree.nodes.values() if isinstance(node, FileNode)}
-        known |= of_files
+        # What was fetched may have lost its name since, or be fetched to be changed.
+        named = {entry.staging for entry in self._tree.garbage.values()}
+        named |= {node.staging for node in self._tree.nodes.values() if isinstance(node, FileNode)}
+        known = named | await self._tree.catalogue.staged()
         # Of several overwrites of one file the one counts that was closed last; what nobody closed changes nothing.
         for found in sorted(self._found.staging.values(), key=lambda found: when_labelled(found, same_boot=same_boot)):
             with self._found.aside(("staging", found.id), f"staging/{found.id}"):
                 if found.id not in known and self._is_spare(found.label or b""):
                     self._store.drop_staging([found.id])
                 elif found.label is not None and found.label.startswith(FETCH_LABEL):
-                    if found.id not in of_files:  # it may have been fetched to be changed
+                    if found.id not in named:
                         self._store.drop_staging([found.id])  # a partial copy of what S3 has
                 elif found.id in known:
                     continue
