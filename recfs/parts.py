@@ -388,7 +388,7 @@ async def _build(
         partial(upkeep.is_written, vfs, lambda: committer.busy_with > committer.failing),
     )  # fmt: skip
     draining = Draining(tree, tier, committer, unhashed, publisher)
-    users = Users(vfs, kernel, reports, operators, gives_owners=store.gives_owners)
+    users = Users(vfs, kernel, reports, operators, store.root, gives_owners=store.gives_owners)
     s3_services, far_work = None, None
     if tier is not None and tier_run is not None:
         s3_services = remote.build(config, tier, tree, CommittedFiles(backing_files, places, store), md5s)

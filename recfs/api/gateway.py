@@ -30,7 +30,7 @@ def gateway(section: GatewaySection, handlers: Mapping[str, Handler], observing:
     gid = section.group if section.group is not None else -1
     return ControlServer(
         section.socket, handlers, waiting=WAITING, observer=acts_of(observing, VIA),
-        offer=Offer(frozenset(section.methods), section.mode, gid), max_connections=section.max_connections,
+        offer=Offer(frozenset(section.methods), int(section.mode, 8), gid), max_connections=section.max_connections,
     )  # fmt: skip
 
 

@@ -14,8 +14,8 @@ _NAME_MAX_BYTES = 240
 """The socket is made under its name with a process id behind it."""
 
 
-def _mode(value: object) -> int:
-    """The mode of a socket, as a number or in octal digits."""
+def _mode(value: object) -> str:
+    """The mode of a socket in octal digits, as it is written; TOML's 0o660 will do."""
     mode = value
     if isinstance(value, str):
         digits = value.removeprefix("0o")
@@ -24,7 +24,7 @@ def _mode(value: object) -> int:
         raise ValueError('permission bits in octal digits and quotes, such as "0660"')
     if mode & _OWNER != _OWNER or mode & ~_ALL:
         raise ValueError(f'{mode:#o}: "0600", "0660" for a group, or "0666" for every user of the machine')
-    return mode
+    return f"{mode:04o}"
 
 
 def _methods(methods: tuple[str, ...]) -> tuple[str, ...]:
@@ -45,8 +45,8 @@ class GatewaySection(Section):
         default=None, description="where a second control socket lies; none: there is none"
     )
     group: Gid | None = Field(default=None, description="group that it belongs to; none: the daemon's")
-    mode: Annotated[int, BeforeValidator(_mode)] = Field(
-        default=0o660, description="permission bits: who may write to it may ask"
+    mode: Annotated[str, BeforeValidator(_mode)] = Field(
+        default="0660", description="permission bits: who may write to it may ask"
     )
     methods: Annotated[tuple[str, ...], AfterValidator(_methods)] = Field(
         default=GATEWAY_METHODS, description="control methods that are answered there"

@@ -14,6 +14,7 @@ from recfs.core.layout import Role
 from recfs.errors import Busy, Exists, InvalidArgument, NotEmpty, NotFound, NotPermitted
 from recfs.fs.attributes import Changes
 from recfs.fs.caller import Caller
+from recfs.services.access import users
 from recfs.services.access.users import Users
 from recfs.state.nodes import DirNode, LinkNode
 
@@ -257,9 +258,9 @@ async def test_what_is_not_given_stays(fs: Filesystem) -> None:
 
 
 async def test_a_daemon_that_cannot_give_files_away_says_so(fs: Filesystem) -> None:
-    users = Users(fs.vfs, fs.kernel, fs.parts.reports, frozenset({0}), gives_owners=False)
+    unable = Users(fs.vfs, fs.kernel, fs.parts.reports, frozenset({0}), fs.root, gives_owners=False)
     with pytest.raises(NotPermitted, match="root"):
-        await users.add("5", 10005, None, None)
+        await unable.add("5", 10005, None, None)
 
 
 # --- it stays ---------------------------------------------------------------------------------------------------------
@@ -338,6 +339,34 @@ async def test_a_user_with_files_is_refused_and_nothing_changes(fs: Filesystem) 
     assert await fs.read("temp/5/9/a") == b"data"
     assert await owned(fs, "users/5") == Owner(10005, 10005, 0o700)
     await told_of(fs, "5")
+
+
+async def test_a_file_that_comes_meanwhile_is_not_removed_and_the_user_is_let_in_again(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process of the user's that is inside goes on, whatever the mode of the directory above is by then."""
+    await add(fs, mode=0o2770)
+    await fs.vfs.mkdir(*await fs.folder("users/5/recordings/142"), 0o755, FIVE)
+    remove = fs.vfs.trees.remove
+
+    async def late(folder: DirNode, **options: Any) -> Any:
+        if folder.path == "users/5":
+            await fs.write("users/5/recordings/142/late", b"data", caller=FIVE)
+        return await remove(folder, **options)
+
+    monkeypatch.setattr(fs.vfs.trees, "remove", late)
+    with pytest.raises(Busy):
+        await ask(fs, "user_remove", user="5")
+    assert await fs.read("users/5/recordings/142/late") == b"data"
+    assert await owned(fs, "users/5") == Owner(10005, 10005, 0o2770)
+    await told_of(fs, "5")
+
+
+async def test_a_store_that_users_can_enter_is_told(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (await add(fs))["notes"] == []
+    monkeypatch.setattr(users, "is_exposed", lambda root: root == fs.root)
+    (note,) = (await add(fs))["notes"]
+    assert "chmod 700" in note
 
 
 async def test_delete_removes_all_and_gives_the_quota_back(fs: Filesystem) -> None:

@@ -96,6 +96,9 @@ def test_commands_ask_there_where_the_store_is_closed(store: Mount, socket: Path
     refused = command("quota", "set", "5", "--max-files", "1")
     assert (refused.returncode, "'quota_set' is not offered on this socket" in refused.stderr) == (7, True)
     assert store.quota("5")["own_limits"]["max_files"] is None
+    store.umount()
+    alone = command("quota", "show", "5")
+    assert (alone.returncode, "no recfs daemon listens" in alone.stderr) == (6, True), alone.stderr
 
 
 def test_a_socket_that_cannot_be_made_is_a_problem_and_comes_later(store: Mount, outside: Path) -> None:

@@ -109,8 +109,13 @@ class Store:
 
         Who may not look for that one asks on the socket of [gateway], if there is one.
         """
-        own, other = self.root / INTERNAL_DIR / "control.sock", self.config.gateway.socket
-        return ControlClient(other if other is not None and _is_hidden(own) else own, timeout_s)
+        other = self._gateway()
+        return ControlClient(other or self.root / INTERNAL_DIR / "control.sock", timeout_s)
+
+    def _gateway(self) -> Path | None:
+        """The second socket, where there is one and the store's own is not for this user."""
+        other = self.config.gateway.socket
+        return other if other is not None and _is_hidden(self.root / INTERNAL_DIR / "control.sock") else None
 
     def call(self, method: str, **params: Any) -> Any:
         """Return the result of a daemon method, whoever computes it.
@@ -125,6 +130,8 @@ class Store:
             with self._heard_of(method):
                 return self.client(patience_s).call(method, **params)
         except DaemonNotRunning as exc:
+            if self._gateway() is not None:
+                raise  # who does not get at the socket does not get at the catalogue
             if method in _LIVE_ONLY:
                 self._require_catalogue()
                 raise DaemonNotRunning(f"no daemon runs on {self.root}; {_LIVE_ONLY[method]}") from exc

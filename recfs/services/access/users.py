@@ -17,12 +17,25 @@ import trio
 from recfs.core.access.owners import DEFAULT_MODE, Owner, check_owner
 from recfs.core.layout import is_id
 from recfs.core.retention import Now, protected
-from recfs.errors import Busy, Exists, InvalidArgument, NotADirectory, NotEmpty, NotFound, NotPermitted, TryAgain
+from recfs.errors import (
+    Busy,
+    Exists,
+    InvalidArgument,
+    NotADirectory,
+    NotEmpty,
+    NotFound,
+    NotPermitted,
+    RecfsError,
+    TryAgain,
+)
 from recfs.fs.attributes import Changes
 from recfs.fs.caller import Caller
 from recfs.state.nodes import DirNode
+from recfs.stores.presence import is_exposed
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from recfs.fs.vfs import Vfs
     from recfs.ports.kernel import KernelCache
     from recfs.ports.reports import Reports, Snapshot
@@ -63,9 +76,11 @@ class Users:
     """Adds and removes them, one at a time."""
 
     def __init__(
-        self, vfs: Vfs, kernel: KernelCache, reports: Reports, operators: frozenset[int], *, gives_owners: bool
-    ) -> None:
+        self, vfs: Vfs, kernel: KernelCache, reports: Reports, operators: frozenset[int], root: Path,
+        *, gives_owners: bool,
+    ) -> None:  # fmt: skip
         """*gives_owners*: whether the daemon can give files to others (chown(2))."""
+        self._root = root
         self._vfs = vfs
         self._tree = vfs.tree
         self._kernel = kernel
@@ -97,6 +112,8 @@ class Users:
                 notes.append(
                     f"what lies in users/{user} keeps its owners; chown -R {owner.uid}:{owner.gid} gives it away"
                 )
+            if is_exposed(self._root):
+                notes.append(f"users can enter {self._root} and work past the mount and its quotas: chmod 700 it")
             account.owner = owner
             self._vfs.behind.account(account)
             await self._vfs.behind.durable()
@@ -190,9 +207,7 @@ class Users:
             closed = Owner(*self._tree.owner, CLOSED)
             for folder in own:
                 await self._describe(folder, closed)
-            removed = 0
-            for folder in own if fate is not Fate.KEEP else ():
-                removed += await self._vfs.trees.remove(folder)
+            removed = await self._empty(own, account, fate)
             before, account.owner = account.owner, None
             self._vfs.behind.account(account)
             await self._settled()
@@ -203,6 +218,21 @@ class Users:
             "user": user, "uid": before.uid if before is not None else None, "removed_files": removed,
             "removed_bytes": size if not left else 0, "kept_files": files if left else 0, "left": left,
         }  # fmt: skip
+
+    async def _empty(self, own: list[DirNode], account: Account, fate: Fate) -> int:
+        """Remove what is to go; how many files went. Raises Busy, and all is open again, where a file has come that
+        nobody said anything of: a process of the user's may be inside.
+        """
+        if fate is Fate.KEEP:
+            return 0
+        if fate is Fate.DELETE:
+            return sum([await self._vfs.trees.remove(folder) for folder in own])
+        try:
+            return sum([await self._vfs.trees.remove(folder, keep=_has_files) for folder in own])
+        except RecfsError:
+            if account.owner is not None:
+                await self._give(account.user, account.owner)
+            raise
 
     async def _refuse_kept(self, user: str) -> None:
         await self._vfs.behind.flush()
@@ -234,6 +264,10 @@ class Users:
         await self._vfs.behind.durable()
         with trio.move_on_after(KERNEL_FLUSH_S):
             await self._kernel.flush()
+
+
+def _has_files(folder: DirNode) -> bool:
+    return folder.rfiles > 0
 
 
 def _require_id(user: str) -> None:
