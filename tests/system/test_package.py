@@ -218,10 +218,13 @@ def debian_tools(tmp_path: Path) -> dict[str, str]:
     """An environment in which the maintainer scripts find Debian's tools, which only note how they are called."""
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name in ("py3compile", "py3clean", "systemctl"):
+    for name in ("py3compile", "py3clean", "systemctl", "recfs"):
         (programs / name).write_text(f'#!/bin/sh\necho "{name} $*" >>{tmp_path}/called\n')
         (programs / name).chmod(0o755)
     (tmp_path / "called").touch()
+    lists = 'case "$1" in list-units) echo "recfs@main.service loaded active running recfs store main";; esac\n'
+    with (programs / "systemctl").open("a") as script:
+        script.write(lists)
     return {"PATH": f"{programs}:{os.environ['PATH']}"}
 
 
@@ -249,6 +252,20 @@ def test_the_package_is_not_removed_under_a_mount_that_was_made_by_hand(
     subprocess.run(remove, env=debian_tools, check=True)
     assert "py3clean -p recfs" in (tmp_path / "called").read_text()
     assert "rm " not in (DEBIAN / "recfs.prerm").read_text()
+
+
+@pytest.mark.needs("unshare")
+@pytest.mark.parametrize("before", ["0.9-1+deb12", ""])
+def test_after_an_upgrade_new_processes_go_on_with_the_mounts_of_the_unit(
+    tmp_path: Path, debian_tools: dict[str, str], before: str
+) -> None:
+    with_systemd = 'mount -t tmpfs none /run; mkdir -p /run/systemd/system; exec sh "$@"'
+    script = [DEBIAN / "recfs.postinst", "configure", before]
+    subprocess.run(["unshare", "-m", "sh", "-ec", with_systemd, "sh", *script], env=debian_tools, check=True)
+    called = (tmp_path / "called").read_text().splitlines()
+    assert "py3compile -p recfs /usr/lib/recfs" in called
+    assert called.count("recfs upgrade --config /etc/recfs/main.conf") == int(bool(before))
+    assert not [line for line in called if re.search(r"\b(stop|restart|kill)\b", line)]
 
 
 def test_the_package_has_the_version_and_names_of_the_program() -> None:
