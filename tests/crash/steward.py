@@ -63,6 +63,9 @@ class Steward:
         self._wrong: list[str] = []
         self._names = 0
         self._corrupt: set[int] = set()
+        """Files of which a byte was turned, and which are not verified yet …"""
+        self._turned: set[int] = set()
+        """… and all of them, ever."""
         self._cut_off: dict[str, Thing] = {}
         """Files of which a death has left the beginning."""
         self._thread: threading.Thread | None = None
@@ -310,6 +313,7 @@ class Steward:
             if state != "stored" or not home.is_file():
                 continue
             self._corrupt.add(each.serial)
+            self._turned.add(each.serial)
             turn(home, self._chance.randrange(each.size))
             self._verify_all()
 
@@ -449,11 +453,23 @@ class Steward:
                 yield path, len(content)
 
     def take_out(self) -> None:
-        """Take out of lost+found what was put there by rights, as people do, with the directories it was in."""
-        for path, _ in list(self._lost()):
+        """Take out of lost+found what was put there by rights, as people do, with the directories it was in; so are the
+        bad bytes of what was repaired.
+        """
+        bad = [path for path in (self._store.root / ".recfs/lost+found").glob("corrupt-*") if self._was_turned(path)]
+        for path in [*bad, *(path for path, _ in self._lost())]:
             path.unlink()
             if path.parent.name.startswith("dir-") and not any(path.parent.iterdir()):
                 path.parent.rmdir()
+
+    def _was_turned(self, path: Path) -> bool:
+        """Whether it is one of its files but for a byte, which it turned itself."""
+        content = path.read_bytes()
+        return any(
+            thing.serial in self._turned and thing.size == len(content)
+            and sum(one != other for one, other in zip(thing.content, content, strict=True)) == 1
+            for thing in self.fates.things.values()
+        )  # fmt: skip
 
     def end(self) -> list[str]:
         """Remove everything for good; what is left of it."""
