@@ -171,7 +171,7 @@ def quiet_for_s(name: bytes, finding: Finding, seen: Seen | None, quiet_s: float
     """
     if finding is Finding.NEW and seen is not None and seen.format == stat.S_IFDIR:
         return min(quiet_s, FOLDER_QUIET_S)
-    return quiet_s * UNFINISHED_TIMES if _UNFINISHED(name) else quiet_s
+    return quiet_s * UNFINISHED_TIMES if name[:1] == b"." and _UNFINISHED(name) else quiet_s
 
 
 def refusal(seen: Seen, *, links_count: bool = True, owned_by: int | None = None) -> str | None:

@@ -85,14 +85,19 @@ class AtHand:
         self._store = store
         self._fd: int | None = None
 
-    def seen(self, path: bytes, home_ino: int | None, name: bytes) -> Seen | None:
-        """What is called *name* in the directory, which lies at *path* if it is not open yet; None: nothing is, or no
-        such directory. Raises OSError.
-        """
+    @property
+    def is_open(self) -> bool:
+        """Whether it was found."""
+        return self._fd is not None
+
+    def open(self, path: bytes, home_ino: int | None) -> None:
+        """Open it, if it lies at *path*. Raises OSError."""
+        self._fd = _open(self._store, path, home_ino)
+
+    def seen(self, name: bytes) -> Seen | None:
+        """What is called *name* in the directory; None: nothing is, or there is no such directory. Raises OSError."""
         if self._fd is None:
-            self._fd = _open(self._store, path, home_ino)
-            if self._fd is None:
-                return None
+            return None
         try:
             return seen(os.stat(name, dir_fd=self._fd, follow_symlinks=False))
         except FileNotFoundError:

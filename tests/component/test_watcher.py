@@ -608,3 +608,34 @@ async def test_files_with_several_names_are_looked_at_without_any_wait(watched: 
     (home / "linked").rename(home / "other")
     await watched.seen(lambda: list(watched.problems()) == [f"{REC}/other"])
     assert "2 hard links" in watched.problems()[f"{REC}/other"]
+
+
+async def test_what_is_adopted_is_not_touched(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is hashed and committed, its name is on stable storage before, and nothing is left for the publisher to do."""
+    fs, job = watched.fs, watched.home / REC / "job"
+    synced: list[bytes] = []
+    sync = type(fs.parts.store.beneath).sync
+
+    def noted(self: object, folder: bytes, **how: bool) -> None:
+        synced.append(folder)
+        sync(self, folder, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(fs.parts.store.beneath), "sync", noted)
+    job.mkdir()
+    await watched.seen(lambda: watched.count("adopted") == 1)
+    await fs.drain()
+    synced.clear()
+    for number in range(3):
+        (job / f"new{number}").write_bytes(b"new")
+        os.chmod(job / f"new{number}", 0o604)
+        os.utime(job / f"new{number}", ns=(5, 1_700_000_000_000_000_007))
+    before = {path: path.stat().st_ctime_ns for path in job.iterdir()}
+    await watched.seen(lambda: watched.count("adopted") == 4)
+    await fs.drain()
+    assert {path: path.stat().st_ctime_ns for path in job.iterdir()} == before
+    assert os.fsencode(job) in synced
+    for number in range(3):
+        assert await fs.state(f"{REC}/job/new{number}") == "committed"
+        node = await fs.node(f"{REC}/job/new{number}")
+        assert (node.pending, node.mode, node.mtime_ns) == (0, 0o604, 1_700_000_000_000_000_007)
+    await fs.assert_consistent()

@@ -316,7 +316,8 @@ class Committer(Subscriber):
         path = self._places.local(node)
         moving = node.staging is None and self._publisher.touches(self._places.way(node))
         ticket.read_at = None if moving else path
-        return Source(path, node.body is None or not node.body.writable, node.untouched)
+        alone = node.body is None or not node.body.writable
+        return Source(path, alone, node.untouched, in_place=node.staging is None)
 
     async def _commit(self, batch: list[Ticket], digests: list[Digest]) -> None:
         done: list[Ticket] = []
@@ -372,7 +373,8 @@ class Committer(Subscriber):
         node.enter(State.COMMITTED)
         node.sha256, node.md5, node.home_ino = digest.sha256, digest.md5, digest.st_ino
         node.promised, node.untouched = 0, None
-        node.pending |= Pending.MOVE
+        if node.pending or digest.attributes != (node.mode, node.uid, node.gid, node.mtime_ns):
+            node.pending |= Pending.MOVE  # else it is at its place as its row says, as when others have put it there
         self._tree.events.committed(node)
         self._behind.node(node)
         return True

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -63,6 +64,8 @@ class Digest:
     size_bytes: int = 0
     st_ino: int = 0
     error: OSError | None = None
+    attributes: tuple[int, int, int, int] | None = None
+    """Mode bits, owner, group and time of modification of a file that lies at its place; None of another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ class Source:
     untouched: Untouched | None = None
     md5: bool = True
     """Whether somebody needs that, too."""
+    in_place: bool = False
+    """It lies at its place in the home tree: its name and attributes are brought to stable storage with its bytes."""
 
 
 def digest_files(sources: Sequence[Source], store: LocalStore) -> list[Digest]:
@@ -85,7 +90,28 @@ def digest_files(sources: Sequence[Source], store: LocalStore) -> list[Digest]:
     if grouped:
         store.sync_all()
     buffer = memoryview(bytearray(CHUNK_BYTES if len(sources) == 1 else 64 << 10))
-    return [_digest(source, store, buffer, sync=not grouped) for source in sources]
+    folders = {os.path.dirname(source.path) for source in sources if source.in_place and not grouped}
+    unsynced = {folder: error for folder in folders if (error := _unsynced(folder, store)) is not None}
+    return [
+        Digest(error=unsynced[folder])
+        if source.in_place and (folder := os.path.dirname(source.path)) in unsynced
+        else _digest(source, store, buffer, sync=not grouped)
+        for source in sources
+    ]
+
+
+def _unsynced(folder: bytes, store: LocalStore) -> OSError | None:
+    """Bring the names in a directory to stable storage; what went wrong."""
+    try:
+        store.beneath.sync(folder)
+    except OSError as error:
+        return error
+    return None
+
+
+def _sync(source: Source, fd: int) -> None:
+    """To stable storage: with mode, owner and time of modification, too, where nobody is going to set them after it."""
+    (os.fsync if source.in_place else os.fdatasync)(fd)
 
 
 def _dirty_bytes() -> int:
@@ -103,17 +129,22 @@ def _digest(source: Source, store: LocalStore, buffer: memoryview, *, sync: bool
         fd = _open(source, store)
         try:
             if sync:
-                os.fdatasync(fd)
+                _sync(source, fd)
             info = os.fstat(fd)
             if (known := _known(source, info)) is not None:
                 return known
             sha256, md5 = hashlib.sha256(), _md5(source)
             size = _pass(fd, buffer, sha256, md5)
-            return Digest(sha256.digest(), md5.digest() if md5 is not None else None, size, info.st_ino)
+            return _found(source, info, sha256.digest(), md5.digest() if md5 is not None else None, size)
         finally:
             os.close(fd)
     except OSError as error:
         return Digest(error=error)
+
+
+def _found(source: Source, info: os.stat_result, sha256: bytes, md5: bytes | None, size_bytes: int) -> Digest:
+    attributes = (stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid, info.st_mtime_ns) if source.in_place else None
+    return Digest(sha256, md5, size_bytes, info.st_ino, attributes=attributes)
 
 
 def _md5(source: Source) -> Hash | None:
@@ -147,7 +178,7 @@ def _known(source: Source, info: os.stat_result) -> Digest | None:
     if before is None or not before.sha256 or not (before.md5 or not source.md5):
         return None
     if before.describes(info.st_size, info.st_mtime_ns):
-        return Digest(before.sha256, before.md5, info.st_size, info.st_ino)
+        return _found(source, info, before.sha256, before.md5, info.st_size)
     return None
 
 
@@ -194,18 +225,18 @@ class Pass:
         try:
             fd = _open(self.source, store)
             try:
-                return self._go_on(fd, slice_s, others_wait)
+                return self._go_on(store, fd, slice_s, others_wait)
             finally:
                 os.close(fd)
         except OSError as error:
             return Digest(error=error)
 
-    def _go_on(self, fd: int, slice_s: float, others_wait: Callable[[], bool]) -> Digest | None:
+    def _go_on(self, store: LocalStore, fd: int, slice_s: float, others_wait: Callable[[], bool]) -> Digest | None:
         info = os.fstat(fd)
         if _mark(info) != self._seen:
             self._begin(info)
         if not self._synced:
-            if not self._sync(fd, info.st_size):
+            if not self._sync(store, fd, info.st_size):
                 return None
             info = os.fstat(fd)
             self._begin(info, synced=True)
@@ -223,7 +254,7 @@ class Pass:
             if self.done_bytes < end:
                 return None
             md5 = self._md5.digest() if self._md5 is not None else None
-            self._found = Digest(self._sha256.digest(), md5, end, info.st_ino)
+            self._found = _found(self.source, info, self._sha256.digest(), md5, end)
         return self._found
 
     def _begin(self, info: os.stat_result, *, synced: bool = False) -> None:
@@ -232,14 +263,16 @@ class Pass:
         self._seen, self.total_bytes, self._synced = _mark(info), info.st_size, synced
         self.done_bytes, self._only_zeros, self._found = 0, True, None
 
-    def _sync(self, fd: int, size: int) -> bool:
+    def _sync(self, store: LocalStore, fd: int, size: int) -> bool:
         """Bring it to stable storage; False when stopped before."""
         for offset in range(0, size, SYNC_STEP_BYTES) if size > SYNC_STEP_BYTES else ():
             if self.stopped or not flush_range(fd, offset, SYNC_STEP_BYTES):
                 break
         if self.stopped:
             return False
-        os.fdatasync(fd)
+        _sync(self.source, fd)
+        if self.source.in_place:
+            store.beneath.sync(os.path.dirname(self.source.path))
         return True
 
     def _feed(self, fd: int, end: int, *, sparse: bool, goes_on: Callable[[], bool]) -> int:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recfs.watch")
 
+TOLD = 5
+"""So many paths of what was taken over together are logged."""
 AT_ONCE = 20
 """So many entries are seen to before others have their turn."""
 HELD_S = 60.0
@@ -71,6 +73,9 @@ class Acts:
         self.tally: Counter[str] = Counter()
         """How many entries became what, since the start."""
         self._told: dict[str, list[str]] = {}
+        """Paths of the first few of each, while they are seen to …"""
+        self._counted: Counter[str] = Counter()
+        """… and how many they are."""
 
     async def act(self, folder: DirNode, names: list[bytes]) -> None:
         """See to entries of a directory. What fails is told, and the others go on."""
@@ -85,15 +90,21 @@ class Acts:
                         self._judging.failed(folder, name, error)
                         self._put_off((folder.ino, name), FAILED_S)
         for what, paths in self._told.items():
-            log.info("%d %s past recfs: %s%s", len(paths), what, ", ".join(paths[:5]), ", …" if paths[5:] else "")
+            count = self._counted[what]
+            log.info("%d %s past recfs: %s%s", count, what, ", ".join(paths), ", …" if count > len(paths) else "")
         self._told.clear()
+        self._counted.clear()
 
-    def _done(self, key: Key, what: str, path: str) -> None:
+    def _done(self, key: Key, what: str, entry: Node) -> None:
         self._candidates.drop(key, taken=True)
         self._judging.solved(key)
         self.tally[what] += 1
-        self._told.setdefault(what, []).append(path)
-        log.debug("%s past recfs: %s", what, path)
+        self._counted[what] += 1
+        told = self._told.setdefault(what, [])
+        if len(told) < TOLD:
+            told.append(entry.path)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s past recfs: %s", what, entry.path)
 
     async def _act_on(self, here: AtHand, folder: DirNode, name: bytes) -> None:
         key = (folder.ino, name)
@@ -112,7 +123,9 @@ class Acts:
             self._put_off(key, self._judging.quiet_s)  # where it was moved to may not have been looked at yet
             return
         # From here on nobody changes anything: what rows and disk say is of one moment.
-        seen = here.seen(self._places.home(folder), folder.home_ino, name)
+        if not here.is_open:
+            here.open(self._places.home(folder), folder.home_ino)
+        seen = here.seen(name)
         if not self._judging.is_ready(folder, name, entry, seen):
             return
         match candidate.finding:
@@ -121,10 +134,10 @@ class Acts:
             case Finding.CHANGED if isinstance(entry, FileNode) and seen is not None:
                 if self._is_left_alone(here, folder, name, seen):
                     self._rows.changed(entry, seen)
-                    self._done(key, "changed", entry.path)
+                    self._done(key, "changed", entry)
             case Finding.DESCRIBED if entry is not None and seen is not None:
                 self._rows.described(entry, seen)
-                self._done(key, "described", entry.path)
+                self._done(key, "described", entry)
             case Finding.RENUMBERED if isinstance(entry, DirNode) and seen is not None:
                 self._forget_watch(entry.ino)
                 self._rows.renumbered(entry, seen)
@@ -177,7 +190,7 @@ class Acts:
             source = (origin.parent.ino, origin.name)
             await self._rows.moved(origin, folder, name)
             self._candidates.drop(source)
-            self._done(key, "moved", origin.path)
+            self._done(key, "moved", origin)
             self._marks.entry(*source)  # something else may be there instead
             self._marks.entry(*key)  # with another mode, perhaps, than a user has given it meanwhile
             if isinstance(origin, DirNode):
@@ -191,7 +204,7 @@ class Acts:
             made = await self._rows.symlink(folder, name, self._target(folder, name), seen)
         else:
             made = self._rows.file(folder, name, seen)
-        self._done(key, "adopted", made.path)
+        self._done(key, "adopted", made)
 
     def _may_adopt(self, folder: DirNode, name: bytes, seen: Seen, *, is_moved: bool) -> None:
         """Raise IoFailure for what is left alone, and the reason."""
@@ -237,10 +250,9 @@ class Acts:
         elif isinstance(entry, DirNode) and not is_empty:
             self._empty(key, entry, seen)
         elif self._rows.gone(entry):
-            path = entry.path
             self._judging.hollow.pop(entry.ino, None)
             self._forget_watch(entry.ino)
-            self._done(key, "removed", path)
+            self._done(key, "removed", entry)
             if not isinstance(entry, DirNode) and not is_elsewhere:
                 self._missing.forgotten()
             if seen is not None:
@@ -250,7 +262,7 @@ class Acts:
         else:
             self._candidates.drop(key)
             if isinstance(entry, FileNode) and entry.state is State.EVICTED:
-                self._done(key, "evicted", entry.path)
+                self._done(key, "evicted", entry)
             elif isinstance(entry, FileNode):
                 raise IoFailure("its bytes are gone from the disk, and S3 has not got them: its name is kept")
 
