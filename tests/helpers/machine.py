@@ -69,6 +69,7 @@ FACTS: tuple[tuple[str, Callable[[], bool]], ...] = (
     (r"needs a small (ext4|tmpfs)", _no_small_disks),
     (r"needs /dev/fuse for every user", lambda: not has_sys_admin()),
     (r"needs a file system with mode 0x1[01] of fallocate", _no_zero_range),
+    (r"needs promtool", lambda: shutil.which("apt-get") is None),
     (r"needs a Python and a checkout that uid \d+ can read", _python_is_private),
 )
 """What a reason may begin with, and whether this machine lacks that. Programs are missing here for no reason at all:
