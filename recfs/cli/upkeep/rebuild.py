@@ -1,7 +1,6 @@
 """`recfs rebuild`: make the catalogue anew of what lies on the disk and in the bucket."""
 
 import dataclasses
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from recfs.cli.common import output
 from recfs.cli.common.exits import ExitCode
 from recfs.cli.common.help import Command
 from recfs.cli.common.options import Invocation, store_options
+from recfs.cli.common.progress import ProgressLine, to_go
 from recfs.cli.common.store import configured
 
 if TYPE_CHECKING:
@@ -87,24 +87,30 @@ def rebuild(ctx: click.Context, /, **chosen: Any) -> None:
 
 
 class _Teller:
-    """Tells on a terminal how far it is, in one line."""
+    """Tells how far it is: what a phase has done, how fast, and how long it will take where it is known of how much."""
 
     def __init__(self) -> None:
-        self._shows = sys.stderr.isatty()
-        self._told = ""
+        self._line = ProgressLine()
+        self._phase, self._began_s = "", 0.0
         self._next_s = 0.0
 
     def __call__(self, phase: str, done: int, total: int | None) -> None:
-        if self._shows and time.monotonic() >= self._next_s:
-            number = output.size(done) if phase.startswith("bytes") else output.count(done)
-            line = f"{phase.removeprefix('bytes ')}: {number}{f' of {total:,}' if total is not None else ''}"
-            click.echo(f"\r{line.ljust(len(self._told))}", nl=False, err=True)
-            self._told, self._next_s = line, time.monotonic() + _LOOK_S
+        now_s = time.monotonic()
+        if phase != self._phase:
+            self._phase, self._began_s = phase, now_s
+        if now_s < self._next_s:
+            return
+        self._next_s = now_s + _LOOK_S
+        told = output.size if phase.startswith("bytes") else output.count
+        took_s = now_s - self._began_s
+        line = f"{phase.removeprefix('bytes ')}: {told(done)}{f' of {told(total)}' if total is not None else ''}"
+        if took_s >= 1.0:
+            line += f", {told(round(done / took_s))}/s{to_go(done, total, took_s)}"
+        self._line.show(line)
 
     def end(self) -> None:
         """Take the line away."""
-        if self._told:
-            click.echo(f"\r{' ' * len(self._told)}\r", nl=False, err=True)
+        self._line.clear()
 
 
 def _plain(findings: "Findings") -> dict[str, Any]:

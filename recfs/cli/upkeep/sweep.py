@@ -1,6 +1,5 @@
 """`recfs sweep`: clear away what has expired, now; and tell what the daemon looks at by itself."""
 
-import sys
 from typing import Any
 
 import click
@@ -9,6 +8,7 @@ from recfs.cli.common import output
 from recfs.cli.common.exits import ExitCode
 from recfs.cli.common.help import Group
 from recfs.cli.common.options import Invocation, store_options
+from recfs.cli.common.progress import ProgressLine, to_go
 from recfs.cli.common.store import Store, open_store
 
 _SWEPT = """
@@ -229,18 +229,15 @@ def tell_run(ctx: click.Context, ended: dict[str, Any], *, quiet: bool = False) 
 
 
 def _wait(store: Store, name: str, number: int) -> dict[str, Any]:
-    """Wait for a run's end; on a terminal, tell how far it is."""
-    shows, told = sys.stderr.isatty(), ""
+    """Wait for a run's end, and tell how far it is."""
+    line = ProgressLine()
     while True:
         found: dict[str, Any] = store.call("sweep_wait", name=name, run=number, timeout_s=_SLICE_S)
         if found["ended"]:
             break
-        line = _progress(found)
-        if shows and line:
-            click.echo(f"\r{line.ljust(len(told))}", nl=False, err=True)
-            told = line
-    if told:
-        click.echo(f"\r{' ' * len(told)}\r", nl=False, err=True)
+        if told := _progress(found):
+            line.show(told)
+    line.clear()
     return found
 
 
@@ -248,7 +245,8 @@ def _progress(sweep: dict[str, Any]) -> str:
     if sweep["running_s"] is None:
         return ""
     of = f" of {sweep['total']:,}" if sweep["total"] is not None else ""
-    return f"{sweep['done']:,}{of} done, {output.duration(sweep['running_s'])}"
+    left = to_go(sweep["done"], sweep["total"], sweep["running_s"])
+    return f"{sweep['done']:,}{of} done, {output.duration(sweep['running_s'])}{left}"
 
 
 @sweep.command("stop")

@@ -1,6 +1,5 @@
 """`recfs verify`: whether the bytes of files are still those that were committed; what is not is repaired, or named."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from recfs.cli.common.exits import ExitCode
 from recfs.cli.common.help import Command
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.params import ANY_PATH, Duration, Size
+from recfs.cli.common.progress import ProgressLine, to_go
 from recfs.cli.common.store import Store, here_or_top, locate, open_store
 from recfs.cli.work.scrubbing import scrub_line
 from recfs.errors import DaemonNotRunning
@@ -104,25 +104,25 @@ def _follow(store: Store, asked: dict[str, Any], teller: "_Teller") -> None:
 
 
 class _Teller:
-    """Says what is found as it comes, and on a terminal how far it is."""
+    """Says what is found as it comes, and how far it is."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
         self._found: list[dict[str, str]] = []
-        self._is_terminal = not quiet and sys.stderr.isatty()
+        self._line = ProgressLine()
         self.last: dict[str, Any] = {}
 
     def heard(self, told: dict[str, Any]) -> None:
         """An answer: how far it is, and what is new."""
-        self._clear()
+        self._line.clear()
         for each in told["found"]:
             self._found.append(each)
             if not self._quiet:
                 style = "yellow" if each["verdict"] == "repaired" else "bold red"
                 output.say(f"{each['path']}: {each['verdict']}: {each['reason']}", style=style)
         self.last = told
-        if self._is_terminal and not told["ended"]:
-            click.echo(f"\r{_progress(told)}", nl=False, err=True)
+        if not self._quiet and not told["ended"]:
+            self._line.show(_progress(told))
 
     def interrupted(self) -> None:
         """It was ended before it was done."""
@@ -130,7 +130,7 @@ class _Teller:
 
     def end(self) -> None:
         """Say what came of it."""
-        self._clear()
+        self._line.clear()
         told = {**self.last, "found": self._found}
         if self._quiet:
             output.emit_json(told)
@@ -141,10 +141,6 @@ class _Teller:
             output.say(_summary(told), style="" if _bad(told) else "green")
         if told.get("failed"):
             output.say(f"it ended before its time: {told['failed']}", style="bold red")
-
-    def _clear(self) -> None:
-        if self._is_terminal:
-            click.echo("\r\x1b[K", nl=False, err=True)
 
 
 def _bad(told: dict[str, Any]) -> bool:
@@ -159,7 +155,8 @@ def _read(told: dict[str, Any]) -> str:
 def _progress(told: dict[str, Any]) -> str:
     of = f" of {told['total_files']:,}" if told["total_files"] is not None else ""
     rate = output.size(int(told["read_bytes"] / told["took_s"])) if told["took_s"] else "0 B"
-    return f"{told['files']:,}{of} files, {_read(told)}, {rate}/s"
+    left = to_go(told["files"], told["total_files"], told["took_s"])
+    return f"{told['files']:,}{of} files, {_read(told)}, {rate}/s{left}"
 
 
 def _summary(told: dict[str, Any]) -> str:
