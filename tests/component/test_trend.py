@@ -91,6 +91,14 @@ async def test_growth_by_day_by_user_and_by_category(store: Store) -> None:
     await store.fs.stop()
 
 
+async def test_of_a_store_of_which_nothing_is_remembered_yet_only_what_there_is_is_told(store: Store) -> None:
+    await store.fs.write("shared/a", b"x" * 30)
+    found = await store.trend()
+    assert (found["since"], found["days"], found["gaps"]) == (None, [], [])
+    assert found["categories"]["shared"] == {"files": 1, "bytes": 30, "grown_files": 0, "grown_bytes": 0}
+    await store.fs.stop()
+
+
 async def test_what_goes_is_growth_too_and_only_changes_take_room(store: Store) -> None:
     await store.fs.write("shared/a", b"x" * 30)
     for _ in range(3):

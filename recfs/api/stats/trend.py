@@ -126,7 +126,8 @@ def _total(of: Of) -> tuple[int, int]:
 def _gaps(known: list[str], today: date) -> list[list[str]]:
     """First and last day of each stretch of which nothing is remembered, after the first that is."""
     found = []
-    for day, after in zip(known, [*known[1:], (today + timedelta(days=1)).isoformat()], strict=True):
+    ends = [*known, (today + timedelta(days=1)).isoformat()][1:]
+    for day, after in zip(known, ends, strict=True):
         first, end = date.fromisoformat(day) + timedelta(days=1), date.fromisoformat(after)
         if first < end:
             found.append([first.isoformat(), (end - timedelta(days=1)).isoformat()])
