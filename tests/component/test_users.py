@@ -19,6 +19,7 @@ from recfs.services.access.users import Users
 from recfs.state.nodes import DirNode, LinkNode
 
 from .build import Filesystem, filesystem
+from .test_restore_catalogue import backed_up, restored
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -441,3 +442,22 @@ async def test_a_user_whose_directory_got_another_id(fs: Filesystem) -> None:
     told = {each["user"]: each["directories"]["users"]["state"] for each in await ask(fs, "user_list", everyone=True)}
     assert told == {"5": "missing", "7": "shared"}
     await fs.vfs.setattr((await fs.node("users/7")).ino, Changes(mode=0o750), FIVE)
+
+
+@pytest.mark.expect_log("the catalogue is older than the home tree")
+@pytest.mark.expect_log("were not in the catalogue, and are now: temp/6, users/6")
+async def test_a_restored_catalogue_has_the_uids_of_its_time_and_says_what_is_otherwise(fs: Filesystem) -> None:
+    """A user who was added since has directories that are closed all the same; only the uid has to be given again."""
+    await add(fs, "5")
+    await fs.drain()
+    await backed_up(fs)
+    await add(fs, "6", mode=0o2770)
+    await fs.drain()
+    await restored(fs)
+    await fs.drain()
+    told = {each["user"]: each for each in await ask(fs, "user_list", everyone=True)}
+    assert (told["5"]["uid"], told["5"]["directories"]["users"]["state"]) == (10005, "ok")
+    assert (told["6"]["uid"], told["6"]["directories"]["users"]["uid"]) == (None, 10006)
+    assert await owned(fs, "users/6") == Owner(10006, 10006, 0o2770)
+    assert (await ask(fs, "user_add", user="6", mode=0o2770))["uid"] == 10006
+    await told_of(fs, "6")
