@@ -14,6 +14,7 @@ a successor would: the mount stays, and so does what is open. `recfs/succession.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -136,7 +137,10 @@ async def _run(
     session = FuseSession(mountpoint, fuse_options(config), wanted=config.passthrough, inherited=inherited)
     lock_fd, kept_open = (legacy.lock_fd, legacy.writing) if legacy is not None else (-1, frozenset[int]())
     died = legacy is not None and legacy.died
-    async with opened(config, kernel, session, lock_fd=lock_fd, kept_open=kept_open, rows_come_first=died) as parts:
+    store = opened(config, kernel, session, lock_fd=lock_fd, kept_open=kept_open, rows_come_first=died)
+    async with contextlib.AsyncExitStack() as ends:
+        async with notifying.starting():
+            parts = await ends.enter_async_context(store)
         daemon = _Daemon(current, mountpoint, parts, session, kernel, command, legacy)
         daemon.handing_over.refused = refusal
         if caught:
@@ -294,7 +298,10 @@ class _Daemon:
                 if on_mounted is not None:
                     on_mounted()
                 nursery.start_soon(planted_fault)
-                notifying.tell(notifying.READY)
+                notifying.tell(f"{notifying.READY}\nSTATUS=serving {self.mount.point}")
+                if (every_s := notifying.watchdog_s()) is not None:
+                    watchdog = notifying.Watchdog(self.mount.look, every_s)
+                    nursery.start_soon(forever, "watchdog", watchdog.run, parts.problems)
                 await self._stop.wait()
                 if self.handing_over.successor is None:
                     notifying.tell("STOPPING=1")
@@ -347,15 +354,25 @@ class _Daemon:
         parts.vfs.stopping = True
         parts.committer.hurry_all(HASH_PATIENCE_S)
         committed = False
-        with self._impatient, trio.move_on_after(DRAIN_S):
-            await self._attempt(parts.work.draining.drain, uploads=False, mapped=False)
-            # From here on nobody can reach the files; what was open is released by the kernel.
-            await self._attempt(self._unmount)
-            await self._attempt(self._last_releases, self._unmounted)
-            committed = await self._attempt(parts.work.draining.drain, uploads=False, mapped=False)
-            if committed and self._answers.waits_for_uploads:
-                await self._attempt(parts.work.draining.drain, retries=False, mapped=False)
+        async with trio.open_nursery() as telling:
+            telling.start_soon(notifying.stopping, self._left_to_do)
+            with self._impatient, trio.move_on_after(DRAIN_S):
+                await self._attempt(parts.work.draining.drain, uploads=False, mapped=False)
+                # From here on nobody can reach the files; what was open is released by the kernel.
+                await self._attempt(self._unmount)
+                await self._attempt(self._last_releases, self._unmounted)
+                committed = await self._attempt(parts.work.draining.drain, uploads=False, mapped=False)
+                if committed and self._answers.waits_for_uploads:
+                    await self._attempt(parts.work.draining.drain, retries=False, mapped=False)
+            telling.cancel_scope.cancel()
         self._tell_what_is_left(committed=committed)
+
+    def _left_to_do(self) -> str:
+        """What the stop waits for, in a few words."""
+        parts = self._parts
+        uploads = parts.work.draining.pending_uploads() if self._answers.waits_for_uploads else 0
+        left = ((parts.committer.depth, "to seal"), (parts.publisher.depth, "to settle"), (uploads, "to upload"))
+        return ", ".join(f"{count} files {what}" for count, what in left if count) or "nothing is left to be written"
 
     async def _unmount(self) -> None:
         self._unmounted = await trio.to_thread.run_sync(self.mount.detach)

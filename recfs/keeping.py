@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import select
-import socket
 from typing import Final
+
+from recfs import notifying
 
 log = logging.getLogger("recfs.daemon")
 
@@ -28,26 +29,15 @@ def is_offered() -> bool:
 
 def store(fd: int, name: str) -> None:
     """Have a copy of *fd* kept. Raises OSError."""
-    _notify(f"FDSTORE=1\nFDNAME={name}", fd)
+    notifying.send(f"FDSTORE=1\nFDNAME={name}", fd)
 
 
 def remove(name: str) -> None:
     """Have it kept no more. Raises nothing."""
     try:
-        _notify(f"FDSTOREREMOVE=1\nFDNAME={name}", -1)
+        notifying.send(f"FDSTOREREMOVE=1\nFDNAME={name}")
     except OSError as error:
         log.warning("the service manager was not told to let go of %s: %s", name, error.strerror)
-
-
-def _notify(state: str, fd: int) -> None:
-    address = os.environ["NOTIFY_SOCKET"]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        channel.connect(f"\0{address[1:]}" if address.startswith("@") else address)
-        if fd >= 0:
-            # Not waited for: the daemon serves on the thread that says this.
-            socket.send_fds(channel, [state.encode("ascii")], [fd], socket.MSG_DONTWAIT)
-        else:
-            channel.send(state.encode("ascii"))
 
 
 def received() -> dict[str, int]:

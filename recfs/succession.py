@@ -165,7 +165,9 @@ class Successor:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                env=os.environ | {VARIABLE: str(theirs.fileno())},
+                # The service manager's watchdog is for whoever is the main process.
+                env={key: value for key, value in os.environ.items() if key != "WATCHDOG_PID"}
+                | {VARIABLE: str(theirs.fileno())},
                 pass_fds=[theirs.fileno()],
                 cwd="/",
             )

@@ -58,7 +58,16 @@ def _no_zero_range() -> bool:
         return not _succeeds("fallocate", "--zero-range", "--length=4096", file.name)
 
 
+def _no_systemd() -> bool:
+    script = (
+        "mount -t proc proc /proc && umount --lazy --recursive /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup"
+    )
+    parted = ("unshare", "--mount", "--propagation", "slave", "--pid", "--cgroup", "--fork", "sh", "-c", script)
+    return not Path("/lib/systemd/systemd").exists() or not has_sys_admin() or not _succeeds(*parted)
+
+
 FACTS: tuple[tuple[str, Callable[[], bool]], ...] = (
+    (r"needs a systemd that can be process 1 of a namespace$", _no_systemd),
     (r"needs root$", lambda: os.geteuid() != 0),
     (r"runs in a user namespace already$", lambda: not has_sys_admin()),
     (r"needs user namespaces", lambda: not _succeeds("unshare", "--user", "--map-root-user", "true")),

@@ -1,0 +1,178 @@
+"""The shipped unit, and units of a mount, under a real systemd: process 1 of namespaces of its own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from recfs.api.client import ControlClient
+from recfs.errors import RecfsError
+from tests.helpers.machine import excused, skip
+from tests.helpers.systemd import Systemd
+
+from .clients import wait_until
+
+pytestmark = [pytest.mark.fuse, pytest.mark.modeless, pytest.mark.slow, pytest.mark.timeout(300)]
+
+REPOSITORY = Path(__file__).parents[2]
+VENV = Path(sys.executable).parents[1]
+NEEDED = "needs a systemd that can be process 1 of a namespace"
+NAME = "recfs@main.service"
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    # Not in /dev/shm: what begins with /dev is a device to systemd, which it waits for.
+    for name in ("root", "mnt", "etc", "systemd", "sbin"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "root").chmod(0o700)
+    return tmp_path
+
+
+@pytest.fixture
+def systemd(base: Path) -> Iterator[Systemd]:
+    if excused(NEEDED):
+        skip(NEEDED)
+    manager = Systemd(base / "systemd")
+    try:
+        yield manager
+    finally:
+        manager.run("umount", "--lazy", str(base / "mnt"))
+        manager.close()
+
+
+def unit_of(base: Path) -> str:
+    """The shipped unit, with the places of this test."""
+    text = (REPOSITORY / "systemd/recfs@.service").read_text("utf-8")
+    return text.replace("/opt/recfs/.venv", str(VENV)).replace("/etc/recfs/", f"{base}/etc/")
+
+
+def status(base: Path) -> dict[str, object] | None:
+    """What the daemon says; None: it says nothing just now."""
+    try:
+        told: dict[str, object] = ControlClient(base / "root/.recfs/control.sock", 10.0).call("status")
+    except RecfsError:
+        return None
+    return told
+
+
+def configure(base: Path, text: str = "") -> None:
+    (base / "etc/main.conf").write_text(f'root = "{base}/root"\nmountpoint = "{base}/mnt"\n{text}')
+
+
+def started(systemd: Systemd, base: Path) -> int:
+    """Begin, with a store that is there; the number of the main process, of systemd's."""
+    done = systemd.control("start", NAME)
+    assert done.returncode == 0, done.stderr + systemd.control("status", NAME).stdout + _log(base)
+    return int(systemd.show(NAME, "MainPID"))
+
+
+def _log(base: Path) -> str:
+    log = base / "daemon.log"
+    return log.read_text("utf-8", "replace") if log.exists() else ""
+
+
+@pytest.fixture
+def unit(systemd: Systemd, base: Path) -> Systemd:
+    """systemd with the shipped unit, and a watchdog that is quick; the store is there."""
+    configure(base)
+    (systemd.units / "recfs@.service").write_text(unit_of(base))
+    folder = systemd.units / f"{NAME}.d"
+    folder.mkdir()
+    log = base / "daemon.log"
+    (folder / "log.conf").write_text(f"[Service]\nStandardOutput=append:{log}\nStandardError=append:{log}\n")
+    systemd.control("daemon-reload")
+    refused = systemd.control("start", NAME)
+    assert refused.returncode != 0, "the unit makes no store"
+    assert "no recfs store" in _log(base)
+    for command in ("mount", "umount"):
+        made = [f"{VENV}/bin/recfs", command, "--config", f"{base}/etc/main.conf", *["-d"] * (command == "mount")]
+        subprocess.run(made, check=True, capture_output=True, timeout=120)
+    systemd.control("reset-failed", NAME)
+    return systemd
+
+
+def test_start_reload_upgrade_and_stop(unit: Systemd, base: Path) -> None:
+    pid = started(unit, base)
+    assert unit.show(NAME, "StatusText") == f"serving {base}/mnt"
+    found = unit.run("findmnt", "-n", "-o", "SOURCE,FSTYPE", f"{base}/mnt").stdout.split()
+    assert found == [f"{base}/root", "fuse.recfs"]
+    where = f"{base}/mnt/users/5/recordings/1"
+    assert unit.run("sh", "-c", f"mkdir -p {where} && echo recorded >{where}/a && chown 1000 {where}/a").returncode == 0
+    # What a reload cannot take up makes systemctl fail; the daemon goes on as it was.
+    configure(base, '[quota]\nmax_files = "many"\n')
+    assert unit.control("reload", NAME).returncode != 0
+    assert unit.show(NAME, "ActiveState") == "active"
+    configure(base, "[quota]\nmax_files = 3\n")
+    reloaded = unit.control("reload", NAME)
+    assert (reloaded.returncode, int(unit.show(NAME, "MainPID"))) == (0, pid)
+    settings = ControlClient(base / "root/.recfs/control.sock").call("settings")["config"]
+    assert settings["quota"]["max_files"] == 3
+    # SIGHUP, as Type=notify-reload sends it since systemd 253.
+    assert unit.control("kill", "--kill-whom=main", "--signal=HUP", NAME).returncode == 0
+    wait_until(lambda: "SIGHUP received" in _log(base), "the daemon hears it")
+    upgraded = unit.run(f"{VENV}/bin/recfs", "upgrade", "--config", f"{base}/etc/main.conf")
+    assert upgraded.returncode == 0, upgraded.stderr
+    wait_until(lambda: int(unit.show(NAME, "MainPID")) != pid, "the new process is the main one")
+    assert unit.show(NAME, "ActiveState") == "active"
+    assert unit.run("cat", f"{where}/a").stdout == "recorded\n"
+    assert unit.control("stop", NAME).returncode == 0
+    assert (unit.show(NAME, "ActiveState"), unit.show(NAME, "Result")) == ("inactive", "success")
+    assert unit.run("findmnt", f"{base}/mnt").stdout == ""
+    assert (base / "root/users/5/recordings/1/a").stat().st_uid == 1000, "the unit may keep owners"
+
+
+def test_a_daemon_that_dies_or_hangs_is_replaced_and_its_mount_goes_on(unit: Systemd, base: Path) -> None:
+    (unit.units / f"{NAME}.d/watchdog.conf").write_text("[Service]\nWatchdogSec=8\n")
+    unit.control("daemon-reload")
+    started(unit, base)
+    mount_id = unit.run("findmnt", "-n", "-o", "ID", f"{base}/mnt").stdout
+    where = f"{base}/mnt/users/5/recordings/1"
+    assert unit.run("sh", "-c", f"mkdir -p {where}; echo one >{where}/a").returncode == 0
+    for number, fault in enumerate((signal.SIGKILL, signal.SIGSTOP), start=1):
+        # By systemd: the numbers that the daemon knows are those of its namespace.
+        assert unit.control("kill", "--kill-whom=main", f"--signal={fault.name}", NAME).returncode == 0
+        # With SIGSTOP nothing is answered, so nothing is told: after 8 s it is ended.
+        wait_until(lambda number=number: unit.show(NAME, "NRestarts") == str(number), "another one starts", 120.0)
+        wait_until(lambda: unit.show(NAME, "ActiveState") == "active", "it serves", 120.0)
+        assert unit.run("cat", f"{where}/a").stdout == "one\n"
+        assert unit.run("findmnt", "-n", "-o", "ID", f"{base}/mnt").stdout == mount_id
+    assert unit.control("stop", NAME).returncode == 0
+    assert unit.run("findmnt", f"{base}/mnt").stdout == ""
+
+
+AUTOMOUNT = "[Unit]\nDefaultDependencies=no\n[Automount]\nWhere={where}\n"
+MOUNT = "[Unit]\nDefaultDependencies=no\n[Mount]\nWhat={what}\nWhere={where}\nType=recfs\nOptions={options}\n"
+
+
+def test_a_mount_that_is_made_when_somebody_comes(systemd: Systemd, base: Path) -> None:
+    """What systemd makes of a line of /etc/fstab with x-systemd.automount."""
+    script = (
+        "mount -t tmpfs tmpfs {0} && mkdir {0}/upper {0}/work && "
+        "mount -t overlay overlay -o lowerdir=/usr/sbin,upperdir={0}/upper,workdir={0}/work /usr/sbin && "
+        "ln -s {1}/bin/mount.recfs /usr/sbin/mount.recfs"
+    ).format(base / "sbin", VENV)
+    assert systemd.run("sh", "-c", script).returncode == 0
+    point = str(base / "mnt")
+    name = systemd.run("systemd-escape", "--path", point).stdout.strip()
+    (systemd.units / f"{name}.automount").write_text(AUTOMOUNT.format(where=point))
+    options = "create,_netdev,nofail,rw"
+    (systemd.units / f"{name}.mount").write_text(MOUNT.format(what=base / "root", where=point, options=options))
+    systemd.control("daemon-reload")
+    assert systemd.control("start", f"{name}.automount").returncode == 0
+    assert systemd.run("findmnt", "-n", "-o", "FSTYPE", point).stdout.split() == ["autofs"]
+    assert status(base) is None
+    listed = systemd.run("ls", point)
+    assert listed.stdout.split() == ["shared", "temp", "users"], (
+        listed.stderr + systemd.control("status", f"{name}.mount").stdout
+    )
+    assert systemd.run("findmnt", "-n", "-o", "FSTYPE", point).stdout.split() == ["autofs", "fuse.recfs"]
+    assert status(base) is not None
+    assert systemd.control("stop", f"{name}.mount").returncode == 0
+    wait_until(lambda: status(base) is None, "the daemon ends with its mount", 60.0)
+    assert systemd.run("findmnt", "-n", "-o", "FSTYPE", point).stdout.split() == ["autofs"]
