@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -29,6 +30,10 @@ class AuditSection(Section):
     reads: bool = Field(default=False, strict=True, description="whether opening a file for reading is, too")
     directory: AbsolutePath | None = Field(
         default=None, description="where the audit log lies; none: .recfs/audit in the store"
+    )
+    journal: bool = Field(default=False, strict=True, description="whether it goes to systemd's journal as well")
+    journal_socket: AbsolutePath = Field(
+        default=Path("/run/systemd/journal/socket"), description="the socket of that journal"
     )
     file_size: Size = Field(default=64 << 20, ge=64 << 10, description="bytes at which another file is begun")
     rotate: Duration = Field(default=DAY_S, ge=60.0, description="age at which another file is begun (seconds)")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recfs.observing.audit.files import AuditSettings
+from recfs.observing.audit.journald import JournalSocket
 from recfs.observing.audit.settings import folder_of
 from recfs.observing.audit.trail import PART as AUDIT_PART
 from recfs.observing.audit.trail import AuditTrail
@@ -91,7 +92,8 @@ async def observing(config: Config, tree: Tree, catalogue: Catalogue, reports: R
     """Have it see all that happens from now on: before a start repairs anything."""
     audit = None
     if config.audit.enabled:
-        audit = AuditTrail(_audit_settings(config), tree.clock, reads=config.audit.reads)
+        other = JournalSocket(config.audit.journal_socket) if config.audit.journal else None
+        audit = AuditTrail(_audit_settings(config), tree.clock, reads=config.audit.reads, journal=other)
         tree.events.subscribe(audit)
     behind = tree.behind
     if not config.events.enabled:

@@ -25,6 +25,7 @@ from recfs.state.nodes import DirNode
 from recfs.state.problems import reason_of
 
 if TYPE_CHECKING:
+    from recfs.observing.audit.journald import JournalSocket
     from recfs.ports.clock import Clock
     from recfs.state.nodes import Node
 
@@ -75,8 +76,11 @@ class Names:
 class AuditTrail(Subscriber):
     """The audit log of a store in use."""
 
-    def __init__(self, settings: AuditSettings, clock: Clock, *, reads: bool) -> None:
-        """*reads*: whether opening a file for reading is an act."""
+    def __init__(
+        self, settings: AuditSettings, clock: Clock, *, reads: bool, journal: JournalSocket | None = None
+    ) -> None:
+        """*reads*: whether opening a file for reading is an act. *journal*: systemd's, where it is told as well."""
+        self._journal = journal
         self.reads = reads
         self.names = Names()
         self.files = AuditFiles(settings)
@@ -139,6 +143,8 @@ class AuditTrail(Subscriber):
                 await self._write_some()
             if self.files.lock.acquire(blocking=False):  # else a thread hangs in it
                 self.files.close()
+                if self._journal is not None:
+                    self._journal.close()
                 self.files.lock.release()
 
     async def _write_some(self) -> None:
@@ -167,6 +173,8 @@ class AuditTrail(Subscriber):
         """Blocking: whether it says how many are *missing*, how many *acts* were written, and what kept the others."""
         is_told, done = not missing, 0
         with self.files.lock:
+            if self._journal is not None:
+                self._journal.send(acts)
             try:
                 if missing:
                     at_ns = acts[0].at_ns if acts else self._clock.now_ns()
@@ -193,6 +201,7 @@ class AuditTrail(Subscriber):
         return {
             "file": str(self.files.path), "written": self.written, "dropped": self.dropped,
             "waiting": len(self._waiting) + self._in_hand, "problem": self.problem,
+            "journal": self._journal.as_json() if self._journal is not None else None,
         }  # fmt: skip
 
 
