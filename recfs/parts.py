@@ -224,7 +224,10 @@ async def opened(
             with trio.CancelScope(shield=True):
                 _at_the_end(parts.backing_files.pool.close)
                 _at_the_end(parts.timekeeper.keep)
-                await _write_last(parts)
+                try:
+                    await _write_last(parts)
+                finally:
+                    _at_the_end(parts.generations.close)
 
 
 def require_no_change_of_schema(config: Config) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
@@ -51,7 +52,9 @@ class Generations(BatchSubscriber):
         self._seen = (0, 0)
         self._advanced_s = 0.0
         self._marking = trio.Lock()
-        """No mark takes the place of a later one."""
+        self._writing = threading.Lock()
+        """Held by the thread that writes a mark."""
+        self._is_over = False
 
     async def begin(self, facts: Mapping[str, str], mark: Mark | None, boot: str, next_ino: int) -> None:
         """A new run: catalogue and home tree have a count that no backup has. Raises IoFailure, OutOfSpace."""
@@ -87,7 +90,13 @@ class Generations(BatchSubscriber):
         assert self._mark is not None
         async with self._marking:
             self._written = trio.Event()
-            await trio.to_thread.run_sync(self._store.mark_tree, self._mark.encode(), abandon_on_cancel=True)
+            await trio.to_thread.run_sync(self._write_mark, self._mark, abandon_on_cancel=True)
+
+    def _write_mark(self, mark: Mark) -> None:
+        """In a thread: one that was given up, and begins after the end, replaces no mark of the next run."""
+        with self._writing:
+            if not self._is_over:
+                self._store.mark_tree(mark.encode())
 
     async def advance(self) -> None:
         """Let the mark say what is durable by now. Raises IoFailure or OutOfSpace; it says as much as before then."""
@@ -109,6 +118,12 @@ class Generations(BatchSubscriber):
         """The run ends in order. Raises IoFailure or OutOfSpace."""
         if self._mark is not None and (self._written.is_set() or self._behind.changes != self._seen[1]):
             await self._advanced()
+
+    def close(self) -> None:
+        """Write no mark any more. Blocking, while one is being written."""
+        self._is_over = True
+        if self._writing.acquire(timeout=MARK_S):
+            self._writing.release()
 
     async def _advanced(self) -> None:
         with trio.move_on_after(MARK_S):

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from recfs import daemon
+from recfs.config.settings import Settings
+from recfs.reloading import Current
 
 from .build import Filesystem
 
@@ -14,4 +16,5 @@ def daemon_of(fs: Filesystem, mountpoint: Path) -> Any:
     """As it is once the mount is there."""
     session: Any = None
     kernel: Any = fs.kernel
-    return daemon._Daemon(fs.config, mountpoint, fs.parts, session, kernel, (), None)
+    current = Current(Settings(fs.config, {}))
+    return daemon._Daemon(current, mountpoint, fs.parts, session, kernel, (), None)

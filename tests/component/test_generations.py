@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from recfs.core.generation import Mark
 from recfs.errors import CatalogueCorrupt, IoFailure, StoreError
 from recfs.ports.object_errors import Unreachable
 from recfs.state import generations
@@ -350,6 +351,19 @@ async def test_the_catalogue_of_another_store_is_refused(place: Path) -> None:
     shutil.copy(place / "two/.recfs/catalogue.db", place / "one/.recfs/catalogue.db")
     assert "belong to two stores" in str(await start_fails(place / "one"))
     assert (place / "one" / REC / "one").read_bytes() == b"bytes"
+
+
+async def test_a_thread_that_comes_to_a_mark_after_the_end_leaves_that_of_the_next_run(fs: Filesystem) -> None:
+    """A stop leaves it behind."""
+    before = fs.parts.generations
+    mark = Mark.decode(os.getxattr(fs.root / "users", MARK_XATTR))
+    assert mark is not None
+    await fs.write(f"{REC}/file", b"bytes")
+    await fs.drain()
+    await fs.reopen()
+    before._write_mark(mark)
+    await fs.reopen()
+    assert fs.parts.recovered.said == []
 
 
 @pytest.mark.expect_log("copied without its attributes")

@@ -15,7 +15,7 @@ from recfs.core.model import State
 from recfs.errors import FsError, NotFound, Stale
 from recfs.fs.attributes import Changes
 from recfs.fuse.entries import Entries
-from recfs.state import orphans
+from recfs.state.nameless import orphans
 
 from .build import OPERATOR, REC, Filesystem, filesystem
 

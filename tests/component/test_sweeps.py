@@ -201,6 +201,9 @@ async def test_the_stores_own_sweeps(fs: Filesystem) -> None:
         "versions",
         "catalogue",
         "events",
+        "counters",
+        "days",
+        "survey",
     ]
 
 

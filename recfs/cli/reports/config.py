@@ -25,6 +25,7 @@ _SECONDS = frozenset(
             "multiparts_every",
             "multiparts_age",
             "tier_every",
+            "survey_every",
         ),
         *("grace", "archive_threshold", "quiet", "scan_interval", "period"),
         *("events.keep", "audit.keep", "audit.rotate", "notify.timeout"),

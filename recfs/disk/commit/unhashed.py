@@ -93,11 +93,12 @@ class Unhashed:
             await trio.sleep_forever()  # nothing makes new ones while the store is mounted
         else:
             # All were looked at. What is there still failed, or was submitted and has not ended.
-            again = self.over
-            self._after, self.over = 0, bool(await self._tree.catalogue.unhashed(0, 1))
-            if self.over:
+            again, left = self.over, await self._tree.catalogue.unhashed(0, 1)
+            if left:
                 self._doing = "waits: what is left cannot be read"
                 self._files, self._bytes = await self._count()
+            self._after, self.over = 0, bool(left)
+            if left:
                 if again or not self._is_hurried:
                     await trio.sleep(AGAIN_S)
 
