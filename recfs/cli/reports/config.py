@@ -28,7 +28,7 @@ _SECONDS = frozenset(
             "survey_every",
         ),
         *("grace", "archive_threshold", "quiet", "scan_interval", "period"),
-        *("events.keep", "audit.keep", "audit.rotate", "notify.timeout"),
+        *("events.keep", "stats.keep", "audit.keep", "audit.rotate", "notify.timeout"),
     }
 )
 _BYTES = frozenset(

@@ -98,9 +98,8 @@ class Unhashed:
                 self._doing = "waits: what is left cannot be read"
                 self._files, self._bytes = await self._count()
             self._after, self.over = 0, bool(left)
-            if left:
-                if again or not self._is_hurried:
-                    await trio.sleep(AGAIN_S)
+            if left and (again or not self._is_hurried):
+                await trio.sleep(AGAIN_S)
 
     async def _seal(self, page: Sequence[int]) -> None:
         """Have the files of a page sealed, as far as the window goes, and wait for that."""
