@@ -163,6 +163,7 @@ class Parts:
             ("catalogue", self.behind.run),
             ("staging", self.backing_files.pool.run),
             ("home tree", self.publisher.run),
+            ("home tree", self.publisher.emptying.run),
             ("hashing", self.hashing.run),
             ("commit", self.committer.run),
             (UNHASHED_PART, self.unhashed.run),

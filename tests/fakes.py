@@ -18,6 +18,7 @@ from recfs.ports.batch import Batch
 from recfs.ports.rows import (
     ROOT_INO,
     AccountRow,
+    Content,
     EventRow,
     GarbageRow,
     JournalRow,
@@ -157,6 +158,12 @@ class MemoryCatalogue:
             raise RowRefused("a constraint")
         if trial:
             return
+        for parent, first, last in batch.emptied:
+            for ino in [
+                ino for ino in range(first, last + 1) if ino in self._nodes and self._nodes[ino].parent == parent
+            ]:
+                del self._nodes[ino]
+                self._xattrs.pop(ino, None)
         for row in batch.nodes:
             self._put(row._replace(size_bytes=bounds.total(row.size_bytes), uid=min(row.uid, bounds.MAX_INT)))
             if row.uid > bounds.MAX_INT:
@@ -241,6 +248,17 @@ class MemoryCatalogue:
         """A page."""
         rows = [row for row in self._nodes.values() if row.parent == parent and row.ino > max(after_ino, ROOT_INO)]
         return sorted(row if placed else row._replace(placement=Placement()) for row in rows)[:limit]
+
+    async def contents(self, parent: int, after_ino: int, limit: int) -> Sequence[Content]:
+        """The same in short."""
+        return [
+            Content(
+                row.ino, row.name, row.placement.home_ino, row.size_bytes,
+                row.kind is Kind.FILE and row.state is State.COMMITTED and not row.has_object
+                and row.placement._replace(home_ino=None) == Placement(),
+            )
+            for row in await self.children(parent, after_ino, limit, placed=True)
+        ]  # fmt: skip
 
     async def unsettled(self) -> Sequence[NodeRow]:
         """What was under way."""

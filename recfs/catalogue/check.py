@@ -39,7 +39,7 @@ def _check_totals(db: sqlite3.Connection) -> Checked:
     for parent, high, low, count in db.execute(
         f"select parent, {SUM}, count(*) from node where kind <> 'dir' group by parent"
     ):
-        files += count
+        files += count * (parent in parents)  # of others the directory is gone already
         totals[parent][0] += added_up([(high, low)])
         totals[parent][1] += count
     for ino in reversed(_downwards(parents)):

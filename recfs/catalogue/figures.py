@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from recfs.catalogue.rows import added_up
+from recfs.catalogue.rows import NAMED, added_up
 from recfs.core.figures.categories import BY_EXTENSION, HEADS, SOURCE, THUMBNAIL, TRANSCRIPT, Marks
 from recfs.core.model import State
 from recfs.ports.figures import Duplicates, Folder, Tally, Twins
@@ -73,7 +73,8 @@ def duplicates(db: sqlite3.Connection, worst: int, named: int) -> Duplicates:
     db.execute("pragma temp_store = file")
     twins = (
         "select sha256, count(*) as files, max(size_bytes) as bytes from node"
-        " where kind = 'file' and sha256 is not null and size_bytes > 0 and state not in ('writing', 'sealing')"
+        f" where {NAMED} and kind = 'file' and sha256 is not null and size_bytes > 0"
+        " and state not in ('writing', 'sealing')"
         " group by sha256 having count(*) > 1"
     )
     # a product of two such numbers may be beyond 64 bits: by halves, as sums of sizes are

@@ -52,6 +52,7 @@ def fitted(batch: Batch) -> tuple[Batch, list[str]]:
                 for what in [f"inode {row.ino}"]
             ],
             removed=batch.removed,
+            emptied=batch.emptied,
             accounts=[_fit(row, f"account {row.user!r}", odd) for row in batch.accounts],
             garbage=[_fit(row, f"garbage {row.gid}", odd) for row in batch.garbage],
             purged=batch.purged,

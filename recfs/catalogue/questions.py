@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from recfs.catalogue.rows import (
     ACCOUNT,
     AND_PLACEMENT,
+    CONTENT,
     COPIES,
     GARBAGE,
     JOURNAL,
@@ -35,7 +36,7 @@ from recfs.catalogue.rows import (
 )
 from recfs.core.bounds import MAX_INT
 from recfs.errors import IoFailure
-from recfs.ports.rows import HOST, AccountRow, JournalRow, SweepRow, UnansweredRow
+from recfs.ports.rows import HOST, AccountRow, Content, JournalRow, SweepRow, UnansweredRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,6 +90,12 @@ class Questions:
         which = "where parent = ? and node.ino > ? order by node.ino limit ?"
         query = f"select {columns} from node indexed by node_parent {here} {which}"
         return [node_row(row) for row in self._read(query, (parent, max(after_ino, 1), limit))]
+
+    async def contents(self, parent: int, after_ino: int, limit: int) -> Sequence[Content]:
+        """As the port says."""
+        which = "where parent = ? and node.ino > ? order by node.ino limit ?"
+        query = f"select {CONTENT} from node indexed by node_parent {AND_PLACEMENT} {which}"
+        return [Content._make(row) for row in self._read(query, (parent, max(after_ino, 1), limit))]
 
     async def files(self, after_ino: int, limit: int) -> Sequence[int]:
         """As the port says."""

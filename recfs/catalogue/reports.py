@@ -197,7 +197,7 @@ class SqliteSnapshot:
         sealing = self._db.execute(f"select count(*), {SUM} from node where state = 'sealing'").fetchone()
         here = UNDER_WAY if self._is_apart else "node where true"
         moves = self._number(f"select count(*) from {here} and pending & 7")
-        places = "staging is not null or home_name is not null"
+        places = "staging is not null or home_name is not null or kind = 'dir'"  # which lies nowhere to stay there
         removals = self._number(f"select count(*) from garbage where held_by is null and ({places})")
         return Waiting(sealing[0], added_up([(sealing[1], sealing[2])]), moves + removals)
 

@@ -56,6 +56,13 @@ NODE: Final = f"{NODE_ALONE}, {_here(Placement, 'placement')}"
 """The columns of `node_row`, from NODES."""
 AND_PLACEMENT: Final = _and_here("node", "placement")
 NODES: Final = f"node {AND_PLACEMENT}"
+NAMED: Final = "node.parent not in (select ino from garbage where kind = 'dir')"
+"""Not of a file that lost its name together with its directory, and whose bytes are still to go."""
+CONTENT: Final = (
+    "node.ino, name, home_ino, size_bytes, kind = 'file' and state = 'committed' and has_object = 0"
+    " and coalesce(pending, 0) = 0 and staging is null and home_name is null and coalesce(promised, 0) = 0"
+)
+"""The columns of `Content`, from NODES."""
 OBJECT: Final = ", ".join(f"object.{field}" for field in OBJECT_FIELDS) + ", " + _here(LocalCopy, "local_copy")
 """The columns of `object_row`, from OBJECTS."""
 OBJECTS: Final = f"object {_and_here('object', 'local_copy')}"
@@ -214,6 +221,13 @@ _DROP_TRASH: Final = _drop("trash_entry", "gid")
 _DROP_EVENTS: Final = _drop("event", "id")
 _DROP_XATTR: Final = _drop("xattr", "ino", "name")
 _DROP_WHITEOUT: Final = _drop("whiteout", "parent", "name")
+_IN_IT: Final = "from node indexed by node_parent where parent = ? and ino between ? and ?"
+_DROP_CONTENT: Final = (
+    Statement(("", f"delete from placement where host = {HOST} and ino in (select ino {_IN_IT})")),
+    Statement(("", f"delete from xattr where ino in (select ino {_IN_IT} and has_xattrs)")),
+    Statement(("", f"delete {_IN_IT}")),
+)
+"""One run for each directory, however many rows that are: half of what they cost one by one."""
 _DROP_ALL_OF: Final = (
     _DROP_OBJECTS, _DROP_COPIES, _drop("xattr", "ino"), _drop("whiteout", "parent"), _drop("view", "ino"),
     _drop("recording", "ino"),
@@ -327,6 +341,9 @@ def statements(batch: Batch, known: Known) -> Iterator[tuple[Statement, Sequence
     known.forget(batch.removed)
     yield _DROP_NODES, removed
     yield _DROP_PLACEMENTS, removed
+    for each in batch.emptied:
+        for statement in _DROP_CONTENT:
+            yield statement, [each]
     yield from known.statements(batch.nodes)
     yield _PUT_ACCOUNTS, batch.accounts
     yield _PUT_GARBAGE, batch.garbage

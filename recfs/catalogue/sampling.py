@@ -6,6 +6,7 @@ import random
 from typing import TYPE_CHECKING, NamedTuple
 
 from recfs.catalogue.reading import reading
+from recfs.catalogue.rows import NAMED
 from recfs.core.model import State
 from recfs.ports.rows import ROOT_INO
 
@@ -50,7 +51,7 @@ _NEXT = (
     "select node.ino, state, node.size_bytes, node.sha256, key, etag from node"
     " left join object using (ino) left join placement on placement.host = 1 and placement.ino = node.ino"
     " where node.ino >= ? and kind = 'file' and state in ('committed', 'uploading', 'stored', 'evicted', 'archived')"
-    " and node.sha256 is not null and coalesce(placement.pending, 0) = 0 and placement.staging is null"
+    f" and {NAMED} and node.sha256 is not null and coalesce(placement.pending, 0) = 0 and placement.staging is null"
     " order by node.ino limit ?"
 )
 

@@ -36,6 +36,7 @@ from recfs.fs.names.listing import Listings
 from recfs.fs.names.namespace import Namespace
 from recfs.fs.names.removal import Removal, TreeRemoval
 from recfs.fs.names.walks import Walks
+from recfs.fs.names.wholes import Wholes
 from recfs.fs.ranges import Ranges
 from recfs.fs.survivors import Survivors
 from recfs.state.nodes import DirNode, FileNode, LinkNode, Node
@@ -93,7 +94,7 @@ class Vfs:
         self.copies_up = CopyUp(self.files, backing_files, self.names, tree, self.views)
         self.attributes = Attributes(tree, self.files)
         self.lives = Lives(tree, self.files, policy)
-        self.trees = TreeRemoval(tree, self.removal, self.views, kernel)
+        self.trees = TreeRemoval(tree, self.removal, Wholes(tree, backing_files.versions), self.views, kernel)
         self.survivors = Survivors(tree, self.files, modes)
         self.ranges = Ranges(self.files, tree, backing_files.contended)
         self.listings = Listings(tree, self.views)

@@ -124,6 +124,11 @@ class EventJournal(Subscriber, BatchSubscriber):
         """As `Subscriber.removed`."""
         self._tell(_REMOVED if successor is None else _OVERWRITTEN, node.ino, kept_path(node.parts()))
 
+    def removed_whole(self, folder: DirNode) -> None:
+        """As `Subscriber.removed_whole`: one event, with how much went."""
+        files = f"with {folder.rfiles:,} files in it"
+        self._tell(_REMOVED, folder.ino, kept_path(folder.parts()), size_bytes=folder.rbytes, detail=files)
+
     def noted(self, kind: EventKind, node: Node, detail: str = "") -> None:
         """As `Subscriber.noted`; of a file that is committed (again), with its size and checksum."""
         if kind is EventKind.COMMITTED and isinstance(node, FileNode):

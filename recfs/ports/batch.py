@@ -26,6 +26,8 @@ class Batch:
 
     nodes: list[NodeRow] = field(default_factory=list)
     removed: list[int] = field(default_factory=list)
+    emptied: list[tuple[int, int, int]] = field(default_factory=list)
+    """(directory without a row, first, last inode): the rows of the files in it between these go."""
     accounts: list[AccountRow] = field(default_factory=list)
     garbage: list[GarbageRow] = field(default_factory=list)
     purged: list[int] = field(default_factory=list)
@@ -77,6 +79,7 @@ class Batch:
             or self.events
             or self.events_gone
             or self.removed
+            or self.emptied
             or self.accounts
             or self.garbage
             or self.purged
@@ -104,7 +107,7 @@ class Batch:
 
 
 _APPLIED = (
-    "removed", "nodes", "accounts", "garbage", "purged", "xattrs", "whiteouts", "views", "objects_gone", "objects",
-    "journal", "journal_done", "unanswered", "answered", "sweeps", "sweeps_gone", "recordings",
+    "removed", "emptied", "nodes", "accounts", "garbage", "purged", "xattrs", "whiteouts", "views", "objects_gone",
+    "objects", "journal", "journal_done", "unanswered", "answered", "sweeps", "sweeps_gone", "recordings",
     "trash", "trash_gone", "events", "events_gone",
 )  # fmt: skip

@@ -11,7 +11,17 @@ from typing import Protocol
 
 from recfs.core.life import Life
 from recfs.ports.batch import Batch
-from recfs.ports.rows import AccountRow, GarbageRow, JournalRow, NodeRow, ObjectRow, SweepRow, TrashRow, UnansweredRow
+from recfs.ports.rows import (
+    AccountRow,
+    Content,
+    GarbageRow,
+    JournalRow,
+    NodeRow,
+    ObjectRow,
+    SweepRow,
+    TrashRow,
+    UnansweredRow,
+)
 
 
 class Books(Protocol):
@@ -44,6 +54,9 @@ class Names(Protocol):
 
     async def children(self, parent: int, after_ino: int, limit: int, *, placed: bool = False) -> Sequence[NodeRow]:
         """Up to *limit* rows of *parent* with ino > *after_ino*, by ino; their places are left out if not *placed*."""
+
+    async def contents(self, parent: int, after_ino: int, limit: int) -> Sequence[Content]:
+        """The same in short; also of a *parent* that has no row any more."""
 
     async def files(self, after_ino: int, limit: int) -> Sequence[int]:
         """Up to *limit* inode numbers of files above *after_ino*, in order, whatever state they are in."""

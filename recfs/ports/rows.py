@@ -53,6 +53,9 @@ class Promise:
     """Of bytes that lost their name: the file was `incomplete`."""
     NOT_WHOLE = DAMAGED | CUT_OFF
     """Of garbage only. A file that gets such bytes back is again what it was."""
+    WITH_CONTENT = 32
+    """Of a directory that lost its name together with the files in it. Their rows stay, below a directory that has
+    none, until their bytes are gone: they say what in it is recfs's own (`disk/home/emptying.py`)."""
 
 
 class Placement(NamedTuple):
@@ -213,6 +216,18 @@ class SweepRow(NamedTuple):
     """1: somebody asked for it; 0: it was due."""
     times: int = 1
     """How many runs in a row it stands for: those that find nothing to do are counted, and the last one is told."""
+
+
+class Content(NamedTuple):
+    """A name in a directory, as far as that is needed to remove many of them."""
+
+    ino: int
+    name: bytes
+    home_ino: int | None
+    """As `Placement.home_ino`."""
+    size_bytes: int
+    is_plain: bool
+    """Whether it is a committed file, at home under its name, with nothing pending and no object in S3."""
 
 
 class GarbageRow(NamedTuple):

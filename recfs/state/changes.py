@@ -90,6 +90,15 @@ class Changes:
         if len(self._removed) > EAGER_NODES:
             self._eager.set()
 
+    def emptied(self, folder: int, first_ino: int, last_ino: int) -> None:
+        """The bytes of files that lost their name together with their directory are gone: so do their rows.
+
+        *first_ino*, *last_ino*: those in *folder* from this inode to that.
+        """
+        self._renewed(("emptied", (folder, first_ino, last_ino)))
+        self._rest.emptied.append((folder, first_ino, last_ino))
+        self._wake.set()
+
     def recording(self, folder: DirNode) -> None:
         """What is kept of a recording changed. Its directory counts as changed, so that it stays in memory."""
         if folder.unlinked:
@@ -231,6 +240,7 @@ class Changes:
             accounts=[account.row() for account in accounts.values()],
             garbage=[entry.row() for entry in garbage.values()],
             purged=purged,
+            emptied=rest.emptied,
             xattrs=rest.xattrs,
             whiteouts=rest.whiteouts,
             views=rest.views,
@@ -274,6 +284,7 @@ class Changes:
             newer = self._rest
             again = {row.key for row in newer.unanswered}
             self._rest = Batch(
+                emptied=rest.emptied + newer.emptied,
                 xattrs=rest.xattrs + newer.xattrs,
                 whiteouts=rest.whiteouts + newer.whiteouts,
                 views=rest.views + newer.views,

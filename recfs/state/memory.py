@@ -73,6 +73,16 @@ class Memory:
         if node is not None and self._evictable(node, True) and sys.getrefcount(node) <= _most_references(node):
             self._unload(node)
 
+    def unload(self, ino: int) -> bool:
+        """Unload a node that nobody needs, though the kernel may know it; False if somebody does."""
+        node = self._nodes.get(ino)
+        if node is None:
+            return True
+        idle = self._evictable(node, False) and sys.getrefcount(node) <= _most_references(node)
+        if idle:
+            self._unload(node)
+        return idle
+
     def forget(self, ino: int, count: int) -> bool:
         """The kernel dropped *count* references; unload a node it no longer knows. False if none is loaded."""
         node = self._nodes.get(ino)

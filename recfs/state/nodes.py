@@ -324,9 +324,19 @@ class Garbage:
         return self.sha256 is not None or bool(self.promised & Promise.FSYNCED)
 
     @property
+    def with_content(self) -> bool:
+        """Whether it is a directory that lost its name together with the files in it."""
+        return bool(self.promised & Promise.WITH_CONTENT)
+
+    @property
     def in_trash(self) -> bool:
         """Whether only its retention keeps it."""
-        return self.staging is None and self.place is None
+        return self.staging is None and self.place is None and not self.with_content
+
+    @property
+    def is_to_be_emptied(self) -> bool:
+        """Whether it is a directory that lies in the trash's place, and goes with all that is in it."""
+        return self.with_content and self.place is None
 
     def row(self) -> GarbageRow:
         """The row the catalogue should hold."""

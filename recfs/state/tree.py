@@ -26,7 +26,7 @@ from recfs.state.locations import Locations
 from recfs.state.memory import Memory
 from recfs.state.nameless.orphans import Orphans
 from recfs.state.nameless.removed import Removed
-from recfs.state.nodes import DirNode, FileNode, Garbage, Node, from_row
+from recfs.state.nodes import DirNode, FileNode, Garbage, Node, from_row, is_gone
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -301,7 +301,10 @@ class Tree:
         """Entries of an incomplete directory with ino > *after_ino*, by ino: nodes where loaded, rows otherwise.
 
         Rows as of `Catalogue.children`. A large directory is not loaded into memory just because somebody lists it.
+        None of a directory that lost its name: what rows there still are below it belong to the publisher.
         """
+        if folder.unlinked:
+            return []
         is_written = True
         try:
             await self.behind.flush()
@@ -311,6 +314,8 @@ class Tree:
         while True:
             written = self.behind.written
             rows = await self.catalogue.children(folder.ino, after_ino, limit, placed=placed)
+            if is_gone(folder):
+                return []
             if written != self.behind.written:
                 continue
             page = self._merged(folder, rows) if is_written else self._with_dirty(folder, after_ino, rows, limit)
@@ -367,6 +372,16 @@ class Tree:
         if self.ledger is not None:
             self.ledger.changed(node.ino)
         self.shown_inos.pop(self.shown_ids.pop(node.ino, 0), None)
+
+    def remove_with_content(self, folder: DirNode) -> None:
+        """Take the name of a directory away, and with it those of all files in it. None of them is loaded.
+
+        Its own row goes at once; those of the files are left to who removes their bytes (`WriteBehind.emptied`).
+        """
+        assert not folder.children, f"{folder.path}: what is loaded would have a name still"
+        self.charge(folder, -folder.rbytes, -folder.rfiles)
+        folder.complete = True
+        self.remove(folder)
 
     def charge(self, folder: DirNode, added_bytes: int, added_files: int) -> None:
         """Add to the owner's counters and to the totals of *folder* and everything above it."""

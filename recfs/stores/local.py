@@ -22,12 +22,15 @@ from recfs.core.bounds import MAX_INT
 from recfs.errors import StoreError
 from recfs.stores import obstacles, presence
 from recfs.stores.beneath import Beneath
+from recfs.stores.emptying import remove_files
 from recfs.stores.lock import RootLock
 from recfs.stores.removals import Removals
 from recfs.stores.steps import Outcome, Step, Steps, can_chown, overrides_modes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from recfs.ports.rows import Content
 
 PRIVATE = ".recfs"
 TOP_LEVELS = (b"shared", b"users", b"temp")
@@ -387,6 +390,10 @@ class LocalStore:
                 if number == st_ino:
                     return path
         return None
+
+    def empty(self, path: bytes, st_ino: int | None, files: Sequence[Content]) -> None:
+        """Remove files from a directory that has lost its name (`stores/emptying.py`). Raises OSError. Blocking."""
+        remove_files(self.beneath, path, st_ino, files)
 
     def apply(self, steps: Sequence[Step], *, durable: bool = True) -> list[Outcome]:
         """Carry out *steps* in the home tree, in order (`stores/steps.py`). Raises nothing."""

@@ -28,6 +28,8 @@ from recfs.tier.queue import sent, waited_for
 from recfs.tier.queue.reasons import OUTDATED, UNDECIDED
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from recfs.ports.catalogue import Catalogue
     from recfs.ports.objects import ObjectStore
     from recfs.ports.rows import JournalRow
@@ -267,6 +269,10 @@ class Tier(Subscriber):
             self.retire(node, in_s3.key)
         else:
             self.journal.delete(in_s3.key, self.settings.retention_s, ino=node.ino)
+
+    def follows(self, inos: Collection[int]) -> Collection[int]:
+        """Those of which something is to be done in S3, or may have been put there, or comes from there. Atomic."""
+        return [ino for ino in inos if self.journal.knows(ino) or ino in self.partials.by_ino]
 
     def _forget(self, node: FileNode) -> None:
         """Nothing of it is to be uploaded any more; what has arrived of it all the same, or is about to, goes."""

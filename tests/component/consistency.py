@@ -87,8 +87,25 @@ def assert_events(db: sqlite3.Connection) -> None:
     came = {ino for (ino,) in db.execute("select ino from event where kind in ('restored', 'adopted')")} - last.keys()
     untold = {ino: last.get(ino) for ino in whole - told - came}
     assert not last or untold == {}, f"committed, and something else was told last: {untold}"
-    wrong = {ino: states.get(ino) for ino in told - whole if states.get(ino) != "corrupt"}
+    gone = went_with_directories(db)
+    wrong = {ino: states.get(ino) for ino in told - whole - gone if states.get(ino) != "corrupt"}
     assert wrong == {}, f"told to be committed, and are not: {wrong}"
+
+
+def went_with_directories(db: sqlite3.Connection) -> set[int]:
+    """The files whose end was told by that of their directory, as readers of events find them: by their paths."""
+    paths: dict[int, set[bytes]] = {}
+    gone: set[int] = set()
+    for ino, kind, path, was, size in db.execute("select ino, kind, path, was, size_bytes from event order by id"):
+        if kind == "renamed":
+            for known in paths.values():
+                known |= {path + each[len(was) :] for each in known if each == was or each.startswith(was + b"/")}
+        if kind == "removed" and size is not None:
+            gone |= {each for each, known in paths.items() if any(one.startswith(path + b"/") for one in known)}
+        else:
+            paths.setdefault(ino, set()).add(path)
+            gone.discard(ino)
+    return gone
 
 
 def _assert_row(row: sqlite3.Row, folder: int, name: bytes) -> None:

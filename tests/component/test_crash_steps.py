@@ -187,6 +187,25 @@ def judge_remove_tree(tree: Tree, states: dict[str, str], done: bool) -> None:
         assert REC not in tree
 
 
+async def many_files(fs: Filesystem) -> None:
+    for number in range(10):
+        await fs.write(f"{REC}/many/{number}", OLD)
+    await fs.write(f"{REC}/file", NEW)
+
+
+async def remove_whole(fs: Filesystem) -> None:
+    await fs.vfs.trees.remove(await fs.node(f"{REC}/many"))
+    await fs.drain()
+
+
+def judge_remove_whole(tree: Tree, states: dict[str, str], done: bool) -> None:
+    """All of them, or none."""
+    gone = {f"{REC}/file": NEW}
+    there = gone | {f"{REC}/many/{number}": OLD for number in range(10)}
+    assert files(tree) in ((gone,) if done else (gone, there))
+    assert (f"{REC}/many" in tree) == (files(tree) == there)
+
+
 async def move_tree(fs: Filesystem) -> None:
     await fs.rename(REC, OTHER)
     await fs.drain()
@@ -375,6 +394,7 @@ CASES = [
     Case("write-and-rename", one_file, write_and_rename, judge_write_and_rename, lost=True),
     Case("delete", two_files, delete, judge_delete),
     Case("remove-tree", a_recording, remove_tree, judge_remove_tree),
+    Case("remove-whole", many_files, remove_whole, judge_remove_whole),
     Case("move-tree", a_recording, move_tree, judge_move_tree),
     Case("exchange", two_files, exchange, judge_exchange),
     Case("exchange-directory-and-file", a_recording, exchange_directories, judge_exchange_directories),

@@ -16,6 +16,7 @@ from recfs.ports.catalogue import Catalogue
 from recfs.ports.rows import (
     ROOT_INO,
     AccountRow,
+    Content,
     GarbageRow,
     JournalRow,
     LocalCopy,
@@ -265,6 +266,33 @@ class CatalogueContract:
         assert await filled.whiteouts(2) == set()
         assert await filled.xattrs(11) == {b"user.a": b"1"}
         assert list(await filled.views()) == [(2, 11)]
+
+    async def test_what_is_in_a_removed_directory_goes_in_ranges(self, catalogue: Catalogue) -> None:
+        """Its files are told in short, also once their directory has no row, and only those of the range go."""
+        here = Placement(home_ino=77)
+        files = [row(ino, b"%d" % ino, 2)._replace(placement=here, has_xattrs=1) for ino in (10, 11, 12, 13)]
+        other = row(14, b"other", 3)
+        await catalogue.apply(Batch(nodes=[*files, other], xattrs=[(ino, b"user.a", b"1") for ino in (10, 11, 14)]))
+        plain = [Content(ino, b"%d" % ino, 77, files[0].size_bytes, True) for ino in (10, 11, 12, 13)]
+        found = [each._replace(is_plain=bool(each.is_plain)) for each in await catalogue.contents(2, 10, 2)]
+        assert found == plain[1:3]
+        await catalogue.apply(Batch(emptied=[(2, 10, 12)]))
+        assert [each.ino for each in await catalogue.contents(2, 0, 9)] == [13]
+        assert await catalogue.node(14) == other
+        assert (await catalogue.xattrs(10), await catalogue.xattrs(14)) == ({}, {b"user.a": b"1"})
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"state": State.SEALING, "sha256": None}, {"has_object": 1}, {"kind": Kind.SYMLINK, "state": None},
+            {"placement": Placement(staging="a")}, {"placement": Placement(pending=2)},
+            {"placement": Placement(home_parent=3, home_name=b"a")}, {"placement": Placement(promised=1)},
+        ],
+        ids=str,
+    )  # fmt: skip
+    async def test_what_is_not_plain_is_told(self, catalogue: Catalogue, changed: dict[str, Any]) -> None:
+        await catalogue.apply(Batch(nodes=[row(10, b"a", 2)._replace(**changed), row(11, b"b", 2)]))
+        assert [bool(each.is_plain) for each in await catalogue.contents(2, 0, 9)] == [False, True]
 
     async def test_what_a_removed_inode_was_given_in_the_same_batch_goes_too(self, filled: Catalogue) -> None:
         await filled.apply(

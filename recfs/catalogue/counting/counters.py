@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from recfs.ports.batch import Batch
     from recfs.ports.rows import NodeRow
 
+LEFT_FILES: Final = 1500
+"""So many files at most are counted at once that lost their name together with their directory: 5 ms."""
 MOVED_FILES: Final = 5000
 """So many files at most are counted at once that a directory took to another place: 50 ms."""
 KNOWN_PLACES: Final = 1 << 16
@@ -49,6 +51,7 @@ class Counting:
         self._db = db
         self._highest: int = db.execute("select coalesce(max(ino), 0) from node").fetchone()[0]
         """No row has a higher number."""
+        self._are_too_many = False
         self._places: dict[int, Place | None] = {}
         """Of directories as the catalogue has them."""
         self.forget()
@@ -107,7 +110,25 @@ class Counting:
                         pairs.append((there, now))
                 elif there is not None and (there.parent != now.parent or there.name != now.name):
                     moved.append(now)
-        return self._counted(batch, known, pairs, folders, moved)
+        done = self._counted(batch, known, pairs + self._left(batch, pairs), folders, moved)
+        if self._are_too_many:
+            self._are_too_many = False
+            done.append((RECOUNT, (RECOUNT_DUE,)))
+        return done
+
+    def _left(self, batch: Batch, pairs: Pairs) -> Pairs:
+        """What is still in directories that are removed: it is counted no longer, or all is to be counted anew."""
+        left: Pairs = []
+        for folder in [was.ino for was, row in pairs if row is None and was is not None and was.kind == _DIR]:
+            others = {*batch.removed, *(row.ino for row in batch.nodes)}
+            query = f"select {_FILE} from node where parent = ? and kind = 'file' limit ?"
+            inside_it = map(File._make, self._db.execute(query, (folder, LEFT_FILES + len(others) + 1)))
+            files = [each for each in inside_it if each.ino not in others]
+            if len(files) > LEFT_FILES:
+                self._are_too_many = True
+            else:
+                left += [(each, None) for each in files]
+        return left
 
     def _counted(
         self, batch: Batch, known: Known, pairs: Pairs, folders: Mapping[int, NodeRow], moved: Sequence[NodeRow]

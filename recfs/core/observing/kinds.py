@@ -28,7 +28,7 @@ MEANING: dict[EventKind, str] = {
     EventKind.INCOMPLETE: "the file was closed, or its writer died, and it stays incomplete: no commit comes",
     EventKind.OVERWRITTEN: "the name has no longer what was committed: it is written to, or another file took the name",
     EventKind.RENAMED: "a file, a link, or a directory with everything below has another name",
-    EventKind.REMOVED: "a file, link or directory lost its name, whoever took it away",
+    EventKind.REMOVED: "a file, link or directory lost its name, whoever took it; with size_bytes: with its files",
     EventKind.UPLOADED: "S3 has confirmed the bytes",
     EventKind.EVICTED: "the bytes are in S3 alone: the local copy has left",
     EventKind.FETCHED: "the bytes have come back from S3, verified",

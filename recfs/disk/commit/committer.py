@@ -33,6 +33,8 @@ from recfs.state.nodes import FileNode
 from recfs.state.problems import forever, reason_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from recfs.disk.backing_files import BackingFiles
     from recfs.disk.home.path_resolver import PathResolver
     from recfs.ports.work import Publisher
@@ -122,6 +124,10 @@ class Committer(Subscriber):
     def removed(self, node: FileNode, successor: FileNode | None) -> None:
         """As `Subscriber.removed`."""
         self.withdraw(node.ino)
+
+    def follows(self, inos: Collection[int]) -> Collection[int]:
+        """As `Subscriber.follows`: those that have a ticket."""
+        return [ino for ino in inos if self._tickets.get(ino) is not None]
 
     def hurry(self, ino: int) -> None:
         """End the settling delay of *ino*."""

@@ -15,6 +15,7 @@ from recfs.stores.steps import StepKind, is_there
 
 if TYPE_CHECKING:
     from recfs.disk.home.aside import Aside
+    from recfs.disk.home.emptying import Emptying
     from recfs.disk.home.homeplan import HomePlan, Job
     from recfs.disk.home.path_resolver import PathResolver, Place
     from recfs.state.tree import Tree
@@ -35,14 +36,16 @@ class Afterwards:
     """Of the steps of a batch, each by itself."""
 
     def __init__(
-        self, tree: Tree, behind: WriteBehind, places: PathResolver, store: LocalStore, aside: Aside, todo: HomePlan
-    ) -> None:
+        self, tree: Tree, behind: WriteBehind, places: PathResolver, store: LocalStore, aside: Aside, todo: HomePlan,
+        emptying: Emptying,
+    ) -> None:  # fmt: skip
         self._tree = tree
         self._behind = behind
         self._places = places
         self._store = store
         self._aside = aside
         self._todo = todo
+        self._emptying = emptying
 
     def done(self, job: Job, outcome: Outcome, *, is_all: bool) -> None:
         """The step is done, and on stable storage. *is_all*: no other step of the batch for its item has failed."""
@@ -101,7 +104,7 @@ class Afterwards:
         if isinstance(item, Garbage):
             log.info("%s: it was removed out of band before it was removed in the mount", os.fsdecode(item.path))
             self._todo.garbage.pop(item.gid, None)
-            self._garbage_done(item, purged=True)
+            self._garbage_done(item, purged=not item.with_content)
             return
         self._todo.nodes.pop(item.ino, None)
         if job.step.kind is StepKind.ATTRS:
@@ -135,6 +138,8 @@ class Afterwards:
             # Not before: a row that says "in the trash" too early would be all that is left of the place it lies at.
             entry.staging = entry.place = None
             self._behind.garbage(entry, discard=False)
+            if entry.is_to_be_emptied:
+                self._emptying.add(entry)
             if entry.gid in self._todo.expired:  # it was given up on its way
                 self._todo.garbage[entry.gid] = entry
 

@@ -318,8 +318,13 @@ class HomePlan:
                     self.garbage.pop(occupant.gid, None)
             assert entry.place is not None
             path = places.at(entry.place)
-            step = Step(StepKind.RMDIR, path, home_ino=entry.home_ino)
-            plan.jobs.append(Job(step, entry, None, entry.place, purges=True))
+            if entry.with_content:  # it leaves its name at once, however much is in it (`emptying.py`)
+                to = self._store.trash(entry.gid)
+                step = Step(StepKind.MOVE, path, to, home_ino=entry.home_ino, is_dir=True)
+                plan.jobs.append(Job(step, entry, None, entry.place))
+            else:
+                step = Step(StepKind.RMDIR, path, home_ino=entry.home_ino)
+                plan.jobs.append(Job(step, entry, None, entry.place, purges=True))
             self._tree.locations.forget(entry, entry.place)
             return True
         plan.discarding.add(entry.gid)

@@ -24,6 +24,7 @@ import trio
 
 from recfs.disk.home.afterwards import Afterwards
 from recfs.disk.home.aside import PART, RETRY_S, Aside
+from recfs.disk.home.emptying import Emptying
 from recfs.disk.home.homeplan import BATCH_ITEMS, HomePlan, Job, Plan
 from recfs.state.nodes import Garbage, Node
 from recfs.state.problems import forever, reason_of
@@ -68,7 +69,9 @@ class HomePublisher(BatchSubscriber):
         self._limiter = limiter
         self._aside = Aside(behind.problems)
         self._todo = HomePlan(tree, places, store, in_use, self._aside.add, retention_s=retention_s)
-        self._afterwards = Afterwards(tree, behind, places, store, self._aside, self._todo)
+        self.emptying = Emptying(tree, behind, store)
+        """What goes with all that is in it, once it has left its name; a service of its own."""
+        self._afterwards = Afterwards(tree, behind, places, store, self._aside, self._todo, self.emptying)
         in_use.given_back = self._given_back
         self._moving: set[int] = set()
         self.worked_on: set[int] = set()
@@ -98,7 +101,9 @@ class HomePublisher(BatchSubscriber):
 
     def discarded(self, entry: Garbage) -> None:
         """As `BatchSubscriber.discarded`."""
-        if entry.held_by is None:
+        if entry.is_to_be_emptied:
+            self.emptying.add(entry)
+        elif entry.held_by is None:
             self._todo.garbage[entry.gid] = entry
             self._woken()
             self._tree.accounts.in_trash.released(entry.gid)  # not before the row: it may be the way back until then
@@ -121,6 +126,7 @@ class HomePublisher(BatchSubscriber):
     def hurry(self) -> None:
         """Somebody waits for the home tree."""
         self._urgent.set()
+        self.emptying.hurry()
         if self._aside and self._due(hurried=True):
             self._wake.set()
 
@@ -175,7 +181,8 @@ class HomePublisher(BatchSubscriber):
     @property
     def depth(self) -> int:
         """How many entries are not where their rows want them, but for those that are in use."""
-        return len(self._todo.nodes) + len(self._todo.garbage) + self._working + len(self._unsynced) + len(self._aside)
+        todo = len(self._todo.nodes) + len(self._todo.garbage) + self._working + len(self._unsynced)
+        return todo + len(self._aside) + len(self.emptying)
 
     @property
     def in_use(self) -> int:
@@ -185,7 +192,8 @@ class HomePublisher(BatchSubscriber):
     @property
     def aside(self) -> int:
         """How many of them failed, and are left alone for a while, or wait for such."""
-        return len(self._aside) + min(self._stuck, len(self._todo.nodes) + len(self._todo.garbage))
+        stuck = min(self._stuck, len(self._todo.nodes) + len(self._todo.garbage))
+        return len(self._aside) + stuck + self.emptying.aside
 
     @property
     def problem(self) -> str | None:

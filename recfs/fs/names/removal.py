@@ -19,7 +19,7 @@ from recfs.core.retention import Now, protected
 from recfs.errors import Busy, IsADirectory, NotADirectory, NotEmpty, NotFound, RecfsError, Stale
 from recfs.fs.caller import Caller, may_change, may_take
 from recfs.fs.names.births import recall_life
-from recfs.ports.rows import Pending
+from recfs.ports.rows import Content, Pending
 from recfs.state.nodes import DirNode, FileNode, Garbage, LinkNode, Node
 from recfs.state.turns import Turn
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from recfs.disk.versions import Versions
     from recfs.fs.fallback_entries import FallbackEntries
+    from recfs.fs.names.wholes import Wholes
     from recfs.ports.kernel import KernelCache
     from recfs.ports.rows import NodeRow
     from recfs.state.tree import Tree
@@ -211,15 +212,20 @@ class Removal:
 class TreeRemoval:
     """Removes directories with everything in them, for the daemon itself."""
 
-    def __init__(self, tree: Tree, removal: Removal, views: FallbackEntries, kernel: KernelCache) -> None:
+    def __init__(
+        self, tree: Tree, removal: Removal, wholes: Wholes, views: FallbackEntries, kernel: KernelCache
+    ) -> None:
         self._tree = tree
         self._behind = tree.behind
         self._removal = removal
+        self._wholes = wholes
         self._views = views
         self._kernel = kernel
 
     async def remove(self, folder: DirNode, *, keep: Callable[[DirNode], bool] | None = None) -> int:
         """Remove a directory and all below it, as `rm -r` would; returns how many files and links went.
+
+        A directory whose last files are plain goes together with them (`wholes.py`).
 
         *keep* is asked before names go, again whenever somebody else had a turn: true stops the removal. Raises FsError
         and stops where something changes underneath; what is gone until then stays gone.
@@ -230,24 +236,38 @@ class TreeRemoval:
             await self._kernel.flush()
 
     async def _remove_below(self, top: DirNode, stop: Callable[[], bool]) -> int:
-        gone = 0
-        turn = Turn()
         if top.role is not Role.RECORDING:
             await self._refuse_kept(top)
         folders = [top]  # not by calls in calls: trees are deeper than those may be
+        try:
+            return await self._remove_all(folders, stop)
+        finally:
+            for folder in folders:
+                self._wholes.forget(folder)
+
+    async def _remove_all(self, folders: list[DirNode], stop: Callable[[], bool]) -> int:
+        """*folders*: the one that is emptied now, after those that it lies in. It is empty itself in the end."""
+        gone = 0
+        turn = Turn()
         while folders:
             folder = folders[-1]
             if folder.unlinked:
-                folders.pop()
+                self._wholes.forget(folders.pop())
                 continue
-            below = await self._some_of(folder)
+            is_whole = self._wholes.may_be(folder) and not self._wholes.is_refused(folder)
+            below = await self._wholes.others(folder, turn) if is_whole else await self._some_of(folder)
+            if is_whole and not below:
+                gone += self._take(folder, stop)
+                await turn.pass_on()
+                await self._write_some()
+                continue
             written, is_asked = self._behind.written, False
             for entry in below:
                 if turn.is_over:
                     await turn.pass_on()
                     await self._write_some()
                     is_asked = False
-                child = self._tree.entered(folder, entry, written)
+                child = None if isinstance(entry, Content) else self._tree.entered(folder, entry, written)
                 if child is None:
                     child, is_asked = await self._tree.child(folder, entry.name), False
                 while child is not None and await self._removal.prepare(child):
@@ -269,6 +289,19 @@ class TreeRemoval:
             await turn.pass_on()
             await self._write_some()
         return gone
+
+    def _take(self, folder: DirNode, stop: Callable[[], bool]) -> int:
+        """Remove it with what is in it, as far as that has stayed plain until now; how many files went. Atomic."""
+        if stop():
+            raise Busy(f"{folder.path} is in use again")
+        parent, name = folder.parent, folder.name
+        files = self._wholes.take(folder)
+        if files is None:
+            return 0
+        # The kernel forgets with it all that it knows below (fs/dcache.c, d_invalidate).
+        self._kernel.forget_entry(parent.ino, name, folder.ino)
+        self._kernel.forget_inode(parent.ino)  # its times changed
+        return files
 
     async def _some_of(self, folder: DirNode) -> Sequence[Node | NodeRow]:
         """Some of the entries; none when there are none."""

@@ -72,7 +72,12 @@ class Comparison:
         self._tree.skip_gid(max(self._store.trashed(), default=0))
         for entry in list(self._tree.garbage.values()):
             with self._found.aside(("garbage", entry.gid), f"removed {os.fsdecode(entry.path)}"):
-                if self._is_anothers(entry):
+                if entry.with_content:
+                    # What is in the trash's place under its inode number goes; what lies at home is looked at anew.
+                    self._tree.locations.forget(entry, entry.place)
+                    entry.place = None
+                    self._behind.garbage(entry, discard=False)
+                elif self._is_anothers(entry):
                     del self._tree.garbage[entry.gid]
                     self._behind.purged(entry.gid)
                 elif entry.place is not None and not self._is_still(entry):

@@ -125,13 +125,18 @@ class Whereabouts:
                 self._forget_removed(entry)
 
     def _locate_removed(self, entry: Garbage) -> None:
-        if entry.in_trash or (entry.kind is Kind.DIR and self._tree.locations.entries.get(entry.ino)):
+        if (
+            entry.in_trash
+            or entry.is_to_be_emptied
+            or (entry.kind is Kind.DIR and self._tree.locations.entries.get(entry.ino))
+        ):
             return
         path = self._store.staging(entry.staging) if entry.staging is not None else None
         if self._is_at(path or self._places.at(entry.place or (None, b"")), entry.home_ino):
             return
         self._tree.locations.forget(entry, entry.place)
-        if self._is_at(self._store.trash(entry.gid), entry.home_ino):
+        if entry.with_content or self._is_at(self._store.trash(entry.gid), entry.home_ino):
+            # Of a directory that is nowhere the rows of what was in it are left to be removed.
             entry.staging = entry.place = None
             self._behind.garbage(entry, discard=False)
         elif (staging := self._left_in_staging(entry)) is not None:

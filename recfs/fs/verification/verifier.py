@@ -29,7 +29,7 @@ from recfs.tier.objectchecks import ObjectCheck, Paced
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from recfs.fs.verification.repair import Repair
     from recfs.fs.vfs import Vfs
@@ -103,6 +103,10 @@ class Verifier(Subscriber):
     def removed(self, node: FileNode, successor: FileNode | None) -> None:
         """Nobody misses its bytes."""
         self._problems.solved(PART, node.ino)
+
+    def follows(self, inos: Collection[int]) -> Collection[int]:
+        """Those that could not be verified."""
+        return [ino for ino in inos if self._problems.has(PART, ino)]
 
     # --- one file ------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from recfs.core.observing.kinds import EventKind
     from recfs.state.nodes import DirNode, FileNode, Node
 
@@ -52,6 +54,16 @@ class Subscriber:
 
     def emptied(self, folder: DirNode) -> None:
         """The directory has lost its name; everything in it has, too."""
+
+    def removed_whole(self, folder: DirNode) -> None:
+        """The directory is about to lose its name together with all files in it, of which nothing else is told.
+
+        They are plain (`Content.is_plain`), none is loaded, and no subscriber has said that it `follows` one of them.
+        """
+
+    def follows(self, inos: Collection[int]) -> Collection[int]:
+        """Of which of these files something is kept that has to end with their names: `removed` is told of each."""
+        return ()
 
     def released(self, node: FileNode) -> None:
         """Nobody has the file open any more."""
@@ -122,6 +134,15 @@ class Events(Subscriber):
         """As `Subscriber.emptied`."""
         for each in self._subscribers:
             each.emptied(folder)
+
+    def removed_whole(self, folder: DirNode) -> None:
+        """As `Subscriber.removed_whole`."""
+        for each in self._subscribers:
+            each.removed_whole(folder)
+
+    def follows(self, inos: Collection[int]) -> Collection[int]:
+        """As `Subscriber.follows`, of any of them."""
+        return {ino for each in self._subscribers for ino in each.follows(inos)}
 
     def released(self, node: FileNode) -> None:
         """As `Subscriber.released`."""

@@ -134,6 +134,10 @@ class Journal:
         is_tried = row is not None and (row.id in self.running or self.was_tried(row.id))
         return is_tried or ino in self._dropped_after_try
 
+    def knows(self, ino: int) -> bool:
+        """Whether anything is to be done of this inode, or an upload of it was dropped that may have arrived."""
+        return self.upload_of(ino) is not None or self.move_of(ino) is not None or ino in self._dropped_after_try
+
     def move(self, ino: int, key: str | None) -> None:
         """The object under *key* is to follow its file's new name; None: those of everything below a directory."""
         self._want_move(ino, 0.0)
