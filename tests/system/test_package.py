@@ -261,7 +261,8 @@ def test_after_an_upgrade_new_processes_go_on_with_the_mounts_of_the_unit(
 ) -> None:
     with_systemd = 'mount -t tmpfs none /run; mkdir -p /run/systemd/system; exec sh "$@"'
     script = [DEBIAN / "recfs.postinst", "configure", before]
-    subprocess.run(["unshare", "-m", "sh", "-ec", with_systemd, "sh", *script], env=debian_tools, check=True)
+    apart = ["unshare", "-m", "--propagation", "slave", "sh", "-ec"]  # private, it would keep the mounts of other tests
+    subprocess.run([*apart, with_systemd, "sh", *script], env=debian_tools, check=True)
     called = (tmp_path / "called").read_text().splitlines()
     assert "py3compile -p recfs /usr/lib/recfs" in called
     assert called.count("recfs upgrade --config /etc/recfs/main.conf") == int(bool(before))
