@@ -157,14 +157,26 @@ async def test_a_version_whose_object_got_another_etag_is_kept_all_the_same(
     assert await fs.read(MOVED) == OLD
 
 
-@pytest.mark.may_log("the answer was lost|next try in")
-async def test_a_copy_aside_of_which_nobody_heard_leaves_the_bucket_with_the_purge(fs: Filesystem) -> None:
-    """It made room for another file's upload, which has not come so far."""
+async def copied_aside_unheard(fs: Filesystem) -> None:
+    """A version in the trash, to make room for another file's upload, which has not come so far."""
     await evict(fs)
     await fs.unlink(FILE)
     bucket(fs).fail("copy", Unreachable("the answer was lost"), times=1000, after=True)
     await fs.write(FILE, NEW)
     await until(lambda: any(row.attempts for row in fs.tier.journal.rows.values()))
     assert any(key.startswith(TRASH) for key in stored(fs))
+
+
+@pytest.mark.may_log("the answer was lost|next try in")
+async def test_a_copy_aside_of_which_nobody_heard_leaves_the_bucket_with_the_purge(fs: Filesystem) -> None:
+    await copied_aside_unheard(fs)
     await ask(fs, "trash_purge", all=True)
     await until(lambda: not any(key.startswith(TRASH) for key in stored(fs)))
+
+
+@pytest.mark.may_log("the answer was lost|next try in")
+async def test_a_copy_aside_of_which_nobody_heard_leaves_the_bucket_when_its_version_comes_back(fs: Filesystem) -> None:
+    await copied_aside_unheard(fs)
+    assert (await ask(fs, "trash_restore", path=FILE, to=MOVED))["kept"] == []
+    await until(lambda: not any(key.startswith(TRASH) for key in stored(fs)))
+    assert await fs.read(MOVED) == OLD

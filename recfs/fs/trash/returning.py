@@ -82,8 +82,8 @@ class Returning:
         finally:
             self.taken.discard(number)
             self._tree.accounts.in_trash.released(number)
-        if self._objects is not None and entry.kind is Kind.FILE and getattr(entry, "object_key", None) is None:
-            self._objects.give_up_copy(entry)  # which had its bytes here: it goes to S3 anew
+        if self._objects is not None and entry.kind is Kind.FILE:
+            self._objects.give_up_copy(entry)  # it goes to S3 anew, or has its object: what else there is goes
         if isinstance(node, FileNode) and node.state.is_whole and not node.unlinked:
             if durable:
                 self._publisher.add(node.ino)
