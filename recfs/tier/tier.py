@@ -268,7 +268,8 @@ class Tier(Subscriber):
         elif open_from_afar:
             self.retire(node, in_s3.key)
         else:
-            self.journal.delete(in_s3.key, self.settings.retention_s, ino=node.ino)
+            kept_s = self.settings.retention_s if in_s3.size_bytes else 0.0  # of nothing nothing is kept
+            self.journal.delete(in_s3.key, kept_s, ino=node.ino)
 
     def follows(self, inos: Collection[int]) -> Collection[int]:
         """Those of which something is to be done in S3, or may have been put there, or comes from there. Atomic."""

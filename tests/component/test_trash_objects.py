@@ -180,3 +180,13 @@ async def test_a_copy_aside_of_which_nobody_heard_leaves_the_bucket_when_its_ver
     assert (await ask(fs, "trash_restore", path=FILE, to=MOVED))["kept"] == []
     await until(lambda: not any(key.startswith(TRASH) for key in stored(fs)))
     assert await fs.read(MOVED) == OLD
+
+
+async def test_the_object_of_an_empty_file_goes_with_it(fs: Filesystem) -> None:
+    """The trash has nothing of it that a purge could find."""
+    await fs.write(MOVED, b"")
+    await fs.drain()
+    await evict(fs, MOVED)
+    await fs.unlink(MOVED)
+    await fs.drain()
+    await until(lambda: stored(fs) == {FILE: OLD, OTHER: NEW})
