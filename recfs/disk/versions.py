@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from recfs.disk.trash_index import TrashIndex
     from recfs.state.backing_file import Untouched
-    from recfs.state.nodes import FileNode, Node
+    from recfs.state.nodes import DirNode, FileNode, Node
     from recfs.state.tree import Tree
     from recfs.state.writebehind import WriteBehind
 
@@ -113,10 +113,19 @@ class Versions:
             node.staging = None  # type: ignore[attr-defined]
         else:
             entry.place = node.moved if node.moved is not None else (node.parent, node.name)
+            for place in self._tree.locations.earlier.get(node.ino, ()):
+                self._leave_trace(entry, place)
         self._tree.locations.forget(node, node.moved)
         node.moved = None
         node.home_ino = None
         node.pending = 0
+
+    def _leave_trace(self, entry: Garbage, place: tuple[DirNode | None, bytes]) -> None:
+        """Have a start look for *entry* at *place*, too: the step that moves it may not happen any more."""
+        trace = Garbage(self._tree.new_gid(), entry.ino, entry.kind, entry.path, entry.deleted_ns)
+        trace.home_ino, trace.place, trace.promised = entry.home_ino, place, Promise.TRACE
+        self._behind.garbage(trace, discard=False)
+        self._tree.locations.traces.setdefault(entry.ino, []).append(trace.gid)
 
     def replace(self, node: FileNode, successor: FileNode | None) -> Garbage:
         """*node* loses its name to *successor*, or to nobody: its bytes become garbage. Atomic.

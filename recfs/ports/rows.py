@@ -56,6 +56,9 @@ class Promise:
     WITH_CONTENT = 32
     """Of a directory that lost its name together with the files in it. Their rows stay, below a directory that has
     none, until their bytes are gone: they say what in it is recfs's own (`disk/home/emptying.py`)."""
+    TRACE = 64
+    """Of what lost its name while it was being moved: the row says where it lay before, and counts only for a start
+    that does not find it at its place."""
 
 
 class Placement(NamedTuple):

@@ -16,6 +16,19 @@ class Locations:
     def __init__(self) -> None:
         self.entries: dict[int, dict[bytes, Node | Garbage]] = {}
         """What physically lies in a directory (by inode number, then name) without logically being there."""
+        self.earlier: dict[int, list[tuple[DirNode | None, bytes]]] = {}
+        """Of what is being moved, by inode number: where it may still lie."""
+        self.traces: dict[int, list[int]] = {}
+        """… and the rows that tell of it (`Promise.TRACE`), by gid, of what lost its name meanwhile."""
+
+    def leaves(self, ino: int, place: tuple[DirNode | None, bytes]) -> None:
+        """The publisher is about to move it away from there."""
+        self.earlier.setdefault(ino, []).append(place)
+
+    def arrived(self, ino: int) -> list[int]:
+        """Where it lies is known again, whether it was moved or not; the rows that go."""
+        self.earlier.pop(ino, None)
+        return self.traces.pop(ino, [])
 
     def record(self, item: Node | Garbage, place: tuple[DirNode | None, bytes]) -> None:
         """*item* physically lies at *place*, which is not (or no longer) its logical one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import threading
 from collections.abc import Awaitable, Callable, Sequence
@@ -234,6 +235,7 @@ async def test_a_batch_is_planned_in_turns(fs: Filesystem, monkeypatch: pytest.M
     for n in range(30):
         await fs.write(f"{REC}/file{n}", b"%d" % n)
     await fs.drain()
+    monkeypatch.setattr("recfs.disk.home.homeplan.PLAN_S", math.inf)  # on a slow machine it would be two batches
     publisher, (works, gate) = fs.parts.publisher, held_up(fs, monkeypatch)
     await chmod(fs)
     await trio.to_thread.run_sync(works.wait)

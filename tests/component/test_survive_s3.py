@@ -140,7 +140,9 @@ class Tiered(Filesystem):
     def concerns(self, row: Any, folder: str) -> bool:
         """Whether a row of the journal is about something in *folder*."""
         node = self.parts.tree.nodes.get(row.ino)
-        return bool(row.key.startswith(folder) or (row.ino and (node is None or node.path.startswith(folder))))
+        if row.key or node is None:  # a deletion speaks of who had the key; nobody knows whose a row without both is
+            return not row.key or row.key.startswith(folder)
+        return node.path.startswith(folder)
 
     def is_done(self) -> bool:
         """Whether nothing is to be done any more, or set aside."""

@@ -254,6 +254,8 @@ class HomePlan:
         """From now on the metadata says that *node* lies at its logical place."""
         plan.moving.add(node.ino)
         self._tree.locations.forget(node, node.moved)
+        if node.moved is not None:
+            self._tree.locations.leaves(node.ino, node.moved)
         node.moved = None
         node.publishing, node.pending = node.pending, 0
         if isinstance(node, FileNode):
@@ -278,6 +280,7 @@ class HomePlan:
         places = self._places
         source, before = places.home(node), node.moved
         self._tree.locations.forget(node, node.moved)
+        self._tree.locations.leaves(node.ino, before if before is not None else (node.parent, node.name))
         node.moved = (None, b"%d" % node.ino)
         self._tree.locations.record(node, node.moved)
         plan.moving.add(node.ino)

@@ -324,6 +324,10 @@ class HomePublisher(BatchSubscriber):
                 job.item.publishing = 0
             if not outcome.error:
                 self._afterwards.done(job, outcome, is_all=id(job.item) not in failed)
+        unsure = {job.item.ino for job, _ in self._unsynced}
+        for ino in {job.item.ino for job, _ in done} - unsure:
+            for gid in self._tree.locations.arrived(ino):
+                self._behind.purged(gid)
         if problem is not None and self._unsynced_problem is None:
             log.error("home tree: %s; trying again every %g s", problem, RETRY_S)
         if problem is not None or not self._unsynced:

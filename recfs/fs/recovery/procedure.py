@@ -19,7 +19,7 @@ from recfs.fs.recovery.reconciling import Reconciling
 from recfs.fs.recovery.strays import Strays
 from recfs.fs.recovery.whereabouts import Whereabouts
 from recfs.fs.recovery.writers import Writers
-from recfs.ports.rows import HOLDING_INO
+from recfs.ports.rows import HOLDING_INO, Promise
 from recfs.state.nodes import DirNode, FileNode, Garbage, Node
 from recfs.state.tree import INO_RESERVE
 from recfs.stores.local import MARK_XATTR
@@ -212,7 +212,7 @@ class Recovery:
             with self._found.aside(("garbage", row.gid), f"removed {os.fsdecode(row.path)}"):
                 if row.home_name is not None and row.home_parent is not None:
                     entry.place = (await self._folder(row.home_parent), row.home_name)
-                    if entry.kind is Kind.DIR:
+                    if entry.kind is Kind.DIR and not entry.promised & Promise.TRACE:
                         self._put(self._found.dirs[entry.ino], entry.place)
                 self._tree.know_garbage(entry)
 

@@ -11,7 +11,7 @@ from recfs.core.generation import Age
 from recfs.core.model import Kind, State
 from recfs.disk.staging import Label
 from recfs.fs.recovery.finds import only_in_s3
-from recfs.ports.rows import Pending
+from recfs.ports.rows import Pending, Promise
 from recfs.state.nodes import FileNode, Node
 
 if TYPE_CHECKING:
@@ -113,9 +113,31 @@ class Whereabouts:
 
     def locate_garbage(self) -> None:
         """Correct the metadata where garbage was removed, or taken to the trash, but the record of it was lost."""
+        traces = [entry for entry in self._tree.garbage.values() if entry.promised & Promise.TRACE]
+        for trace in sorted(traces, key=lambda entry: -entry.gid):  # directories before what was removed from them
+            with self._found.aside(("garbage", trace.gid), f"removed {os.fsdecode(trace.path)}"):
+                self._follow(trace)
         for entry in list(self._tree.garbage.values()):
             with self._found.aside(("garbage", entry.gid), f"removed {os.fsdecode(entry.path)}"):
                 self._locate_removed(entry)
+
+    def _follow(self, trace: Garbage) -> None:
+        """What lost its name while it was being moved may not have been moved any more."""
+        places, place = self._places, trace.place
+        self._tree.locations.forget(trace, place)
+        self._forget_removed(trace)
+        for entry in self._tree.garbage.values():
+            if (entry.ino, entry.home_ino) != (trace.ino, trace.home_ino) or entry.place is None or place is None:
+                continue
+            if self._is_at(places.at(entry.place), entry.home_ino) or not self._is_at(places.at(place), entry.home_ino):
+                continue
+            self._tree.locations.forget(entry, entry.place)
+            entry.place = place
+            self._tree.locations.record(entry, place)
+            if entry.kind is Kind.DIR:
+                self._found.dirs[entry.ino].moved = place
+            self._behind.garbage(entry, discard=False)
+            return
 
     def forget_what_left_the_trash(self) -> None:
         """Drop the records of what is not in the trash any more: it came back as a file, whose label told so."""
