@@ -47,6 +47,8 @@ WHILE_RUNNING: Final = frozenset(
 )
 """Settings that hold from the next request on. All others take another process."""
 
+READ_S: Final = 10.0
+"""How long it may take to read the configuration."""
 UPGRADE: Final = "`recfs upgrade`"
 REMOUNT: Final = "an unmount and a new mount"
 
@@ -145,6 +147,7 @@ class Reloading:
         self._answers = answers
         self._tell = tell
         self._lock = trio.Lock()
+        self._limiter = trio.CapacityLimiter(4)  # each that hangs keeps its thread
         self.looking: Looking | None = None
         """What Prometheus is told by, where it is."""
 
@@ -171,7 +174,7 @@ class Reloading:
                 again = self._current.settings.again
                 if again is None:
                     raise ConfigError("this daemon does not know where its settings are from")
-                wanted = await trio.to_thread.run_sync(again, limiter=self._parts.limiter)
+                wanted = await self._read(again)
                 found = plan(self._current.settings, wanted)
                 self._apply(found.settings)
             finally:
@@ -182,6 +185,17 @@ class Reloading:
             log.warning("%s has changed in the configuration, and stays as it is: that takes %s", key, what)
         log.info("the configuration was read anew: %d settings changed", len(found.changed))
         return found
+
+    async def _read(self, again: Callable[[], Settings]) -> Settings:
+        """Read it in a thread that nobody has to wait for: it may lie on a disk that hangs. Raises ConfigError."""
+        try:
+            with trio.fail_after(READ_S):
+                return await trio.to_thread.run_sync(again, limiter=self._limiter, abandon_on_cancel=True)
+        except trio.TooSlowError:
+            raise ConfigError(
+                f"the configuration could not be read in {READ_S:g} s: it lies on a disk that does not answer, or is no"
+                " regular file"
+            ) from None
 
     def _apply(self, settings: Settings) -> None:
         """Have *settings* hold. Atomic, and raises nothing: every value has been checked."""

@@ -139,8 +139,22 @@ def _shown(method: str) -> str:
 def _require_safe(folder: Path) -> None:
     """Raise ControlError where others could put a socket of theirs in the place of one. Raises OSError."""
     info = os.stat(folder)
-    if info.st_mode & 0o002 and not info.st_mode & stat.S_ISVTX:
-        raise ControlError(f"every user may write to {folder}: the socket could be another's; chmod o-w {folder}")
+    if info.st_mode & 0o022 and not info.st_mode & stat.S_ISVTX:
+        raise ControlError(f"others may write to {folder}: the socket could be another's; chmod go-w {folder}")
+    if info.st_uid not in (0, os.geteuid()):
+        raise ControlError(f"{folder} is another user's, and so could be the socket; chown {os.geteuid()} {folder}")
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    """Set the mode of a socket just made, and of nothing that was put in its place. Raises OSError, ControlError."""
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISSOCK(info.st_mode) or info.st_uid != os.geteuid():
+            raise ControlError(f"{path} is not the socket that was made there")
+        os.chmod(f"/proc/self/fd/{fd}", mode)
+    finally:
+        os.close(fd)
 
 
 async def _encode(answer: dict[str, Any]) -> AsyncGenerator[bytes, None]:
@@ -232,7 +246,7 @@ class ControlServer:
                 sock.bind(address)
             if self._offer is not None:
                 os.chown(fresh, -1, self._offer.gid, follow_symlinks=False)
-            os.chmod(fresh, self._offer.mode if self._offer is not None else 0o600)
+            _set_mode(fresh, self._offer.mode if self._offer is not None else 0o600)
             sock.listen(_BACKLOG)
             os.replace(fresh, self._socket_path)
         except BaseException:

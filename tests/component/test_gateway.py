@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import trio
 
+from recfs.api import control
 from recfs.api.client import ControlClient
 from recfs.api.control import ControlServer, Offer, Peer
 from recfs.api.gateway import gateway
@@ -25,6 +26,7 @@ from recfs.errors import ControlError, NotPermitted, RootBusy
 from .build import filesystem
 
 GID = 4711
+NOBODY = 65534
 
 
 class Handlers(dict[str, Any]):
@@ -122,12 +124,31 @@ async def test_a_directory_where_anybody_could_put_another_socket_is_refused(tmp
     folder = tmp_path / "open"
     folder.mkdir()
     server = offering(folder / "gateway.sock", Handlers(), "status")
-    folder.chmod(0o777)
-    with pytest.raises(ControlError, match="chmod o-w"):
+    for mode in (0o777, 0o770, 0o707):
+        folder.chmod(mode)
+        with pytest.raises(ControlError, match="chmod go-w"):
+            await server.run()
+    folder.chmod(0o755)
+    os.chown(folder, NOBODY, NOBODY)
+    with pytest.raises(ControlError, match="is another user's"):
         await server.run()
+    os.chown(folder, 0, 0)
     folder.chmod(0o1777)  # as /tmp: nobody replaces what is another's
     async with serving(server):
         assert await call(folder / "gateway.sock", "status") == {}
+
+
+async def test_what_is_put_in_the_place_of_a_socket_keeps_its_mode(path: Path, tmp_path: Path) -> None:
+    """Whoever may write to the directory could have had the daemon, as root, open any file to all."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"")
+    secret.chmod(0o600)
+    fresh = path.with_name("fresh")
+    fresh.symlink_to(secret)
+    for put in (fresh, secret):
+        with pytest.raises((ControlError, OSError)):
+            control._set_mode(put, 0o666)
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
 
 
 async def test_two_stores_do_not_share_one(path: Path) -> None:

@@ -3,7 +3,7 @@
 import io
 import select
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -34,7 +34,9 @@ class _Output(io.FileIO):
 
 def take_over() -> None:
     """Print by it from now on, as Python would."""
-    old = sys.stdout
+    old: TextIO | None = sys.stdout
+    if old is None:  # it was closed when the program began
+        return
     try:
         raw = _Output(old.fileno(), "w", closefd=False)
         raw.before = old

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recfs.publisher")
 
-REMOVED_AT_ONCE = 500
+REMOVED_AT_ONCE = 1000
 """Files that a thread removes before it says so, with one fsync."""
 ROWS_AT_ONCE = 250
 """Rows that are read or removed at once: a transaction of 2 ms."""

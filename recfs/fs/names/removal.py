@@ -11,6 +11,8 @@ import os
 from itertools import islice
 from typing import TYPE_CHECKING
 
+import trio
+
 from recfs.core.fallback import auto_dirs
 from recfs.core.layout import Role, kept_path
 from recfs.core.model import State
@@ -37,6 +39,11 @@ PAGE = 50
 """Entries that are loaded at once to be removed, and then written at once."""
 REMOVED_IN_BATCH = 150
 """Rows that are written at once meanwhile: a transaction of 2 ms, where one of a thousand rows takes up to 10."""
+
+AHEAD = 8
+"""So many directories lose their names before their bytes have to be gone, too."""
+PATIENCE_S = 2.0
+"""How long that is waited for: some may be set aside."""
 
 
 class Removal:
@@ -209,6 +216,37 @@ class Removal:
         tree.touch(node.parent, now)
 
 
+class _Going:
+    """A directory that goes with all that is in it, and how far that is. Atomic."""
+
+    def __init__(self, top: DirNode, keep: Callable[[DirNode], bool] | None) -> None:
+        self._top = top
+        self._keep = keep
+        self._parts = tuple(top.parts())
+        self.folders = [top]
+        """The one that is emptied now, after those that it lies in: trees are deeper than calls in calls may be."""
+        self.seen()
+
+    def seen(self) -> None:
+        """What has just changed was our doing."""
+        self._activity_ns = self._top.job.activity_ns if self._top.job is not None else 0
+
+    def moved_away(self) -> list[DirNode]:
+        """Take out what lies elsewhere by now. Raises Busy where that is the whole, or somebody is back in it."""
+        top, folders = self._top, self.folders
+        if not top.unlinked and tuple(top.parts()) != self._parts:
+            raise Busy(f"{top.path} was moved there meanwhile")
+        back = top.job is not None and top.job.activity_ns != self._activity_ns
+        if self._keep is not None and (back or self._keep(top)):
+            raise Busy(f"{folders[-1].path} is in use again")
+        for index in range(1, len(folders)):
+            if folders[index].parent is not folders[index - 1] and not folders[index].unlinked:
+                moved = folders[index:]
+                del folders[index:]
+                return moved
+        return []
+
+
 class TreeRemoval:
     """Removes directories with everything in them, for the daemon itself."""
 
@@ -227,27 +265,33 @@ class TreeRemoval:
 
         A directory whose last files are plain goes together with them (`wholes.py`).
 
-        *keep* is asked before names go, again whenever somebody else had a turn: true stops the removal. Raises FsError
-        and stops where something changes underneath; what is gone until then stays gone.
+        *keep* is asked before names go, again whenever somebody else had a turn: true stops the removal, and so does
+        then what others do in a temp job that goes. What is moved away meanwhile stays where it is moved to.
+        Raises FsError and stops where something changes underneath; what is gone until then stays gone.
         """
+        going = _Going(folder, keep)
+        if self._tree.garbage.wholes >= AHEAD:
+            # The disk writes its journal for these, and whoever writes to the catalogue meanwhile waits for that, on
+            # the trio thread: what is next waits here until it is done.
+            with trio.move_on_after(PATIENCE_S):
+                await self._tree.garbage.until_fewer_wholes(1)
         try:
-            return await self._remove_below(folder, lambda: keep is not None and keep(folder))
+            return await self._remove_below(folder, going)
         finally:
             await self._kernel.flush()
 
-    async def _remove_below(self, top: DirNode, stop: Callable[[], bool]) -> int:
+    async def _remove_below(self, top: DirNode, going: _Going) -> int:
         if top.role is not Role.RECORDING:
             await self._refuse_kept(top)
-        folders = [top]  # not by calls in calls: trees are deeper than those may be
         try:
-            return await self._remove_all(folders, stop)
+            return await self._remove_all(going)
         finally:
-            for folder in folders:
+            for folder in going.folders:
                 self._wholes.forget(folder)
 
-    async def _remove_all(self, folders: list[DirNode], stop: Callable[[], bool]) -> int:
-        """*folders*: the one that is emptied now, after those that it lies in. It is empty itself in the end."""
+    async def _remove_all(self, going: _Going) -> int:
         gone = 0
+        folders = going.folders
         turn = Turn()
         while folders:
             folder = folders[-1]
@@ -256,8 +300,11 @@ class TreeRemoval:
                 continue
             is_whole = self._wholes.may_be(folder) and not self._wholes.is_refused(folder)
             below = await self._wholes.others(folder, turn) if is_whole else await self._some_of(folder)
+            if not self._goes_on(going):
+                continue
             if is_whole and not below:
-                gone += self._take(folder, stop)
+                gone += self._take(folder)
+                going.seen()
                 await turn.pass_on()
                 await self._write_some()
                 continue
@@ -272,8 +319,8 @@ class TreeRemoval:
                     child, is_asked = await self._tree.child(folder, entry.name), False
                 while child is not None and await self._removal.prepare(child):
                     child, is_asked = await self._tree.child(folder, entry.name), False
-                if not is_asked and stop():
-                    raise Busy(f"{folder.path} is in use again")
+                if not is_asked and not self._goes_on(going):
+                    break
                 is_asked = True  # until the next await
                 if isinstance(child, DirNode):
                     await self._refuse_kept(child)
@@ -282,18 +329,24 @@ class TreeRemoval:
                         folders.append(child)
                 elif isinstance(child, (FileNode, LinkNode)):
                     self._removal.drop(child)
+                    going.seen()
                     gone += 1
                     self._kernel.forget_entry(folder.ino, child.name, child.ino)
             if not below:
                 await self._remove_empty(folder, Caller(0, 0, operator=True))
+                going.seen()
             await turn.pass_on()
             await self._write_some()
         return gone
 
-    def _take(self, folder: DirNode, stop: Callable[[], bool]) -> int:
+    def _goes_on(self, going: _Going) -> bool:
+        """Whether what is emptied now still lies in what is to go; what does not, stays. Raises Busy. Atomic."""
+        for folder in (moved := going.moved_away()):
+            self._wholes.forget(folder)
+        return not moved
+
+    def _take(self, folder: DirNode) -> int:
         """Remove it with what is in it, as far as that has stayed plain until now; how many files went. Atomic."""
-        if stop():
-            raise Busy(f"{folder.path} is in use again")
         parent, name = folder.parent, folder.name
         files = self._wholes.take(folder)
         if files is None:
