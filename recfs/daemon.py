@@ -300,7 +300,7 @@ class _Daemon:
                 nursery.start_soon(planted_fault)
                 notifying.tell(f"{notifying.READY}\nSTATUS=serving {self.mount.point}")
                 if (every_s := notifying.watchdog_s()) is not None:
-                    watchdog = notifying.Watchdog(self.mount.look, every_s)
+                    watchdog = notifying.Watchdog(self.mount.place, every_s)
                     nursery.start_soon(forever, "watchdog", watchdog.run, parts.problems)
                 await self._stop.wait()
                 if self.handing_over.successor is None:

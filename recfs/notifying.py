@@ -106,8 +106,8 @@ def watchdog_s() -> float | None:
 class Watchdog:
     """Feeds the manager's watchdog by what the mount answers."""
 
-    def __init__(self, mounted_on: Callable[[], Path], every_s: float) -> None:
-        """*mounted_on*: where the mount is now; *every_s*: as `watchdog_s`."""
+    def __init__(self, mounted_on: Callable[[], Path | None], every_s: float) -> None:
+        """*mounted_on*: where the mount is now, None if it has no place any more; *every_s*: as `watchdog_s`."""
         self._mounted_on = mounted_on
         self._every_s = every_s
         self.waiting: list[subprocess.Popen[bytes]] = []
@@ -138,7 +138,10 @@ class Watchdog:
         while len(self.waiting) >= LEFT_BEHIND:
             await trio.sleep(STATUS_S)
             self.waiting = [each for each in self.waiting if each.poll() is None]
-        probe = await trio.to_thread.run_sync(self._ask, str(self._mounted_on()))
+        point = self._mounted_on()
+        if point is None:  # taken away lazily (umount -l): files are open in it, and nobody can ask it by a path
+            return True
+        probe = await trio.to_thread.run_sync(self._ask, str(point))
         self.waiting.append(probe)
         pidfd = os.pidfd_open(probe.pid)
         try:

@@ -197,7 +197,8 @@ def cli() -> None:
     """A file system for media recordings.
 
     A command finds its store by a PATH inside the mount (or on the store's disk), else by `--root` or `--config`,
-    else by the working directory if that is in a mount, else by `$RECFS_CONFIG`, else by `/etc/recfs/recfs.conf`.
+    else by the working directory if that is in a mount, else by `$RECFS_ROOT` or
+    `$RECFS_CONFIG`, else by `/etc/recfs/recfs.conf`.
     """
 
 

@@ -253,6 +253,10 @@ class OwnMount:
         self.is_there()
         return self.point
 
+    def place(self) -> Path | None:
+        """Where it is now; None if it is gone."""
+        return self.point if self.is_there() else None
+
     def is_there(self) -> bool:
         """Whether it is still mounted, in the mount namespace of this process."""
         if self._known is None:

@@ -63,6 +63,16 @@ async def test_what_answers_feeds_the_watchdog(manager: socket.socket, tmp_path:
     assert watchdog.unanswered == 0
 
 
+async def test_a_mount_without_a_place_is_not_asked(manager: socket.socket) -> None:
+    """It was taken away lazily, and a recorder writes to it yet: a daemon that works is not ended."""
+    watchdog = notifying.Watchdog(lambda: None, 0.2)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watchdog.run)
+        for _ in range(3):
+            assert await heard(manager) == "WATCHDOG=1"
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.expect_log("the mount did not answer a look at it")
 async def test_what_fails_does_not(manager: socket.socket, tmp_path: Path) -> None:
     watchdog = notifying.Watchdog(lambda: tmp_path / "gone", 0.2)
