@@ -423,7 +423,7 @@ async def test_one_file_ends_no_operators_command(place: Path, method: str) -> N
             await fs.drain()
             tier = fs.tier
             assert tier is not None
-            tier.settings = replace(tier.settings, rules=(RouteRule("**", "local"),))
+            tier.copies.settings = replace(tier.settings, rules=(RouteRule("**", "local"),))
             curse.armed = True
             told = await fs.ask(method, path="users", recursive=True)
             await fs.drain()

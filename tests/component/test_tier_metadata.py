@@ -240,7 +240,7 @@ async def test_what_waits_for_a_writer_is_done_with_when_its_file_was_changed(fs
     assert fs.rows("select count(*) from journal where kind = 'move'") == [1]
     if goes == "nowhere":
         settings = fs.tier.settings
-        fs.tier.settings = dataclasses.replace(settings, rules=())
+        fs.tier.copies.settings = dataclasses.replace(settings, rules=())
     await fs.close(number)
     await fs.drain()
     assert copies(fs) == 0
