@@ -300,7 +300,7 @@ class TreeRemoval:
                 continue
             is_whole = self._wholes.may_be(folder) and not self._wholes.is_refused(folder)
             below = await self._wholes.others(folder, turn) if is_whole else await self._some_of(folder)
-            if not self._goes_on(going):
+            if not below and not self._goes_on(going):
                 continue
             if is_whole and not below:
                 gone += self._take(folder)
