@@ -163,7 +163,7 @@ def test_nothing_is_written_unless_that_is_turned_on(store: Mount) -> None:
 def small(workspace: Path) -> Iterator[Path]:
     """A disk of 256 KiB."""
     folder = workspace / "audit-disk"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     with disk("tmpfs", folder, 256 << 10) as why_not:
         if why_not is not None:
             skip(f"needs a small disk: {why_not}")

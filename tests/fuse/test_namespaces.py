@@ -45,7 +45,7 @@ class Namespaces:
     def new(self, propagation: str, of: int | None = None, *, prepare: str = "") -> int:
         """A namespace, made from that of the process *of*; the process that keeps it."""
         enter = ["nsenter", "-t", str(of), "-m", "--"] if of is not None else []
-        leave = LEAVE if propagation == "private" else ""
+        leave = LEAVE if of is None or propagation == "private" else ""
         script = f"{leave}{prepare}echo ready; exec sleep 600"
         keep = ["unshare", "-m", "--propagation", propagation, "sh", "-ec", script, str(self.base)]
         process = subprocess.Popen([*enter, *keep], stdout=subprocess.PIPE)

@@ -128,17 +128,19 @@ def test_start_reload_upgrade_and_stop(unit: Systemd, base: Path) -> None:
 
 
 def test_a_daemon_that_dies_or_hangs_is_replaced_and_its_mount_goes_on(unit: Systemd, base: Path) -> None:
-    (unit.units / f"{NAME}.d/watchdog.conf").write_text("[Service]\nWatchdogSec=8\n")
+    (unit.units / f"{NAME}.d/watchdog.conf").write_text("[Service]\nWatchdogSec=20\n")
     unit.control("daemon-reload")
     started(unit, base)
     mount_id = unit.run("findmnt", "-n", "-o", "ID", f"{base}/mnt").stdout
     where = f"{base}/mnt/users/5/recordings/1"
     assert unit.run("sh", "-c", f"mkdir -p {where}; echo one >{where}/a").returncode == 0
-    for number, fault in enumerate((signal.SIGKILL, signal.SIGSTOP), start=1):
+    for fault in (signal.SIGKILL, signal.SIGSTOP):
+        before = int(unit.show(NAME, "NRestarts"))
         # By systemd: the numbers that the daemon knows are those of its namespace.
         assert unit.control("kill", "--kill-whom=main", f"--signal={fault.name}", NAME).returncode == 0
-        # With SIGSTOP nothing is answered, so nothing is told: after 8 s it is ended.
-        wait_until(lambda number=number: unit.show(NAME, "NRestarts") == str(number), "another one starts", 120.0)
+        # With SIGSTOP nothing is answered, so nothing is told: after 20 s it is ended. On a machine that has too much
+        # to do that can befall one that works, too.
+        wait_until(lambda before=before: int(unit.show(NAME, "NRestarts")) > before, "another one starts", 120.0)
         wait_until(lambda: unit.show(NAME, "ActiveState") == "active", "it serves", 120.0)
         assert unit.run("cat", f"{where}/a").stdout == "one\n"
         assert unit.run("findmnt", "-n", "-o", "ID", f"{base}/mnt").stdout == mount_id

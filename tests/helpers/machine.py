@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from . import workers
-from .userns import has_sys_admin
+from .userns import LEAVE_FUSE_MOUNTS, has_sys_admin
 
 NO_SKIP = "RECFS_TEST_NO_SKIP"
 """Set in CI: a skip that `excused` does not excuse is a failure."""
@@ -62,7 +62,18 @@ def _no_systemd() -> bool:
     script = (
         "mount -t proc proc /proc && umount --lazy --recursive /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup"
     )
-    parted = ("unshare", "--mount", "--propagation", "slave", "--pid", "--cgroup", "--fork", "sh", "-c", script)
+    parted = (
+        "unshare",
+        "--mount",
+        "--propagation",
+        "slave",
+        "--pid",
+        "--cgroup",
+        "--fork",
+        "sh",
+        "-c",
+        LEAVE_FUSE_MOUNTS + script,
+    )
     return not Path("/lib/systemd/systemd").exists() or not has_sys_admin() or not _succeeds(*parted)
 
 

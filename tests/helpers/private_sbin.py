@@ -6,8 +6,11 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-_SCRIPT = """
+from tests.helpers.userns import LEAVE_FUSE_MOUNTS
+
+_SCRIPT = f"""
 set -e
+{LEAVE_FUSE_MOUNTS}
 mount -t tmpfs tmpfs "$1"
 mkdir "$1/upper" "$1/work"
 mount -t overlay overlay -o "lowerdir=/usr/sbin,upperdir=$1/upper,workdir=$1/work" /usr/sbin
@@ -17,7 +20,7 @@ exec cat
 
 
 class PrivateSbin:
-    """Ends with `close`. What is unmounted outside is unmounted in it as well: it keeps nobody's mount."""
+    """Ends with `close`. It keeps nobody's mount."""
 
     def __init__(self, directory: Path, programs: Mapping[str, Path]) -> None:
         """*directory*: an empty one; *programs*: what links in /sbin lead to."""

@@ -7,10 +7,13 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests.helpers.userns import LEAVE_FUSE_MOUNTS
+
 MANAGER = Path("/lib/systemd/systemd")
-_BOOT = """
+_BOOT = f"""
 set -e
 mount -t proc proc /proc
+{LEAVE_FUSE_MOUNTS}
 mount -t tmpfs tmpfs /run
 mkdir /run/lock
 umount --lazy --recursive /sys/fs/cgroup || true
@@ -23,7 +26,7 @@ _START_S = 60.0
 
 
 class Systemd:
-    """Runs until `close`. What is unmounted outside is unmounted in it, too; what it mounts is its own."""
+    """Runs until `close`. It has none of the FUSE mounts of others; what it mounts is its own."""
 
     def __init__(self, folder: Path) -> None:
         """*folder*: an empty directory, for units and the log."""

@@ -33,6 +33,15 @@ def has_sys_admin() -> bool:
     return bool(int(effective, 16) & _CAP_SYS_ADMIN) and Path("/proc/self/uid_map").read_text().split() == _ALL_IDS
 
 
+LEAVE_FUSE_MOUNTS = """
+while read -r _ _ _ _ point rest; do
+  case "$rest" in *" - fuse"*) umount --lazy "$(printf %b "$point")" || :;; esac
+done </proc/self/mountinfo
+"""
+"""As `leave_fuse_mounts`, for a shell in a new mount namespace. Where the machine's own mounts are private, copies of
+them are so in a namespace of slaves, too: nothing of what becomes of others' mounts is heard there."""
+
+
 def leave_fuse_mounts(libc: ctypes.CDLL, but: str | None = None) -> None:
     """Have a mount namespace without the FUSE mounts of others: a copy here would keep their daemons from ending.
 

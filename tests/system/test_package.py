@@ -17,6 +17,7 @@ import pytest
 
 from recfs import __version__
 from recfs.cli.main import cli
+from tests.helpers.userns import LEAVE_FUSE_MOUNTS
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 300
@@ -261,8 +262,8 @@ def test_after_an_upgrade_new_processes_go_on_with_the_mounts_of_the_unit(
 ) -> None:
     with_systemd = 'mount -t tmpfs none /run; mkdir -p /run/systemd/system; exec sh "$@"'
     script = [DEBIAN / "recfs.postinst", "configure", before]
-    apart = ["unshare", "-m", "--propagation", "slave", "sh", "-ec"]  # private, it would keep the mounts of other tests
-    subprocess.run([*apart, with_systemd, "sh", *script], env=debian_tools, check=True)
+    apart = ["unshare", "-m", "--propagation", "slave", "sh", "-ec"]
+    subprocess.run([*apart, LEAVE_FUSE_MOUNTS + with_systemd, "sh", *script], env=debian_tools, check=True)
     called = (tmp_path / "called").read_text().splitlines()
     assert "py3compile -p recfs /usr/lib/recfs" in called
     assert called.count("recfs upgrade --config /etc/recfs/main.conf") == int(bool(before))
