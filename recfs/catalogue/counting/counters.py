@@ -140,7 +140,7 @@ class Counting:
             pairs = self._with_objects(batch, known, pairs)
         if moved:
             new_places, recount = self._moved(moved, folders, pairs, set(batch.removed))
-        held = [(was or row).ino for was, row in pairs if _has_object(was) or _has_object(row)]  # type: ignore[union-attr]
+        held = _inos([pair for pair in pairs if any(map(_has_object, pair))])
         if held:
             classes = self._classes(held)
             new_classes = {ino: name for ino, name in classes.items() if ino not in set(batch.objects_gone)}
@@ -179,7 +179,7 @@ class Counting:
 
     def _with_objects(self, batch: Batch, known: Known, pairs: Pairs) -> Pairs:
         """The same, with all files whose object comes, goes or becomes another."""
-        there = {(was or row).ino for was, row in pairs}  # type: ignore[union-attr]
+        there = set(_inos(pairs))
         others = {row.ino for row in batch.objects}.union(batch.objects_gone) - there
         written = {row.ino: row for row in batch.nodes if row.ino in others}
         before: dict[int, Row] = {ino: known.rows[ino] for ino in others if ino in known.rows}
@@ -217,7 +217,7 @@ class Counting:
             return self._places, False  # they are the places they were
         if sum(row.rfiles for row in moved) > MOVED_FILES:
             return new_places, True
-        there = {(was or row).ino for was, row in pairs}  # type: ignore[union-attr]
+        there = set(_inos(pairs))
         for top in moved:
             for each in self._below(top.ino):
                 if each.ino not in there and each.ino not in removed:
@@ -240,6 +240,11 @@ def _counts_alike(was: Row, row: NodeRow) -> bool:
         and (was.state is row.state or (was.state in REMOTE) == (row.state in REMOTE))
         and (was.mtime_ns == row.mtime_ns or not row.name.startswith(SOURCE))
     )
+
+
+def _inos(pairs: Pairs) -> list[int]:
+    """Whose rows these are; both of a pair are of one inode."""
+    return list(dict.fromkeys(row.ino for pair in pairs for row in pair if row is not None))
 
 
 def _has_object(row: Row | None) -> bool:
