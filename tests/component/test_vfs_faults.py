@@ -42,7 +42,7 @@ async def test_a_full_disk_under_write_leaves_the_books_right(fs: Filesystem) ->
     with pytest.raises(OutOfSpace):
         await fs.vfs.setattr((await fs.node(FILE)).ino, Changes(size=9), OPERATOR)
     assert fs.account() == (5, 1)
-    fs.faults.fail("fsync", errno.EIO, "staging")  # not of the directories, which somebody else makes durable meanwhile
+    fs.faults.fail("fsync", errno.EIO, "staging/")  # the file: its directory is synced by somebody else meanwhile
     with pytest.raises(IoFailure):
         await fs.vfs.files.fsync(number)
     await fs.vfs.files.write(number, 5, b"67890")
