@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs import remote, upkeep
-from recfs.api.work import FarWork, Work
+from recfs.api.work import FarWork, ReuseWork, Work
 from recfs.catalogue.connection import full, is_full
 from recfs.catalogue.copying import CatalogueCopies
 from recfs.catalogue.earlier import is_earlier
@@ -55,6 +55,7 @@ from recfs.services.draining import Draining
 from recfs.services.housekeeper import Housekeeper
 from recfs.services.local_copies import LocalCopies
 from recfs.services.meter import Meter
+from recfs.services.numbering import Numbering
 from recfs.services.queue_changes import QueueChanges
 from recfs.services.recount import Recount
 from recfs.services.run_history import RunHistory
@@ -393,15 +394,17 @@ async def _build(
     )  # fmt: skip
     draining = Draining(tree, tier, committer, unhashed, publisher)
     users = Users(vfs, kernel, reports, operators, store.root, gives_owners=store.gives_owners)
+    sessions = Sessions(vfs, kernel, operators)
+    reuse = ReuseWork(sessions, operators, Numbering(tree))
     s3_services, far_work = None, None
     if tier is not None and tier_run is not None:
         s3_services = remote.build(config, tier, tree, CommittedFiles(backing_files, places, store), md5s)
         far_work = FarWork(LocalCopies(tier, tree, reports), tier_run, QueueChanges(tier, tree), Claiming(tier, tree))
     return Parts(
         store, catalogue, behind, tree, backing_files, publisher, hashing, committer, unhashed, vfs,
-        Work(care.work, draining, Recount(tree, catalogue), users, far_work),
+        Work(care.work, draining, Recount(tree, catalogue), users, reuse, far_work),
         care, Sweeps(sweeps, behind.problems, clock, history), timekeeper,
-        s3_services, limiter, reports, recovered, counting, Sessions(vfs, kernel, operators), told, operators,
+        s3_services, limiter, reports, recovered, counting, sessions, told, operators,
         in_effect,
     )  # fmt: skip
 

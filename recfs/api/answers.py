@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 
 from recfs import __version__
-from recfs.api import summaries, upkeep
+from recfs.api import reuse, summaries, upkeep
 from recfs.api.draining import DrainAnswers
 from recfs.api.live import LiveAnswers
 from recfs.api.observing import ObservingAnswers
@@ -113,6 +113,7 @@ class Answers:
             "ls_files": self.ls_files,
             "drain": drain.drain,
             "stop": self.stop_daemon,
+            **reuse.handlers(self.work.reuse, self.work.upkeep.versions, self.vfs),
             **upkeep.handlers(self.work.upkeep, self.vfs, self.reports, self.sweeps, self._read),
             **self.s3.handlers(),
             **self._live(),

@@ -25,7 +25,9 @@ from typing import Any, NamedTuple
 
 import trio
 
+from recfs.api.asking import asked_by, groups_of
 from recfs.api.client import address_of, dump
+from recfs.core.permissions import Identity
 from recfs.errors import ControlError, RecfsError, RootBusy
 
 Handler = Callable[[dict[str, Any]], Awaitable[Any]]
@@ -322,7 +324,8 @@ class ControlServer:
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
                 peer = Peer(*struct.unpack("3i", stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))
-                answer = await self._answer(request, peer, lambda: nursery.start_soon(_end_with, stream, scope))
+                with asked_by(Identity(peer.uid, peer.gid, groups_of(stream.socket))):
+                    answer = await self._answer(request, peer, lambda: nursery.start_soon(_end_with, stream, scope))
                 nursery.cancel_scope.cancel()
             return answer
         return None

@@ -124,7 +124,7 @@ def info(snapshot: Snapshot, config: Config, path: str, calendar_ns: int | None 
         "mtime_ns": row.mtime_ns,
         "ctime_ns": row.ctime_ns,
         "owner": owner,
-        "xattrs": {text(name): text(value) for name, value in entry.xattrs.items()},
+        "xattrs": {text(name): text(value) for name, value in entry.xattrs.items() if name.startswith(b"user.")},
     }
     if row.state is not None:
         answer |= {

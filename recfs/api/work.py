@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from recfs.fs.session import Sessions
     from recfs.fs.trash import Trash
     from recfs.services.access.users import Users
     from recfs.services.archiving import Archiving
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from recfs.services.expiry import Expiry
     from recfs.services.local_copies import LocalCopies
     from recfs.services.multiparts import Multiparts
+    from recfs.services.numbering import Numbering
     from recfs.services.orphans import Orphans
     from recfs.services.queue_changes import QueueChanges
     from recfs.services.recount import Recount
@@ -58,6 +60,15 @@ class UpkeepWork:
 
 
 @dataclass(frozen=True, slots=True)
+class ReuseWork:
+    """Services behind what saves work, for programs as for people: each request has the rights of whoever asks."""
+
+    sessions: Sessions
+    operators: frozenset[int]
+    numbering: Numbering
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """Services behind all commands."""
 
@@ -65,5 +76,6 @@ class Work:
     draining: Draining
     recount: Recount
     users: Users
+    reuse: ReuseWork
     far: FarWork | None
     """None without [s3]."""

@@ -29,6 +29,7 @@ from recfs.cli.reports.files import info, ls_files
 from recfs.cli.reports.quota import quota
 from recfs.cli.reports.stats import stats
 from recfs.cli.reports.status import status
+from recfs.cli.reuse.versions import next_version, versions
 from recfs.cli.s3.bucket import lifecycle, presign, restore
 from recfs.cli.s3.claim import bucket
 from recfs.cli.s3.copies import evict, fetch, pin, unpin
@@ -222,6 +223,7 @@ for _command in (
         backup,
     ),
     *(restore_catalogue, rebuild, drain, queue, events, audit, top),
+    *(next_version, versions),
     *(evict, fetch, pin, unpin, route, tier, restore, presign, lifecycle, bucket, config_group, doctor),
 ):
     cli.add_command(_command)

@@ -52,6 +52,11 @@ def _size(own: dict[bytes, bytes]) -> int:
     return sum(len(name) + len(value) for name, value in own.items())
 
 
+def _of_user(attributes: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Those that a user has set: recfs keeps a few beside them (`services/numbering.py`), which nobody sees."""
+    return {name: value for name, value in attributes.items() if name.startswith(OWN)}
+
+
 class Loaded:
     """Which attributes are in memory, by their last use. By inode number: a node may be unloaded at any time."""
 
@@ -108,7 +113,7 @@ class Xattrs:
 
     async def list(self, ino: int) -> list[bytes]:
         """listxattr(2): the user's own names only."""
-        return list(await self._own(await self._vfs.node(ino)))
+        return [name for name in await self._own(await self._vfs.node(ino)) if name.startswith(OWN)]
 
     async def set(self, ino: int, name: bytes, value: bytes, caller: Caller) -> None:
         """setxattr(2)."""
@@ -122,12 +127,12 @@ class Xattrs:
             raise TooBig(f"attribute {os.fsdecode(name)}")
         node = await self._changeable(seen, caller)
         own = await self._own(node)
-        if name not in own and sum(len(known) + 1 for known in own) + len(name) + 1 > VALUE_MAX_BYTES:
+        if name not in own and sum(len(known) + 1 for known in _of_user(own)) + len(name) + 1 > VALUE_MAX_BYTES:
             raise TooBig(f"{node.path}: the list of attribute names is full")
         added = len(value) - len(own[name]) if name in own else len(name) + len(value)
         if added > 0:
             most = FOLDER_MAX_BYTES if isinstance(node, DirNode) else TOTAL_MAX_BYTES
-            if _size(own) + added > most:
+            if _size(_of_user(own)) + added > most:
                 raise OutOfSpace(f"{node.path}: its attributes would take more than {most} bytes")
             self._vfs.files.space.admit(added)
         own[name] = value

@@ -19,7 +19,7 @@ from recfs.api.client import ControlClient
 from recfs.api.control import ControlServer, Offer, Peer
 from recfs.api.gateway import gateway
 from recfs.config.gateway import GatewaySection
-from recfs.core.access.methods import GATEWAY_METHODS, LOOKS, METHODS, OPERATORS_ALONE
+from recfs.core.access.methods import GATEWAY_METHODS, LOOKS, METHODS, OF_ASKER, OPERATORS_ALONE
 from recfs.core.observing.acts import CONTROL_OPS
 from recfs.errors import ControlError, NotPermitted, RootBusy
 
@@ -252,12 +252,13 @@ async def test_all_methods_are_known_and_those_offered_change_nothing(place: Pat
     async with filesystem(place / "store") as fs:
         methods = set(fs.answers())
     assert methods <= METHODS == LOOKS | CONTROL_OPS.keys()
-    assert set(GATEWAY_METHODS) <= LOOKS & methods
+    assert set(GATEWAY_METHODS) - set(OF_ASKER) <= LOOKS & methods
+    assert set(OF_ASKER) <= methods
     assert not OPERATORS_ALONE & set(GATEWAY_METHODS)
     assert OPERATORS_ALONE <= METHODS
 
 
-async def test_every_method_that_is_offered_by_default_answers_and_leaves_the_store_as_it_is(place: Path) -> None:
+async def test_every_question_that_is_offered_by_default_answers_and_leaves_the_store_as_it_is(place: Path) -> None:
     async with filesystem(place / "store") as fs:
         await fs.write("users/5/recordings/142/a.mp4", b"data")
         await fs.drain()
@@ -266,7 +267,7 @@ async def test_every_method_that_is_offered_by_default_answers_and_leaves_the_st
         server = gateway(section, fs.answers(), fs.parts.observing)
         assert server is not None
         async with serving(server):
-            for method in section.methods:
+            for method in set(section.methods) - set(OF_ASKER):
                 await call(section.socket, method, path="users/5/recordings/142")  # type: ignore[arg-type]
             for method in sorted(METHODS - set(section.methods)):
                 with pytest.raises(NotPermitted, match="not offered"):

@@ -74,6 +74,8 @@ _LIVE_ONLY = {
                 "watch_accept",
             ),
             "verify_status",
+            "versions_list",
+            "versions_prune",
         ),
         "this takes one; `recfs mount` starts it",
     ),
@@ -91,6 +93,7 @@ _WRITING = frozenset({"quota_set", "sweep_temp", "bucket_owner", "bucket_claim"}
     "recording_keep",
     "recording_set_expiry",
     "verify",
+    "next_version",
 }
 
 

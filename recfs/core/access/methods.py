@@ -8,7 +8,7 @@ LOOKS: Final = frozenset({
     "events", "status", "stats", "stats_trend", "top", "settings", "quota_show", "user_list", "info", "ls_files",
     "recording_list", "recording_show", "sweep_list", "sweep_history", "sweep_wait", "queue", "route_explain",
     "trash_list", "watch_status", "verify_status", "verify_wait", "bucket_owner", "lifecycle_show", "drain",
-    "tier_wait",
+    "tier_wait", "versions_list",
 })  # fmt: skip
 """Methods that change nothing, and are no acts. Any other is one."""
 
@@ -18,10 +18,16 @@ METHODS: Final = LOOKS | CONTROL_OPS.keys()
 OPERATORS_ALONE: Final = frozenset({"stop", "upgrade", "upgraded"})
 """The end of the daemon is never for others to ask for."""
 
+OF_ASKER: Final = ("next_version",)
+"""Methods that see and do what whoever asks may see and do on the mount, and nothing else."""
+
 GATEWAY_METHODS: Final = (
     "status", "stats", "quota_show", "user_list", "info", "ls_files", "recording_list", "recording_show", "events",
+    *OF_ASKER,
 )  # fmt: skip
-"""What a second socket offers unless it is told otherwise: questions that the catalogue alone answers."""
+"""What a second socket offers unless it is told otherwise: questions that the catalogue alone answers, and what is done
+with the rights of whoever asks.
+"""
 
 
 def check_offered(methods: tuple[str, ...]) -> None:
@@ -35,4 +41,4 @@ def check_offered(methods: tuple[str, ...]) -> None:
         raise ValueError("an empty list offers nothing; leave `socket` out for no such socket")
 
 
-__all__ = ["GATEWAY_METHODS", "LOOKS", "METHODS", "OPERATORS_ALONE", "check_offered"]
+__all__ = ["GATEWAY_METHODS", "LOOKS", "METHODS", "OF_ASKER", "OPERATORS_ALONE", "check_offered"]

@@ -67,6 +67,8 @@ CONTROL_OPS: Final = {
     "sweep_multiparts": "`recfs sweep multiparts`: uploads that nobody ends were given up",
     "sweep_orphans": "`recfs sweep orphans`: objects that nothing names were removed",
     "sweep_versions": "`recfs sweep versions`: old versions of objects were removed",
+    "next_version": "`recfs next-version`: the next numbered version of a file was made",
+    "versions_prune": "`recfs versions prune`: superfluous numbered versions were removed",
     "watch_scan": "`recfs watch scan`: the disk was looked through for foreign changes",
     "watch_accept": "`recfs watch accept`: foreign changes were taken over",
     "queue_retry": "`recfs queue retry`: rows of the S3 queue are tried again at once",

@@ -18,6 +18,8 @@ from recfs.core.units import format_duration
 from recfs.core.upkeep.leftovers import Now
 
 PLACEHOLDER = "{N}"
+ANYWHERE = f"*_v{PLACEHOLDER}*"
+"""The names of versions where nobody says which: topics_v1.json, cut_v07."""
 MAX_DIGITS = 18
 """Longer numbers are names, as of hashes."""
 
@@ -152,4 +154,4 @@ def check_versions(rules: Sequence[VersionRule]) -> None:
         seen.add(rule.pattern)
 
 
-__all__ = ["Choice", "Version", "VersionRule", "check_versions", "choose"]
+__all__ = ["ANYWHERE", "Choice", "Version", "VersionRule", "check_versions", "choose"]

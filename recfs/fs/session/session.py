@@ -2,7 +2,7 @@
 
 For whatever acts for a user and is not the kernel: so it does not decide for itself who may do what, and no program on
 the mount sees old names or pages. recfs's own rules, quotas and events are those of `Vfs`, which every change passes
-through. Nothing in the daemon uses it yet: what expires is removed by the daemon itself (`TreeRemoval`).
+through.
 """
 
 from __future__ import annotations
@@ -184,6 +184,19 @@ class Session:
         finally:
             self._forget(aside)
         await self._flush(place, replaced=replaced)
+
+    async def create(self, path: str | bytes, mode: int = 0o666) -> None:
+        """Make an empty file (open(2) with O_CREAT and O_EXCL): Exists where anything has the name."""
+        place = await self._new(path, replaces=False)
+        if place.slashed:
+            raise IsADirectory(f"{place.path} is to be a directory, as it ends in /")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        number, _ = await self._vfs.create(
+            place.folder.ino, place.name, mode & ~self.who.umask, flags, self._caller
+        )  # fmt: skip
+        with trio.CancelScope(shield=True):
+            await self._vfs.files.release(number)
+        await self._flush(place)
 
     async def mkdir(self, path: str | bytes, mode: int = 0o777) -> None:
         """mkdir(2)."""

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
@@ -41,6 +41,16 @@ log = logging.getLogger("recfs.versions")
 PART = "versions"
 PATIENCE_S = 3600.0
 PAGE = 200
+
+
+class Below(NamedTuple):
+    """Where versions are looked for that no [[versions]] rule need know, and which names they have."""
+
+    top: int
+    """Inode number of a directory."""
+    rule: VersionRule
+    is_deep: bool
+    """Whether the directories below it are looked through, too."""
 
 
 class VersionSweep:
@@ -88,6 +98,57 @@ class VersionSweep:
             "more": count - sum(each["removes"] for each in told),
         }
 
+    async def listed(self, asked: Below) -> dict[str, Any]:
+        """All versions below a directory, by series and number, as JSON. Raises FsError."""
+        told: list[dict[str, Any]] = []
+        count = 0
+
+        async def tell(folder: DirNode, rule: VersionRule) -> None:
+            nonlocal count
+            found: list[Version] = []
+            for entry in await self._entries(folder):
+                parts = rule.split(entry.name)
+                version = await self._version(entry, *parts) if parts is not None else None
+                if version is not None:
+                    count += 1
+                    found.append(version)
+            used = self._in_use()
+            for each in sorted(found, key=lambda each: (each.series, each.number, each.name)):
+                if len(told) < MOST_NAMED:
+                    told.append(_listed(folder, each._replace(open_files=used[each.ino])))
+
+        await self._folders(Progress(), tell, asked)
+        return {"versions": told, "more": count - len(told)}
+
+    async def prune(self, asked: Below, *, dry_run: bool) -> dict[str, Any]:
+        """Remove what is superfluous below a directory by a rule that somebody asks for, as JSON. Raises FsError.
+
+        What was removed, or with *dry_run* would be, and of the same series what stays, each with its reason.
+        """
+        told: list[dict[str, Any]] = []
+        count = size = 0
+
+        async def removed(folder: DirNode, choice: Choice) -> None:
+            nonlocal count, size
+            count += 1
+            size += choice.version.size_bytes
+            if len(told) < MOST_NAMED:
+                told.append(_as_json(folder, choice))
+
+        async def tell(folder: DirNode, rule: VersionRule) -> None:
+            for choice in await self._choices(folder, rule):
+                if choice.removes and dry_run:
+                    await removed(folder, choice)
+                elif not choice.removes and len(told) < MOST_NAMED:
+                    told.append(_as_json(folder, choice))
+            if not dry_run:
+                await self._clear(folder, rule, Progress(), removed)
+
+        await self._folders(Progress(), tell, asked)
+        await self._vfs.behind.durable()
+        named = sum(each["removes"] for each in told)
+        return {"versions": told, "removed": count, "bytes": size, "more": count - named}
+
     # --- looking -------------------------------------------------------------------------------------------------
 
     async def _look(self) -> bool:
@@ -101,19 +162,23 @@ class VersionSweep:
         await self._folders(looking, tell)
         return looking.is_stopping
 
-    async def _folders(self, progress: Progress, tell: Callable[[DirNode, VersionRule], Awaitable[None]]) -> None:
+    async def _folders(
+        self, progress: Progress, tell: Callable[[DirNode, VersionRule], Awaitable[None]], below: Below | None = None
+    ) -> None:
         """Tell of each directory that versions may lie in, once for each rule that takes it."""
-        pending = [ROOT_INO]
+        rules = self.rules if below is None else (below.rule,)
+        pending = [ROOT_INO if below is None else below.top]
         while pending and not progress.is_stopping:
             try:
                 folder = await self._tree.directory(pending.pop())
             except (Stale, NotADirectory):
                 continue
             path = tuple(folder.parts())
-            for rule in self.rules:
+            for rule in rules:
                 if rule.takes_folder(path) and not folder.unlinked:
                     await tell(folder, rule)
-            if any(rule.may_lead_on(path) for rule in self.rules):
+            is_deep = below is None or below.is_deep
+            if is_deep and any(rule.may_lead_on(path) for rule in rules):
                 pending += [entry.ino for entry in await self._entries(folder) if Kind(entry.kind) is Kind.DIR]
             progress.done += 1
             await trio.lowlevel.checkpoint()
@@ -185,28 +250,37 @@ class VersionSweep:
         self._progress.done = 0
         removed = size = 0
 
-        async def remove(folder: DirNode, rule: VersionRule) -> None:
+        async def count(folder: DirNode, choice: Choice) -> None:
             nonlocal removed, size
-            tried: set[int] = set()
-            while not self._progress.is_stopping and not folder.unlinked:
-                # Anew each time: meanwhile one may have been opened, or a newer one removed.
-                choices = await self._choices(folder, rule)
-                choice = next((each for each in choices if each.removes and each.version.ino not in tried), None)
-                if choice is None:
-                    return
-                tried.add(choice.version.ino)
-                path = f"{folder.path}/{os.fsdecode(choice.version.name)}"
-                with self._vfs.behind.problems.aside(PART, choice.version.ino, path):
-                    if await self._remove(folder, choice.version):
-                        log.info(
-                            "versions: %s removed (%s), %s", path, choice.reason, format_size(choice.version.size_bytes)
-                        )
-                        removed += 1
-                        size += choice.version.size_bytes
+            removed += 1
+            size += choice.version.size_bytes
+
+        async def remove(folder: DirNode, rule: VersionRule) -> None:
+            await self._clear(folder, rule, self._progress, count)
 
         await self._folders(self._progress, remove)
         await self._vfs.behind.durable()
         return f"{removed:,} removed, {format_size(size)}"
+
+    async def _clear(
+        self, folder: DirNode, rule: VersionRule, progress: Progress,
+        removed: Callable[[DirNode, Choice], Awaitable[None]],
+    ) -> None:  # fmt: skip
+        """Remove what is superfluous in one directory, and tell of each."""
+        tried: set[int] = set()
+        while not progress.is_stopping and not folder.unlinked:
+            # Anew each time: meanwhile one may have been opened, or a newer one removed.
+            choices = await self._choices(folder, rule)
+            choice = next((each for each in choices if each.removes and each.version.ino not in tried), None)
+            if choice is None:
+                return
+            tried.add(choice.version.ino)
+            path = f"{folder.path}/{os.fsdecode(choice.version.name)}"
+            with self._vfs.behind.problems.aside(PART, choice.version.ino, path):
+                if await self._remove(folder, choice.version):
+                    size = format_size(choice.version.size_bytes)
+                    log.info("versions: %s removed (%s), %s", path, choice.reason, size)
+                    await removed(folder, choice)
 
     async def _remove(self, folder: DirNode, version: Version) -> bool:
         """False: it is another by now, or came to be used."""
@@ -234,4 +308,15 @@ def _as_json(folder: DirNode, choice: Choice) -> dict[str, Any]:
     }
 
 
-__all__ = ["VersionSweep"]
+def _listed(folder: DirNode, version: Version) -> dict[str, Any]:
+    return {
+        "path": f"{folder.path}/{os.fsdecode(version.name)}",
+        "number": version.number,
+        "size_bytes": version.size_bytes,
+        "changed_ns": version.changed_ns,
+        "whole": version.is_whole,
+        "open_files": version.open_files,
+    }
+
+
+__all__ = ["Below", "VersionSweep"]

@@ -1,0 +1,24 @@
+"""What the daemon answers of work that need not be done twice: the control protocol's methods behind `recfs cache` etc.
+
+versions    numbered versions of files: the next one, all there are, and those that may go
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from recfs.api.reuse.versions import VersionAnswers
+
+if TYPE_CHECKING:
+    from recfs.api.control import Handler
+    from recfs.api.work import ReuseWork
+    from recfs.fs.vfs import Vfs
+    from recfs.services.clearing.versions import VersionSweep
+
+
+def handlers(work: ReuseWork, sweep: VersionSweep, vfs: Vfs) -> dict[str, Handler]:
+    """Methods by name."""
+    return {**VersionAnswers(work, sweep, vfs).handlers()}
+
+
+__all__ = ["handlers"]
