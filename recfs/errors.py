@@ -10,6 +10,7 @@ RecfsError
 ├── MountError              the mount point cannot be used
 ├── ControlError            the daemon answered with an error, or not at all
 │   └── DaemonNotRunning    nobody listens on the control socket
+├── MediaUnavailable        no program can look into media here
 └── FsError                 a file system operation is refused
     ├── NotFound  Exists  NotEmpty  IsADirectory  NotADirectory  NameTooLong
     ├── InvalidPath         the fixed levels of the tree do not allow this name here
@@ -78,6 +79,10 @@ class ControlError(RecfsError):
 
 class DaemonNotRunning(ControlError):
     """Nobody listens on the control socket."""
+
+
+class MediaUnavailable(RecfsError):
+    """ffprobe or ffmpeg is not installed, or cannot be run confined; says which, and what to do."""
 
 
 class CursorLost(RecfsError):

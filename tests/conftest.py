@@ -17,9 +17,10 @@ import pytest
 
 from tests.helpers import machine, slow_catalogue, tables, workers
 from tests.helpers.machine import NO_SKIP
+from tests.helpers.media import media_samples
 from tests.helpers.workers import pytest_xdist_auto_num_workers
 
-__all__ = ["pytest_xdist_auto_num_workers"]  # asked for before pytest_configure
+__all__ = ["media_samples", "pytest_xdist_auto_num_workers"]  # the latter is asked for before pytest_configure
 
 FUSE_DEVICE = Path("/dev/fuse")
 LEAKING_VARIABLES = re.compile(r"(RECFS_(?!TEST_)|AWS_)\w*|NOTIFY_SOCKET")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from recfs.core.observing.cursors import NOW, OLDEST, Cursor
 from recfs.core.observing.lines import line_of
 from recfs.errors import CursorLost, IoFailure
 from recfs.observing.feed import LONGEST_WAIT_S, Feed, Page, Wanted
+from recfs.subprocesses import REAP_AT_END_S, Hanging, end, hear_end, kill_group
 
 if TYPE_CHECKING:
     from recfs.observing.journal import EventJournal
@@ -45,9 +45,7 @@ SHOWN_CHARS = 200
 END_S = 2.0
 """How long a command's output is waited for after its end: a child of it may hold that open."""
 REAP_S = 2.0
-"""How long the end of a command that took too long is waited for once it is killed …"""
-REAP_AT_END_S = 0.5
-"""… and of one that a stop or a hand-over breaks off, which holds that up for so long at most."""
+"""How long the end of a command that took too long is waited for once it is killed."""
 MOST_HANGING = 10
 """Where so many commands were killed and have not ended, no more are run until one has."""
 LOOK_S = 0.5
@@ -98,8 +96,7 @@ class Notify:
         self.skipped: str | None = None
         """What was not given to the command since this daemon's start, and what to do about it."""
         self.running = False
-        self._hanging: list[trio.Process] = []
-        """Killed, and not ended yet."""
+        self._hanging = Hanging(log, "a command")
 
     async def load(self, catalogue: Catalogue) -> None:
         """Go on where the last daemon ended; the first begins with what comes."""
@@ -121,7 +118,7 @@ class Notify:
         return await self._feed.read(since, wanted, self.settings.most_events, self._clock.now_ns(), wait_s, own=True)
 
     async def _next(self) -> None:
-        self._reap()
+        self._hanging.reap()
         try:
             # The first time nothing is waited for: from then on it is known where to go on.
             page = await self._page(self._cursor, 0.0 if self._cursor == NOW else LONGEST_WAIT_S)
@@ -172,7 +169,7 @@ class Notify:
 
     async def _run(self, lines: bytes) -> str | None:
         """Run the command once; what went wrong, or None."""
-        while self._reap() >= MOST_HANGING:  # noqa: ASYNC110  # they tell nobody
+        while self._hanging.reap() >= MOST_HANGING:  # noqa: ASYNC110  # they tell nobody
             await trio.sleep(LOOK_S)
         self.runs += 1
         self.running = True
@@ -191,29 +188,23 @@ class Notify:
             ["/bin/sh", "-c", self.settings.command], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, start_new_session=True, cwd="/", env=environment,
         )  # fmt: skip
+        assert process.stderr is not None
         said = bytearray()
         is_late = False
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_feed, process, lines)
-                nursery.start_soon(_hear, process, said)
+                nursery.start_soon(hear_end, process.stderr, said, SAID_BYTES)
                 with trio.move_on_after(self.settings.timeout_s) as scope:
                     await process.wait()
                 is_late = scope.cancelled_caught
                 if is_late:
-                    _kill(process)
+                    kill_group(process)
                     with trio.move_on_after(REAP_S):
                         await process.wait()
                 nursery.cancel_scope.deadline = trio.current_time() + END_S
         finally:
-            with trio.CancelScope(shield=True):
-                _kill(process)  # what it left behind of its group, too
-                with trio.move_on_after(REAP_AT_END_S):
-                    await process.wait()
-                self._leave(process)
-                for stream in (process.stdin, process.stderr):
-                    if stream is not None:
-                        await trio.aclose_forcefully(stream)
+            await end(process, self._hanging, REAP_AT_END_S)
         said_lines = bytes(said).decode("utf-8", "backslashreplace").split("\n")
         last = show_name(next((line.strip() for line in reversed(said_lines) if line.strip()), "")[:SHOWN_CHARS])
         if is_late:
@@ -224,27 +215,11 @@ class Notify:
             return how + (f": {last}" if last else "")
         return None
 
-    def _leave(self, process: trio.Process) -> None:
-        """Have a killed command that has not ended reaped on a later occasion."""
-        if process.poll() is not None:
-            return
-        if not self._hanging:
-            log.warning("a command was killed and has not ended: process %d; nothing waits for it", process.pid)
-        self._hanging.append(process)
-
-    def _reap(self) -> int:
-        """Take leave of killed commands that have ended since; how many have not."""
-        if self._hanging:
-            self._hanging = [process for process in self._hanging if process.poll() is None]
-            if not self._hanging:
-                log.info("all commands that were killed have ended")
-        return len(self._hanging)
-
     def as_json(self) -> dict[str, Any]:
         """For `recfs status`."""
         return {
             "runs": self.runs, "failed": self.failed, "given_up": self.given_up, "lost": self.lost,
-            "skipped": self.skipped, "running": self.running, "hanging": self._reap(), "cursor": self._cursor,
+            "skipped": self.skipped, "running": self.running, "hanging": self._hanging.reap(), "cursor": self._cursor,
         }  # fmt: skip
 
 
@@ -255,21 +230,6 @@ async def _feed(process: trio.Process, lines: bytes) -> None:
         await process.stdin.aclose()
     except trio.BrokenResourceError:
         pass  # it does not read all of it, or anything
-
-
-async def _hear(process: trio.Process, said: bytearray) -> None:
-    """Take what it says, however much, and keep the end of it."""
-    assert process.stderr is not None
-    while chunk := await process.stderr.receive_some(1 << 16):
-        said += chunk
-        del said[:-SAID_BYTES]
-
-
-def _kill(process: trio.Process) -> None:
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 __all__ = ["PART", "Notify", "NotifySettings"]

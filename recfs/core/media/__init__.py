@@ -1,0 +1,4 @@
+"""Decisions about what is in recordings.
+
+formats  which containers are read, and how ffmpeg is told to read nothing else
+"""

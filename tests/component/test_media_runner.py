@@ -1,0 +1,328 @@
+"""Programs that read media are confined: what they may read, take, say and leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import ffmpeg
+import pytest
+import trio
+import trio.testing
+
+from recfs.core.media.formats import as_words, reading
+from recfs.errors import MediaUnavailable
+from recfs.media import runner as module
+from recfs.media.runner import INPUT, Ended, Limits, Outcome, Runner
+from recfs.media.sandbox import FAILED
+from tests.helpers.media import Samples
+
+pytestmark = [pytest.mark.slow, pytest.mark.needs("ffmpeg", "ffprobe")]  # they run programs
+
+SHOW = ["-v", "error", "-show_entries", "format=duration,format_name", "-of", "json", *as_words(reading()), "-i", INPUT]
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory, alone on PATH, where a test puts a program of its own under the name ffprobe."""
+    folder = Path(tempfile.mkdtemp(prefix="recfs-programs-"))
+    folder.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def program(folder: Path, script: str, *, seeks: bool = False) -> None:
+    """Install a Python script as ffprobe; *seeks*: it says that it reads descriptors."""
+    listing = "fd file" if seeks else "file"
+    text = f"""\
+        #!/usr/bin/python3 -IS
+        import os, sys
+        if sys.argv[1:] == ["-protocols"]:
+            print("ffprobe version 7.1 Copyright (c)", file=sys.stderr)
+            print({listing!r})
+            sys.exit()
+        """
+    path = folder / "ffprobe"
+    path.write_text(textwrap.dedent(text) + textwrap.dedent(script))
+    path.chmod(0o755)
+
+
+async def run(path: Path, *words: str, limits: Limits | None = None, runner: Runner | None = None) -> Outcome:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return await (runner or Runner(2)).run("ffprobe", words, fd, limits or Limits())
+    finally:
+        os.close(fd)
+
+
+# --- what it reads ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_file_is_read_by_its_descriptor_whatever_its_name_and_mode(
+    media_samples: Samples, tmp_path: Path
+) -> None:
+    path = tmp_path / "secret.mp4"
+    shutil.copy(media_samples["mp4"], path)
+    path.chmod(0o600)
+    fd = os.open(path, os.O_RDONLY)
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+    try:
+        outcome = await Runner(1).run("ffprobe", SHOW, fd, Limits())
+        assert os.lseek(fd, 0, os.SEEK_CUR) == 0  # others read by it
+    finally:
+        os.close(fd)
+    assert outcome.ended is Ended.WELL, outcome
+    assert "mp4" in json.loads(outcome.output)["format"]["format_name"]
+
+
+async def test_what_cannot_be_read_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "text.mp4"
+    path.write_text("no video at all\n" * 1000)
+    outcome = await run(path, *SHOW)
+    assert outcome.ended is Ended.FAILED
+    assert "Invalid data" in outcome.said
+    assert "recfs-sandbox" not in outcome.said
+
+
+async def test_nothing_but_the_file_can_be_opened(programs: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    secret.chmod(0o644)
+    path = tmp_path / "a"
+    path.write_bytes(b"this one")
+    path.chmod(0o600)
+    program(
+        programs,
+        f"""
+        import json, socket
+        def attempt(act, *args):
+            try:
+                act(*args)
+                return "did it"
+            except OSError as error:
+                return error.strerror
+        told = {{
+            "itself": open("/proc/self/fd/0").read(),
+            "beside": attempt(open, {str(secret)!r}),
+            "shadow": attempt(open, "/etc/shadow"),
+            "passwd": attempt(open, "/etc/passwd"),
+            "directory": attempt(os.listdir, {str(tmp_path)!r}),
+            "write": attempt(os.open, "/proc/self/fd/0", os.O_WRONLY),
+            "made": attempt(os.open, "/tmp/recfs-made", os.O_WRONLY | os.O_CREAT),
+            "socket": attempt(socket.socket, socket.AF_INET),
+            "unix": attempt(socket.socket, socket.AF_UNIX),
+            "session": attempt(os.setsid),
+            "killing": attempt(os.kill, os.getppid(), 0),
+            "root": attempt(os.setuid, 0),
+            "environment": dict(os.environ),
+            "fds": [fd for fd in range(64) if attempt(os.fstat, fd) == "did it"],
+            "uid": [os.getuid(), os.getgid(), *os.getgroups()],
+        }}
+        print(json.dumps(told))
+        """,
+    )
+    runner = Runner(1)
+    outcome = await run(path, runner=runner)
+    assert outcome.ended is Ended.WELL, outcome
+    told = json.loads(outcome.output)
+    assert told.pop("itself") == "this one"
+    assert runner.identity is not None
+    assert told.pop("uid") == list(runner.identity)
+    assert told.pop("environment").keys() <= {"LC_CTYPE"}  # Python's own (PEP 538)
+    assert told.pop("fds") == [0, 1, 2]
+    assert set(told.values()) == {"Permission denied", "Operation not permitted"}, told
+
+
+async def test_a_descriptor_is_all_that_a_newer_ffmpeg_gets(programs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"this one")
+    path.chmod(0o600)
+    program(
+        programs,
+        """
+        import os, sys
+        try:
+            open("/proc/self/fd/0")
+            print("opened", end=" ")
+        except OSError as error:
+            print(error.strerror, end=" ")
+        print(sys.argv[1], os.read(0, 100).decode())
+        """,
+        seeks=True,
+    )
+    outcome = await run(path, INPUT)
+    assert outcome.output == b"Permission denied fd: this one\n", outcome
+
+
+# --- what it takes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "limits", "ended"),
+    [
+        ("import time; time.sleep(1000)", Limits(timeout_s=0.5), Ended.OUT_OF_TIME),
+        ("while True: pass", Limits(cpu_s=1), Ended.OUT_OF_CPU),
+        ("while True: print('y' * 1000)", Limits(), Ended.TOO_MUCH),
+        ("b = bytearray(2 << 30)", Limits(), Ended.FAILED),
+        ("import os; os.abort()", Limits(), Ended.CRASHED),
+        ("import sys; sys.stderr.write('x' * 10_000_000 + 'last'); sys.exit(1)", Limits(), Ended.FAILED),
+        ("import os, time; [os.fork() for _ in range(4)]; time.sleep(1000)", Limits(timeout_s=1.0), Ended.OUT_OF_TIME),
+    ],
+    ids=["sleeps", "computes", "writes", "allocates", "crashes", "chatters", "forks"],
+)
+async def test_a_run_takes_no_more_than_it_may_and_nothing_is_left_of_it(
+    programs: Path, tmp_path: Path, script: str, limits: Limits, ended: Ended
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"bytes")
+    program(programs, script)
+    before = everybody(programs)
+    with trio.fail_after(30):
+        outcome = await run(path, limits=limits)
+    assert outcome.ended is ended, outcome
+    assert len(outcome.output) <= limits.output_bytes
+    assert len(outcome.said) <= module.SAID_BYTES
+    assert before == []
+    await all_gone(programs)
+
+
+async def all_gone(programs: Path) -> None:
+    """Wait until the kernel has carried out what was killed."""
+    with trio.fail_after(20):
+        while everybody(programs):  # noqa: ASYNC110  # it tells nobody
+            await trio.sleep(0.01)
+
+
+def everybody(programs: Path) -> list[str]:
+    """Command lines of processes that run what a test has installed."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+        except OSError:
+            continue
+        if str(programs) in text:
+            found.append(text)
+    return found
+
+
+async def test_nothing_is_left_of_a_run_that_is_cancelled(programs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"bytes")
+    program(programs, "import os, time; os.fork(); time.sleep(1000)")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run, path)
+        with trio.fail_after(20):
+            while len(everybody(programs)) < 2:  # noqa: ASYNC110  # it tells nobody
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    await all_gone(programs)
+
+
+async def test_no_more_run_at_a_time_than_there_are_workers(programs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"bytes")
+    program(programs, "import time; time.sleep(0.3); print(time.monotonic())")
+    runner, outcomes = Runner(2), []
+
+    async def one() -> None:
+        outcomes.append(await run(path, runner=runner))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(one)
+        await trio.testing.wait_all_tasks_blocked()
+        assert runner.limiter.statistics().borrowed_tokens == 2
+        assert runner.limiter.statistics().tasks_waiting == 2
+    assert [outcome.ended for outcome in outcomes] == [Ended.WELL] * 4
+
+
+def caged(*settings: str, command: tuple[str, ...]) -> subprocess.CompletedProcess[bytes]:
+    """Run the cage by itself; later settings count."""
+    words = ["uid=65534", "gid=65534", "cpu=5", "memory=1000000000", "file=0", "descriptors=64", "processes=512"]
+    return subprocess.run(
+        [sys.executable, "-I", "-S", module.SANDBOX, *words, *settings, "--", *command],
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False,
+    )  # fmt: skip
+
+
+def test_a_program_whose_daemon_is_gone_ends_by_itself() -> None:
+    ended = caged("alarm=1", command=("/bin/sleep", "1000"))
+    assert ended.returncode == -signal.SIGALRM, ended
+
+
+def test_root_is_never_what_reads_media() -> None:
+    ended = caged("alarm=5", "uid=0", "gid=0", command=("/bin/echo", "ran"))
+    assert ended.returncode == (FAILED if os.geteuid() == 0 else 0), ended
+
+
+# --- what it writes --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def workspace() -> Iterator[Path]:
+    """A directory of the user whom programs run as."""
+    folder = Path(tempfile.mkdtemp(prefix="recfs-workspace-"))
+    identity = Runner(1).identity
+    if identity is not None:
+        os.chown(folder, *identity)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(("most", "ended"), [(1 << 20, Ended.WELL), (1000, Ended.TOO_MUCH)])
+async def test_ffmpeg_writes_to_its_workspace_alone_and_no_more_than_it_may(
+    media_samples: Samples, workspace: Path, most: int, ended: Ended
+) -> None:
+    stream = ffmpeg.input(INPUT, **reading()).output("out.wav", f="wav", ac=1, ar=8000)
+    words = ["-nostdin", "-v", "error", *stream.get_args()]
+    source, target = os.open(media_samples["mp4"], os.O_RDONLY), os.open(workspace, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        outcome = await Runner(1).run("ffmpeg", words, source, Limits(file_bytes=most), workspace_fd=target)
+        beside = await Runner(1).run(
+            "ffmpeg", [*words[:-1], f"{workspace.parent}/recfs-out.wav"], source, Limits(file_bytes=most),
+            workspace_fd=target,
+        )  # fmt: skip
+    finally:
+        os.close(source)
+        os.close(target)
+    assert outcome.ended is ended, outcome
+    assert [path.name for path in workspace.iterdir()] == ["out.wav"]
+    assert (workspace / "out.wav").stat().st_size <= most
+    assert beside.ended is Ended.FAILED
+    assert not (workspace.parent / "recfs-out.wav").exists()
+
+
+# --- what there is ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_program_that_is_not_there_is_told_and_found_once_it_is(programs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"bytes")
+    runner = Runner(1)
+    with pytest.raises(MediaUnavailable, match="ffprobe is not on the daemon's PATH: install ffmpeg"):
+        await run(path, runner=runner)
+    program(programs, "print('ran')")
+    runner.look_again()
+    assert (await run(path, runner=runner)).output == b"ran\n"
+    found = await runner.program("ffprobe")
+    assert (found.version, found.seeks) == ("7.1", False)
+
+
+async def test_one_that_cannot_be_run_is_told(programs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"bytes")
+    (programs / "ffprobe").write_text("no program")
+    (programs / "ffprobe").chmod(0o755)
+    with pytest.raises(MediaUnavailable, match="ffprobe"):
+        await run(path)
