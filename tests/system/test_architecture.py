@@ -96,6 +96,8 @@ PLANTED = {
     "Arrows point down": ("core/units.py", "recfs.fs.vfs"),
     "Arrows point down: ports": ("ports/rows.py", "recfs.ports.batch"),
     "Arrows point down: state": ("state/nodes.py", "recfs.state.tree"),
+    "Arrows point down: media": ("media/programs.py", "recfs.media.runner"),
+    "The cage of a program that reads media knows nothing of recfs": ("media/sandbox.py", "recfs.core.units"),
     "Arrows point down: metrics": ("metrics/looking.py", "recfs.metrics.families"),
     "Arrows point down: observing": ("observing/journal.py", "recfs.observing.feed"),
     "Arrows point down: disk": ("disk/diskio.py", "recfs.disk.backing_files"),
