@@ -16,9 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.helpers import forkserver
 from tests.helpers.machine import skip
-
-from .harness import REPOSITORY
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
@@ -53,9 +52,13 @@ def run(
         timeout=timeout_s,
         env={**os.environ, "LC_ALL": "C.UTF-8", **(env or {})},
     )
+    return _judged(done, check=check)
+
+
+def _judged(done: subprocess.CompletedProcess[bytes], *, check: bool) -> subprocess.CompletedProcess[bytes]:
     if check and done.returncode != 0:
         said = (done.stdout[-4000:] + b"\n" + done.stderr[-4000:]).decode(errors="replace")
-        pytest.fail(f"{' '.join(command)}\nexited with {done.returncode}:\n{said}")
+        pytest.fail(f"{' '.join(done.args)}\nexited with {done.returncode}:\n{said}")
     return done
 
 
@@ -65,8 +68,8 @@ def output(*argv: str | Path, cwd: Path | None = None, timeout_s: float = 110.0)
 
 
 def recfs(*argv: str | Path, check: bool = True) -> subprocess.CompletedProcess[bytes]:
-    """Run a recfs command."""
-    return run(sys.executable, "-m", "recfs", *argv, cwd=REPOSITORY, check=check)
+    """Run a recfs command, to its end; one that has failed fails the test, with `check`."""
+    return _judged(forkserver.run([str(a) for a in argv], timeout_s=110.0), check=check)
 
 
 def as_user(uid: int, argv: Sequence[str | Path], *, check: bool = True) -> subprocess.CompletedProcess[bytes]:

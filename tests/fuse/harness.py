@@ -253,15 +253,12 @@ class Mount:
         """Have another process go on with the mount (`recfs upgrade`); what the command said."""
         before = self.process
         assert before is not None
-        command = [sys.executable, "-m", "recfs", "upgrade", "--root", str(self.root)]
-        done = subprocess.run(
-            command, cwd=REPOSITORY, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False
-        )
+        done = forkserver.run(["upgrade", "--root", str(self.root)], timeout_s=START_TIMEOUT_S)
         if done.returncode != 0:
-            return done.stderr
+            return done.stderr.decode()
         assert before.wait(STOP_TIMEOUT_S) == 0
         self.process = Successor(int(self.call("upgraded")["pid"]))
-        return done.stdout
+        return done.stdout.decode()
 
     # -- stopping ---
 

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ import pytest
 from tests.helpers.disks import disk
 from tests.helpers.machine import skip
 
-from .clients import wait_until
-from .harness import BASE_CONFIG, REPOSITORY, ROOT_USER, Mount, errno_is
+from .clients import recfs, wait_until
+from .harness import BASE_CONFIG, ROOT_USER, Mount, errno_is
 
 pytestmark = pytest.mark.modes("auto", "off")
 CONFIG = f"{BASE_CONFIG}[audit]\nenabled = true\n"
@@ -30,8 +29,7 @@ def audited(store: Mount) -> Mount:
 
 def read(store: Mount, *args: str) -> list[dict[str, Any]]:
     """What `recfs audit` tells."""
-    command = [sys.executable, "-m", "recfs", "--json", "audit", "--root", str(store.root), *args]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=REPOSITORY, check=True)
+    done = recfs("--json", "audit", "--root", store.root, *args)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -134,8 +132,7 @@ def test_names_cannot_forge_a_line(audited: Mount) -> None:
     assert [each["op"] for each in acts] == ["create", "unlink"]
     assert bytes.fromhex(acts[0]["path_hex"]) == os.fsencode(f"{audited.inner(rec)}/{forged}")
     assert all(each["path"].startswith("users/") for each in read(audited))
-    command = [sys.executable, "-m", "recfs", "audit", "--root", str(audited.root), "--op", "unlink"]
-    shown = subprocess.run(command, capture_output=True, timeout=60, cwd=REPOSITORY, check=True).stdout
+    shown = recfs("audit", "--root", audited.root, "--op", "unlink").stdout
     assert shown.count(b"\n") == 1
     assert b"\x1b" not in shown
 
@@ -154,9 +151,8 @@ def test_nothing_is_written_unless_that_is_turned_on(store: Mount) -> None:
     (store.recording(5, 1) / "file").write_bytes(b"x")
     assert store.status()["audit"] is None
     assert not (store.root / ".recfs/audit").exists()
-    command = [sys.executable, "-m", "recfs", "audit", "--root", str(store.root)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=REPOSITORY, check=False)
-    assert (done.returncode, "[audit] enabled is false" in done.stderr) == (7, True)
+    done = recfs("audit", "--root", store.root, check=False)
+    assert (done.returncode, b"[audit] enabled is false" in done.stderr) == (7, True)
 
 
 @pytest.fixture
@@ -194,8 +190,7 @@ def test_a_full_disk_below_the_audit_log_stops_nobody_and_says_what_is_missing(s
     assert missing == found["dropped"] > 500
     assert len([each for each in acts if each["op"] != "dropped"]) == found["written"]
     assert short(acts)[-1] == f"unlink ok {store.inner(rec)}/file-1000"
-    command = [sys.executable, "-m", "recfs", "status", "--root", str(store.root)]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=REPOSITORY, check=True).stdout
+    shown = recfs("status", "--root", store.root).stdout.decode()
     assert f"{found['dropped']:,} acts are missing" in shown
 
 
@@ -215,8 +210,6 @@ def test_the_log_goes_on_after_the_daemon_was_killed(audited: Mount) -> None:
 def test_a_command_without_a_daemon_is_told_too(audited: Mount) -> None:
     audited.recording(5, 1)
     audited.umount()
-    config = str(audited.base / "recfs.conf")
-    command = [sys.executable, "-m", "recfs", "quota", "set", "5", "--max-files", "7", "--config", config]
-    subprocess.run(command, capture_output=True, timeout=60, cwd=REPOSITORY, check=True)
+    recfs("quota", "set", "5", "--max-files", "7", "--config", audited.base / "recfs.conf")
     (limit,) = read(audited, "--op", "quota_set")
     assert (limit["via"], limit["uid"], limit["result"]) == ("control", os.getuid(), "ok")

@@ -14,30 +14,30 @@ from typing import Any
 
 import pytest
 
+from .clients import recfs
 from .crashes import crash
 from .harness import REPOSITORY, Mount
 
 pytestmark = pytest.mark.modes("auto", "off")
 
 
-def recfs(store: Mount, *args: str) -> list[str]:
-    """What the program started with open `stdout` prints."""
-    return [sys.executable, "-m", "recfs", "--json", *args, "--root", str(store.root)]
+def following(store: Mount) -> list[str]:
+    """A command that tells of every event, and of those to come."""
+    arguments = ("--json", "events", "--follow", "--since", "oldest", "--root", str(store.root))
+    return [sys.executable, "-m", "recfs", *arguments]
 
 
 def read(store: Mount, since: str = "oldest", *args: str) -> list[dict[str, Any]]:
     """All events, by the command."""
-    command = recfs(store, "events", "--since", since, *args)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=REPOSITORY, check=True)
+    done = recfs("--json", "events", "--since", since, *args, "--root", store.root)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.fixture
 def follower(store: Mount) -> Iterator[subprocess.Popen[str]]:
     """One that tells of every event."""
-    command = recfs(store, "events", "--follow", "--since", "oldest")
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=REPOSITORY, bufsize=1
+        following(store), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=REPOSITORY, bufsize=1
     )
     yield process
     process.kill()
@@ -100,15 +100,13 @@ def test_events_are_read_without_a_daemon(store: Mount, own_rec: Path) -> None:
     assert bytes.fromhex(events[1]["was_hex"]) == os.fsencode(store.inner(own_rec)) + b"/a\nb\xff"
     assert read(store, events[0]["cursor"]) == events[1:]
     assert read(store, "oldest", "--kind", "removed") == []
-    command = [sys.executable, "-m", "recfs", "events", "--follow", "--root", str(store.root)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=REPOSITORY, check=False)
-    assert (done.returncode, "to follow what happens takes one" in done.stderr) == (6, True)
+    done = recfs("events", "--follow", "--root", store.root, check=False)
+    assert (done.returncode, b"to follow what happens takes one" in done.stderr) == (6, True)
 
 
 def test_readers_that_stop_reading_hold_nobody_up(store: Mount, own_rec: Path) -> None:
     """Their pipes are full, or they are stopped: the daemon goes on, and they go on where they were."""
-    command = recfs(store, "events", "--follow", "--since", "oldest")
-    stuck = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) for _ in range(3)]
+    stuck = [subprocess.Popen(following(store), stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) for _ in range(3)]
     try:
         began = time.monotonic()
         for number in range(2000):
@@ -151,12 +149,10 @@ def test_a_cursor_from_before_a_restore_is_refused(store: Mount, own_rec: Path) 
     store.drain()
     cursor = read(store)[-1]["cursor"]
     store.umount()
-    command = [sys.executable, "-m", "recfs", "restore-catalogue", "--root", str(store.root)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=REPOSITORY, check=False)
+    done = recfs("restore-catalogue", "--root", store.root, check=False)
     assert done.returncode == 0, (done.stderr, backup)
     store.expect_log("older than the home tree|differ from|were not in the")
     store.remount()
-    command = recfs(store, "events", "--since", cursor)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=REPOSITORY, check=False)
+    done = recfs("--json", "events", "--since", cursor, "--root", store.root, check=False)
     assert done.returncode == 7
-    assert "another history" in done.stderr
+    assert b"another history" in done.stderr

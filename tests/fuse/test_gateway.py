@@ -14,7 +14,7 @@ import pytest
 from recfs.api.client import ControlClient
 from recfs.errors import NotPermitted
 
-from .clients import need_root, wait_until
+from .clients import need_root, recfs, wait_until
 from .harness import BASE_CONFIG, REPOSITORY, Mount
 
 pytestmark = [pytest.mark.modeless, pytest.mark.needs("setpriv")]
@@ -61,10 +61,7 @@ def test_the_group_asks_and_nobody_else(store: Mount, socket: Path) -> None:
         refused = json.loads(ask(socket, method, user="5", max_files=1, uid=UID).stdout)
         assert (refused["ok"], refused["error"]["kind"]) == (False, "NotPermitted")
     wait_until(lambda: not store.status()["audit"]["waiting"], "the audit log is written")
-    audited = subprocess.run(
-        [sys.executable, "-m", "recfs", "--json", "audit", "--refused", "--uid", str(UID), "--root", str(store.root)],
-        capture_output=True, text=True, timeout=60, cwd=REPOSITORY, check=True,
-    )  # fmt: skip
+    audited = recfs("--json", "audit", "--refused", "--uid", str(UID), "--root", store.root)
     acts = [json.loads(line) for line in audited.stdout.splitlines()]
     assert [each["op"] for each in acts] == ["quota_set", "stop", "user_add", "trash_purge", "upgrade"]
     assert {(each["uid"], each["via"], each["result"]) for each in acts} == {(UID, "gateway", "NotPermitted")}

@@ -9,15 +9,14 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from .clients import wait_until
-from .harness import BASE_CONFIG, REPOSITORY, Mount
+from .clients import recfs, wait_until
+from .harness import BASE_CONFIG, Mount
 
 pytestmark = [pytest.mark.modes("auto"), pytest.mark.timeout(240)]
 
@@ -30,9 +29,8 @@ def reconfigured(store: Mount, text: str) -> None:
     (store.base / "recfs.conf").write_text(f'root = "{store.root}"\n{CHECKED}\n{text}')
 
 
-def reload(store: Mount, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "recfs", "reload", *options, "--config", str(store.base / "recfs.conf")]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+def reload(store: Mount, *options: str) -> subprocess.CompletedProcess[bytes]:
+    return recfs("reload", *options, "--config", store.base / "recfs.conf", check=False)
 
 
 def may_hold(path: Path, size: int) -> bool:
@@ -53,7 +51,7 @@ def test_a_reload_changes_what_can_change_and_a_fault_changes_nothing(store: Mou
     with (rec / "open").open("wb", buffering=0) as opened:
         reconfigured(store, "[quota]\nmax_file_size = 4096\n")
         done = reload(store)
-        assert (done.returncode, done.stdout) == (0, "quota.max_file_size: 4096 (was null)\n")
+        assert (done.returncode, done.stdout) == (0, b"quota.max_file_size: 4096 (was null)\n")
         assert not may_hold(rec / "b", 5000)
         with pytest.raises(OSError, match="File too large"):
             os.pwrite(opened.fileno(), b"x", 5000)
@@ -63,7 +61,7 @@ def test_a_reload_changes_what_can_change_and_a_fault_changes_nothing(store: Mou
     reconfigured(store, '[quota]\nmax_file_size = 8192\n[temp]\nmax_age = "x"\n')
     lines = (store.base / "recfs.conf").read_text().count("\n")
     faulty = reload(store)
-    assert (faulty.returncode, f'recfs.conf: line {lines}: temp.max_age = "x"' in faulty.stderr) == (3, True)
+    assert (faulty.returncode, f'recfs.conf: line {lines}: temp.max_age = "x"'.encode() in faulty.stderr) == (3, True)
     store.process.send_signal(signal.SIGHUP)
     wait_until(lambda: "the configuration stays as it was" in store.log(), "the daemon says so")
     assert re.search(rf"stays as it was: \S+recfs.conf: line {lines}: temp.max_age", store.log())
@@ -138,4 +136,4 @@ def test_signals_during_a_hand_over_end_no_daemon(store: Mount) -> None:
     assert len(set(sent) & pids) >= 2, "signals came to more than one of them"
     assert sorted(each.name for each in rec.iterdir()) == ["file0", "file1", "file2"]
     reconfigured(store, "[quota]\nmax_files = 77\n")
-    assert "quota.max_files: 77" in reload(store).stdout
+    assert b"quota.max_files: 77" in reload(store).stdout

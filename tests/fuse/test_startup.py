@@ -60,10 +60,7 @@ def test_a_store_that_is_not_there_is_not_made(store: Mount, how: str) -> None:
     store.start(*option, config=config)
     assert (store.recording() / "file").read_bytes() == b"x"
     store.umount()
-    done = subprocess.run(
-        [sys.executable, "-m", "recfs", "quota", "set", "--root", str(store.base / "other"), "5", "--max-files", "1"],
-        capture_output=True, text=True, check=False, cwd=REPOSITORY, timeout=60,
-    )  # fmt: skip
+    done = recfs("quota", "set", "--root", store.base / "other", "5", "--max-files", "1", check=False)
     assert done.returncode == STORE_ERROR, done.stderr
     assert not (store.base / "other").exists()
 

@@ -1,8 +1,9 @@
 """Processes of recfs without the second that Python takes to import it: forked from one that has imported it before.
 
-`spawn` is for tests that start the same program again and again. What matters to them is as after exec: a session of
-its own, an environment, a working directory and descriptors as told, and an end with Python's own cleaning up. The
-server is a process by itself with one thread, so that fork(2) is safe, and ends when the process that uses it does.
+`spawn` and `run` are for tests that start the same program again and again. What matters to them is as after exec: a
+session of its own, an environment, a working directory and descriptors as told, and an end with Python's own cleaning
+up. The server is a process by itself with one thread, so that fork(2) is safe, and ends when the process that uses it
+does.
 """
 
 from __future__ import annotations
@@ -87,6 +88,24 @@ def spawn(args: Sequence[str], *, env: Mapping[str, str], cwd: Path, stdout: int
     return _server().spawn(args, env=env, cwd=cwd, stdout=stdout, stderr=stderr)
 
 
+def run(args: Sequence[str], *, timeout_s: float) -> subprocess.CompletedProcess[bytes]:
+    """Run `recfs ARGS` in the checkout to its end; what it said is all its own, whatever it has left running.
+
+    Raises subprocess.TimeoutExpired, after it has been killed.
+    """
+    with open(os.memfd_create("stdout"), "rb") as stdout, open(os.memfd_create("stderr"), "rb") as stderr:
+        process = spawn(args, env=os.environ, cwd=ROOT, stdout=stdout.fileno(), stderr=stderr.fileno())
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(_START_S)
+            raise
+        for stream in (stdout, stderr):
+            stream.seek(0)
+        return subprocess.CompletedProcess(process.args, code, stdout.read(), stderr.read())
+
+
 class _Server:
     """The process that has imported recfs, as seen from here."""
 
@@ -97,7 +116,12 @@ class _Server:
         with theirs:
             command = [sys.executable, "-m", "tests.helpers.forkserver", str(theirs.fileno())]
             self._process = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
+                command,
+                cwd=ROOT,
+                env=os.environ | {"LC_ALL": "C.UTF-8"},  # as Python finds it when it starts
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
             )
         atexit.register(self.stop)
 

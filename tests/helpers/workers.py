@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import fcntl
+import functools
 import json
 import os
 import tempfile
@@ -85,6 +86,11 @@ def _groups_file(directory: Path) -> Path:
 # --- who runs what -------------------------------------------------------------------------------------------------
 
 
+@functools.cache
+def _is_on_mount(path: Path) -> bool:
+    return FUSE_TESTS in path.parents
+
+
 def shares_fixtures(item: pytest.Item) -> bool:
     """Whether a fixture of the item lives longer than the item, and is more than a setting."""
     definitions: Mapping[str, Any] = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
@@ -103,7 +109,7 @@ def group_of(item: pytest.Item) -> str:
         return "alone"
     if (seaweedfs := item.get_closest_marker("seaweedfs")) is not None:
         return " ".join(("seaweedfs", *seaweedfs.args))
-    if FUSE_TESTS not in item.path.parents:
+    if not _is_on_mount(item.path):
         return str(item.path)
     if "store" in getattr(item, "fixturenames", ()) and not shares_fixtures(item):
         return item.nodeid
@@ -121,7 +127,7 @@ def _cost(item: pytest.Item) -> float:
     """A rough guess of the seconds that an item takes."""
     if item.get_closest_marker("slow") is not None:
         return 5.0
-    return 0.5 if FUSE_TESTS in item.path.parents else 0.05
+    return 0.5 if _is_on_mount(item.path) else 0.05
 
 
 @pytest.hookimpl(trylast=True)
