@@ -47,11 +47,15 @@ if TYPE_CHECKING:
 
 
 class Questions:
-    """Reads, on the writer's connection: they see its last batch."""
+    """Reads, on the writer's connection: they see its last batch. While one is written in a thread, on another."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self._path = path
         self._db = connection
+
+    def _readable(self) -> sqlite3.Connection:
+        """The connection that a read waits for nobody on."""
+        return self._db
 
     def _trouble(self, error: sqlite3.DatabaseError) -> IoFailure:
         """The file is damaged, or cannot be read or written."""
@@ -65,7 +69,7 @@ class Questions:
     def _read(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """All rows of *query*. Raises IoFailure when the file is damaged there."""
         try:
-            return self._db.execute(query, values).fetchall()
+            return self._readable().execute(query, values).fetchall()
         except sqlite3.DatabaseError as error:
             raise self._trouble(error) from error
 

@@ -1,6 +1,8 @@
-"""SQLite behind the Catalogue port: one writer connection, used on the trio thread, in WAL mode.
+"""SQLite behind the Catalogue port: one writer connection, in WAL mode, used on the trio thread for a few rows.
 
-Why nothing here waits for the disk on the trio thread:
+Why nothing here keeps the trio thread, or has it wait for the disk:
+- A batch of many rows is written in a thread. SQLite lets go of the interpreter's lock meanwhile, and what is read
+  then is read on a connection of its own: it sees the batch before (sqlite.org/isolation.html).
 - `synchronous=NORMAL`: a commit in WAL mode writes the log but does not fsync it. `sync()` fsyncs the log file in a
   thread, once for all batches applied by then (group commit).
 - `wal_autocheckpoint=0`: the log is folded into the main file by `checkpoint()`, which runs a passive checkpoint on a
@@ -18,13 +20,14 @@ import logging
 import os
 import sqlite3
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from recfs.catalogue.check import recount
-from recfs.catalogue.connection import FULL, LONG_LOG_BYTES
+from recfs.catalogue.connection import FULL, LONG_LOG_BYTES, connect
 from recfs.catalogue.counting import days
 from recfs.catalogue.counting.counters import Counting
 from recfs.catalogue.counting.proof import corrections
@@ -32,7 +35,7 @@ from recfs.catalogue.fitting import UNFIT, fitted
 from recfs.catalogue.headroom import Headroom
 from recfs.catalogue.questions import Questions
 from recfs.catalogue.rows import FORGET_FUTURE, Known, runs
-from recfs.errors import IoFailure, OutOfSpace, RowRefused
+from recfs.errors import IoFailure, OutOfSpace, RowRefused, StoreError
 from recfs.ports.rows import HOST
 
 if TYPE_CHECKING:
@@ -60,6 +63,9 @@ _INCREMENTAL = 2
 FOLD_EVERY_S = 1.0
 """How long the log is not tried to be folded in on a full disk, after that was in vain."""
 
+FEW_ROWS = 64
+"""Up to so many rows are written on the trio thread: in less than a millisecond. To begin in a thread takes 0.1 ms."""
+
 REFUSED_KEPT = 20
 """How many rows that did not fit `recfs status` names."""
 
@@ -86,6 +92,14 @@ class SqliteCatalogue(Questions):
         self._held_s = float("-inf")
         """When writers waited for it in vain."""
         self._gives_back: bool | None = None
+        self._thread: trio.Event | None = None
+        """Set when the thread that writes has done so; nobody else touches the writer's connection until then."""
+        self._thread_limiter = trio.CapacityLimiter(1)
+        self._beside: sqlite3.Connection | None = None
+        """What reads while the thread writes."""
+
+    def _readable(self) -> sqlite3.Connection:
+        return self._beside if self._thread is not None and self._beside is not None else self._db
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -110,10 +124,33 @@ class SqliteCatalogue(Questions):
             for text, values in todo:
                 db.execute(text, values)
 
+    async def _writable(self) -> None:
+        """Wait until the writer's connection is free. It is the caller's until the next await."""
+        while (busy := self._thread if self._last_fold is None else self._last_fold) is not None:
+            await busy.wait()
+
     async def apply(self, batch: Batch, *, trial: bool = False) -> None:
         """Write *batch* in one transaction, all of it or nothing. A value that does not fit is made to: `refused`."""
-        while self._last_fold is not None:
-            await self._last_fold.wait()
+        await self._writable()
+        if _rows_of(batch) <= FEW_ROWS or not self._can_read_beside():
+            self._apply(batch, trial=trial)
+            return
+        self._thread = trio.Event()
+        try:
+            with trio.CancelScope(shield=True):  # what is begun is done, and its caller gets to know
+                await trio.to_thread.run_sync(partial(self._apply, batch, trial=trial), limiter=self._thread_limiter)
+        finally:
+            self._thread.set()
+            self._thread = None
+
+    def _can_read_beside(self) -> bool:
+        """Whether there is a connection to read on while a thread writes; without one nothing is written in threads."""
+        if self._beside is None:
+            with suppress(StoreError, OSError):
+                self._beside = connect(self._path, read_only=True)
+        return self._beside is not None
+
+    def _apply(self, batch: Batch, *, trial: bool) -> None:
         try:
             try:
                 self._run(self._runs(batch), trial=trial)
@@ -192,6 +229,8 @@ class SqliteCatalogue(Questions):
         self._last_fold = trio.Event()
         try:
             with trio.CancelScope(shield=True):  # nobody may write while the thread is at it
+                if self._thread is not None:
+                    await self._thread.wait()
                 if not await self._fold_once():
                     self._held_s = trio.current_time()
         finally:
@@ -246,7 +285,7 @@ class SqliteCatalogue(Questions):
         Raises IoFailure or OutOfSpace. Atomic.
         """
         few = min(GIVEN_BACK_PAGES, self.excess_pages())
-        if few and self._last_fold is None:
+        if few and self._last_fold is None and self._thread is None:
             try:
                 # Each step of it is a page, and `execute` takes one: it has no columns.
                 self._db.executescript(f"pragma incremental_vacuum({few})")
@@ -259,6 +298,9 @@ class SqliteCatalogue(Questions):
         if self._wal_fd >= 0:
             os.close(self._wal_fd)
             self._wal_fd = -1
+        if self._beside is not None:
+            self._beside.close()
+            self._beside = None
         with suppress(sqlite3.OperationalError):  # on a full disk the log stays, and is as good
             self._db.execute("pragma wal_checkpoint(truncate)")
         self._db.close()
@@ -279,6 +321,7 @@ class SqliteCatalogue(Questions):
 
     async def forget_home_inos(self) -> None:
         """Forget every recorded st_ino."""
+        await self._writable()
         with self._change() as db:
             db.execute("update placement set home_ino = null where host = ? and home_ino is not null", (HOST,))
             db.execute("update garbage set home_ino = null where home_ino is not null")
@@ -303,25 +346,43 @@ class SqliteCatalogue(Questions):
 
     async def drop_days(self, before: str) -> bool:
         """As the port says."""
+        await self._writable()
         todo = days.old_rows(self._db, before)
         await self._write(todo)
         return bool(todo)
 
     async def _write(self, todo: Iterable[Run]) -> None:
         """Write what no batch holds, in one transaction. Raises IoFailure or OutOfSpace."""
-        while self._last_fold is not None:
-            await self._last_fold.wait()
+        await self._writable()
         with self._change() as db:
             for text, values in todo:
                 db.execute(text, values)
 
     async def forget_future(self, now_ns: int) -> None:
         """What lies ahead of *now_ns* counts as recorded just now."""
+        await self._writable()
         with self._change() as db:
             for text in FORGET_FUTURE:
                 db.execute(text, {"now": now_ns})
 
     async def forget_fetches(self) -> None:
         """`fetching` is `evicted` again."""
+        await self._writable()
         with self._change() as db:
             db.execute("update node set state = 'evicted' where state = 'fetching'")
+
+
+def _rows_of(batch: Batch) -> int:
+    """How many rows *batch* writes, about: those of emptied directories count as their span."""
+    emptied = sum(last - first + 1 for _, first, last in batch.emptied)
+    return emptied + sum(len(getattr(batch, each)) for each in _MANY_ROWS)
+
+
+_MANY_ROWS: Final = (
+    "removed", "nodes", "garbage", "purged", "xattrs", "objects", "objects_gone", "journal", "journal_done", "trash",
+    "trash_gone", "recordings", "events", "events_gone",
+)  # fmt: skip
+"""The fields of a batch that may hold many."""
+
+
+__all__ = ["SqliteCatalogue"]
