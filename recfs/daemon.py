@@ -30,6 +30,7 @@ from recfs.api.control import ControlServer
 from recfs.api.gateway import PART as GATEWAY
 from recfs.api.gateway import gateway
 from recfs.api.observing import WAITING, acts_of
+from recfs.api.parameters import checked
 from recfs.config.metrics import address_of
 from recfs.errors import MountError, RecfsError, StoreError, first_error
 from recfs.fs.handover.kept_files import KeptFiles
@@ -277,7 +278,7 @@ class _Daemon:
                 nursery.start_soon(self.handing_over.far_services)
                 nursery.start_soon(self._signals)
                 self._serve_metrics(nursery)
-                handlers = self._answers.handlers() | self.handing_over.handlers() | self._reloading.handlers()
+                handlers = checked(self._answers.handlers() | self.handing_over.handlers() | self._reloading.handlers())
                 server = ControlServer(
                     parts.store.socket_path, handlers, waiting=WAITING, observer=acts_of(parts.observing)
                 )

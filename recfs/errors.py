@@ -9,7 +9,8 @@ RecfsError
 │   └── CatalogueCorrupt    the catalogue file is damaged, or newer than this recfs
 ├── MountError              the mount point cannot be used
 ├── ControlError            the daemon answered with an error, or not at all
-│   └── DaemonNotRunning    nobody listens on the control socket
+│   ├── DaemonNotRunning    nobody listens on the control socket
+│   └── NotAllowed          this user may not ask the daemon, or read what recfs keeps
 ├── MediaUnavailable        no program can look into media here
 └── FsError                 a file system operation is refused
     ├── NotFound  Exists  NotEmpty  IsADirectory  NotADirectory  NameTooLong
@@ -79,6 +80,10 @@ class ControlError(RecfsError):
 
 class DaemonNotRunning(ControlError):
     """Nobody listens on the control socket."""
+
+
+class NotAllowed(ControlError):
+    """This user may not ask the daemon, or read what only its user and root may."""
 
 
 class MediaUnavailable(RecfsError):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recfs import errors
-from recfs.errors import ControlError, DaemonNotRunning, RecfsError
+from recfs.errors import ControlError, DaemonNotRunning, NotAllowed, RecfsError
 from recfs.ports import object_errors
 
 _SUN_PATH_BYTES = 107
@@ -98,7 +98,7 @@ class ControlClient:
         if exc.errno in (errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED, errno.ENOTSOCK):
             return DaemonNotRunning(f"no recfs daemon listens on {path}")
         if isinstance(exc, PermissionError):
-            return ControlError(f"not allowed to talk to the daemon on {path}: run this as its user or root")
+            return NotAllowed(f"not allowed to talk to the daemon on {path}: run this as its user or root")
         if isinstance(exc, TimeoutError | BlockingIOError):
             return ControlError(f"the daemon on {path} takes no connection; it may hang or be overloaded")
         return ControlError(f"cannot reach the daemon on {path}: {exc.strerror or exc}")

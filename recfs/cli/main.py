@@ -89,7 +89,7 @@ _SECTIONS = {
 
 
 class RecfsGroup(Group):
-    """A group whose `main` answers every exception itself: click knows one exit code, recfs has twelve."""
+    """A group whose `main` answers every exception itself: click knows one exit code, recfs has more."""
 
     def main(
         self,

@@ -24,7 +24,7 @@ together. recfs.conf.example documents the keys, and a test keeps the two the sa
 from recfs.config.backup import BackupSection
 from recfs.config.environment import ENV_CONFIG, TAKE_OVER, assignment
 from recfs.config.lifecycle import LifecycleSection
-from recfs.config.load import SYSTEM_CONFIG, config_for_root, find_config, find_settings, load_config
+from recfs.config.load import SYSTEM_CONFIG, check_file, config_for_root, find_config, find_settings, load_config
 from recfs.config.model import SECTIONS, Config
 from recfs.config.plain import from_plain, plain
 from recfs.config.s3 import CacheSection, RouteSection, S3Section, UploadSection
@@ -55,6 +55,7 @@ __all__ = [
     "SweepSection",
     "UploadSection",
     "assignment",
+    "check_file",
     "config_for_root",
     "find_config",
     "find_settings",

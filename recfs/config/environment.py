@@ -43,10 +43,12 @@ def settings_in(env: Mapping[str, str]) -> dict[Location, tuple[str, Any]]:
     """
     found: dict[Location, tuple[str, Any]] = {}
     wrong: list[str] = []
-    for name in sorted(each for each in env if each.startswith(PREFIX)):
+    settings = known()
+    # Of those that begin otherwise, only what is a setting but for its case: the rest is somebody else's.
+    for name in sorted(each for each in env if each.startswith(PREFIX) or each.upper() in (*settings, ENV_CONFIG)):
         if name in _OTHERS or name.startswith(_FAMILIES) or not env[name]:
             continue
-        location = known().get(name)
+        location = settings.get(name)
         if location is None:
             wrong.append(f"${name} in the environment: {_remedy(name)}")
         else:
@@ -111,6 +113,8 @@ def _takes(field: FieldInfo, value: object) -> bool:
 def _remedy(name: str) -> str:
     if is_secret(name):
         return NO_SECRETS
+    if name.upper() in (*known(), ENV_CONFIG):
+        return f"no setting as it is written; did you mean ${name.upper()}?"
     section = name.removeprefix(PREFIX).partition("__")[0].lower()
     if name == f"{PREFIX}{section.upper()}" and section in SECTIONS:
         key = next(iter(SECTIONS[section].model_fields))

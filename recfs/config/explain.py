@@ -50,7 +50,7 @@ def _explain(detail: ErrorDetails, data: dict[str, Any]) -> str:
     key = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
     match detail["type"]:
         case "missing":
-            return f'{key} is missing; add {loc[-1]} = "..."' + "; or give --root DIR" * (key == "root")
+            return f"{key} is missing; add {_form(loc)}" + "; or give --root DIR" * (key == "root")
         case "extra_forbidden":
             return f"{key}: unknown key; {_nearest(loc)}"
     if not key:
@@ -97,11 +97,22 @@ def _wrong(detail: ErrorDetails, value: object) -> str:
             meant = f"; the key {table} belongs below {homes}" if homes else ""
             return f"wrong type; write [[{table}]], once per rule, or {table} = [] for none{meant}"
         case "model_type" if table in LISTS:
-            keys = " and ".join(f'{key} = "..."' for key in _required(table))
+            keys = " and ".join(_form((table, key)) for key in _required(table))
             return f"wrong type; write [[{table}]] and below it {keys}"
         case "model_type":
             return f"wrong type; this is a section: write [{table}] and its keys below it"
     return detail["msg"]
+
+
+def _form(location: Location) -> str:
+    """How a setting is written; of a table in a list, too."""
+    keys = [part for part in location if isinstance(part, str)]
+    table: type[pydantic.BaseModel] = Config if len(keys) == 1 else SECTIONS[keys[0]]
+    if keys[:2] == ["lifecycle", "transitions"]:
+        table = TransitionSection
+    field = table.model_fields.get(keys[-1])
+    kind = field.annotation if field is not None else None
+    return f"{keys[-1]} = N, a whole number without quotes" if kind is int else f'{keys[-1]} = "..."'
 
 
 def _required(table: str) -> list[str]:

@@ -20,7 +20,7 @@ def lines_of(text: str) -> dict[Location, int]:
     table: Location = ()
     pending: list[str] = []
     first = 1
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         pending.append(line)
         if len(pending) > 1 and not _may_end(line):
             continue  # a list of many lines is not read once more for each of them

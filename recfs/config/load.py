@@ -1,5 +1,6 @@
 """Finds recfs.conf, reads it and the environment, and makes a `Config` of them or a ConfigError."""
 
+import codecs
 import os
 import tomllib
 from collections.abc import Mapping
@@ -86,17 +87,33 @@ def find_settings(
         raise ConfigError(f"{error} (named by ${ENV_CONFIG})") from None
 
 
-def _settings(path: Path | None, options: Options, env: Mapping[str, str]) -> Settings:
-    """Put together what the command line, the environment and a file say. Raises ConfigError."""
+def check_file(path: Path, root: Path | None, env: Mapping[str, str]) -> Settings:
+    """What `recfs mount --config` would have here. Raises ConfigError, also for what the environment hides."""
+    text, said = _read(path, show_name(str(path))), NOTHING_SAID.root(root)
+    _settings(path, said, env, text=text, file_first=True)
+    return _settings(path, said, env, text=text)
+
+
+def _settings(
+    path: Path | None, options: Options, env: Mapping[str, str], *, text: str | None = None, file_first: bool = False
+) -> Settings:
+    """Put together what the command line, the environment and a file say. Raises ConfigError.
+
+    *text*: what the file says, where it is read already. *file_first*: the environment counts only where that says
+    nothing.
+    """
     data: dict[str, Any] = {}
     lines: dict[Location, int] = {}
     shown = show_name(str(path)) if path is not None else ""
     if path is not None:
-        text = _read(path, shown)
+        text = _read(path, shown) if text is None else text
         data = _toml(text, shown)
         lines = lines_of(text)
     names: dict[Location, str] = {}
-    for said in (settings_in(env), options.said):
+    of_env = settings_in(env)
+    if file_first:
+        of_env = {location: said for location, said in of_env.items() if not _has(data, location)}
+    for said in (of_env, options.said):
         for location, (name, value) in said.items():
             _put(data, location, value)
             names[location] = name
@@ -118,6 +135,15 @@ def _settings(path: Path | None, options: Options, env: Mapping[str, str]) -> Se
     }
     file = Path(os.path.abspath(path)) if path is not None else None  # a daemon leaves its working directory
     return Settings(config, origins, partial(_settings, file, options, env))
+
+
+def _has(data: dict[str, Any], location: Location) -> bool:
+    value: Any = data
+    for part in location:
+        if not isinstance(value, dict) or part not in value:
+            return False
+        value = value[part]
+    return True
 
 
 def _put(data: dict[str, Any], location: Location, value: Any) -> None:
@@ -149,7 +175,7 @@ def _read(path: Path, shown: str) -> str:
     if len(raw) > _MAX_CONFIG_BYTES:
         raise ConfigError(f"{shown}: larger than 1 MiB, so not a recfs.conf; check the path")
     try:
-        return raw.decode("utf-8")
+        return raw.removeprefix(codecs.BOM_UTF8).decode("utf-8")  # as editors of Windows save it
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{shown}: line {line} is not UTF-8; save the file as UTF-8") from None

@@ -10,6 +10,7 @@ import trio
 from click.testing import CliRunner, Result
 
 from recfs.api.control import ControlServer
+from recfs.api.parameters import given
 from recfs.cli.main import cli
 from recfs.errors import RecfsError
 from tests.system import s3_samples
@@ -364,6 +365,7 @@ class FakeDaemon:
 
     def _handler(self, name: str) -> Any:
         async def handle(params: dict[str, Any]) -> Any:
+            given(name, params)  # as a daemon does, which would refuse it
             self.asked.append((name, params))
             answer = self.answers[name]
             if isinstance(answer, RecfsError):

@@ -54,3 +54,16 @@ def test_config_show_writes_sizes_and_durations_with_their_units(tmp_path: Path)
     assert len(written) > 20
     shown = dict(re.findall(r"^\S*?(\w+) +(.+?)  +\S+, line \d+$", plain, re.MULTILINE))
     assert [key for key in written if not re.fullmatch(r"[0-9.]+ ?[A-Za-z]+", shown[key])] == []
+
+
+def test_check_of_a_file_names_the_variables_that_count(tmp_path: Path) -> None:
+    conf = tmp_path / "recfs.conf"
+    conf.write_text('root = "/srv/a"')
+    result = run("config", "check", conf, env={"RECFS_MIN_FREE": "7", "RECFS_ROOT": "/srv/b"})
+    told = f"{conf}: ok, store at /srv/b; $RECFS_MIN_FREE, $RECFS_ROOT of the environment counted as well"
+    assert (result.exit_code, result.stdout.replace("\n", " ").strip()) == (0, told)
+    told_json = json.loads(run("--json", "config", "check", conf, env={"RECFS_MIN_FREE": "7"}).stdout)
+    assert told_json["environment"] == ["RECFS_MIN_FREE"]
+    wrong = run("config", "check", conf, env={"RECFS_MIN_FREE": "much"})
+    assert (wrong.exit_code, "$RECFS_MIN_FREE: min_free" in wrong.stderr) == (3, True)
+    assert run("config", "check", conf).stdout.strip() == f"{conf}: ok, store at /srv/a"

@@ -1,14 +1,18 @@
 """`recfs events` and `recfs audit`: what they print, their exit codes, and what they make of odd names."""
 
+import errno
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from recfs.cli.common import store, where
 from recfs.cli.observe import events as command
 from recfs.errors import CursorLost
 from recfs.observing.audit.files import AuditFiles, AuditSettings
+from recfs.observing.audit.reading import AuditReader
 from tests.system.fake_daemon import FakeDaemon, run
 
 RENAMED = {
@@ -137,6 +141,67 @@ def test_acts_are_sought(audited: Path) -> None:
     assert ops("--since", "1h") == []
     assert len(ops("--until", "1h")) == 3
     assert run("audit", "--since", "yesterday", "--root", audited).exit_code == 2
+
+
+def test_a_path_is_understood_as_everywhere_else(
+    audited: Path, root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In a mount, on the disk, by detours, or of a chosen store; it may be gone. What is none of these is refused."""
+    point = tmp_path / "mnt"
+    (point / "users").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(point)
+    monkeypatch.setattr(where, "mounts", lambda: [where.Mount(7, point, "", "fuse.recfs")])
+    for module in (where, store):
+        monkeypatch.setattr(module, "root_behind", lambda mount: root)
+    monkeypatch.chdir(point / "users")
+
+    def ops(path: object, *chosen: object) -> list[str]:
+        result = run("--json", "audit", "--path", path, *chosen)
+        assert result.exit_code == 0, (path, result.stderr)
+        return [json.loads(line)["op"] for line in result.stdout.splitlines()]
+
+    for path in (
+        point / "users/5", f"{point}//users/./5/", point / "shared/../users/5", tmp_path / "link/users/5", "5", "./5",
+        "../users/5", root / "users/5",
+    ):  # fmt: skip
+        assert ops(path) == ["unlink", "rename"], path
+    for path in (point, f"{point}/", "..", tmp_path / "link", root):
+        assert ops(path) == ["unlink", "chmod", "rename"], path
+    assert ops(".") == ["unlink", "rename"]
+    assert ops(point / "temp/5/b") == ["rename"]
+    chosen = ("--root", root)
+    for path in ("users/5", "/users/5", "users/./5/", "/users/5/../5", "temp/../users/5", point / "users/5"):
+        assert ops(path, *chosen) == ["unlink", "rename"], path
+    assert len(ops("/", *chosen)) == 3
+    for path in (tmp_path, "/etc/passwd", root / ".recfs/audit"):
+        refused = run("audit", "--path", path, *chosen)
+        assert (refused.exit_code, refused.stdout) == (7, ""), path
+        assert "no recfs mount" in refused.stderr or "recfs' own" in refused.stderr
+    refused = run("audit", "--path", "users/../../x", *chosen)
+    assert (refused.exit_code, "leads out of the store" in refused.stderr) == (7, True)
+
+
+def test_an_audit_log_that_cannot_be_read_is_told_with_the_reason(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder" / "audit.jsonl").mkdir(parents=True)
+    (tmp_path / "circle").symlink_to("circle")
+    conf = tmp_path / "recfs.conf"
+    for name, told in (("file", "is no directory"), ("file/below", "is no directory"), ("folder", "Is a directory"),
+                       ("circle", "Too many levels of symbolic links")):  # fmt: skip
+        conf.write_text(f'root = "{root}"\n[audit]\ndirectory = "{tmp_path / name}"')
+        result = run("audit", "--config", conf)
+        assert (result.exit_code, result.stderr.count("\n")) == (7, 1), (name, result.stderr)
+        assert told in result.stderr
+
+    def closed(self: object, sought: object) -> Iterator[Any]:
+        raise PermissionError(errno.EACCES, "Permission denied")
+        yield
+
+    monkeypatch.setattr(AuditReader, "acts", closed)
+    result = run("audit", "--root", root)
+    assert (result.exit_code, "run this as its owner or root" in result.stderr) == (9, True)
 
 
 def test_an_act_that_there_is_not_is_refused(audited: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recfs.config import SECTIONS, Config, Options, assignment, find_config, find_settings, load_config
+from recfs.config import SECTIONS, Config, Options, assignment, check_file, find_config, find_settings, load_config
 from recfs.config.environment import known, settings_in
 from recfs.config.lines import lines_of
 from recfs.errors import ConfigError
@@ -219,3 +219,59 @@ def test_the_lines_of_the_example() -> None:
     found = {key: line for key, line in lines_of(text).items() if isinstance(key[-1], str) and len(key) > 1}
     assert len(found) > 20
     assert [key for key, line in found.items() if not lines[line - 1].startswith(f"{key[-1]} =")] == []
+
+
+def test_a_variable_in_another_case_is_no_setting_and_is_not_passed_over(tmp_path: Path) -> None:
+    """Also one that begins in small letters, if it is a setting but for that; others are somebody else's."""
+    conf = tmp_path / "recfs.conf"
+    conf.write_text('root = "/srv/a"')
+    for name, meant in (
+        ("RECFS_root", "RECFS_ROOT"), ("recfs_root", "RECFS_ROOT"), ("Recfs_Min_Free", "RECFS_MIN_FREE"),
+        ("recfs_config", "RECFS_CONFIG"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=rf"^\${name} in the environment: .*did you mean \${meant}\?$"):
+            find_config(conf, None, {name: "1"})
+    assert find_config(conf, None, {"recfs_home": "x", "recfs": "y"}).root == Path("/srv/a")
+
+
+def test_a_file_as_editors_of_windows_save_it(tmp_path: Path) -> None:
+    conf = tmp_path / "recfs.conf"
+    text = (
+        'root = "/srv/a"\n[quota]\nmax_files = 5\n[[fallback]]\npattern = "users/*/thumbnails/*"\ntarget = "shared/*"\n'
+    )
+    conf.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    settings = find_settings(conf, None, {})
+    assert (settings.config.root, settings.config.quota.max_files) == (Path("/srv/a"), 5)
+    assert settings.origins["quota.max_files"] == f"{conf}, line 3"
+    conf.write_bytes(b"\xef\xbb\xbf" + text.replace("= 5", "= x").replace("\n", "\r\n").encode())
+    with pytest.raises(ConfigError, match="line 3"):
+        find_settings(conf, None, {})
+
+
+def test_a_file_is_checked_with_the_environment_and_by_itself(tmp_path: Path) -> None:
+    """As the daemon would have it; what a variable hides is told all the same."""
+    conf = tmp_path / "recfs.conf"
+    conf.write_text('root = "/srv/a"\nmin_free = "5 GB"')
+    assert check_file(conf, None, {"RECFS_MIN_FREE": "7"}).config.min_free == 7
+    with pytest.raises(ConfigError, match=r"^\$RECFS_MIN_FREE: min_free"):
+        check_file(conf, None, {"RECFS_MIN_FREE": "much"})
+    conf.write_text('root = "/srv/a"\nmin_free = "much"')
+    with pytest.raises(ConfigError, match=r"recfs\.conf: line 2: min_free"):
+        check_file(conf, None, {"RECFS_MIN_FREE": "7"})
+    conf.write_text("min_free = 7")
+    assert check_file(conf, None, {"RECFS_ROOT": "/srv/b"}).config.root == Path("/srv/b")
+    assert check_file(conf, Path("/srv/c"), {"RECFS_ROOT": "/srv/b"}).config.root == Path("/srv/c")
+    with pytest.raises(ConfigError, match="root is missing"):
+        check_file(conf, None, {})
+
+
+def test_what_is_missing_is_asked_for_as_it_is_written(tmp_path: Path) -> None:
+    conf = tmp_path / "recfs.conf"
+    conf.write_text('root = "/srv/a"\n[[versions]]\n')
+    with pytest.raises(ConfigError) as error:
+        find_settings(conf, None, {})
+    assert 'pattern = "..."' in str(error.value)
+    assert "keep is missing; add keep = N, a whole number without quotes" in str(error.value)
+    conf.write_text('root = "/srv/a"\nversions = [5]')
+    with pytest.raises(ConfigError, match=r'pattern = "\.\.\." and keep = N, a whole number without quotes$'):
+        find_settings(conf, None, {})

@@ -4,7 +4,7 @@ from enum import IntEnum
 
 import click
 
-from recfs.errors import ConfigError, ControlError, CursorLost, FsError, MountError, RecfsError, StoreError
+from recfs.errors import ConfigError, ControlError, CursorLost, FsError, MountError, NotAllowed, RecfsError, StoreError
 from recfs.ports.object_errors import ObjectStoreError
 
 
@@ -20,6 +20,7 @@ class ExitCode(IntEnum):
     CONTROL = 6
     REFUSED = 7
     OBJECT_STORE = 8
+    NOT_ALLOWED = 9
     BUG = 70
     INTERRUPTED = 130
     BROKEN_PIPE = 141
@@ -35,8 +36,9 @@ MEANING = {
     ExitCode.STORE: "the store cannot be used",
     ExitCode.MOUNT: "the mount point cannot be used, or files are still open",
     ExitCode.CONTROL: "no daemon runs, or it does not answer",
-    ExitCode.REFUSED: "refused by the file system (no such path, not allowed, ...)",
+    ExitCode.REFUSED: "refused by the file system (no such path, over a limit, ...)",
     ExitCode.OBJECT_STORE: "S3 refused, or cannot be reached",
+    ExitCode.NOT_ALLOWED: "this user may not ask the daemon, or read what is its user's and root's",
     ExitCode.BUG: "internal error: a bug in recfs",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C)",
     ExitCode.BROKEN_PIPE: "the reader of the output went away",
@@ -46,6 +48,7 @@ _BY_CLASS: tuple[tuple[type[RecfsError], ExitCode], ...] = (
     (ConfigError, ExitCode.CONFIG),
     (StoreError, ExitCode.STORE),
     (MountError, ExitCode.MOUNT),
+    (NotAllowed, ExitCode.NOT_ALLOWED),
     (ControlError, ExitCode.CONTROL),
     (FsError, ExitCode.REFUSED),
     (CursorLost, ExitCode.REFUSED),

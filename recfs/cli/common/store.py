@@ -372,29 +372,32 @@ def _store_at(root: Path) -> Store:
     return Store(config_for_root(root, os.environ))
 
 
-def in_effect(invocation: Invocation) -> "tuple[Config, str]":
+def in_effect(invocation: Invocation, store: Store | None = None) -> "tuple[Config, str]":
     """Return the configuration that holds for the store a command means, and where it is from, as `all_in_effect`."""
-    settings, source = all_in_effect(invocation)
+    settings, source = all_in_effect(invocation, store)
     return settings.config, source
 
 
-def all_in_effect(invocation: Invocation) -> "tuple[Settings, str]":
+def all_in_effect(invocation: Invocation, store: Store | None = None) -> "tuple[Settings, str]":
     """Return the settings that hold for the store a command means, and where they come from, for people.
 
     --config is meant itself. Else a daemon that runs tells its own; without one they are what a start would have.
+    *store*: that of a path, where one is given.
     Raises ConfigError, MountError, ControlError.
     """
     from recfs.config import ENV_CONFIG, SYSTEM_CONFIG, Settings, from_plain
 
     if invocation.config is not None:
         return _settings(invocation), str(invocation.config)
-    store = open_store(invocation)
+    is_at_path, store = store is not None, store if store is not None else open_store(invocation)
     try:
         told = store.client(_SETTINGS_S).call("settings")
         config = from_plain(told["config"], "settings")
         return Settings(config, told.get("origins", {})), f"the daemon of {store.root}"
     except DaemonNotRunning:
         pass
+    if is_at_path and invocation.root is None:
+        return Settings(store.config, {}), f"the store at {store.root}"
     settings = _settings(invocation)
     if invocation.root is not None:
         return settings, f"--root {invocation.root}"

@@ -1,5 +1,6 @@
 """`recfs audit`: who did what, and whether they were let."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ import click
 from recfs.cli.common import output
 from recfs.cli.common.help import Command
 from recfs.cli.common.options import Invocation, store_options
-from recfs.cli.common.store import in_effect
+from recfs.cli.common.params import ANY_PATH
+from recfs.cli.common.store import TOP_LEVELS, Place, in_effect, locate, open_store
 from recfs.core.observing.acts import CONTROL_OPS, OPS
 from recfs.core.observing.cursors import parse_time
 from recfs.core.observing.lines import line_of
-from recfs.errors import InvalidArgument, NotFound
+from recfs.errors import InvalidPath, IoFailure, NotADirectory, NotAllowed, NotFound
 from recfs.observing.audit.reading import AuditReader, Sought
 from recfs.observing.audit.settings import folder_of
 
@@ -62,7 +64,10 @@ def _known(ctx: click.Context, param: click.Parameter, ops: tuple[str, ...]) -> 
 @click.command("audit", cls=Command, sections={"Acts": _ACTS, "": _FIELDS}, example=_EXAMPLE)
 @click.option("--user", metavar="ID", help="Only what was done to this user's files.")
 @click.option("--uid", type=click.IntRange(min=0), help="Only what this uid did.")
-@click.option("--path", metavar="PATH", help="Only what was done to this path of the mount, or below it.")
+@click.option(
+    "--path", metavar="PATH", type=ANY_PATH,
+    help="Only what was done to this path, or below it: in the mount (it need not be there any more), or users/...",
+)  # fmt: skip
 @click.option("--since", type=Moment(), help="Only from then on.")
 @click.option("--until", type=Moment(), help="Only until then.")
 @click.option(
@@ -72,7 +77,7 @@ def _known(ctx: click.Context, param: click.Parameter, ops: tuple[str, ...]) -> 
 @store_options
 @click.pass_obj
 def audit(
-    invocation: Invocation, user: str | None, uid: int | None, path: str | None, since: int | None, until: int | None,
+    invocation: Invocation, user: str | None, uid: int | None, path: Path | None, since: int | None, until: int | None,
     ops: tuple[str, ...], refused: bool,
 ) -> None:  # fmt: skip
     """Tell who did what in the store: oldest first, across all files of the audit log.
@@ -81,9 +86,10 @@ def audit(
     act is one line of JSON, as the files have it. What the kernel refuses because of mode bits never reaches recfs and
     is not told. The files are their owner's to read.
     """
-    config, _ = in_effect(invocation)
+    place = None if path is None else _place(invocation, path)
+    config, _ = in_effect(invocation, place.store if place is not None else None)
     folder = folder_of(config.root, config.audit)
-    inside = None if path is None else _inside(path)
+    inside = None if place is None else place.path
     sought = Sought(user, uid, inside, frozenset(ops) or None, since, until, refused)
     reader = AuditReader(folder)
     try:
@@ -93,14 +99,24 @@ def audit(
         off = "" if config.audit.enabled else ": [audit] enabled is false"
         raise NotFound(f"there is no audit log in {folder}{off}") from error
     except PermissionError as error:
-        raise InvalidArgument(f"the audit log in {folder} cannot be read: run this as its owner or root") from error
+        raise NotAllowed(f"the audit log in {folder} cannot be read: run this as its owner or root") from error
+    except NotADirectoryError as error:
+        raise NotADirectory(f"{folder} is no directory: [audit] directory has to name one, or be left out") from error
+    except OSError as error:
+        raise IoFailure(f"the audit log in {folder} cannot be read: {error.strerror}") from error
     if reader.damaged:
         click.echo(f"recfs: {reader.damaged:,} lines are damaged, and left out", err=True)
 
 
-def _inside(path: str) -> str:
-    """A path of the mount, as acts have it: without slashes around it."""
-    return str(Path(path)).strip("/") if path.strip("/") else ""
+def _place(invocation: Invocation, path: Path) -> Place:
+    """What PATH means; also `/users/...`, from the top of the mount. Raises as `locate`."""
+    try:
+        return locate(invocation, path)
+    except InvalidPath:
+        inside = os.path.normpath(path).lstrip("/")
+        if not path.is_absolute() or inside.partition("/")[0] not in ("", *TOP_LEVELS):
+            raise
+        return Place(open_store(invocation), inside)
 
 
 def _line(act: dict[str, Any]) -> str:

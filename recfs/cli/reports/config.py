@@ -1,5 +1,6 @@
 """`recfs config`: check a recfs.conf, show what is in effect."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,18 +61,28 @@ def config_group() -> None:
 @store_options
 @click.pass_obj
 def check(invocation: Invocation, file: Path | None) -> None:
-    """Check FILE, or the configuration that commands would use."""
-    from recfs.config import load_config
+    """Check FILE, or the configuration that commands would use.
 
+    With FILE, what a daemon would have that is started with it here: variables of the environment that are settings
+    (`$RECFS_ROOT`) go before what the file says, and are named.
+    """
+    from recfs.config import check_file
+
+    said: list[str] = []
     if file is not None:
-        config, source = load_config(file, root=invocation.root), str(file)
+        settings, source = check_file(file, invocation.root, os.environ), str(file)
+        config = settings.config
+        said = sorted({origin for origin in settings.origins.values() if origin.startswith("$")})
     else:
         config, source = in_effect(invocation)
     if invocation.json:
-        output.emit_json({"ok": True, "source": source, "root": str(config.root), "s3": config.s3 and config.s3.url})
+        told = {"ok": True, "source": source, "root": str(config.root), "s3": config.s3 and config.s3.url}
+        output.emit_json(told | ({"environment": [each[1:] for each in said]} if said else {}))
     else:
         tier = f", S3 tier in {config.s3.url}" if config.s3 is not None else ""
-        output.say(f"{output.show_name(source)}: ok, store at {config.root}{output.show_name(tier)}", style="green")
+        also = f"; {', '.join(said)} of the environment counted as well" if said else ""
+        what = f"{output.show_name(source)}: ok, store at {output.show_name(f'{config.root}{tier}')}{also}"
+        output.say(what, style="green")
 
 
 @config_group.command("show")
