@@ -17,13 +17,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import pytest
 
 from tests.helpers import forkserver
+from tests.helpers.descriptor_store import DescriptorStore
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 60.0
@@ -40,8 +42,19 @@ _TROUBLE = re.compile(
     re.MULTILINE,
 )
 
-_FOR_EXEC = ("PYTHON", "LD_", "RECFS_TEST")
+_FOR_EXEC = ("PYTHON", "LD_", "RECFS_TEST_WITHOUT")
 """Beginnings of variables that only a program hears of that is started by exec."""
+
+
+class Started(NamedTuple):
+    """How a daemon was started, apart from `extra` arguments."""
+
+    extra: tuple[str, ...] = ()
+    config: str | None = None
+    env: Mapping[str, str] = MappingProxyType({})
+    prefix: Sequence[str] = ()
+    keeper: DescriptorStore | None = None
+
 
 ROOT_USER = os.geteuid() == 0
 
@@ -159,25 +172,30 @@ class Mount:
         self._log = b""
         self._log_seen = 0
         self._expected: list[re.Pattern[str]] = []
-        self._start_args: tuple[tuple[str, ...], str | None, dict[str, str], Sequence[str]] = ((), None, {}, ())
+        self.started = Started()
 
     # -- starting ---
 
     def start(
-        self, *extra: str, config: str | None = None, env: dict[str, str] | None = None, prefix: Sequence[str] = ()
+        self,
+        *extra: str,
+        config: str | None = None,
+        env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        keeper: DescriptorStore | None = None,
     ) -> Mount:
         """Start the daemon and return when it answers. `config` is the text of recfs.conf without `root`.
 
         `env`: more environment of the daemon. `prefix`: a command that execs the daemon ("prlimit", "--nofile=400").
+        `keeper`: keeps descriptors for it from one start to the next, as a service manager.
         """
-        self._start_args = (extra, config, env or {}, prefix)
+        self.started = Started(extra, config, env or {}, prefix, keeper)
         notify_path = self.base / "notify"
         notify_path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.bind(str(notify_path))
             notify_path.chmod(0o666)
-            # --debug: a daemon that dies of a bug shows its traceback
-            self.process = self._spawn(["--debug", *extra], config, notify_path, more_env=env, prefix=prefix)
+            self.process = self.spawn(self.started, notify_path)
             Mount.alive.append(self)
             self._await_ready(notify)
         return self
@@ -185,7 +203,7 @@ class Mount:
     def try_start(self, *extra: str, config: str | None = None, path: Path | None = None) -> tuple[int, str]:
         """Start a daemon that should refuse; return its exit code and what it said."""
         offset = self.log_path.stat().st_size
-        process = self._spawn(extra, config, None, path=path)
+        process = self.spawn(Started(extra, config), None, path=path, debug=False)
         try:
             code = process.wait(START_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -198,36 +216,36 @@ class Mount:
         self._log_seen = max(self._log_seen, self.log_path.stat().st_size)
         return code, said
 
-    def _spawn(
-        self,
-        extra: Sequence[str],
-        config: str | None,
-        notify: Path | None,
-        *,
-        path: Path | None = None,
-        more_env: dict[str, str] | None = None,
-        prefix: Sequence[str] = (),
+    def spawn(
+        self, how: Started, notify: Path | None, *, path: Path | None = None, debug: bool = True
     ) -> subprocess.Popen[bytes] | forkserver.Forked:
-        if config is None and Mount.passthrough == "auto":
+        """Have a daemon begin; it says on the socket *notify* that it is ready. For `start` and its like."""
+        if how.config is None and Mount.passthrough == "auto":
             where = ["--root", str(self.root)]
         else:
             conf = self.base / "recfs.conf"
-            text = f'root = "{self.root}"\n{config or ""}'
+            text = f'root = "{self.root}"\n{how.config or ""}'
             if "passthrough =" not in text and Mount.passthrough != "auto":
                 text = f'passthrough = "{Mount.passthrough}"\n{text}'
             conf.write_text(text)
             where = ["--config", str(conf)]
-        args = ["mount", *where, *extra, str(path or self.path)]
+        # --debug: a daemon that dies of a bug shows its traceback
+        args = ["mount", *where, *(["--debug"] if debug else []), *how.extra, str(path or self.path)]
         env = {k: v for k, v in os.environ.items() if not k.startswith("RECFS_") and k != "NOTIFY_SOCKET"}
         # faulthandler lets the watchdog learn where a hanging daemon stands: SIGABRT prints every stack.
-        env |= {"PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"} | (more_env or {})
+        env |= {"PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"} | dict(how.env)
+        passed: Sequence[int] = ()
         if notify is not None:
             env["NOTIFY_SOCKET"] = str(notify)
+            if how.keeper is not None:
+                told, passed = how.keeper.hand_over(str(notify))
+                env |= told
         with self.log_path.open("ab") as log:
-            if not prefix and not any(name.startswith(_FOR_EXEC) for name in more_env or {}):
-                return forkserver.spawn(args, env=env, cwd=REPOSITORY, stdout=log.fileno(), stderr=log.fileno())
+            if not how.prefix and not any(name.startswith(_FOR_EXEC) for name in how.env):
+                fd = log.fileno()
+                return forkserver.spawn(args, env=env, cwd=REPOSITORY, stdout=fd, stderr=fd, passed=passed)
             return subprocess.Popen(
-                [*prefix, sys.executable, "-m", "recfs", *args],
+                [*how.prefix, sys.executable, "-m", "recfs", *args],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -326,13 +344,12 @@ class Mount:
         """Start again with the arguments of the last start, after an orderly umount if it still runs."""
         if self.process is not None:
             self.umount()
-        extra, config, env, prefix = self._start_args
-        return self.start(*extra, config=config, env=env, prefix=prefix)
+        how = self.started
+        return self.start(*how.extra, config=how.config, env=how.env, prefix=how.prefix, keeper=how.keeper)
 
     def cut_off_start(self, after_s: float) -> None:
         """Start again like `remount`, and kill the daemon (SIGKILL) so many seconds later, wherever it is by then."""
-        extra, config, env, prefix = self._start_args
-        self.process = self._spawn(["--debug", *extra], config, None, more_env=env, prefix=prefix)
+        self.process = self.spawn(self.started, None)
         Mount.alive.append(self)
         try:
             code = self.process.wait(after_s)

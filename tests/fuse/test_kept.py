@@ -26,7 +26,7 @@ def kept(store: Mount) -> Iterator[Mount]:
     """A running store whose mount is kept should its daemon die."""
     keeper = DescriptorStore(store.base)
     try:
-        store.start(config=BASE_CONFIG, prefix=keeper.prefix)
+        store.start(config=BASE_CONFIG, keeper=keeper)
         wait_until(lambda: len(keeper.kept) == 2, "the mount is kept")
         yield store
         if store.process is not None:
@@ -149,7 +149,7 @@ def test_what_was_done_and_not_answered_is_done_once(store: Mount, name: str) ->
     failed: list[Exception] = []
     try:
         env = {"RECFS_TEST_DIE_BEFORE_ANSWER": str(planted)}
-        rec = store.start(config=BASE_CONFIG, env=env, prefix=keeper.prefix).recording()
+        rec = store.start(config=BASE_CONFIG, env=env, keeper=keeper).recording()
         (rec / "file").write_bytes(b"file")
         os.setxattr(rec / "file", "user.note", b"1")
         (rec / "folder").mkdir()
@@ -212,12 +212,12 @@ def test_a_mount_that_cannot_go_on_is_dead_as_ever(kept: Mount) -> None:
     rec = kept.recording()
     kept.drain()
     kept.kill(unmount=False)
-    extra, _, env, prefix = kept._start_args
-    other = f'{BASE_CONFIG}passthrough = "off"\n'
-    process = kept._spawn(extra, other, kept.base / "notify", prefix=prefix)
+    before = kept.started
+    other = before._replace(config=f'{BASE_CONFIG}passthrough = "off"\n')
+    process = kept.spawn(other, kept.base / "notify", debug=False)
     assert process.wait(60) == 5
     kept.expect_log("passthrough")
     with pytest.raises(OSError):
         os.statvfs(rec)
-    kept.start(*extra, config=BASE_CONFIG, env=env, prefix=prefix)
+    kept.start(config=BASE_CONFIG, keeper=before.keeper)
     assert rec.is_dir()

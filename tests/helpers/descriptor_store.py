@@ -1,23 +1,18 @@
 """The part of systemd that keeps descriptors for a service (sd_notify(3), FDSTORE=1), for daemons of the harness.
 
-`DescriptorStore.prefix` is a command that execs a daemon as its service manager would: with $NOTIFY_SOCKET, $FDSTORE,
-and what was kept before as $LISTEN_FDS. Everything else it says goes on to the socket that the harness listens on.
+`DescriptorStore.hand_over` says what a daemon is started with by its service manager: $NOTIFY_SOCKET, $FDSTORE, and
+what was kept before as $LISTEN_FDS. Everything else the daemon says goes on to the socket that the harness listens on.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
-import sys
 import threading
 from pathlib import Path
 
 ROOM = 64
-_FIRST = 3
-_HIGH = 200
-"""Descriptors are put there first, out of the way of the places they go to."""
 
 
 class DescriptorStore:
@@ -30,17 +25,20 @@ class DescriptorStore:
         self._lock = threading.Lock()
         self._told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._told.bind(str(folder / "store"))
-        self._asked = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._asked.bind(str(folder / "take"))
-        self._asked.listen()
-        self._threads = [threading.Thread(target=each, daemon=True) for each in (self._listen, self._serve)]
-        for each in self._threads:
-            each.start()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
 
-    @property
-    def prefix(self) -> list[str]:
-        """What starts the daemon that is named by the arguments after it."""
-        return [sys.executable, "-S", "-E", __file__, str(self._folder)]
+    def hand_over(self, harness: str) -> tuple[dict[str, str], list[int]]:
+        """Environment and descriptors of a daemon that starts now; *harness* is the socket it would tell else.
+
+        The descriptors are its 3, 4 and so on. $LISTEN_PID is for whoever starts it to say.
+        """
+        with self._lock:
+            self._harness = harness
+            env = {"NOTIFY_SOCKET": str(self._folder / "store"), "FDSTORE": str(ROOM)}
+            if self.kept:
+                env |= {"LISTEN_FDS": str(len(self.kept)), "LISTEN_FDNAMES": ":".join(self.kept)}
+            return env, list(self.kept.values())
 
     def _listen(self) -> None:
         while True:
@@ -63,53 +61,11 @@ class DescriptorStore:
         if fd is not None:
             os.close(fd)
 
-    def _serve(self) -> None:
-        while True:
-            peer, _ = self._asked.accept()
-            with peer:
-                harness = peer.recv(4096).decode()
-                if harness == "end":
-                    return
-                with self._lock:
-                    self._harness = harness
-                    socket.send_fds(peer, [json.dumps(list(self.kept)).encode()], list(self.kept.values()))
-
     def close(self) -> None:
         """Let go of everything; a mount that is kept so is dead then."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to:
             to.sendto(b"end", str(self._folder / "store"))
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as ask:
-            ask.connect(str(self._folder / "take"))
-            ask.send(b"end")
-        for each in self._threads:
-            each.join(20)
+        self._thread.join(20)
         self._told.close()
-        self._asked.close()
         for name in list(self.kept):
             self._drop(name)
-
-
-def _exec(folder: str, command: list[str]) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as ask:
-        ask.connect(f"{folder}/take")
-        ask.send(os.environ["NOTIFY_SOCKET"].encode())
-        told, fds, _, _ = socket.recv_fds(ask, 4096, ROOM)
-    names = json.loads(told)
-    os.environ |= {"NOTIFY_SOCKET": f"{folder}/store", "FDSTORE": str(ROOM)}
-    for number, fd in enumerate(fds):
-        os.dup2(fd, _HIGH + number)
-        os.close(fd)
-    for number in range(len(fds)):
-        os.dup2(_HIGH + number, _FIRST + number, inheritable=True)
-        os.close(_HIGH + number)
-    if names:
-        os.environ |= {
-            "LISTEN_FDS": str(len(names)),
-            "LISTEN_FDNAMES": ":".join(names),
-            "LISTEN_PID": str(os.getpid()),
-        }
-    os.execvp(command[0], command)
-
-
-if __name__ == "__main__":
-    _exec(sys.argv[1], sys.argv[2:])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import faulthandler
+import fcntl
 import functools
 import gc
 import importlib
@@ -27,8 +28,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 _PRELOADED = ("recfs.cli.main", "recfs.daemon", "recfs.offline", "recfs.stores.s3.store")
-_STANDARD = 3
-"""Descriptors of a request: stdout, stderr, and the pipe on which its end is told."""
+_PASSED = 64
+"""More descriptors that a process may be given."""
 _START_S = 60.0
 
 
@@ -83,9 +84,14 @@ class Forked:
         return self.returncode
 
 
-def spawn(args: Sequence[str], *, env: Mapping[str, str], cwd: Path, stdout: int, stderr: int) -> Forked:
-    """Run `recfs ARGS` in a new session; its standard input is empty. Raises what keeps the server from answering."""
-    return _server().spawn(args, env=env, cwd=cwd, stdout=stdout, stderr=stderr)
+def spawn(
+    args: Sequence[str], *, env: Mapping[str, str], cwd: Path, stdout: int, stderr: int, passed: Sequence[int] = ()
+) -> Forked:
+    """Run `recfs ARGS` in a new session; its standard input is empty. Raises what keeps the server from answering.
+
+    *passed*: what its descriptors 3, 4 and so on are. With $LISTEN_FDS in *env* it gets $LISTEN_PID as well.
+    """
+    return _server().spawn(args, env=env, cwd=cwd, descriptors=(stdout, stderr, *passed))
 
 
 def run(args: Sequence[str], *, timeout_s: float) -> subprocess.CompletedProcess[bytes]:
@@ -125,12 +131,12 @@ class _Server:
             )
         atexit.register(self.stop)
 
-    def spawn(self, args: Sequence[str], *, env: Mapping[str, str], cwd: Path, stdout: int, stderr: int) -> Forked:
+    def spawn(self, args: Sequence[str], *, env: Mapping[str, str], cwd: Path, descriptors: Sequence[int]) -> Forked:
         told = json.dumps({"args": list(args), "env": dict(env), "cwd": str(cwd)}).encode()
         read, write = os.pipe()
         try:
             with self._lock:
-                socket.send_fds(self._socket, [told], [stdout, stderr, write])
+                socket.send_fds(self._socket, [told], [write, *descriptors])
                 answer = self._socket.recv(64)
         except BaseException:
             os.close(read)
@@ -169,23 +175,29 @@ def _serve(connection: socket.socket) -> dict[str, Any] | None:
                 os.close(ready)
                 _tell(told, os.waitstatus_to_exitcode(status))
                 continue
-            data, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, _STANDARD)
+            data, (told, *descriptors), _, _ = socket.recv_fds(connection, 1 << 20, 3 + _PASSED)
             if not data:
                 return None
             pid = os.fork()
             if not pid:
-                for number, descriptor in enumerate(descriptors[:2], start=1):
-                    os.dup2(descriptor, number)
-                os.closerange(_STANDARD, 1 << 20)
+                _place(descriptors)
                 request: dict[str, Any] = json.loads(data)
                 return request
-            stdout, stderr, told = descriptors
-            os.close(stdout)
-            os.close(stderr)
+            for descriptor in descriptors:
+                os.close(descriptor)
             descriptor = os.pidfd_open(pid)
             running[descriptor] = (pid, told)
             poll.register(descriptor, select.POLLIN)
             connection.send(str(pid).encode())
+
+
+def _place(descriptors: Sequence[int]) -> None:
+    """Have these as 1, 2 and so on, and no others but 0."""
+    beyond = 1 + max(*descriptors, len(descriptors))
+    aside = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, beyond) for descriptor in descriptors]
+    for number, descriptor in enumerate(aside, start=1):
+        os.dup2(descriptor, number)
+    os.closerange(len(descriptors) + 1, 1 << 20)
 
 
 def _tell(pipe: int, code: int) -> None:
@@ -202,6 +214,8 @@ def _become(request: dict[str, Any]) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
+    if "LISTEN_FDS" in os.environ:
+        os.environ["LISTEN_PID"] = str(os.getpid())
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(write_through=True)  # type: ignore[union-attr]
     if os.environ.get("PYTHONFAULTHANDLER"):

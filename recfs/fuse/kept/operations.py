@@ -32,7 +32,12 @@ NOT_YET: Final = object()
 Again = Callable[..., Awaitable[Any]]
 _asked: contextvars.ContextVar[tuple[int, bytes, int]] = contextvars.ContextVar("recfs_asked", default=(0, b"", 0))
 """The last GETXATTR that the running task has served: inode, name, number of the request."""
-_PLANTED = os.environ.get("RECFS_TEST_DIE_BEFORE_ANSWER")
+
+
+@functools.cache
+def _planted() -> Path | None:
+    named = os.environ.get("RECFS_TEST_DIE_BEFORE_ANSWER")
+    return Path(named) if named else None
 
 
 def die_if_planted(what: str) -> None:
@@ -40,10 +45,11 @@ def die_if_planted(what: str) -> None:
 
     RECFS_TEST_DIE_BEFORE_ANSWER names a file that has the request's name in it; it goes with the process.
     """
-    if _PLANTED is not None:
+    planted = _planted()
+    if planted is not None:
         with contextlib.suppress(OSError):
-            if Path(_PLANTED).read_text("ascii") == what:
-                os.unlink(_PLANTED)
+            if planted.read_text("ascii") == what:
+                planted.unlink()
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
