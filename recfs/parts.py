@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from recfs import remote, upkeep
+from recfs import derivation, remote, upkeep
 from recfs.api.work import FarWork, ReuseWork, Work
 from recfs.catalogue.connection import full, is_full
 from recfs.catalogue.copying import CatalogueCopies
@@ -76,6 +76,7 @@ from recfs.tier.queue.unanswered import Unanswered
 if TYPE_CHECKING:
     from recfs.config import Config
     from recfs.config.sections import TrashSection
+    from recfs.derivation import Derivation
     from recfs.ports.kernel import KernelCache, KernelFiles
     from recfs.ports.objects import ObjectStore
     from recfs.ports.reports import Reports, Snapshot
@@ -132,6 +133,7 @@ class Parts:
     vfs: Vfs
     work: Work
     upkeep: Upkeep
+    derivation: Derivation
     sweeps: Sweeps
     timekeeper: Timekeeper
     s3_services: S3Services | None
@@ -173,6 +175,7 @@ class Parts:
             *self.sweeps.services(mounted=mounted),
             *self.observing.services(mounted=mounted),
             *self.upkeep.services(mounted=mounted),
+            *self.derivation.services(mounted=mounted),
         ]
         if self.s3_services is not None and s3:
             services += self.s3_services.services()
@@ -381,11 +384,13 @@ async def _build(
         config, vfs, store, publisher, kernel, CatalogueCopies(), counting, reports, tier, tier_run,
         trash_index, restored=recovered.age is not Age.SAME, is_busy=lambda: committer.busy_with > 0,
     )  # fmt: skip
+    files_here, sessions = CommittedFiles(backing_files, places, store), Sessions(vfs, kernel, operators)
+    made = derivation.build(config, vfs, store, files_here, sessions, catalogue, reports)
     timekeeper = Timekeeper(clock, behind)
     in_effect = upkeep.InEffect(config)
     sweeps = (
         *Housekeeper(tree, catalogue, space, counting).sweeps(), Meter(modes).sweep(), timekeeper.sweep(),
-        *care.sweeps(), *told.sweeps(), *upkeep.figures_sweeps(in_effect, tree, catalogue, reports),
+        *care.sweeps(), *made.sweeps(), *told.sweeps(), *upkeep.figures_sweeps(in_effect, tree, catalogue, reports),
         *((tier_run.sweep(),) if tier_run is not None else ()),
     )  # fmt: skip
     unhashed = Unhashed(
@@ -394,16 +399,15 @@ async def _build(
     )  # fmt: skip
     draining = Draining(tree, tier, committer, unhashed, publisher)
     users = Users(vfs, kernel, reports, operators, store.root, gives_owners=store.gives_owners)
-    sessions = Sessions(vfs, kernel, operators)
     reuse = ReuseWork(sessions, operators, Numbering(tree))
     s3_services, far_work = None, None
     if tier is not None and tier_run is not None:
-        s3_services = remote.build(config, tier, tree, CommittedFiles(backing_files, places, store), md5s)
+        s3_services = remote.build(config, tier, tree, files_here, md5s)
         far_work = FarWork(LocalCopies(tier, tree, reports), tier_run, QueueChanges(tier, tree), Claiming(tier, tree))
     return Parts(
         store, catalogue, behind, tree, backing_files, publisher, hashing, committer, unhashed, vfs,
-        Work(care.work, draining, Recount(tree, catalogue), users, reuse, far_work),
-        care, Sweeps(sweeps, behind.problems, clock, history), timekeeper,
+        Work(care.work, draining, Recount(tree, catalogue), users, reuse, made.work, far_work),
+        care, made, Sweeps(sweeps, behind.problems, clock, history), timekeeper,
         s3_services, limiter, reports, recovered, counting, sessions, told, operators,
         in_effect,
     )  # fmt: skip

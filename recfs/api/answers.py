@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, Unpack
 
 from recfs import __version__
 from recfs.api import reuse, summaries, upkeep
+from recfs.api.deriving import DerivingAnswers
 from recfs.api.draining import DrainAnswers
 from recfs.api.live import LiveAnswers
 from recfs.api.observing import ObservingAnswers
@@ -115,6 +116,7 @@ class Answers:
             "stop": self.stop_daemon,
             **reuse.handlers(self.work.reuse, self.work.upkeep.versions, self.vfs),
             **upkeep.handlers(self.work.upkeep, self.vfs, self.reports, self.sweeps, self._read),
+            **DerivingAnswers(self.work.media).handlers(),
             **self.s3.handlers(),
             **self._live(),
             **ObservingAnswers(self.observing, self.vfs.tree.clock).handlers(),

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from recfs.services.claiming import Claiming
     from recfs.services.clearing.sweeper import Sweeper
     from recfs.services.clearing.versions import VersionSweep
+    from recfs.services.deriving.chunking import Chunking
+    from recfs.services.deriving.deriving import Deriving
     from recfs.services.draining import Draining
     from recfs.services.expiry import Expiry
     from recfs.services.local_copies import LocalCopies
@@ -69,6 +71,14 @@ class ReuseWork:
 
 
 @dataclass(frozen=True, slots=True)
+class MediaWork:
+    """Services behind the commands that make something of recordings."""
+
+    deriving: Deriving
+    chunking: Chunking
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """Services behind all commands."""
 
@@ -77,5 +87,6 @@ class Work:
     recount: Recount
     users: Users
     reuse: ReuseWork
+    media: MediaWork
     far: FarWork | None
     """None without [s3]."""

@@ -16,7 +16,7 @@ from recfs.core.bounds import MIN_TIME_NS
 
 steps = Migrations("recfs")
 
-NEWEST = "0012_figures"
+NEWEST = "0013_derived"
 """Name of the last step: a catalogue that records a later one was written by a newer recfs."""
 
 
@@ -106,6 +106,12 @@ def figures(db: Database) -> None:
     The counters of a store that has files begin at nothing, and are counted by the daemon once it runs.
     """
     _run(db, "0012_figures")
+
+
+@steps(name="0013_derived")
+def derived(db: Database) -> None:
+    """What is derived from recordings is remembered, and how their audio is cut."""
+    _run(db, "0013_derived")
 
 
 def split_statements(script: str) -> list[str]:

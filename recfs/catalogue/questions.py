@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
+from recfs.catalogue import deriving
 from recfs.catalogue.rows import (
     ACCOUNT,
     AND_PLACEMENT,
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from recfs.core.life import Life
+    from recfs.core.media.chunks import ChunkPlan
+    from recfs.core.media.derived import Derived
     from recfs.ports.rows import GarbageRow, NodeRow, ObjectRow, TrashRow
 
 
@@ -264,6 +267,18 @@ class Questions:
         """The first event that is not older."""
         found = self._read_one("select id from event where at_ns >= ? order by id limit 1", (at_ns,))
         return found[0] if found is not None else None
+
+    async def derived(self, folder: int) -> Sequence[Derived]:
+        """Products of a recording."""
+        return deriving.of_folder(self._db, folder)
+
+    async def derived_open(self) -> Sequence[Derived]:
+        """Products that are to be made."""
+        return deriving.not_done(self._db)
+
+    async def chunk_plan(self, source: int) -> ChunkPlan | None:
+        """How a file is cut."""
+        return deriving.plan(self._db, source)
 
     async def highest_ino(self) -> int:
         """The highest inode number."""

@@ -128,6 +128,7 @@ FORGET_FUTURE: Final = (
     " where created_ns > :now",
     "update trash_entry set deleted_ns = :now where deleted_ns > :now",
     "update sweep_run set steady_ns = :now where steady_ns > :now",
+    "update derived set next_ns = :now where next_ns > :now",
     "update recording set born_ns = min(born_ns, :now), changed_ns = min(changed_ns, :now),"
     " dated_ns = min(dated_ns, :now), expired_ns = min(expired_ns, :now)"
     " where max(born_ns, changed_ns, dated_ns, expired_ns) > :now",

@@ -306,3 +306,46 @@ create table survey (
     took_ms integer not null,
     found   text    not null             -- JSON
 ) strict, without rowid;
+
+-- What is derived from recordings: one row for each product of each. Dropped with the recording, by a sweep.
+create table derived (
+    folder  integer not null,            -- the recording's directory
+    product text    not null,
+    source  integer not null,            -- the file it is made from …
+    sha256  blob    not null,            -- … the version of it …
+    options text    not null,            -- … and how (JSON)
+    status  text    not null check (status in ('pending', 'processing', 'completed', 'failed')),
+    reason  text    not null,            -- why it failed, or what it waits for
+    tries   integer not null,
+    next_ns integer not null,            -- when it is tried again (steady)
+    at_ns   integer not null,            -- of the last change of this row (wall clock)
+    job     text    not null,            -- temp job in which it is made; empty: none
+    files   text    not null,            -- what recfs made and may replace: name, inode number, sha256 of each (JSON)
+    staged  text    not null,            -- the same of what is about to be moved to its place
+    primary key (folder, product)
+) strict, without rowid;
+create index derived_open on derived (folder, product) where status in ('pending', 'processing');
+
+-- How long audio is cut into chunks. Dropped with the file, by a sweep.
+create table chunk_plan (
+    source      integer primary key,     -- the file
+    sha256      blob    not null,        -- the version of it that this is about
+    duration_ms integer not null,
+    options     text    not null,        -- JSON
+    job         text    not null,        -- temp job that the chunks are written to; empty: none yet
+    at_ns       integer not null         -- wall clock
+) strict;
+
+create table chunk (
+    source     integer not null,
+    number     integer not null,         -- from 0
+    start_ms   integer not null,
+    end_ms     integer not null,
+    name       text    not null,
+    status     text    not null check (status in ('pending', 'processing', 'completed', 'failed')),
+    reason     text    not null,
+    ino        integer not null,         -- the file it was written to; 0: none
+    size_bytes integer not null,
+    sha256     blob,
+    primary key (source, number)
+) strict, without rowid;

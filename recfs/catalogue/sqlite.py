@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from recfs.catalogue import deriving
 from recfs.catalogue.check import recount
 from recfs.catalogue.connection import FULL, LONG_LOG_BYTES, connect
 from recfs.catalogue.counting import days
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from recfs.catalogue.rows import Run
+    from recfs.core.media.chunks import Chunk, ChunkPlan
+    from recfs.core.media.derived import Derived
     from recfs.ports.batch import Batch
     from recfs.ports.figures import FiguresProof, OfDay, Surveyed
 
@@ -350,6 +353,34 @@ class SqliteCatalogue(Questions):
         todo = days.old_rows(self._db, before)
         await self._write(todo)
         return bool(todo)
+
+    async def keep_derived(self, record: Derived) -> None:
+        """As the port says."""
+        await self._write([deriving.keep(record)])
+
+    async def drop_derived(self, folder: int, product: str) -> None:
+        """As the port says."""
+        await self._write([("delete from derived where folder = ? and product = ?", (folder, product))])
+
+    async def keep_plan(self, plan: ChunkPlan) -> None:
+        """As the port says."""
+        await self._write(deriving.keep_plan(plan))
+
+    async def keep_chunk(self, source: int, chunk: Chunk) -> None:
+        """As the port says."""
+        await self._write([deriving.keep_chunk(source, chunk)])
+
+    async def begin_chunks_again(self) -> None:
+        """As the port says."""
+        await self._write([("update chunk set status = 'pending' where status = 'processing'", ())])
+
+    async def forget_gone(self) -> int:
+        """As the port says."""
+        await self._writable()
+        with self._change() as db:
+            derived, _, plans = [db.execute(text).rowcount for text in deriving.GONE]
+            db.execute(deriving.LOST)
+        return derived + plans
 
     async def _write(self, todo: Iterable[Run]) -> None:
         """Write what no batch holds, in one transaction. Raises IoFailure or OutOfSpace."""

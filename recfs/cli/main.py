@@ -17,6 +17,8 @@ from recfs.cli.common.help import Group
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.output import emit_json
 from recfs.cli.common.stdout import CannotWrite
+from recfs.cli.media.chunks import chunks
+from recfs.cli.media.derive import derive
 from recfs.cli.mounts.mount import mount
 from recfs.cli.mounts.reload import reload
 from recfs.cli.mounts.umount import umount
@@ -53,7 +55,7 @@ _SECTIONS = {
     With a daemon running, the daemon answers; only its own user and root may ask it. Without one, `status`, `stats`,
     `ls-files`, `info`, `quota show`, `quota check`, `user list`, `recording list`, `recording show`, `queue` and
     `route explain` read the catalogue as the last daemon left it, and `quota set`, `quota check --repair`, `sweep
-    temp`, `sweep expired`, `verify` and the others of `user` and `recording` open the store for a time themselves.
+    temp`, `sweep expired`, `verify`, `chunks` and the others of `user` and `recording` open the store for a time themselves.
     Name the configuration then: a store found by `--root` alone has the default limits, no S3, and a trash of which
     nothing is given up. `bucket owner` and `bucket claim` ask S3 without a daemon, too; `drain` and everything else
     that asks S3 need one.
@@ -222,6 +224,7 @@ for _command in (
         verify,
         backup,
     ),
+    *(derive, chunks),
     *(restore_catalogue, rebuild, drain, queue, events, audit, top),
     *(next_version, versions),
     *(evict, fetch, pin, unpin, route, tier, restore, presign, lifecycle, bucket, config_group, doctor),

@@ -6,6 +6,7 @@ import pydantic
 from pydantic import BaseModel, BeforeValidator, Field
 
 from recfs.config.backup import BackupSection
+from recfs.config.deriving import ChunksSection, DeriveRules, DeriveSection, DerivingSection
 from recfs.config.gateway import GatewaySection
 from recfs.config.lifecycle import LifecycleSection
 from recfs.config.metrics import MetricsSection
@@ -78,6 +79,9 @@ class Config(Section):
     recordings: RecordingsSection = Field(default=RecordingsSection(), description="recordings that expire")
     retention: RetentionRules = Field(default=(), description="how long recordings live; with no rule: for ever")
     versions: VersionRules = Field(default=(), description="how many versions are kept; with no rule: all")
+    derive: DeriveRules = Field(default=(), description="what is made from recordings; with no rule: nothing")
+    deriving: DerivingSection = Field(default=DerivingSection(), description="bounds of what is made from recordings")
+    chunks: ChunksSection = Field(default=ChunksSection(), description="how long audio is cut")
     events: EventsSection = Field(default=EventsSection(), description="what becomes of files, for programs to read")
     audit: AuditSection = Field(default=AuditSection(), description="who did what")
     notify: NotifySection = Field(default=NotifySection(), description="a command that is run when something happens")
@@ -187,6 +191,9 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "recordings": RecordingsSection,
     "retention": RetentionSection,
     "versions": VersionsSection,
+    "derive": DeriveSection,
+    "deriving": DerivingSection,
+    "chunks": ChunksSection,
     "events": EventsSection,
     "audit": AuditSection,
     "notify": NotifySection,
@@ -202,5 +209,5 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "lifecycle": LifecycleSection,
 }
 """The tables of recfs.conf; the other fields of `Config` are keys above them."""
-LISTS = ("fallback", "retention", "route", "versions")
+LISTS = ("derive", "fallback", "retention", "route", "versions")
 """Those that may be there several times: [[fallback]]."""

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from recfs.config.load import build
 from recfs.config.model import Config
 from recfs.core.fallback import FallbackRule
+from recfs.core.media.derived import DeriveRule
 from recfs.core.retention import RetentionRule
 from recfs.core.routing import RouteRule
 from recfs.core.upkeep.versions import VersionRule
@@ -42,6 +43,14 @@ def plain(value: Any) -> Any:
             "grace": value.grace_s,
             "archive_threshold": value.archive_threshold_s,
             "archive_storage_class": value.archive_storage_class,
+        }
+    if isinstance(value, DeriveRule):
+        return {
+            "make": value.make,
+            "pattern": value.pattern,
+            "automatic": value.automatic,
+            "at": value.at_s,
+            "width": value.width,
         }
     if isinstance(value, VersionRule):
         return {"pattern": value.pattern, "keep": value.keep, "min_age": value.min_age_s}

@@ -43,7 +43,7 @@ from recfs.state.nodes import DirNode, FileNode, LinkNode, Node
 from recfs.state.waits import bounded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from recfs.disk.backing_files import BackingFiles
     from recfs.disk.commit.md5s import Md5s
@@ -274,10 +274,12 @@ class Vfs:
     async def rename(
         self, old: int, old_name: bytes, new: int, new_name: bytes, caller: Caller,
         *, noreplace: bool = False, exchange: bool = False, only: Node | None = None,
+        over: Callable[[Node], bool] | None = None,
     ) -> Node | None:  # fmt: skip
         """rename(2), renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE. Returns what was replaced.
 
         *only*: what is to be renamed (not exchanged); Stale where the name is another one's by now.
+        *over*: what alone may be replaced, looked at when it is; Exists where something else is there.
         """
         if noreplace and exchange:
             raise InvalidArgument("RENAME_NOREPLACE and RENAME_EXCHANGE exclude each other")
@@ -301,7 +303,7 @@ class Vfs:
         if target.fallback is not None:
             await self.views.hidden(target)  # before it is taken, for `unhide`
         moved, replaced = await self.names.rename(
-            source, old_name, target, new_name, caller, noreplace=noreplace, only=only
+            source, old_name, target, new_name, caller, noreplace=noreplace, only=only, over=over
         )
         if (source, old_name) != (target, new_name):
             self.tree.events.renamed(moved, source, old_name)

@@ -40,6 +40,7 @@ _LONG = frozenset(
 ) | {
     "upgrade",
     "backup_now",
+    *("derive", "chunks", "chunks_extract"),
     "user_remove",
     "sweep_expired",
     "sweep_archive",
@@ -52,6 +53,7 @@ _LONG = frozenset(
     "bucket_claim",
 }
 _ASK_S3 = _LONG - {
+    *("derive", "chunks", "chunks_extract"),
     *("upgrade", "evict", "backup_now", "user_remove", "sweep_expired", "trash_list", "trash_restore", "trash_purge")
 }
 _TELL_THEMSELVES = frozenset({"drain", "stop", "events"})
@@ -76,6 +78,7 @@ _LIVE_ONLY = {
             "verify_status",
             "versions_list",
             "versions_prune",
+            *("derive", "derive_wait", "chunks_extract", "chunks_wait"),
         ),
         "this takes one; `recfs mount` starts it",
     ),
@@ -94,6 +97,7 @@ _WRITING = frozenset({"quota_set", "sweep_temp", "bucket_owner", "bucket_claim"}
     "recording_set_expiry",
     "verify",
     "next_version",
+    "chunks",
 }
 
 

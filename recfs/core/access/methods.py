@@ -8,7 +8,7 @@ LOOKS: Final = frozenset({
     "events", "status", "stats", "stats_trend", "top", "settings", "quota_show", "user_list", "info", "ls_files",
     "recording_list", "recording_show", "sweep_list", "sweep_history", "sweep_wait", "queue", "route_explain",
     "trash_list", "watch_status", "verify_status", "verify_wait", "bucket_owner", "lifecycle_show", "drain",
-    "versions_list",
+    "versions_list", "derive_wait", "chunks_wait",
 })  # fmt: skip
 """Methods that change nothing, and are no acts. Any other is one."""
 

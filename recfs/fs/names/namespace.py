@@ -29,6 +29,8 @@ from recfs.ports.rows import Pending
 from recfs.state.nodes import DirNode, FileNode, LinkNode, Node
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from recfs.core.access.owners import Owner
     from recfs.fs.caller import Caller
     from recfs.fs.names.removal import Removal
@@ -168,9 +170,12 @@ class Namespace:
 
     async def rename(
         self, old: DirNode, old_name: bytes, new: DirNode, new_name: bytes, caller: Caller,
-        *, noreplace: bool, only: Node | None = None,
+        *, noreplace: bool, only: Node | None = None, over: Callable[[Node], bool] | None = None,
     ) -> tuple[Node, Node | None]:  # fmt: skip
-        """rename(2) and RENAME_NOREPLACE. Returns (moved node, replaced node). Stale where it would not be *only*."""
+        """rename(2) and RENAME_NOREPLACE. Returns (moved node, replaced node). Stale where it would not be *only*.
+
+        *over*: what alone may be replaced; Exists where something else is there.
+        """
         while True:
             node = await self._tree.child(old, old_name)
             account = await self._arrival(node, new, new_name)
@@ -193,7 +198,7 @@ class Namespace:
             target = None
         if target is node:
             return node, None
-        if target is not None and noreplace:
+        if target is not None and (noreplace or (over is not None and not over(target))):
             raise Exists(f"{target.path} exists")
         if target is not None:
             may_take(new, target, caller)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -221,9 +221,14 @@ class Session:
         await self._flush(place, gone=seen.ino)
 
     async def rename(
-        self, old: str | bytes, new: str | bytes, *, noreplace: bool = False, exchange: bool = False
-    ) -> None:
-        """rename(2), renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE."""
+        self, old: str | bytes, new: str | bytes, *, noreplace: bool = False, exchange: bool = False,
+        over: Collection[tuple[int, bytes]] | None = None,
+    ) -> None:  # fmt: skip
+        """rename(2), renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE.
+
+        *over*: what alone may be replaced, as inode numbers and checksums of committed files; Exists where something
+        else is there when it comes to that.
+        """
         source = await self._leaving(old)
         target = await (self._leaving(new) if exchange else self._new(new, replaces=not noreplace))
         if target.slashed and not isinstance((target if exchange else source).seen, DirNode):
@@ -231,7 +236,7 @@ class Session:
         try:
             replaced = await self._vfs.rename(
                 source.folder.ino, source.name, target.folder.ino, target.name, self._caller,
-                noreplace=noreplace, exchange=exchange,
+                noreplace=noreplace, exchange=exchange, over=None if over is None else lambda node: _is_one(node, over),
             )  # fmt: skip
         except BaseException:  # one that was cancelled may be done
             self._forget(target, replaced=target.seen)
@@ -310,6 +315,11 @@ class Session:
         self._forget(place, gone, replaced)
         with trio.move_on_after(KERNEL_FLUSH_S):
             await self._kernel.flush()
+
+
+def _is_one(node: Node, files: Collection[tuple[int, bytes]]) -> bool:
+    """Whether it is one of these files, and committed with the checksum that stands beside it. Atomic."""
+    return isinstance(node, FileNode) and is_committed(node) and (node.ino, node.sha256) in files
 
 
 def _check(changes: Changes) -> None:

@@ -1,0 +1,76 @@
+"""What the daemon answers of what is made from recordings: the control protocol's methods behind `recfs derive` and
+`recfs chunks`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from recfs.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from recfs.api.control import Handler
+    from recfs.api.work import MediaWork
+
+LONGEST_WAIT_S = 30.0
+_WISHES = ("length_s", "overlap_s", "silences", "format")
+
+
+class DerivingAnswers:
+    """derive, derive_wait; chunks, chunks_extract, chunks_wait."""
+
+    def __init__(self, work: MediaWork) -> None:
+        self._deriving, self._chunking = work.deriving, work.chunking
+
+    def handlers(self) -> dict[str, Handler]:
+        """Methods by name."""
+        return {
+            "derive": self.derive,
+            "derive_wait": self.derive_wait,
+            "chunks": self.chunks,
+            "chunks_extract": self.extract,
+            "chunks_wait": self.chunks_wait,
+        }
+
+    async def derive(self, params: dict[str, Any]) -> list[dict[str, Any]]:
+        """Have what rules make at and below a `path` be made: of one recording, or of `all`. `dry_run`, `only`."""
+        return await self._deriving.ask(
+            str(params.get("path") or ""), everything=bool(params.get("all")), dry_run=bool(params.get("dry_run")),
+            only=[str(each) for each in params.get("only") or ()],
+        )  # fmt: skip
+
+    async def derive_wait(self, params: dict[str, Any]) -> list[dict[str, Any]]:
+        """Wait, for `timeout_s` at most, until something becomes of one of `products`, as `derive` named them."""
+        keys = [(int(folder), str(product)) for folder, product in params.get("products") or ()]
+        return await self._deriving.wait(keys, _timeout(params))
+
+    async def chunks(self, params: dict[str, Any]) -> dict[str, Any]:
+        """How the audio of the file at a `path` is cut; planned now where it was not, or is wished otherwise."""
+        return await self._chunking.plan(str(params.get("path") or ""), **_wishes(params))
+
+    async def extract(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Have its chunks be written."""
+        return await self._chunking.extract(str(params.get("path") or ""), **_wishes(params))
+
+    async def chunks_wait(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Wait, for `timeout_s` at most, until something becomes of the chunks of the file with this `ino`."""
+        return await self._chunking.wait(int(params.get("ino", 0)), _timeout(params))
+
+
+def _timeout(params: dict[str, Any]) -> float:
+    return min(max(0.0, float(params.get("timeout_s", 0.0))), LONGEST_WAIT_S)
+
+
+def _wishes(params: dict[str, Any]) -> dict[str, Any]:
+    wishes = {name: params.get(name) for name in _WISHES}
+    for name in ("length_s", "overlap_s"):
+        value = wishes[name]
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise InvalidArgument(f"{name}: {value!r} is no number of seconds")
+    for name, kind in (("silences", bool), ("format", str)):
+        if wishes[name] is not None and not isinstance(wishes[name], kind):
+            raise InvalidArgument(f"{name}: {wishes[name]!r}")
+    return {name: float(each) if name.endswith("_s") and each is not None else each for name, each in wishes.items()}
+
+
+__all__ = ["DerivingAnswers"]

@@ -1,0 +1,207 @@
+"""How ffmpeg(1) makes each product: its arguments, and the texts that go with what it makes.
+
+The program reads its standard input, and writes to one or two files of the directory it is run in: `OUTPUTS`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Final, NamedTuple
+
+from recfs.core.media.derived import DeriveRule, Product
+from recfs.core.units import MAX_DURATION_S
+
+PRINCIPAL, MEDIA = OUTPUTS = ("principal", "media")
+"""What the program calls what it makes: the file that is the product, and the one that this names, if any."""
+_AUDIO: Final = (
+    "-vn", "-sn", "-dn", "-map", "0:a:0", "-map_metadata", "-1", "-fflags", "+bitexact", "-flags:a", "+bitexact",
+    "-ac", "1", "-ar", "16000",
+)  # fmt: skip
+SPRITE_FRAMES: Final = 100
+"""At most so many in one picture."""
+_SPRITE_COLUMNS = 10
+SEGMENT_S: Final = 6
+"""Of HLS; RFC 8216 has no least, Apple's authoring specification recommends 6 s."""
+
+
+class Facts(NamedTuple):
+    """What is known of a source."""
+
+    duration_ms: int
+    has_video: bool
+    """Moving pictures: a cover picture is none."""
+    has_audio: bool
+
+
+ASKED: Final = (
+    "-v", "error", "-of", "json", "-show_entries",
+    "format=duration:stream=codec_type,duration:stream_disposition=attached_pic",
+)  # fmt: skip
+"""What ffprobe is told, for `facts_of`."""
+
+
+def facts_of(answer: bytes) -> Facts:
+    """Read what ffprobe answered. Raises ValueError where that is no answer."""
+    told = json.loads(answer)
+    streams = [each for each in told.get("streams", ()) if isinstance(each, dict)]
+    spans = [_span(each.get("duration")) for each in (told.get("format", {}), *streams)]
+    has_video = any(
+        each.get("codec_type") == "video" and not each.get("disposition", {}).get("attached_pic") for each in streams
+    )
+    has_audio = any(each.get("codec_type") == "audio" for each in streams)
+    return Facts(spans[0] or max(spans), has_video, has_audio)
+
+
+def _span(seconds: object) -> int:
+    """A duration as ffprobe has it, in milliseconds; 0 for none, or for one that nothing has."""
+    try:
+        found = float(str(seconds))
+    except ValueError:
+        return 0
+    return round(found * 1000) if 0 < found <= MAX_DURATION_S else 0
+
+
+class Recipe(NamedTuple):
+    """What the program is told."""
+
+    before: tuple[str, ...]
+    """Before the input."""
+    after: tuple[str, ...]
+    """After it."""
+
+
+class Grid(NamedTuple):
+    """How small frames lie in one picture."""
+
+    every_s: int
+    """Between two of them."""
+    frames: int
+    rows: int
+    width: int
+    height: int
+
+
+def lacks(product: Product, facts: Facts) -> str:
+    """Say what of a source keeps a product from being made from it; empty: nothing does."""
+    if product in (Product.THUMBNAIL, Product.SPRITE, Product.HLS) and not facts.has_video:
+        return "the source has no video"
+    if product in (Product.AUDIO, Product.WAVEFORM) and not facts.has_audio:
+        return "the source has no audio"
+    if product is not Product.THUMBNAIL and facts.duration_ms <= 0:
+        return "the source has no duration"
+    return ""
+
+
+def grid(facts: Facts, width: int) -> Grid:
+    """Lay the frames for scrubbing out: a frame a second, or as many seconds as leave `SPRITE_FRAMES` at most."""
+    seconds = max(1, math.ceil(min(facts.duration_ms / 1000, MAX_DURATION_S)))
+    every_s = math.ceil(seconds / SPRITE_FRAMES)
+    frames = math.ceil(seconds / every_s)
+    return Grid(every_s, frames, math.ceil(frames / _SPRITE_COLUMNS), width, _even(width * 9 / 16))
+
+
+def recipe(rule: DeriveRule, facts: Facts) -> Recipe:
+    """Give what ffmpeg is told to make a product."""
+    wide = rule.wide
+    match rule.product:
+        case Product.THUMBNAIL:
+            at_s = min(rule.at_s, facts.duration_ms / 2000)
+            return Recipe(
+                ("-ss", f"{at_s:.3f}"),
+                ("-map", "0:v:0", "-frames:v", "1", "-vf", f"scale={wide}:-2", *_PNG, PRINCIPAL),
+            )
+        case Product.AUDIO:
+            return Recipe((), (*_AUDIO, "-c:a", "libmp3lame", "-b:a", "64k", "-f", "mp3", PRINCIPAL))
+        case Product.WAVEFORM:
+            wave = f"[0:a:0]aformat=channel_layouts=mono,showwavespic=s={wide}x{_even(wide / 8)}"
+            return Recipe((), ("-filter_complex", wave, "-frames:v", "1", *_PNG, PRINCIPAL))
+        case Product.SPRITE:
+            laid = grid(facts, wide)
+            size = f"{laid.width}:{laid.height}"
+            frames = (
+                f"fps=1/{laid.every_s}:start_time=0:round=up,scale={size}:force_original_aspect_ratio=decrease,"
+                f"pad={size}:(ow-iw)/2:(oh-ih)/2,tile={_SPRITE_COLUMNS}x{laid.rows}"
+            )
+            jpeg = ("-f", "image2pipe", "-c:v", "mjpeg", "-q:v", "4", "-pix_fmt", "yuvj420p")
+            return Recipe((), ("-map", "0:v:0", "-vf", frames, "-frames:v", "1", *jpeg, MEDIA))
+        case Product.HLS:
+            video = (
+                "-map", "0:v:0", "-map", "0:a:0?", "-map_metadata", "-1", "-c:v", "libx264", "-preset", "veryfast",
+                "-crf", "23", "-pix_fmt", "yuv420p", "-vf", f"scale='min({wide},iw)':-2",
+                "-force_key_frames", f"expr:gte(t,n_forced*{SEGMENT_S})", "-c:a", "aac", "-b:a", "128k", "-ac", "2",
+            )  # fmt: skip
+            hls = (
+                "-f", "hls", "-hls_time", str(SEGMENT_S), "-hls_playlist_type", "vod", "-hls_flags", "single_file",
+                "-hls_segment_filename", MEDIA, PRINCIPAL,
+            )  # fmt: skip
+            return Recipe((), (*video, *hls))
+
+
+def chunk_recipe(start_ms: int, duration_ms: int, form: str) -> Recipe:
+    """Give what ffmpeg is told to cut a chunk: *form* "mp3" or "wav"."""
+    codec = ("libmp3lame", "-b:a", "64k", "-f", "mp3") if form == "mp3" else ("pcm_s16le", "-f", "wav")
+    before = ("-ss", f"{start_ms / 1000:.3f}", "-t", f"{duration_ms / 1000:.3f}")
+    return Recipe(before, (*_AUDIO, "-c:a", *codec, PRINCIPAL))
+
+
+def silence_recipe(noise_db: int, least_s: float) -> Recipe:
+    """Give what ffmpeg is told to write down silences, for `silences_in`."""
+    look = f"silencedetect=noise={noise_db}dB:d={least_s:g},ametadata=mode=print:file={PRINCIPAL}"
+    return Recipe((), ("-vn", "-sn", "-dn", "-map", "0:a:0", "-af", look, "-f", "null", "-"))
+
+
+def scrubbing(laid: Grid, duration_ms: int, picture: str) -> str:
+    """Write the WebVTT of small frames: which part of *picture* (a media fragment, #xywh) shows which time."""
+    lines = ["WEBVTT", ""]
+    for number in range(laid.frames):
+        begin, end = number * laid.every_s * 1000, min((number + 1) * laid.every_s * 1000, duration_ms)
+        if begin >= end:
+            break
+        row, column = divmod(number, _SPRITE_COLUMNS)
+        place = f"{column * laid.width},{row * laid.height},{laid.width},{laid.height}"
+        lines += [f"{_moment(begin)} --> {_moment(end)}", f"{picture}#xywh={place}", ""]
+    return "\n".join(lines)
+
+
+def playlist(written: str, media: str) -> str:
+    """Have a playlist name its media file as it is called in its place. Raises ValueError if it is none."""
+    lines = [media if line.strip() == MEDIA else line for line in written.splitlines()]
+    if not lines or lines[0] != "#EXTM3U" or media not in lines or "#EXT-X-ENDLIST" not in lines:
+        raise ValueError("ffmpeg wrote no playlist")
+    return "\n".join(lines) + "\n"
+
+
+_PNG: Final = ("-f", "image2pipe", "-c:v", "png")
+
+
+def _even(number: float) -> int:
+    return max(2, round(number / 2) * 2)
+
+
+def _moment(ms: int) -> str:
+    seconds, ms = divmod(ms, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{seconds:02d}.{ms:03d}"
+
+
+__all__ = [
+    "ASKED",
+    "MEDIA",
+    "OUTPUTS",
+    "PRINCIPAL",
+    "SEGMENT_S",
+    "SPRITE_FRAMES",
+    "Facts",
+    "Grid",
+    "Recipe",
+    "chunk_recipe",
+    "facts_of",
+    "grid",
+    "lacks",
+    "playlist",
+    "recipe",
+    "scrubbing",
+    "silence_recipe",
+]

@@ -1,0 +1,76 @@
+"""Builds what makes something of recordings: products that rules name, and chunks of their audio."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from recfs.api.work import MediaWork
+from recfs.media.runner import Runner
+from recfs.services.deriving import PART
+from recfs.services.deriving.chunking import Chunking
+from recfs.services.deriving.deriving import Deriving
+from recfs.services.deriving.making import Making
+from recfs.services.deriving.placing import Placing
+from recfs.services.deriving.programs import Programs
+from recfs.services.deriving.sources import Sources
+from recfs.stores.rooms import Rooms
+
+if TYPE_CHECKING:
+    from recfs.config import Config
+    from recfs.disk.committed import CommittedFiles
+    from recfs.fs.session import Sessions
+    from recfs.fs.vfs import Vfs
+    from recfs.ports.derived import DerivedBooks
+    from recfs.ports.reports import Reports
+    from recfs.ports.sweep import Sweep
+    from recfs.stores.local import LocalStore
+
+THREADS = 4
+"""For blocking disk work of these services (limiter media_io): none of requests' own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Derivation:
+    """The parts."""
+
+    work: MediaWork
+    programs: Programs
+    rooms: Rooms
+
+    def sweeps(self) -> list[Sweep[Any, Any]]:
+        """What is looked at now and then."""
+        return [self.work.deriving.sweep()]
+
+    def services(self, *, mounted: bool) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
+        """What has to run, by the name of its part; nothing for a command alone."""
+        return [(PART, self.work.deriving.run), (PART, self.work.chunking.run)] if mounted else []
+
+
+def build(
+    config: Config, vfs: Vfs, store: LocalStore, files: CommittedFiles, sessions: Sessions, books: DerivedBooks,
+    reports: Reports,
+) -> Derivation:  # fmt: skip
+    """Put it together. Its programs have workers of their own: whoever looks into a file does not wait for an hour."""
+    threads = trio.CapacityLimiter(THREADS)
+    bounds, rooms = config.deriving, Rooms(store.private)
+    rooms.clear()
+    programs = Programs(Runner(bounds.jobs), bounds.timeout, bounds.max_output)
+    sources = Sources(vfs, files, sessions, rooms, threads, max_fetch=bounds.max_fetch)
+    placing = Placing(vfs, sessions, threads)
+    making = Making(vfs.tree, books, sources, programs, rooms, placing)
+    deriving = Deriving(
+        vfs, books, reports, making, placing, programs, config.derive, jobs=bounds.jobs, every_s=bounds.every
+    )
+    vfs.tree.events.subscribe(deriving)
+    chunking = Chunking(
+        vfs, books, sources, programs, rooms, placing, config.chunks.options(),
+        threshold_s=config.chunks.threshold, jobs=bounds.jobs,
+    )  # fmt: skip
+    return Derivation(MediaWork(deriving, chunking), programs, rooms)
+
+
+__all__ = ["Derivation", "build"]

@@ -1,0 +1,12 @@
+"""What is made from recordings: products that rules name, and chunks of their audio.
+
+reasons   why something is not made
+sources   the committed bytes of a source, wherever they are, for a program
+placing   from a program's directory into a temp job, and from there to its place
+making    one product, from its source to its place
+chunking  plans of chunks, and their files
+deriving  the queue: what is to be made, when, and what came of it
+"""
+
+PART = "derive"
+"""In problems and logs."""

@@ -1,0 +1,166 @@
+"""One product, from its source to its place. Whoever dies in between goes on at the next start:
+
+1. the row says `processing`, and in which temp job;
+2. the program writes into a directory of its own; a new start empties that;
+3. what it made is copied into the temp job and committed, charged to the recording's owner;
+4. the row names the files that are about to be moved, so that they are known as recfs's own wherever a death leaves them;
+5. they are renamed to their places, the one that names the others last: from there on there is a whole product;
+6. the row says `completed`; what an earlier one has left goes, and so does the job.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from recfs.core.media.derived import Product, Status, companion, principal
+from recfs.core.media.recipes import MEDIA, PRINCIPAL, grid, lacks, playlist, recipe, scrubbing
+from recfs.fs.caller import may_grow
+from recfs.services.deriving.reasons import Gone, Unmade
+from recfs.state.nodes import DirNode
+from recfs.state.walk import file_at
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from recfs.core.media.derived import Derived, DeriveRule, Made
+    from recfs.core.media.recipes import Facts
+    from recfs.fs.session import Session
+    from recfs.ports.derived import DerivedBooks
+    from recfs.services.deriving.placing import Placing
+    from recfs.services.deriving.programs import Programs
+    from recfs.services.deriving.sources import Sources
+    from recfs.state.nodes import FileNode
+    from recfs.state.tree import Tree
+    from recfs.stores.rooms import Rooms
+
+TEXT_BYTES = 8 << 20
+"""Of a playlist, at most: some 100,000 segments."""
+
+
+class Making:
+    """Makes products."""
+
+    def __init__(
+        self, tree: Tree, books: DerivedBooks, sources: Sources, programs: Programs, rooms: Rooms, placing: Placing
+    ) -> None:
+        self._tree = tree
+        self._books = books
+        self._sources = sources
+        self._programs = programs
+        self._rooms = rooms
+        self._placing = placing
+
+    async def place_of(self, record: Derived) -> tuple[DirNode, FileNode]:
+        """The recording and the source. Raises Gone where the one is not in the other any more."""
+        node = await file_at(self._tree, record.source)
+        if node is None or node.unlinked or node.parent.ino != record.folder:
+            raise Gone("the source is not in its recording any more")
+        return node.parent, node
+
+    async def make(self, record: Derived, rule: DeriveRule) -> Derived:
+        """Make it, and return what is to be kept of that. Raises Gone, Changed, Waits, Unmade and anything else."""
+        folder, node = await self.place_of(record)
+        if record.job:
+            await self._placing.drop_job(record.job)
+        record = record._replace(
+            status=Status.PROCESSING, job=self._placing.new_job(folder), at_ns=self._tree.clock.now_ns(),
+            files=(*record.files, *(each for each in record.staged if each not in record.files)), staged=(),
+        )  # fmt: skip
+        await self._books.keep_derived(record)
+        try:
+            may_grow(folder)
+            record = await self._staged(record, rule, node)
+            await self._books.keep_derived(record)
+            return await self._placed(record)
+        finally:
+            await self._placing.drop_job(record.job)  # where the daemon stops, the next start does it
+
+    async def _staged(self, record: Derived, rule: DeriveRule, node: FileNode) -> Derived:
+        async with self._sources.open(node, record.sha256) as source:
+            facts = await self._programs.facts(source.fd)
+            if missing := lacks(rule.product, facts):
+                raise Unmade(missing)
+            with self._rooms.room(self._programs.identity) as room:
+                await self._programs.write(source.fd, recipe(rule, facts), room)
+                source.check()
+                files = await self._copied(record, rule, node, facts, room)
+            source.check()
+        return record._replace(staged=files)
+
+    async def _copied(
+        self, record: Derived, rule: DeriveRule, node: FileNode, facts: Facts, room: Path
+    ) -> tuple[Made, ...]:
+        session, mode = self._placing.session(node.parent), node.mode & 0o666
+        await self._placing.open_job(record.job, session)
+        product, name = rule.product, principal(rule.product)
+        first = os.path.basename(name)
+        if product not in (Product.SPRITE, Product.HLS):
+            made = await self._placing.put(session, f"{record.job}/{first}", _required(room / PRINCIPAL), mode)
+            return (made._replace(name=name),)
+        media = await self._placing.put(session, f"{record.job}/media", _required(room / MEDIA), mode)
+        called = companion(product, media.sha256)
+        assert called is not None
+        beside = os.path.basename(called)
+        if product is Product.SPRITE:
+            text = scrubbing(grid(facts, rule.wide), facts.duration_ms, beside)
+        else:
+            text = _playlist(_required(room / PRINCIPAL), beside)
+        made = await self._placing.put(session, f"{record.job}/{first}", text.encode("utf-8"), mode)
+        return (media._replace(name=called), made._replace(name=name))
+
+    async def _placed(self, record: Derived) -> Derived:
+        folder, _ = await self.place_of(record)
+        session = self._placing.session(folder)
+        ours = (*record.files, *record.staged)
+        for made in record.staged:
+            lies = "media" if made is not record.staged[-1] else os.path.basename(made.name)
+            await self._placing.move(session, record.job, made._replace(name=lies), folder, made.name, ours)
+        return await self.finished(record, folder, session)
+
+    async def finished(self, record: Derived, folder: DirNode, session: Session) -> Derived:
+        """Everything lies in its place: keep that, and remove what an earlier product has left."""
+        done = record._replace(
+            status=Status.COMPLETED, reason="", tries=0, next_ns=0, files=record.staged, staged=(),
+            at_ns=self._tree.clock.now_ns(),
+        )  # fmt: skip
+        await self._books.keep_derived(done._replace(files=(*record.files, *record.staged)))
+        names = {each.name for each in record.staged}
+        for earlier in record.files:
+            if earlier.name not in names:
+                await self._placing.remove(session, folder, earlier)
+        done = done._replace(job="")
+        await self._books.keep_derived(done)
+        return done
+
+    async def recovered(self, record: Derived) -> Derived:
+        """What a daemon that died has left of a product: finished, if all of it came to its place, else to be made.
+
+        Raises Gone.
+        """
+        folder, _ = await self.place_of(record)
+        if record.staged:
+            there = [await self._placing.there(folder, each.name) for each in record.staged]
+            if there == list(record.staged):
+                done = await self.finished(record, folder, self._placing.session(folder))
+                await self._placing.drop_job(record.job)
+                return done
+        return record._replace(status=Status.PENDING)
+
+
+def _required(path: Path) -> Path:
+    if not path.is_file() or path.is_symlink() or not path.stat().st_size:
+        raise Unmade("ffmpeg made nothing of it")
+    return path
+
+
+def _playlist(path: Path, media: str) -> str:
+    if path.stat().st_size > TEXT_BYTES:
+        raise Unmade("the playlist would be too long")
+    try:
+        return playlist(path.read_text("utf-8"), media)
+    except ValueError as error:
+        raise Unmade(str(error)) from error
+
+
+__all__ = ["Making"]

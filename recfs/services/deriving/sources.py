@@ -1,0 +1,115 @@
+"""The committed bytes of a source, for a program that reads a descriptor and seeks.
+
+Where they lie here it gets those. What only S3 has is copied into a file without a name first: it is read once, in
+order, and neither an eviction nor a change ends the program half-way. How large that may be is bounded
+(`deriving.max_fetch`); what is larger waits until somebody has fetched it. What is archived waits, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+import trio
+
+from recfs.core.model import State
+from recfs.core.permissions import Identity
+from recfs.core.units import format_size
+from recfs.errors import OutOfSpace
+from recfs.fs.session.stats import is_committed
+from recfs.services.deriving.reasons import Changed, Gone, Waits
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from recfs.disk.committed import CommittedFiles
+    from recfs.fs.session import Sessions
+    from recfs.fs.vfs import Vfs
+    from recfs.state.nodes import FileNode
+    from recfs.stores.rooms import Rooms
+
+_BLOCK_BYTES = 4 << 20
+_ROOT = Identity(0, 0)
+
+
+class Source:
+    """A descriptor on one version of a file."""
+
+    def __init__(self, node: FileNode, sha256: bytes, fd: int) -> None:
+        self._node = node
+        self._sha256 = sha256
+        self.fd = fd
+
+    def check(self) -> None:
+        """Raise Gone or Changed where the file has not these bytes any more. Atomic."""
+        if self._node.unlinked:
+            raise Gone("the source was removed")
+        if not is_committed(self._node) or self._node.sha256 != self._sha256:
+            raise Changed("the source has changed since")
+
+
+class Sources:
+    """Opens them."""
+
+    def __init__(
+        self, vfs: Vfs, files: CommittedFiles, sessions: Sessions, rooms: Rooms, threads: trio.CapacityLimiter,
+        *, max_fetch: int,
+    ) -> None:  # fmt: skip
+        self._vfs = vfs
+        self._files = files
+        self._sessions = sessions
+        self._rooms = rooms
+        self._threads = threads
+        self.max_fetch = max_fetch
+
+    @contextlib.asynccontextmanager
+    async def open(self, node: FileNode, sha256: bytes) -> AsyncIterator[Source]:
+        """The bytes of this checksum. Raises Gone, Changed, Waits, FsError, ObjectStoreError or OSError."""
+        source = Source(node, sha256, -1)
+        if not is_committed(node) and not node.unlinked:
+            raise Waits(f"the source is {node.state}")
+        source.check()
+        if node.state.is_whole:
+            async with self._files.open(node) as found:
+                source.fd = found.fd
+                source.check()
+                yield source
+            return
+        self._require_reachable(node)
+        with self._rooms.nameless() as fd:
+            await self._copy(node, fd)
+            source.fd = fd
+            source.check()
+            yield source
+
+    def _require_reachable(self, node: FileNode) -> None:
+        if node.state is State.ARCHIVED:
+            raise Waits("the source is archived in S3: `recfs restore` asks it back")
+        if node.bytes > self.max_fetch:
+            raise Waits(
+                f"the source is in S3 only, and its {format_size(node.bytes)} are more than deriving.max_fetch,"
+                f" {format_size(self.max_fetch, exact=True)}: `recfs fetch` brings it here"
+            )
+        free = self._vfs.files.space.left()
+        if node.bytes > free:
+            raise OutOfSpace(f"the source is in S3 only, and there is room for {format_size(max(free, 0))} of it")
+
+    async def _copy(self, node: FileNode, fd: int) -> None:
+        at = 0
+        async with self._sessions.of(_ROOT).reader(os.fsencode(node.path), committed=True) as reader:
+            while block := await reader.read(at, _BLOCK_BYTES):
+                await trio.to_thread.run_sync(_write_all, fd, block, at, limiter=self._threads)
+                at += len(block)
+        if at != node.bytes:
+            raise Changed("the source has changed since")
+
+
+def _write_all(fd: int, data: bytes, at: int) -> None:
+    view = memoryview(data)
+    while view:
+        done = os.pwrite(fd, view, at)
+        view, at = view[done:], at + done
+
+
+__all__ = ["Source", "Sources"]

@@ -1,0 +1,174 @@
+"""Programs that make products and chunks at once, without ffmpeg: what the tests of `services/deriving` run against."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import trio
+
+from recfs import derivation
+from recfs.errors import MediaUnavailable
+from recfs.media.runner import Ended, Outcome
+
+from .build import Filesystem, pattern
+
+if TYPE_CHECKING:
+    from recfs.media.runner import Limits
+
+REC = "users/5/recordings/142"
+SOURCE = f"{REC}/source.mp4"
+PLAYLIST = "#EXTM3U\n#EXT-X-VERSION:4\n#EXTINF:6.0,\n#EXT-X-BYTERANGE:10@0\nmedia\n#EXT-X-ENDLIST\n"
+
+
+class FakeRunner:
+    """Stands for `recfs.media.runner.Runner`: what it makes tells of what it was made."""
+
+    identity = None
+
+    def __init__(self) -> None:
+        self.missing = ""
+        """Why there is no program."""
+        self.duration_s = 100.0
+        self.streams: Sequence[dict[str, Any]] = ({"codec_type": "video"}, {"codec_type": "audio"})
+        self.ended = Ended.WELL
+        self.code: int | None = 0
+        self.said = ""
+        self.runs: list[list[str]] = []
+        """Arguments of each ffmpeg."""
+        self.meanwhile: Callable[[], Awaitable[object]] = trio.lowlevel.checkpoint
+        """Happens while ffmpeg runs."""
+        self.most = self._now = 0
+        """How many have run at the same time."""
+        self.silences = ""
+
+    async def program(self, name: str) -> object:
+        """Whether it is there."""
+        await trio.lowlevel.checkpoint()
+        if self.missing:
+            raise MediaUnavailable(self.missing)
+        return name
+
+    async def run(
+        self, name: str, arguments: Sequence[str], input_fd: int, limits: Limits, *, workspace_fd: int = -1
+    ) -> Outcome:
+        """Run one."""
+        await self.program(name)
+        if name == "ffprobe":
+            told = {"format": {"duration": str(self.duration_s)}, "streams": self.streams}
+            return Outcome(Ended.WELL, json.dumps(told).encode(), "", 0)
+        self.runs.append([*arguments])
+        self._now += 1
+        self.most = max(self.most, self._now)
+        await self.meanwhile()
+        self._now -= 1
+        if self.ended is Ended.WELL:
+            data = b"made of " + os.pread(input_fd, 64, 0) + b" by " + " ".join(arguments[-9:]).encode()
+            with_media = "media" in arguments
+            _put(workspace_fd, "media" if with_media else "principal", data)
+            if "-hls_time" in arguments:
+                _put(workspace_fd, "principal", PLAYLIST.encode())
+            if any("silencedetect" in each for each in arguments):
+                _put(workspace_fd, "principal", self.silences.encode())
+        return Outcome(self.ended, b"", self.said, self.code)
+
+
+def _put(folder: int, name: str, data: bytes) -> None:
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, dir_fd=folder)
+    os.write(fd, data)
+    os.close(fd)
+
+
+class Making(Filesystem):
+    """A file system that makes what rules want, by a program that needs no time."""
+
+    def __init__(self, nursery: trio.Nursery, root: Path, **settings: Any) -> None:
+        super().__init__(nursery, root, **settings)
+        self.runner = FakeRunner()
+
+    @contextlib.contextmanager
+    def _settings(self) -> Iterator[None]:
+        services = derivation.Derivation.services
+        with (
+            super()._settings(),
+            mock.patch.object(derivation, "Runner", lambda workers: self.runner),
+            mock.patch.object(derivation.Derivation, "services", lambda made, mounted: services(made, mounted=True)),
+        ):
+            yield
+
+
+class Maker:
+    """Short ways to use it."""
+
+    def __init__(self, fs: Making) -> None:
+        self.fs = fs
+
+    @property
+    def runner(self) -> FakeRunner:
+        """What stands for ffprobe and ffmpeg."""
+        return self.fs.runner
+
+    @property
+    def work(self) -> Any:
+        """The services."""
+        return self.fs.parts.derivation.work
+
+    async def die(self) -> None:
+        """The daemon dies, and another one starts."""
+        await self.fs.crash()
+        await self.fs.reopen()
+
+    async def ask(self, path: str = REC, **more: Any) -> list[dict[str, Any]]:
+        """`recfs derive`."""
+        answers: list[dict[str, Any]] = await self.work.deriving.ask(
+            path, **({"everything": False, "dry_run": False} | more)
+        )
+        return answers
+
+    async def derive(self, path: str = REC, **more: Any) -> list[dict[str, Any]]:
+        """The same, to its end; what has become of each."""
+        asked = await self.ask(path, **more)
+        await self.idle()
+        return [await self.work.deriving.state_of(each["folder"], each["product"]) for each in asked]
+
+    async def idle(self) -> None:
+        """Wait until nothing is being made, nor due."""
+        deriving = self.work.deriving
+        for _ in range(2000):
+            now_ns = self.fs.clock.steady_ns()
+            due = [each for each in deriving._open.values() if each.next_ns <= now_ns]
+            if not due and not deriving._busy and not deriving._heard:
+                return
+            await trio.sleep(0.01)
+        raise AssertionError(deriving._open)
+
+    async def status(self, product: str = "thumbnail") -> tuple[str, str]:
+        """Of one product of the recording: its status and the reason."""
+        folder = await self.fs.node(REC)
+        told = await self.work.deriving.state_of(folder.ino, product)
+        return told["status"], told["reason"]
+
+    def rooms(self) -> list[Path]:
+        """What programs have left on the disk."""
+        return [*(self.fs.root / ".recfs" / "rooms").glob("*")]
+
+    async def jobs(self) -> list[str]:
+        """Temp jobs of the user."""
+        rows = self.fs.rows("select name from node where parent = (select ino from node where name = x'74656d70')")
+        return [name.decode() for (name,) in rows]
+
+
+@contextlib.asynccontextmanager
+async def making(nursery: trio.Nursery, place: Path, **settings: Any) -> AsyncIterator[Maker]:
+    """One with a source."""
+    fs = Making(nursery, place, **settings)
+    await fs.start()
+    await fs.write(SOURCE, pattern(9000))
+    await fs.drain()
+    yield Maker(fs)
+    await fs.stop()

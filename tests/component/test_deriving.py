@@ -1,0 +1,230 @@
+"""What is made from recordings by rules: once for each input, over nothing that users made, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from recfs.errors import InvalidArgument
+from recfs.fs.attributes import Changes
+
+from .build import OPERATOR, pattern
+from .making import REC, SOURCE, Maker, making
+
+ALL: dict[str, Any] = {"derive": [{"make": each} for each in ("thumbnail", "audio", "waveform", "sprite", "hls")]}
+ONE: dict[str, Any] = {"derive": [{"make": "thumbnail"}]}
+THUMBNAIL = f"{REC}/assets/thumbnail.png"
+
+
+@pytest.fixture
+async def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Rules; a test's own by `parametrize(..., indirect=True)`."""
+    return dict(getattr(request, "param", ONE))
+
+
+@pytest.fixture
+async def made(nursery: trio.Nursery, place: Path, settings: dict[str, Any]) -> AsyncIterator[Maker]:
+    """One with a source."""
+    async with making(nursery, place, **settings) as maker:
+        yield maker
+
+
+@pytest.mark.parametrize("settings", [ALL], indirect=True)
+async def test_all_products_come_to_their_places_and_are_files_like_any(made: Maker) -> None:
+    fs = made.fs
+    states = await made.derive()
+    assert [each["status"] for each in states] == ["completed"] * 5, states
+    names = sorted(await fs.names(f"{REC}/assets"))
+    assert [name for name in names if not name.startswith(("sprite-", "hls-"))] == [
+        "hls.m3u8", "sprite.vtt", "thumbnail.png", "waveform.png",
+    ]  # fmt: skip
+    (picture,) = [name for name in names if name.startswith("sprite-")]
+    (stream,) = [name for name in names if name.startswith("hls-")]
+    assert f"{picture}#xywh=0,0,160,90" in (await fs.read(f"{REC}/assets/sprite.vtt")).decode()
+    assert stream in (await fs.read(f"{REC}/assets/hls.m3u8")).decode().splitlines()
+    assert b"libmp3lame -b:a 64k" in await fs.read(f"{REC}/audio.mp3")
+    await fs.drain()
+    assert set(fs.rows("select state from node where kind = 'file'")) == {"committed"}
+    assert made.rooms() == []
+    await fs.assert_consistent()
+
+
+async def test_what_was_made_of_the_same_bytes_is_not_made_again(made: Maker) -> None:
+    fs = made.fs
+    assert [each["status"] for each in await made.derive()] == ["completed"]
+    first = await fs.node(THUMBNAIL)
+    (again,) = await made.ask()
+    assert (again["step"], again["reason"]) == ("done", "")
+    await made.die()
+    (again,) = await made.ask()
+    assert again["step"] == "done"
+    await fs.rename(SOURCE, f"{REC}/source.mov")  # another name: the same bytes
+    assert (await made.ask())[0]["step"] == "done"
+    assert len(made.runner.runs) == 1
+    assert (await fs.node(THUMBNAIL)).ino == first.ino
+
+
+async def test_a_changed_source_has_its_product_made_anew_in_one_step(made: Maker) -> None:
+    fs = made.fs
+    await made.derive()
+    before = await fs.read(THUMBNAIL)
+    await fs.write(SOURCE, pattern(9000, 1))
+    await fs.drain()
+    seen: list[bytes] = []
+
+    async def look() -> None:
+        seen.append(await fs.read(THUMBNAIL))
+
+    made.runner.meanwhile = look
+    assert [each["status"] for each in await made.derive()] == ["completed"]
+    assert seen == [before], "the earlier one is there until the new one is"
+    assert await fs.read(THUMBNAIL) != before
+    await fs.assert_consistent()
+
+
+@pytest.mark.parametrize("settings", [{"derive": [{"make": "sprite"}, {"make": "hls"}]}], indirect=True)
+async def test_a_new_stream_replaces_the_earlier_one_with_all_its_files(made: Maker) -> None:
+    fs = made.fs
+    await made.derive()
+    before = set(await fs.names(f"{REC}/assets"))
+    await fs.write(SOURCE, pattern(9000, 1))
+    await fs.drain()
+    assert [each["status"] for each in await made.derive()] == ["completed"] * 2
+    after = set(await fs.names(f"{REC}/assets"))
+    assert len(before) == len(after) == 4
+    assert before & after == {"hls.m3u8", "sprite.vtt"}
+    assert (await fs.read(f"{REC}/assets/hls.m3u8")).decode().splitlines()[4] in after
+
+
+@pytest.mark.parametrize("when", ["before", "while it is made", "over it"])
+async def test_no_file_of_a_user_is_replaced(made: Maker, when: str) -> None:
+    fs = made.fs
+
+    async def put() -> None:
+        await fs.write(THUMBNAIL, b"theirs")
+
+    if when == "before":
+        await put()
+        (asked,) = await made.ask()
+        assert (asked["step"], asked["reason"]) == ("keep", "a file is there that recfs did not make")
+    elif when == "while it is made":
+        made.runner.meanwhile = put
+        (state,) = await made.derive()
+        assert state["status"] == "failed"
+        assert "exists" in state["reason"]
+    else:
+        await made.derive()
+        await put()
+        await fs.write(SOURCE, pattern(9000, 1))
+        await fs.drain()
+        (asked,) = await made.ask()
+        assert asked["step"] == "keep"
+        assert "changed since" in asked["reason"]
+    await made.idle()
+    await fs.drain()
+    assert await fs.read(THUMBNAIL) == b"theirs"
+    assert made.rooms() == []
+    await fs.assert_consistent()
+
+
+async def test_a_product_that_somebody_removed_comes_back_only_when_it_is_asked_for(made: Maker) -> None:
+    fs = made.fs
+    await made.derive()
+    await fs.unlink(THUMBNAIL)
+    made.work.deriving.rules = [type(made.work.deriving.rules[0])("thumbnail", automatic=True)]
+    async with trio.open_nursery() as nursery:
+        sweep = made.work.deriving.sweep()
+        await sweep.act(sweep.decide(await sweep.look()), nursery)
+    await made.idle()
+    assert not await fs.exists(THUMBNAIL)
+    assert [each["status"] for each in await made.derive()] == ["completed"]
+    assert await fs.exists(THUMBNAIL)
+
+
+AUTOMATIC: dict[str, Any] = {"derive": [{"make": "thumbnail", "automatic": True}]}
+
+
+@pytest.mark.parametrize("settings", [AUTOMATIC], indirect=True)
+@pytest.mark.parametrize("how", ["written", "renamed", "swept"])
+async def test_an_automatic_rule_needs_nobody_to_ask(made: Maker, how: str) -> None:
+    fs = made.fs
+    await made.idle()
+    other = "users/6/recordings/1"
+    if how == "written":
+        await fs.write(f"{other}/source.mkv", b"x" * 50)
+    elif how == "renamed":
+        await fs.write(f"{other}/part", b"x" * 50)
+        await fs.drain()
+        await fs.rename(f"{other}/part", f"{other}/source.mkv")
+    else:
+        made.work.deriving.rules = []  # they come later
+        await fs.write(f"{other}/source.mkv", b"x" * 50)
+        await fs.drain()
+        made.work.deriving.rules = fs.config.derive
+        async with trio.open_nursery() as nursery:
+            sweep = made.work.deriving.sweep()
+            told = await sweep.act(sweep.decide(await sweep.look()), nursery)
+        assert told == "1 to be made, 0 of what is gone forgotten"
+    await fs.drain()
+    await made.idle()
+    assert await fs.exists(f"{other}/assets/thumbnail.png")
+    assert (await made.status())[0] == "completed"
+
+
+async def test_a_rule_that_is_not_automatic_makes_nothing_by_itself(made: Maker) -> None:
+    await made.idle()
+    assert made.runner.runs == []
+    assert not await made.fs.exists(f"{REC}/assets")
+
+
+@pytest.mark.parametrize("settings", [{}], indirect=True)
+async def test_nothing_is_made_without_a_rule(made: Maker) -> None:
+    assert await made.ask() == []
+    assert await made.ask("", everything=True) == []
+
+
+async def test_a_dry_run_says_what_would_be_made_and_makes_nothing(made: Maker) -> None:
+    fs = made.fs
+    await fs.write("users/6/recordings/1/source.mkv", b"x" * 50)
+    await fs.write("users/6/recordings/1/notes.txt", b"x")
+    await fs.drain()
+    answers = await made.ask("users", everything=True, dry_run=True)
+    assert sorted(each["path"] for each in answers) == [
+        THUMBNAIL, "users/6/recordings/1/assets/thumbnail.png",
+    ]  # fmt: skip
+    assert {each["step"] for each in answers} == {"make"}
+    await made.idle()
+    assert fs.rows("select count(*) from derived") == [0]
+    with pytest.raises(InvalidArgument, match="--all takes all below it"):
+        await made.ask("users")
+    assert await made.ask(SOURCE, dry_run=True, only=["audio"]) == []
+    with pytest.raises(InvalidArgument, match="what can be made is"):
+        await made.ask(only=["movie"])
+
+
+async def test_the_file_is_its_owners_charged_to_them_and_of_the_sources_mode(made: Maker) -> None:
+    fs = made.fs
+    folder, source = await fs.node(REC), await fs.node(SOURCE)
+    for node, mode in ((folder, 0o700), (source, 0o640)):
+        await fs.vfs.setattr(node.ino, Changes(uid=1001, gid=1002, mode=mode), OPERATOR)
+    before = fs.account()
+    await made.derive()
+    thumbnail = await fs.node(THUMBNAIL)
+    assert (thumbnail.uid, thumbnail.gid, thumbnail.mode & 0o777) == (1001, 1002, 0o640)
+    assert fs.account() == (before[0] + thumbnail.bytes, before[1] + 1)
+    job = await fs.node("temp/5")
+    assert (job.uid, await fs.names("temp/5")) == (1001, [])
+
+
+async def test_a_link_that_leads_elsewhere_is_not_followed(made: Maker) -> None:
+    fs = made.fs
+    await fs.mkdirs("users/6/recordings/1/elsewhere")
+    parent, name = await fs.folder(f"{REC}/assets")
+    await fs.vfs.symlink(parent, name, b"../../../6/recordings/1/elsewhere", OPERATOR)
+    (state,) = await made.derive()
+    assert (state["status"], "no directory" in state["reason"]) == ("failed", True)
+    assert await fs.names("users/6/recordings/1/elsewhere") == []
