@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from recfs.core.media.derived import Product
 from recfs.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from recfs.api.work import MediaWork
 
 LONGEST_WAIT_S = 30.0
+_DIGITS = 18
 _WISHES = ("length_s", "overlap_s", "silences", "format")
 
 
@@ -40,9 +42,8 @@ class DerivingAnswers:
         )  # fmt: skip
 
     async def derive_wait(self, params: dict[str, Any]) -> list[dict[str, Any]]:
-        """Wait, for `timeout_s` at most, until something becomes of one of `products`, as `derive` named them."""
-        keys = [(int(folder), str(product)) for folder, product in params.get("products") or ()]
-        return await self._deriving.wait(keys, _timeout(params))
+        """Wait, for `timeout_s` at most, until something becomes of one of `products`: "<folder>/<product>" each."""
+        return await self._deriving.wait([*map(_product, params.get("products") or ())], _timeout(params))
 
     async def chunks(self, params: dict[str, Any]) -> dict[str, Any]:
         """How the audio of the file at a `path` is cut; planned now where it was not, or is wished otherwise."""
@@ -61,16 +62,15 @@ def _timeout(params: dict[str, Any]) -> float:
     return min(max(0.0, float(params.get("timeout_s", 0.0))), LONGEST_WAIT_S)
 
 
+def _product(text: str) -> tuple[int, Product]:
+    folder, _, product = text.partition("/")
+    if not folder.isdecimal() or len(folder) > _DIGITS or product not in list(Product):
+        raise InvalidArgument(f"{text[:80]!r} is no product; one is written as `derive` tells: <folder>/<product>")
+    return int(folder), Product(product)
+
+
 def _wishes(params: dict[str, Any]) -> dict[str, Any]:
-    wishes = {name: params.get(name) for name in _WISHES}
-    for name in ("length_s", "overlap_s"):
-        value = wishes[name]
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise InvalidArgument(f"{name}: {value!r} is no number of seconds")
-    for name, kind in (("silences", bool), ("format", str)):
-        if wishes[name] is not None and not isinstance(wishes[name], kind):
-            raise InvalidArgument(f"{name}: {wishes[name]!r}")
-    return {name: float(each) if name.endswith("_s") and each is not None else each for name, each in wishes.items()}
+    return {name: params.get(name) for name in _WISHES}
 
 
 __all__ = ["DerivingAnswers"]

@@ -86,6 +86,7 @@ _ROWS: Final = {"ids": WHOLES, "all": FLAG}
 _RECORDING: Final = {"path": PATH, "note": PATH}
 _VERSIONS: Final = {"path": PATH, "pattern": PATH, "recursive": FLAG}
 _DRY: Final = {"dry_run": FLAG}
+_CHUNKS: Final = {"path": PATH, "length_s": SECONDS, "overlap_s": SECONDS, "silences": FLAG, "format": WORD}
 
 PARAMS: Final[Mapping[str, Mapping[str, Kind]]] = {
     **{key: {} for key in ("status", "settings", "top", "reload", "upgrade", "upgraded", "backup_now")},
@@ -137,6 +138,11 @@ PARAMS: Final[Mapping[str, Mapping[str, Kind]]] = {
     "restore": {"path": PATH, "days": WHOLE, "tier": WORD},
     "presign": {"path": PATH, "expires_s": SECONDS, "put": FLAG},
     "lifecycle_apply": _DRY,
+    "derive": {"path": PATH, "all": FLAG, "only": WORDS, "dry_run": FLAG},
+    "derive_wait": {"products": WORDS, "timeout_s": SECONDS},
+    "chunks": _CHUNKS,
+    "chunks_extract": _CHUNKS,
+    "chunks_wait": {"ino": NEEDED_WHOLE, "timeout_s": SECONDS},
     "next_version": {"path": PATH, "name": PATH, "extension": PATH},
     "versions_list": _VERSIONS,
     "versions_prune": _VERSIONS | {"keep": WHOLE, "min_age_s": SECONDS, "dry_run": FLAG},

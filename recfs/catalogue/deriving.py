@@ -59,7 +59,7 @@ def plan(db: sqlite3.Connection, source: int) -> ChunkPlan | None:
     if row is None:
         return None
     found = db.execute(f"select {_CHUNK} from chunk where source = ? order by number", (source,))
-    return ChunkPlan(*row, tuple(map(_chunk, found)))
+    return ChunkPlan._make((*row, tuple(map(_chunk, found))))
 
 
 def keep_plan(plan: ChunkPlan) -> Iterator[Run]:

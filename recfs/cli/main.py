@@ -55,10 +55,10 @@ _SECTIONS = {
     With a daemon running, the daemon answers; only its own user and root may ask it. Without one, `status`, `stats`,
     `ls-files`, `info`, `quota show`, `quota check`, `user list`, `recording list`, `recording show`, `queue` and
     `route explain` read the catalogue as the last daemon left it, and `quota set`, `quota check --repair`, `sweep
-    temp`, `sweep expired`, `verify`, `chunks` and the others of `user` and `recording` open the store for a time themselves.
-    Name the configuration then: a store found by `--root` alone has the default limits, no S3, and a trash of which
-    nothing is given up. `bucket owner` and `bucket claim` ask S3 without a daemon, too; `drain` and everything else
-    that asks S3 need one.
+    temp`, `sweep expired`, `verify`, `chunks` and the others of `user` and `recording` open the store for a time
+    themselves. Name the configuration then: a store found by `--root` alone has the default limits, no S3, and a trash
+    of which nothing is given up. `bucket owner` and `bucket claim` ask S3 without a daemon, too; `drain` and everything
+    else that asks S3 need one.
 
     A command that waits for the daemon or for S3 says so on standard error after 3 s, and what S3 said last; a question
     (`bucket`, `lifecycle`, `presign`, `restore`) ends after 30 s with exit code 8.

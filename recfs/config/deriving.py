@@ -28,7 +28,7 @@ class DeriveSection(Section):
 class DerivingSection(Section):
     """[deriving]: bounds of the work."""
 
-    jobs: int = Field(default=1, strict=True, ge=1, le=64, description="programs that run at the same time")
+    jobs: int = Field(default=2, strict=True, ge=1, le=64, description="programs that run at the same time")
     timeout: Duration = Field(default=3600.0, gt=0.0, description="longest time one program may run (seconds)")
     max_output: Size = Field(default=4 << 30, ge=1 << 20, description="bytes of what one program may write")
     max_fetch: Size = Field(default=2 << 30, description="largest source that is fetched from S3 for it (bytes)")
@@ -59,9 +59,7 @@ def _rule(value: object, handler: pydantic.ValidatorFunctionWrapHandler) -> Deri
     if isinstance(value, DeriveRule):
         return value
     written: DeriveSection = handler(value)
-    return DeriveRule(
-        written.make, written.pattern, automatic=written.automatic, at_s=written.at, width=written.width
-    )
+    return DeriveRule(written.make, written.pattern, automatic=written.automatic, at_s=written.at, width=written.width)
 
 
 def _checked(rules: tuple[DeriveRule, ...]) -> tuple[DeriveRule, ...]:

@@ -96,7 +96,7 @@ class Making(Filesystem):
         services = derivation.Derivation.services
         with (
             super()._settings(),
-            mock.patch.object(derivation, "Runner", lambda workers: self.runner),
+            mock.patch.object(derivation, "Runner", return_value=self.runner),
             mock.patch.object(derivation.Derivation, "services", lambda made, mounted: services(made, mounted=True)),
         ):
             yield

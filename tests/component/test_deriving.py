@@ -1,4 +1,4 @@
-"""What is made from recordings by rules: once for each input, over nothing that users made, whatever happens meanwhile."""
+"""What is made from recordings by rules: once for each input, and over nothing that users made."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ import trio
 
 from recfs.core.media.derived import FIRST_RETRY_S, MAX_TRIES
 from recfs.media.runner import Ended
-
 from tests.fake_object_store import FakeObjectStore
 
 from .build import Filesystem, pattern

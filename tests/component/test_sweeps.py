@@ -200,6 +200,7 @@ async def test_the_stores_own_sweeps(fs: Filesystem) -> None:
         "orphans-delete",
         "versions",
         "catalogue",
+        "derive",
         "events",
         "counters",
         "days",

@@ -121,6 +121,7 @@ PLANTED = {
     "Arrows point down: cli": ("cli/common/output.py", "recfs.cli.work.queue"),
     "Arrows point down: cli.checks": ("cli/checks/bucket.py", "recfs.cli.checks.doctor"),
     "Arrows point down: cli.common": ("cli/common/store.py", "recfs.cli.common.last_daemon"),
+    "Arrows point down: cli.media": ("cli/media/derive.py", "recfs.cli.media.chunks"),
     "Arrows point down: cli.mounts": ("cli/mounts/logs.py", "recfs.cli.mounts.mount"),
     "Arrows point down: cli.reports": ("cli/reports/quota.py", "recfs.cli.reports.status"),
     "Arrows point down: cli.s3": ("cli/s3/copies.py", "recfs.cli.s3.routes"),
@@ -128,6 +129,7 @@ PLANTED = {
     "Arrows point down: cli.upkeep": ("cli/upkeep/sweep.py", "recfs.cli.upkeep.trash"),
     "Arrows point down: rescue": ("rescue/backups.py", "recfs.rescue.restore"),
     "Stores never import each other": ("stores/local.py", "recfs.stores.s3.store"),
+    "Arrows point down: services.deriving": ("services/deriving/sources.py", "recfs.services.deriving.making"),
     "Arrows point down: services.verification": (
         "services/verification/scrub.py",
         "recfs.services.verification.runs",

@@ -334,6 +334,7 @@ def test_version() -> None:
 def test_every_error_has_an_exit_code_of_its_family(cls: type[RecfsError]) -> None:
     family = next(base.__name__ for base in cls.__mro__ if RecfsError in base.__bases__)
     expected = {"ConfigError": 3, "StoreError": 4, "MountError": 5, "ControlError": 6, "FsError": 7, "CursorLost": 7}
+    expected["MediaUnavailable"] = 7
     assert exit_code_of(cls("x")) == (9 if cls is errors.NotAllowed else expected[family])
 
 
@@ -583,7 +584,7 @@ def test_every_command_has_help_and_takes_json() -> None:
             yield name, command
 
     found = dict(walk(cli, "recfs"))
-    assert len(found) == 69
+    assert len(found) == 71
     for name, command in found.items():
         assert command.help, name
         assert "json" in {param.name for param in command.params}, name

@@ -51,6 +51,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "": {"root": "/srv/recfs"},
     "fallback": {"pattern": "users/*/thumbnails/*", "target": "shared/*"},
     "versions": {"pattern": "users/*/recordings/*/topics_v{N}", "keep": 3},
+    "derive": {"make": "thumbnail"},
     "s3": {"bucket": "media"},
     "route": {"pattern": "users/**", "to": "s3"},
 }

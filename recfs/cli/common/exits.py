@@ -4,7 +4,17 @@ from enum import IntEnum
 
 import click
 
-from recfs.errors import ConfigError, ControlError, CursorLost, FsError, MountError, NotAllowed, RecfsError, StoreError
+from recfs.errors import (
+    ConfigError,
+    ControlError,
+    CursorLost,
+    FsError,
+    MediaUnavailable,
+    MountError,
+    NotAllowed,
+    RecfsError,
+    StoreError,
+)
 from recfs.ports.object_errors import ObjectStoreError
 
 
@@ -52,6 +62,7 @@ _BY_CLASS: tuple[tuple[type[RecfsError], ExitCode], ...] = (
     (ControlError, ExitCode.CONTROL),
     (FsError, ExitCode.REFUSED),
     (CursorLost, ExitCode.REFUSED),
+    (MediaUnavailable, ExitCode.REFUSED),
     (ObjectStoreError, ExitCode.OBJECT_STORE),
 )
 

@@ -54,7 +54,7 @@ _LONG = frozenset(
 }
 _ASK_S3 = _LONG - {
     *("derive", "chunks", "chunks_extract"),
-    *("upgrade", "evict", "backup_now", "user_remove", "sweep_expired", "trash_list", "trash_restore", "trash_purge")
+    *("upgrade", "evict", "backup_now", "user_remove", "sweep_expired", "trash_list", "trash_restore", "trash_purge"),
 }
 _TELL_THEMSELVES = frozenset({"drain", "stop", "events"})
 _LIVE_ONLY = {

@@ -76,7 +76,7 @@ def _follow(store: Store, told: list[dict[str, Any]], *, quiet: bool) -> None:
     left = [each for each in told if each["status"] == "pending"]
     while left:
         answers = store.client().call(
-            "derive_wait", products=[[each["folder"], each["product"]] for each in left], timeout_s=_POLL_S
+            "derive_wait", products=[f"{each['folder']}/{each['product']}" for each in left], timeout_s=_POLL_S
         )
         for each, answer in zip(left, answers, strict=True):
             each["status"], each["reason"] = answer["status"] or "gone", answer["reason"]

@@ -141,9 +141,7 @@ def chunks(stem: str, duration_ms: int, options: ChunkOptions, silences: Sequenc
     if duration_ms <= 0:
         return ()
     if duration_ms / (options.length_s * 1000) > MAX_CHUNKS:
-        raise ValueError(
-            f"more than {MAX_CHUNKS:,} chunks of {options.length_s:g} s: choose longer ones"
-        )
+        raise ValueError(f"more than {MAX_CHUNKS:,} chunks of {options.length_s:g} s: choose longer ones")
     ends = cuts(duration_ms, round(options.length_s * 1000), silences if options.silences else ())
     overlap, digits = round(options.overlap_s * 1000), max(3, len(str(len(ends) - 1)))
     return tuple(

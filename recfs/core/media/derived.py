@@ -214,7 +214,7 @@ def judge(
     record: Derived | None, source: int, sha256: bytes, options: str, there: Made | None, *,
     asked: bool, other_source: bool = False,
 ) -> Verdict:  # fmt: skip
-    """Decide about a product. *there*: the file that lies in its place; *asked*: somebody wants it, and not a rule alone.
+    """Decide about a product. *there*: the file that lies in its place; *asked*: by somebody, and not by a rule alone.
 
     *other_source*: what it was made from last is another file, which is still in the recording.
     """

@@ -216,8 +216,9 @@ class Chunking:
         return node is not None and not node.unlinked and node.sha256 == chunk.sha256 and is_committed(node)
 
     async def _one(
-        self, plan: ChunkPlan, chunk: Chunk, node: FileNode, session: Session, source: int, limiter: trio.CapacityLimiter
-    ) -> None:
+        self, plan: ChunkPlan, chunk: Chunk, node: FileNode, session: Session, source: int,
+        limiter: trio.CapacityLimiter,
+    ) -> None:  # fmt: skip
         async with limiter:
             chunk = chunk._replace(status=Status.PROCESSING, reason="", ino=0, size_bytes=0, sha256=None)
             await self._books.keep_chunk(plan.source, chunk)
@@ -231,9 +232,7 @@ class Chunking:
             await self._books.keep_chunk(plan.source, done)
             self._tell()
 
-    async def _extracted(
-        self, plan: ChunkPlan, chunk: Chunk, node: FileNode, session: Session, source: int
-    ) -> Chunk:
+    async def _extracted(self, plan: ChunkPlan, chunk: Chunk, node: FileNode, session: Session, source: int) -> Chunk:
         form = ChunkOptions.parsed(plan.options).format
         with self._rooms.room(self._programs.identity) as room:
             await self._programs.write(source, chunk_recipe(chunk.start_ms, chunk.duration_ms, form), room)
@@ -243,9 +242,7 @@ class Chunking:
             size = made.stat().st_size
             path = f"{plan.job}/{chunk.name}"
             written = await self._placing.put(session, path, made, node.mode & 0o666, replaces=True)
-        return chunk._replace(
-            status=Status.COMPLETED, ino=written.ino, size_bytes=size, sha256=written.sha256
-        )
+        return chunk._replace(status=Status.COMPLETED, ino=written.ino, size_bytes=size, sha256=written.sha256)
 
 
 def _stem(node: FileNode) -> str:

@@ -119,7 +119,7 @@ class Deriving(Subscriber):
         """
         unknown = set(only) - set(Product)
         if unknown:
-            raise InvalidArgument(f"{sorted(unknown)[0]!r}: what can be made is {', '.join(Product)}")
+            raise InvalidArgument(f"{min(unknown)!r}: what can be made is {', '.join(Product)}")
         seen = await self._vfs.at(path)
         parts = tuple(part for part in os.fsencode(path).split(b"/") if part)
         if len(parts) < _DEPTH and not everything:
@@ -130,9 +130,8 @@ class Deriving(Subscriber):
             found = await self._find(parts)
         answers = []
         for each in found:
-            for rule in wanted(self.rules, each.path):
-                if not only or rule.make in only:
-                    answers.append(await self._one(each.ino, rule, asked=True, dry_run=dry_run))
+            rules = [rule for rule in wanted(self.rules, each.path) if not only or rule.make in only]
+            answers += [await self._one(each.ino, rule, asked=True, dry_run=dry_run) for rule in rules]
             await trio.lowlevel.checkpoint()
         return [each for each in answers if each is not None]
 
@@ -189,16 +188,16 @@ class Deriving(Subscriber):
 
     # --- what is told --------------------------------------------------------------------------------------------
 
-    async def state_of(self, folder: int, product: str) -> dict[str, Any]:
+    async def state_of(self, folder: int, product: Product) -> dict[str, Any]:
         """What has become of a product."""
-        key = (folder, Product(product))
+        key = (folder, product)
         kept = {each.product: each for each in await self._books.derived(folder)}
         record = self._open.get(key) or kept.get(key[1])
         if record is None:
-            return {"folder": folder, "product": product, "status": None, "reason": "its source is gone"}
-        return {"folder": folder, "product": product, "status": record.status.value, "reason": record.reason}
+            return {"folder": folder, "product": product.value, "status": None, "reason": "its source is gone"}
+        return {"folder": folder, "product": product.value, "status": record.status.value, "reason": record.reason}
 
-    async def wait(self, keys: Sequence[tuple[int, str]], timeout_s: float) -> list[dict[str, Any]]:
+    async def wait(self, keys: Sequence[Key], timeout_s: float) -> list[dict[str, Any]]:
         """Wait until something becomes of one of these products, or for *timeout_s*; then tell of all of them."""
         with trio.move_on_after(timeout_s):
             await self._changed.wait()
@@ -333,7 +332,9 @@ class Deriving(Subscriber):
     async def _after(self, record: Derived, error: Exception) -> Derived | None:
         """What is kept of a product that was not made; None: nothing."""
         clock, key = self._tree.clock, (record.folder, record.product)
-        kept = next((each for each in await self._books.derived(record.folder) if each.product is record.product), record)
+        kept = next(
+            (each for each in await self._books.derived(record.folder) if each.product is record.product), record
+        )
         # What recfs made stays known as such: what is about to be made may replace it.
         kept = kept._replace(
             sha256=record.sha256, source=record.source, at_ns=clock.now_ns(), job="", reason=told(error), staged=(),
@@ -383,7 +384,13 @@ class Deriving(Subscriber):
             self._wake.set()
         else:
             self._open.pop(key, None)
-            log.info("%s of inode %d: %s%s", record.product, record.folder, record.status, record.reason and f": {record.reason}")
+            log.info(
+                "%s of inode %d: %s%s",
+                record.product,
+                record.folder,
+                record.status,
+                record.reason and f": {record.reason}",
+            )
 
 
 def _candidates(snapshot: Snapshot, parts: tuple[bytes, ...], rules: Sequence[DeriveRule]) -> list[Candidate]:

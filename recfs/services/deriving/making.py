@@ -3,7 +3,7 @@
 1. the row says `processing`, and in which temp job;
 2. the program writes into a directory of its own; a new start empties that;
 3. what it made is copied into the temp job and committed, charged to the recording's owner;
-4. the row names the files that are about to be moved, so that they are known as recfs's own wherever a death leaves them;
+4. the row names the files that are about to be moved: they are known as recfs's own wherever a death leaves them;
 5. they are renamed to their places, the one that names the others last: from there on there is a whole product;
 6. the row says `completed`; what an earlier one has left goes, and so does the job.
 """

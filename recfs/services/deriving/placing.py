@@ -73,9 +73,7 @@ class Placing:
             if isinstance(seen, DirNode):
                 await self._vfs.trees.remove(seen)
 
-    async def put(
-        self, session: Session, path: str, what: Path | bytes, mode: int, *, replaces: bool = False
-    ) -> Made:
+    async def put(self, session: Session, path: str, what: Path | bytes, mode: int, *, replaces: bool = False) -> Made:
         """Write a file, and wait until it is committed. Raises FsError, OSError or Unmade."""
         async with session.writer(path, mode=mode, exclusive=not replaces) as out:
             if isinstance(what, bytes):

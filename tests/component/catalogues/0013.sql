@@ -17,6 +17,7 @@ INSERT INTO "_sqlite_migrations" VALUES(9,'recfs','0009_trash','2026-11-29 14:25
 INSERT INTO "_sqlite_migrations" VALUES(10,'recfs','0010_events','2026-11-29 17:00:00.000000+00:00');
 INSERT INTO "_sqlite_migrations" VALUES(11,'recfs','0011_owners','2026-11-29 20:00:00.000000+00:00');
 INSERT INTO "_sqlite_migrations" VALUES(12,'recfs','0012_figures','2026-11-29 20:45:00.000000+00:00');
+INSERT INTO "_sqlite_migrations" VALUES(13,'recfs','0013_derived','2026-11-30 00:10:00.000000+00:00');
 CREATE TABLE account (
     user                text primary key,
     used_bytes          integer not null default 0,
@@ -29,6 +30,46 @@ CREATE TABLE account (
     max_monthly_uploads integer check (max_monthly_uploads >= 0)
 , owner_uid integer, owner_gid integer, owner_mode integer) strict, without rowid;
 INSERT INTO "account" VALUES('5',0,0,'',0,NULL,NULL,NULL,NULL,10005,77,448);
+CREATE TABLE chunk (
+    source     integer not null,
+    number     integer not null,
+    start_ms   integer not null,
+    end_ms     integer not null,
+    name       text    not null,
+    status     text    not null check (status in ('pending', 'processing', 'completed', 'failed')),
+    reason     text    not null,
+    ino        integer not null,
+    size_bytes integer not null,
+    sha256     blob,
+    primary key (source, number)
+) strict, without rowid;
+INSERT INTO "chunk" VALUES(4,0,0,300000,'a_chunk_000.mp3','completed','',5,9,X'6363636363636363636363636363636363636363636363636363636363636363');
+CREATE TABLE chunk_plan (
+    source      integer primary key,
+    sha256      blob    not null,
+    duration_ms integer not null,
+    options     text    not null,
+    job         text    not null,
+    at_ns       integer not null
+) strict;
+INSERT INTO "chunk_plan" VALUES(4,X'7373737373737373737373737373737373737373737373737373737373737373',600000,'{"format": "mp3", "length": 300.0, "overlap": 0.0, "silences": false}','temp/5/7',6);
+CREATE TABLE derived (
+    folder  integer not null,
+    product text    not null,
+    source  integer not null,
+    sha256  blob    not null,
+    options text    not null,
+    status  text    not null check (status in ('pending', 'processing', 'completed', 'failed')),
+    reason  text    not null,
+    tries   integer not null,
+    next_ns integer not null,
+    at_ns   integer not null,
+    job     text    not null,
+    files   text    not null,
+    staged  text    not null,
+    primary key (folder, product)
+) strict, without rowid;
+INSERT INTO "derived" VALUES(3,'thumbnail',4,X'7373737373737373737373737373737373737373737373737373737373737373','{"at": 1.0, "v": 1, "width": 640}','completed','',0,0,5,'','[["assets/thumbnail.png", 4, "00"]]','[]');
 CREATE TABLE event (
     id         integer primary key,
     at_ns      integer not null,
@@ -272,4 +313,5 @@ CREATE INDEX node_links on node (kind) where kind = 'symlink';
 CREATE INDEX placement_unsettled on placement (host, ino) where pending <> 0 or staging is not null;
 CREATE INDEX object_key on object (key);
 CREATE INDEX local_copy_used on local_copy (host, used_ns) where local = 1 and pinned = 0;
+CREATE INDEX derived_open on derived (folder, product) where status in ('pending', 'processing');
 COMMIT;

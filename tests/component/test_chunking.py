@@ -1,0 +1,228 @@
+"""How long audio is cut: the plan is kept, and what is missing of its chunks is written, several at a time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from recfs.errors import Busy, InvalidArgument, IsADirectory, NotFound
+from recfs.media.runner import Ended
+
+from .build import pattern
+from .making import REC, SOURCE, Maker, making
+
+SETTINGS: dict[str, Any] = {"chunks": {"threshold": 60, "length": 30}, "deriving": {"jobs": 2}}
+
+
+@pytest.fixture
+async def made(nursery: trio.Nursery, place: Path) -> AsyncIterator[Maker]:
+    """One with audio of 100 s."""
+    async with making(nursery, place, **SETTINGS) as maker:
+        yield maker
+
+
+async def extracted(made: Maker, **wishes: Any) -> dict[str, Any]:
+    """`recfs chunks --extract`, to its end."""
+    told = await made.work.chunking.extract(SOURCE, **wishes)
+    return await written(made, told["ino"])
+
+
+async def written(made: Maker, ino: int) -> dict[str, Any]:
+    """What has come of it."""
+    while (told := await made.work.chunking.wait(ino, 1.0))["writing"]:
+        pass
+    return dict(told)
+
+
+def statuses(told: dict[str, Any]) -> list[str]:
+    """Of all chunks."""
+    return [each["status"] for each in told["chunks"]]
+
+
+async def test_the_plan_is_made_once_and_kept(made: Maker) -> None:
+    told = await made.work.chunking.plan(SOURCE)
+    assert [(each["index"], each["start_s"], each["end_s"], each["name"]) for each in told["chunks"]] == [
+        (0, 0.0, 30.0, "source_chunk_000.mp3"), (1, 30.0, 60.0, "source_chunk_001.mp3"),
+        (2, 60.0, 90.0, "source_chunk_002.mp3"), (3, 90.0, 100.0, "source_chunk_003.mp3"),
+    ]  # fmt: skip
+    assert {(each["total"], each["status"]) for each in told["chunks"]} == {(4, "pending")}
+    assert (told["total"], told["duration_s"], told["job"], told["writing"]) == (4, 100.0, None, False)
+    made.runner.missing = "ffmpeg is not on the daemon's PATH: install ffmpeg"  # nothing is looked at again
+    assert await made.work.chunking.plan(SOURCE) == told
+    await made.die()
+    assert await made.work.chunking.plan(SOURCE) == told
+    await made.fs.rename(SOURCE, f"{REC}/other.mp4")
+    assert (await made.work.chunking.plan(f"{REC}/other.mp4"))["chunks"] == told["chunks"]
+
+
+async def test_another_way_to_cut_or_another_version_has_another_plan(made: Maker) -> None:
+    fs, chunking = made.fs, made.work.chunking
+    await chunking.plan(SOURCE)
+    told = await chunking.plan(SOURCE, length_s=60.0, overlap_s=5.0)
+    assert [(each["start_s"], each["end_s"]) for each in told["chunks"]] == [(0.0, 60.0), (55.0, 100.0)]
+    assert await chunking.plan(SOURCE) == told, "as it was planned last"
+    made.runner.duration_s = 70.0
+    await fs.write(SOURCE, pattern(9000, 1))
+    await fs.drain()
+    told = await chunking.plan(SOURCE)
+    assert [(each["start_s"], each["end_s"]) for each in told["chunks"]] == [(0.0, 60.0), (55.0, 70.0)]
+
+
+async def test_it_is_cut_at_silences(made: Maker) -> None:
+    made.runner.silences = "lavfi.silence_start=31\nlavfi.silence_end=32.5\nlavfi.silence_start=50\n"
+    told = await made.work.chunking.plan(SOURCE, silences=True)
+    assert [each["end_s"] for each in told["chunks"]] == [31.75, 61.75, 91.75, 100.0]
+    assert made.rooms() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "duration_s", "streams", "error", "said"),
+    [
+        (SOURCE, 60.0, None, InvalidArgument, "its 60 s are not more than chunks.threshold, 60 s: it stays whole"),
+        (SOURCE, 100.0, [{"codec_type": "video"}], InvalidArgument, "it has no audio"),
+        (REC, 100.0, None, IsADirectory, "one audio or video file"),
+        (f"{REC}/none", 100.0, None, NotFound, "no such file"),
+    ],
+)
+async def test_what_is_not_cut_is_refused(
+    made: Maker, path: str, duration_s: float, streams: Any, error: type[Exception], said: str
+) -> None:
+    made.runner.duration_s = duration_s
+    made.runner.streams = streams or made.runner.streams
+    with pytest.raises(error, match=said):
+        await made.work.chunking.plan(path)
+    with pytest.raises(InvalidArgument, match="at most half of the length"):
+        await made.work.chunking.plan(SOURCE, overlap_s=20.0)
+
+
+@pytest.mark.parametrize("form", ["mp3", "wav"])
+async def test_chunks_are_written_in_parallel_each_with_its_checksum(made: Maker, form: str) -> None:
+    fs = made.fs
+
+    async def take_long() -> None:
+        await trio.sleep(5)
+
+    made.runner.meanwhile = take_long
+    told = await extracted(made, format=form)
+    assert statuses(told) == ["completed"] * 4
+    assert made.runner.most == 2
+    assert told["job"].startswith("temp/5/")
+    rows = dict(fs.rows("select name, hex(sha256) from node where kind = 'file'"))
+    for each in told["chunks"]:
+        assert each["name"].endswith(f".{form}")
+        assert rows[each["name"].encode()] == each["sha256"].upper()
+        data = await fs.read(f"{told['job']}/{each['name']}")
+        assert len(data) == each["size_bytes"]
+    assert fs.account()[1] == 5, "they are charged to the user"
+    assert made.rooms() == []
+    await fs.assert_consistent()
+
+
+async def test_a_new_run_writes_what_is_missing_and_nothing_else(made: Maker) -> None:
+    fs = made.fs
+    made.runner.ended, made.runner.said, made.runner.code = Ended.FAILED, "invalid data\n", 1
+    first = await extracted(made)
+    assert statuses(first) == ["failed"] * 4
+    assert {each["reason"] for each in first["chunks"]} == {"ffmpeg: invalid data"}
+    made.runner.ended = Ended.WELL
+    made.runner.runs.clear()
+    told = await extracted(made)
+    assert (statuses(told), len(made.runner.runs)) == (["completed"] * 4, 4)
+    assert told["job"] == first["job"]
+    await fs.unlink(f"{told['job']}/source_chunk_002.mp3")
+    await fs.write(f"{told['job']}/source_chunk_001.mp3", b"somebody's")
+    await fs.drain()
+    made.runner.runs.clear()
+    told = await extracted(made)
+    assert (statuses(told), len(made.runner.runs)) == (["completed"] * 4, 2)
+    await fs.assert_consistent()
+
+
+async def test_a_death_half_way_is_gone_on_with(made: Maker) -> None:
+    async def die_later() -> None:
+        if len(made.runner.runs) == 3:
+            await trio.sleep_forever()
+
+    made.runner.meanwhile = die_later
+    told = await made.work.chunking.extract(SOURCE)
+    while statuses(told).count("completed") < 3:
+        told = await made.work.chunking.wait(told["ino"], 1.0)
+    await made.die()
+    made.runner.meanwhile = trio.lowlevel.checkpoint
+    told = await made.work.chunking.plan(SOURCE)
+    assert sorted(statuses(told)) == ["completed"] * 3 + ["pending"]
+    assert made.rooms() == []
+    made.runner.runs.clear()
+    told = await extracted(made)
+    assert (statuses(told), len(made.runner.runs)) == (["completed"] * 4, 1)
+    await made.fs.assert_consistent()
+
+
+async def test_chunks_that_went_with_their_temp_job_are_pending_again(made: Maker) -> None:
+    fs = made.fs
+    told = await extracted(made)
+    fs.clock.advance(2 * 86_400)
+    await fs.parts.work.upkeep.sweeper.sweep_temp(dry_run=False)
+    assert not await fs.exists(told["job"])
+    await fs.drain()
+    await fs.parts.catalogue.forget_gone()
+    assert statuses(await made.work.chunking.plan(SOURCE)) == ["pending"] * 4
+    assert statuses(await extracted(made)) == ["completed"] * 4
+
+
+@pytest.mark.parametrize("what", ["changes", "goes"])
+async def test_a_source_that_is_another_one_meanwhile_makes_all_of_them_worthless(made: Maker, what: str) -> None:
+    fs = made.fs
+
+    async def meanwhile() -> None:
+        if len(made.runner.runs) == 4:
+            if what == "goes":
+                await fs.unlink(SOURCE)
+            else:
+                await fs.write(SOURCE, pattern(9000, 1))
+
+    made.runner.meanwhile = meanwhile
+    told = await made.work.chunking.extract(SOURCE)
+    if what == "changes":
+        told = await written(made, told["ino"])
+        assert statuses(told) == ["failed"] * 4
+        assert told["chunks"][0]["reason"] == "the source has changed since"
+        made.runner.meanwhile = trio.lowlevel.checkpoint
+        await fs.drain()
+        assert statuses(await extracted(made)) == ["completed"] * 4
+        return
+    with pytest.raises(NotFound, match="the file is gone"):
+        await written(made, told["ino"])
+    await fs.drain()
+    assert await fs.parts.catalogue.forget_gone() == 1
+    assert fs.rows("select count(*) from chunk") == [0]
+
+
+async def test_a_plan_is_not_changed_while_its_chunks_are_written(made: Maker) -> None:
+    async def ask() -> None:
+        with pytest.raises(Busy, match="its chunks are being written"):
+            await made.work.chunking.plan(SOURCE, length_s=50.0)
+
+    made.runner.meanwhile = ask
+    assert statuses(await extracted(made)) == ["completed"] * 4
+
+
+async def test_what_is_nobodys_is_planned_and_not_extracted(made: Maker) -> None:
+    await made.fs.write("shared/lesson.mp3", pattern(500))
+    await made.fs.drain()
+    assert (await made.work.chunking.plan("shared/lesson.mp3"))["total"] == 4
+    with pytest.raises(InvalidArgument, match="no user's"):
+        await made.work.chunking.extract("shared/lesson.mp3")
+
+
+async def test_an_exceeded_quota_fails_the_chunks_that_do_not_fit(made: Maker) -> None:
+    await made.fs.answers()["quota_set"]({"user": "5", "max_files": "3"})
+    told = await extracted(made)
+    assert sorted(statuses(told)) == ["completed"] * 2 + ["failed"] * 2
+    assert "max_files" in next(each["reason"] for each in told["chunks"] if each["reason"])
+    await made.fs.answers()["quota_set"]({"user": "5", "max_files": "30"})
+    assert statuses(await extracted(made)) == ["completed"] * 4

@@ -1,0 +1,131 @@
+"""Products and chunks as ffmpeg makes them, confined as under a daemon: what comes out is what players expect."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import tempfile
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import trio
+
+from recfs import derivation
+
+from .build import Filesystem
+from .making import REC, SOURCE
+
+pytestmark = [pytest.mark.slow, pytest.mark.needs("ffmpeg", "ffprobe")]  # they run programs
+SECONDS = 13
+RULES: dict[str, Any] = {
+    "derive": [{"make": each} for each in ("thumbnail", "audio", "waveform", "sprite", "hls")],
+    "chunks": {"threshold": 4, "length": 5},
+    "deriving": {"jobs": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def video() -> Iterator[bytes]:
+    """13 s, silent from 5.1 to 5.5; its index lies at its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "video.mp4"
+        sound = f"sine=frequency=440:duration={SECONDS}:sample_rate=8000,volume=0:enable='between(t,5.1,5.5)'"
+        command = [
+            "ffmpeg", "-nostdin", "-v", "error", "-f", "lavfi", "-i", f"testsrc=duration={SECONDS}:size=64x36:rate=5",
+            "-f", "lavfi", "-i", sound, "-c:v", "mpeg4", "-c:a", "pcm_s16le", "-f", "mov", "-y", str(path),
+        ]  # fmt: skip
+        subprocess.run(command, check=True, timeout=60)
+        yield path.read_bytes()
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """Not of the fixture `place`: its time jumps, and programs take some."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+def looked_at(path: Path) -> dict[str, Any]:
+    """What ffprobe says of a file."""
+    command = ["ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams", str(path)]
+    found: dict[str, Any] = json.loads(subprocess.run(command, check=True, timeout=60, stdout=subprocess.PIPE).stdout)
+    return found
+
+
+async def test_products_and_chunks_are_what_players_expect(nursery: trio.Nursery, root: Path, video: bytes) -> None:
+    services = derivation.Derivation.services
+    fs = Filesystem(nursery, root, **RULES)
+    with mock.patch.object(derivation.Derivation, "services", lambda made, mounted: services(made, mounted=True)):
+        await fs.start()
+    await fs.write(SOURCE, video)
+    await fs.drain()
+    deriving, chunking = fs.parts.derivation.work.deriving, fs.parts.derivation.work.chunking
+    asked = await deriving.ask(REC, everything=False, dry_run=False)
+    left = [(each["folder"], each["product"]) for each in asked]
+    told = [await deriving.state_of(*key) for key in left]
+    with trio.fail_after(120):
+        while any(each["status"] in ("pending", "processing") and not each["reason"] for each in told):
+            told = await deriving.wait(left, 5.0)
+    assert [(each["status"], each["reason"]) for each in told] == [("completed", "")] * 5
+    await fs.drain()
+    assets = fs.root / REC / "assets"
+
+    for name, size in (("thumbnail.png", (640, 360)), ("waveform.png", (1800, 226))):
+        data = (assets / name).read_bytes()
+        assert data.startswith(b"\x89PNG\r\n\x1a\n"), name
+        assert struct.unpack(">2I", data[16:24])[0] == size[0], name
+    (stream,) = looked_at(fs.root / REC / "audio.mp3")["streams"]
+    assert (stream["codec_name"], stream["sample_rate"], stream["channels"]) == ("mp3", "16000", 1)
+    assert stream["bit_rate"] == "64000"
+    (picture,) = assets.glob("sprite-*.jpg")
+    (stream,) = looked_at(picture)["streams"]
+    assert (stream["codec_name"], stream["width"], stream["height"]) == ("mjpeg", 1600, 180)
+    cues = (assets / "sprite.vtt").read_text().split("\n\n")
+    assert (cues[0], len([each for each in cues if "-->" in each])) == ("WEBVTT", SECONDS)
+    assert cues[12] == f"00:00:11.000 --> 00:00:12.000\n{picture.name}#xywh=160,90,160,90"
+    listed = looked_at(assets / "hls.m3u8")
+    assert {each["codec_name"] for each in listed["streams"]} == {"h264", "aac"}
+    assert float(listed["format"]["duration"]) == pytest.approx(SECONDS, abs=0.3)
+    assert (assets / "hls.m3u8").read_text().count("#EXT-X-BYTERANGE") == 3
+
+    told = await chunking.extract(SOURCE, format="wav", silences=True)
+    with trio.fail_after(60):
+        while told["writing"]:
+            told = await chunking.wait(told["ino"], 5.0)
+    await fs.drain()
+    assert [each["status"] for each in told["chunks"]] == ["completed"] * 3, told
+    assert told["chunks"][0]["end_s"] == pytest.approx(5.3, abs=0.1), "it is cut in the silence"
+    frames = 0
+    for each in told["chunks"]:
+        with wave.open(str(fs.root / told["job"] / each["name"])) as sound:
+            assert (sound.getframerate(), sound.getnchannels(), sound.getsampwidth()) == (16000, 1, 2)
+            assert sound.getnframes() == pytest.approx(each["duration_s"] * 16000, abs=20)
+            frames += sound.getnframes()
+    assert frames == pytest.approx(SECONDS * 16000, abs=60)
+    assert [*(fs.root / ".recfs" / "rooms").glob("*")] == []
+    await fs.stop()
+
+
+async def test_what_is_no_media_fails_with_what_ffprobe_says(nursery: trio.Nursery, root: Path) -> None:
+    services = derivation.Derivation.services
+    fs = Filesystem(nursery, root, derive=[{"make": "thumbnail"}])
+    with mock.patch.object(derivation.Derivation, "services", lambda made, mounted: services(made, mounted=True)):
+        await fs.start()
+    await fs.write(SOURCE, b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
+    await fs.drain()
+    deriving = fs.parts.derivation.work.deriving
+    (asked,) = await deriving.ask(REC, everything=False, dry_run=False)
+    key = (asked["folder"], asked["product"])
+    told = await deriving.state_of(*key)
+    with trio.fail_after(60):
+        while told["status"] in ("pending", "processing"):
+            (told,) = await deriving.wait([key], 5.0)
+    assert told["status"] == "failed"
+    assert told["reason"].startswith("ffprobe: ")
+    assert not await fs.exists(f"{REC}/assets")
+    await fs.stop()
