@@ -13,6 +13,7 @@ from unittest import mock
 import trio
 
 from recfs import derivation
+from recfs.core.media.derived import Product
 from recfs.errors import MediaUnavailable
 from recfs.media.runner import Ended, Outcome
 
@@ -134,7 +135,7 @@ class Maker:
         """The same, to its end; what has become of each."""
         asked = await self.ask(path, **more)
         await self.idle()
-        return [await self.work.deriving.state_of(each["folder"], each["product"]) for each in asked]
+        return [await self.work.deriving.state_of(each["folder"], Product(each["product"])) for each in asked]
 
     async def idle(self) -> None:
         """Wait until nothing is being made, nor due."""
@@ -150,7 +151,7 @@ class Maker:
     async def status(self, product: str = "thumbnail") -> tuple[str, str]:
         """Of one product of the recording: its status and the reason."""
         folder = await self.fs.node(REC)
-        told = await self.work.deriving.state_of(folder.ino, product)
+        told = await self.work.deriving.state_of(folder.ino, Product(product))
         return told["status"], told["reason"]
 
     def rooms(self) -> list[Path]:

@@ -16,6 +16,7 @@ import pytest
 import trio
 
 from recfs import derivation
+from recfs.core.media.derived import Product
 
 from .build import Filesystem
 from .making import REC, SOURCE
@@ -66,7 +67,7 @@ async def test_products_and_chunks_are_what_players_expect(nursery: trio.Nursery
     await fs.drain()
     deriving, chunking = fs.parts.derivation.work.deriving, fs.parts.derivation.work.chunking
     asked = await deriving.ask(REC, everything=False, dry_run=False)
-    left = [(each["folder"], each["product"]) for each in asked]
+    left = [(each["folder"], Product(each["product"])) for each in asked]
     told = [await deriving.state_of(*key) for key in left]
     with trio.fail_after(120):
         while any(each["status"] in ("pending", "processing") and not each["reason"] for each in told):
@@ -120,7 +121,7 @@ async def test_what_is_no_media_fails_with_what_ffprobe_says(nursery: trio.Nurse
     await fs.drain()
     deriving = fs.parts.derivation.work.deriving
     (asked,) = await deriving.ask(REC, everything=False, dry_run=False)
-    key = (asked["folder"], asked["product"])
+    key = (asked["folder"], Product(asked["product"]))
     told = await deriving.state_of(*key)
     with trio.fail_after(60):
         while told["status"] in ("pending", "processing"):

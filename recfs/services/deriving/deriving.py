@@ -195,7 +195,8 @@ class Deriving(Subscriber):
         record = self._open.get(key) or kept.get(key[1])
         if record is None:
             return {"folder": folder, "product": product.value, "status": None, "reason": "its source is gone"}
-        return {"folder": folder, "product": product.value, "status": record.status.value, "reason": record.reason}
+        status = Status.PROCESSING if key in self._busy else record.status
+        return {"folder": folder, "product": product.value, "status": status.value, "reason": record.reason}
 
     async def wait(self, keys: Sequence[Key], timeout_s: float) -> list[dict[str, Any]]:
         """Wait until something becomes of one of these products, or for *timeout_s*; then tell of all of them."""
