@@ -64,14 +64,20 @@ def slow_calls(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    """A directory for a store: in memory where there is some, for fsync costs nothing there."""
+def scratch(tmp_path: Path) -> Iterator[Path]:
+    """A directory, in memory where there is some, for fsync costs nothing there. Time is real."""
     if not os.access(MEMORY, os.W_OK):
         yield tmp_path
         return
     folder = Path(tempfile.mkdtemp(prefix="recfs-test-", dir=MEMORY))
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def place(scratch: Path) -> Path:
+    """Such a directory, for a store: time jumps to the next timer."""
+    return scratch
 
 
 @pytest.fixture

@@ -128,6 +128,8 @@ PLANTED = {
     "Arrows point down: cli.work": ("cli/work/queue.py", "recfs.cli.work.waiting"),
     "Arrows point down: cli.upkeep": ("cli/upkeep/sweep.py", "recfs.cli.upkeep.trash"),
     "Arrows point down: rescue": ("rescue/backups.py", "recfs.rescue.restore"),
+    "Arrows point down: client": ("client/uploads.py", "recfs.client.storage"),
+    "The client library stands by itself": ("client/media.py", "trio"),
     "Stores never import each other": ("stores/local.py", "recfs.stores.s3.store"),
     "Arrows point down: services.deriving": ("services/deriving/sources.py", "recfs.services.deriving.making"),
     "Arrows point down: services.verification": (

@@ -1,0 +1,224 @@
+"""recfs:// for fsspec: fsspec's own generic tests over a plain directory, and what is recfs's own."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.tests import abstract
+
+from recfs.client import InvalidName, NotAMount
+from recfs.client.filesystem import RecfsFileSystem
+
+from .client import REC, all_below
+
+
+class Fixtures(abstract.AbstractFixtures):
+    """What fsspec's tests are to run on."""
+
+    @pytest.fixture
+    def fs(self, scratch: Path) -> RecfsFileSystem:
+        (scratch / "root" / REC).mkdir(parents=True)
+        return RecfsFileSystem(root=scratch / "root")
+
+    @pytest.fixture
+    def fs_path(self) -> str:
+        return str(REC)
+
+    @pytest.fixture
+    def fs_join(self) -> Any:
+        return lambda *args: "/".join(args)
+
+    @pytest.fixture
+    def local_path(self, scratch: Path) -> str:
+        (scratch / "local").mkdir()
+        return str(scratch / "local")
+
+    @pytest.fixture
+    def local_fs(self) -> LocalFileSystem:
+        return LocalFileSystem(auto_mkdir=True)
+
+
+class TestCopy(abstract.AbstractCopyTests, Fixtures):
+    pass
+
+
+class TestGet(abstract.AbstractGetTests, Fixtures):
+    pass
+
+
+class TestOpen(abstract.AbstractOpenTests, Fixtures):
+    pass
+
+
+class TestPipe(abstract.AbstractPipeTests, Fixtures):
+    pass
+
+
+class TestPut(abstract.AbstractPutTests, Fixtures):
+    pass
+
+
+# --- recfs's own -------------------------------------------------------------------------------------------------
+
+FILE = f"{REC}/assets/a.txt"
+
+
+@pytest.fixture
+def root(scratch: Path) -> Path:
+    (scratch / "root").mkdir()
+    return scratch / "root"
+
+
+@pytest.fixture
+def fs(root: Path) -> RecfsFileSystem:
+    return RecfsFileSystem(root=root)
+
+
+def test_it_is_found_by_its_protocol(root: Path) -> None:
+    with fsspec.open(f"recfs://{FILE}", "w", root=str(root)) as file:
+        file.write("found")
+    assert (root / FILE).read_text() == "found"
+    assert type(fsspec.filesystem("recfs", root=str(root))) is RecfsFileSystem
+    assert fsspec.filesystem("recfs", root=root).unstrip_protocol(FILE) == f"recfs://{FILE}"
+
+
+def test_which_mount_is_meant_may_be_said_by_the_environment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECFS_MOUNTPOINT", str(root))
+    assert RecfsFileSystem().root == root
+    monkeypatch.setenv("RECFS_MOUNTPOINT", "")
+    monkeypatch.setattr("recfs.client.places._MOUNTINFO", root / "mountinfo")
+    (root / "mountinfo").write_text("1 2 0:3 / / rw - ext4 /dev/sda rw\n")
+    with pytest.raises(NotAMount, match="there is no recfs mount"):
+        RecfsFileSystem()
+    (root / "mountinfo").write_text("1 2 0:3 / /mnt/a\\040b rw - fuse.recfs recfs rw\n")
+    assert RecfsFileSystem().root == Path("/mnt/a b")
+    (root / "mountinfo").write_text("".join(f"1 2 0:3 / /mnt/{each} rw - fuse.recfs recfs rw\n" for each in "ab"))
+    with pytest.raises(NotAMount, match="there are 2 recfs mounts"):
+        RecfsFileSystem()
+
+
+@pytest.mark.parametrize("mode", ["w", "wb", "x", "xb"])
+def test_a_file_is_seen_when_it_is_whole_and_not_after_an_error(fs: RecfsFileSystem, root: Path, mode: str) -> None:
+    told: Any = b"half" if "b" in mode else "half"
+    with fs.open(FILE, mode) as file:
+        file.write(told)
+        file.flush()
+        assert not fs.exists(FILE)
+    assert fs.cat(FILE) == b"half"
+    fs.rm(FILE)
+    with pytest.raises(RuntimeError), fs.open(FILE, mode) as file:  # noqa: PT012 - what is written first is the point
+        file.write(told)
+        raise RuntimeError
+    left = fs.open(FILE, mode)
+    left.write(told)
+    del left
+    assert all_below(root) == []
+
+
+def test_who_makes_a_file_that_must_be_new_replaces_none(fs: RecfsFileSystem, root: Path) -> None:
+    fs.pipe_file(FILE, b"old")
+    with pytest.raises(FileExistsError):
+        fs.open(FILE, "xb")
+    fs.rm(FILE)
+    file = fs.open(FILE, "xb")
+    fs.pipe_file(FILE, b"came first")
+    with pytest.raises(FileExistsError):
+        file.close()
+    assert fs.cat(FILE) == b"came first"
+    assert all_below(root) == [FILE]
+
+
+def test_a_transaction_shows_all_or_nothing(fs: RecfsFileSystem, root: Path) -> None:
+    with fs.transaction:
+        for name in "ab":
+            fs.pipe_file(f"{REC}/{name}", b"x")
+            assert not fs.exists(f"{REC}/{name}")
+    assert all_below(root) == [f"{REC}/a", f"{REC}/b"]
+    with pytest.raises(RuntimeError), fs.transaction:  # noqa: PT012 - what is written first is the point
+        fs.pipe_file(f"{REC}/c", b"x")
+        raise RuntimeError
+    assert all_below(root) == [f"{REC}/a", f"{REC}/b"]
+
+
+def test_files_are_changed_in_place_where_that_is_asked_for(fs: RecfsFileSystem) -> None:
+    with fs.open(FILE, "ab") as file:
+        file.write(b"one")
+    with fs.open(FILE, "a") as file:
+        file.write("two")
+    with fs.open(FILE, "r+b") as file:
+        file.write(b"O")
+    assert fs.cat(FILE) == b"Onetwo"
+    fs.touch(FILE, truncate=False)
+    assert fs.size(FILE) == 6
+    fs.touch(FILE)
+    assert fs.size(FILE) == 0
+
+
+def test_writers_that_go_back_work(fs: RecfsFileSystem) -> None:
+    with fs.open(FILE, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a", "b")
+    assert zipfile.ZipFile(io.BytesIO(fs.cat(FILE))).read("a") == b"b"
+
+
+def test_renames_are_one_step_and_keep_the_file(fs: RecfsFileSystem, root: Path) -> None:
+    fs.pipe_file(FILE, b"x")
+    ino = (root / FILE).stat().st_ino
+    fs.mv(FILE, f"{REC}/deeper/b.txt")
+    assert (root / REC / "deeper/b.txt").stat().st_ino == ino
+    fs.mv(f"{REC}/deeper", "users/5/recordings/143")
+    assert (root / "users/5/recordings/143/b.txt").stat().st_ino == ino
+    with pytest.raises(FileNotFoundError):
+        fs.mv(FILE, f"{REC}/x")
+
+
+@pytest.mark.parametrize(
+    "path", ["../outside", f"{REC}/../../../../x", f"{REC}/a\0b", f"{REC}/./a", f"{REC}//a", "n" * 256]
+)
+def test_nothing_leaves_the_tree(fs: RecfsFileSystem, root: Path, path: str) -> None:
+    (root.parent / "outside").write_bytes(b"secret")
+    for call in (fs.cat_file, fs.info, fs.rm_file, fs.mkdir, lambda each: fs.pipe_file(each, b"x")):
+        with pytest.raises(InvalidName):
+            call(path)
+    assert all_below(root.parent) == ["outside"]
+
+
+def test_links_are_told_and_not_followed(fs: RecfsFileSystem, root: Path) -> None:
+    (root / REC).mkdir(parents=True)
+    (root / REC / "link").symlink_to("/etc/passwd")
+    (root / REC / "folder").symlink_to("/etc")
+    assert {each["name"]: (each["type"], each["islink"]) for each in fs.ls(str(REC))} == {
+        f"{REC}/link": ("other", True), f"{REC}/folder": ("other", True),
+    }  # fmt: skip
+    with pytest.raises(OSError, match="symbolic links"):
+        fs.cat_file(f"{REC}/link")
+    with pytest.raises(FileNotFoundError):
+        fs.info(f"{REC}/folder/passwd")
+    with pytest.raises(NotADirectoryError):
+        fs.cat_file(f"{REC}/folder/passwd")
+    fs.rm(str(REC), recursive=True)
+    assert os.path.exists("/etc/passwd")
+    assert all_below(root) == []
+
+
+def test_no_descriptor_is_left(fs: RecfsFileSystem, root: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    fs.pipe_file(FILE, b"x")
+    fs.cp_file(FILE, f"{REC}/b")
+    fs.cat_file(FILE)
+    fs.find("")
+    fs.info("")
+    for wrong in (str(REC), ""):
+        with pytest.raises(IsADirectoryError):
+            fs.open(wrong, "rb")
+    with pytest.raises(OSError, match="directory"):
+        fs.pipe_file(str(REC), b"x")
+    fs.rm("users", recursive=True)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert fs.ls("") == []
