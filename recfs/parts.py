@@ -344,6 +344,7 @@ async def _build(
     md5s = Md5s(behind, backing_files, hashing)
     operators = frozenset({0, os.geteuid()} | ({config.operator} if config.operator is not None else set()))
     vfs = Vfs(tree, backing_files, space, committer, kernel, modes, md5s, operators=operators, policy=config.policy())
+    vfs.names.allowed_extensions = config.recordings.allowed_extensions
     space.keep_emergency_reserve()
     behind.subscribe(publisher)
     with _readable(store):

@@ -36,7 +36,7 @@ WHILE_RUNNING: Final = frozenset(
         *("min_free", "passthrough_headroom", "log.level", "commit.max_pending", "commit.settle_max"),
         *("quota.max_bytes", "quota.max_files", "quota.max_file_size", "quota.max_monthly_uploads"),
         *("temp.max_age", "backup.keep", "backup.recipients", "sweep.orphans_grace", "sweep.multiparts_age"),
-        *("retention", "recordings.grace", "versions", "events.keep", "events.most"),
+        *("retention", "recordings.grace", "recordings.allowed_extensions", "versions", "events.keep", "events.most"),
         *("audit.reads", "audit.file_size", "audit.rotate", "audit.keep", "audit.most"),
         *("notify.command", "notify.events", "notify.timeout", "notify.per_minute", "notify.most_events"),
         *("scrub.rate", "scrub.window", "scrub.period", "route", "upload.settle"),
@@ -209,6 +209,7 @@ class Reloading:
         vfs.files.backlog.max_pending = config.commit.max_pending
         parts.committer.settle_max_s = config.commit.settle_max
         vfs.lives.policy = policy = config.policy()
+        vfs.names.allowed_extensions = config.recordings.allowed_extensions
         upkeep.sweeper.max_age_s = config.temp.max_age
         upkeep.backups.settings = backup_settings(config, parts.store)
         upkeep.orphans.grace_s = config.sweep.orphans_grace

@@ -9,7 +9,7 @@ import stat
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Final
@@ -53,7 +53,14 @@ class Facts:
     uploaded_at: datetime | None
     """When it came, as whoever took it noted."""
     media: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
-    """Duration, codecs and so on, by the names of the attributes user.recfs.*; empty where nothing is known."""
+    """What is in it: container, mime, duration_s, bitrate, video_codec, width, height, frame_rate, audio_codec,
+    sample_rate, channels; what is not known is left out."""
+    tags: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Title, artist and so on, as whoever made the file wrote them; on a mount alone."""
+    verdict: str | None = None
+    """Whether it is a whole recording (user.recfs.media): None where nobody has looked."""
+    status: str | None = None
+    """Where it stands, in the words of applications (user.recfs.status); on a mount alone."""
 
     @property
     def whole(self) -> bool:
@@ -96,10 +103,11 @@ def _told(path: str, *, media: bool) -> Facts:
     sha256 = _checksum(path, "sha256")
     md5 = None if sha256 is None else _checksum(path, "md5")
     state = _text(path, "state") or "writing"
-    found = told_media(lambda name: _text(path, name)) if media else {}
-    return _facts(
-        path, os.stat(path), state, sha256, md5, _text(path, "location") or "local", found, _text(path, "object_key")
-    )
+    found, tags = told_media(_text(path, "media_facts")) if media else ({}, {})
+    verdict, status = (_text(path, "media"), _text(path, "status")) if media else (None, None)
+    location, key = _text(path, "location") or "local", _text(path, "object_key")
+    told = _facts(path, os.stat(path), state, sha256, md5, location, found, key)
+    return replace(told, tags=MappingProxyType(tags), verdict=verdict, status=status)
 
 
 def _computed(path: str, *, media: bool) -> Facts:
@@ -124,7 +132,7 @@ def _facts(
 ) -> Facts:  # fmt: skip
     upload = noted_upload(path)
     said = upload.mime_type if upload is not None else ""
-    mime = str(media.get("mime_type") or said or mime_type_of(os.path.basename(path)))
+    mime = str(media.get("mime") or said or mime_type_of(os.path.basename(path)))
     return Facts(
         path, state, info.st_size, info.st_mtime_ns, sha256, md5, mime, location, object_key,
         None if upload is None else upload.original_name, None if upload is None else upload.uploaded_at,

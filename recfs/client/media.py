@@ -13,7 +13,7 @@ import resource
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from recfs.client.uploads import MEDIA_TYPES, extension_of
@@ -21,7 +21,7 @@ from recfs.client.uploads import MEDIA_TYPES, extension_of
 Value = str | int | float
 
 NUMBERS: Final[Mapping[str, type[int] | type[float]]] = {
-    "duration": float,
+    "duration_s": float,
     "width": int,
     "height": int,
     "frame_rate": float,
@@ -29,8 +29,8 @@ NUMBERS: Final[Mapping[str, type[int] | type[float]]] = {
     "channels": int,
     "bitrate": int,
 }
-"""Attributes below user.recfs. that are numbers: seconds, pixels, frames per second, Hz, bits per second."""
-WORDS: Final = ("container", "video_codec", "audio_codec", "mime_type")
+"""Facts that are numbers: seconds, pixels, pictures per second, Hz, bits per second."""
+WORDS: Final = ("container", "mime", "video_codec", "audio_codec")
 """Those that are words, as ffmpeg has them."""
 
 _DEMUXERS: Final = (
@@ -42,20 +42,17 @@ _MEMORY_BYTES: Final = 1 << 30
 _OUTPUT_BYTES: Final = 1 << 20
 
 
-def told_media(get: Callable[[str], str | None]) -> dict[str, Value]:
-    """What recfs knows, by *get* of an attribute. A number that is none is left out."""
-    found: dict[str, Value] = {}
-    for name in WORDS:
-        told = get(name)
-        if told is not None:
-            found[name] = told
-    if not found:
-        return found  # nothing that is no recording has numbers
+def told_media(told: str | None) -> tuple[dict[str, Value], dict[str, str]]:
+    """What recfs knows (user.recfs.media_facts, JSON), and the file's tags; what is not as it should be is left out."""
+    try:
+        known = json.loads(told or "{}")
+        tags = {str(name): str(value) for name, value in known.get("tags", {}).items()}
+    except (ValueError, AttributeError):
+        return {}, {}
+    found: dict[str, Value] = {name: known[name] for name in WORDS if isinstance(known.get(name), str)}
     for name, kind in NUMBERS.items():
-        told = get(name)
-        if told is not None:
-            _add(found, name, kind, told)
-    return found
+        _add(found, name, kind, known.get(name))
+    return found, tags
 
 
 def _add(found: dict[str, Value], name: str, kind: type[int] | type[float], told: Any) -> None:
@@ -107,7 +104,7 @@ def _found(form: dict[str, Any], streams: list[dict[str, Any]]) -> dict[str, Val
     found: dict[str, Value] = {}
     if form.get("format_name"):
         found["container"] = str(form["format_name"])
-    _add(found, "duration", float, form.get("duration"))
+    _add(found, "duration_s", float, form.get("duration"))
     _add(found, "bitrate", int, form.get("bit_rate"))
     video = next((each for each in streams if each.get("codec_type") == "video" and not _is_picture(each)), None)
     audio = next((each for each in streams if each.get("codec_type") == "audio"), None)

@@ -8,9 +8,14 @@ from pydantic_core import core_schema
 
 from recfs.config.s3 import StorageClass
 from recfs.config.types import AnyCase, Duration, Section
+from recfs.core.access.sources import extensions
 from recfs.core.retention import RetentionRule, check_retention
 
 DAY_S = 86_400.0
+
+
+def _extensions(told: tuple[str, ...]) -> tuple[str, ...]:
+    return extensions(told)
 
 
 class RecordingsSection(Section):
@@ -21,6 +26,9 @@ class RecordingsSection(Section):
     )
     grace: Duration = Field(
         default=7 * DAY_S, description="time an expired recording can still be read before it is removed (seconds)"
+    )
+    allowed_extensions: Annotated[tuple[Annotated[str, Field(strict=True)], ...], AfterValidator(_extensions)] = Field(
+        default=(), description="extensions that source.* may have; empty: any"
     )
 
 

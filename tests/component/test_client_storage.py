@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import json
 import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -32,6 +33,7 @@ from recfs.client import (
     wait_committed,
     wait_committed_async,
 )
+from recfs.client.media import told_media
 
 from .client import LOOPS, REC, all_below, run
 
@@ -314,7 +316,7 @@ def test_what_is_in_a_recording_is_found_by_ffprobe(tree: Path) -> None:
     assert {key: media[key] for key in ("width", "height", "frame_rate", "video_codec", "audio_codec", "channels")} == {
         "width": 64, "height": 48, "frame_rate": 10.0, "video_codec": "mpeg4", "audio_codec": "aac", "channels": 1,
     }  # fmt: skip
-    assert media["duration"] == pytest.approx(1.0, abs=0.2)
+    assert media["duration_s"] == pytest.approx(1.0, abs=0.2)
     assert media["sample_rate"] == 16000
     secret = tree / "secret"
     secret.write_bytes(b"secret")
@@ -326,3 +328,15 @@ def test_what_is_in_a_recording_is_found_by_ffprobe(tree: Path) -> None:
         fake = tree / "fake.mp4"
         fake.write_text(told)
         assert facts(fake).media == {}
+
+
+def test_what_recfs_tells_of_a_recording_is_taken_as_far_as_it_is_right() -> None:
+    told = {
+        "container": "mp4", "mime": "video/mp4", "duration_s": 1.5, "width": 64, "height": "48", "frame_rate": -1,
+        "channels": "many", "video_codec": 5, "tags": {"title": "Talk"}, "later": 1,
+    }  # fmt: skip
+    assert told_media(json.dumps(told)) == (
+        {"container": "mp4", "mime": "video/mp4", "duration_s": 1.5, "width": 64, "height": 48}, {"title": "Talk"},
+    )  # fmt: skip
+    for wrong in (None, "", "{", "[]", "5", '{"tags": 5}', '"x"'):
+        assert told_media(wrong) == ({}, {})

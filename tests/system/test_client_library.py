@@ -135,7 +135,7 @@ def rest(root: Path) -> Facts:
         file.write(b"x")
     for event in events(root, follow=False):
         print(event.kind)
-    duration = facts(root / "a").media.get("duration", 0)
+    duration = facts(root / "a").media.get("duration_s", 0)
     print(duration, version.path.name)
     return wait_committed(root / "a", 5)
 

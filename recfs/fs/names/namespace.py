@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from recfs.core.access.owners import takes_mode
+from recfs.core.access.sources import check_source
 from recfs.core.fallback import auto_dirs, deepest, rule_for_dir
 from recfs.core.layout import Role, check_target, child_role, is_upload
 from recfs.core.life import Status
@@ -48,6 +49,8 @@ class Namespace:
         self._tree = tree
         self._behind = tree.behind
         self.removal = removal
+        self.allowed_extensions: tuple[str, ...] = ()
+        """Those of sources, whoever makes them by a name from now on; () for all."""
 
     # --- making --------------------------------------------------------------------------------------------------
 
@@ -59,6 +62,7 @@ class Namespace:
     def admit_file(self, folder: DirNode, name: bytes) -> bool:
         """Check level and quota for one more file; tells whether it counts as an upload. Atomic."""
         child_role(folder.role, name, is_dir=False)
+        check_source(folder.role, name, self.allowed_extensions)
         upload = is_upload(folder.role, name)
         if folder.account is not None:
             folder.account.check_add_file(self._tree.clock.calendar_ns(), upload=upload)
@@ -250,7 +254,9 @@ class Namespace:
         self, node: Node, new: DirNode, new_name: bytes, account: Account | None, *, replaced: Node | None
     ) -> None:
         role = child_role(new.role, new_name, is_dir=isinstance(node, DirNode))
-        if isinstance(node, DirNode):
+        if not isinstance(node, DirNode):
+            check_source(new.role, new_name, self.allowed_extensions)
+        else:
             if node.role != role and not (node.role in _MOVABLE and role in _MOVABLE):
                 raise InvalidPath(f"{node.path}: this level of the tree keeps its place")
             if node.role in _AUTOMATIC and node.parent is not new:

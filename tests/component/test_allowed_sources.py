@@ -1,0 +1,112 @@
+"""[recordings] allowed_extensions: which names a source may be given, and that those which are there stay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recfs.config import Settings
+from recfs.errors import InvalidPath
+from recfs.fuse.guard import errno_of
+from recfs.reloading import Current, Reloading
+
+from .build import OPERATOR, REC, Filesystem, filesystem
+
+ALLOWED = (".mp4", ".mov")
+
+
+def allow(fs: Filesystem, *extensions: str) -> None:
+    fs.parts.vfs.names.allowed_extensions = extensions
+
+
+@pytest.mark.parametrize(
+    "name", ["source.exe", "source.mp4.exe", "source.", "source.m4a", "source.html", "source.mp4 "]
+)
+async def test_other_kinds_of_sources_are_refused_whatever_makes_them(fs: Filesystem, name: str) -> None:
+    await fs.write(f"{REC}/upload.bin", b"MZ")
+    await fs.write(f"{REC}/source.mp4", b"video")
+    allow(fs, *ALLOWED)
+    with pytest.raises(InvalidPath, match=r"are refused; .* allowed_extensions has \.mp4, \.mov") as no:
+        await fs.write(f"{REC}/{name}", b"MZ")
+    assert errno_of(no.value) == 22
+    with pytest.raises(InvalidPath):
+        await fs.rename(f"{REC}/upload.bin", f"{REC}/{name}")
+    await fs.write(f"temp/5/1/{name}", b"MZ")
+    with pytest.raises(InvalidPath):
+        await fs.rename(f"temp/5/1/{name}", f"{REC}/{name}")
+    with pytest.raises(InvalidPath):
+        await fs.rename(f"{REC}/source.mp4", f"{REC}/{name}")
+    with pytest.raises(InvalidPath):
+        await fs.parts.vfs.symlink(*await fs.folder(f"{REC}/{name}"), b"/etc/passwd", OPERATOR)
+    assert await fs.read(f"{REC}/upload.bin") == b"MZ"
+    assert await fs.read(f"{REC}/source.mp4") == b"video"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{REC}/source.mp4", f"{REC}/source.MOV", f"{REC}/source.x.mov", f"{REC}/source", f"{REC}/resource.exe",
+        f"{REC}/source.mp4.part", f"{REC}/source.exe.tmp", f"{REC}/.source.exe.Ab12Cd", f"{REC}/assets/source.exe",
+        "users/5/thumbnails/source.exe", "temp/5/1/source.exe", "shared/source.exe",
+    ],
+)  # fmt: skip
+async def test_all_other_names_are_as_ever(fs: Filesystem, path: str) -> None:
+    allow(fs, *ALLOWED)
+    await fs.write(path, b"x")
+    assert await fs.read(path) == b"x"
+
+
+async def test_a_temporary_name_is_looked_at_when_it_is_renamed(fs: Filesystem) -> None:
+    allow(fs, *ALLOWED)
+    await fs.write(f"{REC}/source.exe.part", b"x")
+    with pytest.raises(InvalidPath):
+        await fs.rename(f"{REC}/source.exe.part", f"{REC}/source.exe")
+    await fs.rename(f"{REC}/source.exe.part", f"{REC}/source.mp4")
+    await fs.mkdirs(f"{REC}/source.exe")
+
+
+async def test_what_is_there_stays_readable_writable_and_movable(fs: Filesystem) -> None:
+    await fs.write(f"{REC}/source.exe", b"old")
+    await fs.drain()
+    allow(fs, *ALLOWED)
+    assert await fs.read(f"{REC}/source.exe") == b"old"
+    await fs.write(f"{REC}/source.exe", b"new!")
+    await fs.write("temp/5/1/x", b"MZ")
+    with pytest.raises(InvalidPath):
+        await fs.rename(f"{REC}/source.exe", "temp/5/1/x", exchange=True)
+    await fs.rename(REC, "users/5/recordings/143")
+    assert await fs.read("users/5/recordings/143/source.exe") == b"new!"
+    await fs.rename("users/5/recordings/143/source.exe", "users/5/recordings/143/old.bin")
+    with pytest.raises(InvalidPath):
+        await fs.rename("users/5/recordings/143/old.bin", "users/5/recordings/143/source.exe")
+
+
+async def test_it_holds_from_the_configuration_and_after_a_start_files_are_there(place: Path) -> None:
+    async with filesystem(place / "root") as fs:
+        await fs.write(f"{REC}/source.exe", b"old")
+        await fs.drain()
+    async with filesystem(place / "root", recordings={"allowed_extensions": [".MP4", ".mov", ".mov"]}) as fs:
+        assert fs.config.recordings.allowed_extensions == ALLOWED
+        assert await fs.read(f"{REC}/source.exe") == b"old"
+        with pytest.raises(InvalidPath):
+            await fs.write(f"{REC}/source.avi", b"x")
+        await fs.assert_consistent()
+
+
+async def test_a_reload_changes_it(place: Path) -> None:
+    async with filesystem(place / "root") as fs:
+        await fs.write(f"{REC}/source.avi", b"x")
+        wanted = fs.config.model_copy(
+            update={"recordings": fs.config.recordings.model_copy(update={"allowed_extensions": ALLOWED})}
+        )
+
+        def again() -> Settings:
+            return Settings(wanted, {}, again)
+
+        reloads = Reloading(fs.parts, Current(Settings(fs.config, {}, again)), fs._answers(), lambda _: None)
+        found = await reloads.reload()
+        assert list(found.changed) == ["recordings.allowed_extensions"]
+        with pytest.raises(InvalidPath):
+            await fs.write("users/5/recordings/9/source.avi", b"x")
+        await fs.write("users/5/recordings/9/source.mp4", b"x")
