@@ -10,45 +10,58 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from recfs import __version__
-from recfs.cli.checks.doctor import doctor
 from recfs.cli.common import stdout
+from recfs.cli.common.commands import Commands
 from recfs.cli.common.exits import ExitCode, exit_code_of, help_epilog, kind_of
 from recfs.cli.common.help import Group
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.output import emit_json
 from recfs.cli.common.stdout import CannotWrite
-from recfs.cli.media.chunks import chunks
-from recfs.cli.media.derive import derive
-from recfs.cli.mounts.mount import mount
-from recfs.cli.mounts.reload import reload
-from recfs.cli.mounts.umount import umount
-from recfs.cli.mounts.upgrade import upgrade
-from recfs.cli.observe.audit import audit
-from recfs.cli.observe.events import events
-from recfs.cli.observe.top import top
-from recfs.cli.reports.config import config_group
-from recfs.cli.reports.files import info, ls_files
-from recfs.cli.reports.quota import quota
-from recfs.cli.reports.stats import stats
-from recfs.cli.reports.status import status
-from recfs.cli.reuse.versions import next_version, versions
-from recfs.cli.s3.bucket import lifecycle, presign, restore
-from recfs.cli.s3.claim import bucket
-from recfs.cli.s3.copies import evict, fetch, pin, unpin
-from recfs.cli.s3.routes import route, tier
-from recfs.cli.upkeep.backup import backup
-from recfs.cli.upkeep.leftovers import sweep
-from recfs.cli.upkeep.rebuild import rebuild
-from recfs.cli.upkeep.recording import recording
-from recfs.cli.upkeep.restore_catalogue import restore_catalogue
-from recfs.cli.upkeep.trash import trash
-from recfs.cli.upkeep.user import user
-from recfs.cli.upkeep.verify import verify
-from recfs.cli.upkeep.watch import watch
-from recfs.cli.work.drain import drain
-from recfs.cli.work.queue import queue
 from recfs.core.naming import show_name
 from recfs.errors import ConfigError, MountError, RecfsError
+
+_COMMANDS = {
+    "mount": "recfs.cli.mounts.mount:mount",
+    "umount": "recfs.cli.mounts.umount:umount",
+    "reload": "recfs.cli.mounts.reload:reload",
+    "upgrade": "recfs.cli.mounts.upgrade:upgrade",
+    "status": "recfs.cli.reports.status:status",
+    "stats": "recfs.cli.reports.stats:stats",
+    "ls-files": "recfs.cli.reports.files:ls_files",
+    "info": "recfs.cli.reports.files:info",
+    "quota": "recfs.cli.reports.quota:quota",
+    "user": "recfs.cli.upkeep.user:user",
+    "recording": "recfs.cli.upkeep.recording:recording",
+    "sweep": "recfs.cli.upkeep.leftovers:sweep",
+    "trash": "recfs.cli.upkeep.trash:trash",
+    "watch": "recfs.cli.upkeep.watch:watch",
+    "verify": "recfs.cli.upkeep.verify:verify",
+    "backup": "recfs.cli.upkeep.backup:backup",
+    "derive": "recfs.cli.media.derive:derive",
+    "chunks": "recfs.cli.media.chunks:chunks",
+    "restore-catalogue": "recfs.cli.upkeep.restore_catalogue:restore_catalogue",
+    "rebuild": "recfs.cli.upkeep.rebuild:rebuild",
+    "drain": "recfs.cli.work.drain:drain",
+    "queue": "recfs.cli.work.queue:queue",
+    "events": "recfs.cli.observe.events:events",
+    "audit": "recfs.cli.observe.audit:audit",
+    "top": "recfs.cli.observe.top:top",
+    "next-version": "recfs.cli.reuse.versions:next_version",
+    "versions": "recfs.cli.reuse.versions:versions",
+    "evict": "recfs.cli.s3.copies:evict",
+    "fetch": "recfs.cli.s3.copies:fetch",
+    "pin": "recfs.cli.s3.copies:pin",
+    "unpin": "recfs.cli.s3.copies:unpin",
+    "route": "recfs.cli.s3.routes:route",
+    "tier": "recfs.cli.s3.routes:tier",
+    "restore": "recfs.cli.s3.bucket:restore",
+    "presign": "recfs.cli.s3.bucket:presign",
+    "lifecycle": "recfs.cli.s3.bucket:lifecycle",
+    "bucket": "recfs.cli.s3.claim:bucket",
+    "config": "recfs.cli.reports.config:config_group",
+    "doctor": "recfs.cli.checks.doctor:doctor",
+}
+"""Where each is; a command line loads its own."""
 
 _SECTIONS = {
     "With a daemon, and without": """
@@ -190,6 +203,7 @@ def _version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
 @click.group(
     "recfs",
     cls=RecfsGroup,
+    commands=Commands(_COMMANDS),
     epilog=help_epilog(),
     sections=_SECTIONS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -203,33 +217,6 @@ def cli() -> None:
     else by the working directory if that is in a mount, else by `$RECFS_ROOT` or
     `$RECFS_CONFIG`, else by `/etc/recfs/recfs.conf`.
     """
-
-
-for _command in (
-    *(
-        mount,
-        umount,
-        reload,
-        upgrade,
-        status,
-        stats,
-        ls_files,
-        info,
-        quota,
-        user,
-        recording,
-        sweep,
-        trash,
-        watch,
-        verify,
-        backup,
-    ),
-    *(derive, chunks),
-    *(restore_catalogue, rebuild, drain, queue, events, audit, top),
-    *(next_version, versions),
-    *(evict, fetch, pin, unpin, route, tier, restore, presign, lifecycle, bucket, config_group, doctor),
-):
-    cli.add_command(_command)
 
 
 def main() -> None:

@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-_PRELOADED = ("recfs.cli.main", "recfs.daemon", "recfs.offline", "recfs.stores.s3.store")
+_PRELOADED = ("recfs.daemon", "recfs.offline", "recfs.stores.s3.store", "rich.console", "rich.table")
+"""Beside the commands."""
 _PASSED = 64
 """More descriptors that a process may be given."""
 _START_S = 60.0
@@ -228,6 +229,7 @@ def main() -> None:
     """The server: `python -m tests.helpers.forkserver DESCRIPTOR`."""
     for name in _PRELOADED:
         importlib.import_module(name)
+    list(importlib.import_module("recfs.cli.main").cli.commands.values())
     assert threading.active_count() == 1, "a process with threads cannot be forked safely"
     gc.collect()
     gc.freeze()  # else every collection of a child would copy what it shares

@@ -1,19 +1,23 @@
-"""Printing: JSON for machines, rich tables for people, and names no terminal can be tricked with."""
+"""Printing: JSON for machines, rich tables for people, and names no terminal can be tricked with.
+
+rich is loaded by what prints for people.
+"""
+
+from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich import box
-from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from recfs.core.naming import show_name as show_name
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
 
 STATE_STYLES = {
     "writing": "yellow",
@@ -34,6 +38,8 @@ _TABLE_ROWS = 1000
 
 def console(*, stderr: bool = False) -> Console:
     """Return a console on the current stdout/stderr; lines that go into a pipe are never folded."""
+    from rich.console import Console
+
     made = Console(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=False)
     if not made.is_terminal and "COLUMNS" not in os.environ:
         made.width = _PIPED_WIDTH
@@ -81,6 +87,8 @@ def moment(ns: int | None) -> str:
 
 def state(word: str | None) -> Text:
     """Return a state word in its colour."""
+    from rich.text import Text
+
     return Text(word or "-", style=STATE_STYLES.get(word or "", ""))
 
 
@@ -98,6 +106,9 @@ def print_table(
     if not out.is_terminal or len(rows) > _TABLE_ROWS:
         _print_plain((tuple(columns), *rows), {columns.index(column) for column in right}, title)
         return
+    from rich import box
+    from rich.table import Table
+
     table = Table(
         box=box.SIMPLE_HEAD,
         title=title or None,
@@ -120,6 +131,8 @@ def print_facts(facts: Iterable[Sequence[str | Text]], *, title: str = "") -> No
     if not out.is_terminal:
         _print_plain(facts, set(), title)
         return
+    from rich.table import Table
+
     table = Table(box=None, show_header=False, pad_edge=False, title=title or None)
     table.title_justify, table.title_style = "left", "bold"
     table.add_column(style="cyan", no_wrap=True)
@@ -133,6 +146,8 @@ def print_facts(facts: Iterable[Sequence[str | Text]], *, title: str = "") -> No
 
 def _print_plain(rows: Sequence[Sequence[str | Text]], right: set[int], title: str) -> None:
     """Print aligned lines, one per row however long, for pipes and very long lists."""
+    from rich.cells import cell_len
+
     if title:
         click.echo(title)
     cells = [tuple(str(cell) for cell in row) for row in rows]
@@ -147,6 +162,8 @@ def _print_plain(rows: Sequence[Sequence[str | Text]], right: set[int], title: s
 
 def say(message: str, *, style: str = "") -> None:
     """Print one line for a person. Names in it may hold anything, and do not make two of it."""
+    from rich.text import Text
+
     console().print(Text(show_name(message), style=style), soft_wrap=True)
 
 

@@ -15,7 +15,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 
 import click
@@ -85,6 +84,8 @@ def start_detached(command: Sequence[str], log: Path, *, timeout_s: float, new_s
 
 def import_path() -> dict[str, str]:
     """Let the child find recfs when it runs from a source tree that was never installed."""
+    from importlib import metadata
+
     try:
         metadata.distribution("recfs")
     except metadata.PackageNotFoundError:
