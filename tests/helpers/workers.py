@@ -29,6 +29,8 @@ PATIENCE = 4
 GRACE_S = 30.0
 """How long after its deadline a test that no signal could end takes its worker with it."""
 _COMMON = "recfs_common_directory"
+_ON_SHARED_MOUNT = {"mount", "place"}
+"""Fixtures of tests that are on their module's mount, whether a scope tells or not."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -103,15 +105,18 @@ def group_of(item: pytest.Item) -> str:
 
     On a mount: those of a module with one value of `passthrough`, for they share the mount; those with a store of their
     own are free, each a group. Elsewhere a file is a group, so that what it imports and starts is made once. All that
-    takes one SeaweedFS server, on a mount or not, is a group.
+    takes one SeaweedFS server, on a mount or not, is a group. What may take long and shares nothing is free anywhere.
     """
     if item.get_closest_marker("alone"):
         return "alone"
     if (seaweedfs := item.get_closest_marker("seaweedfs")) is not None:
         return " ".join(("seaweedfs", *seaweedfs.args))
+    fixtures = set(getattr(item, "fixturenames", ()))
+    if _takes_long(item) and not fixtures & _ON_SHARED_MOUNT and not shares_fixtures(item):
+        return item.nodeid
     if not _is_on_mount(item.path):
         return str(item.path)
-    if "store" in getattr(item, "fixturenames", ()) and not shares_fixtures(item):
+    if "store" in fixtures and not shares_fixtures(item):
         return item.nodeid
     params: Mapping[str, object] = getattr(getattr(item, "callspec", None), "params", {})
     return f"{item.path} {params.get('passthrough')}"
@@ -123,10 +128,15 @@ def deadline_s(item: pytest.Item) -> float:
     return float(marker.args[0] if marker and marker.args else item.config.getini("timeout"))
 
 
+def _takes_long(item: pytest.Item) -> bool:
+    """Whether it is slow, and was given more time than others."""
+    return item.get_closest_marker("slow") is not None and deadline_s(item) > float(item.config.getini("timeout"))
+
+
 def _cost(item: pytest.Item) -> float:
-    """A rough guess of the seconds that an item takes."""
+    """A rough guess of the seconds that an item takes. Its deadline tells: that of a usual one is two minutes."""
     if item.get_closest_marker("slow") is not None:
-        return 5.0
+        return deadline_s(item) / 24
     return 0.5 if _is_on_mount(item.path) else 0.05
 
 
@@ -136,12 +146,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     directory = common(config)
     if directory is None:
         return
-    for item in items:
-        item.add_marker(pytest.mark.timeout(PATIENCE * deadline_s(item)), append=False)
     groups = {item: group_of(item) for item in items}
     costs: dict[str, float] = {}
     for item, group in groups.items():
         costs[group] = costs.get(group, 0.0) + _cost(item)
+    for item in items:
+        item.add_marker(pytest.mark.timeout(PATIENCE * deadline_s(item)), append=False)
     items.sort(key=lambda item: (groups[item] == "alone", -costs[groups[item]], groups[item]))  # stable within a group
     written = directory / f"groups-{os.getpid()}"
     written.write_text(json.dumps({item.nodeid: groups[item] for item in items}))

@@ -1,6 +1,7 @@
 """The rules of docs/architecture.md that a program can check."""
 
 import ast
+import functools
 import os
 import re
 import shutil
@@ -31,6 +32,11 @@ CLOCKS = {
 
 def relative(path: Path) -> str:
     return str(path.relative_to(ROOT))
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def imported_modules(tree: ast.AST) -> Iterator[str]:
@@ -190,7 +196,7 @@ def test_the_extension_is_built_anew_when_any_of_its_sources_changes() -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_nothing_is_awaited_inside_a_transaction(path: Path) -> None:
-    assert list(suspensions(ast.parse(path.read_text()))) == []
+    assert list(suspensions(tree_of(path))) == []
 
 
 def test_transactions_are_called_what_the_checker_looks_for() -> None:
@@ -198,7 +204,7 @@ def test_transactions_are_called_what_the_checker_looks_for() -> None:
     named = {
         relative(path)
         for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.With) and opens_transaction(node)
     }
     assert named == {"recfs/catalogue/sqlite.py"}
@@ -222,21 +228,21 @@ def states_set(tree: ast.AST) -> Iterator[int]:
 def test_states_change_by_enter(path: Path) -> None:
     """Which looks the step up in the table."""
     if relative(path) != "recfs/state/nodes.py":
-        assert list(states_set(ast.parse(path.read_text()))) == []
+        assert list(states_set(tree_of(path))) == []
 
 
 def test_sql_modules_are_imported_in_the_catalogue_only() -> None:
     importers = {
         path.relative_to(PACKAGE).parts[0]
         for path in SOURCES
-        if {"sqlite3", "sqlite_utils"} & {m.split(".")[0] for m in imported_modules(ast.parse(path.read_text()))}
+        if {"sqlite3", "sqlite_utils"} & {m.split(".")[0] for m in imported_modules(tree_of(path))}
     }
     assert importers == {"catalogue"}
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=relative)
 def test_core_imports_the_standard_library_only(path: Path) -> None:
-    modules = set(imported_modules(ast.parse(path.read_text())))
+    modules = set(imported_modules(tree_of(path)))
     strangers = {
         module
         for module in modules
@@ -249,7 +255,7 @@ def test_core_imports_the_standard_library_only(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=relative)
 def test_core_never_asks_the_time(path: Path) -> None:
-    assert list(clock_calls(ast.parse(path.read_text()))) == []
+    assert list(clock_calls(tree_of(path))) == []
 
 
 # --- the checkers above find what they look for ---------------------------------------------------

@@ -15,7 +15,6 @@ TIMEOUT_S = 300
 pytestmark = [
     pytest.mark.fuse,
     pytest.mark.slow,
-    pytest.mark.alone,
     pytest.mark.needs("ffmpeg", "rsync"),
     pytest.mark.timeout(330),
 ]

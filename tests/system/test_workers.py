@@ -104,6 +104,26 @@ def test_alone(number):
     assert busy() == []
 """
 
+LONG = """
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+BUSY = Path(os.environ["BUSY"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(61)
+@pytest.mark.parametrize("number", range(2))
+def test_waits_for_the_other(number):
+    (BUSY / str(number)).touch()
+    end = time.monotonic() + 30
+    while len(list(BUSY.iterdir())) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+"""
 
 SKIPS = """
 import pytest
@@ -138,8 +158,11 @@ def run(directory: Path, *arguments: str, env: dict[str, str] | None = None, **m
     (suite / "pytest.ini").write_text("[pytest]\ntimeout = 60\n")
     for name, text in modules.items():
         (suite / f"test_{name}.py").write_text(text)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--basetemp", directory / "basetemp"]
+    command = [sys.executable, "-m", "pytest", "-p", "xdist", "-p", "pytest_timeout", "-p", "no:cacheprovider"]
+    command += ["--basetemp", str(directory / "basetemp")]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
+    # The others are half of what each of these processes would take to start.
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     done = subprocess.run(
         [*command, *arguments, suite],
         cwd=suite,
@@ -180,6 +203,12 @@ def test_what_a_dead_worker_had_done_does_not_keep_the_next_one_from_the_rest(tm
 def test_what_runs_alone_runs_while_nothing_else_does(tmp_path: Path) -> None:
     said = run(tmp_path, "-n", "3", one=TURNS, two=TURNS, three=TURNS)
     assert re.fullmatch(r"75 passed in .*exit code 0", summary(said)), said
+
+
+@pytest.mark.slow
+def test_what_may_take_longer_than_others_waits_for_none_of_its_file(tmp_path: Path) -> None:
+    said = run(tmp_path, "-n", "2", long=LONG)
+    assert re.fullmatch(r"2 passed in .*exit code 0", summary(said)), said
 
 
 @pytest.mark.slow
