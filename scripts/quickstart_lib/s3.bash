@@ -158,7 +158,7 @@ s3_demo() {
   heading "Record: FFmpeg writes 10 seconds of video through the mount, and a picture of it"
   mkdir -p "$demo/$recording"
   show ffmpeg -nostdin -loglevel error -y -f lavfi -i testsrc2=duration=10:size=1280x720:rate=25 \
-    -f lavfi -i sine=frequency=440:duration=10 -c:v libx264 -preset veryfast -pix_fmt yuv420p -c:a aac \
+    -f lavfi -i sine=frequency=440:duration=10 -c:v libx264 -preset ultrafast -pix_fmt yuv420p -c:a aac \
     -movflags +faststart "$source"
   show ffmpeg -nostdin -loglevel error -y -ss 3 -i "$source" -frames:v 1 -update 1 -vf scale=320:-1 "$poster"
   show "$recfs" drain --root "$demo"
