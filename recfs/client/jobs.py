@@ -45,7 +45,8 @@ class temp_job:
         if self._made is not None:
             raise RuntimeError("each temp_job() is for one block")
         path = Path(default_root() if self._root is None else self._root, self._inside)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for above in (path.parent.parent, path.parent):  # and no root that is not there
+            above.mkdir(exist_ok=True)
         path.mkdir()
         self._made = path
         return path

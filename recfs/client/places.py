@@ -19,11 +19,11 @@ _MOUNTINFO = Path("/proc/self/mountinfo")
 def default_root() -> Path:
     """Give the mount that a program means which names none: $RECFS_MOUNTPOINT, or the only recfs mount there is.
 
-    Raises NotAMount.
+    Raises NotAMount, also where nothing is mounted there: what was written would lie below the mount.
     """
     named = os.environ.get(ENV)
     if named:
-        return Path(named)
+        return checked_root(named, mounted=True)
     found = sorted({_mount_point(line) for line in _MOUNTINFO.read_bytes().splitlines() if b" - fuse.recfs " in line})
     if len(found) != 1:
         told = "there is no recfs mount" if not found else f"there are {len(found)} recfs mounts"
@@ -43,4 +43,17 @@ def store_root(path: str | os.PathLike[str]) -> Path | None:
     return None if told is None else Path(os.fsdecode(told))
 
 
-__all__ = ["ENV", "default_root", "store_root"]
+def checked_root(root: str | os.PathLike[str], *, mounted: bool) -> Path:
+    """Give *root* as it is to be used. Raises NotAMount if it is to be *mounted* and is not."""
+    path = Path(root)
+    if mounted:
+        try:
+            found = store_root(path)
+        except FileNotFoundError:
+            found = None
+        if found is None:
+            raise NotAMount(f"{path}: there is no recfs mount")
+    return path
+
+
+__all__ = ["ENV", "checked_root", "default_root", "store_root"]

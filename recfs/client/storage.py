@@ -6,11 +6,12 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
 
 from recfs.client.errors import UploadRefused, VerifyFailed
+from recfs.client.places import checked_root
 from recfs.client.tree import parts_of
 from recfs.client.uploads import Upload, note_upload
 from recfs.client.waiting import checkpoint, in_thread
@@ -35,9 +36,12 @@ class StorageBackend:
     """Saves, loads and deletes files of a tree. Paths are as in the tree: `users/5/recordings/142/source.mp4`.
 
     *root* is a mount or a plain directory. Nothing leaves it: a path is checked (InvalidName), and below *root* no
-    symbolic link is followed (NotADirectoryError, or OSError with ELOOP). What `save` returns is the full path; with
-    *s3_url*, such as `s3://bucket/prefix`, the URL that the object has, or gets when a route takes the file to S3: the
-    tree is the same there. All methods can be cancelled; one that is under way in the kernel ends first.
+    symbolic link is followed (NotADirectoryError, or OSError with ELOOP). With *mounted* each call makes sure that
+    recfs is mounted there (NotAMount), for else files would be written below a mount that is away.
+
+    What `save` returns is the full path; with *s3_url*, such as `s3://bucket/prefix`, the URL that the object has, or
+    gets when a route takes the file to S3: the tree is the same there. All methods can be cancelled; one that is under
+    way in the kernel ends first.
 
     >>> import asyncio
     >>> backend = StorageBackend(folder)
@@ -51,16 +55,21 @@ class StorageBackend:
     False
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, s3_url: str | None = None) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, s3_url: str | None = None, mounted: bool = False) -> None:
         if s3_url is not None and not s3_url.startswith("s3://"):
             raise ValueError("s3_url is such as s3://bucket/prefix")
-        self._root = Path(root)
+        self._where = Path(root)
+        self._mounted = mounted
         self._s3_url = None if s3_url is None else s3_url.rstrip("/")
+
+    @property
+    def _root(self) -> Path:
+        return checked_root(self._where, mounted=self._mounted)
 
     def url(self, path: str | os.PathLike[str]) -> str:
         """What `save` returns for a path. Raises InvalidName."""
         inside = "/".join(parts_of(path))
-        return str(self._root / inside) if self._s3_url is None else f"{self._s3_url}/{inside}"
+        return str(self._where / inside) if self._s3_url is None else f"{self._s3_url}/{inside}"
 
     async def save(
         self,
@@ -83,7 +92,7 @@ class StorageBackend:
         if isinstance(data, str):
             raise TypeError("data is bytes, a Path, a binary file or blocks of bytes; a str could be text or a path")
         await checkpoint()
-        writer = _Writer(self._root, parts, max_bytes, sha256, upload)
+        writer = _Writer(lambda: self._root, parts, max_bytes, sha256, upload)
         try:
             await in_thread(writer.open)
             if isinstance(data, AsyncIterable):
@@ -211,7 +220,12 @@ class _Writer:
     """One file that is being saved; used in threads, by one at a time."""
 
     def __init__(
-        self, root: Path, parts: tuple[str, ...], max_bytes: int | None, sha256: str | None, upload: Upload | None
+        self,
+        root: Callable[[], Path],
+        parts: tuple[str, ...],
+        max_bytes: int | None,
+        sha256: str | None,
+        upload: Upload | None,
     ) -> None:
         if upload is not None:
             upload.attributes()  # what is wrong with it is said before anything is written
@@ -223,8 +237,9 @@ class _Writer:
         self._file: BinaryIO | None = None
 
     def open(self) -> None:
-        folder = open_folder(self._root, self._parts[:-1], make=True)
-        self._draft = Draft(folder, self._root.joinpath(*self._parts[:-1]), self._parts[-1])
+        root = self._root()
+        folder = open_folder(root, self._parts[:-1], make=True)
+        self._draft = Draft(folder, root.joinpath(*self._parts[:-1]), self._parts[-1])
         self._file = self._draft.open()
 
     def write(self, block: bytes | memoryview) -> None:

@@ -6,7 +6,9 @@ A call that was begun is waited for, whatever cancels its caller: what it made c
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -66,23 +68,34 @@ async def in_thread(call: Callable[[], T]) -> T:
 
 
 async def abandoned(call: Callable[[], T], stop: Callable[[], object]) -> T:
-    """Run *call* in a thread; a cancellation calls *stop*, which ends it, and is raised at once."""
+    """Run *call* in a thread; a cancellation calls *stop*, which ends it, and is raised at once.
+
+    The thread is its own: what waits for long takes no place of the loop's threads, which are few.
+    """
     if on_asyncio():
-        future = asyncio.get_running_loop().run_in_executor(None, call)
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        future.set_running_or_notify_cancel()
+        threading.Thread(target=_run, args=(call, future), daemon=True).start()
         try:
-            await asyncio.wait([future])
+            return await asyncio.shield(asyncio.wrap_future(future))
         except asyncio.CancelledError:
             stop()
-            future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             raise
-        return future.result()
     anyio = _anyio()
     try:
-        result: T = await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
+        limiter = anyio.CapacityLimiter(1)
+        result: T = await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
     except BaseException:
         stop()
         raise
     return result
+
+
+def _run(call: Callable[[], T], future: concurrent.futures.Future[T]) -> None:
+    try:
+        future.set_result(call())
+    except BaseException as error:
+        future.set_exception(error)
 
 
 async def checkpoint() -> None:

@@ -91,6 +91,9 @@ def test_it_is_found_by_its_protocol(root: Path) -> None:
 
 def test_which_mount_is_meant_may_be_said_by_the_environment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECFS_MOUNTPOINT", str(root))
+    with pytest.raises(NotAMount, match="there is no recfs mount"):
+        RecfsFileSystem()
+    monkeypatch.setattr("recfs.client.places.store_root", lambda path: Path("/srv/recfs"))
     assert RecfsFileSystem().root == root
     monkeypatch.setenv("RECFS_MOUNTPOINT", "")
     monkeypatch.setattr("recfs.client.places._MOUNTINFO", root / "mountinfo")

@@ -30,6 +30,7 @@ from recfs.client import (
     facts_async,
     note_upload,
     noted_upload,
+    places,
     wait_committed,
     wait_committed_async,
 )
@@ -234,6 +235,20 @@ def test_a_tree_that_is_away_is_no_file_that_is_not_there(scratch: Path) -> None
         with pytest.raises(FileNotFoundError):
             asyncio.run(call())
     assert not (scratch / "away").exists()
+
+
+def test_where_a_mount_is_meant_nothing_is_written_below_it(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = StorageBackend(tree, mounted=True)
+    for call in (
+        lambda: backend.save(PATH, b"x"), lambda: backend.load(PATH), lambda: backend.exists(PATH),
+        lambda: backend.delete(PATH),
+    ):  # fmt: skip
+        with pytest.raises(NotAMount, match="there is no recfs mount"):
+            asyncio.run(call())
+    assert os.listdir(tree) == []
+    monkeypatch.setattr(places, "store_root", lambda path: Path("/srv/recfs"))
+    asyncio.run(backend.save(PATH, b"x"))
+    assert asyncio.run(backend.load(PATH)) == b"x"
 
 
 # --- removal and sizes -------------------------------------------------------------------------------------------

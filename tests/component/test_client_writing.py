@@ -13,7 +13,7 @@ from unittest import mock
 import anyio
 import pytest
 
-from recfs.client import InvalidName, VerifyFailed, atomic_write, next_version, temp_job, writing
+from recfs.client import InvalidName, NotAMount, VerifyFailed, atomic_write, next_version, places, temp_job, writing
 from recfs.client.waiting import in_thread
 from recfs.client.writing import rename_new
 
@@ -389,6 +389,7 @@ def test_versions_on_each_event_loop(rec: Path, loop: str) -> None:
 @pytest.fixture
 def default(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RECFS_MOUNTPOINT", str(tree))
+    monkeypatch.setattr(places, "store_root", lambda path: Path("/srv/recfs"))
     return tree
 
 
@@ -401,6 +402,15 @@ def test_a_job_is_there_for_its_block(default: Path) -> None:
             assert other != job
     assert (default / "temp" / "5").is_dir()
     assert os.listdir(default / "temp" / "5") == []
+
+
+def test_no_job_is_made_where_there_is_no_tree(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FileNotFoundError), temp_job(5, root=tree / "away"):
+        pass
+    monkeypatch.setenv("RECFS_MOUNTPOINT", str(tree))
+    with pytest.raises(NotAMount, match="there is no recfs mount"), temp_job(5):
+        pass
+    assert os.listdir(tree) == ["users"]
 
 
 def test_a_job_goes_on_errors_too_unless_it_is_to_be_kept(tree: Path) -> None:

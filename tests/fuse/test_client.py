@@ -40,7 +40,7 @@ def inside(mount: Mount, path: Path) -> str:
 @pytest.mark.smoke
 def test_what_is_saved_is_committed_with_what_is_known_of_it(mount: Mount, rec: Path) -> None:
     path = f"{inside(mount, rec)}/source.mp4"
-    backend = StorageBackend(mount.path)
+    backend = StorageBackend(mount.path, mounted=True)
     saved = asyncio.run(backend.save(path, DATA, upload=Upload("Отчёт.mp4")))
     assert saved == str(mount.path / path)
     found = asyncio.run(wait_committed_async(saved, 30))
@@ -118,11 +118,12 @@ def test_a_limit_leaves_nothing_and_the_old_file(mount: Mount, rec: Path) -> Non
     assert os.listdir(rec) == ["a.bin"]
 
 
-def test_jobs_and_fsspec_on_a_mount(mount: Mount, user: Path, rec: Path) -> None:
+def test_jobs_and_fsspec_on_a_mount(mount: Mount, user: Path, rec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with temp_job(user.name, root=mount.path) as job:
         (job / "a").write_bytes(b"x")
     assert not job.exists()
-    fs = RecfsFileSystem(root=mount.path)
+    monkeypatch.setenv("RECFS_MOUNTPOINT", str(mount.path))
+    fs = RecfsFileSystem()
     fs.pipe_file(f"{inside(mount, rec)}/assets/a.csv", b"a,b")
     fs.mv(f"{inside(mount, rec)}/assets", f"{inside(mount, rec)}/moved")
     assert fs.find(inside(mount, rec)) == [f"{inside(mount, rec)}/moved/a.csv"]
