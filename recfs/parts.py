@@ -21,6 +21,7 @@ from recfs.catalogue.earlier import is_earlier
 from recfs.catalogue.headroom import give_up
 from recfs.catalogue.opening import open_catalogue
 from recfs.catalogue.reports import SqliteReports
+from recfs.catalogue.reuse.processing import ProcessingStore
 from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.clock import SystemClock
 from recfs.core.generation import Age
@@ -55,9 +56,10 @@ from recfs.services.draining import Draining
 from recfs.services.housekeeper import Housekeeper
 from recfs.services.local_copies import LocalCopies
 from recfs.services.meter import Meter
-from recfs.services.numbering import Numbering
 from recfs.services.queue_changes import QueueChanges
 from recfs.services.recount import Recount
+from recfs.services.reuse import processing
+from recfs.services.reuse.numbering import Numbering
 from recfs.services.run_history import RunHistory
 from recfs.services.sweeps import Sweeps
 from recfs.services.tier_run import TierRun
@@ -172,6 +174,7 @@ class Parts:
             (UNHASHED_PART, self.unhashed.run),
             (generations.PART, self.generations.run),
             (survivors.PART, self.vfs.survivors.run),
+            (processing.PART, self.work.reuse.processing.run),
             *self.sweeps.services(mounted=mounted),
             *self.observing.services(mounted=mounted),
             *self.upkeep.services(mounted=mounted),
@@ -229,6 +232,7 @@ async def opened(
             with trio.CancelScope(shield=True):
                 _at_the_end(parts.backing_files.pool.close)
                 _at_the_end(parts.timekeeper.keep)
+                _at_the_end(parts.work.reuse.processing.close)
                 try:
                     await _write_last(parts)
                 finally:
@@ -389,9 +393,11 @@ async def _build(
     made = derivation.build(config, vfs, store, files_here, sessions, catalogue, reports)
     timekeeper = Timekeeper(clock, behind)
     in_effect = upkeep.InEffect(config)
+    reuse = _reuse(config, store, tree, sessions, operators, space)
     sweeps = (
         *Housekeeper(tree, catalogue, space, counting).sweeps(), Meter(modes).sweep(), timekeeper.sweep(),
-        *care.sweeps(), *made.sweeps(), *told.sweeps(), *upkeep.figures_sweeps(in_effect, tree, catalogue, reports),
+        *care.sweeps(), *made.sweeps(), *told.sweeps(), reuse.processing.sweep(),
+        *upkeep.figures_sweeps(in_effect, tree, catalogue, reports),
         *((tier_run.sweep(),) if tier_run is not None else ()),
     )  # fmt: skip
     unhashed = Unhashed(
@@ -400,7 +406,6 @@ async def _build(
     )  # fmt: skip
     draining = Draining(tree, tier, committer, unhashed, publisher)
     users = Users(vfs, kernel, reports, operators, store.root, gives_owners=store.gives_owners)
-    reuse = ReuseWork(sessions, operators, Numbering(tree))
     s3_services, far_work = None, None
     if tier is not None and tier_run is not None:
         s3_services = remote.build(config, tier, tree, files_here, md5s)
@@ -412,6 +417,19 @@ async def _build(
         s3_services, limiter, reports, recovered, counting, sessions, told, operators,
         in_effect,
     )  # fmt: skip
+
+
+def _reuse(
+    config: Config, store: LocalStore, tree: Tree, sessions: Sessions, operators: frozenset[int], space: DiskReserve
+) -> ReuseWork:  # fmt: skip
+    """What saves work: numbers of versions, and results of processing."""
+    section = config.processing_cache
+    settings = processing.Settings(
+        section.enabled, section.max_size, section.max_entry, section.lifetimes(), section.sweep_interval
+    )  # fmt: skip
+    books = ProcessingStore(store.private / "processing.db")
+    cache = processing.ProcessingCache(books, tree.clock, settings, space.admit)
+    return ReuseWork(sessions, operators, frozenset(section.writers), Numbering(tree), cache)
 
 
 def _unhashed(snapshot: Snapshot) -> tuple[int, int]:

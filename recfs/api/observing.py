@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
 TURNED_OFF = "no events are written: [events] enabled is false in the configuration of the daemon"
 
-WAITING = frozenset({"events"})
+WAITING = frozenset({"events", "cache_wait"})
 """Methods that wait for something to happen, and end when nobody wants to know any more."""
 
 UNKNOWN = "unknown"
 """What the audit log calls a method that there is not."""
 PARAMS_CHARS = 1000
-"""So much of a method's parameters is told."""
+"""So much of a method's parameters is told, …"""
+CONTENTS = frozenset({"result", "packed"})
+"""… but for what was made of a file: that is not for everybody who reads the log."""
 
 
 def acts_of(observing: Observing, via: str = "control") -> Observer | None:
@@ -39,7 +41,8 @@ def acts_of(observing: Observing, via: str = "control") -> Observer | None:
         looks = method in LOOKS or params.get("dry_run") or (method == "quota_check" and not params.get("repair"))
         if looks and failed != NOT_OFFERED:
             return
-        told = line_of({key: value for key, value in params.items() if value is not None})[:PARAMS_CHARS]
+        named = {key: value for key, value in params.items() if value is not None and key not in CONTENTS}
+        told = line_of(named)[:PARAMS_CHARS]
         path = params.get("path")
         where = os.fsencode(path.strip("/")) if isinstance(path, str) else b""
         op = method if method in METHODS else UNKNOWN

@@ -76,6 +76,9 @@ LIMIT: Final = Kind(
     f"a whole number from 0 to {MOST}, or a text such as `10GiB`, `unlimited` or `default`",
     lambda value: _is_whole(value) or _is_word(value),
 )
+ANY: Final = Kind("any JSON", lambda value: True)
+TEXT: Final = Kind("a text", lambda value: isinstance(value, str))
+"""As long as a request may be."""
 NEEDED_WORD: Final = WORD._replace(needed=True)
 NEEDED_WHOLE: Final = WHOLE._replace(needed=True)
 
@@ -85,6 +88,7 @@ _TRASHED: Final = {"path": PATH, "user": WORD, "since_s": SECONDS, "older_s": SE
 _ROWS: Final = {"ids": WHOLES, "all": FLAG}
 _RECORDING: Final = {"path": PATH, "note": PATH}
 _VERSIONS: Final = {"path": PATH, "pattern": PATH, "recursive": FLAG}
+_CACHED: Final = {"path": PATH, "sha256": WORD, "kind": WORD, "options": ANY}
 _DRY: Final = {"dry_run": FLAG}
 _CHUNKS: Final = {"path": PATH, "length_s": SECONDS, "overlap_s": SECONDS, "silences": FLAG, "format": WORD}
 
@@ -145,6 +149,12 @@ PARAMS: Final[Mapping[str, Mapping[str, Kind]]] = {
     "chunks_wait": {"ino": NEEDED_WHOLE, "timeout_s": SECONDS},
     "next_version": {"path": PATH, "name": PATH, "extension": PATH},
     "versions_list": _VERSIONS,
+    "cache_get": _CACHED | {"claim_s": SECONDS, "packed": FLAG},
+    "cache_put": _CACHED | {"result": ANY, "packed": TEXT},
+    "cache_wait": _CACHED | {"wait_s": SECONDS, "timeout_s": SECONDS},
+    "cache_release": _CACHED | {"claim": WHOLE},
+    "cache_stats": {},
+    "cache_purge": {"path": PATH, "sha256": WORD, "kind": WORD, "older_than_s": SECONDS, "all": FLAG},
     "versions_prune": _VERSIONS | {"keep": WHOLE, "min_age_s": SECONDS, "dry_run": FLAG},
 }  # fmt: skip
 """Of each method, its parameters by name. What is null is not given."""

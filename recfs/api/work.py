@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from recfs.services.expiry import Expiry
     from recfs.services.local_copies import LocalCopies
     from recfs.services.multiparts import Multiparts
-    from recfs.services.numbering import Numbering
     from recfs.services.orphans import Orphans
     from recfs.services.queue_changes import QueueChanges
     from recfs.services.recount import Recount
+    from recfs.services.reuse.numbering import Numbering
+    from recfs.services.reuse.processing import ProcessingCache
     from recfs.services.tier_run import TierRun
     from recfs.services.verification.runs import Verifications
     from recfs.services.verification.scrub import Scrub
@@ -67,7 +68,10 @@ class ReuseWork:
 
     sessions: Sessions
     operators: frozenset[int]
+    writers: frozenset[int]
+    """Whose results are given to everybody, besides the operators'."""
     numbering: Numbering
+    processing: ProcessingCache
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ _COMMANDS = {
     "top": "recfs.cli.observe.top:top",
     "next-version": "recfs.cli.reuse.versions:next_version",
     "versions": "recfs.cli.reuse.versions:versions",
+    "cache": "recfs.cli.reuse.cache:cache",
     "evict": "recfs.cli.s3.copies:evict",
     "fetch": "recfs.cli.s3.copies:fetch",
     "pin": "recfs.cli.s3.copies:pin",

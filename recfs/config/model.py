@@ -12,6 +12,7 @@ from recfs.config.lifecycle import LifecycleSection
 from recfs.config.metrics import MetricsSection
 from recfs.config.observing import AuditSection, EventsSection, NotifySection
 from recfs.config.prices import PricesSection
+from recfs.config.processing import ProcessingSection
 from recfs.config.retention import RecordingsSection, RetentionRules, RetentionSection
 from recfs.config.s3 import CacheSection, RouteRules, RouteSection, S3Section, UploadSection, default_routes
 from recfs.config.sections import (
@@ -92,6 +93,9 @@ class Config(Section):
         default_factory=default_routes, description="which files go to S3; with [s3] and no rule: all below users/"
     )
     cache: CacheSection = Field(default=CacheSection(), description="local copies of files in S3")
+    processing_cache: ProcessingSection = Field(
+        default=ProcessingSection(), description="results of processing, kept by checksum"
+    )
     upload: UploadSection = Field(default=UploadSection(), description="uploads to S3")
     metrics: MetricsSection = Field(default=MetricsSection(), description="figures for Prometheus")
     prices: PricesSection = Field(default=PricesSection(), description="what storage costs, for `recfs stats`")
@@ -202,6 +206,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "s3": S3Section,
     "route": RouteSection,
     "cache": CacheSection,
+    "processing_cache": ProcessingSection,
     "upload": UploadSection,
     "metrics": MetricsSection,
     "prices": PricesSection,

@@ -53,7 +53,7 @@ def _size(own: dict[bytes, bytes]) -> int:
 
 
 def _of_user(attributes: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    """Those that a user has set: recfs keeps a few beside them (`services/numbering.py`), which nobody sees."""
+    """Those that a user has set: recfs keeps a few beside them (`services/reuse/numbering.py`), which nobody sees."""
     return {name: value for name, value in attributes.items() if name.startswith(OWN)}
 
 

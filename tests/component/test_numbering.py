@@ -16,8 +16,8 @@ from recfs.api.client import ControlClient
 from recfs.api.control import ControlServer, Offer
 from recfs.core.access.methods import GATEWAY_METHODS
 from recfs.core.permissions import Identity
-from recfs.core.upkeep import numbering
-from recfs.core.upkeep.numbering import Series, forgotten, series
+from recfs.core.reuse import numbering
+from recfs.core.reuse.numbering import Series, forgotten, series
 from recfs.errors import AccessDenied, InvalidArgument, NotADirectory, NotFound, QuotaExceeded
 from recfs.fs.attributes import Changes
 

@@ -202,6 +202,7 @@ async def test_the_stores_own_sweeps(fs: Filesystem) -> None:
         "catalogue",
         "derive",
         "events",
+        "processing",
         "counters",
         "days",
         "survey",

@@ -1,5 +1,6 @@
 """What the daemon answers of work that need not be done twice: the control protocol's methods behind `recfs cache` etc.
 
+cache       results of processing
 versions    numbered versions of files: the next one, all there are, and those that may go
 """
 
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from recfs.api.reuse.cache import CacheAnswers
 from recfs.api.reuse.versions import VersionAnswers
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 def handlers(work: ReuseWork, sweep: VersionSweep, vfs: Vfs) -> dict[str, Handler]:
     """Methods by name."""
-    return {**VersionAnswers(work, sweep, vfs).handlers()}
+    return {**VersionAnswers(work, sweep, vfs).handlers(), **CacheAnswers(work).handlers()}
 
 
 __all__ = ["handlers"]

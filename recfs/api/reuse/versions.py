@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from recfs.api.asking import asking
-from recfs.core.upkeep.numbering import series
+from recfs.core.reuse.numbering import series
 from recfs.core.upkeep.versions import ANYWHERE, VersionRule
 from recfs.errors import InvalidArgument, NotADirectory
 from recfs.services.clearing.versions import Below

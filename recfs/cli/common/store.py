@@ -79,6 +79,7 @@ _LIVE_ONLY = {
             "versions_list",
             "versions_prune",
             *("derive", "derive_wait", "chunks_extract", "chunks_wait"),
+            *("cache_wait", "cache_release"),
         ),
         "this takes one; `recfs mount` starts it",
     ),
@@ -96,8 +97,8 @@ _WRITING = frozenset({"quota_set", "sweep_temp", "bucket_owner", "bucket_claim"}
     "recording_keep",
     "recording_set_expiry",
     "verify",
-    "next_version",
     "chunks",
+    *("next_version", "cache_get", "cache_put", "cache_stats", "cache_purge"),
 }
 
 

@@ -8,7 +8,7 @@ LOOKS: Final = frozenset({
     "events", "status", "stats", "stats_trend", "top", "settings", "quota_show", "user_list", "info", "ls_files",
     "recording_list", "recording_show", "sweep_list", "sweep_history", "sweep_wait", "queue", "route_explain",
     "trash_list", "watch_status", "verify_status", "verify_wait", "bucket_owner", "lifecycle_show", "drain",
-    "versions_list", "derive_wait", "chunks_wait",
+    "versions_list", "derive_wait", "chunks_wait", "cache_get", "cache_wait", "cache_stats",
 })  # fmt: skip
 """Methods that change nothing, and are no acts. Any other is one."""
 
@@ -18,12 +18,12 @@ METHODS: Final = LOOKS | CONTROL_OPS.keys()
 OPERATORS_ALONE: Final = frozenset({"stop", "upgrade", "upgraded"})
 """The end of the daemon is never for others to ask for."""
 
-OF_ASKER: Final = ("next_version",)
+OF_ASKER: Final = ("next_version", "cache_get", "cache_put", "cache_wait", "cache_release")
 """Methods that see and do what whoever asks may see and do on the mount, and nothing else."""
 
 GATEWAY_METHODS: Final = (
     "status", "stats", "quota_show", "user_list", "info", "ls_files", "recording_list", "recording_show", "events",
-    *OF_ASKER,
+    "cache_stats", *OF_ASKER,
 )  # fmt: skip
 """What a second socket offers unless it is told otherwise: questions that the catalogue alone answers, and what is done
 with the rights of whoever asks.

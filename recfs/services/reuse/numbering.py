@@ -14,11 +14,11 @@ from weakref import WeakValueDictionary
 import trio
 
 from recfs.core.model import Kind
-from recfs.core.upkeep.numbering import forgotten, last_given
+from recfs.core.reuse.numbering import forgotten, last_given
 from recfs.errors import Exists, NotADirectory, TryAgain
 
 if TYPE_CHECKING:
-    from recfs.core.upkeep.numbering import Series
+    from recfs.core.reuse.numbering import Series
     from recfs.fs.session import Session
     from recfs.state.tree import Tree
 

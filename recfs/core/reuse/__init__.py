@@ -1,0 +1,1 @@
+"""What makes two pieces of work the same, and versions different."""
