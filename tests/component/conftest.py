@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from recfs.catalogue import headroom
+from recfs.catalogue import headroom, migrations
 from recfs.stores import local
 from tests.conftest import LogGuard
-from tests.helpers import slow_catalogue, virtual_time
+from tests.helpers import new_catalogues, slow_catalogue, virtual_time
 
 from .build import Filesystem, filesystem, pattern
 from .watching import FILE, OTHER, Watched, watching
@@ -43,6 +43,17 @@ def small_reserves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "BALLAST_BYTES", 64 << 10)
     monkeypatch.setattr(headroom, "LOG_BYTES", 64 << 10)
     monkeypatch.setattr(headroom, "FILE_BYTES", 64 << 10)
+
+
+@pytest.fixture(autouse=True)
+def steps_of_new_catalogues(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new catalogue is a copy of one that went through all steps: thousands are made, and the steps take longest.
+
+    Tests about the steps, or about what may go wrong in them, are marked `all_steps`.
+    """
+    if request.node.get_closest_marker("all_steps"):
+        return
+    monkeypatch.setattr(migrations.steps, "apply", new_catalogues.copied(migrations.steps.apply))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -28,6 +28,8 @@ from tests.helpers.reports import answer_of
 
 from .build import Filesystem, filesystem
 
+pytestmark = pytest.mark.all_steps
+
 USER_DIRS = 1000
 FILES_EACH = 100
 

@@ -21,6 +21,8 @@ from recfs.catalogue.opening import open_catalogue
 from recfs.errors import CatalogueCorrupt, StoreError, StoreFull
 from tests.helpers.disks import disk
 
+pytestmark = pytest.mark.all_steps
+
 STORED = Path(__file__).with_name("catalogues")
 VERSIONS = sorted(path.stem for path in STORED.glob("*.sql"))
 EARLIER, NOW = VERSIONS[-2:]

@@ -18,7 +18,7 @@ from tests.helpers.reports import answer_of
 
 from .build import REC, filesystem
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.all_steps]
 
 SIZE_BYTES = 64 << 20
 FILE = f"{REC}/file"

@@ -20,6 +20,8 @@ from recfs.core.bounds import MAX_INT, MIN_TIME_NS
 from recfs.core.life import Cause, Life, Status
 from recfs.ports.rows import HOST, LocalCopy, Placement
 
+pytestmark = pytest.mark.all_steps
+
 STORED = Path(__file__).with_name("catalogues")
 """A dump of a catalogue, with some rows, as each version of recfs that had another schema made it."""
 FROZEN = {

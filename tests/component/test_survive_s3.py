@@ -7,7 +7,7 @@ are those of the disk and the catalogue while it works.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
 from tests.fake_object_store import FakeObjectStore
 
 from .build import OPERATOR, Filesystem, pattern
-from .curses import ERRORS, MARK, Curse, ids, methods, refused
+from .curses import ERRORS, MARK, Call, Cases, Curse, ids, methods, refused
 from .ending import daemon_of
 
 BAD = f"users/5/recordings/{MARK}"
@@ -296,9 +296,9 @@ async def struck(fs: Tiered, curse: Curse) -> None:
     await assert_reasons_are_told(fs)
 
 
-async def at_work(place: Path, owner: type, name: str, curse: Curse) -> None:
+async def at_work(place: Path, calls: Collection[Call], curse: Curse) -> None:
     """Strike a running file system."""
-    with curse.laid_on(owner, name):
+    with curse.on(calls):
         async with tiered(place) as fs:
             await struck(fs, curse)
             await healed(fs)
@@ -358,7 +358,7 @@ def test_every_method_is_struck() -> None:
 @pytest.mark.table
 async def test_one_object_at_work(place: Path, name: str, once: bool) -> None:
     curse = Curse(ERRORS[(NAMING.index(name) + once) % len(ERRORS)], once=once)
-    await at_work(place, Bucket, name, curse)
+    await at_work(place, [(Bucket, name)], curse)
     assert curse.hits
 
 
@@ -366,7 +366,7 @@ async def test_one_object_at_work(place: Path, name: str, once: bool) -> None:
 @pytest.mark.table
 async def test_all_objects_at_work(place: Path, name: str) -> None:
     curse = Curse(*ERRORS, mark="")
-    await at_work(place, Bucket, name, curse)
+    await at_work(place, [(Bucket, name)], curse)
     assert curse.hits >= len(ERRORS), "each of them"
 
 
@@ -433,7 +433,10 @@ async def test_one_file_ends_no_operators_command(place: Path, method: str) -> N
             assert here.count(False) == 1
 
 
+CASES = Cases(at_work, OTHERS)
+
+
 @pytest.mark.parametrize("call", OTHERS, ids=ids)
 @pytest.mark.table(2)
-async def test_the_disk_and_the_catalogue(place: Path, call: tuple[type, str]) -> None:
-    await at_work(place, *call, Curse(*ERRORS))
+async def test_the_disk_and_the_catalogue(place: Path, call: Call) -> None:
+    await CASES.run(place, call, Curse(*ERRORS))
