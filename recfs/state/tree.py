@@ -427,24 +427,25 @@ class Tree:
 
     def check_invariants(self) -> None:
         """Raise AssertionError when memory contradicts itself. For tests; walks everything loaded."""
-        for ino, node in self.nodes.items():
+        nodes = self.nodes
+        for ino, node in nodes.items():
+            parent = node.parent
             assert node.ino == ino, f"inode {ino}: loaded as {node.ino}"
             assert not node.unlinked, f"inode {ino}: unlinked but loaded"
-            assert node.parent.ino in self.nodes, f"T1: {node.path}: parent not loaded"
-            assert node.parent is node or node.parent.children.get(node.name) is node, f"T1: {node.path}"
-            if (
-                isinstance(node, DirNode)
-                and node.complete
-                and all(not isinstance(child, DirNode) or child.complete for child in node.children.values())
-            ):
+            assert parent.ino in nodes, f"T1: {node.path}: parent not loaded"
+            assert parent is node or parent.children.get(node.name) is node, f"T1: {node.path}"
+            if isinstance(node, DirNode) and node.complete:
                 rbytes = rfiles = 0
                 for child in node.children.values():
                     if isinstance(child, DirNode):
+                        if not child.complete:
+                            break
                         rbytes, rfiles = rbytes + child.rbytes, rfiles + child.rfiles
                     else:
                         rbytes += child.bytes if isinstance(child, FileNode) else 0
                         rfiles += 1
-                assert (rbytes, rfiles) == (node.rbytes, node.rfiles), f"T2: {node.path}"
+                else:
+                    assert (rbytes, rfiles) == (node.rbytes, node.rfiles), f"T2: {node.path}"
             if node.moved is not None:
                 assert self.locations.occupant(node.moved) is node, f"T4: {node.path}"
 

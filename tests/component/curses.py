@@ -104,7 +104,7 @@ class Witness(Curse):
 
 
 WITNESSED = 3
-"""How often a scenario is witnessed: some calls are made in one run and not in the next, for threads come in between."""
+"""How often a scenario is witnessed: some calls are made in one run and not in the next, as threads go."""
 
 
 class Cases:

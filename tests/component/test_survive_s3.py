@@ -287,9 +287,13 @@ async def struck(fs: Tiered, curse: Curse) -> None:
         await others_go_on(fs)
     else:
         await the_disk_goes_on(fs)
+        hits = None
         for _ in range(2 * len(ERRORS)):
             if curse.hits < len(ERRORS):
-                await fs.passes_s(600)
+                for _ in range(60):
+                    if hits is None or curse.hits == hits:  # at first, and while nobody has met the next error
+                        await fs.passes_s(10)
+                hits = curse.hits
                 fs.breaker.failed(Unreachable("no route"), probe=False)
                 await operate(fs, BAD)
     curse.armed = False
