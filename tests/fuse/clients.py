@@ -23,6 +23,9 @@ RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 AT_FDCWD = -100
 
+PYTHON = (sys.executable, "-S", "-E", "-c")
+"""A client that needs the standard library alone: to look for what else is installed takes half of its start."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -201,7 +204,7 @@ def python_client(script: str, *args: str | Path, timeout_s: float = 110.0) -> s
 
     For clients that may hang in a page fault (mmap), which no deadline inside this process could end.
     """
-    return output(sys.executable, "-c", script, *args, timeout_s=timeout_s)
+    return output(*PYTHON, script, *args, timeout_s=timeout_s)
 
 
 class Peer:

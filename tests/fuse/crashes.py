@@ -6,9 +6,9 @@ import contextlib
 import os
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
+from .clients import PYTHON
 from .harness import Mount
 
 
@@ -54,7 +54,7 @@ def fsync_directory(path: Path) -> None:
 
 def client(script: str, *args: str | Path) -> subprocess.Popen[str]:
     """Start a client that prints a line for everything the file system acknowledged."""
-    argv = [sys.executable, "-c", "import os, sys, hashlib\n" + script, *map(str, args)]
+    argv = [*PYTHON, "import os, sys, hashlib\n" + script, *map(str, args)]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import pytest
 from tests.component.consistency import assert_store
 from tests.helpers.disks import disk
 
-from .clients import need_root, pattern, sha256, sha256_of, state, wait_until
+from .clients import PYTHON, need_root, pattern, sha256, sha256_of, state, wait_until
 from .harness import BASE_CONFIG, Mount
 
 pytestmark = [pytest.mark.modeless, pytest.mark.slow, pytest.mark.timeout(90)]
@@ -95,7 +94,7 @@ def stopped(workspace: Path) -> Iterator[Mount]:
 def python(code: str, *arguments: Path) -> subprocess.Popen[str]:
     """A client that may hang."""
     return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
+        [*PYTHON, code, *map(str, arguments)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from .clients import PYTHON
 from .harness import Mount
 
 pytestmark = pytest.mark.modeless
@@ -33,7 +33,7 @@ print(open("file").read())
 
 def inside(script: str, folder: Path, name: str, depth: int) -> str:
     """Run a script that goes down *depth* times into *name*, in a process of its own."""
-    command = [sys.executable, "-c", script, str(folder), name, str(depth)]
+    command = [*PYTHON, script, str(folder), name, str(depth)]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.strip()
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .clients import as_user, errno_as_user, need_root, output, pattern, run, sha256, xattr
+from .clients import PYTHON, as_user, errno_as_user, need_root, output, pattern, run, sha256, xattr
 from .harness import Mount, errno_is
 
 pytestmark = pytest.mark.modes("auto", "off")
@@ -194,7 +193,7 @@ def test_replacing_a_shared_file_shows_through_at_once(thumbs: Path, shared: Pat
         "    data = open(path, 'rb').read()\n"
         "    print(size, hashlib.sha256(data).hexdigest(), flush=True)\n"
     )
-    reader = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    reader = subprocess.Popen([*PYTHON, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with reader:
         assert reader.stdin is not None
         assert reader.stdout is not None
@@ -341,7 +340,7 @@ def test_a_large_file_that_comes_to_be_shown_while_it_is_opened(thumbs: Path, sh
         name, source = thumbs / f"large{number}.png", shared / "source"
         source.write_bytes(LARGE)
         opener = subprocess.Popen(
-            [sys.executable, "-c", "import os,sys\nos.close(os.open(sys.argv[1], os.O_CREAT | os.O_RDWR))", name]
+            [*PYTHON, "import os,sys\nos.close(os.open(sys.argv[1], os.O_CREAT | os.O_RDWR))", name]
         )
         source.rename(shared / name.name)
         assert opener.wait(60) == 0

@@ -6,13 +6,12 @@ import errno
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from .clients import wait_until, xattr
+from .clients import PYTHON, wait_until, xattr
 from .harness import Mount
 
 pytestmark = pytest.mark.modes("auto", "off")
@@ -41,7 +40,7 @@ def endless(rec: Path) -> Path:
 
 def asking(path: Path) -> subprocess.Popen[str]:
     """A program that waits for its checksum."""
-    client = subprocess.Popen([sys.executable, "-c", ASK, path, str(errno.EINTR)], stdout=subprocess.PIPE, text=True)
+    client = subprocess.Popen([*PYTHON, ASK, path, str(errno.EINTR)], stdout=subprocess.PIPE, text=True)
     assert client.stdout is not None
     assert client.stdout.readline() == "begins\n"
     client.stdout.close()
@@ -97,7 +96,7 @@ def waiting_threads(pid: int) -> int:
 
 def test_hundreds_of_requests_that_wait_hold_up_nobody(mount: Mount, rec: Path, endless: Path) -> None:
     """Each keeps a task of the request loop: there are more of them than one user can fill."""
-    client = subprocess.Popen([sys.executable, "-c", MANY, endless], stdout=subprocess.PIPE, text=True)
+    client = subprocess.Popen([*PYTHON, MANY, endless], stdout=subprocess.PIPE, text=True)
     try:
         wait_until(lambda: waiting_threads(client.pid) == 300, "all of them wait")
         other = rec / "other"

@@ -9,13 +9,13 @@ import errno
 import os
 import random
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from .clients import (
+    PYTHON,
     RENAME_EXCHANGE,
     RENAME_NOREPLACE,
     pattern,
@@ -251,7 +251,7 @@ def test_the_last_close_of_dup_and_fork_seals(mount: Mount, rec: Path) -> None:
     os.close(fd)
     assert state(file) == "writing"
     child = subprocess.Popen(
-        [sys.executable, "-c", f"import os; input(); os.write({copy}, b'child'); os.close({copy})"],
+        [*PYTHON, f"import os; input(); os.write({copy}, b'child'); os.close({copy})"],
         stdin=subprocess.PIPE,
         pass_fds=[copy],
     )

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from .clients import need_root, pattern, state
+from .clients import PYTHON, need_root, pattern, state
 from .harness import Mount
 
 CONTENT = pattern(300_000, seed=1)
@@ -47,9 +46,7 @@ def test_a_program_that_is_killed(mount: Mount, rec: Path, call: str) -> None:
     (rec / "old").write_bytes(CONTENT)
     mount.drain()
     user = rec.parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, call, str(rec), str(user)], input=CONTENT, timeout=60, check=False
-    )
+    done = subprocess.run([*PYTHON, SCRIPT, call, str(rec), str(user)], input=CONTENT, timeout=60, check=False)
     assert done.returncode == -signal.SIGKILL
     mount.drain()
     names = sorted(os.listdir(rec))

@@ -7,13 +7,12 @@ import ctypes
 import errno
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from .clients import need_root, pattern, run, sha256, sha256_of, skip, state, wait_until, xattr
+from .clients import PYTHON, need_root, pattern, run, sha256, sha256_of, skip, state, wait_until, xattr
 from .harness import Mount, errno_is, lazy_unmount
 
 KIB = 1 << 10
@@ -418,7 +417,7 @@ def test_a_client_killed_while_it_copies(store: Mount, background: list[subproce
         "for number in range(10**6):\n"
         "    os.copy_file_range(source, target, 64 << 20, 0, 0)\n"
     )
-    client = subprocess.Popen([sys.executable, "-c", script, rec / "from", rec / "to"])
+    client = subprocess.Popen([*PYTHON, script, rec / "from", rec / "to"])
     background.append(client)
     wait_until(lambda: (rec / "to").exists() and (rec / "to").stat().st_size == 64 * MIB, "it has copied once")
     client.kill()

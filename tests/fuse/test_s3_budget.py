@@ -6,13 +6,12 @@ import contextlib
 import errno
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .clients import pattern, sha256, sha256_of, state, wait_until, xattr
+from .clients import PYTHON, pattern, sha256, sha256_of, state, wait_until, xattr
 from .harness import Mount, errno_is, sizes_below
 from .s3 import GET, MIB, S3, evict, s3, settle
 
@@ -131,7 +130,7 @@ for number in range(int(sys.argv[2])):
 
 def writer(rec: Path, count: int) -> subprocess.Popen[str]:
     """A program that writes files of 1 MiB, and tells of each."""
-    argv = [sys.executable, "-c", _WRITER, str(rec), str(count)]
+    argv = [*PYTHON, _WRITER, str(rec), str(count)]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
 
 

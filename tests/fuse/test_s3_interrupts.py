@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .clients import pattern, run, state, wait_until
+from .clients import PYTHON, pattern, run, state, wait_until
 from .harness import Mount
 from .s3 import GET, MIB, S3, Gate, s3, settle
 
@@ -42,7 +41,7 @@ def waiting(s3: S3, store: Mount, path: Path, what: str) -> Iterator[tuple[subpr
     settle(store, path)
     with s3.holding(GET) as gate:
         code = f"import os,sys\npath = sys.argv[1]\n{what}"
-        client = subprocess.Popen([sys.executable, "-c", code, path], stderr=subprocess.DEVNULL)
+        client = subprocess.Popen([*PYTHON, code, path], stderr=subprocess.DEVNULL)
         wait_until(lambda: gate.waiting, "S3 is asked")
         try:
             yield client, gate
@@ -68,7 +67,7 @@ def test_a_second_reader_of_a_file_that_stalls_is_killed_at_once(s3: S3, store: 
     path = rec / "file"
     with waiting(s3, store, path, READ) as (first, gate):
         code = f"import os,sys\npath = sys.argv[1]\n{READ}"
-        second = subprocess.Popen([sys.executable, "-c", code, path])
+        second = subprocess.Popen([*PYTHON, code, path])
         wait_until(lambda: [file["readers"] for file in store.status()["open_files"]] == [2], "both have it open")
         second.kill()
         try:
@@ -105,7 +104,7 @@ def test_the_read_ahead_of_one_user_keeps_nobody_from_local_files(s3: S3, store:
     )
     with s3.holding(GET) as gate:
         client = subprocess.Popen(
-            [sys.executable, "-c", f"import os,sys\npath = sys.argv[1]\n{ahead}", rec / "far"],
+            [*PYTHON, f"import os,sys\npath = sys.argv[1]\n{ahead}", rec / "far"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
         try:
@@ -127,7 +126,7 @@ def test_attributes_and_emptying_ask_s3_nothing(s3: S3, store: Mount, rec: Path)
     settle(store, path)
     with s3.holding(GET) as gate:
         for call in ("chmod(path, 0o600)", "utime(path, (1, 1))", "chown(path, 0, 0)", "truncate(path, 0)"):
-            run(sys.executable, "-c", f"import os,sys\npath = sys.argv[1]\nos.{call}", path, timeout_s=20)
+            run(*PYTHON, f"import os,sys\npath = sys.argv[1]\nos.{call}", path, timeout_s=20)
         assert gate.waiting == 0
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from recfs.fuse.mounting import is_stuck
 
-from .clients import wait_until
+from .clients import PYTHON, wait_until
 from .harness import BASE_CONFIG, Mount
 
 pytestmark = [pytest.mark.modeless, pytest.mark.slow, pytest.mark.timeout(90)]
@@ -50,7 +49,7 @@ def test_the_next_start_frees_a_killed_daemon_and_those_who_wait_for_it(store: M
     killed = store.process
     assert killed is not None
     pid = killed.pid
-    with subprocess.Popen([sys.executable, "-c", "import os, sys; os.mkdir(sys.argv[1])", rec / "held"]) as client:
+    with subprocess.Popen([*PYTHON, "import os, sys; os.mkdir(sys.argv[1])", rec / "held"]) as client:
         wait_until(lambda: _waits_in_the_kernel(pid), "the notification waits for the directory")
         killed.kill()
         wait_until(lambda: is_stuck(pid), "only threads of it are left")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from .clients import output, pattern, run, sha256, sha256_of, snapshot, state, xattr
+from .clients import PYTHON, output, pattern, run, sha256, sha256_of, snapshot, state, xattr
 from .harness import Mount
 
 pytestmark = pytest.mark.modes("auto", "off")
@@ -184,7 +183,7 @@ def test_sqlite_with_concurrent_processes(rec: Path) -> None:
         "    db.execute('commit')\n"
     )
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda n: run(sys.executable, "-c", script, database, str(n)), range(4)))
+        list(pool.map(lambda n: run(*PYTHON, script, database, str(n)), range(4)))
     check = sqlite3.connect(database)
     assert check.execute("select count(*), count(distinct who) from hit").fetchone() == (200, 4)
     assert check.execute("pragma integrity_check").fetchone() == ("ok",)
@@ -242,7 +241,7 @@ def test_sixteen_parallel_writers(mount: Mount, rec: Path) -> None:
         "    for at in range(0, len(data), 32_768):\n"
         "        stream.write(data[at:at + 32_768])\n"
     )
-    writers = [subprocess.Popen([sys.executable, "-c", script, str(rec / f"file{n}"), str(n)]) for n in range(16)]
+    writers = [subprocess.Popen([*PYTHON, script, str(rec / f"file{n}"), str(n)]) for n in range(16)]
     assert [w.wait(60) for w in writers] == [0] * 16
     for n in range(16):
         assert xattr(rec / f"file{n}", "sha256") == sha256(pattern(2_000_000, seed=n)), f"writer {n}"
