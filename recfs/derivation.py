@@ -39,7 +39,16 @@ class Derivation:
 
     work: MediaWork
     programs: Programs
-    rooms: Rooms
+    sources: Sources
+
+    def reconfigure(self, config: Config) -> None:
+        """Go on with another configuration, from the next product and the next plan on. Atomic."""
+        self.work.deriving.rules = config.derive
+        self.work.chunking.defaults = config.chunks.options()
+        self.work.chunking.threshold_s = config.chunks.threshold
+        self.programs.timeout_s = config.deriving.timeout
+        self.programs.max_output = config.deriving.max_output
+        self.sources.max_fetch = config.deriving.max_fetch
 
     def sweeps(self) -> list[Sweep[Any, Any]]:
         """What is looked at now and then."""
@@ -58,10 +67,10 @@ def build(
     threads = trio.CapacityLimiter(THREADS)
     bounds, rooms = config.deriving, Rooms(store.private)
     rooms.clear()
-    programs = Programs(Runner(bounds.jobs), bounds.timeout, bounds.max_output)
+    programs = Programs(Runner(bounds.jobs), vfs.files.space.left, bounds.timeout, bounds.max_output)
     sources = Sources(vfs, files, sessions, rooms, threads, max_fetch=bounds.max_fetch)
     placing = Placing(vfs, sessions, threads)
-    making = Making(vfs.tree, books, sources, programs, rooms, placing)
+    making = Making(vfs.tree, books, sources, programs, rooms, placing, threads)
     deriving = Deriving(
         vfs, books, reports, making, placing, programs, config.derive, jobs=bounds.jobs, every_s=bounds.every
     )
@@ -70,7 +79,7 @@ def build(
         vfs, books, sources, programs, rooms, placing, config.chunks.options(),
         threshold_s=config.chunks.threshold, jobs=bounds.jobs,
     )  # fmt: skip
-    return Derivation(MediaWork(deriving, chunking), programs, rooms)
+    return Derivation(MediaWork(deriving, chunking), programs, sources)
 
 
 __all__ = ["Derivation", "build"]

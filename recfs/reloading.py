@@ -41,6 +41,8 @@ WHILE_RUNNING: Final = frozenset(
         *("notify.command", "notify.events", "notify.timeout", "notify.per_minute", "notify.most_events"),
         *("scrub.rate", "scrub.window", "scrub.period", "route", "upload.settle"),
         *("cache.max_size", "cache.read_ahead_max", "cache.fetch_whole_below"),
+        *("derive", "deriving.timeout", "deriving.max_output", "deriving.max_fetch"),
+        *("chunks.threshold", "chunks.length", "chunks.overlap", "chunks.silences"),
         *("metrics.users", "prices.currency", "prices.per_gib_month"),
         *("lifecycle.abort_multipart", "lifecycle.transitions"),
     }
@@ -225,6 +227,7 @@ class Reloading:
             if isinstance(parts.backing_files.remote, BytesInS3):
                 parts.backing_files.remote.fetch_whole_below = config.cache.fetch_whole_below
             parts.tier.copies.request_eviction()  # the budget may be a smaller one
+        parts.derivation.reconfigure(config)
         parts.observing.reconfigure(config)
         self._answers.reconfigure(settings)
         if self.looking is not None:

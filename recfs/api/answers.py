@@ -173,6 +173,7 @@ class Answers:
             "s3": s3,
             "verification": self.work.upkeep.verifications.as_json(),
             "scrub": scrub.as_json() if (scrub := self.work.upkeep.scrub) is not None else None,
+            "deriving": self.work.media.deriving.as_json(),
             **self.observing.as_json(),
             "set_aside": self.vfs.behind.problems.as_json(),
             "problems": self._problems()

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 
 import trio
@@ -15,12 +15,9 @@ import trio
 from recfs import derivation
 from recfs.core.media.derived import Product
 from recfs.errors import MediaUnavailable
-from recfs.media.runner import Ended, Outcome
+from recfs.media.runner import Ended, Limits, Outcome
 
 from .build import Filesystem, pattern
-
-if TYPE_CHECKING:
-    from recfs.media.runner import Limits
 
 REC = "users/5/recordings/142"
 SOURCE = f"{REC}/source.mp4"
@@ -47,6 +44,8 @@ class FakeRunner:
         self.most = self._now = 0
         """How many have run at the same time."""
         self.silences = ""
+        self.limits = Limits()
+        """Of the last ffmpeg."""
 
     async def program(self, name: str) -> object:
         """Whether it is there."""
@@ -64,6 +63,7 @@ class FakeRunner:
             told = {"format": {"duration": str(self.duration_s)}, "streams": self.streams}
             return Outcome(Ended.WELL, json.dumps(told).encode(), "", 0)
         self.runs.append([*arguments])
+        self.limits = limits
         self._now += 1
         self.most = max(self.most, self._now)
         await self.meanwhile()

@@ -12,7 +12,7 @@ import trio
 from recfs.errors import Busy, InvalidArgument, IsADirectory, NotFound
 from recfs.media.runner import Ended
 
-from .build import pattern
+from .build import pattern, until
 from .making import REC, SOURCE, Maker, making
 
 SETTINGS: dict[str, Any] = {"chunks": {"threshold": 60, "length": 30}, "deriving": {"jobs": 2}}
@@ -153,6 +153,7 @@ async def test_a_death_half_way_is_gone_on_with(made: Maker) -> None:
         told = await made.work.chunking.wait(told["ino"], 1.0)
     await made.die()
     made.runner.meanwhile = trio.lowlevel.checkpoint
+    await until(lambda: "processing" not in made.fs.rows("select status from chunk"))
     told = await made.work.chunking.plan(SOURCE)
     assert sorted(statuses(told)) == ["completed"] * 3 + ["pending"]
     assert made.rooms() == []

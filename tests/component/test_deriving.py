@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import trio
 
+from recfs.config import Config
+from recfs.core.media.derived import Product
 from recfs.errors import InvalidArgument
 from recfs.fs.attributes import Changes
 
@@ -228,3 +230,51 @@ async def test_a_link_that_leads_elsewhere_is_not_followed(made: Maker) -> None:
     (state,) = await made.derive()
     assert (state["status"], "no directory" in state["reason"]) == ("failed", True)
     assert await fs.names("users/6/recordings/1/elsewhere") == []
+
+
+SHOWN: dict[str, Any] = ONE | {
+    "fallback": [{"pattern": "users/*/recordings/*/assets/thumbnail.png", "target": "shared/thumbnails/none.png"}]
+}
+
+
+@pytest.mark.parametrize("settings", [SHOWN], indirect=True)
+async def test_the_shared_thumbnail_is_shown_until_there_is_one(made: Maker) -> None:
+    fs = made.fs
+    await fs.write("shared/thumbnails/none.png", b"none yet")
+    await fs.mkdirs(f"{REC}/assets")
+    await fs.drain()
+    made.runner.missing = "ffmpeg is not on the daemon's PATH: install ffmpeg"
+    assert [each["status"] for each in await made.derive()] == ["pending"]
+    assert await fs.read(THUMBNAIL) == b"none yet"
+    made.runner.missing = ""
+    assert [each["status"] for each in await made.derive()] == ["completed"]
+    assert (await fs.read(THUMBNAIL)).startswith(b"made of ")
+    assert (await made.ask())[0]["step"] == "done"
+    assert await fs.read("shared/thumbnails/none.png") == b"none yet"
+
+
+async def test_how_far_a_program_is_can_be_asked_while_it_runs(made: Maker) -> None:
+    shares: list[float | None] = []
+    key = ((await made.fs.node(REC)).ino, Product.THUMBNAIL)
+
+    async def look() -> None:
+        (room,) = made.rooms()
+        for text in (None, "out_time_us=N/A\n", "out_time_us=1000000\nprogress=continue\nout_time_us=25000000\n"):
+            if text is not None:
+                (room / "progress").write_text(text)
+            told = await made.work.deriving.state_of(*key)
+            assert told["status"] == "processing"
+            shares.append(told["share"])
+
+    made.runner.meanwhile = look
+    await made.derive()
+    assert shares == [0.0, 0.0, 0.25]
+    assert (await made.work.deriving.state_of(*key))["share"] is None
+
+
+async def test_another_configuration_holds_from_the_next_product_on(made: Maker) -> None:
+    settings = {"root": made.fs.root, "derive": [{"make": "audio"}], "deriving": {"timeout": 5, "max_output": "2 MiB"}}
+    made.fs.parts.derivation.reconfigure(Config.model_validate(settings))
+    assert [each["path"] for each in await made.ask(dry_run=True)] == [f"{REC}/audio.mp3"]
+    await made.derive()
+    assert (made.runner.limits.timeout_s, made.runner.limits.file_bytes) == (5.0, 2 << 20)

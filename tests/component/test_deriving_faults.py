@@ -54,7 +54,7 @@ async def test_without_ffmpeg_it_waits_and_runs_when_it_is_there(made: Maker) ->
     await trio.sleep(61)
     await later(made, 61)
     assert await made.status() == ("completed", "")
-    assert made.work.deriving.as_json()["missing"] == ""
+    assert made.work.deriving.as_json()["missing"] is None
     await assert_nothing_left(made)
 
 
@@ -273,3 +273,21 @@ async def test_a_death_at_any_step_leaves_a_whole_product_or_none(
         assert pattern(9000, 1)[:20] in await fs.read(THUMBNAIL)
         assert len(await fs.names(f"{REC}/assets")) == 3
         await assert_nothing_left(made)
+
+
+async def test_a_full_disk_is_not_filled_further(made: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    fs, programs = made.fs, made.fs.parts.derivation.programs
+    monkeypatch.setattr(programs, "room", lambda: 100)
+    (state,) = await made.derive()
+    assert (state["status"], state["reason"]) == ("pending", "nothing is made while the disk is down to min_free")
+    assert made.runner.runs == []
+    monkeypatch.setattr(programs, "room", lambda: 3 << 20)
+    made.runner.ended = Ended.TOO_MUCH
+    await later(made, FIRST_RETRY_S)
+    assert made.runner.limits.file_bytes == 3 << 20
+    status, reason = await made.status()
+    assert (status, reason.startswith("3 MiB above min_free have not been enough")) == ("pending", True)
+    made.runner.ended = Ended.WELL
+    await later(made, 2 * FIRST_RETRY_S)
+    assert await made.status() == ("completed", "")
+    assert await fs.exists(THUMBNAIL)

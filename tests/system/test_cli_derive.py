@@ -18,7 +18,7 @@ AUDIO = ASKED | {"product": "audio", "path": f"{REC}/audio.mp3", "step": "keep",
 
 def state(status: str, reason: str = "") -> dict[str, Any]:
     """Of the thumbnail."""
-    return {"folder": 3, "product": "thumbnail", "status": status, "reason": reason}
+    return {"folder": 3, "product": "thumbnail", "status": status, "reason": reason, "share": 0.25}
 
 
 def deriving(root: Path, asked: list[dict[str, Any]], *states: dict[str, Any]) -> FakeDaemon:

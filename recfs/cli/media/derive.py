@@ -14,6 +14,8 @@ from recfs.cli.common.progress import ProgressLine
 from recfs.cli.common.store import Store, locate
 
 _POLL_S = 2.0
+_NAMED = 4
+"""So many of those that are being made are named."""
 _PRODUCTS = ("thumbnail", "audio", "waveform", "sprite", "hls")
 _EXITS = {ExitCode.PROBLEMS: "something could not be made; it is named, with the reason"}
 _EXAMPLE = """
@@ -80,6 +82,7 @@ def _follow(store: Store, told: list[dict[str, Any]], *, quiet: bool) -> None:
         )
         for each, answer in zip(left, answers, strict=True):
             each["status"], each["reason"] = answer["status"] or "gone", answer["reason"]
+            each["share"] = answer["share"]
         # What is pending with a reason waits: for a program, for its source, or for its next try.
         left = [
             each
@@ -88,9 +91,18 @@ def _follow(store: Store, told: list[dict[str, Any]], *, quiet: bool) -> None:
         ]
         if not quiet and left:
             done = len(told) - len(left)
-            running = sum(each["status"] == "processing" for each in left)
-            line.show(f"{done:,} of {output.number_of(len(told), 'product')} done, {running:,} being made")
+            line.show(f"{done:,} of {output.number_of(len(told), 'product')} done{_under_way(left)}")
     line.clear()
+
+
+def _under_way(left: list[dict[str, Any]]) -> str:
+    """Return what is being made, and how far each is as far as anybody knows."""
+    told = [
+        each["product"] + (f" {each['share']:.0%}" if each["share"] is not None else "")
+        for each in left
+        if each["status"] == "processing"
+    ]
+    return f", {', '.join(told[:_NAMED])} being made" if told else ""
 
 
 def _tell(invocation: Invocation, told: list[dict[str, Any]], *, dry_run: bool) -> None:

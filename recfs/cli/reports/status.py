@@ -91,6 +91,9 @@ _FIELDS = {
         "how many files were found corrupt, repaired, unreadable, or read wrong once (flaky) since the daemon's start"
     ),
     "scrub, `scrub`": "how far the background verification is (`[scrub]`); `null` where the configuration has none",
+    "products, `deriving`": (
+        "how many products of recordings (`[[derive]]`) wait and are being made, and which program is missing for that"
+    ),
     "inodes cached, `inodes_cached`": "files and directories in memory",
     "problem, `problems`": (
         "what cannot be written, moved or committed and is tried again every second; bytes the last start could not "
@@ -275,6 +278,10 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
         facts.append(("found", Text(f"{told}, since the start of the daemon", style="yellow")))
     if result.get("scrub"):
         facts.append(("scrub", scrub_line(result["scrub"])))
+    if found := {word: each for word, each in (result.get("deriving") or {}).items() if each}:
+        missing = f": {output.show_name(found.pop('missing'))}" if "missing" in found else ""
+        counts = ", ".join(f"{count:,} {word}" for word, count in found.items())
+        facts.append(("products", Text(f"{counts}{missing}", style="yellow" if missing else "")))
     if result.get("clock"):
         facts.append(("clock", Text(f"it was {result['clock']}; nothing waits longer or goes earlier", style="yellow")))
     if result.get("inodes_cached") is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Final, NamedTuple
 
 from recfs.core.media.derived import DeriveRule, Product
@@ -60,6 +61,15 @@ def _span(seconds: object) -> int:
     except ValueError:
         return 0
     return round(found * 1000) if 0 < found <= MAX_DURATION_S else 0
+
+
+_DONE: Final = re.compile(r"^out_time_us=([0-9]{1,18})$", re.MULTILINE)
+
+
+def progress_in(text: str) -> int:
+    """Read how far ffmpeg says that it is (-progress, ffmpeg(1)), in milliseconds: what it said last, or 0."""
+    found = _DONE.findall(text)
+    return int(found[-1]) // 1000 if found else 0
 
 
 class Recipe(NamedTuple):
@@ -201,6 +211,7 @@ __all__ = [
     "grid",
     "lacks",
     "playlist",
+    "progress_in",
     "recipe",
     "scrubbing",
     "silence_recipe",

@@ -194,9 +194,12 @@ class Deriving(Subscriber):
         kept = {each.product: each for each in await self._books.derived(folder)}
         record = self._open.get(key) or kept.get(key[1])
         if record is None:
-            return {"folder": folder, "product": product.value, "status": None, "reason": "its source is gone"}
-        status = Status.PROCESSING if key in self._busy else record.status
-        return {"folder": folder, "product": product.value, "status": status.value, "reason": record.reason}
+            answer = {"status": None, "reason": "its source is gone"}
+        else:
+            status = Status.PROCESSING if key in self._busy else record.status
+            answer = {"status": status.value, "reason": record.reason}
+        share = await self._making.share(folder, product)
+        return {"folder": folder, "product": product.value, "share": share, **answer}
 
     async def wait(self, keys: Sequence[Key], timeout_s: float) -> list[dict[str, Any]]:
         """Wait until something becomes of one of these products, or for *timeout_s*; then tell of all of them."""
@@ -206,7 +209,8 @@ class Deriving(Subscriber):
 
     def as_json(self) -> dict[str, Any]:
         """For `recfs status`. Atomic."""
-        return {"pending": len(self._open) - len(self._busy), "processing": len(self._busy), "missing": self._missing}
+        counts = {"pending": len(self._open) - len(self._busy), "processing": len(self._busy)}
+        return counts | {"missing": self._missing or None}
 
     # --- the sweep -----------------------------------------------------------------------------------------------
 

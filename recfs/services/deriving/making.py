@@ -13,9 +13,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import trio
+
 from recfs.core.media.derived import Product, Status, companion, principal
 from recfs.core.media.recipes import MEDIA, PRINCIPAL, grid, lacks, playlist, recipe, scrubbing
 from recfs.fs.caller import may_grow
+from recfs.services.deriving.programs import done_ms
 from recfs.services.deriving.reasons import Gone, Unmade
 from recfs.state.nodes import DirNode
 from recfs.state.walk import file_at
@@ -42,7 +45,14 @@ class Making:
     """Makes products."""
 
     def __init__(
-        self, tree: Tree, books: DerivedBooks, sources: Sources, programs: Programs, rooms: Rooms, placing: Placing
+        self,
+        tree: Tree,
+        books: DerivedBooks,
+        sources: Sources,
+        programs: Programs,
+        rooms: Rooms,
+        placing: Placing,
+        threads: trio.CapacityLimiter,
     ) -> None:
         self._tree = tree
         self._books = books
@@ -50,6 +60,16 @@ class Making:
         self._programs = programs
         self._rooms = rooms
         self._placing = placing
+        self._threads = threads
+        self._rooms_of: dict[tuple[int, Product], tuple[Path, int]] = {}
+        """Where the program for a product writes, and how long the source is (ms)."""
+
+    async def share(self, folder: int, product: Product) -> float | None:
+        """How much of a product its program has done, from 0 to 1; None: none runs, or nobody knows."""
+        room, duration_ms = self._rooms_of.get((folder, product), (None, 0))
+        if room is None or duration_ms <= 0:
+            return None
+        return min(1.0, await trio.to_thread.run_sync(done_ms, room, limiter=self._threads) / duration_ms)
 
     async def place_of(self, record: Derived) -> tuple[DirNode, FileNode]:
         """The recording and the source. Raises Gone where the one is not in the other any more."""
@@ -82,7 +102,12 @@ class Making:
             if missing := lacks(rule.product, facts):
                 raise Unmade(missing)
             with self._rooms.room(self._programs.identity) as room:
-                await self._programs.write(source.fd, recipe(rule, facts), room)
+                key = (record.folder, record.product)
+                self._rooms_of[key] = room, facts.duration_ms
+                try:
+                    await self._programs.write(source.fd, recipe(rule, facts), room)
+                finally:
+                    del self._rooms_of[key]
                 source.check()
                 files = await self._copied(record, rule, node, facts, room)
             source.check()

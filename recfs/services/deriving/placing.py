@@ -99,7 +99,7 @@ class Placing:
         return Made(os.path.basename(path), node.ino, node.sha256)
 
     async def there(self, folder: DirNode, name: str) -> Made | None:
-        """The file that lies in the place of a product, as it is now; None: nothing does.
+        """The file that lies in the place of a product, as it is now; None: nothing does, or a shared one is shown.
 
         What cannot be one that recfs made, because it is no file or is being written, has no checksum.
         """
@@ -108,7 +108,7 @@ class Placing:
             stat = await self._sessions.of(_ROOT).stat(os.fsencode(path), follow_link=False)
         except (NotFound, NotADirectory):
             return None
-        return Made(name, stat.ino, stat.sha256 or b"")
+        return None if stat.is_shared else Made(name, stat.ino, stat.sha256 or b"")
 
     async def move(
         self, session: Session, job: str, made: Made, folder: DirNode, name: str, ours: Collection[Made]

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from recfs.core.media.formats import as_words, reading
-from recfs.core.media.recipes import ASKED, facts_of
+from recfs.core.media.recipes import ASKED, facts_of, progress_in
+from recfs.core.units import format_size
+from recfs.errors import OutOfSpace
 from recfs.media.runner import INPUT, Ended, Limits
 from recfs.services.deriving.reasons import Unmade
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from recfs.core.media.recipes import Facts, Recipe
@@ -23,6 +26,11 @@ LOOKING: Final = Limits()
 """Of ffprobe."""
 THREADS: Final = 2
 """Of each ffmpeg."""
+LEAST_BYTES: Final = 1 << 20
+"""With less room than that nothing is run."""
+PROGRESS: Final = "progress"
+"""The file in which ffmpeg says how far it is (-progress, ffmpeg(1))."""
+_TOLD_BYTES: Final = 1024
 _ENDS: Final = {
     Ended.OUT_OF_TIME: "it took longer than deriving.timeout",
     Ended.OUT_OF_CPU: "it took longer than deriving.timeout",
@@ -35,6 +43,8 @@ class Programs:
     """What runs them."""
 
     runner: Runner
+    room: Callable[[], int]
+    """How many bytes of the disk programs may fill just now."""
     timeout_s: float
     max_output: int
 
@@ -58,21 +68,43 @@ class Programs:
             raise Unmade(f"ffprobe gave no answer: {error}") from error
 
     async def write(self, source: int, recipe: Recipe, room: Path) -> None:
-        """Have ffmpeg do what a recipe says. Raises Unmade, MediaUnavailable, OSError."""
+        """Have ffmpeg do what a recipe says. Raises Unmade, MediaUnavailable, OutOfSpace or OSError."""
+        left = self.room()
+        if left < LEAST_BYTES:
+            raise OutOfSpace("nothing is made while the disk is down to min_free")
         arguments = [
-            "-v", "error", "-nostdin", "-nostats", *recipe.before, *as_words(reading()), "-i", INPUT,
+            "-v", "error", "-nostdin", "-nostats", "-progress", f"file:{PROGRESS}",
+            *recipe.before, *as_words(reading()), "-i", INPUT,
             "-threads", str(THREADS), "-filter_threads", str(THREADS), *recipe.after,
         ]  # fmt: skip
         limits = Limits(
             timeout_s=self.timeout_s, cpu_s=max(1, round(self.timeout_s * THREADS)), memory_bytes=MEMORY_BYTES,
-            file_bytes=self.max_output,
+            file_bytes=min(self.max_output, left),
         )  # fmt: skip
         fd = os.open(room, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             outcome = await self.runner.run("ffmpeg", arguments, source, limits, workspace_fd=fd)
         finally:
             os.close(fd)
+        if outcome.ended is Ended.TOO_MUCH and left < self.max_output:
+            raise OutOfSpace(f"{format_size(left)} above min_free have not been enough for what ffmpeg writes")
         _require_well(outcome, "ffmpeg")
+
+
+def done_ms(room: Path) -> int:
+    """How much of the source the ffmpeg that writes there has done, in milliseconds; 0: nobody knows."""
+    try:
+        # What a confined program left there: no link of its making is followed, no pipe waited for.
+        fd = os.open(room / PROGRESS, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        told = os.pread(fd, _TOLD_BYTES, max(0, os.fstat(fd).st_size - _TOLD_BYTES))
+    except OSError:
+        return 0
+    finally:
+        os.close(fd)
+    return progress_in(told.decode("ascii", "replace"))
 
 
 def _require_well(outcome: Outcome, name: str) -> None:
@@ -84,4 +116,4 @@ def _require_well(outcome: Outcome, name: str) -> None:
     raise Unmade(_ENDS.get(outcome.ended) or f"{name}: {said[-1] if said else f'exit code {outcome.code}'}")
 
 
-__all__ = ["Programs"]
+__all__ = ["Programs", "done_ms"]
