@@ -59,6 +59,7 @@ from recfs.services.meter import Meter
 from recfs.services.queue_changes import QueueChanges
 from recfs.services.recount import Recount
 from recfs.services.reuse import processing
+from recfs.services.reuse.dedupe import Dedupe
 from recfs.services.reuse.numbering import Numbering
 from recfs.services.run_history import RunHistory
 from recfs.services.sweeps import Sweeps
@@ -393,7 +394,10 @@ async def _build(
     made = derivation.build(config, vfs, store, files_here, sessions, catalogue, reports)
     timekeeper = Timekeeper(clock, behind)
     in_effect = upkeep.InEffect(config)
-    reuse = _reuse(config, store, tree, sessions, operators, space)
+    reuse = ReuseWork(
+        sessions, operators, frozenset(config.processing_cache.writers), Numbering(tree),
+        _processing_cache(config, store, tree, space), Dedupe(tree, reports, files_here),
+    )  # fmt: skip
     sweeps = (
         *Housekeeper(tree, catalogue, space, counting).sweeps(), Meter(modes).sweep(), timekeeper.sweep(),
         *care.sweeps(), *made.sweeps(), *told.sweeps(), reuse.processing.sweep(),
@@ -419,17 +423,16 @@ async def _build(
     )  # fmt: skip
 
 
-def _reuse(
-    config: Config, store: LocalStore, tree: Tree, sessions: Sessions, operators: frozenset[int], space: DiskReserve
-) -> ReuseWork:  # fmt: skip
-    """What saves work: numbers of versions, and results of processing."""
+def _processing_cache(
+    config: Config, store: LocalStore, tree: Tree, space: DiskReserve
+) -> processing.ProcessingCache:  # fmt: skip
     section = config.processing_cache
     settings = processing.Settings(
         section.enabled, section.max_size, section.max_entry, section.lifetimes(), section.sweep_interval
     )  # fmt: skip
-    books = ProcessingStore(store.private / "processing.db")
-    cache = processing.ProcessingCache(books, tree.clock, settings, space.admit)
-    return ReuseWork(sessions, operators, frozenset(section.writers), Numbering(tree), cache)
+    return processing.ProcessingCache(
+        ProcessingStore(store.private / "processing.db"), tree.clock, settings, space.admit
+    )  # fmt: skip
 
 
 def _unhashed(snapshot: Snapshot) -> tuple[int, int]:

@@ -40,6 +40,7 @@ WHILE_RUNNING: Final = frozenset(
         *("audit.reads", "audit.file_size", "audit.rotate", "audit.keep", "audit.most"),
         *("notify.command", "notify.events", "notify.timeout", "notify.per_minute", "notify.most_events"),
         *("scrub.rate", "scrub.window", "scrub.period", "route", "upload.settle"),
+        *("upload.copy_identical", "upload.copy_min_size"),
         *("cache.max_size", "cache.read_ahead_max", "cache.fetch_whole_below"),
         *("derive", "deriving.timeout", "deriving.max_output", "deriving.max_fetch"),
         *("chunks.threshold", "chunks.length", "chunks.overlap", "chunks.silences"),

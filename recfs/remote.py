@@ -103,6 +103,7 @@ def tier_settings(config: Config) -> TierSettings:
         read_ahead_max=config.cache.read_ahead_max,
         settle_s=config.upload.settle,
         retention_s=config.trash.retention,
+        copy_from_bytes=config.upload.copy_min_size if config.upload.copy_identical else None,
         policy=config.policy(),
     )
 

@@ -254,10 +254,11 @@ class FakeObjectStore:
         *,
         meta: ObjectMeta | None = None,
         if_match: str | None = None,
+        fresh: bool = False,
         cancel: Cancel | None = None,
     ) -> ObjectInfo:
         """As the port says."""
-        if src == dst and meta is None:
+        if src == dst and (meta is None or fresh):
             raise ValueError("a copy onto itself changes nothing without meta")
         with self._call("copy", src):
             found = self._existing(src)
@@ -271,6 +272,8 @@ class FakeObjectStore:
             if meta is None:
                 made = replace(found, tags=dict(found.tags), modified_ns=self._now())
                 self._objects[checked(dst)] = made
+            elif fresh:
+                made = self._store(dst, found.data, md5(found.data), meta)
             else:
                 made = self._store(dst, found.data, md5(found.data), meta, found)
                 made.metadata = {**found.metadata, **known}

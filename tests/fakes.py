@@ -377,6 +377,10 @@ class MemoryCatalogue:
         """By key."""
         return next((held.ino for held in self._objects.values() if held.key == key and held.ino != but), None)
 
+    async def objects_of(self, sha256: bytes, but: int, limit: int) -> Sequence[int]:
+        """By their bytes."""
+        return [held.ino for held in self._objects.values() if held.sha256 == sha256 and held.ino != but][:limit]
+
     async def objects_by_key(self, after: str, limit: int) -> Sequence[ObjectRow]:
         """A page."""
         return sorted((each for each in self._objects.values() if each.key > after), key=lambda each: each.key)[:limit]

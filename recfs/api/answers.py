@@ -114,7 +114,7 @@ class Answers:
             "ls_files": self.ls_files,
             "drain": drain.drain,
             "stop": self.stop_daemon,
-            **reuse.handlers(self.work.reuse, self.work.upkeep.versions, self.vfs),
+            **reuse.handlers(self.work.reuse, self.work.upkeep.versions, self.vfs, self._read),
             **upkeep.handlers(self.work.upkeep, self.vfs, self.reports, self.sweeps, self._read),
             **DerivingAnswers(self.work.media).handlers(),
             **self.s3.handlers(),

@@ -154,6 +154,10 @@ PARAMS: Final[Mapping[str, Mapping[str, Kind]]] = {
     "cache_wait": _CACHED | {"wait_s": SECONDS, "timeout_s": SECONDS},
     "cache_release": _CACHED | {"claim": WHOLE},
     "cache_stats": {},
+    "duplicates": {
+        "user": WORD, "min_bytes": WHOLE, "limit": WHOLE, "named": WHOLE, "after": WORD, "sha256": WORD,
+    },
+    "dedupe": {"user": WORD, "min_bytes": WHOLE, "after": WORD, "seconds": SECONDS, "timeout_s": SECONDS},
     "cache_purge": {"path": PATH, "sha256": WORD, "kind": WORD, "older_than_s": SECONDS, "all": FLAG},
     "versions_prune": _VERSIONS | {"keep": WHOLE, "min_age_s": SECONDS, "dry_run": FLAG},
 }  # fmt: skip

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from recfs.services.orphans import Orphans
     from recfs.services.queue_changes import QueueChanges
     from recfs.services.recount import Recount
+    from recfs.services.reuse.dedupe import Dedupe
     from recfs.services.reuse.numbering import Numbering
     from recfs.services.reuse.processing import ProcessingCache
     from recfs.services.tier_run import TierRun
@@ -72,6 +73,7 @@ class ReuseWork:
     """Whose results are given to everybody, besides the operators'."""
     numbering: Numbering
     processing: ProcessingCache
+    dedupe: Dedupe
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,14 +68,19 @@ def tallies(db: sqlite3.Connection, top: int | None, since_ns: int, *, knows_s3:
         yield Tally(parent, marks, bool(here), name, bool(recent), count, size, oldest, newest)
 
 
+COMMITTED: Final = (
+    f"{NAMED} and kind = 'file' and sha256 is not null and size_bytes > 0"
+    " and state not in ('writing', 'sealing', 'incomplete', 'corrupt')"
+)
+"""Files with bytes that their checksum vouches for."""
+
+
 def duplicates(db: sqlite3.Connection, worst: int, named: int) -> Duplicates:
     """Files with the same bytes. The sort is SQLite's, in a file where it is large."""
     db.execute("pragma temp_store = file")
     twins = (
         "select sha256, count(*) as files, max(size_bytes) as bytes from node"
-        f" where {NAMED} and kind = 'file' and sha256 is not null and size_bytes > 0"
-        " and state not in ('writing', 'sealing')"
-        " group by sha256 having count(*) > 1"
+        f" where {COMMITTED} group by sha256 having count(*) > 1"
     )
     # a product of two such numbers may be beyond 64 bits: by halves, as sums of sizes are
     sets, files, high, low = db.execute(
@@ -94,4 +99,4 @@ def duplicates(db: sqlite3.Connection, worst: int, named: int) -> Duplicates:
     return Duplicates(sets, files, added_up([(high, low)]), told)
 
 
-__all__ = ["BELOW", "duplicates", "folders", "tallies"]
+__all__ = ["BELOW", "COMMITTED", "duplicates", "folders", "tallies"]

@@ -16,7 +16,7 @@ from recfs.core.bounds import MIN_TIME_NS
 
 steps = Migrations("recfs")
 
-NEWEST = "0013_derived"
+NEWEST = "0014_twins"
 """Name of the last step: a catalogue that records a later one was written by a newer recfs."""
 
 
@@ -112,6 +112,12 @@ def figures(db: Database) -> None:
 def derived(db: Database) -> None:
     """What is derived from recordings is remembered, and how their audio is cut."""
     _run(db, "0013_derived")
+
+
+@steps(name="0014_twins")
+def twins(db: Database) -> None:
+    """Objects are found by their bytes."""
+    _run(db, "0014_twins")
 
 
 def split_statements(script: str) -> list[str]:

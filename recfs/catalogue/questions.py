@@ -223,6 +223,11 @@ class Questions:
         row = self._read_one("select ino from object where key = ? and ino <> ?", (key, but))
         return int(row[0]) if row is not None else None
 
+    async def objects_of(self, sha256: bytes, but: int, limit: int) -> Sequence[int]:
+        """Other inodes than *but* whose objects have those bytes."""
+        query = "select ino from object where sha256 = ? and ino <> ? limit ?"
+        return [int(ino) for (ino,) in self._read(query, (sha256, but, limit))]
+
     async def objects_by_key(self, after: str, limit: int) -> Sequence[ObjectRow]:
         """A page in order of keys. SQLite compares texts by their bytes."""
         query = f"select {OBJECT} from {OBJECTS} where object.key > ? order by object.key limit ?"

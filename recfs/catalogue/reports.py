@@ -16,6 +16,7 @@ from recfs.catalogue import figures
 from recfs.catalogue.check import check
 from recfs.catalogue.counting import days, proof
 from recfs.catalogue.reading import has_table, reading
+from recfs.catalogue.reuse.duplicates import DuplicateQueries
 from recfs.catalogue.rows import (
     COPIES,
     EVENT,
@@ -58,7 +59,7 @@ Answer = TypeVar("Answer")
 Args = TypeVarTuple("Args")
 
 
-class SqliteSnapshot:
+class SqliteSnapshot(DuplicateQueries):
     """The Snapshot port on one connection, whose transaction has begun."""
 
     def __init__(self, db: sqlite3.Connection) -> None:

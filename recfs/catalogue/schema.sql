@@ -147,6 +147,8 @@ create table object (
 
 -- Nothing is uploaded over another file's object. A removed file's row goes with it, so that this is unique but for moments.
 create index object_key on object (key);
+-- What S3 has already, as another file's object, is copied there.
+create index object_sha256 on object (sha256);
 
 -- What one machine has of it. Where it would say nothing, there is no row.
 create table local_copy (

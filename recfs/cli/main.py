@@ -49,6 +49,7 @@ _COMMANDS = {
     "next-version": "recfs.cli.reuse.versions:next_version",
     "versions": "recfs.cli.reuse.versions:versions",
     "cache": "recfs.cli.reuse.cache:cache",
+    "duplicates": "recfs.cli.reuse.duplicates:duplicates",
     "evict": "recfs.cli.s3.copies:evict",
     "fetch": "recfs.cli.s3.copies:fetch",
     "pin": "recfs.cli.s3.copies:pin",

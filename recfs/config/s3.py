@@ -188,6 +188,10 @@ class UploadSection(Section):
     settle: Duration = Field(
         default=5.0, le=3600.0, description="time a file is left alone before its upload (seconds)"
     )
+    copy_identical: bool = Field(
+        default=True, strict=True, description="whether what S3 has already is copied there instead of being sent"
+    )
+    copy_min_size: Size = Field(default=1 << 20, description="smallest file that is copied so (bytes)")
     retry_max: Duration = Field(
         default=300.0, ge=1.0, le=86_400.0, description="longest wait between two tries of an upload (seconds)"
     )

@@ -144,6 +144,9 @@ class Objects(Protocol):
     async def object_at(self, key: str, but: int) -> int | None:
         """Another inode than *but* whose object lies under *key*, as of the last batch."""
 
+    async def objects_of(self, sha256: bytes, but: int, limit: int) -> Sequence[int]:
+        """Other inodes than *but* whose objects have those bytes, as of the last batch."""
+
     async def objects_by_key(self, after: str, limit: int) -> Sequence[ObjectRow]:
         """Up to *limit* of them with key > *after*, in order of the bytes of their keys."""
 

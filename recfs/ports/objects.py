@@ -27,6 +27,9 @@ SMALL_BYTES = 64 << 10
 ARCHIVE_CLASSES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 """Storage classes whose objects cannot be read before a restore."""
 
+RETRIEVAL_CLASSES = frozenset({"STANDARD_IA", "ONEZONE_IA", "GLACIER_IR"})
+"""Storage classes whose objects cost something each time that they are read or copied."""
+
 Cancel = Callable[[], bool]
 """True as soon as the transfer is not wanted any more. Asked about every MiB, from the thread of the transfer."""
 Progress = Callable[[int], None]
@@ -213,11 +216,13 @@ class ObjectWrites(Protocol):
         *,
         meta: ObjectMeta | None = None,
         if_match: str | None = None,
+        fresh: bool = False,
         cancel: Cancel | None = None,
     ) -> ObjectInfo:
         """Copy within the bucket, on the server. *meta* None keeps metadata, content type, storage class and tags.
 
-        With *meta* what it knows is new, and the content type is by *dst*; all else stays, as others may have set it.
+        With *meta* what it knows is new, and the content type is by *dst*; all else stays, as others may have set it;
+        with *fresh*, nothing of that stays: it is an object as `put_file` makes it with this *meta*, of other bytes.
         *src* = *dst* does so in place, and is idempotent by its outcome: an object of this size that has just *meta*,
         its `sha256` among it, is the copy, whatever its etag. ObjectMissing; ObjectChanged if the source's etag is not
         *if_match* or its size not *size*.
@@ -308,6 +313,7 @@ __all__ = [
     "MAX_PARTS",
     "MAX_PUT_BYTES",
     "MIB",
+    "RETRIEVAL_CLASSES",
     "SMALL_BYTES",
     "Bucket",
     "Cancel",

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple, Unpack
 
 from recfs.core.life import Life
 from recfs.core.retention import Horizon, Inside
+from recfs.ports.duplicates import DuplicateFiles
 from recfs.ports.figures import Figures, FiguresProof
 from recfs.ports.rows import AccountRow, EventRow, JournalRow, NodeRow, ObjectRow, SweepRow
 
@@ -189,7 +190,7 @@ class TierQueries(Protocol):
         """Bytes of all files that are pinned."""
 
 
-class Snapshot(StoreQueries, TierQueries, Figures, Protocol):
+class Snapshot(StoreQueries, TierQueries, Figures, DuplicateFiles, Protocol):
     """One state of the catalogue."""
 
 

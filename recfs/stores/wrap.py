@@ -278,12 +278,13 @@ class RetryingObjectStore:
         *,
         meta: ObjectMeta | None = None,
         if_match: str | None = None,
+        fresh: bool = False,
         cancel: Cancel | None = None,
     ) -> ObjectInfo:
         """As `ObjectStore.copy`."""
         return self._try(
             "copy",
-            lambda: self._store.copy(src, dst, size, meta=meta, if_match=if_match, cancel=cancel),
+            lambda: self._store.copy(src, dst, size, meta=meta, if_match=if_match, fresh=fresh, cancel=cancel),
             (dst,),
             meta.sha256 if meta is not None else None,
         )

@@ -40,6 +40,8 @@ class TierSettings:
     """How long a committed file waits before it is uploaded."""
     retention_s: float
     """How long a deleted file's object stays."""
+    copy_from_bytes: int | None = None
+    """What has so many bytes at least is copied in S3, where it is there already; None: nothing is."""
     policy: Policy = NOTHING_EXPIRES
     """Which recordings are archived."""
 

@@ -44,8 +44,10 @@ class Wrong(AssertionError):
 class Story:
     """One store, and what happens to it."""
 
-    def __init__(self, fs: Filesystem, seed: int, *, own_etags: bool) -> None:
-        """*own_etags*: each copy gets another etag than its source, as where it is no MD5. Before the start."""
+    def __init__(self, fs: Filesystem, seed: int, *, own_etags: bool, twins: bool = False) -> None:
+        """*own_etags*: each copy gets another etag than its source, as where it is no MD5. *twins*: files are written
+        that have the bytes of others. Before the start.
+        """
         self.fs = fs
         self.chance = random.Random(seed)
         self.acts: list[str] = []
@@ -53,7 +55,7 @@ class Story:
         self._ends: set[bytes] = set()
         """What is left of them when their beginning is written over."""
         self._open: list[int] = []
-        self._own_etags = own_etags
+        self._own_etags, self._twins = own_etags, twins
         self._dies_after: str | None = None
         """Of which kind the request is that S3 carries out before the daemon dies."""
         self._go_on = threading.Event()
@@ -98,6 +100,10 @@ class Story:
             (5, self.remove), (4, self.describe), (6, self.evict), (3, self.look), (4, self.restore), (2, self.purge),
             (5, self.die), (8, self.lose_answers), (6, self.heal), (12, self.time_goes_by), (3, self.rename_folder),
         ]  # fmt: skip
+        if self._twins:
+            acts.append((40, self.write_again))
+            await self.write()  # what there is to be copied from
+            await self.fs.drain()
         weights, ways = [weight for weight, _ in acts], [way for _, way in acts]
         for _ in range(length):
             way = self.chance.choices(ways, weights)[0]
@@ -131,6 +137,16 @@ class Story:
         name, data = await self._name(), self._bytes()
         self._told(f"write {name} {len(data)}")
         await self.fs.write(name, data)
+
+    async def write_again(self) -> None:
+        """What S3 has of another file, if that is known here."""
+        nodes = [node for node in self.fs.parts.tree.nodes.values() if isinstance(node, FileNode) and node.object]
+        known = {hashlib.sha256(data).digest(): data for data in self._written}
+        there = [known[node.object.sha256] for node in nodes if node.object and node.object.sha256 in known]
+        if there:
+            name, data = await self._name(), self.chance.choice(there)
+            self._told(f"write again {name} {len(data)}")
+            await self.fs.write(name, data)
 
     async def begin(self) -> None:
         """Open for writing, and write."""

@@ -36,6 +36,7 @@ FROZEN = {
     "0011_owners.sql": "959108ab7328abca",
     "0012_figures.sql": "7020678ea4943ee6",
     "0013_derived.sql": "1bcc6ae074db3b20",
+    "0014_twins.sql": "cc6801ab0d8bd899",
 }
 """The beginning of the SHA-256 of each step's SQL."""
 VERSIONS = sorted(path.stem for path in STORED.glob("*.sql"))

@@ -346,6 +346,24 @@ class ObjectStoreContract:
         with pytest.raises(ValueError):
             store.copy(PATH, PATH, 5)
 
+    def test_a_copy_as_a_new_object_has_nothing_of_its_source_but_the_bytes(
+        self, store: ObjectStore, source: Source
+    ) -> None:
+        old = self.put(store, source, PATH, b"bytes", mode=0o600, storage_class="STANDARD_IA", tags={"a": "b c"})
+        new = meta_of(b"bytes", mode=0o640)
+        dst = "users/5/recordings/142/other.json"
+        copied = store.copy(PATH, dst, 5, meta=new, if_match=old.etag, fresh=True)
+        sent = self.put(store, source, "users/5/recordings/142/sent.json", b"bytes", mode=0o640)
+        assert read_all(store, copied) == b"bytes"
+        assert (copied.key, copied.sha256, copied.storage_class) == (dst, old.sha256, sent.storage_class)
+        assert dict(copied.metadata) == dict(sent.metadata)
+        assert store.get_tags(dst) == store.get_tags("users/5/recordings/142/sent.json")
+        assert store.get_tags(PATH) == {"a": "b c"}
+        with pytest.raises(ObjectChanged):
+            store.copy(PATH, f"{dst}2", 5, meta=new, if_match="0" * 32, fresh=True)
+        with pytest.raises(ValueError):
+            store.copy(PATH, PATH, 5, meta=new, fresh=True)
+
     def test_copying_another_version_is_refused(self, store: ObjectStore, source: Source) -> None:
         self.put(store, source, PATH, b"bytes")
         with pytest.raises(ObjectChanged):

@@ -13,7 +13,7 @@ FREEZING = {"ext4", "xfs", "btrfs"}
 
 @contextlib.contextmanager
 def disk(kind: str, at: Path, size_bytes: int) -> Iterator[str | None]:
-    """Mount a fresh disk ("tmpfs" or "ext4", the latter from an image beside it) on the directory `at`.
+    """Mount a fresh disk ("tmpfs", or "ext4" or "xfs" from an image beside it) on the directory `at`.
 
     Gives None, or the reason why this machine cannot.
     """
@@ -24,7 +24,8 @@ def disk(kind: str, at: Path, size_bytes: int) -> Iterator[str | None]:
         image.touch()
         with image.open("r+b") as stream:
             stream.truncate(size_bytes)
-        commands = [["mkfs.ext4", "-q", "-m", "0", str(image)], ["mount", "-o", "loop", str(image), str(at)]]
+        make = ["mkfs.ext4", "-q", "-m", "0"] if kind == "ext4" else ["mkfs.xfs", "-q"]
+        commands = [[*make, str(image)], ["mount", "-o", "loop", str(image), str(at)]]
     why_not = None
     for command in commands:
         try:

@@ -87,6 +87,7 @@ FACTS: tuple[tuple[str, Callable[[], bool]], ...] = (
     (r"needs io_uring", _no_io_uring),
     (r"needs overlayfs", _no_overlayfs),
     (r"needs a small (ext4|tmpfs)", _no_small_disks),
+    (r"needs a small xfs", lambda: _no_small_disks() or "xfs" not in Path("/proc/filesystems").read_text("ascii")),
     (r"needs /dev/fuse for every user", lambda: not has_sys_admin()),
     (r"needs a file system with mode 0x1[01] of fallocate", _no_zero_range),
     (r"needs promtool", lambda: shutil.which("apt-get") is None),

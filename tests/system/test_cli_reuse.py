@@ -51,6 +51,19 @@ SHOWN: dict[str, tuple[list[str], str, Any, list[str]]] = {
     "cache purge": (
         ["cache", "purge", "--kind", "k"], "cache_purge", {"removed": 1, "bytes": 1024}, ["1 result given up, 1 KiB"],
     ),
+    "duplicates": (
+        ["duplicates", "--user", "5", "--min-size", "1KiB"], "duplicates",
+        {"sets": 3, "files": 9, "wasted_bytes": 9 << 20, "next": "7:ab",
+         "worst": [{"sha256": "ab" * 32, "files": 4, "size_bytes": 1 << 20, "wasted_bytes": 3 << 20,
+                    "where": [{"path": "users/5/a\n", "state": "stored"},
+                              {"path": "users/5/b", "state": "committed"}]}]},
+        ["1 MiB", "3 MiB", "abababababab", r"users/5/a\n (stored)", "users/5/b (committed)", "and 2 more",
+         "3 sets, 9 files, 9 MiB wasted", "more: --after 7:ab"],
+    ),
+    "duplicates of one": (
+        ["duplicates", "--sha256", "ab"], "duplicates",
+        {"sha256": "ab", "where": [{"path": "users/5/a", "state": "stored"}], "next": None}, ["users/5/a (stored)"],
+    ),
     "cache release": (
         ["cache", "release", FILE, "7", "--kind", "k"], "cache_release", {"released": True}, ["released"],
     ),
@@ -60,7 +73,9 @@ SHOWN: dict[str, tuple[list[str], str, Any, list[str]]] = {
 @pytest.fixture
 def daemon(root: Path) -> Iterator[FakeDaemon]:
     """One that answers what a test has put in its `answers`."""
-    with FakeDaemon(root, {method: None for _, method, _, _ in SHOWN.values()} | {"cache_get": None}) as running:
+    with FakeDaemon(
+        root, {method: None for _, method, _, _ in SHOWN.values()} | {"cache_get": None, "dedupe": None}
+    ) as running:
         yield running
 
 
@@ -98,6 +113,28 @@ def test_a_result_that_is_not_there_is_told_by_the_exit_code(daemon: FakeDaemon)
     daemon.answers["cache_get"] = {"found": False, "sha256": "00" * 32, "claim": 7}
     result = run(*args, "--claim", "10m", "--wait")
     assert (result.exit_code, result.output) == (1, "no result; claimed by you for 10m, as 7\n")
+
+
+def test_files_share_their_blocks_until_nothing_is_left(daemon: FakeDaemon) -> None:
+    steps = [
+        {"files": 2, "bytes": 1 << 20, "already": 1, "passed_over": 1, "kept": [], "kept_files": 0, "next": "ab:7"},
+        {"files": 1, "bytes": 1 << 20, "already": 0, "passed_over": 0, "next": None,
+         "kept": [{"path": "users/5/x", "reason": "no"}], "kept_files": 1},
+    ]  # fmt: skip
+    todo = list(steps)
+    daemon.answers["dedupe"] = lambda params: todo.pop(0)
+    result = run("--root", str(daemon.root), "duplicates", "--dedupe", "--user", "5")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [
+        "3 files share their blocks with others now, 2 MiB", "1 file did so before",
+        "1 file passed over: changed meanwhile, or open", "users/5/x: no",
+    ]  # fmt: skip
+    assert result.stderr == "recfs: 2 files, 1 MiB; --after ab:7\n"
+    assert [(params["user"], params["after"]) for _, params in daemon.asked] == [("5", None), ("5", "ab:7")]
+    todo = list(steps)
+    result = run("--json", "--root", str(daemon.root), "duplicates", "--dedupe")
+    assert json.loads(result.stdout)["files"] == 3
+    assert run("--root", str(daemon.root), "duplicates", "--dedupe", "--sha256", "ab").exit_code == 2
 
 
 def test_what_is_no_json_is_a_mistake_in_usage(daemon: FakeDaemon) -> None:

@@ -79,7 +79,7 @@ _LIVE_ONLY = {
             "versions_list",
             "versions_prune",
             *("derive", "derive_wait", "chunks_extract", "chunks_wait"),
-            *("cache_wait", "cache_release"),
+            *("cache_wait", "cache_release", "dedupe"),
         ),
         "this takes one; `recfs mount` starts it",
     ),
@@ -209,6 +209,7 @@ class Store:
             return _s3_question(method, params, config)
         from recfs.api import observing, summaries, summaries_upkeep
         from recfs.api.recordings import Asked
+        from recfs.api.reuse.duplicates import duplicates
         from recfs.api.stats.figures import stats
         from recfs.api.stats.trend import trend
         from recfs.api.users import user_list
@@ -225,6 +226,7 @@ class Store:
             "ls_files": lambda snapshot: summaries.ls_files(
                 snapshot, params["path"], params["recursive"], params["state"]
             ),
+            "duplicates": lambda snapshot: duplicates(snapshot, params),
             "events": lambda snapshot: observing.events(snapshot, params, time.time_ns()),
             "recording_list": lambda snapshot: Asked(snapshot, config.policy(), None, {}).list(
                 params["user"], params["status"], params["due_s"]

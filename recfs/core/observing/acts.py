@@ -73,6 +73,7 @@ CONTROL_OPS: Final = {
     "cache_put": "`recfs cache put`: a result of processing was kept",
     "cache_release": "`recfs cache release`: a result that was claimed will not be made",
     "cache_purge": "`recfs cache purge`: results of processing were given up",
+    "dedupe": "`recfs duplicates --dedupe`: files with the same bytes were made to share their blocks",
     "next_version": "`recfs next-version`: the next numbered version of a file was made",
     "versions_prune": "`recfs versions prune`: superfluous numbered versions were removed",
     "watch_scan": "`recfs watch scan`: the disk was looked through for foreign changes",

@@ -22,6 +22,8 @@ _DESCRIPTION = (
     "ContentEncoding",
     "ContentLanguage",
 )
+_OF_SOURCE = (*_DESCRIPTION, "StorageClass", "TagCount")
+"""What of an answer to HEAD a copy takes over, unless it is to be a new object."""
 
 
 class S3Copies(S3Uploads):
@@ -39,11 +41,12 @@ class S3Copies(S3Uploads):
         *,
         meta: ObjectMeta | None = None,
         if_match: str | None = None,
+        fresh: bool = False,
         cancel: Cancel | None = None,
     ) -> ObjectInfo:
         """As `ObjectStore.copy`."""
-        if src == dst and meta is None:
-            raise ValueError("a copy onto itself changes nothing without meta")
+        if src == dst and (meta is None or fresh):
+            raise ValueError("a copy onto itself changes nothing without meta, and makes no new object")
         doing = f"copy to {dst}"
         # Servers that ignore the condition on the copy itself (Ceph 16) are at least asked before.
         source = self._look(src, doing)
@@ -54,11 +57,14 @@ class S3Copies(S3Uploads):
             raise fault(ObjectChanged, self._target, doing, src, f"its etag is {unquoted(etag)}, not {if_match}")
         if int(source["ContentLength"]) != size:
             raise fault(ObjectChanged, self._target, doing, src, f"it has {source['ContentLength']} bytes, not {size}")
+        is_tagged = bool(source.get("TagCount"))
+        if fresh:  # what others have given the source is not the copy's
+            source = {name: value for name, value in source.items() if name not in _OF_SOURCE}
         if size > self._copy_limit:
             made = self._copy_in_parts(src, dst, size, source, meta, cancel)
         else:
             made = self._copy_at_once(src, dst, source, meta, doing)
-        if meta is not None and meta.tags:
+        if meta is not None and (meta.tags or (fresh and (self._section.tags or is_tagged))):
             self._set_tags(dst, {**self._section.tags, **meta.tags})  # Ceph 16 ignores TaggingDirective
         return self._confirmed(dst, size, made, doing)
 

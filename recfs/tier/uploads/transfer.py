@@ -31,9 +31,10 @@ from recfs.ports.object_errors import (
 )
 from recfs.ports.objects import MAX_PUT_BYTES, ObjectInfo, ObjectMeta, ObjectStore, PartInfo
 from recfs.tier.queue import sent
+from recfs.tier.uploads.twins import is_proven
 
 if TYPE_CHECKING:
-    from recfs.ports.rows import JournalRow
+    from recfs.ports.rows import JournalRow, ObjectRow
     from recfs.state.nodes import FileNode
     from recfs.state.writebehind import WriteBehind
     from recfs.tier.queue.journal import Journal
@@ -56,11 +57,12 @@ class Transfer:
 
     def __init__(
         self, node: FileNode, key: str, fd: int, meta: ObjectMeta, row: JournalRow, running: Running,
-        *, tried: bool, recheck: bool, objects: ObjectStore, journal: Journal, behind: WriteBehind,
+        *, tried: bool, recheck: bool, twin: ObjectRow | None,
+        objects: ObjectStore, journal: Journal, behind: WriteBehind,
         limiter: trio.CapacityLimiter, part_limiter: trio.CapacityLimiter,
     ) -> None:  # fmt: skip
         """*tried*: earlier attempts may have begun something under the key. *recheck*: the bytes are there already,
-        unless something came in between.
+        unless something came in between. *twin*: another file's object with the same bytes, which may be copied.
         """
         self._node, self._key, self._fd, self._meta = node, key, fd, meta
         self._row, self._running = row, running
@@ -74,7 +76,7 @@ class Transfer:
         """How often this multipart upload failed while the server was there."""
         self.stored = False
         """Whether S3 has put these bytes under the key, be they what the file is or not."""
-        self._tried, self._recheck = tried, recheck
+        self._tried, self._recheck, self._twin = tried, recheck, twin
         self.found = False
         """Whether an earlier attempt had put them there, with the attributes of that time."""
         self.unanswered = False
@@ -95,6 +97,8 @@ class Transfer:
             most = MAX_PUT_BYTES if self._row.id in self._journal.in_one else self._objects.part_size(self._size)
             if self._recheck and (info := await self._already_there()) is not None:
                 self.found = True
+            elif self._twin is not None and (info := await self._copied(self._twin)) is not None:
+                log.debug("%s was copied from %s in S3", self._key, self._twin.key)
             elif self._size <= min(most, MAX_PUT_BYTES):
                 self._journal.in_one.discard(self._row.id)  # should that fail, it is the parts' turn again
                 if self._row.upload_id:
@@ -127,6 +131,33 @@ class Transfer:
             cancel=self._unwanted,
         )  # fmt: skip
         return await self._call(put)
+
+    async def _copied(self, twin: ObjectRow) -> ObjectInfo | None:
+        """Have S3 copy another file's object; None: it does not, or not surely, and the bytes are to be sent.
+
+        Raises TransferCancelled, and ObjectStoreError for a request that has no answer and may be carried out yet.
+        """
+        if self._tried:
+            await self._abort_unknown()
+        copy = partial(
+            self._objects.copy, twin.key, self._key, self._size, meta=self._meta, if_match=twin.etag, fresh=True,
+            cancel=self._unwanted,
+        )  # fmt: skip
+        try:
+            info = await self._call(copy)
+            if await is_proven(self._objects, self._limiter, info, twin):
+                self._sent(self._size)
+                return info
+            # Nobody takes it for what its metadata says, should nothing be sent after this.
+            await self._call(partial(self._objects.delete, [self._key]))
+            log.warning("%s was copied from %s, and may have other bytes: it is sent", self._key, twin.key)
+        except TransferCancelled:
+            raise
+        except ObjectStoreError as error:
+            if error.unanswered:
+                raise
+            log.info("%s is sent, as S3 does not copy %s: %s", self._key, twin.key, error)
+        return None
 
     # --- part by part --------------------------------------------------------------------------------------------
 

@@ -42,12 +42,13 @@ from recfs.tier.uploads.failures import Failures
 from recfs.tier.uploads.holders import Holders
 from recfs.tier.uploads.moves import ObjectMoves
 from recfs.tier.uploads.transfer import Transfer, abort_unknown
+from recfs.tier.uploads.twins import Twins
 
 if TYPE_CHECKING:
     from recfs.disk.commit.md5s import Md5s
     from recfs.disk.committed import CommittedFiles
     from recfs.ports.objects import ObjectInfo, ObjectMeta
-    from recfs.ports.rows import JournalRow
+    from recfs.ports.rows import JournalRow, ObjectRow
     from recfs.state.tree import Tree
     from recfs.state.writebehind import WriteBehind
     from recfs.tier.queue.journal import Journal
@@ -87,6 +88,7 @@ class Uploader:
         self._moves = ObjectMoves(tier, tree, behind, self._holders, self._limiter, self._clear, self._claim)
         self._keys: set[str] = set()
         """Keys being worked on …"""
+        self._twins = Twins(tier, tree, self._keys)
         self._keys_of_row: dict[int, set[str]] = {}
         """… and which of them by which row."""
         self._failures = Failures(tier.journal, tree, retry_max_s=retry_max_s)
@@ -240,6 +242,13 @@ class Uploader:
             return
         if node.md5 is None:
             await self._md5s.of(node)
+        is_first = not row.attempts and not row.upload_id and row.id not in self._rechecks
+        async with self._twins.of(node, key, wanted=is_first) as twin:
+            await self._transfer(row, node, key, twin, tried=tried)
+
+    async def _transfer(
+        self, row: JournalRow, node: FileNode, key: str, twin: ObjectRow | None, *, tried: bool
+    ) -> None:  # fmt: skip
         async with self._committed.open(node) as file:
             if not _is_to_go(node) or node.md5 is None or key_of(node) != key:
                 self._journal.again(row)
@@ -247,7 +256,7 @@ class Uploader:
             sent_attributes, sha256 = attributes_of(node), node.sha256
             transfer = Transfer(
                 node, key, file.fd, self._meta(node), row, self._journal.running[row.id],
-                tried=tried, recheck=row.id in self._rechecks,
+                tried=tried, recheck=row.id in self._rechecks, twin=twin,
                 objects=self._tier.objects, journal=self._journal, behind=self._behind,
                 limiter=self._limiter, part_limiter=self._parts,
             )  # fmt: skip
