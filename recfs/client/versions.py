@@ -6,19 +6,17 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 from recfs.client.errors import InvalidName
 from recfs.client.tree import NAME_MAX_BYTES, name_of
-from recfs.client.waiting import checkpoint, in_thread
-from recfs.client.writing import AsyncFile, Draft, Verify, open_folder
+from recfs.client.writing import AsyncFile, Draft, Verify, WritingBlock
 
 _DIGITS = 18
 _TRIES = 1000
 
 
-class next_version:
+class next_version(WritingBlock["next_version", "next_version"]):
     """Write the next version of a file: `with next_version(folder, "topics", "json") as version`, or `async with`.
 
     The block writes to `version.file`; at its end that is `{stem}_v{N}.{extension}`, with N one more than the highest
@@ -40,35 +38,32 @@ class next_version:
     ) -> None:
         self._folder = Path(folder)
         end = extension.removeprefix(".")
-        self._begin, self._end = f"{stem}_v", f".{end}" if end else ""
+        self._before, self._after = f"{stem}_v", f".{end}" if end else ""
         if not stem:
             raise InvalidName("a version has a name before its number, such as topics")
         name_of(self._name(1))
         if len(self._name(10**_DIGITS - 1).encode("utf-8")) > NAME_MAX_BYTES:
             raise InvalidName(f"a name has {NAME_MAX_BYTES} bytes at most, the number of the version included")
         self._verify = verify
-        self._draft: Draft | None = None
         self.file: BinaryIO
         self.path: Path
         self.number: int
 
     def _name(self, number: int) -> str:
-        return f"{self._begin}{number}{self._end}"
+        return f"{self._before}{number}{self._after}"
 
-    def _open(self) -> None:
-        if self._draft is not None:
-            raise RuntimeError("each next_version() is for one block")
-        self._draft = Draft(open_folder(self._folder, ()), self._folder, self._name(0))
-        self.file = self._draft.open()
+    def _begin(self) -> next_version:
+        self.file = self._open(self._folder, self._name(0))
+        return self
 
-    def _finish(self) -> None:
-        draft = self._draft
-        if draft is None:
-            return
+    def _for_async(self, begun: next_version) -> next_version:
+        return begun
+
+    def _finish(self, draft: Draft) -> None:
         draft.prove(self._verify)
         least = 0
         for _ in range(_TRIES):
-            self.number = max(highest(draft.names(), self._begin, self._end), least) + 1
+            self.number = max(highest(draft.names(), self._before, self._after), least) + 1
             try:
                 self.path = draft.publish(self._name(self.number), replace=False)
                 return
@@ -76,49 +71,9 @@ class next_version:
                 least = self.number  # somebody was first
         raise FileExistsError(f"{self._folder}: others have taken each number of {self._name(0)} first")
 
-    def _discard(self) -> None:
-        if self._draft is not None:
-            self._draft.discard()
-
-    def __enter__(self) -> next_version:
-        try:
-            self._open()
-        except BaseException:
-            self._discard()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            self._discard()
-
-    async def __aenter__(self) -> next_version:
-        await checkpoint()
-        try:
-            await in_thread(self._open)
-        except BaseException:
-            await in_thread(self._discard)
-            raise
-        return self
-
     async def write(self, data: bytes) -> int:
         """Write from a coroutine."""
         return await AsyncFile(self.file).write(data)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                await checkpoint()
-                await in_thread(self._finish)
-        finally:
-            await in_thread(self._discard)
 
 
 def highest(names: Iterable[str], begin: str, end: str) -> int:

@@ -11,10 +11,13 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, cast
+from typing import BinaryIO, Generic, TypeVar, cast
 
 from recfs.client.errors import VerifyFailed
 from recfs.client.waiting import checkpoint, in_thread
+
+S = TypeVar("S")
+A = TypeVar("A")
 
 Verify = Callable[[Path], object]
 """Is given the path of what was written, synced and closed, before anybody sees it. Raises, or returns False, for what
@@ -190,7 +193,73 @@ class AsyncFile:
         return await in_thread(lambda: self._file.read(size))
 
 
-class atomic_write:
+class WritingBlock(Generic[S, A]):
+    """A block of `with` or `async with` at whose end a draft is shown, or taken away if anything raises."""
+
+    _draft: Draft | None = None
+
+    def _begin(self) -> S:
+        """Make the draft, and what `with` gives."""
+        raise NotImplementedError
+
+    def _for_async(self, begun: S) -> A:
+        """What `async with` gives instead."""
+        raise NotImplementedError
+
+    def _finish(self, draft: Draft) -> None:
+        """Show it."""
+        raise NotImplementedError
+
+    def _open(self, folder: Path, name: str, mode: int | None = None) -> BinaryIO:
+        if self._draft is not None:
+            raise RuntimeError("each is for one block")
+        self._draft = Draft(os.open(folder, _FOLDER), folder, name)
+        return self._draft.open(mode)
+
+    def _end(self) -> None:
+        if self._draft is not None:
+            self._finish(self._draft)
+
+    def _discard(self) -> None:
+        if self._draft is not None:
+            self._draft.discard()
+
+    def __enter__(self) -> S:
+        try:
+            return self._begin()
+        except BaseException:
+            self._discard()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._end()
+        finally:
+            self._discard()
+
+    async def __aenter__(self) -> A:
+        await checkpoint()
+        try:
+            return self._for_async(await in_thread(self._begin))
+        except BaseException:
+            await in_thread(self._discard)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                await checkpoint()
+                await in_thread(self._end)
+        finally:
+            await in_thread(self._discard)
+
+
+class atomic_write(WritingBlock[BinaryIO, AsyncFile]):
     """Write a file that is there whole or not at all: `with atomic_write(path) as f`, or `async with`.
 
     `f` is a binary file, and `f.name` the path under which it is being written: in the same directory, hidden, with
@@ -220,59 +289,19 @@ class atomic_write:
         self._path = Path(path)
         self._verify = verify
         self._mode = mode
-        self._draft: Draft | None = None
 
-    def _open(self) -> BinaryIO:
+    def _begin(self) -> BinaryIO:
         path = self._path
         if path.name in ("", ".."):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if self._draft is not None:
-            raise RuntimeError("each atomic_write() is for one block")
-        self._draft = Draft(os.open(path.parent, _FOLDER), path.parent, path.name)
-        return self._draft.open(self._mode)
+        return self._open(path.parent, path.name, self._mode)
 
-    def _finish(self) -> None:
-        if self._draft is not None:
-            self._draft.prove(self._verify)
-            self._draft.publish()
+    def _for_async(self, begun: BinaryIO) -> AsyncFile:
+        return AsyncFile(begun)
 
-    def _discard(self) -> None:
-        if self._draft is not None:
-            self._draft.discard()
-
-    def __enter__(self) -> BinaryIO:
-        try:
-            return self._open()
-        except BaseException:
-            self._discard()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            self._discard()
-
-    async def __aenter__(self) -> AsyncFile:
-        await checkpoint()
-        try:
-            return AsyncFile(await in_thread(self._open))
-        except BaseException:
-            await in_thread(self._discard)
-            raise
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                await checkpoint()
-                await in_thread(self._finish)
-        finally:
-            await in_thread(self._discard)
+    def _finish(self, draft: Draft) -> None:
+        draft.prove(self._verify)
+        draft.publish()
 
 
 def open_folder(root: str | os.PathLike[str], parts: tuple[str, ...], *, make: bool = False) -> int:
@@ -304,4 +333,4 @@ def open_folder(root: str | os.PathLike[str], parts: tuple[str, ...], *, make: b
     return folder
 
 
-__all__ = ["AsyncFile", "Draft", "Verify", "atomic_write", "open_folder", "rename_new"]
+__all__ = ["AsyncFile", "Draft", "Verify", "WritingBlock", "atomic_write", "open_folder", "rename_new"]
