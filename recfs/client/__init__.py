@@ -12,6 +12,7 @@ writing     atomic_write      versions   next_version      jobs   temp_job
 storage     StorageBackend: save, load, delete, exists
 file_facts  facts, wait_committed                                       media     what is in a recording
 event_feed  what becomes of files                                       waiting   blocking calls from coroutines
+processing_cache   what was made of the same bytes already              asking    questions to a daemon
 filesystem  recfs:// for fsspec (not loaded from here)
 """
 
@@ -32,6 +33,7 @@ from recfs.client.event_feed import Event, events
 from recfs.client.file_facts import Facts, facts, facts_async, wait_committed, wait_committed_async
 from recfs.client.jobs import temp_job
 from recfs.client.places import default_root
+from recfs.client.processing_cache import ProcessingCache
 from recfs.client.storage import StorageBackend
 from recfs.client.tree import Id, StoragePathBuilder
 from recfs.client.uploads import (
@@ -63,6 +65,7 @@ __all__ = [
     "InvalidName",
     "NotAMount",
     "NotCommitted",
+    "ProcessingCache",
     "StorageBackend",
     "StoragePathBuilder",
     "Upload",
