@@ -222,6 +222,17 @@ async def test_the_file_is_its_owners_charged_to_them_and_of_the_sources_mode(ma
     assert (job.uid, await fs.names("temp/5")) == (1001, [])
 
 
+async def test_the_directory_of_a_users_jobs_stays_theirs(made: Maker) -> None:
+    """A recording in it may have come from somebody else, such as an administrator."""
+    fs = made.fs
+    await fs.answers()["user_add"]({"user": "5", "uid": 1001, "gid": 1001})
+    await fs.vfs.setattr((await fs.node(REC)).ino, Changes(uid=0, gid=0), OPERATOR)
+    assert [each["status"] for each in await made.derive()] == ["completed"]
+    jobs = await fs.node("temp/5")
+    assert (jobs.uid, jobs.gid) == (1001, 1001)
+    assert await fs.names("temp/5") == []
+
+
 async def test_a_link_that_leads_elsewhere_is_not_followed(made: Maker) -> None:
     fs = made.fs
     await fs.mkdirs("users/6/recordings/1/elsewhere")

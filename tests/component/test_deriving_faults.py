@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -241,6 +242,49 @@ async def test_a_source_in_s3_is_read_from_there_as_far_as_is_allowed(nursery: t
     await made.idle()
     assert await fs.exists(f"{large}/assets/thumbnail.png")
     assert made.rooms() == []
+    await fs.drain()
+    await fs.stop()
+
+
+async def test_another_file_under_the_name_of_a_source_in_s3_is_not_taken_for_it(
+    nursery: trio.Nursery, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs = Making(nursery, place, **S3, **ONE)
+    fs.objects = FakeObjectStore(smallest_part=8 << 20)
+    await fs.start()
+    made = Maker(fs)
+    other = f"{REC}/other"
+    await fs.write(SOURCE, pattern(9000))
+    await fs.write(other, pattern(9000, 1))
+    await fs.drain()
+    await evict(fs, SOURCE)
+    of, swapped = type(fs.parts.sessions).of, []
+
+    def swap(sessions: Any, who: Any) -> Any:
+        session = of(sessions, who)
+        reader = session.reader
+
+        @contextlib.asynccontextmanager
+        async def opened(path: bytes, **more: Any) -> AsyncIterator[Any]:
+            if not swapped:
+                swapped.append(path)
+                async with reader(other, **more) as file:  # it has the name for a moment
+                    yield file
+                return
+            async with reader(path, **more) as file:
+                yield file
+
+        monkeypatch.setattr(session, "reader", opened)
+        return session
+
+    monkeypatch.setattr(type(fs.parts.sessions), "of", swap)
+    (state,) = await made.derive()
+    assert swapped == [SOURCE.encode()]
+    assert made.runner.runs == []
+    assert (state["status"], state["reason"]) == ("pending", "the source has changed since")
+    await later(made, FIRST_RETRY_S)
+    assert await made.status() == ("completed", "")
+    assert pattern(9000)[:20] in await fs.read(THUMBNAIL)
     await fs.drain()
     await fs.stop()
 

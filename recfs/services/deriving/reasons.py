@@ -58,7 +58,7 @@ def goes_better(error: BaseException) -> bool:
 
 def is_expected(error: BaseException) -> bool:
     """Whether it is one of recfs's own, or the system's, and no fault of the program."""
-    return isinstance(error, (Unmade, RecfsError, OSError))
+    return isinstance(error, (Changed, Unmade, RecfsError, OSError))
 
 
 __all__ = ["Changed", "Gone", "Unmade", "Waits", "goes_better", "is_expected", "told"]

@@ -8,6 +8,7 @@ order, and neither an eviction nor a change ends the program half-way. How large
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,7 @@ class Sources:
             return
         self._require_reachable(node)
         with self._rooms.nameless() as fd:
-            await self._copy(node, fd)
+            await self._copy(node, sha256, fd)
             source.fd = fd
             source.check()
             yield source
@@ -95,17 +96,18 @@ class Sources:
         if node.bytes > free:
             raise OutOfSpace(f"the source is in S3 only, and there is room for {format_size(max(free, 0))} of it")
 
-    async def _copy(self, node: FileNode, fd: int) -> None:
-        at = 0
+    async def _copy(self, node: FileNode, sha256: bytes, fd: int) -> None:
+        at, seen = 0, hashlib.sha256()
         async with self._sessions.of(_ROOT).reader(os.fsencode(node.path), committed=True) as reader:
             while block := await reader.read(at, _BLOCK_BYTES):
-                await trio.to_thread.run_sync(_write_all, fd, block, at, limiter=self._threads)
+                await trio.to_thread.run_sync(_write_all, fd, block, at, seen, limiter=self._threads)
                 at += len(block)
-        if at != node.bytes:
+        if seen.digest() != sha256:  # another file may have had the name when it was opened
             raise Changed("the source has changed since")
 
 
-def _write_all(fd: int, data: bytes, at: int) -> None:
+def _write_all(fd: int, data: bytes, at: int, seen: hashlib._Hash) -> None:
+    seen.update(data)
     view = memoryview(data)
     while view:
         done = os.pwrite(fd, view, at)
