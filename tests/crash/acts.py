@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from tests.crash.model import Node, World
-from tests.fuse.clients import RENAME_EXCHANGE, RENAME_NOREPLACE
+from tests.helpers.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE
 
 WRITE, APPEND, CREATE = os.O_WRONLY, os.O_APPEND, os.O_CREAT
 EMPTY, NEW = os.O_TRUNC, os.O_EXCL

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.crash.model import pattern
-from tests.fuse.clients import renameat2
+from tests.helpers.syscalls import renameat2
 
 DEAD = {errno.ENOTCONN, errno.ECONNABORTED}
 """What calls on a mount fail with whose daemon is gone (fuse(4); ECONNABORTED: it went while the call waited)."""

@@ -250,7 +250,17 @@ class Lives:
             keep=self.kind.keep,
         )
         plan_path.write_bytes(pickle.dumps(plan))
-        command = [sys.executable, "-m", "tests.crash.worker", str(self.store.path), str(journal_path), str(plan_path)]
+        # The standard library is all that it loads.
+        command = [
+            sys.executable,
+            "-S",
+            "-E",
+            "-m",
+            "tests.crash.worker",
+            str(self.store.path),
+            str(journal_path),
+            str(plan_path),
+        ]
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY
         )

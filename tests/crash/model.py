@@ -12,7 +12,7 @@ from hashlib import shake_128
 from typing import Any, Generic, TypeVar
 
 from tests.crash.journal import Call
-from tests.fuse.clients import RENAME_EXCHANGE
+from tests.helpers.syscalls import RENAME_EXCHANGE
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from tests.crash import journal
 from tests.crash.journal import Call, Journal
 from tests.crash.model import LONG_AGO, Fact, Node, Stamp, Version, World, pattern
 from tests.crash.promises import GRACE_NS, Seen, broken_promises
-from tests.fuse.clients import RENAME_EXCHANGE
+from tests.helpers.syscalls import RENAME_EXCHANGE
 
 DIED_NS = 1_000 * 10**9
 EARLY_NS = DIED_NS - 10 * GRACE_NS

@@ -19,10 +19,6 @@ import pytest
 from tests.helpers import forkserver
 from tests.helpers.machine import skip
 
-RENAME_NOREPLACE = 1
-RENAME_EXCHANGE = 2
-AT_FDCWD = -100
-
 PYTHON = (sys.executable, "-S", "-E", "-c")
 """A client that needs the standard library alone: to look for what else is installed takes half of its start."""
 
@@ -130,13 +126,6 @@ def xattr(path: Path, name: str, *, follow: bool = True) -> str:
 def state(path: Path) -> str:
     """Return the state of a file (user.recfs.state)."""
     return xattr(path, "state")
-
-
-def renameat2(old: Path, new: Path, flags: int) -> None:
-    """Rename with flags (renameat2(2)); OSError on failure."""
-    if _libc.renameat2(AT_FDCWD, os.fsencode(old), AT_FDCWD, os.fsencode(new), flags) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), str(old), None, str(new))
 
 
 def snapshot(top: Path) -> dict[str, tuple[str, int, str]]:

@@ -14,16 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from .clients import (
-    PYTHON,
-    RENAME_EXCHANGE,
-    RENAME_NOREPLACE,
-    pattern,
-    renameat2,
-    sha256,
-    state,
-    xattr,
-)
+from tests.helpers.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
+
+from .clients import PYTHON, pattern, sha256, state, xattr
 from .harness import Mount, errno_is
 
 KIB = 1024

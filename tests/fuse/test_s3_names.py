@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from .clients import RENAME_EXCHANGE, pattern, renameat2, run, snapshot, state, wait_until, xattr
+from tests.helpers.syscalls import RENAME_EXCHANGE, renameat2
+
+from .clients import pattern, run, snapshot, state, wait_until, xattr
 from .harness import Mount
 from .s3 import COPY, DELETE, GET, MIB, S3, UPLOAD, evict, settle, standing
 from .s3 import s3 as own_s3

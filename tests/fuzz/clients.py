@@ -18,9 +18,17 @@ import sys
 import time
 from collections.abc import Callable
 
-from tests.fuzz.calls import EXCHANGE, KEEP_SIZE, NOREPLACE, PUNCH_HOLE, ZERO_RANGE, fallocate, rename
 from tests.fuzz.contents import SIZE, expected, is_foreign
 from tests.fuzz.witnesses import Witnesses
+from tests.helpers.syscalls import (
+    KEEP_SIZE,
+    PUNCH_HOLE,
+    RENAME_EXCHANGE,
+    RENAME_NOREPLACE,
+    ZERO_RANGE,
+    fallocate,
+    renameat2,
+)
 
 BEAT = struct.Struct("=dQ48s")
 """Since when, how many acts before, and what it does."""
@@ -135,13 +143,13 @@ class Client:
             (lambda: f"{self.mount}/users/{self.dice.choice(USERS)}",) * 2,
         )
         old, new = (name() for name in self.dice.choice(pairs))
-        flags = self.dice.choice([0, 0, 0, EXCHANGE, EXCHANGE, NOREPLACE])
+        flags = self.dice.choice([0, 0, 0, RENAME_EXCHANGE, RENAME_EXCHANGE, RENAME_NOREPLACE])
         witness = [os.path.basename(path).startswith("w") for path in (old, new)]
         if witness[0] and not witness[1]:  # it keeps such a name, or somebody would write to it
-            new, flags = os.path.dirname(new) + "/" + os.path.basename(old), flags & ~EXCHANGE
+            new, flags = os.path.dirname(new) + "/" + os.path.basename(old), flags & ~RENAME_EXCHANGE
         elif witness[1] and not witness[0]:
             new = os.path.dirname(new) + "/f"
-        rename(old, new, flags)
+        renameat2(old, new, flags)
 
     def look(self) -> None:
         """List a directory and stat what is in it."""
