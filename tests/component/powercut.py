@@ -111,6 +111,8 @@ class Disk:
     """The journal after each change since, with the directories that it was a change of."""
     files: dict[int, Durable] = field(default_factory=dict)
     books: dict[str, Book] = field(default_factory=dict)
+    _kept: set[int] = field(default_factory=set)
+    """Inode numbers of the files that have a link beside the store."""
 
     def __post_init__(self) -> None:
         (self.beside / "directories").mkdir(parents=True)
@@ -207,18 +209,22 @@ class Disk:
 
     def _look(self) -> Journal:
         found = Journal()
-        for folder, dirs, files in os.walk(self.root):
-            for name in (*dirs, *files):
-                path = Path(folder) / name
-                if self._is_book(str(path)) or name in UNKEPT:
-                    continue
-                with contextlib.suppress(FileNotFoundError):  # a thread may be at work
-                    info = path.lstat()
-                    kept = self.beside / str(info.st_ino)
-                    if not stat.S_ISDIR(info.st_mode) and not os.path.lexists(kept):
-                        os.link(path, kept, follow_symlinks=False)
-                    found.names[str(path.relative_to(self.root))] = (info.st_ino, info.st_mode)
-                    found.dressed[info.st_ino] = _dress(path, info)
+        folders = [("", str(self.root))]
+        for above, folder in folders:  # which grows
+            with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:  # a thread may be at work
+                for entry in entries:
+                    name, path = f"{above}{entry.name}", entry.path
+                    if entry.name in UNKEPT or self._is_book(path):
+                        continue
+                    with contextlib.suppress(FileNotFoundError):
+                        info = entry.stat(follow_symlinks=False)
+                        if stat.S_ISDIR(info.st_mode):
+                            folders.append((f"{name}/", path))
+                        elif info.st_ino not in self._kept:
+                            os.link(path, self.beside / str(info.st_ino), follow_symlinks=False)
+                            self._kept.add(info.st_ino)
+                        found.names[name] = (info.st_ino, info.st_mode)
+                        found.dressed[info.st_ino] = _dress(path, info)
         return found
 
     # --- cutting -------------------------------------------------------------------------------------------------
