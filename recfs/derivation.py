@@ -67,7 +67,7 @@ def build(
     threads = trio.CapacityLimiter(THREADS)
     bounds, rooms = config.deriving, Rooms(store.private)
     rooms.clear()
-    programs = Programs(Runner(bounds.jobs), vfs.files.space.left, bounds.timeout, bounds.max_output)
+    programs = Programs(Runner(bounds.jobs, config.media.user), vfs.files.space.left, bounds.timeout, bounds.max_output)
     sources = Sources(vfs, files, sessions, rooms, threads, max_fetch=bounds.max_fetch)
     placing = Placing(vfs, sessions, threads)
     making = Making(vfs.tree, books, sources, programs, rooms, placing, threads)

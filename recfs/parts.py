@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from recfs import derivation, remote, upkeep
+from recfs import contents, derivation, remote, upkeep
 from recfs.api.work import FarWork, ReuseWork, Work
 from recfs.catalogue.connection import full, is_full
 from recfs.catalogue.copying import CatalogueCopies
@@ -79,6 +79,7 @@ from recfs.tier.queue.unanswered import Unanswered
 if TYPE_CHECKING:
     from recfs.config import Config
     from recfs.config.sections import TrashSection
+    from recfs.contents import Contents
     from recfs.derivation import Derivation
     from recfs.ports.kernel import KernelCache, KernelFiles
     from recfs.ports.objects import ObjectStore
@@ -149,6 +150,7 @@ class Parts:
     operators: frozenset[int]
     """Users who may change what is shared."""
     in_effect: InEffect
+    contents: Contents
 
     @property
     def tier(self) -> Tier | None:
@@ -180,6 +182,7 @@ class Parts:
             *self.observing.services(mounted=mounted),
             *self.upkeep.services(mounted=mounted),
             *self.derivation.services(mounted=mounted),
+            *self.contents.services(mounted=mounted),
         ]
         if self.s3_services is not None and s3:
             services += self.s3_services.services()
@@ -320,6 +323,7 @@ async def _build(
     )
     reports = SqliteReports(store.catalogue_path, limiter)
     told = await observing(config, tree, catalogue, reports)
+    media = contents.media_rows(config, tree)
     places = PathResolver(store)
     unanswered = Unanswered(clock)
     objects = objects or remote.connect(config, unanswered)
@@ -348,7 +352,9 @@ async def _build(
     modes = IoModes(tree, backing_files, space, store, files, kernel, backlog, headroom=config.passthrough_headroom)
     md5s = Md5s(behind, backing_files, hashing)
     operators = frozenset({0, os.geteuid()} | ({config.operator} if config.operator is not None else set()))
-    vfs = Vfs(tree, backing_files, space, committer, kernel, modes, md5s, operators=operators, policy=config.policy())
+    vfs = Vfs(
+        tree, backing_files, space, committer, kernel, modes, md5s, media, operators=operators, policy=config.policy()
+    )  # fmt: skip
     vfs.names.allowed_extensions = config.recordings.allowed_extensions
     space.keep_emergency_reserve()
     behind.subscribe(publisher)
@@ -419,7 +425,7 @@ async def _build(
         Work(care.work, draining, Recount(tree, catalogue), users, reuse, made.work, far_work),
         care, made, Sweeps(sweeps, behind.problems, clock, history), timekeeper,
         s3_services, limiter, reports, recovered, counting, sessions, told, operators,
-        in_effect,
+        in_effect, contents.build(config, media, tree, files_here, lambda node: None),
     )  # fmt: skip
 
 

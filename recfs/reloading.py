@@ -44,6 +44,7 @@ WHILE_RUNNING: Final = frozenset(
         *("cache.max_size", "cache.read_ahead_max", "cache.fetch_whole_below"),
         *("derive", "deriving.timeout", "deriving.max_output", "deriving.max_fetch"),
         *("chunks.threshold", "chunks.length", "chunks.overlap", "chunks.silences"),
+        *("media.timeout", "media.cpu", "media.memory", "media.largest_text", "media.decode_tail", "media.upload_wait"),
         *("metrics.users", "prices.currency", "prices.per_gib_month"),
         *("lifecycle.abort_multipart", "lifecycle.transitions"),
     }
@@ -230,6 +231,7 @@ class Reloading:
             parts.tier.copies.request_eviction()  # the budget may be a smaller one
         parts.derivation.reconfigure(config)
         parts.observing.reconfigure(config)
+        parts.contents.reconfigure(config)
         self._answers.reconfigure(settings)
         if self.looking is not None:
             self.looking.config = config

@@ -22,6 +22,7 @@ from recfs.ports.rows import (
     EventRow,
     GarbageRow,
     JournalRow,
+    MediaRow,
     NodeRow,
     ObjectRow,
     Placement,
@@ -148,6 +149,7 @@ class MemoryCatalogue:
         self._meta: dict[str, str] = {}
         self._lives: dict[int, Life] = {}
         self._events: dict[int, EventRow] = {}
+        self._media: dict[int, MediaRow] = {}
 
     async def apply(self, batch: Batch, *, trial: bool = False) -> None:
         """All of it, or (with `error` set, or a checksum that is none) nothing."""
@@ -164,6 +166,7 @@ class MemoryCatalogue:
             ]:
                 del self._nodes[ino]
                 self._xattrs.pop(ino, None)
+                self._media.pop(ino, None)
         for row in batch.nodes:
             self._put(row._replace(size_bytes=bounds.total(row.size_bytes), uid=min(row.uid, bounds.MAX_INT)))
             if row.uid > bounds.MAX_INT:
@@ -199,9 +202,11 @@ class MemoryCatalogue:
         self._sweeps |= {row.id: row for row in batch.sweeps}
         for gone in batch.sweeps_gone:
             self._sweeps.pop(gone, None)
+        self._media |= {row.ino: row for row in batch.media}
         self._lives |= {row.ino: row.life for row in batch.recordings}
         for ino in batch.removed:
             self._lives.pop(ino, None)
+            self._media.pop(ino, None)
             self._nodes.pop(ino, None)
             self._objects.pop(ino, None)
             self._xattrs.pop(ino, None)
@@ -313,6 +318,25 @@ class MemoryCatalogue:
     async def recording(self, ino: int) -> Life | None:
         """By number."""
         return self._lives.get(ino)
+
+    async def media(self, ino: int) -> MediaRow | None:
+        """By number."""
+        return self._media.get(ino)
+
+    async def media_pending(self, checkers: Sequence[str], after_ino: int, limit: int) -> Sequence[MediaRow]:
+        """In order."""
+        found = [row for ino, row in sorted(self._media.items()) if ino > after_ino and row.verdict == "pending"]
+        return [row for row in found if row.checker in checkers][:limit]
+
+    async def media_alike(self, sha256: bytes, checker: str) -> MediaRow | None:
+        """The first."""
+        known = [row for row in self._media.values() if row.verdict in ("whole", "broken")]
+        return next((row for row in known if (row.sha256, row.checker) == (sha256, checker)), None)
+
+    async def unlooked(self, after_ino: int, limit: int) -> Sequence[tuple[int, bytes]]:
+        """In order."""
+        found = [row for ino, row in sorted(self._nodes.items()) if ino > after_ino and ino not in self._media]
+        return [(row.ino, row.name) for row in found if row.kind is Kind.FILE and row.sha256 is not None][:limit]
 
     async def meta(self) -> dict[str, str]:
         """A copy."""

@@ -14,6 +14,7 @@ from recfs.ports.rows import (
     GarbageRow,
     JournalRow,
     LocalCopy,
+    MediaRow,
     NodeRow,
     ObjectRow,
     Placement,
@@ -24,7 +25,7 @@ from recfs.ports.rows import (
 
 Row = TypeVar(
     "Row", NodeRow, Placement, GarbageRow, AccountRow, ObjectRow, LocalCopy, JournalRow, UnansweredRow, SweepRow, Life,
-    TrashRow, EventRow,
+    TrashRow, EventRow, MediaRow,
 )  # fmt: skip
 
 UNFIT: Final = (
@@ -76,6 +77,7 @@ def fitted(batch: Batch) -> tuple[Batch, list[str]]:
             trash_gone=batch.trash_gone,
             events=[_fit(row, f"event {row.id}", odd) for row in batch.events],
             events_gone=batch.events_gone,
+            media=[_fit(row, f"media of inode {row.ino}", odd) for row in batch.media],
             recordings=[row._replace(life=_fit(row.life, f"recording {row.ino}", odd)) for row in batch.recordings],
         ),
         odd,

@@ -16,7 +16,7 @@ from recfs.core.bounds import MIN_TIME_NS
 
 steps = Migrations("recfs")
 
-NEWEST = "0014_twins"
+NEWEST = "0015_media"
 """Name of the last step: a catalogue that records a later one was written by a newer recfs."""
 
 
@@ -118,6 +118,12 @@ def derived(db: Database) -> None:
 def twins(db: Database) -> None:
     """Objects are found by their bytes."""
     _run(db, "0014_twins")
+
+
+@steps(name="0015_media")
+def media(db: Database) -> None:
+    """What is in recordings is remembered. Those of an earlier version are looked into once the daemon runs."""
+    _run(db, "0015_media")
 
 
 def split_statements(script: str) -> list[str]:

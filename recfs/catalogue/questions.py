@@ -14,6 +14,8 @@ from recfs.catalogue.rows import (
     GARBAGE,
     JOURNAL,
     LIFE,
+    MEDIA,
+    NAMED,
     NODE,
     NODE_ALONE,
     NODES,
@@ -37,7 +39,7 @@ from recfs.catalogue.rows import (
 )
 from recfs.core.bounds import MAX_INT
 from recfs.errors import IoFailure
-from recfs.ports.rows import HOST, AccountRow, Content, JournalRow, SweepRow, UnansweredRow
+from recfs.ports.rows import HOST, AccountRow, Content, JournalRow, MediaRow, SweepRow, UnansweredRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -163,6 +165,33 @@ class Questions:
         """What is kept of a recording."""
         row = self._read_one(f"select {LIFE} from recording where ino = ?", (ino,))
         return life(row) if row else None
+
+    async def media(self, ino: int) -> MediaRow | None:
+        """What is known of a file's content."""
+        row = self._read_one(f"select {MEDIA} from media where ino = ?", (ino,))
+        return MediaRow._make(row) if row else None
+
+    async def media_pending(self, checkers: Sequence[str], after_ino: int, limit: int) -> Sequence[MediaRow]:
+        """A page of what is to be looked into."""
+        query = (
+            f"select {MEDIA} from media indexed by media_open where verdict = 'pending' and ino > ?"
+            f" and checker in ({', '.join('?' * len(checkers))}) order by ino limit ?"
+        )
+        return [MediaRow._make(row) for row in self._read(query, (after_ino, *checkers, limit))]
+
+    async def media_alike(self, sha256: bytes, checker: str) -> MediaRow | None:
+        """What was found in the same bytes."""
+        query = f"select {MEDIA} from media where sha256 = ? and verdict in ('whole', 'broken') and checker = ? limit 1"
+        row = self._read_one(query, (sha256, checker))
+        return MediaRow._make(row) if row else None
+
+    async def unlooked(self, after_ino: int, limit: int) -> Sequence[tuple[int, bytes]]:
+        """As the port says."""
+        query = (
+            "select node.ino, node.name from node left join media on media.ino = node.ino where node.kind = 'file'"
+            f" and node.sha256 is not null and media.ino is null and node.ino > ? and {NAMED} order by node.ino limit ?"
+        )
+        return [(int(ino), bytes(name)) for ino, name in self._read(query, (after_ino, limit))]
 
     async def meta(self) -> dict[str, str]:
         """Store-wide facts."""

@@ -22,6 +22,7 @@ from recfs.ports.rows import (
     GarbageRow,
     JournalRow,
     LocalCopy,
+    MediaRow,
     NodeRow,
     ObjectRow,
     Placement,
@@ -92,6 +93,7 @@ TRASH: Final = ", ".join("x'' as xattrs" if field == "xattrs" else field for fie
 """Without the attributes, which may be large and many."""
 EVENT: Final = ", ".join(EventRow._fields)
 UNANSWERED: Final = ", ".join(UnansweredRow._fields)
+MEDIA: Final = ", ".join(f"media.{field}" for field in MediaRow._fields)
 LIFE: Final = ", ".join(f"recording.{field}" for field in Life._fields)
 """The columns of `life`."""
 
@@ -204,6 +206,7 @@ _PUT_JOURNAL: Final = _put("journal", JournalRow._fields)
 _PUT_UNANSWERED: Final = _put("unanswered", UnansweredRow._fields)
 _PUT_SWEEPS: Final = _put("sweep_run", SweepRow._fields)
 _PUT_RECORDINGS: Final = _put("recording", ("ino", *Life._fields))
+_PUT_MEDIA: Final = _put("media", MediaRow._fields)
 _PUT_TRASH: Final = _put("trash_entry", TrashRow._fields)
 _PUT_EVENTS: Final = _put("event", EventRow._fields)
 _PUT_XATTR: Final = _put("xattr", ("ino", "name", "value"))
@@ -226,12 +229,13 @@ _IN_IT: Final = "from node indexed by node_parent where parent = ? and ino betwe
 _DROP_CONTENT: Final = (
     Statement(("", f"delete from placement where host = {HOST} and ino in (select ino {_IN_IT})")),
     Statement(("", f"delete from xattr where ino in (select ino {_IN_IT} and has_xattrs)")),
+    Statement(("", f"delete from media where ino in (select ino {_IN_IT})")),
     Statement(("", f"delete {_IN_IT}")),
 )
 """One run for each directory, however many rows that are: half of what they cost one by one."""
 _DROP_ALL_OF: Final = (
     _DROP_OBJECTS, _DROP_COPIES, _drop("xattr", "ino"), _drop("whiteout", "parent"), _drop("view", "ino"),
-    _drop("recording", "ino"),
+    _drop("recording", "ino"), _drop("media", "ino"),
 )  # fmt: skip
 """What goes with a node."""
 
@@ -368,6 +372,7 @@ def statements(batch: Batch, known: Known) -> Iterator[tuple[Statement, Sequence
     yield _PUT_TRASH, batch.trash
     yield _DROP_TRASH, [(gone,) for gone in (*batch.trash_gone, *batch.purged)]
     yield _PUT_RECORDINGS, [(row.ino, *row.life) for row in batch.recordings]
+    yield _PUT_MEDIA, batch.media
     yield _PUT_EVENTS, batch.events
     yield _DROP_EVENTS, [(gone,) for gone in batch.events_gone]
     for statement in _DROP_ALL_OF:  # last: the batch may also hold what they were given before they went

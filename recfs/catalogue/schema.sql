@@ -351,3 +351,27 @@ create table chunk (
     sha256     blob,
     primary key (source, number)
 ) strict, without rowid;
+
+-- What is known of files' contents, of the version with that checksum: of audio and video, and of texts with a known name.
+-- Written as pending with the row that says that the file is committed, so that after any death it is found again.
+create table media (
+    ino       integer primary key,
+    sha256    blob    not null check (length(sha256) = 32),
+    checker   text    not null check (checker in ('media', 'json', 'srt', 'vtt')),
+    verdict   text    not null check (verdict in ('pending', 'whole', 'broken', 'unknown')),
+    reason    text    not null,          -- why it is broken, or could not be looked into
+    facts     text    not null,          -- JSON: container, codecs, duration …
+    attempts  integer not null,          -- looks that failed, one after another
+    queued_ns integer not null,          -- wall clock: committed, or asked for …
+    began_ns  integer not null,          -- … when the last look began …
+    ended_ns  integer not null           -- … and ended
+) strict;
+
+-- What is to be looked into …
+create index media_open on media (ino) where verdict = 'pending';
+
+-- … what has to be told …
+create index media_bad on media (ino) where verdict in ('broken', 'unknown');
+
+-- … and what need not be looked into again for a copy.
+create index media_sha256 on media (sha256) where verdict in ('whole', 'broken');

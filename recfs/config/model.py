@@ -9,6 +9,7 @@ from recfs.config.backup import BackupSection
 from recfs.config.deriving import ChunksSection, DeriveRules, DeriveSection, DerivingSection
 from recfs.config.gateway import GatewaySection
 from recfs.config.lifecycle import LifecycleSection
+from recfs.config.media import MediaSection
 from recfs.config.metrics import MetricsSection
 from recfs.config.observing import AuditSection, EventsSection, NotifySection
 from recfs.config.prices import PricesSection
@@ -97,6 +98,7 @@ class Config(Section):
         default=ProcessingSection(), description="results of processing, kept by checksum"
     )
     upload: UploadSection = Field(default=UploadSection(), description="uploads to S3")
+    media: MediaSection = Field(default=MediaSection(), description="what is in recordings, and whether they are whole")
     metrics: MetricsSection = Field(default=MetricsSection(), description="figures for Prometheus")
     prices: PricesSection = Field(default=PricesSection(), description="what storage costs, for `recfs stats`")
     stats: StatsSection = Field(default=StatsSection(), description="what is kept for `recfs stats`")
@@ -208,6 +210,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "cache": CacheSection,
     "processing_cache": ProcessingSection,
     "upload": UploadSection,
+    "media": MediaSection,
     "metrics": MetricsSection,
     "prices": PricesSection,
     "stats": StatsSection,

@@ -28,6 +28,7 @@ from recfs.errors import (
 )
 from recfs.fs.attributes import Attributes
 from recfs.fs.caller import may_change, may_describe, may_grow, may_read, may_take
+from recfs.fs.contents import Contents
 from recfs.fs.copyup import CopyUp
 from recfs.fs.fallback_entries import VIEW_BIT, FallbackEntries, FallbackEntry
 from recfs.fs.files import OpenFiles
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from recfs.fs.iomodes import IoModes
     from recfs.ports.kernel import KernelCache
     from recfs.ports.work import Pipeline
+    from recfs.state.media import MediaRows
     from recfs.state.tree import Tree
 
 
@@ -75,6 +77,7 @@ class Vfs:
         kernel: KernelCache,
         modes: IoModes,
         md5s: Md5s,
+        media: MediaRows,
         *,
         operators: Iterable[int] = (),
         policy: Policy = NOTHING_EXPIRES,
@@ -84,6 +87,7 @@ class Vfs:
         self.backing_files = backing_files
         self.pipeline = pipeline
         self.md5s = md5s
+        self.contents = Contents(media, backing_files.remote)
         self.removal = Removal(tree, backing_files.versions)
         self.names = Namespace(tree, self.removal)
         self.views = FallbackEntries(tree, behind)

@@ -17,7 +17,7 @@ from recfs.core.model import State
 from recfs.core.quota import UNLIMITED, Limits, month_of
 from recfs.core.units import parse_size
 from recfs.errors import InvalidArgument, NoAttribute, NotPermitted, NotSupported, OutOfSpace, TooBig
-from recfs.fs import lives
+from recfs.fs import contents, lives
 from recfs.fs.caller import may_change
 from recfs.fs.fallback_entries import FallbackEntry
 from recfs.state.accounts import LIMIT_NAMES
@@ -209,6 +209,10 @@ class Xattrs:
             return _location(node)
         if name in _OF_OBJECT and node.object is not None:
             return _OF_OBJECT[name](node.object)
+        if name in contents.ATTRIBUTES:
+            if (value := await self._vfs.contents.attribute(node, name)) is not None:
+                return value
+            raise NoAttribute("")
         if name == b"restore":
             return await self._restore(node)
         if name in (b"sha256", b"md5"):

@@ -24,7 +24,7 @@ import trio
 
 from recfs.errors import MediaUnavailable
 from recfs.media.programs import INPUT, Program, installed, version_of
-from recfs.media.sandbox import FAILED, REPORT
+from recfs.media.sandbox import FAILED, OWN, REPORT
 from recfs.subprocesses import CHUNK_BYTES, Hanging, end, hear_end
 
 if TYPE_CHECKING:
@@ -160,11 +160,20 @@ class Runner:
         `identity`, which is its working directory, and the only place where it can write. Raises MediaUnavailable.
         """
         async with self.limiter:
-            while self._hanging.reap() >= MOST_HANGING:  # noqa: ASYNC110  # they tell nobody
-                await trio.sleep(1.0)
+            await self._room()
             program = await self.program(name)
             command = [program.path, *(word.replace(INPUT, program.input_name) for word in arguments)]
             return _told(await self._caged(command, input_fd, limits, workspace_fd, reopen=not program.seeks))
+
+    async def run_own(self, code: str, words: Sequence[str], input_fd: int, limits: Limits) -> Outcome:
+        """Run the `main` of Python text of recfs's own, which reads standard input. Raises MediaUnavailable."""
+        async with self.limiter:
+            await self._room()
+            return _told(await self._caged([OWN, code, *words], input_fd, limits, reopen=False))
+
+    async def _room(self) -> None:
+        while self._hanging.reap() >= MOST_HANGING:  # noqa: ASYNC110  # they tell nobody
+            await trio.sleep(1.0)
 
     async def _caged(
         self, command: Sequence[str], input_fd: int, limits: Limits, workspace_fd: int = -1, *, reopen: bool

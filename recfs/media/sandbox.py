@@ -25,10 +25,15 @@ import platform
 import resource
 import signal
 import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 REPORT = "recfs-sandbox:"
 FAILED = 125
 """Exit code where the cage could not be made: the program did not run."""
+
+OWN = "-c"
+"""In the place of a program: Python text follows, which defines `main`, and words that this is called with."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -257,14 +262,32 @@ def cage(settings: dict[str, int], program: str) -> str:
     return " ".join(got)
 
 
+def _run_own(function: Callable[..., None], words: list[str]) -> NoReturn:
+    """Have recfs's own code read standard input, in this process."""
+    code = 1
+    try:
+        function(*words)
+        sys.stdout.flush()
+        code = 0
+    except BaseException as error:
+        os.write(2, f"{type(error).__name__}: {error}\n".encode("utf-8", "backslashreplace"))
+    finally:
+        os._exit(code)
+
+
 def main() -> None:
     """Run the program named in the arguments, caged; does not return."""
     try:
         at = sys.argv.index("--")
         settings = {name: int(value) for name, _, value in (word.partition("=") for word in sys.argv[1:at])}
         command = sys.argv[at + 1 :]
-        got = cage(settings, command[0])
+        own: dict[str, Any] = {}
+        if command[0] == OWN:
+            exec(command[1], own)  # what it imports could not be read any more
+        got = cage(settings, sys.executable if own else command[0])
         os.write(2, f"{REPORT} {got}\n".encode("ascii"))
+        if own:
+            _run_own(own["main"], command[2:])
         os.execve(command[0], command, {})
     except (OSError, ValueError, KeyError, IndexError) as error:
         os.write(2, f"{REPORT} failed: {error}\n".encode("utf-8", "backslashreplace"))

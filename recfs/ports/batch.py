@@ -11,6 +11,7 @@ from recfs.ports.rows import (
     EventRow,
     GarbageRow,
     JournalRow,
+    MediaRow,
     NodeRow,
     ObjectRow,
     RecordingRow,
@@ -57,6 +58,8 @@ class Batch:
     trash_gone: list[int] = field(default_factory=list)
     """Numbers of which it keeps nothing more; applied after `trash`. Those of `purged` go as well."""
     recordings: list[RecordingRow] = field(default_factory=list)
+    media: list[MediaRow] = field(default_factory=list)
+    """What is known of files' contents; goes with their nodes."""
     events: list[EventRow] = field(default_factory=list)
     """What became of the files whose rows these are."""
     events_gone: list[int] = field(default_factory=list)
@@ -76,6 +79,7 @@ class Batch:
             or self.trash
             or self.trash_gone
             or self.recordings
+            or self.media
             or self.events
             or self.events_gone
             or self.removed
@@ -109,5 +113,5 @@ class Batch:
 _APPLIED = (
     "removed", "emptied", "nodes", "accounts", "garbage", "purged", "xattrs", "whiteouts", "views", "objects_gone",
     "objects", "journal", "journal_done", "unanswered", "answered", "sweeps", "sweeps_gone", "recordings",
-    "trash", "trash_gone", "events", "events_gone",
+    "media", "trash", "trash_gone", "events", "events_gone",
 )  # fmt: skip

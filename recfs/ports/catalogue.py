@@ -16,6 +16,7 @@ from recfs.ports.rows import (
     Content,
     GarbageRow,
     JournalRow,
+    MediaRow,
     NodeRow,
     ObjectRow,
     SweepRow,
@@ -176,6 +177,22 @@ class Lives(Protocol):
         """What is kept of the recording whose directory is *ino*; None: nothing is."""
 
 
+class Contents(Protocol):
+    """What is known of files' contents."""
+
+    async def media(self, ino: int) -> MediaRow | None:
+        """What is known of the content of *ino*; None: it is nothing that is looked into, or was not queued yet."""
+
+    async def media_pending(self, checkers: Sequence[str], after_ino: int, limit: int) -> Sequence[MediaRow]:
+        """Up to *limit* of those that are to be looked into by one of *checkers*, above *after_ino*, in order."""
+
+    async def media_alike(self, sha256: bytes, checker: str) -> MediaRow | None:
+        """What was found in some file with just these bytes; None: none was looked into."""
+
+    async def unlooked(self, after_ino: int, limit: int) -> Sequence[tuple[int, bytes]]:
+        """A page, in order, of committed files of whose content nothing is known: inode number and name."""
+
+
 class Facts(Protocol):
     """What is true of the store as a whole."""
 
@@ -192,5 +209,5 @@ class Facts(Protocol):
         """The id of the first event that happened at *at_ns* or later; None: there is none."""
 
 
-class Catalogue(Books, Names, Unfinished, Usage, Objects, Lives, Facts, Protocol):
+class Catalogue(Books, Names, Unfinished, Usage, Objects, Lives, Contents, Facts, Protocol):
     """All of it."""

@@ -321,6 +321,29 @@ class AccountRow(NamedTuple):
         return Owner(self.owner_uid, self.owner_gid, self.owner_mode)
 
 
+class MediaRow(NamedTuple):
+    """What is known of a file's content, of the version with that checksum; a row about another one says nothing."""
+
+    ino: int
+    sha256: bytes
+    checker: str
+    """One of `Checker`'s words (`core/media/kinds.py`)."""
+    verdict: str
+    """One of `Verdict`'s words (`core/media/verdicts.py`)."""
+    reason: str = ""
+    """Why it is broken, or could not be looked into."""
+    facts: str = ""
+    """What is in it (`core/media/facts.py`, packed)."""
+    attempts: int = 0
+    """Looks into it that failed, one after another."""
+    queued_ns: int = 0
+    """When it was committed, or somebody asked for a look (wall clock, like both others) …"""
+    began_ns: int = 0
+    """… when the last look began …"""
+    ended_ns: int = 0
+    """… and when it ended."""
+
+
 class RecordingRow(NamedTuple):
     """What is kept of a recording: by the inode number of its directory, and gone with that."""
 

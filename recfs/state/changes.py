@@ -12,7 +12,7 @@ from recfs.ports.rows import RecordingRow
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from recfs.ports.rows import EventRow, JournalRow, ObjectRow, SweepRow, TrashRow, UnansweredRow
+    from recfs.ports.rows import EventRow, JournalRow, MediaRow, ObjectRow, SweepRow, TrashRow, UnansweredRow
     from recfs.state.accounts import Account
     from recfs.state.nodes import DirNode, Garbage, Node
 
@@ -210,6 +210,13 @@ class Changes:
         self._rest.sweeps_gone.append(row_id)
         self._wake.set()
 
+    def media(self, row: MediaRow) -> None:
+        """What is known of a file's content changed."""
+        self._renewed(("media", row.ino))
+        self._rest.media.append(row)
+        if not self._wake.is_set():
+            self._wake.set()
+
     def event(self, row: EventRow) -> None:
         """Something became of a file: in the batch of its rows."""
         self._rest.events.append(row)
@@ -257,6 +264,7 @@ class Changes:
             trash_gone=rest.trash_gone,
             events=rest.events,
             events_gone=rest.events_gone,
+            media=rest.media,
             recordings=[
                 RecordingRow(ino, folder.life) for ino, folder in recordings.items() if folder.life is not None
             ],
@@ -295,6 +303,7 @@ class Changes:
                 sweeps_gone=rest.sweeps_gone + newer.sweeps_gone,
                 trash=rest.trash + newer.trash,
                 trash_gone=rest.trash_gone + newer.trash_gone,
+                media=rest.media + newer.media,
                 events=rest.events + newer.events,
                 events_gone=rest.events_gone + newer.events_gone,
             )

@@ -35,7 +35,19 @@ UNSURE = "counters_unsure"
 _COUNTED = ("nodes", "removed", "accounts")
 
 _ROWS = frozenset(
-    {"nodes", "accounts", "garbage", "objects", "journal", "unanswered", "sweeps", "trash", "recordings", "events"}
+    {
+        "nodes",
+        "accounts",
+        "garbage",
+        "objects",
+        "journal",
+        "unanswered",
+        "sweeps",
+        "trash",
+        "recordings",
+        "events",
+        "media",
+    }
 )
 """Lists of rows, which begin with their key."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
 
 from recfs.errors import IoFailure
 from recfs.state.events import Subscriber
@@ -12,6 +12,15 @@ if TYPE_CHECKING:
     from recfs.state.backing_file import Fetch
     from recfs.state.nodes import DirNode, FileNode
     from recfs.state.writebehind import WriteBehind
+
+
+class Upload(NamedTuple):
+    """An upload that is still to be done."""
+
+    attempts: int
+    """How often it failed."""
+    error: str
+    """What the last attempt met, or what it waits for; empty: neither."""
 
 
 class Budget(Protocol):
@@ -60,6 +69,9 @@ class RemoteBytes(Protocol):
     async def restore_state(self, node: FileNode) -> RestoreState | None:
         """How its object stands, where that can be in an archive class. Raises ObjectStoreError."""
 
+    def upload_of(self, node: FileNode) -> Upload | None:
+        """Its upload, if it is in the queue. Atomic."""
+
 
 class NoBudget:
     """Nothing is ever uploaded."""
@@ -105,6 +117,10 @@ class LocalOnly(Subscriber):
         """Nobody knows."""
         return None
 
+    def upload_of(self, node: FileNode) -> Upload | None:
+        """There is no queue."""
+        return None
+
     def _refuse(self, node: FileNode) -> NoReturn:
         raise IoFailure(f"{node.path}: its bytes are in S3, and the configuration has no [s3]")
 
@@ -115,4 +131,4 @@ class LocalOnly(Subscriber):
             self._behind.object(node.object)
 
 
-__all__ = ["Budget", "LocalOnly", "RemoteBytes"]
+__all__ = ["Budget", "LocalOnly", "RemoteBytes", "Upload"]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from recfs.core.routing import Decision
+    from recfs.ports.rows import JournalRow
     from recfs.state.nodes import DirNode, FileNode
     from recfs.tier.copies import Copies
 
@@ -35,6 +36,10 @@ class UploadBudget:
     def is_full(self) -> bool:
         """As `Budget.is_full`."""
         return self._journal.unsent.total_bytes > self._copies.settings.max_bytes
+
+    def upload_of(self, node: FileNode) -> JournalRow | None:
+        """The upload of a file, if it is in the queue. Atomic."""
+        return self._journal.upload_of(node.ino)
 
     def holds_back(self, node: FileNode) -> bool:
         """As `Budget.holds_back`."""

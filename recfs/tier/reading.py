@@ -9,6 +9,7 @@ import trio
 
 from recfs.core.model import State
 from recfs.ports.objects import ARCHIVE_CLASSES, RestoreState
+from recfs.state.remote import Upload
 
 if TYPE_CHECKING:
     from recfs.state.backing_file import Fetch
@@ -55,6 +56,11 @@ class BytesInS3:
             self._link.objects.head, in_s3.key, limiter=self._link.limiter, abandon_on_cancel=True
         )
         return info.restore_state if info is not None else None
+
+    def upload_of(self, node: FileNode) -> Upload | None:
+        """As `RemoteBytes.upload_of`."""
+        row = self.budget.upload_of(node)
+        return Upload(row.attempts, row.error) if row is not None else None
 
 
 __all__ = ["BytesInS3"]

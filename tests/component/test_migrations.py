@@ -37,6 +37,7 @@ FROZEN = {
     "0012_figures.sql": "7020678ea4943ee6",
     "0013_derived.sql": "1bcc6ae074db3b20",
     "0014_twins.sql": "cc6801ab0d8bd899",
+    "0015_media.sql": "6ffcebf2dc6bbeea",
 }
 """The beginning of the SHA-256 of each step's SQL."""
 VERSIONS = sorted(path.stem for path in STORED.glob("*.sql"))
@@ -117,6 +118,7 @@ async def test_an_earlier_catalogue_becomes_what_a_new_one_is(tmp_path: Path, ve
         held, work = await catalogue.object(4), await catalogue.journal()
         life = await catalogue.recording(3)
         account = await catalogue.account("5")
+        media = await catalogue.media(4)
     finally:
         catalogue.close()
     assert committed is not None
@@ -132,6 +134,7 @@ async def test_an_earlier_catalogue_becomes_what_a_new_one_is(tmp_path: Path, ve
     expired = Life(Status.EXPIRED, 11, 12, 13, 14, 15, 16, 17, Cause.DATE, 1, "a note", "uid 0")
     owner = (account.owner_uid, account.owner_gid, account.owner_mode) if account is not None else None
     assert owner == ((10005, 77, 0o700) if version >= "0011" else None)
+    assert (media is not None and media.verdict == "whole") == (version >= "0015")
     assert life == (expired if version >= "0008" else None)
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert db.execute("select path, promised from garbage").fetchall() == [(b"users/5/gone", 0)]

@@ -145,7 +145,7 @@ def test_it_can_be_built_in_python() -> None:
 MISTAKES = [
     ('[audit]\ndirectory = "/s/logs"', 'audit.directory = "/s/logs": it lies in the store or its mount'),
     ('[notify]\nevents = "corrupt"', 'wrong type; write a list of texts: ["corrupt", "quota_reached"]'),
-    ('[notify]\nevents = ["exploded"]', "'exploded' is no kind of events; there are adopted, committed"),
+    ('[notify]\nevents = ["exploded"]', "'exploded' is no kind of events; there are adopted, broken"),
     ('[events]\nenabled = false\n[notify]\ncommand = "true"', "notify.command: it is run for events"),
     ("[events]\nmost = 10", "events.most"),
     ("[commit]\nhash_thread = 2", "commit.hash_thread: unknown key; did you mean hash_threads?"),

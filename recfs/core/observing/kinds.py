@@ -21,6 +21,8 @@ class EventKind(enum.StrEnum):
     REPAIRED = "repaired"
     ADOPTED = "adopted"
     QUOTA_REACHED = "quota_reached"
+    PROBED = "probed"
+    BROKEN = "broken"
 
 
 MEANING: dict[EventKind, str] = {
@@ -39,6 +41,8 @@ MEANING: dict[EventKind, str] = {
     EventKind.REPAIRED: "a corrupt file has its committed bytes again",
     EventKind.ADOPTED: "it was put into the store's disk, or its bucket, past recfs, and has a name now",
     EventKind.QUOTA_REACHED: "a user was refused something because of a limit",
+    EventKind.PROBED: "the file was looked into: it is what its name says, and what is in it is known",
+    EventKind.BROKEN: "the file was looked into: it does not parse, is cut off, or is not what its name says",
 }
 KINDS = frozenset(EventKind)
 

@@ -1,0 +1,158 @@
+"""Looks into an open file: what is in it, and whether it is what it should be. Nothing hostile is parsed in the daemon
+but the few bytes by which containers say how long they are, and small texts.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import ffmpeg
+import trio
+
+from recfs.core.media import texts
+from recfs.core.media.facts import SHOW, Facts, facts_of
+from recfs.core.media.formats import as_words, reading
+from recfs.core.media.kinds import Checker, Kind
+from recfs.core.media.structure import cut_off
+from recfs.core.media.verdicts import judge, why_unreadable
+from recfs.errors import MediaUnavailable
+from recfs.media.runner import INPUT, Ended, Limits, Runner
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SMALL_BYTES: Final = 64 << 10
+"""Texts up to this are checked by a thread of the daemon; larger ones take their memory elsewhere."""
+TAIL_S: Final = 10.0
+"""So much of the end is decoded where that is wanted."""
+PROBE: Final = ("-v", "error", "-hide_banner", "-show_entries", SHOW, "-of", "json=c=1")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckSettings:
+    """How far files are looked into."""
+
+    limits: Limits = field(default_factory=Limits)
+    largest_text_bytes: int = 16 << 20
+    """Texts beyond are not looked into."""
+    decode_tail: bool = False
+    """Whether the end is decoded, too: ffmpeg says of damage in the middle of the bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found."""
+
+    reason: str | None = None
+    """Why it is broken; None: it is not."""
+    facts: Facts | None = None
+    is_sure: bool = True
+    """False: it could not be looked into, and `reason` says why. Another time it may be."""
+
+
+class Checks:
+    """Looks into files, one after another or several at a time."""
+
+    def __init__(self, runner: Runner, settings: CheckSettings) -> None:
+        self._runner = runner
+        self.settings = settings
+        self._threads = trio.CapacityLimiter(1)
+
+    async def available(self) -> str | None:
+        """Why no recording can be looked into; None: it can."""
+        try:
+            await self._runner.program("ffprobe")
+        except MediaUnavailable as error:
+            return str(error)
+        return None
+
+    async def look(self, kind: Kind, fd: int, size: int) -> Finding:
+        """Look into a file of *size* bytes that is to be of that kind.
+
+        Raises MediaUnavailable where the program for it is missing, OSError where it cannot be read.
+        """
+        if kind.checker is Checker.MEDIA:
+            return await self._media(kind, fd, size)
+        return await self._text(kind.checker, fd, size)
+
+    # --- texts ---------------------------------------------------------------------------------------------------
+
+    async def _text(self, checker: Checker, fd: int, size: int) -> Finding:
+        if size > self.settings.largest_text_bytes:
+            return Finding("it is larger than texts that are looked into", is_sure=False)
+        if size <= SMALL_BYTES:
+            return Finding(await trio.to_thread.run_sync(_check_small, checker, fd, size, limiter=self._threads))
+        outcome = await self._runner.run_own(inspect.getsource(texts), (checker.value,), fd, self.settings.limits)
+        if outcome.ended is Ended.WELL:
+            return Finding(json.loads(outcome.output))
+        return Finding(f"the look into it ended: {outcome.ended}", is_sure=False)
+
+    # --- audio and video -----------------------------------------------------------------------------------------
+
+    async def _media(self, kind: Kind, fd: int, size: int) -> Finding:
+        if not size:
+            return Finding("it is empty")
+        cut = await trio.to_thread.run_sync(cut_off, partial(_pread, fd), size, limiter=self._threads)
+        if cut is not None:
+            return Finding(cut)
+        words = [*PROBE, *as_words(reading()), "-i", INPUT]
+        outcome = await self._runner.run("ffprobe", words, fd, self.settings.limits)
+        if outcome.ended is Ended.FAILED:
+            return Finding(why_unreadable(outcome.said))
+        if outcome.ended is Ended.TOO_MUCH:
+            return Finding("it says more of itself than is taken")
+        if outcome.ended is not Ended.WELL:
+            return Finding(f"ffprobe ended: {outcome.ended}", is_sure=False)
+        try:
+            facts = facts_of(outcome.output)
+        except ValueError as error:
+            return Finding(str(error))
+        if facts is not None and facts.duration_s is None:
+            facts = facts._replace(duration_s=await self._duration(fd))
+        reason = judge(kind, facts)
+        if reason is None and self.settings.decode_tail:
+            reason = await self._decode_tail(fd)
+        return Finding(reason, facts)
+
+    async def _duration(self, fd: int) -> float | None:
+        """How long it plays, of one that does not say: browsers write such. All of it is read; None: nobody knows."""
+        stream = ffmpeg.input(INPUT, **reading()).output("-", f="null", c="copy", map="0")
+        stream = stream.global_args("-nostdin", "-v", "error", "-progress", "pipe:1", "-nostats")
+        outcome = await self._optional(stream.get_args(), fd)
+        told = [line.partition("=")[2] for line in outcome.splitlines() if line.startswith("out_time_us=")]
+        return int(told[-1]) / 1e6 if told and told[-1].isdecimal() and len(told[-1]) < 18 else None
+
+    async def _optional(self, words: Sequence[str], fd: int) -> str:
+        """What ffmpeg says on standard output; nothing where it fails, or is missing."""
+        try:
+            outcome = await self._runner.run("ffmpeg", words, fd, self.settings.limits)
+        except MediaUnavailable:
+            return ""
+        return outcome.output.decode("ascii", "replace") if outcome.ended is Ended.WELL else ""
+
+    async def _decode_tail(self, fd: int) -> str | None:
+        stream = ffmpeg.input(INPUT, sseof=-TAIL_S, **reading()).output("-", f="null")
+        words = stream.global_args("-nostdin", "-v", "error", "-xerror").get_args()
+        try:
+            outcome = await self._runner.run("ffmpeg", words, fd, self.settings.limits)
+        except MediaUnavailable:
+            return None
+        if outcome.ended is Ended.FAILED or (outcome.ended is Ended.WELL and outcome.said.strip()):
+            return f"its end cannot be decoded: {why_unreadable(outcome.said)}"
+        return None
+
+
+def _pread(fd: int, offset: int, length: int) -> bytes:
+    return os.pread(fd, length, offset) if 0 <= offset < 1 << 63 else b""
+
+
+def _check_small(checker: Checker, fd: int, size: int) -> str | None:
+    return texts.CHECKS[checker.value](os.pread(fd, size, 0))
+
+
+__all__ = ["CheckSettings", "Checks", "Finding"]

@@ -1,0 +1,249 @@
+"""Looks into committed files: what is in recordings, and whether files are what their names say.
+
+The catalogue is the queue (`state/media.py`): a cursor goes through it, and a few files are looked into at a time, by
+programs that are confined (`recfs/media`). So memory does not grow with their number, no commit waits, and a restart
+goes on with what is left. A copy of what was looked into takes over what was found. What could not be looked into
+is tried some more times, later and later.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from recfs.core.media.facts import unpacked
+from recfs.core.media.kinds import Checker, Kind, kind_of
+from recfs.core.media.verdicts import Verdict, judge
+from recfs.core.observing.kinds import EventKind
+from recfs.errors import MediaUnavailable, Stale
+from recfs.ports.rows import MediaRow
+from recfs.state.problems import forever
+from recfs.state.walk import file_at
+
+if TYPE_CHECKING:
+    from recfs.disk.committed import CommittedFiles
+    from recfs.media.checks import Checks, Finding
+    from recfs.state.media import MediaRows
+    from recfs.state.nodes import FileNode
+    from recfs.state.tree import Tree
+
+log = logging.getLogger("recfs.media")
+
+PART: Final = "media"
+PAGE: Final = 256
+"""Queued files that are read from the catalogue at a time."""
+SURVEY_PAGE: Final = 1000
+"""Files of an earlier version's store that are gone through at a time …"""
+SURVEY_PAUSE_S: Final = 0.2
+"""… and the pause after them."""
+SURVEYED: Final = "media_surveyed"
+"""Store-wide fact: up to which inode number files were found that were committed before any were looked into; "all"."""
+AGAIN_S: Final = (5.0, 60.0, 600.0, 3600.0)
+"""After these pauses it is tried again; then it counts as unknown."""
+MISSING_S: Final = 60.0
+"""How often it is looked whether a program that was missing is there."""
+ASKED: Final = "somebody asked for another look"
+"""The reason of a row that waits for that: what was found in a copy does not count."""
+_TEXTS: Final = tuple(each.value for each in Checker if each is not Checker.MEDIA)
+
+
+class Probing:
+    """The service."""
+
+    def __init__(
+        self, rows: MediaRows, checks: Checks, tree: Tree, files: CommittedFiles,
+        *, workers: int, known: Callable[[FileNode], None],
+    ) -> None:  # fmt: skip
+        """*known* is told of each file once it is known what it is, or that nobody can know."""
+        self.rows = rows
+        self._checks = checks
+        self._tree = tree
+        self._files = files
+        self._workers = workers
+        self._known = known
+        self._at_work: set[int] = set()
+        self._later: dict[int, float] = {}
+        """What is tried again, and when, by trio's clock."""
+        self.missing: str | None = None
+        """Why no recording can be looked into; None: it can."""
+        self.is_running = False
+        self.counts: Counter[str] = Counter()
+        """Looks since the start, by what came of them: the words of `Verdict`, "copied", "again"."""
+
+    async def run(self) -> None:
+        """Look for ever."""
+        self.is_running = True
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(forever, PART, self._survey, self._tree.behind.problems)
+                await forever(PART, self._step, self._tree.behind.problems)
+        finally:
+            self.is_running = self.rows.is_looking = False
+
+    def _missing(self, why: str | None) -> None:
+        if why is not None and self.missing is None:
+            log.info("recordings are not looked into: %s", why)
+        self.missing = why
+        self.rows.is_looking = why is None
+
+    # --- what there is to do -------------------------------------------------------------------------------------
+
+    async def _survey(self) -> None:
+        """Queue what was committed before anything was looked into: by an earlier version, or found by a rebuild."""
+        facts = await self._tree.catalogue.meta()
+        reached = facts.get(SURVEYED, "0")
+        while reached != "all":
+            page = await self._tree.catalogue.unlooked(int(reached), SURVEY_PAGE)
+            for ino, name in page:
+                if kind_of(name) is not None and (node := await file_at(self._tree, ino)) is not None:
+                    if await self.rows.of(node) is None:
+                        self.rows.queue(node)
+                    del node
+                    self._tree.memory.let_go(ino)
+            reached = str(page[-1][0]) if page else "all"
+            self._tree.behind.meta(SURVEYED, reached)
+            await trio.sleep(SURVEY_PAUSE_S)
+        await trio.sleep_forever()
+
+    async def _step(self) -> None:
+        """Go through the queue once, and wait until there may be more in it."""
+        self.rows.queued = trio.Event()
+        self._missing(await self._checks.available())
+        checkers = _TEXTS if self.missing is not None else (*_TEXTS, Checker.MEDIA.value)
+        now = trio.current_time()
+        after, soonest = 0, now + MISSING_S
+        while page := await self._tree.catalogue.media_pending(checkers, after, PAGE):
+            after = page[-1].ino
+            async with trio.open_nursery() as nursery:
+                slots = trio.Semaphore(self._workers)
+                for row in page:
+                    due = self._later.get(row.ino, 0.0)
+                    if due > trio.current_time():
+                        soonest = min(soonest, due)
+                        continue
+                    await slots.acquire()
+                    nursery.start_soon(self._one, row.ino, slots)
+        with trio.move_on_at(soonest):
+            await self.rows.queued.wait()
+
+    async def _one(self, ino: int, slots: trio.Semaphore) -> None:
+        try:
+            with self._tree.behind.problems.aside(PART, ino, f"inode {ino}"):
+                await self.look(ino)
+        finally:
+            slots.release()
+
+    # --- looking -------------------------------------------------------------------------------------------------
+
+    async def look(self, ino: int) -> None:
+        """Look into a queued file. Raises nothing of the file: what came of it is in its row."""
+        node = await file_at(self._tree, ino)
+        try:
+            row = await self.rows.of(node) if node is not None else None
+            if node is None or row is None or row.verdict != Verdict.PENDING or ino in self._at_work:
+                return
+            kind = kind_of(node.name)
+            if kind is None:
+                self.rows.put(row._replace(verdict=Verdict.UNKNOWN, reason="its name does not say what it is"))
+                return
+            self._at_work.add(ino)
+            try:
+                await self._look(node, row, kind)
+            finally:
+                self._at_work.discard(ino)
+        finally:
+            del node
+            self._tree.memory.let_go(ino)
+
+    async def _look(self, node: FileNode, row: MediaRow, kind: Kind) -> None:
+        row = row._replace(began_ns=self._tree.clock.now_ns())
+        alike = await self._tree.catalogue.media_alike(row.sha256, row.checker)
+        if alike is not None and row.reason != ASKED and (reason := _of_copy(alike, kind)) is not None:
+            self._found(node, row, reason, alike.facts, how="copied")
+            return
+        try:
+            async with self._files.open(node) as file:
+                finding = await self._checks.look(kind, file.fd, file.size_bytes)
+                is_current = file.is_current and file.sha256 == row.sha256
+        except Stale:
+            if node.state.is_remote:
+                self._unsure(node, row, "its bytes are in S3 alone")
+            return  # else it is written to, or gone: its next commit queues it again
+        except MediaUnavailable as error:
+            self._missing(str(error))
+            return
+        except OSError as error:
+            self._unsure(node, row, f"it cannot be read: {error.strerror}")
+            return
+        if not is_current or not self.rows.is_about(row, node):
+            return
+        self._judge(node, row, finding)
+
+    def _judge(self, node: FileNode, row: MediaRow, finding: Finding) -> None:
+        if not finding.is_sure:
+            self._unsure(node, row, finding.reason or "")
+            return
+        packed = finding.facts.packed() if finding.facts is not None else ""
+        self._found(node, row, finding.reason or "", packed)
+
+    def _found(self, node: FileNode, row: MediaRow, reason: str, facts: str, how: str = "") -> None:
+        """What is in the file is known. Atomic."""
+        verdict = Verdict.BROKEN if reason else Verdict.WHOLE
+        self._later.pop(node.ino, None)
+        now_ns = self._tree.clock.now_ns()
+        self.rows.put(row._replace(verdict=verdict, reason=reason, facts=facts, attempts=0, ended_ns=now_ns))
+        self.counts[verdict] += 1
+        if how:
+            self.counts[how] += 1
+        if verdict is Verdict.BROKEN:
+            log.warning("%s is broken: %s", node.path, reason)
+            self._tree.events.noted(EventKind.BROKEN, node, reason)
+        else:
+            self._tree.events.noted(EventKind.PROBED, node)
+        self._known(node)
+
+    def _unsure(self, node: FileNode, row: MediaRow, reason: str) -> None:
+        """It could not be looked into. Atomic."""
+        attempts = row.attempts + 1
+        is_over = attempts > len(AGAIN_S)
+        verdict = Verdict.UNKNOWN if is_over else Verdict.PENDING
+        self.rows.put(
+            row._replace(verdict=verdict, reason=reason, attempts=attempts, ended_ns=self._tree.clock.now_ns())
+        )
+        if is_over:
+            self._later.pop(node.ino, None)
+            self.counts[verdict] += 1
+            log.warning("%s cannot be looked into: %s", node.path, reason)
+            self._known(node)
+        else:
+            self._later[node.ino] = trio.current_time() + AGAIN_S[attempts - 1]
+            self.counts["again"] += 1
+
+    # --- for people ----------------------------------------------------------------------------------------------
+
+    def again(self, node: FileNode) -> bool:
+        """Have a file looked into once more; False where its name does not say what it is. Atomic."""
+        self._later.pop(node.ino, None)
+        return self.rows.queue(node, ASKED)
+
+    def as_json(self) -> dict[str, Any]:
+        """For `recfs status`."""
+        return {"running": self.is_running, "missing": self.missing, "looks": dict(self.counts),
+                "at_work": len(self._at_work), "again": len(self._later)}  # fmt: skip
+
+
+def _of_copy(alike: MediaRow, kind: Kind) -> str | None:
+    """Why a file of that kind is broken that has the bytes of another (empty: it is whole); None: look into it."""
+    facts = unpacked(alike.facts)
+    if alike.checker != Checker.MEDIA or (alike.verdict == Verdict.BROKEN and facts is None):
+        return alike.reason
+    if alike.verdict == Verdict.BROKEN:
+        return None  # perhaps for the sake of its name
+    return judge(kind, facts) or ""
+
+
+__all__ = ["ASKED", "PART", "Probing"]
