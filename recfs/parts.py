@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from recfs.ports.kernel import KernelCache, KernelFiles
     from recfs.ports.objects import ObjectStore
     from recfs.ports.reports import Reports, Snapshot
+    from recfs.state.nodes import FileNode
     from recfs.tier.tier import Tier
     from recfs.upkeep import InEffect, Upkeep
 
@@ -418,14 +419,16 @@ async def _build(
     users = Users(vfs, kernel, reports, operators, store.root, gives_owners=store.gives_owners)
     s3_services, far_work = None, None
     if tier is not None and tier_run is not None:
-        s3_services = remote.build(config, tier, tree, files_here, md5s)
+        s3_services = remote.build(config, tier, tree, files_here, md5s, media)
         far_work = FarWork(LocalCopies(tier, tree, reports), tier_run, QueueChanges(tier, tree), Claiming(tier, tree))
+    known = s3_services.broken.known if s3_services is not None else _nobody_waits
+    looking = contents.build(config, media, tree, files_here, known)
     return Parts(
         store, catalogue, behind, tree, backing_files, publisher, hashing, committer, unhashed, vfs,
         Work(care.work, draining, Recount(tree, catalogue), users, reuse, made.work, far_work),
         care, made, Sweeps(sweeps, behind.problems, clock, history), timekeeper,
         s3_services, limiter, reports, recovered, counting, sessions, told, operators,
-        in_effect, contents.build(config, media, tree, files_here, lambda node: None),
+        in_effect, looking,
     )  # fmt: skip
 
 
@@ -439,6 +442,10 @@ def _processing_cache(
     return processing.ProcessingCache(
         ProcessingStore(store.private / "processing.db"), tree.clock, settings, space.admit
     )  # fmt: skip
+
+
+def _nobody_waits(node: FileNode) -> None:
+    """There is no upload."""
 
 
 def _unhashed(snapshot: Snapshot) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from recfs.tier.queue.journal import Journal
 from recfs.tier.reading import BytesInS3
 from recfs.tier.tier import Tier
 from recfs.tier.trashed import TrashedObjects
+from recfs.tier.uploads.broken import BrokenFiles
 from recfs.tier.uploads.uploader import Uploader
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from recfs.disk.trash_index import TrashIndex
     from recfs.ports.catalogue import Catalogue
     from recfs.ports.objects import ObjectStore
+    from recfs.state.media import MediaRows
     from recfs.state.tree import Tree
     from recfs.state.writebehind import WriteBehind
     from recfs.stores.local import LocalStore
@@ -50,6 +52,7 @@ class S3Services:
 
     tier: Tier
     uploader: Uploader
+    broken: BrokenFiles
 
     def services(self) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
         """What has to run, by the name of its part."""
@@ -127,14 +130,17 @@ def reach(
     return tier, BytesInS3(partials, evictor, link, budget, fetch_whole_below=config.cache.fetch_whole_below)
 
 
-def build(config: Config, tier: Tier, tree: Tree, committed: CommittedFiles, md5s: Md5s) -> S3Services:
+def build(
+    config: Config, tier: Tier, tree: Tree, committed: CommittedFiles, md5s: Md5s, media: MediaRows
+) -> S3Services:
     """The tier with who works for it."""
+    broken = BrokenFiles(tier, tree, media)
     uploader = Uploader(
-        tier, tree, tree.behind, committed, md5s,
+        tier, tree, tree.behind, committed, md5s, broken,
         threads=_threads(config), concurrency=config.upload.concurrency, part_threads=config.upload.part_threads,
         retry_max_s=config.upload.retry_max,
     )  # fmt: skip
-    return S3Services(tier, uploader)
+    return S3Services(tier, uploader, broken)
 
 
 def _threads(config: Config) -> int:

@@ -32,6 +32,7 @@ def plain(value: Any) -> Any:
             "max_age": value.max_age_s,
             "storage_class": value.storage_class,
             "keep_local": value.keep_local_s,
+            "broken": value.broken,
         }
     if isinstance(value, RetentionRule):
         return {

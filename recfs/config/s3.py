@@ -123,6 +123,7 @@ class RouteSection(Section):
     keep_local: Duration = Field(
         default=0.0, description="time the local copy stays at least, after the upload (seconds)"
     )
+    broken: bool = Field(default=False, strict=True, description="whether files whose media is broken go to S3, too")
 
 
 def _route_rule(value: object, handler: pydantic.ValidatorFunctionWrapHandler) -> RouteRule:
@@ -138,6 +139,7 @@ def _route_rule(value: object, handler: pydantic.ValidatorFunctionWrapHandler) -
         max_age_s=written.max_age,
         storage_class=written.storage_class,
         keep_local_s=written.keep_local,
+        broken=written.broken,
     )
 
 

@@ -6,7 +6,7 @@ A rule is a [[route]] table of recfs.conf:
     min_size, max_size                  bounds of the file's size, themselves included
     min_age, max_age                    bounds of the time since its last change (`age_of`), themselves included
     to = "s3" | "local"                 where such a file lives
-    storage_class, keep_local           for files that go to S3
+    storage_class, keep_local, broken   for files that go to S3
 
 `core/globs.py` says what a glob takes. The first rule that matches decides, and no other; without one a file stays
 local. Decisions only: nothing moves here.
@@ -76,6 +76,8 @@ class RouteRule:
     """None: the one of [s3], else the bucket's default."""
     keep_local_s: float = 0.0
     """How long the local copy stays at least, once S3 has the file."""
+    broken: bool = False
+    """Whether files whose media is broken go, too."""
     conditions: str = field(init=False, repr=False, compare=False)
     """Pattern and bounds, for people: 'users/**, min_size 8 MiB'."""
     _glob: PathGlob = field(init=False, repr=False, compare=False)
@@ -122,6 +124,8 @@ class Decision:
     rule_index: int | None
     reason: str
     """For people; counts rules from 1."""
+    broken: bool = False
+    """Whether it goes although its media is broken."""
 
 
 class RuleVerdict(NamedTuple):
@@ -140,7 +144,7 @@ def route(rules: Sequence[RouteRule], path: Path, size_bytes: int, age_s: float)
     for index, rule in enumerate(rules):
         if rule.matches(path, size_bytes, age_s):
             reason = f"rule {index + 1} ({rule.conditions}): {_outcome(rule)}"
-            return Decision(rule.to, rule.storage_class, rule.keep_local_s, index, reason)
+            return Decision(rule.to, rule.storage_class, rule.keep_local_s, index, reason, rule.broken)
     return Decision("local", None, 0.0, None, f"no rule {'matches' if rules else 'is set'}: stays local")
 
 
@@ -226,8 +230,8 @@ def _check_target(rule: RouteRule) -> None:
         raise ValueError(f'to = {rule.to!r}: files go to "s3" or "local"')
     if rule.storage_class is not None:
         check_storage_class(rule.storage_class)
-    if rule.to == "local" and (rule.storage_class is not None or rule.keep_local_s):
-        raise ValueError('storage_class and keep_local are for files in S3; leave them out with to = "local"')
+    if rule.to == "local" and (rule.storage_class is not None or rule.keep_local_s or rule.broken):
+        raise ValueError('storage_class, keep_local and broken are for files in S3; leave them out with to = "local"')
 
 
 # --- words -----------------------------------------------------------------------------------------------------------
@@ -238,7 +242,8 @@ def _outcome(rule: RouteRule) -> str:
         return "stays local"
     storage_class = f", storage class {rule.storage_class}" if rule.storage_class is not None else ""
     kept = f", local copy kept for {format_duration(rule.keep_local_s, exact=True)}" if rule.keep_local_s else ""
-    return f"goes to S3{storage_class}{kept}"
+    broken = ", also if its media is broken" if rule.broken else ""
+    return f"goes to S3{storage_class}{kept}{broken}"
 
 
 def _bounds(rule: RouteRule) -> list[str]:

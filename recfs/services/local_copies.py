@@ -10,8 +10,8 @@ import trio
 from recfs.core.model import State
 from recfs.core.units import format_size
 from recfs.errors import OutOfSpace
-from recfs.state.outcome import Outcome, side_by_side
 from recfs.state.walk import Found, Walk
+from recfs.state.work.outcome import Outcome, side_by_side
 
 if TYPE_CHECKING:
     from recfs.ports.reports import Reports

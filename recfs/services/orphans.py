@@ -20,8 +20,8 @@ from recfs.errors import IoFailure
 from recfs.fs.leftovers.local import Gone, Lying
 from recfs.ports.object_errors import ObjectStoreError
 from recfs.ports.sweep import Progress, Sweep
-from recfs.state.outcome import MOST_NAMED
 from recfs.state.problems import reason_of
+from recfs.state.work.outcome import MOST_NAMED
 from recfs.tier.leftovers import Lost, Strange
 from recfs.tier.ownership import DOUBT_FACT
 

@@ -33,6 +33,8 @@ class QueueChanges:
         journal = self._tier.journal
         if journal.unsent.why_aside(row.id) is Why.NAME:
             return "its name looks temporary; rename the file, and it goes"
+        if journal.unsent.why_aside(row.id) is Why.BROKEN:
+            return f"{row.error}; write it anew, or let a [[route]] with broken = true take it"
         if row.id in journal.running:
             return "it is being done right now"
         if journal.unsent.why_aside(row.id) is Why.WATCHED:

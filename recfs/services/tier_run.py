@@ -14,8 +14,8 @@ from recfs.core.tiering import Move, Step, move_for
 from recfs.errors import Busy
 from recfs.ports.rows import UPLOAD
 from recfs.ports.sweep import Progress, Sweep
-from recfs.state.outcome import MOST_NAMED, Outcome, side_by_side
 from recfs.state.walk import Found, Walk
+from recfs.state.work.outcome import MOST_NAMED, Outcome, side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,7 +21,7 @@ NAMES = [f"{number}" for number in range(12)]
 @pytest.fixture(params=[False, True], ids=["with-links", "plain"])
 async def fs(place: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Filesystem]:
     """With a job that has a directory, of links and files or of files alone; one entry goes in each turn."""
-    monkeypatch.setattr("recfs.state.turns.TURN_S", 0.0)
+    monkeypatch.setattr("recfs.state.work.turns.TURN_S", 0.0)
     async with filesystem(place / "root", watch={"enabled": False}) as made:
         for name in NAMES:
             await made.write(f"{JOB}/big/{name}", b"bytes")

@@ -92,7 +92,7 @@ async def test_a_large_removal_lets_others_have_their_turn(
     fs: Filesystem, monkeypatch: pytest.MonkeyPatch, loaded: bool
 ) -> None:
     """A sweep of thousands of files: requests come in between, and never wait for longer than a turn or a file."""
-    monkeypatch.setattr("recfs.state.turns.TURN_S", 0.0)
+    monkeypatch.setattr("recfs.state.work.turns.TURN_S", 0.0)
     await fs.mkdirs("temp/5/1")
     folder = await fs.node("temp/5/1")
     for count in range(600):
@@ -124,7 +124,7 @@ async def test_a_removal_asks_after_each_turn_whether_it_may_go_on(
     fs: Filesystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also of what is loaded a page at a time: nothing goes after somebody has come back."""
-    monkeypatch.setattr("recfs.state.turns.TURN_S", 0.0)
+    monkeypatch.setattr("recfs.state.work.turns.TURN_S", 0.0)
     folder = await fs.mkdirs("temp/5/1")
     for count in range(100):
         await fs.vfs.symlink(folder.ino, b"%d" % count, b"target", OPERATOR)

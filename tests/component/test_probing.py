@@ -16,8 +16,8 @@ from recfs.core.media.kinds import Kind
 from recfs.core.media.verdicts import Verdict
 from recfs.errors import MediaUnavailable, NoAttribute
 from recfs.media.checks import Finding
-from recfs.services import probing
 from recfs.services.probing import PART, Probing
+from recfs.services.probing import prober as probing
 
 from .build import REC, Filesystem, filesystem
 
@@ -52,9 +52,9 @@ class FakeChecks:
 class Looking:
     """A file system whose files are looked into."""
 
-    def __init__(self, fs: Filesystem, checks: FakeChecks) -> None:
+    def __init__(self, fs: Filesystem) -> None:
         self.fs = fs
-        self.checks = checks
+        self.checks = FakeChecks()
 
     @property
     def probing(self) -> Probing:
@@ -96,7 +96,7 @@ class Looking:
 @asynccontextmanager
 async def looking(root: Path, **settings: Any) -> AsyncIterator[Looking]:
     async with filesystem(root / "store", services=False, start=False, **settings) as fs:
-        found = Looking(fs, FakeChecks())
+        found = Looking(fs)
         await found.start()
         yield found
 
@@ -258,7 +258,7 @@ async def test_a_real_recording_and_a_real_stump_of_one(
     expect_log("video.mp4 is broken: its index")
     async with filesystem(tmp_path / "store", services=False, start=False) as fs:
         await fs.start()
-        it = Looking(fs, FakeChecks())
+        it = Looking(fs)
         fs._nursery.start_soon(it._run)
         data = media_samples["mp4"].read_bytes()
         await it.write("source.mp4", data)
@@ -269,7 +269,7 @@ async def test_a_real_recording_and_a_real_stump_of_one(
 
 
 def test_the_words_of_the_catalogue_are_those_of_the_core() -> None:
-    sql = (Path(probing.__file__).parents[1] / "catalogue" / "schema.sql").read_text()
+    sql = (Path(probing.__file__).parents[2] / "catalogue" / "schema.sql").read_text()
     table = sql[sql.index("create table media (") :]
     assert "verdict in (" + ", ".join(repr(each.value) for each in Verdict) + ")" in table
     assert PART == "media"

@@ -215,7 +215,7 @@ async def test_many_entries_settle_in_batches(fs: Filesystem) -> None:
 
 def in_turns(monkeypatch: pytest.MonkeyPatch) -> tuple[list[tuple[Plan, int]], trio.Event]:
     """A turn of planning ends with each entry: (the plan, and how many steps it has, after each; two are planned)."""
-    monkeypatch.setattr("recfs.state.turns.TURN_S", 0.0)
+    monkeypatch.setattr("recfs.state.work.turns.TURN_S", 0.0)
     extend, turns, begun = HomePlan.extend, list[tuple[Plan, int]](), trio.Event()
 
     def extended(todo: HomePlan, plan: Plan) -> bool:

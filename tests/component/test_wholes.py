@@ -18,7 +18,7 @@ from recfs.errors import Busy, NotFound, Stale
 from recfs.ports.batch import Batch
 from recfs.services.figures.counting import Counting
 from recfs.state.nodes import DirNode
-from recfs.state.turns import Turn
+from recfs.state.work.turns import Turn
 from tests.helpers.reports import check
 
 from .build import Filesystem, filesystem, pattern, until
@@ -200,7 +200,7 @@ async def test_who_comes_back_meets_all_of_it_or_nothing(
     fs: Filesystem, monkeypatch: pytest.MonkeyPatch, act: Any, after: int
 ) -> None:
     """*act* is done after so many turns of the removal, which is kept up by whoever has a file open."""
-    monkeypatch.setattr("recfs.state.turns.TURN_S", 0.0)
+    monkeypatch.setattr("recfs.state.work.turns.TURN_S", 0.0)
     await made(fs)
     await fs.write("temp/5/2/other", b"elsewhere")
     await fs.drain()

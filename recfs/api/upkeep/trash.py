@@ -11,7 +11,7 @@ from recfs.api.paths import parts_of
 from recfs.core.layout import is_cut
 from recfs.core.model import Kind
 from recfs.errors import InvalidArgument, InvalidPath, NotFound, RecfsError
-from recfs.state.outcome import Outcome
+from recfs.state.work.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from recfs.core.model import Kind
 from recfs.ports.rows import Pending, Promise
 from recfs.state.nodes import DirNode, FileNode, Garbage, LinkNode, Node
-from recfs.state.turns import Turn
+from recfs.state.work.turns import Turn
 from recfs.stores.steps import Attrs, Step, StepKind
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from recfs.fs.caller import Caller, may_change, may_take
 from recfs.fs.names.births import recall_life
 from recfs.ports.rows import Content, Pending
 from recfs.state.nodes import DirNode, FileNode, Garbage, LinkNode, Node
-from recfs.state.turns import Turn
+from recfs.state.work.turns import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

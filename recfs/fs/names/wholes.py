@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from recfs.ports.batch import Batch
     from recfs.ports.rows import Content
     from recfs.state.tree import Tree
-    from recfs.state.turns import Turn
+    from recfs.state.work.turns import Turn
 
 ROWS_AT_ONCE = 200
 """Rows that are looked at between two looks at the time, in a third of a millisecond."""

@@ -15,7 +15,7 @@ from recfs.errors import InvalidArgument, NotFound, NotSupported, RecfsError
 from recfs.fs.trash.returning import Returning
 from recfs.ports.rows import TrashRow
 from recfs.state.nodes import DirNode
-from recfs.state.outcome import Outcome
+from recfs.state.work.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

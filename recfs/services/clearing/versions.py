@@ -24,8 +24,8 @@ from recfs.fs.caller import Caller
 from recfs.ports.rows import ROOT_INO
 from recfs.ports.sweep import Progress, Sweep
 from recfs.state.nodes import DirNode, FileNode
-from recfs.state.outcome import MOST_NAMED
 from recfs.state.walk import Walk
+from recfs.state.work.outcome import MOST_NAMED
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -13,9 +13,9 @@ from recfs.core.verification.verdicts import Level, Verdict
 from recfs.errors import Busy, NotFound
 from recfs.fs.verification.verifier import Pacer
 from recfs.state.nodes import DirNode
-from recfs.state.outcome import MOST_NAMED
 from recfs.state.problems import reason_of
 from recfs.state.walk import Walk
+from recfs.state.work.outcome import MOST_NAMED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

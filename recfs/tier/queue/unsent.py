@@ -22,6 +22,8 @@ class Why(StrEnum):
     """Its name looks temporary."""
     REFUSED = "refused"
     """S3 refuses this file, and will do so again. Moves and deletions may be set aside so, too, and count nothing."""
+    BROKEN = "broken"
+    """What is in the file is broken, and no rule says that it goes all the same."""
     WATCHED = "watched"
     """S3 has it, and may yet replace it by what it was asked before: it is looked at until that is over. So may be what
     the object says of its file; a move that writes it again then counts nothing."""

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from recfs.state.writebehind import WriteBehind
     from recfs.tier.queue.journal import Journal
     from recfs.tier.tier import Tier
+    from recfs.tier.uploads.broken import BrokenFiles
 
 log = logging.getLogger("recfs.uploader")
 
@@ -72,6 +73,7 @@ class Uploader:
 
     def __init__(
         self, tier: Tier, tree: Tree, behind: WriteBehind, committed: CommittedFiles, md5s: Md5s,
+        broken: BrokenFiles,
         *, threads: int, concurrency: int, part_threads: int, retry_max_s: float,
     ) -> None:  # fmt: skip
         self._tier = tier
@@ -80,6 +82,7 @@ class Uploader:
         self._behind = behind
         self._committed = committed
         self._md5s = md5s
+        self._broken = broken
         self._limiter = trio.CapacityLimiter(threads)
         """Not the readers' one: they do not wait until a part has gone through a slow line."""
         self._slots = trio.CapacityLimiter(concurrency)
@@ -220,6 +223,8 @@ class Uploader:
             return
         if self._journal.unsent.why_aside(row.id) is Why.NAME:
             self._journal.unsent.count_again(row.id)
+        if await self._broken.hold(row, node):
+            return
         key = key_of(node)
         tried = bool(row.key) and self._journal.was_tried(row.id)
         if row.key != key:

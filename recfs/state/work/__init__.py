@@ -1,0 +1,5 @@
+"""Work on many things.
+
+outcome  side by side, and what came of it
+turns    on the trio thread, a stretch at a time
+"""
