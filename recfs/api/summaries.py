@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from recfs.api import summaries_s3
 from recfs.api.paths import found_at, parts_of, text
 from recfs.clock import SystemClock, boot_id
-from recfs.core.backups import newest, overdue
 from recfs.core.generation import ID
 from recfs.core.layout import owner_of
 from recfs.core.model import Kind
 from recfs.core.quota import UNLIMITED, Limits, merge, month_of
+from recfs.core.upkeep.backups import newest, overdue
 from recfs.errors import NotFound
 from recfs.stores.backups import BackupFolder, backup_folder
 

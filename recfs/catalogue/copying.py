@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from recfs.catalogue.connection import FULL, connect, unusable
 from recfs.catalogue.migrations import NEWEST
 from recfs.catalogue.reading import has_table, last_step, require_whole
-from recfs.core.backups import Contents
 from recfs.core.generation import ID, count_of
+from recfs.core.upkeep.backups import Contents
 from recfs.errors import BackupDamaged, Interrupted, OutOfSpace
 
 if TYPE_CHECKING:

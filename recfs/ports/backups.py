@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from recfs.core.backups import Contents
+from recfs.core.upkeep.backups import Contents
 
 Stopped = Callable[[], bool]
 """Whether it is not wanted any more. Asked from the thread that does it, every few MiB."""

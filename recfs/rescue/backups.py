@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from recfs import remote
 from recfs.catalogue.copying import CatalogueCopies
 from recfs.clock import SystemClock, boot_id
-from recfs.core.backups import SEALED, Contents, Kept, newest
 from recfs.core.generation import Mark
+from recfs.core.upkeep.backups import SEALED, Contents, Kept, newest
 from recfs.errors import BackupDamaged, InvalidArgument, NotFound, RecfsError
 from recfs.ports.object_errors import ObjectStoreError
 from recfs.state.problems import reason_of

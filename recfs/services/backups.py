@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from recfs import __version__
-from recfs.core.backups import (
+from recfs.core.generation import ID
+from recfs.core.sweeping import Schedule
+from recfs.core.units import format_size
+from recfs.core.upkeep.backups import (
     LOOK_EVERY_S,
     PLAIN,
     SEALED,
@@ -21,9 +24,6 @@ from recfs.core.backups import (
     rotated,
     stem_of,
 )  # fmt: skip
-from recfs.core.generation import ID
-from recfs.core.sweeping import Schedule
-from recfs.core.units import format_size
 from recfs.disk.leisure import at_leisure
 from recfs.ports.sweep import Sweep
 from recfs.stores import sealing

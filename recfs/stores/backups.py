@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from recfs.core.backups import FOLDER, HEADER, PLAIN, SEALED, Header, Kept, header_of, read_header
 from recfs.core.naming import show_name
+from recfs.core.upkeep.backups import FOLDER, HEADER, PLAIN, SEALED, Header, Kept, header_of, read_header
 from recfs.errors import OutOfSpace, StoreError
 from recfs.stores.local import PRIVATE
 

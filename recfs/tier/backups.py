@@ -10,7 +10,7 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from recfs.core.backups import BUCKET_FOLDER, HEADER, Header, Kept, header_of, read_header
+from recfs.core.upkeep.backups import BUCKET_FOLDER, HEADER, Header, Kept, header_of, read_header
 from recfs.errors import BackupDamaged, Interrupted
 from recfs.ports.object_errors import ObjectStoreError
 from recfs.ports.objects import ObjectMeta

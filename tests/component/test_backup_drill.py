@@ -12,7 +12,7 @@ from typing import Any
 import pyrage
 import pytest
 
-from recfs.core.backups import Kept
+from recfs.core.upkeep.backups import Kept
 from recfs.errors import BackupDamaged, InvalidArgument, NotFound
 from recfs.ports.object_errors import Unreachable
 from recfs.rescue.backups import Backups

@@ -18,7 +18,7 @@ import trio
 import trio.lowlevel
 
 from recfs.catalogue import copying
-from recfs.core.backups import Kept
+from recfs.core.upkeep.backups import Kept
 from recfs.disk.leisure import LEISURE
 from recfs.errors import BackupDamaged, Interrupted, InvalidArgument, NotFound, OutOfSpace, StoreError
 from recfs.rescue.backups import Backups

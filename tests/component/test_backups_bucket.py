@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from recfs.core.backups import BUCKET_FOLDER
+from recfs.core.upkeep.backups import BUCKET_FOLDER
 from recfs.errors import BackupDamaged, NotFound
 from recfs.ports.object_errors import PrefixTaken, Unreachable
 from recfs.rescue.backups import Backups

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from recfs.config import Config
-from recfs.core.backups import BUCKET_FOLDER
 from recfs.core.model import State
+from recfs.core.upkeep.backups import BUCKET_FOLDER
 from recfs.ports.objects import ObjectMeta
 from recfs.rescue.backups import Backups
 

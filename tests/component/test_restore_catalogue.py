@@ -14,7 +14,7 @@ import pyrage
 import pytest
 import trio
 
-from recfs.core.backups import Kept
+from recfs.core.upkeep.backups import Kept
 from recfs.errors import BackupDamaged, InvalidArgument, IoFailure, NotAStore, NotFound, RootBusy, StoreError
 from recfs.fs.attributes import Changes
 from recfs.fs.recovery import comparison

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recfs.core.backups import (
+from recfs.core.upkeep.backups import (
     Contents,
     Header,
     Kept,
