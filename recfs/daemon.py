@@ -343,7 +343,7 @@ class _Daemon:
         parts = self._parts
         looking = Looking(
             self._config, parts.store, parts.vfs, parts.tier, parts.committer, parts.publisher, parts.reports,
-            parts.sweeps, self._session,
+            parts.sweeps, self._session, parts.work.probing,
         )  # fmt: skip
         self._reloading.looking = looking
         endpoint = Endpoint(*address_of(self._config.metrics.listen), looking.look, self._requests_made)

@@ -425,7 +425,7 @@ async def _build(
     looking = contents.build(config, media, tree, files_here, known)
     return Parts(
         store, catalogue, behind, tree, backing_files, publisher, hashing, committer, unhashed, vfs,
-        Work(care.work, draining, Recount(tree, catalogue), users, reuse, made.work, far_work),
+        Work(care.work, draining, Recount(tree, catalogue), users, reuse, made.work, looking.probing, far_work),
         care, made, Sweeps(sweeps, behind.problems, clock, history), timekeeper,
         s3_services, limiter, reports, recovered, counting, sessions, told, operators,
         in_effect, looking,

@@ -16,12 +16,14 @@ from recfs.api.deriving import DerivingAnswers
 from recfs.api.draining import DrainAnswers
 from recfs.api.live import LiveAnswers
 from recfs.api.observing import ObservingAnswers
+from recfs.api.probing import ProbeAnswers
 from recfs.api.s3 import Far, S3Answers
 from recfs.api.stats.figures import stats
 from recfs.api.stats.trend import trend
 from recfs.api.users import UserAnswers
 from recfs.config import plain
 from recfs.core.layout import is_id
+from recfs.core.media import words
 from recfs.core.naming import show_name
 from recfs.core.retention import Now
 from recfs.disk.diskio import few_files, file_limit
@@ -117,6 +119,7 @@ class Answers:
             **reuse.handlers(self.work.reuse, self.work.upkeep.versions, self.vfs, self._read),
             **upkeep.handlers(self.work.upkeep, self.vfs, self.reports, self.sweeps, self._read),
             **DerivingAnswers(self.work.media).handlers(),
+            **ProbeAnswers(self.vfs, self.work.probing).handlers(),
             **self.s3.handlers(),
             **self._live(),
             **ObservingAnswers(self.observing, self.vfs.tree.clock).handlers(),
@@ -174,6 +177,7 @@ class Answers:
             "verification": self.work.upkeep.verifications.as_json(),
             "scrub": scrub.as_json() if (scrub := self.work.upkeep.scrub) is not None else None,
             "deriving": self.work.media.deriving.as_json(),
+            "media": known["media"] | (probing.as_json() if (probing := self.work.probing) is not None else {}),
             **self.observing.as_json(),
             "set_aside": self.vfs.behind.problems.as_json(),
             "problems": self._problems()
@@ -248,6 +252,9 @@ class Answers:
         tier = self.tier
         if tier is not None and answer.get("s3") and isinstance(seen, FileNode):
             answer["s3"]["read_error"] = tier.partials.misses.of(seen.ino)
+        if isinstance(seen, FileNode):
+            contents = self.vfs.contents
+            answer["status"] = words.told(contents.known(seen, await contents.rows.of(seen)))
         if isinstance(seen, FileNode) and seen.body is not None:
             answer |= {"writers": seen.body.writers, "readers": seen.body.handles - seen.body.writers}
         return answer
@@ -259,6 +266,7 @@ class Answers:
             str(params.get("path") or ""),
             bool(params.get("recursive")),
             params.get("state"),
+            bool(params.get("media")),
         )
         return answer
 

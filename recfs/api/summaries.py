@@ -15,6 +15,7 @@ from recfs.api.paths import found_at, parts_of, text
 from recfs.clock import SystemClock, boot_id
 from recfs.core.generation import ID
 from recfs.core.layout import owner_of
+from recfs.core.media.facts import unpacked
 from recfs.core.model import Kind
 from recfs.core.quota import UNLIMITED, Limits, merge, month_of
 from recfs.core.upkeep.backups import newest, overdue
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from recfs.config import Config
     from recfs.ports.reports import Checked, Snapshot
-    from recfs.ports.rows import AccountRow, NodeRow
+    from recfs.ports.rows import AccountRow, MediaRow, NodeRow
 
 LOST_NAMED = 5
 """So many names of lost+found are shown."""
@@ -137,6 +138,7 @@ def info(snapshot: Snapshot, config: Config, path: str, calendar_ns: int | None 
             "local_path": None if row.state.is_remote else _local_path(config, row, parts),
             "settled": not row.placement.pending and row.placement.staging is None,
             "s3": summaries_s3.held(entry),
+            "media": _media(snapshot.media([row.ino]).get(row.ino), row),
         }
     elif row.kind is Kind.SYMLINK:
         answer["target"] = text(row.target or b"")
@@ -153,15 +155,47 @@ def _local_path(config: Config, row: NodeRow, parts: Sequence[bytes]) -> str:
     return str(config.root.joinpath(*(text(part) for part in parts)))
 
 
-def ls_files(snapshot: Snapshot, path: str, recursive: bool, state: str | None) -> list[dict[str, Any]]:
-    """Entries of a directory (or the file itself), with what the catalogue says of each, sorted by path."""
+def ls_files(
+    snapshot: Snapshot, path: str, recursive: bool, state: str | None, media: bool = False
+) -> list[dict[str, Any]]:
+    """Entries of a directory (or the file itself), with what the catalogue says of each, sorted by path.
+
+    *media*: those alone whose names say what they are, with what is known of their contents.
+    """
     top = found_at(snapshot, path).row
     base = "/".join(text(part) for part in parts_of(path))
     if top.kind is not Kind.DIR:
-        return [_listed(top, base)]
-    prefix = f"{base}/" if base else ""
-    below = snapshot.below(top.ino, recursive=recursive, state=state)
-    return sorted((_listed(row, prefix + text(name)) for name, row in below), key=lambda entry: str(entry["path"]))
+        found = [(base, top)]
+    else:
+        prefix = f"{base}/" if base else ""
+        below = snapshot.below(top.ino, recursive=recursive, state=state)
+        found = [(prefix + text(name), row) for name, row in below]
+    listed = [(_listed(row, name), row) for name, row in found]
+    if media:
+        known = snapshot.media(row.ino for _, row in listed)
+        told = ((entry, _media(known.get(row.ino), row)) for entry, row in listed)
+        return sorted(
+            ({**entry, "media": content} for entry, content in told if content is not None),
+            key=lambda entry: str(entry["path"]),
+        )
+    return sorted((entry for entry, _ in listed), key=lambda entry: str(entry["path"]))
+
+
+def _media(row: MediaRow | None, node: NodeRow) -> dict[str, Any] | None:
+    """What is known of a file's content; None: nothing, or it is about bytes that the file has no more."""
+    if row is None or row.sha256 != node.sha256:
+        return None
+    facts = unpacked(row.facts)
+    return {
+        "verdict": row.verdict,
+        "checker": row.checker,
+        "reason": row.reason or None,
+        "facts": facts.as_json() if facts is not None else None,
+        "attempts": row.attempts,
+        "queued_ns": row.queued_ns,
+        "began_ns": row.began_ns or None,
+        "ended_ns": row.ended_ns or None,
+    }
 
 
 def _listed(row: NodeRow, path: str) -> dict[str, Any]:
@@ -258,6 +292,7 @@ def live(snapshot: Snapshot, config: Config, calendar_ns: int) -> dict[str, Any]
     states = snapshot.states()
     return {
         "states": states,
+        "media": snapshot.media_open(),
         "users": _users(snapshot, config, calendar_ns=calendar_ns),
         "lost_found": lost_found(config.root),
         "backup": backup(snapshot, config),
@@ -272,4 +307,7 @@ def _problems(snapshot: Snapshot, config: Config, states: dict[str, int]) -> lis
     if corrupt:
         what = "1 file is" if corrupt == 1 else f"{corrupt:,} files are"
         told.append(f"{what} corrupt, and cannot be read: `recfs ls-files -r --state corrupt` names what to bring back")
+    if broken := snapshot.media_open().get("broken", 0):
+        what = "1 file is broken" if broken == 1 else f"{broken:,} files are broken"
+        told.append(f"{what}: cut off, or not what the name says: `recfs ls-files -r --media` tells which, and why")
     return [problem for problem in told if problem]

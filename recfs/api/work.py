@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from recfs.services.local_copies import LocalCopies
     from recfs.services.multiparts import Multiparts
     from recfs.services.orphans import Orphans
+    from recfs.services.probing import Probing
     from recfs.services.queue_changes import QueueChanges
     from recfs.services.recount import Recount
     from recfs.services.reuse.dedupe import Dedupe
@@ -94,5 +95,7 @@ class Work:
     users: Users
     reuse: ReuseWork
     media: MediaWork
+    probing: Probing | None
+    """None: nothing is looked into ([media] enabled = false)."""
     far: FarWork | None
     """None without [s3]."""

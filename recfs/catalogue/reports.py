@@ -21,6 +21,7 @@ from recfs.catalogue.rows import (
     COPIES,
     EVENT,
     LIFE,
+    MEDIA,
     NODE,
     NODE_ALONE,
     NODE_FIELDS,
@@ -43,7 +44,7 @@ from recfs.core.layout import owner_of
 from recfs.core.model import Kind
 from recfs.core.retention import Inside
 from recfs.ports.reports import Checked, Entry, Health, InS3, Listed, Queued, Recorded, Waiting
-from recfs.ports.rows import ROOT_INO, AccountRow, EventRow, JournalRow, LocalCopy, Placement, SweepRow
+from recfs.ports.rows import ROOT_INO, AccountRow, EventRow, JournalRow, LocalCopy, MediaRow, Placement, SweepRow
 
 if TYPE_CHECKING:
     import sqlite3
@@ -131,6 +132,22 @@ class SqliteSnapshot(DuplicateQueries):
                 if state is None or (row.state is not None and row.state.value == state):
                     found.append(Listed(prefix + row.name, row))
         return found
+
+    def media(self, inos: Iterable[int]) -> dict[int, MediaRow]:
+        """What is known of files' contents; an earlier catalogue knows nothing."""
+        if not has_table(self._db, "media"):
+            return {}
+        query = f"select {MEDIA} from media where ino = ?"
+        found = (self._db.execute(query, (ino,)).fetchone() for ino in inos)
+        return {row[0]: MediaRow._make(row) for row in found if row is not None}
+
+    def media_open(self) -> dict[str, int]:
+        """By their indexes: the many that are whole are not looked at."""
+        if not has_table(self._db, "media"):
+            return {}
+        bad = "select verdict, count(*) from media where verdict in ('broken', 'unknown') group by verdict"
+        found = {"pending": self._number("select count(*) from media where verdict = 'pending'")}
+        return found | dict(self._db.execute(bad))
 
     def accounts(self, user: str | None = None) -> Sequence[AccountRow]:
         """Those of all users, or of one."""

@@ -39,6 +39,7 @@ _COMMANDS = {
     "backup": "recfs.cli.upkeep.backup:backup",
     "derive": "recfs.cli.media.derive:derive",
     "chunks": "recfs.cli.media.chunks:chunks",
+    "probe": "recfs.cli.media.probe:probe",
     "restore-catalogue": "recfs.cli.upkeep.restore_catalogue:restore_catalogue",
     "rebuild": "recfs.cli.upkeep.rebuild:rebuild",
     "drain": "recfs.cli.work.drain:drain",

@@ -67,6 +67,7 @@ class Metrics(Collector):
             told = zip(("read", "write"), map(float, seen.passthrough), strict=True)
             yield _labelled("passthrough", "Whether the kernel does it by itself.", "what", told)
         yield _labelled("problems", "What failed and is tried again, by part.", "part", seen.problems.items())
+        yield from self._media()
         yield from self._sweeps()
         if seen.queue is not None:
             yield from _queue(seen.queue)
@@ -92,6 +93,14 @@ class Metrics(Collector):
                 buckets.append((bound, float(below)))
             times.add_metric([op], buckets, latency.total_s)
         yield times
+
+    def _media(self) -> Iterator[Metric]:
+        what = "Files that are to be looked into (pending), are broken, or could not be looked into, by verdict."
+        yield _labelled("media_files", what, "verdict", self._seen.written.media.items())
+        looks = CounterMetricFamily("recfs_media_looks", "Looks into files, by what came of them.", labels=["result"])
+        for result, count in self._seen.looks.items():
+            looks.add_metric([result], count)
+        yield looks
 
     def _sweeps(self) -> Iterator[Metric]:
         ran = [each for each in self._seen.sweeps if each["last_ns"] is not None]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from recfs.fs.vfs import Vfs
     from recfs.fuse.passthrough import FuseSession
     from recfs.ports.reports import Reports, Snapshot
+    from recfs.services.probing import Probing
     from recfs.services.sweeps import Sweeps
     from recfs.stores.local import LocalStore
     from recfs.tier.tier import Tier
@@ -46,6 +47,8 @@ class Written:
     """Those that use most, the first of them before all."""
     more_users: int
     """How many are left out."""
+    media: Mapping[str, int] = field(default_factory=dict)
+    """Files that are to be looked into, or are broken, by verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,8 @@ class Seen:
     queue: Queue | None
     """None: there is no [s3]."""
     written: Written
+    looks: Mapping[str, int] = field(default_factory=dict)
+    """Looks into files since the start, by what came of them."""
 
 
 @dataclass(slots=True)
@@ -96,6 +101,8 @@ class Looking:
     reports: Reports
     sweeps: Sweeps
     session: FuseSession | None
+    probing: Probing | None = None
+    """None: nothing is looked into."""
     _counted: list[tuple[float, Mapping[str, int]]] = field(default_factory=list)
     """When files were counted by state last, and what came of it."""
 
@@ -122,6 +129,7 @@ class Looking:
             problems=self.vfs.behind.problems.counts(),
             sweeps=self.sweeps.as_json(),
             queue=self._queue(),
+            looks=dict(self.probing.counts) if self.probing is not None else {},
             written=written,
         )
 
@@ -153,7 +161,8 @@ def written_of(snapshot: Snapshot, config: Config, month: str, states: Mapping[s
         )
         for row in rows[:most]
     ]
-    return Written(snapshot.states() if states is None else states, users, len(rows) - len(users))
+    counted = snapshot.states() if states is None else states
+    return Written(counted, users, len(rows) - len(users), snapshot.media_open())
 
 
 __all__ = ["Looking", "OfUser", "Queue", "Seen", "Written", "written_of"]

@@ -15,7 +15,7 @@ from recfs.core.life import Life
 from recfs.core.retention import Horizon, Inside
 from recfs.ports.duplicates import DuplicateFiles
 from recfs.ports.figures import Figures, FiguresProof
-from recfs.ports.rows import AccountRow, EventRow, JournalRow, NodeRow, ObjectRow, SweepRow
+from recfs.ports.rows import AccountRow, EventRow, JournalRow, MediaRow, NodeRow, ObjectRow, SweepRow
 
 Answer = TypeVar("Answer")
 Args = TypeVarTuple("Args")
@@ -122,6 +122,12 @@ class StoreQueries(Protocol):
 
     def below(self, folder: int, *, recursive: bool, state: str | None) -> Sequence[Listed]:
         """The entries of a directory, in no order; *state*: only files in it."""
+
+    def media(self, inos: Iterable[int]) -> dict[int, MediaRow]:
+        """What is known of these files' contents; those of which nothing is are left out."""
+
+    def media_open(self) -> dict[str, int]:
+        """How many files are pending, broken and unknown (`core/media/verdicts.py`)."""
 
     def accounts(self, user: str | None = None) -> Sequence[AccountRow]:
         """Those of all users, or of one."""

@@ -43,8 +43,9 @@ def looking(fs: Filesystem) -> Looking:
     parts = fs.parts
     sweeps = Sweeps([], parts.problems, parts.vfs.tree.clock)
     return Looking(
-        fs.config, parts.store, parts.vfs, parts.tier, parts.committer, parts.publisher, parts.reports, sweeps, None
-    )
+        fs.config, parts.store, parts.vfs, parts.tier, parts.committer, parts.publisher, parts.reports, sweeps, None,
+        parts.work.probing,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -99,6 +100,7 @@ async def test_a_scrape_tells_usage_limits_queue_and_states(fs: Filesystem, nurs
     assert value(found, "user_used_bytes", user="5") == 1000
     assert value(found, "user_limit_bytes", user="5") == 5000
     assert value(found, "user_month_uploads", user="5") == 1
+    assert value(found, "media_files", verdict="pending") == 1
     assert ("recfs_user_limit_files", (("user", "5"),)) not in found
     assert ("recfs_user_used_bytes", (("user", "6"),)) not in found
     assert value(found, "users_not_told") == 1

@@ -224,7 +224,7 @@ class Store:
             "sweep_history": lambda snapshot: summaries_upkeep.sweep_history(snapshot, params["name"], params["limit"]),
             "info": lambda snapshot: summaries.info(snapshot, config, params["path"]),
             "ls_files": lambda snapshot: summaries.ls_files(
-                snapshot, params["path"], params["recursive"], params["state"]
+                snapshot, params["path"], params["recursive"], params["state"], params.get("media", False)
             ),
             "duplicates": lambda snapshot: duplicates(snapshot, params),
             "events": lambda snapshot: observing.events(snapshot, params, time.time_ns()),

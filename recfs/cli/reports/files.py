@@ -11,6 +11,7 @@ from recfs.cli.common.help import Command
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.params import ANY_PATH
 from recfs.cli.common.store import here_or_top, locate
+from recfs.core.media.facts import describe
 from recfs.core.model import State
 
 _LISTED = """
@@ -59,9 +60,10 @@ sha256sum --check --quiet
 @click.argument("path", required=False, type=ANY_PATH)
 @click.option("-r", "--recursive", is_flag=True, help="Everything below PATH too.")
 @click.option("--state", type=click.Choice([state.value for state in State]), help="Only files in this state.")
+@click.option("--media", is_flag=True, help="What is in recordings, JSON and subtitles; other files are left out.")
 @store_options
 @click.pass_obj
-def ls_files(invocation: Invocation, path: Path | None, recursive: bool, state: str | None) -> None:
+def ls_files(invocation: Invocation, path: Path | None, recursive: bool, state: str | None, media: bool) -> None:
     """List files with state, size, time and checksum.
 
     They are those of the catalogue; shown files are not in it. PATH is a path inside the mount or on the store's
@@ -69,9 +71,25 @@ def ls_files(invocation: Invocation, path: Path | None, recursive: bool, state: 
     top.
     """
     place = locate(invocation, path) if path is not None else here_or_top(invocation)
-    files = place.store.call("ls_files", path=place.path, recursive=recursive, state=state)
+    only = {"media": True} if media else {}
+    files = place.store.call("ls_files", path=place.path, recursive=recursive, state=state, **only)
     if invocation.json:
         output.emit_json(files)
+        return
+    if media:
+        output.print_table(
+            ("Media", "Size", "What is known", "Path"),
+            [
+                (
+                    file["media"]["verdict"],
+                    output.size(file["size_bytes"]),
+                    output.show_name(describe(file["media"])),
+                    output.show_name(file["path"]),
+                )
+                for file in files
+            ],
+            right=("Size",),
+        )
         return
     output.print_table(
         ("State", "Size", "Modified (UTC)", "SHA-256", "Path"),

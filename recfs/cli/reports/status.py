@@ -78,6 +78,10 @@ _FIELDS = {
         'what lies there (docs/runbook.md, "There is something in lost+found"), until somebody takes it away: how '
         "many entries, the first five by name"
     ),
+    "media, `media`": (
+        "files that are to be looked into (`pending`), are `broken`, or could not be looked into (`unknown`), what "
+        "the looks since the start came to, and what is missing for them ([media])"
+    ),
     "audit, `audit`": "how many acts the audit log has since the start, and how many are missing there ([audit])",
     "notify, `notify`": (
         "how often the command for events ran, how often it failed, what was given up, and how many were killed "
@@ -196,6 +200,14 @@ def status(invocation: Invocation, path: Path | None) -> None:
         )
 
 
+def _media(media: dict[str, Any]) -> str | Text:
+    """How many files wait for a look, or are broken; empty where all is well."""
+    told = [f"{media[each]:,} {each}" for each in ("pending", "broken", "unknown") if media.get(each)]
+    if media.get("missing"):
+        return Text(", ".join([*told, f"recordings are not looked into: {media['missing']}"]), style="yellow")
+    return ", ".join(told)
+
+
 def _times(count: int) -> str:
     return "once" if count == 1 else output.number_of(count, "time")
 
@@ -267,6 +279,8 @@ def _facts(result: dict[str, Any]) -> list[tuple[str, str | Text]]:
         facts.append(("lost+found", Text(f"{count}: {names}", style="yellow")))
     if backup := result.get("backup"):
         facts.append(("backup", _backup(backup)))
+    if told := _media(result.get("media") or {}):
+        facts.append(("media", told))
     if audit := result.get("audit"):
         facts.append(("audit", _audit(audit)))
     if notify := result.get("notify"):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
+
+from recfs.core.units import format_duration
 
 SHOW: Final = (
     "format=format_name,duration,bit_rate:format_tags"
@@ -180,4 +183,17 @@ def _clean(text: str, most: int) -> str:
     return _CONTROL.sub(" ", text[: 2 * most])[:most].strip()
 
 
-__all__ = ["LONGEST_S", "MOST", "NO_MEDIA", "SHOW", "Facts", "facts_of", "unpacked"]
+def describe(media: Mapping[str, Any]) -> str:
+    """What is known of a file, in a few words, of what the daemon says of it; empty: nothing."""
+    facts = media["facts"] or {}
+    if media["reason"] or not facts:
+        return str(media["reason"] or "")
+    told = [facts.get("mime", "")]
+    if "duration_s" in facts:
+        told.append(format_duration(facts["duration_s"]))
+    if "width" in facts and "height" in facts:
+        told.append(f"{facts['width']}x{facts['height']}")
+    return ", ".join([*told, *(facts[each] for each in ("video_codec", "audio_codec") if each in facts)])
+
+
+__all__ = ["LONGEST_S", "MOST", "NO_MEDIA", "SHOW", "Facts", "describe", "facts_of", "unpacked"]

@@ -56,6 +56,7 @@ CONTROL_OPS: Final = {
     "trash_restore": "`recfs trash restore`: removed files were brought back",
     "trash_purge": "`recfs trash purge`: removed files are gone for good",
     "backup_now": "`recfs backup now`: a backup of the catalogue was made",
+    "probe": "`recfs probe`: files were looked into once more",
     "verify": "`recfs verify` without a daemon: bytes were compared with their checksums",
     "verify_begin": "`recfs verify` with a daemon: the comparison was begun",
     "verify_stop": "`recfs verify` was interrupted",
