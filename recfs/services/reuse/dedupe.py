@@ -17,7 +17,7 @@ import trio
 from recfs.disk import sharing
 from recfs.errors import FsError, InvalidArgument, NotSupported, Stale
 from recfs.state.nodes import FileNode
-from recfs.state.outcome import MOST_NAMED
+from recfs.state.work.outcome import MOST_NAMED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
