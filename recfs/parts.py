@@ -145,6 +145,7 @@ class Parts:
     limiter: trio.CapacityLimiter
     reports: Reports
     recovered: Report
+    trash_index: TrashIndex
     generations: generations.Generations
     sessions: Sessions
     observing: Observing
@@ -300,8 +301,8 @@ async def _write_last(parts: Parts) -> None:
 
 
 def _in_trash(trash: TrashSection) -> InTrash:
-    is_kept = trash.retention > 0
-    return InTrash(charges=trash.charged and is_kept, max_metadata=trash.max_metadata if is_kept else None)
+    charges, max_metadata = upkeep.shares_of_trash(trash)
+    return InTrash(charges=charges, max_metadata=max_metadata)
 
 
 async def _build(
@@ -427,7 +428,7 @@ async def _build(
         store, catalogue, behind, tree, backing_files, publisher, hashing, committer, unhashed, vfs,
         Work(care.work, draining, Recount(tree, catalogue), users, reuse, made.work, looking.probing, far_work),
         care, made, Sweeps(sweeps, behind.problems, clock, history), timekeeper,
-        s3_services, limiter, reports, recovered, counting, sessions, told, operators,
+        s3_services, limiter, reports, recovered, trash_index, counting, sessions, told, operators,
         in_effect, looking,
     )  # fmt: skip
 

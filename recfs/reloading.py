@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from recfs.config import SECTIONS, Settings, from_plain, plain
+from recfs.core.upkeep.leftovers import Mode
 from recfs.errors import ConfigError, RecfsError
 from recfs.remote import tier_settings
 from recfs.tier.reading import BytesInS3
-from recfs.upkeep import backup_settings
+from recfs.upkeep import backup_settings, shares_of_trash
 
 if TYPE_CHECKING:
     from recfs.api.answers import Answers
@@ -35,7 +36,10 @@ WHILE_RUNNING: Final = frozenset(
     {
         *("min_free", "passthrough_headroom", "log.level", "commit.max_pending", "commit.settle_max"),
         *("quota.max_bytes", "quota.max_files", "quota.max_file_size", "quota.max_monthly_uploads"),
-        *("temp.max_age", "backup.keep", "backup.recipients", "sweep.orphans_grace", "sweep.multiparts_age"),
+        *("temp.max_age", "temp.sweep_interval", "trash.retention", "backup.every", "backup.keep", "backup.recipients"),
+        *("sweep.orphans_every", "sweep.orphans_mode", "sweep.orphans_grace", "sweep.multiparts_every"),
+        *("sweep.multiparts_age", "sweep.versions_every", "sweep.catalogue_every", "sweep.tier_every"),
+        *("watch.quiet", "watch.scan_interval", "recordings.sweep_interval"),
         *("retention", "recordings.grace", "recordings.allowed_extensions", "versions", "events.keep", "events.most"),
         *("audit.reads", "audit.file_size", "audit.rotate", "audit.keep", "audit.most"),
         *("notify.command", "notify.events", "notify.timeout", "notify.per_minute", "notify.most_events"),
@@ -81,17 +85,28 @@ def takes(key: str, old: Config, new: Config) -> str | None:
         return REMOUNT
     if key not in WHILE_RUNNING:
         return UPGRADE
-    # Whoever does that is there or not from the start on.
+    # Whoever does that is there or not from the start on: what goes on, goes on by the settings that it has.
     return None if _has_service(key, old) == _has_service(key, new) else UPGRADE
 
 
 def _has_service(key: str, config: Config) -> bool:
-    match key:
-        case "notify.command":
-            return config.notify.command is not None
+    """Whether there is somebody who goes by a setting."""
+    match key.partition(".")[0]:
+        case "events" | "notify":
+            return config.events.enabled
+        case "audit":
+            return config.audit.enabled
+        case "scrub":
+            return config.scrub.enabled
+        case "watch":
+            return config.watch.enabled
+        case "metrics":
+            return config.metrics.listen is not None
+        case "route" | "cache" | "upload" | "lifecycle":
+            return config.s3 is not None
         case "retention":
             return any(rule.archive_storage_class is not None for rule in config.retention)
-    return True
+    return config.backup.every > 0 if key == "backup.every" else True
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +230,7 @@ class Reloading:
         vfs.lives.policy = policy = config.policy()
         vfs.names.allowed_extensions = config.recordings.allowed_extensions
         upkeep.sweeper.max_age_s = config.temp.max_age
+        self._keep_trash(config)
         upkeep.backups.settings = backup_settings(config, parts.store)
         upkeep.orphans.grace_s = config.sweep.orphans_grace
         upkeep.versions.rules = config.versions
@@ -222,6 +238,9 @@ class Reloading:
             upkeep.multiparts.age_s = config.sweep.multiparts_age
         if upkeep.archiving is not None:
             upkeep.archiving.policy = policy
+        self._reschedule(config)
+        if upkeep.watcher is not None:
+            upkeep.watcher.set_pace(config.watch.quiet, config.watch.scan_interval)
         if upkeep.scrub is not None:
             upkeep.scrub.set_pace(config.scrub.rate, config.scrub.window, config.scrub.period)
         if parts.tier is not None:
@@ -237,6 +256,31 @@ class Reloading:
             self.looking.config = config
         parts.in_effect.config = config
         self._current.settings = settings
+
+    def _keep_trash(self, config: Config) -> None:
+        """Have the trash keep what it has, and what comes, for another time. Atomic."""
+        parts, retention_s = self._parts, config.trash.retention
+        parts.publisher.keep_trash(retention_s)
+        parts.trash_index.retention_s = parts.work.upkeep.sweeper.retention_s = retention_s
+        in_trash = parts.tree.accounts.in_trash
+        in_trash.charges, in_trash.max_metadata = shares_of_trash(config.trash)
+
+    def _reschedule(self, config: Config) -> None:
+        """Have sweeps be due by other periods, counted from their last runs. Atomic."""
+        parts, upkeep, every = self._parts, self._parts.work.upkeep, config.sweep
+        upkeep.sweeper.interval_s = config.temp.sweep_interval
+        upkeep.expiry.interval_s = config.recordings.sweep_interval
+        upkeep.orphans.every_s, upkeep.orphans.mode = every.orphans_every, Mode(every.orphans_mode)
+        upkeep.versions.every_s = every.versions_every
+        parts.upkeep.maintenance.every_s = every.catalogue_every
+        if upkeep.archiving is not None:
+            upkeep.archiving.interval_s = config.recordings.sweep_interval
+        if upkeep.multiparts is not None:
+            upkeep.multiparts.every_s = every.multiparts_every
+        parts.sweeps.reschedule(parts.upkeep.sweeps())
+        if parts.work.far is not None:
+            parts.work.far.tier_run.every_s = every.tier_every
+            parts.sweeps.reschedule([parts.work.far.tier_run.sweep()])
 
 
 __all__ = ["NEW_MOUNT", "WHILE_RUNNING", "Current", "Plan", "Reloading", "plan", "settings_of", "takes"]

@@ -40,6 +40,7 @@ from recfs.tier.leftovers import BucketLeftovers
 
 if TYPE_CHECKING:
     from recfs.config import Config
+    from recfs.config.sections import TrashSection
     from recfs.core.retention import Now
     from recfs.disk.home.publisher import HomePublisher
     from recfs.disk.trash_index import TrashIndex
@@ -170,6 +171,12 @@ def _surveyor(in_effect: InEffect) -> Callable[[Snapshot, Now], dict[str, Any]]:
         return figures.survey(snapshot, in_effect.config, now)
 
     return survey
+
+
+def shares_of_trash(trash: TrashSection) -> tuple[bool, int | None]:
+    """Whether what a user has in the trash is charged, and how much metadata of it is kept; None: nothing is kept."""
+    is_kept = trash.retention > 0
+    return trash.charged and is_kept, trash.max_metadata if is_kept else None
 
 
 def backup_settings(config: Config, store: LocalStore) -> BackupSettings:

@@ -33,6 +33,7 @@ class Observing:
     feed: Feed | None = None
     audit: AuditTrail | None = None
     notify: Notify | None = None
+    """None where no events are written; else a reload may give it a command, or take it."""
 
     def recovered(self, *, same: bool) -> None:
         """The start has repaired what there was to repair; *same*: catalogue and home tree were of one time."""
@@ -60,7 +61,7 @@ class Observing:
             self.audit.reads = config.audit.reads
             self.audit.files.settings = _audit_settings(config)
         if self.notify is not None:
-            self.notify.settings = _notify_settings(config)
+            self.notify.reconfigure(_notify_settings(config))
 
     @property
     def problems(self) -> list[str]:
@@ -71,7 +72,7 @@ class Observing:
         """For `recfs status`."""
         return {
             "audit": self.audit.as_json() if self.audit is not None else None,
-            "notify": self.notify.as_json() if self.notify is not None else None,
+            "notify": self.notify.as_json() if self.notify is not None and self.notify.is_on else None,
         }
 
 
@@ -105,10 +106,8 @@ async def observing(config: Config, tree: Tree, catalogue: Catalogue, reports: R
     tree.accounts.on_reached = tree.events.limit_reached
     behind.subscribe(journal)
     feed = Feed(journal, behind, reports)
-    notify = None
-    if config.notify.command is not None:
-        notify = Notify(_notify_settings(config), feed, journal, tree)
-        await notify.load(catalogue)
+    notify = Notify(_notify_settings(config), feed, journal, tree)
+    await notify.load(catalogue)
     return Observing(journal, feed, audit, notify)
 
 

@@ -64,7 +64,7 @@ class NotifySettings:
     """What is run, and for what."""
 
     command: str
-    """For sh(1)."""
+    """For sh(1); empty: nothing is run, and what happens meanwhile is not passed over."""
     kinds: frozenset[str]
     timeout_s: float
     per_minute: int
@@ -97,25 +97,50 @@ class Notify:
         """What was not given to the command since this daemon's start, and what to do about it."""
         self.running = False
         self._hanging = Hanging(log, "a command")
+        self._changed = trio.Event()
+        self._reading = trio.CancelScope()
 
     async def load(self, catalogue: Catalogue) -> None:
         """Go on where the last daemon ended; the first begins with what comes."""
         self._cursor = (await catalogue.meta()).get(CURSOR, NOW)
 
+    @property
+    def is_on(self) -> bool:
+        """Whether there is a command."""
+        return bool(self.settings.command)
+
+    def reconfigure(self, settings: NotifySettings) -> None:
+        """Go by other settings, from the next run of the command on. Atomic."""
+        if settings != self.settings:
+            self.settings = settings
+            self._changed.set()
+            self._changed = trio.Event()
+            self._reading.cancel()
+
     async def run(self) -> None:
         """Look for events, and run the command for them, for ever."""
         self._filled_s = trio.current_time()
         while True:
-            await self._next()
+            if self.is_on:
+                await self._next()
+            else:
+                self._problems.solved(PART, "command")
+                await self._changed.wait()
 
     def _keep(self, cursor: Cursor) -> None:
         if str(cursor) != self._cursor:
             self._cursor = str(cursor)
             self._behind.meta(CURSOR, self._cursor)
 
-    async def _page(self, since: str, wait_s: float = 0.0) -> Page:
-        wanted = Wanted(self.settings.kinds)
-        return await self._feed.read(since, wanted, self.settings.most_events, self._clock.now_ns(), wait_s, own=True)
+    async def _page(self, since: str, wait_s: float = 0.0) -> Page | None:
+        """What is to be given; None: by other settings, so look again."""
+        settings = self.settings
+        with trio.CancelScope() as self._reading:
+            page = await self._feed.read(
+                since, Wanted(settings.kinds), settings.most_events, self._clock.now_ns(), wait_s, own=True
+            )
+            return page if self.settings is settings else None
+        return None
 
     async def _next(self) -> None:
         self._hanging.reap()
@@ -131,41 +156,47 @@ class Notify:
             if is_other:
                 self.skipped = SKIPPED
             return
-        if page.events:
-            await self._turn()
-            await self._give(page.events)
+        if page is None or (page.events and not await self._give(page.events)):
+            return
         self._keep(page.cursor)
 
     async def _turn(self) -> None:
-        """Wait until the rate allows one more run."""
-        per_s = self.settings.per_minute / 60
-        while True:
+        """Wait until the rate allows one more run, or there is no command any more."""
+        while self.is_on:
+            per_s = self.settings.per_minute / 60
             now = trio.current_time()
             self._tokens = min(self._tokens + (now - self._filled_s) * per_s, float(self.settings.per_minute))
             self._filled_s = now
             if self._tokens >= 1.0:
                 self._tokens -= 1.0
                 return
-            await trio.sleep((1.0 - self._tokens) / per_s)
+            with trio.move_on_after((1.0 - self._tokens) / per_s):
+                await self._changed.wait()
 
-    async def _give(self, events: list[dict[str, Any]]) -> None:
-        """Run the command for *events*, some times if it fails. Raises nothing of it."""
+    async def _give(self, events: list[dict[str, Any]]) -> bool:
+        """Run the command for *events*, some times if it fails; False: there is none any more. Raises nothing of it."""
+        await self._turn()
         lines = "".join(f"{line_of(event)}\n" for event in events).encode("ascii")
         pause_s, why = FIRST_PAUSE_S, None
         for number in range(1, TRIES + 1):
+            if not self.is_on:
+                return False
             why = await self._run(lines)
             if why is None:
                 self._problems.solved(PART, "command")
-                return
+                return True
             self.failed += 1
             log.debug("the command failed: %s", why)
             if number < TRIES:
-                await trio.sleep(pause_s)
+                with trio.move_on_after(pause_s):
+                    while self.is_on:
+                        await self._changed.wait()
                 pause_s *= 2
         self.given_up += len(events)
         first = events[0]
         what = f"{first['event']} of {first['path']}" + (f" and {len(events) - 1} more" if len(events) > 1 else "")
         self._problems.note(PART, "command", IoFailure(f"{why}; it was for {what}"), "the command of [notify]")
+        return True
 
     async def _run(self, lines: bytes) -> str | None:
         """Run the command once; what went wrong, or None."""

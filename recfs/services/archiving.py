@@ -46,13 +46,13 @@ class Archiving:
         self._tree = tree
         self._look = look
         self._runs = runs
-        self._interval_s = interval_s
+        self.interval_s = interval_s
         self.policy = policy
         self._progress = Progress()
 
     def sweep(self) -> Sweep[Seen, Sequence[Candidate]]:
         """For the registry."""
-        schedule = Schedule.every(self._interval_s, patience_s=PATIENCE_S)
+        schedule = Schedule.every(self.interval_s, patience_s=PATIENCE_S)
         return Sweep(
             "archive", PART, schedule, self._look, self._decide, self._act, mounted=True, progress=self._progress
         )  # fmt: skip

@@ -52,7 +52,7 @@ class Expiry:
     def __init__(self, vfs: Vfs, reports: Reports, *, interval_s: float) -> None:
         self._vfs = vfs
         self._reports = reports
-        self._interval_s = interval_s
+        self.interval_s = interval_s
         self._problems = vfs.behind.problems
         self._removing: set[int] = set()
         """Recordings that a run is removing right now."""
@@ -60,7 +60,7 @@ class Expiry:
 
     def sweep(self) -> Sweep[Seen, Sequence[Planned]]:
         """What it looks at every `recordings.sweep_interval`, and once at the start."""
-        every = Schedule(self._interval_s, at_once=True, patience_s=PATIENCE_S)
+        every = Schedule(self.interval_s, at_once=True, patience_s=PATIENCE_S)
         return Sweep(
             "expired", PART, every, self.look, self._decide, self._act, mounted=True, progress=self._progress
         )  # fmt: skip

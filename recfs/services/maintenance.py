@@ -32,12 +32,12 @@ class Maintenance:
     def __init__(self, tree: Tree, reports: Reports, *, every_s: float) -> None:
         self._tree = tree
         self._reports = reports
-        self._every_s = every_s
+        self.every_s = every_s
         self._progress = Progress()
 
     def sweep(self) -> Sweep[Any, Any]:
         """For the registry."""
-        schedule = Schedule.every(self._every_s, patience_s=PATIENCE_S)
+        schedule = Schedule.every(self.every_s, patience_s=PATIENCE_S)
         return Sweep(
             "catalogue", PART, schedule, self._look, lambda seen: seen, self._act,
             mounted=True, progress=self._progress,

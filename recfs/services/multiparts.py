@@ -32,13 +32,13 @@ class Multiparts:
         """*age_s*: how old an upload has to be."""
         self._tier = tier
         self._tree = tree
-        self._every_s = every_s
+        self.every_s = every_s
         self.age_s = age_s
         self._progress = Progress()
 
     def sweep(self) -> Sweep[Any, Any]:
         """For the registry."""
-        schedule = Schedule.every(self._every_s, patience_s=PATIENCE_S)
+        schedule = Schedule.every(self.every_s, patience_s=PATIENCE_S)
         return Sweep(
             "multiparts", PART, schedule, self._look, lambda stale: stale or None, self._act,
             mounted=True, progress=self._progress,

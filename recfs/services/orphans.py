@@ -130,8 +130,8 @@ class Orphans:
         self._local = local
         self._far = far
         self._adoption = adoption
-        self._every_s = every_s
-        self._mode = mode
+        self.every_s = every_s
+        self.mode = mode
         self.grace_s = grace_s
         self._progress = {each: Progress() for each in Mode}
         self._last: dict[Mode, Survey] = {}
@@ -142,7 +142,7 @@ class Orphans:
         return [
             Sweep(
                 name_of(mode), PART,
-                Schedule.every(self._every_s if mode is self._mode else 0.0, patience_s=PATIENCE_S),
+                Schedule.every(self.every_s if mode is self.mode else 0.0, patience_s=PATIENCE_S),
                 partial(self._look, mode), complete, self._act, mounted=True, progress=self._progress[mode],
             )
             for mode in Mode

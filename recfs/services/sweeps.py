@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import trio
 
-from recfs.core.sweeping import RunOutcome
+from recfs.core.sweeping import RunOutcome, Schedule
 from recfs.core.units import format_duration
 from recfs.errors import NotFound
 
@@ -37,6 +37,8 @@ class _Record:
     """What became of a sweep so far; `began_s` and `next_s` are trio's time."""
 
     sweep: Sweep[Any, Any]
+    schedule: Schedule
+    """The sweep's, or another since."""
     began_s: float | None = None
     """Since when a run is under way."""
     next_s: float | None = None
@@ -44,8 +46,10 @@ class _Record:
     took_s: float | None = None
     result: str | None = None
     outcome: RunOutcome | None = None
-    asked: trio.Event = field(default_factory=trio.Event)
+    asked: bool = False
     """Somebody wants a run now."""
+    woken: trio.Event = field(default_factory=trio.Event)
+    """Set when somebody asks, or the schedule is another; replaced before it is waited for again."""
     runs: int = 0
     """How many have begun …"""
     ended: int = 0
@@ -59,7 +63,7 @@ class _Record:
         is_running = self.began_s is not None
         return {
             "name": self.sweep.name,
-            "every_s": self.sweep.schedule.period_s if self.sweep.schedule.is_periodic else None,
+            "every_s": self.schedule.period_s if self.schedule.is_periodic else None,
             "last_ns": self.last_ns,
             "took_s": self.took_s,
             "result": self.result,
@@ -68,7 +72,7 @@ class _Record:
             "done": progress.done if is_running else None,
             "total": progress.total if is_running else None,
             "stopping": is_running and progress.is_stopping,
-            "late": self.began_s is not None and self.sweep.schedule.is_late(now_s - self.began_s),
+            "late": self.began_s is not None and self.schedule.is_late(now_s - self.began_s),
             "next_s": None if self.next_s in (None, math.inf) else max(0.0, self.next_s - now_s),
         }
 
@@ -87,7 +91,7 @@ class Sweeps:
         for sweep in sweeps:
             if sweep.name in self._records:
                 raise ValueError(f"two sweeps are called {sweep.name!r}")
-            record = self._records[sweep.name] = _Record(sweep)
+            record = self._records[sweep.name] = _Record(sweep, sweep.schedule)
             last = history.last(sweep.name) if history is not None else None
             if last is not None:
                 record.last_ns, record.took_s = last.began_ns, last.took_ms / 1000
@@ -115,8 +119,17 @@ class Sweeps:
         record = self._known(name)
         if record.began_s is not None:
             return record.runs
-        record.asked.set()
+        record.asked = True
+        record.woken.set()
         return record.runs + 1
+
+    def reschedule(self, sweeps: Iterable[Sweep[Any, Any]]) -> None:
+        """Have the sweeps of these names go by their schedules from now on: the time since the last run counts."""
+        for sweep in sweeps:
+            record = self._records.get(sweep.name)
+            if record is not None and record.schedule != sweep.schedule:
+                record.schedule = sweep.schedule
+                record.woken.set()
 
     def stop(self, name: str) -> bool:
         """Have the run under way end after what it is at; False: none is. Raises NotFound."""
@@ -139,23 +152,20 @@ class Sweeps:
         record = self._records[name]
         sweep = record.sweep
         since_s = self._history.since_last_s(name) if self._history is not None and sweep.recorded else None
-        pause_s = sweep.schedule.first_s(since_s)
+        pause = partial(Schedule.first_s, since_last_s=since_s)
         async with trio.open_nursery() as going_on:
             while True:
                 if sweep.due is not None:
                     record.next_s = None
-                    await _either(sweep.due, record.asked.wait)
-                record.next_s = trio.current_time() + pause_s
-                with trio.move_on_at(record.next_s):
-                    await record.asked.wait()
+                    await _either(sweep.due, record.woken.wait)
+                await _until_next(record, pause)
                 failed = await self._run(record, going_on)
-                pause_s = sweep.schedule.pause_s(failed.delay_s if failed is not None else None)
+                pause = partial(Schedule.pause_s, failed_delay_s=failed.delay_s if failed is not None else None)
 
     async def _run(self, record: _Record, going_on: trio.Nursery) -> Problem | None:
         """One run; returns its failure."""
         sweep, failed, row = record.sweep, None, None
-        asked = record.asked.is_set()
-        record.asked = trio.Event()
+        asked, record.asked = record.asked, False
         record.runs += 1
         record.next_s, record.began_s, record.last_ns = None, trio.current_time(), self._clock.now_ns()
         sweep.progress.begin()
@@ -205,9 +215,21 @@ class Sweeps:
     def _look_at(self, record: _Record) -> None:
         sweep, item = record.sweep, (record.sweep.name, "late")
         running_s = trio.current_time() - record.began_s if record.began_s is not None else 0.0
-        if sweep.schedule.is_late(running_s) and not self._problems.has(sweep.part, item):
-            patience = format_duration(sweep.schedule.patience_s)
+        if record.schedule.is_late(running_s) and not self._problems.has(sweep.part, item):
+            patience = format_duration(record.schedule.patience_s)
             self._problems.note(sweep.part, item, TimeoutError(f"is under way for more than {patience}"), sweep.name)
+
+
+async def _until_next(record: _Record, pause: Callable[[Schedule], float]) -> None:
+    """Wait for the time of the next run, by the schedule that holds meanwhile, or until somebody wants one."""
+    since_s = trio.current_time()
+    while not record.asked:
+        record.woken = trio.Event()
+        record.next_s = since_s + pause(record.schedule)
+        with trio.move_on_at(record.next_s):
+            await record.woken.wait()
+            continue
+        return
 
 
 async def _either(*waits: Callable[[], Awaitable[object]]) -> None:

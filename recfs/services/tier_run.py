@@ -55,12 +55,12 @@ class TierRun:
         self._default_class = default_class
         """The storage class of files whose rule names none; None: the bucket's default."""
         self._under_way: _Run | None = None
-        self._every_s = every_s
+        self.every_s = every_s
         self._swept = Progress()
 
     def sweep(self) -> Sweep[Any, Any]:
         """A run by schedule, for the registry. While a command's is under way it finds nothing to do."""
-        schedule = Schedule.every(self._every_s, patience_s=PATIENCE_S)
+        schedule = Schedule.every(self.every_s, patience_s=PATIENCE_S)
         return Sweep("tier", PART, schedule, self._is_free, idle, self._act, mounted=True, progress=self._swept)
 
     async def _is_free(self) -> bool:

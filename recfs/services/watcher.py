@@ -65,7 +65,7 @@ class Watcher(Subscriber):
         self._places = places
         self._store = store
         self._publisher = publisher
-        self._scan_interval_s = scan_interval_s
+        self.scan_interval_s = scan_interval_s
         self._limiter = trio.CapacityLimiter(1)
         self._token: trio.lowlevel.TrioToken | None = None
         self._wake = trio.Event()
@@ -102,6 +102,10 @@ class Watcher(Subscriber):
     def misplaced(self, folder: DirNode, name: bytes) -> None:
         """As `Subscriber.misplaced`."""
         self._judging.misplaced(folder, name)
+
+    def set_pace(self, quiet_s: float, scan_interval_s: float) -> None:
+        """Believe what is left alone for so long, and look at everything so often; from the next look on."""
+        self._judging.quiet_s, self.scan_interval_s = quiet_s, scan_interval_s
 
     def scan(self) -> None:
         """Have everything looked at."""
@@ -199,7 +203,7 @@ class Watcher(Subscriber):
         while True:
             self._scan_wanted = trio.Event()
             await self._scan()
-            with trio.move_on_after(self._scan_interval_s if self._limit else float("inf")):
+            with trio.move_on_after(self.scan_interval_s if self._limit else float("inf")):
                 await self._scan_wanted.wait()
 
     async def _scan(self) -> None:
@@ -234,7 +238,7 @@ class Watcher(Subscriber):
         remedy = f"raise it: sysctl {limit}=…, also in /etc/sysctl.d" if limit.startswith("fs.") else "inotify fails"
         why = (
             f"not all directories of the home tree can be watched: {limit} is reached; {remedy}. Until then everything"
-            f" is looked at every {self._scan_interval_s:g} s"
+            f" is looked at every {self.scan_interval_s:g} s"
         )
         if not self._problems.has(PART, LIMIT):
             log.warning("%s", why)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import trio
 
+from recfs.config.observing import NotifySection
 from recfs.observing import notify
 
 from .build import REC, Filesystem, filesystem
@@ -121,6 +122,44 @@ async def test_what_happens_while_nobody_runs_is_given_after_the_start_and_again
         _, run = fs.parts.observing.services(mounted=True)[-1]
         fs._nursery.start_soon(_until_end, fs, run)
         await until(lambda: paths(out) == ["a", "a", "b"])
+
+
+async def test_a_command_is_given_and_taken_while_the_daemon_runs(tmp_path: Path) -> None:
+    """At once, also while it is waited for events; what happens in between is given to the one that comes back."""
+    out = tmp_path / "out"
+    async with notifying(tmp_path, f"cat >> {out}") as fs:
+        on = fs.config
+        off = on.model_copy(update={"notify": NotifySection()})
+        await start(fs)
+        await commit(fs, "a")
+        await until(lambda: paths(out) == ["a"] and not state(fs)["running"])
+        cursor = state(fs)["cursor"]
+        fs.parts.observing.reconfigure(off)
+        assert fs.parts.observing.as_json()["notify"] is None
+        await commit(fs, "b")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert (paths(out), state(fs)["runs"], state(fs)["cursor"]) == (["a"], 1, cursor)
+        fs.parts.observing.reconfigure(on)
+        await until(lambda: paths(out) == ["a", "b"] and not state(fs)["running"])
+        fs.parts.observing.reconfigure(on.model_copy(update={"notify": NotifySection(command=f"cat >> {out}2")}))
+        await commit(fs, "c")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert paths(out) == ["a", "b"]  # the default kinds are others
+
+
+async def test_a_command_that_is_taken_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notify, "FIRST_PAUSE_S", 3600.0)
+    async with notifying(tmp_path, "exit 3") as fs:
+        on = fs.config
+        await start(fs)
+        cursor = state(fs)["cursor"]
+        await commit(fs, "a")
+        await until(lambda: state(fs)["failed"] == 1 and not state(fs)["running"])
+        fs.parts.observing.reconfigure(on.model_copy(update={"notify": NotifySection()}))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert (state(fs)["runs"], state(fs)["given_up"], state(fs)["cursor"]) == (1, 0, cursor)
+        fs.parts.observing.reconfigure(on)
+        await until(lambda: state(fs)["runs"] == 2)
 
 
 async def test_a_command_that_hangs_is_killed_with_its_children_and_the_daemon_goes_on(

@@ -9,11 +9,81 @@ from typing import Any
 import pytest
 
 from recfs import reloading
-from recfs.config import Settings
+from recfs.config import Settings, from_plain, plain
+from recfs.core.upkeep.leftovers import Mode
 from recfs.errors import ConfigError
-from recfs.reloading import Current, Reloading
+from recfs.reloading import Current, Plan, Reloading
+from recfs.services.orphans import name_of
 
-from .build import filesystem
+from .build import REC, Filesystem, filesystem
+from .test_tier import tiered
+
+
+async def reloaded(fs: Filesystem, **sections: dict[str, Any]) -> Plan:
+    """Another configuration is read: the sections that are given have other keys."""
+    text = plain(fs.parts.in_effect.config)
+    for section, keys in sections.items():
+        text[section] = (text[section] or {}) | keys
+    wanted = Settings(from_plain(text, "the test"), {})
+    current = Current(Settings(fs.parts.in_effect.config, {}, lambda: wanted))
+    return await Reloading(fs.parts, current, fs._answers(), lambda state: None).reload()
+
+
+async def test_the_trash_keeps_for_as_long_as_a_reload_says(place: Path) -> None:
+    """Also what is in it: longer, shorter, not at all, and again."""
+    async with filesystem(place / "root", trash={"retention": "1h", "charged": True}) as fs:
+        trash = fs.parts.work.upkeep.trash
+
+        async def left() -> list[bytes]:
+            fs.parts.work.upkeep.sweeper.sweep_trash()
+            await fs.drain()
+            return [each.path.rpartition(b"/")[2] for each in await trash.chosen(lambda each: True)]
+
+        async def removed(name: str) -> None:
+            await fs.write(f"{REC}/{name}", b"data")
+            await fs.drain()
+            await fs.unlink(f"{REC}/{name}")
+            await fs.drain()
+
+        await removed("a")
+        assert (await reloaded(fs, trash={"retention": "3h"})).changed == {"trash.retention": (3600.0, 10_800.0)}
+        fs.clock.advance(7200)
+        await removed("b")
+        assert await left() == [b"a", b"b"]
+        assert fs.parts.tree.accounts.in_trash.bytes_of["5"] == 8
+        await reloaded(fs, trash={"retention": "1h"})
+        assert await left() == [b"b"]
+        await reloaded(fs, trash={"retention": 0.0})
+        assert await left() == []
+        await removed("c")
+        assert await left() == []
+        assert fs.parts.tree.accounts.in_trash.bytes_of["5"] == 0
+        await reloaded(fs, trash={"retention": "1h"})
+        await removed("d")
+        assert await left() == [b"d"]
+        assert fs.parts.tree.accounts.in_trash.bytes_of["5"] == 4
+        assert (await fs.answers()["trash_list"]({}))["retention_s"] == 3600
+
+
+async def test_sweeps_are_due_as_a_reload_says(nursery: Any, place: Path) -> None:
+    fs = tiered(nursery, place, watch={"enabled": True})
+    await fs.start()
+    done = await reloaded(
+        fs, temp={"sweep_interval": 7.0}, recordings={"sweep_interval": 11.0}, backup={"every": "2h"},
+        sweep={"orphans_every": "2h", "orphans_mode": "adopt", "multiparts_every": "3h", "versions_every": 0.0,
+               "catalogue_every": "4h", "tier_every": "5h"},
+        watch={"quiet": 9.0, "scan_interval": 77.0},
+    )  # fmt: skip
+    assert done.left == {}
+    every = {each["name"]: each["every_s"] for each in fs.parts.sweeps.as_json()}
+    assert every | {
+        "temp": 7.0, "trash": 7.0, "expired": 11.0, "multiparts": 10_800.0, "versions": None, "catalogue": 14_400.0,
+        "tier": 18_000.0, name_of(Mode.REPORT): None, name_of(Mode.ADOPT): 7200.0,
+    } == every  # fmt: skip
+    watcher = fs.parts.work.upkeep.watcher
+    assert watcher is not None
+    assert (watcher.scan_interval_s, watcher._judging.quiet_s) == (77.0, 9.0)
+    await fs.stop()
 
 
 async def test_a_configuration_on_a_disk_that_hangs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

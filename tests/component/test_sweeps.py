@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -400,3 +401,38 @@ async def test_a_run_that_the_daemons_end_cuts_short_is_recorded_so(
         await trio.sleep(1.0)
         nursery.cancel_scope.cancel()
     assert gist((await remembered(fs))[-1]) == ("slow", "stopped", CUT_SHORT, 1, 1)
+
+
+async def test_another_schedule_holds_at_once_and_counts_from_the_last_run(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A shorter one, a longer one, none, and one again; a run that was not due is not made."""
+    one = Counting("one", at_once=True)
+    began = trio.current_time()
+    sweeps = started(nursery, Problems(), one)
+
+    def every(period_s: float) -> None:
+        other = Counting("one", period_s=period_s)
+        sweeps.reschedule([other.sweep, Counting("unknown").sweep])
+
+    def runs() -> list[float]:
+        return [round(each - began, 3) for each in one.runs]
+
+    await trio.sleep(13)
+    every(5.0)
+    await trio.sleep(3)  # 16: the last was at 10, so the next is at 15
+    assert (runs(), sweeps.as_json()[0]["every_s"], sweeps.as_json()[0]["next_s"]) == ([0, 10, 15], 5.0, 4.0)
+    every(100.0)
+    await trio.sleep(94)  # 110
+    assert runs() == [0, 10, 15]
+    await trio.sleep(6)
+    assert runs() == [0, 10, 15, 115]
+    every(math.inf)
+    await trio.sleep(10_000)
+    assert (runs(), sweeps.as_json()[0]["every_s"]) == ([0, 10, 15, 115], None)
+    every(50.0)  # long overdue
+    await trio.sleep(1)
+    assert len(runs()) == 5
+    sweeps.ask("one")
+    await trio.sleep(1)
+    assert len(runs()) == 6

@@ -69,14 +69,14 @@ def test_a_reload_changes_what_can_change_and_a_fault_changes_nothing(store: Mou
     assert store.call("settings")["config"]["quota"]["max_file_size"] == 4096
     assert not may_hold(rec / "b", 5000)
     # What takes more is named, and the rest is taken up.
-    reconfigured(store, '[quota]\nmax_file_size = 8192\n[trash]\nretention = "1d"\n')
-    store.expect_log("trash.retention has changed in the configuration")
+    reconfigured(store, "[quota]\nmax_file_size = 8192\n[trash]\ncharged = true\n")
+    store.expect_log("trash.charged has changed in the configuration")
     some = reload(store, "--json")
     assert some.returncode == 1
     told = json.loads(some.stdout)
-    assert told == {"changed": {"quota.max_file_size": [4096, 8192]}, "left": {"trash.retention": "`recfs upgrade`"}}
+    assert told == {"changed": {"quota.max_file_size": [4096, 8192]}, "left": {"trash.charged": "`recfs upgrade`"}}
     assert may_hold(rec / "b", 5000)
-    assert store.call("settings")["config"]["trash"]["retention"] == 0
+    assert store.call("settings")["config"]["trash"]["charged"] is False
     assert store.call("status")["pid"] == pid
 
 

@@ -27,11 +27,12 @@ passthrough: stays as it is; that takes an unmount and a new mount
 def reload(invocation: Invocation) -> None:
     """Have the daemon read its configuration anew, and go on with it.
 
-    Limits, rules (`[[retention]]`, `[[route]]`, `[[versions]]`), prices, the log level, `[notify]`, the pace of the
-    scrub and more hold from the next request on; programs notice nothing else. What takes another process stays as it
-    is until `recfs upgrade`, and what the mount was made with until an unmount; both are named. A configuration with a
-    fault changes nothing. SIGHUP does the same, with the outcome in the log. The daemon reads what it was started with:
-    its own `--config`, options and environment. Keys to S3 are read anew by themselves when their file changes.
+    Limits, rules (`[[retention]]`, `[[route]]`, `[[versions]]`), prices, the log level, `[notify]`, how long the
+    trash keeps, when sweeps run, the pace of the scrub and of the watch, and more hold from the next request on;
+    programs notice nothing else. What takes another process stays as it is until `recfs upgrade`, and what the
+    mount was made with until an unmount; both are named. A configuration with a fault changes nothing. SIGHUP does
+    the same, with the outcome in the log. The daemon reads what it was started with: its own `--config`, options
+    and environment. Keys to S3 are read anew by themselves when their file changes.
     """
     told = open_store(invocation).call("reload")
     if invocation.json:

@@ -30,7 +30,8 @@ class InTrash:
         """*max_metadata*: bytes of metadata that a user may have in the trash; None: the trash keeps nothing."""
         self.charges = charges
         """Whether what users have in the trash counts towards their `max_bytes`."""
-        self._max_metadata = max_metadata
+        self.max_metadata = max_metadata
+        """As it was given; another counts from the next entry on."""
         self._charged: dict[int, tuple[str, int]] = {}
         """Whose the bytes are, and how many."""
         self._shares: dict[str | None, OrderedDict[int, int]] = {}
@@ -64,7 +65,7 @@ class InTrash:
         if self.charges and user is not None and size_bytes + beside_bytes:
             self._charged[gid] = user, size_bytes + beside_bytes
             self.bytes_of[user] += size_bytes + beside_bytes
-        if self._max_metadata is not None and gid not in self._going:
+        if self.max_metadata is not None and gid not in self._going:
             share = self._shares.setdefault(user, OrderedDict())
             counted: dict[int, int] = self._held if gid in self._held else share
             metadata = ENTRY_BYTES + len(path) + beside_bytes
@@ -106,10 +107,10 @@ class InTrash:
 
     def _make_room(self, user: str | None) -> None:
         """Have the oldest go until the share holds; what was deleted last stays, however large it is."""
-        if self._max_metadata is None or self.give_up is None:
+        if self.max_metadata is None or self.give_up is None:
             return  # a start has yet to load the rest
         share = self._shares[user]
-        while self._metadata[user] > self._max_metadata and len(share) > 1:
+        while self._metadata[user] > self.max_metadata and len(share) > 1:
             oldest = next(iter(share))
             self._going.add(oldest)  # its bytes may take a moment to go
             if self.give_up(oldest):

@@ -96,7 +96,7 @@ class HomePlan:
         self._store = store
         self._in_use = in_use
         self._set_aside = set_aside
-        self._retention_s = retention_s
+        self.retention_s = retention_s
         # The first of many is found and taken out at once, which it would not be in a dict.
         self.nodes: OrderedDict[int, None] = OrderedDict()
         self.garbage: OrderedDict[int, Garbage] = OrderedDict()
@@ -364,7 +364,7 @@ class HomePlan:
 
     def _is_kept(self, entry: Garbage) -> bool:
         """Whether its place is the trash."""
-        retained = self._retention_s > 0 and entry.kind is Kind.FILE and entry.size_bytes > 0
+        retained = self.retention_s > 0 and entry.kind is Kind.FILE and entry.size_bytes > 0
         return entry.held_by is not None or (retained and entry.gid not in self.expired)
 
     def stays(self, entry: Garbage) -> bool:

@@ -178,6 +178,10 @@ class HomePublisher(BatchSubscriber):
         """Have the directories above *ino*, as far as they were removed out of band, made again. Atomic."""
         self._afterwards.remake_above(ino)
 
+    def keep_trash(self, retention_s: float) -> None:
+        """Have what is trashed from now on kept or, 0, not. Atomic."""
+        self._todo.retention_s = retention_s
+
     @property
     def depth(self) -> int:
         """How many entries are not where their rows want them, but for those that are in use."""

@@ -63,15 +63,15 @@ class Sweeper:
         self._trash = trash
         self._clock = clock
         self.max_age_s = max_age_s
-        self._interval_s = interval_s
-        self._retention_s = retention_s
+        self.interval_s = interval_s
+        self.retention_s = retention_s
         self._held_up = held_up
         self._problems = vfs.behind.problems
         self._of_jobs, self._of_trash = Progress(), Progress()
 
     def sweeps(self) -> list[Sweep[Any, Any]]:
         """What it looks at every `temp.sweep_interval`, and once at the start."""
-        every = Schedule(self._interval_s, at_once=True, patience_s=PATIENCE_S)
+        every = Schedule(self.interval_s, at_once=True, patience_s=PATIENCE_S)
         return [
             Sweep(
                 "temp",
@@ -183,7 +183,7 @@ class Sweeper:
         return len(due)
 
     def _trashed(self) -> Aging[Garbage | TrashRow]:
-        return Aging(self._clock.steady_ns(), self._retention_s, self._trash.expired())
+        return Aging(self._clock.steady_ns(), self.retention_s, self._trash.expired())
 
     async def _old_trash(self) -> Aging[Garbage | TrashRow]:
         return self._trashed()

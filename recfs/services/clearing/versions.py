@@ -66,12 +66,12 @@ class VersionSweep:
         self._kernel = kernel
         self.rules = rules
         self._held_up = held_up
-        self._every_s = every_s
+        self.every_s = every_s
         self._progress = Progress()
 
     def sweep(self) -> Sweep[Any, Any]:
         """For the registry."""
-        schedule = Schedule.every(self._every_s, patience_s=PATIENCE_S)
+        schedule = Schedule.every(self.every_s, patience_s=PATIENCE_S)
         return Sweep(
             "versions", PART, schedule, self._look, lambda due: due or None, self._act,
             mounted=True, progress=self._progress,
