@@ -32,7 +32,7 @@ from recfs.api.gateway import gateway
 from recfs.api.observing import WAITING, acts_of
 from recfs.api.parameters import checked
 from recfs.config.metrics import address_of
-from recfs.errors import MountError, RecfsError, StoreError, first_error
+from recfs.errors import ConfigError, MountError, RecfsError, StoreError, first_error
 from recfs.fs.handover.kept_files import KeptFiles
 from recfs.fs.handover.open_files import Heir
 from recfs.fs.xattrs import Xattrs
@@ -142,6 +142,8 @@ async def _run(
     async with contextlib.AsyncExitStack() as ends:
         async with notifying.starting():
             parts = await ends.enter_async_context(store)
+        if parts.mistaken_operator is not None and not died:  # else programs would lose their mount for it
+            raise ConfigError(str(parts.mistaken_operator))
         daemon = _Daemon(current, mountpoint, parts, session, kernel, command, legacy)
         daemon.handing_over.refused = refusal
         if caught:
@@ -283,7 +285,7 @@ class _Daemon:
                     parts.store.socket_path, handlers, waiting=WAITING, observer=acts_of(parts.observing)
                 )
                 await nursery.start(server.run)
-                if config.operator is not None and os.geteuid() == 0:
+                if config.operator is not None and parts.mistaken_operator is None and os.geteuid() == 0:
                     with parts.problems.aside("control", "owner", str(parts.store.socket_path)):
                         os.chown(parts.store.socket_path, config.operator, -1)  # theirs to command as well as root's
                 self._serve_gateway(nursery, handlers)

@@ -24,6 +24,7 @@ from recfs.catalogue.reports import SqliteReports
 from recfs.catalogue.reuse.processing import ProcessingStore
 from recfs.catalogue.sqlite import SqliteCatalogue
 from recfs.clock import SystemClock
+from recfs.core.access.owners import Mistaken, mistaken_operator
 from recfs.core.generation import Age
 from recfs.core.upkeep.in_trash import InTrash
 from recfs.disk.backing_files import BackingFiles
@@ -39,7 +40,7 @@ from recfs.disk.home.path_resolver import PathResolver
 from recfs.disk.home.publisher import HomePublisher
 from recfs.disk.staging import DiskReserve, StagingPool
 from recfs.disk.trash_index import TrashIndex
-from recfs.errors import IoFailure, OutOfSpace, RecfsError, StoreError, StoreFull
+from recfs.errors import IoFailure, NotAStore, OutOfSpace, RecfsError, StoreError, StoreFull
 from recfs.fs import survivors
 from recfs.fs.backlog import Backlog
 from recfs.fs.iomodes import IoModes
@@ -151,6 +152,8 @@ class Parts:
     observing: Observing
     operators: frozenset[int]
     """Users who may change what is shared."""
+    mistaken_operator: Mistaken | None
+    """Why the one who is configured is not among them."""
     in_effect: InEffect
     contents: Contents
 
@@ -305,6 +308,16 @@ def _in_trash(trash: TrashSection) -> InTrash:
     return InTrash(charges=charges, max_metadata=max_metadata)
 
 
+async def _mistaken_operator(config: Config, reports: Reports) -> Mistaken | None:
+    if config.operator is None:
+        return None
+    try:
+        accounts = await reports.ask(lambda snapshot: snapshot.accounts())
+    except NotAStore:
+        return None  # a new one: it has no users
+    return mistaken_operator(config.operator, ((each.user, each.owner) for each in accounts))
+
+
 async def _build(
     config: Config, store: LocalStore, catalogue: SqliteCatalogue, kernel: KernelCache, files: KernelFiles,
     objects: ObjectStore | None, kept_open: frozenset[int], rows_come_first: bool,
@@ -312,6 +325,9 @@ async def _build(
     clock = await _clock(store, catalogue)
     await _recount(catalogue)
     limiter = trio.CapacityLimiter(FS_THREADS)
+    reports = SqliteReports(store.catalogue_path, limiter)
+    mistaken = await _mistaken_operator(config, reports)
+    operator = config.operator if mistaken is None else None  # what no user was kept from, nobody is given
     behind = WriteBehind(catalogue, config.catalogue.flush_interval, partial(_make_room, store, catalogue))
     tree = Tree(
         catalogue,
@@ -321,9 +337,8 @@ async def _build(
         rules=config.fallback,
         cached_inodes=config.catalogue.cached_inodes,
         owner=(os.geteuid(), os.getegid()),
-        operator=config.operator,
+        operator=operator,
     )
-    reports = SqliteReports(store.catalogue_path, limiter)
     told = await observing(config, tree, catalogue, reports)
     media = contents.media_rows(config, tree)
     places = PathResolver(store)
@@ -353,7 +368,7 @@ async def _build(
     backlog = Backlog(backing_files.remote.budget, behind, committer, max_pending=config.commit.max_pending)
     modes = IoModes(tree, backing_files, space, store, files, kernel, backlog, headroom=config.passthrough_headroom)
     md5s = Md5s(behind, backing_files, hashing)
-    operators = frozenset({0, os.geteuid()} | ({config.operator} if config.operator is not None else set()))
+    operators = frozenset({0, os.geteuid()} | ({operator} if operator is not None else set()))
     vfs = Vfs(
         tree, backing_files, space, committer, kernel, modes, md5s, media, operators=operators, policy=config.policy()
     )  # fmt: skip
@@ -429,7 +444,7 @@ async def _build(
         Work(care.work, draining, Recount(tree, catalogue), users, reuse, made.work, looking.probing, far_work),
         care, made, Sweeps(sweeps, behind.problems, clock, history), timekeeper,
         s3_services, limiter, reports, recovered, trash_index, counting, sessions, told, operators,
-        in_effect, looking,
+        mistaken, in_effect, looking,
     )  # fmt: skip
 
 

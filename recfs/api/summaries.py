@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from recfs.api import summaries_s3
 from recfs.api.paths import found_at, parts_of, text
 from recfs.clock import SystemClock, boot_id
+from recfs.core.access.owners import mistaken_operator
 from recfs.core.generation import ID
 from recfs.core.layout import owner_of
 from recfs.core.media.facts import unpacked
@@ -303,7 +304,9 @@ def live(snapshot: Snapshot, config: Config, calendar_ns: int) -> dict[str, Any]
 def _problems(snapshot: Snapshot, config: Config, states: dict[str, int]) -> list[str]:
     """What the catalogue knows that somebody has to do something about."""
     corrupt = states.get("corrupt", 0)
+    mistaken = mistaken_operator(config.operator, ((each.user, each.owner) for each in snapshot.accounts()))
     told = [summaries_s3.without_tier(snapshot, config), backup(snapshot, config)["problem"]]
+    told += [str(mistaken)] if mistaken is not None else []
     if corrupt:
         what = "1 file is" if corrupt == 1 else f"{corrupt:,} files are"
         told.append(f"{what} corrupt, and cannot be read: `recfs ls-files -r --state corrupt` names what to bring back")

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from recfs.api import summaries
+from recfs.cli.checks import Level
+from recfs.cli.checks.users import user_checks
 from recfs.core.access.owners import Owner, check_owner, takes_mode
 from recfs.core.layout import Role
-from recfs.errors import Busy, Exists, InvalidArgument, NotEmpty, NotFound, NotPermitted
+from recfs.errors import Busy, Exists, InvalidArgument, NotEmpty, NotFound, NotPermitted, ReadOnlyFile
 from recfs.fs.attributes import Changes
 from recfs.fs.caller import Caller
 from recfs.services.access import users
@@ -461,3 +464,32 @@ async def test_a_restored_catalogue_has_the_uids_of_its_time_and_says_what_is_ot
     assert await owned(fs, "users/6") == Owner(10006, 10006, 0o2770)
     assert (await ask(fs, "user_add", user="6", mode=0o2770))["uid"] == 10006
     await told_of(fs, "6")
+
+
+async def test_a_user_is_no_operator_by_a_setting_that_came_later(place: Path) -> None:
+    """Neither in what they may do, nor in silence; any other operator is one."""
+    async with filesystem(place / "root", operator=990) as fs:
+        await add(fs)
+        with pytest.raises(InvalidArgument, match="uid 990 is an operator's"):
+            await add(fs, "6", uid=990)
+        assert fs.parts.operators == {0, os.geteuid(), 990}
+        assert fs.parts.mistaken_operator is None
+        assert not any("operator" in each for each in (await ask(fs, "status"))["problems"])
+        fs.config = fs.config.model_copy(update={"operator": 10005})
+        await fs.reopen()
+        assert fs.parts.operators == {0, os.geteuid()}
+        told = "operator = 10005: that is the uid of user 5, who would be kept from nothing; set another"
+        assert str(fs.parts.mistaken_operator).startswith(told)
+        assert any(each.startswith(told) for each in (await ask(fs, "status"))["problems"])
+        alone = await fs.parts.reports.ask(summaries.status, fs.config)
+        assert any(each.startswith(told) for each in alone["problems"])
+        with pytest.raises(ReadOnlyFile):
+            await fs.vfs.mkdir((await fs.node("shared")).ino, b"mine", 0o755, FIVE)
+        (found,) = user_checks(fs.config)
+        assert (found.name, found.level, "user 5" in found.remedy) == ("operator", Level.FAIL, True)
+        await add(fs, uid=10006)  # the remedy
+        await fs.reopen()
+        assert fs.parts.mistaken_operator is None
+        assert 10005 in fs.parts.operators
+        assert [each.level for each in user_checks(fs.config)] == [Level.OK]
+    assert user_checks(fs.config.model_copy(update={"operator": None})) == []

@@ -45,6 +45,17 @@ def test_a_second_daemon_on_the_same_root_is_refused(store: Mount, second_mount_
     assert state(rec / "file") == "committed"
 
 
+def test_an_operator_who_is_a_user_is_refused(store: Mount) -> None:
+    need_root()
+    store.start()
+    recfs("user", "add", "5", "--uid", "10005", "--root", store.root)
+    store.umount()
+    code, said = store.try_start(config=f"operator = 10005\n{BASE_CONFIG}")
+    assert code == CONFIG_ERROR, said
+    assert "operator = 10005: that is the uid of user 5" in said
+    assert not mounted(store.path)
+
+
 @pytest.mark.parametrize("how", ["--existing", "existing = true"])
 def test_a_store_that_is_not_there_is_not_made(store: Mount, how: str) -> None:
     """Where its disk did not come up; when it is there, it is mounted."""

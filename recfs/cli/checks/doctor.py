@@ -20,6 +20,7 @@ from recfs.cli.checks.host import (
 )
 from recfs.cli.checks.owner import fact_at, own_store_at
 from recfs.cli.checks.passthrough import here
+from recfs.cli.checks.users import user_checks
 from recfs.cli.checks.versions import version_checks
 from recfs.cli.common import output
 from recfs.cli.common.exits import ExitCode
@@ -143,7 +144,7 @@ def _store_checks(invocation: Invocation) -> tuple[list[Check], Path | None, Ser
     )
     is_reached = bool(far) and config.s3 is not None and all(check.level is not Level.FAIL for check in far[:2])
     server = server_checks(config) if is_reached and far[0].level is Level.OK else Server([])
-    near = check_daemon(config.root) + disk_checks(config.root, config.min_free)
+    near = check_daemon(config.root) + disk_checks(config.root, config.min_free) + user_checks(config)
     return daemon + near + far + server.checks, config.root, server
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from recfs.core.layout import Role
@@ -48,6 +48,29 @@ def check_owner(owner: Owner, operators: frozenset[int]) -> None:
         raise InvalidArgument(f"mode {mode:04o} lets every user in; the last digit is 0, as in 0700, 0750 or 2770")
 
 
+class Mistaken(NamedTuple):
+    """A user's uid that is an operator's."""
+
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}"
+
+
+def mistaken_operator(operator: int | None, owners: Iterable[tuple[str, Owner | None]]) -> Mistaken | None:
+    """What is wrong with the uid of an operator, by users and what each was given; None: nothing."""
+    if operator is None:
+        return None
+    users = [user for user, owner in owners if owner is not None and owner.uid == operator]
+    if not users:
+        return None
+    return Mistaken(
+        f"operator = {operator}: that is the uid of user {users[0]}, who would be kept from nothing",
+        f"set another operator, or give that user another uid: `recfs user add {users[0]} --uid N`",
+    )
+
+
 def owner_by(uid: int, gid: int, mode: int, operators: frozenset[int]) -> Owner | None:
     """The owner that a directory users/<id> or temp/<id> tells of; None where its mode and uid keep nobody apart."""
     owner = Owner(uid, gid, mode & 0o7777)
@@ -71,4 +94,7 @@ def takes_mode(role: Role) -> bool:
     return role in _BESIDE_FILES
 
 
-__all__ = ["DEFAULT_MODE", "ID_MAX", "Owner", "check_owner", "one_uid_each", "owner_by", "takes_mode"]
+__all__ = [
+    "DEFAULT_MODE", "ID_MAX", "Mistaken", "Owner", "check_owner", "mistaken_operator", "one_uid_each", "owner_by",
+    "takes_mode",
+]  # fmt: skip
