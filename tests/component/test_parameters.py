@@ -18,7 +18,16 @@ from recfs.api.gateway import gateway
 from recfs.api.parameters import MOST, MOST_CHARS, PARAMS, checked, given
 from recfs.config.gateway import GatewaySection
 from recfs.core.access.methods import METHODS, OPERATORS_ALONE
-from recfs.errors import CursorLost, FsError, Interrupted, InvalidArgument, IoFailure, RowRefused, Stale
+from recfs.errors import (
+    CursorLost,
+    FsError,
+    Interrupted,
+    InvalidArgument,
+    IoFailure,
+    MediaUnavailable,
+    RowRefused,
+    Stale,
+)
 from recfs.fuse.observers.live import LiveCounts
 from recfs.ports.object_errors import NotOffered, ObjectMissing
 
@@ -40,9 +49,9 @@ VALUES = {
     "deep table": DEEP,
 }
 """JSON by what the case is called; everything a program may send in the place of anything."""
-ANSWERED = {each.__name__ for each in (*FsError.__subclasses__(), CursorLost, ObjectMissing, NotOffered)} - {
-    each.__name__ for each in (IoFailure, RowRefused, Stale, Interrupted)
-}
+ANSWERED = {
+    each.__name__ for each in (*FsError.__subclasses__(), CursorLost, MediaUnavailable, ObjectMissing, NotOffered)
+} - {each.__name__ for each in (IoFailure, RowRefused, Stale, Interrupted)}
 """What somebody may be told who asked for something that there is, and cannot be had."""
 
 
@@ -124,9 +133,14 @@ def test_what_is_needed_is_asked_for_and_null_is_not_given() -> None:
 
 @pytest.mark.slow
 async def test_whatever_may_be_sent_is_answered_and_harms_nobody(
-    nursery: trio.Nursery, place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    nursery: trio.Nursery,
+    place: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nobody waits for a program that asked for something odd: what waits by itself is asked for a moment."""
+    monkeypatch.setenv("PATH", str(tmp_path))  # no program is run
     fs = tiered(nursery, place)
     await fs.start()
     await fs.write(FILE, b"data")
@@ -141,7 +155,7 @@ async def test_whatever_may_be_sent_is_answered_and_harms_nobody(
             rest = ",".join(each for each in others_of(method) if not each.startswith(f'"{name}":'))
             told = await answer(stream, method, f'{{"{name}":{value}{"," * bool(rest)}{rest}}}')
             if not told["ok"] and told["error"]["kind"] not in ANSWERED:
-                faults.append((method, name, what, told["error"]["message"][:200]))
+                faults.append((method, name, what, told["error"]["kind"], told["error"]["message"][:200]))
         assert (await answer(stream, "status", "{}"))["ok"]
     assert faults == []
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []

@@ -486,7 +486,7 @@ async def test_a_user_is_no_operator_by_a_setting_that_came_later(place: Path) -
         with pytest.raises(ReadOnlyFile):
             await fs.vfs.mkdir((await fs.node("shared")).ino, b"mine", 0o755, FIVE)
         (found,) = user_checks(fs.config)
-        assert (found.name, found.level, "user 5" in found.remedy) == ("operator", Level.FAIL, True)
+        assert (found.name, found.level, "user add 5" in found.remedy) == ("operator", Level.FAIL, True)
         await add(fs, uid=10006)  # the remedy
         await fs.reopen()
         assert fs.parts.mistaken_operator is None

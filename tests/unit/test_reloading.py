@@ -65,6 +65,14 @@ def test_a_command_comes_changes_and_goes_with_its_section(read: Read) -> None:
     assert gone.settings.config.notify.command is None
 
 
+def test_a_service_that_there_is_not_takes_another_process(read: Read) -> None:
+    silent, one = read("[events]\nenabled = false\n"), read('[notify]\ncommand = "a"\n')
+    assert plan(silent, one).left == {"events.enabled": UPGRADE, "notify.command": UPGRADE}
+    bucket = '[s3]\nbucket = "media"\n'
+    archive = '[[retention]]\narchive_threshold = "1d"\narchive_storage_class = "GLACIER"\n'
+    assert plan(read(bucket), read(f"{bucket}{archive}")).left == {"retention": UPGRADE}
+
+
 def test_what_goes_on_without_its_section_goes_on_by_the_settings_it_had(read: Read) -> None:
     """An audit log that was to be kept for ten years would else be cut to the default."""
     on = read('[audit]\nenabled = true\nkeep = "3650d"\n[scrub]\nenabled = true\nrate = "1 MB"\n')
@@ -87,6 +95,8 @@ SECTIONS_SET = {
     "s3": 'bucket = "media"\nprefix = "a"', "cache": 'max_size = "7 GB"', "upload": 'settle = "7s"',
     "metrics": 'listen = "127.0.0.1:9999"\nusers = 7', "prices": 'currency = "EUR"',
     "stats": 'survey_every = "7d"', "lifecycle": 'abort_multipart = "30d"',
+    "deriving": 'jobs = 7\ntimeout = "7s"', "chunks": 'threshold = "7s"\nlength = "70s"',
+    "derive": 'make = "thumbnail"\nat = "7s"',
     "fallback": 'pattern = "users/*/thumbnails/*"\ntarget = "shared/a/*"', "retention": 'retention = "7d"',
     "versions": 'pattern = "users/*/recordings/*/x_v{N}"\nkeep = 2', "route": 'pattern = "users/5/**"\nto = "local"',
 }  # fmt: skip
