@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from .ending import daemon_of
 
 ExpectLog = Callable[[str], None]
 MIB = 1 << 20
+VAST = 1 << 60
 HUGE = 300 << 30
 
 
@@ -186,7 +188,7 @@ def test_a_stop_is_heard_within_a_chunk(store: LocalStore, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("steps", [1, 2, 9])
 def test_a_large_file_is_written_out_in_steps_that_a_stop_ends(store: LocalStore, tmp_path: Path, steps: int) -> None:
-    path = sparse(tmp_path / "file", 130 * MIB, (0, b"x"))
+    path = sparse(tmp_path / "file", 130 * MIB, *((n * MIB, b"x" * MIB) for n in range(130)))
     passing, flushed = Pass(Source(path), 0), []
 
     def flush(fd: int, offset: int, length: int) -> bool:
@@ -196,10 +198,25 @@ def test_a_large_file_is_written_out_in_steps_that_a_stop_ends(store: LocalStore
         return True
 
     with mock.patch.object(digests, "flush_range", flush):
-        found = passing.run(store, 0.0, lambda: True)
+        found = passing.run(store, 0.0, lambda: passing.done_bytes > 0)
     assert found is None
-    assert flushed == [(n * 64 * MIB, 64 * MIB) for n in range(min(steps, 3))]
+    assert flushed == [(0, 64 * MIB), (64 * MIB, 64 * MIB), (128 * MIB, 2 * MIB)][:steps]
     assert bool(passing.done_bytes) == (steps > 3)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("data", [(), ((VAST - 1, b"x"),)], ids=["holes alone", "a byte at the end"])
+async def test_a_file_as_large_as_can_be_leaves_its_thread_after_a_slice(place: Path, data: tuple[Any, ...]) -> None:
+    """Nothing of it is to be written out but a byte, and to find that takes no time either."""
+    store = LocalStore(place)
+    store.open()
+    passing = Pass(Source(sparse(place / "file", VAST, *data)), VAST)
+    with mock.patch.object(digests, "flush_range", wraps=digests.flush_range) as flushed:
+        for chunks in (1, 2):
+            assert passing.run(store, 0.0, lambda: passing.done_bytes > 0) is None
+            assert passing.done_bytes == chunks * CHUNK_BYTES
+    assert flushed.call_count == len(data)
+    store.close()
 
 
 # --- copies -----------------------------------------------------------------------------------------------------------
@@ -297,6 +314,36 @@ async def test_large_files_of_one_user_wait_for_a_slice_of_another_at_most(fs: F
     for n in range(50):
         await fs.unlink(f"users/5/recordings/1/huge{n}")
     await nothing_runs(fs)
+
+
+async def test_a_file_that_is_written_out_for_long_leaves_its_thread_to_others_meanwhile(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a slow disk: what was written out by then is not once more."""
+    flushed: list[tuple[int, int]] = []
+
+    def slow(fd: int, offset: int, length: int) -> bool:
+        time.sleep(0.01)
+        flushed.append((os.fstat(fd).st_ino, offset))
+        return True
+
+    monkeypatch.setattr(hashing, "SLICE_S", 0.03)
+    monkeypatch.setattr(digests, "flush_range", slow)
+    monkeypatch.setattr(digests, "SYNC_STEP_BYTES", 4 * MIB)
+    one, other = "users/5/recordings/1/large", "users/6/recordings/1/source.mp4"
+    await fs.mkdirs("users/6/recordings/1")
+    number = await fs.open(other, os.O_WRONLY | os.O_CREAT)
+    await fs.vfs.files.write(number, 0, pattern(65 * MIB))
+    await fs.write(one, pattern(100 * MIB))
+    await until(lambda: len(flushed) > 3)
+    await fs.close(number)
+    assert await committed(fs, other)
+    assert await committed(fs, one)
+    assert len(flushed) == len(set(flushed)) == 25 + 17
+    files = [ino for ino, _ in flushed]
+    assert set(files[:-1]) == set(files[5:])
+    assert files.count(files[0]) == 25
+    assert files[:25] != [files[0]] * 25, "one after the other"
 
 
 async def change_by(fs: Filesystem, how: str) -> None:

@@ -208,6 +208,8 @@ class Pass:
         self._md5: Hash | None = _md5(source)
         self._seen: tuple[int, int, int] | None = None
         self._synced = False
+        self._flushed_bytes = 0
+        """How far it was written out, and waited for."""
         self._only_zeros = True
         self._found: Digest | None = None
 
@@ -235,20 +237,23 @@ class Pass:
         info = os.fstat(fd)
         if _mark(info) != self._seen:
             self._begin(info)
+        until = time.monotonic() + slice_s
+
+        def is_over() -> bool:
+            return others_wait() and time.monotonic() >= until
+
         if not self._synced:
-            if not self._sync(store, fd, info.st_size):
+            if not self._sync(store, fd, info.st_size, is_over):
                 return None
             info = os.fstat(fd)
             self._begin(info, synced=True)
         if (known := _known(self.source, info)) is not None:
             return known
         if self._found is None:
-            began, until = self.done_bytes, time.monotonic() + slice_s
+            began = self.done_bytes
 
             def goes_on() -> bool:
-                if self.stopped:
-                    return False
-                return self.done_bytes == began or not others_wait() or time.monotonic() < until
+                return not self.stopped and (self.done_bytes == began or not is_over())
 
             end = self._feed(fd, info.st_size, sparse=info.st_blocks * 512 < info.st_size, goes_on=goes_on)
             if self.done_bytes < end:
@@ -262,12 +267,20 @@ class Pass:
         self._sha256, self._md5 = hashlib.sha256(), _md5(self.source)
         self._seen, self.total_bytes, self._synced = _mark(info), info.st_size, synced
         self.done_bytes, self._only_zeros, self._found = 0, True, None
+        self._flushed_bytes = 0
 
-    def _sync(self, store: LocalStore, fd: int, size: int) -> bool:
-        """Bring it to stable storage; False when stopped before."""
-        for offset in range(0, size, SYNC_STEP_BYTES) if size > SYNC_STEP_BYTES else ():
-            if self.stopped or not flush_range(fd, offset, SYNC_STEP_BYTES):
+    def _sync(self, store: LocalStore, fd: int, size: int, is_over: Callable[[], bool]) -> bool:
+        """Bring it to stable storage; False when stopped before, or when the slice *is_over*: it goes on from there."""
+        began = self._flushed_bytes
+        while SYNC_STEP_BYTES < size > self._flushed_bytes:
+            if self.stopped or (self._flushed_bytes > began and is_over()):
+                return False
+            # A file of nothing but holes may be as large as the file system lets it.
+            is_data, end = extent_at(fd, self._flushed_bytes, size)
+            end = min(end, self._flushed_bytes + SYNC_STEP_BYTES) if is_data else end
+            if is_data and not flush_range(fd, self._flushed_bytes, end - self._flushed_bytes):
                 break
+            self._flushed_bytes = end
         if self.stopped:
             return False
         _sync(self.source, fd)
