@@ -26,17 +26,57 @@ INTERRUPTED: Final = 8
 SYSTEM: Final = 2
 """Exit codes of mount(8), EXIT STATUS."""
 
-_OF_MOUNT: Final = frozenset(
+OF_MOUNT: Final = frozenset(
     {
         *("defaults", "rw", "auto", "noauto", "user", "users", "owner", "group", "nouser", "nofail", "_netdev"),
         *("default_permissions", "nosuid", "nodev", "exec", "async", "relatime", "norelatime", "loud", "silent"),
+        *("atime", "diratime", "nostrictatime", "lazytime", "nolazytime", "noiversion", "nomand", "noquota"),
     }
 )  # fmt: skip
-"""Options that mount(8) or systemd act upon, or that hold for every recfs mount."""
+"""Options that mount(8) or systemd act upon, or that hold for every recfs mount, or whose absence nobody can notice."""
+_THROUGH: Final = (
+    "recfs does not write through for a whole mount: what has to be on stable storage at once is opened with O_SYNC, or"
+    " fsync(2) is called for it"
+)
+_LABELS: Final = "labels of SELinux cannot be given to a recfs mount"
+_IMAGES: Final = "the source of a recfs mount is the root of its store, and no image or device"
+_QUOTAS: Final = "recfs has quotas of its own: quota.max_bytes=SIZE, and `recfs quota set` for each user"
+REASONS: Final = {
+    "sync": _THROUGH, "dirsync": _THROUGH,
+    "suid": "set-user-ID bits never count on a recfs mount", "dev": "there are no devices on a recfs mount",
+    "iversion": "recfs counts no versions of inodes", "mand": "there are no mandatory locks any more (Linux 5.15)",
+    **dict.fromkeys(("context", "fscontext", "defcontext", "rootcontext"), _LABELS),
+    **dict.fromkeys(("loop", "offset", "sizelimit"), _IMAGES),
+    **dict.fromkeys(("quota", "usrquota", "grpquota"), _QUOTAS),
+    "root": "the source of the mount says which store it is",
+    "mountpoint": "the directory of the mount says where it is",
+    "existing": "a store is made with the option `create`, and not without",
+}  # fmt: skip
+"""Why an option is refused that would mean something else here, or nothing."""
 _FLAGS: Final = frozenset({"ro", "noexec", "noatime", "nodiratime", "strictatime", "nosymfollow"})
 """What the kernel does by itself, for the one mount point (mount_setattr(2))."""
-_OF_USERLAND: Final = ("x-", "X-", "comment=", "uhelper=", "helper=")
+_OF_USERLAND: Final = ("x-", "X-", "comment=", "uhelper=", "helper=", "user=")
 _USAGE: Final = "usage: mount.recfs SPEC DIR [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE]"
+
+
+OPTIONS: Final = {
+    "KEY=VALUE": "A setting of recfs.conf, such as `min_free=5GiB` or `quota.max_bytes=1TB`.",
+    "config=FILE": "The settings to use, as `recfs mount --config`. The path is written in full.",
+    "create": "A store is made where there is none. Without it that is an error: its disk may not be mounted.",
+    "allow_other": "Users other than the daemon's may enter the mount, as by `allow_other = true` in recfs.conf.",
+    "log_file=FILE": "Where the daemon writes its log, as `recfs mount --log-file`.",
+    "start_timeout=SECONDS": "How long it may take until the mount answers, as `recfs mount --start-timeout`.",
+    "ro, noexec, noatime, nodiratime, strictatime, nosymfollow": "Hold for this mount point, from when it is mounted.",
+    "x-..., X-..., comment=...": "Are for systemd and others. So are _netdev, nofail, noauto, user and the like.",
+}
+"""What may be said, for the man page."""
+EXITS: Final = {
+    0: "It is mounted.",
+    USAGE: "An option or the configuration is wrong.",
+    SYSTEM: "A bug in recfs.",
+    INTERRUPTED: "It was interrupted.",
+    FAILURE: "It is not mounted: the store or the directory cannot be used.",
+}
 
 
 class Refused(Exception):
@@ -126,7 +166,7 @@ def wanted(asked: Asked) -> Wanted:
     found = Wanted()
     for option in asked.options:
         name, equals, value = option.partition("=")
-        if option in _OF_MOUNT or option.startswith(_OF_USERLAND):
+        if option in OF_MOUNT or option.startswith(_OF_USERLAND):
             continue
         if option in _FLAGS:
             found.flags.append(option)
@@ -137,6 +177,8 @@ def wanted(asked: Asked) -> Wanted:
                 if option == "remount"
                 else f"{option} is nothing that recfs does; leave out -t recfs"
             )
+        elif name in REASONS:
+            raise Refused(f"{option}: {REASONS[name]}; leave it out")
         elif option == "allow_other":
             found.arguments += ["--set", "allow_other=true"]
         elif option == "create":
@@ -231,4 +273,4 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-__all__ = ["Refused", "exit_code", "main", "parse", "run", "split", "wanted"]
+__all__ = ["EXITS", "OF_MOUNT", "OPTIONS", "REASONS", "Refused", "exit_code", "main", "parse", "run", "split", "wanted"]

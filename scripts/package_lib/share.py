@@ -7,7 +7,7 @@ from pathlib import Path
 from click.shell_completion import get_completion_class
 
 from recfs.cli.main import cli
-from scripts.package_lib import command_pages, conf_page
+from scripts.package_lib import command_pages, conf_page, helper_page
 
 COMPLETIONS = {
     "bash": "bash-completion/completions/recfs",
@@ -21,6 +21,7 @@ def files(source: Path, date: str) -> dict[str, str]:
     found = {place: _completion(shell) for shell, place in COMPLETIONS.items()}
     found |= {f"man/man1/{name}": text for name, text in command_pages.pages(date).items()}
     found["man/man5/recfs.conf.5"] = conf_page.page(source / "recfs.conf.example", date)
+    found["man/man8/mount.recfs.8"] = helper_page.page(date)
     return found
 
 

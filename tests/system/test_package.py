@@ -17,6 +17,7 @@ import pytest
 
 from recfs import __version__
 from recfs.cli.main import cli
+from recfs.cli.mount_helper import OF_MOUNT, OPTIONS, REASONS
 from tests.helpers.userns import LEAVE_FUSE_MOUNTS
 
 ROOT = Path(__file__).parents[2]
@@ -144,6 +145,14 @@ def test_the_man_page_of_the_settings_has_each_of_them_once(prefix: Path) -> Non
     assert told == written
     sections = re.findall(r"^#?\[+(\w+)\]+$", (ROOT / "recfs.conf.example").read_text(), re.MULTILINE)
     assert re.findall(r"^\.SH \[(\w+)\]$", text, re.MULTILINE) == sections
+
+
+def test_the_man_page_of_the_mount_helper_names_every_option(prefix: Path) -> None:
+    text = (prefix / "share/man/man8/mount.recfs.8").read_text().replace("\\-", "-")
+    for option in (*OPTIONS, *REASONS):
+        assert f"\\fB{option}\\fR\n" in text, option
+    for option in OF_MOUNT:
+        assert re.search(rf"\b{option}[,.]", text), option
 
 
 # --- completions ---------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import pytest
 
 from recfs.cli.common.exits import ExitCode
-from recfs.cli.mount_helper import Refused, exit_code, parse, run, split, wanted
+from recfs.cli.mount_helper import REASONS, Refused, exit_code, parse, run, split, wanted
 
 
 def test_the_command_line_of_mount() -> None:
@@ -40,6 +40,15 @@ def test_what_becomes_of_options() -> None:
         (["/s", "/m", "-o", "bogus"], "unknown option bogus"),
         (["/s", "/m", "-o", "min_fre=5"], "did you mean min_free?"),
         (["/s", "/m", "-o", "config=recfs.conf"], "write the path in full"),
+        (["/s", "/m", "-o", "sync"], "sync: recfs does not write through for a whole mount"),
+        (["/s", "/m", "-s", "-o", "dirsync"], "leave it out"),
+        (["/s", "/m", "-o", "root=/other"], "the source of the mount says which store it is"),
+        (["/s", "/m", "-o", "mountpoint=/m=x"], "mountpoint=/m=x: the directory of the mount says where it is"),
+        (["/s", "/m", "-o", "existing=false"], "a store is made with the option `create`"),
+        (["/s", "/m", "-o", 'context="system_u:object_r:tmp_t:s0"'], "labels of SELinux"),
+        (["/s", "/m", "-o", "loop"], "no image or device"),
+        (["/s", "/m", "-o", "usrquota"], "quota.max_bytes=SIZE"),
+        (["/s", "/m", "-o", "suid"], "set-user-ID bits never count"),
         (["store", "/m"], "the source is the root of the store"),
     ],
 )
@@ -47,6 +56,32 @@ def test_what_is_refused(arguments: list[str], told: str) -> None:
     with pytest.raises(Refused) as caught:
         run(arguments)
     assert told in str(caught.value)
+
+
+INDEPENDENT = """
+    async atime noatime auto noauto context= fscontext= defcontext= rootcontext= defaults dev nodev diratime nodiratime
+    dirsync exec noexec group iversion noiversion mand nomand _netdev nofail relatime norelatime strictatime
+    nostrictatime lazytime nolazytime suid nosuid silent loud owner remount ro rw sync user nouser users user=5
+    X-mount.mkdir x-systemd.automount x-gvfs-hide comment=a=b nosymfollow
+"""
+"""mount(8), FILESYSTEM-INDEPENDENT MOUNT OPTIONS."""
+
+
+@pytest.mark.parametrize("option", INDEPENDENT.split())
+def test_every_option_of_any_file_system_is_taken_or_refused_with_a_reason(option: str) -> None:
+    name = option.partition("=")[0]
+    if name in REASONS or name == "remount":
+        with pytest.raises(Refused, match="leave it out$" if name in REASONS else "reload"):
+            wanted(parse(["/s", "/m", "-o", option]))
+        return
+    found = wanted(parse(["/s", "/m", "-o", option]))
+    assert (found.arguments, found.creates) == ([], False)
+    assert found.flags in ([], [option])
+
+
+def test_a_value_may_have_an_equals_sign() -> None:
+    found = wanted(parse(["/s", "/m", "-o", "notify.command=a --b=c,log_file=/var/log/a=b"]))
+    assert found.arguments == ["--set", "notify.command=a --b=c", "--log-file", "/var/log/a=b"]
 
 
 def test_a_sloppy_mount_takes_options_that_there_are_not(capsys: pytest.CaptureFixture[str]) -> None:
