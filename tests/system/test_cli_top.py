@@ -87,12 +87,14 @@ def test_without_a_daemon_nothing_goes_on(root: Path) -> None:
 class Terminal:
     """`recfs top` on a pseudoterminal."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, **env: str | None) -> None:
+        """*env*: other than usual; None: not set."""
         self.fd, theirs = pty.openpty()
+        whole = os.environ | {"TERM": "xterm-256color", "COLUMNS": "120", "LINES": "50"} | env
         self.process = subprocess.Popen(
             [sys.executable, "-m", "recfs", "top", "--interval", "100ms", "--root", str(root)],
             stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-            env=os.environ | {"TERM": "xterm-256color", "COLUMNS": "120", "LINES": "50"},
+            env={name: value for name, value in whole.items() if value is not None},
         )  # fmt: skip
         os.close(theirs)
         self.shown = b""
@@ -154,3 +156,34 @@ def test_no_name_gets_at_the_terminal(terminal: Terminal) -> None:
     for attack in (b"\x1b]0;", b"\x07", b"\x1b[2Jx", b"\x1b[31mdown"):
         assert attack not in terminal.shown
     assert b"owned" in terminal.shown, "the name is shown, harmless"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("term", ["dumb", None])
+def test_a_terminal_that_cannot_be_drawn_on_has_lines(daemon: FakeDaemon, term: str | None) -> None:
+    terminal = Terminal(daemon.root, TERM=term)
+    try:
+        terminal.until(lambda shown: shown.count(b"requests/s") >= 2 and shown.count(b"By the kernel/s") >= 2)
+        os.killpg(terminal.process.pid, signal.SIGINT)
+        assert terminal.ended() == 130
+        assert b"\x1b" not in terminal.shown
+        assert terminal.shown.isascii() or "─".encode() in terminal.shown
+    finally:
+        terminal.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "env",
+    [{"COLUMNS": "20"}, {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
+    ids=["narrow", "ASCII"],
+)
+def test_a_narrow_terminal_and_one_of_ascii_have_the_page(daemon: FakeDaemon, env: dict[str, str]) -> None:
+    terminal = Terminal(daemon.root, **env)
+    try:
+        terminal.until(lambda shown: shown.count(b"requests/s") >= 2 and b"User" in shown and b"Hashed" in shown)
+        os.write(terminal.fd, b"q")
+        assert terminal.ended() == 0
+        assert "PYTHONUTF8" not in env or terminal.shown.isascii()
+    finally:
+        terminal.close()

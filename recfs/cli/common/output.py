@@ -40,10 +40,18 @@ def console(*, stderr: bool = False) -> Console:
     """Return a console on the current stdout/stderr; lines that go into a pipe are never folded."""
     from rich.console import Console
 
-    made = Console(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=False)
+    color_system = "auto" if may_be_drawn_on() else None  # without one rich writes no escapes at all
+    made = Console(
+        stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=False, color_system=color_system
+    )  # fmt: skip
     if not made.is_terminal and "COLUMNS" not in os.environ:
         made.width = _PIPED_WIDTH
     return made
+
+
+def may_be_drawn_on() -> bool:
+    """Whether a terminal, if there is one, is of a kind that has colours and a cursor ($TERM, term(7))."""
+    return os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
 
 
 def emit_json(document: Any) -> None:

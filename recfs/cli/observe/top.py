@@ -54,9 +54,9 @@ User  Requests/s  Read/s  Written/s  By the kernel/s
 def top(invocation: Invocation, once: bool, interval: float) -> None:
     """Show what goes on: requests by kind, who moves how many bytes, busiest files, the pipeline, uploads, problems.
 
-    On a terminal the page is drawn anew at each interval, until `q` or Ctrl-C; elsewhere each interval is some lines,
-    with `--json` one line of JSON. The daemon counts only while somebody looks, and stops within ten seconds of the
-    last look.
+    On a terminal the page is drawn anew at each interval, until `q` or Ctrl-C; elsewhere, and where `$TERM` is
+    unset or dumb, each interval is some lines, with `--json` one line of JSON. The daemon counts only while
+    somebody looks, and stops within ten seconds of the last look.
     """
     store = open_store(invocation)
     try:
@@ -64,7 +64,7 @@ def top(invocation: Invocation, once: bool, interval: float) -> None:
     except DaemonNotRunning as error:
         raise DaemonNotRunning(f"{error}: without one nothing goes on") from error
     looks = _looks(store, interval)
-    if once or invocation.json or not output.console().is_terminal:
+    if once or invocation.json or not (output.console().is_terminal and output.may_be_drawn_on()):
         for rates in looks:
             _tell(rates, as_json=invocation.json)
             if once:
@@ -269,7 +269,7 @@ def _watch(looks: Iterator[dict[str, Any]]) -> None:
     out = output.console()
     try:
         with _Keys.reading(), Live(console=out, screen=True, auto_refresh=False) as live:
-            live.update(Text("looking …"), refresh=True)
+            live.update(Text("looking ..."), refresh=True)
             for rates in looks:
                 live.update(_page(rates), refresh=True)
     except KeyboardInterrupt:
