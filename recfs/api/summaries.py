@@ -46,9 +46,17 @@ def quota_show(
     *calendar_ns*: the daemon's `Clock.calendar_ns`; None: what one that started now would have.
     """
     found = _users(snapshot, config, user, calendar_ns)
-    if user is not None and not found:
+    if user is None:
+        found = [each for each in found if _is_told(each)]
+    elif not found:
         raise NotFound(f"user {user}: nothing stored and no own limits")
     return found
+
+
+def _is_told(user: dict[str, Any]) -> bool:
+    """Whether there is anything to say of a user among all."""
+    counted = ("used_bytes", "used_files", "trashed_bytes", "month_uploads")
+    return any(user[name] for name in counted) or any(limit is not None for limit in user["own_limits"].values())
 
 
 def _users(

@@ -97,11 +97,16 @@ def _directories(snapshot: Snapshot, top: bytes) -> dict[bytes, NodeRow]:
 
 
 def _place(row: NodeRow | None, owner: Owner | None) -> dict[str, Any]:
-    """How a directory is: `ok`, `missing`, `differs` from what the user was given; `shared` where none was."""
+    """How a directory is: `ok`, `missing`, `differs` from what the user was given; where none was, `closed` to all but
+    its owner, or `shared`.
+    """
     if row is None:
         return {"state": "missing", "uid": None, "gid": None, "mode": None}
     here = Owner(row.uid, row.gid, row.mode)
-    state = "shared" if owner is None else "ok" if here == owner else "differs"
+    if owner is None:
+        state = "shared" if here.mode & 0o077 else "closed"
+    else:
+        state = "ok" if here == owner else "differs"
     return {"state": state, "uid": here.uid, "gid": here.gid, "mode": f"{here.mode:04o}"}
 
 

@@ -414,7 +414,7 @@ async def test_keep_leaves_everything_to_root(fs: Filesystem) -> None:
     assert fs.account() == (4, 1)
     assert await ask(fs, "user_list") == []
     (told,) = await ask(fs, "user_list", everyone=True)
-    assert (told["uid"], told["directories"]["users"]["state"]) == (None, "shared")
+    assert (told["uid"], told["directories"]["users"]["state"]) == (None, "closed")
 
 
 async def test_a_recording_that_is_to_stay_is_refused_before_anything_goes(fs: Filesystem) -> None:
@@ -443,7 +443,7 @@ async def test_a_user_whose_directory_got_another_id(fs: Filesystem) -> None:
     await fs.rename("users/5", "users/7")
     assert await owned(fs, "users/7") == Owner(10005, 10005, 0o700)
     told = {each["user"]: each["directories"]["users"]["state"] for each in await ask(fs, "user_list", everyone=True)}
-    assert told == {"5": "missing", "7": "shared"}
+    assert told == {"5": "missing", "7": "closed"}
     await fs.vfs.setattr((await fs.node("users/7")).ino, Changes(mode=0o750), FIVE)
 
 
@@ -493,3 +493,26 @@ async def test_a_user_is_no_operator_by_a_setting_that_came_later(place: Path) -
         assert 10005 in fs.parts.operators
         assert [each.level for each in user_checks(fs.config)] == [Level.OK]
     assert user_checks(fs.config.model_copy(update={"operator": None})) == []
+
+
+async def test_a_directory_without_a_uid_is_closed_or_shared_by_its_mode(fs: Filesystem) -> None:
+    for user, mode in (("6", 0o700), ("7", 0o755), ("8", 0o770)):
+        await fs.mkdirs(f"users/{user}")
+        await fs.vfs.setattr((await fs.node(f"users/{user}")).ino, Changes(mode=mode), ROOT)
+    found = await ask(fs, "user_list", everyone=True)
+    assert {each["user"]: each["directories"]["users"]["state"] for each in found} == {
+        "6": "closed", "7": "shared", "8": "shared",
+    }  # fmt: skip
+
+
+async def test_who_has_nothing_and_no_limits_is_not_listed_among_all(fs: Filesystem) -> None:
+    await add(fs, "5")
+    await fs.write("users/6/recordings/1/file", b"data")
+    await ask(fs, "quota_set", user="7", max_files=7)
+    await fs.drain()
+    assert [each["user"] for each in await ask(fs, "quota_show")] == ["6", "7"]
+    assert [each["user"] for each in await ask(fs, "quota_show", user="5")] == ["5"]
+    await ask(fs, "quota_set", user="7", max_files="default")
+    await fs.unlink("users/6/recordings/1/file")
+    await fs.drain()
+    assert await ask(fs, "quota_show") == []

@@ -105,7 +105,7 @@ def quota() -> None:
 @store_options
 @click.pass_obj
 def show(invocation: Invocation, user: str | None) -> None:
-    """Show usage and limits of USER, or of all who ever stored something or have limits of their own."""
+    """Show usage and limits of USER, or of all who have files, uploads of this month, or limits of their own."""
     users = open_store(invocation).call("quota_show", user=user)
     if invocation.json:
         output.emit_json(users)

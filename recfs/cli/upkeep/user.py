@@ -43,8 +43,9 @@ def user() -> None:
 def list_(invocation: Invocation, everyone: bool) -> None:
     """List users, their uids, and how their directories are.
 
-    `ok` is a directory with that owner and mode. `differs` and `missing` say that somebody changed it: `recfs user add`
-    sets it right.
+    `ok` is a directory with that owner and mode. `differs` and `missing` say that somebody changed it: `recfs user
+    add` sets it right. Of users without a uid, `closed` is a directory that its owner alone gets at, `shared` one
+    that others do, too.
     """
     found = open_store(invocation).call("user_list", everyone=everyone)
     if invocation.json:
@@ -129,7 +130,11 @@ def _row(told: dict[str, Any]) -> tuple[str, ...]:
     places = []
     for top in ("users", "temp"):
         place = told["directories"][top]
-        here = f": {place['uid']}:{place['gid']} {place['mode']}" if place["state"] in ("differs", "shared") else ""
+        here = (
+            f": {place['uid']}:{place['gid']} {place['mode']}"
+            if place["state"] in ("differs", "shared", "closed")
+            else ""
+        )
         places.append(place["state"] + here)
     return (
         told["user"],
