@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -40,7 +40,9 @@ def console(*, stderr: bool = False) -> Console:
     """Return a console on the current stdout/stderr; lines that go into a pipe are never folded."""
     from rich.console import Console
 
-    color_system = "auto" if may_be_drawn_on() else None  # without one rich writes no escapes at all
+    color_system: Literal["auto"] | None = (
+        "auto" if may_be_drawn_on() else None
+    )  # without one rich writes no escapes at all
     made = Console(
         stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=False, color_system=color_system
     )  # fmt: skip
