@@ -19,6 +19,7 @@ together. recfs.conf.example documents the keys, and a test keeps the two the sa
     settings   where each setting is from
     load       finding and reading the file
     plain      settings as JSON carries them
+    changes    what may change while a daemon runs
 """
 
 from recfs.config.backup import BackupSection

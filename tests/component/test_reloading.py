@@ -10,9 +10,10 @@ import pytest
 
 from recfs import reloading
 from recfs.config import Settings, from_plain, plain
+from recfs.config.changes import Plan
 from recfs.core.upkeep.leftovers import Mode
 from recfs.errors import ConfigError
-from recfs.reloading import Current, Plan, Reloading
+from recfs.reloading import Current, Reloading
 from recfs.services.orphans import name_of
 
 from .build import REC, Filesystem, filesystem

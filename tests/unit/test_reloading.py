@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from recfs import reloading
-from recfs.config import SECTIONS, Config, Settings, find_settings
+from recfs.config import SECTIONS, Config, Settings, changes, find_settings
+from recfs.config.changes import NEW_MOUNT, REMOUNT, UPGRADE, WHILE_RUNNING, plan, settings_of
 from recfs.config.model import LISTS
 from recfs.errors import ConfigError
-from recfs.reloading import NEW_MOUNT, REMOUNT, UPGRADE, WHILE_RUNNING, plan, settings_of
 
 Read = Callable[[str], Settings]
 
@@ -149,7 +148,7 @@ def test_s3_comes_and_goes_with_another_process_and_takes_its_routes_along(
         assert (gone.left, list(gone.changed)) == ({"s3": UPGRADE, "route": UPGRADE}, ["min_free"])
         assert gone.settings.config.route == read(text).config.route
     with monkeypatch.context() as patch:  # where what can change fits no more with what cannot
-        patch.setattr(reloading, "_has_service", lambda key, config: True)
+        patch.setattr(changes, "_has_service", lambda key, config: True)
         with pytest.raises(
             ConfigError, match=r"no S3 tier.*; nothing is changed, for these take more than a reload: s3 \("
         ):
