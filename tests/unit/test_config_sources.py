@@ -91,7 +91,7 @@ def test_rules_are_a_list_of_tables() -> None:
 
 
 def test_every_setting_has_a_variable_and_nothing_else_has() -> None:
-    lists = ("fallback", "retention", "route", "versions")
+    lists = ("derive", "fallback", "retention", "route", "versions")
     keys = {(name,) for name in Config.model_fields if name not in SECTIONS or name in lists}
     keys |= {(name, key) for name, each in SECTIONS.items() if name not in lists for key in each.model_fields}
     assert set(known().values()) == keys

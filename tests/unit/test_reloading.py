@@ -95,6 +95,7 @@ SECTIONS_SET = {
     "metrics": 'listen = "127.0.0.1:9999"\nusers = 7', "prices": 'currency = "EUR"',
     "stats": 'survey_every = "7d"', "lifecycle": 'abort_multipart = "30d"',
     "deriving": 'jobs = 7\ntimeout = "7s"', "chunks": 'threshold = "7s"\nlength = "70s"',
+    "processing_cache": 'enabled = false\nmax_size = "7 MiB"\nexpiry = "7d"',
     "derive": 'make = "thumbnail"\nat = "7s"',
     "fallback": 'pattern = "users/*/thumbnails/*"\ntarget = "shared/a/*"', "retention": 'retention = "7d"',
     "versions": 'pattern = "users/*/recordings/*/x_v{N}"\nkeep = 2', "route": 'pattern = "users/5/**"\nto = "local"',
