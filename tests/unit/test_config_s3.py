@@ -169,7 +169,7 @@ MISTAKES = [
     (S3 + '[[route]]\npattern = "users/**"\nto = "aws"', 'route[1].to = "aws": not one of the choices; write "s3" or'),
     (
         S3 + '[[route]]\npattern = "users/**"\nto = "local"\nkeep_local = 1',
-        "route[1]: storage_class and keep_local are",
+        "route[1]: storage_class, keep_local and broken are",
     ),
     ('[cache]\nmax_size = "1 kB"', 'cache.max_size = "1 kB": too small; write at least 1 MiB'),
     ('[cache]\nmax_size = "4 MiB"', "cache: fetch_whole_below (8 MiB) is more than max_size (4 MiB)"),
