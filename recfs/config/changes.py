@@ -74,6 +74,8 @@ def _has_service(key: str, config: Config) -> bool:
             return config.audit.enabled
         case "scrub":
             return config.scrub.enabled
+        case "media":
+            return config.media.enabled
         case "watch":
             return config.watch.enabled
         case "metrics":

@@ -96,7 +96,7 @@ SECTIONS_SET = {
     "stats": 'survey_every = "7d"', "lifecycle": 'abort_multipart = "30d"',
     "deriving": 'jobs = 7\ntimeout = "7s"', "chunks": 'threshold = "7s"\nlength = "70s"',
     "processing_cache": 'enabled = false\nmax_size = "7 MiB"\nexpiry = "7d"',
-    "media": 'timeout = "7s"\ncpu = "7s"',
+    "media": 'enabled = false\ntimeout = "7s"\ncpu = "7s"',
     "derive": 'make = "thumbnail"\nat = "7s"',
     "fallback": 'pattern = "users/*/thumbnails/*"\ntarget = "shared/a/*"', "retention": 'retention = "7d"',
     "versions": 'pattern = "users/*/recordings/*/x_v{N}"\nkeep = 2', "route": 'pattern = "users/5/**"\nto = "local"',
