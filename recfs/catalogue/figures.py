@@ -11,6 +11,7 @@ from recfs.catalogue.rows import NAMED, added_up
 from recfs.core.figures.categories import BY_EXTENSION, HEADS, SOURCE, THUMBNAIL, TRANSCRIPT, Marks
 from recfs.core.model import State
 from recfs.ports.figures import Duplicates, Folder, Tally, Twins
+from recfs.ports.rows import HOST
 
 if TYPE_CHECKING:
     import sqlite3
@@ -42,11 +43,16 @@ def folders(db: sqlite3.Connection, top: int | None) -> Iterator[Folder]:
     return map(Folder._make, db.execute(query, (top,)))
 
 
-def tallies(db: sqlite3.Connection, top: int | None, since_ns: int, *, knows_s3: bool) -> Iterator[Tally]:
-    """Files in groups. *knows_s3*: whether the catalogue has a table of objects."""
-    storage_class, objects = ("null", "")
+def tallies(
+    db: sqlite3.Connection, top: int | None, since_ns: int, *, knows_s3: bool, knows_uses: bool = False
+) -> Iterator[Tally]:
+    """Files in groups. *knows_s3*: whether the catalogue has a table of objects; *knows_uses*: of local copies."""
+    storage_class, used, objects = "null", "null", ""
     if knows_s3:
         storage_class, objects = "storage_class", "left join object on has_object and object.ino = node.ino"
+    if knows_s3 and knows_uses:
+        used = "nullif(used_ns, 0)"
+        objects += f" left join local_copy on has_object and host = {HOST} and local_copy.ino = node.ino"
     files = f"node {objects} where kind = 'file'"
     begin: tuple[int, ...] = ()
     below = ""
@@ -55,17 +61,19 @@ def tallies(db: sqlite3.Connection, top: int | None, since_ns: int, *, knows_s3:
         files = f"below cross join node on node.parent = below.ino {objects} where kind = 'file'"
     query = (
         f"{below} select parent, {_HEAD} as head, iif({_KNOWN}, {_EXTENSION}, '') as ext,"
-        " here, class, recent, count(*), sum(bytes >> 32), sum(bytes & 4294967295), min(mtime_ns), max(mtime_ns)"
+        " here, class, recent, count(*), sum(bytes >> 32), sum(bytes & 4294967295), min(mtime_ns), max(mtime_ns),"
+        " max(used)"
         " from (select node.parent, cast(name as text) as name, node.size_bytes as bytes, node.mtime_ns,"
-        f" state not in ({_REMOTE}) as here, {storage_class} as class, node.mtime_ns >= ? as recent"
+        f" state not in ({_REMOTE}) as here, {storage_class} as class, node.mtime_ns >= ? as recent,"
+        f" {used} as used"
         f" from {files}) group by 1, 2, 3, 4, 5, 6"
     )
-    for parent, head, extension, here, name, recent, count, high, low, oldest, newest in db.execute(
+    for parent, head, extension, here, name, recent, count, high, low, oldest, newest, used_ns in db.execute(
         query, (*begin, since_ns)
     ):
         marks = Marks(head, extension.encode())
         size = added_up([(high, low)])
-        yield Tally(parent, marks, bool(here), name, bool(recent), count, size, oldest, newest)
+        yield Tally(parent, marks, bool(here), name, bool(recent), count, size, oldest, newest, used_ns)
 
 
 COMMITTED: Final = (

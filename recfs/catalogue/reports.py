@@ -276,7 +276,7 @@ class SqliteSnapshot(DuplicateQueries):
 
     def tallies(self, top: int | None, since_ns: int) -> Iterator[Tally]:
         """Files in groups."""
-        return figures.tallies(self._db, top, since_ns, knows_s3=self._knows_s3)
+        return figures.tallies(self._db, top, since_ns, knows_s3=self._knows_s3, knows_uses=self._is_apart)
 
     def counted(self, user: str | None = None) -> Counted | None:
         """The counters of files."""

@@ -33,6 +33,8 @@ class Tally(NamedTuple):
     oldest_ns: int
     """The least of their mtimes; the next is the greatest."""
     newest_ns: int
+    used_ns: int | None = None
+    """When any of them was last used here (`Clock.steady_ns`): kept of files with an object. None: not known."""
 
 
 class Twins(NamedTuple):

@@ -139,18 +139,50 @@ async def test_recordings_of_an_age_for_the_archive_are_counted_and_what_is_in_s
     await fs.write(f"{REC}/audio.mp3", b"x" * 200)
     await fs.drain()
     young = await fs.answers()["stats"]({})
-    assert young["archive"] == {"recordings": 0, "files": 0, "bytes": 0}
+    assert young["archive"] == {"recordings": 0, "files": 0, "bytes": 0, "unread": []}
     assert bytes_of(young["stores"]) == {"local_and_s3": 1200}
     assert bytes_of(young["classes"]) == {"local": 1200, "STANDARD": 1200}
     assert young["costs"]["unpriced"] == ["STANDARD", "local"]
     await evict(fs, f"{REC}/audio.mp3")
     fs.clock.advance(2 * 86_400)
     old = await fs.answers()["stats"]({"user": "5"})
-    assert old["archive"] == {"recordings": 1, "files": 2, "bytes": 1200}
+    assert without(old["archive"], {"unread"}) == {"recordings": 1, "files": 2, "bytes": 1200}
     assert bytes_of(old["stores"]) == {"local_and_s3": 1000, "s3": 200}
     assert (await fs.answers()["stats"]({"store": "local"}))["bytes"] == 1000
     assert (await fs.answers()["stats"]({"store": "s3"}))["bytes"] == 1200
     await fs.stop()
+
+
+async def test_recordings_are_told_by_when_they_were_last_used_and_processed(
+    nursery: trio.Nursery, place: Path
+) -> None:
+    rule = {"pattern": "users/5/**", "archive_threshold": "100d", "archive_storage_class": "GLACIER"}
+    fs = tiered(nursery, place, retention=[rule])
+    await fs.start()
+    await fs.write(f"{REC}/source.mp4", b"x" * 1000)
+    await fs.write(f"{REC}/transcription/words.json", b"x" * 30)
+    await fs.write("users/5/recordings/9/source.mp4", b"x" * 200)
+    await fs.write("users/6/recordings/1/source.mp4", b"x" * 7)
+    await fs.drain()
+    fs.clock.advance(120 * 86_400)
+    await fs.read(f"{REC}/source.mp4")
+    await fs.drain()
+
+    def bands(found: list[dict[str, Any]]) -> set[tuple[int | None, str, int, int]]:
+        return {(each["unread_d"], each["processed"], each["recordings"], each["bytes"]) for each in found}
+
+    told = await fs.answers()["stats"]({})
+    assert bands(told["unread"]) == {(0, "long_ago", 1, 1030), (90, "never", 2, 207)}
+    assert bands(told["archive"]["unread"]) == {(0, "long_ago", 1, 1030), (90, "never", 1, 200)}
+    fs.clock.advance(400 * 86_400)
+    told = await fs.answers()["stats"]({"user": "6"})
+    assert bands(told["unread"]) == {(365, "never", 1, 7)}
+    await fs.stop()
+
+
+async def test_without_s3_nothing_is_known_of_the_last_use(fs: Filesystem) -> None:
+    assert {each["unread_d"] for each in asked(fs)["unread"]} == {None}
+    assert sum(each["recordings"] for each in asked(fs)["unread"]) == 3
 
 
 @pytest.mark.parametrize("params", [{}, {"user": "5"}, {"category": "source"}, {"store": "s3"}, {"store": "local"}])
@@ -169,7 +201,7 @@ async def test_of_many_files_the_counters_tell_the_same(
     monkeypatch.setattr(figures, "FEW_FILES", 0)
     told = await fs.answers()["stats"](params)
     assert (by_rows["counted"], told["counted"]) == ("rows", "counters")
-    unknown = {"recordings", "ages", "archive", "surveyed_ns"}
+    unknown = {"recordings", "ages", "unread", "archive", "surveyed_ns"}
     times = {"oldest_ns", "newest_ns", "at_ns", "counted", "surveyed_ns"}
     assert {name: value for name, value in told.items() if name in unknown} == dict.fromkeys(unknown)
     assert told["oldest_ns"] is None

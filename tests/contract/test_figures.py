@@ -72,8 +72,8 @@ async def test_files_are_grouped_by_directory_place_class_and_time(tmp_path: Pat
     whole = {
         Tally(3, NONE, True, None, False, 3, 3 * huge, 5, 7),
         Tally(3, NONE, True, None, True, 1, 1, 100, 100),
-        Tally(3, NONE, True, "STANDARD", False, 1, 7, 1, 1),
-        Tally(4, NONE, False, "GLACIER", False, 1, 7, 2, 2),
+        Tally(3, NONE, True, "STANDARD", False, 1, 7, 1, 1, 50),
+        Tally(4, NONE, False, "GLACIER", False, 1, 7, 2, 2, 50),
     }
     with reports.reading() as snapshot:
         assert set(snapshot.tallies(None, 50)) == whole

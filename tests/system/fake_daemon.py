@@ -230,7 +230,13 @@ STATS: dict[str, Any] = {
     ],
     "recordings": 2,
     "ages": [{"unchanged_d": 90, "processed": "long_ago", "recordings": 2, "files": 3, "bytes": 4 << 30}],
-    "archive": {"recordings": 1, "files": 2, "bytes": 1 << 20},
+    "unread": [{"unread_d": 365, "processed": "long_ago", "recordings": 2, "files": 3, "bytes": 4 << 30}],
+    "archive": {
+        "recordings": 1,
+        "files": 2,
+        "bytes": 1 << 20,
+        "unread": [{"unread_d": 30, "processed": "never", "recordings": 1, "files": 2, "bytes": 1 << 20}],
+    },
     "duplicates": {
         "sets": 1,
         "files": 6,

@@ -50,7 +50,7 @@ COMMANDS = {
         [
             *("3, 4 GiB, 1.3 GiB on average", "1 recording, 1 MiB", "as of", "6 files in 1 set", "5 MiB too many"),
             *("source", "local and s3", "USD a month", "1.25", "90 d and more", "long ago", "unlimited", "7 MiB"),
-            *("shared/a", "…"),
+            *("365 d and more", "Recordings for the archive, by last use", "30 d and more", "shared/a", "…"),
         ],
     ),
     "stats trend": (
@@ -232,7 +232,9 @@ def test_the_group_of_a_new_user_is_that_of_the_uid(daemon: FakeDaemon) -> None:
 
 
 def test_what_no_survey_has_found_yet_is_told_as_that(daemon: FakeDaemon) -> None:
-    unknown = dict.fromkeys(("recordings", "ages", "archive", "duplicates", "surveyed_ns", "oldest_ns", "newest_ns"))
+    unknown = dict.fromkeys(
+        ("recordings", "ages", "unread", "archive", "duplicates", "surveyed_ns", "oldest_ns", "newest_ns")
+    )
     daemon.answers["stats"] = STATS | unknown
     plain = run("stats", "--root", daemon.root)
     assert plain.exit_code == 0, plain.output

@@ -30,6 +30,8 @@ FEW_FILES = 20_000
 """So many files are counted when they are asked for: 0.15 s."""
 SURVEY = "stats"
 """Name of what `survey` found, in the catalogue."""
+_SURVEYED = ("recordings", "ages", "unread", "archive", "duplicates")
+"""What no counter tells, by its name in the answer."""
 WORST, NAMED = 20, 5
 """So many sets of duplicates are told, with so many of the files of each."""
 
@@ -172,7 +174,8 @@ def _by_rows(snapshot: Snapshot, config: Config, asked: Asked, now: Now, month: 
     return sums, {
         "recordings": len(sums.recordings),
         "ages": sums.ages(now.calendar_ns),
-        "archive": _archive(snapshot, config, asked, now),
+        "unread": sums.unread(now),
+        "archive": _archive(snapshot, config, asked, now, sums),
         "duplicates": _duplicates(snapshot) if asked.duplicates else None,
         "surveyed_ns": now.calendar_ns,
     }
@@ -189,11 +192,11 @@ def _by_counters(
         for upload, _, size in kept.months:
             if upload.month == month:
                 sums.month_bytes[upload.user] += size
-    rest: dict[str, Any] = dict.fromkeys(("recordings", "ages", "archive", "duplicates", "surveyed_ns"))
+    rest: dict[str, Any] = dict.fromkeys((*_SURVEYED, "surveyed_ns"))
     surveyed = snapshot.survey(SURVEY) if asked.is_of_all else None
     if surveyed is not None:
         found = surveyed.found
-        rest = {name: found[name] for name in ("recordings", "ages", "archive", "duplicates")}
+        rest = {name: found.get(name) for name in _SURVEYED}  # an earlier version's survey has less
         rest["surveyed_ns"] = surveyed.at_ns
         sums.surveyed(found)
     if asked.duplicates:
@@ -231,20 +234,24 @@ def _left(limit: int | None, used: int) -> int | None:
     return None if limit is None else max(0, limit - used)
 
 
-def _archive(snapshot: Snapshot, config: Config, asked: Asked, now: Now) -> dict[str, Any] | None:
-    """Recordings that `[[retention]]` has come of age for the archive; None: no rule says when."""
+def _archive(snapshot: Snapshot, config: Config, asked: Asked, now: Now, sums: Sums) -> dict[str, Any] | None:
+    """Recordings that `[[retention]]` has come of age for the archive, and how long nobody has read them; None: no
+    rule says when.
+    """
     policy = config.policy()
     if asked.leaves_files_out or not any(rule.archive_storage_class for rule in policy.rules):
         return None
     since_ns = recordings_since(snapshot.meta())
     unknown = unrecorded(min(since_ns if since_ns is not None else now.steady_ns, now.steady_ns))
     count = files = size = 0
+    of_age = []
     for each in snapshot.recordings(asked.user):
         if asked.recording is not None and text(each.row.name) != asked.recording:
             continue
         if archive_of(policy, each.path, each.life or unknown, now.steady_ns) is not None:
             count, files, size = count + 1, files + each.row.rfiles, size + each.row.size_bytes
-    return {"recordings": count, "files": files, "bytes": size}
+            of_age.append(each.row.ino)
+    return {"recordings": count, "files": files, "bytes": size, "unread": sums.unread(now, of_age)}
 
 
 def _duplicates(snapshot: Snapshot) -> dict[str, Any]:

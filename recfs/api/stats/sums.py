@@ -11,11 +11,12 @@ from recfs.core.figures.costs import LOCAL
 from recfs.core.layout import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from recfs.core.figures.costs import Prices
     from recfs.core.figures.counters import FigureKey
     from recfs.core.figures.places import Place
+    from recfs.core.retention import Now
     from recfs.ports.figures import Tally
 
 DAY_NS = 86_400 * 10**9
@@ -66,6 +67,8 @@ class OfRecording:
     """The greatest mtime of its files."""
     processed_ns: int | None = None
     """The greatest mtime of its transcriptions; None: it has none."""
+    used_ns: int | None = None
+    """When any of its files was last used (`Clock.steady_ns`); None: not known."""
 
 
 @dataclass(slots=True)
@@ -109,6 +112,8 @@ class Sums:
             known.files += tally.files
             known.size_bytes += tally.size_bytes
             known.newest_ns = max(known.newest_ns, tally.newest_ns)
+            if tally.used_ns is not None:
+                known.used_ns = max(known.used_ns or 0, tally.used_ns)
             if category is Category.TRANSCRIPTION:
                 known.processed_ns = max(known.processed_ns or 0, tally.newest_ns)
 
@@ -148,8 +153,7 @@ class Sums:
         """Recordings by the time since any file of them was written, and since they were processed."""
         bands = {(least, processed): [0, 0, 0] for least in (0, *AGES_D) for processed in _PROCESSED}
         for each in self.recordings.values():
-            age_d = max(0, now_ns - each.newest_ns) // DAY_NS
-            band = bands[max(least for least in (0, *AGES_D) if least <= age_d), _processed(each, now_ns)]
+            band = bands[_band(now_ns - each.newest_ns), _processed(each, now_ns)]
             band[0] += 1
             band[1] += each.files
             band[2] += each.size_bytes
@@ -157,6 +161,35 @@ class Sums:
             {"unchanged_d": least, "processed": processed, "recordings": count, "files": files, "bytes": size}
             for (least, processed), (count, files, size) in bands.items()
         ]
+
+    def unread(self, now: Now, only: Collection[int] | None = None) -> list[dict[str, Any]]:
+        """Recordings by the time since any file of them was last used, and since they were processed; bands of none
+        are left out. *only*: those with these inode numbers.
+        """
+        bands: dict[tuple[int | None, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+        for ino in self.recordings if only is None else self.recordings.keys() & set(only):
+            each = self.recordings[ino]
+            least = None if each.used_ns is None else _band(now.steady_ns - each.used_ns)
+            band = bands[least, _processed(each, now.calendar_ns)]
+            band[0] += 1
+            band[1] += each.files
+            band[2] += each.size_bytes
+        order = [(least, processed) for least in (0, *AGES_D, None) for processed in _PROCESSED]
+        return [
+            {
+                "unread_d": key[0],
+                "processed": key[1],
+                "recordings": bands[key][0],
+                "files": bands[key][1],
+                "bytes": bands[key][2],
+            }
+            for key in order
+            if key in bands
+        ]
+
+
+def _band(age_ns: int) -> int:
+    return max(least for least in (0, *AGES_D) if least <= max(0, age_ns) // DAY_NS)
 
 
 def _store(here: bool, storage_class: str | None) -> str:

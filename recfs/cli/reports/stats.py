@@ -35,10 +35,18 @@ _FIELDS = {
         "recordings by days since any of their files was written (`unchanged_d`: 0, 30, 90, 365 or more) and by when "
         "they were processed, told by the mtime of their transcriptions: never, recently (90 days) or long ago"
     ),
-    "`archive`": "recordings that `[[retention]]` has come of age for the archive; `null`: no rule says when",
+    "`unread`": (
+        "recordings by days since any of their files was last read or written here (`unread_d`: as above; `null`: not "
+        "known, as of all without S3), and by when they were processed; only bands with recordings"
+    ),
+    "`archive`": (
+        "recordings that `[[retention]]` has come of age for the archive, and of these what `unread` tells of all; "
+        "`null`: no rule says when"
+    ),
     "`counted`, `surveyed_ns`": (
-        "whether `rows` were counted for this answer, or `counters` tell; and when `recordings`, `ages`, `archive`, "
-        "`duplicates`, `oldest_ns` and `newest_ns` were found out (`null`: they were not, and are `null` themselves)"
+        "whether `rows` were counted for this answer, or `counters` tell; and when `recordings`, `ages`, `unread`, "
+        "`archive`, `duplicates`, `oldest_ns` and `newest_ns` were found out (`null`: they were not, and are `null` "
+        "themselves)"
     ),
     "`duplicates`": (
         "with --duplicates, or as of the last survey: sets of files of the same sha256, how many files, what all but "
@@ -118,6 +126,8 @@ def stats(
     _sums("Stores", "Where", {name.replace("_", " "): each for name, each in found["stores"].items()})
     _classes(found)
     _ages(found["ages"] or [])
+    _unread("Recordings by last use", found.get("unread") or [])
+    _unread("Recordings for the archive, by last use", (found["archive"] or {}).get("unread", []))
     _users(found["users"])
     if found["duplicates"]:
         _worst(found["duplicates"]["worst"])
@@ -189,7 +199,7 @@ def _classes(found: dict[str, Any]) -> None:
 def _ages(ages: list[dict[str, Any]]) -> None:
     rows = [
         (
-            f"{each['unchanged_d']} d and more" if each["unchanged_d"] else "less than that",
+            _since(each["unchanged_d"]),
             each["processed"].replace("_", " "),
             output.count(each["recordings"]),
             output.size(each["bytes"]),
@@ -201,6 +211,27 @@ def _ages(ages: list[dict[str, Any]]) -> None:
         click.echo()
         columns = ("Unchanged", "Processed", "Recordings", "Bytes")
         output.print_table(columns, rows, right=columns[2:], title="Recordings by age")
+
+
+def _unread(title: str, bands: list[dict[str, Any]]) -> None:
+    if all(each["unread_d"] is None for each in bands):
+        return  # nothing is known that the table of ages does not say
+    rows = [
+        (
+            "not known" if each["unread_d"] is None else _since(each["unread_d"]),
+            each["processed"].replace("_", " "),
+            output.count(each["recordings"]),
+            output.size(each["bytes"]),
+        )
+        for each in sorted(bands, key=lambda each: -1 if each["unread_d"] is None else each["unread_d"], reverse=True)
+    ]
+    click.echo()
+    columns = ("Unread", "Processed", "Recordings", "Bytes")
+    output.print_table(columns, rows, right=columns[2:], title=title)
+
+
+def _since(least_d: int) -> str:
+    return f"{least_d} d and more" if least_d else "less than that"
 
 
 def _users(users: list[dict[str, Any]]) -> None:
