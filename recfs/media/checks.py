@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -30,7 +30,11 @@ SMALL_BYTES: Final = 64 << 10
 """Texts up to this are checked by a thread of the daemon; larger ones take their memory elsewhere."""
 TAIL_S: Final = 10.0
 """So much of the end is decoded where that is wanted."""
-PROBE: Final = ("-v", "error", "-hide_banner", "-show_entries", SHOW, "-of", "json=c=1")
+STUMP_S: Final = 10.0
+"""Longest that ffprobe looks into what is known to be broken: whatever it says of it is extra."""
+PROBE: Final = (
+    "-v", "error", "-hide_banner", "-show_entries", SHOW, "-of", "json=c=1", *as_words(reading()), "-i", INPUT
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,9 @@ class Finding:
     """Why it is broken; None: it is not."""
     facts: Facts | None = None
     is_sure: bool = True
-    """False: it could not be looked into, and `reason` says why. Another time it may be."""
+    """False: it could not be looked into, and `reason` says why."""
+    is_final: bool = False
+    """Of one that is not sure: the next look at these bytes would come to the same."""
 
 
 class Checks:
@@ -84,7 +90,7 @@ class Checks:
 
     async def _text(self, checker: Checker, fd: int, size: int) -> Finding:
         if size > self.settings.largest_text_bytes:
-            return Finding("it is larger than texts that are looked into", is_sure=False)
+            return Finding("it is larger than texts that are looked into", is_sure=False, is_final=True)
         if size <= SMALL_BYTES:
             return Finding(await trio.to_thread.run_sync(_check_small, checker, fd, size, limiter=self._threads))
         outcome = await self._runner.run_own(inspect.getsource(texts), (checker.value,), fd, self.settings.limits)
@@ -99,9 +105,8 @@ class Checks:
             return Finding("it is empty")
         cut = await trio.to_thread.run_sync(cut_off, partial(_pread, fd), size, limiter=self._threads)
         if cut is not None:
-            return Finding(cut)
-        words = [*PROBE, *as_words(reading()), "-i", INPUT]
-        outcome = await self._runner.run("ffprobe", words, fd, self.settings.limits)
+            return Finding(cut, await self._told_by_itself(fd))
+        outcome = await self._runner.run("ffprobe", PROBE, fd, self.settings.limits)
         if outcome.ended is Ended.FAILED:
             return Finding(why_unreadable(outcome.said))
         if outcome.ended is Ended.TOO_MUCH:
@@ -119,21 +124,30 @@ class Checks:
             reason = await self._decode_tail(fd)
         return Finding(reason, facts)
 
+    async def _told_by_itself(self, fd: int) -> Facts | None:
+        """What the head of a recording says that is cut off, with how long it was to play; None: nothing."""
+        limits = self.settings.limits
+        short = replace(limits, timeout_s=min(limits.timeout_s, STUMP_S), cpu_s=min(limits.cpu_s, round(STUMP_S)))
+        try:
+            return facts_of((await self._optional("ffprobe", PROBE, fd, short)).encode())
+        except ValueError:
+            return None
+
     async def _duration(self, fd: int) -> float | None:
         """How long it plays, of one that does not say: browsers write such. All of it is read; None: nobody knows."""
         stream = ffmpeg.input(INPUT, **reading()).output("-", f="null", c="copy", map="0")
         stream = stream.global_args("-nostdin", "-v", "error", "-progress", "pipe:1", "-nostats")
-        outcome = await self._optional(stream.get_args(), fd)
+        outcome = await self._optional("ffmpeg", stream.get_args(), fd, self.settings.limits)
         told = [line.partition("=")[2] for line in outcome.splitlines() if line.startswith("out_time_us=")]
         return int(told[-1]) / 1e6 if told and told[-1].isdecimal() and len(told[-1]) < 18 else None
 
-    async def _optional(self, words: Sequence[str], fd: int) -> str:
-        """What ffmpeg says on standard output; nothing where it fails, or is missing."""
+    async def _optional(self, program: str, words: Sequence[str], fd: int, limits: Limits) -> str:
+        """What a program says on standard output; nothing where it fails, or is missing."""
         try:
-            outcome = await self._runner.run("ffmpeg", words, fd, self.settings.limits)
+            outcome = await self._runner.run(program, words, fd, limits)
         except MediaUnavailable:
             return ""
-        return outcome.output.decode("ascii", "replace") if outcome.ended is Ended.WELL else ""
+        return outcome.output.decode("utf-8", "replace") if outcome.ended is Ended.WELL else ""
 
     async def _decode_tail(self, fd: int) -> str | None:
         stream = ffmpeg.input(INPUT, sseof=-TAIL_S, **reading()).output("-", f="null")

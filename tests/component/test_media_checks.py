@@ -113,6 +113,7 @@ async def test_a_large_text_is_checked_elsewhere(tmp_path: Path, text: str, is_w
     assert (finding.reason is None) is is_whole, finding
     bounded = await look(path, settings=CheckSettings(largest_text_bytes=SMALL_BYTES))
     assert not bounded.is_sure
+    assert bounded.is_final
     assert bounded.reason == "it is larger than texts that are looked into"
 
 
@@ -121,6 +122,33 @@ async def test_a_text_that_takes_all_memory_takes_none_of_the_daemon(tmp_path: P
     path.write_text("[" + "[]," * 4_000_000 + "[]]")
     finding = await look(path, settings=CheckSettings(Limits(memory_bytes=128 << 20)))
     assert finding.reason == "it takes too much memory"
+
+
+@pytest.mark.parametrize("kind", ["fast.mp4", "avi", "wav", "flac", "mkv"])
+async def test_a_recording_that_is_cut_off_says_what_it_was_to_be(
+    media_samples: Samples, tmp_path: Path, kind: str
+) -> None:
+    data = media_samples[kind].read_bytes()
+    path = tmp_path / f"cut.{kind}"
+    path.write_bytes(data[: len(data) * 3 // 4])
+    finding = await look(path)
+    assert finding.reason is not None
+    assert finding.is_sure
+    assert finding.facts is not None
+    for name in ("container", "mime", "video_codec", "width", "audio_codec"):
+        assert name not in EXPECTED[kind] or getattr(finding.facts, name) == EXPECTED[kind][name], name
+
+
+async def test_without_ffprobe_what_is_cut_off_is_found_all_the_same(
+    media_samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "video.mp4"
+    path.write_bytes(media_samples["fast.mp4"].read_bytes()[:-1])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    finding = await look(path)
+    assert finding.reason is not None
+    assert finding.reason.startswith("truncated: ")
+    assert (finding.facts, finding.is_sure) == (None, True)
 
 
 async def test_damage_at_the_end_is_found_where_that_is_wanted(media_samples: Samples, tmp_path: Path) -> None:

@@ -223,6 +223,68 @@ async def test_what_cannot_be_looked_into_is_tried_again_and_then_unknown(
         await it.until("a.mp4", "whole")
 
 
+async def test_what_no_other_look_would_change_is_unknown_at_once(tmp_path: Path, expect_log: ExpectLog) -> None:
+    """The size of a committed file is final, and so is that it is beyond `largest_text`."""
+    expect_log("a.json cannot be looked into: it is larger than texts that are looked into")
+    async with looking(tmp_path) as it:
+        it.checks.found[b"{}"] = Finding("it is larger than texts that are looked into", is_sure=False, is_final=True)
+        await it.write("a.json", b"{}")
+        await it.until("a.json", "unknown")
+        assert len(it.checks.looks) == 1
+        assert it.probing.as_json()["again"] == it.probing.counts["again"] == 0
+        assert await it.attribute("a.json", "media_reason") == "it is larger than texts that are looked into"
+        it.checks.found.clear()  # the limit was raised
+        assert it.probing.again(await it.fs.node(f"{REC}/a.json"))
+        await it.until("a.json", "whole")
+
+
+async def test_a_broken_file_keeps_what_it_says_of_itself(tmp_path: Path, expect_log: ExpectLog) -> None:
+    """Whatever a copy is called, it is as broken, and is not looked into again; nor is it whole under another name."""
+    expect_log("is broken: truncated")
+    async with looking(tmp_path) as it:
+        it.checks.found[b"bad"] = Finding("truncated: it has 3 bytes of 9", FACTS)
+        await it.write("video.mp4", b"bad")
+        await it.until("video.mp4", "broken")
+        assert await it.attribute("video.mp4", "duration") == "2.5"
+        assert await it.attribute("video.mp4", "media_reason") == "truncated: it has 3 bytes of 9"
+        for name in ("copy.mov", "audio.mp3"):
+            await it.write(name, b"bad")
+            await it.until(name, "broken")
+            assert await it.attribute(name, "media_reason") == "truncated: it has 3 bytes of 9"
+            assert await it.attribute(name, "width") == "64"
+        assert len(it.checks.looks) == 1
+
+
+async def test_a_copy_of_what_only_its_name_made_broken_is_looked_into(tmp_path: Path, expect_log: ExpectLog) -> None:
+    expect_log("is broken: it is a video")
+    async with looking(tmp_path) as it:
+        it.checks.found[b"a"] = Finding("it is a video", FACTS)
+        await it.write("audio.mp3", b"a")
+        await it.until("audio.mp3", "broken")
+        await it.write("sound.wav", b"a")
+        await it.until("sound.wav", "broken")
+        assert len(it.checks.looks) == 1
+        it.checks.found[b"a"] = Finding("its end cannot be decoded", FACTS)
+        expect_log("video.mp4 is broken: its end cannot be decoded")
+        await it.write("video.mp4", b"a")
+        await it.until("video.mp4", "broken")
+        assert await it.attribute("video.mp4", "media_reason") == "its end cannot be decoded"
+
+
+async def test_facts_that_another_version_kept_are_found_anew(tmp_path: Path) -> None:
+    async with looking(tmp_path) as it:
+        await it.write("one.mp4", b"a")
+        await it.until("one.mp4", "whole")
+        row = await it.probing.rows.of(await it.fs.node(f"{REC}/one.mp4"))
+        assert row is not None
+        it.probing.rows.put(row._replace(facts='{"of_later_versions": 1}'))
+        await it.fs.parts.behind.flush()
+        await it.write("two.mp4", b"a")
+        await it.until("two.mp4", "whole")
+        assert await it.attribute("two.mp4", "duration") == "2.5"
+        assert len(it.checks.looks) == 2
+
+
 async def test_what_is_found_of_bytes_that_the_file_has_no_more_says_nothing(tmp_path: Path) -> None:
     async with looking(tmp_path) as it:
         it.checks.hold = trio.Event()

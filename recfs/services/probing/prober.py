@@ -185,7 +185,7 @@ class Probing:
 
     def _judge(self, node: FileNode, row: MediaRow, finding: Finding) -> None:
         if not finding.is_sure:
-            self._unsure(node, row, finding.reason or "")
+            self._unsure(node, row, finding.reason or "", is_final=finding.is_final)
             return
         packed = finding.facts.packed() if finding.facts is not None else ""
         self._found(node, row, finding.reason or "", packed)
@@ -206,10 +206,10 @@ class Probing:
             self._tree.events.noted(EventKind.PROBED, node)
         self._known(node)
 
-    def _unsure(self, node: FileNode, row: MediaRow, reason: str) -> None:
-        """It could not be looked into. Atomic."""
+    def _unsure(self, node: FileNode, row: MediaRow, reason: str, *, is_final: bool = False) -> None:
+        """It could not be looked into. *is_final*: nor could it ever be, whatever is tried. Atomic."""
         attempts = row.attempts + 1
-        is_over = attempts > len(AGAIN_S)
+        is_over = is_final or attempts > len(AGAIN_S)
         verdict = Verdict.UNKNOWN if is_over else Verdict.PENDING
         self.rows.put(
             row._replace(verdict=verdict, reason=reason, attempts=attempts, ended_ns=self._tree.clock.now_ns())
@@ -239,11 +239,14 @@ class Probing:
 def _of_copy(alike: MediaRow, kind: Kind) -> str | None:
     """Why a file of that kind is broken that has the bytes of another (empty: it is whole); None: look into it."""
     facts = unpacked(alike.facts)
-    if alike.checker != Checker.MEDIA or (alike.verdict == Verdict.BROKEN and facts is None):
-        return alike.reason
-    if alike.verdict == Verdict.BROKEN:
-        return None  # perhaps for the sake of its name
-    return judge(kind, facts) or ""
+    is_broken = alike.verdict == Verdict.BROKEN
+    if alike.checker != Checker.MEDIA or facts is None:
+        return alike.reason if is_broken or alike.checker != Checker.MEDIA else None
+    if is_broken and alike.reason not in {judge(each, facts) for each in Kind}:
+        return alike.reason  # of the bytes, whatever they are called
+    reason = judge(kind, facts)
+    # Of one that is broken for the sake of its name no more was looked at.
+    return reason or (None if is_broken else "")
 
 
 __all__ = ["ASKED", "PART", "Probing"]
