@@ -30,8 +30,8 @@ def told() -> dict[str, set[str]]:
     queue = Queue({"upload": 1}, 0, 0.0, 0, 0)
     limits = Limits(max_bytes=1, max_files=1, max_monthly_uploads=1)
     sweeps = [{"name": "temp", "last_ns": 1, "outcome": "done"}]
-    written = Written({"committed": 1}, [OfUser("5", 1, 1, 1, limits)], 0)
-    seen = Seen(0, 0, 0, 0, 0, 0, 0, 0, (True, True), {"part": 1}, sweeps, queue, written)
+    written = Written({"committed": 1}, [OfUser("5", 1, 1, 1, limits)], 0, {"broken": 1})
+    seen = Seen(0, 0, 0, 0, 0, 0, 0, 0, (True, True), {"part": 1}, sweeps, queue, written, {"whole": 1})
     metrics = Metrics(seen, {("read", 0): 1}, {"read": Latency()}, 0.0)
     return {
         sample.name: {"instance", "job", *sample.labels} for family in metrics.collect() for sample in family.samples
