@@ -14,12 +14,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from recfs.cli.checks import Check, Level, disk, host, versions
+from recfs.cli.checks import Check, Level, disk, host, media, versions
 from recfs.cli.checks.features import Server, worst_first
 from recfs.cli.checks.passthrough import check_passthrough
 from recfs.cli.common import where
 from recfs.config import S3Section, config_for_root, plain
-from recfs.errors import ControlError
+from recfs.errors import ControlError, MediaUnavailable
 from recfs.stores.s3.features.model import OFFERED, Feature, Finding, Outcome, Weight
 from recfs.stores.s3.features.run import Result
 from tests.helpers.chaos_faults import NoAnswer, Request
@@ -49,6 +49,7 @@ def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the store's disk as the only thing that is really looked at."""
     monkeypatch.setattr("recfs.cli.checks.doctor.host_checks", lambda: [FINDINGS[Level.OK]])
     monkeypatch.setattr("recfs.cli.checks.doctor.version_checks", list)
+    monkeypatch.setattr("recfs.cli.checks.doctor.media_checks", lambda user: [])
     monkeypatch.setattr("recfs.cli.checks.doctor.check_dead_mounts", lambda own: [])
 
 
@@ -155,6 +156,62 @@ def test_a_daemon_that_does_not_tell_is_a_finding(root: Path) -> None:
 )
 def test_kernel(release: str, level: Level) -> None:
     assert host.check_kernel(release).level is level
+
+
+WHOLE_CAGE = {"landlock", "seccomp", "netns", "user"}
+
+
+@pytest.mark.parametrize(
+    ("missing", "is_root", "levels", "says"),
+    [
+        (set(), True, [Level.OK], "Landlock, seccomp, a network namespace, an ordinary user"),
+        ({"netns", "user"}, False, [Level.OK], "held by Landlock, seccomp"),
+        ({"netns"}, True, [Level.NOTE], "seccomp refuses ffprobe and ffmpeg every socket"),
+        ({"landlock"}, True, [Level.WARN], "can open what everybody may read"),
+        ({"landlock"}, False, [Level.WARN], "can open what this user may read"),
+        ({"seccomp"}, True, [Level.WARN], "can reach other processes"),
+        ({"seccomp", "netns"}, True, [Level.WARN], "can reach the network and other processes"),
+        ({"landlock", "seccomp", "netns"}, True, [Level.WARN, Level.WARN], "can open what everybody may read"),
+    ],
+)
+def test_what_is_missing_of_the_cage_is_a_finding(
+    missing: set[str], is_root: bool, levels: list[Level], says: str
+) -> None:
+    found = media.check_cage(WHOLE_CAGE - missing, is_root=is_root)
+    assert [each.level for each in found] == levels
+    assert says in found[0].detail
+
+
+def test_programs_that_read_media_are_better_a_user_of_their_own() -> None:
+    shared, absent, own = media.check_user("nobody", 65_534), media.check_user("gone", None), media.check_user("a", 998)
+    assert [each.level for each in (shared, absent, own)] == [Level.NOTE, Level.WARN, Level.OK]
+    assert "run as nobody" in absent.detail
+    assert 'user = "recfs-media"' in shared.remedy
+
+
+def test_a_user_who_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon would take nobody instead, and say nothing."""
+    monkeypatch.setattr(media.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(media.shutil, "which", lambda name: f"/usr/bin/{name}")
+    program = SimpleNamespace(caged_by=frozenset(WHOLE_CAGE))
+    monkeypatch.setattr(media.trio, "run", lambda function, name, user: program)
+    for user in ("root", "no-such-user"):
+        assert [each.level for each in media.media_checks(user)] == [Level.OK, Level.WARN]
+    monkeypatch.setattr(media.shutil, "which", lambda name: None)
+    assert media.media_checks("root") == []
+
+
+@pytest.mark.needs("ffprobe")
+def test_the_cage_of_this_machine_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [each.name for each in media.media_checks("nobody")]
+    assert names[0] == "confinement"
+    assert ("media user" in names) is (os.geteuid() == 0)
+
+    async def fails(name: str, user: str) -> None:
+        raise MediaUnavailable("ffprobe cannot be confined: no")
+
+    monkeypatch.setattr(media, "_caged", fails)
+    assert [each.detail for each in media.media_checks("nobody")] == ["ffprobe cannot be confined: no"]
 
 
 def test_fuse_device(tmp_path: Path) -> None:

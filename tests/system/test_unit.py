@@ -63,5 +63,7 @@ def test_the_snippets_make_what_they_say(tmp_path: Path) -> None:
         command = [f"systemd-{program}", *extra, f"--root={tmp_path}", ROOT / "systemd" / snippet]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-    assert re.search(r"^recfs:x:\d+:\d+:operator of recfs:", (tmp_path / "etc/passwd").read_text(), re.MULTILINE)
+    users = (tmp_path / "etc/passwd").read_text()
+    for user in (r"recfs:x:\d+:\d+:operator of recfs:", r"recfs-media:x:\d+:\d+:ffprobe and ffmpeg of recfs:"):
+        assert re.search(rf"^{user}", users, re.MULTILINE)
     assert [oct((tmp_path / made).stat().st_mode & 0o777) for made in ("etc/recfs", "var/log/recfs")] == ["0o750"] * 2

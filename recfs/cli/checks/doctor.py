@@ -18,6 +18,7 @@ from recfs.cli.checks.host import (
     effective_capabilities,
     host_checks,
 )
+from recfs.cli.checks.media import media_checks
 from recfs.cli.checks.owner import fact_at, own_store_at
 from recfs.cli.checks.passthrough import here
 from recfs.cli.checks.users import user_checks
@@ -28,6 +29,7 @@ from recfs.cli.common.help import Command
 from recfs.cli.common.last_daemon import left_behind
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.store import INTERNAL_DIR, in_effect, open_store
+from recfs.config.media import MediaSection
 from recfs.errors import ConfigError, ControlError
 
 _ANSWER_S = 15.0
@@ -78,13 +80,15 @@ ok    user xattrs   supported
 ok    file system   ext4
 ok    free space    79.4 GiB free, reserve (min_free) 1 GiB
 ok    passthrough   the kernel can read and write files by itself
+ok    confinement   ffprobe and ffmpeg are held by Landlock, seccomp, a network namespace, an ordinary user
+ok    media user    recfs-media (uid 998)
 ok    python        3.11.7
 ok    pyfuse3       3.5.0
 ok    libfuse       3.14.0
 ok    sqlite        3.40.1
 ok    ffmpeg        5.1.9-0+deb12u1 (/usr/bin/ffmpeg)
 ok    ffprobe       5.1.9-0+deb12u1 (/usr/bin/ffprobe)
-17 ok, 0 warnings, 1 failure
+19 ok, 0 warnings, 1 failure
 """
 
 
@@ -104,16 +108,16 @@ ok    ffprobe       5.1.9-0+deb12u1 (/usr/bin/ffprobe)
 def doctor(ctx: click.Context, s3_features: bool) -> None:
     """Check what this machine and the bucket lack, and say how to fix it.
 
-    Kernel, FUSE, capabilities, disk, bucket and versions. Each finding that is not ok names its remedy; a note needs
-    nothing to be done. In a mount, or with `--root`, a daemon that runs tells its own settings and limits. A dead
-    mount of another store is a warning, of this one a failure.
+    Kernel, FUSE, capabilities, disk, bucket, versions, and with what programs that read media are confined. Each
+    finding that is not ok names its remedy; a note needs nothing to be done. In a mount, or with `--root`, a daemon
+    that runs tells its own settings and limits. A dead mount of another store is a warning, of this one a failure.
     """
     invocation = ctx.ensure_object(Invocation)
-    store, root, server = _store_checks(invocation)
+    store, root, server, media_user = _store_checks(invocation)
     file_system = next((check.detail.partition(":")[0] for check in store if check.name == "file system"), None)
     fast = here(effective_capabilities(PROC_STATUS.read_text()), file_system)
     dead = check_dead_mounts(left_behind(root) if root is not None else None)
-    checks = [*host_checks(), *dead, *store, fast, *version_checks()]
+    checks = [*host_checks(), *dead, *store, fast, *media_checks(media_user), *version_checks()]
     failed = any(check.level is Level.FAIL for check in checks)
     if invocation.json:
         features = {"s3_features": server.as_list()} if s3_features else {}
@@ -126,15 +130,15 @@ def doctor(ctx: click.Context, s3_features: bool) -> None:
         ctx.exit(ExitCode.PROBLEMS)
 
 
-def _store_checks(invocation: Invocation) -> tuple[list[Check], Path | None, Server]:
-    """What is found about the store that is meant, its root (None where none is), and its S3 server."""
+def _store_checks(invocation: Invocation) -> tuple[list[Check], Path | None, Server, str]:
+    """What is found about the store that is meant, its root (None: none is), its S3 server, and its `[media] user`."""
     try:
         config, daemon = in_effect(invocation)[0], []
     except ConfigError as exc:
         if invocation.root is not None or invocation.config is not None:
             raise
         remedy = "name a store with --root DIR or --config FILE to have its disk checked"
-        return [Check("store", Level.WARN, str(exc), remedy)], None, Server([])
+        return [Check("store", Level.WARN, str(exc), remedy)], None, Server([]), MediaSection().user
     except ControlError as exc:
         config = open_store(invocation).config
         remedy = "run it as the daemon's user or root; until then its own settings, and its bucket, are not looked at"
@@ -145,7 +149,7 @@ def _store_checks(invocation: Invocation) -> tuple[list[Check], Path | None, Ser
     is_reached = bool(far) and config.s3 is not None and all(check.level is not Level.FAIL for check in far[:2])
     server = server_checks(config) if is_reached and far[0].level is Level.OK else Server([])
     near = check_daemon(config.root) + disk_checks(config.root, config.min_free) + user_checks(config)
-    return daemon + near + far + server.checks, config.root, server
+    return daemon + near + far + server.checks, config.root, server, config.media.user
 
 
 def _without_settings(root: Path) -> list[Check]:
