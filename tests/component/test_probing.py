@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from recfs.core.media.facts import Facts
 from recfs.core.media.kinds import Kind
@@ -168,6 +169,48 @@ async def test_what_was_not_looked_into_is_found_again_after_a_death(tmp_path: P
         it.checks.hold = None
         await it.start()
         await it.until("a.mp4", "whole")
+
+
+async def test_a_look_that_a_handover_ends_goes_on_in_the_successor_once(tmp_path: Path) -> None:
+    """The daemon that leaves has written all that was in memory; what it was at is looked into by the next one."""
+    async with looking(tmp_path) as it:
+        it.checks.hold = trio.Event()
+        for name in ("a.mp4", "b.mp4"):
+            await it.write(name, name.encode())
+        with trio.fail_after(20):
+            while not it.checks.looks:  # noqa: ASYNC110
+                await trio.sleep(0.005)
+        before = list(it.checks.looks)
+        await it.fs.stop()
+        assert it.fs.rows("select verdict from media") == ["pending", "pending"]
+        assert not it.probing._at_work
+        it.checks.hold = None
+        await it.start()
+        for name in ("a.mp4", "b.mp4"):
+            await it.until(name, "whole")
+        assert sorted(it.checks.looks[len(before) :]) == [(Kind.EITHER, b"a.mp4"), (Kind.EITHER, b"b.mp4")]
+        assert it.probing.counts["whole"] == 2
+
+
+async def test_what_was_found_before_a_handover_is_not_looked_for_after_it(tmp_path: Path) -> None:
+    """A look that ends after the last rows were written, and before the daemon does, is written on the way out."""
+    async with looking(tmp_path) as it:
+        it.checks.hold = trio.Event()
+        await it.write("a.mp4", b"a")
+        with trio.fail_after(20):
+            while not it.checks.looks:  # noqa: ASYNC110
+                await trio.sleep(0.005)
+        await it.fs.parts.behind.flush()
+        it.checks.hold.set()
+        await trio.testing.wait_all_tasks_blocked()
+        await it.fs.stop()
+        assert it.fs.rows("select verdict from media") == ["whole"]
+        it.checks.hold = None
+        await it.start()
+        await it.write("b.mp4", b"b")
+        await it.until("b.mp4", "whole")
+        assert await it.attribute("a.mp4", "media") == "whole"
+        assert it.checks.looks == [(Kind.EITHER, b"a"), (Kind.EITHER, b"b")]
 
 
 async def test_what_was_committed_before_anything_was_looked_into_is_found(tmp_path: Path) -> None:
