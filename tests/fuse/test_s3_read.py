@@ -27,8 +27,11 @@ BIG = pattern(24 * MIB + 777, seed=5)
 
 @pytest.fixture
 def big(s3: S3, far: Mount) -> Path:
-    """A large file that is not here; what recfs asks from now on is for reading it."""
-    path = far.recording() / "source.mp4"
+    """A large file that is not here; what recfs asks from now on is for reading it.
+
+    It is no recording, and not called one: that would be broken, and not uploaded.
+    """
+    path = far.recording() / "source.bin"
     path.write_bytes(BIG)
     settle(far)
     return path
