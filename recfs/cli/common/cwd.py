@@ -30,3 +30,9 @@ def absolute(path: Path) -> Path:
             f"{path}: the working directory is gone ({LOST.strerror}): cd to one that is there, or give absolute paths"
         )
     return Path(os.path.abspath(path))
+
+
+def named_in(variable: str) -> None:
+    """Look whether a path that a variable of the environment names means anything. Raises MountError."""
+    if path := os.environ.get(variable):
+        absolute(Path(path))

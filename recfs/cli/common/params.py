@@ -9,10 +9,34 @@ from typing import Any
 
 import click
 
+from recfs.cli.common import cwd
 from recfs.core.naming import show_name
 
 ANY_PATH = click.Path(path_type=Path, readable=False)
 """Any path: whether the user may read what is there is asked elsewhere, and told with a reason."""
+
+
+class LocalPath(click.Path):
+    """A path of this machine, never of a store. Raises MountError if it is relative and no working directory is."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, readable=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        cwd.absolute(Path(value))
+        return super().convert(value, param, ctx)
+
+
+class LocalFile(click.File):
+    """A file of this machine to be read, or `-`. Raises MountError as LocalPath does."""
+
+    def __init__(self) -> None:
+        super().__init__("rb")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value != "-":
+            cwd.absolute(Path(value))
+        return super().convert(value, param, ctx)
 
 
 SIZE_UNIT = "bytes, or with a unit: 500MB (powers of 1000), 10GiB (powers of 1024)"

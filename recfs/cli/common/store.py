@@ -418,9 +418,11 @@ def configured(invocation: Invocation) -> "Config":
 
 
 def _settings(invocation: Invocation) -> "Settings":
-    from recfs.config import find_settings
+    from recfs.config import ENV_CONFIG, find_settings
 
     root = invocation.root
     if root is not None:
         root = _root_around(root) or root
+    elif invocation.config is None:
+        cwd.named_in(ENV_CONFIG)
     return find_settings(invocation.config, root, os.environ)

@@ -92,9 +92,11 @@ def mount(
     With `-d`, a store that is mounted there already stays so: exit code 0, and its settings are those of its start. A
     daemon that cannot start has its message, its exit code and, with `--json`, the kind of its error repeated.
     """
-    from recfs.config import find_settings
+    from recfs.config import ENV_CONFIG, find_settings
 
     options = _options(existing=existing, verbose=verbose, log_file=log_file, assigned=assigned)
+    if invocation.config is None and invocation.root is None:
+        cwd.named_in(ENV_CONFIG)
     settings = find_settings(invocation.config, invocation.root, os.environ, options=options)
     config = settings.config
     chosen = mountpoint or config.mountpoint

@@ -11,6 +11,7 @@ from recfs.cli.common import output
 from recfs.cli.common.exits import ExitCode
 from recfs.cli.common.help import Group
 from recfs.cli.common.options import Invocation, store_options
+from recfs.cli.common.params import LocalPath
 from recfs.cli.common.store import all_in_effect, in_effect
 
 _SECONDS = frozenset(
@@ -57,7 +58,7 @@ def config_group() -> None:
     exits={ExitCode.CONFIG: "something is wrong with it: the file, the key and the remedy are named"},
     example=_CHECKED,
 )
-@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=LocalPath())
 @store_options
 @click.pass_obj
 def check(invocation: Invocation, file: Path | None) -> None:

@@ -14,7 +14,7 @@ from recfs.cli.common import output
 from recfs.cli.common.exits import ExitCode
 from recfs.cli.common.help import Group
 from recfs.cli.common.options import Invocation, store_options
-from recfs.cli.common.params import ANY_PATH, Duration
+from recfs.cli.common.params import ANY_PATH, Duration, LocalFile
 from recfs.cli.common.store import Place, locate, open_store
 from recfs.core.units import format_duration
 
@@ -89,7 +89,7 @@ def get(ctx: click.Context, path: Path, kind: str, options: str | None, claim: f
 
 @cache.command("put", example=_PUT)
 @click.argument("path", type=ANY_PATH)
-@click.argument("result", type=click.File("rb"), metavar="FILE|-")
+@click.argument("result", type=LocalFile(), metavar="FILE|-")
 @_KIND
 @_OPTIONS
 @store_options

@@ -13,7 +13,7 @@ from recfs.cli.common import output
 from recfs.cli.common.exits import ExitCode
 from recfs.cli.common.help import Group
 from recfs.cli.common.options import Invocation, store_options
-from recfs.cli.common.params import ANY_PATH
+from recfs.cli.common.params import LocalPath
 from recfs.cli.common.store import in_effect, open_store
 from recfs.cli.upkeep.options import IDENTITY
 
@@ -154,7 +154,7 @@ def verify(ctx: click.Context, names: tuple[str, ...], identity: Path | None) ->
 @click.option(
     "--files", type=click.IntRange(0, 1_000_000), default=100, show_default=True, help="How many are looked at."
 )
-@click.option("--scratch", type=ANY_PATH, metavar="DIR", help="Where it is opened, if not in $TMPDIR or /tmp.")
+@click.option("--scratch", type=LocalPath(), metavar="DIR", help="Where it is opened, if not in $TMPDIR or /tmp.")
 @store_options
 @click.pass_context
 def drill(ctx: click.Context, name: str | None, identity: Path | None, files: int, scratch: Path | None) -> None:

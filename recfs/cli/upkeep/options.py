@@ -2,8 +2,8 @@
 
 import click
 
-from recfs.cli.common.params import ANY_PATH
+from recfs.cli.common.params import LocalPath
 
 IDENTITY = click.option(
-    "--identity", type=ANY_PATH, metavar="FILE", help="A file with the secret key, as `age-keygen` writes it."
+    "--identity", type=LocalPath(), metavar="FILE", help="A file with the secret key, as `age-keygen` writes it."
 )

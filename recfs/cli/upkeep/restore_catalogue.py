@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from recfs.cli.common import output
+from recfs.cli.common import cwd, output
 from recfs.cli.common.exits import ExitCode
 from recfs.cli.common.help import Command
 from recfs.cli.common.options import Invocation, store_options
@@ -88,6 +88,8 @@ def restore_catalogue(
     """
     from recfs.rescue.restore import Restore
 
+    if backup is not None and "/" in backup:
+        cwd.absolute(Path(backup))  # refuses what leads nowhere
     invocation = ctx.ensure_object(Invocation)
     restore = Restore(configured(invocation), lambda line: click.echo(f"recfs: {line}", err=True))
     if dry_run:
