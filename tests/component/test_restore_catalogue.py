@@ -281,6 +281,27 @@ async def test_a_dry_run_tells_what_there_would_be_and_changes_nothing(fs: Files
 
 
 @pytest.mark.usefixtures("any_log")
+async def test_a_dry_run_counts_as_come_what_a_restore_takes_and_names_what_it_leaves_alone(fs: Filesystem) -> None:
+    await fs.write(f"{REC}/same", OLD)
+    await backed_up(fs)
+    await fs.write(f"{REC}/new/file", NEW)
+    await fs.drain()
+    await fs.stop()
+    (fs.root / "users/no id/recordings/1").mkdir(parents=True)
+    (fs.root / "users/no id/recordings/1/file").write_bytes(NEW)
+    (fs.root / "users/5/notes").write_bytes(NEW)
+    os.mkfifo(fs.root / REC / "pipe")
+    restore = Restore(fs.config, lambda line: None)
+    found = await trio.to_thread.run_sync(lambda: restore.dry_run(None, None))
+    paths = {what: {each["path"] for each in found["finds"] if each["what"] == what} for what in ("came", "refused")}
+    assert paths["refused"] == {"users/no id", "users/5/notes", f"{REC}/pipe"}
+    done = await trio.to_thread.run_sync(lambda: restore.run(None, None, forget=False))
+    assert paths["came"] == set(done["found"]) == {f"{REC}/new", f"{REC}/new/file"}
+    assert (fs.root / "users/no id/recordings/1/file").read_bytes() == NEW
+    await fs.reopen()
+
+
+@pytest.mark.usefixtures("any_log")
 @pytest.mark.parametrize("harm", ["missing", "garbage", "log gone"])
 async def test_a_damaged_catalogue_is_replaced_and_kept(fs: Filesystem, tmp_path: Path, harm: str) -> None:
     await fs.write(f"{REC}/file", OLD)

@@ -20,6 +20,7 @@ _KINDS = {
     "to lost+found": "in the trash, and nothing is known of it",
     "changed": "changed since",
     "came": "not in the backup",
+    "refused": "not in the backup, and nothing that recfs can have there: it is left alone",
     "gone": "in the backup, and nowhere else",
 }
 _DONE = {

@@ -11,7 +11,9 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from recfs.core.layout import Role, child_role
 from recfs.core.model import Kind
+from recfs.errors import FsError
 from recfs.ports.rows import ROOT_INO
 
 if TYPE_CHECKING:
@@ -63,6 +65,10 @@ class Seen:
     """Rows whose file or directory is nowhere."""
     came: list[Path] = field(default_factory=list)
     """What no row knows."""
+    refused: list[Path] = field(default_factory=list)
+    """What no row knows, and no row can: by its name, at this place, or as neither a file, a directory nor a symbolic
+    link. What is below such a directory is not told.
+    """
     changed: list[Path] = field(default_factory=list)
     """Files that are other than their rows say, by size, mtime or inode number."""
 
@@ -91,7 +97,14 @@ class Survey:
         seen = self._seen
         seen.moved.sort(key=lambda each: (len(each.now), each.kind is not Kind.DIR, each.now))
         seen.gone = sorted(self._gone.values(), key=lambda each: each[1])
-        seen.came = sorted(self._came)
+        left: set[Path] = set()
+        for path, info in sorted(self._came.items(), key=lambda each: each[0]):
+            if _can_be_taken(path, info):
+                seen.came.append(path)
+                continue
+            if path[:-1] not in left:
+                seen.refused.append(path)
+            left.add(path)
         return seen
 
     # --- rows and entries ----------------------------------------------------------------------------------------
@@ -236,6 +249,18 @@ def _is_it(row: NodeRow, info: os.stat_result) -> bool:
     return stat.S_ISREG(info.st_mode) and (row.size_bytes, row.mtime_ns) == (info.st_size, info.st_mtime_ns)
 
 
+def _can_be_taken(path: Path, info: os.stat_result) -> bool:
+    """Whether an entry can have a row."""
+    role = Role.ROOT
+    try:
+        for name in path[:-1]:
+            role = child_role(role, name, is_dir=True)
+        child_role(role, path[-1], is_dir=stat.S_ISDIR(info.st_mode))
+    except FsError:
+        return False
+    return stat.S_IFMT(info.st_mode) in _FORMATS.values()
+
+
 def told(seen: Seen) -> Iterator[tuple[str, str]]:
     """Each find in words: what became of it, and the path."""
     for moved in seen.moved:
@@ -248,6 +273,8 @@ def told(seen: Seen) -> Iterator[tuple[str, str]]:
         yield "changed", _text(path)
     for path in seen.came:
         yield "came", _text(path)
+    for path in seen.refused:
+        yield "refused", _text(path)
     for _, path in seen.gone:
         yield "gone", _text(path)
 
