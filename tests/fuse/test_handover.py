@@ -311,9 +311,11 @@ def test_a_stop_reaches_the_next_daemon(store: Mount) -> None:
 @pytest.mark.modeless
 def test_a_command_for_events_that_asks_the_mount_is_killed_and_run_again_by_the_next_daemon(store: Mount) -> None:
     """It asks without a break while the mount is handed over, three times; its event is given to it each time."""
-    begun = store.base / "begun"
-    # The shell itself asks, and no child of it that it could leave.
-    command = f"echo >>{begun}; while :; do i=$((i+1)); [ -e {store.path}/users/absent$i ]; done"
+    begun, going, ended = (store.base / each for each in ("begun", "going", "ended"))
+    going.touch()
+    # The shell itself asks, and no child of it that it could leave; it ends with this test, however that does.
+    asking = f"while [ -e {going} ] && kill -0 {os.getpid()}; do i=$((i+1)); [ -e {store.path}/users/absent$i ]; done"
+    command = f"echo >>{begun}; {asking}; echo >>{ended}"
     notify = f"[notify]\ncommand = \"{command}\"\nevents = ['committed']\ntimeout = '1h'\n"
     rec = store.start(config=f"{BASE_CONFIG}{notify}").recording()
     store.expect_log("a command was killed and has not ended")
@@ -324,3 +326,6 @@ def test_a_command_for_events_that_asks_the_mount_is_killed_and_run_again_by_the
         wait_until(lambda times=times: begun.read_bytes() == b"\n" * times, "the command runs")  # type: ignore[misc]
         handed_over(store)
     assert (rec / "file").read_bytes() == b"x"
+    wait_until(lambda: begun.read_bytes() == b"\n" * 4, "the command runs")
+    going.unlink()
+    wait_until(ended.exists, "the command is done")
