@@ -102,8 +102,6 @@ def _run(command: list[str], descriptor: int) -> bytes:
 
 def _found(form: dict[str, Any], streams: list[dict[str, Any]]) -> dict[str, Value]:
     found: dict[str, Value] = {}
-    if form.get("format_name"):
-        found["container"] = str(form["format_name"])
     _add(found, "duration_s", float, form.get("duration"))
     _add(found, "bitrate", int, form.get("bit_rate"))
     video = next((each for each in streams if each.get("codec_type") == "video" and not _is_picture(each)), None)
@@ -119,7 +117,16 @@ def _found(form: dict[str, Any], streams: list[dict[str, Any]]) -> dict[str, Val
         found["audio_codec"] = str(audio["codec_name"])
         _add(found, "sample_rate", int, audio.get("sample_rate"))
         _add(found, "channels", int, audio.get("channels"))
+    if form.get("format_name"):
+        found["container"] = _container(str(form["format_name"]), {found.get("video_codec"), found.get("audio_codec")})
     return found
+
+
+def _container(name: str, codecs: set[Value | None]) -> str:
+    """As recfs has it: ffprobe names all that one demuxer reads."""
+    if name == "matroska,webm":
+        return "webm" if codecs <= {"vp8", "vp9", "av1", "opus", "vorbis", None} else "matroska"
+    return "mp4" if name.startswith("mov,mp4,") else name
 
 
 def _is_picture(stream: dict[str, Any]) -> bool:

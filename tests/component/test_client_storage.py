@@ -34,7 +34,8 @@ from recfs.client import (
     wait_committed,
     wait_committed_async,
 )
-from recfs.client.media import told_media
+from recfs.client.media import _found, told_media
+from recfs.core.media.facts import facts_of
 
 from .client import LOOPS, REC, all_below, run
 
@@ -328,6 +329,7 @@ def test_what_is_in_a_recording_is_found_by_ffprobe(tree: Path) -> None:
         check=True, timeout=60,
     )  # fmt: skip
     media = facts(video).media
+    assert media["container"] == "mp4"
     assert {key: media[key] for key in ("width", "height", "frame_rate", "video_codec", "audio_codec", "channels")} == {
         "width": 64, "height": 48, "frame_rate": 10.0, "video_codec": "mpeg4", "audio_codec": "aac", "channels": 1,
     }  # fmt: skip
@@ -343,6 +345,27 @@ def test_what_is_in_a_recording_is_found_by_ffprobe(tree: Path) -> None:
         fake = tree / "fake.mp4"
         fake.write_text(told)
         assert facts(fake).media == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "codecs", "container"),
+    [
+        ("mov,mp4,m4a,3gp,3g2,mj2", ("h264", "aac"), "mp4"),
+        ("matroska,webm", ("vp9", "opus"), "webm"),
+        ("matroska,webm", ("h264", "opus"), "matroska"),
+        ("matroska,webm", ("vp8", None), "webm"),
+        ("ogg", (None, "opus"), "ogg"),
+    ],
+)
+def test_a_container_is_called_as_recfs_calls_it(
+    name: str, codecs: tuple[str | None, str | None], container: str
+) -> None:
+    kinds = zip(("video", "audio"), codecs, strict=True)
+    streams = [{"codec_type": kind, "codec_name": codec} for kind, codec in kinds if codec is not None]
+    told = {"format": {"format_name": name}, "streams": streams}
+    known = facts_of(json.dumps(told).encode())
+    assert known is not None
+    assert _found(told["format"], streams)["container"] == known.container == container  # type: ignore[arg-type]
 
 
 def test_what_recfs_tells_of_a_recording_is_taken_as_far_as_it_is_right() -> None:

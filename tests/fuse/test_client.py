@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import os
 import threading
+import wave
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from recfs.client import (
 )
 from recfs.client.filesystem import RecfsFileSystem
 
+from .clients import wait_until
 from .harness import Mount
 
 pytestmark = pytest.mark.modes("auto")
@@ -76,6 +78,33 @@ def test_a_file_that_is_being_written_is_waited_for(rec: Path) -> None:
         file.write(b" and all")
     waiting.join()
     assert found == [hashlib.sha256(b"half and all").hexdigest()]
+
+
+@pytest.mark.needs("ffprobe")
+def test_what_is_in_a_recording_is_told(rec: Path, tmp_path: Path) -> None:
+    path, cut, plain = rec / "talk.wav", rec / "cut.wav", tmp_path / "talk.wav"
+    with wave.open(str(plain), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(16_000))
+    with path.open("wb") as file:
+        file.write(plain.read_bytes())
+        assert (facts(path).verdict, facts(path).status) == (None, None)
+    cut.write_bytes(plain.read_bytes()[:9000])
+    (rec / "notes.txt").write_bytes(b"x")
+    for each in (path, cut):
+        wait_committed(each, 30)
+        wait_until(lambda each=each: facts(each).verdict != "pending", "it was looked into")  # type: ignore[misc]
+    told = {each: (found.verdict, found.status) for each in (path, cut) if (found := facts(each))}
+    assert told == {path: ("whole", "completed"), cut: ("broken", "failed")}
+    assert dict(facts(path).media) == {
+        "container": "wav", "mime": "audio/wav", "duration_s": 1.0, "bitrate": 128_352, "audio_codec": "pcm_s16le",
+        "sample_rate": 8000, "channels": 1,
+    }  # fmt: skip
+    assert {**facts(plain).media, "mime": "audio/wav"} == dict(facts(path).media)
+    assert facts(path).mime_type == "audio/wav"
+    assert not facts(path, media=False).media
+    found = wait_committed(rec / "notes.txt", 30)
+    assert (found.verdict, found.status, dict(found.media), dict(found.tags)) == (None, "completed", {}, {})
 
 
 def test_a_file_that_is_written_again_and_again_is_not_waited_for_long(rec: Path) -> None:
