@@ -10,6 +10,7 @@ import io
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -31,7 +32,8 @@ class RecfsFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no
     """A recfs store, or a plain directory, for fsspec.
 
     What is opened with "wb", "xb", "w" or "x" is written aside, synced, and renamed into its place when it is closed
-    (`atomic_write`), or at the end of a transaction; if the block of `with fs.open(…)` raises, nothing is left. "ab"
+    (`atomic_write`), or at the end of a transaction; if the block of `with fs.open(…)` raises, nothing is left, nor if
+    that of `with fsspec.open(…)` does, or of anything in Python that closes the file as it is left for an error. "ab"
     and "r+b" change a file in place. Paths do not leave the tree: "..", NUL and the like are refused (InvalidName), and
     no symbolic link is followed. Directories that are missing are made, unless *auto_mkdir* is False. Raises OSError.
 
@@ -226,6 +228,7 @@ class _Output(io.BufferedIOBase):
         self._exclusive = mode == "xb"
         self._autocommit = autocommit
         self._over = False
+        self._earlier = sys.exception()
         self.mode = mode
         try:
             if self._exclusive and draft.taken():
@@ -268,9 +271,15 @@ class _Output(io.BufferedIOBase):
             self._file.flush()
 
     def close(self) -> None:
-        """Show it, unless a transaction is to; raises what that does, and then nothing is left."""
+        """Show it, unless a transaction is to; raises what that does, and then nothing is left.
+
+        An `OpenFile` of fsspec, and what pandas has around one, close their file when their block has raised, and do
+        not tell it so: then nothing is left, either.
+        """
         if self.closed:
             return
+        if not self._over and _is_left_for_an_error(self._earlier):
+            self.discard()
         try:
             if not self._over and self._autocommit:
                 self.commit()
@@ -303,6 +312,24 @@ class _Output(io.BufferedIOBase):
     def __del__(self) -> None:
         if not getattr(self, "_over", True) and self._autocommit:
             self.discard()  # nobody has closed it: it may be half of a file
+
+
+def _is_left_for_an_error(earlier: BaseException | None) -> bool:
+    """Whether it is the `__exit__` of a block that raised by which a file is closed; *earlier*: what was being handled
+    when the file was opened. Whoever closes a file while it handles an error itself has it shown.
+    """
+    error = sys.exception()
+    if error is None or error is earlier:
+        return False
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_code.co_name in ("__exit__", "__aexit__"):
+            given = [*frame.f_locals.values()]
+            given += [each for value in given if type(value) is tuple for each in value]
+            if any(each is error for each in given):
+                return True
+    return False
 
 
 class _Text(io.TextIOWrapper):

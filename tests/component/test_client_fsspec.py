@@ -89,6 +89,72 @@ def test_it_is_found_by_its_protocol(root: Path) -> None:
     assert fsspec.filesystem("recfs", root=root).unstrip_protocol(FILE) == f"recfs://{FILE}"
 
 
+class Handles:
+    """As pandas has them: what `OpenFile.open` gave is closed when the block is left, however that is."""
+
+    def __init__(self, url: str, mode: str, **options: Any) -> None:
+        self._opened = fsspec.open(url, mode, **options)
+        self._file = self._opened.open()
+
+    def __enter__(self) -> Any:
+        return self._file
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._opened.close()
+
+
+def half(opened: Any, data: str | bytes) -> None:
+    """Write a part of a file, and fail."""
+    with opened as file:
+        file.write(data)
+        file.flush()
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("way", [fsspec.open, Handles])
+@pytest.mark.parametrize(("mode", "options"), [("w", {}), ("wb", {}), ("xb", {}), ("wb", {"compression": "gzip"})])
+def test_a_block_that_raises_leaves_nothing_also_where_the_file_is_not_told(
+    root: Path, way: Any, mode: str, options: dict[str, str]
+) -> None:
+    path = root / FILE
+    before = b""
+    if "w" in mode:
+        before = b"before"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(before)
+    with pytest.raises(ZeroDivisionError):
+        half(way(f"recfs://{FILE}", mode, root=str(root), **options), "half" if mode == "w" else b"half")
+    assert [(root / each).read_bytes() for each in all_below(root)] == [before] * bool(before)
+    path.unlink(missing_ok=True)
+    with way(f"recfs://{FILE}", mode, root=str(root), **options) as file:
+        file.write("all" if mode == "w" else b"all")
+    with fsspec.open(f"recfs://{FILE}", "rb", root=str(root), **options) as file:
+        assert file.read() == b"all"
+
+
+def test_what_is_closed_while_another_error_is_handled_is_shown(root: Path) -> None:
+    """The program knows of that error, and goes on: it is none of the file's."""
+
+    class Reporting:
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, kind: object, error: object, trace: object) -> None:
+            with fsspec.open(f"recfs://{REC}/report", "w", root=str(root)) as file:
+                file.write(f"{error}")
+
+    with pytest.raises(ValueError, match="why"), Reporting():
+        raise ValueError("why")
+    assert (root / REC / "report").read_text() == "why"
+    file = fsspec.open(f"recfs://{FILE}", "wb", root=str(root)).open()
+    try:
+        file.write(b"all there is")
+        next(iter(()))
+    except StopIteration:
+        file.close()
+    assert (root / FILE).read_bytes() == b"all there is"
+
+
 def test_which_mount_is_meant_may_be_said_by_the_environment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECFS_MOUNTPOINT", str(root))
     with pytest.raises(NotAMount, match="there is no recfs mount"):
