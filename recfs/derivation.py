@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from recfs.api.work import MediaWork
+from recfs.media.checks import Checks, CheckSettings
 from recfs.media.runner import Runner
 from recfs.services.deriving import PART
 from recfs.services.deriving.chunking import Chunking
 from recfs.services.deriving.deriving import Deriving
+from recfs.services.deriving.looking import Looking
 from recfs.services.deriving.making import Making
 from recfs.services.deriving.placing import Placing
 from recfs.services.deriving.programs import Programs
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from recfs.ports.derived import DerivedBooks
     from recfs.ports.reports import Reports
     from recfs.ports.sweep import Sweep
+    from recfs.state.media import MediaRows
     from recfs.stores.local import LocalStore
 
 THREADS = 4
@@ -39,6 +42,7 @@ class Derivation:
 
     work: MediaWork
     programs: Programs
+    looking: Looking
     sources: Sources
 
     def reconfigure(self, config: Config) -> None:
@@ -46,6 +50,7 @@ class Derivation:
         self.work.deriving.rules = config.derive
         self.work.chunking.defaults = config.chunks.options()
         self.work.chunking.threshold_s = config.chunks.threshold
+        self.looking.checks.settings = CheckSettings.of(config.media)
         self.programs.timeout_s = config.deriving.timeout
         self.programs.max_output = config.deriving.max_output
         self.sources.max_fetch = config.deriving.max_fetch
@@ -61,25 +66,27 @@ class Derivation:
 
 def build(
     config: Config, vfs: Vfs, store: LocalStore, files: CommittedFiles, sessions: Sessions, books: DerivedBooks,
-    reports: Reports,
+    reports: Reports, rows: MediaRows,
 ) -> Derivation:  # fmt: skip
     """Put it together. Its programs have workers of their own: whoever looks into a file does not wait for an hour."""
     threads = trio.CapacityLimiter(THREADS)
     bounds, rooms = config.deriving, Rooms(store.private)
     rooms.clear()
-    programs = Programs(Runner(bounds.jobs, config.media.user), vfs.files.space.left, bounds.timeout, bounds.max_output)
+    runner = Runner(bounds.jobs, config.media.user)
+    programs = Programs(runner, vfs.files.space.left, bounds.timeout, bounds.max_output)
     sources = Sources(vfs, files, sessions, rooms, threads, max_fetch=bounds.max_fetch)
+    looking = Looking(rows, Checks(runner, CheckSettings.of(config.media)))
     placing = Placing(vfs, sessions, threads)
-    making = Making(vfs.tree, books, sources, programs, rooms, placing, threads)
+    making = Making(vfs.tree, books, sources, looking, programs, rooms, placing, threads)
     deriving = Deriving(
         vfs, books, reports, making, placing, programs, config.derive, jobs=bounds.jobs, every_s=bounds.every
     )
     vfs.tree.events.subscribe(deriving)
     chunking = Chunking(
-        vfs, books, sources, programs, rooms, placing, config.chunks.options(),
+        vfs, books, sources, looking, programs, rooms, placing, config.chunks.options(),
         threshold_s=config.chunks.threshold, jobs=bounds.jobs,
     )  # fmt: skip
-    return Derivation(MediaWork(deriving, chunking), programs, sources)
+    return Derivation(MediaWork(deriving, chunking), programs, looking, sources)
 
 
 __all__ = ["Derivation", "build"]

@@ -414,7 +414,7 @@ async def _build(
         trash_index, restored=recovered.age is not Age.SAME, is_busy=lambda: committer.busy_with > 0,
     )  # fmt: skip
     files_here, sessions = CommittedFiles(backing_files, places, store), Sessions(vfs, kernel, operators)
-    made = derivation.build(config, vfs, store, files_here, sessions, catalogue, reports)
+    made = derivation.build(config, vfs, store, files_here, sessions, catalogue, reports, media)
     timekeeper = Timekeeper(clock, behind)
     in_effect = upkeep.InEffect(config)
     reuse = ReuseWork(

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recfs.media.checks import Checks, CheckSettings
-from recfs.media.runner import Limits, Runner
+from recfs.media.runner import Runner
 from recfs.services.probing import PART, Probing
 from recfs.state.media import MediaRows
 
 if TYPE_CHECKING:
     from recfs.config import Config
-    from recfs.config.media import MediaSection
     from recfs.disk.committed import CommittedFiles
     from recfs.state.nodes import FileNode
     from recfs.state.tree import Tree
@@ -35,18 +34,12 @@ class Contents:
 
     def reconfigure(self, config: Config) -> None:
         """Go by other settings from the next look on. Atomic."""
-        self.checks.settings = check_settings(config.media)
+        self.checks.settings = CheckSettings.of(config.media)
         self.rows.upload_wait_s = config.media.upload_wait
 
     def as_json(self) -> dict[str, Any] | None:
         """For `recfs status`; None: nothing is looked into."""
         return self.probing.as_json() if self.probing is not None else None
-
-
-def check_settings(section: MediaSection) -> CheckSettings:
-    """How far files are looked into."""
-    limits = Limits(timeout_s=section.timeout, cpu_s=round(section.cpu), memory_bytes=section.memory)
-    return CheckSettings(limits, section.largest_text, section.decode_tail)
 
 
 def media_rows(config: Config, tree: Tree) -> MediaRows:
@@ -65,9 +58,9 @@ def build(
     """Put it together. *known* is told of each file once it is known what it is."""
     section = config.media
     runner = Runner(section.workers, section.user)
-    checks = Checks(runner, check_settings(section))
+    checks = Checks(runner, CheckSettings.of(section))
     probing = Probing(rows, checks, tree, committed, workers=section.workers, known=known) if section.enabled else None
     return Contents(rows, runner, checks, probing)
 
 
-__all__ = ["Contents", "build", "check_settings", "media_rows"]
+__all__ = ["Contents", "build", "media_rows"]

@@ -26,6 +26,8 @@ from recfs.media.runner import INPUT, Ended, Limits, Runner
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from recfs.config.media import MediaSection
+
 SMALL_BYTES: Final = 64 << 10
 """Texts up to this are checked by a thread of the daemon; larger ones take their memory elsewhere."""
 TAIL_S: Final = 10.0
@@ -46,6 +48,12 @@ class CheckSettings:
     """Texts beyond are not looked into."""
     decode_tail: bool = False
     """Whether the end is decoded, too: ffmpeg says of damage in the middle of the bytes."""
+
+    @classmethod
+    def of(cls, section: MediaSection) -> CheckSettings:
+        """As they are configured."""
+        limits = Limits(timeout_s=section.timeout, cpu_s=round(section.cpu), memory_bytes=section.memory)
+        return cls(limits, section.largest_text, section.decode_tail)
 
 
 @dataclass(frozen=True, slots=True)

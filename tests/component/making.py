@@ -14,6 +14,8 @@ import trio
 
 from recfs import derivation
 from recfs.core.media.derived import Product
+from recfs.core.media.facts import Facts
+from recfs.core.media.verdicts import Verdict
 from recfs.errors import MediaUnavailable
 from recfs.media.runner import Ended, Limits, Outcome
 
@@ -21,6 +23,8 @@ from .build import Filesystem, pattern
 
 REC = "users/5/recordings/142"
 SOURCE = f"{REC}/source.mp4"
+VIDEO = {"codec_type": "video", "codec_name": "h264"}
+AUDIO = {"codec_type": "audio", "codec_name": "aac"}
 PLAYLIST = "#EXTM3U\n#EXT-X-VERSION:4\n#EXTINF:6.0,\n#EXT-X-BYTERANGE:10@0\nmedia\n#EXT-X-ENDLIST\n"
 
 
@@ -32,8 +36,10 @@ class FakeRunner:
     def __init__(self) -> None:
         self.missing = ""
         """Why there is no program."""
-        self.duration_s = 100.0
-        self.streams: Sequence[dict[str, Any]] = ({"codec_type": "video"}, {"codec_type": "audio"})
+        self.duration_s: float | None = 100.0
+        self.looks = 0
+        """How often ffprobe was run."""
+        self.streams: Sequence[dict[str, Any]] = (VIDEO, AUDIO)
         self.ended = Ended.WELL
         self.code: int | None = 0
         self.said = ""
@@ -60,8 +66,12 @@ class FakeRunner:
         """Run one."""
         await self.program(name)
         if name == "ffprobe":
-            told = {"format": {"duration": str(self.duration_s)}, "streams": self.streams}
+            self.looks += 1
+            form = {"format_name": "mov,mp4,m4a,3gp,3g2,mj2", "duration": str(self.duration_s)}
+            told = {"format": form, "streams": self.streams}
             return Outcome(Ended.WELL, json.dumps(told).encode(), "", 0)
+        if workspace_fd < 0:
+            return Outcome(Ended.WELL, b"", "", 0)  # it is asked how long the source plays, and does not know
         self.runs.append([*arguments])
         self.limits = limits
         self._now += 1
@@ -162,6 +172,16 @@ class Maker:
         """Temp jobs of the user."""
         rows = self.fs.rows("select name from node where parent = (select ino from node where name = x'74656d70')")
         return [name.decode() for (name,) in rows]
+
+
+async def looked_into(fs: Filesystem, *, duration_s: float | None = None, reason: str = "") -> None:
+    """The source was looked into: what the catalogue has of it; *reason*: why it is broken."""
+    rows, node = fs.parts.contents.rows, await fs.node(SOURCE)
+    row = await rows.of(node)
+    assert row is not None
+    facts = Facts("mp4", "video/mp4", duration_s, video_codec="h264", audio_codec="aac")
+    verdict = Verdict.BROKEN if reason else Verdict.WHOLE
+    rows.put(row._replace(verdict=verdict, reason=reason, facts=facts.packed()))
 
 
 @contextlib.asynccontextmanager

@@ -13,7 +13,7 @@ from recfs.errors import Busy, InvalidArgument, IsADirectory, NotFound
 from recfs.media.runner import Ended
 
 from .build import pattern, until
-from .making import REC, SOURCE, Maker, making
+from .making import REC, SOURCE, VIDEO, Maker, looked_into, making
 
 SETTINGS: dict[str, Any] = {"chunks": {"threshold": 60, "length": 30}, "deriving": {"jobs": 2}}
 
@@ -83,7 +83,7 @@ async def test_it_is_cut_at_silences(made: Maker) -> None:
     ("path", "duration_s", "streams", "error", "said"),
     [
         (SOURCE, 60.0, None, InvalidArgument, "its 60 s are not more than chunks.threshold, 60 s: it stays whole"),
-        (SOURCE, 100.0, [{"codec_type": "video"}], InvalidArgument, "it has no audio"),
+        (SOURCE, 100.0, [VIDEO], InvalidArgument, "it has no audio"),
         (REC, 100.0, None, IsADirectory, "one audio or video file"),
         (f"{REC}/none", 100.0, None, NotFound, "no such file"),
     ],
@@ -97,6 +97,19 @@ async def test_what_is_not_cut_is_refused(
         await made.work.chunking.plan(path)
     with pytest.raises(InvalidArgument, match="at most half of the length"):
         await made.work.chunking.plan(SOURCE, overlap_s=20.0)
+
+
+async def test_what_was_found_broken_is_not_cut(made: Maker) -> None:
+    await looked_into(made.fs, reason="its index (moov) is missing")
+    with pytest.raises(InvalidArgument, match=r"142/source\.mp4: the source is broken: its index \(moov\) is missing$"):
+        await made.work.chunking.extract(SOURCE)
+    assert (made.runner.looks, made.runner.runs) == (0, [])
+
+
+async def test_the_length_that_is_known_is_cut(made: Maker) -> None:
+    await looked_into(made.fs, duration_s=70.0)
+    told = await made.work.chunking.plan(SOURCE)
+    assert (told["duration_s"], made.runner.looks) == (70.0, 0)
 
 
 @pytest.mark.parametrize("form", ["mp3", "wav"])

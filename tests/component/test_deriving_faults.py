@@ -17,7 +17,7 @@ from recfs.media.runner import Ended
 from tests.fake_object_store import FakeObjectStore
 
 from .build import Filesystem, pattern
-from .making import REC, SOURCE, Maker, Making, making
+from .making import AUDIO, REC, SOURCE, VIDEO, Maker, Making, looked_into, making
 from .test_deriving import ONE, THUMBNAIL
 from .test_tier import S3, evict
 
@@ -89,16 +89,48 @@ async def test_a_broken_source_fails_and_is_left_alone_until_it_changes(
     assert [each["status"] for each in await made.derive()] == ["completed"]
 
 
-@pytest.mark.parametrize("lacking", ["video", "duration"])
-async def test_a_source_without_what_it_takes_fails_before_anything_is_run(made: Maker, lacking: str) -> None:
+@pytest.mark.parametrize(
+    ("lacking", "reason"),
+    [
+        ("video", "the source has no video"),
+        ("a duration that is known", "the source has no duration"),
+        ("a duration", "the source is broken: it has no duration"),
+        ("all", "the source is broken: it is no audio and no video"),
+    ],
+)
+async def test_a_source_without_what_it_takes_fails_before_anything_is_run(
+    made: Maker, lacking: str, reason: str
+) -> None:
     made.work.deriving.rules = [type(made.work.deriving.rules[0])("sprite")]
     if lacking == "video":
-        made.runner.streams = ({"codec_type": "audio"}, {"codec_type": "video", "disposition": {"attached_pic": 1}})
+        made.runner.streams = (AUDIO, VIDEO | {"disposition": {"attached_pic": 1}})
+    elif lacking == "all":
+        made.runner.streams = ()
     else:
-        made.runner.duration_s = 0.0
+        made.runner.duration_s = 0.0 if lacking == "a duration" else None
     (state,) = await made.derive()
-    assert (state["status"], state["reason"]) == ("failed", f"the source has no {lacking}")
+    assert (state["status"], state["reason"]) == ("failed", reason)
     assert made.runner.runs == []
+
+
+async def test_a_source_that_was_found_broken_is_refused_before_anything_is_run(made: Maker) -> None:
+    await looked_into(made.fs, reason="it is cut off")
+    (state,) = await made.derive()
+    assert (state["status"], state["reason"]) == ("failed", "the source is broken: it is cut off")
+    assert (made.runner.looks, made.runner.runs) == (0, [])
+    await assert_nothing_left(made)
+    await made.fs.write(SOURCE, pattern(8000, 1))
+    await made.fs.drain()
+    assert [each["status"] for each in await made.derive()] == ["completed"], "it is another file by now"
+
+
+async def test_what_was_found_in_a_source_is_not_looked_for_again(made: Maker) -> None:
+    made.runner.duration_s = 7.0
+    await looked_into(made.fs, duration_s=1.0)
+    assert [each["status"] for each in await made.derive()] == ["completed"]
+    (arguments,) = made.runner.runs
+    assert arguments[arguments.index("-ss") + 1] == "0.500", "half of what the catalogue has"
+    assert made.runner.looks == 0
 
 
 async def test_a_program_that_is_killed_is_tried_again_and_not_for_ever(made: Maker) -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from recfs.core.units import format_duration
+from recfs.core.units import MAX_DURATION_S, format_duration
 
 SHOW: Final = (
     "format=format_name,duration,bit_rate:format_tags"
@@ -59,6 +59,22 @@ class Facts(NamedTuple):
     """Hertz."""
     channels: int | None = None
     tags: dict[str, str] = {}  # noqa: RUF012  # of a tuple, and never changed
+
+    @property
+    def has_video(self) -> bool:
+        """Whether there are moving pictures: a cover picture is none."""
+        return self.video_codec is not None
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether there is sound."""
+        return self.audio_codec is not None
+
+    @property
+    def duration_ms(self) -> int:
+        """How long it plays; 0 where that is not told, or longer than anything is."""
+        seconds = self.duration_s or 0.0
+        return round(seconds * 1000) if seconds <= MAX_DURATION_S else 0
 
     def as_json(self) -> dict[str, Any]:
         """Without what is not told."""

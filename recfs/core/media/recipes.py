@@ -5,13 +5,15 @@ The program reads its standard input, and writes to one or two files of the dire
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from recfs.core.media.derived import DeriveRule, Product
 from recfs.core.units import MAX_DURATION_S
+
+if TYPE_CHECKING:
+    from recfs.core.media.facts import Facts
 
 PRINCIPAL, MEDIA = OUTPUTS = ("principal", "media")
 """What the program calls what it makes: the file that is the product, and the one that this names, if any."""
@@ -24,43 +26,6 @@ SPRITE_FRAMES: Final = 100
 _SPRITE_COLUMNS = 10
 SEGMENT_S: Final = 6
 """Of HLS; RFC 8216 has no least, Apple's authoring specification recommends 6 s."""
-
-
-class Facts(NamedTuple):
-    """What is known of a source."""
-
-    duration_ms: int
-    has_video: bool
-    """Moving pictures: a cover picture is none."""
-    has_audio: bool
-
-
-ASKED: Final = (
-    "-v", "error", "-of", "json", "-show_entries",
-    "format=duration:stream=codec_type,duration:stream_disposition=attached_pic",
-)  # fmt: skip
-"""What ffprobe is told, for `facts_of`."""
-
-
-def facts_of(answer: bytes) -> Facts:
-    """Read what ffprobe answered. Raises ValueError where that is no answer."""
-    told = json.loads(answer)
-    streams = [each for each in told.get("streams", ()) if isinstance(each, dict)]
-    spans = [_span(each.get("duration")) for each in (told.get("format", {}), *streams)]
-    has_video = any(
-        each.get("codec_type") == "video" and not each.get("disposition", {}).get("attached_pic") for each in streams
-    )
-    has_audio = any(each.get("codec_type") == "audio" for each in streams)
-    return Facts(spans[0] or max(spans), has_video, has_audio)
-
-
-def _span(seconds: object) -> int:
-    """A duration as ffprobe has it, in milliseconds; 0 for none, or for one that nothing has."""
-    try:
-        found = float(str(seconds))
-    except ValueError:
-        return 0
-    return round(found * 1000) if 0 < found <= MAX_DURATION_S else 0
 
 
 _DONE: Final = re.compile(r"^out_time_us=([0-9]{1,18})$", re.MULTILINE)
@@ -197,17 +162,14 @@ def _moment(ms: int) -> str:
 
 
 __all__ = [
-    "ASKED",
     "MEDIA",
     "OUTPUTS",
     "PRINCIPAL",
     "SEGMENT_S",
     "SPRITE_FRAMES",
-    "Facts",
     "Grid",
     "Recipe",
     "chunk_recipe",
-    "facts_of",
     "grid",
     "lacks",
     "playlist",

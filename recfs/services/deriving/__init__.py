@@ -1,6 +1,7 @@
 """What is made from recordings: products that rules name, and chunks of their audio.
 
 reasons   why something is not made
+looking   what is in a source: as it is known, or by a look into it
 sources   the committed bytes of a source, wherever they are, for a program
 placing   from a program's directory into a temp job, and from there to its place
 making    one product, from its source to its place

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from recfs.fs.session import Session
     from recfs.fs.vfs import Vfs
     from recfs.ports.derived import DerivedBooks
+    from recfs.services.deriving.looking import Looking
     from recfs.services.deriving.placing import Placing
     from recfs.services.deriving.programs import Programs
     from recfs.services.deriving.sources import Sources
@@ -53,12 +54,13 @@ class Chunking:
     """Plans, and extracts."""
 
     def __init__(
-        self, vfs: Vfs, books: DerivedBooks, sources: Sources, programs: Programs, rooms: Rooms, placing: Placing,
-        defaults: ChunkOptions, *, threshold_s: float, jobs: int,
+        self, vfs: Vfs, books: DerivedBooks, sources: Sources, looking: Looking, programs: Programs, rooms: Rooms,
+        placing: Placing, defaults: ChunkOptions, *, threshold_s: float, jobs: int,
     ) -> None:  # fmt: skip
         self._vfs = vfs
         self._books = books
         self._sources = sources
+        self._looking = looking
         self._programs = programs
         self._rooms = rooms
         self._placing = placing
@@ -114,8 +116,10 @@ class Chunking:
         return made
 
     async def _made(self, node: FileNode, sha256: bytes, options: ChunkOptions) -> ChunkPlan:
+        facts = await self._looking.known(node, sha256)
         async with self._sources.open(node, sha256) as source:
-            facts = await self._programs.facts(source.fd)
+            if facts is None:
+                facts = await self._looking.look(source)
             if not facts.has_audio:
                 raise Unmade("it has no audio")
             if not is_long(facts.duration_ms, self.threshold_s):

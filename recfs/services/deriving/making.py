@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from recfs.core.media.derived import Derived, DeriveRule, Made
-    from recfs.core.media.recipes import Facts
+    from recfs.core.media.facts import Facts
     from recfs.fs.session import Session
     from recfs.ports.derived import DerivedBooks
+    from recfs.services.deriving.looking import Looking
     from recfs.services.deriving.placing import Placing
     from recfs.services.deriving.programs import Programs
     from recfs.services.deriving.sources import Sources
@@ -49,6 +50,7 @@ class Making:
         tree: Tree,
         books: DerivedBooks,
         sources: Sources,
+        looking: Looking,
         programs: Programs,
         rooms: Rooms,
         placing: Placing,
@@ -57,6 +59,7 @@ class Making:
         self._tree = tree
         self._books = books
         self._sources = sources
+        self._looking = looking
         self._programs = programs
         self._rooms = rooms
         self._placing = placing
@@ -97,8 +100,10 @@ class Making:
             await self._placing.drop_job(record.job)  # where the daemon stops, the next start does it
 
     async def _staged(self, record: Derived, rule: DeriveRule, node: FileNode) -> Derived:
+        facts = await self._looking.known(node, record.sha256)
         async with self._sources.open(node, record.sha256) as source:
-            facts = await self._programs.facts(source.fd)
+            if facts is None:
+                facts = await self._looking.look(source)
             if missing := lacks(rule.product, facts):
                 raise Unmade(missing)
             with self._rooms.room(self._programs.identity) as room:

@@ -1,4 +1,4 @@
-"""ffprobe and ffmpeg, as they are run for products and chunks: with what bounds, and what their ends mean."""
+"""ffmpeg, as it is run for products and chunks: with what bounds, and what its ends mean."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from recfs.core.media.formats import as_words, reading
-from recfs.core.media.recipes import ASKED, facts_of, progress_in
+from recfs.core.media.recipes import progress_in
 from recfs.core.units import format_size
 from recfs.errors import OutOfSpace
 from recfs.media.runner import INPUT, Ended, Limits
@@ -17,13 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from recfs.core.media.recipes import Facts, Recipe
+    from recfs.core.media.recipes import Recipe
     from recfs.media.runner import Outcome, Runner
 
 MEMORY_BYTES: Final = 4 << 30
 """Of address space: encoding video takes more than looking at it."""
-LOOKING: Final = Limits()
-"""Of ffprobe."""
 THREADS: Final = 2
 """Of each ffmpeg."""
 LEAST_BYTES: Final = 1 << 20
@@ -58,15 +56,6 @@ class Programs:
         for name in ("ffprobe", "ffmpeg"):
             await self.runner.program(name)
 
-    async def facts(self, source: int) -> Facts:
-        """What is in a file. Raises Unmade, MediaUnavailable."""
-        outcome = await self.runner.run("ffprobe", [*ASKED, *as_words(reading()), INPUT], source, LOOKING)
-        _require_well(outcome, "ffprobe")
-        try:
-            return facts_of(outcome.output)
-        except ValueError as error:
-            raise Unmade(f"ffprobe gave no answer: {error}") from error
-
     async def write(self, source: int, recipe: Recipe, room: Path) -> None:
         """Have ffmpeg do what a recipe says. Raises Unmade, MediaUnavailable, OutOfSpace or OSError."""
         left = self.room()
@@ -88,7 +77,7 @@ class Programs:
             os.close(fd)
         if outcome.ended is Ended.TOO_MUCH and left < self.max_output:
             raise OutOfSpace(f"{format_size(left)} above min_free have not been enough for what ffmpeg writes")
-        _require_well(outcome, "ffmpeg")
+        _require_well(outcome)
 
 
 def done_ms(room: Path) -> int:
@@ -107,13 +96,13 @@ def done_ms(room: Path) -> int:
     return progress_in(told.decode("ascii", "replace"))
 
 
-def _require_well(outcome: Outcome, name: str) -> None:
+def _require_well(outcome: Outcome) -> None:
     if outcome.ended is Ended.WELL:
         return
     if outcome.ended is Ended.CRASHED:  # by its own fault, or killed by somebody, such as a machine short of memory
-        raise Unmade(f"{name} was ended by signal {-(outcome.code or 0)}", again=True)
+        raise Unmade(f"ffmpeg was ended by signal {-(outcome.code or 0)}", again=True)
     said = outcome.said.strip().splitlines()
-    raise Unmade(_ENDS.get(outcome.ended) or f"{name}: {said[-1] if said else f'exit code {outcome.code}'}")
+    raise Unmade(_ENDS.get(outcome.ended) or f"ffmpeg: {said[-1] if said else f'exit code {outcome.code}'}")
 
 
 __all__ = ["Programs", "done_ms"]

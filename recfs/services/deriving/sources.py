@@ -41,6 +41,7 @@ class Source:
         self._node = node
         self._sha256 = sha256
         self.fd = fd
+        self.size_bytes = node.bytes
 
     def check(self) -> None:
         """Raise Gone or Changed where the file has not these bytes any more. Atomic."""
