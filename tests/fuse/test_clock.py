@@ -100,10 +100,10 @@ def test_an_upload_does_not_wait_for_the_clock(
     store.start(config=s3.config(upload={"settle": "2s"}), env=env)
     recording = store.path / "users/5/recordings/1"
     recording.mkdir(parents=True)
-    (recording / "source.mp4").write_bytes(b"the take")
+    (recording / "source.bin").write_bytes(b"the take")
     put(0)
     if restarts:
         wait_until(lambda: not store.status()["states"].get("writing"), "it is closed")
         store.kill()
         store.remount()
-    wait_until(lambda: s3.paths() == {"users/5/recordings/1/source.mp4"}, "the file is in S3")
+    wait_until(lambda: s3.paths() == {"users/5/recordings/1/source.bin"}, "the file is in S3")
