@@ -119,7 +119,14 @@ def sanitize_name(name: str | bytes, *, max_bytes: int = NAME_BYTES, fallback: s
     text = re.sub(r"[^\S ]|[\ud800-\udfff]", " ", text)
     text = "".join(char for char in text if char.isprintable())
     text = _OTHERS.sub("-", fold(text))
-    stem, extension = _parted(re.sub(r"\.{2,}", ".", text))
+    text = re.sub(r"\.{2,}", ".", text)
+    while (safe := _made_safe(text, max_bytes, fallback)) != text:  # what is cut or stripped may end in something new
+        text = safe
+    return safe
+
+
+def _made_safe(text: str, max_bytes: int, fallback: str) -> str:
+    stem, extension = _parted(text)
     stem = re.sub(r"-{2,}", "-", stem)[: max_bytes - len(extension) - 1].strip(_EDGES) or fallback
     if _WINDOWS.fullmatch(stem.partition(".")[0]):
         head, dot, rest = stem.partition(".")

@@ -34,8 +34,10 @@ TAIL_S: Final = 10.0
 """So much of the end is decoded where that is wanted."""
 STUMP_S: Final = 10.0
 """Longest that ffprobe looks into what is known to be broken: whatever it says of it is extra."""
+ESTIMATED: Final = "Estimating duration from bitrate"
+"""What ffprobe warns of where nothing says how long a stream is (raw AAC, MP3 without a Xing header): it guesses."""
 PROBE: Final = (
-    "-v", "error", "-hide_banner", "-show_entries", SHOW, "-of", "json=c=1", *as_words(reading()), "-i", INPUT
+    "-v", "warning", "-hide_banner", "-show_entries", SHOW, "-of", "json=c=1", *as_words(reading()), "-i", INPUT
 )  # fmt: skip
 
 
@@ -125,8 +127,8 @@ class Checks:
             facts = facts_of(outcome.output)
         except ValueError as error:
             return Finding(str(error))
-        if facts is not None and facts.duration_s is None:
-            facts = facts._replace(duration_s=await self._duration(fd))
+        if facts is not None and (facts.duration_s is None or ESTIMATED in outcome.said):
+            facts = facts._replace(duration_s=await self._duration(fd) or facts.duration_s)
         reason = judge(kind, facts)
         if reason is None and self.settings.decode_tail:
             reason = await self._decode_tail(fd)

@@ -8,6 +8,7 @@ import os
 import random
 import socket
 import struct
+import subprocess
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,6 +87,31 @@ async def test_a_recording_that_does_not_say_how_long_it_plays_is_measured(
     assert finding.reason is None
     assert finding.facts is not None
     assert finding.facts.duration_s == pytest.approx(1.0, abs=0.2)
+
+
+@pytest.mark.parametrize("kind", ["aac", "mp3"])
+async def test_where_a_length_could_only_be_guessed_it_is_measured(tmp_path: Path, kind: str) -> None:
+    """A loud beginning and a silent end: by the bitrate at its beginning it would be much shorter."""
+    path = tmp_path / f"sound.{kind}"
+    codec = ["-c:a", "aac", "-f", "adts"] if kind == "aac" else ["-c:a", "libmp3lame", "-q:a", "4", "-write_xing", "0"]
+    sound = "anoisesrc=d=12:a=0.8:r=16000,volume=enable='gt(t,4)':volume=0"
+    command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", sound, *codec, str(path)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    finding = await look(path)
+    assert finding.reason is None
+    assert finding.facts is not None
+    assert finding.facts.duration_s == pytest.approx(12.0, abs=0.3)
+
+
+@pytest.mark.parametrize("behind", [b"\0", b"cam", bytes(range(7, 200)) + b"a camera's own words, and its mark"])
+async def test_what_a_camera_writes_behind_a_recording_is_no_part_of_it(
+    media_samples: Samples, tmp_path: Path, behind: bytes
+) -> None:
+    path = tmp_path / "more.mp4"
+    path.write_bytes(media_samples["mp4"].read_bytes() + behind)
+    assert (await look(path)).reason is None
+    path.write_bytes(media_samples["mp4"].read_bytes() + (1000).to_bytes(4, "big") + b"mdat" + bytes(10))
+    assert (await look(path)).reason is not None
 
 
 @pytest.mark.parametrize(

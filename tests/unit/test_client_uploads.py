@@ -57,6 +57,7 @@ def test_upload_names_are_safe_and_the_same_each_time(sent: str | bytes, project
     assert not DEVICES.match(name)
     assert not is_temporary_name(name.encode())
     assert re.fullmatch(r".+-[0-9a-f]{10}(\.[A-Za-z0-9]+)?", name)
+    assert sanitize_name(name) == name
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,10 @@ def test_upload_names_are_safe_and_the_same_each_time(sent: str | bytes, project
         ("video.mp4.part", "video.mp4-part"),
         ("draft.tmp", "draft-tmp"),
         ("x~", "x"),
+        ("a.tmp .", "a-tmp"),
+        ("a" * 123 + ".tmp" + "z" * 20, "a" * 123 + "-tmp"),
+        ("a" * 122 + ".part" + "z" * 20, "a" * 122 + "-part"),
+        ("…con .mp4  .", "con_.mp4"),
         ("a..b...c.mp4", "a.b.c.mp4"),
         ("clip.mp4 ", "clip.mp4"),
         ("x" * 300 + ".mp4", "x" * 123 + ".mp4"),

@@ -48,12 +48,17 @@ def _ends(end: int, size: int) -> str | None:
     return f"truncated: it has {size} bytes of {end}" if end > size else None
 
 
+_MATTERING: Final = (b"moov", b"mdat", b"moof", b"mfra", b"sidx", b"styp")
+
+
 def _boxes(read: Read, size: int) -> str | None:
     at, seen, last = 0, set[bytes](), b""
     for _ in range(MOST_BOXES):
         if at == size:
             break
         header = read(at, 16)
+        if seen >= {b"moov", b"mdat"} and b"moof" not in seen and header[4:8] not in _MATTERING:
+            break  # it is whole: cameras write what is theirs behind it, which players pass over
         if len(header) < 8:
             return "truncated: it ends within the header of a box"
         length, name = int.from_bytes(header[:4], "big"), header[4:8]
