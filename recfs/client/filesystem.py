@@ -151,6 +151,17 @@ class RecfsFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no
 
     _rm = rm_file
 
+    def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
+        """Remove what is named; a name that is there is no pattern, whatever characters are in it."""
+        for each in path if isinstance(path, (list, tuple)) else [path]:
+            name = self._strip_protocol(each)
+            if not self.exists(name):
+                super().rm(each, recursive=recursive, maxdepth=maxdepth)
+                continue
+            below = self.find(name, maxdepth=maxdepth, withdirs=True) if recursive else []
+            for found in sorted({name, *below}, reverse=True):
+                self.rm_file(found)
+
     def cp_file(self, path1: Any, path2: Any, **kwargs: Any) -> None:
         """Copy a file; of a directory make one."""
         found = self.info(path1)
@@ -161,9 +172,12 @@ class RecfsFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no
             shutil.copyfileobj(source, target, 1 << 20)
 
     def mv(self, path1: Any, path2: Any, recursive: bool = False, maxdepth: int | None = None, **kwargs: Any) -> None:
-        """Rename in one step; patterns, lists, and what goes into a directory, are copied and removed."""
+        """Rename in one step; patterns, lists, and what goes into a directory, are copied and removed.
+
+        A name that is there is no pattern.
+        """
         simple = isinstance(path1, str) and isinstance(path2, str) and not path2.endswith("/") and maxdepth is None
-        if not simple or any(char in path1 for char in "*?[") or self.isdir(path2):
+        if not simple or not self.exists(path1) or self.isdir(path2):
             super().mv(path1, path2, recursive=recursive, maxdepth=maxdepth, **kwargs)
             return
         with self._at(path1) as (old, old_name), self._at(path2, make=self.auto_mkdir) as (new, new_name):
@@ -197,6 +211,8 @@ class RecfsFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no
         parts = self._parts(path)
         if not parts:
             raise IsADirectoryError(str(self.root))
+        if mode not in ("rb", "wb", "xb", *_IN_PLACE):
+            raise ValueError(f"mode {mode!r}: files are opened with rb, wb, xb, ab or r+b")
         with self._at(path, make=self.auto_mkdir and mode in ("wb", "xb", "ab")) as (folder, name):
             if mode in ("wb", "xb"):
                 return _Output(Draft(os.dup(folder), self.root.joinpath(*parts[:-1]), name), mode, autocommit)
@@ -205,10 +221,19 @@ class RecfsFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no
         try:
             if not stat.S_ISREG(os.fstat(file).st_mode):
                 raise IsADirectoryError(self._strip_protocol(path))
-            return open(file, mode)
+            return _Input(io.FileIO(file)) if mode == "rb" else open(file, mode)
         except BaseException:
             os.close(file)
             raise
+
+
+class _Input(io.BufferedReader):
+    """A file that is read, and knows its size: fsspec asks for it where parts of files are read."""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return os.fstat(self.fileno()).st_size
 
 
 def _info(name: str, found: os.stat_result) -> dict[str, Any]:

@@ -291,3 +291,43 @@ def test_no_descriptor_is_left(fs: RecfsFileSystem, root: Path) -> None:
     fs.rm("users", recursive=True)
     assert len(os.listdir("/proc/self/fd")) == before
     assert fs.ls("") == []
+
+
+class TestNames(Fixtures):
+    """A name that is there is no pattern."""
+
+    @pytest.mark.parametrize("name", ["*", "test?file.txt", "file[1].txt", "[a-z]*"])
+    def test_only_what_is_named_is_removed_or_moved(self, fs: RecfsFileSystem, fs_path: str, name: str) -> None:
+        others = [f"{fs_path}/{each}" for each in ("a", "test_file.txt", "file1.txt", "b", "test1file.txt")]
+        for each in (*others, f"{fs_path}/{name}"):
+            fs.pipe_file(each, b"x")
+        fs.mv(f"{fs_path}/{name}", f"{fs_path}/moved")
+        assert fs.cat_file(f"{fs_path}/moved") == b"x"
+        assert sorted(fs.ls(fs_path, detail=False)) == sorted([*others, f"{fs_path}/moved"])
+        fs.pipe_file(f"{fs_path}/{name}", b"x")
+        fs.rm(f"{fs_path}/{name}")
+        assert sorted(fs.ls(fs_path, detail=False)) == sorted([*others, f"{fs_path}/moved"])
+        fs.pipe_file(f"{fs_path}/{name}/inside/file", b"x")
+        fs.rm([f"{fs_path}/{name}", f"{fs_path}/moved"], recursive=True)
+        assert sorted(fs.ls(fs_path, detail=False)) == sorted(others)
+
+    def test_patterns_are_patterns_where_nothing_has_their_name(self, fs: RecfsFileSystem, fs_path: str) -> None:
+        for each in ("a.txt", "b.txt", "c.json"):
+            fs.pipe_file(f"{fs_path}/{each}", b"x")
+        fs.rm(f"{fs_path}/*.txt")
+        assert fs.ls(fs_path, detail=False) == [f"{fs_path}/c.json"]
+
+    def test_parts_of_files_are_read_by_their_size(self, fs: RecfsFileSystem, fs_path: str) -> None:
+        fs.pipe_file(f"{fs_path}/lines", b"one\ntwo\nthree")
+        assert fs.cat_file(f"{fs_path}/lines", start=-5) == b"three"
+        assert fs.cat_file(f"{fs_path}/lines", end=-6) == b"one\ntwo"
+        assert fs.read_block(f"{fs_path}/lines", 1, 4, delimiter=b"\n") == b"two\n"
+        assert fs.read_block(f"{fs_path}/lines", 4, None) == b"two\nthree"
+
+    @pytest.mark.parametrize("mode", ["w+b", "a+b", "x+b", "rb+"])
+    def test_a_mode_that_there_is_not_is_refused_in_a_sentence(
+        self, fs: RecfsFileSystem, fs_path: str, mode: str
+    ) -> None:
+        with pytest.raises(ValueError, match="files are opened with rb, wb, xb, ab or"):
+            fs.open(f"{fs_path}/x", mode)
+        assert fs.ls(fs_path) == []
