@@ -79,8 +79,10 @@ class Checks:
         self.settings = settings
         self._threads = trio.CapacityLimiter(1)
 
-    async def available(self) -> str | None:
-        """Why no recording can be looked into; None: it can."""
+    async def available(self, *, to_use: bool = True) -> str | None:
+        """Why no recording can be looked into; None: it can. Unless it is *to_use* at once, nothing is run for that."""
+        if not to_use:
+            return await self._runner.absent("ffprobe")
         try:
             await self._runner.program("ffprobe")
         except MediaUnavailable as error:

@@ -126,13 +126,18 @@ class Runner:
             raise MediaUnavailable(known[2])
         return known[2]
 
+    async def absent(self, name: str) -> str | None:
+        """Why there is no such program; None: there is one. Whether it can be run is known once it was (`program`)."""
+        there = await trio.to_thread.run_sync(installed, name, limiter=self._threads)
+        return _absent(name) if there is None else None
+
     def look_again(self) -> None:
         """Find out anew which programs there are, for the next run."""
         self._known.clear()
 
     async def _look(self, name: str, there: tuple[str, int, int] | None) -> Program | str:
         if there is None:
-            return f"{name} is not on the daemon's PATH: install ffmpeg"
+            return _absent(name)
         path = there[0]
         try:
             outcome = await self._caged([path, "-protocols"], -1, Limits(timeout_s=20.0), reopen=False)
@@ -253,6 +258,10 @@ def _how(code: int | None) -> Ended:
     if code == -signal.SIGXFSZ:
         return Ended.TOO_MUCH
     return Ended.CRASHED if code is None or code < 0 else Ended.FAILED
+
+
+def _absent(name: str) -> str:
+    return f"{name} is not on the daemon's PATH: install ffmpeg"
 
 
 def _told(outcome: Outcome) -> Outcome:

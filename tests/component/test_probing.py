@@ -32,11 +32,14 @@ class FakeChecks:
     def __init__(self) -> None:
         self.found: dict[bytes, Finding | Exception] = {}
         self.missing: str | None = None
+        self.asked: list[bool] = []
+        """Whether the program was to be used at once, each time it was asked for."""
         self.looks: list[tuple[Kind, bytes]] = []
         self.hold: trio.Event | None = None
         """Where set, looks wait for it."""
 
-    async def available(self) -> str | None:
+    async def available(self, *, to_use: bool = True) -> str | None:
+        self.asked.append(to_use)
         return self.missing
 
     async def look(self, kind: Kind, fd: int, size: int) -> Finding:
@@ -238,6 +241,17 @@ async def test_without_ffprobe_all_else_goes_on_and_it_is_told(tmp_path: Path) -
         it.probing.rows.queued.set()
         await it.until("a.mp4", "whole")
         assert it.probing.as_json()["missing"] is None
+
+
+async def test_no_program_is_run_before_there_is_something_to_look_into(tmp_path: Path) -> None:
+    """A start with an empty queue costs no process."""
+    async with looking(tmp_path) as it:
+        await it.write("notes.bin", b"nothing that is looked into")
+        await it.fs.drain()
+        assert True not in it.checks.asked
+        await it.write("a.mp4", b"a")
+        await it.until("a.mp4", "whole")
+        assert True in it.checks.asked
 
 
 async def test_a_program_that_goes_away_in_between_fails_no_file(tmp_path: Path) -> None:

@@ -112,7 +112,8 @@ class Probing:
     async def _step(self) -> None:
         """Go through the queue once, and wait until there may be more in it."""
         self.rows.queued = trio.Event()
-        self._missing(await self._checks.available())
+        waiting = await self._tree.catalogue.media_pending((Checker.MEDIA.value,), 0, 1)
+        self._missing(await self._checks.available(to_use=bool(waiting)))
         checkers = _TEXTS if self.missing is not None else (*_TEXTS, Checker.MEDIA.value)
         now = trio.current_time()
         after, soonest = 0, now + MISSING_S
