@@ -255,15 +255,15 @@ class Vfs:
             raise InvalidArgument(f"inode {ino} is not a symbolic link")
         return node.target
 
-    async def unlink(self, parent: int, name: bytes, caller: Caller) -> None:
-        """unlink(2). Deleting a shown file hides it in this directory."""
+    async def unlink(self, parent: int, name: bytes, caller: Caller, *, only: int | None = None) -> None:
+        """unlink(2). Deleting a shown file hides it in this directory. *only*: the inode to be removed, else Stale."""
         folder = await self.tree.directory(parent)
-        node = await self.removal.unlink(folder, name, caller)
+        node = await self.removal.unlink(folder, name, caller, only=only)
         if node is None:
             view = await self.views.find(folder, name)
             if name in folder.children:
-                return await self.unlink(parent, name, caller)  # it has come meanwhile
-            if view is None:
+                return await self.unlink(parent, name, caller, only=only)  # it has come meanwhile
+            if view is None or only not in (None, view.ino):
                 raise NotFound(f"{folder.path}/{os.fsdecode(name)} does not exist")
             may_change(folder, caller)
             may_take(folder, view, caller)
@@ -278,12 +278,13 @@ class Vfs:
     async def rename(
         self, old: int, old_name: bytes, new: int, new_name: bytes, caller: Caller,
         *, noreplace: bool = False, exchange: bool = False, only: Node | None = None,
-        over: Callable[[Node], bool] | None = None,
+        over: Callable[[Node], bool] | None = None, check: Callable[[Node], None] | None = None,
     ) -> Node | None:  # fmt: skip
         """rename(2), renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE. Returns what was replaced.
 
         *only*: what is to be renamed (not exchanged); Stale where the name is another one's by now.
         *over*: what alone may be replaced, looked at when it is; Exists where something else is there.
+        *check*: raises what is against the move (no exchange) when it is made.
         """
         if noreplace and exchange:
             raise InvalidArgument("RENAME_NOREPLACE and RENAME_EXCHANGE exclude each other")
@@ -307,7 +308,7 @@ class Vfs:
         if target.fallback is not None:
             await self.views.hidden(target)  # before it is taken, for `unhide`
         moved, replaced = await self.names.rename(
-            source, old_name, target, new_name, caller, noreplace=noreplace, only=only, over=over
+            source, old_name, target, new_name, caller, noreplace=noreplace, only=only, over=over, check=check
         )
         if (source, old_name) != (target, new_name):
             self.tree.events.renamed(moved, source, old_name)

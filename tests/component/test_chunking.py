@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import trio
 
-from recfs.errors import Busy, InvalidArgument, IsADirectory, NotFound
+from recfs.errors import Busy, InvalidArgument, InvalidPath, IsADirectory, NotFound
+from recfs.fs.attributes import Changes
 from recfs.media.runner import Ended
 
-from .build import pattern, until
+from .build import OPERATOR, pattern, until
 from .making import REC, SOURCE, VIDEO, Maker, looked_into, making
 
 SETTINGS: dict[str, Any] = {"chunks": {"threshold": 60, "length": 30}, "deriving": {"jobs": 2}}
@@ -240,3 +241,97 @@ async def test_an_exceeded_quota_fails_the_chunks_that_do_not_fit(made: Maker) -
     assert "max_files" in next(each["reason"] for each in told["chunks"] if each["reason"])
     await made.fs.answers()["quota_set"]({"user": "5", "max_files": "30"})
     assert statuses(await extracted(made)) == ["completed"] * 4
+
+
+VICTIM = "users/6/recordings/1/source_chunk_000.mp3"
+
+
+async def plant(made: Maker, job: str, target: str = f"../../../{VICTIM}") -> None:
+    """A user's symbolic link where a chunk is about to come."""
+    await made.fs.vfs.symlink(*await made.fs.folder(f"{job}/source_chunk_000.mp3"), target.encode(), OPERATOR)
+
+
+async def job_of(made: Maker) -> str:
+    """The temp job of the plan."""
+    return str((await made.work.chunking.plan(SOURCE))["job"])
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_no_chunk_is_written_through_a_link_that_is_planted_meanwhile(made: Maker, whole: bool) -> None:
+    """Nor is one where the user has put a directory of links in the place of the temp job."""
+    fs, planted = made.fs, False
+    await fs.write(VICTIM, b"somebody else's")
+    await fs.drain()
+
+    async def swap() -> None:
+        nonlocal planted
+        if planted:
+            return
+        planted = True
+        job = await job_of(made)
+        if whole:
+            await fs.rename(job, "temp/5/900")
+            await fs.mkdirs(job)
+        await plant(made, job)
+
+    made.runner.meanwhile = swap
+    told = await extracted(made)
+    await fs.drain()
+    assert await fs.read(VICTIM) == b"somebody else's"
+    assert await fs.names("users/6/recordings/1") == ["source_chunk_000.mp3"]
+    assert await fs.vfs.readlink((await fs.node(f"{told['job']}/source_chunk_000.mp3")).ino)
+    if whole:
+        assert await fs.names(told["job"]) == ["source_chunk_000.mp3"]
+        assert await fs.names("temp/5/900") == [each["name"] for each in told["chunks"]]
+        assert statuses(told) == ["completed"] * 4
+    else:
+        assert statuses(told) == ["failed"] + ["completed"] * 3
+        assert "symbolic link" in told["chunks"][0]["reason"]
+    await fs.assert_consistent()
+
+
+async def test_a_link_in_the_very_moment_of_the_rename_is_not_replaced(made: Maker) -> None:
+    fs = made.fs
+    rename = fs.vfs.rename
+
+    async def late(old: int, old_name: bytes, new: int, new_name: bytes, *rest: Any, **more: Any) -> Any:
+        if new_name == b"source_chunk_000.mp3":
+            await plant(made, await job_of(made))
+        return await rename(old, old_name, new, new_name, *rest, **more)
+
+    fs.vfs.rename = late
+    told = await extracted(made)
+    assert statuses(told) == ["failed"] + ["completed"] * 3
+    assert await fs.vfs.readlink((await fs.node(f"{told['job']}/source_chunk_000.mp3")).ino)
+    assert len(await fs.names(told["job"])) == 4, "nothing is left aside"
+
+
+async def test_a_directory_that_is_not_recfs_s_is_no_temp_job(made: Maker) -> None:
+    """It would be given to the owner of the source, whose it is not, and written to."""
+    fs = made.fs
+    made.runner.ended, made.runner.said, made.runner.code = Ended.FAILED, "invalid data\n", 1
+    job = (await extracted(made))["job"]
+    made.runner.ended = Ended.WELL
+    await fs.rename(job, "temp/5/900")
+    with pytest.raises(InvalidPath):  # the layout has no links there
+        await fs.vfs.symlink(*await fs.folder(job), b"../../users/6/recordings/1", OPERATOR)
+    folder = await fs.mkdirs(job)
+    await fs.vfs.setattr(folder.ino, Changes(uid=1006, gid=1006), OPERATOR)
+    told = await extracted(made)
+    assert statuses(told) == ["failed"] * 4
+    assert "not recfs's" in told["chunks"][0]["reason"]
+    assert (await fs.node(job)).uid == 1006
+    assert await fs.names(job) == []
+
+
+async def test_of_root_s_file_the_chunks_are_written_with_the_rights_of_the_user_whose_tree_it_is_in(
+    made: Maker,
+) -> None:
+    fs = made.fs
+    for path in ("users/5", "users/5/recordings"):
+        await fs.vfs.setattr((await fs.node(path)).ino, Changes(uid=1005, gid=1005), OPERATOR)
+    assert (await fs.node(SOURCE)).uid == 0
+    told = await extracted(made)
+    assert statuses(told) == ["completed"] * 4
+    for path in (told["job"], f"{told['job']}/source_chunk_000.mp3"):
+        assert (await fs.node(path)).uid == 1005

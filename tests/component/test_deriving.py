@@ -289,3 +289,55 @@ async def test_another_configuration_holds_from_the_next_product_on(made: Maker)
     assert [each["path"] for each in await made.ask(dry_run=True)] == [f"{REC}/audio.mp3"]
     await made.derive()
     assert (made.runner.limits.timeout_s, made.runner.limits.file_bytes) == (5.0, 2 << 20)
+
+
+async def test_no_product_lands_where_the_folder_of_products_was_renamed_to_meanwhile(made: Maker) -> None:
+    """Nor behind a link that has its place since: which directory it is is looked at when the product is renamed."""
+    fs = made.fs
+    await fs.write("users/6/recordings/1/thumbnail.png", b"somebody else's")
+    rename = fs.vfs.rename
+
+    async def late(old: int, old_name: bytes, new: int, new_name: bytes, *rest: Any, **more: Any) -> Any:
+        if old_name == new_name == b"thumbnail.png":
+            fs.vfs.rename = rename
+            await fs.rename(f"{REC}/assets", f"{REC}/other")
+            await fs.vfs.symlink(*await fs.folder(f"{REC}/assets"), b"../../../6/recordings/1", OPERATOR)
+        return await rename(old, old_name, new, new_name, *rest, **more)
+
+    fs.vfs.rename = late
+    (state,) = await made.derive()
+    assert (state["status"], await fs.names(f"{REC}/other")) == ("pending", [])
+    assert await fs.read("users/6/recordings/1/thumbnail.png") == b"somebody else's"
+    assert await fs.names("temp/5") == []
+    await fs.assert_consistent()
+
+
+async def test_what_lies_behind_a_link_is_no_product(made: Maker) -> None:
+    """The folder of products is another one's: what is there is neither recfs's, nor removed as an earlier product."""
+    fs = made.fs
+    await made.derive()
+    await fs.mkdirs("users/5/recordings/9")
+    await fs.rename(f"{REC}/assets", "users/5/recordings/9/assets")
+    await fs.vfs.symlink(*await fs.folder(f"{REC}/assets"), b"../9/assets", OPERATOR)
+    assert [each["step"] for each in await made.ask(dry_run=True)] == ["make"]
+    (state,) = await made.derive()
+    assert (state["status"], "no directory" in state["reason"]) == ("failed", True)
+    assert await fs.names("users/5/recordings/9/assets") == ["thumbnail.png"]
+
+
+async def test_only_the_file_that_was_made_is_moved_from_its_job(made: Maker) -> None:
+    """The user may rename what lies in the job, and put another file there."""
+    fs = made.fs
+    rename = fs.vfs.rename
+
+    async def late(old: int, old_name: bytes, new: int, new_name: bytes, *rest: Any, **more: Any) -> Any:
+        if old_name == new_name == b"thumbnail.png":
+            fs.vfs.rename = rename
+            job = (await fs.vfs.node(old)).path
+            await fs.rename(f"{job}/thumbnail.png", f"{job}/x")
+            await fs.write(f"{job}/thumbnail.png", b"mine")
+        return await rename(old, old_name, new, new_name, *rest, **more)
+
+    fs.vfs.rename = late
+    (state,) = await made.derive()
+    assert (state["status"], await fs.names(f"{REC}/assets")) == ("pending", [])

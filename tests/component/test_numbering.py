@@ -20,6 +20,7 @@ from recfs.core.reuse import numbering
 from recfs.core.reuse.numbering import Series, forgotten, series
 from recfs.errors import AccessDenied, InvalidArgument, NotADirectory, NotFound, QuotaExceeded
 from recfs.fs.attributes import Changes
+from recfs.fs.session import Session
 
 from .build import OPERATOR, REC, Filesystem, filesystem
 
@@ -262,3 +263,28 @@ async def test_superfluous_versions_go_when_somebody_asks_for_it(fs: Filesystem)
         with pytest.raises(InvalidArgument, match="keep"):
             await prune({"path": REC, "keep": keep})
     await fs.assert_consistent()
+
+
+async def test_a_link_that_is_exchanged_between_leads_to_one_directory_or_the_other(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name, the number and what is remembered of it are those of the directory that the path led to at first."""
+    own, other = f"{REC}/own", f"{REC}/other"
+    await fs.mkdirs(own)
+    await fs.write(f"{other}/topics_v500.json", b"")
+    await fs.vfs.symlink(*await fs.folder(f"{REC}/link"), b"own", OPERATOR)
+    listed = Session.list
+
+    async def exchanging(session: Session, *args: Any, **more: Any) -> Any:
+        monkeypatch.setattr(Session, "list", listed)
+        await fs.unlink(f"{REC}/link")
+        await fs.vfs.symlink(*await fs.folder(f"{REC}/link"), b"other", OPERATOR)
+        return await session.list(*args, **more)
+
+    monkeypatch.setattr(Session, "list", exchanging)
+    assert await ask(fs, f"{REC}/link") == "topics_v1.json"
+    assert (await fs.names(own), await fs.names(other)) == (["topics_v1.json"], ["topics_v500.json"])
+    await fs.unlink(f"{own}/topics_v1.json")
+    await fs.unlink(f"{other}/topics_v500.json")
+    assert await ask(fs, own) == "topics_v2.json"
+    assert await ask(fs, other) == "topics_v1.json", "no number was given out there"

@@ -175,10 +175,11 @@ class Namespace:
     async def rename(
         self, old: DirNode, old_name: bytes, new: DirNode, new_name: bytes, caller: Caller,
         *, noreplace: bool, only: Node | None = None, over: Callable[[Node], bool] | None = None,
+        check: Callable[[Node], None] | None = None,
     ) -> tuple[Node, Node | None]:  # fmt: skip
         """rename(2) and RENAME_NOREPLACE. Returns (moved node, replaced node). Stale where it would not be *only*.
 
-        *over*: what alone may be replaced; Exists where something else is there.
+        *over*: what alone may be replaced; Exists where something else is there. *check*: raises what is against it.
         """
         while True:
             node = await self._tree.child(old, old_name)
@@ -196,6 +197,8 @@ class Namespace:
             raise Stale(f"{old.path}/{os.fsdecode(old_name)} is another one by now")
         if node is None or node.unlinked:
             raise NotFound(f"{old.path}/{os.fsdecode(old_name)} does not exist")
+        if check is not None:
+            check(node)
         may_take(old, node, caller, new)
         may_add(new, caller)
         if target is not None and target.unlinked:

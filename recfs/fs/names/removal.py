@@ -54,8 +54,8 @@ class Removal:
         self._behind = tree.behind
         self._versions = versions
 
-    async def unlink(self, folder: DirNode, name: bytes, caller: Caller) -> Node | None:
-        """Remove a file or symlink; None when only a shown one can be meant."""
+    async def unlink(self, folder: DirNode, name: bytes, caller: Caller, *, only: int | None = None) -> Node | None:
+        """Remove a file or symlink; None when only a shown one can be meant. Stale where it would not be *only*."""
         node = await self._tree.child(folder, name)
         while node is not None and await self.prepare(node):
             node = await self._tree.child(folder, name)
@@ -65,6 +65,8 @@ class Removal:
         if isinstance(node, DirNode):
             raise IsADirectory(f"{node.path} is a directory")
         assert isinstance(node, (FileNode, LinkNode))
+        if only not in (None, node.ino):
+            raise Stale(f"{node.path} is another one by now")
         may_take(folder, node, caller)
         self.drop(node)
         return node

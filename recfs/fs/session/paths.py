@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from recfs.core.layout import NAME_MAX_BYTES, PATH_MAX_BYTES
 from recfs.core.permissions import SEARCH, allows, may_follow
-from recfs.errors import AccessDenied, InvalidPath, NameTooLong, NotADirectory, NotFound, OtherDevice
+from recfs.errors import AccessDenied, InvalidPath, NameTooLong, NotADirectory, NotFound, OtherDevice, Stale
 from recfs.state.nodes import DirNode, LinkNode
 
 if TYPE_CHECKING:
@@ -22,6 +22,23 @@ if TYPE_CHECKING:
 
 MAX_LINKS = 40
 """As path_resolution(7)."""
+
+
+class At(NamedTuple):
+    """A name in a directory that was found before, as openat(2) takes it with O_NOFOLLOW.
+
+    It means that directory, whatever its path leads to by now, and what has the name in it, never what a symbolic link
+    there leads to: for whoever writes for somebody else, who may plant links and rename directories meanwhile.
+    """
+
+    folder: int
+    """Inode number."""
+    name: bytes = b""
+    """Empty: the directory itself."""
+
+
+Where = str | bytes | At
+"""A path from the mount's root, or a name in a directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +64,27 @@ class Place:
         return self.seen
 
 
-async def find(vfs: Vfs, path: str | bytes, who: Identity, *, follow: bool = True) -> Place:
-    """Walk a path from the mount's root. *follow*: also a symbolic link at its end.
+async def find(vfs: Vfs, path: Where, who: Identity, *, follow: bool = True) -> Place:
+    """Walk a path from the mount's root. *follow*: also a symbolic link at its end; `At` raises InvalidPath for one.
 
     Raises NotFound (a directory on the way is not there), NotADirectory, AccessDenied, NameTooLong, InvalidPath
     (too many links, a NUL, no bytes for a character) or OtherDevice (a link leads out of the mount).
     """
+    if isinstance(path, At):
+        place = await _at(vfs, path, who)
+        if follow and isinstance(place.seen, LinkNode):
+            raise InvalidPath(f"{place.path}: a symbolic link, and none is followed there")
+        return place
     return await _walk(vfs, _raw(path), who, follow=follow)
 
 
-async def find_name(vfs: Vfs, path: str | bytes, who: Identity) -> Place:
+async def find_name(vfs: Vfs, path: Where, who: Identity) -> Place:
     """Walk to a name that is to come or to go: what is there is not followed, and need not be a directory.
 
     A `/` after it is told of alone: what mkdir(2), unlink(2) and rename(2) make of that differs. Raises like `find`.
     """
+    if isinstance(path, At):
+        return await _at(vfs, path, who)
     raw = _raw(path)
     name = raw.rstrip(b"/")
     return replace(await _walk(vfs, name, who, follow=False), slashed=name != raw)
@@ -76,6 +100,21 @@ def _raw(path: str | bytes) -> bytes:
     if len(raw) > PATH_MAX_BYTES:
         raise NameTooLong(f"a path of {len(raw)} bytes; at most {PATH_MAX_BYTES} are allowed")
     return raw
+
+
+async def _at(vfs: Vfs, at: At, who: Identity) -> Place:
+    folder = await vfs.tree.directory(at.folder)
+    if folder.unlinked:
+        raise Stale(f"{folder.path} was removed")
+    if not at.name:
+        return Place(folder, b"", folder)
+    if at.name in (b".", b"..") or b"/" in at.name or b"\0" in at.name:
+        raise InvalidPath(f"{os.fsdecode(at.name)!r} is no name in a directory")
+    if not allows(folder, who, SEARCH, is_dir=True):
+        raise AccessDenied(f"{folder.path or '/'}: not for user {who.uid}")
+    if len(at.name) > NAME_MAX_BYTES:
+        raise NameTooLong(f"{os.fsdecode(at.name[:40])}…")
+    return Place(folder, at.name, await vfs.lookup(folder.ino, at.name))
 
 
 async def _walk(vfs: Vfs, raw: bytes, who: Identity, *, follow: bool) -> Place:

@@ -41,7 +41,7 @@ from recfs.errors import (
 )
 from recfs.fs.caller import Caller, may_add, may_take
 from recfs.fs.fallback_entries import FallbackEntry
-from recfs.fs.session.paths import Place, find, find_name
+from recfs.fs.session.paths import At, Place, Where, find, find_name
 from recfs.fs.session.stats import Entry, Stat, is_committed, stat_of
 from recfs.fs.session.streams import Reader, Writer
 from recfs.state.nodes import DirNode, FileNode, LinkNode, Node
@@ -84,11 +84,11 @@ class Session:
 
     # --- looking -------------------------------------------------------------------------------------------------
 
-    async def stat(self, path: str | bytes, *, follow_link: bool = True) -> Stat:
+    async def stat(self, path: Where, *, follow_link: bool = True) -> Stat:
         """Attributes (stat(2); lstat(2) without *follow_link*). Raises FsError."""
         return stat_of(self._vfs.tree, (await self._find(path, follow_link=follow_link)).found(), self.who)
 
-    async def list(self, path: str | bytes, after: int = 0, limit: int = 1000) -> list[Entry]:
+    async def list(self, path: Where, after: int = 0, limit: int = 1000) -> list[Entry]:
         """Up to *limit* entries in order of inode number, beyond *after*; none at the end.
 
         The next ones come after the last one's `stat.ino`: what is added or removed meanwhile shows none twice and
@@ -114,12 +114,12 @@ class Session:
             listings.release(number)
         return found
 
-    async def readlink(self, path: str | bytes) -> bytes:
+    async def readlink(self, path: Where) -> bytes:
         """readlink(2)."""
         return await self._vfs.readlink((await self._find(path, follow_link=False)).found().ino)
 
     @contextlib.asynccontextmanager
-    async def reader(self, path: str | bytes, *, committed: bool = False) -> AsyncIterator[Reader]:
+    async def reader(self, path: Where, *, committed: bool = False) -> AsyncIterator[Reader]:
         """Open a file for reading.
 
         *committed*: only bytes that recfs vouches for, from the first to the last: by their checksum; of a file in S3
@@ -146,13 +146,13 @@ class Session:
     # --- changing ------------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def writer(self, path: str | bytes, *, mode: int = 0o666, exclusive: bool = False) -> AsyncIterator[Writer]:
+    async def writer(self, path: Where, *, mode: int = 0o666, exclusive: bool = False) -> AsyncIterator[Writer]:
         """Write a file that comes to its name when it is whole, in place of what is there, or not at all.
 
         Until the block ends it lies beside that under a temporary name; when the block raises, it is removed. With
         *exclusive* nothing is replaced: Exists. What replaces a file is a new one: of the mode that is asked for here,
         this identity's, and without the other's attributes. Raises FsError; Stale where something else has come to the
-        temporary name.
+        temporary name; with `At` InvalidPath or Exists where a symbolic link has the name.
         """
         place = await self._new(path, replaces=not exclusive, follow_link=not exclusive)
         if place.slashed or isinstance(place.seen, DirNode):
@@ -162,6 +162,7 @@ class Session:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         number, node = await self._vfs.create(aside.folder.ino, name, mode & ~self.who.umask, flags, self._caller)
         file = Writer(self._vfs, number)
+        over = _is_no_link if isinstance(path, At) else None
         try:
             try:
                 yield file
@@ -173,7 +174,7 @@ class Session:
             place = await self._new(path, replaces=not exclusive, follow_link=not exclusive)  # it may be another by now
             replaced = await self._vfs.rename(
                 node.parent.ino, node.name, place.folder.ino, place.name, self._caller,
-                noreplace=exclusive, only=node,
+                noreplace=exclusive, only=node, over=over,
             )  # fmt: skip
         except BaseException:
             with trio.CancelScope(shield=True), contextlib.suppress(RecfsError):
@@ -185,7 +186,7 @@ class Session:
             self._forget(aside)
         await self._flush(place, replaced=replaced)
 
-    async def create(self, path: str | bytes, mode: int = 0o666) -> None:
+    async def create(self, path: Where, mode: int = 0o666) -> None:
         """Make an empty file (open(2) with O_CREAT and O_EXCL): Exists where anything has the name."""
         place = await self._new(path, replaces=False)
         if place.slashed:
@@ -198,13 +199,14 @@ class Session:
             await self._vfs.files.release(number)
         await self._flush(place)
 
-    async def mkdir(self, path: str | bytes, mode: int = 0o777) -> None:
-        """mkdir(2)."""
+    async def mkdir(self, path: Where, mode: int = 0o777) -> int:
+        """mkdir(2); the inode number of what was made, whoever has given its name to something else since."""
         place = await self._new(path, replaces=False)
-        await self._vfs.mkdir(place.folder.ino, place.name, mode & ~self.who.umask, self._caller)
+        made = await self._vfs.mkdir(place.folder.ino, place.name, mode & ~self.who.umask, self._caller)
         await self._flush(place)
+        return made.ino
 
-    async def symlink(self, target: bytes, path: str | bytes) -> None:
+    async def symlink(self, target: bytes, path: Where) -> None:
         """symlink(2)."""
         place = await self._new(path, replaces=False)
         if place.slashed:
@@ -212,22 +214,27 @@ class Session:
         await self._vfs.symlink(place.folder.ino, place.name, target, self._caller)
         await self._flush(place)
 
-    async def remove(self, path: str | bytes) -> None:
-        """unlink(2) of a file or link, rmdir(2) of a directory."""
+    async def remove(self, path: Where, *, only: int | None = None) -> None:
+        """unlink(2) of a file or link, rmdir(2) of a directory. *only*: that file alone, by inode number; or Stale."""
         place = await self._leaving(path)
         seen = place.found()
-        remove = self._vfs.rmdir if isinstance(seen, DirNode) else self._vfs.unlink
-        await remove(place.folder.ino, place.name, self._caller)
+        if isinstance(seen, DirNode):
+            if only is not None:
+                raise IsADirectory(f"{place.path} is a directory")
+            await self._vfs.rmdir(place.folder.ino, place.name, self._caller)
+        else:
+            await self._vfs.unlink(place.folder.ino, place.name, self._caller, only=only)
         await self._flush(place, gone=seen.ino)
 
     async def rename(
-        self, old: str | bytes, new: str | bytes, *, noreplace: bool = False, exchange: bool = False,
-        over: Collection[tuple[int, bytes]] | None = None,
+        self, old: Where, new: Where, *, noreplace: bool = False, exchange: bool = False,
+        over: Collection[tuple[int, bytes]] | None = None, check: Callable[[Node], None] | None = None,
     ) -> None:  # fmt: skip
         """rename(2), renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE.
 
         *over*: what alone may be replaced, as inode numbers and checksums of committed files; Exists where something
-        else is there when it comes to that.
+        else is there when it comes to that. *check*: raises what is against it (not of an exchange), asked of what is
+        moved when it is, with nothing in between.
         """
         source = await self._leaving(old)
         target = await (self._leaving(new) if exchange else self._new(new, replaces=not noreplace))
@@ -237,6 +244,7 @@ class Session:
             replaced = await self._vfs.rename(
                 source.folder.ino, source.name, target.folder.ino, target.name, self._caller,
                 noreplace=noreplace, exchange=exchange, over=None if over is None else lambda node: _is_one(node, over),
+                check=check,
             )  # fmt: skip
         except BaseException:  # one that was cancelled may be done
             self._forget(target, replaced=target.seen)
@@ -245,7 +253,7 @@ class Session:
             self._forget(source)
         await self._flush(target, replaced=replaced)
 
-    async def change(self, path: str | bytes, changes: Changes, *, follow_link: bool = True) -> Stat:
+    async def change(self, path: Where, changes: Changes, *, follow_link: bool = True) -> Stat:
         """chmod(2), chown(2), truncate(2), utimensat(2), in one.
 
         Raises FsError: InvalidArgument or FileTooLarge for what no caller of the kernel could ask for, NotSupported for
@@ -272,10 +280,10 @@ class Session:
 
     # --- who may -------------------------------------------------------------------------------------------------
 
-    async def _find(self, path: str | bytes, *, follow_link: bool = True) -> Place:
+    async def _find(self, path: Where, *, follow_link: bool = True) -> Place:
         return await find(self._vfs, path, self.who, follow=follow_link)
 
-    async def _new(self, path: str | bytes, *, replaces: bool, follow_link: bool = False) -> Place:
+    async def _new(self, path: Where, *, replaces: bool, follow_link: bool = False) -> Place:
         """Where a name is to come."""
         place = await (find if follow_link else find_name)(self._vfs, path, self.who)
         if not place.name:
@@ -288,11 +296,12 @@ class Session:
         may_take(place.folder, place.seen, self._caller)
         return place
 
-    async def _leaving(self, path: str | bytes) -> Place:
+    async def _leaving(self, path: Where) -> Place:
         """A name that is to go."""
         place = await find_name(self._vfs, path, self.who)
         if not place.name:
-            raise InvalidPath(f"{os.fsdecode(os.fsencode(path))!r} names no entry that could go")
+            shown = place.path if isinstance(path, At) else os.fsdecode(os.fsencode(path))
+            raise InvalidPath(f"{shown!r} names no entry that could go")
         seen = place.found()
         may_take(place.folder, seen, self._caller)
         if place.slashed and not isinstance(seen, DirNode):
@@ -306,7 +315,8 @@ class Session:
     # --- telling the kernel --------------------------------------------------------------------------------------
 
     def _forget(self, place: Place, gone: int = 0, replaced: Node | FallbackEntry | None = None) -> None:
-        self._kernel.forget_entry(place.folder.ino, place.name, gone)
+        if place.name:
+            self._kernel.forget_entry(place.folder.ino, place.name, gone)
         self._kernel.forget_inode(place.folder.ino)  # its times, and the names that it has kept
         if isinstance(replaced, Node) and replaced.unlinked:
             self._kernel.forget_inode(replaced.ino)  # who has it open is to see that it has no name any more
@@ -315,6 +325,10 @@ class Session:
         self._forget(place, gone, replaced)
         with trio.move_on_after(KERNEL_FLUSH_S):
             await self._kernel.flush()
+
+
+def _is_no_link(node: Node) -> bool:
+    return not isinstance(node, LinkNode)
 
 
 def _is_one(node: Node, files: Collection[tuple[int, bytes]]) -> bool:

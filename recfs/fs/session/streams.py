@@ -53,6 +53,8 @@ class Writer:
     def __init__(self, vfs: Vfs, number: int) -> None:
         self._files = vfs.files
         self._number = number
+        self.ino = vfs.files.handles[number].node.ino
+        """Of the file, whoever has its name later."""
         self.size_bytes = 0
         """Written so far, one after another."""
         self._failed: BaseException | None = None

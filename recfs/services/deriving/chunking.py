@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from recfs.fs.vfs import Vfs
     from recfs.ports.derived import DerivedBooks
     from recfs.services.deriving.looking import Looking
-    from recfs.services.deriving.placing import Placing
+    from recfs.services.deriving.placing import Job, Placing
     from recfs.services.deriving.programs import Programs
     from recfs.services.deriving.sources import Sources
     from recfs.stores.rooms import Rooms
@@ -193,11 +193,12 @@ class Chunking:
         left = [each for each in plan.chunks if not await self._is_there(plan, each)]
         try:
             async with self._sources.open(node, plan.sha256) as source:
-                await self._placing.open_job(plan.job, session)
+                job = await self._placing.open_job(plan.job, session)
+                self._placing.keep_job(job)
                 limiter = trio.CapacityLimiter(self._jobs)
                 async with trio.open_nursery() as nursery:
                     for chunk in left:
-                        nursery.start_soon(self._one, plan, chunk, node, session, source.fd, limiter)
+                        nursery.start_soon(self._one, plan, job, chunk, node, session, source.fd, limiter)
                 source.check()
         except* (Gone, Changed, Waits, Unmade) as group:
             await self._failed(plan, left, group.exceptions[0])
@@ -220,7 +221,7 @@ class Chunking:
         return node is not None and not node.unlinked and node.sha256 == chunk.sha256 and is_committed(node)
 
     async def _one(
-        self, plan: ChunkPlan, chunk: Chunk, node: FileNode, session: Session, source: int,
+        self, plan: ChunkPlan, job: Job, chunk: Chunk, node: FileNode, session: Session, source: int,
         limiter: trio.CapacityLimiter,
     ) -> None:  # fmt: skip
         async with limiter:
@@ -228,7 +229,7 @@ class Chunking:
             await self._books.keep_chunk(plan.source, chunk)
             self._tell()
             try:
-                done = await self._extracted(plan, chunk, node, session, source)
+                done = await self._extracted(plan, job, chunk, node, session, source)
             except Exception as error:
                 if not is_expected(error):
                     raise
@@ -236,7 +237,9 @@ class Chunking:
             await self._books.keep_chunk(plan.source, done)
             self._tell()
 
-    async def _extracted(self, plan: ChunkPlan, chunk: Chunk, node: FileNode, session: Session, source: int) -> Chunk:
+    async def _extracted(
+        self, plan: ChunkPlan, job: Job, chunk: Chunk, node: FileNode, session: Session, source: int
+    ) -> Chunk:
         form = ChunkOptions.parsed(plan.options).format
         with self._rooms.room(self._programs.identity) as room:
             await self._programs.write(source, chunk_recipe(chunk.start_ms, chunk.duration_ms, form), room)
@@ -244,8 +247,7 @@ class Chunking:
             if not made.is_file() or made.is_symlink() or not made.stat().st_size:
                 raise Unmade("ffmpeg made nothing of it")
             size = made.stat().st_size
-            path = f"{plan.job}/{chunk.name}"
-            written = await self._placing.put(session, path, made, node.mode & 0o666, replaces=True)
+            written = await self._placing.put(session, job, chunk.name, made, node.mode & 0o666, replaces=True)
         return chunk._replace(status=Status.COMPLETED, ino=written.ino, size_bytes=size, sha256=written.sha256)
 
 

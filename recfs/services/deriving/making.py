@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from recfs.fs.session import Session
     from recfs.ports.derived import DerivedBooks
     from recfs.services.deriving.looking import Looking
-    from recfs.services.deriving.placing import Placing
+    from recfs.services.deriving.placing import Job, Placing
     from recfs.services.deriving.programs import Programs
     from recfs.services.deriving.sources import Sources
     from recfs.state.nodes import FileNode
@@ -93,13 +93,13 @@ class Making:
         await self._books.keep_derived(record)
         try:
             may_grow(folder)
-            record = await self._staged(record, rule, node)
+            record, job = await self._staged(record, rule, node)
             await self._books.keep_derived(record)
-            return await self._placed(record)
+            return await self._placed(record, job)
         finally:
             await self._placing.drop_job(record.job)  # where the daemon stops, the next start does it
 
-    async def _staged(self, record: Derived, rule: DeriveRule, node: FileNode) -> Derived:
+    async def _staged(self, record: Derived, rule: DeriveRule, node: FileNode) -> tuple[Derived, Job]:
         facts = await self._looking.known(node, record.sha256)
         async with self._sources.open(node, record.sha256) as source:
             if facts is None:
@@ -114,21 +114,21 @@ class Making:
                 finally:
                     del self._rooms_of[key]
                 source.check()
-                files = await self._copied(record, rule, node, facts, room)
+                job, files = await self._copied(record, rule, node, facts, room)
             source.check()
-        return record._replace(staged=files)
+        return record._replace(staged=files), job
 
     async def _copied(
         self, record: Derived, rule: DeriveRule, node: FileNode, facts: Facts, room: Path
-    ) -> tuple[Made, ...]:
+    ) -> tuple[Job, tuple[Made, ...]]:
         session, mode = self._placing.session(node.parent), node.mode & 0o666
-        await self._placing.open_job(record.job, session)
+        job = await self._placing.open_job(record.job, session)
         product, name = rule.product, principal(rule.product)
         first = os.path.basename(name)
         if product not in (Product.SPRITE, Product.HLS):
-            made = await self._placing.put(session, f"{record.job}/{first}", _required(room / PRINCIPAL), mode)
-            return (made._replace(name=name),)
-        media = await self._placing.put(session, f"{record.job}/media", _required(room / MEDIA), mode)
+            made = await self._placing.put(session, job, first, _required(room / PRINCIPAL), mode)
+            return job, (made._replace(name=name),)
+        media = await self._placing.put(session, job, "media", _required(room / MEDIA), mode)
         called = companion(product, media.sha256)
         assert called is not None
         beside = os.path.basename(called)
@@ -136,16 +136,16 @@ class Making:
             text = scrubbing(grid(facts, rule.wide), facts.duration_ms, beside)
         else:
             text = _playlist(_required(room / PRINCIPAL), beside)
-        made = await self._placing.put(session, f"{record.job}/{first}", text.encode("utf-8"), mode)
-        return (media._replace(name=called), made._replace(name=name))
+        made = await self._placing.put(session, job, first, text.encode("utf-8"), mode)
+        return job, (media._replace(name=called), made._replace(name=name))
 
-    async def _placed(self, record: Derived) -> Derived:
+    async def _placed(self, record: Derived, job: Job) -> Derived:
         folder, _ = await self.place_of(record)
         session = self._placing.session(folder)
         ours = (*record.files, *record.staged)
         for made in record.staged:
             lies = "media" if made is not record.staged[-1] else os.path.basename(made.name)
-            await self._placing.move(session, record.job, made._replace(name=lies), folder, made.name, ours)
+            await self._placing.move(session, job, made._replace(name=lies), folder, made.name, ours)
         return await self.finished(record, folder, session)
 
     async def finished(self, record: Derived, folder: DirNode, session: Session) -> Derived:

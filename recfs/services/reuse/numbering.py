@@ -3,6 +3,7 @@
 A number is one more than the highest there is in the directory, and than the last that was given out there: that is
 kept with the directory, so a number is not given out again when its file was removed, and follows the directory through
 renames, the trash and backups of the catalogue. The name is taken with O_EXCL, as programs on the mount take theirs.
+The path is walked once: all is done in the directory that it led to, whatever the links on it lead to meanwhile.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import trio
 from recfs.core.model import Kind
 from recfs.core.reuse.numbering import forgotten, last_given
 from recfs.errors import Exists, NotADirectory, TryAgain
+from recfs.fs.session import At
 
 if TYPE_CHECKING:
     from recfs.core.reuse.numbering import Series
@@ -48,30 +50,28 @@ class Numbering:
             lock = self._locks[stat.ino] = trio.Lock()
         async with lock:
             for _ in range(TRIES):
-                made = await self._make(session, folder, stat.ino, which, mode)
+                made = await self._make(session, stat.ino, which, mode)
                 if made is not None:
                     return made
         raise TryAgain(f"{folder}: others have taken each number of {os.fsdecode(which.name(0))} first")
 
-    async def _make(
-        self, session: Session, folder: str, ino: int, which: Series, mode: int
-    ) -> tuple[str, int] | None:  # fmt: skip
+    async def _make(self, session: Session, ino: int, which: Series, mode: int) -> tuple[str, int] | None:
         number = 1 + max(
-            await self._highest(session, folder, which),
+            await self._highest(session, ino, which),
             last_given(await self._tree.xattrs(await self._tree.directory(ino)), which),
         )
-        name = os.fsdecode(which.name(number))
+        name = which.name(number)
         try:
-            await session.create(f"{folder}/{name}", mode)
+            await session.create(At(ino, name), mode)
         except Exists:
             return None
         await self._given(ino, which, number)
         await self._tree.behind.durable()
-        return name, number
+        return os.fsdecode(name), number
 
-    async def _highest(self, session: Session, folder: str, which: Series) -> int:
+    async def _highest(self, session: Session, ino: int, which: Series) -> int:
         found, after = 0, 0
-        while entries := await session.list(folder, after, PAGE):
+        while entries := await session.list(At(ino), after, PAGE):
             after = entries[-1].stat.ino
             found = max(found, *(which.number(each.name) or 0 for each in entries))
         return found
