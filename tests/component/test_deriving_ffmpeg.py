@@ -16,7 +16,9 @@ import pytest
 import trio
 
 from recfs import derivation
-from recfs.core.media.derived import Product
+from recfs.core.media.derived import DeriveRule, Product
+from recfs.core.media.facts import Facts
+from recfs.core.media.recipes import recipe
 
 from .build import Filesystem
 from .making import REC, SOURCE
@@ -130,3 +132,15 @@ async def test_what_is_no_media_fails_with_what_is_wrong_with_it(nursery: trio.N
     assert told["reason"] == "the source is broken: it cannot be read as audio or video"
     assert not await fs.exists(f"{REC}/assets")
     await fs.stop()
+
+
+@pytest.mark.parametrize(("width", "size"), [(33, (32, 18)), (640, (64, 36))])
+def test_a_stream_has_an_even_size_and_no_cover_picture(tmp_path: Path, width: int, size: tuple[int, int]) -> None:
+    """Of a source of 65x37 pixels: H.264 of 4:2:0 has even ones."""
+    command = ["ffmpeg", "-nostdin", "-v", "error"]
+    made = ["-f", "lavfi", "-i", "testsrc=duration=1:size=65x37:rate=5", "-pix_fmt", "yuv444p", "-c:v", "ffv1"]
+    subprocess.run([*command, *made, "source.mkv"], check=True, timeout=60, cwd=tmp_path)
+    told = recipe(DeriveRule("hls", width=width), Facts("matroska", "video/x-matroska", 1.0, video_codec="ffv1"))
+    subprocess.run([*command, *told.before, "-i", "source.mkv", *told.after], check=True, timeout=60, cwd=tmp_path)
+    (stream,) = looked_at(tmp_path / "media")["streams"]
+    assert (stream["width"], stream["height"]) == size

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recfs.core.media.chunks import ChunkOptions, chunks, cuts, is_long, silences_in
+from recfs.core.media.chunks import MAX_SILENCES, ChunkOptions, chunks, cuts, is_long, silences_in
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,44 @@ def test_a_cut_goes_to_the_middle_of_a_silence_near_by_and_the_next_is_counted_f
     silences = [(290_000, 294_000), (280_000, 281_000), (640_000, 650_000)]
     assert cuts(900_000, 300_000, silences) == [292_000, 592_000, 892_000, 900_000]
     assert cuts(900_000, 300_000, [(318_000, 322_000)]) == [320_000, 620_000, 900_000]
+
+
+class Counted(int):
+    """A number that counts what is done with it: comparisons, and how far it is from others."""
+
+    done = 0
+
+    def __add__(self, other: int) -> Counted:
+        return Counted(int(self) + other)
+
+    def __floordiv__(self, other: int) -> Counted:
+        return Counted(int(self) // other)
+
+    def __lt__(self, other: int) -> bool:
+        Counted.done += 1
+        return int(self) < other
+
+    def __sub__(self, other: int) -> int:
+        Counted.done += 1
+        return int(self) - other
+
+
+def test_what_is_done_does_not_grow_with_silences_times_chunks() -> None:
+    silences = [(Counted(at), Counted(at + 300)) for at in range(0, 2_000_000, 500)]
+    Counted.done = 0
+    found = cuts(2_000_000, 2000, silences)
+    assert len(found) > 900
+    assert Counted.done < 2 * 12 * (len(silences) + len(found)), "n log n, where all for each would be four million"
+
+
+def test_too_many_silences_and_too_many_chunks_at_silences_are_refused() -> None:
+    text = "".join(f"silence_start={at}\nsilence_end={at}.5\n" for at in range(MAX_SILENCES + 1))
+    assert len(silences_in(text[: text.rindex("silence_start")], 10**9)) == MAX_SILENCES
+    with pytest.raises(ValueError, match="more than 50,000 silences: cut it without them"):
+        silences_in(text + "silence_start=9", 10**9)
+    early = [(at - 50, at + 50) for at in range(905, 9_990_000, 905)]  # each cut a tenth early makes more of them
+    with pytest.raises(ValueError, match="more than 10,000 chunks"):
+        chunks("a", 9_990_000, ChunkOptions(1.0, silences=True), early)
 
 
 def test_chunks_are_numbered_from_nothing_and_named_in_order() -> None:

@@ -173,3 +173,9 @@ def test_a_playlist_names_its_file_and_nothing_else_passes_for_one() -> None:
     for broken in ("", "media\n", "#EXTM3U\n#EXT-X-ENDLIST\n", "#EXTM3U\nmedia\n"):
         with pytest.raises(ValueError, match="no playlist"):
             playlist(broken, "hls-1.ts")
+
+
+@pytest.mark.parametrize("make", ["thumbnail", "sprite", "hls"])
+def test_a_cover_picture_is_no_video(make: str) -> None:
+    after = recipe(DeriveRule(make), Facts("mp4", "video/mp4", 9.0, video_codec="h264")).after
+    assert after[after.index("-map") + 1] == "0:V:0"  # ffmpeg(1): "V" takes no attached pictures and covers

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -20,6 +21,8 @@ SHORTEST_S: Final = 1.0
 SILENCE_NOISE_DB: Final = -35
 SILENCE_S: Final = 0.3
 """What is quieter for so long is a silence, in which may be cut."""
+MAX_SILENCES: Final = 50_000
+"""A pause every two seconds makes 43,200 in a day; what has more is no speech, and is not cut at silences."""
 _SILENCE = re.compile(r"silence_(start|end)=(-?[0-9]+(?:\.[0-9]+)?)")
 
 
@@ -101,11 +104,14 @@ Silence = tuple[int, int]
 def silences_in(text: str, duration_ms: int) -> list[Silence]:
     """Read what ffmpeg's filters silencedetect and ametadata wrote (ffmpeg-filters(1)): in order, within the audio.
 
-    One that has not ended at the end of the audio ends there.
+    One that has not ended at the end of the audio ends there. Raises ValueError for more than `MAX_SILENCES`.
     """
     found: list[Silence] = []
     start: int | None = None
-    for kind, seconds in _SILENCE.findall(text):
+    for each in _SILENCE.finditer(text):  # one at a time: a thread that does this lets others run in between
+        kind, seconds = each.groups()
+        if len(found) >= MAX_SILENCES:
+            raise ValueError(f"it has more than {MAX_SILENCES:,} silences: cut it without them")
         at = min(max(0, round(float(seconds) * 1000)), duration_ms)
         if kind == "start":
             start = at
@@ -114,7 +120,7 @@ def silences_in(text: str, duration_ms: int) -> list[Silence]:
             start = None
     if start is not None:
         found.append((start, duration_ms))
-    return sorted(each for each in found if each[0] < each[1])
+    return sorted(silence for silence in found if silence[0] < silence[1])
 
 
 def cuts(duration_ms: int, length_ms: int, silences: Sequence[Silence] = ()) -> list[int]:
@@ -126,11 +132,16 @@ def cuts(duration_ms: int, length_ms: int, silences: Sequence[Silence] = ()) -> 
     middles = sorted((start + end) // 2 for start, end in silences)
     reach, shortest, found, at = length_ms // 10, round(SHORTEST_S * 1000), [], 0
     while at + length_ms + shortest <= duration_ms:
-        goal = at + length_ms
-        near = [each for each in middles if abs(each - goal) <= reach and at < each <= duration_ms - shortest]
-        at = min(near, key=lambda each: (abs(each - goal), each)) if near else goal
+        at = _nearest(middles, at + length_ms, reach, duration_ms - shortest)
         found.append(at)
     return [*found, duration_ms]
+
+
+def _nearest(middles: Sequence[int], goal: int, reach: int, latest: int) -> int:
+    """Give the one (of sorted ones) that is nearest to *goal*, the earlier of two; *goal* where none is in reach."""
+    index = bisect_left(middles, goal)
+    near = [each for each in middles[max(0, index - 1) : index + 1] if abs(each - goal) <= reach and each <= latest]
+    return min(near, key=lambda each: abs(each - goal), default=goal)
 
 
 def chunks(stem: str, duration_ms: int, options: ChunkOptions, silences: Sequence[Silence] = ()) -> tuple[Chunk, ...]:
@@ -140,14 +151,21 @@ def chunks(stem: str, duration_ms: int, options: ChunkOptions, silences: Sequenc
     """
     if duration_ms <= 0:
         return ()
-    if duration_ms / (options.length_s * 1000) > MAX_CHUNKS:
-        raise ValueError(f"more than {MAX_CHUNKS:,} chunks of {options.length_s:g} s: choose longer ones")
-    ends = cuts(duration_ms, round(options.length_s * 1000), silences if options.silences else ())
+    length_ms, too_many = round(options.length_s * 1000), f"more than {MAX_CHUNKS:,} chunks of {options.length_s:g} s"
+    # At silences they may be shorter: what goes beyond by no more than that is cut first, and counted then.
+    ends = cuts(duration_ms, length_ms, silences if options.silences else ()) if fits(duration_ms, length_ms) else []
+    if not 0 < len(ends) <= MAX_CHUNKS:
+        raise ValueError(f"{too_many}: choose longer ones")
     overlap, digits = round(options.overlap_s * 1000), max(3, len(str(len(ends) - 1)))
     return tuple(
         Chunk(number, max(0, begin - overlap), end, f"{stem}_chunk_{number:0{digits}d}.{options.format}")
         for number, (begin, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True))
     )
+
+
+def fits(duration_ms: int, length_ms: int) -> bool:
+    """Whether audio of this duration is cut into `MAX_CHUNKS` of this length at most."""
+    return duration_ms <= MAX_CHUNKS * length_ms
 
 
 def is_long(duration_ms: int, threshold_s: float) -> bool:
@@ -158,6 +176,7 @@ def is_long(duration_ms: int, threshold_s: float) -> bool:
 __all__ = [
     "FORMATS",
     "MAX_CHUNKS",
+    "MAX_SILENCES",
     "SILENCE_NOISE_DB",
     "SILENCE_S",
     "Chunk",

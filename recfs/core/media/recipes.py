@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 PRINCIPAL, MEDIA = OUTPUTS = ("principal", "media")
 """What the program calls what it makes: the file that is the product, and the one that this names, if any."""
+VIDEO: Final = "0:V:0"
+"""The first stream of video that is no cover picture (ffmpeg(1), "Stream specifiers")."""
 _AUDIO: Final = (
     "-vn", "-sn", "-dn", "-map", "0:a:0", "-map_metadata", "-1", "-fflags", "+bitexact", "-flags:a", "+bitexact",
     "-ac", "1", "-ar", "16000",
@@ -84,7 +86,7 @@ def recipe(rule: DeriveRule, facts: Facts) -> Recipe:
             at_s = min(rule.at_s, facts.duration_ms / 2000)
             return Recipe(
                 ("-ss", f"{at_s:.3f}"),
-                ("-map", "0:v:0", "-frames:v", "1", "-vf", f"scale={wide}:-2", *_PNG, PRINCIPAL),
+                ("-map", VIDEO, "-frames:v", "1", "-vf", f"scale={wide}:-2", *_PNG, PRINCIPAL),
             )
         case Product.AUDIO:
             return Recipe((), (*_AUDIO, "-c:a", "libmp3lame", "-b:a", "64k", "-f", "mp3", PRINCIPAL))
@@ -99,11 +101,11 @@ def recipe(rule: DeriveRule, facts: Facts) -> Recipe:
                 f"pad={size}:(ow-iw)/2:(oh-ih)/2,tile={_SPRITE_COLUMNS}x{laid.rows}"
             )
             jpeg = ("-f", "image2pipe", "-c:v", "mjpeg", "-q:v", "4", "-pix_fmt", "yuvj420p")
-            return Recipe((), ("-map", "0:v:0", "-vf", frames, "-frames:v", "1", *jpeg, MEDIA))
+            return Recipe((), ("-map", VIDEO, "-vf", frames, "-frames:v", "1", *jpeg, MEDIA))
         case Product.HLS:
             video = (
-                "-map", "0:v:0", "-map", "0:a:0?", "-map_metadata", "-1", "-c:v", "libx264", "-preset", "veryfast",
-                "-crf", "23", "-pix_fmt", "yuv420p", "-vf", f"scale='min({wide},iw)':-2",
+                "-map", VIDEO, "-map", "0:a:0?", "-map_metadata", "-1", "-c:v", "libx264", "-preset", "veryfast",
+                "-crf", "23", "-pix_fmt", "yuv420p", "-vf", f"scale='max(2,trunc(min({wide},iw)/2)*2)':-2",
                 "-force_key_frames", f"expr:gte(t,n_forced*{SEGMENT_S})", "-c:a", "aac", "-b:a", "128k", "-ac", "2",
             )  # fmt: skip
             hls = (
