@@ -83,7 +83,7 @@ def build(
     )
     vfs.tree.events.subscribe(deriving)
     chunking = Chunking(
-        vfs, books, sources, looking, programs, rooms, placing, config.chunks.options(),
+        vfs, books, sources, looking, programs, rooms, placing, threads, config.chunks.options(),
         threshold_s=config.chunks.threshold, jobs=bounds.jobs,
     )  # fmt: skip
     return Derivation(MediaWork(deriving, chunking), programs, looking, sources)

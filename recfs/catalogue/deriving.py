@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from recfs.core.media.chunks import Chunk, ChunkPlan
+from recfs.core.media.chunks import MAX_CHUNKS, Chunk, ChunkPlan
 from recfs.core.media.derived import Derived, Made, Product, Status
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ _DERIVED: Final = ", ".join(Derived._fields)
 _KEEP: Final = f"replace into derived ({_DERIVED}) values ({', '.join('?' * len(Derived._fields))})"
 _CHUNK: Final = ", ".join(Chunk._fields)
 _KEEP_CHUNK: Final = f"replace into chunk (source, {_CHUNK}) values ({', '.join('?' * (len(Chunk._fields) + 1))})"
+PAGE: Final = 200
+"""Chunks that are read or written in one go: about a millisecond."""
+_MANY: Final = 1000
 _PLAN: Final = "source, sha256, duration_ms, options, job, at_ns"
 GONE: Final = (
     "delete from derived where folder not in (select ino from node where kind = 'dir')",
@@ -54,20 +57,37 @@ def keep(record: Derived) -> Run:
 
 
 def plan(db: sqlite3.Connection, source: int) -> ChunkPlan | None:
-    """How a file is cut."""
+    """How a file is cut, without its chunks."""
     row = db.execute(f"select {_PLAN} from chunk_plan where source = ?", (source,)).fetchone()
-    if row is None:
-        return None
-    found = db.execute(f"select {_CHUNK} from chunk where source = ? order by number", (source,))
-    return ChunkPlan._make((*row, tuple(map(_chunk, found))))
+    return ChunkPlan._make((*row, ())) if row is not None else None
 
 
-def keep_plan(plan: ChunkPlan) -> Iterator[Run]:
-    """What keeps a plan."""
-    yield "delete from chunk where source = ?", (plan.source,)
-    yield f"replace into chunk_plan ({_PLAN}) values (?, ?, ?, ?, ?, ?)", plan[:-1]
-    for chunk in plan.chunks:
-        yield keep_chunk(plan.source, chunk)
+def chunk_page(db: sqlite3.Connection, source: int, first: int) -> list[Chunk]:
+    """Its chunks from a number on, at most `PAGE`."""
+    query = f"select {_CHUNK} from chunk where source = ? and number >= ? order by number limit {PAGE}"
+    return [*map(_chunk, db.execute(query, (source, first)))]
+
+
+def keep_plan(plan: ChunkPlan) -> Iterator[list[Run]]:
+    """What keeps a plan, in transactions of `PAGE` rows at most: it is there from the last of them on."""
+    yield [("delete from chunk_plan where source = ?", (plan.source,))]
+    for first in range(0, len(plan.chunks), PAGE):
+        yield [keep_chunk(plan.source, chunk) for chunk in plan.chunks[first : first + PAGE]]
+    for first in range(len(plan.chunks), MAX_CHUNKS, _MANY):
+        yield [("delete from chunk where source = ? and number between ? and ?", (plan.source, first, first + _MANY))]
+    yield [(f"replace into chunk_plan ({_PLAN}) values (?, ?, ?, ?, ?, ?)", plan[:-1])]
+
+
+def fail_chunks(source: int, reason: str, *, done: bool) -> Iterator[list[Run]]:
+    """What has chunks have failed, in transactions of at most `_MANY` rows."""
+    text = (
+        "update chunk set status = 'failed', reason = ?, ino = 0, size_bytes = 0, sha256 = null"
+        " where source = ? and number between ? and ?"
+    )
+    if not done:
+        text += " and status <> 'completed'"
+    for first in range(0, MAX_CHUNKS, _MANY):
+        yield [(text, (reason, source, first, first + _MANY - 1))]
 
 
 def keep_chunk(source: int, chunk: Chunk) -> Run:
@@ -92,4 +112,7 @@ def _chunk(values: tuple[Any, ...]) -> Chunk:
     return chunk._replace(status=Status(chunk.status))
 
 
-__all__ = ["GONE", "LOST", "keep", "keep_chunk", "keep_plan", "not_done", "of_folder", "plan"]
+__all__ = [
+    "GONE", "LOST", "PAGE", "chunk_page", "fail_chunks", "keep", "keep_chunk", "keep_plan", "not_done", "of_folder",
+    "plan",
+]  # fmt: skip

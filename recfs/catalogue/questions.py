@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
+import trio
+
 from recfs.catalogue import deriving
 from recfs.catalogue.rows import (
     ACCOUNT,
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from recfs.core.life import Life
-    from recfs.core.media.chunks import ChunkPlan
+    from recfs.core.media.chunks import Chunk, ChunkPlan
     from recfs.core.media.derived import Derived
     from recfs.ports.rows import GarbageRow, NodeRow, ObjectRow, TrashRow
 
@@ -312,7 +314,18 @@ class Questions:
 
     async def chunk_plan(self, source: int) -> ChunkPlan | None:
         """How a file is cut."""
-        return deriving.plan(self._db, source)
+        while True:
+            found: list[Chunk] = []
+            plan = deriving.plan(self._readable(), source)
+            while plan is not None and (page := deriving.chunk_page(self._readable(), source, len(found))):
+                found += page
+                await trio.lowlevel.checkpoint()
+            if deriving.plan(self._readable(), source) == plan:  # else another has been made meanwhile
+                return plan._replace(chunks=tuple(found)) if plan is not None else None
+
+    async def chunk_head(self, source: int) -> ChunkPlan | None:
+        """The same without its chunks."""
+        return deriving.plan(self._readable(), source)
 
     async def highest_ino(self) -> int:
         """The highest inode number."""

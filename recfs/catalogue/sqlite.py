@@ -364,7 +364,19 @@ class SqliteCatalogue(Questions):
 
     async def keep_plan(self, plan: ChunkPlan) -> None:
         """As the port says."""
-        await self._write(deriving.keep_plan(plan))
+        for todo in deriving.keep_plan(plan):
+            await self._write(todo)
+            await trio.lowlevel.checkpoint()
+
+    async def keep_job(self, source: int, job: str) -> None:
+        """As the port says."""
+        await self._write([("update chunk_plan set job = ? where source = ?", (job, source))])
+
+    async def fail_chunks(self, source: int, reason: str, *, done: bool) -> None:
+        """As the port says."""
+        for todo in deriving.fail_chunks(source, reason, done=done):
+            await self._write(todo)
+            await trio.lowlevel.checkpoint()
 
     async def keep_chunk(self, source: int, chunk: Chunk) -> None:
         """As the port says."""

@@ -14,7 +14,10 @@ from recfs.core.media.derived import Derived
 
 
 class DerivedBooks(Protocol):
-    """Products, and plans of chunks. Each call is one transaction; raises IoFailure or OutOfSpace."""
+    """Products, and plans of chunks. Raises IoFailure or OutOfSpace.
+
+    Each call is one transaction, but for those of whole plans: these are read and written in pages.
+    """
 
     async def derived(self, folder: int) -> Sequence[Derived]:
         """What is kept of the products of the recording whose directory is *folder*."""
@@ -31,11 +34,23 @@ class DerivedBooks(Protocol):
     async def chunk_plan(self, source: int) -> ChunkPlan | None:
         """How a file is cut; None: nobody has planned that."""
 
+    async def chunk_head(self, source: int) -> ChunkPlan | None:
+        """The same without its chunks."""
+
     async def keep_plan(self, plan: ChunkPlan) -> None:
-        """Keep a plan and its chunks, in place of what was kept of this file."""
+        """Keep a plan and its chunks, in place of what was kept of this file: until all of it is, there is none.
+
+        No two at the same time for one file.
+        """
+
+    async def keep_job(self, source: int, job: str) -> None:
+        """Keep to which temp job the chunks of a plan are written."""
 
     async def keep_chunk(self, source: int, chunk: Chunk) -> None:
         """Keep this of one chunk of a plan that is kept."""
+
+    async def fail_chunks(self, source: int, reason: str, *, done: bool) -> None:
+        """Have the chunks of a plan have failed that are not completed; *done*: those that are, too."""
 
     async def begin_chunks_again(self) -> None:
         """Have chunks that were being written when a daemon died be pending."""

@@ -49,6 +49,8 @@ class FakeRunner:
         """Happens while ffmpeg runs."""
         self.most = self._now = 0
         """How many have run at the same time."""
+        self.sources: list[bytes] = []
+        """How the source of each ffmpeg begins."""
         self.silences = ""
         self.limits = Limits()
         """Of the last ffmpeg."""
@@ -73,11 +75,14 @@ class FakeRunner:
         if workspace_fd < 0:
             return Outcome(Ended.WELL, b"", "", 0)  # it is asked how long the source plays, and does not know
         self.runs.append([*arguments])
+        self.sources.append(os.pread(input_fd, 5, 0))
         self.limits = limits
         self._now += 1
         self.most = max(self.most, self._now)
-        await self.meanwhile()
-        self._now -= 1
+        try:
+            await self.meanwhile()
+        finally:
+            self._now -= 1
         if self.ended is Ended.WELL:
             data = b"made of " + os.pread(input_fd, 64, 0) + b" by " + " ".join(arguments[-9:]).encode()
             with_media = "media" in arguments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import pytest
 import trio
 
+from recfs.catalogue import deriving
 from recfs.errors import Busy, InvalidArgument, InvalidPath, IsADirectory, NotFound
 from recfs.fs.attributes import Changes
 from recfs.media.runner import Ended
+from recfs.services.deriving import chunking, plans
 
 from .build import OPERATOR, pattern, until
 from .making import REC, SOURCE, VIDEO, Maker, looked_into, making
@@ -61,15 +64,15 @@ async def test_the_plan_is_made_once_and_kept(made: Maker) -> None:
 
 
 async def test_another_way_to_cut_or_another_version_has_another_plan(made: Maker) -> None:
-    fs, chunking = made.fs, made.work.chunking
-    await chunking.plan(SOURCE)
-    told = await chunking.plan(SOURCE, length_s=60.0, overlap_s=5.0)
+    fs, work = made.fs, made.work.chunking
+    await work.plan(SOURCE)
+    told = await work.plan(SOURCE, length_s=60.0, overlap_s=5.0)
     assert [(each["start_s"], each["end_s"]) for each in told["chunks"]] == [(0.0, 60.0), (55.0, 100.0)]
-    assert await chunking.plan(SOURCE) == told, "as it was planned last"
+    assert await work.plan(SOURCE) == told, "as it was planned last"
     made.runner.duration_s = 70.0
     await fs.write(SOURCE, pattern(9000, 1))
     await fs.drain()
-    told = await chunking.plan(SOURCE)
+    told = await work.plan(SOURCE)
     assert [(each["start_s"], each["end_s"]) for each in told["chunks"]] == [(0.0, 60.0), (55.0, 70.0)]
 
 
@@ -163,7 +166,7 @@ async def test_a_death_half_way_is_gone_on_with(made: Maker) -> None:
 
     made.runner.meanwhile = die_later
     told = await made.work.chunking.extract(SOURCE)
-    while statuses(told).count("completed") < 3:
+    while told.get("counts", {}).get("completed", 0) < 3:
         told = await made.work.chunking.wait(told["ino"], 1.0)
     await made.die()
     made.runner.meanwhile = trio.lowlevel.checkpoint
@@ -335,3 +338,142 @@ async def test_of_root_s_file_the_chunks_are_written_with_the_rights_of_the_user
     assert statuses(told) == ["completed"] * 4
     for path in (told["job"], f"{told['job']}/source_chunk_000.mp3"):
         assert (await fs.node(path)).uid == 1005
+
+
+OTHER = "users/6/recordings/7/source.mp4"
+
+
+@pytest.mark.parametrize("what", ["source goes", "source changes", "job goes"])
+async def test_what_nobody_wants_any_more_is_ended_within_a_second(made: Maker, what: str) -> None:
+    """Programs that would run for ever, and are killed; the next one in the queue does not wait."""
+    fs, ended = made.fs, []
+
+    async def run_for_ever() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append(trio.current_time())
+
+    made.runner.meanwhile = run_for_ever
+    told = await made.work.chunking.extract(SOURCE)
+    await until(lambda: made.runner.most == 2)
+    job = (await made.work.chunking.wait(told["ino"], 0.0))["job"]
+    began = trio.current_time()
+    if what == "source goes":
+        await fs.unlink(SOURCE)
+    elif what == "source changes":
+        await fs.write(SOURCE, pattern(9000, 1))
+    else:
+        await fs.parts.vfs.trees.remove(await fs.node(job))
+    await until(lambda: len(ended) == 2)
+    assert max(ended) - began <= 1.0
+    await until(lambda: set(fs.rows("select status from chunk")) == {"failed"})
+    assert made.rooms() == []
+    if what == "job goes":
+        told = await made.work.chunking.wait(told["ino"], 0.0)
+        assert {each["reason"] for each in told["chunks"]} == {"the temp job was removed"}
+        made.runner.meanwhile = trio.lowlevel.checkpoint
+        assert statuses(await extracted(made)) == ["completed"] * 4
+
+
+async def test_owners_take_turns(made: Maker) -> None:
+    """One of them has a source of 40 chunks: the 4 of another do not wait for those."""
+    fs, order = made.fs, []
+
+    async def take_long() -> None:
+        order.append(made.runner.sources[-1])
+        await trio.sleep(5)
+
+    await fs.write(OTHER, b"other" + pattern(500))
+    await fs.drain()
+    made.runner.meanwhile = take_long
+    work = made.work.chunking
+    await work.plan(SOURCE, length_s=2.5)
+    await work.extract(SOURCE)
+    await until(lambda: len(order) == 2)
+    other = await work.extract(OTHER)
+    told = await written(made, other["ino"])
+    assert statuses(told) == ["completed"] * 4
+    assert len(order) <= 14, "each second one was the other's"
+    assert made.runner.most == 2
+
+
+async def test_more_owners_than_are_open_take_turns(made: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The turn of a file is over after a time, if others wait."""
+    monkeypatch.setattr(chunking, "TURN_S", 10.0)
+    fs = made.fs
+
+    async def take_long() -> None:
+        await trio.sleep(60)
+
+    made.runner.meanwhile = take_long
+    paths = [f"users/{user}/recordings/7/source.mp4" for user in range(10, 11 + chunking.OPEN)]
+    for path in paths:
+        await fs.write(path, path.encode())
+    await fs.drain()
+    told = [await made.work.chunking.extract(path) for path in paths]
+    firsts = []
+    while len(firsts) < len(paths):
+        for each in told:
+            if each["ino"] not in firsts and fs.rows(
+                f"select 1 from chunk where source = {each['ino']} and status = 'completed'"
+            ):
+                firsts.append(each["ino"])
+        await trio.sleep(1)
+    assert fs.rows("select count(*) from chunk where status = 'completed'")[0] <= 3 * len(paths)
+    for each in told:
+        assert statuses(await written(made, each["ino"])) == ["completed"] * 4
+
+
+async def test_what_is_told_of_many_chunks_is_bounded(made: Maker) -> None:
+    made.runner.duration_s = 1000.0
+    await made.fs.write(SOURCE, pattern(9000, 2))
+    await made.fs.drain()
+    told = await made.work.chunking.extract(SOURCE, length_s=2.0)
+    seen = 0
+    while told["writing"]:
+        told = await made.work.chunking.wait(told["ino"], 1.0)
+        if told["writing"]:
+            assert "chunks" not in told
+            assert (told["total"], sum(told["counts"].values())) == (500, 500)
+            assert len(told["changed"]) <= 100
+            seen = max(seen, len(told["changed"]))
+    assert seen == 100
+    assert statuses(told) == ["completed"] * 500
+
+
+async def test_what_has_too_many_silences_is_not_cut_at_them(made: Maker) -> None:
+    made.runner.silences = "".join(f"silence_start={at}\nsilence_end={at}.4\n" for at in range(50_001))
+    with pytest.raises(InvalidArgument, match="more than 50,000 silences"):
+        await made.work.chunking.plan(SOURCE, silences=True)
+    made.runner.silences = "x" * (plans.SILENCES_BYTES + 1)
+    with pytest.raises(InvalidArgument, match="too many silences"):
+        await made.work.chunking.plan(SOURCE, silences=True)
+    assert made.rooms() == []
+
+
+async def test_long_plans_are_made_and_told_of_in_threads(made: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And read and written in pages, between which others have their turn."""
+    main, seen = threading.get_ident(), []
+    for name in ("planned", "as_json"):
+        real = getattr(chunking, name)
+
+        def spy(*values: Any, real: Any = real, **more: Any) -> Any:
+            seen.append(threading.get_ident() != main)
+            return real(*values, **more)
+
+        monkeypatch.setattr(chunking, name, spy)
+    pages = []
+    real_page = deriving.chunk_page
+    monkeypatch.setattr(deriving, "chunk_page", lambda *values: pages.append(real_page(*values)) or pages[-1])
+    made.runner.duration_s = 2000.0
+    await made.fs.write(SOURCE, pattern(9000, 2))
+    await made.fs.drain()
+    await made.work.chunking.plan(SOURCE, length_s=2.0)
+    told = await made.work.chunking.plan(SOURCE)
+    assert told["total"] == 1000
+    assert seen == [True] * 3
+    assert max(map(len, pages)) == deriving.PAGE
+    assert [each["index"] for each in told["chunks"]] == [*range(1000)]
+    told = await made.work.chunking.plan(SOURCE, length_s=500.0)
+    assert made.fs.rows("select count(*) from chunk") == [4]

@@ -151,11 +151,11 @@ def chunks(stem: str, duration_ms: int, options: ChunkOptions, silences: Sequenc
     """
     if duration_ms <= 0:
         return ()
-    length_ms, too_many = round(options.length_s * 1000), f"more than {MAX_CHUNKS:,} chunks of {options.length_s:g} s"
-    # At silences they may be shorter: what goes beyond by no more than that is cut first, and counted then.
-    ends = cuts(duration_ms, length_ms, silences if options.silences else ()) if fits(duration_ms, length_ms) else []
+    length_ms = round(options.length_s * 1000)
+    # At silences they may be shorter, by a tenth: then there may be too many although as many of this length would fit.
+    ends = cuts(duration_ms, length_ms, silences if options.silences else ()) if _fits(duration_ms, length_ms) else []
     if not 0 < len(ends) <= MAX_CHUNKS:
-        raise ValueError(f"{too_many}: choose longer ones")
+        raise ValueError(f"more than {MAX_CHUNKS:,} chunks of {options.length_s:g} s: choose longer ones")
     overlap, digits = round(options.overlap_s * 1000), max(3, len(str(len(ends) - 1)))
     return tuple(
         Chunk(number, max(0, begin - overlap), end, f"{stem}_chunk_{number:0{digits}d}.{options.format}")
@@ -163,8 +163,7 @@ def chunks(stem: str, duration_ms: int, options: ChunkOptions, silences: Sequenc
     )
 
 
-def fits(duration_ms: int, length_ms: int) -> bool:
-    """Whether audio of this duration is cut into `MAX_CHUNKS` of this length at most."""
+def _fits(duration_ms: int, length_ms: int) -> bool:
     return duration_ms <= MAX_CHUNKS * length_ms
 
 

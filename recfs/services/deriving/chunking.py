@@ -7,33 +7,36 @@ goes by the rules of temp jobs; then its chunks are pending again.
 
 from __future__ import annotations
 
-import os
-import re
+from collections import Counter, deque
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from recfs.core.layout import owner_of
 from recfs.core.media.chunks import (
     SILENCE_NOISE_DB,
     SILENCE_S,
     Chunk,
     ChunkOptions,
     ChunkPlan,
-    chunks,
     is_long,
-    silences_in,
 )
 from recfs.core.media.derived import Status
 from recfs.core.media.recipes import PRINCIPAL, chunk_recipe, silence_recipe
-from recfs.errors import Busy, InvalidArgument, IsADirectory, NotFound
+from recfs.disk.commit.lanes import Turns
+from recfs.errors import Busy, FsError, InvalidArgument, IsADirectory, NotFound
 from recfs.fs.fallback_entries import FallbackEntry
 from recfs.fs.session.stats import is_committed
 from recfs.services.deriving import PART
+from recfs.services.deriving.plans import Extraction, as_json, planned, progress_as_json, stem
 from recfs.services.deriving.reasons import Changed, Gone, Unmade, Waits, is_expected, told
+from recfs.services.deriving.sources import while_wanted
 from recfs.state.nodes import FileNode
 from recfs.state.problems import forever
 from recfs.state.walk import file_at
+from recfs.state.work.turns import Turn
 
 if TYPE_CHECKING:
     from recfs.fs.session import Session
@@ -42,12 +45,13 @@ if TYPE_CHECKING:
     from recfs.services.deriving.looking import Looking
     from recfs.services.deriving.placing import Job, Placing
     from recfs.services.deriving.programs import Programs
-    from recfs.services.deriving.sources import Sources
+    from recfs.services.deriving.sources import Source, Sources
     from recfs.stores.rooms import Rooms
 
-_STEM_CHARS = 100
-_ODD = re.compile(r"[^A-Za-z0-9._-]+")
-_SILENCES_BYTES = 64 << 20
+OPEN: Final = 8
+"""Files whose chunks are written at the same time, of different owners; programs are fewer (`deriving.jobs`)."""
+TURN_S: Final = 60.0
+"""So long it is one file's turn, where others wait; what has been begun is finished."""
 
 
 class Chunking:
@@ -55,7 +59,7 @@ class Chunking:
 
     def __init__(
         self, vfs: Vfs, books: DerivedBooks, sources: Sources, looking: Looking, programs: Programs, rooms: Rooms,
-        placing: Placing, defaults: ChunkOptions, *, threshold_s: float, jobs: int,
+        placing: Placing, threads: trio.CapacityLimiter, defaults: ChunkOptions, *, threshold_s: float, jobs: int,
     ) -> None:  # fmt: skip
         self._vfs = vfs
         self._books = books
@@ -68,11 +72,20 @@ class Chunking:
         self.threshold_s = threshold_s
         self._jobs = jobs
         self._problems = vfs.behind.problems
-        self._wanted: dict[int, None] = {}
-        """Files whose chunks are to be written, by inode number."""
-        self._writing: set[int] = set()
+        self._threads = threads
+        self._slots = trio.CapacityLimiter(jobs)
+        """Chunks at a time. Who waits is served in order: files that are open take turns."""
+        self._turns: Turns[int] = Turns()
+        """Files whose chunks are to be written, by inode number: whose turn comes next."""
+        self._held: dict[str | None, list[int]] = {}
+        """Those of an owner of whom one is being written."""
+        self._waiting: dict[int, str | None] = {}
+        """Their owners, of both."""
+        self._writing: dict[int, str | None] = {}
+        self._works: dict[int, Extraction] = {}
+        """Of what waits and what is being written."""
+        self._planning = trio.Lock()
         self._wake = trio.Event()
-        self._changed = trio.Event()
 
     # --- planning ------------------------------------------------------------------------------------------------
 
@@ -90,7 +103,11 @@ class Chunking:
         Raises FsError, MediaUnavailable, and InvalidArgument for what cannot be cut.
         """
         node = await self._file(path)
-        return _as_json(node, await self._planned(node, wishes), is_writing=node.ino in self._writing)
+        return await self._told(node, await self._planned(node, wishes))
+
+    async def _told(self, node: FileNode, plan: ChunkPlan) -> dict[str, Any]:
+        tell = partial(as_json, node.path, node.sha256, plan, is_writing=node.ino in self._works)
+        return await trio.to_thread.run_sync(tell, limiter=self._threads)
 
     async def _planned(self, node: FileNode, wishes: dict[str, Any]) -> ChunkPlan:
         if not is_committed(node) or node.sha256 is None:
@@ -104,7 +121,7 @@ class Chunking:
             raise InvalidArgument(str(error)) from error
         if kept is not None and (kept.sha256, kept.options) == (sha256, options.text):
             return kept
-        if node.ino in self._writing:
+        if node.ino in self._works:
             raise Busy(f"{node.path}: its chunks are being written as they were planned")
         try:
             made = await self._made(node, sha256, options)
@@ -112,31 +129,33 @@ class Chunking:
             raise Busy(f"{node.path}: {error}") from error
         except Unmade as error:
             raise InvalidArgument(f"{node.path}: {error}") from error
-        await self._books.keep_plan(made)
+        async with self._planning:
+            if node.ino in self._works:  # somebody else has planned it meanwhile, and has it written
+                raise Busy(f"{node.path}: its chunks are being written as they were planned")
+            await self._books.keep_plan(made)
         return made
 
     async def _made(self, node: FileNode, sha256: bytes, options: ChunkOptions) -> ChunkPlan:
         facts = await self._looking.known(node, sha256)
         async with self._sources.open(node, sha256) as source:
             if facts is None:
-                facts = await self._looking.look(source)
+                facts = await while_wanted(source.still, partial(self._looking.look, source))
             if not facts.has_audio:
                 raise Unmade("it has no audio")
             if not is_long(facts.duration_ms, self.threshold_s):
                 shown = f"{facts.duration_ms / 1000:g} s"
                 raise Unmade(f"its {shown} are not more than chunks.threshold, {self.threshold_s:g} s: it stays whole")
-            silences = []
+            cut = partial(planned, stem(node), facts.duration_ms, options)
             if options.silences:
                 with self._rooms.room(self._programs.identity) as room:
-                    await self._programs.write(source.fd, silence_recipe(SILENCE_NOISE_DB, SILENCE_S), room)
-                    silences = silences_in(_text(room / PRINCIPAL), facts.duration_ms)
+                    recipe = silence_recipe(SILENCE_NOISE_DB, SILENCE_S)
+                    await while_wanted(source.still, partial(self._programs.write, source.fd, recipe, room))
+                    made = await trio.to_thread.run_sync(cut, room / PRINCIPAL, limiter=self._threads)
+            else:
+                made = await trio.to_thread.run_sync(cut, None, limiter=self._threads)
             source.check()
-        try:
-            planned = chunks(_stem(node), facts.duration_ms, options, silences)
-        except ValueError as error:
-            raise Unmade(str(error)) from error
         at_ns = self._vfs.tree.clock.now_ns()
-        return ChunkPlan(node.ino, sha256, facts.duration_ms, options.text, "", at_ns, planned)
+        return ChunkPlan(node.ino, sha256, facts.duration_ms, options.text, "", at_ns, made)
 
     # --- extracting ----------------------------------------------------------------------------------------------
 
@@ -145,74 +164,146 @@ class Chunking:
         node = await self._file(path)
         self._placing.new_job(node)  # is it anybody's?
         plan = await self._planned(node, wishes)
-        self._wanted[node.ino] = None
-        self._wake.set()
-        return _as_json(node, plan, is_writing=True)
+        if node.ino not in self._works:
+            self._works[node.ino] = Extraction(plan)
+        self._queue(node.ino, _owner(node))
+        return await self._told(node, plan)
 
     async def wait(self, ino: int, timeout_s: float) -> dict[str, Any]:
-        """Wait until something becomes of the chunks of a file, or for *timeout_s*; then tell of them."""
-        with trio.move_on_after(timeout_s):
-            await self._changed.wait()
-        node, plan = await file_at(self._vfs.tree, ino), await self._books.chunk_plan(ino)
+        """Wait until something becomes of the chunks of a file, or for *timeout_s*; then tell of those that changed.
+
+        Where none are being written any more it tells of all of them, at once. Raises NotFound.
+        """
+        work = self._works.get(ino)
+        if work is not None:
+            with trio.move_on_after(timeout_s):
+                await work.news.wait()
+        is_writing = ino in self._works
+        node = await file_at(self._vfs.tree, ino)
+        plan = await (self._books.chunk_head(ino) if is_writing else self._books.chunk_plan(ino))
         if node is None or node.unlinked or plan is None:
             raise NotFound("the file is gone, and its plan with it")
-        return _as_json(node, plan, is_writing=ino in self._writing or ino in self._wanted)
+        if work is None or not is_writing:
+            return await self._told(node, plan)
+        return progress_as_json(node, plan, work)
 
     async def run(self) -> None:
         """Write what is wanted, for ever."""
         await self._books.begin_chunks_again()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(forever, PART, self._next, self._problems)
+            for _ in range(OPEN):
+                nursery.start_soon(forever, PART, self._next, self._problems)
+
+    def _queue(self, ino: int, owner: str | None) -> None:
+        if ino not in self._waiting:
+            self._waiting[ino] = owner
+            self._turns.put(owner, ino)
+        self._wake.set()
+
+    def _take(self) -> int | None:
+        """The file whose turn it is: of an owner of whom none is being written. Atomic."""
+        while (ino := self._turns.take()) is not None:
+            owner = self._waiting[ino]
+            if owner not in self._writing.values():
+                del self._waiting[ino]
+                self._writing[ino] = owner
+                return ino
+            self._held.setdefault(owner, []).append(ino)
+        return None
 
     async def _next(self) -> None:
-        while not self._wanted:
-            await self._wake.wait()
-            self._wake = trio.Event()
-        ino = next(iter(self._wanted))
-        self._writing.add(ino)
-        del self._wanted[ino]
+        while (ino := self._take()) is None:
+            wake = self._wake
+            await wake.wait()
+            if self._wake is wake:
+                self._wake = trio.Event()
+        owner, is_done = self._writing[ino], True
         try:
             with self._problems.aside(PART, ("chunks", ino), f"chunks of inode {ino}"):
-                await self._write(ino)
+                is_done = await self._write(ino, self._works[ino])
         finally:
-            self._writing.discard(ino)
-            self._tell()
+            del self._writing[ino]
+            for held in self._held.pop(owner, ()):
+                self._turns.put(owner, held)
+            if not is_done:
+                self._queue(ino, owner)
+            self._wake.set()
+            work = self._works[ino] if ino in self._waiting else self._works.pop(ino)
+            work.tell()
 
-    def _tell(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
-
-    async def _write(self, ino: int) -> None:
+    async def _write(self, ino: int, work: Extraction) -> bool:
+        """Write the chunks of a file until its turn is over; whether none is left."""
+        until_s = trio.current_time() + TURN_S
         node, plan = await file_at(self._vfs.tree, ino), await self._books.chunk_plan(ino)
         if node is None or node.unlinked or plan is None:
-            return
+            return True
         session = self._placing.session(node)
         if not plan.job:
             plan = plan._replace(job=self._placing.new_job(node))
-            await self._books.keep_plan(plan)
-        left = [each for each in plan.chunks if not await self._is_there(plan, each)]
+            await self._books.keep_job(ino, plan.job)
+        left = await self._left(plan)
+        work.counts = Counter(each.status for each in left)
+        work.counts[Status.COMPLETED] = len(plan.chunks) - len(left)
+
+        async def some(source: Source, job: Job) -> None:
+            while left and not (trio.current_time() >= until_s and (len(self._turns) or self._held)):
+                async with self._slots:
+                    if left:
+                        await self._one(plan, job, left.popleft(), node, session, source.fd, work)
+
+        async def all_of_them(source: Source, job: Job) -> None:
+            async with trio.open_nursery() as nursery:
+                for _ in range(self._jobs):
+                    nursery.start_soon(some, source, job)
+
         try:
             async with self._sources.open(node, plan.sha256) as source:
                 job = await self._placing.open_job(plan.job, session)
                 self._placing.keep_job(job)
-                limiter = trio.CapacityLimiter(self._jobs)
-                async with trio.open_nursery() as nursery:
-                    for chunk in left:
-                        nursery.start_soon(self._one, plan, job, chunk, node, session, source.fd, limiter)
+                await while_wanted(partial(self._still, source, job), partial(all_of_them, source, job))
                 source.check()
-        except* (Gone, Changed, Waits, Unmade) as group:
-            await self._failed(plan, left, group.exceptions[0])
+        except* (Gone, Changed) as group:  # that makes all of them worthless
+            left.clear()
+            await self._failed(plan, work, group.exceptions[0], done=True)
+        except* (Waits, Unmade) as group:
+            left.clear()
+            await self._failed(plan, work, group.exceptions[0], done=False)
         except* Exception as group:
-            await self._failed(plan, left, group.exceptions[0])
+            left.clear()
+            await self._failed(plan, work, group.exceptions[0], done=False)
             raise
+        return not left
 
-    async def _failed(self, plan: ChunkPlan, chunks_left: list[Chunk], error: BaseException) -> None:
-        """All that were to be written fail, for one reason; a change of the source makes all of them worthless."""
+    async def _left(self, plan: ChunkPlan) -> deque[Chunk]:
+        """The chunks that are to be written."""
+        turn, left = Turn(), deque[Chunk]()
+        for each in plan.chunks:
+            if not await self._is_there(plan, each):
+                is_lost = each.status is Status.COMPLETED
+                chunk = each._replace(status=Status.PENDING, reason="", ino=0, size_bytes=0, sha256=None)
+                if is_lost:
+                    await self._books.keep_chunk(plan.source, chunk)
+                left.append(chunk)
+            if turn.is_over:
+                await turn.pass_on()
+        return left
+
+    async def _still(self, source: Source, job: Job) -> None:
+        """Raise Gone or Changed where nobody wants the chunks that are being written."""
+        source.check()
+        try:
+            is_there = not (await self._vfs.tree.directory(job.ino)).unlinked
+        except FsError:
+            is_there = False
+        if not is_there:
+            raise Gone("the temp job was removed")
+
+    async def _failed(self, plan: ChunkPlan, work: Extraction, error: BaseException, *, done: bool) -> None:
+        """All that were to be written fail, for one reason; *done*: those that are there, too."""
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        for chunk in chunks_left:
-            await self._books.keep_chunk(plan.source, chunk._replace(status=Status.FAILED, reason=told(error)))
-        self._tell()
+        await self._books.fail_chunks(plan.source, told(error), done=done)
+        work.fail(done=done)
 
     async def _is_there(self, plan: ChunkPlan, chunk: Chunk) -> bool:
         if chunk.status is not Status.COMPLETED:
@@ -221,21 +312,19 @@ class Chunking:
         return node is not None and not node.unlinked and node.sha256 == chunk.sha256 and is_committed(node)
 
     async def _one(
-        self, plan: ChunkPlan, job: Job, chunk: Chunk, node: FileNode, session: Session, source: int,
-        limiter: trio.CapacityLimiter,
+        self, plan: ChunkPlan, job: Job, chunk: Chunk, node: FileNode, session: Session, source: int, work: Extraction
     ) -> None:  # fmt: skip
-        async with limiter:
-            chunk = chunk._replace(status=Status.PROCESSING, reason="", ino=0, size_bytes=0, sha256=None)
-            await self._books.keep_chunk(plan.source, chunk)
-            self._tell()
-            try:
-                done = await self._extracted(plan, job, chunk, node, session, source)
-            except Exception as error:
-                if not is_expected(error):
-                    raise
-                done = chunk._replace(status=Status.FAILED, reason=told(error))
-            await self._books.keep_chunk(plan.source, done)
-            self._tell()
+        before, chunk = chunk.status, chunk._replace(status=Status.PROCESSING)
+        await self._books.keep_chunk(plan.source, chunk)
+        work.note(before, chunk)
+        try:
+            done = await self._extracted(plan, job, chunk, node, session, source)
+        except Exception as error:
+            if not is_expected(error):
+                raise
+            done = chunk._replace(status=Status.FAILED, reason=told(error))
+        await self._books.keep_chunk(plan.source, done)
+        work.note(chunk.status, done)
 
     async def _extracted(
         self, plan: ChunkPlan, job: Job, chunk: Chunk, node: FileNode, session: Session, source: int
@@ -251,50 +340,8 @@ class Chunking:
         return chunk._replace(status=Status.COMPLETED, ino=written.ino, size_bytes=size, sha256=written.sha256)
 
 
-def _stem(node: FileNode) -> str:
-    name = os.fsdecode(node.name)
-    return _ODD.sub("_", name.rpartition(".")[0] or name)[:_STEM_CHARS] or "audio"
+def _owner(node: FileNode) -> str | None:
+    return owner_of(tuple(node.parts()))
 
 
-def _text(path: Any) -> str:
-    if not path.is_file() or path.is_symlink():
-        return ""
-    if path.stat().st_size > _SILENCES_BYTES:
-        raise Unmade("it has too many silences")
-    return str(path.read_text("utf-8", "replace"))
-
-
-def _as_json(node: FileNode, plan: ChunkPlan, *, is_writing: bool) -> dict[str, Any]:
-    options, total = ChunkOptions.parsed(plan.options), len(plan.chunks)
-    return {
-        "path": node.path,
-        "ino": node.ino,
-        "sha256": plan.sha256.hex(),
-        "is_current": node.sha256 == plan.sha256,
-        "duration_s": plan.duration_ms / 1000,
-        "length_s": options.length_s,
-        "overlap_s": options.overlap_s,
-        "silences": options.silences,
-        "format": options.format,
-        "job": plan.job or None,
-        "writing": is_writing,
-        "total": total,
-        "chunks": [
-            {
-                "index": each.number,
-                "total": total,
-                "start_s": each.start_ms / 1000,
-                "end_s": each.end_ms / 1000,
-                "duration_s": each.duration_ms / 1000,
-                "name": each.name,
-                "status": each.status.value,
-                "reason": each.reason,
-                "size_bytes": each.size_bytes,
-                "sha256": each.sha256.hex() if each.sha256 is not None else None,
-            }
-            for each in plan.chunks
-        ],
-    }
-
-
-__all__ = ["Chunking"]
+__all__ = ["OPEN", "TURN_S", "Chunking"]

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -20,6 +21,7 @@ from recfs.core.media.recipes import MEDIA, PRINCIPAL, grid, lacks, playlist, re
 from recfs.fs.caller import may_grow
 from recfs.services.deriving.programs import done_ms
 from recfs.services.deriving.reasons import Gone, Unmade
+from recfs.services.deriving.sources import while_wanted
 from recfs.state.nodes import DirNode
 from recfs.state.walk import file_at
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from recfs.services.deriving.looking import Looking
     from recfs.services.deriving.placing import Job, Placing
     from recfs.services.deriving.programs import Programs
-    from recfs.services.deriving.sources import Sources
+    from recfs.services.deriving.sources import Source, Sources
     from recfs.state.nodes import FileNode
     from recfs.state.tree import Tree
     from recfs.stores.rooms import Rooms
@@ -110,13 +112,19 @@ class Making:
                 key = (record.folder, record.product)
                 self._rooms_of[key] = room, facts.duration_ms
                 try:
-                    await self._programs.write(source.fd, recipe(rule, facts), room)
+                    work = partial(self._programs.write, source.fd, recipe(rule, facts), room)
+                    await while_wanted(partial(self._still, record, source), work)
                 finally:
                     del self._rooms_of[key]
                 source.check()
                 job, files = await self._copied(record, rule, node, facts, room)
             source.check()
         return record._replace(staged=files), job
+
+    async def _still(self, record: Derived, source: Source) -> None:
+        """Raise Gone or Changed where nobody wants what is being made."""
+        source.check()
+        await self.place_of(record)
 
     async def _copied(
         self, record: Derived, rule: DeriveRule, node: FileNode, facts: Facts, room: Path

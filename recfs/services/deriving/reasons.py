@@ -45,7 +45,7 @@ class Unmade(Exception):
 
 def told(error: BaseException) -> str:
     """An error as it is kept in the catalogue: text in UTF-8, and not more than a few lines."""
-    reason = str(error) if isinstance(error, (Waits, Changed, Unmade)) else reason_of(error)
+    reason = str(error) if isinstance(error, (Waits, Gone, Changed, Unmade)) else reason_of(error)
     return reason.encode("utf-8", "backslashreplace").decode("utf-8")[:_LONGEST_CHARS]
 
 

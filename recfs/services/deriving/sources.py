@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -22,7 +22,7 @@ from recfs.fs.session.stats import is_committed
 from recfs.services.deriving.reasons import Changed, Gone, Waits
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from recfs.disk.committed import CommittedFiles
     from recfs.fs.session import Sessions
@@ -30,8 +30,11 @@ if TYPE_CHECKING:
     from recfs.state.nodes import FileNode
     from recfs.stores.rooms import Rooms
 
+LOOK_S = 0.5
+"""How often it is looked whether what a program works for is still wanted."""
 _BLOCK_BYTES = 4 << 20
 _ROOT = Identity(0, 0)
+T = TypeVar("T")
 
 
 class Source:
@@ -42,6 +45,10 @@ class Source:
         self._sha256 = sha256
         self.fd = fd
         self.size_bytes = node.bytes
+
+    async def still(self) -> None:
+        """As `check`, for `while_wanted`."""
+        self.check()
 
     def check(self) -> None:
         """Raise Gone or Changed where the file has not these bytes any more. Atomic."""
@@ -107,6 +114,32 @@ class Sources:
             raise Changed("the source has changed since")
 
 
+async def while_wanted(still: Callable[[], Awaitable[object]], work: Callable[[], Awaitable[T]]) -> T:
+    """Do *work* as long as *still*, which is asked every `LOOK_S`, raises nothing; else end it, and raise that."""
+    found: list[T] = []
+    errors: list[Exception] = []
+    async with trio.open_nursery() as nursery:
+
+        async def look() -> None:
+            try:
+                while True:
+                    await trio.sleep(LOOK_S)
+                    await still()
+            except Exception as error:
+                errors.append(error)
+                nursery.cancel_scope.cancel()
+
+        nursery.start_soon(look)
+        try:
+            found.append(await work())
+        except Exception as error:
+            errors.append(error)
+        nursery.cancel_scope.cancel()
+    if found:
+        return found[0]
+    raise errors[0]
+
+
 def _write_all(fd: int, data: bytes, at: int, seen: hashlib._Hash) -> None:
     seen.update(data)
     view = memoryview(data)
@@ -115,4 +148,4 @@ def _write_all(fd: int, data: bytes, at: int, seen: hashlib._Hash) -> None:
         view, at = view[done:], at + done
 
 
-__all__ = ["Source", "Sources"]
+__all__ = ["LOOK_S", "Source", "Sources", "while_wanted"]
