@@ -14,7 +14,7 @@ from recfs.core.media.derived import Product
 from recfs.errors import InvalidArgument
 from recfs.fs.attributes import Changes
 
-from .build import OPERATOR, pattern
+from .build import OPERATOR, pattern, until
 from .making import REC, SOURCE, Maker, making
 
 ALL: dict[str, Any] = {"derive": [{"make": each} for each in ("thumbnail", "audio", "waveform", "sprite", "hls")]}
@@ -341,3 +341,85 @@ async def test_only_the_file_that_was_made_is_moved_from_its_job(made: Maker) ->
     fs.vfs.rename = late
     (state,) = await made.derive()
     assert (state["status"], await fs.names(f"{REC}/assets")) == ("pending", [])
+
+
+def recordings(user: int, count: int) -> list[str]:
+    """Of a user."""
+    return [f"users/{user}/recordings/{number}" for number in range(count)]
+
+
+async def test_no_owner_has_all_programs(made: Maker) -> None:
+    """Two long sources of one user, and two programs."""
+    fs, hold = made.fs, trio.Event()
+
+    async def run_long() -> None:
+        if made.runner.sources[-1] == b"long ":
+            await hold.wait()
+
+    made.runner.meanwhile = run_long
+    for path in recordings(7, 2):
+        await fs.write(f"{path}/source.mp4", f"long {path}".encode())
+    await fs.write("users/8/recordings/0/source.mp4", pattern(500))
+    await fs.drain()
+    for path in recordings(7, 2):
+        await made.ask(path)
+    await until(lambda: b"long " in made.runner.sources)
+    (asked,) = await made.ask("users/8/recordings/0")
+    theirs = f"select 1 from derived where folder = {asked['folder']} and status = 'completed'"
+    await until(lambda: fs.rows(theirs))
+    assert not hold.is_set()
+    hold.set()
+    await made.idle()
+    assert made.runner.sources.count(b"long ") == 2
+    assert set(fs.rows("select status from derived")) == {"completed"}
+
+
+@pytest.mark.parametrize("settings", [ONE | {"deriving": {"jobs": 1}}, ONE], ids=["one job", "two jobs"], indirect=True)
+async def test_owners_take_turns(made: Maker) -> None:
+    """One of them has asked for six things, before the other asked for two."""
+    fs = made.fs
+
+    async def take_long() -> None:
+        await trio.sleep(1)
+
+    made.runner.meanwhile = take_long
+    paths = [*recordings(7, 6), *recordings(8, 2)]
+    for path in paths:
+        await fs.write(f"{path}/source.mp4", path.encode()[6:] + b"     ")
+    await fs.drain()
+    for path in paths:
+        await made.ask(path)
+    await made.idle()
+    order = [each[:1] for each in made.runner.sources]
+    assert [at for at, owner in enumerate(order) if owner == b"8"][-1] <= 4, order
+    assert len(order) == 8
+
+
+@pytest.mark.parametrize("what", ["goes", "changes", "leaves its recording"])
+async def test_a_program_ends_when_its_source_is_another(made: Maker, what: str) -> None:
+    fs, ended = made.fs, []
+
+    async def run_for_ever() -> None:
+        if not ended:
+            try:
+                await trio.sleep_forever()
+            finally:
+                ended.append(trio.current_time())
+
+    made.runner.meanwhile = run_for_ever
+    await made.ask()
+    await until(lambda: made.runner.most == 1)
+    began = trio.current_time()
+    if what == "goes":
+        await fs.unlink(SOURCE)
+    elif what == "changes":
+        await fs.write(SOURCE, pattern(9000, 1))
+    else:
+        await fs.write("users/5/recordings/143/notes.txt", b"")
+        await fs.rename(SOURCE, "users/5/recordings/143/source.mp4")
+    await until(lambda: ended)
+    assert ended[0] - began <= 1.0
+    await fs.drain()
+    await made.idle()
+    assert made.rooms() == []
+    assert fs.rows("select status from derived") == (["completed"] if what == "changes" else [])

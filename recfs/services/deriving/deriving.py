@@ -7,6 +7,7 @@ of the rules has left out.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections import Counter
@@ -23,6 +24,7 @@ from recfs.fs.session.stats import is_committed
 from recfs.ports.sweep import Progress, Sweep
 from recfs.services.deriving import PART
 from recfs.services.deriving.reasons import Changed, Gone, Unmade, Waits, goes_better, is_expected, told
+from recfs.services.deriving.shares import Shares
 from recfs.state.events.subscribers import Subscriber
 from recfs.state.nodes import DirNode, FileNode, is_gone
 from recfs.state.problems import forever
@@ -78,6 +80,7 @@ class Deriving(Subscriber):
         self._programs = programs
         self.rules = rules
         self._jobs = jobs
+        self._shares = Shares(jobs)
         self._every_s = every_s
         self._problems = vfs.behind.problems
         self._open: dict[Key, Derived] = {}
@@ -159,8 +162,11 @@ class Deriving(Subscriber):
         other = record is not None and record.source != ino and await self._is_there(record)
         there = await self._placing.there(folder, name)
         record = self._open.get(key) or record
+        self._shares.learn(folder)
         verdict = judge(record, ino, sha256, rule.options, there, asked=asked, other_source=other)
         answer |= {"step": verdict.step.value, "reason": verdict.reason}
+        if verdict.step is not Step.MAKE or dry_run:
+            self._forget_owner(folder.ino)
         if verdict.step is Step.MAKE and not dry_run:
             wish = Derived(
                 folder.ino, rule.product, ino, sha256, rule.options, Status.PENDING,
@@ -256,6 +262,8 @@ class Deriving(Subscriber):
         for record in await self._books.derived_open():
             with self._problems.aside(PART, record[:2]):
                 try:
+                    with contextlib.suppress(FsError):
+                        self._shares.learn(await self._tree.directory(record.folder))
                     is_cut = record.status is Status.PROCESSING
                     await self._settle(record, await self._making.recovered(record) if is_cut else record)
                 except Gone as error:
@@ -289,18 +297,18 @@ class Deriving(Subscriber):
     async def _work(self) -> None:
         """Make the next product that is due; wait for one."""
         now_ns = self._tree.clock.steady_ns()
-        idle = [record for key, record in self._open.items() if key not in self._busy]
-        due = next((record for record in idle if record.next_ns <= now_ns), None)
+        due, soonest_ns = self._shares.pick(self._open, self._busy, now_ns)
         if due is None:
-            left_s = min(((record.next_ns - now_ns) / _NS for record in idle), default=None)
-            await self._woken(None if left_s is None else trio.current_time() + left_s)
+            await self._woken(None if soonest_ns is None else trio.current_time() + (soonest_ns - now_ns) / _NS)
             return
-        key = (due.folder, due.product)
+        key, owner = (due.folder, due.product), self._shares.begin(due.folder)
         self._busy.add(key)
         try:
             await self._make(due)
         finally:
             self._busy.discard(key)
+            self._shares.end(owner)
+            self._wake.set()  # what an owner has waiting may be made now
             self._changed.set()
             self._changed = trio.Event()
 
@@ -377,6 +385,7 @@ class Deriving(Subscriber):
         later = self._later.pop(key, None)
         if record is None:
             self._open.pop(key, None)
+            self._forget_owner(tried.folder)
             await self._books.drop_derived(tried.folder, tried.product.value)
             return
         if later is not None and (later.source, later.sha256, later.options) != (
@@ -389,6 +398,7 @@ class Deriving(Subscriber):
             self._wake.set()
         else:
             self._open.pop(key, None)
+            self._forget_owner(tried.folder)
             log.info(
                 "%s of inode %d: %s%s",
                 record.product,
@@ -396,6 +406,10 @@ class Deriving(Subscriber):
                 record.status,
                 record.reason and f": {record.reason}",
             )
+
+    def _forget_owner(self, folder: int) -> None:
+        if not any((folder, product) in self._open for product in Product):
+            self._shares.forget(folder)
 
 
 def _candidates(snapshot: Snapshot, parts: tuple[bytes, ...], rules: Sequence[DeriveRule]) -> list[Candidate]:
