@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -21,6 +22,7 @@ from recfs.cli.common import store
 from recfs.cli.common.options import Invocation
 from recfs.cli.common.store import locate, open_store
 from recfs.config import S3Section, config_for_root, plain
+from recfs.core.access.methods import METHODS
 from tests.system.fake_daemon import ANSWERS, STATUS, FakeDaemon, run
 
 
@@ -49,6 +51,22 @@ def _summarize(monkeypatch: pytest.MonkeyPatch, **summaries: Any) -> None:
     """Have these say what is in a catalogue; each is given a snapshot that is the store's root."""
     monkeypatch.setattr(store, "reports_at", lambda root: SimpleNamespace(reading=lambda: nullcontext(root)))
     _replace_module(monkeypatch, recfs.api, "summaries", **summaries)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_method_is_answered_without_a_daemon_or_says_that_it_takes_one(
+    stopped_store: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """The catalogue is asked, or the store is taken into use for it, or whoever asks is told what it takes."""
+    monkeypatch.setattr(store, "reports_at", lambda root: SimpleNamespace(reading=lambda: nullcontext(root)))
+    here = store.Store(config_for_root(stopped_store))
+    if method in store._LIVE_ONLY:
+        assert method not in store._WRITING
+        with pytest.raises(errors.DaemonNotRunning, match=f"no daemon runs on {stopped_store}; ."):
+            here.call(method)
+    else:
+        question = here._question(method, defaultdict(lambda: None))
+        assert (question is None) == (method in store._WRITING)
 
 
 def test_reading_commands_read_the_catalogue(stopped_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +161,7 @@ def test_writing_commands_open_the_store_themselves(stopped_store: Path, monkeyp
     ]
 
 
-@pytest.mark.parametrize("args", [["drain"], ["sweep", "list"], ["sweep", "run", "temp"]], ids=" ".join)
+@pytest.mark.parametrize("args", [["drain"], ["sweep", "list"], ["sweep", "run", "temp"], ["probe", "users/5"]], ids=" ".join)
 def test_what_needs_a_daemon_says_so(stopped_store: Path, args: list[str]) -> None:
     result = run(*args, "--root", stopped_store)
     assert result.exit_code == 6

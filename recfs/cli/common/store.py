@@ -80,6 +80,7 @@ _LIVE_ONLY = {
             "versions_prune",
             *("derive", "derive_wait", "chunks_extract", "chunks_wait"),
             *("cache_wait", "cache_release", "dedupe"),
+            *("probe", "top", "settings", "upgraded", "verify_begin", "verify_wait", "verify_stop"),
         ),
         "this takes one; `recfs mount` starts it",
     ),
