@@ -13,7 +13,6 @@ send costs it its connection at most; nothing it does reaches the daemon's nurse
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import socket
@@ -27,6 +26,7 @@ import trio
 
 from recfs.api.asking import asked_by, groups_of
 from recfs.api.client import address_of, dump
+from recfs.api.lines import LineReader, LineTooLong, Request, bounds_of, is_large, parsed
 from recfs.core.permissions import Identity
 from recfs.errors import ControlError, RecfsError, RootBusy
 
@@ -61,8 +61,6 @@ class Offer(NamedTuple):
     """How long a client may take to read an answer: nobody keeps a large one in memory for longer."""
 
 
-MAX_LINE_BYTES = 1 << 20
-"""Longest request; the largest real one is a path of 4 KiB."""
 NAMED_CHARS = 64
 """So much of an unknown method's name is told."""
 MAX_CONNECTIONS = 32
@@ -73,64 +71,15 @@ SEND_S = 10.0
 """How long a client may leave an answer unread before it loses its connection."""
 
 _BACKLOG = 64
-_READ_BYTES = 1 << 16
 _BATCH_ITEMS = 256
+_SHORT_BYTES = 4096
+"""A line up to that length is parsed where it arrives."""
 
 log = logging.getLogger(__name__)
 
 
-class _LineTooLong(Exception):
-    """A request beyond MAX_LINE_BYTES."""
-
-
-class _LineReader:
-    """Splits a stream into lines, holding never more than one line and one read."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
-        self._buffer = bytearray()
-
-    async def next_line(self) -> bytes | None:
-        """Return the next line without its newline; None at the end. Raises _LineTooLong."""
-        searched = 0
-        while (end := self._buffer.find(b"\n", searched)) < 0:
-            searched = len(self._buffer)
-            if searched > MAX_LINE_BYTES:
-                raise _LineTooLong
-            chunk = await self._stream.receive_some(_READ_BYTES)
-            if not chunk:
-                return None
-            self._buffer += chunk
-        if end > MAX_LINE_BYTES:
-            raise _LineTooLong
-        line = bytes(self._buffer[:end])
-        del self._buffer[: end + 1]
-        return line
-
-
 def _failure(kind: str, message: str) -> dict[str, Any]:
     return {"ok": False, "error": {"kind": kind, "message": message}}
-
-
-Request = tuple[str, dict[str, Any]]
-"""Method and parameters."""
-
-
-def _parsed(line: bytes) -> Request | str:
-    """What a line asks for, or what is wrong with it."""
-    try:
-        request = json.loads(line)
-    except (ValueError, RecursionError) as exc:
-        return f"a request is one line of JSON: {exc}"
-    method = request.get("method") if isinstance(request, dict) else None
-    params = request.get("params", {}) if isinstance(request, dict) else None
-    if not isinstance(method, str) or not isinstance(params, dict):
-        return 'a request looks like {"method": "status", "params": {}}'
-    try:
-        os.fsencode(json.dumps(request, ensure_ascii=False))
-    except ValueError:
-        return "a request has text, and names as os.fsdecode of Python makes them; no other surrogates"
-    return method, params
 
 
 def _shown(method: str) -> str:
@@ -212,6 +161,7 @@ class ControlServer:
         self._connections = 0
         self._offer = offer
         self._turns = trio.Semaphore(offer.at_once) if offer is not None else None
+        self._parsing = trio.CapacityLimiter(1)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; started once clients can connect. The socket file goes when this ends.
@@ -290,15 +240,14 @@ class ControlServer:
             self._connections -= 1
 
     async def _converse(self, stream: trio.SocketStream) -> None:
-        lines = _LineReader(stream)
+        lines = LineReader(stream, has_bounds=self._offer is not None)
         while True:
             line = None
             try:
                 with trio.move_on_after(self._idle_s):
                     line = await lines.next_line()
-            except _LineTooLong:
-                message = f"a request may have {MAX_LINE_BYTES} bytes at most"
-                await self._send(stream, _failure("ControlError", message))
+            except LineTooLong as exc:
+                await self._send(stream, _failure("ControlError", str(exc)))
                 return
             if line is None:
                 return
@@ -307,17 +256,27 @@ class ControlServer:
 
     async def _serve(self, stream: trio.SocketStream, line: bytes) -> bool:
         """Answer a request; False when the connection is of no more use. Raises what the stream raises."""
-        request = _parsed(line)
-        waits = isinstance(request, tuple) and request[0] in self._waiting
-        if self._offer is None or self._turns is None or waits:
+        offer, turns = self._offer, self._turns
+        if offer is None or turns is None:
+            answer = await self._answer_to(stream, parsed(line))
+            return answer is not None and await self._send(stream, answer)
+        request = None if is_large(line) else await self._parsed(line)
+        if isinstance(request, tuple) and request[0] in self._waiting:
             answer = await self._answer_to(stream, request)
             return answer is not None and await self._send(stream, answer)
-        async with self._turns:  # until it is sent: so many answers are in memory
-            answer = await self._answer_to(stream, request)
-            with trio.move_on_after(self._offer.answer_s):
+        async with turns:  # until it is sent: so many large requests and answers are in memory
+            answer = await self._answer_to(stream, request or await self._parsed(line))
+            with trio.move_on_after(offer.answer_s):
                 return answer is not None and await self._send(stream, answer)
         log.warning("a client of %s does not read its answer: connection closed", self._socket_path)
         return False
+
+    async def _parsed(self, line: bytes) -> Request | str:
+        """What somebody's line asks for. One line at a time: parsing keeps the interpreter from everything else."""
+        bounds = bounds_of(line, has_bounds=True)
+        if len(line) <= _SHORT_BYTES:
+            return parsed(line, bounds)
+        return await trio.to_thread.run_sync(parsed, line, bounds, limiter=self._parsing)
 
     async def _answer_to(self, stream: trio.SocketStream, request: Request | str) -> dict[str, Any] | None:
         """Answer a request; None where nobody wants the answer any more."""

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from recfs.api.control import NOT_OFFERED
+from recfs.api.lines import CONTENTS
 from recfs.core.access.methods import LOOKS, METHODS
 from recfs.core.observing.cursors import OLDEST
 from recfs.core.observing.lines import line_of
@@ -26,9 +27,7 @@ WAITING = frozenset({"events", "cache_wait"})
 UNKNOWN = "unknown"
 """What the audit log calls a method that there is not."""
 PARAMS_CHARS = 1000
-"""So much of a method's parameters is told, …"""
-CONTENTS = frozenset({"result", "packed"})
-"""… but for what was made of a file: that is not for everybody who reads the log."""
+"""So much of a method's parameters is told, but for what was made of a file: that is not for all who read the log."""
 
 
 def acts_of(observing: Observing, via: str = "control") -> Observer | None:

@@ -15,7 +15,8 @@ import pytest
 import trio
 
 from recfs.api.client import ControlClient
-from recfs.api.control import MAX_LINE_BYTES, ControlServer
+from recfs.api.control import ControlServer
+from recfs.api.lines import MAX_LINE_BYTES
 from recfs.errors import ControlError, DaemonNotRunning, FsError, NotFound, RootBusy
 
 
@@ -195,6 +196,20 @@ async def test_a_line_of_exactly_the_limit_is_served(path: Path) -> None:
     async with serving(ControlServer(path, HANDLERS)):
         assert len(line) == MAX_LINE_BYTES
         assert [answer["ok"] for answer in await exchange(path, line + b"\n")] == [True]
+
+
+@pytest.mark.parametrize("levels", [150, 990, 200_000])
+async def test_what_is_nested_too_deeply_is_refused_and_the_connection_goes_on(path: Path, levels: int) -> None:
+    line = b'{"method":"echo","params":{"x":' + b"[" * levels + b"]" * levels + b"}}\n"
+    async with serving(ControlServer(path, HANDLERS)):
+        refused, answered = await exchange(path, line + b'{"method":"echo"}\n')
+        assert "inside each other" in refused["error"]["message"]
+        assert answered == {"ok": True, "result": {}}
+
+
+async def test_the_operator_may_send_as_many_values_as_a_line_has(path: Path) -> None:
+    async with serving(ControlServer(path, HANDLERS)):
+        assert len((await call(path, "echo", x=[{}] * 300_000))["x"]) == 300_000
 
 
 async def test_a_client_that_hangs_up_before_its_answer_harms_nobody(path: Path) -> None:

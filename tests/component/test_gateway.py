@@ -6,7 +6,7 @@ import json
 import os
 import stat
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trio
 
-from recfs.api import control
+from recfs.api import control, lines
 from recfs.api.client import ControlClient
 from recfs.api.control import ControlServer, Offer, Peer
 from recfs.api.gateway import gateway
@@ -243,6 +243,98 @@ async def test_text_that_is_none_is_a_malformed_request(path: Path, text: str) -
         assert "surrogates" in answer["error"]["message"]
         await ask(stream, "status", path=os.fsdecode(b"users/\xff"))
         assert (await line(stream))["result"] == {"path": "users/\udcff"}
+
+
+# --- what a line may be ----------------------------------------------------------------------------------------------
+
+BOMB = b"{}," * 300_000 + b"0"
+
+
+async def refusal(path: Path, line_of: bytes) -> str:
+    """What is said of a line, on a connection that has to be of use before."""
+    async with await trio.open_unix_socket(path) as stream:
+        await ask(stream, "status")
+        assert (await line(stream))["ok"]
+        with suppress(trio.BrokenResourceError):  # refused before it was read to the end
+            await stream.send_all(line_of + b"\n")
+        answer = await line(stream)
+    assert (answer["ok"], answer["error"]["kind"]) == (False, "ControlError")
+    said: str = answer["error"]["message"]
+    return said
+
+
+def asking_for(method: bytes, items: bytes, name: bytes = b"x") -> bytes:
+    return b'{"method":"%s","params":{"%s":[%s]}}' % (method, name, items)
+
+
+@pytest.mark.parametrize("method", [b"nope", b"status"])
+async def test_a_line_of_many_values_is_refused_before_it_is_parsed(
+    path: Path, monkeypatch: pytest.MonkeyPatch, method: bytes
+) -> None:
+    """350,000 tables in a line took 0.1 s of the mount's time each, whoever sent them and whatever for."""
+    loads, longest = json.loads, 0
+
+    def counted(text: Any, **how: Any) -> Any:
+        nonlocal longest
+        longest = max(longest, text.count(b"{") if isinstance(text, bytes) else 0)
+        return loads(text, **how)
+
+    monkeypatch.setattr(json, "loads", counted)
+    async with serving(offering(path, Handlers(), "status", "cache_put")):
+        assert "262144 bytes at most" in await refusal(path, asking_for(method, BOMB))
+        assert "5000 values at most" in await refusal(path, asking_for(method, BOMB[:198_000] + b"0"))
+        assert "200000 values at most" in await refusal(path, asking_for(b"cache_put", BOMB, b"result"))
+        assert "inside each other" in await refusal(path, asking_for(method, b"[" * 150 + b"]" * 150))
+    assert longest <= 5_000
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        asking_for(b"cache_put", BOMB[:30_000] + b"0", b"options"),
+        asking_for(b"cache_put", BOMB[:30_000] + b"0", b"result")[:-1] + b',"method":"status"}',
+    ],
+)
+async def test_only_a_result_may_have_more_values_than_other_requests(path: Path, sent: bytes) -> None:
+    async with serving(offering(path, Handlers(), "status", "cache_put")):
+        assert "5000 values at most besides a result" in await refusal(path, sent)
+
+
+async def test_a_result_may_be_as_long_as_a_line(path: Path) -> None:
+    handlers = Handlers()
+    handlers["cache_put"] = handlers["status"]
+    async with serving(offering(path, handlers, "cache_put", "status")):
+        large: tuple[dict[str, Any], ...] = ({"packed": "A" * 900_000}, {"result": [{}] * 90_000})
+        for sent in large:
+            assert await call(path, "cache_put", **sent) == sent
+        with pytest.raises(ControlError, match="bytes at most"):
+            await call(path, "status", path="x" * 300_000)
+
+
+async def test_large_lines_are_parsed_in_turns(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not all connections have one in memory, taken apart, while others are carried out."""
+    handlers, parsed = Handlers(), 0
+    handlers["cache_put"] = handlers["stats"]
+
+    def counted(*args: Any) -> Any:
+        nonlocal parsed
+        parsed += args[0].startswith(b'{"method":"cache_put"')
+        return lines.parsed(*args)
+
+    monkeypatch.setattr(control, "parsed", counted)
+    async with (
+        serving(offering(path, handlers, "cache_put", "status", "events", offer={"at_once": 1})),
+        trio.open_nursery() as nursery,
+    ):
+        for _ in range(4):
+            nursery.start_soon(partial(call, path, "cache_put", result=[{}] * 3_000))
+        while not handlers.under_way:  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(0.001)
+        for _ in range(20):
+            assert await call(path, "events") == {}
+            assert parsed == 1
+        handlers.go.set()
+    assert parsed == 4
 
 
 # --- what is offered -------------------------------------------------------------------------------------------------

@@ -161,7 +161,9 @@ def test_writing_commands_open_the_store_themselves(stopped_store: Path, monkeyp
     ]
 
 
-@pytest.mark.parametrize("args", [["drain"], ["sweep", "list"], ["sweep", "run", "temp"], ["probe", "users/5"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "args", [["drain"], ["sweep", "list"], ["sweep", "run", "temp"], ["probe", "users/5"]], ids=" ".join
+)
 def test_what_needs_a_daemon_says_so(stopped_store: Path, args: list[str]) -> None:
     result = run(*args, "--root", stopped_store)
     assert result.exit_code == 6
