@@ -103,6 +103,7 @@ def parsed(line: bytes, bounds: Bounds = OWN) -> Request | str:
     """What a line asks for, or what is wrong with it."""
     if bounds.values is not None and has_more_values(line, bounds.values):
         return f"a request may have {bounds.values} values at most"
+    request: Any = None
     try:
         request = json.loads(line)
         is_too_deep = is_deeper(request, line, _LEVELS)

@@ -57,7 +57,11 @@ class ProcessingBooks(Protocol):
         """The result under a key that one of those put there, the first of them first; not one that is over."""
 
     def put(self, key: Key, writer: int, kept: Kept, limit_bytes: int) -> Gone:
-        """Keep one, in place of what that writer put there before. What was not used for longest goes to make room."""
+        """Keep one, in place of what that writer put there before.
+
+        What was not used for longest makes room: of what is given to one user alone first, of whoever has most; of
+        everybody's results when there is no other. A user has one part in `USERS_PART` of *limit_bytes* at most.
+        """
 
     def drop(self, number: int) -> None:
         """Give one up."""

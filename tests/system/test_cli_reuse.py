@@ -49,7 +49,11 @@ SHOWN: dict[str, tuple[list[str], str, Any, list[str]]] = {
          "7 for room, 4 by age, 1 damaged", "1 time its file", "90d"],
     ),
     "cache purge": (
-        ["cache", "purge", "--kind", "k"], "cache_purge", {"removed": 1, "bytes": 1024}, ["1 result given up, 1 KiB"],
+        ["cache", "purge", "--kind", "k"], "cache_purge", {"removed": 1, "bytes": 1024, "claims": 0},
+        ["1 result given up, 1 KiB\n"],
+    ),
+    "cache purge claims": (
+        ["cache", "purge", "--all"], "cache_purge", {"removed": 0, "bytes": 0, "claims": 7}, ["; 7 claims ended"],
     ),
     "duplicates": (
         ["duplicates", "--user", "5", "--min-size", "1KiB"], "duplicates",

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from recfs.api.asking import asking
+from recfs.core.json_bounds import MAX_LEVELS, is_deeper
 from recfs.core.model import Kind
-from recfs.core.reuse.processing import EVERYBODY, Key, check_kind, options_hash
+from recfs.core.reuse.processing import EVERYBODY, USERS_VALUES, Key, check_kind, options_hash
 from recfs.errors import AccessDenied, InvalidArgument, IsADirectory, NotPermitted, TryAgain
 from recfs.services.reuse.processing import as_json, unpacked
 
@@ -59,7 +60,9 @@ class CacheAnswers:
         answer: dict[str, Any] = {"found": hit is not None, "sha256": key.sha256.hex()}
         if hit is None:
             seconds = params.get("claim_s")
-            return answer | {"claim": self._cache.claim(key, who, float(seconds)) if seconds is not None else None}
+            if seconds is None:
+                return answer | {"claim": None}
+            return answer | {"claim": self._cache.claim(key, who, float(seconds), asking().uid)}
         answer |= {"age_s": hit.age_s, "uses": hit.uses, "json_bytes": len(hit.text)}
         if params.get("packed") or len(hit.text) > INLINE_BYTES:
             packed = await trio.to_thread.run_sync(_packed, hit.text)
@@ -72,8 +75,13 @@ class CacheAnswers:
             raise InvalidArgument("give a result, or a packed one")
         key, who = await self._key(params), self._whose()
         most = self._cache.settings.max_entry_bytes
-        make = partial(_from_packed, params["packed"], most) if "packed" in params else partial(_text, params["result"])
-        text = await trio.to_thread.run_sync(make)
+        values = None if who == EVERYBODY else USERS_VALUES
+        make = (
+            partial(_from_packed, params["packed"], most, values)
+            if "packed" in params
+            else partial(_text, params["result"])
+        )
+        text = await self._cache.taken_apart(make)
         gone = await self._cache.put(key, who, text)
         return {"sha256": key.sha256.hex(), "for_everybody": who == EVERYBODY, "evicted": gone.entries}
 
@@ -91,7 +99,7 @@ class CacheAnswers:
         return await self._cache.stats()
 
     async def purge(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Give up results of a `kind`, of a file, `older_than_s`; or `all`."""
+        """Give up results of a `kind`, of a file, `older_than_s`; or `all`. Without an age, claims of them as well."""
         if asking().uid not in self._work.operators:
             raise NotPermitted("results are given up by the operator")
         kind, age_s = params.get("kind"), params.get("older_than_s")
@@ -99,10 +107,10 @@ class CacheAnswers:
         if not (named or params.get("all") or kind is not None or age_s is not None):
             raise InvalidArgument("which results? give a kind, a path, an age, or all")
         sha256 = await self._sha256(params) if named else None
-        gone = await self._cache.purge(
-            _kind(kind) if kind is not None else None, sha256, float(age_s) if age_s is not None else None
-        )
-        return {"removed": gone.entries, "bytes": gone.packed_bytes}
+        kind = _kind(kind) if kind is not None else None
+        gone = await self._cache.purge(kind, sha256, float(age_s) if age_s is not None else None)
+        claims = self._cache.give_up_claims(kind, sha256) if age_s is None else 0
+        return {"removed": gone.entries, "bytes": gone.packed_bytes, "claims": claims}
 
     # --- who asks, and of what -----------------------------------------------------------------------------------
 
@@ -157,15 +165,18 @@ def _digest(given: object) -> bytes:
 
 def _text(result: object) -> bytes:
     try:
-        return json.dumps(result, separators=(",", ":"), allow_nan=False).encode("ascii")
+        text = json.dumps(result, separators=(",", ":"), allow_nan=False).encode("ascii")
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"the result is no JSON: {error}") from error
+    if is_deeper(result, text):
+        raise InvalidArgument(f"the result has more than {MAX_LEVELS} lists and tables inside each other")
+    return text
 
 
-def _from_packed(packed: object, most: int) -> bytes:
+def _from_packed(packed: object, most: int, values: int | None) -> bytes:
     try:
         text = unpacked(base64.b64decode(str(packed), validate=True), most)
-        as_json(text)
+        as_json(text, values)
     except (ValueError, binascii.Error) as error:
         raise InvalidArgument(f"the packed result: {error}") from error
     return text

@@ -19,6 +19,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
 from recfs.catalogue.connection import FULL
+from recfs.core.reuse.processing import EVERYBODY, USERS_PART
 from recfs.errors import IoFailure, OutOfSpace
 from recfs.ports.processing import Counts, Gone, Kept, OfKind, Uses
 
@@ -57,8 +58,10 @@ create table body (number integer primary key, packed blob not null) strict;  --
 create table fact (name text primary key, value integer not null) strict, without rowid;
 pragma user_version = {VERSION};
 """
+_INDEX: Final = "create index if not exists entry_writer on entry (writer, used_ns)"
+"""Also for a file that was made before there were shares."""
 _COLUMNS: Final = "number, packed, digest, text_bytes, made_ns, uses"
-_SIZES: Final = f"count(*), coalesce(sum(packed_bytes + {ENTRY_BYTES}), 0)"
+_SIZES: Final = f"writer, sum(packed_bytes + {ENTRY_BYTES})"
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
@@ -97,15 +100,15 @@ class ProcessingStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._db: sqlite3.Connection | None = None
-        self._bytes = 0
-        """Of all results, `ENTRY_BYTES` of each included."""
+        self._bytes: dict[int, int] = {}
+        """Of all results by writer, `ENTRY_BYTES` of each included."""
 
     # --- the file ------------------------------------------------------------------------------------------------
 
     def in_transaction(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         """Do all of it, or nothing. Raises sqlite3.DatabaseError."""
         db = self._opened()
-        before = self._bytes
+        before = dict(self._bytes)
         db.execute("begin immediate")
         try:
             result = work(db)
@@ -132,7 +135,8 @@ class ProcessingStore:
                     raise _OtherVersion(f"its tables are of version {version}, not {VERSION}")
                 if not tables:
                     db.executescript(f"begin immediate; {_TABLES} commit;")
-                self._bytes = db.execute(f"select {_SIZES} from entry").fetchone()[1]
+                db.execute(_INDEX)
+                self._bytes = dict(db.execute(f"select {_SIZES} from entry group by writer"))
             except BaseException:
                 db.close()
                 raise
@@ -194,21 +198,39 @@ class ProcessingStore:
             f" values ({marks})", values,
         ).lastrowid  # fmt: skip
         db.execute("insert into body (number, packed) values (?, ?)", (number, kept.packed))
-        self._bytes += len(kept.packed) + ENTRY_BYTES
+        self._bytes[writer] = self._bytes.get(writer, 0) + len(kept.packed) + ENTRY_BYTES
+        gone = self._make_room(db, number, limit_bytes, writer)
+        _count(db, {"evicted": gone.entries, "stored": 1})
+        return gone
+
+    def _make_room(self, db: sqlite3.Connection, number: int | None, limit_bytes: int, writer: int) -> Gone:
+        """Give up what has to go for one that *writer* put: first of their own, if that is for them alone."""
         gone = Gone(0, 0)
-        while self._bytes > limit_bytes:
-            oldest = db.execute(
-                "select number, packed_bytes from entry where number <> ? order by used_ns, number limit ?",
-                (number, AT_ONCE),
-            ).fetchall()
-            if not oldest:
+        if writer != EVERYBODY:
+            gone = self._evict(db, number, writer, self._bytes[writer] - limit_bytes // USERS_PART)
+        for whose in self._heaviest_first():
+            over = sum(self._bytes.values()) - limit_bytes
+            if over <= 0:
                 break
-            over, some = self._bytes - limit_bytes, []
+            gone = _added(gone, self._evict(db, number, whose, over))
+        return gone
+
+    def _heaviest_first(self) -> list[int]:
+        """Writers in the order that their results make room: users, those who have most first, then for everybody's."""
+        return sorted(self._bytes, key=lambda writer: (writer == EVERYBODY, -self._bytes[writer]))
+
+    def _evict(self, db: sqlite3.Connection, kept: int | None, writer: int, over: int) -> Gone:
+        """Give up so many bytes of a writer's results but *kept*, those that were not used for longest."""
+        gone = Gone(0, 0)
+        query = (
+            "select number, packed_bytes from entry where writer = ? and number <> ? order by used_ns, number limit ?"
+        )
+        while over > 0 and (oldest := db.execute(query, (writer, kept, AT_ONCE)).fetchall()):
+            some = []
             while oldest and over > 0:
                 some.append(oldest.pop(0))
                 over -= some[-1][1] + ENTRY_BYTES
             gone = _added(gone, self._remove(db, [(each,) for each, _ in some]))
-        _count(db, {"evicted": gone.entries, "stored": 1})
         return gone
 
     @_asked
@@ -278,12 +300,16 @@ class ProcessingStore:
     def _remove(self, db: sqlite3.Connection, numbers: Sequence[tuple[int]]) -> Gone:
         """Give some up, and count what that frees."""
         entries = freed = 0
+        query = "delete from entry where number = ? returning writer, packed_bytes"
         for (number,) in numbers:
-            row = db.execute("delete from entry where number = ? returning packed_bytes", (number,)).fetchone()
+            row = db.execute(query, (number,)).fetchone()
             db.execute("delete from body where number = ?", (number,))
             if row is not None:
-                entries, freed = entries + 1, freed + row[0]
-        self._bytes -= freed + entries * ENTRY_BYTES
+                writer, size = row
+                entries, freed = entries + 1, freed + size
+                self._bytes[writer] -= size + ENTRY_BYTES
+                if not self._bytes[writer]:
+                    del self._bytes[writer]
         return Gone(entries, freed)
 
     @_asked

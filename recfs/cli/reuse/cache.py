@@ -57,7 +57,8 @@ def cache() -> None:
 @_OPTIONS
 @click.option(
     "--claim", type=Duration(1.0, 86_400.0), metavar="DURATION",
-    help="Where there is none: have others who ask wait for it for so long, and print the number of the claim.",
+    help="Where there is none: have others who ask wait for it for so long (users: an hour at most), and print the"
+    " number of the claim.",
 )  # fmt: skip
 @click.option("--wait", is_flag=True, help="Where somebody else has claimed it: wait until they have made it.")
 @store_options
@@ -173,7 +174,10 @@ def _row(kind: dict[str, Any]) -> tuple[str, ...]:
 def purge(
     invocation: Invocation, path: Path | None, kind: str | None, older_than: float | None, everything: bool
 ) -> None:
-    """Give up results: of the file at PATH, of a kind, of an age, or all."""
+    """Give up results: of the file at PATH, of a kind, of an age, or all.
+
+    Without an age, claims of such results end as well.
+    """
     if path is None and kind is None and older_than is None and not everything:
         raise click.UsageError("which results? give PATH, --kind, --older-than or --all")
     place = Place(open_store(invocation), "") if path is None else locate(invocation, path)
@@ -184,7 +188,8 @@ def purge(
     if invocation.json:
         output.emit_json(done)
     else:
-        output.say(f"{output.number_of(done['removed'], 'result')} given up, {output.size(done['bytes'])}")
+        claims = f"; {output.number_of(done['claims'], 'claim')} ended" if done.get("claims") else ""
+        output.say(f"{output.number_of(done['removed'], 'result')} given up, {output.size(done['bytes'])}{claims}")
 
 
 def _asked(place: Place, kind: str, options: str | None) -> dict[str, Any]:

@@ -16,6 +16,11 @@ OPTIONS_MAX_BYTES: Final = 64 << 10
 EVERYBODY: Final = -1
 """In the place of a uid: a result that is given to all who may read such a file."""
 
+USERS_PART: Final = 10
+"""Results that are given to one user alone have at most one part in so many of the room for all."""
+USERS_VALUES: Final = 200_000
+"""So many values such a result has at most: some four hours of speech, word by word."""
+
 
 class Key(NamedTuple):
     """What makes two requests the same."""
@@ -67,4 +72,4 @@ class Lifetimes(NamedTuple):
         return 0 < self.of(kind) <= age_s
 
 
-__all__ = ["EVERYBODY", "KIND", "Key", "Lifetimes", "check_kind", "options_hash"]
+__all__ = ["EVERYBODY", "KIND", "USERS_PART", "USERS_VALUES", "Key", "Lifetimes", "check_kind", "options_hash"]

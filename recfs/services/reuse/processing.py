@@ -17,11 +17,13 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeVar
 
 import trio
 
-from recfs.core.reuse.processing import EVERYBODY, Lifetimes
+from recfs.core.json_bounds import MAX_LEVELS, has_more_values, is_deeper
+from recfs.core.reuse.processing import EVERYBODY, USERS_PART, Lifetimes
 from recfs.core.sweeping import Schedule
 from recfs.core.units import format_size
 from recfs.errors import InvalidArgument, NotSupported, RecfsError, TooBig
@@ -43,7 +45,10 @@ TELL_EVERY_S: Final = 10.0
 TELL_MANY: Final = 512
 """… of so many results at most."""
 CLAIM_MAX_S: Final = 24 * 3600.0
+USERS_CLAIM_MAX_S: Final = 3600.0
 CLAIMS_MAX: Final = 10_000
+"""Of all users together, and apart from that of those who make results for everybody."""
+CLAIMS_OF_USER_MAX: Final = 100
 PATIENCE_S: Final = 600.0
 OFF: Final = "nothing is kept: [processing_cache] enabled is false in the configuration of the daemon"
 Result = TypeVar("Result")
@@ -75,6 +80,7 @@ class Hit(NamedTuple):
 class _Claim:
     holder: int
     """A number that only whoever has it is told."""
+    uid: int
     until_ns: int
     ended: trio.Event
 
@@ -92,10 +98,12 @@ class ProcessingCache:
         self._clock = clock
         self.settings = settings
         self._admit = admit
-        self._limiter = trio.CapacityLimiter(1)
+        self._limiter, self._parsing = trio.CapacityLimiter(1), trio.CapacityLimiter(1)
         self._uses: dict[int, tuple[int, int]] = {}
         self._counts: Counter[str] = Counter()
         self._claims: dict[Place, _Claim] = {}
+        self._claimed: Counter[int] = Counter()
+        """How many by `_who_claims`."""
         self._number = 0
         self._used, self._many = trio.Event(), trio.Event()
 
@@ -133,6 +141,10 @@ class ProcessingCache:
             self._books.tell({}, {"corrupt": 1})
         return None
 
+    async def taken_apart(self, make: Callable[[], bytes]) -> bytes:
+        """What *make* makes of what somebody sent, one at a time: it takes as much memory as that has values."""
+        return await trio.to_thread.run_sync(make, limiter=self._parsing)
+
     async def put(self, key: Key, writer: int, text: bytes) -> Gone:
         """Keep JSON under a key for all to whom *writer*'s results are given; what had to go for it.
 
@@ -149,6 +161,9 @@ class ProcessingCache:
 
     def _put(self, key: Key, writer: int, text: bytes, now_ns: int) -> Gone:
         packed = zlib.compress(text, 6)
+        if writer != EVERYBODY and len(packed) > self.settings.max_bytes // USERS_PART:
+            most = self.settings.max_bytes // USERS_PART
+            raise TooBig(f"a result of {len(packed)} bytes, compressed; a user has {most}, a tenth of max_size")
         kept = Kept(0, packed, hashlib.sha256(packed).digest(), len(text), now_ns, 0)
         return self._books.put(key, writer, kept, self.settings.max_bytes)
 
@@ -159,27 +174,51 @@ class ProcessingCache:
 
     # --- claims --------------------------------------------------------------------------------------------------
 
-    def claim(self, key: Key, writer: int, seconds: float) -> int | None:
-        """Have others wait for a result that whoever asks is about to make: the claim's number.
+    def claim(self, key: Key, writer: int, seconds: float, uid: int) -> int | None:
+        """Have others wait for a result that whoever asks, *uid*, is about to make: the claim's number.
 
         None where somebody else has claimed it. A claim ends with the result, when it is given up, or after *seconds*.
         It does not outlive the daemon. Atomic. Raises InvalidArgument.
         """
         if not self.settings.enabled:
             raise NotSupported(OFF)
-        if not 0 < seconds <= CLAIM_MAX_S:
-            raise InvalidArgument(f"a claim lasts for more than 0 and at most {CLAIM_MAX_S:g} seconds")
+        most_s = CLAIM_MAX_S if writer == EVERYBODY else USERS_CLAIM_MAX_S
+        if not 0 < seconds <= most_s:
+            raise InvalidArgument(f"a claim lasts for more than 0 and at most {most_s:g} seconds")
         place, now = (key, writer), self._clock.steady_ns()
         if self._claim_of(place) is not None:
             return None
-        if len(self._claims) >= CLAIMS_MAX:
+        self._require_room(writer, uid)
+        self._number += 1
+        self._claims[place] = _Claim(self._number, uid, now + round(seconds * 1e9), trio.Event())
+        self._claimed[_who_claims(writer, uid)] += 1
+        return self._number
+
+    def _require_room(self, writer: int, uid: int) -> None:
+        """Raise InvalidArgument where there are too many claims, those whose time is over left out."""
+        refusal = self._too_many(writer, uid)
+        if refusal:
             for each in list(self._claims):
                 self._claim_of(each)
-            if len(self._claims) >= CLAIMS_MAX:
-                raise InvalidArgument(f"{CLAIMS_MAX} results are claimed already")
-        self._number += 1
-        self._claims[place] = _Claim(self._number, now + round(seconds * 1e9), trio.Event())
-        return self._number
+            refusal = self._too_many(writer, uid)
+        if refusal:
+            raise InvalidArgument(refusal)
+
+    def _too_many(self, writer: int, uid: int) -> str:
+        of_everybody = self._claimed[EVERYBODY]
+        if writer != EVERYBODY and self._claimed[uid] >= CLAIMS_OF_USER_MAX:
+            return f"user {uid} has claimed {CLAIMS_OF_USER_MAX} results already"
+        of_all = of_everybody if writer == EVERYBODY else len(self._claims) - of_everybody
+        return f"{CLAIMS_MAX} results are claimed already" if of_all >= CLAIMS_MAX else ""
+
+    def give_up_claims(self, kind: str | None, sha256: bytes | None) -> int:
+        """End claims, whoever made them, of a kind and of a file: how many. Whoever waits for them goes on. Atomic."""
+        ended = [
+            (key, writer) for key, writer in self._claims if kind in (None, key.kind) and sha256 in (None, key.sha256)
+        ]
+        for place in ended:
+            self._end_claim(place)
+        return len(ended)
 
     def release(self, key: Key, writer: int, number: int) -> bool:
         """Give a claim up: its holder will not make the result after all. Atomic."""
@@ -210,6 +249,10 @@ class ProcessingCache:
     def _end_claim(self, place: Place) -> None:
         claim = self._claims.pop(place, None)
         if claim is not None:
+            who = _who_claims(place[1], claim.uid)
+            self._claimed[who] -= 1
+            if not self._claimed[who]:
+                del self._claimed[who]
             claim.ended.set()
 
     # --- looking after it ----------------------------------------------------------------------------------------
@@ -291,6 +334,11 @@ class ProcessingCache:
             self._books.close()
 
 
+def _who_claims(writer: int, uid: int) -> int:
+    """Among whose claims one counts: a user's own, or those for everybody's results."""
+    return EVERYBODY if writer == EVERYBODY else uid
+
+
 def _checked(kept: Kept) -> bytes | None:
     """The JSON of a result; None if it is not what was put there."""
     if hashlib.sha256(kept.packed).digest() != kept.digest:
@@ -313,12 +361,31 @@ def unpacked(packed: bytes, most: int) -> bytes:
     return text
 
 
-def as_json(text: bytes) -> Any:
-    """Parse JSON. Raises ValueError for anything else."""
+def as_json(text: bytes, most_values: int | None = None) -> Any:
+    """Parse JSON in UTF-8. Raises ValueError for anything else, and for more than can be given again."""
+    if most_values is not None and has_more_values(text, most_values):
+        raise ValueError(f"it has more than {most_values} values")
+    value: Any = None
     try:
-        return json.loads(text, parse_constant=_refuse)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        value = json.loads(text.decode(), parse_constant=_refuse, parse_float=_finite, object_hook=_as_it_is)
+        is_too_deep = is_deeper(value, text)
+    except RecursionError:
+        is_too_deep = True
+    if is_too_deep:
+        raise ValueError(f"it has more than {MAX_LEVELS} lists and tables inside each other")
+    return value
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not isfinite(number):
+        raise ValueError(f"{digits[:40]} is too large a number")
+    return number
+
+
+def _as_it_is(table: dict[str, Any]) -> dict[str, Any]:
+    """For the parser, in C, which lets other threads go on only where it calls something."""
+    return table
 
 
 def _refuse(name: str) -> NoReturn:
