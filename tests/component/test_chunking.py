@@ -346,7 +346,8 @@ OTHER = "users/6/recordings/7/source.mp4"
 @pytest.mark.parametrize("what", ["source goes", "source changes", "job goes"])
 async def test_what_nobody_wants_any_more_is_ended_within_a_second(made: Maker, what: str) -> None:
     """Programs that would run for ever, and are killed; the next one in the queue does not wait."""
-    fs, ended = made.fs, []
+    ended: list[float] = []
+    fs = made.fs
 
     async def run_for_ever() -> None:
         try:
@@ -378,7 +379,8 @@ async def test_what_nobody_wants_any_more_is_ended_within_a_second(made: Maker, 
 
 async def test_owners_take_turns(made: Maker) -> None:
     """One of them has a source of 40 chunks: the 4 of another do not wait for those."""
-    fs, order = made.fs, []
+    order: list[bytes] = []
+    fs = made.fs
 
     async def take_long() -> None:
         order.append(made.runner.sources[-1])
@@ -412,7 +414,7 @@ async def test_more_owners_than_are_open_take_turns(made: Maker, monkeypatch: py
         await fs.write(path, path.encode())
     await fs.drain()
     told = [await made.work.chunking.extract(path) for path in paths]
-    firsts = []
+    firsts: list[int] = []
     while len(firsts) < len(paths):
         for each in told:
             if each["ino"] not in firsts and fs.rows(
@@ -454,7 +456,8 @@ async def test_what_has_too_many_silences_is_not_cut_at_them(made: Maker) -> Non
 
 async def test_long_plans_are_made_and_told_of_in_threads(made: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     """And read and written in pages, between which others have their turn."""
-    main, seen = threading.get_ident(), []
+    seen: list[bool] = []
+    main = threading.get_ident()
     for name in ("planned", "as_json"):
         real = getattr(chunking, name)
 
@@ -463,9 +466,14 @@ async def test_long_plans_are_made_and_told_of_in_threads(made: Maker, monkeypat
             return real(*values, **more)
 
         monkeypatch.setattr(chunking, name, spy)
-    pages = []
+    pages: list[Any] = []
     real_page = deriving.chunk_page
-    monkeypatch.setattr(deriving, "chunk_page", lambda *values: pages.append(real_page(*values)) or pages[-1])
+
+    def page(*values: Any) -> Any:
+        pages.append(real_page(*values))
+        return pages[-1]
+
+    monkeypatch.setattr(deriving, "chunk_page", page)
     made.runner.duration_s = 2000.0
     await made.fs.write(SOURCE, pattern(9000, 2))
     await made.fs.drain()

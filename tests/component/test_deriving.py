@@ -397,7 +397,8 @@ async def test_owners_take_turns(made: Maker) -> None:
 
 @pytest.mark.parametrize("what", ["goes", "changes", "leaves its recording"])
 async def test_a_program_ends_when_its_source_is_another(made: Maker, what: str) -> None:
-    fs, ended = made.fs, []
+    ended: list[float] = []
+    fs = made.fs
 
     async def run_for_ever() -> None:
         if not ended:

@@ -392,3 +392,24 @@ def test_the_words_of_the_catalogue_are_those_of_the_core() -> None:
     table = sql[sql.index("create table media (") :]
     assert "verdict in (" + ", ".join(repr(each.value) for each in Verdict) + ")" in table
     assert PART == "media"
+
+
+@pytest.mark.parametrize("share", [512, 4])
+async def test_owners_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: int) -> None:
+    """One of them has more to be looked into than is read at a time, before the other."""
+    monkeypatch.setattr(probing, "SHARE", share)
+    monkeypatch.setattr(probing, "PAGE", 3)
+    monkeypatch.setattr(probing, "READ_PAUSE_S", 0.01)
+    async with looking(tmp_path, media={"workers": 1}) as it:
+        it.checks.hold = trio.Event()
+        for number in range(12):
+            await it.write(f"{number}.mp4", b"%d" % number)
+        await it.fs.write("users/77/recordings/1/theirs.mp4", b"theirs")
+        await it.fs.drain()
+        await trio.sleep(0.1)
+        it.checks.hold.set()
+        for number in range(12):
+            await it.until(f"{number}.mp4", "whole")
+        order = [data for _, data in it.checks.looks]
+        assert order.index(b"theirs") <= 2, order
+        assert sorted(order) == sorted([b"theirs", *(b"%d" % number for number in range(12))])

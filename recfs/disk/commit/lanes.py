@@ -73,6 +73,9 @@ class Turns(Generic[T]):
     def __len__(self) -> int:
         return len(self._live)
 
+    def __contains__(self, item: T) -> bool:
+        return item in self._live
+
     def put(self, owner: Hashable, item: T, size: int = 0) -> None:
         """Queue an item, once."""
         if item in self._live:

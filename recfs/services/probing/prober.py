@@ -1,9 +1,9 @@
 """Looks into committed files: what is in recordings, and whether files are what their names say.
 
-The catalogue is the queue (`state/media.py`): a cursor goes through it, and a few files are looked into at a time, by
-programs that are confined (`recfs/media`). So memory does not grow with their number, no commit waits, and a restart
-goes on with what is left. A copy of what was looked into takes over what was found. What could not be looked into
-is tried some more times, later and later.
+The catalogue is the queue (`state/media.py`): a cursor goes through it, owners take turns, and a few files are looked
+into at a time, by programs that are confined (`recfs/media`). Of each owner a bounded number waits in memory (`SHARE`),
+no commit waits, and a restart goes on with what is left. A copy of what was looked into takes over what was found. What
+could not be looked into is tried some more times, later and later.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from recfs.core.layout import owner_of
 from recfs.core.media.facts import unpacked
 from recfs.core.media.kinds import Checker, Kind, kind_of
 from recfs.core.media.verdicts import Verdict, judge
 from recfs.core.observing.kinds import EventKind
+from recfs.disk.commit.lanes import Turns
 from recfs.errors import MediaUnavailable, Stale
 from recfs.ports.rows import MediaRow
 from recfs.state.problems import forever
@@ -36,6 +38,12 @@ log = logging.getLogger("recfs.media")
 PART: Final = "media"
 PAGE: Final = 256
 """Queued files that are read from the catalogue at a time."""
+SHARE: Final = 512
+"""Files of one owner that wait in memory for their turn; further ones are read when half of these are done."""
+READ_PAUSE_S: Final = 1.0
+"""Between two times that a long queue is read: it is read anew with each commit."""
+MOST_OWNERS: Final = 100_000
+"""Files of which it is remembered whose they are."""
 SURVEY_PAGE: Final = 1000
 """Files of an earlier version's store that are gone through at a time …"""
 SURVEY_PAUSE_S: Final = 0.2
@@ -66,6 +74,17 @@ class Probing:
         self._workers = workers
         self._known = known
         self._at_work: set[int] = set()
+        self._turns: Turns[int] = Turns()
+        """What is looked into next, by owner."""
+        self._owners: dict[int, str | None] = {}
+        """Whose what waits is."""
+        self._shares: Counter[str | None] = Counter()
+        """How many files of an owner are in `_turns`."""
+        self._more: set[str | None] = set()
+        """Owners of whom further files were passed over."""
+        self._missed: set[int] = set()
+        """What was found in the queue while it was being looked into."""
+        self._wake = trio.Event()
         self._later: dict[int, float] = {}
         """What is tried again, and when, by trio's clock."""
         self.missing: str | None = None
@@ -80,6 +99,8 @@ class Probing:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(forever, PART, self._survey, self._tree.behind.problems)
+                for _ in range(self._workers):
+                    nursery.start_soon(forever, PART, self._work, self._tree.behind.problems)
                 await forever(PART, self._step, self._tree.behind.problems)
         finally:
             self.is_running = self.rows.is_looking = False
@@ -110,33 +131,76 @@ class Probing:
         await trio.sleep_forever()
 
     async def _step(self) -> None:
-        """Go through the queue once, and wait until there may be more in it."""
+        """Read the queue once, and wait until there may be more in it."""
         self.rows.queued = trio.Event()
         waiting = await self._tree.catalogue.media_pending((Checker.MEDIA.value,), 0, 1)
         self._missing(await self._checks.available(to_use=bool(waiting)))
         checkers = _TEXTS if self.missing is not None else (*_TEXTS, Checker.MEDIA.value)
         now = trio.current_time()
-        after, soonest = 0, now + MISSING_S
+        after, soonest, read = 0, now + MISSING_S, 0
+        self._more.clear()
         while page := await self._tree.catalogue.media_pending(checkers, after, PAGE):
-            after = page[-1].ino
-            async with trio.open_nursery() as nursery:
-                slots = trio.Semaphore(self._workers)
-                for row in page:
-                    due = self._later.get(row.ino, 0.0)
-                    if due > trio.current_time():
-                        soonest = min(soonest, due)
-                        continue
-                    await slots.acquire()
-                    nursery.start_soon(self._one, row.ino, slots)
+            after, read = page[-1].ino, read + len(page)
+            for row in page:
+                due = self._later.get(row.ino, 0.0)
+                if due > trio.current_time():
+                    soonest = min(soonest, due)
+                else:
+                    await self._put(row.ino)
+            await trio.lowlevel.checkpoint()
+        if read > PAGE:
+            await trio.sleep(READ_PAUSE_S)
         with trio.move_on_at(soonest):
             await self.rows.queued.wait()
 
-    async def _one(self, ino: int, slots: trio.Semaphore) -> None:
+    async def _put(self, ino: int) -> None:
+        """Have a file wait for its turn."""
+        if ino in self._at_work:
+            self._missed.add(ino)
+            return
+        if ino in self._turns:
+            return
+        owner = await self._owner(ino)
+        if self._shares.get(owner, 0) >= SHARE:
+            self._more.add(owner)
+            return
+        self._turns.put(owner, ino)
+        self._shares[owner] += 1
+        self._wake.set()
+
+    async def _owner(self, ino: int) -> str | None:
+        if ino not in self._owners:
+            if len(self._owners) >= MOST_OWNERS:
+                self._owners = {each: owner for each, owner in self._owners.items() if each in self._turns}
+            node = await file_at(self._tree, ino)
+            self._owners[ino] = owner_of(tuple(node.parts())) if node is not None else None
+            del node
+            if ino not in self._at_work:
+                self._tree.memory.let_go(ino)
+            await trio.lowlevel.checkpoint()
+        return self._owners[ino]
+
+    async def _work(self) -> None:
+        """Look into the file whose turn it is."""
+        while (ino := self._turns.take()) is None:
+            wake = self._wake
+            await wake.wait()
+            if self._wake is wake:
+                self._wake = trio.Event()
+        owner = self._owners.pop(ino)
+        self._shares[owner] -= 1
+        if not self._shares[owner]:
+            del self._shares[owner]
+        if owner in self._more and self._shares.get(owner, 0) <= SHARE // 2:
+            self._more.discard(owner)
+            self.rows.queued.set()
         try:
             with self._tree.behind.problems.aside(PART, ino, f"inode {ino}"):
                 await self.look(ino)
         finally:
-            slots.release()
+            if ino in self._missed:
+                self._missed.discard(ino)
+                self.rows.queued.set()
 
     # --- looking -------------------------------------------------------------------------------------------------
 
