@@ -254,6 +254,11 @@ class MemoryCatalogue:
         rows = [row for row in self._nodes.values() if row.parent == parent and row.ino > max(after_ino, ROOT_INO)]
         return sorted(row if placed else row._replace(placement=Placement()) for row in rows)[:limit]
 
+    async def named(self, parent: int, prefix: bytes, limit: int) -> Sequence[NodeRow]:
+        """Those whose names begin so."""
+        rows = await self.children(parent, 0, len(self._nodes))
+        return [row for row in rows if row.name.startswith(prefix)][:limit]
+
     async def contents(self, parent: int, after_ino: int, limit: int) -> Sequence[Content]:
         """The same in short."""
         return [

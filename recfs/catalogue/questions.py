@@ -102,6 +102,12 @@ class Questions:
         query = f"select {columns} from node indexed by node_parent {here} {which}"
         return [node_row(row) for row in self._read(query, (parent, max(after_ino, 1), limit))]
 
+    async def named(self, parent: int, prefix: bytes, limit: int) -> Sequence[NodeRow]:
+        """As the port says: a range of the index of names."""
+        beyond = prefix[:-1] + bytes([prefix[-1] + 1])
+        query = f"select {NODE_ALONE} from node where parent = ? and name >= ? and name < ? and node.ino <> 1 limit ?"
+        return [node_row(row) for row in self._read(query, (parent, prefix, beyond, limit))]
+
     async def contents(self, parent: int, after_ino: int, limit: int) -> Sequence[Content]:
         """As the port says."""
         which = "where parent = ? and node.ino > ? order by node.ino limit ?"

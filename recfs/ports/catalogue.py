@@ -56,6 +56,12 @@ class Names(Protocol):
     async def children(self, parent: int, after_ino: int, limit: int, *, placed: bool = False) -> Sequence[NodeRow]:
         """Up to *limit* rows of *parent* with ino > *after_ino*, by ino; their places are left out if not *placed*."""
 
+    async def named(self, parent: int, prefix: bytes, limit: int) -> Sequence[NodeRow]:
+        """Up to *limit* rows of *parent* whose names begin with *prefix*, without their places.
+
+        *prefix* is not empty, and its last byte is not 255.
+        """
+
     async def contents(self, parent: int, after_ino: int, limit: int) -> Sequence[Content]:
         """The same in short; also of a *parent* that has no row any more."""
 

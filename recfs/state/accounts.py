@@ -78,9 +78,9 @@ class Account:
         self.month = min(self.month, month)
         return self.uploads_in(month)
 
-    def count_upload(self, now_ns: int) -> None:
-        """Count one upload, at a time of the calendar."""
-        self.month_uploads = self._uploads_at(now_ns) + 1
+    def count_uploads(self, now_ns: int, more: int = 1) -> None:
+        """Count so many *more* uploads, at a time of the calendar."""
+        self.month_uploads = self._uploads_at(now_ns) + more
         self.month = quota.month_of(now_ns)
 
     def check_add_file(self, now_ns: int, *, upload: bool) -> None:
@@ -94,10 +94,10 @@ class Account:
             self.reached(self.user, reason)
             raise QuotaExceeded(f"user {self.user}: {reason} = {getattr(limits, reason)} is reached")
 
-    def check_upload(self, now_ns: int) -> None:
-        """Raise QuotaExceeded when one more upload this month is too many."""
+    def check_uploads(self, now_ns: int, more: int = 1) -> None:
+        """Raise QuotaExceeded when so many *more* uploads this month are too many."""
         limit = self.limits.max_monthly_uploads
-        if limit is not None and self._uploads_at(now_ns) >= limit:
+        if limit is not None and more and self._uploads_at(now_ns) + more > limit:
             self.reached(self.user, Reason.MONTHLY_UPLOADS)
             raise QuotaExceeded(f"user {self.user}: max_monthly_uploads = {limit} is reached")
 

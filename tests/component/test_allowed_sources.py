@@ -117,3 +117,41 @@ async def test_a_reload_changes_it(place: Path) -> None:
         with pytest.raises(InvalidPath):
             await fs.write("users/5/recordings/9/source.avi", b"x")
         await fs.write("users/5/recordings/9/source.mp4", b"x")
+
+
+@pytest.mark.parametrize("above", [f"{REC}/x", "temp/5/7", "users/5/thumbnails/x"])
+async def test_a_directory_with_other_kinds_of_sources_becomes_no_recording(fs: Filesystem, above: str) -> None:
+    """As a file does not get such a name: renaming the directory above it would get round that."""
+    await fs.write(f"{REC}/source.mp4", b"video")
+    await fs.write(f"{above}/source.exe", b"MZ")
+    await fs.write(f"{above}/source.mp4.part", b"temporary")
+    await fs.drain()
+    allow(fs, *ALLOWED)
+    for exchange in (False, True):
+        if exchange:
+            await fs.mkdirs("users/5/recordings/9")
+        with pytest.raises(InvalidPath, match=r"'source\.exe': .* are refused"):
+            await fs.rename(above, "users/5/recordings/9", **({"exchange": True} if exchange else {}))
+    await fs.unlink(f"{above}/source.exe")
+    await fs.vfs.symlink(*await fs.folder(f"{above}/source.sh"), b"/bin/sh", OPERATOR)
+    with pytest.raises(InvalidPath):
+        await fs.rename(above, "users/5/recordings/9")
+    await fs.unlink(f"{above}/source.sh")
+    await fs.mkdirs(f"{above}/source.dir")
+    await fs.rename(above, "users/5/recordings/9")
+    await fs.assert_consistent()
+
+
+async def test_what_is_not_in_memory_is_looked_at_too(place: Path) -> None:
+    async with filesystem(place / "root") as fs:
+        await fs.write(f"{REC}/x/source.exe", b"MZ")
+        await fs.write(f"{REC}/x/a", b"")
+        await fs.write(f"{REC}/x/source", b"")
+        await fs.drain()
+        await fs.reopen()
+        allow(fs, *ALLOWED)
+        with pytest.raises(InvalidPath, match=r"source\.exe"):
+            await fs.rename(f"{REC}/x", "users/5/recordings/9")
+        await fs.unlink(f"{REC}/x/source.exe")  # its row is there yet, and says nothing any more
+        await fs.rename(f"{REC}/x", "users/5/recordings/9")
+        await fs.assert_consistent()

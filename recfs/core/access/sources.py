@@ -8,7 +8,8 @@ from recfs.core.layout import Role
 from recfs.core.naming import is_temporary_name
 from recfs.errors import InvalidPath
 
-_SOURCE = b"source."
+SOURCE = b"source."
+"""With this the name of a source begins."""
 _match_extension = re.compile(r"\.[A-Za-z0-9]{1,16}").fullmatch
 MOST = 200
 """So many extensions can be allowed."""
@@ -32,7 +33,7 @@ def check_source(parent: Role, name: bytes, allowed: tuple[str, ...]) -> None:
     The last extension counts, in any case: what it was before is nobody's concern. A temporary name (`source.mp4.part`)
     passes, for the name that it is renamed to is looked at then.
     """
-    if not allowed or parent is not Role.RECORDING or not name.startswith(_SOURCE) or is_temporary_name(name):
+    if not allowed or parent is not Role.RECORDING or not name.startswith(SOURCE) or is_temporary_name(name):
         return
     extension = name[name.rindex(b".") :].lower()
     if os.fsdecode(extension) not in allowed:
@@ -42,4 +43,4 @@ def check_source(parent: Role, name: bytes, allowed: tuple[str, ...]) -> None:
         )
 
 
-__all__ = ["MOST", "check_source", "extensions"]
+__all__ = ["MOST", "SOURCE", "check_source", "extensions"]

@@ -25,7 +25,7 @@ from recfs.errors import (
     Stale,
 )
 from recfs.fs.caller import may_add, may_change, may_grow, may_take, owner_of_new
-from recfs.fs.names.births import begin_life, recall_life
+from recfs.fs.names.births import begin_life, check_brought, recall_life, sources_brought, uploads_among
 from recfs.ports.rows import Pending
 from recfs.state.nodes import DirNode, FileNode, LinkNode, Node
 
@@ -81,7 +81,7 @@ class Namespace:
         tree.add(node)
         tree.touch(folder, now)
         if upload and folder.account is not None:
-            folder.account.count_upload(tree.clock.calendar_ns())
+            folder.account.count_uploads(tree.clock.calendar_ns())
         return node
 
     async def mkdir(self, folder: DirNode, name: bytes, mode: int, caller: Caller) -> DirNode:
@@ -188,6 +188,7 @@ class Namespace:
             if target is not None:
                 await self.removal.prepare(target)
             automatic = await self.removal.automatic(target) if isinstance(target, DirNode) else None
+            brought = await sources_brought(self._tree, node, new)  # the last to be waited for
             if old.children.get(old_name) is node and new.children.get(new_name) is target:
                 break  # else one of them came, went or moved meanwhile
         may_change(old, caller)
@@ -209,7 +210,7 @@ class Namespace:
             raise Exists(f"{target.path} exists")
         if target is not None:
             may_take(new, target, caller)
-        self._check_move(node, new, new_name, account, replaced=target)
+        uploads = self._check_move(node, new, new_name, account, brought, replaced=target)
         if isinstance(node, DirNode):
             if target is not None and not isinstance(target, DirNode):
                 raise NotADirectory(f"{target.path} is not a directory")
@@ -221,7 +222,7 @@ class Namespace:
             self.removal.drop_empty(target, automatic)
         elif isinstance(target, (FileNode, LinkNode)):
             self.removal.discard(target, successor=node if isinstance(node, FileNode) else None)
-        self._move(node, new, new_name, account)
+        self._move(node, new, new_name, account, uploads)
         return node, target
 
     async def exchange(
@@ -233,6 +234,8 @@ class Namespace:
             two = await self._tree.child(new, new_name)
             one_account = await self._arrival(one, new, new_name)
             two_account = await self._arrival(two, old, old_name)
+            one_brings = await sources_brought(self._tree, one, new)
+            two_brings = await sources_brought(self._tree, two, old) if not one_brings else {}  # one of them at most
             if old.children.get(old_name) is one and new.children.get(new_name) is two:
                 break
         may_change(old, caller)
@@ -245,17 +248,19 @@ class Namespace:
             return one, two
         may_take(old, one, caller, new)
         may_take(new, two, caller, old)
-        self._check_move(one, new, new_name, one_account, replaced=two)
-        self._check_move(two, old, old_name, two_account, replaced=one)
+        one_uploads = self._check_move(one, new, new_name, one_account, one_brings, replaced=two)
+        two_uploads = self._check_move(two, old, old_name, two_account, two_brings, replaced=one)
         placeholder = b"\0"  # a name nobody can have, for the moment both nodes need the other's
         self._move(two, two.parent, placeholder, two_account)
-        self._move(one, new, new_name, one_account)
-        self._move(two, old, old_name, two_account)
+        self._move(one, new, new_name, one_account, one_uploads)
+        self._move(two, old, old_name, two_account, two_uploads)
         return one, two
 
     def _check_move(
-        self, node: Node, new: DirNode, new_name: bytes, account: Account | None, *, replaced: Node | None
-    ) -> None:
+        self, node: Node, new: DirNode, new_name: bytes, account: Account | None, brought: dict[bytes, bool],
+        *, replaced: Node | None,
+    ) -> int:  # fmt: skip
+        """Raise what is against a move; the uploads that a directory brings. Atomic."""
         role = child_role(new.role, new_name, is_dir=isinstance(node, DirNode))
         if not isinstance(node, DirNode):
             check_source(new.role, new_name, self.allowed_extensions)
@@ -268,6 +273,7 @@ class Namespace:
                 raise Busy(f"{node.path} is part of every store")
             if node.role is Role.RECORDING and node.life is not None and node.life.status is Status.REMOVING:
                 raise Busy(f"{node.path} is being removed")
+            check_brought(node, brought, self.allowed_extensions)
             if role is not Role.RECORDING and node.role is Role.RECORDING:
                 may_grow(node)  # as a directory of another recording it could be written to, and would not go
             step: DirNode = new
@@ -280,14 +286,17 @@ class Namespace:
         if goes_to is not None and goes_to is not comes_from:
             weight, freed = _weight(node), _weight(replaced) if replaced is not None else (0, 0)
             goes_to.check_room(weight[0] - freed[0], weight[1] - freed[1])
-        becomes_upload = isinstance(node, FileNode) and is_upload(new.role, new_name)
-        if goes_to is not None and becomes_upload and not is_upload(node.parent.role, node.name):
-            goes_to.check_upload(self._tree.clock.calendar_ns())
+        uploads = uploads_among(brought)
+        if isinstance(node, FileNode) and not is_upload(node.parent.role, node.name):
+            uploads = int(is_upload(new.role, new_name))
+        if goes_to is not None and uploads:
+            goes_to.check_uploads(self._tree.clock.calendar_ns(), uploads)
+        return uploads
 
-    def _move(self, node: Node, new: DirNode, new_name: bytes, account: Account | None) -> None:
+    def _move(self, node: Node, new: DirNode, new_name: bytes, account: Account | None, uploads: int = 0) -> None:
+        """*uploads*: so many come into being by that."""
         tree, behind = self._tree, self._behind
         old, old_name, now = node.parent, node.name, tree.clock.now_ns()
-        was_upload = isinstance(node, FileNode) and is_upload(old.role, old_name)
         at_home = not node.pending & Pending.MAKE and getattr(node, "staging", None) is None
         if isinstance(node, FileNode) and node.state.is_remote:
             at_home = False
@@ -314,8 +323,8 @@ class Namespace:
         if isinstance(node, DirNode):
             node.role = child_role(new.role, new_name, is_dir=True) if new_name != b"\0" else node.role
             self._rebase(node, account)
-        elif not was_upload and new.account is not None and is_upload(new.role, new_name):
-            new.account.count_upload(tree.clock.calendar_ns())
+        if uploads and new.account is not None:
+            new.account.count_uploads(tree.clock.calendar_ns(), uploads)
             behind.account(new.account)
         node.ctime_ns = now
         tree.touch(old, now)
@@ -336,7 +345,8 @@ class Namespace:
         await self.absent(new, new_name)
         child_role(new.role, new_name, is_dir=isinstance(node, DirNode))
         old, old_name = node.parent, node.name
-        self._move(node, new, new_name, account)
+        becomes_upload = isinstance(node, FileNode) and is_upload(new.role, new_name)
+        self._move(node, new, new_name, account, int(becomes_upload and not is_upload(old.role, old_name)))
         if node.moved is not None:
             self._tree.locations.forget(node, node.moved)
             node.moved = None
