@@ -123,6 +123,14 @@ class CatalogueContract:
         assert await filled.child(ROOT_INO, b"") is None
         assert [each.ino for each in await filled.children(ROOT_INO, 0, 10)] == [2]
 
+    async def test_names_that_begin_alike_are_found(self, filled: Catalogue) -> None:
+        names = [b"source.", b"source.a", b"source.\xff\xff", b"source", b"source/", b"Source.a", b"a.source.b"]
+        await filled.apply(Batch(nodes=[row(100 + number, name, 2) for number, name in enumerate(names)]))
+        await filled.apply(Batch(nodes=[row(200, b"source.elsewhere", 1)]))
+        assert {each.name for each in await filled.named(2, b"source.", 10)} == set(names[:3])
+        assert len(await filled.named(2, b"source.", 2)) == 2
+        assert list(await filled.named(2, b"none", 10)) == list(await filled.named(77, b"source.", 10)) == []
+
     async def test_names_may_change_places_within_a_batch(self, filled: Catalogue) -> None:
         await filled.apply(Batch(nodes=[row(10, b"b", 2), row(11, b"c", 2), row(12, b"a", 2)]))
         assert {each.name: each.ino for each in await filled.children(2, 0, 10)} == {b"b": 10, b"c": 11, b"a": 12}
