@@ -54,7 +54,10 @@ class DerivingAnswers:
         return await self._chunking.extract(str(params.get("path") or ""), **_wishes(params))
 
     async def chunks_wait(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Wait, for `timeout_s` at most, until something becomes of the chunks of the file with this `ino`."""
+        """Wait, for `timeout_s` at most, until something becomes of the chunks of the file with this `ino`.
+
+        While they are written it tells `counts`, and of those that have `changed` last; then of all `chunks`.
+        """
         return await self._chunking.wait(int(params.get("ino", 0)), _timeout(params))
 
 
