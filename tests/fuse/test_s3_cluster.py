@@ -167,6 +167,7 @@ def place(
                 config=made.config(
                     s3=quick | {"endpoint": server.endpoint},
                     cache={"fetch_whole_below": 65536, "read_ahead_max": 1 << 20},
+                    upload={"copy_identical": False},  # each trouble meets files that are sent, with the same bytes
                 ),
                 env={"PYTHONPATH": os.pathsep.join(filter(None, (str(outside), os.environ.get("PYTHONPATH"))))},
             )

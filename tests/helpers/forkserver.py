@@ -176,9 +176,10 @@ def _serve(connection: socket.socket) -> dict[str, Any] | None:
                 os.close(ready)
                 _tell(told, os.waitstatus_to_exitcode(status))
                 continue
-            data, (told, *descriptors), _, _ = socket.recv_fds(connection, 1 << 20, 3 + _PASSED)
+            data, given, _, _ = socket.recv_fds(connection, 1 << 20, 3 + _PASSED)
             if not data:
                 return None
+            told, *descriptors = given
             pid = os.fork()
             if not pid:
                 _place(descriptors)

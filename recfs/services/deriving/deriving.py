@@ -17,7 +17,7 @@ import trio
 
 from recfs.core.layout import Role
 from recfs.core.media.derived import Derived, Product, Status, Step, after_failure, judge, principal, wanted
-from recfs.core.model import Kind
+from recfs.core.model import Kind, State
 from recfs.core.sweeping import Schedule
 from recfs.errors import FsError, InvalidArgument, MediaUnavailable
 from recfs.fs.session.stats import is_committed
@@ -49,6 +49,8 @@ WAIT_S = 600.0
 MISSING_S = 60.0
 """So is whether there is a program, where there was none."""
 PATIENCE_S = 86_400.0
+SEALING_S = 10.0
+"""So long whoever asks waits for files that were closed just now to be committed. Of a larger one it is told."""
 _NS = 10**9
 _DEPTH = 4
 """Levels of a recording's path."""
@@ -131,12 +133,23 @@ class Deriving(Subscriber):
             found = [Candidate(seen.ino, tuple(seen.parts()))]
         else:
             found = await self._find(parts)
+        if not dry_run:
+            with trio.move_on_after(SEALING_S):
+                for each in found:
+                    await self._sealed(each.ino)
         answers = []
         for each in found:
             rules = [rule for rule in wanted(self.rules, each.path) if not only or rule.make in only]
             answers += [await self._one(each.ino, rule, asked=True, dry_run=dry_run) for rule in rules]
             await trio.lowlevel.checkpoint()
         return [each for each in answers if each is not None]
+
+    async def _sealed(self, ino: int) -> None:
+        """Wait until a file that was closed just now is committed."""
+        node = await file_at(self._tree, ino)
+        while node is not None and node.state is State.SEALING and not node.unlinked:
+            self._vfs.pipeline.want(ino)
+            await self._vfs.pipeline.progress()
 
     async def _find(self, parts: tuple[bytes, ...]) -> list[Candidate]:
         await self._vfs.behind.flush()
