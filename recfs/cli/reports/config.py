@@ -31,13 +31,15 @@ _SECONDS = frozenset(
         ),
         *("grace", "archive_threshold", "quiet", "scan_interval", "period"),
         *("events.keep", "stats.keep", "audit.keep", "audit.rotate", "notify.timeout"),
+        *("at", "deriving.timeout", "threshold", "length", "overlap", "expiry", "media.timeout", "cpu", "upload_wait"),
     }
 )
 _BYTES = frozenset(
     {
         *("min_free", "passthrough_headroom", "max_bytes", "max_file_size", "rate"),
         *("min_size", "max_size", "part_size", "fetch_whole_below", "read_ahead_max"),
-        *("max_metadata", "audit.file_size", "audit.most"),
+        *("max_metadata", "audit.file_size", "audit.most", "max_output", "max_fetch", "copy_min_size", "max_entry"),
+        *("memory", "largest_text"),
     }
 )
 
