@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from unittest import mock
@@ -13,6 +13,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from recfs.catalogue.opening import open_catalogue
+from recfs.catalogue.rows import Run
 from recfs.catalogue.sqlite import FEW_ROWS, SqliteCatalogue
 from recfs.errors import OutOfSpace, RowRefused, StoreError
 from recfs.ports.batch import Batch
@@ -49,16 +50,16 @@ def held(catalogue: SqliteCatalogue) -> Iterator[Gate]:
     gate, run = Gate(), SqliteCatalogue._run
     main, token = threading.current_thread(), trio.lowlevel.current_trio_token()
 
-    def slow(self: SqliteCatalogue, todo: object, *, trial: bool) -> None:
+    def slow(self: SqliteCatalogue, todo: Sequence[Run], *, trial: bool) -> None:
         gate.threads.append(threading.current_thread())
         if threading.current_thread() is not main:
             with self._transaction(trial=trial) as db:
-                for text, values in todo:  # type: ignore[attr-defined]
+                for text, values in todo:
                     db.execute(text, values)
                 token.run_sync_soon(gate.reached.set)
                 assert gate.released.wait(60)
             return
-        run(self, todo, trial=trial)  # type: ignore[arg-type]
+        run(self, todo, trial=trial)
 
     try:
         with mock.patch.object(SqliteCatalogue, "_run", slow):
@@ -150,9 +151,9 @@ async def test_an_error_in_the_thread_is_the_callers_and_ends_with_it(
 
 
 async def test_a_value_that_does_not_fit_is_made_to_in_the_thread_too(
-    catalogue: SqliteCatalogue, expect_log: object
+    catalogue: SqliteCatalogue, expect_log: Callable[[str], None]
 ) -> None:
-    expect_log("does not fit")  # type: ignore[operator]
+    expect_log("does not fit")
     batch = files(10)
     batch.nodes[3] = batch.nodes[3]._replace(uid=1 << 70)
     await catalogue.apply(batch)
