@@ -26,7 +26,10 @@ CHECKED = f'passthrough = "off"\n{BASE_CONFIG}'
 
 
 def reconfigured(store: Mount, text: str) -> None:
-    (store.base / "recfs.conf").write_text(f'root = "{store.root}"\n{CHECKED}\n{text}')
+    """Replace the configuration at once: a daemon may be reading it."""
+    fresh = store.base / "recfs.conf.new"
+    fresh.write_text(f'root = "{store.root}"\n{CHECKED}\n{text}')
+    fresh.replace(store.base / "recfs.conf")
 
 
 def reload(store: Mount, *options: str) -> subprocess.CompletedProcess[bytes]:
