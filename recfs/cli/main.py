@@ -42,6 +42,7 @@ _COMMANDS = {
     "probe": "recfs.cli.media.probe:probe",
     "restore-catalogue": "recfs.cli.upkeep.restore_catalogue:restore_catalogue",
     "rebuild": "recfs.cli.upkeep.rebuild:rebuild",
+    "migrate": "recfs.cli.migration.migrate:migrate",
     "drain": "recfs.cli.work.drain:drain",
     "queue": "recfs.cli.work.queue:queue",
     "events": "recfs.cli.observe.events:events",
