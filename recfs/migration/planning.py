@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     Tell = Callable[[str, int], None]
     """What is being done, and how much of it is: files that were found, or bytes that were read."""
 
+_DATABASE: Final = "data.db"
+"""What the platform calls it, in the old tree."""
 _BLOCK: Final = 1 << 20
 _TOLD_EVERY: Final = 1000
 _PROBLEMS: Final = 1000
@@ -144,8 +146,8 @@ def _told(row: Row, columns: Mapping[str, str]) -> str:
 def _own_files(wishes: Wishes) -> dict[bytes, str]:
     """Files of the platform and of the plan itself that may lie in the tree, by real path, and what they are."""
     found: dict[bytes, str] = {}
-    if wishes.database is not None:
-        for path in database.files_of(wishes.database):
+    for each in filter(None, (wishes.old / _DATABASE, wishes.database)):
+        for path in database.files_of(each):
             found[os.path.realpath(os.fsencode(path))] = "the platform's database"
     if wishes.dump is not None:
         found[os.path.realpath(os.fsencode(wishes.dump))] = "the platform's table"

@@ -126,9 +126,10 @@ class _Matching:
 
     def _of_right_size(self, thing: _Thing, group: list[tuple[File, Row]]) -> Iterator[tuple[File, Row]]:
         """Those that have the size which the database tells, where it tells one and names no file that is there."""
+        is_there = thing in self._claims
         for file, row in group:
             size = row.sizes.get(thing[2])
-            if thing in self._claims or size is None or size == file.size:
+            if is_there or size is None or size == file.size:
                 yield file, row
             else:
                 told = f"it has the name of recording {row.id}, but by the database {size:,} bytes"
