@@ -209,7 +209,8 @@ class Ledger:
         used = {each.backing for each in slots if not each.flags & LEFT}
         highest = self._words[_HIGHEST]
         untold = range(highest + 1, highest + 1 + _UNTOLD) if highest else ()
-        return {*self._backings, *untold, *(each.backing for each in slots if each.flags & LEFT and each.backing)} - used
+        let_go = {each.backing for each in slots if each.flags & LEFT and each.backing}
+        return {*self._backings, *untold, *let_go} - used
 
     def _grow(self) -> None:
         slots = self._words[_SLOTS]
