@@ -15,7 +15,7 @@ from recfs import keeping
 from recfs.errors import RecfsError, StoreError
 from recfs.fs.handover.inheritance import Inheritance
 from recfs.fs.handover.kept_files import NAMELESS, KeptNameless
-from recfs.fuse.device import close_backings
+from recfs.fuse.kept.backings import close_backings
 from recfs.fuse.mounting import OwnMount, abort, end_stuck
 from recfs.state.ledger import Ledger
 from recfs.succession import Legacy

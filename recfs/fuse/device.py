@@ -228,13 +228,6 @@ def ask_to_resend(device: int) -> None:
 # --- backing files and read-ahead ------------------------------------------------------------------------------------
 
 
-def close_backings(device: int, backing_ids: Iterable[int]) -> None:
-    """Have the kernel let go of files that a daemon before gave it, as far as it has them."""
-    for backing_id in backing_ids:
-        with contextlib.suppress(OSError):  # ENOENT: it has not
-            backing_close(device, backing_id)
-
-
 def backing_open(device: int, fd: int) -> int:
     """Register the file behind *fd* for passthrough; return its backing id, > 0. Raises OSError.
 
