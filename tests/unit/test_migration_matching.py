@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from recfs.core.layout import role_of
 from recfs.core.migration.claims import File, named_by
 from recfs.core.migration.lookup import Index
 from recfs.core.migration.matching import Decided, decide
 from recfs.core.migration.oldtree import Slot
+from recfs.core.migration.plan import MOVED, Action, Plan, parsed
 from recfs.core.migration.rows import Row
 
 OLD = b"/srv/media"
@@ -397,3 +401,60 @@ def test_rows_expire_by_status_or_date() -> None:
     assert Row("7", "4", "7", expires=now).expired(now, words) == "it expired at 2026-11-30T00:00:00Z"
     assert Row("7", "4", "7", expires=datetime(2026, 12, 1, tzinfo=UTC)).expired(now, words) == ""
     assert Row("7", "4", "7", status="READY").expired(now, words) == ""
+
+
+_STEMS = ["a", "Йога", "Лекция_7", "recording_7", "recording_8_processed", "7", "a_processed", "7_8", "b.c"]
+_PLACES = [
+    *("user_4/video/unprocessed", "user_4/video/processed", "user_4/audio/processed", "user_4/processed_audio"),
+    *("user_5/processed_audio", "user_5/audio/processed", "video/unprocessed", "user_4/video/temp_processing"),
+    *("user_4/transcriptions/7", "user_4/transcriptions/7/8", "user_5/transcriptions/8", "transcriptions/7"),
+    *("templates/thumbnails", "user_4/thumbnails", "user_5/thumbnails", "user_4/transcriptions", "x"),
+]
+_PATHS = st.builds(
+    "{}/{}.{}".format, st.sampled_from(_PLACES), st.sampled_from(_STEMS), st.sampled_from(["mp4", "mp3", "json", "MP4"])
+)
+_TOLD = st.one_of(_PATHS, st.sampled_from(_PLACES), st.builds("/old/{}".format, _PATHS))
+_ROWS = st.lists(
+    st.tuples(st.sampled_from(["4", "5"]), st.sampled_from(_STEMS), st.dictionaries(st.sampled_from(Slot), _TOLD)),
+    max_size=4,
+)
+
+
+@settings(max_examples=50)
+@given(
+    st.dictionaries(_PATHS, st.tuples(st.sampled_from(["1", "2", "22"]), st.integers(0, 2)), max_size=14),
+    _ROWS,
+    st.booleans(),
+)
+def test_whatever_there_is_every_file_has_one_line_and_every_target_one_file(
+    files: dict[str, tuple[str, int]], rows: list[tuple[str, str, dict[Slot, str]]], with_database: bool
+) -> None:
+    tree = Tree([] if with_database else None)
+    for path, (data, mtime_ns) in files.items():
+        tree.put(path, data, mtime_ns)
+    if tree.rows is not None:
+        tree.rows = [Row(str(7 + n), user, str(7 + n), name, "", paths) for n, (user, name, paths) in enumerate(rows)]
+    decided = tree.decided()
+    assert sorted(entry.source for entry in decided.entries) == sorted(tree.files)
+    moved = {entry.target: entry for entry in decided.entries if entry.action in MOVED}
+    assert len(moved) == sum(entry.action in MOVED for entry in decided.entries)
+    for entry in decided.entries:
+        assert entry.reason
+        if entry.action in MOVED:
+            role_of(tuple(entry.target.split(b"/")), is_dir=False)  # raises where a store has no such file
+        elif entry.action is Action.DUPLICATE:
+            assert tree.files[moved[entry.target].source][0] == tree.files[entry.source][0]
+        else:
+            assert not entry.target
+        users = {part for part in (entry.source.split(b"/")[0],) if part.startswith(b"user_")}
+        if entry.target.startswith(b"users/") and users:
+            assert users == {b"user_" + entry.target.split(b"/")[1]}  # nobody's file comes to another user
+    for where, columns in decided.columns.items():
+        for column, path in columns.items():
+            assert path.startswith(where.decode() + "/")
+            assert path.encode() in moved or (
+                column == "transcription_dir" and path == f"{where.decode()}/transcription"
+            )
+    parsed(Plan({}, decided.entries).lines())
+    again = tree.decided()
+    assert (again.entries, again.columns) == (decided.entries, decided.columns)
