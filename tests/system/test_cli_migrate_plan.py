@@ -113,6 +113,10 @@ def test_a_clean_tree_has_a_plan_that_needs_nobody(old: Old) -> None:
                 "local_video_path": "users/4/recordings/7/source.mp4",
                 "transcription_dir": "users/4/recordings/7/transcription",
             },
+            "was": {
+                "local_video_path": "user_4/video/unprocessed/Перевод_7x.mp4",
+                "transcription_dir": f"{old.top}/user_4/transcriptions/7",
+            },
         }
     }
     assert plan.made_of["old"] == str(old.top)
