@@ -209,6 +209,16 @@ def test_a_cleanup_that_was_killed_goes_on(migration: Migration) -> None:
     assert (found.is_clean, migration.left()) == (True, set())
 
 
+def test_a_disk_below_the_old_tree_that_is_not_mounted_is_not_taken_for_deleted(migration: Migration) -> None:
+    brought(migration).verify()
+    (migration.old / "x").rename(migration.base / "unmounted")
+    found = migration.clean()
+    assert (found.is_clean, migration.row("x/film.mp4").step) == (False, Step.COPIED)
+    (migration.base / "unmounted").rename(migration.old / "x")
+    migration.verify()
+    assert migration.clean().is_clean
+
+
 # -- rollback ---
 
 

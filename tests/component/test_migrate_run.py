@@ -14,7 +14,7 @@ import pytest
 from recfs.core.migration.plan import Action
 from recfs.core.migration.rsync_ends import Reach
 from recfs.core.migration.steps import Brought, Step
-from recfs.errors import InvalidArgument, MountError, NotFound, StoreError
+from recfs.errors import InvalidArgument, IoFailure, MountError, NotFound, StoreError
 from recfs.migration.run import hashing, rsync
 from recfs.migration.run.batches import Settings
 from recfs.migration.run.state import opened
@@ -390,6 +390,18 @@ def test_without_rsync_or_with_an_odd_bandwidth(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(NotFound, match="apt install rsync"):
         rsync.found()
+
+
+def test_an_rsync_that_does_not_start_and_a_farm_without_a_disk_are_told(migration: Migration) -> None:
+    migration.file("a", b"1", SOURCE)
+    with pytest.raises(IoFailure, match="rsync cannot be started"):
+        migration.run(options=rsync.Options("/nonexistent"))
+    (migration.base / "plan.state.farm").write_bytes(b"in the way")
+    with pytest.raises(IoFailure, match="cannot be made"):
+        migration.run()
+    (migration.base / "plan.state.farm").unlink()
+    migration.run()
+    assert migration.report().is_clean
 
 
 def test_a_bandwidth_is_passed_through(migration: Migration) -> None:

@@ -156,6 +156,31 @@ def test_a_daemon_that_dies_in_the_middle_stops_the_run(store: Mount, old: Old) 
     assert (store.path / FILM).read_bytes() == pattern(BIG)
 
 
+def test_a_daemon_that_is_replaced_in_the_middle_is_not_noticed(store: Mount, old: Old) -> None:
+    store.start(config=CONFIG)
+    run = filled(old).begun("--bwlimit", "3M", "--jobs", "1")
+    target = store.path / FILM
+    wait_until(lambda: target.exists() and target.stat().st_size > 0, "the beginning of the film")
+    store.upgrade()
+    said = run.communicate(timeout=60)[0].decode()
+    assert run.returncode == 0, said
+    assert old.call("verify")["clean"]
+
+
+def test_an_old_tree_that_is_not_mounted_is_no_empty_one(store: Mount, old: Old) -> None:
+    store.start(config=CONFIG)
+    old.add("a", b"1", FILM)
+    old.call("run")
+    old.call("verify")
+    old.top.rename(store.base / "unmounted")
+    assert old.call("cleanup", "--yes", code=7)["error"]["kind"] == "NotFound"
+    old.top.mkdir()
+    assert "another directory" in old.call("cleanup", "--yes", code=7)["error"]["message"]
+    old.top.rmdir()
+    (store.base / "unmounted").rename(old.top)
+    assert old.call("cleanup", "--yes")["deleted_files"] == 1
+
+
 def test_into_the_home_tree_and_back_through_the_mount(store: Mount, old: Old) -> None:
     store.start(config=CONFIG)
     store.call("user_add", user="4", uid=10_004, gid=None, mode=None)

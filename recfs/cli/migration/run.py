@@ -62,16 +62,13 @@ def run(
     options = None if move else rsync.found(bwlimit)
     with opened(invocation, plan, "migrating", home=home, mount=mount, sizes=_sizes) as site:
         outcome = Outcome()
-        try:
-            if options is None:
-                Moving(site.plan, site.old, site.state, site.destination, site.meter, site.tell).run()
-            else:
-                settings = Settings(jobs, replace)
-                outcome = Run(
-                    site.plan, site.old, site.state, site.destination, options, settings, site.meter, site.tell
-                ).run()
-        except OSError as error:
-            raise _gone(site, error) from None
+        if options is None:
+            Moving(site.plan, site.old, site.state, site.destination, site.meter, site.tell).run()
+        else:
+            settings = Settings(jobs, replace)
+            outcome = Run(
+                site.plan, site.old, site.state, site.destination, options, settings, site.meter, site.tell
+            ).run()
         if not home and outcome.stopped is None:
             carry_expiry(site)
         found = site.reported("run", stopped=outcome.stopped, users=outcome.users)
@@ -90,10 +87,6 @@ def carry_expiry(site: Site) -> None:
             site.store.call("recording_set_expiry", path=path, date=date, note=_NOTE)
 
     recordings.carry_expiry(site.plan, site.state, tell)
-
-
-def _gone(site: Site, error: OSError) -> click.ClickException:
-    return click.ClickException(f"{os.fsdecode(site.old)}: {error.strerror or error}")
 
 
 __all__ = ["carry_expiry", "run"]

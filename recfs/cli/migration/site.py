@@ -23,22 +23,22 @@ from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.params import LocalPath
 from recfs.cli.common.progress import ProgressLine, to_go
 from recfs.cli.common.store import INTERNAL_DIR, Store, open_store, reports_at
-from recfs.cli.common.where import ROOT_XATTR
+from recfs.cli.common.where import ROOT_XATTR, mount_around
 from recfs.core.migration.escapes import unescaped
-from recfs.errors import FsError, InvalidArgument, IoFailure, MountError, NotAStore, RootBusy
+from recfs.errors import FsError, InvalidArgument, IoFailure, MountError, NotAStore, NotFound, RootBusy
 from recfs.fuse.mounting import left_by
 from recfs.migration import plans
-from recfs.migration.run import destination, hashing, html, report, state
+from recfs.migration.run import destination, hashing, html, report, state, trees
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from recfs.core.migration.plan import Plan
     from recfs.core.migration.rsync_ends import Verdict
-    from recfs.migration.run.trees import Tree
 
 _LOCK_WAIT_S = 60.0
 _ROOT = "root"
+_OLD = "inode of the old tree"
 _NAMED = 20
 EXITS = {
     ExitCode.PROBLEMS: "not all is clean: files stay behind or need a person, or it was stopped; it is told why",
@@ -113,6 +113,7 @@ def opened(
             state.opened(plan_path, wait_s=_LOCK_WAIT_S, tell=lambda told: line.show(f"{what}: {told}"))
         )
         root = os.path.realpath(store.root)
+        _same_tree(kept, unescaped(old))
         before = kept.fact(_ROOT)
         if before is not None and before != root:
             raise InvalidArgument(f"{plan_path} is being migrated into the store at {before}, and not into {root}")
@@ -120,6 +121,26 @@ def opened(
             kept.put_fact(_ROOT, root)
         tell = _teller(line, what, meter, sizes(plan))
         yield Site(plan, unescaped(old), kept, there, store, meter, tell)
+
+
+def _same_tree(kept: state.State, old: bytes) -> None:
+    """Refuse an old tree that is not there, or is another directory than before: the disk may not be mounted.
+
+    Raises NotFound, InvalidArgument.
+    """
+    try:
+        with trees.Tree(old) as tree:
+            inode = str(os.fstat(tree.fd).st_ino)
+    except OSError as error:
+        raise NotFound(f"{os.fsdecode(old)}: the old tree is not there ({error.strerror}): mount its disk") from None
+    before = kept.fact(_OLD)
+    if before is None:
+        kept.put_fact(_OLD, inode)
+    elif before != inode:
+        raise InvalidArgument(
+            f"{os.fsdecode(old)} is another directory than the one that was migrated: is its disk mounted? If it was"
+            " moved, make a new plan"
+        )
 
 
 def _mount(store: Store, mount: Path | None, meter: hashing.Meter) -> destination.Destination:
@@ -143,10 +164,11 @@ def _mount(store: Store, mount: Path | None, meter: hashing.Meter) -> destinatio
             raise MountError(f"{top} is the mount of another store, {found}")
 
     check()
-    if not os.path.ismount(top):
+    found = mount_around(Path(top))
+    if found is None or str(found.mount_point) != top or found.subtree:
         raise MountError(f"{top} is a directory inside a mount: name its top")
 
-    def ask(tree: Tree, target: bytes) -> str | None:
+    def ask(tree: trees.Tree, target: bytes) -> str | None:
         return hashing.asked(tree, target, meter)
 
     return destination.Destination(os.fsencode(top), ask, check=check)

@@ -106,7 +106,9 @@ class Cleaning:
             return "the target has not those bytes any more: run it again"
         found = sources.look(entry.source)
         if found is None:
-            return ""
+            folder = entry.source.rpartition(b"/")[0]
+            is_lost = folder and sources.look(folder) is None
+            return "the source is gone with its directory: is a disk not mounted that was?" if is_lost else ""
         if row.brought is Brought.MOVED:
             return "something else came in the place of a source that was moved"
         if seen_of(found) != row.seen:

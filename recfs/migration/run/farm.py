@@ -33,9 +33,16 @@ class Farm:
             raise IoFailure(f"{os.fsdecode(self._top)} cannot be made: {error.strerror}") from None
 
     def planted(self, links: Iterable[tuple[bytes, int]]) -> bytes:
-        """Make a farm of targets and the descriptors of their sources; its path. Raises OSError."""
+        """Make a farm of targets and the descriptors of their sources; its path. Raises IoFailure."""
         self._number += 1
         top = b"%s/%d" % (self._top, self._number)
+        try:
+            self._plant(top, links)
+        except OSError as error:
+            raise IoFailure(f"{os.fsdecode(top)} cannot be made: {error.strerror}") from None
+        return top
+
+    def _plant(self, top: bytes, links: Iterable[tuple[bytes, int]]) -> None:
         os.mkdir(top)
         made: set[bytes] = set()
         for target, fd in links:
@@ -44,7 +51,6 @@ class Farm:
                 os.makedirs(b"%s/%s" % (top, folder), exist_ok=True)
                 made.add(folder)
             os.symlink(b"/proc/%d/fd/%d" % (os.getpid(), fd), b"%s/%s" % (top, target))
-        return top
 
     def cleared(self, farm: bytes) -> None:
         """Take one away again."""

@@ -13,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from recfs.core.migration.steps import Way
-from recfs.errors import InvalidArgument, NotFound
+from recfs.errors import InvalidArgument, IoFailure, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,21 +83,24 @@ class Copying:
     """An rsync that runs. `wait`, in any thread, returns when it has ended."""
 
     def __init__(self, line: Sequence[bytes], targets: Sequence[bytes], lock: int, meter: Meter) -> None:
-        """Start it. *lock*: a descriptor that it holds as long as it lives. Raises OSError."""
+        """Start it. *lock*: a descriptor that it holds as long as it lives. Raises IoFailure."""
         self._meter = meter
         self._counted = 0
-        self._names = tempfile.TemporaryFile()  # noqa: SIM115 - closed when rsync has ended
-        self._names.write(b"".join(b"%s\0" % each for each in targets))
-        self._names.seek(0)
+        try:
+            self._names = tempfile.TemporaryFile()  # noqa: SIM115 - closed when rsync has ended
+            self._names.write(b"".join(b"%s\0" % each for each in targets))
+            self._names.seek(0)
+        except OSError as error:
+            raise IoFailure(f"the list of names for rsync cannot be written: {error.strerror}") from None
         env = {key: value for key, value in os.environ.items() if not key.startswith("RSYNC_")}
         try:
             self._process = subprocess.Popen(
                 line, stdin=self._names, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=(lock,),
                 start_new_session=True, env={**env, "LC_ALL": "C"}, bufsize=0,
             )  # fmt: skip
-        except BaseException:
+        except OSError as error:
             self._names.close()
-            raise
+            raise IoFailure(f"rsync cannot be started: {error.strerror}") from None
 
     def wait(self) -> Ended:
         """Read what it says until it ends."""
