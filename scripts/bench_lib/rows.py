@@ -3,7 +3,7 @@
 import fnmatch
 from collections.abc import Sequence
 
-from . import cold, parallel, remux, s3_rows, scattered, small, startup, streams
+from . import cold, migrate, parallel, remux, s3_rows, scattered, small, startup, streams
 from .spec import Metric, Sizes, Workload
 
 WORKLOADS: tuple[Workload, ...] = (
@@ -14,6 +14,7 @@ WORKLOADS: tuple[Workload, ...] = (
     *remux.WORKLOADS,
     *small.WORKLOADS,
     *cold.WORKLOADS,
+    *migrate.WORKLOADS,
     *startup.WORKLOADS[1:],
     *s3_rows.WORKLOADS,
 )
@@ -51,6 +52,8 @@ def title(metric: Metric, sizes: Sizes) -> str:
         du_files=sizes.du_dirs * sizes.files_per_dir,
         walk_files=sizes.walk_dirs * sizes.files_per_dir,
         catalogue_files=sizes.catalogue_files,
+        migrate_small=sizes.migrate_small,
+        migrate_large=sizes.migrate_large,
         s3_file_mib=sizes.s3_file_mib,
         s3_small_files=sizes.s3_small_dirs * sizes.files_per_dir,
         s3_list_files=sizes.s3_list_dirs * sizes.files_per_dir,

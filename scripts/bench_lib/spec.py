@@ -79,6 +79,8 @@ class Sizes:
     walk_dirs: int = 1_000
     files_per_dir: int = 100
     catalogue_files: int = 1_000_000
+    migrate_small: int = 10_000
+    migrate_large: int = 200
     s3_file_mib: int = 512
     s3_small_dirs: int = 64
     s3_list_dirs: int = 200
@@ -102,6 +104,8 @@ QUICK = Sizes(
     du_dirs=20,
     walk_dirs=100,
     catalogue_files=100_000,
+    migrate_small=1_000,
+    migrate_large=20,
     s3_file_mib=64,
     s3_small_dirs=5,
     s3_list_dirs=10,

@@ -181,6 +181,24 @@ def id_in_name(maker: Maker, user: int) -> None:
     maker.give(told, f"{told.folder}/audio/processed/{name}_processed.mp3", maker.audio(), "audio.mp3")
 
 
+def title_in_name(maker: Maker, user: int) -> None:
+    """The row names no file; the names are the recording's title, which no other has."""
+    told = maker.recording(user, "title in the name")
+    told.row.display_name = f"Защита диплома №{told.row.id}"
+    name = names.in_a_name(told.row.display_name)
+    maker.give(told, f"{told.folder}/video/unprocessed/{name}.mp4", maker.video(), "source.mp4")
+    maker.give(told, f"{told.folder}/processed_audio/{name}_processed.mp3", maker.audio(), "audio.mp3")
+
+
+def title_of_two(maker: Maker, user: int) -> None:
+    """The rows name no file, and the name is the title of both."""
+    first = maker.recording(user, "title of two")
+    second = maker.recording(user, "title of two")
+    first.row.display_name = second.row.display_name = f"Пересдача №{first.row.id}"
+    path = f"{first.folder}/video/unprocessed/{names.in_a_name(first.row.display_name)}.mp4"
+    maker.give(first, path, maker.video(), "", becomes=Action.AMBIGUOUS)
+
+
 def transcription_by_id(maker: Maker, user: int) -> None:
     """The row names no directory of transcriptions; its name is the recording's id."""
     told = maker.recording(user, "transcription by id")
@@ -350,6 +368,8 @@ ODD: tuple[Story, ...] = (
     long_names,
     odd_names,
     id_in_name,
+    title_in_name,
+    title_of_two,
     transcription_by_id,
     no_files,
     never_downloaded,
