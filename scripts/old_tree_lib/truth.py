@@ -23,7 +23,7 @@ class File:
     """Path below the old tree."""
     becomes: Action
     target: bytes
-    """Path below the mount; for `aside` the directory that it goes to, for what is left or skipped empty."""
+    """Path below the mount; for `aside` what it begins with, a directory; for what is left or skipped empty."""
     kind: str
     """What is special about it, in one word or two; `plain` if nothing."""
     size: int

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from recfs.core.migration.plan import Action
+from recfs.core.migration.plan import MOVED, Action, Entry, Plan
 from scripts.old_tree_lib import media, names
+from scripts.old_tree_lib.accounts import plan_differences, store_differences
 from scripts.old_tree_lib.stories import ODD
 from scripts.old_tree_lib.tree import Wishes, make
 from scripts.old_tree_lib.truth import Truth
@@ -36,6 +39,8 @@ KINDS = {
     "255 bytes",
     "odd characters",
     "id in the name",
+    "title in the name",
+    "title of two",
     "transcription by id",
     "named by two rows",
     "differing audio",
@@ -56,7 +61,7 @@ KINDS = {
     "no row",
 }
 
-pytestmark = pytest.mark.needs("ffmpeg")
+pytestmark = [pytest.mark.needs("ffmpeg"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +145,57 @@ def test_the_database_has_a_row_for_every_recording(made: tuple[Path, Truth]) ->
     assert any(names.composed(path) != path for path in paths)
 
 
-@pytest.mark.slow
+def as_planned(truth: Truth) -> Plan:
+    """The plan that the truth wants."""
+    aside = {file.source: b"audio.1.mp3" for file in truth.files if file.becomes is Action.ASIDE}
+    entries = [
+        Entry(file.becomes, file.size, file.target + aside.get(file.source, b""), file.source, "")
+        for file in truth.files
+    ]
+    return Plan({}, [*entries, Entry(Action.SKIP, 1, b"", b"data.db", "the database")])
+
+
+def test_a_plan_is_held_to_the_truth(made: tuple[Path, Truth]) -> None:
+    _, truth = made
+    plan = as_planned(truth)
+    assert plan_differences(truth, plan) == []
+    one_of_each = {file.becomes: index for index, file in enumerate(truth.files)}
+    assert one_of_each.keys() == set(Action)
+    for index in one_of_each.values():
+        entry = plan.entries[index]
+        spoiled = [replace(entry, source=b"elsewhere"), replace(entry, action=Action.SKIP, target=b"")]
+        if entry.target:
+            spoiled.append(replace(entry, target=b"shared/elsewhere"))
+        for each in spoiled:
+            if each != entry:
+                entries = [*plan.entries[:index], each, *plan.entries[index + 1 :]]
+                assert plan_differences(truth, Plan({}, entries)), each
+        assert plan_differences(truth, Plan({}, [*plan.entries, entry]))
+
+
+def test_a_store_is_held_to_the_truth(made: tuple[Path, Truth], tmp_path: Path) -> None:
+    old, truth = made
+    plan = as_planned(truth)
+    moved = [entry for entry in plan.entries if entry.action in MOVED]
+    for entry in moved:
+        target = tmp_path / os.fsdecode(entry.target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(old / os.fsdecode(entry.source), target)
+    assert store_differences(truth, plan, tmp_path) == []
+    first, second, third = (tmp_path / os.fsdecode(entry.target) for entry in moved[:3])
+    times = second.stat()
+    second.write_bytes(second.read_bytes()[::-1])
+    os.utime(second, ns=(times.st_atime_ns, times.st_mtime_ns))
+    os.utime(third, ns=(0, 1))
+    first.rename(tmp_path / "shared/strange")
+    names_of = [os.fsdecode(entry.target) for entry in moved[:3]]
+    kinds = ["is not in the store", "has other bytes", "has another time"]
+    found = store_differences(truth, plan, tmp_path)
+    assert found[0] == "shared/strange is in the store, and nobody wanted it"
+    assert [line.split(" (")[0] for line in found[1:]] == names_of
+    assert [line.rpartition(") ")[2] for line in found[1:]] == kinds
+
+
 def test_the_files_can_be_played(made: tuple[Path, Truth], tmp_path: Path) -> None:
     old, truth = made
     damaged = {"cut off", "temporary", "mode 000"}
@@ -158,7 +213,6 @@ def test_the_files_can_be_played(made: tuple[Path, Truth], tmp_path: Path) -> No
         assert (played.returncode, played.stderr) == (0, ""), path
 
 
-@pytest.mark.slow
 def test_a_seed_makes_the_same_tree_and_another_one_a_different_tree(made: tuple[Path, Truth], tmp_path: Path) -> None:
     old, _ = made
     script = [sys.executable, ROOT / "scripts/old-tree", "--users=3", f"--recordings={SMALL.recordings}"]
