@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from recfs.core.migration.plan import Action
@@ -145,6 +145,11 @@ class Maker:
         os.utime(path, ns=(mtime_ns, mtime_ns))
         digest = hashlib.sha256(data).hexdigest()
         self._note(source, becomes, target, kind, len(data), digest, mtime_ns)
+
+    def name_again(self, source: str, twin: str, becomes: Action) -> None:
+        """Give the file that was written last, *source*, a second name (a hard link)."""
+        os.link(self.path(source), self._place(twin))
+        self.truth.files.append(replace(self.truth.files[-1], source=os.fsencode(twin), becomes=becomes))
 
     def link(self, source: str, to: str, kind: str) -> None:
         """Make a symbolic link; a plan leaves it alone."""

@@ -134,6 +134,12 @@ def disk_latin(maker: Maker, user: int) -> None:
     _all(maker, maker.recording(user, "disk in mojibake", _NO_CAPITAL_I), on_disk=names.latin_mojibake)
 
 
+def disk_bytes(maker: Maker, user: int) -> None:
+    """The names on the disk are Windows-1251, and no UTF-8."""
+    told = maker.recording(user, "disk in Windows-1251", _NO_CAPITAL_I)
+    _all(maker, told, on_disk=lambda text: text.encode("cp1251").decode(errors="surrogateescape"))
+
+
 def case_twins(maker: Maker, user: int) -> None:
     """Two recordings whose files differ by the case of letters alone."""
     first = maker.recording(user, "differ by case", "Вебинар")
@@ -243,6 +249,18 @@ def different_audio(maker: Maker, user: int) -> None:
     told.row.processed_audio_path = maker.draw.choice((older, newer))
     maker.give(told, newer, maker.audio(), "audio.mp3", when=told.when + _HOUR)
     maker.give(told, older, maker.audio(), "", becomes=Action.ASIDE)
+
+
+def hard_linked(maker: Maker, user: int) -> None:
+    """audio/processed and processed_audio have one file under two names."""
+    told = maker.recording(user, "hard link")
+    _processed(maker, told)
+    path, twin = (
+        f"{told.folder}/{place}/{told.stem}_processed.mp3" for place in ("audio/processed", "processed_audio")
+    )
+    told.row.processed_audio_path = path
+    maker.give(told, path, maker.audio(), "audio.mp3")
+    maker.name_again(path, twin, Action.DUPLICATE)
 
 
 # --- expired --------------------------------------------------------------------------------------------------------
@@ -363,6 +381,7 @@ ODD: tuple[Story, ...] = (
     row_latin,
     row_cyrillic,
     disk_latin,
+    disk_bytes,
     case_twins,
     form_twins,
     long_names,
@@ -375,6 +394,7 @@ ODD: tuple[Story, ...] = (
     never_downloaded,
     one_file_two_rows,
     different_audio,
+    hard_linked,
     expired_by_status,
     expired_by_date,
     expires_later,
