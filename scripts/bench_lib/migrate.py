@@ -98,7 +98,7 @@ def _migrate(context: Context) -> None:
     top = context.target.tree
     if isinstance(context.target, RecfsTarget):
         with context.meter() as meter:
-            _recfs("run", plan, "--to", top)
+            _recfs("run", plan, "--root", context.target.root)
         context.put(MIGRATE.key, meter.duration())
         with context.meter() as meter:
             context.target.settle()
