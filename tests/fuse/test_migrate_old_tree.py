@@ -148,17 +148,46 @@ def test_every_file_is_accounted_for_after_deaths(migration: Migration) -> None:
     for recording in truth.expired:
         assert not (store.path / recording).exists()
 
+    migration.migrate("verify", "--update-db")
+    assert_found_by_the_platform(migration)
+    books = set(migration.old.glob("data.db*"))
     cleaned = migration.migrate("cleanup", "--yes")
     assert cleaned["deleted_files"] == wanted + verified["actions"]["duplicate"]["files"]
     stays = {file.source for file in truth.files if file.becomes in LEFT or file.becomes is Action.SKIP}
     left = {os.fsencode(path.relative_to(migration.old)) for path, _ in sizes_below(migration.old)}
     folders = {file.source for file in truth.files if file.kind == "link to a directory"}
-    assert left == (stays - folders) | {b"data.db"}
+    assert left == (stays - folders) | {os.fsencode(path.name) for path in books}
     assert all(os.path.islink(migration.old / os.fsdecode(folder)) for folder in folders)
     assert store_differences(truth, plan, store.path) == []
     store.remount()
     assert store_differences(truth, plan, store.path) == []
     assert_charged(migration)
+
+
+def assert_found_by_the_platform(migration: Migration) -> None:
+    """The database has the new path of every file of a recording, and it is there; the copy of it has the old ones."""
+    wanted = {
+        os.fsdecode(entry.target)
+        for entry in migration.plan.entries
+        if entry.action is Action.COPY and b"/recordings/" in entry.target and b"/transcription/" not in entry.target
+    }
+    columns = "local_video_path, processed_video_path, processed_audio_path, transcription_dir"
+    told: dict[str, set[str]] = {}
+    (copy,) = migration.old.glob("data.db.before-*")
+    for database in (migration.old / "data.db", copy):
+        connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+        try:
+            rows = connection.execute(f"SELECT {columns} FROM recordings").fetchall()
+        finally:
+            connection.close()
+        paths = {path for row in rows for path in row if path is not None}
+        told[database.name] = {path for path in paths if path.startswith("users/")}
+    assert told[copy.name] == set()
+    assert wanted <= told["data.db"]
+    assert all((migration.store.path / path).exists() for path in told["data.db"])
+    folders = {path for path in told["data.db"] if path.endswith("/transcription")}
+    assert told["data.db"] == wanted | folders
+    assert folders
 
 
 def assert_reported(migration: Migration, report: dict[str, Any], page: str) -> None:

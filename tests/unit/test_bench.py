@@ -3,10 +3,12 @@
 No number that a machine produced is asserted here.
 """
 
+import contextlib
 import http.client
 import os
 import shutil
 import signal
+import sqlite3
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,7 +16,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from scripts.bench_lib import chart, fleet, report, rows, small
+from scripts.bench_lib import chart, fleet, migrate, report, rows, small
 from scripts.bench_lib.bars import Judgement, best_mount, verdicts
 from scripts.bench_lib.measure import Sample
 from scripts.bench_lib.peers import Bucket, S3fsTarget
@@ -337,6 +339,23 @@ def test_files_are_made_up_to_the_budget(tmp_path: Path) -> None:
     directories[0].mkdir()
     small.fill(directories, 200, float("inf"))
     assert [len(list(directory.iterdir())) for directory in directories] == [200, 200]
+
+
+def test_an_old_tree_to_migrate_has_a_row_for_each_recording(tmp_path: Path) -> None:
+    assert migrate.fill_old_tree(tmp_path / "old", 9, 0) == 8 * migrate.SMALL_BYTES
+    sizes = [path.stat().st_size for path in (tmp_path / "old").rglob("*.*") if path.name != "data.db"]
+    assert sizes == [migrate.SMALL_BYTES] * 8
+    with contextlib.closing(sqlite3.connect(tmp_path / "old" / "data.db")) as database:
+        rows = database.execute("SELECT local_video_path, processed_video_path, processed_audio_path FROM recordings")
+        assert all((tmp_path / "old" / path).is_file() for row in rows for path in row)
+
+
+def test_a_migration_is_left_out_where_the_disk_has_no_room(tmp_path: Path) -> None:
+    (workload,) = migrate.WORKLOADS
+    context = Context(NativeTarget(tmp_path), Sizes(migrate_large=10**9), tmp_path, 0)
+    with pytest.raises(LeftOut, match=r"GB of the disk|not installed"):
+        workload.run(context)
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- rows, document, chart -------------------------------------------------------------------------------------------
