@@ -99,7 +99,8 @@ def descendants(pid: int) -> Iterator[int]:
 
 def killed_run(migration: Migration, files: int) -> None:
     """Begin a slow run, and kill it with its whole process group, and its rsyncs with theirs, once *files* came."""
-    command = [sys.executable, "-m", "recfs", "migrate", "run", migration.plan_file, "--root", migration.store.root]
+    command: list[str | Path] = [sys.executable, "-m", "recfs", "migrate", "run", migration.plan_file]
+    command += ["--root", migration.store.root]
     run = subprocess.Popen(
         [*command, "--bwlimit", str(SLOWLY_KIB_S), "--jobs", "2"],
         cwd=REPOSITORY, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
@@ -252,7 +253,8 @@ def test_a_live_tree_brings_what_changed(migration: Migration) -> None:
 
 
 def test_the_script_migrates_and_can_be_asked_first(migration: Migration) -> None:
-    script = [REPOSITORY / "scripts/migrate_to_new_structure.py", migration.old, "--db", migration.old / "data.db"]
+    script: list[str | Path] = [REPOSITORY / "scripts/migrate_to_new_structure.py", migration.old]
+    script += ["--db", migration.old / "data.db"]
     script += ["--root", migration.store.root, "--plan", migration.store.base / "other.plan"]
     asked = subprocess.run([*script, "--dry-run"], capture_output=True, text=True, check=False)
     assert asked.returncode == 1, asked.stderr

@@ -217,7 +217,12 @@ def test_the_files_can_be_played(made: tuple[Path, Truth], tmp_path: Path) -> No
 
 def test_a_seed_makes_the_same_tree_and_another_one_a_different_tree(made: tuple[Path, Truth], tmp_path: Path) -> None:
     old, _ = made
-    script = [sys.executable, ROOT / "scripts/old-tree", "--users=3", f"--recordings={SMALL.recordings}"]
+    script: list[str | Path] = [
+        sys.executable,
+        ROOT / "scripts/old-tree",
+        "--users=3",
+        f"--recordings={SMALL.recordings}",
+    ]
     script += ["--large=1", "--large-mb=1", "--picture-width=16"]
     kept = {}
     for seed in ("5", "6"):
