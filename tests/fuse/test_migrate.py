@@ -113,8 +113,8 @@ def test_a_user_who_swaps_directories_gets_no_byte_where_he_may_not_write(store:
     folder = store.path / "users/4/recordings/7/transcription"
     run = old.begun("--bwlimit", "4M", "--jobs", "1")
     wait_until((folder / "a.bin").exists, "the first file comes")
-    swap = f"import os; os.rename({str(folder)!r}, {str(folder)!r} + '2'); os.symlink({str(victim)!r}, {str(folder)!r})"
-    subprocess.run([sys.executable, "-c", swap], user=10_004, group=10_004, extra_groups=[], check=True, timeout=30)
+    swap = ["sh", "-c", 'mv "$1" "$1"2 && ln -s "$2" "$1"', "swap", folder, victim]
+    subprocess.run(swap, user=10_004, group=10_004, extra_groups=[], check=True, timeout=30)
     run.communicate(timeout=60)
     assert run.returncode == 1
     assert list(victim.iterdir()) == []
@@ -212,6 +212,9 @@ def test_into_the_home_tree_and_back_through_the_mount(store: Mount, old: Old) -
     assert filled(old).call("run", "--home", code=4)["error"]["kind"] == "RootBusy"
     store.umount()
     assert old.call("run", code=5)["error"]["kind"] == "MountError"
+    store.root.chmod(0o755)
+    assert "chmod 700" in old.call("run", "--home", code=7)["error"]["message"]
+    store.root.chmod(0o700)
     assert old.call("run", "--home")["after"]["files"] == 21
     store.remount()
     wait_until(lambda: old.call("verify", code=None).get("clean") is True, "all is taken over")
@@ -226,6 +229,7 @@ def test_files_that_are_moved_into_the_home_tree_come_back(store: Mount, old: Ol
     store.umount()
     filled(old)
     inode = (old.top / "user_4/video/Фильм.mp4").stat().st_ino
+    store.root.chmod(0o700)
     assert old.call("run", "--home", "--move")["clean"]
     assert [path.name for path in old.left()] == ["again"]
     store.remount()
