@@ -20,6 +20,7 @@ from recfs.core.migration.rows import ID, Row, moment, row_of
 from recfs.errors import InvalidArgument
 from recfs.migration import database, dumps
 from recfs.migration.mapping import Names
+from recfs.migration.plans import ELSEWHERE
 from recfs.migration.walking import Walk, file_at, top_of
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ def _header(wishes: Wishes, top: bytes, now: datetime) -> dict[str, str]:
     if wishes.database is not None or wishes.dump is not None:
         made_of["mapping"] = _json(wishes.names.told())
         made_of["expired"] = "migrate" if wishes.take_expired else "skip"
+    if wishes.elsewhere:
+        made_of[ELSEWHERE] = _json([escaped(os.path.realpath(os.fsencode(each))) for each in wishes.elsewhere])
     return made_of
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recfs.core.migration.escapes import unescaped
 from recfs.core.migration.plan import FIRST_LINE, Plan, parsed
 from recfs.errors import Exists, InvalidArgument, IoFailure, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+ELSEWHERE = "elsewhere"
+"""The key of a plan's header that has the directories outside the old tree, as a JSON list of escaped real paths."""
 _SUM = "lines"
 """The key of a plan's header that has the sha256 of all other lines, by which it is known whether people edited it."""
 _BOM = b"\xef\xbb\xbf"
@@ -24,6 +28,20 @@ _LINE_MAX = 1 << 22
 def state_of(plan: Path) -> Path:
     """The file beside a plan that keeps how far its run is."""
     return plan.with_name(f"{plan.name}.state")
+
+
+def elsewhere_of(plan: Plan) -> list[bytes]:
+    """The directories outside the old tree of which a plan takes files. Raises InvalidArgument."""
+    try:
+        told = json.loads(plan.made_of.get(ELSEWHERE, "[]"))
+        if not isinstance(told, list):
+            raise TypeError("another kind of value")
+        found = [unescaped(each) for each in told]
+    except (ValueError, TypeError, InvalidArgument) as error:
+        raise InvalidArgument(f"what the plan says of {ELSEWHERE} is no list of directories: {error}") from None
+    if not all(each.startswith(b"/") for each in found):
+        raise InvalidArgument(f"what the plan says of {ELSEWHERE} has a path that is not absolute")
+    return [each.rstrip(b"/") for each in found]
 
 
 def load(path: Path) -> Plan:
@@ -132,4 +150,4 @@ def _text(lines: Iterable[bytes]) -> Iterator[str]:
             ) from None
 
 
-__all__ = ["is_edited", "load", "refuse_to_lose", "save", "state_of"]
+__all__ = ["ELSEWHERE", "elsewhere_of", "is_edited", "load", "refuse_to_lose", "save", "state_of"]

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from recfs.core.migration.plan import Action, Plan
+from recfs.core.migration.plan import Action, Entry, Plan
 from recfs.core.migration.steps import Brought, Step
 from recfs.errors import DaemonNotRunning, InvalidArgument, MountError, NotFound
 from recfs.migration.run import html, recordings, rsync
@@ -475,3 +475,49 @@ def test_the_page_is_whole_by_itself_and_shows_odd_names(migration: Migration) -
 
 def test_the_page_of_nothing_is_a_page() -> None:
     assert html.page(Report("run"), "plan", "now").count("<svg") == 1
+
+
+def test_what_lies_elsewhere_is_reached_by_no_link(migration: Migration) -> None:
+    """Below what `--elsewhere` named when the plan was made, and no other; a link there leads nowhere."""
+    top = migration.base / "else"
+    for name in ("film", "mine"):
+        (top / name).mkdir(parents=True)
+        (top / name / "a").write_bytes(b"data")
+        entry = Entry(Action.COPY, 4, b"users/4/recordings/7/" + name.encode(), os.fsencode(top / name / "a"), "row")
+        migration.plan.entries.append(entry)
+    secret = migration.base / "secret"
+    secret.mkdir()
+    (secret / "a").write_bytes(b"root's")
+    migration.run()
+    assert "below no --elsewhere" in migration.problem(str(top / "film/a"))
+    migration.plan.made_of["elsewhere"] = json.dumps([str(top)])
+    (top / "mine").rename(top / "mine.old")
+    (top / "mine").symlink_to(secret)
+    migration.run()
+    assert migration.there() == {"users/4/recordings/7/film": b"data"}
+    assert "symbolic link" in migration.problem(str(top / "mine/a"))
+    migration.verify()
+    migration.clean()
+    assert not (top / "film/a").exists()
+    assert (secret / "a").read_bytes() == b"root's"
+
+
+@pytest.mark.parametrize("told", ["{}", "[1]", '["a"]', "[", '["\\\\q"]'])
+def test_a_plan_whose_elsewhere_was_edited_away_is_refused(migration: Migration, told: str) -> None:
+    migration.plan.made_of["elsewhere"] = told
+    with pytest.raises(InvalidArgument, match="elsewhere"):
+        migration.run()
+
+
+def test_the_only_copy_is_missed(migration: Migration) -> None:
+    migration.file("a", b"data", SOURCE)
+    migration.run()
+    assert migration.verify().is_clean
+    assert migration.clean().is_clean
+    assert migration.verify().is_clean
+    migration.at(SOURCE).unlink()
+    assert not migration.verify().is_clean
+    assert "nothing is at the target any more" in migration.problem("a")
+    assert not migration.report().is_clean
+    migration.at(SOURCE).write_bytes(b"put back")
+    assert migration.verify().is_clean

@@ -22,6 +22,7 @@ from recfs.migration.run.trees import Tree
 from tests.helpers.migrations import LONG_AGO_NS, Migration
 
 pytestmark = pytest.mark.needs("rsync")
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root writes as others")
 SOURCE = "users/4/recordings/7/source.mp4"
 AUDIO = "users/4/recordings/7/audio.mp3"
 OTHERS = "users/5/recordings/8/source.mp4"
@@ -244,17 +245,60 @@ def test_a_half_of_which_nothing_is_known_is_written_anew(migration: Migration) 
     assert migration.at(SOURCE).read_bytes() == b"0123456789"
 
 
-def test_what_rsync_has_left_beside_a_target_goes(migration: Migration) -> None:
+def test_files_whose_names_are_like_those_of_rsync_stay(migration: Migration) -> None:
+    """What is not whole yet of a file that takes another's place lies in temp/, and nothing beside it is cleared."""
     migration.file("a", b"old", SOURCE)
     migration.run()
     migration.file("a", b"newer", SOURCE, mtime_ns=LONG_AGO_NS + 5)
     folder = migration.at(SOURCE).parent
-    migration.run(
-        options=scripted(migration, f"echo > {folder}/.source.mp4.aB3dEf; echo > {folder}/.source.mp4.mine; kill -9 $$")
-    )
-    migration.run()
-    assert {path.name for path in folder.iterdir()} == {"source.mp4", ".source.mp4.mine"}
+    others = {"source.mp4.backup", "source.mp4.000001", ".source.mp4.orig01"}
+    for each in others:
+        (folder / each).write_bytes(b"a user's")
+    log = migration.base / "log"
+    migration.run(options=scripted(migration, f'echo "$@" >> {log}; kill -9 $$'))
+    migration.run(options=scripted(migration, f'echo "$@" >> {log}; $RSYNC "$@"'))
+    assert {path.name for path in folder.iterdir()} == {"source.mp4", *others}
     assert migration.at(SOURCE).read_bytes() == b"newer"
+    assert log.read_text().count("--temp-dir=temp/4/") == 2
+    assert list(migration.at("temp/4").iterdir()) == []
+
+
+@AS_ROOT
+def test_who_puts_a_link_in_the_way_of_rsync_gets_it_no_further_than_himself(migration: Migration) -> None:
+    victim = migration.base / "victim"
+    victim.mkdir(0o700)
+    (victim / "zzz").write_bytes(b"root's")
+    target = "users/5/recordings/7/transcription/zzz"
+    migration.file("zzz", b"of a user", target)
+    migration.at("users/5").mkdir(parents=True)
+    os.chown(migration.at("users/5"), 20005, 20005)
+    for parent in ("users/5/recordings", "users/5/recordings/7", "users/5/recordings/7/transcription"):
+        migration.at(parent).mkdir()
+        os.chown(migration.at(parent), 20005, 20005)
+    folder = migration.at(target).parent
+    migration.run(options=scripted(migration, f'mv {folder} {folder}2; ln -s {victim} {folder}; $RSYNC "$@"'))
+    assert (victim / "zzz").read_bytes() == b"root's"
+    assert [path.name for path in victim.iterdir()] == ["zzz"]
+    assert migration.problem("zzz")
+    folder.unlink()
+    folder.with_name("transcription2").rename(folder)
+    migration.run()
+    assert migration.problem("zzz") == ""
+    found = migration.at(target).stat()
+    assert (migration.at(target).read_bytes(), found.st_uid, found.st_mtime_ns) == (b"of a user", 20005, LONG_AGO_NS)
+    assert migration.verify().is_clean
+
+
+@AS_ROOT
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777])
+def test_root_walks_through_no_directory_that_others_may_change(migration: Migration, mode: int) -> None:
+    migration.file("a", b"data", SOURCE)
+    migration.file("b", b"data", "shared/b")
+    migration.at(SOURCE).parent.mkdir(parents=True)
+    migration.at("users/4/recordings").chmod(mode)
+    migration.run()
+    assert "others than root may change users/4/recordings" in migration.problem("a")
+    assert migration.there() == {"shared/b": b"data"}
 
 
 def test_all_had_come_and_was_not_written_down(migration: Migration) -> None:

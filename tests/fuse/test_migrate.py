@@ -101,6 +101,31 @@ def test_a_run_that_is_killed_goes_on_and_every_file_is_accounted_for(store: Mou
     store.assert_consistent()
 
 
+def test_a_user_who_swaps_directories_gets_no_byte_where_he_may_not_write(store: Mount, old: Old) -> None:
+    """rsync walks to its targets by path: it does so with the rights of whoever has them."""
+    store.start(config=CONFIG)
+    store.call("user_add", user="4", uid=10_004, gid=None, mode=None)
+    old.add("user_4/a.bin", pattern(BIG), "users/4/recordings/7/transcription/a.bin")
+    for number in range(50):
+        old.add(f"user_4/{number}", b"of user 4", f"users/4/recordings/7/transcription/z{number}")
+    victim = store.base / "victim"
+    victim.mkdir(0o700)
+    folder = store.path / "users/4/recordings/7/transcription"
+    run = old.begun("--bwlimit", "4M", "--jobs", "1")
+    wait_until((folder / "a.bin").exists, "the first file comes")
+    swap = ["sh", "-c", 'mv "$1" "$1"2 && ln -s "$2" "$1"', "swap", folder, victim]
+    subprocess.run(swap, user=10_004, group=10_004, extra_groups=[], check=True, timeout=30)
+    run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert list(victim.iterdir()) == []
+    folder.unlink()
+    folder.with_name("transcription2").rename(folder)
+    assert old.call("run")["after"]["files"] == 51
+    assert {path.stat().st_uid for path in folder.iterdir()} == {10_004}
+    assert old.call("verify")["clean"]
+    store.assert_consistent()
+
+
 def test_a_quota_stops_one_user_and_the_next_run_goes_on(store: Mount, old: Old) -> None:
     store.start(config=CONFIG)
     store.call("quota_set", user="4", max_bytes=1 << 20)
@@ -187,6 +212,9 @@ def test_into_the_home_tree_and_back_through_the_mount(store: Mount, old: Old) -
     assert filled(old).call("run", "--home", code=4)["error"]["kind"] == "RootBusy"
     store.umount()
     assert old.call("run", code=5)["error"]["kind"] == "MountError"
+    store.root.chmod(0o755)
+    assert "chmod 700" in old.call("run", "--home", code=7)["error"]["message"]
+    store.root.chmod(0o700)
     assert old.call("run", "--home")["after"]["files"] == 21
     store.remount()
     wait_until(lambda: old.call("verify", code=None).get("clean") is True, "all is taken over")
@@ -201,6 +229,7 @@ def test_files_that_are_moved_into_the_home_tree_come_back(store: Mount, old: Ol
     store.umount()
     filled(old)
     inode = (old.top / "user_4/video/Фильм.mp4").stat().st_ino
+    store.root.chmod(0o700)
     assert old.call("run", "--home", "--move")["clean"]
     assert [path.name for path in old.left()] == ["again"]
     store.remount()

@@ -8,6 +8,7 @@ from recfs.cli.common import output
 from recfs.cli.common.options import Invocation
 from recfs.cli.migration.site import asked, finish, opened, plan_command
 from recfs.core.migration.plan import MOVED, Plan
+from recfs.migration.plans import elsewhere_of
 from recfs.migration.run.undoing import Undoing
 
 _EXAMPLE = """
@@ -34,7 +35,8 @@ def rollback(
     """
     invocation = ctx.ensure_object(Invocation)
     with opened(invocation, plan, "taking back", home=home, mount=mount, sizes=_sizes) as site:
-        undoing = Undoing(site.old, site.state, site.destination, site.meter, site.tell)
+        elsewhere = elsewhere_of(site.plan)
+        undoing = Undoing(site.old, site.state, site.destination, site.meter, site.tell, elsewhere=elsewhere)
         directories = 0
         if undoing.todo or undoing.kept:
             asked(f"take {output.number_of(len(undoing.todo), 'file')} out of {site.store.root} again?", yes=yes)

@@ -25,7 +25,7 @@ from recfs.cli.common.progress import ProgressLine, to_go
 from recfs.cli.common.store import INTERNAL_DIR, Store, open_store, reports_at
 from recfs.cli.common.where import ROOT_XATTR, mount_around
 from recfs.core.migration.escapes import unescaped
-from recfs.errors import FsError, InvalidArgument, IoFailure, MountError, NotAStore, NotFound, RootBusy
+from recfs.errors import AccessDenied, FsError, InvalidArgument, IoFailure, MountError, NotAStore, NotFound, RootBusy
 from recfs.fuse.mounting import left_by
 from recfs.migration import plans
 from recfs.migration.run import destination, hashing, html, report, state, trees
@@ -191,6 +191,8 @@ def _home(store: Store) -> Iterator[destination.Destination]:
             raise RootBusy(
                 f"a daemon runs on {root} (process {holder(root)}): migrate into its mount, or stop it before --home"
             ) from None
+        if not os.geteuid() and os.stat(root).st_mode & 0o077:
+            raise AccessDenied(f"users can get into {root} and change what is brought there meanwhile: chmod 700 it")
         with reports_at(root).reading() as snapshot:
             from recfs.api import summaries
 

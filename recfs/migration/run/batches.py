@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import resource
-import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 BATCH_FILES: Final = 400
 BATCH_BYTES: Final = 1 << 30
 """One rsync copies so much at most, but for a larger file: then it is written down what has come."""
-_WHOLE_NAME: Final = 240
 _SPARE_FILES: Final = 192
 
 
@@ -83,26 +80,6 @@ class Batch:
     farm: bytes = b""
 
 
-def sweep(tree: Tree, target: bytes) -> None:
-    """Take away what an rsync that was killed has left beside a target: `.NAME.XXXXXX` (get_tmpname in receiver.c).
-
-    The name is without dots in front, and cut where it would be too long. Raises InvalidPath, OSError.
-    """
-    folder, _, name = target.rpartition(b"/")
-    name = name.lstrip(b".")
-    rest = rb".*" if len(name) > _WHOLE_NAME else b""
-    left = re.compile(rb"\.%s%s\.[A-Za-z0-9]{6}" % (re.escape(name[:_WHOLE_NAME]), rest), re.DOTALL)
-    if tree.look(folder) is None:
-        return
-    with tree.named(folder) as path:
-        names = [each for each in os.listdir(os.fsencode(path)) if left.fullmatch(each)]
-    for each in names:
-        beside = folder + b"/" + each
-        found = tree.look(beside)
-        if found is not None and stat.S_ISREG(found.st_mode):
-            tree.unlink(beside)
-
-
 def close(items: Iterable[Item]) -> None:
     """Close the sources of files."""
     for item in items:
@@ -122,4 +99,4 @@ def files_at_a_time(settings: Settings) -> int:
     return max(min(settings.batch_files, (soft - _SPARE_FILES) // (2 * settings.jobs)), 1)
 
 
-__all__ = ["BATCH_FILES", "Batch", "Item", "Queue", "Settings", "close", "files_at_a_time", "sweep"]
+__all__ = ["BATCH_FILES", "Batch", "Item", "Queue", "Settings", "close", "files_at_a_time"]

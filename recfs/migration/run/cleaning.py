@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from recfs.core.migration.plan import MOVED, Action
 from recfs.core.migration.steps import Brought, Step
 from recfs.errors import FsError
+from recfs.migration.plans import elsewhere_of
 from recfs.migration.run.trees import Tree, reason_of, seen_of
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Cleaning:
         tell: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self._old, self._state, self._destination = old, state, destination
+        self._elsewhere = elsewhere_of(plan)
         self._meter, self._tell = meter, tell
         self._twins = {
             entry.target: state.row(entry.source, entry.target) for entry in plan.entries if entry.action in MOVED
@@ -62,7 +64,7 @@ class Cleaning:
         """
         folders: set[bytes] = set()
         changed: list[Row] = []
-        with Tree(self._old) as sources, self._destination.open() as store:
+        with Tree(self._old, self._elsewhere) as sources, self._destination.open() as store:
             try:
                 # A duplicate goes first: its twin's source has to be there, or deleted by this.
                 for entry, row in sorted(self._todo, key=lambda each: each[0].action is not Action.DUPLICATE):

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from recfs.core.layout import owner_of, role_of
-from recfs.errors import InvalidArgument, MountError
+from recfs.core.migration.escapes import escaped
+from recfs.errors import AccessDenied, InvalidArgument, MountError
 from recfs.migration.run.trees import Tree
 
 if TYPE_CHECKING:
@@ -59,6 +60,30 @@ class Destination:
         found = None if user is None else tree.look(b"users/" + user.encode("ascii"))
         found = found or tree.look(parts[0])
         return None if found is None else (found.st_uid, found.st_gid)
+
+    def user(self, tree: Tree, target: bytes) -> tuple[int, int] | None:
+        """With whose rights a file is to be written, uid and gid; None: those of this process.
+
+        Who may change a directory may put a link in its place while root walks there by its path. So what lies in a
+        user's tree is written as that user, and what is root's has to be root's alone to change. Nobody gets into a
+        home tree while it is private. Raises AccessDenied, FsError, OSError.
+        """
+        if self.is_home or os.geteuid():
+            return None
+        parts = tuple(target.split(b"/"))
+        if (user := owner_of(parts)) is not None:
+            found = tree.look(b"/".join((parts[0], user.encode("ascii"))))
+            if found is not None and found.st_uid:
+                return found.st_uid, found.st_gid
+        for depth in range(1, len(parts)):
+            folder = b"/".join(parts[:depth])
+            found = tree.look(folder)
+            if found is not None and (found.st_uid or found.st_mode & 0o022):
+                raise AccessDenied(
+                    f"others than root may change {escaped(folder)}, and its user has no uid that could write there:"
+                    " give the user one (`recfs user add`), or take that right from them"
+                )
+        return None
 
 
 def group_of(target: bytes) -> str:

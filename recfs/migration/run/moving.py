@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from recfs.core.migration.plan import MOVED, Action
 from recfs.core.migration.steps import Brought, Proof, Seen, Step
 from recfs.errors import FsError, InvalidArgument, InvalidPath
+from recfs.migration.plans import elsewhere_of
 from recfs.migration.run.destination import check_name, check_source
 from recfs.migration.run.hashing import proven
 from recfs.migration.run.trees import Tree, reason_of, seen_of
@@ -41,6 +42,7 @@ class Moving:
     ) -> None:  # fmt: skip
         """Raises InvalidArgument where the two trees are on different file systems, OSError where one is not there."""
         self._plan, self._old, self._state, self._destination = plan, old, state, destination
+        self._elsewhere = elsewhere_of(plan)
         self._meter, self._tell = meter, tell
         self._device = os.stat(destination.top).st_dev
         if not destination.is_home:
@@ -54,7 +56,7 @@ class Moving:
     def run(self) -> None:
         """Move all; what could not be has a problem. Raises MountError, OutOfSpace, IoFailure."""
         moved = [entry for entry in self._plan.entries if entry.action in MOVED]
-        with Tree(self._old) as sources, self._destination.open() as store:
+        with Tree(self._old, self._elsewhere) as sources, self._destination.open() as store:
             for chunk in _chunks(moved):
                 begun = [each for entry in chunk if (each := self._begun(entry, sources, store)) is not None]
                 made: list[bytes] = []

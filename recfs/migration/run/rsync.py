@@ -25,10 +25,10 @@ _KEPT_LINES: Final = 2000
 """Of what rsync says on standard error, the last lines of so many are looked at."""
 _BANDWIDTH = re.compile(r"\d+(\.\d+)?([KMGTP](i?B)?)?", re.IGNORECASE)
 _OF_WAY = {
-    Way.NEW: ("--inplace",),
+    Way.NEW: ("--inplace", "--whole-file"),
     Way.ON: ("--append-verify",),
     Way.LAST: ("--size-only",),
-    Way.ANEW: ("--ignore-times",),
+    Way.ANEW: ("--ignore-times", "--whole-file"),
 }
 """What is to be copied is decided here: rsync would pass over a change of the same size within the same second.
 
@@ -54,36 +54,62 @@ class Options(NamedTuple):
     """As `--bwlimit` takes it."""
 
 
+class Writer(NamedTuple):
+    """As whom an rsync writes, and what becomes of it."""
+
+    user: tuple[int, int] | None = None
+    """The uid and gid that it writes with; None: those of this process."""
+    owner: tuple[int, int] | None = None
+    """Uid and gid of what is made; None leaves that to the file system, which knows whose each tree is."""
+    aside: bytes | None = None
+    """Directory below the store for what is not whole yet of files that take others' places; None: beside these."""
+
+
 def found(bandwidth: str | None = None) -> Options:
     """Find rsync. Raises NotFound where it is not installed, InvalidArgument for a bandwidth that it does not know."""
     program = shutil.which("rsync")
     if program is None:
         raise NotFound("rsync is not installed, or not in $PATH: `apt install rsync`")
+    if not os.geteuid() and shutil.which("setpriv") is None:
+        raise NotFound("setpriv is not in $PATH: `apt install util-linux`")
     if bandwidth is not None and _BANDWIDTH.fullmatch(bandwidth) is None:
         raise InvalidArgument(f"{bandwidth!r} is no bandwidth: KiB a second, or with a unit, as 500K or 20M (rsync(1))")
     return Options(program, bandwidth)
 
 
-def command(options: Options, way: Way, farm: bytes, store: bytes, owner: tuple[int, int] | None) -> list[bytes]:
-    """Give the command line that copies from *farm* to *store* what is named on standard input, ended by NULs.
+def command(options: Options, way: Way, farm: bytes, writer: Writer) -> list[bytes]:
+    """Give the command line that copies from *farm* to the working directory what standard input names, ended by NULs.
 
-    *owner*: uid and gid of what is made; None leaves that to the file system, which knows whose each tree is.
+    rsync walks to its targets by path. Where it writes as somebody else, its receiving half is started as by a remote
+    shell (`--rsh`, rsync(1)), which takes on that user's rights (setpriv(1)): whatever is put in its way there, it
+    comes no further than they do.
     """
     args = [options.program, "--archive", "--copy-links", "--partial", *_OF_WAY[way]]
     # Directories are there already, and keep owner, mode and time.
     args += ["--relative", "--no-implied-dirs", "--omit-dir-times", "--from0", "--files-from=-"]
-    args += ["--no-owner", "--no-group"] if owner is None else [f"--chown={owner[0]}:{owner[1]}"]
+    args += ["--no-owner", "--no-group"] if writer.owner is None else [f"--chown={writer.owner[0]}:{writer.owner[1]}"]
     args += ["--8-bit-output", "--no-human-readable", "--info=progress2"]
     if options.bandwidth is not None:
         args.append(f"--bwlimit={options.bandwidth}")
-    return [*map(os.fsencode, args), b"%s/" % farm, b"%s/" % store]
+    line = [*map(os.fsencode, args)]
+    if writer.aside is not None and way is Way.ANEW:
+        line.append(b"--temp-dir=" + writer.aside)
+    if writer.user is None:
+        return [*line, b"%s/" % farm, b"./"]
+    rights = "--reuid={} --regid={} --clear-groups --no-new-privs".format(*writer.user)
+    return [
+        *line,
+        f"--rsh=sh -c 'exec setpriv {rights} \"$@\"'".encode(),
+        b"%s/" % farm,
+        b"recfs:",
+    ]  # the working directory: it may lie below others that the user cannot walk through
 
 
 class Copying:
     """An rsync that runs. `wait`, in any thread, returns when it has ended."""
 
-    def __init__(self, line: Sequence[bytes], targets: Sequence[bytes], lock: int, meter: Meter) -> None:
-        """Start it. *lock*: a descriptor that it holds as long as it lives. Raises IoFailure."""
+    def __init__(self, line: Sequence[bytes], store: bytes, targets: Sequence[bytes], lock: int, meter: Meter) -> None:
+        """Start it in *store*. *lock*: a descriptor that it holds as long as it lives. Raises IoFailure."""
         self._meter = meter
         self._counted = 0
         try:
@@ -95,7 +121,7 @@ class Copying:
         env = {key: value for key, value in os.environ.items() if not key.startswith("RSYNC_")}
         try:
             self._process = subprocess.Popen(
-                line, stdin=self._names, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=(lock,),
+                line, cwd=store, stdin=self._names, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=(lock,),
                 start_new_session=True, env={**env, "LC_ALL": "C"}, bufsize=0,
             )  # fmt: skip
         except OSError as error:
@@ -139,4 +165,4 @@ class Copying:
         return self._counted
 
 
-__all__ = ["Copying", "Ended", "Options", "command", "found"]
+__all__ = ["Copying", "Ended", "Options", "Writer", "command", "found"]

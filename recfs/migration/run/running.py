@@ -6,19 +6,23 @@ may be at its target, and `copied` when all of it is. A source is held open from
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+from uuid import uuid4
 
+from recfs.core.layout import owner_of
 from recfs.core.migration.plan import MOVED
 from recfs.core.migration.rsync_ends import Reach, Verdict, said_of, verdict
 from recfs.core.migration.steps import Brought, Proof, Seen, Step, Way, way_after, way_to
 from recfs.errors import FsError, MountError
+from recfs.migration.plans import elsewhere_of
 from recfs.migration.run import rsync
-from recfs.migration.run.batches import BATCH_FILES, Batch, Item, Queue, Settings, close, files_at_a_time, sweep
+from recfs.migration.run.batches import BATCH_FILES, Batch, Item, Queue, Settings, close, files_at_a_time
 from recfs.migration.run.destination import check_name, check_source, group_of
 from recfs.migration.run.farm import Farm
 from recfs.migration.run.hashing import Stopped, is_shown, proven
@@ -62,11 +66,11 @@ class Run:
         """*tell* is called now and then while something goes on. Raises OSError where the old tree is not there."""
         self._state, self._destination, self._options = state, destination, options
         self._settings, self._meter, self._tell = settings, meter, tell
-        self._sources = Tree(old)
+        self._sources = Tree(old, elsewhere_of(plan))
         self._farm = Farm(state.plan)
         self._files = files_at_a_time(settings)
         self._outcome = Outcome()
-        self._swept: set[bytes] = set()
+        self._job = str(uuid4()).encode("ascii")
         self._unkept: list[Row] = []
         queues: dict[str, Queue] = {}
         for entry in plan.entries:
@@ -200,9 +204,6 @@ class Run:
         if found is not None and not stat.S_ISREG(found.st_mode):
             self._failed(row, entry, "something that is no regular file is at the target")
             return None
-        if row.step is Step.BEGUN and entry.target not in self._swept:
-            self._swept.add(entry.target)
-            sweep(tree, entry.target)
         there = None if found is None else (found.st_size, found.st_mtime_ns)
         shown = found is not None and is_shown(tree, entry.target)
         way = way_to(row, seen, there, replace=self._settings.replace, shown=shown)
@@ -244,9 +245,13 @@ class Run:
             return pool.submit(self._all_proven, batch)
         way, made = batch.items[0].way, list[bytes]()
         owner = self._destination.owner(batch.tree, batch.items[0].entry.target)
+        users: dict[bytes, tuple[int, int] | None] = {}
         for item in list(batch.items):
             try:
                 made += batch.tree.make_parents(item.entry.target, owner)
+                folder = item.entry.target.rpartition(b"/")[0]
+                if folder not in users:
+                    users[folder] = self._destination.user(batch.tree, item.entry.target)
             except (OSError, FsError) as error:
                 batch.items.remove(item)
                 os.close(item.fd)
@@ -260,14 +265,26 @@ class Run:
             return pool.submit(_nothing_done)
         batch.farm = self._farm.planted((item.entry.target, item.fd) for item in batch.items)
         store = b"/proc/%d/fd/%d" % (os.getpid(), batch.tree.fd)
-        line = rsync.command(self._options, way, batch.farm, store, owner)
         targets = [item.entry.target for item in batch.items]
-        batch.copying = rsync.Copying(line, targets, self._state.lock, self._meter)
+        user = next(iter(users.values()))  # of one tree: the same for all
+        writer = rsync.Writer(user, owner, self._aside(batch, way, owner))
+        line = rsync.command(self._options, way, batch.farm, writer)
+        batch.copying = rsync.Copying(line, store, targets, self._state.lock, self._meter)
         return pool.submit(_ended, batch.copying)
+
+    def _aside(self, batch: Batch, way: Way, owner: tuple[int, int] | None) -> bytes | None:
+        """A job of the user's in temp/, for what is to take others' places; a killed run's goes as any other job."""
+        user = owner_of(tuple(batch.items[0].entry.target.split(b"/")))
+        if way is not Way.ANEW or user is None:
+            return None
+        job = b"temp/%s/%s" % (user.encode("ascii"), self._job)
+        batch.tree.make_parents(job + b"/file", owner)
+        return job
 
     def _finish(self, batch: Batch, future: Future[Result]) -> None:
         if batch.farm:
             self._farm.cleared(batch.farm)
+            self._cleared_aside(batch)
         ended = future.result()
         if isinstance(ended, list):
             self._take_proofs(batch, ended)
@@ -291,6 +308,12 @@ class Run:
         self._meter.count(counted - (batch.copying.counted if batch.copying is not None else 0))
         self._state.put([item.row for item in batch.items])
         batch.queue.entries.extend(item.entry for item in again)
+
+    def _cleared_aside(self, batch: Batch) -> None:
+        user = owner_of(tuple(batch.items[0].entry.target.split(b"/"))) if batch.items else None
+        if user is not None and batch.items[0].way is Way.ANEW:
+            with contextlib.suppress(OSError, FsError):
+                batch.tree.rmdir(b"temp/%s/%s" % (user.encode("ascii"), self._job))
 
     def _judge(self, batch: Batch, found: Verdict) -> None:
         """Stop what is to be stopped."""

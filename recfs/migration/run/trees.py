@@ -13,7 +13,7 @@ from recfs.core.migration.steps import Seen
 from recfs.errors import InvalidPath
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
     from recfs.errors import RecfsError
@@ -22,11 +22,15 @@ _WALK = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Tree:
-    """One tree, while it is open. Paths are below the top, without a slash in front; others are taken as they are."""
+    """One tree, while it is open. Paths are below the top, without a slash in front, or below a top elsewhere."""
 
-    def __init__(self, top: bytes) -> None:
-        """Open *top*, which may be reached by links. Raises OSError."""
+    def __init__(self, top: bytes, elsewhere: Sequence[bytes] = ()) -> None:
+        """Open *top*, which may be reached by links. Raises OSError.
+
+        *elsewhere*: directories outside, of which absolute paths may be, by their real paths; there are no others.
+        """
         self.top = top
+        self._elsewhere = elsewhere
         self.fd = os.open(top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._folder: tuple[bytes, int] | None = None
 
@@ -145,19 +149,31 @@ class Tree:
         parent, _, name = path.rpartition(b"/")
         if path.startswith(b"/"):
             self._leave()
-            fd = os.open(parent or b"/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = self._walk_elsewhere(path, parent)
         elif not parent:
             return self.fd, name
         elif self._folder is not None and self._folder[0] == parent:
             return self._folder[1], name
         else:
             self._leave()
-            fd = self._walk(parent)
+            fd = self._walk(self.fd, parent)
         self._folder = (parent, fd)
         return fd, name
 
-    def _walk(self, folder: bytes) -> int:
-        fd = self.fd
+    def _walk_elsewhere(self, path: bytes, parent: bytes) -> int:
+        for top in self._elsewhere:
+            if path.startswith(top + b"/"):
+                fd = os.open(top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                if parent == top:
+                    return fd
+                try:
+                    return self._walk(fd, parent[len(top) + 1 :])
+                finally:
+                    os.close(fd)
+        raise InvalidPath(f"{escaped(path)} lies outside the old tree, and below no --elsewhere of the plan")
+
+    def _walk(self, top: int, folder: bytes) -> int:
+        fd = top
         for name in folder.split(b"/"):
             try:
                 inner = os.open(name, _WALK, dir_fd=fd)
@@ -166,7 +182,7 @@ class Tree:
                     f"{escaped(name)} in {escaped(folder)} is a symbolic link or a file where a directory should be"
                 ) from None
             finally:
-                if fd != self.fd:
+                if fd != top:
                     os.close(fd)
             fd = inner
         return fd

@@ -12,7 +12,7 @@ from recfs.migration.run.hashing import proven, sha256_of
 from recfs.migration.run.trees import Tree, reason_of, seen_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from recfs.core.migration.steps import Row
     from recfs.migration.run.destination import Destination
@@ -27,9 +27,11 @@ class Undoing:
     """Takes back what the state says that was brought, whether or not the plan still names it."""
 
     def __init__(
-        self, old: bytes, state: State, destination: Destination, meter: Meter, tell: Callable[[], None] = lambda: None
-    ) -> None:
-        self._old, self._state, self._destination = old, state, destination
+        self, old: bytes, state: State, destination: Destination, meter: Meter,
+        tell: Callable[[], None] = lambda: None, *, elsewhere: Sequence[bytes] = (),
+    ) -> None:  # fmt: skip
+        """*elsewhere*: directories outside the old tree that sources may be in."""
+        self._old, self._elsewhere, self._state, self._destination = old, elsewhere, state, destination
         self._meter, self._tell = meter, tell
         self.todo = [
             row for row in state.rows() if row.step in _BROUGHT and row.brought in (Brought.NEW, Brought.MOVED)
@@ -47,7 +49,7 @@ class Undoing:
 
         Raises MountError, OutOfSpace, IoFailure.
         """
-        with Tree(self._old) as sources, self._destination.open() as store:
+        with Tree(self._old, self._elsewhere) as sources, self._destination.open() as store:
             for at in range(0, len(self.todo), _KEEP_EVERY):
                 rows = self.todo[at : at + _KEEP_EVERY]
                 try:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from recfs.core.migration.plan import MOVED, Action
 from recfs.core.migration.steps import Brought, Seen, Step
 from recfs.errors import FsError
+from recfs.migration.plans import elsewhere_of
 from recfs.migration.run.destination import check_source
 from recfs.migration.run.hashing import Stopped, hashed
 from recfs.migration.run.trees import Tree, reason_of, seen_of
@@ -52,6 +53,7 @@ class Verification:
         tell: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self._plan, self._old, self._state, self._destination = plan, old, state, destination
+        self._elsewhere = elsewhere_of(plan)
         self._meter, self._jobs, self._tell = meter, jobs, tell
         self._twins: dict[bytes, Row] = {}
 
@@ -81,18 +83,18 @@ class Verification:
 
     def _chunk(self, entries: list[Entry], known: dict[Seen, str]) -> list[_Found]:
         """In a thread: nothing of the state is changed."""
-        with self._destination.open() as store, Tree(self._old) as sources:
+        with self._destination.open() as store, Tree(self._old, self._elsewhere) as sources:
             found = []
             for entry in entries:
                 each = _Found(entry, self._state.row(entry.source, entry.target))
-                if each.row.step is not Step.CLEANED:
-                    try:
-                        self._look(each, store, sources, known)
-                    except Stopped:
-                        break
-                    except (OSError, FsError) as error:
-                        self._destination.check()
-                        each.problem = reason_of(error)
+                look = self._look if each.row.step is not Step.CLEANED else self._look_at_cleaned
+                try:
+                    look(each, store, sources, known)
+                except Stopped:
+                    break
+                except (OSError, FsError) as error:
+                    self._destination.check()
+                    each.problem = reason_of(error)
                 if not each.was_read:
                     self._meter.count(entry.size)
                 found.append(each)
@@ -116,6 +118,11 @@ class Verification:
             each.problem = _NO_SUM
         elif there != each.sha256:
             each.problem, each.differs = "the bytes at the target are others than those of the source", is_copy
+
+    def _look_at_cleaned(self, each: _Found, store: Tree, _sources: Tree, _known: dict[Seen, str]) -> None:
+        """The source is deleted: what is at the target is the only copy, or what users have made of it since."""
+        if store.look(each.entry.target) is None:
+            each.problem = "its source was deleted, and nothing is at the target any more: removed, or renamed since"
 
     def _look_at_moved(self, each: _Found, store: Tree) -> None:
         """The source itself lies there: nothing was copied, and there is nothing to compare it with but what it was."""
@@ -157,13 +164,12 @@ class Verification:
                 row.step = Step.COPIED if row.step is Step.VERIFIED and each.entry.action in MOVED else row.step
                 if each.entry.action is Action.DUPLICATE and row.brought is not Brought.MOVED:
                     row.step = Step.PENDING
-            elif each.sha256 is not None:
+            elif each.sha256 is not None and row.step is not Step.CLEANED:
                 if each.seen is not None:
                     row.look_again(each.seen)
                 row.sha256, row.step = each.sha256, Step.VERIFIED
-            if row.step is not Step.CLEANED:
-                row.problem = each.problem
-                changed.append(row)
+            row.problem = each.problem
+            changed.append(row)
         self._state.put(changed)
 
 
