@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ELSEWHERE = "elsewhere"
 """The key of a plan's header that has the directories outside the old tree, as a JSON list of escaped real paths."""
 _SUM = "lines"
-"""The key of a plan's header that has the sha256 of all other lines, by which it is known whether people edited it."""
+"""The key of a plan's last line, which has the sha256 of all others: by it is known whether people edited the plan."""
 _BOM = b"\xef\xbb\xbf"
 _LINE_MAX = 1 << 22
 """Bytes of one line at most: two paths of 4,095 bytes, however they are escaped, and what a recording's line tells."""
@@ -126,16 +126,13 @@ def refuse_to_lose(path: Path, *, force: bool) -> None:
 
 
 def _with_sum(plan: Plan) -> Iterator[bytes]:
-    """The lines of the file. The sum stands last in the header, and is of all other lines."""
-    header = {key: value for key, value in plan.made_of.items() if key != _SUM}
+    """The lines of the file, and at its end their sum."""
     found = hashlib.sha256()
-    for line in _lines(Plan(header, plan.entries)):
-        found.update(line)
-    yield from _lines(Plan({**header, _SUM: found.hexdigest()}, plan.entries))
-
-
-def _lines(plan: Plan) -> Iterator[bytes]:
-    return (f"{line}\n".encode() for line in plan.lines())
+    for line in Plan({key: value for key, value in plan.made_of.items() if key != _SUM}, plan.entries).lines():
+        data = f"{line}\n".encode()
+        found.update(data)
+        yield data
+    yield f"#: {_SUM} = {found.hexdigest()}\n".encode()
 
 
 def _text(lines: Iterable[bytes]) -> Iterator[str]:
