@@ -225,6 +225,11 @@ class Probing:
             self._tree.memory.let_go(ino)
 
     async def _look(self, node: FileNode, row: MediaRow, kind: Kind) -> None:
+        if await self.rows.is_reserved(node):
+            if self.rows.is_about(row, node):
+                self.rows.pass_over(row)
+                self._known(node)
+            return
         row = row._replace(began_ns=self._tree.clock.now_ns())
         alike = await self._tree.catalogue.media_alike(row.sha256, row.checker)
         if alike is not None and row.reason != ASKED and (reason := _of_copy(alike, kind)) is not None:
