@@ -83,9 +83,8 @@ def recipe(rule: DeriveRule, facts: Facts) -> Recipe:
     wide = rule.wide
     match rule.product:
         case Product.THUMBNAIL:
-            at_s = min(rule.at_s, facts.duration_ms / 2000)
             return Recipe(
-                ("-ss", f"{at_s:.3f}"),
+                ("-ss", f"{_at_s(rule, facts):.3f}"),
                 ("-map", VIDEO, "-frames:v", "1", "-vf", f"scale={wide}:-2", *_PNG, PRINCIPAL),
             )
         case Product.AUDIO:
@@ -98,7 +97,9 @@ def recipe(rule: DeriveRule, facts: Facts) -> Recipe:
             size = f"{laid.width}:{laid.height}"
             frames = (
                 f"fps=1/{laid.every_s}:start_time=0:round=up,scale={size}:force_original_aspect_ratio=decrease,"
-                f"pad={size}:(ow-iw)/2:(oh-ih)/2,tile={_SPRITE_COLUMNS}x{laid.rows}"
+                f"pad={size}:(ow-iw)/2:(oh-ih)/2,"
+                # Where the video ends before its sound, its last frame stays, as players show it.
+                f"tpad=stop={laid.frames}:stop_mode=clone,trim=end_frame={laid.frames},tile={_SPRITE_COLUMNS}x{laid.rows}"
             )
             jpeg = ("-f", "image2pipe", "-c:v", "mjpeg", "-q:v", "4", "-pix_fmt", "yuvj420p")
             return Recipe((), ("-map", VIDEO, "-vf", frames, "-frames:v", "1", *jpeg, MEDIA))
@@ -113,6 +114,21 @@ def recipe(rule: DeriveRule, facts: Facts) -> Recipe:
                 "-hls_segment_filename", MEDIA, PRINCIPAL,
             )  # fmt: skip
             return Recipe((), (*video, *hls))
+
+
+def last_frame(rule: DeriveRule, facts: Facts) -> Recipe | None:
+    """Give what is tried where `recipe` has made nothing: a thumbnail is of the last frame where none comes later.
+
+    A video may have one frame alone, or end before its sound. All of it is decoded up to that moment.
+    """
+    if rule.product is not Product.THUMBNAIL:
+        return None
+    held = f"fps=10:eof_action=pass,tpad=stop=-1:stop_mode=clone,trim=start={_at_s(rule, facts):.3f}"
+    return Recipe((), ("-map", VIDEO, "-vf", f"{held},scale={rule.wide}:-2", "-frames:v", "1", *_PNG, PRINCIPAL))
+
+
+def _at_s(rule: DeriveRule, facts: Facts) -> float:
+    return min(rule.at_s, facts.duration_ms / 2000)
 
 
 def chunk_recipe(start_ms: int, duration_ms: int, form: str) -> Recipe:
@@ -174,6 +190,7 @@ __all__ = [
     "chunk_recipe",
     "grid",
     "lacks",
+    "last_frame",
     "playlist",
     "progress_in",
     "recipe",

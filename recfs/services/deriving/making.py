@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.media.derived import Product, Status, companion, principal
-from recfs.core.media.recipes import MEDIA, PRINCIPAL, grid, lacks, playlist, recipe, scrubbing
+from recfs.core.media.recipes import MEDIA, PRINCIPAL, grid, lacks, last_frame, playlist, recipe, scrubbing
 from recfs.fs.caller import may_grow
 from recfs.services.deriving.programs import done_ms
-from recfs.services.deriving.reasons import Gone, Unmade
+from recfs.services.deriving.reasons import Gone, Refused, Unmade
 from recfs.services.deriving.sources import while_wanted
 from recfs.state.nodes import DirNode
 from recfs.state.walk import file_at
@@ -112,7 +112,7 @@ class Making:
                 key = (record.folder, record.product)
                 self._rooms_of[key] = room, facts.duration_ms
                 try:
-                    work = partial(self._programs.write, source.fd, recipe(rule, facts), room)
+                    work = partial(self._written, source, rule, facts, room)
                     await while_wanted(partial(self._still, record, source), work)
                 finally:
                     del self._rooms_of[key]
@@ -120,6 +120,18 @@ class Making:
                 job, files = await self._copied(record, rule, node, facts, room)
             source.check()
         return record._replace(staged=files), job
+
+    async def _written(self, source: Source, rule: DeriveRule, facts: Facts, room: Path) -> None:
+        """Have the program make it; where it has made nothing, in the other way that there may be."""
+        other = last_frame(rule, facts)
+        try:
+            await self._programs.write(source.fd, recipe(rule, facts), room)
+            if other is None or _is_there(room / PRINCIPAL):
+                return
+        except Refused:
+            if other is None:
+                raise
+        await self._programs.write(source.fd, other, room)
 
     async def _still(self, record: Derived, source: Source) -> None:
         """Raise Gone or Changed where nobody wants what is being made."""
@@ -187,9 +199,13 @@ class Making:
 
 
 def _required(path: Path) -> Path:
-    if not path.is_file() or path.is_symlink() or not path.stat().st_size:
+    if not _is_there(path):
         raise Unmade("ffmpeg made nothing of it")
     return path
+
+
+def _is_there(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink() and path.stat().st_size > 0
 
 
 def _playlist(path: Path, media: str) -> str:

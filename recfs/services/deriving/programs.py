@@ -11,7 +11,7 @@ from recfs.core.media.recipes import progress_in
 from recfs.core.units import format_size
 from recfs.errors import OutOfSpace
 from recfs.media.runner import INPUT, Ended, Limits
-from recfs.services.deriving.reasons import Unmade
+from recfs.services.deriving.reasons import Refused, Unmade
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ class Programs:
         if left < LEAST_BYTES:
             raise OutOfSpace("nothing is made while the disk is down to min_free")
         arguments = [
-            "-v", "error", "-nostdin", "-nostats", "-progress", f"file:{PROGRESS}",
+            "-v", "error", "-nostdin", "-y", "-nostats", "-progress", f"file:{PROGRESS}",
             *recipe.before, *as_words(reading()), "-i", INPUT,
             "-threads", str(THREADS), "-filter_threads", str(THREADS), *recipe.after,
         ]  # fmt: skip
@@ -101,8 +101,10 @@ def _require_well(outcome: Outcome) -> None:
         return
     if outcome.ended is Ended.CRASHED:  # by its own fault, or killed by somebody, such as a machine short of memory
         raise Unmade(f"ffmpeg was ended by signal {-(outcome.code or 0)}", again=True)
+    if outcome.ended in _ENDS:
+        raise Unmade(_ENDS[outcome.ended])
     said = outcome.said.strip().splitlines()
-    raise Unmade(_ENDS.get(outcome.ended) or f"ffmpeg: {said[-1] if said else f'exit code {outcome.code}'}")
+    raise Refused(f"ffmpeg: {said[-1] if said else f'exit code {outcome.code}'}")
 
 
 __all__ = ["Programs", "done_ms"]
