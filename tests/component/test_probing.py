@@ -393,6 +393,35 @@ async def test_what_is_found_of_bytes_that_the_file_has_no_more_says_nothing(tmp
         await it.until("a.mp4", "whole")
 
 
+async def test_what_was_read_while_other_bytes_were_there_says_nothing_of_those_that_are_back(tmp_path: Path) -> None:
+    async with looking(tmp_path) as it:
+        it.checks.hold = trio.Event()
+        look, looks = it.checks.look, 0
+
+        async def taken_in(kind: Kind, fd: int, size: int) -> Finding:
+            nonlocal looks
+            looks += 1
+            is_first = looks == 1
+            found = await look(kind, fd, size)
+            return Finding("it is what was there meanwhile") if is_first else found
+
+        it.checks.look = taken_in  # type: ignore[method-assign]
+        await it.write("a.mp4", b"old")
+        with trio.fail_after(20):
+            while not it.checks.looks:  # noqa: ASYNC110
+                await trio.sleep(0.005)
+        number = await it.fs.open(f"{REC}/a.mp4", os.O_WRONLY)
+        for data in (b"new", b"old"):
+            await it.fs.vfs.files.write(number, 0, data)
+        await it.fs.close(number)
+        await it.fs.drain()
+        it.checks.hold.set()
+        await it.until("a.mp4", "whole")
+        assert looks == 2
+        await it.write("b.mp4", b"old")
+        await it.until("b.mp4", "whole")
+
+
 async def test_what_is_known_goes_with_the_file(tmp_path: Path) -> None:
     async with looking(tmp_path) as it:
         for name in ("a.mp4", "b.mp4"):

@@ -180,6 +180,11 @@ class Deriving(Subscriber):
         answer |= {"step": verdict.step.value, "reason": verdict.reason}
         if verdict.step is not Step.MAKE or dry_run:
             self._forget_owner(folder.ino)
+        if verdict.step is Step.MAKE and dry_run:
+            try:
+                await self._making.require(folder, node, sha256, rule.product)
+            except (Unmade, FsError) as error:
+                answer |= {"step": Step.LEAVE.value, "reason": told(error)}
         if verdict.step is Step.MAKE and not dry_run:
             wish = Derived(
                 folder.ino, rule.product, ino, sha256, rule.options, Status.PENDING,

@@ -18,6 +18,7 @@ import trio
 
 from recfs.core.media.derived import Product, Status, companion, principal
 from recfs.core.media.recipes import MEDIA, PRINCIPAL, grid, lacks, last_frame, playlist, recipe, scrubbing
+from recfs.errors import AccessDenied
 from recfs.fs.caller import may_grow
 from recfs.services.deriving.programs import done_ms
 from recfs.services.deriving.reasons import Gone, Refused, Unmade
@@ -83,31 +84,46 @@ class Making:
             raise Gone("the source is not in its recording any more")
         return node.parent, node
 
+    async def require(self, folder: DirNode, node: FileNode, sha256: bytes, product: Product) -> Facts | None:
+        """Raise what it is known by that a product cannot be made, before anything is run: Unmade, FsError.
+
+        What is in the source is returned as far as that is known.
+        """
+        may_grow(folder)
+        if not self._placing.may_read(node, folder):
+            raise AccessDenied(f"the source is uid {node.uid}'s, and the recording's owner may not read it")
+        facts = await self._looking.known(node, sha256)
+        if facts is not None and (missing := lacks(product, facts)):
+            raise Unmade(missing)
+        return facts
+
     async def make(self, record: Derived, rule: DeriveRule) -> Derived:
         """Make it, and return what is to be kept of that. Raises Gone, Changed, Waits, Unmade and anything else."""
         folder, node = await self.place_of(record)
         if record.job:
             await self._placing.drop_job(record.job)
+        await self.require(folder, node, record.sha256, rule.product)
         record = record._replace(
             status=Status.PROCESSING, job=self._placing.new_job(folder), at_ns=self._tree.clock.now_ns(),
             files=(*record.files, *(each for each in record.staged if each not in record.files)), staged=(),
         )  # fmt: skip
         await self._books.keep_derived(record)
         try:
-            may_grow(folder)
-            record, job = await self._staged(record, rule, node)
+            record, job = await self._staged(record, rule, folder, node)
             await self._books.keep_derived(record)
             return await self._placed(record, job)
         finally:
             await self._placing.drop_job(record.job)  # where the daemon stops, the next start does it
 
-    async def _staged(self, record: Derived, rule: DeriveRule, node: FileNode) -> tuple[Derived, Job]:
-        facts = await self._looking.known(node, record.sha256)
+    async def _staged(
+        self, record: Derived, rule: DeriveRule, folder: DirNode, node: FileNode
+    ) -> tuple[Derived, Job]:  # fmt: skip
         async with self._sources.open(node, record.sha256) as source:
+            facts = await self.require(folder, node, record.sha256, rule.product)  # mode bits, now that it is open
             if facts is None:
                 facts = await self._looking.look(source)
-            if missing := lacks(rule.product, facts):
-                raise Unmade(missing)
+                if missing := lacks(rule.product, facts):
+                    raise Unmade(missing)
             with self._rooms.room(self._programs.identity) as room:
                 key = (record.folder, record.product)
                 self._rooms_of[key] = room, facts.duration_ms

@@ -20,7 +20,7 @@ import trio
 from recfs.core.layout import Role, owner_of
 from recfs.core.media.derived import Made
 from recfs.core.model import Kind, State
-from recfs.core.permissions import SEARCH, WRITE, Identity, allows
+from recfs.core.permissions import READ, SEARCH, WRITE, Identity, allows
 from recfs.errors import Exists, FsError, InvalidArgument, NotADirectory, NotFound, Stale
 from recfs.fs.attributes import Changes
 from recfs.fs.session import At
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from recfs.fs.session import Session, Sessions
     from recfs.fs.vfs import Vfs
-    from recfs.state.nodes import Node
+    from recfs.state.nodes import FileNode, Node
 
 _BLOCK_BYTES = 1 << 20
 _ROOT = Identity(0, 0)
@@ -72,6 +72,11 @@ class Placing:
             if not isinstance(of, DirNode) or allows(of, user, WRITE | SEARCH, is_dir=True):
                 who = user
         return self._sessions.of(who)
+
+    def may_read(self, node: FileNode, folder: DirNode) -> bool:
+        """Whether the mode bits let whoever gets what is made in a recording read the file that it is made from."""
+        who = self.session(folder).who
+        return allows(node, _user_above(folder) if who.is_root else who, READ, is_dir=False)
 
     @staticmethod
     def new_job(of: Node) -> str:
