@@ -44,7 +44,7 @@ async def assert_nothing_left(made: Maker) -> None:
 async def later(made: Maker, seconds: float) -> None:
     """Time passes, and what is due then is done."""
     made.fs.clock.advance(seconds)
-    made.work.deriving._wake.set()
+    made.work.deriving._waiting.wake()
     await made.idle()
 
 
@@ -52,12 +52,12 @@ async def test_without_ffmpeg_it_waits_and_runs_when_it_is_there(made: Maker) ->
     made.runner.missing = "ffmpeg is not on the daemon's PATH: install ffmpeg"
     (state,) = await made.derive()
     assert (state["status"], state["reason"]) == ("pending", made.runner.missing)
-    assert made.work.deriving.as_json() == {"pending": 1, "processing": 0, "missing": made.runner.missing}
+    assert made.work.asking.as_json() == {"pending": 1, "processing": 0, "missing": made.runner.missing}
     made.runner.missing = ""
     await trio.sleep(61)
     await later(made, 61)
     assert await made.status() == ("completed", "")
-    assert made.work.deriving.as_json()["missing"] is None
+    assert made.work.asking.as_json()["missing"] is None
     await assert_nothing_left(made)
 
 
@@ -104,7 +104,7 @@ async def test_a_broken_source_fails_and_is_left_alone_until_it_changes(
 async def test_a_source_without_what_it_takes_fails_before_anything_is_run(
     made: Maker, lacking: str, reason: str
 ) -> None:
-    made.work.deriving.rules = [type(made.work.deriving.rules[0])("sprite")]
+    made.work.asking.rules = [type(made.work.asking.rules[0])("sprite")]
     if lacking == "video":
         made.runner.streams = (AUDIO, VIDEO | {"disposition": {"attached_pic": 1}})
     elif lacking == "all":
@@ -307,7 +307,7 @@ async def test_what_is_made_goes_with_its_recording_and_is_forgotten(made: Maker
     await fs.drain()
     assert fs.account() == (0, 0)
     async with trio.open_nursery() as nursery:
-        sweep = made.work.deriving.sweep()
+        sweep = made.work.asking.sweep()
         told = await sweep.act(sweep.decide(await sweep.look()), nursery)
     assert told == "0 to be made, 1 of what is gone forgotten"
     await assert_nothing_left(made)

@@ -67,7 +67,7 @@ async def test_products_and_chunks_are_what_players_expect(nursery: trio.Nursery
         await fs.start()
     await fs.write(SOURCE, video)
     await fs.drain()
-    deriving, chunking = fs.parts.derivation.work.deriving, fs.parts.derivation.work.chunking
+    deriving, chunking = fs.parts.derivation.work.asking, fs.parts.derivation.work.chunking
     asked = await deriving.ask(REC, everything=False, dry_run=False)
     left = [(each["folder"], Product(each["product"])) for each in asked]
     told = [await deriving.state_of(*key) for key in left]
@@ -121,7 +121,7 @@ async def test_what_is_no_media_fails_with_what_is_wrong_with_it(nursery: trio.N
         await fs.start()
     await fs.write(SOURCE, b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
     await fs.drain()
-    deriving = fs.parts.derivation.work.deriving
+    deriving = fs.parts.derivation.work.asking
     (asked,) = await deriving.ask(REC, everything=False, dry_run=False)
     key = (asked["folder"], Product(asked["product"]))
     told = await deriving.state_of(*key)
@@ -153,7 +153,7 @@ async def test_a_video_that_ends_early_shows_its_last_frame(
         await fs.start()
     await fs.write(f"{REC}/{made[-1]}", (tmp_path / made[-1]).read_bytes())
     await fs.drain()
-    deriving = fs.parts.derivation.work.deriving
+    deriving = fs.parts.derivation.work.asking
     asked = await deriving.ask(REC, everything=False, dry_run=False)
     left = [(each["folder"], Product(each["product"])) for each in asked]
     told = [await deriving.state_of(*key) for key in left]
