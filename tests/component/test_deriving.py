@@ -220,7 +220,7 @@ async def test_the_file_is_its_owners_charged_to_them_and_of_the_sources_mode(ma
     assert (thumbnail.uid, thumbnail.gid, thumbnail.mode & 0o777) == (1001, 1002, 0o640)
     assert fs.account() == (before[0] + thumbnail.bytes, before[1] + 1)
     job = await fs.node("temp/5")
-    assert (job.uid, await fs.names("temp/5")) == (1001, [])
+    assert (job.uid, await fs.names("temp/5")) == (0, []), "no user has that uid"
 
 
 async def test_the_directory_of_a_users_jobs_stays_theirs(made: Maker) -> None:
@@ -232,6 +232,23 @@ async def test_the_directory_of_a_users_jobs_stays_theirs(made: Maker) -> None:
     jobs = await fs.node("temp/5")
     assert (jobs.uid, jobs.gid) == (1001, 1001)
     assert await fs.names("temp/5") == []
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_the_directory_of_jobs_of_a_user_without_a_uid_is_given_to_nobody(made: Maker, is_there: bool) -> None:
+    """Who owns one recording of it would rename what root keeps there, or what others do."""
+    fs = made.fs
+    if is_there:
+        await fs.write("temp/5/1/script.sh", b"root's")
+    await fs.vfs.setattr((await fs.node(REC)).ino, Changes(uid=1001, gid=1001), OPERATOR)
+    await fs.vfs.setattr((await fs.node(SOURCE)).ino, Changes(uid=1001, gid=1001), OPERATOR)
+    before = (await fs.node("temp/5")).mode if is_there else 0o1777
+    assert [each["status"] for each in await made.derive()] == ["completed"]
+    jobs = await fs.node("temp/5")
+    assert (jobs.uid, jobs.mode & 0o7777) == (0, before & 0o7777)
+    assert await fs.names("temp/5") == (["1"] if is_there else [])
+    assert (await fs.node(THUMBNAIL)).uid == 1001
+    await fs.assert_consistent()
 
 
 async def test_a_link_that_leads_elsewhere_is_not_followed(made: Maker) -> None:
@@ -439,7 +456,7 @@ async def test_owners_take_turns(made: Maker) -> None:
         await made.ask(path)
     await made.idle()
     order = [each[:1] for each in made.runner.sources]
-    assert [at for at, owner in enumerate(order) if owner == b"8"][-1] <= 4, order
+    assert [at for at, owner in enumerate(order) if owner == b"8"][-1] <= 3 + fs.config.deriving.jobs, order
     assert len(order) == 8
 
 

@@ -13,6 +13,8 @@ from recfs.core.media.derived import DeriveRule, Product
 from recfs.core.units import MAX_DURATION_S
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from recfs.core.media.facts import Facts
 
 PRINCIPAL, MEDIA = OUTPUTS = ("principal", "media")
@@ -157,9 +159,9 @@ def scrubbing(laid: Grid, duration_ms: int, picture: str) -> str:
     return "\n".join(lines)
 
 
-def playlist(written: str, media: str) -> str:
-    """Have a playlist name its media file as it is called in its place. Raises ValueError if it is none."""
-    lines = [media if line.strip() == MEDIA else line for line in written.splitlines()]
+def playlist(written: Iterable[str], media: str) -> str:
+    """Have a playlist, in lines, name its media file as it is called in its place. Raises ValueError if it is none."""
+    lines = [media if line.strip() == MEDIA else line.rstrip("\r\n") for line in written]
     if not lines or lines[0] != "#EXTM3U" or media not in lines or "#EXT-X-ENDLIST" not in lines:
         raise ValueError("ffmpeg wrote no playlist")
     return "\n".join(lines) + "\n"

@@ -103,9 +103,12 @@ class Placing:
             uid = (await root.stat(At(ino))).uid
             if is_job and not is_made and uid != session.who.uid and (uid or await self._is_used(ino)):
                 raise Unmade(f"{job} is another user's, and not recfs's: remove or rename it")
-            # The directory of all of a user's jobs is theirs where users are told apart by uid: it was made so.
-            if uid != session.who.uid and depth and (is_job or not uid):
+            # The directory of all of a user's jobs is theirs where users are told apart by uid: it was made so. What is
+            # there already stays whose it is; and what nobody's uid is known of is everybody's, not the first comer's.
+            if is_job and uid != session.who.uid:
                 await root.change(At(ino), Changes(uid=session.who.uid, gid=session.who.gid))
+            elif depth and is_made and not is_job and not uid and not session.who.is_root:
+                await root.change(At(ino), Changes(mode=0o1777))
             here = ino
         self._opened[job] = here
         return Job(job, here)
