@@ -61,18 +61,33 @@ def _not_supported() -> NotSupported:
     return NotSupported("the file system of the store shares no blocks between files: XFS (reflink=1) and btrfs do")
 
 
-def is_shared(one: int, other: int) -> bool:
-    """Whether two files lie in the same blocks all over, as far as the file system tells (FIEMAP). Blocking."""
+def own_bytes(one: int, other: int) -> int | None:
+    """How many bytes of *other* lie in blocks that are not those of *one* at the same place, as the file system tells
+    (FIEMAP): so much may be gained. Holes have no blocks. None where that cannot be told. Blocking.
+    """
     try:
-        first = _extents(one)
-        return first is not None and first == _extents(other)
+        first, second = _extents(one), _extents(other)
     except OSError:
-        return False
+        return None
+    if first is None or second is None:
+        return None
+    own, at = 0, 0
+    for logical, physical, length in second:
+        own += length
+        while at < len(first) and first[at][0] + first[at][2] <= logical:
+            at += 1
+        for begin, place, size in first[at:]:
+            if begin >= logical + length:
+                break
+            if place - begin == physical - logical:
+                own -= min(begin + size, logical + length) - max(begin, logical)
+    return own
 
 
 def _extents(fd: int) -> list[tuple[int, int, int]] | None:
-    """(offset in the file, place on the disk, length) of all; None where that cannot be told."""
+    """(offset in the file, place on the disk, length) of all up to its end, in order; None where nobody can tell."""
     found: list[tuple[int, int, int]] = []
+    size = os.fstat(fd).st_size
     start = 0
     while len(found) < _MAX_EXTENTS:
         asked = _MAP.pack(start, (1 << 64) - 1 - start, _SYNC, 0, _AT_ONCE, 0)
@@ -80,16 +95,17 @@ def _extents(fd: int) -> list[tuple[int, int, int]] | None:
         fcntl.ioctl(fd, _FS_IOC_FIEMAP, room, True)
         mapped = _MAP.unpack_from(room)[3]
         if not mapped:
-            return found or None
+            return found
         for number in range(mapped):
             logical, physical, length, _, _, flags, *_ = _EXTENT.unpack_from(room, _MAP.size + number * _EXTENT.size)
             if flags & _NOT_SURE:
                 return None
-            found.append((logical, physical, length))
+            if logical < size:
+                found.append((logical, physical, min(length, size - logical)))
             start = logical + length
             if flags & _LAST:
                 return found
     return None
 
 
-__all__ = ["SLICE_BYTES", "is_shared", "share"]
+__all__ = ["SLICE_BYTES", "own_bytes", "share"]

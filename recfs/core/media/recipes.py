@@ -35,10 +35,13 @@ SEGMENT_S: Final = 6
 _DONE: Final = re.compile(r"^out_time_us=([0-9]{1,18})$", re.MULTILINE)
 
 
-def progress_in(text: str) -> int:
-    """Read how far ffmpeg says that it is (-progress, ffmpeg(1)), in milliseconds: what it said last, or 0."""
+def progress_us(text: str) -> int | None:
+    """Read how far ffmpeg says that it is (-progress, ffmpeg(1)), in microseconds: what it said last.
+
+    None where it does not say, and where that is 0: nothing is done yet, or has no time.
+    """
     found = _DONE.findall(text)
-    return int(found[-1]) // 1000 if found else 0
+    return int(found[-1]) or None if found else None
 
 
 class Recipe(NamedTuple):
@@ -194,7 +197,7 @@ __all__ = [
     "lacks",
     "last_frame",
     "playlist",
-    "progress_in",
+    "progress_us",
     "recipe",
     "scrubbing",
     "silence_recipe",

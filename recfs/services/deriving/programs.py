@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from recfs.core.media.formats import as_words, reading
-from recfs.core.media.recipes import progress_in
+from recfs.core.media.recipes import progress_us
 from recfs.core.units import format_size
 from recfs.errors import MediaUnavailable, OutOfSpace
 from recfs.media.runner import INPUT, Ended, Limits
@@ -114,7 +114,7 @@ def done_ms(room: Path) -> int:
         return 0
     finally:
         os.close(fd)
-    return progress_in(told.decode("ascii", "replace"))
+    return (progress_us(told.decode("ascii", "replace")) or 0) // 1000
 
 
 def _require_well(outcome: Outcome) -> None:
