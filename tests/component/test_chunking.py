@@ -327,6 +327,33 @@ async def test_a_directory_that_is_not_recfs_s_is_no_temp_job(made: Maker) -> No
     assert await fs.names(job) == []
 
 
+@pytest.mark.parametrize("who", ["the owner", "root"])
+async def test_after_a_death_another_directory_at_the_path_of_a_temp_job_is_none(made: Maker, who: str) -> None:
+    """Known by what it was made as, not by its path: also to the daemon that comes next."""
+    fs = made.fs
+    for path in ("users/5", "users/5/recordings", REC, SOURCE):
+        await fs.vfs.setattr((await fs.node(path)).ino, Changes(uid=1005, gid=1005), OPERATOR)
+    made.runner.ended, made.runner.said, made.runner.code = Ended.FAILED, "invalid data\n", 1
+    job = (await extracted(made))["job"]
+    made.runner.ended = Ended.WELL
+    await fs.rename(job, "temp/5/900")
+    await fs.write(f"{job}/mine.txt", b"mine")
+    uid = 1005 if who == "the owner" else 0
+    await fs.vfs.setattr((await fs.node(job)).ino, Changes(uid=uid, gid=uid), OPERATOR)
+    await fs.drain()
+    await made.die()
+    told = await extracted(made)
+    assert statuses(told) == ["failed"] * 4
+    assert "not recfs's" in told["chunks"][0]["reason"]
+    assert (await fs.names(job), (await fs.node(job)).uid) == (["mine.txt"], uid)
+    await fs.rename(job, "temp/5/901")
+    await fs.rename("temp/5/900", job)  # it is back
+    await made.die()
+    assert statuses(await extracted(made)) == ["completed"] * 4
+    assert await fs.names("temp/5/901") == ["mine.txt"]
+    await fs.assert_consistent()
+
+
 async def test_of_root_s_file_the_chunks_are_written_with_the_rights_of_the_user_whose_tree_it_is_in(
     made: Maker,
 ) -> None:

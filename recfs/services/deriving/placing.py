@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 _BLOCK_BYTES = 1 << 20
 _ROOT = Identity(0, 0)
+_MARK = b"recfs.job"
+"""The attribute of a temp job that says as which it was made; users see and set those of `user.` alone."""
 _TOPS = (Role.USER, Role.TEMP_USER)
 
 
@@ -101,8 +103,10 @@ class Placing:
                     raise Unmade(f"{job} is no directory, and so not recfs's") from None
                 ino, is_made = stat.ino, False
             uid = (await root.stat(At(ino))).uid
-            if is_job and not is_made and uid != session.who.uid and (uid or await self._is_used(ino)):
-                raise Unmade(f"{job} is another user's, and not recfs's: remove or rename it")
+            if is_job and is_made:
+                await self._mark(ino, name)
+            elif is_job and not await self._is_job(ino, name) and (uid or await self._is_used(ino)):
+                raise Unmade(f"{job} is another one, and not recfs's: remove or rename it")
             # The directory of all of a user's jobs is theirs where users are told apart by uid: it was made so. What is
             # there already stays whose it is; and what nobody's uid is known of is everybody's, not the first comer's.
             if is_job and uid != session.who.uid:
@@ -112,6 +116,18 @@ class Placing:
             here = ino
         self._opened[job] = here
         return Job(job, here)
+
+    async def _mark(self, ino: int, name: bytes) -> None:
+        """Have it be known as recfs's own, whatever it is called later, after any death."""
+        node = await self._vfs.tree.directory(ino)
+        own = await self._vfs.tree.xattrs(node)
+        own[_MARK] = name
+        self._vfs.behind.xattr(ino, _MARK, name)
+        self._vfs.behind.node(node)
+
+    async def _is_job(self, ino: int, name: bytes) -> bool:
+        """Whether a directory is the one that was made as the job of that name."""
+        return (await self._vfs.tree.xattrs(await self._vfs.tree.directory(ino))).get(_MARK) == name
 
     async def _is_used(self, ino: int) -> bool:
         return not await self._vfs.tree.is_empty(await self._vfs.tree.directory(ino))
@@ -123,12 +139,12 @@ class Placing:
     async def drop_job(self, path: str) -> None:
         """Remove a temp job with all in it; none is fine. What keeps it is left to the sweep of temp jobs.
 
-        Where it was opened since the start, something else that has its path stays.
+        Something else that has its path stays.
         """
         ino = self._opened.pop(path, None)
         with contextlib.suppress(FsError):
             seen = await self._vfs.at(path)
-            if isinstance(seen, DirNode) and ino in (None, seen.ino):
+            if isinstance(seen, DirNode) and (ino or seen.ino) == seen.ino and await self._is_job(seen.ino, seen.name):
                 await self._vfs.trees.remove(seen)
 
     async def put(
