@@ -18,6 +18,7 @@ from recfs.services.deriving.deriving import Deriving
 from recfs.services.deriving.looking import Looking
 from recfs.services.deriving.making import Making
 from recfs.services.deriving.placing import Placing
+from recfs.services.deriving.planning import Planning
 from recfs.services.deriving.programs import Programs
 from recfs.services.deriving.sources import Sources
 from recfs.services.deriving.waiting import Waiting
@@ -43,6 +44,7 @@ class Derivation:
     """The parts."""
 
     work: MediaWork
+    planning: Planning
     programs: Programs
     looking: Looking
     sources: Sources
@@ -51,6 +53,7 @@ class Derivation:
         """Go on with another configuration, from the next product and the next plan on. Atomic."""
         self.work.asking.rules = config.derive
         self.work.chunking.defaults = config.chunks.options()
+        self.planning.rules = config.chunks.rules()
         self.work.chunking.threshold_s = config.chunks.threshold
         self.looking.checks.settings = CheckSettings.of(config.media)
         self.programs.timeout_s = config.deriving.timeout
@@ -63,7 +66,8 @@ class Derivation:
 
     def services(self, *, mounted: bool) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
         """What has to run, by the name of its part; nothing for a command alone."""
-        return [(PART, self.work.deriving.run), (PART, self.work.chunking.run)] if mounted else []
+        runs = (self.work.deriving.run, self.work.chunking.run, self.planning.run)
+        return [(PART, run) for run in runs] if mounted else []
 
 
 def build(
@@ -80,17 +84,19 @@ def build(
     looking = Looking(rows, Checks(runner, CheckSettings.of(config.media)))
     placing = Placing(vfs, sessions, threads)
     making = Making(vfs.tree, books, sources, looking, programs, rooms, placing, threads)
-    waiting = Waiting()
-    asking = Asking(
-        vfs, books, reports, making, placing, programs, waiting, config.derive, every_s=bounds.every
-    )  # fmt: skip
-    deriving = Deriving(vfs, books, asking, making, programs, waiting, jobs=bounds.jobs)
-    vfs.tree.events.subscribe(deriving)
     chunking = Chunking(
         vfs, books, sources, looking, programs, rooms, placing, threads, config.chunks.options(),
         threshold_s=config.chunks.threshold, jobs=bounds.jobs,
     )  # fmt: skip
-    return Derivation(MediaWork(asking, deriving, chunking), programs, looking, sources)
+    planning = Planning(vfs.tree, chunking, config.chunks.rules(), looks=config.media.enabled)
+    vfs.tree.events.subscribe(planning)
+    waiting = Waiting()
+    asking = Asking(
+        vfs, books, reports, making, placing, programs, waiting, planning, config.derive, every_s=bounds.every
+    )  # fmt: skip
+    deriving = Deriving(vfs, books, asking, making, programs, waiting, jobs=bounds.jobs)
+    vfs.tree.events.subscribe(deriving)
+    return Derivation(MediaWork(asking, deriving, chunking), planning, programs, looking, sources)
 
 
 __all__ = ["Derivation", "build"]

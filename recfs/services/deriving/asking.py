@@ -26,12 +26,14 @@ from recfs.state.walk import file_at
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from recfs.core.media.chunks import ChunkRule
     from recfs.core.media.derived import DeriveRule
     from recfs.fs.vfs import Vfs
     from recfs.ports.derived import DerivedBooks
     from recfs.ports.reports import Reports, Snapshot
     from recfs.services.deriving.making import Making
     from recfs.services.deriving.placing import Placing
+    from recfs.services.deriving.planning import Planning
     from recfs.services.deriving.programs import Programs
     from recfs.services.deriving.waiting import Waiting
 
@@ -60,7 +62,7 @@ class Asking:
 
     def __init__(
         self, vfs: Vfs, books: DerivedBooks, reports: Reports, making: Making, placing: Placing, programs: Programs,
-        waiting: Waiting, rules: Sequence[DeriveRule], *, every_s: float,
+        waiting: Waiting, planning: Planning, rules: Sequence[DeriveRule], *, every_s: float,
     ) -> None:  # fmt: skip
         self._vfs = vfs
         self._tree = vfs.tree
@@ -70,6 +72,7 @@ class Asking:
         self._placing = placing
         self._programs = programs
         self._waiting = waiting
+        self._planning = planning
         self.rules = rules
         self._every_s = every_s
         self._problems = vfs.behind.problems
@@ -116,9 +119,10 @@ class Asking:
             self._vfs.pipeline.want(ino)
             await self._vfs.pipeline.progress()
 
-    async def _find(self, parts: tuple[bytes, ...]) -> list[Candidate]:
+    async def _find(self, parts: tuple[bytes, ...], *more: ChunkRule) -> list[Candidate]:
         await self._vfs.behind.flush()
-        return await self._reports.ask(_candidates, parts, tuple(self.rules))
+        rules: tuple[DeriveRule | ChunkRule, ...] = (*self.rules, *more)
+        return await self._reports.ask(_candidates, parts, rules)
 
     async def one(self, ino: int, rule: DeriveRule, *, asked: bool, dry_run: bool = False) -> dict[str, Any] | None:
         """Judge one product of one source, and queue it if it is to be made; None: the source is gone."""
@@ -223,9 +227,9 @@ class Asking:
         )
 
     async def _look(self) -> list[Candidate]:
-        if not any(rule.automatic for rule in self.rules):
+        if not self._planning.rules and not any(rule.automatic for rule in self.rules):
             return []
-        return await self._find(())
+        return await self._find((), *self._planning.rules)
 
     async def _act(self, found: Sequence[Candidate], going_on: trio.Nursery) -> str:
         await self._vfs.behind.flush()
@@ -235,6 +239,7 @@ class Asking:
         for each in found:
             if self._progress.is_stopping:
                 break
+            self._planning.hear(*each)
             for rule in wanted(self.rules, each.path, automatic=True):
                 with self._problems.aside(PART, (each.ino, rule.make), os.fsdecode(b"/".join(each.path))):
                     answer = await self.one(each.ino, rule, asked=False)
@@ -244,7 +249,9 @@ class Asking:
         return f"{steps[Step.MAKE.value]:,} to be made, {gone:,} of what is gone forgotten"
 
 
-def _candidates(snapshot: Snapshot, parts: tuple[bytes, ...], rules: Sequence[DeriveRule]) -> list[Candidate]:
+def _candidates(
+    snapshot: Snapshot, parts: tuple[bytes, ...], rules: Sequence[DeriveRule | ChunkRule]
+) -> list[Candidate]:
     """Files directly in recordings at and below a path from which any rule makes something."""
     user = os.fsdecode(parts[1]) if len(parts) > 1 else None
     found = []
