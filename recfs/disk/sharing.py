@@ -13,6 +13,7 @@ import os
 import struct
 from typing import Final
 
+from recfs.core.reuse import extents
 from recfs.errors import NotSupported
 
 SLICE_BYTES: Final = 16 << 20
@@ -62,26 +63,15 @@ def _not_supported() -> NotSupported:
 
 
 def own_bytes(one: int, other: int) -> int | None:
-    """How many bytes of *other* lie in blocks that are not those of *one* at the same place, as the file system tells
-    (FIEMAP): so much may be gained. Holes have no blocks. None where that cannot be told. Blocking.
+    """How many bytes of *other* do not share their blocks with *one*, as the file system tells (FIEMAP). Blocking.
+
+    None where that cannot be told.
     """
     try:
         first, second = _extents(one), _extents(other)
     except OSError:
         return None
-    if first is None or second is None:
-        return None
-    own, at = 0, 0
-    for logical, physical, length in second:
-        own += length
-        while at < len(first) and first[at][0] + first[at][2] <= logical:
-            at += 1
-        for begin, place, size in first[at:]:
-            if begin >= logical + length:
-                break
-            if place - begin == physical - logical:
-                own -= min(begin + size, logical + length) - max(begin, logical)
-    return own
+    return extents.own_bytes(first, second) if first is not None and second is not None else None
 
 
 def _extents(fd: int) -> list[tuple[int, int, int]] | None:
