@@ -12,13 +12,16 @@ from recfs.api.work import MediaWork
 from recfs.media.checks import Checks, CheckSettings
 from recfs.media.runner import Runner
 from recfs.services.deriving import PART
+from recfs.services.deriving.asking import Asking
 from recfs.services.deriving.chunking import Chunking
 from recfs.services.deriving.deriving import Deriving
 from recfs.services.deriving.looking import Looking
 from recfs.services.deriving.making import Making
 from recfs.services.deriving.placing import Placing
+from recfs.services.deriving.planning import Planning
 from recfs.services.deriving.programs import Programs
 from recfs.services.deriving.sources import Sources
+from recfs.services.deriving.waiting import Waiting
 from recfs.stores.rooms import Rooms
 
 if TYPE_CHECKING:
@@ -41,14 +44,16 @@ class Derivation:
     """The parts."""
 
     work: MediaWork
+    planning: Planning
     programs: Programs
     looking: Looking
     sources: Sources
 
     def reconfigure(self, config: Config) -> None:
         """Go on with another configuration, from the next product and the next plan on. Atomic."""
-        self.work.deriving.rules = config.derive
+        self.work.asking.rules = config.derive
         self.work.chunking.defaults = config.chunks.options()
+        self.planning.rules = config.chunks.rules()
         self.work.chunking.threshold_s = config.chunks.threshold
         self.looking.checks.settings = CheckSettings.of(config.media)
         self.programs.timeout_s = config.deriving.timeout
@@ -57,11 +62,12 @@ class Derivation:
 
     def sweeps(self) -> list[Sweep[Any, Any]]:
         """What is looked at now and then."""
-        return [self.work.deriving.sweep()]
+        return [self.work.asking.sweep()]
 
     def services(self, *, mounted: bool) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
         """What has to run, by the name of its part; nothing for a command alone."""
-        return [(PART, self.work.deriving.run), (PART, self.work.chunking.run)] if mounted else []
+        runs = (self.work.deriving.run, self.work.chunking.run, self.planning.run)
+        return [(PART, run) for run in runs] if mounted else []
 
 
 def build(
@@ -78,15 +84,19 @@ def build(
     looking = Looking(rows, Checks(runner, CheckSettings.of(config.media)))
     placing = Placing(vfs, sessions, threads)
     making = Making(vfs.tree, books, sources, looking, programs, rooms, placing, threads)
-    deriving = Deriving(
-        vfs, books, reports, making, placing, programs, config.derive, jobs=bounds.jobs, every_s=bounds.every
-    )
-    vfs.tree.events.subscribe(deriving)
     chunking = Chunking(
         vfs, books, sources, looking, programs, rooms, placing, threads, config.chunks.options(),
         threshold_s=config.chunks.threshold, jobs=bounds.jobs,
     )  # fmt: skip
-    return Derivation(MediaWork(deriving, chunking), programs, looking, sources)
+    planning = Planning(vfs.tree, chunking, config.chunks.rules(), looks=config.media.enabled)
+    vfs.tree.events.subscribe(planning)
+    waiting = Waiting()
+    asking = Asking(
+        vfs, books, reports, making, placing, programs, waiting, planning, config.derive, every_s=bounds.every
+    )  # fmt: skip
+    deriving = Deriving(vfs, books, asking, making, programs, waiting, jobs=bounds.jobs)
+    vfs.tree.events.subscribe(deriving)
+    return Derivation(MediaWork(asking, deriving, chunking), planning, programs, looking, sources)
 
 
 __all__ = ["Derivation", "build"]

@@ -176,7 +176,7 @@ class Answers:
             "s3": s3,
             "verification": self.work.upkeep.verifications.as_json(),
             "scrub": scrub.as_json() if (scrub := self.work.upkeep.scrub) is not None else None,
-            "deriving": self.work.media.deriving.as_json(),
+            "deriving": self.work.media.asking.as_json(),
             "media": known["media"] | (probing.as_json() if (probing := self.work.probing) is not None else {}),
             **self.observing.as_json(),
             "set_aside": self.vfs.behind.problems.as_json(),

@@ -22,7 +22,7 @@ class DerivingAnswers:
     """derive, derive_wait; chunks, chunks_extract, chunks_wait."""
 
     def __init__(self, work: MediaWork) -> None:
-        self._deriving, self._chunking = work.deriving, work.chunking
+        self._asking, self._chunking = work.asking, work.chunking
 
     def handlers(self) -> dict[str, Handler]:
         """Methods by name."""
@@ -36,14 +36,14 @@ class DerivingAnswers:
 
     async def derive(self, params: dict[str, Any]) -> list[dict[str, Any]]:
         """Have what rules make at and below a `path` be made: of one recording, or of `all`. `dry_run`, `only`."""
-        return await self._deriving.ask(
+        return await self._asking.ask(
             str(params.get("path") or ""), everything=bool(params.get("all")), dry_run=bool(params.get("dry_run")),
             only=[str(each) for each in params.get("only") or ()],
         )  # fmt: skip
 
     async def derive_wait(self, params: dict[str, Any]) -> list[dict[str, Any]]:
         """Wait, for `timeout_s` at most, until something becomes of one of `products`: "<folder>/<product>" each."""
-        return await self._deriving.wait([*map(_product, params.get("products") or ())], _timeout(params))
+        return await self._asking.wait([*map(_product, params.get("products") or ())], _timeout(params))
 
     async def chunks(self, params: dict[str, Any]) -> dict[str, Any]:
         """How the audio of the file at a `path` is cut; planned now where it was not, or is wished otherwise."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from recfs.services.claiming import Claiming
     from recfs.services.clearing.sweeper import Sweeper
     from recfs.services.clearing.versions import VersionSweep
+    from recfs.services.deriving.asking import Asking
     from recfs.services.deriving.chunking import Chunking
     from recfs.services.deriving.deriving import Deriving
     from recfs.services.draining import Draining
@@ -81,6 +82,7 @@ class ReuseWork:
 class MediaWork:
     """Services behind the commands that make something of recordings."""
 
+    asking: Asking
     deriving: Deriving
     chunking: Chunking
 

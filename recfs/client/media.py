@@ -119,7 +119,27 @@ def _found(form: dict[str, Any], streams: list[dict[str, Any]]) -> dict[str, Val
         _add(found, "channels", int, audio.get("channels"))
     if form.get("format_name"):
         found["container"] = _container(str(form["format_name"]), {found.get("video_codec"), found.get("audio_codec")})
+        found["mime"] = _mime(str(found["container"]), is_video="video_codec" in found)
     return found
+
+
+_OF_EITHER: Final = {
+    "mp4": "mp4", "matroska": "x-matroska", "webm": "webm", "ogg": "ogg", "asf": "x-ms-asf", "mov": "mp4",
+}  # fmt: skip
+"""Containers of sound, and of video: how their MIME types end."""
+_OF_ONE: Final = {
+    "mp3": "audio/mpeg", "wav": "audio/wav", "w64": "audio/x-w64", "flac": "audio/flac", "aac": "audio/aac",
+    "mpegts": "video/mp2t", "mpeg": "video/mpeg", "avi": "video/x-msvideo", "flv": "video/x-flv",
+    "aiff": "audio/aiff", "caf": "audio/x-caf", "amr": "audio/amr", "ac3": "audio/ac3", "eac3": "audio/eac3",
+    "mxf": "application/mxf",
+}  # fmt: skip
+
+
+def _mime(container: str, *, is_video: bool) -> str:
+    """As recfs has it: by what is in the file, whatever it is called."""
+    if container in _OF_EITHER:
+        return f"{'video' if is_video else 'audio'}/{_OF_EITHER[container]}"
+    return _OF_ONE.get(container, "application/octet-stream")
 
 
 def _container(name: str, codecs: set[Value | None]) -> str:

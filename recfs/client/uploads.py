@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -151,7 +152,8 @@ def upload_name(
 ) -> str:
     """Give an upload its name: `{stem}-{first 10 hex digits of sha1(project:filename:timestamp)}{ext}`.
 
-    The same upload always has the same. The stem is the sanitised one, the checksum is of what was sent, as UTF-8. A
+    The same upload always has the same. The stem is the sanitised one, the checksum is of what was sent, as UTF-8 in
+    Unicode's form NFC: a Mac sends letters with marks in pieces (NFD), and means the same name. A
     *timestamp* that is a datetime is taken in UTC, as `2026-11-29T16:42:42+00:00`; one without a time zone is refused.
 
     >>> upload_name("demo", "My Holiday.mp4", 1796056962)
@@ -162,7 +164,7 @@ def upload_name(
         if timestamp.tzinfo is None:
             raise ValueError("a timestamp needs its time zone")
         timestamp = timestamp.astimezone(UTC).isoformat()
-    told = b":".join((_bytes_of(str(project)), _bytes_of(filename), _bytes_of(str(timestamp))))
+    told = b":".join((_composed(str(project)), _composed(filename), _composed(str(timestamp))))
     digits = hashlib.sha1(told, usedforsecurity=False).hexdigest()[:_HASH_DIGITS]
     stem, extension = _parted(safe)
     return f"{stem}-{digits}{extension}"
@@ -175,6 +177,15 @@ def _bytes_of(text: str | bytes) -> bytes:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return text.encode("utf-8", "surrogatepass")
+
+
+def _composed(text: str | bytes) -> bytes:
+    """In NFC, as UTF-8; what is no UTF-8 as it is."""
+    told = _bytes_of(text)
+    try:
+        return unicodedata.normalize("NFC", told.decode("utf-8")).encode("utf-8")
+    except UnicodeDecodeError:
+        return told
 
 
 def check_upload(

@@ -46,6 +46,20 @@ def rename_new(source: str, target: str, folder: int) -> None:
     os.unlink(source, dir_fd=folder)
 
 
+def _keep_owner(opened: int, before: os.stat_result) -> bool:
+    """Give a file owner and group of the one that it replaces, as far as that is allowed; whether it has its group."""
+    info = os.fstat(opened)
+    if (info.st_uid, info.st_gid) == (before.st_uid, before.st_gid):
+        return True
+    for uid in (before.st_uid, -1):  # root may give a file away, its owner change the group to another of theirs
+        try:
+            os.fchown(opened, uid, before.st_gid)
+        except OSError:
+            continue
+        return True
+    return info.st_gid == before.st_gid
+
+
 class Draft:
     """A file that is being written in a directory, under a name that nobody takes for a finished one.
 
@@ -72,7 +86,14 @@ class Draft:
         opened = os.open(name, flags, 0o666, dir_fd=self._folder)
         self.temp = name  # from now on it is taken away again
         try:
-            bits = self._replaced() if mode is None else mode
+            before = self._replaced()
+            bits = mode
+            if before is not None:
+                kept = _keep_owner(opened, before)
+                if bits is None:
+                    bits = stat.S_IMODE(before.st_mode) & 0o777
+                    # Its group's rights are no other group's: these have what everybody has.
+                    bits = bits if kept else bits & ~0o070 | (bits & 0o007) << 3 & bits
             if bits is not None:
                 os.fchmod(opened, bits & 0o7777)
         except BaseException:
@@ -82,12 +103,12 @@ class Draft:
         self.file = cast(BinaryIO, open(self.path, "r+b", opener=lambda *_: opened))  # noqa: SIM115
         return self.file
 
-    def _replaced(self) -> int | None:
+    def _replaced(self) -> os.stat_result | None:
         try:
             info = os.stat(self._name, dir_fd=self._folder, follow_symlinks=False)
         except FileNotFoundError:
             return None
-        return stat.S_IMODE(info.st_mode) & 0o777 if stat.S_ISREG(info.st_mode) else None
+        return info if stat.S_ISREG(info.st_mode) else None
 
     @property
     def path(self) -> str:
@@ -268,9 +289,11 @@ class atomic_write(WritingBlock[BinaryIO, AsyncFile]):
     If the block, *verify* or any of these steps raises, or the coroutine is cancelled, nothing is left and *path* is
     what it was. A death of the process leaves the hidden file alone.
 
-    A file that is there is replaced, its permission bits are kept, its extended attributes are not; so is a symbolic
-    link, not what it leads to. *verify* is given the path of what was written; what it raises goes on, and for False
-    VerifyFailed is raised. *mode* are other permission bits. Raises OSError, on recfs also of a limit (EDQUOT).
+    A file that is there is replaced; its permission bits are kept, and its owner and group as far as the system lets:
+    root alone gives files away, and without its group the bits of the group are no more than everybody's. Its extended
+    attributes are not; and a symbolic link is replaced, not what it leads to. *verify* is given the path of what was
+    written; what it raises goes on, and for False VerifyFailed is raised. *mode* are other permission bits. Raises
+    OSError, on recfs also of a limit (EDQUOT).
 
     >>> path = folder / "metadata.json"
     >>> with atomic_write(path) as f:

@@ -32,7 +32,7 @@ WHILE_RUNNING: Final = frozenset(
         *("upload.copy_identical", "upload.copy_min_size"),
         *("cache.max_size", "cache.read_ahead_max", "cache.fetch_whole_below"),
         *("derive", "deriving.timeout", "deriving.max_output", "deriving.max_fetch"),
-        *("chunks.threshold", "chunks.length", "chunks.overlap", "chunks.silences"),
+        *("chunks.threshold", "chunks.length", "chunks.overlap", "chunks.silences", "chunks.automatic"),
         *("media.timeout", "media.cpu", "media.memory", "media.largest_text", "media.decode_tail", "media.upload_wait"),
         *("metrics.users", "prices.currency", "prices.per_gib_month"),
         *("lifecycle.abort_multipart", "lifecycle.transitions"),

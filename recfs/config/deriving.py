@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import core_schema
 
 from recfs.config.types import AnyCase, Duration, Section, Size
-from recfs.core.media.chunks import ChunkOptions
+from recfs.core.media.chunks import ChunkOptions, ChunkRule
 from recfs.core.media.derived import SOURCES, DeriveRule, check_derive
 
 
@@ -44,15 +44,23 @@ class ChunksSection(Section):
     length: Duration = Field(default=300.0, ge=1.0, le=86_400.0, description="length of a chunk (seconds)")
     overlap: Duration = Field(default=0.0, description="how much each begins before the last one's end (seconds)")
     silences: bool = Field(default=False, strict=True, description="whether it is cut at silences where there are any")
+    automatic: tuple[str, ...] = Field(
+        default=(), description="globs on the paths of files in recordings that are planned once they are committed"
+    )
 
     @pydantic.model_validator(mode="after")
     def _fit_together(self) -> Self:
         self.options()
+        self.rules()
         return self
 
     def options(self) -> ChunkOptions:
         """Give them as the core's value."""
         return ChunkOptions(self.length, self.overlap, silences=self.silences)
+
+    def rules(self) -> tuple[ChunkRule, ...]:
+        """Give what is planned by itself as the core's values."""
+        return tuple(map(ChunkRule, self.automatic))
 
 
 def _rule(value: object, handler: pydantic.ValidatorFunctionWrapHandler) -> DeriveRule:

@@ -28,12 +28,16 @@ class CommittedBytes:
         self.fd = fd
         self.size_bytes = node.bytes
         self.sha256 = node.sha256
+        self._changes = node.changes
 
     @property
     def is_current(self) -> bool:
-        """Whether the file still has just these bytes. Asked from other threads, too: it only reads."""
+        """Whether the file has had just these bytes since. Asked from other threads, too: it only reads.
+
+        Not if it has them again: others were there meanwhile, and may have been read.
+        """
         node = self._node
-        return node.state.is_whole and node.sha256 == self.sha256 and not node.unlinked
+        return node.state.is_whole and node.changes == self._changes and not node.unlinked
 
 
 class CommittedFiles:

@@ -13,6 +13,7 @@ import os
 import struct
 from typing import Final
 
+from recfs.core.reuse import extents
 from recfs.errors import NotSupported
 
 SLICE_BYTES: Final = 16 << 20
@@ -61,18 +62,22 @@ def _not_supported() -> NotSupported:
     return NotSupported("the file system of the store shares no blocks between files: XFS (reflink=1) and btrfs do")
 
 
-def is_shared(one: int, other: int) -> bool:
-    """Whether two files lie in the same blocks all over, as far as the file system tells (FIEMAP). Blocking."""
+def own_bytes(one: int, other: int) -> int | None:
+    """How many bytes of *other* do not share their blocks with *one*, as the file system tells (FIEMAP). Blocking.
+
+    None where that cannot be told.
+    """
     try:
-        first = _extents(one)
-        return first is not None and first == _extents(other)
+        first, second = _extents(one), _extents(other)
     except OSError:
-        return False
+        return None
+    return extents.own_bytes(first, second) if first is not None and second is not None else None
 
 
 def _extents(fd: int) -> list[tuple[int, int, int]] | None:
-    """(offset in the file, place on the disk, length) of all; None where that cannot be told."""
+    """(offset in the file, place on the disk, length) of all up to its end, in order; None where nobody can tell."""
     found: list[tuple[int, int, int]] = []
+    size = os.fstat(fd).st_size
     start = 0
     while len(found) < _MAX_EXTENTS:
         asked = _MAP.pack(start, (1 << 64) - 1 - start, _SYNC, 0, _AT_ONCE, 0)
@@ -80,16 +85,17 @@ def _extents(fd: int) -> list[tuple[int, int, int]] | None:
         fcntl.ioctl(fd, _FS_IOC_FIEMAP, room, True)
         mapped = _MAP.unpack_from(room)[3]
         if not mapped:
-            return found or None
+            return found
         for number in range(mapped):
             logical, physical, length, _, _, flags, *_ = _EXTENT.unpack_from(room, _MAP.size + number * _EXTENT.size)
             if flags & _NOT_SURE:
                 return None
-            found.append((logical, physical, length))
+            if logical < size:
+                found.append((logical, physical, min(length, size - logical)))
             start = logical + length
             if flags & _LAST:
                 return found
     return None
 
 
-__all__ = ["SLICE_BYTES", "is_shared", "share"]
+__all__ = ["SLICE_BYTES", "own_bytes", "share"]

@@ -45,6 +45,8 @@ class Contents:
     async def attribute(self, node: FileNode, name: bytes) -> bytes | None:
         """The value of one of ATTRIBUTES; None: it has none."""
         row = await self.rows.of(node)
+        if not node.bytes and await self.rows.is_reserved(node):
+            return None  # nothing can be said of it yet
         if name == b"status":
             word = word_of(self.known(node, row))
             return word.encode("ascii") if word is not None else None

@@ -18,6 +18,7 @@ from recfs.core.media import texts
 from recfs.core.media.facts import SHOW, Facts, facts_of
 from recfs.core.media.formats import as_words, reading
 from recfs.core.media.kinds import Checker, Kind
+from recfs.core.media.recipes import progress_us
 from recfs.core.media.structure import cut_off
 from recfs.core.media.verdicts import judge, why_unreadable
 from recfs.errors import MediaUnavailable
@@ -150,8 +151,8 @@ class Checks:
         stream = ffmpeg.input(INPUT, **reading()).output("-", f="null", c="copy", map="0")
         stream = stream.global_args("-nostdin", "-v", "error", "-progress", "pipe:1", "-nostats")
         outcome = await self._optional("ffmpeg", stream.get_args(), fd, self.settings.limits)
-        told = [line.partition("=")[2] for line in outcome.splitlines() if line.startswith("out_time_us=")]
-        return int(told[-1]) / 1e6 if told and told[-1].isdecimal() and len(told[-1]) < 18 else None
+        played_us = progress_us(outcome)
+        return played_us / 1e6 if played_us is not None else None
 
     async def _optional(self, program: str, words: Sequence[str], fd: int, limits: Limits) -> str:
         """What a program says on standard output; nothing where it fails, or is missing."""

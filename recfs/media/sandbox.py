@@ -76,13 +76,21 @@ _ARCHITECTURES = {
     # AUDIT_ARCH (linux/audit.h), ioprio_set(2), and what is refused: socket socketpair connect ptrace setsid setpgid
     # mount process_vm_readv process_vm_writev open_by_handle_at unshare setns bpf userfaultfd perf_event_open keyctl
     # add_key request_key kill io_uring_setup pidfd_send_signal pidfd_open
+    # and, by which one program of this user would touch another: tkill rt_sigqueueinfo rt_tgsigqueueinfo
+    # sched_setaffinity setpriority ioprio_set sched_setscheduler sched_setparam sched_setattr migrate_pages move_pages
+    # process_madvise process_mrelease pidfd_getfd shmget memfd_create
+    # and what is for the program itself alone (its first argument a process): tgkill prlimit64
     "x86_64": (
         0xC000003E, 251,
-        (41, 53, 42, 101, 112, 109, 165, 310, 311, 304, 272, 308, 321, 323, 298, 250, 248, 249, 62, 425, 424, 434),
+        (41, 53, 42, 101, 112, 109, 165, 310, 311, 304, 272, 308, 321, 323, 298, 250, 248, 249, 62, 425, 424, 434,
+         200, 129, 297, 203, 141, 251, 144, 142, 314, 256, 279, 440, 448, 438, 29, 319),
+        (234, 302),
     ),
     "aarch64": (
         0xC00000B7, 30,
-        (198, 199, 203, 117, 157, 154, 40, 270, 271, 265, 97, 268, 280, 282, 241, 219, 217, 218, 129, 425, 424, 434),
+        (198, 199, 203, 117, 157, 154, 40, 270, 271, 265, 97, 268, 280, 282, 241, 219, 217, 218, 129, 425, 424, 434,
+         130, 138, 240, 122, 140, 30, 119, 118, 274, 238, 239, 440, 448, 438, 194, 279),
+        (131, 261),
     ),
 }  # fmt: skip
 
@@ -207,12 +215,18 @@ def _filter_calls() -> bool:
     known = _ARCHITECTURES.get(platform.machine())
     if known is None or sys.maxsize < 2**32:
         return False
-    audit_arch, _, refused = known
+    audit_arch, _, refused, own = known
     load, equal, at_least, end = 0x20, 0x15, 0x35, 0x06  # linux/bpf_common.h: LD|W|ABS, JMP|JEQ|K, JMP|JGE|K, RET|K
     kill, allow, refuse = 0x80000000, 0x7FFF0000, 0x00050000 | 1
     steps = [(load, 0, 0, 4), (equal, 1, 0, audit_arch), (end, 0, 0, kill), (load, 0, 0, 0)]
-    steps += [(at_least, len(refused) + 1, 0, 0x40000000)]  # x32 has numbers of its own
-    steps += [(equal, len(refused) - at, 0, number) for at, number in enumerate(refused)]
+    own_steps: list[tuple[int, int, int, int]] = []
+    for number in own:  # the number of the process, 0 for itself, is the low half of the first argument (seccomp(2))
+        own_steps += [(equal, 0, 5, number), (load, 0, 0, 16), (equal, 2, 0, 0), (equal, 1, 0, os.getpid())]
+        own_steps += [(end, 0, 0, refuse), (end, 0, 0, allow)]
+    beyond = len(refused) + len(own_steps)
+    steps += [(at_least, beyond + 1, 0, 0x40000000)]  # x32 has numbers of its own
+    steps += [(equal, beyond - at, 0, number) for at, number in enumerate(refused)]
+    steps += own_steps
     steps += [(end, 0, 0, allow), (end, 0, 0, refuse)]
     instructions = (_Instruction * len(steps))(*(_Instruction(*step) for step in steps))
     program = _Program(len(steps), instructions)

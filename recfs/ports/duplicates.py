@@ -60,6 +60,9 @@ class DuplicateFiles(Protocol):
     def twins(self, which: Which, sha256: bytes, after: int, limit: int) -> Sequence[Twin]:
         """The files of one checksum beyond an inode number, in order."""
 
+    def digests(self, which: Which, least: bytes, most: bytes) -> Sequence[bytes]:
+        """Two at most of the checksums of files that are meant, from one of them to another."""
+
     def identical(self, which: Which, after: tuple[bytes, int] | None, limit: int) -> Sequence[Identical]:
         """Files of which there are several here, by checksum and inode number, from that one on, itself included."""
 

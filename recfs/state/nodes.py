@@ -108,8 +108,8 @@ class FileNode(Node):
     """A regular file."""
 
     __slots__ = (
-        "body", "bytes", "md5", "object", "priors", "promised", "remains", "reopened", "sha256", "staging", "state",
-        "submitted_s", "unmarked", "untouched",
+        "body", "bytes", "changes", "md5", "object", "priors", "promised", "remains", "reopened", "sha256", "staging",
+        "state", "submitted_s", "unmarked", "untouched",
     )  # fmt: skip
     kind = Kind.FILE
     format = stat.S_IFREG
@@ -134,6 +134,8 @@ class FileNode(Node):
         """
         self.remains: Garbage | None = None
         """What became of the bytes when it lost its name."""
+        self.changes = 0
+        """How often its bytes became others, or may have, since it was loaded: a checksum comes back, this does not."""
         self.reopened = 0
         """How often it was taken up again lately; sets the settling delay."""
         self.submitted_s = 0.0
@@ -145,6 +147,8 @@ class FileNode(Node):
         """Change the state. Raises ValueError for a step that the table has not (`core/model.py`)."""
         check_transition(self.state, state)
         self.state = state
+        if state is State.WRITING:
+            self.changes += 1
 
     def never_left(self, state: State) -> None:
         """Be in a state again since what had ended it never happened: no step of the table."""

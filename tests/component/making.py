@@ -141,7 +141,7 @@ class Maker:
 
     async def ask(self, path: str = REC, **more: Any) -> list[dict[str, Any]]:
         """`recfs derive`."""
-        answers: list[dict[str, Any]] = await self.work.deriving.ask(
+        answers: list[dict[str, Any]] = await self.work.asking.ask(
             path, **({"everything": False, "dry_run": False} | more)
         )
         return answers
@@ -150,23 +150,23 @@ class Maker:
         """The same, to its end; what has become of each."""
         asked = await self.ask(path, **more)
         await self.idle()
-        return [await self.work.deriving.state_of(each["folder"], Product(each["product"])) for each in asked]
+        return [await self.work.asking.state_of(each["folder"], Product(each["product"])) for each in asked]
 
     async def idle(self) -> None:
         """Wait until nothing is being made, nor due."""
         deriving = self.work.deriving
         for _ in range(2000):
             now_ns = self.fs.clock.steady_ns()
-            due = [each for each in deriving._open.values() if each.next_ns <= now_ns]
-            if not due and not deriving._busy and not deriving._heard:
+            due = [each for each in deriving._waiting.open.values() if each.next_ns <= now_ns]
+            if not due and not deriving._waiting.busy and not deriving._heard:
                 return
             await trio.sleep(0.01)
-        raise AssertionError(deriving._open)
+        raise AssertionError(deriving._waiting.open)
 
     async def status(self, product: str = "thumbnail") -> tuple[str, str]:
         """Of one product of the recording: its status and the reason."""
         folder = await self.fs.node(REC)
-        told = await self.work.deriving.state_of(folder.ino, Product(product))
+        told = await self.work.asking.state_of(folder.ino, Product(product))
         return told["status"], told["reason"]
 
     def rooms(self) -> list[Path]:

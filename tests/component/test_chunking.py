@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from recfs.catalogue import deriving
+from recfs.core.observing.kinds import EventKind
 from recfs.errors import Busy, InvalidArgument, InvalidPath, IsADirectory, NotFound
 from recfs.fs.attributes import Changes
 from recfs.media.runner import Ended
@@ -327,6 +328,33 @@ async def test_a_directory_that_is_not_recfs_s_is_no_temp_job(made: Maker) -> No
     assert await fs.names(job) == []
 
 
+@pytest.mark.parametrize("who", ["the owner", "root"])
+async def test_after_a_death_another_directory_at_the_path_of_a_temp_job_is_none(made: Maker, who: str) -> None:
+    """Known by what it was made as, not by its path: also to the daemon that comes next."""
+    fs = made.fs
+    for path in ("users/5", "users/5/recordings", REC, SOURCE):
+        await fs.vfs.setattr((await fs.node(path)).ino, Changes(uid=1005, gid=1005), OPERATOR)
+    made.runner.ended, made.runner.said, made.runner.code = Ended.FAILED, "invalid data\n", 1
+    job = (await extracted(made))["job"]
+    made.runner.ended = Ended.WELL
+    await fs.rename(job, "temp/5/900")
+    await fs.write(f"{job}/mine.txt", b"mine")
+    uid = 1005 if who == "the owner" else 0
+    await fs.vfs.setattr((await fs.node(job)).ino, Changes(uid=uid, gid=uid), OPERATOR)
+    await fs.drain()
+    await made.die()
+    told = await extracted(made)
+    assert statuses(told) == ["failed"] * 4
+    assert "not recfs's" in told["chunks"][0]["reason"]
+    assert (await fs.names(job), (await fs.node(job)).uid) == (["mine.txt"], uid)
+    await fs.rename(job, "temp/5/901")
+    await fs.rename("temp/5/900", job)  # it is back
+    await made.die()
+    assert statuses(await extracted(made)) == ["completed"] * 4
+    assert await fs.names("temp/5/901") == ["mine.txt"]
+    await fs.assert_consistent()
+
+
 async def test_of_root_s_file_the_chunks_are_written_with_the_rights_of_the_user_whose_tree_it_is_in(
     made: Maker,
 ) -> None:
@@ -442,6 +470,60 @@ async def test_what_is_told_of_many_chunks_is_bounded(made: Maker) -> None:
             seen = max(seen, len(told["changed"]))
     assert seen == 100
     assert statuses(told) == ["completed"] * 500
+
+
+AUTOMATIC: dict[str, Any] = SETTINGS | {
+    "chunks": {"threshold": 60, "length": 30, "automatic": ["users/*/recordings/*/audio.*"]}
+}
+PLANNED = "select source from chunk_plan"
+
+
+async def test_what_a_rule_names_is_planned_once_it_is_known_what_is_in_it(nursery: trio.Nursery, place: Path) -> None:
+    async with making(nursery, place, **AUTOMATIC) as made:
+        fs, planning = made.fs, made.fs.parts.derivation.planning
+        for name in ("audio.mp3", "other.mp3", "recorded"):
+            await fs.write(f"{REC}/{name}", pattern(500, len(name)))
+        await fs.drain()
+        audio, other = await fs.node(f"{REC}/audio.mp3"), await fs.node(f"{REC}/other.mp3")
+        assert len(planning._turns) == 0, "it is not known yet what is in it"
+        for node in (audio, other):
+            fs.vfs.tree.events.noted(EventKind.PROBED, node)
+        await until(lambda: fs.rows(PLANNED) == [audio.ino])
+        assert statuses(await made.work.chunking.plan(f"{REC}/audio.mp3")) == ["pending"] * 4
+        await fs.rename(f"{REC}/recorded", f"{REC}/audio.wav")
+        renamed = await fs.node(f"{REC}/audio.wav")
+        await until(lambda: renamed.ino in fs.rows(PLANNED))
+        looks = made.runner.looks
+        fs.vfs.tree.events.noted(EventKind.PROBED, audio)
+        await until(lambda: not planning._owners)
+        assert (looks, len(fs.rows(PLANNED))) == (made.runner.looks, 2)
+
+
+async def test_what_was_left_out_of_planning_is_found_by_the_sweep(nursery: trio.Nursery, place: Path) -> None:
+    async with making(nursery, place, **AUTOMATIC) as made:
+        fs, planning = made.fs, made.fs.parts.derivation.planning
+        for user, size in ((5, 500), (6, 700)):
+            await fs.write(f"users/{user}/recordings/142/audio.mp3", pattern(size, user))
+        await fs.drain()
+        made.runner.duration_s = 10.0  # too short, as it is found
+        await sweep(made)
+        await until(lambda: len(planning._refused) == 2)
+        looks = made.runner.looks
+        await sweep(made)
+        assert (fs.rows(PLANNED), made.runner.looks) == ([], looks), "it is not looked into again and again"
+        made.runner.duration_s = 100.0
+        await made.die()
+        assert fs.rows(PLANNED) == []
+        await sweep(made)
+        await until(lambda: len(fs.rows(PLANNED)) == 2)
+
+
+async def sweep(made: Maker) -> None:
+    """Of what nobody has asked for."""
+    async with trio.open_nursery() as nursery:
+        found = made.work.asking.sweep()
+        await found.act(found.decide(await found.look()), nursery)
+    await until(lambda: not made.fs.parts.derivation.planning._owners)
 
 
 async def test_what_has_too_many_silences_is_not_cut_at_them(made: Maker) -> None:

@@ -35,7 +35,8 @@ from recfs.client import (
     wait_committed_async,
 )
 from recfs.client.media import _found, told_media
-from recfs.core.media.facts import facts_of
+from recfs.core.media.facts import _mime, facts_of
+from tests.helpers.media import Samples
 
 from .client import LOOPS, REC, all_below, run
 
@@ -292,6 +293,24 @@ def test_facts_of_a_plain_directory_are_computed(tree: Path, loop: str) -> None:
         assert await wait_committed_async(file, 0.0, media=False) == found
 
     run(loop, main)
+
+
+@pytest.mark.needs("ffmpeg", "ffprobe")
+def test_facts_of_a_plain_directory_have_the_mime_type_of_the_content(tree: Path, media_samples: Samples) -> None:
+    told = {}
+    for kind, sample in media_samples.items():
+        file = tree / f"talk.{kind}"
+        file.write_bytes(sample.read_bytes())
+        found = facts(file)
+        told[kind] = found.mime_type
+        assert found.media["mime"] == found.mime_type
+        assert found.mime_type == _mime(str(found.media["container"]), is_video="video_codec" in found.media), kind
+    assert (told["mp4"], told["mkv"], told["opus"], told["ts"]) == (
+        "video/mp4", "video/x-matroska", "audio/ogg", "video/mp2t",
+    )  # fmt: skip
+    lying = tree / "lying.mp3"
+    lying.write_bytes(media_samples["mkv"].read_bytes())
+    assert facts(lying).mime_type == "video/x-matroska"
 
 
 def test_what_is_no_file_has_no_facts(tree: Path) -> None:

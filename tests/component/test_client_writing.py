@@ -16,6 +16,7 @@ import pytest
 from recfs.client import InvalidName, NotAMount, VerifyFailed, atomic_write, next_version, places, temp_job, writing
 from recfs.client.waiting import in_thread
 from recfs.client.writing import rename_new
+from tests.helpers.machine import skip
 
 from .client import LOOPS, REC, all_below, run
 
@@ -105,6 +106,42 @@ def test_whatever_step_fails_nothing_is_left(rec: Path, call: str) -> None:
     assert target.read_bytes() == b"old"
     assert all_below(rec) == ["a.json"]
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_whose_a_file_is_stays_when_root_replaces_it(rec: Path) -> None:
+    if os.geteuid() != 0:
+        skip("needs root")
+    target = rec / "a.json"
+    target.write_bytes(b"old")
+    os.chown(target, 20005, 20006)
+    target.chmod(0o640)
+    for mode in (None, 0o600):
+        with atomic_write(target, mode=mode) as file:
+            file.write(b"new")
+        info = target.stat()
+        assert (info.st_uid, info.st_gid, stat.S_IMODE(info.st_mode)) == (20005, 20006, mode or 0o640)
+    with atomic_write(rec / "new.json") as file:
+        file.write(b"new")
+    assert (rec / "new.json").stat().st_uid == os.getuid()
+
+
+def test_a_group_that_cannot_be_kept_gives_no_other_its_rights(rec: Path) -> None:
+    target = rec / "a.json"
+    target.write_bytes(b"old")
+    target.chmod(0o664)
+    before = os.stat(target)
+    told = os.stat_result((*before[:4], before.st_uid + 1, before.st_gid + 1, *before[6:]))
+    stats = os.stat
+
+    def others(path: object, **named: object) -> os.stat_result:
+        return told if path == "a.json" else stats(path, **named)  # type: ignore[call-overload,no-any-return]
+
+    def refuse(*args: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    with mock.patch.object(os, "stat", others), mock.patch.object(os, "fchown", refuse), atomic_write(target) as file:
+        file.write(b"new")
+    assert stat.S_IMODE(target.stat().st_mode) == 0o644
 
 
 def test_what_does_not_pass_its_verification_is_not_shown(rec: Path) -> None:

@@ -13,6 +13,7 @@ from recfs.config import Config
 from recfs.core.media.derived import Product
 from recfs.errors import InvalidArgument
 from recfs.fs.attributes import Changes
+from recfs.services.deriving import waiting as waiting_products
 
 from .build import OPERATOR, pattern, until
 from .making import REC, SOURCE, Maker, making
@@ -137,9 +138,9 @@ async def test_a_product_that_somebody_removed_comes_back_only_when_it_is_asked_
     fs = made.fs
     await made.derive()
     await fs.unlink(THUMBNAIL)
-    made.work.deriving.rules = [type(made.work.deriving.rules[0])("thumbnail", automatic=True)]
+    made.work.asking.rules = [type(made.work.asking.rules[0])("thumbnail", automatic=True)]
     async with trio.open_nursery() as nursery:
-        sweep = made.work.deriving.sweep()
+        sweep = made.work.asking.sweep()
         await sweep.act(sweep.decide(await sweep.look()), nursery)
     await made.idle()
     assert not await fs.exists(THUMBNAIL)
@@ -163,12 +164,12 @@ async def test_an_automatic_rule_needs_nobody_to_ask(made: Maker, how: str) -> N
         await fs.drain()
         await fs.rename(f"{other}/part", f"{other}/source.mkv")
     else:
-        made.work.deriving.rules = []  # they come later
+        made.work.asking.rules = []  # they come later
         await fs.write(f"{other}/source.mkv", b"x" * 50)
         await fs.drain()
-        made.work.deriving.rules = fs.config.derive
+        made.work.asking.rules = fs.config.derive
         async with trio.open_nursery() as nursery:
-            sweep = made.work.deriving.sweep()
+            sweep = made.work.asking.sweep()
             told = await sweep.act(sweep.decide(await sweep.look()), nursery)
         assert told == "1 to be made, 0 of what is gone forgotten"
     await fs.drain()
@@ -219,7 +220,7 @@ async def test_the_file_is_its_owners_charged_to_them_and_of_the_sources_mode(ma
     assert (thumbnail.uid, thumbnail.gid, thumbnail.mode & 0o777) == (1001, 1002, 0o640)
     assert fs.account() == (before[0] + thumbnail.bytes, before[1] + 1)
     job = await fs.node("temp/5")
-    assert (job.uid, await fs.names("temp/5")) == (1001, [])
+    assert (job.uid, await fs.names("temp/5")) == (0, []), "no user has that uid"
 
 
 async def test_the_directory_of_a_users_jobs_stays_theirs(made: Maker) -> None:
@@ -231,6 +232,23 @@ async def test_the_directory_of_a_users_jobs_stays_theirs(made: Maker) -> None:
     jobs = await fs.node("temp/5")
     assert (jobs.uid, jobs.gid) == (1001, 1001)
     assert await fs.names("temp/5") == []
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_the_directory_of_jobs_of_a_user_without_a_uid_is_given_to_nobody(made: Maker, is_there: bool) -> None:
+    """Who owns one recording of it would rename what root keeps there, or what others do."""
+    fs = made.fs
+    if is_there:
+        await fs.write("temp/5/1/script.sh", b"root's")
+    await fs.vfs.setattr((await fs.node(REC)).ino, Changes(uid=1001, gid=1001), OPERATOR)
+    await fs.vfs.setattr((await fs.node(SOURCE)).ino, Changes(uid=1001, gid=1001), OPERATOR)
+    before = (await fs.node("temp/5")).mode if is_there else 0o1777
+    assert [each["status"] for each in await made.derive()] == ["completed"]
+    jobs = await fs.node("temp/5")
+    assert (jobs.uid, jobs.mode & 0o7777) == (0, before & 0o7777)
+    assert await fs.names("temp/5") == (["1"] if is_there else [])
+    assert (await fs.node(THUMBNAIL)).uid == 1001
+    await fs.assert_consistent()
 
 
 async def test_a_link_that_leads_elsewhere_is_not_followed(made: Maker) -> None:
@@ -273,14 +291,14 @@ async def test_how_far_a_program_is_can_be_asked_while_it_runs(made: Maker) -> N
         for text in (None, "out_time_us=N/A\n", "out_time_us=1000000\nprogress=continue\nout_time_us=25000000\n"):
             if text is not None:
                 (room / "progress").write_text(text)
-            told = await made.work.deriving.state_of(*key)
+            told = await made.work.asking.state_of(*key)
             assert told["status"] == "processing"
             shares.append(told["share"])
 
     made.runner.meanwhile = look
     await made.derive()
     assert shares == [0.0, 0.0, 0.25]
-    assert (await made.work.deriving.state_of(*key))["share"] is None
+    assert (await made.work.asking.state_of(*key))["share"] is None
 
 
 async def test_another_configuration_holds_from_the_next_product_on(made: Maker) -> None:
@@ -348,30 +366,77 @@ def recordings(user: int, count: int) -> list[str]:
     return [f"users/{user}/recordings/{number}" for number in range(count)]
 
 
-async def test_no_owner_has_all_programs(made: Maker) -> None:
-    """Two long sources of one user, and two programs."""
-    fs, hold = made.fs, trio.Event()
+async def test_one_owner_has_all_programs_while_nobody_else_waits_and_then_the_other_has_the_next(made: Maker) -> None:
+    """Five long sources of one user, and two programs."""
+    fs, ends = made.fs, [trio.Event() for _ in range(6)]
 
     async def run_long() -> None:
-        if made.runner.sources[-1] == b"long ":
-            await hold.wait()
+        await ends[len(made.runner.runs) - 1].wait()
 
     made.runner.meanwhile = run_long
-    for path in recordings(7, 2):
-        await fs.write(f"{path}/source.mp4", f"long {path}".encode())
-    await fs.write("users/8/recordings/0/source.mp4", pattern(500))
+    for path in (*recordings(7, 5), *recordings(8, 1)):
+        await fs.write(f"{path}/source.mp4", path.encode()[6:] + b"     ")
     await fs.drain()
-    for path in recordings(7, 2):
+    for path in recordings(7, 5):
         await made.ask(path)
-    await until(lambda: b"long " in made.runner.sources)
-    (asked,) = await made.ask("users/8/recordings/0")
-    theirs = f"select 1 from derived where folder = {asked['folder']} and status = 'completed'"
-    await until(lambda: fs.rows(theirs))
-    assert not hold.is_set()
-    hold.set()
+    await until(lambda: made.runner.most == 2)
+    await made.ask("users/8/recordings/0")
+    ends[1].set()  # one of them ends, whichever
+    await until(lambda: len(made.runner.sources) == 3)
+    assert [each[:1] for each in made.runner.sources] == [b"7", b"7", b"8"]
+    for end in ends:
+        end.set()
     await made.idle()
-    assert made.runner.sources.count(b"long ") == 2
-    assert set(fs.rows("select status from derived")) == {"completed"}
+    assert [each[:1] for each in made.runner.sources[3:]] == [b"7"] * 3
+
+
+async def test_what_fails_at_once_leaves_turns_to_others(made: Maker) -> None:
+    """As when the rules are taken out of the configuration while much waits."""
+    fs, turns = made.fs, 0
+    made.runner.missing = "there is no ffmpeg"
+    for path in recordings(7, 60):
+        await fs.write(f"{path}/source.mp4", path.encode())
+    await fs.drain()
+    for path in recordings(7, 60):
+        await made.ask(path)
+    await made.idle()
+    waiting = made.work.deriving._waiting
+    assert len(waiting.open) == 60
+    made.work.asking.rules = []
+    for key, record in list(waiting.open.items()):
+        waiting.put(record._replace(next_ns=0))
+        assert key in waiting.open
+    while waiting.open:
+        turns += 1
+        await trio.lowlevel.checkpoint()
+    assert turns >= 30, "two programs, of which each passes its turn on"
+    assert fs.rows("select distinct status || ': ' || reason from derived") == [
+        "failed: no [[derive]] rule makes it any more"
+    ]
+
+
+async def test_so_much_of_one_owner_waits_and_no_more(made: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    fs = made.fs
+    monkeypatch.setattr(waiting_products, "MOST_WAITING", 3)
+    made.runner.missing = "there is no ffmpeg"
+    paths = [*recordings(7, 5), *recordings(8, 1)]
+    for path in paths:
+        await fs.write(f"{path}/source.mp4", path.encode())
+    await fs.drain()
+    steps = [(await made.ask(path))[0]["step"] for path in paths]
+    assert steps == ["make"] * 3 + ["wait"] * 2 + ["make"]
+    assert [(await made.ask(path))[0]["step"] for path in paths[:1]] == ["under way"]
+    made.runner.missing = ""
+    await made.ask(paths[0])
+    await later_in(made, 120)
+    assert [each["status"] for path in paths for each in await made.derive(path)] == ["completed"] * 6
+
+
+async def later_in(made: Maker, seconds: float) -> None:
+    """Time passes, and what is due then is made."""
+    made.fs.clock.advance(seconds)
+    made.work.deriving._waiting.wake()
+    await made.idle()
 
 
 @pytest.mark.parametrize("settings", [ONE | {"deriving": {"jobs": 1}}, ONE], ids=["one job", "two jobs"], indirect=True)
@@ -391,7 +456,7 @@ async def test_owners_take_turns(made: Maker) -> None:
         await made.ask(path)
     await made.idle()
     order = [each[:1] for each in made.runner.sources]
-    assert [at for at, owner in enumerate(order) if owner == b"8"][-1] <= 4, order
+    assert [at for at, owner in enumerate(order) if owner == b"8"][-1] <= 3 + fs.config.deriving.jobs, order
     assert len(order) == 8
 
 

@@ -13,7 +13,9 @@ import pytest
 import trio
 
 from recfs.core.media.derived import FIRST_RETRY_S, MAX_TRIES
+from recfs.fs.attributes import Changes
 from recfs.media.runner import Ended
+from recfs.state.nodes import FileNode
 from tests.fake_object_store import FakeObjectStore
 
 from .build import Filesystem, pattern
@@ -42,7 +44,7 @@ async def assert_nothing_left(made: Maker) -> None:
 async def later(made: Maker, seconds: float) -> None:
     """Time passes, and what is due then is done."""
     made.fs.clock.advance(seconds)
-    made.work.deriving._wake.set()
+    made.work.deriving._waiting.wake()
     await made.idle()
 
 
@@ -50,12 +52,12 @@ async def test_without_ffmpeg_it_waits_and_runs_when_it_is_there(made: Maker) ->
     made.runner.missing = "ffmpeg is not on the daemon's PATH: install ffmpeg"
     (state,) = await made.derive()
     assert (state["status"], state["reason"]) == ("pending", made.runner.missing)
-    assert made.work.deriving.as_json() == {"pending": 1, "processing": 0, "missing": made.runner.missing}
+    assert made.work.asking.as_json() == {"pending": 1, "processing": 0, "missing": made.runner.missing}
     made.runner.missing = ""
     await trio.sleep(61)
     await later(made, 61)
     assert await made.status() == ("completed", "")
-    assert made.work.deriving.as_json()["missing"] is None
+    assert made.work.asking.as_json()["missing"] is None
     await assert_nothing_left(made)
 
 
@@ -81,7 +83,8 @@ async def test_a_broken_source_fails_and_is_left_alone_until_it_changes(
     (state,) = await made.derive()
     assert (state["status"], state["reason"]) == ("failed", reason)
     await later(made, 86_400)
-    assert len(made.runner.runs) == 1
+    # What it refuses is tried in the other way, too, that there is for a thumbnail.
+    assert len(made.runner.runs) == (2 if ended is Ended.FAILED else 1)
     await assert_nothing_left(made)
     made.runner.ended = Ended.WELL
     await made.fs.write(SOURCE, pattern(8000, 1))
@@ -101,7 +104,7 @@ async def test_a_broken_source_fails_and_is_left_alone_until_it_changes(
 async def test_a_source_without_what_it_takes_fails_before_anything_is_run(
     made: Maker, lacking: str, reason: str
 ) -> None:
-    made.work.deriving.rules = [type(made.work.deriving.rules[0])("sprite")]
+    made.work.asking.rules = [type(made.work.asking.rules[0])("sprite")]
     if lacking == "video":
         made.runner.streams = (AUDIO, VIDEO | {"disposition": {"attached_pic": 1}})
     elif lacking == "all":
@@ -122,6 +125,78 @@ async def test_a_source_that_was_found_broken_is_refused_before_anything_is_run(
     await made.fs.write(SOURCE, pattern(8000, 1))
     await made.fs.drain()
     assert [each["status"] for each in await made.derive()] == ["completed"], "it is another file by now"
+
+
+async def test_a_dry_run_tells_what_could_not_be_made(made: Maker) -> None:
+    await looked_into(made.fs, reason="it is cut off")
+    (told,) = await made.ask(dry_run=True)
+    assert (told["step"], told["reason"]) == ("leave", "the source is broken: it is cut off")
+    await looked_into(made.fs, duration_s=3.0)
+    (told,) = await made.ask(dry_run=True)
+    assert (told["step"], told["reason"]) == ("make", "")
+    made.fs.vfs.lives.expire(await made.fs.node(REC), by="test")
+    (told,) = await made.ask(dry_run=True)
+    assert told["step"] == "leave"
+    assert "it takes nothing new" in told["reason"]
+    assert (made.runner.looks, made.fs.rows("select count(*) from derived")) == (0, [0])
+
+
+@pytest.mark.parametrize("when", ["before", "while it is opened"])
+async def test_nothing_is_made_of_a_source_that_the_recordings_owner_may_not_read(
+    made: Maker, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user's file of mode 0600, moved into a recording of one's own: POSIX lets that."""
+    fs = made.fs
+    for path, uid in ((REC, 20005), (SOURCE, 20007)):
+        await fs.vfs.attributes.change(await fs.node(path), Changes(uid=uid, gid=uid))
+    source = await fs.node(SOURCE)
+    assert isinstance(source, FileNode)
+    await fs.vfs.attributes.change(source, Changes(mode=0o600 if when == "before" else 0o644))
+    if when == "before":
+        (told,) = await made.ask(dry_run=True)
+        assert told["step"] == "leave"
+    else:
+        files = fs.parts.derivation.sources._files
+        opened = files.open
+
+        def closing(node: FileNode) -> Any:
+            node.mode = 0o600
+            fs.parts.behind.node(node)
+            return opened(node)
+
+        monkeypatch.setattr(files, "open", closing)
+    (state,) = await made.derive()
+    assert (state["status"], state["reason"]) == (
+        "failed", "the source is uid 20007's, and the recording's owner may not read it",
+    )  # fmt: skip
+    assert made.runner.runs == []
+    monkeypatch.undo()
+    await fs.vfs.attributes.change(source, Changes(mode=0o644))
+    assert [each["status"] for each in await made.derive()] == ["completed"]
+    await assert_nothing_left(made)
+
+
+async def test_what_was_made_while_other_bytes_were_there_is_no_product(made: Maker) -> None:
+    """The bytes of the checksum are back when the program ends, and nobody knows which ones it has read."""
+    fs, kept = made.fs, await made.fs.read(SOURCE)
+
+    async def swap() -> None:
+        if len(made.runner.runs) == 1:
+            number = await fs.open(SOURCE, os.O_WRONLY)
+            for data in (b"x" * 50, kept[:50]):
+                await fs.vfs.files.write(number, 0, data)
+            await fs.close(number)
+            await fs.drain()
+
+    made.runner.meanwhile = swap
+    (state,) = await made.derive()
+    assert (state["status"], state["reason"]) == ("pending", "the source has changed since")
+    assert not await fs.exists(THUMBNAIL)
+    await made.ask()
+    await made.idle()
+    assert await made.status() == ("completed", "")
+    assert len(made.runner.runs) == 2
+    await assert_nothing_left(made)
 
 
 async def test_what_was_found_in_a_source_is_not_looked_for_again(made: Maker) -> None:
@@ -232,7 +307,7 @@ async def test_what_is_made_goes_with_its_recording_and_is_forgotten(made: Maker
     await fs.drain()
     assert fs.account() == (0, 0)
     async with trio.open_nursery() as nursery:
-        sweep = made.work.deriving.sweep()
+        sweep = made.work.asking.sweep()
         told = await sweep.act(sweep.decide(await sweep.look()), nursery)
     assert told == "0 to be made, 1 of what is gone forgotten"
     await assert_nothing_left(made)

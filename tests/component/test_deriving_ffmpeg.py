@@ -67,7 +67,7 @@ async def test_products_and_chunks_are_what_players_expect(nursery: trio.Nursery
         await fs.start()
     await fs.write(SOURCE, video)
     await fs.drain()
-    deriving, chunking = fs.parts.derivation.work.deriving, fs.parts.derivation.work.chunking
+    deriving, chunking = fs.parts.derivation.work.asking, fs.parts.derivation.work.chunking
     asked = await deriving.ask(REC, everything=False, dry_run=False)
     left = [(each["folder"], Product(each["product"])) for each in asked]
     told = [await deriving.state_of(*key) for key in left]
@@ -121,7 +121,7 @@ async def test_what_is_no_media_fails_with_what_is_wrong_with_it(nursery: trio.N
         await fs.start()
     await fs.write(SOURCE, b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
     await fs.drain()
-    deriving = fs.parts.derivation.work.deriving
+    deriving = fs.parts.derivation.work.asking
     (asked,) = await deriving.ask(REC, everything=False, dry_run=False)
     key = (asked["folder"], Product(asked["product"]))
     told = await deriving.state_of(*key)
@@ -132,6 +132,50 @@ async def test_what_is_no_media_fails_with_what_is_wrong_with_it(nursery: trio.N
     assert told["reason"] == "the source is broken: it cannot be read as audio or video"
     assert not await fs.exists(f"{REC}/assets")
     await fs.stop()
+
+
+@pytest.mark.parametrize("source", ["one frame", "sound goes on", "sound goes on, as mkv"])
+async def test_a_video_that_ends_early_shows_its_last_frame(
+    nursery: trio.Nursery, root: Path, tmp_path: Path, source: str
+) -> None:
+    video = ["-f", "lavfi", "-i", "color=red:duration=0.8:size=64x36:rate=5", "-c:v", "mpeg4"]
+    if source == "one frame":
+        made = [*video, "-frames:v", "1", "source.mp4"]
+    else:
+        kind = "mkv" if source.endswith("mkv") else "mp4"
+        made = [*video[:4], "-f", "lavfi", "-i", "sine=duration=9:sample_rate=8000", *video[4:], "-c:a", "aac"]
+        made += ["-c:v", "libx264", "-pix_fmt", "yuv420p"] if kind == "mkv" else []
+        made.append(f"source.{kind}")
+    subprocess.run(["ffmpeg", "-nostdin", "-v", "error", *made], check=True, timeout=60, cwd=tmp_path)
+    services = derivation.Derivation.services
+    fs = Filesystem(nursery, root, derive=[{"make": "thumbnail", "at": 3600}, {"make": "sprite"}, {"make": "hls"}])
+    with mock.patch.object(derivation.Derivation, "services", lambda made, mounted: services(made, mounted=True)):
+        await fs.start()
+    await fs.write(f"{REC}/{made[-1]}", (tmp_path / made[-1]).read_bytes())
+    await fs.drain()
+    deriving = fs.parts.derivation.work.asking
+    asked = await deriving.ask(REC, everything=False, dry_run=False)
+    left = [(each["folder"], Product(each["product"])) for each in asked]
+    told = [await deriving.state_of(*key) for key in left]
+    with trio.fail_after(120):
+        while any(each["status"] in ("pending", "processing") and not each["reason"] for each in told):
+            told = await deriving.wait(left, 5.0)
+    assert [(each["status"], each["reason"]) for each in told] == [("completed", "")] * 3
+    await fs.drain()
+    assets = fs.root / REC / "assets"
+    assert is_red(assets / "thumbnail.png", "scale=1:1")
+    (picture,) = assets.glob("sprite-*.jpg")
+    last = len([line for line in (assets / "sprite.vtt").read_text().splitlines() if "-->" in line]) - 1
+    assert last == 0 if source == "one frame" else last in (8, 9)  # Matroska rounds the end up
+    assert is_red(picture, f"crop=160:90:{last * 160}:0,scale=1:1")
+    await fs.stop()
+
+
+def is_red(picture: Path, look: str) -> bool:
+    """Of a pixel that is made of a part of a picture."""
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-i", str(picture), "-vf", look, "-f", "rawvideo"]
+    pixel = subprocess.run([*command, "-pix_fmt", "rgb24", "-"], check=True, timeout=60, stdout=subprocess.PIPE).stdout
+    return len(pixel) == 3 and pixel[0] > 200 and max(pixel[1:]) < 60
 
 
 @pytest.mark.parametrize(("width", "size"), [(33, (32, 18)), (640, (64, 36))])

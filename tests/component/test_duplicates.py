@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -113,8 +114,19 @@ async def test_the_files_of_one_set_are_told_in_pages(fs: Filesystem, monkeypatc
     rest = await ask(fs, sha256=digest, after=first["next"])
     assert [each["path"] for each in first["where"] + rest["where"]] == [A, B, C]
     assert [each["path"] for each in (await ask(fs, sha256=digest, user="6"))["where"]] == [B]
-    with pytest.raises(InvalidArgument):
-        await ask(fs, sha256="xy")
+    for short in (digest[:12], digest[:5].upper()):
+        assert (await ask(fs, sha256=short))["sha256"] == digest
+    for wrong in ("xy", digest[:3], f"{digest}0", ""):
+        with pytest.raises(InvalidArgument, match="nor the beginning of one"):
+            await ask(fs, sha256=wrong)
+    other = "0000" if not digest.startswith("0000") else "1111"
+    with pytest.raises(NotFound, match="begins so"):
+        await ask(fs, sha256=other)
+    with pytest.raises(NotFound):
+        await ask(fs, sha256=(await ask(fs))["worst"][1]["sha256"][:12], user="6")
+    monkeypatch.setattr("recfs.api.reuse.duplicates._PREFIX", re.compile("[0-9a-f]*"))
+    with pytest.raises(InvalidArgument, match="several checksums begin so"):
+        await ask(fs, sha256="")
 
 
 async def test_sizes_beyond_what_a_product_of_them_can_be(fs: Filesystem) -> None:
@@ -258,6 +270,31 @@ async def test_it_goes_on_where_it_ended(shares: Filesystem, monkeypatch: pytest
     for each in ("x", "00" * 32, "zz:1"):
         with pytest.raises(InvalidArgument):
             await dedupe(fs, after=each)
+
+
+@pytest.mark.parametrize("how", ["holes and data", "holes alone", "zeros and holes", "in pieces"])
+async def test_holes_are_no_gain_and_a_second_run_gains_nothing(shares: Filesystem, how: str) -> None:
+    fs = shares
+    for user in (5, 6):
+        path = f"users/{user}/recordings/1/sparse"
+        await fs.write(path, b"")
+        number = await fs.open(path, os.O_WRONLY)
+        node = await fs.node(path)
+        await fs.vfs.files.truncate(node, 8 * MIB)
+        if how == "holes and data":
+            await fs.vfs.files.write(number, 4 * MIB, pattern(MIB))
+        elif how == "zeros and holes" and user == 6:
+            await fs.vfs.files.write(number, MIB, bytes(MIB))
+        elif how == "in pieces":
+            for at in range(0, 8 * MIB, 2 * MIB) if user == 5 else range(6 * MIB, -1, -2 * MIB):
+                await fs.vfs.files.write(number, at, pattern(MIB, at))
+        await fs.close(number)
+    await fs.drain()
+    done = await dedupe(fs)
+    gained = {"holes and data": (1, MIB), "holes alone": (0, 0), "zeros and holes": (1, MIB), "in pieces": (1, 4 * MIB)}
+    assert (done["files"], done["bytes"], done["already"]) == (*gained[how], 0 if gained[how][0] else 1), done
+    again = await dedupe(fs)
+    assert (again["files"], again["bytes"], again["already"]) == (0, 0, 1)
 
 
 async def test_only_a_users_own_or_larger_files(shares: Filesystem) -> None:

@@ -143,6 +143,56 @@ async def test_nothing_but_the_file_can_be_opened(programs: Path, tmp_path: Path
     assert set(told.values()) == {"Permission denied", "Operation not permitted"}, told
 
 
+async def test_no_program_touches_another_one_of_its_user(programs: Path, tmp_path: Path) -> None:
+    """Whoever takes over a program by a recording would end, or starve, those that read other users' recordings."""
+    path = tmp_path / "a"
+    path.write_bytes(b"x")
+    user = Runner(1).identity
+    victim = subprocess.Popen(["/bin/sleep", "100"], **({"user": user[0], "group": user[1]} if user else {}))
+    program(
+        programs,
+        f"""
+        import ctypes, json, resource, signal, threading
+        libc, victim = ctypes.CDLL(None, use_errno=True), {victim.pid}
+        def attempt(act, *args):
+            try:
+                act(*args)
+                return "did it"
+            except (OSError, ValueError) as error:
+                return getattr(error, "strerror", None) or str(error)
+        def tgkill(process, signal_number):
+            if libc.syscall(234 if os.uname().machine == "x86_64" else 131, process, victim, signal_number):
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        told = {{
+            "tgkill": attempt(tgkill, victim, 15),
+            "limits": attempt(resource.prlimit, victim, resource.RLIMIT_NOFILE, (1, 1)),
+            "affinity": attempt(os.sched_setaffinity, victim, {{0}}),
+            "priority": attempt(os.setpriority, os.PRIO_PROCESS, victim, 19),
+            "memory": attempt(os.memfd_create, "x"),
+            "own limits": attempt(resource.prlimit, 0, resource.RLIMIT_NOFILE, (16, 16)),
+            "own limits by number": attempt(resource.prlimit, os.getpid(), resource.RLIMIT_NOFILE, (16, 16)),
+        }}
+        thread = threading.Thread(target=print, args=(json.dumps(told),))
+        thread.start()
+        thread.join()
+        sys.stdout.flush()
+        os.abort()
+        """,
+    )
+    try:
+        outcome = await run(path)
+        assert victim.poll() is None
+    finally:
+        victim.kill()
+        victim.wait()
+    assert (outcome.ended, outcome.code) == (Ended.CRASHED, -6), "it may end itself"
+    told = json.loads(outcome.output)
+    own = {name: what for name, what in told.items() if name.startswith("own")}
+    assert own == {"own limits": "did it", "own limits by number": "did it"}
+    others = {what for name, what in told.items() if not name.startswith("own")}
+    assert others == {"Operation not permitted"}, told
+
+
 async def test_a_descriptor_is_all_that_a_newer_ffmpeg_gets(programs: Path, tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"this one")

@@ -136,6 +136,44 @@ async def test_a_broken_file_is_loud_and_a_good_overwrite_clears_it(tmp_path: Pa
         assert await it.attribute("video.mp4", "status") == "completed"
 
 
+async def test_a_name_that_was_given_out_is_not_looked_into_until_somebody_writes(
+    tmp_path: Path, expect_log: ExpectLog
+) -> None:
+    expect_log("topics_v1.json is broken: empty")
+    async with looking(tmp_path) as it:
+        it.checks.found[b""] = Finding("empty")
+        it.checks.found[b"{}"] = Finding()
+
+        async def next_version() -> str:
+            asked = {"path": REC, "name": "topics", "extension": "json"}
+            return str((await it.fs.answers()["next_version"](asked))["name"])
+
+        await it.fs.mkdirs(REC)
+        assert [await next_version(), await next_version()] == ["topics_v1.json", "topics_v2.json"]
+        await it.fs.crash()  # what is reserved is known after a death, too
+        await it.start()
+        await it.write("after.json", b"{}")
+        await it.until("after.json", "whole")  # so the ones before were seen
+        for name in ("topics_v1.json", "topics_v2.json"):
+            told = [await it.attribute(name, what) for what in ("state", "media", "media_reason", "status")]
+            assert told == ["committed", None, None, None]
+            node = await it.fs.node(f"{REC}/{name}")
+            assert await it.fs.xattrs.list(node.ino) == []
+        assert [data for _, data in it.checks.looks] == [b"{}"]
+        await it.fs.drain()
+        assert it.fs.rows("select count(*) from media where verdict <> 'whole'") == [0]
+        await it.write("topics_v1.json", b"")  # opened, and closed without a byte: that is no document
+        await it.until("topics_v1.json", "broken")
+        await it.write("topics_v2.json", b"{}")
+        await it.until("topics_v2.json", "whole")
+        await it.write("topics_v2.json", b"")
+        expect_log("topics_v2.json is broken: empty")
+        await it.until("topics_v2.json", "broken")
+        await it.write("topics_v3.json", b"")  # nobody gave that out
+        expect_log("topics_v3.json is broken: empty")
+        await it.until("topics_v3.json", "broken")
+
+
 async def test_a_copy_is_not_looked_into_again_and_a_rename_keeps_what_was_found(
     tmp_path: Path, expect_log: ExpectLog
 ) -> None:
@@ -353,6 +391,35 @@ async def test_what_is_found_of_bytes_that_the_file_has_no_more_says_nothing(tmp
         await it.write("a.mp4", b"new")
         it.checks.hold.set()
         await it.until("a.mp4", "whole")
+
+
+async def test_what_was_read_while_other_bytes_were_there_says_nothing_of_those_that_are_back(tmp_path: Path) -> None:
+    async with looking(tmp_path) as it:
+        it.checks.hold = trio.Event()
+        look, looks = it.checks.look, 0
+
+        async def taken_in(kind: Kind, fd: int, size: int) -> Finding:
+            nonlocal looks
+            looks += 1
+            is_first = looks == 1
+            found = await look(kind, fd, size)
+            return Finding("it is what was there meanwhile") if is_first else found
+
+        it.checks.look = taken_in  # type: ignore[method-assign]
+        await it.write("a.mp4", b"old")
+        with trio.fail_after(20):
+            while not it.checks.looks:  # noqa: ASYNC110
+                await trio.sleep(0.005)
+        number = await it.fs.open(f"{REC}/a.mp4", os.O_WRONLY)
+        for data in (b"new", b"old"):
+            await it.fs.vfs.files.write(number, 0, data)
+        await it.fs.close(number)
+        await it.fs.drain()
+        it.checks.hold.set()
+        await it.until("a.mp4", "whole")
+        assert looks == 2
+        await it.write("b.mp4", b"old")
+        await it.until("b.mp4", "whole")
 
 
 async def test_what_is_known_goes_with_the_file(tmp_path: Path) -> None:

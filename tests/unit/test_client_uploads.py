@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -123,6 +124,17 @@ def test_the_limit_in_bytes_and_the_fallback_can_be_said() -> None:
     for fallback in ("", "../x", ".hidden"):
         with pytest.raises(ValueError, match="fallback a safe name"):
             sanitize_name("x", fallback=fallback)
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_a_name_in_pieces_is_the_same_upload(as_bytes: bool) -> None:
+    whole, pieces = "Žluťoučký kůň ﬁ.mp4", unicodedata.normalize("NFD", "Žluťoučký kůň ﬁ.mp4")
+    assert whole != pieces
+    names = [each.encode() if as_bytes else each for each in (whole, pieces)]
+    assert len({upload_name("p", each, 1) for each in names}) == 1
+    assert upload_name("p", whole, 1) == upload_name("p", whole.encode(), 1)
+    assert upload_name(unicodedata.normalize("NFD", "é"), "a.mp4", 1) == upload_name("é", "a.mp4", 1)
+    assert upload_name("p", b"\xff.mp4", 1) != upload_name("p", b"\xfe.mp4", 1)
 
 
 def test_an_upload_name_is_the_stem_and_ten_digits_of_the_sha1() -> None:

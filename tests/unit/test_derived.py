@@ -169,10 +169,10 @@ def test_each_frame_has_its_time_and_its_place() -> None:
 
 
 def test_a_playlist_names_its_file_and_nothing_else_passes_for_one() -> None:
-    assert playlist("#EXTM3U\nmedia\n#EXT-X-ENDLIST\n", "hls-1.ts") == "#EXTM3U\nhls-1.ts\n#EXT-X-ENDLIST\n"
+    assert playlist(["#EXTM3U\n", "media\n", "#EXT-X-ENDLIST\n"], "hls-1.ts") == "#EXTM3U\nhls-1.ts\n#EXT-X-ENDLIST\n"
     for broken in ("", "media\n", "#EXTM3U\n#EXT-X-ENDLIST\n", "#EXTM3U\nmedia\n"):
         with pytest.raises(ValueError, match="no playlist"):
-            playlist(broken, "hls-1.ts")
+            playlist(broken.splitlines(), "hls-1.ts")
 
 
 @pytest.mark.parametrize("make", ["thumbnail", "sprite", "hls"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from recfs.api.paths import text
@@ -23,6 +24,10 @@ NAMED, NAMED_MAX = 5, 100
 FILES_MAX: Final = 1000
 """How many files of one set an answer names."""
 SECONDS_MAX: Final = 60.0
+DIGITS: Final = 64
+LEAST_DIGITS: Final = 4
+"""Of a checksum that is named by its beginning."""
+_PREFIX: Final = re.compile(f"[0-9a-f]{{{LEAST_DIGITS},{DIGITS}}}")
 
 
 class DuplicateAnswers:
@@ -80,13 +85,29 @@ def duplicates(snapshot: Snapshot, params: dict[str, Any]) -> dict[str, Any]:
 
 def _one(snapshot: Snapshot, which: Which, digest: str, after: object) -> dict[str, Any]:
     try:
-        sha256, beyond = bytes.fromhex(digest), int(str(after)) if after is not None else 0
+        beyond = int(str(after)) if after is not None else 0
     except ValueError:
-        raise InvalidArgument(f"{digest[:80]!r} is no sha256, or {str(after)[:80]!r} not where a page ended") from None
+        raise InvalidArgument(f"{str(after)[:80]!r} is not where a page ended") from None
+    sha256 = _digest(snapshot, which, digest.lower())
     found = snapshot.twins(which, sha256, beyond, FILES_MAX)
     last = found[-1].ino if len(found) == FILES_MAX else None
     where = _named(found, snapshot.paths(each.ino for each in found))
     return {"sha256": sha256.hex(), "where": where, "next": str(last) if last is not None else None}
+
+
+def _digest(snapshot: Snapshot, which: Which, begin: str) -> bytes:
+    """The checksum that begins like that. Raises InvalidArgument, also for several; NotFound where there is none."""
+    if not _PREFIX.fullmatch(begin):
+        raise InvalidArgument(f"{begin[:80]!r} is no sha256, nor the beginning of one: {LEAST_DIGITS} to 64 hex digits")
+    if len(begin) == DIGITS:
+        return bytes.fromhex(begin)
+    found = snapshot.digests(which, bytes.fromhex(begin.ljust(DIGITS, "0")), bytes.fromhex(begin.ljust(DIGITS, "f")))
+    if not found:
+        raise NotFound(f"sha256 {begin}: no committed file that is meant has a checksum that begins so")
+    if len(found) > 1:
+        told = " and ".join(each.hex() for each in found)
+        raise InvalidArgument(f"sha256 {begin}: several checksums begin so, such as {told}")
+    return found[0]
 
 
 def _named(twins: Sequence[Twin], paths: dict[int, Sequence[bytes]]) -> list[dict[str, Any]]:

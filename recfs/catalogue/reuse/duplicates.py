@@ -87,6 +87,14 @@ def files_of(db: sqlite3.Connection, which: Which, sha256: bytes, after: int, li
     return [Twin._make(row) for row in db.execute(query, [*tops, *values, sha256, after, limit])]
 
 
+def digests(db: sqlite3.Connection, which: Which, least: bytes, most: bytes) -> Sequence[bytes]:
+    """Two at most of the checksums between two."""
+    below, tops = _below(which)
+    files, values = _files(which)
+    query = f"{below}select distinct sha256 from {files} and sha256 between ? and ? limit 2"
+    return [digest for (digest,) in db.execute(query, [*tops, *values, least, most])]
+
+
 def identical(
     db: sqlite3.Connection, which: Which, after: tuple[bytes, int] | None, limit: int
 ) -> Sequence[Identical]:  # fmt: skip
@@ -117,6 +125,10 @@ class DuplicateQueries:
     def twins(self, which: Which, sha256: bytes, after: int, limit: int) -> Sequence[Twin]:
         """The files of one checksum."""
         return files_of(self._db, which, sha256, after, limit)
+
+    def digests(self, which: Which, least: bytes, most: bytes) -> Sequence[bytes]:
+        """Two at most of the checksums between two."""
+        return digests(self._db, which, least, most)
 
     def identical(self, which: Which, after: tuple[bytes, int] | None, limit: int) -> Sequence[Identical]:
         """Files of which there are several here."""

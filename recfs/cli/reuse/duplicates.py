@@ -39,7 +39,7 @@ $ recfs duplicates --dedupe
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="So many sets.")
 @click.option("--named", type=click.IntRange(0, 100), default=5, show_default=True, help="So many files of each.")
 @click.option("--after", metavar="PLACE", help="Go on where a page ended, as `next` of --json says.")
-@click.option("--sha256", metavar="HEX", help="All files of this checksum instead.")
+@click.option("--sha256", metavar="HEX", help="All files of this checksum, or of the one that begins so, instead.")
 @click.option("--dedupe", is_flag=True, help="Have files with the same bytes share their blocks on the disk.")
 @store_options
 @click.pass_context

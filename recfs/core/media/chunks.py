@@ -9,10 +9,11 @@ import json
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from recfs.core.media.derived import Status
+from recfs.core.globs import Path, PathGlob
+from recfs.core.media.derived import Status, glob_of_sources
 
 FORMATS: Final = ("mp3", "wav")
 MAX_CHUNKS: Final = 10_000
@@ -57,6 +58,21 @@ class ChunkOptions:
         """Read what `text` wrote."""
         told = json.loads(text)
         return cls(told["length"], told["overlap"], told["silences"], told["format"])
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRule:
+    """Files whose plan is made as soon as it is known what is in them. Raises ValueError that says what to write."""
+
+    pattern: str
+    _glob: PathGlob = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_glob", glob_of_sources(self.pattern))
+
+    def takes(self, path: Path) -> bool:
+        """Tell whether it is for the file at this path in the mount."""
+        return self._glob.matches(path)
 
 
 class Chunk(NamedTuple):
@@ -181,6 +197,7 @@ __all__ = [
     "Chunk",
     "ChunkOptions",
     "ChunkPlan",
+    "ChunkRule",
     "Silence",
     "chunks",
     "cuts",

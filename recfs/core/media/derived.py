@@ -26,6 +26,16 @@ VERSION: Final = 1
 """Of how products are made: another one has all be made anew when they are asked for."""
 
 
+def glob_of_sources(pattern: str) -> PathGlob:
+    """Read the pattern of files directly in recordings. Raises ValueError that says what to write."""
+    glob = PathGlob(pattern)
+    if DEEP in glob.parts or len(glob.parts) != _LEVELS or not meets(glob.parts, _PLACE):
+        raise ValueError(
+            f"pattern {pattern!r}: sources lie directly in a recording: users/*/recordings/*/NAME, such as {SOURCES!r}"
+        )
+    return glob
+
+
 class Product(StrEnum):
     """What can be made from a source."""
 
@@ -95,12 +105,7 @@ class DeriveRule:
     def __post_init__(self) -> None:
         if self.make not in list(Product):
             raise ValueError(f"make = {self.make!r}: what can be made is {', '.join(Product)}")
-        glob = PathGlob(self.pattern)
-        if DEEP in glob.parts or len(glob.parts) != _LEVELS or not meets(glob.parts, _PLACE):
-            raise ValueError(
-                f"pattern {self.pattern!r}: sources lie directly in a recording: users/*/recordings/*/NAME, such as"
-                f" {SOURCES!r}"
-            )
+        glob = glob_of_sources(self.pattern)
         if not 0 <= self.at_s <= MAX_AT_S:
             raise ValueError(f"at = {self.at_s:g} s: a moment lies between 0 and 1 d")
         if self.width is not None and not 16 <= self.width <= MAX_WIDTH:
@@ -274,6 +279,7 @@ __all__ = [
     "after_failure",
     "check_derive",
     "companion",
+    "glob_of_sources",
     "judge",
     "principal",
     "wanted",

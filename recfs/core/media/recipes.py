@@ -13,6 +13,8 @@ from recfs.core.media.derived import DeriveRule, Product
 from recfs.core.units import MAX_DURATION_S
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from recfs.core.media.facts import Facts
 
 PRINCIPAL, MEDIA = OUTPUTS = ("principal", "media")
@@ -33,10 +35,13 @@ SEGMENT_S: Final = 6
 _DONE: Final = re.compile(r"^out_time_us=([0-9]{1,18})$", re.MULTILINE)
 
 
-def progress_in(text: str) -> int:
-    """Read how far ffmpeg says that it is (-progress, ffmpeg(1)), in milliseconds: what it said last, or 0."""
+def progress_us(text: str) -> int | None:
+    """Read how far ffmpeg says that it is (-progress, ffmpeg(1)), in microseconds: what it said last.
+
+    None where it does not say, and where that is 0: nothing is done yet, or has no time.
+    """
     found = _DONE.findall(text)
-    return int(found[-1]) // 1000 if found else 0
+    return int(found[-1]) or None if found else None
 
 
 class Recipe(NamedTuple):
@@ -83,9 +88,8 @@ def recipe(rule: DeriveRule, facts: Facts) -> Recipe:
     wide = rule.wide
     match rule.product:
         case Product.THUMBNAIL:
-            at_s = min(rule.at_s, facts.duration_ms / 2000)
             return Recipe(
-                ("-ss", f"{at_s:.3f}"),
+                ("-ss", f"{_at_s(rule, facts):.3f}"),
                 ("-map", VIDEO, "-frames:v", "1", "-vf", f"scale={wide}:-2", *_PNG, PRINCIPAL),
             )
         case Product.AUDIO:
@@ -98,7 +102,9 @@ def recipe(rule: DeriveRule, facts: Facts) -> Recipe:
             size = f"{laid.width}:{laid.height}"
             frames = (
                 f"fps=1/{laid.every_s}:start_time=0:round=up,scale={size}:force_original_aspect_ratio=decrease,"
-                f"pad={size}:(ow-iw)/2:(oh-ih)/2,tile={_SPRITE_COLUMNS}x{laid.rows}"
+                f"pad={size}:(ow-iw)/2:(oh-ih)/2,"
+                # Where the video ends before its sound, its last frame stays, as players show it.
+                f"tpad=stop={laid.frames}:stop_mode=clone,trim=end_frame={laid.frames},tile={_SPRITE_COLUMNS}x{laid.rows}"
             )
             jpeg = ("-f", "image2pipe", "-c:v", "mjpeg", "-q:v", "4", "-pix_fmt", "yuvj420p")
             return Recipe((), ("-map", VIDEO, "-vf", frames, "-frames:v", "1", *jpeg, MEDIA))
@@ -113,6 +119,21 @@ def recipe(rule: DeriveRule, facts: Facts) -> Recipe:
                 "-hls_segment_filename", MEDIA, PRINCIPAL,
             )  # fmt: skip
             return Recipe((), (*video, *hls))
+
+
+def last_frame(rule: DeriveRule, facts: Facts) -> Recipe | None:
+    """Give what is tried where `recipe` has made nothing: a thumbnail is of the last frame where none comes later.
+
+    A video may have one frame alone, or end before its sound. All of it is decoded up to that moment.
+    """
+    if rule.product is not Product.THUMBNAIL:
+        return None
+    held = f"fps=10:eof_action=pass,tpad=stop=-1:stop_mode=clone,trim=start={_at_s(rule, facts):.3f}"
+    return Recipe((), ("-map", VIDEO, "-vf", f"{held},scale={rule.wide}:-2", "-frames:v", "1", *_PNG, PRINCIPAL))
+
+
+def _at_s(rule: DeriveRule, facts: Facts) -> float:
+    return min(rule.at_s, facts.duration_ms / 2000)
 
 
 def chunk_recipe(start_ms: int, duration_ms: int, form: str) -> Recipe:
@@ -141,9 +162,9 @@ def scrubbing(laid: Grid, duration_ms: int, picture: str) -> str:
     return "\n".join(lines)
 
 
-def playlist(written: str, media: str) -> str:
-    """Have a playlist name its media file as it is called in its place. Raises ValueError if it is none."""
-    lines = [media if line.strip() == MEDIA else line for line in written.splitlines()]
+def playlist(written: Iterable[str], media: str) -> str:
+    """Have a playlist, in lines, name its media file as it is called in its place. Raises ValueError if it is none."""
+    lines = [media if line.strip() == MEDIA else line.rstrip("\r\n") for line in written]
     if not lines or lines[0] != "#EXTM3U" or media not in lines or "#EXT-X-ENDLIST" not in lines:
         raise ValueError("ffmpeg wrote no playlist")
     return "\n".join(lines) + "\n"
@@ -174,8 +195,9 @@ __all__ = [
     "chunk_recipe",
     "grid",
     "lacks",
+    "last_frame",
     "playlist",
-    "progress_in",
+    "progress_us",
     "recipe",
     "scrubbing",
     "silence_recipe",

@@ -12,6 +12,8 @@ INFIX = b"_v"
 MAX_MARKS = 32
 """Of so many series of one directory it is remembered which number was given out last."""
 _MARK = b"recfs.version."
+RESERVED = b"recfs.reserved"
+"""The attribute of a file that holds a number for whoever asked for it, until somebody writes to it. Nobody sees it."""
 
 
 class Series(NamedTuple):
@@ -72,4 +74,4 @@ def forgotten(attributes: dict[bytes, bytes], which: Series) -> list[bytes]:
     return [name for _, name in marks[: len(marks) - MAX_MARKS + 1]]
 
 
-__all__ = ["MAX_MARKS", "Series", "forgotten", "last_given", "series"]
+__all__ = ["MAX_MARKS", "RESERVED", "Series", "forgotten", "last_given", "series"]

@@ -186,15 +186,22 @@ class Session:
             self._forget(aside)
         await self._flush(place, replaced=replaced)
 
-    async def create(self, path: Where, mode: int = 0o666) -> None:
-        """Make an empty file (open(2) with O_CREAT and O_EXCL): Exists where anything has the name."""
+    async def create(self, path: Where, mode: int = 0o666, *, mark: bytes = b"") -> None:
+        """Make an empty file (open(2) with O_CREAT and O_EXCL): Exists where anything has the name.
+
+        *mark*: an attribute of recfs's own that it has from the beginning; users see and set those of `user.` alone.
+        """
         place = await self._new(path, replaces=False)
         if place.slashed:
             raise IsADirectory(f"{place.path} is to be a directory, as it ends in /")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        number, _ = await self._vfs.create(
+        number, node = await self._vfs.create(
             place.folder.ino, place.name, mode & ~self.who.umask, flags, self._caller
         )  # fmt: skip
+        if mark:  # before it is closed: whoever is told of its commit finds it
+            node.xattrs = {**(node.xattrs or {}), mark: b""}
+            self._vfs.behind.xattr(node.ino, mark, b"")
+            self._vfs.behind.node(node)
         with trio.CancelScope(shield=True):
             await self._vfs.files.release(number)
         await self._flush(place)

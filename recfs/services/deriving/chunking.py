@@ -105,6 +105,12 @@ class Chunking:
         node = await self._file(path)
         return await self._told(node, await self._planned(node, wishes))
 
+    async def plan_once(self, node: FileNode) -> None:
+        """Have a plan of a file's bytes be there, cut in whatever way. Raises as `plan` does."""
+        kept = await self._books.chunk_head(node.ino)
+        if kept is None or kept.sha256 != node.sha256:
+            await self._planned(node, {})
+
     async def _told(self, node: FileNode, plan: ChunkPlan) -> dict[str, Any]:
         tell = partial(as_json, node.path, node.sha256, plan, is_writing=node.ino in self._works)
         return await trio.to_thread.run_sync(tell, limiter=self._threads)

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from recfs.core.media.derived import Product, Status, companion, principal
-from recfs.core.media.recipes import MEDIA, PRINCIPAL, grid, lacks, playlist, recipe, scrubbing
+from recfs.core.media.recipes import MEDIA, PRINCIPAL, grid, lacks, last_frame, playlist, recipe, scrubbing
+from recfs.errors import AccessDenied
 from recfs.fs.caller import may_grow
 from recfs.services.deriving.programs import done_ms
-from recfs.services.deriving.reasons import Gone, Unmade
+from recfs.services.deriving.reasons import Gone, Refused, Unmade
 from recfs.services.deriving.sources import while_wanted
 from recfs.state.nodes import DirNode
 from recfs.state.walk import file_at
@@ -83,36 +84,51 @@ class Making:
             raise Gone("the source is not in its recording any more")
         return node.parent, node
 
+    async def require(self, folder: DirNode, node: FileNode, sha256: bytes, product: Product) -> Facts | None:
+        """Raise what it is known by that a product cannot be made, before anything is run: Unmade, FsError.
+
+        What is in the source is returned as far as that is known.
+        """
+        may_grow(folder)
+        if not self._placing.may_read(node, folder):
+            raise AccessDenied(f"the source is uid {node.uid}'s, and the recording's owner may not read it")
+        facts = await self._looking.known(node, sha256)
+        if facts is not None and (missing := lacks(product, facts)):
+            raise Unmade(missing)
+        return facts
+
     async def make(self, record: Derived, rule: DeriveRule) -> Derived:
         """Make it, and return what is to be kept of that. Raises Gone, Changed, Waits, Unmade and anything else."""
         folder, node = await self.place_of(record)
         if record.job:
             await self._placing.drop_job(record.job)
+        await self.require(folder, node, record.sha256, rule.product)
         record = record._replace(
             status=Status.PROCESSING, job=self._placing.new_job(folder), at_ns=self._tree.clock.now_ns(),
             files=(*record.files, *(each for each in record.staged if each not in record.files)), staged=(),
         )  # fmt: skip
         await self._books.keep_derived(record)
         try:
-            may_grow(folder)
-            record, job = await self._staged(record, rule, node)
+            record, job = await self._staged(record, rule, folder, node)
             await self._books.keep_derived(record)
             return await self._placed(record, job)
         finally:
             await self._placing.drop_job(record.job)  # where the daemon stops, the next start does it
 
-    async def _staged(self, record: Derived, rule: DeriveRule, node: FileNode) -> tuple[Derived, Job]:
-        facts = await self._looking.known(node, record.sha256)
+    async def _staged(
+        self, record: Derived, rule: DeriveRule, folder: DirNode, node: FileNode
+    ) -> tuple[Derived, Job]:  # fmt: skip
         async with self._sources.open(node, record.sha256) as source:
+            facts = await self.require(folder, node, record.sha256, rule.product)  # mode bits, now that it is open
             if facts is None:
                 facts = await self._looking.look(source)
-            if missing := lacks(rule.product, facts):
-                raise Unmade(missing)
+                if missing := lacks(rule.product, facts):
+                    raise Unmade(missing)
             with self._rooms.room(self._programs.identity) as room:
                 key = (record.folder, record.product)
                 self._rooms_of[key] = room, facts.duration_ms
                 try:
-                    work = partial(self._programs.write, source.fd, recipe(rule, facts), room)
+                    work = partial(self._written, source, rule, facts, room)
                     await while_wanted(partial(self._still, record, source), work)
                 finally:
                     del self._rooms_of[key]
@@ -120,6 +136,18 @@ class Making:
                 job, files = await self._copied(record, rule, node, facts, room)
             source.check()
         return record._replace(staged=files), job
+
+    async def _written(self, source: Source, rule: DeriveRule, facts: Facts, room: Path) -> None:
+        """Have the program make it; where it has made nothing, in the other way that there may be."""
+        other = last_frame(rule, facts)
+        try:
+            await self._programs.write(source.fd, recipe(rule, facts), room)
+            if other is None or _is_there(room / PRINCIPAL):
+                return
+        except Refused:
+            if other is None:
+                raise
+        await self._programs.write(source.fd, other, room)
 
     async def _still(self, record: Derived, source: Source) -> None:
         """Raise Gone or Changed where nobody wants what is being made."""
@@ -141,10 +169,11 @@ class Making:
         assert called is not None
         beside = os.path.basename(called)
         if product is Product.SPRITE:
-            text = scrubbing(grid(facts, rule.wide), facts.duration_ms, beside)
+            text = scrubbing(grid(facts, rule.wide), facts.duration_ms, beside).encode("utf-8")
         else:
-            text = _playlist(_required(room / PRINCIPAL), beside)
-        made = await self._placing.put(session, job, first, text.encode("utf-8"), mode)
+            read = partial(_playlist, _required(room / PRINCIPAL), beside)
+            text = await trio.to_thread.run_sync(read, limiter=self._threads)
+        made = await self._placing.put(session, job, first, text, mode)
         return job, (media._replace(name=called), made._replace(name=name))
 
     async def _placed(self, record: Derived, job: Job) -> Derived:
@@ -187,16 +216,29 @@ class Making:
 
 
 def _required(path: Path) -> Path:
-    if not path.is_file() or path.is_symlink() or not path.stat().st_size:
+    if not _is_there(path):
         raise Unmade("ffmpeg made nothing of it")
     return path
 
 
-def _playlist(path: Path, media: str) -> str:
-    if path.stat().st_size > TEXT_BYTES:
-        raise Unmade("the playlist would be too long")
+def _is_there(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink() and path.stat().st_size > 0
+
+
+def _playlist(path: Path, media: str) -> bytes:
+    """What ffmpeg wrote, with the name that its media file gets. Line by line, so that others run meanwhile. Blocks."""
+    # What a confined program left there: no link of its making is followed.
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with open(fd, encoding="utf-8") as file:
+        lines = []
+        room = TEXT_BYTES
+        for line in file:
+            room -= len(line) + len(media) * (line.strip() == MEDIA)
+            if room < 0:
+                raise Unmade("the playlist would be too long")
+            lines.append(line)
     try:
-        return playlist(path.read_text("utf-8"), media)
+        return playlist(lines, media).encode("utf-8")
     except ValueError as error:
         raise Unmade(str(error)) from error
 

@@ -20,7 +20,7 @@ import trio
 from recfs.core.layout import Role, owner_of
 from recfs.core.media.derived import Made
 from recfs.core.model import Kind, State
-from recfs.core.permissions import SEARCH, WRITE, Identity, allows
+from recfs.core.permissions import READ, SEARCH, WRITE, Identity, allows
 from recfs.errors import Exists, FsError, InvalidArgument, NotADirectory, NotFound, Stale
 from recfs.fs.attributes import Changes
 from recfs.fs.session import At
@@ -35,10 +35,12 @@ if TYPE_CHECKING:
 
     from recfs.fs.session import Session, Sessions
     from recfs.fs.vfs import Vfs
-    from recfs.state.nodes import Node
+    from recfs.state.nodes import FileNode, Node
 
 _BLOCK_BYTES = 1 << 20
 _ROOT = Identity(0, 0)
+_MARK = b"recfs.job"
+"""The attribute of a temp job that says as which it was made; users see and set those of `user.` alone."""
 _TOPS = (Role.USER, Role.TEMP_USER)
 
 
@@ -73,6 +75,11 @@ class Placing:
                 who = user
         return self._sessions.of(who)
 
+    def may_read(self, node: FileNode, folder: DirNode) -> bool:
+        """Whether the mode bits let whoever gets what is made in a recording read the file that it is made from."""
+        who = self.session(folder).who
+        return allows(node, _user_above(folder) if who.is_root else who, READ, is_dir=False)
+
     @staticmethod
     def new_job(of: Node) -> str:
         """The path of a temp job that nobody has. Raises InvalidArgument where it would be nobody's."""
@@ -96,14 +103,31 @@ class Placing:
                     raise Unmade(f"{job} is no directory, and so not recfs's") from None
                 ino, is_made = stat.ino, False
             uid = (await root.stat(At(ino))).uid
-            if is_job and not is_made and uid != session.who.uid and (uid or await self._is_used(ino)):
-                raise Unmade(f"{job} is another user's, and not recfs's: remove or rename it")
-            # The directory of all of a user's jobs is theirs where users are told apart by uid: it was made so.
-            if uid != session.who.uid and depth and (is_job or not uid):
+            if is_job and is_made:
+                await self._mark(ino, name)
+            elif is_job and not await self._is_job(ino, name) and (uid or await self._is_used(ino)):
+                raise Unmade(f"{job} is another one, and not recfs's: remove or rename it")
+            # The directory of all of a user's jobs is theirs where users are told apart by uid: it was made so. What is
+            # there already stays whose it is; and what nobody's uid is known of is everybody's, not the first comer's.
+            if is_job and uid != session.who.uid:
                 await root.change(At(ino), Changes(uid=session.who.uid, gid=session.who.gid))
+            elif depth and is_made and not is_job and not uid and not session.who.is_root:
+                await root.change(At(ino), Changes(mode=0o1777))
             here = ino
         self._opened[job] = here
         return Job(job, here)
+
+    async def _mark(self, ino: int, name: bytes) -> None:
+        """Have it be known as recfs's own, whatever it is called later, after any death."""
+        node = await self._vfs.tree.directory(ino)
+        own = await self._vfs.tree.xattrs(node)
+        own[_MARK] = name
+        self._vfs.behind.xattr(ino, _MARK, name)
+        self._vfs.behind.node(node)
+
+    async def _is_job(self, ino: int, name: bytes) -> bool:
+        """Whether a directory is the one that was made as the job of that name."""
+        return (await self._vfs.tree.xattrs(await self._vfs.tree.directory(ino))).get(_MARK) == name
 
     async def _is_used(self, ino: int) -> bool:
         return not await self._vfs.tree.is_empty(await self._vfs.tree.directory(ino))
@@ -115,12 +139,12 @@ class Placing:
     async def drop_job(self, path: str) -> None:
         """Remove a temp job with all in it; none is fine. What keeps it is left to the sweep of temp jobs.
 
-        Where it was opened since the start, something else that has its path stays.
+        Something else that has its path stays.
         """
         ino = self._opened.pop(path, None)
         with contextlib.suppress(FsError):
             seen = await self._vfs.at(path)
-            if isinstance(seen, DirNode) and ino in (None, seen.ino):
+            if isinstance(seen, DirNode) and (ino or seen.ino) == seen.ino and await self._is_job(seen.ino, seen.name):
                 await self._vfs.trees.remove(seen)
 
     async def put(

@@ -6,12 +6,14 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import trio
+
 from recfs.core.media.formats import as_words, reading
-from recfs.core.media.recipes import progress_in
+from recfs.core.media.recipes import progress_us
 from recfs.core.units import format_size
-from recfs.errors import OutOfSpace
+from recfs.errors import MediaUnavailable, OutOfSpace
 from recfs.media.runner import INPUT, Ended, Limits
-from recfs.services.deriving.reasons import Unmade
+from recfs.services.deriving.reasons import Refused, Unmade, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +28,8 @@ THREADS: Final = 2
 """Of each ffmpeg."""
 LEAST_BYTES: Final = 1 << 20
 """With less room than that nothing is run."""
+MISSING_S: Final = 60.0
+"""How often it is looked whether there is a program, where there was none."""
 PROGRESS: Final = "progress"
 """The file in which ffmpeg says how far it is (-progress, ffmpeg(1))."""
 _TOLD_BYTES: Final = 1024
@@ -45,6 +49,9 @@ class Programs:
     """How many bytes of the disk programs may fill just now."""
     timeout_s: float
     max_output: int
+    missing: str = ""
+    """Which program there was none of, the last time that one was needed; empty: none is missing."""
+    _missing_until_s: float = float("-inf")
 
     @property
     def identity(self) -> tuple[int, int] | None:
@@ -52,9 +59,23 @@ class Programs:
         return self.runner.identity
 
     async def ready(self) -> None:
-        """Raise MediaUnavailable, which says what is missing, where nothing can be made."""
-        for name in ("ffprobe", "ffmpeg"):
-            await self.runner.program(name)
+        """Raise MediaUnavailable, which says what is missing, where nothing can be made.
+
+        What was missing a moment ago is not looked for again.
+        """
+        if trio.current_time() < self._missing_until_s:
+            raise MediaUnavailable(self.missing)
+        try:
+            for name in ("ffprobe", "ffmpeg"):
+                await self.runner.program(name)
+        except MediaUnavailable as error:
+            self.missing, self._missing_until_s = told(error), trio.current_time() + MISSING_S
+            raise
+        self.missing = ""
+
+    def look_again(self) -> None:
+        """Somebody asks: what is missing is looked for at once. Atomic."""
+        self._missing_until_s = float("-inf")
 
     async def write(self, source: int, recipe: Recipe, room: Path) -> None:
         """Have ffmpeg do what a recipe says. Raises Unmade, MediaUnavailable, OutOfSpace or OSError."""
@@ -62,7 +83,7 @@ class Programs:
         if left < LEAST_BYTES:
             raise OutOfSpace("nothing is made while the disk is down to min_free")
         arguments = [
-            "-v", "error", "-nostdin", "-nostats", "-progress", f"file:{PROGRESS}",
+            "-v", "error", "-nostdin", "-y", "-nostats", "-progress", f"file:{PROGRESS}",
             *recipe.before, *as_words(reading()), "-i", INPUT,
             "-threads", str(THREADS), "-filter_threads", str(THREADS), *recipe.after,
         ]  # fmt: skip
@@ -93,7 +114,7 @@ def done_ms(room: Path) -> int:
         return 0
     finally:
         os.close(fd)
-    return progress_in(told.decode("ascii", "replace"))
+    return (progress_us(told.decode("ascii", "replace")) or 0) // 1000
 
 
 def _require_well(outcome: Outcome) -> None:
@@ -101,8 +122,10 @@ def _require_well(outcome: Outcome) -> None:
         return
     if outcome.ended is Ended.CRASHED:  # by its own fault, or killed by somebody, such as a machine short of memory
         raise Unmade(f"ffmpeg was ended by signal {-(outcome.code or 0)}", again=True)
+    if outcome.ended in _ENDS:
+        raise Unmade(_ENDS[outcome.ended])
     said = outcome.said.strip().splitlines()
-    raise Unmade(_ENDS.get(outcome.ended) or f"ffmpeg: {said[-1] if said else f'exit code {outcome.code}'}")
+    raise Refused(f"ffmpeg: {said[-1] if said else f'exit code {outcome.code}'}")
 
 
-__all__ = ["Programs", "done_ms"]
+__all__ = ["MISSING_S", "Programs", "done_ms"]

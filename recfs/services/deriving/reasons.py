@@ -43,6 +43,10 @@ class Unmade(Exception):
         self.again = again
 
 
+class Refused(Unmade):
+    """The program says that it cannot do that with this source, or made nothing of it."""
+
+
 def told(error: BaseException) -> str:
     """An error as it is kept in the catalogue: text in UTF-8, and not more than a few lines."""
     reason = str(error) if isinstance(error, (Waits, Gone, Changed, Unmade)) else reason_of(error)
@@ -61,4 +65,4 @@ def is_expected(error: BaseException) -> bool:
     return isinstance(error, (Changed, Unmade, RecfsError, OSError))
 
 
-__all__ = ["Changed", "Gone", "Unmade", "Waits", "goes_better", "is_expected", "told"]
+__all__ = ["Changed", "Gone", "Refused", "Unmade", "Waits", "goes_better", "is_expected", "told"]

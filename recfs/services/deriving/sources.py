@@ -43,6 +43,7 @@ class Source:
     def __init__(self, node: FileNode, sha256: bytes, fd: int) -> None:
         self._node = node
         self._sha256 = sha256
+        self._changes = node.changes
         self.fd = fd
         self.size_bytes = node.bytes
 
@@ -51,10 +52,11 @@ class Source:
         self.check()
 
     def check(self) -> None:
-        """Raise Gone or Changed where the file has not these bytes any more. Atomic."""
+        """Raise Gone or Changed where the file has not had these bytes all the time. Atomic."""
         if self._node.unlinked:
             raise Gone("the source was removed")
-        if not is_committed(self._node) or self._node.sha256 != self._sha256:
+        is_same = self._node.sha256 == self._sha256 and self._node.changes == self._changes
+        if not is_committed(self._node) or not is_same:
             raise Changed("the source has changed since")
 
 

@@ -225,8 +225,15 @@ class Probing:
             self._tree.memory.let_go(ino)
 
     async def _look(self, node: FileNode, row: MediaRow, kind: Kind) -> None:
+        if await self.rows.is_reserved(node):
+            if self.rows.is_about(row, node):
+                self.rows.pass_over(row)
+                self._known(node)
+            return
         row = row._replace(began_ns=self._tree.clock.now_ns())
         alike = await self._tree.catalogue.media_alike(row.sha256, row.checker)
+        if not self.rows.is_about(row, node):
+            return  # there is another row by now
         if alike is not None and row.reason != ASKED and (reason := _of_copy(alike, kind)) is not None:
             self._found(node, row, reason, alike.facts, how="copied")
             return
@@ -235,16 +242,19 @@ class Probing:
                 finding = await self._checks.look(kind, file.fd, file.size_bytes)
                 is_current = file.is_current and file.sha256 == row.sha256
         except Stale:
-            if node.state.is_remote:
+            if node.state.is_remote and self.rows.is_about(row, node):
                 self._unsure(node, row, "its bytes are in S3 alone")
             return  # else it is written to, or gone: its next commit queues it again
         except MediaUnavailable as error:
             self._missing(str(error))
             return
         except OSError as error:
-            self._unsure(node, row, f"it cannot be read: {error.strerror}")
+            if self.rows.is_about(row, node):
+                self._unsure(node, row, f"it cannot be read: {error.strerror}")
             return
         if not is_current or not self.rows.is_about(row, node):
+            # It has been written to: what was read may be of other bytes, although the ones before are back.
+            self._missed.add(node.ino)
             return
         self._judge(node, row, finding)
 

@@ -40,6 +40,7 @@ class Done:
     files: int = 0
     """That share their blocks with another since, …"""
     bytes: int = 0
+    """That these gave up: holes are none. Where the file system does not tell its blocks, their size."""
     already: int = 0
     """… that did so before …"""
     passed_over: int = 0
@@ -132,7 +133,8 @@ class Dedupe:
         async with self._committed.open(node) as target:
             if not _is_still(node, source.sha256) or target.size_bytes != source.size_bytes:
                 raise Stale(node.path)
-            if await self._call(sharing.is_shared, source.fd, target.fd):
+            own = await self._call(sharing.own_bytes, source.fd, target.fd)
+            if own == 0:
                 done.already += 1
                 return
             shared = offset = 0
@@ -144,8 +146,9 @@ class Dedupe:
                 if not now:
                     raise OSError(f"{node.path}: the kernel found other bytes there than the checksum says")
                 shared, offset = shared + now, offset + now
+            left = await self._call(sharing.own_bytes, source.fd, target.fd) if own is not None else None
             done.files += 1
-            done.bytes += shared
+            done.bytes += shared if own is None or left is None else max(0, own - left)
 
     async def _call(self, function: Any, *args: Any) -> Any:
         return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 import trio
 
 from recfs.core.model import Kind
-from recfs.core.reuse.numbering import forgotten, last_given
+from recfs.core.reuse.numbering import RESERVED, forgotten, last_given
 from recfs.errors import Exists, NotADirectory, TryAgain
 from recfs.fs.session import At
 
@@ -62,7 +62,7 @@ class Numbering:
         )
         name = which.name(number)
         try:
-            await session.create(At(ino, name), mode)
+            await session.create(At(ino, name), mode, mark=RESERVED)
         except Exists:
             return None
         await self._given(ino, which, number)

@@ -14,6 +14,7 @@ import trio
 from recfs.core.media.kinds import kind_of
 from recfs.core.media.verdicts import Verdict
 from recfs.core.observing.kinds import EventKind
+from recfs.core.reuse.numbering import RESERVED
 from recfs.ports.rows import MediaRow
 from recfs.state.events import Subscriber
 from recfs.state.nodes import FileNode
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 _AGAIN = frozenset({EventKind.RESTORED, EventKind.ADOPTED, EventKind.REPAIRED})
 """A file has committed bytes by other means than a commit."""
+
+_NOBODYS = bytes(32)
+"""The checksum of no file."""
 
 
 class MediaRows(Subscriber, BatchSubscriber):
@@ -59,6 +63,13 @@ class MediaRows(Subscriber, BatchSubscriber):
             row = self._unwritten.get(node.ino, row)
         return row if row is not None and self.is_about(row, node) else None
 
+    async def is_reserved(self, node: FileNode) -> bool:
+        """Whether a file only holds a name that was given out (`recfs next-version`), and nobody has written to it."""
+        if node.bytes:
+            return False
+        kept = node.xattrs if node.xattrs is not None else await self._catalogue.xattrs(node.ino)
+        return RESERVED in (node.xattrs if node.xattrs is not None else kept)
+
     @staticmethod
     def is_about(row: MediaRow, node: FileNode) -> bool:
         """Whether a row says something of the bytes and the name that a file has now."""
@@ -80,6 +91,13 @@ class MediaRows(Subscriber, BatchSubscriber):
         self.queued.set()
         return True
 
+    def pass_over(self, row: MediaRow) -> None:
+        """Have nothing be known of a queued file, as of one whose name is none that is looked into.
+
+        What the row is about is no file's bytes, so that it says nothing (`is_about`), and no look is due.
+        """
+        self.put(row._replace(sha256=_NOBODYS, verdict=Verdict.WHOLE, reason="", facts=""))
+
     def put(self, row: MediaRow) -> None:
         """Remember a row."""
         self._unwritten[row.ino] = row
@@ -91,6 +109,17 @@ class MediaRows(Subscriber, BatchSubscriber):
         """As `Subscriber.committed`."""
         if self._enabled and kind_of(node.name) is not None:
             self.queue(node)
+
+    def modified(self, node: FileNode) -> None:
+        """As `Subscriber.modified`: a name that was reserved is written to."""
+        if node.bytes or node.xattrs == {}:
+            return
+        if node.xattrs is not None:
+            if RESERVED not in node.xattrs:
+                return
+            del node.xattrs[RESERVED]
+            self._behind.node(node)
+        self._behind.xattr(node.ino, RESERVED, None)
 
     def renamed(self, node: Node, old: DirNode, old_name: bytes) -> None:
         """As `Subscriber.renamed`: another kind of name is another question."""
