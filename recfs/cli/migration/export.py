@@ -45,7 +45,7 @@ $ recfs export users/5/recordings/142 - | ssh other recfs import -
 _RECORDING_DEPTH, _USER_DEPTH = 4, 2
 
 
-@click.command(cls=Command, exits=EXITS, sections={"What is told": _WHYS}, example=_EXAMPLE)
+@click.command(cls=Command, exits=EXITS, sections={"Reasons": _WHYS}, example=_EXAMPLE)
 @click.argument("what", metavar="USER|RECORDING")
 @click.argument("destination", metavar="DEST")
 @click.option("--evict-again", is_flag=True, help="Let the local copies go again of files that were in S3 alone.")
