@@ -119,10 +119,22 @@ class BucketLeftovers:
         Atomic from its last await on. What is not written yet counts as far as memory has it: who needs to be sure has
         everything written before, and looks afterwards whether a batch was written meanwhile (`WriteBehind.written`).
         """
-        free = [key for key in keys if await self._tree.catalogue.object_at(key, 0) is None]
+        free = await self._without_row(keys)
         behind, journal = self._tree.behind, self._tier.journal
         busy = {row.key for row in journal.rows.values()} | behind.object_keys()
         return frozenset(key for key in free if key not in busy and not self._is_claimed(key, journalled=False))
+
+    async def _without_row(self, keys: Sequence[str]) -> Sequence[str]:
+        """Those of *keys* that no row has, as of the last batch: in one question, unless much lies between them."""
+        if not keys:
+            return keys
+        catalogue = self._tree.catalogue
+        ordered = sorted(keys, key=str.encode)
+        rows = await catalogue.objects_by_key(ordered[0][:-1], PAGE)
+        if len(rows) < PAGE or rows[-1].key.encode() >= ordered[-1].encode():
+            taken = {row.key for row in rows}
+            return [key for key in keys if key not in taken]
+        return [key for key in keys if await catalogue.object_at(key, 0) is None]
 
     def _now(self) -> Now:
         return Now(self._tree.clock.now_ns(), self._tree.clock.calendar_ns())

@@ -288,3 +288,20 @@ async def test_an_imported_file_behaves_like_any_other(fs: Filesystem) -> None:
     await until(lambda: stored(fs) == {f"{REC}/renamed": b"overwritten"})
     await fs.unlink(f"{REC}/renamed")
     assert fs.account() == (0, 0)
+
+
+async def test_keys_between_which_many_files_lie_are_asked_for_one_by_one(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recfs.tier.leftovers.PAGE", 3)
+    for number in range(8):
+        await fs.write(f"{REC}/m{number}", b"mine")
+    await fs.drain()
+    put(fs, f"{REC}/a")
+    put(fs, f"{REC}/z")
+    far = fs.parts.upkeep.work.orphans.far
+    assert far is not None
+    keys = [f"{REC}/a", f"{REC}/m4", f"{REC}/z"]
+    assert await far.are_nobodys(keys) == {keys[0], keys[2]}
+    assert await far.are_nobodys([]) == frozenset()
+    assert (await imported(fs))["files"] == 2
