@@ -1,0 +1,1 @@
+"""Commands that bring files in from other trees, and take them out."""

@@ -1,0 +1,17 @@
+"""`recfs migrate`: the group; each of its commands has a file of its own, loaded when it is asked for."""
+
+import click
+
+from recfs.cli.common.commands import Commands
+from recfs.cli.common.help import Group
+
+_COMMANDS: dict[str, str] = {}
+
+
+@click.group(cls=Group, commands=Commands(_COMMANDS))
+def migrate() -> None:
+    """Bring an old `media/` tree into a store: plan, run, verify, clean up.
+
+    `plan` looks at the old tree and the platform's database and writes a file with one line for each file, which
+    people read and may edit. Nothing is copied before `run`, and nothing of the old tree is deleted before `cleanup`.
+    """
