@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from recfs.core.migration.claims import File
 from recfs.core.migration.patterns import Pattern, Template
 from recfs.core.migration.plan import Action, Entry
-from recfs.core.migration.rules import Found, Rules, parsed_rules
+from recfs.core.migration.rules import Rules, parsed_rules
 from recfs.errors import InvalidArgument
 
 UUID = b"0190d7a4-1111-7abc-8def-000000000001"
@@ -165,7 +166,7 @@ def test_a_default_stands_in_for_a_missing_row() -> None:
 
 
 def planned(*files: tuple[bytes, int]) -> list[Entry]:
-    return basic().entries(Found(path, 10, mtime) for path, mtime in files)
+    return basic().entries(File(path, 10, mtime) for path, mtime in files)
 
 
 def test_two_files_of_one_target_are_ambiguous_both() -> None:
@@ -185,7 +186,7 @@ def test_a_file_where_a_directory_is_to_be_is_ambiguous() -> None:
 def test_a_rule_can_keep_the_others_aside_the_newest_first() -> None:
     rules = parsed_rules('[[rule]]\nfrom = "{a}/{n}.mp3"\nto = "users/1/recordings/1/{n}.mp3"\nsame_target = "aside"\n')
     entries = rules.entries(
-        [Found(b"old/a.mp3", 1, 5), Found(b"new/a.mp3", 2, 9), Found(b"x/a.2.mp3", 3, 1), Found(b"y/a.mp3", 4, 7)]
+        [File(b"old/a.mp3", 1, 5), File(b"new/a.mp3", 2, 9), File(b"x/a.2.mp3", 3, 1), File(b"y/a.mp3", 4, 7)]
     )
     assert [(each.action, each.target.rpartition(b"/")[2]) for each in entries] == [
         (Action.ASIDE, b"a.4.mp3"),

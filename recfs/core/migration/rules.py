@@ -31,6 +31,7 @@ from recfs.errors import FsError, InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from recfs.core.migration.claims import File
     from recfs.core.migration.tables import Rows
 
 _RULE_KEYS = frozenset({"from", "to", "skip", "tables", "defaults", "same_target"})
@@ -66,16 +67,6 @@ class Placed(NamedTuple):
     rule: Rule | None
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A file of the tree."""
-
-    path: bytes
-    """Below the tree."""
-    size: int
-    mtime_ns: int
-
-
 @dataclass(slots=True)
 class Rules:
     """All of them, with the tables they ask."""
@@ -84,6 +75,9 @@ class Rules:
     tables: Mapping[str, Table]
     rows: dict[str, Rows] = field(default_factory=dict)
     """By table; who reads the files puts them here (`Table.read`)."""
+
+    def _placed(self, file: File) -> Placed:
+        return self.place(file.path) if file.left is None else Placed(file.left, b"", file.reason, None)
 
     def place(self, path: bytes) -> Placed:
         """Where a file goes, by the first rule that takes it."""
@@ -119,9 +113,9 @@ class Rules:
             return Placed(Action.UNMATCHED, b"", f"{said}: {escaped(target)} cannot be: {error}", rule)
         return Placed(Action.COPY, target, said, rule)
 
-    def entries(self, files: Iterable[Found]) -> list[Entry]:
+    def entries(self, files: Iterable[File]) -> list[Entry]:
         """The plan's entries, one for each file, in their order: no two have one target, and none lies in another."""
-        placed = [(each, self.place(each.path)) for each in files]
+        placed = [(each, self._placed(each)) for each in files]
         claims: defaultdict[bytes, list[int]] = defaultdict(list)
         for index, (_, where) in enumerate(placed):
             if where.action is Action.COPY:
@@ -140,7 +134,7 @@ class Rules:
         self,
         target: bytes,
         indexes: Sequence[int],
-        placed: Sequence[tuple[Found, Placed]],
+        placed: Sequence[tuple[File, Placed]],
         entries: list[Entry],
         claims: Mapping[bytes, Sequence[int]],
     ) -> None:
@@ -166,7 +160,7 @@ class Rules:
             entries[index] = _left(entries[index], f"{others[0]}{more} would have the same target")
 
 
-def _rank(found: Found, placed: Placed) -> tuple[int, int, bytes]:
+def _rank(found: File, placed: Placed) -> tuple[int, int, bytes]:
     assert placed.rule is not None
     return placed.rule.number, -found.mtime_ns, found.path
 
@@ -280,4 +274,4 @@ def _values(read: Mapping[str, Any], said: str) -> dict[str, bytes]:
     return {key: str(value).encode() for key, value in read.items()}
 
 
-__all__ = ["Found", "Placed", "Rule", "Rules", "parsed_rules"]
+__all__ = ["Placed", "Rule", "Rules", "parsed_rules"]
