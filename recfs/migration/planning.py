@@ -94,9 +94,7 @@ def make(wishes: Wishes, now: datetime, tell: Tell = lambda _what, _done: None) 
     named = Named()
     expired: dict[tuple[str, str], str] = {}
     if rows is not None:
-        bases = dict.fromkeys((top, os.path.abspath(os.fsencode(wishes.old))))
-        index, folders = Index(file.path for file in files), Index(walk.folders)
-        named = named_by(rows, index, folders, list(bases), _elsewhere(wishes))
+        named = _named(wishes, top, rows, files, walk.folders)
         if not wishes.take_expired:
             expired = {(row.user, row.id): why for row in rows if (why := row.expired(now, wishes.names.expired))}
     digests = Digests(top, tell)
@@ -114,6 +112,12 @@ def make(wishes: Wishes, now: datetime, tell: Tell = lambda _what, _done: None) 
     return Made(
         plan, None if rows is None else len(rows), len(expired), len(missing), len(bad), walk.mounts, walk.vanished
     )
+
+
+def _named(wishes: Wishes, top: bytes, rows: Sequence[Row], files: Sequence[File], folders: set[bytes]) -> Named:
+    """What rows name; the indexes by which it is found take room, and are gone afterwards."""
+    bases = dict.fromkeys((top, os.path.abspath(os.fsencode(wishes.old))))
+    return named_by(rows, Index(file.path for file in files), Index(folders), list(bases), _elsewhere(wishes))
 
 
 def _header(wishes: Wishes, top: bytes, now: datetime) -> dict[str, str]:

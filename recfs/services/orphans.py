@@ -58,6 +58,8 @@ class Survey:
     found: list[Finding] = field(default_factory=list)
     bucket_unseen: str | None = None
     """Why the bucket was not looked at, or not to its end."""
+    unread: list[str] = field(default_factory=list)
+    """Why directories of the disk were not looked into, a reason for each."""
     done: Counter[Deed] = field(default_factory=Counter)
 
     def add(self, finding: Finding) -> None:
@@ -86,6 +88,8 @@ class Survey:
         did = [f"{count:,} {_DID[deed]}" for deed, count in self.done.items() if count]
         if self.bucket_unseen is not None:
             did.append(f"the bucket was not looked at to its end: {self.bucket_unseen}")
+        if self.unread:
+            did.append(f"{_directories(self.unread)}: {self.unread[0]}")
         return "; ".join([told, *did])
 
     def as_json(self) -> dict[str, Any]:
@@ -109,7 +113,13 @@ class Survey:
             "more": self.counts.total() - len(self.found),
             "done": {deed.value: count for deed, count in self.done.items()},
             "bucket_unseen": self.bucket_unseen,
+            "unread": self.unread[:MOST_NAMED],
         }  # fmt: skip
+
+
+def _directories(unread: list[str]) -> str:
+    count = len(unread)
+    return f"{count:,} {'directory' if count == 1 else 'directories'} could not be read"
 
 
 _DID = {
@@ -169,7 +179,7 @@ class Orphans:
             if finding is not None:
                 survey.add(finding)
 
-        await self._local.look(progress, count)
+        survey.unread = await self._local.look(progress, count)
         survey.files = progress.done
         progress.total = None
         if self.far is not None and not progress.is_stopping:
@@ -205,6 +215,11 @@ class Orphans:
             problems.note(PART, "bucket", IoFailure(f"not looked at: {survey.bucket_unseen}"), "the bucket")
         else:
             problems.solved(PART, "bucket")
+        if survey.unread:
+            why = IoFailure(f"{_directories(survey.unread)}: {survey.unread[0]}")
+            problems.note(PART, "unread", why, "the disk")
+        else:
+            problems.solved(PART, "unread")
         if sum(count for deed, count in survey.deeds.items() if deed is not Deed.NONE):
             progress.done, progress.total = 0, None
             do = partial(self._do, survey)

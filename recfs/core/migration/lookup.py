@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _FILE_URL: Final = re.compile(r"file:(?://(?:localhost)?(?=/))?", re.IGNORECASE)
 _DRIVE: Final = re.compile(r"[A-Za-z]:(?=[\\/])")
+_NO_UTF8: Final = re.compile("[\udc80-\udcff]")
 _LEAST_PARTS: Final = 2
 """A path whose base directory is another one is known by so many of its last components at least."""
 
@@ -136,7 +137,7 @@ class Index:
                 readings = {form_of(text)}
                 if not text.isascii():
                     self._skeletons.update(_skeletons(text))
-                    if any("\udc80" <= char <= "\udcff" for char in text):
+                    if _NO_UTF8.search(text):
                         readings.update(decodings(path))
                 if "%" in text:
                     readings.add(form_of(unquote(text, errors="surrogateescape")))

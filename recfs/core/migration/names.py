@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import unicodedata
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 from recfs.core.layout import is_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _ENCODINGS: Final = ("cp1251", "latin-1", "cp1252", "cp866", "cp437", "koi8-r", "mac-cyrillic")
 """In which UTF-8 is read by mistake, and names of archives and of Windows were written."""
+_TWICE: Final = ("cp1251", "latin-1", "cp1252")
+"""In which it is read twice in a row."""
 _SEPARATORS: Final = re.compile(r"[\W_]+")
 _PROCESSED: Final = "_processed"
 _BARE_UUID: Final = re.compile(r"[0-9a-fA-F]{32}")
@@ -41,7 +44,7 @@ def form_of(text: str) -> str:
 def decodings(name: bytes) -> Iterator[str]:
     """What a name that is no UTF-8 says in other encodings."""
     for encoding in _ENCODINGS:
-        yield form_of("".join(_decoding(encoding)[byte] for byte in name))
+        yield form_of(_read(name, encoding))
 
 
 def other_readings(text: str) -> Iterator[str]:
@@ -69,13 +72,13 @@ def _readings(text: str) -> Iterator[str]:
     for form in dict.fromkeys(unicodedata.normalize(each, text) for each in ("NFC", "NFD")):
         for once in _mangled(form):
             yield once
-            yield from _mangled(once)
+            yield from _mangled(once, _TWICE)
     for written in _ENCODINGS:
         raw = _encoded(text, written)
         if raw is not None:
             for read in _ENCODINGS:
                 if read != written:
-                    yield "".join(_decoding(read)[byte] for byte in raw)
+                    yield _read(raw, read)
 
 
 def _unmangled(text: str) -> Iterator[str]:
@@ -88,14 +91,18 @@ def _unmangled(text: str) -> Iterator[str]:
                 continue
 
 
-def _mangled(text: str) -> Iterator[str]:
+def _mangled(text: str, encodings: Sequence[str] = _ENCODINGS) -> Iterator[str]:
     raw = bytes_of(text)
-    for encoding in _ENCODINGS:
-        yield "".join(_decoding(encoding)[byte] for byte in raw)
+    for encoding in encodings:
+        yield _read(raw, encoding)
+
+
+def _read(raw: bytes, encoding: str) -> str:
+    return codecs.charmap_decode(raw, "strict", _decoding(encoding))[0]
 
 
 @cache
-def _decoding(encoding: str) -> tuple[str, ...]:
+def _decoding(encoding: str) -> str:
     """Characters by byte. Where the encoding has none, programs show the control character of that number."""
     found = []
     for byte in range(256):
@@ -103,19 +110,18 @@ def _decoding(encoding: str) -> tuple[str, ...]:
             found.append(bytes([byte]).decode(encoding))
         except UnicodeDecodeError:
             found.append(chr(byte))
-    return tuple(found)
+    return "".join(found)
 
 
 @cache
-def _encoding(encoding: str) -> dict[str, int]:
-    return {char: byte for byte, char in enumerate(_decoding(encoding))}
+def _encoding(encoding: str) -> Any:
+    return codecs.charmap_build(_decoding(encoding))
 
 
 def _encoded(text: str, encoding: str) -> bytes | None:
-    table = _encoding(encoding)
     try:
-        return bytes(table[char] for char in text)
-    except KeyError:
+        return codecs.charmap_encode(text, "strict", _encoding(encoding))[0]
+    except UnicodeEncodeError:
         return None
 
 
