@@ -15,6 +15,7 @@ from recfs import keeping
 from recfs.errors import RecfsError, StoreError
 from recfs.fs.handover.inheritance import Inheritance
 from recfs.fs.handover.kept_files import NAMELESS, KeptNameless
+from recfs.fuse.kept.backings import close_backings
 from recfs.fuse.mounting import OwnMount, abort, end_stuck
 from recfs.state.ledger import Ledger
 from recfs.succession import Legacy
@@ -77,6 +78,8 @@ def left_by_the_dead(root: Path, mountpoint: Path) -> Legacy | None:
         }
         if not legacy.mount or not OwnMount.identified(legacy.mount).is_there():
             raise StoreError("its mount is not to be seen from here")
+        assert legacy.ledger is not None
+        close_backings(device, legacy.ledger.leaked())
     except RecfsError as error:
         log.error("the daemon before this one died, and its mount cannot go on: %s", error)
         give_up(mountpoint)

@@ -14,6 +14,7 @@ from recfs.core.verification.verdicts import Level
 from recfs.disk.home.path_resolver import PathResolver
 from recfs.fs.foreign.judging import PART
 from recfs.fs.leftovers.adoption import Adoption
+from recfs.fs.leftovers.imports import Imports
 from recfs.fs.leftovers.local import LocalLeftovers
 from recfs.fs.trash import Trash
 from recfs.fs.verification.repair import Repair
@@ -27,6 +28,8 @@ from recfs.services.expiry import Expiry
 from recfs.services.figures.counting import Counting
 from recfs.services.figures.days import Days
 from recfs.services.figures.surveys import Surveys
+from recfs.services.importing import PART as IMPORT_PART
+from recfs.services.importing import Importing
 from recfs.services.maintenance import Maintenance
 from recfs.services.multiparts import Multiparts
 from recfs.services.orphans import Orphans
@@ -89,6 +92,8 @@ class Upkeep:
         """What has to run, by the name of its part; *mounted* False: for a command alone."""
         work = self.work
         found: list[tuple[str, Callable[[], Awaitable[object]]]] = [(VERIFY_PART, work.verifications.run)]
+        if work.importing is not None:
+            found.append((IMPORT_PART, work.importing.run))
         if mounted and work.watcher is not None:
             found.append((PART, work.watcher.run))
             self.verifier.watched = True
@@ -146,11 +151,16 @@ def build(
     orphans = _orphans(config, vfs, store, publisher, kernel, trash, tier, repair)
     if restored:
         orphans.restored()
+    importing = None
+    if tier is not None and orphans.far is not None and config.s3 is not None:
+        imports = Imports(vfs, kernel, orphans.adoption, orphans.far)
+        importing = Importing(tier, vfs.tree, imports, config.s3.url, threads=config.s3.threads)
     versions = VersionSweep(
         vfs, kernel, config.versions, expiry.held_up, every_s=config.sweep.versions_every
     )  # fmt: skip
     work = UpkeepWork(
-        sweeper, trash, expiry, archiving, backups, multiparts, orphans, versions, watcher, verifications, scrub
+        sweeper, trash, expiry, archiving, backups, multiparts, orphans, versions, watcher, verifications, scrub,
+        importing,
     )  # fmt: skip
     maintenance = Maintenance(vfs.tree, reports, every_s=config.sweep.catalogue_every)
     return Upkeep(work, verifier, maintenance)

@@ -157,6 +157,8 @@ class IoModes:
                     )  # fmt: skip
                 return False
             self._refused.clear()
+            if self._tree.ledger is not None:
+                self._tree.ledger.backed(backing)
             if not body.backing:
                 self._backing_files.in_use.begin(node)
             body.backing = backing
@@ -203,7 +205,7 @@ class IoModes:
         body.passing -= 1
         if not body.passing:
             if body.backing > 0:
-                self._kernel.backing_close(body.backing)
+                self._close_backing(body)
             body.backing = 0
             self._backing_files.in_use.end(node)
 
@@ -234,8 +236,13 @@ class IoModes:
     def give_back(self, body: BackingFile) -> None:
         """Give up the backing id once nobody of this mount has the file open by it. Atomic."""
         if body.backing > 0 and body.passing <= 1:
-            self._kernel.backing_close(body.backing)
+            self._close_backing(body)
             body.backing = FOREIGN
+
+    def _close_backing(self, body: BackingFile) -> None:
+        self._kernel.backing_close(body.backing)
+        if self._tree.ledger is not None:
+            self._tree.ledger.given_back(body.backing)
 
     def check_now(self, handle: Handle) -> None:
         """Look at the file of a writer now, without waiting for the meter. Atomic."""

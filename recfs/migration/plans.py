@@ -52,7 +52,7 @@ def save(plan: Plan, path: Path, *, force: bool = False) -> None:
 
     Raises Exists for anything else, unless *force*, and always for what is no plan; IoFailure where the disk refuses.
     """
-    _refuse_to_lose(path, force=force)
+    refuse_to_lose(path, force=force)
     try:
         fd, made = tempfile.mkstemp(prefix=f".{path.name[:200]}.", dir=path.parent)  # with mode 0600
         try:
@@ -86,7 +86,8 @@ def is_edited(path: Path) -> bool:
     return told != found.hexdigest().encode()
 
 
-def _refuse_to_lose(path: Path, *, force: bool) -> None:
+def refuse_to_lose(path: Path, *, force: bool) -> None:
+    """Raise what `save` would raise before it writes."""
     try:
         with path.open("rb") as file:
             first = file.readline(len(FIRST_LINE) + 8).removeprefix(_BOM).rstrip()
@@ -131,4 +132,4 @@ def _text(lines: Iterable[bytes]) -> Iterator[str]:
             ) from None
 
 
-__all__ = ["is_edited", "load", "save", "state_of"]
+__all__ = ["is_edited", "load", "refuse_to_lose", "save", "state_of"]

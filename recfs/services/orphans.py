@@ -58,6 +58,8 @@ class Survey:
     found: list[Finding] = field(default_factory=list)
     bucket_unseen: str | None = None
     """Why the bucket was not looked at, or not to its end."""
+    unread: list[str] = field(default_factory=list)
+    """Why directories of the disk were not looked into, a reason for each."""
     done: Counter[Deed] = field(default_factory=Counter)
 
     def add(self, finding: Finding) -> None:
@@ -86,6 +88,8 @@ class Survey:
         did = [f"{count:,} {_DID[deed]}" for deed, count in self.done.items() if count]
         if self.bucket_unseen is not None:
             did.append(f"the bucket was not looked at to its end: {self.bucket_unseen}")
+        if self.unread:
+            did.append(f"{_directories(self.unread)}: {self.unread[0]}")
         return "; ".join([told, *did])
 
     def as_json(self) -> dict[str, Any]:
@@ -109,7 +113,13 @@ class Survey:
             "more": self.counts.total() - len(self.found),
             "done": {deed.value: count for deed, count in self.done.items()},
             "bucket_unseen": self.bucket_unseen,
+            "unread": self.unread[:MOST_NAMED],
         }  # fmt: skip
+
+
+def _directories(unread: list[str]) -> str:
+    count = len(unread)
+    return f"{count:,} {'directory' if count == 1 else 'directories'} could not be read"
 
 
 _DID = {
@@ -128,8 +138,8 @@ class Orphans:
         """*far* None: without S3. *mode*: of the look that is due every *every_s*; the others are asked for."""
         self._tree = tree
         self._local = local
-        self._far = far
-        self._adoption = adoption
+        self.far = far
+        self.adoption = adoption
         self.every_s = every_s
         self.mode = mode
         self.grace_s = grace_s
@@ -169,12 +179,12 @@ class Orphans:
             if finding is not None:
                 survey.add(finding)
 
-        await self._local.look(progress, count)
+        survey.unread = await self._local.look(progress, count)
         survey.files = progress.done
         progress.total = None
-        if self._far is not None and not progress.is_stopping:
+        if self.far is not None and not progress.is_stopping:
             try:
-                await self._far.look(progress, count, ask_all=False)
+                await self.far.look(progress, count, ask_all=False)
             except ObjectStoreError as error:
                 survey.bucket_unseen = reason_of(error)
             survey.objects = progress.done - survey.files
@@ -205,12 +215,17 @@ class Orphans:
             problems.note(PART, "bucket", IoFailure(f"not looked at: {survey.bucket_unseen}"), "the bucket")
         else:
             problems.solved(PART, "bucket")
+        if survey.unread:
+            why = IoFailure(f"{_directories(survey.unread)}: {survey.unread[0]}")
+            problems.note(PART, "unread", why, "the disk")
+        else:
+            problems.solved(PART, "unread")
         if sum(count for deed, count in survey.deeds.items() if deed is not Deed.NONE):
             progress.done, progress.total = 0, None
             do = partial(self._do, survey)
             await self._local.look(progress, do)
-            if self._far is not None and survey.bucket_unseen is None and not progress.is_stopping:
-                await self._far.look(progress, do, ask_all=True)
+            if self.far is not None and survey.bucket_unseen is None and not progress.is_stopping:
+                await self.far.look(progress, do, ask_all=True)
             await self._tree.behind.durable()
         return survey.words()
 
@@ -245,14 +260,14 @@ class Orphans:
         if isinstance(orphan, Gone):
             return int(await self._local.forget(orphan))
         if isinstance(orphan, Lying):
-            return await self._adoption.entry(orphan) if deed is Deed.ADOPT else int(await self._local.remove(orphan))
-        assert self._far is not None
+            return await self.adoption.entry(orphan) if deed is Deed.ADOPT else int(await self._local.remove(orphan))
+        assert self.far is not None
         if isinstance(orphan, Lost):
-            return int(await self._far.upload_again(orphan))
+            return int(await self.far.upload_again(orphan))
         if deed is Deed.ADOPT:
-            still = partial(self._far.is_nobodys, orphan.info)
-            return int(await self._adoption.object(orphan.info, still) is not None)
-        return int(await self._far.delete(orphan))
+            still = partial(self.far.is_nobodys, orphan.info)
+            return int(await self.adoption.object(orphan.info, still) is not None)
+        return int(await self.far.delete(orphan))
 
 
 def name_of(mode: Mode) -> str:

@@ -16,11 +16,13 @@ import trio
 
 from recfs.core.model import State
 from recfs.disk.staging import FETCH_LABEL
-from recfs.errors import NotFound
+from recfs.errors import IoFailure, NotFound
 from recfs.fs.attributes import Changes
+from recfs.fs.leftovers import local
 from recfs.ports.object_errors import ServerFault
 from recfs.ports.objects import ObjectInfo, ObjectMeta
 from recfs.ports.sweep import Progress
+from recfs.stores.beneath import Beneath
 from recfs.stores.local import LABEL_XATTR
 from recfs.tier.trashed import TRASH
 from tests.fake_object_store import FakeObjectStore
@@ -143,6 +145,45 @@ async def test_bytes_in_the_home_tree_are_told_and_nothing_is_done(fs: Filesyste
     assert not await fs.exists(f"{REC}/foreign")
     for name in ("fifo", "foreign"):
         (fs.root / REC / name).unlink()
+
+
+@pytest.mark.expect_log("orphans: the disk: 1 directory could not be read|1 files have lost their bytes")
+@pytest.mark.parametrize("part", ["home", "lost"])
+async def test_a_directory_that_cannot_be_read_is_named_and_the_others_are_looked_at(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    sick = f"{REC}/sick".encode() if part == "home" else b".recfs/limbo"
+    await fs.write(f"{REC}/sick/file", b"data")
+    await fs.write(f"{REC}/sick/below/file", b"data")
+    await fs.write(f"{REC}/well/file", b"data")
+    await fs.drain()
+    for each in ("sick/unseen", "sick/below/seen", "well/seen"):
+        put(fs, f"{REC}/{each}")
+    (fs.root / f"{REC}/sick/file").unlink()
+    later(fs)
+    listed = local._listed
+
+    def failing(beneath: Beneath, path: bytes) -> set[bytes]:
+        if path.endswith(sick):
+            raise IoFailure(f"{os.fsdecode(path)}: Input/output error")
+        return listed(beneath, path)
+
+    monkeypatch.setattr(local, "_listed", failing)
+    found = await look(fs)
+    names = [each["name"] for each in found["found"]]
+    seen = [f"{REC}/sick/below/seen", f"{REC}/well/seen"]
+    others = [f"{REC}/sick/file", f"{REC}/sick/unseen"]
+    assert sorted(names) == sorted(seen if part == "home" else seen + others)
+    assert found["unread"] == [f"{fs.root / os.fsdecode(sick)}: Input/output error"]
+    assert "1 directory could not be read" in (await swept(fs, "orphans"))["result"]
+    assert any("could not be read" in str(each) for each in fs.parts.tree.behind.problems.as_json())
+    monkeypatch.undo()
+    found = await look(fs)
+    assert (found["unread"], len(found["found"])) == ([], 4)
+    assert not any("could not be read" in str(each) for each in fs.parts.tree.behind.problems.as_json())
+    for each in ("sick/unseen", "sick/below/seen", "well/seen"):
+        (fs.root / REC / each).unlink()
+    (fs.root / f"{REC}/sick/file").write_bytes(b"data")
 
 
 async def test_what_has_just_come_is_left_alone(fs: Filesystem) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -59,6 +60,10 @@ def test_recorders_and_everybody_else_go_on(kept: Mount, outside: Path) -> None:
         assert xattr(file, "sha256") == each["sha256"] == sha256_of(file)
         assert file.stat().st_size == each["bytes"]
     kept.assert_consistent()
+    left = {p.name: (os.getxattr(p, "user.recfs.label"), is_written(p)) for p in kept.leftovers("staging")}
+    if left:
+        st = kept.status()
+        raise AssertionError(f"DBG {left} OPEN {st}")
     assert kept.leftovers("staging") == kept.leftovers("lost+found") == []
 
 
@@ -135,8 +140,10 @@ ONCE: dict[str, tuple[Callable[[Path], object], Callable[[Path], bool]]] = {
         lambda rec: "user.note" not in os.listxattr(rec / "file"),
     ),
     "release": (lambda rec: (rec / "new").write_bytes(b"new"), lambda rec: (rec / "new").read_bytes() == b"new"),
+    "left": (lambda rec: (rec / "new").write_bytes(b"new"), lambda rec: (rec / "new").read_bytes() == b"new"),
+    "backing": (_make_exclusively, lambda rec: (rec / "new").read_bytes() == b"x"),
 }
-"""Requests by name: what makes the kernel send one, and what has to be true afterwards."""
+"""Requests, and steps of requests, by name: what makes the kernel send one, and what has to be true afterwards."""
 
 
 @pytest.mark.modeless
@@ -172,10 +179,25 @@ def test_what_was_done_and_not_answered_is_done_once(store: Mount, name: str) ->
         assert is_done(rec)
         store.drain()
         assert store.status()["open_files"] == []
+        for path in store.home(rec).iterdir():
+            assert path.is_dir() or path.is_symlink() or not is_written(path), "the kernel has let go of it"
         store.assert_consistent()
         store.umount()
     finally:
         keeper.close()
+
+
+def is_written(path: Path) -> bool:
+    """Whether anybody, the kernel itself too, has a file open for writing (F_SETLEASE, fcntl(2))."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 @pytest.mark.modeless

@@ -182,7 +182,7 @@ WATCH = {
 }
 ORPHANS: dict[str, Any] = {
     "mode": "report", "files": 1204, "objects": 0, "bytes": 4_300_000, "missing": 0, "more": 2, "done": {},
-    "counts": [{"where": "home", "what": "bytes", "count": 3}], "bucket_unseen": None,
+    "counts": [{"where": "home", "what": "bytes", "count": 3}], "bucket_unseen": None, "unread": [],
     "found": [
         {
             "where": "home", "what": "bytes", "name": "users/5/cut.mp4", "size_bytes": 4_300_000, "age_s": 266_400.0,

@@ -1,4 +1,4 @@
-"""`recfs import`: a tree that has the structure of a store already comes into one."""
+"""`recfs import`: a tree that has the structure of a store already comes into one, or one that rules map to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ import click
 from recfs.cli.common import cwd
 from recfs.cli.common.help import Command
 from recfs.cli.common.options import Invocation, store_options
+from recfs.cli.common.params import LocalPath
 from recfs.cli.common.store import open_store
+from recfs.cli.migration.bucket import import_objects
+from recfs.cli.migration.ruled import plan_by_rules
 from recfs.cli.migration.stores import opened_mount, side_of
 from recfs.cli.migration.telling import EXITS, Teller
 from recfs.errors import IoFailure
@@ -45,9 +48,30 @@ users/5/recordings/142/.part~: refused: SHA256SUMS does not have it
 )
 @click.option("--replace", is_flag=True, help="Replace files that differ, and set limits and dates that do.")
 @click.option("--files-only", is_flag=True, help="Set no limits and no lives, whatever the manifest says.")
+@click.option(
+    "--rules", type=LocalPath(), metavar="FILE", help="SRC has another layout, which these rules map: write a plan."
+)
+@click.option(
+    "--output", "-o", "plan", type=LocalPath(), metavar="FILE", default="import.plan", show_default=True,
+    help="Write the plan of --rules here.",
+)  # fmt: skip
+@click.option("--force", is_flag=True, help="Replace a plan that was edited, or whose run has begun.")
+@click.option("--download", is_flag=True, help="Of s3://: read what has no checksum, to know it.")
+@click.option("--dry-run", is_flag=True, help="Of s3://: only say what would be imported.")
 @store_options
 @click.pass_context
-def import_(ctx: click.Context, source: str, user_map: tuple[str, ...], replace: bool, files_only: bool) -> None:
+def import_(
+    ctx: click.Context,
+    source: str,
+    user_map: tuple[str, ...],
+    replace: bool,
+    files_only: bool,
+    rules: Path | None,
+    plan: Path,
+    force: bool,
+    download: bool,
+    dry_run: bool,
+) -> None:
     """Bring a tree with the structure of a store (`users/<id>/...`, `shared/...`) into the mount.
 
     SRC is a directory, such as `recfs export` made or the `storage/` of a program that has this structure, or `-` for
@@ -67,6 +91,18 @@ def import_(ctx: click.Context, source: str, user_map: tuple[str, ...], replace:
     from recfs.migration.transfer.items import Outcome
 
     invocation = ctx.ensure_object(Invocation)
+    if source.startswith("s3://"):
+        if user_map or replace or files_only or rules is not None:
+            raise click.UsageError("s3:// takes --download and --dry-run, and none of the other options")
+        import_objects(ctx, invocation, open_store(invocation), source, download=download, dry_run=dry_run)
+        return
+    if download or dry_run:
+        raise click.UsageError("--download and --dry-run are for s3://BUCKET/PREFIX")
+    if rules is not None:
+        if user_map or replace or files_only:
+            raise click.UsageError("--rules writes a plan; --user-map, --replace and --files-only mean nothing to it")
+        plan_by_rules(ctx, invocation, cwd.absolute(Path(source)), rules, plan, force=force)
+        return
     users = parsed_user_map(user_map)
     side = side_of(open_store(invocation))
     teller, outcome = Teller("imported", json=invocation.json), Outcome()

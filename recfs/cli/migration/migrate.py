@@ -5,7 +5,9 @@ import click
 from recfs.cli.common.commands import Commands
 from recfs.cli.common.help import Group
 
-_COMMANDS: dict[str, str] = {}
+_COMMANDS = {
+    "plan": "recfs.cli.migration.plan:plan",
+}
 
 
 @click.group(cls=Group, commands=Commands(_COMMANDS))

@@ -110,7 +110,9 @@ home     row    29 MiB   -           -           -           users/5/recordings/
 
 @sweep.command(
     "orphans",
-    exits={ExitCode.PROBLEMS: "the run failed or was stopped, or rows have lost their bytes"},
+    exits={
+        ExitCode.PROBLEMS: "the run failed or was stopped, rows have lost their bytes, or a directory is not readable"
+    },
     example=_ORPHANS,
 )
 @click.option("--adopt", is_flag=True, help="Make files of bytes that no row knows.")
@@ -141,7 +143,7 @@ def orphans(ctx: click.Context, adopt: bool, delete: bool) -> None:
     else:
         _print_orphans(found, ended["result"] or "-")
     tell_run(ctx, ended, quiet=True)
-    if found["missing"]:
+    if found["missing"] or found.get("unread"):
         ctx.exit(ExitCode.PROBLEMS)
 
 
@@ -165,6 +167,8 @@ def _print_orphans(found: dict[str, Any], result: str) -> None:
         )
     if found["more"]:
         output.say(f"and {found['more']:,} more")
+    for why in found.get("unread", ()):
+        output.say(f"not looked into: {output.show_name(why)}")
     output.say(f"{output.show_name(result)}; {output.number_of(found['files'], 'file')} looked at")
 
 

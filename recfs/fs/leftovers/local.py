@@ -94,33 +94,48 @@ class LocalLeftovers:
         self._fetched = fetched
         self._limiter = vfs.backing_files.pool.limiter
 
-    async def look(self, progress: Progress, tell: Tell) -> None:
-        """Tell of all of it, one by one; *progress* counts the files, and ends it early."""
-        await self._home(progress, tell)
+    async def look(self, progress: Progress, tell: Tell) -> list[str]:
+        """Tell of all of it, one by one; *progress* counts the files, and ends it early.
+
+        Gives why directories could not be read, one reason for each: nothing was told of what lies in them.
+        """
+        unread: list[str] = []
+        await self._home(progress, tell, unread)
         for part in (self._holding_area, self._in_staging, self._in_trash):
             if not progress.is_stopping:
-                await part(tell)
+                try:
+                    await part(tell)
+                except IoFailure as error:
+                    unread.append(str(error))
+        return unread
 
     # --- the home tree -------------------------------------------------------------------------------------------
 
-    async def _home(self, progress: Progress, tell: Tell) -> None:
+    async def _home(self, progress: Progress, tell: Tell, unread: list[str]) -> None:
         pending = [ROOT_INO]
         while pending and not progress.is_stopping:
             try:
                 folder = await self._tree.directory(pending.pop())
             except (Stale, NotADirectory):
                 continue
-            names = await self.names(folder)
+            names: set[bytes] | None
+            try:
+                names = await self.names(folder)
+            except IoFailure as error:  # of this one: the others are none the worse for it
+                names = None
+                unread.append(str(error))
             absent, odd = [], []
             after = 0
             while page := await self._tree.page(folder, after, PAGE, placed=True):
                 after = page[-1].ino
                 for row in page:
                     progress.done += Kind(row.kind) is not Kind.DIR
-                    is_there = row.name in names
-                    names.discard(row.name)
                     if Kind(row.kind) is Kind.DIR and row.ino != ROOT_INO:
                         pending.append(row.ino)
+                    if names is None:
+                        continue
+                    is_there = row.name in names
+                    names.discard(row.name)
                     if not is_there and _lies_at_home(row):
                         absent.append(row.ino)
                     elif is_there and _is_remote(row):
@@ -129,7 +144,7 @@ class LocalLeftovers:
             for ino in absent:
                 if (gone := await self.missing(ino)) is not None:
                     await tell(gone)
-            for name in (*odd, *sorted(names)):
+            for name in (*odd, *sorted(names or ())):
                 if (lying := await self._lying(folder, name)) is not None:
                     await tell(lying)
 

@@ -80,6 +80,9 @@ class KeptOperations(Operations):
     """Who keeps the bytes of removed files."""
 
     async def _enter(self, ledger: Ledger, number: int, asked: int, backing: int) -> None:
+        if _planted() is not None:
+            await self.recorded()
+            die_if_planted("backing")
         await super()._enter(ledger, number, asked, backing)
         node = self._vfs.files.handles[number].node
         if node.unlinked and self.nameless is not None:
@@ -185,8 +188,9 @@ class KeptOperations(Operations):
         if fh not in self._vfs.files.handles:
             return  # released for an earlier daemon, which did not live to say so; or lost with it
         if self._ledger is not None:
+            self._ledger.release_settled(self._vfs.behind.is_dirty)  # not of this one: its row is yet to change
             self._ledger.left(fh)
-            self._ledger.release_settled(self._vfs.behind.is_dirty)
+        die_if_planted("left")
         await self._vfs.files.release(fh)
         die_if_planted("release")
 

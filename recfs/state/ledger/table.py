@@ -4,7 +4,8 @@ A table in a memfd, which whoever keeps the kernel's descriptor keeps as well (s
 that outlives the process, and not the boot. It is written before an answer leaves, with stores of aligned words only,
 the one that makes a record valid last: the process may be killed between any two of them.
 
-    words 0 … 7     form, next handle, place in the ring, length of the session, number of slots
+    words 0 … 7     form, next handle, place in the ring, length of the session, number of slots, highest backing id
+    words 8 … 511   backing ids that the kernel was given, and that no slot has yet
     bytes 4096 …    the session (JSON), written once
     bytes 65536 …   the ring: request, inode number it has made, moved or removed
     then            slots: handle (0: free), inode, as asked for, user, backing id, flags, request
@@ -30,7 +31,10 @@ MODES: Final = ("", "pass", "direct", "cached")
 """By the number in the flags, from bit 4 on."""
 _MODE_SHIFT: Final = 4
 
-_FORM, _NEXT, _PLACE, _SESSION, _SLOTS = range(5)
+_FORM, _NEXT, _PLACE, _SESSION, _SLOTS, _HIGHEST = range(6)
+_FIRST_BACKING, _LAST_BACKING = 8, 511
+_UNTOLD: Final = 4
+"""So many ids after the highest are tried: the daemon may have died before it could write one down."""
 _SESSION_AT: Final = 4096
 _RING_AT: Final = 65536
 _RING: Final = 1 << 14
@@ -89,6 +93,9 @@ class Ledger:
                 self._taken[number] = slot
             else:
                 self._free.append(slot)
+        self._backings = {
+            self._words[place]: place for place in range(_FIRST_BACKING, _LAST_BACKING + 1) if self._words[place]
+        }
         self._changed: dict[int, set[int]] = {}
         for place in range(_RING):
             request, ino = self._words[_RING_AT // 8 + 2 * place], self._words[_RING_AT // 8 + 2 * place + 1]
@@ -139,6 +146,7 @@ class Ledger:
         words[at + 4], words[at + 5], words[at + 6] = record.backing, record.flags, record.request & ~RESENT
         words[at] = record.number
         self._taken[record.number] = slot
+        self.given_back(record.backing)
 
     def released(self, number: int) -> None:
         """A handle is gone."""
@@ -175,6 +183,34 @@ class Ledger:
         """The handle that was made for a request, if the daemon died before it was answered."""
         wanted = request & ~RESENT
         return next((each.number for each in self.open_files() if each.request == wanted), None)
+
+    # --- backing ids ---------------------------------------------------------------------------------------------
+
+    def backed(self, backing: int) -> None:
+        """The kernel was given a file to read and write by itself, for a handle that is not entered yet."""
+        self._words[_HIGHEST] = max(self._words[_HIGHEST], backing)
+        place = next((place for place in range(_FIRST_BACKING, _LAST_BACKING + 1) if not self._words[place]), None)
+        if place is not None:  # more are never on their way at once
+            self._words[place] = backing
+            self._backings[backing] = place
+
+    def given_back(self, backing: int) -> None:
+        """A slot has it from now on, or the kernel no more."""
+        place = self._backings.pop(backing, None)
+        if place is not None:
+            self._words[place] = 0
+
+    def leaked(self) -> set[int]:
+        """Backing ids that the kernel may hold for an earlier daemon and that no open file has.
+
+        As long as it does, their files look as if somebody wrote to them.
+        """
+        slots = self.open_files()
+        used = {each.backing for each in slots if not each.flags & LEFT}
+        highest = self._words[_HIGHEST]
+        untold = range(highest + 1, highest + 1 + _UNTOLD) if highest else ()
+        let_go = {each.backing for each in slots if each.flags & LEFT and each.backing}
+        return {*self._backings, *untold, *let_go} - used
 
     def _grow(self) -> None:
         slots = self._words[_SLOTS]

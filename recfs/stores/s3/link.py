@@ -121,9 +121,9 @@ class S3Link:
         """As `ObjectStore.head`."""
         doing = "look at the object"
         # Not asked each time: of what is encrypted by KMS that takes a permission more (S3 API, "HeadObject").
-        asked = {"ChecksumMode": "ENABLED"} if checksum else {}
+        asked: dict[str, Any] = {"ChecksumMode": "ENABLED"} if checksum else {}
         try:
-            answer = self._call(doing, key, "head_object", **asked)
+            answer = self._send(doing, key, "head_object", **asked)
         except (ObjectMissing, AccessRefused, RequestRefused) as error:
             # An answer to HEAD has no body, hence no code: it tells no missing object from a missing bucket, and no
             # wrong secret from a wrong policy. A listing does.

@@ -1,0 +1,219 @@
+"""The platform's SQLite database, read as it is at one moment, also while the platform writes; nothing is changed.
+
+SQLite may write where it only reads: it makes the index of a write-ahead log (https://sqlite.org/wal.html, "Read-Only
+Databases"), and it needs to roll back the journal of a program that died. So a database that nobody has open is read as
+immutable, and one that was left in the middle is copied, with its journal or log, and the copy is read.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import shutil
+import sqlite3
+import tempfile
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from recfs.core.migration.rows import ID, PATHS, USER
+from recfs.errors import InvalidArgument, IoFailure, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from recfs.core.migration.rows import Value
+    from recfs.migration.mapping import Names
+
+MAGIC: Final = b"SQLite format 3\0"
+_WAL: Final = 2
+"""Version to read, of a database with a write-ahead log (https://sqlite.org/fileformat2.html, 1.3.3)."""
+_READ_VERSION: Final = 19
+_HEADER: Final = 100
+_BUSY_S: Final = 20.0
+"""So long a platform that is writing is waited for."""
+_TRIES: Final = 5
+_BESIDE: Final = ("-wal", "-shm", "-journal")
+_NEEDS_WRITING: Final = ("SQLITE_READONLY", "SQLITE_CANTOPEN")
+_WRONG: Final = {**dict.fromkeys(PATHS, ("INTEGER", "REAL")), ID: ("REAL",), USER: ("REAL",)}
+"""Affinities that columns cannot have."""
+
+
+def files_of(database: Path) -> list[Path]:
+    """The files that a database consists of while a program works on it."""
+    return [database, *(database.with_name(database.name + end) for end in _BESIDE)]
+
+
+def rows_in(database: Path, names: Names) -> Iterator[Mapping[str, Value]]:
+    """The rows of one moment, by the names of `core.migration.rows`.
+
+    Raises NotFound where there is no file; InvalidArgument where it is no database, is damaged, or has no such table or
+    column; IoFailure where the disk says no.
+    """
+    try:
+        with _reading(database) as db:
+            db.execute("begin")  # one moment for all of it
+            table, columns = _columns(db, database, names)
+            wanted = ", ".join(map(_quoted, columns))
+            for row in db.execute(f"select {wanted} from {_quoted(table)}"):
+                yield dict(zip(names.columns, row, strict=True))
+    except sqlite3.Error as error:
+        raise _unusable(database, error) from None
+
+
+@contextmanager
+def _reading(database: Path) -> Iterator[sqlite3.Connection]:
+    for _ in range(_TRIES):
+        before = _state(database)
+        how = _how_to(database)
+        if how is _How.AS_IT_LIES:
+            try:
+                db = _connected(database, "mode=ro")
+                db.execute("select 1 from sqlite_master limit 1").fetchall()
+            except sqlite3.Error as error:
+                if not error.sqlite_errorname.startswith(_NEEDS_WRITING):
+                    raise _unusable(database, error) from None
+                how = _How.COPIED
+            else:
+                with closing(db):
+                    yield db
+                return
+        if how is _How.IMMUTABLE:
+            with closing(_connected(database, "immutable=1")) as db:
+                yield db
+            if _state(database) != before:
+                raise IoFailure(f"{database} was changed while it was read: try again")
+            return
+        with tempfile.TemporaryDirectory(prefix="recfs-plan-") as scratch:
+            copy = _copied(database, Path(scratch))
+            if _state(database) != before:
+                continue  # the platform came to life
+            with closing(_connected(copy, "mode=rw")) as db:
+                yield db
+            return
+    raise IoFailure(f"{database} is changed all the time: try again, or name a copy")
+
+
+class _How(enum.Enum):
+    AS_IT_LIES = enum.auto()
+    IMMUTABLE = enum.auto()
+    COPIED = enum.auto()
+
+
+def _state(database: Path) -> tuple[tuple[int, int, int] | None, ...]:
+    """By what changes of the database are known."""
+    found: list[tuple[int, int, int] | None] = []
+    for path in files_of(database):
+        try:
+            about = path.stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((about.st_ino, about.st_size, about.st_mtime_ns))
+    return tuple(found)
+
+
+def _header(database: Path) -> bytes:
+    try:
+        with database.open("rb") as file:
+            return file.read(_HEADER)
+    except FileNotFoundError:
+        raise NotFound(f"{database}: there is no such file") from None
+    except OSError as error:
+        raise IoFailure(f"{database} cannot be read: {error.strerror}") from None
+
+
+def _how_to(database: Path) -> _How:
+    """How it can be read without anything being made beside it."""
+    header = _header(database)
+    if not header.startswith(MAGIC):
+        told = "it is empty" if not header else "it does not begin as one"
+        raise InvalidArgument(f"{database} is no SQLite database: {told}")
+    wal, shm, _ = files_of(database)[1:]
+    if header[_READ_VERSION] != _WAL or shm.exists():
+        return _How.AS_IT_LIES
+    # Programs that have it open have an index of the log; the last one removes both.
+    return _How.COPIED if _has_bytes(wal) else _How.IMMUTABLE
+
+
+def _has_bytes(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _copied(database: Path, scratch: Path) -> Path:
+    copy = scratch / "data.db"
+    try:
+        for path in files_of(database):
+            end = path.name.removeprefix(database.name)
+            if end != "-shm" and path.exists():
+                shutil.copyfile(path, copy.with_name(copy.name + end))
+    except OSError as error:
+        raise IoFailure(f"{database} was left in the middle, and cannot be copied to {scratch}: {error}") from None
+    return copy
+
+
+def _connected(database: Path, how: str) -> sqlite3.Connection:
+    where = quote(os.fsencode(database.absolute()))
+    db = sqlite3.connect(f"file:{where}?{how}", uri=True, timeout=_BUSY_S, isolation_level=None)
+    db.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+    db.execute("pragma query_only = on")
+    db.execute("pragma trusted_schema = off")  # what its views call is not run
+    return db
+
+
+def _columns(db: sqlite3.Connection, database: Path, names: Names) -> tuple[str, list[str]]:
+    """The table and its columns, as they are written there, in the order of *names*."""
+    tables = {
+        name.lower(): name for (name,) in db.execute("select name from sqlite_master where type in ('table', 'view')")
+    }
+    table = tables.get(names.table.lower())
+    if table is None:
+        there = ", ".join(sorted(each for each in tables.values() if not each.startswith("sqlite_"))) or "none"
+        raise InvalidArgument(
+            f"{database} has no table {names.table!r}; there are: {there}. A file that --columns names says which it is"
+        )
+    types: dict[str, tuple[str, str]] = {
+        name.lower(): (name, kind.upper()) for _, name, kind, *_ in db.execute(f"pragma table_xinfo({_quoted(table)})")
+    }
+    for key, name in names.columns.items():
+        if name.lower() not in types:
+            told = f"{name!r}" + (f" (for {key})" if key != name else "")
+            raise InvalidArgument(
+                f"table {table!r} of {database} has no column {told}; there are: "
+                f"{', '.join(there for there, _ in types.values())}. A file that --columns names says what it is"
+                f' called, or "" for none'
+            )
+        found, declared = types[name.lower()]
+        if _affinity(declared) in _WRONG.get(key, ()):
+            wanted = "paths are text" if key in PATHS else "ids are integers or UUIDs"
+            raise InvalidArgument(f"column {found!r} of table {table!r} in {database} is {declared}, and {wanted}")
+    return table, [types[name.lower()][0] for name in names.columns.values()]
+
+
+def _affinity(declared: str) -> str:
+    """https://sqlite.org/datatype3.html, section 3.1, as far as it matters."""
+    if "INT" in declared:
+        return "INTEGER"
+    if any(each in declared for each in ("CHAR", "CLOB", "TEXT", "BLOB")) or not declared:
+        return "TEXT"
+    return "REAL" if any(each in declared for each in ("REAL", "FLOA", "DOUB")) else "NUMERIC"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _unusable(database: Path, error: sqlite3.Error) -> Exception:
+    code = getattr(error, "sqlite_errorname", "")
+    if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return InvalidArgument(f"{database} is damaged ({error}): `sqlite3 {database} .recover` saves what there is")
+    if code.startswith("SQLITE_BUSY"):
+        return IoFailure(f"{database} was locked for {_BUSY_S:g} s by a program that writes; try again")
+    return IoFailure(f"{database} cannot be read: {error}")
+
+
+__all__ = ["MAGIC", "files_of", "rows_in"]

@@ -1,0 +1,174 @@
+"""Walking an old tree: every name that is no directory, and every directory that is empty, whatever lies there.
+
+Symbolic links are told and not followed, file systems that are mounted below are entered, and a directory that is
+there twice (a bind mount) is walked once.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from recfs.core.migration.claims import File
+from recfs.core.migration.names import text_of
+from recfs.core.migration.plan import Action
+from recfs.errors import InvalidArgument, IoFailure, NotADirectory, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SPECIAL: Final = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+@dataclass(slots=True)
+class Walk:
+    """One walk; what it came by besides files is known when it is over."""
+
+    old: bytes
+    """Absolute path of the tree's top."""
+    one_file_system: bool = False
+    """Whether what is mounted below is left out."""
+    folders: set[bytes] = field(default_factory=set)
+    """Directories that could be read, by path below the top."""
+    mounts: list[bytes] = field(default_factory=list)
+    """Those that are on another file system than the directory above them."""
+    vanished: int = 0
+    """Names that were gone when they were looked at."""
+    _seen: dict[tuple[int, int], bytes] = field(default_factory=dict)
+
+    def files(self) -> Iterator[File]:
+        """All of it, in no order. Raises NotFound, NotADirectory or IoFailure where the top cannot be read."""
+        try:
+            top = os.stat(self.old)
+            names = os.scandir(self.old)
+        except FileNotFoundError:
+            raise NotFound(f"{text_of(self.old)}: there is no such directory") from None
+        except NotADirectoryError:
+            raise NotADirectory(f"{text_of(self.old)} is no directory") from None
+        except OSError as error:
+            raise IoFailure(f"{text_of(self.old)} cannot be read: {error.strerror}") from None
+        names.close()
+        self._seen[top.st_dev, top.st_ino] = b"."
+        waiting = [(b"", (top.st_dev, top.st_ino))]
+        while waiting:
+            path, inode = waiting.pop()
+            yield from self._folder(path, inode, waiting)
+
+    def _folder(
+        self, path: bytes, inode: tuple[int, int], waiting: list[tuple[bytes, tuple[int, int]]]
+    ) -> Iterator[File]:
+        """One directory, whose names are held one at a time; those below it are put into *waiting*."""
+        prefix = path + b"/" if path else b""
+        found = 0
+        try:
+            fd = os.open(os.path.join(self.old, path), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                now = os.fstat(fd)
+                if (now.st_dev, now.st_ino) != inode:
+                    yield File(path, 0, left=Action.UNREADABLE, reason="another directory came into its place")
+                    return
+                with os.scandir(fd) as names:
+                    for name in names:
+                        found += 1
+                        yield from self._name(prefix + os.fsencode(name.name), name, fd, now.st_dev, waiting)
+            finally:
+                os.close(fd)
+        except FileNotFoundError:
+            self.vanished += 1
+            return
+        except OSError as error:
+            yield File(path, 0, left=Action.UNREADABLE, reason=f"the directory cannot be read: {error.strerror}")
+            return
+        self.folders.add(path)
+        if not found and path:
+            yield File(path, 0, left=Action.SKIP, reason="an empty directory")
+
+    def _name(
+        self, path: bytes, name: os.DirEntry[str], fd: int, device: int, waiting: list[tuple[bytes, tuple[int, int]]]
+    ) -> Iterator[File]:
+        try:
+            about = name.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            self.vanished += 1
+            return
+        except OSError as error:
+            yield File(path, 0, left=Action.UNREADABLE, reason=f"it cannot be looked at: {error.strerror}")
+            return
+        kind = stat.S_IFMT(about.st_mode)
+        if kind == stat.S_IFDIR:
+            left = self._enter(path, about, device, waiting)
+            if left is not None:
+                yield left
+        elif kind == stat.S_IFREG:
+            yield _regular(path, about, os.access(name.name, os.R_OK, dir_fd=fd, effective_ids=True))
+        elif kind == stat.S_IFLNK:
+            yield File(path, about.st_size, about.st_mtime_ns, left=Action.UNREADABLE, reason=self._link(path))
+        else:
+            told = _SPECIAL.get(kind, "no regular file")
+            yield File(path, 0, about.st_mtime_ns, left=Action.UNREADABLE, reason=told)
+
+    def _enter(
+        self, path: bytes, about: os.stat_result, device: int, waiting: list[tuple[bytes, tuple[int, int]]]
+    ) -> File | None:
+        if about.st_dev != device:
+            self.mounts.append(path)
+            if self.one_file_system:
+                return File(path, 0, left=Action.SKIP, reason="another file system is mounted here")
+        earlier = self._seen.setdefault((about.st_dev, about.st_ino), path)
+        if earlier != path:
+            told = f"the same directory as {text_of(earlier)}, mounted here once more"
+            return File(path, 0, left=Action.UNREADABLE, reason=told)
+        waiting.append((path, (about.st_dev, about.st_ino)))
+        return None
+
+    def _link(self, path: bytes) -> str:
+        """What is to be said of a symbolic link; only its target's name is looked at."""
+        whole = os.path.join(self.old, path)
+        try:
+            target = text_of(os.readlink(whole))
+        except OSError as error:
+            return f"a symbolic link that cannot be read: {error.strerror}"
+        try:
+            there = os.path.realpath(whole, strict=True)
+        except OSError as error:
+            return f"a symbolic link to {target}: {error.strerror}"
+        if there == self.old or there.startswith(self.old.rstrip(b"/") + b"/"):
+            return f"a symbolic link within the tree, to {target}"
+        return f"a symbolic link out of the tree, to {target}"
+
+
+def _regular(path: bytes, about: os.stat_result, readable: bool) -> File:
+    inode = (about.st_dev, about.st_ino) if about.st_nlink > 1 else None
+    if readable:
+        return File(path, about.st_size, about.st_mtime_ns, inode)
+    told = "this user may not read it"
+    return File(path, about.st_size, about.st_mtime_ns, inode, Action.UNREADABLE, told)
+
+
+def file_at(path: bytes) -> File | None:
+    """The regular file at an absolute path; None where there is none."""
+    try:
+        about = os.lstat(path)
+    except (OSError, ValueError):
+        return None
+    if not stat.S_ISREG(about.st_mode):
+        return None
+    return _regular(path, about, os.access(path, os.R_OK, effective_ids=True))
+
+
+def top_of(old: bytes) -> bytes:
+    """The real path of an old tree's top, which paths are told by. Raises InvalidArgument for the root of all."""
+    found = os.path.realpath(old)
+    if found == b"/":
+        raise InvalidArgument("/ is the root of this machine's files, and no old tree")
+    return found
+
+
+__all__ = ["Walk", "file_at", "top_of"]
