@@ -118,7 +118,7 @@ def test_files_in_s3_are_fetched_and_what_cannot_be_had_is_named(s3: S3, store: 
 
 def test_corrupt_and_cut_off_files_and_what_is_shown_of_shared_stay_out(store: Mount, outside: Path) -> None:
     store.expect_log(r"is corrupt|incomplete")
-    store.start(config=BASE_CONFIG)
+    store.start(config=f"{BASE_CONFIG}\n[watch]\nenabled = false\n")
     (store.path / "shared" / "thumbnails").mkdir()
     (store.path / "shared" / "thumbnails" / "template.png").write_bytes(b"png")
     rec = store.recording(4, 7)
