@@ -16,7 +16,7 @@ from recfs.cli.common import cwd
 from recfs.cli.common.help import Command
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.store import TOP_LEVELS, locate, open_store
-from recfs.cli.migration.stores import Side, opened_mount, side_of
+from recfs.cli.migration.stores import Side, opened_mount, side_of, source_of
 from recfs.cli.migration.telling import EXITS, Teller
 from recfs.core.layout import is_id
 from recfs.errors import InvalidPath, IoFailure, RecfsError
@@ -24,7 +24,7 @@ from recfs.errors import InvalidPath, IoFailure, RecfsError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from recfs.migration.transfer.items import Item, Source
+    from recfs.migration.transfer.items import Item
 
 _WHYS = {
     "writing": "it is being written, or was just written; the next export has it",
@@ -45,7 +45,7 @@ $ recfs export users/5/recordings/142 - | ssh other recfs import -
 _RECORDING_DEPTH, _USER_DEPTH = 4, 2
 
 
-@click.command(cls=Command, exits=EXITS, sections={"What is told": _WHYS}, example=_EXAMPLE)
+@click.command(cls=Command, exits=EXITS, sections={"Reasons": _WHYS}, example=_EXAMPLE)
 @click.argument("what", metavar="USER|RECORDING")
 @click.argument("destination", metavar="DEST")
 @click.option("--evict-again", is_flag=True, help="Let the local copies go again of files that were in S3 alone.")
@@ -83,7 +83,8 @@ def export(ctx: click.Context, what: str, destination: str, evict_again: bool) -
             with suppress(RecfsError):  # it stays until room is needed
                 side.ask("evict", path=os.fsdecode(item.path), recursive=False)
 
-    with _opened(side, top) as source:
+    with opened_mount(side.mount or side.store.root) as folder:
+        source = source_of(side, folder, top, __version__, time.time_ns())
         if is_stream:
             export_stream(source, sys.stdout.buffer, outcome, tell=teller, placed=placed)
         else:
@@ -107,18 +108,6 @@ def _meant(invocation: Invocation, what: str) -> tuple[Side, tuple[bytes, ...]]:
     side = side_of(store)
     side.ask("info", path=inside)  # NotFound
     return side, top
-
-
-@contextmanager
-def _opened(side: Side, top: tuple[bytes, ...]) -> Iterator[Source]:
-    from recfs.migration.transfer.store import HomeSource, MountSource, described
-
-    manifest = described(side.ask, top, __version__, time.time_ns())
-    with opened_mount(side.mount or side.store.root) as folder:
-        if side.mount is not None:
-            yield MountSource(folder, top, manifest)
-        else:
-            yield HomeSource(folder, top, manifest, side.ask)
 
 
 @contextmanager

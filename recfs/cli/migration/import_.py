@@ -41,7 +41,7 @@ users/5/recordings/142/.part~: refused: SHA256SUMS does not have it
 """
 
 
-@click.command("import", cls=Command, exits=EXITS, sections={"What is told": _WHYS}, example=_EXAMPLE)
+@click.command("import", cls=Command, exits=EXITS, sections={"Reasons": _WHYS}, example=_EXAMPLE)
 @click.argument("source", metavar="SRC")
 @click.option(
     "--user-map", multiple=True, metavar="OLD=NEW", help="What was user OLD's becomes NEW's; may be repeated."

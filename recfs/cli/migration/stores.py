@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from recfs.cli.common.store import Store
-    from recfs.migration.transfer.items import Ask
+    from recfs.migration.transfer.items import Ask, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,4 +65,12 @@ def opened_mount(mount: Path) -> Iterator[int]:
         os.close(top)
 
 
-__all__ = ["Side", "opened_mount", "side_of"]
+def source_of(side: Side, top: int, parts: tuple[bytes, ...], version: str, now_ns: int) -> Source:
+    """A user or recording as it is read. *top*: a descriptor of the mount, or of the root where no daemon runs."""
+    from recfs.migration.transfer.store import HomeSource, MountSource, described
+
+    manifest = described(side.ask, parts, version, now_ns)
+    return HomeSource(top, parts, manifest, side.ask) if side.mount is None else MountSource(top, parts, manifest)
+
+
+__all__ = ["Side", "opened_mount", "side_of", "source_of"]

@@ -10,15 +10,16 @@ from recfs.core.life import Status
 from recfs.core.migration.manifest import Life
 from recfs.errors import NotFound, RecfsError
 from recfs.migration.transfer.beneath import looked_at, open_below, opened
-from recfs.migration.transfer.items import Ask, Outcome, Problem, Stopped, Why
+from recfs.migration.transfer.items import Ask, Outcome, Problem, Stopped, Unusable, Why
 from recfs.migration.transfer.placing import Tree
-from recfs.migration.transfer.store import MountPlace, told
+from recfs.migration.transfer.store import MountPlace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from recfs.core.migration.manifest import Manifest, User
-    from recfs.migration.transfer.items import Item, Source
+    from recfs.migration.transfer.items import Source
+    from recfs.migration.transfer.placing import Place
 
 _AFTER = "max_monthly_uploads"
 """What comes in counts as uploaded this month, and would meet this limit."""
@@ -30,7 +31,7 @@ class Bringing:
     def __init__(
         self, mount: int, ask: Ask, outcome: Outcome, *, replace: bool = False, say: bool = True, owners: bool = False,
         user_map: Mapping[str, str] | None = None, tell: Callable[[Outcome], None] | None = None,
-        placed: Callable[[Item, str], None] | None = None,
+        place: Place | None = None,
     ) -> None:  # fmt: skip
         """*mount*: a descriptor of its top; *ask*: its daemon. *say*: limits and lives are set, too; *owners*: uids are
         carried over, as only a store on the same machine can mean them. *tell* hears how far it is.
@@ -43,14 +44,11 @@ class Bringing:
         self._owners = owners
         self._user_map = user_map or {}
         self._tell = tell
-        self._placed = placed
+        self._place = place or MountPlace()
 
     def bring(self, source: Source) -> None:
         """Bring all of it. What does not come in is in the outcome. Raises nothing of a RecfsError."""
-        tree = Tree(
-            self._mount, MountPlace(), self._outcome,
-            replace=self._replace, owners=self._owners, placed=self._placed,
-        )  # fmt: skip
+        tree = Tree(self._mount, self._place, self._outcome, replace=self._replace, owners=self._owners)
         with contextlib.closing(tree):
             try:
                 self._bring(source, tree)
@@ -97,10 +95,10 @@ class Bringing:
             with opened(open_below(self._mount, tuple(above))) as folder:
                 with opened(os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)) as file:
                     there, mine = looked_at(folder, name), os.fstat(file)
-                    if there is None or there.st_ino != mine.st_ino or told(file, "user.recfs.sha256") != sha256:
+                    if there is None or there.st_ino != mine.st_ino or self._place.sha256_of(file) != sha256:
                         return False
                 os.unlink(name, dir_fd=folder)
-        except OSError:
+        except (OSError, Unusable):
             return False
         return True
 

@@ -94,6 +94,7 @@ class Tree:
         self._waiting: list[_Written] = []
         self._waiting_bytes = 0
         self._folders: list[Item] = []
+        self._made: set[tuple[bytes, ...]] = set()
 
     def put(self, item: Item) -> None:
         """Place an entry. Raises Stopped; what is wrong with the entry alone is noted."""
@@ -150,6 +151,9 @@ class Tree:
             self._keep_attributes(item, folder)
             os.fsync(above)
         self._note_attributes(item)
+        made = made or item.parts[:-1] in self._made  # recfs makes the directories of a new user
+        if made:
+            self._made.add(item.parts)
         if made or self._all_modes:
             self._folders.append(item)
 
@@ -368,11 +372,14 @@ def _read(item: Item) -> Iterator[bytes]:
         raise Unusable(Why.UNREADABLE, f"it cannot be read: {error.strerror or error}") from error
 
 
+_write = os.write
+
+
 def _write_all(file: int, block: bytes) -> None:
     """Raises OSError."""
     view = memoryview(block)
     while view:
-        view = view[os.write(file, view) :]
+        view = view[_write(file, view) :]
 
 
 def _other(there: os.stat_result) -> str:

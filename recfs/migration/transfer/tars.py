@@ -9,7 +9,7 @@ import os
 import tarfile
 import zlib
 from decimal import Decimal, InvalidOperation
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from recfs.core.migration import manifest as manifests
 from recfs.core.migration import sums
@@ -34,6 +34,8 @@ _NS = 10**9
 _NS_MAX = 1 << 63
 _ELSEWHERE = "/recfs-import"
 """Where tarfile's filter is told that members go: it judges names, and nothing is extracted there."""
+_READS_AFTER = 16
+"""So often tarfile may read beyond the end of a stream: it looks for the last blocks there."""
 _SMALL_BYTES = 8 << 20
 """A file up to that size is proven before anything of it goes out."""
 
@@ -46,6 +48,23 @@ class _Member(tarfile.TarInfo):
             raise tarfile.ReadError(f"a header of {self.size:,} bytes")
         found: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
         return found
+
+
+class _Ending:
+    """A stream that cannot be read for ever beyond its end: tarfile goes on for as long as a size that lies is."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._after = 0
+
+    def read(self, size: int) -> bytes:
+        """As that of files. Raises EOFError, OSError."""
+        block = self._file.read(size)
+        if not block:
+            self._after += 1
+            if self._after > _READS_AFTER:
+                raise EOFError("it ends before its last file does")
+        return block
 
 
 class TarSource:
@@ -63,8 +82,10 @@ class TarSource:
     def items(self) -> Iterator[Item | Problem]:
         """All members. Raises Stopped where the stream breaks off."""
         try:
+            file = cast("IO[bytes]", _Ending(self._file))  # nothing but `read` is asked of it
             with tarfile.open(
-                fileobj=self._file, mode="r|*", tarinfo=_Member, encoding="utf-8", errors="surrogateescape",
+                fileobj=file,
+                mode="r|*", tarinfo=_Member, encoding="utf-8", errors="surrogateescape",
             ) as tar:  # fmt: skip
                 yield from self._members(tar)
         except _BROKEN as error:

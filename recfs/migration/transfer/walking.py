@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable
@@ -33,6 +34,15 @@ class _Level:
         info = os.fstat(folder)
         self.identity = (info.st_dev, info.st_ino)
         self.names = names_in(folder)[::-1]
+
+    def take_up(self, folder: int) -> bool:
+        """Go on with a descriptor, if it is of this directory; it is closed otherwise."""
+        info = os.fstat(folder)
+        if (info.st_dev, info.st_ino) != self.identity:
+            os.close(folder)
+            return False
+        self.folder = folder
+        return True
 
     def put_down(self) -> None:
         if self.folder >= 0:
@@ -88,7 +98,7 @@ class Walk:
     def _next(self) -> Iterator[Item | Problem]:
         level = self._levels[-1]
         if not level.names:
-            self._levels.pop().put_down()
+            self._left(self._levels.pop())
             return
         if level.folder < 0 and (lost := self._taken_up(level)) is not None:
             yield lost
@@ -114,6 +124,14 @@ class Walk:
                 return
         yield from self._entered(parts, below)
 
+    def _left(self, level: _Level) -> None:
+        """Go back up. If the directory above is closed, the way to it is short from here."""
+        above = self._levels[-1] if self._levels else None
+        if above is not None and above.folder < 0 and level.folder >= 0:
+            with contextlib.suppress(OSError):
+                above.take_up(os.open("..", FOLDER, dir_fd=level.folder))
+        level.put_down()
+
     def _taken_up(self, level: _Level) -> Problem | None:
         """Open a directory again. Somebody may have moved it meanwhile."""
         try:
@@ -121,12 +139,9 @@ class Walk:
         except OSError as error:
             level.names.clear()
             return unreadable(level.parts, error)
-        info = os.fstat(folder)
-        if (info.st_dev, info.st_ino) != level.identity:
-            os.close(folder)
+        if not level.take_up(folder):
             level.names.clear()
             return Problem(b"/".join(level.parts), Why.UNREADABLE, "it was replaced while it was read")
-        level.folder = folder
         return None
 
     def _given(self, parts: tuple[bytes, ...], descriptor: int, info: os.stat_result) -> Item | Problem | None:
