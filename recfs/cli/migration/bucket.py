@@ -71,7 +71,8 @@ def import_by_rules(
             some = moved[start : start + _COPIED_AT_ONCE]
             teller.heard({**told, "at": os.fsdecode(some[0].source), "took_s": time.monotonic() - began_s})
             if dry_run:
-                answer: dict[str, Any] = {"files": len(some), "bytes": sum(each.size for each in some), "already": 0, "kept": []}
+                size = sum(each.size for each in some)
+                answer: dict[str, Any] = {"files": len(some), "bytes": size, "already": 0, "kept": []}
             else:
                 keys, targets = [each.source.decode() for each in some], [key_for(each.target) for each in some]
                 answer = store.call("import_copies", url=url, keys=keys, targets=targets, download=download)
