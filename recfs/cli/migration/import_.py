@@ -57,7 +57,7 @@ users/5/recordings/142/.part~: refused: SHA256SUMS does not have it
 )  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace a plan that was edited, or whose run has begun.")
 @click.option("--download", is_flag=True, help="Of s3://: read what has no checksum, to know it.")
-@click.option("--dry-run", is_flag=True, help="Of s3://: only say what would be imported.")
+@click.option("--dry-run", is_flag=True, help="Of s3://: only say what would be; limits are not asked.")
 @store_options
 @click.pass_context
 def import_(

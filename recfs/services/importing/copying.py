@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+MOST_PLACES = 8
+"""Connections are kept to so many."""
 MOST_AT_ONCE = 200
 """Objects of one request."""
 
@@ -59,6 +61,8 @@ class Copying:
     def _at(self, place: Place) -> ObjectStore:
         if place not in self._places:
             self._places[place] = self._reach(place)
+            if len(self._places) > MOST_PLACES:
+                self._places.pop(next(iter(self._places))).close()  # what is under way there goes on
         return self._places[place]
 
     async def _in_thread(self, call: Callable[[], Result]) -> Result:
@@ -110,12 +114,15 @@ class Copying:
         if not isinstance(looked.found, Digests):
             outcome.keep(source, looked.found or "it is gone")
             return
-        if await self._tree.catalogue.object_at(target, 0) is not None:
-            outcome.already += 1
+        if not await self._far.is_nobodys(ObjectInfo(target, 0, "")):
+            if await self._tree.catalogue.object_at(target, 0) is not None:
+                outcome.already += 1
+            else:
+                outcome.keep(source, f"{target}: the S3 queue has work there; run the import again")
             return
         refusal = await self._imports.refusal(target, looked.info)
-        if refusal is not None or not await self._far.is_nobodys(ObjectInfo(target, 0, "")):
-            outcome.keep(source, f"{target}: {refusal or 'the S3 queue has work there; run the import again'}")
+        if refusal is not None:
+            outcome.keep(source, f"{target}: {refusal}")
             return
         made = await self._made(place, looked, target)
         if made is None:

@@ -7,6 +7,7 @@ was ended, by whatever, begins anew and finds what it made.
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from recfs.tier.tier import Tier
 
 PART = "imports"
+AT_ONCE = 50
+"""So many keys are looked for between two requests of others."""
 CHUNK = 100
 """So many become files in one stretch, between two requests of others."""
 
@@ -66,6 +69,8 @@ class Import:
         """One lists, one asks."""
         self._outcome = Outcome()
         self._listed = 0
+        self._reading = threading.Lock()
+        """Many threads read, and count."""
         self._read_bytes = 0
         self._began_s = trio.current_time()
         self._at = ""
@@ -117,10 +122,15 @@ class Import:
             pool.shutdown(wait=False, cancel_futures=True)  # what is being asked is nobody's concern any more
 
     async def _ask(self, pool: ThreadPoolExecutor, send: trio.MemorySendChannel[list[Looked]]) -> None:
-        listing, rows = iter(self._tier.objects.list(self._prefix)), RowsByKey(self._tree)
+        listing, rows = iter(self._tier.objects.list(self._prefix)), RowsByKey(self._tree, self._prefix)
         async with send:
             while page := await self._in_thread(partial(next_page, listing)):
-                unknown = [info for info in page if not await self._is_known(rows, info.key)]
+                unknown: list[ObjectInfo] = []
+                for count, info in enumerate(page, 1):
+                    if count % AT_ONCE == 0:
+                        await trio.lowlevel.checkpoint()  # requests come first
+                    if not await self._is_known(rows, info.key):
+                        unknown.append(info)
                 await send.send(await self._in_thread(partial(self._look_at_all, pool, unknown)))
 
     async def _in_thread(self, call: partial[Any]) -> Any:
@@ -143,15 +153,24 @@ class Import:
 
     def _look_at_all(self, pool: ThreadPoolExecutor, infos: Sequence[ObjectInfo]) -> list[Looked]:
         """In a thread."""
-        return list(pool.map(partial(look, self._tier.objects), infos))
+        return list(pool.map(self._look, infos))
+
+    def _look(self, listed: ObjectInfo) -> Looked:
+        """In a thread of the pool."""
+        looked = look(self._tier.objects, listed)
+        if isinstance(looked.found, str) and self._options.download and not self._options.dry_run:
+            return hashed(self._tier.objects, looked.info, self._read, lambda: self._is_over)
+        return looked
+
+    def _read(self, size_bytes: int) -> None:
+        with self._reading:
+            self._read_bytes += size_bytes
 
     # --- taking --------------------------------------------------------------------------------------------------
 
     async def _take(self, page: Sequence[Looked]) -> None:
         for start in range(0, len(page), CHUNK):
-            wanted = [
-                each for looked in page[start : start + CHUNK] if (each := await self._wanted(looked)) is not None
-            ]
+            wanted = [each for looked in page[start : start + CHUNK] if (each := self._wanted(looked)) is not None]
             if self._options.dry_run:
                 for each in wanted:
                     self._outcome.did(each.info.size_bytes)
@@ -165,19 +184,12 @@ class Import:
                     self._outcome.keep(each.info.key, fate)
             await trio.lowlevel.checkpoint()
 
-    async def _wanted(self, looked: Looked) -> Wanted | None:
+    def _wanted(self, looked: Looked) -> Wanted | None:
         """What is to be a file, with its checksums; None, and told, for what is not."""
         self._at = looked.info.key
-        if isinstance(looked.found, str) and self._options.download and not self._options.dry_run:
-            looked = await self._in_thread(
-                partial(hashed, self._tier.objects, looked.info, self._read, lambda: self._is_over)
-            )
         if isinstance(looked.found, str):
             self._outcome.keep(looked.info.key, looked.found)
         return Wanted(looked.info, looked.found) if isinstance(looked.found, Digests) else None
-
-    def _read(self, size_bytes: int) -> None:
-        self._read_bytes += size_bytes
 
 
 class Importing(Runs[Import]):
