@@ -28,8 +28,9 @@ from recfs.services.expiry import Expiry
 from recfs.services.figures.counting import Counting
 from recfs.services.figures.days import Days
 from recfs.services.figures.surveys import Surveys
-from recfs.services.importing import PART as IMPORT_PART
-from recfs.services.importing import Importing
+from recfs.services.importing.copying import Copying
+from recfs.services.importing.runs import PART as IMPORT_PART
+from recfs.services.importing.runs import Importing
 from recfs.services.maintenance import Maintenance
 from recfs.services.multiparts import Multiparts
 from recfs.services.orphans import Orphans
@@ -44,6 +45,7 @@ from recfs.tier.leftovers import BucketLeftovers
 if TYPE_CHECKING:
     from recfs.config import Config
     from recfs.config.sections import TrashSection
+    from recfs.core.migration.places import Place
     from recfs.core.retention import Now
     from recfs.disk.home.publisher import HomePublisher
     from recfs.disk.trash_index import TrashIndex
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from recfs.ports.backups import CatalogueCopies
     from recfs.ports.figures import FigureBooks
     from recfs.ports.kernel import KernelCache
+    from recfs.ports.objects import ObjectStore
     from recfs.ports.reports import Reports, Snapshot
     from recfs.ports.sweep import Sweep
     from recfs.services.tier_run import TierRun
@@ -105,12 +108,12 @@ class Upkeep:
 def build(
     config: Config, vfs: Vfs, store: LocalStore, publisher: HomePublisher, kernel: KernelCache, copies: CatalogueCopies,
     generations: Generations, reports: Reports, tier: Tier | None, tier_run: TierRun | None,
-    index: TrashIndex, *, restored: bool, is_busy: Callable[[], bool],
+    index: TrashIndex, *, restored: bool, is_busy: Callable[[], bool], reach: Callable[[Place], ObjectStore],
 ) -> Upkeep:  # fmt: skip
     """Put it together, over a file system that has been recovered; *tier* None: without S3.
 
     *restored*: this start has found the catalogue and the home tree to be of two times. *is_busy*: whether files are
-    being committed.
+    being committed. *reach* gives the objects of another place.
     """
     trash = Trash(vfs, store, publisher, kernel, index, tier.trashed if tier is not None else None)
     expiry = Expiry(vfs, reports, interval_s=config.recordings.sweep_interval)
@@ -154,7 +157,9 @@ def build(
     importing = None
     if tier is not None and orphans.far is not None and config.s3 is not None:
         imports = Imports(vfs, kernel, orphans.adoption, orphans.far)
-        importing = Importing(tier, vfs.tree, imports, config.s3.url, threads=config.s3.threads)
+        threads = config.s3.threads
+        copying = Copying(tier, vfs.tree, imports, orphans.far, reach, threads=threads)
+        importing = Importing(tier, vfs.tree, imports, copying, config.s3.url, threads=threads)
     versions = VersionSweep(
         vfs, kernel, config.versions, expiry.held_up, every_s=config.sweep.versions_every
     )  # fmt: skip

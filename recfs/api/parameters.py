@@ -136,6 +136,11 @@ PARAMS: Final[Mapping[str, Mapping[str, Kind]]] = {
     "import_begin": _IMPORTED,
     "import_wait": {"run": NEEDED_WHOLE, "timeout_s": SECONDS},
     "import_stop": {"run": NEEDED_WHOLE},
+    "import_list": {"url": NEEDED_WORD, "after": WORD},
+    "import_copies": {
+        "url": NEEDED_WORD, "keys": WORDS._replace(needed=True), "targets": WORDS._replace(needed=True),
+        "download": FLAG,
+    },
     "queue": {"limit": WHOLE},
     "queue_retry": _ROWS,
     "queue_drop": _ROWS,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from recfs.services.deriving.deriving import Deriving
     from recfs.services.draining import Draining
     from recfs.services.expiry import Expiry
-    from recfs.services.importing import Importing
+    from recfs.services.importing.runs import Importing
     from recfs.services.local_copies import LocalCopies
     from recfs.services.multiparts import Multiparts
     from recfs.services.orphans import Orphans

@@ -14,11 +14,12 @@ from recfs.migration.planning import Made
 from recfs.migration.walking import Walk, top_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from datetime import datetime
     from pathlib import Path
 
     from recfs.core.migration.claims import File
+    from recfs.core.migration.plan import Entry
     from recfs.core.migration.rules import Rules
     from recfs.migration.planning import Tell
 
@@ -64,6 +65,18 @@ def make_by_rules(old: Path, rules_file: Path, now: datetime, tell: Tell = lambd
     return Made(plan, None, 0, 0, 0, walk.mounts, walk.vanished)
 
 
+def place_objects(objects: Iterable[File], rules_file: Path) -> list[Entry]:
+    """Give each object of a bucket its place; their paths are the keys. Raises as `read_rules`.
+
+    A table in the tree would be an object, which nobody here can read.
+    """
+    return read_rules(rules_file, _in_bucket).entries(objects)
+
+
+def _in_bucket(name: str) -> bytes:
+    raise InvalidArgument(f"tree_file {name!r} is not read from a bucket: download it, and say `file`")
+
+
 def _in_tree(top: bytes, name: str) -> bytes:
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts):
@@ -88,4 +101,4 @@ def _bytes_of(path: str) -> bytes:
     return data
 
 
-__all__ = ["make_by_rules", "read_rules"]
+__all__ = ["make_by_rules", "place_objects", "read_rules"]

@@ -212,10 +212,11 @@ class BucketLeftovers:
 class RowsByKey:
     """Rows of objects in the order of their keys, a page at a time, beside a listing."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, prefix: str = "") -> None:
+        """*prefix*: none of those before it are wanted."""
         self._tree = tree
         self._page: deque[ObjectRow] = deque()
-        self._after: str | None = ""
+        self._after: str | None = prefix[:-1]
 
     async def _first(self) -> ObjectRow | None:
         if not self._page and self._after is not None:

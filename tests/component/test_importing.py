@@ -305,3 +305,13 @@ async def test_keys_between_which_many_files_lie_are_asked_for_one_by_one(
     assert await far.are_nobodys(keys) == {keys[0], keys[2]}
     assert await far.are_nobodys([]) == frozenset()
     assert (await imported(fs))["files"] == 2
+
+
+async def test_below_a_prefix_nothing_is_asked_of_what_is_known(fs: Filesystem) -> None:
+    for user in (4, 5, 6):
+        put(fs, f"users/{user}/recordings/1/a")
+    assert (await imported(fs))["files"] == 3
+    before = len(bucket(fs).calls)
+    found = await imported(fs, url="s3://bucket/users/5/")
+    assert (found["objects"], found["already"], found["kept_files"]) == (1, 1, 0)
+    assert "head" not in [operation for operation, _ in bucket(fs).calls[before:]]

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from recfs.errors import NO_S3, NotSupported
-from recfs.services.importing import Options
+from recfs.core.migration.places import place_of_url
+from recfs.errors import NO_S3, InvalidArgument, NotSupported
+from recfs.services.importing.runs import Options
 from recfs.state.work.runs import followed
 
 if TYPE_CHECKING:
     from recfs.api.control import Handler
-    from recfs.services.importing import Import, Importing
+    from recfs.services.importing.runs import Import, Importing
 
 
 class ImportAnswers:
-    """import_objects, import_begin, import_wait, import_stop. Without [s3] they answer NotSupported."""
+    """import_objects, import_begin, import_wait, import_stop, import_list, import_copies.
+
+    Without [s3] they answer NotSupported.
+    """
 
     def __init__(self, importing: Importing | None) -> None:
         self._found = importing
@@ -26,6 +30,8 @@ class ImportAnswers:
             "import_begin": self.begin,
             "import_wait": self.wait,
             "import_stop": self.stop,
+            "import_list": self.list,
+            "import_copies": self.copies,
         }
 
     @property
@@ -55,6 +61,20 @@ class ImportAnswers:
     async def all(self, params: dict[str, Any]) -> dict[str, Any]:
         """Do all of it, and answer at the end. *tell*, for who asks in this very process, hears how far it is."""
         return await followed(self._new(params), params.get("tell"))
+
+    async def list(self, params: dict[str, Any]) -> dict[str, Any]:
+        """A page of the objects at `url`, any place on the server, with keys after `after`: key, size, mtime each."""
+        place = place_of_url(str(params["url"]))
+        return await self._importing.copying.listed(place, str(params.get("after") or ""))
+
+    async def copies(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Have the server copy the objects `keys` at `url` to `targets`, and make files of them; `download`."""
+        keys, targets = params["keys"], params["targets"]
+        if len(keys) != len(targets):
+            raise InvalidArgument(f"{len(keys)} keys have {len(targets)} targets")
+        place = place_of_url(str(params["url"]))
+        pairs = list(zip(keys, targets, strict=True))
+        return await self._importing.copying.copy(place, pairs, download=bool(params.get("download")))
 
 
 __all__ = ["ImportAnswers"]

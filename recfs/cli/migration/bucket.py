@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from recfs.cli.common import output
 from recfs.cli.common.exits import ExitCode
 from recfs.cli.common.progress import ProgressLine
-from recfs.errors import DaemonNotRunning
+from recfs.core.keys import key_for
+from recfs.core.migration.claims import File
+from recfs.core.migration.plan import LEFT, MOVED
+from recfs.errors import DaemonNotRunning, RecfsError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     import click
 
     from recfs.cli.common.options import Invocation
     from recfs.cli.common.store import Store
 
 _POLL_S = 1.0
+_COPIED_AT_ONCE = 100
+"""So many are asked for in one request …"""
+_OWN = ".recfs/"
+"""What recfs keeps below a prefix besides files."""
+MOST_NAMED = 1000
+"""… and so many of what was left are kept in mind."""
 _LISTED = 20
 """So many of what was left are named, unless --json has all that the daemon names."""
 
@@ -34,6 +48,64 @@ def import_objects(
     teller.end()
     if teller.last.get("failed") or teller.last.get("kept_files"):
         ctx.exit(ExitCode.PROBLEMS)
+
+
+def import_by_rules(
+    ctx: click.Context, invocation: Invocation, store: Store, url: str, rules: Path, *, download: bool, dry_run: bool
+) -> None:
+    """Have the server copy what rules take to where files have their objects. Leaves with PROBLEMS as the other."""
+    from recfs.migration.ruled import place_objects
+
+    listed, teller = _Listed(store, url), _Teller(quiet=invocation.json)
+    began_s = time.monotonic()
+    entries = place_objects(listed, rules)
+    moved = [each for each in entries if each.action in MOVED]
+    kept = [{"path": os.fsdecode(each.source), "reason": each.reason} for each in entries if each.action in LEFT]
+    told: dict[str, Any] = {
+        "objects": len(entries), "skipped": len(entries) - len(moved) - len(kept), "files": 0, "bytes": 0, "already": 0,
+        "kept": kept[:MOST_NAMED], "kept_files": len(kept), "read_bytes": 0, "dry_run": dry_run, "at": "",
+        "ended": False, "interrupted": False, "failed": None,
+    }  # fmt: skip
+    try:
+        for start in range(0, len(moved), _COPIED_AT_ONCE):
+            some = moved[start : start + _COPIED_AT_ONCE]
+            teller.heard({**told, "at": os.fsdecode(some[0].source), "took_s": time.monotonic() - began_s})
+            if dry_run:
+                size = sum(each.size for each in some)
+                answer: dict[str, Any] = {"files": len(some), "bytes": size, "already": 0, "kept": []}
+            else:
+                keys, targets = [each.source.decode() for each in some], [key_for(each.target) for each in some]
+                answer = store.call("import_copies", url=url, keys=keys, targets=targets, download=download)
+            for name in ("files", "bytes", "already"):
+                told[name] += answer[name]
+            told["kept"] = (told["kept"] + answer["kept"])[:MOST_NAMED]
+            told["kept_files"] += len(answer["kept"])
+    except KeyboardInterrupt:
+        told["interrupted"] = True
+    except RecfsError as error:
+        told["failed"] = str(error)
+    teller.heard({**told, "ended": True, "took_s": time.monotonic() - began_s})
+    teller.end()
+    if told["interrupted"]:
+        ctx.exit(ExitCode.INTERRUPTED)
+    if told["failed"] or told["kept_files"]:
+        ctx.exit(ExitCode.PROBLEMS)
+
+
+class _Listed:
+    """What lies at a place, as files of a tree: asked for page by page."""
+
+    def __init__(self, store: Store, url: str) -> None:
+        self._store = store
+        self._url = url
+
+    def __iter__(self) -> Iterator[File]:
+        after = ""
+        while page := self._store.call("import_list", url=self._url, after=after)["objects"]:
+            for key, size, mtime_ns in page:
+                if not key.startswith(_OWN):
+                    yield File(key.encode(), size, mtime_ns)
+            after = page[-1][0]
 
 
 def _follow(store: Store, asked: dict[str, Any], teller: _Teller) -> None:
@@ -99,4 +171,4 @@ def _counts(told: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-__all__ = ["import_objects"]
+__all__ = ["import_by_rules", "import_objects"]

@@ -15,7 +15,7 @@ from recfs.cli.common.help import Command
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.params import LocalPath
 from recfs.cli.common.store import open_store
-from recfs.cli.migration.bucket import import_objects
+from recfs.cli.migration.bucket import import_by_rules, import_objects
 from recfs.cli.migration.ruled import plan_by_rules
 from recfs.cli.migration.stores import opened_mount, side_of
 from recfs.cli.migration.telling import EXITS, Teller
@@ -57,7 +57,7 @@ users/5/recordings/142/.part~: refused: SHA256SUMS does not have it
 )  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace a plan that was edited, or whose run has begun.")
 @click.option("--download", is_flag=True, help="Of s3://: read what has no checksum, to know it.")
-@click.option("--dry-run", is_flag=True, help="Of s3://: only say what would be imported.")
+@click.option("--dry-run", is_flag=True, help="Of s3://: only say what would be; limits are not asked.")
 @store_options
 @click.pass_context
 def import_(
@@ -92,9 +92,13 @@ def import_(
 
     invocation = ctx.ensure_object(Invocation)
     if source.startswith("s3://"):
-        if user_map or replace or files_only or rules is not None:
-            raise click.UsageError("s3:// takes --download and --dry-run, and none of the other options")
-        import_objects(ctx, invocation, open_store(invocation), source, download=download, dry_run=dry_run)
+        if user_map or replace or files_only:
+            raise click.UsageError("s3:// takes --rules, --download and --dry-run, and none of the other options")
+        store = open_store(invocation)
+        if rules is not None:
+            import_by_rules(ctx, invocation, store, source, rules, download=download, dry_run=dry_run)
+            return
+        import_objects(ctx, invocation, store, source, download=download, dry_run=dry_run)
         return
     if download or dry_run:
         raise click.UsageError("--download and --dry-run are for s3://BUCKET/PREFIX")

@@ -62,6 +62,7 @@ CONTROL_OPS: Final = {
     "verify_stop": "`recfs verify` was interrupted",
     "import_objects": "`recfs import s3://…` without a daemon: objects of the bucket were made files",
     "import_begin": "`recfs import s3://…` with a daemon: objects of the bucket are made files",
+    "import_copies": "`recfs import s3://… --rules`: objects were copied to the bucket, and made files",
     "import_stop": "`recfs import s3://…` was interrupted",
     "derive": "`recfs derive`: what rules make from recordings was asked for",
     "chunks": "`recfs chunks`: how audio is cut was asked for, and planned where it was not",

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 KNOWN: Final = "known"
 """Fate of an object that is somebody's already."""
+_TAKEN: Final = "another file has its name"
 TRIES = 5
 """So often a batch is looked at while others write all the time; then its objects are, one by one."""
 _OPERATOR = Caller(0, 0, operator=True)
@@ -65,18 +66,32 @@ class Imports:
             await self._behind.flush()
             written = self._behind.written
             folders: dict[bytes, DirNode | str] = {}
-            places = [await self._place(each, folders) for each in wanted]
+            places = [await self._place(each.info.key, each.info, folders) for each in wanted]
             free = await self._far.are_nobodys([each.info.key for each in wanted])
             is_whole = all(isinstance(each, str) or self._tree.nodes.get(each.ino) is each for each in places)
             if is_whole and written == self._behind.written and not self._behind.is_writing:
                 return self._enter_all(wanted, places, free)
         return [await self._alone(each) for each in wanted]
 
+    async def refusal(self, key: str, info: ObjectInfo) -> str | None:
+        """Why an object could not be a file under *key*, in words; None: it could just now. Its directory is made."""
+        place = await self._place(key, info, {})
+        if isinstance(place, str):
+            return place
+        name = path_for(key).rpartition(b"/")[2]
+        if name in place.children:
+            return _TAKEN
+        try:
+            self._admit(place, name, info.size_bytes)
+        except FsError as error:
+            return reason_of(error)
+        return None
+
     # --- many ----------------------------------------------------------------------------------------------------
 
-    async def _place(self, each: Wanted, folders: dict[bytes, DirNode | str]) -> DirNode | str:
+    async def _place(self, key: str, info: ObjectInfo, folders: dict[bytes, DirNode | str]) -> DirNode | str:
         """The directory that it is to lie in, with whether its name is taken known; or why it cannot be there."""
-        path = path_for(each.info.key)
+        path = path_for(key)
         above, _, name = path.rpartition(b"/")
         folder = folders.get(above)
         if folder is None:
@@ -84,7 +99,7 @@ class Imports:
                 parts = tuple(above.split(b"/"))
                 user = user_of(parts)
                 account = await self._tree.accounts.load(user) if user is not None else None
-                folder = await self._adoption.folder(parts, self._owner(each.info, account))
+                folder = await self._adoption.folder(parts, self._owner(info, account))
                 if folder.fallback is not None:
                     await self._vfs.views.hidden(folder)
             except RecfsError as error:
@@ -122,7 +137,7 @@ class Imports:
         if at != above:
             return "its directory was renamed or removed meanwhile"
         if name in folder.children:
-            return "another file has its name"
+            return _TAKEN
         try:
             self._admit(folder, name, each.info.size_bytes)
         except FsError as error:
@@ -153,7 +168,7 @@ class Imports:
     # --- one -----------------------------------------------------------------------------------------------------
 
     async def _alone(self, each: Wanted) -> str | None:
-        place = await self._place(each, {})
+        place = await self._place(each.info.key, each.info, {})
         if isinstance(place, str):
             return place
         is_free = await self._far.is_nobodys(each.info)

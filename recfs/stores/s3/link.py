@@ -50,12 +50,14 @@ class S3Link:
 
         Raises the one exception for whatever goes wrong.
         """
-        if key is not None:
+        if key is not None and "Key" not in parameters:  # else it lies in another place, which they name
             parameters["Key"] = self._full(key)
 
         def call() -> dict[str, Any]:
             with faults(self._target, doing, key, _hint(operation, parameters)):
-                answer: dict[str, Any] = getattr(self._client, operation)(Bucket=self._section.bucket, **parameters)
+                answer: dict[str, Any] = getattr(self._client, operation)(
+                    **{"Bucket": self._section.bucket, **parameters}
+                )
             return answer
 
         return self._with_credentials(call)

@@ -7,37 +7,38 @@ was ended, by whatever, begins anew and finds what it made.
 
 from __future__ import annotations
 
-import hashlib
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
-from recfs.core.migration.adopting import Digests, Told, digests_of, place_of_url
+from recfs.core.migration.adopting import Digests
+from recfs.core.migration.places import place_of_url
 from recfs.core.upkeep.rebuilding import place_of
 from recfs.errors import InvalidArgument
 from recfs.fs.leftovers.imports import KNOWN, Wanted
-from recfs.ports.object_errors import ObjectStoreError
-from recfs.ports.objects import MIB, ObjectInfo
+from recfs.services.importing.looking import Looked, hashed, look
 from recfs.state.problems import reason_of
 from recfs.state.work.outcome import Outcome, side_by_side
 from recfs.state.work.runs import Runs
-from recfs.stores.s3.meta import plain_md5
 from recfs.tier.leftovers import OWN, RowsByKey, next_page
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from recfs.fs.leftovers.imports import Imports
+    from recfs.ports.objects import ObjectInfo
+    from recfs.services.importing.copying import Copying
     from recfs.state.tree import Tree
     from recfs.tier.tier import Tier
 
 PART = "imports"
+AT_ONCE = 50
+"""So many keys are looked for between two requests of others."""
 CHUNK = 100
 """So many become files in one stretch, between two requests of others."""
-HASHED_BYTES = 8 * MIB
-"""Read at a time of what is hashed."""
 
 
 class Options(NamedTuple):
@@ -49,14 +50,6 @@ class Options(NamedTuple):
     """Read what has no checksum."""
     dry_run: bool = False
     """Only look."""
-
-
-class Looked(NamedTuple):
-    """What is known of an object, and what is to become of it."""
-
-    info: ObjectInfo
-    found: Digests | str | None
-    """None: it is gone. A text: why it cannot be a file."""
 
 
 class Import:
@@ -76,6 +69,8 @@ class Import:
         """One lists, one asks."""
         self._outcome = Outcome()
         self._listed = 0
+        self._reading = threading.Lock()
+        """Many threads read, and count."""
         self._read_bytes = 0
         self._began_s = trio.current_time()
         self._at = ""
@@ -127,10 +122,15 @@ class Import:
             pool.shutdown(wait=False, cancel_futures=True)  # what is being asked is nobody's concern any more
 
     async def _ask(self, pool: ThreadPoolExecutor, send: trio.MemorySendChannel[list[Looked]]) -> None:
-        listing, rows = iter(self._tier.objects.list(self._prefix)), RowsByKey(self._tree)
+        listing, rows = iter(self._tier.objects.list(self._prefix)), RowsByKey(self._tree, self._prefix)
         async with send:
             while page := await self._in_thread(partial(next_page, listing)):
-                unknown = [info for info in page if not await self._is_known(rows, info.key)]
+                unknown: list[ObjectInfo] = []
+                for count, info in enumerate(page, 1):
+                    if count % AT_ONCE == 0:
+                        await trio.lowlevel.checkpoint()  # requests come first
+                    if not await self._is_known(rows, info.key):
+                        unknown.append(info)
                 await send.send(await self._in_thread(partial(self._look_at_all, pool, unknown)))
 
     async def _in_thread(self, call: partial[Any]) -> Any:
@@ -151,33 +151,26 @@ class Import:
             return True
         return False
 
-    # --- looking (in threads) ------------------------------------------------------------------------------------
-
     def _look_at_all(self, pool: ThreadPoolExecutor, infos: Sequence[ObjectInfo]) -> list[Looked]:
+        """In a thread."""
         return list(pool.map(self._look, infos))
 
     def _look(self, listed: ObjectInfo) -> Looked:
-        """Ask for the metadata; for the server's own checksum only where recfs has left none: that may be refused."""
-        head = self._tier.objects.head
-        try:
-            info = head(listed.key)
-            if info is not None and info.sha256 is None:
-                info = head(listed.key, checksum=True)
-        except ObjectStoreError as error:
-            if error.outage:
-                raise
-            return Looked(listed, reason_of(error))
-        if info is None:
-            return Looked(listed, None)
-        return Looked(info, digests_of(Told(info.sha256, info.md5, info.stored_sha256, plain_md5(info.etag))))
+        """In a thread of the pool."""
+        looked = look(self._tier.objects, listed)
+        if isinstance(looked.found, str) and self._options.download and not self._options.dry_run:
+            return hashed(self._tier.objects, looked.info, self._read, lambda: self._is_over)
+        return looked
+
+    def _read(self, size_bytes: int) -> None:
+        with self._reading:
+            self._read_bytes += size_bytes
 
     # --- taking --------------------------------------------------------------------------------------------------
 
     async def _take(self, page: Sequence[Looked]) -> None:
         for start in range(0, len(page), CHUNK):
-            wanted = [
-                each for looked in page[start : start + CHUNK] if (each := await self._wanted(looked)) is not None
-            ]
+            wanted = [each for looked in page[start : start + CHUNK] if (each := self._wanted(looked)) is not None]
             if self._options.dry_run:
                 for each in wanted:
                     self._outcome.did(each.info.size_bytes)
@@ -191,51 +184,24 @@ class Import:
                     self._outcome.keep(each.info.key, fate)
             await trio.lowlevel.checkpoint()
 
-    async def _wanted(self, looked: Looked) -> Wanted | None:
+    def _wanted(self, looked: Looked) -> Wanted | None:
         """What is to be a file, with its checksums; None, and told, for what is not."""
-        info, found = looked
-        self._at = info.key
-        if isinstance(found, str) and self._options.download and not self._options.dry_run:
-            try:
-                found = await self._in_thread(partial(self._hashed, info))
-            except ObjectStoreError as error:
-                if error.outage:
-                    raise
-                found = reason_of(error)
-        if isinstance(found, str):
-            self._outcome.keep(info.key, found)
-        return Wanted(info, found) if isinstance(found, Digests) else None
-
-    def _hashed(self, info: ObjectInfo) -> Digests | str:
-        """Read all of an object. In a thread."""
-        sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-        for piece in self._pieces(info):
-            sha256.update(piece)
-            md5.update(piece)
-            self._read_bytes += len(piece)
-        if info.stored_sha256 not in (None, sha256.digest()) or info.sha256 not in (None, sha256.digest()):
-            return "its bytes are not those of its checksum"
-        return Digests(sha256.digest(), md5.digest())
-
-    def _pieces(self, info: ObjectInfo) -> Iterator[memoryview]:
-        buffer = memoryview(bytearray(min(HASHED_BYTES, max(1, info.size_bytes))))
-        for start in range(0, info.size_bytes, len(buffer)):
-            part = buffer[: min(len(buffer), info.size_bytes - start)]
-            self._tier.objects.get_range(
-                info.key, start, len(part), if_match=info.etag, into=part, cancel=lambda: self._is_over
-            )
-            yield part
+        self._at = looked.info.key
+        if isinstance(looked.found, str):
+            self._outcome.keep(looked.info.key, looked.found)
+        return Wanted(looked.info, looked.found) if isinstance(looked.found, Digests) else None
 
 
 class Importing(Runs[Import]):
     """Those that commands ask for."""
 
-    def __init__(self, tier: Tier, tree: Tree, imports: Imports, url: str, *, threads: int) -> None:
+    def __init__(self, tier: Tier, tree: Tree, imports: Imports, copying: Copying, url: str, *, threads: int) -> None:
         """*url* of the store's own place; *threads*: so many objects are asked for their metadata at once."""
         super().__init__("import", 1)
         self._tier = tier
         self._tree = tree
         self._imports = imports
+        self.copying = copying
         self._url = url
         self._threads = threads
 
