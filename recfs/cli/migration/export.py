@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import deque
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from recfs.errors import InvalidPath, IoFailure, RecfsError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from recfs.migration.transfer.items import Item
+    from recfs.migration.transfer.items import Ask, Item
 
 _WHYS = {
     "writing": "it is being written, or was just written; the next export has it",
@@ -42,6 +43,8 @@ users/5/recordings/142/video.mp4: away: it is archived in S3: `recfs restore` ha
 $ cd /backup/of-5 && sha256sum --check --quiet SHA256SUMS
 $ recfs export users/5/recordings/142 - | ssh other recfs import -
 """
+_READ_BEFORE = 64
+_LET_GO_S, _LOOK_S = 5.0, 0.05
 _RECORDING_DEPTH, _USER_DEPTH = 4, 2
 
 
@@ -78,11 +81,8 @@ def export(ctx: click.Context, what: str, destination: str, evict_again: bool) -
     side, top = _meant(invocation, what)
     teller, outcome = Teller("exported", json=invocation.json, apart=is_stream), Outcome()
 
-    def placed(item: Item, _: str) -> None:
-        if evict_again and item.was_away and side.mount is not None:
-            with suppress(RecfsError):  # it stays until room is needed
-                side.ask("evict", path=os.fsdecode(item.path), recursive=False)
-
+    evicting = _Evicting(side.ask) if evict_again and side.mount is not None else None
+    placed = evicting.placed if evicting is not None else None
     with opened_mount(side.mount or side.store.root) as folder:
         source = source_of(side, folder, top, __version__, time.time_ns())
         if is_stream:
@@ -91,7 +91,40 @@ def export(ctx: click.Context, what: str, destination: str, evict_again: bool) -
             path = cwd.absolute(Path(destination))
             with _destination(side, path) as to, _told_of(path):
                 export_tree(source, top, to, outcome, tell=teller, placed=placed)
+    if evicting is not None:
+        evicting.finish()
     teller.end(ctx, outcome)
+
+
+class _Evicting:
+    """Lets local copies go again, some time after they were read: the daemon hears late that a file was closed."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._read: deque[str] = deque()
+        self._kept: list[str] = []
+
+    def placed(self, item: Item, _: str) -> None:
+        """A file went out."""
+        if item.was_away:
+            self._read.append(os.fsdecode(item.path))
+            if len(self._read) > _READ_BEFORE and not self._is_gone(first := self._read.popleft()):
+                self._kept.append(first)
+
+    def finish(self) -> None:
+        """All is read. What has to stay stays until its room is needed."""
+        until_s = time.monotonic() + _LET_GO_S
+        left = [*self._kept, *self._read]
+        while left := [path for path in left if not self._is_gone(path)]:
+            if time.monotonic() >= until_s:
+                return
+            time.sleep(_LOOK_S)
+
+    def _is_gone(self, path: str) -> bool:
+        try:
+            return not self._ask("evict", path=path, recursive=False)["kept_files"]
+        except RecfsError:
+            return True  # it is no more: there is nothing to let go
 
 
 def _meant(invocation: Invocation, what: str) -> tuple[Side, tuple[bytes, ...]]:

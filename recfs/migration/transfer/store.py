@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from recfs.client.file_facts import WHOLE
@@ -18,7 +19,7 @@ from recfs.migration.transfer.items import Ask, Item, Kind, Problem, Unusable, W
 from recfs.migration.transfer.walking import Walk, own_attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SEALED_S = 600.0
 """So long is waited until a file is committed that was written whole."""
@@ -87,8 +88,22 @@ class MountSource:
                 return why
             item.sha256 = told(descriptor, _SHA256)
             item.was_away = state in _AWAY
+            item.chunks = partial(_read, item, descriptor, item.chunks)
         item.attributes = own_attributes(item, descriptor)
         return item
+
+
+def _read(item: Item, descriptor: int, chunks: Callable[[], Iterator[bytes]]) -> Iterator[bytes]:
+    """The bytes of a file. What keeps them from being read may be known only when somebody tries."""
+    try:
+        yield from chunks()
+    except OSError as error:
+        state = told(descriptor, _STATE) or ""
+        if item.was_away and error.errno == errno.EACCES:
+            state = "archived"  # whoever may look at a file may read it, but for that
+        if (why := unfit(item.path, state)) is not None:
+            raise Unusable(why.why, why.reason) from error
+        raise
 
 
 class HomeSource:
