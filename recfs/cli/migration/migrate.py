@@ -7,6 +7,10 @@ from recfs.cli.common.help import Group
 
 _COMMANDS = {
     "plan": "recfs.cli.migration.plan:plan",
+    "run": "recfs.cli.migration.run:run",
+    "verify": "recfs.cli.migration.verify:verify",
+    "cleanup": "recfs.cli.migration.cleanup:cleanup",
+    "rollback": "recfs.cli.migration.rollback:rollback",
 }
 
 
