@@ -30,7 +30,7 @@ def rollback(
     A file goes while it has the sha256 of its source, and the source is still there as it was copied; so does the
     beginning of one whose copying was cut off. What was there before stays, and so does what took another file's place
     (--replace) and what has lost its source to `cleanup`; each is told. Directories that the runs have made go when
-    they are empty. With --home, and the daemon stopped, files that were moved (`run --move`) go back to where they were.
+    they are empty. With --home, and the daemon stopped, files that `run --move` has moved go back to where they were.
     """
     invocation = ctx.ensure_object(Invocation)
     with opened(invocation, plan, "taking back", home=home, mount=mount, sizes=_sizes) as site:

@@ -124,6 +124,7 @@ class Run:
         self._files = _bounded(settings)
         self._outcome = Outcome()
         self._swept: set[bytes] = set()
+        self._unkept: list[Row] = []
         queues: dict[str, _Queue] = {}
         for entry in plan.entries:
             if entry.action in MOVED:
@@ -144,6 +145,7 @@ class Run:
                         self._start_more(pool, under_way)
                 finally:
                     self._end(under_way)
+            self._keep_all()
         finally:
             for queue in self._queues:
                 queue.close()
@@ -207,6 +209,7 @@ class Run:
                 held += item.seen.size
                 if held >= self._settings.batch_bytes or queue.held() >= self._files:
                     break
+            self._keep_all()
             if not queue.ready:
                 tree.close()
                 return None
@@ -274,12 +277,22 @@ class Run:
         row.step = row.step if row.is_done and row.sha256 is not None else Step.COPIED
         row.brought = Brought.THERE if row.brought is Brought.NOTHING else row.brought
         row.left, row.problem = there, ""
-        self._state.put([row])
+        self._keep(row)
 
     def _failed(self, row: Row, entry: Entry, why: str) -> None:
         row.problem = why
-        self._state.put([row])
+        self._keep(row)
         self._meter.count(entry.size)
+
+    def _keep(self, row: Row) -> None:
+        """Have a row kept of which nothing depends on when: many at once, for each time waits for the disk."""
+        self._unkept.append(row)
+        if len(self._unkept) >= BATCH_FILES:
+            self._keep_all()
+
+    def _keep_all(self) -> None:
+        self._state.put(self._unkept)
+        self._unkept.clear()
 
     # -- one batch ---
 

@@ -91,6 +91,14 @@ class State:
             self._db.execute("INSERT OR REPLACE INTO recordings VALUES (?, ?, ?)", (recording, expires, problem))
         self.recordings[recording] = (expires, problem)
 
+    def forget_expiry(self, recordings: Iterable[str]) -> None:
+        """Keep that recordings are as if the store had been told nothing. Raises OutOfSpace, IoFailure."""
+        gone = list(recordings)
+        with _told(self.plan), self._db:
+            self._db.executemany("DELETE FROM recordings WHERE path = ?", ((each,) for each in gone))
+        for each in gone:
+            del self.recordings[each]
+
     def fact(self, key: str) -> str | None:
         """A single fact of the run; None where it was never told."""
         found = self._db.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from recfs.core.migration.steps import Brought, Proof, Step
 from recfs.errors import FsError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from recfs.migration.run.hashing import Meter
     from recfs.migration.run.state import State
 
+_KEEP_EVERY: Final = 100
 _BROUGHT = (Step.BEGUN, Step.COPIED, Step.VERIFIED)
 
 
@@ -47,26 +48,44 @@ class Undoing:
         Raises MountError, OutOfSpace, IoFailure.
         """
         with Tree(self._old) as sources, self._destination.open() as store:
-            for row in self.todo:
+            for at in range(0, len(self.todo), _KEEP_EVERY):
+                rows = self.todo[at : at + _KEEP_EVERY]
                 try:
-                    row.problem = self._one(row, sources, store)
-                except FileNotFoundError:
-                    row.problem = "the source is gone: what was brought is all there is"
-                except (OSError, FsError) as error:
-                    self._destination.check()
-                    row.problem = reason_of(error)
-                if not row.problem:
-                    row.step, row.brought, row.left = Step.ROLLED_BACK, Brought.NOTHING, None
-                self._state.put([row])
-                self._meter.count(row.seen.size if row.seen is not None else 0)
+                    for row in rows:
+                        self._undo(row, sources, store)
+                finally:
+                    self._state.put(rows)
                 self._tell()
             for row in self.kept:
                 row.problem = _stays(row)
             self._state.put(self.kept)
+            self._forget()
             made = sorted(self._state.directories, key=lambda each: -each.count(b"/"))
             gone = [folder for folder in made if _removed(store, folder)]
             self._state.forget_directories(gone)
         return len(gone)
+
+    def _undo(self, row: Row, sources: Tree, store: Tree) -> None:
+        try:
+            row.problem = self._one(row, sources, store)
+        except FileNotFoundError:
+            row.problem = "the source is gone: what was brought is all there is"
+        except (OSError, FsError) as error:
+            self._destination.check()
+            row.problem = reason_of(error)
+        if not row.problem:
+            row.step, row.brought, row.left = Step.ROLLED_BACK, Brought.NOTHING, None
+        self._meter.count(row.seen.size if row.seen is not None else 0)
+
+    def _forget(self) -> None:
+        """What was true of files that are gone: that duplicates have a twin, and what recordings were told."""
+        gone = {row.target for row in self.todo if row.step is Step.ROLLED_BACK}
+        twins = [row for row in self._state.rows() if row.target in gone and row.step is Step.VERIFIED]
+        for row in twins:
+            row.step = Step.PENDING
+        self._state.put(twins)
+        folders = {b"/".join(target.split(b"/")[:4]).decode("utf-8", "surrogateescape") for target in gone}
+        self._state.forget_expiry(folders & self._state.recordings.keys())
 
     def _one(self, row: Row, sources: Tree, store: Tree) -> str:
         """Take one back; why not, or "". Raises FileNotFoundError where its source is gone, FsError, OSError."""

@@ -40,6 +40,7 @@ class _Found:
     seen: Seen | None = None
     sha256: str | None = None
     problem: str = ""
+    was_read: bool = False
 
 
 class Verification:
@@ -91,6 +92,8 @@ class Verification:
                     except (OSError, FsError) as error:
                         self._destination.check()
                         each.problem = reason_of(error)
+                if not each.was_read:
+                    self._meter.count(entry.size)
                 found.append(each)
         return found
 
@@ -138,6 +141,7 @@ class Verification:
         each.sha256 = row.sha256 if row.seen == each.seen else None
         each.sha256 = each.sha256 or known.get(each.seen)
         if each.sha256 is None:
+            each.was_read = True
             each.sha256, seen = hashed(sources, each.entry.source, self._meter)
             if seen != each.seen:
                 each.problem = _CHANGED
