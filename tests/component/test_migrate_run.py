@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import shutil
@@ -18,7 +19,7 @@ from recfs.migration.run import hashing, rsync
 from recfs.migration.run.running import Settings
 from recfs.migration.run.state import opened
 from recfs.migration.run.trees import Tree
-from tests.component.migrations import LONG_AGO_NS, Migration
+from tests.helpers.migrations import LONG_AGO_NS, Migration
 
 pytestmark = pytest.mark.needs("rsync")
 SOURCE = "users/4/recordings/7/source.mp4"
@@ -271,7 +272,9 @@ def test_one_users_quota_stops_that_user_alone(migration: Migration) -> None:
     said = 'rsync: [receiver] write failed on \\"x\\": Disk quota exceeded (122)'
     over = scripted(
         migration,
-        f'read -d "" name; case $name in users/4/*) echo "{said}" >&2; exit 11;; esac; exec $RSYNC "$@" < <(printf "%s\\0" "$name")',
+        f"""read -d "" name
+        case $name in users/4/*) echo "{said}" >&2; exit 11;; esac
+        exec $RSYNC "$@" < <(printf "%s\\0" "$name")""",
     )
     outcome = migration.run(options=over)
     assert outcome.stopped is None
@@ -304,7 +307,9 @@ def test_a_file_that_ends_a_batch_does_not_take_the_others_with_it(migration: Mi
     said = f'rsync: [receiver] write failed on \\"${{DEST}}{bad}\\": File too large (27)'
     options = scripted(
         migration,
-        f'names=$(tr "\\0" "\\n"); case $names in *{bad}*) echo "{said}" >&2; exit 11;; esac; echo "$names" | tr "\\n" "\\0" | $RSYNC "$@"',
+        f"""names=$(tr "\\0" "\\n")
+        case $names in *{bad}*) echo "{said}" >&2; exit 11;; esac
+        echo "$names" | tr "\\n" "\\0" | $RSYNC "$@" """,
     )
     outcome = migration.run(options=options)
     assert (outcome.stopped, outcome.users) == (None, {})
@@ -313,8 +318,6 @@ def test_a_file_that_ends_a_batch_does_not_take_the_others_with_it(migration: Mi
 
 
 def test_a_mount_that_goes_away_stops_all(migration: Migration) -> None:
-    import dataclasses
-
     migration.file("a", b"1", SOURCE)
     migration.file("b", b"1", OTHERS)
     gone = migration.base / "gone"
@@ -416,8 +419,6 @@ def test_a_state_that_cannot_be_written_is_told(migration: Migration) -> None:
 
 
 def test_a_file_that_only_the_catalogue_knows_is_left_to_the_mount(migration: Migration) -> None:
-    import dataclasses
-
     migration.file("a", b"1", SOURCE)
     migration.destination = dataclasses.replace(migration.destination, is_home=True, is_elsewhere=lambda path: True)
     migration.run()
