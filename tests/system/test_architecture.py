@@ -135,6 +135,7 @@ PLANTED = {
     "Arrows point down: cli.upkeep": ("cli/upkeep/sweep.py", "recfs.cli.upkeep.trash"),
     "Arrows point down: cli.migration": ("cli/migration/plan.py", "recfs.cli.migration.migrate"),
     "Arrows point down: migration": ("migration/walking.py", "recfs.migration.planning"),
+    "Arrows point down: migration.run": ("migration/run/trees.py", "recfs.migration.run.running"),
     "Migration is given what it asks a daemon": ("migration/mapping.py", "recfs.api.control"),
     "Arrows point down: rescue": ("rescue/backups.py", "recfs.rescue.restore"),
     "Arrows point down: client": ("client/uploads.py", "recfs.client.storage"),

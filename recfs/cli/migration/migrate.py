@@ -10,6 +10,7 @@ _COMMANDS = {
     "run": "recfs.cli.migration.run:run",
     "verify": "recfs.cli.migration.verify:verify",
     "cleanup": "recfs.cli.migration.cleanup:cleanup",
+    "report": "recfs.cli.migration.report:report",
     "rollback": "recfs.cli.migration.rollback:rollback",
 }
 
