@@ -75,6 +75,7 @@ _BY_CODE = {
 _SIGNALS = 128
 _ERRNO = re.compile(r"\((\d{1,3})\)\s*$", re.MULTILINE)
 """rsync ends what it says of a system call with its number: `write failed on "x": No space left on device (28)`."""
+_REASON = re.compile(r'"(?: failed)?: ')
 
 
 def verdict(code: int, said: str) -> Verdict:
@@ -108,7 +109,7 @@ def said_of(target: bytes, said: str) -> str:
     folder, slash, name = _as_told(target).rpartition("/")
     for line in said.splitlines():
         if f'{folder}{slash}{name}"' in line or f"{folder}{slash}.{name}." in line:
-            return line.rpartition('": ')[2] or line.rpartition('" ')[2] or line
+            return _REASON.split(line)[-1]
     return ""
 
 

@@ -88,9 +88,8 @@ class Cleaning:
             if row.problem:
                 row.step = Step.COPIED if entry.action in MOVED else Step.PENDING
                 return
-            sources.unlink(entry.source)
-        except FileNotFoundError:
-            pass  # an earlier one was killed before it was written down
+            if sources.look(entry.source) is not None:  # else an earlier one was killed before it was written down
+                sources.unlink(entry.source)
         except (OSError, FsError) as error:
             self._destination.check()
             row.problem = reason_of(error)
@@ -98,15 +97,16 @@ class Cleaning:
         row.step = Step.CLEANED
 
     def _refusal(self, entry: Entry, row: Row, sources: Tree, store: Tree) -> str:
-        """Why a source stays; "" where it may go. Raises FileNotFoundError where it is gone, OSError."""
+        """Why a source stays; "" where it may go, or is gone. Raises FsError, OSError."""
         twin = self._twins.get(entry.target)
         if twin is None or twin.step not in (Step.VERIFIED, Step.CLEANED) or twin.sha256 != row.sha256:
             return "the file that is to have its bytes is not verified"
-        if row.sha256 is None or self._destination.ask(store, entry.target) != row.sha256:
+        there = store.look(entry.target)
+        if row.sha256 is None or there is None or self._destination.ask(store, entry.target) != row.sha256:
             return "the target has not those bytes any more: run it again"
         found = sources.look(entry.source)
         if found is None:
-            raise FileNotFoundError
+            return ""
         if row.brought is Brought.MOVED:
             return "something else came in the place of a source that was moved"
         if seen_of(found) != row.seen:

@@ -24,8 +24,10 @@ _PROGRESS = re.compile(rb"\s*(\d+)\s+\d+%")
 _KEPT_LINES: Final = 2000
 """Of what rsync says on standard error, the last lines of so many are looked at."""
 _BANDWIDTH = re.compile(r"\d+(\.\d+)?([KMGTP](i?B)?)?", re.IGNORECASE)
-_OF_WAY = {Way.NEW: ("--inplace",), Way.ON: ("--append-verify",), Way.ANEW: ()}
-"""A new file is written where it is to be: nothing is left under another name, whatever ends the process, and what is
+_OF_WAY = {Way.NEW: ("--inplace",), Way.ON: ("--append-verify",), Way.ANEW: ("--ignore-times",)}
+"""What is to be copied is decided here: rsync would pass over a change of the same size within the same second.
+
+A new file is written where it is to be: nothing is left under another name, whatever ends the process, and what is
 there is the beginning of the file. `--append-verify` writes on, and looks whether the whole is the source's."""
 
 

@@ -1,4 +1,4 @@
-"""--update-db: the platform's database is told where its files are now, in one transaction, after a copy of it was made.
+"""--update-db: the platform's database is told where its files are now, in one transaction, after a copy was made.
 
 The lock of a writer is taken first, so that nobody changes anything between the look at the rows, the copy and the
 change (https://sqlite.org/lang_transaction.html); the copy is made by another connection, which sees what was before.
@@ -11,7 +11,7 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote
 
 from recfs.core.migration.escapes import unescaped
@@ -71,7 +71,7 @@ def update(plan: Plan, state: State, now: datetime, wait_s: float) -> Updated:
                 changes, there = _changes(db, table, identity, names, wanted)
                 backup = _backup(database, now, wait_s) if changes else None
                 for column, value, where in changes:
-                    line = f"UPDATE {_quoted(table)} SET {_quoted(column)} = ? WHERE rowid = ?"  # noqa: S608 - quoted
+                    line = f"UPDATE {_quoted(table)} SET {_quoted(column)} = ? WHERE rowid = ?"
                     db.execute(line, (value, where))
                 db.execute("COMMIT")
             except BaseException:
@@ -144,7 +144,7 @@ def _changes(
     return changes, there
 
 
-def _rows(db: sqlite3.Connection, select: str, identity: str, value: str | int | None) -> list[tuple[object, ...]]:
+def _rows(db: sqlite3.Connection, select: str, identity: str, value: str | int | None) -> list[tuple[Any, ...]]:
     """Rows by an id, as the plan tells it: a UUID of 16 bytes is told in hex."""
     column = _quoted(identity)
     found = db.execute(f"{select} {column} = ? LIMIT 2", (value,)).fetchall()

@@ -41,6 +41,7 @@ class _Found:
     sha256: str | None = None
     problem: str = ""
     was_read: bool = False
+    differs: bool = False
 
 
 class Verification:
@@ -114,7 +115,7 @@ class Verification:
         if there is None:
             each.problem = _NO_SUM
         elif there != each.sha256:
-            each.problem = "the bytes at the target are others than those of the source"
+            each.problem, each.differs = "the bytes at the target are others than those of the source", is_copy
 
     def _look_at_moved(self, each: _Found, store: Tree) -> None:
         """The source itself lies there: nothing was copied, and there is nothing to compare it with but what it was."""
@@ -150,6 +151,8 @@ class Verification:
         changed = []
         for each in found:
             row = each.row
+            if each.differs:
+                row.left = None  # what is there is not what the run had left: the next one compares
             if each.problem:
                 row.step = Step.COPIED if row.step is Step.VERIFIED and each.entry.action in MOVED else row.step
                 if each.entry.action is Action.DUPLICATE and row.brought is not Brought.MOVED:
