@@ -107,8 +107,10 @@ def said_of(target: bytes, said: str) -> str:
     characters as `\\#ooo` (rsync(1), --8-bit-output).
     """
     folder, slash, name = _as_told(target).rpartition("/")
+    beside = rf"\.?{re.escape(name)}\.[A-Za-z0-9]{{6}}"
+    here = re.compile(rf'["/]{re.escape(folder + slash)}(?:{re.escape(name)}|{beside})"')
     for line in said.splitlines():
-        if f'{folder}{slash}{name}"' in line or f"{folder}{slash}.{name}." in line:
+        if here.search(line):
             return _REASON.split(line)[-1]
     return ""
 
