@@ -16,10 +16,11 @@ from recfs.core.migration.plan import Action, Plan
 from recfs.core.migration.steps import Brought, Step
 from recfs.errors import DaemonNotRunning, InvalidArgument, MountError, NotFound
 from recfs.migration.run import html, recordings, rsync
+from recfs.migration.run.batches import Settings
 from recfs.migration.run.hashing import Meter, read
 from recfs.migration.run.moving import Moving
-from recfs.migration.run.report import Report
-from recfs.migration.run.running import Settings
+from recfs.migration.run.report import Report, reported
+from recfs.migration.run.state import seen
 from recfs.migration.run.trees import seen_of
 from tests.helpers.migrations import LONG_AGO_NS, Migration
 
@@ -398,6 +399,15 @@ def test_expiry_is_carried_over_once_all_files_are_there(migration: Migration) -
     assert carry() == 1
 
 
+def test_a_recording_that_has_expired_at_no_date_expires_now() -> None:
+    facts = {"row": 7, "status": "EXPIRED", "columns": {}}
+    (found,) = recordings.told(Plan({"recording users/4/recordings/7": json.dumps(facts)}))
+    assert found.expires == recordings.NOW
+    facts["expires"] = "2031-01-01T00:00:00Z"
+    (found,) = recordings.told(Plan({"recording users/4/recordings/7": json.dumps(facts)}))
+    assert found.expires == facts["expires"]
+
+
 def test_an_expiry_that_is_refused_is_told(migration: Migration) -> None:
     migration.file("a", b"1", SOURCE)
     migration.plan.made_of["recording users/4/recordings/7"] = json.dumps({"expires": "2031-01-01"})
@@ -425,6 +435,15 @@ def test_a_line_of_a_recording_that_was_broken_is_named() -> None:
 
 
 # -- the report ---
+
+
+def test_a_report_is_had_while_a_run_goes_on_and_begins_none(migration: Migration) -> None:
+    with seen(migration.base / "plan") as state:
+        assert list(state.rows()) == []
+    assert not (migration.base / "plan.state").exists()
+    brought(migration)
+    with migration.state(), seen(migration.base / "plan") as state:
+        assert reported("report", migration.plan, state).after.files == 2
 
 
 def test_the_page_is_whole_by_itself_and_shows_odd_names(migration: Migration) -> None:

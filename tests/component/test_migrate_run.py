@@ -16,7 +16,7 @@ from recfs.core.migration.rsync_ends import Reach
 from recfs.core.migration.steps import Brought, Step
 from recfs.errors import InvalidArgument, MountError, NotFound, StoreError
 from recfs.migration.run import hashing, rsync
-from recfs.migration.run.running import Settings
+from recfs.migration.run.batches import Settings
 from recfs.migration.run.state import opened
 from recfs.migration.run.trees import Tree
 from tests.helpers.migrations import LONG_AGO_NS, Migration

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from recfs.core.migration.plan import Action, Entry, Plan
 from recfs.migration.run import rsync
+from recfs.migration.run.batches import Settings
 from recfs.migration.run.cleaning import Cleaning
 from recfs.migration.run.destination import Destination
 from recfs.migration.run.hashing import Meter, read
 from recfs.migration.run.moving import Moving
 from recfs.migration.run.report import Report, reported
-from recfs.migration.run.running import Outcome, Run, Settings
+from recfs.migration.run.running import Outcome, Run
 from recfs.migration.run.state import State, opened
 from recfs.migration.run.undoing import Undoing
 from recfs.migration.run.verifying import Verification

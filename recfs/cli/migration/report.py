@@ -37,7 +37,7 @@ def report(ctx: click.Context, /, plan: Path, page: Path | None) -> None:
     person. It is not clean while there is one. As `--html` it is one page with a chart, which needs nothing else.
     """
     found = plans.load(plan)
-    with state.opened(plan) as kept:
+    with state.seen(plan) as kept:
         told = reported("report", found, kept)
     finish(ctx, plan, told, page)
 

@@ -10,8 +10,9 @@ from recfs.cli.common.options import Invocation
 from recfs.cli.migration.site import Site, finish, opened, plan_command
 from recfs.core.migration.plan import MOVED, Plan
 from recfs.migration.run import recordings, rsync
+from recfs.migration.run.batches import Settings
 from recfs.migration.run.moving import Moving
-from recfs.migration.run.running import Outcome, Run, Settings
+from recfs.migration.run.running import Outcome, Run
 
 _EXAMPLE = """
 $ recfs migrate run media.plan --jobs 2
@@ -23,6 +24,7 @@ after: 11,903 files, 80.1 GiB at their targets
   copied      11,903 files, 80.1 GiB
 all is clean
 """
+_NOTE = "migrated"
 _JOBS = min(4, os.cpu_count() or 1)
 
 
@@ -80,11 +82,14 @@ def run(
 
 def carry_expiry(site: Site) -> None:
     """Tell the store when recordings expire."""
-    recordings.carry_expiry(
-        site.plan,
-        site.state,
-        lambda path, date: site.store.call("recording_set_expiry", path=path, date=date, note="migrated"),
-    )
+
+    def tell(path: str, date: str) -> None:
+        if date == recordings.NOW:
+            site.store.call("recording_expire", path=path, note=_NOTE)
+        else:
+            site.store.call("recording_set_expiry", path=path, date=date, note=_NOTE)
+
+    recordings.carry_expiry(site.plan, site.state, tell)
 
 
 def _gone(site: Site, error: OSError) -> click.ClickException:

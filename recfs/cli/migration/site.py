@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from recfs.core.migration.plan import Plan
     from recfs.core.migration.rsync_ends import Verdict
+    from recfs.migration.run.trees import Tree
 
 _LOCK_WAIT_S = 60.0
 _ROOT = "root"
@@ -106,6 +107,8 @@ def opened(
     with ExitStack() as stack:
         stack.callback(line.clear)
         stack.enter_context(_terminated_as_interrupted())
+        there = stack.enter_context(_home(store)) if home else _mount(store, mount, meter)
+        destination.check_apart(unescaped(old), there)
         kept = stack.enter_context(
             state.opened(plan_path, wait_s=_LOCK_WAIT_S, tell=lambda told: line.show(f"{what}: {told}"))
         )
@@ -113,15 +116,13 @@ def opened(
         before = kept.fact(_ROOT)
         if before is not None and before != root:
             raise InvalidArgument(f"{plan_path} is being migrated into the store at {before}, and not into {root}")
-        there = stack.enter_context(_home(store)) if home else _mount(store, mount)
-        destination.check_apart(unescaped(old), there)
         if before is None:
             kept.put_fact(_ROOT, root)
         tell = _teller(line, what, meter, sizes(plan))
         yield Site(plan, unescaped(old), kept, there, store, meter, tell)
 
 
-def _mount(store: Store, mount: Path | None) -> destination.Destination:
+def _mount(store: Store, mount: Path | None, meter: hashing.Meter) -> destination.Destination:
     """The mount of the store's daemon. Raises MountError where there is none."""
     if mount is None:
         mount = left_by(store.root / INTERNAL_DIR / "mounted") if holder(store.root) is not None else None
@@ -144,7 +145,11 @@ def _mount(store: Store, mount: Path | None) -> destination.Destination:
     check()
     if not os.path.ismount(top):
         raise MountError(f"{top} is a directory inside a mount: name its top")
-    return destination.Destination(os.fsencode(top), hashing.asked, check=check)
+
+    def ask(tree: Tree, target: bytes) -> str | None:
+        return hashing.asked(tree, target, meter)
+
+    return destination.Destination(os.fsencode(top), ask, check=check)
 
 
 @contextmanager

@@ -107,7 +107,7 @@ def said_of(target: bytes, said: str) -> str:
     characters as `\\#ooo` (rsync(1), --8-bit-output).
     """
     folder, slash, name = _as_told(target).rpartition("/")
-    beside = rf"\.?{re.escape(name)}\.[A-Za-z0-9]{{6}}"
+    beside = rf"\.{re.escape(name.lstrip('.'))}\.[A-Za-z0-9]{{6}}"
     here = re.compile(rf'["/]{re.escape(folder + slash)}(?:{re.escape(name)}|{beside})"')
     for line in said.splitlines():
         if here.search(line):

@@ -48,15 +48,17 @@ class Destination:
         return tree
 
     def owner(self, tree: Tree, target: bytes) -> tuple[int, int] | None:
-        """Whose a file is to be that a run puts there, uid and gid: who has the user's directory. None: see `Tree`.
+        """Whose a file is to be that a run puts there, uid and gid: who has the user's directory, or the top level.
 
-        Only in a home tree, and for root; in a mount the daemon knows.
+        None leaves that to the file system. Only in a home tree, and for root; in a mount the daemon knows.
         """
         if not self.is_home or os.geteuid():
             return None
-        user = owner_of(tuple(target.split(b"/")))
+        parts = tuple(target.split(b"/"))
+        user = owner_of(parts)
         found = None if user is None else tree.look(b"users/" + user.encode("ascii"))
-        return (0, 0) if found is None else (found.st_uid, found.st_gid)
+        found = found or tree.look(parts[0])
+        return None if found is None else (found.st_uid, found.st_gid)
 
 
 def group_of(target: bytes) -> str:

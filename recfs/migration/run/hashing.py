@@ -7,6 +7,7 @@ import hashlib
 import os
 import stat
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     """The sha256 of the file at a path of the store, in hex; None where recfs has none of it (yet). Raises OSError."""
 
 _BLOCK: Final = 1 << 20
+_SEALED_WITHIN_S: Final = 3600.0
 _SHA256: Final = "user.recfs.sha256"
 _SHOWN: Final = "user.recfs.shown"
 
@@ -76,18 +78,24 @@ def hashed(tree: Tree, path: bytes, meter: Meter) -> tuple[str, Seen]:
     return found, before
 
 
-def asked(tree: Tree, path: bytes) -> str | None:
+def asked(tree: Tree, path: bytes, meter: Meter | None = None) -> str | None:
     """Ask recfs: its own sha256 of a file of the mount, wherever the bytes are. A file that is sealed is waited for.
 
-    None where there is none: it is being written, or was cut off. Raises InvalidPath, OSError.
+    None where there is none: it is being written, or was cut off. Raises InvalidPath, OSError; Stopped as *meter* says.
     """
+    until_s = time.monotonic() + _SEALED_WITHIN_S
     with tree.named(path) as name:
-        try:
-            return os.getxattr(name, _SHA256).decode("ascii")
-        except OSError as error:
-            if error.errno == errno.ENODATA:
-                return None
-            raise
+        while True:
+            try:
+                return os.getxattr(name, _SHA256).decode("ascii")
+            except OSError as error:
+                if error.errno == errno.ENODATA:
+                    return None
+                # A daemon answers so after half a minute (state/waits.py), and a large file may take longer.
+                if error.errno != errno.EAGAIN or time.monotonic() >= until_s:
+                    raise
+            if meter is not None:
+                meter.add(0)
 
 
 def read(tree: Tree, path: bytes) -> str | None:

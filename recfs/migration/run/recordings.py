@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from recfs.core.migration.plan import MOVED
 from recfs.core.migration.steps import Step
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from recfs.core.migration.plan import Plan
     from recfs.migration.run.state import State
 
-_KEY = "recording "
+NOW: Final = "now"
+"""In the place of a date: the recording has expired."""
+_KEY: Final = "recording "
+_EXPIRED: Final = "expired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class Told:
     row: str | int | None = None
     """Its id, as the platform's database has it."""
     expires: str = ""
-    """ISO 8601, or ""."""
+    """ISO 8601; NOW for one that has expired at no date; or ""."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """Paths below the mount, by the names that the mapping explains."""
     was: Mapping[str, str] = field(default_factory=dict)
@@ -45,11 +48,10 @@ def told(plan: Plan) -> list[Told]:
         try:
             facts = json.loads(value)
             columns, was = facts.get("columns") or {}, facts.get("was") or {}
-            found.append(
-                Told(
-                    key.removeprefix(_KEY), facts.get("row"), str(facts.get("expires") or ""), dict(columns), dict(was)
-                )
-            )
+            expires = str(facts.get("expires") or "")
+            if not expires and str(facts.get("status") or "").strip().casefold() == _EXPIRED:
+                expires = NOW
+            found.append(Told(key.removeprefix(_KEY), facts.get("row"), expires, dict(columns), dict(was)))
         except (ValueError, TypeError, AttributeError):
             raise InvalidArgument(f"`#: {key} = …` is no JSON object of a recording") from None
     return found
@@ -58,8 +60,8 @@ def told(plan: Plan) -> list[Told]:
 def carry_expiry(plan: Plan, state: State, set_expiry: Callable[[str, str], None]) -> int:
     """Have recordings expire as they did on the platform, once all their files are there; how many were told.
 
-    *set_expiry* gets path and date. A recording is told once; what is refused has a problem in the state. Raises
-    DaemonNotRunning, OutOfSpace, IoFailure.
+    *set_expiry* gets path and date, or NOW. A recording is told once; what is refused has a problem in the state.
+    Raises DaemonNotRunning, OutOfSpace, IoFailure.
     """
     missing = {
         _recording(entry.target)
@@ -94,4 +96,4 @@ def _recording(target: bytes) -> str:
     return os.fsdecode(b"/".join(target.split(b"/")[:4]))
 
 
-__all__ = ["Told", "carry_expiry", "told", "waiting"]
+__all__ = ["NOW", "Told", "carry_expiry", "told", "waiting"]

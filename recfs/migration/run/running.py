@@ -6,10 +6,7 @@ may be at its target, and `copied` when all of it is. A source is held open from
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
-import resource
 import stat
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -21,13 +18,14 @@ from recfs.core.migration.rsync_ends import Reach, Verdict, said_of, verdict
 from recfs.core.migration.steps import Brought, Proof, Seen, Step, Way, way_after, way_to
 from recfs.errors import FsError, MountError
 from recfs.migration.run import rsync
+from recfs.migration.run.batches import BATCH_FILES, Batch, Item, Queue, Settings, close, files_at_a_time, sweep
 from recfs.migration.run.destination import check_name, check_source, group_of
 from recfs.migration.run.farm import Farm
 from recfs.migration.run.hashing import Stopped, is_shown, proven
 from recfs.migration.run.trees import Tree, reason_of, seen_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from recfs.core.migration.plan import Entry, Plan
     from recfs.core.migration.steps import Row
@@ -39,25 +37,9 @@ if TYPE_CHECKING:
     """Of each file of a batch, in its order; or why it could not be compared."""
     Result = rsync.Ended | Proofs
 
-BATCH_FILES: Final = 400
-BATCH_BYTES: Final = 1 << 30
-"""One rsync copies so much at most, but for a larger file: then it is written down what has come."""
 _TRIES: Final = 3
-_SPARE_FILES: Final = 192
 _TICK_S: Final = 0.5
 _CHANGES = "it changed while it was copied, again and again: run it again when nobody writes to it"
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How a run goes."""
-
-    jobs: int = 1
-    """So many users at a time."""
-    replace: bool = False
-    """Whether other bytes at a target give way."""
-    batch_files: int = BATCH_FILES
-    batch_bytes: int = BATCH_BYTES
 
 
 @dataclass(slots=True)
@@ -68,45 +50,6 @@ class Outcome:
     """Why not all was tried."""
     users: dict[str, Verdict] = field(default_factory=dict)
     """Users whose files were not all tried, and why."""
-
-
-@dataclass(slots=True)
-class _Item:
-    entry: Entry
-    row: Row
-    fd: int
-    seen: Seen
-    way: Way
-    there: tuple[int, int] | None
-    shown: bool = False
-
-
-@dataclass(slots=True)
-class _Queue:
-    """What is left of one user."""
-
-    name: str
-    entries: deque[Entry]
-    ready: dict[Way, list[_Item]] = field(default_factory=dict)
-    tries: dict[bytes, int] = field(default_factory=dict)
-
-    def held(self) -> int:
-        return sum(map(len, self.ready.values()))
-
-    def close(self) -> None:
-        for items in self.ready.values():
-            _close(items)
-        self.ready.clear()
-        self.entries.clear()
-
-
-@dataclass(slots=True)
-class _Batch:
-    queue: _Queue
-    items: list[_Item]
-    tree: Tree
-    copying: rsync.Copying | None = None
-    farm: bytes = b""
 
 
 class Run:
@@ -121,20 +64,20 @@ class Run:
         self._settings, self._meter, self._tell = settings, meter, tell
         self._sources = Tree(old)
         self._farm = Farm(state.plan)
-        self._files = _bounded(settings)
+        self._files = files_at_a_time(settings)
         self._outcome = Outcome()
         self._swept: set[bytes] = set()
         self._unkept: list[Row] = []
-        queues: dict[str, _Queue] = {}
+        queues: dict[str, Queue] = {}
         for entry in plan.entries:
             if entry.action in MOVED:
                 name = group_of(entry.target)
-                queues.setdefault(name, _Queue(name, deque())).entries.append(entry)
+                queues.setdefault(name, Queue(name, deque())).entries.append(entry)
         self._queues = deque(queues.values())
 
     def run(self) -> Outcome:
         """Go through all. Raises OutOfSpace, IoFailure where the state cannot be kept; KeyboardInterrupt."""
-        under_way: dict[Future[Result], _Batch] = {}
+        under_way: dict[Future[Result], Batch] = {}
         try:
             with ThreadPoolExecutor(self._settings.jobs, "migrate") as pool:
                 try:
@@ -153,7 +96,7 @@ class Run:
             self._farm.end()
         return self._outcome
 
-    def _start_more(self, pool: ThreadPoolExecutor, under_way: dict[Future[Result], _Batch]) -> None:
+    def _start_more(self, pool: ThreadPoolExecutor, under_way: dict[Future[Result], Batch]) -> None:
         while self._queues and len(under_way) < self._settings.jobs and self._outcome.stopped is None:
             queue = self._queues.popleft()
             try:
@@ -166,14 +109,14 @@ class Run:
                 queue.close()
             self._tell()
 
-    def _finish_some(self, under_way: dict[Future[Result], _Batch], wait_s: float | None) -> None:
+    def _finish_some(self, under_way: dict[Future[Result], Batch], wait_s: float | None) -> None:
         done, _ = wait(under_way, wait_s, FIRST_COMPLETED)
         for future in done:
             batch = under_way.pop(future)
             try:
                 self._finish(batch, future)
             finally:
-                _close(batch.items)
+                close(batch.items)
                 batch.tree.close()
             queue = batch.queue
             if queue.name in self._outcome.users or self._outcome.stopped is not None:
@@ -181,7 +124,7 @@ class Run:
             else:
                 self._queues.appendleft(queue)  # a user at a time: few sources are held open
 
-    def _end(self, under_way: dict[Future[Result], _Batch]) -> None:
+    def _end(self, under_way: dict[Future[Result], Batch]) -> None:
         if under_way:
             self._meter.stop.set()
         for batch in under_way.values():
@@ -196,7 +139,7 @@ class Run:
 
     # -- what is to be done ---
 
-    def _next(self, queue: _Queue) -> _Batch | None:
+    def _next(self, queue: Queue) -> Batch | None:
         tree = self._destination.open()
         held = 0
         try:
@@ -214,12 +157,12 @@ class Run:
                 tree.close()
                 return None
             way = max(queue.ready, key=lambda each: len(queue.ready[each]))
-            return _Batch(queue, queue.ready.pop(way), tree)
+            return Batch(queue, queue.ready.pop(way), tree)
         except BaseException:
             tree.close()
             raise
 
-    def _prepared(self, tree: Tree, entry: Entry) -> _Item | None:
+    def _prepared(self, tree: Tree, entry: Entry) -> Item | None:
         """Look at a source and its target; None where nothing is to be copied, and why is written down."""
         row = self._state.row(entry.source, entry.target)
         if row.step is Step.CLEANED:
@@ -249,7 +192,7 @@ class Run:
             os.close(fd)
         return item
 
-    def _item(self, tree: Tree, entry: Entry, row: Row, fd: int, seen: Seen) -> _Item | None:
+    def _item(self, tree: Tree, entry: Entry, row: Row, fd: int, seen: Seen) -> Item | None:
         found = tree.look(entry.target)
         if found is None and self._destination.is_elsewhere(entry.target):
             self._failed(row, entry, "the store has it, and not in the home tree: migrate it into the mount")
@@ -259,7 +202,7 @@ class Run:
             return None
         if row.step is Step.BEGUN and entry.target not in self._swept:
             self._swept.add(entry.target)
-            _sweep(tree, entry.target)
+            sweep(tree, entry.target)
         there = None if found is None else (found.st_size, found.st_mtime_ns)
         shown = found is not None and is_shown(tree, entry.target)
         way = way_to(row, seen, there, replace=self._settings.replace, shown=shown)
@@ -267,7 +210,7 @@ class Run:
             self._done(row, seen, there)
             self._meter.count(entry.size)
             return None
-        return _Item(entry, row, fd, seen, way, there, shown)
+        return Item(entry, row, fd, seen, way, there, shown)
 
     def _done(self, row: Row, seen: Seen, there: tuple[int, int] | None, sha256: str | None = None) -> None:
         if row.is_done and row.seen == seen and row.left == there and not row.problem:
@@ -296,7 +239,7 @@ class Run:
 
     # -- one batch ---
 
-    def _started(self, pool: ThreadPoolExecutor, batch: _Batch) -> Future[Result]:
+    def _started(self, pool: ThreadPoolExecutor, batch: Batch) -> Future[Result]:
         if batch.items[0].way is Way.PROVE:
             return pool.submit(self._all_proven, batch)
         way, made = batch.items[0].way, list[bytes]()
@@ -322,7 +265,7 @@ class Run:
         batch.copying = rsync.Copying(line, targets, self._state.lock, self._meter)
         return pool.submit(_ended, batch.copying)
 
-    def _finish(self, batch: _Batch, future: Future[Result]) -> None:
+    def _finish(self, batch: Batch, future: Future[Result]) -> None:
         if batch.farm:
             self._farm.cleared(batch.farm)
         ended = future.result()
@@ -334,7 +277,7 @@ class Run:
         if ended.code:
             self._judge(batch, found)
         counted = 0
-        again: list[_Item] = []
+        again: list[Item] = []
         for item in batch.items:
             why = self._taken(batch, item, ended, found)
             if why is None:
@@ -349,7 +292,7 @@ class Run:
         self._state.put([item.row for item in batch.items])
         batch.queue.entries.extend(item.entry for item in again)
 
-    def _judge(self, batch: _Batch, found: Verdict) -> None:
+    def _judge(self, batch: Batch, found: Verdict) -> None:
         """Stop what is to be stopped."""
         try:
             self._destination.check()
@@ -360,7 +303,7 @@ class Run:
         elif found.reach is Reach.ALL:
             self._stop(found)
 
-    def _taken(self, batch: _Batch, item: _Item, ended: rsync.Ended, found: Verdict) -> str | None:
+    def _taken(self, batch: Batch, item: Item, ended: rsync.Ended, found: Verdict) -> str | None:
         """Look whether a file has come; None if so, else what rsync said of it, "" where it said nothing."""
         row = item.row
         try:
@@ -380,14 +323,14 @@ class Run:
         row.step, row.left, row.problem = Step.COPIED, left, ""
         return None
 
-    def _is_unchanged(self, item: _Item) -> bool:
+    def _is_unchanged(self, item: Item) -> bool:
         try:
             now = self._sources.look(item.entry.source)
         except (OSError, FsError):
             return False
         return now is not None and seen_of(now) == item.seen == seen_of(os.fstat(item.fd))
 
-    def _may_try_again(self, queue: _Queue, item: _Item, why: str) -> bool:
+    def _may_try_again(self, queue: Queue, item: Item, why: str) -> bool:
         """Once more where nothing was said of it: it had changed, or another one had ended the batch."""
         if why or queue.name in self._outcome.users or self._outcome.stopped is not None:
             return False
@@ -395,7 +338,7 @@ class Run:
         queue.tries[item.entry.target] = tries
         return tries < _TRIES
 
-    def _all_proven(self, batch: _Batch) -> Result:
+    def _all_proven(self, batch: Batch) -> Result:
         """Compare what is at the targets of a batch. In a thread."""
         found: Proofs = []
         for item in batch.items:
@@ -408,7 +351,7 @@ class Run:
                 found.append(f"it cannot be compared: {reason_of(error)}")
         return found
 
-    def _take_proofs(self, batch: _Batch, proofs: Proofs) -> None:
+    def _take_proofs(self, batch: Batch, proofs: Proofs) -> None:
         for item, proof in zip(list(batch.items), proofs, strict=True):
             if isinstance(proof, str):
                 self._failed(item.row, item.entry, proof)
@@ -430,7 +373,7 @@ class Run:
             self._stop(Verdict(Reach.ALL, str(error), "mount the store again, then run it again"))
 
 
-def _begin(item: _Item) -> None:
+def _begin(item: Item) -> None:
     row = item.row
     row.look_again(item.seen)
     row.step, row.problem = Step.BEGUN, ""
@@ -449,40 +392,4 @@ def _nothing_done() -> Result:
     return rsync.Ended(0, "")
 
 
-def _sweep(tree: Tree, target: bytes) -> None:
-    """Take away what an rsync that was killed has left beside a target: `.NAME.XXXXXX` (rsync(1), --inplace)."""
-    folder, _, name = target.rpartition(b"/")
-    # A name that would be too long with both is cut at its end.
-    left = re.compile(
-        rb"\.?%s\.[A-Za-z0-9]{6}" % re.escape(name[:240]) + (rb".*" if len(name) > 240 else b""), re.DOTALL
-    )
-    if tree.look(folder) is None:
-        return
-    with tree.named(folder) as path:
-        names = [each for each in os.listdir(os.fsencode(path)) if left.fullmatch(each)]
-    for each in names:
-        beside = folder + b"/" + each
-        found = tree.look(beside)
-        if found is not None and stat.S_ISREG(found.st_mode):
-            tree.unlink(beside)
-
-
-def _close(items: Iterable[_Item]) -> None:
-    for item in items:
-        with contextlib.suppress(OSError):
-            os.close(item.fd)
-
-
-def _bounded(settings: Settings) -> int:
-    """How many sources a user may hold open: two batches of each job, with what this process has open besides."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * settings.jobs * settings.batch_files + _SPARE_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft == resource.RLIM_INFINITY:
-        return settings.batch_files
-    return max(min(settings.batch_files, (soft - _SPARE_FILES) // (2 * settings.jobs)), 1)
-
-
-__all__ = ["Outcome", "Run", "Settings"]
+__all__ = ["Outcome", "Run"]

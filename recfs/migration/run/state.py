@@ -13,6 +13,7 @@ import os
 import sqlite3
 import time
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from recfs.core.migration.steps import Brought, Row, Seen, Step
 from recfs.errors import IoFailure, OutOfSpace, StoreError
@@ -167,6 +168,24 @@ def opened(plan: Path, *, wait_s: float = 0.0, tell: Callable[[str], None] = lam
         os.close(lock)
 
 
+@contextlib.contextmanager
+def seen(plan: Path) -> Iterator[State]:
+    """Look at the state of the run of *plan*, also while a run goes on; one that has not begun is empty.
+
+    What is put there is kept nowhere. Raises StoreError where the file is none of this version, IoFailure.
+    """
+    path = state_of(plan)
+    with contextlib.closing(sqlite3.connect(":memory:")) as copy:
+        with _told(plan):
+            if path.exists():
+                there = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro"
+                with contextlib.closing(sqlite3.connect(there, uri=True)) as source:
+                    source.backup(copy)
+            _begin(copy, plan)
+            state = State(plan, copy, -1)
+        yield state
+
+
 def _take(lock: int, plan: Path, wait_s: float, tell: Callable[[str], None]) -> None:
     until_s = time.monotonic() + wait_s
     while True:
@@ -205,4 +224,4 @@ def _told(plan: Path) -> Iterator[None]:
         raise IoFailure(f"{path} cannot be used: {error.strerror}") from None
 
 
-__all__ = ["State", "opened"]
+__all__ = ["State", "opened", "seen"]
