@@ -86,6 +86,8 @@ class Way(enum.StrEnum):
     """Nothing is there: it is written where it is to be."""
     ON = "on"
     """The beginning of it is there, left by a run that was stopped: the rest is written behind it."""
+    LAST = "last"
+    """All its bytes are there, left by a run that was stopped: its time and its mode may not be set yet."""
     ANEW = "anew"
     """Something is there that gives way: written beside it, and renamed over it when it is whole."""
     PROVE = "prove"
@@ -109,7 +111,7 @@ def way_to(row: Row, source: Seen, target: tuple[int, int] | None, *, replace: b
     if row.step is Step.BEGUN and row.left == target:
         return Way.ANEW  # a newer source was to take its place, and nothing of it had come
     if row.step is Step.BEGUN and row.seen == source and target == (source.size, source.mtime_ns):
-        return Way.DONE  # all had come, and was not written down
+        return Way.LAST  # all had come, and was not written down
     return Way.ANEW if replace and not row.is_done and row.step is not Step.BEGUN else Way.PROVE
 
 
@@ -127,7 +129,7 @@ class Proof(enum.StrEnum):
 def way_after(row: Row, proof: Proof, *, replace: bool) -> Way:
     """Decide what becomes of a file where something is at its target, once that was compared."""
     if proof is Proof.EQUAL:
-        return Way.DONE
+        return Way.LAST if row.step is Step.BEGUN else Way.DONE
     if row.step is Step.BEGUN and proof is Proof.BEGINNING:
         return Way.ON
     if row.step is Step.BEGUN and proof is Proof.UNKNOWN:

@@ -144,9 +144,14 @@ def _count(found: Report, row: Row, size: int) -> None:
 
 def _name_problems(found: Report, plan: Plan, rows: Iterable[Row]) -> None:
     """Of files of the plan, and of what else a rollback could not take back."""
-    planned = {(entry.source, entry.target) for entry in plan.entries}
+    # What an earlier verification said of duplicates is not a run's affair: the next one looks again.
+    hidden = Action.DUPLICATE if found.command == "run" else None
+    planned = {(entry.source, entry.target): entry.action for entry in plan.entries}
     for row in rows:
-        if row.problem and ((row.source, row.target) in planned or row.brought is not Brought.NOTHING):
+        action = planned.get((row.source, row.target))
+        if action is not None and action is hidden:
+            continue
+        if row.problem and (action is not None or row.brought is not Brought.NOTHING):
             found.problem_files += 1
             _name(found.problems, row.source, row.target, row.step, row.problem)
 
