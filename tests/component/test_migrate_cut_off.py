@@ -12,8 +12,7 @@ from recfs.core.migration.steps import Step
 from recfs.migration.run.hashing import Meter
 from recfs.migration.run.report import reported
 from recfs.migration.run.verifying import Verification
-
-from .migrations import LONG_AGO_NS, Migration
+from tests.helpers.migrations import LONG_AGO_NS, Migration
 
 pytestmark = pytest.mark.needs("rsync")
 
