@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from tests.helpers import forkserver
 
 from .clients import pattern, wait_until, xattr
 from .harness import BASE_CONFIG, REPOSITORY, Mount
+from .s3 import S3, evict, far, s3
 
+__all__ = ["far", "s3"]
 pytestmark = [pytest.mark.modes("auto"), pytest.mark.needs("rsync"), pytest.mark.slow]
 CONFIG = f'{BASE_CONFIG}[watch]\nquiet = "300ms"\n'
 BIG = 6 << 20
@@ -109,6 +112,32 @@ def test_a_quota_stops_one_user_and_the_next_run_goes_on(store: Mount, old: Old)
     assert old.call("rollback", "--yes")["taken_back_files"] == 21
     assert os.listdir(store.path / "users") == []
     assert len(old.left()) == 22
+
+
+def test_a_full_disk_stops_the_run_and_the_next_goes_on(store: Mount, old: Old) -> None:
+    room = shutil.disk_usage(store.base).free
+    store.start(config=f"{CONFIG.replace('1 MiB', str(room - (3 << 20)))}")
+    old.add("user_4/film.mp4", pattern(BIG), FILM)
+    (stopped,) = old.call("run", code=1)["stopped"]
+    assert (stopped["user"], stopped["reason"]) == ("", "the disk is full")
+    assert "make room" in stopped["remedy"]
+    store.umount()
+    store.start(config=CONFIG)
+    assert old.call("run")["clean"]
+    assert old.call("verify")["clean"]
+
+
+def test_what_only_s3_has_is_verified_without_a_transfer(s3: S3, far: Mount, old: Old) -> None:
+    target = far.path / "users/4/recordings/7/data.bin"
+    old.add("data.bin", pattern(50_000), str(target.relative_to(far.path)))
+    old.call("run")
+    evict(far, target)
+    before = len(s3.asked())
+    assert old.call("verify")["clean"]
+    assert [request for request in s3.asked()[before:] if request.method == "GET"] == []
+    assert xattr(target, "location") == "s3"
+    assert old.call("cleanup", "--yes")["deleted_files"] == 1
+    assert target.read_bytes() == pattern(50_000)
 
 
 def test_a_daemon_that_dies_in_the_middle_stops_the_run(store: Mount, old: Old) -> None:
