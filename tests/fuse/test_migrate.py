@@ -94,6 +94,7 @@ def test_a_run_that_is_killed_goes_on_and_every_file_is_accounted_for(store: Mou
     assert (store.path / "users/4/thumbnails/x.png").read_bytes() == b"changed!"
     assert old.call("verify")["duplicates_saved"] == {"files": 1, "bytes": 500}
     assert xattr(store.path / "users/4/recordings/7", "expires_at") == "2031-01-01T00:00:00Z"
+    assert "--yes" in old.call("cleanup", code=2)["error"]["message"]  # nobody can be asked
     assert old.call("cleanup", "--yes")["deleted_files"] == 24
     assert old.left() == []
     assert target.read_bytes() == pattern(BIG)
