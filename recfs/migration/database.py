@@ -12,7 +12,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -51,48 +51,41 @@ def rows_in(database: Path, names: Names) -> Iterator[Mapping[str, Value]]:
     Raises NotFound where there is no file; InvalidArgument where it is no database, is damaged, or has no such table or
     column; IoFailure where the disk says no.
     """
-    try:
-        with _reading(database) as db:
-            db.execute("begin")  # one moment for all of it
-            table, columns = _columns(db, database, names)
-            wanted = ", ".join(map(_quoted, columns))
-            for row in db.execute(f"select {wanted} from {_quoted(table)}"):
-                yield dict(zip(names.columns, row, strict=True))
-    except sqlite3.Error as error:
-        raise _unusable(database, error) from None
+    for row in _read(database, names):
+        yield dict(zip(names.columns, row, strict=True))
 
 
-@contextmanager
-def _reading(database: Path) -> Iterator[sqlite3.Connection]:
+def _read(database: Path, names: Names) -> list[tuple[Value, ...]]:
     for _ in range(_TRIES):
         before = _state(database)
         how = _how_to(database)
-        if how is _How.AS_IT_LIES:
-            try:
-                db = _connected(database, "mode=ro")
-                db.execute("select 1 from sqlite_master limit 1").fetchall()
-            except sqlite3.Error as error:
-                if not error.sqlite_errorname.startswith(_NEEDS_WRITING):
-                    raise _unusable(database, error) from None
-                how = _How.COPIED
-            else:
-                with closing(db):
-                    yield db
-                return
-        if how is _How.IMMUTABLE:
-            with closing(_connected(database, "immutable=1")) as db:
-                yield db
-            if _state(database) != before:
-                raise IoFailure(f"{database} was changed while it was read: try again")
-            return
-        with tempfile.TemporaryDirectory(prefix="recfs-plan-") as scratch:
-            copy = _copied(database, Path(scratch))
-            if _state(database) != before:
-                continue  # the platform came to life
-            with closing(_connected(copy, "mode=rw")) as db:
-                yield db
-            return
+        try:
+            if how is _How.AS_IT_LIES:
+                try:
+                    return _rows(database, "mode=ro", names, database)
+                except sqlite3.Error as error:
+                    if not _name_of(error).startswith(_NEEDS_WRITING):
+                        raise
+            elif how is _How.IMMUTABLE:
+                found = _rows(database, "immutable=1", names, database)
+                if _state(database) == before:
+                    return found
+                continue  # SQLite trusted that nobody would change it
+            with tempfile.TemporaryDirectory(prefix="recfs-plan-") as scratch:
+                copy = _copied(database, Path(scratch))
+                if _state(database) == before:
+                    return _rows(copy, "mode=rw", names, database)
+        except sqlite3.Error as error:
+            if _state(database) == before or how is _How.AS_IT_LIES:
+                raise _unusable(database, error) from None
     raise IoFailure(f"{database} is changed all the time: try again, or name a copy")
+
+
+def _rows(where: Path, how: str, names: Names, database: Path) -> list[tuple[Value, ...]]:
+    with closing(_connected(where, how)) as db:
+        db.execute("begin")  # one moment for all of it
+        table, columns = _columns(db, database, names)
+        return db.execute(f"select {', '.join(map(_quoted, columns))} from {_quoted(table)}").fetchall()
 
 
 class _How(enum.Enum):
@@ -159,9 +152,13 @@ def _copied(database: Path, scratch: Path) -> Path:
 def _connected(database: Path, how: str) -> sqlite3.Connection:
     where = quote(os.fsencode(database.absolute()))
     db = sqlite3.connect(f"file:{where}?{how}", uri=True, timeout=_BUSY_S, isolation_level=None)
-    db.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
-    db.execute("pragma query_only = on")
-    db.execute("pragma trusted_schema = off")  # what its views call is not run
+    try:
+        db.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+        db.execute("pragma query_only = on")
+        db.execute("pragma trusted_schema = off")  # what its views call is not run
+    except BaseException:
+        db.close()
+        raise
     return db
 
 
@@ -207,8 +204,13 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def _name_of(error: sqlite3.Error) -> str:
+    """SQLite's name of it; "" for what Python says itself."""
+    return getattr(error, "sqlite_errorname", "")
+
+
 def _unusable(database: Path, error: sqlite3.Error) -> Exception:
-    code = getattr(error, "sqlite_errorname", "")
+    code = _name_of(error)
     if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return InvalidArgument(f"{database} is damaged ({error}): `sqlite3 {database} .recover` saves what there is")
     if code.startswith("SQLITE_BUSY"):

@@ -14,6 +14,7 @@ from recfs.core.migration.escapes import escaped
 from recfs.core.migration.lookup import Index
 from recfs.core.migration.matching import decide
 from recfs.core.migration.names import bytes_of
+from recfs.core.migration.oldtree import Slot
 from recfs.core.migration.plan import LEFT, Action, Plan
 from recfs.core.migration.rows import ID, Row, moment, row_of
 from recfs.errors import InvalidArgument
@@ -144,7 +145,9 @@ def _told(row: Row, columns: Mapping[str, str]) -> str:
     told: dict[str, Any] = {"row": row.told_id}
     if row.expires is not None:
         told["expires"] = moment(row.expires)
-    return _json(told | {"status": row.status, "name": row.name, "columns": dict(sorted(columns.items()))})
+    was = {column: row.paths.get(Slot(column), "") for column in sorted(columns)}
+    told |= {"status": row.status, "name": row.name, "columns": dict(sorted(columns.items())), "was": was}
+    return _json(told)
 
 
 def _own_files(wishes: Wishes) -> dict[bytes, str]:

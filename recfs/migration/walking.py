@@ -7,6 +7,7 @@ there twice (a bind mount) is walked once.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,7 @@ from recfs.errors import InvalidArgument, IoFailure, NotADirectory, NotFound
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_OCTAL: Final = re.compile(rb"\\([0-7]{3})")
 _SPECIAL: Final = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -38,10 +40,13 @@ class Walk:
     folders: set[bytes] = field(default_factory=set)
     """Directories that could be read, by path below the top."""
     mounts: list[bytes] = field(default_factory=list)
-    """Those that are on another file system than the directory above them."""
+    """Those that are mount points, or on another file system than the directory above them."""
     vanished: int = 0
     """Names that were gone when they were looked at."""
     _seen: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    _mount_points: frozenset[bytes] = frozenset()
+    _later: list[tuple[bytes, tuple[int, int]]] = field(default_factory=list)
+    """Directories that are mount points: whatever else has the same directory has it in its own place."""
 
     def files(self) -> Iterator[File]:
         """All of it, in no order. Raises NotFound, NotADirectory or IoFailure where the top cannot be read."""
@@ -56,8 +61,15 @@ class Walk:
             raise IoFailure(f"{text_of(self.old)} cannot be read: {error.strerror}") from None
         names.close()
         self._seen[top.st_dev, top.st_ino] = b"."
+        self._mount_points = mounted_below(self.old)
         waiting = [(b"", (top.st_dev, top.st_ino))]
-        while waiting:
+        while waiting or self._later:
+            if not waiting:
+                path, inode = self._later.pop(0)
+                left = self._enter(path, inode, waiting)
+                if left is not None:
+                    yield left
+                    continue
             path, inode = waiting.pop()
             yield from self._folder(path, inode, waiting)
 
@@ -103,9 +115,17 @@ class Walk:
             return
         kind = stat.S_IFMT(about.st_mode)
         if kind == stat.S_IFDIR:
-            left = self._enter(path, about, device, waiting)
-            if left is not None:
-                yield left
+            inode = (about.st_dev, about.st_ino)
+            if about.st_dev == device and path not in self._mount_points:
+                left = self._enter(path, inode, waiting)
+                if left is not None:
+                    yield left
+                return
+            self.mounts.append(path)
+            if self.one_file_system:
+                yield File(path, 0, left=Action.SKIP, reason="another file system is mounted here")
+            else:
+                self._later.append((path, inode))
         elif kind == stat.S_IFREG:
             yield _regular(path, about, os.access(name.name, os.R_OK, dir_fd=fd, effective_ids=True))
         elif kind == stat.S_IFLNK:
@@ -114,18 +134,12 @@ class Walk:
             told = _SPECIAL.get(kind, "no regular file")
             yield File(path, 0, about.st_mtime_ns, left=Action.UNREADABLE, reason=told)
 
-    def _enter(
-        self, path: bytes, about: os.stat_result, device: int, waiting: list[tuple[bytes, tuple[int, int]]]
-    ) -> File | None:
-        if about.st_dev != device:
-            self.mounts.append(path)
-            if self.one_file_system:
-                return File(path, 0, left=Action.SKIP, reason="another file system is mounted here")
-        earlier = self._seen.setdefault((about.st_dev, about.st_ino), path)
+    def _enter(self, path: bytes, inode: tuple[int, int], waiting: list[tuple[bytes, tuple[int, int]]]) -> File | None:
+        earlier = self._seen.setdefault(inode, path)
         if earlier != path:
             told = f"the same directory as {text_of(earlier)}, mounted here once more"
             return File(path, 0, left=Action.UNREADABLE, reason=told)
-        waiting.append((path, (about.st_dev, about.st_ino)))
+        waiting.append((path, inode))
         return None
 
     def _link(self, path: bytes) -> str:
@@ -161,6 +175,20 @@ def file_at(path: bytes) -> File | None:
     if not stat.S_ISREG(about.st_mode):
         return None
     return _regular(path, about, os.access(path, os.R_OK, effective_ids=True))
+
+
+def mounted_below(top: bytes, table: str = "/proc/self/mountinfo") -> frozenset[bytes]:
+    """The mount points below a directory, as paths below it (proc_pid_mountinfo(5)); none where nobody says."""
+    found = set()
+    try:
+        with open(table, "rb") as file:
+            for line in file:
+                point = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), line.split(b" ")[4])
+                if point.startswith(top + b"/"):
+                    found.add(point[len(top) + 1 :])
+    except OSError:
+        return frozenset()
+    return frozenset(found)
 
 
 def top_of(old: bytes) -> bytes:

@@ -18,9 +18,9 @@ from recfs.core.migration.claims import File
 from recfs.core.migration.plan import Action
 from recfs.core.migration.rows import COLUMNS, Value
 from recfs.errors import ConfigError, InvalidArgument, IoFailure, NotADirectory, NotFound
-from recfs.migration import database, dumps
+from recfs.migration import database, dumps, walking
 from recfs.migration.mapping import Names, names_in
-from recfs.migration.walking import Walk, top_of
+from recfs.migration.walking import Walk, mounted_below, top_of
 
 # --- trees ----------------------------------------------------------------------------------------------------------
 
@@ -158,6 +158,27 @@ def test_what_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     }
 
 
+def test_mount_points_are_read_from_the_table_of_mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_bytes(
+        b"36 35 98:0 / /srv/media rw - ext4 /dev/sda rw\n"
+        b"37 36 0:33 / /srv/media/user_4/a\\040b\\011\\134 rw - tmpfs none rw\n"
+        b"38 36 0:34 /sub /srv/media/user_5 rw shared:1 - ext4 /dev/sdb rw\n"
+        b"39 36 0:35 / /srv/mediation/user_6 rw - ext4 /dev/sdc rw\n"
+    )
+    assert mounted_below(b"/srv/media", os.fspath(table)) == {b"user_4/a b\t\\", b"user_5"}
+    assert mounted_below(b"/srv/media", os.fspath(tmp_path / "gone")) == frozenset()
+    old = tmp_path / "old"
+    for name in ("a", "b", "c"):
+        (old / name).mkdir(parents=True)
+        (old / name / "file").touch()
+    monkeypatch.setattr(walking, "mounted_below", lambda _top: frozenset({b"b"}))  # of the same file system
+    files, walk = walked(old)
+    assert (set(files), walk.mounts) == ({b"a/file", b"b/file", b"c/file"}, [b"b"])
+    assert list(files)[-1] == b"b/file"  # the last, for what it shows may lie in the tree as well
+    assert walked(old, one_file_system=True)[0][b"b"].left is Action.SKIP
+
+
 def test_what_is_mounted_below_is_entered_and_told_and_a_directory_is_walked_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +286,28 @@ def test_a_database_is_read_while_the_platform_writes(tmp_path: Path, mode: str)
         assert [row["status"] for row in rows(path)] == ["HALF"]
         platform.execute("insert into recordings (id) values (8)")  # the platform goes on
     assert [row["id"] for row in rows(path)] == [7, 8]
+
+
+def test_what_comes_to_life_while_it_is_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "data.db"
+    made(path, ROW, mode="wal").close()
+    really = database._rows
+    tries: list[str] = []
+
+    def changed(where: Path, how: str, *args: Any) -> list[tuple[Value, ...]]:
+        found = really(where, how, *args)
+        tries.append(how)
+        if len(tries) < 3:
+            with closing(sqlite3.connect(path)) as platform, platform:
+                platform.execute("update recordings set status = coalesce(status, '') || 'X'")
+        return found
+
+    monkeypatch.setattr(database, "_rows", changed)
+    assert [row["status"] for row in rows(path)] == ["XX"]
+    tries.clear()
+    monkeypatch.setattr(database, "_TRIES", 2)
+    with pytest.raises(IoFailure, match="is changed all the time"):
+        rows(path)
 
 
 @pytest.mark.parametrize("mode", ["delete", "wal"])

@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from recfs.core.layout import role_of
 from recfs.core.migration.claims import File, named_by
 from recfs.core.migration.lookup import Index
 from recfs.core.migration.matching import Decided, decide
 from recfs.core.migration.oldtree import Slot
+from recfs.core.migration.plan import MOVED, Action, Plan, parsed
 from recfs.core.migration.rows import Row
 
 OLD = b"/srv/media"
@@ -118,6 +122,13 @@ def test_a_file_in_two_columns_of_a_row_is_copied_once_and_both_columns_name_it(
     target = "users/4/recordings/7/source.mp4"
     columns = {"local_video_path": target, "processed_video_path": target}
     assert tree.decided().columns == {b"users/4/recordings/7": columns}
+
+
+def test_a_transcription_that_is_told_to_be_another_part_has_no_directory() -> None:
+    tree = Tree()
+    source = tree.put("user_4/video/unprocessed/a.mp4")
+    tree.row(7, source=source, transcription=source)
+    assert tree.decided().columns == {b"users/4/recordings/7": {"local_video_path": "users/4/recordings/7/source.mp4"}}
 
 
 @pytest.mark.parametrize("named", ["user_4/audio/processed/a_processed.mp3", "user_4/processed_audio/a_processed.mp3"])
@@ -397,3 +408,64 @@ def test_rows_expire_by_status_or_date() -> None:
     assert Row("7", "4", "7", expires=now).expired(now, words) == "it expired at 2026-11-30T00:00:00Z"
     assert Row("7", "4", "7", expires=datetime(2026, 12, 1, tzinfo=UTC)).expired(now, words) == ""
     assert Row("7", "4", "7", status="READY").expired(now, words) == ""
+
+
+_STEMS = ["a", "a_processed", "recording_7", "recording_8", "7_8", "Йога"]
+_PLACES = [
+    *("user_4/video/unprocessed", "user_4/audio/processed", "user_4/processed_audio", "user_5/processed_audio"),
+    *("user_5/audio/processed", "video/unprocessed", "user_4/video/temp_processing", "user_4/transcriptions/7"),
+    *("user_4/transcriptions/7/8", "user_5/transcriptions/8", "templates/thumbnails", "user_4/thumbnails", "x"),
+]
+_PATHS = st.builds(
+    "{}/{}.{}".format, st.sampled_from(_PLACES), st.sampled_from(_STEMS), st.sampled_from(["mp3", "MP4"])
+)
+_SOUNDS = st.builds("{}/{}.mp3".format, st.sampled_from(_PLACES[1:5]), st.sampled_from(_STEMS[:4]))
+_BYTES = st.tuples(st.sampled_from(["1", "2", "22"]), st.integers(0, 2))
+
+
+@st.composite
+def platforms(draw: st.DrawFn) -> Tree:
+    """A tree with whatever a database may say of it; many files of it are in each other's way."""
+    tree = Tree(draw(st.sampled_from([None, []])))
+    for path, (data, mtime_ns) in draw(
+        st.dictionaries(st.one_of(_PATHS, _SOUNDS), _BYTES, min_size=3, max_size=16)
+    ).items():
+        tree.put(path, data, mtime_ns)
+    there = sorted(path.decode() for path in tree.files)
+    named = st.sampled_from([*there, *(path.rpartition("/")[0] for path in there), "user_4/gone.mp3"])
+    told = st.builds("{}{}".format, st.sampled_from(["", "/old/"]), named)
+    if tree.rows is not None:
+        for number in range(7, 7 + draw(st.integers(1, 4))):
+            paths = draw(st.dictionaries(st.sampled_from(Slot), told, max_size=3))
+            user, name = draw(st.sampled_from(["4", "5"])), draw(st.sampled_from(_STEMS))
+            tree.rows.append(Row(str(number), user, str(number), name, "READY", paths))
+    return tree
+
+
+@settings(max_examples=50)
+@given(platforms())
+def test_whatever_there_is_every_file_has_one_line_and_every_target_one_file(tree: Tree) -> None:
+    decided = tree.decided()
+    assert sorted(entry.source for entry in decided.entries) == sorted(tree.files)
+    moved = {entry.target: entry for entry in decided.entries if entry.action in MOVED}
+    assert len(moved) == sum(entry.action in MOVED for entry in decided.entries)
+    for entry in decided.entries:
+        assert entry.reason
+        if entry.action in MOVED:
+            role_of(tuple(entry.target.split(b"/")), is_dir=False)  # raises where a store has no such file
+        elif entry.action is Action.DUPLICATE:
+            assert tree.files[moved[entry.target].source][0] == tree.files[entry.source][0]
+        else:
+            assert not entry.target
+        users = {part for part in (entry.source.split(b"/")[0],) if part.startswith(b"user_")}
+        if entry.target.startswith(b"users/") and users:
+            assert users == {b"user_" + entry.target.split(b"/")[1]}  # nobody's file comes to another user
+    for where, columns in decided.columns.items():
+        for column, path in columns.items():
+            assert path.startswith(where.decode() + "/")
+            assert path.encode() in moved or (
+                column == "transcription_dir" and path == f"{where.decode()}/transcription"
+            )
+    parsed(Plan({}, decided.entries).lines())
+    again = tree.decided()
+    assert (again.entries, again.columns) == (decided.entries, decided.columns)

@@ -7,6 +7,11 @@ from recfs.cli.common.help import Group
 
 _COMMANDS = {
     "plan": "recfs.cli.migration.plan:plan",
+    "run": "recfs.cli.migration.run:run",
+    "verify": "recfs.cli.migration.verify:verify",
+    "cleanup": "recfs.cli.migration.cleanup:cleanup",
+    "report": "recfs.cli.migration.report:report",
+    "rollback": "recfs.cli.migration.rollback:rollback",
 }
 
 

@@ -158,10 +158,8 @@ class _Matching:
         for path, rows in self._named.files.items():
             if path in targets:
                 for row, slot, _ in rows:
-                    told = targets[path].target
-                    found[row.where][slot.value] = text_of(
-                        told if slot is not Slot.TRANSCRIPTION else told.rpartition(b"/")[0]
-                    )
+                    if slot is not Slot.TRANSCRIPTION:  # of which a file in another part says nothing
+                        found[row.where][slot.value] = text_of(targets[path].target)
         for (user, recording, slot, _), group in self._claims.items():
             where = recording_of(user, recording)
             for claim in group:

@@ -1,0 +1,143 @@
+"""--update-db: what becomes of the platform's database, and of what was before."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from recfs.core.migration.escapes import escaped
+from recfs.errors import InvalidArgument, NotFound, NotSupported, TryAgain
+from recfs.migration.run.updating import Updated, update
+from tests.helpers.migrations import Migration
+
+pytestmark = pytest.mark.needs("rsync")
+SOURCE = "users/4/recordings/7/source.mp4"
+FOLDER = "users/4/recordings/7/transcription"
+COLUMNS = {"id": "item", "local_video_path": "video path", "transcription_dir": "texts"}
+NOW = datetime(2026, 11, 30, tzinfo=UTC)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    path = tmp_path / "data.db"
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute('CREATE TABLE "my media" (item INTEGER PRIMARY KEY, "video path" TEXT, texts TEXT)')
+        db.execute("""INSERT INTO "my media" VALUES (7, 'media/a.mp4', 'media/t'), (8, 'other', NULL)""")
+    return path
+
+
+@pytest.fixture
+def migration(tmp_path: Path, database: Path) -> Migration:
+    made = Migration(tmp_path)
+    made.file("a.mp4", b"film", SOURCE)
+    made.file("t/master.json", b"{}", f"{FOLDER}/master.json")
+    made.file("t/topics.json", b"[]", f"{FOLDER}/topics.json")
+    made.plan.made_of |= {
+        "db": escaped(bytes(database)),
+        "mapping": json.dumps({"table": "my media", "columns": COLUMNS}),
+        "recording users/4/recordings/7": json.dumps(
+            {
+                "row": "7",
+                "columns": {"local_video_path": SOURCE, "transcription_dir": FOLDER},
+                "was": {"local_video_path": "media/a.mp4", "transcription_dir": "media/t"},
+            }
+        ),
+    }
+    made.run()
+    return made
+
+
+def rows(path: Path) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute('SELECT * FROM "my media" ORDER BY item').fetchall()
+
+
+def updated(migration: Migration, wait_s: float = 5.0) -> Updated:
+    with migration.state() as state:
+        return update(migration.plan, state, NOW, wait_s)
+
+
+def test_paths_of_verified_files_are_set_after_a_copy_was_made(migration: Migration, database: Path) -> None:
+    before = rows(database)
+    migration.verify()
+    found = updated(migration)
+    assert (found.columns, found.there, found.waiting) == (2, 0, 0)
+    assert rows(database) == [(7, SOURCE, FOLDER), (8, "other", None)]
+    assert found.backup is not None
+    assert rows(found.backup) == before
+    again = updated(migration)
+    assert (again.columns, again.there, again.backup) == (0, 2, None)
+
+
+def test_paths_of_files_that_are_not_verified_stay(migration: Migration, database: Path) -> None:
+    migration.answer = lambda tree, target: None if target.endswith(b"topics.json") else "x"
+    assert updated(migration).waiting == 2
+    migration.verify()
+    from recfs.migration.run.hashing import read
+
+    migration.answer = lambda tree, target: None if target.endswith(b"topics.json") else read(tree, target)
+    migration.verify()
+    found = updated(migration)
+    assert (found.columns, found.waiting) == (1, 1)
+    assert rows(database)[0] == (7, SOURCE, "media/t")
+
+
+@pytest.mark.parametrize(
+    "change", ["UPDATE \"my media\" SET texts = 'elsewhere'", 'DELETE FROM "my media" WHERE item = 7']
+)
+def test_rows_that_changed_since_the_plan_refuse_all_of_it(migration: Migration, database: Path, change: str) -> None:
+    migration.verify()
+    with closing(sqlite3.connect(database)) as db, db:
+        db.execute(change)
+    before = rows(database)
+    with pytest.raises(InvalidArgument, match="nothing is updated"):
+        updated(migration)
+    assert rows(database) == before
+    assert len(list(database.parent.glob("data.db*"))) == 1
+
+
+def test_a_locked_database_is_waited_for_so_long(migration: Migration, database: Path) -> None:
+    migration.verify()
+    with closing(sqlite3.connect(database, isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        with pytest.raises(TryAgain, match="locked"):
+            updated(migration, wait_s=0.05)
+        db.execute("ROLLBACK")
+    assert updated(migration).columns == 2
+
+
+def test_a_database_with_a_log_and_ids_of_16_bytes(migration: Migration, database: Path) -> None:
+    identity = bytes(range(16))
+    with closing(sqlite3.connect(database)) as db, db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute('DROP TABLE "my media"')
+        db.execute('CREATE TABLE "my media" (item BLOB PRIMARY KEY, "video path" TEXT, texts BLOB)')
+        db.execute('INSERT INTO "my media" VALUES (?, ?, ?)', (identity, "media/a.mp4", b"media/t"))
+    told = json.loads(migration.plan.made_of["recording users/4/recordings/7"])
+    migration.plan.made_of["recording users/4/recordings/7"] = json.dumps(told | {"row": identity.hex()})
+    migration.verify()
+    assert updated(migration).columns == 2
+    assert rows(database) == [(identity, SOURCE, FOLDER)]
+
+
+def test_a_copy_that_cannot_be_made_refuses_all_of_it(migration: Migration, database: Path) -> None:
+    migration.verify()
+    before = rows(database)
+    database.with_name("data.db.before-migration-20261130T000000Z").write_bytes(b"of an earlier one")
+    with pytest.raises(Exception, match="nothing is updated"):
+        updated(migration)
+    assert rows(database) == before
+
+
+def test_a_plan_without_a_database_and_one_that_is_gone(migration: Migration, database: Path) -> None:
+    database.unlink()
+    with pytest.raises(NotFound):
+        updated(migration)
+    del migration.plan.made_of["db"]
+    with pytest.raises(NotSupported):
+        updated(migration)
