@@ -159,6 +159,17 @@ def test_what_differs_is_left_unless_it_is_to_be_replaced(tree: Path, tmp_path: 
     assert daemon.lives[REC]["expires_at_ns"] == 2 * 10**18
 
 
+def test_a_recording_that_is_kept_here_does_not_expire_for_a_manifest(tree: Path, tmp_path: Path) -> None:
+    daemon = Daemon()
+    daemon.lives[REC] = {"status": "active", "expires_at_ns": None, "keep": True, "note": ""}
+    outcome = imported_stream(streamed(tree), tmp_path / "mount", daemon)
+    assert [(each.path.decode(), each.why) for each in outcome.problems] == [(REC, Why.UNSAID)]
+    assert daemon.lives[REC]["keep"] is True
+    assert daemon.lives[REC]["status"] == "active"
+    assert imported_stream(streamed(tree), tmp_path / "mount", daemon, replace=True).clean
+    assert (daemon.lives[REC]["keep"], daemon.lives[REC]["status"]) == (False, "expired")
+
+
 def test_a_stream_replaces_what_differs_only_if_it_is_told_to(tree: Path, tmp_path: Path) -> None:
     mount = tmp_path / "mount"
     imported_stream(streamed(tree), mount)

@@ -199,7 +199,7 @@ def test_a_move_that_is_killed_anywhere_is_finished_by_the_next(store: Mount, ot
     recfs("user", "add", "4", "--uid", "10004", "--root", store.root)
     many = rec / "many"
     many.mkdir()
-    for number in range(150):
+    for number in range(80):
         (many / f"{number:03}").write_bytes(pattern(3000, seed=number))
     store.drain()
     before, there = snapshot(store.path / "users/4"), other.path / rec.relative_to(store.path) / "many"
@@ -225,7 +225,7 @@ def test_a_move_that_is_killed_anywhere_is_finished_by_the_next(store: Mount, ot
     before = snapshot(store.path / "users/4")
     assert told(*command, "--replace")["replaced"] == 1
     assert snapshot(store.path / "users/4") == before == snapshot(other.path / "users/4")
-    killed(lambda: len(os.listdir(many)) < 100)
+    killed(lambda: len(os.listdir(many)) < 50)
     if (store.path / "users/4").exists():
         assert told(*command, "--delete")["clean"]
     assert not (store.path / "users/4").exists()

@@ -181,8 +181,8 @@ class Saying:
             if life.expires_at_ns is not None and here["expires_at_ns"] != life.expires_at_ns:
                 here = self._ask("recording_set_expiry", path=path, date=str(life.expires_at_ns), **note)
                 note = {}
-            if (life.keep and not here["keep"]) or note:
-                here = self._ask("recording_keep", path=path, on=life.keep or bool(here["keep"]), **note)
+            if life.keep != here["keep"] or note:
+                here = self._ask("recording_keep", path=path, on=life.keep, **note)
             if life.status is not Status.ACTIVE and here["status"] == Status.ACTIVE.value and not here["keep"]:
                 self._ask("recording_expire", path=path, note=None)
         except RecfsError as error:
@@ -195,6 +195,8 @@ class Saying:
             return "another date"
         if life.note and here["note"] not in ("", life.note):
             return "another note"
+        if here["keep"] and not life.keep:
+            return "`keep`"
         return ""
 
     def _unsaid(self, path: str, reason: str) -> None:
