@@ -51,7 +51,7 @@ class Teller:
                 self._say(f"and {outcome.unnamed:,} more", "yellow")
             self._say(self._counts(outcome), "green" if outcome.clean else "")
             if outcome.stopped:
-                self._say(f"stopped: {outcome.stopped}; run it again when there is room", "bold red")
+                self._say(f"stopped: {outcome.stopped}; run again, it goes on from here", "bold red")
         if not outcome.clean:
             ctx.exit(ExitCode.PROBLEMS)
 

@@ -54,6 +54,7 @@ class Bringing:
                 self._bring(source, tree)
             except Stopped as error:
                 self._outcome.stopped = str(error)
+                tree.save()
         self._check_sums(source)
         if self._say and source.manifest is not None and not self._outcome.stopped:
             said = Saying(self._ask, self._outcome, source.manifest, self._user_map, replace=self._replace)

@@ -47,6 +47,7 @@ def export_tree(
             tree.finish()
         except Stopped as error:
             outcome.stopped = str(error)
+            tree.save()
     try:
         _write_beside(source, b"/".join(top), to, outcome, sums_before, said_before)
     except OSError as error:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from recfs.core.migration.arrivals import part_name
 from recfs.migration.transfer.beneath import Branch, by_descriptor, looked_at, opened
+from recfs.migration.transfer.blocks import read_blocks, sum_of, write_all
 from recfs.migration.transfer.items import BLOCK_BYTES, Item, Kind, Outcome, Stopped, Unusable, Why
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 _WHOLE_FILES = 32
@@ -109,6 +110,11 @@ class Tree:
             self._outcome.problem(item.path, error.why, str(error))
         except OSError as error:
             self._failed(item, error)
+
+    def save(self) -> None:
+        """Show what is written whole, after `put` has raised Stopped: nothing comes after it."""
+        with contextlib.suppress(Stopped):
+            self._settle()
 
     def finish(self) -> None:
         """Show all that is written, then give directories their modes and times. Raises Stopped."""
@@ -217,7 +223,7 @@ class Tree:
             self._outcome.problem(item.path, Why.DIFFERS, _other(there))
             return
         if there.st_size == item.size:
-            known = item.sha256 or (_sum_of(item) if item.again or not self._replace else None)
+            known = item.sha256 or (sum_of(item) if item.again or not self._replace else None)
             if known is not None and self._is_there(folder, name, known):
                 self._is_equal(item, known, folder, name)
                 return
@@ -252,11 +258,9 @@ class Tree:
 
     def _write(self, item: Item, folder: int, *, replaces: bool) -> None:
         part = part_name(item.parts[-1])
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(part, dir_fd=folder)  # of a transfer that was killed
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        made = _made(folder, part)
         try:
-            with opened(os.open(part, flags, 0o600, dir_fd=folder)) as file:
+            with opened(made) as file:
                 sha256 = self._fill(item, file)
                 self._own(item, file)
                 os.fchmod(file, item.mode & _PERMISSIONS)
@@ -274,12 +278,12 @@ class Tree:
     def _fill(self, item: Item, file: int) -> str:
         """Write a file's bytes; their sha256 (hex). Raises Unusable, OSError."""
         found, size = hashlib.sha256(), 0
-        for block in _read(item):
+        for block in read_blocks(item):
             size += len(block)
             if size > item.size:
                 raise Unusable(Why.WRITING, f"it has more than the {item.size:,} bytes that it should")
             found.update(block)
-            _write_all(file, block)
+            write_all(file, block)
         if size != item.size:
             raise Unusable(Why.WRITING, f"it has {size:,} bytes, not the {item.size:,} that it should")
         sha256 = found.hexdigest()
@@ -353,38 +357,19 @@ class Tree:
         self._outcome.problem(item.path, Why.REFUSED, error.strerror or str(error))
 
 
-def _sum_of(item: Item) -> str:
-    """The sha256 of an item's bytes, which are read for that. Raises Unusable, OSError."""
-    found, size = hashlib.sha256(), 0
-    for block in _read(item):
-        found.update(block)
-        size += len(block)
-    if size != item.size:
-        raise Unusable(Why.WRITING, f"it has {size:,} bytes, not the {item.size:,} that it should")
-    return found.hexdigest()
-
-
-def _read(item: Item) -> Iterator[bytes]:
-    """An item's bytes. What reading raises is Unusable: a full disk where it is read is none where it goes."""
-    try:
-        yield from item.chunks()
-    except OSError as error:
-        raise Unusable(Why.UNREADABLE, f"it cannot be read: {error.strerror or error}") from error
-
-
-_write = os.write
-
-
-def _write_all(file: int, block: bytes) -> None:
-    """Raises OSError."""
-    view = memoryview(block)
-    while view:
-        view = view[_write(file, view) :]
-
-
 def _other(there: os.stat_result) -> str:
     kinds = {stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symbolic link", stat.S_IFREG: "a file"}
     return f"{kinds.get(stat.S_IFMT(there.st_mode), 'something else')} is there already"
+
+
+def _made(folder: int, name: bytes) -> int:
+    """Make a file, in place of what a transfer has left there that was killed; a descriptor. Raises OSError."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, 0o600, dir_fd=folder)
+    except FileExistsError:
+        os.unlink(name, dir_fd=folder)
+    return os.open(name, flags, 0o600, dir_fd=folder)
 
 
 def _unlink(folder: int, name: bytes) -> None:
