@@ -13,6 +13,7 @@ from recfs.core.migration.plan import Action, Entry, parsed
 from recfs.errors import InvalidArgument, IoFailure, NotFound
 from recfs.migration import plans
 from recfs.migration.ruled import make_by_rules, read_rules
+from tests.helpers.migrations import Migration
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/migration.md").read_text("utf-8")
 SECTION = re.split(r"^## ", DOCUMENT, flags=re.MULTILINE)
@@ -114,3 +115,20 @@ def test_a_file_of_rules_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b"# \xff")
     with pytest.raises(InvalidArgument, match="no UTF-8"):
         read_rules(tmp_path / "latin.toml", lambda _: b"")
+
+
+@pytest.mark.needs("rsync")
+def test_a_plan_by_rules_is_run_like_any_other(tmp_path: Path) -> None:
+    migration = Migration(tmp_path)
+    for name in ("в.mp4", "a b.mp4"):
+        (migration.old / name).write_bytes(name.encode())
+    (migration.old / "link").symlink_to("a b.mp4")
+    (tmp_path / "rules.toml").write_text(RULES, "utf-8")
+    plans.save(make_by_rules(migration.old, tmp_path / "rules.toml", NOW).plan, tmp_path / "by-rules.plan")
+    migration.plan = plans.load(tmp_path / "by-rules.plan")
+    migration.run()
+    report = migration.verify()
+    assert {each.name: each.read_bytes() for each in migration.at("users/1/recordings/1").iterdir()} == {
+        name: name.encode() for name in ("в.mp4", "a b.mp4")
+    }
+    assert not report.is_clean, "the link needs a person"
