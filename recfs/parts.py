@@ -412,6 +412,7 @@ async def _build(
     care = upkeep.build(
         config, vfs, store, publisher, kernel, CatalogueCopies(), counting, reports, tier, tier_run,
         trash_index, restored=recovered.age is not Age.SAME, is_busy=lambda: committer.busy_with > 0,
+        reach=partial(remote.elsewhere, config),
     )  # fmt: skip
     files_here, sessions = CommittedFiles(backing_files, places, store), Sessions(vfs, kernel, operators)
     made = derivation.build(config, vfs, store, files_here, sessions, catalogue, reports, media)

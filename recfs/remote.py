@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from recfs.errors import StoreError
+from recfs.errors import NO_S3, NotSupported, StoreError
 from recfs.state.problems import reason_of
 from recfs.stores.breaker import CircuitBreaker
 from recfs.stores.wrap import RetryingObjectStore, RetryPolicy
@@ -30,6 +30,7 @@ from recfs.tier.uploads.uploader import Uploader
 
 if TYPE_CHECKING:
     from recfs.config import Config
+    from recfs.core.migration.places import Place
     from recfs.disk.commit.hashing import Hashing
     from recfs.disk.commit.md5s import Md5s
     from recfs.disk.committed import CommittedFiles
@@ -85,6 +86,20 @@ def connect(config: Config, unanswered: Unanswered) -> ObjectStore | None:
         s3.connect(config.s3), policy, breaker,
         on_retry=_tried_again, on_lost=unanswered.note, on_begun=unanswered.note_begun,
     )  # fmt: skip
+
+
+def elsewhere(config: Config, place: Place) -> ObjectStore:
+    """The objects of another place on the server of [s3], with the same credentials. Raises NotSupported without [s3].
+
+    What of it is asked for has a circuit breaker of its own: it says nothing of the store's own bucket.
+    """
+    if config.s3 is None:
+        raise NotSupported(NO_S3)
+    from recfs.stores.s3 import store as s3
+
+    section = config.s3.model_copy(update={"bucket": place.bucket, "prefix": place.prefix})
+    policy = RetryPolicy(max_attempts=config.s3.max_attempts, deadline_s=config.s3.deadline)
+    return RetryingObjectStore(s3.connect(section), policy, CircuitBreaker(), on_retry=_tried_again)
 
 
 def _changed(error: Exception | None) -> None:

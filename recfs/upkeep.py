@@ -14,6 +14,7 @@ from recfs.core.verification.verdicts import Level
 from recfs.disk.home.path_resolver import PathResolver
 from recfs.fs.foreign.judging import PART
 from recfs.fs.leftovers.adoption import Adoption
+from recfs.fs.leftovers.imports import Imports
 from recfs.fs.leftovers.local import LocalLeftovers
 from recfs.fs.trash import Trash
 from recfs.fs.verification.repair import Repair
@@ -27,6 +28,9 @@ from recfs.services.expiry import Expiry
 from recfs.services.figures.counting import Counting
 from recfs.services.figures.days import Days
 from recfs.services.figures.surveys import Surveys
+from recfs.services.importing.copying import Copying
+from recfs.services.importing.runs import PART as IMPORT_PART
+from recfs.services.importing.runs import Importing
 from recfs.services.maintenance import Maintenance
 from recfs.services.multiparts import Multiparts
 from recfs.services.orphans import Orphans
@@ -41,6 +45,7 @@ from recfs.tier.leftovers import BucketLeftovers
 if TYPE_CHECKING:
     from recfs.config import Config
     from recfs.config.sections import TrashSection
+    from recfs.core.migration.places import Place
     from recfs.core.retention import Now
     from recfs.disk.home.publisher import HomePublisher
     from recfs.disk.trash_index import TrashIndex
@@ -48,6 +53,7 @@ if TYPE_CHECKING:
     from recfs.ports.backups import CatalogueCopies
     from recfs.ports.figures import FigureBooks
     from recfs.ports.kernel import KernelCache
+    from recfs.ports.objects import ObjectStore
     from recfs.ports.reports import Reports, Snapshot
     from recfs.ports.sweep import Sweep
     from recfs.services.tier_run import TierRun
@@ -89,6 +95,8 @@ class Upkeep:
         """What has to run, by the name of its part; *mounted* False: for a command alone."""
         work = self.work
         found: list[tuple[str, Callable[[], Awaitable[object]]]] = [(VERIFY_PART, work.verifications.run)]
+        if work.importing is not None:
+            found.append((IMPORT_PART, work.importing.run))
         if mounted and work.watcher is not None:
             found.append((PART, work.watcher.run))
             self.verifier.watched = True
@@ -100,12 +108,12 @@ class Upkeep:
 def build(
     config: Config, vfs: Vfs, store: LocalStore, publisher: HomePublisher, kernel: KernelCache, copies: CatalogueCopies,
     generations: Generations, reports: Reports, tier: Tier | None, tier_run: TierRun | None,
-    index: TrashIndex, *, restored: bool, is_busy: Callable[[], bool],
+    index: TrashIndex, *, restored: bool, is_busy: Callable[[], bool], reach: Callable[[Place], ObjectStore],
 ) -> Upkeep:  # fmt: skip
     """Put it together, over a file system that has been recovered; *tier* None: without S3.
 
     *restored*: this start has found the catalogue and the home tree to be of two times. *is_busy*: whether files are
-    being committed.
+    being committed. *reach* gives the objects of another place.
     """
     trash = Trash(vfs, store, publisher, kernel, index, tier.trashed if tier is not None else None)
     expiry = Expiry(vfs, reports, interval_s=config.recordings.sweep_interval)
@@ -146,11 +154,18 @@ def build(
     orphans = _orphans(config, vfs, store, publisher, kernel, trash, tier, repair)
     if restored:
         orphans.restored()
+    importing = None
+    if tier is not None and orphans.far is not None and config.s3 is not None:
+        imports = Imports(vfs, kernel, orphans.adoption, orphans.far)
+        threads = config.s3.threads
+        copying = Copying(tier, vfs.tree, imports, orphans.far, reach, threads=threads)
+        importing = Importing(tier, vfs.tree, imports, copying, config.s3.url, threads=threads)
     versions = VersionSweep(
         vfs, kernel, config.versions, expiry.held_up, every_s=config.sweep.versions_every
     )  # fmt: skip
     work = UpkeepWork(
-        sweeper, trash, expiry, archiving, backups, multiparts, orphans, versions, watcher, verifications, scrub
+        sweeper, trash, expiry, archiving, backups, multiparts, orphans, versions, watcher, verifications, scrub,
+        importing,
     )  # fmt: skip
     maintenance = Maintenance(vfs.tree, reports, every_s=config.sweep.catalogue_every)
     return Upkeep(work, verifier, maintenance)

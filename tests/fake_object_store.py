@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from recfs.core.migration.places import Place
 from recfs.ports.object_errors import (
     ChecksumMismatch,
     KeyTooLong,
@@ -60,6 +61,8 @@ class FakeObjectStore:
         """Whether a small object is put only where there is none if asked so."""
         self.serves_archived = False
         """Whether archive classes are mere labels: such objects are read like others."""
+        self.others: dict[Place, FakeObjectStore] = {}
+        """Other places on the same server, from which can be copied."""
         self._smallest_part, self._tags = smallest_part, dict(tags or {})
         self._lock = threading.RLock()
         self._ids = itertools.count(1)
@@ -255,15 +258,18 @@ class FakeObjectStore:
         meta: ObjectMeta | None = None,
         if_match: str | None = None,
         fresh: bool = False,
+        origin: Place | None = None,
         cancel: Cancel | None = None,
     ) -> ObjectInfo:
         """As the port says."""
-        if src == dst and (meta is None or fresh):
+        elsewhere = self if origin is None else self.others[origin]
+        in_place = elsewhere is self and src == dst
+        if in_place and (meta is None or fresh):
             raise ValueError("a copy onto itself changes nothing without meta")
         with self._call("copy", src):
-            found = self._existing(src)
+            found = elsewhere._existing(src)
             known = {} if meta is None else to_metadata(meta)
-            if src == dst and meta is not None and meta.sha256 and known.items() <= found.metadata.items():
+            if in_place and meta is not None and meta.sha256 and known.items() <= found.metadata.items():
                 return self._info(src, found)
             if (if_match is not None and found.etag != if_match) or len(found.data) != size:
                 raise ObjectChanged(f"{src}: etag {found.etag}, {len(found.data)} bytes")

@@ -84,6 +84,7 @@ NEEDED_WHOLE: Final = WHOLE._replace(needed=True)
 
 _BELOW: Final = {"path": PATH, "recursive": FLAG}
 _VERIFIED: Final = {"path": PATH, "level": WORD, "since_s": SECONDS, "rate": BYTES}
+_IMPORTED: Final = {"url": PATH, "download": FLAG, "dry_run": FLAG}
 _TRASHED: Final = {"path": PATH, "user": WORD, "since_s": SECONDS, "older_s": SECONDS}
 _ROWS: Final = {"ids": WHOLES, "all": FLAG}
 _RECORDING: Final = {"path": PATH, "note": PATH}
@@ -131,6 +132,15 @@ PARAMS: Final[Mapping[str, Mapping[str, Kind]]] = {
     "verify_begin": _VERIFIED,
     "verify_wait": {"run": NEEDED_WHOLE, "timeout_s": SECONDS},
     "verify_stop": {"run": NEEDED_WHOLE},
+    "import_objects": _IMPORTED,
+    "import_begin": _IMPORTED,
+    "import_wait": {"run": NEEDED_WHOLE, "timeout_s": SECONDS},
+    "import_stop": {"run": NEEDED_WHOLE},
+    "import_list": {"url": NEEDED_WORD, "after": WORD},
+    "import_copies": {
+        "url": NEEDED_WORD, "keys": WORDS._replace(needed=True), "targets": WORDS._replace(needed=True),
+        "download": FLAG,
+    },
     "queue": {"limit": WHOLE},
     "queue_retry": _ROWS,
     "queue_drop": _ROWS,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from recfs.services.deriving.deriving import Deriving
     from recfs.services.draining import Draining
     from recfs.services.expiry import Expiry
+    from recfs.services.importing.runs import Importing
     from recfs.services.local_copies import LocalCopies
     from recfs.services.multiparts import Multiparts
     from recfs.services.orphans import Orphans
@@ -63,6 +64,8 @@ class UpkeepWork:
     verifications: Verifications
     scrub: Scrub | None
     """None where the configuration has none."""
+    importing: Importing | None
+    """None without [s3]."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,8 @@ _COMMANDS = {
     "restore-catalogue": "recfs.cli.upkeep.restore_catalogue:restore_catalogue",
     "rebuild": "recfs.cli.upkeep.rebuild:rebuild",
     "migrate": "recfs.cli.migration.migrate:migrate",
+    "export": "recfs.cli.migration.export:export",
+    "import": "recfs.cli.migration.import_:import_",
     "drain": "recfs.cli.work.drain:drain",
     "queue": "recfs.cli.work.queue:queue",
     "events": "recfs.cli.observe.events:events",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, Protocol
 
+from recfs.core.migration.places import Place
 from recfs.ports.object_errors import ObjectStoreError
 
 MIB = 1 << 20
@@ -217,10 +218,12 @@ class ObjectWrites(Protocol):
         meta: ObjectMeta | None = None,
         if_match: str | None = None,
         fresh: bool = False,
+        origin: Place | None = None,
         cancel: Cancel | None = None,
     ) -> ObjectInfo:
-        """Copy within the bucket, on the server. *meta* None keeps metadata, content type, storage class and tags.
+        """Copy on the server: within the bucket, or from *origin*, to whose prefix *src* is relative then.
 
+        *meta* None keeps metadata, content type, storage class and tags.
         With *meta* what it knows is new, and the content type is by *dst*; all else stays, as others may have set it;
         with *fresh*, nothing of that stays: it is an object as `put_file` makes it with this *meta*, of other bytes.
         *src* = *dst* does so in place, and is idempotent by its outcome: an object of this size that has just *meta*,

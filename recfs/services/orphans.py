@@ -138,8 +138,8 @@ class Orphans:
         """*far* None: without S3. *mode*: of the look that is due every *every_s*; the others are asked for."""
         self._tree = tree
         self._local = local
-        self._far = far
-        self._adoption = adoption
+        self.far = far
+        self.adoption = adoption
         self.every_s = every_s
         self.mode = mode
         self.grace_s = grace_s
@@ -182,9 +182,9 @@ class Orphans:
         survey.unread = await self._local.look(progress, count)
         survey.files = progress.done
         progress.total = None
-        if self._far is not None and not progress.is_stopping:
+        if self.far is not None and not progress.is_stopping:
             try:
-                await self._far.look(progress, count, ask_all=False)
+                await self.far.look(progress, count, ask_all=False)
             except ObjectStoreError as error:
                 survey.bucket_unseen = reason_of(error)
             survey.objects = progress.done - survey.files
@@ -224,8 +224,8 @@ class Orphans:
             progress.done, progress.total = 0, None
             do = partial(self._do, survey)
             await self._local.look(progress, do)
-            if self._far is not None and survey.bucket_unseen is None and not progress.is_stopping:
-                await self._far.look(progress, do, ask_all=True)
+            if self.far is not None and survey.bucket_unseen is None and not progress.is_stopping:
+                await self.far.look(progress, do, ask_all=True)
             await self._tree.behind.durable()
         return survey.words()
 
@@ -260,14 +260,14 @@ class Orphans:
         if isinstance(orphan, Gone):
             return int(await self._local.forget(orphan))
         if isinstance(orphan, Lying):
-            return await self._adoption.entry(orphan) if deed is Deed.ADOPT else int(await self._local.remove(orphan))
-        assert self._far is not None
+            return await self.adoption.entry(orphan) if deed is Deed.ADOPT else int(await self._local.remove(orphan))
+        assert self.far is not None
         if isinstance(orphan, Lost):
-            return int(await self._far.upload_again(orphan))
+            return int(await self.far.upload_again(orphan))
         if deed is Deed.ADOPT:
-            still = partial(self._far.is_nobodys, orphan.info)
-            return int(await self._adoption.object(orphan.info, still) is not None)
-        return int(await self._far.delete(orphan))
+            still = partial(self.far.is_nobodys, orphan.info)
+            return int(await self.adoption.object(orphan.info, still) is not None)
+        return int(await self.far.delete(orphan))
 
 
 def name_of(mode: Mode) -> str:

@@ -148,6 +148,10 @@ class Changes:
         self._rest.views.append((view_id, ino))
         self._wake.set()
 
+    def object_keys(self) -> set[str]:
+        """Keys of the objects whose rows are to be written."""
+        return {row.key for row in self._objects.values()}
+
     def object(self, row: ObjectRow) -> None:
         """What S3 holds of an inode changed."""
         self._renewed(("objects", row.ino))

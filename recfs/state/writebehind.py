@@ -98,6 +98,11 @@ class WriteBehind(Changes):
         return self._refusals.is_of(ino)
 
     @property
+    def is_writing(self) -> bool:
+        """Whether a batch is being written: its rows are neither in the catalogue for certain nor dirty."""
+        return self._lock.locked()
+
+    @property
     def depth(self) -> int:
         """Rows waiting to be written."""
         return len(self._nodes) + len(self._removed) + len(self._garbage) + len(self._purged) + len(self._refusals)

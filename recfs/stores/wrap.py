@@ -24,6 +24,7 @@ from typing import Literal, TypeVar
 
 import tenacity
 
+from recfs.core.migration.places import Place
 from recfs.ports.object_errors import ObjectStoreError, Throttled
 from recfs.ports.objects import (
     Cancel,
@@ -279,12 +280,15 @@ class RetryingObjectStore:
         meta: ObjectMeta | None = None,
         if_match: str | None = None,
         fresh: bool = False,
+        origin: Place | None = None,
         cancel: Cancel | None = None,
     ) -> ObjectInfo:
         """As `ObjectStore.copy`."""
         return self._try(
             "copy",
-            lambda: self._store.copy(src, dst, size, meta=meta, if_match=if_match, fresh=fresh, cancel=cancel),
+            lambda: self._store.copy(
+                src, dst, size, meta=meta, if_match=if_match, fresh=fresh, origin=origin, cancel=cancel
+            ),
             (dst,),
             meta.sha256 if meta is not None else None,
         )

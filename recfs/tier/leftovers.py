@@ -73,9 +73,9 @@ class BucketLeftovers:
         """
         await self._tier.ownership.ensure()
         listing = iter(self._tier.objects.list())
-        rows, asked = _Rows(self._tree), 0
+        rows, asked = RowsByKey(self._tree), 0
         while not progress.is_stopping:
-            page = await self._in_thread(partial(_next_page, listing))
+            page = await self._in_thread(partial(next_page, listing))
             busy = {row.key for row in self._tier.journal.rows.values()} | self._tier.trashed.index.keys()
             for count, info in enumerate(page, 1):
                 progress.done += 1
@@ -104,13 +104,37 @@ class BucketLeftovers:
     async def _in_thread(self, call: partial[Sequence[ObjectInfo]]) -> Sequence[ObjectInfo]:
         return await trio.to_thread.run_sync(call, limiter=self._tier.limiter, abandon_on_cancel=True)
 
-    def _is_claimed(self, key: str) -> bool:
+    def _is_claimed(self, key: str, *, journalled: bool = True) -> bool:
+        """*journalled* False: who asks has looked through the queue's rows."""
         journal = self._tier.journal
         return (
             journal.is_deleted(key) or key in journal.leaving or journal.unanswered.may_put(key)
             or self._tier.copies.is_read(key, 0) or bool(self._tier.trashed.index.at(key))
-            or any(row.key == key for row in journal.rows.values())
+            or (journalled and any(row.key == key for row in journal.rows.values()))
         )  # fmt: skip
+
+    async def are_nobodys(self, keys: Sequence[str]) -> frozenset[str]:
+        """Those of *keys* that no row has, and with which nothing is to be done, as of the last batch.
+
+        Atomic from its last await on. What is not written yet counts as far as memory has it: who needs to be sure has
+        everything written before, and looks afterwards whether a batch was written meanwhile (`WriteBehind.written`).
+        """
+        free = await self._without_row(keys)
+        behind, journal = self._tree.behind, self._tier.journal
+        busy = {row.key for row in journal.rows.values()} | behind.object_keys()
+        return frozenset(key for key in free if key not in busy and not self._is_claimed(key, journalled=False))
+
+    async def _without_row(self, keys: Sequence[str]) -> Sequence[str]:
+        """Those of *keys* that no row has, as of the last batch: in one question, unless much lies between them."""
+        if not keys:
+            return keys
+        catalogue = self._tree.catalogue
+        ordered = sorted(keys, key=str.encode)
+        rows = await catalogue.objects_by_key(ordered[0][:-1], PAGE)
+        if len(rows) < PAGE or rows[-1].key.encode() >= ordered[-1].encode():
+            taken = {row.key for row in rows}
+            return [key for key in keys if key not in taken]
+        return [key for key in keys if await catalogue.object_at(key, 0) is None]
 
     def _now(self) -> Now:
         return Now(self._tree.clock.now_ns(), self._tree.clock.calendar_ns())
@@ -185,13 +209,14 @@ class BucketLeftovers:
         return await self._tier.store_anew(node)
 
 
-class _Rows:
+class RowsByKey:
     """Rows of objects in the order of their keys, a page at a time, beside a listing."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, prefix: str = "") -> None:
+        """*prefix*: none of those before it are wanted."""
         self._tree = tree
         self._page: deque[ObjectRow] = deque()
-        self._after: str | None = ""
+        self._after: str | None = prefix[:-1]
 
     async def _first(self) -> ObjectRow | None:
         if not self._page and self._after is not None:
@@ -214,7 +239,8 @@ class _Rows:
         return known
 
 
-def _next_page(listing: Iterator[ObjectInfo]) -> Sequence[ObjectInfo]:
+def next_page(listing: Iterator[ObjectInfo]) -> Sequence[ObjectInfo]:
+    """Up to PAGE objects. In a thread."""
     return list(islice(listing, PAGE))
 
 
@@ -232,4 +258,4 @@ def _is_path(key: str) -> bool:
     return key_for(path) == key
 
 
-__all__ = ["BucketLeftovers", "Lost", "Strange"]
+__all__ = ["OWN", "PAGE", "BucketLeftovers", "Lost", "RowsByKey", "Strange", "next_page"]

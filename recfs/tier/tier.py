@@ -25,6 +25,7 @@ from recfs.state.events import Subscriber
 from recfs.state.nodes import DirNode, FileNode, Node
 from recfs.state.walk import file_at
 from recfs.tier.queue import sent, waited_for
+from recfs.tier.queue.holds import Holds
 from recfs.tier.queue.reasons import OUTDATED, UNDECIDED
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class Tier(Subscriber):
         self.partials = partials
         self.evictor = evictor
         self.journal = copies.journal
+        self.holds = Holds(copies.journal)
         self.link = link
         self.ownership = link.ownership
         self.limiter = link.limiter

@@ -135,6 +135,7 @@ PLANTED = {
     "Arrows point down: cli.upkeep": ("cli/upkeep/sweep.py", "recfs.cli.upkeep.trash"),
     "Arrows point down: cli.migration": ("cli/migration/plan.py", "recfs.cli.migration.migrate"),
     "Arrows point down: migration": ("migration/walking.py", "recfs.migration.planning"),
+    "Arrows point down: migration.transfer": ("migration/transfer/items.py", "recfs.migration.transfer.tars"),
     "Arrows point down: migration.run": ("migration/run/trees.py", "recfs.migration.run.running"),
     "Migration is given what it asks a daemon": ("migration/mapping.py", "recfs.api.control"),
     "Arrows point down: rescue": ("rescue/backups.py", "recfs.rescue.restore"),
@@ -142,6 +143,10 @@ PLANTED = {
     "The client library stands by itself": ("client/media.py", "trio"),
     "Stores never import each other": ("stores/local.py", "recfs.stores.s3.store"),
     "Arrows point down: services.deriving": ("services/deriving/sources.py", "recfs.services.deriving.making"),
+    "Arrows point down: services.importing": (
+        "services/importing/looking.py",
+        "recfs.services.importing.runs",
+    ),
     "Arrows point down: services.verification": (
         "services/verification/scrub.py",
         "recfs.services.verification.runs",

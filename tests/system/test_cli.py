@@ -586,7 +586,7 @@ def test_every_command_has_help_and_takes_json() -> None:
             yield name, command
 
     found = dict(walk(cli, "recfs"))
-    assert len(found) == 84
+    assert len(found) == 87
     for name, command in found.items():
         assert command.help, name
         assert "json" in {param.name for param in command.params}, name

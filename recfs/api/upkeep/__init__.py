@@ -1,6 +1,7 @@
 """What the daemon answers of the upkeep of files: the control protocol's methods behind `recfs sweep` and so on.
 
 backups     copies of the catalogue
+importing   objects of the bucket that become files
 leftovers   what sweeps would clear away
 recordings  how long they live, and those that have expired
 sweeps      what is looked at now and then, and temp jobs that have expired
@@ -14,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from recfs.api.upkeep.backups import BackupAnswers
+from recfs.api.upkeep.importing import ImportAnswers
 from recfs.api.upkeep.leftovers import LeftoverAnswers
 from recfs.api.upkeep.recordings import RecordingAnswers
 from recfs.api.upkeep.sweeps import SweepAnswers
@@ -42,6 +44,7 @@ def handlers(
         **TrashAnswers(work.trash).handlers(),
         **BackupAnswers(work.backups, work.backups.clock).handlers(),
         **VerifyAnswers(vfs, work.verifications, work.scrub).handlers(),
+        **ImportAnswers(work.importing).handlers(),
         **WatchAnswers(work.watcher).handlers(),
     }
 

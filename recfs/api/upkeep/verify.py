@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import trio
-
 from recfs.core.verification.verdicts import Level
 from recfs.errors import InvalidArgument, NotADirectory
 from recfs.fs.fallback_entries import FallbackEntry
 from recfs.state.nodes import DirNode, FileNode
+from recfs.state.work.runs import followed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from recfs.api.control import Handler
     from recfs.fs.vfs import Vfs
     from recfs.services.verification.runs import Run, Verifications
     from recfs.services.verification.scrub import Scrub
 
-TELL_S = 0.5
 LEAST_RATE = 1024
 
 
@@ -71,21 +67,8 @@ class VerifyAnswers:
 
     async def all(self, params: dict[str, Any]) -> dict[str, Any]:
         """Verify, and answer at the end. *tell*, for who asks in this very process, hears how far it is."""
-        run = await self._new(params)
-        tell: Callable[[dict[str, Any]], None] | None = params.get("tell")
-        async with trio.open_nursery() as nursery:
-            if callable(tell):
-                nursery.start_soon(_telling, run, tell)
-            await run.all()
-            nursery.cancel_scope.cancel()
-        return run.as_json()
+        return await followed(await self._new(params), params.get("tell"))
 
     async def status(self, params: dict[str, Any]) -> dict[str, Any]:
         """How far the scrub is; null where the configuration has none."""
         return {"scrub": self._scrub.as_json() if self._scrub is not None else None}
-
-
-async def _telling(run: Run, tell: Callable[[dict[str, Any]], None]) -> None:
-    while True:
-        await trio.sleep(TELL_S)
-        tell(run.as_json())

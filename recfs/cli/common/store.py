@@ -51,6 +51,7 @@ _LONG = frozenset(
     "trash_purge",
     "bucket_owner",
     "bucket_claim",
+    *("import_list", "import_copies"),
 }
 _ASK_S3 = _LONG - {
     *("derive", "chunks", "chunks_extract"),
@@ -80,6 +81,7 @@ _LIVE_ONLY = {
             "versions_prune",
             *("derive", "derive_wait", "chunks_extract", "chunks_wait"),
             *("cache_wait", "cache_release", "dedupe"),
+            *("import_begin", "import_wait", "import_stop"),
             *("probe", "top", "settings", "upgraded", "verify_begin", "verify_wait", "verify_stop"),
         ),
         "this takes one; `recfs mount` starts it",
@@ -98,6 +100,7 @@ _WRITING = frozenset({"quota_set", "sweep_temp", "bucket_owner", "bucket_claim"}
     "recording_keep",
     "recording_set_expiry",
     "verify",
+    *("import_objects", "import_list", "import_copies"),
     "chunks",
     *("next_version", "cache_get", "cache_put", "cache_stats", "cache_purge"),
 }

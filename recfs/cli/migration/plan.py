@@ -135,18 +135,18 @@ def plan(
         _look_up(encoding, dump)
     names = names_in(columns) if columns is not None else Names()
     wishes = Wishes(old, database, dump, encoding, names, expired == "migrate", elsewhere, one_file_system)
-    _refuse_inside(target, old)
+    refuse_inside(target, old)
     plans.refuse_to_lose(target, force=force)  # before the work, and once more after it
-    teller = _Teller()
+    teller = Teller()
     try:
         made = make(wishes, datetime.now(UTC), teller)
     finally:
         teller.end()
     plans.save(made.plan, target, force=force)
     if invocation.json:
-        output.emit_json(_told(made, target))
+        output.emit_json(told_made(made, target))
     else:
-        _say(made, target)
+        say_made(made, target)
     if not made.is_clean:
         ctx.exit(ExitCode.PROBLEMS)
 
@@ -160,7 +160,7 @@ def _look_up(encoding: str, dump: Path | None) -> None:
         raise click.UsageError(f"--encoding: {encoding!r} is no encoding; one is cp1251") from None
 
 
-def _refuse_inside(target: Path, old: Path) -> None:
+def refuse_inside(target: Path, old: Path) -> None:
     """The old tree is not written to, and a plan in it would be one of its files."""
     folder = os.path.realpath(target.parent)
     top = os.path.realpath(old)
@@ -168,7 +168,7 @@ def _refuse_inside(target: Path, old: Path) -> None:
         raise click.UsageError(f"{target} lies in the old tree, which is not written to: name another with --output")
 
 
-class _Teller:
+class Teller:
     """Tells how far it is: what is being done, and how much of it is."""
 
     def __init__(self) -> None:
@@ -186,7 +186,8 @@ class _Teller:
         self._line.clear()
 
 
-def _told(made: "Made", target: Path) -> dict[str, Any]:
+def told_made(made: "Made", target: Path) -> dict[str, Any]:
+    """A plan that was made, for programs."""
     return {
         "plan": str(target),
         "clean": made.is_clean,
@@ -202,7 +203,8 @@ def _told(made: "Made", target: Path) -> dict[str, Any]:
     }
 
 
-def _say(made: "Made", target: Path) -> None:
+def say_made(made: "Made", target: Path) -> None:
+    """Say what is in a plan that was made, and what needs a person."""
     counts = made.plan.counts()
     rows = [
         (str(action), output.number_of(files, "file"), output.size(size)) for action, (files, size) in counts.items()
@@ -233,4 +235,4 @@ def _say(made: "Made", target: Path) -> None:
     output.say(f"{told}; need a person: {', '.join(needed)}" if needed else f"{told}; nothing needs a person")
 
 
-__all__ = ["plan"]
+__all__ = ["Teller", "plan", "refuse_inside", "say_made", "told_made"]

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from recfs.cli.common import output
+from recfs.cli.common.commands import Commands
 from recfs.cli.common.help import Group
 from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.params import GID, UID, Mode, UserId
@@ -26,7 +27,10 @@ user 5: uid 10005 is free; 12 files of 1.5 GiB removed, users/5 and temp/5 with 
 """
 
 
-@click.group(cls=Group)
+_ELSEWHERE = Commands({"move": "recfs.cli.migration.move:move"})
+
+
+@click.group(cls=Group, commands=_ELSEWHERE)
 def user() -> None:
     """Tell users apart by uid.
 

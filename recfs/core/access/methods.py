@@ -9,7 +9,7 @@ LOOKS: Final = frozenset({
     "recording_list", "recording_show", "sweep_list", "sweep_history", "sweep_wait", "queue", "route_explain",
     "trash_list", "watch_status", "verify_status", "verify_wait", "bucket_owner", "lifecycle_show", "drain",
     "versions_list", "derive_wait", "chunks_wait", "cache_get", "cache_wait", "cache_stats",
-    "duplicates",
+    "duplicates", "import_list", "import_wait",
 })  # fmt: skip
 """Methods that change nothing, and are no acts. Any other is one."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from recfs.core.keys import path_for
 from recfs.core.layout import child_role
+from recfs.core.migration.adopting import Digests
 from recfs.core.model import State
 from recfs.core.observing.kinds import EventKind
 from recfs.disk import looks
@@ -25,7 +26,7 @@ from recfs.state.nodes import DirNode, FileNode
 from recfs.stores.s3.meta import from_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from recfs.fs.leftovers.local import LocalLeftovers, Lying
     from recfs.fs.vfs import Vfs
@@ -108,8 +109,8 @@ class Adoption:
         """
         names = path_for(info.key).split(b"/")
         known = from_metadata(info.metadata)
-        owner = _owner(known.owner)
-        folder = await self._folder(names[:-1], owner)
+        owner = owner_of(known.owner)
+        folder = await self.folder(names[:-1], owner)
         child_role(folder.role, names[-1], is_dir=False)
         if folder.fallback is not None:
             await self._vfs.views.hidden(folder)
@@ -119,17 +120,29 @@ class Adoption:
             raise Exists(f"{info.key}: another file has this name; rename it, and adopt this one then")
         assert known.sha256 is not None
         assert known.md5 is not None
-        node = self._vfs.names.add_file(folder, names[-1], known.mode or 0o644, owner, upload=False)
+        node = self.enter(folder, names[-1], info, owner, Digests(known.sha256, known.md5))
+        self._kernel.forget_inode(folder.ino)
+        return node
+
+    def enter(self, folder: DirNode, name: bytes, info: ObjectInfo, owner: Caller, digests: Digests) -> FileNode:
+        """Make the file of an object; the name is free, and admitted, and what is hidden there known. Atomic.
+
+        The kernel is yet to be told that the directory has changed.
+        """
+        known = from_metadata(info.metadata)
+        node = self._vfs.names.add_file(folder, name, known.mode or 0o644, owner, upload=False)
         mtime_ns = known.mtime_ns if known.mtime_ns is not None else info.last_modified_ns
         uploaded_ns = known.uploaded_ns if known.uploaded_ns is not None else info.last_modified_ns
-        node.gid, node.mtime_ns = owner.gid, mtime_ns
-        node.sha256, node.md5 = known.sha256, known.md5
+        if not owner.by_place:
+            node.gid = owner.gid  # as the metadata has it, whatever a setgid directory makes of new files
+        node.mtime_ns = mtime_ns
+        node.sha256, node.md5 = digests
         self._tree.resize(node, info.size_bytes)
         node.enter(State.EVICTED)
         if info.storage_class in ARCHIVE_CLASSES and info.restore_state is not RestoreState.RESTORED:
             node.enter(State.ARCHIVED)
         node.object = ObjectRow(
-            node.ino, info.key, info.etag, info.size_bytes, known.sha256, known.md5, mtime_ns, info.storage_class,
+            node.ino, info.key, info.etag, info.size_bytes, *digests, mtime_ns, info.storage_class,
             uploaded_ns, LocalCopy(),
         )  # fmt: skip
         if folder.fallback is not None:
@@ -138,10 +151,10 @@ class Adoption:
         self._behind.object(node.object)
         self._behind.node(node)
         self._kernel.forget_entry(folder.ino, node.name, 0)
-        self._kernel.forget_inode(folder.ino)
         return node
 
-    async def _folder(self, names: list[bytes], owner: Caller) -> DirNode:
+    async def folder(self, names: Sequence[bytes], owner: Caller) -> DirNode:
+        """The directory of that path, made where there is none. Raises NotADirectory, InvalidPath, and as mkdir."""
         folder = self._tree.root
         for name in names:
             child = await self._tree.child(folder, name)
@@ -154,7 +167,7 @@ class Adoption:
         return folder
 
 
-def _owner(text: str | None) -> Caller:
+def owner_of(text: str | None) -> Caller:
     """Who is named by the metadata ("uid:gid"); the daemon's user where it says nothing."""
     uid, _, gid = (text or "").partition(":")
     if uid.isascii() and uid.isdigit() and gid.isascii() and gid.isdigit():
@@ -162,4 +175,4 @@ def _owner(text: str | None) -> Caller:
     return Caller(os.geteuid(), os.getegid(), operator=True)
 
 
-__all__ = ["Adoption"]
+__all__ = ["Adoption", "owner_of"]

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from recfs.core.verification.scrubbing import Pace
 from recfs.core.verification.verdicts import Level, Verdict
-from recfs.errors import Busy, NotFound
 from recfs.fs.verification.verifier import Pacer
 from recfs.state.nodes import DirNode
 from recfs.state.problems import reason_of
 from recfs.state.walk import Walk
 from recfs.state.work.outcome import MOST_NAMED
+from recfs.state.work.runs import Runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 MOST_RUNS = 8
 """At the same time."""
-ABANDONED_S = 60.0
-"""A run that nobody has asked about for so long ends, or is forgotten: whoever began it is gone."""
 NS = 1_000_000_000
 
 
@@ -133,36 +131,21 @@ class Run:
         }
 
 
-class Verifications:
+class Verifications(Runs[Run]):
     """All of them, by number."""
 
     def __init__(self, verifier: Verifier, tree: Tree, is_busy: Callable[[], bool]) -> None:
         """*is_busy*: whether somebody writes."""
+        super().__init__("verification", MOST_RUNS)
         self._verifier = verifier
         self._tree = tree
         self._is_busy = is_busy
-        self._runs: dict[int, Run] = {}
-        self._last = 0
-        self._nursery: trio.Nursery | None = None
-
-    async def run(self) -> NoReturn:
-        """Be where runs go on, for ever."""
-        async with trio.open_nursery() as self._nursery:
-            while True:
-                await trio.sleep(ABANDONED_S / 4)
-                self._forget(trio.current_time() - ABANDONED_S)
 
     def as_json(self) -> dict[str, int]:
         """What was found since the daemon's start, by whoever verified, for `recfs status`. Atomic."""
         verifier = self._verifier
         words = (Verdict.CORRUPT, Verdict.REPAIRED, Verdict.UNREADABLE)
         return {word.value: verifier.counts[word] for word in words} | {"flaky": verifier.flaky}
-
-    def _forget(self, asked_before_s: float) -> None:
-        for number, each in list(self._runs.items()):
-            if each.asked_s < asked_before_s:
-                each.scope.cancel()
-                del self._runs[number]
 
     def new(self, top: DirNode | FileNode, level: Level, *, since_s: float | None, rate: float | None) -> Run:
         """A run that nobody has begun; *since_s*: only of files that were changed that recently."""
@@ -171,37 +154,6 @@ class Verifications:
             since_ns = self._tree.clock.now_ns() - round(since_s * NS)
         pacer = Pacer(Pace(rate), self._is_busy)
         return Run(self._verifier, self._tree, top, level, since_ns=since_ns, pacer=pacer)
-
-    def begin(self, run: Run) -> int:
-        """Have it go on by itself; its number. Raises Busy."""
-        if self._nursery is None or sum(not each.ended.is_set() for each in self._runs.values()) >= MOST_RUNS:
-            raise Busy(f"{MOST_RUNS} verifications are under way; wait for one of them to end")
-        self._last += 1
-        self._runs[self._last] = run
-        self._nursery.start_soon(run.all)
-        return self._last
-
-    def known(self, number: int) -> Run:
-        """The run of that number. Raises NotFound."""
-        run = self._runs.get(number)
-        if run is None:
-            raise NotFound(f"no verification {number} is under way")
-        run.asked_s = trio.current_time()
-        return run
-
-    async def wait(self, number: int, timeout_s: float) -> dict[str, Any]:
-        """How far it is, when it ends, or after a while."""
-        run = self.known(number)
-        with trio.move_on_after(timeout_s):
-            await run.ended.wait()
-        return run.as_json()
-
-    async def stop(self, number: int) -> dict[str, Any]:
-        """End it; how far it came."""
-        run = self.known(number)
-        run.scope.cancel()
-        await run.ended.wait()
-        return run.as_json()
 
 
 __all__ = ["Run", "Verifications"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from recfs.core.migration.places import Place
 from recfs.ports.object_errors import ChecksumMismatch, ObjectChanged, ObjectMissing, TransferCancelled
 from recfs.ports.objects import MAX_PUT_BYTES, MIB, Cancel, ObjectInfo, ObjectMeta, PartInfo, part_size
 from recfs.stores.s3 import meta as s3_meta
@@ -42,16 +43,24 @@ class S3Copies(S3Uploads):
         meta: ObjectMeta | None = None,
         if_match: str | None = None,
         fresh: bool = False,
+        origin: Place | None = None,
         cancel: Cancel | None = None,
     ) -> ObjectInfo:
         """As `ObjectStore.copy`."""
-        if src == dst and (meta is None or fresh):
+        own = Place(self._section.bucket, self._section.prefix)
+        foreign = origin if origin != own else None
+        in_place = foreign is None and src == dst
+        if in_place and (meta is None or fresh):
             raise ValueError("a copy onto itself changes nothing without meta, and makes no new object")
-        doing = f"copy to {dst}"
+        doing = f"copy to {dst}" if foreign is None else f"copy s3://{foreign.bucket}/{foreign.prefix}{src} to {dst}"
+        if foreign is None:
+            copied = {"Bucket": own.bucket, "Key": self._full(src)}
+        else:
+            copied = {"Bucket": foreign.bucket, "Key": foreign.prefix + src}
         # Servers that ignore the condition on the copy itself (Ceph 16) are at least asked before.
-        source = self._look(src, doing)
+        source = self._look(copied, src, doing)
         etag = source["ETag"]
-        if src == dst and self._is_so_already(source, size, meta):
+        if in_place and self._is_so_already(source, size, meta):
             return info_of(src, source)
         if if_match is not None and unquoted(etag) != if_match:
             raise fault(ObjectChanged, self._target, doing, src, f"its etag is {unquoted(etag)}, not {if_match}")
@@ -61,9 +70,9 @@ class S3Copies(S3Uploads):
         if fresh:  # what others have given the source is not the copy's
             source = {name: value for name, value in source.items() if name not in _OF_SOURCE}
         if size > self._copy_limit:
-            made = self._copy_in_parts(src, dst, size, source, meta, cancel)
+            made = self._copy_in_parts(copied, src, dst, size, source, meta, cancel)
         else:
-            made = self._copy_at_once(src, dst, source, meta, doing)
+            made = self._copy_at_once(copied, src, dst, source, meta, doing)
         if meta is not None and (meta.tags or (fresh and (self._section.tags or is_tagged))):
             self._set_tags(dst, {**self._section.tags, **meta.tags})  # Ceph 16 ignores TaggingDirective
         return self._confirmed(dst, size, made, doing)
@@ -76,10 +85,10 @@ class S3Copies(S3Uploads):
         same_class = meta.storage_class in (None, found.storage_class)
         return same_class and not meta.tags and s3_meta.to_metadata(meta).items() <= found.metadata.items()
 
-    def _look(self, key: str, doing: str) -> dict[str, Any]:
+    def _look(self, copied: dict[str, str], key: str, doing: str) -> dict[str, Any]:
         """The whole answer to HEAD: a copy in parts has to carry over what `ObjectInfo` leaves out."""
         try:
-            answer = self._call(doing, key, "head_object")
+            answer = self._call(doing, key, "head_object", **copied)
         except ObjectMissing:
             self._probe(doing)  # or is it the bucket that is gone?
             raise
@@ -100,7 +109,9 @@ class S3Copies(S3Uploads):
         parameters |= {field: source[field] for field in _DESCRIPTION[1:] if source.get(field)}
         return parameters
 
-    def _copy_at_once(self, src: str, dst: str, source: dict[str, Any], meta: ObjectMeta | None, doing: str) -> str:
+    def _copy_at_once(
+        self, copied: dict[str, str], src: str, dst: str, source: dict[str, Any], meta: ObjectMeta | None, doing: str
+    ) -> str:
         parameters = self._new_parameters(source, dst, meta)
         if meta is None:  # what the COPY directive keeps by itself
             parameters = {name: value for name, value in parameters.items() if name not in _DESCRIPTION}
@@ -108,7 +119,7 @@ class S3Copies(S3Uploads):
             doing,
             dst,
             "copy_object",
-            CopySource={"Bucket": self._section.bucket, "Key": self._full(src)},
+            CopySource=copied,
             CopySourceIfMatch=source["ETag"],
             MetadataDirective="COPY" if meta is None else "REPLACE",
             **parameters,
@@ -123,6 +134,7 @@ class S3Copies(S3Uploads):
 
     def _copy_in_parts(
         self,
+        copied: dict[str, str],
         src: str,
         dst: str,
         size: int,
@@ -149,7 +161,7 @@ class S3Copies(S3Uploads):
                     "upload_part_copy",
                     UploadId=upload_id,
                     PartNumber=number,
-                    CopySource={"Bucket": self._section.bucket, "Key": self._full(src)},
+                    CopySource=copied,
                     CopySourceIfMatch=source["ETag"],
                     CopySourceRange=f"bytes={offset}-{min(offset + step, size) - 1}",
                 )

@@ -50,12 +50,14 @@ class S3Link:
 
         Raises the one exception for whatever goes wrong.
         """
-        if key is not None:
+        if key is not None and "Key" not in parameters:  # else it lies in another place, which they name
             parameters["Key"] = self._full(key)
 
         def call() -> dict[str, Any]:
             with faults(self._target, doing, key, _hint(operation, parameters)):
-                answer: dict[str, Any] = getattr(self._client, operation)(Bucket=self._section.bucket, **parameters)
+                answer: dict[str, Any] = getattr(self._client, operation)(
+                    **{"Bucket": self._section.bucket, **parameters}
+                )
             return answer
 
         return self._with_credentials(call)
@@ -121,9 +123,9 @@ class S3Link:
         """As `ObjectStore.head`."""
         doing = "look at the object"
         # Not asked each time: of what is encrypted by KMS that takes a permission more (S3 API, "HeadObject").
-        asked = {"ChecksumMode": "ENABLED"} if checksum else {}
+        asked: dict[str, Any] = {"ChecksumMode": "ENABLED"} if checksum else {}
         try:
-            answer = self._call(doing, key, "head_object", **asked)
+            answer = self._send(doing, key, "head_object", **asked)
         except (ObjectMissing, AccessRefused, RequestRefused) as error:
             # An answer to HEAD has no body, hence no code: it tells no missing object from a missing bucket, and no
             # wrong secret from a wrong policy. A listing does.

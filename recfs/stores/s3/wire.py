@@ -1,17 +1,20 @@
-"""The three requests that carry bytes, without boto3's client around them: PutObject, UploadPart and GetObject.
+"""The requests that carry bytes, or are made by the hundred thousand, without boto3's client around them.
 
-A small PUT costs boto3 0.86 ms of CPU, most of it in models and events that nothing here uses; this way it is 0.31
-(docs/architecture.md). Names of parameters and answers are boto3's, and so are errors: a refusal is parsed by
-botocore and raised as its ClientError. Where the bucket is, is what boto3 makes of the configuration.
+PutObject, UploadPart and GetObject, and HeadObject. A small PUT costs boto3 0.86 ms of CPU, most of it in models and
+events that nothing here uses; this way it is 0.31 (docs/architecture.md). Names of parameters and answers are boto3's,
+and so are errors: a refusal is parsed by botocore and raised as its ClientError. Where the bucket is, is what boto3
+makes of the configuration.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import socket
 import threading
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -37,10 +40,16 @@ MAX_ANSWER_BYTES = 1 << 20
 """What is read of an answer that should be short."""
 
 _SOCKET_OPTIONS = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-_METHODS = {"put_object": "PUT", "upload_part": "PUT", "get_object": "GET"}
-_MODELS = {"put_object": "PutObject", "upload_part": "UploadPart", "get_object": "GetObject"}
+_METHODS = {"put_object": "PUT", "upload_part": "PUT", "get_object": "GET", "head_object": "HEAD"}
+_MODELS = {
+    "put_object": "PutObject",
+    "upload_part": "UploadPart",
+    "get_object": "GetObject",
+    "head_object": "HeadObject",
+}
 _HEADERS = {
     "ChecksumCRC32C": "x-amz-checksum-crc32c",
+    "ChecksumMode": "x-amz-checksum-mode",
     "ChecksumSHA256": "x-amz-checksum-sha256",
     "ContentMD5": "content-md5",
     "ContentType": "content-type",
@@ -60,6 +69,15 @@ _ANSWER = {
     "ServerSideEncryption": "x-amz-server-side-encryption",
     "VersionId": "x-amz-version-id",
 }
+_DESCRIBED = {
+    **_ANSWER,
+    "ArchiveStatus": "x-amz-archive-status",
+    "ChecksumType": "x-amz-checksum-type",
+    "Restore": "x-amz-restore",
+    "StorageClass": "x-amz-storage-class",
+}
+"""What the answer to HeadObject has, as far as anybody here asks."""
+_METADATA = "x-amz-meta-"
 
 
 class Wire:
@@ -123,6 +141,9 @@ class Wire:
         headers = {name.lower(): value for name, value in answer.headers.items()}
         if answer.status >= 300:
             raise self._refused(operation, answer, headers)
+        if operation == "head_object":
+            _rest_of(answer)
+            return _described(headers)
         found: dict[str, Any] = {name: headers[header] for name, header in _ANSWER.items() if header in headers}
         found["ResponseMetadata"] = {"HTTPStatusCode": answer.status, "HTTPHeaders": headers}
         if operation == "get_object":
@@ -206,6 +227,19 @@ def _bucket_url(client: Any, bucket: str) -> str:
     client.meta.events.register("before-send.s3.GetObject", catch)
     client.get_object(Bucket=bucket, Key="x")
     return caught[0].partition("?")[0].removesuffix("x")
+
+
+def _described(headers: dict[str, str]) -> dict[str, Any]:
+    """An object as the answer to HeadObject has it; what the server does not say, or not so that it can be read, is
+    missing.
+    """
+    found: dict[str, Any] = {name: headers[header] for name, header in _DESCRIBED.items() if header in headers}
+    found["Metadata"] = {name[len(_METADATA) :]: value for name, value in headers.items() if name.startswith(_METADATA)}
+    if (length := headers.get("content-length", "")).isdecimal():
+        found["ContentLength"] = int(length)
+    with contextlib.suppress(ValueError):
+        found["LastModified"] = parsedate_to_datetime(headers.get("last-modified", ""))
+    return found
 
 
 def _rest_of(answer: urllib3.BaseHTTPResponse) -> bytes:

@@ -89,7 +89,7 @@ class Uploader:
         self._parts = trio.CapacityLimiter(part_threads)
         self._holders = Holders(tier, tree, behind)
         self._moves = ObjectMoves(tier, tree, behind, self._holders, self._limiter, self._clear, self._claim)
-        self._keys: set[str] = set()
+        self._keys = tier.holds.keys
         """Keys being worked on …"""
         self._twins = Twins(tier, tree, self._keys)
         self._keys_of_row: dict[int, set[str]] = {}
