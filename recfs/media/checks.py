@@ -41,6 +41,8 @@ PROBE: Final = (
     "-v", "warning", "-hide_banner", "-show_entries", SHOW, "-of", "json=c=1", *as_words(reading()), "-i", INPUT
 )  # fmt: skip
 
+WITHOUT_TAGS: Final = tuple(word.replace(":format_tags", "") for word in PROBE)
+
 
 @dataclass(frozen=True, slots=True)
 class CheckSettings:
@@ -120,6 +122,8 @@ class Checks:
         if cut is not None:
             return Finding(cut, await self._told_by_itself(fd))
         outcome = await self._runner.run("ffprobe", PROBE, fd, self.settings.limits)
+        if outcome.ended is Ended.TOO_MUCH:  # a comment may be as long as a book
+            outcome = await self._runner.run("ffprobe", WITHOUT_TAGS, fd, self.settings.limits)
         if outcome.ended is Ended.FAILED:
             return Finding(why_unreadable(outcome.said))
         if outcome.ended is Ended.TOO_MUCH:

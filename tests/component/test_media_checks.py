@@ -321,3 +321,19 @@ async def test_damaged_and_hostile_files_are_found_out(media_samples: Samples, t
 
 def test_each_kind_is_asked_for_by_a_name() -> None:
     assert {kind_of(f"sample.{kind}".encode()) for kind in RECIPES} == {Kind.EITHER, Kind.AUDIO}
+
+
+async def test_a_recording_with_a_comment_as_long_as_a_book_is_whole(media_samples: Samples, tmp_path: Path) -> None:
+    told = tmp_path / "told.txt"
+    told.write_text(";FFMETADATA1\ncomment=" + "x" * (2 << 20) + "\n")
+    path = tmp_path / "talk.mp3"
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-i", str(media_samples["mp3"]), "-i", str(told)]
+    subprocess.run([*command, "-map_metadata", "1", "-c", "copy", str(path)], check=True, timeout=60)
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        found = await Checks(Runner(1), CheckSettings()).look(Kind.AUDIO, fd, path.stat().st_size)
+    finally:
+        os.close(fd)
+    assert (found.reason, found.is_sure) == (None, True)
+    assert found.facts is not None
+    assert (found.facts.audio_codec, found.facts.tags) == ("mp3", {})
