@@ -213,7 +213,7 @@ class _Daemon:
         """What the stop could not do."""
         self._answers = Answers(
             config, parts.store, parts.vfs, parts.tier, parts.committer, parts.publisher, parts.work, parts.timekeeper,
-            parts.reports, parts.observing, mountpoint, self._stop.set, parts.recovered, session, self.mount.look,
+            parts.reports, parts.observing, mountpoint, self._told_to_stop, parts.recovered, session, self.mount.look,
             self.mount.is_there, parts.sweeps, settings.origins, self._live,
         )  # fmt: skip
 
@@ -223,6 +223,10 @@ class _Daemon:
 
     def stop(self) -> None:
         """End in order, as soon as everything is served."""
+        self._stop.set()
+
+    def _told_to_stop(self) -> None:
+        log.info("a stop was asked for on the control socket")
         self._stop.set()
 
     def left_to_successor(self) -> tuple[Successor, Legacy] | None:
@@ -433,6 +437,8 @@ class _Daemon:
     async def _requests(self, task_status: trio.TaskStatus[None]) -> None:
         await self._session.serve(task_status=task_status)
         # The kernel ended the session: umount(8) from outside, or our own detaching.
+        if not self._stop.is_set():
+            log.info("%s was taken away: somebody has unmounted it past recfs", self.mount.point)
         self._over = True
         self._stop.set()
 

@@ -94,6 +94,10 @@ def unmount(mount: Path) -> None:
     subprocess.run(["fusermount3", "-uz", mount], check=False)
 
 
+_RUN = re.compile(r"pytest-\d+")
+"""The directory of a run (pytest's make_numbered_dir)."""
+
+
 def session_alive(basetemp: Path) -> bool:
     """Whether the pytest that made *basetemp* still runs: until then its pid is in the lock file there."""
     return running(basetemp / ".lock")
@@ -114,6 +118,8 @@ def sweep(runs: Path, own: Path) -> None:
     """Detach what runs in *runs* left mounted that have ended, and what workers of this run did that died."""
     for mount in fuse_mounts_below(runs):
         run, *inner = mount.relative_to(runs).parts
+        if _RUN.fullmatch(run) is None:
+            continue  # with --basetemp, what lies beside that is anybody's
         worker = runs / run / inner[0] if inner else runs / run
         dead_worker = (worker / WORKER_PID).exists() and not running(worker / WORKER_PID)
         if not mount.is_relative_to(own) and (dead_worker or not session_alive(runs / run)):

@@ -353,6 +353,14 @@ def test_umount_names_the_files_that_are_open(store: Mount) -> None:
         stream.write(b"y")
     recfs("umount", store.path)
     store.wait()
+    assert "a stop was asked for on the control socket" in store.log()
+
+
+def test_a_mount_that_is_taken_away_is_told(store: Mount) -> None:
+    store.start()
+    lazy_unmount(store.path)
+    store.wait()
+    assert f"{store.path} was taken away: somebody has unmounted it past recfs" in store.log()
 
 
 def test_mount_in_the_background(store: Mount) -> None:
