@@ -315,3 +315,16 @@ async def test_below_a_prefix_nothing_is_asked_of_what_is_known(fs: Filesystem) 
     found = await imported(fs, url="s3://bucket/users/5/")
     assert (found["objects"], found["already"], found["kept_files"]) == (1, 1, 0)
     assert "head" not in [operation for operation, _ in bucket(fs).calls[before:]]
+
+
+async def test_the_kernel_hears_of_new_users_and_recordings(fs: Filesystem) -> None:
+    """It keeps listings of directories: each that has a new entry is to be listed anew."""
+    await fs.mkdirs(REC)
+    put(fs, "users/5/recordings/200/sub/file")
+    put(fs, "users/77/recordings/1/file")
+    fs.kernel.inodes.clear()
+    assert (await imported(fs))["files"] == 2
+    changed = ["users", "users/5/recordings", "users/5/recordings/200", "users/5/recordings/200/sub"]
+    changed += ["users/77", "users/77/recordings", "users/77/recordings/1"]
+    for path in changed:
+        assert (await fs.node(path)).ino in fs.kernel.inodes, path

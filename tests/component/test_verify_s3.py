@@ -263,7 +263,7 @@ async def test_the_sweep_of_orphans_leaves_what_is_kept_in_the_bucket_alone(fs: 
     bucket(fs).tamper(FILE, b"bad")
     await verify(fs, level="remote")
     await fs.drain()
-    far = fs.parts.work.upkeep.orphans._far
+    far = fs.parts.work.upkeep.orphans.far
     assert far is not None
     found: list[object] = []
 

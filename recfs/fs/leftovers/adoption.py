@@ -161,6 +161,7 @@ class Adoption:
             if child is None:
                 child = await self._vfs.mkdir(folder.ino, name, MADE_MODE, owner)
                 self._kernel.forget_entry(folder.ino, name, 0)
+                self._kernel.forget_inode(folder.ino)  # what it keeps of listings
             if not isinstance(child, DirNode):
                 raise NotADirectory(f"{folder.path}/{os.fsdecode(name)} is not a directory")
             folder = child
