@@ -14,7 +14,7 @@ import pytest
 
 from recfs.core.migration.plan import Action, Entry, Plan
 from recfs.core.migration.steps import Brought, Step
-from recfs.errors import DaemonNotRunning, InvalidArgument, MountError, NotFound
+from recfs.errors import AccessDenied, DaemonNotRunning, InvalidArgument, MountError, NotFound
 from recfs.migration.run import html, recordings, rsync
 from recfs.migration.run.batches import Settings
 from recfs.migration.run.hashing import Meter, read
@@ -521,3 +521,19 @@ def test_the_only_copy_is_missed(migration: Migration) -> None:
     assert not migration.report().is_clean
     migration.at(SOURCE).write_bytes(b"put back")
     assert migration.verify().is_clean
+
+
+@pytest.mark.parametrize("name", ["plan.state", "plan.state.lock"])
+@pytest.mark.parametrize(("mode", "uid"), [(0o666, 0), (0o620, 0), (0o600, 4711)])
+def test_a_state_that_others_may_write_decides_nothing(migration: Migration, name: str, mode: int, uid: int) -> None:
+    migration.file("a", b"data", SOURCE)
+    with migration.state():
+        path = migration.base / name
+    path.chmod(mode)
+    if uid and os.geteuid():
+        pytest.skip("only root gives files away")
+    if uid:
+        os.chown(path, uid, uid)
+    with pytest.raises(AccessDenied, match="decides what is copied"):
+        migration.run()
+    assert migration.there() == {}

@@ -24,6 +24,7 @@ from recfs.cli.common.params import LocalPath
 from recfs.cli.common.progress import ProgressLine, to_go
 from recfs.cli.common.store import INTERNAL_DIR, Store, open_store, reports_at
 from recfs.cli.common.where import ROOT_XATTR, mount_around
+from recfs.cli.migration import home_before
 from recfs.core.migration.escapes import unescaped
 from recfs.errors import AccessDenied, FsError, InvalidArgument, IoFailure, MountError, NotAStore, NotFound, RootBusy
 from recfs.fuse.mounting import left_by
@@ -119,6 +120,10 @@ def opened(
             raise InvalidArgument(f"{plan_path} is being migrated into the store at {before}, and not into {root}")
         if before is None:
             kept.put_fact(_ROOT, root)
+        if home:
+            home_before.note(kept)
+        else:
+            home_before.wait_until_taken_over(kept, store, there, line.show)
         tell = _teller(line, what, meter, sizes(plan))
         yield Site(plan, unescaped(old), kept, there, store, meter, tell)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from recfs.core.migration.steps import Brought, Row, Seen, Step
-from recfs.errors import IoFailure, OutOfSpace, StoreError
+from recfs.errors import AccessDenied, IoFailure, OutOfSpace, StoreError
 from recfs.migration.plans import state_of
 
 if TYPE_CHECKING:
@@ -152,9 +152,14 @@ def opened(plan: Path, *, wait_s: float = 0.0, tell: Callable[[str], None] = lam
             path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
         )
     try:
+        _refuse_others(lock, plan)
         _take(lock, plan, wait_s, tell)
         with _told(plan):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                _refuse_others(file, plan)
+            finally:
+                os.close(file)
             connection = sqlite3.connect(path)
         try:
             with _told(plan):
@@ -184,6 +189,16 @@ def seen(plan: Path) -> Iterator[State]:
             _begin(copy, plan)
             state = State(plan, copy, -1)
         yield state
+
+
+def _refuse_others(fd: int, plan: Path) -> None:
+    """Raise AccessDenied for a file of a run that others have made, or may write: it decides what is deleted."""
+    found = os.fstat(fd)
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise AccessDenied(
+            f"{state_of(plan)} or its lock is another user's, or others may write to it, and it decides what is copied"
+            " and deleted: remove it, or chown and chmod 600 it if you know where it is from"
+        )
 
 
 def _take(lock: int, plan: Path, wait_s: float, tell: Callable[[str], None]) -> None:
