@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -299,6 +300,36 @@ def test_root_walks_through_no_directory_that_others_may_change(migration: Migra
     migration.run()
     assert "others than root may change users/4/recordings" in migration.problem("a")
     assert migration.there() == {"shared/b": b"data"}
+
+
+def test_deep_directories_are_walked_into_once(migration: Migration, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each level from the one above: a user with thousands of levels would hold up everybody's files."""
+    levels, real = 500, os.open
+    opened: list[object] = []
+
+    def counted(path: Any, *args: Any, **more: Any) -> int:
+        opened.append(path)
+        return real(path, *args, **more)
+
+    path = b"users/4/recordings/7/" + b"d/" * levels + b"file"
+    with Tree(os.fsencode(migration.store)) as tree:
+        monkeypatch.setattr(os, "open", counted)
+        assert len(tree.make_parents(path)) == levels + 4
+        assert len(opened) <= levels + 4
+        assert tree.make_parents(path) == []
+        assert tree.look(path) is None
+        monkeypatch.undo()
+    shutil.rmtree(migration.store)
+
+
+@pytest.mark.parametrize("target", ["d/" * 300 + "file", ("d" * 250 + "/") * 13 + "file"])
+def test_paths_that_rsync_does_not_take_stop_nobody_else(migration: Migration, target: str) -> None:
+    migration.file("a", b"data", SOURCE)
+    migration.file("deep", b"deep", f"users/4/recordings/8/{target}")
+    outcome = migration.run()
+    assert (outcome.stopped, outcome.users) == (None, {})
+    assert migration.there() == {SOURCE: b"data"}
+    assert "more than a migration takes" in migration.problem("deep")
 
 
 def test_all_had_come_and_was_not_written_down(migration: Migration) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from recfs.core.layout import owner_of, role_of
 from recfs.core.migration.escapes import escaped
-from recfs.errors import AccessDenied, InvalidArgument, MountError
+from recfs.errors import AccessDenied, InvalidArgument, MountError, NameTooLong
 from recfs.migration.run.trees import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from recfs.migration.run.hashing import Sha256Of
+
+
+_LONGEST: Final = 3072
+_DEEPEST: Final = 256
 
 
 def _fine() -> None:
@@ -93,8 +97,17 @@ def group_of(target: bytes) -> str:
 
 
 def check_name(target: bytes) -> None:
-    """Raise InvalidPath, NameTooLong for a target that no level of a store allows (`core/layout.py`)."""
-    role_of(tuple(target.split(b"/")), is_dir=False)
+    """Raise InvalidPath, NameTooLong for a target that no level of a store allows (`core/layout.py`), or rsync takes.
+
+    rsync takes paths of 4,095 bytes (MAXPATHLEN), those of the farm in front included.
+    """
+    parts = tuple(target.split(b"/"))
+    role_of(parts, is_dir=False)
+    if len(target) > _LONGEST or len(parts) > _DEEPEST:
+        raise NameTooLong(
+            f"its path has {len(target):,} bytes and {len(parts):,} levels, more than a migration takes"
+            f" ({_LONGEST:,} and {_DEEPEST:,})"
+        )
 
 
 def check_source(source: bytes, destination: Destination) -> None:

@@ -130,18 +130,27 @@ class Tree:
         """
         made: list[bytes] = []
         parts = path.split(b"/")[:-1]
-        if self._folder is not None and self._folder[0] == b"/".join(parts):
+        folder = b"/".join(parts)
+        if not parts or (self._folder is not None and self._folder[0] == folder):
             return made
-        for depth in range(1, len(parts) + 1):
-            below = b"/".join(parts[:depth])
-            folder, name = self._at(below)
+        self._leave()
+        fd = self.fd
+        for depth, name in enumerate(parts, 1):
+            above = fd
             try:
-                os.mkdir(name, 0o777, dir_fd=folder)
-            except FileExistsError:
-                continue
-            made.append(below)
-            if owner is not None:
-                os.chown(name, *owner, dir_fd=folder, follow_symlinks=False)
+                try:
+                    os.mkdir(name, 0o777, dir_fd=above)
+                except FileExistsError:
+                    pass
+                else:
+                    made.append(b"/".join(parts[:depth]))
+                    if owner is not None:
+                        os.chown(name, *owner, dir_fd=above, follow_symlinks=False)
+                fd = _entered(name, above, folder)
+            finally:
+                if above != self.fd:
+                    os.close(above)
+        self._folder = (folder, fd)
         return made
 
     def _at(self, path: bytes) -> tuple[int, bytes]:
@@ -176,11 +185,7 @@ class Tree:
         fd = top
         for name in folder.split(b"/"):
             try:
-                inner = os.open(name, _WALK, dir_fd=fd)
-            except NotADirectoryError:
-                raise InvalidPath(
-                    f"{escaped(name)} in {escaped(folder)} is a symbolic link or a file where a directory should be"
-                ) from None
+                inner = _entered(name, fd, folder)
             finally:
                 if fd != top:
                     os.close(fd)
@@ -191,6 +196,15 @@ class Tree:
         if self._folder is not None:
             os.close(self._folder[1])
             self._folder = None
+
+
+def _entered(name: bytes, above: int, folder: bytes) -> int:
+    try:
+        return os.open(name, _WALK, dir_fd=above)
+    except NotADirectoryError:
+        raise InvalidPath(
+            f"{escaped(name)} in {escaped(folder)} is a symbolic link or a file where a directory should be"
+        ) from None
 
 
 def seen_of(found: os.stat_result) -> Seen:
