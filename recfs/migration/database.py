@@ -11,6 +11,7 @@ import enum
 import os
 import shutil
 import sqlite3
+import stat
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -45,6 +46,22 @@ def files_of(database: Path) -> list[Path]:
     return [database, *(database.with_name(database.name + end) for end in _BESIDE)]
 
 
+def refuse_others(database: Path) -> None:
+    """Refuse a pipe, a device and whatever else an open may wait for, for ever.
+
+    Also in the place of a journal or a log, which SQLite opens. Raises InvalidArgument, IoFailure.
+    """
+    for path in files_of(database):
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise IoFailure(f"{path} cannot be looked at: {error.strerror}") from None
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise InvalidArgument(f"{path} is no regular file, and so no part of an SQLite database")
+
+
 def rows_in(database: Path, names: Names) -> Iterator[Mapping[str, Value]]:
     """The rows of one moment, by the names of `core.migration.rows`.
 
@@ -57,6 +74,7 @@ def rows_in(database: Path, names: Names) -> Iterator[Mapping[str, Value]]:
 
 def _read(database: Path, names: Names) -> list[tuple[Value, ...]]:
     for _ in range(_TRIES):
+        refuse_others(database)
         before = _state(database)
         how = _how_to(database)
         try:
@@ -164,15 +182,7 @@ def _connected(database: Path, how: str) -> sqlite3.Connection:
 
 def _columns(db: sqlite3.Connection, database: Path, names: Names) -> tuple[str, list[str]]:
     """The table and its columns, as they are written there, in the order of *names*."""
-    tables = {
-        name.lower(): name for (name,) in db.execute("select name from sqlite_master where type in ('table', 'view')")
-    }
-    table = tables.get(names.table.lower())
-    if table is None:
-        there = ", ".join(sorted(each for each in tables.values() if not each.startswith("sqlite_"))) or "none"
-        raise InvalidArgument(
-            f"{database} has no table {names.table!r}; there are: {there}. A file that --columns names says which it is"
-        )
+    table, _ = table_called(db, database, names.table)
     types: dict[str, tuple[str, str]] = {
         name.lower(): (name, kind.upper()) for _, name, kind, *_ in db.execute(f"pragma table_xinfo({_quoted(table)})")
     }
@@ -189,6 +199,21 @@ def _columns(db: sqlite3.Connection, database: Path, names: Names) -> tuple[str,
             wanted = "paths are text" if key in PATHS else "ids are integers or UUIDs"
             raise InvalidArgument(f"column {found!r} of table {table!r} in {database} is {declared}, and {wanted}")
     return table, [types[name.lower()][0] for name in names.columns.values()]
+
+
+def table_called(db: sqlite3.Connection, database: Path, name: str) -> tuple[str, str]:
+    """How a table or view is written, and which of both it is. Raises InvalidArgument where there is none."""
+    tables = {
+        written.lower(): (written, kind)
+        for written, kind in db.execute("select name, type from sqlite_master where type in ('table', 'view')")
+    }
+    found = tables.get(name.lower())
+    if found is None:
+        there = ", ".join(sorted(each for each, _ in tables.values() if not each.startswith("sqlite_"))) or "none"
+        raise InvalidArgument(
+            f"{database} has no table {name!r}; there are: {there}. A file that --columns names says which it is"
+        )
+    return found
 
 
 def _affinity(declared: str) -> str:
@@ -218,4 +243,4 @@ def _unusable(database: Path, error: sqlite3.Error) -> Exception:
     return IoFailure(f"{database} cannot be read: {error}")
 
 
-__all__ = ["MAGIC", "files_of", "rows_in"]
+__all__ = ["MAGIC", "files_of", "refuse_others", "rows_in", "table_called"]

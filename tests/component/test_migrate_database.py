@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
@@ -123,6 +124,88 @@ def test_a_database_with_a_log_and_ids_of_16_bytes(migration: Migration, databas
     migration.verify()
     assert updated(migration).columns == 2
     assert rows(database) == [(identity, SOURCE, FOLDER)]
+
+
+def made_anew(database: Path, *statements: str) -> None:
+    """The table in another shape; it has a recording 8 besides."""
+    with closing(sqlite3.connect(database)) as db, db:
+        db.execute('DROP TABLE "my media"')
+        for statement in statements:
+            db.execute(statement)
+
+
+_INSERT = """INSERT INTO "my media" (item, "video path", texts) VALUES (7, 'media/a.mp4', 'media/t'), (8, 'x', 'y')"""
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        'rowid INTEGER DEFAULT 7, item INTEGER PRIMARY KEY, "video path" TEXT, texts TEXT',
+        'rowid TEXT, item INTEGER PRIMARY KEY, "video path" TEXT, texts TEXT',
+        'rowid, oid, _rowid_, item INT PRIMARY KEY, "video path" TEXT, texts TEXT) WITHOUT ROWID --',
+        'item, "video path", texts',
+        'item TEXT, "video path" TEXT, texts TEXT',
+        'item REAL, "video path" TEXT, texts TEXT',
+    ],
+)
+def test_rows_are_known_by_their_ids_in_tables_of_any_shape(migration: Migration, database: Path, shape: str) -> None:
+    hidden = "-- " if shape.endswith("--") else ""
+    made_anew(database, f'CREATE TABLE "my media" ({shape.removesuffix(" --")}{"" if hidden else ")"}', _INSERT)
+    migration.verify()
+    assert updated(migration).columns == 2
+    with closing(sqlite3.connect(database)) as db:
+        found = db.execute('SELECT "video path", texts FROM "my media" ORDER BY item').fetchall()
+    assert found == [(SOURCE, FOLDER), ("x", "y")]
+    assert updated(migration).there == 2
+
+
+def test_an_id_that_several_users_have_is_the_users_whose_recording_it_is(migration: Migration, database: Path) -> None:
+    made_anew(
+        database,
+        'CREATE TABLE "my media" (item INT, owner INT, "video path" TEXT, texts TEXT, PRIMARY KEY (item, owner))',
+        """INSERT INTO "my media" VALUES (7, 3, 'media/a.mp4', 'media/t'), (7, 4, 'media/a.mp4', 'media/t')""",
+    )
+    migration.verify()
+    with pytest.raises(InvalidArgument, match="has 0 rows"):  # whose they are is not told
+        updated(migration)
+    migration.plan.made_of["mapping"] = json.dumps({"table": "my media", "columns": COLUMNS | {"user_id": "owner"}})
+    assert updated(migration).columns == 2
+    assert rows(database) == [(7, 3, "media/a.mp4", "media/t"), (7, 4, SOURCE, FOLDER)]
+
+
+@pytest.mark.parametrize("key", ["item TEXT COLLATE NOCASE", "item"])
+def test_a_change_that_would_be_of_several_rows_or_none_is_none(migration: Migration, database: Path, key: str) -> None:
+    made_anew(
+        database,
+        f'CREATE TABLE "my media" ({key}, "video path" TEXT, texts TEXT)',
+        """INSERT INTO "my media" VALUES ('A7', 'media/a.mp4', 'media/t'), ('a7', 'other', '')""",
+        *(['CREATE TRIGGER mine BEFORE UPDATE ON "my media" BEGIN SELECT RAISE(IGNORE); END'] if key == "item" else []),
+    )
+    told = json.loads(migration.plan.made_of["recording users/4/recordings/7"])
+    migration.plan.made_of["recording users/4/recordings/7"] = json.dumps(told | {"row": "A7"})
+    migration.verify()
+    before = rows(database)
+    with pytest.raises(InvalidArgument, match=f"would be set in {0 if key == 'item' else 2} rows"):
+        updated(migration)
+    assert rows(database) == before
+
+
+def test_a_view_is_refused_for_what_it_is(migration: Migration, database: Path) -> None:
+    with closing(sqlite3.connect(database)) as db, db:
+        db.execute('ALTER TABLE "my media" RENAME TO behind')
+        db.execute('CREATE VIEW "my media" AS SELECT * FROM behind')
+    migration.verify()
+    with pytest.raises(NotSupported, match="is a view, and paths are set in tables"):
+        updated(migration)
+    assert len(list(database.parent.glob("data.db*"))) == 1
+
+
+def test_a_pipe_in_the_place_of_the_database_is_not_waited_for(migration: Migration, database: Path) -> None:
+    migration.verify()
+    database.unlink()
+    os.mkfifo(database)
+    with pytest.raises(InvalidArgument, match="is no regular file"):
+        updated(migration)
 
 
 def test_a_copy_that_cannot_be_made_refuses_all_of_it(migration: Migration, database: Path) -> None:

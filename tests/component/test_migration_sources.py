@@ -396,6 +396,16 @@ def test_what_is_no_database_is_said(tmp_path: Path) -> None:
         rows(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["data.db", "data.db-wal", "data.db-shm", "data.db-journal"])
+def test_a_pipe_of_somebody_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "data.db"
+    if name != path.name:
+        made(path, ROW).close()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InvalidArgument, match=f"{name} is no regular file"):
+        rows(path)
+
+
 def test_a_damaged_database_is_said_to_be(tmp_path: Path) -> None:
     path = tmp_path / "data.db"
     made(path, *(ROW | {"id": number, "display_name": "x" * 500} for number in range(200))).close()

@@ -84,8 +84,7 @@ def row_of(values: Mapping[str, Value]) -> Row:
     Raises InvalidArgument for a value that its column cannot have; the message names column and value.
     """
     identity, user = _id(values, ID), _id(values, USER)
-    told = values.get(ID)
-    told_id = told.hex() if isinstance(told, bytes) else told if isinstance(told, str) else identity
+    told_id = told_as(values.get(ID))
     paths = {slot: text for slot in Slot if (text := _text(values, slot.value))}
     sizes = {slot: size for slot, column in SIZES.items() if (size := _size(values, column)) is not None}
     try:
@@ -93,6 +92,13 @@ def row_of(values: Mapping[str, Value]) -> Row:
     except ValueError as error:
         raise InvalidArgument(f"{EXPIRES}: {error}") from None
     return Row(identity, user, told_id, _text(values, NAME), _text(values, STATUS), paths, sizes, expires)
+
+
+def told_as(value: Value) -> str:
+    """How a plan tells an id: text as it stands, bytes in hex, a whole number in digits."""
+    if isinstance(value, bytes):
+        return value.hex()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _id(values: Mapping[str, Value], column: str) -> str:
@@ -205,4 +211,5 @@ __all__ = [
     "date_of",
     "moment",
     "row_of",
+    "told_as",
 ]

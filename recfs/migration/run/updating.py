@@ -9,26 +9,41 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from collections import defaultdict
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote
 
 from recfs.core.migration.escapes import unescaped
+from recfs.core.migration.names import id_of
 from recfs.core.migration.plan import MOVED
+from recfs.core.migration.rows import ID, USER, told_as
 from recfs.core.migration.steps import Step
 from recfs.errors import InvalidArgument, IoFailure, NotFound, NotSupported, TryAgain
+from recfs.migration.database import refuse_others, table_called
 from recfs.migration.run.recordings import told
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from recfs.core.migration.plan import Plan
+    from recfs.core.migration.rows import Value
     from recfs.migration.run.recordings import Told
     from recfs.migration.run.state import State
 
-_ID: Final = "id"
 _NAMED: Final = 5
+
+
+class _Change(NamedTuple):
+    """One value that is to be set."""
+
+    column: str
+    value: str
+    keys: tuple[Value, ...]
+    """What says which row: its values in the columns of ids, as they stand there."""
+    path: str
+    """Of the recording."""
 
 
 class Updated(NamedTuple):
@@ -48,9 +63,12 @@ class Updated(NamedTuple):
 def update(plan: Plan, state: State, now: datetime, wait_s: float) -> Updated:
     """Set the path columns of the platform's database to where the verified files are, relative to the mount.
 
+    Rows are known by their ids, and never by SQLite's `rowid`: a table may have none, or a column that is called so
+    (https://sqlite.org/lang_createtable.html#rowid). Each change is one row's, or none is made.
+
     A database that is locked is waited for *wait_s* seconds. Raises NotSupported where the plan was made without a
-    database, NotFound, TryAgain where it stays locked, InvalidArgument where rows have changed since the plan was made,
-    and IoFailure; nothing is changed then.
+    database, or of a view, NotFound, TryAgain where it stays locked, InvalidArgument where rows have changed since the
+    plan was made, and IoFailure; nothing is changed then.
     """
     if "db" not in plan.made_of or "mapping" not in plan.made_of:
         raise NotSupported("the plan was made without a database: there is nothing to update")
@@ -58,24 +76,24 @@ def update(plan: Plan, state: State, now: datetime, wait_s: float) -> Updated:
     try:
         mapping = json.loads(plan.made_of["mapping"])
         table, names = str(mapping["table"]), {str(key): str(name) for key, name in mapping["columns"].items()}
-        identity = names[_ID]
+        keys = [names[ID], *([names[USER]] if USER in names else [])]
     except (ValueError, TypeError, KeyError, AttributeError):
         raise InvalidArgument("`#: mapping = …` of the plan is not what `recfs migrate plan` wrote") from None
     wanted, waiting = _wanted(plan, state)
     if not database.exists():
         raise NotFound(f"{database}: the platform's database is not there")
+    refuse_others(database)
     try:
         with closing(_connected(database, "rw", wait_s)) as db:
             db.execute("BEGIN IMMEDIATE")
             try:
-                changes, there = _changes(db, table, identity, names, wanted)
+                changes, there = _changes(db, _changeable(db, database, table), keys, names, wanted)
                 backup = _backup(database, now, wait_s) if changes else None
-                for column, value, where in changes:
-                    line = f"UPDATE {_quoted(table)} SET {_quoted(column)} = ? WHERE rowid = ?"
-                    db.execute(line, (value, where))
+                _set(db, table, keys, changes)
                 db.execute("COMMIT")
             except BaseException:
-                db.execute("ROLLBACK")
+                if db.in_transaction:  # SQLite rolls back by itself where the disk fails
+                    db.execute("ROLLBACK")
                 raise
     except sqlite3.OperationalError as error:
         if "locked" in str(error) or "busy" in str(error):
@@ -109,30 +127,47 @@ def _wanted(plan: Plan, state: State) -> tuple[list[tuple[Told, dict[str, str]]]
     return found, waiting
 
 
+def _changeable(db: sqlite3.Connection, database: Path, table: str) -> str:
+    """The table, if its rows can be changed. Raises InvalidArgument, NotSupported."""
+    name, kind = table_called(db, database, table)
+    if kind == "view":
+        raise NotSupported(
+            f"{name} of {database} is a view, and paths are set in tables: make the plan of the table behind it"
+        )
+    return name
+
+
 def _changes(
-    db: sqlite3.Connection, table: str, identity: str, names: dict[str, str], wanted: list[tuple[Told, dict[str, str]]]
-) -> tuple[list[tuple[str, str, int]], int]:
-    """Column, value and rowid of what is to be set, and how much is set already. Raises InvalidArgument."""
-    changes: list[tuple[str, str, int]] = []
+    db: sqlite3.Connection,
+    table: str,
+    keys: list[str],
+    names: dict[str, str],
+    wanted: list[tuple[Told, dict[str, str]]],
+) -> tuple[list[_Change], int]:
+    """What is to be set, and how much is set already. Raises InvalidArgument."""
+    changes: list[_Change] = []
     there, problems = 0, []
+    slots = sorted({column for _, values in wanted for column in values})
+    unknown = [column for column in slots if column not in names]
+    if unknown:
+        raise InvalidArgument(f"the plan's mapping has no name for the column {unknown[0]}")
+    rows = _rows(db, table, keys, [names[column] for column in slots], {str(each.row) for each, _ in wanted})
     for each, values in wanted:
-        missing = [column for column in values if column not in names]
-        if missing:
-            raise InvalidArgument(f"the plan's mapping has no name for the column {missing[0]} of {each.path}")
-        columns = ", ".join(_quoted(names[column]) for column in values)
-        rows = _rows(db, f"SELECT rowid, {columns} FROM {_quoted(table)} WHERE", identity, each.row)
-        if len(rows) != 1:
-            problems.append(f"{each.path} has {len(rows)} rows, by {identity} = {each.row!r}")
+        found = _of(each, rows.get(str(each.row), []))
+        if len(found) != 1:
+            problems.append(f"{each.path} has {len(found)} rows, by {keys[0]} = {str(each.row)!r}")
             continue
-        where, *current = rows[0]
-        for (column, value), now in zip(values.items(), current, strict=True):
-            was = _text(now)
+        key, current = found[0]
+        for column, value in values.items():
+            was = _text(current[slots.index(column)])
             if was == value:
                 there += 1
             elif was != each.was.get(column):
                 problems.append(f"{names[column]} of {each.path} is {was!r}, and was {each.was.get(column)!r}")
+            elif not _is_text(value):
+                problems.append(f"{value!r} of {each.path} is no UTF-8, as text of a database is")
             else:
-                changes.append((names[column], value, int(where)))
+                changes.append(_Change(names[column], value, key, each.path))
     if problems:
         more = f", and {len(problems) - _NAMED:,} more" if len(problems) > _NAMED else ""
         raise InvalidArgument(
@@ -144,15 +179,47 @@ def _changes(
     return changes, there
 
 
-def _rows(db: sqlite3.Connection, select: str, identity: str, value: str | int | None) -> list[tuple[Any, ...]]:
-    """Rows by an id, as the plan tells it: a UUID of 16 bytes is told in hex."""
-    column = _quoted(identity)
-    found = db.execute(f"{select} {column} = ? LIMIT 2", (value,)).fetchall()
-    if not found and isinstance(value, str):
-        found = db.execute(
-            f"{select} typeof({column}) = 'blob' AND lower(hex({column})) = ? LIMIT 2", (value.lower(),)
-        ).fetchall()
+_Row = tuple[tuple["Value", ...], tuple["Value", ...]]
+"""Values of the columns of ids, and of those of paths."""
+
+
+def _rows(
+    db: sqlite3.Connection, table: str, keys: list[str], columns: list[str], wanted: set[str]
+) -> dict[str, list[_Row]]:
+    """Rows by the id that a plan tells of them; those that are *wanted*.
+
+    Told in Python, for what a value is equal to in SQLite depends on the type of its column
+    (https://sqlite.org/datatype3.html, 4.2), which a column need not have.
+    """
+    found: defaultdict[str, list[_Row]] = defaultdict(list)
+    if wanted:
+        selected = ", ".join(_quoted(column) for column in (*keys, *columns))
+        for row in db.execute(f"SELECT {selected} FROM {_quoted(table)}"):
+            told = told_as(row[0])
+            if told in wanted:
+                found[told].append((tuple(row[: len(keys)]), tuple(row[len(keys) :])))
     return found
+
+
+def _of(each: Told, rows: list[_Row]) -> list[_Row]:
+    """The rows that are a recording's: of those with its id its user's, if several users have one of this id."""
+    if len(rows) <= 1:
+        return rows
+    user = each.path.split("/")[1]
+    return [row for row in rows if len(row[0]) > 1 and id_of(told_as(row[0][1])) == user]
+
+
+def _set(db: sqlite3.Connection, table: str, keys: list[str], changes: list[_Change]) -> None:
+    """Make the changes. Raises InvalidArgument where one would not be one row's; the caller rolls back."""
+    where = " AND ".join(f"{_quoted(key)} IS ?" for key in keys)
+    for change in changes:
+        line = f"UPDATE {_quoted(table)} SET {_quoted(change.column)} = ? WHERE {where}"
+        count = db.execute(line, (change.value, *change.keys)).rowcount
+        if count != 1:
+            raise InvalidArgument(
+                f"{change.column} of {change.path} would be set in {count} rows, and not in one: nothing is updated."
+                " A trigger of the table, or how it compares ids, is in the way"
+            )
 
 
 def _backup(database: Path, now: datetime, wait_s: float) -> Path:
@@ -185,6 +252,14 @@ def _text(value: object) -> str:
     if value is None:
         return ""
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _quoted(name: str) -> str:
