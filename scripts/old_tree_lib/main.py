@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -50,12 +51,16 @@ def main(dest: Path, users: int, recordings: int, seed: int, large: int, large_m
     """
     dest = dest.absolute()
     outside = dest.with_name(f"{dest.name}.outside")
+    manifest = dest.with_name(f"{dest.name}.truth.json")
     for place in (dest, outside):
+        if place.is_symlink():
+            raise click.ClickException(f"{place} is a symbolic link: name the directory itself")
         if place.exists() and any(place.iterdir()):
             raise click.ClickException(f"{place} is there already, and is not empty")
+    if os.path.lexists(manifest):
+        raise click.ClickException(f"{manifest} is there already")
     try:
         truth = make(dest, outside, Wishes(users, recordings, seed, large, large_mb, picture_width))
-        manifest = dest.with_name(f"{dest.name}.truth.json")
         truth.write(manifest)
     except (OSError, RuntimeError) as error:
         raise click.ClickException(str(error)) from error

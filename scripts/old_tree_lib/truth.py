@@ -62,7 +62,10 @@ class Truth:
         return Counter(each.kind for each in self.files)
 
     def write(self, path: Path) -> None:
-        """Write it as JSON; names of any bytes are written as in a plan."""
+        """Write it as JSON into a new file; names of any bytes are written as in a plan.
+
+        Raises FileExistsError where there is anything already, also a link that somebody else may have made.
+        """
         document: dict[str, Any] = {
             "format": _FORMAT,
             "old": escaped(self.old),
@@ -74,7 +77,8 @@ class Truth:
                 asdict(each) | {"source": escaped(each.source), "target": escaped(each.target)} for each in self.files
             ],
         }
-        path.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", "utf-8")
+        with path.open("x", encoding="utf-8") as file:  # O_EXCL follows no link (open(2))
+            file.write(json.dumps(document, ensure_ascii=False, indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Truth:

@@ -130,6 +130,23 @@ def test_the_truth_survives_its_file(made: tuple[Path, Truth], tmp_path: Path) -
         Truth.read(tmp_path / "other.json")
 
 
+def test_nothing_that_is_there_is_written_over_or_through(made: tuple[Path, Truth], tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / "media.truth.json").symlink_to(precious)
+    with pytest.raises(FileExistsError):
+        made[1].write(tmp_path / "media.truth.json")
+    (tmp_path / "away").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "away")
+    for name in ("media", "linked"):
+        done = subprocess.run(
+            [sys.executable, ROOT / "scripts/old-tree", tmp_path / name], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 1, done.stderr
+    assert precious.read_text() == "mine"
+    assert not list((tmp_path / "away").iterdir())
+
+
 def test_the_database_has_a_row_for_every_recording(made: tuple[Path, Truth]) -> None:
     old, truth = made
     connection = sqlite3.connect(old / "data.db")
