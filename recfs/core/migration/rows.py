@@ -38,6 +38,12 @@ EXPIRED_STATUS: Final = ("expired",)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST: Final = datetime(2262, 4, 11, tzinfo=UTC)
 """A store keeps dates as nanoseconds since 1970 in 63 bits."""
+_SECONDS_2000: Final = 946_684_800.0
+_JULIAN_EPOCH: Final = 2440587.5
+"""1970, as SQLite's julianday() tells it (https://sqlite.org/lang_datefunc.html)."""
+_JULIAN_2000: Final = 2451544.5
+_JULIAN_END: Final = 5373484.5
+"""The year 10000; larger numbers are seconds to SQLite as well (`auto`)."""
 _NUMBER: Final = re.compile(r"-?\d{1,20}(\.\d+)?")
 _UUID_BYTES: Final = 16
 
@@ -157,7 +163,8 @@ def date_of(value: Value) -> datetime | None:
 
     ISO 8601 with a blank or a T, as SQLite, SQLAlchemy and PostgreSQL write it (UTC where no zone is told),
     PostgreSQL's `infinity`, and numbers of seconds, milliseconds, microseconds or nanoseconds since 1970, by how large
-    they are. Raises ValueError for anything else.
+    they are; or of days, as SQLite's julianday() counts them. No number means a moment before 2000: what would is
+    something else, which nobody is to take for an expiry long ago. Raises ValueError for that, and anything else.
     """
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
@@ -170,8 +177,12 @@ def date_of(value: Value) -> datetime | None:
     if isinstance(value, str):
         return _date(value)
     seconds = float(value)
+    if _JULIAN_2000 <= seconds < _JULIAN_END:
+        seconds = (seconds - _JULIAN_EPOCH) * 86400
     while abs(seconds) >= 1e11:  # the year 5138 in seconds, 1973 in milliseconds
         seconds /= 1000
+    if not seconds >= _SECONDS_2000:
+        raise ValueError(f"{value!r} is no date: as a number it would be before the year 2000")
     try:
         return _EPOCH + timedelta(seconds=seconds)
     except (OverflowError, ValueError):
