@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import codecs
 import csv
+import os
 from typing import TYPE_CHECKING, Final
 
+from recfs.core.migration.tables import delimiter_of
 from recfs.errors import InvalidArgument, IoFailure, NotFound
+from recfs.migration.regular import opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+    from typing import TextIO
 
     from recfs.core.migration.rows import Value
     from recfs.migration.mapping import Names
 
 _NULLS: Final = ("", "\\N")
-_DELIMITERS: Final = (",", ";", "\t", "|")
 _FIELD_MAX: Final = 16 << 20
 _MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -40,10 +43,10 @@ def rows_in(path: Path, names: Names, encoding: str | None = None) -> Iterator[M
     csv.field_size_limit(_FIELD_MAX)
     try:
         encoding = encoding or _encoding(path)
-        with path.open(encoding=encoding, newline="") as file:
-            delimiter = _delimiter(path, file.readline(), names)
+        with open(opened(os.fspath(path)), encoding=encoding, newline="") as file:
+            delimiter = _delimiter(path, file.readline(_FIELD_MAX), names)
             file.seek(0)
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            reader = csv.reader(_lines(file), delimiter=delimiter, strict=True)
             try:
                 yield from _rows(path, reader, names)
             except csv.Error as error:
@@ -58,6 +61,14 @@ def rows_in(path: Path, names: Names, encoding: str | None = None) -> Iterator[M
         raise InvalidArgument(f"{path}: line 1: this is no {encoding} ({error}); --encoding says what it is") from None
     except OSError as error:
         raise IoFailure(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """The lines, none longer than a field may be: one without an end would be held whole. Raises csv.Error."""
+    while line := file.readline(_FIELD_MAX + 1):
+        if len(line) > _FIELD_MAX:
+            raise csv.Error(f"it has more than {_FIELD_MAX:,} characters")
+        yield line
 
 
 def _rows(path: Path, reader: Iterator[list[str]], names: Names) -> Iterator[Mapping[str, Value]]:
@@ -82,24 +93,15 @@ def _rows(path: Path, reader: Iterator[list[str]], names: Names) -> Iterator[Map
 
 
 def _encoding(path: Path) -> str:
-    with path.open("rb") as file:
+    with open(opened(os.fspath(path)), "rb") as file:
         begin = file.read(4)
     return next((encoding for mark, encoding in _MARKS if begin.startswith(mark)), "utf-8")
 
 
 def _delimiter(path: Path, first: str, names: Names) -> str:
-    """What parts the names of columns in the first line: with what most of those that are needed are found."""
     if not first.strip():
         raise InvalidArgument(f"{path}: line 1: there are no names of columns; write it WITH (FORMAT csv, HEADER)")
-    wanted = set(names.columns.values())
-
-    def found(delimiter: str) -> int:
-        try:
-            return len(wanted & {each.strip() for each in next(csv.reader([first], delimiter=delimiter), [])})
-        except csv.Error:
-            return 0
-
-    return max(_DELIMITERS, key=found)
+    return delimiter_of(first, set(names.columns.values()))
 
 
 __all__ = ["rows_in"]

@@ -21,6 +21,7 @@ from recfs.errors import InvalidArgument
 from recfs.migration import database, dumps
 from recfs.migration.mapping import Names
 from recfs.migration.plans import ELSEWHERE
+from recfs.migration.regular import opened_below
 from recfs.migration.walking import Walk, file_at, top_of
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _DATABASE: Final = "data.db"
 """What the platform calls it, in the old tree."""
 _BLOCK: Final = 1 << 20
+_CHANGED: Final = "it changed meanwhile"
 _TOLD_EVERY: Final = 1000
 _PROBLEMS: Final = 1000
 """So many rows are told that mean nothing."""
@@ -226,18 +228,20 @@ class Digests:
     def _digest(self, file: File) -> bytes | str:
         digest = hashlib.sha256()
         size = 0
+        top, path = (b"/", file.path[1:]) if file.path.startswith(b"/") else (self._top, file.path)
         try:
-            # Never a pipe that came into its place, nor where a link leads.
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            with open(os.open(os.path.join(self._top, file.path), flags), "rb", buffering=0) as stream:
-                while block := stream.read(_BLOCK):
+            with open(opened_below(top, path), "rb", buffering=0) as stream:
+                # One byte more than it had shows that it grew: one that grows all the time would have no end.
+                while block := stream.read(min(_BLOCK, file.size + 1 - size)):
                     digest.update(block)
                     size += len(block)
                     self._read += len(block)
                     self._tell("bytes compared", self._read)
         except OSError as error:
             return error.strerror or str(error)
-        return digest.digest() if size == file.size else "it changed meanwhile"
+        except InvalidArgument:
+            return _CHANGED
+        return digest.digest() if size == file.size else _CHANGED
 
 
 __all__ = ["Digests", "Made", "Wishes", "make"]

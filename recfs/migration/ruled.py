@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from recfs.core.migration.escapes import escaped
 from recfs.core.migration.plan import Plan
@@ -11,6 +12,7 @@ from recfs.core.migration.rows import moment
 from recfs.core.migration.rules import parsed_rules
 from recfs.errors import InvalidArgument, IoFailure, NotFound
 from recfs.migration.planning import Made
+from recfs.migration.regular import opened_below
 from recfs.migration.walking import Walk, top_of
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from recfs.core.migration.claims import File
     from recfs.core.migration.plan import Entry
     from recfs.core.migration.rules import Rules
+    from recfs.errors import RecfsError
     from recfs.migration.planning import Tell
 
 MOST_BYTES: Final = 256 << 20
@@ -34,7 +37,7 @@ def read_rules(path: Path, tree: Callable[[str], bytes]) -> Rules:
     Raises NotFound, IoFailure, and InvalidArgument that names the file.
     """
     try:
-        rules = parsed_rules(_bytes_of(os.fspath(path)).decode())
+        rules = parsed_rules(_bytes_of(os.fspath(path)).decode("utf-8-sig"))
         for table in rules.tables.values():
             data = tree(table.file) if table.in_tree else _bytes_of(os.path.join(path.parent, table.file))
             rules.rows[table.name] = table.read(data)
@@ -81,24 +84,38 @@ def _in_tree(top: bytes, name: str) -> bytes:
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts):
         raise InvalidArgument(f"tree_file {name!r} is no path below the source")
-    path = os.path.join(top, os.fsencode(name))
-    if os.path.realpath(path) != path:
-        raise InvalidArgument(f"tree_file {name!r} leads through a symbolic link")
-    return _bytes_of(os.fsdecode(path))
+    try:
+        with open(opened_below(top, os.fsencode(name)), "rb") as file:
+            return _bounded(file, name)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise InvalidArgument(f"tree_file {name!r} leads through a symbolic link, or no directory") from None
+        raise _failed(name, error) from None
+    except ValueError as error:  # a NUL in it
+        raise InvalidArgument(f"tree_file {name!r}: {error}") from None
 
 
 def _bytes_of(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            data = file.read(MOST_BYTES + 1)
-    except FileNotFoundError:
-        raise NotFound(f"{path}: there is no such file") from None
-    except (OSError, ValueError) as error:
-        told = error.strerror if isinstance(error, OSError) else str(error)
-        raise IoFailure(f"{path} cannot be read: {told}") from None
+            return _bounded(file, path)
+    except OSError as error:
+        raise _failed(path, error) from None
+    except ValueError as error:
+        raise IoFailure(f"{path} cannot be read: {error}") from None
+
+
+def _bounded(file: BinaryIO, path: str) -> bytes:
+    data = file.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
         raise InvalidArgument(f"{path} has more than {MOST_BYTES:,} bytes")
     return data
+
+
+def _failed(path: str, error: OSError) -> RecfsError:
+    if isinstance(error, FileNotFoundError):
+        return NotFound(f"{path}: there is no such file")
+    return IoFailure(f"{path} cannot be read: {error.strerror}")
 
 
 __all__ = ["make_by_rules", "place_objects", "read_rules"]

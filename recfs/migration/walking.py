@@ -6,6 +6,8 @@ there twice (a bind mount) is walked once.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
 import stat
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from recfs.core.migration.claims import File
 from recfs.core.migration.names import text_of
 from recfs.core.migration.plan import Action
+from recfs.core.units import format_size
 from recfs.errors import InvalidArgument, IoFailure, NotADirectory, NotFound
 
 if TYPE_CHECKING:
@@ -27,6 +30,17 @@ _SPECIAL: Final = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+_MOUNTS: Final = "/proc/self/mountinfo"
+_PRIVATE: Final = b".recfs"
+"""What the root of a store has, and no old tree."""
+_BLOCK: Final = 512
+"""Bytes of a block as stat(2) counts them."""
+_HOLES: Final = 64 << 20
+"""Holes of fewer bytes are no matter."""
+_MOSTLY: Final = 8
+"""A file of which less than this part was written is nearly all holes."""
+_EXTENTS: Final = 10_000
+"""So many pieces of a file are looked for."""
 
 
 @dataclass(slots=True)
@@ -45,6 +59,8 @@ class Walk:
     """Names that were gone when they were looked at."""
     _seen: dict[tuple[int, int], bytes] = field(default_factory=dict)
     _mount_points: frozenset[bytes] = frozenset()
+    _stores: frozenset[int] = frozenset()
+    """Device numbers of mounts of recfs, which are not entered."""
     _later: list[tuple[bytes, tuple[int, int]]] = field(default_factory=list)
     """Directories that are mount points: whatever else has the same directory has it in its own place."""
 
@@ -62,6 +78,7 @@ class Walk:
         names.close()
         self._seen[top.st_dev, top.st_ino] = b"."
         self._mount_points = mounted_below(self.old)
+        self._stores = store_devices()
         waiting = [(b"", (top.st_dev, top.st_ino))]
         while waiting or self._later:
             if not waiting:
@@ -116,6 +133,11 @@ class Walk:
         kind = stat.S_IFMT(about.st_mode)
         if kind == stat.S_IFDIR:
             inode = (about.st_dev, about.st_ino)
+            if about.st_dev in self._stores:
+                self.mounts.append(path)
+                told = "a mount of recfs: what lies there is in a store already"
+                yield File(path, 0, left=Action.UNREADABLE, reason=told)
+                return
             if about.st_dev == device and path not in self._mount_points:
                 left = self._enter(path, inode, waiting)
                 if left is not None:
@@ -127,7 +149,8 @@ class Walk:
             else:
                 self._later.append((path, inode))
         elif kind == stat.S_IFREG:
-            yield _regular(path, about, os.access(name.name, os.R_OK, dir_fd=fd, effective_ids=True))
+            readable = os.access(name.name, os.R_OK, dir_fd=fd, effective_ids=True)
+            yield _regular(path, about, readable, _data_of(name.name, about, fd))
         elif kind == stat.S_IFLNK:
             yield File(path, about.st_size, about.st_mtime_ns, left=Action.UNREADABLE, reason=self._link(path))
         else:
@@ -158,12 +181,44 @@ class Walk:
         return f"a symbolic link out of the tree, to {target}"
 
 
-def _regular(path: bytes, about: os.stat_result, readable: bool) -> File:
+def _regular(path: bytes, about: os.stat_result, readable: bool, data: int | None) -> File:
     inode = (about.st_dev, about.st_ino) if about.st_nlink > 1 else None
-    if readable:
+    if not readable:
+        told = "this user may not read it"
+    elif data is not None:
+        told = (
+            f"it is {format_size(about.st_size)} long, of which {format_size(data)} were written, and the rest would be"
+            " copied as zeros; `cp --sparse=never` makes it a plain file"
+        )
+    else:
         return File(path, about.st_size, about.st_mtime_ns, inode)
-    told = "this user may not read it"
     return File(path, about.st_size, about.st_mtime_ns, inode, Action.UNREADABLE, told)
+
+
+def _data_of(name: str | bytes, about: os.stat_result, folder: int | None = None) -> int | None:
+    """How many bytes of a file were written, of one that is nearly all holes (lseek(2), SEEK_DATA); else None.
+
+    `truncate` makes one of any length in no time. Blocks alone prove nothing: some file systems tell none.
+    """
+    size = about.st_size
+    if size - about.st_blocks * _BLOCK < _HOLES or about.st_blocks * _BLOCK * _MOSTLY >= size:
+        return None
+    at = data = 0
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            for _ in range(_EXTENTS):
+                begin = os.lseek(fd, at, os.SEEK_DATA)
+                at = os.lseek(fd, begin, os.SEEK_HOLE)
+                data += at - begin
+                if data * _MOSTLY >= size:
+                    return None
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # no data follows
+            return None
+    return data
 
 
 def file_at(path: bytes) -> File | None:
@@ -174,28 +229,49 @@ def file_at(path: bytes) -> File | None:
         return None
     if not stat.S_ISREG(about.st_mode):
         return None
-    return _regular(path, about, os.access(path, os.R_OK, effective_ids=True))
+    return _regular(path, about, os.access(path, os.R_OK, effective_ids=True), _data_of(path, about))
 
 
-def mounted_below(top: bytes, table: str = "/proc/self/mountinfo") -> frozenset[bytes]:
+def mounted_below(top: bytes, table: str = _MOUNTS) -> frozenset[bytes]:
     """The mount points below a directory, as paths below it (proc_pid_mountinfo(5)); none where nobody says."""
     found = set()
-    try:
-        with open(table, "rb") as file:
-            for line in file:
-                point = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), line.split(b" ")[4])
-                if point.startswith(top + b"/"):
-                    found.add(point[len(top) + 1 :])
-    except OSError:
-        return frozenset()
+    for line in _mounts(table):
+        point = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), line.split(b" ")[4])
+        if point.startswith(top + b"/"):
+            found.add(point[len(top) + 1 :])
     return frozenset(found)
 
 
+def store_devices(table: str = _MOUNTS) -> frozenset[int]:
+    """Device numbers of the mounts of recfs: st_dev of all that lies there, by whatever path (bind mounts)."""
+    lines = (line for line in _mounts(table) if b" - fuse.recfs " in line)
+    return frozenset(os.makedev(*map(int, line.split(b" ")[2].split(b":"))) for line in lines)
+
+
+def _mounts(table: str) -> list[bytes]:
+    try:
+        with open(table, "rb") as file:
+            return file.readlines()
+    except OSError:
+        return []
+
+
 def top_of(old: bytes) -> bytes:
-    """The real path of an old tree's top, which paths are told by. Raises InvalidArgument for the root of all."""
+    """The real path of an old tree's top, which paths are told by.
+
+    Raises InvalidArgument for the root of all, for a store, a mount of one, and what lies in either.
+    """
     found = os.path.realpath(old)
     if found == b"/":
         raise InvalidArgument("/ is the root of this machine's files, and no old tree")
+    above = found
+    while above != b"/":
+        if os.path.isdir(os.path.join(above, _PRIVATE)):
+            raise InvalidArgument(f"{text_of(old)} lies in the store at {text_of(above)}, and is no old tree")
+        above = os.path.dirname(above)
+    with contextlib.suppress(OSError):  # what is not there is told by the walk
+        if os.stat(found).st_dev in store_devices():
+            raise InvalidArgument(f"{text_of(old)} lies in a mount of recfs, and is no old tree")
     return found
 
 

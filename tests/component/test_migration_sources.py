@@ -98,6 +98,61 @@ def test_the_top_may_be_a_link_and_has_to_be_a_directory(tmp_path: Path) -> None
         top_of(b"/")
 
 
+def test_a_file_that_is_nearly_all_holes_is_for_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, size in (("long", 8 << 40), ("short", 32 << 20), ("begun", 1 << 30), ("elsewhere", 1 << 40)):
+        with (tmp_path / name).open("wb") as file:
+            file.write(b"x")
+            file.truncate(size)
+    half = tmp_path / "half"
+    with half.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 40 << 20)
+        file.truncate(120 << 20)
+    files, _ = walked(tmp_path)
+    told = {path for path, file in files.items() if file.left is Action.UNREADABLE}
+    assert told == {b"long", b"begun", b"elsewhere"}
+    assert files[b"long"].reason.startswith("it is 8 TiB long, of which 4 KiB were written")
+    outside = walking.file_at(os.fsencode(tmp_path / "elsewhere"))
+    assert outside is not None
+    assert outside.left is Action.UNREADABLE
+    # A file system that knows of no holes, and tells no blocks, has no such files.
+    monkeypatch.setattr(os, "lseek", lambda _fd, at, how: at if how == os.SEEK_DATA else 8 << 40)
+    assert walked(tmp_path)[0][b"long"].left is None
+
+
+@pytest.mark.parametrize("where", [".", "users", "users/4/deeper"])
+def test_a_store_is_no_old_tree(tmp_path: Path, where: str) -> None:
+    (tmp_path / "store" / ".recfs").mkdir(parents=True)
+    (tmp_path / "store" / where).mkdir(parents=True, exist_ok=True)
+    os.symlink(tmp_path / "store" / where, tmp_path / "link")
+    for path in (tmp_path / "store" / where, tmp_path / "link"):
+        with pytest.raises(InvalidArgument, match=r"lies in the store at .*/store, and is no old tree"):
+            top_of(os.fsencode(path))
+    top_of(os.fsencode(tmp_path))
+
+
+def test_a_mount_of_recfs_is_no_old_tree_and_not_entered_in_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_bytes(
+        b"36 35 98:0 / /srv/media rw - ext4 /dev/sda rw\n"
+        b"37 36 0:33 / /mnt/media rw,nosuid shared:9 - fuse.recfs /srv/store rw\n"
+        b"38 36 0:33 /users/4 /srv/media/user_4 rw - fuse.recfs /srv/store rw\n"
+    )
+    assert walking.store_devices(os.fspath(table)) == {os.makedev(0, 33)}
+    assert walking.store_devices(os.fspath(tmp_path / "gone")) == frozenset()
+    (tmp_path / "old" / "user_4").mkdir(parents=True)
+    (tmp_path / "old" / "user_4" / "mine").touch()
+    device = (tmp_path / "old").stat().st_dev
+    monkeypatch.setattr(walking, "store_devices", lambda: frozenset({device}))
+    with pytest.raises(InvalidArgument, match="lies in a mount of recfs"):
+        top_of(os.fsencode(tmp_path / "old"))
+    walk = Walk(os.fsencode(tmp_path / "old"))
+    (left,) = walk.files()
+    assert (left.path, left.left) == (b"user_4", Action.UNREADABLE)
+    assert left.reason.startswith("a mount of recfs")
+
+
 def test_names_that_vanish_meanwhile_are_counted(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -480,6 +535,19 @@ def test_what_is_no_dump_is_said_with_its_line(tmp_path: Path, data: bytes, told
         read(tmp_path / "dump.csv", data)
     with pytest.raises(NotFound, match=r"gone\.csv: there is no such file"):
         list(dumps.rows_in(tmp_path / "gone.csv", SHORT))
+
+
+def test_a_dump_that_is_a_pipe_or_has_a_line_without_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(InvalidArgument, match=r"pipe\.csv is no regular file"):
+        list(dumps.rows_in(tmp_path / "pipe.csv", SHORT))
+    monkeypatch.setattr(dumps, "_FIELD_MAX", 1000)
+    header = b"id,user_id,local_video_path\n"
+    assert len(read(tmp_path / "dump.csv", header + b"7,4," + b"a" * 900 + b"\n")) == 1
+    with pytest.raises(InvalidArgument, match="line 1: it has more than 1,000 characters"):
+        read(tmp_path / "dump.csv", header + b"7,4," + b"\0" * 1000)
 
 
 # --- names of columns -----------------------------------------------------------------------------------------------

@@ -109,6 +109,31 @@ def test_tables_are_looked_for_where_they_are_said_to_be(tmp_path: Path) -> None
         made(tmp_path, f'[tables.t]\nfile = "tree"{rules}')
 
 
+def test_a_table_in_the_tree_is_a_file_of_it_or_refused(tmp_path: Path) -> None:
+    rules = '\nkey = "name"\n' + RULES.replace("to =", 'tables = ["t"]\nto =')
+    (tmp_path / "tree").mkdir()
+    os.mkfifo(tmp_path / "tree/pipe.csv")
+    with pytest.raises(InvalidArgument, match=r"pipe\.csv is no regular file"):
+        made(tmp_path, f'[tables.t]\ntree_file = "pipe.csv"{rules}')
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/t.csv").write_text("name\n", "utf-8")
+    (tmp_path / "tree/folder").symlink_to(tmp_path / "outside")
+    with pytest.raises(InvalidArgument, match="symbolic link"):
+        made(tmp_path, f'[tables.t]\ntree_file = "folder/t.csv"{rules}')
+    (tmp_path / "tree/long.csv").touch()
+    os.truncate(tmp_path / "tree/long.csv", 8 << 40)
+    with pytest.raises(InvalidArgument, match=r"long\.csv has more than"):
+        made(tmp_path, f'[tables.t]\ntree_file = "long.csv"{rules}')
+
+
+def test_what_spreadsheets_and_editors_of_windows_write_is_read(tmp_path: Path) -> None:
+    rules = '\nkey = "name"\nfields = "owner"\n' + RULES
+    (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbfname;owner\r\n7;4\r\n")
+    (tmp_path / "rules.toml").write_text(f'\ufeff[tables.t]\nfile = "t.csv"{rules}', "utf-8")
+    table = read_rules(tmp_path / "rules.toml", lambda _name: b"").rows["t"]
+    assert table.look_up({"name": b"7"}) == {"owner": b"4"}
+
+
 def test_a_file_of_rules_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match=r"rules\.toml: there is no"):
         made(tmp_path, "")

@@ -291,3 +291,29 @@ def test_bytes_are_read_once_and_what_changes_meanwhile_is_said(tmp_path: Path) 
     assert digests.of(File(b"gone", 3)) == "No such file or directory"
     assert digests.of(File(b"link", 3)) == "Too many levels of symbolic links"
     assert digests.of(File(b"pipe", 3)) == "it changed meanwhile"
+
+
+def test_what_grows_while_it_is_read_is_read_no_further_than_it_was(tmp_path: Path) -> None:
+    (tmp_path / "long").touch()
+    os.truncate(tmp_path / "long", 8 << 40)
+    heard: list[int] = []
+    digests = Digests(os.fsencode(tmp_path), lambda _what, done: heard.append(done))
+    assert digests.of(File(b"long", 5)) == "it changed meanwhile"
+    assert heard == [6]
+
+
+def test_bytes_are_not_read_through_a_directory_that_became_a_link(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/secret").write_bytes(b"123")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/folder").symlink_to(tmp_path / "outside")
+    digests = Digests(os.fsencode(tmp_path / "old"), lambda _what, _done: None)
+    for path in (b"folder/secret", os.fsencode(tmp_path / "old/folder/secret")):
+        assert digests.of(File(path, 3)) == "Not a directory"
+
+
+def test_the_plan_of_a_store_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "store/.recfs").mkdir(parents=True)
+    result = run("migrate", "plan", tmp_path / "store", "-o", tmp_path / "media.plan")
+    assert (result.exit_code, "is no old tree" in result.stderr) == (7, True), result.output
+    assert not (tmp_path / "media.plan").exists()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _KEYS = frozenset({"file", "tree_file", "rows", "key", "fields"})
+_DELIMITERS = (",", ";", "\t", "|")
 OUTER_KEY = "@key"
 """The column of a JSON object's names, where its values are the rows."""
 
@@ -47,9 +48,11 @@ class Table:
         return rows
 
     def _csv(self, text: str) -> Iterator[dict[str, Any]]:
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        needed = [*self.key.values(), *(self.fields or {}).values()]
+        delimiter = delimiter_of(text.split("\n", 1)[0], set(needed))
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         columns = reader.fieldnames or ()
-        for column in [*self.key.values(), *(self.fields or {}).values()]:
+        for column in needed:
             if column not in columns:
                 raise ValueError(f"there is no column {column!r}; there are {', '.join(columns) or 'none'}")
         try:
@@ -71,6 +74,18 @@ class Table:
             raise ValueError("rows are a list of objects, or an object of objects")
         for row in rows:
             yield _row(row)
+
+
+def delimiter_of(first: str, wanted: set[str]) -> str:
+    """What parts the names of columns in the first line of a CSV: with what most of those that are wanted are found."""
+
+    def found(delimiter: str) -> int:
+        try:
+            return len(wanted & {each.strip() for each in next(csv.reader([first], delimiter=delimiter), [])})
+        except csv.Error:
+            return 0
+
+    return max(_DELIMITERS, key=found)
 
 
 def _row(row: Any) -> dict[str, Any]:
@@ -156,4 +171,4 @@ def _names(read: Any) -> dict[str, str] | None:
     return dict(read) if is_named else None
 
 
-__all__ = ["OUTER_KEY", "Rows", "Table", "table_of"]
+__all__ = ["OUTER_KEY", "Rows", "Table", "delimiter_of", "table_of"]
