@@ -11,7 +11,7 @@ import csv
 import os
 from typing import TYPE_CHECKING, Final
 
-from recfs.core.migration.tables import delimiter_of
+from recfs.core.migration.siblings.tables import delimiter_of
 from recfs.errors import InvalidArgument, IoFailure, NotFound
 from recfs.migration.regular import opened
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from recfs.core.migration.escapes import escaped
 from recfs.core.migration.plan import Plan
 from recfs.core.migration.rows import moment
-from recfs.core.migration.rules import parsed_rules
+from recfs.core.migration.siblings.rules import parsed_rules
 from recfs.errors import InvalidArgument, IoFailure, NotFound
 from recfs.migration.planning import Made
 from recfs.migration.regular import opened_below
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from recfs.core.migration.claims import File
     from recfs.core.migration.plan import Entry
-    from recfs.core.migration.rules import Rules
+    from recfs.core.migration.siblings.rules import Rules
     from recfs.errors import RecfsError
     from recfs.migration.planning import Tell
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from recfs.core.migration.claims import File
-from recfs.core.migration.patterns import Pattern, Template
 from recfs.core.migration.plan import Action, Entry
-from recfs.core.migration.rules import Rules, parsed_rules
+from recfs.core.migration.siblings.patterns import Pattern, Template
+from recfs.core.migration.siblings.rules import Rules, parsed_rules
 from recfs.errors import InvalidArgument
 
 UUID = b"0190d7a4-1111-7abc-8def-000000000001"

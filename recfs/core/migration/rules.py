@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recfs.core.layout import role_of
 from recfs.core.migration.escapes import escaped
-from recfs.core.migration.patterns import PATH_FIELD, MissingField, Pattern, Template
 from recfs.core.migration.plan import Action, Entry
-from recfs.core.migration.tables import Table, table_of
+from recfs.core.migration.siblings.patterns import PATH_FIELD, MissingField, Pattern, Template
+from recfs.core.migration.siblings.tables import Table, table_of
 from recfs.errors import FsError, InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from recfs.core.migration.claims import File
-    from recfs.core.migration.tables import Rows
+    from recfs.core.migration.siblings.tables import Rows
 
 _RULE_KEYS = frozenset({"from", "to", "skip", "tables", "defaults", "same_target"})
 _TOP_KEYS = frozenset({"tables", "defaults", "rule"})
