@@ -51,7 +51,7 @@ class Teller:
                 self._say(f"and {outcome.unnamed:,} more", "yellow")
             self._say(self._counts(outcome), "green" if outcome.clean else "")
             if outcome.stopped:
-                self._say(f"stopped: {outcome.stopped}; run again, it goes on from here", "bold red")
+                self._say(f"stopped: {outcome.stopped}; the next run leaves what is done", "bold red")
         if not outcome.clean:
             ctx.exit(ExitCode.PROBLEMS)
 

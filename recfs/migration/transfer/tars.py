@@ -9,7 +9,7 @@ import os
 import tarfile
 import zlib
 from decimal import Decimal, InvalidOperation
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Self, cast
 
 from recfs.core.migration import manifest as manifests
 from recfs.core.migration import sums
@@ -29,25 +29,78 @@ _SUMS_MAX_BYTES = 1 << 30
 _EXTRA_HEADERS = frozenset({
     tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
 })  # fmt: skip
-_BROKEN = (tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError, OSError)
+_CHAINED = 64
+"""So many extra headers are read of one member at most: tarfile reads each inside the one before it."""
+_BROKEN = (tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError, OSError, RecursionError)
 _NS = 10**9
 _NS_MAX = 1 << 63
 _ELSEWHERE = "/recfs-import"
 """Where tarfile's filter is told that members go: it judges names, and nothing is extracted there."""
 _READS_AFTER = 16
 """So often tarfile may read beyond the end of a stream: it looks for the last blocks there."""
+_BLOCK_BYTES = tarfile.BLOCKSIZE
+_NO_BLOCK = bytes(_BLOCK_BYTES)
+_INVALID: type[Exception] = tarfile.InvalidHeaderError  # type: ignore[attr-defined]
+_PADDING_MAX_BYTES = 16 << 20
+"""So much is looked at after the end of an archive: tar(1) fills its last record with zeros, and some are large."""
 _SMALL_BYTES = 8 << 20
 """A file up to that size is proven before anything of it goes out."""
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose extra headers are no larger than they have any reason to be: they are read into memory."""
+    """A member whose extra headers are no larger and no more than they have any reason to be: they are kept in memory.
 
-    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.size < 0 or (self.type in _EXTRA_HEADERS and self.size > _HEADER_MAX_BYTES):
+    And one that is a member: tarfile takes a header that is damaged, cut short or missing for the end of an archive.
+    That end are two blocks of zeros (POSIX.1-2017, pax, "ustar Interchange Format"), and nothing else.
+    """
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
+        """Read the next member. Raises ReadError, which ends the reading; EOFHeaderError at the end of an archive."""
+        file = cast("IO[bytes]", tar.fileobj)
+        block = file.read(_BLOCK_BYTES)
+        if len(block) < _BLOCK_BYTES:
+            raise tarfile.ReadError(f"it breaks off {'in a header' if block else 'before the end of its archive'}")
+        if block == _NO_BLOCK and file.read(_BLOCK_BYTES) != _NO_BLOCK:
+            raise tarfile.ReadError("it breaks off in the end of its archive")
+        try:
+            member = cls.frombuf(block, tar.encoding or "", tar.errors or "")
+        except _INVALID as error:
+            raise tarfile.ReadError(f"a header is damaged: {error}") from error
+        member.offset = file.tell() - _BLOCK_BYTES
+        return cast("Self", member._proc_member(cast("_Archive", tar)))
+
+    def _proc_member(self, tar: _Archive) -> tarfile.TarInfo:
+        is_extra = self.type in _EXTRA_HEADERS
+        if self.size < 0 or (is_extra and self.size > _HEADER_MAX_BYTES):
             raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        tar.chained = tar.chained + 1 if is_extra else 0
+        if tar.chained > _CHAINED:
+            raise tarfile.ReadError(f"more than {_CHAINED} extra headers of one file")
         found: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
         return found
+
+
+class _Archive(tarfile.TarFile):
+    """An archive that is read."""
+
+    tarinfo = _Member
+    chained = 0
+    """So many extra headers came one after another."""
+
+
+def _follows(tar: tarfile.TarFile) -> bool:
+    """Whether anything but zeros comes after the end of an archive. Raises OSError.
+
+    It is read for the sake of whoever writes the stream, too: a program whose pipe is closed ends with an error.
+    """
+    file, left = cast("IO[bytes]", tar.fileobj), _PADDING_MAX_BYTES
+    with contextlib.suppress(EOFError):  # after the end of what bzip2 or xz compressed
+        while left > 0 and (block := file.read(BLOCK_BYTES)):
+            if block.count(0) != len(block):
+                return True
+            left -= len(block)
+    return False
 
 
 class _Ending:
@@ -73,6 +126,7 @@ class TarSource:
     def __init__(self, file: IO[bytes], user_map: Mapping[str, str]) -> None:
         self._file = file
         self._user_map = user_map
+        self._begun = False
         self._seen: set[tuple[bytes, ...]] = set()
         self._sums: dict[bytes, str] = {}
         self._missing: set[bytes] = set()
@@ -83,13 +137,15 @@ class TarSource:
         """All members. Raises Stopped where the stream breaks off."""
         try:
             file = cast("IO[bytes]", _Ending(self._file))  # nothing but `read` is asked of it
-            with tarfile.open(
-                fileobj=file,
-                mode="r|*", tarinfo=_Member, encoding="utf-8", errors="surrogateescape",
-            ) as tar:  # fmt: skip
+            with _Archive.open(fileobj=file, mode="r|*", encoding="utf-8", errors="surrogateescape") as tar:
                 yield from self._members(tar)
+                follows = _follows(tar)
         except _BROKEN as error:
             raise Stopped(f"the stream cannot be read on: {str(error) or type(error).__name__}") from error
+        if not self._begun:
+            raise Stopped("the stream is an archive with nothing in it")
+        if follows:
+            raise Stopped("something follows the end of the archive, as where two are in one stream: it is not read")
         if self.manifest is not None and not self.has_sums:
             raise Stopped("the stream ends before its SHA256SUMS")
         for path in sorted(set(self._sums) - {b"/".join(parts) for parts in self._seen}):
@@ -101,6 +157,7 @@ class TarSource:
 
     def _members(self, tar: tarfile.TarFile) -> Iterator[Item | Problem]:
         while (member := tar.next()) is not None:
+            self._begun = True
             tar.members.clear()  # type: ignore[attr-defined]  # it keeps all that went by
             path = member.name.encode("utf-8", "surrogateescape")
             plain = path.removeprefix(b"./")
