@@ -13,15 +13,16 @@ import pytest
 
 from recfs.core.migration.manifest import Life, Manifest, User
 from recfs.errors import Busy
-from recfs.migration.transfer import blocks
+from recfs.migration.transfer import blocks, exporting
 from recfs.migration.transfer.beneath import opened
 from recfs.migration.transfer.beside import read_manifest, read_sums
 from recfs.migration.transfer.exporting import export_tree, is_below, make_destination
 from recfs.migration.transfer.items import Item, Kind, Outcome, Problem, Unusable, Why
+from recfs.migration.transfer.placing import PlainPlace
 from recfs.migration.transfer.trees import open_tree
 from recfs.migration.transfer.walking import Walk
 
-from .transfers import plain_source, recording, snapshot
+from .transfers import PlainSource, plain_source, recording, snapshot
 
 SAID = Manifest("1.0.0", 5, {"4": User({"max_files": 9})}, {"users/4/recordings/7": Life(keep=True)})
 
@@ -49,7 +50,7 @@ def tree(tmp_path: Path) -> Path:
     (folder / ("x" * 255)).write_bytes(b"long")
     for number, path in enumerate(sorted(folder.rglob("*")), 1):
         if not path.is_symlink():
-            path.chmod(0o700 + number if path.is_dir() else 0o640)
+            path.chmod(0o700 + (number & 0o55) if path.is_dir() else 0o640)
         os.utime(path, ns=(number * 10**9 + 1, number * 10**9 + 123456789), follow_symlinks=False)
     return tmp_path / "store"
 
@@ -228,6 +229,75 @@ def test_what_a_killed_export_was_writing_is_written_anew(tree: Path, tmp_path: 
     assert exported(tree, tmp_path / "out").clean
     assert Path("/etc/passwd").read_bytes() == passwd
     assert snapshot(tmp_path / "out/users") == snapshot(tree / "users")
+
+
+def test_a_name_that_is_swapped_at_the_destination_is_not_opened(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to = tmp_path / "out"
+    exported(tree, to)
+    file = to / "users/4/recordings/7/source.mp4"
+    aside = tmp_path / "aside"
+    aside.write_bytes(b"of somebody else")
+    aside.chmod(0o600)
+    os.utime(aside, ns=(5, 5))
+
+    class Swapped(PlainPlace):
+        """A place where somebody swaps a name as soon as its file was hashed."""
+
+        other: str
+
+        def sha256_of(self, descriptor: int) -> str:
+            found = super().sha256_of(descriptor)
+            if os.readlink(f"/proc/self/fd/{descriptor}") == str(file):
+                file.rename(to / "moved")
+                os.mkfifo(file) if self.other == "fifo" else aside.rename(file)
+            return found
+
+    for other in ("fifo", "file"):
+        Swapped.other = other
+        monkeypatch.setattr(exporting, "PlainPlace", Swapped)
+        exported(tree, to)
+        assert file.is_fifo() if other == "fifo" else file.stat().st_mode & 0o777 == 0o600
+        assert file.is_fifo() or file.stat().st_mtime_ns == 5
+        monkeypatch.undo()
+        file.unlink()
+        exported(tree, to)
+        (to / "moved").unlink()
+
+
+def test_a_pipe_that_takes_the_place_of_a_file_is_named(tree: Path, tmp_path: Path) -> None:
+    to = tmp_path / "out"
+    exported(tree, to)
+    file = to / "users/4/recordings/7/source.mp4"
+    file.unlink()
+    os.mkfifo(file)
+    outcome = exported(tree, to)
+    assert [(each.path.rsplit(b"/", 1)[1], each.why) for each in outcome.problems] == [(b"source.mp4", Why.DIFFERS)]
+
+
+def test_directories_at_the_destination_are_for_their_owner_to_change(tmp_path: Path) -> None:
+    recording(tmp_path / "store")
+    folder, to = tmp_path / "store/users/4/recordings/7", tmp_path / "out"
+    there = to / "users/4/recordings/7"
+    for path in (folder, folder / "transcription", folder.parent):
+        path.chmod(0o777)
+    (folder / "source.mp4").chmod(0o666)
+    modes: list[int] = []
+    for _ in range(2):
+        with plain_source(tmp_path / "store", manifest=SAID) as source, opened(make_destination(to)) as top:
+
+            def look(_: Outcome, source: PlainSource = source, modes: list[int] = modes) -> None:
+                if source.given >= len(("users/4", "recordings", "7", "source.mp4")):
+                    modes.extend(path.stat().st_mode for path in (there, there.parent))
+
+            export_tree(source, (b"users", b"4"), top, Outcome(), tell=look)
+        modes += [path.stat().st_mode for path in to.rglob("*") if path.is_dir()]
+        for path in (there, there.parent):
+            path.chmod(0o777)  # as an export of an earlier version left it
+    assert len(modes) > 10
+    assert not [mode for mode in modes if mode & 0o022]
+    assert (there / "source.mp4").stat().st_mode & 0o777 == 0o666
 
 
 def test_links_at_the_destination_lead_nowhere(tree: Path, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def export(ctx: click.Context, what: str, destination: str, evict_again: bool) -
     Files that only S3 has are fetched as they are read. Each is proven by recfs's sha256 before it gets its name, so
     an export that was broken off is simply run again: what is right at DEST already is not copied again, and what
     differs is replaced. What cannot be had as it should be is named and left out. Modes and times are kept, owners are
-    not; links are copied as links. What is shown of `shared/` in a user's `thumbnails` is not the user's, and left out.
+    not, and so group and others cannot write in directories; links are copied as links. What is shown of `shared/` in a user's `thumbnails` is not the user's, and left out.
 
     Without a daemon all that lies on this disk is exported.
     """

@@ -37,7 +37,8 @@ class Teller:
         self._told_s = now_s
         took_s = max(now_s - self._began_s, 1e-3)
         rate = output.size(int(outcome.copied_bytes / took_s))
-        self._line.show(f"{self._counts(outcome)}, {rate}/s")
+        waits = f"; waiting for {output.show_name(outcome.waiting)}" if outcome.waiting else ""
+        self._line.show(f"{self._counts(outcome)}, {rate}/s{waits}")
 
     def end(self, ctx: click.Context, outcome: Outcome) -> None:
         """What came of it; leaves with an exit code unless all is clean."""

@@ -44,7 +44,7 @@ class Bringing:
         self._owners = owners
         self._user_map = user_map or {}
         self._tell = tell
-        self._place = place or MountPlace()
+        self._place = place or MountPlace(heard=self._waits)
 
     def bring(self, source: Source) -> None:
         """Bring all of it. What does not come in is in the outcome. Raises nothing of a RecfsError."""
@@ -75,6 +75,11 @@ class Bringing:
             if self._tell is not None:
                 self._tell(self._outcome)
         tree.finish()
+
+    def _waits(self, what: str) -> None:
+        self._outcome.waiting = what
+        if self._tell is not None:
+            self._tell(self._outcome)
 
     def _check_sums(self, source: Source) -> None:
         """Take away what a stream brought that its SHA256SUMS, which came last, does not have like that."""

@@ -140,6 +140,8 @@ class Outcome:
     """So many problems more."""
     stopped: str = ""
     """Why it ended before its time."""
+    waiting: str = ""
+    """What is waited for now, and who holds it."""
     sums: dict[bytes, str] = field(default_factory=dict)
     """sha256 (hex) of every file that is right at the destination, by path."""
     arrived: set[bytes] = field(default_factory=set)
