@@ -27,10 +27,12 @@ from .transfers import PlainSource, plain_source, recording, snapshot
 SAID = Manifest("1.0.0", 5, {"4": User({"max_files": 9})}, {"users/4/recordings/7": Life(keep=True)})
 
 
-def exported(tree: Path, to: Path, path: str = "users/4", manifest: Manifest | None = SAID) -> Outcome:
+def exported(
+    tree: Path, to: Path, path: str = "users/4", manifest: Manifest | None = SAID, *, delete: bool = False
+) -> Outcome:
     outcome = Outcome()
     with plain_source(tree, path, manifest) as source, opened(make_destination(to)) as top:
-        export_tree(source, tuple(os.fsencode(path).split(b"/")), top, outcome)
+        export_tree(source, tuple(os.fsencode(path).split(b"/")), top, outcome, delete=delete)
     return outcome
 
 
@@ -92,10 +94,80 @@ def test_several_exports_share_what_lies_beside_them(tmp_path: Path) -> None:
         assert len(read_sums(top) or {}) == 6
         assert (read_manifest(top) or Manifest()).recordings == lives
     (tmp_path / "store/users/4/recordings/8/source.mp4").unlink()
-    exported(tmp_path / "store", to, "users/4/recordings/8", Manifest("1", 1))
+    outcome = exported(tmp_path / "store", to, "users/4/recordings/8", Manifest("1", 1), delete=True)
+    assert (outcome.deleted, outcome.left) == (1, [])
     with opened(open_tree(to)) as top:
         assert len(read_sums(top) or {}) == 5
         assert set((read_manifest(top) or Manifest()).recordings) == set(lives) - {"users/4/recordings/8"}
+
+
+def said_of(to: Path) -> tuple[set[str], set[str]]:
+    """The files of SHA256SUMS, and the recordings of the manifest."""
+    with opened(open_tree(to)) as top:
+        sums, said = read_sums(top) or {}, read_manifest(top) or Manifest()
+    return {os.fsdecode(path) for path in sums}, set(said.recordings)
+
+
+def test_what_the_store_has_no_more_is_named_and_removed_only_if_that_is_asked_for(tmp_path: Path) -> None:
+    recording(tmp_path / "store", 4, 7)
+    gone = recording(tmp_path / "store", 4, 8)
+    to, life = tmp_path / "out", {f"users/4/recordings/{number}": Life(note="x") for number in (7, 8)}
+    exported(tmp_path / "store", to, manifest=Manifest("1", 1, {}, life))
+    before = said_of(to)
+    copy = to / "users/4/recordings/8"
+    subprocess.run(["rm", "-r", gone], check=True)
+    now = Manifest("1", 2, {}, {"users/4/recordings/7": Life(note="x")})
+    outcome = exported(tmp_path / "store", to, manifest=now)
+    assert outcome.clean, "nothing is wrong with what is in the store"
+    assert sorted(outcome.left) == [
+        b"users/4/recordings/8/source.mp4", b"users/4/recordings/8/transcription/master.json",
+    ]  # fmt: skip
+    assert said_of(to) == before, "an import of it brings what lies there, as it was exported"
+    checked(to)
+
+    (copy / "mine").write_text("of whoever has the copy")
+    (copy / "source.mp4").write_bytes(b"changed since")
+    outcome = exported(tmp_path / "store", to, manifest=now, delete=True)
+    assert (outcome.deleted, outcome.left) == (1, [b"users/4/recordings/8/source.mp4"])
+    assert sorted(os.listdir(copy)) == ["mine", "source.mp4"], "what was not exported like that is not removed"
+
+    for name in ("mine", "source.mp4"):
+        (copy / name).unlink()
+    assert exported(tmp_path / "store", to, manifest=now, delete=True).left == []
+    assert said_of(to) == (
+        {f"users/4/recordings/7/{name}" for name in ("source.mp4", "transcription/master.json")},
+        {"users/4/recordings/7"},
+    )
+    checked(to)
+
+
+def test_directories_that_are_gone_with_their_files_are_removed_with_them(tmp_path: Path) -> None:
+    recording(tmp_path / "store", 4, 7)
+    gone = recording(tmp_path / "store", 4, 8)
+    exported(tmp_path / "store", tmp_path / "out")
+    subprocess.run(["rm", "-r", gone, gone.with_name("7") / "transcription"], check=True)
+    assert exported(tmp_path / "store", tmp_path / "out", delete=True).deleted == 3
+    assert snapshot(tmp_path / "out/users").keys() == snapshot(tmp_path / "store/users").keys()
+
+
+def test_what_cannot_be_read_now_is_not_gone(tmp_path: Path) -> None:
+    folder, to = recording(tmp_path / "store"), tmp_path / "out"
+    exported(tmp_path / "store", to)
+    before = said_of(to)
+    outcome = Outcome()
+    rec = (b"users", b"4", b"recordings", b"7")
+    source = _Given(
+        *(Item(rec[:depth], Kind.DIRECTORY, 0o755) for depth in (2, 3, 4)),
+        Problem(b"/".join((*rec, b"source.mp4")), Why.DAMAGED, "it is corrupt"),
+        Problem(b"/".join((*rec, b"transcription")), Why.UNREADABLE, "Input/output error"),
+    )
+    with opened(make_destination(to)) as top:
+        export_tree(source, rec[:2], top, outcome, delete=True)
+    assert (outcome.deleted, outcome.left) == (0, [])
+    assert said_of(to)[0] == before[0]
+    assert snapshot(to / "users").keys() == snapshot(tmp_path / "store/users").keys()
+    assert (to / folder.relative_to(tmp_path / "store") / "source.mp4").read_bytes() == b"a recording" * 1000
+    checked(to)
 
 
 def test_two_exports_do_not_write_to_one_place_at_once(tree: Path, tmp_path: Path) -> None:

@@ -254,6 +254,23 @@ def test_a_file_that_is_held_open_is_told_and_the_others_come_in(store: Mount, o
     assert [(each.path, each.why) for each in top.problems] == [(b"users/5/recordings/1/f3", Why.WRITING)]
 
 
+def test_the_second_export_says_what_the_store_has_no_more(store: Mount, outside: Path) -> None:
+    store.start(config=BASE_CONFIG)
+    rec = store.recording(5, 1)
+    for name in ("stays", "goes"):
+        (rec / name).write_bytes(b"content")
+    assert told("export", "5", outside / "out", "--root", store.root)["files"] == 2
+    (rec / "goes").unlink()
+    again = told("export", "5", outside / "out", "--root", store.root)
+    assert (again["left"], again["deleted"]) == (["users/5/recordings/1/goes"], 0)
+    said = recfs("export", "5", outside / "out", "--root", store.root).stdout.decode()
+    assert "users/5/recordings/1/goes: left there, and no longer in the store" in said
+    last = told("export", "5", outside / "out", "--delete", "--root", store.root)
+    assert (last["left"], last["deleted"], last["equal"]) == ([], 1, 1)
+    assert os.listdir(outside / "out/users/5/recordings/1") == ["stays"]
+    assert recfs("export", "5", "-", "--delete", "--root", store.root, check=False).returncode == 2
+
+
 def test_a_move_that_is_killed_anywhere_is_finished_by_the_next(store: Mount, other: Mount, outside: Path) -> None:
     store.start(config=BASE_CONFIG)
     rec = populated(store)

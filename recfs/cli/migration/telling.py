@@ -50,6 +50,10 @@ class Teller:
                 self._say(f"{os.fsdecode(each.path)}: {each.why.value}: {each.reason}", "yellow")
             if outcome.unnamed:
                 self._say(f"and {outcome.unnamed:,} more", "yellow")
+            for path in outcome.left:
+                self._say(f"{os.fsdecode(path)}: left there, and no longer in the store")
+            if outcome.more_left:
+                self._say(f"and {outcome.more_left:,} more that are no longer in the store")
             self._say(self._counts(outcome), "green" if outcome.clean else "")
             if outcome.stopped:
                 self._say(f"stopped: {outcome.stopped}; the next run leaves what is done", "bold red")
@@ -64,6 +68,8 @@ class Teller:
             (outcome.replaced, "replaced"),
             (outcome.fetched, "fetched from S3"),
             (outcome.removed, "removed where they were"),
+            (outcome.deleted, "removed at the destination"),
+            (len(outcome.left) + outcome.more_left, "left there that the store has no more"),
             (len(outcome.problems) + outcome.unnamed, "not transferred"),
         )
         return ", ".join(parts + [f"{number:,} {word}" for number, word in counts if number])
