@@ -13,23 +13,26 @@ import pytest
 
 from recfs.core.migration.manifest import Life, Manifest, User
 from recfs.errors import Busy
-from recfs.migration.transfer import blocks
+from recfs.migration.transfer import blocks, exporting
 from recfs.migration.transfer.beneath import opened
 from recfs.migration.transfer.beside import read_manifest, read_sums
 from recfs.migration.transfer.exporting import export_tree, is_below, make_destination
 from recfs.migration.transfer.items import Item, Kind, Outcome, Problem, Unusable, Why
+from recfs.migration.transfer.placing import PlainPlace
 from recfs.migration.transfer.trees import open_tree
 from recfs.migration.transfer.walking import Walk
 
-from .transfers import plain_source, recording, snapshot
+from .transfers import PlainSource, plain_source, recording, snapshot
 
 SAID = Manifest("1.0.0", 5, {"4": User({"max_files": 9})}, {"users/4/recordings/7": Life(keep=True)})
 
 
-def exported(tree: Path, to: Path, path: str = "users/4", manifest: Manifest | None = SAID) -> Outcome:
+def exported(
+    tree: Path, to: Path, path: str = "users/4", manifest: Manifest | None = SAID, *, delete: bool = False
+) -> Outcome:
     outcome = Outcome()
     with plain_source(tree, path, manifest) as source, opened(make_destination(to)) as top:
-        export_tree(source, tuple(os.fsencode(path).split(b"/")), top, outcome)
+        export_tree(source, tuple(os.fsencode(path).split(b"/")), top, outcome, delete=delete)
     return outcome
 
 
@@ -49,7 +52,7 @@ def tree(tmp_path: Path) -> Path:
     (folder / ("x" * 255)).write_bytes(b"long")
     for number, path in enumerate(sorted(folder.rglob("*")), 1):
         if not path.is_symlink():
-            path.chmod(0o700 + number if path.is_dir() else 0o640)
+            path.chmod(0o700 + (number & 0o55) if path.is_dir() else 0o640)
         os.utime(path, ns=(number * 10**9 + 1, number * 10**9 + 123456789), follow_symlinks=False)
     return tmp_path / "store"
 
@@ -91,10 +94,80 @@ def test_several_exports_share_what_lies_beside_them(tmp_path: Path) -> None:
         assert len(read_sums(top) or {}) == 6
         assert (read_manifest(top) or Manifest()).recordings == lives
     (tmp_path / "store/users/4/recordings/8/source.mp4").unlink()
-    exported(tmp_path / "store", to, "users/4/recordings/8", Manifest("1", 1))
+    outcome = exported(tmp_path / "store", to, "users/4/recordings/8", Manifest("1", 1), delete=True)
+    assert (outcome.deleted, outcome.left) == (1, [])
     with opened(open_tree(to)) as top:
         assert len(read_sums(top) or {}) == 5
         assert set((read_manifest(top) or Manifest()).recordings) == set(lives) - {"users/4/recordings/8"}
+
+
+def said_of(to: Path) -> tuple[set[str], set[str]]:
+    """The files of SHA256SUMS, and the recordings of the manifest."""
+    with opened(open_tree(to)) as top:
+        sums, said = read_sums(top) or {}, read_manifest(top) or Manifest()
+    return {os.fsdecode(path) for path in sums}, set(said.recordings)
+
+
+def test_what_the_store_has_no_more_is_named_and_removed_only_if_that_is_asked_for(tmp_path: Path) -> None:
+    recording(tmp_path / "store", 4, 7)
+    gone = recording(tmp_path / "store", 4, 8)
+    to, life = tmp_path / "out", {f"users/4/recordings/{number}": Life(note="x") for number in (7, 8)}
+    exported(tmp_path / "store", to, manifest=Manifest("1", 1, {}, life))
+    before = said_of(to)
+    copy = to / "users/4/recordings/8"
+    subprocess.run(["rm", "-r", gone], check=True)
+    now = Manifest("1", 2, {}, {"users/4/recordings/7": Life(note="x")})
+    outcome = exported(tmp_path / "store", to, manifest=now)
+    assert outcome.clean, "nothing is wrong with what is in the store"
+    assert sorted(outcome.left) == [
+        b"users/4/recordings/8/source.mp4", b"users/4/recordings/8/transcription/master.json",
+    ]  # fmt: skip
+    assert said_of(to) == before, "an import of it brings what lies there, as it was exported"
+    checked(to)
+
+    (copy / "mine").write_text("of whoever has the copy")
+    (copy / "source.mp4").write_bytes(b"changed since")
+    outcome = exported(tmp_path / "store", to, manifest=now, delete=True)
+    assert (outcome.deleted, outcome.left) == (1, [b"users/4/recordings/8/source.mp4"])
+    assert sorted(os.listdir(copy)) == ["mine", "source.mp4"], "what was not exported like that is not removed"
+
+    for name in ("mine", "source.mp4"):
+        (copy / name).unlink()
+    assert exported(tmp_path / "store", to, manifest=now, delete=True).left == []
+    assert said_of(to) == (
+        {f"users/4/recordings/7/{name}" for name in ("source.mp4", "transcription/master.json")},
+        {"users/4/recordings/7"},
+    )
+    checked(to)
+
+
+def test_directories_that_are_gone_with_their_files_are_removed_with_them(tmp_path: Path) -> None:
+    recording(tmp_path / "store", 4, 7)
+    gone = recording(tmp_path / "store", 4, 8)
+    exported(tmp_path / "store", tmp_path / "out")
+    subprocess.run(["rm", "-r", gone, gone.with_name("7") / "transcription"], check=True)
+    assert exported(tmp_path / "store", tmp_path / "out", delete=True).deleted == 3
+    assert snapshot(tmp_path / "out/users").keys() == snapshot(tmp_path / "store/users").keys()
+
+
+def test_what_cannot_be_read_now_is_not_gone(tmp_path: Path) -> None:
+    folder, to = recording(tmp_path / "store"), tmp_path / "out"
+    exported(tmp_path / "store", to)
+    before = said_of(to)
+    outcome = Outcome()
+    rec = (b"users", b"4", b"recordings", b"7")
+    source = _Given(
+        *(Item(rec[:depth], Kind.DIRECTORY, 0o755) for depth in (2, 3, 4)),
+        Problem(b"/".join((*rec, b"source.mp4")), Why.DAMAGED, "it is corrupt"),
+        Problem(b"/".join((*rec, b"transcription")), Why.UNREADABLE, "Input/output error"),
+    )
+    with opened(make_destination(to)) as top:
+        export_tree(source, rec[:2], top, outcome, delete=True)
+    assert (outcome.deleted, outcome.left) == (0, [])
+    assert said_of(to)[0] == before[0]
+    assert snapshot(to / "users").keys() == snapshot(tmp_path / "store/users").keys()
+    assert (to / folder.relative_to(tmp_path / "store") / "source.mp4").read_bytes() == b"a recording" * 1000
+    checked(to)
 
 
 def test_two_exports_do_not_write_to_one_place_at_once(tree: Path, tmp_path: Path) -> None:
@@ -228,6 +301,75 @@ def test_what_a_killed_export_was_writing_is_written_anew(tree: Path, tmp_path: 
     assert exported(tree, tmp_path / "out").clean
     assert Path("/etc/passwd").read_bytes() == passwd
     assert snapshot(tmp_path / "out/users") == snapshot(tree / "users")
+
+
+def test_a_name_that_is_swapped_at_the_destination_is_not_opened(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to = tmp_path / "out"
+    exported(tree, to)
+    file = to / "users/4/recordings/7/source.mp4"
+    aside = tmp_path / "aside"
+    aside.write_bytes(b"of somebody else")
+    aside.chmod(0o600)
+    os.utime(aside, ns=(5, 5))
+
+    class Swapped(PlainPlace):
+        """A place where somebody swaps a name as soon as its file was hashed."""
+
+        other: str
+
+        def sha256_of(self, descriptor: int) -> str:
+            found = super().sha256_of(descriptor)
+            if os.readlink(f"/proc/self/fd/{descriptor}") == str(file):
+                file.rename(to / "moved")
+                os.mkfifo(file) if self.other == "fifo" else aside.rename(file)
+            return found
+
+    for other in ("fifo", "file"):
+        Swapped.other = other
+        monkeypatch.setattr(exporting, "PlainPlace", Swapped)
+        exported(tree, to)
+        assert file.is_fifo() if other == "fifo" else file.stat().st_mode & 0o777 == 0o600
+        assert file.is_fifo() or file.stat().st_mtime_ns == 5
+        monkeypatch.undo()
+        file.unlink()
+        exported(tree, to)
+        (to / "moved").unlink()
+
+
+def test_a_pipe_that_takes_the_place_of_a_file_is_named(tree: Path, tmp_path: Path) -> None:
+    to = tmp_path / "out"
+    exported(tree, to)
+    file = to / "users/4/recordings/7/source.mp4"
+    file.unlink()
+    os.mkfifo(file)
+    outcome = exported(tree, to)
+    assert [(each.path.rsplit(b"/", 1)[1], each.why) for each in outcome.problems] == [(b"source.mp4", Why.DIFFERS)]
+
+
+def test_directories_at_the_destination_are_for_their_owner_to_change(tmp_path: Path) -> None:
+    recording(tmp_path / "store")
+    folder, to = tmp_path / "store/users/4/recordings/7", tmp_path / "out"
+    there = to / "users/4/recordings/7"
+    for path in (folder, folder / "transcription", folder.parent):
+        path.chmod(0o777)
+    (folder / "source.mp4").chmod(0o666)
+    modes: list[int] = []
+    for _ in range(2):
+        with plain_source(tmp_path / "store", manifest=SAID) as source, opened(make_destination(to)) as top:
+
+            def look(_: Outcome, source: PlainSource = source, modes: list[int] = modes) -> None:
+                if source.given >= len(("users/4", "recordings", "7", "source.mp4")):
+                    modes.extend(path.stat().st_mode for path in (there, there.parent))
+
+            export_tree(source, (b"users", b"4"), top, Outcome(), tell=look)
+        modes += [path.stat().st_mode for path in to.rglob("*") if path.is_dir()]
+        for path in (there, there.parent):
+            path.chmod(0o777)  # as an export of an earlier version left it
+    assert len(modes) > 10
+    assert not [mode for mode in modes if mode & 0o022]
+    assert (there / "source.mp4").stat().st_mode & 0o777 == 0o666
 
 
 def test_links_at_the_destination_lead_nowhere(tree: Path, tmp_path: Path) -> None:

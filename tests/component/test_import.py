@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import io
+import lzma
 import os
 import tarfile
 from collections.abc import Callable, Iterator
@@ -21,7 +24,7 @@ from recfs.migration.transfer.beneath import opened
 from recfs.migration.transfer.exporting import export_stream, export_tree, make_destination
 from recfs.migration.transfer.items import Item, Outcome, Problem, Why
 
-from .transfers import Daemon, imported, imported_stream, member, plain_source, recording, snapshot, stream_of
+from .transfers import Daemon, brought, imported, imported_stream, member, plain_source, recording, snapshot, stream_of
 
 SAID = Manifest(
     "1.0.0", 5, {"4": User({"max_files": 900, "max_monthly_uploads": 1})},
@@ -252,6 +255,7 @@ def test_a_file_that_was_put_into_a_stream_is_taken_away_again(tmp_path: Path) -
     assert {each.path.decode(): each.why for each in outcome.problems} == {
         f"{REC}/b": Why.DAMAGED, f"{REC}/c": Why.UNREADABLE,
     }  # fmt: skip
+    assert (outcome.files, outcome.copied_bytes) == (1, 1), "what is removed again did not come in"
     assert os.listdir(mount / REC) == ["a"]
 
 
@@ -274,6 +278,85 @@ def test_a_stream_that_breaks_off_is_told_and_what_was_whole_stays(tree: Path, t
         if path.is_file() and not path.is_symlink():
             assert path.read_bytes() == (tree / path.relative_to(mount)).read_bytes()
     assert imported_stream(whole, mount).clean
+
+
+THREE = stream_of(*(member(f"{REC}/{name}", name.encode() * 1000) for name in "abc"))
+"""Each file takes three blocks of 512 bytes: its header, and two of its bytes; the last 10 KiB are filled up."""
+
+
+@pytest.mark.parametrize(
+    ("cut", "whole"),
+    [(1536, 1), (1536 + 1, 1), (1736, 1), (3 * 1536 - 1, 3), (3 * 1536, 3), (3 * 1536 + 511, 3), (3 * 1536 + 512, 3)],
+)
+def test_a_stream_without_the_end_of_an_archive_was_cut_off(tmp_path: Path, cut: int, whole: int) -> None:
+    outcome = imported_stream(THREE[:cut], tmp_path / "mount")
+    assert "cannot be read on" in outcome.stopped
+    assert not outcome.clean
+    assert sorted(os.listdir(tmp_path / "mount" / REC)) == ["a", "b", "c"][:whole]
+
+
+def test_a_stream_with_its_two_blocks_of_zeros_is_whole(tmp_path: Path) -> None:
+    assert THREE[3 * 1536 :].count(0) == len(THREE) - 3 * 1536
+    assert imported_stream(THREE[: 3 * 1536 + 1024], tmp_path / "mount").clean
+    assert imported_stream(THREE + bytes(1 << 20), tmp_path / "mount").clean
+
+
+@pytest.mark.parametrize("at", [0, 10, 148, 257, 511])
+def test_a_header_that_was_damaged_on_the_way_ends_the_stream(tmp_path: Path, at: int) -> None:
+    damaged = bytearray(THREE)
+    damaged[1536 + at] ^= 0x55
+    outcome = imported_stream(bytes(damaged), tmp_path / "mount")
+    assert "header is damaged" in outcome.stopped
+    assert os.listdir(tmp_path / "mount" / REC) == ["a"]
+
+
+def test_zeros_in_place_of_a_header_are_no_end(tmp_path: Path) -> None:
+    zeros = THREE[:1536] + bytes(512) + THREE[1536 + 512 :]
+    assert imported_stream(zeros, tmp_path / "mount").stopped
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_compressed_stream_whose_archive_was_cut_off_is_told(
+    tmp_path: Path, compress: Callable[[bytes], bytes]
+) -> None:
+    assert imported_stream(compress(THREE[:1536]), tmp_path / "mount").stopped
+    assert imported_stream(compress(THREE), tmp_path / "mount").clean
+    assert imported_stream(compress(THREE)[: len(compress(THREE)) // 2], tmp_path / "mount").stopped
+
+
+def test_what_follows_an_archive_is_told(tmp_path: Path) -> None:
+    other = stream_of(member(f"{REC}/d", b"d"))
+    outcome = imported_stream(THREE + other, tmp_path / "mount")
+    assert "follows the end" in outcome.stopped
+    assert outcome.files == 3
+    assert "nothing in it" in imported_stream(bytes(10240), tmp_path / "mount").stopped
+
+
+def test_a_stream_is_read_to_its_end_for_whoever_writes_it(tmp_path: Path) -> None:
+    file = io.BytesIO(THREE + bytes(1 << 20))
+    assert brought(tars.TarSource(file, {}), tmp_path / "mount").clean
+    assert file.read() == b""
+
+
+def test_a_chain_of_extra_headers_is_refused(tmp_path: Path) -> None:
+    extra = tarfile.TarInfo("x")
+    extra.type, content = tarfile.XHDTYPE, b"12 a=bbbbbb\n"
+    extra.size = len(content)
+    one = extra.tobuf(tarfile.USTAR_FORMAT) + content + bytes(512 - len(content))
+    for number in (100, 3000):
+        outcome = imported_stream(THREE[:1536] + one * number + THREE[1536:], tmp_path / "mount")
+        assert "extra headers" in outcome.stopped
+        assert os.listdir(tmp_path / "mount" / REC) == ["a"]
+
+
+def test_a_stack_that_is_too_small_for_a_stream_ends_the_stream_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deep(member: tarfile.TarInfo, path: str) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr(tarfile, "data_filter", deep)
+    assert "RecursionError" in imported_stream(THREE, tmp_path / "mount").stopped
 
 
 def test_what_is_no_stream_is_told(tmp_path: Path) -> None:
@@ -312,6 +395,14 @@ HOSTILE = [
     member(f"{REC}/char", type=tarfile.CHRTYPE, devmajor=1, devminor=3),
     member(f"{REC}/block", type=tarfile.BLKTYPE, devmajor=8),
     member(f"{REC}/fifo", type=tarfile.FIFOTYPE),
+    *(
+        member(name, type=kind, linkname="/etc")
+        for name in ("", ".", "./", "././", "users", "users/4", "users/", "users/.", ".//")
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE)
+    ),
+    member("", b"x"),
+    member(".", b"x"),
+    member("users/4", b"x"),
     member(f"{REC}/" + "n" * 256, b"x"),
     member("shared/" + "n" * 300, type=tarfile.DIRTYPE),
 ]

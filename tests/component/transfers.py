@@ -25,6 +25,7 @@ class Mounted(PlainPlace):
     """Keeps attributes, as a mount does."""
 
     keeps_attributes = True
+    gives_owners = True
 
 
 class Daemon:

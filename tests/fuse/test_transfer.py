@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .clients import pattern, recfs, run, snapshot, state, wait_until
+from recfs.migration.transfer.beneath import opened
+from recfs.migration.transfer.bringing import Bringing
+from recfs.migration.transfer.items import Outcome, Why
+from recfs.migration.transfer.store import MountPlace
+from recfs.migration.transfer.trees import TreeSource
+
+from .clients import errno_as_user, need_root, pattern, recfs, run, snapshot, state, wait_until
 from .harness import BASE_CONFIG, Mount, remove_tree
 from .s3 import S3, evict, s3
 
@@ -20,6 +29,7 @@ __all__ = ["s3"]
 
 pytestmark = [pytest.mark.modeless]
 
+UID = 41005
 RECFS = (sys.executable, "-m", "recfs")
 ROUTES = """
 [[route]]
@@ -191,6 +201,74 @@ def test_a_limit_that_is_met_ends_an_import_and_the_next_goes_on(store: Mount, o
     assert snapshot(store.path / "users/5") == snapshot(outside / "tree/users/5") | {
         "thumbnails": ("dir", snapshot(store.path / "users/5")["thumbnails"][1], "")
     }
+
+
+@pytest.mark.needs("setpriv")
+def test_a_file_that_comes_in_is_nobody_elses_before_it_is_proven(store: Mount) -> None:
+    need_root()
+    store.start(config=BASE_CONFIG)
+    recfs("user", "add", "5", "--uid", str(UID), "--gid", str(UID), "--root", store.root)
+    rec = store.path / "users/5/recordings/1"
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for name, size in (("f1", 4 << 20), ("f2", 1000)):
+            info = tarfile.TarInfo(f"users/5/recordings/1/{name}")
+            info.size, info.mode = size, 0o640
+            tar.addfile(info, io.BytesIO(pattern(size, seed=size)))
+    half = 3 << 20
+    process = subprocess.Popen([*RECFS, "import", "-", "--root", store.root], stdin=subprocess.PIPE)
+    try:
+        assert process.stdin is not None
+        process.stdin.write(stream.getvalue()[:half])
+        process.stdin.flush()
+        part = rec / ".f1.recfs-part"
+        wait_until(lambda: part.exists() and part.stat().st_size > 0, "the file is written")
+        assert (part.stat().st_uid, part.stat().st_mode & 0o777) == (0, 0o600)
+        for flags in ("os.O_RDWR", "os.O_RDONLY"):
+            assert errno_as_user(UID, f"os.open({str(part)!r}, {flags})") == errno.EACCES
+        assert errno_as_user(UID, f"os.chmod({str(part)!r}, 0o666)") == errno.EPERM
+        process.stdin.write(stream.getvalue()[half:])
+        process.stdin.close()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait(60)
+    for name in ("f1", "f2"):
+        there = (rec / name).stat()
+        assert (there.st_uid, there.st_gid, there.st_mode & 0o777) == (UID, UID, 0o640)
+    assert sorted(os.listdir(rec)) == ["f1", "f2"]
+
+
+def test_a_file_that_is_held_open_is_told_and_the_others_come_in(store: Mount, outside: Path) -> None:
+    store.start(config=BASE_CONFIG)
+    folder = outside / "tree/users/5/recordings/1"
+    folder.mkdir(parents=True)
+    for number in range(10):
+        (folder / f"f{number}").write_bytes(b"content")
+    assert told("import", outside / "tree", "--root", store.root)["files"] == 10
+    with (store.path / "users/5/recordings/1/f3").open("r+b"):
+        place, top = MountPlace(held_s=0.2), Outcome()
+        with opened(os.open(store.path, os.O_RDONLY)) as mount, opened(os.open(outside / "tree", os.O_RDONLY)) as tree:
+            Bringing(mount, lambda *_, **__: None, top, place=place).bring(TreeSource(tree, {}))
+    assert top.equal == 9
+    assert [(each.path, each.why) for each in top.problems] == [(b"users/5/recordings/1/f3", Why.WRITING)]
+
+
+def test_the_second_export_says_what_the_store_has_no_more(store: Mount, outside: Path) -> None:
+    store.start(config=BASE_CONFIG)
+    rec = store.recording(5, 1)
+    for name in ("stays", "goes"):
+        (rec / name).write_bytes(b"content")
+    assert told("export", "5", outside / "out", "--root", store.root)["files"] == 2
+    (rec / "goes").unlink()
+    again = told("export", "5", outside / "out", "--root", store.root)
+    assert (again["left"], again["deleted"]) == (["users/5/recordings/1/goes"], 0)
+    said = recfs("export", "5", outside / "out", "--root", store.root).stdout.decode()
+    assert "users/5/recordings/1/goes: left there, and no longer in the store" in said
+    last = told("export", "5", outside / "out", "--delete", "--root", store.root)
+    assert (last["left"], last["deleted"], last["equal"]) == ([], 1, 1)
+    assert os.listdir(outside / "out/users/5/recordings/1") == ["stays"]
+    assert recfs("export", "5", "-", "--delete", "--root", store.root, check=False).returncode == 2
 
 
 def test_a_move_that_is_killed_anywhere_is_finished_by_the_next(store: Mount, other: Mount, outside: Path) -> None:

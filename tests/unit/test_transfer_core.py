@@ -52,6 +52,12 @@ def test_what_is_no_line_of_sums_is_refused(line: bytes) -> None:
         parsed_sum(line)
 
 
+def test_line_ends_of_windows_are_told_and_a_name_that_ends_like_one_is_none() -> None:
+    with pytest.raises(InvalidArgument, match="CRLF"):
+        parsed_sum(ZERO.encode() + b"  users/4/x\r\n")
+    assert parsed_sum(sum_line(ZERO, b"x\r")) == (b"x\r", ZERO)
+
+
 def test_names_of_sums_are_below_the_tree_however_they_begin() -> None:
     assert parsed_sum(ZERO.encode() + b" *./users/4/x\n") == (b"users/4/x", ZERO)
 

@@ -51,10 +51,11 @@ _RECORDING_DEPTH, _USER_DEPTH = 4, 2
 @click.command(cls=Command, exits=EXITS, sections={"Reasons": _WHYS}, example=_EXAMPLE)
 @click.argument("what", metavar="USER|RECORDING")
 @click.argument("destination", metavar="DEST")
+@click.option("--delete", is_flag=True, help="Remove at DEST what an earlier export brought and the store has no more.")
 @click.option("--evict-again", is_flag=True, help="Let the local copies go again of files that were in S3 alone.")
 @store_options
 @click.pass_context
-def export(ctx: click.Context, what: str, destination: str, evict_again: bool) -> None:
+def export(ctx: click.Context, what: str, destination: str, delete: bool, evict_again: bool) -> None:
     """Copy a user, or one recording, out of recfs: as plain files below DEST, or as a tar(1) stream for DEST `-`.
 
     USER is an id or `users/<id>`, RECORDING is `users/<id>/recordings/<id>`, or either's path in the mount. Below DEST
@@ -64,8 +65,10 @@ def export(ctx: click.Context, what: str, destination: str, evict_again: bool) -
 
     Files that only S3 has are fetched as they are read. Each is proven by recfs's sha256 before it gets its name, so
     an export that was broken off is simply run again: what is right at DEST already is not copied again, and what
-    differs is replaced. What cannot be had as it should be is named and left out. Modes and times are kept, owners are
-    not; links are copied as links. What is shown of `shared/` in a user's `thumbnails` is not the user's, and left out.
+    differs is replaced. What an earlier export brought and the store has no more is named and left, with its line
+    in SHA256SUMS, unless there is `--delete`. What cannot be had as it should be is named and left out. Modes and
+    times are kept, owners are not, and so group and others cannot write in directories; links are copied as links.
+    What is shown of `shared/` in a user's `thumbnails` is not the user's, and left out.
 
     Without a daemon all that lies on this disk is exported.
     """
@@ -76,6 +79,8 @@ def export(ctx: click.Context, what: str, destination: str, evict_again: bool) -
     is_stream = destination == "-"
     if is_stream and invocation.json:
         raise click.UsageError("--json prints on standard output, where the stream goes: give a DEST", ctx)
+    if is_stream and delete:
+        raise click.UsageError("--delete is for a DEST that is a directory", ctx)
     if is_stream and sys.stdout.isatty():
         raise click.UsageError("a stream is not written to a terminal: redirect it, or give a DEST", ctx)
     side, top = _meant(invocation, what)
@@ -90,7 +95,7 @@ def export(ctx: click.Context, what: str, destination: str, evict_again: bool) -
         else:
             path = cwd.absolute(Path(destination))
             with _destination(side, path) as to, _told_of(path):
-                export_tree(source, top, to, outcome, tell=teller, placed=placed)
+                export_tree(source, top, to, outcome, delete=delete, tell=teller, placed=placed)
     if evicting is not None:
         evicting.finish()
     teller.end(ctx, outcome)

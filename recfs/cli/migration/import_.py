@@ -74,17 +74,19 @@ def import_(
 ) -> None:
     """Bring a tree with the structure of a store (`users/<id>/...`, `shared/...`) into the mount.
 
-    SRC is a directory, such as `recfs export` made or the `storage/` of a program that has this structure, or `-` for
-    a tar(1) stream on standard input. What is there already and has the same bytes is left as it is, so an import
-    that was broken off is simply run again; what differs is left too, and named, unless there is `--replace`.
+    SRC is a directory, such as `recfs export` made or the `storage/` of a program that has this structure, or `-`
+    for a tar(1) stream on standard input, whose names begin with `users/` or `shared/`, too. What is there already
+    and has the same bytes is left as it is, so an import that was broken off is simply run again; what differs is
+    left too, and named, unless there is `--replace`.
 
     Each file is written beside its place and gets its name when recfs's own sha256 of it is that of what was read, and
     the one of `SHA256SUMS` where SRC has that. A stream has SHA256SUMS at its end: what is not in it as it came is
     removed again. Then the limits, dates, `keep` and notes of `recfs-manifest.json` are set: whoever wrote SRC says
     so, unless there is `--files-only`.
 
-    Links are kept as links; those that lead out of their user's tree, names that recfs has no place for, hard links
-    and devices are refused. Files belong to whoever their user's files belong to (`recfs user`).
+    Links are kept as links; those that lead out of their user's tree, names that recfs has no place for, hard
+    links, devices and sparse files of a stream (`tar --sparse`) are refused. Files belong to whoever their user's
+    files belong to (`recfs user`).
     """
     from recfs.core.migration.arrivals import parsed_user_map
     from recfs.migration.transfer.bringing import Bringing

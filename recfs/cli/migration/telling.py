@@ -37,7 +37,8 @@ class Teller:
         self._told_s = now_s
         took_s = max(now_s - self._began_s, 1e-3)
         rate = output.size(int(outcome.copied_bytes / took_s))
-        self._line.show(f"{self._counts(outcome)}, {rate}/s")
+        waits = f"; waiting for {output.show_name(outcome.waiting)}" if outcome.waiting else ""
+        self._line.show(f"{self._counts(outcome)}, {rate}/s{waits}")
 
     def end(self, ctx: click.Context, outcome: Outcome) -> None:
         """What came of it; leaves with an exit code unless all is clean."""
@@ -49,9 +50,13 @@ class Teller:
                 self._say(f"{os.fsdecode(each.path)}: {each.why.value}: {each.reason}", "yellow")
             if outcome.unnamed:
                 self._say(f"and {outcome.unnamed:,} more", "yellow")
+            for path in outcome.left:
+                self._say(f"{os.fsdecode(path)}: left there, and no longer in the store")
+            if outcome.more_left:
+                self._say(f"and {outcome.more_left:,} more that are no longer in the store")
             self._say(self._counts(outcome), "green" if outcome.clean else "")
             if outcome.stopped:
-                self._say(f"stopped: {outcome.stopped}; run again, it goes on from here", "bold red")
+                self._say(f"stopped: {outcome.stopped}; the next run leaves what is done", "bold red")
         if not outcome.clean:
             ctx.exit(ExitCode.PROBLEMS)
 
@@ -63,6 +68,8 @@ class Teller:
             (outcome.replaced, "replaced"),
             (outcome.fetched, "fetched from S3"),
             (outcome.removed, "removed where they were"),
+            (outcome.deleted, "removed at the destination"),
+            (len(outcome.left) + outcome.more_left, "left there that the store has no more"),
             (len(outcome.problems) + outcome.unnamed, "not transferred"),
         )
         return ", ".join(parts + [f"{number:,} {word}" for number, word in counts if number])

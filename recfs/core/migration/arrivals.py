@@ -27,13 +27,15 @@ def arrival(path: bytes, *, is_dir: bool, user_map: Mapping[str, str]) -> tuple[
     """Give the path in the mount, in parts, of what has *path* in a tree; () for the top.
 
     `./` in front says nothing (tar(1) writes it). Users are renamed as *user_map* says. Raises InvalidPath for what is
-    absolute, leads upwards, is neither in users/ nor in shared/, or has a name that its level does not allow;
-    NameTooLong.
+    absolute, leads upwards, is neither in users/ nor in shared/, has a name that its level does not allow, or has none
+    and is no directory; NameTooLong.
     """
     while path.startswith(b"./"):
         path = path[2:].lstrip(b"/")
     parts = tuple(path.split(b"/")) if path not in (b"", b".") else ()
     if not parts:
+        if not is_dir:
+            raise InvalidPath("it has no name: only a directory can be the top")
         return ()
     if b"" in parts[:1]:
         raise InvalidPath("an absolute path")

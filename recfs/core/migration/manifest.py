@@ -14,7 +14,7 @@ from recfs.core.life import Status
 from recfs.errors import InvalidArgument, InvalidPath, NameTooLong
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 NAME = b"recfs-manifest.json"
 """Of the file, beside the tree that it is about."""
@@ -22,6 +22,7 @@ FORMAT = 1
 LIMITS = ("max_bytes", "max_files", "max_file_size", "max_monthly_uploads")
 _ID_MAX = (1 << 32) - 2
 _NS_MAX = 1 << 63
+_RECORDING_DEPTH = 4
 _OWN = b"user."
 _COMPUTED = b"user.recfs."
 
@@ -107,6 +108,15 @@ class Manifest:
         self.users |= other.users
         self.recordings |= other.recordings
         self.attributes |= other.attributes
+
+    def add_of(self, other: Manifest, paths: Iterable[bytes]) -> None:
+        """Take over what *other* says of files, and of the recordings that they are in, where nothing is said yet."""
+        for path in paths:
+            recording = os.fsdecode(b"/".join(path.split(b"/")[:_RECORDING_DEPTH]))
+            if recording in other.recordings:
+                self.recordings.setdefault(recording, other.recordings[recording])
+            if path in other.attributes:
+                self.attributes.setdefault(path, other.attributes[path])
 
 
 def _user_json(user: User) -> dict[str, Any]:

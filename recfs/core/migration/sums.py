@@ -32,6 +32,8 @@ def parsed_sum(line: bytes) -> tuple[bytes, str]:
     if match is None:
         raise InvalidArgument(f"{line[:80]!r} is no line of sha256sum: a checksum, two spaces and a name")
     mark, digest, name = match.groups()
+    if name.endswith(b"\r"):
+        raise InvalidArgument("it ends in a carriage return: the file was saved with CRLF line ends, as on Windows")
     if mark:
         name = _ESCAPE.sub(_char, name)
     while name.startswith(b"./"):

@@ -44,7 +44,7 @@ class Bringing:
         self._owners = owners
         self._user_map = user_map or {}
         self._tell = tell
-        self._place = place or MountPlace()
+        self._place = place or MountPlace(heard=self._waits)
 
     def bring(self, source: Source) -> None:
         """Bring all of it. What does not come in is in the outcome. Raises nothing of a RecfsError."""
@@ -76,6 +76,11 @@ class Bringing:
                 self._tell(self._outcome)
         tree.finish()
 
+    def _waits(self, what: str) -> None:
+        self._outcome.waiting = what
+        if self._tell is not None:
+            self._tell(self._outcome)
+
     def _check_sums(self, source: Source) -> None:
         """Take away what a stream brought that its SHA256SUMS, which came last, does not have like that."""
         if not source.has_sums:
@@ -86,22 +91,25 @@ class Bringing:
                 continue
             reason = "SHA256SUMS does not have it" if right is None else f"SHA256SUMS has another sha256: {right}"
             del self._outcome.sums[path]
-            if path in self._outcome.arrived and self._take_away(path, sha256):
+            if path in self._outcome.arrived and (size := self._take_away(path, sha256)) is not None:
+                self._outcome.files -= 1
+                self._outcome.copied_bytes -= size
                 reason += "; what came of it is removed again"
             self._outcome.problem(path, Why.DAMAGED, reason)
 
-    def _take_away(self, path: bytes, sha256: str) -> bool:
+    def _take_away(self, path: bytes, sha256: str) -> int | None:
+        """Remove a file, and give its size; None: it cannot be, or is another by now."""
         *above, name = path.split(b"/")
         try:
             with opened(open_below(self._mount, tuple(above))) as folder:
                 with opened(os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)) as file:
                     there, mine = looked_at(folder, name), os.fstat(file)
                     if there is None or there.st_ino != mine.st_ino or self._place.sha256_of(file) != sha256:
-                        return False
+                        return None
                 os.unlink(name, dir_fd=folder)
         except (OSError, Unusable):
-            return False
-        return True
+            return None
+        return mine.st_size
 
 
 class Saying:

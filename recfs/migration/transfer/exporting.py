@@ -14,6 +14,7 @@ from recfs.core.migration.manifest import Manifest
 from recfs.errors import Busy
 from recfs.migration.transfer.beside import read_manifest, read_sums, sums_text, write_whole
 from recfs.migration.transfer.items import Outcome, Problem, Stopped
+from recfs.migration.transfer.leftovers import Leftovers
 from recfs.migration.transfer.placing import PlainPlace, Tree
 from recfs.migration.transfer.tars import TarWriter
 
@@ -24,23 +25,26 @@ if TYPE_CHECKING:
 
 
 def export_tree(
-    source: Source, top: tuple[bytes, ...], to: int, outcome: Outcome, *,
+    source: Source, top: tuple[bytes, ...], to: int, outcome: Outcome, *, delete: bool = False,
     tell: Callable[[Outcome], None] | None = None, placed: Callable[[Item, str], None] | None = None,
 ) -> None:  # fmt: skip
     """Copy what is at *top* below a directory (a descriptor), with SHA256SUMS and the manifest beside it.
 
-    What these say of other exports there is kept. Raises Busy when another export writes there, InvalidArgument where
-    the files beside are none of these, OSError when they cannot be written.
+    What these say of other exports there is kept. Files of an earlier export that the store has no more are named,
+    and removed if they are to be (*delete*) and have the bytes that were exported. Raises Busy when another export
+    writes there, InvalidArgument where the files beside are none of these, OSError when they cannot be written.
     """
     try:
         fcntl.flock(to, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise Busy("another export writes there now") from None
     sums_before, said_before = read_sums(to) or {}, read_manifest(to) or Manifest()
+    leftovers = Leftovers(b"/".join(top), sums_before, delete=delete)
     tree = Tree(to, PlainPlace(), outcome, replace=True, all_modes=True, placed=placed)
     with contextlib.closing(tree):
         try:
             for each in source.items():
+                leftovers.heard(each, is_problem=isinstance(each, Problem))
                 _put(tree, each, outcome)
                 if tell is not None:
                     tell(outcome)
@@ -49,7 +53,8 @@ def export_tree(
             outcome.stopped = str(error)
             tree.save()
     try:
-        _write_beside(source, b"/".join(top), to, outcome, sums_before, said_before)
+        stay = sums_before if outcome.stopped else leftovers.settle(to, outcome)
+        _write_beside(source, b"/".join(top), to, outcome, stay, said_before)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -57,18 +62,16 @@ def export_tree(
 
 
 def _write_beside(
-    source: Source, top: bytes, to: int, outcome: Outcome, sums_before: dict[bytes, str], said_before: Manifest
+    source: Source, top: bytes, to: int, outcome: Outcome, stay: dict[bytes, str], said_before: Manifest
 ) -> None:
-    if not outcome.stopped:
-        prefix = top + b"/"
-        sums_before = {path: each for path, each in sums_before.items() if not path.startswith(prefix)}
     said = said_before.without(top) if source.manifest is not None else said_before
     if source.manifest is not None:
         said.add(source.manifest)
         said.version, said.made_ns = source.manifest.version, source.manifest.made_ns
     said.attributes |= {path: dict(own) for path, own in outcome.attributes.items()}
+    said.add_of(said_before, stay.keys() - outcome.sums.keys())
     write_whole(to, manifests.NAME, said.text().encode("ascii"))
-    write_whole(to, sums.NAME, sums_text(sums_before | outcome.sums))
+    write_whole(to, sums.NAME, sums_text(stay | outcome.sums))
 
 
 def export_stream(

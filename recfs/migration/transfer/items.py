@@ -135,11 +135,19 @@ class Outcome:
     """Files whose bytes only S3 had."""
     removed: int = 0
     """Files and links that were removed where they came from."""
+    deleted: int = 0
+    """Files that were removed where they had gone to, since the store has them no more."""
+    left: list[bytes] = field(default_factory=list)
+    """Paths of files at the destination that the store has no more."""
+    more_left: int = 0
+    """So many of these more."""
     problems: list[Problem] = field(default_factory=list)
     unnamed: int = 0
     """So many problems more."""
     stopped: str = ""
     """Why it ended before its time."""
+    waiting: str = ""
+    """What is waited for now, and who holds it."""
     sums: dict[bytes, str] = field(default_factory=dict)
     """sha256 (hex) of every file that is right at the destination, by path."""
     arrived: set[bytes] = field(default_factory=set)
@@ -159,6 +167,13 @@ class Outcome:
         else:
             self.unnamed += 1
 
+    def leave(self, path: bytes) -> None:
+        """Note a file at the destination that the store has no more."""
+        if len(self.left) < NAMED:
+            self.left.append(path)
+        else:
+            self.more_left += 1
+
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         return {
@@ -171,6 +186,9 @@ class Outcome:
             "replaced": self.replaced,
             "fetched": self.fetched,
             "removed": self.removed,
+            "deleted": self.deleted,
+            "left": [os.fsdecode(path) for path in self.left],
+            "more_left": self.more_left,
             "problems": [
                 {"path": os.fsdecode(each.path), "why": each.why.value, "reason": each.reason} for each in self.problems
             ],

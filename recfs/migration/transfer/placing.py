@@ -14,6 +14,7 @@ from recfs.core.migration.arrivals import part_name
 from recfs.migration.transfer.beneath import Branch, by_descriptor, looked_at, opened
 from recfs.migration.transfer.blocks import read_blocks, sum_of, write_all
 from recfs.migration.transfer.items import BLOCK_BYTES, Item, Kind, Outcome, Stopped, Unusable, Why
+from recfs.migration.transfer.unproven import give, made
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 _WHOLE_FILES = 32
 _WHOLE_BYTES = 64 << 20
 _PERMISSIONS = 0o777
+_OF_OTHERS = 0o022
 """setuid, setgid and sticky bits are not carried over: whoever places files owns them."""
 
 
@@ -29,6 +31,8 @@ class Place(Protocol):
     """What is different between a plain directory and a mount."""
 
     keeps_attributes: bool
+    gives_owners: bool
+    """Whether what is made there belongs to the user in whose tree it is."""
 
     def sha256_of(self, descriptor: int) -> str:
         """The checksum (hex) of a file that is there. Raises OSError, Unusable."""
@@ -41,6 +45,7 @@ class PlainPlace:
     """A directory of any file system."""
 
     keeps_attributes = False
+    gives_owners = False
 
     def sha256_of(self, descriptor: int) -> str:
         """Read it."""
@@ -67,6 +72,8 @@ class _Written:
     """… and of itself (O_PATH)."""
     name: bytes
     sha256: str
+    owner: tuple[int, int]
+    """The uid and gid that it is to have."""
     replaces: bool
 
     def close(self) -> None:
@@ -122,7 +129,7 @@ class Tree:
         for item in reversed(self._folders):
             try:
                 folder = self._branch.folder(item.parts)
-                os.fchmod(folder, item.mode & _PERMISSIONS)
+                os.fchmod(folder, self._folder_mode(item))
                 os.utime(folder, ns=(item.mtime_ns, item.mtime_ns))
             except OSError as error:
                 self._failed(item, error)
@@ -153,8 +160,10 @@ class Tree:
         if made:
             self._outcome.directories += 1
             self._own(item, folder)
-            os.fchmod(folder, (item.mode | 0o700) & _PERMISSIONS)  # what it is to hold comes in yet
             self._keep_attributes(item, folder)
+        if made or self._all_modes:
+            os.fchmod(folder, self._folder_mode(item) | 0o700)  # what it is to hold comes in yet
+        if made:
             os.fsync(above)
         self._note_attributes(item)
         made = made or item.parts[:-1] in self._made  # recfs makes the directories of a new user
@@ -162,6 +171,11 @@ class Tree:
             self._made.add(item.parts)
         if made or self._all_modes:
             self._folders.append(item)
+
+    def _folder_mode(self, item: Item) -> int:
+        """What was its owner's alone to give away is not open to all where another owns it: root's is no drop box."""
+        mode = item.mode & _PERMISSIONS
+        return mode if self._owners or self._place.gives_owners else mode & ~_OF_OTHERS
 
     def _folder_of(self, item: Item) -> int | None:
         """The directory in which an entry is to be; those that nobody named are made. None: it cannot be there."""
@@ -224,29 +238,32 @@ class Tree:
             return
         if there.st_size == item.size:
             known = item.sha256 or (sum_of(item) if item.again or not self._replace else None)
-            if known is not None and self._is_there(folder, name, known):
-                self._is_equal(item, known, folder, name)
+            if known is not None and self._is_there(item, folder, known):
                 return
         if not self._replace:
             self._outcome.problem(item.path, Why.DIFFERS, "another file is there already; --replace replaces it")
             return
         self._write(item, folder, replaces=True)
 
-    def _is_there(self, folder: int, name: bytes, sha256: str) -> bool:
-        with opened(os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)) as there:
+    def _is_there(self, item: Item, folder: int, sha256: str) -> bool:
+        """Whether a file is there already. It is one file that is looked at and changed, whatever has its name."""
+        flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+        with opened(os.open(item.parts[-1], flags, dir_fd=folder)) as there:
             try:
-                return self._place.sha256_of(there) == sha256
-            except Unusable:
+                if not stat.S_ISREG(os.fstat(there).st_mode) or self._place.sha256_of(there) != sha256:
+                    return False
+            except Unusable as error:
+                if error.why is Why.WRITING and not self._replace:
+                    raise
                 return False
-
-    def _is_equal(self, item: Item, sha256: str, folder: int, name: bytes) -> None:
+            if self._all_modes:
+                path = by_descriptor(there)
+                os.chmod(path, item.mode & _PERMISSIONS)
+                os.utime(path, ns=(item.mtime_ns, item.mtime_ns))
         self._outcome.equal += 1
         self._outcome.equal_bytes += item.size
-        if self._all_modes:
-            with opened(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)) as file:
-                os.fchmod(file, item.mode & _PERMISSIONS)
-                os.utime(file, ns=(item.mtime_ns, item.mtime_ns))
         self._is_right(item, sha256)
+        return True
 
     def _is_right(self, item: Item, sha256: str) -> None:
         self._outcome.sums[item.path] = sha256
@@ -258,19 +275,18 @@ class Tree:
 
     def _write(self, item: Item, folder: int, *, replaces: bool) -> None:
         part = part_name(item.parts[-1])
-        made = _made(folder, part)
+        descriptor, owner = made(folder, part)
         try:
-            with opened(made) as file:
+            with opened(descriptor) as file:
                 sha256 = self._fill(item, file)
-                self._own(item, file)
-                os.fchmod(file, item.mode & _PERMISSIONS)
                 self._keep_attributes(item, file)
                 os.utime(file, ns=(item.mtime_ns, item.mtime_ns))
                 kept = os.open(by_descriptor(file), os.O_PATH | os.O_CLOEXEC)
         except BaseException:
             _unlink(folder, part)
             raise
-        self._waiting.append(_Written(item, os.dup(folder), kept, item.parts[-1], sha256, replaces))
+        owner = (item.uid, item.gid) if self._owners else owner
+        self._waiting.append(_Written(item, os.dup(folder), kept, item.parts[-1], sha256, owner, replaces))
         self._waiting_bytes += item.size
         if len(self._waiting) >= _WHOLE_FILES or self._waiting_bytes >= _WHOLE_BYTES:
             self._settle()
@@ -330,6 +346,7 @@ class Tree:
             there, mine = looked_at(written.folder, part), os.fstat(written.file)
             if there is None or (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
                 raise Unusable(Why.WRITING, "somebody else writes there, too")
+            give(written.file, written.owner, item.mode & _PERMISSIONS)
             os.rename(part, written.name, src_dir_fd=written.folder, dst_dir_fd=written.folder)
         except Unusable as error:
             _unlink(written.folder, part)
@@ -360,16 +377,6 @@ class Tree:
 def _other(there: os.stat_result) -> str:
     kinds = {stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symbolic link", stat.S_IFREG: "a file"}
     return f"{kinds.get(stat.S_IFMT(there.st_mode), 'something else')} is there already"
-
-
-def _made(folder: int, name: bytes) -> int:
-    """Make a file, in place of what a transfer has left there that was killed; a descriptor. Raises OSError."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        return os.open(name, flags, 0o600, dir_fd=folder)
-    except FileExistsError:
-        os.unlink(name, dir_fd=folder)
-    return os.open(name, flags, 0o600, dir_fd=folder)
 
 
 def _unlink(folder: int, name: bytes) -> None:

@@ -15,6 +15,7 @@ from recfs.core.migration.arrivals import is_part
 from recfs.core.migration.manifest import Life, Manifest, User, is_own_attribute
 from recfs.errors import NotFound
 from recfs.migration.transfer.beneath import by_descriptor
+from recfs.migration.transfer.holders import writers_of
 from recfs.migration.transfer.items import Ask, Item, Kind, Problem, Unusable, Why
 from recfs.migration.transfer.walking import Walk, own_attributes
 
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
 SEALED_S = 600.0
 """So long is waited until a file is committed that was written whole."""
+HELD_S = 120.0
+"""So long is waited in one transfer, for all files together, while somebody holds them open for writing."""
+_RELEASE_S = 0.5
+"""A daemon hears late that a file was closed: so long may each of one's own be in writing after that."""
+_TELL_S = 1.0
 _PAUSE_S = 0.01
 _USER_DEPTH = 2
 _STATE, _SHA256, _SHOWN = "user.recfs.state", "user.recfs.sha256", "user.recfs.shown"
@@ -34,6 +40,7 @@ _REASONS = {
     "archived": (Why.AWAY, "it is archived in S3: `recfs restore` has it brought back"),
 }
 _AWAY = frozenset({"evicted", "fetching"})
+_UNSEALED = ("writing", "sealing")
 
 
 def unfit(path: bytes, state: str) -> Problem | None:
@@ -158,37 +165,73 @@ class MountPlace:
     """A mount, where recfs hashes for itself what is written."""
 
     keeps_attributes = True
+    gives_owners = True
 
-    def __init__(self, wait_s: float = SEALED_S) -> None:
+    def __init__(
+        self, wait_s: float = SEALED_S, held_s: float = HELD_S, *, heard: Callable[[str], None] | None = None
+    ) -> None:
+        """*heard* is told what is waited for, and who holds it; and "" when it goes on."""
         self._wait_s = wait_s
+        self._left_s = held_s
+        self._heard = heard
 
     def sha256_of(self, descriptor: int) -> str:
         """As recfs has it; nothing is read."""
-        sha256, state = self._sealed(descriptor)
+        sha256, state = self._sealed(descriptor, own=False)
+        if state in _UNSEALED:
+            raise Unusable(Why.WRITING, f"what is there already is being written{_by(descriptor)}")
         if sha256 is None or state not in WHOLE:
             raise Unusable(Why.DIFFERS, f"what is there already is {state}")
         return sha256
 
     def prove(self, descriptor: int, sha256: str) -> None:
         """Wait until it is committed: then all of it is on stable storage, with the checksum of what lies there."""
-        found, state = self._sealed(descriptor)
+        found, state = self._sealed(descriptor, own=True)
+        if state in _UNSEALED:
+            raise Unusable(Why.WRITING, f"somebody else writes to it{_by(descriptor)}")
         if state not in WHOLE:
             raise Unusable(Why.DAMAGED, f"recfs did not take it: it is {state}")
         if found != sha256:
             raise Unusable(Why.DAMAGED, f"recfs has it with another sha256 than was written: {found}")
 
-    def _sealed(self, descriptor: int) -> tuple[str | None, str]:
-        until_s = time.monotonic() + self._wait_s
-        while True:
-            sha256 = None
-            with contextlib.suppress(BlockingIOError):  # it was waited for, and takes longer
-                sha256 = told(descriptor, _SHA256)
-            state = told(descriptor, _STATE) or "writing"
-            if (sha256 is not None and state in WHOLE) or state not in ("writing", "sealing", *WHOLE):
-                return sha256, state
-            if time.monotonic() >= until_s:
-                return sha256, state
-            time.sleep(_PAUSE_S)
+    def _sealed(self, descriptor: int, *, own: bool) -> tuple[str | None, str]:
+        """Checksum and state of a file, when it is committed or will not be. *own*: it was written just now.
+
+        Only recfs itself keeps a file of one's own sealing. For all else there is one time to wait, which whoever
+        holds files open can use up only once.
+        """
+        began_s = before_s = time.monotonic()
+        told_s = None
+        try:
+            while True:
+                sha256 = None
+                with contextlib.suppress(BlockingIOError):  # it was waited for, and takes longer
+                    sha256 = told(descriptor, _SHA256)
+                state = told(descriptor, _STATE) or "writing"
+                if (sha256 is not None and state in WHOLE) or state not in (*_UNSEALED, *WHOLE):
+                    return sha256, state
+                now_s = time.monotonic()
+                waited_s = now_s - began_s
+                if own and state != "writing":
+                    if waited_s >= self._wait_s:
+                        return sha256, state
+                elif not own or waited_s >= _RELEASE_S:
+                    self._left_s -= now_s - before_s
+                    if self._left_s <= 0:
+                        return sha256, state
+                if self._heard is not None and waited_s >= _TELL_S and now_s - (told_s or 0) >= _TELL_S:
+                    told_s = now_s
+                    self._heard(f"{os.readlink(by_descriptor(descriptor))}, which is {state}{_by(descriptor)}")
+                before_s = now_s
+                time.sleep(_PAUSE_S)
+        finally:
+            if told_s is not None and self._heard is not None:
+                self._heard("")
+
+
+def _by(descriptor: int) -> str:
+    found = writers_of(descriptor)
+    return f" by {found}" if found else ""
 
 
 def described(ask: Ask, top: tuple[bytes, ...], version: str, now_ns: int) -> Manifest:

@@ -16,6 +16,7 @@ from recfs.core.migration import sums
 from recfs.core.migration.arrivals import arrival, check_link, is_part
 from recfs.core.migration.manifest import Manifest, is_own_attribute
 from recfs.errors import FsError
+from recfs.migration.transfer.archives import Archive, Ending, follows
 from recfs.migration.transfer.beside import MANIFEST_MAX_BYTES, NAMES, parsed_sums, sums_text
 from recfs.migration.transfer.items import BLOCK_BYTES, Item, Kind, Outcome, Problem, Stopped, Unusable, Why
 
@@ -24,47 +25,14 @@ if TYPE_CHECKING:
 
 _XATTR = "SCHILY.xattr."
 """Before the name of an extended attribute, as star, GNU tar and bsdtar write it."""
-_HEADER_MAX_BYTES = 1 << 20
 _SUMS_MAX_BYTES = 1 << 30
-_EXTRA_HEADERS = frozenset({
-    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
-})  # fmt: skip
-_BROKEN = (tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError, OSError)
+_BROKEN = (tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError, OSError, RecursionError)
 _NS = 10**9
 _NS_MAX = 1 << 63
 _ELSEWHERE = "/recfs-import"
 """Where tarfile's filter is told that members go: it judges names, and nothing is extracted there."""
-_READS_AFTER = 16
-"""So often tarfile may read beyond the end of a stream: it looks for the last blocks there."""
 _SMALL_BYTES = 8 << 20
 """A file up to that size is proven before anything of it goes out."""
-
-
-class _Member(tarfile.TarInfo):
-    """A member whose extra headers are no larger than they have any reason to be: they are read into memory."""
-
-    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.size < 0 or (self.type in _EXTRA_HEADERS and self.size > _HEADER_MAX_BYTES):
-            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
-        found: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
-        return found
-
-
-class _Ending:
-    """A stream that cannot be read for ever beyond its end: tarfile goes on for as long as a size that lies is."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._after = 0
-
-    def read(self, size: int) -> bytes:
-        """As that of files. Raises EOFError, OSError."""
-        block = self._file.read(size)
-        if not block:
-            self._after += 1
-            if self._after > _READS_AFTER:
-                raise EOFError("it ends before its last file does")
-        return block
 
 
 class TarSource:
@@ -73,6 +41,7 @@ class TarSource:
     def __init__(self, file: IO[bytes], user_map: Mapping[str, str]) -> None:
         self._file = file
         self._user_map = user_map
+        self._begun = False
         self._seen: set[tuple[bytes, ...]] = set()
         self._sums: dict[bytes, str] = {}
         self._missing: set[bytes] = set()
@@ -82,14 +51,16 @@ class TarSource:
     def items(self) -> Iterator[Item | Problem]:
         """All members. Raises Stopped where the stream breaks off."""
         try:
-            file = cast("IO[bytes]", _Ending(self._file))  # nothing but `read` is asked of it
-            with tarfile.open(
-                fileobj=file,
-                mode="r|*", tarinfo=_Member, encoding="utf-8", errors="surrogateescape",
-            ) as tar:  # fmt: skip
+            file = cast("IO[bytes]", Ending(self._file))  # nothing but `read` is asked of it
+            with Archive.open(fileobj=file, mode="r|*", encoding="utf-8", errors="surrogateescape") as tar:
                 yield from self._members(tar)
+                more = follows(tar)
         except _BROKEN as error:
             raise Stopped(f"the stream cannot be read on: {str(error) or type(error).__name__}") from error
+        if not self._begun:
+            raise Stopped("the stream is an archive with nothing in it")
+        if more:
+            raise Stopped("something follows the end of the archive, as where two are in one stream: it is not read")
         if self.manifest is not None and not self.has_sums:
             raise Stopped("the stream ends before its SHA256SUMS")
         for path in sorted(set(self._sums) - {b"/".join(parts) for parts in self._seen}):
@@ -101,6 +72,7 @@ class TarSource:
 
     def _members(self, tar: tarfile.TarFile) -> Iterator[Item | Problem]:
         while (member := tar.next()) is not None:
+            self._begun = True
             tar.members.clear()  # type: ignore[attr-defined]  # it keeps all that went by
             path = member.name.encode("utf-8", "surrogateescape")
             plain = path.removeprefix(b"./")
