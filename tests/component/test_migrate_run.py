@@ -238,12 +238,49 @@ def test_a_half_that_is_no_beginning_is_not_gone_on_with(migration: Migration) -
     assert "--replace" in migration.problem("a")
 
 
-def test_a_half_of_which_nothing_is_known_is_written_anew(migration: Migration) -> None:
-    migration.file("a", b"0123456789", SOURCE)
-    migration.run(options=scripted(migration, f"echo other > ${{DEST}}{SOURCE}; kill -9 $$"))
+def test_a_half_of_which_recfs_has_no_checksum_is_read(migration: Migration) -> None:
+    for name, target, half in (("a", SOURCE, "01234"), ("b", AUDIO, "other")):
+        migration.file(name, b"0123456789", target)
+        migration.run(options=scripted(migration, f"printf {half} > ${{DEST}}{target}; kill -9 $$"))
     migration.answer = lambda tree, target: None
     migration.run()
-    assert migration.at(SOURCE).read_bytes() == b"0123456789"
+    assert migration.there() == {SOURCE: b"0123456789", AUDIO: b"other"}
+    assert "--replace" in migration.problem("b")
+
+
+def test_what_users_make_at_targets_that_a_killed_run_had_not_come_to_stays(
+    migration: Migration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [f"users/4/recordings/7/transcription/{name}" for name in ("begun", "empty", "open", "mine")]
+    for number, target in enumerate((SOURCE, *others)):
+        migration.file(f"{number}", b"0123456789", target)
+    made = f'(umask 077; printf 01234 > "$DEST"{SOURCE}; : > "$DEST"{others[0]})'
+    migration.run(options=scripted(migration, f"{made}; kill -9 $$"))
+    assert {migration.row(f"{number}").step for number in range(5)} == {Step.BEGUN, Step.PENDING}
+    for target, data in zip(others[1:], (b"", b"0123", b"my own"), strict=True):
+        migration.at(target).write_bytes(data)
+        migration.at(target).chmod(0o644)
+    with migration.state() as state:  # as when the run itself is killed, too
+        for row in list(state.rows()):
+            row.step, row.problem = Step.BEGUN, ""
+            state.put([row])
+    written = os.fsencode(others[2])
+    migration.answer = lambda tree, target: None if target == written else hashing.read(tree, target)
+    monkeypatch.setattr(hashing, "is_written", lambda tree, target: target == written)
+    migration.run()
+    assert migration.there() == {
+        SOURCE: b"0123456789", others[0]: b"0123456789", others[1]: b"", others[2]: b"0123", others[3]: b"my own"
+    }  # fmt: skip
+    assert "somebody writes" in migration.problem("3")
+    migration.undo()
+    assert set(migration.there()) == set(others[1:])
+
+
+def test_what_a_user_makes_while_a_batch_is_copied_stays(migration: Migration) -> None:
+    migration.file("a", b"0123456789", SOURCE)
+    migration.run(options=scripted(migration, f'printf "my own" > "$DEST"{SOURCE}; $RSYNC "$@"'))
+    assert migration.at(SOURCE).read_bytes() == b"my own"
+    assert "--replace" in migration.problem("a")
 
 
 def test_files_whose_names_are_like_those_of_rsync_stay(migration: Migration) -> None:

@@ -25,7 +25,7 @@ _KEPT_LINES: Final = 2000
 """Of what rsync says on standard error, the last lines of so many are looked at."""
 _BANDWIDTH = re.compile(r"\d+(\.\d+)?([KMGTP](i?B)?)?", re.IGNORECASE)
 _OF_WAY = {
-    Way.NEW: ("--inplace", "--whole-file"),
+    Way.NEW: ("--inplace", "--whole-file", "--ignore-existing"),
     Way.ON: ("--append-verify",),
     Way.LAST: ("--size-only",),
     Way.ANEW: ("--ignore-times", "--whole-file"),
@@ -33,8 +33,9 @@ _OF_WAY = {
 """What is to be copied is decided here: rsync would pass over a change of the same size within the same second.
 
 A new file is written where it is to be: nothing is left under another name, whatever ends the process, and what is
-there is the beginning of the file. `--append-verify` writes on, and looks whether the whole is the source's; of a file
-that is as long already it leaves time and mode as they are, and `--size-only` sets these alone."""
+there is the beginning of the file; what somebody made there since it was looked at stays. `--append-verify` writes on,
+and looks whether the whole is the source's; of a file that is as long already it leaves time and mode as they are, and
+`--size-only` sets these alone."""
 
 
 class Ended(NamedTuple):

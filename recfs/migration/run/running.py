@@ -18,12 +18,12 @@ from uuid import uuid4
 from recfs.core.layout import owner_of
 from recfs.core.migration.plan import MOVED
 from recfs.core.migration.rsync_ends import Reach, Verdict, said_of, verdict
-from recfs.core.migration.steps import Brought, Proof, Seen, Step, Way, way_after, way_to
+from recfs.core.migration.steps import Brought, Proof, Row, Seen, Step, Way, way_after, way_to
 from recfs.errors import FsError, MountError
 from recfs.migration.plans import elsewhere_of
 from recfs.migration.run import rsync
 from recfs.migration.run.batches import BATCH_FILES, Batch, Item, Queue, Settings, close, files_at_a_time
-from recfs.migration.run.destination import check_name, check_source, group_of
+from recfs.migration.run.destination import CAME, GONE, check_name, check_other, check_source, group_of
 from recfs.migration.run.farm import Farm
 from recfs.migration.run.hashing import Stopped, is_shown, proven
 from recfs.migration.run.trees import Tree, reason_of, seen_of
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from recfs.core.migration.plan import Entry, Plan
-    from recfs.core.migration.steps import Row
     from recfs.migration.run.destination import Destination
     from recfs.migration.run.hashing import Meter
     from recfs.migration.run.state import State
@@ -169,19 +168,18 @@ class Run:
     def _prepared(self, tree: Tree, entry: Entry) -> Item | None:
         """Look at a source and its target; None where nothing is to be copied, and why is written down."""
         row = self._state.row(entry.source, entry.target)
-        if row.step is Step.CLEANED:
-            self._meter.count(entry.size)
-            return None
         try:
             check_name(entry.target)
             check_source(entry.source, self._destination)
             fd, seen = self._sources.open(entry.source)
         except FileNotFoundError:
-            self._failed(row, entry, "the source is gone")
+            self._failed(row, entry, self._missed(tree, entry) if row.is_away else "the source is gone")
             return None
         except (OSError, FsError) as error:
             self._failed(row, entry, reason_of(error))
             return None
+        if row.step is Step.CLEANED:
+            row = Row(entry.source, entry.target)  # another file came there, of which nothing is known
         try:
             item = self._item(tree, entry, row, fd, seen)
         except (OSError, FsError) as error:
@@ -196,8 +194,20 @@ class Run:
             os.close(fd)
         return item
 
+    def _missed(self, tree: Tree, entry: Entry) -> str:
+        """What is wrong with a file whose source is gone by this migration, or ""."""
+        try:
+            there = tree.look(entry.target) is not None or self._destination.is_elsewhere(entry.target)
+        except (OSError, FsError) as error:
+            return f"at the target: {reason_of(error)}"
+        return "" if there else GONE
+
     def _item(self, tree: Tree, entry: Entry, row: Row, fd: int, seen: Seen) -> Item | None:
         found = tree.look(entry.target)
+        check_other(seen, self._destination, found)
+        if row.is_away:
+            self._failed(row, entry, CAME)
+            return None
         if found is None and self._destination.is_elsewhere(entry.target):
             self._failed(row, entry, "the store has it, and not in the home tree: migrate it into the mount")
             return None
@@ -224,8 +234,9 @@ class Run:
         self._keep(row)
 
     def _failed(self, row: Row, entry: Entry, why: str) -> None:
-        row.problem = why
-        self._keep(row)
+        if row.problem != why or not row.is_away:
+            row.problem = why
+            self._keep(row)
         self._meter.count(entry.size)
 
     def _keep(self, row: Row) -> None:
@@ -380,12 +391,13 @@ class Run:
                 self._failed(item.row, item.entry, proof)
                 continue
             found, sha256 = proof
-            way = way_after(item.row, found, replace=self._settings.replace)
+            way = way_after(item.row, found, item.there, replace=self._settings.replace)
             if way is Way.DONE:
                 self._done(item.row, item.seen, item.there, sha256)
                 self._meter.count(item.entry.size - item.seen.size)
             elif way is Way.REFUSED:
-                self._failed(item.row, item.entry, "other bytes are at the target, and stay there without --replace")
+                written = "somebody writes to the file" if found is Proof.UNKNOWN else "other bytes are"
+                self._failed(item.row, item.entry, f"{written} at the target, and stay there without --replace")
             else:
                 item.way = way
                 batch.items.remove(item)  # it stays open

@@ -209,7 +209,7 @@ def _entered(name: bytes, above: int, folder: bytes) -> int:
 
 def seen_of(found: os.stat_result) -> Seen:
     """What counts of a look."""
-    return Seen(found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino)
+    return Seen(found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino, found.st_ctime_ns)
 
 
 def reason_of(error: OSError | RecfsError) -> str:
