@@ -18,6 +18,7 @@ from recfs.core.migration.steps import Brought, Step
 from recfs.errors import InvalidArgument, IoFailure, MountError, NotFound, StoreError
 from recfs.migration.run import hashing, rsync
 from recfs.migration.run.batches import Settings
+from recfs.migration.run.room import Room, room_of
 from recfs.migration.run.state import opened
 from recfs.migration.run.trees import Tree
 from tests.helpers.migrations import LONG_AGO_NS, Migration
@@ -427,6 +428,103 @@ def test_a_file_that_ends_a_batch_does_not_take_the_others_with_it(migration: Mi
     assert (outcome.stopped, outcome.users) == (None, {})
     assert len(migration.there()) == 2
     assert migration.problem("a0") == "File too large (27)"
+
+
+@pytest.mark.parametrize(
+    ("room", "told"),
+    [
+        (Room(10), "the disk has room for 10 B"),
+        (Room(1 << 40, 10), "the user's quota leaves 10 B"),
+        (Room(1 << 40, None, 10), "the user's largest file may have 10 B"),
+    ],
+)
+def test_a_file_that_has_no_room_is_not_begun_and_the_others_come(
+    migration: Migration, monkeypatch: pytest.MonkeyPatch, room: Room, told: str
+) -> None:
+    monkeypatch.setattr("recfs.migration.run.running.room_of", lambda tree, target, reserve: room)
+    path = migration.file("a", b"", SOURCE)
+    os.truncate(path, 1 << 43)  # no block of it is on the disk
+    migration.file("b", b"12345", AUDIO)
+    migration.file("c", b"12345", OTHERS)
+    outcome = migration.run()
+    assert (outcome.stopped, outcome.users) == (None, {})
+    assert set(migration.there()) == {AUDIO, OTHERS}
+    assert told in migration.problem("a")
+    assert migration.row("a").step is Step.PENDING
+    assert not migration.report(outcome).is_clean
+
+
+def test_what_was_begun_takes_room_from_what_comes_after(migration: Migration, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recfs.migration.run.running.room_of", lambda tree, target, reserve: Room(10))
+    for number in range(4):
+        migration.file(f"{number}", b"1234", f"users/4/recordings/{number}/source.mp4")
+    migration.run()
+    assert len(migration.there()) == 2
+    assert [bool(migration.problem(f"{number}")) for number in range(4)] == [False, False, True, True]
+    monkeypatch.undo()
+    migration.run()
+    assert migration.report().is_clean
+
+
+def test_the_rest_of_a_file_needs_less_room_than_all_of_it(
+    migration: Migration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migration.file("a", b"0123456789", SOURCE)
+    migration.run(options=scripted(migration, f"printf 01234567 > ${{DEST}}{SOURCE}; kill -9 $$"))
+    monkeypatch.setattr("recfs.migration.run.running.room_of", lambda tree, target, reserve: Room(1))
+    migration.run()
+    assert migration.there() == {SOURCE: b"01234567"}
+    monkeypatch.setattr("recfs.migration.run.running.room_of", lambda tree, target, reserve: Room(2))
+    migration.run()
+    assert migration.there() == {SOURCE: b"0123456789"}
+
+
+def test_room_is_that_of_the_disk_less_the_reserve(migration: Migration) -> None:
+    with Tree(os.fsencode(migration.store)) as tree:
+        disk = os.statvfs(migration.store)
+        found = room_of(tree, os.fsencode(SOURCE), 1 << 60)
+        assert found.disk + (1 << 60) == pytest.approx(disk.f_bavail * disk.f_frsize, abs=1 << 30)
+        assert (found.quota, found.file) == (None, None)
+    migration.file("a", b"1", SOURCE)
+    migration.destination = dataclasses.replace(migration.destination, reserve=1 << 60)
+    migration.run()
+    assert "the disk has room for 0 B" in migration.problem("a")
+
+
+def test_holes_stay_holes(migration: Migration) -> None:
+    path = migration.file("a", b"", SOURCE)
+    os.truncate(path, 64 << 20)
+    with path.open("r+b") as file:
+        file.seek(32 << 20)
+        file.write(b"data")
+    migration.run()
+    found = migration.at(SOURCE).stat()
+    assert (found.st_size, found.st_blocks * 512 < 1 << 20) == (64 << 20, True)
+    assert migration.verify().is_clean
+
+
+def test_attributes_of_users_come_along_and_what_is_computed_does_not(migration: Migration) -> None:
+    path = migration.file("a", b"1", SOURCE)
+    os.setxattr(path, "user.comment", b"hello")
+    os.setxattr(path, "user.recfs.sha256", b"of another store")
+    migration.run()
+    assert os.listxattr(migration.at(SOURCE)) == ["user.comment"]
+    assert os.getxattr(migration.at(SOURCE), "user.comment") == b"hello"
+    assert migration.report().is_clean
+
+
+def test_attributes_that_do_not_come_along_are_told(migration: Migration, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = migration.file("a", b"1", SOURCE)
+    os.setxattr(path, "user.comment", b"hello")
+
+    def refuse(tree: Tree, path: bytes, like: object, name: str, value: bytes) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(Tree, "set_attribute", refuse)
+    migration.run()
+    assert "user.comment (Operation not supported)" in migration.problem("a")
+    assert migration.row("a").step is Step.COPIED
+    assert not migration.report().is_clean
 
 
 def test_a_mount_that_goes_away_stops_all(migration: Migration) -> None:

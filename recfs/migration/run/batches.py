@@ -8,12 +8,14 @@ import resource
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from recfs.core.migration.steps import Way
+
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Iterable
 
     from recfs.core.migration.plan import Entry
-    from recfs.core.migration.steps import Row, Seen, Way
+    from recfs.core.migration.steps import Row, Seen
     from recfs.migration.run.rsync import Copying
     from recfs.migration.run.trees import Tree
 
@@ -46,6 +48,16 @@ class Item:
     way: Way
     there: tuple[int, int] | None
     shown: bool = False
+    has_holes: bool = False
+    attributes: frozenset[str] = frozenset()
+    """Names of its extended attributes that are to come along."""
+
+    @property
+    def need(self) -> int:
+        """Bytes that are still to be written, beside those that are there."""
+        if self.way in (Way.DONE, Way.LAST, Way.PROVE, Way.REFUSED):
+            return 0
+        return max(self.seen.size - (self.there[0] if self.way is Way.ON and self.there is not None else 0), 0)
 
 
 @dataclass(slots=True)
@@ -56,16 +68,30 @@ class Queue:
     entries: deque[Entry]
     ready: dict[Way, list[Item]] = field(default_factory=dict)
     tries: dict[bytes, int] = field(default_factory=dict)
+    need: int = 0
+    """Bytes that what is ready will take."""
 
     def held(self) -> int:
         """How many sources are open."""
         return sum(map(len, self.ready.values()))
+
+    def keep(self, item: Item) -> None:
+        """Have an item ready."""
+        self.ready.setdefault(item.way, []).append(item)
+        self.need += item.need
+
+    def take(self) -> list[Item]:
+        """The items of the way that most are ready for."""
+        items = self.ready.pop(max(self.ready, key=lambda way: len(self.ready[way])))
+        self.need -= sum(item.need for item in items)
+        return items
 
     def close(self) -> None:
         """Let go of all of it."""
         for items in self.ready.values():
             close(items)
         self.ready.clear()
+        self.need = 0
         self.entries.clear()
 
 
@@ -78,6 +104,12 @@ class Batch:
     tree: Tree
     copying: Copying | None = None
     farm: bytes = b""
+    need: int = 0
+    """Bytes that were to be written when it began."""
+
+    def to_come(self) -> int:
+        """Bytes that are still to be written."""
+        return max(self.need - (self.copying.counted if self.copying is not None else 0), 0)
 
 
 def close(items: Iterable[Item]) -> None:

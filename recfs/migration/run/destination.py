@@ -47,6 +47,8 @@ class Destination:
     is_elsewhere: Callable[[bytes], bool] = field(default=_nothing)
     """Whether a store has the file although the home tree does not: its bytes are in S3, or staging."""
 
+    reserve: int = 0
+    """Bytes of the disk that are left free beside what a look at it tells: of a home tree, for a mount sees to it."""
     device: int | None = None
     """That of the mount, by which its files are known wherever they are mounted besides; None for a home tree."""
 

@@ -62,6 +62,8 @@ class Writer(NamedTuple):
     """The uid and gid that it writes with; None: those of this process."""
     owner: tuple[int, int] | None = None
     """Uid and gid of what is made; None leaves that to the file system, which knows whose each tree is."""
+    holes: bool = False
+    """Whether runs of zeros become holes (`--sparse`)."""
     aside: bytes | None = None
     """Directory below the store for what is not whole yet of files that take others' places; None: beside these."""
 
@@ -90,6 +92,7 @@ def command(options: Options, way: Way, farm: bytes, writer: Writer) -> list[byt
     args += ["--relative", "--no-implied-dirs", "--omit-dir-times", "--from0", "--files-from=-"]
     args += ["--no-owner", "--no-group"] if writer.owner is None else [f"--chown={writer.owner[0]}:{writer.owner[1]}"]
     args += ["--8-bit-output", "--no-human-readable", "--info=progress2"]
+    args += ["--sparse"] if writer.holes else []
     if options.bandwidth is not None:
         args.append(f"--bwlimit={options.bandwidth}")
     line = [*map(os.fsencode, args)]

@@ -26,7 +26,8 @@ from recfs.migration.run.batches import BATCH_FILES, Batch, Item, Queue, Setting
 from recfs.migration.run.destination import CAME, GONE, check_name, check_other, check_source, group_of
 from recfs.migration.run.farm import Farm
 from recfs.migration.run.hashing import Stopped, is_shown, proven
-from recfs.migration.run.trees import Tree, reason_of, seen_of
+from recfs.migration.run.room import Room, room_of
+from recfs.migration.run.trees import Tree, attributes_of, reason_of, seen_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     """Of each file of a batch, in its order; or why it could not be compared."""
     Result = rsync.Ended | Proofs
 
+_ROOM: Final = Room(1 << 62)
+"""Where nothing is known of it yet, or nothing can be."""
 _TRIES: Final = 3
 _TICK_S: Final = 0.5
 _CHANGES = "it changed while it was copied, again and again: run it again when nobody writes to it"
@@ -71,6 +74,7 @@ class Run:
         self._outcome = Outcome()
         self._job = str(uuid4()).encode("ascii")
         self._unkept: list[Row] = []
+        self._under_way: dict[Future[Result], Batch] = {}
         queues: dict[str, Queue] = {}
         for entry in plan.entries:
             if entry.action in MOVED:
@@ -80,7 +84,7 @@ class Run:
 
     def run(self) -> Outcome:
         """Go through all. Raises OutOfSpace, IoFailure where the state cannot be kept; KeyboardInterrupt."""
-        under_way: dict[Future[Result], Batch] = {}
+        under_way = self._under_way
         try:
             with ThreadPoolExecutor(self._settings.jobs, "migrate") as pool:
                 try:
@@ -144,14 +148,19 @@ class Run:
 
     def _next(self, queue: Queue) -> Batch | None:
         tree = self._destination.open()
-        held = 0
+        held, room = 0, _ROOM
         try:
             while queue.entries:
                 entry = queue.entries.popleft()
                 item = self._prepared(tree, entry)
                 if item is None:
                     continue
-                queue.ready.setdefault(item.way, []).append(item)
+                if room is _ROOM:
+                    room = self._room(tree, entry)
+                if not self._has_room(queue, item, room):
+                    os.close(item.fd)
+                    continue
+                queue.keep(item)
                 held += item.seen.size
                 if held >= self._settings.batch_bytes or queue.held() >= self._files:
                     break
@@ -159,11 +168,27 @@ class Run:
             if not queue.ready:
                 tree.close()
                 return None
-            way = max(queue.ready, key=lambda each: len(queue.ready[each]))
-            return Batch(queue, queue.ready.pop(way), tree)
+            items = queue.take()
+            return Batch(queue, items, tree, need=sum(item.need for item in items))
         except BaseException:
             tree.close()
             raise
+
+    def _room(self, tree: Tree, entry: Entry) -> Room:
+        try:
+            return room_of(tree, entry.target, self._destination.reserve)
+        except OSError:
+            self._destination.check()
+            return _ROOM  # rsync will tell what is wrong
+
+    def _has_room(self, queue: Queue, item: Item, room: Room) -> bool:
+        """Whether a file has room beside what others will still take; else why not is written down."""
+        promised = sum(batch.to_come() for batch in self._under_way.values())
+        promised += queue.need + sum(each.need for each in self._queues)
+        why = room.refusal(item.seen.size, item.need, promised, queue.need)
+        if why and item.need:
+            self._failed(item.row, item.entry, why)
+        return not (why and item.need)
 
     def _prepared(self, tree: Tree, entry: Entry) -> Item | None:
         """Look at a source and its target; None where nothing is to be copied, and why is written down."""
@@ -221,7 +246,8 @@ class Run:
             self._done(row, seen, there)
             self._meter.count(entry.size)
             return None
-        return Item(entry, row, fd, seen, way, there, shown)
+        holes = os.fstat(fd).st_blocks * 512 < seen.size
+        return Item(entry, row, fd, seen, way, there, shown, holes, attributes_of(fd))
 
     def _done(self, row: Row, seen: Seen, there: tuple[int, int] | None, sha256: str | None = None) -> None:
         if row.is_done and row.seen == seen and row.left == there and not row.problem:
@@ -278,7 +304,8 @@ class Run:
         store = b"/proc/%d/fd/%d" % (os.getpid(), batch.tree.fd)
         targets = [item.entry.target for item in batch.items]
         user = next(iter(users.values()))  # of one tree: the same for all
-        writer = rsync.Writer(user, owner, self._aside(batch, way, owner))
+        holes = any(item.has_holes for item in batch.items)
+        writer = rsync.Writer(user, owner, holes, self._aside(batch, way, owner))
         line = rsync.command(self._options, way, batch.farm, writer)
         batch.copying = rsync.Copying(line, store, targets, self._state.lock, self._meter)
         return pool.submit(_ended, batch.copying)
@@ -354,8 +381,22 @@ class Run:
         if not self._is_unchanged(item):
             row.left = left  # a newer one takes its place
             return ""
-        row.step, row.left, row.problem = Step.COPIED, left, ""
+        row.step, row.left, row.problem = Step.COPIED, left, self._carried(batch, item)
         return None
+
+    def _carried(self, batch: Batch, item: Item) -> str:
+        """Give a file the extended attributes of its source; which it did not get, and why.
+
+        rsync would ask the farm's links for them.
+        """
+        lost = {}
+        for name in sorted(item.attributes):
+            try:
+                batch.tree.set_attribute(item.entry.target, item.seen, name, os.getxattr(item.fd, name))
+            except (OSError, FsError) as error:
+                lost[name] = reason_of(error)
+        told = ", ".join(f"{name} ({why})" for name, why in lost.items())
+        return f"it came without extended attributes of its source: {told}" if lost else ""
 
     def _is_unchanged(self, item: Item) -> bool:
         try:
@@ -400,8 +441,10 @@ class Run:
                 self._failed(item.row, item.entry, f"{written} at the target, and stay there without --replace")
             else:
                 item.way = way
+                if not self._has_room(batch.queue, item, self._room(batch.tree, item.entry)):
+                    continue
                 batch.items.remove(item)  # it stays open
-                batch.queue.ready.setdefault(way, []).append(item)
+                batch.queue.keep(item)
         try:
             self._destination.check()
         except MountError as error:
