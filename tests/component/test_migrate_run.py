@@ -246,6 +246,7 @@ def test_a_half_of_which_recfs_has_no_checksum_is_read(migration: Migration) -> 
     migration.answer = lambda tree, target: None
     migration.run()
     assert migration.there() == {SOURCE: b"0123456789", AUDIO: b"other"}
+    assert migration.row("a").brought is Brought.NEW
     assert "--replace" in migration.problem("b")
 
 

@@ -53,8 +53,8 @@ def test_what_becomes_of_a_file_that_was_compared(step: Step, proof: Proof) -> N
     found = way_after(row(step), proof, changed, replace=False)
     if proof is Proof.EQUAL:
         assert found is (Way.LAST if step is Step.BEGUN else Way.DONE)
-    elif step is Step.BEGUN and proof is Proof.BEGINNING:
-        assert found is Way.ON
+    elif step is Step.BEGUN and proof in (Proof.BEGINNING, Proof.CUT_OFF):
+        assert found is (Way.ON if proof is Proof.BEGINNING else Way.ANEW)
     else:
         assert found is Way.REFUSED
         assert way_after(row(step), proof, changed, replace=True) is Way.ANEW

@@ -138,6 +138,8 @@ class Proof(enum.StrEnum):
     EQUAL = "equal"
     BEGINNING = "beginning"
     """The source begins with them."""
+    CUT_OFF = "cut off"
+    """The source begins with them, or they are all of it, and recfs has no checksum: their writer was cut off."""
     UNKNOWN = "unknown"
     """Somebody writes to it: they may be others in a moment."""
     OTHER = "other"
@@ -153,6 +155,8 @@ def way_after(row: Row, proof: Proof, target: tuple[int, int] | None, *, replace
         return Way.LAST if row.step is Step.BEGUN else Way.DONE
     if row.step is Step.BEGUN and proof is Proof.BEGINNING:
         return Way.ON
+    if row.step is Step.BEGUN and proof is Proof.CUT_OFF:
+        return Way.ANEW  # recfs never calls whole what was cut off and written on
     if row.is_done and row.left == target and proof is not Proof.UNKNOWN:
         return Way.ANEW  # it is as the run had left it, and the source has other bytes by now
     return Way.ANEW if replace else Way.REFUSED

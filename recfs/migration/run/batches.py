@@ -68,30 +68,16 @@ class Queue:
     entries: deque[Entry]
     ready: dict[Way, list[Item]] = field(default_factory=dict)
     tries: dict[bytes, int] = field(default_factory=dict)
-    need: int = 0
-    """Bytes that what is ready will take."""
 
     def held(self) -> int:
         """How many sources are open."""
         return sum(map(len, self.ready.values()))
-
-    def keep(self, item: Item) -> None:
-        """Have an item ready."""
-        self.ready.setdefault(item.way, []).append(item)
-        self.need += item.need
-
-    def take(self) -> list[Item]:
-        """The items of the way that most are ready for."""
-        items = self.ready.pop(max(self.ready, key=lambda way: len(self.ready[way])))
-        self.need -= sum(item.need for item in items)
-        return items
 
     def close(self) -> None:
         """Let go of all of it."""
         for items in self.ready.values():
             close(items)
         self.ready.clear()
-        self.need = 0
         self.entries.clear()
 
 
@@ -105,7 +91,7 @@ class Batch:
     copying: Copying | None = None
     farm: bytes = b""
     need: int = 0
-    """Bytes that were to be written when it began."""
+    """Bytes that are to be written of what it began with."""
 
     def to_come(self) -> int:
         """Bytes that are still to be written."""

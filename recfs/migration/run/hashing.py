@@ -152,6 +152,7 @@ def proven(fd: int, source: Seen, store: Tree, target: bytes, ask: Sha256Of, met
         return Proof.OTHER, None
     if not found.st_size and source.size and stat.S_IMODE(found.st_mode) != _MODE_BEGUN:
         return Proof.OTHER, None
+    known = there is not None
     if there is None:
         there, read_of = hashed(store, target, meter)
         meter.count(-read_of.size)  # it is the source that counts
@@ -163,6 +164,8 @@ def proven(fd: int, source: Seen, store: Tree, target: bytes, ask: Sha256Of, met
     whole = here if found.st_size == source.size else None
     if here != there:
         return Proof.OTHER, whole
+    if not known:
+        return Proof.CUT_OFF, whole
     return Proof.EQUAL if whole is not None else Proof.BEGINNING, whole
 
 

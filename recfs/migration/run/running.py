@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     """Of each file of a batch, in its order; or why it could not be compared."""
     Result = rsync.Ended | Proofs
 
-_ROOM: Final = Room(1 << 62)
-"""Where nothing is known of it yet, or nothing can be."""
 _TRIES: Final = 3
 _TICK_S: Final = 0.5
 _CHANGES = "it changed while it was copied, again and again: run it again when nobody writes to it"
@@ -148,19 +146,14 @@ class Run:
 
     def _next(self, queue: Queue) -> Batch | None:
         tree = self._destination.open()
-        held, room = 0, _ROOM
+        held = 0
         try:
             while queue.entries:
                 entry = queue.entries.popleft()
                 item = self._prepared(tree, entry)
                 if item is None:
                     continue
-                if room is _ROOM:
-                    room = self._room(tree, entry)
-                if not self._has_room(queue, item, room):
-                    os.close(item.fd)
-                    continue
-                queue.keep(item)
+                queue.ready.setdefault(item.way, []).append(item)
                 held += item.seen.size
                 if held >= self._settings.batch_bytes or queue.held() >= self._files:
                     break
@@ -168,27 +161,11 @@ class Run:
             if not queue.ready:
                 tree.close()
                 return None
-            items = queue.take()
-            return Batch(queue, items, tree, need=sum(item.need for item in items))
+            way = max(queue.ready, key=lambda each: len(queue.ready[each]))
+            return Batch(queue, queue.ready.pop(way), tree)
         except BaseException:
             tree.close()
             raise
-
-    def _room(self, tree: Tree, entry: Entry) -> Room:
-        try:
-            return room_of(tree, entry.target, self._destination.reserve)
-        except OSError:
-            self._destination.check()
-            return _ROOM  # rsync will tell what is wrong
-
-    def _has_room(self, queue: Queue, item: Item, room: Room) -> bool:
-        """Whether a file has room beside what others will still take; else why not is written down."""
-        promised = sum(batch.to_come() for batch in self._under_way.values())
-        promised += queue.need + sum(each.need for each in self._queues)
-        why = room.refusal(item.seen.size, item.need, promised, queue.need)
-        if why and item.need:
-            self._failed(item.row, item.entry, why)
-        return not (why and item.need)
 
     def _prepared(self, tree: Tree, entry: Entry) -> Item | None:
         """Look at a source and its target; None where nothing is to be copied, and why is written down."""
@@ -283,12 +260,16 @@ class Run:
         way, made = batch.items[0].way, list[bytes]()
         owner = self._destination.owner(batch.tree, batch.items[0].entry.target)
         users: dict[bytes, tuple[int, int] | None] = {}
+        room: Room | None = None
+        promised = sum(each.to_come() for each in self._under_way.values())
         for item in list(batch.items):
             try:
                 made += batch.tree.make_parents(item.entry.target, owner)
                 folder = item.entry.target.rpartition(b"/")[0]
                 if folder not in users:
                     users[folder] = self._destination.user(batch.tree, item.entry.target)
+                if room is None:  # the user's directory is there by now, and tells of a quota
+                    room = room_of(batch.tree, item.entry.target, self._destination.reserve)
             except (OSError, FsError) as error:
                 batch.items.remove(item)
                 os.close(item.fd)
@@ -296,6 +277,13 @@ class Run:
                 if isinstance(error, OSError):
                     self._judge(batch, verdict(23, f"({error.errno})"))
                 continue
+            why = room.refusal(item.seen.size, item.need, promised + batch.need, batch.need)
+            if why and item.need:
+                batch.items.remove(item)
+                os.close(item.fd)
+                self._failed(item.row, item.entry, why)
+                continue
+            batch.need += item.need
             _begin(item)
         self._state.put([item.row for item in batch.items], made)
         if not batch.items or batch.queue.name in self._outcome.users or self._outcome.stopped is not None:
@@ -441,10 +429,8 @@ class Run:
                 self._failed(item.row, item.entry, f"{written} at the target, and stay there without --replace")
             else:
                 item.way = way
-                if not self._has_room(batch.queue, item, self._room(batch.tree, item.entry)):
-                    continue
                 batch.items.remove(item)  # it stays open
-                batch.queue.keep(item)
+                batch.queue.ready.setdefault(way, []).append(item)
         try:
             self._destination.check()
         except MountError as error:

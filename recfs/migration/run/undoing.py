@@ -115,7 +115,7 @@ class Undoing:
                 return "the source changed since it was copied"
         finally:
             os.close(fd)
-        if proof not in (Proof.EQUAL, Proof.BEGINNING):
+        if proof not in (Proof.EQUAL, Proof.BEGINNING, Proof.CUT_OFF):
             return "the file at the target is another than the run had brought: it was changed, or is being written"
         store.unlink(row.target)
         return ""
