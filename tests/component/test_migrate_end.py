@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
 import shutil
+import sqlite3
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import pytest
 
 from recfs.core.migration.plan import Action, Entry, Plan
 from recfs.core.migration.steps import Brought, Step
-from recfs.errors import AccessDenied, DaemonNotRunning, InvalidArgument, MountError, NotFound
-from recfs.migration.run import html, recordings, rsync
+from recfs.errors import AccessDenied, DaemonNotRunning, InvalidArgument, MountError, NotFound, StoreError, TryAgain
+from recfs.migration.run import hashing, html, recordings, rsync
 from recfs.migration.run.batches import Settings
 from recfs.migration.run.hashing import Meter, read
 from recfs.migration.run.moving import Moving
 from recfs.migration.run.report import Report, reported
 from recfs.migration.run.state import seen
-from recfs.migration.run.trees import seen_of
+from recfs.migration.run.trees import Tree, seen_of
 from tests.helpers.migrations import LONG_AGO_NS, Migration
+
+if TYPE_CHECKING:
+    from recfs.core.migration.steps import Seen
 
 pytestmark = pytest.mark.needs("rsync")
 SOURCE = "users/4/recordings/7/source.mp4"
@@ -46,22 +52,111 @@ def brought(migration: Migration) -> Migration:
 # -- verification ---
 
 
-def test_every_byte_is_compared_and_nothing_is_hashed_twice(migration: Migration) -> None:
+def test_every_byte_is_compared_and_nothing_is_hashed_twice(
+    migration: Migration, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = brought(migration).verify()
     assert (found.is_clean, found.saved.files, found.saved.size) == (True, 1, 5)
     assert migration.meter.done == 14
-    for source in ("x/film.mp4", "x/y/sound.mp3", "z/sound.mp3"):
-        (migration.old / source).chmod(0)
-    assert os.geteuid() != 0 or _unreadable(migration)
+    read_again: list[bytes] = []
+
+    def hashed(tree: Tree, path: bytes, meter: Meter) -> tuple[str, Seen]:
+        read_again.append(path)
+        return hashing.hashed(tree, path, meter)
+
+    monkeypatch.setattr("recfs.migration.run.verifying.hashed", hashed)
     assert migration.verify().is_clean
+    assert read_again == []
+    (migration.old / "x/film.mp4").chmod(0o600)  # which changes its ctime alone
+    assert migration.verify().is_clean
+    assert read_again == [b"x/film.mp4"]
 
 
-def _unreadable(migration: Migration) -> bool:
-    """Root reads everything: bytes that changed without a trace would be found if they were read."""
+def rewritten(path: Path, data: bytes) -> None:
+    """Other bytes of the same size, in place, with the time of before."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.write(data)
+    os.utime(path, ns=(before.st_mtime_ns, before.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_size, after.st_mtime_ns, after.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
+
+
+def test_a_source_that_was_rewritten_with_its_old_time_is_seen(migration: Migration) -> None:
     path = migration.old / "x/film.mp4"
-    path.write_bytes(b"FILM")
-    os.utime(path, ns=(LONG_AGO_NS, LONG_AGO_NS))
-    return True
+    brought(migration).verify()
+    rewritten(path, b"FILM")
+    found = migration.clean()
+    assert (found.is_clean, path.read_bytes()) == (False, b"FILM")
+    migration.verify()
+    assert "the source changed" in migration.problem("x/film.mp4")
+    migration.run()
+    assert migration.at(SOURCE).read_bytes() == b"FILM"
+    rewritten(path, b"film")
+    migration.run()
+    assert migration.at(SOURCE).read_bytes() == b"film"
+    migration.verify()
+    assert migration.clean().is_clean
+
+
+def test_rollback_leaves_what_has_a_source_that_was_rewritten(migration: Migration) -> None:
+    brought(migration).verify()
+    rewritten(migration.old / "x/film.mp4", b"FILM")
+    (migration.old / "x/y/sound.mp3").chmod(0o600)
+    assert not migration.undo().is_clean
+    assert migration.there() == {SOURCE: b"film"}
+
+
+def test_names_of_one_file_are_all_deleted(migration: Migration) -> None:
+    """The end of one name changes the ctime of the others."""
+    first = migration.file("a/film", b"film", SOURCE)
+    for name, target, action in (("b", AUDIO, Action.COPY), ("c", SOURCE, Action.DUPLICATE)):
+        os.link(first, migration.old / name)
+        entry = Entry(action, 4, os.fsencode(target), os.fsencode(name), "another name")
+        migration.plan.entries.append(entry)
+    migration.run()
+    migration.verify()
+    assert migration.clean().is_clean
+    assert migration.left() == set()
+
+
+def test_a_state_of_before_ctimes_were_kept_goes_on(migration: Migration) -> None:
+    brought(migration).verify()
+    path = migration.base / "plan.state"
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.executescript("ALTER TABLE files DROP COLUMN ctime_ns; PRAGMA user_version = 1;")
+    migration.run()
+    assert migration.verify().is_clean
+    row = migration.row("x/film.mp4")
+    assert row.seen == seen_of((migration.old / "x/film.mp4").stat())
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("PRAGMA user_version = 3")
+    with pytest.raises(StoreError, match="newer version"):
+        migration.run()
+
+
+def test_the_size_is_looked_at_before_any_byte_of_a_duplicate(migration: Migration) -> None:
+    brought(migration)
+    os.truncate(migration.old / "z/sound.mp3", 1 << 42)
+    found = migration.verify()
+    assert (found.is_clean, found.problem_files) == (False, 1)
+    assert "others" in migration.problem("z/sound.mp3")
+
+
+def test_a_file_that_grows_without_end_is_read_as_far_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "grows"
+    path.write_bytes(b"1234")
+
+    class Growing(Meter):
+        def add(self, size: int) -> None:
+            super().add(size)
+            with path.open("ab") as file:
+                file.write(b"x" * size)
+
+    meter = Growing()
+    with Tree(os.fsencode(tmp_path)) as tree, pytest.raises(TryAgain):
+        hashing.hashed(tree, b"grows", meter)
+    assert meter.done == 4
 
 
 def test_bytes_that_differ_are_never_verified(migration: Migration) -> None:
@@ -217,6 +312,96 @@ def test_a_disk_below_the_old_tree_that_is_not_mounted_is_not_taken_for_deleted(
     (migration.base / "unmounted").rename(migration.old / "x")
     migration.verify()
     assert migration.clean().is_clean
+
+
+def test_what_comes_to_the_path_of_a_deleted_source_is_a_new_file(migration: Migration) -> None:
+    brought(migration).verify()
+    assert migration.clean().is_clean
+    migration.file("x/film.mp4", b"new film", SOURCE)
+    migration.file("x/y/sound.mp3", b"sound", AUDIO)
+    migration.file("z/sound.mp3", b"no sound", AUDIO, Action.DUPLICATE)
+    found = migration.clean()
+    assert (found.is_clean, found.problem_files) == (False, 3)
+    assert "run it again" in migration.problem("x/film.mp4")
+    migration.run()
+    assert "--replace" in migration.problem("x/film.mp4")
+    assert migration.there() == {SOURCE: b"film", AUDIO: b"sound"}
+    assert not migration.verify().is_clean
+    assert "others" in migration.problem("z/sound.mp3")
+    migration.clean()
+    assert migration.left() >= {"x/film.mp4", "z/sound.mp3"}
+    migration.settings = Settings(replace=True)
+    migration.run()
+    assert migration.at(SOURCE).read_bytes() == b"new film"
+
+
+def test_verify_and_run_see_by_themselves_what_came_to_a_deleted_source(migration: Migration) -> None:
+    brought(migration).verify()
+    migration.clean()
+    migration.file("x/film.mp4", b"new film", SOURCE)
+    assert not migration.verify().is_clean
+    assert "not copied yet" in migration.problem("x/film.mp4")
+    migration.at(SOURCE).unlink()
+    assert migration.run().stopped is None
+    assert migration.at(SOURCE).read_bytes() == b"new film"
+    assert migration.report().is_clean
+
+
+def test_a_run_misses_the_only_copy(migration: Migration) -> None:
+    brought(migration).verify()
+    migration.clean()
+    migration.at(AUDIO).unlink()
+    migration.run()
+    assert "nothing is at the target any more" in migration.problem("x/y/sound.mp3")
+    migration.verify()
+    migration.at(AUDIO).write_bytes(b"sound")
+    migration.run()
+    assert migration.report().is_clean
+    assert migration.verify().is_clean
+
+
+def test_a_target_that_is_gone_at_cleanup_is_brought_again(migration: Migration) -> None:
+    brought(migration).verify()
+    migration.at(SOURCE).unlink()
+    found = migration.clean()
+    assert (found.is_clean, migration.row("x/film.mp4").step) == (False, Step.COPIED)
+    migration.run()
+    assert migration.verify().is_clean
+    assert migration.clean().is_clean
+    assert migration.there() == {SOURCE: b"film", AUDIO: b"sound"}
+
+
+def test_a_target_that_goes_while_it_is_asked_for_is_not_taken_for_a_deleted_source(migration: Migration) -> None:
+    brought(migration).verify()
+
+    def gone(tree: Tree, target: bytes) -> str | None:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    migration.answer = gone
+    assert not migration.clean().is_clean
+    assert {"x/film.mp4", "x/y/sound.mp3", "z/sound.mp3"} <= migration.left()
+    assert {row.step for row in map(migration.row, ("x/film.mp4", "x/y/sound.mp3"))} == {Step.VERIFIED}
+
+
+@pytest.mark.parametrize("is_mount", [True, False])
+def test_a_source_that_is_the_target_by_another_way_is_never_deleted(migration: Migration, is_mount: bool) -> None:
+    """As a bind mount of the store in the old tree has it; by the device of a mount, or by the file itself."""
+    brought(migration).verify()
+    path = migration.old / "x/film.mp4"
+    if is_mount:
+        device = path.stat().st_dev
+        migration.destination = dataclasses.replace(migration.destination, device=device)
+    else:
+        path.unlink()
+        os.link(migration.at(SOURCE), path)
+        with migration.state() as state:
+            row = state.row(b"x/film.mp4", os.fsencode(SOURCE))
+            row.seen = seen_of(path.stat())
+            state.put([row])
+    for command in (migration.clean, migration.verify, migration.run, migration.clean):
+        command()
+        assert "in the store itself" in migration.problem("x/film.mp4"), command
+    assert path.read_bytes() == migration.at(SOURCE).read_bytes() == b"film"
 
 
 # -- rollback ---

@@ -18,6 +18,7 @@ from recfs.core.migration.steps import Brought, Step
 from recfs.errors import InvalidArgument, IoFailure, MountError, NotFound, StoreError
 from recfs.migration.run import hashing, rsync
 from recfs.migration.run.batches import Settings
+from recfs.migration.run.room import Room, room_of
 from recfs.migration.run.state import opened
 from recfs.migration.run.trees import Tree
 from tests.helpers.migrations import LONG_AGO_NS, Migration
@@ -238,12 +239,50 @@ def test_a_half_that_is_no_beginning_is_not_gone_on_with(migration: Migration) -
     assert "--replace" in migration.problem("a")
 
 
-def test_a_half_of_which_nothing_is_known_is_written_anew(migration: Migration) -> None:
-    migration.file("a", b"0123456789", SOURCE)
-    migration.run(options=scripted(migration, f"echo other > ${{DEST}}{SOURCE}; kill -9 $$"))
+def test_a_half_of_which_recfs_has_no_checksum_is_read(migration: Migration) -> None:
+    for name, target, half in (("a", SOURCE, "01234"), ("b", AUDIO, "other")):
+        migration.file(name, b"0123456789", target)
+        migration.run(options=scripted(migration, f"printf {half} > ${{DEST}}{target}; kill -9 $$"))
     migration.answer = lambda tree, target: None
     migration.run()
-    assert migration.at(SOURCE).read_bytes() == b"0123456789"
+    assert migration.there() == {SOURCE: b"0123456789", AUDIO: b"other"}
+    assert migration.row("a").brought is Brought.NEW
+    assert "--replace" in migration.problem("b")
+
+
+def test_what_users_make_at_targets_that_a_killed_run_had_not_come_to_stays(
+    migration: Migration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [f"users/4/recordings/7/transcription/{name}" for name in ("begun", "empty", "open", "mine")]
+    for number, target in enumerate((SOURCE, *others)):
+        migration.file(f"{number}", b"0123456789", target)
+    made = f'(umask 077; printf 01234 > "$DEST"{SOURCE}; : > "$DEST"{others[0]})'
+    migration.run(options=scripted(migration, f"{made}; kill -9 $$"))
+    assert {migration.row(f"{number}").step for number in range(5)} == {Step.BEGUN, Step.PENDING}
+    for target, data in zip(others[1:], (b"", b"0123", b"my own"), strict=True):
+        migration.at(target).write_bytes(data)
+        migration.at(target).chmod(0o644)
+    with migration.state() as state:  # as when the run itself is killed, too
+        for row in list(state.rows()):
+            row.step, row.problem = Step.BEGUN, ""
+            state.put([row])
+    written = os.fsencode(others[2])
+    migration.answer = lambda tree, target: None if target == written else hashing.read(tree, target)
+    monkeypatch.setattr(hashing, "is_written", lambda tree, target: target == written)
+    migration.run()
+    assert migration.there() == {
+        SOURCE: b"0123456789", others[0]: b"0123456789", others[1]: b"", others[2]: b"0123", others[3]: b"my own"
+    }  # fmt: skip
+    assert "somebody writes" in migration.problem("3")
+    migration.undo()
+    assert set(migration.there()) == set(others[1:])
+
+
+def test_what_a_user_makes_while_a_batch_is_copied_stays(migration: Migration) -> None:
+    migration.file("a", b"0123456789", SOURCE)
+    migration.run(options=scripted(migration, f'printf "my own" > "$DEST"{SOURCE}; $RSYNC "$@"'))
+    assert migration.at(SOURCE).read_bytes() == b"my own"
+    assert "--replace" in migration.problem("a")
 
 
 def test_files_whose_names_are_like_those_of_rsync_stay(migration: Migration) -> None:
@@ -390,6 +429,103 @@ def test_a_file_that_ends_a_batch_does_not_take_the_others_with_it(migration: Mi
     assert (outcome.stopped, outcome.users) == (None, {})
     assert len(migration.there()) == 2
     assert migration.problem("a0") == "File too large (27)"
+
+
+@pytest.mark.parametrize(
+    ("room", "told"),
+    [
+        (Room(10), "the disk has room for 10 B"),
+        (Room(1 << 40, 10), "the user's quota leaves 10 B"),
+        (Room(1 << 40, None, 10), "the user's largest file may have 10 B"),
+    ],
+)
+def test_a_file_that_has_no_room_is_not_begun_and_the_others_come(
+    migration: Migration, monkeypatch: pytest.MonkeyPatch, room: Room, told: str
+) -> None:
+    monkeypatch.setattr("recfs.migration.run.running.room_of", lambda tree, target, reserve: room)
+    path = migration.file("a", b"", SOURCE)
+    os.truncate(path, 1 << 43)  # no block of it is on the disk
+    migration.file("b", b"12345", AUDIO)
+    migration.file("c", b"12345", OTHERS)
+    outcome = migration.run()
+    assert (outcome.stopped, outcome.users) == (None, {})
+    assert set(migration.there()) == {AUDIO, OTHERS}
+    assert told in migration.problem("a")
+    assert migration.row("a").step is Step.PENDING
+    assert not migration.report(outcome).is_clean
+
+
+def test_what_was_begun_takes_room_from_what_comes_after(migration: Migration, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recfs.migration.run.running.room_of", lambda tree, target, reserve: Room(10))
+    for number in range(4):
+        migration.file(f"{number}", b"1234", f"users/4/recordings/{number}/source.mp4")
+    migration.run()
+    assert len(migration.there()) == 2
+    assert [bool(migration.problem(f"{number}")) for number in range(4)] == [False, False, True, True]
+    monkeypatch.undo()
+    migration.run()
+    assert migration.report().is_clean
+
+
+def test_the_rest_of_a_file_needs_less_room_than_all_of_it(
+    migration: Migration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migration.file("a", b"0123456789", SOURCE)
+    migration.run(options=scripted(migration, f"printf 01234567 > ${{DEST}}{SOURCE}; kill -9 $$"))
+    monkeypatch.setattr("recfs.migration.run.running.room_of", lambda tree, target, reserve: Room(1))
+    migration.run()
+    assert migration.there() == {SOURCE: b"01234567"}
+    monkeypatch.setattr("recfs.migration.run.running.room_of", lambda tree, target, reserve: Room(2))
+    migration.run()
+    assert migration.there() == {SOURCE: b"0123456789"}
+
+
+def test_room_is_that_of_the_disk_less_the_reserve(migration: Migration) -> None:
+    with Tree(os.fsencode(migration.store)) as tree:
+        disk = os.statvfs(migration.store)
+        found = room_of(tree, os.fsencode(SOURCE), 1 << 60)
+        assert found.disk + (1 << 60) == pytest.approx(disk.f_bavail * disk.f_frsize, abs=1 << 30)
+        assert (found.quota, found.file) == (None, None)
+    migration.file("a", b"1", SOURCE)
+    migration.destination = dataclasses.replace(migration.destination, reserve=1 << 60)
+    migration.run()
+    assert "the disk has room for 0 B" in migration.problem("a")
+
+
+def test_holes_stay_holes(migration: Migration) -> None:
+    path = migration.file("a", b"", SOURCE)
+    os.truncate(path, 64 << 20)
+    with path.open("r+b") as file:
+        file.seek(32 << 20)
+        file.write(b"data")
+    migration.run()
+    found = migration.at(SOURCE).stat()
+    assert (found.st_size, found.st_blocks * 512 < 1 << 20) == (64 << 20, True)
+    assert migration.verify().is_clean
+
+
+def test_attributes_of_users_come_along_and_what_is_computed_does_not(migration: Migration) -> None:
+    path = migration.file("a", b"1", SOURCE)
+    os.setxattr(path, "user.comment", b"hello")
+    os.setxattr(path, "user.recfs.sha256", b"of another store")
+    migration.run()
+    assert os.listxattr(migration.at(SOURCE)) == ["user.comment"]
+    assert os.getxattr(migration.at(SOURCE), "user.comment") == b"hello"
+    assert migration.report().is_clean
+
+
+def test_attributes_that_do_not_come_along_are_told(migration: Migration, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = migration.file("a", b"1", SOURCE)
+    os.setxattr(path, "user.comment", b"hello")
+
+    def refuse(tree: Tree, path: bytes, like: object, name: str, value: bytes) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(Tree, "set_attribute", refuse)
+    migration.run()
+    assert "user.comment (Operation not supported)" in migration.problem("a")
+    assert migration.row("a").step is Step.COPIED
+    assert not migration.report().is_clean
 
 
 def test_a_mount_that_goes_away_stops_all(migration: Migration) -> None:

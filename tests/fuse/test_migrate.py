@@ -126,12 +126,13 @@ def test_a_user_who_swaps_directories_gets_no_byte_where_he_may_not_write(store:
     store.assert_consistent()
 
 
-def test_a_quota_stops_one_user_and_the_next_run_goes_on(store: Mount, old: Old) -> None:
+def test_what_a_quota_has_no_room_for_is_left_out_and_the_next_run_brings_it(store: Mount, old: Old) -> None:
     store.start(config=CONFIG)
     store.call("quota_set", user="4", max_bytes=1 << 20)
     found = filled(old).call("run", code=1)
-    assert [(each["user"], "quota" in each["reason"]) for each in found["stopped"]] == [("4", True)]
-    assert found["after"]["files"] == 20
+    assert (found["stopped"], found["after"]["files"]) == ([], 20)
+    assert ["quota leaves 1 MiB" in each["reason"] for each in found["problems"]] == [True]
+    assert not (store.path / FILM).exists()
     store.call("quota_set", user="4", max_bytes=1 << 30)
     assert old.call("run")["after"]["files"] == 21
     assert old.call("verify")["clean"]
@@ -140,16 +141,47 @@ def test_a_quota_stops_one_user_and_the_next_run_goes_on(store: Mount, old: Old)
     assert len(old.left()) == 22
 
 
-def test_a_full_disk_stops_the_run_and_the_next_goes_on(store: Mount, old: Old) -> None:
+def test_what_the_disk_has_no_room_for_is_left_out_and_the_next_run_brings_it(store: Mount, old: Old) -> None:
+    """A sparse file takes nothing in the old tree, and would take all that is left here."""
     room = shutil.disk_usage(store.base).free
-    store.start(config=f"{CONFIG.replace('1 MiB', str(room - (3 << 20)))}")
-    old.add("user_4/film.mp4", pattern(BIG), FILM)
-    (stopped,) = old.call("run", code=1)["stopped"]
-    assert (stopped["user"], stopped["reason"]) == ("", "the disk is full")
-    assert "make room" in stopped["remedy"]
+    store.start(config=f"{CONFIG.replace('1 MiB', str(room - (512 << 20)))}")
+    os.truncate(old.add("user_4/film.mp4", pattern(BIG), FILM), 1 << 42)
+    old.add("user_4/sound.mp3", b"sound", "users/4/recordings/7/audio.mp3")
+    for code in (1, 1):
+        found = old.call("run", code=code)
+        assert (found["stopped"], found["after"]["files"]) == ([], 1)
+        assert ["beside the reserve" in each["reason"] for each in found["problems"]] == [True]
+    assert not (store.path / FILM).exists()
     store.umount()
+    os.truncate(old.top / "user_4/film.mp4", BIG)
     store.start(config=CONFIG)
     assert old.call("run")["clean"]
+    assert old.call("verify")["clean"]
+
+
+@pytest.mark.parametrize("side", ["mount", "home"])
+def test_the_store_mounted_in_the_old_tree_is_refused(store: Mount, old: Old, side: str) -> None:
+    """A source would be its own target, and `cleanup` would delete the only copy."""
+    store.start(config=CONFIG)
+    target = store.path / "users/4/recordings/7/transcription/w.json"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(b"precious bytes")
+    store.drain()
+    point = old.top / "user_4/transcriptions/7"
+    point.mkdir(parents=True)
+    old.add("user_4/a.mp4", b"film", FILM)
+    old.lines.append(f"copy\t14\t{target.relative_to(store.path)}\tuser_4/transcriptions/7/w.json\ta test")
+    old.plan.write_text("\n".join(old.lines) + "\n")
+    folder = (store.path if side == "mount" else store.root) / target.parent.relative_to(store.path)
+    subprocess.run(["mount", "--bind", folder, point], check=True, timeout=30)
+    try:
+        for command in (["run"], ["verify"], ["cleanup", "--yes"]):
+            assert f"in the old tree, at {point}" in old.call(*command, code=7)["error"]["message"]
+    finally:
+        subprocess.run(["umount", point], check=True, timeout=30)
+    assert target.read_bytes() == b"precious bytes"
+    (point / "w.json").write_bytes(b"precious bytes")
+    assert old.call("run")["there_before"]["files"] == 1
     assert old.call("verify")["clean"]
 
 

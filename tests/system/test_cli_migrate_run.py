@@ -92,7 +92,9 @@ def test_a_report_tells_where_a_migration_stands_and_draws_it(store: Store) -> N
     page = store.base / "page.html"
     found = run("--json", "migrate", "report", store.plan, "--html", page)
     told = json.loads(found.stdout)
-    assert (found.exit_code, told["clean"], told["before"]) == (0, True, {"files": 2, "bytes": 8})
+    assert (found.exit_code, told["clean"], told["before"]) == (1, False, {"files": 2, "bytes": 8})
+    said = run("migrate", "report", store.plan).stdout
+    assert ("all is clean" in said, "still to be brought: 1 file, 4 B" in said) == (False, True)
     assert told["after"] == {"files": 0, "bytes": 0}
     assert page.read_text().startswith("<!DOCTYPE html>")
     with opened(store.plan) as state:
@@ -105,3 +107,9 @@ def test_a_report_tells_where_a_migration_stands_and_draws_it(store: Store) -> N
     assert "a.mp4: it" in found.stdout
     assert "\x1b" not in found.stdout
     assert run("migrate", "report", store.plan, "--html", store.base).exit_code == 7
+    with opened(store.plan) as state:
+        row = state.row(b"a.mp4", os.fsencode(FILM))
+        row.problem = ""
+        state.put([row])
+    found = run("migrate", "report", store.plan)
+    assert (found.exit_code, "all is clean" in found.stdout) == (0, True)

@@ -50,6 +50,8 @@ def test_a_plan_is_read_as_it_was_written(entries: dict[bytes, tuple[Action, int
             reason.encode("utf-8")
         except UnicodeEncodeError:
             continue
+        if any(target.startswith(each + b"/") for each in entries):
+            continue  # a target below another one is refused
         plan.entries.append(Entry(action, size, target, source, reason))
     again = parsed(line + "\n" for line in plan.lines())
     assert again == plan
@@ -103,3 +105,16 @@ def test_counts_are_of_files_and_bytes() -> None:
     plan = Plan(entries=[Entry(Action.COPY, 3, b"a", b"a", ""), Entry(Action.COPY, 4, b"b", b"b", "")])
     assert plan.counts() == {Action.COPY: (2, 7)}
     assert Action.COPY in MOVED
+
+
+@pytest.mark.parametrize("below", ["x", "x/y"])
+def test_a_target_below_another_one_is_refused_with_its_line(below: str) -> None:
+    first = "copy\t1\tusers/1/recordings/1/source.mp4\ta\tr"
+    second = f"aside\t1\tusers/1/recordings/1/source.mp4/{below}\tb\tr"
+    told = "lies below users/1/recordings/1/source.mp4, the target of line"
+    with pytest.raises(InvalidArgument, match=f"line 3: .*{told} 2"):
+        parsed([FIRST_LINE, first, second])
+    with pytest.raises(InvalidArgument, match=f"line 2: .*{told} 3"):
+        parsed([FIRST_LINE, second, first])
+    beside = first.replace("source.mp4", "source.mp4.x").replace("\ta\t", "\tc\t")
+    assert len(parsed([FIRST_LINE, first, beside]).entries) == 2

@@ -49,14 +49,24 @@ def test_replace_lets_strangers_give_way_and_never_what_the_run_itself_knows() -
 @pytest.mark.parametrize("step", Step)
 @pytest.mark.parametrize("proof", Proof)
 def test_what_becomes_of_a_file_that_was_compared(step: Step, proof: Proof) -> None:
-    found = way_after(row(step), proof, replace=False)
+    changed = (THERE[0], THERE[1] + 1)
+    found = way_after(row(step), proof, changed, replace=False)
     if proof is Proof.EQUAL:
         assert found is (Way.LAST if step is Step.BEGUN else Way.DONE)
-    elif step is Step.BEGUN and proof is not Proof.OTHER:
+    elif step is Step.BEGUN and proof in (Proof.BEGINNING, Proof.CUT_OFF):
         assert found is (Way.ON if proof is Proof.BEGINNING else Way.ANEW)
     else:
         assert found is Way.REFUSED
-        assert way_after(row(step), proof, replace=True) is Way.ANEW
+        assert way_after(row(step), proof, changed, replace=True) is Way.ANEW
+
+
+def test_a_change_that_only_the_ctime_tells_is_looked_for_in_the_bytes() -> None:
+    known, now = row(Step.VERIFIED, SEEN._replace(ctime_ns=5)), SEEN._replace(ctime_ns=6)
+    assert way_to(known, now, THERE, replace=False) is Way.PROVE
+    assert way_after(known, Proof.OTHER, THERE, replace=False) is Way.ANEW
+    assert way_after(known, Proof.UNKNOWN, THERE, replace=False) is Way.REFUSED
+    assert way_to(row(Step.COPIED), now, THERE, replace=False) is Way.PROVE  # of a state that had none
+    assert way_to(row(Step.VERIFIED, now), now, THERE, replace=False) is Way.DONE
 
 
 def test_a_checksum_of_other_bytes_is_forgotten() -> None:

@@ -21,7 +21,7 @@ before: 12,431 files, 81.2 GiB in the plan
 after: 9,120 files, 61.8 GiB at their targets
   pending     2,783 files, 18.3 GiB
   copied      9,120 files, 61.8 GiB
-all is clean
+still to be brought: 2,783 files, 18.3 GiB
 """
 
 
@@ -34,7 +34,8 @@ def report(ctx: click.Context, /, plan: Path, page: Path | None) -> None:
     """Tell where the migration of PLAN stands, by what its runs have written down.
 
     Counts and bytes of the old tree and of what is at its targets, duplicates saved, and every file that needs a
-    person. It is not clean while there is one. As `--html` it is one page with a chart, which needs nothing else.
+    person. It is clean when all files have come and none needs a person. As `--html` it is one page with a chart,
+    which needs nothing else.
     """
     found = plans.load(plan)
     with state.seen(plan) as kept:

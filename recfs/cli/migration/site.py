@@ -23,9 +23,10 @@ from recfs.cli.common.options import Invocation, store_options
 from recfs.cli.common.params import LocalPath
 from recfs.cli.common.progress import ProgressLine, to_go
 from recfs.cli.common.store import INTERNAL_DIR, Store, open_store, reports_at
-from recfs.cli.common.where import ROOT_XATTR, mount_around
+from recfs.cli.common.where import ROOT_XATTR, Mount, mount_around, mounts
 from recfs.cli.migration import home_before
 from recfs.core.migration.escapes import unescaped
+from recfs.core.migration.steps import Step
 from recfs.errors import AccessDenied, FsError, InvalidArgument, IoFailure, MountError, NotAStore, NotFound, RootBusy
 from recfs.fuse.mounting import left_by
 from recfs.migration import plans
@@ -109,7 +110,7 @@ def opened(
         stack.callback(line.clear)
         stack.enter_context(_terminated_as_interrupted())
         there = stack.enter_context(_home(store)) if home else _mount(store, mount, meter)
-        destination.check_apart(unescaped(old), there)
+        _check_apart(unescaped(old), there, store.root)
         kept = stack.enter_context(
             state.opened(plan_path, wait_s=_LOCK_WAIT_S, tell=lambda told: line.show(f"{what}: {told}"))
         )
@@ -126,6 +127,45 @@ def opened(
             home_before.wait_until_taken_over(kept, store, there, line.show)
         tell = _teller(line, what, meter, sizes(plan))
         yield Site(plan, unescaped(old), kept, there, store, meter, tell)
+
+
+def _check_apart(old: bytes, there: destination.Destination, root: Path) -> None:
+    """Raise InvalidArgument where the store and the old tree lie in each other, by name or by a bind mount.
+
+    In the kernel's list of mounts a bind mount has the directory of its file system that is mounted there.
+    """
+    try:
+        destination.check_apart(old, there)
+        top = Path(os.path.realpath(os.fsdecode(old)))
+        found = mounts()
+        device, home = os.stat(root).st_dev, _within(found, Path(os.path.realpath(root)))
+        shown = {top: _within(found, top)}
+        shown |= {each.mount_point: Path("/", each.subtree) for each in found if top in each.mount_point.parents}
+        for point, inside in shown.items():
+            info = os.stat(point)
+            is_store = info.st_dev == device and (inside.is_relative_to(home) or home.is_relative_to(inside))
+            if info.st_dev == there.device or (is_store and _shows(point, inside, home)):
+                raise InvalidArgument(
+                    f"the store itself is mounted in the old tree, at {point}: unmount it there; what is migrated has"
+                    " to lie elsewhere"
+                )
+    except OSError as error:
+        raise NotFound(f"{os.fsdecode(old)}: the old tree is not there ({error.strerror}): mount its disk") from None
+
+
+def _within(found: list[Mount], path: Path) -> Path:
+    """Where a directory lies in its file system."""
+    around = [each for each in found if path.is_relative_to(each.mount_point)]
+    nearest = max(enumerate(around), key=lambda each: (len(each[1].mount_point.parts), each[0]))[1]
+    return Path("/", nearest.subtree, path.relative_to(nearest.mount_point))
+
+
+def _shows(point: Path, inside: Path, home: Path) -> bool:
+    """Whether what is mounted at *point* has the store in it, or is in the store."""
+    if inside.is_relative_to(home):
+        return True
+    at = point / home.relative_to(inside)
+    return at.exists()
 
 
 def _same_tree(kept: state.State, old: bytes) -> None:
@@ -176,7 +216,7 @@ def _mount(store: Store, mount: Path | None, meter: hashing.Meter) -> destinatio
     def ask(tree: trees.Tree, target: bytes) -> str | None:
         return hashing.asked(tree, target, meter)
 
-    return destination.Destination(os.fsencode(top), ask, check=check)
+    return destination.Destination(os.fsencode(top), ask, check=check, device=os.stat(top).st_dev)
 
 
 @contextmanager
@@ -209,7 +249,8 @@ def _home(store: Store) -> Iterator[destination.Destination]:
                 return True
 
             top = os.fsencode(os.path.realpath(root))
-            yield destination.Destination(top, hashing.read, is_home=True, is_elsewhere=is_elsewhere)
+            reserve = store.config.min_free
+            yield destination.Destination(top, hashing.read, is_home=True, is_elsewhere=is_elsewhere, reserve=reserve)
     finally:
         os.close(lock)
 
@@ -283,6 +324,10 @@ def _say(found: report.Report) -> None:
             output.say(f"{kind}: {count - len(names[:_NAMED]):,} more; --json and --html name {report.NAMED:,}")
     for path, why in found.recordings:
         output.say(f"expiry of {path} not set: {why}", style="yellow")
+    waiting = [each for step, each in found.steps.items() if step not in (Step.COPIED, Step.VERIFIED, Step.CLEANED)]
+    if waiting and not found.is_clean:
+        each = report.Sum(sum(one.files for one in waiting), sum(one.size for one in waiting))
+        output.say(f"still to be brought: {_sum(each)}", style="yellow")
     for user, why, remedy in found.stopped:
         output.say(f"{f'user {user}: ' if user else ''}stopped: {why}; {remedy}", style="bold red")
     if found.is_clean:

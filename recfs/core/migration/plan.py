@@ -107,8 +107,8 @@ class Plan:
 def parsed(lines: Iterable[str]) -> Plan:
     """Read a plan. Raises InvalidArgument that names the line: of another format, or where an editor broke it.
 
-    What is refused: an unknown action, a size that is none, a target that is missing, absolute or leads upwards, and
-    two files that would be copied to one target.
+    What is refused: an unknown action, a size that is none, a target that is missing, absolute or leads upwards, two
+    files that would be copied to one target, and one below another.
     """
     plan = Plan()
     targets: dict[bytes, int] = {}
@@ -137,7 +137,21 @@ def parsed(lines: Iterable[str]) -> Plan:
             plan.entries.append(entry)
     if number == 0:
         raise InvalidArgument("line 1: the file is empty")
+    _refuse_nested(targets)
     return plan
+
+
+def _refuse_nested(targets: dict[bytes, int]) -> None:
+    """Raise InvalidArgument where a target lies below another one, which is a file. *targets*: lines by target."""
+    for target, number in targets.items():
+        end = target.find(b"/")
+        while end >= 0:
+            above = targets.get(target[:end])
+            if above is not None:
+                raise InvalidArgument(
+                    f"line {number}: {escaped(target)} lies below {escaped(target[:end])}, the target of line {above}"
+                )
+            end = target.find(b"/", end + 1)
 
 
 def _entry(line: str) -> Entry:

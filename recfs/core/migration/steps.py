@@ -38,6 +38,10 @@ class Brought(enum.StrEnum):
     """The source itself, by a rename (--move)."""
 
 
+UNKNOWN_NS = -1
+"""In the place of a ctime that nobody wrote down: it is no file's."""
+
+
 class Seen(NamedTuple):
     """What a look at a regular file tells: as long as it stays so, the bytes are taken for the same."""
 
@@ -45,6 +49,12 @@ class Seen(NamedTuple):
     mtime_ns: int
     device: int
     inode: int
+    ctime_ns: int = UNKNOWN_NS
+    """When bytes, mode, owner or names of it last changed, which nobody can set (inode(7)). Older states have none."""
+
+    def is_like(self, other: Seen | None) -> bool:
+        """Whether nothing differs but the ctime: its bytes may be the same, which only they can tell."""
+        return other is not None and self[:4] == other[:4]
 
 
 @dataclass(slots=True)
@@ -70,6 +80,11 @@ class Row:
     def is_done(self) -> bool:
         """Whether all of it lies at its target."""
         return self.step in (Step.COPIED, Step.VERIFIED, Step.CLEANED)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether its source is gone by this migration: what comes to its path is another file."""
+        return self.step is Step.CLEANED or (self.is_done and self.brought is Brought.MOVED)
 
     def look_again(self, seen: Seen) -> None:
         """Take note of what the source is like now; a checksum of other bytes is forgotten."""
@@ -107,7 +122,9 @@ def way_to(row: Row, source: Seen, target: tuple[int, int] | None, *, replace: b
     if shown:
         return Way.ANEW
     if row.is_done and row.left == target:
-        return Way.DONE if row.seen == source else Way.ANEW
+        if row.seen == source:
+            return Way.DONE
+        return Way.PROVE if source.is_like(row.seen) else Way.ANEW
     if row.step is Step.BEGUN and row.left == target:
         return Way.ANEW  # a newer source was to take its place, and nothing of it had come
     if row.step is Step.BEGUN and row.seen == source and target == (source.size, source.mtime_ns):
@@ -121,20 +138,28 @@ class Proof(enum.StrEnum):
     EQUAL = "equal"
     BEGINNING = "beginning"
     """The source begins with them."""
+    CUT_OFF = "cut off"
+    """The source begins with them, or they are all of it, and recfs has no checksum: their writer was cut off."""
     UNKNOWN = "unknown"
-    """recfs has no checksum of them: cut off, or being written."""
+    """Somebody writes to it: they may be others in a moment."""
     OTHER = "other"
 
 
-def way_after(row: Row, proof: Proof, *, replace: bool) -> Way:
-    """Decide what becomes of a file where something is at its target, once that was compared."""
+def way_after(row: Row, proof: Proof, target: tuple[int, int] | None, *, replace: bool) -> Way:
+    """Decide what becomes of a file where something is at its *target*, once that was compared.
+
+    That a run had begun with a file does not make what is there its own: it may not have come so far, and a user may
+    have made a file of that name since. Bytes that are the source's tell.
+    """
     if proof is Proof.EQUAL:
         return Way.LAST if row.step is Step.BEGUN else Way.DONE
     if row.step is Step.BEGUN and proof is Proof.BEGINNING:
         return Way.ON
-    if row.step is Step.BEGUN and proof is Proof.UNKNOWN:
-        return Way.ANEW
+    if row.step is Step.BEGUN and proof is Proof.CUT_OFF:
+        return Way.ANEW  # recfs never calls whole what was cut off and written on
+    if row.is_done and row.left == target and proof is not Proof.UNKNOWN:
+        return Way.ANEW  # it is as the run had left it, and the source has other bytes by now
     return Way.ANEW if replace else Way.REFUSED
 
 
-__all__ = ["Brought", "Proof", "Row", "Seen", "Step", "Way", "way_after", "way_to"]
+__all__ = ["UNKNOWN_NS", "Brought", "Proof", "Row", "Seen", "Step", "Way", "way_after", "way_to"]

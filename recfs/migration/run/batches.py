@@ -8,12 +8,14 @@ import resource
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from recfs.core.migration.steps import Way
+
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Iterable
 
     from recfs.core.migration.plan import Entry
-    from recfs.core.migration.steps import Row, Seen, Way
+    from recfs.core.migration.steps import Row, Seen
     from recfs.migration.run.rsync import Copying
     from recfs.migration.run.trees import Tree
 
@@ -46,6 +48,16 @@ class Item:
     way: Way
     there: tuple[int, int] | None
     shown: bool = False
+    has_holes: bool = False
+    attributes: frozenset[str] = frozenset()
+    """Names of its extended attributes that are to come along."""
+
+    @property
+    def need(self) -> int:
+        """Bytes that are still to be written, beside those that are there."""
+        if self.way in (Way.DONE, Way.LAST, Way.PROVE, Way.REFUSED):
+            return 0
+        return max(self.seen.size - (self.there[0] if self.way is Way.ON and self.there is not None else 0), 0)
 
 
 @dataclass(slots=True)
@@ -78,6 +90,12 @@ class Batch:
     tree: Tree
     copying: Copying | None = None
     farm: bytes = b""
+    need: int = 0
+    """Bytes that are to be written of what it began with."""
+
+    def to_come(self) -> int:
+        """Bytes that are still to be written."""
+        return max(self.need - (self.copying.counted if self.copying is not None else 0), 0)
 
 
 def close(items: Iterable[Item]) -> None:

@@ -14,9 +14,13 @@ from recfs.migration.run.trees import Tree
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from recfs.core.migration.steps import Seen
     from recfs.migration.run.hashing import Sha256Of
 
 
+CAME: Final = "another file came to the path of one that was moved: give it a line of its own, or remove it"
+GONE: Final = "its source was deleted, and nothing is at the target any more: removed, or renamed since"
+_OWN: Final = "it lies in the store itself"
 _LONGEST: Final = 3072
 _DEEPEST: Final = 256
 
@@ -42,6 +46,11 @@ class Destination:
     """Raises MountError when it is not there any more, or another store by now."""
     is_elsewhere: Callable[[bytes], bool] = field(default=_nothing)
     """Whether a store has the file although the home tree does not: its bytes are in S3, or staging."""
+
+    reserve: int = 0
+    """Bytes of the disk that are left free beside what a look at it tells: of a home tree, for a mount sees to it."""
+    device: int | None = None
+    """That of the mount, by which its files are known wherever they are mounted besides; None for a home tree."""
 
     def open(self) -> Tree:
         """Look whether it is there, and open it. Raises MountError."""
@@ -113,17 +122,24 @@ def check_name(target: bytes) -> None:
 def check_source(source: bytes, destination: Destination) -> None:
     """Raise InvalidArgument for a source outside the old tree that lies in the store: it is a target, and stays."""
     if source.startswith(b"/") and os.path.realpath(source).startswith(os.path.realpath(destination.top) + b"/"):
-        raise InvalidArgument("it lies in the store itself")
+        raise InvalidArgument(_OWN)
+
+
+def check_other(source: Seen, destination: Destination, target: os.stat_result | None) -> None:
+    """Raise InvalidArgument for a source that is the store's file itself: by a bind mount both have one identity."""
+    is_target = target is not None and (source.device, source.inode) == (target.st_dev, target.st_ino)
+    if is_target or source.device == destination.device:
+        raise InvalidArgument(_OWN)
 
 
 def check_apart(old: bytes, destination: Destination) -> None:
-    """Raise InvalidArgument where one of the two trees lies in the other."""
+    """Raise InvalidArgument where one of the two trees lies in the other. Raises OSError where *old* is not there."""
     a, b = (os.path.realpath(each) + b"/" for each in (old, destination.top))
-    if a.startswith(b) or b.startswith(a):
+    if a.startswith(b) or b.startswith(a) or os.stat(old).st_dev == destination.device:
         raise InvalidArgument(
             f"{os.fsdecode(old)} and {os.fsdecode(destination.top)} lie in each other: what is migrated has to lie"
             " elsewhere"
         )
 
 
-__all__ = ["Destination", "check_apart", "check_name", "check_source", "group_of"]
+__all__ = ["CAME", "GONE", "Destination", "check_apart", "check_name", "check_other", "check_source", "group_of"]

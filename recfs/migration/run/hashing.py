@@ -26,6 +26,10 @@ _BLOCK: Final = 1 << 20
 _SEALED_WITHIN_S: Final = 3600.0
 _SHA256: Final = "user.recfs.sha256"
 _SHOWN: Final = "user.recfs.shown"
+_STATE: Final = "user.recfs.state"
+_WRITTEN: Final = (b"writing", b"sealing")
+_MODE_BEGUN: Final = 0o600
+"""With which rsync makes a file that it writes where it is to be; it gets its own when it is whole."""
 
 
 class Stopped(Exception):
@@ -52,12 +56,12 @@ class Meter:
             raise Stopped
 
 
-def sha256_of(fd: int, meter: Meter, size: int | None = None) -> str:
-    """Hash a file from its beginning, all of it or *size* bytes. Raises OSError, Stopped."""
+def sha256_of(fd: int, meter: Meter, size: int) -> str:
+    """Hash a file from its beginning, *size* bytes or all of it, however it grows. Raises OSError, Stopped."""
     found = hashlib.sha256()
     position = 0
-    while size is None or position < size:
-        block = os.pread(fd, _BLOCK if size is None else min(_BLOCK, size - position), position)
+    while position < size:
+        block = os.pread(fd, min(_BLOCK, size - position), position)
         if not block:
             break
         found.update(block)
@@ -70,7 +74,7 @@ def hashed(tree: Tree, path: bytes, meter: Meter) -> tuple[str, Seen]:
     """Hash a regular file; with what it was like. Raises TryAgain where it changed meanwhile, InvalidPath, OSError."""
     fd, before = tree.open(path)
     try:
-        found = sha256_of(fd, meter)
+        found = sha256_of(fd, meter, before.size)
         if seen_of(os.fstat(fd)) != before:
             raise TryAgain(f"{escaped(path)} changes while it is read")
     finally:
@@ -100,9 +104,9 @@ def asked(tree: Tree, path: bytes, meter: Meter | None = None) -> str | None:
 
 def read(tree: Tree, path: bytes) -> str | None:
     """Read a file of the home tree, of which no daemon tells. Raises InvalidPath, OSError."""
-    fd, _ = tree.open(path)
+    fd, seen = tree.open(path)
     try:
-        return sha256_of(fd, Meter())
+        return sha256_of(fd, Meter(), seen.size)
     finally:
         os.close(fd)
 
@@ -119,8 +123,22 @@ def is_shown(tree: Tree, path: bytes) -> bool:
     return True
 
 
+def is_written(tree: Tree, path: bytes) -> bool:
+    """Whether somebody writes to a file of the mount at the moment. Raises InvalidPath, OSError."""
+    with tree.named(path) as name:
+        try:
+            return os.getxattr(name, _STATE) in _WRITTEN
+        except OSError as error:
+            if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+                return False
+            raise
+
+
 def proven(fd: int, source: Seen, store: Tree, target: bytes, ask: Sha256Of, meter: Meter) -> tuple[Proof, str | None]:
     """Compare what lies at a target with a source that is open; with the source's sha256 where all of it was hashed.
+
+    An empty file is the beginning of all: that it is one of rsync's, its mode tells. A file of which recfs has no
+    checksum, for its writer was cut off with the daemon, is read.
 
     Raises InvalidPath where the target is no regular file, IoFailure, OSError, Stopped.
     """
@@ -128,17 +146,27 @@ def proven(fd: int, source: Seen, store: Tree, target: bytes, ask: Sha256Of, met
     if found is None or not stat.S_ISREG(found.st_mode):
         raise InvalidPath(f"{escaped(target)} is no regular file")
     there = ask(store, target)
-    if there is None:
+    if there is None and is_written(store, target):
         return Proof.UNKNOWN, None
     if found.st_size > source.size:
         return Proof.OTHER, None
+    if not found.st_size and source.size and stat.S_IMODE(found.st_mode) != _MODE_BEGUN:
+        return Proof.OTHER, None
+    known = there is not None
+    if there is None:
+        there, read_of = hashed(store, target, meter)
+        meter.count(-read_of.size)  # it is the source that counts
+        if not read_of.is_like(seen_of(found)):
+            return Proof.UNKNOWN, None
     here = sha256_of(fd, meter, found.st_size)
     if seen_of(os.fstat(fd)) != source:
         raise IoFailure("the source changes while it is read")
     whole = here if found.st_size == source.size else None
     if here != there:
         return Proof.OTHER, whole
+    if not known:
+        return Proof.CUT_OFF, whole
     return Proof.EQUAL if whole is not None else Proof.BEGINNING, whole
 
 
-__all__ = ["Meter", "Stopped", "asked", "hashed", "is_shown", "proven", "read", "sha256_of"]
+__all__ = ["Meter", "Stopped", "asked", "hashed", "is_shown", "is_written", "proven", "read", "sha256_of"]

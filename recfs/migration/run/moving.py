@@ -15,7 +15,7 @@ from recfs.core.migration.plan import MOVED, Action
 from recfs.core.migration.steps import Brought, Proof, Seen, Step
 from recfs.errors import FsError, InvalidArgument, InvalidPath
 from recfs.migration.plans import elsewhere_of
-from recfs.migration.run.destination import check_name, check_source
+from recfs.migration.run.destination import CAME, check_name, check_source
 from recfs.migration.run.hashing import proven
 from recfs.migration.run.trees import Tree, reason_of, seen_of
 
@@ -79,9 +79,10 @@ class Moving:
         """What is to be moved; None where it is done, or cannot be, which is written down."""
         row = self._state.row(entry.source, entry.target)
         self._meter.count(entry.size)
-        if row.is_done:
-            return None
         try:
+            if row.is_done:
+                self._look_at_done(entry, row, sources, store)
+                return None
             check_name(entry.target)
             check_source(entry.source, self._destination)
             source, there = sources.look(entry.source), store.look(entry.target)
@@ -100,6 +101,16 @@ class Moving:
             row.was = (source.st_uid, source.st_gid)
         row.step, row.brought = Step.BEGUN, Brought.MOVED
         return entry, row
+
+    def _look_at_done(self, entry: Entry, row: Row, sources: Tree, store: Tree) -> None:
+        """What came to the path of a source that was moved stays there, and is told."""
+        if not row.is_away:
+            return
+        source = sources.look(entry.source)
+        problem = CAME if source is not None and not _same_as(source, store.look(entry.target)) else ""
+        if problem or row.problem == CAME:
+            row.problem = problem
+            self._state.put([row])
 
     def _refusal(self, row: Row, source: os.stat_result | None, there: os.stat_result | None) -> str:
         if source is None:
@@ -198,11 +209,15 @@ class Moving:
 
 
 def _is(found: os.stat_result, seen: Seen | None) -> bool:
-    return seen is not None and seen_of(found) == seen
+    return seen is not None and seen_of(found).is_like(seen)  # a name that comes or goes changes its ctime
 
 
 def _same(a: os.stat_result, b: os.stat_result) -> bool:
     return (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+
+
+def _same_as(a: os.stat_result, b: os.stat_result | None) -> bool:
+    return b is not None and _same(a, b)
 
 
 def _chunks(entries: list[Entry]) -> Iterator[list[Entry]]:

@@ -20,10 +20,13 @@ NAMED: Final = 1000
 """So many files of a kind are named; all are counted."""
 _ENDS: Final = {
     "run": (Step.COPIED, Step.VERIFIED, Step.CLEANED),
+    "report": (Step.COPIED, Step.VERIFIED, Step.CLEANED),
     "verify": (Step.VERIFIED, Step.CLEANED),
     "cleanup": (Step.CLEANED,),
 }
-"""Which steps are the end of a command."""
+"""Which steps are the end of a command. A report is clean of a plan whose files have all come."""
+_OF_COPIES: Final = ("run", "report")
+"""What says nothing of duplicates, which `verify` looks at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,7 @@ def reported(
             _count(found, row, entry.size)
         elif row.step in (Step.VERIFIED, Step.CLEANED):
             found.saved = found.saved.plus(entry.size)
-        done &= row.step in ends or not ends or (command == "run" and action is Action.DUPLICATE)
+        done &= row.step in ends or not ends or (command in _OF_COPIES and action is Action.DUPLICATE)
     _name_problems(found, plan, state.rows())
     if command == "rollback":
         done = not any(row.brought in (Brought.NEW, Brought.MOVED, Brought.REPLACED) for row in state.rows())

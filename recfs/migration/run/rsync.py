@@ -25,7 +25,7 @@ _KEPT_LINES: Final = 2000
 """Of what rsync says on standard error, the last lines of so many are looked at."""
 _BANDWIDTH = re.compile(r"\d+(\.\d+)?([KMGTP](i?B)?)?", re.IGNORECASE)
 _OF_WAY = {
-    Way.NEW: ("--inplace", "--whole-file"),
+    Way.NEW: ("--inplace", "--whole-file", "--ignore-existing"),
     Way.ON: ("--append-verify",),
     Way.LAST: ("--size-only",),
     Way.ANEW: ("--ignore-times", "--whole-file"),
@@ -33,8 +33,9 @@ _OF_WAY = {
 """What is to be copied is decided here: rsync would pass over a change of the same size within the same second.
 
 A new file is written where it is to be: nothing is left under another name, whatever ends the process, and what is
-there is the beginning of the file. `--append-verify` writes on, and looks whether the whole is the source's; of a file
-that is as long already it leaves time and mode as they are, and `--size-only` sets these alone."""
+there is the beginning of the file; what somebody made there since it was looked at stays. `--append-verify` writes on,
+and looks whether the whole is the source's; of a file that is as long already it leaves time and mode as they are, and
+`--size-only` sets these alone."""
 
 
 class Ended(NamedTuple):
@@ -61,6 +62,8 @@ class Writer(NamedTuple):
     """The uid and gid that it writes with; None: those of this process."""
     owner: tuple[int, int] | None = None
     """Uid and gid of what is made; None leaves that to the file system, which knows whose each tree is."""
+    holes: bool = False
+    """Whether runs of zeros become holes (`--sparse`)."""
     aside: bytes | None = None
     """Directory below the store for what is not whole yet of files that take others' places; None: beside these."""
 
@@ -89,6 +92,7 @@ def command(options: Options, way: Way, farm: bytes, writer: Writer) -> list[byt
     args += ["--relative", "--no-implied-dirs", "--omit-dir-times", "--from0", "--files-from=-"]
     args += ["--no-owner", "--no-group"] if writer.owner is None else [f"--chown={writer.owner[0]}:{writer.owner[1]}"]
     args += ["--8-bit-output", "--no-human-readable", "--info=progress2"]
+    args += ["--sparse"] if writer.holes else []
     if options.bandwidth is not None:
         args.append(f"--bwlimit={options.bandwidth}")
     line = [*map(os.fsencode, args)]

@@ -18,21 +18,21 @@ from uuid import uuid4
 from recfs.core.layout import owner_of
 from recfs.core.migration.plan import MOVED
 from recfs.core.migration.rsync_ends import Reach, Verdict, said_of, verdict
-from recfs.core.migration.steps import Brought, Proof, Seen, Step, Way, way_after, way_to
+from recfs.core.migration.steps import Brought, Proof, Row, Seen, Step, Way, way_after, way_to
 from recfs.errors import FsError, MountError
 from recfs.migration.plans import elsewhere_of
 from recfs.migration.run import rsync
 from recfs.migration.run.batches import BATCH_FILES, Batch, Item, Queue, Settings, close, files_at_a_time
-from recfs.migration.run.destination import check_name, check_source, group_of
+from recfs.migration.run.destination import CAME, GONE, check_name, check_other, check_source, group_of
 from recfs.migration.run.farm import Farm
 from recfs.migration.run.hashing import Stopped, is_shown, proven
-from recfs.migration.run.trees import Tree, reason_of, seen_of
+from recfs.migration.run.room import Room, room_of
+from recfs.migration.run.trees import Tree, attributes_of, reason_of, seen_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from recfs.core.migration.plan import Entry, Plan
-    from recfs.core.migration.steps import Row
     from recfs.migration.run.destination import Destination
     from recfs.migration.run.hashing import Meter
     from recfs.migration.run.state import State
@@ -72,6 +72,7 @@ class Run:
         self._outcome = Outcome()
         self._job = str(uuid4()).encode("ascii")
         self._unkept: list[Row] = []
+        self._under_way: dict[Future[Result], Batch] = {}
         queues: dict[str, Queue] = {}
         for entry in plan.entries:
             if entry.action in MOVED:
@@ -81,7 +82,7 @@ class Run:
 
     def run(self) -> Outcome:
         """Go through all. Raises OutOfSpace, IoFailure where the state cannot be kept; KeyboardInterrupt."""
-        under_way: dict[Future[Result], Batch] = {}
+        under_way = self._under_way
         try:
             with ThreadPoolExecutor(self._settings.jobs, "migrate") as pool:
                 try:
@@ -169,19 +170,18 @@ class Run:
     def _prepared(self, tree: Tree, entry: Entry) -> Item | None:
         """Look at a source and its target; None where nothing is to be copied, and why is written down."""
         row = self._state.row(entry.source, entry.target)
-        if row.step is Step.CLEANED:
-            self._meter.count(entry.size)
-            return None
         try:
             check_name(entry.target)
             check_source(entry.source, self._destination)
             fd, seen = self._sources.open(entry.source)
         except FileNotFoundError:
-            self._failed(row, entry, "the source is gone")
+            self._failed(row, entry, self._missed(tree, entry) if row.is_away else "the source is gone")
             return None
         except (OSError, FsError) as error:
             self._failed(row, entry, reason_of(error))
             return None
+        if row.step is Step.CLEANED:
+            row = Row(entry.source, entry.target)  # another file came there, of which nothing is known
         try:
             item = self._item(tree, entry, row, fd, seen)
         except (OSError, FsError) as error:
@@ -196,8 +196,20 @@ class Run:
             os.close(fd)
         return item
 
+    def _missed(self, tree: Tree, entry: Entry) -> str:
+        """What is wrong with a file whose source is gone by this migration, or ""."""
+        try:
+            there = tree.look(entry.target) is not None or self._destination.is_elsewhere(entry.target)
+        except (OSError, FsError) as error:
+            return f"at the target: {reason_of(error)}"
+        return "" if there else GONE
+
     def _item(self, tree: Tree, entry: Entry, row: Row, fd: int, seen: Seen) -> Item | None:
         found = tree.look(entry.target)
+        check_other(seen, self._destination, found)
+        if row.is_away:
+            self._failed(row, entry, CAME)
+            return None
         if found is None and self._destination.is_elsewhere(entry.target):
             self._failed(row, entry, "the store has it, and not in the home tree: migrate it into the mount")
             return None
@@ -211,7 +223,8 @@ class Run:
             self._done(row, seen, there)
             self._meter.count(entry.size)
             return None
-        return Item(entry, row, fd, seen, way, there, shown)
+        holes = os.fstat(fd).st_blocks * 512 < seen.size
+        return Item(entry, row, fd, seen, way, there, shown, holes, attributes_of(fd))
 
     def _done(self, row: Row, seen: Seen, there: tuple[int, int] | None, sha256: str | None = None) -> None:
         if row.is_done and row.seen == seen and row.left == there and not row.problem:
@@ -224,8 +237,9 @@ class Run:
         self._keep(row)
 
     def _failed(self, row: Row, entry: Entry, why: str) -> None:
-        row.problem = why
-        self._keep(row)
+        if row.problem != why or not row.is_away:
+            row.problem = why
+            self._keep(row)
         self._meter.count(entry.size)
 
     def _keep(self, row: Row) -> None:
@@ -246,12 +260,16 @@ class Run:
         way, made = batch.items[0].way, list[bytes]()
         owner = self._destination.owner(batch.tree, batch.items[0].entry.target)
         users: dict[bytes, tuple[int, int] | None] = {}
+        room: Room | None = None
+        promised = sum(each.to_come() for each in self._under_way.values())
         for item in list(batch.items):
             try:
                 made += batch.tree.make_parents(item.entry.target, owner)
                 folder = item.entry.target.rpartition(b"/")[0]
                 if folder not in users:
                     users[folder] = self._destination.user(batch.tree, item.entry.target)
+                if room is None:  # the user's directory is there by now, and tells of a quota
+                    room = room_of(batch.tree, item.entry.target, self._destination.reserve)
             except (OSError, FsError) as error:
                 batch.items.remove(item)
                 os.close(item.fd)
@@ -259,6 +277,13 @@ class Run:
                 if isinstance(error, OSError):
                     self._judge(batch, verdict(23, f"({error.errno})"))
                 continue
+            why = room.refusal(item.seen.size, item.need, promised + batch.need, batch.need)
+            if why and item.need:
+                batch.items.remove(item)
+                os.close(item.fd)
+                self._failed(item.row, item.entry, why)
+                continue
+            batch.need += item.need
             _begin(item)
         self._state.put([item.row for item in batch.items], made)
         if not batch.items or batch.queue.name in self._outcome.users or self._outcome.stopped is not None:
@@ -267,7 +292,8 @@ class Run:
         store = b"/proc/%d/fd/%d" % (os.getpid(), batch.tree.fd)
         targets = [item.entry.target for item in batch.items]
         user = next(iter(users.values()))  # of one tree: the same for all
-        writer = rsync.Writer(user, owner, self._aside(batch, way, owner))
+        holes = any(item.has_holes for item in batch.items)
+        writer = rsync.Writer(user, owner, holes, self._aside(batch, way, owner))
         line = rsync.command(self._options, way, batch.farm, writer)
         batch.copying = rsync.Copying(line, store, targets, self._state.lock, self._meter)
         return pool.submit(_ended, batch.copying)
@@ -343,8 +369,22 @@ class Run:
         if not self._is_unchanged(item):
             row.left = left  # a newer one takes its place
             return ""
-        row.step, row.left, row.problem = Step.COPIED, left, ""
+        row.step, row.left, row.problem = Step.COPIED, left, self._carried(batch, item)
         return None
+
+    def _carried(self, batch: Batch, item: Item) -> str:
+        """Give a file the extended attributes of its source; which it did not get, and why.
+
+        rsync would ask the farm's links for them.
+        """
+        lost = {}
+        for name in sorted(item.attributes):
+            try:
+                batch.tree.set_attribute(item.entry.target, item.seen, name, os.getxattr(item.fd, name))
+            except (OSError, FsError) as error:
+                lost[name] = reason_of(error)
+        told = ", ".join(f"{name} ({why})" for name, why in lost.items())
+        return f"it came without extended attributes of its source: {told}" if lost else ""
 
     def _is_unchanged(self, item: Item) -> bool:
         try:
@@ -380,12 +420,13 @@ class Run:
                 self._failed(item.row, item.entry, proof)
                 continue
             found, sha256 = proof
-            way = way_after(item.row, found, replace=self._settings.replace)
+            way = way_after(item.row, found, item.there, replace=self._settings.replace)
             if way is Way.DONE:
                 self._done(item.row, item.seen, item.there, sha256)
                 self._meter.count(item.entry.size - item.seen.size)
             elif way is Way.REFUSED:
-                self._failed(item.row, item.entry, "other bytes are at the target, and stay there without --replace")
+                written = "somebody writes to the file" if found is Proof.UNKNOWN else "other bytes are"
+                self._failed(item.row, item.entry, f"{written} at the target, and stay there without --replace")
             else:
                 item.way = way
                 batch.items.remove(item)  # it stays open

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from recfs.core.migration.steps import Brought, Row, Seen, Step
+from recfs.core.migration.steps import UNKNOWN_NS, Brought, Row, Seen, Step
 from recfs.errors import AccessDenied, IoFailure, OutOfSpace, StoreError
 from recfs.migration.plans import state_of
 
@@ -23,14 +23,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _WAIT_S: Final = 0.2
+_COLUMNS: Final = (
+    "source, target, step, brought, size, mtime_ns, device, inode, sha256, left_size, left_mtime_ns, problem, was_uid,"
+    " was_gid, ctime_ns"
+)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS files (
     source BLOB NOT NULL, target BLOB NOT NULL, step TEXT NOT NULL, brought TEXT NOT NULL,
     size INTEGER, mtime_ns INTEGER, device TEXT, inode TEXT, sha256 TEXT,
     left_size INTEGER, left_mtime_ns INTEGER, problem TEXT NOT NULL, was_uid INTEGER, was_gid INTEGER,
+    ctime_ns INTEGER,
     PRIMARY KEY (source, target)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS directories (path BLOB PRIMARY KEY) WITHOUT ROWID;
@@ -72,7 +77,8 @@ class State:
             return
         with _told(self.plan), self._db:
             self._db.executemany(
-                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_values, rows)
+                f"INSERT OR REPLACE INTO files ({_COLUMNS}) VALUES ({', '.join('?' * (_COLUMNS.count(',') + 1))})",
+                map(_values, rows),
             )
             self._db.executemany("INSERT OR IGNORE INTO directories VALUES (?)", ((each,) for each in directories))
         for row in rows:
@@ -111,11 +117,11 @@ class State:
             self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (key, value))
 
     def _read(self) -> Iterator[tuple[tuple[bytes, bytes], Row]]:
-        for found in self._db.execute("SELECT * FROM files"):
-            source, target, step, brought, size, mtime_ns, device, inode, sha256, left, left_ns, problem, uid, gid = (
-                found
-            )
-            seen = None if size is None else Seen(size, mtime_ns, int(device), int(inode))
+        for found in self._db.execute(f"SELECT {_COLUMNS} FROM files"):
+            source, target, step, brought, size, mtime_ns, device, inode, sha256, left, left_ns, problem, *rest = found
+            uid, gid, ctime_ns = rest
+            ctime_ns = UNKNOWN_NS if ctime_ns is None else ctime_ns
+            seen = None if size is None else Seen(size, mtime_ns, int(device), int(inode), ctime_ns)
             known = None if left is None else (left, left_ns)
             row = Row(bytes(source), bytes(target), Step(step), Brought(brought), seen, sha256, known, problem)
             row.was = None if uid is None else (uid, gid)
@@ -136,6 +142,7 @@ def _values(row: Row) -> tuple[object, ...]:
         *left,
         row.problem,
         *(row.was or (None, None)),
+        None if seen is None or seen.ctime_ns == UNKNOWN_NS else seen.ctime_ns,
     )
 
 
@@ -218,10 +225,10 @@ def _take(lock: int, plan: Path, wait_s: float, tell: Callable[[str], None]) -> 
 
 def _begin(connection: sqlite3.Connection, plan: Path) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version not in (0, _VERSION):
-        raise StoreError(f"{state_of(plan)} is of another version of recfs ({version}): use that one")
-    with connection:
-        connection.executescript(f"{_SCHEMA} PRAGMA user_version = {_VERSION};")
+    if version > _VERSION:
+        raise StoreError(f"{state_of(plan)} is of a newer version of recfs ({version}): use that one")
+    added = "ALTER TABLE files ADD COLUMN ctime_ns INTEGER;" if version == 1 else ""
+    connection.executescript(f"BEGIN; {added} {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
 
 
 @contextlib.contextmanager

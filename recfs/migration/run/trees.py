@@ -84,6 +84,14 @@ class Tree:
         finally:
             os.close(fd)
 
+    def set_attribute(self, path: bytes, like: Seen, name: str, value: bytes) -> None:
+        """Set an extended attribute of a regular file of that size. Raises InvalidPath for another file, OSError."""
+        with self.named(path) as there:
+            found = os.stat(there)
+            if not stat.S_ISREG(found.st_mode) or found.st_size != like.size:
+                raise InvalidPath(f"another file came to {escaped(path)}")
+            os.setxattr(there, name, value)
+
     def unlink(self, path: bytes) -> None:
         """Remove a name. Raises InvalidPath, OSError."""
         folder, name = self._at(path)
@@ -209,7 +217,16 @@ def _entered(name: bytes, above: int, folder: bytes) -> int:
 
 def seen_of(found: os.stat_result) -> Seen:
     """What counts of a look."""
-    return Seen(found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino)
+    return Seen(found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino, found.st_ctime_ns)
+
+
+def attributes_of(fd: int) -> frozenset[str]:
+    """Names of the extended attributes of a file that are its users' (`user.*`), but for what recfs computes."""
+    try:
+        names = os.listxattr(fd)
+    except OSError:
+        return frozenset()
+    return frozenset(name for name in names if name.startswith("user.") and not name.startswith("user.recfs."))
 
 
 def reason_of(error: OSError | RecfsError) -> str:
@@ -217,4 +234,4 @@ def reason_of(error: OSError | RecfsError) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
-__all__ = ["Tree", "reason_of", "seen_of"]
+__all__ = ["Tree", "attributes_of", "reason_of", "seen_of"]

@@ -100,10 +100,11 @@ class Undoing:
             return "something that is no regular file came to the target"
         fd, seen = sources.open(row.source)
         try:
-            if seen != row.seen:
+            if not seen.is_like(row.seen):
                 return "the source changed since it was copied"
-            if row.sha256 is None and row.step is not Step.BEGUN:
-                row.sha256 = sha256_of(fd, self._meter)
+            row.look_again(seen)  # where only its ctime differs its bytes are looked at anew
+            if there.st_size == seen.size and row.sha256 is None and row.step is not Step.BEGUN:
+                row.sha256 = sha256_of(fd, self._meter, seen.size)
             if row.sha256 is not None and self._destination.ask(store, row.target) == row.sha256:
                 proof = Proof.EQUAL
             elif row.step is Step.BEGUN:
@@ -114,7 +115,7 @@ class Undoing:
                 return "the source changed since it was copied"
         finally:
             os.close(fd)
-        if proof not in (Proof.EQUAL, Proof.BEGINNING):
+        if proof not in (Proof.EQUAL, Proof.BEGINNING, Proof.CUT_OFF):
             return "the file at the target is another than the run had brought: it was changed, or is being written"
         store.unlink(row.target)
         return ""
@@ -128,7 +129,7 @@ class Undoing:
             if is_back and there is not None and there.st_ino == source.st_ino:
                 store.unlink(row.target)
             return "" if is_back else "something else came in the place of the source"
-        if there is None or row.seen is None or seen_of(there) != row.seen:
+        if there is None or row.seen is None or not seen_of(there).is_like(row.seen):
             return "the file at the target is another than the one that was moved there"
         sources.link_from(store, row.target, row.source)
         if row.was is not None and not os.geteuid():

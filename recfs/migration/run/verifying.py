@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from recfs.core.migration.plan import MOVED, Action
-from recfs.core.migration.steps import Brought, Seen, Step
+from recfs.core.migration.steps import Brought, Row, Seen, Step
 from recfs.errors import FsError
 from recfs.migration.plans import elsewhere_of
-from recfs.migration.run.destination import check_source
+from recfs.migration.run.destination import CAME, GONE, check_other, check_source
 from recfs.migration.run.hashing import Stopped, hashed
 from recfs.migration.run.trees import Tree, reason_of, seen_of
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from recfs.core.migration.plan import Entry, Plan
-    from recfs.core.migration.steps import Row
     from recfs.migration.run.destination import Destination
     from recfs.migration.run.hashing import Meter
     from recfs.migration.run.state import State
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 _CHUNK: Final = 32
 _TICK_S: Final = 0.5
 _CHANGED: Final = "the source changed since it was copied: run it again"
+_DIFFER: Final = "the bytes at the target are others than those of the source"
 _NO_SUM: Final = "recfs has no checksum of the target: it is being written, was cut off, or was not taken over yet"
 
 
@@ -87,8 +87,10 @@ class Verification:
             found = []
             for entry in entries:
                 each = _Found(entry, self._state.row(entry.source, entry.target))
-                look = self._look if each.row.step is not Step.CLEANED else self._look_at_cleaned
                 try:
+                    if each.row.step is Step.CLEANED and sources.look(entry.source) is not None:
+                        each.row = Row(entry.source, entry.target)  # another file, of which nothing is known
+                    look = self._look if each.row.step is not Step.CLEANED else self._look_at_cleaned
                     look(each, store, sources, known)
                 except Stopped:
                     break
@@ -108,43 +110,52 @@ class Verification:
         elif not is_copy and (twin is None or twin.step not in (Step.VERIFIED, Step.CLEANED) or twin.problem):
             each.problem = "the file that is to have its bytes is not verified"
         elif row.brought is Brought.MOVED:
-            self._look_at_moved(each, store)
+            self._look_at_moved(each, store, sources)
         else:
-            self._look_at_source(each, sources, known)
+            self._look_at_source(each, store, sources, known)
         if each.problem or row.brought is Brought.MOVED:
             return
         there = twin.sha256 if twin is not None and not is_copy else self._destination.ask(store, each.entry.target)
         if there is None:
             each.problem = _NO_SUM
+        elif there != each.sha256 and is_copy and there == row.sha256:
+            each.problem = _CHANGED
         elif there != each.sha256:
-            each.problem, each.differs = "the bytes at the target are others than those of the source", is_copy
+            each.problem, each.differs = _DIFFER, is_copy
 
     def _look_at_cleaned(self, each: _Found, store: Tree, _sources: Tree, _known: dict[Seen, str]) -> None:
         """The source is deleted: what is at the target is the only copy, or what users have made of it since."""
         if store.look(each.entry.target) is None:
-            each.problem = "its source was deleted, and nothing is at the target any more: removed, or renamed since"
+            each.problem = GONE
 
-    def _look_at_moved(self, each: _Found, store: Tree) -> None:
+    def _look_at_moved(self, each: _Found, store: Tree, sources: Tree) -> None:
         """The source itself lies there: nothing was copied, and there is nothing to compare it with but what it was."""
         row, found = each.row, store.look(each.entry.target)
         if found is None or row.seen is None:
             each.problem = "nothing is at the target any more"
         elif (found.st_size, found.st_mtime_ns) != (row.seen.size, row.seen.mtime_ns):
             each.problem = "what was moved there was changed since"
+        elif sources.look(each.entry.source) is not None:
+            each.problem = CAME
         else:
             each.seen, each.sha256 = row.seen, self._destination.ask(store, each.entry.target)
             each.problem = "" if each.sha256 is not None else _NO_SUM
 
-    def _look_at_source(self, each: _Found, sources: Tree, known: dict[Seen, str]) -> None:
+    def _look_at_source(self, each: _Found, store: Tree, sources: Tree, known: dict[Seen, str]) -> None:
         row = each.row
         check_source(each.entry.source, self._destination)
         found = sources.look(each.entry.source)
         if found is None:
             each.problem = "the source is gone"
             return
-        each.seen = seen_of(found)
-        if row.step is not Step.PENDING and row.seen != each.seen:
+        each.seen, there = seen_of(found), store.look(each.entry.target)
+        check_other(each.seen, self._destination, there)
+        if row.step is not Step.PENDING and not each.seen.is_like(row.seen):
             each.problem = _CHANGED
+            return
+        if there is None or there.st_size != each.seen.size:  # before any of it is read, however much that is
+            each.problem = _DIFFER if there is not None else "nothing is at the target any more: run it again"
+            each.differs = there is not None and each.entry.action in MOVED
             return
         each.sha256 = row.sha256 if row.seen == each.seen else None
         each.sha256 = each.sha256 or known.get(each.seen)
@@ -162,7 +173,8 @@ class Verification:
                 row.left = None  # what is there is not what the run had left: the next one compares
             if each.problem:
                 row.step = Step.COPIED if row.step is Step.VERIFIED and each.entry.action in MOVED else row.step
-                if each.entry.action is Action.DUPLICATE and row.brought is not Brought.MOVED:
+                is_duplicate = each.entry.action is Action.DUPLICATE and row.step is not Step.CLEANED
+                if is_duplicate and row.brought is not Brought.MOVED:
                     row.step = Step.PENDING
             elif each.sha256 is not None and row.step is not Step.CLEANED:
                 if each.seen is not None:
