@@ -14,7 +14,7 @@ from recfs.core.migration.escapes import escaped
 from recfs.core.migration.lookup import Index
 from recfs.core.migration.matching import decide
 from recfs.core.migration.names import bytes_of
-from recfs.core.migration.oldtree import Slot
+from recfs.core.migration.oldtree import Slot, other_owner
 from recfs.core.migration.plan import LEFT, Action, Plan
 from recfs.core.migration.rows import ID, Row, moment, row_of
 from recfs.errors import InvalidArgument
@@ -95,6 +95,9 @@ def make(wishes: Wishes, now: datetime, tell: Tell = lambda _what, _done: None) 
         files.append(file if why is None else replace(file, left=Action.SKIP, reason=why))
         if len(files) % _TOLD_EVERY == 0:
             tell("files found", len(files))
+    for number, file in enumerate(files):  # now that all directories are known
+        if file.left is None and (why := other_owner(file.path, file.owner, walk.owners)):
+            files[number] = replace(file, left=Action.AMBIGUOUS, reason=why)
     named = Named()
     expired: dict[tuple[str, str], str] = {}
     if rows is not None:

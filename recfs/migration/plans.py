@@ -105,13 +105,16 @@ def is_edited(path: Path) -> bool:
 
 
 def refuse_to_lose(path: Path, *, force: bool) -> None:
-    """Raise what `save` would raise before it writes."""
+    """Raise what `save` would raise before it writes.
+
+    The state of a run whose plan is gone is not lost either, and not taken for that of another plan.
+    """
     try:
         with path.open("rb") as file:
             first = file.readline(len(FIRST_LINE) + 8).removeprefix(_BOM).rstrip()
         edited = first == FIRST_LINE.encode() and is_edited(path)
     except FileNotFoundError:
-        return
+        first, edited = FIRST_LINE.encode(), False
     except OSError as error:
         raise IoFailure(f"{path}: it cannot be looked into: {error.strerror}") from None
     if first != FIRST_LINE.encode():

@@ -55,6 +55,8 @@ class Walk:
     """Directories that could be read, by path below the top."""
     mounts: list[bytes] = field(default_factory=list)
     """Those that are mount points, or on another file system than the directory above them."""
+    owners: dict[bytes, int] = field(default_factory=dict)
+    """Uids of the directories in the top, by name."""
     vanished: int = 0
     """Names that were gone when they were looked at."""
     _seen: dict[tuple[int, int], bytes] = field(default_factory=dict)
@@ -133,6 +135,8 @@ class Walk:
         kind = stat.S_IFMT(about.st_mode)
         if kind == stat.S_IFDIR:
             inode = (about.st_dev, about.st_ino)
+            if b"/" not in path:
+                self.owners[path] = about.st_uid
             if about.st_dev in self._stores:
                 self.mounts.append(path)
                 told = "a mount of recfs: what lies there is in a store already"
@@ -191,8 +195,8 @@ def _regular(path: bytes, about: os.stat_result, readable: bool, data: int | Non
             " copied as zeros; `cp --sparse=never` makes it a plain file"
         )
     else:
-        return File(path, about.st_size, about.st_mtime_ns, inode)
-    return File(path, about.st_size, about.st_mtime_ns, inode, Action.UNREADABLE, told)
+        return File(path, about.st_size, about.st_mtime_ns, inode, owner=about.st_uid)
+    return File(path, about.st_size, about.st_mtime_ns, inode, Action.UNREADABLE, told, about.st_uid)
 
 
 def _data_of(name: str | bytes, about: os.stat_result, folder: int | None = None) -> int | None:

@@ -317,3 +317,24 @@ def test_the_plan_of_a_store_is_refused(tmp_path: Path) -> None:
     result = run("migrate", "plan", tmp_path / "store", "-o", tmp_path / "media.plan")
     assert (result.exit_code, "is no old tree" in result.stderr) == (7, True), result.output
     assert not (tmp_path / "media.plan").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_of_another_users_uid_is_ambiguous(old: Old) -> None:
+    wanted = a_recording(old)
+    theirs = old.put("user_4/transcriptions/7/private.json")
+    robots = old.put("user_4/transcriptions/7/robot.json")
+    old.put("user_5/transcriptions/8/master.json")
+    old.row(8, 5)
+    for path in old.top.rglob("*"):
+        os.chown(path, 20005 if "user_5" in str(path) else 20004, 20000)
+    os.chown(old.top / theirs, 20005, 20005)
+    os.chown(old.top / robots, 20009, 20009)  # nobody's: some worker's
+    old.written()
+    plan = old.planned("--db", old.database, code=1)
+    found = lines(plan)
+    assert found[theirs] == "ambiguous"
+    assert found[robots] == "copy users/4/recordings/7/transcription/robot.json"
+    assert {source: found[source] for source in wanted} == wanted
+    (entry,) = [each for each in plan.entries if each.source == theirs.encode()]
+    assert entry.reason == "its owner (uid 20005) is that of user_5, and it lies in user_4"

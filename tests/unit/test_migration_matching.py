@@ -14,7 +14,7 @@ from recfs.core.layout import role_of
 from recfs.core.migration.claims import File, named_by
 from recfs.core.migration.lookup import Index
 from recfs.core.migration.matching import Decided, decide
-from recfs.core.migration.oldtree import Slot
+from recfs.core.migration.oldtree import Slot, other_owner
 from recfs.core.migration.plan import MOVED, Action, Plan, parsed
 from recfs.core.migration.rows import Row
 
@@ -101,6 +101,25 @@ def test_a_row_that_names_another_users_file_is_not_believed() -> None:
     tree.row(9, user=4, video=theirs, transcription="user_5/transcriptions/9")
     assert set(tree.plan().values()) == {"ambiguous"}
     assert reason(tree, theirs) == "recording 9 is user 4's, and this lies with user 5"
+
+
+@pytest.mark.parametrize(
+    ("path", "owner", "told"),
+    [
+        (b"user_4/a", 20005, "its owner (uid 20005) is that of user_5, and it lies in user_4"),
+        (b"user_4/a", 20004, ""),
+        (b"user_4/a", 33, ""),  # a service's
+        (b"user_4/a", 20009, ""),  # of a directory that is no user's
+        (b"shared/a", 20005, ""),
+        (b"user_6/a", 33, ""),
+        (b"user_4/a", None, ""),
+    ],
+)
+def test_an_owner_who_has_another_users_directory_is_told(path: bytes, owner: int | None, told: str) -> None:
+    owners = {b"user_4": 20004, b"user_5": 20005, b"user_6": 20006, b"shared": 20009}
+    assert other_owner(path, owner, owners) == told
+    one_service = dict.fromkeys(owners, 33)
+    assert other_owner(path, 33, one_service) == ""
 
 
 def test_a_file_that_two_rows_name_belongs_to_neither() -> None:

@@ -66,6 +66,17 @@ def test_a_plan_whose_run_has_begun_is_not_overwritten_and_its_state_stays(tmp_p
     assert state_of(path).read_bytes() == b"how far it is"
 
 
+def test_the_state_of_a_plan_that_is_gone_is_not_another_plans(tmp_path: Path) -> None:
+    path = tmp_path / "plan"
+    save(PLAN, path)
+    state_of(path).write_bytes(b"how far it is")
+    path.unlink()
+    with pytest.raises(Exists, match=r"has begun \(plan\.state\)"):
+        save(Plan(), path)
+    assert not path.exists()
+    save(Plan(), path, force=True)
+
+
 def test_what_is_no_plan_is_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "data.db"
     path.write_bytes(b"SQLite format 3\0")

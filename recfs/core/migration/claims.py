@@ -35,6 +35,8 @@ class File:
     left: Action | None = None
     """What it becomes whatever the database says: of what is no regular file, or cannot be read."""
     reason: str = ""
+    owner: int | None = None
+    """The uid; None where nobody looked."""
 
 
 class Evidence(enum.IntEnum):

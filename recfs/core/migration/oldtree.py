@@ -13,10 +13,13 @@ video/  transcriptions/                      as those of users, from before ther
 from __future__ import annotations
 
 import enum
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from recfs.core.layout import is_id
 from recfs.core.media.kinds import Checker, kind_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Slot(enum.Enum):
@@ -99,6 +102,19 @@ def user_of(path: bytes) -> str | None:
     return None
 
 
+def other_owner(path: bytes, owner: int | None, owners: Mapping[bytes, int]) -> str:
+    """Why a file may be another user's than it lies with; "" if nothing says so. *owners*: uids of top directories.
+
+    Who may write in two directories can move files between them that he cannot read (rename(2)). A service that all
+    files belong to tells nothing.
+    """
+    top = path.split(b"/", 1)[0]
+    if user_of(path) is None or owner is None or owner == owners.get(top):
+        return ""
+    others = sorted(each for each, uid in owners.items() if uid == owner and user_of(each) is not None)
+    return f"its owner (uid {owner}) is that of {others[0].decode()}, and it lies in {top.decode()}" if others else ""
+
+
 def is_fixed(folder: bytes) -> bool:
     """Whether a directory, by its path, is one that many recordings have files in."""
     if user_of(folder) is not None:
@@ -136,4 +152,4 @@ def is_media(name: bytes) -> bool:
     return kind is not None and kind.checker is Checker.MEDIA
 
 
-__all__ = ["Kind", "Place", "Slot", "is_fixed", "is_media", "place_of", "user_of"]
+__all__ = ["Kind", "Place", "Slot", "is_fixed", "is_media", "other_owner", "place_of", "user_of"]
