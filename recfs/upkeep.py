@@ -20,11 +20,12 @@ from recfs.fs.trash import Trash
 from recfs.fs.verification.repair import Repair
 from recfs.fs.verification.verifier import PART as VERIFY_PART
 from recfs.fs.verification.verifier import Verifier
-from recfs.services.archiving import Archiving
 from recfs.services.backups import Backups, BackupSettings
 from recfs.services.clearing.sweeper import Sweeper
 from recfs.services.clearing.versions import VersionSweep
 from recfs.services.expiry import Expiry
+from recfs.services.far.archiving import Archiving
+from recfs.services.far.multiparts import Multiparts
 from recfs.services.figures.counting import Counting
 from recfs.services.figures.days import Days
 from recfs.services.figures.surveys import Surveys
@@ -32,7 +33,6 @@ from recfs.services.importing.copying import Copying
 from recfs.services.importing.runs import PART as IMPORT_PART
 from recfs.services.importing.runs import Importing
 from recfs.services.maintenance import Maintenance
-from recfs.services.multiparts import Multiparts
 from recfs.services.orphans import Orphans
 from recfs.services.verification.runs import Verifications
 from recfs.services.verification.scrub import PART as SCRUB_PART
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from recfs.ports.objects import ObjectStore
     from recfs.ports.reports import Reports, Snapshot
     from recfs.ports.sweep import Sweep
-    from recfs.services.tier_run import TierRun
+    from recfs.services.far.tier_run import TierRun
     from recfs.state.generations import Generations
     from recfs.state.tree import Tree
     from recfs.stores.local import LocalStore

@@ -9,9 +9,7 @@ if TYPE_CHECKING:
     from recfs.fs.session import Sessions
     from recfs.fs.trash import Trash
     from recfs.services.access.users import Users
-    from recfs.services.archiving import Archiving
     from recfs.services.backups import Backups
-    from recfs.services.claiming import Claiming
     from recfs.services.clearing.sweeper import Sweeper
     from recfs.services.clearing.versions import VersionSweep
     from recfs.services.deriving.asking import Asking
@@ -19,17 +17,19 @@ if TYPE_CHECKING:
     from recfs.services.deriving.deriving import Deriving
     from recfs.services.draining import Draining
     from recfs.services.expiry import Expiry
+    from recfs.services.far.archiving import Archiving
+    from recfs.services.far.claiming import Claiming
+    from recfs.services.far.local_copies import LocalCopies
+    from recfs.services.far.multiparts import Multiparts
+    from recfs.services.far.queue_changes import QueueChanges
+    from recfs.services.far.tier_run import TierRun
     from recfs.services.importing.runs import Importing
-    from recfs.services.local_copies import LocalCopies
-    from recfs.services.multiparts import Multiparts
     from recfs.services.orphans import Orphans
     from recfs.services.probing import Probing
-    from recfs.services.queue_changes import QueueChanges
     from recfs.services.recount import Recount
     from recfs.services.reuse.dedupe import Dedupe
     from recfs.services.reuse.numbering import Numbering
     from recfs.services.reuse.processing import ProcessingCache
-    from recfs.services.tier_run import TierRun
     from recfs.services.verification.runs import Verifications
     from recfs.services.verification.scrub import Scrub
     from recfs.services.watcher import Watcher

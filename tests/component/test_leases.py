@@ -12,7 +12,7 @@ import trio.testing
 from recfs.core.bounds import MAX_INT
 from recfs.core.model import State
 from recfs.ports.rows import HOST, JournalRow
-from recfs.services.queue_changes import QueueChanges
+from recfs.services.far.queue_changes import QueueChanges
 
 from .build import Filesystem, until
 from .test_clock_steps import FILE, committed, look, started

@@ -143,6 +143,7 @@ PLANTED = {
     "The client library stands by itself": ("client/media.py", "trio"),
     "Stores never import each other": ("stores/local.py", "recfs.stores.s3.store"),
     "Arrows point down: services.deriving": ("services/deriving/sources.py", "recfs.services.deriving.making"),
+    "Arrows point down: services.far": ("services/far/claiming.py", "recfs.services.far.archiving"),
     "Arrows point down: services.importing": (
         "services/importing/looking.py",
         "recfs.services.importing.runs",

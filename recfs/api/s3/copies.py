@@ -1,4 +1,4 @@
-"""Which files in S3 have a copy here (`services/local_copies.py`)."""
+"""Which files in S3 have a copy here (`services/far/local_copies.py`)."""
 
 from __future__ import annotations
 

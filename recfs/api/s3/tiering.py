@@ -1,4 +1,4 @@
-"""What the rules want of a path, and bringing files to where they want them (`services/tier_run.py`)."""
+"""What the rules want of a path, and bringing files to where they want them (`services/far/tier_run.py`)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""What services do in the bucket, or with what it has."""
