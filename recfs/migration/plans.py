@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from recfs.core.migration.escapes import unescaped
 from recfs.core.migration.plan import FIRST_LINE, Plan, parsed
 from recfs.errors import Exists, InvalidArgument, IoFailure, NotFound
+from recfs.migration.regular import opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,15 +52,15 @@ def load(path: Path) -> Plan:
     and the line where it is no plan, or where an editor broke it.
     """
     try:
-        with path.open("rb") as file:
-            plan = parsed(_text(iter(lambda: file.readline(_LINE_MAX + 1), b"")))
+        with open(opened(os.fspath(path)), "rb") as file:
+            try:
+                return parsed(_text(iter(lambda: file.readline(_LINE_MAX + 1), b"")))
+            except InvalidArgument as error:
+                raise InvalidArgument(f"{path}: {error}") from None
     except FileNotFoundError:
         raise NotFound(f"{path}: there is no plan; `recfs migrate plan` writes one") from None
     except OSError as error:
         raise IoFailure(f"{path}: the plan cannot be read: {error.strerror}") from None
-    except InvalidArgument as error:
-        raise InvalidArgument(f"{path}: {error}") from None
-    return plan
 
 
 def save(plan: Plan, path: Path, *, force: bool = False) -> None:
@@ -95,7 +96,7 @@ def is_edited(path: Path) -> bool:
     """Whether somebody changed the plan in *path* since it was written. Raises OSError where it cannot be read."""
     told: bytes | None = None
     found = hashlib.sha256()
-    with path.open("rb") as file:
+    with open(opened(os.fspath(path)), "rb") as file:
         for line in file:
             if told is None and line.startswith(f"#: {_SUM} = ".encode()):
                 told = line.rpartition(b" ")[2].strip()
@@ -110,7 +111,7 @@ def refuse_to_lose(path: Path, *, force: bool) -> None:
     The state of a run whose plan is gone is not lost either, and not taken for that of another plan.
     """
     try:
-        with path.open("rb") as file:
+        with open(opened(os.fspath(path)), "rb") as file:
             first = file.readline(len(FIRST_LINE) + 8).removeprefix(_BOM).rstrip()
         edited = first == FIRST_LINE.encode() and is_edited(path)
     except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -33,9 +34,12 @@ def opened_below(top: bytes, path: bytes) -> int:
 
 
 def _checked(fd: int, path: bytes) -> int:
-    if stat.S_ISREG(os.fstat(fd).st_mode):
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
         return fd
     os.close(fd)
+    if stat.S_ISDIR(mode):  # as a read of it says
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     raise InvalidArgument(f"{escaped(path)} is no regular file")
 
 

@@ -77,6 +77,14 @@ def test_the_state_of_a_plan_that_is_gone_is_not_another_plans(tmp_path: Path) -
     save(Plan(), path, force=True)
 
 
+def test_a_pipe_in_the_place_of_a_plan_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "plan")
+    with pytest.raises(InvalidArgument, match="plan is no regular file"):
+        load(tmp_path / "plan")
+    with pytest.raises(InvalidArgument, match="plan is no regular file"):
+        save(PLAN, tmp_path / "plan", force=True)
+
+
 def test_what_is_no_plan_is_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "data.db"
     path.write_bytes(b"SQLite format 3\0")

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from recfs.cli.common.help import Command
-from recfs.cli.common.options import common_options
+from recfs.cli.common.options import store_options
 from recfs.cli.common.params import LocalPath
 from recfs.cli.migration.site import EXITS, finish
 from recfs.migration import plans
@@ -28,7 +28,7 @@ still to be brought: 2,783 files, 18.3 GiB
 @click.command("report", cls=Command, exits=EXITS, example=_EXAMPLE)
 @click.argument("plan", type=LocalPath(), metavar="PLAN")
 @click.option("--html", "page", type=LocalPath(), metavar="FILE", help="Write the report as a page of HTML, too.")
-@common_options
+@store_options
 @click.pass_context
 def report(ctx: click.Context, /, plan: Path, page: Path | None) -> None:
     """Tell where the migration of PLAN stands, by what its runs have written down.
