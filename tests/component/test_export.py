@@ -13,7 +13,7 @@ import pytest
 
 from recfs.core.migration.manifest import Life, Manifest, User
 from recfs.errors import Busy
-from recfs.migration.transfer import blocks, exporting
+from recfs.migration.transfer import blocks, exporting, placing, walking
 from recfs.migration.transfer.beneath import opened
 from recfs.migration.transfer.beside import read_manifest, read_sums
 from recfs.migration.transfer.exporting import export_tree, is_below, make_destination
@@ -428,6 +428,36 @@ def test_a_file_that_grows_while_it_is_read_is_named(tmp_path: Path) -> None:
                     writer.write(b"more")
                 with pytest.raises(Unusable):
                     list(chunks)
+
+
+def test_a_file_that_grows_as_fast_as_it_is_read_comes_to_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = recording(tmp_path / "store") / "source.mp4"
+    reads = 0
+
+    def growing(descriptor: int, size: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        assert reads < 100, "it is read for ever"
+        block = read(descriptor, size)
+        with file.open("ab") as writer:
+            writer.write(b"more" * 100)
+        return block
+
+    read = os.read
+    for module in (walking, placing):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 4096)
+    monkeypatch.setattr(os, "read", growing)
+    with opened(open_tree(tmp_path / "store")) as top:
+        for each in Walk(top, lambda item, _: item).below((b"users", b"4")):
+            if isinstance(each, Item) and each.parts[-1] == b"source.mp4":
+                for attempt in (lambda item: list(item.chunks()), blocks.sum_of):
+                    with pytest.raises(Unusable) as caught:
+                        attempt(each)
+                    assert caught.value.why is Why.WRITING
+    with opened(os.open(file, os.O_PATH)) as there, pytest.raises(Unusable):
+        PlainPlace().sha256_of(there)
 
 
 def test_a_tree_that_is_deeper_than_a_process_may_have_files_is_walked(tmp_path: Path) -> None:

@@ -49,9 +49,13 @@ class PlainPlace:
 
     def sha256_of(self, descriptor: int) -> str:
         """Read it."""
-        found = hashlib.sha256()
+        found, size = hashlib.sha256(), 0
         with opened(os.open(by_descriptor(descriptor), os.O_RDONLY | os.O_CLOEXEC)) as file:
+            most = os.fstat(file).st_size
             while block := os.read(file, BLOCK_BYTES):
+                size += len(block)
+                if size > most:
+                    raise Unusable(Why.WRITING, "what is there already is being written")
                 found.update(block)
         return found.hexdigest()
 

@@ -165,8 +165,9 @@ class Walk:
 def _chunks(descriptor: int) -> Iterator[bytes]:
     """The bytes of a file. Raises OSError; Unusable when it changed meanwhile."""
     with opened(os.open(by_descriptor(descriptor), os.O_RDONLY | os.O_CLOEXEC)) as file:
-        before = os.fstat(file)
-        while block := os.read(file, BLOCK_BYTES):
+        before, size = os.fstat(file), 0
+        while size <= before.st_size and (block := os.read(file, BLOCK_BYTES)):  # it may grow as fast as it is read
+            size += len(block)
             yield block
         after = os.fstat(file)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
