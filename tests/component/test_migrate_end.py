@@ -511,6 +511,28 @@ def test_a_move_replaces_nothing(migration: Migration) -> None:
     assert migration.row("b").brought is Brought.THERE
 
 
+def test_what_comes_to_the_path_of_a_moved_source_stays_and_is_told(migration: Migration) -> None:
+    migration.at_home()
+    migration.file("a", b"film", SOURCE)
+    migration.move()
+    path = migration.file("a", b"other", SOURCE)
+    for command in (migration.move, migration.run, migration.verify):
+        command()
+        assert "came to the path" in migration.problem("a"), command
+        assert (path.read_bytes(), migration.there()) == (b"other", {SOURCE: b"film"})
+    assert not migration.clean().is_clean
+    path.unlink()
+    migration.move()
+    assert migration.report().is_clean
+    migration.file("a", b"other", SOURCE)
+    migration.run()
+    path.unlink()
+    migration.run()
+    assert migration.report().is_clean
+    assert migration.undo().is_clean
+    assert path.read_bytes() == b"film"
+
+
 @pytest.mark.parametrize("died", ["before", "between", "after"])
 def test_a_move_that_was_killed_goes_on(migration: Migration, died: str) -> None:
     migration.at_home()

@@ -192,7 +192,7 @@ class Moving:
     def _look_for_names(self, moved: list[Entry], store: Tree) -> None:
         for entry in moved:
             row = self._state.row(entry.source, entry.target)
-            if row.brought is not Brought.MOVED or row.step is not Step.COPIED:
+            if row.brought is not Brought.MOVED or row.step is not Step.COPIED or row.problem == CAME:
                 continue
             there = store.look(entry.target)
             problem = _OTHER_NAMES if there is not None and there.st_nlink > 1 else ""
