@@ -13,7 +13,7 @@ import pytest
 
 from recfs.core.migration.escapes import escaped
 from recfs.errors import InvalidArgument, NotFound, NotSupported, TryAgain
-from recfs.migration.run.updating import Updated, update
+from recfs.migration.updating import Updated, update
 from tests.helpers.migrations import Migration
 
 pytestmark = pytest.mark.needs("rsync")

@@ -13,8 +13,8 @@ from recfs.cli.migration.run import carry_expiry
 from recfs.cli.migration.site import finish, opened, plan_command
 from recfs.core.migration.plan import MOVED, Action, Plan
 from recfs.errors import NotSupported
-from recfs.migration.run.updating import Updated, update
 from recfs.migration.run.verifying import Verification
+from recfs.migration.updating import Updated, update
 
 _EXAMPLE = """
 $ recfs migrate verify media.plan
