@@ -69,7 +69,8 @@ def _readings(text: str) -> Iterator[str]:
     for once in _unmangled(text):
         yield once
         yield from _unmangled(once)
-    for form in dict.fromkeys(unicodedata.normalize(each, text) for each in ("NFC", "NFD")):
+    # As it is, too: some characters have another one as their normal form, and their bytes were read.
+    for form in dict.fromkeys((text, *(unicodedata.normalize(each, text) for each in ("NFC", "NFD")))):
         for once in _mangled(form):
             yield once
             yield from _mangled(once, _TWICE)
