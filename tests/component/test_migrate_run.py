@@ -250,6 +250,21 @@ def test_a_half_of_which_recfs_has_no_checksum_is_read(migration: Migration) -> 
     assert "--replace" in migration.problem("b")
 
 
+def test_the_size_of_a_half_is_that_which_its_checksum_is_of(migration: Migration) -> None:
+    """Who asks for a checksum waits for whoever writes: the file may have grown since it was looked at."""
+    migration.file("a", b"0123456789", SOURCE)
+    migration.run(options=scripted(migration, f"printf 0123 > ${{DEST}}{SOURCE}; kill -9 $$"))
+
+    def grown(tree: Tree, target: bytes) -> str | None:
+        if migration.at(SOURCE).read_bytes() == b"0123":
+            migration.at(SOURCE).write_bytes(b"012345")
+        return hashing.read(tree, target)
+
+    migration.answer = grown
+    migration.run()
+    assert (migration.there(), migration.problem("a")) == ({SOURCE: b"0123456789"}, "")
+
+
 def test_what_users_make_at_targets_that_a_killed_run_had_not_come_to_stays(
     migration: Migration, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -148,6 +148,9 @@ def proven(fd: int, source: Seen, store: Tree, target: bytes, ask: Sha256Of, met
     there = ask(store, target)
     if there is None and is_written(store, target):
         return Proof.UNKNOWN, None
+    found = store.look(target)  # once more: who is asked waits for those who wrote to it
+    if found is None or not stat.S_ISREG(found.st_mode):
+        raise InvalidPath(f"{escaped(target)} is no regular file")
     if found.st_size > source.size:
         return Proof.OTHER, None
     if not found.st_size and source.size and stat.S_IMODE(found.st_mode) != _MODE_BEGUN:
