@@ -597,7 +597,8 @@ def test_a_second_run_at_the_same_time_is_refused(migration: Migration) -> None:
 def test_the_rsync_of_a_killed_run_is_waited_for(migration: Migration) -> None:
     migration.file("a", b"1", SOURCE)
     ready = migration.base / "ready"
-    slow = scripted(migration, f'(for _ in {{1..6000}}; do [ -e {ready} ] && break; sleep 0.01; done) >/dev/null 2>&1 & disown; $RSYNC "$@"')
+    lives_on = f"(for _ in {{1..6000}}; do [ -e {ready} ] && break; sleep 0.01; done) >/dev/null 2>&1 & disown"
+    slow = scripted(migration, f'{lives_on}; $RSYNC "$@"')
     migration.run(options=slow)
     told: list[str] = []
 
