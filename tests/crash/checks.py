@@ -150,6 +150,16 @@ def objects_of(store: Mount) -> set[str]:
         return {key for (key,) in db.execute("select key from object")}
 
 
+def retained(store: Mount) -> set[str]:
+    """Keys of objects that live files have no more, and that stay for the retention of the trash: nothing purges them.
+
+    So it is with a file that is renamed to where the rules want it local.
+    """
+    with contextlib.closing(sqlite3.connect(f"file:{store.root}/.recfs/catalogue.db?mode=ro", uri=True)) as db:
+        later = "select key from journal where kind = 'delete' and next_try_ns - created_ns >= 3600000000000"
+        return {key for (key,) in db.execute(f"{later} and ino in (select ino from node)")}
+
+
 def lost_and_found(store: Mount, explained: list[Version]) -> list[str]:
     """What lies in lost+found for no reason that is known. It is emptied: only people do that."""
     wrong = []

@@ -23,7 +23,7 @@ from recfs.errors import ControlError, RecfsError
 from recfs.ports.objects import ObjectMeta
 from recfs.stores.s3.meta import to_metadata
 from tests.crash.calls import DEAD
-from tests.crash.checks import objects_of, soon
+from tests.crash.checks import objects_of, retained, soon
 from tests.crash.fates import Fate, Fates, Thing
 from tests.fuse.harness import Mount
 from tests.fuse.s3 import PREFIX, S3
@@ -482,7 +482,8 @@ class Steward:
         def look() -> str | None:
             self._drain()
             trash = [each.name for each in (self._store.root / ".recfs/trash").iterdir()]
-            far = sorted(self._s3.paths() - objects_of(self._store)) if self._s3 else []
+            known = objects_of(self._store) | retained(self._store)
+            far = sorted(self._s3.paths() - known) if self._s3 else []
             here = [str(each) for each in (self._store.root / USER).rglob("*") if each.is_file()]
             return f"all was removed, and there is {trash}, {far}, {here}" if trash or far or here else None
 
