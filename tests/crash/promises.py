@@ -123,7 +123,7 @@ def allowed(node: Node, horizon: Horizon) -> list[Allowed]:
         if version.synced or any(horizon.heard(close) for close in version.closes):
             certain = not version.changed  # else there is no copy of what was promised
             break
-    if certain and not present.closes:
+    if certain and not present.closes and not present.synced:  # what was fsynced stays, whatever it was renamed over
         return earlier
     return found + earlier
 
