@@ -91,7 +91,7 @@ class TrashedObjects:
         except ObjectStoreError as error:
             if error.unanswered:
                 self._journal.unanswered.note(aside, row.sha256)
-            elif is_first:  # else an earlier try, without an answer, may have put it there
+            elif is_first and not isinstance(error, ObjectChanged):  # else another try has put it there, or is about to
                 self._journal.keep_new_object(aside)
             raise
 

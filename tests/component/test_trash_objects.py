@@ -153,6 +153,8 @@ async def test_a_version_whose_object_got_another_etag_is_kept_all_the_same(
     await fs.write(FILE, NEW)
     await fs.drain()
     assert stored(fs)[FILE] == NEW
+    (aside,) = [key for key in stored(fs) if key.startswith(TRASH)]
+    assert fs.tier.journal.is_deleted(aside), "it goes with its time, whatever becomes of the daemon"
     assert (await ask(fs, "trash_restore", path=FILE, to=MOVED))["kept"] == []
     assert await fs.read(MOVED) == OLD
 
