@@ -107,7 +107,7 @@ def import_(
     if rules is not None:
         if user_map or replace or files_only:
             raise click.UsageError("--rules writes a plan; --user-map, --replace and --files-only mean nothing to it")
-        plan_by_rules(ctx, invocation, cwd.absolute(Path(source)), rules, plan, force=force)
+        plan_by_rules(ctx, cwd.absolute(Path(source)), rules, plan, force=force)
         return
     users = parsed_user_map(user_map)
     side = side_of(open_store(invocation))

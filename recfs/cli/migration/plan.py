@@ -3,6 +3,7 @@
 import codecs
 import os
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,29 +125,41 @@ def plan(
 
     The database may be in use. It is only read, in one state.
     """
-    from recfs.migration import plans
     from recfs.migration.mapping import Names, names_in
     from recfs.migration.planning import Wishes, make
 
-    invocation = ctx.ensure_object(Invocation)
     if database is not None and dump is not None:
         raise click.UsageError("--db or --map: rows come from one of them")
     if encoding is not None:
         _look_up(encoding, dump)
     names = names_in(columns) if columns is not None else Names()
     wishes = Wishes(old, database, dump, encoding, names, expired == "migrate", elsewhere, one_file_system)
-    refuse_inside(target, old)
+    write_plan(ctx, old, target, lambda teller: make(wishes, datetime.now(UTC), teller), force=force)
+
+
+def write_plan(
+    ctx: click.Context, old: Path, target: Path, make: Callable[["Teller"], "Made"], *, force: bool, after: str = ""
+) -> None:
+    """Have a plan of *old* made, write it to *target*, and say what is in it, and *after* that.
+
+    Leaves with PROBLEMS where something needs a person. Raises UsageError, RecfsError.
+    """
+    from recfs.migration import plans
+
+    _refuse_inside(target, old)
     plans.refuse_to_lose(target, force=force)  # before the work, and once more after it
     teller = Teller()
     try:
-        made = make(wishes, datetime.now(UTC), teller)
+        made = make(teller)
     finally:
         teller.end()
     plans.save(made.plan, target, force=force)
-    if invocation.json:
-        output.emit_json(told_made(made, target))
+    if ctx.ensure_object(Invocation).json:
+        output.emit_json(_told(made, target))
     else:
-        say_made(made, target)
+        _say(made, target)
+        if after:
+            output.say(after)
     if not made.is_clean:
         ctx.exit(ExitCode.PROBLEMS)
 
@@ -160,7 +173,7 @@ def _look_up(encoding: str, dump: Path | None) -> None:
         raise click.UsageError(f"--encoding: {encoding!r} is no encoding; one is cp1251") from None
 
 
-def refuse_inside(target: Path, old: Path) -> None:
+def _refuse_inside(target: Path, old: Path) -> None:
     """The old tree is not written to, and a plan in it would be one of its files."""
     folder = os.path.realpath(target.parent)
     top = os.path.realpath(old)
@@ -186,7 +199,7 @@ class Teller:
         self._line.clear()
 
 
-def told_made(made: "Made", target: Path) -> dict[str, Any]:
+def _told(made: "Made", target: Path) -> dict[str, Any]:
     """A plan that was made, for programs."""
     return {
         "plan": str(target),
@@ -203,7 +216,7 @@ def told_made(made: "Made", target: Path) -> dict[str, Any]:
     }
 
 
-def say_made(made: "Made", target: Path) -> None:
+def _say(made: "Made", target: Path) -> None:
     """Say what is in a plan that was made, and what needs a person."""
     counts = made.plan.counts()
     rows = [
@@ -235,4 +248,4 @@ def say_made(made: "Made", target: Path) -> None:
     output.say(f"{told}; need a person: {', '.join(needed)}" if needed else f"{told}; nothing needs a person")
 
 
-__all__ = ["Teller", "plan", "refuse_inside", "say_made", "told_made"]
+__all__ = ["plan", "write_plan"]
