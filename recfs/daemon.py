@@ -32,7 +32,7 @@ from recfs.api.gateway import gateway
 from recfs.api.observing import WAITING, acts_of
 from recfs.api.parameters import checked
 from recfs.config.metrics import address_of
-from recfs.errors import ConfigError, MountError, RecfsError, StoreError, first_error
+from recfs.errors import ConfigError, MountError, RecfsError, StoreError, first_error_alone
 from recfs.fs.handover.kept_files import KeptFiles
 from recfs.fs.handover.open_files import Heir
 from recfs.fs.xattrs import Xattrs
@@ -91,23 +91,24 @@ def run(
     refusal = ""
     while True:
         try:
-            leaving = trio.run(
-                _run,
-                current,
-                mountpoint,
-                command,
-                legacy,
-                before,
-                refusal,
-                caught,
-                hangups,
-                on_mounted,
-                strict_exception_groups=True,
-            )
-        except* RecfsError as group:
+            with first_error_alone():
+                leaving = trio.run(
+                    _run,
+                    current,
+                    mountpoint,
+                    command,
+                    legacy,
+                    before,
+                    refusal,
+                    caught,
+                    hangups,
+                    on_mounted,
+                    strict_exception_groups=True,
+                )
+        except RecfsError:
             if legacy is not None and legacy.died:
                 give_up(mountpoint)
-            raise first_error(group) from group
+            raise
         if leaving is None:
             return
         successor, legacy = leaving

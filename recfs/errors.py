@@ -34,6 +34,11 @@ RecfsError
     └── RowRefused          the catalogue does not take this row
 """
 
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
 NO_S3 = 'this store has no S3 tier; add [s3] with bucket = "..." to recfs.conf, and mount again'
 """What whoever asks for it is told with NotSupported."""
 
@@ -196,6 +201,22 @@ class IoFailure(FsError):
 
 class RowRefused(FsError):
     """The catalogue does not take what is to be written; other rows it does."""
+
+
+@contextlib.contextmanager
+def first_error_alone() -> Iterator[None]:
+    """The first RecfsError of a group that comes out of the block comes out as itself.
+
+    Not `raise` within `except*`: before 3.11.4, as in Debian 12, Python wraps what is raised there into a group again
+    (python/cpython issue 103590).
+    """
+    found: BaseExceptionGroup[RecfsError] | None = None
+    try:
+        yield
+    except* RecfsError as group:
+        found = group
+    if found is not None:
+        raise first_error(found) from found
 
 
 def first_error(group: BaseExceptionGroup[RecfsError]) -> RecfsError:

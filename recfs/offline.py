@@ -13,7 +13,7 @@ from recfs.api.answers import Answers
 from recfs.api.control import Peer
 from recfs.api.observing import acts_of
 from recfs.config import config_for_root
-from recfs.errors import ControlError, RecfsError, first_error
+from recfs.errors import ControlError, first_error_alone
 from recfs.parts import DRAIN_S, NoKernelCache, opened
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ class Offline:
     def call(self, method: str, **params: Any) -> Any:
         """Answer one control method. Raises RecfsError, KeyboardInterrupt."""
         try:
-            return trio.run(self._call, method, params)
+            with first_error_alone():
+                return trio.run(self._call, method, params)
         except* KeyboardInterrupt:
-            raise KeyboardInterrupt from None
-        except* RecfsError as group:
-            raise first_error(group) from group
+            pass
+        raise KeyboardInterrupt  # alone, as an error
 
     async def _call(self, method: str, params: dict[str, Any]) -> Any:
         async with opened(self._config, NoKernelCache()) as parts, trio.open_nursery() as nursery:

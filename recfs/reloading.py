@@ -16,6 +16,7 @@ import trio
 
 from recfs.config import Settings
 from recfs.config.changes import Plan, plan
+from recfs.config.reasons import why
 from recfs.core.upkeep.leftovers import Mode
 from recfs.errors import ConfigError, RecfsError
 from recfs.remote import tier_settings
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from recfs.api.answers import Answers
     from recfs.api.control import Handler
     from recfs.config import Config
+    from recfs.fs.fallback_rules import Changed
     from recfs.metrics.looking import Looking
     from recfs.parts import Parts
 
@@ -69,7 +71,11 @@ class Reloading:
 
     async def _reload(self, params: dict[str, Any]) -> dict[str, Any]:
         done = await self.reload()
-        return {"changed": {key: list(values) for key, values in done.changed.items()}, "left": dict(done.left)}
+        return {
+            "changed": {key: list(values) for key, values in done.changed.items()},
+            "left": dict(done.left),
+            "why": {key: why(key) for key in done.left},
+        }
 
     async def reload(self) -> Plan:
         """Read the configuration anew, and take up what can be. Raises ConfigError: then nothing has changed."""
@@ -81,13 +87,16 @@ class Reloading:
                     raise ConfigError("this daemon does not know where its settings are from")
                 wanted = await self._read(again)
                 found = plan(self._current.settings, wanted)
-                self._apply(found.settings)
+                shown = self._apply(found.settings)
+                await self._parts.fallback.announce(shown)
             finally:
                 self._tell("READY")
         for key, (old, new) in found.changed.items():
             log.info("%s is %s now (was %s)", key, new, old)
         for key, what in found.left.items():
-            log.warning("%s has changed in the configuration, and stays as it is: that takes %s", key, what)
+            log.warning(
+                "%s has changed in the configuration, and stays as it is: that takes %s, for %s", key, what, why(key)
+            )
         log.info("the configuration was read anew: %d settings changed", len(found.changed))
         return found
 
@@ -102,8 +111,11 @@ class Reloading:
                 " regular file"
             ) from None
 
-    def _apply(self, settings: Settings) -> None:
-        """Have *settings* hold. Atomic, and raises nothing: every value has been checked."""
+    def _apply(self, settings: Settings) -> list[Changed]:
+        """Have *settings* hold; returns the directories that show other shared files.
+
+        Atomic, and raises nothing: every value has been checked.
+        """
         parts, config = self._parts, settings.config
         tree, vfs, upkeep = parts.tree, parts.vfs, parts.work.upkeep
         logging.getLogger().setLevel(config.log.level.upper())
@@ -142,14 +154,15 @@ class Reloading:
             self.looking.config = config
         parts.in_effect.config = config
         self._current.settings = settings
+        return parts.fallback.change(config.fallback)
 
     def _keep_trash(self, config: Config) -> None:
-        """Have the trash keep what it has, and what comes, for another time. Atomic."""
+        """Have the trash keep what it has, and what comes, for another time, and count it otherwise. Atomic."""
         parts, retention_s = self._parts, config.trash.retention
         parts.publisher.keep_trash(retention_s)
         parts.trash_index.retention_s = parts.work.upkeep.sweeper.retention_s = retention_s
-        in_trash = parts.tree.accounts.in_trash
-        in_trash.charges, in_trash.max_metadata = shares_of_trash(config.trash)
+        charges, max_metadata = shares_of_trash(config.trash)
+        parts.tree.accounts.reconfigure_trash(charges=charges, max_metadata=max_metadata)
 
     def _reschedule(self, config: Config) -> None:
         """Have sweeps be due by other periods, counted from their last runs. Atomic."""
@@ -159,11 +172,12 @@ class Reloading:
         upkeep.orphans.every_s, upkeep.orphans.mode = every.orphans_every, Mode(every.orphans_mode)
         upkeep.versions.every_s = every.versions_every
         parts.upkeep.maintenance.every_s = every.catalogue_every
+        parts.figures.reconfigure(config.stats)
         if upkeep.archiving is not None:
             upkeep.archiving.interval_s = config.recordings.sweep_interval
         if upkeep.multiparts is not None:
             upkeep.multiparts.every_s = every.multiparts_every
-        parts.sweeps.reschedule(parts.upkeep.sweeps())
+        parts.sweeps.reschedule([*parts.upkeep.sweeps(), *parts.figures.sweeps()])
         if parts.work.far is not None:
             parts.work.far.tier_run.every_s = every.tier_every
             parts.sweeps.reschedule([parts.work.far.tier_run.sweep()])

@@ -45,6 +45,7 @@ from recfs.tier.leftovers import BucketLeftovers
 if TYPE_CHECKING:
     from recfs.config import Config
     from recfs.config.sections import TrashSection
+    from recfs.config.stats import StatsSection
     from recfs.core.migration.places import Place
     from recfs.core.retention import Now
     from recfs.disk.home.publisher import HomePublisher
@@ -171,14 +172,31 @@ def build(
     return Upkeep(work, verifier, maintenance)
 
 
-def figures_sweeps(in_effect: InEffect, tree: Tree, books: FigureBooks, reports: Reports) -> list[Sweep[Any, Any]]:
+@dataclass(frozen=True, slots=True)
+class Figures:
     """What keeps the figures of a store."""
+
+    counting: Counting
+    days: Days
+    surveys: Surveys
+
+    def sweeps(self) -> list[Sweep[Any, Any]]:
+        """What is looked at now and then."""
+        return [self.counting.sweep(), self.days.sweep(), self.surveys.sweep()]
+
+    def reconfigure(self, section: StatsSection) -> None:
+        """Have them be kept as another [stats] says. Atomic."""
+        self.days.keep_s, self.surveys.every_s = section.keep, section.survey_every
+
+
+def figures_of(in_effect: InEffect, tree: Tree, books: FigureBooks, reports: Reports) -> Figures:
+    """Put together what keeps the figures of a store."""
+    section = in_effect.config.stats
     surveys = Surveys(
         tree, books, reports, _surveyor(in_effect),
-        name=figures.SURVEY, every_s=in_effect.config.stats.survey_every, few=figures.FEW_FILES,
+        name=figures.SURVEY, every_s=section.survey_every, few=figures.FEW_FILES,
     )  # fmt: skip
-    days = Days(tree, books, reports, keep_s=in_effect.config.stats.keep)
-    return [Counting(books, reports).sweep(), days.sweep(), surveys.sweep()]
+    return Figures(Counting(books, reports), Days(tree, books, reports, keep_s=section.keep), surveys)
 
 
 def _surveyor(in_effect: InEffect) -> Callable[[Snapshot, Now], dict[str, Any]]:

@@ -16,6 +16,7 @@ import hypothesis
 import pytest
 
 from tests.helpers import machine, slow_catalogue, tables, workers
+from tests.helpers.log_guard import LogGuard
 from tests.helpers.machine import NO_SKIP
 from tests.helpers.media import media_samples
 from tests.helpers.workers import pytest_xdist_auto_num_workers
@@ -140,27 +141,6 @@ def _sweep_mounts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 
 # --- log guard ------------------------------------------------------------------------------------
-
-
-class LogGuard(logging.Handler):
-    """Collects what recfs logs at WARNING or above; the test has to have said that it would."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.messages: list[str] = []
-        self.expected: list[str] = []
-        self.possible: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(f"{record.levelname} {record.name}: {record.getMessage()}")
-
-    def verdict(self) -> str | None:
-        """What is wrong: a message nobody expected, or an expected one that never came."""
-        known = self.expected + self.possible
-        surprises = [m for m in self.messages if not any(re.search(e, m) for e in known)]
-        absent = [e for e in self.expected if not any(re.search(e, m) for m in self.messages)]
-        lines = [f"unexpected: {message}" for message in surprises] + [f"never logged: {e}" for e in absent]
-        return "\n".join(lines) or None
 
 
 @pytest.fixture(autouse=True)

@@ -100,7 +100,7 @@ PARAMS: Final[Mapping[str, Mapping[str, Kind]]] = {
     "stats": {
         "user": WORD, "recording": WORD, "category": WORD, "store": WORD, "duplicates": FLAG, "exact": FLAG,
     },
-    "stats_trend": {"days": WHOLE, "user": WORD, "category": WORD},
+    "stats_trend": {"days": WHOLE, "user": WORD, "category": WORD, "store": WORD},
     "events": {"since": WORD, "kinds": WORDS, "user": WORD, "limit": WHOLE, "wait_s": SECONDS},
     "info": {"path": PATH},
     "ls_files": {"path": PATH, "recursive": FLAG, "state": WORD, "media": FLAG},

@@ -16,7 +16,7 @@ from recfs.core.bounds import MIN_TIME_NS
 
 steps = Migrations("recfs")
 
-NEWEST = "0015_media"
+NEWEST = "0016_places_of_days"
 """Name of the last step: a catalogue that records a later one was written by a newer recfs."""
 
 
@@ -101,10 +101,7 @@ def owners(db: Database) -> None:
 
 @steps(name="0012_figures")
 def figures(db: Database) -> None:
-    """Files are counted by user, category and place; what they were on earlier days is remembered.
-
-    The counters of a store that has files begin at nothing, and are counted by the daemon once it runs.
-    """
+    """Files are counted by user, category and place, at first by the daemon once it runs; days are remembered."""
     _run(db, "0012_figures")
 
 
@@ -124,6 +121,12 @@ def twins(db: Database) -> None:
 def media(db: Database) -> None:
     """What is in recordings is remembered. Those of an earlier version are looked into once the daemon runs."""
     _run(db, "0015_media")
+
+
+@steps(name="0016_places_of_days")
+def places_of_days(db: Database) -> None:
+    """Of earlier days it is remembered where the bytes were; of those before this step that is not known."""
+    _run(db, "0016_places_of_days")
 
 
 def split_statements(script: str) -> list[str]:

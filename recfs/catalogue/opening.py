@@ -57,7 +57,7 @@ def _opened(path: Path, *, expect_new: bool, keep: bool) -> SqliteCatalogue:
             (verdict,) = connection.execute("pragma integrity_check(1)").fetchone()
             if verdict != "ok":
                 raise corrupt(path, verdict)
-        db = Database(connection)
+        db = Database(connection, execute_plugins=False)  # to look for some, every package of the machine is asked
         newest = last_step(connection)
         if not newest and not expect_new:
             raise corrupt(path, "it holds nothing, though the store has files: its log, the -wal beside it, is missing")

@@ -293,12 +293,14 @@ create table figure_day (
 
 -- What they said. Only of days on which that was something else than on the one before.
 create table figure_of_day (
-    user     text    not null,
-    category text    not null,
-    day      text    not null,
-    files    integer not null,
-    bytes    integer not null,
-    primary key (user, category, day)
+    user          text    not null,
+    category      text    not null,
+    here          integer not null,
+    storage_class text    not null,      -- '?': it is not known where the bytes were (of days before step 0016)
+    day           text    not null,
+    files         integer not null,
+    bytes         integer not null,
+    primary key (user, category, here, storage_class, day)
 ) strict, without rowid;
 
 -- What was found out of all files at some time, and takes too long to be asked for each time.

@@ -47,6 +47,8 @@ _COMMANDS = {
     "import": "recfs.cli.migration.import_:import_",
     "drain": "recfs.cli.work.drain:drain",
     "queue": "recfs.cli.work.queue:queue",
+    "serve": "recfs.cli.web.serve:serve",
+    "token": "recfs.cli.web.token:token",
     "events": "recfs.cli.observe.events:events",
     "audit": "recfs.cli.observe.audit:audit",
     "top": "recfs.cli.observe.top:top",

@@ -19,7 +19,7 @@ from typing import Any, Final
 from recfs.client.errors import CursorLost, DaemonRefused, DaemonUnreachable, NotAMount
 from recfs.client.places import default_root, store_root
 
-_SILENCE_S: Final = 30.0
+SILENCE_S: Final = 30.0
 _SUN_PATH_BYTES: Final = 107
 _ANSWER_BYTES: Final = 256 << 20
 
@@ -41,8 +41,10 @@ def socket_of(where: str | os.PathLike[str] | None) -> Path:
 class Question:
     """One question to a daemon at a time, and a way to give it up from another thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience_s: float = SILENCE_S) -> None:
+        """*patience_s*: how long the daemon may be silent, besides a `wait_s` that it is asked to wait."""
         self._path = path
+        self._patience_s = patience_s
         self._open: socket.socket | None = None
         self._stopped = False
 
@@ -59,7 +61,7 @@ class Question:
         line = json.dumps({"method": method, "params": params}, separators=(",", ":")).encode("ascii") + b"\n"
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
             self._open = sock
-            sock.settimeout(float(params.get("wait_s", 0.0)) + _SILENCE_S)
+            sock.settimeout(float(params.get("wait_s", 0.0)) + self._patience_s)
             try:
                 _at_address(self._path, sock.connect)
                 if self._stopped:
@@ -113,4 +115,4 @@ def _line(sock: socket.socket) -> bytes:
     return b"".join(chunks)
 
 
-__all__ = ["Question", "socket_of"]
+__all__ = ["SILENCE_S", "Question", "socket_of"]

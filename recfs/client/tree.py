@@ -235,4 +235,4 @@ def _files_below(folder: Path) -> list[os.stat_result]:
     return [info for info in found if not stat.S_ISDIR(info.st_mode)]
 
 
-__all__ = ["NAME_MAX_BYTES", "Id", "StoragePathBuilder", "id_of", "name_of", "parts_of"]
+__all__ = ["NAME_MAX_BYTES", "PATH_MAX_BYTES", "Id", "StoragePathBuilder", "id_of", "name_of", "parts_of"]

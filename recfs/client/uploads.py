@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -251,10 +251,15 @@ def note_upload(path: str | os.PathLike[str] | int, upload: Upload) -> None:
 
 def noted_upload(path: str | os.PathLike[str] | int) -> Upload | None:
     """Give what was kept of the upload that a file came by; None where nothing was. Raises OSError."""
-    name = attribute(path, ORIGINAL_NAME)
+    return upload_of(lambda name: attribute(path, name))
+
+
+def upload_of(read: Callable[[str], bytes | None]) -> Upload | None:
+    """Give what was kept of an upload, as `noted_upload` does; *read* gives an attribute by its name."""
+    name = read(ORIGINAL_NAME)
     if name is None:
         return None
-    mime, at = attribute(path, MIME_TYPE) or b"", attribute(path, UPLOAD_TIME) or b""
+    mime, at = read(MIME_TYPE) or b"", read(UPLOAD_TIME) or b""
     try:
         when = datetime.fromisoformat(at.decode("ascii"))
     except ValueError:
@@ -291,4 +296,5 @@ __all__ = [
     "noted_upload",
     "sanitize_name",
     "upload_name",
+    "upload_of",
 ]

@@ -76,9 +76,11 @@ async def abandoned(call: Callable[[], T], stop: Callable[[], object]) -> T:
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         future.set_running_or_notify_cancel()
         threading.Thread(target=_run, args=(call, future), daemon=True).start()
+        waited = asyncio.wrap_future(future)
         try:
-            return await asyncio.shield(asyncio.wrap_future(future))
+            return await asyncio.shield(waited)
         except asyncio.CancelledError:
+            waited.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody will ask for it
             stop()
             raise
     anyio = _anyio()

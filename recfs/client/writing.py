@@ -31,18 +31,19 @@ _NOREPLACE = 1
 _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 
-def rename_new(source: str, target: str, folder: int) -> None:
-    """Rename within a directory unless *target* is there (FileExistsError), in one step.
+def rename_new(source: str, target: str, folder: int, into: int | None = None) -> None:
+    """Rename within a directory, or *into* another one, unless *target* is there (FileExistsError), in one step.
 
     By renameat2(2); where the file system does not have that, by link(2), which is as exclusive. Raises OSError.
     """
+    to = folder if into is None else into
     if _renameat2 is not None:
-        if _renameat2(folder, os.fsencode(source), folder, os.fsencode(target), _NOREPLACE) == 0:
+        if _renameat2(folder, os.fsencode(source), to, os.fsencode(target), _NOREPLACE) == 0:
             return
         code = ctypes.get_errno()
         if code not in (errno.EINVAL, errno.ENOSYS):
             raise OSError(code, os.strerror(code), target)
-    os.link(source, target, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+    os.link(source, target, src_dir_fd=folder, dst_dir_fd=to, follow_symlinks=False)
     os.unlink(source, dir_fd=folder)
 
 
@@ -327,15 +328,18 @@ class atomic_write(WritingBlock[BinaryIO, AsyncFile]):
         draft.publish()
 
 
-def open_folder(root: str | os.PathLike[str], parts: tuple[str, ...], *, make: bool = False) -> int:
+def open_folder(
+    root: str | os.PathLike[str], parts: tuple[str, ...], *, make: bool = False, on_the_way: bool = False
+) -> int:
     """Open a directory of a tree, name by name; no link below *root* is followed. Returns a descriptor.
 
-    With *make* those that are missing are made, and what they were made in is synced. Raises OSError:
-    NotADirectoryError for a link.
+    With *make* those that are missing are made, and what they were made in is synced. With *on_the_way* the descriptor
+    is for reaching what is inside alone (O_PATH). Raises OSError: NotADirectoryError for a link.
     """
-    folder = os.open(root, _FOLDER)
+    way = _FOLDER if make else _FOLDER | os.O_PATH  # which a mount is not asked about
+    folder = os.open(root, way if parts or on_the_way else _FOLDER)
     try:
-        for part in parts:
+        for number, part in enumerate(parts, 1):
             made = False
             if make:
                 try:
@@ -343,7 +347,8 @@ def open_folder(root: str | os.PathLike[str], parts: tuple[str, ...], *, make: b
                     made = True
                 except FileExistsError:
                     pass
-            below = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+            flags = way if on_the_way or number < len(parts) else _FOLDER
+            below = os.open(part, flags | os.O_NOFOLLOW, dir_fd=folder)
             try:
                 if made:
                     os.fsync(folder)

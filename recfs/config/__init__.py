@@ -10,6 +10,7 @@ together. recfs.conf.example documents the keys, and a test keeps the two the sa
     sweeps     [sweep], when what is left over is looked for
     versions   [[versions]], how many are kept
     s3         the tables of the S3 tier
+    serve      [serve], the gateway
     retention  [recordings] and [[retention]]
     lifecycle  [lifecycle], what the bucket does by itself
     model      Config, and what holds between its tables
@@ -30,6 +31,7 @@ from recfs.config.model import SECTIONS, Config
 from recfs.config.plain import from_plain, plain
 from recfs.config.s3 import CacheSection, RouteSection, S3Section, UploadSection
 from recfs.config.sections import DEFAULT_FALLBACK, FallbackSection, QuotaSection
+from recfs.config.serve import ServeSection
 from recfs.config.settings import Options, Settings
 from recfs.config.sweeps import SweepSection
 from recfs.config.types import AbsolutePath, Duration, Size
@@ -51,6 +53,7 @@ __all__ = [
     "QuotaSection",
     "RouteSection",
     "S3Section",
+    "ServeSection",
     "Settings",
     "Size",
     "SweepSection",

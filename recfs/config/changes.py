@@ -21,7 +21,8 @@ WHILE_RUNNING: Final = frozenset(
     {
         *("min_free", "passthrough_headroom", "log.level", "commit.max_pending", "commit.settle_max"),
         *("quota.max_bytes", "quota.max_files", "quota.max_file_size", "quota.max_monthly_uploads"),
-        *("temp.max_age", "temp.sweep_interval", "trash.retention", "backup.every", "backup.keep", "backup.recipients"),
+        *("temp.max_age", "temp.sweep_interval", "backup.every", "backup.keep", "backup.recipients"),
+        *("trash.retention", "trash.charged", "trash.max_metadata", "stats.survey_every", "stats.keep", "fallback"),
         *("sweep.orphans_every", "sweep.orphans_mode", "sweep.orphans_grace", "sweep.multiparts_every"),
         *("sweep.multiparts_age", "sweep.versions_every", "sweep.catalogue_every", "sweep.tier_every"),
         *("watch.quiet", "watch.scan_interval", "recordings.sweep_interval"),
@@ -42,6 +43,7 @@ WHILE_RUNNING: Final = frozenset(
 
 UPGRADE: Final = "`recfs upgrade`"
 REMOUNT: Final = "an unmount and a new mount"
+RESTART: Final = "a restart of `recfs serve`"
 
 
 def settings_of(config: Config) -> dict[str, Any]:
@@ -59,6 +61,8 @@ def takes(key: str, old: Config, new: Config) -> str | None:
     """What a change of a setting takes; None: nothing."""
     if key in NEW_MOUNT:
         return REMOUNT
+    if key.startswith("serve."):
+        return RESTART
     if key not in WHILE_RUNNING:
         return UPGRADE
     # Whoever does that is there or not from the start on: what goes on, goes on by the settings that it has.
@@ -134,4 +138,4 @@ def _is_of(key: str, setting: str) -> bool:
     return key == setting or key.startswith((f"{setting}.", f"{setting}["))
 
 
-__all__ = ["NEW_MOUNT", "REMOUNT", "UPGRADE", "WHILE_RUNNING", "Plan", "plan", "settings_of", "takes"]
+__all__ = ["NEW_MOUNT", "REMOUNT", "RESTART", "UPGRADE", "WHILE_RUNNING", "Plan", "plan", "settings_of", "takes"]

@@ -185,9 +185,13 @@ def _toml(text: str, shown: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(
-            f'{shown}: not TOML: {error}; write key = value, with texts in quotes: min_free = "1 GiB"'
-        ) from None
+        twice = "twice" in str(error) or "overwrite" in str(error)
+        remedy = (
+            "a section or key may be there once: put them together"
+            if twice
+            else ('write key = value, with texts in quotes: min_free = "1 GiB"')
+        )
+        raise ConfigError(f"{shown}: not TOML: {error}; {remedy}") from None
     except RecursionError:
         raise ConfigError(f"{shown}: not a recfs.conf: values nested too deeply") from None
 

@@ -29,6 +29,7 @@ from recfs.config.sections import (
     TrashSection,
     WatchSection,
 )
+from recfs.config.serve import ServeSection
 from recfs.config.stats import StatsSection
 from recfs.config.sweeps import SweepSection
 from recfs.config.types import AbsolutePath, AnyCase, Section, Size, Uid
@@ -88,6 +89,7 @@ class Config(Section):
     audit: AuditSection = Field(default=AuditSection(), description="who did what")
     notify: NotifySection = Field(default=NotifySection(), description="a command that is run when something happens")
     gateway: GatewaySection = Field(default=GatewaySection(), description="a second control socket, of reduced rights")
+    serve: ServeSection = Field(default=ServeSection(), description="the gateway, `recfs serve`: the tree by HTTP")
     scrub: ScrubSection = Field(default=ScrubSection(), description="verification of all files in the background")
     s3: S3Section | None = Field(default=None, description="the bucket of the S3 tier; none: no S3 tier")
     route: RouteRules = Field(
@@ -136,6 +138,16 @@ class Config(Section):
             raise ValueError(
                 f'gateway.socket = "{path}": it lies in the store or its mount, where nobody else gets; name a path'
                 f' elsewhere, such as "/run/recfs/gateway.sock"'
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _serving_has_a_place(self) -> Self:
+        directory, tops = self.serve.directory, (self.root, self.mountpoint or self.root)
+        if any(directory.is_relative_to(top) for top in tops):
+            raise ValueError(
+                f'serve.directory = "{directory}": it lies in the store or its mount; name a directory elsewhere,'
+                f' such as "/var/lib/recfs-serve"'
             )
         return self
 
@@ -204,6 +216,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "audit": AuditSection,
     "notify": NotifySection,
     "gateway": GatewaySection,
+    "serve": ServeSection,
     "scrub": ScrubSection,
     "s3": S3Section,
     "route": RouteSection,

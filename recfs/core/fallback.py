@@ -94,12 +94,15 @@ class FallbackRule:
         return True
 
 
+def rule_of_dir(rules: Sequence[FallbackRule], path: Path) -> FallbackRule | None:
+    """Give the rule that applies to the directory `path`: the first that matches."""
+    return next((rule for rule in rules if rule.matches_dir(path)), None)
+
+
 def rule_for_dir(rules: Sequence[FallbackRule], path: Path) -> DirRule | None:
-    """Give what the first matching rule does to the directory `path`, or None; one object per rule."""
-    for rule in rules:
-        if rule.matches_dir(path):
-            return rule.dir_rule
-    return None
+    """Give what that rule does to the directory `path`, or None; one object per rule."""
+    rule = rule_of_dir(rules, path)
+    return rule.dir_rule if rule is not None else None
 
 
 def deepest(rules: Sequence[FallbackRule]) -> int:

@@ -177,6 +177,11 @@ def is_cut(path: bytes) -> bool:
     return path.endswith(b"/")
 
 
+def is_temporary(path: bytes) -> bool:
+    """Tell whether a path of the mount lies in `temp/`: what is removed there is gone, whatever the trash keeps."""
+    return path.startswith(b"temp/")
+
+
 def is_fixed(role: Role) -> bool:
     """Tell whether a directory of this role exists from the start and can be neither removed nor renamed."""
     return role <= Role.TEMP_TOP

@@ -10,8 +10,7 @@ import logging
 import os
 import secrets
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
@@ -53,8 +52,7 @@ ELSEWHERE = b".../"
 """… but the name alone, after this; no name at the top of the mount. The directory's number is there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
+class Label(NamedTuple):
     """What a staging file says of itself (an extended attribute): enough to adopt it if its row never got written."""
 
     ino: int
@@ -182,7 +180,7 @@ class StagingPool:
         try:
             fd = node.body.fd
             if len(path) > LONG_PATH_BYTES or not self._store.label(fd, kind + label.encode()):
-                self._store.label(fd, kind + replace(label, path=ELSEWHERE + node.name).encode())
+                self._store.label(fd, kind + label._replace(path=ELSEWHERE + node.name).encode())
         except Exception as error:
             if before_writing:
                 raise

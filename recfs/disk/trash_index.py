@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, TypeVar
 
-from recfs.core.layout import is_cut, kept_path
+from recfs.core.layout import is_cut, is_temporary, kept_path
 from recfs.core.life import packed_life
 from recfs.core.model import Kind
 from recfs.disk.packing import packed, unpacked
@@ -44,7 +44,7 @@ class TrashIndex:
 
     @property
     def is_kept(self) -> bool:
-        """Whether anything that is removed from now on is kept."""
+        """Whether anything that is removed from now on is kept; what is in `temp/` never is."""
         return self.retention_s > 0
 
     async def load(self, catalogue: Catalogue) -> None:
@@ -75,19 +75,21 @@ class TrashIndex:
         """
         if self.is_kept:
             row = self._row(node, self._tree.new_gid())
-            if not is_cut(row.path):
+            if not is_cut(row.path) and not is_temporary(row.path):
                 self._put(row)
 
     def keep_beside(self, node: FileNode, entry: Garbage) -> None:
         """The bytes of *node* go to the trash as *entry*: so do its attributes."""
-        if self.is_kept and node.xattrs and entry.size_bytes:
+        if self.is_kept and node.xattrs and entry.size_bytes and not is_temporary(entry.path):
             row = self._row(node, entry.gid)._replace(has_bytes=1, deleted_ns=entry.deleted_ns)
             self._behind.trash(row)
             self._beside(entry, len(row.xattrs))
 
     def keep_object(self, node: FileNode, in_s3: ObjectRow) -> None:
         """A version of *node* that only S3 has is about to be nobody's."""
-        if self.is_kept and in_s3.size_bytes and not any(row.object_etag == in_s3.etag for row in self.at(in_s3.key)):
+        if not self.is_kept or is_temporary(kept_path(node.parts())):
+            return
+        if in_s3.size_bytes and not any(row.object_etag == in_s3.etag for row in self.at(in_s3.key)):
             self._put(
                 self._row(node, self._tree.new_gid())._replace(
                     size_bytes=in_s3.size_bytes, sha256=in_s3.sha256, md5=in_s3.md5, mtime_ns=in_s3.mtime_ns,

@@ -12,7 +12,7 @@ from recfs.disk.diskio import copy_bytes, is_full
 from recfs.errors import IoFailure, OutOfSpace
 from recfs.ports.rows import Pending, Promise
 from recfs.state.backing_file import Untouched
-from recfs.state.nodes import is_changeable, is_gone
+from recfs.state.nodes import is_changeable, is_gone, is_told_of
 from recfs.state.waits import Held, interruptible
 
 if TYPE_CHECKING:
@@ -65,6 +65,11 @@ class Unsealing:
         assert body is not None
         if is_changeable(node, body):
             return
+        await self._unseal(node, body, remember=remember)
+        if is_told_of(node):  # it lost its name meanwhile, and what was known of its bytes went into the row of those
+            await self._unseal(node, body, remember=False)
+
+    async def _unseal(self, node: FileNode, body: BackingFile, *, remember: bool) -> None:
         body.in_place = False
         softly = node.state in (State.SEALING, State.INCOMPLETE)
         if node.state.is_whole or node.state is State.CORRUPT or softly:
@@ -74,6 +79,9 @@ class Unsealing:
             body.untouched = Untouched(node.sha256, node.md5, info.st_size, info.st_mtime_ns, time.time_ns())
         if node.state is not State.WRITING:
             self.to_writing(node)
+        elif is_told_of(node):
+            body.unproven = True
+            self._versions.written_on(node)
         elif body.backing and not node.unmarked:
             node.unmarked = body.unproven = True
             self._behind.node(node)
@@ -89,7 +97,9 @@ class Unsealing:
             self._pool.label(node, before_writing=True)  # it no longer says "closed", before the first byte changes
         if body.backing:
             body.in_place = True  # rename(2) would wait for whoever has it locked, and everybody for rename(2)
-        elif not is_gone(node):
+        elif is_gone(node):
+            await self._moves.left_alone(node)  # its removal, if that is under way, goes by what was known of the bytes
+        else:
             await self._moves.ended_soon(node)
             if is_gone(node) or node.staging is not None:
                 node.pending &= ~Pending.MOVE
@@ -242,6 +252,7 @@ class Unsealing:
 
         Freeing many pieces takes minutes on some disks, so the trio thread only cuts what has none.
         """
+        body.untouched = None  # before anything is awaited: should it lose its name meanwhile, nothing vouches for it
         while True:
             try:
                 if size or body.backing or os.fstat(body.fd).st_blocks:

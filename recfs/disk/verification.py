@@ -6,6 +6,7 @@ is brought to stable storage, and the page cache is left as it was.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -13,6 +14,7 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from recfs.core.verification.verdicts import Copy
+from recfs.disk.beside import Beside
 from recfs.disk.diskio import extent_at
 from recfs.disk.leases import is_written
 from recfs.disk.pagecache import CHUNK_BYTES, Uncached
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 _GONE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """What opening says where the file, or a directory above it, was removed or replaced by something else."""
 _ZEROS: Final = memoryview(bytes(CHUNK_BYTES))
+BESIDE_BYTES: Final = 8 << 20
+"""From so much on the digest has a thread of its own: it is what takes longest, and does not wait for the reading."""
 FED_BYTES: Final = 32 << 20
 """How much is fed to the digest at a time, holes included, before whoever has it read may look at something else."""
 
@@ -39,8 +43,9 @@ class LocalCheck:
         self._sha256 = sha256
         self._fd: int | None = None
         self._hash = hashlib.sha256()
+        self._ending = contextlib.ExitStack()
+        """Of the thread beside this one."""
         self._at = 0
-        self._buffer = memoryview(bytearray(min(CHUNK_BYTES, self._size) if sha256 is not None else 0))
         self._mark: tuple[int, ...] = ()
         self._again = False
         self.found: Copy | None = None
@@ -68,6 +73,7 @@ class LocalCheck:
 
     def close(self) -> None:
         """Give the file back."""
+        self._ending.close()
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
@@ -89,6 +95,10 @@ class LocalCheck:
         assert self._fd is not None
         self._mark = _mark(info)
         self._hash, self._at = hashlib.sha256(), 0
+        self._ending.close()  # of what was read of it before
+        size = 0 if self._sha256 is None else self._size  # else nothing is read
+        hashing = Beside(self._hash.update, min(CHUNK_BYTES, size), beside=size >= BESIDE_BYTES)
+        self._hashing = self._ending.enter_context(hashing)
         self._cache = Uncached(self._fd, self._size)
         self._is_sparse = info.st_blocks * 512 < info.st_size
 
@@ -102,25 +112,27 @@ class LocalCheck:
             if self._is_sparse and self._at >= hole_end:
                 is_data, end = extent_at(self._fd, self._at, self._size)
                 hole_end = hole_end if is_data else end
+            buffer = self._hashing.buffer()
             if self._at < hole_end:
                 part = _ZEROS[: min(CHUNK_BYTES, hole_end - self._at)]
             else:
-                part = self._chunk(read_until - self.read_bytes)
+                part = self._chunk(buffer, read_until - self.read_bytes)
                 goes_on = bool(part)  # else it has become shorter
-            self._hash.update(part)
+            self._hashing.give(part, buffer)
             self._at += len(part)
             fed += len(part)
+        self._hashing.catch_up()
         self._ended()
 
-    def _chunk(self, most_bytes: int) -> memoryview:
+    def _chunk(self, buffer: memoryview, most_bytes: int) -> memoryview:
         assert self._fd is not None
         at, start = self._at, self._at - self._at % CHUNK_BYTES
         self._cache.look(at)
-        got = os.preadv(self._fd, [self._buffer[: min(start + CHUNK_BYTES - at, most_bytes)]], at)
+        got = os.preadv(self._fd, [buffer[: min(start + CHUNK_BYTES - at, most_bytes)]], at)
         self.read_bytes += got
         if at + got >= min(start + CHUNK_BYTES, self._size):
             self._cache.drop(start)
-        return self._buffer[:got]
+        return buffer[:got]
 
     def _ended(self) -> None:
         assert self._fd is not None

@@ -14,7 +14,7 @@ from recfs.core.layout import kept_path
 from recfs.core.model import State
 from recfs.disk.refresh import refresh
 from recfs.ports.rows import Promise
-from recfs.state.nodes import Garbage
+from recfs.state.nodes import Garbage, open_remains
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,21 +152,20 @@ class Versions:
 
     def remains_of(self, node: FileNode) -> Garbage | None:
         """The garbage entry that has the very bytes that are open, of a file that lost its name meanwhile. Atomic."""
-        entry, body = node.remains, node.body
-        if not node.unlinked or entry is None or body is None or self._tree.garbage.get(entry.gid) is not entry:
-            return None
-        return entry if os.fstat(body.fd).st_nlink else None  # else it is a copy without a name
+        entry = open_remains(node)
+        return entry if entry is not None and self._tree.garbage.get(entry.gid) is entry else None
 
     def written_on(self, node: FileNode) -> None:
         """A file is about to be written to; should it have lost its name, what was known of its bytes holds no more.
 
         Atomic; the row has to be durable before the first byte changes.
         """
-        entry = self.remains_of(node)
+        entry = open_remains(node)
         if entry is not None and (entry.sha256 is not None or entry.promised):
             entry.sha256 = entry.md5 = None
             entry.promised &= Promise.FSYNCED
-            self._behind.garbage(entry, discard=False)
+            if self._tree.garbage.get(entry.gid) is entry:
+                self._behind.garbage(entry, discard=False)
 
     def left(self, node: FileNode) -> None:
         """The last handle of a file goes: what was written to it since it lost its name counts as well. Atomic."""

@@ -21,6 +21,8 @@ from recfs.core.media.words import Known, told, word_of
 from recfs.core.model import State
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from recfs.ports.rows import MediaRow
     from recfs.state.media import MediaRows
     from recfs.state.nodes import FileNode
@@ -44,9 +46,17 @@ class Contents:
 
     async def attribute(self, node: FileNode, name: bytes) -> bytes | None:
         """The value of one of ATTRIBUTES; None: it has none."""
+        return (await self.several(node, (name,))).get(name)
+
+    async def several(self, node: FileNode, names: Collection[bytes]) -> dict[bytes, bytes]:
+        """Those of some of ATTRIBUTES that a file has, all of one moment, which is that of the return."""
         row = await self.rows.of(node)
         if not node.bytes and await self.rows.is_reserved(node):
-            return None  # nothing can be said of it yet
+            return {}  # nothing can be said of it yet
+        values = {name: self._value(node, row, name) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def _value(self, node: FileNode, row: MediaRow | None, name: bytes) -> bytes | None:
         if name == b"status":
             word = word_of(self.known(node, row))
             return word.encode("ascii") if word is not None else None

@@ -100,6 +100,8 @@ class IoModes:
                 await self._backing_files.unsealing.unseal_held(handle.node, remember=True)
             if self._is_busy(handle):
                 await self._backing_files.moves.left_alone(handle.node)
+                if handle.writes and self._must_unseal(handle):  # it lost its name meanwhile
+                    await self._backing_files.unsealing.unseal_held(handle.node)
             return self._decide(handle, busy=self._is_busy(handle))
 
     def _is_busy(self, handle: Handle) -> bool:

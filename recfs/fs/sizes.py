@@ -61,7 +61,6 @@ class Sizes:
                 if not isinstance(error, OSError):
                     raise
                 raise disk_error(error, node) from error
-        body.untouched = None
         remember_below(node)
         drop_privileges(node)
         now = self._tree.clock.now_ns()

@@ -17,7 +17,7 @@ from recfs.core.model import State
 from recfs.core.quota import UNLIMITED, Limits, month_of
 from recfs.core.units import parse_size
 from recfs.errors import InvalidArgument, NoAttribute, NotPermitted, NotSupported, OutOfSpace, TooBig
-from recfs.fs import contents, lives
+from recfs.fs import contents, lives, told
 from recfs.fs.caller import may_change
 from recfs.fs.fallback_entries import FallbackEntry
 from recfs.state.accounts import LIMIT_NAMES
@@ -194,6 +194,12 @@ class Xattrs:
             if name == b"shown":
                 return b"/".join(seen.shared.parts())
             seen = seen.shared
+        if name == told.ATTRIBUTE:
+            own = _of_user(await self._own(seen))
+            if isinstance(seen, FileNode):
+                return await told.of_file(self._vfs.contents, seen, own, _location)
+            if isinstance(seen, DirNode):
+                return await told.of_directory(self._vfs.tree, self._vfs.lives, seen, own)
         if name == b"ino":
             return b"%d" % seen.ino
         if isinstance(seen, FileNode):
@@ -220,8 +226,7 @@ class Xattrs:
             if name == b"md5" and node.md5 is None and node.state.is_whole:
                 with bounded(f"the md5 of {node.path}"):
                     await self._vfs.md5s.of(node)
-            digest = node.sha256 if name == b"sha256" else node.md5
-            if digest is not None and (node.state.is_whole or node.state.is_remote or node.state is State.CORRUPT):
+            if (digest := told.checksum_of(node, md5=name == b"md5")) is not None:
                 return digest.hex().encode("ascii")
         raise NoAttribute("")
 

@@ -47,6 +47,8 @@ _MAX_STACK_DEPTH = 36
 class Init(enum.IntFlag):
     """The FUSE_* flags of INIT that are set or cleared here; bits above 31 travel in `flags2`."""
 
+    DO_READDIRPLUS = 1 << 13
+    READDIRPLUS_AUTO = 1 << 14
     WRITEBACK_CACHE = 1 << 16
     CACHE_SYMLINKS = 1 << 23
     HANDLE_KILLPRIV_V2 = 1 << 28
@@ -55,7 +57,11 @@ class Init(enum.IntFlag):
     HAS_RESEND = 1 << 39
 
 
-MASKS: Final = {"passthrough": Init.PASSTHROUGH, "killpriv": Init.HANDLE_KILLPRIV_V2}
+MASKS: Final = {
+    "passthrough": Init.PASSTHROUGH,
+    "killpriv": Init.HANDLE_KILLPRIV_V2,
+    "names-alone": Init.READDIRPLUS_AUTO,
+}
 """What RECFS_TEST_WITHOUT can take from the kernel's offer."""
 
 
@@ -128,6 +134,8 @@ class Wants:
     """What to ask of the kernel beyond what libfuse asks, if it offers it."""
 
     passthrough: bool = True
+    names_alone: bool = False
+    """Whether listings may be asked for without attributes (READDIR), where nobody looks at the files."""
     max_background: int = 12_288
     """Read-ahead, asynchronous requests and RELEASE under way at once, of all users (kernel default 12).
 
@@ -203,6 +211,8 @@ def edit_init(request: bytes, answer: bytes, wants: Wants) -> bytes:
     flags = parse_init_answer(answer).flags & ~(Init.WRITEBACK_CACHE | Init.PASSTHROUGH)
     # Symlinks here never change: they are made, read and removed.
     flags |= offer & (Init.HANDLE_KILLPRIV_V2 | Init.CACHE_SYMLINKS)
+    if wants.names_alone and flags & Init.DO_READDIRPLUS:
+        flags |= offer & Init.READDIRPLUS_AUTO
     if len(answer) >= body + _MAX_STACK_DEPTH + 4:
         deep = wants.passthrough and offer & Init.INIT_EXT and offer & Init.PASSTHROUGH
         if deep:

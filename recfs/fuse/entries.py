@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MAX_BLOCKS = MAX_INT // BLOCK_BYTES
 """Programs multiply st_blocks by 512."""
-CACHE_S = 3600.0
+CACHE_S = 3600
 """How long the kernel may keep names and attributes: changes pass through it, or are followed by an invalidation."""
 
 

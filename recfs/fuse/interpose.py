@@ -14,7 +14,7 @@ from types import ModuleType
 
 WITHOUT_VARIABLE = "RECFS_TEST_WITHOUT"
 EXTENSION = "recfs.fuse._fuse_reply"
-NEEDED = ("stage", "extend", "on_interrupt", "sender")
+NEEDED = ("stage", "extend", "on_interrupt", "sender", "look", "remember")
 """Functions it has to have."""
 
 

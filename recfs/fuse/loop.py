@@ -30,8 +30,10 @@ Fairness
 --------
 While requests flow, trio's loop does not run. `Pacer` bounds that: before its next request a worker makes a
 real checkpoint if another task is runnable or `RUN_S` have passed, so timers, signals, cancellation and
-results from threads are late by `RUN_S` and one request at most. Looking at the descriptor releases the GIL,
-on purpose: holding it meanwhile starved hashing threads (a fifteenth of what plain pyfuse3 leaves them).
+results from threads are late by `RUN_S` and one request at most; and by another `RUN_S` where that request and
+those after it are answered by the C extension (_fuse_memory.c), which makes no task runnable. Looking at the
+descriptor releases the GIL, on purpose: holding it meanwhile starved hashing threads (a fifteenth of what plain
+pyfuse3 leaves them).
 """
 
 import logging
@@ -41,6 +43,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Final
 
 import pyfuse3
@@ -50,6 +53,8 @@ from recfs.fuse.standstill.gate import GATE
 from recfs.state.waits import WAITS
 
 Clock = Callable[[], float]
+Look = Callable[[int, float], bool]
+"""Tells whether a descriptor is readable, now or within some seconds."""
 log = logging.getLogger(__name__)
 
 RUN_S: Final = 0.000_5
@@ -78,7 +83,7 @@ class LoopStats:
     checkpoints: int = 0
     """Checkpoints made for the sake of other tasks."""
     spins: int = 0
-    """Times the loop kept looking for up to `SPIN_S`, successfully or not."""
+    """Times the loop was ready to keep looking for up to `SPIN_S`."""
 
 
 STATS: Final = LoopStats()
@@ -185,16 +190,41 @@ class BargingLock:
         self.release()
 
 
+class Polled:
+    """Looks whether a descriptor is readable. The C extension has a faster one."""
+
+    __slots__ = ("_fd", "_poll")
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self._poll = select.poll()
+
+    def look(self, fd: int, spin_s: float) -> bool:
+        """Tell whether *fd* is readable or hung up, now or within *spin_s* seconds."""
+        if fd != self._fd:
+            self._poll = select.poll()
+            self._poll.register(fd, select.POLLIN)
+            self._fd = fd
+        poll = self._poll.poll
+        if poll(0):
+            return True
+        if spin_s:
+            end = time.perf_counter() + spin_s
+            while time.perf_counter() < end:
+                if poll(0):
+                    return True
+        return False
+
+
 class RequestWait:
     """`trio.lowlevel.wait_readable` that looks before it sleeps. For the holder of the read lock only."""
 
-    __slots__ = ("_fd", "_pacer", "_poll", "_spin_s")
+    __slots__ = ("_look", "_pacer", "_spin_s")
 
-    def __init__(self, pacer: Pacer, *, spin_s: float = SPIN_S) -> None:
+    def __init__(self, pacer: Pacer, *, spin_s: float = SPIN_S, look: Look | None = None) -> None:
         self._pacer = pacer
         self._spin_s = spin_s
-        self._fd = -1
-        self._poll = select.poll()
+        self._look = look if look is not None else Polled().look
 
     async def wait_readable(self, fd: int) -> None:
         """Return when *fd* is readable or hung up, and the gate open.
@@ -208,22 +238,13 @@ class RequestWait:
         """Wait once; False where the gate was closed meanwhile."""
         if GATE.closed:
             return False
-        if fd != self._fd:
-            self._poll = select.poll()
-            self._poll.register(fd, select.POLLIN)
-            self._fd = fd
         stats = self._pacer.stats
-        poll = self._poll.poll
-        if poll(0):
+        spin_s = self._spin_s if self._pacer.answered else 0.0
+        if spin_s:
+            stats.spins += 1
+        if self._look(fd, spin_s):
             stats.ready += 1
             return True
-        if self._spin_s and self._pacer.answered:
-            stats.spins += 1
-            end = time.perf_counter() + self._spin_s
-            while time.perf_counter() < end:
-                if poll(0):
-                    stats.ready += 1
-                    return True
         stats.epoll_waits += 1
         try:
             await trio.lowlevel.wait_readable(fd)
@@ -248,10 +269,12 @@ class _Overlay:
 _PACER: Final = Pacer(STATS)  # not one for each `serve`: the lock that pyfuse3 keeps holds on to it
 
 
-async def serve(*, min_tasks: int = 1, max_tasks: int = MAX_TASKS) -> None:
+async def serve(*, min_tasks: int = 1, max_tasks: int = MAX_TASKS, extension: ModuleType | None = None) -> None:
     """Run `pyfuse3.main` until the file system is unmounted or terminated, with the faster loop if it fits.
 
-    Call after `pyfuse3.init`; arguments and errors are those of `pyfuse3.main`. A session run in two stages
+    *extension*: the C extension, which looks for requests faster, and goes on by itself with those that it answers.
+
+    Call after `pyfuse3.init`; the other arguments, and errors, are those of `pyfuse3.main`. A session run in two stages
     (INIT handshake, then for good) should use `serve` for both, as pyfuse3 keeps the lock of the first.
     """
     names = vars(pyfuse3)
@@ -260,7 +283,10 @@ async def serve(*, min_tasks: int = 1, max_tasks: int = MAX_TASKS) -> None:
         await pyfuse3.main(min_tasks, max_tasks)
         return
     _PACER.bind()
-    wait = RequestWait(_PACER, spin_s=SPIN_S if len(os.sched_getaffinity(0)) > 1 else 0.0)
+    spin_s = SPIN_S if len(os.sched_getaffinity(0)) > 1 else 0.0
+    wait = RequestWait(_PACER, spin_s=spin_s, look=extension.look if extension is not None else None)
+    if extension is not None:
+        extension.pace(RUN_S, spin_s)
     names["trio"] = _Overlay(
         trio,
         Lock=lambda: BargingLock(_PACER),

@@ -28,12 +28,14 @@ from recfs.fuse.acceleration import (
     FOPEN_NOFLUSH,
     FOPEN_PASSTHROUGH,
 )
-from recfs.fuse.entries import Entries
+from recfs.fuse.directories import Directories
+from recfs.fuse.entries import CACHE_S, Entries
+from recfs.fuse.from_memory import Memory
 from recfs.fuse.guard import ERRNO, errno_of, guarded, guarded_apart
 from recfs.fuse.observers.watched import Watched
 from recfs.ports.rows import NodeRow
 from recfs.state.ledger import RESENT, Opened, flags_of
-from recfs.state.nodes import DirNode, Node
+from recfs.state.nodes import DirNode, FileNode, LinkNode
 from recfs.state.waits import interruptible, ticket
 
 if TYPE_CHECKING:
@@ -47,9 +49,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recfs.fuse")
 
-ABSENT_S = 60.0
+ABSENT_S = 60
 """How long the kernel may believe that a name does not exist."""
-_DOTS = 2
 
 
 class Operations(pyfuse3.Operations, Watched):
@@ -65,6 +66,7 @@ class Operations(pyfuse3.Operations, Watched):
         Watched.__init__(self)
         self._session = session
         self._entries = Entries(vfs.tree)
+        self._directories = Directories(vfs.listings, self._entries)
         self._modes = vfs.files.modes
         self._vfs = vfs
         self._nodes = vfs.tree.nodes
@@ -77,6 +79,13 @@ class Operations(pyfuse3.Operations, Watched):
 
     def _caller(self, ctx: pyfuse3.RequestContext) -> Caller:
         return Caller(ctx.uid, ctx.gid, ctx.umask, ctx.uid in self._operators, ctx.pid, by_place=True)
+
+    def memory(self) -> Memory | None:
+        """What `lookup` and `getattr` look into when they need not wait; None in a subclass that has its own."""
+        kind = type(self)
+        if (kind.lookup, kind.getattr, kind.forget) != (Operations.lookup, Operations.getattr, Operations.forget):
+            return None
+        return Memory(self._nodes, self.watching, self.forget, DirNode, FileNode, LinkNode, NodeRow, CACHE_S, ABSENT_S)
 
     # --- names ---------------------------------------------------------------------------------------------------
 
@@ -239,21 +248,8 @@ class Operations(pyfuse3.Operations, Watched):
 
     @guarded
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        """READDIRPLUS. Offsets: 1 is `.`, 2 is `..`, and an entry's is its inode number + 2."""
-        reply, after = pyfuse3.readdir_reply, max(0, start_id - _DOTS)
-        if start_id < _DOTS:
-            folder = (await self._vfs.listings.known(fh)).folder
-            for offset, name, node in ((1, b".", folder), (2, b"..", folder.parent)):
-                if offset > start_id and not reply(token, name, self._entries.of(node), offset):
-                    return
-        while found := await self._vfs.listings.read(fh, after):
-            for item in found:
-                entry = self._entries.of_row(item) if isinstance(item, NodeRow) else self._entries.of(item)
-                if not reply(token, item.name, entry, item.ino + _DOTS):
-                    return
-                if isinstance(item, Node):
-                    item.kernel_refs += 1
-                after = item.ino
+        """READDIRPLUS; READDIR, where the extension hands it on."""
+        await self._directories.read(fh, start_id, token, plain=self._directories.names_alone())
 
     @guarded
     async def releasedir(self, fh: int) -> None:

@@ -40,7 +40,7 @@ import pyfuse3
 import trio
 
 from recfs.errors import Busy, MountError
-from recfs.fuse import acceleration, device, interpose, loop
+from recfs.fuse import acceleration, device, from_memory, interpose, loop
 from recfs.fuse.acceleration import Acceleration
 from recfs.fuse.extra_requests import ExtraRequests, Handlers
 from recfs.fuse.standstill.gate import GATE, none_in_hand
@@ -104,6 +104,7 @@ class FuseSession:
         self._answer = b""
         self._given_up = False
         self._flags = 0
+        self._extended = self._reply.extensions() if self._reply is not None else 0  # sessions, before this one
         self._plain_because: str | None = None
         self._below: int | None = None  # st_dev of what the mount covers
         self._initialised = False
@@ -121,6 +122,7 @@ class FuseSession:
         if self._reply is not None:
             self._reply.on_interrupt(waits.interrupted)
             waits.ask_for_senders(self._reply.sender)
+        from_memory.begin(self._reply, operations)
         if self._inherited is not None:
             self._take_over(operations, self._inherited)
             return
@@ -192,7 +194,7 @@ class FuseSession:
             raise MountError(f"{self._mountpoint} was unmounted before it answered; start recfs again")
 
     async def _requests(self, scope: trio.CancelScope) -> None:
-        await loop.serve()
+        await loop.serve(extension=self._reply)
         scope.cancel()
 
     async def negotiate(self) -> None:
@@ -209,7 +211,7 @@ class FuseSession:
 
         async def first_stage() -> None:
             # One worker: it is the only one that `notify_closing` can be counted on to wake.
-            await loop.serve(min_tasks=1, max_tasks=1)
+            await loop.serve(min_tasks=1, max_tasks=1, extension=self._reply)
             ended.set()
 
         received = self._reply.receives() if self._reply is not None else 0
@@ -221,7 +223,7 @@ class FuseSession:
             while not ended.is_set():  # the worker has answered, and is on its way to waiting for the socket again
                 trio.lowlevel.notify_closing(self._socket_fd)
                 await trio.lowlevel.checkpoint()
-        wants = device.Wants(passthrough=self.acceleration.wanted != "off")
+        wants = device.Wants(passthrough=self.acceleration.wanted != "off", names_alone=self._lists_names_alone())
         edited = device.edit_init(self._request, answer, wants)
         try:
             negotiated = device.parse_init_answer(edited)
@@ -248,6 +250,13 @@ class FuseSession:
             killpriv=bool(negotiated.flags & device.Init.HANDLE_KILLPRIV_V2),
             max_background=negotiated.max_background,
         )
+
+    def _lists_names_alone(self) -> bool:
+        """Whether the kernel may ask for names alone: where the extension has its handlers in pyfuse3's session."""
+        left = self._inherited
+        if left is not None and not device.parse_init_answer(left.answer).flags & device.Init.READDIRPLUS_AUTO:
+            return False  # an earlier daemon could not, and the kernel was told so
+        return self._reply is not None and self._reply.extensions() > self._extended
 
     async def _tune(self) -> None:
         """Wait for the mount to answer, and raise its read-ahead."""
@@ -397,6 +406,7 @@ class FuseSession:
             self._extra = None
             self._reply.extend(None)  # its requests belong to libfuse's session
             self._reply.on_interrupt(None)
+            from_memory.end(self._reply)
             waits.ask_no_more(self._reply.sender)
         if self._initialised:
             self._initialised = False

@@ -27,8 +27,8 @@ _LINE_MAX = 1 << 22
 
 
 def state_of(plan: Path) -> Path:
-    """The file beside a plan that keeps how far its run is."""
-    return plan.with_name(f"{plan.name}.state")
+    """The file beside a plan that keeps how far its run is. Absolute: rsync works in another directory."""
+    return plan.absolute().with_name(f"{plan.name}.state")
 
 
 def elsewhere_of(plan: Plan) -> list[bytes]:

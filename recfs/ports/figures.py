@@ -78,10 +78,14 @@ class Surveyed(NamedTuple):
 
 
 class OfDay(NamedTuple):
-    """What the counters of a user's files of one category said at the beginning of a day."""
+    """What the counter of a user's files of one category, in one place, said at the beginning of a day."""
 
     user: str
     category: str
+    here: int
+    """1: their bytes were on the local disk."""
+    storage_class: str
+    """That of their objects; empty: S3 had none; NOT_KNOWN (`core/figures/counters`): where they were is not known."""
     day: str
     """UTC, as "2026-11-29"."""
     files: int

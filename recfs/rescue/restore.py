@@ -15,7 +15,7 @@ import trio
 
 from recfs.catalogue.opening import open_catalogue
 from recfs.core.generation import Mark
-from recfs.errors import NotAStore, RecfsError, StoreError, first_error
+from recfs.errors import NotAStore, StoreError, first_error_alone
 from recfs.fs.recovery.survey import Survey, told
 from recfs.parts import DRAIN_S, NoKernelCache, opened
 from recfs.rescue.backups import SCRATCH, Backups
@@ -75,10 +75,8 @@ class Restore:
                     restoration = self._place(backup, forget=forget)
             else:
                 self._tell(f"going on with the restore of {restoration.backup}")
-        try:
+        with first_error_alone():
             found = trio.run(self._reconcile, restoration.forget, bucket)
-        except* RecfsError as group:
-            raise first_error(group) from group
         return {"backup": restoration.backup, "kept_as": restoration.aside, "dry_run": False, **found}
 
     @contextlib.contextmanager

@@ -16,8 +16,8 @@ import trio
 from recfs.core.candidates import Candidates
 from recfs.core.layout import TOP_DIRS
 from recfs.core.model import Kind
-from recfs.disk import looks
-from recfs.disk.inotify import Marks, Watches, limit_of
+from recfs.disk.watching import looks
+from recfs.disk.watching.inotify import Marks, Watches, limit_of
 from recfs.errors import IoFailure, NotADirectory, Stale
 from recfs.fs.foreign.acts import Acts
 from recfs.fs.foreign.again import Again

@@ -214,6 +214,12 @@ class Accounts:
         if user in self._known and user is not None:
             self._known[user].trashed_bytes = self.in_trash.bytes_of[user]
 
+    def reconfigure_trash(self, *, charges: bool, max_metadata: int | None) -> None:
+        """Have what is in the trash count otherwise from the next byte on. Atomic."""
+        self.in_trash.reconfigure(charges=charges, max_metadata=max_metadata)
+        for user, account in self._known.items():
+            account.trashed_bytes = self.in_trash.bytes_of[user]
+
     def set_defaults(self, defaults: Limits) -> None:
         """Have other limits hold, from the next byte on, where users have none of their own. Atomic."""
         self._defaults = defaults

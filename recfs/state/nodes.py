@@ -187,7 +187,22 @@ def is_gone(node: Node) -> bool:
 def is_changeable(node: FileNode, body: BackingFile) -> bool:
     """Whether the bytes may be changed at once: in staging (or nameless, or where they are), and the row says so."""
     ready = node.staging is not None or node.unlinked or body.in_place
-    return ready and node.state is State.WRITING and not body.unproven
+    return ready and node.state is State.WRITING and not body.unproven and not is_told_of(node)
+
+
+def open_remains(node: FileNode) -> Garbage | None:
+    """The entry of what was removed that has the very bytes that are open, of a file that lost its name meanwhile."""
+    if not node.unlinked or node.remains is None or node.body is None:
+        return None
+    return node.remains if os.fstat(node.body.fd).st_nlink else None  # else it is a copy without a name
+
+
+def is_told_of(node: FileNode) -> bool:
+    """Whether a file lost its name, and the row of its bytes says what they are, or that they were closed."""
+    entry = node.remains if node.unlinked else None
+    if entry is None or (entry.sha256 is None and not entry.promised & ~Promise.FSYNCED):
+        return False
+    return open_remains(node) is entry
 
 
 class LinkNode(Node):

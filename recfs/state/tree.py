@@ -185,7 +185,8 @@ class Tree:
         return node if node is not None else await self._load(ino)
 
     async def _load(self, ino: int) -> Node:
-        node = await self._find(lambda: self.catalogue.node(ino))
+        # A file handle says what whoever made it likes (open_by_handle_at(2)), also what no inode number is.
+        node = await self._find(lambda: self.catalogue.node(ino)) if 0 < ino <= MAX_INT else None
         if node is None:
             raise Stale(f"inode {ino} is gone")
         return node
@@ -247,8 +248,6 @@ class Tree:
             if role is Role.RECORDING:
                 node.life = life or unrecorded(self._recordings_since_ns)
             node.fallback = fallback.rule_for_dir(self.rules, tuple(node.parts())) if self.rules else None
-            if node.fallback is None:
-                node.whiteouts = set()
         self.nodes[row.ino] = node
         parent.children[row.name] = node
         return node

@@ -277,9 +277,14 @@ class Folders:
             fd = self._open[head] = self._beneath.directory(head)
         return fd, name
 
+    @property
+    def are_many(self) -> bool:
+        """Whether more are open than are to be."""
+        return len(self._open) > self.LIMIT
+
     def trim(self) -> None:
         """Between two calls: close them if they have become many."""
-        if len(self._open) > self.LIMIT:
+        if self.are_many:
             self.forget()
 
     def forget(self) -> None:

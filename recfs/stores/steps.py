@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
 
 from recfs.stores.beneath import Folders
+from recfs.stores.many import Moves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,8 +41,7 @@ class StepKind(Enum):
     ATTRS = "attrs"
 
 
-@dataclass(frozen=True, slots=True)
-class Attrs:
+class Attrs(NamedTuple):
     """What the row says of an entry; applied to its home counterpart."""
 
     mode: int
@@ -51,8 +51,7 @@ class Attrs:
     mtime_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One change of the home tree. *path* and *to* are local paths."""
 
     kind: StepKind
@@ -68,8 +67,7 @@ class Step:
     symlink_target: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of a step: st_ino of the entry it left (0 if none), or the error number."""
 
     home_ino: int = 0
@@ -107,7 +105,13 @@ class Steps:
         failed: set[bytes] = set()
         folders = Folders(self._beneath)
         try:
-            for step in steps:
+            together = True
+            while len(outcomes) < len(steps):
+                if together and not failed:
+                    together = self._move_many(steps, outcomes, touched, failed, folders)
+                    if len(outcomes) == len(steps):
+                        break
+                step = steps[len(outcomes)]
                 try:
                     if failed and _builds_on(step, failed):
                         raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
@@ -128,8 +132,27 @@ class Steps:
                 for folder in touched:
                     self._beneath.sync(folder, attributes=True)
         except Exception as error:
-            return [replace(outcome, unsynced=_failed(error).error) for outcome in outcomes]
+            return [outcome._replace(unsynced=_failed(error).error) for outcome in outcomes]
         return outcomes
+
+    def _move_many(
+        self, steps: Sequence[Step], outcomes: list[Outcome], touched: set[bytes], failed: set[bytes], folders: Folders
+    ) -> bool:
+        """Carry out the next steps together, as far as they move files. Whether none of them has to be looked at."""
+        moves = Moves(folders, self._own_access[False], may_chown=self._may_chown)
+        for step in islice(steps, len(outcomes), None):
+            if step.kind is not StepKind.MOVE or step.is_dir is not False or not moves.take(step):
+                break
+        done = moves.carry_out()
+        for step, (st_ino, error) in zip(moves.steps, done, strict=False):
+            outcomes.append(Outcome(st_ino, error))
+            if error:
+                failed.update((step.path, step.to))
+                folders.forget()
+            else:
+                touched.add(os.path.dirname(step.path))
+                touched.add(os.path.dirname(step.to))
+        return len(done) == len(moves.steps)
 
     def _one(self, step: Step, folders: Folders) -> Outcome:
         folder, name = folders.of(step.path)
@@ -148,7 +171,7 @@ class Steps:
                 outcome = self._set_attributes(target, new_name, info, step.attrs)
                 if aside or stat.S_ISDIR(info.st_mode):
                     folders.forget()
-                return replace(outcome, warning=_stood_here(step.to, aside))
+                return outcome._replace(warning=_stood_here(step.to, aside))
             case StepKind.REMOVE:
                 return _remove(step, folder, name)
             case StepKind.RMDIR:
@@ -168,7 +191,7 @@ class Steps:
                 warning = _stood_here(step.path, self._set_aside(folder, name, found))
                 os.mkdir(name, 0o700, dir_fd=folder)
         outcome = self._set_attributes(folder, name, os.stat(name, dir_fd=folder, follow_symlinks=False), step.attrs)
-        return replace(outcome, warning=warning)
+        return outcome._replace(warning=warning)
 
     def _symlink(self, step: Step, folder: int, name: bytes) -> Outcome:
         warning = ""
@@ -179,7 +202,7 @@ class Steps:
             warning = _stood_here(step.path, self._set_aside(folder, name, found))
         os.symlink(step.symlink_target, name, dir_fd=folder)
         outcome = self._set_attributes(folder, name, os.stat(name, dir_fd=folder, follow_symlinks=False), step.attrs)
-        return replace(outcome, warning=warning)
+        return outcome._replace(warning=warning)
 
     def _rmdir(self, step: Step, folder: int, name: bytes) -> Outcome:
         info = _look(folder, name)
@@ -261,9 +284,19 @@ def _remove(step: Step, folder: int, name: bytes) -> Outcome:
     if info is None:
         return Outcome()
     if stat.S_ISDIR(info.st_mode) or not _is_it(info, step):
-        return Outcome(warning=f"{os.fsdecode(step.path)}: another file stands here; left alone", is_foreign=True)
+        return Outcome(
+            warning=f"{os.fsdecode(step.path)}: another file stands here{_difference(info, step)}; left alone",
+            is_foreign=True,
+        )
     os.unlink(name, dir_fd=folder)
     return Outcome()
+
+
+def _difference(info: os.stat_result, step: Step) -> str:
+    """By what another file was told from the one that a step is for."""
+    if stat.S_ISDIR(info.st_mode):
+        return " (a directory)"
+    return f" (inode {info.st_ino} for {step.home_ino}, {info.st_size} bytes for {step.size_bytes})"
 
 
 def _failed(error: Exception) -> Outcome:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from recfs.core.layout import is_temporary, kept_path
 from recfs.core.retention import NOTHING_EXPIRES
 
 if TYPE_CHECKING:
@@ -109,6 +110,10 @@ class Copies:
         """Where copies have to leave: below the budget by what may arrive before they have left."""
         budget = self.settings.max_bytes
         return budget - min(budget // 8, ARRIVING_BYTES) if self.partial else budget
+
+    def kept_s(self, node: FileNode) -> float:
+        """How long the object of a file stays that loses it, in seconds: as long as the trash keeps what is removed."""
+        return 0.0 if is_temporary(kept_path(node.parts())) else self.settings.retention_s
 
     def request_eviction(self) -> None:
         """Something arrived: have copies leave if there is too much."""

@@ -14,12 +14,14 @@ import trio
 from recfs.core.layout import kept_path
 from recfs.core.model import State
 from recfs.core.observing.kinds import EventKind
-from recfs.state.nodes import FileNode, Garbage
+from recfs.state.nodes import Garbage
 from recfs.state.problems import forever
+from recfs.state.walk import file_at
 
 if TYPE_CHECKING:
     from recfs.disk.staging import DiskReserve
     from recfs.ports.rows import ObjectRow
+    from recfs.state.nodes import FileNode
     from recfs.state.tree import Tree
     from recfs.tier.copies import Copies
     from recfs.tier.ownership import Ownership
@@ -122,8 +124,8 @@ class CacheEvictor:
             gone = 0
             for ino in found:
                 with self._behind.problems.aside(PART, ino, f"inode {ino}"):
-                    node = await self._tree.get(ino)
-                    if isinstance(node, FileNode) and self.over_bytes() > 0 and self.may_evict(node) is None:
+                    node = await file_at(self._tree, ino)  # it may have been removed since
+                    if node is not None and self.over_bytes() > 0 and self.may_evict(node) is None:
                         self.evict(node)
                         gone += 1
             if not gone and len(found) == many:

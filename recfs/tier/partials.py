@@ -34,6 +34,7 @@ from recfs.tier.copies import Partial
 from recfs.tier.downloads.download import Download, Watcher
 from recfs.tier.identity import has_object
 from recfs.tier.misses import Misses
+from recfs.tier.queue.waits import READERS
 
 if TYPE_CHECKING:
     from recfs.disk.commit.hashing import Hashing
@@ -74,11 +75,11 @@ class _Filling(Watcher):
         """`recfs status` names the file."""
         self._misses.failed(self._node.ino, error)
 
-    async def renewed(self, etag: str) -> str | None:
+    async def renewed(self, key: str, etag: str) -> str | None:
         """The etag of the object that the copy is filled from, if recfs itself gave it another than *etag*."""
         node, begun, journal = self._node, self._begun, self._copies.journal
         with trio.move_on_after(RENEW_S):
-            while (in_s3 := node.object) is not None and in_s3.key == begun.key and in_s3.sha256 == begun.sha256:
+            while (in_s3 := node.object) is not None and in_s3.key == key and in_s3.sha256 == begun.sha256:
                 if in_s3.etag != etag:
                     return in_s3.etag
                 row = journal.move_of(node.ino)
@@ -138,9 +139,18 @@ class Partials:
         """The deletion *row_id* of the object this file is filled from is due when that ends. Atomic."""
         self._deferred.setdefault(node.ino, []).append(row_id)
 
+    def follow(self, node: FileNode) -> None:
+        """The file's object lies elsewhere: a copy of it is filled from there, no longer from where it was. Atomic."""
+        partial, in_s3 = self.by_ino.get(node.ino), node.object
+        if partial is not None and in_s3 is not None:
+            partial.key = in_s3.key
+            partial.download.follow(in_s3.key, in_s3.etag)
+            self._no_longer_filled(node)
+
     def _no_longer_filled(self, node: FileNode) -> None:
+        self._copies.journal.go_on(READERS)
         for row_id in self._deferred.pop(node.ino, []):
-            if not (node.unlinked and self._copies.settings.retention_s):
+            if not (node.unlinked and self._copies.kept_s(node)):
                 self._copies.journal.retry(row_id)
 
     # --- filling -------------------------------------------------------------------------------------------------
@@ -239,11 +249,6 @@ class Partials:
             partial.waiting += 1
             try:
                 await partial.download.whole()
-            except ObjectMissing:
-                if node.object is None or node.object.key == partial.key:
-                    raise
-                self.drop(node)  # the object has followed its file's new name
-                continue
             except TransferCancelled:
                 if partial.wrong is not None or self.by_ino.get(node.ino) is partial:
                     raise

@@ -24,7 +24,8 @@ from recfs.ports.rows import UPLOAD, LocalCopy, ObjectRow
 from recfs.state.events import Subscriber
 from recfs.state.nodes import DirNode, FileNode, Node
 from recfs.state.walk import file_at
-from recfs.tier.queue import sent, waited_for
+from recfs.tier import sending
+from recfs.tier.queue import sent
 from recfs.tier.queue.holds import Holds
 from recfs.tier.queue.reasons import OUTDATED, UNDECIDED
 
@@ -156,15 +157,10 @@ class Tier(Subscriber):
         if in_s3 is not None and in_s3.copy.held:
             self.trashed.index.keep_object(node, in_s3)  # it was the way back: now it is an earlier version
         if self.decide(node).store == "s3":
-            unsent, budget = self.journal.unsent, self.settings.max_bytes
-            was_full = unsent.total_bytes > budget
-            self.journal.upload(node, 0.0 if was_full else self.settings.settle_s)
-            if unsent.total_bytes > budget and not was_full:
-                waited_for.hurry(self.journal, set())  # what is settling has to make room
-            self.copies.request_eviction()  # copies of other files have to make room
+            sending.send(self.copies, node)
         elif in_s3 is not None:
             # It belongs here now: what S3 has of it is an earlier version under its name.
-            self.journal.delete(in_s3.key, self.settings.retention_s, ino=node.ino)
+            self.journal.delete(in_s3.key, self.copies.kept_s(node), ino=node.ino)
             self._lose_object(node)
 
     def _mark_stored(self, node: FileNode, in_s3: ObjectRow) -> None:
@@ -268,9 +264,9 @@ class Tier(Subscriber):
             way_back = int(kept and not successor.state.is_whole)
             self.copies.remember(successor, in_s3.here(local=0, held=way_back, pinned=0)._replace(ino=successor.ino))
         elif open_from_afar:
-            self.retire(node, in_s3.key)
+            self._retire(node, in_s3.key)
         else:
-            kept_s = self.settings.retention_s if in_s3.size_bytes else 0.0  # of nothing nothing is kept
+            kept_s = self.copies.kept_s(node) if in_s3.size_bytes else 0.0  # of nothing nothing is kept
             self.journal.delete(in_s3.key, kept_s, ino=node.ino)
 
     def follows(self, inos: Collection[int]) -> Collection[int]:
@@ -286,15 +282,20 @@ class Tier(Subscriber):
         if put and (node.object is None or node.object.key != key):
             self.journal.delete(key)
 
-    def retire(self, node: FileNode, key: str) -> None:
-        """An object is superfluous, as soon as nothing is filled from it any more. Atomic.
+    def moved(self, node: FileNode, key: str) -> None:
+        """The file's object lies under another key than *key*: what reads from afar goes on there. Atomic."""
+        self.partials.follow(node)
+        self.journal.delete(key, ino=node.ino)
+
+    def _retire(self, node: FileNode, key: str) -> None:
+        """The object of a removed file is superfluous, as soon as nothing is filled from it any more. Atomic.
 
         Should the daemon die before, it goes an hour later.
         """
         if node.ino not in self.partials.by_ino:
-            self.journal.delete(key, self.settings.retention_s if node.unlinked else 0.0, ino=node.ino)
+            self.journal.delete(key, self.copies.kept_s(node) if node.unlinked else 0.0, ino=node.ino)
             return
-        row_id = self.journal.delete(key, max(OPEN_S, self.settings.retention_s), "it is being read", ino=node.ino)
+        row_id = self.journal.delete(key, max(OPEN_S, self.copies.kept_s(node)), "it is being read", ino=node.ino)
         self.partials.defer_delete(node, row_id)
 
     def released(self, node: FileNode) -> None:
@@ -309,10 +310,11 @@ class Tier(Subscriber):
             self.copies.request_eviction()
 
     def renamed(self, node: Node, old: DirNode, old_name: bytes) -> None:
-        """The object, or those of everything below, are to follow. Reads go on under the old key. Atomic."""
+        """The object, or those of everything below, are to follow. Reads go on under the old key until then. Atomic."""
         if isinstance(node, FileNode):
             self.queue_move(node)
             self.journal.renamed(node, self.settings.settle_s)
+            sending.arrived(self.copies, self.decide, node)
         elif isinstance(node, DirNode):
             self.journal.move(node.ino, None)
 
@@ -400,7 +402,7 @@ class Tier(Subscriber):
         """A committed file belongs here: nothing of it is to go to S3, or stay there. Atomic."""
         self._forget(node)
         if node.object is not None:
-            self.journal.delete(self._part_with_object(node).key, self.settings.retention_s, ino=node.ino)
+            self.journal.delete(self._part_with_object(node).key, self.copies.kept_s(node), ino=node.ino)
 
     def _part_with_object(self, node: FileNode) -> ObjectRow:
         in_s3 = node.object

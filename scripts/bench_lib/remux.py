@@ -15,7 +15,8 @@ SECONDS = 5
 REMUX = Metric("remux", "ffmpeg -c copy of {media_mb:,} MB, cold", "s", Better.LOWER, Group.DATA)
 
 
-def _ffmpeg(*arguments: str | Path) -> None:
+def ffmpeg(*arguments: str | Path) -> None:
+    """Run it. Raises LeftOut where there is none."""
     command = ["ffmpeg", "-nostdin", "-loglevel", "error", "-y", *arguments]
     try:
         subprocess.run(command, check=True, capture_output=True)
@@ -34,9 +35,9 @@ def _input(context: Context) -> Path:
     video = f"testsrc2=size=1280x720:rate=30:duration={SECONDS},noise=alls=60:allf=t"
     sound = f"sine=duration={SECONDS}"
     codecs = ("-c:v", "mpeg4", "-b:v", "60M", "-c:a", "aac")
-    _ffmpeg("-f", "lavfi", "-i", video, "-f", "lavfi", "-i", sound, *codecs, clip)
+    ffmpeg("-f", "lavfi", "-i", video, "-f", "lavfi", "-i", sound, *codecs, clip)
     repeats = context.sizes.media_mb * 10**6 // clip.stat().st_size
-    _ffmpeg("-stream_loop", str(repeats), "-i", clip, "-c", "copy", path)
+    ffmpeg("-stream_loop", str(repeats), "-i", clip, "-c", "copy", path)
     clip.unlink()
     return path
 
@@ -53,7 +54,7 @@ def _remux(context: Context) -> None:
     warm_memory(context.scratch, 2 * size // MIB)
     context.target.drop_pages(source)
     with context.meter() as meter:
-        _ffmpeg("-i", source, "-c", "copy", result)
+        ffmpeg("-i", source, "-c", "copy", result)
     context.put(REMUX.key, meter.duration())
     if result.stat().st_size < size * 0.95:
         raise AssertionError(f"{result}: {result.stat().st_size} bytes from {size}")

@@ -15,11 +15,14 @@ from rich.text import Text
 from .bars import Judgement, Verdict, amount, best_mount, times, verdicts
 from .fleet import RECFS
 from .measure import median
+from .peers import MergerfsTarget
 from .rows import title
 from .runner import Note, Results, Usage
 from .spec import Group, Metric, Sizes, Workload
 
 _QUIET_LOAD = 0.5
+YARDSTICK = MergerfsTarget.name
+"""The peer that all are compared with besides: it does the same work in C++, and keeps no books."""
 _STYLE = {
     Judgement.KEPT: "green",
     Judgement.LEVEL: "yellow",
@@ -105,10 +108,10 @@ def _row(metric: Metric, results: Results, sizes: Sizes, where: dict[str, Any]) 
         "better": metric.better.value,
         "group": metric.group.value,
         "values": values,
-        f"times_{results.reference}": {
-            name: results.ratio(metric, name, results.reference)
-            for name in results.targets
-            if name != results.reference and results.of(metric.key, name).values
+        **{
+            f"times_{one}": _times(metric, results, one)
+            for one in (results.reference, YARDSTICK)
+            if one in results.targets
         },
         "best": best_mount(metric, results),
         "bars": [
@@ -116,6 +119,12 @@ def _row(metric: Metric, results: Results, sizes: Sizes, where: dict[str, Any]) 
             for verdict in verdicts(metric, results, sizes, where)
         ],
     }
+
+
+def _times(metric: Metric, results: Results, one: str) -> dict[str, float | None]:
+    """How many times as fast as *one* the others were."""
+    others = (name for name in results.targets if name not in (one, results.reference))
+    return {name: results.ratio(metric, name, one) for name in others if results.of(metric.key, name).values}
 
 
 def _table() -> Table:
@@ -163,6 +172,18 @@ def _ratios_table(metrics: Sequence[Metric], results: Results, sizes: Sizes, whe
     return table
 
 
+def _yardstick_table(metrics: Sequence[Metric], results: Results, sizes: Sizes) -> Table:
+    table = _table()
+    mounts = [name for name in results.targets if name not in (results.reference, YARDSTICK)]
+    for name in mounts:
+        table.add_column(name, justify="right", no_wrap=True, style="bold" if name == RECFS else None)
+    for metric in metrics:
+        if metric.group is not Group.OWN:
+            cells = [times(results.ratio(metric, name, YARDSTICK)) for name in mounts]
+            table.add_row(title(metric, sizes), *cells)
+    return table
+
+
 def _daemons_table(results: Results) -> Table:
     table = _table()
     daemons = _daemons(results)
@@ -203,6 +224,10 @@ def print_tables(
         style="dim",
         highlight=False,
     )
+    if YARDSTICK in results.targets:
+        console.print(f"How many times as fast as {YARDSTICK}", style="bold", highlight=False)
+        console.print(_yardstick_table(metrics, results, sizes))
+        console.print("Medians of the rounds' own ratios.\n", style="dim", highlight=False)
     if shared := results.shared_workloads():
         console.print("The daemons", style="bold", highlight=False)
         console.print(_daemons_table(results))

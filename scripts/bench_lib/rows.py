@@ -3,7 +3,7 @@
 import fnmatch
 from collections.abc import Sequence
 
-from . import cold, migrate, parallel, remux, s3_rows, scattered, small, startup, streams
+from . import beside, cold, migrate, parallel, remux, s3_rows, scattered, small, startup, streams, trees
 from .spec import Metric, Sizes, Workload
 
 WORKLOADS: tuple[Workload, ...] = (
@@ -14,8 +14,10 @@ WORKLOADS: tuple[Workload, ...] = (
     *remux.WORKLOADS,
     *small.WORKLOADS,
     *cold.WORKLOADS,
+    *trees.WORKLOADS,
     *migrate.WORKLOADS,
     *startup.WORKLOADS[1:],
+    *beside.WORKLOADS,
     *s3_rows.WORKLOADS,
 )
 
@@ -51,9 +53,14 @@ def title(metric: Metric, sizes: Sizes) -> str:
         list_files=sizes.list_files,
         du_files=sizes.du_dirs * sizes.files_per_dir,
         walk_files=sizes.walk_dirs * sizes.files_per_dir,
+        rm_files=sizes.rm_files,
+        clone_files=sizes.clone_files,
+        rsync_files=sizes.rsync_files,
         catalogue_files=sizes.catalogue_files,
         migrate_small=sizes.migrate_small,
         migrate_large=sizes.migrate_large,
+        sweep_files=sizes.sweep_files,
+        media_files=sizes.media_files,
         s3_file_mib=sizes.s3_file_mib,
         s3_small_files=sizes.s3_small_dirs * sizes.files_per_dir,
         s3_list_files=sizes.s3_list_dirs * sizes.files_per_dir,

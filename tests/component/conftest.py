@@ -14,8 +14,8 @@ import pytest
 
 from recfs.catalogue import headroom, migrations
 from recfs.stores import local
-from tests.conftest import LogGuard
 from tests.helpers import new_catalogues, slow_catalogue, virtual_time
+from tests.helpers.log_guard import LogGuard
 
 from .build import Filesystem, filesystem, pattern
 from .watching import FILE, OTHER, Watched, watching

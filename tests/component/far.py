@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from recfs.ports.object_errors import Unreachable
+from tests.helpers.watch import bystander
 
 from .build import REC, Filesystem
 from .test_tier import tiered
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tests.fake_object_store import FakeObjectStore
 
 OTHER = f"{REC}/other"
+TICK_S = 0.05
 no_route = pytest.mark.expect_log("no route")
 
 
@@ -46,10 +48,11 @@ def bucket(fs: Filesystem) -> FakeObjectStore:
 
 async def tick(fs: Filesystem, times: float = 10.0, stands: Callable[[], bool] = lambda: False) -> None:
     """Time goes by, so many times as fast, but not while it *stands*."""
-    while True:
-        await trio.sleep(0.01)
-        if not stands():
-            fs.clock.advance(times / 100)
+    with bystander():
+        while True:
+            await trio.sleep(TICK_S)
+            if not stands():
+                fs.clock.advance(times * TICK_S)
 
 
 @contextlib.asynccontextmanager
@@ -89,9 +92,9 @@ class Hold:
 
 async def until(condition: Callable[[], object]) -> None:
     """Let the file system's tasks run until something holds."""
-    with trio.fail_after(10):
+    with trio.fail_after(10), bystander():
         while not condition():  # noqa: ASYNC110  # conditions of threads and catalogue files announce nothing
-            await trio.sleep(0.001)
+            await trio.sleep(0.01)
 
 
 async def journalled(fs: Filesystem, count: int = 1) -> None:

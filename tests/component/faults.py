@@ -17,7 +17,10 @@ from typing import Any
 from unittest import mock
 
 from recfs.catalogue.sqlite import SqliteCatalogue
+from recfs.stores import many
 from recfs.stores.local import LocalStore
+from tests.helpers import one_by_one
+from tests.helpers.log_guard import somebody_died
 
 from .sqlitefiles import SqliteFiles
 
@@ -101,7 +104,7 @@ class Faults:
             if name in EFFECTS and self.armed:
                 self.count += 1
                 if self.stop_before is not None and self.count >= self.stop_before:
-                    self.dead = True
+                    self.die()
                     raise Stopped(name)
                 self.trace.append(name)
 
@@ -122,6 +125,7 @@ class Faults:
         """Let nothing happen any more; waits for what is just being observed."""
         with self._lock:
             self.dead = True
+            somebody_died()
 
     @contextmanager
     def installed(self) -> Iterator[Faults]:
@@ -132,6 +136,7 @@ class Faults:
                     wrapped = self._wrap(name, getattr(os, name))
                     stack.enter_context(mock.patch.object(os, name, wrapped))
             stack.enter_context(mock.patch.object(os, "open", self._wrap_open(os.open)))
+            stack.enter_context(mock.patch.object(many, "extension", one_by_one))  # which calls those
             stack.enter_context(mock.patch.object(LocalStore, "sync_all", self._wrap_method(LocalStore, "sync_all")))
             for name in ("apply", "sync"):
                 wrapped = self._wrap_async(SqliteCatalogue, name)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from recfs.disk import inotify
+from recfs.disk.watching import inotify
 
 from .build import REC, Filesystem, filesystem
 from .test_both_at_once import BESIDE, OPERATORS, OURS, SEEDS, USERS, Random, act, contents, same, told

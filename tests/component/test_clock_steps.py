@@ -122,10 +122,10 @@ async def test_keep_local_is_kept(nursery: trio.Nursery, tmp_path: Path, put: fl
 async def test_the_trash_is_kept_for_its_retention(nursery: trio.Nursery, tmp_path: Path, put: float) -> None:
     """And so is the object of a removed file."""
     fs = await started(nursery, tmp_path, trash={"retention": "1d"})
-    await fs.write("temp/5/1/file", b"data")
+    await fs.write("shared/thumbnails/file", b"data")
     await fs.write(FILE, b"data")
     await fs.drain()
-    await fs.unlink("temp/5/1/file")
+    await fs.unlink("shared/thumbnails/file")
     await fs.unlink(FILE)
     await fs.drain()
     assert fs.objects is not None

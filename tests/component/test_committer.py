@@ -18,6 +18,7 @@ from recfs.disk.commit import batches, digests
 from recfs.disk.commit.digests import Pass
 from recfs.errors import OutOfSpace
 from recfs.fs import backlog
+from recfs.stores import many
 
 from .build import REC, Filesystem, filesystem, pattern, until
 
@@ -339,6 +340,7 @@ async def test_no_ticket_is_left_of_a_file_that_was_mapped_and_goes_while_it_is_
         return fd
 
     monkeypatch.setattr(digests, "is_written", lambda fd: next(looks, False))
+    monkeypatch.setattr(many, "extension", None)
     monkeypatch.setattr(digests, "_open", slow)
     await fs.write(f"{REC}/file", pattern(size))
     fs.parts.committer.hurry((await fs.node(f"{REC}/file")).ino)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -14,13 +15,17 @@ import pytest
 import trio
 import trio.testing
 
-from recfs.disk.commit import digests
-from recfs.disk.commit.digests import Source, digest_files
+from recfs.disk.commit import digests, small
+from recfs.disk.commit.digests import Source
+from recfs.disk.commit.small import digest_files
 from recfs.disk.diskio import copy_bytes, stoppable
 from recfs.errors import Interrupted
 from recfs.state import waits
 from recfs.state.waits import Request
+from recfs.stores import many
+from recfs.stores.beneath import Beneath
 from tests.fakes import FakeKernelFiles
+from tests.helpers import one_by_one
 
 from .build import REC, USER, Filesystem, filesystem, pattern, until
 from .test_tier import evict, node, tiered
@@ -222,13 +227,16 @@ async def test_a_fetched_copy_is_checked_even_if_who_asked_for_it_leaves(nursery
 def test_small_files_do_not_wait_for_what_others_have_to_write(tmp_path: Path, dirty: int, *, grouped: bool) -> None:
     """syncfs(2) waits for everybody's bytes; fdatasync(2) for the file's own."""
     store = mock.Mock()
-    store.open_file = lambda path, flags: os.open(path, flags)
+    store.beneath = Beneath(os.fsencode(tmp_path))
+    store.beneath.open(())
     sources = []
     for n in range(9):
         (tmp_path / f"file{n}").write_bytes(b"x")
         sources.append(Source(os.fsencode(tmp_path / f"file{n}")))
     with (
-        mock.patch.object(digests, "_dirty_bytes", return_value=dirty),
+        contextlib.closing(store.beneath),
+        mock.patch.object(many, "extension", one_by_one),
+        mock.patch.object(small, "_dirty_bytes", return_value=dirty),
         mock.patch.object(os, "fdatasync", side_effect=os.fdatasync) as each,
     ):
         found = digest_files(sources, store)
@@ -237,8 +245,8 @@ def test_small_files_do_not_wait_for_what_others_have_to_write(tmp_path: Path, d
 
 
 def test_what_the_system_has_to_write_is_known() -> None:
-    assert digests._dirty_bytes() >= 0
+    assert small._dirty_bytes() >= 0
     with mock.patch("builtins.open", mock.mock_open(read_data=b"MemTotal: 9 kB\nDirty: 12 kB\nWriteback: 3 kB\n")):
-        assert digests._dirty_bytes() == 15 * 1024
+        assert small._dirty_bytes() == 15 * 1024
     with mock.patch("builtins.open", side_effect=OSError):
-        assert digests._dirty_bytes() == 0
+        assert small._dirty_bytes() == 0

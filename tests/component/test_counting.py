@@ -145,11 +145,18 @@ class Player:
             found |= more
         return found
 
+    def _goes_whole(self, folder: NodeRow, batch: Batch) -> bool:
+        """Whether it has files alone, and nothing in the batch is about it or them."""
+        below = self._below(folder.ino)
+        told = {each.ino for each in (*batch.nodes, *batch.objects)} | {*batch.removed, *batch.objects_gone}
+        return not told & below and all(self.rows[ino].kind is Kind.FILE for ino in below - {folder.ino})
+
     def step(self, batch: Batch) -> None:
         """One change more in a batch; the last of a row counts."""
         random = self.random
         files, folders = self._of(Kind.FILE), self._of(Kind.DIR)
-        act = random.choice(["make", "make", "mkdir", "write", "move", "move dir", "remove", "object", "no object"])
+        acts = ["make", "make", "mkdir", "write", "move", "move dir", "remove", "object", "no object", "remove whole"]
+        act = random.choice(acts)
         changed: NodeRow | None = None
         if act in ("make", "mkdir"):
             parent = random.choice([*folders, self.rows[SHARED]]).ino
@@ -174,6 +181,13 @@ class Player:
             batch.objects[:] = [each for each in batch.objects if each.ino != one.ino]
             self.objects.pop(one.ino, None)
             batch.removed.append(one.ino)
+        elif act == "remove whole" and (
+            some := [each for each in folders if each.ino > VIDEO and self._goes_whole(each, batch)]
+        ):
+            one = random.choice(some)
+            batch.removed.append(one.ino)
+            for ino in self._below(one.ino):  # the rows of its files stay for a while, and hang nowhere
+                del self.rows[ino]
         elif act in ("object", "no object") and files:
             one = random.choice(files)
             there = act == "object"

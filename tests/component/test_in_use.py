@@ -21,6 +21,7 @@ from recfs.core.model import State
 from recfs.disk.commit import digests
 from recfs.fs.attributes import Changes
 from recfs.fs.handles import Mode
+from recfs.stores import many
 from recfs.stores.local import LocalStore
 from tests.fakes import FakeKernelFiles
 
@@ -384,6 +385,7 @@ async def test_what_is_hashed_where_it_lies_is_the_file_itself(
             go_on.wait()
         return apply(*args)
 
+    monkeypatch.setattr(many, "extension", None)
     monkeypatch.setattr(digests, "_open", slow_open)
     monkeypatch.setattr(LocalStore, "apply", slow_apply)
     if moves == "as its turn comes":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
 
-from recfs.disk import inotify
+from recfs.disk.watching import inotify
 from tests.helpers.machine import skip
 
 from .build import REC
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _AT_THE_LIMITS = """
 import os, sys
 from pathlib import Path
-from recfs.disk.inotify import Marks, Watches, limit_of
+from recfs.disk.watching.inotify import Marks, Watches, limit_of
 
 Path("/proc/sys/user/max_inotify_watches").write_text("3")
 watches = Watches(Marks(lambda: None))

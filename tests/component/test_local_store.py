@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from recfs.disk.commit.digests import SIDE_BY_SIDE_BYTES, Source, digest_files
+from recfs.disk.commit.digests import SIDE_BY_SIDE_BYTES, Source
+from recfs.disk.commit.small import digest_files
 from recfs.errors import RootBusy
 from recfs.stores import local
 from recfs.stores.beneath import Folders

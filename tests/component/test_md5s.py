@@ -12,7 +12,8 @@ import pytest
 
 from recfs.core.model import State
 from recfs.disk.commit import digests
-from recfs.disk.commit.digests import Pass, Source, digest_files
+from recfs.disk.commit.digests import Pass, Source
+from recfs.disk.commit.small import digest_files
 from recfs.errors import IoFailure, TryAgain
 from recfs.state import waits
 from recfs.stores.local import LocalStore

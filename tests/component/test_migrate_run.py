@@ -43,6 +43,17 @@ def scripted(migration: Migration, script: str) -> rsync.Options:
     return rsync.Options(str(path))
 
 
+def test_relative_paths_are_those_of_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """rsync works in the store, and not where the plan's path is told from."""
+    monkeypatch.chdir(tmp_path)
+    migration = Migration(Path())
+    migration.file("user_4/video/film.mp4", b"film", SOURCE)
+    outcome = migration.run()
+    assert (outcome.stopped, outcome.users) == (None, {})
+    assert migration.at(SOURCE).read_bytes() == b"film"
+    assert not list(tmp_path.glob("plan.state.farm*"))
+
+
 def test_files_come_to_their_targets_with_time_and_mode(migration: Migration) -> None:
     migration.file("user_4/video/Перевод\n2.mp4", b"film" * 1000, SOURCE).chmod(0o640)
     migration.file(os.fsdecode(b"user_4/audio/a\xff\\#012.mp3"), b"", AUDIO)

@@ -17,6 +17,7 @@ from recfs.catalogue.migrations import split_statements
 from recfs.catalogue.opening import open_catalogue
 from recfs.catalogue.reports import SqliteReports
 from recfs.core.bounds import MAX_INT, MIN_TIME_NS
+from recfs.core.figures.counters import NOT_KNOWN
 from recfs.core.life import Cause, Life, Status
 from recfs.ports.rows import HOST, LocalCopy, Placement
 
@@ -38,6 +39,7 @@ FROZEN = {
     "0013_derived.sql": "1bcc6ae074db3b20",
     "0014_twins.sql": "cc6801ab0d8bd899",
     "0015_media.sql": "6ffcebf2dc6bbeea",
+    "0016_places_of_days.sql": "2374fd03dea78545",
 }
 """The beginning of the SHA-256 of each step's SQL."""
 VERSIONS = sorted(path.stem for path in STORED.glob("*.sql"))
@@ -138,6 +140,9 @@ async def test_an_earlier_catalogue_becomes_what_a_new_one_is(tmp_path: Path, ve
     assert life == (expired if version >= "0008" else None)
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert db.execute("select path, promised from garbage").fetchall() == [(b"users/5/gone", 0)]
+        of_days = db.execute("select * from figure_of_day").fetchall()
+        where = NOT_KNOWN if version < "0016" else ""
+        assert of_days == ([] if version < "0012" else [("5", "other", 1, where, "2026-11-29", 2, 5)])
         assert db.execute("select count(*) from object").fetchone()[0] == (0 if version < "0002" else 1)
         assert db.execute("pragma integrity_check").fetchone()[0] == "ok"
 
@@ -158,6 +163,9 @@ def test_commands_read_an_earlier_catalogue_as_it_is(tmp_path: Path, version: st
         assert list(snapshot.recordings()) == []
         assert [each.row.lease_until_ns for each in snapshot.journal()] == ([] if version < "0002" else [MAX_INT])
         assert snapshot.local_bytes() == (0 if version < "0002" else 4)
+        of_days = [(row.category, row.storage_class, row.files) for row in snapshot.remembered("2000-01-01").rows]
+        where = NOT_KNOWN if version < "0016" else ""
+        assert of_days == ([] if version < "0012" else [("other", where, 2)])
     assert shape(path) == before
 
 

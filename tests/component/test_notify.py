@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from recfs.config.observing import NotifySection
+from recfs.errors import RecfsError
 from recfs.observing import notify
 
 from .build import REC, Filesystem, filesystem
@@ -40,15 +41,23 @@ async def start(fs: Filesystem) -> None:
     part, run = fs.parts.observing.services(mounted=True)[-1]
     assert part == notify.PART
     fs._nursery.start_soon(_until_end, fs, run)
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         while fs.parts.observing.notify.as_json()["cursor"] == "now":  # type: ignore[union-attr]  # noqa: ASYNC110
             await trio.sleep(0.01)
 
 
 async def _until_end(fs: Filesystem, run: Callable[[], Any]) -> None:
     end = fs._end
+
+    async def serve() -> None:
+        try:
+            await run()
+        except (RecfsError, sqlite3.ProgrammingError):
+            if not end.is_set():  # else it was in the midst of a question when the catalogue was closed
+                raise
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run)
+        nursery.start_soon(serve)
         await end.wait()
         nursery.cancel_scope.cancel()
 
@@ -61,7 +70,7 @@ async def commit(fs: Filesystem, *names: str) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what processes do."""
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         while not condition():  # noqa: ASYNC110  # they tell nobody
             await trio.sleep(0.02)
 

@@ -355,6 +355,8 @@ async def test_hard_links_unknown_rename_flags_and_long_names(adapter: Adapter) 
         (adapter.operations.mkdir(folder, b"n" * 256, 0o755, ROOT), errno.ENAMETOOLONG),
         (adapter.operations.opendir(file, ROOT), errno.ENOTDIR),
         (adapter.operations.getattr(12345678, ROOT), errno.ESTALE),
+        (adapter.operations.getattr(2**63, ROOT), errno.ESTALE),
+        (adapter.operations.lookup(2**64 - 1, b".", ROOT), errno.ESTALE),
         (adapter.operations.setxattr(file, b"security.x", b"", ROOT), errno.EOPNOTSUPP),
         (adapter.operations.setxattr(file, b"user.recfs.state", b"committed", ROOT), errno.EPERM),
         (adapter.operations.setxattr(file, b"user.x", bytes(65537), ROOT), errno.E2BIG),

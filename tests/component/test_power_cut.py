@@ -275,7 +275,9 @@ async def cut_and_look(place: Path, case: Case, step: int) -> bool:
         return done
 
 
-@pytest.mark.may_log("closed database|disk I/O error")  # said by a task of the dead, if it is slow to notice
+@pytest.mark.may_log(
+    "closed database|disk I/O error|Bad file descriptor"
+)  # said by a task of the dead, if it is slow to notice
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES + BOOKS, ids=str)
 async def test_a_power_cut_before_any_step_breaks_no_promise(place: Path, case: Case) -> None:
@@ -289,7 +291,7 @@ async def test_a_power_cut_before_any_step_breaks_no_promise(place: Path, case: 
 STARTS = {"first": 0, "after a stop": 1, "after a death": 2}
 
 
-@pytest.mark.may_log("closed database|disk I/O error")
+@pytest.mark.may_log("closed database|disk I/O error|Bad file descriptor")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "start",

@@ -16,7 +16,7 @@ from unittest import mock
 import pytest
 
 from recfs.catalogue import rebuilding
-from recfs.disk import looks
+from recfs.disk.watching import looks
 from recfs.stores import restoring
 
 from .build import REC, Filesystem, filesystem, pattern
@@ -195,7 +195,7 @@ def no_links_but_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looks, "seen", lambda info: seen(info)._replace(links=1))
 
 
-@pytest.mark.may_log("closed database|disk I/O error|orphans: ")  # said by a task of the dead
+@pytest.mark.may_log("closed database|disk I/O error|Bad file descriptor|orphans: ")  # said by a task of the dead
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 async def test_a_power_cut_before_any_step_loses_nothing_that_was_kept(place: Path, case: Case) -> None:

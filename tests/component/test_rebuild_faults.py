@@ -6,7 +6,6 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,6 +20,7 @@ from recfs.disk.staging import Label
 from recfs.errors import CatalogueCorrupt, NotAStore, OutOfSpace, RootBusy, StoreError, StoreFull
 from recfs.fs.rebuild.site import Site
 from recfs.ports.object_errors import Unreachable
+from recfs.stores import many
 from recfs.stores.local import LABEL_XATTR, LocalStore
 
 from .build import OPERATOR, REC, Filesystem, until
@@ -225,7 +225,7 @@ def refused(path: str, number: int) -> Iterator[None]:
             raise OSError(number, os.strerror(number), path)
         return real(self, local, flags)
 
-    with mock.patch.object(LocalStore, "open_file", open_file):
+    with mock.patch.object(LocalStore, "open_file", open_file), mock.patch.object(many, "extension", None):
         yield
 
 
@@ -378,7 +378,7 @@ async def test_what_lies_in_staging(fs: Filesystem) -> None:
     lose(fs)
     label = Label(900, 800, 0o640, 1005, 1006, 8, FILE.encode(), 2)
     stage(fs, "a-1", b"closed 2", label)
-    stage(fs, "a-2", b"closed 1", replace(label, written_ns=1))
+    stage(fs, "a-2", b"closed 1", label._replace(written_ns=1))
     stage(fs, "a-3", b"cut off", Label(901, 800, 0o640, 0, 0, None, OTHER.encode(), 3))
     stage(fs, "a-4", b"new", Label(902, 801, 0o640, 0, 0, 3, f"{REC}/new/file".encode(), 4))
     found = await rebuild(fs)

@@ -12,12 +12,14 @@ from recfs import reloading
 from recfs.config import Settings, from_plain, plain
 from recfs.config.changes import Plan
 from recfs.core.upkeep.leftovers import Mode
-from recfs.errors import ConfigError
+from recfs.errors import ConfigError, QuotaExceeded
 from recfs.reloading import Current, Reloading
+from recfs.services.figures.surveys import SURVEY_LOOK_S
 from recfs.services.orphans import name_of
 
 from .build import REC, Filesystem, filesystem
 from .test_tier import tiered
+from .test_trash import ask
 
 
 async def reloaded(fs: Filesystem, **sections: dict[str, Any]) -> Plan:
@@ -64,6 +66,59 @@ async def test_the_trash_keeps_for_as_long_as_a_reload_says(place: Path) -> None
         assert await left() == [b"d"]
         assert fs.parts.tree.accounts.in_trash.bytes_of["5"] == 4
         assert (await fs.answers()["trash_list"]({}))["retention_s"] == 3600
+
+
+async def test_what_is_in_the_trash_counts_from_a_reload_on_and_until_one(place: Path) -> None:
+    async with filesystem(place / "root", trash={"retention": "1h"}, quota={"max_bytes": 1000}) as fs:
+        await fs.write(f"{REC}/a", bytes(400))
+        await fs.drain()
+        await fs.unlink(f"{REC}/a")
+        await fs.drain()
+        account = fs.parts.tree.accounts._known["5"]
+        assert account.trashed_bytes == 0
+        assert (await reloaded(fs, trash={"charged": True})).left == {}
+        assert account.trashed_bytes == 400
+        with pytest.raises(QuotaExceeded):
+            await fs.write(f"{REC}/b", bytes(601))
+        await fs.drain()
+        await fs.unlink(f"{REC}/b")
+        await fs.drain()
+        assert account.trashed_bytes == 1000
+        await reloaded(fs, trash={"charged": False})
+        assert account.trashed_bytes == 0
+        await fs.write(f"{REC}/c", bytes(1000))
+        await reloaded(fs, trash={"charged": True})
+        assert account.trashed_bytes == 1000, "beyond the limit: the bytes are there"
+        await ask(fs, "trash_purge", all=True)
+        await fs.drain()
+        assert account.trashed_bytes == 0
+
+
+async def test_a_smaller_share_of_the_trash_holds_at_once(place: Path) -> None:
+    async with filesystem(place / "root", trash={"retention": "1h", "max_metadata": 4 << 20}) as fs:
+        for number in range(1200):
+            await fs.write(f"{REC}/{number}", b"")
+            await fs.unlink(f"{REC}/{number}")
+        await fs.drain()
+        assert len(await fs.parts.work.upkeep.trash.chosen(lambda each: True)) == 1200
+        assert (await reloaded(fs, trash={"max_metadata": 1 << 20})).left == {}
+        await fs.drain()
+        left = [
+            int(each.path.rpartition(b"/")[2]) for each in await fs.parts.work.upkeep.trash.chosen(lambda each: True)
+        ]
+        assert 900 < len(left) < 1024
+        assert left == list(range(1200 - len(left), 1200)), "what was deleted first went"
+
+
+async def test_figures_are_kept_as_a_reload_says(place: Path) -> None:
+    async with filesystem(place / "root") as fs:
+        assert (await reloaded(fs, stats={"survey_every": 0.0, "keep": "3d"})).left == {}
+        every = {each["name"]: each["every_s"] for each in fs.parts.sweeps.as_json()}
+        assert every["survey"] is None
+        assert fs.parts.figures.days.keep_s == 3 * 86_400
+        await reloaded(fs, stats={"survey_every": "7h"})
+        every = {each["name"]: each["every_s"] for each in fs.parts.sweeps.as_json()}
+        assert (every["survey"], fs.parts.figures.surveys.every_s) == (SURVEY_LOOK_S, 7 * 3600)
 
 
 async def test_sweeps_are_due_as_a_reload_says(nursery: Any, place: Path) -> None:

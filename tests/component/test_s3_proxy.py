@@ -237,6 +237,8 @@ def test_a_proxy_that_takes_headers_off(
         info = store.finish_multipart("large", upload, [part], META, len(DATA))
         assert moto_bucket.client.head_object(Bucket=moto_bucket.name, Key="large")["ETag"] == f'"{info.etag}"'
         assert "no ETag" in str(raised(kinds.BadAnswer, lambda: read(store)))  # whose bytes are these?
+        assert store.put_small("mark", b"{}", only_new=True)
+        assert store.get_small("mark") == b"{}"
         other = tmp_path / "other"
         other.write_bytes(b"x" * len(DATA))
         with other.open("rb") as fd, monkeypatch.context() as patched:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from recfs.errors import IoFailure, OutOfSpace
+from recfs.ports.rows import NodeRow
 
 from .build import OPERATOR, Filesystem, filesystem, pattern, until
 
@@ -147,6 +148,27 @@ async def test_jobs_of_an_earlier_run_are_found_without_their_directories_being_
     assert loaded < 10
     assert set((await sweep(fs)).values()) == {"expired"}
     assert fs.parts.tree.root.rfiles == 0
+
+
+async def test_a_job_that_is_removed_while_others_are_looked_at_is_no_problem(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        await fs.write(f"temp/{number}/1/file", b"bytes")
+    await fs.drain()
+    fs.clock.advance(25 * HOUR)
+    jobs = fs.parts.tree.catalogue.jobs
+
+    async def late(before_ns: int) -> Sequence[NodeRow]:
+        found = await jobs(before_ns)
+        await fs.unlink("temp/1/1/file")
+        await fs.rmdir("temp/1/1")
+        await fs.parts.behind.flush()
+        return found
+
+    monkeypatch.setattr(fs.parts.tree.catalogue, "jobs", late)
+    assert await sweep(fs) == {"temp/2/1": "expired"}
+    assert fs.parts.problems.as_json() == []
 
 
 @pytest.mark.parametrize("error", [OutOfSpace("the disk is full"), IoFailure("the disk said no")])

@@ -15,7 +15,7 @@ from recfs.core.model import State
 from recfs.state.nodes import FileNode
 from tests.fake_object_store import FakeObjectStore
 
-from .build import REC, Filesystem, pattern
+from .build import REC, Filesystem, pattern, until
 
 FILE = f"{REC}/file"
 MIB = 1 << 20
@@ -408,3 +408,69 @@ async def test_an_upload_that_waits_for_a_reader_is_named(cold: tuple[Filesystem
     await fs.close(reader)
     assert (await fs.answers()["drain"]({"timeout_s": 60.0}))["pending"] == 0
     assert stored(fs) == {FILE: b"new"}
+
+
+async def test_what_was_committed_elsewhere_is_sent_when_it_comes_to_where_the_rules_want_it(fs: Filesystem) -> None:
+    """Written in `temp/`, looked at there, and moved to its recording: by itself, or with its directory."""
+    await fs.write("temp/5/1/film", b"film")
+    await fs.write("temp/5/2/assets/a", b"first")
+    await fs.write("temp/5/2/assets/b", b"second")
+    await fs.drain()
+    await fs.rename("temp/5/1/film", FILE)
+    await fs.rename("temp/5/2/assets", f"{REC}/assets")
+    await fs.drain()
+    assert (await node(fs)).state is State.STORED
+    found = stored(fs)
+    assert found[FILE] == b"film"
+    assert (found[f"{REC}/assets/a"], found[f"{REC}/assets/b"]) == (b"first", b"second")
+
+
+async def test_what_stays_where_the_rules_want_it_here_is_not_sent_for_its_name(fs: Filesystem) -> None:
+    await fs.write("temp/5/1/film", b"film")
+    await fs.drain()
+    await fs.rename("temp/5/1/film", "temp/5/1/other")
+    await fs.drain()
+    assert not [key for key in stored(fs) if key.startswith("temp/")]
+
+
+async def test_what_is_removed_in_temp_leaves_s3_at_once(nursery: trio.Nursery, place: Path) -> None:
+    """Also where a rule has it go there, and a trash keeps everything else: here, and what S3 alone had."""
+    fs = tiered(nursery, place, trash={"retention": "1h"}, route=[{"pattern": "temp/**", "to": "s3"}])
+    await fs.start()
+    for name in ("here", "afar"):
+        await fs.write(f"temp/5/1/{name}", b"data")
+    await fs.drain()
+    await evict(fs, "temp/5/1/afar")
+    assert len(stored(fs)) == 2
+    for name in ("here", "afar"):
+        await fs.unlink(f"temp/5/1/{name}")
+    await fs.drain()
+    await until(lambda: not stored(fs))
+    assert (await fs.answers()["trash_list"]({}))["entries"] == []
+    await fs.stop()
+
+
+async def test_what_is_removed_while_room_is_made_is_no_problem(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the catalogue's answer and the look at each file; the others leave all the same."""
+    for name in ("gone", "stays"):
+        await fs.write(f"{REC}/{name}", b"data")
+    await fs.drain()
+    catalogue, tier = fs.parts.tree.catalogue, fs.tier
+    evictable = catalogue.evictable
+
+    async def late(*args: Any) -> list[int]:
+        found = list(await evictable(*args))
+        if await fs.exists(f"{REC}/gone"):
+            await fs.unlink(f"{REC}/gone")
+            await fs.parts.behind.flush()
+            fs.parts.tree.memory.cached_inodes = 0
+            fs.parts.tree.memory.shrink()
+        return found
+
+    monkeypatch.setattr(catalogue, "evictable", late)
+    monkeypatch.setattr(tier.evictor, "over_bytes", lambda: 1)
+    await tier.evictor.evict_excess()
+    assert (await node(fs, f"{REC}/stays")).state is State.EVICTED
+    assert fs.parts.problems.as_json() == []

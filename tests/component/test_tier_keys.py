@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -14,13 +15,14 @@ import trio
 from recfs.core.model import State
 from recfs.errors import StoreError
 from recfs.ports.object_errors import ObjectStoreError, Unreachable
+from recfs.ports.rows import MOVE
 from recfs.state.nodes import Node
 from recfs.tier.queue.unanswered import KEPT_S
 from recfs.tier.uploads.moves import ASIDE
 from tests.fake_object_store import FakeObjectStore
 
 from .build import REC, Filesystem, pattern, until
-from .far import ticking
+from .far import Hold, down, failing, no_route, ticking
 from .test_tier import FILE, MIB, evict, node, stored, tiered
 
 OTHER = f"{REC}/other"
@@ -135,6 +137,39 @@ async def test_a_new_file_under_an_old_name_waits_for_the_move(
     await fs.drain()
     assert stored(fs) == {new: b"old", f"{REC}/a/file": b"newer"}
     assert await fs.read(new) == b"old"
+
+
+@pytest.mark.parametrize("held", [pytest.param("move", marks=no_route), "reader"])
+async def test_what_waits_for_a_name_goes_on_as_soon_as_it_is_free(
+    nursery: trio.Nursery, place: Path, held: str
+) -> None:
+    """The clock stands still: no time is waited for."""
+    fs = tiered(nursery, place, cache={"fetch_whole_below": MIB, "read_ahead_max": MIB})
+    await fs.start()
+    await fs.mkdirs(REC)
+    await fs.write(FILE, pattern(16 * MIB))
+    await fs.drain()
+    await evict(fs)
+    if held == "move":
+        down(fs, "copy")
+        await fs.rename(FILE, OTHER)
+        await failing(fs)
+    else:
+        number = await fs.open(FILE)
+        await fs.vfs.files.read(number, 0, 4096)
+        await fs.unlink(FILE)
+    await fs.write(FILE, b"new")
+    journal = fs.tier.journal
+    await until(lambda: any(row.error.startswith("waits for") for row in journal.rows.values()))
+    await until(lambda: not journal.running)
+    if held == "move":
+        objects(fs).heal()
+        [move] = [row.id for row in journal.rows.values() if row.kind == MOVE]
+        journal.retry(move)
+    else:
+        await fs.close(number)
+    await until(lambda: stored(fs).get(FILE) == b"new")
+    await fs.stop()
 
 
 async def test_a_name_is_taken_again_while_the_deletion_waits(nursery: trio.Nursery, place: Path) -> None:
@@ -377,3 +412,65 @@ async def test_the_object_of_a_file_is_not_deleted_whoever_had_its_key_before(fs
     await fs.drain()
     assert fs.rows("select count(*) from journal") == [0]
     assert await fs.read(FILE) == b"all there is"
+
+
+# --- what is read from S3 while its file is renamed ---------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def partly_read(nursery: trio.Nursery, place: Path, data: bytes) -> AsyncIterator[tuple[Filesystem, int]]:
+    """A file that S3 alone has, open, with its first bytes here."""
+    fs = tiered(nursery, place, cache={"fetch_whole_below": MIB, "read_ahead_max": MIB})
+    async with ticking(fs):
+        await fs.write(FILE, data)
+        await fs.drain()
+        await evict(fs)
+        number = await fs.open(FILE)
+        assert bytes(await fs.vfs.files.read(number, 0, 4096)) == data[:4096]
+        assert not fs.tier.copies.partial[(await node(fs)).ino].download.complete
+        yield fs, number
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+async def test_a_partly_read_file_that_was_renamed_keeps_no_other_from_its_name(
+    nursery: trio.Nursery, place: Path, is_open: bool
+) -> None:
+    """What is here of it is filled from where its object lies now, whether anybody has it open or not."""
+    data = pattern(16 * MIB)
+    async with partly_read(nursery, place, data) as (fs, number):
+        if not is_open:
+            await fs.close(number)
+        await fs.rename(FILE, f"{REC}/other")
+        await fs.write(FILE, b"new")
+        await fs.drain()
+        assert stored(fs) == {FILE: b"new", f"{REC}/other": data}
+        assert fs.rows("select count(*) from journal") == [0]
+        if not is_open:
+            number = await fs.open(f"{REC}/other")
+        for offset in range(0, len(data), MIB):
+            assert bytes(await fs.vfs.files.read(number, offset, MIB)) == data[offset : offset + MIB]
+        await fs.close(number)
+        assert await fs.read(FILE) == b"new"
+
+
+async def test_what_is_asked_for_while_its_object_moves_comes_from_its_new_place(
+    nursery: trio.Nursery, place: Path
+) -> None:
+    """The request is under way under the old name, where nothing is any more when S3 looks."""
+    data = pattern(16 * MIB)
+    async with partly_read(nursery, place, data) as (fs, number):
+        hold = Hold(fs, "get_range")
+        async with trio.open_nursery() as readers:
+            readers.start_soon(reads, fs, number, 8 * MIB, data)
+            await hold.entered()
+            await fs.rename(FILE, f"{REC}/other")
+            await until(lambda: stored(fs) == {f"{REC}/other": data})
+            hold.let_go()
+        await fs.close(number)
+        await fs.drain()
+        assert stored(fs) == {f"{REC}/other": data}
+
+
+async def reads(fs: Filesystem, number: int, offset: int, data: bytes) -> None:
+    """A MiB of it is what it should be."""
+    assert bytes(await fs.vfs.files.read(number, offset, MIB)) == data[offset : offset + MIB]

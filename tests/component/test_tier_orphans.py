@@ -80,7 +80,7 @@ async def assert_no_orphans(fs: Filesystem) -> None:
 
 @pytest.mark.may_log("the answer was lost")
 @pytest.mark.parametrize("dies", [True, False], ids=["dies", "lives"])
-@pytest.mark.parametrize("size", [1000, pytest.param(40 * MIB, marks=pytest.mark.slow)], ids=["one-put", "parts"])
+@pytest.mark.parametrize("size", [1000, pytest.param(9 * MIB, marks=pytest.mark.slow)], ids=["one-put", "parts"])
 @pytest.mark.parametrize("act", ACTS, ids=lambda act: act.__name__)
 @pytest.mark.table(2)
 async def test_no_object_is_left(fs: Filesystem, act: Act, size: int, dies: bool) -> None:
@@ -109,7 +109,7 @@ async def test_no_upload_in_parts_is_left(fs: Filesystem, act: Act, dies: bool) 
     """It was begun, and nobody heard of it; what the file is now goes in one piece, or elsewhere, or nowhere."""
     bucket(fs).fail("start_multipart", Unreachable("the answer was lost"), times=1, after=True)
     bucket(fs).fail("start_multipart", Unreachable("the answer was lost"), times=1_000)
-    await fs.write(FILE, pattern(40 * MIB))
+    await fs.write(FILE, pattern(9 * MIB))
     await until(lambda: bucket(fs).list_multiparts())
     if not dies:
         await until(lambda: fs.rows("select count(*) from journal where attempts > 0") == [1])

@@ -56,12 +56,13 @@ async def test_defaults_give_nothing_up(place: Path, method: str, params: dict[s
 
 
 async def test_what_such_a_command_removes_is_kept_until_the_store_says(place: Path) -> None:
-    async with filesystem(place / "root", temp={"max_age": 60.0}, trash={"retention": 7 * 86_400.0}) as fs:
-        await fs.write("temp/5/77/part", pattern(5_000))
+    async with filesystem(place / "root", trash={"retention": 7 * 86_400.0}) as fs:
+        for number in (1, 2):
+            await fs.write(f"{REC}/topics_v{number}.json", pattern(5_000))
         await fs.drain()
-        fs.clock.advance(30 * 86_400)
         await fs.stop()
-        await alone(fs.root, "sweep_temp", dry_run=False)
+        await alone(fs.root, "versions_prune", path=REC, keep=1, dry_run=False)
         await fs.reopen()
+        assert not await fs.exists(f"{REC}/topics_v1.json")
         listed = [each["path"] for each in (await fs.answers()["trash_list"]({}))["entries"]]
-        assert (await fs.exists("temp/5/77/part")) != ("temp/5/77/part" in listed)
+        assert listed == [f"{REC}/topics_v1.json"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from recfs import upkeep
-from recfs.core.figures.counters import RECOUNT_DUE
+from recfs.core.figures.counters import NOT_KNOWN, RECOUNT_DUE
 from recfs.errors import Busy, InvalidArgument
 from recfs.services.figures.days import Days
 
@@ -54,10 +54,28 @@ class Store:
         with closing(sqlite3.connect(self.fs.parts.store.catalogue_path)) as db:
             return db.execute("select user, category, day, files, bytes from figure_of_day order by 1, 2, 3").fetchall()
 
+    async def counters_say(self, **by_class: tuple[int, int]) -> None:
+        """Have files of user 5 be in S3: *archive* not on the disk, *both* on it, too."""
+        await self.fs.drain()
+        await self.fs.parts.behind.durable()
+        keys = {"archive": (0, "DEEP_ARCHIVE"), "both": (1, "STANDARD")}
+        with closing(sqlite3.connect(self.fs.parts.store.catalogue_path)) as db:
+            for name, (files, size) in by_class.items():
+                db.execute(
+                    "replace into figure values ('5', 'video', ?, ?, ?, 0, ?)", (*keys[name], files, size)
+                )  # fmt: skip
+            db.commit()
+
+    def forget_places(self) -> None:
+        """Make of what is remembered what an earlier version has left."""
+        with closing(sqlite3.connect(self.fs.parts.store.catalogue_path)) as db:
+            db.execute("update figure_of_day set here = 1, storage_class = ?", (NOT_KNOWN,))
+            db.commit()
+
 
 @pytest.fixture
 async def store(nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setattr(upkeep, "figures_sweeps", lambda *args: [])
+    monkeypatch.setattr(upkeep.Figures, "sweeps", lambda self: [])
     fs = Filesystem(nursery, tmp_path / "root")
     await fs.start()
     # noon of some day: hours do not matter
@@ -167,6 +185,67 @@ def _row(snapshot: Any, day: str) -> Any:
     return snapshot.remembered("2000-01-01").rows[0]._replace(day=day, files=99)
 
 
+def classes(found: dict[str, Any]) -> list[dict[str, int] | None]:
+    return [
+        each["classes"] and {name: of["grown_bytes"] for name, of in each["classes"].items()} for each in found["days"]
+    ]
+
+
+async def test_growth_by_store_and_by_storage_class(store: Store) -> None:
+    await store.fs.write("shared/a", b"x" * 30)
+    assert await store.remember()
+    store.fs.clock.advance(DAY_S)
+    await store.counters_say(both=(1, 500))
+    assert await store.remember()
+    store.fs.clock.advance(DAY_S)
+    await store.counters_say(both=(3, 700), archive=(1, 9000))
+    found = await store.trend()
+    assert classes(found) == [
+        {"STANDARD": 500, "local": 500}, {"DEEP_ARCHIVE": 9000, "STANDARD": 200, "local": 200},
+    ]  # fmt: skip
+    assert found["days"][1]["classes"]["STANDARD"]["bytes"] == 500
+    assert found["placed_since"] == found["since"]
+    assert {name: (each["bytes"], each["grown_bytes"]) for name, each in found["classes"].items()} == {
+        "DEEP_ARCHIVE": (9000, 9000), "STANDARD": (700, 700), "local": (730, 700),
+    }  # fmt: skip
+    assert list(found["classes"]) == ["DEEP_ARCHIVE", "STANDARD", "local"], "what grew most comes first"
+    assert {name: (each["files"], each["grown_files"]) for name, each in found["stores"].items()} == {
+        "s3": (1, 1), "local_and_s3": (3, 3), "local": (1, 0),
+    }  # fmt: skip
+    assert [sum(each["grown_bytes"] for each in found["days"])] == [9700]
+    only = await store.trend(store="s3")
+    assert (only["store"], grown(only)) == ("s3", [(1, 0, 1, 500), (2, 1, 3, 9200)])
+    assert list(only["categories"]) == ["video"]
+    assert grown(await store.trend(store="local")) == [(1, 1, 1, 500), (2, 2, 2, 200)]
+    assert await store.remember()
+    store.fs.clock.advance(DAY_S)
+    await store.counters_say(archive=(0, 0))
+    assert classes(await store.trend())[2:] == [{"DEEP_ARCHIVE": -9000, "STANDARD": 0, "local": 0}]
+    await store.fs.stop()
+
+
+async def test_of_days_of_an_earlier_version_it_is_said_that_no_place_is_known(store: Store) -> None:
+    await store.fs.write("shared/a", b"x" * 30)
+    assert await store.remember()
+    store.forget_places()
+    store.fs.clock.advance(DAY_S)
+    found = await store.trend()
+    assert (found["placed_since"], classes(found)) == (None, [None])
+    assert found["classes"]["local"]["grown_bytes"] == 0
+    assert (await store.trend(store="local"))["days"] == []
+    await store.fs.write("shared/b", b"x" * 5)
+    assert await store.remember()
+    await store.fs.write("shared/c", b"x" * 7)
+    found = await store.trend()
+    assert grown(found) == [(1, 1, 1, 5), (1, 2, 1, 7)]
+    assert classes(found) == [None, {"local": 7}]
+    assert found["placed_since"] == found["days"][1]["day"]
+    assert found["classes"]["local"]["grown_bytes"] == 7
+    assert found["categories"]["shared"]["grown_bytes"] == 12
+    assert grown(await store.trend(store="local")) == [(1, 2, 1, 7)]
+    await store.fs.stop()
+
+
 async def test_while_files_are_counted_anew_nothing_is_told_nor_remembered(store: Store) -> None:
     assert await store.remember()
     store.fs.clock.advance(DAY_S)
@@ -179,7 +258,9 @@ async def test_while_files_are_counted_anew_nothing_is_told_nor_remembered(store
     await store.fs.stop()
 
 
-@pytest.mark.parametrize("params", [{"days": 0}, {"days": "x"}, {"days": 99_999}, {"category": "films"}])
+@pytest.mark.parametrize(
+    "params", [{"days": 0}, {"days": "x"}, {"days": 99_999}, {"category": "films"}, {"store": "tape"}]
+)
 async def test_what_no_trend_can_be_of_is_refused(store: Store, params: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument):
         await store.trend(**params)

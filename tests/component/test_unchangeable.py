@@ -19,6 +19,7 @@ import pytest
 
 from recfs.fs.attributes import Changes
 from recfs.fuse.operations import Operations
+from recfs.stores import many
 from recfs.stores.local import LocalStore
 from recfs.stores.steps import Steps
 from tests.fakes import StagedAnswers
@@ -81,6 +82,7 @@ def unchangeable(number: int) -> Iterator[None]:
         mock.patch.object(LocalStore, "open_cached", open_cached),
         mock.patch.object(LocalStore, "rename", rename),
         mock.patch.object(Steps, "_one", carry_out),
+        mock.patch.object(many, "extension", None),  # each by itself
     ):
         yield
 

@@ -17,8 +17,8 @@ import trio
 from watchdog.observers.inotify_c import InotifyFD
 
 from recfs.core.foreign import UNFINISHED_TIMES
-from recfs.disk import inotify
-from recfs.disk.inotify import Marks
+from recfs.disk.watching import inotify
+from recfs.disk.watching.inotify import Marks
 from recfs.errors import QuotaExceeded
 from recfs.fs.attributes import Changes
 from recfs.fs.foreign import judging

@@ -11,7 +11,7 @@ from unittest import mock
 
 import trio
 
-from recfs.disk import looks
+from recfs.disk.watching import looks
 from recfs.fs.foreign import again
 from recfs.fs.foreign.again import Again
 

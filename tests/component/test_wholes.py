@@ -21,7 +21,7 @@ from recfs.state.nodes import DirNode
 from recfs.state.work.turns import Turn
 from tests.helpers.reports import check
 
-from .build import Filesystem, filesystem, pattern, until
+from .build import OPERATOR, Filesystem, filesystem, pattern, until
 from .far import ask
 from .test_tier import stored, tiered
 
@@ -367,20 +367,30 @@ async def test_the_tier_hears_of_each_file_that_concerns_it(nursery: trio.Nurser
     await fs.stop()
 
 
-async def test_with_a_trash_each_file_is_kept_there(place: Path) -> None:
+async def test_no_trash_keeps_what_was_temporary(place: Path) -> None:
+    """Neither what goes as a whole, nor a file by itself, its earlier version, or its attributes."""
     async with filesystem(place / "root", trash={"retention": "1h"}) as fs:
         await made(fs)
         assert await removed(fs) == len(FILES)
+        await fs.write("temp/5/9/again", b"once")
         await fs.drain()
-        kept = [each["path"] for each in (await ask(fs, "trash_list"))["entries"] if each["kind"] == "file"]
-        assert sorted(kept) == sorted(FILES)
-        await fs.assert_consistent(trash=len(FILES))
+        node = await fs.node("temp/5/9/again")
+        await fs.xattrs.set(node.ino, b"user.note", b"mine", OPERATOR)
+        await fs.write("temp/5/9/again", b"twice")
+        await fs.drain()
+        await fs.unlink("temp/5/9/again")
+        await fs.rmdir("temp/5/9")
+        await fs.drain()
+        assert (await ask(fs, "trash_list"))["entries"] == []
+        assert fs.leftovers("trash") == []
+        await fs.assert_consistent()
 
 
 @pytest.mark.parametrize("most", [1500, 3])
 async def test_the_counters_of_stats_follow(fs: Filesystem, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     """Or are told to be counted anew, where so many at once would keep others waiting."""
     monkeypatch.setattr("recfs.catalogue.counting.counters.LEFT_FILES", most)
+    monkeypatch.setattr("recfs.catalogue.counting.counters.LEFT_ALIKE", most)
     await made(fs)
     await fs.write("temp/5/2/other", b"stays")
     await fs.drain()

@@ -147,7 +147,11 @@ class Steward:
     def _write(self, path: str, thing: Thing) -> None:
         local = self._store.path / path
         local.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(local, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            fd = os.open(local, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:  # an earlier one that was never renamed has that name
+            del self.fates.things[thing.serial]
+            raise
         try:
             done = 0
             while done < thing.size:

@@ -18,7 +18,7 @@ from tests.helpers.machine import skip
 from .clients import recfs, wait_until
 from .harness import BASE_CONFIG, ROOT_USER, Mount, errno_is
 
-pytestmark = pytest.mark.modes("auto", "off")
+pytestmark = pytest.mark.modes("auto")
 CONFIG = f"{BASE_CONFIG}[audit]\nenabled = true\n"
 
 
@@ -137,6 +137,7 @@ def test_names_cannot_forge_a_line(audited: Mount) -> None:
     assert b"\x1b" not in shown
 
 
+@pytest.mark.modes("auto", "off")
 def test_reads_are_told_if_that_is_asked_for(store: Mount) -> None:
     store.start(config=f"{CONFIG}reads = true\n")
     rec = store.recording(5, 1)

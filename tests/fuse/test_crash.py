@@ -12,6 +12,8 @@ from .clients import pattern, sha256, sha256_of, state, wait_until, xattr
 from .crashes import assert_recovered, crash, fsync_directory
 from .harness import Mount
 
+pytestmark = pytest.mark.modes("auto", "off")  # "read" writes as "off" does
+
 
 @pytest.mark.smoke
 def test_committed_files_survive(store: Mount, own_rec: Path) -> None:

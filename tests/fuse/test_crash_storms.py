@@ -62,6 +62,7 @@ def test_while_files_are_written_and_fsynced(store: Mount, own_rec: Path) -> Non
     assert_recovered(store)
 
 
+@pytest.mark.modes("auto")
 @pytest.mark.parametrize("after", [5, 150, 299])
 def test_during_rm_of_a_tree(store: Mount, own_rec: Path, after: int) -> None:
     for n in range(300):
@@ -87,6 +88,7 @@ def test_during_rm_of_a_tree(store: Mount, own_rec: Path, after: int) -> None:
     assert not store.home(own_rec).exists()
 
 
+@pytest.mark.modes("auto")
 @pytest.mark.parametrize("after", [1, 40, 333])
 def test_during_a_storm_of_renames(store: Mount, own_rec: Path, after: int) -> None:
     other = store.recording(2, 7)

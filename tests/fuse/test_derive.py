@@ -11,7 +11,7 @@ import pytest
 from .clients import recfs
 from .harness import BASE_CONFIG, Mount
 
-pytestmark = [pytest.mark.slow, pytest.mark.modes("auto", "off"), pytest.mark.needs("ffmpeg", "ffprobe")]
+pytestmark = [pytest.mark.slow, pytest.mark.modes("auto"), pytest.mark.needs("ffmpeg", "ffprobe")]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from .clients import recfs
 from .crashes import crash
 from .harness import REPOSITORY, Mount
 
-pytestmark = pytest.mark.modes("auto", "off")
+pytestmark = pytest.mark.modes("auto")
 
 
 def following(store: Mount) -> list[str]:

@@ -34,7 +34,14 @@ OPTIONS = {
 
 
 @pytest.mark.needs("stress-ng")
-@pytest.mark.parametrize("group", STRESSORS)
+@pytest.mark.parametrize(
+    "group",
+    [
+        pytest.param("names", marks=pytest.mark.modes("auto")),
+        pytest.param("bytes", marks=pytest.mark.alone),  # `io` has sync(2) write all disks, `iomix` drops all caches
+        pytest.param("descriptors", marks=pytest.mark.modes("auto", "off")),
+    ],
+)
 def test_stressors(mount: Mount, rec: Path, group: str) -> None:
     """No stressor fails or hangs, the daemon is up, the counters are right, and what was left can be removed."""
     chosen: list[str] = []

@@ -15,7 +15,7 @@ import pytest
 from .clients import state, wait_until, xattr
 from .harness import Mount
 
-pytestmark = pytest.mark.modes("auto", "off")
+pytestmark = pytest.mark.modes("auto")
 
 HUGE = 300 << 30
 
@@ -50,6 +50,7 @@ def test_huge_sparse_files_hold_nobody_up(mount: Mount, rec: Path, user: Path) -
     mount.drain()
 
 
+@pytest.mark.modes("auto", "off")
 @pytest.mark.slow
 @pytest.mark.needs("ffmpeg")
 def test_a_recording_beside_huge_files(mount: Mount, rec: Path) -> None:

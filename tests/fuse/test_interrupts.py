@@ -14,7 +14,7 @@ import pytest
 from .clients import PYTHON, wait_until, xattr
 from .harness import Mount
 
-pytestmark = pytest.mark.modes("auto", "off")
+pytestmark = pytest.mark.modes("auto")
 
 ASK = """
 import os, signal, sys

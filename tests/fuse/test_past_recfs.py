@@ -13,7 +13,7 @@ import pytest
 from .clients import need_root, pattern, recfs, run, sha256, sha256_of, state, xattr
 from .harness import BASE_CONFIG, Mount, errno_is
 
-pytestmark = pytest.mark.modes("auto", "off")
+pytestmark = pytest.mark.modes("auto")
 
 
 def committed(store: Mount, path: Path, content: bytes) -> Path:
@@ -28,6 +28,7 @@ def forget_pages(store: Mount) -> None:
     store.remount()
 
 
+@pytest.mark.modes("auto", "off")
 def test_a_changed_home_file_is_corrupt_and_not_served(store: Mount, own_rec: Path) -> None:
     store.expect_log(r"is corrupt")
     home = committed(store, own_rec / "file", pattern(10_000))
@@ -47,6 +48,7 @@ def test_a_changed_home_file_is_corrupt_and_not_served(store: Mount, own_rec: Pa
     store.assert_consistent()
 
 
+@pytest.mark.modes("auto", "off")
 def test_a_missing_home_file_is_an_error_with_a_reason(store: Mount, own_rec: Path) -> None:
     store.expect_log(r"bytes are missing")
     committed(store, own_rec / "file", b"here").unlink()

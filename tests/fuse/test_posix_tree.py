@@ -14,7 +14,7 @@ import pytest
 from .clients import DirStream, pattern
 from .harness import Mount, errno_is
 
-pytestmark = pytest.mark.modes("auto", "off")
+pytestmark = pytest.mark.modes("auto")
 
 OLD_NS = 1_600_000_000_123_456_789
 NEW_NS = 1_700_000_000_987_654_321
@@ -43,6 +43,7 @@ def test_symbolic_links(place: Path) -> None:
     assert (place / "target").read_bytes() == b"through the link"
 
 
+@pytest.mark.modes("auto", "off")
 @pytest.mark.parametrize("kind", ["file", "directory", "link"])
 def test_times_are_kept_to_the_nanosecond(place: Path, kind: str) -> None:
     entry = place / kind
@@ -60,6 +61,7 @@ def test_times_are_kept_to_the_nanosecond(place: Path, kind: str) -> None:
     assert entry.lstat().st_mtime_ns == before_the_epoch
 
 
+@pytest.mark.modes("auto", "off")
 def test_a_commit_does_not_touch_the_times(mount: Mount, rec: Path) -> None:
     early, late = rec / "early", rec / "late"
     with early.open("wb") as stream:  # rsync sets the time before it closes, cp -p after
@@ -74,6 +76,7 @@ def test_a_commit_does_not_touch_the_times(mount: Mount, rec: Path) -> None:
         assert mount.home(file).stat().st_mtime_ns == NEW_NS, "the home tree has another mtime"
 
 
+@pytest.mark.modes("auto", "off")
 def test_what_changes_which_time(place: Path) -> None:
     file = place / "file"
     file.write_bytes(b"x")

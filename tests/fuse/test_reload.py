@@ -72,15 +72,68 @@ def test_a_reload_changes_what_can_change_and_a_fault_changes_nothing(store: Mou
     assert store.call("settings")["config"]["quota"]["max_file_size"] == 4096
     assert not may_hold(rec / "b", 5000)
     # What takes more is named, and the rest is taken up.
-    reconfigured(store, "[quota]\nmax_file_size = 8192\n[trash]\ncharged = true\n")
-    store.expect_log("trash.charged has changed in the configuration")
+    reconfigured(store, "[quota]\nmax_file_size = 8192\n[commit]\nhash_threads = 3\n")
+    store.expect_log("commit.hash_threads has changed in the configuration")
     some = reload(store, "--json")
     assert some.returncode == 1
     told = json.loads(some.stdout)
-    assert told == {"changed": {"quota.max_file_size": [4096, 8192]}, "left": {"trash.charged": "`recfs upgrade`"}}
+    assert told["changed"] == {"quota.max_file_size": [4096, 8192]}
+    assert told["left"] == {"commit.hash_threads": "`recfs upgrade`"}
+    assert told["why"] == {"commit.hash_threads": "threads and workers are made at the start, and are at work"}
     assert may_hold(rec / "b", 5000)
-    assert store.call("settings")["config"]["trash"]["charged"] is False
+    assert store.call("settings")["config"]["commit"]["hash_threads"] != 3
     assert store.call("status")["pid"] == pid
+
+
+def rule(target: str) -> str:
+    return f'[[fallback]]\npattern = "users/*/thumbnails/*"\ntarget = "shared/{target}"\n'
+
+
+def test_other_shared_files_are_shown_at_once_and_what_is_open_stays_so(store: Mount) -> None:
+    """Names that were looked for in vain are there, those that were there are gone, listings are new."""
+    store.start(config=CHECKED)
+    reconfigured(store, "fallback = []\n")
+    assert reload(store).returncode == 0
+    own = store.recording().parent.parent / "thumbnails"
+    own.mkdir(exist_ok=True)
+    (own / "own.png").write_bytes(b"own")
+    for folder in ("one", "two"):
+        (store.path / "shared" / folder).mkdir()
+        (store.path / "shared" / folder / "a.png").write_bytes(folder.encode())
+    (store.path / "shared" / "two" / "b.png").write_bytes(b"b")
+    (store.path / "shared" / "two" / "own.png").write_bytes(b"shared")
+
+    def seen() -> dict[str, bytes]:
+        assert not (own / "c.png").exists()
+        by_name = {name: (own / name).read_bytes() for name in ("a.png", "b.png", "own.png") if (own / name).exists()}
+        assert sorted(os.listdir(own)) == sorted(by_name)
+        return by_name
+
+    here = os.open(own, os.O_RDONLY)
+    assert seen() == {"own.png": b"own"}  # the kernel knows of the others that they are not there
+    reconfigured(store, rule("one/*"))
+    assert reload(store).returncode == 0
+    assert seen() == {"a.png": b"one", "own.png": b"own"}
+    with (own / "a.png").open("rb", buffering=0) as opened:
+        assert opened.read(1) == b"o"
+        reconfigured(store, rule("two/*"))
+        assert reload(store).returncode == 0
+        assert seen() == {"a.png": b"two", "b.png": b"b", "own.png": b"own"}
+        assert opened.read() == b"ne"
+        (own / "b.png").unlink()
+        reconfigured(store, "fallback = []\n")
+        store.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: not (own / "a.png").exists(), "nothing is shown any more")
+        assert seen() == {"own.png": b"own"}
+        assert os.pread(opened.fileno(), 3, 0) == b"one"
+        assert os.fstat(opened.fileno()).st_size == 3
+    assert sorted(os.listdir(here)) == ["own.png"]
+    os.close(here)
+    reconfigured(store, rule("two/*"))
+    assert reload(store).returncode == 0
+    assert seen() == {"a.png": b"two", "own.png": b"own"}, "what the user has hidden stays hidden"
+    (own / "own.png").unlink()
+    assert seen() == {"a.png": b"two", "own.png": b"shared"}
 
 
 def test_a_reload_is_told_to_the_service_manager(store: Mount) -> None:

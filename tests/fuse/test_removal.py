@@ -15,7 +15,7 @@ from recfs.errors import NotFound
 from .clients import pattern, recfs, run, sha256, sha256_of
 from .harness import BASE_CONFIG, Mount, errno_is, sizes_below
 
-pytestmark = pytest.mark.modes("auto", "off")
+pytestmark = pytest.mark.modes("auto")
 
 FACTS = "st_size", "st_mode", "st_uid", "st_gid", "st_mtime_ns"
 CONTENTS = {
@@ -72,6 +72,7 @@ def test_a_removed_recording_leaves_nothing(store: Mount) -> None:
     assert sha256_of(kept / "source.mp4") == sha256(CONTENTS["source.mp4"])
 
 
+@pytest.mark.modes("auto", "off")
 def test_removing_while_files_are_sealing(store: Mount) -> None:
     store.start()
     rec = fill(store.recording(5, 142))
@@ -83,6 +84,7 @@ def test_removing_while_files_are_sealing(store: Mount) -> None:
     store.assert_consistent()
 
 
+@pytest.mark.modes("auto", "off")
 def test_removing_while_a_file_is_open(store: Mount) -> None:
     store.start()
     rec = fill(store.recording(5, 142))

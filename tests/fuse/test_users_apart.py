@@ -15,7 +15,7 @@ from . import apart_ops
 from .clients import as_user, errno_as_user, need_root, recfs
 from .harness import BASE_CONFIG, Mount
 
-pytestmark = [pytest.mark.modes("auto", "off"), pytest.mark.needs("setpriv")]
+pytestmark = [pytest.mark.modes("auto"), pytest.mark.needs("setpriv")]
 
 ME, OTHER, SERVICE = 41005, 41006, 41990
 """Uids of users 5 and 6, and of a service."""

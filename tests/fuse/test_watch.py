@@ -12,7 +12,7 @@ import pytest
 from .clients import pattern, run, sha256, sha256_of, state, wait_until, xattr
 from .harness import BASE_CONFIG, Mount, errno_is
 
-pytestmark = pytest.mark.modes("auto", "off")
+pytestmark = pytest.mark.modes("auto")
 CONFIG = f'{BASE_CONFIG}[watch]\nquiet = "300ms"\n'
 
 
@@ -69,6 +69,7 @@ def test_a_tree_by_rsync_its_moves_and_its_end(watched: Mount, tmp_path: Path) -
     watched.assert_consistent()
 
 
+@pytest.mark.modes("auto", "off")
 def test_changes_reach_whoever_has_read_the_file_before(watched: Mount) -> None:
     rec = watched.recording()
     (rec / "file").write_bytes(b"before")
@@ -83,6 +84,7 @@ def test_changes_reach_whoever_has_read_the_file_before(watched: Mount) -> None:
     watched.assert_consistent()
 
 
+@pytest.mark.modes("auto", "off")
 def test_a_file_that_is_open_is_looked_at_when_it_is_closed(watched: Mount) -> None:
     rec = watched.recording()
     (rec / "file").write_bytes(b"before")

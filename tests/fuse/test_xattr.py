@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from recfs.client.uploads import attribute
 from tests.helpers.userns import has_sys_admin
 
 from .clients import errno_as_user, need_root, output, pattern, run, sha256, state, xattr
@@ -200,6 +203,76 @@ def test_computed_attributes_cannot_be_set(mount: Mount, rec: Path) -> None:
     with errno_is(errno.ENODATA):
         os.getxattr(rec, "user.recfs.sha256")
     assert xattr(file, "sha256") == digest
+
+
+def facts(path: Path) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(os.getxattr(path, "user.recfs.facts"))
+    assert told["version"] == 1
+    return told
+
+
+def single(path: Path, name: str) -> str | None:
+    value = attribute(path, f"user.recfs.{name}")
+    return None if value is None else os.fsdecode(value)
+
+
+def test_facts_tell_at_once_what_the_attributes_say_one_by_one(mount: Mount, rec: Path) -> None:
+    file = rec / "source.mp4"
+    file.write_bytes(b"no mp4")
+    own = {"user.original_name": b"caf\xe9 \xf0\x9f\x8e\xac.mp4", "user.empty": b""}
+    for name, value in own.items():
+        os.setxattr(file, name, value)
+    mount.drain()
+    told = facts(file)
+    assert {os.fsencode(name): os.fsencode(value) for name, value in told.pop("own").items()} == {
+        name.encode(): value for name, value in own.items()
+    }
+    assert (told.pop("version"), told.pop("left_out")) == (1, [])
+    assert told["sha256"] == hashlib.sha256(b"no mp4").hexdigest()
+    names = ("state", "location", "sha256", "status", "media", "mime", "media_facts")
+    singles = {name: single(file, name) for name in names}
+    assert told == {name: value for name, value in singles.items() if value is not None}
+
+    (rec / "assets").mkdir()
+    told = facts(rec)
+    assert told["names"] == sorted(os.listdir(rec)) == ["assets", "source.mp4"]
+    for name in ("rbytes", "rfiles", "status", "expires_at", "keep"):
+        assert told.get(name) == single(rec, name)
+    assert (facts(rec / "assets")["names"], "status" in facts(rec / "assets")) == ([], False)
+    for path in (file, rec):
+        assert "user.recfs.facts" not in os.listxattr(path)
+        with errno_is(errno.EPERM, errno.EINVAL):
+            os.setxattr(path, "user.recfs.facts", b"{}")
+
+
+def test_facts_of_a_file_that_is_being_written_wait_for_nothing(rec: Path) -> None:
+    with open(rec / "file", "wb", buffering=0) as file:
+        file.write(b"x")
+        told = facts(rec / "file")
+    assert (told["state"], "sha256" in told) == ("writing", False)
+
+
+def test_facts_leave_out_what_is_long(mount: Mount, rec: Path) -> None:
+    file = make(rec, "file")
+    os.setxattr(file, "user.large", b"x" * 5000)
+    told = facts(file)
+    assert (told["left_out"], "own" in told) == (["own"], False)
+    assert "names" in facts(rec)
+    for number in range(64):
+        (rec / f"more{number}").touch()
+    told = facts(rec)
+    assert (told["left_out"], "names" in told) == (["names"], False)
+    mount.drain()
+    assert facts(file)["state"] == "committed"
+
+
+def test_facts_are_told_to_whom_the_single_ones_are(rec: Path) -> None:
+    need_root()
+    file = make(rec, "file")
+    os.chmod(file, 0o600)
+    for name in ("state", "facts"):
+        code = f"import os; os.getxattr({str(file)!r}, 'user.recfs.{name}')"
+        assert errno_as_user(UID, code) == errno.EACCES
 
 
 def totals(path: Path) -> tuple[int, int]:

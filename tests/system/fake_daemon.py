@@ -250,17 +250,23 @@ STATS: dict[str, Any] = {
 _GROWN = {"files": 8, "bytes": 3 << 20, "grown_files": -2, "grown_bytes": -(1 << 20)}
 TREND: dict[str, Any] = {
     "since": "2026-11-27",
+    "placed_since": "2026-11-29",
     "asked_since": "2026-10-30",
     "at_ns": 10**18,
     "user": None,
     "category": None,
+    "store": None,
     "days": [
-        {"day": "2026-11-27", "days": 2, "files": 10, "bytes": 4 << 20, "grown_files": 5, "grown_bytes": 7 << 20},
-        {"day": "2026-11-29", "days": 1, "files": 15, "bytes": 11 << 20, "grown_files": -7, "grown_bytes": -(8 << 20)},
+        {"day": "2026-11-27", "days": 2, "files": 10, "bytes": 4 << 20, "grown_files": 5, "grown_bytes": 7 << 20}
+        | {"classes": None},
+        {"day": "2026-11-29", "days": 1, "files": 15, "bytes": 11 << 20, "grown_files": -7, "grown_bytes": -(8 << 20)}
+        | {"classes": {"local": _GROWN}},
     ],
     "gaps": [["2026-11-28", "2026-11-28"]],
     "categories": {"video": _GROWN},
     "users": {"5": _GROWN, "": _GROWN},
+    "stores": {"local_and_s3": _GROWN},
+    "classes": {"local": _GROWN, "GLACIER_IR": _GROWN},
     "uploads": {"2026-11": {"files": 3, "bytes": 2 << 20}},
 }
 

@@ -58,7 +58,8 @@ COMMANDS = {
         TREND,
         [
             *("2026-11-27 and 1 day more", "+7 MiB", "-8 MiB", "-1 MiB", "nothing is known of 2026-11-28\n", "nobody"),
-            *("what came since 2026-11-27", "2 MiB"),
+            *("what came since 2026-11-27", "2 MiB", "local and s3", "GLACIER_IR", "what came since 2026-11-29"),
+            "by storage class",
         ],
     ),
     "stats user": (["stats", "--user", "5", "--recording", "7", "--category", "video"], STATS, ["GLACIER"]),
@@ -332,7 +333,13 @@ def test_version() -> None:
         assert (result.exit_code, json.loads(result.stdout)) == (0, {"version": __version__})
 
 
-@pytest.mark.parametrize("cls", [c for c in vars(errors).values() if isinstance(c, type) and c is not RecfsError])
+@pytest.mark.parametrize(
+    "cls",
+    [
+        each for each in vars(errors).values()
+        if isinstance(each, type) and issubclass(each, RecfsError) and each is not RecfsError
+    ],
+)  # fmt: skip
 def test_every_error_has_an_exit_code_of_its_family(cls: type[RecfsError]) -> None:
     family = next(base.__name__ for base in cls.__mro__ if RecfsError in base.__bases__)
     expected = {"ConfigError": 3, "StoreError": 4, "MountError": 5, "ControlError": 6, "FsError": 7, "CursorLost": 7}
@@ -586,7 +593,7 @@ def test_every_command_has_help_and_takes_json() -> None:
             yield name, command
 
     found = dict(walk(cli, "recfs"))
-    assert len(found) == 87
+    assert len(found) == 91
     for name, command in found.items():
         assert command.help, name
         assert "json" in {param.name for param in command.params}, name

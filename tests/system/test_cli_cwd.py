@@ -39,7 +39,7 @@ def filled(command):
         if isinstance(param, click.Argument):
             yield from ["5/x"] * max(param.nargs, 1)
         elif param.required:
-            yield from [param.opts[0], "5"]
+            yield from [param.opts[0], param.type.choices[0] if isinstance(param.type, click.Choice) else "5"]
 
 
 def asked(args, **env):
@@ -52,7 +52,7 @@ for names, command in walk(cli, []):
     for where in ([], ["--root", store], ["--root", "usr"], ["--config", "etc/passwd"]):
         asked([*names, *where, *filled(command)])
     if not any(isinstance(each, click.Argument) for each in command.params):
-        asked(names, RECFS_CONFIG="etc/passwd")
+        asked([*names, *filled(command)], RECFS_CONFIG="etc/passwd")
 for args in json.loads(sys.argv[3]):
     asked([each.replace("STORE", store) for each in args])
 print(json.dumps(told))

@@ -235,8 +235,11 @@ def test_the_readme_has_the_two_commands() -> None:
 
 
 def test_the_documents_name_no_place_of_their_making() -> None:
-    # Store and mount of the examples, and what every Debian has.
-    common = ("/srv", "/mnt", "/etc", "/dev", "/proc", "/opt", "/usr", "/var", "/sys", "/sbin", "/backup", "/run")
+    # Store and mount of the examples, what every Debian has, and the routes of the gateway.
+    common = (
+        "/srv", "/mnt", "/etc", "/dev", "/proc", "/opt", "/usr", "/var", "/sys", "/sbin", "/backup", "/run", "/api",
+        "/storage", "/stats", "/trash", "/queue",
+    )  # fmt: skip
     somewhere = re.compile(r"(?<![\w.<>*~/)\]])(/[a-z]+)/\w")
     found = {(document.name, path) for document in LINKING for path in somewhere.findall(document.read_text("utf-8"))}
     assert [(name, path) for name, path in sorted(found) if path not in common] == []

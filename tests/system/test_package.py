@@ -77,10 +77,10 @@ def tracked(*below: str) -> set[str]:
 
 def test_the_wheel_has_all_of_the_program_and_nothing_else(built: Built) -> None:
     there = {name for name in built.in_wheel() if name.startswith("recfs/")}
-    (extension,) = (name for name in there if name.endswith(".so"))
-    assert extension.startswith("recfs/fuse/_fuse_reply.")
+    extensions = {name for name in there if name.endswith(".so")}
+    assert {name.split(".")[0] for name in extensions} == {"recfs/fuse/_fuse_reply", "recfs/stores/_many"}
     sources = {name for name in tracked("recfs") if not name.endswith((".c", ".h"))}
-    assert there - {extension} == sources
+    assert there - extensions == sources
     assert {name.split("/")[0] for name in built.in_wheel()} == {
         "recfs",
         f"recfs-{__version__}.data",
@@ -98,9 +98,12 @@ def test_the_sdist_has_all_that_git_has(built: Built) -> None:
 def test_the_program_runs_from_where_it_is_installed(prefix: Path) -> None:
     done = subprocess.run([prefix / "bin/recfs", "--version"], cwd="/", capture_output=True, text=True, check=True)
     assert done.stdout == f"recfs {__version__}\n"
-    where = "import recfs, recfs.fuse._fuse_reply as c; print(recfs.__file__, c.__file__, sep='\\n')"
+    where = (
+        "import recfs, recfs.fuse._fuse_reply as c, recfs.stores._many as d;"
+        " print(recfs.__file__, c.__file__, d.__file__, sep='\\n')"
+    )
     done = subprocess.run([prefix / "bin/python", "-c", where], cwd="/", capture_output=True, text=True, check=True)
-    assert [Path(line).is_relative_to(prefix) for line in done.stdout.splitlines()] == [True, True]
+    assert [Path(line).is_relative_to(prefix) for line in done.stdout.splitlines()] == [True] * 3
 
 
 def test_what_systems_look_for_is_below_the_prefix(prefix: Path) -> None:
@@ -238,7 +241,7 @@ def debian_tools(tmp_path: Path) -> dict[str, str]:
     return {"PATH": f"{programs}:{os.environ['PATH']}"}
 
 
-@pytest.mark.parametrize("script", ["recfs.postinst", "recfs.prerm"])
+@pytest.mark.parametrize("script", ["recfs.postinst", "recfs.prerm", "recfs.postrm"])
 def test_maintainer_scripts_parse(script: str) -> None:
     subprocess.run(["sh", "-n", DEBIAN / script], check=True)
     assert "#DEBHELPER#" in (DEBIAN / script).read_text()
@@ -283,6 +286,7 @@ def test_the_package_has_the_version_and_names_of_the_program() -> None:
     control = (DEBIAN / "control").read_text()
     assert "Package: recfs\n" in control
     assert "${recfs:Python}" in control
+    assert "python3:any" in control, "it has py3compile and py3clean, which the maintainer scripts call"
     rules = (DEBIAN / "rules").read_text()
     assert "--no-stop-on-upgrade" in rules
     assert "--no-restart-after-upgrade" in rules

@@ -55,7 +55,9 @@ def test_locks_pin_by_hash_and_name_no_place(lock: Path) -> None:
     assert not re.search(r"(^|\s)(/|--(extra-)?index|--find-links)", text)
 
 
-@pytest.mark.parametrize(("lock", "extra"), [("requirements.lock", None), ("requirements-dev.lock", "dev")])
+@pytest.mark.parametrize(
+    ("lock", "extra"), [("requirements.lock", None), ("requirements-web.lock", "web"), ("requirements-dev.lock", "dev")]
+)
 def test_locks_hold_every_dependency(lock: str, extra: str | None) -> None:
     metadata = project()["project"]
     assert isinstance(metadata, dict)
@@ -66,7 +68,8 @@ def test_locks_hold_every_dependency(lock: str, extra: str | None) -> None:
 
 
 def test_the_development_lock_holds_all_of_the_other() -> None:
-    assert pins(ROOT / "requirements.lock").items() <= pins(ROOT / "requirements-dev.lock").items()
+    first, web, dev = (pins(ROOT / f"requirements{of}.lock").items() for of in ("", "-web", "-dev"))
+    assert first <= web <= dev
 
 
 @pytest.fixture
@@ -113,7 +116,7 @@ def test_setup_without_apt_names_what_is_missing(tmp_path: Path, bare_path: Path
 
 def test_setup_refuses_what_it_does_not_know(tmp_path: Path, bare_path: Path) -> None:
     result = run_setup(tmp_path, bare_path, "--everything")
-    assert (result.returncode, result.stderr) == (2, "usage: scripts/setup [--dev]\n")
+    assert (result.returncode, result.stderr) == (2, "usage: scripts/setup [--dev | --web]\n")
 
 
 def test_setup_explains_itself(tmp_path: Path, bare_path: Path) -> None:

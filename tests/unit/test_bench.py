@@ -11,10 +11,12 @@ import signal
 import sqlite3
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from rich.console import Console
 
 from scripts.bench_lib import chart, fleet, migrate, report, rows, small
 from scripts.bench_lib.bars import Judgement, best_mount, verdicts
@@ -389,6 +391,18 @@ def test_the_document_names_bars_and_the_best_mount() -> None:
     assert first["times_native"] == {"recfs": 0.95, "recfs-off": 0.1, "bindfs": pytest.approx(1.6)}
     assert first["best"] == "bindfs"
     assert [(bar["kind"], bar["judgement"]) for bar in first["bars"]] == [("native", "kept"), ("ahead", "kept")]
+
+
+def test_all_are_compared_with_mergerfs_besides() -> None:
+    found = results(SPEED, NAMES, native=[10, 10], recfs=[9, 10], mergerfs=[3, 5])
+    workload = Workload("w", (SPEED, NAMES), lambda context: None)
+    first = report.document([workload], found, FULL, TMPFS, {})["rows"][0]
+    assert first["times_mergerfs"] == {"recfs": 2.5}
+    console = Console(width=150, record=True, file=StringIO())
+    report.print_tables(console, [workload], found, FULL, {**TMPFS, "load": 0.0}, {})
+    told = console.export_text().partition("How many times as fast as mergerfs")[2]
+    assert "2.50×" in told
+    assert "native" not in told.partition("Medians")[0]
 
 
 def test_the_chart_has_a_bar_for_each_target_and_row() -> None:

@@ -280,7 +280,8 @@ def test_a_long_value_is_cut(write: Write) -> None:
     [
         (b'root = "/s"\nmin_free = 1 GiB\n', r"not TOML: .*line 2.*texts in quotes"),
         (b'root = "/s\n', r"not TOML: .*line 1"),
-        (b'root = "/s"\nroot = "/t"\n', "not TOML: .*line 2"),
+        (b'root = "/s"\nroot = "/t"\n', "not TOML: .*line 2.*may be there once"),
+        (b'root = "/s"\n[gateway]\n[gateway]\n', "not TOML: .*line 3.*may be there once: put them together"),
         (b'root = "/s"\n# caf\xe9\n', "line 2 is not UTF-8"),
         (b"\xef\xbb\xbf" * 2 + b'root = "/s"\n', "not TOML: .*line 1"),  # one is what editors of Windows write
         ('root = "/s"\n'.encode("utf-16"), "line 1 is not UTF-8"),

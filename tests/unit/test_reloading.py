@@ -1,12 +1,13 @@
 """What a reload changes, what it leaves, and that a fault changes nothing."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from recfs.config import SECTIONS, Config, Settings, changes, find_settings
-from recfs.config.changes import NEW_MOUNT, REMOUNT, UPGRADE, WHILE_RUNNING, plan, settings_of
+from recfs.config.changes import NEW_MOUNT, REMOUNT, RESTART, UPGRADE, WHILE_RUNNING, plan, settings_of
 from recfs.config.model import LISTS
 from recfs.errors import ConfigError
 
@@ -30,15 +31,31 @@ def test_every_setting_is_known_and_the_lists_name_no_others() -> None:
     assert {"root", "passthrough"} <= NEW_MOUNT
 
 
+def test_the_example_names_what_takes_more_than_a_reload() -> None:
+    """And nothing else: a section where all of it does, else the setting."""
+    lines = (Path(__file__).parents[2] / "recfs.conf.example").read_text().splitlines()
+    begin = next(number for number, line in enumerate(lines) if line.startswith("#   A new process that goes on"))
+    named = set(re.findall(r"\[\w+\]|[\w.]+\w", " ".join(lines[begin : begin + 5]).replace("recfs serve", "")))
+    every = settings_of(Config.model_validate({"root": "/s", "s3": {"bucket": "media"}}))
+    takes_more = every.keys() - WHILE_RUNNING
+    sections = {key.partition(".")[0] for key in takes_more if "." in key}
+    whole = {each for each in sections if not any(key.startswith(f"{each}.") for key in WHILE_RUNNING)}
+    wanted = {f"[{each}]" for each in whole} | {key for key in takes_more if key.partition(".")[0] not in whole}
+    assert {each for each in named if each.startswith("[") or each in every} == wanted
+
+
 def test_what_can_change_does_and_the_rest_is_named(read: Read) -> None:
-    now = read('[quota]\nmax_files = 5\n[trash]\nmax_metadata = "2 GiB"\n')
-    wanted = read('passthrough = "off"\n[quota]\nmax_files = 6\n[trash]\nmax_metadata = "1 GiB"\ncharged = true\n')
+    now = read("[quota]\nmax_files = 5\n[commit]\nhash_threads = 3\n")
+    wanted = read(
+        'passthrough = "off"\n[quota]\nmax_files = 6\n[commit]\nhash_threads = 2\n'
+        '[catalogue]\nflush_interval = "50ms"\n[trash]\ncharged = true\n'
+    )
     found = plan(now, wanted)
-    assert found.changed == {"quota.max_files": (5, 6)}
-    assert found.left == {"passthrough": REMOUNT, "trash.charged": UPGRADE, "trash.max_metadata": UPGRADE}
+    assert found.changed == {"quota.max_files": (5, 6), "trash.charged": (False, True)}
+    assert found.left == {"passthrough": REMOUNT, "catalogue.flush_interval": UPGRADE, "commit.hash_threads": UPGRADE}
     config = found.settings.config
-    assert (config.quota.max_files, config.trash.max_metadata, config.passthrough) == (6, 2 << 30, "auto")
-    told = [found.settings.origin(key) for key in ("quota.max_files", "trash.max_metadata", "passthrough")]
+    assert (config.quota.max_files, config.commit.hash_threads, config.passthrough) == (6, 3, "auto")
+    told = [found.settings.origin(key) for key in ("quota.max_files", "commit.hash_threads", "passthrough")]
     path = wanted.origin("root").partition(",")[0]
     assert told == [f"{path}, line 4", f"{path}, line 5", "default"]
 
@@ -90,6 +107,7 @@ SECTIONS_SET = {
     "watch": 'enabled = false\nquiet = "7s"\nscan_interval = "7s"', "recordings": 'sweep_interval = "7d"\ngrace = "1d"',
     "events": "enabled = false\nmost = 7000", "audit": 'enabled = true\nreads = true\nkeep = "7d"\ndirectory = "/a"',
     "notify": 'command = "a"\nevents = ["committed"]\nper_minute = 7',
+    "serve": 'listen = "127.0.0.1:7777"\nread_threads = 7',
     "gateway": 'socket = "/run/x.sock"\nmode = "0600"', "scrub": 'enabled = true\nrate = "7 MB"\nperiod = "70d"',
     "s3": 'bucket = "media"\nprefix = "a"', "cache": 'max_size = "7 GB"', "upload": 'settle = "7s"',
     "metrics": 'listen = "127.0.0.1:9999"\nusers = 7', "prices": 'currency = "EUR"',
@@ -157,6 +175,11 @@ def test_s3_comes_and_goes_with_another_process_and_takes_its_routes_along(
             plan(read(""), read(f"{here}{route}"))
     found = plan(read(here), read(f'{here}prefix = "a"\n{route}'))
     assert (list(found.changed), found.left) == (["route"], {"s3.prefix": UPGRADE})
+
+
+def test_what_the_gateway_is_told_takes_a_restart_of_it(read: Read) -> None:
+    found = plan(read(""), read('[serve]\nlisten = "127.0.0.1:7777"\n'))
+    assert (found.changed, found.left) == ({}, {"serve.listen": RESTART})
 
 
 def test_nothing_has_changed(read: Read) -> None:

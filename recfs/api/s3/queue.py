@@ -30,8 +30,7 @@ class QueueAnswers:
         now = far.vfs.tree.clock.steady_ns()
         answer = await far.read(lambda snapshot: summaries_s3.queue(snapshot, now, running, limit=limit))
         for row in answer["rows"]:
-            waiting = [each for each, move in far.tier.journal.waits.items() if move == row["id"]]
-            if waiting:
+            if waiting := far.tier.journal.waits.behind(row["id"]):
                 row["why"] = "; ".join(filter(None, (row["why"], self._waiting(waiting))))
         trouble = far.trouble
         for row in answer["rows"] if trouble is not None else ():

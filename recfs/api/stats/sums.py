@@ -98,11 +98,9 @@ class Sums:
     def _add(self, tally: Tally, place: Place, category: Category) -> None:
         self.total.add(tally)
         self.categories[category].add(tally)
-        self.stores[_store(tally.here, tally.storage_class)].add(tally)
-        if tally.here:
-            self.classes[LOCAL].add(tally)
-        if tally.storage_class is not None:
-            self.classes[tally.storage_class].add(tally)
+        self.stores[store_of(tally.here, tally.storage_class)].add(tally)
+        for name in classes_of(tally.here, tally.storage_class):
+            self.classes[name].add(tally)
         if place.user is not None:
             self.users[place.user].add(tally)
             if tally.recent and tally.marks.head == SOURCE and place.role is Role.RECORDING:
@@ -119,11 +117,8 @@ class Sums:
 
     def add_counter(self, key: FigureKey, files: int, size_bytes: int) -> None:
         """Count what a counter says. When they were written it does not tell."""
-        where = [self.total, self.categories[key.category], self.stores[_store(key.here, key.storage_class or None)]]
-        if key.here:
-            where.append(self.classes[LOCAL])
-        if key.storage_class:
-            where.append(self.classes[key.storage_class])
+        where = [self.total, self.categories[key.category], self.stores[store_of(key.here, key.storage_class or None)]]
+        where += [self.classes[name] for name in classes_of(key.here, key.storage_class or None)]
         if key.user:
             where.append(self.users[key.user])
         for each in where:
@@ -192,10 +187,16 @@ def _band(age_ns: int) -> int:
     return max(least for least in (0, *AGES_D) if least <= max(0, age_ns) // DAY_NS)
 
 
-def _store(here: bool, storage_class: str | None) -> str:
+def store_of(here: bool, storage_class: str | None) -> str:
+    """Where the bytes are, by name."""
     if storage_class is None:
         return LOCAL_ONLY
     return BOTH if here else REMOTE_ONLY
+
+
+def classes_of(here: bool, storage_class: str | None) -> list[str]:
+    """The classes that are paid for: LOCAL for bytes on the disk, and that of the object."""
+    return [*([LOCAL] if here else []), *([storage_class] if storage_class is not None else [])]
 
 
 def _processed(recording: OfRecording, now_ns: int) -> str:
@@ -204,4 +205,4 @@ def _processed(recording: OfRecording, now_ns: int) -> str:
     return "recently" if now_ns - recording.processed_ns < RECENT_D * DAY_NS else "long_ago"
 
 
-__all__ = ["AGES_D", "BOTH", "LOCAL_ONLY", "RECENT_D", "REMOTE_ONLY", "Sum", "Sums"]
+__all__ = ["AGES_D", "BOTH", "LOCAL_ONLY", "RECENT_D", "REMOTE_ONLY", "Sum", "Sums", "classes_of", "store_of"]

@@ -36,6 +36,16 @@ class File(NamedTuple):
     has_object: int
 
 
+class Sums(NamedTuple):
+    """Files of a directory together, as counters have them."""
+
+    here: int
+    """Whether their bytes are on the local disk."""
+    files: int
+    high: int
+    low: int
+
+
 Row = NodeRow | File
 _Figure = tuple[str, Category, bool, str]
 
@@ -75,6 +85,14 @@ class Changes:
         if name.startswith(SOURCE):
             self._add_upload(row, place, sign)
 
+    def take_off(self, place: Place, sums: Sums) -> None:
+        """Count files no longer of which S3 has nothing, in a directory where all have one category."""
+        assert place.category is not None
+        known = self.figures.setdefault((place.user or "", place.category, bool(sums.here), ""), [0, 0, 0])
+        known[0] -= sums.files
+        known[1] -= sums.high
+        known[2] -= sums.low
+
     def _add_upload(self, row: Row, place: Place, sign: int) -> None:
         key = month_key(row.name, place, bounds.time_ns(bounds.loaded_time(row.mtime_ns)))
         if key is not None:
@@ -99,4 +117,4 @@ class Changes:
                 yield from statement.runs(rows)
 
 
-__all__ = ["LOW", "REMOTE", "SOURCE", "Changes", "File", "Row"]
+__all__ = ["LOW", "REMOTE", "SOURCE", "Changes", "File", "Row", "Sums"]

@@ -13,6 +13,7 @@ from recfs.catalogue.counting.proof import counted
 from recfs.catalogue.reading import has_table
 from recfs.catalogue.rows import AT_ONCE
 from recfs.core.bounds import total
+from recfs.core.figures.counters import NOT_KNOWN
 from recfs.ports.figures import OfDay, Remembered, Surveyed
 
 if TYPE_CHECKING:
@@ -24,13 +25,21 @@ if TYPE_CHECKING:
 DROPPED: Final = 500
 """So many rows are dropped at once: a millisecond."""
 _KEEP: Final = "replace into survey (name, at_ns, took_ms, found) values (?, ?, ?, ?)"
-_LAST: Final = "select user, category, max(day), files, bytes from figure_of_day where day < ? group by user, category"
+_KEY: Final = "user, category, here, storage_class"
+_LAST: Final = f"select {_KEY}, max(day), files, bytes from figure_of_day where day < ? group by {_KEY}"
 """The row with the greatest day of each: bare columns are of that row (sqlite.org/lang_select.html)."""
+_Key = tuple[str, str, int, str]
 _OLD: Final = (
-    "select user, category, day from figure_of_day as old where day < ?"
+    f"select {_KEY}, day from figure_of_day as old where day < ?"
     " and exists (select 1 from figure_of_day as later where later.user = old.user"
-    " and later.category = old.category and later.day > old.day and later.day <= ?) limit ?"
+    " and later.category = old.category and later.here = old.here and later.storage_class = old.storage_class"
+    " and later.day > old.day and later.day <= ?) limit ?"
 )
+_NO_PLACE: Final = (
+    f"with figure_of_day as (select user, category, 1 as here, '{NOT_KNOWN}' as storage_class, day, files, bytes"
+    " from main.figure_of_day) "
+)
+"""Before the above, of a catalogue from before it was kept where the bytes were."""
 
 
 def survey(db: sqlite3.Connection, name: str) -> Surveyed | None:
@@ -51,17 +60,16 @@ def changed(db: sqlite3.Connection, day: str) -> Sequence[OfDay] | None:
     found = counted(db, None)
     if found is None:
         return None
-    now: dict[tuple[str, str], list[int]] = {}
-    for key, files, size_bytes in found.figures:
-        each = now.setdefault((key.user, key.category.value), [0, 0])
-        each[0] += files
-        each[1] += size_bytes
-    before = {(user, category): [files, size] for user, category, _, files, size in db.execute(_LAST, (day,))}
-    rows = [OfDay(key[0], key[1], day, files, total(size)) for key, (files, size) in sorted(now.items())]
+    rows = [
+        OfDay(key.user, key.category.value, int(key.here), key.storage_class, day, files, total(size_bytes))
+        for key, files, size_bytes in sorted(found.figures)
+    ]
+    now = {row[:4] for row in rows}
+    before: dict[_Key, tuple[int, int]] = {row[:4]: row[5:] for row in db.execute(_LAST, (day,))}
     # a daemon may have begun with this day, and have died before all was kept
-    begun = set(db.execute("select user, category from figure_of_day where day >= ?", (day,)))
-    rows += [OfDay(key[0], key[1], day, 0, 0) for key in sorted((before.keys() | begun) - now.keys())]
-    return [row for row in rows if before.get(row[:2], [0, 0]) != [row.files, row.size_bytes] or row[:2] in begun]
+    begun: set[_Key] = set(db.execute(f"select {_KEY} from figure_of_day where day >= ?", (day,)))
+    rows += [OfDay(*key, day, 0, 0) for key in sorted((before.keys() | begun) - now)]
+    return [row for row in rows if before.get(row[:4], (0, 0)) != row[5:] or row[:4] in begun]
 
 
 def last_day(db: sqlite3.Connection) -> str | None:
@@ -76,8 +84,8 @@ def keep_rows(rows: Sequence[OfDay]) -> Iterator[Run]:
     """What keeps some of a day's."""
     for first in range(0, len(rows), AT_ONCE):
         some = rows[first : first + AT_ONCE]
-        marks = ", ".join(["(?, ?, ?, ?, ?)"] * len(some))
-        text = f"replace into figure_of_day (user, category, day, files, bytes) values {marks}"
+        marks = ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * len(some))
+        text = f"replace into figure_of_day ({_KEY}, day, files, bytes) values {marks}"
         yield text, [value for row in some for value in row]
 
 
@@ -91,7 +99,7 @@ def keep_day(day: str, at_ns: int) -> Iterator[Run]:
 def old_rows(db: sqlite3.Connection, before: str) -> list[Run]:
     """What drops some of what is not needed for days from *before* on; none when nothing is left of it."""
     rows = db.execute(_OLD, (before, before, DROPPED)).fetchall()
-    drop = "delete from figure_of_day where user = ? and category = ? and day = ?"
+    drop = f"delete from figure_of_day where ({_KEY}, day) = (?, ?, ?, ?, ?)"
     runs: list[Run] = [(drop, row) for row in rows]
     if not runs and db.execute("select 1 from figure_day where day < ?", (before,)).fetchone() is not None:
         runs.append(("delete from figure_day where day < ?", (before,)))
@@ -104,8 +112,10 @@ def remembered(db: sqlite3.Connection, since: str) -> Remembered:
         return Remembered([], [])
     query = "select day, at_ns from figure_day where day >= ? order by day"
     days = [(str(day), int(at_ns)) for day, at_ns in db.execute(query, (since,))]
-    rows = [OfDay(user, category, day, files, size) for user, category, day, files, size in db.execute(_LAST, (since,))]
-    query = "select user, category, day, files, bytes from figure_of_day where day >= ? order by day"
+    columns = {row[1] for row in db.execute("pragma table_info(figure_of_day)")}
+    known = "" if "storage_class" in columns else _NO_PLACE
+    rows = list(map(OfDay._make, db.execute(known + _LAST, (since,))))
+    query = f"{known}select {_KEY}, day, files, bytes from figure_of_day where day >= ? order by day"
     rows += map(OfDay._make, db.execute(query, (since,)))
     return Remembered(days, rows)
 

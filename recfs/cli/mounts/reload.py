@@ -17,7 +17,7 @@ _EXITS = {
 _EXAMPLE = """
 $ recfs reload --config /etc/recfs/main.conf
 quota.max_bytes: 1099511627776 (was 549755813888)
-passthrough: stays as it is; that takes an unmount and a new mount
+existing: stays as it is; that takes `recfs upgrade`, for what a home tree held before is looked at by the start
 """
 
 
@@ -27,12 +27,12 @@ passthrough: stays as it is; that takes an unmount and a new mount
 def reload(invocation: Invocation) -> None:
     """Have the daemon read its configuration anew, and go on with it.
 
-    Limits, rules (`[[retention]]`, `[[route]]`, `[[versions]]`), prices, the log level, `[notify]`, how long the
-    trash keeps, when sweeps run, the pace of the scrub and of the watch, and more hold from the next request on;
-    programs notice nothing else. What takes another process stays as it is until `recfs upgrade`, and what the
-    mount was made with until an unmount; both are named. A configuration with a fault changes nothing. SIGHUP does
-    the same, with the outcome in the log. The daemon reads what it was started with: its own `--config`, options
-    and environment. Keys to S3 are read anew by themselves when their file changes.
+    Limits, rules (`[[fallback]]`, `[[retention]]`, `[[route]]`, `[[versions]]`), prices, the log level, `[notify]`,
+    `[trash]`, `[stats]`, when sweeps run, the pace of the scrub and of the watch, and more hold from the next request
+    on; programs notice nothing else. What takes another process stays as it is until `recfs upgrade`, and what the
+    mount was made with until an unmount; both are named, with the reason. A configuration with a fault changes
+    nothing. SIGHUP does the same, with the outcome in the log. The daemon reads what it was started with: its own
+    `--config`, options and environment. Keys to S3 are read anew by themselves when their file changes.
     """
     told = open_store(invocation).call("reload")
     if invocation.json:
@@ -41,7 +41,7 @@ def reload(invocation: Invocation) -> None:
         for key, (old, new) in told["changed"].items():
             output.say(f"{key}: {_plain(new)} (was {_plain(old)})")
         for key, what in told["left"].items():
-            output.say(f"{key}: stays as it is; that takes {what}", style="yellow")
+            output.say(f"{key}: stays as it is; that takes {what}, for {told['why'][key]}", style="yellow")
         if not told["changed"] and not told["left"]:
             output.say("nothing has changed")
     if told["left"]:

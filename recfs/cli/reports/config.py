@@ -17,6 +17,7 @@ from recfs.cli.common.store import all_in_effect, in_effect
 _SECONDS = frozenset(
     {
         *("flush_interval", "settle_max", "sweep_interval", "retention", "min_age", "max_age", "keep_local"),
+        *("header_timeout", "body_timeout", "send_timeout"),
         *("connect_timeout", "read_timeout", "deadline", "settle", "retry_max", "abort_multipart", "after"),
         *(
             "every",
@@ -39,7 +40,7 @@ _BYTES = frozenset(
         *("min_free", "passthrough_headroom", "max_bytes", "max_file_size", "rate"),
         *("min_size", "max_size", "part_size", "fetch_whole_below", "read_ahead_max"),
         *("max_metadata", "audit.file_size", "audit.most", "max_output", "max_fetch", "copy_min_size", "max_entry"),
-        *("memory", "largest_text"),
+        *("memory", "largest_text", "body_rate"),
     }
 )
 

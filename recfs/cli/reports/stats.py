@@ -79,7 +79,7 @@ shared             3    2.9 KiB      990 B
     "--trend",
     metavar="DURATION",
     type=Duration(86_400.0, 3660 * 86_400.0),
-    help="How it grew from day to day in so long, 30d say, with --user or --category.",
+    help="How it grew from day to day in so long, 30d say, with --user, --category or --store.",
 )
 @store_options
 @click.pass_context
@@ -101,9 +101,9 @@ def stats(
     old recordings are, what may be archived) was found out by the last look through all files, once a day
     (`[stats].survey_every`), and it is said when that was.
 
-    With --trend: what the counters said at the beginning of each day, and how that grew, by user and category, and
-    uploads by month. The daemon remembers it (`[stats].keep`) of days on which it ran; growth over days of which
-    nothing is known is told as one.
+    With --trend: what the counters said at the beginning of each day, and how that grew, by user, category, store and
+    storage class, and uploads by month. The daemon remembers it (`[stats].keep`) of days on which it ran; growth over
+    days of which nothing is known is told as one.
     """
     if recording is not None and user is None:
         raise click.UsageError("--recording is one of a user: add --user", ctx)
@@ -111,9 +111,9 @@ def stats(
         raise click.UsageError("--duplicates looks at the whole store: leave the others out", ctx)
     invocation = ctx.ensure_object(Invocation)
     if trend is not None:
-        if recording or where or duplicates or exact:
-            raise click.UsageError("--trend is of a store, a user or a category: leave the others out", ctx)
-        show_trend(invocation, round(trend // 86_400), user, category)
+        if recording or duplicates or exact:
+            raise click.UsageError("--trend goes with --user, --category and --store: leave the others out", ctx)
+        show_trend(invocation, round(trend // 86_400), user, category, where)
         return
     found = open_store(invocation).call(
         "stats", user=user, recording=recording, category=category, store=where, duplicates=duplicates, exact=exact

@@ -19,16 +19,24 @@ FIELDS = {
     "`categories`, `users` of --trend": (
         'what there is now, and how much more than on the first of these days; `""`: nobody\'s'
     ),
+    "`stores`, `classes` of --trend": (
+        "the same by where the bytes are, and by storage class (`local`: on the disk), since `placed_since`; `classes` "
+        "of a day are null before it"
+    ),
+    "`placed_since` of --trend": (
+        "the first of these days of which it is known where the bytes were: earlier versions did not keep that"
+    ),
     "`uploads` of --trend": (
         "files `source.<ext>` that are there, and their bytes, by the month in which they were last written"
     ),
 }
 _MOST = 20
+_NONE = {"grown_bytes": 0}
 
 
-def show_trend(invocation: Invocation, days: int, user: str | None, category: str | None) -> None:
+def show_trend(invocation: Invocation, days: int, user: str | None, category: str | None, store: str | None) -> None:
     """Ask for it, and print it."""
-    found = open_store(invocation).call("stats_trend", days=days, user=user, category=category)
+    found = open_store(invocation).call("stats_trend", days=days, user=user, category=category, store=store)
     if invocation.json:
         output.emit_json(found)
         return
@@ -50,6 +58,11 @@ def show_trend(invocation: Invocation, days: int, user: str | None, category: st
         click.echo(f"nothing is known of {begin}" + (f" to {end}" if end != begin else ""))
     for title, column, sums in (("Categories", "Category", found["categories"]), ("Users", "User", found["users"])):
         _grown(title, column, sums, found["since"])
+    if found["placed_since"] is not None:
+        stores = {name.replace("_", " "): each for name, each in found["stores"].items()}
+        _grown("Stores", "Where", stores, found["placed_since"])
+        _grown("Storage classes", "Class", found["classes"], found["placed_since"])
+        _by_class(found["days"], list(found["classes"]))
     if found["uploads"]:
         click.echo()
         months = [
@@ -71,6 +84,20 @@ def _grown(title: str, column: str, sums: dict[str, Any], since: str) -> None:
         output.print_table(columns, rows, right=columns[1:], title=f"{title}, and what came since {since}")
     if len(sums) > _MOST:
         click.echo(f"{len(sums) - _MOST:,} more, which grew less (--json has them)")
+
+
+def _by_class(days: list[dict[str, Any]], classes: list[str]) -> None:
+    """What came each day in each class; where there is one, that is told already."""
+    placed = [each for each in days if each["classes"] is not None]
+    if len(classes) < 2:
+        return
+    rows = [
+        (each["day"], *(_signed(each["classes"].get(name, _NONE)["grown_bytes"]) for name in classes))
+        for each in placed
+    ]
+    click.echo()
+    columns = ("Day", *map(output.show_name, classes))
+    output.print_table(columns, rows, right=columns[1:], title="Bytes that came each day, by storage class")
 
 
 def _more(each: dict[str, Any]) -> tuple[str, str]:

@@ -23,11 +23,11 @@ OF_ASKER: Final = ("next_version", "cache_get", "cache_put", "cache_wait", "cach
 """Methods that see and do what whoever asks may see and do on the mount, and nothing else."""
 
 GATEWAY_METHODS: Final = (
-    "status", "stats", "quota_show", "user_list", "info", "ls_files", "recording_list", "recording_show", "events",
-    "cache_stats", *OF_ASKER,
+    "status", "stats", "stats_trend", "quota_show", "user_list", "info", "ls_files", "recording_list", "recording_show",
+    "events", "trash_list", "queue", "duplicates", "cache_stats", *OF_ASKER,
 )  # fmt: skip
-"""What a second socket offers unless it is told otherwise: questions that the catalogue alone answers, and what is done
-with the rights of whoever asks.
+"""What a second socket offers unless it is told otherwise: questions that nobody outside is asked for, and what is
+done with the rights of whoever asks.
 """
 
 

@@ -17,6 +17,9 @@ RECOUNT_DUE: Final = "figures_recount"
 """Fact of a store: the counters are not to be believed before they were counted anew; "0", or not there: they are. Each
 change that could not be counted at once makes it another number."""
 
+NOT_KNOWN: Final = "?"
+"""In place of a storage class: where the bytes were on an earlier day is not known, as of days before that was kept."""
+
 _marks_of = lru_cache(1024)(marks_of)
 _MAY_BE_HEADS: Final = bytes({byte for head in HEADS for byte in (head[0], head[:1].upper()[0])})
 
@@ -78,4 +81,14 @@ def month_key(name: bytes, place: Place, mtime_ns: int) -> MonthKey | None:
     return MonthKey(place.user, month_of(mtime_ns))
 
 
-__all__ = ["RECOUNT_DUE", "FigureKey", "Key", "MonthKey", "category_in", "day_of", "figure_of", "month_key"]
+__all__ = [
+    "NOT_KNOWN",
+    "RECOUNT_DUE",
+    "FigureKey",
+    "Key",
+    "MonthKey",
+    "category_in",
+    "day_of",
+    "figure_of",
+    "month_key",
+]

@@ -73,6 +73,8 @@ _BY_CODE = {
     127: (Reach.ALL, "it was not found", "install rsync"),
 }
 _SIGNALS = 128
+_TOLD = 300
+"""So many letters of what rsync said are told."""
 _ERRNO = re.compile(r"\((\d{1,3})\)\s*$", re.MULTILINE)
 """rsync ends what it says of a system call with its number: `write failed on "x": No space left on device (28)`."""
 _REASON = re.compile(r'"(?: failed)?: ')
@@ -97,7 +99,14 @@ def verdict(code: int, said: str) -> Verdict:
     reach, reason, remedy = known
     if code == 11 and errno.EIO in numbers:
         return Verdict(Reach.ALL, f"rsync ended with 11: {reason}: input/output error", remedy)
-    return Verdict(reach, f"rsync ended with {code}: {reason}", remedy)
+    told = _first_line(said) if reach is Reach.ALL else ""
+    return Verdict(reach, f"rsync ended with {code}: {reason}{told}", remedy)
+
+
+def _first_line(said: str) -> str:
+    """What rsync said first, for a reason's end; "" where it said nothing."""
+    line = next((line for line in said.splitlines() if line.startswith("rsync: ")), "")
+    return f" ({line.removeprefix('rsync: ')[:_TOLD]})" if line else ""
 
 
 def said_of(target: bytes, said: str) -> str:

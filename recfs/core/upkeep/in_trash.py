@@ -31,9 +31,9 @@ class InTrash:
         self.charges = charges
         """Whether what users have in the trash counts towards their `max_bytes`."""
         self.max_metadata = max_metadata
-        """As it was given; another counts from the next entry on."""
-        self._charged: dict[int, tuple[str, int]] = {}
-        """Whose the bytes are, and how many."""
+        """As it was given."""
+        self._owned: dict[int, tuple[str, int]] = {}
+        """Whose the bytes are, and how many, whether they are charged or not: that may change."""
         self._shares: dict[str | None, OrderedDict[int, int]] = {}
         """The metadata of each entry of a user that could make room, oldest first."""
         self._held: dict[int, int] = {}
@@ -45,9 +45,23 @@ class InTrash:
         self._owner: dict[int, str | None] = {}
         self._metadata: Counter[str | None] = Counter()
         self.bytes_of: Counter[str] = Counter()
-        """What each user is charged."""
+        """What each user is charged; of nobody anything unless `charges`."""
         self.give_up: Callable[[int], bool] | None = None
         """Gives up an entry that is to make room; False: it cannot go before it was `released`."""
+
+    def reconfigure(self, *, charges: bool, max_metadata: int | None) -> None:
+        """Have what is in the trash count, or not count any more, and make room for another share.
+
+        Where the trash kept nothing, its entries are leaving it: they are counted in no share.
+        """
+        if charges != self.charges:
+            self.charges = charges
+            self.bytes_of.clear()
+            for user, owned in self._owned.values() if charges else ():
+                self.bytes_of[user] += owned
+        if max_metadata != self.max_metadata:
+            self.max_metadata = max_metadata
+            self.shrink()
 
     def add(self, gid: int, path: bytes, size_bytes: int, beside_bytes: int | None = None) -> str | None:
         """An entry is in the trash, or on its way there, or its size is another by now; returns whose it is.
@@ -55,16 +69,17 @@ class InTrash:
         *beside_bytes*: of its attributes and target; None: as many as were told before.
         """
         user = owner_of(tuple(path.split(b"/", 2)[:2]))
-        self._uncharge(gid)
+        self._disown(gid)
         if beside_bytes is None:
             beside_bytes = self._beside.get(gid, 0)
         elif beside_bytes:
             self._beside[gid] = beside_bytes
         else:
             self._beside.pop(gid, None)
-        if self.charges and user is not None and size_bytes + beside_bytes:
-            self._charged[gid] = user, size_bytes + beside_bytes
-            self.bytes_of[user] += size_bytes + beside_bytes
+        if user is not None and size_bytes + beside_bytes:
+            self._owned[gid] = user, size_bytes + beside_bytes
+            if self.charges:
+                self.bytes_of[user] += size_bytes + beside_bytes
         if self.max_metadata is not None and gid not in self._going:
             share = self._shares.setdefault(user, OrderedDict())
             counted: dict[int, int] = self._held if gid in self._held else share
@@ -76,7 +91,7 @@ class InTrash:
 
     def knows(self, gid: int) -> bool:
         """Whether anything is counted of an entry."""
-        return gid in self._owner or gid in self._charged
+        return gid in self._owner or gid in self._owned
 
     def released(self, gid: int) -> None:
         """Nothing holds an entry any more: should it have been its turn to make room, it is now."""
@@ -92,12 +107,12 @@ class InTrash:
         self._leave_share(gid)
         self._going.discard(gid)
         self._beside.pop(gid, None)
-        return self._uncharge(gid)
+        return self._disown(gid)
 
     def charged_for(self, user: str, gid: int) -> int:
         """What *user* is charged for an entry."""
-        owner, charged = self._charged.get(gid, ("", 0))
-        return charged if owner == user else 0
+        owner, owned = self._owned.get(gid, ("", 0))
+        return owned if owner == user and self.charges else 0
 
     def shrink(self) -> None:
         """All that the last run left is known: put it in order, and have what is beyond a user's share make room."""
@@ -127,10 +142,10 @@ class InTrash:
             if not self._metadata[user]:
                 del self._shares[user], self._metadata[user]
 
-    def _uncharge(self, gid: int) -> str | None:
-        user, charged = self._charged.pop(gid, (None, 0))
-        if user is not None:
-            self.bytes_of[user] -= charged
+    def _disown(self, gid: int) -> str | None:
+        user, owned = self._owned.pop(gid, (None, 0))
+        if user is not None and self.charges:
+            self.bytes_of[user] -= owned
         return user
 
 

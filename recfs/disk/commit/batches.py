@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from recfs.disk.commit.digests import Digest, Source, digest_files
+from recfs.disk.commit.digests import Digest, Source
 from recfs.disk.commit.hashing import owner_of
 from recfs.disk.commit.lanes import Turns
+from recfs.disk.commit.small import digest_files
 from recfs.state.problems import reason_of
 
 if TYPE_CHECKING:

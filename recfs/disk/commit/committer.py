@@ -348,9 +348,11 @@ class Committer(Subscriber):
             if not self._tickets.is_current(ticket) or not node.state.is_whole or node.unlinked:
                 continue
             self._end(ticket)
-            with self._behind.problems.aside(PART, ("earlier version", node.ino), node.path):
-                if node.priors:
+            if node.priors:
+                with self._behind.problems.aside(PART, ("earlier version", node.ino), node.path):
                     self._backing_files.versions.release_priors(node)
+            else:
+                self._behind.problems.solved(PART, ("earlier version", node.ino))
             self._publisher.add(node.ino)
 
     def _take_over(self, ticket: Ticket, digest: Digest) -> bool:

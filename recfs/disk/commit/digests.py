@@ -8,33 +8,25 @@ read: their zeros come from one buffer, and what many files have in common, zero
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from recfs.disk.beside import Beside
 from recfs.disk.diskio import SYNC_STEP_BYTES, extent_at, flush_range
 from recfs.disk.leases import is_written
+from recfs.stores.many import still_written
 
 if TYPE_CHECKING:
     from recfs.state.backing_file import Untouched
     from recfs.stores.local import LocalStore
 
 CHUNK_BYTES = 1 << 20
-ROUND_BUFFERS = 4
 SIDE_BY_SIDE_BYTES = 8 << 20
 """From this size a second thread for md5 is worth starting."""
-GROUP_SYNC_FILES = 8
-"""From this many files in a batch one syncfs(2) costs less than an fdatasync(2) each …"""
-GROUP_SYNC_BYTES = 1 << 20
-"""… unless the system has more than this for each of them to write: syncfs waits for everybody's bytes."""
-GROUP_SYNC_SPARE_BYTES = 32 << 20
 ZEROS_STEP_BYTES = 1 << 30
 ZEROS_STEPS = 1024
 """The states after 1, 2, 3 … steps of nothing but zeros are kept, up to this many: some 600 KB."""
@@ -54,8 +46,7 @@ class Hash(Protocol):
         """The same state, to be fed apart."""
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(NamedTuple):
     """What the read pass found; `error` instead if it could not read."""
 
     sha256: bytes = b""
@@ -68,8 +59,7 @@ class Digest:
     """Mode bits, owner, group and time of modification of a file that lies at its place; None of another."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """One file to be digested."""
 
     path: bytes
@@ -82,49 +72,13 @@ class Source:
     """It lies at its place in the home tree: its name and attributes are brought to stable storage with its bytes."""
 
 
-def digest_files(sources: Sequence[Source], store: LocalStore) -> list[Digest]:
-    """Bring small files to stable storage and hash them, many at a time."""
-    grouped = len(sources) >= GROUP_SYNC_FILES and _dirty_bytes() <= (
-        len(sources) * GROUP_SYNC_BYTES + GROUP_SYNC_SPARE_BYTES
-    )
-    if grouped:
-        store.sync_all()
-    buffer = memoryview(bytearray(CHUNK_BYTES if len(sources) == 1 else 64 << 10))
-    folders = {os.path.dirname(source.path) for source in sources if source.in_place and not grouped}
-    unsynced = {folder: error for folder in folders if (error := _unsynced(folder, store)) is not None}
-    return [
-        Digest(error=unsynced[folder])
-        if source.in_place and (folder := os.path.dirname(source.path)) in unsynced
-        else _digest(source, store, buffer, sync=not grouped)
-        for source in sources
-    ]
-
-
-def _unsynced(folder: bytes, store: LocalStore) -> OSError | None:
-    """Bring the names in a directory to stable storage; what went wrong."""
-    try:
-        store.beneath.sync(folder)
-    except OSError as error:
-        return error
-    return None
-
-
 def _sync(source: Source, fd: int) -> None:
     """To stable storage: with mode, owner and time of modification, too, where nobody is going to set them after it."""
     (os.fsync if source.in_place else os.fdatasync)(fd)
 
 
-def _dirty_bytes() -> int:
-    """What the whole system has yet to write to its disks (proc_meminfo(5)); 0 where that cannot be told."""
-    try:
-        with open("/proc/meminfo", "rb", buffering=0) as file:
-            words = file.read(4096).split()
-        return 1024 * sum(int(words[words.index(name) + 1]) for name in (b"Dirty:", b"Writeback:"))
-    except (OSError, ValueError, IndexError):
-        return 0
-
-
-def _digest(source: Source, store: LocalStore, buffer: memoryview, *, sync: bool) -> Digest:
+def digest_one(source: Source, store: LocalStore, buffer: memoryview, *, sync: bool) -> Digest:
+    """Hash a file in one go, brought to stable storage first if it is to (*sync*). *buffer* is what it is read into."""
     try:
         fd = _open(source, store)
         try:
@@ -169,7 +123,7 @@ def _open(source: Source, store: LocalStore) -> int:
     fd = store.open_file(source.path, os.O_RDONLY)
     if source.alone and is_written(fd):  # a shared mapping outlives its descriptor, and its end is not told
         os.close(fd)
-        raise BlockingIOError(errno.EAGAIN, "it is still mapped for writing", os.fsdecode(source.path))
+        raise still_written(source.path)
     return fd
 
 
@@ -293,7 +247,7 @@ class Pass:
         data_end = 0 if sparse else end
         hole_end = 0
         beside = self._md5 is not None and end - self.done_bytes >= SIDE_BY_SIDE_BYTES
-        with _Md5(self, beside=beside) as md5:
+        with Beside(self._feed_md5, CHUNK_BYTES, beside=beside) as md5:
             while self.done_bytes < end and goes_on():
                 offset = self.done_bytes
                 if offset >= data_end and offset >= hole_end:
@@ -318,7 +272,7 @@ class Pass:
                 self.hashed_bytes += len(part)
         return end
 
-    def _leap(self, offset: int, hole_end: int, md5: _Md5) -> bool:
+    def _leap(self, offset: int, hole_end: int, md5: Beside) -> bool:
         """At a full step of zeros: keep the state for others, or go on from a later one that somebody has kept."""
         step, known = offset // ZEROS_STEP_BYTES, _zeros if self._md5 is not None else _zeros_without
         if step and step not in known and step <= ZEROS_STEPS:
@@ -333,62 +287,10 @@ class Pass:
                 return True
         return False
 
-    def feed_md5(self, part: memoryview) -> None:
-        """For `_Md5`, whose thread it may be."""
+    def _feed_md5(self, part: memoryview) -> None:
+        """In a second thread for a large file, where md5 sets the pace."""
         if self._md5 is not None:
             self._md5.update(part)
-
-
-class _Md5:
-    """Feeds md5, where there is one: in turn with sha256, or *beside* it in a second thread for a large file, where md5
-    sets the pace.
-
-    A few buffers go round, so that md5 finds the next one filled when it is done with the last: waking a thread for
-    each would cost it a tenth of its time.
-    """
-
-    def __init__(self, passing: Pass, *, beside: bool) -> None:
-        self._passing = passing
-        self._free: SimpleQueue[memoryview] = SimpleQueue()
-        self._filled: SimpleQueue[tuple[memoryview, memoryview] | None] = SimpleQueue()
-        self._buffers = ROUND_BUFFERS if beside else 1
-        for _ in range(self._buffers):
-            self._free.put(memoryview(bytearray(CHUNK_BYTES)))
-        self._helper = ThreadPoolExecutor(1, thread_name_prefix="recfs-md5") if beside else None
-
-    def __enter__(self) -> _Md5:
-        if self._helper is not None:
-            self._behind = self._helper.submit(self._hash_behind)
-        return self
-
-    def __exit__(self, *failed: object) -> None:
-        if self._helper is not None:
-            self._filled.put(None)
-            self._helper.shutdown()
-            self._behind.result()
-
-    def _hash_behind(self) -> None:
-        while (item := self._filled.get()) is not None:
-            part, buffer = item
-            self._passing.feed_md5(part)
-            self._free.put(buffer)
-
-    def buffer(self) -> memoryview:
-        """A buffer to fill. Waits until there is one, so that md5 stays close behind."""
-        return self._free.get()
-
-    def give(self, part: memoryview, buffer: memoryview) -> None:
-        """Feed *part*, and have *buffer* back."""
-        if self._helper is not None:
-            self._filled.put((part, buffer))
-        else:
-            self._passing.feed_md5(part)
-            self._free.put(buffer)
-
-    def catch_up(self) -> None:
-        """Wait until md5 has been fed everything."""
-        for buffer in [self._free.get() for _ in range(self._buffers)]:
-            self._free.put(buffer)
 
 
 def _mark(info: os.stat_result) -> tuple[int, int, int]:

@@ -11,6 +11,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from recfs.core.layout import is_temporary
 from recfs.core.model import Kind
 from recfs.ports.rows import Pending, Promise
 from recfs.state.nodes import DirNode, FileNode, Garbage, LinkNode, Node
@@ -56,6 +57,8 @@ class Plan:
     moving: set[int] = field(default_factory=set)
     planning: set[int] = field(default_factory=set)
     discarding: set[int] = field(default_factory=set)
+    folder: tuple[DirNode, bytes] | None = None
+    """The directory that a file was planned to come home to last in this turn, and where it lies."""
     waits_for: int = 0
     """Inode number of the file in use that kept the item planned last from being planned; 0: none did."""
 
@@ -154,6 +157,7 @@ class HomePlan:
     def extend(self, plan: Plan) -> bool:
         """Plan for a turn: the metadata says then where what is planned will lie. Tells whether there is more."""
         turn = Turn()
+        plan.folder = None  # others had theirs, and may have moved it
         while not plan.is_whole(turn):
             if plan.nodes_left > 0:
                 plan.nodes_left -= 1
@@ -174,15 +178,43 @@ class HomePlan:
         node = self._tree.nodes.get(ino)
         if node is not None:
             try:
-                _drive(self._plan_node(plan, node))
+                if not isinstance(node, FileNode) or not self._bring_home(plan, node):
+                    plan.folder = None
+                    _drive(self._plan_node(plan, node))
             except Exception as error:  # whatever it is, it is this entry's
                 plan.planning.discard(ino)
                 self._set_aside(node, error)
+
+    def _bring_home(self, plan: Plan, node: FileNode) -> bool:
+        """Plan what nearly all files need: bytes that are whole go from staging to a place that is free, in a directory
+        that is where it is to be. False: nothing is planned, and there is more to be looked at (`_plan_node`).
+        """
+        folder, pending = node.parent, node.pending
+        if node.staging is None or node.moved is not None or not pending & Pending.MOVE or pending & Pending.MAKE:
+            return False
+        if node.unlinked or not node.state.is_whole or self._in_use.has(node):
+            return False
+        if (
+            folder.ino in self._tree.locations.entries
+            and self._tree.locations.occupant((folder, node.name)) is not None
+        ):
+            return False
+        if plan.folder is None or plan.folder[0] is not folder:
+            if any(each.pending & (Pending.MAKE | Pending.MOVE) for each in self._above(node)):
+                return False
+            plan.folder = folder, self._places.home(folder)
+        attrs = Attrs(node.mode, node.uid, node.gid, node.atime_ns, node.mtime_ns)
+        source, home = self._store.staging(node.staging), plan.folder[1] + b"/" + node.name
+        step = Step(StepKind.MOVE, source, home, attrs, node.home_ino, None, False)
+        plan.jobs.append(Job(step, node, node.staging, None, pending))
+        self._move_books(plan, node)
+        return True
 
     def _plan_first_garbage(self, plan: Plan) -> None:
         if not self.garbage:
             return
         gid, entry = next(iter(self.garbage.items()))
+        plan.folder = None
         try:
             is_planned = _drive(self._plan_garbage(plan, entry))
         except Exception as error:
@@ -364,8 +396,10 @@ class HomePlan:
 
     def _is_kept(self, entry: Garbage) -> bool:
         """Whether its place is the trash."""
+        if entry.held_by is not None:
+            return True
         retained = self.retention_s > 0 and entry.kind is Kind.FILE and entry.size_bytes > 0
-        return entry.held_by is not None or (retained and entry.gid not in self.expired)
+        return retained and entry.gid not in self.expired and not is_temporary(entry.path)
 
     def stays(self, entry: Garbage) -> bool:
         """Whether it lies in the trash, and is to lie there."""

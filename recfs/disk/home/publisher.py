@@ -17,7 +17,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -304,7 +303,7 @@ class HomePublisher(BatchSubscriber):
             return False
         self._unsynced_problem = None
         done, self._unsynced = self._unsynced, []
-        self._finish([(job, replace(outcome, unsynced=0)) for job, outcome in done])
+        self._finish([(job, outcome._replace(unsynced=0)) for job, outcome in done])
         return True
 
     # --- afterwards (atomic: no await) ---------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import trio
 from recfs.core.foreign import Finding, Seen, is_same, judge, refusal
 from recfs.core.model import State
 from recfs.disk.leases import is_written
-from recfs.disk.looks import AtHand
+from recfs.disk.watching.looks import AtHand
 from recfs.errors import FsError, IoFailure, NotADirectory, Stale
 from recfs.fs.foreign.rows import ForeignRows
 from recfs.state.nodes import DirNode, FileNode, Node
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from recfs.core.candidates import Candidates, Key
     from recfs.disk.home.path_resolver import PathResolver
-    from recfs.disk.inotify import Marks
+    from recfs.disk.watching.inotify import Marks
     from recfs.fs.foreign.judging import Judging
     from recfs.fs.foreign.missing import Missing
     from recfs.fs.vfs import Vfs

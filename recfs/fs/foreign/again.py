@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from recfs.disk.inotify import Marks
+    from recfs.disk.watching.inotify import Marks
     from recfs.state.tree import Tree
 
 FIRST_S = 1.0

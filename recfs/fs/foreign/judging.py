@@ -11,7 +11,7 @@ import trio
 from recfs.core.candidates import MOST
 from recfs.core.foreign import Finding, Known, Seen, judge, quiet_for_s
 from recfs.core.model import Kind, State
-from recfs.disk import looks
+from recfs.disk.watching import looks
 from recfs.errors import IoFailure
 from recfs.fs.foreign.links import Links
 from recfs.ports.rows import NodeRow
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from recfs.core.candidates import Candidates, Key
     from recfs.disk.home.inuse import InUse
     from recfs.disk.home.path_resolver import PathResolver
-    from recfs.disk.inotify import Marks
+    from recfs.disk.watching.inotify import Marks
     from recfs.fs.foreign.again import Again
     from recfs.state.tree import Tree
     from recfs.stores.local import LocalStore

@@ -13,7 +13,7 @@ import trio
 
 if TYPE_CHECKING:
     from recfs.core.candidates import Key
-    from recfs.disk.inotify import Marks
+    from recfs.disk.watching.inotify import Marks
 
 AGAIN_S = 60.0
 """How often all of them are looked at again."""

@@ -15,8 +15,8 @@ from recfs.core.layout import child_role
 from recfs.core.migration.adopting import Digests
 from recfs.core.model import State
 from recfs.core.observing.kinds import EventKind
-from recfs.disk import looks
 from recfs.disk.leases import is_written
+from recfs.disk.watching import looks
 from recfs.errors import Busy, Exists, IoFailure, NotADirectory
 from recfs.fs.caller import Caller
 from recfs.fs.foreign.rows import ForeignRows

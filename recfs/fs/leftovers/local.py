@@ -19,8 +19,8 @@ from recfs.core.foreign import Seen, refusal
 from recfs.core.layout import TOP_DIRS, child_role
 from recfs.core.model import Kind, State
 from recfs.core.upkeep.leftovers import Deed, Missing, Stray, Where
-from recfs.disk import looks
 from recfs.disk.staging import COPY_LABEL, FETCH_LABEL, VERSION_LABEL
+from recfs.disk.watching import looks
 from recfs.errors import FsError, IoFailure, NotADirectory, RecfsError, Stale
 from recfs.ports.rows import ROOT_INO, NodeRow, Pending
 from recfs.state.nodes import DirNode, FileNode

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from recfs.state.tree import Tree
 
 PAGE_ROWS = 1000
+SLICE_NODES = 256
+"""So many entries of a directory in memory are given at a time: a bit more than fit into a buffer of the usual size."""
 _INO_BITS = 40
 _COUNTS = 1 << 23
 KEPT_ENTRIES = 1_000_000
@@ -34,7 +36,7 @@ class Listing:
 
     def __init__(self, folder: DirNode) -> None:
         self.folder = folder
-        self.entries: Sequence[Node | NodeRow] | None = None
+        self.entries: Sequence[Node] | None = None
         """A complete directory's entries, taken when reading began."""
         self.views: list[FallbackEntry] | None = None
         self.names: set[bytes] | None = None
@@ -121,13 +123,11 @@ class Listings:
         found: Sequence[Node | NodeRow | FallbackEntry]
         if listing.entries is not None:
             start = bisect_right(listing.entries, after, key=_by_ino)
-            found = [
-                node
-                for node in listing.entries[start : start + PAGE_ROWS]
-                if not getattr(node, "unlinked", False) and getattr(node, "parent", folder) is folder
-            ]
-            if not found and start + PAGE_ROWS < len(listing.entries):
-                return await self._read(listing, listing.entries[start + PAGE_ROWS - 1].ino)
+            found = []
+            while not found and start < len(listing.entries):
+                some = listing.entries[start : start + SLICE_NODES]
+                found = [node for node in some if node.parent is folder and not node.unlinked]
+                start += SLICE_NODES
         elif folder.unlinked:
             found = []
         else:

@@ -382,7 +382,7 @@ class Namespace:
                 begin_life(self._tree, node)
             whiteouts = node.whiteouts
             self._fit(node, depth)
-            node.whiteouts = whiteouts if node.fallback is not None else set()
+            node.whiteouts = whiteouts
             for child in node.children.values():
                 if isinstance(child, DirNode):
                     child.role = child_role(node.role, child.name, is_dir=True)

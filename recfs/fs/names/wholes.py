@@ -12,7 +12,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from recfs.core.layout import NAME_MAX_BYTES, PATH_MAX_BYTES, Role, kept_path
+from recfs.core.layout import NAME_MAX_BYTES, PATH_MAX_BYTES, Role, is_temporary, kept_path
 from recfs.errors import RecfsError
 from recfs.ports.rows import ROOT_INO, Promise
 from recfs.state.nodes import DirNode, Garbage, Node
@@ -81,7 +81,7 @@ class Wholes(BatchSubscriber):
             and folder.role in _ROLES
             and folder.account is not None
             and folder.fallback is None
-            and not self._versions.trash.is_kept
+            and (not self._versions.trash.is_kept or is_temporary(kept_path(folder.parts())))
             and not folder.unlinked
             and not (folder.pending or folder.publishing or folder.moved is not None)
         )

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, NamedTuple
 
-from recfs.disk.commit.digests import Digest, Pass, Source, digest_files
+from recfs.disk.commit.digests import Digest, Pass, Source
 from recfs.disk.commit.lanes import SMALL_BYTES
+from recfs.disk.commit.small import digest_files
 
 if TYPE_CHECKING:
     from recfs.core.upkeep.rebuilding import Content

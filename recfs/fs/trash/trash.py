@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from recfs.core.layout import is_cut, owner_of
+from recfs.core.layout import is_cut, is_temporary, owner_of
 from recfs.core.model import Kind
 from recfs.errors import InvalidArgument, NotFound, NotSupported, RecfsError
 from recfs.fs.trash.returning import Returning
@@ -127,6 +127,8 @@ class Trash:
             return True
         garbage = self._tree.garbage.get(entry.gid)
         if garbage is None or garbage.kind is not Kind.FILE or not garbage.size_bytes or garbage.held_by is not None:
+            return False
+        if is_temporary(garbage.path):
             return False
         return not self._publisher.is_given_up(garbage)
 

@@ -20,8 +20,8 @@ from recfs.core.observing.kinds import EventKind
 from recfs.core.verification.scrubbing import Pace
 from recfs.core.verification.verdicts import VERIFIED, Copy, Level, Remedy, Verdict, remedy
 from recfs.disk.idle import IdleThread
-from recfs.disk.looks import seen
 from recfs.disk.verification import LocalCheck
+from recfs.disk.watching.looks import seen
 from recfs.errors import IoFailure, RecfsError
 from recfs.ports.rows import Pending
 from recfs.state.events import Subscriber

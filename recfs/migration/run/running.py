@@ -357,14 +357,18 @@ class Run:
         row = item.row
         try:
             there = batch.tree.look(item.entry.target)
+            # rsync spares a new file's place where somebody has put something since, and what it spares it passes over.
+            spared = there is not None and item.way is Way.NEW and is_shown(batch.tree, item.entry.target)
         except (OSError, FsError) as error:
             return reason_of(error)
         if there is None:
             row.step, row.brought, row.left = Step.PENDING, Brought.NOTHING, None
             return said_of(item.entry.target, ended.said)
         left = (there.st_size, there.st_mtime_ns)
-        whole = there.st_size == item.seen.size and (there.st_mtime_ns == item.seen.mtime_ns or not ended.code)
-        if not whole or not stat.S_ISREG(there.st_mode):
+        whole = there.st_size == item.seen.size and (
+            there.st_mtime_ns == item.seen.mtime_ns or (not ended.code and item.way is not Way.NEW)
+        )
+        if not whole or spared or not stat.S_ISREG(there.st_mode):
             return said_of(item.entry.target, ended.said)
         if not self._is_unchanged(item):
             row.left = left  # a newer one takes its place

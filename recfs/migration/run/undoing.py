@@ -12,7 +12,7 @@ from recfs.migration.run.hashing import proven, sha256_of
 from recfs.migration.run.trees import Tree, reason_of, seen_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from recfs.core.migration.steps import Row
     from recfs.migration.run.destination import Destination
@@ -63,7 +63,9 @@ class Undoing:
             self._state.put(self.kept)
             self._forget()
             made = sorted(self._state.directories, key=lambda each: -each.count(b"/"))
-            gone = [folder for folder in made if _removed(store, folder)]
+            # A directory may look empty where the daemon has not come to know yet what was put into its home tree.
+            stay = {folder for row in (*self.todo, *self.kept) if not _is_back(row) for folder in _above(row.target)}
+            gone = [folder for folder in made if folder not in stay and _removed(store, folder)]
             self._state.forget_directories(gone)
         return len(gone)
 
@@ -147,6 +149,17 @@ def _stays(row: Row) -> str:
     if row.step is Step.CLEANED:
         return "its source is deleted: what was brought is all there is"
     return ""
+
+
+def _is_back(row: Row) -> bool:
+    return row.step is Step.ROLLED_BACK
+
+
+def _above(target: bytes) -> Iterator[bytes]:
+    """The directories that a file lies in."""
+    while b"/" in target:
+        target = target.rpartition(b"/")[0]
+        yield target
 
 
 def _removed(store: Tree, folder: bytes) -> bool:

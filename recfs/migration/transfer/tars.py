@@ -31,6 +31,9 @@ _NS = 10**9
 _NS_MAX = 1 << 63
 _ELSEWHERE = "/recfs-import"
 """Where tarfile's filter is told that members go: it judges names, and nothing is extracted there."""
+_look_again = getattr(tarfile, "data_filter", None)
+"""What Python itself says of a member, after `arrival` and `check_link` have judged it; since 3.11.4, so not in
+Debian 12. A FilterError of it is a TarError."""
 _SMALL_BYTES = 8 << 20
 """A file up to that size is proven before anything of it goes out."""
 
@@ -107,8 +110,9 @@ class TarSource:
             parts = arrival(path, is_dir=kind is Kind.DIRECTORY, user_map=self._user_map)
             if kind is Kind.LINK:
                 check_link(parts, member.linkname.encode("utf-8", "surrogateescape"))
-            tarfile.data_filter(member, _ELSEWHERE)
-        except (FsError, tarfile.FilterError, ValueError) as error:
+            if _look_again is not None:
+                _look_again(member, _ELSEWHERE)
+        except (FsError, tarfile.TarError, ValueError) as error:
             return Problem(path, Why.REFUSED, str(error))
         if not parts or (kind is not Kind.DIRECTORY and is_part(parts[-1])):
             return None

@@ -10,7 +10,7 @@ import trio
 
 from recfs.core.lifecycle import Aging, expired_jobs, expired_trash, job_verdict
 from recfs.core.sweeping import Schedule
-from recfs.errors import FsError
+from recfs.errors import FsError, Stale
 from recfs.ports.sweep import Progress, Sweep
 from recfs.state.nodes import DirNode
 
@@ -142,7 +142,10 @@ class Sweeper:
     ) -> list[dict[str, Any]]:
         tree = self._vfs.tree
         told = []
-        job = tree.nodes.get(ino) or await tree.get(ino)
+        try:
+            job = tree.nodes.get(ino) or await tree.get(ino)
+        except Stale:
+            return []  # it was removed since
         if not isinstance(job, DirNode):
             return []
         open_files = self._vfs.files.jobs_in_use()[job.ino]

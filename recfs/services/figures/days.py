@@ -31,7 +31,8 @@ class Days:
         self._clock = tree.clock
         self._books = books
         self._reports = reports
-        self._keep_ns = round(keep_s * _NS)
+        self.keep_s = keep_s
+        """A reload may change it."""
         self._last: str | None = None
 
     def sweep(self) -> Sweep[Any, Any]:
@@ -55,7 +56,7 @@ class Days:
             await trio.lowlevel.checkpoint()  # requests come first
         await self._books.keep_day([], day, at_ns)
         self._last = day
-        before = day_of(self._clock.calendar_ns() - self._keep_ns)
+        before = day_of(self._clock.calendar_ns() - round(self.keep_s * _NS))
         while await self._books.drop_days(before):
             await trio.lowlevel.checkpoint()
         return f"{len(rows):,} counters changed"

@@ -38,12 +38,13 @@ class Surveys:
         self._reports = reports
         self._survey = survey
         self._name = name
-        self._every_s = every_s
+        self.every_s = every_s
+        """A reload may change it; 0: never."""
         self._few = few
 
     def sweep(self) -> Sweep[Any, Any]:
         """The look."""
-        schedule = Schedule.every(SURVEY_LOOK_S if self._every_s else 0.0, patience_s=1800.0)
+        schedule = Schedule.every(SURVEY_LOOK_S if self.every_s else 0.0, patience_s=1800.0)
         return Sweep("survey", PART, schedule, self._due, lambda due: due or None, self._look_through, recorded=False)
 
     async def _due(self) -> bool:
@@ -51,7 +52,7 @@ class Surveys:
             return False
         last = await self._reports.ask(_surveyed_ns, self._name)
         age_ns = self._tree.clock.now_ns() - last if last is not None else None
-        return age_ns is None or not 0 <= age_ns < self._every_s * _NS
+        return age_ns is None or not 0 <= age_ns < self.every_s * _NS
 
     async def _look_through(self, due: bool, going_on: trio.Nursery) -> str:
         clock, began_s = self._tree.clock, trio.current_time()

@@ -30,7 +30,14 @@ import trio
 
 from recfs.disk.diskio import punch_hole
 from recfs.errors import IoFailure, RecfsError
-from recfs.ports.object_errors import ObjectChanged, ObjectStoreError, Stalled, StoreOutage, TransferCancelled
+from recfs.ports.object_errors import (
+    ObjectChanged,
+    ObjectMissing,
+    ObjectStoreError,
+    Stalled,
+    StoreOutage,
+    TransferCancelled,
+)
 from recfs.ports.objects import MIB, ObjectStore
 from recfs.state.problems import reason_of
 from recfs.tier.downloads.extents import NEAR_BYTES, Blocks, ReadAhead
@@ -60,8 +67,10 @@ class Watcher:
     def missed(self, error: RecfsError) -> None:
         """Bytes that somebody waits for did not come, or none will."""
 
-    async def renewed(self, etag: str) -> str | None:
-        """The object has another etag than this: the one by which the same bytes go on; None where they are others."""
+    async def renewed(self, key: str, etag: str) -> str | None:
+        """The object under *key* has another etag than this: the one by which the same bytes go on; None where they are
+        others, or are somewhere else by now.
+        """
         return None
 
 
@@ -255,6 +264,10 @@ class Download:
             finally:
                 self.close()
 
+    def follow(self, key: str, etag: str) -> None:
+        """The same bytes are there from now on: what is under way is asked for again if it does not come any more."""
+        self._key, self._etag = key, etag
+
     def close(self) -> None:
         """Stop: GETs are cancelled and what they still bring is ignored, waiting readers get TransferCancelled.
 
@@ -291,18 +304,22 @@ class Download:
         started = trio.current_time()
         error: RecfsError | None = self._closed()
         self.requests += 1
-        etag, renewed = self._etag, None
+        key, etag = asked = self._key, self._etag
+        again = False
         try:
             try:
                 await trio.to_thread.run_sync(
-                    _get, self._store, self._key, etag, offset, length, self._target,
+                    _get, self._store, key, etag, offset, length, self._target,
                     limiter=self._limiter, abandon_on_cancel=True,
                 )  # fmt: skip
-            except ObjectChanged:
+            except (ObjectChanged, ObjectMissing) as caught:
                 # recfs itself may have rewritten the object's metadata: the same bytes, another etag.
-                renewed = await self._watcher.renewed(etag)
-                if renewed is None:
+                renewed = await self._watcher.renewed(key, etag) if isinstance(caught, ObjectChanged) else None
+                again = renewed is not None or asked != (self._key, self._etag)
+                if not again:
                     raise
+                if renewed is not None and self._key == key:
+                    self._etag = renewed
             error = None
         except trio.Cancelled:
             self.close()
@@ -317,9 +334,7 @@ class Download:
             error.__cause__ = caught
         finally:
             self.running -= 1
-            if renewed is not None and error is None:
-                self._etag = renewed
-            if self._done.is_set() or (renewed is not None and error is None):
+            if self._done.is_set() or (again and error is None):
                 self._blocks.lost(first, stop)  # the latter are asked for again
             elif error is None:
                 self._received(first, stop, trio.current_time() - started)

@@ -18,6 +18,7 @@ from recfs.tier.queue.due import Due
 from recfs.tier.queue.reasons import DESCRIBED_AGAIN, UNKNOWN_ID
 from recfs.tier.queue.unanswered import KEPT_S
 from recfs.tier.queue.unsent import Unsent, Why
+from recfs.tier.queue.waits import Waits
 
 if TYPE_CHECKING:
     from recfs.ports.catalogue import Catalogue
@@ -52,8 +53,8 @@ class Journal:
         self.unanswered = unanswered
         self.lasting: set[int] = set()
         """Rows whose last try met what waiting does not change: S3, or the owner of the prefix, refuses."""
-        self.waits: dict[int, int] = {}
-        """Rows that wait for another file's object to leave, and the move they wait for; 0: for those who read it."""
+        self.waits = Waits()
+        """Rows that wait for another file's object to leave."""
         self.in_one: set[int] = set()
         """Uploads in parts that S3 did not finish in several tries: next time they go in one request, if they can."""
         self.uploads_ended = 0
@@ -331,13 +332,20 @@ class Journal:
         elif row.kind == DELETE:
             self._doomed.drop(row)
         self._behind.journal_done(row_id)
+        self.go_on(row_id)
         self.wake.set()
         self.signal()
+
+    def go_on(self, other: int) -> None:
+        """What has waited for this row, or for `READERS`, is looked at again at once."""
+        for row_id in self.waits.behind(other):
+            self.waits.end(row_id)
+            self.update(self.rows[row_id]._replace(next_try_ns=self._clock.steady_ns()))
 
     def unblock(self, row_id: int) -> None:
         """Nothing is in the row's way, nor was its last try refused, as far as is known."""
         self.lasting.discard(row_id)
-        self.waits.pop(row_id, None)
+        self.waits.end(row_id)
 
     def cancel(self, row_id: int) -> None:
         """Drop the row, and have a multipart upload that it began aborted."""

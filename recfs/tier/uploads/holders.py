@@ -16,6 +16,7 @@ from recfs.state.walk import file_at
 from recfs.tier.identity import has_object
 from recfs.tier.queue.reasons import NOT_YET
 from recfs.tier.queue.unsent import Why
+from recfs.tier.queue.waits import READERS
 from recfs.tier.tier import key_of
 
 if TYPE_CHECKING:
@@ -93,9 +94,9 @@ class Holders:
             else:
                 self._journal.lasting.add(row.id)  # neither: that is to be put right first
             if (move := self._journal.move_of(holder.ino)) is not None:
-                self._journal.waits[row.id] = move.id
+                self._journal.waits.begin(row.id, move.id)
         else:
-            self._journal.waits[row.id] = 0
+            self._journal.waits.begin(row.id, READERS)
         waits = self._waits[row.id] = self._waits.get(row.id, -1) + 1
         delay_s = min(WAY_S * 2.0 ** min(waits, 10), WAY_MAX_S) * random.uniform(0.5, 1.0)
         next_ns = self._tree.clock.steady_ns() + round(delay_s * _NS)

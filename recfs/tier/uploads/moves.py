@@ -23,7 +23,8 @@ from recfs.ports.object_errors import (
 )
 from recfs.ports.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta
 from recfs.state.nodes import DirNode
-from recfs.state.walk import file_at
+from recfs.state.walk import Walk, file_at
+from recfs.tier import sending
 from recfs.tier.identity import has_object
 from recfs.tier.queue.reasons import NOT_YET, UNDECIDED
 from recfs.tier.tier import CURRENT, description_of, key_of
@@ -77,7 +78,17 @@ class ObjectMoves:
                     self._tier.queue_move(node)
             after = page[-1]
             await self._behind.flush()
+        await self._send_what_arrived(folder)
         self._journal.done(row.id)
+
+    async def _send_what_arrived(self, folder: Node) -> None:
+        """Of what S3 has nothing of, and came below a directory that was renamed, the rules may want it there now."""
+        if not isinstance(folder, DirNode):
+            return
+        async for found in Walk(self._tree, folder):
+            is_here = found.state is State.COMMITTED and not found.has_object
+            if is_here and (node := await file_at(self._tree, found.ino)) is not None:
+                sending.arrived(self._tier.copies, self._tier.decide, node)
 
     async def _reassign_users(self, folder: Node) -> None:
         """What waits below a directory that came from another user counts as this one's."""
@@ -153,7 +164,7 @@ class ObjectMoves:
         self._tier.copies.remember(
             node, node.object._replace(key=key, etag=info.etag, mtime_ns=description.mtime_ns or 0)
         )
-        self._tier.retire(node, in_s3.key)
+        self._tier.moved(node, in_s3.key)
         self._tier.queue_move(node)
         if description_of(node, node.object) != description:
             self._tier.described(node)

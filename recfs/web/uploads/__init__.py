@@ -1,0 +1,1 @@
+"""Uploads: bytes are staged in temp/ of the mount, and become a committed file exactly once."""

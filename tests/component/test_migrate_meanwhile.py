@@ -1,0 +1,78 @@
+"""What comes to a target between a run's look at it and its rsync, which spares what is there."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from recfs.core.migration.steps import Step
+from recfs.migration.run import rsync
+from tests.helpers.migrations import Migration
+
+pytestmark = pytest.mark.needs("rsync")
+
+TARGET = "users/4/thumbnails/x.png"
+
+
+def meanwhile(migration: Migration, content: bytes, *, same_time: bool) -> rsync.Options:
+    """An rsync before which something of that content comes to the target, once."""
+    came = migration.base / "came"
+    came.write_bytes(content)
+    source = migration.base / "old" / "a"
+    os.utime(came, ns=(source.stat().st_mtime_ns,) * 2 if same_time else (10**18, 10**18))
+    path = migration.base / "scripted"
+    path.write_text(
+        f"#!/bin/bash\n[ -e {came} ] && cp -p {came} {migration.at(TARGET)} && rm {came}\n"
+        f'exec {shutil.which("rsync")} "$@"\n'
+    )
+    path.chmod(0o755)
+    return rsync.Options(str(path))
+
+
+def test_a_shared_file_that_is_shown_since_is_not_taken_for_the_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same size and time, as a template and what a user made of it may be."""
+    migration = Migration(tmp_path)
+    migration.file("a", b"mine!", TARGET)
+    migration.at(TARGET).parent.mkdir(parents=True)
+    monkeypatch.setattr(
+        "recfs.migration.run.running.is_shown", lambda tree, path: migration.at(TARGET).read_bytes() == b"shown"
+    )
+    migration.run(options=meanwhile(migration, b"shown", same_time=True))
+    assert migration.at(TARGET).read_bytes() == b"mine!"
+    assert migration.row("a").step is Step.COPIED
+    assert migration.report().is_clean
+
+
+@pytest.mark.parametrize("theirs", [b"other", b"mine!"])
+def test_what_a_user_made_there_since_is_not_taken_for_a_copy_unread(tmp_path: Path, theirs: bytes) -> None:
+    """Of the same size: other bytes stay, and that is told; the same ones are all there is to be copied."""
+    migration = Migration(tmp_path)
+    migration.file("a", b"mine!", TARGET)
+    migration.at(TARGET).parent.mkdir(parents=True)
+    migration.run(options=meanwhile(migration, theirs, same_time=False))
+    assert migration.at(TARGET).read_bytes() == theirs
+    row = migration.row("a")
+    if theirs == b"mine!":
+        assert row.step is Step.COPIED
+    else:
+        assert "other bytes are at the target" in row.problem
+
+
+def test_a_directory_stays_whose_files_were_moved_past_the_daemon_and_are_not_known_to_it_yet(tmp_path: Path) -> None:
+    """Through the mount it looks empty for a moment: its removal would put them into lost+found."""
+    migration = Migration(tmp_path)
+    migration.at_home()
+    migration.file("a", b"film", TARGET)
+    migration.move()
+    folder = migration.at(TARGET).parent
+    migration.at(TARGET).rename(tmp_path / "not shown yet")
+    migration.destination = dataclasses.replace(migration.destination, is_home=False)
+    migration.undo()
+    assert "with --home" in migration.problem("a")
+    assert folder.is_dir()

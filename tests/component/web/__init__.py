@@ -1,0 +1,1 @@
+"""The gateway on a plain directory that stands for the mount."""
