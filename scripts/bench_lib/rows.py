@@ -3,7 +3,7 @@
 import fnmatch
 from collections.abc import Sequence
 
-from . import beside, cold, migrate, parallel, remux, s3_rows, scattered, small, startup, streams, trees
+from . import behind, beside, cold, migrate, parallel, remux, s3_rows, scattered, small, startup, streams, trees
 from .spec import Metric, Sizes, Workload
 
 WORKLOADS: tuple[Workload, ...] = (
@@ -18,6 +18,7 @@ WORKLOADS: tuple[Workload, ...] = (
     *migrate.WORKLOADS,
     *startup.WORKLOADS[1:],
     *beside.WORKLOADS,
+    *behind.WORKLOADS,
     *s3_rows.WORKLOADS,
 )
 
@@ -61,6 +62,8 @@ def title(metric: Metric, sizes: Sizes) -> str:
         migrate_large=sizes.migrate_large,
         sweep_files=sizes.sweep_files,
         media_files=sizes.media_files,
+        rebuilt_files=sizes.rebuilt_files,
+        watched_files=sizes.watched_files,
         s3_file_mib=sizes.s3_file_mib,
         s3_small_files=sizes.s3_small_dirs * sizes.files_per_dir,
         s3_list_files=sizes.s3_list_dirs * sizes.files_per_dir,
