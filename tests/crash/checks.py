@@ -160,28 +160,13 @@ def retained(store: Mount) -> set[str]:
         return {key for (key,) in db.execute(f"{later} and ino in (select ino from node)")}
 
 
-def _is_back(store: Mount, content: bytes) -> bool:
-    """Whether a file of the mount has just these bytes."""
-    for folder, _, names in os.walk(store.path):
-        for name in names:
-            path = Path(folder, name)
-            with contextlib.suppress(OSError):
-                info = path.lstat()
-                if stat.S_ISREG(info.st_mode) and info.st_size == len(content) and path.read_bytes() == content:
-                    return True
-    return False
-
-
 def lost_and_found(store: Mount, explained: list[Version]) -> list[str]:
-    """What lies in lost+found for no reason that is known. It is emptied: only people do that.
-
-    An overwrite that was cut off before its file was emptied has the bytes that are back in place, too.
-    """
+    """What lies in lost+found for no reason that is known. It is emptied: only people do that."""
     wrong = []
     folder = store.root / ".recfs/lost+found"
     for path in sorted(folder.iterdir()):
         content = path.read_bytes() if path.is_file() else b""
-        is_known = any(each.is_like(content) for each in explained) or _is_back(store, content)
+        is_known = any(each.is_like(content) for each in explained)
         if not path.name.startswith("overwrite-") or not is_known:
             wrong.append(f"lost+found has {path.name}: {len(content)} bytes, {content[:6].hex()}")
         else:

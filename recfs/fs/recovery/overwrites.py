@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import os
+from typing import TYPE_CHECKING, Final
 
 from recfs.disk.staging import Label
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from recfs.fs.recovery.finds import Finds
-    from recfs.stores.local import StagingFile
+    from recfs.state.nodes import Garbage
+    from recfs.stores.local import LocalStore, StagingFile
+
+MOST_COMPARED_BYTES: Final = 1 << 30
+"""What is larger is kept: two copies of it are not read before the mount is there."""
+_STEP_BYTES: Final = 1 << 20
 
 
 def was_closed(staged: StagingFile, *, same_boot: bool) -> bool:
@@ -37,3 +46,28 @@ def keep_overwrite(found: Finds, staged: StagingFile, ino: int, path: str) -> No
     name = f"overwrite-{ino}-{staged.id}"
     found.store.rename(found.store.staging(staged.id), found.store.lost(name))
     found.report.lost.append(f"{path} (unfinished overwrite, in lost+found/{name})")
+
+
+def was_not_emptied(store: LocalStore, staged: StagingFile, prior: Garbage) -> bool:
+    """Whether an overwrite still has the bytes that it was to replace: those of the copy that was made of them.
+
+    A file that the kernel has open is emptied where it lies, after the rows that name the copy. The next start finds
+    both if the daemon died in between. What cannot be read is not known to be the same. Blocking.
+    """
+    if staged.size_bytes != prior.size_bytes or staged.size_bytes > MOST_COMPARED_BYTES or prior.staging is None:
+        return False
+    try:
+        with _opened(store, staged.id) as one, _opened(store, prior.staging) as other:
+            steps = range(0, staged.size_bytes, _STEP_BYTES)
+            return all(os.pread(one, _STEP_BYTES, at) == os.pread(other, _STEP_BYTES, at) for at in steps)
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _opened(store: LocalStore, staging_id: str) -> Iterator[int]:
+    fd = store.open_file(store.staging(staging_id), os.O_RDONLY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

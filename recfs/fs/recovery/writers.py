@@ -8,7 +8,7 @@ from recfs.core.model import State
 from recfs.core.observing.kinds import EventKind
 from recfs.disk.diskio import thaw_path
 from recfs.disk.staging import COPY_LABEL
-from recfs.fs.recovery.overwrites import keep_overwrite, was_closed
+from recfs.fs.recovery.overwrites import keep_overwrite, was_closed, was_not_emptied
 from recfs.ports.rows import Pending, Promise
 from recfs.state.nodes import FileNode
 
@@ -163,7 +163,11 @@ class Writers:
     def _set_aside(self, node: FileNode, prior: Garbage | None) -> None:
         """Put what was written after *prior* (or after what S3 has) where people find it."""
         assert node.staging is not None
-        keep_overwrite(self._found, self._found.staging.pop(node.staging), node.ino, node.path)
+        staged = self._found.staging.pop(node.staging)
+        if prior is not None and was_not_emptied(self._store, staged, prior):
+            self._store.drop_staging([staged.id])
+        else:
+            keep_overwrite(self._found, staged, node.ino, node.path)
         earlier: list[int] = []
         for gid in node.priors:
             entry = self._tree.garbage[gid]
