@@ -187,10 +187,19 @@ class Steward:
 
     # --- the trash -----------------------------------------------------------------------------------------------
 
+    def _trash(self, **asked: object) -> list[dict[str, Any]]:
+        """What the trash lists, all pages of it."""
+        page = self._call("trash_list", **asked)
+        entries: list[dict[str, Any]] = page["entries"]
+        while (following := page.get("next")) is not None:
+            page = self._call("trash_list", **asked, after=following)
+            entries += page["entries"]
+        return entries
+
     def _numbers(self, things: list[Thing]) -> dict[int, Thing]:
         """Which numbers the trash has them under."""
         sizes = {each.size: each for each in things}
-        entries = self._call("trash_list", user="4")["entries"]
+        entries = self._trash(user="4")
         return {each["number"]: sizes[each["size_bytes"]] for each in entries if each["size_bytes"] in sizes}
 
     def _restore(self) -> None:
@@ -400,7 +409,7 @@ class Steward:
                 self._cut_off[inner] = thing
             if not thing.content.startswith(content):
                 broken.add(thing.size)
-        for entry in self._call("trash_list", user="4")["entries"]:
+        for entry in self._trash(user="4"):
             if entry["size_bytes"] in known:
                 found.setdefault(entry["size_bytes"], {})[Fate.TRASH] = str(entry["number"])
         for path in sorted((self._store.root / USER).rglob("*")):
@@ -437,7 +446,7 @@ class Steward:
         """The trash has the bytes of what it lists, and no others."""
 
         def look() -> str | None:
-            entries = [each for each in self._call("trash_list")["entries"] if each["in"] == "trash"]
+            entries = [each for each in self._trash() if each["in"] == "trash"]
             there = {int(each.name): each.stat().st_size for each in (self._store.root / ".recfs/trash").iterdir()}
             # One that somebody wrote to after its removal has more bytes than it had then.
             sizes = {each["number"]: there.get(each["number"]) for each in entries if each["sha256"] is None}
