@@ -193,6 +193,13 @@ class Tier(Subscriber):
         """S3 has put bytes under *key* that the file has no more. The next upload replaces them. Atomic."""
         if node.object is not None and node.object.key == key and not node.unlinked:
             self._lose_object(node)
+        self.perhaps_outdated(node, key)
+
+    def perhaps_outdated(self, node: FileNode, key: str) -> None:
+        """S3 may have put bytes under *key*, or may yet, that the file has no more, and nobody tries again. Atomic.
+
+        They go, unless the next upload replaces them: the file may never have one, or under another name.
+        """
         self.journal.delete(key, 0.0 if node.unlinked else OPEN_S, OUTDATED, ino=node.ino)
 
     def _hurry_outdated(self, node: FileNode) -> None:

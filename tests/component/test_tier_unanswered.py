@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -370,3 +372,62 @@ async def test_a_mark_that_comes_late_is_this_stores_own(fs: Filesystem, monkeyp
     await fs.write(OTHER, b"more")
     await stored_at_last(fs, OTHER)
     assert fs.tier.ownership.refusal is None
+
+
+# --- an upload that is given up while it is tried again --------------------------------------------------------------
+
+
+class SecondPut:
+    """Holds the second attempt of an upload up: the first one has reached S3, and had no answer."""
+
+    def __init__(self, fs: Filesystem) -> None:
+        assert fs.objects is not None
+        fs.objects.fail("put_file", Unreachable("it went away"), after=True)
+        fs.objects.before = self._asked
+        self._asks = 0
+        self._gate = threading.Event()
+        self.entered = threading.Event()
+
+    def _asked(self, operation: str, key: str | None) -> None:
+        if operation == "put_file":
+            self._asks += 1
+            if self._asks == 2:
+                self.entered.set()
+                assert self._gate.wait(10)
+
+    def let_go(self) -> None:
+        """Go on."""
+        self._gate.set()
+
+
+@tried_again
+@pytest.mark.parametrize(
+    "ends_as", ["removed", "renamed, then removed", "written to, then removed", "written to, then renamed into temp"]
+)
+async def test_what_an_upload_has_left_that_was_given_up_goes(fs: Filesystem, ends_as: str) -> None:
+    put = SecondPut(fs)
+    await fs.write(FILE, b"earlier")
+    await until(put.entered.is_set)
+    if ends_as == "removed":
+        await fs.unlink(FILE)
+    elif ends_as == "renamed, then removed":
+        await fs.rename(FILE, OTHER)
+        await fs.unlink(OTHER)
+    else:
+        number = await fs.open(FILE, os.O_WRONLY | os.O_TRUNC)
+        await fs.vfs.files.write(number, 0, b"later")
+    put.let_go()
+    await until(lambda: not fs.tier.journal.running)
+    if ends_as == "written to, then removed":
+        await fs.unlink(FILE)
+        await fs.close(number)
+    elif ends_as == "written to, then renamed into temp":
+        await fs.mkdirs("temp/5/1")
+        await fs.rename(FILE, "temp/5/1/file")
+        await fs.close(number)
+    await fs.drain()
+    for _ in range(8):  # what is deleted is deleted twice
+        fs.clock.advance(KEPT_S + 1)
+        fs.tier.journal.wake.set()
+        await fs.drain()
+    assert stored(fs) == {}

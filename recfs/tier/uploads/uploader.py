@@ -271,6 +271,8 @@ class Uploader:
             self._journal.cancel(row.id)
             if transfer.stored:
                 self._tier.outdated(node, key)
+            elif transfer.unanswered:
+                self._tier.perhaps_outdated(node, key)
             return
         self._journal.keep_new_object(key)
         recheck = self._rechecks.get(row.id) if transfer.found else None
