@@ -45,6 +45,7 @@ from recfs.fuse.operations import Operations
 from recfs.fuse.passthrough import FuseSession
 from recfs.handing_over import HandingOver
 from recfs.kept_mount import KeptMount, give_up, left_by_the_dead
+from recfs.metrics.happened import Happened
 from recfs.metrics.looking import Looking
 from recfs.metrics.requests import Requests
 from recfs.parts import DRAIN_S, Parts, opened, require_no_change_of_schema
@@ -201,6 +202,9 @@ class _Daemon:
         self._impatient = trio.CancelScope()
         self._requests_made = Requests() if config.metrics.listen is not None else None
         """Counted for Prometheus; None: nobody asks."""
+        self._happened = Happened()
+        if self._requests_made is not None:
+            parts.tree.events.subscribe(self._happened)
         self._live = LiveCounts(parts.vfs)
         self._exit: Callable[[int], object] = os._exit
         self._unmounted = Detached.ABSENT
@@ -350,7 +354,7 @@ class _Daemon:
         parts = self._parts
         looking = Looking(
             self._config, parts.store, parts.vfs, parts.tier, parts.committer, parts.publisher, parts.reports,
-            parts.sweeps, self._session, parts.work.probing,
+            parts.sweeps, self._session, parts.work.probing, parts.upkeep.work.backups, parts.observing, self._happened,
         )  # fmt: skip
         self._reloading.looking = looking
         endpoint = Endpoint(*address_of(self._config.metrics.listen), looking.look, self._requests_made)

@@ -18,7 +18,7 @@ from recfs.metrics.requests import BOUNDS_S
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from recfs.metrics.looking import OfUser, Queue, Seen
+    from recfs.metrics.looking import OfUser, Queue, Seen, Told
     from recfs.metrics.requests import Latency
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -55,6 +55,7 @@ class Metrics(Collector):
         seen, written = self._seen, self._seen.written
         yield from self._requests()
         yield _gauge("sealing_files", "Closed files that wait for their checksums and their commit.", seen.sealing)
+        yield _gauge("sealing_oldest_seconds", "How long the oldest of them waits.", seen.sealing_s)
         yield _gauge("settling_files", "What the home tree does not show yet.", seen.settling)
         yield _gauge("hashing_bytes", "Bytes that are yet to be hashed.", seen.hashing_bytes)
         yield _gauge("dirty_rows", "Changes that are not written to the catalogue yet.", seen.dirty)
@@ -62,6 +63,7 @@ class Metrics(Collector):
         yield _gauge("inodes_cached", "Files and directories in memory.", seen.inodes)
         yield _gauge("disk_free_bytes", "Free bytes of the store's disk.", seen.free_bytes)
         yield _gauge("disk_size_bytes", "Size of the store's disk.", seen.total_bytes)
+        yield _gauge("disk_reserve_bytes", "What writers leave free: below, they are refused.", seen.reserve_bytes)
         yield _labelled("files", "Files by state.", "state", written.states.items())
         if seen.passthrough is not None:
             told = zip(("read", "write"), map(float, seen.passthrough), strict=True)
@@ -69,6 +71,12 @@ class Metrics(Collector):
         yield _labelled("problems", "What failed and is tried again, by part.", "part", seen.problems.items())
         yield from self._media()
         yield from self._sweeps()
+        yield _gauge("backup_every_seconds", "How often a backup is to be made; 0: never.", seen.backup.every_s)
+        if seen.backup.age_s is not None:
+            what = "How old the newest good backup of the catalogue is; infinite: there is none."
+            yield _gauge("backup_age_seconds", what, seen.backup.age_s)
+        if seen.told is not None:
+            yield from _told(seen.told)
         if seen.queue is not None:
             yield from _queue(seen.queue)
         yield from _users(written.users)
@@ -97,10 +105,8 @@ class Metrics(Collector):
     def _media(self) -> Iterator[Metric]:
         what = "Files that are to be looked into (pending), are broken, or could not be looked into, by verdict."
         yield _labelled("media_files", what, "verdict", self._seen.written.media.items())
-        looks = CounterMetricFamily("recfs_media_looks", "Looks into files, by what came of them.", labels=["result"])
-        for result, count in self._seen.looks.items():
-            looks.add_metric([result], count)
-        yield looks
+        looks = self._seen.looks.items()
+        yield _counted("media_looks", "Looks into files, by what came of them.", "result", looks)
 
     def _sweeps(self) -> Iterator[Metric]:
         ran = [each for each in self._seen.sweeps if each["last_ns"] is not None]
@@ -117,6 +123,26 @@ class Metrics(Collector):
             "sweep",
             ((s["name"], float(s["outcome"] == bad)) for s in ran),
         )
+
+
+def _counted(name: str, what: str, label: str, values: Iterable[tuple[str, int]]) -> Metric:
+    family = CounterMetricFamily(f"recfs_{name}", what, labels=[label])
+    for each, value in values:
+        family.add_metric([each], value)
+    return family
+
+
+def _told(told: Told) -> Iterator[Metric]:
+    yield _counted("events", "What became of files, by kind.", "kind", told.events.items())
+    yield _counted("event_bytes", "Bytes of the files of such events.", "kind", told.file_bytes.items())
+    yield _counted("audit_lines", "Lines of the audit log, by where they went.", "to", told.audit_written.items())
+    yield _counted("audit_dropped", "Acts of which there is no line there.", "to", told.audit_dropped.items())
+    if told.events_dropped is not None:
+        what = "Events that were dropped before their time: there were too many."
+        yield CounterMetricFamily("recfs_events_dropped", what, value=told.events_dropped)
+    if told.notify_given_up is not None:
+        what = "Events for which the command of [notify] failed to the end."
+        yield CounterMetricFamily("recfs_notify_given_up", what, value=told.notify_given_up)
 
 
 def _queue(queue: Queue) -> Iterator[Metric]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -9,14 +11,19 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from recfs.core.quota import Limits, merge, month_of
+from recfs.errors import RecfsError
 
 if TYPE_CHECKING:
     from recfs.config import Config
+    from recfs.core.observing.kinds import EventKind
     from recfs.disk.commit.committer import Committer
     from recfs.disk.home.publisher import HomePublisher
     from recfs.fs.vfs import Vfs
     from recfs.fuse.passthrough import FuseSession
+    from recfs.metrics.happened import Happened
+    from recfs.observing.assembly import Observing
     from recfs.ports.reports import Reports, Snapshot
+    from recfs.services.backups import Backups
     from recfs.services.probing import Probing
     from recfs.services.sweeps import Sweeps
     from recfs.stores.local import LocalStore
@@ -25,6 +32,10 @@ if TYPE_CHECKING:
 
 STATES_S = 60.0
 """How old the number of files in each state may be: to count a million takes a tenth of a second."""
+
+
+FIRST_LOOK_S = 1.0
+"""So long a scrape waits, at most, to hear what backups there are, until that is known once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +76,34 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What happened since the start, and what of it could not be told."""
+
+    events: Mapping[EventKind, int]
+    """What became of files, by kind."""
+    file_bytes: Mapping[EventKind, int]
+    """How many bytes that was about, of the kinds that move bytes."""
+    audit_written: Mapping[str, int]
+    """Lines of the audit log, by where they went; empty where there is none."""
+    audit_dropped: Mapping[str, int]
+    """Lines that are missing there."""
+    events_dropped: int | None
+    """Events that were dropped before their time; None: none are written."""
+    notify_given_up: int | None
+    """Events for which the operator's command failed to the end; None: there is no command."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackupAge:
+    """How old the newest good backup of the catalogue is."""
+
+    every_s: float
+    """One is to be made so often; 0: never."""
+    age_s: float | None
+    """Infinite: there is none, as far as is known; None: none is to be made."""
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """All of it."""
 
@@ -86,6 +125,13 @@ class Seen:
     written: Written
     looks: Mapping[str, int] = field(default_factory=dict)
     """Looks into files since the start, by what came of them."""
+    reserve_bytes: int = 0
+    """`min_free`: what writers leave free on the disk."""
+    sealing_s: float = 0.0
+    """How long the oldest closed file waits for its commit."""
+    backup: BackupAge = BackupAge(0.0, None)
+    told: Told | None = None
+    """None: nobody counts."""
 
 
 @dataclass(slots=True)
@@ -103,6 +149,9 @@ class Looking:
     session: FuseSession | None
     probing: Probing | None = None
     """None: nothing is looked into."""
+    backups: Backups | None = None
+    observing: Observing | None = None
+    happened: Happened | None = None
     _counted: list[tuple[float, Mapping[str, int]]] = field(default_factory=list)
     """When files were counted by state last, and what came of it."""
 
@@ -131,7 +180,39 @@ class Looking:
             queue=self._queue(),
             looks=dict(self.probing.counts) if self.probing is not None else {},
             written=written,
+            reserve_bytes=self.vfs.files.space.min_free,
+            sealing_s=self.committer.oldest_s,
+            backup=await self._backup(),
+            told=self._told(),
         )
+
+    async def _backup(self) -> BackupAge:
+        backups = self.backups
+        if backups is None or not backups.settings.every_s:
+            return BackupAge(0.0, None)
+        if not backups.has_looked:  # the sweep does it now and then, and never where the disk does not answer
+            with trio.move_on_after(FIRST_LOOK_S), contextlib.suppress(OSError, RecfsError):
+                await backups.look()
+        last, age_s = backups.newest, math.inf
+        if last is not None:
+            age_s = max(0, self.vfs.tree.clock.now_ns() - last.header.made_ns) / 1e9
+        return BackupAge(backups.settings.every_s, age_s)
+
+    def _told(self) -> Told | None:
+        observing, happened = self.observing, self.happened
+        if observing is None or happened is None:
+            return None
+        written, dropped = {}, {}
+        if (audit := observing.audit) is not None:
+            written["file"], dropped["file"] = audit.written, audit.dropped
+            if audit.journal is not None:
+                written["journal"], dropped["journal"] = audit.journal.sent, audit.journal.dropped
+        journal, notify = observing.journal, observing.notify
+        return Told(
+            dict(happened.events), dict(happened.file_bytes), written, dropped,
+            journal.dropped_early if journal is not None else None,
+            notify.given_up if notify is not None and notify.is_on else None,
+        )  # fmt: skip
 
     def _queue(self) -> Queue | None:
         if self.tier is None:
@@ -165,4 +246,4 @@ def written_of(snapshot: Snapshot, config: Config, month: str, states: Mapping[s
     return Written(counted, users, len(rows) - len(users), snapshot.media_open())
 
 
-__all__ = ["Looking", "OfUser", "Queue", "Seen", "Written", "written_of"]
+__all__ = ["BackupAge", "Looking", "OfUser", "Queue", "Seen", "Told", "Written", "written_of"]

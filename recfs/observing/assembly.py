@@ -91,6 +91,7 @@ def _notify_settings(config: Config) -> NotifySettings:
 
 async def observing(config: Config, tree: Tree, catalogue: Catalogue, reports: Reports) -> Observing:
     """Have it see all that happens from now on: before a start repairs anything."""
+    tree.accounts.on_reached = tree.events.limit_reached
     audit = None
     if config.audit.enabled:
         other = JournalSocket(config.audit.journal_socket) if config.audit.journal else None
@@ -103,7 +104,6 @@ async def observing(config: Config, tree: Tree, catalogue: Catalogue, reports: R
     journal = EventJournal(behind, tree.clock, keep_s=config.events.keep, most=config.events.most)
     await journal.load(catalogue)
     tree.events.subscribe(journal)
-    tree.accounts.on_reached = tree.events.limit_reached
     behind.subscribe(journal)
     feed = Feed(journal, behind, reports)
     notify = Notify(_notify_settings(config), feed, journal, tree)

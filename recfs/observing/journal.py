@@ -69,6 +69,10 @@ class EventJournal(Subscriber, BatchSubscriber):
         self._carries = 0
         self._commits: dict[int, int] = {}
         self._limits: dict[tuple[str, str], float] = {}
+        self.dropped_early = 0
+        """Events that were dropped since the start, before they were `keep_s` old: there were too many."""
+        self._young = 0
+        """Of the first event that is not too old, at the last look."""
 
     async def load(self, catalogue: Catalogue) -> None:
         """Go on where the last daemon ended."""
@@ -174,12 +178,15 @@ class EventJournal(Subscriber, BatchSubscriber):
     async def _superfluous(self) -> range:
         first, last = await self._catalogue.event_span()
         young = await self._catalogue.event_since(self._clock.now_ns() - round(self.keep_s * _NS))
-        end = max(last - self.most + 1, last if young is None else young)
+        self._young = last if young is None else young
+        end = max(last - self.most + 1, self._young)
         return range(first, min(end, last))  # the last one stays: the next has the id after it
 
     async def _drop(self, ids: Sequence[int], going_on: trio.Nursery) -> None:
         for first in range(0, len(ids), AT_ONCE):
-            self._behind.events_gone(ids[first : first + AT_ONCE])
+            some = ids[first : first + AT_ONCE]
+            self._behind.events_gone(some)
+            self.dropped_early += sum(number >= self._young for number in some)
             await self._behind.flush()
             await trio.lowlevel.checkpoint()
 

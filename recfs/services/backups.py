@@ -78,6 +78,10 @@ class Backups:
         self._ownership = ownership
         self._sent: str | None = None
         """The newest that is known to be in the bucket."""
+        self.has_looked = False
+        """Whether it is known what there is: since the first look at the folder."""
+        self.newest: Kept | None = None
+        """The newest good one that was there at the last look that could be made, or was made since; None: none was."""
         self._lock = trio.Lock()
         self._limiter = trio.CapacityLimiter(1)
 
@@ -99,7 +103,13 @@ class Backups:
 
     async def _look(self) -> Sequence[Kept]:
         store = (await self._tree.catalogue.meta()).get(ID)
-        return await self._in_thread(lambda stopped: self.settings.folder.kept(store))
+        found = await self._in_thread(lambda stopped: self.settings.folder.kept(store))
+        self.newest, self.has_looked = newest(found), True
+        return found
+
+    async def look(self) -> None:
+        """Find out what there is now. Raises OSError, and what the catalogue raises."""
+        await self._look()
 
     def _due(self, kept: Sequence[Kept]) -> bool | None:
         return is_due(self.settings.every_s, self._tree.clock.steady_ns(), kept) or None
@@ -152,6 +162,7 @@ class Backups:
             clock = self._tree.clock
             made_ns, steady_ns, store = clock.now_ns(), clock.steady_ns(), facts.get(ID, "")
             made = await self._in_thread(lambda stopped: self._made(store, made_ns, steady_ns, stopped))
+            self.newest, self.has_looked = made, True
             await self._in_thread(lambda stopped: self._rotate(store))
             return made
 

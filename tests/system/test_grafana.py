@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from recfs.core.observing.kinds import EventKind
 from recfs.core.quota import Limits
 from recfs.metrics.families import Metrics
-from recfs.metrics.looking import OfUser, Queue, Seen, Written
+from recfs.metrics.looking import BackupAge, OfUser, Queue, Seen, Told, Written
 from recfs.metrics.requests import Latency
 from tests.helpers.machine import skip
 
@@ -31,7 +32,25 @@ def told() -> dict[str, set[str]]:
     limits = Limits(max_bytes=1, max_files=1, max_monthly_uploads=1)
     sweeps = [{"name": "temp", "last_ns": 1, "outcome": "done"}]
     written = Written({"committed": 1}, [OfUser("5", 1, 1, 1, limits)], 0, {"broken": 1})
-    seen = Seen(0, 0, 0, 0, 0, 0, 0, 0, (True, True), {"part": 1}, sweeps, queue, written, {"whole": 1})
+    said = Told(dict.fromkeys(EventKind, 1), {EventKind.COMMITTED: 1}, {"file": 1}, {"file": 0}, 0, 0)
+    seen = Seen(
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        (True, True),
+        {"part": 1},
+        sweeps,
+        queue,
+        written,
+        {"whole": 1},
+        backup=BackupAge(1.0, 1.0),
+        told=said,
+    )
     metrics = Metrics(seen, {("read", 0): 1}, {"read": Latency()}, 0.0)
     return {
         sample.name: {"instance", "job", *sample.labels} for family in metrics.collect() for sample in family.samples

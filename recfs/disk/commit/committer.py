@@ -177,6 +177,11 @@ class Committer(Subscriber):
         return len(self._tickets)
 
     @property
+    def oldest_s(self) -> float:
+        """How long the file that was closed first of them waits for its commit, in seconds; 0: there is none."""
+        return self._tickets.oldest_s
+
+    @property
     def busy_with(self) -> int:
         """Files that others may have to wait for: not those that somebody keeps mapped."""
         return len(self._tickets) - self._tickets.all_mapped

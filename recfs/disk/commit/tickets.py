@@ -47,6 +47,8 @@ class Ticket:
     """One file's way through the pipeline."""
 
     node: FileNode
+    opened_s: float
+    """When the file was closed, by trio's clock."""
     stage: Stage = Stage.LATER
     serial: int = 0
     """Of the last time it was put off: its entry among those that wait, and whose it is afterwards."""
@@ -87,7 +89,7 @@ class Tickets:
 
     def open(self, node: FileNode) -> Ticket:
         """A new ticket, which has yet to be begun or put off; the file has no other."""
-        self._all[node.ino] = ticket = Ticket(node)
+        self._all[node.ino] = ticket = Ticket(node, trio.current_time())
         return ticket
 
     def end(self, ticket: Ticket) -> bool:
@@ -100,6 +102,12 @@ class Tickets:
     def is_current(self, ticket: Ticket) -> bool:
         """Whether it is still its file's ticket."""
         return self._all.get(ticket.node.ino) is ticket
+
+    @property
+    def oldest_s(self) -> float:
+        """How long the oldest of them has been there, in seconds; 0: there is none."""
+        oldest = next(iter(self._all.values()), None)  # each comes after those that were there
+        return 0.0 if oldest is None else trio.current_time() - oldest.opened_s
 
     # --- waiting -------------------------------------------------------------------------------------------------
 

@@ -79,8 +79,9 @@ class AuditTrail(Subscriber):
     def __init__(
         self, settings: AuditSettings, clock: Clock, *, reads: bool, journal: JournalSocket | None = None
     ) -> None:
-        """*reads*: whether opening a file for reading is an act. *journal*: systemd's, where it is told as well."""
-        self._journal = journal
+        """*reads*: whether opening a file for reading is an act."""
+        self.journal = journal
+        """systemd's, where acts are told as well."""
         self.reads = reads
         self.names = Names()
         self.files = AuditFiles(settings)
@@ -143,8 +144,8 @@ class AuditTrail(Subscriber):
                 await self._write_some()
             if self.files.lock.acquire(blocking=False):  # else a thread hangs in it
                 self.files.close()
-                if self._journal is not None:
-                    self._journal.close()
+                if self.journal is not None:
+                    self.journal.close()
                 self.files.lock.release()
 
     async def _write_some(self) -> None:
@@ -173,8 +174,8 @@ class AuditTrail(Subscriber):
         """Blocking: whether it says how many are *missing*, how many *acts* were written, and what kept the others."""
         is_told, done = not missing, 0
         with self.files.lock:
-            if self._journal is not None:
-                self._journal.send(acts)
+            if self.journal is not None:
+                self.journal.send(acts)
             try:
                 if missing:
                     at_ns = acts[0].at_ns if acts else self._clock.now_ns()
@@ -201,7 +202,7 @@ class AuditTrail(Subscriber):
         return {
             "file": str(self.files.path), "written": self.written, "dropped": self.dropped,
             "waiting": len(self._waiting) + self._in_hand, "problem": self.problem,
-            "journal": self._journal.as_json() if self._journal is not None else None,
+            "journal": self.journal.as_json() if self.journal is not None else None,
         }  # fmt: skip
 
 
