@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from recfs.api.answers import Answers
+from recfs.api.asking import acts_for
 from recfs.api.control import Peer
 from recfs.api.observing import acts_of
 from recfs.config import config_for_root
@@ -51,7 +52,8 @@ class Offline:
             observer = acts_of(parts.observing)
             failed = ""
             try:
-                return await handler(params)
+                with acts_for(method, os.getuid(), os.getgid(), os.getpid(), "control"):
+                    return await handler(params)
             except Exception as error:
                 failed = type(error).__name__
                 raise

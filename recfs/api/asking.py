@@ -16,6 +16,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
 from recfs.core.permissions import Identity
+from recfs.observing.audit.trail import comm_of
+from recfs.state.events import Acting, acting_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +50,11 @@ def _many_groups(fd: int) -> bytes:
     return b"" if failed else room.raw[: length.value]
 
 
+def acts_for(method: str, uid: int, gid: int, pid: int, via: str) -> contextlib.AbstractContextManager[None]:
+    """What is done in this block, that process has done *by* a method of the protocol, and *via* which socket."""
+    return acting_for(Acting(method, uid, gid, pid, comm_of(pid) if pid > 0 else b"", via))
+
+
 @contextlib.contextmanager
 def asked_by(who: Identity) -> Iterator[None]:
     """What is answered in this block, is answered to *who*."""
@@ -63,4 +70,4 @@ def asking() -> Identity:
     return _asking.get() or Identity(os.geteuid(), os.getegid(), frozenset(os.getgroups()))
 
 
-__all__ = ["asked_by", "asking", "groups_of"]
+__all__ = ["acts_for", "asked_by", "asking", "groups_of"]

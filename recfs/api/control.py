@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import trio
 
-from recfs.api.asking import asked_by, groups_of
+from recfs.api.asking import acts_for, asked_by, groups_of
 from recfs.api.client import address_of, dump
 from recfs.api.lines import LineReader, LineTooLong, Request, bounds_of, is_large, parsed
 from recfs.core.permissions import Identity
@@ -309,7 +309,8 @@ class ControlServer:
             watch()
         failed = ""
         try:
-            return {"ok": True, "result": await handler(params)}
+            with acts_for(method, peer.uid, peer.gid, peer.pid, "control" if self._offer is None else "gateway"):
+                return {"ok": True, "result": await handler(params)}
         except RecfsError as exc:
             failed = type(exc).__name__
             return _failure(failed, str(exc))

@@ -61,6 +61,7 @@ from recfs.services.sweeps import Sweeps
 from recfs.services.timekeeper import Timekeeper
 from recfs.state import generations
 from recfs.state.accounts import Accounts
+from recfs.state.events import acting_for, own
 from recfs.state.refusals import UNSURE
 from recfs.state.remote import LocalOnly
 from recfs.state.tree import Tree
@@ -173,7 +174,8 @@ async def build(
             kept_open,
             rows_come_first=rows_come_first,
         )
-        recovered = await recovery.run()
+        with acting_for(own("recovery")):
+            recovered = await recovery.run()
         told.recovered(same=recovered.age is Age.SAME)
         trash_index.attach()
     await remote.agree(config, catalogue, behind)

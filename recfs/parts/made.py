@@ -29,6 +29,7 @@ from recfs.services.reuse import processing
 from recfs.services.sweeps import Sweeps
 from recfs.services.timekeeper import Timekeeper
 from recfs.state import generations
+from recfs.state.events import acting_for, own
 from recfs.state.problems import Problems, forever
 from recfs.state.tree import Tree
 from recfs.state.writebehind import WriteBehind
@@ -147,7 +148,7 @@ class Parts:
             services += self.s3_services.services()
         for part, run in services:  # none of them is to end; should one, whatever it met, it begins again
             nursery.start_soon(forever, part, run, self.problems)
-        with self.problems.aside("sweeping", "trash", "trash"):
+        with self.problems.aside("sweeping", "trash", "trash"), acting_for(own("sweep trash")):
             self.work.upkeep.sweeper.sweep_trash()
         for ino in self.recovered.resealed:
             self.committer.submit(ino)

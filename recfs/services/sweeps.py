@@ -18,11 +18,13 @@ import trio
 from recfs.core.sweeping import RunOutcome, Schedule
 from recfs.core.units import format_duration
 from recfs.errors import NotFound
+from recfs.state.events import acting, acting_for, own
 
 if TYPE_CHECKING:
     from recfs.ports.clock import Clock
     from recfs.ports.rows import SweepRow
     from recfs.ports.sweep import History, Sweep
+    from recfs.state.events import Acting
     from recfs.state.problems import Problem, Problems
 
 LOOK_S = 5.0
@@ -47,7 +49,9 @@ class _Record:
     result: str | None = None
     outcome: RunOutcome | None = None
     asked: bool = False
-    """Somebody wants a run now."""
+    """Somebody wants a run now …"""
+    asked_by: Acting | None = None
+    """… and who."""
     woken: trio.Event = field(default_factory=trio.Event)
     """Set when somebody asks, or the schedule is another; replaced before it is waited for again."""
     runs: int = 0
@@ -119,7 +123,7 @@ class Sweeps:
         record = self._known(name)
         if record.began_s is not None:
             return record.runs
-        record.asked = True
+        record.asked, record.asked_by = True, acting()
         record.woken.set()
         return record.runs + 1
 
@@ -170,6 +174,7 @@ class Sweeps:
         record.next_s, record.began_s, record.last_ns = None, trio.current_time(), self._clock.now_ns()
         sweep.progress.begin()
         outcome, result = RunOutcome.STOPPED, CUT_SHORT
+        who, record.asked_by = record.asked_by or own(f"sweep {sweep.name}"), None
         try:
             decision = sweep.decide(await sweep.look())
             if decision is None:
@@ -177,7 +182,8 @@ class Sweeps:
             else:
                 if self._history is not None and sweep.recorded:
                     row = self._history.begun(sweep.name, record.last_ns, asked=asked)
-                result = await sweep.act(decision, going_on) or DONE
+                with acting_for(who):
+                    result = await sweep.act(decision, going_on) or DONE
                 outcome = RunOutcome.STOPPED if sweep.progress.is_stopping else RunOutcome.DONE
         except* Exception as group:
             failed = self._problems.note(sweep.part, sweep.name, group, sweep.name)

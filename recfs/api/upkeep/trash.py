@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-import trio
-
 from recfs.api.paths import parts_of
 from recfs.core.layout import is_cut
 from recfs.core.model import Kind
@@ -107,7 +105,7 @@ class TrashAnswers:
         outcome = Outcome()
         for count, each in enumerate(await self._chosen(params)):
             if count % PURGED_AT_ONCE == PURGED_AT_ONCE - 1:
-                await trio.lowlevel.checkpoint()  # requests come first
+                await self._trash.others_first()
             try:
                 await self._trash.give_up(each.number)
             except (RecfsError, OSError) as error:

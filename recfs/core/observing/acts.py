@@ -40,7 +40,11 @@ OPS: Final = {
     "read": "a file was opened for reading ([audit] reads)",
     "expired": "the daemon had a recording expire by its rule or date",
     "revived": "the daemon found that a recording is not expired any more",
-    "expired-removed": "the daemon removed an expired recording after its grace",
+    "expired-removed": "an expired recording was removed after its grace, `by` a sweep or a command",
+    "removed": "a command or a sweep removed it, `by` which; a directory as a whole with its `files`",
+    "restored": "a command brought it back from the trash, `by` which",
+    "purged": "it is gone from the trash for good: `by` a command or a sweep, else its user's trash was full",
+    "rolled-back": "an overwrite that nobody ends was undone: the committed version is back",
     DROPPED: "`count` acts are missing here: the disk was slow or full",
 }
 """What an op means of those that come through the mount, or from the daemon itself."""
@@ -119,7 +123,7 @@ class Act(NamedTuple):
     """0, an error number, or the class of an error of recfs."""
     detail: dict[str, Any] | None = None
     via: str = ""
-    """How it came, if not through the mount: "control" or "daemon"."""
+    """How it came, if not through the mount: "control", "gateway" or "daemon"."""
 
 
 def act_line(act: Act) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from recfs.core.layout import kept_path
 from recfs.core.model import State
 from recfs.core.observing.kinds import EventKind
 from recfs.disk.diskio import thaw_path
@@ -159,6 +160,7 @@ class Writers:
         self._behind.object(node.object)
         self._behind.node(node)
         self._found.report.rolled_back.append(node.path)
+        self._found.tree.events.rolled_back(kept_path(node.parts()))
 
     def _set_aside(self, node: FileNode, prior: Garbage | None) -> None:
         """Put what was written after *prior* (or after what S3 has) where people find it."""
@@ -232,3 +234,4 @@ class Writers:
             self._tree.events.noted(EventKind.COMMITTED, node, TAKEN_BACK)
         self._behind.node(node)
         self._found.report.rolled_back.append(node.path)
+        self._found.tree.events.rolled_back(kept_path(node.parts()))

@@ -152,8 +152,11 @@ class Trash:
         garbage = self._tree.garbage.get(entry.gid)
         if row is not None and row.object_key is not None:
             if self._objects is not None:  # else nobody could remove the object: it waits for a configuration with [s3]
+                self._tree.events.purged(row.path, row.size_bytes)
                 self._objects.give_up(row)
             return
+        if row is not None or (garbage is not None and not self._publisher.is_given_up(garbage)):
+            self._tree.events.purged(entry.path, entry.size_bytes)
         if row is not None:
             self._index.drop(row.gid)
         elif garbage is not None:
@@ -191,6 +194,10 @@ class Trash:
             garbage.deleted_ns = 0  # should recfs die before the bytes are gone, the next start finds it overdue
             self._tree.behind.garbage(garbage, discard=False)
         self.purge(entry)
+
+    async def others_first(self) -> None:
+        """For those who give up many: requests come first, and who is told of each has to write it."""
+        await self._tree.events.caught_up()
 
     async def durable(self) -> None:
         """What was given up stays so, whatever happens. Raises IoFailure, OutOfSpace."""

@@ -9,6 +9,7 @@ last tenth of a second before the daemon is killed is not written.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -20,14 +21,15 @@ from recfs.core.life import Status
 from recfs.core.observing.acts import DROPPED, Act, act_line
 from recfs.core.observing.kinds import EventKind
 from recfs.observing.audit.files import AuditFiles, AuditSettings
-from recfs.state.events import Subscriber
+from recfs.state.events import Subscriber, acting, own
 from recfs.state.nodes import DirNode
 from recfs.state.problems import reason_of
 
 if TYPE_CHECKING:
     from recfs.observing.audit.journald import JournalSocket
     from recfs.ports.clock import Clock
-    from recfs.state.nodes import Node
+    from recfs.state.events import Acting
+    from recfs.state.nodes import FileNode, Node
 
 log = logging.getLogger("recfs.audit")
 
@@ -42,7 +44,21 @@ END_S = 2.0
 NAME_FOR_S = 0.25
 """How long the name of a process is believed: a program that does much is not asked for it at each act."""
 KNOWN_NAMES = 4096
+STUCK_S = 2.0
+"""What has written nothing for so long is not waited for by anybody."""
 _MARKS = {EventKind.EXPIRED: "expired", EventKind.REVIVED: "revived"}
+
+
+def comm_of(pid: int) -> bytes:
+    """The name of a process, as proc(5) has it in `comm`; empty where nobody can say."""
+    try:
+        fd = os.open(f"/proc/{pid}/comm", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(fd, 64).rstrip(b"\n")
+        finally:
+            os.close(fd)
+    except OSError:
+        return b""
 
 
 class Names:
@@ -57,16 +73,7 @@ class Names:
         known = self._known.get(pid)
         if known is not None and known[0] > now:
             return known[1]
-        name = b""
-        if pid:
-            try:
-                fd = os.open(f"/proc/{pid}/comm", os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    name = os.read(fd, 64).rstrip(b"\n")
-                finally:
-                    os.close(fd)
-            except OSError:
-                pass
+        name = comm_of(pid) if pid else b""
         if len(self._known) >= KNOWN_NAMES:
             self._known.clear()
         self._known[pid] = now + NAME_FOR_S, name
@@ -91,6 +98,8 @@ class AuditTrail(Subscriber):
         """So many are just being written."""
         self._wake = trio.Event()
         self._is_idle = True
+        self._went_on_s = -math.inf
+        """When something was written, or there was nothing to write, last."""
         self._missing = 0
         """Dropped since a line last said so."""
         self._limiter = trio.CapacityLimiter(2)
@@ -104,15 +113,20 @@ class AuditTrail(Subscriber):
 
     def record(
         self, op: str, path: bytes, uid: int, gid: int, pid: int, result: int | str,
-        detail: dict[str, Any] | None = None, via: str = "",
+        detail: dict[str, Any] | None = None, via: str = "", command: bytes | None = None,
     ) -> None:  # fmt: skip
-        """Somebody did something. Costs microseconds, waits for nothing, raises nothing."""
+        """Somebody did something. Costs microseconds, waits for nothing, raises nothing.
+
+        *command*: None: the name that the process has now.
+        """
         waiting = self._waiting
         if len(waiting) >= MOST_WAITING:
             self._drop(1)
             return
-        waiting.append(Act(self._clock.now_ns(), op, path, uid, gid, pid, self.names.of(pid), result, detail, via))
+        name = self.names.of(pid) if command is None else command
+        waiting.append(Act(self._clock.now_ns(), op, path, uid, gid, pid, name, result, detail, via))
         if self._is_idle:
+            self._went_on_s = trio.current_time()
             self._is_idle = False
             self._wake.set()
 
@@ -126,9 +140,45 @@ class AuditTrail(Subscriber):
         if kind is EventKind.REMOVED and isinstance(node, DirNode):
             is_over = node.life is not None and node.life.status is Status.REMOVING
             op = "expired-removed" if is_over else None
+        who = acting()
+        if kind is EventKind.RESTORED and who is not None:
+            op = "restored"
+        elif kind is EventKind.REMOVED and op is None and who is not None:
+            op = "removed"
         if op is not None:
-            told = {"reason": detail} if detail else None
-            self.record(op, kept_path(node.parts()), os.geteuid(), os.getegid(), os.getpid(), 0, told, "daemon")
+            self._done_by(who, op, kept_path(node.parts()), {"reason": detail} if detail else {})
+
+    def removed(self, node: FileNode, successor: FileNode | None) -> None:
+        """What the kernel asks for is told by its observer, with who asked for it; here is what others have removed."""
+        if successor is None and (who := acting()) is not None:
+            self._done_by(who, "removed", kept_path(node.parts()), {"size_bytes": node.bytes})
+
+    def removed_whole(self, folder: DirNode) -> None:
+        """The same of a directory with all that is in it."""
+        if (who := acting()) is not None:
+            is_over = folder.life is not None and folder.life.status is Status.REMOVING
+            detail = {"files": folder.rfiles, "size_bytes": folder.rbytes}
+            self._done_by(who, "expired-removed" if is_over else "removed", kept_path(folder.parts()), detail)
+
+    def purged(self, path: bytes, size_bytes: int) -> None:
+        """As `Subscriber.purged`; without anybody who asked, the trash has come to what it may keep."""
+        self._done_by(acting(), "purged", path, {"size_bytes": size_bytes})
+
+    def rolled_back(self, path: bytes) -> None:
+        """As `Subscriber.rolled_back`."""
+        self._done_by(acting(), "rolled-back", path, {})
+
+    def _done_by(self, who: Acting | None, op: str, path: bytes, detail: dict[str, Any]) -> None:
+        """*who*: None: the daemon of its own accord."""
+        told = {"by": who.by} | detail if who is not None else detail
+        _, uid, gid, pid, command, via = who or own("")
+        self.record(op, path, uid, gid, pid, 0, told or None, via, command)
+
+    def is_behind(self) -> bool:
+        """Whether half of what may wait is taken, and it gets less: else nobody waits for it."""
+        if len(self._waiting) <= MOST_WAITING // 2 or self.problem is not None:
+            return False
+        return trio.current_time() - self._went_on_s < STUCK_S
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -159,6 +209,7 @@ class AuditTrail(Subscriber):
             self._write, acts, missing, limiter=self._limiter, abandon_on_cancel=True
         )
         self._in_hand = 0
+        self._went_on_s = trio.current_time()
         self.written += done
         self._missing += 0 if is_told else missing
         if error is None:

@@ -6,8 +6,6 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, Protocol
 
-import trio
-
 from recfs.core.lifecycle import Aging, expired_jobs, expired_trash, job_verdict
 from recfs.core.sweeping import Schedule
 from recfs.errors import FsError, Stale
@@ -16,6 +14,8 @@ from recfs.state.nodes import DirNode
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    import trio
 
     from recfs.fs.vfs import Vfs
     from recfs.ports.clock import Clock
@@ -195,7 +195,7 @@ class Sweeper:
         self._of_trash.total = len(entries)
         for entry in entries:
             if self._of_trash.done % PURGED_AT_ONCE == PURGED_AT_ONCE - 1:
-                await trio.lowlevel.checkpoint()  # requests come first
+                await self._vfs.tree.events.caught_up()  # requests come first
                 if self._of_trash.is_stopping:
                     break
             self._trash.purge(entry)

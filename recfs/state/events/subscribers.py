@@ -11,11 +11,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import trio
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from recfs.core.observing.kinds import EventKind
     from recfs.state.nodes import DirNode, FileNode, Node
+
+
+BEHIND_POLL_S = 0.05
 
 
 class Subscriber:
@@ -75,6 +80,16 @@ class Subscriber:
 
     def noted(self, kind: EventKind, node: Node, detail: str = "") -> None:
         """Something else has become of *node*, of which its users may want to know; *detail*: in words, for people."""
+
+    def purged(self, path: bytes, size_bytes: int) -> None:
+        """What had that path is gone from the trash for good, or is about to be."""
+
+    def rolled_back(self, path: bytes) -> None:
+        """A file that was being overwritten has again what was committed before: nobody ends the overwrite."""
+
+    def is_behind(self) -> bool:
+        """Whether it has yet to write so much of what it was told that who tells of very many things should wait."""
+        return False
 
     def limit_reached(self, user: str, limit: str) -> None:
         """A user was refused something because of a limit (`recfs quota show` has their names)."""
@@ -158,6 +173,26 @@ class Events(Subscriber):
         """As `Subscriber.noted`."""
         for each in self._subscribers:
             each.noted(kind, node, detail)
+
+    def purged(self, path: bytes, size_bytes: int) -> None:
+        """As `Subscriber.purged`."""
+        for each in self._subscribers:
+            each.purged(path, size_bytes)
+
+    def rolled_back(self, path: bytes) -> None:
+        """As `Subscriber.rolled_back`."""
+        for each in self._subscribers:
+            each.rolled_back(path)
+
+    def is_behind(self) -> bool:
+        """As `Subscriber.is_behind`, of any of them."""
+        return any(each.is_behind() for each in self._subscribers)
+
+    async def caught_up(self) -> None:
+        """Let others have their turn, and subscribers write what they were told. Not for those who answer requests."""
+        await trio.lowlevel.checkpoint()
+        while self.is_behind():  # noqa: ASYNC110  # each has its own way to write
+            await trio.sleep(BEHIND_POLL_S)
 
     def limit_reached(self, user: str, limit: str) -> None:
         """As `Subscriber.limit_reached`."""
