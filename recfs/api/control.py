@@ -18,9 +18,9 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import trio
 
@@ -111,22 +111,40 @@ def _set_mode(path: Path, mode: int) -> None:
 async def _encode(answer: dict[str, Any]) -> AsyncGenerator[bytes, None]:
     """Give the pieces of an answer: encoding a list of a million files in one go would stop the event loop.
 
-    An iterator as result is drained piece by piece and reads as a list on the other side.
+    An iterator as result is drained piece by piece and reads as a list on the other side. So is a list in a result.
     """
     result = answer.get("result")
-    if isinstance(result, Iterator) or (isinstance(result, list) and len(result) > _BATCH_ITEMS):
-        yield b'{"ok":true,"result":['
-        batch: list[bytes] = []
-        comma = b""
-        for item in result:
-            batch.append(dump(item))
-            if len(batch) == _BATCH_ITEMS:
-                yield comma + b",".join(batch)
-                comma = b","
-                batch.clear()
-        yield (comma if batch else b"") + b",".join(batch) + b"]}\n"
+    if _is_long(result):
+        yield b'{"ok":true,"result":'
+        for piece in _listed(result):
+            yield piece
+        yield b"}\n"
+    elif isinstance(result, dict) and any(map(_is_long, result.values())):
+        before = b'{"ok":true,"result":{'
+        for key, value in result.items():
+            yield before + dump(str(key)) + b":"
+            before = b","
+            for piece in _listed(value) if _is_long(value) else (dump(value),):
+                yield piece
+        yield b"}}\n"
     else:
         yield dump(answer) + b"\n"
+
+
+def _is_long(value: object) -> TypeGuard[Iterable[Any]]:
+    return isinstance(value, Iterator) or (isinstance(value, list) and len(value) > _BATCH_ITEMS)
+
+
+def _listed(items: Iterable[Any]) -> Iterator[bytes]:
+    batch: list[bytes] = []
+    begin = b"["
+    for item in items:
+        batch.append(dump(item))
+        if len(batch) == _BATCH_ITEMS:
+            yield begin + b",".join(batch)
+            begin = b","
+            batch.clear()
+    yield (begin if batch or begin == b"[" else b"") + b",".join(batch) + b"]"
 
 
 class ControlServer:

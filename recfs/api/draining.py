@@ -75,10 +75,11 @@ class DrainAnswers:
             await self._draining.drain(retries=retries, long=retries, mapped=retries, stuck=False, since_s=since_s)
             stuck = await self._stuck() if retries else {"items": 0, "first": []}
             far: dict[str, Any] = {"stays": await self._s3.stays(), "refused": await self._s3.refused(), "stuck": stuck}
-            far |= {"watched": self._s3.watched(), "lost": self._s3.lost}
+            far |= {"watched": await self._s3.watched(), "lost": self._s3.lost}
             return {"pending": stuck["items"], "s3": self._s3.is_there} | far
+        uploads = await self._draining.uploads(retries=retries)
         return {
-            "pending": self._draining.pending + self._draining.uploads(retries=retries) + self._draining.unhashed.files,
+            "pending": self._draining.pending + uploads + self._draining.unhashed.files,
             "since_s": began_s,
             "left": {
                 "sealing": self._committer.depth,

@@ -22,7 +22,7 @@ from recfs.tier.queue import sent
 from recfs.tier.queue.reasons import LOOKED_AT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from recfs.config import Config
     from recfs.core.retention import Archive
@@ -40,16 +40,17 @@ _NS = 10**9
 
 
 def queue(
-    snapshot: Snapshot, now_ns: int | None, running: Mapping[int, int], *, limit: int | None = None
-) -> dict[str, Any]:
+    snapshot: Snapshot, now_ns: int | None, running: Mapping[int, int], *, limit: int | None = None,
+    only: Collection[int] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """The journal, work under way first, then what failed. *running*: bytes sent so far, by row id.
 
     *now_ns*: the daemon's `Clock.steady_ns`; None: what one that started now would have. *limit*: so many rows at
-    most; the totals are those of all.
+    most; the totals are those of all. *only*: as if there were no others.
     """
     if now_ns is None:
         now_ns = SystemClock(snapshot.meta(), boot_id()).steady_ns()
-    queued = snapshot.journal()
+    queued = snapshot.journal() if only is None else [each for each in snapshot.journal() if each.row.id in only]
     rows = [_queued(each.row, now_ns, running) for each in queued]
     unnamed = {each.row.id for each in queued if each.name is not None and is_temporary_name(each.name)}
     order = {state: number for number, state in enumerate(STATES)}

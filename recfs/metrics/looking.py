@@ -12,6 +12,7 @@ import trio
 
 from recfs.core.quota import Limits, merge, month_of
 from recfs.errors import RecfsError
+from recfs.ports.rows import JOURNAL_KINDS
 
 if TYPE_CHECKING:
     from recfs.config import Config
@@ -217,15 +218,11 @@ class Looking:
     def _queue(self) -> Queue | None:
         if self.tier is None:
             return None
-        rows = list(self.tier.journal.rows.values())
-        by_kind = dict.fromkeys(("upload", "delete", "move", "abort"), 0)
-        for row in rows:
-            by_kind[row.kind] += 1
-        oldest_ns = min((row.created_ns for row in rows), default=None)
-        waits_s = 0.0 if oldest_ns is None else max(0, self.tier.journal.now_ns() - oldest_ns) / 1e9
-        copies = self.tier.copies
-        failing = sum(1 for row in rows if row.attempts)
-        return Queue(by_kind, failing, waits_s, copies.used_bytes, copies.settings.max_bytes)
+        journal, copies = self.tier.journal, self.tier.copies
+        by_kind = {kind: journal.tally.kinds[kind] for kind in JOURNAL_KINDS}
+        oldest_ns = journal.oldest_ns
+        waits_s = 0.0 if oldest_ns is None else max(0, journal.now_ns() - oldest_ns) / 1e9
+        return Queue(by_kind, journal.tally.failing, waits_s, copies.used_bytes, copies.settings.max_bytes)
 
 
 def written_of(snapshot: Snapshot, config: Config, month: str, states: Mapping[str, int] | None = None) -> Written:

@@ -9,10 +9,8 @@ import trio
 
 from recfs.errors import OutOfSpace
 from recfs.ports.rows import UPLOAD
-from recfs.state.nodes import FileNode
 from recfs.state.problems import STUCK_TRIES
 from recfs.tier.queue import waited_for
-from recfs.tier.queue.unsent import Why
 
 if TYPE_CHECKING:
     from recfs.disk.commit.committer import Committer
@@ -51,21 +49,22 @@ class Draining:
         """How much is waited for here, S3 apart."""
         return self._committer.depth + self._publisher.depth + self._behind.depth
 
-    def uploads(self, *, retries: bool) -> int:
-        """How many rows of the S3 queue are waited for. *retries* False: none while S3 is down, nor what fails."""
+    async def uploads(self, *, retries: bool, spare_stuck: bool = False) -> int:
+        """How many rows of the S3 queue are waited for. *retries* False: none while S3 is down, nor what fails.
+
+        *spare_stuck*: nor those that will not get done by waiting.
+        """
         if self._tier is None:
             return 0
         if not retries and self._tier.link.is_down:
             return 0
-        return waited_for.pending(self._tier.journal, retries=retries)
+        return await waited_for.pending(self._tier.journal, retries=retries, spare_stuck=spare_stuck)
 
     def pending_uploads(self) -> int:
         """How many files are still to be uploaded."""
         if self._tier is None:
             return 0
-        journal = self._tier.journal
-        uploads = [row.id for row in journal.rows.values() if row.kind == UPLOAD]
-        return sum(journal.unsent.why_aside(row_id) is not Why.WATCHED for row_id in uploads)
+        return self._tier.journal.tally.kinds[UPLOAD] - self._tier.journal.unsent.watched_files
 
     def _hopeless(self) -> int:
         """What the next start, or nobody, will get done: no stop waits for it."""
@@ -99,20 +98,18 @@ class Draining:
             self._behind.try_refused(all_of_them=True)
             if tier is not None and uploads and retries:
                 # What was refused may have been put right, and S3 be there again.
-                for row_id in waited_for.stuck(tier.journal) | waited_for.failed(tier.journal):
-                    tier.journal.retry(row_id)
+                await waited_for.try_again(tier.journal)
         while True:
             began = trio.current_time()
             if tier is not None and uploads:
-                waited_for.hurry(tier.journal, hurried)
-            for node in [node for node in self._tree.nodes.values() if isinstance(node, FileNode)]:
-                self._committer.hurry(node.ino)
+                await waited_for.hurry(tier.journal, hurried)
+            self._committer.hurry_waiting()
             saved = await self.saved()
             self._publisher.hurry()
-            left = self.uploads(retries=retries) if uploads else 0
+            # Nothing is awaited from the last row that this looks at to the return.
+            left = await self.uploads(retries=retries, spare_stuck=retries and not stuck) if uploads else 0
             spared = self._committer.left_to_next_start + (0 if mapped else self._hopeless())
             if not stuck and retries:
-                left -= len(waited_for.stuck(tier.journal)) if tier is not None and uploads else 0
                 spared += self._given_up(since_s)
             if not long:
                 spared = max(spared, self._committer.outlook.too_long(HASH_PATIENCE_S))

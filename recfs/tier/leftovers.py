@@ -76,7 +76,6 @@ class BucketLeftovers:
         rows, asked = RowsByKey(self._tree), 0
         while not progress.is_stopping:
             page = await self._in_thread(partial(next_page, listing))
-            busy = {row.key for row in self._tier.journal.rows.values()} | self._tier.trashed.index.keys()
             for count, info in enumerate(page, 1):
                 progress.done += 1
                 if count % AT_ONCE == 0:
@@ -87,7 +86,7 @@ class BucketLeftovers:
                 is_own = info.key.startswith(OWN) and not info.key.startswith((ASIDE, TRASH))
                 if await rows.takes(info.key) or is_own:
                     continue
-                if info.key in busy:
+                if self._tier.journal.tally.at(info.key) or self._tier.trashed.index.at(info.key):
                     continue
                 strange = await self._strange(info, ask=ask_all or asked < ASKED)
                 if strange is not None:
@@ -104,13 +103,12 @@ class BucketLeftovers:
     async def _in_thread(self, call: partial[Sequence[ObjectInfo]]) -> Sequence[ObjectInfo]:
         return await trio.to_thread.run_sync(call, limiter=self._tier.limiter, abandon_on_cancel=True)
 
-    def _is_claimed(self, key: str, *, journalled: bool = True) -> bool:
-        """*journalled* False: who asks has looked through the queue's rows."""
+    def _is_claimed(self, key: str) -> bool:
         journal = self._tier.journal
         return (
             journal.is_deleted(key) or key in journal.leaving or journal.unanswered.may_put(key)
             or self._tier.copies.is_read(key, 0) or bool(self._tier.trashed.index.at(key))
-            or (journalled and any(row.key == key for row in journal.rows.values()))
+            or bool(journal.tally.at(key))
         )  # fmt: skip
 
     async def are_nobodys(self, keys: Sequence[str]) -> frozenset[str]:
@@ -120,9 +118,8 @@ class BucketLeftovers:
         everything written before, and looks afterwards whether a batch was written meanwhile (`WriteBehind.written`).
         """
         free = await self._without_row(keys)
-        behind, journal = self._tree.behind, self._tier.journal
-        busy = {row.key for row in journal.rows.values()} | behind.object_keys()
-        return frozenset(key for key in free if key not in busy and not self._is_claimed(key, journalled=False))
+        dirty = self._tree.behind.object_keys()
+        return frozenset(key for key in free if key not in dirty and not self._is_claimed(key))
 
     async def _without_row(self, keys: Sequence[str]) -> Sequence[str]:
         """Those of *keys* that no row has, as of the last batch: in one question, unless much lies between them."""

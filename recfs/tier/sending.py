@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recfs.core.model import State
-from recfs.tier.queue import waited_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +21,7 @@ def send(copies: Copies, node: FileNode) -> None:
     was_full = unsent.total_bytes > budget
     journal.upload(node, 0.0 if was_full else settings.settle_s)
     if unsent.total_bytes > budget and not was_full:
-        waited_for.hurry(journal, set())  # what is settling has to make room
+        journal.is_short = True  # what is settling has to make room
     copies.request_eviction()  # copies of other files have to make room
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import trio
 
+from recfs.api import control
 from recfs.api.client import ControlClient
 from recfs.api.control import ControlServer
 from recfs.api.lines import MAX_LINE_BYTES
@@ -90,6 +91,17 @@ async def read_all(stream: trio.SocketStream) -> bytes:
     except trio.BrokenResourceError:
         pass
     return received
+
+
+@pytest.mark.parametrize("count", [0, 1, 256, 257, 512, 1000])
+async def test_long_lists_in_an_answer_are_encoded_in_pieces(path: Path, count: int) -> None:
+    """Encoding a million rows in one go would hold everybody up."""
+    wanted = {"before": [1], "rows": [{"n": n} for n in range(count)], "after": {"a": None}, "ids": list(range(count))}
+    pieces = [piece async for piece in control._encode({"ok": True, "result": wanted})]
+    assert json.loads(b"".join(pieces)) == {"ok": True, "result": wanted}
+    assert max(piece.count(b'"n"') for piece in pieces) <= 256
+    async with serving(ControlServer(path, HANDLERS)):
+        assert await call(path, "echo", **wanted) == wanted
 
 
 async def test_a_call_returns_what_the_handler_returned(path: Path) -> None:

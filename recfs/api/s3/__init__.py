@@ -78,9 +78,9 @@ class S3Answers:
         """As `QueueAnswers.stuck`."""
         return await self._queue.stuck()
 
-    def watched(self) -> int:
+    async def watched(self) -> int:
         """As `QueueAnswers.watched`."""
-        return self._queue.watched()
+        return await self._queue.watched()
 
     async def stays(self) -> dict[str, Any] | None:
         """What is not uploaded as long as its name looks temporary; None without [s3]."""

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 from recfs.api import summaries_s3
 from recfs.errors import InvalidArgument
 from recfs.ports.rows import UPLOAD
+from recfs.state.work.turns import Turn
 from recfs.tier.queue import waited_for
 from recfs.tier.queue.reasons import NOT_YET
 from recfs.tier.queue.unsent import Why
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from recfs.api.s3.far import Far
     from recfs.ports.rows import JournalRow
 
@@ -24,12 +27,15 @@ class QueueAnswers:
     def __init__(self, far: Far) -> None:
         self._far = far
 
-    async def _queue(self, limit: int | None) -> dict[str, Any]:
-        far = self._far
+    async def _queue(self, limit: int | None, only: Collection[int] | None = None) -> dict[str, Any]:
+        """*only*: of these rows, however many; None: of all."""
+        far, turn = self._far, Turn()
         running = {row_id: each.sent_bytes for row_id, each in far.tier.journal.running.items()}
         now = far.vfs.tree.clock.steady_ns()
-        answer = await far.read(lambda snapshot: summaries_s3.queue(snapshot, now, running, limit=limit))
+        answer = await far.read(lambda snapshot: summaries_s3.queue(snapshot, now, running, limit=limit, only=only))
         for row in answer["rows"]:
+            if turn.is_over:
+                await turn.pass_on()
             if waiting := far.tier.journal.waits.behind(row["id"]):
                 row["why"] = "; ".join(filter(None, (row["why"], self._waiting(waiting))))
         trouble = far.trouble
@@ -81,13 +87,19 @@ class QueueAnswers:
             "problem": tier.ownership.refusal or summaries_s3.problem(found),
         }
 
-    def watched(self) -> int:
+    async def watched(self) -> int:
         """How many files wait until S3 cannot replace their objects any more by what it was asked before."""
         if self._far.found is None:
             return 0
         journal = self._far.found.journal
-        aside = journal.unsent.why_aside
-        return sum(aside(row.id) is Why.WATCHED or row.error == NOT_YET for row in journal.rows.values())
+        found = 0
+
+        def visit(row: JournalRow) -> None:
+            nonlocal found
+            found += journal.unsent.why_aside(row.id) is Why.WATCHED or row.error == NOT_YET
+
+        await journal.tally.look_at_all(visit)
+        return found
 
     async def stays(self) -> dict[str, Any] | None:
         """What is not uploaded as long as its name looks temporary; None without S3."""
@@ -98,16 +110,16 @@ class QueueAnswers:
         tier = self._far.found
         if tier is None:
             return None
-        refused = waited_for.refused(tier.journal)
-        rows = (await self._queue(None))["rows"] if refused else []
-        rows = [row for row in rows if row["id"] in refused]
+        refused = await waited_for.refused(tier.journal)
+        rows = (await self._queue(None, refused))["rows"] if refused else []
         uploads = sum(1 for row in rows if row["kind"] == UPLOAD)
         return {"rows": len(rows), "uploads": uploads, "first": rows[:_LEFT]}
 
     async def stuck(self) -> list[dict[str, Any]]:
         """The rows that are waited for and will not be done by waiting."""
-        stuck = waited_for.stuck(self._far.found.journal) if self._far.found is not None else set()
-        return [row for row in (await self._queue(None))["rows"] if row["id"] in stuck] if stuck else []
+        stuck = await waited_for.stuck(self._far.found.journal) if self._far.found is not None else set()
+        found: list[dict[str, Any]] = (await self._queue(None, stuck))["rows"] if stuck else []
+        return found
 
     async def left(self) -> dict[str, Any] | None:
         """What is under way or fails, the first few by name."""
@@ -120,11 +132,13 @@ class QueueAnswers:
 
     # --- changing ------------------------------------------------------------------------------------------------
 
-    def _wanted(self, params: dict[str, Any]) -> tuple[list[JournalRow], list[int]]:
+    async def _wanted(self, params: dict[str, Any]) -> tuple[list[JournalRow], list[int]]:
         """The rows that are meant, and the ids that are not in the queue (any more)."""
         rows = self._far.tier.journal.rows
         if params.get("all"):
-            return list(rows.values()), []
+            found: list[JournalRow] = []
+            await self._far.tier.journal.tally.look_at_all(found.append)
+            return found, []
         given = params.get("ids")
         ids = given if isinstance(given, list) else []
         if not ids or not all(isinstance(each, int) and not isinstance(each, bool) for each in ids):
@@ -133,22 +147,31 @@ class QueueAnswers:
 
     async def retry(self, params: dict[str, Any]) -> dict[str, Any]:
         """Try at once what failed, and uploads that are settling. `kept`: what was asked for by number, and is not."""
-        rows, gone = self._wanted(params)
+        rows, gone = await self._wanted(params)
+        journal, turn, running = self._far.tier.journal, Turn(), 0
         retried, kept = [], []
         for row in rows:
+            if turn.is_over:
+                await turn.pass_on()
+            running += row.id in journal.running
+            row = journal.rows.get(row.id, row)
             is_tried, reason = self._far.services.queue.retry(row)
             if is_tried:
                 retried.append(row.id)
             elif reason is not None and not params.get("all"):
                 kept.append({"id": row.id, "reason": reason})
-        running = sum(1 for row in rows if row.id in self._far.tier.journal.running)
         return {"retried": retried, "kept": kept, "gone": gone, "running": running, "trouble": self._far.trouble}
 
     async def drop(self, params: dict[str, Any]) -> dict[str, Any]:
         """Take work out of the queue, as `QueueChanges.drop` does; `kept` says what stays, and why."""
-        rows, gone = self._wanted(params)
-        dropped, kept = [], []
+        rows, gone = await self._wanted(params)
+        dropped, kept, turn = [], [], Turn()
         for row in rows:
+            if turn.is_over:
+                await turn.pass_on()
+            if row.id not in self._far.tier.journal.rows:
+                gone.append(row.id)
+                continue
             refused = await self._far.services.queue.drop(row)
             if refused is None:
                 dropped.append(row.id)

@@ -137,6 +137,11 @@ class Committer(Subscriber):
                 return
             self._begin(ticket)
 
+    def hurry_waiting(self) -> None:
+        """As `hurry`, of all that wait."""
+        for ticket in self._tickets:
+            self.hurry(ticket.node.ino)
+
     def want(self, ino: int) -> None:
         """As `Pipeline.want`."""
         node = self._tree.nodes.get(ino)

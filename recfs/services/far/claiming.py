@@ -26,8 +26,9 @@ class Claiming:
         if verdict is Verdict.LOST:
             await self._send_again()  # before anything may leave: `Ownership.lost` holds it until the claim
         await self._tier.ownership.claim()
-        for row in [row for row in self._tier.journal.rows.values() if row.attempts]:
-            self._tier.journal.retry(row.id)
+        journal = self._tier.journal
+        if journal.tally.failing:
+            await journal.tally.look_at_all(lambda row: journal.retry(row.id) if row.attempts else None)
 
     async def _send_again(self) -> None:
         """Have every stored file whose bytes are here uploaded anew: its object may be gone."""

@@ -56,15 +56,18 @@ class Multiparts:
         clock = self._tree.clock
         return Now(clock.now_ns(), clock.calendar_ns())
 
-    def _known(self) -> set[tuple[str, str]]:
-        return {(row.key, row.upload_id) for row in self._tier.journal.rows.values() if row.upload_id}
+    def _known(self, begun: Sequence[Begun]) -> set[tuple[str, str]]:
+        """Those that rows of the queue name, of the keys of *begun*."""
+        journal, keys = self._tier.journal, {each.key for each in begun}
+        rows = (journal.rows[row_id] for key in keys for row_id in journal.tally.at(key))
+        return {(row.key, row.upload_id) for row in rows if row.upload_id}
 
     async def _look(self) -> list[Begun]:
         listed = await trio.to_thread.run_sync(
             self._tier.objects.list_multiparts, limiter=self._tier.limiter, abandon_on_cancel=True
         )
         begun = [Begun(each.key, each.upload_id, each.initiated_ns) for each in listed]
-        return stale_uploads(begun, self._known(), self._now(), self.age_s)
+        return stale_uploads(begun, self._known(begun), self._now(), self.age_s)
 
     async def _act(self, stale: Sequence[Begun], going_on: trio.Nursery) -> str:
         await self._tier.ownership.ensure()
@@ -74,7 +77,7 @@ class Multiparts:
             if self._progress.is_stopping:
                 break
             with problems.aside(PART, each.key, each.key):
-                if (each.key, each.upload_id) not in self._known():
+                if (each.key, each.upload_id) not in self._known([each]):
                     abort = partial(self._tier.objects.abort_multipart, each.key, each.upload_id)
                     await trio.to_thread.run_sync(abort, limiter=self._tier.limiter)
                     aborted += 1

@@ -20,6 +20,7 @@ from recfs.state.work.outcome import MOST_NAMED, Outcome, side_by_side
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from recfs.ports.rows import JournalRow
     from recfs.state.nodes import DirNode, FileNode
     from recfs.state.tree import Tree
     from recfs.tier.tier import Tier
@@ -239,15 +240,19 @@ class _Run:
         half = self._tier.settings.max_bytes // 2
         if self._files.total() % LOOK_EVERY and added_bytes < half // LOOK_EVERY:
             return
-        while self._unsent_bytes() > half and not self._swept.is_stopping:
+        while await self._unsent_bytes() > half and not self._swept.is_stopping:
             with trio.move_on_after(STOP_LOOK_S):
                 await self._tier.journal.progress()
 
-    def _unsent_bytes(self) -> int:
+    async def _unsent_bytes(self) -> int:
         """What is on its way, or would be if S3 let it; not what waits for a better name."""
         journal, now = self._tier.journal, self._tree.clock.steady_ns()
-        return sum(
-            row.size_bytes
-            for row in journal.rows.values()
-            if row.kind == UPLOAD and (row.id in journal.running or row.attempts or row.next_try_ns <= now)
-        )
+        unsent = 0
+
+        def visit(row: JournalRow) -> None:
+            nonlocal unsent
+            if row.kind == UPLOAD and (row.id in journal.running or row.attempts or row.next_try_ns <= now):
+                unsent += row.size_bytes
+
+        await journal.tally.look_at_all(visit)
+        return unsent

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from recfs.ports.rows import JournalRow
     from recfs.tier.queue.unsent import Unsent
 
+AT_ONCE = 1000
+"""So many rows whose time has come are taken up at once, which takes a millisecond."""
+
 
 class Due:
     """Chooses among the rows whose time has come. Users take turns: what S3 leaves unanswered of one user's files keeps
@@ -42,9 +45,15 @@ class Due:
         heapq.heappush(self._timers, (row.due_ns, row.id))
 
     def take(self, *, deletions: bool) -> JournalRow | None:
-        """The next row that is due and not being worked on: to be started, or put back."""
+        """The next row that is due and not being worked on: to be started, or put back.
+
+        Of very many that have become due some are looked at now, and others the next time; None while there may be more
+        (`next_ns` is over then) only where none of those can be started.
+        """
         now = self._clock.steady_ns()
-        while self._timers and self._timers[0][0] <= now:
+        for _ in range(AT_ONCE):
+            if not self._timers or self._timers[0][0] > now:
+                break
             self._queue(heapq.heappop(self._timers)[1], now)
         due = self._turns[deletions]
         while (row_id := due.take()) is not None:

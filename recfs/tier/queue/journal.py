@@ -16,6 +16,7 @@ from recfs.tier.queue import sent
 from recfs.tier.queue.doomed import Doomed
 from recfs.tier.queue.due import Due
 from recfs.tier.queue.reasons import DESCRIBED_AGAIN, UNKNOWN_ID
+from recfs.tier.queue.tally import Tally
 from recfs.tier.queue.unanswered import KEPT_S
 from recfs.tier.queue.unsent import Unsent, Why
 from recfs.tier.queue.waits import Waits
@@ -39,6 +40,8 @@ class Journal:
         self._clock = clock
         self._next = 1
         self.rows: dict[int, JournalRow] = {}
+        """By id, the oldest first."""
+        self.tally = Tally(self.rows)
         self.running: dict[int, Running] = {}
         self.tried_before: set[int] = set()
         """Rows of an earlier run, and what took the place of one that was tried: not all they began may be recorded."""
@@ -55,6 +58,8 @@ class Journal:
         """Rows whose last try met what waiting does not change: S3, or the owner of the prefix, refuses."""
         self.waits = Waits()
         """Rows that wait for another file's object to leave."""
+        self.is_short = False
+        """What is settling has to make room: the uploader hurries it."""
         self.in_one: set[int] = set()
         """Uploads in parts that S3 did not finish in several tries: next time they go in one request, if they can."""
         self.uploads_ended = 0
@@ -277,6 +282,7 @@ class Journal:
         elif row.kind == DELETE:
             self._doomed.add(row)
         self.rows[row.id] = row
+        self.tally.put(before, row)
         if before is None or before.next_try_ns != row.next_try_ns:
             self.due.at(row)
 
@@ -320,6 +326,7 @@ class Journal:
         row = self.rows.pop(row_id, None)
         if row is None:
             return
+        self.tally.drop(row)
         if self._of_ino.get((row.kind, row.ino)) == row_id:
             del self._of_ino[row.kind, row.ino]
             if row.kind == MOVE:
@@ -398,14 +405,25 @@ class Journal:
         if row is not None:
             self.unsent.put(row, _owner(node))
 
-    def uploads_of_others(self, owner: str | None) -> list[int]:
+    async def uploads_of_others(self, owner: str | None) -> list[int]:
         """The inode numbers of files to be uploaded that count as those of others than *owner*."""
-        rows = self.rows.values()
-        return [row.ino for row in rows if row.kind == UPLOAD and self.unsent.owner_of(row.id) != owner]
+        found: list[int] = []
+
+        def visit(row: JournalRow) -> None:
+            if row.kind == UPLOAD and self.unsent.owner_of(row.id) != owner:
+                found.append(row.ino)
+
+        await self.tally.look_at_all(visit)
+        return found
 
     def upload_of(self, ino: int) -> JournalRow | None:
         """The upload that is to be done of this inode."""
         return self.rows.get(self._of_ino.get((UPLOAD, ino), 0))
+
+    @property
+    def oldest_ns(self) -> int | None:
+        """When the oldest row was made, by `now_ns`; None: there is none."""
+        return next((row.created_ns for row in self.rows.values()), None)
 
     def unsent_bytes(self) -> int:
         """Bytes of files that wait for S3 and can get there."""

@@ -36,6 +36,7 @@ class Unsent:
         self.total_bytes = 0
         self.watched_bytes = 0
         """Of files that S3 has, and whose local copies have to stay for a while all the same."""
+        self.watched_files = 0
         self._by_owner: Counter[str | None] = Counter()
         self._rows: dict[int, tuple[int, str | None]] = {}
         self._aside: dict[int, Why] = {}
@@ -72,6 +73,7 @@ class Unsent:
     def _count_watched(self, row_id: int, sign: int) -> None:
         if self._aside[row_id] is Why.WATCHED and row_id in self._rows:
             self.watched_bytes += sign * self._rows[row_id][0]
+            self.watched_files += sign
 
     def why_aside(self, row_id: int) -> Why | None:
         """Why the upload does not count; None if it does."""

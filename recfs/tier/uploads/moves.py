@@ -24,6 +24,7 @@ from recfs.ports.object_errors import (
 from recfs.ports.objects import ARCHIVE_CLASSES, ObjectInfo, ObjectMeta
 from recfs.state.nodes import DirNode
 from recfs.state.walk import Walk, file_at
+from recfs.state.work.turns import Turn
 from recfs.tier import sending
 from recfs.tier.identity import has_object
 from recfs.tier.queue.reasons import NOT_YET, UNDECIDED
@@ -93,7 +94,10 @@ class ObjectMoves:
     async def _reassign_users(self, folder: Node) -> None:
         """What waits below a directory that came from another user counts as this one's."""
         user = folder.user if isinstance(folder, DirNode) else None
-        for ino in self._journal.uploads_of_others(user):
+        turn = Turn()
+        for ino in await self._journal.uploads_of_others(user):
+            if turn.is_over:
+                await turn.pass_on()
             if (node := await file_at(self._tree, ino)) is not None:
                 self._journal.owned(node)
 

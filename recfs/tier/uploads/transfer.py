@@ -324,7 +324,7 @@ async def abort_unknown(objects: ObjectStore, journal: Journal, limiter: trio.Ca
     except (AccessRefused, NotOffered, RequestRefused) as error:
         log.warning("what was begun to be sent to %s stays, until a rule of the bucket aborts it: %s", key, error)
         return
-    known = {row.upload_id for row in journal.rows.values()}
+    known = {journal.rows[row_id].upload_id for row_id in journal.tally.at(key)}
     for found in there:
         if found.key == key and found.upload_id not in known:
             journal.abort(found.key, found.upload_id)

@@ -31,7 +31,7 @@ from recfs.ports.object_errors import (
 from recfs.ports.rows import ABORT, MOVE, UPLOAD
 from recfs.state.nodes import FileNode
 from recfs.state.problems import forever
-from recfs.tier.queue import sent
+from recfs.tier.queue import sent, waited_for
 from recfs.tier.queue.reasons import LOOKED_AT
 from recfs.tier.queue.running import Running
 from recfs.tier.queue.unanswered import LATE_S
@@ -109,6 +109,9 @@ class Uploader:
     async def _step(self, nursery: trio.Nursery) -> None:
         self._journal.wake = wake = trio.Event()
         self._journal.forget_answered()
+        if self._journal.is_short:
+            self._journal.is_short = False
+            await waited_for.hurry(self._journal, set())
         wait_s = await self._start(nursery)
         with trio.move_on_after(wait_s):
             await wake.wait()
