@@ -231,11 +231,18 @@ def debian_tools(tmp_path: Path) -> dict[str, str]:
     """An environment in which the maintainer scripts find Debian's tools, which only note how they are called."""
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name in ("py3compile", "py3clean", "systemctl", "recfs"):
+    for name in ("py3compile", "py3clean", "systemctl", "recfs", "deb-systemd-invoke"):
         (programs / name).write_text(f'#!/bin/sh\necho "{name} $*" >>{tmp_path}/called\n')
         (programs / name).chmod(0o755)
     (tmp_path / "called").touch()
-    lists = 'case "$1" in list-units) echo "recfs@main.service loaded active running recfs store main";; esac\n'
+    lists = """
+case "$*" in
+list-units*recfs-serve@*)
+  echo "recfs-serve@main.service loaded active running recfs gateway main"
+  echo "recfs-serve@second.service loaded active running recfs gateway second" ;;
+list-units*recfs@*) echo "recfs@main.service loaded active running recfs store main" ;;
+esac
+"""
     with (programs / "systemctl").open("a") as script:
         script.write(lists)
     return {"PATH": f"{programs}:{os.environ['PATH']}"}
@@ -272,14 +279,44 @@ def test_the_package_is_not_removed_under_a_mount_that_was_made_by_hand(
 def test_after_an_upgrade_new_processes_go_on_with_the_mounts_of_the_unit(
     tmp_path: Path, debian_tools: dict[str, str], before: str
 ) -> None:
-    with_systemd = 'mount -t tmpfs none /run; mkdir -p /run/systemd/system; exec sh "$@"'
-    script = [DEBIAN / "recfs.postinst", "configure", before]
-    apart = ["unshare", "-m", "--propagation", "slave", "sh", "-ec"]
-    subprocess.run([*apart, LEAVE_FUSE_MOUNTS + with_systemd, "sh", *script], env=debian_tools, check=True)
+    _configured(debian_tools, before)
     called = (tmp_path / "called").read_text().splitlines()
     assert "py3compile -p recfs /usr/lib/recfs" in called
     assert called.count("recfs upgrade --config /etc/recfs/main.conf") == int(bool(before))
-    assert not [line for line in called if re.search(r"\b(stop|restart|kill)\b", line)]
+    assert not [line for line in called if re.search(r"\b(stop|restart|kill)\b", line) and "recfs-serve@" not in line]
+
+
+@pytest.mark.needs("unshare")
+@pytest.mark.parametrize("fails", [False, True])
+def test_after_an_upgrade_gateways_are_restarted_behind_their_daemons(
+    tmp_path: Path, debian_tools: dict[str, str], fails: bool
+) -> None:
+    """Those that run, as Debian's policy allows; one that does not start keeps neither the others nor the package."""
+    if fails:
+        with (tmp_path / "bin/deb-systemd-invoke").open("a") as script:
+            script.write("exit 1\n")
+    done = _configured(debian_tools, "0.9-1+deb12")
+    called = (tmp_path / "called").read_text().splitlines()
+    restarts = [f"deb-systemd-invoke try-restart recfs-serve@{each}.service" for each in ("main", "second")]
+    assert [line for line in called if "deb-systemd-invoke" in line] == restarts
+    assert called.index("recfs upgrade --config /etc/recfs/main.conf") < called.index(restarts[0])
+    assert ("recfs-serve@second.service: it was not restarted" in done) == fails
+
+
+@pytest.mark.needs("unshare")
+def test_a_first_installation_restarts_nothing(tmp_path: Path, debian_tools: dict[str, str]) -> None:
+    _configured(debian_tools, "")
+    assert "restart" not in (tmp_path / "called").read_text()
+
+
+def _configured(tools: dict[str, str], before: str) -> str:
+    """What postinst says where systemd runs; *before*: the version that it follows, or none."""
+    with_systemd = 'mount -t tmpfs none /run; mkdir -p /run/systemd/system; exec sh "$@"'
+    script = ["sh", DEBIAN / "recfs.postinst", "configure", before]
+    apart = ["unshare", "-m", "--propagation", "slave", "sh", "-ec"]
+    return subprocess.run(
+        [*apart, LEAVE_FUSE_MOUNTS + with_systemd, *script], env=tools, check=True, capture_output=True, text=True
+    ).stdout
 
 
 def test_the_package_has_the_version_and_names_of_the_program() -> None:
