@@ -156,10 +156,6 @@ class TrashIndex:
         await self._behind.flush()  # of something that was removed just now
         return await self._tree.catalogue.trash_xattrs(gid)
 
-    def keys(self) -> set[str]:
-        """The keys of all of them that only S3 has."""
-        return set(self._of_key)
-
     def expired(self) -> Iterator[tuple[TrashRow, int, int]]:
         """All of them, as `core/lifecycle.py` wants to look at them."""
         return ((row, row.deleted_ns, 0) for row in self.rows.values())

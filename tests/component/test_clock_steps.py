@@ -60,6 +60,7 @@ async def test_an_upload_waits_as_long_as_it_should(
         await fs.reopen()
     journal = fs.tier.journal
     fs.clock.advance(59)
+    journal.due.arrive()
     assert journal.due.take(deletions=False) is None
     fs.clock.advance(1)
     look(fs)

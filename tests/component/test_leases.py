@@ -58,14 +58,17 @@ async def test_what_another_machine_has_a_lease_of_is_not_taken_until_that_ends(
     row = await given(fs, OTHER, 10)
     journal = fs.tier.journal
     await trio.testing.wait_all_tasks_blocked()
+    journal.due.arrive()
     assert journal.due.take(deletions=False) is None
     assert (await fs.node(FILE)).state is State.COMMITTED
     changes = QueueChanges(fs.tier, fs.parts.tree)
     assert changes.retry(row) == (False, "another machine has it")
     assert await changes.drop(row) == "another machine has it"
     fs.clock.advance(8 * 60)
+    journal.due.arrive()
     assert journal.due.take(deletions=False) is None
     fs.clock.advance(60)
+    journal.due.arrive()
     taken = journal.due.take(deletions=False)
     assert taken == journal.rows[row.id] == row._replace(host=HOST, lease_until_ns=MAX_INT)
     await fs.vfs.behind.flush()

@@ -179,7 +179,9 @@ async def test_what_the_audit_log_and_the_events_lost_is_told(place: Path, monke
             journal.noted(EventKind.PROBED, node)
         await fs.parts.behind.durable()
         sweep, last = journal.sweep(), journal.last_id
-        await sweep.act(sweep.decide(await sweep.look()), nursery_of(fs))
+        superfluous = sweep.decide(await sweep.look())
+        assert superfluous is not None
+        await sweep.act(superfluous, nursery_of(fs))
         found = scraped(await told(fs).look())
         assert value(found, "audit_lines_total", to="file") == 2
         assert value(found, "audit_dropped_total", to="file") == 3

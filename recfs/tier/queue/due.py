@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from recfs.tier.queue.unsent import Unsent
 
 AT_ONCE = 1000
-"""So many rows whose time has come are taken up at once, which takes a millisecond."""
+"""So many rows whose time has come arrive at once, which takes a millisecond or two."""
 
 
 class Due:
@@ -44,17 +44,17 @@ class Due:
         """The row is new, ended, or has another time."""
         heapq.heappush(self._timers, (row.due_ns, row.id))
 
-    def take(self, *, deletions: bool) -> JournalRow | None:
-        """The next row that is due and not being worked on: to be started, or put back.
-
-        Of very many that have become due some are looked at now, and others the next time; None while there may be more
-        (`next_ns` is over then) only where none of those can be started.
-        """
+    def arrive(self) -> None:
+        """Have rows whose time has come be taken. Of very many some: `next_ns` is over then, and this called again."""
         now = self._clock.steady_ns()
         for _ in range(AT_ONCE):
             if not self._timers or self._timers[0][0] > now:
-                break
+                return
             self._queue(heapq.heappop(self._timers)[1], now)
+
+    def take(self, *, deletions: bool) -> JournalRow | None:
+        """The next row that has arrived and is not being worked on: to be started, or put back."""
+        now = self._clock.steady_ns()
         due = self._turns[deletions]
         while (row_id := due.take()) is not None:
             row = self._ready(row_id, now)

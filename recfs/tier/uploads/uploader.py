@@ -119,6 +119,7 @@ class Uploader:
     async def _start(self, nursery: trio.Nursery) -> float:
         """Start what can be; returns how long nothing else will be due."""
         blocked: list[int] = []
+        self._journal.due.arrive()
         while self._slots.available_tokens > 0 and (row := self._journal.due.take(deletions=False)) is not None:
             try:
                 keys = await self._keys_of(row)
