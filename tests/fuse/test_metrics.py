@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import math
 import socket
 from contextlib import closing
 
@@ -48,3 +49,8 @@ def test_a_mount_is_scraped(store: Mount) -> None:
     assert found["recfs_request_seconds_count[('op', 'create')]"] == 1
     assert "recfs_passthrough[('what', 'read')]" in found
     assert "recfs_build_info" in " ".join(found)
+    assert found["recfs_backup_age_seconds[]"] == math.inf
+    assert found["recfs_disk_reserve_bytes[]"] >= 0
+    store.drain()
+    committed = "recfs_events_total[('kind', 'committed')]"
+    wait_until(lambda: scraped(port)[committed] == 1, "the commit is counted")  # a scrape is a second old at most
