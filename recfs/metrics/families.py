@@ -58,6 +58,8 @@ class Metrics(Collector):
         yield _gauge("sealing_oldest_seconds", "How long the oldest of them waits.", seen.sealing_s)
         yield _gauge("settling_files", "What the home tree does not show yet.", seen.settling)
         yield _gauge("hashing_bytes", "Bytes that are yet to be hashed.", seen.hashing_bytes)
+        what = "Bytes a second that one thread hashes, as it was lately."
+        yield _gauge("hashing_bytes_per_second", what, seen.hashing_rate)
         yield _gauge("dirty_rows", "Changes that are not written to the catalogue yet.", seen.dirty)
         yield _gauge("open_handles", "Handles of open files.", seen.open_files)
         yield _gauge("inodes_cached", "Files and directories in memory.", seen.inodes)

@@ -130,6 +130,8 @@ class Seen:
     """`min_free`: what writers leave free on the disk."""
     sealing_s: float = 0.0
     """How long the oldest closed file waits for its commit."""
+    hashing_rate: float = 0.0
+    """Bytes a second that one thread hashes, as far as is known."""
     backup: BackupAge = BackupAge(0.0, None)
     told: Told | None = None
     """None: nobody counts."""
@@ -183,6 +185,7 @@ class Looking:
             written=written,
             reserve_bytes=self.vfs.files.space.min_free,
             sealing_s=self.committer.oldest_s,
+            hashing_rate=self.committer.outlook.rate,
             backup=await self._backup(),
             told=self._told(),
         )

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import trio
@@ -14,6 +15,7 @@ import trio.testing
 from recfs.api.asking import acts_for
 from recfs.api.control import ControlServer
 from recfs.api.observing import acts_of
+from recfs.fs.names.wholes import Wholes
 from recfs.observing.audit import trail
 from recfs.observing.audit.reading import AuditReader, Sought
 from recfs.observing.audit.trail import AuditTrail
@@ -199,3 +201,20 @@ async def test_no_sweep_is_held_up_by_a_log_that_cannot_be_written(
     before_s = trio.current_time()
     await events.caught_up()
     assert trio.current_time() == before_s
+
+
+async def test_a_job_of_very_many_files_drops_no_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of what is removed, nor of what others do meanwhile."""
+    monkeypatch.setattr(trail, "MOST_WAITING", 200)
+    async with filesystem(place, **SETTINGS) as fs:
+        for number in range(250):
+            await fs.write(f"{JOB}/{number}", b"")
+        await fs.drain()
+        fs.clock.advance(25 * HOUR)
+        with (
+            mock.patch.object(Wholes, "may_be", return_value=False),  # else one line tells of them all
+            acts_for("sweep_temp", 4711, 100, 0, "control"),
+        ):
+            await ask(fs, "sweep_temp")
+        assert audit_of(fs).dropped == 0
+        assert len(await lines(fs, "removed")) == 251

@@ -146,7 +146,9 @@ async def test_how_long_the_oldest_closed_file_waits(nursery: trio.Nursery, plac
     fs = Filesystem(nursery, place)
     await fs.start(services=False)  # nothing is sealed
     looking = told(fs)
-    assert value(scraped(await looking.look()), "sealing_oldest_seconds") == 0
+    found = scraped(await looking.look())
+    assert value(found, "sealing_oldest_seconds") == 0
+    assert value(found, "hashing_bytes_per_second") == fs.parts.hashing.rate
     before_s = trio.current_time()
     await fs.write(f"{REC}/a", b"x")
     between_s = trio.current_time()

@@ -46,6 +46,11 @@ class Outlook:
         return {"lanes": queues, "files": files[:NAMED_FILES], "set_aside": self._tickets.left_to_next_start}
 
     @property
+    def rate(self) -> float:
+        """Bytes a second that one thread hashes, as far as is known."""
+        return self._hashing.rate
+
+    @property
     def hashing_bytes(self) -> int:
         """Bytes that are being hashed, or wait for it without a delay."""
         return sum(ticket.left_bytes for ticket in self._tickets if ticket.stage is Stage.UNDER_WAY)

@@ -368,6 +368,8 @@ class TreeRemoval:
         if self._behind.depth > REMOVED_IN_BATCH:
             with contextlib.suppress(RecfsError):  # a longer transaction would hold requests up as well
                 await self._behind.flush()
+        if self._tree.events.is_behind():
+            await self._tree.events.caught_up()  # each file that goes is told by itself
 
     async def _refuse_kept(self, child: DirNode) -> None:
         """What has been a recording goes with nothing that it was moved into, where somebody wants it to stay."""
