@@ -36,7 +36,11 @@ class MetricsSection(Section):
         default=None, description="address and port at which metrics are served; none: nowhere"
     )
     users: int = Field(
-        default=1000, strict=True, ge=0, le=100_000, description="users told one by one, those that use most first"
+        default=1000,
+        strict=True,
+        ge=0,
+        le=100_000,
+        description="users told one by one: those near a limit first, then those that use most",
     )
 
 

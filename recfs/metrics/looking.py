@@ -35,6 +35,8 @@ STATES_S = 60.0
 """How old the number of files in each state may be: to count a million takes a tenth of a second."""
 
 
+NEAR = 0.8
+"""Who has used more than this of a limit comes first among the users that are told: the alert is at 0.9."""
 FIRST_LOOK_S = 1.0
 """So long a scrape waits, at most, to hear what backups there are, until that is known once."""
 
@@ -49,6 +51,16 @@ class OfUser:
     month_uploads: int
     limits: Limits
 
+    @property
+    def is_near(self) -> bool:
+        """Whether so much of a limit is used that somebody may want to hear of it."""
+        limits = self.limits
+        used = (
+            (self.used_bytes, limits.max_bytes), (self.used_files, limits.max_files),
+            (self.month_uploads, limits.max_monthly_uploads),
+        )  # fmt: skip
+        return any(limit is not None and amount > NEAR * limit for amount, limit in used)
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -56,7 +68,7 @@ class Written:
 
     states: Mapping[str, int]
     users: Sequence[OfUser]
-    """Those that use most, the first of them before all."""
+    """Those that are near a limit of theirs, and then those that use most."""
     more_users: int
     """How many are left out."""
     media: Mapping[str, int] = field(default_factory=dict)
@@ -230,7 +242,6 @@ class Looking:
 
 def written_of(snapshot: Snapshot, config: Config, month: str, states: Mapping[str, int] | None = None) -> Written:
     """What the catalogue says, in the thread that reads it. *states*: what is known of them; None: they are counted."""
-    rows = sorted(snapshot.accounts(), key=lambda row: -row.used_bytes)
     defaults, most = config.quota.limits(), config.metrics.users
     users = [
         OfUser(
@@ -240,10 +251,11 @@ def written_of(snapshot: Snapshot, config: Config, month: str, states: Mapping[s
             row.month_uploads if row.month >= month else 0,
             merge(Limits(row.max_bytes, row.max_files, row.max_file_size, row.max_monthly_uploads), defaults),
         )
-        for row in rows[:most]
+        for row in snapshot.accounts()
     ]
+    users.sort(key=lambda each: (not each.is_near, -each.used_bytes))
     counted = snapshot.states() if states is None else states
-    return Written(counted, users, len(rows) - len(users), snapshot.media_open())
+    return Written(counted, users[:most], len(users[most:]), snapshot.media_open())
 
 
 __all__ = ["BackupAge", "Looking", "OfUser", "Queue", "Seen", "Told", "Written", "written_of"]

@@ -242,6 +242,15 @@ async def test_users_are_told_by_use_with_their_own_limits_before_the_defaults(f
     assert found.more_users == 1
 
 
+async def test_users_near_a_limit_are_told_before_those_who_store_most(fs: Filesystem) -> None:
+    """An alert that goes by them has to hear of each."""
+    await fs.answers()["quota_set"]({"user": "6", "max_files": 1})
+    await fs.parts.behind.durable()
+    found = answer_of(fs.root / ".recfs" / "catalogue.db", written_of, fs.config, "2999-01")
+    assert [each.user for each in found.users] == ["6"]
+    assert found.more_users == 1
+
+
 def test_a_thousand_users_take_little_time() -> None:
     users = [OfUser(str(n), n, n, n, Limits(1, 1, None, 1)) for n in range(1000)]
     seen = SEEN.__class__(1, 2, 3, 4, 5, 6, 7, 8, None, {}, [], None, Written({"committed": 9}, users, 0))
