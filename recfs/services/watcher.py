@@ -24,7 +24,7 @@ from recfs.fs.foreign.again import Again
 from recfs.fs.foreign.judging import PART, Judging
 from recfs.fs.foreign.missing import Missing
 from recfs.ports.rows import Pending
-from recfs.state.events import Subscriber
+from recfs.state.events import Subscriber, acting_for, own
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -157,10 +157,11 @@ class Watcher(Subscriber):
         except OSError as error:
             self._tell_limit(limit_of(error))
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._scan_again_and_again)
-                while True:
-                    await self._step()
+            with acting_for(own("watch")):  # who does it past recfs, nobody can say
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._scan_again_and_again)
+                    while True:
+                        await self._step()
         finally:
             watches, self._watches = self._watches, None
             if watches is not None:

@@ -28,6 +28,7 @@ from .test_audit import settings as audit_settings
 from .test_control import call, serving
 from .test_recordings_end import RULES, due
 from .test_trash import ask
+from .watching import watching
 
 HOUR = 3600.0
 JOB = "temp/5/1"
@@ -218,3 +219,16 @@ async def test_a_job_of_very_many_files_drops_no_line(place: Path, monkeypatch: 
             await ask(fs, "sweep_temp")
         assert audit_of(fs).dropped == 0
         assert len(await lines(fs, "removed")) == 251
+
+
+async def test_what_somebody_removed_past_the_mount_is_told_of_the_watch(place: Path) -> None:
+    """Who it was, nobody can say; that it went, and when recfs found out, is told."""
+    async with filesystem(place, **SETTINGS) as fs:
+        await fs.write(f"{REC}/a", b"x" * 3)
+        await fs.drain()
+        async with watching(fs) as watched:
+            (watched.home / REC / "a").unlink()
+            await watched.settled()
+            assert not await fs.exists(f"{REC}/a")
+        [line] = await lines(fs, "removed")
+        assert told(line, "path", "by", "via", "size_bytes") == (f"{REC}/a", "watch", "daemon", 3)

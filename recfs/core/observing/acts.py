@@ -41,7 +41,7 @@ OPS: Final = {
     "expired": "the daemon had a recording expire by its rule or date",
     "revived": "the daemon found that a recording is not expired any more",
     "expired-removed": "an expired recording was removed after its grace, `by` a sweep or a command",
-    "removed": "a command or a sweep removed it, `by` which; a directory as a whole with its `files`",
+    "removed": "a command or a sweep removed it, `by` which (`watch`: it was removed past the mount)",
     "restored": "a command brought it back from the trash, `by` which",
     "purged": "it is gone from the trash for good: `by` a command or a sweep, else its user's trash was full",
     "rolled-back": "an overwrite that nobody ends was undone: the committed version is back",
