@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import replace
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Any
 
 from recfs.api.paths import found_at, parts_of, text
@@ -17,12 +18,12 @@ from recfs.core.retention import archive_of
 from recfs.core.routing import age_of, explain, route
 from recfs.core.tiering import move_for
 from recfs.errors import IsADirectory, NotFound
-from recfs.ports.rows import DELETE, JOURNAL_KINDS
+from recfs.ports.rows import DELETE, JOURNAL_KINDS, UPLOAD
 from recfs.tier.queue import sent
 from recfs.tier.queue.reasons import LOOKED_AT
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from recfs.config import Config
     from recfs.core.retention import Archive
@@ -51,64 +52,68 @@ def queue(
     if now_ns is None:
         now_ns = SystemClock(snapshot.meta(), boot_id()).steady_ns()
     queued = snapshot.journal() if only is None else [each for each in snapshot.journal() if each.row.id in only]
-    rows = [_queued(each.row, now_ns, running) for each in queued]
-    unnamed = {each.row.id for each in queued if each.name is not None and is_temporary_name(each.name)}
+    states, kinds, unsent, gone_out = Counter[str](), Counter[str](), 0, 0
     order = {state: number for number, state in enumerate(STATES)}
-    rows.sort(key=lambda row: (order[row["state"]], row["id"]))
-    shown = rows[:limit]
-    failed = next((row for row in rows if row["state"] == "failed"), None)
-    if failed is not None and shown and failed not in shown:
-        shown[-1] = failed  # one of them says why
+    placed: list[tuple[int, int, JournalRow]] = []
+    staying: list[tuple[int, int, JournalRow]] = []
+    for row, name in queued:
+        state = _state(row, now_ns, running)
+        states[state] += 1
+        kinds[row.kind] += 1
+        placed.append((order[state], row.id, row))
+        if row.kind == UPLOAD:
+            if name is not None and is_temporary_name(name):
+                staying.append((row.created_ns, row.id, row))
+            if row.error != LOOKED_AT or row.id in running:
+                unsent += row.size_bytes
+                gone_out += _sent_bytes(row, running)
+    chosen = sorted(placed) if limit is None else nsmallest(limit, placed)
+    failed = min((each for each in placed if each[0] == order["failed"]), default=None) if states["failed"] else None
+    if failed is not None and chosen and failed not in chosen:
+        chosen[-1] = failed  # one of them says why
+    shown = [_queued(row, now_ns, running) for _, _, row in chosen]
     # What is not uploaded as long as its name looks temporary: how much, since when, the oldest by name.
-    staying = sorted((row for row in rows if row["id"] in unnamed), key=lambda row: row["created_ns"])
-    paths = snapshot.paths({row["ino"] for row in (*shown, *staying[:STAYS_NAMED]) if row["ino"]})
-    for row in shown:
-        _name(row, paths.get(row["ino"]))
+    oldest = [row for _, _, row in nsmallest(STAYS_NAMED, staying)]
+    paths = snapshot.paths({row["ino"] for row in shown if row["ino"]} | {row.ino for row in oldest})
+    for each in shown:
+        _name(each, paths.get(each["ino"]))
     stays = {
         "files": len(staying),
-        "bytes": sum(row["size_bytes"] for row in staying),
-        "oldest_s": max(0.0, (now_ns - staying[0]["created_ns"]) / _NS) if staying else None,
-        "paths": [text(b"/".join(paths[row["ino"]])) for row in staying[:STAYS_NAMED] if paths.get(row["ino"])],
+        "bytes": sum(row.size_bytes for _, _, row in staying),
+        "oldest_s": max(0.0, (now_ns - oldest[0].created_ns) / _NS) if oldest else None,
+        "paths": [text(b"/".join(paths[row.ino])) for row in oldest if paths.get(row.ino)],
     }
-    return {"rows": shown, "more": len(rows) - len(shown), "totals": totals(rows), "stays": stays}
+    totals = {"rows": states.total()} | {state: states[state] for state in STATES}
+    totals |= {f"{kind}s": kinds[kind] for kind in JOURNAL_KINDS} | {"unsent_bytes": unsent, "sent_bytes": gone_out}
+    return {"rows": shown, "more": len(placed) - len(shown), "totals": totals, "stays": stays}
 
 
-def totals(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """How much there is of each kind and in each state."""
-    states: Counter[str] = Counter()
-    kinds: Counter[str] = Counter()
-    unsent = sent = 0
-    for row in rows:
-        states[row["state"]] += 1
-        kinds[row["kind"]] += 1
-        if row["kind"] == "upload" and row["why"] != LOOKED_AT:
-            unsent += row["size_bytes"]
-            sent += row["sent_bytes"]
-    return (
-        {"rows": states.total()}
-        | {state: states[state] for state in STATES}
-        | {f"{kind}s": kinds[kind] for kind in JOURNAL_KINDS}
-        | {"unsent_bytes": unsent, "sent_bytes": sent}
-    )
+def _state(row: JournalRow, now_ns: int, running: Mapping[int, int]) -> str:
+    if row.id in running:
+        return "running"
+    if row.attempts and row.error != LOOKED_AT:
+        return "failed"
+    return "pending" if row.next_try_ns <= now_ns else "waiting"
+
+
+def _sent_bytes(row: JournalRow, running: Mapping[int, int]) -> int:
+    if row.id in running:
+        return running[row.id]
+    return sum(part.size_bytes for part in sent.parts(row.parts)) if row.parts else 0
 
 
 def _queued(row: JournalRow, now_ns: int, running: Mapping[int, int]) -> dict[str, Any]:
-    is_running, is_due = row.id in running, row.next_try_ns <= now_ns
-    state = "running" if is_running else "pending"
-    if not is_running and row.error != LOOKED_AT and row.attempts:
-        state = "failed"
-    elif not is_running and not is_due:
-        state = "waiting"
+    is_running = row.id in running
     return {
         "id": row.id,
         "kind": row.kind,
         "ino": row.ino if row.kind != DELETE else 0,
         "path": None,
         "key": row.key or None,
-        "state": state,
+        "state": _state(row, now_ns, running),
         "why": "" if is_running else row.error,
         "size_bytes": row.size_bytes,
-        "sent_bytes": running[row.id] if is_running else sum(part.size_bytes for part in sent.parts(row.parts)),
+        "sent_bytes": _sent_bytes(row, running),
         "attempts": row.attempts,
         "error": row.error if row.attempts and row.error != LOOKED_AT else "",
         "next_try_s": None if is_running else max(0.0, (row.next_try_ns - now_ns) / _NS),
