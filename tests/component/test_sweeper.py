@@ -13,7 +13,7 @@ import trio
 from recfs.errors import IoFailure, OutOfSpace
 from recfs.ports.rows import NodeRow
 
-from .build import OPERATOR, Filesystem, filesystem, pattern, until
+from .build import OPERATOR, REC, Filesystem, filesystem, pattern, until
 
 ExpectLog = Callable[[str], None]
 HOUR = 3600.0
@@ -266,3 +266,38 @@ async def test_bytes_in_the_trash_survive_their_deleted_directory(keeper: Filesy
     await fs.vfs.trees.remove(await fs.node("users/5/recordings/1"))
     await fs.assert_consistent(trash=1)
     assert not os.path.exists(fs.root / "users/5/recordings/1")
+
+
+async def test_a_trash_of_any_size_is_looked_through_in_turns(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is brought back meanwhile stays."""
+    monkeypatch.setattr("recfs.state.work.turns.TURN_S", 0.0)
+    async with filesystem(place / "root", trash={"retention": HOUR}) as fs:
+        for number in range(200):
+            await fs.write(f"{REC}/{number}", b"")
+        await fs.drain()
+        for number in range(200):
+            await fs.unlink(f"{REC}/{number}")
+        await fs.drain()
+        fs.clock.advance(2 * HOUR)
+        (sweep,) = [each for each in fs.parts.upkeep.sweeps() if each.name == "trash"]
+        steps = Steps()
+        trio.lowlevel.add_instrument(steps)
+        due = sweep.decide(await sweep.look())
+        trio.lowlevel.remove_instrument(steps)
+        assert due is not None
+        assert len(due) == 200
+        assert steps.count >= 200 // 50
+        await fs.answers()["trash_restore"]({"path": f"{REC}/7"})
+        await sweep.act(due, fs._nursery)
+        await fs.drain()
+        assert await fs.names(REC) == ["7"]
+        assert (await fs.answers()["trash_list"]({}))["entries"] == []
+
+
+class Steps(trio.abc.Instrument):
+    """Counts the steps of tasks."""
+
+    count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1

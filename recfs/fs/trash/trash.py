@@ -16,6 +16,7 @@ from recfs.fs.trash.returning import Returning
 from recfs.ports.rows import TrashRow
 from recfs.state.nodes import DirNode
 from recfs.state.work.outcome import Outcome
+from recfs.state.work.turns import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from recfs.tier.trashed import TrashedObjects
 
 _NS = 1_000_000_000
+LOOKED_AT_ONCE = 50
+"""After so many entries it is looked whether the turn is over."""
 PAGE = 500
 """Entries of a page, at most."""
 PAGE_BYTES = 256 << 10
@@ -179,6 +182,18 @@ class Trash:
         """What only its retention keeps, for `core/lifecycle.py`. Atomic."""
         entries = [each for each in self._tree.garbage.values() if each.in_trash and each.held_by is None]
         return [(each, each.deleted_ns, 0) for each in entries] + list(self._index.expired())
+
+    async def overdue(self, is_due: Callable[[int], bool]) -> list[tuple[Garbage | TrashRow, int, int]]:
+        """As `expired`, of those due by when they were deleted; in turns. `purge` ignores what is gone by then."""
+        found: list[tuple[Garbage | TrashRow, int, int]] = []
+        turn = Turn()
+        known: list[Garbage | TrashRow] = [*self._tree.garbage.values(), *self._index.rows.values()]
+        for count, each in enumerate(known):
+            if count % LOOKED_AT_ONCE == LOOKED_AT_ONCE - 1 and turn.is_over:
+                await turn.pass_on()
+            if is_due(each.deleted_ns) and (isinstance(each, TrashRow) or (each.in_trash and each.held_by is None)):
+                found.append((each, each.deleted_ns, 0))
+        return found
 
     async def give_up(self, number: int) -> None:
         """Have a version removed for good: it does not come back once `durable` has returned.

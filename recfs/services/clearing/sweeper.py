@@ -6,7 +6,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, Protocol
 
-from recfs.core.lifecycle import Aging, expired_jobs, expired_trash, job_verdict
+from recfs.core.lifecycle import Aging, expired_jobs, expired_trash, job_verdict, trash_due
 from recfs.core.sweeping import Schedule
 from recfs.errors import FsError, Stale
 from recfs.ports.sweep import Progress, Sweep
@@ -39,6 +39,9 @@ class Trash(Protocol):
 
     def purge(self, entry: Garbage | TrashRow) -> None:
         """The retention of *entry* is over."""
+
+    async def overdue(self, is_due: Callable[[int], bool]) -> list[tuple[Garbage | TrashRow, int, int]]:
+        """Those of them that are due, by when they were deleted."""
 
     def expired(self) -> list[tuple[Garbage | TrashRow, int, int]]:
         """What only its retention keeps, each with when it was deleted."""
@@ -189,7 +192,9 @@ class Sweeper:
         return Aging(self._clock.steady_ns(), self.retention_s, self._trash.expired())
 
     async def _old_trash(self) -> Aging[Garbage | TrashRow]:
-        return self._trashed()
+        now, most_s = self._clock.steady_ns(), self.retention_s
+        due = await self._trash.overdue(lambda deleted_ns: trash_due(deleted_ns, now, most_s))
+        return Aging(now, most_s, due)
 
     async def _purge(self, entries: Sequence[Garbage | TrashRow], going_on: trio.Nursery) -> str:
         self._of_trash.total = len(entries)
