@@ -283,10 +283,14 @@ async def test_a_trash_of_any_size_is_looked_through_in_turns(place: Path, monke
         steps = Steps()
         trio.lowlevel.add_instrument(steps)
         due = sweep.decide(await sweep.look())
-        trio.lowlevel.remove_instrument(steps)
         assert due is not None
         assert len(due) == 200
         assert steps.count >= 200 // 50
+        steps.count = 0
+        chosen = await fs.parts.work.upkeep.trash.chosen(lambda each: True)
+        assert steps.count >= 200 // 50
+        trio.lowlevel.remove_instrument(steps)
+        assert [each.number for each in chosen] == sorted(fs.parts.trash_index.rows)
         await fs.answers()["trash_restore"]({"path": f"{REC}/7"})
         await sweep.act(due, fs._nursery)
         await fs.drain()

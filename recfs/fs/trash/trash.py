@@ -7,8 +7,6 @@ from functools import partial
 from heapq import nsmallest
 from typing import TYPE_CHECKING, NamedTuple
 
-import trio
-
 from recfs.core.layout import is_cut, is_temporary, owner_of
 from recfs.core.model import Kind
 from recfs.errors import InvalidArgument, NotFound, NotSupported, RecfsError
@@ -101,11 +99,16 @@ class Trash:
     async def chosen(self, is_meant: Callable[[Trashed], bool]) -> list[Trashed]:
         """Those that are meant, in the order of their deletion; what others do meanwhile may be in it or not."""
         chosen: list[Trashed] = []
-        after: int | None = 0
-        while after is not None:
-            found, after = self.page(after)
-            chosen += filter(is_meant, found)
-            await trio.lowlevel.checkpoint()  # requests come first
+        numbers = [*self._tree.garbage, *self._index.rows]
+        numbers.sort()
+        turn, last = Turn(), 0
+        for count, number in enumerate(numbers):
+            if count % LOOKED_AT_ONCE == LOOKED_AT_ONCE - 1 and turn.is_over:
+                await turn.pass_on()  # requests come first
+            entry = self._find(number) if number != last else None  # of some, both have a part
+            last = number
+            if entry is not None and self._is_kept(entry) and is_meant(told := self._told(entry)):
+                chosen.append(told)
         return chosen
 
     def known(self, number: int) -> Trashed:
