@@ -66,6 +66,11 @@ class Metrics(Collector):
         yield _gauge("disk_free_bytes", "Free bytes of the store's disk.", seen.free_bytes)
         yield _gauge("disk_size_bytes", "Size of the store's disk.", seen.total_bytes)
         yield _gauge("disk_reserve_bytes", "What writers leave free: below, they are refused.", seen.reserve_bytes)
+        if seen.inodes_of_disk is not None:
+            inodes, free, reserve = seen.inodes_of_disk
+            yield _gauge("disk_inodes", "Inodes of the store's disk.", inodes)
+            yield _gauge("disk_free_inodes", "Free inodes of the store's disk.", free)
+            yield _gauge("disk_reserve_inodes", "What writers leave free of them: below, they are refused.", reserve)
         yield _labelled("files", "Files by state.", "state", written.states.items())
         if seen.passthrough is not None:
             told = zip(("read", "write"), map(float, seen.passthrough), strict=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from recfs.core.quota import Limits, merge, month_of
+from recfs.disk.staging import inode_reserve
 from recfs.errors import RecfsError
 from recfs.ports.rows import JOURNAL_KINDS
 
@@ -140,6 +141,8 @@ class Seen:
     """Looks into files since the start, by what came of them."""
     reserve_bytes: int = 0
     """`min_free`: what writers leave free on the disk."""
+    inodes_of_disk: tuple[int, int, int] | None = None
+    """How many there are, how many are free, and how many writers leave free; None: it makes them as needed."""
     sealing_s: float = 0.0
     """How long the oldest closed file waits for its commit."""
     hashing_rate: float = 0.0
@@ -196,6 +199,7 @@ class Looking:
             looks=dict(self.probing.counts) if self.probing is not None else {},
             written=written,
             reserve_bytes=self.vfs.files.space.min_free,
+            inodes_of_disk=(space.f_files, space.f_favail, inode_reserve(space)) if space.f_files else None,
             sealing_s=self.committer.oldest_s,
             hashing_rate=self.committer.outlook.rate,
             backup=await self._backup(),

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from recfs.core.observing.kinds import EventKind
+from recfs.disk.staging import inode_reserve
 from recfs.errors import QuotaExceeded
 from recfs.metrics.families import Metrics
 from recfs.metrics.happened import Happened
@@ -140,6 +141,21 @@ async def test_the_reserve_is_told_as_it_is_now(place: Path) -> None:
     async with filesystem(place) as fs:
         fs.vfs.files.space.min_free = 4096  # a reload
         assert value(scraped(await told(fs).look()), "disk_reserve_bytes") == 4096
+
+
+async def test_the_inodes_of_a_disk_that_has_a_fixed_number_are_told(place: Path) -> None:
+    async with filesystem(place) as fs:
+        info = os.statvfs_result((4096, 4096, 1000, 500, 500, 64_000, 700, 600, 0, 255))
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(fs.parts.store, "space", lambda: info)
+            found = scraped(await told(fs).look())
+            assert value(found, "disk_inodes") == 64_000
+            assert value(found, "disk_free_inodes") == 600
+            assert value(found, "disk_reserve_inodes") == inode_reserve(info) > 0
+            patched.setattr(
+                fs.parts.store, "space", lambda: os.statvfs_result((4096, 4096, 1000, 500, 500, 0, 0, 0, 0, 255))
+            )
+            assert ("recfs_disk_inodes", ()) not in scraped(await told(fs).look())
 
 
 async def test_how_long_the_oldest_closed_file_waits(nursery: trio.Nursery, place: Path) -> None:

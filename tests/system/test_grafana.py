@@ -50,6 +50,7 @@ def told() -> dict[str, set[str]]:
         {"whole": 1},
         backup=BackupAge(1.0, 1.0),
         told=said,
+        inodes_of_disk=(3, 2, 1),
     )
     metrics = Metrics(seen, {("read", 0): 1}, {"read": Latency()}, 0.0)
     return {
