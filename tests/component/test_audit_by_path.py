@@ -99,6 +99,9 @@ async def test_what_the_temp_sweep_removes_is_told_with_its_name(place: Path, nu
         assert not await fs.exists(JOB)
         gone = await lines(fs, "removed")
         assert {each["path"] for each in gone} >= {JOB}
+        of_file = AuditReader(audit_of(fs).files.settings.folder).acts(Sought(path=f"{JOB}/deep/file"))
+        assert {each["by"] for each in of_file} == {"sweep temp"}, "it went with its directory"
+        assert not list(AuditReader(audit_of(fs).files.settings.folder).acts(Sought(path="temp/5/11/file")))
         assert {told(each, "by", "via", "uid", "pid", "command") for each in gone} == {
             ("sweep temp", "daemon", os.geteuid(), os.getpid(), "recfs")
         }

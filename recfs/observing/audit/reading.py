@@ -19,7 +19,7 @@ class Sought(NamedTuple):
     uid: int | None = None
     """Who did it."""
     path: str | None = None
-    """What was done to it, or to anything below it."""
+    """What was done to it, or to anything below it, or to a directory that was removed with it."""
     ops: frozenset[str] | None = None
     since_ns: int | None = None
     until_ns: int | None = None
@@ -35,9 +35,16 @@ class Sought(NamedTuple):
             and (self.ops is None or act.get("op") in self.ops)
             and (self.uid is None or act.get("uid") == self.uid)
             and (self.user is None or act.get("user") == self.user)
-            and (self.path is None or any(_is_below(act.get(key), self.path) for key in ("path", "to")))
+            and (self.path is None or _concerns(act, self.path))
             and not (self.refused and act.get("result") == "ok")
         )
+
+
+def _concerns(act: dict[str, Any], path: str) -> bool:
+    """Whether it was done to *path*, to something below it, or to a directory that went as a whole with it."""
+    if any(_is_below(act.get(key), path) for key in ("path", "to")):
+        return True
+    return "files" in act and isinstance(act.get("path"), str) and _is_below(path, act["path"])
 
 
 def _is_below(path: object, top: str) -> bool:
