@@ -7,6 +7,7 @@ the next survey, so that a restore that died goes on where it was.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from recfs.core.bounds import MAX_INT
@@ -17,6 +18,8 @@ from recfs.fs.recovery.survey import Survey
 from recfs.state.nodes import DirNode, FileNode, Garbage, LinkNode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from recfs.fs.recovery.comparison import Comparison
     from recfs.fs.recovery.finds import Finds
     from recfs.fs.recovery.survey import InTrash, Moved
@@ -47,7 +50,7 @@ class Reconciling:
         for number in seen.strangers:
             with self._found.aside(("trash", number), f"trash/{number}"):
                 self._keep(number)
-        for count, moved in enumerate(seen.moved):
+        for count, moved in enumerate(self._in_order(seen.moved)):
             with self._found.aside(moved.ino, _text(moved.now)):
                 await self._has_moved(moved)
             if count % FLUSH_EVERY == FLUSH_EVERY - 1:
@@ -124,6 +127,20 @@ class Reconciling:
 
     # --- other names ---------------------------------------------------------------------------------------------
 
+    @staticmethod
+    def _in_order(moves: list[Moved]) -> Iterator[Moved]:
+        """Each after the one that has its new name so far. Of a ring, one gets a name that nothing has before that."""
+        waiting = {moved.ino: moved for moved in moves}
+        for first in moves:
+            if first.ino not in waiting:
+                continue
+            chain = [waiting.pop(first.ino)]
+            while (following := waiting.pop(chain[-1].after or 0, None)) is not None:
+                chain.append(following)
+            if chain[-1].after == first.ino:
+                yield replace(first, now=_aside(first), over=None)
+            yield from reversed(chain)
+
     async def _has_moved(self, moved: Moved) -> None:
         try:
             folder = await self._folder(moved.now[:-1])
@@ -135,6 +152,8 @@ class Reconciling:
             await self._names.has_moved(node, folder, moved.now[-1])
         except (FsError, Stale) as error:  # nobody could have made it through the mount; the comparison says so
             self._found.report.lost.append(f"{_text(moved.now)} (was {_text(moved.before)}; {error})")
+            return
+        if moved.now == _aside(moved):
             return
         self._moved.add(_text(moved.now))
         self._found.report.moved.append(f"{_text(moved.before)} -> {_text(moved.now)}")
@@ -154,6 +173,11 @@ class Reconciling:
                 raise NotADirectory(f"{_text(path[: depth + 1])} is no directory")
             folder = child
         return folder
+
+
+def _aside(moved: Moved) -> tuple[bytes, ...]:
+    """A name beside the one that it had, for a moment. One that is no upload (9.5) does not become one by it."""
+    return (*moved.before[:-1], moved.before[-1][:200] + b".recfs-%d" % moved.ino)
 
 
 def _text(path: tuple[bytes, ...]) -> str:

@@ -39,6 +39,8 @@ class Moved:
     now: Path
     over: int | None = None
     """The inode that had this name when the catalogue was written: it was replaced."""
+    after: int | None = None
+    """The inode that had this name then, and has another one by now: its row has to follow first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,20 +213,48 @@ class Survey:
         return any(rows.get(name) == info.st_ino for name, info in entries.items())
 
     def _find_files(self) -> None:
-        by_number = self._by_number(Kind.FILE)
+        """Files under other names: which nothing had then, or another file, which may be under a third by now."""
+        lost = {row.placement.home_ino: (row, path) for row, path in self._displaced.values()}
+        lost |= {row.placement.home_ino: (row, path) for row, path in self._gone.values() if row.kind is Kind.FILE}
+        lost.pop(None, None)
+        found: list[tuple[NodeRow, Path, Path]] = []
         for path, info in list(self._came.items()):
-            ino = by_number.get(info.st_ino)
-            if ino is not None and _is_it(self._gone[ino][0], info):
+            if (match := self._match(lost, info)) is not None:
+                found.append((*match, path))
                 del self._came[path]
-                _, before = self._gone.pop(ino)
-                self._seen.moved.append(Moved(ino, Kind.FILE, before, path))
-        for number, (replaced, path) in list(self._displaced.items()):
-            ino, there = by_number.get(number), self._store.stat(self._store.home(path))
-            missed = self._gone.get(ino) if ino is not None else None
-            if ino is not None and missed is not None and there is not None and _is_it(missed[0], there):
-                _, before = self._gone.pop(ino)
-                self._seen.moved.append(Moved(ino, Kind.FILE, before, path, replaced.ino))
-                self._seen.changed.remove(path)
+        for path in [path for _, path in self._displaced.values()]:
+            info = self._store.stat(self._store.home(path))
+            if info is not None and (match := self._match(lost, info)) is not None:
+                found.append((*match, path))
+        self._follow(found)
+
+    @staticmethod
+    def _match(lost: dict[int | None, tuple[NodeRow, Path]], info: os.stat_result) -> tuple[NodeRow, Path] | None:
+        """The row whose file lies somewhere else, once."""
+        match = lost.get(info.st_ino)
+        if match is None or not _is_it(match[0], info):
+            return None
+        return lost.pop(info.st_ino)
+
+    def _follow(self, found: list[tuple[NodeRow, Path, Path]]) -> None:
+        """What was found to have another name, and what that means for those that had these names."""
+        had = {path: row.ino for row, path in self._displaced.values()}
+        left = {row.ino for row, _, _ in found}
+        taken = {now for _, _, now in found}
+        for row, before, now in found:
+            self._gone.pop(row.ino, None)
+            other = had.get(now)
+            is_left = other in left
+            over, after = (None, other) if is_left else (other, None)
+            self._seen.moved.append(Moved(row.ino, Kind.FILE, before, now, over, after))
+            if now in had:
+                self._seen.changed.remove(now)
+            if before in had and before not in taken:  # a new file has the name that this one had
+                self._seen.changed.remove(before)
+                info = self._store.stat(self._store.home(before))
+                if info is not None:
+                    self._came[before] = info
+        self._displaced = {number: each for number, each in self._displaced.items() if each[0].ino not in left}
 
     # --- the trash -----------------------------------------------------------------------------------------------
 
