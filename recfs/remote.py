@@ -139,7 +139,7 @@ def reach(
     link = Link(objects, ownership, trio.CapacityLimiter(threads), FetchSlots(threads))
     copies = Copies(settings, journal, tree.behind)
     partials = Partials(copies, link, tree, pool, space, store, hashing)
-    evictor = CacheEvictor(copies, ownership, partials, tree, space)
+    evictor = CacheEvictor(copies, link, partials, tree, space)
     tier = Tier(copies, partials, evictor, link, tree, TrashedObjects(tree, copies, link, trash_index))
     budget = UploadBudget(copies, tier.decide)
     return tier, BytesInS3(partials, evictor, link, budget, fetch_whole_below=config.cache.fetch_whole_below)

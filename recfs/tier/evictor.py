@@ -1,7 +1,8 @@
 """Room for local copies of what S3 holds: which may leave, and when they have to.
 
 The budget counts everything local that S3 has or will have. Partial copies that nobody has open go first, then whole
-ones by last use, then what open readers have left behind them. What is not in state `stored` never leaves.
+ones by last use, then what open readers have left behind them. What is not in state `stored` never leaves, and neither
+does what S3 has no more: it is asked before, since what it confirmed once may have been deleted since.
 """
 
 from __future__ import annotations
@@ -14,17 +15,21 @@ import trio
 from recfs.core.layout import kept_path
 from recfs.core.model import State
 from recfs.core.observing.kinds import EventKind
+from recfs.errors import RecfsError
 from recfs.state.nodes import Garbage
 from recfs.state.problems import forever
 from recfs.state.walk import file_at
+from recfs.tier.identity import has_object
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from recfs.disk.staging import DiskReserve
     from recfs.ports.rows import ObjectRow
     from recfs.state.nodes import FileNode
     from recfs.state.tree import Tree
     from recfs.tier.copies import Copies
-    from recfs.tier.ownership import Ownership
+    from recfs.tier.link import Link
     from recfs.tier.partials import Partials
 
 log = logging.getLogger("recfs.tier")
@@ -34,6 +39,18 @@ LOOK_S = 10.0
 """How often the disk's reserve is looked at."""
 LEAVING_FILES = 100
 """How many are looked at together."""
+ASKED_FILES = 16
+"""Of how many S3 is asked at the same time."""
+ANSWER_S = 5.0
+"""How long its answers are waited for: the disk is full meanwhile."""
+ASKED_AGAIN_NS = 600 * 10**9
+"""How long a file whose object is gone is left alone."""
+MOST_REMEMBERED = 10_000
+"""Files whose object is gone."""
+NO_OBJECT = (
+    "S3 does not have its object any more, or another one: this may be the only copy; `recfs verify --level remote`"
+    " has it uploaded again"
+)
 
 
 def _is_moving(node: FileNode) -> bool:
@@ -44,13 +61,25 @@ def _is_moving(node: FileNode) -> bool:
 class CacheEvictor:
     """The budget, and what leaves for it."""
 
-    def __init__(self, copies: Copies, owner: Ownership, partials: Partials, tree: Tree, space: DiskReserve) -> None:
+    def __init__(self, copies: Copies, link: Link, partials: Partials, tree: Tree, space: DiskReserve) -> None:
         self._copies = copies
-        self._owner = owner
+        self._link = link
         self._partials = partials
         self._tree = tree
         self._behind = tree.behind
         self._space = space
+        self._missed: dict[int, int] = {}
+        """Files whose object was gone, and until when (steady time) they are left alone."""
+
+    async def refusal(self, node: FileNode) -> str | None:
+        """Why the local copy cannot go now, S3 having been asked; None if it can. `may_evict` is to be asked after it.
+
+        Raises ObjectStoreError: S3 does not tell.
+        """
+        found = await has_object(self._link, self._copies, node)
+        if found is None:
+            return "it was changed meanwhile; try again"
+        return None if found else NO_OBJECT
 
     def may_evict(self, node: FileNode) -> str | None:
         """Why the local copy cannot go now; None if it can."""
@@ -61,7 +90,7 @@ class CacheEvictor:
             why = upload.error if upload is not None else ""
             why = why or "`recfs route explain` tells where it goes"
             return f"it is {node.state}: only what is stored in S3 can leave; {why}"
-        if self._owner.lost is not None:
+        if self._link.ownership.lost is not None:
             return "objects of this store are gone from S3: this may be the only copy; `recfs bucket owner` tells"
         if node.body is not None:
             return "it is open; it can leave when it is closed"
@@ -122,18 +151,65 @@ class CacheEvictor:
             await self._behind.flush()
             found = await self._tree.catalogue.evictable(self._tree.clock.steady_ns(), many)
             gone = 0
-            for ino in found:
-                with self._behind.problems.aside(PART, ino, f"inode {ino}"):
-                    node = await file_at(self._tree, ino)  # it may have been removed since
-                    if node is not None and self.over_bytes() > 0 and self.may_evict(node) is None:
-                        self.evict(node)
-                        gone += 1
+            for first in range(0, len(found), ASKED_FILES):
+                gone += await self._evict_some(found[first : first + ASKED_FILES])
             if not gone and len(found) == many:
                 many *= 4  # all of these are open, or being moved; others may leave
                 continue
             if not gone and not self._trim():
                 return
             await self._behind.flush()
+
+    async def _evict_some(self, inos: Sequence[int]) -> int:
+        """Evict those of a few that may leave, while there is need; tells how many did."""
+        leaving, gone = [], 0
+        for ino in inos:
+            if self.over_bytes() <= 0:
+                return 0
+            with self._behind.problems.aside(PART, ino, f"inode {ino}"):
+                node = await file_at(self._tree, ino)  # it may have been removed since
+                if node is not None and self.may_evict(node) is None and not self._is_missed(node):
+                    leaving.append(node)
+        missed = await self._missing(leaving)
+        for node in leaving:
+            if node.ino in missed:
+                self._miss(node)
+            elif self.over_bytes() > 0 and self.may_evict(node) is None:
+                self.evict(node)
+                gone += 1
+        return gone
+
+    async def _missing(self, nodes: Sequence[FileNode]) -> set[int]:
+        """Of which files S3 says that it has other bytes, or none.
+
+        Where it does not answer, what it confirmed once counts: else an outage would fill the disk with copies.
+        """
+        missing: set[int] = set()
+
+        async def ask(node: FileNode) -> None:
+            try:
+                if await has_object(self._link, self._copies, node) is False:
+                    missing.add(node.ino)
+            except (RecfsError, OSError) as error:
+                log.debug("%s: S3 does not tell whether it has its object: %s", node.path, error)
+
+        if self._link.is_down:
+            return missing
+        with trio.move_on_after(ANSWER_S):
+            async with trio.open_nursery() as nursery:
+                for node in nodes:
+                    nursery.start_soon(ask, node)
+        return missing
+
+    def _is_missed(self, node: FileNode) -> bool:
+        return self._tree.clock.steady_ns() < self._missed.get(node.ino, 0)
+
+    def _miss(self, node: FileNode) -> None:
+        if node.ino not in self._missed:
+            log.error("%s: its local copy stays: %s", node.path, NO_OBJECT)
+        if len(self._missed) >= MOST_REMEMBERED:
+            self._missed.clear()
+        self._missed[node.ino] = self._tree.clock.steady_ns() + ASKED_AGAIN_NS
 
     def _trim(self) -> int:
         """Free what was read of files that are open, of the largest first; tells how much."""

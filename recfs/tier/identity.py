@@ -21,7 +21,7 @@ async def has_object(link: Link, copies: Copies, node: FileNode) -> bool | None:
     in_s3 = node.object
     if in_s3 is None:
         return None
-    info = await trio.to_thread.run_sync(link.objects.head, in_s3.key, limiter=link.limiter)
+    info = await trio.to_thread.run_sync(link.objects.head, in_s3.key, limiter=link.limiter, abandon_on_cancel=True)
     if node.object is not in_s3:
         return None
     if info is None:

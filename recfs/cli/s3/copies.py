@@ -33,7 +33,7 @@ def evict(ctx: click.Context, path: tuple[Path, ...], recursive: bool) -> None:
     """Remove the local copies of files that S3 holds.
 
     They are fetched again when somebody reads them. The cache does so by itself when it needs room. What is not in S3,
-    open or pinned stays.
+    open or pinned stays, and so does what S3 does not have any more: it is asked about each.
     """
     _each(ctx, "evict", path, recursive, "evicted", "were evicted before")
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 4
 """Files fetched at the same time; each of them by several requests."""
+ASKED_AT_ONCE = 16
+"""Files that S3 is asked about at the same time."""
 FLUSH_EVERY = 500
 
 
@@ -33,21 +35,36 @@ class LocalCopies:
         self._reports = reports
 
     async def evict(self, top: DirNode | FileNode) -> dict[str, Any]:
-        """Let local copies go, whatever the budget and `keep_local` say."""
-        tier, outcome = self._tier, Outcome()
-        async for found in Walk(self._tree, top):
-            node = await found.node() if found.state is not State.EVICTED else None
-            if found.state is State.EVICTED or (node is not None and node.state in (State.EVICTED, State.ARCHIVED)):
-                outcome.already += 1
-            elif node is not None:
-                self._evict(tier, node, outcome)
-                if outcome.files % FLUSH_EVERY == 0:
-                    await self._tree.behind.flush()  # from here on the publisher takes the bytes away
+        """Let local copies go, whatever the budget and `keep_local` say, where S3 says that it still has the bytes."""
+        outcome = Outcome()
+        slots = trio.CapacityLimiter(ASKED_AT_ONCE)
+        async with side_by_side() as nursery:
+            async for found in Walk(self._tree, top):
+                node = await found.node() if found.state is not State.EVICTED else None
+                if found.state is State.EVICTED or (node is not None and node.state in (State.EVICTED, State.ARCHIVED)):
+                    outcome.already += 1
+                elif node is not None:
+                    await slots.acquire_on_behalf_of(node)
+                    nursery.start_soon(self._evict, node, outcome, slots)
         await self._tree.behind.flush()
         return outcome.as_json()
 
+    async def _evict(self, node: FileNode, outcome: Outcome, slots: trio.CapacityLimiter) -> None:
+        evictor = self._tier.evictor
+        try:
+            if evictor.may_evict(node) is None and (refused := await evictor.refusal(node)) is not None:
+                outcome.keep(node.path, refused)
+                return
+            self._let_go(self._tier, node, outcome)
+            if outcome.files % FLUSH_EVERY == 0:
+                await self._tree.behind.flush()  # from here on the publisher takes the bytes away
+        except Exception as error:
+            outcome.failed(node.path, error)
+        finally:
+            slots.release_on_behalf_of(node)
+
     @staticmethod
-    def _evict(tier: Tier, node: FileNode, outcome: Outcome) -> None:
+    def _let_go(tier: Tier, node: FileNode, outcome: Outcome) -> None:
         if node.state is State.FETCHING and node.body is None:
             if not tier.partials.is_idle(node):
                 outcome.keep(node.path, "somebody waits for its bytes; it can leave when they are here")
